@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# mlflow run --env-manager local finds `python` on PATH.
+export PATH := $(BIN):$(PATH)
+export MLFLOW_EXPERIMENT_NAME ?= fr-ps
+
+.PHONY: setup train test check bench bench-long clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+train: setup
+	$(BIN)/mlflow run . -e train --env-manager local
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check fr_ps tests benchmarks
+	$(BIN)/ruff format --check fr_ps tests benchmarks
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/train_throughput.py
+
+bench-long: bench
+	$(BIN)/python benchmarks/accuracy.py
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""From captures on disk to batches: prepared data sets, labels, splits, the packed store, sampling, augmentation."""

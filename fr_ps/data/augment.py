@@ -1,0 +1,112 @@
+"""Random changes of whole training batches that keep albedo, normals and depth true to each other."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fr_ps.config import AugmentConfig
+
+Batch = dict[str, Tensor]
+"""Modality to (B, C, H, W)."""
+
+_PATCH_SHARE = (0.1, 0.25)
+
+
+def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
+    """A changed copy of `batch`: flip, rotation and crop, one draw a session for all its maps, then noise on a patch.
+
+    A pure function of its arguments and the generator's state, which it advances.
+    """
+    first = next(iter(batch.values()))
+    geometry = draw_geometry(len(first), config, generator)
+    moved = {modality: move(maps, modality, geometry) for modality, maps in batch.items()}
+    if not config.noise:
+        return moved
+    patch = _draw_patch(len(first), first.shape[-2:], generator)
+    return {modality: _add_noise(maps, modality, patch, config.noise, generator) for modality, maps in moved.items()}
+
+
+class Geometry:
+    """One similarity a session: where the pixels of the new picture lie in the old one.
+
+    Attributes:
+        flip: (B,) -1 where the picture is mirrored, else 1.
+        angle: (B,) radians by which the content turns counter-clockwise.
+        side: (B,) side of the part that is kept, as a share of the picture's; the content grows by 1 / side.
+        centre: (B, 2) of that part, x right and y down, in [-1, 1].
+    """
+
+    def __init__(self, flip: Tensor, angle: Tensor, side: Tensor, centre: Tensor) -> None:
+        self.flip, self.angle, self.side, self.centre = flip, angle, side, centre
+
+    def matrix(self) -> Tensor:
+        """(B, 2, 3) from new to old coordinates, x right and y down in [-1, 1], as `affine_grid` wants it."""
+        cos, sin = torch.cos(self.angle) * self.side, torch.sin(self.angle) * self.side
+        rows = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
+        rows = rows * torch.stack([self.flip, torch.ones_like(self.flip)], dim=1)[:, :, None]
+        return torch.cat([rows, self.centre[:, :, None]], dim=2)
+
+
+def draw_geometry(count: int, config: AugmentConfig, generator: torch.Generator) -> Geometry:
+    """Random geometry of `count` sessions, within the settings."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    flip = 1 - 2 * (uniform(count) < config.flip).float()
+    angle = (2 * uniform(count) - 1) * math.radians(config.rotation)
+    side = config.crop + (1 - config.crop) * uniform(count)
+    centre = (2 * uniform(count, 2) - 1) * (1 - side)[:, None]
+    return Geometry(flip, angle, side, centre)
+
+
+def move(maps: Tensor, modality: str, geometry: Geometry) -> Tensor:
+    """The maps (B, C, H, W) seen under `geometry`.
+
+    Normals turn with the picture, a mirrored one negates n_x, and they are brought back to unit length; a crop brought
+    back to the full size magnifies depth as it does the picture, and depth keeps its mean of zero. What lies outside
+    the picture repeats its border.
+    """
+    grid = functional.affine_grid(geometry.matrix().to(maps), list(maps.shape), align_corners=False)
+    moved = functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if modality == "normal":
+        return functional.normalize(_turn_normals(moved, geometry), dim=1)
+    if modality == "depth":
+        moved = moved / geometry.side.to(maps)[:, None, None, None]
+        return moved - moved.mean(dim=(2, 3), keepdim=True)
+    return moved
+
+
+def _turn_normals(normals: Tensor, geometry: Geometry) -> Tensor:
+    flip, angle = geometry.flip.to(normals)[:, None, None], geometry.angle.to(normals)[:, None, None]
+    x, y, z = normals.unbind(dim=1)
+    x = x * flip
+    # The picture's y points down and the normal's up, so turning the content by `angle` turns (n_x, n_y) the same way.
+    return torch.stack([torch.cos(angle) * x - torch.sin(angle) * y, torch.sin(angle) * x + torch.cos(angle) * y, z], dim=1)
+
+
+def _draw_patch(count: int, size: torch.Size, generator: torch.Generator) -> Tensor:
+    """(B, 1, H, W) 1 inside a random rectangle of 10 to 25 % of the picture, else 0."""
+    height, width = size
+    low, high = _PATCH_SHARE
+    area = low + (high - low) * torch.rand(count, generator=generator)
+    aspect = torch.exp((2 * torch.rand(count, generator=generator) - 1) * math.log(2))
+    tall, wide = (area * aspect).sqrt(), (area / aspect).sqrt()
+    top = torch.rand(count, generator=generator) * (1 - tall)
+    left = torch.rand(count, generator=generator) * (1 - wide)
+    y, x = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    rows = (y >= top[:, None]) & (y < (top + tall)[:, None])
+    columns = (x >= left[:, None]) & (x < (left + wide)[:, None])
+    return (rows[:, None, :, None] & columns[:, None, None, :]).float()
+
+
+def _add_noise(maps: Tensor, modality: str, patch: Tensor, largest: float, generator: torch.Generator) -> Tensor:
+    scale = maps.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    strength = largest * torch.rand(len(maps), 1, 1, 1, generator=generator)
+    noise = torch.randn(maps.shape, generator=generator)
+    noisy = maps + patch.to(maps) * noise.to(maps) * strength.to(maps) * scale
+    if modality == "normal":
+        return functional.normalize(noisy, dim=1)
+    return noisy.clamp_min(0) if modality == "albedo" else noisy

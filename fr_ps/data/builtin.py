@@ -1,0 +1,38 @@
+"""The built-in data set: synthetic faces, made as raw captures and then prepared like real ones. Nothing is downloaded."""
+
+import os
+from pathlib import Path
+
+from fr_ps.config import PrepareConfig, SyntheticConfig
+from fr_ps.data.cache import cache_folder
+from fr_ps.data.layout import LABELS_FILE
+from fr_ps.data.prepare import prepare
+from fr_ps.data.synthetic import VERSION, write_captures
+from fr_ps.files import new_folder
+from fr_ps.progress import progress
+
+
+def synthetic_dataset(config: SyntheticConfig) -> Path:
+    """The folder of the prepared built-in faces of these settings, in the cache; made where it is not there yet."""
+    name = f"v{VERSION}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
+    folder = cache_folder() / "synthetic" / name
+    prepared = folder / "synthetic"
+    if (prepared / LABELS_FILE).is_file():
+        return prepared
+    raw = folder / "raw"
+    total = config.people * config.sessions
+    if not raw.is_dir():
+        with progress("make faces", total, "sessions") as advance, new_folder(raw) as temporary:
+            write_captures(
+                temporary, people=config.people, sessions=config.sessions, seed=config.seed, size=config.size, advance=advance
+            )
+    settings = PrepareConfig(
+        captures=str(raw / "captures"),
+        out=str(prepared),
+        labels=str(raw / LABELS_FILE),
+        size=config.size,
+        workers=os.cpu_count() or 1,
+    )
+    with progress("prepare", total, "sessions") as advance:
+        prepare(settings, advance)
+    return prepared

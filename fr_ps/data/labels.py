@@ -1,0 +1,149 @@
+"""The labels table: who and which session, and the classes of the five attributes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.config import Attribute, LabelForm
+from fr_ps.errors import InputError
+from fr_ps.files import check_name, read_csv_rows
+
+Classes = Mapping[Attribute, Mapping[str, Sequence[str]]]
+"""Attribute to class name to the raw values of that class; of two classes, the second is the positive one."""
+
+COLUMNS: dict[Attribute, str] = {
+    "gender": "Gender",
+    "spectacles": "Spectacles",
+    "facial_hair": "Facial_Hair",
+    "pose": "Pose",
+    "emotion": "Emotion",
+}
+ATTRIBUTES = tuple(COLUMNS)
+MISSING = -1
+
+DEFAULT_CLASSES: Classes = {
+    "gender": {"female": ["female"], "male": ["male"]},
+    "spectacles": {"no": ["no"], "yes": ["yes"]},
+    "facial_hair": {"none": ["none"], "any": ["stubble", "both", "moustache", "beard"]},
+    "pose": {"frontal": ["1", "2"], "turned": ["3", "4", "5"]},
+    "emotion": {"blankstare": ["blankstare"], "other": ["positive", "negative", "emoOther"]},
+}
+"""Of the raw values, as the original project has them."""
+
+_REDUCED_POSE = {"frontal": ["1"], "turned": ["2"]}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One row a session.
+
+    Attributes:
+        ids: (n,) str.
+        sessions: (n,) str.
+        codes: (n, 5) int8, the class of each attribute in the order of `ATTRIBUTES`, -1 where it is unknown.
+        classes: the class names and raw values behind the codes.
+        form: how the table was coded.
+        columns: every column of the table by name, as it stands there.
+    """
+
+    ids: np.ndarray
+    sessions: np.ndarray
+    codes: np.ndarray
+    classes: Classes
+    form: str
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def class_names(self, attribute: Attribute) -> list[str]:
+        """Of one attribute, in the order of the codes."""
+        return list(self.classes[attribute])
+
+    def take(self, rows: np.ndarray) -> "Labels":
+        """The labels of some rows, by index."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Labels(self.ids[rows], self.sessions[rows], self.codes[rows], self.classes, self.form, columns)
+
+
+def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = None) -> Labels:
+    """The labels table at `path`, every value checked.
+
+    Args:
+        path: CSV with the columns id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; further ones are kept.
+        form: how the attributes are coded; `auto` takes encoded when every filled cell is 0 or 1, reduced (the original's
+            final_dataset.csv) when Gender is text and Pose takes 1 and 2 only, 2 being the turned one, else raw.
+        classes: classes of raw values that replace the default ones of their attributes.
+
+    Raises:
+        InputError: a missing column, an id or session that is no plain name or stands twice, or an unknown value; names
+            the file, row and column.
+    """
+    header, rows = read_csv_rows(path)
+    missing = [name for name in ("id", "session", *COLUMNS.values()) if name not in header]
+    if missing:
+        raise InputError(f"{path}: no column {missing[0]}; the header must have id,session,{','.join(COLUMNS.values())}")
+    if not rows:
+        raise InputError(f"{path}: no rows below the header")
+    seen: dict[tuple[str, str], int] = {}
+    for number, row in rows:
+        where = f"{path}: row {number}"
+        key = (check_name(row["id"], f"{where}: id"), check_name(row["session"], f"{where}: session"))
+        if key in seen:
+            raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {seen[key]} already; remove one of them")
+        seen[key] = number
+    merged = _merge(classes or {})
+    taken = _detect([row for _, row in rows]) if form == "auto" else form
+    codes = np.empty((len(rows), len(ATTRIBUTES)), dtype=np.int8)
+    for index, (attribute, column) in enumerate(COLUMNS.items()):
+        meaning = _meaning(attribute, taken, merged)
+        for line, (number, row) in enumerate(rows):
+            if row[column] not in meaning:
+                choices = ", ".join(value for value in meaning if value)
+                raise InputError(
+                    f"{path}: row {number}: {column} is {row[column]!r}; expected one of {choices}, or empty ({taken} labels)"
+                )
+            codes[line, index] = meaning[row[column]]
+    columns = {name: np.array([row[name] for _, row in rows], dtype=str) for name in header}
+    return Labels(columns["id"], columns["session"], codes, merged, taken, columns)
+
+
+def without_labels(keys: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Columns of a table in which every attribute of the sessions `keys` (id, session) is unknown."""
+    columns = {"id": [person for person, _ in keys], "session": [session for _, session in keys]}
+    return columns | {column: [""] * len(keys) for column in COLUMNS.values()}
+
+
+def _merge(classes: Classes) -> Classes:
+    for attribute, groups in classes.items():
+        if len(groups) < 2:
+            raise InputError(f"data.classes.{attribute} has {len(groups)} class; expected two or more")
+        values = [value for group in groups.values() for value in group]
+        if len(set(values)) != len(values):
+            raise InputError(f"data.classes.{attribute}: a raw value stands in two classes")
+    return {attribute: classes.get(attribute, DEFAULT_CLASSES[attribute]) for attribute in ATTRIBUTES}
+
+
+def _detect(rows: list[dict[str, str]]) -> LabelForm:
+    filled = {name: {row[name] for row in rows if row[name]} for name in COLUMNS.values()}
+    if any(filled.values()) and all(values <= {"0", "1"} for values in filled.values()):
+        return "encoded"
+    if filled["Gender"] and not filled["Gender"] <= {"0", "1"} and filled["Pose"] == {"1", "2"}:
+        return "reduced"
+    return "raw"
+
+
+def _meaning(attribute: Attribute, form: str, classes: Classes) -> dict[str, int]:
+    """Value of a cell to class code."""
+    groups = classes[attribute]
+    if form != "raw" and len(groups) != 2:
+        raise InputError(
+            f"data.classes.{attribute} has {len(groups)} classes, but {form} labels tell only two apart; use raw labels"
+        )
+    if form == "encoded":
+        return {"": MISSING, "0": 0, "1": 1}
+    if form == "reduced" and attribute == "pose":
+        groups = _REDUCED_POSE
+    return {"": MISSING} | {value: code for code, group in enumerate(groups.values()) for value in group}

@@ -1,0 +1,97 @@
+"""A prepared data set on disk: `labels.csv` and `data/{id}/{session}/{albedo,normal,depth}.npy`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.data.labels import Labels
+from fr_ps.errors import InputError
+from fr_ps.files import read_array
+
+LABELS_FILE = "labels.csv"
+DATA_FOLDER = "data"
+CHANNELS = {"albedo": 1, "normal": 3, "depth": 1}
+_ORIGINAL_NAME = "{modality}_map_new_crop.exr.npy"
+_UNIT_TOLERANCE = 1e-3
+
+
+def session_folder(root: Path, person: str, session: str) -> Path:
+    """Where the maps of one session lie."""
+    return root / DATA_FOLDER / person / session
+
+
+def map_file(root: Path, person: str, session: str, modality: str) -> Path | None:
+    """The file of one map, under our name or the original project's; None where there is neither."""
+    folder = session_folder(root, person, session)
+    for name in (f"{modality}.npy", _ORIGINAL_NAME.format(modality=modality)):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
+    """The file of one map for every row of the table.
+
+    Raises:
+        InputError: a row has none; names the row and says how many there are.
+    """
+    found = [map_file(root, person, session, modality) for person, session in zip(labels.ids, labels.sessions)]
+    absent = [index for index, path in enumerate(found) if path is None]
+    if absent:
+        person, session = labels.ids[absent[0]], labels.sessions[absent[0]]
+        folder = session_folder(root, person, session)
+        raise InputError(
+            f"{root / LABELS_FILE}: row of {person}/{session} has no {modality} map ({folder / f'{modality}.npy'} is not there; "
+            f"{len(absent)} such rows); prepare it, or remove the row"
+        )
+    return [path for path in found if path is not None]
+
+
+def unlisted(root: Path, labels: Labels) -> list[str]:
+    """Sessions, as `id/session`, whose folder is there but that have no row in the table."""
+    listed = set(zip(labels.ids.tolist(), labels.sessions.tolist()))
+    folders = [folder for folder in (root / DATA_FOLDER).glob("*/*") if folder.is_dir()]
+    keys = sorted((folder.parent.name, folder.name) for folder in folders if not folder.name.startswith("."))
+    return [f"{person}/{session}" for person, session in keys if (person, session) not in listed]
+
+
+def read_map(path: Path, modality: str) -> np.ndarray:
+    """One map as (C, H, W) float32, checked.
+
+    Raises:
+        InputError: no numbers, a wrong shape, NaN or infinity, or normals that are far from unit length.
+    """
+    array = read_array(path)
+    channels = CHANNELS[modality]
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: holds {array.dtype}; expected float32")
+    if channels == 1 and array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    expected = "H x W x 3" if channels == 3 else "H x W"
+    if array.ndim != (3 if channels == 3 else 2) or (channels == 3 and array.shape[2] != 3) or array.size == 0:
+        raise InputError(f"{path}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
+    array = array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0][:2]
+        raise InputError(f"{path}: NaN or infinity at row {row}, column {column}; prepare it again")
+    if channels == 1:
+        return array[None]
+    return np.ascontiguousarray(_unit(array, path).transpose(2, 0, 1))
+
+
+def _unit(normals: np.ndarray, path: Path) -> np.ndarray:
+    """Normals of length 1. Resampling shortens them and a background may be zero: both are mended, the rest is refused."""
+    lengths = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
+    if np.abs(lengths - 1).max() < _UNIT_TOLERANCE:
+        return normals
+    empty = lengths < _UNIT_TOLERANCE
+    wrong = ~empty & ((lengths < 0.5) | (lengths > 1.5))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        length = lengths[row, column]
+        raise InputError(
+            f"{path}: the normal at row {row}, column {column} has length {length:.3g}; expected unit vectors (x, y, z)"
+        )
+    mended = normals / np.where(empty, 1, lengths)[..., None]
+    mended[empty] = (0, 0, 1)
+    return mended

@@ -1,0 +1,93 @@
+"""Scoring a model on data: the one function that validation, test and `evaluate` share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.data.store import Store
+from fr_ps.evaluation.attributes import NAMES, attribute_metrics
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.verification import Pairs, all_pairs, rank1, verification
+from fr_ps.models.network import FaceNetwork
+from fr_ps.progress import Advance, silent
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of n sessions.
+
+    Attributes:
+        embeddings: (n, C) float32; the norm is MagFace's quality.
+        probabilities: attribute to (n, classes) float32.
+    """
+
+    embeddings: np.ndarray
+    probabilities: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model scored on data: its answers, the pairs, and the metrics, named `identity/auc`, `gender/auc`, ..."""
+
+    labels: Labels
+    answers: Answers
+    pairs: Pairs
+    metrics: Metrics
+
+
+@torch.inference_mode()
+def answer(network: FaceNetwork, store: Store, rows: np.ndarray, batch: int, advance: Advance = silent) -> Answers:
+    """What `network` says of some rows of the store; the network is left in the mode that it was in."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    embeddings: list[np.ndarray] = []
+    probabilities: dict[str, list[np.ndarray]] = {attribute: [] for attribute in ATTRIBUTES}
+    for start in range(0, len(rows), batch):
+        maps = {
+            modality: torch.from_numpy(array).to(device) for modality, array in store.read(rows[start : start + batch]).items()
+        }
+        outputs = network(maps)
+        embeddings.append(outputs["identity"].float().cpu().numpy())
+        for attribute in ATTRIBUTES:
+            probabilities[attribute].append(outputs[attribute].float().softmax(dim=1).cpu().numpy())
+        advance(len(rows[start : start + batch]))
+    network.train(was_training)
+    return Answers(np.concatenate(embeddings), {attribute: np.concatenate(parts) for attribute, parts in probabilities.items()})
+
+
+def evaluate(answers: Answers, labels: Labels, trained: Sequence[str]) -> Evaluation:
+    """The metrics of a model's answers.
+
+    Args:
+        answers: of n sessions.
+        labels: of the same sessions, coded with the model's classes.
+        trained: the attributes that the model was trained on; those of others are undefined.
+    """
+    pairs = all_pairs(answers.embeddings, labels.ids)
+    metrics = Metrics()
+    _extend(metrics, "identity", verification(pairs))
+    nearest, asked = rank1(pairs, len(labels))
+    metrics.add(
+        "identity/rank1", nearest, "" if nearest is not None else f"no session of {len(labels)} has a mate ({asked} asked)"
+    )
+    for column, attribute in enumerate(ATTRIBUTES):
+        if attribute in trained:
+            _extend(
+                metrics,
+                attribute,
+                attribute_metrics(answers.probabilities[attribute], labels.codes[:, column], labels.class_names(attribute)),
+            )
+        else:
+            for name in NAMES:
+                metrics.add(f"{attribute}/{name}", None, "not trained: the training part has fewer than two classes of it")
+    return Evaluation(labels, answers, pairs, metrics)
+
+
+def _extend(metrics: Metrics, prefix: str, more: Metrics) -> None:
+    more = more.under(prefix)
+    metrics.values.update(more.values)
+    metrics.reasons.update(more.reasons)

@@ -1,0 +1,147 @@
+"""Writing that a crash or a full disk cannot leave half done: temporary name, sync, rename."""
+
+import csv
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fr_ps.errors import InputError
+
+TEMPORARY = ".partial-"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` (not the contents of its files) survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(file: IO[Any]) -> None:
+    """Make what was written to the open `file` survive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` with a binary file that becomes `path` only when all of it is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            sync_file(file)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomic` for text in UTF-8."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` for JSON; NaN and infinity are refused, as no other program reads them."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `final` that takes its place, synced, when the block ends without an error.
+
+    A folder that stands at `final` is replaced. The files inside must be synced by whoever writes them.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{final.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        sync_folder(temporary)
+        if final.exists():
+            old = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-old")
+            final.rename(old)
+            temporary.rename(final)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write `array` as .npy and sync it. Not atomic: for files inside `new_folder`."""
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+        sync_file(file)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array in the .npy file `path`; no object array, whose loading would run code.
+
+    Raises:
+        InputError: the file is missing, truncated, no .npy, or holds Python objects.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run prepare again to write it") from None
+    except ValueError as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise InputError(f"{path}: holds Python objects, which are never loaded; store a float32 array") from None
+        raise InputError(f"{path}: not a readable .npy file ({_one_line(error)}); prepare or copy it again") from None
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: not a readable .npy file ({_one_line(error)}); prepare or copy it again") from None
+
+
+def check_name(name: str, where: str) -> str:
+    """`name` if it is safe as one component of a path, so that no path from a table leaves its root.
+
+    Raises:
+        InputError: empty, hidden, `..`, or with a separator or a control character; names `where` it stands.
+    """
+    if not name or name.startswith(".") or any(c in "/\\:" or ord(c) < 32 for c in name):
+        raise InputError(f"{where}: {name!r} is not a plain name (no separators, no leading dot); rename it")
+    return name
+
+
+def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The column names of a CSV file, and its rows as (row number in the file, cells stripped of white space by column).
+
+    Raises:
+        InputError: the file is missing, no text, empty, or a row is longer or shorter than the header.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True)]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable CSV file ({_one_line(error)})") from None
+    numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
+    if not numbered:
+        raise InputError(f"{path}: empty; expected a header row")
+    header = numbered[0][1]
+    if len(set(header)) != len(header):
+        raise InputError(f"{path}: row 1: a column name stands twice ({', '.join(header)})")
+    for number, row in numbered[1:]:
+        if len(row) != len(header):
+            raise InputError(f"{path}: row {number}: {len(row)} cells where the header has {len(header)}")
+    return header, [(number, dict(zip(header, row))) for number, row in numbered[1:]]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,51 @@
+"""All losses of a batch: identity, attributes, adversaries, and their total."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from fr_ps.losses.focal import FocalLoss
+from fr_ps.losses.magface import MagFace
+from fr_ps.losses.weighting import FixedWeighting, UncertaintyWeighting
+
+ADVERSARIAL = "adversarial_"
+Weighting = FixedWeighting | UncertaintyWeighting
+
+
+class MultiTaskLoss(nn.Module):
+    """Outputs and targets to the total loss and its parts.
+
+    Args:
+        identity: (embeddings, people) -> scalar.
+        attributes: attribute to (logits, classes) -> scalar; serves that attribute's adversary too. An attribute that
+            is not in it is not trained.
+        weighting: from the parts to the total.
+    """
+
+    identity: MagFace
+    weighting: Weighting
+
+    def __init__(self, identity: MagFace, attributes: Mapping[str, FocalLoss], weighting: Weighting) -> None:
+        super().__init__()
+        self.identity = identity
+        self.attributes = nn.ModuleDict(attributes)
+        self.weighting = weighting
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total, and each part without gradient.
+
+        Samples whose label is missing (-1) are left out of that task's loss; a task without a labelled sample in the
+        batch has no part in it.
+        """
+        parts = {"identity": self.identity(outputs["identity"], targets["identity"])}
+        for task, loss in self.attributes.items():
+            known = targets[task] >= 0
+            if not known.any():
+                continue
+            for output in (task, ADVERSARIAL + task):
+                parts[output] = loss(outputs[output][known], targets[task][known])
+        return self.weighting(parts), {task: part.detach() for task, part in parts.items()}
+
+    def observe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the identity loss tells of a batch beside its value, without gradient."""
+        return self.identity.observe(outputs["identity"].detach())

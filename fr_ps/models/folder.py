@@ -1,0 +1,99 @@
+"""A model on disk: a folder that says all that is needed to use it, and runs no code when it is loaded."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from fr_ps.config import ModelConfig
+from fr_ps.data.labels import Classes
+from fr_ps.errors import InputError
+from fr_ps.files import new_folder, sync_file, write_json
+from fr_ps.models import build_network
+from fr_ps.models.network import FaceNetwork
+
+WEIGHTS_FILE = "model.safetensors"
+INFO_FILE = "model.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is, beside its weights.
+
+    Attributes:
+        model: its architecture.
+        modalities: the maps it reads.
+        size: side of the maps it was trained on, in pixels.
+        classes: attribute to class names to raw values.
+        trained: the attributes that training had two classes of; what it says of others means nothing.
+        provenance: run, data digest, git commit, versions.
+    """
+
+    model: ModelConfig
+    modalities: tuple[str, ...]
+    size: int
+    classes: Classes
+    trained: tuple[str, ...]
+    provenance: dict[str, str]
+
+    def class_counts(self) -> dict[str, int]:
+        """Attribute to its number of classes."""
+        return {attribute: len(groups) for attribute, groups in self.classes.items()}
+
+
+def save_model(folder: Path, network: FaceNetwork, info: ModelInfo, also: Callable[[Path], None] | None = None) -> None:
+    """Write the model to `folder`, which appears, or replaces what stood there, only when all of it is on disk.
+
+    `also` may write further files to the folder that it is given before that.
+    """
+    with new_folder(folder) as temporary:
+        with (temporary / WEIGHTS_FILE).open("wb") as file:
+            file.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
+            sync_file(file)
+        write_json(temporary / INFO_FILE, {"format": FORMAT, **asdict(info)})
+        if also:
+            also(temporary)
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelInfo]:
+    """The network in `folder`, in evaluation mode on `device`, and what it is.
+
+    Raises:
+        InputError: no model there, a newer format, or weights that do not fit.
+    """
+    info = read_info(folder)
+    network = build_network(info.model, info.modalities, info.class_counts())
+    try:
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+    except FileNotFoundError:
+        raise InputError(f"{folder / WEIGHTS_FILE}: no such file; the model folder is not whole") from None
+    except (SafetensorError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this model ({text[:200]})") from None
+    return network.to(device).eval(), info
+
+
+def read_info(folder: Path) -> ModelInfo:
+    """What `model.json` in `folder` says.
+
+    Raises:
+        InputError: it is missing, no JSON, of a newer format, or lacks something.
+    """
+    path = folder / INFO_FILE
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text())
+        if raw["format"] > FORMAT:
+            raise InputError(f"{path}: format {raw['format']} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
+        values = {field.name: raw[field.name] for field in fields(ModelInfo)}
+        values |= {"model": ModelConfig(**raw["model"]), "modalities": tuple(raw["modalities"]), "trained": tuple(raw["trained"])}
+        return ModelInfo(**values)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give a model folder, as runs/ID/checkpoints/best") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a model description ({error!r})") from None

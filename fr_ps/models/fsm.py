@@ -1,0 +1,44 @@
+"""The feature separation module: splits a feature map into what one task reads and the rest."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BINS = (1, 2, 3)
+_PYRAMID = sum(bins * bins for bins in BINS)
+
+
+class FeatureSeparation(nn.Module):
+    """x -> (x_task, x_rest) with x_task + x_rest = x; the design of the original project (see README, "The network").
+
+    x_task = (x * channel + x * spatial) / 2. The channel scale (B, C, 1, 1) comes from average- and max-pooled pyramids
+    of 1, 2 and 3 bins a side, summed, through a bottleneck of 14 C / reduction; the spatial scale (B, 1, h, w) from the
+    maximum and the mean over channels through a 7 x 7 convolution.
+
+    Args:
+        channels: C.
+        reduction: of the 14 C pyramid values to the bottleneck.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        narrow = max(1, _PYRAMID * channels // reduction)
+        self.channel = nn.Sequential(
+            nn.Conv2d(_PYRAMID * channels, narrow, 1),
+            nn.ReLU(),
+            nn.Conv2d(narrow, channels, 1),
+            nn.BatchNorm2d(channels),
+            nn.Sigmoid(),
+        )
+        self.spatial = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3, bias=False), nn.BatchNorm2d(1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, h, w) -> twice the same shape
+        spatial = self.spatial(torch.stack([x.amax(dim=1), x.mean(dim=1)], dim=1))
+        task = x * (self.channel(_pyramid(x)) + spatial) / 2
+        return task, x - task
+
+
+def _pyramid(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 14 C, 1, 1): average plus maximum in each bin."""
+    pooled = [(functional.adaptive_avg_pool2d(x, bins) + functional.adaptive_max_pool2d(x, bins)).flatten(1) for bins in BINS]
+    return torch.cat(pooled, dim=1)[:, :, None, None]

@@ -1,0 +1,66 @@
+"""Progress of long work: a bar with rate and time left in a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int], None]
+"""Called with how many more items are done."""
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def silent(_items: int) -> None:
+    """An `Advance` that shows nothing."""
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
+    """Show on standard error how far `total` items have come; yields what to call with each advance."""
+    with _bar(what, total, unit) if sys.stderr.isatty() else _lines(what, total, unit) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{{task.fields[rate]}} {unit}/s"),
+        TimeRemainingColumn(),
+    ]
+    started = time.perf_counter()
+    done = 0
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, rate="-")
+
+        def advance(items: int) -> None:
+            nonlocal done
+            done += items
+            bar.update(task, advance=items, rate=f"{done / max(time.perf_counter() - started, 1e-9):.1f}")
+
+        yield advance
+
+
+@contextmanager
+def _lines(what: str, total: int, unit: str) -> Iterator[Advance]:
+    started = last = time.perf_counter()
+    done = 0
+
+    def advance(items: int) -> None:
+        nonlocal done, last
+        done += items
+        now = time.perf_counter()
+        if done < total and now - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        rate = done / max(now - started, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if done < total else ""
+        print(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s{left}", file=sys.stderr, flush=True)
+
+    yield advance

@@ -1,0 +1,51 @@
+"""From what a user calls a run or a model to its folder on disk."""
+
+import json
+from pathlib import Path
+
+from fr_ps.errors import InputError
+from fr_ps.models.folder import INFO_FILE
+
+RUNS_FOLDER = Path("runs")
+BEST = Path("checkpoints") / "best"
+
+
+def model_folder(model: str, runs: Path = RUNS_FOLDER) -> Path:
+    """The model folder that MODEL names: a folder, or a run (our id, or MLflow's), which means its best checkpoint.
+
+    A run whose folder is not under `runs` is looked for in MLflow, and its best checkpoint downloaded.
+
+    Raises:
+        InputError: there is no such thing.
+    """
+    given = Path(model)
+    for folder in (given, given / BEST):
+        if (folder / INFO_FILE).is_file():
+            return folder
+    local = _local_run(model, runs)
+    if local is not None:
+        if not (local / BEST / INFO_FILE).is_file():
+            raise InputError(f"run {model} has no {BEST} in {local}; it ended before its first checkpoint")
+        return local / BEST
+    return _download(model, runs)
+
+
+def _local_run(run: str, runs: Path) -> Path | None:
+    for file in sorted(runs.glob("*/run.json")):
+        known = json.loads(file.read_text())
+        if run in (known["id"], known["mlflow_id"]):
+            return file.parent
+    return None
+
+
+def _download(run: str, runs: Path) -> Path:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    missing = InputError(f"{run}: no model folder, no run under {runs}, and no run in MLflow with a {BEST}; check the name")
+    if "/" in run:
+        raise missing
+    try:
+        return Path(mlflow.artifacts.download_artifacts(run_id=run, artifact_path=str(BEST)))
+    except (MlflowException, OSError):
+        raise missing from None

@@ -1,0 +1,29 @@
+"""Where a result comes from: the commit, the versions, the machine."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+
+
+def git_commit() -> str:
+    """The commit of the folder that the program runs in, with `-dirty` for uncommitted changes; "unknown" without git."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return "unknown"
+    return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def environment_text() -> str:
+    """Python, platform, command line, and every installed distribution with its version, a line each."""
+    installed = sorted({f"{item.metadata['Name']}=={item.version}" for item in distributions()}, key=str.lower)
+    head = [f"# python {platform.python_version()}", f"# platform {platform.platform()}", f"# command {' '.join(sys.argv)}"]
+    return "\n".join([*head, *installed]) + "\n"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

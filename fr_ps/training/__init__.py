@@ -1,0 +1,1 @@
+"""The training: entry, loop, optimizer, schedule, checkpoints."""

@@ -1,0 +1,59 @@
+"""Training batches: what the store holds, augmented, with the targets of every loss."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fr_ps.config import AugmentConfig, BatchConfig
+from fr_ps.data.augment import augment
+from fr_ps.data.dataset import Dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.sampling import pk_batches
+
+
+class Feed:
+    """The batches of the training part; every one a pure function of (seed, epoch, index).
+
+    Args:
+        dataset: labels and maps.
+        rows: of the training part.
+        batch: P and K.
+        change: the augmentation.
+        seed: of the run.
+        device: where the batches go.
+    """
+
+    def __init__(
+        self, dataset: Dataset, rows: np.ndarray, batch: BatchConfig, change: AugmentConfig, seed: int, device: torch.device
+    ) -> None:
+        self.store, self.rows, self.config, self.change = dataset.store, rows, batch, change
+        self.seed, self.device = seed, device
+        self.people, identity = np.unique(dataset.labels.ids[rows], return_inverse=True)
+        codes = dataset.labels.codes[rows]
+        self.targets = {"identity": torch.from_numpy(identity.astype(np.int64))}
+        self.targets |= {task: torch.from_numpy(codes[:, column].astype(np.int64)) for column, task in enumerate(ATTRIBUTES)}
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, as indices into the training part."""
+        return pk_batches(self.targets["identity"].numpy(), self.config.people, self.config.sessions, self.seed, epoch)
+
+    def batch(self, chosen: np.ndarray, epoch: int, index: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The maps (modality to (B, C, H, W)) and targets (task to (B,)) of one batch of `order`."""
+        maps = {modality: torch.from_numpy(array) for modality, array in self.store.read(self.rows[chosen]).items()}
+        seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+        changed = augment(maps, self.change, generator)
+        index_tensor = torch.from_numpy(chosen)
+        return (
+            {modality: array.to(self.device) for modality, array in changed.items()},
+            {task: target[index_tensor].to(self.device) for task, target in self.targets.items()},
+        )
+
+    def class_counts(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
+        """Attribute to the numbers of training samples of each class, of the attributes that have two classes or more."""
+        counts = {
+            task: torch.bincount(self.targets[task][self.targets[task] >= 0], minlength=classes[task]) for task in ATTRIBUTES
+        }
+        return {task: count for task, count in counts.items() if (count > 0).sum() >= 2}

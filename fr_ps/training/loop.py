@@ -1,0 +1,85 @@
+"""The loop: one epoch, from batch to step."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fr_ps.losses.multitask import MultiTaskLoss
+from fr_ps.progress import Advance
+from fr_ps.training.feed import Feed
+
+
+def train_epoch(
+    network: nn.Module,
+    losses: MultiTaskLoss,
+    optimizer: torch.optim.Optimizer,
+    feed: Feed,
+    *,
+    epoch: int,
+    rate: Callable[[int], float],
+    clip: float,
+    advance: Advance,
+) -> dict[str, float]:
+    """Train for one epoch.
+
+    Args:
+        network: maps to outputs.
+        losses: outputs and targets to total and parts.
+        optimizer: of the parameters of both.
+        feed: the batches.
+        epoch: from 0.
+        rate: step, counted from the start of the training, to learning rate.
+        clip: largest norm of a step's gradient; 0 for no limit.
+        advance: called once a batch.
+
+    Returns:
+        The epoch's `train/...` metrics: mean losses, weights at its end, learning rate, norms, images per second.
+    """
+    network.train()
+    losses.train()
+    sums = Means()
+    images = 0
+    order = feed.order(epoch)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    started = time.perf_counter()
+    lr = 0.0
+    for index, chosen in enumerate(order):
+        lr = rate(epoch * len(order) + index)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        maps, targets = feed.batch(chosen, epoch, index)
+        outputs = network(maps)
+        total, parts = losses(outputs, targets)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        sums.add({"loss/total": total.detach()} | {f"loss/{task}": part for task, part in parts.items()})
+        sums.add(losses.observe(outputs))
+        images += len(chosen)
+        advance(1)
+    means = sums.read()
+    weights = {f"weight/{task}": float(weight) for task, weight in losses.weighting.weights().items()}
+    speed = {"lr": lr, "images_per_second": images / (time.perf_counter() - started)}
+    return {f"train/{name}": value for name, value in (means | weights | speed).items()}
+
+
+class Means:
+    """Means of scalars over steps, left on the device until they are read: reading one waits for the step."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add a step's scalars; a name may be missing in some steps."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Name to mean over the steps that had it."""
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}

@@ -1,0 +1,45 @@
+"""Which epoch is the best so far, and when to stop waiting for a better one."""
+
+from fr_ps.errors import InputError
+from fr_ps.evaluation.metrics import Metrics
+
+
+class Selection:
+    """Follows one validation metric.
+
+    Args:
+        metric: its name; lower is better for an `eer`, higher for everything else.
+        patience: epochs without a better value after which `exhausted` is true; 0 for never.
+    """
+
+    def __init__(self, metric: str, patience: int) -> None:
+        self.metric, self.patience = metric, patience
+        self.lower_is_better = metric.endswith("/eer")
+        self.best: float | None = None
+        self.best_epoch = 0
+        self.epoch = 0
+
+    def is_better(self, metrics: Metrics) -> bool:
+        """Take the next epoch's metrics; whether it is the best so far.
+
+        Raises:
+            InputError: there is no such metric, or it is undefined on the validation part.
+        """
+        if self.metric not in metrics.values:
+            raise InputError(f"train.select is {self.metric!r}; expected one of {', '.join(sorted(metrics.values))}")
+        value = metrics.values[self.metric]
+        if value is None:
+            reason = metrics.reasons[self.metric]
+            raise InputError(
+                f"train.select is {self.metric!r}, which is undefined on the validation part ({reason}); select another"
+            )
+        self.epoch += 1
+        better = self.best is None or (value < self.best if self.lower_is_better else value > self.best)
+        if better:
+            self.best, self.best_epoch = value, self.epoch
+        return better
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the patience is used up."""
+        return self.patience > 0 and self.epoch - self.best_epoch >= self.patience

@@ -1,0 +1,215 @@
+"""The synthetic sessions: repeatable, true to their own maps, and with every label to be seen in them."""
+
+import csv
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from fr_ps.data.faces import EMOTIONS, EXPRESSIONS, FACIAL_HAIR, draw_look, draw_person, head_surface
+from fr_ps.data.synthetic import LABELS, LIGHT_ANGLES, Scene, light_directions, render_session, write_captures
+
+PEOPLE, SESSIONS = 40, 8
+
+
+@cache
+def small_set() -> tuple[tuple[Scene, ...], ...]:
+    """Sessions of a whole default set, person by person, at a size that shows no detail but is quick."""
+    return tuple(tuple(render_session(0, person, session, size=32) for session in range(SESSIONS)) for person in range(PEOPLE))
+
+
+def labels_of_small_set(name: str) -> np.ndarray:
+    """(PEOPLE, SESSIONS) of text."""
+    return np.array([[scene.labels[name] for scene in row] for row in small_set()])
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def degrees_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.degrees(np.arccos(np.clip(np.sum(a.astype(np.float64) * b, axis=-1), -1, 1)))
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_captures(tmp_path / name, people=2, sessions=2, seed=5, size=48)
+    assert files_under(tmp_path / "a") == files_under(tmp_path / "b")
+
+
+def test_a_session_does_not_depend_on_how_many_are_written(tmp_path: Path) -> None:
+    write_captures(tmp_path / "few", people=2, sessions=1, seed=5, size=32)
+    write_captures(tmp_path / "many", people=3, sessions=3, seed=5, size=32)
+    few, many = files_under(tmp_path / "few" / "captures"), files_under(tmp_path / "many" / "captures")
+    assert few.items() <= many.items()
+    assert len(many) > len(few)
+
+
+@pytest.mark.parametrize("other", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 2, 0)])
+def test_seed_person_and_session_each_change_the_pictures(other: tuple[int, int, int]) -> None:
+    assert not np.array_equal(render_session(0, 0, 0, 32).images, render_session(*other, 32).images)
+
+
+def test_files_are_those_of_a_capture(tmp_path: Path) -> None:
+    told: list[int] = []
+    write_captures(tmp_path, people=2, sessions=3, seed=1, size=40, advance=told.append)
+    assert told == [1] * 6
+
+    scene = render_session(1, 1, 2, 40)
+    folder = tmp_path / "captures" / "S001" / "s02"
+    with (folder / "lights.csv").open(newline="") as file:
+        lights = list(csv.DictReader(file))
+    assert [(float(row["azimuth_deg"]), float(row["elevation_deg"])) for row in lights] == list(LIGHT_ANGLES)
+    for row, image in zip(lights, scene.images):
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / row["image"])), image)
+
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["session"]) for row in rows] == [(f"S00{p}", f"s0{s}") for p in range(2) for s in range(3)]
+    assert {name: rows[-1][name] for name in LABELS} == scene.labels
+
+
+def test_positive_azimuth_lights_the_left_and_positive_elevation_the_top() -> None:
+    left, right, above, ahead = light_directions(((60, 0), (-60, 0), (0, 60), (0, 0)))
+    assert left[0] < 0 < right[0]
+    assert above[1] > 0
+    np.testing.assert_allclose(ahead, [0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(light_directions(), axis=1), 1)
+
+    halves = np.array([[image[:, :64].mean(), image[:, 64:].mean()] for image in frontal_scene().images])
+    for (azimuth, _), (left_half, right_half) in zip(LIGHT_ANGLES, halves):
+        assert (left_half > right_half) == (azimuth > 0)
+
+
+@cache
+def frontal_scene() -> Scene:
+    scenes = (render_session(3, 0, session) for session in range(20))
+    return next(scene for scene in scenes if scene.labels["Pose"] == "1")
+
+
+@pytest.mark.parametrize("size", [24, 64, 128, 192])
+def test_truth_is_well_formed(size: int) -> None:
+    for session in range(8):
+        scene = render_session(2, 4, session, size)
+        assert scene.images.shape == (len(LIGHT_ANGLES), size, size)
+        assert scene.images.dtype == np.uint8
+        assert scene.lights.dtype == np.float64
+        assert scene.albedo.shape == scene.depth.shape == scene.normal.shape[:2] == (size, size)
+        for array in (scene.albedo, scene.normal, scene.depth):
+            assert array.dtype == np.float32
+            assert np.isfinite(array).all()
+        assert scene.albedo.min() >= 0
+        np.testing.assert_allclose(np.linalg.norm(scene.normal, axis=-1), 1, atol=1e-5)
+        assert scene.normal[..., 2].min() > 0.05
+        assert abs(scene.depth.mean()) < 1e-3
+        assert np.mean(scene.images == 255) < 0.005
+
+
+def test_depth_and_normals_are_of_one_surface_and_it_is_a_head() -> None:
+    for session in range(4):
+        scene = render_session(2, 1, session)
+        d = scene.depth.astype(np.float64)
+        right = (d[1:-1, 2:] - d[1:-1, :-2]) / 2
+        up = (d[:-2, 1:-1] - d[2:, 1:-1]) / 2
+        expected = np.stack([-right, -up, np.ones_like(right)], axis=-1)
+        expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
+        assert np.median(degrees_between(scene.normal[1:-1, 1:-1], expected)) < 1
+
+    normal, depth = frontal_scene().normal, frontal_scene().depth
+    assert normal[30:90, 5:25, 0].mean() < 0 < normal[30:90, -25:-5, 0].mean()
+    assert normal[2:12, 50:78, 1].mean() > 0
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    nose = "what is nearest to the camera is the nose"
+    assert 45 < row < 95, nose
+    assert 50 < column < 78, nose
+
+
+def test_least_squares_under_the_true_lights_finds_the_truth() -> None:
+    for session in range(4):
+        scene = render_session(2, 7, session)
+        lit = (scene.images > 12).all(axis=0) & (scene.images < 255).all(axis=0)
+        assert lit.mean() > 0.3
+        solved = np.linalg.lstsq(scene.lights, scene.images[:, lit].astype(np.float64), rcond=None)[0].T
+        albedo = np.linalg.norm(solved, axis=-1)
+        assert np.median(degrees_between(solved / albedo[:, None], scene.normal[lit])) < 2
+        ratio = albedo / scene.albedo[lit]
+        assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.03
+
+
+def test_labels_are_photofaces_words_with_plenty_of_each_class() -> None:
+    words = {
+        "Gender": {"male", "female"},
+        "Spectacles": {"no", "yes"},
+        "Facial_Hair": set(FACIAL_HAIR),
+        "Pose": set("12345"),
+        "Emotion": set(EMOTIONS),
+    }
+    assert tuple(words) == LABELS
+    for name, expected in words.items():
+        assert set(labels_of_small_set(name).ravel()) == expected
+    gender, hair = labels_of_small_set("Gender"), labels_of_small_set("Facial_Hair")
+    assert (gender == gender[:, :1]).all()
+    assert (gender == "male").mean() == 0.5
+    for positive in (
+        labels_of_small_set("Spectacles") == "yes",
+        hair != "none",
+        labels_of_small_set("Pose") >= "3",
+        labels_of_small_set("Emotion") != "blankstare",
+    ):
+        assert 0.25 <= positive.mean() <= 0.5
+    assert 0.2 < (hair[gender == "male"] == "none").mean() < 0.5, "a bare chin does not give away the gender"
+
+
+def test_everybody_is_frontal_and_turned_blank_and_emotional_from_two_sessions_on() -> None:
+    for positive in (labels_of_small_set("Pose") >= "3", labels_of_small_set("Emotion") != "blankstare"):
+        for first in range(0, SESSIONS, 4):
+            assert (positive[:, first] != positive[:, first + 1]).all()
+
+
+def test_a_higher_pose_is_a_head_turned_further() -> None:
+    across = np.array([[abs(scene.normal[8:24, 8:24, 0].mean()) for scene in row] for row in small_set()])
+    pose = labels_of_small_set("Pose")
+    means = [across[pose == str(p)].mean() for p in range(1, 6)]
+    assert means == sorted(means)
+
+
+@pytest.mark.parametrize("change", ["spectacles", *FACIAL_HAIR[1:], *EMOTIONS[1:]])
+def test_every_attribute_shows_in_shape_and_albedo(change: str) -> None:
+    rng = np.random.default_rng(0)
+    person = draw_person(True, rng)
+    blank = np.array(EXPRESSIONS["blankstare"])
+    plain = replace(draw_look(person, "blankstare", rng), spectacles=False, facial_hair="none", expression=blank)
+    if change == "spectacles":
+        changed = replace(plain, spectacles=True)
+    elif change in FACIAL_HAIR:
+        changed = replace(plain, facial_hair=change)
+    else:
+        changed = replace(plain, expression=np.array(EXPRESSIONS[change]))
+    grid = np.linspace(-1, 1, 128)
+    _, depth_before, albedo_before = head_surface(person, plain, grid, grid)
+    _, depth_after, albedo_after = head_surface(person, changed, grid, grid)
+    # A tenth of the albedo, and a third of a pixel where the face is 128 pixels wide.
+    assert np.mean(np.abs(np.log(albedo_after / albedo_before)) > 0.1) > 0.01
+    assert np.mean(np.abs(depth_after - depth_before) > 0.005) > 0.01
+
+
+def test_same_person_looks_alike_in_albedo_and_shape_but_not_by_brightness() -> None:
+    plain = (labels_of_small_set("Pose") < "3") & (labels_of_small_set("Emotion") == "blankstare")
+    scenes = [scene for row, keep in zip(small_set(), plain) for scene, kept in zip(row, keep) if kept]
+    person = np.repeat(np.arange(PEOPLE), plain.sum(axis=1))
+    first, second = np.triu_indices(len(person), 1)
+    genuine = person[first] == person[second]
+
+    def auc(features: np.ndarray) -> float:
+        features = features.reshape(len(person), -1) - features.reshape(len(person), -1).mean(axis=0)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        return float(roc_auc_score(genuine, np.sum(features[first] * features[second], axis=1)))
+
+    assert 0.75 < auc(np.log(np.array([scene.albedo for scene in scenes]))) < 0.999
+    assert 0.75 < auc(np.array([scene.normal for scene in scenes])) < 0.999
+    brightness = np.array([scene.images.mean() for scene in scenes])
+    assert roc_auc_score(genuine, -np.abs(brightness[first] - brightness[second])) < 0.65
