@@ -118,7 +118,7 @@ class AugmentConfig:
     """
 
     flip: float = 0.5
-    crop: float = 0.8
+    crop: float = 0.9
     rotation: float = 5.0
     noise: float = 0.1
 
@@ -192,7 +192,7 @@ class LossConfig:
     identity: float = 1.0
     attribute: float = 1.0
     adversarial: float = 0.1
-    reversal: float = 1.0
+    reversal: float = 0.1
     focal_gamma: float = 1.0
     scale: float = 64.0
     lower_norm: float = 10.0
@@ -249,6 +249,8 @@ class OptimConfig:
         weight_decay: of weights; norms, biases and loss weights have none.
         momentum: of sgd.
         clip: largest norm of the gradient of a step; 0 for no limit.
+        weighting_factor: learning rate of the learnt loss weights as a multiple of lr. They start at 1 and have to reach
+            1 / (2 loss), and Adam moves a parameter by at most about lr a step.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -256,12 +258,14 @@ class OptimConfig:
     weight_decay: float = 0.05
     momentum: float = 0.9
     clip: float = 5.0
+    weighting_factor: float = 50.0
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "optim.lr", self.lr, "above 0")
         _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
         _require(self.clip >= 0, "optim.clip", self.clip, "0 or more")
+        _require(self.weighting_factor > 0, "optim.weighting_factor", self.weighting_factor, "above 0")
 
 
 @dataclass(frozen=True)

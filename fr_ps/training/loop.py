@@ -48,7 +48,7 @@ def train_epoch(
     for index, chosen in enumerate(order):
         lr = rate(epoch * len(order) + index)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         maps, targets = feed.batch(chosen, epoch, index)
         outputs = network(maps)
         total, parts = losses(outputs, targets)

@@ -95,7 +95,7 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
         lr=config.optim.lr,
         power=config.schedule.power,
     )
-    optimizer = build_optimizer(config.optim, [network, losses])
+    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     selection = Selection(config.train.select, config.train.patience)
     save = partial(save_model, info=info, also=partial(_write_settings, config=config, dataset=dataset, split=split))
     best = Metrics()
