@@ -108,7 +108,8 @@ def _train(arguments: Namespace) -> None:
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.find import RUNS_FOLDER
     from fr_ps.tracking.mlflow_run import mlflow_run
-    from fr_ps.training.train import default_name, train
+    from fr_ps.training.record import default_name
+    from fr_ps.training.train import train
 
     settings = vars(arguments)
     settings.pop("config")
@@ -119,11 +120,11 @@ def _train(arguments: Namespace) -> None:
 
 
 def _evaluate(arguments: Namespace) -> None:
+    from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate import evaluate_folder
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.find import RUNS_FOLDER, model_folder
     from fr_ps.tracking.mlflow_run import mlflow_run
-    from fr_ps.training.train import pick_device
 
     folder = model_folder(arguments.model)
     out = Path(arguments.out)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left in a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar with rate and time left in a terminal; elsewhere a plain line every 10 seconds."""
 
 import sys
 import time
@@ -56,7 +56,7 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Advance]:
         nonlocal done, last
         done += items
         now = time.perf_counter()
-        if done < total and now - last < _SECONDS_BETWEEN_LINES:
+        if now - last < _SECONDS_BETWEEN_LINES and (done < total or last == started):
             return
         last = now
         rate = done / max(now - started, 1e-9)

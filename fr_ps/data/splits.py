@@ -12,6 +12,7 @@ from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
 from fr_ps.files import read_csv_rows, write_text
 
+SPLIT_FILE = "split.csv"
 PARTS = ("train", "val", "test")
 
 

@@ -45,4 +45,4 @@ def _undefined(present: np.ndarray, class_names: list[str]) -> str:
     if not len(present):
         return "no labels"
     have = ", ".join(class_names[code] for code in present)
-    return f"only {have} of the classes {', '.join(class_names)}"
+    return f"the only class among the labels is {have}" if len(present) == 1 else f"the only classes among the labels are {have}"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fr_ps.data.dataset import open_dataset
-from fr_ps.data.splits import read_part
+from fr_ps.data.splits import SPLIT_FILE, read_part
 from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline, population, write_report
@@ -14,8 +14,6 @@ from fr_ps.evaluation.score import answer, evaluate
 from fr_ps.models.folder import load_model
 from fr_ps.progress import progress
 from fr_ps.tracking.contract import Run
-
-SPLIT_FILE = "split.csv"
 
 
 def evaluate_folder(

@@ -19,23 +19,18 @@ from fr_ps.files import write_atomic, write_json, write_text
 
 MOST_PAIRS = 1_000_000
 _STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:left}"
-    "td.n{text-align:right;font-variant-numeric:tabular-nums}figure{display:inline-block;margin:.5rem 1rem .5rem 0}"
-    "img{max-width:100%}.why{color:#777}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}"
+    "body{font:15px/1.45 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}"
+    ".numbers td+td,.numbers th+th{text-align:right;font-variant-numeric:tabular-nums}img{width:49%;min-width:20rem}"
+    ".why{color:#666;margin:.2rem 0}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}"
 )
 
 
-def metric_rows(metrics: Metrics) -> list[list[str]]:
-    """Name, value and remark of every metric, for a table."""
-    return [
-        [name, "undefined" if value is None else f"{value:.4f}", metrics.reasons.get(name, "")]
-        for name, value in metrics.values.items()
-    ]
+def metric_table(metrics: Metrics) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and remarks of the metrics: a row a metric, a column a part (val, test).
 
-
-def terminal_table(metrics: Metrics) -> str:
-    """The metrics for the terminal: a row each, a column a part (val, test), and below why some are undefined."""
+    What is undefined is a dash, what has a remark bears a star; the remarks say why, those of a kind together.
+    """
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in metrics.values))
 
@@ -43,15 +38,19 @@ def terminal_table(metrics: Metrics) -> str:
         value = metrics.values.get(f"{part}/{name}")
         return "-" if value is None else f"{value:.4f}" + ("*" if f"{part}/{name}" in metrics.reasons else "")
 
-    table = tabulate(
-        [[name, *(cell(part, name) for part in parts)] for name in names], headers=["metric", *parts], disable_numparse=True
-    )
     grouped: dict[str, dict[str, None]] = {}
     for name, reason in metrics.reasons.items():
         undefined = metrics.values[name] is None
         shown = name.rsplit("/", 1)[0] + "/..." if undefined else name
-        grouped.setdefault(f"{'-' if undefined else '*'} {reason}", {})[shown] = None
-    return "\n".join([table, "", *(f"{reason}: {', '.join(shown)}" for reason, shown in grouped.items())]).rstrip()
+        grouped.setdefault(f"{'- undefined' if undefined else '*'}: {reason}", {})[shown] = None
+    remarks = [f"{reason} ({', '.join(shown)})" for reason, shown in grouped.items()]
+    return ["metric", *parts], [[name, *(cell(part, name) for part in parts)] for name in names], remarks
+
+
+def terminal_table(metrics: Metrics) -> str:
+    """The metrics as a table for the terminal, remarks below."""
+    header, rows, remarks = metric_table(metrics)
+    return "\n".join([tabulate(rows, headers=header, disable_numparse=True), "", *remarks]).rstrip()
 
 
 def population(evaluation: Evaluation) -> str:
@@ -127,20 +126,20 @@ def headline(metrics: Metrics, part: str) -> list[str]:
 
 
 def _page(title: str, facts: Mapping[str, str], metrics: Metrics, pictures: Mapping[str, bytes], notes: Sequence[str]) -> str:
-    def row(cells: Sequence[str], numeric: int | None = None) -> str:
-        marked = [f"<td{' class=n' if index == numeric else ''}>{html.escape(cell)}</td>" for index, cell in enumerate(cells)]
-        return f"<tr>{''.join(marked)}</tr>"
+    def row(cells: Sequence[str], cell: str = "td") -> str:
+        return f"<tr>{''.join(f'<{cell}>{html.escape(text)}</{cell}>' for text in cells)}</tr>"
 
-    about = "".join(row([name, value]) for name, value in facts.items())
-    table = "".join(row(cells, numeric=1) for cells in metric_rows(metrics))
+    header, rows, remarks = metric_table(metrics)
+    about = "".join(row(fact) for fact in facts.items())
+    table = row(header, "th") + "".join(map(row, rows))
     images = "".join(
-        f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></figure>'
+        f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         for name, png in pictures.items()
     )
-    remarks = "".join(f"<p class=why>{html.escape(note)}</p>" for note in notes)
+    below = "".join(f"<p class=why>{html.escape(note)}</p>" for note in [*remarks, *notes])
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><table>{about}</table>"
-        f"<h2>Metrics</h2><table><tr><th>metric<th>value<th>remark</tr>{table}</table>{remarks}"
+        f"<h2>Metrics</h2><table class=numbers>{table}</table>{below}"
         f"<h2>Figures</h2>{images}</html>\n"
     )

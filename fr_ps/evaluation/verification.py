@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import Metrics
 
 FAR_POINTS = (0.1, 0.01, 0.001, 0.0001)
@@ -34,10 +35,11 @@ def all_pairs(embeddings: np.ndarray, ids: np.ndarray) -> Pairs:
     """All n (n - 1) / 2 pairs of the (n, C) embeddings of the (n,) people.
 
     Raises:
-        ValueError: an embedding with NaN or infinity.
+        InputError: an embedding with NaN or infinity.
     """
     if not np.isfinite(embeddings).all():
-        raise ValueError(f"embedding of row {np.argwhere(~np.isfinite(embeddings))[0][0]} is not finite")
+        person = ids[np.argwhere(~np.isfinite(embeddings))[0][0]]
+        raise InputError(f"the model's embedding of a session of {person} is NaN or infinite; train with a lower optim.lr")
     unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     first, second = np.triu_indices(len(ids), k=1)
     person = np.unique(ids, return_inverse=True)[1]

@@ -1,6 +1,7 @@
 """A model on disk: a folder that says all that is needed to use it, and runs no code when it is loaded."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from fr_ps.config import ModelConfig
 from fr_ps.data.labels import Classes
 from fr_ps.errors import InputError
-from fr_ps.files import new_folder, sync_file, write_json
+from fr_ps.files import new_folder, sync_file, write_atomic, write_json
 from fr_ps.models import build_network
 from fr_ps.models.network import FaceNetwork
 
@@ -59,6 +60,16 @@ def save_model(folder: Path, network: FaceNetwork, info: ModelInfo, also: Callab
         write_json(temporary / INFO_FILE, {"format": FORMAT, **asdict(info)})
         if also:
             also(temporary)
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Make `target` the same model as the folder `source`; files are shared (hard links) where the disk can."""
+    with new_folder(target) as temporary:
+        for file in source.iterdir():
+            try:
+                os.link(file, temporary / file.name)
+            except OSError:
+                write_atomic(temporary / file.name, lambda copy, file=file: copy.write(file.read_bytes()))  # type: ignore[misc]
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelInfo]:

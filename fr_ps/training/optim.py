@@ -17,7 +17,11 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], weighting
     """
     parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "factor": 1.0, "weight_decay": config.weight_decay},
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim > 1],
+            "factor": 1.0,
+            "weight_decay": config.weight_decay,
+        },
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "factor": 1.0, "weight_decay": 0.0},
         {"params": list(weighting.parameters()), "factor": config.weighting_factor, "weight_decay": 0.0},
     ]

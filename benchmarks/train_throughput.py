@@ -1,0 +1,93 @@
+"""How much of the bare steps' speed the real training loop keeps.
+
+Bare: forward, losses, backward, optimizer step on tensors that are in memory already. Real: `train_epoch` (store,
+sampler, augmentation, losses, clipping, means) and the epoch's metrics logged to MLflow on SQLite. Same network, losses,
+optimizer and batch shape, one process, in turns; the ratio is the median over the turns.
+
+    python benchmarks/train_throughput.py
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from common import Number, arguments, report
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--backbones", nargs="+", default=["miresnet18", "convnextv2_atto"])
+    options = parser.parse_args()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FR_PS_CACHE"] = f"{folder}/cache"
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        numbers, rows = {}, []
+        for backbone in options.backbones:
+            real, bare = measure(backbone, Path(folder), options.turns, options.threads)
+            ratio = statistics.median(r / b for r, b in zip(real, bare))
+            rows.append([backbone, statistics.median(bare), statistics.median(real), ratio])
+            numbers[f"{backbone}_ratio"] = Number(ratio, 0.95, "higher", "images/s of the real loop over bare steps")
+    report(numbers, rows, ["backbone", "bare images/s", "real images/s", "ratio (median of turns)"], options.json)
+
+
+def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list[float], list[float]]:
+    """Images per second of the real loop and of bare steps, a pair a turn."""
+    import torch
+
+    from fr_ps.config import Config, ModelConfig, SyntheticConfig
+    from fr_ps.data.splits import make_split
+    from fr_ps.losses import build_losses
+    from fr_ps.models import build_network
+    from fr_ps.progress import silent
+    from fr_ps.tracking.mlflow_run import mlflow_run
+    from fr_ps.training.feed import Feed
+    from fr_ps.training.loop import train_epoch
+    from fr_ps.training.optim import build_optimizer
+    from fr_ps.training.train import open_training_data
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = Config(model=ModelConfig(backbone=backbone), synthetic=SyntheticConfig(people=24, sessions=8))  # type: ignore[arg-type]
+    dataset = open_training_data(config, say=lambda line: None)
+    split = make_split(dataset.labels, config.data)
+    feed = Feed(dataset, split.train, config.batch, config.augment, 0, torch.device("cpu"))
+    classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
+    network = build_network(config.model, config.data.modalities, classes, config.loss.reversal)
+    losses = build_losses(config.loss, config.model.channels, len(feed.people), feed.class_counts(classes))
+    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
+    steps = len(feed.order(0))
+    images = sum(len(chosen) for chosen in feed.order(0))
+    maps, targets = feed.batch(feed.order(0)[0], 0, 0)
+
+    def bare_epoch() -> None:
+        network.train()
+        for _ in range(steps):
+            total, _ = losses(network(maps), targets)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            optimizer.step()
+
+    real, bare = [], []
+    with mlflow_run(backbone, folder / "runs") as run:
+        for turn in range(-1, turns):  # the first one warms up
+            started = time.perf_counter()
+            values = train_epoch(
+                network, losses, optimizer, feed, epoch=turn + 1, rate=lambda step: 1e-4, clip=config.optim.clip, advance=silent
+            )
+            run.metrics(values, turn + 1)
+            middle = time.perf_counter()
+            bare_epoch()
+            ended = time.perf_counter()
+            if turn >= 0:
+                real.append(images / (middle - started))
+                bare.append(images / (ended - middle))
+    return real, bare
+
+
+if __name__ == "__main__":
+    main()

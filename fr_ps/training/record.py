@@ -1,0 +1,155 @@
+"""What a training tells: to the run, to the user, and in its report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+
+from fr_ps.config import SYNTHETIC, Config, flatten, to_dict
+from fr_ps.data.dataset import Dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.splits import PARTS, SPLIT_FILE, Split, write_split
+from fr_ps.evaluation.figures import curves_figure
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.report import headline, population, write_report
+from fr_ps.evaluation.score import Evaluation
+from fr_ps.files import write_text
+from fr_ps.losses.multitask import ADVERSARIAL
+from fr_ps.models.folder import ModelInfo
+from fr_ps.tracking.contract import Run
+from fr_ps.tracking.provenance import environment_text
+from fr_ps.training.selection import Selection
+
+CONFIG_FILE = "config.yaml"
+ENVIRONMENT_FILE = "environment.txt"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained on what: settled before the first step."""
+
+    config: Config
+    dataset: Dataset
+    split: Split
+    info: ModelInfo
+
+
+def default_name(config: Config) -> str:
+    """Data, modality and backbone: what tells runs apart in a table."""
+    return "-".join([Path(config.data.root).name, *config.data.modalities, config.model.backbone])
+
+
+class History:
+    """The curves of a training: sent to the run, and kept for the figures."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+
+    def add(self, values: dict[str, float], epoch: int) -> None:
+        """Record the points of one epoch."""
+        if not values:
+            return
+        self.run.metrics(values, epoch)
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append((epoch, value))
+
+    def figures(self, trained: Sequence[str]) -> dict[str, Figure]:
+        """Losses, weights, validation and learning rate over the epochs."""
+        tasks = ["identity", *trained]
+        adversarial = [ADVERSARIAL + task for task in trained]
+        figures = {
+            "losses": curves_figure(self.curves, "Training losses", [f"train/loss/{task}" for task in tasks], logarithmic=True),
+            "adversarial": curves_figure(self.curves, "Adversarial losses", [f"train/loss/{task}" for task in adversarial]),
+            "weights": curves_figure(
+                self.curves, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]
+            ),
+            "learning_rate": curves_figure(self.curves, "Learning rate at the end of each epoch", ["train/lr"]),
+        }
+        validated = [f"val/{task}/auc" for task in tasks]
+        if any(name in self.curves for name in validated):
+            figures["validation"] = curves_figure(self.curves, "Validation AUC", validated)
+        return figures
+
+
+def describe(plan: Plan, run: Run, say: Say) -> None:
+    """Tell the run and the user what is about to be trained."""
+    config, dataset, split, info = plan.config, plan.dataset, plan.split, plan.info
+    for part in PARTS:
+        rows = getattr(split, part)
+        say(f"{part}: {len(rows)} sessions of {len(np.unique(dataset.labels.ids[rows]))} people")
+    for attribute in ATTRIBUTES:
+        if attribute not in info.trained:
+            say(f"{attribute}: not trained, as the training part has fewer than two classes of it")
+    run.params(flatten(config))
+    run.tags(
+        {
+            "fr_ps.kind": "train",
+            "fr_ps.protocol": config.data.protocol,
+            "fr_ps.modality": "+".join(config.data.modalities),
+            "fr_ps.backbone": config.model.backbone,
+            "fr_ps.labels": dataset.labels.form,
+            "fr_ps.data_digest": dataset.store.digest,
+            "mlflow.source.git.commit": info.provenance["git_commit"],
+        }
+    )
+    profile = {"sessions": len(dataset.labels), "people": len(np.unique(dataset.labels.ids))}
+    profile |= {f"{part}_sessions": len(getattr(split, part)) for part in PARTS}
+    run.dataset(dataset.root.resolve().name, str(dataset.root.resolve()), dataset.store.digest, profile, "training")
+    write_settings(run.folder, plan)
+    write_text(run.folder / ENVIRONMENT_FILE, environment_text())
+    for name in (CONFIG_FILE, SPLIT_FILE, ENVIRONMENT_FILE):
+        run.artifact(run.folder / name)
+
+
+def write_settings(folder: Path, plan: Plan) -> None:
+    """Write what makes the same training again into `folder`: the settings, and who is in which part."""
+    data = plan.config.data
+    absolute = data.root if data.root == SYNTHETIC else str(Path(data.root).resolve())
+    resolved = replace(plan.config, data=replace(data, root=absolute))
+    write_text(folder / CONFIG_FILE, yaml.safe_dump(to_dict(resolved), sort_keys=False))
+    write_split(folder / SPLIT_FILE, plan.dataset.labels, plan.split)
+
+
+def epoch_line(epoch: int, epochs: int, values: dict[str, float], validation: Metrics, selection: Selection) -> str:
+    line = f"epoch {epoch}/{epochs}  loss {values['train/loss/total']:.3f}  {values['train/images_per_second']:.0f} images/s"
+    if not validation.values:
+        return line
+    mark = "  best" if selection.best_epoch == epoch else ""
+    return f"{line}  {selection.metric} {validation.values[selection.metric]:.4f}{mark}"
+
+
+def record_end(
+    plan: Plan, run: Run, metrics: Metrics, tested: Evaluation | None, chosen: int, figures: Mapping[str, Figure]
+) -> None:
+    """Write the report of epoch `chosen`, and hand it and the checkpoints to the run."""
+    facts = _facts(plan, metrics, tested, chosen)
+    write_report(run.folder / "report", plan.config.name or default_name(plan.config), facts, metrics, tested, figures)
+    lines = headline(metrics, "test" if tested else "val")
+    run.tags({"fr_ps.best_epoch": str(chosen), "mlflow.note.content": "  \n".join(lines)})
+    run.artifact(run.folder / "report", "report")
+    for name in ("best", "last"):
+        run.artifact(run.folder / "checkpoints" / name, f"checkpoints/{name}")
+
+
+def _facts(plan: Plan, metrics: Metrics, tested: Evaluation | None, chosen: int) -> dict[str, str]:
+    """The first lines of the report: who was tested, what came out, and what could not be told."""
+    config, dataset, validated = plan.config, plan.dataset, plan.split.val
+    unseen = (
+        "people never trained on" if config.data.protocol == "subject_disjoint" else "other sessions of the people trained on"
+    )
+    facts = {
+        "tested": f"{population(tested)}: {unseen}" if tested else "nobody (data.test_people is 0)",
+        "headline": "; ".join(headline(metrics, "test" if tested else "val")) or "nobody was validated or tested on",
+        "model": f"{config.model.backbone} on {', '.join(config.data.modalities)}, {dataset.store.size} px, epoch {chosen}",
+        "chosen by": f"{config.train.select} on {len(validated)} sessions" if len(validated) else "nothing: the last epoch",
+        "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.form} labels",
+    }
+    undefined = {name.split("/")[1] for name, value in metrics.values.items() if value is None and name.startswith("test/")}
+    if undefined:
+        facts["undefined on test"] = f"{', '.join(sorted(undefined))} (reasons below the table)"
+    return facts
