@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import logging
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ DEFAULT_EXPERIMENT = "fr-ps"
 EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 _PARAM_LENGTH = 6000
 _METRICS_PER_BATCH = 1000
+# Its notes on every new database stand between the user and the one line that says what is wrong.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 
 class MlflowRun:

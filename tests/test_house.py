@@ -1,0 +1,127 @@
+"""The project's own files agree with each other, and the layout keeps its promises."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fr_ps.arguments import parse
+from fr_ps.cli import COMMANDS, build_parser
+from fr_ps.config import SYNTHETIC, Config, ModelConfig
+from fr_ps.tracking.contract import LocalRun
+from fr_ps.training.train import train
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+ONLY_IN = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path):
+    settings = vars(parse(build_parser(), ["train", "--config", str(file)])["train"])
+    settings.pop("config")
+    config = Config(**settings)
+    assert config.data.root == SYNTHETIC or config.data.root.startswith("data/")
+    tiny = replace(
+        config,
+        data=replace(config.data, root=str(prepared), val_people=2, test_people=2),
+        model=ModelConfig(backbone=config.model.backbone, channels=16, reduction=8),
+        train=replace(config.train, epochs=1),
+    )
+    result = train(tiny, LocalRun(tmp_path), say=lambda line: None)
+    assert result.metrics.values["test/identity/auc"] is not None
+
+
+def test_every_command_of_the_project_is_one_of_ours():
+    project = yaml.safe_load((ROOT / "MLproject").read_text())
+    for name, entry in project["entry_points"].items():
+        words = entry["command"].split()
+        assert words[:3] == ["python", "-m", "fr_ps"]
+        assert words[3] in COMMANDS
+        assert words[3] == name or name == "main"
+    assert project["entry_points"]["main"] == project["entry_points"]["train"]
+    assert (ROOT / project["conda_env"]).is_file()
+
+
+def test_conda_installs_the_project_itself_on_a_python_that_it_accepts():
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
+    assert pip == ["-e ."]
+    (python,) = [item for item in environment["dependencies"] if isinstance(item, str) and item.startswith("python=")]
+    assert tuple(map(int, python.split("=")[1].split("."))) >= tuple(map(int, project["requires-python"].lstrip(">=").split(".")))
+
+
+def modules() -> dict[str, Path]:
+    files = (ROOT / "fr_ps").rglob("*.py")
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_only_tracking_and_serving_know_mlflow():
+    for name, file in modules().items():
+        room = name.split(".")[1] if "." in name else ""
+        for library, rooms in ONLY_IN.items():
+            used = any(imported.split(".")[0] == library for imported in imports(file))
+            assert not used or room in rooms, f"{name} imports {library}"
+
+
+def test_no_module_imports_itself_through_others():
+    known = modules()
+    arrows = {
+        name: {imported for imported in imports(file) if imported in known and imported != name} for name, file in known.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path, name])
+        if name not in done:
+            for other in arrows[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in arrows:
+        visit(name, ())
+
+
+def test_mlflow_run_trains_with_a_flag_that_the_entry_point_does_not_declare(prepared, tmp_path):
+    copy = tmp_path / "project"
+    copy.mkdir()
+    for name in ("MLproject", "conda.yaml", "pyproject.toml"):
+        shutil.copy(ROOT / name, copy / name)
+    for name in ("fr_ps", "experiments"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = {"data.root": prepared, "data.test_people": 2, "data.val_people": 2, "train.epochs": 1}
+    settings |= {"model.channels": 16, "model.reduction": 8, "batch.people": 3, "model.backbone": "convnextv2_femto"}
+    command = [sys.executable, "-m", "mlflow", "run", ".", "-e", "train", "--env-manager", "local", "--experiment-name", "fr-ps"]
+    for name, value in settings.items():
+        command += ["-P", f"{name}={value}"]
+    bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {"PATH": bin_first}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{copy}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("fr-ps").experiment_id])
+    assert done.stdout.strip().splitlines()[-1] == run.info.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model/backbone"] == run.data.params["model.backbone"] == "convnextv2_femto"
+    assert run.info.run_name.endswith("convnextv2_femto")

@@ -1,0 +1,276 @@
+"""The whole training, in process: what it promises about people, choice, seeds and labels."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fr_ps.config import (
+    AugmentConfig,
+    BatchConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    PrepareConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
+from fr_ps.data.labels import ATTRIBUTES, COLUMNS
+from fr_ps.data.prepare import prepare
+from fr_ps.data.synthetic import write_captures
+from fr_ps.errors import InputError
+from fr_ps.models.folder import load_model, read_info
+from fr_ps.tracking.contract import LocalRun
+from fr_ps.training.train import Result, train
+
+
+class Recorder(LocalRun):
+    """A local run that remembers what it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.points: list[tuple[str, float, int]] = []
+        self.settings: dict[str, str] = {}
+
+    def params(self, values):
+        self.settings.update(values)
+
+    def metrics(self, values, step):
+        self.points += [(name, value, step) for name, value in values.items()]
+
+
+def small(root: Path, **train_settings) -> Config:
+    return Config(
+        data=DataConfig(root=str(root), val_people=1, test_people=2),
+        batch=BatchConfig(people=3, sessions=2),
+        model=ModelConfig(channels=16, reduction=8),
+        train=TrainConfig(**({"epochs": 2, "select": "val/identity/rank1"} | train_settings)),
+    )
+
+
+def run_training(config: Config, folder: Path) -> tuple[Result, Recorder, list[str]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    run, lines = Recorder(folder), []
+    return train(config, run, say=lines.append), run, lines
+
+
+def parts(folder: Path) -> dict[str, set[tuple[str, str]]]:
+    found: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
+    with (folder / "split.csv").open() as file:
+        for row in csv.DictReader(file):
+            found[row["part"]].add((row["id"], row["session"]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Recorder, list[str]]:
+    # One validation person has no impostor pair, so that rank-1 is what can be selected on.
+    config = small(prepared)
+    config = replace(config, data=replace(config.data, val_people=2, test_people=2))
+    config = replace(config, train=replace(config.train, select="val/identity/auc"))
+    return run_training(config, tmp_path_factory.mktemp("runs") / "first")
+
+
+def test_test_people_are_not_trained_on_and_every_session_has_a_part(trained, prepared):
+    found = parts(trained[1].folder)
+    people = {part: {person for person, _ in sessions} for part, sessions in found.items()}
+    assert not people["train"] & people["test"]
+    assert not people["train"] & people["val"]
+    assert not people["val"] & people["test"]
+    with (prepared / "labels.csv").open() as file:
+        assert set.union(*found.values()) == {(row["id"], row["session"]) for row in csv.DictReader(file)}
+
+
+def test_a_run_leaves_settings_checkpoints_and_report(trained):
+    _, run, _ = trained
+    for name in (
+        "config.yaml",
+        "environment.txt",
+        "checkpoints/last/model.safetensors",
+        "checkpoints/best/model.safetensors",
+        "report/metrics.json",
+        "report/scores.parquet",
+        "report/report.html",
+        "report/roc.png",
+        "report/losses.png",
+    ):
+        assert (run.folder / name).stat().st_size > 0, name
+    assert run.settings["model/backbone"] == "convnextv2_atto"
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["train"]["epochs"] == 2
+
+
+def test_curves_have_a_point_an_epoch_and_the_names_of_the_design(trained):
+    _, run, _ = trained
+    for name in ("train/loss/total", "train/loss/identity", "train/loss/gender", "train/loss/adversarial_gender", "train/lr"):
+        assert [step for key, _, step in run.points if key == name] == [1, 2]
+    for name in ("train/weight/identity", "train/images_per_second", "val/identity/auc"):
+        assert [step for key, _, step in run.points if key == name] == [1, 2]
+    assert len([step for key, _, step in run.points if key == "test/identity/auc"]) == 1
+
+
+def test_the_metrics_of_the_report_are_those_of_the_result(trained):
+    result, run, _ = trained
+    written = json.loads((run.folder / "report/metrics.json").read_text())
+    assert written["metrics"] == result.metrics.values
+    assert written["reasons"] == result.metrics.reasons
+    for name, value in written["metrics"].items():
+        assert value is not None or written["reasons"][name], name
+
+
+def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepared):
+    from fr_ps.data.dataset import open_dataset
+    from fr_ps.data.splits import read_part
+    from fr_ps.evaluation.score import answer, evaluate
+
+    result, run, _ = trained
+    best = run.folder / "checkpoints/best"
+    network, info = load_model(best, torch.device("cpu"))
+    dataset = open_dataset(prepared, info.modalities, classes=info.classes)
+    rows = read_part(best / "split.csv", "val", dataset.labels)
+    again = evaluate(answer(network, dataset.store, rows, 64), dataset.labels.take(rows), info.trained).metrics.under("val")
+    assert again.values["val/identity/auc"] == pytest.approx(result.metrics.values["val/identity/auc"], abs=1e-6)
+
+
+def test_the_resolved_settings_train_the_same_weights_again(trained, tmp_path):
+    from fr_ps.arguments import parse
+    from fr_ps.cli import build_parser
+
+    _, run, _ = trained
+    arguments = vars(parse(build_parser(), ["train", "--config", str(run.folder / "config.yaml")])["train"])
+    arguments.pop("config")
+    _, again, _ = run_training(Config(**arguments), tmp_path / "again")
+    first = (run.folder / "checkpoints/last/model.safetensors").read_bytes()
+    assert (again.folder / "checkpoints/last/model.safetensors").read_bytes() == first
+
+
+def test_another_seed_trains_other_weights(trained, tmp_path, prepared):
+    _, run, _ = trained
+    config = small(prepared, seed=1, epochs=1)
+    config = replace(config, data=replace(config.data, val_people=0))
+    _, other, _ = run_training(config, tmp_path / "other")
+    assert (other.folder / "checkpoints/last/model.safetensors").read_bytes() != (
+        run.folder / "checkpoints/last/model.safetensors"
+    ).read_bytes()
+
+
+def test_without_validation_and_test_people_all_are_trained_on_and_the_last_epoch_is_the_best(prepared, tmp_path):
+    config = small(prepared)
+    config = replace(config, data=replace(config.data, val_people=0, test_people=0))
+    result, run, _ = run_training(config, tmp_path / "all")
+    assert not parts(run.folder)["val"] | parts(run.folder)["test"]
+    assert result.best_epoch == result.epochs == 2
+    assert result.metrics.values == {}
+    last, best = (run.folder / f"checkpoints/{name}/model.safetensors" for name in ("last", "best"))
+    assert last.read_bytes() == best.read_bytes()
+
+
+def test_folds_test_everybody_once(prepared, tmp_path):
+    tested: list[str] = []
+    for fold in range(3):
+        config = small(prepared, epochs=1)
+        config = replace(config, data=replace(config.data, val_people=0, folds=3, fold=fold))
+        _, run, _ = run_training(config, tmp_path / str(fold))
+        tested += sorted({person for person, _ in parts(run.folder)["test"]})
+    with (prepared / "labels.csv").open() as file:
+        assert sorted(tested) == sorted({row["id"] for row in csv.DictReader(file)})
+
+
+def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
+    config = small(prepared, epochs=6, patience=1)
+    # Without learning nothing gets better after the first epoch.
+    config = replace(
+        config, data=replace(config.data, val_people=2), optim=OptimConfig(lr=1e-12, weight_decay=0, weighting_factor=1e-9)
+    )
+    result, _, lines = run_training(config, tmp_path / "stopped")
+    assert result.epochs < 6
+    assert any("stopped" in line for line in lines)
+
+
+def test_a_diverged_training_ends_with_a_reason(prepared, tmp_path):
+    config = small(prepared, epochs=3)
+    config = replace(config, optim=OptimConfig(name="sgd", lr=1e30, clip=0))
+    with pytest.raises(InputError, match=r"lower optim\.lr"):
+        run_training(config, tmp_path / "diverged")
+
+
+def test_an_unknown_metric_to_select_on_lists_the_choices(prepared, tmp_path):
+    with pytest.raises(InputError, match="val/identity/eer"):
+        run_training(replace(small(prepared, select="val/identity/acc")), tmp_path / "unknown")
+
+
+def test_one_validation_person_cannot_be_selected_on_by_auc(prepared, tmp_path):
+    with pytest.raises(InputError, match="one person only"):
+        run_training(small(prepared, select="val/identity/auc"), tmp_path / "one")
+
+
+def test_an_attribute_of_one_class_in_training_is_not_trained_and_undefined(prepared, tmp_path):
+    root = relabelled(
+        prepared, tmp_path / "data", lambda column, values: ["no"] * len(values) if column == "Spectacles" else values
+    )
+    result, run, lines = run_training(small(root, epochs=1), tmp_path / "run")
+    assert "spectacles" not in read_info(run.folder / "checkpoints/best").trained
+    assert result.metrics.values["test/spectacles/auc"] is None
+    assert "not trained" in result.metrics.reasons["test/spectacles/auc"]
+    assert not [name for name, _, _ in run.points if "spectacles" in name]
+    assert any(line.startswith("spectacles: not trained") for line in lines)
+
+
+def test_missing_labels_of_everything_train_identity_alone(prepared, tmp_path):
+    root = relabelled(prepared, tmp_path / "data", lambda column, values: [""] * len(values))
+    result, run, _ = run_training(small(root, epochs=1), tmp_path / "run")
+    assert result.metrics.values["test/identity/auc"] is not None
+    assert {name for name, _, _ in run.points if name.startswith("train/loss/")} == {"train/loss/total", "train/loss/identity"}
+
+
+def relabelled(source: Path, target: Path, change) -> Path:
+    """The prepared data set `source` with its label columns changed; the maps are shared."""
+    target.mkdir()
+    (target / "data").symlink_to(source / "data")
+    with (source / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for column in COLUMNS.values():
+        for row, value in zip(rows, change(column, [row[column] for row in rows])):
+            row[column] = value
+    with (target / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return target
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faces")
+    write_captures(folder / "raw", people=24, sessions=6, seed=0, size=64)
+    prepare(
+        PrepareConfig(
+            captures=str(folder / "raw/captures"), labels=str(folder / "raw/labels.csv"), out=str(folder / "set"), size=64
+        )
+    )
+    return folder / "set"
+
+
+def mean_attribute_auc(root: Path, folder: Path) -> float:
+    config = Config(
+        data=DataConfig(root=str(root), modalities=("normal",), val_people=0, test_people=10),
+        augment=AugmentConfig(rotation=0, noise=0),
+        batch=BatchConfig(people=7, sessions=3),
+        model=ModelConfig(channels=64, reduction=16),
+        synthetic=SyntheticConfig(),
+        train=TrainConfig(epochs=14),
+    )
+    result, _, _ = run_training(config, folder)
+    return float(np.mean([result.metrics.values[f"test/{attribute}/auc"] for attribute in ATTRIBUTES]))
+
+
+def test_true_labels_are_learnt_for_unseen_people_and_shuffled_ones_are_not(faces, tmp_path):
+    rng = np.random.default_rng(0)
+    shuffled = relabelled(faces, tmp_path / "shuffled", lambda column, values: rng.permutation(values).tolist())
+    assert mean_attribute_auc(faces, tmp_path / "true") > 0.75
+    assert 0.4 < mean_attribute_auc(shuffled, tmp_path / "random") < 0.6
