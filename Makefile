@@ -29,8 +29,9 @@ bench: setup
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/train_throughput.py
 
-bench-long: bench
-	$(BIN)/python benchmarks/accuracy.py
+bench-long: setup
+	$(BIN)/python benchmarks/prepare.py --people 100 --turns 10
+	$(BIN)/python benchmarks/train_throughput.py --turns 20
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
