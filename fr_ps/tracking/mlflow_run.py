@@ -22,7 +22,6 @@ RUN_FILE = "run.json"
 RUN_ID_TAG = "fr_ps.run_id"
 STATUS_TAG = "fr_ps.status"
 DEFAULT_EXPERIMENT = "fr-ps"
-EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 _PARAM_LENGTH = 6000
 _METRICS_PER_BATCH = 1000
 # Its notes on every new database stand between the user and the one line that says what is wrong.
@@ -89,7 +88,6 @@ def mlflow_run(name: str, runs: Path) -> Iterator[MlflowRun]:
         client.update_run(mlflow_id, name=name)
     else:
         mlflow_id = client.create_run(_experiment(client), tags=_source_tags(), run_name=name).info.run_id
-    _mark_as_training(client, client.get_run(mlflow_id).info.experiment_id)
     run = MlflowRun(folder, client, mlflow_id)
     run.tags({RUN_ID_TAG: run_id, STATUS_TAG: "RUNNING"})
     write_json(folder / RUN_FILE, {"id": run_id, "mlflow_id": mlflow_id, "name": name})
@@ -119,12 +117,6 @@ def _experiment(client: MlflowClient) -> str:
     if found is None:
         raise InputError(f"MLflow experiment {name!r} can be neither found nor made; check MLFLOW_TRACKING_URI")
     return found.experiment_id
-
-
-def _mark_as_training(client: MlflowClient, experiment: str) -> None:
-    """Have `mlflow ui` open the experiment on its training runs; without a kind it guesses, and shows pages for chat bots."""
-    if EXPERIMENT_KIND_TAG not in client.get_experiment(experiment).tags:
-        client.set_experiment_tag(experiment, EXPERIMENT_KIND_TAG, "custom_model_development")
 
 
 def _source_tags() -> dict[str, str]:
