@@ -1,20 +1,32 @@
 """The parser under the command line: forgiving about order and dashes, one line about what is wrong."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from fr_ps.config import Config
 from fr_ps.errors import InputError
 
-LIST_SETTINGS = ("--data.modalities",)
+MODALITIES = "--data.modalities"
+GROUPS: dict[str, list[str]] = {
+    field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
+    for field in fields(Config)
+    if is_dataclass(field.default_factory)
+}
+"""The groups of a training's settings, and the settings of each."""
 
 
 class Parser(ArgumentParser):
-    """Refuses by exception, without argparse's usage block."""
+    """Refuses by exception, without argparse's usage block, and takes no abbreviations."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**({"allow_abbrev": False} | settings))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise _Refused(" ".join(message.split())) from ex
@@ -27,66 +39,83 @@ class _Refused(Exception):
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """The parsed and instantiated arguments.
 
+    `--on-bad` is `--on_bad`; a list may be written as `a` or `a,b`; and `--config FILE` comes first, so that flags override
+    it wherever they stand on the line.
+
     Raises:
         InputError: anything wrong with them, in one line that names the setting and what it may be.
     """
-    arranged = normalise(argv)
+    words, configs = _arrange(argv)
+    loaded = [f"--config={json.dumps(_read_config(Path(file)))}" for file in configs]
     try:
-        return parser.instantiate(parser.parse_args(arranged))
+        return parser.instantiate(parser.parse_args(words[:1] + loaded + words[1:]))
     except _Refused as error:
-        raise InputError(explain(str(error), arranged)) from None
+        raise InputError(_explain(str(error), words[0] if words else "", configs)) from None
 
 
-def normalise(argv: Sequence[str]) -> list[str]:
-    """`argv` as jsonargparse wants it.
-
-    `--on-bad` becomes `--on_bad`; a list setting may be written as `a` or `a,b`; and `--config FILE` comes first after the
-    subcommand, so that flags override it wherever they stand on the line.
-    """
-    config: list[str] = []
-    rest: list[str] = []
-    words = iter(argv)
-    for word in words:
+def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words as jsonargparse wants them, without `--config`, and the files of that."""
+    words: list[str] = []
+    configs: list[str] = []
+    rest = iter(argv)
+    for word in rest:
         flag, equals, value = word.partition("=")
         if not flag.startswith("--"):
-            rest.append(word)
+            words.append(word)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        if flag in ("--config", *LIST_SETTINGS) and not equals:
-            value = next(words, None)  # type: ignore[assignment]
-            if value is None:
-                raise InputError(f"{flag} needs a value")
-            equals = "="
-        if flag in LIST_SETTINGS and not value.startswith("["):
-            value = f"[{value}]"
-        (config if flag == "--config" else rest).append(f"{flag}{equals}{value}")
-    return rest[:1] + config + rest[1:]
+        if flag not in ("--config", MODALITIES):
+            words.append(f"{flag}{equals}{value}")
+            continue
+        if not equals:
+            value = next(rest, "")
+        if not value:
+            raise InputError(f"{flag} needs a value")
+        if flag == "--config":
+            configs.append(value)
+        else:
+            words.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
+    return words, configs
 
 
-def explain(message: str, argv: Sequence[str]) -> str:
+def _read_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file; jsonargparse checks them, but for the shape, which it takes for granted."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: is a {type(settings).__name__}; expected settings as `data: {{root: ...}}`")
+    for group, value in settings.items():
+        if group in GROUPS and not isinstance(value, dict):
+            raise InputError(f"{path}: {group} is {value!r}; expected settings among {', '.join(GROUPS[group])}")
+    data = settings.get("data", {})
+    if isinstance(data.get("modalities"), str):
+        data["modalities"] = [data["modalities"]]
+    return settings
+
+
+def _explain(message: str, command: str, configs: list[str]) -> str:
     """What jsonargparse refused, in the user's terms."""
     if found := re.search(r"does not accept option '([^']+)'", message):
-        return _unknown(found[1], _config_file(argv))
+        return f"{', '.join(configs)}: {_unknown(found[1])}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        return _unknown(found[1], "")
+        return _unknown(found[1]) if command == "train" else f"unknown flag --{found[1]}; see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: (.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_expected(found[2])}"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
         return f"missing --{found[1]}; see --help"
-    if found := re.search(r"Problems parsing config: (.*)", message):
-        return f"{_config_file(argv) or 'config: '}not readable as YAML ({found[1]})"
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
 
 
-def _unknown(key: str, where: str) -> str:
-    group, _, _ = key.rpartition(".")
-    groups = {field.name: field.default_factory for field in fields(Config) if callable(field.default_factory)}
-    settings = {name: [field.name for field in fields(kind)] for name, kind in groups.items() if is_dataclass(kind)}  # type: ignore[arg-type]
-    if group in settings:
-        choices = ", ".join(f"{group}.{name}" for name in settings[group])
-    else:
-        choices = ", ".join(field.name for field in fields(Config))
-    return f"{where}unknown setting {key!r}; expected one of {choices} (or see --help)"
+def _unknown(key: str) -> str:
+    group = key.split(".")[0]
+    choices = [f"{group}.{name}" for name in GROUPS[group]] if group in GROUPS else [field.name for field in fields(Config)]
+    return f"unknown setting {key!r}; expected one of {', '.join(choices)} (or see --help)"
 
 
 def _expected(kind: str) -> str:
@@ -95,7 +124,3 @@ def _expected(kind: str) -> str:
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping"}
     found = re.search(r"<class '(\w+)'>", kind)
     return names.get(found[1], found[1]) if found else kind
-
-
-def _config_file(argv: Sequence[str]) -> str:
-    return next((f"{word.partition('=')[2]}: " for word in argv if word.startswith("--config=")), "")

@@ -3,8 +3,9 @@
 No torch here: the names that an error lists must be known before anything heavy is imported.
 """
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fr_ps.errors import InputError
 
@@ -30,6 +31,19 @@ SYNTHETIC = "synthetic"
 def _require(good: bool, key: str, value: object, expected: str) -> None:
     if not good:
         raise InputError(f"{key} is {value!r}; expected {expected}")
+
+
+def _require_types(config: object, group: str) -> None:
+    """Refuse names that are no choice and numbers that are not finite, as settings may also come from Python or JSON."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        key = f"{group}{name}"
+        if get_origin(kind) is Literal:
+            _require(value in get_args(kind), key, value, f"one of {', '.join(get_args(kind))}")
+        elif kind is float:
+            _require(isinstance(value, (int, float)) and math.isfinite(value), key, value, "a finite number")
+        elif kind is int:
+            _require(isinstance(value, int), key, value, "a whole number")
 
 
 def _require_share(key: str, value: float) -> None:
@@ -69,7 +83,13 @@ class DataConfig:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(len(self.modalities) == 1, "data.modalities", list(self.modalities), "one of albedo, normal, depth")
+        _require_types(self, "data.")
+        good = len(self.modalities) == 1 and self.modalities[0] in get_args(Modality)
+        _require(good, "data.modalities", list(self.modalities), "one of albedo, normal, depth")
+        for attribute in self.classes:
+            _require(
+                attribute in get_args(Attribute), "data.classes", attribute, f"attributes among {', '.join(get_args(Attribute))}"
+            )
         _require_share("data.val_people", self.val_people)
         _require_share("data.test_people", self.test_people)
         _require(self.folds == 0 or self.folds >= 2, "data.folds", self.folds, "0, or 2 and more")
@@ -99,6 +119,7 @@ class SyntheticConfig:
     size: int = 112
 
     def __post_init__(self) -> None:
+        _require_types(self, "synthetic.")
         _require(self.people >= 2, "synthetic.people", self.people, "2 or more")
         _require(self.sessions >= 1, "synthetic.sessions", self.sessions, "1 or more")
         _require(self.seed >= 0, "synthetic.seed", self.seed, "0 or more")
@@ -123,6 +144,7 @@ class AugmentConfig:
     noise: float = 0.1
 
     def __post_init__(self) -> None:
+        _require_types(self, "augment.")
         _require(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability from 0 to 1")
         _require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
         _require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
@@ -142,6 +164,7 @@ class BatchConfig:
     sessions: int = 4
 
     def __post_init__(self) -> None:
+        _require_types(self, "batch.")
         _require(self.people >= 1, "batch.people", self.people, "1 or more")
         _require(self.sessions >= 1, "batch.sessions", self.sessions, "1 or more")
         _require(self.people * self.sessions >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")
@@ -163,6 +186,7 @@ class ModelConfig:
     reduction: int = 16
 
     def __post_init__(self) -> None:
+        _require_types(self, "model.")
         _require(self.channels >= 8, "model.channels", self.channels, "8 or more")
         _require(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")
 
@@ -203,6 +227,7 @@ class LossConfig:
     allow_unsafe_lambda: bool = False
 
     def __post_init__(self) -> None:
+        _require_types(self, "loss.")
         for key in ("identity", "attribute", "adversarial", "reversal", "focal_gamma"):
             _require(getattr(self, key) >= 0, f"loss.{key}", getattr(self, key), "0 or more")
         _require(self.scale > 0, "loss.scale", self.scale, "above 0")
@@ -261,6 +286,7 @@ class OptimConfig:
     weighting_factor: float = 50.0
 
     def __post_init__(self) -> None:
+        _require_types(self, "optim.")
         _require(self.lr > 0, "optim.lr", self.lr, "above 0")
         _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
@@ -283,6 +309,7 @@ class ScheduleConfig:
     power: float = 1.0
 
     def __post_init__(self) -> None:
+        _require_types(self, "schedule.")
         _require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 or more")
         _require(self.power > 0, "schedule.power", self.power, "above 0")
 
@@ -308,6 +335,7 @@ class TrainConfig:
     scoring_batch: int = 64
 
     def __post_init__(self) -> None:
+        _require_types(self, "train.")
         _require(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
         _require(self.seed >= 0, "train.seed", self.seed, "0 or more")
         _require(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
@@ -366,6 +394,7 @@ class PrepareConfig:
     max_condition: float = 10.0
 
     def __post_init__(self) -> None:
+        _require_types(self, "")
         _require(self.size >= 8, "size", self.size, "8 or more")
         _require(self.workers >= 1, "workers", self.workers, "1 or more")
         _require(self.max_condition > 1, "max_condition", self.max_condition, "above 1")

@@ -10,7 +10,7 @@ from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.data.store import Store
 from fr_ps.evaluation.attributes import NAMES, attribute_metrics
 from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.verification import Pairs, all_pairs, rank1, verification
+from fr_ps.evaluation.verification import Pairs, all_pairs, rank1, undefined_reason, verification
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import Advance, silent
 
@@ -70,10 +70,8 @@ def evaluate(answers: Answers, labels: Labels, trained: Sequence[str]) -> Evalua
     pairs = all_pairs(answers.embeddings, labels.ids)
     metrics = Metrics()
     _extend(metrics, "identity", verification(pairs))
-    nearest, asked = rank1(pairs, len(labels))
-    metrics.add(
-        "identity/rank1", nearest, "" if nearest is not None else f"no session of {len(labels)} has a mate ({asked} asked)"
-    )
+    nearest = rank1(pairs, len(labels))
+    metrics.add("identity/rank1", nearest, "" if nearest is not None else undefined_reason(pairs))
     for column, attribute in enumerate(ATTRIBUTES):
         if attribute in trained:
             _extend(

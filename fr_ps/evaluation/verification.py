@@ -56,7 +56,7 @@ def verification(pairs: Pairs) -> Metrics:
     metrics = Metrics()
     genuine, impostors = int(pairs.genuine.sum()), int((~pairs.genuine).sum())
     if not genuine or not impostors:
-        reason = "no genuine pair: nobody has two sessions" if not genuine else "no impostor pair: there is one person only"
+        reason = undefined_reason(pairs)
         for name in ("auc", "auc_person_balanced", "eer"):
             metrics.add(name, None, reason)
         return metrics
@@ -75,6 +75,11 @@ def verification(pairs: Pairs) -> Metrics:
     return metrics
 
 
+def undefined_reason(pairs: Pairs) -> str:
+    """Why nothing can be verified among these pairs."""
+    return "no impostor pair: there is one person only" if pairs.genuine.any() else "no genuine pair: nobody has two sessions"
+
+
 def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
     """Where false accepts and false rejects are equally frequent, by linear interpolation along the ROC curve."""
     gap = far - (1 - tar)  # grows from -1 to 1
@@ -85,11 +90,11 @@ def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
     return float(far[after - 1] + share * (far[after] - far[after - 1]))
 
 
-def rank1(pairs: Pairs, count: int) -> tuple[float | None, int]:
-    """Share of sessions whose nearest other session is of the same person, and how many sessions were asked.
+def rank1(pairs: Pairs, count: int) -> float | None:
+    """Share of sessions whose nearest other session is of the same person; None where no session can be asked.
 
-    Asked are the sessions whose person has another one; the others could not be right. A tie with an impostor is an
-    error.
+    Asked are the sessions whose person has another one and that could be taken for somebody else's; the others could not
+    be right, or not be wrong. A tie with an impostor is an error.
 
     Args:
         pairs: of `count` sessions.
@@ -99,8 +104,8 @@ def rank1(pairs: Pairs, count: int) -> tuple[float | None, int]:
     for kind, chosen in enumerate((pairs.genuine, ~pairs.genuine)):
         for end in (pairs.first, pairs.second):
             np.maximum.at(best[kind], end[chosen], pairs.score[chosen])
-    asked = np.isfinite(best[0])
-    return (float((best[0] > best[1])[asked].mean()) if asked.any() else None), int(asked.sum())
+    asked = np.isfinite(best[0]) & np.isfinite(best[1])
+    return float((best[0] > best[1])[asked].mean()) if asked.any() else None
 
 
 def _person_weights(pairs: Pairs) -> np.ndarray:

@@ -67,9 +67,11 @@ class MagFace(nn.Module):
 
     def forward(self, embeddings: Tensor, people: Tensor) -> Tensor:
         """The loss of (B, C) embeddings of the (B,) true people, a scalar."""
-        embeddings = embeddings.float()  # cosines near 1 need more than bfloat16
-        norm = embeddings.norm(dim=1).clamp(self.lower_norm, self.upper_norm)
-        return functional.cross_entropy(self.logits(embeddings, people), people) + self.lambda_g * self.regulariser(norm).mean()
+        with torch.autocast(embeddings.device.type, enabled=False):  # cosines near 1 need more than bfloat16
+            embeddings = embeddings.float()
+            norm = embeddings.norm(dim=1).clamp(self.lower_norm, self.upper_norm)
+            entropy = functional.cross_entropy(self.logits(embeddings, people), people)
+            return entropy + self.lambda_g * self.regulariser(norm).mean()
 
     def observe(self, embeddings: Tensor) -> dict[str, Tensor]:
         """The mean norm of (B, C) embeddings, and the share of them that is clamped, where the regulariser is blind."""

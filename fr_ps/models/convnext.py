@@ -13,6 +13,7 @@ class ConvNeXt(nn.Module):
         import timm
 
         trunk: Any = timm.create_model(name, pretrained=False, in_chans=inputs, num_classes=0, global_pool="")
+        trunk.head = nn.Identity()  # its norm would be a parameter that nothing trains
         self.trunk = trunk
         self.out_channels: int = trunk.num_features
 

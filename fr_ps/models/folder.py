@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from fr_ps.config import ModelConfig
-from fr_ps.data.labels import Classes
+from fr_ps.config import DataConfig, ModelConfig
+from fr_ps.data.labels import ATTRIBUTES, Classes
 from fr_ps.errors import InputError
 from fr_ps.files import new_folder, sync_file, write_atomic, write_json
 from fr_ps.models import build_network
@@ -100,11 +100,18 @@ def read_info(folder: Path) -> ModelInfo:
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
         if raw["format"] > FORMAT:
-            raise InputError(f"{path}: format {raw['format']} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
+            raise InputError(f"format {raw['format']} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
         values = {field.name: raw[field.name] for field in fields(ModelInfo)}
-        values |= {"model": ModelConfig(**raw["model"]), "modalities": tuple(raw["modalities"]), "trained": tuple(raw["trained"])}
-        return ModelInfo(**values)
+        # The settings of the data say which modalities and attributes there are.
+        modalities = DataConfig(modalities=tuple(raw["modalities"])).modalities
+        values |= {"model": ModelConfig(**raw["model"]), "modalities": modalities, "trained": tuple(raw["trained"])}
+        info = ModelInfo(**values)
+        if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
+            raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
+        return info
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a model folder, as runs/ID/checkpoints/best") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error!r})") from None

@@ -1,0 +1,93 @@
+"""Fixtures for all tests: a cache of their own, the shared data where it is there, a small prepared data set."""
+
+import csv
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fr_ps.config import PrepareConfig
+from fr_ps.data.prepare import prepare
+from fr_ps.data.synthetic import write_captures
+from fr_ps.errors import InputError
+
+WriteCapture = Callable[[Path, np.ndarray, Sequence[tuple[float, float]]], None]
+Refused = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """FR_PS_CACHE for the whole session: the user's cache is never touched, and built-in faces are made once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FR_PS_CACHE", str(folder))
+        yield folder
+
+
+def _shared(name: str) -> Path:
+    given = os.environ.get("FR_PS_SHARED")
+    shared = Path(given) if given else Path(__file__).parents[2] / "shared"
+    folder = shared / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set FR_PS_SHARED to the folder that holds data/{name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def yale() -> Path:
+    """Real captures of 20 people (captures/ and labels.csv)."""
+    return _shared("yale_b")
+
+
+@pytest.fixture(scope="session")
+def photoface_labels() -> Path:
+    """The original project's label tables."""
+    return _shared("photoface_labels")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data set of 6 synthetic people with 4 sessions, 48 x 48. To be read only."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_captures(folder, people=6, sessions=4, seed=0, size=48)
+    out = folder / "prepared"
+    prepare(PrepareConfig(captures=str(folder / "captures"), out=str(out), labels=str(folder / "labels.csv"), size=48))
+    return out
+
+
+@pytest.fixture(scope="session")
+def write_capture() -> WriteCapture:
+    """Writes one session: images (k, H, W) uint8 as PNG, and lights.csv of their (azimuth, elevation) in degrees."""
+
+    def write(folder: Path, images: np.ndarray, angles: Sequence[tuple[float, float]]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lights.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "azimuth_deg", "elevation_deg"])
+            for k, (image, angle) in enumerate(zip(images, angles, strict=True)):
+                Image.fromarray(image).save(folder / f"im{k}.png")
+                writer.writerow([f"im{k}.png", *angle])
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def refused() -> Refused:
+    """`with refused("words", ...)`: the block is refused as bad input, in one line with these words that says a remedy."""
+
+    @contextmanager
+    def check(*words: object) -> Iterator[None]:
+        with pytest.raises(InputError) as caught:
+            yield
+        text = str(caught.value)
+        assert "\n" not in text
+        for word in words:
+            assert str(word) in text
+        assert re.search(r"; \w|expected|must|needs", text), f"no remedy in: {text}"
+
+    return check

@@ -1,0 +1,302 @@
+"""The command line's words: in any order, with either dash, and one line about what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from fr_ps.arguments import parse
+from fr_ps.cli import build_parser, main
+from fr_ps.config import Attribute, Backbone, Config, DataConfig, OptimConfig, to_dict
+from fr_ps.errors import InputError
+
+
+def settings(*argv: str) -> Config:
+    """What `train` is called with."""
+    values = vars(parse(build_parser(), ["train", *argv])["train"])
+    values.pop("config")
+    values.pop("print_config", None)
+    return Config(**values)
+
+
+def prepared_with(*argv: str) -> Any:
+    return parse(build_parser(), ["prepare", "--captures", "a", "--out", "b", *argv])["prepare"]
+
+
+def refusal(*argv: str) -> str:
+    """The line that `argv` is refused with."""
+    with pytest.raises(InputError) as caught:
+        parse(build_parser(), argv)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    file = tmp_path / "config.yaml"
+    file.write_text("optim: {lr: 0.5, clip: 2}\ndata: {modalities: [normal]}\nmodel: {backbone: miresnet18}\n")
+    return file
+
+
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"])
+@pytest.mark.parametrize("order", ["before", "after", "between"])
+def test_a_flag_overrides_the_config_wherever_it_stands(config_file: Path, form: str, order: str) -> None:
+    config = form.format(config_file).split(" ")
+    lr, epochs = ["--optim.lr", "0.25"], ["--train.epochs=3"]
+    lines = {"before": [*config, *lr, *epochs], "after": [*lr, *epochs, *config], "between": [*lr, *config, *epochs]}
+    got = settings(*lines[order])
+    assert (got.optim.lr, got.train.epochs) == (0.25, 3)
+    assert (got.optim.clip, got.data.modalities, got.model.backbone) == (2, ("normal",), "miresnet18")
+
+
+@pytest.mark.parametrize("words", [["--optim.weight_d", "0.1"], ["--conf", "FILE"], ["--train.ep=3"]], ids=str)
+def test_a_misspelt_flag_does_not_pass_for_another(words: list[str], config_file: Path) -> None:
+    """An abbreviated --config would not be brought before the flags, and so would override them."""
+    message = refusal("train", "--optim.lr", "0.25", *(word.replace("FILE", str(config_file)) for word in words))
+    assert words[0].partition("=")[0].removeprefix("--") in message
+
+
+def test_of_two_configs_the_later_one_wins(config_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("optim: {lr: 0.125}\n")
+    got = settings("--config", str(config_file), "--config", str(other)).optim
+    assert (got.lr, got.clip) == (0.125, 2)
+
+
+@pytest.mark.parametrize("flag", ["--on-bad", "--on_bad"])
+@pytest.mark.parametrize("equals", [True, False])
+def test_dash_and_underscore_are_the_same_in_a_flag(flag: str, equals: bool) -> None:
+    words = [f"{flag}=skip"] if equals else [flag, "skip"]
+    assert prepared_with(*words)["on_bad"] == "skip"
+
+
+def test_dashes_in_values_are_left_alone() -> None:
+    assert settings("--data.root", "a-b/c-d", "--name=x-y=z-1").data.root == "a-b/c-d"
+    assert settings("--name=x-y=z-1").name == "x-y=z-1"
+
+
+@pytest.mark.parametrize(
+    ("words", "modalities"),
+    [
+        (["--data.modalities", "albedo"], ("albedo",)),
+        (["--data.modalities", "normal"], ("normal",)),
+        (["--data.modalities=depth"], ("depth",)),
+        (["--data.modalities", "[normal]"], ("normal",)),
+        (["--data.modalities=[normal]"], ("normal",)),
+    ],
+)
+def test_modalities_may_be_written_with_or_without_brackets(words: list[str], modalities: tuple[str, ...]) -> None:
+    assert settings(*words).data.modalities == modalities
+
+
+def test_several_modalities_are_refused_until_there_are_fusion_networks() -> None:
+    message = refusal("train", "--data.modalities", "albedo,normal")
+    assert message.startswith("data.modalities is ['albedo', 'normal']; expected one of")
+    assert refusal("train", "--data.modalities", "[albedo, normal]") == message
+
+
+def test_what_mlflow_appends_works_as_it_is() -> None:
+    """`mlflow run -P model.backbone=miresnet34` appends two words."""
+    assert settings("--model.backbone", "miresnet34").model.backbone == "miresnet34"
+
+
+def test_an_unknown_flag_is_named_with_the_settings_of_its_group() -> None:
+    message = refusal("train", "--optim.lrr", "0.1")
+    assert "'optim.lrr'" in message
+    assert all(f"optim.{name}" in message for name in to_dict(OptimConfig()))
+
+
+def test_an_unknown_flag_outside_the_groups_is_named_with_the_groups() -> None:
+    message = refusal("train", "--learning-rate", "0.1")
+    assert "learning_rate" in message
+    assert all(name in message for name in to_dict(Config()))
+
+
+@pytest.mark.parametrize("command", ["prepare", "evaluate"])
+def test_an_unknown_flag_of_another_command_is_not_answered_with_the_settings_of_a_training(command: str) -> None:
+    required = {"prepare": ["--captures", "a", "--out", "b"], "evaluate": ["--model", "a", "--data", "b", "--out", "c"]}
+    message = refusal(command, *required[command], "--nonsense", "1")
+    assert "nonsense" in message
+    assert "schedule" not in message
+
+
+def test_an_unknown_key_in_a_config_is_named_with_file_and_choices(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("optim: {lrr: 0.5}\n")
+    message = refusal("train", "--config", str(file))
+    assert str(file) in message
+    assert "'optim.lrr'" in message
+    assert all(f"optim.{name}" in message for name in to_dict(OptimConfig()))
+    file.write_text("optimm: {lr: 0.5}\n")
+    message = refusal("train", "--config", str(file))
+    assert str(file) in message
+    assert "optimm" in message
+    assert "optim," in message
+
+
+def test_an_unknown_backbone_lists_the_backbones(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {backbone: irse50}\n")
+    for message in (refusal("train", "--model.backbone", "irse50"), refusal("train", "--config", str(file))):
+        assert message.startswith("model.backbone is 'irse50'; expected one of ")
+        assert message.partition("expected one of ")[2].split(", ") == list(get_args(Backbone))
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "expected"),
+    [
+        (["--optim.lr", "fast"], "optim.lr is 'fast'", "a number"),
+        (["--train.epochs", "1.5"], "train.epochs is '1.5'", "a whole number"),
+        (["--loss.allow_unsafe_lambda", "maybe"], "loss.allow_unsafe_lambda is 'maybe'", "true or false"),
+        (["--data.protocol", "random"], "data.protocol is 'random'", "one of subject_disjoint, session_disjoint"),
+        (["--device", "tpu"], "device is 'tpu'", "one of auto, cpu, cuda, mps"),
+        (["--data.modalities", "infrared"], "data.modalities is 'infrared'", "one of albedo, normal, depth"),
+        (["--optim.lr", "-1"], "optim.lr is -1.0", "above 0"),
+        (["--loss.lambda_g", "20"], "loss.lambda_g is 20.0", "22.6 or more"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_wrong_value_is_named_with_what_it_may_be(words: list[str], key: str, expected: str) -> None:
+    message = refusal("train", *words)
+    assert message.startswith(f"{key}; expected ")
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["optim: {lr: fast}\n", "optim: {lr: -1}\n", "optim: 3\n", "data: {modalities: infrared}\n", "train: {epochs: [1, 2]}\n"],
+)
+def test_a_wrong_value_in_a_config_is_named_by_its_key(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    (group, inner), *_ = yaml.safe_load(text).items()
+    key = f"{group}.{next(iter(inner))}" if isinstance(inner, dict) else group
+    assert key in refusal("train", "--config", str(file))
+
+
+def test_a_single_modality_in_a_config_needs_no_brackets(tmp_path: Path) -> None:
+    """As on the command line."""
+    file = tmp_path / "config.yaml"
+    file.write_text("data: {modalities: normal}\n")
+    assert settings("--config", str(file)).data.modalities == ("normal",)
+
+
+def test_classes_of_an_unknown_attribute_are_refused_with_the_attributes() -> None:
+    message = refusal("train", "--data.classes", "{emotoin: {a: [blankstare], b: [positive]}}")
+    assert "emotoin" in message
+    assert all(name in message for name in get_args(Attribute))
+
+
+@pytest.mark.parametrize(
+    ("argv", "missing"),
+    [
+        (["prepare", "--captures", "a"], "--out"),
+        (["prepare", "--out", "a"], "--captures"),
+        (["evaluate", "--model", "a", "--out", "b"], "--data"),
+        (["data", "synthetic"], "--out"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_missing_required_argument_is_named(argv: list[str], missing: str) -> None:
+    assert f"missing {missing}" in refusal(*argv)
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--config"], ["train", "--optim.lr"], ["train", "--data.modalities"], ["prepare", "--captures"]]
+)
+def test_a_flag_without_its_value_is_named(words: list[str]) -> None:
+    assert words[-1] in refusal(*words)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"optim: {lr: [0.5\n",
+        b"optim:\n\tlr: 0.5\n",
+        b"- 1\n- 2\n",
+        b"just words\n",
+        b"\xff\xfe\x00\x01",
+        b"\x89PNG\r\n\x1a\n\x00",
+    ],
+    ids=["unclosed", "tab", "list", "words", "not utf-8", "a picture"],
+)
+def test_a_broken_config_is_named(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    assert str(file) in refusal("train", "--config", str(file))
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"], ids=["empty", "a comment"])
+def test_an_empty_config_changes_nothing(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert settings("--config", str(file)) == Config()
+
+
+def test_a_missing_config_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "none.yaml") in refusal("train", "--config", str(tmp_path / "none.yaml"))
+    assert str(tmp_path) in refusal("train", "--config", str(tmp_path))
+
+
+def test_an_unknown_command_lists_the_commands() -> None:
+    for message in (refusal("trian"), refusal()):
+        assert all(name in message for name in ("train", "prepare", "evaluate", "data"))
+
+
+def test_bad_input_ends_with_2_and_one_line_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model.backbone", "irse50"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("error: model.backbone is 'irse50'; expected one of ")
+    assert err.count("\n") == 1
+
+
+def test_print_config_prints_yaml_that_parses_to_the_same(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data.val_people", "3", "--config", str(config_file), "--loss.weighting", "fixed"]
+    with pytest.raises(SystemExit) as caught:
+        parse(build_parser(), ["train", *words, "--print_config"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["data"]["val_people"] == 3
+    again = tmp_path / "printed.yaml"
+    again.write_text(printed)
+    got = settings("--config", str(again))
+    assert got == settings(*words)
+    assert got != Config()
+    assert got.data == DataConfig(modalities=("normal",), val_people=3)
+
+
+HEAVY = ("torch", "mlflow", "timm", "sklearn", "pandas", "matplotlib", "optuna")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fr_ps",
+        "import runpy; sys.argv = ['fr-ps', '--help']; runpy.run_module('fr_ps', run_name='__main__')",
+        "import runpy; sys.argv = ['fr-ps', 'train', '--help']; runpy.run_module('fr_ps', run_name='__main__')",
+        "import runpy; sys.argv = ['fr-ps', 'train', '--optim.lrr', '1']; runpy.run_module('fr_ps', run_name='__main__')",
+    ],
+    ids=["import", "--help", "train --help", "an error"],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    program = (
+        f"import sys\ntry:\n    {code}\nexcept SystemExit as ended:\n    pass\n"
+        f"print('HEAVY', [name for name in {HEAVY} if name in sys.modules], 'fr_ps' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY [] True"
+
+
+def test_python_m_fr_ps_and_help_name_the_commands() -> None:
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "fr_ps", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("train", "prepare", "evaluate"))
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "fr_ps.config" in imported
+    assert not imported & set(HEAVY)

@@ -1,0 +1,270 @@
+"""The settings: what is out of range is refused by name, and a config survives its way through YAML and the command line."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from fr_ps import config as module
+from fr_ps.arguments import parse
+from fr_ps.cli import build_parser
+from fr_ps.config import (
+    AugmentConfig,
+    BatchConfig,
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PrepareConfig,
+    ScheduleConfig,
+    SyntheticConfig,
+    TrainConfig,
+    flatten,
+    to_dict,
+)
+from fr_ps.errors import InputError
+
+OUT_OF_RANGE = [
+    (DataConfig, "data", {"modalities": ()}, "modalities"),
+    (DataConfig, "data", {"modalities": ("albedo", "normal")}, "modalities"),
+    (DataConfig, "data", {"val_people": -0.1}, "val_people"),
+    (DataConfig, "data", {"val_people": 1.5}, "val_people"),
+    (DataConfig, "data", {"val_people": math.nan}, "val_people"),
+    (DataConfig, "data", {"test_people": -1.0}, "test_people"),
+    (DataConfig, "data", {"test_people": 2.25}, "test_people"),
+    (DataConfig, "data", {"folds": 1}, "folds"),
+    (DataConfig, "data", {"folds": -2}, "folds"),
+    (DataConfig, "data", {"fold": 1}, "fold"),
+    (DataConfig, "data", {"fold": -1}, "fold"),
+    (DataConfig, "data", {"folds": 5, "fold": 5}, "fold"),
+    (DataConfig, "data", {"split_seed": -1}, "split_seed"),
+    (SyntheticConfig, "synthetic", {"people": 1}, "people"),
+    (SyntheticConfig, "synthetic", {"sessions": 0}, "sessions"),
+    (SyntheticConfig, "synthetic", {"seed": -1}, "seed"),
+    (SyntheticConfig, "synthetic", {"size": 31}, "size"),
+    (AugmentConfig, "augment", {"flip": 1.01}, "flip"),
+    (AugmentConfig, "augment", {"flip": -0.01}, "flip"),
+    (AugmentConfig, "augment", {"crop": 0.05}, "crop"),
+    (AugmentConfig, "augment", {"crop": 1.1}, "crop"),
+    (AugmentConfig, "augment", {"rotation": -1.0}, "rotation"),
+    (AugmentConfig, "augment", {"rotation": 181.0}, "rotation"),
+    (AugmentConfig, "augment", {"noise": -0.1}, "noise"),
+    (BatchConfig, "batch", {"people": 0}, "people"),
+    (BatchConfig, "batch", {"sessions": 0}, "sessions"),
+    (BatchConfig, "batch", {"people": 1, "sessions": 1}, "people"),
+    (ModelConfig, "model", {"channels": 7}, "channels"),
+    (ModelConfig, "model", {"reduction": 0}, "reduction"),
+    (ModelConfig, "model", {"channels": 64, "reduction": 65}, "reduction"),
+    (LossConfig, "loss", {"identity": -1.0}, "identity"),
+    (LossConfig, "loss", {"attribute": -1.0}, "attribute"),
+    (LossConfig, "loss", {"adversarial": -1.0}, "adversarial"),
+    (LossConfig, "loss", {"reversal": -1.0}, "reversal"),
+    (LossConfig, "loss", {"focal_gamma": -1.0}, "focal_gamma"),
+    (LossConfig, "loss", {"scale": 0.0}, "scale"),
+    (LossConfig, "loss", {"lower_norm": 0.0}, "lower_norm"),
+    (LossConfig, "loss", {"lower_norm": 110.0}, "lower_norm"),
+    (LossConfig, "loss", {"lower_margin": -0.1}, "lower_margin"),
+    (LossConfig, "loss", {"lower_margin": 0.9}, "lower_margin"),
+    (LossConfig, "loss", {"upper_margin": 1.6}, "upper_margin"),
+    (LossConfig, "loss", {"lambda_g": 20.0}, "lambda_g"),
+    (LossConfig, "loss", {"lambda_g": math.nan}, "lambda_g"),
+    (OptimConfig, "optim", {"lr": 0.0}, "lr"),
+    (OptimConfig, "optim", {"lr": math.nan}, "lr"),
+    (OptimConfig, "optim", {"weight_decay": -0.1}, "weight_decay"),
+    (OptimConfig, "optim", {"momentum": 1.0}, "momentum"),
+    (OptimConfig, "optim", {"momentum": -0.1}, "momentum"),
+    (OptimConfig, "optim", {"clip": -1.0}, "clip"),
+    (OptimConfig, "optim", {"weighting_factor": 0.0}, "weighting_factor"),
+    (ScheduleConfig, "schedule", {"warmup_epochs": -1.0}, "warmup_epochs"),
+    (ScheduleConfig, "schedule", {"power": 0.0}, "power"),
+    (TrainConfig, "train", {"epochs": 0}, "epochs"),
+    (TrainConfig, "train", {"seed": -1}, "seed"),
+    (TrainConfig, "train", {"select": "test/identity/auc"}, "select"),
+    (TrainConfig, "train", {"patience": -1}, "patience"),
+    (TrainConfig, "train", {"threads": -1}, "threads"),
+    (TrainConfig, "train", {"scoring_batch": 0}, "scoring_batch"),
+]
+
+UNUSUAL = Config(
+    name="a: name, with #marks",
+    device="cpu",
+    data=DataConfig(
+        root="some/where",
+        modalities=("normal",),
+        labels="raw",
+        classes={"emotion": {"neutral": ["blankstare"], "good": ["positive"], "bad": ["negative", "emoOther"]}},
+        protocol="session_disjoint",
+        val_people=3,
+        test_people=0,
+        folds=4,
+        fold=2,
+        split_seed=9,
+    ),
+    synthetic=SyntheticConfig(people=5, sessions=3, seed=1, size=48),
+    augment=AugmentConfig(flip=0.25, crop=0.9, rotation=0, noise=0),
+    batch=BatchConfig(people=4, sessions=2),
+    model=ModelConfig(backbone="miresnet18", channels=64, reduction=8),
+    loss=LossConfig(weighting="fixed", identity=2, adversarial=0.3, lambda_g=20, allow_unsafe_lambda=True, upper_margin=0.7),
+    optim=OptimConfig(name="sgd", lr=1e-5, weight_decay=0, momentum=0.5, clip=0),
+    schedule=ScheduleConfig(warmup_epochs=0.5, power=2),
+    train=TrainConfig(epochs=2, seed=3, select="val/gender/auc", patience=2, threads=1, scoring_batch=8),
+)
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every setting of a config, found through the dataclasses themselves."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from leaves(getattr(value, field.name), (*path, field.name))
+    else:
+        yield path, value
+
+
+@pytest.mark.parametrize(("kind", "group", "values", "key"), OUT_OF_RANGE, ids=lambda value: str(value)[:60])
+def test_a_setting_out_of_range_is_refused_by_its_key_and_value(
+    kind: Callable[..., Any], group: str, values: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        kind(**values)
+    message = str(caught.value)
+    shown = list(values[key]) if isinstance(values[key], tuple) else values[key]
+    assert message.startswith(f"{group}.{key} is {shown!r}; expected ")
+    assert len(message) > len(f"{group}.{key} is {shown!r}; expected ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("values", [{"size": 7}, {"workers": 0}, {"max_condition": 1.0}], ids=str)
+def test_a_setting_of_prepare_out_of_range_is_refused_by_its_key(values: dict[str, Any]) -> None:
+    (key,) = values
+    with pytest.raises(InputError, match=f"^{key} is .*; expected"):
+        PrepareConfig(captures="a", out="b", **values)
+
+
+FLOATS = [
+    (getattr(module, kind), f"{path[0]}.{path[1]}")
+    for path, value in leaves(Config())
+    if isinstance(value, float)
+    for kind in [type(getattr(Config(), path[0])).__name__]
+]
+
+
+@pytest.mark.parametrize(("kind", "key"), FLOATS, ids=[key for _, key in FLOATS])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_number_that_is_not_finite_is_refused_by_its_key(kind: Callable[..., Any], key: str, value: float) -> None:
+    with pytest.raises(InputError, match=key.split(".")[0]):
+        kind(**{key.split(".")[1]: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (DataConfig, {"val_people": 0, "test_people": 0}),
+        (DataConfig, {"val_people": 12, "test_people": 0.999}),
+        (DataConfig, {"folds": 5, "fold": 4}),
+        (AugmentConfig, {"flip": 0, "crop": 1, "rotation": 0, "noise": 0}),
+        (BatchConfig, {"people": 1, "sessions": 2}),
+        (ModelConfig, {"channels": 8, "reduction": 8}),
+        (LossConfig, {"lower_margin": 0.5, "upper_margin": 0.5, "lambda_g": 0}),
+        (OptimConfig, {"momentum": 0, "clip": 0, "weight_decay": 0}),
+        (ScheduleConfig, {"warmup_epochs": 0}),
+    ],
+    ids=str,
+)
+def test_the_ends_of_the_ranges_are_accepted(kind: Callable[..., Any], values: dict[str, Any]) -> None:
+    made = kind(**values)
+    assert {key: getattr(made, key) for key in values} == values
+
+
+def smallest_lambda(loss: LossConfig) -> float:
+    """The bound of MagFace found numerically, without its closed form.
+
+    The bound is what makes the best norm of an easy sample exceed l_a: the loss rises with a through the margin, by at most
+    s m'(a) as |d cos| <= |d angle|, and falls through the regulariser, steepest at l_a, where the fall must win.
+    """
+    a = np.linspace(loss.lower_norm, loss.upper_norm, 400_001)
+    g = a / loss.upper_norm**2 + 1 / a
+    margin = np.interp(a, [loss.lower_norm, loss.upper_norm], [loss.lower_margin, loss.upper_margin])
+    rise = loss.scale * np.gradient(margin, a).max()  # |d cos(theta + m)| <= |dm|
+    fall = -(g[1] - g[0]) / (a[1] - a[0])
+    return float(rise / fall)
+
+
+def test_the_lambda_bound_is_22_6_at_the_originals_settings() -> None:
+    loss = LossConfig(scale=64, lower_norm=10, upper_norm=110, lower_margin=0.45, upper_margin=0.8, lambda_g=35)
+    assert loss.lambda_bound == pytest.approx(22.6, abs=0.05)
+    assert loss.lambda_bound == pytest.approx(smallest_lambda(loss), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"upper_margin": 1.2, "lambda_g": 1e4},
+        {"scale": 30.0},
+        {"lower_norm": 5.0, "upper_norm": 40.0},
+        {"lower_norm": 20.0, "lambda_g": 1e4},
+    ],
+    ids=str,
+)
+def test_the_lambda_bound_agrees_with_its_numerical_search(values: dict[str, float]) -> None:
+    loss = LossConfig(**values)
+    assert loss.lambda_bound == pytest.approx(smallest_lambda(loss), rel=1e-3)
+
+
+def test_the_originals_lambda_is_refused_with_the_number_and_the_way_out() -> None:
+    with pytest.raises(InputError, match=r"loss\.lambda_g is 20.*22\.6.*loss\.allow_unsafe_lambda"):
+        LossConfig(lambda_g=20.0)
+    assert LossConfig(lambda_g=20.0, allow_unsafe_lambda=True).lambda_g == 20
+    assert LossConfig(lambda_g=22.7).lambda_g == 22.7
+
+
+@pytest.mark.parametrize("config", [Config(), UNUSUAL], ids=["default", "unusual"])
+def test_flatten_gives_a_param_for_every_setting(config: Config) -> None:
+    flat = flatten(config)
+    assert set(flat) == {"/".join(path) for path, _ in leaves(config)}
+    for path, value in leaves(config):
+        expected = ",".join(value) if isinstance(value, tuple) else str(value)
+        assert flat["/".join(path)] == expected
+
+
+def test_a_config_cannot_be_changed() -> None:
+    for name in ("name", "device"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(Config(), name, "x")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().optim.lr = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [Config(), UNUSUAL, *(Config(name=name) for name in ("1", "null", "yes", "1e3", "[a]", "ünïcode", "a=b"))],
+    ids=lambda config: config.name or "default",
+)
+def test_a_config_survives_yaml_and_the_command_line(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    arguments = parse(build_parser(), ["train", "--config", str(file)])["train"]
+    values = vars(arguments)
+    values.pop("config")
+    assert Config(**values) == config
+
+
+def test_the_unusual_config_changes_something_in_every_group() -> None:
+    """Else the round trip above would prove little."""
+    default = dict(leaves(Config()))
+    changed = {path[0] for path, value in leaves(UNUSUAL) if default[path] != value}
+    assert changed == {field.name for field in dataclasses.fields(Config)}
+
+
+def test_to_dict_holds_only_what_yaml_and_json_can() -> None:
+    def plain(value: Any) -> bool:
+        if isinstance(value, dict):
+            return all(isinstance(key, str) and plain(item) for key, item in value.items())
+        return all(map(plain, value)) if isinstance(value, list) else type(value) in (str, int, float, bool)
+
+    assert plain(to_dict(UNUSUAL))
