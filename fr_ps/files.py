@@ -1,6 +1,7 @@
 """Writing that a crash or a full disk cannot leave half done: temporary name, sync, rename."""
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 from fr_ps.errors import InputError
 
 TEMPORARY = ".partial-"
+LOCK_FILE = ".lock"
 
 
 def sync_folder(folder: Path) -> None:
@@ -82,6 +84,15 @@ def new_folder(final: Path) -> Iterator[Path]:
     sync_folder(final.parent)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process is inside `locked` for `folder`; the system frees the lock of a process that dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write `array` as .npy and sync it. Not atomic: for files inside `new_folder`."""
     with path.open("wb") as file:
@@ -96,7 +107,8 @@ def read_array(path: Path) -> np.ndarray:
         InputError: the file is missing, truncated, no .npy, or holds Python objects.
     """
     try:
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run prepare again to write it") from None
     except ValueError as error:

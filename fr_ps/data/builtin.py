@@ -8,7 +8,7 @@ from fr_ps.data.cache import cache_folder
 from fr_ps.data.layout import LABELS_FILE
 from fr_ps.data.prepare import prepare
 from fr_ps.data.synthetic import VERSION, write_captures
-from fr_ps.files import new_folder
+from fr_ps.files import locked, new_folder
 from fr_ps.progress import progress
 
 
@@ -17,9 +17,13 @@ def synthetic_dataset(config: SyntheticConfig) -> Path:
     name = f"v{VERSION}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
     folder = cache_folder() / "synthetic" / name
     prepared = folder / "synthetic"
-    if (prepared / LABELS_FILE).is_file():
-        return prepared
-    raw = folder / "raw"
+    with locked(folder):
+        if not (prepared / LABELS_FILE).is_file():
+            _make(config, folder / "raw", prepared)
+    return prepared
+
+
+def _make(config: SyntheticConfig, raw: Path, prepared: Path) -> None:
     total = config.people * config.sessions
     if not raw.is_dir():
         with progress("make faces", total, "sessions") as advance, new_folder(raw) as temporary:
@@ -35,4 +39,3 @@ def synthetic_dataset(config: SyntheticConfig) -> Path:
     )
     with progress("prepare", total, "sessions") as advance:
         prepare(settings, advance)
-    return prepared

@@ -13,7 +13,7 @@ from fr_ps.data.cache import cache_folder
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_files, read_map
 from fr_ps.errors import InputError
-from fr_ps.files import new_folder, sync_file, write_json
+from fr_ps.files import locked, new_folder, sync_file, write_json
 from fr_ps.progress import Advance, silent
 
 _FORMAT = 1
@@ -77,11 +77,12 @@ def _packed(root: Path, labels: Labels, modality: str, advance: Advance) -> Path
         state.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     family = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
     folder = family / state.hexdigest()[:16]
-    if not (folder / _INFO_FILE).is_file():
-        _pack(files, modality, folder, advance)
-        for other in family.iterdir():
-            if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
+    with locked(family):
+        if not (folder / _INFO_FILE).is_file():
+            _pack(files, modality, folder, advance)
+            for other in family.iterdir():
+                if other.is_dir() and other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

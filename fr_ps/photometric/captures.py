@@ -83,7 +83,7 @@ def read_lights(path: Path) -> tuple[list[str], np.ndarray]:
     for number, row in rows:
         where = f"{path}: row {number}"
         if row["image"] in names:
-            raise InputError(f"{where}: image {row['image']} is listed twice")
+            raise InputError(f"{where}: image {row['image']} is listed twice; remove one of the rows")
         names.append(check_name(row["image"], where))
         angles.append([_degrees(row[column], where, column) for column in LIGHTS_COLUMNS[1:]])
     azimuth, elevation = np.radians(np.array(angles)).T
@@ -104,7 +104,7 @@ def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
         raise InputError(f"{where}: the light directions lie in one plane (rank below 3); use lights that do not")
     condition = singular[0] / singular[2]
     if condition > max_condition:
-        remedy = "spread the lights, or raise --max_condition if the error is acceptable"
+        remedy = "spread the lights, or raise --max-condition if the error is acceptable"
         raise InputError(f"{where}: condition number of the lights is {condition:.1f}, above {max_condition:g}; {remedy}")
 
 

@@ -1,0 +1,138 @@
+"""Augmentation that keeps the maps true to each other."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fr_ps.config import AugmentConfig
+from fr_ps.data.augment import Geometry, augment, draw_geometry, move
+
+SIZE = 64
+STILL = AugmentConfig(flip=0, crop=1, rotation=0, noise=0)
+
+
+def geometry(flip: bool = False, degrees: float = 0, side: float = 1, centre: tuple[float, float] = (0, 0)) -> Geometry:
+    return Geometry(
+        torch.tensor([-1.0 if flip else 1.0]), torch.tensor([math.radians(degrees)]), torch.tensor([side]), torch.tensor([centre])
+    )
+
+
+def surface() -> dict[str, torch.Tensor]:
+    """A smooth bumpy surface: depth in pixels, its exact normals, and an albedo."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    x, y = columns - (SIZE - 1) / 2, (SIZE - 1) / 2 - rows
+    z = 6 * np.sin(x / 9) * np.cos(y / 13) + 0.1 * x - 0.004 * (x**2 + 2 * y**2)
+    right = 6 / 9 * np.cos(x / 9) * np.cos(y / 13) + 0.1 - 0.008 * x
+    up = -6 / 13 * np.sin(x / 9) * np.sin(y / 13) - 0.016 * y
+    normal = np.stack([-right, -up, np.ones_like(z)])
+    normal /= np.linalg.norm(normal, axis=0)
+    maps = {"depth": (z - z.mean())[None], "normal": normal, "albedo": (1.5 + np.sin(x / 5 + y / 7))[None]}
+    return {name: torch.from_numpy(array[None].astype(np.float32)) for name, array in maps.items()}
+
+
+def normals_of(depth: torch.Tensor) -> np.ndarray:
+    down, right = np.gradient(depth[0, 0].double().numpy())
+    vectors = np.stack([-right, down, np.ones_like(down)])
+    return vectors / np.linalg.norm(vectors, axis=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        geometry(),
+        geometry(flip=True),
+        geometry(degrees=20, side=0.7),
+        geometry(degrees=-20, side=0.7),
+        geometry(side=0.6, centre=(0.3, -0.2)),
+        geometry(flip=True, degrees=15, side=0.65, centre=(-0.1, 0.1)),
+    ],
+)
+def test_moved_normals_are_those_of_the_moved_depth(change):
+    maps = surface()
+    expected = normals_of(move(maps["depth"], "depth", change))
+    got = move(maps["normal"], "normal", change)[0].double().numpy()
+    inner = (slice(None), slice(3, -3), slice(3, -3))
+    degrees = np.degrees(np.arccos(np.clip((got * expected).sum(axis=0), -1, 1)))[inner[1:]]
+    assert degrees.max() < 1
+    assert np.abs(np.linalg.norm(got, axis=0) - 1).max() < 1e-5
+
+
+def test_a_quarter_turn_is_that_of_torch():
+    maps = surface()
+    turned = {name: move(array, name, geometry(degrees=90)) for name, array in maps.items()}
+    for name in ("depth", "albedo"):
+        torch.testing.assert_close(turned[name], torch.rot90(maps[name], 1, (2, 3)), atol=1e-4, rtol=0)
+    x, y, z = torch.rot90(maps["normal"], 1, (2, 3)).unbind(1)  # counter-clockwise, so that what looked right looks up
+    torch.testing.assert_close(turned["normal"], torch.stack([-y, x, z], dim=1), atol=1e-4, rtol=0)
+
+
+def test_flipping_is_flipping_and_twice_is_nothing():
+    maps = surface()
+    for name, array in maps.items():
+        once = move(array, name, geometry(flip=True))
+        expected = array.flip(3) * (torch.tensor([-1.0, 1, 1])[None, :, None, None] if name == "normal" else 1)
+        torch.testing.assert_close(once, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(move(once, name, geometry(flip=True)), array, atol=1e-4, rtol=0)
+
+
+def test_a_crop_magnifies_depth_as_the_picture():
+    depth = surface()["depth"]
+    half = move(depth, "depth", geometry(side=0.5))
+    corner = depth[0, 0, SIZE // 4 : 3 * SIZE // 4, SIZE // 4 : 3 * SIZE // 4]
+    assert float(half.std()) == pytest.approx(2 * float(corner.std()), rel=0.02)
+    assert float(half.mean()) == pytest.approx(0, abs=1e-4)
+
+
+def test_settings_of_nothing_change_nothing():
+    maps = surface()
+    for name, array in augment(maps, STILL, torch.Generator().manual_seed(0)).items():
+        torch.testing.assert_close(array, maps[name], atol=1e-5, rtol=0)
+
+
+def test_it_is_a_function_of_the_generator_and_leaves_its_input_alone():
+    maps = {name: array.repeat(5, 1, 1, 1) for name, array in surface().items()}
+    copies = {name: array.clone() for name, array in maps.items()}
+    first, again, other = (augment(maps, AugmentConfig(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    for name in maps:
+        torch.testing.assert_close(first[name], again[name], atol=0, rtol=0)
+        assert not torch.equal(first[name], other[name])
+        assert not torch.equal(first[name][0], first[name][1])
+        torch.testing.assert_close(maps[name], copies[name], atol=0, rtol=0)
+
+
+def test_all_maps_of_a_session_move_alike():
+    maps = {name: array.repeat(4, 1, 1, 1) for name, array in surface().items()}
+    config = AugmentConfig(flip=0.5, crop=0.7, rotation=20, noise=0)
+    together = augment(maps, config, torch.Generator().manual_seed(3))
+    alone = augment({"albedo": maps["depth"] * 0 + maps["albedo"]}, config, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(together["albedo"], alone["albedo"])
+    for index in range(4):
+        got = together["normal"][index].double().numpy()
+        degrees = np.degrees(np.arccos(np.clip((got * normals_of(together["depth"][index : index + 1])).sum(axis=0), -1, 1)))
+        assert np.median(degrees) < 1
+
+
+def test_draws_stay_within_the_settings():
+    config = AugmentConfig(flip=0.25, crop=0.6, rotation=10)
+    drawn = draw_geometry(4000, config, torch.Generator().manual_seed(0))
+    assert float((drawn.flip < 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert float(drawn.angle.abs().max()) <= math.radians(10)
+    assert 0.6 <= float(drawn.side.min()) < 0.62
+    assert 0.98 < float(drawn.side.max()) <= 1
+    assert float((drawn.centre.abs() + drawn.side[:, None]).max()) <= 1 + 1e-6
+
+
+def test_noise_is_on_a_patch_of_a_tenth_to_a_quarter_and_normals_stay_unit():
+    maps = {name: array.repeat(50, 1, 1, 1) for name, array in surface().items()}
+    noisy = augment(maps, AugmentConfig(flip=0, crop=1, rotation=0, noise=0.5), torch.Generator().manual_seed(0))
+    for name, array in noisy.items():
+        changed = ((array - maps[name]).abs() > 1e-4).any(dim=1)
+        share = changed.float().mean(dim=(1, 2))
+        rows, columns = changed.any(dim=2).sum(dim=1), changed.any(dim=1).sum(dim=1)
+        assert float(share.max()) <= 0.25 + 2 / SIZE
+        assert float((rows * columns).max()) <= (0.25 + 2 / SIZE) * SIZE**2
+        assert float(share.mean()) > 0.08
+    torch.testing.assert_close(noisy["normal"].norm(dim=1), torch.ones(50, SIZE, SIZE))
+    assert float(noisy["albedo"].min()) >= 0

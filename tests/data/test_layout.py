@@ -1,0 +1,77 @@
+"""Maps of a prepared data set: names, shapes, and what is refused."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from fr_ps.data.labels import read_labels
+from fr_ps.data.layout import map_files, read_map, unlisted
+
+
+def save(tmp_path, array):
+    np.save(tmp_path / "map.npy", array)
+    return tmp_path / "map.npy"
+
+
+def unit(*shape: int) -> np.ndarray:
+    vectors = np.random.default_rng(0).normal(size=(*shape, 3)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def test_a_map_comes_channels_first(tmp_path):
+    normal = unit(4, 5)
+    np.testing.assert_array_equal(read_map(save(tmp_path, normal), "normal"), normal.transpose(2, 0, 1))
+    depth = np.arange(20, dtype=np.float64).reshape(4, 5, 1)
+    got = read_map(save(tmp_path, depth), "depth")
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, depth[None, :, :, 0])
+
+
+def test_normals_shortened_by_resampling_are_mended_and_empty_ones_face_the_camera(tmp_path):
+    normal = unit(4, 4)
+    shortened = normal * 0.8
+    shortened[1, 2] = 0
+    got = read_map(save(tmp_path, shortened), "normal").transpose(1, 2, 0)
+    normal[1, 2] = (0, 0, 1)
+    np.testing.assert_allclose(got, normal, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "modality", "word"),
+    [
+        (np.ones((4, 5, 3)), "albedo", "4 x 5 x 3"),
+        (np.ones((4, 5)), "normal", "4 x 5"),
+        (np.ones((0, 5)), "depth", "0 x 5"),
+        (np.full((4, 5), np.nan), "depth", "row 0, column 0"),
+        (np.full((4, 5), np.inf), "albedo", "NaN or infinity"),
+        (np.full((4, 5), "x"), "albedo", "float32"),
+        (np.ones((4, 5), dtype=complex), "albedo", "float32"),
+        (np.full((4, 5, 3), 128.0), "normal", "unit vectors"),
+    ],
+)
+def test_a_bad_map_is_refused_by_name(array, modality, word, tmp_path, refused):
+    path = save(tmp_path, array)
+    with refused(path, word):
+        read_map(path, modality)
+
+
+def test_the_original_projects_names_are_read(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    for path in root.glob("data/*/*/*.npy"):
+        path.rename(path.with_name(f"{path.stem}_map_new_crop.exr.npy"))
+    labels = read_labels(root / "labels.csv")
+    original = [read_map(path, "normal") for path in map_files(root, labels, "normal")]
+    ours = [read_map(path, "normal") for path in map_files(prepared, labels, "normal")]
+    np.testing.assert_array_equal(original, ours)
+
+
+def test_a_row_without_a_map_is_refused_and_maps_without_a_row_are_listed(prepared, tmp_path, refused):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    labels = read_labels(root / "labels.csv")
+    some = labels.take(np.arange(3, len(labels)))
+    assert unlisted(root, labels) == []
+    assert unlisted(root, some) == [f"{person}/{session}" for person, session in zip(labels.ids[:3], labels.sessions[:3])]
+    (root / "data/S001/s02/depth.npy").unlink()
+    with refused("S001/s02", "depth.npy", "1 such rows"):
+        map_files(root, labels, "depth")

@@ -1,0 +1,118 @@
+"""The packed store: true to the files, built once, built again when they change."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fr_ps.data.cache import cache_folder
+from fr_ps.data.labels import read_labels
+from fr_ps.data.store import open_store
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
+    return shutil.copytree(prepared, tmp_path / "set")
+
+
+def opened(root: Path, *modalities: str):
+    done: list[int] = []
+    store = open_store(root, read_labels(root / "labels.csv"), modalities or ("albedo",), done.append)
+    return store, sum(done)
+
+
+def packs() -> set[Path]:
+    return set((cache_folder() / "packed").glob("*/*"))
+
+
+def test_the_store_is_the_files_bit_for_bit(root):
+    labels = read_labels(root / "labels.csv")
+    store, packed = opened(root, "albedo", "normal", "depth")
+    assert packed == 3 * len(labels)
+    assert store.size == 48
+    rows = np.array([5, 0, 17, 5])
+    read = store.read(rows)
+    for place, row in enumerate(rows):
+        folder = root / "data" / labels.ids[row] / labels.sessions[row]
+        np.testing.assert_array_equal(read["albedo"][place, 0], np.load(folder / "albedo.npy"))
+        np.testing.assert_array_equal(read["depth"][place, 0], np.load(folder / "depth.npy"))
+        np.testing.assert_array_equal(read["normal"][place], np.load(folder / "normal.npy").transpose(2, 0, 1))
+    assert all(isinstance(maps, np.memmap) for maps in store.maps.values())
+
+
+def test_it_is_packed_once_and_the_data_set_is_only_read(root):
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    first, packed = opened(root)
+    again, nothing = opened(root)
+    assert (packed, nothing) == (24, 0)
+    assert first.digest == again.digest
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_relative_and_linked_roots_share_the_pack(root, monkeypatch, tmp_path):
+    opened(root)
+    monkeypatch.chdir(root.parent)
+    assert opened(Path(root.name))[1] == 0
+    (tmp_path / "link").symlink_to(root)
+    assert opened(tmp_path / "link")[1] == 0
+
+
+def test_a_changed_map_is_packed_anew_and_the_old_pack_is_removed(root):
+    first, _ = opened(root)
+    (old,) = packs()
+    path = root / "data/S001/s01/albedo.npy"
+    before = np.load(path)
+    np.save(path, before + 1)
+    second, packed = opened(root)
+    (new,) = packs()
+    assert packed == 24
+    assert new != old
+    assert first.digest != second.digest
+    row = read_labels(root / "labels.csv").ids.tolist().index("S001") + 1
+    np.testing.assert_array_equal(second.maps["albedo"][row, 0], np.load(path))
+    np.testing.assert_array_equal(first.maps["albedo"][row, 0], before)  # a run that is under way keeps what it opened
+
+
+def test_touching_a_file_packs_anew_and_keeps_the_digest(root):
+    first, _ = opened(root)
+    os.utime(root / "data/S001/s01/albedo.npy", ns=(0, 0))
+    second, packed = opened(root)
+    assert packed == 24
+    assert first.digest == second.digest
+
+
+def test_other_labels_are_another_digest(root):
+    first, _ = opened(root)
+    text = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(text.replace(",yes,", ",no,", 1))
+    assert opened(root)[0].digest != first.digest
+
+
+def test_a_map_of_another_size_and_one_that_is_not_square_are_named(root, refused):
+    path = root / "data/S002/s00/albedo.npy"
+    np.save(path, np.ones((40, 40), dtype=np.float32))
+    with refused(path, "40 x 40", "48 x 48"):
+        opened(root)
+    assert not packs()
+    first = root / "data/S000/s00/albedo.npy"
+    np.save(first, np.ones((40, 48), dtype=np.float32))
+    with refused(first, "48 x 40", "square"):
+        opened(root)
+
+
+def test_two_processes_that_pack_at_once_both_succeed(root):
+    code = "import sys\nfrom pathlib import Path\nfrom fr_ps.data.labels import read_labels\n"
+    code += "from fr_ps.data.store import open_store\n"
+    code += "root = Path(sys.argv[1]); print(open_store(root, read_labels(root / 'labels.csv'), ['normal', 'depth']).digest)"
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    outputs = [worker.communicate(timeout=60) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, outputs
+    assert len({out for out, _ in outputs}) == 1

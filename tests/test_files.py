@@ -1,0 +1,124 @@
+"""Files that are whole or not there, and tables that are what they seem."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fr_ps.errors import InputError
+from fr_ps.files import check_name, new_folder, read_array, read_csv_rows, write_array, write_json, write_text
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a", {"x": float("nan")})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    from fr_ps.files import write_atomic
+
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(tmp_path / "a", fail)
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == {"a"}
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    def fail() -> None:
+        with new_folder(tmp_path / "x") as temporary:
+            (temporary / "a").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert names(tmp_path) == set()
+    with new_folder(tmp_path / "x") as temporary:
+        (temporary / "a").write_text("whole")
+        assert not (tmp_path / "x").exists()
+    assert (tmp_path / "x/a").read_text() == "whole"
+    with new_folder(tmp_path / "x") as temporary:
+        (temporary / "b").write_text("new")
+    assert names(tmp_path / "x") == {"b"}
+    assert names(tmp_path) == {"x"}
+
+
+def test_json_and_arrays_come_back(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, None, "é"]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, None, "é"]}
+    array = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    write_array(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_array(tmp_path / "a.npy"), array)
+
+
+class Bomb:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("form", ["object array", "bare pickle", "zip archive", "truncated", "empty", "text"])
+def test_what_is_no_plain_array_is_refused_and_not_run(form, tmp_path, refused):
+    path, trace = tmp_path / "a.npy", tmp_path / "trace"
+    if form == "object array":
+        np.save(path, np.array([Bomb(trace)], dtype=object), allow_pickle=True)
+    elif form == "bare pickle":
+        path.write_bytes(pickle.dumps(Bomb(trace)))
+    elif form == "zip archive":
+        np.savez(tmp_path / "a.npz", a=np.ones(3))
+        (tmp_path / "a.npz").rename(path)
+    elif form == "truncated":
+        np.save(path, np.ones(100))
+        path.write_bytes(path.read_bytes()[:-50])
+    else:
+        path.write_text("" if form == "empty" else "1 2 3\n")
+    with refused(path):
+        read_array(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\0b", "a\nb", "C:x"])
+def test_names_that_leave_their_folder_are_refused(name):
+    with pytest.raises(InputError, match="row 3"):
+        check_name(name, "t.csv: row 3")
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_a_name_that_is_accepted_stays_in_its_folder(name):
+    try:
+        check_name(name, "x")
+    except InputError:
+        return
+    assert (Path("/root") / name).parent == Path("/root")
+    assert Path(name).name == name
+
+
+def test_rows_keep_their_number_and_lose_their_white_space(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfa , b\r\n\r\n 1,2 \r\n"x, y",\r\n')
+    assert read_csv_rows(tmp_path / "t.csv") == (["a", "b"], [(3, {"a": "1", "b": "2"}), (4, {"a": "x, y", "b": ""})])
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"a,a\n1,2\n", b"a,b\n1\n", b"a,b\n1,2,3\n", b"\xff\xfe\x00", b'a,b\n"1,2\n'])
+def test_a_broken_table_is_refused_by_name(content, tmp_path):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"t\.csv") as caught:
+        read_csv_rows(tmp_path / "t.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(InputError, match=str(path)):
+            read_csv_rows(path)

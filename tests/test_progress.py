@@ -1,0 +1,51 @@
+"""Progress in a terminal and elsewhere."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import fr_ps.progress
+from fr_ps.progress import progress
+
+CODE = "import time\nfrom fr_ps.progress import progress\nwith progress('count', 20, 'beans') as a:\n"
+CODE += "    for _ in range(20):\n        a(1)\n        time.sleep(0.05)\n"
+
+
+def test_off_a_terminal_there_is_a_plain_line_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(fr_ps.progress.time, "perf_counter", lambda: float(next(clock)))
+    with progress("count", 10, "beans") as advance:
+        for _ in range(10):
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "count: 3/10 beans, 0.2 beans/s, 28 s left",
+        "count: 6/10 beans, 0.2 beans/s, 16 s left",
+        "count: 9/10 beans, 0.2 beans/s, 4 s left",
+        "count: 10/10 beans, 0.2 beans/s",
+    ]
+
+
+def test_short_work_off_a_terminal_says_nothing(capsys):
+    with progress("count", 10, "beans") as advance:
+        advance(10)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_a_bar_with_the_rate():
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", CODE], stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"})
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 4096):
+            shown += piece
+    except OSError:  # how Linux says that the other side of a pseudo-terminal is closed
+        pass
+    os.close(ours)
+    assert process.wait(10) == 0
+    text = shown.decode()
+    assert "count" in text
+    assert "20/20" in text
+    assert "beans/s" in text
