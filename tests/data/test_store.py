@@ -27,7 +27,7 @@ def opened(root: Path, *modalities: str):
 
 
 def packs() -> set[Path]:
-    return set((cache_folder() / "packed").glob("*/*"))
+    return {path for path in (cache_folder() / "packed").glob("*/*") if path.is_dir()}
 
 
 def test_the_store_is_the_files_bit_for_bit(root):
