@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from fr_ps.errors import InputError
-from fr_ps.files import write_json
+from fr_ps.files import locked, write_json
 from fr_ps.tracking.contract import new_id
 
 RUN_FILE = "run.json"
@@ -79,15 +79,16 @@ def mlflow_run(name: str, runs: Path) -> Iterator[MlflowRun]:
     MLFLOW_RUN_ID where `mlflow run` set it; else it starts one in the experiment of MLFLOW_EXPERIMENT_ID or
     MLFLOW_EXPERIMENT_NAME, or `fr-ps`.
     """
-    client = MlflowClient()
     run_id = new_id()
     folder = runs / run_id
     folder.mkdir(parents=True)
     mlflow_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    if mlflow_id:
-        client.update_run(mlflow_id, name=name)
-    else:
-        mlflow_id = client.create_run(_experiment(client), tags=_source_tags(), run_name=name).info.run_id
+    with locked(runs):  # two processes that open a new SQLite store at once break it in its migration
+        client = MlflowClient()
+        if mlflow_id:
+            client.update_run(mlflow_id, name=name)
+        else:
+            mlflow_id = client.create_run(_experiment(client), tags=_source_tags(), run_name=name).info.run_id
     run = MlflowRun(folder, client, mlflow_id)
     run.tags({RUN_ID_TAG: run_id, STATUS_TAG: "RUNNING"})
     write_json(folder / RUN_FILE, {"id": run_id, "mlflow_id": mlflow_id, "name": name})
