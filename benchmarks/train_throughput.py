@@ -2,7 +2,8 @@
 
 Bare: forward, losses, backward, optimizer step on tensors that are in memory already. Real: `train_epoch` (store,
 sampler, augmentation, losses, clipping, means) and the epoch's metrics logged to MLflow on SQLite. Same network, losses,
-optimizer and batch shape, one process, in turns; the ratio is the median over the turns.
+optimizer and batch shape, one process. The machine's speed drifts, so epochs are short (two steps) and real and bare ones
+take turns in going first; the ratio is the median over the turns. Short epochs pay more for logging than real ones do.
 
     python benchmarks/train_throughput.py
 """
@@ -18,7 +19,7 @@ from common import Number, arguments, report
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--backbones", nargs="+", default=["miresnet18", "convnextv2_atto"])
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -55,7 +56,14 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     config = Config(model=ModelConfig(backbone=backbone), synthetic=SyntheticConfig(people=24, sessions=8))  # type: ignore[arg-type]
     dataset = open_training_data(config, say=lambda line: None)
     split = make_split(dataset.labels, config.data)
-    feed = Feed(dataset, split.train, config.batch, config.augment, 0, torch.device("cpu"))
+    feed = Feed(
+        dataset,
+        split.train[: 2 * config.batch.people * config.batch.sessions],
+        config.batch,
+        config.augment,
+        0,
+        torch.device("cpu"),
+    )
     classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
     network = build_network(config.model, config.data.modalities, classes, config.loss.reversal)
     losses = build_losses(config.loss, config.model.channels, len(feed.people), feed.class_counts(classes))
@@ -74,19 +82,20 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
 
     real, bare = [], []
     with mlflow_run(backbone, folder / "runs") as run:
-        for turn in range(-1, turns):  # the first one warms up
-            started = time.perf_counter()
+
+        def real_epoch() -> None:
             values = train_epoch(
-                network, losses, optimizer, feed, epoch=turn + 1, rate=lambda step: 1e-4, clip=config.optim.clip, advance=silent
+                network, losses, optimizer, feed, epoch=0, rate=lambda step: 1e-4, clip=config.optim.clip, advance=silent
             )
-            run.metrics(values, turn + 1)
-            middle = time.perf_counter()
-            bare_epoch()
-            ended = time.perf_counter()
-            if turn >= 0:
-                real.append(images / (middle - started))
-                bare.append(images / (ended - middle))
-    return real, bare
+            run.metrics(values, len(real))
+
+        timed = [(real_epoch, real), (bare_epoch, bare)]
+        for turn in range(turns + 1):
+            for epoch, rates in timed if turn % 2 else timed[::-1]:
+                started = time.perf_counter()
+                epoch()
+                rates.append(images / (time.perf_counter() - started))
+    return real[1:], bare[1:]  # the first ones warm up
 
 
 if __name__ == "__main__":
