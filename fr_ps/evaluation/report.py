@@ -49,6 +49,8 @@ def metric_table(metrics: Metrics) -> tuple[list[str], list[list[str]], list[str
 
 def terminal_table(metrics: Metrics) -> str:
     """The metrics as a table for the terminal, remarks below."""
+    if not metrics.values:
+        return "no metrics: nobody was validated or tested on"
     header, rows, remarks = metric_table(metrics)
     return "\n".join([tabulate(rows, headers=header, disable_numparse=True), "", *remarks]).rstrip()
 

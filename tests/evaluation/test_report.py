@@ -195,3 +195,7 @@ def test_population_and_headline_say_on_whom_and_how_well() -> None:
     assert f"test/identity/auc {found.metrics.values['identity/auc']:.4f}" in shown
     assert "test/gender/auc undefined" in shown
     assert headline(found.metrics.under("test"), "val") == []
+
+
+def test_without_metrics_the_terminal_says_so() -> None:
+    assert terminal_table(Metrics()) == "no metrics: nobody was validated or tested on"
