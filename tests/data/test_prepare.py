@@ -172,7 +172,7 @@ def test_after_a_kill_in_the_middle_running_again_completes_it(tmp_path):
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while len(list(out.glob("data/*/*/depth.npy"))) < 20 and time.monotonic() < deadline:
+    while len(list(out.glob("data/*/[!.]*/depth.npy"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
