@@ -26,11 +26,11 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/photometric.py
 	$(BIN)/python benchmarks/train_throughput.py
 
 bench-long: setup
-	$(BIN)/python benchmarks/prepare.py --people 100 --turns 10
+	$(BIN)/python benchmarks/photometric.py --turns 20
 	$(BIN)/python benchmarks/train_throughput.py --turns 20
 
 clean:

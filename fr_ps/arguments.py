@@ -20,6 +20,8 @@ GROUPS: dict[str, list[str]] = {
     if is_dataclass(field.default_factory)
 }
 """The groups of a training's settings, and the settings of each."""
+_DATA_COMMANDS = ("data summary", "data split")
+"""Those that take a training's settings of data."""
 
 
 class Parser(ArgumentParser):
@@ -50,7 +52,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         return parser.instantiate(parser.parse_args(words[:1] + loaded + words[1:]))
     except _Refused as error:
-        raise InputError(_explain(str(error), words[0] if words else "", configs)) from None
+        command = " ".join(words[: 2 if words[:1] == ["data"] else 1])
+        raise InputError(_explain(str(error), command, configs)) from None
 
 
 def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -104,7 +107,9 @@ def _explain(message: str, command: str, configs: list[str]) -> str:
     if found := re.search(r"does not accept option '([^']+)'", message):
         return f"{', '.join(configs)}: {_unknown(found[1])}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        return _unknown(found[1]) if command == "train" else f"unknown flag --{found[1]}; see fr-ps {command} --help"
+        if command == "train" or (command in _DATA_COMMANDS and found[1].split(".")[0] in ("data", "synthetic")):
+            return _unknown(found[1])
+        return f"unknown flag --{found[1]}; see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: (.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_expected(found[2])}"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
@@ -121,6 +126,13 @@ def _unknown(key: str) -> str:
 def _expected(kind: str) -> str:
     if found := re.search(r"Literal\[(.*?)\]", kind):
         return "one of " + found[1].replace("'", "")
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping"}
+    names = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "text",
+        "dict": "a mapping",
+        "list": "a list",
+    }
     found = re.search(r"<class '(\w+)'>", kind)
     return names.get(found[1], found[1]) if found else kind

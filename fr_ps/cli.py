@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from fr_ps import __version__
 from fr_ps.arguments import Parser, parse
-from fr_ps.config import Config, PrepareConfig, SyntheticConfig
+from fr_ps.cli_data import add_data_command, run_data
+from fr_ps.config import Config, PrepareConfig
 from fr_ps.errors import InputError
 
 
@@ -42,13 +42,7 @@ def build_parser() -> ArgumentParser:
     prepare.add_class_arguments(PrepareConfig, None)
     commands.add_subcommand("prepare", prepare, help="raw captures to a prepared data set")
 
-    data = Parser(description="Data sets.")
-    commands.add_subcommand("data", data, help="make data sets")
-    kinds = data.add_subcommands(dest="what")
-    synthetic = Parser(description="Write the built-in synthetic faces as raw captures.")
-    synthetic.add_argument("--out", type=str, required=True, help="folder to write; captures/ and labels.csv appear in it")
-    synthetic.add_class_arguments(SyntheticConfig, None)
-    kinds.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
+    add_data_command(commands)
 
     train = Parser(description="Train, evaluate on test once, track; the last line printed is the run id.")
     train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
@@ -60,7 +54,7 @@ def build_parser() -> ArgumentParser:
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
     evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
     evaluate.add_argument(
-        "--split", type=str | None, default=None, help="train, val or test of the model's own split; else every row"
+        "--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split; else every row"
     )
     evaluate.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     evaluate.add_argument("--batch", type=int, default=64, help="sessions a batch")
@@ -71,7 +65,7 @@ def build_parser() -> ArgumentParser:
 def _prepare(arguments: Namespace) -> None:
     from tabulate import tabulate
 
-    from fr_ps.data.prepare import prepare, summary_rows
+    from fr_ps.data.prepare import orientation_warning, prepare, summary_rows
     from fr_ps.photometric.captures import list_sources
     from fr_ps.progress import progress
 
@@ -84,24 +78,9 @@ def _prepare(arguments: Namespace) -> None:
         print("\n" + tabulate(skipped, headers=["id", "session", "skipped because"], disable_numparse=True))
     if more:
         print(f"... and {more} more, in {config.out}/prepare.csv")
+    if warning := orientation_warning(outcomes, config.light_axes):
+        print("\n" + warning)
     print(f"\nprepared data set: {config.out}")
-
-
-def _data(arguments: Namespace) -> None:
-    from fr_ps.data.synthetic import write_captures
-    from fr_ps.files import new_folder
-    from fr_ps.progress import progress
-
-    settings: dict[str, Any] = vars(arguments[arguments.what])
-    out = Path(settings.pop("out"))
-    config = SyntheticConfig(**settings)
-    if out.exists():
-        raise InputError(f"{out}: is there already; name a new folder")
-    with progress("make faces", config.people * config.sessions, "sessions") as advance, new_folder(out) as temporary:
-        write_captures(
-            temporary, people=config.people, sessions=config.sessions, seed=config.seed, size=config.size, advance=advance
-        )
-    print(f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}")
 
 
 def _train(arguments: Namespace) -> None:
@@ -145,4 +124,4 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(143)
 
 
-COMMANDS = {"prepare": _prepare, "data": _data, "train": _train, "evaluate": _evaluate}
+COMMANDS = {"prepare": _prepare, "data": run_data, "train": _train, "evaluate": _evaluate}

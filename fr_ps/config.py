@@ -12,6 +12,12 @@ from fr_ps.errors import InputError
 Modality = Literal["albedo", "normal", "depth"]
 Attribute = Literal["gender", "spectacles", "facial_hair", "pose", "emotion"]
 LabelForm = Literal["auto", "raw", "reduced", "encoded"]
+CaptureLayout = Literal["plain", "photoface"]
+Align = Literal["auto", "landmarks", "boxes", "none"]
+Fit = Literal["crop", "pad", "stretch"]
+Solver = Literal["least_squares", "robust", "integrable"]
+Integration = Literal["poisson", "frankot_chellappa"]
+LightAxes = Literal["xy", "-xy", "x-y", "-x-y", "yx", "-yx", "y-x", "-y-x"]
 Backbone = Literal[
     "miresnet18",
     "miresnet34",
@@ -61,6 +67,10 @@ class DataConfig:
         labels: how the attribute columns are coded; auto looks at them and the choice is printed.
         classes: for raw labels, the classes of an attribute and the raw values of each, the negative class first, as
             {emotion: {neutral: [blankstare], other: [positive, negative, emoOther]}}; the original's by default.
+        only: column of labels.csv and the values of it that are used, as {Quality: [ok]}; sessions of others are left out.
+        limits: column of labels.csv and the largest number of it that is used, as {quality_residual: 0.15}.
+        subsample_sessions: sessions of each person that are used, drawn by split_seed; who has fewer keeps all; 0: all.
+        subsample_share: share of all sessions that are used, drawn by split_seed; 1: all.
         protocol: subject_disjoint tests on people who are not trained on; session_disjoint on other sessions of them.
         val_people: share (below 1) or number of people to validate on; with session_disjoint, of each one's sessions.
             0: the epochs are fixed and the last checkpoint is the best.
@@ -69,18 +79,28 @@ class DataConfig:
             test_people; 0: no folds.
         fold: which of the folds, from 0.
         split_seed: seed of the draw of people; the same seed draws the same people.
+        gallery: sessions of each test person with more than that which are put aside, in the part gallery, to enrol that
+            person by; 0: none.
+        split: parts that are read instead of drawn: a split.csv (id, session, part), or a folder with the original's
+            train_set.csv, test_set.csv and gallery_set.csv; without a val part, val_people are drawn from train.
     """
 
     root: str = SYNTHETIC
     modalities: tuple[Modality, ...] = ("albedo",)
     labels: LabelForm = "auto"
     classes: dict[Attribute, dict[str, list[str]]] = field(default_factory=dict)
+    only: dict[str, list[str | int]] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+    subsample_sessions: int = 0
+    subsample_share: float = 1.0
     protocol: Literal["subject_disjoint", "session_disjoint"] = "subject_disjoint"
     val_people: float = 0.2
     test_people: float = 0.2
     folds: int = 0
     fold: int = 0
     split_seed: int = 0
+    gallery: int = 0
+    split: str = ""
 
     def __post_init__(self) -> None:
         _require_types(self, "data.")
@@ -100,6 +120,14 @@ class DataConfig:
             f"0 to {max(self.folds, 1) - 1} (data.folds is {self.folds})",
         )
         _require(self.split_seed >= 0, "data.split_seed", self.split_seed, "0 or more")
+        for column, values in self.only.items():
+            _require(len(values) > 0, f"data.only.{column}", values, "one value or more")
+        for column, limit in self.limits.items():
+            _require(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
+        _require(self.subsample_sessions >= 0, "data.subsample_sessions", self.subsample_sessions, "0 or more")
+        _require(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")
+        _require(self.gallery >= 0, "data.gallery", self.gallery, "0 or more")
+        _require(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split says who is tested on")
 
 
 @dataclass(frozen=True)
@@ -371,13 +399,25 @@ class PrepareConfig:
     """From raw captures to a prepared data set.
 
     Args:
-        captures: folder of {id}/{session}/ with images and lights.csv.
+        captures: folder of {id}/{session}/ with images and lights.csv, or Photoface's root folder as it is distributed.
         out: folder to write; what it holds already from the same pictures and settings is kept.
-        labels: CSV of id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; without it, attributes are unknown.
+        labels: CSV of id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; without it, attributes are those of
+            Photoface's metadataII.txt where there is one, else unknown.
         size: side of the square maps in pixels.
-        fit: crop takes the central square, pad the whole picture with a margin, stretch the whole picture with the
-            normals corrected for it.
-        solver: of albedo and normals.
+        align: which part of a picture the maps show. landmarks: the face, brought to its canonical place by the 11 points
+            of metadata.txt; boxes: that of the table of boxes; none: the whole picture; auto: a box where there is one,
+            else landmarks where there are any, else the whole picture.
+        boxes: CSV of id, session, left, top, right, bottom in pixels.
+        fit: of a box or picture that is not square: crop takes its central square, pad all of it with a margin, stretch
+            all of it with the normals corrected for it.
+        solver: least_squares; robust gives shadows, highlights and saturated pixels less weight; integrable also lets
+            neighbouring pixels agree on one surface (some ten times slower).
+        prior: mean face normals that integrable leans on a little, a .npy as fr-ps data mean writes it.
+        integration: of normals to depth.
+        estimate_intensities: whether the lights' relative intensities are estimated from the pictures (four lights and more).
+        estimate_ambient: whether light that is always there is estimated and subtracted (lights that allow it).
+        light_axes: to which axes the first and second component go that a LightSource.m's zenith and azimuth give;
+            "-xy" negates x, "yx" swaps the two.
         on_bad: fail at the first bad session, or skip it and list it.
         workers: processes.
         max_condition: largest condition number of a session's light directions.
@@ -387,8 +427,15 @@ class PrepareConfig:
     out: str
     labels: str | None = None
     size: int = 112
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    solver: Literal["least_squares"] = "least_squares"
+    align: Align = "auto"
+    boxes: str | None = None
+    fit: Fit = "crop"
+    solver: Solver = "robust"
+    prior: str | None = None
+    integration: Integration = "poisson"
+    estimate_intensities: bool = False
+    estimate_ambient: bool = False
+    light_axes: LightAxes = "xy"
     on_bad: Literal["fail", "skip"] = "fail"
     workers: int = 1
     max_condition: float = 10.0
@@ -398,6 +445,10 @@ class PrepareConfig:
         _require(self.size >= 8, "size", self.size, "8 or more")
         _require(self.workers >= 1, "workers", self.workers, "1 or more")
         _require(self.max_condition > 1, "max_condition", self.max_condition, "above 1")
+        _require(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
+        asked = self.align in ("boxes", "auto")
+        _require(not self.boxes or asked, "align", self.align, "boxes or auto, as a table of boxes is given")
+        _require(not self.prior or self.solver == "integrable", "solver", self.solver, "integrable, the one that takes a prior")
 
 
 def to_dict(config: Any) -> Any:

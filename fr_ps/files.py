@@ -1,12 +1,14 @@
 """Writing that a crash or a full disk cannot leave half done: temporary name, sync, rename."""
 
 import csv
+import errno
 import fcntl
+import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +19,8 @@ from fr_ps.errors import InputError
 
 TEMPORARY = ".partial-"
 LOCK_FILE = ".lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def sync_folder(folder: Path) -> None:
@@ -34,19 +38,40 @@ def sync_file(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` with a binary file that becomes `path` only when all of it is on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+@contextmanager
+def _writable(where: Path) -> Iterator[None]:
+    """A full disk or a folder that may not be written, met in the block, becomes an `InputError` that names `where`.
+
+    What was written whole before stays.
+    """
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            sync_file(file)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise InputError(f"{where}: the disk is full; make room and run again, it goes on where it stopped") from None
+        if error.errno in _NOT_ALLOWED:
+            raise InputError(f"{where}: may not be written ({error.strerror}); choose another folder") from None
         raise
-    sync_folder(path.parent)
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` with a binary file that becomes `path` only when all of it is on disk.
+
+    Raises:
+        InputError: the disk is full, or the folder may not be written.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+                sync_file(file)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,24 +89,28 @@ def new_folder(final: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final` that takes its place, synced, when the block ends without an error.
 
     A folder that stands at `final` is replaced. The files inside must be synced by whoever writes them.
+
+    Raises:
+        InputError: the disk is full, or the folder may not be written, in the block as well.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{final.name}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        sync_folder(temporary)
-        if final.exists():
-            old = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-old")
-            final.rename(old)
-            temporary.rename(final)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(final.parent)
+    with _writable(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            sync_folder(temporary)
+            if final.exists():
+                old = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-old")
+                final.rename(old)
+                temporary.rename(final)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(final.parent)
 
 
 @contextmanager
@@ -96,8 +125,18 @@ def locked(folder: Path) -> Iterator[None]:
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write `array` as .npy and sync it. Not atomic: for files inside `new_folder`."""
     with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        file.write(array_bytes(array))
         sync_file(file)
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """`array` as the content of a .npy file.
+
+    numpy, writing to a file by itself, does not say that the disk is full, only that it wrote less.
+    """
+    stored = io.BytesIO()
+    np.save(stored, array, allow_pickle=False)
+    return stored.getvalue()
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -117,6 +156,15 @@ def read_array(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a readable .npy file ({_one_line(error)}); prepare or copy it again") from None
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: not a readable .npy file ({_one_line(error)}); prepare or copy it again") from None
+
+
+def csv_text(header: list[str], rows: Iterable[Iterable[object]]) -> str:
+    """A CSV file's text, every line ended by a newline."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def check_name(name: str, where: str) -> str:

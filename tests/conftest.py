@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -91,3 +92,22 @@ def refused() -> Refused:
         assert re.search(r"; \w|expected|must|needs", text), f"no remedy in: {text}"
 
     return check
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk in memory of 200 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    try:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no mount command, which a small disk needs")
+    if done.returncode:
+        pytest.skip(f"a small disk may not be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -123,6 +123,36 @@ def test_an_unknown_flag_of_another_command_is_not_answered_with_the_settings_of
     assert "schedule" not in message
 
 
+@pytest.mark.parametrize("command", ["summary", "split"])
+def test_an_unknown_setting_of_data_is_answered_with_those_of_data(command: str) -> None:
+    message = refusal("data", command, "--data.rot", "x")
+    assert "'data.rot'" in message
+    assert all(f"data.{name}" in message for name in to_dict(DataConfig()))
+    assert "synthetic.people" in refusal("data", command, "--synthetic.peeple", "3")
+    for word in ("--nonsense", "--optim.lr"):
+        message = refusal("data", command, word, "1")
+        assert word in message
+        assert f"fr-ps data {command} --help" in message
+
+
+def test_data_check_takes_the_settings_of_reading_alone() -> None:
+    message = refusal("data", "check", "--data.limits", "{a: 1}")
+    assert "--data.limits" in message
+    assert "fr-ps data check --help" in message
+
+
+def test_columns_and_values_may_be_written_as_yaml_or_one_by_one(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("data:\n  only: {Quality: [ok], Pose: [1, 2]}\n  limits: {quality_residual: 0.15}\n")
+    data = settings("--config", str(file)).data
+    assert data.only == {"Quality": ["ok"], "Pose": [1, 2]}
+    assert data.limits == {"quality_residual": 0.15}
+    flags = ["--data.only", "{Quality: [ok], Pose: [1, 2]}", "--data.limits.quality_residual", "0.15"]
+    assert settings(*flags).data == data
+    assert "data.only" in refusal("train", "--data.only", "{Quality: ok}")
+    assert "data.limits" in refusal("train", "--data.limits", "{quality_residual: low}")
+
+
 def test_an_unknown_key_in_a_config_is_named_with_file_and_choices(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("optim: {lrr: 0.5}\n")

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from fr_ps import __version__
@@ -68,6 +70,41 @@ def test_evaluate_scores_the_test_part_as_the_training_did(here, prepared, capsy
     assert "6 people, 24 sessions" in Path("all/report.html").read_text()
 
 
+def test_a_gallery_is_put_aside_by_the_training_and_can_be_scored(here, prepared, capsys):
+    assert (
+        main(["train", f"--data.root={prepared}", *TINY, *PARTS, "--data.gallery=2", "--data.only", "{Pose: [1, 2, 3, 4, 5]}"])
+        == 0
+    )
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert "test: 4 sessions of 2 people" in printed
+    assert "gallery: 4 sessions of 2 people" in printed
+    run = printed[-1]
+    (split,) = Path("runs").glob("*/split.csv")
+    assert split.read_text().count(",gallery") == 4
+    assert main(["evaluate", f"--model={run}", f"--data={prepared}", "--out=scored", "--split=gallery"]) == 0
+    assert set(json.loads(Path("scored/metrics.json").read_text())["metrics"]) >= {"gallery/identity/auc"}
+    again = ["train", f"--data.root={prepared}", *TINY, f"--data.split={split}", "--data.subsample_sessions=3"]
+    assert main(again) == 0
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert "left out: 6 sessions: beyond 3 of each person (data.subsample_sessions)" in printed
+    settings = yaml.safe_load(
+        next(path for path in Path("runs").glob("*/config.yaml") if path.parent != split.parent).read_text()
+    )
+    assert settings["data"]["split"] == str(split.resolve())
+
+
+def test_a_training_says_where_its_parts_do_not_resemble_the_whole(here, prepared, capsys):
+    root = shutil.copytree(prepared, here / "set")
+    lines = (root / "labels.csv").read_text().splitlines()
+    header = lines[0].split(",")
+    rows = [line.split(",") for line in lines[1:]]
+    for row in rows:
+        row[header.index("Gender")] = "female" if row[0] == "S000" else "male"
+    (root / "labels.csv").write_text("\n".join(map(",".join, [header, *rows])) + "\n")
+    assert main(["train", "--data.root=set", *TINY, *PARTS]) == 0
+    assert re.search(r"not stratified: gender female is in no session of \w+ and \w+", capsys.readouterr().out)
+
+
 def test_prepare_says_what_it_read_and_what_it_skipped_and_why(here, capsys):
     assert main(["data", "synthetic", "--out=raw", "--people=2", "--sessions=2", "--size=32"]) == 0
     (here / "raw/captures/S000/s00/im1.png").unlink()
@@ -78,6 +115,56 @@ def test_prepare_says_what_it_read_and_what_it_skipped_and_why(here, capsys):
     assert re.search(r"skipped +1", printed)
     assert "im1.png: no such image" in printed
     assert "S000,s00,skipped" in Path("set/prepare.csv").read_text()
+
+
+def test_prepare_says_by_what_it_aligned_and_warns_of_lights_in_another_convention(here, capsys):
+    assert main(["data", "synthetic", "--out=raw", "--layout=photoface", "--people=2", "--sessions=2", "--size=48"]) == 0
+    (here / "raw/S001/s01/metadata.txt").unlink()
+    capsys.readouterr()
+    assert main(["prepare", "--captures=raw", "--out=set", "--size=32"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"written +4", printed)
+    assert re.search(r"aligned by landmarks +3", printed)
+    assert re.search(r"whole picture +1", printed)
+    assert "warning" not in printed
+    assert printed.strip().endswith("prepared data set: set")
+    assert main(["prepare", "--captures=raw", "--out=set", "--size=32", "--light-axes=-xy"]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert "mirrored in x" in warning
+    assert "--light-axes=xy" in warning
+
+
+def test_photofaces_files_go_from_light_to_a_trained_model_without_a_flag_beyond_the_root(here, capsys):
+    assert main(["data", "synthetic", "--out=raw", "--layout=photoface", "--people=6", "--sessions=3", "--size=48"]) == 0
+    assert main(["prepare", "--captures=raw", "--out=set", "--size=32"]) == 0
+    assert main(["data", "summary", "--data.root=set"]) == 0
+    printed = capsys.readouterr().out
+    assert "18 sessions of 6 people, raw labels" in printed
+    assert "quality_residual" in printed
+    assert Path("contact_sheet.png").is_file()
+    assert main(["data", "check", "--data.root=set"]) == 0
+    assert main(["data", "split", "--data.root=set", *PARTS]) == 0
+    assert Path("split.csv").read_text().count("\n") == 19
+    assert main(["train", "--data.root=set", *TINY, *PARTS]) == 0
+    run = capsys.readouterr().out.strip().splitlines()[-1]
+    assert MlflowClient().get_run(run).info.status == "FINISHED"
+
+
+def test_prepare_refuses_settings_that_do_not_go_together(here, capsys):
+    assert main(["data", "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=32"]) == 0
+    asked = ["prepare", "--captures=raw/captures", "--out=set", "--size=32"]
+    assert "integrable" in refused(capsys, *asked, "--prior=mean.npy")
+    assert "integrable" in refused(capsys, *asked, "--prior=mean.npy", "--solver=least_squares")
+    assert "mean.npy: no such mean face" in refused(capsys, *asked, "--prior=mean.npy", "--solver=integrable")
+    assert "boxes" in refused(capsys, *asked, "--align=boxes")
+    assert "align" in refused(capsys, *asked, "--align=landmarks", "--boxes=boxes.csv")
+    assert "boxes.csv: no such file" in refused(capsys, *asked, "--boxes=boxes.csv")
+    assert "metadata.txt: no such file" in refused(capsys, *asked, "--align=landmarks")
+    assert "least_squares" in refused(capsys, *asked, "--solver=magic")
+    assert "frankot_chellappa" in refused(capsys, *asked, "--integration=path")
+    assert "-xy" in refused(capsys, *asked, "--light-axes=zx")
+    assert "ambient" in refused(capsys, *asked, "--estimate-ambient=true")
+    assert not Path("set").exists()
 
 
 def test_nothing_but_the_error_is_printed_for_bad_input(here, prepared, capsys):
@@ -100,6 +187,19 @@ def test_a_refused_training_is_a_failed_run(here, prepared, capsys):
 def test_data_synthetic_keeps_what_is_there(here, capsys):
     (here / "raw").mkdir()
     assert "raw" in refused(capsys, "data", "synthetic", "--out=raw")
+
+
+def test_data_synthetic_writes_photofaces_layout_where_asked(here, capsys):
+    arguments = ["--out=raw", "--layout=photoface", "--people=2", "--sessions=1", "--size=32"]
+    assert main(["data", "synthetic", *arguments]) == 0
+    assert capsys.readouterr().out.strip().endswith("captures: raw")
+    assert sorted(path.name for path in (here / "raw" / "S001" / "s00").iterdir()) == [
+        "LightSource.m",
+        *(f"im{k}.bmp" for k in range(4)),
+        "metadata.txt",
+        "metadataII.txt",
+    ]
+    assert "plain" in refused(capsys, "data", "synthetic", "--out=other", "--layout=flat")
 
 
 def test_module_and_script_are_the_same():

@@ -44,6 +44,11 @@ OUT_OF_RANGE = [
     (DataConfig, "data", {"fold": -1}, "fold"),
     (DataConfig, "data", {"folds": 5, "fold": 5}, "fold"),
     (DataConfig, "data", {"split_seed": -1}, "split_seed"),
+    (DataConfig, "data", {"subsample_sessions": -1}, "subsample_sessions"),
+    (DataConfig, "data", {"subsample_share": 0.0}, "subsample_share"),
+    (DataConfig, "data", {"subsample_share": 1.1}, "subsample_share"),
+    (DataConfig, "data", {"gallery": -1}, "gallery"),
+    (DataConfig, "data", {"folds": 3, "split": "split.csv"}, "folds"),
     (SyntheticConfig, "synthetic", {"people": 1}, "people"),
     (SyntheticConfig, "synthetic", {"sessions": 0}, "sessions"),
     (SyntheticConfig, "synthetic", {"seed": -1}, "seed"),
@@ -102,9 +107,14 @@ UNUSUAL = Config(
         protocol="session_disjoint",
         val_people=3,
         test_people=0,
+        only={"Quality": ["ok", "blur"], "Pose": [1, "2"]},
+        limits={"quality_residual": 0.15},
+        subsample_sessions=4,
+        subsample_share=0.5,
         folds=4,
         fold=2,
         split_seed=9,
+        gallery=1,
     ),
     synthetic=SyntheticConfig(people=5, sessions=3, seed=1, size=48),
     augment=AugmentConfig(flip=0.25, crop=0.9, rotation=0, noise=0),
@@ -137,6 +147,19 @@ def test_a_setting_out_of_range_is_refused_by_its_key_and_value(
     assert message.startswith(f"{group}.{key} is {shown!r}; expected ")
     assert len(message) > len(f"{group}.{key} is {shown!r}; expected ")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("values", "start"),
+    [
+        ({"only": {"Quality": []}}, "data.only.Quality is []; expected "),
+        ({"limits": {"quality_residual": math.nan}}, "data.limits.quality_residual is nan; expected "),
+    ],
+)
+def test_a_column_with_a_setting_that_says_nothing_is_named(values: dict[str, Any], start: str) -> None:
+    with pytest.raises(InputError) as caught:
+        DataConfig(**values)
+    assert str(caught.value).startswith(start)
 
 
 @pytest.mark.parametrize("values", [{"size": 7}, {"workers": 0}, {"max_condition": 1.0}], ids=str)

@@ -28,7 +28,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
     from fr_ps.files import write_atomic
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="the disk is full"):
         write_atomic(tmp_path / "a", fail)
     assert (tmp_path / "a").read_text() == "old"
     assert names(tmp_path) == {"a"}
@@ -51,6 +51,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (temporary / "b").write_text("new")
     assert names(tmp_path / "x") == {"b"}
     assert names(tmp_path) == {"x"}
+
+
+def test_a_disk_that_fills_in_the_middle_of_an_array_is_said_to_be_full(small_disk, refused):
+    with refused(small_disk / "a", "the disk is full"), new_folder(small_disk / "a") as folder:
+        write_array(folder / "large.npy", np.zeros(100_000))
+    with refused(small_disk / "b", "the disk is full"):
+        write_text(small_disk / "b", "x" * 1_000_000)
+    assert names(small_disk) == set()
 
 
 def test_json_and_arrays_come_back(tmp_path):

@@ -3,18 +3,23 @@
 import os
 from pathlib import Path
 
-from fr_ps.config import PrepareConfig, SyntheticConfig
+from fr_ps.config import SYNTHETIC, PrepareConfig, SyntheticConfig
 from fr_ps.data.cache import cache_folder
 from fr_ps.data.layout import LABELS_FILE
-from fr_ps.data.prepare import prepare
+from fr_ps.data.prepare import FORMAT, prepare
 from fr_ps.data.synthetic import VERSION, write_captures
 from fr_ps.files import locked, new_folder
 from fr_ps.progress import progress
 
 
+def data_root(root: str, synthetic: SyntheticConfig) -> Path:
+    """Where `data.root` is; the built-in faces are made first where it names them and they are not there yet."""
+    return synthetic_dataset(synthetic) if root == SYNTHETIC else Path(root)
+
+
 def synthetic_dataset(config: SyntheticConfig) -> Path:
     """The folder of the prepared built-in faces of these settings, in the cache; made where it is not there yet."""
-    name = f"v{VERSION}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
+    name = f"v{VERSION}.{FORMAT}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
     folder = cache_folder() / "synthetic" / name
     prepared = folder / "synthetic"
     with locked(folder):

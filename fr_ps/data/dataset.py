@@ -4,42 +4,116 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fr_ps.config import LabelForm
+import numpy as np
+
+from fr_ps.config import DataConfig, LabelForm
 from fr_ps.data.labels import Classes, Labels, read_labels
 from fr_ps.data.layout import LABELS_FILE, unlisted
+from fr_ps.data.select import select
+from fr_ps.data.split_files import Key
 from fr_ps.data.store import Store, open_store
 from fr_ps.errors import InputError
 from fr_ps.progress import progress
 
 
 @dataclass(frozen=True)
+class Table:
+    """The sessions of a data set that are used.
+
+    Attributes:
+        labels: their rows.
+        rows: (n,) where these stand in the whole table.
+        whole: the whole table.
+        ignored: sessions (`id/session`) whose maps are there but that no row names.
+        notes: for the user: a line for each setting that left sessions out, and one about those that are ignored.
+    """
+
+    labels: Labels
+    rows: np.ndarray
+    whole: Labels
+    ignored: list[str]
+    notes: list[str]
+
+    @property
+    def left_out(self) -> list[Key]:
+        """(id, session) of the others."""
+        others = self.whole.take(np.setdiff1d(np.arange(len(self.whole)), self.rows))
+        return list(zip(others.ids.tolist(), others.sessions.tolist()))
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """Labels and maps by the same row.
+    """Labels and maps by the same row, of the sessions that are used.
 
     Attributes:
         root: folder of the prepared data set.
         labels: its table.
         store: its maps.
         ignored: sessions (`id/session`) whose maps are there but that no row names.
+        left_out: (id, session) of the rows that the settings leave out.
+        notes: of the table, for the user.
     """
 
     root: Path
     labels: Labels
     store: Store
     ignored: list[str]
+    left_out: list[Key]
+    notes: list[str]
 
 
-def open_dataset(root: Path, modalities: Sequence[str], form: LabelForm = "auto", classes: Classes | None = None) -> Dataset:
-    """The prepared data set at `root`; packs its maps where that was not done yet.
+def open_table(
+    root: Path, form: LabelForm = "auto", classes: Classes | None = None, selection: DataConfig | None = None
+) -> Table:
+    """The labels table of the prepared data set at `root`, or that is `root`, a CSV file.
+
+    Args:
+        root: folder or table.
+        form: how the attributes are coded.
+        classes: classes of raw values that replace the default ones.
+        selection: its settings `only`, `limits`, `subsample_...` say which rows are used; None: all.
 
     Raises:
-        InputError: it is missing or unfinished, or labels or maps are bad.
+        InputError: it is missing or unfinished, or labels or settings are bad.
     """
+    whole = read_labels(root if root.is_file() else labels_file(root), form, classes)
+    chosen = select(whole, selection or DataConfig())
+    ignored = [] if root.is_file() else unlisted(root, whole)
+    notes = list(chosen.notes)
+    if ignored:
+        notes.append(f"ignored: {len(ignored)} sessions with maps but no row in the table, as {ignored[0]}")
+    return Table(whole.take(chosen.rows), chosen.rows, whole, ignored, notes)
+
+
+def open_dataset(
+    root: Path,
+    modalities: Sequence[str],
+    form: LabelForm = "auto",
+    classes: Classes | None = None,
+    selection: DataConfig | None = None,
+) -> Dataset:
+    """The prepared data set at `root`; packs its maps where that was not done yet. Arguments as of `open_table`.
+
+    Raises:
+        InputError: it is missing or unfinished, or labels, maps or settings are bad.
+    """
+    labels_file(root)
+    table = open_table(root, form, classes, selection)
+    with progress("pack maps", len(table.whole) * len(modalities), "maps") as advance:
+        store = open_store(root, table.whole, modalities, advance, table.rows)
+    return Dataset(root, table.labels, store, table.ignored, table.left_out, table.notes)
+
+
+def labels_file(root: Path) -> Path:
+    """The labels table of the prepared data set at `root`.
+
+    Raises:
+        InputError: `root` is no folder, or no finished data set.
+    """
+    if root.is_file():
+        raise InputError(f"{root}: is a file, and maps are needed; name the folder of a prepared data set by data.root")
     if not root.is_dir():
         raise InputError(f"{root}: no such data folder; write it by fr-ps prepare, and name it by data.root")
     if not (root / LABELS_FILE).is_file():
         raise InputError(f"{root / LABELS_FILE}: no such file, so this is no finished data set; run fr-ps prepare (again)")
-    labels = read_labels(root / LABELS_FILE, form, classes)
-    with progress("pack maps", len(labels) * len(modalities), "maps") as advance:
-        store = open_store(root, labels, modalities, advance)
-    return Dataset(root, labels, store, unlisted(root, labels))
+    return root / LABELS_FILE

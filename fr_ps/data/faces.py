@@ -169,7 +169,9 @@ def _profiles(t: dict[str, float], look: Look, height: np.ndarray) -> tuple[np.n
     width = [0.40, 0.40, t["chin_width"], t["jaw"], 0.95 * t["width"], t["width"], t["forehead"], 0.93 * t["forehead"], 0.3]
     depth = t["depth"] * np.array([0.40, 0.45, 0.84, 0.90, 0.93, 0.97, 1.0, 0.92, 0.3])
     half_width, half_depth = PchipInterpolator(knots, np.column_stack([width, depth]))(height).T
-    return half_width, half_depth
+    # The crown closes above what the close framing of synthetic.py sees.
+    crown = np.sqrt(np.clip(1 - (np.clip(height - 1.12, 0, None) / 0.48) ** 2, 0, 1))
+    return half_width * crown, half_depth * crown
 
 
 def _blobs(table: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -62,6 +62,10 @@ class Labels:
         """Of one attribute, in the order of the codes."""
         return list(self.classes[attribute])
 
+    def by_name(self) -> np.ndarray:
+        """(n,) the rows sorted by id and session: what a draw starts from, so that the table's order has no influence."""
+        return np.lexsort((self.sessions, self.ids))
+
     def take(self, rows: np.ndarray) -> "Labels":
         """The labels of some rows, by index."""
         columns = {name: column[rows] for name, column in self.columns.items()}
@@ -108,6 +112,19 @@ def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = 
             codes[line, index] = meaning[row[column]]
     columns = {name: np.array([row[name] for _, row in rows], dtype=str) for name in header}
     return Labels(columns["id"], columns["session"], codes, merged, taken, columns)
+
+
+def check_raw(cells: Mapping[str, str], where: str) -> None:
+    """Refuse cells, by column name, that are no raw values of Photoface; an empty one is a missing label.
+
+    Raises:
+        InputError: names `where` they stand, the column and the choices.
+    """
+    for attribute, column in COLUMNS.items():
+        meaning = _meaning(attribute, "raw", DEFAULT_CLASSES)
+        if cells[column] not in meaning:
+            choices = ", ".join(value for value in meaning if value)
+            raise InputError(f"{where}: {column} is {cells[column]!r}; expected one of {choices}, or nothing")
 
 
 def without_labels(keys: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

@@ -9,6 +9,8 @@ from fr_ps.errors import InputError
 from fr_ps.files import read_array
 
 LABELS_FILE = "labels.csv"
+QUALITY = "quality_"
+"""What the columns of `labels.csv` begin with in which `prepare` tells how far a session can be believed; less is better."""
 DATA_FOLDER = "data"
 CHANNELS = {"albedo": 1, "normal": 3, "depth": 1}
 _ORIGINAL_NAME = "{modality}_map_new_crop.exr.npy"

@@ -1,38 +1,80 @@
 """From raw captures to a prepared data set: whole sessions or nothing, and running again does only what is left."""
 
-import csv
-import io
+import hashlib
 import json
+import os
+import re
+import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fr_ps.config import PrepareConfig
-from fr_ps.data.labels import read_labels, without_labels
-from fr_ps.data.layout import LABELS_FILE, session_folder
+from fr_ps.data.capture_labels import CaptureLabels, capture_labels
+from fr_ps.data.layout import LABELS_FILE, QUALITY, session_folder
+from fr_ps.data.mean_face import read_mean_face
 from fr_ps.errors import InputError
-from fr_ps.files import new_folder, read_csv_rows, sync_file, write_array, write_text
-from fr_ps.photometric.captures import LIGHTS_FILE, Source, list_sources, read_capture
+from fr_ps.files import csv_text, new_folder, write_array, write_text
+from fr_ps.photometric.align import align_capture, landmark_error, read_boxes
+from fr_ps.photometric.captures import Source, children, list_sources, read_capture
+from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import compute_maps
+from fr_ps.photometric.quality import MEASURES
 from fr_ps.progress import Advance, silent
 
 REPORT_FILE = "prepare.csv"
 RECORD_FILE = "prepared.json"
-_FORMAT = 1
+FORMAT = 2
+"""Raised with every change of what is made of the same pictures and settings."""
+_SETTINGS = (
+    "size",
+    "align",
+    "fit",
+    "solver",
+    "integration",
+    "estimate_intensities",
+    "estimate_ambient",
+    "light_axes",
+    "max_condition",
+)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one session: `written`, `kept` from an earlier run, or `skipped`, and then why."""
+    """What became of one session.
+
+    Attributes:
+        id, session: of it.
+        status: `written`, `kept` from an earlier run, or `skipped`.
+        reason: why it was skipped.
+        done: what was done to it: alignment, intensities, quality and so on, as it stands in its `prepared.json`.
+    """
 
     id: str
     session: str
     status: str
     reason: str = ""
+    done: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Source
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class _MeanFace:
+    """The prior, and the digest of its content."""
+
+    normals: np.ndarray
+    digest: str
 
 
 def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
@@ -47,118 +89,152 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
         advance: called once a session.
 
     Raises:
-        InputError: captures or labels that cannot be used; with `on_bad="fail"` also the first bad session.
+        InputError: captures, labels, boxes or a prior that cannot be used, or a full disk; with `on_bad="fail"` also the
+            first bad session.
     """
     out = Path(config.out)
     sources = list_sources(Path(config.captures))
-    todo, outcomes = _match_labels(config, sources)
-    advance(len(sources) - len(todo))
-    for outcome in _prepare_all(todo, config):
+    labels = capture_labels(config, sources)
+    boxes = read_boxes(Path(config.boxes)) if config.boxes else {}
+    by_key = {(source.id, source.session): source for source in sources}
+    jobs = [_Job(by_key[key], boxes.get(key)) for key in labels.rows]
+    outcomes = [Outcome(*key, "skipped", reason) for key, reason in labels.refused.items()]
+    advance(len(sources) - len(jobs))
+    for outcome in _prepare_all(jobs, config, _mean_face(config)):
         if outcome.status == "skipped" and config.on_bad == "fail":
             raise InputError(f"{outcome.reason} (session {outcome.id}/{outcome.session}; --on-bad skip goes on without it)")
         outcomes.append(outcome)
         advance(1)
     outcomes.sort(key=lambda outcome: (outcome.id, outcome.session))
-    _write_tables(out, config.labels, outcomes)
+    _write_tables(out, labels, outcomes)
     return outcomes
 
 
-def _match_labels(config: PrepareConfig, sources: list[Source]) -> tuple[list[Source], list[Outcome]]:
-    """The captures to prepare, and the outcomes of those that have no row and of rows that have no capture."""
-    if config.labels is None:
-        return sources, []
-    labels = read_labels(Path(config.labels))
-    listed = list(zip(labels.ids.tolist(), labels.sessions.tolist()))
-    captured = {(source.id, source.session): source for source in sources}
-    absent = [key for key in listed if key not in captured]
-    if absent and config.on_bad == "fail":
-        person, session = absent[0]
-        raise InputError(
-            f"{config.labels}: row of {person}/{session} has no capture in {config.captures} ({len(absent)} such rows); "
-            "add the capture, remove the row, or go on without it by --on-bad skip"
-        )
-    if len(absent) == len(listed):
-        raise InputError(f"{config.labels}: no row of it has a capture in {config.captures}")
-    wanted = set(listed)
-    outcomes = [Outcome(*key, "skipped", f"no capture in {config.captures}") for key in absent]
-    outcomes += [Outcome(*key, "skipped", f"no row in {config.labels}") for key in captured if key not in wanted]
-    return [captured[key] for key in listed if key in captured], outcomes
+def _mean_face(config: PrepareConfig) -> _MeanFace | None:
+    if not config.prior:
+        return None
+    normals = read_mean_face(Path(config.prior), config.size)
+    return _MeanFace(normals, hashlib.sha256(normals.tobytes()).hexdigest()[:16])
 
 
-def _prepare_all(sources: list[Source], config: PrepareConfig) -> Iterator[Outcome]:
-    one = partial(_prepare_one, config=config)
+def _prepare_all(jobs: Sequence[_Job], config: PrepareConfig, prior: _MeanFace | None) -> Iterator[Outcome]:
+    one = partial(_prepare_one, config=config, prior=prior)
     if config.workers == 1:
-        yield from map(one, sources)
+        yield from map(one, jobs)
         return
     pool = ProcessPoolExecutor(config.workers)
     try:
-        yield from pool.map(one, sources, chunksize=4)
+        yield from pool.map(one, jobs, chunksize=4)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare_one(source: Source, config: PrepareConfig) -> Outcome:
+def _prepare_one(job: _Job, config: PrepareConfig, prior: _MeanFace | None) -> Outcome:
+    source = job.source
     target = session_folder(Path(config.out), source.id, source.session)
     try:
-        record = _record(source, config)
-        if _is_done(target, record):
-            return Outcome(source.id, source.session, "kept")
-        capture = read_capture(source.folder, config.max_condition)
-        maps = compute_maps(capture, size=config.size, fit=config.fit, solver=config.solver)
+        made_from = _made_from(job, config, prior)
+        done = _done_before(target, made_from)
+        if done is not None:
+            return Outcome(source.id, source.session, "kept", done=done)
+        capture = read_capture(source.folder, config.max_condition, config.light_axes)
+        to, aligned_by = align_capture(capture, source.folder, config.align, job.box, size=config.size, fit=config.fit)
+        maps = compute_maps(
+            capture,
+            to,
+            solver=config.solver,
+            integration=config.integration,
+            prior=prior.normals if prior else None,
+            intensities_too=config.estimate_intensities,
+            ambient_too=config.estimate_ambient,
+        )
     except InputError as error:
         return Outcome(source.id, source.session, "skipped", str(error))
+    done = {"aligned_by": aligned_by, "frame": asdict(to)} | maps.notes | {"quality": maps.quality}
+    if aligned_by == "landmarks" and capture.landmarks is not None:
+        done["landmark_error"] = landmark_error(capture.landmarks, to)
     with new_folder(target) as folder:
-        write_array(folder / "albedo.npy", maps.albedo)
-        write_array(folder / "normal.npy", maps.normal)
-        write_array(folder / "depth.npy", maps.depth)
-        with (folder / RECORD_FILE).open("w") as file:
-            json.dump(record, file)
-            sync_file(file)
-    return Outcome(source.id, source.session, "written")
+        for name in ("albedo", "normal", "depth", "confidence"):
+            write_array(folder / f"{name}.npy", getattr(maps, name))
+        # Not synced: where a power cut takes it, the session is made again, and every sync costs as much as the solver.
+        (folder / RECORD_FILE).write_text(json.dumps({"done": done, "made_from": made_from}))
+    return Outcome(source.id, source.session, "written", done=done)
 
 
-def _record(source: Source, config: PrepareConfig) -> dict[str, Any]:
+def _made_from(job: _Job, config: PrepareConfig, prior: _MeanFace | None) -> dict[str, Any]:
     """What decides the maps of a session: the settings, and the size and time of each of its files."""
-    files = sorted(path for path in source.folder.iterdir() if path.is_file())
-    if not any(path.name == LIGHTS_FILE for path in files):
-        raise InputError(f"{source.folder / LIGHTS_FILE}: no such file; it lists the images and their lights")
-    seen = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    settings = {key: getattr(config, key) for key in ("size", "fit", "solver", "max_condition")}
-    return {"format": _FORMAT, "settings": settings, "files": seen}
+    states = {name: _state(job.source.folder / name) for name in children(job.source.folder)}
+    seen = [[name, state.st_size, state.st_mtime_ns] for name, state in states.items() if state and stat.S_ISREG(state.st_mode)]
+    settings = {key: getattr(config, key) for key in _SETTINGS}
+    settings |= {"prior": prior.digest if prior else None, "box": list(job.box) if job.box else None}
+    return {"format": FORMAT, "settings": settings, "files": seen}
 
 
-def _is_done(target: Path, record: dict[str, Any]) -> bool:
+def _state(path: Path) -> os.stat_result | None:
+    """None for a link to nothing, or in a folder that may be listed but not entered: whoever reads the file says so."""
     try:
-        return json.loads((target / RECORD_FILE).read_text()) == record
-    except (OSError, ValueError):
-        return False
+        return path.stat()
+    except OSError:
+        return None
 
 
-def _write_tables(out: Path, labels: str | None, outcomes: list[Outcome]) -> None:
-    done = [(outcome.id, outcome.session) for outcome in outcomes if outcome.status != "skipped"]
-    _write_csv(out / REPORT_FILE, ["id", "session", "status", "reason"], [list(vars(outcome).values()) for outcome in outcomes])
-    if not done:
+def _done_before(target: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run did to the session, if it would be done again; else None."""
+    try:
+        record = json.loads((target / RECORD_FILE).read_text())
+        return record["done"] if record["made_from"] == made_from else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_tables(out: Path, labels: CaptureLabels, outcomes: list[Outcome]) -> None:
+    report = [
+        [outcome.id, outcome.session, outcome.status, outcome.done.get("aligned_by", ""), outcome.reason] for outcome in outcomes
+    ]
+    write_text(out / REPORT_FILE, csv_text(["id", "session", "status", "aligned_by", "reason"], report))
+    quality = {(outcome.id, outcome.session): outcome.done["quality"] for outcome in outcomes if outcome.done}
+    if not quality:
         first = next(outcome.reason for outcome in outcomes)
-        raise InputError(f"{out}: no session could be prepared, so there is no data set; {REPORT_FILE} lists why. First: {first}")
-    if labels is None:
-        columns = without_labels(done)
-        _write_csv(out / LABELS_FILE, list(columns), [list(row) for row in zip(*columns.values())])
-        return
-    header, rows = read_csv_rows(Path(labels))
-    kept = set(done)
-    _write_csv(out / LABELS_FILE, header, [list(row.values()) for _, row in rows if (row["id"], row["session"]) in kept])
-
-
-def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+        raise InputError(
+            f"{out}: no session could be prepared, so there is no data set; {REPORT_FILE} lists why, see the first: {first}"
+        )
+    kept = [name for name in labels.header if not name.startswith(QUALITY)]
+    rows = [
+        [*(row[name] for name in kept), *(f"{quality[key][measure]:.5f}" for measure in MEASURES)]
+        for key, row in labels.rows.items()
+        if key in quality
+    ]
+    write_text(out / LABELS_FILE, csv_text([*kept, *(QUALITY + measure for measure in MEASURES)], rows))
 
 
 def summary_rows(outcomes: list[Outcome], most: int = 10) -> tuple[list[list[str | int]], list[list[str]], int]:
-    """For people: counts by status, the first `most` skipped sessions with their reasons, and how many more there are."""
+    """For people: counts by status and alignment, the first `most` skipped sessions with their reasons, and how many more."""
     counts = Counter(outcome.status for outcome in outcomes)
+    aligned = Counter(outcome.done["aligned_by"] for outcome in outcomes if outcome.done)
+    shown: list[list[str | int]] = [[status, counts[status]] for status in ("written", "kept", "skipped")]
+    shown += [[_ALIGNED[way], number] for way, number in sorted(aligned.items())]
     skipped = [[outcome.id, outcome.session, outcome.reason] for outcome in outcomes if outcome.status == "skipped"]
-    return [[status, counts[status]] for status in ("written", "kept", "skipped")], skipped[:most], max(len(skipped) - most, 0)
+    return shown, skipped[:most], max(len(skipped) - most, 0)
+
+
+_ALIGNED = {"landmarks": "aligned by landmarks", "boxes": "cropped to a box", "none": "whole picture"}
+
+
+def orientation_warning(outcomes: list[Outcome], light_axes: str) -> str | None:
+    """What is wrong with the faces' orientation, where most sessions come out concave or mirrored; else None.
+
+    `light_axes` is the setting that they were made with.
+    """
+    found = np.array([(outcome.done["convexity"], outcome.done["twist_agreement"]) for outcome in outcomes if outcome.done])
+    hollow, mirrored = (np.median(found, axis=0) < 0) if len(found) else (False, False)
+    if not hollow and not mirrored:
+        return None
+    # Hollow in x alone is a mirrored x; hollow and not mirrored is hollow in both.
+    wrong = {"x": hollow, "y": hollow != mirrored}
+    shape = f"mirrored in {'x' if hollow else 'y'}" if mirrored else "concave"
+    axes = "".join(("-" if (sign == "-") != wrong[axis] else "") + axis for sign, axis in re.findall("(-?)([xy])", light_axes))
+    share = np.mean((found < 0) == (hollow, mirrored), axis=0).min()
+    return (
+        f"warning: the faces come out {shape} ({share:.0%} of {len(found)} sessions): the light directions were probably written "
+        f"in another convention; for LightSource.m try --light-axes={axes}, in lights.csv change the angles' signs"
+    )

@@ -1,42 +1,40 @@
 """Who is trained on, validated on and tested on: a pure function of the labels, the settings and a seed."""
 
-import csv
-import io
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fr_ps.config import DataConfig
-from fr_ps.data.labels import Labels
+from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.data.split_files import PARTS, Key, Split, read_split
+from fr_ps.data.stratify import SessionDeal, combined_labels, count_kinds, deal_people
 from fr_ps.errors import InputError
-from fr_ps.files import read_csv_rows, write_text
 
-SPLIT_FILE = "split.csv"
-PARTS = ("train", "val", "test")
+_TRAIN, _VAL, _TEST, _GALLERY = range(len(PARTS))
 
 
-@dataclass(frozen=True)
-class Split:
-    """Row indices of the labels table, sorted, in each part; a part may be empty."""
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-
-
-def make_split(labels: Labels, config: DataConfig) -> Split:
-    """Draw the parts by `config.protocol`.
+def make_split(labels: Labels, config: DataConfig, left_out: Collection[Key] = ()) -> Split:
+    """The parts: drawn by `config.protocol`, or read from the files at `config.split`.
 
     subject_disjoint: every person's sessions are in one part. session_disjoint: every person with sessions enough is
-    in all parts, at least one session of each in training; shares count sessions, whole numbers sessions a person.
+    in all parts, at least one session of each in training; shares count sessions, whole numbers sessions a person. The
+    draws are stratified by the labels (see `stratify`), and the order of the rows has no influence. Of files without a val
+    part, that is drawn from the train part.
+
+    Args:
+        labels: the rows to split.
+        config: the settings.
+        left_out: (id, session) that the data set has and `labels` lacks on purpose; files may name them.
 
     Raises:
-        InputError: nobody is left to train on, or a part that is scored has no genuine pair (two sessions of a person).
+        InputError: nobody is left to train on, a part that is scored has no genuine pair (two sessions of a person), nobody
+            has sessions enough for a gallery, or files that cannot be used or break the protocol.
     """
-    draw = _by_person if config.protocol == "subject_disjoint" else _by_session
-    part = draw(labels.ids, config)
-    split = Split(*(np.flatnonzero(part == index) for index in range(len(PARTS))))
+    split = _read(labels, config, left_out) if config.split else _draw(labels, config)
+    if config.gallery and not len(split.gallery):
+        split = _with_gallery(labels, split, config)
     if len(np.unique(labels.ids[split.train])) < 2:
         raise InputError(
             f"data.val_people {config.val_people:g} and data.test_people {config.test_people:g} leave fewer than two of "
@@ -56,69 +54,138 @@ def check_genuine_pair(ids: np.ndarray, what: str) -> None:
         )
 
 
-def write_split(path: Path, labels: Labels, split: Split) -> None:
-    """Write the parts as a CSV of id, session, part."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "session", "part"])
-    for part in PARTS:
-        writer.writerows([labels.ids[row], labels.sessions[row], part] for row in getattr(split, part))
-    write_text(path, text.getvalue())
+def split_notes(labels: Labels, split: Split) -> list[str]:
+    """Where the parts could not be made to resemble the whole: a line for each class that the data have and a part lacks.
 
-
-def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
-    """The rows of `labels` that the split file at `path` puts in `part`.
-
-    Raises:
-        InputError: the file cannot be read, nobody is in that part, or a session of it is not in the labels.
+    Also how many rows are in no part.
     """
-    _, rows = read_csv_rows(path)
-    index = {key: row for row, key in enumerate(zip(labels.ids.tolist(), labels.sessions.tolist()))}
-    wanted = [(row["id"], row["session"]) for _, row in rows if row["part"] == part]
-    if not wanted:
-        raise InputError(f"{path}: nobody is in the part {part!r} of that run")
-    absent = [key for key in wanted if key not in index]
-    if absent:
+    notes = []
+    parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
+    for column, attribute in enumerate(ATTRIBUTES):
+        for code, name in enumerate(labels.classes.get(attribute, ())):
+            has = labels.codes[:, column] == code
+            lacking = [part for part, rows in parts.items() if has.any() and not has[rows].any()]
+            if lacking:
+                notes.append(
+                    f"not stratified: {attribute} {name} is in no session of {' and '.join(lacking)} "
+                    f"({_count_text(labels, np.flatnonzero(has))} have it)"
+                )
+    unused = np.setdiff1d(np.arange(len(labels)), np.concatenate([getattr(split, part) for part in PARTS]))
+    if len(unused):
+        notes.append(f"in no part: {_count_text(labels, unused)}")
+    return notes
+
+
+def _count_text(labels: Labels, rows: np.ndarray) -> str:
+    return f"{len(rows)} sessions of {len(np.unique(labels.ids[rows]))} people"
+
+
+def _draw(labels: Labels, config: DataConfig) -> Split:
+    order = labels.by_name()
+    draw = _by_person if config.protocol == "subject_disjoint" else _by_session
+    part = draw(labels.ids[order], labels.codes[order], config, np.random.default_rng(config.split_seed))
+    return Split(*(np.sort(order[part == index]) for index in range(len(PARTS))))
+
+
+def _read(labels: Labels, config: DataConfig, left_out: Collection[Key]) -> Split:
+    split = read_split(Path(config.split), labels, left_out)
+    if not len(split.train):
+        raise InputError(f"{config.split}: no session of the data is in the train part; give the split of these data")
+    if config.protocol == "subject_disjoint":
+        _check_disjoint(labels, split, config.split)
+    if len(split.val) or not config.val_people:
+        return split
+    inner = _draw(labels.take(split.train), replace(config, split="", test_people=0, folds=0, fold=0))
+    return replace(split, train=split.train[inner.train], val=split.train[inner.val])
+
+
+def _check_disjoint(labels: Labels, split: Split, path: str) -> None:
+    """Test and gallery may share people, as they are enrolled in the one and recognised in the other."""
+    known: set[str] = set()
+    for parts in (("train",), ("val",), ("test", "gallery")):
+        people = {person for part in parts for person in labels.ids[getattr(split, part)].tolist()}
+        shared = sorted(known & people)
+        if shared:
+            raise InputError(
+                f"{path}: person {shared[0]} of {' and '.join(parts)} is in an earlier part too ({len(shared)} such people), but "
+                "data.protocol is subject_disjoint; set data.protocol=session_disjoint"
+            )
+        known |= people
+
+
+def _with_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
+    """Moves `config.gallery` sessions of each test person who has more than that to the gallery."""
+    order = labels.by_name()
+    order = order[np.isin(order, split.test)]
+    ids, combined = labels.ids[order], combined_labels(labels.codes[order])
+    rng = np.random.default_rng([config.split_seed, _GALLERY])
+    deal = SessionDeal(2, np.bincount(combined, minlength=1))
+    enrolled = np.zeros(len(order), dtype=bool)
+    for person in rng.permutation(np.unique(ids)):
+        rows = rng.permutation(np.flatnonzero(ids == person))
+        if len(rows) > config.gallery:
+            enrolled[rows] = deal.deal(combined[rows], (np.arange(len(rows)) < config.gallery) * 1) == 1
+    if not enrolled.any():
         raise InputError(
-            f"{path}: {'/'.join(absent[0])} is not in the data set ({len(absent)} such sessions); give the data of that run"
+            f"data.gallery is {config.gallery}, but nobody of the test part ({len(order)} sessions) has more sessions than that; "
+            "lower it, or 0 for none"
         )
-    return np.array([index[key] for key in wanted])
+    return replace(split, test=np.sort(order[~enrolled]), gallery=np.sort(order[enrolled]))
 
 
-def _by_person(ids: np.ndarray, config: DataConfig) -> np.ndarray:
-    people = np.unique(ids)
-    shuffled = np.random.default_rng(config.split_seed).permutation(people)
+def _by_person(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """(n,) the part of each row."""
+    people, person_of = np.unique(ids, return_inverse=True)
+    counts = count_kinds(codes, person_of)
+    part = np.full(len(people), _TRAIN)
     if config.folds:
         if config.folds > len(people):
             raise InputError(f"data.folds is {config.folds}, but there are {len(people)} people")
-        test = np.array_split(shuffled, config.folds)[config.fold]
+        sizes = [len(fold) for fold in np.array_split(people, config.folds)]
+        part[deal_people(counts, sizes, rng) == config.fold] = _TEST
     else:
-        test = shuffled[: _count(config.test_people, len(people), "data.test_people")]
-    rest = shuffled[~np.isin(shuffled, test)]
-    val = rest[: _count(config.val_people, len(people), "data.val_people")]
-    return np.isin(ids, val) * 1 + np.isin(ids, test) * 2
+        part[_some_people(counts, _count(config.test_people, len(people), "data.test_people"), rng)] = _TEST
+    rest = np.flatnonzero(part == _TRAIN)
+    count = _count(config.val_people, len(people), "data.val_people")
+    part[rest[_some_people(counts[rest], min(count, len(rest)), rng)]] = _VAL
+    return part[person_of]
 
 
-def _by_session(ids: np.ndarray, config: DataConfig) -> np.ndarray:
-    rng = np.random.default_rng(config.split_seed)
-    part = np.zeros(len(ids), dtype=int)
+def _some_people(counts: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(people,) bool, True for exactly `count` of them."""
+    if count in (0, len(counts)):
+        return np.full(len(counts), count > 0)
+    return deal_people(counts, [len(counts) - count, count], rng) == 1
+
+
+def _by_session(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """(n,) the part of each row."""
+    combined = combined_labels(codes)
+    totals = np.bincount(combined)
+    part = np.full(len(ids), _TRAIN)
     test, val = _Quota(config.test_people), _Quota(config.val_people)
+    folds, tests, vals = SessionDeal(max(config.folds, 1), totals), SessionDeal(2, totals), SessionDeal(2, totals)
     dealt = 0
     for person in rng.permutation(np.unique(ids)):
         rows = rng.permutation(np.flatnonzero(ids == person))
         most = len(rows) - 1
         if config.folds:
             # Dealt like cards, from person to person without a restart, so that folds differ by one session at most.
-            chosen = (dealt + np.arange(len(rows))) % config.folds == config.fold
+            seats = (dealt + np.arange(len(rows))) % config.folds
             dealt += len(rows)
-            rows = np.concatenate([rows[chosen], rows[~chosen]])
-            tested = min(int(chosen.sum()), most)
+            tested = rows[folds.deal(combined[rows], seats) == config.fold][:most]
         else:
-            tested = test.take(len(rows), most)
-        validated = val.take(len(rows), most - tested)
-        part[rows[:tested]] = 2
-        part[rows[tested : tested + validated]] = 1
+            tested = rows[_some_sessions(tests, combined[rows], test.take(len(rows), most))]
+        part[tested] = _TEST
+        rest = rows[part[rows] == _TRAIN]
+        validated = val.take(len(rows), most - len(tested))
+        part[rest[_some_sessions(vals, combined[rest], validated)]] = _VAL
     return part
+
+
+def _some_sessions(deal: SessionDeal, combined: np.ndarray, count: int) -> np.ndarray:
+    """(n,) bool, True for exactly `count` sessions of a person."""
+    return deal.deal(combined, (np.arange(len(combined)) < count) * 1) == 1
 
 
 class _Quota:

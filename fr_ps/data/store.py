@@ -25,11 +25,13 @@ class Store:
     """Maps by row of the labels table.
 
     Attributes:
-        maps: modality to (n, C, H, W) float32, mapped from disk: only what is read takes memory.
-        digest: of the maps' content and the table, 32 hexadecimal digits.
+        maps: modality to (N, C, H, W) float32 of the whole table, mapped from disk: only what is read takes memory.
+        rows: (n,) the rows of the table that are used; what `read` takes are places in it.
+        digest: of the maps' content and the rows of the table that are used, 32 hexadecimal digits.
     """
 
     maps: dict[str, np.ndarray]
+    rows: np.ndarray
     digest: str
 
     @property
@@ -39,11 +41,15 @@ class Store:
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The maps of some rows, as a copy in memory: modality to (len(rows), C, H, W) float32."""
-        return {modality: maps[rows] for modality, maps in self.maps.items()}
+        return {modality: maps[self.rows[rows]] for modality, maps in self.maps.items()}
 
 
-def open_store(root: Path, labels: Labels, modalities: Sequence[str], advance: Advance = silent) -> Store:
+def open_store(
+    root: Path, labels: Labels, modalities: Sequence[str], advance: Advance = silent, rows: np.ndarray | None = None
+) -> Store:
     """The packed maps of the data set at `root`, in the order of the table.
+
+    The whole table is packed, whichever rows are used, so that trainings on different ones share one pack.
 
     The cache is keyed by every map file's name, size and time of change: what changed is packed anew, and the packs of
     the same data set that it replaces are removed. `root` itself is only read.
@@ -52,7 +58,8 @@ def open_store(root: Path, labels: Labels, modalities: Sequence[str], advance: A
         root: of the prepared data set.
         labels: its table.
         modalities: which maps.
-        advance: called with the number of maps done (n rows x modalities in all), where something has to be packed.
+        advance: called with the number of maps done (N rows x modalities in all), where something has to be packed.
+        rows: that are used; None for all.
 
     Raises:
         InputError: a row without a map, or a map that `read_map` refuses.
@@ -65,8 +72,10 @@ def open_store(root: Path, labels: Labels, modalities: Sequence[str], advance: A
     shapes = {modality: array.shape[2:] for modality, array in maps.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"{root}: the modalities differ in size ({shapes}); prepare them together")
-    table = "\n".join(map("/".join, zip(labels.ids, labels.sessions))).encode() + labels.codes.tobytes()
-    return Store(maps, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
+    rows = np.arange(len(labels)) if rows is None else rows
+    used = labels.take(rows)
+    table = "\n".join(map("/".join, zip(used.ids, used.sessions))).encode() + used.codes.tobytes()
+    return Store(maps, rows, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
 
 
 def _packed(root: Path, labels: Labels, modality: str, advance: Advance) -> Path:

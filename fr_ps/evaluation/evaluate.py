@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fr_ps.data.dataset import open_dataset
-from fr_ps.data.splits import SPLIT_FILE, read_part
+from fr_ps.data.split_files import SPLIT_FILE, read_part
 from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline, population, write_report
@@ -31,7 +31,7 @@ def evaluate_folder(
         batch: sessions a batch.
 
     Returns:
-        The metrics, named `test/...`, or `val/...` or `train/...` where that part was asked for.
+        The metrics, named `test/...`, or `val/...`, `train/...` or `gallery/...` where that part was asked for.
 
     Raises:
         InputError: the model, the data or the part cannot be used.

@@ -1,18 +1,33 @@
-"""Reading raw captures: `{id}/{session}/` with its pictures and `lights.csv` (image, azimuth_deg, elevation_deg)."""
+"""Reading raw captures: `{id}/{session}/` with pictures and their lights, in a layout of ours or as Photoface has it.
 
-import math
+Ours is `lights.csv`, which names the pictures. Photoface's is `LightSource.m` with `im0.bmp`, `im1.bmp`, .. (or .png, .tif,
+.tiff, .pgm) and perhaps `metadataII.txt` with attributes. Either may have `metadata.txt` with landmarks.
+"""
+
+import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
-from fr_ps.files import check_name, read_csv_rows
+from fr_ps.files import check_name
+from fr_ps.photometric.images import Picture, read_image
+from fr_ps.photometric.lights import LIGHTS_FILE, check_lights, read_lights
+from fr_ps.photometric.photoface import (
+    ATTRIBUTES_FILE,
+    LANDMARKS,
+    LANDMARKS_FILE,
+    LIGHT_SOURCE_FILE,
+    read_attributes,
+    read_landmarks,
+    read_light_source,
+)
 
-LIGHTS_FILE = "lights.csv"
-LIGHTS_COLUMNS = ("image", "azimuth_deg", "elevation_deg")
-_DEPTH_16 = ("I", "I;16", "I;16B", "I;16L")
+_PHOTOFACE_IMAGE = re.compile(r"im(0|[1-9]\d*)\.(bmp|png|tiff?|pgm)", re.ASCII | re.IGNORECASE)
+_LAYOUT = f"{LIGHTS_FILE} (or Photoface's {LIGHT_SOURCE_FILE}) and its images"
 
 
 @dataclass(frozen=True)
@@ -20,12 +35,25 @@ class Capture:
     """One session: pictures of one face, each under one known light.
 
     Attributes:
-        images: (k, H, W) float32 in [0, 1], linear in the light received.
+        images: (k, H, W) float32 in [0, 1], linear in the light received, as recorded.
         lights: (k, 3) float64 unit vectors toward the lights.
+        saturated: (k, H, W) bool: where the camera could record no more; nowhere where it is not given.
+        intensities: (k,) float64 > 0, of the lights relative to each other; ones where they are not given.
+        landmarks: (11, 2) float64 in the order of `photoface.LANDMARKS`, or None: x right and y down in pixels from the
+            picture's top left corner, so that the middle of the first pixel is (0.5, 0.5).
     """
 
     images: np.ndarray
     lights: np.ndarray
+    saturated: np.ndarray = None  # type: ignore[assignment]  # never None once it is made
+    intensities: np.ndarray = None  # type: ignore[assignment]
+    landmarks: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.saturated is None:
+            object.__setattr__(self, "saturated", np.zeros(self.images.shape, dtype=bool))
+        if self.intensities is None:
+            object.__setattr__(self, "intensities", np.ones(len(self.images)))
 
 
 @dataclass(frozen=True)
@@ -41,105 +69,113 @@ def list_sources(captures: Path) -> list[Source]:
     """Every `{id}/{session}` folder under `captures`, sorted by name; hidden ones are passed over.
 
     Raises:
-        InputError: the folder is missing, or there is no session in it.
+        InputError: the folder is missing or unreadable, there is no session in it, a folder's name could not
+            stand in a table, or two of one parent differ only by case, white space around them or Unicode form.
     """
-    if not captures.is_dir():
-        raise InputError(f"{captures}: no such captures folder; give the folder that holds {{id}}/{{session}}/{LIGHTS_FILE}")
     found = [Source(person.name, session.name, session) for person in _subfolders(captures) for session in _subfolders(person)]
     if not found:
-        raise InputError(f"{captures}: no session in it; expected {{id}}/{{session}}/{LIGHTS_FILE} and its images")
+        raise InputError(f"{captures}: no session in it; expected {{id}}/{{session}}/ with {_LAYOUT}")
     return found
 
 
-def read_capture(folder: Path, max_condition: float) -> Capture:
-    """The pictures and lights of one session folder.
+def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy") -> Capture:
+    """The pictures, lights and landmarks of one session folder.
+
+    Args:
+        folder: of the session.
+        max_condition: largest condition number of the lights.
+        light_axes: what the angles of a `LightSource.m` mean; see `read_light_source`.
 
     Raises:
-        InputError: `lights.csv` or an image is missing or unreadable, fewer than three images, sizes that differ, or
-            lights that `check_lights` refuses.
+        InputError: a file is missing or unreadable or says what is no capture, fewer than three images, sizes that
+            differ, landmarks outside the picture, or lights that `check_lights` refuses.
     """
-    names, lights = read_lights(folder / LIGHTS_FILE)
-    check_lights(lights, max_condition, folder / LIGHTS_FILE)
-    images = [read_image(folder / name) for name in names]
-    for name, image in zip(names, images):
-        if image.shape != images[0].shape:
-            sizes = f"{_size(image)}, but {names[0]} is {_size(images[0])}"
+    files = children(folder)
+    if LIGHTS_FILE in files:
+        stated = folder / LIGHTS_FILE
+        names, lights, intensities = read_lights(stated)
+    elif LIGHT_SOURCE_FILE in files:
+        stated = folder / LIGHT_SOURCE_FILE
+        lights = read_light_source(stated, light_axes)
+        names, intensities = _photoface_images(folder, files, len(lights)), np.ones(len(lights))
+    else:
+        raise InputError(f"{folder}: no {LIGHTS_FILE} and no {LIGHT_SOURCE_FILE}; expected {_LAYOUT}")
+    check_lights(lights, max_condition, stated)
+    pictures = [read_image(folder / name) for name in names]
+    first = pictures[0].luminance
+    for name, picture in zip(names, pictures):
+        if picture.luminance.shape != first.shape:
+            sizes = f"{_size(picture)}, but {names[0]} is {_size(pictures[0])}"
             raise InputError(f"{folder / name}: {sizes}; all images of a session must have one size")
-    return Capture(np.stack(images), lights)
+    images, saturated = (np.stack(planes) for planes in zip(*pictures))
+    landmarks = _landmarks_inside(folder / LANDMARKS_FILE, pictures[0]) if LANDMARKS_FILE in files else None
+    return Capture(images, lights, saturated, intensities, landmarks)
 
 
-def read_lights(path: Path) -> tuple[list[str], np.ndarray]:
-    """The image names and the (k, 3) unit vectors toward the lights that `lights.csv` lists.
-
-    A light of azimuth A and elevation E stands in the direction (-sin A cos E, sin E, cos A cos E): a positive azimuth
-    lights the left half of the picture (the convention of the Extended Yale Face Database B).
-    """
-    columns, rows = read_csv_rows(path)
-    if tuple(columns) != LIGHTS_COLUMNS:
-        raise InputError(f"{path}: columns are {','.join(columns)}; expected {','.join(LIGHTS_COLUMNS)}")
-    if len(rows) < 3:
-        raise InputError(f"{path}: {len(rows)} images; photometric stereo needs at least three")
-    names, angles = [], []
-    for number, row in rows:
-        where = f"{path}: row {number}"
-        if row["image"] in names:
-            raise InputError(f"{where}: image {row['image']} is listed twice; remove one of the rows")
-        names.append(check_name(row["image"], where))
-        angles.append([_degrees(row[column], where, column) for column in LIGHTS_COLUMNS[1:]])
-    azimuth, elevation = np.radians(np.array(angles)).T
-    directions = (-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
-    return names, np.stack(directions, axis=1)
-
-
-def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
-    """Refuse (k, 3) light directions from which normals cannot be told, or only with a large error.
-
-    The error of the pictures reaches the normals multiplied by up to the condition number of `lights`.
+def attributes_of(folder: Path) -> dict[str, str] | None:
+    """What `metadataII.txt` says of a session, by column name; None where there is no such file.
 
     Raises:
-        InputError: rank below 3, or a condition number above `max_condition`.
+        InputError: the folder or the file is unreadable, or the file has another form.
     """
-    singular = np.linalg.svd(lights, compute_uv=False)
-    if singular[2] < 1e-6 * singular[0]:
-        raise InputError(f"{where}: the light directions lie in one plane (rank below 3); use lights that do not")
-    condition = singular[0] / singular[2]
-    if condition > max_condition:
-        remedy = "spread the lights, or raise --max-condition if the error is acceptable"
-        raise InputError(f"{where}: condition number of the lights is {condition:.1f}, above {max_condition:g}; {remedy}")
+    return read_attributes(folder / ATTRIBUTES_FILE) if ATTRIBUTES_FILE in children(folder) else None
 
 
-def read_image(path: Path) -> np.ndarray:
-    """The picture as (H, W) float32 in [0, 1]; 8 or 16 bit; colour is reduced to luminance (ITU-R 601).
-
-    Raises:
-        InputError: missing, truncated, or of no known format.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode in _DEPTH_16:
-                return np.asarray(image, dtype=np.float32) / 65535
-            if image.mode == "F":
-                raise InputError(f"{path}: floating-point pictures have no stated white; store 8 or 16 bits")
-            return np.asarray(image.convert("L"), dtype=np.float32) / 255
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image, though {LIGHTS_FILE} lists it; add it or remove its row") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({' '.join(str(error).split())}); capture or copy it again") from None
+def _photoface_images(folder: Path, files: list[str], lights: int) -> list[str]:
+    """The names of `im0`, `im1`, .. in their order, one for each light."""
+    by_number: dict[int, str] = {}
+    for name in files:
+        match = _PHOTOFACE_IMAGE.fullmatch(name)
+        if match:
+            other = by_number.setdefault(int(match[1]), name)
+            if other != name:
+                raise InputError(f"{folder}: both {other} and {name} are image {match[1]}; remove one of them")
+    if sorted(by_number) != list(range(lights)):
+        has = ", ".join(by_number[number] for number in sorted(by_number)) or "none"
+        expected = f"{LIGHT_SOURCE_FILE} has {lights} lights; expected im0 to im{lights - 1} (.bmp, .png, .tif or .pgm)"
+        raise InputError(f"{folder}: images are {has}, but {expected}")
+    return [by_number[number] for number in range(lights)]
 
 
-def _degrees(text: str, where: str, column: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {column} is {text!r}; expected degrees")
-    return value
+def _landmarks_inside(path: Path, picture: Picture) -> np.ndarray:
+    points = read_landmarks(path)
+    height, width = picture.luminance.shape
+    for name, (x, y) in zip(LANDMARKS, points):
+        if not (0 <= x <= width and 0 <= y <= height):
+            where = f"{name} at x {x:g}, y {y:g} is outside the picture, which is {_size(picture)}"
+            raise InputError(f"{path}: landmark {where}; correct it, or remove the file to go without landmarks")
+    return points
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    """The visible folders in `folder`, sorted, each name checked."""
+    names = [check_name(name, str(folder)) for name in children(folder, only_folders=True) if not name.startswith(".")]
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(unicodedata.normalize("NFC", name.strip().casefold()), name)
+        if other != name:
+            differ = "are the same but for case, white space or Unicode form"
+            raise InputError(f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them")
+    for name in names:
+        if name != name.strip():
+            raise InputError(f"{folder}: {name!r} begins or ends with white space, which a table does not keep; rename it")
+    return [folder / name for name in names]
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]} x {image.shape[0]}"
+def children(folder: Path, only_folders: bool = False) -> list[str]:
+    """The names in a folder, sorted.
+
+    Raises:
+        InputError: it is missing or unreadable.
+    """
+    try:
+        return sorted(child.name for child in folder.iterdir() if not only_folders or child.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: no such folder; give one that holds {{id}}/{{session}}/ with {_LAYOUT}") from None
+    except OSError as error:
+        raise InputError(f"{folder}: unreadable folder ({error.strerror}); make it readable or move it away") from None
+
+
+def _size(picture: Picture) -> str:
+    height, width = picture.luminance.shape
+    return f"{width} x {height}"

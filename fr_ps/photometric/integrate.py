@@ -4,17 +4,88 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
+from scipy.ndimage import distance_transform_edt
+from scipy.sparse.linalg import LinearOperator, cg
+
+from fr_ps.config import Integration
 
 STEEPEST = 10.0
 """Slopes are limited to this (84 degrees): least squares can return normals that face sideways or away in shadows."""
+_TOLERANCE = 1e-5
 
 
-def poisson(normals: np.ndarray) -> np.ndarray:
+def depth_of(normals: np.ndarray, mask: np.ndarray, method: Integration) -> np.ndarray:
+    """Depth of the surface with these normals.
+
+    Args:
+        normals: (3, H, W) unit vectors, x right, y up, z toward the camera.
+        mask: (H, W) bool: the pixels whose normals are known. Others get the depth of the nearest one that is.
+        method: `poisson`, or `frankot_chellappa`, which needs a full rectangle: outside the mask it takes the normal
+            of the picture plane.
+
+    Returns:
+        (H, W) float32 in pixels of this grid, zero mean, growing toward the camera.
+    """
+    if method == "frankot_chellappa":
+        depth = frankot_chellappa(normals)
+    else:
+        depth = poisson(normals, None if mask.all() else mask.astype(np.float32))
+    if mask.any() and not mask.all():
+        row, column = distance_transform_edt(~mask, return_distances=False, return_indices=True)
+        depth = depth[row, column]
+    return (depth - depth.mean()).astype(np.float32)
+
+
+def poisson(normals: np.ndarray, weights: np.ndarray | None = None, iterations: int = 500) -> np.ndarray:
     """Depth whose differences between neighbouring pixels are nearest, in least squares, to the slopes of `normals`.
 
     The normal equations are a Poisson equation with free (Neumann) borders, which the cosine transform makes diagonal:
     Simchony, Chellappa, Shao, "Direct analytical methods for solving Poisson equations in computer vision problems",
-    PAMI 1990.
+    PAMI 1990. With weights they are not diagonal; that transform then preconditions conjugate gradients.
+
+    Args:
+        normals: (3, H, W) unit vectors, x right, y up, z toward the camera.
+        weights: (H, W), 0 and more: what the slopes at a pixel count; a difference counts as the lesser of its two
+            pixels. Alike everywhere if not given. Depth where all are 0 means nothing.
+        iterations: at most, of the conjugate gradients.
+
+    Returns:
+        (H, W) float32 depth in pixels, zero mean, growing toward the camera.
+    """
+    across, down = slopes(normals)
+    plain = _direct(_divergence(across, down))
+    if weights is None:
+        return plain
+    weigh_across = np.minimum(weights[:, 1:], weights[:, :-1])
+    weigh_down = np.minimum(weights[1:], weights[:-1])
+    shape = plain.shape
+
+    def laplacian(depth: np.ndarray) -> np.ndarray:
+        depth = depth.reshape(shape)
+        differences = weigh_across * np.diff(depth, axis=1), weigh_down * np.diff(depth, axis=0)
+        return -_divergence(*differences).ravel()
+
+    def precondition(residual: np.ndarray) -> np.ndarray:
+        return -_direct(residual.reshape(shape)).ravel()
+
+    size = plain.size
+    right = -_divergence(weigh_across * across, weigh_down * down).ravel()
+    depth, _ = cg(
+        LinearOperator((size, size), laplacian, dtype=np.float32),
+        right,
+        x0=plain.ravel(),
+        rtol=_TOLERANCE,
+        maxiter=iterations,
+        M=LinearOperator((size, size), precondition, dtype=np.float32),
+    )
+    return (depth - depth.mean()).reshape(shape).astype(np.float32)
+
+
+def frankot_chellappa(normals: np.ndarray) -> np.ndarray:
+    """Depth by projecting the slopes on the Fourier basis, where a surface's slopes in x and y belong together.
+
+    Frankot, Chellappa, "A method for enforcing integrability in shape from shading algorithms", PAMI 1988. The basis is
+    periodic and a face is not, so the surface is mirrored at its right and lower border first.
 
     Args:
         normals: (3, H, W) unit vectors, x right, y up, z toward the camera.
@@ -22,21 +93,57 @@ def poisson(normals: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) float32 depth in pixels, zero mean, growing toward the camera.
     """
+    per_column, per_row = _slopes_of_pixels(normals)
+    height, width = per_row.shape
+    per_column = np.block([[per_column, -per_column[:, ::-1]], [per_column[::-1], -per_column[::-1, ::-1]]])
+    per_row = np.block([[per_row, per_row[:, ::-1]], [-per_row[::-1], -per_row[::-1, ::-1]]])
+    u = 2j * np.pi * scipy.fft.rfftfreq(2 * width)[None, :]
+    v = 2j * np.pi * scipy.fft.fftfreq(2 * height)[:, None]
+    norm = np.abs(u) ** 2 + np.abs(v) ** 2
+    norm[0, 0] = 1
+    # The highest frequency has no real derivative: of +i and -i, either would prefer a side.
+    u[0, -1], v[height, 0] = 0, 0
+    spectrum = (np.conj(u) * scipy.fft.rfft2(per_column) + np.conj(v) * scipy.fft.rfft2(per_row)) / norm
+    spectrum[0, 0] = 0
+    depth = scipy.fft.irfft2(spectrum, s=(2 * height, 2 * width))[:height, :width]
+    return (depth - depth.mean()).astype(np.float32)
+
+
+def slopes(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Differences of depth that (3, H, W) normals ask for: (H, W - 1) to the next column, (H - 1, W) to the next row."""
+    per_column, per_row = _slopes_of_pixels(normals)
+    return (per_column[:, 1:] + per_column[:, :-1]) / 2, (per_row[1:] + per_row[:-1]) / 2
+
+
+def normals_of(depth: np.ndarray) -> np.ndarray:
+    """(3, H, W) float32 unit normals of a depth (H, W) in pixels, by central differences."""
+    per_row, per_column = np.gradient(depth)
+    vectors = np.stack([-per_column, per_row, np.ones_like(depth)])
+    return (vectors / np.sqrt(np.einsum("chw,chw->hw", vectors, vectors))).astype(np.float32)
+
+
+def _slopes_of_pixels(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Change of depth per column and per row; rows go down while y goes up."""
     x, y, z = normals
     z = np.maximum(z, 1e-6)
-    per_column = np.clip(-x / z, -STEEPEST, STEEPEST)
-    per_row = np.clip(y / z, -STEEPEST, STEEPEST)
-    divergence = np.zeros_like(z)
-    between_columns = (per_column[:, 1:] + per_column[:, :-1]) / 2
-    between_rows = (per_row[1:] + per_row[:-1]) / 2
-    divergence[:, :-1] += between_columns
-    divergence[:, 1:] -= between_columns
-    divergence[:-1] += between_rows
-    divergence[1:] -= between_rows
+    return np.clip(-x / z, -STEEPEST, STEEPEST), np.clip(y / z, -STEEPEST, STEEPEST)
+
+
+def _divergence(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    divergence = np.zeros((across.shape[0], down.shape[1]), dtype=across.dtype)
+    divergence[:, :-1] += across
+    divergence[:, 1:] -= across
+    divergence[:-1] += down
+    divergence[1:] -= down
+    return divergence
+
+
+def _direct(divergence: np.ndarray) -> np.ndarray:
+    """The depth, of zero mean, whose differences between neighbours have this divergence."""
     spectrum = scipy.fft.dctn(divergence, type=2)
-    spectrum /= _eigenvalues(*z.shape)
+    spectrum /= _eigenvalues(*divergence.shape)
     spectrum[0, 0] = 0
-    return scipy.fft.idctn(spectrum, type=2).astype(np.float32)
+    return scipy.fft.idctn(spectrum, type=2)
 
 
 @lru_cache(maxsize=8)

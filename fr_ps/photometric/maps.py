@@ -1,15 +1,18 @@
-"""One session from pictures to maps: solve, bring to size, integrate."""
+"""One session from pictures to maps: bring the pictures to size, solve, integrate."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from fr_ps.config import Integration, Solver
+from fr_ps.photometric.calibrate import calibrated
 from fr_ps.photometric.captures import Capture
-from fr_ps.photometric.fit import Fit, frame, pad_square, resample, stretch_normals
-from fr_ps.photometric.integrate import poisson
-from fr_ps.photometric.solve import least_squares, split
-
-SOLVERS = {"least_squares": least_squares}
+from fr_ps.photometric.frame import Frame, inside, stretch_normals, turn, warp
+from fr_ps.photometric.integrate import depth_of
+from fr_ps.photometric.quality import convexity, session_quality, twist_agreement
+from fr_ps.photometric.robust import confidence, integrable, observation_weights
+from fr_ps.photometric.solve import least_squares, split, weighted
 
 
 @dataclass(frozen=True)
@@ -20,26 +23,79 @@ class Maps:
         albedo: (H, W), at least 0, relative to the lights' intensity.
         normal: (H, W, 3) unit vectors, x right, y up, z toward the camera.
         depth: (H, W) in pixels of these maps, zero mean, growing toward the camera.
+        confidence: (H, W) in [0, 1]: of how many pictures' worth of evidence the shadows, highlights and saturation left
+            (the variance of the normal with all pictures over that with their weights); 0 outside the picture.
+        quality: the measures of `session_quality`.
+        notes: intensities and ambient light that were taken, and what tells whether the face is hollow or mirrored.
     """
 
     albedo: np.ndarray
     normal: np.ndarray
     depth: np.ndarray
+    confidence: np.ndarray
+    quality: dict[str, float]
+    notes: dict[str, Any]
 
 
-def compute_maps(capture: Capture, *, size: int, fit: Fit, solver: str) -> Maps:
-    """The maps of one capture in a square of `size` pixels.
+def compute_maps(
+    capture: Capture,
+    to: Frame,
+    *,
+    solver: Solver = "robust",
+    integration: Integration = "poisson",
+    prior: np.ndarray | None = None,
+    intensities_too: bool = False,
+    ambient_too: bool = False,
+) -> Maps:
+    """The maps of one capture in the square `to`.
 
-    Albedo-scaled normals are what is averaged when pixels merge: for least squares that is the same as averaging the
-    pictures first. Depth is integrated at the final size, so its unit is the final pixel. With `pad`, the margin has
-    albedo 0, normals toward the camera, and the depth of the nearest pixel.
+    The pictures are brought there first: for least squares that is the same as bringing albedo-scaled normals there, the
+    pixels are fewer, and all that follows is in the axes of the square (the lights turn with it). Depth is integrated in
+    the square, so its unit is its pixel. What lies outside the picture has albedo 0, the normal toward the camera, and
+    the depth of the nearest pixel inside.
+
+    Args:
+        capture: the pictures and lights.
+        to: the part of the pictures that is wanted, and its size.
+        solver: `least_squares`, `robust`, or `integrable`.
+        integration: of the normals.
+        prior: (size, size, 3) mean normals of many faces, for `integrable`, which says more.
+        intensities_too: whether to estimate the lights' intensities.
+        ambient_too: whether to estimate and subtract ambient light.
+
+    Raises:
+        InputError: intensities or ambient light that cannot be estimated.
     """
-    scaled = SOLVERS[solver](capture.images, capture.lights)
-    to = frame(scaled.shape[1], scaled.shape[2], size, fit)
-    albedo, normals = split(resample(scaled, to))
-    normals = stretch_normals(normals, to)
-    depth = pad_square(poisson(normals), size, "edge")
-    padded = [pad_square(plane, size, "constant") for plane in normals]
-    padded[2] += (padded[0] == 0) & (padded[1] == 0) & (padded[2] == 0)
-    normal = np.ascontiguousarray(np.stack(padded, axis=-1), dtype=np.float32)
-    return Maps(pad_square(albedo, size, "constant").astype(np.float32), normal, depth - depth.mean())
+    images, saturated = warp(capture.images, to), np.zeros((len(capture.images), to.size, to.size), dtype=np.float32)
+    clipped = capture.saturated.reshape(len(images), -1).any(axis=1)
+    if clipped.any():
+        saturated[clipped] = warp(capture.saturated[clipped], to)
+    lights = turn(capture.lights, to.angle)
+    mask = inside(to, *capture.images.shape[1:])
+
+    images, intensities, ambient = calibrated(
+        images, saturated, lights, capture.intensities, intensities_too=intensities_too, ambient_too=ambient_too
+    )
+    weights = observation_weights(images, saturated, lights)
+    scaled, variance = weighted(images, lights, weights)
+    if solver == "least_squares":
+        scaled = least_squares(images, lights)
+    elif solver == "integrable":
+        scaled = integrable(images, lights, weights, mask, None if prior is None else prior.transpose(2, 0, 1))
+    albedo, normals = split(scaled * mask)
+    normals = stretch_normals(normals, to.stretch)
+    depth = depth_of(normals, mask, integration)
+    notes = {
+        "intensities": intensities.tolist(),
+        "ambient": ambient,
+        "convexity": convexity(normals, mask),
+        "twist_agreement": twist_agreement(normals, mask),
+    }
+    return Maps(
+        albedo.astype(np.float32),
+        np.ascontiguousarray(normals.transpose(1, 2, 0), dtype=np.float32),
+        depth,
+        (confidence(variance, lights) * mask).astype(np.float32),
+        session_quality(images, saturated, lights, normals, depth, mask),
+        notes,
+    )

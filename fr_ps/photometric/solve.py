@@ -1,6 +1,8 @@
-"""From pictures under known lights to albedo-scaled normals."""
+"""From pictures under known lights to albedo-scaled normals, pixel by pixel: least squares, and with weights."""
 
 import numpy as np
+
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
 def least_squares(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
@@ -18,6 +20,50 @@ def least_squares(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
     """
     inverse = np.linalg.pinv(lights).astype(np.float32)
     return (inverse @ images.reshape(len(images), -1)).reshape(3, *images.shape[1:])
+
+
+def weighted(
+    images: np.ndarray,
+    lights: np.ndarray,
+    weights: np.ndarray,
+    strength: np.ndarray | None = None,
+    toward: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Albedo-scaled normals g that minimise sum_k w_k (I_k - l_k . g)^2 + strength |g - toward|^2 in every pixel.
+
+    Args:
+        images: (k, H, W).
+        lights: (k, 3), of rank 3.
+        weights: (k, H, W), above 0 for at least three lights that span space.
+        strength: (H, W) of a pull, 0 and more; none if not given.
+        toward: (3, H, W), where it pulls.
+
+    Returns:
+        g (3, H, W), and the variance of g for unit noise of unit weight (H, W): the trace of the inverse normal matrix.
+    """
+    shape = images.shape[1:]
+    # In float32 the determinant of a pixel with two shadows has no correct digit.
+    w = weights.reshape(len(images), -1).astype(np.float64)
+    products = np.array([[light[i] * light[j] for i, j in _PAIRS] for light in lights])
+    xx, xy, xz, yy, yz, zz = products.T @ w
+    right = lights.T @ (w * images.reshape(len(images), -1))
+    if strength is not None and toward is not None:
+        pull = strength.reshape(-1)
+        xx, yy, zz = xx + pull, yy + pull, zz + pull
+        right += pull * toward.reshape(3, -1)
+    # The inverse of a symmetric 3 x 3 matrix by its cofactors: some ten times faster here than a general solver.
+    c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+    determinant = xx * c_xx + xy * c_xy + xz * c_xz
+    scaled = np.stack(
+        [
+            (c_xx * right[0] + c_xy * right[1] + c_xz * right[2]) / determinant,
+            (c_xy * right[0] + c_yy * right[1] + c_yz * right[2]) / determinant,
+            (c_xz * right[0] + c_yz * right[1] + c_zz * right[2]) / determinant,
+        ]
+    )
+    variance = (c_xx + c_yy + c_zz) / determinant
+    return scaled.astype(np.float32).reshape(3, *shape), variance.reshape(shape)
 
 
 def split(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

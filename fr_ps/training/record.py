@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from fr_ps.config import SYNTHETIC, Config, flatten, to_dict
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.data.splits import PARTS, SPLIT_FILE, Split, write_split
+from fr_ps.data.split_files import PARTS, SPLIT_FILE, Split, write_split
+from fr_ps.data.splits import split_notes
 from fr_ps.evaluation.figures import curves_figure
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline, population, write_report
@@ -81,7 +82,10 @@ def describe(plan: Plan, run: Run, say: Say) -> None:
     config, dataset, split, info = plan.config, plan.dataset, plan.split, plan.info
     for part in PARTS:
         rows = getattr(split, part)
-        say(f"{part}: {len(rows)} sessions of {len(np.unique(dataset.labels.ids[rows]))} people")
+        if len(rows) or part != "gallery":
+            say(f"{part}: {len(rows)} sessions of {len(np.unique(dataset.labels.ids[rows]))} people")
+    for note in split_notes(dataset.labels, split):
+        say(note)
     for attribute in ATTRIBUTES:
         if attribute not in info.trained:
             say(f"{attribute}: not trained, as the training part has fewer than two classes of it")
@@ -109,8 +113,9 @@ def describe(plan: Plan, run: Run, say: Say) -> None:
 def write_settings(folder: Path, plan: Plan) -> None:
     """Write what makes the same training again into `folder`: the settings, and who is in which part."""
     data = plan.config.data
-    absolute = data.root if data.root == SYNTHETIC else str(Path(data.root).resolve())
-    resolved = replace(plan.config, data=replace(data, root=absolute))
+    root = data.root if data.root == SYNTHETIC else str(Path(data.root).resolve())
+    split = str(Path(data.split).resolve()) if data.split else ""
+    resolved = replace(plan.config, data=replace(data, root=root, split=split))
     write_text(folder / CONFIG_FILE, yaml.safe_dump(to_dict(resolved), sort_keys=False))
     write_split(folder / SPLIT_FILE, plan.dataset.labels, plan.split)
 

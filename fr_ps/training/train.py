@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from fr_ps.config import SYNTHETIC, Config
-from fr_ps.data.builtin import synthetic_dataset
+from fr_ps.config import Config
+from fr_ps.data.builtin import data_root
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.splits import make_split
 from fr_ps.device import pick_device
@@ -60,7 +59,7 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
         torch.set_num_threads(config.train.threads)
     device = pick_device(config.device)
     dataset = open_training_data(config, say)
-    split = make_split(dataset.labels, config.data)
+    split = make_split(dataset.labels, config.data, dataset.left_out)
     torch.manual_seed(config.train.seed)
     feed = Feed(dataset, split.train, config.batch, config.augment, config.train.seed, device)
     counts = feed.class_counts({task: len(groups) for task, groups in dataset.labels.classes.items()})
@@ -125,13 +124,13 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
 def open_training_data(config: Config, say: Say = print) -> Dataset:
     """The data set that the settings name; the built-in faces are made first where they are not there yet."""
     data = config.data
-    root = synthetic_dataset(config.synthetic) if data.root == SYNTHETIC else Path(data.root)
-    dataset = open_dataset(root, data.modalities, data.labels, data.classes)
+    root = data_root(data.root, config.synthetic)
+    dataset = open_dataset(root, data.modalities, data.labels, data.classes, data)
     labels = dataset.labels
     people = len(np.unique(labels.ids))
     say(f"data: {root}: {len(labels)} sessions of {people} people, {labels.form} labels, {dataset.store.size} px")
-    if dataset.ignored:
-        say(f"ignored: {len(dataset.ignored)} sessions with maps but no row in the table, as {dataset.ignored[0]}")
+    for note in dataset.notes:
+        say(note)
     return dataset
 
 

@@ -2,7 +2,11 @@
 
 import shutil
 
-from fr_ps.data.dataset import open_dataset
+import numpy as np
+import pytest
+
+from fr_ps.config import DataConfig
+from fr_ps.data.dataset import open_dataset, open_table
 
 
 def test_a_folder_that_is_no_finished_data_set_is_refused(prepared, tmp_path, refused):
@@ -21,3 +25,37 @@ def test_sessions_without_a_row_are_reported_and_not_read(prepared, tmp_path):
     dataset = open_dataset(root, ["depth"])
     assert len(dataset.labels) == len(dataset.store.maps["depth"]) == 22
     assert len(dataset.ignored) == 2
+    assert dataset.notes == [f"ignored: 2 sessions with maps but no row in the table, as {dataset.ignored[0]}"]
+
+
+def test_only_the_sessions_within_the_settings_are_opened_and_share_one_pack(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("FR_PS_CACHE", str(tmp_path))
+    whole = open_dataset(prepared, ["albedo"])
+    packed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    some = open_dataset(prepared, ["albedo"], selection=DataConfig(only={"session": ["s01", "s03"]}))
+    assert set(some.labels.sessions.tolist()) == {"s01", "s03"}
+    assert len(some.labels) == len(some.left_out) == 12
+    assert {session for _, session in some.left_out} == {"s00", "s02"}
+    assert some.notes == ["left out: 12 sessions: session is not s01 or s03 (data.only)"]
+    assert some.ignored == []
+    rows = np.array([11, 0, 4])
+    folders = [prepared / "data" / some.labels.ids[row] / some.labels.sessions[row] for row in rows]
+    for read, folder in zip(some.store.read(rows)["albedo"], folders):
+        np.testing.assert_array_equal(read[0], np.load(folder / "albedo.npy"))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == packed
+    assert some.store.digest != whole.store.digest
+    assert whole.left_out == whole.notes == []
+
+
+def test_a_table_alone_can_be_looked_at_but_not_trained_on(prepared, refused):
+    table = open_table(prepared / "labels.csv", selection=DataConfig(limits={"Pose": 2}))
+    np.testing.assert_array_equal(table.whole.columns["Pose"][table.rows], table.labels.columns["Pose"])
+    assert (table.labels.columns["Pose"].astype(int) <= 2).all()
+    with refused(prepared / "labels.csv", "folder"):
+        open_dataset(prepared / "labels.csv", ["albedo"])
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "label_encoded_dataset.csv", "test_set.csv"])
+def test_the_real_tables_open_without_maps(name, photoface_labels):
+    table = open_table(photoface_labels / name)
+    assert len(table.labels) == len(table.whole) == sum(1 for _ in (photoface_labels / name).open()) - 1

@@ -1,6 +1,7 @@
 """From captures to a prepared data set: right, whole, and done once."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -11,11 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fr_ps.config import PrepareConfig
-from fr_ps.data.prepare import Outcome, prepare
-from fr_ps.data.synthetic import write_captures
+from fr_ps.data.prepare import Outcome, orientation_warning, prepare, summary_rows
+from fr_ps.data.synthetic import render_session, write_captures
+from fr_ps.data.view import WIDE
 from fr_ps.errors import InputError
+from fr_ps.photometric.align import landmark_error, landmark_frame
+from fr_ps.photometric.captures import read_capture
+from fr_ps.photometric.frame import Frame, frame
+from fr_ps.photometric.maps import compute_maps
+from fr_ps.photometric.quality import MEASURES
 
 from ..photometric.surfaces import FOUR, render, sphere, to_8_bit
 
@@ -30,6 +38,40 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def raw(faces: Path, tmp_path: Path) -> Path:
     return shutil.copytree(faces, tmp_path / "raw")
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captures as Photoface distributes them: whole heads, landmarks, attributes."""
+    folder = tmp_path_factory.mktemp("heads")
+    write_captures(folder, people=3, sessions=3, seed=0, size=64, layout="photoface")
+    return folder
+
+
+@pytest.fixture
+def photoface(heads: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(heads, tmp_path / "photoface")
+
+
+def run_photoface(root: Path, out: Path, **settings) -> list[Outcome]:
+    return prepare(PrepareConfig(**{"captures": str(root), "out": str(out), "size": 32} | settings))
+
+
+def record(out: Path, key: str) -> dict:
+    return json.loads((out / "data" / key / "prepared.json").read_text())["done"]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_quality(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: cell for name, cell in row.items() if not name.startswith("quality_")} for row in rows]
+
+
+def skipped(outcomes: list[Outcome]) -> dict[str, str]:
+    return {f"{outcome.id}/{outcome.session}": outcome.reason for outcome in outcomes if outcome.status == "skipped"}
 
 
 def run(raw: Path, out: Path, **settings) -> list[Outcome]:
@@ -48,8 +90,12 @@ def statuses(outcomes: list[Outcome]) -> dict[str, int]:
 def whole_sessions(out: Path) -> int:
     folders = [folder for folder in (out / "data").glob("*/*") if not folder.name.startswith(".")]
     for folder in folders:
-        assert {path.name for path in folder.iterdir()} == {"albedo.npy", "normal.npy", "depth.npy", "prepared.json"}
-        assert np.load(folder / "normal.npy").shape == (32, 32, 3)
+        maps = {"albedo.npy", "normal.npy", "depth.npy", "confidence.npy"}
+        assert {path.name for path in folder.iterdir()} == maps | {"prepared.json"}
+        assert {name: np.load(folder / name).shape for name in maps} == dict.fromkeys(maps, (32, 32)) | {
+            "normal.npy": (32, 32, 3)
+        }
+        assert json.loads((folder / "prepared.json").read_text())["done"]["quality"]
     return len(folders)
 
 
@@ -64,7 +110,8 @@ def test_a_sphere_comes_out_as_a_sphere(tmp_path, write_capture):
     assert degrees.mean() < 0.5
     assert np.abs(np.load(folder / "depth.npy") - depth).max() < 0.02 * radius
     np.testing.assert_allclose(np.load(folder / "albedo.npy"), 0.9, rtol=0.02)
-    for name, shape in (("albedo", (64, 64)), ("depth", (64, 64)), ("normal", (64, 64, 3))):
+    assert np.load(folder / "confidence.npy").min() > 0.9
+    for name, shape in (("albedo", (64, 64)), ("depth", (64, 64)), ("normal", (64, 64, 3)), ("confidence", (64, 64))):
         array = np.load(folder / f"{name}.npy")
         assert (array.dtype, array.shape) == (np.float32, shape)
 
@@ -75,16 +122,33 @@ def test_labels_are_copied_with_all_their_columns(raw, tmp_path):
         "\n".join([f"{line},{'Quality' if number == 0 else 'ok'}" for number, line in enumerate(text)])
     )
     assert statuses(run(raw, tmp_path / "out")) == {"written": 9, "kept": 0, "skipped": 0}
-    with (tmp_path / "out/labels.csv").open() as file:
-        written = list(csv.DictReader(file))
-    with (raw / "labels.csv").open() as file:
-        assert written == list(csv.DictReader(file))
+    written = table(tmp_path / "out/labels.csv")
+    assert without_quality(written) == table(raw / "labels.csv")
+    assert list(written[0])[-6:] == ["Quality", *(f"quality_{measure}" for measure in MEASURES)]
+
+
+def test_the_table_tells_the_quality_of_each_session(raw, tmp_path):
+    dimmed = raw / "captures/S001/s01/im2.png"
+    with Image.open(dimmed) as image:
+        image.point(lambda value: 0.4 * value).save(dimmed)
+    run(raw, tmp_path / "out")
+    rows = {f"{row['id']}/{row['session']}": row for row in table(tmp_path / "out/labels.csv")}
+    for key, row in rows.items():
+        quality = record(tmp_path / "out", key)["quality"]
+        assert {measure: float(row[f"quality_{measure}"]) for measure in MEASURES} == pytest.approx(quality, abs=5.1e-6)
+    assert max(rows, key=lambda key: float(rows[key]["quality_imbalance"])) == "S001/s01"
+
+
+def test_quality_that_stands_in_the_table_already_is_written_anew(raw, tmp_path):
+    run(raw, tmp_path / "first")
+    again = run(raw, tmp_path / "second", labels=str(tmp_path / "first/labels.csv"))
+    assert statuses(again)["written"] == 9
+    assert (tmp_path / "second/labels.csv").read_bytes() == (tmp_path / "first/labels.csv").read_bytes()
 
 
 def test_without_labels_every_attribute_is_empty(raw, tmp_path):
     run(raw, tmp_path / "out", labels=None)
-    with (tmp_path / "out/labels.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = table(tmp_path / "out/labels.csv")
     assert len(rows) == 9
     assert {row[name] for row in rows for name in ("Gender", "Spectacles", "Facial_Hair", "Pose", "Emotion")} == {""}
 
@@ -123,15 +187,21 @@ def test_skipping_lists_every_bad_session_and_leaves_it_out_of_the_table(raw, tm
     lines = (raw / "labels.csv").read_text().splitlines()
     (raw / "labels.csv").write_text("\n".join(line for line in lines if not line.startswith("S000,s00")))
     outcomes = run(raw, tmp_path / "out", on_bad="skip")
-    skipped = {(outcome.id, outcome.session): outcome.reason for outcome in outcomes if outcome.status == "skipped"}
-    assert set(skipped) == {("S000", "s00"), ("S001", "s01"), ("S002", "s02")}
-    assert "im2.png" in skipped["S001", "s01"]
-    assert "no capture" in skipped["S002", "s02"]
-    assert "no row" in skipped["S000", "s00"]
-    with (tmp_path / "out/labels.csv").open() as file:
-        assert {(row["id"], row["session"]) for row in csv.DictReader(file)}.isdisjoint(skipped)
-    with (tmp_path / "out/prepare.csv").open() as file:
-        assert [tuple(row.values()) for row in csv.DictReader(file)] == [tuple(vars(outcome).values()) for outcome in outcomes]
+    reasons = skipped(outcomes)
+    assert set(reasons) == {"S000/s00", "S001/s01", "S002/s02"}
+    assert "im2.png" in reasons["S001/s01"]
+    assert "no capture" in reasons["S002/s02"]
+    assert "no row" in reasons["S000/s00"]
+    assert {f"{row['id']}/{row['session']}" for row in table(tmp_path / "out/labels.csv")}.isdisjoint(reasons)
+    for row, outcome in zip(table(tmp_path / "out/prepare.csv"), outcomes, strict=True):
+        assert list(row) == ["id", "session", "status", "aligned_by", "reason"]
+        assert (row["id"], row["session"], row["status"], row["reason"]) == (
+            outcome.id,
+            outcome.session,
+            outcome.status,
+            outcome.reason,
+        )
+        assert row["aligned_by"] == ("" if outcome.status == "skipped" else "none")
     assert whole_sessions(tmp_path / "out") == 6
 
 
@@ -186,3 +256,319 @@ def test_after_a_kill_in_the_middle_running_again_completes_it(tmp_path):
         for folder in (out, tmp_path / "at once")
     )
     assert again == once
+
+
+def test_what_was_done_stands_beside_the_maps_and_is_enough_to_do_it_again(photoface, tmp_path):
+    out = tmp_path / "out"
+    outcomes = run_photoface(photoface, out)
+    for outcome in outcomes:
+        key = f"{outcome.id}/{outcome.session}"
+        done = record(out, key)
+        assert done == outcome.done
+        assert done["aligned_by"] == "landmarks"
+        capture = read_capture(photoface / key, 10)
+        to = Frame(**done["frame"])
+        assert to == landmark_frame(capture.landmarks, 32)
+        assert done["landmark_error"] == pytest.approx(landmark_error(capture.landmarks, to))
+        assert done["landmark_error"] < 3
+        maps = compute_maps(capture, to)
+        for name in ("albedo", "normal", "depth", "confidence"):
+            np.testing.assert_array_equal(np.load(out / "data" / key / f"{name}.npy"), getattr(maps, name))
+        assert done["quality"] == maps.quality
+        assert (done["intensities"], done["ambient"]) == ([1, 1, 1, 1], 0)
+        assert done["convexity"] > 0
+
+
+def test_a_photoface_tree_needs_nothing_but_its_root(photoface, tmp_path):
+    out = tmp_path / "out"
+    assert statuses(run_photoface(photoface, out)) == {"written": 9, "kept": 0, "skipped": 0}
+    assert whole_sessions(out) == 9
+    rows = without_quality(table(out / "labels.csv"))
+    assert [(row["id"], row["session"]) for row in rows] == [(f"S{p:03}", f"s{s:02}") for p in range(3) for s in range(3)]
+    for row in rows:
+        scene = render_session(0, int(row["id"][1:]), int(row["session"][1:]), 64, WIDE)
+        assert {name: row[name] for name in scene.labels} == scene.labels
+        assert (row["Quality"], row["Occlusion"]) == ("ok", "")
+    assert statuses(run_photoface(photoface, out)) == {"written": 0, "kept": 9, "skipped": 0}
+
+
+def test_landmarks_bring_faces_to_the_same_place(photoface, tmp_path):
+    spread = {}
+    for align in ("landmarks", "none"):
+        run_photoface(photoface, tmp_path / align, align=align)
+        normals = np.array([np.load(path) for path in sorted((tmp_path / align / "data").glob("*/*/normal.npy"))])
+        spread[align] = normals[:, 8:24, 8:24].std(axis=0).mean()
+    assert spread["landmarks"] < 0.9 * spread["none"]
+
+
+def test_a_session_without_landmarks_is_taken_whole_unless_they_are_demanded(photoface, tmp_path, refused):
+    (photoface / "S001/s01/metadata.txt").unlink()
+    outcomes = run_photoface(photoface, tmp_path / "auto")
+    assert [outcome.done["aligned_by"] for outcome in outcomes] == ["landmarks"] * 4 + ["none"] + ["landmarks"] * 4
+    counts = dict(summary_rows(outcomes)[0])
+    assert counts == {"written": 9, "kept": 0, "skipped": 0, "aligned by landmarks": 8, "whole picture": 1}
+    with refused("S001/s01/metadata.txt", "no such file", "--on-bad skip"):
+        run_photoface(photoface, tmp_path / "strict", align="landmarks")
+    outcomes = run_photoface(photoface, tmp_path / "strict", align="landmarks", on_bad="skip")
+    assert list(skipped(outcomes)) == ["S001/s01"]
+
+
+def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
+    boxes, out = tmp_path / "boxes.csv", tmp_path / "out"
+    boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,36,34\nS002,s00,0,0,20,10\n")
+    outcomes = run(raw, out, boxes=str(boxes), fit="pad")
+    ways = {f"{outcome.id}/{outcome.session}": outcome.done["aligned_by"] for outcome in outcomes}
+    assert {key for key, way in ways.items() if way == "boxes"} == {"S000/s01", "S002/s00"}
+    assert set(ways.values()) == {"boxes", "none"}
+    assert ["cropped to a box", 2] in summary_rows(outcomes)[0]
+    maps = compute_maps(read_capture(raw / "captures/S002/s00", 10), frame((0, 0, 20, 10), 32, "pad"))
+    np.testing.assert_array_equal(np.load(out / "data/S002/s00/normal.npy"), maps.normal)
+    assert (np.load(out / "data/S002/s00/confidence.npy")[:8] == 0).all()
+
+    boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,36,34\nS002,s00,0,0,20,11\n")
+    assert statuses(run(raw, out, boxes=str(boxes), fit="pad")) == {"written": 1, "kept": 8, "skipped": 0}
+    with refused("S000/s00", "no row in the table of boxes"):
+        run(raw, out, boxes=str(boxes), align="boxes")
+    only = run(raw, tmp_path / "only", boxes=str(boxes), align="boxes", on_bad="skip")
+    assert statuses(only) == {"written": 2, "kept": 0, "skipped": 7}
+    boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,41,34\n")
+    with refused("S000/s01", "40 x 40", "--on-bad skip"):
+        run(raw, out, boxes=str(boxes))
+
+
+def test_a_prior_is_part_of_what_was_done(raw, tmp_path, refused):
+    out, prior = tmp_path / "out", tmp_path / "mean.npy"
+    asked = {"solver": "integrable", "prior": str(prior)}
+    with refused("mean.npy", "no such mean face"):
+        run(raw, out, **asked)
+    np.save(prior, np.zeros((40, 40, 3), dtype=np.float32))
+    with refused("mean.npy", "40 x 40", "--size 32"):
+        run(raw, out, **asked)
+    assert not out.exists()
+
+    run(raw, tmp_path / "without", solver="integrable")
+    flat = np.zeros((32, 32, 3), dtype=np.float32)
+    flat[..., 2] = 0.9
+    np.save(prior, flat)
+    assert statuses(run(raw, out, **asked))["written"] == 9
+    key = "data/S000/s00/normal.npy"
+    steepness = [np.load(folder / key)[..., 2].mean() for folder in (tmp_path / "without", out)]
+    assert steepness[0] < steepness[1], "a flat prior makes faces flatter"
+
+    shutil.copy(prior, tmp_path / "copy.npy")
+    assert statuses(run(raw, out, solver="integrable", prior=str(tmp_path / "copy.npy")))["kept"] == 9
+    flat[0, 0, 2] = 0.8
+    np.save(prior, flat)
+    assert statuses(run(raw, out, **asked))["written"] == 9
+    assert statuses(run(raw, out, solver="integrable"))["written"] == 9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"solver": "least_squares"},
+        {"integration": "frankot_chellappa"},
+        {"size": 24},
+        {"fit": "stretch"},
+        {"align": "none"},
+        {"estimate_intensities": True},
+        {"max_condition": 9.0},
+    ],
+)
+def test_another_setting_does_it_again(raw, tmp_path, change):
+    for session in ("S000", "S001"):
+        shutil.rmtree(raw / "captures" / session)
+    rows = [line for line in (raw / "labels.csv").read_text().splitlines() if line[:4] not in ("S000", "S001")]
+    (raw / "labels.csv").write_text("\n".join(rows))
+    run(raw, tmp_path / "out")
+    assert statuses(run(raw, tmp_path / "out", **change)) == {"written": 3, "kept": 0, "skipped": 0}
+    assert statuses(run(raw, tmp_path / "out", **change)) == {"written": 0, "kept": 3, "skipped": 0}
+
+
+def test_ambient_light_that_cannot_be_told_is_a_bad_session(raw, tmp_path, refused):
+    with refused("ambient", "--estimate-ambient false", "S000/s00"):
+        run(raw, tmp_path / "out", estimate_ambient=True)
+
+
+FLIPS = {"xy": "xy", "-xy": "mirrored in x", "x-y": "mirrored in y", "-x-y": "concave"}
+SWAPPED = {"yx": "yx", "y-x": "mirrored in x", "-yx": "mirrored in y", "-y-x": "concave"}
+
+
+@pytest.mark.parametrize(("axes", "shape"), [*FLIPS.items(), *SWAPPED.items()])
+def test_lights_in_another_convention_are_told_with_the_setting_that_mends_them(photoface, tmp_path, axes, shape):
+    right = "xy" if axes in FLIPS else "yx"
+    if right == "yx":
+        for person in range(3):
+            for session in range(3):
+                folder = photoface / f"S{person:03}/s{session:02}"
+                lights = read_capture(folder, 10).lights
+                # What was called y is written as x: an azimuth counted from the other axis.
+                angles = np.degrees([np.arccos(lights[:, 2]), np.arctan2(lights[:, 0], lights[:, 1])]).T
+                matrix = "; ".join(f"{zenith:.6f} {azimuth:.6f}" for zenith, azimuth in angles)
+                (folder / "LightSource.m").write_text(f"L = [{matrix}];\n")
+    warning = orientation_warning(run_photoface(photoface, tmp_path / "out", light_axes=axes), axes)
+    if axes == right:
+        assert warning is None
+    else:
+        assert warning.startswith("warning: ")
+        assert "\n" not in warning
+        assert f"come out {shape} (" in warning
+        assert "of 9 sessions" in warning
+        assert f"--light-axes={right}," in warning
+    assert statuses(run_photoface(photoface, tmp_path / "out", light_axes=right))["kept"] == (9 if axes == right else 0)
+
+
+def test_nothing_is_said_of_the_orientation_where_nothing_was_prepared():
+    assert orientation_warning([Outcome("a", "s", "skipped", "why")], "xy") is None
+    assert orientation_warning([], "xy") is None
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "im1.bmp"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def wrong_size_of_matrix(folder: Path) -> None:
+    (folder / "LightSource.m").write_text("L = [30 45; 30 135; 30 225];\n")
+
+
+FAULTS = {
+    "truncated BMP": (truncate, ["im1.bmp", "not a readable image"]),
+    "no LightSource.m": (lambda folder: (folder / "LightSource.m").unlink(), ["no lights.csv and no LightSource.m"]),
+    "matrix of the wrong size": (wrong_size_of_matrix, ["3 lights", "im3.bmp"]),
+    "light behind": (
+        lambda folder: (folder / "LightSource.m").write_text("L = [30 45; 95 135; 30 225; 30 315];\n"),
+        ["LightSource.m", "light 2 of 4", "behind the picture plane"],
+    ),
+    "landmarks outside": (
+        lambda folder: (folder / "metadata.txt").write_text("30 20\n" * 10 + "30 65\n"),
+        ["metadata.txt", "chin", "outside the picture, which is 64 x 64"],
+    ),
+    "too few landmarks": (
+        lambda folder: (folder / "metadata.txt").write_text("30 20\n" * 10),
+        ["metadata.txt", "10 landmarks"],
+    ),
+    "landmarks that are one point": (
+        lambda folder: (folder / "metadata.txt").write_text("30 20\n" * 11),
+        ["metadata.txt", "one point"],
+    ),
+    "bad attribute": (
+        lambda folder: (folder / "metadataII.txt").write_text("male,no,none,9,ok,,blankstare\n"),
+        ["metadataII.txt", "Pose", "'9'"],
+    ),
+    "image missing": (lambda folder: (folder / "im2.bmp").unlink(), ["im0.bmp, im1.bmp, im3.bmp"]),
+    "link to nothing": (
+        lambda folder: ((folder / "im2.bmp").unlink(), (folder / "im2.bmp").symlink_to("gone")),
+        ["im2.bmp", "no such image"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_session_ends_it_or_is_skipped_and_listed(photoface, tmp_path, fault, refused):
+    spoil, words = FAULTS[fault]
+    for person in ("S000", "S002"):
+        shutil.rmtree(photoface / person)
+    spoil(photoface / "S001/s01")
+    out = tmp_path / "out"
+    with refused("S001/s01", *words, "--on-bad skip"):
+        run_photoface(photoface, out)
+    assert not (out / "labels.csv").exists()
+    outcomes = run_photoface(photoface, out, on_bad="skip")
+    reasons = skipped(outcomes)
+    assert list(reasons) == ["S001/s01"]
+    for word in words:
+        assert word in reasons["S001/s01"]
+    assert whole_sessions(out) == 2
+    assert [row["session"] for row in table(out / "labels.csv")] == ["s00", "s02"]
+    listed = [row for row in table(out / "prepare.csv") if row["status"] == "skipped"]
+    assert [row["reason"] for row in listed] == [reasons["S001/s01"]]
+    assert summary_rows(outcomes)[1:] == ([["S001", "s01", reasons["S001/s01"]]], 0)
+
+
+def test_a_link_to_nothing_that_nobody_asks_for_is_passed_over(raw, tmp_path):
+    (raw / "captures/S001/s01/notes.txt").symlink_to("gone")
+    assert statuses(run(raw, tmp_path / "out"))["written"] == 9
+
+
+def test_more_skipped_sessions_than_one_wants_to_read_are_counted():
+    outcomes = [Outcome("a", f"s{number}", "skipped", "why") for number in range(14)]
+    counts, shown, more = summary_rows(outcomes, most=10)
+    assert counts == [["written", 0], ["kept", 0], ["skipped", 14]]
+    assert (len(shown), more) == (10, 4)
+    assert summary_rows(outcomes[:10])[2] == 0
+
+
+def test_two_sessions_of_one_name_are_refused(photoface, tmp_path, refused):
+    shutil.copytree(photoface / "S001/s01", photoface / "S001/S01")
+    with refused("S001", "'S01' and 's01'"):
+        run_photoface(photoface, tmp_path / "out", on_bad="skip")
+
+
+AS_NOBODY = """
+import os, sys
+from fr_ps.config import PrepareConfig
+from fr_ps.cli import main
+from fr_ps.data.prepare import prepare
+# All that is imported late is imported before root's own folders are closed to us.
+main(["prepare", "--captures=raw/captures", f"--out=warm{os.getpid()}", "--size=16", "--on-bad=skip"])
+sys.stdout.flush()
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def as_nobody(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`fr-ps` in `folder`, by a user to whom the system refuses what is not theirs."""
+    folder.chmod(0o777)
+    for path in folder.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    command = [sys.executable, "-c", AS_NOBODY, *arguments]
+    (folder / "raw/captures/S001/s01").chmod(0)
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    finally:
+        (folder / "raw/captures/S001/s01").chmod(0o777)
+
+
+def test_an_unreadable_session_folder_ends_it_or_is_skipped(raw, tmp_path):
+    done = as_nobody(tmp_path, "prepare", "--captures=raw/captures", "--out=out", "--size=32")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "raw/captures/S001/s01: unreadable folder (Permission denied)" in line
+    assert "--on-bad skip" in line
+    done = as_nobody(tmp_path, "prepare", "--captures=raw/captures", "--out=out", "--size=32", "--on-bad=skip")
+    assert done.returncode == 0, done.stderr
+    reasons = {f"{row['id']}/{row['session']}": row["reason"] for row in table(tmp_path / "out/prepare.csv") if row["reason"]}
+    assert list(reasons) == ["S001/s01"]
+    assert "Permission denied" in reasons["S001/s01"]
+    assert whole_sessions(tmp_path / "out") == 8
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_leaves_whole_sessions_and_with_more_room_the_rest_is_done(raw, small_disk, tmp_path, refused, workers):
+    out = small_disk / "out"
+    with refused(out, "the disk is full", "run again"):
+        run(raw, out, workers=workers)
+    done = whole_sessions(out)
+    assert 1 <= done < 9, "full in the middle"
+    assert not (out / "labels.csv").exists()
+    assert not [path for path in out.rglob("*") if path.name.startswith(".partial-")]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
+    with refused("the disk is full"):
+        run(raw, out, workers=workers)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    again = statuses(run(raw, out, workers=workers))
+    assert again["kept"] >= done
+    assert again["written"] == 9 - again["kept"] > 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    run(raw, tmp_path / "at once")
+    maps, at_once = (
+        {name: data for name, data in content(folder).items() if name != "prepare.csv"} for folder in (out, tmp_path / "at once")
+    )
+    assert maps == at_once

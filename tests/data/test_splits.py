@@ -1,24 +1,34 @@
 """Who is in which part."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fr_ps.config import DataConfig
 from fr_ps.data.labels import Labels, read_labels
-from fr_ps.data.splits import PARTS, make_split, read_part, write_split
+from fr_ps.data.split_files import PARTS, Split, write_split
+from fr_ps.data.splits import make_split, split_notes
 from fr_ps.errors import InputError
+
+CLASSES = {"gender": {"female": ["f"], "male": ["m"]}, "pose": {"frontal": ["1"], "turned": ["3"]}}
 
 
 def labels_of(counts: list[int]) -> Labels:
     ids = np.array([f"p{person}" for person, count in enumerate(counts) for _ in range(count)])
     sessions = np.array([f"s{session}" for count in counts for session in range(count)])
-    return Labels(ids, sessions, np.zeros((len(ids), 5), dtype=np.int8), {}, "raw", {"id": ids, "session": sessions})
+    return Labels(ids, sessions, np.zeros((len(ids), 5), dtype=np.int8), CLASSES, "raw", {"id": ids, "session": sessions})
 
 
 def people(labels: Labels, rows: np.ndarray) -> set[str]:
     return set(labels.ids[rows].tolist())
+
+
+def keys(labels: Labels, rows: np.ndarray) -> set[tuple[str, str]]:
+    return set(zip(labels.ids[rows].tolist(), labels.sessions[rows].tolist()))
 
 
 counts = st.lists(st.integers(1, 12), min_size=6, max_size=25)
@@ -26,19 +36,20 @@ shares = st.sampled_from([0, 0.1, 0.2, 0.3, 1, 2])
 
 
 @settings(deadline=None)
-@given(counts, shares, shares, st.integers(0, 5), st.sampled_from(["subject_disjoint", "session_disjoint"]))
-def test_every_row_is_in_one_part_and_the_protocol_holds(sizes, val, test, seed, protocol):
+@given(counts, shares, shares, st.integers(0, 2), st.integers(0, 5), st.sampled_from(["subject_disjoint", "session_disjoint"]))
+def test_every_row_is_in_one_part_and_the_protocol_holds(sizes, val, test, gallery, seed, protocol):
     labels = labels_of(sizes)
+    config = DataConfig(val_people=val, test_people=test, split_seed=seed, protocol=protocol, gallery=gallery)
     try:
-        split = make_split(labels, DataConfig(val_people=val, test_people=test, split_seed=seed, protocol=protocol))
+        split = make_split(labels, config)
     except InputError:
         return
-    rows = np.concatenate([split.train, split.val, split.test])
+    rows = np.concatenate([getattr(split, part) for part in PARTS])
     assert sorted(rows.tolist()) == list(range(len(labels)))
     train = people(labels, split.train)
     if protocol == "subject_disjoint":
         assert not train & people(labels, split.val)
-        assert not train & people(labels, split.test)
+        assert not train & people(labels, np.concatenate([split.test, split.gallery]))
         assert not people(labels, split.val) & people(labels, split.test)
     else:
         assert train == set(labels.ids.tolist())
@@ -63,7 +74,7 @@ def test_counts_and_shares_of_people():
     labels = labels_of([3] * 20)
     for val, test, expected in ((4, 6, (10, 4, 6)), (0.25, 0.1, (13, 5, 2)), (0, 0, (20, 0, 0))):
         split = make_split(labels, DataConfig(val_people=val, test_people=test))
-        assert tuple(len(people(labels, getattr(split, part))) for part in PARTS) == expected
+        assert tuple(len(people(labels, getattr(split, part))) for part in PARTS[:3]) == expected
 
 
 def test_a_count_of_sessions_is_a_persons():
@@ -80,11 +91,15 @@ def test_a_share_of_few_sessions_is_carried_over_instead_of_lost():
 
 
 def test_the_seed_decides_and_the_order_of_rows_does_not():
-    labels = labels_of([4] * 30)
+    labels = labels_of([12] * 30)
     first, again, other = (make_split(labels, DataConfig(split_seed=seed)) for seed in (1, 1, 2))
     assert people(labels, first.test) == people(labels, again.test) != people(labels, other.test)
     shuffled = labels.take(np.random.default_rng(0).permutation(len(labels)))
     assert people(shuffled, make_split(shuffled, DataConfig(split_seed=1)).test) == people(labels, first.test)
+    by_session = DataConfig(protocol="session_disjoint")
+    assert keys(shuffled, make_split(shuffled, by_session).test) == keys(labels, make_split(labels, by_session).test)
+    enrolled = DataConfig(gallery=1)
+    assert keys(shuffled, make_split(shuffled, enrolled).gallery) == keys(labels, make_split(labels, enrolled).gallery)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +111,8 @@ def test_the_seed_decides_and_the_order_of_rows_does_not():
         ([3] * 10, {"test_people": 5, "val_people": 4}, "train"),
         ([3] * 10, {"folds": 11}, "folds"),
         ([2] * 6, {"protocol": "session_disjoint", "test_people": 1}, "genuine pair"),
+        ([3] * 10, {"gallery": 3}, "data.gallery is 3"),
+        ([3] * 10, {"gallery": 1, "test_people": 0}, "data.gallery is 1"),
     ],
 )
 def test_a_split_that_cannot_be_scored_or_trained_is_refused(sizes, settings_, word):
@@ -103,20 +120,146 @@ def test_a_split_that_cannot_be_scored_or_trained_is_refused(sizes, settings_, w
         make_split(labels_of(sizes), DataConfig(**settings_))
 
 
-def test_a_split_comes_back_from_its_file(tmp_path):
-    labels = labels_of([4] * 10)
-    split = make_split(labels, DataConfig())
-    write_split(tmp_path / "split.csv", labels, split)
-    for part in PARTS:
-        np.testing.assert_array_equal(read_part(tmp_path / "split.csv", part, labels), getattr(split, part))
-    with pytest.raises(InputError, match="nobody"):
-        read_part(tmp_path / "split.csv", "tset", labels)
-    with pytest.raises(InputError, match="not in the data set"):
-        read_part(tmp_path / "split.csv", "test", labels.take(split.train))
-
-
 @pytest.mark.parametrize("protocol", ["subject_disjoint", "session_disjoint"])
 def test_the_real_long_tail_can_be_split(protocol, photoface_labels):
     labels = read_labels(photoface_labels / "metadata.csv")
     split = make_split(labels, DataConfig(protocol=protocol))
     assert min(len(split.train), len(split.val), len(split.test)) > 300
+
+
+BOTH_TABLES = pytest.mark.parametrize("name", ["metadata.csv", "final_dataset.csv"])
+
+
+def shares_apart(labels: Labels, parts: list[np.ndarray]) -> float:
+    """Mean difference between the class shares of the parts and of the whole table."""
+    whole = labels.codes.mean(axis=0)
+    return float(np.mean([np.abs(labels.codes[rows].mean(axis=0) - whole) for rows in parts]))
+
+
+def plain_draw(labels: Labels, protocol: str, seed: int) -> list[np.ndarray]:
+    """Parts of 60, 20 and 20 % of people, or of sessions, by chance alone."""
+    groups = labels.ids if protocol == "subject_disjoint" else np.arange(len(labels)).astype(str)
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    fifth = round(0.2 * len(names))
+    return [np.flatnonzero(np.isin(groups, part)) for part in np.split(names, [fifth, 2 * fifth])]
+
+
+@BOTH_TABLES
+@pytest.mark.parametrize(("protocol", "factor"), [("subject_disjoint", 0.2), ("session_disjoint", 0.6)])
+def test_class_shares_are_closer_to_the_whole_than_by_chance_and_rare_poses_are_everywhere(
+    name, protocol, factor, photoface_labels
+):
+    labels = read_labels(photoface_labels / name)
+    turned = labels.codes[:, 3] == 1
+    ours, chance = [], []
+    for seed in range(8):
+        split = make_split(labels, DataConfig(split_seed=seed, protocol=protocol))
+        parts = [split.train, split.val, split.test]
+        ours.append(shares_apart(labels, parts))
+        chance.append(shares_apart(labels, plain_draw(labels, protocol, seed)))
+        assert min(int(turned[rows].sum()) for rows in parts) >= 0.12 * turned.sum()
+        assert split_notes(labels, split) == []
+        assert [len(rows) / len(labels) for rows in parts] == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
+    assert np.mean(ours) < factor * np.mean(chance)
+
+
+@BOTH_TABLES
+@pytest.mark.parametrize("protocol", ["subject_disjoint", "session_disjoint"])
+def test_folds_of_the_real_tables_resemble_each_other(name, protocol, photoface_labels):
+    labels = read_labels(photoface_labels / name)
+    turned = labels.codes[:, 3] == 1
+    tested = [make_split(labels, DataConfig(folds=5, fold=fold, val_people=0, protocol=protocol)).test for fold in range(5)]
+    rows = np.concatenate(tested)
+    assert len(set(rows.tolist())) == len(rows)
+    assert min(int(turned[rows].sum()) for rows in tested) >= 0.12 * turned.sum()
+    assert shares_apart(labels, tested) < 0.02
+
+
+def test_the_gallery_takes_so_many_sessions_of_each_test_person_who_has_more():
+    labels = labels_of([1, 2, 3, 4, 5, 6] * 4)
+    plain, split = (make_split(labels, DataConfig(gallery=gallery, test_people=12)) for gallery in (0, 2))
+    np.testing.assert_array_equal(split.train, plain.train)
+    np.testing.assert_array_equal(np.sort(np.concatenate([split.test, split.gallery])), plain.test)
+    for person in people(labels, plain.test):
+        sessions = int((labels.ids == person).sum())
+        assert int((labels.ids[split.gallery] == person).sum()) == (2 if sessions > 2 else 0)
+
+
+def test_the_gallery_has_its_share_of_the_classes(photoface_labels):
+    labels = read_labels(photoface_labels / "metadata.csv")
+    split = make_split(labels, DataConfig(gallery=1, test_people=0.4))
+    emotion = labels.codes[:, 4]
+    of_enrolled = np.isin(labels.ids, labels.ids[split.gallery])
+    counts = pd.Series(emotion[of_enrolled]).groupby(labels.ids[of_enrolled]).mean()
+    assert emotion[split.gallery].mean() == pytest.approx(counts.mean(), abs=0.05)
+
+
+def test_notes_name_each_class_that_a_part_lacks_and_rows_in_no_part():
+    labels = labels_of([2] * 6)
+    labels.codes[:, 0] = -1
+    labels.codes[:6, 0] = 1
+    labels.codes[[1, 3], 3] = 1
+    split = Split(np.arange(4), np.array([4, 5]), np.array([6, 7, 8]))
+    assert split_notes(labels, split) == [
+        "not stratified: gender male is in no session of test (6 sessions of 3 people have it)",
+        "not stratified: pose turned is in no session of val and test (2 sessions of 2 people have it)",
+        "in no part: 3 sessions of 2 people",
+    ]
+
+
+def in_file(path, labels: Labels, **parts: list[int]) -> DataConfig:
+    rows = {part: np.array(parts.get(part, []), dtype=int) for part in PARTS}
+    write_split(path, labels, Split(**rows))
+    return DataConfig(split=str(path))
+
+
+def test_parts_that_are_read_are_used_as_they_are(tmp_path):
+    labels = labels_of([3] * 8)
+    config = in_file(tmp_path / "split.csv", labels, train=list(range(9)), val=[9, 10], test=[12, 13, 14], gallery=[15])
+    split = make_split(labels, replace(config, gallery=1))
+    assert split.train.tolist() == list(range(9))
+    assert (split.val.tolist(), split.test.tolist(), split.gallery.tolist()) == ([9, 10], [12, 13, 14], [15])
+    assert split_notes(labels, split) == ["in no part: 9 sessions of 4 people"]
+
+
+@pytest.mark.parametrize("protocol", ["subject_disjoint", "session_disjoint"])
+def test_validation_is_drawn_from_the_train_part_of_files_without_one(protocol, photoface_labels):
+    labels = read_labels(photoface_labels / "label_encoded_dataset.csv")
+    config = DataConfig(split=str(photoface_labels), protocol=protocol, val_people=0.25)
+    split = make_split(labels, config)
+    assert len(split.train) + len(split.val) == 1876
+    assert (len(split.test), len(split.gallery)) == (469, 469)
+    train, val = people(labels, split.train), people(labels, split.val)
+    if protocol == "subject_disjoint":
+        assert (len(train), len(val)) == (262 - 66, 66)
+        assert not train & val
+    else:
+        assert len(train) == 262
+        assert len(split.val) == pytest.approx(0.25 * 1876, rel=0.02)
+    assert len(make_split(labels, replace(config, val_people=0)).val) == 0
+
+
+def test_a_gallery_is_drawn_from_the_test_part_of_files_without_one(tmp_path):
+    labels = labels_of([3] * 8)
+    config = in_file(tmp_path / "split.csv", labels, train=list(range(12)), test=list(range(12, 24)))
+    split = make_split(labels, replace(config, gallery=1, val_people=0))
+    assert (len(split.test), len(split.gallery)) == (8, 4)
+
+
+def test_files_that_break_the_protocol_are_refused_by_person(tmp_path, refused):
+    labels = labels_of([3] * 8)
+    config = in_file(tmp_path / "split.csv", labels, train=list(range(8)), test=[8, 9, 10, 11], val=[12, 13])
+    with refused(tmp_path / "split.csv", "p2", "1 such people", "data.protocol=session_disjoint"):
+        make_split(labels, config)
+    assert len(make_split(labels, replace(config, protocol="session_disjoint")).test) == 4
+    shared = in_file(tmp_path / "split.csv", labels, train=[0, 1, 3, 4], test=[6, 7], gallery=[8], val=[9, 10])
+    assert len(make_split(labels, shared).gallery) == 1  # test and gallery are of the same people
+    with refused("p3", "1 such people"):
+        make_split(labels, in_file(tmp_path / "split.csv", labels, train=[0, 1, 3, 4], test=[6, 7], gallery=[11], val=[9, 10]))
+
+
+def test_files_of_other_data_leave_nobody_to_train_on(tmp_path, refused):
+    labels = labels_of([3] * 8)
+    config = in_file(tmp_path / "split.csv", labels, test=[1, 2])
+    with refused(tmp_path / "split.csv", "train part"):
+        make_split(labels, config)

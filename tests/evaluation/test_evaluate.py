@@ -12,7 +12,8 @@ import torch
 from fr_ps.config import DataConfig, ModelConfig
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.data.splits import SPLIT_FILE, make_split, write_split
+from fr_ps.data.split_files import SPLIT_FILE, write_split
+from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
 from fr_ps.evaluation.evaluate import evaluate_folder
 from fr_ps.evaluation.metrics import Metrics

@@ -1,123 +1,132 @@
-"""Reading raw captures: what is understood, and what is refused."""
+"""Reading raw captures in both layouts: what is understood, and what is refused."""
 
+import os
+import shutil
+import subprocess
+import sys
+import unicodedata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from fr_ps.errors import InputError
-from fr_ps.photometric.captures import check_lights, list_sources, read_capture, read_image, read_lights
-
-from .surfaces import FOUR, directions
+from fr_ps.photometric.captures import Capture, attributes_of, list_sources, read_capture
+from tests.photometric.surfaces import FOUR, directions
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
+IMAGES = np.stack([PICTURE, PICTURE // 2, PICTURE // 3, 255 - PICTURE])
+LIGHT_SOURCE = "LightSource = [40 135; 40 45; 40 225; 40 315];\n"
+POINTS = "1 4\n3 4\n4.5 2\n6 4\n8 4\n3 7\n4.5 7\n6 7\n3 9\n6 9\n4.5 12\n"
 
 
-def lights_file(folder: Path, *lines: str, end: str = "\n") -> Path:
-    path = folder / "lights.csv"
-    path.write_bytes((end.join(["image,azimuth_deg,elevation_deg", *lines]) + end).encode())
-    return path
-
-
-def test_lights_stand_where_the_convention_says(tmp_path):
-    names, lights = read_lights(lights_file(tmp_path, *(f"im{k}.png,{a},{e}" for k, (a, e) in enumerate(FOUR))))
-    assert names == ["im0.png", "im1.png", "im2.png", "im3.png"]
-    np.testing.assert_allclose(lights, directions(FOUR), atol=1e-12)
-
-
-def test_a_positive_azimuth_stands_left_and_a_positive_elevation_above(tmp_path):
-    _, lights = read_lights(lights_file(tmp_path, "a,35,0", "b,0,35", "c,0,0"))
-    assert lights[0, 0] < 0 < lights[1, 1]
-    np.testing.assert_allclose(lights[2], [0, 0, 1], atol=1e-12)
-
-
-def test_white_space_line_ends_and_a_byte_order_mark_are_no_matter(tmp_path):
-    plain = read_lights(lights_file(tmp_path, "a,35,40", "b,-35,40", "c,35,-20"))
-    path = lights_file(tmp_path, " a , 35 ,40", "", "b,-35, 40 ", "c,35,-20", end="\r\n")
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    names, lights = read_lights(path)
-    assert names == plain[0]
-    np.testing.assert_array_equal(lights, plain[1])
-
-
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
-        (["a,0,0", "b,10,0"], ["2 images"]),
-        (["a,0,0", "b,10,0", "a,20,10"], ["row 4", "twice"]),
-        (["a,0,0", "b,x,0", "c,20,10"], ["row 3", "azimuth_deg", "'x'"]),
-        (["a,0,0", "b,0,nan", "c,20,10"], ["row 3", "elevation_deg"]),
-        (["a,0,0", "../b,0,10", "c,20,10"], ["row 3", "'../b'"]),
-        (["a,0,0", "b,0", "c,20,10"], ["row 3", "2 cells"]),
-    ],
-)
-def test_bad_lights_are_refused_by_row(lines, words, tmp_path, refused):
-    path = lights_file(tmp_path, *lines)
-    with refused(path, *words) if "cells" not in words[-1] else pytest.raises(InputError, match="row 3: 2 cells"):
-        read_lights(path)
-
-
-def test_an_unknown_column_is_refused_instead_of_ignored(tmp_path, refused):
-    path = tmp_path / "lights.csv"
-    path.write_text("image,azimuth_deg,elevation_deg,intensity\na,0,0,1\n")
-    with refused(path, "intensity"):
-        read_lights(path)
-
-
-def test_lights_in_one_plane_are_refused(refused):
-    with refused("lights.csv", "rank below 3"):
-        check_lights(directions([(0, 0), (20, 0), (-40, 0), (60, 0)]), 1000, Path("lights.csv"))
-
-
-@given(st.floats(0.5, 60))
-def test_the_limit_is_on_the_condition_number(spread):
-    lights = directions([(spread, 0), (-spread, 0), (0, spread)])
-    condition = np.linalg.cond(lights)
-    check_lights(lights, condition * 1.001, Path("lights.csv"))
-    with pytest.raises(InputError, match="condition number"):
-        check_lights(lights, condition * 0.999, Path("lights.csv"))
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.pgm", "a.tif"])
-def test_every_format_gives_the_same_picture(name, tmp_path):
-    Image.fromarray(PICTURE).save(tmp_path / name)
-    np.testing.assert_allclose(read_image(tmp_path / name), PICTURE / 255, atol=1e-7)
-
-
-def test_16_bits_are_as_8_with_finer_steps(tmp_path):
-    deep = PICTURE.astype(np.uint16) * 257
-    Image.fromarray(deep).save(tmp_path / "a.png")
-    Image.fromarray(deep).save(tmp_path / "a.tif")
-    (tmp_path / "a.pgm").write_bytes(b"P5\n9 12\n65535\n" + deep.astype(">u2").tobytes())
-    for name in ("a.png", "a.tif", "a.pgm"):
-        np.testing.assert_allclose(read_image(tmp_path / name), PICTURE / 255, atol=1e-6)
-
-
-def test_colour_becomes_luminance(tmp_path):
-    colour = np.random.default_rng(1).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-    Image.fromarray(colour).save(tmp_path / "a.png")
-    np.testing.assert_allclose(read_image(tmp_path / "a.png"), colour @ [0.299, 0.587, 0.114] / 255, atol=1 / 255)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.bmp", "a.tif", "a.jpg"])
-@pytest.mark.parametrize("kept", [0.8, 0.5, 0.1, 0.0])
-def test_a_truncated_picture_is_refused_and_not_half_black(name, kept, tmp_path, refused):
-    Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / name)
-    whole = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(whole[: int(len(whole) * kept)])
-    with refused(tmp_path / name):
-        read_image(tmp_path / name)
+@pytest.fixture
+def photoface(tmp_path: Path) -> Path:
+    """A session folder as Photoface has it."""
+    folder = tmp_path / "1001" / "2008-02-23_12-21-31"
+    folder.mkdir(parents=True)
+    for k, image in enumerate(IMAGES):
+        Image.fromarray(image).save(folder / f"im{k}.bmp")
+    (folder / "LightSource.m").write_text(LIGHT_SOURCE)
+    (folder / "metadata.txt").write_text(POINTS)
+    (folder / "metadataII.txt").write_text("male,no,none,1,ok,,emoOther\n")
+    return folder
 
 
 def test_a_capture_is_its_pictures_in_the_order_of_the_lights(tmp_path, write_capture):
-    images = np.stack([PICTURE, PICTURE // 2, PICTURE // 3, 255 - PICTURE])
-    write_capture(tmp_path, images, FOUR)
+    write_capture(tmp_path, IMAGES, FOUR)
     capture = read_capture(tmp_path, 10)
-    np.testing.assert_allclose(capture.images, images / 255, atol=1e-7)
+    np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
+    np.testing.assert_array_equal(capture.saturated, IMAGES == 255)
     np.testing.assert_allclose(capture.lights, directions(FOUR))
+    assert capture.intensities.tolist() == [1, 1, 1, 1]
+    assert capture.landmarks is None
+    assert attributes_of(tmp_path) is None
+
+
+def test_a_capture_is_read_from_intensities_and_landmarks_too(tmp_path, write_capture):
+    write_capture(tmp_path, IMAGES, FOUR)
+    rows = (tmp_path / "lights.csv").read_text().split()
+    stated = [f"{row},{more}" for row, more in zip(rows, ["intensity", "1", "0.5", "2", "1"])]
+    (tmp_path / "lights.csv").write_text("\n".join(stated))
+    (tmp_path / "metadata.txt").write_text(POINTS)
+    capture = read_capture(tmp_path, 10)
+    assert capture.intensities.tolist() == [1, 0.5, 2, 1]
+    np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
+    assert capture.landmarks.shape == (11, 2)
+
+
+def test_a_capture_made_of_pictures_and_lights_alone_is_not_saturated():
+    capture = Capture(IMAGES / 255, directions(FOUR))
+    assert capture.saturated.shape == IMAGES.shape
+    assert not capture.saturated.any()
+    assert capture.intensities.tolist() == [1, 1, 1, 1]
+
+
+def test_a_photoface_folder_is_read_as_it_is_distributed(photoface):
+    capture = read_capture(photoface, 10)
+    np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
+    np.testing.assert_array_equal(capture.saturated, IMAGES == 255)
+    across, ahead = np.sin(np.radians(40)) / np.sqrt(2), np.cos(np.radians(40))
+    signs = np.array([(-1, 1), (1, 1), (-1, -1), (1, -1)])
+    np.testing.assert_allclose(capture.lights, [(across * x, across * y, ahead) for x, y in signs], atol=1e-12)
+    np.testing.assert_allclose(read_capture(photoface, 10, "x-y").lights, capture.lights * (1, -1, 1), atol=1e-12)
+    np.testing.assert_array_equal(capture.landmarks[0], [1, 4])
+    assert attributes_of(photoface)["Emotion"] == "emoOther"
+    assert [(source.id, source.session) for source in list_sources(photoface.parents[1])] == [("1001", photoface.name)]
+
+
+@pytest.mark.parametrize("suffix", ["BMP", "png", "tif", "TIFF", "pgm"])
+def test_photoface_pictures_may_have_another_suffix_and_landmarks_be_absent(suffix, photoface):
+    for k in range(4):
+        Image.open(photoface / f"im{k}.bmp").save(photoface / f"picture.{suffix.lower()}")
+        (photoface / f"im{k}.bmp").unlink()
+        (photoface / f"picture.{suffix.lower()}").rename(photoface / f"im{k}.{suffix}")
+    (photoface / "metadata.txt").unlink()
+    capture = read_capture(photoface, 10)
+    np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
+    assert capture.landmarks is None
+
+
+def test_more_than_ten_pictures_are_in_the_order_of_their_numbers(photoface):
+    angles = [(30 + k, 30 * k) for k in range(12)]
+    (photoface / "LightSource.m").write_text("[" + "; ".join(f"{z} {a}" for z, a in angles) + "]")
+    for k in range(12):
+        Image.fromarray(np.full((12, 9), 10 * k, dtype=np.uint8)).save(photoface / f"im{k}.bmp")
+    assert np.rint(255 * read_capture(photoface, 10).images[:, 0, 0]).tolist() == [10 * k for k in range(12)]
+
+
+def test_lights_csv_goes_before_light_source(photoface, write_capture):
+    write_capture(photoface, IMAGES, FOUR)
+    np.testing.assert_allclose(read_capture(photoface, 10).lights, directions(FOUR))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: (folder / "LightSource.m").unlink(), ["LightSource.m", "lights.csv"]),
+        (lambda folder: (folder / "LightSource.m").write_text("[40 135; 40 45; 40 225]"), ["im3.bmp", "3 lights"]),
+        (lambda folder: (folder / "LightSource.m").write_text("[40 1 2; 40 4 5; 40 2 2; 1 2 3]"), ["LightSource.m", "line 1"]),
+        (
+            lambda folder: (folder / "LightSource.m").write_text("[40 135; 95 45; 40 225; 40 315]"),
+            ["LightSource.m", "light 2 of 4", "picture plane"],
+        ),
+        (lambda folder: (folder / "im1.bmp").unlink(), ["im0.bmp, im2.bmp, im3.bmp", "4 lights"]),
+        (lambda folder: Image.fromarray(PICTURE).save(folder / "im4.bmp"), ["im4.bmp", "4 lights"]),
+        (lambda folder: Image.fromarray(PICTURE).save(folder / "im2.png"), ["im2.bmp", "im2.png"]),
+        (lambda folder: Image.fromarray(PICTURE[:5]).save(folder / "im2.bmp"), ["im2.bmp", "9 x 5", "9 x 12"]),
+        (lambda folder: os.truncate(folder / "im2.bmp", 1100), ["im2.bmp"]),
+        (lambda folder: (folder / "metadata.txt").write_text(POINTS[:-7]), ["metadata.txt", "10 landmarks"]),
+        (lambda folder: (folder / "metadata.txt").write_text(POINTS.replace("8 4", "9.5 4")), ["right_eye_outer", "x 9.5"]),
+        (lambda folder: (folder / "metadata.txt").write_text(POINTS.replace("4.5 12", "4.5 12.5")), ["chin", "y 12.5"]),
+        (lambda folder: (folder / "metadata.txt").write_text(POINTS.replace("1 4", "-1 4")), ["left_eye_outer", "x -1"]),
+    ],
+)
+def test_a_bad_photoface_folder_is_refused(change, words, photoface, refused):
+    change(photoface)
+    with refused(photoface, *words):
+        read_capture(photoface, 10)
 
 
 def test_a_missing_picture_and_one_of_another_size_are_named(tmp_path, write_capture, refused):
@@ -138,8 +147,87 @@ def test_every_session_of_yale_b_passes_the_default_limit(yale):
         assert read_capture(source.folder, 10).images.shape == (4, 192, 168)
 
 
-def test_a_missing_or_empty_captures_folder_is_refused(tmp_path, refused):
+def test_a_missing_or_empty_captures_folder_or_a_file_is_refused(tmp_path, refused):
     with refused(tmp_path / "nowhere"):
         list_sources(tmp_path / "nowhere")
     with refused(tmp_path):
         list_sources(tmp_path)
+    (tmp_path / "file").touch()
+    with refused(tmp_path / "file"):
+        list_sources(tmp_path / "file")
+
+
+def test_files_and_hidden_folders_are_passed_over(tmp_path):
+    for folder in ("p/s", "p/.hidden", ".git/objects"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "readme.txt").touch()
+    (tmp_path / "p" / "notes.txt").touch()
+    assert [(source.id, source.session) for source in list_sources(tmp_path)] == [("p", "s")]
+
+
+NAMES = [("Anna", "anna"), ("s1", "s1 "), (" s1", "s1"), ("José", unicodedata.normalize("NFD", "José")), ("É ", "é")]
+
+
+@pytest.mark.parametrize(("one", "other"), NAMES)
+@pytest.mark.parametrize("level", ["person", "session"])
+def test_two_of_the_same_name_are_refused_naming_both(one, other, level, tmp_path, refused):
+    for name in (one, other):
+        (tmp_path / (f"{name}/s" if level == "person" else f"p/{name}")).mkdir(parents=True)
+    with refused(tmp_path, repr(one), repr(other), "rename"):
+        list_sources(tmp_path)
+
+
+def test_two_people_may_have_sessions_of_the_same_name(tmp_path):
+    for folder in ("p/s1", "q/S1"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert len(list_sources(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", [" s1", "s1 ", "a:b", "a\nb", "a\\b"])
+def test_a_name_that_no_table_could_hold_is_refused(name, tmp_path, refused):
+    (tmp_path / "p" / name).mkdir(parents=True)
+    with refused(tmp_path, repr(name)):
+        list_sources(tmp_path)
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from fr_ps.errors import InputError
+from fr_ps.photometric.captures import attributes_of, list_sources, read_capture
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+root, session = map(Path, sys.argv[1:])
+for act in (lambda: list_sources(root), lambda: read_capture(session, 10), lambda: attributes_of(session)):
+    try:
+        act()
+        print("not refused")
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("level", ["person", "session"])
+@pytest.mark.parametrize("mode", [0o000, 0o444], ids=["no names", "names only"])
+def test_a_folder_that_may_not_be_read_is_refused(level, mode, photoface):
+    # pytest's own folders are closed to other users.
+    with TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        session = root / "p" / "s"
+        shutil.copytree(photoface, session)
+        closed = session if level == "session" else session.parent
+        closed.chmod(mode)
+        command = [sys.executable, "-c", AS_NOBODY, str(root), str(session)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        closed.chmod(0o755)
+    listed, read, attributes = done.stdout.splitlines()
+    if level == "session":
+        assert listed == "not refused", "its name can be seen"
+    else:
+        assert f"{closed}: unreadable folder (Permission denied); make it readable" in listed
+    for line in (read, attributes):
+        assert str(closed) in line
+        assert "Permission denied" in line
+        assert "; " in line

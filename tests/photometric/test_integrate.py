@@ -1,10 +1,18 @@
-"""Depth from normals, against analytic surfaces and a dense least-squares solve in float64."""
+"""Depth from normals, against analytic surfaces and least-squares solves of another make in float64."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import label
+from scipy.sparse import coo_matrix
+from scipy.sparse.linalg import lsqr
 
-from fr_ps.photometric.integrate import STEEPEST, poisson
-from tests.photometric.surfaces import Height, grid, normals
+from fr_ps.config import Integration
+from fr_ps.photometric.integrate import STEEPEST, depth_of, frankot_chellappa, normals_of, poisson, slopes
+from tests.photometric.surfaces import Height, grid, normals, normals_from_differences, sphere
 
 
 def waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -60,3 +68,202 @@ def test_a_normal_that_faces_away_bends_the_depth_no_more_than_the_steepest_slop
     steep[2] = 1
     steep[:, 8, 8] = np.array([-STEEPEST, 0, 1]) / np.hypot(STEEPEST, 1)
     np.testing.assert_allclose(poisson(normal), dense(steep), atol=1e-4)
+
+
+def circle(height: int, width: int) -> np.ndarray:
+    x, y = grid(height, width)
+    return np.hypot(x / width, y / height) < 0.45
+
+
+def ring(height: int, width: int) -> np.ndarray:
+    x, y = grid(height, width)
+    return circle(height, width) & (np.hypot(x / width, y / height) > 0.2)
+
+
+def corner(height: int, width: int) -> np.ndarray:
+    mask = np.ones((height, width), dtype=bool)
+    mask[: height // 2, width // 3 :] = False
+    return mask
+
+
+def two_parts(height: int, width: int) -> np.ndarray:
+    mask = np.ones((height, width), dtype=bool)
+    mask[:, width // 2 : width // 2 + 2] = False
+    return mask
+
+
+MASKS = (circle, ring, corner, two_parts)
+MakeMask = Callable[[int, int], np.ndarray]
+
+
+def sparse(normal: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The depth whose differences, each counting as the lesser of its pixels' weights, are nearest to the slopes."""
+    height, width = weights.shape
+    right = np.clip(-normal[0] / np.maximum(normal[2], 1e-6), -STEEPEST, STEEPEST)
+    down = np.clip(normal[1] / np.maximum(normal[2], 1e-6), -STEEPEST, STEEPEST)
+    index = np.arange(height * width).reshape(height, width)
+    pairs = ((index[:, :-1], index[:, 1:], right), (index[:-1], index[1:], down))
+    first, second = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
+    wanted = np.concatenate([(slope.ravel()[a.ravel()] + slope.ravel()[b.ravel()]) / 2 for a, b, slope in pairs])
+    root = np.sqrt(np.minimum(weights.ravel()[first], weights.ravel()[second]))
+    count = np.arange(len(first))
+    matrix = coo_matrix(
+        (np.concatenate([-root, root]), (np.tile(count, 2), np.concatenate([first, second]))), (len(first), index.size)
+    )
+    return lsqr(matrix.tocsr(), root * wanted, atol=1e-13, btol=1e-13, iter_lim=20000)[0].reshape(height, width)
+
+
+def assert_same_shape(depth: np.ndarray, truth: np.ndarray, mask: np.ndarray, atol: float) -> None:
+    """Equal within each connected part of the mask, but for a constant."""
+    parts, count = label(mask)
+    for part in range(1, count + 1):
+        here = parts == part
+        np.testing.assert_allclose(depth[here] - depth[here].mean(), truth[here] - truth[here].mean(), atol=atol)
+
+
+def rough_normals(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Normals of no surface."""
+    normal = np.random.default_rng(seed).normal(size=(3, *shape))
+    normal[2] = np.abs(normal[2]) + 0.5
+    return normal / np.linalg.norm(normal, axis=0)
+
+
+@pytest.mark.parametrize("make", MASKS)
+@pytest.mark.parametrize("shape", [(24, 24), (19, 31)])
+def test_within_a_mask_it_equals_a_sparse_solve_that_never_saw_the_rest(make: MakeMask, shape: tuple[int, int]) -> None:
+    mask = make(*shape)
+    normal = rough_normals(shape, 5)
+    expected = sparse(normal, mask.astype(np.float64))
+    normal[:, ~mask] = np.array([[0.9], [-0.3], [0.1]])
+    depth = poisson(normal.astype(np.float32), mask.astype(np.float32))
+    assert_same_shape(depth, expected, mask, 5e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_count_as_they_do_in_a_sparse_solve(seed: int) -> None:
+    normal = rough_normals((20, 26), seed)
+    weights = 10 ** np.random.default_rng(seed).uniform(-1.5, 0, (20, 26))
+    depth = poisson(normal.astype(np.float32), weights.astype(np.float32))
+    assert_same_shape(depth, sparse(normal, weights), np.ones((20, 26), dtype=bool), 5e-4)
+    assert np.abs(depth - poisson(normal.astype(np.float32))).max() > 0.1, "the weights matter"
+    assert abs(depth.mean()) < 1e-5
+
+
+def test_equal_weights_are_none() -> None:
+    normal = rough_normals((20, 26), 0).astype(np.float32)
+    np.testing.assert_allclose(poisson(normal, np.full((20, 26), 0.3, dtype=np.float32)), poisson(normal), atol=1e-4)
+
+
+quadratics = st.lists(st.floats(-1, 1), min_size=5, max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    coefficients=quadratics,
+    shape=st.tuples(st.integers(2, 40), st.integers(2, 40)),
+    make=st.sampled_from([None, circle, ring, corner, two_parts]),
+)
+def test_what_differentiating_takes_from_a_quadric_integrating_gives_back(coefficients, shape, make) -> None:
+    """Of a quadric, the mean slope of two pixels is exactly their difference."""
+    x, y = grid(*shape)
+    x, y = x / max(shape), y / max(shape)
+    a, b, c, d, e = coefficients
+    truth = max(shape) * (a * x**2 + b * x * y + c * y**2 + d * x + e * y)
+    vectors = np.stack([-(2 * a * x + b * y + d), -(b * x + 2 * c * y + e), np.ones(shape)])
+    normal = (vectors / np.linalg.norm(vectors, axis=0)).astype(np.float32)
+    mask = np.ones(shape, dtype=bool) if make is None else make(*shape)
+    depth = depth_of(normal, mask, "poisson")
+    assert depth.dtype == np.float32
+    assert abs(depth.mean()) < 1e-4
+    assert_same_shape(depth, truth, mask, 1e-5 + 1e-3 * np.ptp(truth))
+
+
+term = st.tuples(st.floats(0.5, 3), st.floats(-2.5, 2.5), st.floats(-2.5, 2.5), st.floats(0, 6.3))
+
+
+@settings(max_examples=40, deadline=None)
+@given(terms=st.lists(term, min_size=1, max_size=4), method=st.sampled_from(["poisson", "frankot_chellappa"]))
+def test_integrating_undoes_differentiating_of_any_smooth_surface(terms, method: Integration) -> None:
+    def surface(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return sum(a * np.sin((u * x + v * y) / 15 + phase) for a, u, v, phase in terms)
+
+    x, y = grid(48, 40)
+    truth = surface(x, y)
+    depth = depth_of(normals(surface, x, y).transpose(2, 0, 1).astype(np.float32), np.ones((48, 40), dtype=bool), method)
+    assert abs(depth.mean()) < 1e-3
+    rms = np.sqrt(np.mean((depth - (truth - truth.mean())) ** 2))
+    assert rms < {"poisson": 0.005, "frankot_chellappa": 0.015}[method] * max(sum(term[0] for term in terms), 0.1)
+
+
+@pytest.mark.parametrize("surface", [waves, bowl])
+@pytest.mark.parametrize("shape", [(48, 48), (40, 60), (61, 33)])
+def test_frankot_and_chellappa_give_a_smooth_surface_back(surface: Height, shape: tuple[int, int]) -> None:
+    x, y = grid(*shape)
+    truth = surface(x, y)
+    depth = frankot_chellappa(normals(surface, x, y).transpose(2, 0, 1).astype(np.float32))
+    assert depth.dtype == np.float32
+    assert abs(depth.mean()) < 1e-3
+    # Mirrored at the border, a slope there is a crease: near it the basis rings.
+    inner = (slice(4, -4), slice(4, -4))
+    difference = (depth - truth)[inner]
+    np.testing.assert_allclose(difference - difference.mean(), 0, atol=0.03 * np.ptp(truth))
+
+
+def test_frankot_and_chellappa_project_what_is_no_surface_on_one_in_least_squares() -> None:
+    """Adding a curl, which is orthogonal to every surface's slopes, changes nothing."""
+    height, width = 32, 40
+    y, x = np.mgrid[:height, :width] + 0.5
+    bump = np.pi / width, np.pi / height
+    # Slopes of z = cos cos, and a curl field of the same frequencies whose mirror images continue it smoothly.
+    per_column = -bump[0] * np.sin(bump[0] * x) * np.cos(bump[1] * y)
+    per_row = -bump[1] * np.cos(bump[0] * x) * np.sin(bump[1] * y)
+    curl = 0.7 * bump[1] * np.sin(bump[0] * x) * np.cos(bump[1] * y), -0.7 * bump[0] * np.cos(bump[0] * x) * np.sin(bump[1] * y)
+
+    def integrated(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+        vectors = np.stack([-across, down, np.ones_like(across)])
+        return frankot_chellappa(vectors / np.linalg.norm(vectors, axis=0))
+
+    plain = integrated(per_column, per_row)
+    np.testing.assert_allclose(plain, np.cos(bump[0] * x) * np.cos(bump[1] * y), atol=1e-5)
+    np.testing.assert_allclose(integrated(per_column + curl[0], per_row + curl[1]), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["poisson", "frankot_chellappa"])
+@pytest.mark.parametrize("make", MASKS)
+def test_outside_the_mask_is_the_depth_of_the_nearest_pixel_inside(make: MakeMask, method: Integration) -> None:
+    mask = make(17, 22)
+    normal = normals(bowl, *grid(17, 22)).transpose(2, 0, 1).astype(np.float32)
+    depth = depth_of(np.where(mask, normal, np.array([0, 0, 1], dtype=np.float32)[:, None, None]), mask, method)
+    assert abs(depth.mean()) < 1e-4
+    known = np.argwhere(mask)
+    for place in np.argwhere(~mask):
+        away = np.sum((known - place) ** 2, axis=1)
+        nearest = known[away == away.min()]
+        assert depth[tuple(place)] in depth[tuple(nearest.T)]
+
+
+def test_a_mask_without_a_pixel_is_flat() -> None:
+    normal = np.zeros((3, 8, 9), dtype=np.float32)
+    normal[2] = 1
+    assert not depth_of(normal, np.zeros((8, 9), dtype=bool), "poisson").any()
+
+
+def test_slopes_are_the_means_of_two_pixels_clipped() -> None:
+    normal = rough_normals((6, 7), 0)
+    normal[:, 2, 3] = (0.999, 0, 0.045)
+    across, down = slopes(normal)
+    right, up = -normal[0] / normal[2], -normal[1] / normal[2]
+    right, up = np.clip(right, -STEEPEST, STEEPEST), np.clip(up, -STEEPEST, STEEPEST)
+    np.testing.assert_allclose(across, (right[:, 1:] + right[:, :-1]) / 2)
+    np.testing.assert_allclose(down, -(up[1:] + up[:-1]) / 2)
+    assert right[2, 3] == -STEEPEST
+
+
+def test_normals_of_a_depth_are_those_of_its_differences() -> None:
+    _, depth, _ = sphere(40)
+    got = normals_of(depth)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got[:, 1:-1, 1:-1], normals_from_differences(depth).transpose(2, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=0), 1, atol=1e-6)
+    x, y = grid(5, 6)
+    np.testing.assert_allclose(normals_of(0.5 * x - 2 * y)[:, 0, 0], np.array([-0.5, 2, 1]) / np.sqrt(5.25), atol=1e-6)

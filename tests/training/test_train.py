@@ -121,7 +121,7 @@ def test_the_metrics_of_the_report_are_those_of_the_result(trained):
 
 def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepared):
     from fr_ps.data.dataset import open_dataset
-    from fr_ps.data.splits import read_part
+    from fr_ps.data.split_files import read_part
     from fr_ps.evaluation.score import answer, evaluate
 
     result, run, _ = trained

@@ -1,0 +1,298 @@
+"""How true the normals are, and how fast `prepare` is.
+
+Accuracy: mean angle in degrees between a solver's normals and the truth, by light set, as a ratio to least squares. On
+Yale B (20 people, 158 sessions, q1..q8) the truth is a fit over all of a person's other pictures, this session's left out,
+with shadows and saturated pixels masked and weights that make it least absolute deviations. On rendered faces (synthetic
+heads under the same eight light sets, with cast shadows, highlights and noise, 8 bit) it is exact. The mean face is that of
+the other people, from their maps by `integrable` without one. Where the shared data are absent, the rendered faces are
+under the built-in light set alone.
+
+Speed: sessions per second of `prepare` with one and two workers, and of only reading and decoding the same pictures and
+writing maps of the same size, synced and renamed alike; in turns in one process. Then the solver's share of the time.
+
+    python benchmarks/photometric.py
+"""
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from common import Number, arguments, report
+
+SIZE = 112
+SOLVERS = ("robust", "robust + intensities", "integrable", "integrable + mean face")
+SHADOW, DARK, SATURATED = 0.12, 0.03, 0.01
+HIGHLIGHT, NOISE = 0.15, 1.5 / 255
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--people", type=int, default=20, help="of Yale B, and rendered ones")
+    parser.add_argument("--turns", type=int, default=5)
+    options = parser.parse_args()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    from fr_ps.data.synthetic import light_directions, write_captures
+
+    numbers: dict[str, Number] = {}
+    lights = {"built-in": light_directions()}
+    yale = shared_yale()
+    if yale:
+        captures = read_yale(yale, options.people)
+        cases = yale_cases(captures)
+        accuracy("Yale B", cases, numbers)
+        print("\nYale B: intensity of each light that the truth asks for, mean 1: median and standard deviation over people\n")
+        light_intensities(cases)
+        lights = {session: capture.lights for (_, session), (capture, _) in captures.items()}
+    accuracy("rendered", rendered_cases(lights, options.people), numbers)
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        if not yale:
+            write_captures(Path(folder) / "raw", people=20, sessions=8, seed=0, size=168)
+        print(f"\nspeed, {'Yale B' if yale else 'synthetic pictures'}\n")
+        source = yale if yale else Path(folder) / "raw"
+        rows = speed(source / "captures", Path(folder) / "out", options.turns, numbers)
+    report(numbers, rows, ["", "sessions/s", "of read, decode, write"], options.json)
+
+
+def shared_yale() -> Path | None:
+    shared = os.environ.get("FR_PS_SHARED")
+    folder = (Path(shared) if shared else Path(__file__).parents[2] / "shared") / "data" / "yale_b"
+    if folder.is_dir():
+        return folder
+    print(f"{folder} is not there, so nothing is measured on it; FR_PS_SHARED names the folder that holds data/yale_b")
+    return None
+
+
+def read_yale(yale: Path, people: int) -> dict:
+    """(id, session) to its capture and its frame."""
+    from fr_ps.photometric.align import align_capture
+    from fr_ps.photometric.captures import list_sources, read_capture
+
+    sources = list_sources(yale / "captures")
+    chosen = sorted({source.id for source in sources})[:people]
+    found = {}
+    for source in sources:
+        if source.id in chosen:
+            capture = read_capture(source.folder, max_condition=10)
+            to, _ = align_capture(capture, source.folder, "none", None, size=SIZE, fit="crop")
+            found[source.id, source.session] = capture, to
+    return found
+
+
+def yale_cases(captures: dict) -> dict:
+    """(id, session) to its capture, its frame, and the normals (H, W, 3) of the person's other pictures."""
+    from fr_ps.photometric.frame import warp
+
+    planes = {}
+    for key, (capture, to) in captures.items():
+        planes[key] = warp(capture.images, to), warp(capture.saturated, to), capture.lights
+    cases = {}
+    for (person, session), (capture, to) in captures.items():
+        others = [planes[key] for key in planes if key[0] == person and key[1] != session]
+        truth = reference(*(np.concatenate(parts) for parts in zip(*others)))
+        cases[person, session] = capture, to, truth
+    return cases
+
+
+def reference(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> np.ndarray:
+    """(H, W, 3) unit normals: iteratively reweighted toward least absolute deviations, without shadows and saturation."""
+    from fr_ps.photometric.solve import split, weighted
+
+    usable = (images > DARK) & (saturated < SATURATED)
+    scaled, _ = weighted(images, lights, usable + 1e-4)
+    for _ in range(12):
+        albedo = np.linalg.norm(scaled, axis=0)
+        error = np.abs(images - np.tensordot(lights, scaled, axes=1))
+        lit = usable & (images > SHADOW * albedo)
+        scaled, _ = weighted(images, lights, lit / np.maximum(error, 0.01 * albedo + 1e-4) + 1e-6)
+    return split(scaled)[1].transpose(1, 2, 0)
+
+
+def rendered_cases(lights: dict[str, np.ndarray], people: int) -> dict:
+    """Like `yale_cases`, of synthetic people under the same lights."""
+    from fr_ps.data.render import render
+    from fr_ps.data.synthetic import render_session
+    from fr_ps.photometric.captures import Capture
+    from fr_ps.photometric.frame import frame
+
+    to = frame((0, 0, SIZE, SIZE), SIZE, "crop")
+    cases = {}
+    for person in range(people):
+        scene = render_session(seed=7, person=person, session=0, size=SIZE)
+        shine = HIGHLIGHT * float(np.quantile(scene.albedo, 0.9))
+        for session, directions in lights.items():
+            images = render(scene.albedo, scene.normal, scene.depth, directions, cast_shadows=True, highlights=shine)
+            images *= 0.95 / np.quantile(images, 0.995)
+            images += np.random.default_rng([person, *session.encode()]).normal(0, NOISE, images.shape)
+            stored = np.clip(np.rint(255 * images), 0, 255)
+            capture = Capture((stored / 255).astype(np.float32), directions, stored == 255)
+            cases[f"S{person:03d}", session] = capture, to, scene.normal
+    return cases
+
+
+def accuracy(name: str, cases: dict, numbers: dict[str, Number]) -> None:
+    """Print the table of one kind of truth, and add its summary to the numbers."""
+    from tabulate import tabulate
+
+    from fr_ps.errors import InputError
+    from fr_ps.photometric.maps import compute_maps
+
+    print(f"\n{name}: {len(cases)} sessions, mean angular error in degrees and ratios to least squares\n")
+    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    normals = {}
+
+    def solve(column: str, key: tuple[str, str], **settings) -> None:
+        capture, to, truth = cases[key]
+        try:
+            normals[key] = compute_maps(capture, to, **settings).normal
+        except InputError:  # intensities that cannot be estimated, as too few pixels are lit by every light
+            normals[key] = compute_maps(capture, to, solver="robust").normal
+        angles = np.degrees(np.arccos(np.clip(np.sum(normals[key] * truth, axis=-1), -1, 1)))
+        errors[column][key[1]].append(float(angles.mean()))
+
+    for key in cases:
+        solve("least squares", key, solver="least_squares")
+        solve("robust", key, solver="robust")
+        solve("robust + intensities", key, solver="robust", intensities_too=True)
+        solve("integrable", key, solver="integrable")
+    priors = {person: mean_face(normals, person) for person, _ in cases}
+    for key in cases:
+        solve("integrable + mean face", key, solver="integrable", prior=priors[key[0]])
+
+    means = {column: {q: float(np.mean(values)) for q, values in by_set.items()} for column, by_set in errors.items()}
+    base = means["least squares"]
+    ratios = {column: {q: means[column][q] / base[q] for q in sorted(base)} for column in SOLVERS}
+    total = {column: sum(means[column].values()) / sum(base.values()) for column in SOLVERS}
+    rows: list[list[object]] = [[q, base[q], *(ratios[column][q] for column in SOLVERS)] for q in sorted(base)]
+    rows.append(["all", float(np.mean(list(base.values()))), *total.values()])
+    print(tabulate(rows, headers=["lights", "least squares", *SOLVERS], floatfmt=".3f"))
+    short = name.lower().replace(" ", "_")
+    for column, goal in (("robust", 0.92), ("integrable", 0.85), ("integrable + mean face", 0.85)):
+        key = f"{short}_{column.replace(' + ', '_').replace(' ', '_')}"
+        numbers[key] = Number(total[column], goal, "lower", "error over least squares'")
+        numbers[f"{key}_worst"] = Number(max(ratios[column].values()), 1.01, "lower", "the same, worst light set")
+
+
+def light_intensities(cases: dict) -> None:
+    """Print, for each light, the median over its pixels of the picture over what the truth gives under equal lights."""
+    from tabulate import tabulate
+
+    from fr_ps.photometric.frame import warp
+
+    found = defaultdict(list)
+    for (_, session), (capture, to, truth) in cases.items():
+        images = warp(capture.images, to)
+        shading = np.einsum("hwc,kc->khw", truth, capture.lights)
+        lit = (images > 0.25 * images.max(axis=0)) & (shading > 0.1)
+        several = lit.sum(axis=0) >= 2
+        albedo = np.sum(images * lit, axis=0) / np.maximum(np.sum(shading * lit, axis=0), 1e-6)
+        relative = images / np.maximum(albedo * shading, 1e-6)
+        medians = np.array([np.median(relative[k][lit[k] & several]) for k in range(len(images))])
+        found[session].append(medians / medians.mean())
+    rows = []
+    for session in sorted(found):
+        values = np.array(found[session])
+        rows.append([session, *(f"{m:.2f} ({d:.2f})" for m, d in zip(np.median(values, axis=0), values.std(axis=0)))])
+    print(tabulate(rows, headers=["lights", "first", "second", "third", "fourth"]))
+
+
+def mean_face(normals: dict, without: str) -> np.ndarray:
+    """(H, W, 3): the mean over the other people of each one's mean over sessions, as fr-ps data mean computes it."""
+    by_person = defaultdict(list)
+    for (person, _), found in normals.items():
+        if person != without:
+            by_person[person].append(found)
+    return np.mean([np.mean(found, axis=0) for found in by_person.values()], axis=0)
+
+
+def speed(captures: Path, out: Path, turns: int, numbers: dict[str, Number]) -> list[list[object]]:
+    """Rows of sessions per second, and the numbers about them."""
+    from fr_ps.photometric.captures import list_sources
+
+    count = len(list_sources(captures))
+    ways = {
+        "read, decode, write": lambda: time_floor(captures, out),
+        "prepare, least squares": lambda: time_prepare(captures, out, solver="least_squares"),
+        "prepare, robust": lambda: time_prepare(captures, out, solver="robust"),
+        "prepare, robust, 2 workers": lambda: time_prepare(captures, out, solver="robust", workers=2),
+        "prepare, integrable": lambda: time_prepare(captures, out, solver="integrable"),
+        "prepare, integrable, 2 workers": lambda: time_prepare(captures, out, solver="integrable", workers=2),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-1, turns):  # the first one warms up
+        for name, way in ways.items():
+            taken = way()
+            if turn >= 0:
+                seconds[name].append(taken)
+    floor = seconds["read, decode, write"]
+    shares = {name: statistics.median(f / s for f, s in zip(floor, found)) for name, found in seconds.items()}
+    numbers["prepare_of_floor"] = Number(shares["prepare, robust"], 0.5, "higher", "sessions/s over sessions/s")
+    for solver in ("robust", "integrable"):
+        share = solver_share(captures, solver, statistics.median(seconds[f"prepare, {solver}"]) / count)
+        goal = 0.25 if solver == "robust" else 1.0
+        numbers[f"{solver}_share_of_prepare"] = Number(share, goal, "lower", "time over time")
+    return [[name, count / statistics.median(found), shares[name]] for name, found in seconds.items()]
+
+
+def time_prepare(captures: Path, out: Path, **settings) -> float:
+    """Seconds that `prepare` takes from nothing."""
+    from fr_ps.config import PrepareConfig
+    from fr_ps.data.prepare import prepare
+
+    started = time.perf_counter()
+    prepare(PrepareConfig(captures=str(captures), out=str(out), **settings))
+    seconds = time.perf_counter() - started
+    shutil.rmtree(out)
+    return seconds
+
+
+def time_floor(captures: Path, out: Path) -> float:
+    """Seconds that reading and decoding the pictures and writing maps of the same size take."""
+    from fr_ps.files import new_folder, write_array
+    from fr_ps.photometric.captures import list_sources
+    from fr_ps.photometric.images import read_image
+
+    plane, normal = np.ones((SIZE, SIZE), dtype=np.float32), np.ones((SIZE, SIZE, 3), dtype=np.float32)
+    maps = {"albedo": plane, "normal": normal, "depth": plane, "confidence": plane}
+    started = time.perf_counter()
+    for source in list_sources(captures):
+        for image in sorted(source.folder.glob("im*")):
+            read_image(image)
+        with new_folder(out / source.id / source.session) as temporary:
+            for name, array in maps.items():
+                write_array(temporary / f"{name}.npy", array)
+    seconds = time.perf_counter() - started
+    shutil.rmtree(out)
+    return seconds
+
+
+def solver_share(captures: Path, solver: str, session_seconds: float) -> float:
+    """The time of the solver alone as a share of a session's."""
+    from fr_ps.photometric.captures import list_sources, read_capture
+    from fr_ps.photometric.frame import frame, warp
+    from fr_ps.photometric.robust import integrable, observation_weights
+    from fr_ps.photometric.solve import weighted
+
+    mask = np.ones((SIZE, SIZE), dtype=bool)
+    ready = []
+    for source in list_sources(captures)[:40]:
+        capture = read_capture(source.folder, max_condition=10)
+        height, width = capture.images.shape[1:]
+        to = frame((0, 0, width, height), SIZE, "crop")
+        ready.append((warp(capture.images, to), warp(capture.saturated, to), capture.lights))
+    started = time.perf_counter()
+    for images, saturated, lights in ready:
+        weights = observation_weights(images, saturated, lights)
+        weighted(images, lights, weights)
+        if solver == "integrable":
+            integrable(images, lights, weights, mask)
+    return (time.perf_counter() - started) / len(ready) / session_seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The command `fr-ps data` and its subcommands: each parses, calls, prints."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import Namespace
+
+from fr_ps.arguments import Parser
+from fr_ps.config import CaptureLayout, DataConfig, SyntheticConfig
+from fr_ps.errors import InputError
+
+if TYPE_CHECKING:
+    from fr_ps.data.dataset import Table
+
+_READING = {"root", "labels", "classes"}
+_ROOT_HELP = "data.root is a prepared data set, or a labels table (CSV)"
+
+
+def add_data_command(commands: Any) -> None:
+    """Add `data` and its subcommands to the commands."""
+    data = Parser(description="Data sets.")
+    commands.add_subcommand("data", data, help="look at, check, split and make data sets")
+    kinds = data.add_subcommands(dest="what")
+
+    summary = Parser(description=f"Show what is in a data set: tables, and a picture of some sessions' maps. {_ROOT_HELP}.")
+    summary.add_argument("--out", type=str, default="contact_sheet.png", help="picture to write, where there are maps")
+    _add_settings(summary)
+    kinds.add_subcommand("summary", summary, help="show what is in a data set")
+
+    check = Parser(description="Read every map of every row of a prepared data set, and list every bad file.")
+    _add_settings(check, only=_READING)
+    kinds.add_subcommand("check", check, help="list every bad file of a data set")
+
+    split = Parser(description=f"Write who is in which part, as a training with the same settings draws it. {_ROOT_HELP}.")
+    split.add_argument("--out", type=str, default="split.csv", help="CSV to write: id, session, part")
+    _add_settings(split)
+    kinds.add_subcommand("split", split, help="write who is in which part")
+
+    mean = Parser(description="Write the mean normals of a prepared data set's people, for fr-ps prepare --prior.")
+    mean.add_argument("--out", type=str, default="mean_face.npy", help=".npy to write: side x side x 3")
+    mean.add_argument(
+        "--part", type=Literal["train", "all"], default="train", help="of the training people that the settings draw, or of all"
+    )
+    _add_settings(mean)
+    kinds.add_subcommand("mean", mean, help="write the mean face, a prior for fr-ps prepare")
+
+    synthetic = Parser(description="Write the built-in synthetic faces as raw captures.")
+    synthetic.add_argument("--out", type=str, required=True, help="new folder to write")
+    synthetic.add_argument(
+        "--layout",
+        type=CaptureLayout,
+        default="plain",
+        help="plain: captures/ with lights.csv, and labels.csv; photoface: folders and files as Photoface is distributed",
+    )
+    synthetic.add_class_arguments(SyntheticConfig, None)
+    kinds.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
+
+
+def _add_settings(parser: Parser, only: set[str] | None = None) -> None:
+    skip = {field.name for field in fields(DataConfig)} - only if only else set()
+    parser.add_class_arguments(DataConfig, "data", skip=skip)
+    parser.add_class_arguments(SyntheticConfig, "synthetic")
+
+
+def run_data(arguments: Namespace) -> None:
+    """Run the subcommand that `arguments.what` names."""
+    _KINDS[arguments.what](arguments[arguments.what])
+
+
+def _summary(arguments: Namespace) -> None:
+    from fr_ps.data.contact_sheet import pick_sessions, write_contact_sheet
+    from fr_ps.data.summary import summary
+
+    root, table = _open(arguments)
+    for title, frame in summary(table.labels):
+        _print_table(title, frame)
+    if root.is_file():
+        print("\nno contact sheet, as data.root is a table without maps")
+        return
+    rows = pick_sessions(table.labels, people=12, seed=arguments.data.split_seed)
+    write_contact_sheet(Path(arguments.out), root, table.labels, rows)
+    print(f"\ncontact sheet: {arguments.out}, {len(rows)} sessions")
+
+
+def _check(arguments: Namespace) -> None:
+    from tabulate import tabulate
+
+    from fr_ps.data.check import check_maps
+    from fr_ps.data.dataset import labels_file
+    from fr_ps.progress import progress
+
+    root, table = _open(arguments)
+    labels_file(root)
+    with progress("check", len(table.labels), "sessions") as advance:
+        found = check_maps(root, table.labels, advance)
+    if found.bad:
+        print("\n" + tabulate(found.bad, headers=["file", "is bad because"], disable_numparse=True))
+        raise InputError(
+            f"{root}: {len(found.bad)} bad files of {found.files}, in the list above; prepare them again, or remove their rows"
+        )
+    print(f"\nall {found.files} maps are good ({', '.join(found.modalities)})")
+
+
+def _split(arguments: Namespace) -> None:
+    from fr_ps.data.split_files import write_split
+    from fr_ps.data.splits import make_split, split_notes
+    from fr_ps.data.summary import parts_table
+
+    _, table = _open(arguments)
+    split = make_split(table.labels, arguments.data, table.left_out)
+    write_split(Path(arguments.out), table.labels, split)
+    _print_table("sessions (people) of each part", parts_table(table.labels, split))
+    print("\n" + "\n".join([*split_notes(table.labels, split), f"split: {arguments.out}"]))
+
+
+def _mean(arguments: Namespace) -> None:
+    import numpy as np
+
+    from fr_ps.data.builtin import data_root
+    from fr_ps.data.dataset import open_dataset
+    from fr_ps.data.mean_face import mean_normals, write_mean_face
+    from fr_ps.data.splits import make_split
+
+    data: DataConfig = arguments.data
+    dataset = open_dataset(data_root(data.root, arguments.synthetic), ["normal"], data.labels, data.classes, data)
+    every = np.arange(len(dataset.labels))
+    rows = every if arguments.part == "all" else make_split(dataset.labels, data, dataset.left_out).train
+    ids = dataset.labels.ids[rows]
+    write_mean_face(Path(arguments.out), mean_normals(dataset.store, rows, ids))
+    print(f"mean face of {len(np.unique(ids))} people, {len(rows)} sessions: {arguments.out}")
+
+
+def _synthetic(arguments: Namespace) -> None:
+    from fr_ps.data.synthetic import write_captures
+    from fr_ps.files import new_folder
+    from fr_ps.progress import progress
+
+    settings: dict[str, Any] = vars(arguments)
+    out, layout = Path(settings.pop("out")), settings.pop("layout")
+    config = SyntheticConfig(**settings)
+    if out.exists():
+        raise InputError(f"{out}: is there already; name a new folder")
+    with progress("make faces", config.people * config.sessions, "sessions") as advance, new_folder(out) as temporary:
+        write_captures(temporary, **vars(config), layout=layout, advance=advance)
+    print(f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}" if layout == "plain" else f"captures: {out}")
+
+
+def _open(arguments: Namespace) -> tuple[Path, "Table"]:
+    """The table that the settings name, after a line about what it is."""
+    from fr_ps.data.builtin import data_root
+    from fr_ps.data.dataset import open_table
+    from fr_ps.data.summary import sessions_a_person
+
+    data: DataConfig = arguments.data
+    root = data_root(data.root, arguments.synthetic)
+    table = open_table(root, data.labels, data.classes, data)
+    labels = table.labels
+    print(f"data: {root}: {len(labels)} sessions of {len(sessions_a_person(labels))} people, {labels.form} labels")
+    for note in table.notes:
+        print(note)
+    return root, table
+
+
+def _print_table(title: str, frame: Any) -> None:
+    from tabulate import tabulate
+
+    align = ["right" if kind.kind == "i" else "left" for kind in frame.dtypes]
+    print(f"\n{title}\n" + tabulate(frame, headers="keys", showindex=False, disable_numparse=True, colalign=align))
+
+
+_KINDS = {"summary": _summary, "check": _check, "split": _split, "mean": _mean, "synthetic": _synthetic}

@@ -1,0 +1,79 @@
+"""Which captures are wanted, and their labels: from a table, from Photoface's own files, or from nowhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fr_ps.config import PrepareConfig
+from fr_ps.data.labels import check_raw, read_labels, without_labels
+from fr_ps.errors import InputError
+from fr_ps.files import read_csv_rows
+from fr_ps.photometric.captures import Source, attributes_of
+from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class CaptureLabels:
+    """The labels of the captures that are wanted.
+
+    Attributes:
+        header: column names, `id` and `session` among them.
+        rows: cells by column name, of each (id, session), in the order of the table.
+        refused: (id, session) of what is left out, and why.
+    """
+
+    header: list[str]
+    rows: Mapping[Key, Mapping[str, str]]
+    refused: Mapping[Key, str]
+
+
+def capture_labels(config: PrepareConfig, sources: Sequence[Source]) -> CaptureLabels:
+    """The labels of `sources`: of `config.labels`, else of their `metadataII.txt`, else all unknown.
+
+    Raises:
+        InputError: a bad table; with `on_bad="fail"` also a row without a capture or a bad `metadataII.txt`.
+    """
+    return _from_table(config, config.labels, sources) if config.labels else _from_captures(config, sources)
+
+
+def _from_table(config: PrepareConfig, labels: str, sources: Sequence[Source]) -> CaptureLabels:
+    read_labels(Path(labels))
+    header, numbered = read_csv_rows(Path(labels))
+    rows = {(row["id"], row["session"]): row for _, row in numbered}
+    captured = {(source.id, source.session) for source in sources}
+    absent = [key for key in rows if key not in captured]
+    if absent and config.on_bad == "fail":
+        raise InputError(
+            f"{labels}: row of {'/'.join(absent[0])} has no capture in {config.captures} ({len(absent)} such rows); "
+            "add the capture, remove the row, or go on without it by --on-bad skip"
+        )
+    if len(absent) == len(rows):
+        raise InputError(f"{labels}: no row of it has a capture in {config.captures}; name the folder that belongs to it")
+    refused = dict.fromkeys(absent, f"no capture in {config.captures}")
+    refused |= dict.fromkeys(captured - rows.keys(), f"no row in {labels}")
+    return CaptureLabels(header, {key: row for key, row in rows.items() if key in captured}, refused)
+
+
+def _from_captures(config: PrepareConfig, sources: Sequence[Source]) -> CaptureLabels:
+    found: dict[Key, dict[str, str] | None] = {}
+    refused: dict[Key, str] = {}
+    for source in sources:
+        try:
+            attributes = attributes_of(source.folder)
+            if attributes:
+                check_raw(attributes, str(source.folder / ATTRIBUTES_FILE))
+        except InputError as error:
+            if config.on_bad == "fail":
+                raise InputError(f"{error} (--on-bad skip goes on without that session)") from None
+            refused[source.id, source.session] = str(error)
+        else:
+            found[source.id, source.session] = attributes
+    if not any(found.values()):
+        columns = without_labels(list(found))
+        cells = [dict(zip(columns, row)) for row in zip(*columns.values())]
+        return CaptureLabels(list(columns), dict(zip(found, cells)), refused)
+    unknown = dict.fromkeys(ATTRIBUTES, "")
+    rows = {key: {"id": key[0], "session": key[1]} | (cells or unknown) for key, cells in found.items()}
+    return CaptureLabels(["id", "session", *ATTRIBUTES], rows, refused)

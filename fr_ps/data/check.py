@@ -1,0 +1,73 @@
+"""Reading every map of a data set, to list every file that a training would refuse."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from fr_ps.data.labels import Labels
+from fr_ps.data.layout import CHANNELS, map_file, read_map, session_folder
+from fr_ps.errors import InputError
+from fr_ps.progress import Advance, silent
+
+Size = tuple[int, ...]
+"""Height and width."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Attributes:
+        files: that were looked for: one a row of the table and modality.
+        modalities: that the data set has.
+        bad: path and reason of each bad one, in the order of the table.
+    """
+
+    files: int
+    modalities: list[str]
+    bad: list[tuple[Path, str]]
+
+
+def modalities_there(root: Path, labels: Labels) -> list[str]:
+    """The modalities of which any session has a map; all, where none has any."""
+    keys = list(zip(labels.ids, labels.sessions))
+    return [name for name in CHANNELS if any(map_file(root, *key, name) for key in keys)] or list(CHANNELS)
+
+
+def check_maps(root: Path, labels: Labels, advance: Advance = silent) -> Check:
+    """Read every map of every row; a map that some other session has and this one lacks is bad too.
+
+    Also bad is a map that is not square, or not of the size that most are of.
+
+    Args:
+        root: of the prepared data set, which is only read.
+        labels: its whole table.
+        advance: called once a row.
+    """
+    modalities = modalities_there(root, labels)
+    found: list[tuple[Path, Size | str]] = []
+    for person, session in zip(labels.ids, labels.sessions):
+        found += [_read(root, person, session, modality) for modality in modalities]
+        advance(1)
+    squares = Counter(size for _, size in found if not isinstance(size, str) and size[0] == size[1])
+    usual = squares.most_common(1)[0][0] if squares else None
+    reasons = [(path, size if isinstance(size, str) else _odd(size, usual)) for path, size in found]
+    return Check(len(found), modalities, [(path, reason) for path, reason in reasons if reason])
+
+
+def _read(root: Path, person: str, session: str, modality: str) -> tuple[Path, Size | str]:
+    """The file of a map, and its size, or why it is bad."""
+    path = map_file(root, person, session, modality)
+    if path is None:
+        return session_folder(root, person, session) / f"{modality}.npy", "no such file"
+    try:
+        return path, read_map(path, modality).shape[1:]
+    except InputError as error:
+        return path, str(error).removeprefix(f"{path}: ")
+
+
+def _odd(size: Size, usual: Size | None) -> str:
+    """Why a map of this size is bad; empty where it is not."""
+    if size[0] != size[1]:
+        return f"{size[1]} x {size[0]}; maps must be square"
+    return f"{size[1]} x {size[0]}, but most maps are {usual[1]} x {usual[0]}" if usual and size != usual else ""

@@ -1,0 +1,104 @@
+"""A picture of some sessions' maps, so that a person can see whether they are right."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fr_ps.data.labels import Labels
+from fr_ps.data.layout import map_file, read_map
+from fr_ps.files import write_atomic
+
+TILE = 144
+"""Side of one map in the sheet, in pixels."""
+
+LIGHT = np.array([-0.4, 0.4, 0.8]) / np.linalg.norm([-0.4, 0.4, 0.8])
+"""Toward the light of the relit tile: from the upper left; x right, y up, z toward the camera."""
+
+_GAP = 4
+_LINE = 18
+_ACROSS = 2
+_INK, _PAPER = (0, 0, 0), (255, 255, 255)
+
+
+def pick_sessions(labels: Labels, people: int, seed: int) -> np.ndarray:
+    """The rows to show, sorted by name: one session of each of at most `people` people, drawn by `seed`."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(labels.by_name())
+    _, first = np.unique(labels.ids[order], return_index=True)
+    rows = order[rng.permutation(first)[:people]]
+    return rows[np.lexsort((labels.sessions[rows], labels.ids[rows]))]
+
+
+def write_contact_sheet(path: Path, root: Path, labels: Labels, rows: np.ndarray) -> None:
+    """Write the `contact_sheet` of some rows to `path` as PNG."""
+    sheet = contact_sheet(root, labels, rows)
+    write_atomic(path, lambda file: sheet.save(file, "PNG"))
+
+
+def contact_sheet(root: Path, labels: Labels, rows: np.ndarray) -> Image.Image:
+    """Albedo, normals, depth and relit of each session side by side, as far as the data set has them; two sessions a line.
+
+    Args:
+        root: of the prepared data set.
+        labels: its table.
+        rows: the sessions to show.
+
+    Raises:
+        InputError: a map that `read_map` refuses, by its file.
+    """
+    strips = [_strip(root, labels.ids[row], labels.sessions[row]) for row in rows]
+    width = max(strip.width for strip in strips) + 2 * _GAP
+    height = strips[0].height + 2 * _GAP
+    sheet = Image.new("RGB", (width * min(_ACROSS, len(strips)), height * -(-len(strips) // _ACROSS)), _PAPER)
+    for place, strip in enumerate(strips):
+        line, column = divmod(place, _ACROSS)
+        sheet.paste(strip, (column * width + _GAP, line * height + _GAP))
+    return sheet
+
+
+def _strip(root: Path, person: str, session: str) -> Image.Image:
+    """One session: its name, and its tiles under theirs."""
+    paths = {modality: map_file(root, person, session, modality) for modality in ("albedo", "normal", "depth")}
+    pictures = tiles({modality: read_map(path, modality) for modality, path in paths.items() if path})
+    strip = Image.new("RGB", (max(len(pictures), 1) * (TILE + _GAP) - _GAP, TILE + 2 * _LINE), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(13)
+    draw.text((0, 0), f"{person} / {session}", fill=_INK, font=font)
+    for column, (name, picture) in enumerate(pictures.items()):
+        left = column * (TILE + _GAP)
+        draw.text((left, _LINE), name, fill=_INK, font=font)
+        strip.paste(Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.BICUBIC), (left, 2 * _LINE))
+    return strip
+
+
+def tiles(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The pictures of one session's maps, each (H, W, 3) uint8.
+
+    Normals are (n + 1) / 2 as red, green, blue; depth is gray, the brighter the nearer; relit is the albedo times
+    max(0, n . l), l toward a light at the upper left. Albedo and relit are exposed so that 1 % of the pixels are white.
+
+    Args:
+        maps: modality to (C, H, W), as far as they are there.
+    """
+    pictures = {}
+    if "albedo" in maps:
+        pictures["albedo"] = _gray(maps["albedo"][0], 0)
+    if "normal" in maps:
+        pictures["normals"] = _bytes((maps["normal"].transpose(1, 2, 0) + 1) / 2)
+    if "depth" in maps:
+        pictures["depth"] = _gray(maps["depth"][0], float(maps["depth"].min()))
+    if "albedo" in maps and "normal" in maps:
+        pictures["relit"] = _gray(maps["albedo"][0] * np.tensordot(LIGHT, maps["normal"], axes=1).clip(0), 0)
+    return pictures
+
+
+def _gray(plane: np.ndarray, black: float) -> np.ndarray:
+    """A plane as gray, from `black` to its 99th percentile."""
+    white = max(float(np.percentile(plane, 99)), black + 1e-12)
+    return np.repeat(_bytes((plane - black) / (white - black))[..., None], 3, axis=2)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    """0 to 1 as 0 to 255, the rest clipped."""
+    return np.round(values.clip(0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,104 @@
+"""Which sessions of the table are used: those within limits, of some values, and sub-samples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fr_ps.config import DataConfig
+from fr_ps.data.labels import Labels
+from fr_ps.errors import InputError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows that are used, and what became of the others.
+
+    Attributes:
+        rows: (n,) their indices, sorted.
+        notes: a line for each setting that left something out, with the number of sessions.
+    """
+
+    rows: np.ndarray
+    notes: list[str]
+
+
+def select(labels: Labels, config: DataConfig) -> Selection:
+    """The rows that pass `only` and `limits`, of which `subsample_sessions` and `subsample_share` keep some.
+
+    The order of the rows has no influence; `split_seed` seeds the sub-samples.
+
+    Raises:
+        InputError: an unknown column, a cell under a limit that is no number, or nothing left.
+    """
+    kept = np.ones(len(labels), dtype=bool)
+    notes: list[str] = []
+
+    def keep(good: np.ndarray, why: str) -> None:
+        nonlocal kept
+        left_out = int((kept & ~good).sum())
+        kept = kept & good
+        if left_out:
+            notes.append(f"left out: {left_out} sessions: {why}")
+        if not kept.any():
+            raise InputError(f"no session is left: {why} leaves out the last {left_out}; loosen it")
+
+    for column, choices in config.only.items():
+        values = [str(choice) for choice in choices]
+        keep(np.isin(_column(labels, column, "data.only"), values), f"{column} is not {' or '.join(values)} (data.only)")
+    for column, limit in config.limits.items():
+        keep(numbers(labels, column, "data.limits") <= limit, f"{column} above {limit:g} (data.limits)")
+    # Not the seed alone: the split draws with that, and its draw is not to depend on the sub-sample's.
+    rng = np.random.default_rng([config.split_seed, 1])
+    count, share = config.subsample_sessions, config.subsample_share
+    if count:
+        keep(_some_of_each(labels, kept, count, rng), f"beyond {count} of each person (data.subsample_sessions)")
+    if share < 1:
+        keep(_share(labels, kept, share, rng), f"beyond a share of {share:g} of all (data.subsample_share)")
+    return Selection(np.flatnonzero(kept), notes)
+
+
+def numbers(labels: Labels, column: str, key: str) -> np.ndarray:
+    """The column of the table as (n,) float64; `key` is the setting that asks for it.
+
+    Raises:
+        InputError: there is no such column, or a cell of it is no number; names the row.
+    """
+    values = pd.to_numeric(pd.Series(_column(labels, column, key)), errors="coerce").to_numpy(dtype=float)
+    bad = np.flatnonzero(np.isnan(values))
+    if len(bad):
+        row = bad[0]
+        raise InputError(
+            f"{key}: {column} of {labels.ids[row]}/{labels.sessions[row]} is {str(labels.columns[column][row])!r} "
+            f"({len(bad)} such rows); expected a number; the columns are {', '.join(labels.columns)}"
+        )
+    return values
+
+
+def _column(labels: Labels, column: str, key: str) -> np.ndarray:
+    if column not in labels.columns:
+        raise InputError(f"{key} names {column!r}; expected a column of the table: {', '.join(labels.columns)}")
+    return labels.columns[column]
+
+
+def _shuffled(labels: Labels, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The rows in `kept` in random order, whatever their order in the table."""
+    rows = labels.by_name()
+    return rng.permutation(rows[kept[rows]])
+
+
+def _some_of_each(labels: Labels, kept: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    rows = _shuffled(labels, kept, rng)
+    turn = pd.Series(labels.ids[rows]).groupby(labels.ids[rows]).cumcount().to_numpy()
+    return _mask(rows[turn < count], len(labels))
+
+
+def _share(labels: Labels, kept: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    rows = _shuffled(labels, kept, rng)
+    return _mask(rows[: max(1, round(share * len(rows)))], len(labels))
+
+
+def _mask(rows: np.ndarray, length: int) -> np.ndarray:
+    mask = np.zeros(length, dtype=bool)
+    mask[rows] = True
+    return mask

@@ -1,0 +1,131 @@
+"""A split on disk: our split.csv, and the tables of the original project."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.data.labels import Labels
+from fr_ps.errors import InputError
+from fr_ps.files import csv_text, read_csv_rows, write_text
+
+SPLIT_FILE = "split.csv"
+PARTS = ("train", "val", "test", "gallery")
+_ORIGINAL_NAME = "{part}_set.csv"
+_NOBODY = np.empty(0, dtype=int)
+
+Key = tuple[str, str]
+"""id and session."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row indices of the labels table, sorted, in each part; a part may be empty, and a row in none.
+
+    Attributes:
+        train: rows that weights are fitted to.
+        val: rows that choose the checkpoint.
+        test: rows that are scored once; the probes, where there is a gallery.
+        gallery: rows to enrol people of the test part by.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    gallery: np.ndarray = field(default_factory=lambda: _NOBODY)
+
+
+def write_split(path: Path, labels: Labels, split: Split) -> None:
+    """Write the parts as a CSV of id, session, part."""
+    parts = ([labels.ids[row], labels.sessions[row], part] for part in PARTS for row in getattr(split, part))
+    write_text(path, csv_text(["id", "session", "part"], parts))
+
+
+def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
+    """The rows of `labels` that the split file at `path` puts in `part`.
+
+    Raises:
+        InputError: the file cannot be read, nobody is in that part, or a session of it is not in the labels.
+    """
+    wanted = [key for key, its_part in _read_parts(path).items() if its_part == part]
+    if not wanted:
+        raise InputError(f"{path}: nobody is in the part {part!r} of that run")
+    index = {key: row for row, key in enumerate(_keys(labels))}
+    absent = [key for key in wanted if key not in index]
+    if absent:
+        raise InputError(
+            f"{path}: {'/'.join(absent[0])} is not in the data set ({len(absent)} such sessions); give the data of that run"
+        )
+    return np.array([index[key] for key in wanted])
+
+
+def read_split(path: Path, labels: Labels, left_out: Collection[Key] = ()) -> Split:
+    """The split that stands in files; rows that they do not name are in no part.
+
+    Args:
+        path: a split.csv (id, session, part), or a folder with the original project's train_set.csv, test_set.csv and, where
+            it has them, gallery_set.csv and val_set.csv (rows of id, session, ...).
+        labels: the rows to split.
+        left_out: sessions of the data set that `labels` lacks on purpose: named or not, they are in no part.
+
+    Raises:
+        InputError: a file is missing or cannot be read, a session is in two parts, or is not in the data set.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such split; data.split must name a split.csv or a folder with train_set.csv, test_set.csv")
+    parts = _read_folder(path) if path.is_dir() else _read_parts(path)
+    index = {key: row for row, key in enumerate(_keys(labels))}
+    left = set(left_out)
+    absent = [key for key in parts if key not in index and key not in left]
+    if absent:
+        raise InputError(
+            f"{path}: {'/'.join(absent[0])} ({parts[absent[0]]}) is not in the data set ({len(absent)} such sessions of "
+            f"{len(parts)}); give the data that was split"
+        )
+    rows: dict[str, list[int]] = {part: [] for part in PARTS}
+    for key, part in parts.items():
+        if key in index:
+            rows[part].append(index[key])
+    return Split(**{part: np.array(sorted(found), dtype=int) for part, found in rows.items()})
+
+
+def _keys(labels: Labels) -> list[Key]:
+    return list(zip(labels.ids.tolist(), labels.sessions.tolist()))
+
+
+def _read_folder(folder: Path) -> dict[Key, str]:
+    """Part of each session, by the original project's files in `folder`."""
+    parts: dict[Key, str] = {}
+    for part in PARTS:
+        path = folder / _ORIGINAL_NAME.format(part=part)
+        if path.is_file() or part in ("train", "test"):
+            for number, row in _rows(path, "id", "session"):
+                _put(parts, row, part, f"{path}: row {number}")
+    return parts
+
+
+def _read_parts(path: Path) -> dict[Key, str]:
+    """Part of each session, by a split.csv."""
+    parts: dict[Key, str] = {}
+    for number, row in _rows(path, "id", "session", "part"):
+        where = f"{path}: row {number}"
+        if row["part"] not in PARTS:
+            raise InputError(f"{where}: part is {row['part']!r}; expected one of {', '.join(PARTS)}")
+        _put(parts, row, row["part"], where)
+    return parts
+
+
+def _rows(path: Path, *columns: str) -> list[tuple[int, dict[str, str]]]:
+    header, rows = read_csv_rows(path)
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise InputError(f"{path}: no column {missing[0]}; a split needs {','.join(columns)}")
+    return rows
+
+
+def _put(parts: dict[Key, str], row: dict[str, str], part: str, where: str) -> None:
+    key = (row["id"], row["session"])
+    if key in parts:
+        raise InputError(f"{where}: {'/'.join(key)} is in the part {parts[key]} already; remove one of the two rows")
+    parts[key] = part

@@ -1,0 +1,136 @@
+"""How the camera sees a synthetic head: from where, how large, and which part of it lies on which pixel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_MIDDLE_HEIGHT = -0.10
+_BEHIND = -0.1
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a data set frames its faces. Lengths are in head units (see faces.py); what varies is normal around zero.
+
+    Attributes:
+        half_picture: half the picture's side.
+        reach: how far above and below the middle the head is made.
+        roll: standard deviation in radians.
+        shift: standard deviation of the middle, each way.
+        scale: standard deviation of the logarithm of the size.
+        limit: furthest departure of these three, in standard deviations.
+        rigid: roll by a rotation; else by two shears, which are one to the second order in the angle.
+    """
+
+    half_picture: float
+    reach: float
+    roll: float
+    shift: float
+    scale: float
+    limit: float
+    rigid: bool
+
+
+CLOSE = Framing(0.95, 1.2, float(np.radians(2.0)), 0.015, 0.02, np.inf, rigid=False)
+"""Faces that are cropped already: little varies, and roll so little that two shears do."""
+WIDE = Framing(1.35, 2.0, float(np.radians(6.0)), 0.08, 0.06, 2.0, rigid=True)
+"""The whole head, as a rig records it that nobody has aligned."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the camera is in one session, for a picture of `size` x `size` pixels of `pixel` head units each.
+
+    A point of the head turns about the vertical axis by `yaw`, rolls, and nods by `pitch` (radians). `roll` is the sine and the
+    cosine of the roll: (angle, 1) makes the two shears. Then it moves by the shifts and grows by `scale`.
+    """
+
+    framing: Framing
+    size: int
+    yaw: float
+    pitch: float
+    roll: tuple[float, float]
+    shift_x: float
+    shift_y: float
+    scale: float
+
+    @property
+    def pixel(self) -> float:
+        """Head units a pixel, before `scale`."""
+        return 2 * self.framing.half_picture / self.size
+
+    def grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ascending angles and heights at which the head has to be known to be as fine as the pixels that see it."""
+        # Uniform across the picture for a round head.
+        across = np.linspace(-0.999, 0.999, int(2.2 / self.pixel))
+        height = _MIDDLE_HEIGHT + np.arange(-self.framing.reach, self.framing.reach, self.pixel)
+        return np.arcsin(across) - self.yaw, height
+
+    def picture(self, x: np.ndarray, z: np.ndarray, albedo: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth in head units and albedo as the camera sees them, (size, size) each, row 0 on top.
+
+        Args:
+            x: (R, C) of the head's surface over `height` (R,) and ascending angle, like `z` and `albedo`.
+        """
+        size, (roll_sin, roll_cos) = self.size, self.roll
+        grid = (np.arange(size) - (size - 1) / 2) * self.pixel / self.scale
+        seen_x, seen_z = self._turn(x, z)
+        # What sticks out hides what is behind it on the side it leans to.
+        if self.yaw >= 0:
+            seen_x = np.maximum.accumulate(seen_x, axis=1)
+        else:
+            seen_x = np.minimum.accumulate(seen_x[:, ::-1], axis=1)[:, ::-1]
+        turned = np.empty((2, len(height), size))
+        for row, v in enumerate(height):
+            line = roll_cos * seen_x[row] + roll_sin * v
+            turned[0, row] = np.interp(grid + self._left(), line, seen_z[row], left=_BEHIND, right=_BEHIND)
+            turned[1, row] = np.interp(grid + self._left(), line, albedo[row])
+
+        nodded_y = np.maximum.accumulate(self._nod_y(height[:, None], turned[0], grid), axis=0)
+        nodded_z = turned[0] * np.cos(self.pitch) - height[:, None] * np.sin(self.pitch)
+        target_y = grid[::-1] + _MIDDLE_HEIGHT - self.shift_y
+        picture = np.empty((2, size, size))
+        for column in range(size):
+            picture[0, :, column] = np.interp(target_y, nodded_y[:, column], nodded_z[:, column])
+            picture[1, :, column] = np.interp(target_y, nodded_y[:, column], turned[1, :, column])
+        return picture[0], picture[1]
+
+    def project(self, x: np.ndarray, height: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """(n, 2) places of points (n,) of the head: x right, y down in pixels from the picture's top left corner."""
+        roll_sin, roll_cos = self.roll
+        seen_x, seen_z = self._turn(x, z)
+        right = roll_cos * seen_x + roll_sin * height - self._left()
+        up = self._nod_y(height, seen_z, right) - _MIDDLE_HEIGHT + self.shift_y
+        return self.size / 2 + np.stack([right, -up], axis=-1) * (self.scale / self.pixel)
+
+    def _turn(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sin, cos = np.sin(self.yaw), np.cos(self.yaw)
+        return x * cos + z * sin, z * cos - x * sin
+
+    def _left(self) -> float:
+        """x of the picture's middle: between the features of a turned head and its axis, as a crop would be centred."""
+        return 0.45 * np.sin(self.yaw) - self.shift_x
+
+    def _nod_y(self, height: np.ndarray, z: np.ndarray, right: np.ndarray) -> np.ndarray:
+        roll_sin, roll_cos = self.roll
+        return height * (np.cos(self.pitch) / roll_cos) + z * np.sin(self.pitch) - roll_sin / roll_cos * right
+
+
+def draw_view(framing: Framing, yaw: float, size: int, rng: np.random.Generator) -> View:
+    """A view of a head that is turned by `yaw`."""
+
+    def draw(spread: float) -> float:
+        return float(np.clip(rng.normal(0, spread), -framing.limit * spread, framing.limit * spread))
+
+    pitch = float(rng.normal(0, np.radians(2.5)))
+    roll = draw(framing.roll)
+    return View(
+        framing=framing,
+        size=size,
+        yaw=yaw,
+        pitch=pitch,
+        roll=(float(np.sin(roll)), float(np.cos(roll))) if framing.rigid else (roll, 1.0),
+        shift_x=draw(framing.shift),
+        shift_y=draw(framing.shift),
+        scale=float(np.exp(draw(framing.scale))),
+    )

@@ -1,0 +1,121 @@
+"""Where a square of pixels lies in a picture: bringing pictures there, and what that does to directions."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fr_ps.config import Fit
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels from the picture's top left corner."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A rectangle of the source picture, perhaps turned, that becomes a square of `size` x `size` pixels.
+
+    Attributes:
+        x, y: its middle, right and down in pixels from the picture's top left corner.
+        width, height: of the rectangle, in pixels of the picture.
+        angle: radians by which the content turns counter-clockwise on its way into the square.
+        size: side of the square.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    angle: float
+    size: int
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """(s_x, s_y): the scale of each axis over the geometric mean of both; (1, 1) where the aspect is kept."""
+        ratio = math.sqrt(self.width / self.height)
+        return 1 / ratio, ratio
+
+    def to_source(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., 2) of the square (right, down from its corner) as points of the picture."""
+        return points @ self._matrix[:, :2].T + self._matrix[:, 2]
+
+    @property
+    def _matrix(self) -> np.ndarray:
+        """(2, 3) from the square's to the picture's coordinates. Down is y here, so counter-clockwise is negative."""
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        scale = np.diag([self.width / self.size, self.height / self.size])
+        linear = np.array([[cos, -sin], [sin, cos]]) @ scale
+        middle = np.array([self.x, self.y]) - linear @ np.full(2, self.size / 2)
+        return np.column_stack([linear, middle])
+
+
+def frame(box: Box, size: int, fit: Fit, angle: float = 0.0) -> Frame:
+    """The frame that brings `box` to a square of `size`.
+
+    `crop` takes the central square of the box, `pad` the square around it, `stretch` the box as it is.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    if fit != "stretch":
+        width = height = min(width, height) if fit == "crop" else max(width, height)
+    return Frame((left + right) / 2, (top + bottom) / 2, width, height, angle, size)
+
+
+def warp(planes: np.ndarray, to: Frame) -> np.ndarray:
+    """The (C, H, W) `planes` inside the frame as (C, size, size) float32, averaged over the pixels that merge; 0 outside.
+
+    Averaging pictures before solving is, for least squares, the same as averaging albedo-scaled normals.
+    """
+    planes = np.ascontiguousarray(planes, dtype=np.float32)
+    box = (to.x - to.width / 2, to.y - to.height / 2, to.x + to.width / 2, to.y + to.height / 2)
+    whole = min(box[:2]) >= 0 and box[2] <= planes.shape[2] and box[3] <= planes.shape[1]
+    if to.angle == 0 and whole:
+        bilinear, size = Image.Resampling.BILINEAR, (to.size, to.size)
+        return np.stack([np.asarray(Image.fromarray(plane).resize(size, bilinear, box=box)) for plane in planes])
+    return np.stack([_warp_anyhow(plane, to) for plane in planes])
+
+
+def _warp_anyhow(plane: np.ndarray, to: Frame) -> np.ndarray:
+    """The (H, W) `plane` inside a frame that may be turned or leave the picture: `Image.resize` knows neither."""
+    shrink = max(1, int(min(to.width, to.height) / to.size))
+    finer = 2 if max(to.width, to.height) / shrink > 1.001 * to.size else 1
+    coefficients = to._matrix / shrink
+    coefficients[:, :2] /= finer
+    image = Image.fromarray(plane)
+    image = image.reduce(shrink) if shrink > 1 else image
+    side = (finer * to.size, finer * to.size)
+    image = image.transform(side, Image.Transform.AFFINE, tuple(coefficients.ravel()), resample=Image.Resampling.BILINEAR)
+    return np.asarray(image.reduce(finer) if finer > 1 else image)
+
+
+def inside(to: Frame, height: int, width: int) -> np.ndarray:
+    """(size, size) bool: the pixels that lie with all four corners in a picture of `height` x `width`."""
+    slack = 1e-6 * max(width, height)
+
+    def in_picture(points: np.ndarray) -> np.ndarray:
+        x, y = np.moveaxis(to.to_source(points), -1, 0)
+        return (x >= -slack) & (x <= width + slack) & (y >= -slack) & (y <= height + slack)
+
+    if in_picture(np.array([(0, 0), (0, to.size), (to.size, 0), (to.size, to.size)])).all():
+        return np.ones((to.size, to.size), dtype=bool)
+    corner = in_picture(np.stack(np.meshgrid(np.arange(to.size + 1), np.arange(to.size + 1)), axis=-1))
+    return corner[1:, 1:] & corner[1:, :-1] & corner[:-1, 1:] & corner[:-1, :-1]
+
+
+def turn(vectors: np.ndarray, angle: float) -> np.ndarray:
+    """Vectors (k, 3), x right and y up, turned counter-clockwise about the line of sight."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return vectors @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+
+
+def stretch_normals(normals: np.ndarray, stretch: tuple[float, float]) -> np.ndarray:
+    """Unit normals (3, H, W) of the surface once its x and y axes are scaled by (s_x, s_y).
+
+    normalise(n_x / s_x, n_y / s_y, n_z). A scale common to both axes multiplies depth as well and leaves normals alone,
+    so (s_x, s_y) are relative to it (`Frame.stretch`).
+    """
+    if stretch == (1.0, 1.0):
+        return normals
+    bent = normals / np.array([*stretch, 1], dtype=normals.dtype)[:, None, None]
+    return bent / np.linalg.norm(bent, axis=0)

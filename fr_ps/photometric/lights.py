@@ -1,0 +1,81 @@
+"""Reading `lights.csv` (image, azimuth_deg, elevation_deg and perhaps intensity), and what makes lights usable."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.errors import InputError
+from fr_ps.files import check_name, read_csv_rows
+
+LIGHTS_FILE = "lights.csv"
+LIGHTS_COLUMNS = ("image", "azimuth_deg", "elevation_deg")
+INTENSITY_COLUMN = "intensity"
+FEWEST = 3
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The image names, the (k, 3) unit vectors toward the lights and their (k,) intensities that `lights.csv` lists.
+
+    A light of azimuth A and elevation E stands in the direction (-sin A cos E, sin E, cos A cos E): a positive azimuth
+    lights the left half of the picture (the convention of the Extended Yale Face Database B). Intensities are relative to
+    each other; 1 where the file states none.
+
+    Raises:
+        InputError: a missing or unknown column, fewer than three rows, an image that stands twice, or a cell that is no
+            number; names the row.
+    """
+    columns, rows = read_csv_rows(path)
+    if {*columns} - {INTENSITY_COLUMN} != {*LIGHTS_COLUMNS}:
+        expected = f"{','.join(LIGHTS_COLUMNS)} and, if wanted, {INTENSITY_COLUMN}"
+        raise InputError(f"{path}: columns are {','.join(columns)}; expected {expected}")
+    if len(rows) < FEWEST:
+        raise InputError(f"{path}: {len(rows)} images; photometric stereo needs at least three")
+    names, angles, intensities = [], [], []
+    for number, row in rows:
+        where = f"{path}: row {number}"
+        if row["image"] in names:
+            raise InputError(f"{where}: image {row['image']} is listed twice; remove one of the rows")
+        names.append(check_name(row["image"], where))
+        angles.append([to_number(row[column], f"{where}: {column}", "degrees") for column in LIGHTS_COLUMNS[1:]])
+        intensities.append(to_number(row.get(INTENSITY_COLUMN, "1"), f"{where}: {INTENSITY_COLUMN}", "a number above 0"))
+        if intensities[-1] <= 0:
+            raise InputError(f"{where}: {INTENSITY_COLUMN} is {row[INTENSITY_COLUMN]}; expected a number above 0")
+    azimuth, elevation = np.radians(np.array(angles)).T
+    directions = (-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
+    return names, np.stack(directions, axis=1), np.array(intensities)
+
+
+def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
+    """Refuse (k, 3) light directions from which normals cannot be told, or only with a large error.
+
+    The error of the pictures reaches the normals multiplied by up to the condition number of `lights`.
+
+    Raises:
+        InputError: a light at or behind the picture plane (z <= 0), rank below 3, or a condition number above
+            `max_condition`.
+    """
+    for number, light in enumerate(lights, start=1):
+        if light[2] <= 1e-9:
+            place = f"light {number} of {len(lights)} is at or behind the picture plane (z = {light[2]:.3g})"
+            raise InputError(f"{where}: {place}; correct its angles, or remove it and its image")
+    singular = np.linalg.svd(lights, compute_uv=False)
+    if singular[2] < 1e-6 * singular[0]:
+        raise InputError(f"{where}: the light directions lie in one plane (rank below 3); use lights that do not")
+    condition = singular[0] / singular[2]
+    if condition > max_condition:
+        remedy = "spread the lights, or raise --max-condition if the error is acceptable"
+        raise InputError(f"{where}: condition number of the lights is {condition:.1f}, above {max_condition:g}; {remedy}")
+
+
+def to_number(text: str, where: str, expected: str) -> float:
+    """The finite number that `text` writes in decimal.
+
+    Raises:
+        InputError: anything else; names `where` it stands and what was `expected`.
+    """
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise InputError(f"{where} is {text!r}; expected {expected}")
+    return float(text)

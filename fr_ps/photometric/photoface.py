@@ -1,0 +1,142 @@
+"""Photoface's text files: `LightSource.m` (lights), `metadata.txt` (landmarks), `metadataII.txt` (attributes)."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.config import LightAxes
+from fr_ps.errors import InputError
+from fr_ps.photometric.lights import FEWEST, to_number
+
+LIGHT_SOURCE_FILE = "LightSource.m"
+LANDMARKS_FILE = "metadata.txt"
+ATTRIBUTES_FILE = "metadataII.txt"
+
+LANDMARKS = (
+    "left_eye_outer",
+    "left_eye_inner",
+    "forehead",
+    "right_eye_inner",
+    "right_eye_outer",
+    "nose_left",
+    "nose_tip",
+    "nose_right",
+    "mouth_left",
+    "mouth_right",
+    "chin",
+)
+"""In the order of the file. Left and right are those of the picture, so not of the person."""
+_MIRRORED = ((0, 4), (1, 3), (5, 7), (8, 9))
+
+ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusion", "Emotion")
+
+
+def read_light_source(path: Path, axes: LightAxes = "xy") -> np.ndarray:
+    """The (k, 3) unit vectors toward the lights in the bracketed matrix `[z a; z a; ...]` of zenith and azimuth in degrees.
+
+    Zenith Z and azimuth A are taken as the direction (sin Z cos A, sin Z sin A, cos Z). That convention is not verified;
+    `axes` says to which axis and with which sign the first two components go: "-xy" negates x, "yx" swaps the two, and
+    with "y-x" the first is y and the second -x.
+
+    Everything outside the brackets is passed over, as are comments (%) and line continuations (...).
+
+    Raises:
+        InputError: missing, no matrix or more than one, fewer than three rows, a row that has not two columns, or text
+            that is no number; names the line.
+    """
+    rows = _matrix_rows(path)
+    for line, row in rows:
+        if len(row) != 2:
+            raise InputError(f"{path}: line {line}: {len(row)} columns in a row of the matrix; expected zenith and azimuth")
+    if len(rows) < FEWEST:
+        raise InputError(f"{path}: the matrix has {len(rows)} rows; expected a row a light, at least three")
+    angles = [[to_number(text, f"{path}: line {line}: an angle", "degrees") for text in row] for line, row in rows]
+    zenith, azimuth = np.radians(np.array(angles)).T
+    lights = np.empty((len(rows), 3))
+    lights[:, 2] = np.cos(zenith)
+    for component, axis in zip((np.cos(azimuth), np.sin(azimuth)), re.findall("-?[xy]", axes)):
+        lights[:, "xy".index(axis[-1])] = np.sin(zenith) * (-component if axis[0] == "-" else component)
+    return lights
+
+
+def read_landmarks(path: Path) -> np.ndarray:
+    """The (11, 2) landmarks in the order of `LANDMARKS`: x right and y down in pixels from the picture's top left corner.
+
+    Numbers stand apart by white space, commas or semicolons, as x y x y ... in any number of lines or as a line of x and
+    a line of y; comments begin with # or %. Which side is left is told by x, whichever the file meant.
+
+    Raises:
+        InputError: missing, not 22 numbers, or lines that split a point; names the line.
+    """
+    lines = _lines(path)
+    counts = [len(tokens) for _, tokens in lines]
+    count = len(LANDMARKS)
+    numbers = [to_number(token, f"{path}: line {line}: a coordinate", "a number") for line, tokens in lines for token in tokens]
+    by_axis = counts == [count, count]
+    for (line, _), found in zip(lines, counts):
+        if found % 2 and not by_axis:
+            raise InputError(f"{path}: line {line}: {found} numbers; expected pairs of x and y")
+    if len(numbers) != 2 * count:
+        last = f"line {lines[-1][0]}: " if lines else ""
+        raise InputError(f"{path}: {last}{len(numbers) // 2} landmarks up to here; expected {count}: {', '.join(LANDMARKS)}")
+    points = np.array(numbers).reshape(2, count).T if by_axis else np.array(numbers).reshape(count, 2)
+    for left, right in _MIRRORED:
+        if points[left, 0] > points[right, 0]:
+            points[[left, right]] = points[[right, left]]
+    return points
+
+
+def read_attributes(path: Path) -> dict[str, str]:
+    """The seven comma-separated values by their names in `ATTRIBUTES`; an empty one is an empty text.
+
+    Raises:
+        InputError: missing, not one line, or not seven values; names the line.
+    """
+    lines = [(number, line) for number, line in _code(path, "[#%]") if line.strip()]
+    if len(lines) != 1:
+        where = f"line {lines[1][0]}: more than one line" if lines else "empty"
+        raise InputError(f"{path}: {where}; expected one line of {','.join(ATTRIBUTES)}")
+    number, line = lines[0]
+    values = [value.strip() for value in line.split(",")]
+    if len(values) != len(ATTRIBUTES):
+        raise InputError(f"{path}: line {number}: {len(values)} values; expected {len(ATTRIBUTES)}: {','.join(ATTRIBUTES)}")
+    return dict(zip(ATTRIBUTES, values))
+
+
+def _matrix_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The line and the cells of each row of the one bracketed matrix in a MATLAB file; empty rows are left out."""
+    text = ""
+    for _, line in _code(path, "%"):
+        code, continued, _ = line.partition("...")
+        text += code + ("\f" if continued else "\n")
+    matrices = list(re.finditer(r"\[([^][]*)\]", text))
+    if len(matrices) != 1:
+        expected = "expected one, [zenith azimuth; zenith azimuth; ...] in degrees"
+        raise InputError(f"{path}: {len(matrices)} bracketed matrices; {expected}")
+    rows = []
+    for row in re.finditer(r"[^\s;,][^\n;]*", matrices[0][1]):
+        before = text[: matrices[0].start(1) + row.start()]
+        rows.append((1 + before.count("\n") + before.count("\f"), re.findall(r"[^,\s]+", row[0])))
+    return rows
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Number and words of each line that has any."""
+    split = [(number, re.findall(r"[^,;\s]+", line)) for number, line in _code(path, "[#%]")]
+    return [(number, words) for number, words in split if words]
+
+
+def _code(path: Path, comment: str) -> list[tuple[int, str]]:
+    """Number and text of each line up to where a comment begins.
+
+    A byte that is no UTF-8 (a degree sign in a comment) is no reason to refuse the file: where a number is due, it is
+    refused there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; copy it from the data set as distributed") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror}); check its permissions or copy it again") from None
+    return [(number, re.split(comment, line, maxsplit=1)[0]) for number, line in enumerate(text.split("\n"), start=1)]

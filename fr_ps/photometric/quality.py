@@ -1,0 +1,79 @@
+"""How far a session's pictures can be believed. Less is better in every measure."""
+
+import numpy as np
+
+from fr_ps.photometric.integrate import normals_of
+
+MEASURES = ("residual", "imbalance", "shadowed", "integrability", "saturated")
+SHADOW = 0.2
+"""A picture is taken as shadowed where it is darker than this share of the pixel's brightest one."""
+
+
+def session_quality(
+    images: np.ndarray,
+    saturated: np.ndarray,
+    lights: np.ndarray,
+    normals: np.ndarray,
+    depth: np.ndarray,
+    mask: np.ndarray,
+) -> dict[str, float]:
+    """The measures of one session, over the pixels of `mask`.
+
+    residual: root mean square of what least squares leaves of the pictures, over that of the pictures. High where light
+    directions or intensities are wrong, the face moved, or shadows and highlights are many. imbalance: the same of the
+    mean pixel, where a pixel counts as the square of its darkest picture over its brightest: shadows and highlights fall
+    out of it, a light that failed or was blocked stays. Both are 0 with three lights, which always fit. shadowed: share
+    of observations under `SHADOW`. integrability: mean angle in degrees between the normals and those of the depth, high
+    where the normals are of no surface. saturated: share of observations at the camera's limit.
+
+    Args:
+        images: (k, H, W) as solved.
+        saturated: (k, H, W) in [0, 1].
+        lights: (k, 3) unit vectors.
+        normals: (3, H, W) unit vectors.
+        depth: (H, W) in pixels.
+        mask: (H, W) bool, somewhere true.
+    """
+    pixels = _of(images, mask)
+    brightest = pixels.max(axis=0)
+    lit = (pixels.min(axis=0) / np.maximum(brightest, 1e-6)) ** 2
+    dark = pixels < SHADOW * brightest
+    cosine = np.einsum("chw,chw->hw", normals, normals_of(depth))[mask]
+    return {
+        "residual": _misfit(pixels, lights),
+        "imbalance": _misfit(pixels @ lit[:, None], lights),
+        "shadowed": float(dark.mean()),
+        "integrability": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()),
+        "saturated": float(_of(saturated, mask).mean()),
+    }
+
+
+def convexity(normals: np.ndarray, mask: np.ndarray) -> float:
+    """Covariance of n_x with x, -1..1 across the square: above 0 for a face, below for one that is hollow in x."""
+    x = np.broadcast_to(np.linspace(-1, 1, mask.shape[1]), mask.shape)[mask]
+    return float(np.mean((x - x.mean()) * normals[0][mask]))
+
+
+def twist_agreement(normals: np.ndarray, mask: np.ndarray) -> float:
+    """Correlation (-1..1, not centred) of the two mixed second derivatives of depth that the normals state.
+
+    On a surface they are the same, d(dz/dx)/dy = d(dz/dy)/dx; where one axis is mirrored they are opposite, so it is below 0.
+    """
+    x, y, z = normals
+    z = np.maximum(z, 0.1)
+    of_x = np.gradient(x / z, axis=0)[mask]
+    of_y = -np.gradient(y / z, axis=1)[mask]
+    power = float(np.sqrt(np.mean(of_x**2) * np.mean(of_y**2)))
+    return float(np.mean(of_x * of_y)) / power if power > 0 else 0.0
+
+
+def _of(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(k, n): the pixels of planes (k, H, W) in the mask; all, without a copy, where it is full as it is for most."""
+    return planes.reshape(len(planes), -1) if mask.all() else planes[:, mask]
+
+
+def _misfit(pixels: np.ndarray, lights: np.ndarray) -> float:
+    """Root mean square of what least squares leaves of pixels (k, n), over that of the pixels."""
+    projector = (np.eye(len(lights)) - lights @ np.linalg.pinv(lights)).astype(np.float32)
+    power = float(np.mean(pixels**2))
+    return float(np.sqrt(np.mean((projector @ pixels) ** 2) / power)) if power > 0 else 0.0

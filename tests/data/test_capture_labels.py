@@ -1,0 +1,130 @@
+"""Which captures are wanted, and what is said of them."""
+
+from pathlib import Path
+
+import pytest
+
+from fr_ps.config import PrepareConfig
+from fr_ps.data.capture_labels import CaptureLabels, capture_labels
+from fr_ps.errors import InputError
+from fr_ps.photometric.captures import list_sources
+from tests.conftest import Refused
+
+HEADER = "id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion"
+ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusion", "Emotion")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three sessions of two people, without labels of their own. What is no label is not read, so the folders are bare."""
+    for key in ("a/s1", "a/s2", "b/s1"):
+        (tmp_path / "captures" / key).mkdir(parents=True)
+    return tmp_path
+
+
+def say(root: Path, key: str, text: str) -> None:
+    (root / "captures" / key / "metadataII.txt").write_text(text)
+
+
+def read(root: Path, table: str | None = None, **settings) -> CaptureLabels:
+    if table is not None:
+        (root / "labels.csv").write_text(table)
+        settings["labels"] = str(root / "labels.csv")
+    config = PrepareConfig(captures=str(root / "captures"), out=str(root / "out"), **settings)
+    return capture_labels(config, list_sources(root / "captures"))
+
+
+def test_without_a_word_every_attribute_is_empty(root: Path) -> None:
+    labels = read(root)
+    assert labels.header == HEADER.split(",")
+    assert list(labels.rows) == [("a", "s1"), ("a", "s2"), ("b", "s1")]
+    assert labels.rows["a", "s2"] == dict.fromkeys(HEADER.split(","), "") | {"id": "a", "session": "s2"}
+    assert not labels.refused
+
+
+def test_photofaces_own_words_are_taken_and_who_has_none_is_unknown(root: Path) -> None:
+    say(root, "a/s1", "male, yes,stubble,2,ok,,positive\r\n")
+    say(root, "b/s1", "female,no,none,1,blur,hair,\n")
+    labels = read(root)
+    assert labels.header == ["id", "session", *ATTRIBUTES]
+    assert labels.rows["a", "s1"] == dict(
+        zip(labels.header, ("a", "s1", "male", "yes", "stubble", "2", "ok", "", "positive"), strict=True)
+    )
+    assert labels.rows["a", "s2"] == dict.fromkeys(labels.header, "") | {"id": "a", "session": "s2"}
+    assert labels.rows["b", "s1"]["Emotion"] == ""
+    assert labels.rows["b", "s1"]["Occlusion"] == "hair"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("man,no,none,1,ok,,blankstare\n", ["Gender", "'man'", "female, male"]),
+        ("male,no,none,6,ok,,blankstare\n", ["Pose", "'6'", "1, 2, 3, 4, 5"]),
+        ("male,no,none,1,ok,,glad\n", ["Emotion", "'glad'", "blankstare"]),
+        ("male,no,none,1,ok\n", ["line 1", "5 values", "7"]),
+        ("", ["empty"]),
+    ],
+)
+def test_a_bad_word_ends_it_or_leaves_the_session_out(root: Path, text: str, words: list[str], refused: Refused) -> None:
+    say(root, "a/s1", "male,no,none,1,ok,,blankstare\n")
+    say(root, "a/s2", text)
+    with refused("a/s2/metadataII.txt", *words, "--on-bad skip"):
+        read(root)
+    labels = read(root, on_bad="skip")
+    assert list(labels.rows) == [("a", "s1"), ("b", "s1")]
+    assert list(labels.refused) == [("a", "s2")]
+    for word in words:
+        assert word in labels.refused["a", "s2"]
+
+
+def test_quality_and_occlusion_may_be_any_words(root: Path) -> None:
+    say(root, "a/s1", "male,no,none,1,so-so,a lock of hair,blankstare\n")
+    assert read(root).rows["a", "s1"]["Quality"] == "so-so"
+
+
+def test_a_table_goes_before_photofaces_words_and_keeps_its_order_and_columns(root: Path) -> None:
+    say(root, "a/s1", "nonsense")
+    table = f"{HEADER},Note\nb,s1,male,no,none,1,blankstare,x\na,s2,,,,,, \na,s1,female,yes,none,5,negative,z\n"
+    labels = read(root, table)
+    assert labels.header == [*HEADER.split(","), "Note"]
+    assert list(labels.rows) == [("b", "s1"), ("a", "s2"), ("a", "s1")]
+    assert labels.rows["b", "s1"]["Note"] == "x"
+    assert labels.rows["a", "s2"] == dict.fromkeys(labels.header, "") | {"id": "a", "session": "s2"}
+
+
+def test_a_capture_without_a_row_is_left_out_however_strict(root: Path) -> None:
+    labels = read(root, f"{HEADER}\na,s1,male,no,none,1,blankstare\n")
+    assert list(labels.rows) == [("a", "s1")]
+    assert set(labels.refused) == {("a", "s2"), ("b", "s1")}
+    assert all("no row in" in reason and "labels.csv" in reason for reason in labels.refused.values())
+
+
+def test_a_row_without_a_capture_ends_it_or_is_left_out(root: Path, refused: Refused) -> None:
+    table = f"{HEADER}\na,s1,male,no,none,1,blankstare\nc,s1,male,no,none,1,blankstare\nc,s2,male,no,none,1,blankstare\n"
+    with refused("labels.csv", "c/s1", "2 such rows", "--on-bad skip"):
+        read(root, table)
+    labels = read(root, table, on_bad="skip")
+    assert list(labels.rows) == [("a", "s1")]
+    assert "no capture in" in labels.refused["c", "s2"]
+    assert set(labels.refused) == {("c", "s1"), ("c", "s2"), ("a", "s2"), ("b", "s1")}
+
+
+def test_a_table_of_other_people_is_refused_even_where_bad_rows_are_skipped(root: Path, refused: Refused) -> None:
+    with refused("labels.csv", "no row of it has a capture"):
+        read(root, f"{HEADER}\nx,s1,male,no,none,1,blankstare\n", on_bad="skip")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("id,session,Gender\na,s1,male\n", ["no column Spectacles"]),
+        (f"{HEADER}\na,s1,man,no,none,1,blankstare\n", ["row 2", "Gender", "man"]),
+        (f"{HEADER}\na,s1,male,no,none,1,blankstare\na,s1,male,no,none,1,blankstare\n", ["row 3", "a/s1"]),
+        (f"{HEADER}\n", ["no rows"]),
+    ],
+)
+def test_a_bad_table_is_refused(root: Path, table: str, words: list[str]) -> None:
+    with pytest.raises(InputError, match=words[0]) as caught:
+        read(root, table, on_bad="skip")
+    for word in ("labels.csv", *words):
+        assert word in str(caught.value)

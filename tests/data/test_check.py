@@ -1,0 +1,69 @@
+"""Every bad file is listed, and nothing else."""
+
+import shutil
+
+import numpy as np
+
+from fr_ps.data.check import check_maps
+from fr_ps.data.labels import read_labels
+
+
+def found(root):
+    done = []
+    result = check_maps(root, read_labels(root / "labels.csv"), done.append)
+    return result, {str(path.relative_to(root / "data")): reason for path, reason in result.bad}, sum(done)
+
+
+def test_a_good_data_set_has_no_bad_file_and_is_only_read(prepared):
+    before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+    result, bad, done = found(prepared)
+    assert (result.files, result.modalities, bad, done) == (72, ["albedo", "normal", "depth"], {}, 24)
+    assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == before
+
+
+def test_every_bad_file_is_listed_with_its_reason(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    data = root / "data"
+    (data / "S000/s01/depth.npy").unlink()
+    whole = (data / "S001/s00/albedo.npy").read_bytes()
+    (data / "S001/s00/albedo.npy").write_bytes(whole[: len(whole) // 2])
+    (data / "S001/s01/albedo.npy").write_bytes(b"")
+    np.save(data / "S002/s00/depth.npy", np.full((48, 48), np.nan, dtype=np.float32))
+    np.save(data / "S002/s01/albedo.npy", np.ones((48, 48, 3), dtype=np.float32))
+    np.save(data / "S003/s00/albedo.npy", np.full((48, 48), None), allow_pickle=True)
+    np.save(data / "S003/s01/normal.npy", np.full((48, 48, 3), 90, dtype=np.float32))
+    np.save(data / "S004/s00/depth.npy", np.ones((40, 40), dtype=np.float32))
+    np.save(data / "S004/s01/depth.npy", np.ones((48, 40), dtype=np.float32))
+    result, bad, done = found(root)
+    words = {
+        "S000/s01/depth.npy": "no such file",
+        "S001/s00/albedo.npy": "not a readable .npy",
+        "S001/s01/albedo.npy": "not a readable .npy",
+        "S002/s00/depth.npy": "NaN",
+        "S002/s01/albedo.npy": "48 x 48 x 3",
+        "S003/s00/albedo.npy": "Python objects",
+        "S003/s01/normal.npy": "unit vectors",
+        "S004/s00/depth.npy": "40 x 40, but most maps are 48 x 48",
+        "S004/s01/depth.npy": "40 x 48; maps must be square",
+    }
+    assert list(bad) == list(words)  # in the order of the table
+    for name, word in words.items():
+        assert word in bad[name]
+        assert str(root) not in bad[name]
+    assert (result.files, done) == (72, 24)
+
+
+def test_a_modality_that_nobody_has_is_not_missed(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    for path in root.glob("data/*/*/depth.npy"):
+        path.unlink()
+    for path in root.glob("data/*/*/normal.npy"):
+        path.rename(path.with_name("normal_map_new_crop.exr.npy"))
+    result, bad, _ = found(root)
+    assert (result.files, result.modalities, bad) == (48, ["albedo", "normal"], {})
+
+
+def test_a_table_without_any_map_is_all_bad(prepared, tmp_path):
+    shutil.copy(prepared / "labels.csv", tmp_path / "labels.csv")
+    result, bad, _ = found(tmp_path)
+    assert len(bad) == result.files == 72

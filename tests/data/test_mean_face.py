@@ -1,0 +1,87 @@
+"""The normals that people have in common."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fr_ps.config import DataConfig
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.mean_face import mean_normals, read_mean_face, write_mean_face
+from tests.conftest import Refused
+
+
+def open_normals(root: Path):
+    return open_dataset(root, ["normal"], "auto", {}, DataConfig(root=str(root)))
+
+
+def test_people_weigh_alike_however_many_sessions_they_have(prepared: Path) -> None:
+    dataset = open_normals(prepared)
+    labels = dataset.labels
+    # All four sessions of one person, one of another, two of a third, not in their order.
+    rows = np.array([9, 0, 1, 5, 3, 8, 2])
+    ids = labels.ids[rows]
+    assert sorted(np.unique(ids, return_counts=True)[1]) == [1, 2, 4]
+    by_person: dict[str, list[np.ndarray]] = {}
+    for row in rows:
+        path = prepared / "data" / labels.ids[row] / labels.sessions[row] / "normal.npy"
+        by_person.setdefault(labels.ids[row], []).append(np.load(path).astype(np.float64))
+    expected = np.mean([np.mean(normals, axis=0) for normals in by_person.values()], axis=0)
+    found = mean_normals(dataset.store, rows, ids)
+    assert found.dtype == np.float32
+    assert found.shape == (48, 48, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_the_mean_is_a_face_and_shorter_where_people_differ(prepared: Path) -> None:
+    dataset = open_normals(prepared)
+    every = np.arange(len(dataset.labels))
+    found = mean_normals(dataset.store, every, dataset.labels.ids)
+    lengths = np.linalg.norm(found, axis=-1)
+    assert lengths.max() <= 1 + 1e-6
+    alone = mean_normals(dataset.store, every[:1], dataset.labels.ids[:1])
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=-1), 1, atol=1e-3)
+    assert lengths.min() < 0.9 < lengths.max()
+    assert found[:, :10, 0].mean() < -0.1
+    assert found[:, -10:, 0].mean() > 0.1
+    assert (found[..., 2] > 0).all()
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    normals = np.random.default_rng(0).normal(size=(9, 9, 3))
+    normals = (normals / np.linalg.norm(normals, axis=-1, keepdims=True) * 0.8).astype(np.float32)
+    path = tmp_path / "new folder" / "mean.npy"
+    write_mean_face(path, normals)
+    np.testing.assert_array_equal(read_mean_face(path, 9), normals)
+    write_mean_face(path, normals.astype(np.float64))
+    assert read_mean_face(path, 9).dtype == np.float32
+    assert [file.name for file in path.parent.iterdir()] == ["mean.npy"]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((8, 8, 3), dtype=np.float32), ["float32 8 x 8 x 3", "--size 9"]),
+        (np.zeros((9, 9), dtype=np.float32), ["9 x 9; a mean face"]),
+        (np.zeros((3, 9, 9), dtype=np.float32), ["3 x 9 x 9"]),
+        (np.zeros((9, 9, 3), dtype=np.int16), ["int16"]),
+        (np.full((9, 9, 3), 0.9, dtype=np.float32), ["longer than 1"]),
+        (np.full((9, 9, 3), np.nan, dtype=np.float32), ["NaN"]),
+        (np.full((9, 9, 3), np.inf, dtype=np.float32), ["longer than 1"]),
+    ],
+)
+def test_what_is_no_mean_face_is_refused(tmp_path: Path, array: np.ndarray, words: list[str], refused: Refused) -> None:
+    np.save(tmp_path / "mean.npy", array)
+    with refused(tmp_path / "mean.npy", *words):
+        read_mean_face(tmp_path / "mean.npy", 9)
+
+
+def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path, refused: Refused) -> None:
+    with refused("mean.npy", "no such mean face", "fr-ps data mean"):
+        read_mean_face(tmp_path / "mean.npy", 9)
+    (tmp_path / "mean.npy").write_bytes(b"\x93NUMPY\x01\x00 not that")
+    with refused("mean.npy", "not a readable .npy"):
+        read_mean_face(tmp_path / "mean.npy", 9)
+    np.save(tmp_path / "objects.npy", np.full((9, 9, 3), None), allow_pickle=True)
+    with refused("objects.npy", "never loaded"):
+        read_mean_face(tmp_path / "objects.npy", 9)

@@ -1,0 +1,212 @@
+"""Intensities and ambient light found again in pictures that were rendered with them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fr_ps.data.render import render
+from fr_ps.data.synthetic import render_session
+from fr_ps.photometric.calibrate import calibrated, estimate_ambient, estimate_intensities
+from tests.conftest import Refused
+from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions, sphere
+
+FIVE: Angles = ((0, 0), (40, 10), (-35, 20), (10, -35), (-20, 45))
+LOPSIDED: Angles = ((0, 0), (40, 10), (-40, 15), (5, -40))
+WIDE: Angles = ((0, 0), (60, 10), (-50, 15), (5, -50))
+"""Four lights each, one of them at the camera: no rectangle, so that ambient light shows."""
+
+
+def pictures(
+    angles: Angles,
+    intensities: np.ndarray,
+    *,
+    ambient: float = 0.0,
+    person: int | None = 1,
+    noise: float = 0.0,
+    shadows: bool = False,
+    exact: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of a face, or of a ball's cap, of 8 bits unless `exact`; and that none of them is saturated."""
+    if person is None:
+        normal, depth, _ = sphere(64)
+        albedo = np.full(depth.shape, 0.7)
+    else:
+        scene = render_session(0, person, 0, 64)
+        normal, depth, albedo = scene.normal, scene.depth, scene.albedo / scene.albedo.max()
+    clean = render(albedo, normal, depth, directions(angles), cast_shadows=shadows)
+    received = 0.55 * clean * intensities[:, None, None] + ambient
+    received += np.random.default_rng(0).normal(0, noise, received.shape)
+    assert received.max() < 1
+    stored = received if exact else np.rint(255 * np.maximum(received, 0)) / 255
+    return stored.astype(np.float32), np.zeros(received.shape, dtype=np.float32)
+
+
+def drawn(count: int, seed: int) -> np.ndarray:
+    """Intensities of mean 1 that differ by up to a factor of two."""
+    values = np.random.default_rng(seed).uniform(0.65, 1.3, count)
+    return values / values.mean()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([FOUR, FIVE, LOPSIDED, SEVEN]), person=st.sampled_from([None, 0, 1])
+)
+def test_intensities_are_found_within_2_percent(seed: int, angles: Angles, person: int | None) -> None:
+    truth = drawn(len(angles), seed)
+    found = estimate_intensities(*pictures(angles, truth, person=person, exact=True), directions(angles), ambient=False)
+    assert found.mean() == pytest.approx(1)
+    np.testing.assert_allclose(found, truth, rtol=0.02)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([FOUR, FIVE, LOPSIDED, SEVEN]), ambient=st.floats(0.0, 0.15))
+def test_ambient_light_does_not_disturb_that_where_every_light_reaches(seed: int, angles: Angles, ambient: float) -> None:
+    truth = drawn(len(angles), seed)
+    images, saturated = pictures(angles, truth, ambient=ambient, person=None, exact=True)
+    found = estimate_intensities(images, saturated, directions(angles), ambient=True)
+    np.testing.assert_allclose(found, truth, rtol=0.02)
+
+
+def test_expecting_no_ambient_light_where_there_is_some_costs_the_intensities() -> None:
+    truth = drawn(5, 0)
+    images, saturated = pictures(FIVE, truth, ambient=0.15, exact=True, person=None)
+    off = [
+        np.abs(estimate_intensities(images, saturated, directions(FIVE), ambient) / truth - 1).max() for ambient in (False, True)
+    ]
+    assert off[0] > 3 * off[1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("person", range(3))
+def test_with_four_lights_a_camera_of_8_bits_costs_at_most_3_percent(seed: int, person: int) -> None:
+    truth = drawn(4, seed)
+    found = estimate_intensities(*pictures(FOUR, truth, person=person), directions(FOUR), ambient=False)
+    np.testing.assert_allclose(found, truth, rtol=0.03)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("angles", [FOUR, FIVE, SEVEN])
+def test_with_a_noise_of_two_gray_levels_most_of_the_difference_is_found(angles: Angles, seed: int) -> None:
+    truth = drawn(len(angles), seed)
+    found = estimate_intensities(*pictures(angles, truth, noise=2 / 255), directions(angles), ambient=False)
+    assert np.abs(found / truth - 1).max() < 0.4 * np.abs(1 / truth - 1).max()
+
+
+@pytest.mark.parametrize("angles", [FOUR, SEVEN])
+@pytest.mark.parametrize("fault", [{"noise": 0.008}, {"noise": 0.03}, {"shadows": True, "person": 2}])
+def test_in_doubt_it_is_no_worse_than_leaving_them_as_they_are(angles: Angles, fault: dict) -> None:
+    for seed in range(6):
+        truth = drawn(len(angles), seed)
+        found = estimate_intensities(*pictures(angles, truth, **fault), directions(angles), ambient=False)
+        assert np.abs(found / truth - 1).mean() < np.abs(1 / truth - 1).mean()
+
+
+def test_equal_lights_are_found_equal() -> None:
+    np.testing.assert_allclose(estimate_intensities(*pictures(FOUR, np.ones(4)), directions(FOUR), ambient=False), 1, atol=0.01)
+
+
+def test_a_saturated_pixel_is_not_asked() -> None:
+    truth = np.array([1.2, 0.8, 1.1, 0.9])
+    images, saturated = pictures(FOUR, truth)
+    images[1, 10:50, 10:50], saturated[1, 10:50, 10:50] = 0.5, 1
+    found = estimate_intensities(images, saturated, directions(FOUR), ambient=False)
+    np.testing.assert_allclose(found, truth, atol=0.01)
+    fooled = estimate_intensities(images, np.zeros_like(saturated), directions(FOUR), ambient=False)
+    assert np.abs(fooled - truth).max() > 0.03
+
+
+@settings(max_examples=20, deadline=None)
+@given(angles=st.sampled_from([FIVE, LOPSIDED, WIDE]), ambient=st.floats(0.0, 0.2), person=st.sampled_from([None, 0, 1]))
+def test_ambient_light_is_found_where_the_lights_allow_it(angles: Angles, ambient: float, person: int | None) -> None:
+    equal = np.ones(len(angles))
+    for exact, tolerance in ((True, 2e-4), (False, 1.5 / 255)):
+        images, saturated = pictures(angles, equal, ambient=ambient, person=person, exact=exact)
+        assert estimate_ambient(images, saturated, directions(angles), equal) == pytest.approx(ambient, abs=tolerance)
+
+
+def test_ambient_light_is_never_below_0() -> None:
+    images, saturated = pictures(WIDE, np.ones(4), ambient=0.05)
+    assert estimate_ambient(images - 0.08, saturated, directions(WIDE), np.ones(4)) == 0
+
+
+@pytest.mark.parametrize("angles", [FOUR, ((45, 45), (-45, 45), (45, -45), (-45, -45)), ((20, 50), (-20, 50), (50, 0), (-50, 0))])
+def test_of_a_rectangle_of_lights_ambient_light_cannot_be_told(angles: Angles, refused: Refused) -> None:
+    images, saturated = pictures(angles, np.ones(4), ambient=0.1, person=None)
+    with refused("looks like a surface", "--estimate-ambient false"):
+        estimate_ambient(images, saturated, directions(angles), np.ones(4))
+    # It does: with it, the pictures are those of another surface under these lights, exactly.
+    equal = np.ones((4, 1))
+    assert np.abs(directions(angles) @ np.linalg.lstsq(directions(angles), equal, rcond=None)[0] - equal).max() < 1e-9
+
+
+def test_three_lights_are_refused(refused: Refused) -> None:
+    images, saturated = pictures(THREE, np.ones(3))
+    with refused("intensities", "3 lights", "four or more"):
+        estimate_intensities(images, saturated, directions(THREE), ambient=False)
+    for ambient_too, intensities_too, word in ((True, False, "ambient"), (False, True, "intensities")):
+        with refused(word):
+            calibrated(images, saturated, directions(THREE), np.ones(3), intensities_too=intensities_too, ambient_too=ambient_too)
+
+
+@pytest.mark.parametrize("fault", ["black", "saturated", "one light out"])
+def test_too_few_pixels_that_every_light_reaches_are_refused(fault: str, refused: Refused) -> None:
+    images, saturated = pictures(WIDE, np.ones(4))
+    if fault == "black":
+        images[:] = 0
+    elif fault == "saturated":
+        saturated[3] = 1
+    else:
+        images[2] *= 0.1
+    for estimate in (
+        lambda: estimate_intensities(images, saturated, directions(WIDE), False),
+        lambda: estimate_ambient(images, saturated, directions(WIDE), np.ones(4)),
+    ):
+        with refused("only 0 pixels", "needs 200"):
+            estimate()
+
+
+def lambertian(angles: Angles) -> np.ndarray:
+    return pictures(angles, np.ones(len(angles)))[0].astype(np.float64)
+
+
+def test_calibrated_pictures_are_those_of_equal_lights_and_nothing_else() -> None:
+    truth = drawn(4, 5)
+    images, saturated = pictures(WIDE, truth, ambient=0.06)
+    given, intensities, ambient = calibrated(
+        images, saturated, directions(WIDE), 3 * truth, intensities_too=False, ambient_too=True
+    )
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(intensities, truth)
+    assert ambient == pytest.approx(0.06, abs=0.003)
+    np.testing.assert_allclose(given, lambertian(WIDE), atol=0.01)
+
+    found, intensities, ambient = calibrated(
+        images, saturated, directions(WIDE), np.ones(4), intensities_too=True, ambient_too=True
+    )
+    np.testing.assert_allclose(intensities, truth, rtol=0.02)
+    assert intensities.mean() == pytest.approx(1)
+    assert ambient == pytest.approx(0.06, abs=0.005)
+    np.testing.assert_allclose(found, lambertian(WIDE), atol=0.02)
+    assert found.min() >= 0
+
+
+def test_a_false_statement_of_the_intensities_is_corrected_and_a_true_one_kept() -> None:
+    truth = drawn(4, 5)
+    images, saturated = pictures(FOUR, truth)
+    for stated in (truth, 7 * truth, np.ones(4), np.array([1, 1.2, 0.9, 1])):
+        found = calibrated(images, saturated, directions(FOUR), stated, intensities_too=True, ambient_too=False)[1]
+        np.testing.assert_allclose(found, truth, rtol=0.02)
+
+
+def test_unasked_nothing_but_the_stated_intensities_is_taken_out() -> None:
+    images, saturated = pictures(FOUR, np.ones(4), ambient=0.1)
+    same, intensities, ambient = calibrated(
+        images, saturated, directions(FOUR), np.full(4, 2.0), intensities_too=False, ambient_too=False
+    )
+    np.testing.assert_array_equal(same, images)
+    assert (intensities.tolist(), ambient) == ([1, 1, 1, 1], 0)
+    stated = np.array([1, 2, 3, 2])
+    divided, intensities, _ = calibrated(images, saturated, directions(FOUR), stated, intensities_too=False, ambient_too=False)
+    np.testing.assert_allclose(divided, images / (stated / 2)[:, None, None], rtol=1e-6)
+    assert intensities.tolist() == [0.5, 1, 1.5, 1]

@@ -1,0 +1,193 @@
+"""Reading pictures: every format gives the same light, and half a picture is refused."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fr_ps.photometric.images import read_image
+
+GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
+DEEP = np.random.default_rng(1).integers(0, 65536, (6, 7, 3), dtype=np.uint16)
+WEIGHTS = [0.299, 0.587, 0.114]
+
+
+def png_16(values: np.ndarray) -> bytes:
+    """A PNG (H, W, channels) of 16 bits, written down from its specification, as Pillow writes none in colour."""
+    height, width, channels = values.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def tiff_16(values: np.ndarray, *, order: str = "<", deflate: bool = False, strips: int = 1, planar: int = 1) -> bytes:
+    """A TIFF (H, W, 3) of 16 bits, written down from its specification."""
+    height, width, channels = values.shape
+    rows = -(-height // strips)
+    bodies = [values[top : top + rows].astype(f"{order}u2").tobytes() for top in range(0, height, rows)]
+    if deflate:
+        bodies = [zlib.compress(body) for body in bodies]
+    first = 8 + 2 + 10 * 12 + 4
+    bits = struct.pack(f"{order}{channels}H", *[16] * channels)
+    lists = first + len(bits)
+    data = lists + 8 * len(bodies)
+    offsets = [data + sum(map(len, bodies[:k])) for k in range(len(bodies))]
+    lengths = [len(body) for body in bodies]
+
+    def entry(tag: int, values: list[int], at: int) -> bytes:
+        value = struct.pack(f"{order}I", values[0] if len(values) == 1 else at)
+        return struct.pack(f"{order}HHI", tag, 4, len(values)) + value
+
+    entries = [entry(256, [width], 0), entry(257, [height], 0), struct.pack(f"{order}HHII", 258, 3, channels, first)]
+    entries += [entry(259, [8 if deflate else 1], 0), entry(262, [2], 0), entry(273, offsets, lists), entry(277, [channels], 0)]
+    entries += [entry(278, [rows], 0), entry(279, lengths, lists + 4 * len(bodies)), entry(284, [planar], 0)]
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    head = mark + struct.pack(f"{order}IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    return head + bits + struct.pack(f"{order}{2 * len(bodies)}I", *offsets, *lengths) + b"".join(bodies)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.pgm", "a.tif"])
+def test_every_format_gives_the_same_picture(name: str, tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / name)
+    picture = read_image(tmp_path / name)
+    assert picture.luminance.dtype == np.float32
+    np.testing.assert_allclose(picture.luminance, GREY / 255, atol=1e-7)
+    np.testing.assert_array_equal(picture.saturated, GREY == 255)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm", "big.tif"])
+def test_16_bits_are_as_8_with_finer_steps(name: str, tmp_path: Path) -> None:
+    deep = DEEP[..., 0].copy()
+    deep[2, 3] = 65535
+    if name == "a.pgm":
+        (tmp_path / name).write_bytes(b"P5\n7 6\n65535\n" + deep.astype(">u2").tobytes())
+    elif name == "big.tif":
+        Image.frombytes("I;16B", (7, 6), deep.astype(">u2").tobytes()).save(tmp_path / name)
+    else:
+        Image.fromarray(deep).save(tmp_path / name)
+    picture = read_image(tmp_path / name)
+    np.testing.assert_allclose(picture.luminance, deep / 65535, atol=1e-7)
+    np.testing.assert_array_equal(picture.saturated, deep == 65535)
+
+
+def test_a_pgm_of_12_bits_has_its_own_white(tmp_path: Path) -> None:
+    values = DEEP[..., 0] >> 4
+    values[0, 0] = 4095
+    (tmp_path / "a.pgm").write_bytes(b"P5\n7 6\n4095\n" + values.astype(">u2").tobytes())
+    picture = read_image(tmp_path / "a.pgm")
+    np.testing.assert_allclose(picture.luminance, values / 4095, atol=1e-5)
+    np.testing.assert_array_equal(picture.saturated, values == 4095)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_colour_becomes_luminance_that_is_not_rounded_to_8_bits(name: str, tmp_path: Path) -> None:
+    colour = (DEEP >> 8).astype(np.uint8)
+    Image.fromarray(colour).save(tmp_path / name)
+    np.testing.assert_allclose(read_image(tmp_path / name).luminance, colour @ WEIGHTS / 255, atol=1e-6)
+
+
+def test_a_clipped_channel_is_saturated_although_the_pixel_is_not_white(tmp_path: Path) -> None:
+    colour = np.full((2, 2, 3), 100, dtype=np.uint8)
+    colour[0, 1] = 255, 120, 90
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    picture = read_image(tmp_path / "a.png")
+    assert picture.saturated.tolist() == [[False, True], [False, False]]
+    assert picture.luminance.max() < 0.7
+
+
+def test_white_is_1_in_colour_too(tmp_path: Path) -> None:
+    Image.new("RGB", (33, 5), "white").save(tmp_path / "a.png")
+    picture = read_image(tmp_path / "a.png")
+    assert picture.luminance.max() <= 1
+    np.testing.assert_allclose(picture.luminance, 1, atol=1e-6)
+    assert picture.saturated.all()
+
+
+def test_a_palette_is_looked_up(tmp_path: Path) -> None:
+    colour = np.array([[[250, 20, 20], [20, 250, 20]]], dtype=np.uint8)
+    Image.fromarray(colour).quantize(2).save(tmp_path / "a.bmp")
+    np.testing.assert_allclose(read_image(tmp_path / "a.bmp").luminance, colour @ WEIGHTS / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.png", png_16(DEEP)),
+        ("little.tif", tiff_16(DEEP)),
+        ("big.tif", tiff_16(DEEP, order=">")),
+        ("strips.tif", tiff_16(DEEP, strips=3)),
+        ("deflate.tif", tiff_16(DEEP, deflate=True)),
+        ("deflate_big.tif", tiff_16(DEEP, order=">", deflate=True, strips=2)),
+    ],
+)
+def test_16_bit_colour_keeps_its_lower_byte(name: str, content: bytes, tmp_path: Path, refused) -> None:
+    (tmp_path / name).write_bytes(content)
+    picture = read_image(tmp_path / name)
+    np.testing.assert_allclose(picture.luminance, DEEP @ WEIGHTS / 65535, atol=1e-6)
+    np.testing.assert_array_equal(picture.saturated, (DEEP == 65535).any(axis=2))
+    (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
+    with refused(tmp_path / name):
+        read_image(tmp_path / name)
+
+
+def test_16_bit_colour_is_saturated_at_65535_and_not_below(tmp_path: Path) -> None:
+    deep = np.full((1, 2, 3), 65534, dtype=np.uint16)
+    deep[0, 1, 2] = 65535
+    (tmp_path / "a.png").write_bytes(png_16(deep))
+    assert read_image(tmp_path / "a.png").saturated.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.bmp", "a.tif", "a.jpg"])
+@pytest.mark.parametrize("kept", [0.8, 0.5, 0.1, 0.0])
+def test_a_truncated_picture_is_refused_and_not_half_black(name: str, kept: float, tmp_path: Path, refused) -> None:
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(len(whole) * kept)])
+    with refused(tmp_path / name):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"),
+    [
+        ("rgba.png", Image.new("RGBA", (4, 4))),
+        ("la.png", Image.new("LA", (4, 4))),
+        ("bits.png", Image.new("1", (4, 4))),
+        ("float.tif", Image.new("F", (4, 4))),
+        ("deep.tif", Image.new("I", (4, 4))),
+        ("print.tif", Image.new("CMYK", (4, 4))),
+    ],
+)
+def test_what_has_no_stated_white_or_is_no_light_is_refused(name: str, picture: Image.Image, tmp_path: Path, refused) -> None:
+    picture.save(tmp_path / name)
+    with refused(tmp_path / name):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("colour.ppm", b"P6\n7 6\n65535\n" + DEEP.astype(">u2").tobytes()),
+        ("rgba.png", png_16(np.concatenate([DEEP, DEEP[..., :1]], axis=2))),
+        ("planes.tif", tiff_16(DEEP, planar=2)),
+        ("text.png", b"not a picture\nat all"),
+        ("header.jpg", bytes.fromhex("ffd8ffc0000b080004000401011100ffd9")),
+    ],
+)
+def test_what_would_be_read_with_8_bits_or_not_at_all_is_refused(name: str, content: bytes, tmp_path: Path, refused) -> None:
+    (tmp_path / name).write_bytes(content)
+    with refused(tmp_path / name):
+        read_image(tmp_path / name)
+
+
+def test_a_missing_picture_is_named(tmp_path: Path, refused) -> None:
+    with refused(tmp_path / "a.png", "no such image"):
+        read_image(tmp_path / "a.png")

@@ -1,0 +1,103 @@
+"""Reading lights.csv, and which lights are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fr_ps.errors import InputError
+from fr_ps.photometric.lights import check_lights, read_lights
+from tests.photometric.surfaces import FOUR, directions
+
+HEADER = "image,azimuth_deg,elevation_deg"
+
+
+def lights_file(folder: Path, *lines: str, header: str = HEADER, end: str = "\n") -> Path:
+    path = folder / "lights.csv"
+    path.write_bytes((end.join([header, *lines]) + end).encode())
+    return path
+
+
+def test_lights_stand_where_the_convention_says(tmp_path):
+    names, lights, intensities = read_lights(lights_file(tmp_path, *(f"im{k}.png,{a},{e}" for k, (a, e) in enumerate(FOUR))))
+    assert names == ["im0.png", "im1.png", "im2.png", "im3.png"]
+    np.testing.assert_allclose(lights, directions(FOUR), atol=1e-12)
+    assert intensities.tolist() == [1, 1, 1, 1]
+
+
+def test_a_positive_azimuth_stands_left_and_a_positive_elevation_above(tmp_path):
+    _, lights, _ = read_lights(lights_file(tmp_path, "a,35,0", "b,0,35", "c,0,0"))
+    assert lights[0, 0] < 0 < lights[1, 1]
+    np.testing.assert_allclose(lights[2], [0, 0, 1], atol=1e-12)
+
+
+def test_intensities_are_read_wherever_their_column_stands(tmp_path):
+    path = lights_file(tmp_path, "2,a,35,40", "0.5,b,-35,40", "1e1,c,35,-20", header="intensity," + HEADER)
+    names, lights, intensities = read_lights(path)
+    assert names == ["a", "b", "c"]
+    assert intensities.tolist() == [2, 0.5, 10]
+    np.testing.assert_allclose(lights, directions([(35, 40), (-35, 40), (35, -20)]), atol=1e-12)
+
+
+def test_white_space_line_ends_and_a_byte_order_mark_are_no_matter(tmp_path):
+    plain = read_lights(lights_file(tmp_path, "a,35,40", "b,-35,40", "c,35,-20"))
+    path = lights_file(tmp_path, " a , 35 ,40", "", "b,-35, 40 ", "c,35,-20", end="\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    names, lights, _ = read_lights(path)
+    assert names == plain[0]
+    np.testing.assert_array_equal(lights, plain[1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["a,0,0", "b,10,0"], ["2 images"]),
+        (["a,0,0", "b,10,0", "a,20,10"], ["row 4", "twice"]),
+        (["a,0,0", "b,x,0", "c,20,10"], ["row 3", "azimuth_deg", "'x'"]),
+        (["a,0,0", "b,0,nan", "c,20,10"], ["row 3", "elevation_deg"]),
+        (["a,0,0", "b,0,1e999", "c,20,10"], ["row 3", "elevation_deg"]),
+        (["a,0,0", "b,1_0,0", "c,20,10"], ["row 3", "'1_0'"]),
+        (["a,0,0", "../b,0,10", "c,20,10"], ["row 3", "'../b'"]),
+        (["a,0,0", "b,0", "c,20,10"], ["row 3", "2 cells"]),
+    ],
+)
+def test_bad_lights_are_refused_by_row(lines, words, tmp_path, refused):
+    path = lights_file(tmp_path, *lines)
+    with refused(path, *words) if "cells" not in words[-1] else pytest.raises(InputError, match="row 3: 2 cells"):
+        read_lights(path)
+
+
+@pytest.mark.parametrize("intensity", ["0", "-1", "", "bright", "inf"])
+def test_an_intensity_is_a_number_above_0(intensity, tmp_path, refused):
+    path = lights_file(tmp_path, "a,0,0,1", f"b,20,0,{intensity}", "c,0,20,1", header=HEADER + ",intensity")
+    with refused(path, "row 3", "intensity"):
+        read_lights(path)
+
+
+@pytest.mark.parametrize("header", [HEADER + ",colour", "image,azimuth_deg", "image,azimuth,elevation"])
+def test_an_unknown_or_missing_column_is_refused_instead_of_ignored(header, tmp_path, refused):
+    path = lights_file(tmp_path, header=header)
+    with refused(path, header):
+        read_lights(path)
+
+
+def test_lights_in_one_plane_are_refused(refused):
+    with refused("lights.csv", "rank below 3"):
+        check_lights(directions([(0, 0), (20, 0), (-40, 0), (60, 0)]), 1000, Path("lights.csv"))
+
+
+@pytest.mark.parametrize("behind", [(90, 0), (0, 90), (120, 10), (180, 0), (-90, 45)])
+def test_a_light_at_or_behind_the_picture_plane_is_refused_by_its_number(behind, refused):
+    with refused("lights.csv", "light 3 of 4", "picture plane"):
+        check_lights(directions([FOUR[0], FOUR[1], behind, FOUR[3]]), 1000, Path("lights.csv"))
+
+
+@given(st.floats(0.5, 60))
+def test_the_limit_is_on_the_condition_number(spread):
+    lights = directions([(spread, 0), (-spread, 0), (0, spread)])
+    condition = np.linalg.cond(lights)
+    check_lights(lights, condition * 1.001, Path("lights.csv"))
+    with pytest.raises(InputError, match="condition number"):
+        check_lights(lights, condition * 0.999, Path("lights.csv"))

@@ -1,0 +1,273 @@
+"""Shadows, highlights and saturation: what they cost least squares, and what is left of that."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from fr_ps.data.render import render
+from fr_ps.data.synthetic import render_session
+from fr_ps.photometric.robust import confidence, integrable, observation_weights
+from fr_ps.photometric.solve import least_squares, split, weighted
+from tests.photometric import surfaces
+from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, degrees, directions, grid, sphere
+
+GRAZING: Angles = ((45, 40), (-45, 40), (45, -25), (-45, -25))
+
+
+def error(scaled: np.ndarray, normal: np.ndarray) -> float:
+    """Mean angle in degrees between the normals of (3, H, W) and the true ones (H, W, 3)."""
+    return float(degrees(split(scaled)[1].transpose(1, 2, 0), normal).mean())
+
+
+def errors(images: np.ndarray, saturated: np.ndarray, angles: Angles, normal: np.ndarray) -> tuple[float, float, float]:
+    """Of least squares, the per-pixel robust solver, and the integrable one."""
+    lights = directions(angles)
+    weights = observation_weights(images, saturated, lights)
+    everywhere = np.ones(normal.shape[:2], dtype=bool)
+    solved = (
+        least_squares(images, lights),
+        weighted(images, lights, weights)[0],
+        integrable(images, lights, weights, everywhere),
+    )
+    return tuple(error(scaled, normal) for scaled in solved)
+
+
+def unsaturated(images: np.ndarray) -> np.ndarray:
+    return np.zeros(images.shape, dtype=np.float32)
+
+
+def ball_on_a_table(size: int = 72) -> tuple[np.ndarray, np.ndarray]:
+    """Normals (H, W, 3) and depth (H, W) of half a ball that throws its shadow on what is flat around it."""
+    x, y = grid(size, size)
+    depth = gaussian_filter(np.sqrt(np.maximum((0.4 * size) ** 2 - x**2 - y**2, 0)), 1)
+    down, right = np.gradient(depth)
+    normal = np.stack([-right, down, np.ones_like(depth)], axis=-1)
+    return normal / np.linalg.norm(normal, axis=-1, keepdims=True), depth
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([THREE, FOUR, SEVEN]), power=st.sampled_from([0.2, 1, 6]))
+def test_weights_are_above_0_and_whole_at_most_whatever_the_pictures(seed: int, angles: Angles, power: float) -> None:
+    rng = np.random.default_rng(seed)
+    images = (rng.random((len(angles), 8, 9)) ** power).astype(np.float32)
+    images[rng.random(images.shape) < 0.1] = 0
+    saturated = rng.random(images.shape).astype(np.float32)
+    weights = observation_weights(images, saturated, directions(angles))
+    assert weights.dtype == np.float32
+    assert weights.shape == images.shape
+    assert weights.min() > 0
+    assert weights.max() <= 1.0401
+    bright = images.max(axis=0) > 1e-3
+    scaled = observation_weights(30 * images, saturated, directions(angles))
+    np.testing.assert_allclose(scaled[:, bright], weights[:, bright], rtol=1e-4)
+
+
+@pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
+@pytest.mark.parametrize("which", [0, 2])
+def test_the_darker_a_shadow_the_less_it_counts(angles: Angles, which: int) -> None:
+    images = surfaces.render(sphere(24)[0], angles, 0.8).astype(np.float32)
+    darkness = np.array([1, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.02, 0])
+    weights = []
+    for share in darkness:
+        shadowed = images.copy()
+        shadowed[which] *= share
+        weights.append(observation_weights(shadowed, unsaturated(images), directions(angles))[which])
+    assert (np.diff(weights, axis=0) <= 1e-5).all()
+    assert (np.diff(weights[4:], axis=0) < -1e-3).all(), "and below a third of the brightest it falls at every step"
+    bright = images[which] > 0.36 * images.max(axis=0)
+    np.testing.assert_allclose(weights[0][bright], 1.04, atol=0.002)
+    assert (weights[-1] < 0.05).all()
+
+
+@pytest.mark.parametrize("angles", [FOUR, SEVEN])
+def test_the_brighter_a_highlight_the_less_it_counts(angles: Angles) -> None:
+    # Toward the camera, where every light falls alike.
+    images = surfaces.render(np.broadcast_to(np.array([0.0, 0, 1]), (2, 2, 3)), angles).astype(np.float32)
+    weights = []
+    which = images[:, 0, 0].argmax()
+    for more in (0, 0.05, 0.1, 0.2):
+        shining = images.copy()
+        shining[which] += more
+        weights.append(observation_weights(shining, unsaturated(images), directions(angles))[which, 0, 0])
+    assert (np.diff(weights) < -0.02).all()
+
+
+def test_a_saturated_picture_counts_a_twentieth() -> None:
+    images = surfaces.render(sphere(16)[0], FOUR, 0.8).astype(np.float32)
+    saturated = unsaturated(images)
+    saturated[1], saturated[2] = 1, 0.5
+    plain = observation_weights(images, unsaturated(images), directions(FOUR))
+    ratio = observation_weights(images, saturated, directions(FOUR)) / plain
+    np.testing.assert_allclose(ratio, np.array([1, 0.05, 0.525, 1])[:, None, None] * np.ones((1, 16, 16)), rtol=1e-5)
+
+
+def test_saturated_pixels_are_next_to_ignored() -> None:
+    normal = sphere(48)[0]
+    images = surfaces.render(normal, SEVEN, 1.0)
+    limit = 0.9
+    saturated = (images >= limit).astype(np.float32)
+    assert saturated.any(axis=0).mean() > 0.3
+    assert (saturated.sum(axis=0) <= 4).all(), "three pictures are whole everywhere"
+    clipped = np.minimum(images, limit).astype(np.float32)
+    plain, robust, joined = errors(clipped, saturated, SEVEN, normal)
+    assert robust < 0.3 * plain
+    assert joined < 0.4 * plain
+    deaf = errors(clipped, unsaturated(images), SEVEN, normal)[1]
+    assert robust < 0.5 * deaf, "which the flags are for"
+
+
+@pytest.mark.parametrize("angles", [FOUR, SEVEN, GRAZING])
+@pytest.mark.parametrize("highlights", [0.0, 0.3])
+def test_around_a_ball_shadows_and_highlights_cost_much_less(angles: Angles, highlights: float) -> None:
+    normal, depth = ball_on_a_table()
+    images = render(np.full(depth.shape, 0.7), normal, depth, directions(angles), cast_shadows=True, highlights=highlights)
+    assert (images == 0).mean() > 0.08
+    plain, robust, joined = errors(images, unsaturated(images), angles, normal)
+    assert robust < 0.55 * plain
+    assert joined < 0.95 * robust
+
+
+@pytest.mark.parametrize("person", range(4))
+@pytest.mark.parametrize("angles", [FOUR, SEVEN, GRAZING])
+def test_on_faces_robust_beats_least_squares_and_integrable_beats_both(person: int, angles: Angles) -> None:
+    scene = render_session(0, person, 0, 96)
+    shine = 0.15 * float(scene.albedo.max())
+    images = render(scene.albedo, scene.normal, scene.depth, directions(angles), cast_shadows=True, highlights=shine)
+    images /= np.quantile(images, 0.998)
+    saturated = (images >= 1).astype(np.float32)
+    plain, robust, joined = errors(np.minimum(images, 1), saturated, angles, scene.normal)
+    assert robust < 0.9 * plain
+    assert joined < 0.985 * robust
+
+
+@pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
+@pytest.mark.parametrize("noise", [0, 0.004, 0.02])
+def test_where_every_light_reaches_nothing_is_lost(angles: Angles, noise: float) -> None:
+    normal = sphere(64)[0]
+    images = surfaces.render(normal, angles, 0.8)
+    assert images.min() > 0.05
+    images = (images + np.random.default_rng(0).normal(0, noise, images.shape)).astype(np.float32)
+    plain, robust, joined = errors(np.maximum(images, 0), unsaturated(images), angles, normal)
+    assert robust <= 1.01 * plain + 0.001
+    assert joined <= 1.01 * plain + 0.02
+    if noise:
+        assert joined < 0.85 * plain, "neighbours average noise out"
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_three_lights_leave_a_pixel_no_choice(seed: int) -> None:
+    images = np.random.default_rng(seed).uniform(0, 1, (3, 12, 12)).astype(np.float32)
+    lights = directions(THREE)
+    weights = observation_weights(images, unsaturated(images), lights)
+    alone = least_squares(images, lights)
+    np.testing.assert_allclose(weighted(images, lights, weights)[0], alone, atol=2e-4)
+    assert np.isfinite(integrable(images, lights, weights, np.ones((12, 12), dtype=bool))).all()
+
+
+def test_with_three_lights_neighbours_tell_what_a_shadow_hid() -> None:
+    normal, depth = ball_on_a_table()
+    images = render(np.full(depth.shape, 0.7), normal, depth, directions(THREE), cast_shadows=True)
+    plain, robust, joined = errors(images, unsaturated(images), THREE, normal)
+    assert robust == pytest.approx(plain, rel=1e-3)
+    assert joined < 0.85 * plain
+
+
+def test_confidence_is_the_variance_of_all_pictures_over_that_of_their_weights() -> None:
+    lights = directions(FOUR)
+    weights = np.random.default_rng(0).uniform(0.05, 1, (4, 5, 6)).astype(np.float32)
+    got = confidence(weighted(weights, lights, weights)[1], lights)
+    for place in np.ndindex(5, 6):
+        weighed = np.linalg.inv(lights.T @ np.diag(weights[(slice(None), *place)].astype(np.float64)) @ lights)
+        assert got[place] == pytest.approx(np.trace(np.linalg.inv(lights.T @ lights)) / np.trace(weighed), rel=1e-3)
+
+
+def test_confidence_is_whole_in_the_light_and_low_in_shadow() -> None:
+    normal, depth = ball_on_a_table()
+    lights = directions(FOUR)
+    images = render(np.ones(depth.shape), normal, depth, lights, cast_shadows=True)
+    weights = observation_weights(images, unsaturated(images), lights)
+    found = confidence(weighted(images, lights, weights)[1], lights)
+    dark = (images == 0).sum(axis=0)
+    assert (found[images.min(axis=0) > 0.5 * images.max(axis=0)] > 0.95).all()
+    medians = [np.median(found[dark == count]) for count in (0, 1, 2)]
+    assert medians[0] > 0.9 > 0.6 > medians[1] > 3 * medians[2] > 0
+    assert found.max() <= 1
+
+
+def test_a_prior_pulls_toward_itself_most_where_there_is_least_evidence() -> None:
+    scene = render_session(0, 1, 0, 64)
+    lights = directions(GRAZING)
+    images = render(scene.albedo, scene.normal, scene.depth, lights, cast_shadows=True)
+    weights = observation_weights(images, unsaturated(images), lights)
+    everywhere = np.ones((64, 64), dtype=bool)
+    alone = integrable(images, lights, weights, everywhere)
+    true = integrable(images, lights, weights, everywhere, 0.95 * scene.normal.transpose(2, 0, 1))
+    assert error(true, scene.normal) < 0.95 * error(alone, scene.normal)
+    flat = np.zeros((3, 64, 64), dtype=np.float32)
+    flat[2] = 0.95
+    pulled = integrable(images, lights, weights, everywhere, flat)
+    toward = np.broadcast_to(np.array([0.0, 0, 1]), (64, 64, 3))
+    moved = degrees(split(pulled)[1].transpose(1, 2, 0), split(alone)[1].transpose(1, 2, 0))
+    assert error(pulled, toward) < error(alone, toward)
+    dark = (images == 0).sum(axis=0)
+    assert moved[dark >= 2].mean() > 2 * moved[dark == 0].mean()
+    assert moved[dark == 0].mean() < 4
+
+
+def test_a_prior_pulls_the_more_the_more_its_faces_agree() -> None:
+    scene = render_session(0, 1, 0, 64)
+    lights = directions(FOUR)
+    images = render(scene.albedo, scene.normal, scene.depth, lights, cast_shadows=True)
+    weights = observation_weights(images, unsaturated(images), lights)
+    everywhere = np.ones((64, 64), dtype=bool)
+    toward = np.broadcast_to(np.array([0.0, 0, 1]), (64, 64, 3))
+    away = [error(integrable(images, lights, weights, everywhere), toward)]
+    for length in (0.0, 0.5, 0.9, 0.97, 0.995, 1.0):
+        flat = np.zeros((3, 64, 64), dtype=np.float32)
+        flat[2] = length
+        away.append(error(integrable(images, lights, weights, everywhere, flat), toward))
+    assert away[1] == pytest.approx(away[0], rel=1e-4), "of no agreement, no pull"
+    assert (np.diff(away[1:]) < -0.01).all()
+
+
+@pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
+def test_black_is_no_reason_for_nan(angles: Angles) -> None:
+    images = surfaces.render(sphere(32)[0], angles, 0.8).astype(np.float32)
+    images[:, :, 20:] = 0
+    images[0] = 0
+    lights = directions(angles)
+    for pictures in (images, np.zeros_like(images)):
+        weights = observation_weights(pictures, unsaturated(images), lights)
+        assert np.isfinite(weights).all()
+        black = ~pictures.any(axis=0)
+        prior = np.zeros((3, 32, 32), dtype=np.float32)
+        prior[2] = 1
+        for solved in (
+            weighted(pictures, lights, weights)[0],
+            integrable(pictures, lights, weights, np.ones((32, 32), dtype=bool)),
+            integrable(pictures, lights, weights, np.zeros((32, 32), dtype=bool)),
+            integrable(pictures, lights, weights, ~black, prior),
+        ):
+            albedo, normals = split(solved)
+            np.testing.assert_allclose(np.linalg.norm(normals, axis=0), 1, atol=1e-5)
+            assert albedo[black].max() < 1e-6
+        assert np.isfinite(confidence(weighted(pictures, lights, weights)[1], lights)).all()
+
+
+def test_what_is_outside_the_mask_has_no_say_inside() -> None:
+    normal = sphere(40)[0]
+    lights = directions(FOUR)
+    images = surfaces.render(normal, FOUR, 0.8).astype(np.float32)
+    mask = np.ones((40, 40), dtype=bool)
+    mask[:, 30:] = False
+    rubbish = np.where(mask, images, np.random.default_rng(0).random(images.shape)).astype(np.float32)
+    black = np.where(mask, images, 0).astype(np.float32)
+    solved = [
+        integrable(pictures, lights, observation_weights(pictures, unsaturated(images), lights), mask)
+        for pictures in (black, rubbish)
+    ]
+    np.testing.assert_allclose(solved[1][:, mask], solved[0][:, mask], atol=1e-5)
+    assert degrees(split(solved[1])[1].transpose(1, 2, 0), normal)[:, :28].mean() < 0.2

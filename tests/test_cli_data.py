@@ -1,0 +1,156 @@
+"""`fr-ps data` as a user meets it: what it prints and writes, and its exit codes."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fr_ps.cli import main
+from fr_ps.config import DataConfig
+from fr_ps.data.labels import read_labels
+from fr_ps.data.split_files import PARTS, read_split
+from fr_ps.data.splits import make_split
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["data", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which `fr-ps data` refuses `arguments`."""
+    assert main(["data", *arguments]) == 2
+    (line,) = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared, capsys):
+    out = printed(capsys, "summary", "--data.root", str(prepared))
+    assert "24 sessions of 6 people, raw labels" in out
+    assert re.search(r"gender +male +\d+ +\d+ +\d+\.\d%", out)
+    assert re.search(r"3-4 +6 +24 +#{40}", out)
+    assert out.strip().endswith("contact sheet: contact_sheet.png, 6 sessions")
+    with Image.open("contact_sheet.png") as image:
+        assert image.format == "PNG"
+    printed(capsys, "summary", f"--data.root={prepared}", "--out=pictures/sheet.png", "--data.only", "{id: [S001, S003]}")
+    with Image.open("pictures/sheet.png") as small, Image.open("contact_sheet.png") as whole:
+        assert small.height < whole.height
+
+
+def test_summary_of_the_real_table_says_that_it_has_no_maps(here, photoface_labels, capsys):
+    out = printed(capsys, "summary", f"--data.root={photoface_labels / 'metadata.csv'}")
+    assert "3159 sessions of 441 people, raw labels" in out
+    assert re.search(r"pose +turned +137 ", out)
+    assert "no contact sheet" in out
+    assert not list(here.glob("*.png"))
+
+
+def test_summary_shows_quality_and_leaves_out_what_is_above_its_limit(here, prepared, capsys):
+    root = shutil.copytree(prepared, here / "set")
+    table = pd.read_csv(root / "labels.csv", dtype=str)
+    table["quality_residual"] = [str(0.01 * row) for row in range(len(table))]
+    table.to_csv(root / "labels.csv", index=False)
+    assert re.search(
+        r"quality_residual +0\.0115 +0\.115 +0\.218 +0 +S005/s03 0\.23", printed(capsys, "summary", "--data.root=set")
+    )
+    out = printed(capsys, "summary", "--data.root=set", "--data.limits.quality_residual=0.15")
+    assert "16 sessions of 4 people" in out
+    assert "left out: 8 sessions: quality_residual above 0.15" in out
+
+
+def test_check_of_good_maps_says_so(here, prepared, capsys):
+    assert "all 72 maps are good (albedo, normal, depth)" in printed(capsys, "check", f"--data.root={prepared}")
+
+
+def test_check_lists_every_bad_file_and_ends_with_2(here, prepared, capsys):
+    root = shutil.copytree(prepared, here / "set")
+    (root / "data/S000/s01/depth.npy").unlink()
+    np.save(root / "data/S002/s00/albedo.npy", np.full((48, 48), np.nan))
+    lines = (root / "labels.csv").read_text().splitlines()
+    (root / "labels.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert main(["data", "check", "--data.root=set"]) == 2
+    out, err = capsys.readouterr()
+    assert re.search(r"set/data/S000/s01/depth\.npy +no such file", out)
+    assert re.search(r"set/data/S002/s00/albedo\.npy +NaN or infinity", out)
+    assert "ignored: 1 sessions with maps but no row" in out
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "2 bad files of 69" in errors[0]
+
+
+def test_split_writes_what_a_training_draws(here, photoface_labels, capsys):
+    path = photoface_labels / "final_dataset.csv"
+    flags = ["--data.gallery=1", "--data.split_seed=3", "--data.protocol=subject_disjoint"]
+    out = printed(capsys, "split", f"--data.root={path}", *flags, "--out=parts/split.csv")
+    labels = read_labels(path)
+    drawn, written = make_split(labels, DataConfig(gallery=1, split_seed=3)), read_split(Path("parts/split.csv"), labels)
+    for part in PARTS:
+        np.testing.assert_array_equal(getattr(written, part), getattr(drawn, part))
+    assert re.search(rf"all +{len(drawn.train)} \(\d+\) +{len(drawn.val)} \(\d+\) +{len(drawn.test)} \(\d+\)", out)
+    assert out.strip().endswith("split: parts/split.csv")
+
+
+def test_split_says_where_stratifying_was_not_possible(here, capsys):
+    rows = [f"p{person},{session},male,no,none,{3 if person == 0 else 1},blankstare" for person in range(8) for session in "ab"]
+    Path("table.csv").write_text("\n".join(["id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion", *rows]) + "\n")
+    out = printed(capsys, "split", "--data.root=table.csv")
+    assert re.search(r"not stratified: pose turned is in no session of \w+ and \w+ \(2 sessions of 1 people have it\)", out)
+    assert "gender" not in "".join(line for line in out.splitlines() if line.startswith("not stratified"))
+
+
+def test_the_originals_split_goes_through(here, photoface_labels, capsys):
+    out = printed(
+        capsys, "split", f"--data.root={photoface_labels / 'label_encoded_dataset.csv'}", f"--data.split={photoface_labels}"
+    )
+    assert re.search(r"469 \(108\) +469 \(105\)", out)
+
+
+def test_the_mean_face_of_some_helps_to_prepare_others(here, prepared, capsys):
+    out = printed(capsys, "mean", f"--data.root={prepared}", "--part=all")
+    assert "mean face of 6 people, 24 sessions: mean_face.npy" in out
+    every = np.load("mean_face.npy")
+    assert (every.dtype, every.shape) == (np.float32, (48, 48, 3))
+    settings = [f"--data.root={prepared}", "--data.val_people=1", "--data.test_people=2", "--data.split_seed=1"]
+    assert "mean face of 3 people, 12 sessions: some/train.npy" in printed(capsys, "mean", *settings, "--out=some/train.npy")
+    labels = read_labels(prepared / "labels.csv")
+    split = make_split(labels, DataConfig(val_people=1, test_people=2, split_seed=1))
+    maps = [prepared / "data" / labels.ids[row] / labels.sessions[row] / "normal.npy" for row in split.train]
+    # Everybody has four sessions here.
+    np.testing.assert_allclose(np.load("some/train.npy"), np.mean([np.load(path) for path in maps], axis=0), atol=1e-3)
+
+    printed(capsys, "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=48", "--seed=5")
+    asked = ["prepare", "--captures=raw/captures", "--size=48", "--solver=integrable"]
+    assert main([*asked, "--prior=some/train.npy", "--out=set"]) == 0
+    assert main([*asked, "--out=without"]) == 0
+    with_prior, without = (np.load(f"{folder}/data/S001/s00/normal.npy") for folder in ("set", "without"))
+    apart = np.abs(with_prior - without).max()
+    assert 0.01 < apart < 1.5
+    assert main([*asked[:2], "--size=40", "--solver=integrable", "--prior=some/train.npy", "--out=small"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "48 x 48" in line
+    assert "--size 40" in line
+
+
+def test_bad_input_is_one_line(here, prepared, photoface_labels, capsys):
+    table = f"--data.root={photoface_labels / 'metadata.csv'}"
+    assert "nowhere" in refused(capsys, "summary", "--data.root=nowhere")
+    assert "metadata.csv" in refused(capsys, "check", table)
+    assert "Quality" in refused(capsys, "summary", table, "--data.limits", "{Qality: 1}")
+    assert "1001/2008-02-23_12-21-31" in refused(capsys, "split", table, "--data.limits", "{Quality: 1}")
+    assert "data.root" in refused(capsys, "split", "--data.rot=x")
+    assert "metadata.csv" in refused(capsys, "mean", table)
+    assert "train" in refused(capsys, "mean", f"--data.root={prepared}", "--part=some")
+    assert not list(here.glob("*.npy"))
+    assert "session_disjoint" in refused(capsys, "split", table, "--data.protocol=none")
+    assert "2814 such sessions" in refused(capsys, "split", f"--data.root={prepared}", f"--data.split={photoface_labels}")
+    assert not list(here.glob("*.csv"))
