@@ -37,7 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(options.threads)
-    from fr_ps.data.synthetic import light_directions, write_captures
+    from fr_ps.synthetic.captures import write_captures
+    from fr_ps.synthetic.scene import light_directions
 
     numbers: dict[str, Number] = {}
     lights = {"built-in": light_directions()}
@@ -115,10 +116,10 @@ def reference(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> 
 
 def rendered_cases(lights: dict[str, np.ndarray], people: int) -> dict:
     """Like `yale_cases`, of synthetic people under the same lights."""
-    from fr_ps.data.render import render
-    from fr_ps.data.synthetic import render_session
     from fr_ps.photometric.captures import Capture
     from fr_ps.photometric.frame import frame
+    from fr_ps.synthetic.render import render
+    from fr_ps.synthetic.scene import render_session
 
     to = frame((0, 0, SIZE, SIZE), SIZE, "crop")
     cases = {}

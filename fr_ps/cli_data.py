@@ -132,9 +132,9 @@ def _mean(arguments: Namespace) -> None:
 
 
 def _synthetic(arguments: Namespace) -> None:
-    from fr_ps.data.synthetic import write_captures
     from fr_ps.files import new_folder
     from fr_ps.progress import progress
+    from fr_ps.synthetic.captures import write_captures
 
     settings: dict[str, Any] = vars(arguments)
     out, layout = Path(settings.pop("out")), settings.pop("layout")

@@ -14,8 +14,8 @@ from PIL import Image
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.prepare import prepare
-from fr_ps.data.synthetic import write_captures
 from fr_ps.errors import InputError
+from fr_ps.synthetic.captures import write_captures
 
 WriteCapture = Callable[[Path, np.ndarray, Sequence[tuple[float, float]]], None]
 Refused = Callable[..., AbstractContextManager[None]]

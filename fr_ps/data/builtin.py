@@ -7,9 +7,9 @@ from fr_ps.config import SYNTHETIC, PrepareConfig, SyntheticConfig
 from fr_ps.data.cache import cache_folder
 from fr_ps.data.layout import LABELS_FILE
 from fr_ps.data.prepare import FORMAT, prepare
-from fr_ps.data.synthetic import VERSION, write_captures
 from fr_ps.files import locked, new_folder
 from fr_ps.progress import progress
+from fr_ps.synthetic.captures import VERSION, write_captures
 
 
 def data_root(root: str, synthetic: SyntheticConfig) -> Path:

@@ -16,14 +16,15 @@ from PIL import Image
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.prepare import Outcome, orientation_warning, prepare, summary_rows
-from fr_ps.data.synthetic import render_session, write_captures
-from fr_ps.data.view import WIDE
 from fr_ps.errors import InputError
 from fr_ps.photometric.align import landmark_error, landmark_frame
 from fr_ps.photometric.captures import read_capture
 from fr_ps.photometric.frame import Frame, frame
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.quality import MEASURES
+from fr_ps.synthetic.captures import write_captures
+from fr_ps.synthetic.scene import render_session
+from fr_ps.synthetic.view import WIDE
 
 from ..photometric.surfaces import FOUR, render, sphere, to_8_bit
 

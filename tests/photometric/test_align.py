@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from scipy.optimize import minimize
 
-from fr_ps.data.synthetic import Scene, render_session
-from fr_ps.data.view import WIDE
 from fr_ps.photometric.align import CANONICAL, align_capture, landmark_error, landmark_frame, read_boxes
 from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.frame import Frame, frame
 from fr_ps.photometric.maps import Maps, compute_maps
+from fr_ps.synthetic.scene import Scene, render_session
+from fr_ps.synthetic.view import WIDE
 from tests.conftest import Refused
 from tests.photometric.surfaces import FOUR, degrees, directions
 

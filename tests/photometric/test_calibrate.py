@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.data.render import render
-from fr_ps.data.synthetic import render_session
 from fr_ps.photometric.calibrate import calibrated, estimate_ambient, estimate_intensities
+from fr_ps.synthetic.render import render
+from fr_ps.synthetic.scene import render_session
 from tests.conftest import Refused
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions, sphere
 

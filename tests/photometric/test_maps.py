@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
 from fr_ps.config import Fit, Solver
-from fr_ps.data.render import render as render_shadowed
-from fr_ps.data.synthetic import render_session
 from fr_ps.photometric.captures import Capture, read_capture
 from fr_ps.photometric.frame import Frame, frame, inside
 from fr_ps.photometric.maps import Maps, compute_maps
+from fr_ps.synthetic.render import render as render_shadowed
+from fr_ps.synthetic.scene import render_session
 from tests.conftest import Refused, WriteCapture
 from tests.photometric.surfaces import (
     FOUR,

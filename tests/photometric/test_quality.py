@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.data.render import render
-from fr_ps.data.synthetic import render_session
 from fr_ps.photometric.captures import list_sources, read_capture
 from fr_ps.photometric.frame import frame
 from fr_ps.photometric.integrate import poisson
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.quality import MEASURES, SHADOW, convexity, session_quality, twist_agreement
 from fr_ps.photometric.solve import least_squares, split
+from fr_ps.synthetic.render import render
+from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, degrees, directions, normals_from_differences, sphere
 

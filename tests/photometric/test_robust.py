@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from fr_ps.data.render import render
-from fr_ps.data.synthetic import render_session
 from fr_ps.photometric.robust import confidence, integrable, observation_weights
 from fr_ps.photometric.solve import least_squares, split, weighted
+from fr_ps.synthetic.render import render
+from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, degrees, directions, grid, sphere
 

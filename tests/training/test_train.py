@@ -23,9 +23,9 @@ from fr_ps.config import (
 )
 from fr_ps.data.labels import ATTRIBUTES, COLUMNS
 from fr_ps.data.prepare import prepare
-from fr_ps.data.synthetic import write_captures
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model, read_info
+from fr_ps.synthetic.captures import write_captures
 from fr_ps.tracking.contract import LocalRun
 from fr_ps.training.train import Result, train
 

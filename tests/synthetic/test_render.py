@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fr_ps.data.render import cast_shadow, render
+from fr_ps.synthetic.render import cast_shadow, render
 from tests.photometric import surfaces
 from tests.photometric.surfaces import FOUR, degrees, directions, sphere
 

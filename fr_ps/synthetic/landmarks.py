@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from fr_ps.data.faces import Look, Person
 from fr_ps.photometric.photoface import LANDMARKS
+from fr_ps.synthetic.faces import Look, Person
 
 
 def head_landmarks(person: Person, look: Look) -> np.ndarray:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.data.faces import draw_look, draw_person, head_surface
-from fr_ps.data.landmarks import place_on_head
-from fr_ps.data.view import CLOSE, WIDE, Framing, View, draw_view
+from fr_ps.synthetic.faces import draw_look, draw_person, head_surface
+from fr_ps.synthetic.landmarks import place_on_head
+from fr_ps.synthetic.view import CLOSE, WIDE, Framing, View, draw_view
 
 SIZE = 96
 

@@ -1,0 +1,72 @@
+"""Synthetic sessions as raw captures on disk, in a layout of ours or in Photoface's."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fr_ps.config import CaptureLayout
+from fr_ps.files import csv_text
+from fr_ps.photometric.lights import LIGHTS_COLUMNS, LIGHTS_FILE
+from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE, LANDMARKS_FILE, LIGHT_SOURCE_FILE
+from fr_ps.progress import Advance, silent
+from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, Scene, render_session
+from fr_ps.synthetic.view import CLOSE, WIDE
+
+VERSION = 1
+"""Raised with every change of what is drawn, so that faces of an earlier version in a cache are not taken for these."""
+
+
+def write_captures(
+    out: Path,
+    *,
+    people: int,
+    sessions: int,
+    seed: int,
+    size: int = 128,
+    layout: CaptureLayout = "plain",
+    advance: Advance = silent,
+) -> None:
+    """Write `people` x `sessions` sessions under `out`.
+
+    `plain`: `captures/{id}/{session}/im0.png` .. with `lights.csv`, and `labels.csv`; of faces framed closely.
+    `photoface`: `{id}/{session}/im0.bmp` .. with Photoface's text files, as it is distributed; of whole heads, not aligned.
+
+    `advance` is called after each session.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(people * sessions):
+        person, session = divmod(number, sessions)
+        scene = render_session(seed, person, session, size, CLOSE if layout == "plain" else WIDE)
+        row_id, row_session = f"S{person:03d}", f"s{session:02d}"
+        if layout == "plain":
+            _write_plain(out / "captures" / row_id / row_session, scene)
+        else:
+            _write_photoface(out / row_id / row_session, scene)
+        rows.append([row_id, row_session, *(scene.labels[name] for name in LABELS)])
+        advance(1)
+    if layout == "plain":
+        (out / "labels.csv").write_text(csv_text(["id", "session", *LABELS], rows))
+
+
+def _write_plain(folder: Path, scene: Scene) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"im{k}.png" for k in range(len(scene.images))]
+    for name, image in zip(names, scene.images):
+        Image.fromarray(image).save(folder / name, compress_level=1)
+    lights = [[name, *angles] for name, angles in zip(names, LIGHT_ANGLES)]
+    (folder / LIGHTS_FILE).write_text(csv_text(list(LIGHTS_COLUMNS), lights))
+
+
+def _write_photoface(folder: Path, scene: Scene) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, image in enumerate(scene.images):
+        Image.fromarray(image).save(folder / f"im{k}.bmp")
+    x, y, z = scene.lights.T
+    angles = np.degrees([np.arccos(z), np.arctan2(y, x)]).T
+    matrix = "; ".join(f"{zenith:.6f} {azimuth:.6f}" for zenith, azimuth in angles)
+    (folder / LIGHT_SOURCE_FILE).write_text(f"LightSource = [{matrix}];\n")
+    (folder / LANDMARKS_FILE).write_text("".join(f"{x:.3f} {y:.3f}\n" for x, y in scene.landmarks))
+    said = scene.labels | {"Quality": "ok", "Occlusion": ""}
+    (folder / ATTRIBUTES_FILE).write_text(",".join(said[name] for name in ATTRIBUTES) + "\n")
