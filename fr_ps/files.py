@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -201,6 +201,30 @@ def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]
         if len(row) != len(header):
             raise InputError(f"{path}: row {number}: {len(row)} cells where the header has {len(header)}")
     return header, [(number, dict(zip(header, row))) for number, row in numbered[1:]]
+
+
+def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], dict[tuple[str, str], tuple[int, dict[str, str]]]]:
+    """The column names of a CSV with a row a session, and by (id, session) each row's number in the file and its cells.
+
+    Args:
+        path: of the file.
+        columns: that it must have beside id and session.
+
+    Raises:
+        InputError: as `read_csv_rows`, a missing column, or an id or session that is no plain name or stands twice.
+    """
+    header, rows = read_csv_rows(path)
+    missing = [name for name in ("id", "session", *columns) if name not in header]
+    if missing:
+        raise InputError(f"{path}: no column {missing[0]}; the header must have id,session,{','.join(columns)}")
+    found: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
+    for number, row in rows:
+        where = f"{path}: row {number}"
+        key = (check_name(row["id"], f"{where}: id"), check_name(row["session"], f"{where}: session"))
+        if key in found:
+            raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {found[key][0]} already; remove one of them")
+        found[key] = (number, row)
+    return header, found
 
 
 def _one_line(error: BaseException) -> str:

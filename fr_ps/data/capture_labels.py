@@ -7,7 +7,7 @@ from pathlib import Path
 from fr_ps.config import PrepareConfig
 from fr_ps.data.labels import check_raw, read_labels, without_labels
 from fr_ps.errors import InputError
-from fr_ps.files import read_csv_rows
+from fr_ps.files import read_session_rows
 from fr_ps.photometric.captures import Source, attributes_of
 from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE
 
@@ -40,8 +40,8 @@ def capture_labels(config: PrepareConfig, sources: Sequence[Source]) -> CaptureL
 
 def _from_table(config: PrepareConfig, labels: str, sources: Sequence[Source]) -> CaptureLabels:
     read_labels(Path(labels))
-    header, numbered = read_csv_rows(Path(labels))
-    rows = {(row["id"], row["session"]): row for _, row in numbered}
+    header, found = read_session_rows(Path(labels), [])
+    rows = {key: row for key, (_, row) in found.items()}
     captured = {(source.id, source.session) for source in sources}
     absent = [key for key in rows if key not in captured]
     if absent and config.on_bad == "fail":

@@ -8,7 +8,7 @@ import numpy as np
 
 from fr_ps.config import Attribute, LabelForm
 from fr_ps.errors import InputError
-from fr_ps.files import check_name, read_csv_rows
+from fr_ps.files import read_session_rows
 
 Classes = Mapping[Attribute, Mapping[str, Sequence[str]]]
 """Attribute to class name to the raw values of that class; of two classes, the second is the positive one."""
@@ -85,19 +85,10 @@ def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = 
         InputError: a missing column, an id or session that is no plain name or stands twice, or an unknown value; names
             the file, row and column.
     """
-    header, rows = read_csv_rows(path)
-    missing = [name for name in ("id", "session", *COLUMNS.values()) if name not in header]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]}; the header must have id,session,{','.join(COLUMNS.values())}")
+    header, by_session = read_session_rows(path, list(COLUMNS.values()))
+    rows = list(by_session.values())
     if not rows:
         raise InputError(f"{path}: no rows below the header")
-    seen: dict[tuple[str, str], int] = {}
-    for number, row in rows:
-        where = f"{path}: row {number}"
-        key = (check_name(row["id"], f"{where}: id"), check_name(row["session"], f"{where}: session"))
-        if key in seen:
-            raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {seen[key]} already; remove one of them")
-        seen[key] = number
     merged = _merge(classes or {})
     taken = _detect([row for _, row in rows]) if form == "auto" else form
     codes = np.empty((len(rows), len(ATTRIBUTES)), dtype=np.int8)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fr_ps.config import Align, Fit
 from fr_ps.errors import InputError
-from fr_ps.files import check_name, read_csv_rows
+from fr_ps.files import read_session_rows
 from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.frame import Box, Frame, frame
 from fr_ps.photometric.lights import to_number
@@ -95,16 +95,9 @@ def read_boxes(path: Path) -> dict[tuple[str, str], Box]:
     Raises:
         InputError: a missing column, a session that stands twice, no number, or a box without area; names the row.
     """
-    columns, rows = read_csv_rows(path)
-    missing = [name for name in ("id", "session", *BOX_COLUMNS) if name not in columns]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]}; the header must have id,session,{','.join(BOX_COLUMNS)}")
     boxes: dict[tuple[str, str], Box] = {}
-    for number, row in rows:
+    for key, (number, row) in read_session_rows(path, BOX_COLUMNS)[1].items():
         where = f"{path}: row {number}"
-        key = (check_name(row["id"], f"{where}: id"), check_name(row["session"], f"{where}: session"))
-        if key in boxes:
-            raise InputError(f"{where}: {'/'.join(key)} has a box already; remove one of them")
         left, top, right, bottom = (to_number(row[name], f"{where}: {name}", "pixels") for name in BOX_COLUMNS)
         if right - left < 1 or bottom - top < 1:
             raise InputError(f"{where}: the box is {right - left:g} x {bottom - top:g} pixels; right and bottom must be larger")
