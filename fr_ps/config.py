@@ -411,7 +411,7 @@ class PrepareConfig:
         fit: of a box or picture that is not square: crop takes its central square, pad all of it with a margin, stretch
             all of it with the normals corrected for it.
         solver: least_squares; robust gives shadows, highlights and saturated pixels less weight; integrable also lets
-            neighbouring pixels agree on one surface (some ten times slower).
+            neighbouring pixels agree on one surface (prepare then takes about twice as long).
         prior: mean face normals that integrable leans on a little, a .npy as fr-ps data mean writes it.
         integration: of normals to depth.
         estimate_intensities: whether the lights' relative intensities are estimated from the pictures (four lights and more).

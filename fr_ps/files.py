@@ -20,7 +20,7 @@ from fr_ps.errors import InputError
 TEMPORARY = ".partial-"
 LOCK_FILE = ".lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
 
 
 def sync_folder(folder: Path) -> None:
@@ -50,7 +50,7 @@ def _writable(where: Path) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise InputError(f"{where}: the disk is full; make room and run again, it goes on where it stopped") from None
         if error.errno in _NOT_ALLOWED:
-            raise InputError(f"{where}: may not be written ({error.strerror}); choose another folder") from None
+            raise InputError(f"{where}: cannot be written ({error.strerror}); choose another place") from None
         raise
 
 
@@ -116,10 +116,18 @@ def new_folder(final: Path) -> Iterator[Path]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process is inside `locked` for `folder`; the system frees the lock of a process that dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("w") as file:
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove what killed processes left unfinished up to two levels below `folder`; only while nobody else writes there."""
+    for remains in [*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"*/{TEMPORARY}*")]:
+        shutil.rmtree(remains, ignore_errors=True)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

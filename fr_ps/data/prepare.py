@@ -6,8 +6,9 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,10 @@ import numpy as np
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, capture_labels
-from fr_ps.data.layout import LABELS_FILE, QUALITY, session_folder
+from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, QUALITY, session_folder
 from fr_ps.data.mean_face import read_mean_face
 from fr_ps.errors import InputError
-from fr_ps.files import csv_text, new_folder, write_array, write_text
+from fr_ps.files import csv_text, locked, new_folder, remove_remains, write_array, write_text
 from fr_ps.photometric.align import align_capture, landmark_error, read_boxes
 from fr_ps.photometric.captures import Source, children, list_sources, read_capture
 from fr_ps.photometric.frame import Box
@@ -30,8 +31,9 @@ from fr_ps.progress import Advance, silent
 
 REPORT_FILE = "prepare.csv"
 RECORD_FILE = "prepared.json"
-FORMAT = 2
+FORMAT = 3
 """Raised with every change of what is made of the same pictures and settings."""
+_MAPS = ("albedo", "normal", "depth", "confidence")
 _SETTINGS = (
     "size",
     "align",
@@ -95,19 +97,34 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
     out = Path(config.out)
     sources = list_sources(Path(config.captures))
     labels = capture_labels(config, sources)
-    boxes = read_boxes(Path(config.boxes)) if config.boxes else {}
     by_key = {(source.id, source.session): source for source in sources}
+    boxes = _boxes(config, by_key)
     jobs = [_Job(by_key[key], boxes.get(key)) for key in labels.rows]
     outcomes = [Outcome(*key, "skipped", reason) for key, reason in labels.refused.items()]
     advance(len(sources) - len(jobs))
-    for outcome in _prepare_all(jobs, config, _mean_face(config)):
-        if outcome.status == "skipped" and config.on_bad == "fail":
-            raise InputError(f"{outcome.reason} (session {outcome.id}/{outcome.session}; --on-bad skip goes on without it)")
-        outcomes.append(outcome)
-        advance(1)
-    outcomes.sort(key=lambda outcome: (outcome.id, outcome.session))
-    _write_tables(out, labels, outcomes)
+    prior = _mean_face(config)
+    with locked(out):
+        remove_remains(out / DATA_FOLDER)
+        for outcome in _prepare_all(jobs, config, prior):
+            if outcome.status == "skipped" and config.on_bad == "fail":
+                raise InputError(f"{outcome.reason} (session {outcome.id}/{outcome.session}; --on-bad skip goes on without it)")
+            outcomes.append(outcome)
+            advance(1)
+        outcomes.sort(key=lambda outcome: (outcome.id, outcome.session))
+        _write_tables(out, labels, outcomes)
     return outcomes
+
+
+def _boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict[tuple[str, str], Box]:
+    """The box of each (id, session); a row that belongs to no capture is a slip of the pen that would go unseen."""
+    boxes = read_boxes(Path(config.boxes)) if config.boxes else {}
+    strange = [key for key in boxes if key not in captured]
+    if strange and config.on_bad == "fail":
+        raise InputError(
+            f"{config.boxes}: row of {'/'.join(strange[0])} has no capture in {config.captures} ({len(strange)} such rows); "
+            "correct it, or go on without it by --on-bad skip"
+        )
+    return boxes
 
 
 def _mean_face(config: PrepareConfig) -> _MeanFace | None:
@@ -125,6 +142,10 @@ def _prepare_all(jobs: Sequence[_Job], config: PrepareConfig, prior: _MeanFace |
     pool = ProcessPoolExecutor(config.workers)
     try:
         yield from pool.map(one, jobs, chunksize=4)
+    except BrokenProcessPool:
+        raise InputError(
+            f"{config.out}: a worker was killed, probably for want of memory; run again with fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -153,11 +174,14 @@ def _prepare_one(job: _Job, config: PrepareConfig, prior: _MeanFace | None) -> O
     done = {"aligned_by": aligned_by, "frame": asdict(to)} | maps.notes | {"quality": maps.quality}
     if aligned_by == "landmarks" and capture.landmarks is not None:
         done["landmark_error"] = landmark_error(capture.landmarks, to)
+    # While maps of other settings stand beside each other, this is no finished data set.
+    (Path(config.out) / LABELS_FILE).unlink(missing_ok=True)
     with new_folder(target) as folder:
-        for name in ("albedo", "normal", "depth", "confidence"):
+        for name in _MAPS:
             write_array(folder / f"{name}.npy", getattr(maps, name))
         # Not synced: where a power cut takes it, the session is made again, and every sync costs as much as the solver.
-        (folder / RECORD_FILE).write_text(json.dumps({"done": done, "made_from": made_from}))
+        record = {"done": done, "made_from": made_from, "sizes": _sizes(folder)}
+        (folder / RECORD_FILE).write_text(json.dumps(record))
     return Outcome(source.id, source.session, "written", done=done)
 
 
@@ -182,9 +206,15 @@ def _done_before(target: Path, made_from: dict[str, Any]) -> dict[str, Any] | No
     """What an earlier run did to the session, if it would be done again; else None."""
     try:
         record = json.loads((target / RECORD_FILE).read_text())
-        return record["done"] if record["made_from"] == made_from else None
+        whole = record["made_from"] == made_from and record["sizes"] == _sizes(target)
+        return record["done"] if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Bytes of each map's file: a map that was cut off or removed is made again."""
+    return [(folder / f"{name}.npy").stat().st_size for name in _MAPS]
 
 
 def _write_tables(out: Path, labels: CaptureLabels, outcomes: list[Outcome]) -> None:
@@ -198,13 +228,14 @@ def _write_tables(out: Path, labels: CaptureLabels, outcomes: list[Outcome]) -> 
         raise InputError(
             f"{out}: no session could be prepared, so there is no data set; {REPORT_FILE} lists why, see the first: {first}"
         )
-    kept = [name for name in labels.header if not name.startswith(QUALITY)]
+    measured = [QUALITY + measure for measure in MEASURES]
+    kept = [name for name in labels.header if name not in measured]
     rows = [
         [*(row[name] for name in kept), *(f"{quality[key][measure]:.5f}" for measure in MEASURES)]
         for key, row in labels.rows.items()
         if key in quality
     ]
-    write_text(out / LABELS_FILE, csv_text([*kept, *(QUALITY + measure for measure in MEASURES)], rows))
+    write_text(out / LABELS_FILE, csv_text([*kept, *measured], rows))
 
 
 def summary_rows(outcomes: list[Outcome], most: int = 10) -> tuple[list[list[str | int]], list[list[str]], int]:
@@ -225,16 +256,22 @@ def orientation_warning(outcomes: list[Outcome], light_axes: str) -> str | None:
 
     `light_axes` is the setting that they were made with.
     """
-    found = np.array([(outcome.done["convexity"], outcome.done["twist_agreement"]) for outcome in outcomes if outcome.done])
-    hollow, mirrored = (np.median(found, axis=0) < 0) if len(found) else (False, False)
-    if not hollow and not mirrored:
+    done = [outcome.done for outcome in outcomes if outcome.done]
+    if not done:
         return None
-    # Hollow in x alone is a mirrored x; hollow and not mirrored is hollow in both.
-    wrong = {"x": hollow, "y": hollow != mirrored}
-    shape = f"mirrored in {'x' if hollow else 'y'}" if mirrored else "concave"
-    axes = "".join(("-" if (sign == "-") != wrong[axis] else "") + axis for sign, axis in re.findall("(-?)([xy])", light_axes))
-    share = np.mean((found < 0) == (hollow, mirrored), axis=0).min()
+    convex = np.median([facts["convexity"] for facts in done], axis=0)
+    if np.abs(np.diag(convex)).sum() < np.abs(np.diag(convex[::-1])).sum():
+        shape, axes = "with x and y exchanged", light_axes.translate(str.maketrans("xy", "yx"))
+    else:
+        hollow, mirrored = convex[0, 0] < 0, np.median([facts["twist_agreement"] for facts in done]) < 0
+        if not hollow and not mirrored:
+            return None
+        # Hollow in x alone is a mirrored x; hollow and not mirrored is hollow in both.
+        shape = f"mirrored in {'x' if hollow else 'y'}" if mirrored else "concave"
+        wrong = {"x": hollow, "y": hollow != mirrored}
+        signed = re.findall("(-?)([xy])", light_axes)
+        axes = "".join(("-" if (sign == "-") != wrong[axis] else "") + axis for sign, axis in signed)
     return (
-        f"warning: the faces come out {shape} ({share:.0%} of {len(found)} sessions): the light directions were probably written "
-        f"in another convention; for LightSource.m try --light-axes={axes}, in lights.csv change the angles' signs"
+        f"warning: the faces come out {shape}: the light directions were probably written in another convention; for "
+        f"LightSource.m try --light-axes={axes} (and heed this line again), in lights.csv change the angles"
     )

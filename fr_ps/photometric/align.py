@@ -14,6 +14,7 @@ from fr_ps.photometric.lights import to_number
 from fr_ps.photometric.photoface import LANDMARKS_FILE
 
 BOX_COLUMNS = ("left", "top", "right", "bottom")
+_MOST_TURNED = math.radians(45)
 CANONICAL = np.array(
     [
         (0.23, 0.30),
@@ -56,9 +57,13 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
         if capture.landmarks is None:
             raise InputError(f"{folder / LANDMARKS_FILE}: no such file; add the landmarks, or use --align auto")
         try:
-            return landmark_frame(capture.landmarks, size), "landmarks"
+            to = landmark_frame(capture.landmarks, size)
         except ValueError as error:
             raise InputError(f"{folder / LANDMARKS_FILE}: {error}; correct it, or remove it") from None
+        if abs(to.angle) > _MOST_TURNED:
+            turned = f"the face would turn by {math.degrees(to.angle):.0f} degrees"
+            raise InputError(f"{folder / LANDMARKS_FILE}: {turned}; are x and y exchanged? Correct it, or remove it")
+        return to, "landmarks"
     return frame((0, 0, width, height), size, fit), "none"
 
 

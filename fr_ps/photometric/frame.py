@@ -107,15 +107,3 @@ def turn(vectors: np.ndarray, angle: float) -> np.ndarray:
     """Vectors (k, 3), x right and y up, turned counter-clockwise about the line of sight."""
     cos, sin = math.cos(angle), math.sin(angle)
     return vectors @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-
-
-def stretch_normals(normals: np.ndarray, stretch: tuple[float, float]) -> np.ndarray:
-    """Unit normals (3, H, W) of the surface once its x and y axes are scaled by (s_x, s_y).
-
-    normalise(n_x / s_x, n_y / s_y, n_z). A scale common to both axes multiplies depth as well and leaves normals alone,
-    so (s_x, s_y) are relative to it (`Frame.stretch`).
-    """
-    if stretch == (1.0, 1.0):
-        return normals
-    bent = normals / np.array([*stretch, 1], dtype=normals.dtype)[:, None, None]
-    return bent / np.linalg.norm(bent, axis=0)

@@ -9,6 +9,7 @@ from PIL import Image, ImageFile
 
 from fr_ps.errors import InputError
 
+_FORMATS = ("PNG", "TIFF", "BMP", "PPM", "JPEG")
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # TIFF tags.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
@@ -49,6 +50,8 @@ def read_image(path: Path) -> Picture:
 
 def _samples(image: ImageFile.ImageFile, path: Path) -> tuple[np.ndarray, int]:
     """The values as stored, (H, W) or (H, W, 3), and the largest value of their depth."""
+    if image.format not in _FORMATS:
+        raise InputError(f"{path}: is {image.format}; expected {', '.join(_FORMATS)} (PPM includes PGM)")
     if image.has_transparency_data:
         raise InputError(f"{path}: has an alpha channel or a transparent colour, which no light explains; save it without")
     tags = getattr(image, "tag_v2", {})

@@ -8,7 +8,7 @@ import numpy as np
 from fr_ps.config import Integration, Solver
 from fr_ps.photometric.calibrate import calibrated
 from fr_ps.photometric.captures import Capture
-from fr_ps.photometric.frame import Frame, inside, stretch_normals, turn, warp
+from fr_ps.photometric.frame import Frame, inside, turn, warp
 from fr_ps.photometric.integrate import depth_of
 from fr_ps.photometric.quality import convexity, session_quality, twist_agreement
 from fr_ps.photometric.robust import confidence, integrable, observation_weights
@@ -70,7 +70,10 @@ def compute_maps(
     clipped = capture.saturated.reshape(len(images), -1).any(axis=1)
     if clipped.any():
         saturated[clipped] = warp(capture.saturated[clipped], to)
-    lights = turn(capture.lights, to.angle)
+    # With S = diag(s_x, s_y, 1) and g the albedo-scaled normal, l . g = (S l) . (S^-1 g), and S^-1 g is along the normal of
+    # the stretched surface: so all solvers work in the axes of the square.
+    stretch = np.array([*to.stretch, 1.0])
+    lights = turn(capture.lights, to.angle) * stretch
     mask = inside(to, *capture.images.shape[1:])
 
     images, intensities, ambient = calibrated(
@@ -82,8 +85,7 @@ def compute_maps(
         scaled = least_squares(images, lights)
     elif solver == "integrable":
         scaled = integrable(images, lights, weights, mask, None if prior is None else prior.transpose(2, 0, 1))
-    albedo, normals = split(scaled * mask)
-    normals = stretch_normals(normals, to.stretch)
+    albedo, normals = split(scaled * mask, stretch)
     depth = depth_of(normals, mask, integration)
     notes = {
         "intensities": intensities.tolist(),

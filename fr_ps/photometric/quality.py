@@ -22,9 +22,10 @@ def session_quality(
     residual: root mean square of what least squares leaves of the pictures, over that of the pictures. High where light
     directions or intensities are wrong, the face moved, or shadows and highlights are many. imbalance: the same of the
     mean pixel, where a pixel counts as the square of its darkest picture over its brightest: shadows and highlights fall
-    out of it, a light that failed or was blocked stays. Both are 0 with three lights, which always fit. shadowed: share
-    of observations under `SHADOW`. integrability: mean angle in degrees between the normals and those of the depth, high
-    where the normals are of no surface. saturated: share of observations at the camera's limit.
+    out of it, a light that failed or was blocked stays; 1 where no pixel has light from all. Both are 0 with three lights,
+    which always fit. shadowed: share of observations under `SHADOW`. integrability: mean angle in degrees between the
+    normals and those of the depth, high where the normals are of no surface. saturated: share of observations at the
+    camera's limit.
 
     Args:
         images: (k, H, W) as solved.
@@ -48,10 +49,16 @@ def session_quality(
     }
 
 
-def convexity(normals: np.ndarray, mask: np.ndarray) -> float:
-    """Covariance of n_x with x, -1..1 across the square: above 0 for a face, below for one that is hollow in x."""
-    x = np.broadcast_to(np.linspace(-1, 1, mask.shape[1]), mask.shape)[mask]
-    return float(np.mean((x - x.mean()) * normals[0][mask]))
+def convexity(normals: np.ndarray, mask: np.ndarray) -> list[list[float]]:
+    """Covariances of n_x (first row) and n_y with x (first column) and y, which are -1..1 across the square.
+
+    On a face that of n_x with x is above 0 and the largest; it is below 0 on one that is hollow in x.
+    """
+    height, width = mask.shape
+    x = np.broadcast_to(np.linspace(-1, 1, width), mask.shape)[mask]
+    y = np.broadcast_to(np.linspace(1, -1, height)[:, None], mask.shape)[mask]
+    places = np.stack([x - x.mean(), y - y.mean()], axis=1)
+    return (normals[:2, mask] @ places / len(places)).tolist()
 
 
 def twist_agreement(normals: np.ndarray, mask: np.ndarray) -> float:
@@ -73,7 +80,7 @@ def _of(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _misfit(pixels: np.ndarray, lights: np.ndarray) -> float:
-    """Root mean square of what least squares leaves of pixels (k, n), over that of the pixels."""
+    """Root mean square of what least squares leaves of pixels (k, n), over that of the pixels; 1, the worst, if all are 0."""
     projector = (np.eye(len(lights)) - lights @ np.linalg.pinv(lights)).astype(np.float32)
     power = float(np.mean(pixels**2))
-    return float(np.sqrt(np.mean((projector @ pixels) ** 2) / power)) if power > 0 else 0.0
+    return float(np.sqrt(np.mean((projector @ pixels) ** 2) / power)) if power > 0 else 1.0

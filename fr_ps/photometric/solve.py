@@ -66,8 +66,11 @@ def weighted(
     return scaled.astype(np.float32).reshape(3, *shape), variance.reshape(shape)
 
 
-def split(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def split(scaled: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (H, W) and unit normals (3, H, W) of albedo-scaled normals (3, H, W).
+
+    Where the scaled normals are those of a surface whose axes were stretched by (3,) `stretch`, normalise(S^-1 n) for a
+    normal n, so are the unit normals, and the albedo is |S g|.
 
     A pixel that no light reached has albedo 0 and, as its normal is unknown, the normal of the picture plane (0, 0, 1).
     """
@@ -75,4 +78,6 @@ def split(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     dark = albedo < 1e-6
     normals = scaled / np.where(dark, 1, albedo)
     normals[:, dark] = np.array([[0], [0], [1]], dtype=normals.dtype)
+    if stretch is not None and (stretch != 1).any():
+        albedo = albedo * np.sqrt(np.einsum("chw,c->hw", normals**2, stretch**2))
     return np.where(dark, 0, albedo), normals

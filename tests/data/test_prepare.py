@@ -3,18 +3,20 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fr_ps.config import PrepareConfig
+from fr_ps.config import LightAxes, PrepareConfig
 from fr_ps.data.prepare import Outcome, orientation_warning, prepare, summary_rows
 from fr_ps.errors import InputError
 from fr_ps.photometric.align import landmark_error, landmark_frame
@@ -227,6 +229,59 @@ def test_two_workers_write_what_one_writes(raw, tmp_path):
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+@pytest.mark.parametrize("fault", ["cut off", "removed"])
+def test_a_map_that_is_damaged_is_made_again(raw, tmp_path, fault):
+    out = tmp_path / "out"
+    run(raw, out)
+    whole = content(out)
+    path = out / "data/S001/s01/albedo.npy"
+    path.write_bytes(path.read_bytes()[:500]) if fault == "cut off" else path.unlink()
+    assert statuses(run(raw, out)) == {"written": 1, "kept": 8, "skipped": 0}
+    assert {name: data for name, data in content(out).items() if name != "prepare.csv"} == {
+        name: data for name, data in whole.items() if name != "prepare.csv"
+    }
+
+
+def test_maps_of_mixed_settings_are_no_finished_data_set(raw, tmp_path, refused):
+    out = tmp_path / "out"
+    run(raw, out)
+    (raw / "captures/S001/s01/im2.png").write_bytes(b"no picture")
+    with refused("im2.png"):
+        run(raw, out, solver="least_squares")
+    assert not (out / "labels.csv").exists()
+
+
+def test_what_a_killed_run_left_behind_is_removed(raw, tmp_path):
+    remains = tmp_path / "out/data/S000/.partial-deadbeef-s00"
+    remains.mkdir(parents=True)
+    (remains / "albedo.npy").write_bytes(b"half")
+    run(raw, tmp_path / "out")
+    assert not remains.exists()
+
+
+def test_a_box_of_no_capture_is_refused_or_passed_over(raw, tmp_path, refused):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("id,session,left,top,right,bottom\nS0X0,s00,2,2,30,30\n")
+    with refused(boxes, "S0X0/s00", "--on-bad skip"):
+        run(raw, tmp_path / "out", boxes=str(boxes))
+    assert statuses(run(raw, tmp_path / "out", boxes=str(boxes), on_bad="skip"))["written"] == 9
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_out_that_is_no_folder_is_refused(raw, tmp_path, place, refused):
+    (tmp_path / "file").write_text("")
+    with refused("file", "choose another place"):
+        run(raw, tmp_path / place)
+
+
+def test_a_users_column_is_kept_whatever_its_name_begins_with(raw, tmp_path):
+    lines = (raw / "labels.csv").read_text().splitlines()
+    (raw / "labels.csv").write_text("\n".join([lines[0] + ",quality_note", *(line + ",fine" for line in lines[1:])]))
+    run(raw, tmp_path / "out")
+    with (tmp_path / "out/labels.csv").open() as file:
+        assert {row["quality_note"] for row in csv.DictReader(file)} == {"fine"}
+
+
 def test_after_a_kill_in_the_middle_running_again_completes_it(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_captures(raw, people=30, sessions=5, seed=0, size=40)
@@ -277,7 +332,7 @@ def test_what_was_done_stands_beside_the_maps_and_is_enough_to_do_it_again(photo
             np.testing.assert_array_equal(np.load(out / "data" / key / f"{name}.npy"), getattr(maps, name))
         assert done["quality"] == maps.quality
         assert (done["intensities"], done["ambient"]) == ([1, 1, 1, 1], 0)
-        assert done["convexity"] > 0
+        assert done["convexity"][0][0] > 0
 
 
 def test_a_photoface_tree_needs_nothing_but_its_root(photoface, tmp_path):
@@ -392,31 +447,47 @@ def test_ambient_light_that_cannot_be_told_is_a_bad_session(raw, tmp_path, refus
 
 
 FLIPS = {"xy": "xy", "-xy": "mirrored in x", "x-y": "mirrored in y", "-x-y": "concave"}
-SWAPPED = {"yx": "yx", "y-x": "mirrored in x", "-yx": "mirrored in y", "-y-x": "concave"}
+EXCHANGED = {"yx": "yx", "y-x": "mirrored in x", "-yx": "mirrored in y", "-y-x": "concave"}
 
 
-@pytest.mark.parametrize(("axes", "shape"), [*FLIPS.items(), *SWAPPED.items()])
+def turn_light_source(folder: Path) -> None:
+    """What was called y is written as x: an azimuth counted from the other axis."""
+    lights = read_capture(folder, 10).lights
+    angles = np.degrees([np.arccos(lights[:, 2]), np.arctan2(lights[:, 0], lights[:, 1])]).T
+    matrix = "; ".join(f"{zenith:.6f} {azimuth:.6f}" for zenith, azimuth in angles)
+    (folder / "LightSource.m").write_text(f"L = [{matrix}];\n")
+
+
+@pytest.mark.parametrize(("axes", "shape"), [*FLIPS.items(), *EXCHANGED.items()])
 def test_lights_in_another_convention_are_told_with_the_setting_that_mends_them(photoface, tmp_path, axes, shape):
     right = "xy" if axes in FLIPS else "yx"
     if right == "yx":
-        for person in range(3):
-            for session in range(3):
-                folder = photoface / f"S{person:03}/s{session:02}"
-                lights = read_capture(folder, 10).lights
-                # What was called y is written as x: an azimuth counted from the other axis.
-                angles = np.degrees([np.arccos(lights[:, 2]), np.arctan2(lights[:, 0], lights[:, 1])]).T
-                matrix = "; ".join(f"{zenith:.6f} {azimuth:.6f}" for zenith, azimuth in angles)
-                (folder / "LightSource.m").write_text(f"L = [{matrix}];\n")
+        for folder in photoface.glob("*/*"):
+            turn_light_source(folder)
     warning = orientation_warning(run_photoface(photoface, tmp_path / "out", light_axes=axes), axes)
     if axes == right:
         assert warning is None
     else:
         assert warning.startswith("warning: ")
         assert "\n" not in warning
-        assert f"come out {shape} (" in warning
-        assert "of 9 sessions" in warning
-        assert f"--light-axes={right}," in warning
+        assert f"come out {shape}:" in warning
+        assert f"--light-axes={right} " in warning
     assert statuses(run_photoface(photoface, tmp_path / "out", light_axes=right))["kept"] == (9 if axes == right else 0)
+
+
+@pytest.mark.parametrize("axes", get_args(LightAxes))
+@pytest.mark.parametrize("written_as", ["xy", "yx"])
+def test_heeding_the_warning_until_it_is_silent_ends_at_the_right_setting(photoface, tmp_path, axes, written_as):
+    if written_as == "yx":
+        for folder in photoface.glob("*/*"):
+            turn_light_source(folder)
+    tried = axes
+    for _ in range(3):
+        warning = orientation_warning(run_photoface(photoface, tmp_path / "out", light_axes=tried), tried)
+        if warning is None:
+            break
+        tried = re.search(r"--light-axes=(\S+)", warning)[1]
+    assert (warning, tried) == (None, written_as)
 
 
 def test_nothing_is_said_of_the_orientation_where_nothing_was_prepared():
@@ -508,7 +579,7 @@ def test_two_sessions_of_one_name_are_refused(photoface, tmp_path, refused):
 
 AS_NOBODY = """
 import os, sys
-from fr_ps.config import PrepareConfig
+from fr_ps.config import LightAxes, PrepareConfig
 from fr_ps.cli import main
 from fr_ps.data.prepare import prepare
 # All that is imported late is imported before root's own folders are closed to us.

@@ -191,3 +191,9 @@ def test_what_would_be_read_with_8_bits_or_not_at_all_is_refused(name: str, cont
 def test_a_missing_picture_is_named(tmp_path: Path, refused) -> None:
     with refused(tmp_path / "a.png", "no such image"):
         read_image(tmp_path / "a.png")
+
+
+def test_a_format_of_no_camera_is_refused(tmp_path, refused):
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "a.gif")
+    with refused(tmp_path / "a.gif", "GIF", "PNG"):
+        read_image(tmp_path / "a.gif")

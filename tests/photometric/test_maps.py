@@ -66,7 +66,7 @@ def test_a_sphere_is_found(
     assert {array.dtype for array in (maps.albedo, maps.normal, maps.depth, maps.confidence)} == {np.dtype(np.float32)}
     assert maps.confidence.min() > 0.8
     assert maps.quality["residual"] < 0.01
-    assert maps.notes["convexity"] > 0
+    assert maps.notes["convexity"][0][0] > 0
     assert maps.notes["twist_agreement"] > 0
     assert (maps.notes["intensities"], maps.notes["ambient"]) == ([1] * len(angles), 0)
 
@@ -99,12 +99,15 @@ def ellipsoid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 30 * np.sqrt(1 - (x / 70) ** 2 - (y / 90) ** 2)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("surface", [hill, plane, ellipsoid])
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(("picture", "size"), [((60, 40), 40), ((40, 60), 40), ((60, 40), 56), ((60, 40), 31)])
-def test_depth_and_normals_are_of_the_surface_as_it_is_framed(surface, fit: Fit, picture: tuple[int, int], size: int) -> None:
+def test_depth_and_normals_are_of_the_surface_as_it_is_framed(
+    surface, fit: Fit, picture: tuple[int, int], size: int, solver: Solver
+) -> None:
     height, width = picture
-    maps = solve(render(normals(surface, *grid(height, width)), FOUR, 0.8), FOUR, size, fit)
+    maps = solve(render(normals(surface, *grid(height, width)), FOUR, 0.8), FOUR, size, fit, solver)
     np.testing.assert_allclose(np.linalg.norm(maps.normal, axis=-1), 1, atol=1e-5)
     assert maps.albedo.shape == maps.depth.shape == maps.confidence.shape == (size, size)
     assert abs(maps.depth.mean()) < 1e-3
@@ -131,7 +134,7 @@ def test_depth_and_normals_are_of_the_surface_as_it_is_framed(surface, fit: Fit,
     np.testing.assert_allclose(difference - difference.mean(), 0, atol=0.03 * np.ptp(truth[filled]))
     from_depth = np.pad(normals_from_differences(maps.depth), ((1, 1), (1, 1), (0, 0)))
     assert degrees(maps.normal, from_depth)[inner].mean() < 0.5
-    np.testing.assert_allclose(maps.albedo[filled], 0.8, atol=0.02)
+    np.testing.assert_allclose(maps.albedo[filled], 0.8, atol=0.03 if solver == "integrable" else 0.02)
 
     assert (maps.albedo[~filled] == 0).all()
     assert (maps.confidence[~filled] == 0).all()
