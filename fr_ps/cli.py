@@ -70,7 +70,7 @@ def _prepare(arguments: Namespace) -> None:
     from fr_ps.progress import progress
 
     config = PrepareConfig(**vars(arguments))
-    with progress("prepare", len(list_sources(Path(config.captures))), "sessions") as advance:
+    with progress("prepare", len(list_sources(Path(config.captures), {})), "sessions") as advance:
         outcomes = prepare(config, advance)
     counts, skipped, more = summary_rows(outcomes)
     print(tabulate(counts, headers=["sessions", "number"]))

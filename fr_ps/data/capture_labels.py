@@ -26,7 +26,7 @@ class CaptureLabels:
 
     header: list[str]
     rows: Mapping[Key, Mapping[str, str]]
-    refused: Mapping[Key, str]
+    refused: dict[Key, str]
 
 
 def capture_labels(config: PrepareConfig, sources: Sequence[Source]) -> CaptureLabels:

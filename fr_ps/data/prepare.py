@@ -95,12 +95,13 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
             first bad session.
     """
     out = Path(config.out)
-    sources = list_sources(Path(config.captures))
+    unusable: dict[tuple[str, str], str] = {}
+    sources = list_sources(Path(config.captures), unusable if config.on_bad == "skip" else None)
     labels = capture_labels(config, sources)
     by_key = {(source.id, source.session): source for source in sources}
     boxes = _boxes(config, by_key)
     jobs = [_Job(by_key[key], boxes.get(key)) for key in labels.rows]
-    outcomes = [Outcome(*key, "skipped", reason) for key, reason in labels.refused.items()]
+    outcomes = [Outcome(*key, "skipped", reason) for key, reason in (labels.refused | unusable).items()]
     advance(len(sources) - len(jobs))
     prior = _mean_face(config)
     with locked(out):

@@ -65,14 +65,36 @@ class Source:
     folder: Path
 
 
-def list_sources(captures: Path) -> list[Source]:
+def list_sources(captures: Path, refused: dict[tuple[str, str], str] | None = None) -> list[Source]:
     """Every `{id}/{session}` folder under `captures`, sorted by name; hidden ones are passed over.
 
+    Args:
+        captures: the root.
+        refused: where to put, by (id, session), what is wrong with folders that cannot be used, to go on without them; the
+            session is empty where it is the person's folder. None: the first one raises.
+
     Raises:
-        InputError: the folder is missing or unreadable, there is no session in it, a folder's name could not
-            stand in a table, or two of one parent differ only by case, white space around them or Unicode form.
+        InputError: the root is missing or unreadable, or there is no session in it. Without `refused` also: a folder is
+            unreadable, its name could not stand in a table, or two of one parent differ only by case, white space around
+            them or Unicode form.
     """
-    found = [Source(person.name, session.name, session) for person in _subfolders(captures) for session in _subfolders(person)]
+
+    def usable(folder: Path, person: str = "") -> list[Path]:
+        names, wrong = _subfolders(folder)
+        for name, reason in wrong.items():
+            if refused is None:
+                raise InputError(reason)
+            refused[(person, name) if person else (name, "")] = reason
+        return [folder / name for name in names]
+
+    found = []
+    for person in usable(captures):
+        try:
+            found += [Source(person.name, session.name, session) for session in usable(person, person.name)]
+        except InputError as error:
+            if refused is None:
+                raise
+            refused[person.name, ""] = str(error)
     if not found:
         raise InputError(f"{captures}: no session in it; expected {{id}}/{{session}}/ with {_LAYOUT}")
     return found
@@ -147,19 +169,24 @@ def _landmarks_inside(path: Path, picture: Picture) -> np.ndarray:
     return points
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """The visible folders in `folder`, sorted, each name checked."""
-    names = [check_name(name, str(folder)) for name in children(folder, only_folders=True) if not name.startswith(".")]
-    found: dict[str, str] = {}
+def _subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The names of the visible folders in `folder` that can be used, sorted; and of the others, with what is wrong."""
+    names = [name for name in children(folder, only_folders=True) if not name.startswith(".")]
+    wrong: dict[str, str] = {}
+    first: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(unicodedata.normalize("NFC", name.strip().casefold()), name)
+        other = first.setdefault(unicodedata.normalize("NFC", name.strip().casefold()), name)
         if other != name:
             differ = "are the same but for case, white space or Unicode form"
-            raise InputError(f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them")
-    for name in names:
-        if name != name.strip():
-            raise InputError(f"{folder}: {name!r} begins or ends with white space, which a table does not keep; rename it")
-    return [folder / name for name in names]
+            wrong[other] = wrong[name] = f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them"
+        elif name != name.strip():
+            wrong[name] = f"{folder}: {name!r} begins or ends with white space, which a table does not keep; rename it"
+        else:
+            try:
+                check_name(name, str(folder))
+            except InputError as error:
+                wrong[name] = str(error)
+    return [name for name in names if name not in wrong], wrong
 
 
 def children(folder: Path, only_folders: bool = False) -> list[str]:

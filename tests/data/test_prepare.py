@@ -267,6 +267,17 @@ def test_a_box_of_no_capture_is_refused_or_passed_over(raw, tmp_path, refused):
     assert statuses(run(raw, tmp_path / "out", boxes=str(boxes), on_bad="skip"))["written"] == 9
 
 
+def test_two_sessions_of_one_name_are_refused_or_listed(raw, tmp_path, refused):
+    shutil.copytree(raw / "captures/S001/s01", raw / "captures/S001/S01")
+    shutil.copytree(raw / "captures/S002", raw / "captures/s002")
+    with refused("'S002' and 's002'"):
+        run(raw, tmp_path / "out")
+    outcomes = run(raw, tmp_path / "out", on_bad="skip", labels=None)
+    assert statuses(outcomes) == {"written": 5, "kept": 0, "skipped": 4}
+    skipped = {(outcome.id, outcome.session) for outcome in outcomes if outcome.status == "skipped"}
+    assert skipped == {("S002", ""), ("s002", ""), ("S001", "s01"), ("S001", "S01")}
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_an_out_that_is_no_folder_is_refused(raw, tmp_path, place, refused):
     (tmp_path / "file").write_text("")
@@ -569,12 +580,6 @@ def test_more_skipped_sessions_than_one_wants_to_read_are_counted():
     assert counts == [["written", 0], ["kept", 0], ["skipped", 14]]
     assert (len(shown), more) == (10, 4)
     assert summary_rows(outcomes[:10])[2] == 0
-
-
-def test_two_sessions_of_one_name_are_refused(photoface, tmp_path, refused):
-    shutil.copytree(photoface / "S001/s01", photoface / "S001/S01")
-    with refused("S001", "'S01' and 's01'"):
-        run_photoface(photoface, tmp_path / "out", on_bad="skip")
 
 
 AS_NOBODY = """
