@@ -66,7 +66,7 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     )
     classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
     network = build_network(config.model, config.data.modalities, classes, config.loss.reversal)
-    losses = build_losses(config.loss, config.model.channels, len(feed.people), feed.class_counts(classes))
+    losses = build_losses(config.loss, config.model.channels, feed.person_counts(), feed.class_counts(classes))
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     steps = len(feed.order(0))
     images = sum(len(chosen) for chosen in feed.order(0))
@@ -85,7 +85,15 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
 
         def real_epoch() -> None:
             values = train_epoch(
-                network, losses, optimizer, feed, epoch=0, rate=lambda step: 1e-4, clip=config.optim.clip, advance=silent
+                network,
+                losses,
+                optimizer,
+                feed,
+                epoch=0,
+                rate=lambda step: 1e-4,
+                reversal=lambda step: config.loss.reversal,
+                clip=config.optim.clip,
+                advance=silent,
             )
             run.metrics(values, len(real))
 

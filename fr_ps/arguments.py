@@ -13,7 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 from fr_ps.config import Config
 from fr_ps.errors import InputError
 
-MODALITIES = "--data.modalities"
+LISTS = ("--data.modalities", "--model.order")
+"""Flags whose value may be written as `a` or `a,b`."""
 GROUPS: dict[str, list[str]] = {
     field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
     for field in fields(Config)
@@ -67,7 +68,7 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             words.append(word)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        if flag not in ("--config", MODALITIES):
+        if flag not in ("--config", *LISTS):
             words.append(f"{flag}{equals}{value}")
             continue
         if not equals:

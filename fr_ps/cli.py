@@ -5,13 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from fr_ps import __version__
 from fr_ps.arguments import Parser, parse
 from fr_ps.cli_data import add_data_command, run_data
-from fr_ps.config import Config, PrepareConfig
+from fr_ps.config import BACKBONES, Config, ModelConfig, PrepareConfig
 from fr_ps.errors import InputError
 
 
@@ -59,6 +61,14 @@ def build_parser() -> ArgumentParser:
     evaluate.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     evaluate.add_argument("--batch", type=int, default=64, help="sessions a batch")
     commands.add_subcommand("evaluate", evaluate, help="score a model on data")
+
+    models = Parser(description="What every backbone costs: parameters, multiply-adds, feature map, a step's time.")
+    models.add_argument("--backbone", type=str | None, default=None, help="only this one, which may be timm:NAME")
+    models.add_argument("--size", type=PositiveInt, default=112, help="side of the maps in pixels")
+    models.add_argument("--channels_in", type=Literal[1, 3], default=1, help="1: albedo or depth; 3: normals")
+    models.add_argument("--smoke", type=bool, default=False, help="also time a training step of each but the largest")
+    models.add_argument("--device", type=str, default="auto", help="of the step: auto, cpu, cuda or mps")
+    commands.add_subcommand("models", models, help="what every backbone costs")
     return parser
 
 
@@ -120,8 +130,27 @@ def _evaluate(arguments: Namespace) -> None:
     print(f"\n{terminal_table(metrics)}\n\nreport: {out / 'report.html'}\n{run.shown_id}")
 
 
+def _models(arguments: Namespace) -> None:
+    from tabulate import tabulate
+
+    from fr_ps.device import pick_device
+    from fr_ps.models.table import row
+
+    # One that the settings of a training refuse is refused in the same words.
+    names = [ModelConfig(backbone=arguments.backbone).backbone] if arguments.backbone else BACKBONES
+    device = pick_device(arguments.device) if arguments.smoke else None
+    rows = [row(name, arguments.channels_in, arguments.size, device) for name in names]
+    print(tabulate(rows, headers="keys", floatfmt=".2f"))
+    print(
+        f"\nparameters in millions, of the backbone and of the whole network; multiply-adds in billions, of the whole network"
+        f" on one map of {arguments.channels_in} x {arguments.size} x {arguments.size}"
+    )
+    if arguments.smoke:
+        print("step: forward and backward of two maps; -: too large to be tried here")
+
+
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(143)
 
 
-COMMANDS = {"prepare": _prepare, "data": run_data, "train": _train, "evaluate": _evaluate}
+COMMANDS = {"prepare": _prepare, "data": run_data, "train": _train, "evaluate": _evaluate, "models": _models}

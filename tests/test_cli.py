@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from fr_ps import __version__
 from fr_ps.cli import main
+from fr_ps.config import BACKBONES
 
 TINY = ["--model.channels=16", "--model.reduction=8", "--train.epochs=1", "--batch.people=3", "--batch.sessions=2"]
 PARTS = ["--data.val_people=2", "--data.test_people=2"]
@@ -200,6 +201,25 @@ def test_data_synthetic_writes_photofaces_layout_where_asked(here, capsys):
         "metadataII.txt",
     ]
     assert "plain" in refused(capsys, "data", "synthetic", "--out=other", "--layout=flat")
+
+
+def test_models_prints_what_every_backbone_costs(here, capsys):
+    assert main(["models", "--size=64", "--channels-in=3"]) == 0
+    printed = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith(("mires", "irse", "conv"))}
+    assert tuple(rows) == BACKBONES
+    assert rows["miresnet18"][-5:] == ["512", "x", "4", "x", "4"]
+    assert "3 x 64 x 64" in printed
+
+
+def test_models_tries_a_step_of_a_network_of_timm_where_asked(here, capsys):
+    assert main(["models", "--backbone=timm:test_vit", "--size=32", "--smoke=true", "--device=cpu"]) == 0
+    header, _, row, *_ = capsys.readouterr().out.splitlines()
+    assert "step (s)" in header
+    assert row.startswith("timm:test_vit")
+    assert "expected one of" in refused(capsys, "models", "--backbone=resnet")
+    assert "timm:resnet19" in refused(capsys, "models", "--backbone=timm:resnet19")
+    assert "size" in refused(capsys, "models", "--size=0")
 
 
 def test_module_and_script_are_the_same():

@@ -66,11 +66,35 @@ OUT_OF_RANGE = [
     (ModelConfig, "model", {"channels": 7}, "channels"),
     (ModelConfig, "model", {"reduction": 0}, "reduction"),
     (ModelConfig, "model", {"channels": 64, "reduction": 65}, "reduction"),
+    (ModelConfig, "model", {"backbone": "timm:"}, "backbone"),
+    (ModelConfig, "model", {"backbone": "resnet18"}, "backbone"),
+    (ModelConfig, "model", {"fsm": "no"}, "fsm"),
+    (ModelConfig, "model", {"order": ("gender",)}, "order"),
+    (ModelConfig, "model", {"order": ("gender", "gender", "pose", "emotion", "spectacles")}, "order"),
+    (ModelConfig, "model", {"adversaries": "all"}, "adversaries"),
+    (ModelConfig, "model", {"attribute_channels": -1}, "attribute_channels"),
+    (ModelConfig, "model", {"channels": 64, "attribute_channels": 65}, "attribute_channels"),
     (LossConfig, "loss", {"identity": -1.0}, "identity"),
     (LossConfig, "loss", {"attribute": -1.0}, "attribute"),
     (LossConfig, "loss", {"adversarial": -1.0}, "adversarial"),
     (LossConfig, "loss", {"reversal": -1.0}, "reversal"),
     (LossConfig, "loss", {"focal_gamma": -1.0}, "focal_gamma"),
+    (LossConfig, "loss", {"focal_gamma": "count"}, "focal_gamma"),
+    (LossConfig, "loss", {"dwa_temperature": 0.0}, "dwa_temperature"),
+    (LossConfig, "loss", {"weighting": "uniform"}, "weighting"),
+    (LossConfig, "loss", {"identity_loss": "softmax"}, "identity_loss"),
+    (LossConfig, "loss", {"person_weights": "hard"}, "person_weights"),
+    (LossConfig, "loss", {"attribute_loss": "hinge"}, "attribute_loss"),
+    (LossConfig, "loss", {"attribute_loss": "cross_entropy", "label_smoothing": 1.0}, "label_smoothing"),
+    (LossConfig, "loss", {"attribute_loss": "cross_entropy", "label_smoothing": -0.1}, "label_smoothing"),
+    (LossConfig, "loss", {"label_smoothing": 0.1}, "label_smoothing"),
+    (LossConfig, "loss", {"arcface_margin": 1.6}, "arcface_margin"),
+    (LossConfig, "loss", {"arcface_margin": -0.1}, "arcface_margin"),
+    (LossConfig, "loss", {"cosface_margin": -0.1}, "cosface_margin"),
+    (LossConfig, "loss", {"adaface_margin": 1.6}, "adaface_margin"),
+    (LossConfig, "loss", {"adaface_h": 0.0}, "adaface_h"),
+    (LossConfig, "loss", {"adaface_t_alpha": 0.0}, "adaface_t_alpha"),
+    (LossConfig, "loss", {"adaface_t_alpha": 1.01}, "adaface_t_alpha"),
     (LossConfig, "loss", {"scale": 0.0}, "scale"),
     (LossConfig, "loss", {"lower_norm": 0.0}, "lower_norm"),
     (LossConfig, "loss", {"lower_norm": 110.0}, "lower_norm"),
@@ -119,8 +143,30 @@ UNUSUAL = Config(
     synthetic=SyntheticConfig(people=5, sessions=3, seed=1, size=48),
     augment=AugmentConfig(flip=0.25, crop=0.9, rotation=0, noise=0),
     batch=BatchConfig(people=4, sessions=2),
-    model=ModelConfig(backbone="miresnet18", channels=64, reduction=8),
-    loss=LossConfig(weighting="fixed", identity=2, adversarial=0.3, lambda_g=20, allow_unsafe_lambda=True, upper_margin=0.7),
+    model=ModelConfig(
+        backbone="timm:resnet18",
+        channels=64,
+        reduction=8,
+        weights="of/others.pth",
+        fsm=False,
+        order=("gender", "pose", "emotion", "facial_hair", "spectacles"),
+        adversaries="identity",
+        attribute_channels=32,
+    ),
+    loss=LossConfig(
+        reversal_ramp=True,
+        weighting="fixed",
+        identity=2,
+        adversarial=0.3,
+        lambda_g=20,
+        allow_unsafe_lambda=True,
+        upper_margin=0.7,
+        attribute_loss="cross_entropy",
+        label_smoothing=0.1,
+        class_weights={"gender": [1.5, 0.5], "pose": [1, 2]},
+        focal_gamma="counts",
+        focal_gammas={"pose": [0, 2.5]},
+    ),
     optim=OptimConfig(name="sgd", lr=1e-5, weight_decay=0, momentum=0.5, clip=0),
     schedule=ScheduleConfig(warmup_epochs=0.5, power=2),
     train=TrainConfig(epochs=2, seed=3, select="val/gender/auc", patience=2, threads=1, scoring_batch=8),
@@ -162,6 +208,24 @@ def test_a_column_with_a_setting_that_says_nothing_is_named(values: dict[str, An
     assert str(caught.value).startswith(start)
 
 
+@pytest.mark.parametrize("key", ["class_weights", "focal_gammas"])
+@pytest.mark.parametrize(
+    ("values", "start"),
+    [
+        ({"age": [1, 1]}, " is 'age'; expected attributes among gender, "),
+        ({"pose": [1, -1]}, ".pose is [1, -1]; expected numbers"),
+        ({"pose": [1, math.inf]}, ".pose is [1, inf]; expected numbers"),
+        ({"pose": [1, math.nan]}, ".pose is [1, nan]; expected numbers"),
+        ({"pose": []}, ".pose is []; expected numbers"),
+    ],
+    ids=str,
+)
+def test_numbers_a_class_that_say_nothing_are_named(key: str, values: dict[str, Any], start: str) -> None:
+    with pytest.raises(InputError) as caught:
+        LossConfig(**{key: values})
+    assert str(caught.value).startswith(f"loss.{key}{start}")
+
+
 @pytest.mark.parametrize("values", [{"size": 7}, {"workers": 0}, {"max_condition": 1.0}], ids=str)
 def test_a_setting_of_prepare_out_of_range_is_refused_by_its_key(values: dict[str, Any]) -> None:
     (key,) = values
@@ -194,6 +258,8 @@ def test_a_number_that_is_not_finite_is_refused_by_its_key(kind: Callable[..., A
         (BatchConfig, {"people": 1, "sessions": 2}),
         (ModelConfig, {"channels": 8, "reduction": 8}),
         (LossConfig, {"lower_margin": 0.5, "upper_margin": 0.5, "lambda_g": 0}),
+        (LossConfig, {"arcface_margin": 0, "cosface_margin": 0, "adaface_margin": 0, "adaface_t_alpha": 1, "focal_gamma": 0}),
+        (LossConfig, {"identity_loss": "arcface", "lambda_g": 0}),
         (OptimConfig, {"momentum": 0, "clip": 0, "weight_decay": 0}),
         (ScheduleConfig, {"warmup_epochs": 0}),
     ],

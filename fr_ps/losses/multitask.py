@@ -4,12 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from fr_ps.losses.focal import FocalLoss
-from fr_ps.losses.magface import MagFace
-from fr_ps.losses.weighting import FixedWeighting, UncertaintyWeighting
-
-ADVERSARIAL = "adversarial_"
-Weighting = FixedWeighting | UncertaintyWeighting
+from fr_ps.losses.margin import MarginLoss
+from fr_ps.losses.weighting import Weighting
+from fr_ps.models.network import ADVERSARIAL
 
 
 class MultiTaskLoss(nn.Module):
@@ -22,10 +19,10 @@ class MultiTaskLoss(nn.Module):
         weighting: from the parts to the total.
     """
 
-    identity: MagFace
+    identity: MarginLoss
     weighting: Weighting
 
-    def __init__(self, identity: MagFace, attributes: Mapping[str, FocalLoss], weighting: Weighting) -> None:
+    def __init__(self, identity: MarginLoss, attributes: Mapping[str, nn.Module], weighting: Weighting) -> None:
         super().__init__()
         self.identity = identity
         self.attributes = nn.ModuleDict(attributes)
@@ -43,7 +40,8 @@ class MultiTaskLoss(nn.Module):
             if not known.any():
                 continue
             for output in (task, ADVERSARIAL + task):
-                parts[output] = loss(outputs[output][known], targets[task][known])
+                if output in outputs:
+                    parts[output] = loss(outputs[output][known], targets[task][known])
         return self.weighting(parts), {task: part.detach() for task, part in parts.items()}
 
     def observe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class FixedWeighting(nn.Module):
+class Weighting(nn.Module):
+    """From the losses of the tasks to their total.
+
+    What it learns by gradient are parameters, which are to be given to the optimizer; what it learns otherwise are
+    buffers: `state_dict` holds all of its state.
+    """
+
+    def weights(self) -> dict[str, Tensor]:
+        """Task to its present weight, without gradient."""
+        raise NotImplementedError
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The total of the tasks in `losses`, which may be some of them."""
+        raise NotImplementedError
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Take notice of an epoch's mean losses; a task that had no loss in it is absent."""
+
+
+class FixedWeighting(Weighting):
     """The sum of the losses times constant weights."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -15,16 +34,14 @@ class FixedWeighting(nn.Module):
         self.constant = dict(weights)
 
     def weights(self) -> dict[str, Tensor]:
-        """Task to its present weight, without gradient."""
         return {task: torch.tensor(weight) for task, weight in self.constant.items()}
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The total of the tasks in `losses`, which may be some of them."""
         return torch.stack([self.constant[task] * loss for task, loss in losses.items()]).sum()
 
 
-class UncertaintyWeighting(nn.Module):
-    """The sum of exp(-s_i) L_i + s_i / 2 with learnt s_i, which are to be given to the optimizer.
+class UncertaintyWeighting(Weighting):
+    """The sum of exp(-s_i) L_i + s_i / 2 with learnt s_i.
 
     Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, in its form for
     cross-entropy. At its fixed point a loss has the weight exp(-s_i) = 1 / (2 L_i); as a loss goes to 0 that grows without
@@ -44,7 +61,6 @@ class UncertaintyWeighting(nn.Module):
         return functional.softplus(self.raw) - torch.tensor(self.LARGEST).log()
 
     def weights(self) -> dict[str, Tensor]:
-        """Task to its present weight, without gradient."""
         return dict(zip(self.tasks, (-self.log_variances()).exp().detach()))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -52,3 +68,42 @@ class UncertaintyWeighting(nn.Module):
         present = torch.tensor([self.tasks.index(task) for task in losses], device=self.raw.device)
         s = self.log_variances()[present]
         return ((-s).exp() * torch.stack(list(losses.values())) + s / 2).sum()
+
+
+class DynamicWeightAverage(Weighting):
+    """More weight for a task whose loss falls more slowly: w_i = n exp(r_i / T) / sum_k exp(r_k / T).
+
+    r_i is the ratio of the mean losses of the last two epochs in which the task had a loss, and 1 before there are two;
+    n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
+
+    An adversarial loss is no such task: when it rises, the network is succeeding, and more weight would be the wrong
+    answer. So the adversaries keep constant weights.
+
+    Args:
+        tasks: that are weighed against each other.
+        constant: further tasks to their weights.
+        temperature: T; the larger, the more equal the weights.
+    """
+
+    means: Tensor
+
+    def __init__(self, tasks: Sequence[str], constant: Mapping[str, float], temperature: float) -> None:
+        super().__init__()
+        self.tasks, self.constant = tuple(tasks), dict(constant)
+        self.temperature = temperature
+        self.register_buffer("means", torch.full((2, len(self.tasks)), torch.nan))  # of the last epoch but one, and the last
+
+    def weights(self) -> dict[str, Tensor]:
+        before, last = self.means.clamp_min(1e-8)  # two losses of 0 have the ratio 1
+        ratio = (last / before).nan_to_num(nan=1.0)
+        dynamic = len(self.tasks) * (ratio / self.temperature).softmax(dim=0)
+        return dict(zip(self.tasks, dynamic)) | {task: dynamic.new_tensor(weight) for task, weight in self.constant.items()}
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        weights = self.weights()
+        return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        for index, task in enumerate(self.tasks):
+            if task in means:
+                self.means[:, index] = torch.stack([self.means[1, index], self.means.new_tensor(means[task])])

@@ -79,7 +79,10 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
         InputError: no model there, a newer format, or weights that do not fit.
     """
     info = read_info(folder)
-    network = build_network(info.model, info.modalities, info.class_counts())
+    try:
+        network = build_network(info.model, info.modalities, info.class_counts())
+    except InputError as error:
+        raise InputError(f"{folder / INFO_FILE}: {error}") from None
     try:
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
     except FileNotFoundError:
@@ -104,7 +107,8 @@ def read_info(folder: Path) -> ModelInfo:
         values = {field.name: raw[field.name] for field in fields(ModelInfo)}
         # The settings of the data say which modalities and attributes there are.
         modalities = DataConfig(modalities=tuple(raw["modalities"])).modalities
-        values |= {"model": ModelConfig(**raw["model"]), "modalities": modalities, "trained": tuple(raw["trained"])}
+        model: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw["model"].items()}
+        values |= {"model": ModelConfig(**model), "modalities": modalities, "trained": tuple(raw["trained"])}
         info = ModelInfo(**values)
         if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")

@@ -16,15 +16,26 @@ class Embedding(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """(B, C, h, w) -> (B, classes) logits; serves every attribute and every adversarial discriminator."""
+    """(B, C, h, w) -> (B, classes) logits; serves every attribute and every adversarial discriminator.
 
-    def __init__(self, channels: int, classes: int) -> None:
+    Args:
+        channels: C.
+        classes: to tell apart.
+        narrow: channels that a learnt reduction (FC, BN, PReLU) leaves of the embedding; 0: it stays as it is.
+    """
+
+    def __init__(self, channels: int, classes: int, narrow: int = 0) -> None:
         super().__init__()
         self.embedding = Embedding(channels)
-        self.linear = nn.Linear(channels, classes)
+        self.reduce = (
+            nn.Sequential(nn.Linear(channels, narrow, bias=False), nn.BatchNorm1d(narrow), nn.PReLU(narrow))
+            if narrow
+            else nn.Identity()
+        )
+        self.linear = nn.Linear(narrow or channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.embedding(x))
+        return self.linear(self.reduce(self.embedding(x)))
 
 
 class IdentityHead(nn.Module):

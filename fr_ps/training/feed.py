@@ -51,6 +51,10 @@ class Feed:
             {task: target[index_tensor].to(self.device) for task, target in self.targets.items()},
         )
 
+    def person_counts(self) -> Tensor:
+        """(people,) numbers of training sessions of each person, in the order of `people`."""
+        return torch.bincount(self.targets["identity"], minlength=len(self.people))
+
     def class_counts(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
         """Attribute to the numbers of training samples of each class, of the attributes that have two classes or more."""
         counts = {

@@ -7,18 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from fr_ps.losses.multitask import MultiTaskLoss
+from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import Advance
 from fr_ps.training.feed import Feed
 
 
 def train_epoch(
-    network: nn.Module,
+    network: FaceNetwork,
     losses: MultiTaskLoss,
     optimizer: torch.optim.Optimizer,
     feed: Feed,
     *,
     epoch: int,
     rate: Callable[[int], float],
+    reversal: Callable[[int], float],
     clip: float,
     advance: Advance,
 ) -> dict[str, float]:
@@ -31,6 +33,7 @@ def train_epoch(
         feed: the batches.
         epoch: from 0.
         rate: step, counted from the start of the training, to learning rate.
+        reversal: such a step to alpha of the gradient reversal.
         clip: largest norm of a step's gradient; 0 for no limit.
         advance: called once a batch.
 
@@ -46,7 +49,9 @@ def train_epoch(
     started = time.perf_counter()
     lr = 0.0
     for index, chosen in enumerate(order):
-        lr = rate(epoch * len(order) + index)
+        step = epoch * len(order) + index
+        lr = rate(step)
+        network.reversal = reversal(step)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["factor"]
         maps, targets = feed.batch(chosen, epoch, index)
@@ -63,6 +68,7 @@ def train_epoch(
         advance(1)
     means = sums.read()
     weights = {f"weight/{task}": float(weight) for task, weight in losses.weighting.weights().items()}
+    losses.weighting.end_epoch({task: means[f"loss/{task}"] for task in losses.weighting.weights() if f"loss/{task}" in means})
     speed = {"lr": lr, "images_per_second": images / (time.perf_counter() - started)}
     return {f"train/{name}": value for name, value in (means | weights | speed).items()}
 

@@ -18,8 +18,8 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline, population, write_report
 from fr_ps.evaluation.score import Evaluation
 from fr_ps.files import write_text
-from fr_ps.losses.multitask import ADVERSARIAL
 from fr_ps.models.folder import ModelInfo
+from fr_ps.models.network import ADVERSARIAL
 from fr_ps.tracking.contract import Run
 from fr_ps.tracking.provenance import environment_text
 from fr_ps.training.selection import Selection
@@ -115,7 +115,9 @@ def write_settings(folder: Path, plan: Plan) -> None:
     data = plan.config.data
     root = data.root if data.root == SYNTHETIC else str(Path(data.root).resolve())
     split = str(Path(data.split).resolve()) if data.split else ""
-    resolved = replace(plan.config, data=replace(data, root=root, split=split))
+    weights = plan.config.model.weights
+    model = replace(plan.config.model, weights=str(Path(weights).resolve()) if weights else "")
+    resolved = replace(plan.config, data=replace(data, root=root, split=split), model=model)
     write_text(folder / CONFIG_FILE, yaml.safe_dump(to_dict(resolved), sort_keys=False))
     write_split(folder / SPLIT_FILE, plan.dataset.labels, plan.split)
 

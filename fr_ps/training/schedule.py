@@ -1,4 +1,6 @@
-"""Learning rate as a pure function of the step."""
+"""Learning rate and gradient reversal as pure functions of the step."""
+
+import math
 
 
 def polynomial(step: int, *, steps: int, warmup: int, lr: float, power: float) -> float:
@@ -10,3 +12,12 @@ def polynomial(step: int, *, steps: int, warmup: int, lr: float, power: float) -
         return lr * (step + 1) / warmup
     progress = (step - warmup) / max(steps - warmup, 1)
     return lr * max(1 - progress, 0.0) ** power
+
+
+def reversal(step: int, *, steps: int, alpha: float, ramp: bool) -> float:
+    """Alpha of the gradient reversal: constant, or with `ramp` times 2 / (1 + exp(-10 p)) - 1 over the progress p.
+
+    p goes from 0 at the first step to 1 after the last of `steps`, so that discriminators that know nothing yet do not
+    disturb the features. Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016.
+    """
+    return alpha * (2 / (1 + math.exp(-10 * step / steps)) - 1) if ramp else alpha

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from fr_ps.evaluation.score import Evaluation, answer, evaluate
 from fr_ps.losses import build_losses
 from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, copy_model, load_model, save_model
-from fr_ps.models.network import FaceNetwork
+from fr_ps.models.network import FaceNetwork, require_size
+from fr_ps.models.weights import load_weights
 from fr_ps.progress import progress
 from fr_ps.tracking.contract import Run
 from fr_ps.tracking.provenance import git_commit
@@ -25,7 +27,7 @@ from fr_ps.training.feed import Feed
 from fr_ps.training.loop import train_epoch
 from fr_ps.training.optim import build_optimizer
 from fr_ps.training.record import History, Plan, Say, describe, epoch_line, record_end, write_settings
-from fr_ps.training.schedule import polynomial
+from fr_ps.training.schedule import polynomial, reversal
 from fr_ps.training.selection import Selection
 
 
@@ -71,8 +73,11 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
         trained=tuple(counts),
         provenance={"run": run.id, "data_digest": dataset.store.digest, "git_commit": git_commit()},
     )
-    network = build_network(config.model, info.modalities, info.class_counts(), config.loss.reversal).to(device)
-    losses = build_losses(config.loss, config.model.channels, len(feed.people), counts).to(device)
+    network = build_network(config.model, info.modalities, info.class_counts()).to(device)
+    require_size(network, info.size)
+    if config.model.weights:
+        say(load_weights(network, Path(config.model.weights)))
+    losses = build_losses(config.loss, config.model.channels, feed.person_counts(), counts).to(device)
     plan = Plan(config, dataset, split, info)
     describe(plan, run, say)
 
@@ -85,6 +90,7 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
         lr=config.optim.lr,
         power=config.schedule.power,
     )
+    alpha = partial(reversal, steps=steps * config.train.epochs, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     selection = Selection(config.train.select, config.train.patience)
     save = partial(save_model, info=info, also=partial(write_settings, plan=plan))
@@ -94,7 +100,15 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
     for epoch in range(1, config.train.epochs + 1):
         with progress(f"epoch {epoch}/{config.train.epochs}", steps, "batches") as advance:
             values = train_epoch(
-                network, losses, optimizer, feed, epoch=epoch - 1, rate=rate, clip=config.optim.clip, advance=advance
+                network,
+                losses,
+                optimizer,
+                feed,
+                epoch=epoch - 1,
+                rate=rate,
+                reversal=alpha,
+                clip=config.optim.clip,
+                advance=advance,
             )
         if not np.isfinite(values["train/loss/total"]):
             raise InputError(

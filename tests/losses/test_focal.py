@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from fr_ps.losses.focal import FocalLoss, balanced_alpha
+from fr_ps.losses.focal import FocalLoss
 
 
 def sample(classes: int, count: int = 12, spread: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,6 +39,14 @@ def test_with_focus_it_is_the_formula(classes: int, gamma: float) -> None:
     assert FocalLoss(alpha, gamma)(logits, target).item() == pytest.approx(np.mean(terms), rel=1e-5)
 
 
+def test_each_class_may_have_its_own_focus() -> None:
+    logits, target = sample(3)
+    alpha, gamma = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.0, 2.0, 0.7])
+    p = softmax(logits)[np.arange(len(target)), target.numpy()]
+    terms = alpha.double().numpy()[target] * (1 - p) ** gamma.double().numpy()[target] * -np.log(p)
+    assert FocalLoss(alpha, gamma)(logits, target).item() == pytest.approx(terms.mean(), rel=1e-5)
+
+
 def test_focus_makes_easy_samples_count_less_against_hard_ones() -> None:
     easy, hard, target = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([0])
     ratios = [
@@ -47,10 +55,10 @@ def test_focus_makes_easy_samples_count_less_against_hard_ones() -> None:
     assert ratios[0] > 10 * ratios[1] > 100 * ratios[2] > 0
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, torch.tensor([0.0, 0.5])])
 @pytest.mark.parametrize("gap", [0.0, 10.0, 40.0, 100.0, 1e4])
 @pytest.mark.parametrize("right", [True, False])
-def test_value_and_gradient_are_finite_at_certainty(gamma: float, gap: float, right: bool) -> None:
+def test_value_and_gradient_are_finite_at_certainty(gamma: torch.Tensor | float, gap: float, right: bool) -> None:
     logits = torch.tensor([[gap, 0.0], [gap / 2, -gap / 2]], requires_grad=True)
     loss = FocalLoss(torch.tensor([0.3, 0.7]), gamma)(logits, torch.tensor([0, 0] if right else [1, 1]))
     loss.backward()
@@ -91,19 +99,3 @@ def test_half_precision_logits_are_computed_in_float32() -> None:
     got = loss(logits.bfloat16(), target)
     assert got.dtype == torch.float32
     assert got.item() == pytest.approx(loss(logits.bfloat16().float(), target).item(), rel=1e-6)
-
-
-@pytest.mark.parametrize(("counts", "expected"), [([30, 70], [0.7, 0.3]), ([1, 999], [0.999, 0.001]), ([5, 5], [0.5, 0.5])])
-def test_of_two_classes_each_weighs_the_frequency_of_the_other(counts: list[int], expected: list[float]) -> None:
-    torch.testing.assert_close(balanced_alpha(torch.tensor(counts)), torch.tensor(expected))
-
-
-def test_the_classes_weigh_the_same_together_whatever_their_counts() -> None:
-    counts = torch.tensor([3, 50, 700, 11])
-    alpha = balanced_alpha(counts)
-    assert alpha.sum().item() == pytest.approx(1)
-    torch.testing.assert_close(alpha * counts, torch.full((4,), float((alpha * counts).mean())))
-
-
-def test_an_absent_class_weighs_nothing() -> None:
-    torch.testing.assert_close(balanced_alpha(torch.tensor([10, 0, 30])), torch.tensor([0.75, 0.0, 0.25]))

@@ -6,15 +6,17 @@ from torch import Tensor
 
 from fr_ps.config import LossConfig
 from fr_ps.losses import build_losses
-from fr_ps.losses.multitask import ADVERSARIAL, MultiTaskLoss
+from fr_ps.losses.multitask import MultiTaskLoss
+from fr_ps.models.network import ADVERSARIAL
 
-CHANNELS, PEOPLE, BATCH = 8, 4, 6
+CHANNELS, BATCH = 8, 6
+SESSIONS = torch.tensor([2, 2, 1, 1])
 COUNTS = {"gender": torch.tensor([30, 70]), "emotion": torch.tensor([5, 10, 20])}
 
 
 def build(**settings: object) -> MultiTaskLoss:
     torch.manual_seed(0)
-    return build_losses(LossConfig(**settings), CHANNELS, PEOPLE, COUNTS)  # type: ignore[arg-type]
+    return build_losses(LossConfig(**settings), CHANNELS, SESSIONS, COUNTS)  # type: ignore[arg-type]
 
 
 def outputs() -> dict[str, Tensor]:
@@ -51,8 +53,9 @@ def test_the_parts_are_the_losses_of_the_tasks_that_are_trained_and_the_total_th
     assert total.item() == pytest.approx(sum(weights[name] * value for name, value in alone.items()), rel=1e-5)
 
 
-def test_samples_without_a_label_are_left_out_of_that_task_only() -> None:
-    losses, made = build(weighting="fixed"), outputs()
+@pytest.mark.parametrize("attribute_loss", ["focal", "cross_entropy"])
+def test_samples_without_a_label_are_left_out_of_that_task_only(attribute_loss: str) -> None:
+    losses, made = build(weighting="fixed", attribute_loss=attribute_loss), outputs()
     _, plain = losses(made, targets())
     _, parts = losses(made, targets(gender=[0, -1, 1, -1, -1, 1]))
     known = torch.tensor([0, 2, 5])
@@ -76,7 +79,7 @@ def test_outputs_without_a_label_get_no_gradient() -> None:
     assert made["pose"].grad is None
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa"])
 def test_a_task_without_a_labelled_sample_has_no_part(weighting: str) -> None:
     losses, made = build(weighting=weighting), outputs()
     total, parts = losses(made, targets(emotion=[-1] * BATCH))
@@ -86,7 +89,7 @@ def test_a_task_without_a_labelled_sample_has_no_part(weighting: str) -> None:
     assert made["emotion"].grad is None
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa"])
 def test_the_total_carries_a_gradient_and_the_parts_do_not(weighting: str) -> None:
     losses, made = build(weighting=weighting), outputs()
     total, parts = losses(made, targets())

@@ -1,11 +1,14 @@
-"""Weights of the losses: fixed, and learnt up to their analytic fixed point."""
+"""Weights of the losses: fixed, learnt up to their analytic fixed point, and from the pace of the epochs."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fr_ps.losses.weighting import FixedWeighting, UncertaintyWeighting
+from fr_ps.losses.weighting import DynamicWeightAverage, FixedWeighting, UncertaintyWeighting, Weighting
 
 
 def descend(weighting: UncertaintyWeighting, losses: dict[str, float], steps: int, lr: float = 0.05, adam: bool = True) -> None:
@@ -55,6 +58,22 @@ def test_on_constant_losses_the_weights_go_to_one_over_twice_the_loss(adam: bool
         assert float(weight) == pytest.approx(1 / (2 * losses[task]), rel=0.02)
 
 
+@settings(deadline=None)
+@given(st.lists(st.floats(0.11, 1e3), min_size=1, max_size=5))
+def test_at_the_analytic_fixed_point_the_weights_stand_still(values: list[float]) -> None:
+    """d/ds (exp(-s) L + s / 2) = 0 at s = log(2 L), where the total is the sum of (1 + log(2 L)) / 2."""
+    losses = {str(index): torch.tensor(value, dtype=torch.float64) for index, value in enumerate(values)}
+    weighting = UncertaintyWeighting(list(losses)).double()
+    with torch.no_grad():
+        s = torch.stack(list(losses.values())).mul(2).log()
+        weighting.raw.copy_(torch.expm1(s + math.log(UncertaintyWeighting.LARGEST)).log())
+    total = weighting(losses)
+    total.backward()
+    assert total.item() == pytest.approx(sum((1 + math.log(2 * value)) / 2 for value in values), rel=1e-6, abs=1e-6)
+    assert weighting.raw.grad is not None
+    assert weighting.raw.grad.abs().max().item() < 1e-6
+
+
 def test_a_vanishing_loss_does_not_take_over_and_can_come_back() -> None:
     weighting = UncertaintyWeighting(["a"])
     descend(weighting, {"a": 0.0}, 1500)
@@ -90,6 +109,132 @@ def test_the_losses_get_the_gradient_of_their_weight() -> None:
 
 
 def test_an_unknown_task_is_not_silently_left_out() -> None:
-    for weighting in (FixedWeighting({"a": 1.0}), UncertaintyWeighting(["a"])):
+    for weighting in (FixedWeighting({"a": 1.0}), UncertaintyWeighting(["a"]), DynamicWeightAverage(["a"], {}, 2.0)):
         with pytest.raises((KeyError, ValueError)):
             weighting({"a": torch.tensor(1.0), "typo": torch.tensor(1.0)})
+
+
+def dynamic(*epochs: dict[str, float], temperature: float = 2.0) -> DynamicWeightAverage:
+    weighting = DynamicWeightAverage(["a", "b", "c"], {"adversarial_a": 0.1}, temperature)
+    for means in epochs:
+        weighting.end_epoch(means)
+    return weighting
+
+
+def of_tasks(weighting: Weighting) -> list[float]:
+    return [float(weighting.weights()[task]) for task in ("a", "b", "c")]
+
+
+positive = st.floats(1e-3, 1e3)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(positive, positive), min_size=3, max_size=3), st.floats(0.5, 10))
+def test_dynamic_weights_are_the_formula_of_the_paper(epochs: list[tuple[float, float]], temperature: float) -> None:
+    before, last = ({task: pair[which] for task, pair in zip("abc", epochs)} for which in (0, 1))
+    got = of_tasks(dynamic({"a": 7.0, "b": 7.0, "c": 7.0}, before, last, temperature=temperature))
+    ratio = np.array([last[task] / before[task] for task in "abc"]) / temperature
+    exponentials = np.exp(ratio - ratio.max())
+    assert got == pytest.approx(3 * exponentials / exponentials.sum(), rel=1e-3, abs=1e-5)
+    assert sum(got) == pytest.approx(3, rel=1e-5)
+
+
+def test_a_worked_example_of_dynamic_weights() -> None:
+    """Ratios 1, 1/2 and 3/4 at T = 1/4: 3 e^4, 3 e^2 and 3 e^3 over e^4 + e^2 + e^3."""
+    got = of_tasks(dynamic({"a": 2.0, "b": 8.0, "c": 4.0}, {"a": 2.0, "b": 4.0, "c": 3.0}, temperature=0.25))
+    assert got == pytest.approx([1.995722, 0.270092, 0.734185], abs=1e-5)
+
+
+def test_dynamic_weights_are_equal_until_two_epochs_are_known() -> None:
+    assert of_tasks(dynamic()) == [1, 1, 1]
+    assert of_tasks(dynamic({"a": 5.0, "b": 1.0, "c": 0.1})) == [1, 1, 1]
+
+
+def test_a_task_without_a_loss_in_an_epoch_keeps_its_last_two() -> None:
+    with_gap = dynamic({"a": 5.0, "b": 4.0, "c": 2.0}, {"a": 4.0, "b": 2.0, "c": 2.0}, {"a": 3.0, "c": 1.0})
+    without = dynamic({"a": 4.0, "b": 4.0, "c": 2.0}, {"a": 3.0, "b": 2.0, "c": 1.0})
+    assert of_tasks(with_gap) == of_tasks(without)
+
+
+def test_losses_of_0_give_finite_dynamic_weights() -> None:
+    assert of_tasks(dynamic(*[{"a": 0.0, "b": 0.0, "c": 0.0}] * 2)) == [1, 1, 1]
+    assert sum(of_tasks(dynamic({"a": 0.0, "b": 1.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0}))) == pytest.approx(3)
+
+
+def test_adversaries_keep_their_weight_and_have_no_part_in_the_dynamic_ones() -> None:
+    tasks = [{"a": 2.0, "b": 2.0, "c": 2.0}, {"a": 1.0, "b": 2.0, "c": 2.0}]
+    weighting = dynamic(*(means | {"adversarial_a": 1.0 + 9 * index} for index, means in enumerate(tasks)))
+    assert of_tasks(weighting) == of_tasks(dynamic(*tasks))
+    assert float(weighting.weights()["adversarial_a"]) == pytest.approx(0.1)
+
+
+def test_the_total_of_dynamic_weights_is_the_weighted_sum_and_gives_the_losses_their_weights() -> None:
+    weighting = dynamic({"a": 2.0, "b": 8.0, "c": 4.0}, {"a": 2.0, "b": 4.0, "c": 3.0})
+    losses = {task: torch.tensor(value, requires_grad=True) for task, value in {"c": 3.0, "a": 5.0, "adversarial_a": 7.0}.items()}
+    total = weighting(losses)
+    total.backward()
+    weights = weighting.weights()
+    assert total.item() == pytest.approx(sum(float(weights[task]) * loss.item() for task, loss in losses.items()))
+    for task, loss in losses.items():
+        torch.testing.assert_close(loss.grad, weights[task])
+
+
+def test_the_epochs_behind_dynamic_weights_are_part_of_the_state() -> None:
+    weighting = dynamic({"a": 2.0, "b": 8.0, "c": 4.0}, {"a": 2.0, "b": 4.0, "c": 3.0})
+    resumed = dynamic()
+    resumed.load_state_dict(weighting.state_dict())
+    assert of_tasks(resumed) == of_tasks(weighting)
+    for one in (resumed, weighting):
+        one.end_epoch({"a": 1.0, "b": 4.0, "c": 1.0})
+    assert of_tasks(resumed) == of_tasks(weighting) != [1, 1, 1]
+
+
+class Conflict:
+    """Two tasks that pull a point to opposite sides and both downwards: half its squared distance to (1, 0) and (-1, 0),
+    plus a half, times a scale each."""
+
+    def __init__(self, scales: tuple[float, float] = (1.0, 1.0)) -> None:
+        self.point = torch.nn.Parameter(torch.tensor([0.0, 0.4]))
+        self.scales = scales
+
+    def losses(self) -> dict[str, torch.Tensor]:
+        ends = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        distances = (self.point - ends).square().sum(dim=1)
+        return {task: scale * (distance + 1) / 2 for task, scale, distance in zip("ab", self.scales, distances)}
+
+    def train(self, weighting: Weighting, steps: int = 60) -> list[float]:
+        """By how much each loss has fallen."""
+        before = [loss.item() for loss in self.losses().values()]
+        optimizer = torch.optim.SGD([self.point, *weighting.parameters()], lr=0.02)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            losses = self.losses()
+            weighting(losses).backward()
+            optimizer.step()
+            weighting.end_epoch({task: loss.item() for task, loss in losses.items()})
+        return [start - loss.item() for start, loss in zip(before, self.losses().values())]
+
+
+def test_the_gradients_of_the_two_tasks_conflict() -> None:
+    task = Conflict()
+    first, second = (torch.autograd.grad(task.losses()[name], task.point)[0] for name in "ab")
+    assert torch.nn.functional.cosine_similarity(first, second, dim=0) < -0.5
+
+
+@pytest.mark.parametrize(
+    "weighting",
+    [FixedWeighting({"a": 1.0, "b": 1.0}), UncertaintyWeighting(["a", "b"]), DynamicWeightAverage(["a", "b"], {}, 2.0)],
+    ids=lambda weighting: type(weighting).__name__,
+)
+def test_of_two_tasks_with_equal_gradients_in_conflict_both_losses_fall(weighting: Weighting) -> None:
+    """w_a g_a + w_b g_b goes along both gradients where w_a |g_a| and w_b |g_b| are about equal."""
+    assert min(Conflict().train(weighting)) > 0.02
+
+
+def test_at_its_fixed_point_uncertainty_takes_no_side_for_the_larger_loss_where_fixed_weights_do() -> None:
+    """There the weights are 1 / (2 L), and g / L does not know the scale of L."""
+    scales = (8.0, 0.5)
+    weighting = UncertaintyWeighting(["a", "b"])
+    descend(weighting, {task: loss.item() for task, loss in Conflict(scales).losses().items()}, 1500)
+    assert min(Conflict(scales).train(weighting)) > 0.01
+    assert min(Conflict(scales).train(FixedWeighting({"a": 1.0, "b": 1.0}))) < -0.1

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,34 @@ def test_a_loaded_model_answers_bit_by_bit_like_the_saved_one(saved: Path) -> No
     assert not loaded.training
     before, after = answers(network()), answers(loaded)
     assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_folder_from_before_there_were_these_settings_loads_with_their_defaults(folder: Path) -> None:
+    later = ("weights", "fsm", "order", "adversaries", "attribute_channels")
+    change(folder, lambda raw: [raw["model"].pop(key) for key in later])
+    loaded, read = load_model(folder, CPU)
+    assert read == info()
+    before, after = answers(network()), answers(loaded)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fsm": False},
+        {"order": ("gender", "pose", "emotion", "facial_hair", "spectacles"), "adversaries": "identity"},
+        {"adversaries": "off", "attribute_channels": 8},
+        {"backbone": "timm:resnet10t"},
+    ],
+    ids=str,
+)
+def test_every_setting_of_the_network_is_stored_with_it(tmp_path: Path, settings: dict[str, Any]) -> None:
+    of = replace(info(), model=replace(info().model, **settings))
+    save_model(tmp_path / "model", network(of=of), of)
+    loaded, read = load_model(tmp_path / "model", CPU)
+    assert read == of
+    before, after = answers(network(of=of)), answers(loaded)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -169,7 +198,12 @@ def test_weights_of_another_architecture_are_refused(folder: Path, model: dict[s
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda raw: raw["model"].update(backbone="irse50"),
+        lambda raw: raw["model"].update(backbone="irse49"),
+        lambda raw: raw["model"].update(backbone=50),
+        lambda raw: raw["model"].update(backbone="timm:nothing_like_it"),
+        lambda raw: raw["model"].update(order=["gender"]),
+        lambda raw: raw["model"].update(order=5),
+        lambda raw: raw["model"].update(fsm="no"),
         lambda raw: raw["model"].update(depth=3),
         lambda raw: raw["model"].update(channels="many"),
         lambda raw: raw["model"].update(channels=0),
@@ -185,6 +219,11 @@ def test_weights_of_another_architecture_are_refused(folder: Path, model: dict[s
     ],
     ids=[
         "unknown backbone",
+        "backbone is a number",
+        "backbone that timm does not have",
+        "an order without all",
+        "an order that is none",
+        "fsm is text",
         "unknown key",
         "channels are text",
         "no channels",

@@ -125,3 +125,15 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     module = FeatureSeparation(4, 2).double().eval()
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: module(z)[0], x)
+
+
+def test_in_float64_the_parts_sum_to_the_whole_exactly_where_the_task_has_at_least_half() -> None:
+    """By Sterbenz' lemma; and elsewhere within one rounding of the input."""
+    module = unsettled().double()
+    x = torch.randn(16, 32, 7, 7, dtype=torch.float64)
+    with torch.no_grad():
+        task, rest = module(x)
+    exact = task / x >= 0.5
+    assert exact.any()
+    assert torch.equal((task + rest)[exact], x[exact])
+    torch.testing.assert_close(task + rest, x, rtol=2**-52, atol=0)

@@ -1,5 +1,7 @@
 """Gradient reversal: nothing forward, minus alpha backward."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -50,3 +52,21 @@ def test_what_stands_after_the_reversal_learns_with_the_plain_sign() -> None:
         gradients.append(layer.weight.grad.clone())
     assert torch.equal(*gradients)
     assert gradients[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 2.5])
+def test_the_jacobian_is_minus_alpha_times_the_identity_while_that_of_the_function_is_the_identity(alpha: float) -> None:
+    """`gradcheck` compares the two: it fails for the reversal, and passes once that is divided out."""
+
+    class Unreversed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+            return gradients[0] / -alpha
+
+    x = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: Unreversed.apply(reverse_gradient(z, alpha)).pow(3), x)
+    assert not torch.autograd.gradcheck(lambda z: reverse_gradient(z, alpha).pow(3), x, raise_exception=False)

@@ -51,3 +51,15 @@ def test_the_gain_learns() -> None:
     head(torch.randn(8, 16, 3, 3)).square().sum().backward()
     assert head.log_gain.grad is not None
     assert head.log_gain.grad > 0
+
+
+def test_a_narrow_class_head_reduces_the_embedding_before_it_is_linear() -> None:
+    head = ClassHead(8, 3, narrow=4).eval()
+    x = torch.randn(5, 8, 5, 3)
+    full = x.double().numpy().mean(axis=(2, 3)) / np.sqrt(1 + 1e-5)
+    state = {name: tensor.double().numpy() for name, tensor in head.state_dict().items()}
+    narrow = full @ state["reduce.0.weight"].T / np.sqrt(1 + 1e-5)
+    narrow = np.where(narrow > 0, narrow, 0.25 * narrow)
+    assert narrow.shape == (5, 4)
+    expected = narrow @ state["linear.weight"].T + state["linear.bias"]
+    np.testing.assert_allclose(head(x).detach().numpy(), expected, rtol=1e-4, atol=1e-5)

@@ -1,35 +1,96 @@
 """The registry of backbones: every name builds, and the small ones learn."""
 
-from typing import get_args
+from typing import Any
 
 import pytest
+import timm
 import torch
 from torch.nn import functional
 
-from fr_ps.config import Backbone, ModelConfig
-from fr_ps.models import BACKBONES, build_network
+from fr_ps.config import BACKBONES as NAMES
+from fr_ps.config import ModelConfig
+from fr_ps.models import BACKBONES, build_backbone, build_network
+from fr_ps.models.network import require_size
 
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
 
 
 def test_the_registry_has_the_names_that_the_settings_list() -> None:
-    assert set(BACKBONES) == set(get_args(Backbone))
+    assert tuple(BACKBONES) == NAMES
+
+
+def test_convnext_v2_is_there_in_all_sizes_that_timm_has() -> None:
+    assert {name for name in NAMES if name.startswith("convnext")} == set(timm.list_models("convnextv2_*"))
+
+
+SIDES = {"miresnet": {112: 7, 128: 8, 224: 14, 256: 16}, "convnextv2": {112: 3, 128: 4, 224: 7, 256: 8}}
+SIDES |= {"irse": SIDES["miresnet"]}
+OF_TIMM = {"timm:resnet10t": (4, 4, 7, 8), "timm:vit_tiny_patch16_224": (7, 8, 14, 16), "timm:test_efficientnet": (4, 4, 7, 8)}
+OF_TIMM |= {"timm:sequencer2d_s": (8, 9, 16, 18)}  # channels last
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_builds_and_says_how_many_channels_it_gives(name: str) -> None:
+def test_every_backbone_ends_in_the_same_channels_at_every_size(name: str) -> None:
+    """On the meta device, where the largest network takes no memory; with normals, the test of `fr-ps models`."""
+    sides = next(sides for family, sides in SIDES.items() if name.startswith(family))
     with torch.device("meta"):
-        for channels in (1, 3):
-            network = BACKBONES[name](channels).eval()
-            y = network(torch.empty(1, channels, 64, 64, device="meta"))
-            assert y.shape[:2] == (1, network.out_channels)
-            assert y.shape[2] in (2, 4)
+        network = build_network(ModelConfig(backbone=name), ["albedo"], CLASSES)
+        for size, side in sides.items():
+            maps = {"albedo": torch.empty(2, 1, size, size)}
+            assert network.shared_map(maps).shape == (2, 512, side, side)
+        outputs = network(maps)
+    assert outputs["identity"].shape == (2, 512)
+
+
+@pytest.mark.parametrize("name", OF_TIMM)
+def test_so_does_any_other_network_of_timm(name: str) -> None:
+    network = build_network(ModelConfig(backbone=name, channels=32, reduction=8), ["normal"], CLASSES).eval()
+    for size, side in zip((112, 128, 224, 256), OF_TIMM[name]):
+        with torch.no_grad():
+            assert network.shared_map({"normal": torch.rand(1, 3, size, size)}).shape == (1, 32, side, side)
+
+
+def test_a_channels_last_map_is_turned_and_not_reshaped() -> None:
+    backbone = build_backbone("timm:sequencer2d_s", 1).eval()
+    x = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        (raw,) = backbone.trunk(x)  # type: ignore[operator]
+        turned = backbone(x)
+    assert raw.shape[-1] == backbone.out_channels
+    assert torch.equal(turned[0, 5], raw[0, :, :, 5])
+
+
+@pytest.mark.parametrize("name", ["resnet19", "not_at_all"])
+def test_a_name_that_timm_does_not_have_is_refused_when_the_network_is_built(refused: Any, name: str) -> None:
+    with refused("model.backbone", f"timm:{name}"):
+        build_network(ModelConfig(backbone=f"timm:{name}"), ["albedo"], CLASSES)
+
+
+def test_the_refusal_of_a_slip_names_what_was_meant(refused: Any) -> None:
+    with refused("resnet18"):
+        build_backbone("timm:rsnet18", 1)
+
+
+@pytest.mark.parametrize(("name", "size"), [("convnextv2_atto", 16), ("timm:mixer_s32_224", 112)])
+def test_maps_that_a_backbone_does_not_take_are_refused_before_the_training(refused: Any, name: str, size: int) -> None:
+    network = build_network(ModelConfig(backbone=name, channels=8, reduction=8), ["albedo"], CLASSES)
+    with refused("model.backbone", f"{size} px"):
+        require_size(network, size)
+    assert network.training
+
+
+def test_asking_whether_a_size_fits_changes_nothing() -> None:
+    network = build_network(ModelConfig(channels=8, reduction=8), ["normal"], CLASSES)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    require_size(network, 32)
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("miresnet18", 32), ("convnextv2_atto", 64)])
 @pytest.mark.parametrize(("modality", "channels"), [("albedo", 1), ("normal", 3), ("depth", 1)])
 def test_a_network_answers_every_task_for_every_modality(backbone: str, size: int, modality: str, channels: int) -> None:
-    config = ModelConfig(backbone=backbone, channels=32, reduction=8)  # type: ignore[arg-type]
+    config = ModelConfig(backbone=backbone, channels=32, reduction=8)
     network = build_network(config, [modality], CLASSES).eval()
     with torch.no_grad():
         outputs = network({modality: torch.rand(2, channels, size, size)})
@@ -39,10 +100,10 @@ def test_a_network_answers_every_task_for_every_modality(backbone: str, size: in
     }
 
 
-@pytest.mark.parametrize(("backbone", "size"), [("miresnet18", 32), ("convnextv2_atto", 64)])
+@pytest.mark.parametrize(("backbone", "size"), [("miresnet18", 32), ("convnextv2_atto", 64), ("timm:test_vit", 64)])
 def test_steps_on_one_batch_lower_its_loss(backbone: str, size: int) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(backbone=backbone, channels=32, reduction=8)  # type: ignore[arg-type]
+    config = ModelConfig(backbone=backbone, channels=32, reduction=8)
     network = build_network(config, ["albedo"], CLASSES, reversal=0.0)
     maps, target = {"albedo": torch.rand(8, 1, size, size) + 0.1}, torch.tensor([0, 1] * 4)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)

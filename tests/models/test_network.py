@@ -1,13 +1,16 @@
 """The network of one modality: which loss moves which parameters, and what it answers when."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fr_ps.models.network import PEELING_ORDER, FaceNetwork
+from fr_ps.config import PEELING_ORDER
+from fr_ps.errors import InputError
+from fr_ps.models.network import FaceNetwork
 
 ORDER = ("spectacles", "facial_hair", "emotion", "pose", "gender")
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
@@ -29,11 +32,21 @@ class Small(nn.Module):
         return self.layers(x)
 
 
-def build(reversal: float = 1.0, dtype: torch.dtype = torch.float32) -> FaceNetwork:
+DEFAULTS: dict[str, Any] = {
+    "order": ORDER,
+    "fsm": True,
+    "reduction": 8,
+    "adversaries": "rest",
+    "reversal": 1.0,
+    "attribute_channels": 0,
+}
+
+
+def build(reversal: float = 1.0, dtype: torch.dtype = torch.float32, **settings: Any) -> FaceNetwork:
     """Twice the same weights for two calls."""
     torch.manual_seed(1)
-    network = FaceNetwork("albedo", Small(), channels=CHANNELS, classes=CLASSES, reduction=8, reversal=reversal)
-    return network.to(dtype)
+    settings = DEFAULTS | {"reversal": reversal} | settings
+    return FaceNetwork("albedo", Small(), channels=CHANNELS, classes=CLASSES, **settings).to(dtype)
 
 
 def maps(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -51,16 +64,15 @@ def parts(network: FaceNetwork) -> Iterator[tuple[str, nn.Module]]:
     """Everything that holds parameters, by what it is."""
     yield "backbone", network.backbone
     yield "project", network.project
-    for task in ORDER:
-        yield f"separate {task}", network.separate[task]
-        yield f"head {task}", network.heads[task]
-        yield f"adversary {task}", network.adversaries[task]
+    for what, modules in (("separate", network.separate), ("head", network.heads), ("adversary", network.adversaries)):
+        for task, module in modules.items():
+            yield f"{what} {task}", module
     yield "identity", network.identity
 
 
-def moved(name: str) -> set[str]:
+def moved(name: str, **settings: Any) -> set[str]:
     """The parts that get a gradient from one loss."""
-    network = build()
+    network = build(**settings)
     loss_of(network(maps()), name).backward()
     return {
         part
@@ -143,12 +155,14 @@ def test_a_reversal_of_one_half_gives_minus_half_of_the_unreversed_gradient() ->
 
 def test_in_training_every_task_but_identity_has_an_adversary_and_in_evaluation_none() -> None:
     network, inputs = build(), maps()
-    assert set(network(inputs)) == {"identity", *ORDER, *(f"adversarial_{task}" for task in ORDER)}
+    assert set(network(inputs)) == {"identity", *ORDER, *(f"adversarial_{task}" for task in ORDER), "shared_albedo"}
     assert set(network.eval()(inputs)) == {"identity", *ORDER}
 
 
 def test_outputs_have_a_column_a_class_and_an_embedding_the_channels() -> None:
     for name, output in build()(maps()).items():
+        if name == "shared_albedo":
+            continue
         expected = CHANNELS if name == "identity" else CLASSES[name.removeprefix("adversarial_")]
         assert output.shape == (len(TARGET), expected)
 
@@ -197,3 +211,79 @@ def test_the_backbone_runs_once_a_batch() -> None:
     network.backbone.register_forward_hook(lambda *_: calls.append(1))
     network(maps())
     assert len(calls) == 1
+
+
+def test_in_another_order_another_attribute_is_split_off_first() -> None:
+    order = ("gender", "pose", "emotion", "facial_hair", "spectacles")
+    assert moved("gender", order=order) == {"head gender", "separate gender", "backbone", "project"}
+    before = {f"separate {task}" for task in order[:4]}
+    assert moved("facial_hair", order=order) == before | {"head facial_hair", "backbone", "project"}
+
+
+@pytest.mark.parametrize("task", ORDER)
+def test_discriminators_of_the_identity_move_all_separations_with_the_reversed_sign(task: str) -> None:
+    """Each reads the last rest, and that is what the identity reads."""
+    name, settings = f"adversarial_{task}", {"adversaries": "identity"}
+    assert moved(name, **settings) == {f"adversary {task}", "backbone", "project", *(f"separate {other}" for other in ORDER)}
+    gradients = []
+    for reversal in (0.5, -1.0):
+        network = build(reversal, **settings)
+        loss_of(network(maps()), name).backward()
+        below = [network.backbone, network.project, network.separate]
+        gradients.append([parameter.grad for module in below for parameter in module.parameters()])
+    for reversed_, plain in zip(*gradients):
+        torch.testing.assert_close(reversed_, -0.5 * plain)
+
+
+def test_discriminators_of_the_identity_read_what_the_identity_reads() -> None:
+    network = build(adversaries="identity")
+    read: dict[str, Tensor] = {}
+    for name, module in (("identity", network.identity), *network.adversaries.items()):
+        module.register_forward_pre_hook(lambda _, args, name=name: read.update({name: args[0]}))
+    network(maps())
+    assert set(read) == {"identity", *ORDER}
+    assert all(torch.equal(read["identity"], value) for value in read.values())
+
+
+@pytest.mark.parametrize("name", ["identity", *ORDER])
+def test_without_separation_a_loss_moves_its_head_and_what_is_shared_and_there_are_no_adversaries(name: str) -> None:
+    head = name if name == "identity" else f"head {name}"
+    assert moved(name, fsm=False) == {head, "backbone", "project"}
+    assert set(build(fsm=False)(maps())) == {"identity", *ORDER, "shared_albedo"}
+
+
+def test_without_separation_every_head_reads_the_shared_map() -> None:
+    network, inputs = build(fsm=False).eval(), maps()
+    shared = network.shared_map(inputs)
+    outputs = network(inputs)
+    for task in ORDER:
+        assert torch.equal(outputs[task], network.heads[task](shared))
+    assert torch.equal(outputs["identity"], network.identity(shared))
+
+
+def test_without_adversaries_the_other_answers_are_the_same() -> None:
+    inputs = maps()
+    on, off = build()(inputs), build(adversaries="off")(inputs)
+    assert set(off) == {"identity", *ORDER, "shared_albedo"}
+    without = build(adversaries="off")
+    assert not any("adversar" in name for name in without.state_dict())
+    without.load_state_dict(build().state_dict(), strict=False)
+    off = without(inputs)
+    assert all(torch.equal(on[name], off[name]) for name in off)
+
+
+def test_attribute_embeddings_can_be_narrower_than_the_identitys_and_the_discriminators() -> None:
+    network = build(attribute_channels=4)
+    assert {head.linear.in_features for head in network.heads.values()} == {4}
+    assert {judge.linear.in_features for judge in network.adversaries.values()} == {CHANNELS}
+    assert network(maps())["identity"].shape == (len(TARGET), CHANNELS)
+    expected = {"head pose", "separate spectacles", "separate facial_hair", "separate emotion", "separate pose"}
+    assert moved("pose", attribute_channels=4) == expected | {"backbone", "project"}
+
+
+def test_a_batch_of_one_is_refused_in_training_and_answered_in_evaluation() -> None:
+    network = build()
+    one = {"albedo": maps()["albedo"][:1]}
+    with pytest.raises(InputError, match=r"batch\.people"):
+        network(one)
+    assert network.eval()(one)["identity"].shape == (1, CHANNELS)

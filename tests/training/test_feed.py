@@ -118,3 +118,7 @@ def test_counts_are_those_of_the_training_part_and_one_class_is_not_trained(data
         "pose": [np.sum(ROWS[4:] % 2 == 0), np.sum(ROWS[4:] % 2 == 1)],
         "emotion": [np.sum(ROWS % 2 == 0), np.sum(ROWS % 2 == 1), 0],
     }
+
+
+def test_the_sessions_of_each_person_of_the_training_part_are_counted(dataset: Dataset) -> None:
+    assert feed(dataset).person_counts().tolist() == [4, 3, 4]

@@ -34,7 +34,7 @@ class Training:
         counts = self.feed.class_counts(classes)
         self.trained = list(counts)
         self.network = build_network(ModelConfig(channels=32, reduction=8), ["albedo"], classes, reversal=0.1)
-        self.losses = build_losses(LossConfig(weighting=weighting), 32, len(self.feed.people), counts)  # type: ignore[arg-type]
+        self.losses = build_losses(LossConfig(weighting=weighting), 32, self.feed.person_counts(), counts)  # type: ignore[arg-type]
         self.optimizer = build_optimizer(OptimConfig(lr=lr), [self.network, self.losses.identity], self.losses.weighting)
         self.lr, self.clip = lr, clip
         self.steps: list[int] = []
@@ -44,6 +44,9 @@ class Training:
         self.steps.append(step)
         return self.lr * 0.99**step
 
+    def reversal(self, step: int) -> float:
+        return 0.1
+
     def epoch(self, epoch: int) -> dict[str, float]:
         return train_epoch(
             self.network,
@@ -52,6 +55,7 @@ class Training:
             self.feed,
             epoch=epoch,
             rate=self.rate,
+            reversal=self.reversal,
             clip=self.clip,
             advance=self.done.append,
         )
@@ -162,3 +166,26 @@ def test_an_epoch_leaves_network_and_losses_training(dataset: Dataset) -> None:
     training.epoch(0)
     assert training.network.training
     assert training.losses.training
+
+
+def test_the_reversal_of_each_step_is_that_of_its_number(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(dataset)
+    steps = len(training.feed.order(0))
+    seen: list[float] = []
+    training.network.register_forward_pre_hook(lambda network, _: seen.append(network.reversal))
+    monkeypatch.setattr(training, "reversal", lambda step: 0.1 * step)
+    for epoch in (0, 1):
+        training.epoch(epoch)
+    assert seen == [0.1 * step for step in range(2 * steps)]
+
+
+def test_the_weighting_is_told_the_mean_losses_of_each_epoch(dataset: Dataset) -> None:
+    training = Training(dataset, weighting="dwa")
+    values = [training.epoch(epoch) for epoch in range(3)]
+    tasks = ["identity", *ATTRIBUTES]
+    first, second = (np.array([epoch[f"train/loss/{task}"] for task in tasks]) for epoch in values[:2])
+    exponentials = np.exp(second / first / 2)
+    expected = len(tasks) * exponentials / exponentials.sum()
+    assert [values[2][f"train/weight/{task}"] for task in tasks] == pytest.approx(expected, rel=1e-4)
+    assert [values[1][f"train/weight/{task}"] for task in tasks] == pytest.approx([1] * len(tasks))
+    assert [values[2][f"train/weight/adversarial_{task}"] for task in ATTRIBUTES] == pytest.approx([0.1] * len(ATTRIBUTES))

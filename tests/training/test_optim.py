@@ -17,7 +17,7 @@ CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion":
 
 def parts(backbone: str, weighting: str) -> tuple[FaceNetwork, MultiTaskLoss]:
     config = ModelConfig(backbone=backbone, channels=16, reduction=8)  # type: ignore[arg-type]
-    losses = build_losses(LossConfig(weighting=weighting), 16, 4, {"gender": torch.tensor([3, 5])})  # type: ignore[arg-type]
+    losses = build_losses(LossConfig(weighting=weighting), 16, torch.full((4,), 2), {"gender": torch.tensor([3, 5])})  # type: ignore[arg-type]
     return build_network(config, ["albedo"], CLASSES), losses
 
 

@@ -1,11 +1,11 @@
-"""The learning rate over the steps."""
+"""The learning rate and the gradient reversal over the steps."""
 
 import math
 from itertools import pairwise
 
 import pytest
 
-from fr_ps.training.schedule import polynomial
+from fr_ps.training.schedule import polynomial, reversal
 
 
 def rates(steps: int, warmup: int, lr: float = 0.3, power: float = 1.0) -> list[float]:
@@ -49,3 +49,13 @@ def test_a_warm_up_as_long_as_the_training_or_longer_only_rises(warmup: int) -> 
 
 def test_after_the_end_it_stays_zero() -> None:
     assert [polynomial(step, steps=10, warmup=2, lr=1, power=0.5) for step in (10, 11, 1000)] == [0, 0, 0]
+
+
+def test_the_reversal_is_constant_or_rises_as_a_hyperbolic_tangent_of_the_progress() -> None:
+    """2 / (1 + exp(-10 p)) - 1 = tanh(5 p)."""
+    constant = [reversal(step, steps=50, alpha=0.3, ramp=False) for step in range(51)]
+    ramped = [reversal(step, steps=50, alpha=0.3, ramp=True) for step in range(51)]
+    assert constant == [0.3] * 51
+    assert ramped == pytest.approx([0.3 * math.tanh(step / 10) for step in range(51)], abs=1e-12)
+    assert ramped[0] == 0
+    assert 0.2999 < ramped[-1] < 0.3

@@ -272,3 +272,46 @@ def test_true_labels_are_learnt_for_unseen_people_and_shuffled_ones_are_not(face
     shuffled = relabelled(faces, tmp_path / "shuffled", lambda column, values: rng.permutation(values).tolist())
     assert mean_attribute_auc(faces, tmp_path / "true") > 0.75
     assert 0.4 < mean_attribute_auc(shuffled, tmp_path / "random") < 0.6
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fsm": False},
+        {"adversaries": "off", "attribute_channels": 8},
+        {"adversaries": "identity", "order": ("gender", "pose", "emotion", "facial_hair", "spectacles")},
+    ],
+    ids=str,
+)
+def test_every_form_of_the_network_trains_and_is_loaded(prepared, tmp_path, settings):
+    config = small(prepared, epochs=1)
+    config = replace(config, model=replace(config.model, **settings), loss=replace(config.loss, reversal_ramp=True))
+    result, run, _ = run_training(config, tmp_path / "run")
+    assert result.metrics.values["test/identity/auc"] is not None
+    assert read_info(run.folder / "checkpoints" / "best").model == config.model
+    adversarial = {name for name, _, _ in run.points if name.startswith("train/loss/adversarial")}
+    assert bool(adversarial) == (settings.get("adversaries") == "identity")
+
+
+def test_a_training_starts_from_the_weights_of_another_and_says_what_matched(trained, prepared, tmp_path):
+    file = trained[1].folder / "checkpoints" / "best" / "model.safetensors"
+    config = small(prepared, epochs=1)
+    still = replace(config, model=replace(config.model, weights=str(file)), optim=OptimConfig(lr=1e-12, weight_decay=0))
+    _, run, lines = run_training(still, tmp_path / "run")
+    (said,) = [line for line in lines if line.startswith("weights: ")]
+    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in said
+    before, _ = load_model(file.parent, torch.device("cpu"))
+    after, _ = load_model(run.folder / "checkpoints" / "best", torch.device("cpu"))
+    for ours, theirs in zip(after.parameters(), before.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["model"]["weights"] == str(file.resolve())
+
+
+def test_maps_too_small_for_the_backbone_are_refused_before_the_first_step(tmp_path):
+    write_captures(tmp_path / "raw", people=6, sessions=2, seed=0, size=32)
+    out = tmp_path / "set"
+    prepare(
+        PrepareConfig(captures=str(tmp_path / "raw/captures"), out=str(out), labels=str(tmp_path / "raw/labels.csv"), size=24)
+    )
+    with pytest.raises(InputError, match="24 px"):
+        run_training(small(out), tmp_path / "run")

@@ -1,0 +1,98 @@
+"""The typed tree of settings. Every training is described by one `Config`; the docstrings are the text of `--help`.
+
+No torch here: the names that an error lists must be known before anything heavy is imported.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from fr_ps.config.batch import AugmentConfig, BatchConfig
+from fr_ps.config.data import DataConfig, SyntheticConfig
+from fr_ps.config.loss import LossConfig
+from fr_ps.config.model import ModelConfig
+from fr_ps.config.names import (
+    BACKBONES,
+    PEELING_ORDER,
+    SYNTHETIC,
+    TIMM,
+    Adversaries,
+    Align,
+    Attribute,
+    CaptureLayout,
+    Fit,
+    Integration,
+    LabelForm,
+    LightAxes,
+    Modality,
+    Solver,
+)
+from fr_ps.config.prepare import PrepareConfig
+from fr_ps.config.training import OptimConfig, ScheduleConfig, TrainConfig
+
+__all__ = [
+    "BACKBONES",
+    "PEELING_ORDER",
+    "SYNTHETIC",
+    "TIMM",
+    "Adversaries",
+    "Align",
+    "Attribute",
+    "AugmentConfig",
+    "BatchConfig",
+    "CaptureLayout",
+    "Config",
+    "DataConfig",
+    "Fit",
+    "Integration",
+    "LabelForm",
+    "LightAxes",
+    "LossConfig",
+    "Modality",
+    "ModelConfig",
+    "OptimConfig",
+    "PrepareConfig",
+    "ScheduleConfig",
+    "Solver",
+    "SyntheticConfig",
+    "TrainConfig",
+    "flatten",
+    "to_dict",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a training.
+
+    Args:
+        name: of the run; empty: made from data, backbone and modality.
+        device: where to compute; auto takes a GPU where there is one.
+    """
+
+    name: str = ""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def to_dict(config: Any) -> Any:
+    """A config as nested dicts and lists that YAML and JSON can hold."""
+    if is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in fields(config)}
+    return list(config) if isinstance(config, tuple) else config
+
+
+def flatten(config: Config) -> dict[str, str]:
+    """The resolved settings as `group/name` to text, as they stand in MLflow's params."""
+    flat = {}
+    for group, value in to_dict(config).items():
+        for name, leaf in value.items() if isinstance(value, dict) else [("", value)]:
+            flat[f"{group}/{name}" if name else group] = ",".join(map(str, leaf)) if isinstance(leaf, list) else str(leaf)
+    return flat

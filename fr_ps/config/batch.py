@@ -1,0 +1,49 @@
+"""Settings of the training batches."""
+
+from dataclasses import dataclass
+
+from fr_ps.config.checks import require, require_types
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training batch, the same geometry for all maps of a session.
+
+    Args:
+        flip: probability of a horizontal flip.
+        crop: smallest side of the random square crop, as a share of the picture's; 1 for none.
+        rotation: largest rotation in degrees, either way.
+        noise: largest standard deviation of the Gaussian noise on a random patch of 10 to 25 % of the picture, as a
+            share of the map's root mean square; 0 for none.
+    """
+
+    flip: float = 0.5
+    crop: float = 0.9
+    rotation: float = 5.0
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_types(self, "augment.")
+        require(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability from 0 to 1")
+        require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
+        require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
+        require(self.noise >= 0, "augment.noise", self.noise, "0 or more")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """P x K batches: P people with K sessions each.
+
+    Args:
+        people: P; where there are fewer people to train on, all of them.
+        sessions: K; a person with fewer has some twice in the batch, augmented differently.
+    """
+
+    people: int = 8
+    sessions: int = 4
+
+    def __post_init__(self) -> None:
+        require_types(self, "batch.")
+        require(self.people >= 1, "batch.people", self.people, "1 or more")
+        require(self.sessions >= 1, "batch.sessions", self.sessions, "1 or more")
+        require(self.people * self.sessions >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")

@@ -1,0 +1,105 @@
+"""Settings of the data: which maps, who is in which part, how batches are made."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from fr_ps.config.checks import require, require_share, require_types
+from fr_ps.config.names import SYNTHETIC, Attribute, LabelForm, Modality
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which maps, which labels, and who is trained, validated and tested on.
+
+    Args:
+        root: folder of a prepared data set (labels.csv and data/), or "synthetic" for the built-in faces.
+        modalities: the maps that the network reads; one, until fusion networks exist.
+        labels: how the attribute columns are coded; auto looks at them and the choice is printed.
+        classes: for raw labels, the classes of an attribute and the raw values of each, the negative class first, as
+            {emotion: {neutral: [blankstare], other: [positive, negative, emoOther]}}; the original's by default.
+        only: column of labels.csv and the values of it that are used, as {Quality: [ok]}; sessions of others are left out.
+        limits: column of labels.csv and the largest number of it that is used, as {quality_residual: 0.15}.
+        subsample_sessions: sessions of each person that are used, drawn by split_seed; who has fewer keeps all; 0: all.
+        subsample_share: share of all sessions that are used, drawn by split_seed; 1: all.
+        protocol: subject_disjoint tests on people who are not trained on; session_disjoint on other sessions of them.
+        val_people: share (below 1) or number of people to validate on; with session_disjoint, of each one's sessions.
+            0: the epochs are fixed and the last checkpoint is the best.
+        test_people: share or number of people to test on once at the end, like val_people; 0: no test.
+        folds: number K of folds of people (of sessions with session_disjoint); fold I is tested on instead of
+            test_people; 0: no folds.
+        fold: which of the folds, from 0.
+        split_seed: seed of the draw of people; the same seed draws the same people.
+        gallery: sessions of each test person with more than that which are put aside, in the part gallery, to enrol that
+            person by; 0: none.
+        split: parts that are read instead of drawn: a split.csv (id, session, part), or a folder with the original's
+            train_set.csv, test_set.csv and gallery_set.csv; without a val part, val_people are drawn from train.
+    """
+
+    root: str = SYNTHETIC
+    modalities: tuple[Modality, ...] = ("albedo",)
+    labels: LabelForm = "auto"
+    classes: dict[Attribute, dict[str, list[str]]] = field(default_factory=dict)
+    only: dict[str, list[str | int]] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+    subsample_sessions: int = 0
+    subsample_share: float = 1.0
+    protocol: Literal["subject_disjoint", "session_disjoint"] = "subject_disjoint"
+    val_people: float = 0.2
+    test_people: float = 0.2
+    folds: int = 0
+    fold: int = 0
+    split_seed: int = 0
+    gallery: int = 0
+    split: str = ""
+
+    def __post_init__(self) -> None:
+        require_types(self, "data.")
+        good = len(self.modalities) == 1 and self.modalities[0] in get_args(Modality)
+        require(good, "data.modalities", list(self.modalities), "one of albedo, normal, depth")
+        for attribute in self.classes:
+            require(
+                attribute in get_args(Attribute), "data.classes", attribute, f"attributes among {', '.join(get_args(Attribute))}"
+            )
+        require_share("data.val_people", self.val_people)
+        require_share("data.test_people", self.test_people)
+        require(self.folds == 0 or self.folds >= 2, "data.folds", self.folds, "0, or 2 and more")
+        require(
+            0 <= self.fold < max(self.folds, 1),
+            "data.fold",
+            self.fold,
+            f"0 to {max(self.folds, 1) - 1} (data.folds is {self.folds})",
+        )
+        require(self.split_seed >= 0, "data.split_seed", self.split_seed, "0 or more")
+        for column, values in self.only.items():
+            require(len(values) > 0, f"data.only.{column}", values, "one value or more")
+        for column, limit in self.limits.items():
+            require(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
+        require(self.subsample_sessions >= 0, "data.subsample_sessions", self.subsample_sessions, "0 or more")
+        require(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")
+        require(self.gallery >= 0, "data.gallery", self.gallery, "0 or more")
+        require(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split says who is tested on")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The built-in faces, used where data.root is "synthetic".
+
+    Args:
+        people: how many.
+        sessions: of each person.
+        seed: of all that is random in them.
+        size: side of the maps in pixels.
+    """
+
+    people: int = 40
+    sessions: int = 8
+    seed: int = 0
+    size: int = 112
+
+    def __post_init__(self) -> None:
+        require_types(self, "synthetic.")
+        require(self.people >= 2, "synthetic.people", self.people, "2 or more")
+        require(self.sessions >= 1, "synthetic.sessions", self.sessions, "1 or more")
+        require(self.seed >= 0, "synthetic.seed", self.seed, "0 or more")
+        require(self.size >= 32, "synthetic.size", self.size, "32 or more")

@@ -1,0 +1,135 @@
+"""Settings of the losses and of how they are weighed."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from fr_ps.config.checks import require, require_types
+from fr_ps.config.names import Attribute
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Identity, attribute and adversarial losses, and how they are weighed.
+
+    Args:
+        weighting: fixed multiplies each loss with the weights below; uncertainty learns the weights (Kendall et al.
+            2018), starting from equal ones; dwa gives more weight to identity and attributes whose loss falls more
+            slowly (Liu et al. 2019), and each adversarial loss its fixed weight.
+        identity: fixed weight of the identity loss.
+        attribute: fixed weight of each attribute's loss.
+        adversarial: fixed weight of each adversarial loss.
+        reversal: alpha of the gradient reversal before the adversarial discriminators.
+        reversal_ramp: whether alpha rises from 0 to that by 2 / (1 + exp(-10 p)) - 1 over the progress p of the training
+            (Ganin et al. 2016); else it is constant.
+        dwa_temperature: of dwa; the larger, the more equal the weights.
+        identity_loss: magface (a margin that grows with the embedding's norm), arcface (a constant angle), cosface (a
+            constant on the cosine), or adaface (from an angle for poor pictures to a constant for good ones).
+        person_weights: of each person's samples in the identity loss: none; soft, the root of least / number of
+            sessions; original, 1 - frequency scaled to 0.3 to 1.
+        attribute_loss: of attributes and their adversaries.
+        class_weights: attribute to a number a class (alpha of focal), as {gender: [0.9, 0.1]}; of others in inverse
+            proportion to their training samples, for focal with the sum 1, for cross_entropy with the mean 1.
+        focal_gamma: focusing exponent of focal; counts: 0 for the most frequent class, for others the root of
+            log2(most / their samples).
+        focal_gammas: attribute to an exponent a class, as {gender: [2, 0]}, instead of focal_gamma.
+        label_smoothing: of cross_entropy.
+        scale: s, which multiplies the cosines of the identity loss.
+        lower_norm: l_a of MagFace, the norm of the smallest margin.
+        upper_norm: u_a of MagFace, the norm of the largest margin.
+        lower_margin: margin at lower_norm, in radians.
+        upper_margin: margin at upper_norm, in radians.
+        lambda_g: weight of MagFace's regulariser on norms.
+        allow_unsafe_lambda: accept a lambda_g below the bound of the paper (the original's 20 is).
+        arcface_margin: in radians.
+        cosface_margin: on the cosine.
+        adaface_margin: m of AdaFace, in radians and on the cosine.
+        adaface_h: the margin of AdaFace follows norms within 1 / h deviations of the mean.
+        adaface_t_alpha: share of a batch in AdaFace's running mean and deviation of the norms.
+    """
+
+    weighting: Literal["fixed", "uncertainty", "dwa"] = "uncertainty"
+    identity: float = 1.0
+    attribute: float = 1.0
+    adversarial: float = 0.1
+    reversal: float = 0.1
+    reversal_ramp: bool = False
+    dwa_temperature: float = 2.0
+    identity_loss: Literal["magface", "arcface", "cosface", "adaface"] = "magface"
+    person_weights: Literal["none", "soft", "original"] = "none"
+    attribute_loss: Literal["focal", "cross_entropy"] = "focal"
+    class_weights: dict[Attribute, list[float]] = field(default_factory=dict)
+    focal_gamma: float | Literal["counts"] = 1.0
+    focal_gammas: dict[Attribute, list[float]] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+    scale: float = 64.0
+    lower_norm: float = 10.0
+    upper_norm: float = 110.0
+    lower_margin: float = 0.45
+    upper_margin: float = 0.8
+    lambda_g: float = 35.0
+    allow_unsafe_lambda: bool = False
+    arcface_margin: float = 0.5
+    cosface_margin: float = 0.35
+    adaface_margin: float = 0.4
+    adaface_h: float = 0.333
+    adaface_t_alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        require_types(self, "loss.")
+        for key in ("identity", "attribute", "adversarial", "reversal", "cosface_margin"):
+            require(getattr(self, key) >= 0, f"loss.{key}", getattr(self, key), "0 or more")
+        for key in ("dwa_temperature", "scale", "adaface_h"):
+            require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "above 0")
+        for key in ("arcface_margin", "adaface_margin"):
+            require(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")
+        require(0 < self.adaface_t_alpha <= 1, "loss.adaface_t_alpha", self.adaface_t_alpha, "above 0, at most 1")
+        self._require_attribute_losses()
+        self._require_magface()
+
+    def _require_attribute_losses(self) -> None:
+        gamma = self.focal_gamma
+        good = gamma == "counts" or (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf)
+        require(good, "loss.focal_gamma", gamma, "a number, 0 or more, or counts")
+        for key in ("class_weights", "focal_gammas"):
+            for attribute, values in getattr(self, key).items():
+                known = get_args(Attribute)
+                require(attribute in known, f"loss.{key}", attribute, f"attributes among {', '.join(known)}")
+                good = len(values) > 0 and all(0 <= value < math.inf for value in values)
+                require(good, f"loss.{key}.{attribute}", values, "numbers, one a class, each 0 or more")
+        require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "0 or more and below 1")
+        used = self.label_smoothing == 0 or self.attribute_loss == "cross_entropy"
+        require(used, "loss.label_smoothing", self.label_smoothing, "0, as loss.attribute_loss is not cross_entropy")
+
+    def _require_magface(self) -> None:
+        require(
+            0 < self.lower_norm < self.upper_norm,
+            "loss.lower_norm",
+            self.lower_norm,
+            f"between 0 and loss.upper_norm ({self.upper_norm:g})",
+        )
+        require(
+            0 <= self.lower_margin <= self.upper_margin,
+            "loss.lower_margin",
+            self.lower_margin,
+            f"between 0 and loss.upper_margin ({self.upper_margin:g})",
+        )
+        require(self.upper_margin < 1.571, "loss.upper_margin", self.upper_margin, "below pi / 2")
+        bound = self.lambda_bound
+        safe = self.allow_unsafe_lambda or self.identity_loss != "magface" or self.lambda_g >= bound
+        require(
+            safe,
+            "loss.lambda_g",
+            self.lambda_g,
+            f"{bound:.1f} or more, MagFace's bound at these settings (or loss.allow_unsafe_lambda)",
+        )
+
+    @property
+    def lambda_bound(self) -> float:
+        """Smallest lambda_g for which the loss has one optimal norm: s k u^2 l^2 / (u^2 - l^2), k the margin's slope.
+
+        Meng et al., "MagFace: A Universal Representation for Face Recognition and Quality Assessment", CVPR 2021.
+        """
+        slope = (self.upper_margin - self.lower_margin) / (self.upper_norm - self.lower_norm)
+        upper, lower = self.upper_norm**2, self.lower_norm**2
+        return self.scale * slope * upper * lower / (upper - lower)

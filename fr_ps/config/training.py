@@ -1,0 +1,86 @@
+"""Settings of the training itself."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fr_ps.config.checks import require, require_types
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer.
+
+    Args:
+        name: adamw, or sgd with Nesterov momentum.
+        lr: largest learning rate, reached at the end of the warm-up.
+        weight_decay: of weights; norms, biases and loss weights have none.
+        momentum: of sgd.
+        clip: largest norm of the gradient of a step; 0 for no limit.
+        weighting_factor: learning rate of the learnt loss weights as a multiple of lr. They start at 1 and have to reach
+            1 / (2 loss), and Adam moves a parameter by at most about lr a step.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    clip: float = 5.0
+    weighting_factor: float = 50.0
+
+    def __post_init__(self) -> None:
+        require_types(self, "optim.")
+        require(self.lr > 0, "optim.lr", self.lr, "above 0")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
+        require(self.clip >= 0, "optim.clip", self.clip, "0 or more")
+        require(self.weighting_factor > 0, "optim.weighting_factor", self.weighting_factor, "above 0")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the steps of a training.
+
+    Args:
+        name: polynomial: linear warm-up, then lr x (1 - progress)^power.
+        warmup_epochs: epochs of the warm-up; may be a fraction.
+        power: of the polynomial decay.
+    """
+
+    name: Literal["polynomial"] = "polynomial"
+    warmup_epochs: float = 1.0
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_types(self, "schedule.")
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 or more")
+        require(self.power > 0, "schedule.power", self.power, "above 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training itself.
+
+    Args:
+        epochs: at most.
+        seed: of weights, batches and augmentation.
+        select: validation metric of the best checkpoint; higher is better, except for an eer.
+        patience: stop after this many epochs without a better train.select; 0: never.
+        threads: CPU threads of torch; 0: as many as torch takes by itself.
+        scoring_batch: sessions a batch where a model is scored.
+    """
+
+    epochs: int = 20
+    seed: int = 0
+    select: str = "val/identity/auc"
+    patience: int = 0
+    threads: int = 0
+    scoring_batch: int = 64
+
+    def __post_init__(self) -> None:
+        require_types(self, "train.")
+        require(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
+        require(self.seed >= 0, "train.seed", self.seed, "0 or more")
+        require(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
+        require(self.patience >= 0, "train.patience", self.patience, "0 or more")
+        require(self.threads >= 0, "train.threads", self.threads, "0 or more")
+        require(self.scoring_batch >= 1, "train.scoring_batch", self.scoring_batch, "1 or more")

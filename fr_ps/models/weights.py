@@ -1,0 +1,103 @@
+"""Trained weights of others, from a local file, into a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fr_ps.errors import InputError
+from fr_ps.models.network import FaceNetwork
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "trunk.")
+"""What stands before a name because of what the network stood in: DDP, torch.compile, a lightning module, ours."""
+_CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "network", "backbone")
+_REMEDY = "save its state_dict with safetensors.torch.save_file"
+
+
+def load_weights(network: FaceNetwork, path: Path) -> str:
+    """Copy into `network` the tensors of the .safetensors, .pth or .pt file at `path` that fit, and leave the others.
+
+    Names are compared without the wrappers that they stand in, so that a file of a backbone, of a whole network, and one
+    that a trainer wrote all fit. The weight of a convolution of three input channels that is one of a single channel here
+    is summed over them: a grey picture seen as RGB has three equal channels, so that the sum answers as the file's network
+    does. A .pth is read as tensors only; code in it is never run.
+
+    Returns:
+        One line for the user: how many tensors matched, are missing in the file, unexpected in it, or of another shape.
+
+    Raises:
+        InputError: no such file, not readable as tensors, or nothing in it fits.
+    """
+    state, content = network.state_dict(), _read(path)
+    ours = {_plain(name): tensor for name, tensor in state.items() if _counts(name)}
+    theirs = {_plain(name): tensor for name, tensor in content.items() if _counts(name)}
+    matched: list[str] = []
+    wrong: list[str] = []
+    with torch.no_grad():
+        for name in ours.keys() & theirs.keys():
+            value = _sum_colours(theirs[name], ours[name])
+            fits = value.shape == ours[name].shape
+            (matched if fits else wrong).append(name)
+            if fits:
+                ours[name].copy_(value)
+    if not matched:
+        first = ", ".join([*content][:2])
+        raise InputError(f"{path}: no tensor fits the network (it holds {first}, ...); expected weights of model.backbone")
+    groups = {
+        "missing in the file": [name for name in state if _counts(name) and _plain(name) not in theirs],
+        "unexpected in it": [name for name in content if _counts(name) and _plain(name) not in ours],
+        "of another shape": [name for name in state if _plain(name) in wrong],
+    }
+    backbone = {_plain(name) for name in network.backbone.state_dict() if _counts(name)}
+    found = f"{len(matched)} of {len(ours)} tensors matched, {len(backbone & set(matched))} of {len(backbone)} of the backbone"
+    return f"weights: {path}: {found}; " + ", ".join(map(_told, groups, groups.values()))
+
+
+def _told(what: str, names: Sequence[str]) -> str:
+    examples = names[:2]
+    more = ", ..." if len(names) > len(examples) else ""
+    return f"{len(names)} {what}" + (f" ({', '.join(examples)}{more})" if names else "")
+
+
+def _counts(name: str) -> bool:
+    """Whether it is a weight; norms also count their batches, which nothing reads."""
+    return not name.endswith("num_batches_tracked")
+
+
+def _plain(name: str) -> str:
+    """Without wrappers; with dots for underscores, as timm writes `stages.0` as `stages_0` in its feature networks."""
+    while wrapper := next((wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)), ""):
+        name = name.removeprefix(wrapper)
+    return name.replace("_", ".")
+
+
+def _sum_colours(value: Tensor, ours: Tensor) -> Tensor:
+    grey = value.ndim == ours.ndim == 4 and value.shape[1] == 3 and ours.shape[1] == 1
+    return value.sum(dim=1, keepdim=True) if grey else value
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Name to tensor, from `path`."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; model.weights names a .safetensors or .pth") from None
+    except Exception as error:  # a broken file leads torch's reader to raise about anything
+        text = " ".join(str(error).split())[:100]
+        raise InputError(f"{path}: not a file of tensors only ({type(error).__name__}: {text}); {_REMEDY}") from None
+    while isinstance(content, dict) and (inner := _inner(content)) is not None:
+        content = inner
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors by name; {_REMEDY}")
+    return tensors
+
+
+def _inner(content: dict[str, Any]) -> dict[str, Any] | None:
+    """The state_dict in a trainer's checkpoint."""
+    return next((content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict)), None)

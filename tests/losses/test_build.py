@@ -1,0 +1,117 @@
+"""Settings to losses: every name is built, and every setting reaches its loss."""
+
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from fr_ps.config import LossConfig
+from fr_ps.errors import InputError
+from fr_ps.losses import ATTRIBUTE_LOSSES, IDENTITY_LOSSES, PERSON_WEIGHTS, WEIGHTINGS, build_losses
+from fr_ps.losses.multitask import MultiTaskLoss
+
+COUNTS = {"gender": torch.tensor([3, 9]), "pose": torch.tensor([8, 2])}
+SESSIONS = torch.tensor([1, 2, 4, 5])
+TABLES: dict[str, dict[str, Any]] = {
+    "identity_loss": IDENTITY_LOSSES,
+    "person_weights": PERSON_WEIGHTS,
+    "attribute_loss": ATTRIBUTE_LOSSES,
+    "weighting": WEIGHTINGS,
+}
+NAMES = [(key, name) for key in TABLES for name in get_args(get_type_hints(LossConfig)[key])]
+
+
+def build(**settings: Any) -> MultiTaskLoss:
+    torch.manual_seed(0)
+    return build_losses(LossConfig(**settings), 8, SESSIONS, COUNTS)
+
+
+def batch() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    outputs = {"identity": 20 * torch.randn(6, 8, generator=generator)}
+    for task in COUNTS:
+        outputs |= {name: torch.randn(6, 2, generator=generator, requires_grad=True) for name in (task, f"adversarial_{task}")}
+    return outputs, {
+        "identity": torch.tensor([0, 1, 2, 3, 0, 1]),
+        "gender": torch.tensor([0, 1] * 3),
+        "pose": torch.arange(6) // 3,
+    }
+
+
+def parts(losses: MultiTaskLoss) -> dict[str, float]:
+    """The parts of a batch's loss, and the total after two epochs of it."""
+    outputs, targets = batch()
+    for factor in (2.0, 1.0):
+        total, made = losses(outputs, targets)
+        losses.weighting.end_epoch({task: factor * float(part) ** factor for task, part in made.items()})
+    total, made = losses(outputs, targets)
+    return {task: float(part) for task, part in made.items()} | {"total": float(total.detach())}
+
+
+@pytest.mark.parametrize(("key", "name"), NAMES)
+def test_every_name_is_built_trains_and_is_loaded_from_its_state(key: str, name: str) -> None:
+    losses = build(**{key: name})
+    outputs, targets = batch()
+    losses(outputs, targets)[0].backward()
+    assert losses.identity.weight.grad is not None
+    assert losses.identity.weight.grad.abs().sum() > 0
+    again = build(**{key: name})
+    again.load_state_dict(losses.state_dict())
+    assert parts(again) == parts(losses)
+
+
+def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
+    assert {(key, name) for key, table in TABLES.items() for name in table} == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "moved"),
+    [
+        ({}, {"identity_loss": "arcface"}, {"identity"}),
+        ({}, {"identity_loss": "cosface"}, {"identity"}),
+        ({}, {"identity_loss": "adaface"}, {"identity"}),
+        ({}, {"lambda_g": 50.0}, {"identity"}),
+        ({}, {"scale": 32.0}, {"identity"}),
+        ({}, {"person_weights": "soft"}, {"identity"}),
+        ({"person_weights": "soft"}, {"person_weights": "original"}, {"identity"}),
+        ({"identity_loss": "arcface"}, {"arcface_margin": 0.3}, {"identity"}),
+        ({"identity_loss": "cosface"}, {"cosface_margin": 0.2}, {"identity"}),
+        ({"identity_loss": "adaface"}, {"adaface_margin": 0.3}, {"identity"}),
+        ({"identity_loss": "adaface"}, {"adaface_h": 1.0}, {"identity"}),
+        ({}, {"attribute_loss": "cross_entropy"}, {"gender", "pose"}),
+        ({}, {"focal_gamma": 2.0}, {"gender", "pose"}),
+        ({}, {"focal_gamma": "counts"}, {"gender", "pose"}),
+        ({}, {"focal_gammas": {"pose": [0, 2.5]}}, {"pose"}),
+        ({"focal_gamma": "counts"}, {"focal_gammas": {"gender": [2, 0]}}, {"gender"}),
+        ({}, {"class_weights": {"gender": [1, 1]}}, {"gender"}),
+        ({"attribute_loss": "cross_entropy"}, {"class_weights": {"gender": [1, 1]}}, {"gender"}),
+        ({"attribute_loss": "cross_entropy"}, {"label_smoothing": 0.1}, {"gender", "pose"}),
+        ({"weighting": "dwa"}, {"dwa_temperature": 0.5}, set()),
+        ({"weighting": "dwa"}, {"adversarial": 0.3}, set()),
+    ],
+    ids=str,
+)
+def test_a_setting_moves_the_losses_it_is_of_and_no_others(base: dict[str, Any], change: dict[str, Any], moved: set[str]) -> None:
+    before, after = parts(build(**base)), parts(build(**(base | change)))
+    changed = {task for task in before if before[task] != pytest.approx(after[task], rel=1e-6)}
+    assert changed == moved | {f"adversarial_{task}" for task in moved - {"identity"}} | {"total"}
+
+
+def test_the_share_of_a_batch_reaches_adaface() -> None:
+    losses = build(identity_loss="adaface", adaface_t_alpha=0.9)
+    outputs, targets = batch()
+    losses(outputs, targets)
+    losses(outputs | {"identity": 2 * outputs["identity"]}, targets)
+    mean = outputs["identity"].norm(dim=1).mean()
+    torch.testing.assert_close(losses.identity.norm_mean, 1.9 * mean)
+
+
+@pytest.mark.parametrize("key", ["class_weights", "focal_gammas"])
+def test_numbers_for_another_number_of_classes_are_refused(key: str) -> None:
+    with pytest.raises(InputError, match=rf"^loss\.{key}\.pose is \[1, 2, 3\]; expected 2 numbers, one a class$"):
+        build(**{key: {"pose": [1, 2, 3]}})
+
+
+def test_numbers_for_an_attribute_that_is_not_trained_do_no_harm() -> None:
+    assert parts(build(class_weights={"emotion": [1, 2, 3]})) == parts(build())
