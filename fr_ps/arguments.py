@@ -21,8 +21,12 @@ GROUPS: dict[str, list[str]] = {
     if is_dataclass(field.default_factory)
 }
 """The groups of a training's settings, and the settings of each."""
-_DATA_COMMANDS = ("data summary", "data split")
-"""Those that take a training's settings of data."""
+READING = ("root", "labels", "classes")
+"""The settings of data that say how its table is read."""
+_DATA_COMMANDS = {f"data {what}": GROUPS["data"] for what in ("summary", "split", "mean")} | {"data check": list(READING)}
+"""Those that take a training's settings of data, and which."""
+_TEXTS = ("only", "classes")
+"""Settings of data that hold cells of a table. They are read as they are written: in YAML a bare `no` is false, and 01 is 1."""
 
 
 class Parser(ArgumentParser):
@@ -49,11 +53,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         InputError: anything wrong with them, in one line that names the setting and what it may be.
     """
     words, configs = _arrange(argv)
-    loaded = [f"--config={json.dumps(_read_config(Path(file)))}" for file in configs]
+    depth = 2 if words[:1] == ["data"] else 1
+    command = " ".join(words[:depth])
+    loaded = [f"--config={json.dumps(_wanted(_read_config(Path(file)), command, file))}" for file in configs]
     try:
-        return parser.instantiate(parser.parse_args(words[:1] + loaded + words[1:]))
+        return parser.instantiate(parser.parse_args(words[:depth] + loaded + words[depth:]))
     except _Refused as error:
-        command = " ".join(words[: 2 if words[:1] == ["data"] else 1])
         raise InputError(_explain(str(error), command, configs)) from None
 
 
@@ -68,7 +73,8 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             words.append(word)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        if flag not in ("--config", *LISTS):
+        is_text = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXTS)
+        if flag not in ("--config", *LISTS) and not is_text:
             words.append(f"{flag}{equals}{value}")
             continue
         if not equals:
@@ -77,15 +83,41 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             raise InputError(f"{flag} needs a value")
         if flag == "--config":
             configs.append(value)
+        elif is_text:
+            words.append(f"{flag}={_quoted(value)}")
         else:
             words.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
     return words, configs
 
 
+def _quoted(value: str) -> str:
+    """YAML in which every scalar of a mapping or list is quoted; what is neither, or no YAML, as it is."""
+    try:
+        found = yaml.load(value, Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        return value
+    return json.dumps(found) if isinstance(found, (dict, list)) else value
+
+
+def _wanted(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
+    """What a command takes of a config file, which is that of a training."""
+    if command not in _DATA_COMMANDS:
+        return settings
+    # The parser of such a command knows the rest of a training's settings as little as it knows misspelt ones.
+    known = [field.name for field in fields(Config)] + [f"{group}.{name}" for group in GROUPS for name in GROUPS[group]]
+    given = list(settings) + [f"{group}.{name}" for group in GROUPS for name in settings.get(group, {})]
+    for key in given:
+        if key not in known:
+            raise InputError(f"{file}: {_unknown(key)}")
+    data = {name: value for name, value in settings.get("data", {}).items() if name in _DATA_COMMANDS[command]}
+    return {"data": data, "synthetic": settings.get("synthetic", {})}
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file; jsonargparse checks them, but for the shape, which it takes for granted."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        settings, as_text = yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -100,6 +132,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]
+    for name in _TEXTS:
+        if name in as_text.get("data", {}):
+            data[name] = as_text["data"][name]
     return settings
 
 
@@ -108,10 +143,11 @@ def _explain(message: str, command: str, configs: list[str]) -> str:
     if found := re.search(r"does not accept option '([^']+)'", message):
         return f"{', '.join(configs)}: {_unknown(found[1])}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        if command == "train" or (command in _DATA_COMMANDS and found[1].split(".")[0] in ("data", "synthetic")):
+        of_data = command in _DATA_COMMANDS and command != "data check" and found[1].split(".")[0] in ("data", "synthetic")
+        if command == "train" or of_data:
             return _unknown(found[1])
         return f"unknown flag --{found[1]}; see fr-ps {command} --help"
-    if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: (.*)$', message):
+    if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_expected(found[2])}"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
         return f"missing --{found[1]}; see --help"

@@ -1,19 +1,19 @@
 """The command `fr-ps data` and its subcommands: each parses, calls, prints."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 
-from fr_ps.arguments import Parser
+from fr_ps.arguments import READING, Parser
 from fr_ps.config import CaptureLayout, DataConfig, SyntheticConfig
 from fr_ps.errors import InputError
 
 if TYPE_CHECKING:
     from fr_ps.data.dataset import Table
 
-_READING = {"root", "labels", "classes"}
 _ROOT_HELP = "data.root is a prepared data set, or a labels table (CSV)"
 
 
@@ -24,12 +24,14 @@ def add_data_command(commands: Any) -> None:
     kinds = data.add_subcommands(dest="what")
 
     summary = Parser(description=f"Show what is in a data set: tables, and a picture of some sessions' maps. {_ROOT_HELP}.")
-    summary.add_argument("--out", type=str, default="contact_sheet.png", help="picture to write, where there are maps")
+    summary.add_argument(
+        "--out", type=str, default="contact_sheet.png", help="picture to write, or to replace, where there are maps"
+    )
     _add_settings(summary)
     kinds.add_subcommand("summary", summary, help="show what is in a data set")
 
     check = Parser(description="Read every map of every row of a prepared data set, and list every bad file.")
-    _add_settings(check, only=_READING)
+    _add_settings(check, only=READING)
     kinds.add_subcommand("check", check, help="list every bad file of a data set")
 
     split = Parser(description=f"Write who is in which part, as a training with the same settings draws it. {_ROOT_HELP}.")
@@ -57,8 +59,9 @@ def add_data_command(commands: Any) -> None:
     kinds.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
 
 
-def _add_settings(parser: Parser, only: set[str] | None = None) -> None:
-    skip = {field.name for field in fields(DataConfig)} - only if only else set()
+def _add_settings(parser: Parser, only: Sequence[str] = ()) -> None:
+    skip = {field.name for field in fields(DataConfig)} - set(only) if only else set()
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of a training, of which the data is taken")
     parser.add_class_arguments(DataConfig, "data", skip=skip)
     parser.add_class_arguments(SyntheticConfig, "synthetic")
 
@@ -79,8 +82,9 @@ def _summary(arguments: Namespace) -> None:
         print("\nno contact sheet, as data.root is a table without maps")
         return
     rows = pick_sessions(table.labels, people=12, seed=arguments.data.split_seed)
+    replaced = ", instead of the one that was there" if Path(arguments.out).exists() else ""
     write_contact_sheet(Path(arguments.out), root, table.labels, rows)
-    print(f"\ncontact sheet: {arguments.out}, {len(rows)} sessions")
+    print(f"\ncontact sheet: {arguments.out}, {len(rows)} sessions{replaced}")
 
 
 def _check(arguments: Namespace) -> None:

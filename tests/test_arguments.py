@@ -92,10 +92,11 @@ def test_modalities_may_be_written_with_or_without_brackets(words: list[str], mo
     assert settings(*words).data.modalities == modalities
 
 
-def test_several_modalities_are_refused_until_there_are_fusion_networks() -> None:
-    message = refusal("train", "--data.modalities", "albedo,normal")
-    assert message.startswith("data.modalities is ['albedo', 'normal']; expected one of")
-    assert refusal("train", "--data.modalities", "[albedo, normal]") == message
+@pytest.mark.parametrize("written", ["albedo,normal", "[albedo, normal]"])
+def test_several_modalities_may_be_written_with_or_without_brackets_but_none_twice(written: str) -> None:
+    assert settings("--data.modalities", written).data.modalities == ("albedo", "normal")
+    message = refusal("train", f"--data.modalities={written.replace('normal', 'albedo')}")
+    assert message.startswith("data.modalities is ['albedo', 'albedo']; expected one or more of albedo, normal, depth")
 
 
 def test_what_mlflow_appends_works_as_it_is() -> None:
@@ -145,12 +146,45 @@ def test_columns_and_values_may_be_written_as_yaml_or_one_by_one(tmp_path: Path)
     file = tmp_path / "config.yaml"
     file.write_text("data:\n  only: {Quality: [ok], Pose: [1, 2]}\n  limits: {quality_residual: 0.15}\n")
     data = settings("--config", str(file)).data
-    assert data.only == {"Quality": ["ok"], "Pose": [1, 2]}
+    assert data.only == {"Quality": ["ok"], "Pose": ["1", "2"]}
     assert data.limits == {"quality_residual": 0.15}
     flags = ["--data.only", "{Quality: [ok], Pose: [1, 2]}", "--data.limits.quality_residual", "0.15"]
     assert settings(*flags).data == data
     assert "data.only" in refusal("train", "--data.only", "{Quality: ok}")
     assert "data.limits" in refusal("train", "--data.limits", "{quality_residual: low}")
+
+
+CELLS = [
+    ("only", "{Spectacles: [no, 01]}", {"Spectacles": ["no", "01"]}),
+    ("only", "{Spectacles: [off, 'no', null, 1e3, 2008-02-23]}", {"Spectacles": ["off", "no", "null", "1e3", "2008-02-23"]}),
+    (
+        "classes",
+        "{spectacles: {without: [no], with: [yes]}, pose: {no: [1, 2], yes: [3]}}",
+        {"spectacles": {"without": ["no"], "with": ["yes"]}, "pose": {"no": ["1", "2"], "yes": ["3"]}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), CELLS, ids=lambda value: str(value)[:30])
+def test_cells_of_a_table_are_taken_as_they_are_written(name: str, text: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    """In YAML `no` is false, 01 is 1 and a date is a date."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data:\n  {name}: {text}\n")
+    assert getattr(settings("--config", str(file)).data, name) == expected
+    assert getattr(settings(f"--data.{name}", text).data, name) == expected
+    assert getattr(settings(f"--data.{name}={text}").data, name) == expected
+    (column, *_), inner = yaml.load(text, yaml.BaseLoader), text.strip("{}").partition(": ")[2]
+    if name == "only":
+        assert settings(f"--data.only.{column}", inner).data.only == expected
+
+
+@pytest.mark.parametrize("written", ["", "no", "[no]", "{Spectacles: no}", "{Spectacles: [[no]]}"])
+def test_cells_in_another_shape_are_refused(written: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data:\n  only: {written}\n")
+    assert refusal("train", "--config", str(file)).startswith("data.only")
+    assert "data.only" in refusal("train", f"--data.only={written}")
+    assert "data.only" in refusal("train", "--data.only", "{Spectacles: [no")
 
 
 def test_an_unknown_key_in_a_config_is_named_with_file_and_choices(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared
     assert out.strip().endswith("contact sheet: contact_sheet.png, 6 sessions")
     with Image.open("contact_sheet.png") as image:
         assert image.format == "PNG"
+    again = printed(capsys, "summary", "--data.root", str(prepared))
+    assert again.strip().endswith("contact sheet: contact_sheet.png, 6 sessions, instead of the one that was there")
     printed(capsys, "summary", f"--data.root={prepared}", "--out=pictures/sheet.png", "--data.only", "{id: [S001, S003]}")
     with Image.open("pictures/sheet.png") as small, Image.open("contact_sheet.png") as whole:
         assert small.height < whole.height
@@ -98,6 +100,31 @@ def test_split_writes_what_a_training_draws(here, photoface_labels, capsys):
         np.testing.assert_array_equal(getattr(written, part), getattr(drawn, part))
     assert re.search(rf"all +{len(drawn.train)} \(\d+\) +{len(drawn.val)} \(\d+\) +{len(drawn.test)} \(\d+\)", out)
     assert out.strip().endswith("split: parts/split.csv")
+
+
+def test_the_data_commands_take_the_data_of_a_trainings_config_and_flags_override_it(here, prepared, capsys):
+    Path("train.yaml").write_text(
+        f"data: {{root: {prepared}, val_people: 1, test_people: 2, split_seed: 3, only: {{session: [s00, s01, s02]}}}}\n"
+        "model: {backbone: irse50}\ntrain: {epochs: 3}\n"
+    )
+    out = printed(capsys, "split", "--data.test_people=1", "--config", "train.yaml", "--out=split.csv")
+    assert "left out: 6 sessions: session is not s00 or s01 or s02 (data.only)" in out
+    assert Path("split.csv").read_text().count(",test") == 3
+    labels = read_labels(prepared / "labels.csv")
+    labels = labels.take(np.flatnonzero(labels.sessions != "s03"))
+    drawn = make_split(labels, DataConfig(val_people=1, test_people=1, split_seed=3))
+    np.testing.assert_array_equal(read_split(Path("split.csv"), labels).val, drawn.val)
+    assert "18 sessions of 6 people" in printed(capsys, "summary", "--config=train.yaml")
+    assert "3 people, 9 sessions" in printed(capsys, "mean", "--config=train.yaml")
+    assert "all 72 maps are good" in printed(capsys, "check", "--config=train.yaml")  # which reads every row
+
+
+def test_a_config_with_a_misspelt_name_is_refused_by_the_data_commands_too(here, prepared, capsys):
+    for text, key in (("daat: {root: x}", "daat"), ("data: {rot: x}", "data.rot"), ("optim: {lrr: 1}", "optim.lrr")):
+        Path("train.yaml").write_text(text)
+        assert f"train.yaml: unknown setting '{key}'; expected one of" in refused(capsys, "split", "--config=train.yaml")
+    assert "data synthetic --help" in refused(capsys, "synthetic", "--out=x", "--config=train.yaml")
+    assert "none.yaml" in refused(capsys, "summary", "--config=none.yaml")
 
 
 def test_split_says_where_stratifying_was_not_possible(here, capsys):

@@ -1,8 +1,10 @@
 """Settings of the training batches."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fr_ps.config.checks import require, require_types
+from fr_ps.config.names import Attribute
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,18 @@ class BatchConfig:
     Args:
         people: P; where there are fewer people to train on, all of them.
         sessions: K; a person with fewer has some twice in the batch, augmented differently.
+        balance: identity: people take turns, however many sessions they have; class: the classes of `attribute` take the
+            P places in turn, and their people those of their class; none: every session once an epoch in random order,
+            P x K a batch, the last one filled up with sessions of earlier ones.
+        attribute: whose classes are balanced, where balance is class; sessions without a label of it get as large a share
+            of the places as they are of the sessions. The class weights of the losses stay those of the table;
+            loss.class_weights, as {gender: [0.5, 0.5]}, keeps them from correcting it a second time.
     """
 
     people: int = 8
     sessions: int = 4
+    balance: Literal["identity", "class", "none"] = "identity"
+    attribute: Attribute = "gender"
 
     def __post_init__(self) -> None:
         require_types(self, "batch.")

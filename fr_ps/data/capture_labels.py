@@ -1,11 +1,11 @@
 """Which captures are wanted, and their labels: from a table, from Photoface's own files, or from nowhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fr_ps.config import PrepareConfig
-from fr_ps.data.labels import check_raw, read_labels, without_labels
+from fr_ps.data.labels import COLUMNS, check_raw, read_labels
 from fr_ps.errors import InputError
 from fr_ps.files import read_session_rows
 from fr_ps.photometric.captures import Source, attributes_of
@@ -22,11 +22,13 @@ class CaptureLabels:
         header: column names, `id` and `session` among them.
         rows: cells by column name, of each (id, session), in the order of the table.
         refused: (id, session) of what is left out, and why.
+        unlabelled: (id, session) of those that no `metadataII.txt` tells anything about, while others have one.
     """
 
     header: list[str]
     rows: Mapping[Key, Mapping[str, str]]
     refused: dict[Key, str]
+    unlabelled: list[Key] = field(default_factory=list)
 
 
 def capture_labels(config: PrepareConfig, sources: Sequence[Source]) -> CaptureLabels:
@@ -70,10 +72,9 @@ def _from_captures(config: PrepareConfig, sources: Sequence[Source]) -> CaptureL
             refused[source.id, source.session] = str(error)
         else:
             found[source.id, source.session] = attributes
-    if not any(found.values()):
-        columns = without_labels(list(found))
-        cells = [dict(zip(columns, row)) for row in zip(*columns.values())]
-        return CaptureLabels(list(columns), dict(zip(found, cells)), refused)
-    unknown = dict.fromkeys(ATTRIBUTES, "")
+    unlabelled = [key for key, cells in found.items() if cells is None]
+    some = len(unlabelled) < len(found)
+    columns = ATTRIBUTES if some else tuple(COLUMNS.values())
+    unknown = dict.fromkeys(columns, "")
     rows = {key: {"id": key[0], "session": key[1]} | (cells or unknown) for key, cells in found.items()}
-    return CaptureLabels(["id", "session", *ATTRIBUTES], rows, refused)
+    return CaptureLabels(["id", "session", *columns], rows, refused, unlabelled if some else [])

@@ -31,7 +31,14 @@ class Check:
 def modalities_there(root: Path, labels: Labels) -> list[str]:
     """The modalities of which any session has a map; all, where none has any."""
     keys = list(zip(labels.ids, labels.sessions))
-    return [name for name in CHANNELS if any(map_file(root, *key, name) for key in keys)] or list(CHANNELS)
+    return [name for name in CHANNELS if any(_has_map(root, *key, name) for key in keys)] or list(CHANNELS)
+
+
+def _has_map(root: Path, person: str, session: str, modality: str) -> bool:
+    try:
+        return map_file(root, person, session, modality) is not None
+    except InputError:
+        return False
 
 
 def check_maps(root: Path, labels: Labels, advance: Advance = silent) -> Check:
@@ -57,10 +64,12 @@ def check_maps(root: Path, labels: Labels, advance: Advance = silent) -> Check:
 
 def _read(root: Path, person: str, session: str, modality: str) -> tuple[Path, Size | str]:
     """The file of a map, and its size, or why it is bad."""
-    path = map_file(root, person, session, modality)
-    if path is None:
-        return session_folder(root, person, session) / f"{modality}.npy", "no such file"
+    path = session_folder(root, person, session) / f"{modality}.npy"
     try:
+        found = map_file(root, person, session, modality)
+        if found is None:
+            return path, "no such file"
+        path = found
         return path, read_map(path, modality).shape[1:]
     except InputError as error:
         return path, str(error).removeprefix(f"{path}: ")

@@ -118,12 +118,6 @@ def check_raw(cells: Mapping[str, str], where: str) -> None:
             raise InputError(f"{where}: {column} is {cells[column]!r}; expected one of {choices}, or nothing")
 
 
-def without_labels(keys: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Columns of a table in which every attribute of the sessions `keys` (id, session) is unknown."""
-    columns = {"id": [person for person, _ in keys], "session": [session for _, session in keys]}
-    return columns | {column: [""] * len(keys) for column in COLUMNS.values()}
-
-
 def _merge(classes: Classes) -> Classes:
     for attribute, groups in classes.items():
         if len(groups) < 2:

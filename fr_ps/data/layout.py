@@ -23,11 +23,18 @@ def session_folder(root: Path, person: str, session: str) -> Path:
 
 
 def map_file(root: Path, person: str, session: str, modality: str) -> Path | None:
-    """The file of one map, under our name or the original project's; None where there is neither."""
+    """The file of one map, under our name or the original project's; None where there is neither.
+
+    Raises:
+        InputError: the folder cannot be looked into.
+    """
     folder = session_folder(root, person, session)
     for name in (f"{modality}.npy", _ORIGINAL_NAME.format(modality=modality)):
-        if (folder / name).is_file():
-            return folder / name
+        try:
+            if (folder / name).is_file():
+                return folder / name
+        except OSError as error:
+            raise InputError(f"{folder / name}: cannot be read ({error.strerror}); check the folder's permissions") from None
     return None
 
 
@@ -35,7 +42,7 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     """The file of one map for every row of the table.
 
     Raises:
-        InputError: a row has none; names the row and says how many there are.
+        InputError: a row has none, and then names the row and says how many there are; or a folder cannot be looked into.
     """
     found = [map_file(root, person, session, modality) for person, session in zip(labels.ids, labels.sessions)]
     absent = [index for index, path in enumerate(found) if path is None]
@@ -52,9 +59,17 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
 def unlisted(root: Path, labels: Labels) -> list[str]:
     """Sessions, as `id/session`, whose folder is there but that have no row in the table."""
     listed = set(zip(labels.ids.tolist(), labels.sessions.tolist()))
-    folders = [folder for folder in (root / DATA_FOLDER).glob("*/*") if folder.is_dir()]
+    folders = [folder for folder in (root / DATA_FOLDER).glob("*/*") if _is_folder(folder)]
     keys = sorted((folder.parent.name, folder.name) for folder in folders if not folder.name.startswith("."))
     return [f"{person}/{session}" for person, session in keys if (person, session) not in listed]
+
+
+def _is_folder(path: Path) -> bool:
+    """False too where the folder that it is in may be listed but not entered."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def read_map(path: Path, modality: str) -> np.ndarray:

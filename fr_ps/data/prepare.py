@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from fr_ps.photometric.align import align_capture, landmark_error, read_boxes
 from fr_ps.photometric.captures import Source, children, list_sources, read_capture
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import compute_maps
+from fr_ps.photometric.photoface import ATTRIBUTES_FILE
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.progress import Advance, silent
 
@@ -56,6 +57,7 @@ class Outcome:
         status: `written`, `kept` from an earlier run, or `skipped`.
         reason: why it was skipped.
         done: what was done to it: alignment, intensities, quality and so on, as it stands in its `prepared.json`.
+        labelled: False where others have a `metadataII.txt` and it has none.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Outcome:
     status: str
     reason: str = ""
     done: dict[str, Any] = field(default_factory=dict)
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
     unusable: dict[tuple[str, str], str] = {}
     sources = list_sources(Path(config.captures), unusable if config.on_bad == "skip" else None)
     labels = capture_labels(config, sources)
+    unlabelled = set(labels.unlabelled)
     by_key = {(source.id, source.session): source for source in sources}
     boxes = _boxes(config, by_key)
     jobs = [_Job(by_key[key], boxes.get(key)) for key in labels.rows]
@@ -109,7 +113,7 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
         for outcome in _prepare_all(jobs, config, prior):
             if outcome.status == "skipped" and config.on_bad == "fail":
                 raise InputError(f"{outcome.reason} (session {outcome.id}/{outcome.session}; --on-bad skip goes on without it)")
-            outcomes.append(outcome)
+            outcomes.append(replace(outcome, labelled=(outcome.id, outcome.session) not in unlabelled))
             advance(1)
         outcomes.sort(key=lambda outcome: (outcome.id, outcome.session))
         _write_tables(out, labels, outcomes)
@@ -240,11 +244,17 @@ def _write_tables(out: Path, labels: CaptureLabels, outcomes: list[Outcome]) -> 
 
 
 def summary_rows(outcomes: list[Outcome], most: int = 10) -> tuple[list[list[str | int]], list[list[str]], int]:
-    """For people: counts by status and alignment, the first `most` skipped sessions with their reasons, and how many more."""
+    """For people: what was counted, the first `most` skipped sessions with their reasons, and how many more.
+
+    Counted are the statuses, the alignments, and the sessions without labels of their own, where others have some.
+    """
     counts = Counter(outcome.status for outcome in outcomes)
     aligned = Counter(outcome.done["aligned_by"] for outcome in outcomes if outcome.done)
     shown: list[list[str | int]] = [[status, counts[status]] for status in ("written", "kept", "skipped")]
     shown += [[_ALIGNED[way], number] for way, number in sorted(aligned.items())]
+    unlabelled = [f"{outcome.id}/{outcome.session}" for outcome in outcomes if outcome.done and not outcome.labelled]
+    if unlabelled:
+        shown.append([f"without labels, as {unlabelled[0]} (no {ATTRIBUTES_FILE})", len(unlabelled)])
     skipped = [[outcome.id, outcome.session, outcome.reason] for outcome in outcomes if outcome.status == "skipped"]
     return shown, skipped[:most], max(len(skipped) - most, 0)
 

@@ -1,8 +1,10 @@
-"""P x K batches as a pure function of (seed, epoch)."""
+"""The batches of an epoch as pure functions of (seed, epoch)."""
 
 import math
 
 import numpy as np
+
+from fr_ps.data.labels import MISSING
 
 
 def pk_batches(identities: np.ndarray, people: int, sessions: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -24,26 +26,130 @@ def pk_batches(identities: np.ndarray, people: int, sessions: int, seed: int, ep
         Index arrays into `identities`, each of min(P, number of people) x K rows, a person's rows side by side.
     """
     rng = np.random.default_rng([seed, epoch])
-    names, person_of = np.unique(identities, return_inverse=True)
-    rows_of = np.split(np.argsort(person_of, kind="stable"), np.cumsum(np.bincount(person_of))[:-1])
-    people = min(people, len(names))
-    turns: list[list[int]] = [[] for _ in names]
-    waiting: list[int] = []
-    batches = []
-    for _ in range(math.ceil(len(identities) / (people * sessions))):
-        chosen: list[int] = []
-        while len(chosen) < people:
-            if not set(waiting) - set(chosen):
-                waiting += rng.permutation(len(names)).tolist()
-            chosen.append(next(person for person in waiting if person not in chosen))
-            waiting.remove(chosen[-1])
-        batches.append(np.concatenate([_next_sessions(turns[person], rows_of[person], sessions, rng) for person in chosen]))
+    _, person_of = np.unique(identities, return_inverse=True)
+    people = min(people, int(person_of.max()) + 1)
+    places = np.full((math.ceil(len(identities) / (people * sessions)), 1), people)
+    return _fill(places, np.zeros_like(person_of), person_of, sessions, rng)
+
+
+def class_batches(
+    identities: np.ndarray, classes: np.ndarray, people: int, sessions: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """The batches of one epoch: P places for people, which the classes of an attribute take in turn, with K rows each.
+
+    In no batch do two classes differ by more than one place, however frequent they are. In a class its people take
+    turns as in `pk_batches`, and a place has K sessions of one person that are of that class: who has sessions of several
+    classes comes for each of them. A class of fewer people than it has places in a batch brings some of them twice.
+
+    Rows without a label teach identity all the same: they are one more group, which gets the share of the places that it
+    has of the rows.
+
+    Args:
+        identities: (n,) the person of each row.
+        classes: (n,) the class of each row; `MISSING` where it is unknown.
+        people: P.
+        sessions: K.
+        seed: of the run.
+        epoch: from 0.
+
+    Returns:
+        Index arrays into `identities`, as many and of the same size as those of `pk_batches`.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    _, person_of = np.unique(identities, return_inverse=True)
+    people = min(people, int(person_of.max()) + 1)
+    names, group_of = np.unique(classes, return_inverse=True)
+    count = math.ceil(len(identities) / (people * sessions))
+    group_at = _take_turns(names, int(np.sum(classes == MISSING)), len(classes), count * people, rng)
+    places = (group_at.reshape(count, people, 1) == np.arange(len(names))).sum(axis=1)
+    return _fill(places, group_of, person_of, sessions, rng)
+
+
+def random_batches(rows: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The batches of one epoch: all `rows` in random order, cut in batches of `size`.
+
+    The last batch is filled up with rows of the earlier ones, drawn anew: all batches have one size, and none has a
+    single row, of which batch normalisation would know no variance. With fewer rows than `size`, one batch has them all.
+
+    Returns:
+        Index arrays of min(size, rows) different rows each.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    size = min(size, rows)
+    order = rng.permutation(rows)
+    whole = rows // size * size
+    batches = list(order[:whole].reshape(-1, size))
+    if whole < rows:
+        again = rng.permutation(order[:whole])[: size - (rows - whole)]
+        batches.append(np.concatenate([order[whole:], again]))
     return batches
 
 
-def _next_sessions(turn: list[int], rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    while len(turn) < count:
-        turn += rng.permutation(rows).tolist()
-    taken = np.array(turn[:count])
-    del turn[:count]
-    return taken
+def _take_turns(names: np.ndarray, missing: int, rows: int, places: int, rng: np.random.Generator) -> np.ndarray:
+    """(places,) the group at each place, as an index into `names`: the classes in turn, the missing label by its share."""
+    # A random phase, as a share of less than one place an epoch must get one now and then.
+    due = (np.arange(places + 1) * missing + rng.integers(rows)) // rows
+    unknown = np.diff(due) > 0
+    in_turn = rng.permutation(np.flatnonzero(names != MISSING))
+    group_at = np.full(places, np.argmax(names == MISSING))
+    group_at[~unknown] = np.resize(in_turn, int(np.sum(~unknown)))
+    return group_at
+
+
+def _fill(
+    places: np.ndarray, group_of: np.ndarray, person_of: np.ndarray, sessions: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The rows of each batch: of so many people of each group, `sessions` rows of that group each.
+
+    Args:
+        places: (batches, groups) numbers of people.
+        group_of: (n,) the group of each row, from 0.
+        person_of: (n,) the person of each row, from 0.
+        sessions: K.
+        rng: draws the turns.
+    """
+    people = int(person_of.max()) + 1
+    keys, member_of = np.unique(group_of * people + person_of, return_inverse=True)
+    rows_of = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
+    groups = [_Turns(np.flatnonzero(keys // people == group), rng) for group in range(places.shape[1])]
+    members = [_Turns(rows, rng) for rows in rows_of]
+    batches = []
+    for counts in places.tolist():
+        chosen = [member for group, count in zip(groups, counts, strict=True) for member in group.next_different(count)]
+        batches.append(np.array([row for member in chosen for row in members[member].next(sessions)]))
+    return batches
+
+
+class _Turns:
+    """Who come in turn: nobody comes again before everybody came.
+
+    Args:
+        members: whose turns these are.
+        rng: draws the order of each round.
+    """
+
+    def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
+        self.members, self.rng = members, rng
+        self.waiting: list[int] = []
+
+    def next(self, count: int) -> list[int]:
+        """The next `count` of them."""
+        while len(self.waiting) < count:
+            self._go_round()
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        return taken
+
+    def next_different(self, count: int) -> list[int]:
+        """The next `count` of them, who are all different where there are as many: nobody follows so soon on himself."""
+        if count > len(self.members):
+            return self.next(count)
+        taken: list[int] = []
+        while len(taken) < count:
+            if not set(self.waiting) - set(taken):
+                self._go_round()
+            taken.append(next(member for member in self.waiting if member not in taken))
+            self.waiting.remove(taken[-1])
+        return taken
+
+    def _go_round(self) -> None:
+        self.waiting += self.rng.permutation(self.members).tolist()

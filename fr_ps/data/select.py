@@ -43,8 +43,7 @@ def select(labels: Labels, config: DataConfig) -> Selection:
         if not kept.any():
             raise InputError(f"no session is left: {why} leaves out the last {left_out}; loosen it")
 
-    for column, choices in config.only.items():
-        values = [str(choice) for choice in choices]
+    for column, values in config.only.items():
         keep(np.isin(_column(labels, column, "data.only"), values), f"{column} is not {' or '.join(values)} (data.only)")
     for column, limit in config.limits.items():
         keep(numbers(labels, column, "data.limits") <= limit, f"{column} above {limit:g} (data.limits)")

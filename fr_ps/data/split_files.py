@@ -48,7 +48,7 @@ def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
     Raises:
         InputError: the file cannot be read, nobody is in that part, or a session of it is not in the labels.
     """
-    wanted = [key for key, its_part in _read_parts(path).items() if its_part == part]
+    wanted = [key for key, its_part in read_parts(path).items() if its_part == part]
     if not wanted:
         raise InputError(f"{path}: nobody is in the part {part!r} of that run")
     index = {key: row for row, key in enumerate(_keys(labels))}
@@ -74,7 +74,7 @@ def read_split(path: Path, labels: Labels, left_out: Collection[Key] = ()) -> Sp
     """
     if not path.exists():
         raise InputError(f"{path}: no such split; data.split must name a split.csv or a folder with train_set.csv, test_set.csv")
-    parts = _read_folder(path) if path.is_dir() else _read_parts(path)
+    parts = _read_folder(path) if path.is_dir() else read_parts(path)
     index = {key: row for row, key in enumerate(_keys(labels))}
     left = set(left_out)
     absent = [key for key in parts if key not in index and key not in left]
@@ -105,7 +105,7 @@ def _read_folder(folder: Path) -> dict[Key, str]:
     return parts
 
 
-def _read_parts(path: Path) -> dict[Key, str]:
+def read_parts(path: Path) -> dict[Key, str]:
     """Part of each session, by a split.csv."""
     parts: dict[Key, str] = {}
     for number, row in _rows(path, "id", "session", "part"):

@@ -30,7 +30,7 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[Key] = (
 
     Raises:
         InputError: nobody is left to train on, a part that is scored has no genuine pair (two sessions of a person), nobody
-            has sessions enough for a gallery, or files that cannot be used or break the protocol.
+            has sessions enough for a gallery or for it and a genuine pair, or files that cannot be used or break the protocol.
     """
     split = _read(labels, config, left_out) if config.split else _draw(labels, config)
     if config.gallery and not len(split.gallery):
@@ -48,16 +48,20 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[Key] = (
 
 def check_genuine_pair(ids: np.ndarray, what: str) -> None:
     """Refuse rows among which nobody has two sessions: verification has nothing to accept there."""
-    if len(np.unique(ids)) == len(ids):
+    if not _has_genuine_pair(ids):
         raise InputError(
             f"{what} has no genuine pair: nobody in it has two sessions; take more people or another data.split_seed"
         )
 
 
+def _has_genuine_pair(ids: np.ndarray) -> bool:
+    return len(np.unique(ids)) < len(ids)
+
+
 def split_notes(labels: Labels, split: Split) -> list[str]:
     """Where the parts could not be made to resemble the whole: a line for each class that the data have and a part lacks.
 
-    Also how many rows are in no part.
+    Also how many people of the test part have no session in a gallery, and how many rows are in no part.
     """
     notes = []
     parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
@@ -70,6 +74,10 @@ def split_notes(labels: Labels, split: Split) -> list[str]:
                     f"not stratified: {attribute} {name} is in no session of {' and '.join(lacking)} "
                     f"({_count_text(labels, np.flatnonzero(has))} have it)"
                 )
+    tested = np.unique(labels.ids[split.test])
+    unknown = np.setdiff1d(tested, labels.ids[split.gallery])
+    if len(split.gallery) and len(unknown):
+        notes.append(f"not in the gallery: {len(unknown)} of {len(tested)} people of the test part")
     unused = np.setdiff1d(np.arange(len(labels)), np.concatenate([getattr(split, part) for part in PARTS]))
     if len(unused):
         notes.append(f"in no part: {_count_text(labels, unused)}")
@@ -129,6 +137,11 @@ def _with_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
         raise InputError(
             f"data.gallery is {config.gallery}, but nobody of the test part ({len(order)} sessions) has more sessions than that; "
             "lower it, or 0 for none"
+        )
+    if _has_genuine_pair(ids) and not _has_genuine_pair(ids[~enrolled]):
+        raise InputError(
+            f"data.gallery is {config.gallery}, which leaves nobody of the test part ({_count_text(labels, order)}) two sessions "
+            f"to compare, as nobody has {config.gallery + 2}; lower it, 0 for none, or test on people with more sessions"
         )
     return replace(split, test=np.sort(order[~enrolled]), gallery=np.sort(order[enrolled]))
 

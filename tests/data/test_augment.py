@@ -136,3 +136,15 @@ def test_noise_is_on_a_patch_of_a_tenth_to_a_quarter_and_normals_stay_unit():
         assert float(share.mean()) > 0.08
     torch.testing.assert_close(noisy["normal"].norm(dim=1), torch.ones(50, SIZE, SIZE))
     assert float(noisy["albedo"].min()) >= 0
+
+
+def test_noise_is_on_the_same_patch_of_all_maps_of_a_session_and_no_two_sessions_have_the_same():
+    maps = {name: array.repeat(20, 1, 1, 1) for name, array in surface().items()}
+    still, noisy = (augment(maps, AugmentConfig(noise=noise), torch.Generator().manual_seed(0)) for noise in (0, 0.5))
+    edges = {}
+    for name, array in noisy.items():
+        changed = ((array - still[name]).abs() > 1e-6).any(dim=1)
+        edges[name] = torch.cat([changed.any(dim=2), changed.any(dim=1)], dim=1)
+    assert torch.equal(edges["normal"], edges["depth"])
+    assert torch.equal(edges["normal"], edges["albedo"])
+    assert len(edges["normal"].unique(dim=0)) == 20

@@ -40,6 +40,7 @@ def test_without_a_word_every_attribute_is_empty(root: Path) -> None:
     assert list(labels.rows) == [("a", "s1"), ("a", "s2"), ("b", "s1")]
     assert labels.rows["a", "s2"] == dict.fromkeys(HEADER.split(","), "") | {"id": "a", "session": "s2"}
     assert not labels.refused
+    assert not labels.unlabelled  # that nobody has labels is seen; that somebody has none is not
 
 
 def test_photofaces_own_words_are_taken_and_who_has_none_is_unknown(root: Path) -> None:
@@ -53,6 +54,7 @@ def test_photofaces_own_words_are_taken_and_who_has_none_is_unknown(root: Path) 
     assert labels.rows["a", "s2"] == dict.fromkeys(labels.header, "") | {"id": "a", "session": "s2"}
     assert labels.rows["b", "s1"]["Emotion"] == ""
     assert labels.rows["b", "s1"]["Occlusion"] == "hair"
+    assert labels.unlabelled == [("a", "s2")]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Every bad file is listed, and nothing else."""
 
+import errno
 import shutil
+from pathlib import Path
 
 import numpy as np
 
@@ -51,6 +53,26 @@ def test_every_bad_file_is_listed_with_its_reason(prepared, tmp_path):
         assert word in bad[name]
         assert str(root) not in bad[name]
     assert (result.files, done) == (72, 24)
+
+
+def test_a_session_that_cannot_be_looked_into_is_listed_and_the_others_are_read(prepared, tmp_path, monkeypatch):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    long = "x" * 300  # longer than any file system's names
+    with (root / "labels.csv").open("a") as file:
+        file.write(f"S000,{long}" + "," * (len((root / "labels.csv").read_text().splitlines()[0].split(",")) - 2) + "\n")
+    is_file = Path.is_file
+
+    def closed(path: Path) -> bool:
+        if path.parent == root / "data/S001/s02":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    result, bad, done = found(root)
+    assert list(bad) == [f"{key}/{name}.npy" for key in ("S001/s02", f"S000/{long}") for name in ("albedo", "normal", "depth")]
+    assert "cannot be read (Permission denied)" in bad["S001/s02/depth.npy"]
+    assert "cannot be read (File name too long)" in bad[f"S000/{long}/albedo.npy"]
+    assert (result.files, done) == (75, 25)
 
 
 def test_a_modality_that_nobody_has_is_not_missed(prepared, tmp_path):

@@ -380,6 +380,19 @@ def test_a_session_without_landmarks_is_taken_whole_unless_they_are_demanded(pho
     assert list(skipped(outcomes)) == ["S001/s01"]
 
 
+def test_sessions_without_labels_among_others_are_counted_and_one_is_named(photoface, tmp_path):
+    for key in ("S001/s01", "S002/s00"):
+        (photoface / key / "metadataII.txt").unlink()
+    (photoface / "S000/s00/im0.bmp").unlink()
+    (photoface / "S000/s00/metadataII.txt").unlink()
+    outcomes = run_photoface(photoface, tmp_path / "out", on_bad="skip")
+    assert ["without labels, as S001/s01 (no metadataII.txt)", 2] in summary_rows(outcomes)[0]
+    for path in photoface.glob("*/*/metadataII.txt"):
+        path.unlink()
+    counts = dict(summary_rows(run_photoface(photoface, tmp_path / "out", on_bad="skip"))[0])
+    assert not [name for name in counts if "labels" in name]
+
+
 def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
     boxes, out = tmp_path / "boxes.csv", tmp_path / "out"
     boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,36,34\nS002,s00,0,0,20,10\n")

@@ -1,15 +1,39 @@
-"""P x K batches."""
+"""Batches: P x K with people or classes in turn, and plain random ones."""
 
+import hashlib
 import math
+import time
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.data.labels import read_labels
-from fr_ps.data.sampling import pk_batches
+from fr_ps.data.labels import ATTRIBUTES, MISSING, read_labels
+from fr_ps.data.sampling import class_batches, pk_batches, random_batches
 
 tables = st.lists(st.integers(1, 9), min_size=1, max_size=20).map(lambda counts: np.repeat(np.arange(len(counts)) * 7, counts))
+
+
+@st.composite
+def labelled(draw, least: int = MISSING):
+    """Identities, and classes of which at least two are there; both may differ between sessions of a person."""
+    identities = draw(tables.filter(lambda table: len(table) > 1))
+    classes = draw(st.lists(st.integers(least, 2), min_size=len(identities), max_size=len(identities)).map(np.array))
+    first, second = draw(st.permutations(range(len(identities))))[:2]
+    classes[[first, second]] = 0, 1
+    return identities, classes
+
+
+def group_by_place(batches: list[np.ndarray], identities: np.ndarray, classes: np.ndarray, sessions: int) -> list[np.ndarray]:
+    """The class of each place of each batch; a place has `sessions` rows of one person and one class."""
+    found = []
+    for batch in batches:
+        owners, groups = identities[batch].reshape(-1, sessions), classes[batch].reshape(-1, sessions)
+        assert (owners == owners[:, :1]).all()
+        assert (groups == groups[:, :1]).all()
+        found.append(groups[:, 0])
+    return found
 
 
 @settings(deadline=None)
@@ -37,12 +61,23 @@ def test_people_and_their_sessions_take_turns(identities, people, sessions):
         assert seen.max() - seen.min() <= 1
 
 
-def test_a_batch_is_a_function_of_seed_and_epoch():
+@pytest.mark.parametrize("draw", [pk_batches, lambda ids, *rest: class_batches(ids, ids % 3 - 1, *rest)], ids=["pk", "class"])
+def test_a_batch_is_a_function_of_seed_and_epoch(draw):
     identities = np.repeat(np.arange(10), 6)
-    first, again, later, other = (pk_batches(identities, 4, 3, seed, epoch) for seed, epoch in ((1, 2), (1, 2), (1, 3), (2, 2)))
+    first, again, later, other = (draw(identities, 4, 3, seed, epoch) for seed, epoch in ((1, 2), (1, 2), (1, 3), (2, 2)))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, later)
     assert not np.array_equal(first, other)
+
+
+def test_a_seed_yields_what_it_always_did():
+    """Else a training could not be repeated or resumed with a later version."""
+    random, digest = np.random.default_rng(0), hashlib.sha256()
+    for seed in range(50):
+        identities = random.integers(0, random.integers(1, 30), random.integers(1, 200))
+        for batch in pk_batches(identities, int(random.integers(1, 9)), int(random.integers(1, 6)), seed, seed % 7):
+            digest.update(batch.astype("<i8").tobytes())
+    assert digest.hexdigest() == "e8549fe512f104d252ed9adf2cca888ce898147cfb95b004e6ef60e14562a420"
 
 
 def test_a_person_with_enough_sessions_has_none_twice_in_a_first_batch():
@@ -56,3 +91,98 @@ def test_the_real_long_tail_is_sampled_with_everybody_equal(photoface_labels):
     assert len(batches) == math.ceil(1876 / 32)
     turns = np.unique(ids[np.concatenate(batches)], return_counts=True)[1] / 4
     assert set(turns.tolist()) <= {1, 2}
+
+
+@settings(deadline=None)
+@given(labelled(), st.integers(1, 8), st.integers(1, 5), st.integers(0, 9))
+def test_classes_differ_by_at_most_a_place_in_a_batch_and_in_an_epoch(table, people, sessions, seed):
+    identities, classes = table
+    batches = class_batches(identities, classes, people, sessions, seed, 0)
+    present = min(people, len(set(identities.tolist())))
+    assert [len(batch) for batch in batches] == [present * sessions] * math.ceil(len(identities) / (present * sessions))
+    by_batch = group_by_place(batches, identities, classes, sessions)
+    for places in (*by_batch, np.concatenate(by_batch)):
+        counts = [np.sum(places == name) for name in set(classes.tolist()) - {MISSING}]
+        assert max(counts) - min(counts) <= 1
+
+
+@settings(deadline=None)
+@given(labelled(), st.integers(1, 8), st.integers(1, 5))
+def test_rows_without_a_label_have_the_share_of_places_that_they_have_of_rows(table, people, sessions):
+    identities, classes = table
+    batches = class_batches(identities, classes, people, sessions, 0, 0)
+    share = np.mean(classes == MISSING)
+    seen = np.cumsum(np.concatenate(group_by_place(batches, identities, classes, sessions)).reshape(len(batches), -1) == MISSING)
+    places = np.arange(1, len(seen) + 1)
+    # The classes of a batch stand side by side, so that only its end says what was due until then.
+    ends = slice(len(seen) // len(batches) - 1, None, len(seen) // len(batches))
+    assert np.abs(seen - share * places)[ends].max() <= 1
+
+
+def test_a_few_rows_without_a_label_are_seen_in_one_epoch_or_another():
+    """Their share of an epoch is less than one place."""
+    identities = np.repeat(np.arange(20), 10)
+    classes = np.resize([0, 1], 200)
+    classes[7] = MISSING
+    epochs = [np.concatenate(class_batches(identities, classes, 4, 4, 0, epoch)) for epoch in range(100)]
+    assert 5 <= sum(7 in epoch for epoch in epochs) <= 60  # a row of 200, in 52 places of 4 rows: in a quarter of the epochs
+
+
+@settings(deadline=None)
+@given(labelled(), st.integers(1, 8), st.integers(1, 5))
+def test_people_of_a_class_and_their_sessions_of_it_take_turns(table, people, sessions):
+    identities, classes = table
+    drawn = np.concatenate(class_batches(identities, classes, people, sessions, 0, 0))
+    for name in set(classes[drawn].tolist()):
+        of_class = drawn[classes[drawn] == name]
+        members = set(identities[classes == name].tolist())
+        turns = [np.sum(identities[of_class] == person) / sessions for person in members]
+        assert max(turns) - min(turns) <= 1
+        for person in set(identities[of_class].tolist()):
+            seen = [np.sum(drawn == row) for row in np.flatnonzero((identities == person) & (classes == name))]
+            assert max(seen) - min(seen) <= 1
+
+
+@settings(deadline=None)
+@given(labelled(), st.integers(1, 8), st.integers(1, 5))
+def test_nobody_comes_twice_for_a_class_of_enough_people(table, people, sessions):
+    identities, classes = table
+    for batch in class_batches(identities, classes, people, sessions, 0, 0):
+        places = batch[::sessions]
+        for name in set(classes[places].tolist()):
+            owners = identities[places[classes[places] == name]]
+            if len(owners) <= len(set(identities[classes == name].tolist())):
+                assert len(set(owners.tolist())) == len(owners)
+
+
+def test_a_single_person_of_a_class_fills_its_places_with_other_sessions():
+    identities = np.repeat(np.arange(9), 8)
+    classes = (identities == 4).astype(int)
+    for batch in class_batches(identities, classes, 4, 4, 0, 0):
+        assert sorted(batch[classes[batch] == 1].tolist()) == list(range(32, 40))
+
+
+def test_rare_classes_of_the_real_table_get_half_of_it_in_a_few_milliseconds(photoface_labels):
+    labels = read_labels(photoface_labels / "train_set.csv")
+    pose = labels.codes[:, ATTRIBUTES.index("pose")]
+    assert np.mean(pose == 1) < 0.03
+    started = time.perf_counter()
+    batches = class_batches(labels.ids, pose, 8, 4, 0, 0)
+    assert time.perf_counter() - started < 0.5  # 5 ms on a quiet machine
+    assert {int(np.sum(pose[batch] == 1)) for batch in batches} == {16}
+
+
+@given(st.integers(2, 200), st.integers(2, 40), st.integers(0, 9), st.integers(0, 9))
+def test_every_row_comes_once_in_random_batches_and_the_last_is_filled_up(rows, size, seed, epoch):
+    batches = random_batches(rows, size, seed, epoch)
+    assert len(batches) == math.ceil(rows / min(size, rows))
+    assert {len(batch) for batch in batches} == {len(set(batch.tolist())) for batch in batches} == {min(size, rows)}
+    drawn = np.concatenate(batches)
+    assert sorted(drawn[:rows].tolist()) == list(range(rows))
+    np.testing.assert_array_equal(batches, random_batches(rows, size, seed, epoch))
+
+
+def test_random_batches_differ_by_seed_and_epoch():
+    first, later, other = (np.concatenate(random_batches(50, 8, seed, epoch)) for seed, epoch in ((1, 2), (1, 3), (2, 2)))
+    assert not np.array_equal(first, later)
+    assert not np.array_equal(first, other)

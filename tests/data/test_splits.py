@@ -185,6 +185,25 @@ def test_the_gallery_takes_so_many_sessions_of_each_test_person_who_has_more():
         assert int((labels.ids[split.gallery] == person).sum()) == (2 if sessions > 2 else 0)
 
 
+def test_notes_count_the_test_people_who_are_not_in_the_gallery():
+    labels = labels_of([2, 3, 4] * 8)
+    split = make_split(labels, DataConfig(gallery=2, test_people=12))
+    tested, enrolled = people(labels, split.test), people(labels, split.gallery)
+    assert 0 < len(enrolled) < len(tested) == 12
+    assert f"not in the gallery: {12 - len(enrolled)} of 12 people of the test part" in split_notes(labels, split)
+    everybody = make_split(labels, DataConfig(gallery=1, test_people=12))
+    for notes in (split_notes(labels, everybody), split_notes(labels, make_split(labels, DataConfig(test_people=12)))):
+        assert not [note for note in notes if "gallery" in note]
+
+
+@pytest.mark.parametrize(("sessions", "gallery"), [(2, 1), (3, 2), (4, 3)])
+def test_a_gallery_that_leaves_nobody_a_genuine_pair_is_refused_as_such(sessions, gallery, refused):
+    labels = labels_of([sessions] * 20)
+    with refused(f"data.gallery is {gallery}", "test part", f"nobody has {gallery + 2}", "lower it"):
+        make_split(labels, DataConfig(gallery=gallery))
+    assert len(make_split(labels, DataConfig(gallery=gallery - 1)).test) == 4 * (sessions - gallery + 1)
+
+
 def test_the_gallery_has_its_share_of_the_classes(photoface_labels):
     labels = read_labels(photoface_labels / "metadata.csv")
     split = make_split(labels, DataConfig(gallery=1, test_people=0.4))
@@ -219,7 +238,10 @@ def test_parts_that_are_read_are_used_as_they_are(tmp_path):
     split = make_split(labels, replace(config, gallery=1))
     assert split.train.tolist() == list(range(9))
     assert (split.val.tolist(), split.test.tolist(), split.gallery.tolist()) == ([9, 10], [12, 13, 14], [15])
-    assert split_notes(labels, split) == ["in no part: 9 sessions of 4 people"]
+    assert split_notes(labels, split) == [
+        "not in the gallery: 1 of 1 people of the test part",
+        "in no part: 9 sessions of 4 people",
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["subject_disjoint", "session_disjoint"])
