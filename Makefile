@@ -28,10 +28,12 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/photometric.py
 	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/weighting_cost.py
 
 bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
 	$(BIN)/python benchmarks/train_throughput.py --turns 20
+	$(BIN)/python benchmarks/weighting_cost.py --turns 20
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

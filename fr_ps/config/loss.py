@@ -15,7 +15,11 @@ class LossConfig:
     Args:
         weighting: fixed multiplies each loss with the weights below; uncertainty learns the weights (Kendall et al.
             2018), starting from equal ones; dwa gives more weight to identity and attributes whose loss falls more
-            slowly (Liu et al. 2019), and each adversarial loss its fixed weight.
+            slowly (Liu et al. 2019), and each adversarial loss its fixed weight. The others move the shared map of the
+            backbone by a combination of the gradients of identity and attributes there: upgrad so that no loss rises,
+            mgda so that all fall, as slowly as the slowest, pcgrad without the parts that conflict in pairs, cagrad by
+            the best for the worst loss near the sum, aligned_mtl with gradients made equal; what stands behind the map,
+            and the adversaries, keep the fixed weights.
         identity: fixed weight of the identity loss.
         attribute: fixed weight of each attribute's loss.
         adversarial: fixed weight of each adversarial loss.
@@ -23,6 +27,8 @@ class LossConfig:
         reversal_ramp: whether alpha rises from 0 to that by 2 / (1 + exp(-10 p)) - 1 over the progress p of the training
             (Ganin et al. 2016); else it is constant.
         dwa_temperature: of dwa; the larger, the more equal the weights.
+        cagrad_c: how far cagrad may go from the sum of the gradients, as a share of its length; below 1, which is what
+            keeps the sum of the losses falling.
         identity_loss: magface (a margin that grows with the embedding's norm), arcface (a constant angle), cosface (a
             constant on the cosine), or adaface (from an angle for poor pictures to a constant for good ones).
         person_weights: of each person's samples in the identity loss: none; soft, the root of least / number of
@@ -48,13 +54,14 @@ class LossConfig:
         adaface_t_alpha: share of a batch in AdaFace's running mean and deviation of the norms.
     """
 
-    weighting: Literal["fixed", "uncertainty", "dwa"] = "uncertainty"
+    weighting: Literal["fixed", "uncertainty", "dwa", "upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl"] = "uncertainty"
     identity: float = 1.0
     attribute: float = 1.0
     adversarial: float = 0.1
     reversal: float = 0.1
     reversal_ramp: bool = False
     dwa_temperature: float = 2.0
+    cagrad_c: float = 0.5
     identity_loss: Literal["magface", "arcface", "cosface", "adaface"] = "magface"
     person_weights: Literal["none", "soft", "original"] = "none"
     attribute_loss: Literal["focal", "cross_entropy"] = "focal"
@@ -83,6 +90,7 @@ class LossConfig:
             require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "above 0")
         for key in ("arcface_margin", "adaface_margin"):
             require(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")
+        require(0 <= self.cagrad_c < 1, "loss.cagrad_c", self.cagrad_c, "0 or more and below 1")
         require(0 < self.adaface_t_alpha <= 1, "loss.adaface_t_alpha", self.adaface_t_alpha, "above 0, at most 1")
         self._require_attribute_losses()
         self._require_magface()

@@ -1,13 +1,14 @@
 """What all identity losses share: cosines to one direction a person, a margin for the true one, a scale, cross-entropy."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class MarginLoss(nn.Module):
+class MarginLoss(nn.Module, ABC):
     """Mean cross-entropy of scaled cosines in which the true person's is made harder by a margin.
 
     A loss of this family says `with_margin`, and where it has them `penalty` and `clamped`.
@@ -29,9 +30,9 @@ class MarginLoss(nn.Module):
         self.scale = scale
         self.register_buffer("person_weights", person_weights)
 
+    @abstractmethod
     def with_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
         """(B,) cosines to the true people and (B,) norms of the embeddings to the cosines with the margin in them."""
-        raise NotImplementedError
 
     def penalty(self, norm: Tensor) -> Tensor:
         """What the (B,) norms add to the loss, a scalar."""
@@ -52,8 +53,7 @@ class MarginLoss(nn.Module):
         """The loss of (B, C) embeddings of the (B,) true people, a scalar."""
         with torch.autocast(embeddings.device.type, enabled=False):  # cosines near 1 need more than bfloat16
             embeddings = embeddings.to(self.weight.dtype)
-            penalty = self.penalty(embeddings.norm(dim=1))
-            return self._entropy(self.logits(embeddings, people), people) + penalty
+            return self._entropy(self.logits(embeddings, people), people) + self.penalty(embeddings.norm(dim=1))
 
     def observe(self, embeddings: Tensor) -> dict[str, Tensor]:
         """The mean norm of (B, C) embeddings, and the share of them that is clamped."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fr_ps.losses.margin import MarginLoss
 from fr_ps.losses.weighting import Weighting
-from fr_ps.models.network import ADVERSARIAL
+from fr_ps.models.network import ADVERSARIAL, SHARED
 
 
 class MultiTaskLoss(nn.Module):
@@ -42,7 +42,8 @@ class MultiTaskLoss(nn.Module):
             for output in (task, ADVERSARIAL + task):
                 if output in outputs:
                     parts[output] = loss(outputs[output][known], targets[task][known])
-        return self.weighting(parts), {task: part.detach() for task, part in parts.items()}
+        shared = [output for name, output in outputs.items() if name.startswith(SHARED)]
+        return self.weighting(parts, shared), {task: part.detach() for task, part in parts.items()}
 
     def observe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the identity loss tells of a batch beside its value, without gradient."""

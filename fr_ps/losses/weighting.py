@@ -1,5 +1,6 @@
 """How the losses of the tasks become one."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -7,20 +8,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Weighting(nn.Module):
+class Weighting(nn.Module, ABC):
     """From the losses of the tasks to their total.
 
     What it learns by gradient are parameters, which are to be given to the optimizer; what it learns otherwise are
     buffers: `state_dict` holds all of its state.
     """
 
+    @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """Task to its present weight, without gradient."""
-        raise NotImplementedError
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The total of the tasks in `losses`, which may be some of them."""
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
+        """The total of the tasks in `losses`, which may be some of them, for one `backward`.
+
+        `shared` are the last maps that all tasks read, one a modality; empty outside training.
+        """
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
         """Take notice of an epoch's mean losses; a task that had no loss in it is absent."""
@@ -36,7 +40,7 @@ class FixedWeighting(Weighting):
     def weights(self) -> dict[str, Tensor]:
         return {task: torch.tensor(weight) for task, weight in self.constant.items()}
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
         return torch.stack([self.constant[task] * loss for task, loss in losses.items()]).sum()
 
 
@@ -63,7 +67,7 @@ class UncertaintyWeighting(Weighting):
     def weights(self) -> dict[str, Tensor]:
         return dict(zip(self.tasks, (-self.log_variances()).exp().detach()))
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
         """The total of the tasks in `losses`, which may be some of them; the others' s is left alone."""
         present = torch.tensor([self.tasks.index(task) for task in losses], device=self.raw.device)
         s = self.log_variances()[present]
@@ -99,7 +103,7 @@ class DynamicWeightAverage(Weighting):
         dynamic = len(self.tasks) * (ratio / self.temperature).softmax(dim=0)
         return dict(zip(self.tasks, dynamic)) | {task: dynamic.new_tensor(weight) for task, weight in self.constant.items()}
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
         weights = self.weights()
         return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 

@@ -1,5 +1,6 @@
 """Settings to losses: every name is built, and every setting reaches its loss."""
 
+from copy import deepcopy
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -29,9 +30,10 @@ def build(**settings: Any) -> MultiTaskLoss:
 
 def batch() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    outputs = {"identity": 20 * torch.randn(6, 8, generator=generator)}
+    shared = torch.randn(6, 8, generator=generator).requires_grad_()
+    outputs = {"identity": 20 * shared, "shared_normal": shared}
     for task in COUNTS:
-        outputs |= {name: torch.randn(6, 2, generator=generator, requires_grad=True) for name in (task, f"adversarial_{task}")}
+        outputs |= {name: shared @ torch.randn(8, 2, generator=generator) for name in (task, f"adversarial_{task}")}
     return outputs, {
         "identity": torch.tensor([0, 1, 2, 3, 0, 1]),
         "gender": torch.tensor([0, 1] * 3),
@@ -59,6 +61,56 @@ def test_every_name_is_built_trains_and_is_loaded_from_its_state(key: str, name:
     again = build(**{key: name})
     again.load_state_dict(losses.state_dict())
     assert parts(again) == parts(losses)
+
+
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_a_weighting_goes_on_from_its_state_in_the_middle_of_an_epoch(name: str) -> None:
+    outputs, targets = batch()
+    wanted = targets | {"pose": torch.full((6,), -1)}
+
+    def steps(losses: MultiTaskLoss, optimizer: torch.optim.Optimizer | None, count: int) -> list[float]:
+        seen = []
+        for index in range(count):
+            total, made = losses(outputs, wanted if index % 2 else targets)
+            if optimizer:
+                optimizer.zero_grad()
+                total.backward(retain_graph=True)
+                optimizer.step()
+            if index % 3 == 2:
+                losses.weighting.end_epoch({task: float(part) / (index + 1) for task, part in made.items()})
+            seen += [float(total.detach()), *map(float, losses.weighting.weights().values())]
+        return seen
+
+    def start() -> tuple[MultiTaskLoss, torch.optim.Optimizer | None]:
+        losses = build(weighting=name)
+        learnt = list(losses.weighting.parameters())
+        return losses, torch.optim.AdamW(learnt, lr=0.1) if learnt else None
+
+    losses, optimizer = start()
+    fresh = steps(losses, optimizer, 8)[-9:]
+    state, random = {key: tensor.clone() for key, tensor in losses.state_dict().items()}, torch.get_rng_state()
+    resumed, other = start()
+    resumed.load_state_dict(state)
+    if optimizer and other:
+        other.load_state_dict(deepcopy(optimizer.state_dict()))
+    torch.set_rng_state(random)
+    went_on = steps(losses, optimizer, 5)
+    torch.set_rng_state(random)
+    assert steps(resumed, other, 5) == went_on
+    assert name == "fixed" or went_on[-9:] != fresh
+
+
+@pytest.mark.parametrize(("judged", "there"), [(None, set(COUNTS)), ((), set()), (("pose", "emotion"), {"pose"})])
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_only_attributes_that_have_a_discriminator_have_an_adversarial_term(
+    name: str, judged: tuple[str, ...] | None, there: set[str]
+) -> None:
+    losses = build_losses(LossConfig(weighting=name), 8, SESSIONS, COUNTS, judged)  # type: ignore[arg-type]
+    adversarial = {f"adversarial_{task}" for task in there}
+    assert set(losses.weighting.weights()) == {"identity", *COUNTS, *adversarial}
+    outputs, targets = batch()
+    made = {task: output for task, output in outputs.items() if not task.startswith("adversarial") or task in adversarial}
+    assert set(losses(made, targets)[1]) == {"identity", *COUNTS, *adversarial}
 
 
 def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
@@ -89,6 +141,8 @@ def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
         ({"attribute_loss": "cross_entropy"}, {"label_smoothing": 0.1}, {"gender", "pose"}),
         ({"weighting": "dwa"}, {"dwa_temperature": 0.5}, set()),
         ({"weighting": "dwa"}, {"adversarial": 0.3}, set()),
+        ({"weighting": "mgda"}, {"adversarial": 0.3}, set()),
+        ({"weighting": "mgda"}, {"attribute": 0.3}, set()),
     ],
     ids=str,
 )
@@ -96,6 +150,16 @@ def test_a_setting_moves_the_losses_it_is_of_and_no_others(base: dict[str, Any],
     before, after = parts(build(**base)), parts(build(**(base | change)))
     changed = {task for task in before if before[task] != pytest.approx(after[task], rel=1e-6)}
     assert changed == moved | {f"adversarial_{task}" for task in moved - {"identity"}} | {"total"}
+
+
+def test_the_reach_of_cagrad_is_its_setting() -> None:
+    weights = []
+    for c in (0.0, 0.5):
+        losses = build(weighting="cagrad", cagrad_c=c)
+        losses(*batch())
+        weights.append([float(losses.weighting.weights()[task]) for task in ("identity", *COUNTS)])
+    assert weights[0] == pytest.approx([1, 1, 1])
+    assert weights[1] != pytest.approx([1, 1, 1], abs=0.1)
 
 
 def test_the_share_of_a_batch_reaches_adaface() -> None:

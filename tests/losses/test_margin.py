@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fr_ps.config import LossConfig
-from fr_ps.losses import IDENTITY_LOSSES
+from fr_ps.losses import IDENTITY_LOSSES, build_identity_loss
 from fr_ps.losses.adaface import AdaFace
 from fr_ps.losses.margin import MarginLoss, add_angle
 
@@ -24,7 +24,7 @@ every_loss = pytest.mark.parametrize("name", NAMES)
 def build(name: str, person_weights: Tensor | None = None, **settings: float) -> MarginLoss:
     torch.manual_seed(0)
     config = LossConfig(identity_loss=name, **settings)  # type: ignore[arg-type]
-    return IDENTITY_LOSSES[name](config, CHANNELS, PEOPLE, person_weights)
+    return build_identity_loss(config, CHANNELS, PEOPLE, person_weights)
 
 
 def embeddings(norms: list[float], seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fr_ps.config import LossConfig
-from fr_ps.losses import build_losses
+from fr_ps.losses import WEIGHTINGS, build_losses
 from fr_ps.losses.multitask import MultiTaskLoss
 from fr_ps.models.network import ADVERSARIAL
 
@@ -79,7 +79,7 @@ def test_outputs_without_a_label_get_no_gradient() -> None:
     assert made["pose"].grad is None
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa"])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_a_task_without_a_labelled_sample_has_no_part(weighting: str) -> None:
     losses, made = build(weighting=weighting), outputs()
     total, parts = losses(made, targets(emotion=[-1] * BATCH))
@@ -89,7 +89,7 @@ def test_a_task_without_a_labelled_sample_has_no_part(weighting: str) -> None:
     assert made["emotion"].grad is None
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa"])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_the_total_carries_a_gradient_and_the_parts_do_not(weighting: str) -> None:
     losses, made = build(weighting=weighting), outputs()
     total, parts = losses(made, targets())

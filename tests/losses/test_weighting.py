@@ -16,14 +16,14 @@ def descend(weighting: UncertaintyWeighting, losses: dict[str, float], steps: in
     optimizer = kind(weighting.parameters(), lr=lr, weight_decay=0.0)
     for _ in range(steps):
         optimizer.zero_grad()
-        weighting({task: torch.tensor(value) for task, value in losses.items()}).backward()
+        weighting({task: torch.tensor(value) for task, value in losses.items()}, ()).backward()
         optimizer.step()
 
 
 def test_fixed_weights_give_the_weighted_sum_of_the_tasks_that_are_there() -> None:
     weighting = FixedWeighting({"a": 2.0, "b": 0.5, "c": 100.0})
     losses = {"b": torch.tensor(3.0, requires_grad=True), "a": torch.tensor(5.0, requires_grad=True)}
-    total = weighting(losses)
+    total = weighting(losses, ())
     total.backward()
     assert total.item() == 2 * 5 + 0.5 * 3
     assert losses["a"].grad == 2
@@ -35,7 +35,7 @@ def test_fixed_weights_give_the_weighted_sum_of_the_tasks_that_are_there() -> No
 def test_learnt_weights_start_at_one() -> None:
     weighting = UncertaintyWeighting(["a", "b"])
     assert all(float(weight) == pytest.approx(1, abs=1e-6) for weight in weighting.weights().values())
-    assert weighting({"a": torch.tensor(3.0), "b": torch.tensor(0.5)}).item() == pytest.approx(3.5, abs=1e-5)
+    assert weighting({"a": torch.tensor(3.0), "b": torch.tensor(0.5)}, ()).item() == pytest.approx(3.5, abs=1e-5)
 
 
 def test_the_total_is_the_formula_of_the_paper() -> None:
@@ -45,7 +45,8 @@ def test_the_total_is_the_formula_of_the_paper() -> None:
     s = {task: -math.log(float(weight)) for task, weight in weighting.weights().items()}
     losses = {"b": 2.5, "a": 0.3}
     expected = sum(math.exp(-s[task]) * value + s[task] / 2 for task, value in losses.items())
-    assert weighting({task: torch.tensor(value) for task, value in losses.items()}).item() == pytest.approx(expected, rel=1e-5)
+    total = weighting({task: torch.tensor(value) for task, value in losses.items()}, ())
+    assert total.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("adam", [True, False], ids=["adam", "sgd"])
@@ -67,7 +68,7 @@ def test_at_the_analytic_fixed_point_the_weights_stand_still(values: list[float]
     with torch.no_grad():
         s = torch.stack(list(losses.values())).mul(2).log()
         weighting.raw.copy_(torch.expm1(s + math.log(UncertaintyWeighting.LARGEST)).log())
-    total = weighting(losses)
+    total = weighting(losses, ())
     total.backward()
     assert total.item() == pytest.approx(sum((1 + math.log(2 * value)) / 2 for value in values), rel=1e-6, abs=1e-6)
     assert weighting.raw.grad is not None
@@ -84,7 +85,7 @@ def test_a_vanishing_loss_does_not_take_over_and_can_come_back() -> None:
 
 def test_a_task_that_is_not_in_the_batch_gets_no_gradient() -> None:
     weighting = UncertaintyWeighting(["a", "b", "c"])
-    weighting({"c": torch.tensor(3.0), "a": torch.tensor(2.0)}).backward()
+    weighting({"c": torch.tensor(3.0), "a": torch.tensor(2.0)}, ()).backward()
     assert weighting.raw.grad is not None
     assert weighting.raw.grad[1] == 0
     assert (weighting.raw.grad[[0, 2]] != 0).all()
@@ -101,7 +102,7 @@ def test_the_losses_get_the_gradient_of_their_weight() -> None:
     weighting = UncertaintyWeighting(["a", "b"])
     descend(weighting, {"a": 4.0, "b": 0.3}, 100)
     losses = {task: torch.tensor(1.0, requires_grad=True) for task in ("a", "b")}
-    weighting(losses).backward()
+    weighting(losses, ()).backward()
     for task, weight in weighting.weights().items():
         assert not weight.requires_grad
         assert losses[task].grad is not None
@@ -111,7 +112,7 @@ def test_the_losses_get_the_gradient_of_their_weight() -> None:
 def test_an_unknown_task_is_not_silently_left_out() -> None:
     for weighting in (FixedWeighting({"a": 1.0}), UncertaintyWeighting(["a"]), DynamicWeightAverage(["a"], {}, 2.0)):
         with pytest.raises((KeyError, ValueError)):
-            weighting({"a": torch.tensor(1.0), "typo": torch.tensor(1.0)})
+            weighting({"a": torch.tensor(1.0), "typo": torch.tensor(1.0)}, ())
 
 
 def dynamic(*epochs: dict[str, float], temperature: float = 2.0) -> DynamicWeightAverage:
@@ -171,7 +172,7 @@ def test_adversaries_keep_their_weight_and_have_no_part_in_the_dynamic_ones() ->
 def test_the_total_of_dynamic_weights_is_the_weighted_sum_and_gives_the_losses_their_weights() -> None:
     weighting = dynamic({"a": 2.0, "b": 8.0, "c": 4.0}, {"a": 2.0, "b": 4.0, "c": 3.0})
     losses = {task: torch.tensor(value, requires_grad=True) for task, value in {"c": 3.0, "a": 5.0, "adversarial_a": 7.0}.items()}
-    total = weighting(losses)
+    total = weighting(losses, ())
     total.backward()
     weights = weighting.weights()
     assert total.item() == pytest.approx(sum(float(weights[task]) * loss.item() for task, loss in losses.items()))
@@ -209,7 +210,7 @@ class Conflict:
         for _ in range(steps):
             optimizer.zero_grad()
             losses = self.losses()
-            weighting(losses).backward()
+            weighting(losses, ()).backward()
             optimizer.step()
             weighting.end_epoch({task: loss.item() for task, loss in losses.items()})
         return [start - loss.item() for start, loss in zip(before, self.losses().values())]

@@ -1,0 +1,125 @@
+"""Settings to losses."""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fr_ps.config import LossConfig
+from fr_ps.errors import InputError
+from fr_ps.losses.adaface import AdaFace
+from fr_ps.losses.arcface import ArcFace
+from fr_ps.losses.class_weights import (
+    balanced_alpha,
+    balanced_weights,
+    focus_on_rare,
+    original_person_weights,
+    soft_person_weights,
+)
+from fr_ps.losses.cosface import CosFace
+from fr_ps.losses.cross_entropy import CrossEntropy
+from fr_ps.losses.focal import FocalLoss
+from fr_ps.losses.gradients import GradientWeighting, gradient_method
+from fr_ps.losses.magface import MagFace
+from fr_ps.losses.margin import MarginLoss
+from fr_ps.losses.multitask import MultiTaskLoss
+from fr_ps.losses.weighting import DynamicWeightAverage, FixedWeighting, UncertaintyWeighting, Weighting
+from fr_ps.models.network import ADVERSARIAL
+
+IDENTITY_LOSSES: dict[str, Callable[[LossConfig], Callable[..., MarginLoss]]] = {
+    "magface": lambda config: partial(
+        MagFace,
+        lower_norm=config.lower_norm,
+        upper_norm=config.upper_norm,
+        lower_margin=config.lower_margin,
+        upper_margin=config.upper_margin,
+        lambda_g=config.lambda_g,
+    ),
+    "arcface": lambda config: partial(ArcFace, margin=config.arcface_margin),
+    "cosface": lambda config: partial(CosFace, margin=config.cosface_margin),
+    "adaface": lambda config: partial(AdaFace, margin=config.adaface_margin, h=config.adaface_h, t_alpha=config.adaface_t_alpha),
+}
+"""Name to the loss with its own settings; to be called with what all of them take."""
+
+PERSON_WEIGHTS: dict[str, Callable[[Tensor], Tensor | None]] = {
+    "none": lambda sessions: None,
+    "soft": soft_person_weights,
+    "original": original_person_weights,
+}
+
+
+def _focal(config: LossConfig, task: str, counts: Tensor) -> nn.Module:
+    alpha, gamma = _per_class(config, "class_weights", task, counts), _per_class(config, "focal_gammas", task, counts)
+    rule = focus_on_rare(counts) if config.focal_gamma == "counts" else config.focal_gamma
+    return FocalLoss(balanced_alpha(counts) if alpha is None else alpha, rule if gamma is None else gamma)
+
+
+def _cross_entropy(config: LossConfig, task: str, counts: Tensor) -> nn.Module:
+    weights = _per_class(config, "class_weights", task, counts)
+    return CrossEntropy(balanced_weights(counts) if weights is None else weights, config.label_smoothing)
+
+
+ATTRIBUTE_LOSSES: dict[str, Callable[[LossConfig, str, Tensor], nn.Module]] = {
+    "focal": _focal,
+    "cross_entropy": _cross_entropy,
+}
+
+
+def _gradients(name: str, config: LossConfig, tasks: Mapping[str, float], adversarial: Mapping[str, float]) -> GradientWeighting:
+    return GradientWeighting(tasks, adversarial, gradient_method(name, config.cagrad_c))
+
+
+WEIGHTINGS: dict[str, Callable[[LossConfig, Mapping[str, float], Mapping[str, float]], Weighting]] = {
+    "fixed": lambda config, tasks, adversarial: FixedWeighting({**tasks, **adversarial}),
+    "uncertainty": lambda config, tasks, adversarial: UncertaintyWeighting([*tasks, *adversarial]),
+    "dwa": lambda config, tasks, adversarial: DynamicWeightAverage(list(tasks), adversarial, config.dwa_temperature),
+    **{name: partial(_gradients, name) for name in ("upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl")},
+}
+"""Name to a function from the settings and the fixed weights of the tasks and of the adversaries to the weighting."""
+
+
+def build_losses(
+    config: LossConfig,
+    channels: int,
+    sessions: Tensor,
+    counts: Mapping[str, Tensor],
+    judged: Collection[str] | None = None,
+) -> MultiTaskLoss:
+    """The losses of `config`.
+
+    Args:
+        config: of the losses.
+        channels: of the identity embedding.
+        sessions: (people,) numbers of training sessions of each person in the training part.
+        counts: attribute to the (classes,) numbers of its training samples, for the attributes that are trained.
+        judged: attributes that have an adversarial discriminator; None: all of them.
+
+    Raises:
+        InputError: numbers a class of an attribute that has another number of classes.
+    """
+    identity = build_identity_loss(config, channels, len(sessions), PERSON_WEIGHTS[config.person_weights](sessions))
+    attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in counts.items()}
+    tasks = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
+    adversaries = [ADVERSARIAL + task for task in attributes if judged is None or task in judged]
+    weighting = WEIGHTINGS[config.weighting](config, tasks, dict.fromkeys(adversaries, config.adversarial))
+    return MultiTaskLoss(identity, attributes, weighting)
+
+
+def build_identity_loss(config: LossConfig, channels: int, people: int, person_weights: Tensor | None) -> MarginLoss:
+    """The identity loss of `config` for embeddings of `channels` and `people` to tell apart.
+
+    `person_weights` (people,) multiply the cross-entropy of each one's samples; None: 1.
+    """
+    loss = IDENTITY_LOSSES[config.identity_loss](config)
+    return loss(channels, people, scale=config.scale, person_weights=person_weights)
+
+
+def _per_class(config: LossConfig, key: str, task: str, counts: Tensor) -> Tensor | None:
+    """What the setting `key` says of the classes of `task`; None: nothing."""
+    values = getattr(config, key).get(task)
+    if values is None:
+        return None
+    if len(values) != len(counts):
+        raise InputError(f"loss.{key}.{task} is {values!r}; expected {len(counts)} numbers, one a class")
+    return torch.tensor(values)

@@ -1,0 +1,157 @@
+"""Task weighting by gradients at the last maps that all tasks read: what agrees with every task moves the backbone."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fr_ps.errors import InputError
+from fr_ps.losses.weighting import Weighting
+
+Method = Callable[[Tensor], Tensor]
+"""The (tasks, tasks) Gramian of the gradients, float64, to (tasks,) weights."""
+
+
+class GradientWeighting(Weighting):
+    """The sum of the losses times constant weights, in which the backbone follows a combination of the tasks' gradients.
+
+    With g_i the gradient of task i's loss, times its constant weight, at the shared maps (of all modalities together), a
+    method finds w_i from the Gramian of the g_i, and `backward` of the total brings sum_i w_i g_i to the maps, plus what
+    comes from the adversaries. What the method's theory promises holds for that sum there: a small step of the maps
+    themselves along it. It does not extend to the adversaries, whose reversed gradient is no task's descent, and beyond
+    the maps only as far as the backbone can move them so.
+
+    Everything behind the maps (separation, heads, identity directions) learns at the constant weights. The w_i there
+    would starve a head to which MGDA gives nearly 0, as it does to the task with the longest gradient, and turn round
+    one to which Aligned-MTL gives less than 0. The papers do the same with the parameters of single tasks.
+
+    Left out of the Gramian: tasks that have no loss in the batch, tasks whose gradient is 0 (to which any direction is
+    right, and for which MGDA would stand still), and maps that need no gradient, as those of a frozen branch. Where no
+    map needs one, there is nothing to weigh, and the total is the plain sum.
+
+    Args:
+        tasks: that are weighed against each other, to their constant weights.
+        adversarial: further tasks to their constant weights.
+        method: from Gramian to weights.
+    """
+
+    mean: Tensor
+    steps: Tensor
+
+    def __init__(self, tasks: Mapping[str, float], adversarial: Mapping[str, float], method: Method) -> None:
+        super().__init__()
+        self.tasks, self.adversarial, self.method = dict(tasks), dict(adversarial), method
+        self.register_buffer("mean", torch.ones(len(self.tasks)))  # of each task's w over the epoch's steps so far
+        self.register_buffer("steps", torch.zeros(len(self.tasks)))  # in which the task was weighed
+
+    def weights(self) -> dict[str, Tensor]:
+        """Task to the mean of its weight at the maps over this epoch, or before its first step over the one before.
+
+        That of a single step says little: it follows the batch.
+        """
+        constant = self.mean.new_tensor(list(self.tasks.values()))
+        adversarial = {task: self.mean.new_tensor(weight) for task, weight in self.adversarial.items()}
+        return dict(zip(self.tasks, constant * self.mean)) | adversarial
+
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
+        """The total of the tasks in `losses`, which may be some of them.
+
+        Raises:
+            InputError: a gradient is not finite.
+        """
+        constant = self.tasks | self.adversarial
+        weighted = {task: constant[task] * loss for task, loss in losses.items()}
+        total = torch.stack(list(weighted.values())).sum()
+        maps = [one for one in shared if one.requires_grad]
+        if not maps:
+            return total
+        tasks = [task for task in self.tasks if task in losses]
+        gradients = torch.stack([_gradient(weighted[task], maps) for task in tasks])
+        weights = self._solve(_gramian(gradients), tasks).to(gradients)
+        self._learn(tasks, weights)
+        change = (weights - 1) @ gradients  # the total itself brings sum_i g_i
+        for one, part in zip(maps, change.split([one.numel() for one in maps])):
+            term = (one * part.view_as(one)).sum()
+            total = total + (term - term.detach())  # worth 0, and its gradient at the map is the change
+        return total
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Begin new means of the weights."""
+        self.steps.zero_()
+
+    def _solve(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
+        squares = gramian.diagonal()
+        for task, square in zip(tasks, squares.tolist()):
+            if not square < torch.inf:
+                raise InputError(f"the gradient of the {task} loss at the shared map is not finite; lower optim.lr")
+        weights = torch.ones_like(squares)
+        there = squares > 0
+        if there.any():
+            # No method depends on the common scale of the gradients, but the solvers' tolerances do.
+            weights[there] = self.method(gramian[there][:, there] / squares[there].mean())
+        return weights
+
+    @torch.no_grad()
+    def _learn(self, tasks: Sequence[str], weights: Tensor) -> None:
+        present = [index for index, task in enumerate(self.tasks) if task in tasks]
+        self.steps[present] += 1
+        self.mean[present] += (weights.to(self.mean) - self.mean[present]) / self.steps[present]
+
+
+def gradient_method(name: str, cagrad_c: float) -> Method:
+    """The method `name`.
+
+    Its weights are for a sum of losses, so that learning rate and adversaries mean what they do with fixed weights: 1 each
+    (CAGrad: 1 + c) where the gradients are equally long and orthogonal. They are not brought to a common sum: the length
+    of the direction is the method's own.
+
+    For two tasks or more it finds a direction d in which, to first order,
+
+    - upgrad (Quinton, Rey, arXiv:2406.16232): no loss rises; the sum of the projections of each gradient on that cone.
+    - mgda (Désidéri 2012; Sener, Koltun, NeurIPS 2018): every loss falls, by |d|^2 / tasks at least: the shortest vector
+      between the gradients, times their number. As short as the shortest gradient.
+    - pcgrad (Yu et al., NeurIPS 2020): of two tasks no loss rises, of more only their projections do not conflict. It
+      goes through them in random order, from torch's global generator, which it does not seed.
+    - cagrad (Liu et al., NeurIPS 2021): the sum of the losses falls, and the worst task fares as well as it can within
+      `cagrad_c` times the sum's gradient around that gradient; whether it falls depends on whether that reaches so far.
+    - aligned_mtl (Senushkin et al., CVPR 2023): the sum falls, with gradients made equally long and orthogonal, as long as
+      the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
+      apart. A weight can be below 0.
+
+    UPGrad and MGDA are solved more exactly than by torchjd's defaults, with which, at one gradient 100 times as long as
+    another, as identity's is here, one loss rose in up to a third of random conflicts.
+
+    Args:
+        name: of the method.
+        cagrad_c: c of CAGrad.
+    """
+    # Here, as with its solvers it takes up to a second, which other weightings need not spend.
+    from torchjd import aggregation
+    from torchjd.linalg import QuadprogProjector
+
+    methods: dict[str, Callable[[], Method]] = {
+        "upgrad": lambda: _summed(aggregation.UPGradWeighting(projector=QuadprogProjector(reg_eps=1e-10))),
+        "pcgrad": aggregation.PCGradWeighting,
+        "cagrad": lambda: _summed(aggregation.CAGradWeighting(cagrad_c, norm_eps=1e-8)),
+        "mgda": lambda: _summed(aggregation.MGDAWeighting(epsilon=1e-8, max_iters=250)),
+        "aligned_mtl": lambda: _summed(aggregation.AlignedMTLWeighting()),
+    }
+    return methods[name]()
+
+
+def _summed(method: Method) -> Method:
+    """`method` for the sum of the losses instead of their mean."""
+    return lambda gramian: len(gramian) * method(gramian)
+
+
+def _gradient(loss: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """(values of all `maps`,) gradient of `loss`, in float32 or better."""
+    found = torch.autograd.grad(loss, maps, retain_graph=True, allow_unused=True, materialize_grads=True)
+    flat = torch.cat([gradient.flatten() for gradient in found])
+    return flat.to(torch.promote_types(flat.dtype, torch.float32))
+
+
+def _gramian(gradients: Tensor) -> Tensor:
+    """(tasks, tasks) products of the (tasks, values) gradients, in float64 and on the CPU, where the methods run."""
+    exact = (gradients.cpu() if gradients.device.type == "mps" else gradients).double()  # mps has no float64
+    return (exact @ exact.T).cpu()
