@@ -65,12 +65,12 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
         torch.device("cpu"),
     )
     classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
-    network = build_network(config.model, config.data.modalities, classes, config.loss.reversal)
-    losses = build_losses(config.loss, config.model.channels, feed.person_counts(), feed.class_counts(classes))
+    network = build_network({"albedo": config.model}, "concat", classes, config.loss.reversal)
+    losses = build_losses(config.loss, network.channels, feed.person_counts(), feed.class_counts(classes), network.judged)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     steps = len(feed.order(0))
     images = sum(len(chosen) for chosen in feed.order(0))
-    maps, targets = feed.batch(feed.order(0)[0], 0, 0)
+    maps, targets, _ = feed.batch(feed.order(0)[0], 0, 0)
 
     def bare_epoch() -> None:
         network.train()
@@ -93,6 +93,8 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
                 rate=lambda step: 1e-4,
                 reversal=lambda step: config.loss.reversal,
                 clip=config.optim.clip,
+                accumulate=1,
+                stepped=lambda step: None,
                 advance=silent,
             )
             run.metrics(values, len(real))

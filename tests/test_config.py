@@ -18,7 +18,9 @@ from fr_ps.config import (
     BatchConfig,
     Config,
     DataConfig,
+    FusionConfig,
     LossConfig,
+    Modality,
     ModelConfig,
     OptimConfig,
     PrepareConfig,
@@ -32,7 +34,12 @@ from fr_ps.errors import InputError
 
 OUT_OF_RANGE = [
     (DataConfig, "data", {"modalities": ()}, "modalities"),
-    (DataConfig, "data", {"modalities": ("albedo", "normal")}, "modalities"),
+    (DataConfig, "data", {"modalities": ("albedo", "albedo")}, "modalities"),
+    (DataConfig, "data", {"modalities": ("albedo", "infrared")}, "modalities"),
+    (FusionConfig, "fusion", {"name": "sum"}, "name"),
+    (FusionConfig, "fusion", {"dropout": 1.0}, "dropout"),
+    (FusionConfig, "fusion", {"dropout": -0.1}, "dropout"),
+    (FusionConfig, "fusion", {"frozen": True}, "frozen"),
     (DataConfig, "data", {"val_people": -0.1}, "val_people"),
     (DataConfig, "data", {"val_people": 1.5}, "val_people"),
     (DataConfig, "data", {"val_people": math.nan}, "val_people"),
@@ -63,6 +70,8 @@ OUT_OF_RANGE = [
     (BatchConfig, "batch", {"people": 0}, "people"),
     (BatchConfig, "batch", {"sessions": 0}, "sessions"),
     (BatchConfig, "batch", {"people": 1, "sessions": 1}, "people"),
+    (BatchConfig, "batch", {"balance": "classes"}, "balance"),
+    (BatchConfig, "batch", {"attribute": "age"}, "attribute"),
     (ModelConfig, "model", {"channels": 7}, "channels"),
     (ModelConfig, "model", {"reduction": 0}, "reduction"),
     (ModelConfig, "model", {"channels": 64, "reduction": 65}, "reduction"),
@@ -81,6 +90,8 @@ OUT_OF_RANGE = [
     (LossConfig, "loss", {"focal_gamma": -1.0}, "focal_gamma"),
     (LossConfig, "loss", {"focal_gamma": "count"}, "focal_gamma"),
     (LossConfig, "loss", {"dwa_temperature": 0.0}, "dwa_temperature"),
+    (LossConfig, "loss", {"cagrad_c": 1.0}, "cagrad_c"),
+    (LossConfig, "loss", {"cagrad_c": -0.1}, "cagrad_c"),
     (LossConfig, "loss", {"weighting": "uniform"}, "weighting"),
     (LossConfig, "loss", {"identity_loss": "softmax"}, "identity_loss"),
     (LossConfig, "loss", {"person_weights": "hard"}, "person_weights"),
@@ -112,10 +123,18 @@ OUT_OF_RANGE = [
     (OptimConfig, "optim", {"weighting_factor": 0.0}, "weighting_factor"),
     (ScheduleConfig, "schedule", {"warmup_epochs": -1.0}, "warmup_epochs"),
     (ScheduleConfig, "schedule", {"power": 0.0}, "power"),
+    (ScheduleConfig, "schedule", {"name": "exponential"}, "name"),
+    (ScheduleConfig, "schedule", {"restart_epochs": -1.0}, "restart_epochs"),
+    (ScheduleConfig, "schedule", {"restart_factor": 0}, "restart_factor"),
+    (ScheduleConfig, "schedule", {"restart_factor": 1.5}, "restart_factor"),
+    (ScheduleConfig, "schedule", {"lowest": -1e-6}, "lowest"),
     (TrainConfig, "train", {"epochs": 0}, "epochs"),
     (TrainConfig, "train", {"seed": -1}, "seed"),
     (TrainConfig, "train", {"select": "test/identity/auc"}, "select"),
     (TrainConfig, "train", {"patience": -1}, "patience"),
+    (TrainConfig, "train", {"accumulate": 0}, "accumulate"),
+    (TrainConfig, "train", {"ema": 1.0}, "ema"),
+    (TrainConfig, "train", {"ema": -0.1}, "ema"),
     (TrainConfig, "train", {"threads": -1}, "threads"),
     (TrainConfig, "train", {"scoring_batch": 0}, "scoring_batch"),
 ]
@@ -125,13 +144,13 @@ UNUSUAL = Config(
     device="cpu",
     data=DataConfig(
         root="some/where",
-        modalities=("normal",),
+        modalities=("normal", "depth"),
         labels="raw",
         classes={"emotion": {"neutral": ["blankstare"], "good": ["positive"], "bad": ["negative", "emoOther"]}},
         protocol="session_disjoint",
         val_people=3,
         test_people=0,
-        only={"Quality": ["ok", "blur"], "Pose": [1, "2"]},
+        only={"Quality": ["ok", "blur"], "Pose": ["1", "no"]},
         limits={"quality_residual": 0.15},
         subsample_sessions=4,
         subsample_share=0.5,
@@ -142,7 +161,7 @@ UNUSUAL = Config(
     ),
     synthetic=SyntheticConfig(people=5, sessions=3, seed=1, size=48),
     augment=AugmentConfig(flip=0.25, crop=0.9, rotation=0, noise=0),
-    batch=BatchConfig(people=4, sessions=2),
+    batch=BatchConfig(people=4, sessions=2, balance="none", attribute="pose"),
     model=ModelConfig(
         backbone="timm:resnet18",
         channels=64,
@@ -153,6 +172,7 @@ UNUSUAL = Config(
         adversaries="identity",
         attribute_channels=32,
     ),
+    fusion=FusionConfig(name="gated", branches={"depth": "20260101-000000-abcdef"}, frozen=True, dropout=0.25),
     loss=LossConfig(
         reversal_ramp=True,
         weighting="fixed",
@@ -168,8 +188,8 @@ UNUSUAL = Config(
         focal_gammas={"pose": [0, 2.5]},
     ),
     optim=OptimConfig(name="sgd", lr=1e-5, weight_decay=0, momentum=0.5, clip=0),
-    schedule=ScheduleConfig(warmup_epochs=0.5, power=2),
-    train=TrainConfig(epochs=2, seed=3, select="val/gender/auc", patience=2, threads=1, scoring_batch=8),
+    schedule=ScheduleConfig(name="cosine", warmup_epochs=0.5, power=2, restart_epochs=1.5, restart_factor=2, lowest=1e-6),
+    train=TrainConfig(epochs=2, seed=3, select="val/gender/auc", patience=2, accumulate=4, ema=0.99, threads=1, scoring_batch=8),
 )
 
 
@@ -199,6 +219,7 @@ def test_a_setting_out_of_range_is_refused_by_its_key_and_value(
     ("values", "start"),
     [
         ({"only": {"Quality": []}}, "data.only.Quality is []; expected "),
+        ({"only": {"Spectacles": [False]}}, "data.only.Spectacles is [False]; expected "),
         ({"limits": {"quality_residual": math.nan}}, "data.limits.quality_residual is nan; expected "),
     ],
 )
@@ -257,17 +278,38 @@ def test_a_number_that_is_not_finite_is_refused_by_its_key(kind: Callable[..., A
         (AugmentConfig, {"flip": 0, "crop": 1, "rotation": 0, "noise": 0}),
         (BatchConfig, {"people": 1, "sessions": 2}),
         (ModelConfig, {"channels": 8, "reduction": 8}),
+        (DataConfig, {"modalities": ("depth", "normal", "albedo")}),
+        (FusionConfig, {"dropout": 0, "frozen": False, "branches": {}}),
         (LossConfig, {"lower_margin": 0.5, "upper_margin": 0.5, "lambda_g": 0}),
         (LossConfig, {"arcface_margin": 0, "cosface_margin": 0, "adaface_margin": 0, "adaface_t_alpha": 1, "focal_gamma": 0}),
         (LossConfig, {"identity_loss": "arcface", "lambda_g": 0}),
+        (LossConfig, {"weighting": "cagrad", "cagrad_c": 0}),
         (OptimConfig, {"momentum": 0, "clip": 0, "weight_decay": 0}),
-        (ScheduleConfig, {"warmup_epochs": 0}),
+        (ScheduleConfig, {"warmup_epochs": 0, "restart_epochs": 0, "restart_factor": 1, "lowest": 0}),
+        (TrainConfig, {"epochs": 1, "accumulate": 1, "ema": 0}),
     ],
     ids=str,
 )
 def test_the_ends_of_the_ranges_are_accepted(kind: Callable[..., Any], values: dict[str, Any]) -> None:
     made = kind(**values)
     assert {key: getattr(made, key) for key in values} == values
+
+
+@pytest.mark.parametrize(
+    ("modalities", "fusion", "key"),
+    [
+        (("albedo",), FusionConfig(branches={"albedo": "r1"}), r"fusion\.branches\.albedo is 'r1'.*data\.modalities"),
+        (("albedo", "normal"), FusionConfig(branches={"depth": "r1"}), r"fusion\.branches\.depth is 'r1'.*data\.modalities"),
+        (("albedo",), FusionConfig(dropout=0.5), r"fusion\.dropout is 0\.5.*data\.modalities"),
+    ],
+    ids=["one modality from a run", "a modality that is not read", "dropout of one"],
+)
+def test_settings_of_fusion_that_do_not_fit_the_modalities_are_refused(
+    modalities: tuple[Modality, ...], fusion: FusionConfig, key: str
+) -> None:
+    with pytest.raises(InputError, match=key):
+        Config(data=DataConfig(modalities=modalities), fusion=fusion)
+    assert Config(data=DataConfig(modalities=("albedo", "normal", "depth")), fusion=fusion).fusion == fusion
 
 
 def smallest_lambda(loss: LossConfig) -> float:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from fr_ps.config.batch import AugmentConfig, BatchConfig
+from fr_ps.config.checks import require
 from fr_ps.config.data import DataConfig, SyntheticConfig
 from fr_ps.config.loss import LossConfig
-from fr_ps.config.model import ModelConfig
+from fr_ps.config.model import FusionConfig, ModelConfig
 from fr_ps.config.names import (
     BACKBONES,
     PEELING_ORDER,
@@ -20,6 +21,7 @@ from fr_ps.config.names import (
     Attribute,
     CaptureLayout,
     Fit,
+    Fusion,
     Integration,
     LabelForm,
     LightAxes,
@@ -43,6 +45,8 @@ __all__ = [
     "Config",
     "DataConfig",
     "Fit",
+    "Fusion",
+    "FusionConfig",
     "Integration",
     "LabelForm",
     "LightAxes",
@@ -76,10 +80,18 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        used = self.data.modalities if len(self.data.modalities) > 1 else ()
+        for modality, run in self.fusion.branches.items():
+            require(modality in used, f"fusion.branches.{modality}", run, "keys of data.modalities, which has two or more")
+        one = not used and self.fusion.dropout > 0
+        require(not one, "fusion.dropout", self.fusion.dropout, "0, as data.modalities names one, and one always is left")
 
 
 def to_dict(config: Any) -> Any:

@@ -14,11 +14,12 @@ class DataConfig:
 
     Args:
         root: folder of a prepared data set (labels.csv and data/), or "synthetic" for the built-in faces.
-        modalities: the maps that the network reads; one, until fusion networks exist.
+        modalities: the maps that the network reads, one to three of albedo, normal, depth; several are fused (fusion.*).
         labels: how the attribute columns are coded; auto looks at them and the choice is printed.
         classes: for raw labels, the classes of an attribute and the raw values of each, the negative class first, as
             {emotion: {neutral: [blankstare], other: [positive, negative, emoOther]}}; the original's by default.
-        only: column of labels.csv and the values of it that are used, as {Quality: [ok]}; sessions of others are left out.
+        only: column of labels.csv and the values of it that are used, as {Quality: [ok]}, each as the text in the table;
+            sessions of others are left out.
         limits: column of labels.csv and the largest number of it that is used, as {quality_residual: 0.15}.
         subsample_sessions: sessions of each person that are used, drawn by split_seed; who has fewer keeps all; 0: all.
         subsample_share: share of all sessions that are used, drawn by split_seed; 1: all.
@@ -40,7 +41,7 @@ class DataConfig:
     modalities: tuple[Modality, ...] = ("albedo",)
     labels: LabelForm = "auto"
     classes: dict[Attribute, dict[str, list[str]]] = field(default_factory=dict)
-    only: dict[str, list[str | int]] = field(default_factory=dict)
+    only: dict[str, list[str]] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
     subsample_sessions: int = 0
     subsample_share: float = 1.0
@@ -55,8 +56,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "data.")
-        good = len(self.modalities) == 1 and self.modalities[0] in get_args(Modality)
-        require(good, "data.modalities", list(self.modalities), "one of albedo, normal, depth")
+        good = 0 < len(set(self.modalities)) == len(self.modalities) and set(self.modalities) <= set(get_args(Modality))
+        require(good, "data.modalities", list(self.modalities), "one or more of albedo, normal, depth, each once")
         for attribute in self.classes:
             require(
                 attribute in get_args(Attribute), "data.classes", attribute, f"attributes among {', '.join(get_args(Attribute))}"
@@ -72,7 +73,8 @@ class DataConfig:
         )
         require(self.split_seed >= 0, "data.split_seed", self.split_seed, "0 or more")
         for column, values in self.only.items():
-            require(len(values) > 0, f"data.only.{column}", values, "one value or more")
+            good = len(values) > 0 and all(isinstance(value, str) for value in values)
+            require(good, f"data.only.{column}", values, "one value or more, each as the text in the table")
         for column, limit in self.limits.items():
             require(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
         require(self.subsample_sessions >= 0, "data.subsample_sessions", self.subsample_sessions, "0 or more")

@@ -1,22 +1,22 @@
-"""Settings of the network."""
+"""Settings of the network: of the branch of one modality, and of the fusion of several."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fr_ps.config.checks import require, require_types
-from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM, Adversaries, Attribute
+from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM, Adversaries, Attribute, Fusion, Modality
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network.
+    """The network; of several modalities, each one's branch.
 
     Args:
         backbone: what turns maps into the shared feature map: miresnet{18,34,50,101,152}, irse{50,101,152},
             convnextv2_{atto,femto,pico,nano,tiny,small,base,large,huge}, or timm:NAME for any network of timm that yields
             a feature map; fr-ps models shows their size.
         channels: of the shared feature map, and so of the identity embedding.
-        weights: file of trained weights to start from, .safetensors or a .pth of tensors only, of the backbone or of the
-            whole network; what of it matched is printed. Empty: random weights.
+        weights: file of trained weights to start from, .safetensors or a .pth of tensors only, of the backbone or of a
+            whole branch; what of it matched is printed. Empty: random weights.
         fsm: whether feature separation modules split the map among the tasks; without them every head reads the shared
             map, and there are no adversaries, as there is no rest to cleanse.
         order: in which the attributes are split off.
@@ -47,3 +47,29 @@ class ModelConfig:
         require(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")
         narrow = self.attribute_channels
         require(0 <= narrow <= self.channels, "model.attribute_channels", narrow, "0 to model.channels")
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How the modalities become one answer, where data.modalities names two or three.
+
+    Args:
+        name: concat puts their embeddings side by side; fc brings that back to model.channels by FC, BN, PReLU; gated
+            takes their mean by gated attention; score takes the mean of their scores (the baseline: nothing is shared).
+        branches: modality to the trained run (or model) of that modality alone whose network its branch starts from, as
+            {albedo: RUN, normal: RUN}; modalities that are not named start from model.*.
+        frozen: whether branches from runs stay as they are; else they are trained further.
+        dropout: probability that a training session lacks a modality, one always being left, so that the network learns
+            to answer with fewer.
+    """
+
+    name: Fusion = "concat"
+    branches: dict[Modality, str] = field(default_factory=dict)
+    frozen: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_types(self, "fusion.")
+        require(0 <= self.dropout < 1, "fusion.dropout", self.dropout, "a probability, below 1")
+        need = "false, as fusion.branches names no trained run"
+        require(not self.frozen or bool(self.branches), "fusion.frozen", self.frozen, need)

@@ -13,7 +13,7 @@ class OptimConfig:
     Args:
         name: adamw, or sgd with Nesterov momentum.
         lr: largest learning rate, reached at the end of the warm-up.
-        weight_decay: of weights; norms, biases and loss weights have none.
+        weight_decay: of weights; norms, biases, gains and loss weights have none.
         momentum: of sgd.
         clip: largest norm of the gradient of a step; 0 for no limit.
         weighting_factor: learning rate of the learnt loss weights as a multiple of lr. They start at 1 and have to reach
@@ -40,20 +40,33 @@ class OptimConfig:
 class ScheduleConfig:
     """The learning rate over the steps of a training.
 
+    All begin with a linear warm-up to optim.lr. Steps are those of the optimizer.
+
     Args:
-        name: polynomial: linear warm-up, then lr x (1 - progress)^power.
+        name: polynomial: lr x (1 - progress)^power; cosine: half a cosine down to the lowest rate, with or without warm
+            restarts; constant.
         warmup_epochs: epochs of the warm-up; may be a fraction.
         power: of the polynomial decay.
+        restart_epochs: of the cosine, epochs of its first cycle (T_0 of SGDR), after each of which it restarts at lr; may be
+            a fraction; 0: one cycle over all that is left after the warm-up.
+        restart_factor: each cycle's length as a multiple of the one before (T_mult).
+        lowest: learning rate at the end of a cycle of the cosine (eta_min); meant to be below optim.lr.
     """
 
-    name: Literal["polynomial"] = "polynomial"
+    name: Literal["polynomial", "cosine", "constant"] = "polynomial"
     warmup_epochs: float = 1.0
     power: float = 1.0
+    restart_epochs: float = 0.0
+    restart_factor: int = 1
+    lowest: float = 0.0
 
     def __post_init__(self) -> None:
         require_types(self, "schedule.")
         require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 or more")
         require(self.power > 0, "schedule.power", self.power, "above 0")
+        require(self.restart_epochs >= 0, "schedule.restart_epochs", self.restart_epochs, "0 or more")
+        require(self.restart_factor >= 1, "schedule.restart_factor", self.restart_factor, "1 or more")
+        require(self.lowest >= 0, "schedule.lowest", self.lowest, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,9 @@ class TrainConfig:
         seed: of weights, batches and augmentation.
         select: validation metric of the best checkpoint; higher is better, except for an eer.
         patience: stop after this many epochs without a better train.select; 0: never.
+        accumulate: batches a step of the optimizer, whose gradient is that of their mean loss; norms see each batch alone.
+        ema: decay a step of the moving average of the weights, as 0.999; where there is one, it is what is validated, saved
+            and tested. It is smaller over the first steps. 0: none.
         threads: CPU threads of torch; 0: as many as torch takes by itself.
         scoring_batch: sessions a batch where a model is scored.
     """
@@ -73,6 +89,8 @@ class TrainConfig:
     seed: int = 0
     select: str = "val/identity/auc"
     patience: int = 0
+    accumulate: int = 1
+    ema: float = 0.0
     threads: int = 0
     scoring_batch: int = 64
 
@@ -82,5 +100,7 @@ class TrainConfig:
         require(self.seed >= 0, "train.seed", self.seed, "0 or more")
         require(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
         require(self.patience >= 0, "train.patience", self.patience, "0 or more")
+        require(self.accumulate >= 1, "train.accumulate", self.accumulate, "1 or more")
+        require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more and below 1")
         require(self.threads >= 0, "train.threads", self.threads, "0 or more")
         require(self.scoring_batch >= 1, "train.scoring_batch", self.scoring_batch, "1 or more")

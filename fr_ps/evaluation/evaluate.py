@@ -11,6 +11,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline, population, write_report
 from fr_ps.evaluation.score import answer, evaluate
+from fr_ps.evaluation.subsets import subset_metrics
 from fr_ps.models.folder import load_model
 from fr_ps.progress import progress
 from fr_ps.tracking.contract import Run
@@ -45,14 +46,16 @@ def evaluate_folder(
     rows = np.arange(len(dataset.labels)) if part is None else read_part(model / SPLIT_FILE, part, dataset.labels)
     with progress("score", len(rows), "sessions") as advance:
         answers = answer(network, dataset.store, rows, batch, advance)
-    evaluation = evaluate(answers, dataset.labels.take(rows), info.trained)
+    labels = dataset.labels.take(rows)
+    evaluation = evaluate(answers, labels, info.trained)
+    fewer = subset_metrics(network, dataset.store, rows, labels, info.trained, batch)
     prefix = part or "test"
-    metrics = evaluation.metrics.under(prefix)
+    metrics = evaluation.metrics.joined(fewer).under(prefix)
     facts = {
         "tested": population(evaluation)
         + (f": the {part} part of the model's own split" if part else ": every row of the table"),
         "headline": "; ".join(headline(metrics, prefix)),
-        "model": f"{model}, {info.model.backbone} on {', '.join(info.modalities)}, run {info.provenance.get('run', '?')}",
+        "model": f"{model}, {info.backbones} on {', '.join(info.modalities)}, run {info.provenance.get('run', '?')}",
         "data": f"{data}, digest {dataset.store.digest}, {dataset.labels.form} labels",
     }
     write_report(out, f"Evaluation of {model}", facts, metrics, evaluation)

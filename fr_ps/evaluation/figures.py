@@ -1,7 +1,7 @@
 """Pictures of an evaluation and of a training, as PNG."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -48,6 +48,21 @@ def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic:
         axes.set_yscale("log")
     if axes.lines:
         axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def rate_figure(rate: Callable[[int], float], epochs: int, steps: int) -> Figure:
+    """The learning rate of each step over the epochs.
+
+    Args:
+        rate: step, from 0, to learning rate.
+        epochs: that were trained.
+        steps: of each; the last one of epoch e stands at e, as the other curves' points do.
+    """
+    figure, axes = _axes("Learning rate of each step", "epoch", "")
+    axes.plot([(step + 1) / steps for step in range(epochs * steps)], [rate(step) for step in range(epochs * steps)])
+    axes.set_xlim(0, epochs)
+    axes.set_ylim(bottom=0)
     return figure
 
 

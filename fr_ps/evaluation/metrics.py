@@ -33,6 +33,10 @@ class Metrics:
             {f"{prefix}/{name}": reason for name, reason in self.reasons.items()},
         )
 
+    def joined(self, other: "Metrics") -> "Metrics":
+        """These and those of `other`, which win where a name is in both."""
+        return Metrics(self.values | other.values, self.reasons | other.reasons)
+
     def as_json(self) -> dict[str, dict]:
         """The content of metrics.json. Intervals come with resampling of people, and there are none yet."""
         return {"metrics": self.values, "reasons": self.reasons, "intervals": {}}

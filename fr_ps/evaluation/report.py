@@ -14,6 +14,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.figures import as_png, roc_figure, score_figure
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.score import Evaluation
+from fr_ps.evaluation.subsets import subset_table, without_subsets
 from fr_ps.evaluation.verification import Pairs
 from fr_ps.files import write_atomic, write_json, write_text
 
@@ -27,10 +28,11 @@ _STYLE = (
 
 
 def metric_table(metrics: Metrics) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and remarks of the metrics: a row a metric, a column a part (val, test).
+    """Header, rows and remarks of the metrics of all maps together: a row a metric, a column a part (val, test).
 
     What is undefined is a dash, what has a remark bears a star; the remarks say why, those of a kind together.
     """
+    metrics = without_subsets(metrics)
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in metrics.values))
 
@@ -48,11 +50,13 @@ def metric_table(metrics: Metrics) -> tuple[list[str], list[list[str]], list[str
 
 
 def terminal_table(metrics: Metrics) -> str:
-    """The metrics as a table for the terminal, remarks below."""
+    """The metrics as a table for the terminal, remarks below, and after them what a fused network says with fewer maps."""
     if not metrics.values:
         return "no metrics: nobody was validated or tested on"
     header, rows, remarks = metric_table(metrics)
-    return "\n".join([tabulate(rows, headers=header, disable_numparse=True), "", *remarks]).rstrip()
+    whole = "\n".join([tabulate(rows, headers=header, disable_numparse=True), "", *remarks]).rstrip()
+    header, rows = subset_table(metrics)
+    return f"{whole}\n\n{tabulate(rows, headers=header, disable_numparse=True)}" if rows else whole
 
 
 def population(evaluation: Evaluation) -> str:
@@ -134,6 +138,9 @@ def _page(title: str, facts: Mapping[str, str], metrics: Metrics, pictures: Mapp
     header, rows, remarks = metric_table(metrics)
     about = "".join(row(fact) for fact in facts.items())
     table = row(header, "th") + "".join(map(row, rows))
+    subset_header, subset_rows = subset_table(metrics)
+    subsets = f"<table class=numbers>{row(subset_header, 'th')}{''.join(map(row, subset_rows))}</table>"
+    fewer = f"<h2>With fewer maps</h2>{subsets}" if subset_rows else ""
     images = "".join(
         f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         for name, png in pictures.items()
@@ -142,6 +149,6 @@ def _page(title: str, facts: Mapping[str, str], metrics: Metrics, pictures: Mapp
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><table>{about}</table>"
-        f"<h2>Metrics</h2><table class=numbers>{table}</table>{below}"
+        f"<h2>Metrics</h2><table class=numbers>{table}</table>{below}{fewer}"
         f"<h2>Figures</h2>{images}</html>\n"
     )

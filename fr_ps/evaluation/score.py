@@ -1,10 +1,11 @@
 """Scoring a model on data: the one function that validation, test and `evaluate` share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.data.store import Store
@@ -38,25 +39,47 @@ class Evaluation:
     metrics: Metrics
 
 
-@torch.inference_mode()
 def answer(network: FaceNetwork, store: Store, rows: np.ndarray, batch: int, advance: Advance = silent) -> Answers:
     """What `network` says of some rows of the store; the network is left in the mode that it was in."""
+    return answers_of(network, store, rows, batch, [network.modalities], advance)[0]
+
+
+@torch.inference_mode()
+def answers_of(
+    network: FaceNetwork,
+    store: Store,
+    rows: np.ndarray,
+    batch: int,
+    subsets: Sequence[Sequence[str]],
+    advance: Advance = silent,
+) -> list[Answers]:
+    """What `network` says of some rows of the store when it has the maps of each of `subsets` only; each branch runs once."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
-    embeddings: list[np.ndarray] = []
-    probabilities: dict[str, list[np.ndarray]] = {attribute: [] for attribute in ATTRIBUTES}
+    parts: list[list[Answers]] = [[] for _ in subsets]
     for start in range(0, len(rows), batch):
         maps = {
             modality: torch.from_numpy(array).to(device) for modality, array in store.read(rows[start : start + batch]).items()
         }
-        outputs = network(maps)
-        embeddings.append(outputs["identity"].float().cpu().numpy())
-        for attribute in ATTRIBUTES:
-            probabilities[attribute].append(outputs[attribute].float().softmax(dim=1).cpu().numpy())
+        features = network.read(maps)
+        for subset, found in zip(subsets, parts):
+            found.append(_as_answers(network.answer({modality: features[modality] for modality in subset})))
         advance(len(rows[start : start + batch]))
     network.train(was_training)
-    return Answers(np.concatenate(embeddings), {attribute: np.concatenate(parts) for attribute, parts in probabilities.items()})
+    return [_joined(found) for found in parts]
+
+
+def _as_answers(outputs: Mapping[str, Tensor]) -> Answers:
+    probabilities: dict[str, np.ndarray] = {task: outputs[task].float().softmax(dim=1).cpu().numpy() for task in ATTRIBUTES}
+    return Answers(outputs["identity"].float().cpu().numpy(), probabilities)
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    return Answers(
+        np.concatenate([part.embeddings for part in parts]),
+        {task: np.concatenate([part.probabilities[task] for part in parts]) for task in ATTRIBUTES},
+    )
 
 
 def evaluate(answers: Answers, labels: Labels, trained: Sequence[str]) -> Evaluation:

@@ -1,13 +1,14 @@
 """Networks: backbones, feature separation, heads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import nn
 
 from fr_ps.config import BACKBONES as NAMES
-from fr_ps.config import TIMM, ModelConfig
+from fr_ps.config import TIMM, Fusion, ModelConfig
 from fr_ps.data.layout import CHANNELS
+from fr_ps.models.branch import Branch
 from fr_ps.models.convnext import ConvNeXt
 from fr_ps.models.iresnet import IRESNETS, IResNet
 from fr_ps.models.network import FaceNetwork
@@ -30,21 +31,31 @@ def build_backbone(name: str, inputs: int) -> nn.Module:
 
 
 def build_network(
-    config: ModelConfig, modalities: Sequence[str], classes: Mapping[str, int], reversal: float = 1.0
+    models: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int], reversal: float = 1.0
 ) -> FaceNetwork:
-    """The network of `config` with new random weights.
+    """A network with new random weights.
 
     Args:
-        config: of the model.
-        modalities: that it reads; one.
+        models: modality to the settings of the branch that reads it; those of the first are also the fused embedding's.
+        fusion: how several become one; one has nothing to be fused with.
         classes: attribute to its number of classes.
         reversal: alpha of the gradient reversal in training.
 
     Raises:
         InputError: `timm:NAME`, and timm has no such feature map.
     """
-    (modality,) = modalities
-    return FaceNetwork(
+    branches = {modality: build_branch(config, modality, classes) for modality, config in models.items()}
+    channels = next(iter(models.values())).channels
+    return FaceNetwork(branches, fusion if len(models) > 1 else "concat", channels=channels, classes=classes, reversal=reversal)
+
+
+def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int]) -> Branch:
+    """The branch of `config` that reads maps of `modality`, with new random weights.
+
+    Raises:
+        InputError: `timm:NAME`, and timm has no such feature map.
+    """
+    return Branch(
         modality,
         build_backbone(config.backbone, CHANNELS[modality]),
         channels=config.channels,
@@ -53,6 +64,5 @@ def build_network(
         fsm=config.fsm,
         reduction=config.reduction,
         adversaries=config.adversaries,
-        reversal=reversal,
         attribute_channels=config.attribute_channels,
     )

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from fr_ps.config import DataConfig, ModelConfig
+from fr_ps.config import DataConfig, Fusion, FusionConfig, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, Classes
 from fr_ps.errors import InputError
 from fr_ps.files import new_folder, sync_file, write_atomic, write_json
@@ -20,7 +20,8 @@ from fr_ps.models.network import FaceNetwork
 
 WEIGHTS_FILE = "model.safetensors"
 INFO_FILE = "model.json"
-FORMAT = 1
+FORMAT = 2
+"""1 had networks of one modality only, and named their tensors otherwise."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,31 @@ class ModelInfo:
     """What a model is, beside its weights.
 
     Attributes:
-        model: its architecture.
-        modalities: the maps it reads.
+        branches: modality to the architecture of the branch that reads it.
+        fusion: how several become one.
         size: side of the maps it was trained on, in pixels.
         classes: attribute to class names to raw values.
         trained: the attributes that training had two classes of; what it says of others means nothing.
         provenance: run, data digest, git commit, versions.
     """
 
-    model: ModelConfig
-    modalities: tuple[str, ...]
+    branches: dict[str, ModelConfig]
+    fusion: Fusion
     size: int
     classes: Classes
     trained: tuple[str, ...]
     provenance: dict[str, str]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The maps that it reads."""
+        return tuple(self.branches)
+
+    @property
+    def backbones(self) -> str:
+        """The name of its backbone, or those of each modality where they differ."""
+        names = [config.backbone for config in self.branches.values()]
+        return names[0] if len(set(names)) == 1 else ", ".join(names)
 
     def class_counts(self) -> dict[str, int]:
         """Attribute to its number of classes."""
@@ -80,7 +92,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
     """
     info = read_info(folder)
     try:
-        network = build_network(info.model, info.modalities, info.class_counts())
+        network = build_network(info.branches, info.fusion, info.class_counts())
     except InputError as error:
         raise InputError(f"{folder / INFO_FILE}: {error}") from None
     try:
@@ -104,12 +116,14 @@ def read_info(folder: Path) -> ModelInfo:
         raw: dict[str, Any] = json.loads(path.read_text())
         if raw["format"] > FORMAT:
             raise InputError(f"format {raw['format']} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
+        if raw["format"] < FORMAT:
+            raise InputError(f"format {raw['format']} is one that this version of fr-ps does not read any more; train it again")
         values = {field.name: raw[field.name] for field in fields(ModelInfo)}
-        # The settings of the data say which modalities and attributes there are.
-        modalities = DataConfig(modalities=tuple(raw["modalities"])).modalities
-        model: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw["model"].items()}
-        values |= {"model": ModelConfig(**model), "modalities": modalities, "trained": tuple(raw["trained"])}
-        info = ModelInfo(**values)
+        # The settings of data and fusion say which modalities and fusions there are.
+        modalities = DataConfig(modalities=tuple(raw["branches"])).modalities
+        branches = {modality: _architecture(raw["branches"][modality]) for modality in modalities}
+        fusion = FusionConfig(name=raw["fusion"]).name
+        info = ModelInfo(**values | {"branches": branches, "fusion": fusion, "trained": tuple(raw["trained"])})
         if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
         return info
@@ -119,3 +133,8 @@ def read_info(folder: Path) -> ModelInfo:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error!r})") from None
+
+
+def _architecture(raw: dict[str, Any]) -> ModelConfig:
+    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return ModelConfig(**settings)

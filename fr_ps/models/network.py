@@ -1,127 +1,106 @@
-"""The network of one modality: backbone, feature separation in the peeling order, heads."""
+"""The network: a branch a modality, their embeddings fused for every task, and the answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fr_ps.config import Adversaries
-from fr_ps.data.layout import CHANNELS
-from fr_ps.errors import InputError
-from fr_ps.models.fsm import FeatureSeparation
-from fr_ps.models.grl import reverse_gradient
-from fr_ps.models.heads import ClassHead, IdentityHead
-from fr_ps.models.normalise import normalise
+from fr_ps.models.branch import IDENTITY, Branch, Features
+from fr_ps.models.fusion import FUSIONS, class_head
 
 ADVERSARIAL = "adversarial_"
 """Before an attribute's name: the output of its discriminator."""
 SHARED = "shared_"
-"""Before a modality's name: the map of it from which all heads read."""
+"""Before a modality's name: the map of it from which all its embeddings are made."""
 
 
 class FaceNetwork(nn.Module):
-    """Maps of one modality to an identity embedding and the logits of every attribute.
+    """Maps of one modality or more to an identity embedding and the logits of every attribute.
 
-    Each attribute's module splits the rest of the one before into what its head reads and a new rest; the last rest is
-    the identity's. Behind a gradient reversal, an adversarial discriminator of each attribute looks for it in the rest of
-    its split, or in the last rest. Without separation all heads read the shared map, and there are no discriminators:
-    a map that is to carry an attribute for one head cannot be asked to forget it for another.
+    The identity embedding's direction says who, and its norm (MagFace) how well that can be seen. After BN and averaging
+    the norms start at 5 to 8, below MagFace's l_a = 10, where they are clamped and get no gradient: a learnt gain a
+    modality brings them to some 20 to 30 from the start.
 
     Args:
-        modality: the map that it reads.
-        backbone: (B, C_in, H, W) -> (B, out_channels, h, w).
-        channels: of the shared map that everything after the backbone works on.
+        branches: modality to the branch that reads it.
+        fusion: the name of how their embeddings become one.
+        channels: of the fused embeddings where the fusion chooses them.
         classes: attribute to its number of classes.
-        order: of the attributes, in which they are split off.
-        fsm: whether they are.
-        reduction: of the feature separation modules.
-        adversaries: what the discriminators read.
         reversal: alpha of the gradient reversal; may be set anew before any step.
-        attribute_channels: of each attribute's embedding; 0: as the map.
     """
 
+    START = 4.0
+
     def __init__(
-        self,
-        modality: str,
-        backbone: nn.Module,
-        *,
-        channels: int,
-        classes: Mapping[str, int],
-        order: Sequence[str],
-        fsm: bool,
-        reduction: int,
-        adversaries: Adversaries,
-        reversal: float,
-        attribute_channels: int,
+        self, branches: Mapping[str, Branch], fusion: str, *, channels: int, classes: Mapping[str, int], reversal: float
     ) -> None:
         super().__init__()
-        self.modality = modality
-        self.order = tuple(order)
-        self.adversary_reads = adversaries
         self.reversal = reversal
-        self.backbone = backbone
-        width = cast(int, backbone.out_channels)
-        self.project = nn.Identity() if width == channels else nn.Conv2d(width, channels, 1)
-        self.separate = nn.ModuleDict({task: FeatureSeparation(channels, reduction) for task in order if fsm})
-        self.heads = nn.ModuleDict({task: ClassHead(channels, classes[task], attribute_channels) for task in order})
-        judged = order if fsm and adversaries != "off" else ()
-        self.adversaries = nn.ModuleDict({task: ClassHead(channels, classes[task]) for task in judged})
-        self.identity = IdentityHead(channels)
+        self.modalities = tuple(branches)
+        self.branches = nn.ModuleDict(branches)
+        self.widths = {task: [branch.widths[task] for branch in branches.values()] for task in (IDENTITY, *classes)}
+        narrow = {task: min(channels, max(self.widths[task])) for task in classes}
+        self.heads = nn.ModuleDict(
+            {task: class_head(fusion, self.widths[task], narrow[task], count) for task, count in classes.items()}
+        )
+        self.log_gains = nn.ParameterDict({modality: nn.Parameter(torch.tensor(self.START).log()) for modality in branches})
+        self.identity = FUSIONS[fusion](self.widths[IDENTITY], channels)
 
-    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    @property
+    def channels(self) -> int:
+        """Of the identity embedding."""
+        return self.identity.width  # type: ignore[return-value]
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The attributes that have a discriminator that is trained."""
+        return tuple(task for task in self.heads if any(task in branch.judged for branch in self.branches.values()))  # type: ignore[operator]
+
+    def forward(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> dict[str, Tensor]:
         """Task to output: `identity` (B, channels), each attribute (B, classes).
 
-        In training also `adversarial_...` of each attribute that has a discriminator, and the shared map, `shared_...`.
+        In training also `adversarial_...` of each attribute that has a discriminator, and the shared maps, `shared_...`.
+
+        Args:
+            maps: modality to (B, C, H, W); one of the network's that is not in it is missing.
+            present: (B, modalities) which of them are taken as there, at least one a row; None: all in `maps`.
 
         Raises:
             InputError: a training batch of one.
         """
-        shared = self.shared_map(maps)  # (B, channels, h, w)
-        if self.training and len(shared) == 1:
-            raise InputError("a training batch of one has no variance for its norms; raise batch.people or batch.sessions")
-        parts, rests = self.split(shared)
-        last = rests[self.order[-1]]
-        outputs = {}
-        for task in self.order:
-            outputs[task] = self.heads[task](parts[task])
-            if self.training and task in self.adversaries:
-                read = last if self.adversary_reads == "identity" else rests[task]
-                outputs[ADVERSARIAL + task] = self.adversaries[task](reverse_gradient(read, self.reversal))
-        outputs["identity"] = self.identity(last)
-        if self.training:
-            outputs[SHARED + self.modality] = shared
+        features = self.read(maps)
+        outputs = self.answer(features, present)
+        for modality, of_one in features.items():
+            if self.training:
+                outputs[SHARED + modality] = of_one.shared
+        for task in self.judged if self.training else ():
+            # The mean over branches, so that there is one adversary of an attribute, which sees all that could betray it.
+            logits = [of_one.adversarial[task] for of_one in features.values() if task in of_one.adversarial]
+            outputs[ADVERSARIAL + task] = torch.stack(logits).mean(dim=0)
         return outputs
 
-    def shared_map(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """(B, channels, h, w), from which every head reads."""
-        return self.project(self.backbone(normalise(maps[self.modality], self.modality)))
+    def read(self, maps: Mapping[str, Tensor]) -> dict[str, Features]:
+        """Modality to what its branch makes of it, of those that are in `maps`."""
+        return {modality: branch(maps[modality], self.reversal) for modality, branch in self.branches.items() if modality in maps}
 
-    def split(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Attribute to what its head reads, and attribute to what is left after it; each of the shape of `shared`."""
-        parts, rests, rest = {}, {}, shared
-        for task in self.order:
-            parts[task], rest = self.separate[task](rest) if task in self.separate else (rest, rest)
-            rests[task] = rest
-        return parts, rests
+    def answer(self, features: Mapping[str, Features], present: Tensor | None = None) -> dict[str, Tensor]:
+        """Task to output, from what some branches say; arguments as of `forward`."""
+        known = torch.tensor([modality in features for modality in self.modalities])
+        shared = next(iter(features.values())).shared
+        known = known.to(shared.device).expand(len(shared), -1)
+        present = known if present is None else known & present
+        outputs = {task: head(self._embeddings(task, features, present), present) for task, head in self.heads.items()}
+        gained = self._embeddings(IDENTITY, features, present)
+        gained = [embedding * self.log_gains[modality].exp() for modality, embedding in zip(self.modalities, gained)]
+        outputs[IDENTITY] = self.identity(gained, present)
+        return outputs
 
-
-def require_size(network: FaceNetwork, size: int) -> None:
-    """Refuse maps of `size` x `size` pixels that the backbone of `network` cannot take, before a training begins.
-
-    Raises:
-        InputError: they leave no feature map.
-    """
-    parameter = next(network.parameters())
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            maps = torch.zeros(1, CHANNELS[network.modality], size, size, device=parameter.device)
-            shape = network.eval().backbone(maps).shape
-        if 0 in shape:
-            raise ValueError(f"its feature map would be {shape[2]} x {shape[3]}")
-    except (RuntimeError, AssertionError, ValueError) as error:
-        text = " ".join(str(error).split())[:200].rstrip(".")
-        raise InputError(f"model.backbone takes no maps of {size} px ({text}); prepare larger ones, or take another") from None
-    finally:
-        network.train(was_training)
+    def _embeddings(self, task: str, features: Mapping[str, Features], present: Tensor) -> Sequence[Tensor]:
+        """Of each modality, zero where it is missing."""
+        some = next(iter(features.values())).embeddings[task]
+        return [
+            features[modality].embeddings[task].where(present[:, [index]], 0)
+            if modality in features
+            else some.new_zeros(len(some), self.widths[task][index])
+            for index, modality in enumerate(self.modalities)
+        ]

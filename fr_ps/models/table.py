@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from fr_ps.config import ModelConfig
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
 from fr_ps.models import build_network
+from fr_ps.models.branch import Branch
 from fr_ps.models.network import FaceNetwork
 
 MODALITY = {1: "albedo", 3: "normal"}
@@ -49,14 +51,14 @@ def cost(name: str, inputs: int, size: int) -> Cost:
         network = _build(name, inputs).eval()
         maps = {MODALITY[inputs]: torch.empty(1, inputs, size, size)}
     try:
-        shape = network.shared_map(maps).shape[1:]
+        shape = _branch(network).shared_map(maps[MODALITY[inputs]]).shape[1:]
         with FlopCounterMode(display=False) as counter:
             network(maps)
     except (RuntimeError, AssertionError) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(f"{name} takes no maps of {size} px ({text}); try another --size") from None
     # The counter takes a multiply-add for two operations.
-    return Cost(_millions(network.backbone), _millions(network), counter.get_total_flops() / 2 / 1e9, tuple(shape))
+    return Cost(_millions(_branch(network).backbone), _millions(network), counter.get_total_flops() / 2 / 1e9, tuple(shape))
 
 
 def step_seconds(name: str, inputs: int, size: int, device: torch.device) -> float:
@@ -96,7 +98,12 @@ def row(name: str, inputs: int, size: int, smoke: torch.device | None) -> dict[s
 
 
 def _build(name: str, inputs: int) -> FaceNetwork:
-    return build_network(ModelConfig(backbone=name), [MODALITY[inputs]], dict.fromkeys(ATTRIBUTES, 2))
+    return build_network({MODALITY[inputs]: ModelConfig(backbone=name)}, "concat", dict.fromkeys(ATTRIBUTES, 2))
+
+
+def _branch(network: FaceNetwork) -> Branch:
+    (branch,) = network.branches.values()
+    return cast(Branch, branch)
 
 
 def _millions(module: torch.nn.Module) -> float:

@@ -8,30 +8,32 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
-from fr_ps.models.network import FaceNetwork
+from fr_ps.models.branch import Branch
 
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "trunk.")
+_BRANCHES = tuple(f"branches.{modality}." for modality in CHANNELS)
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", *_BRANCHES, "backbone.", "trunk.")
 """What stands before a name because of what the network stood in: DDP, torch.compile, a lightning module, ours."""
 _CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "network", "backbone")
 _REMEDY = "save its state_dict with safetensors.torch.save_file"
 
 
-def load_weights(network: FaceNetwork, path: Path) -> str:
-    """Copy into `network` the tensors of the .safetensors, .pth or .pt file at `path` that fit, and leave the others.
+def load_weights(branch: Branch, path: Path) -> str:
+    """Copy into `branch` the tensors of the .safetensors, .pth or .pt file at `path` that fit, and leave the others.
 
-    Names are compared without the wrappers that they stand in, so that a file of a backbone, of a whole network, and one
-    that a trainer wrote all fit. The weight of a convolution of three input channels that is one of a single channel here
-    is summed over them: a grey picture seen as RGB has three equal channels, so that the sum answers as the file's network
-    does. A .pth is read as tensors only; code in it is never run.
+    Names are compared without the wrappers that they stand in, so that a file of a backbone, of a whole branch, of one of
+    our networks, and one that a trainer wrote all fit. The weight of a convolution of three input channels that is one of
+    a single channel here is summed over them: a grey picture seen as RGB has three equal channels, so that the sum answers
+    as the file's network does. A .pth is read as tensors only; code in it is never run.
 
     Returns:
         One line for the user: how many tensors matched, are missing in the file, unexpected in it, or of another shape.
 
     Raises:
-        InputError: no such file, not readable as tensors, or nothing in it fits.
+        InputError: no such file, not readable as tensors, of several other modalities, or nothing in it fits.
     """
-    state, content = network.state_dict(), _read(path)
+    state, content = branch.state_dict(), _of_branch(_read(path), branch.modality, path)
     ours = {_plain(name): tensor for name, tensor in state.items() if _counts(name)}
     theirs = {_plain(name): tensor for name, tensor in content.items() if _counts(name)}
     matched: list[str] = []
@@ -45,15 +47,26 @@ def load_weights(network: FaceNetwork, path: Path) -> str:
                 ours[name].copy_(value)
     if not matched:
         first = ", ".join([*content][:2])
-        raise InputError(f"{path}: no tensor fits the network (it holds {first}, ...); expected weights of model.backbone")
+        raise InputError(f"{path}: no tensor fits the branch (it holds {first}, ...); expected weights of model.backbone")
     groups = {
         "missing in the file": [name for name in state if _counts(name) and _plain(name) not in theirs],
         "unexpected in it": [name for name in content if _counts(name) and _plain(name) not in ours],
         "of another shape": [name for name in state if _plain(name) in wrong],
     }
-    backbone = {_plain(name) for name in network.backbone.state_dict() if _counts(name)}
+    backbone = {_plain(name) for name in branch.backbone.state_dict() if _counts(name)}
     found = f"{len(matched)} of {len(ours)} tensors matched, {len(backbone & set(matched))} of {len(backbone)} of the backbone"
     return f"weights: {path}: {found}; " + ", ".join(map(_told, groups, groups.values()))
+
+
+def _of_branch(content: dict[str, Tensor], modality: str, path: Path) -> dict[str, Tensor]:
+    """Of the tensors of a network of ours, those of the branch of `modality`, or of the only one; of others, all."""
+    there = [other for other in CHANNELS if any(name.startswith(f"branches.{other}.") for name in content)]
+    if not there:
+        return content
+    if modality not in there and len(there) > 1:
+        raise InputError(f"{path}: holds branches of {', '.join(there)} and none of {modality}; expected weights of one branch")
+    chosen = modality if modality in there else there[0]
+    return {name: tensor for name, tensor in content.items() if name.startswith(f"branches.{chosen}.")}
 
 
 def _told(what: str, names: Sequence[str]) -> str:

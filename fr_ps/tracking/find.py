@@ -8,16 +8,22 @@ from fr_ps.models.folder import INFO_FILE
 
 RUNS_FOLDER = Path("runs")
 BEST = Path("checkpoints") / "best"
+REGISTERED = "models:/"
+"""Before the name of a registered model: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""
 
 
 def model_folder(model: str, runs: Path = RUNS_FOLDER) -> Path:
-    """The model folder that MODEL names: a folder, or a run (our id, or MLflow's), which means its best checkpoint.
+    """The model folder that MODEL names.
 
-    A run whose folder is not under `runs` is looked for in MLflow, and its best checkpoint downloaded.
+    It is a folder; or a run (our id, or MLflow's), which means its best checkpoint; or a version of a registered model,
+    which means the one model folder among its files. A run whose folder is not under `runs` is looked for in MLflow, and
+    what is there only is downloaded.
 
     Raises:
         InputError: there is no such thing.
     """
+    if model.startswith(REGISTERED):
+        return _registered(model)
     given = Path(model)
     for folder in (given, given / BEST):
         if (folder / INFO_FILE).is_file():
@@ -49,3 +55,20 @@ def _download(run: str, runs: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(run_id=run, artifact_path=str(BEST)))
     except (MlflowException, OSError):
         raise missing from None
+
+
+def _registered(model: str) -> Path:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        files = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
+    except (MlflowException, OSError) as error:
+        text = " ".join(str(error).split())[:200].rstrip(".")
+        raise InputError(
+            f"{model}: cannot be had from the registry ({text}); expected models:/NAME/VERSION or models:/NAME@ALIAS"
+        ) from None
+    found = sorted({file.parent for file in files.rglob(INFO_FILE)})
+    if len(found) != 1:
+        raise InputError(f"{model}: has {len(found)} model folders (with {INFO_FILE}) among its files; expected one")
+    return found[0]

@@ -1,5 +1,6 @@
 """The loop: one epoch, from batch to step."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ def train_epoch(
     rate: Callable[[int], float],
     reversal: Callable[[int], float],
     clip: float,
+    accumulate: int,
+    stepped: Callable[[int], None],
     advance: Advance,
 ) -> dict[str, float]:
     """Train for one epoch.
@@ -32,9 +35,11 @@ def train_epoch(
         optimizer: of the parameters of both.
         feed: the batches.
         epoch: from 0.
-        rate: step, counted from the start of the training, to learning rate.
+        rate: step of the optimizer, counted from the start of the training, to learning rate.
         reversal: such a step to alpha of the gradient reversal.
         clip: largest norm of a step's gradient; 0 for no limit.
+        accumulate: batches a step; the gradient is that of their mean loss. The last step of an epoch may have fewer.
+        stepped: called with each step once the weights have moved.
         advance: called once a batch.
 
     Returns:
@@ -48,24 +53,27 @@ def train_epoch(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     started = time.perf_counter()
     lr = 0.0
-    for index, chosen in enumerate(order):
-        step = epoch * len(order) + index
+    for number, start in enumerate(range(0, len(order), accumulate)):
+        step = epoch * math.ceil(len(order) / accumulate) + number
         lr = rate(step)
         network.reversal = reversal(step)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["factor"]
-        maps, targets = feed.batch(chosen, epoch, index)
-        outputs = network(maps)
-        total, parts = losses(outputs, targets)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        batches = range(start, min(start + accumulate, len(order)))
+        for index in batches:
+            maps, targets, present = feed.batch(order[index], epoch, index)
+            outputs = network(maps, present)
+            total, parts = losses(outputs, targets)
+            (total / len(batches)).backward()
+            sums.add({"loss/total": total.detach()} | {f"loss/{task}": part for task, part in parts.items()})
+            sums.add(losses.observe(outputs))
+            images += len(order[index])
+            advance(1)
         if clip:
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        sums.add({"loss/total": total.detach()} | {f"loss/{task}": part for task, part in parts.items()})
-        sums.add(losses.observe(outputs))
-        images += len(chosen)
-        advance(1)
+        stepped(step)
     means = sums.read()
     weights = {f"weight/{task}": float(weight) for task, weight in losses.weighting.weights().items()}
     losses.weighting.end_epoch({task: means[f"loss/{task}"] for task in losses.weighting.weights() if f"loss/{task}" in means})
@@ -74,18 +82,18 @@ def train_epoch(
 
 
 class Means:
-    """Means of scalars over steps, left on the device until they are read: reading one waits for the step."""
+    """Means of scalars over batches, left on the device until they are read: reading one waits for the batch."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add a step's scalars; a name may be missing in some steps."""
+        """Add a batch's scalars; a name may be missing in some batches."""
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def read(self) -> dict[str, float]:
-        """Name to mean over the steps that had it."""
+        """Name to mean over the batches that had it."""
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}

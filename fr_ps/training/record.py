@@ -40,8 +40,9 @@ class Plan:
 
 
 def default_name(config: Config) -> str:
-    """Data, modality and backbone: what tells runs apart in a table."""
-    return "-".join([Path(config.data.root).name, *config.data.modalities, config.model.backbone])
+    """Data, modalities, fusion and backbone: what tells runs apart in a table."""
+    fusion = [config.fusion.name] if len(config.data.modalities) > 1 else []
+    return "-".join([Path(config.data.root).name, *config.data.modalities, *fusion, config.model.backbone])
 
 
 class History:
@@ -59,8 +60,8 @@ class History:
         for name, value in values.items():
             self.curves.setdefault(name, []).append((epoch, value))
 
-    def figures(self, trained: Sequence[str]) -> dict[str, Figure]:
-        """Losses, weights, validation and learning rate over the epochs."""
+    def figures(self, trained: Sequence[str], rates: Figure) -> dict[str, Figure]:
+        """Losses, weights, validation and learning rate (`rates`) over the epochs."""
         tasks = ["identity", *trained]
         adversarial = [ADVERSARIAL + task for task in trained]
         figures = {
@@ -69,7 +70,7 @@ class History:
             "weights": curves_figure(
                 self.curves, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]
             ),
-            "learning_rate": curves_figure(self.curves, "Learning rate at the end of each epoch", ["train/lr"]),
+            "learning_rate": rates,
         }
         validated = [f"val/{task}/auc" for task in tasks]
         if any(name in self.curves for name in validated):
@@ -95,7 +96,7 @@ def describe(plan: Plan, run: Run, say: Say) -> None:
             "fr_ps.kind": "train",
             "fr_ps.protocol": config.data.protocol,
             "fr_ps.modality": "+".join(config.data.modalities),
-            "fr_ps.backbone": config.model.backbone,
+            "fr_ps.backbone": info.backbones,
             "fr_ps.labels": dataset.labels.form,
             "fr_ps.data_digest": dataset.store.digest,
             "mlflow.source.git.commit": info.provenance["git_commit"],
@@ -117,7 +118,12 @@ def write_settings(folder: Path, plan: Plan) -> None:
     split = str(Path(data.split).resolve()) if data.split else ""
     weights = plan.config.model.weights
     model = replace(plan.config.model, weights=str(Path(weights).resolve()) if weights else "")
-    resolved = replace(plan.config, data=replace(data, root=root, split=split), model=model)
+    # A run is named by its id, which is the same everywhere; a folder by its place.
+    branches = {
+        modality: str(Path(run).resolve()) if Path(run).is_dir() else run for modality, run in plan.config.fusion.branches.items()
+    }
+    fusion = replace(plan.config.fusion, branches=branches)
+    resolved = replace(plan.config, data=replace(data, root=root, split=split), model=model, fusion=fusion)
     write_text(folder / CONFIG_FILE, yaml.safe_dump(to_dict(resolved), sort_keys=False))
     write_split(folder / SPLIT_FILE, plan.dataset.labels, plan.split)
 
@@ -149,10 +155,11 @@ def _facts(plan: Plan, metrics: Metrics, tested: Evaluation | None, chosen: int)
     unseen = (
         "people never trained on" if config.data.protocol == "subject_disjoint" else "other sessions of the people trained on"
     )
+    maps = ", ".join(config.data.modalities) + (f" ({config.fusion.name})" if len(config.data.modalities) > 1 else "")
     facts = {
         "tested": f"{population(tested)}: {unseen}" if tested else "nobody (data.test_people is 0)",
         "headline": "; ".join(headline(metrics, "test" if tested else "val")) or "nobody was validated or tested on",
-        "model": f"{config.model.backbone} on {', '.join(config.data.modalities)}, {dataset.store.size} px, epoch {chosen}",
+        "model": f"{plan.info.backbones} on {maps}, {dataset.store.size} px, epoch {chosen}",
         "chosen by": f"{config.train.select} on {len(validated)} sessions" if len(validated) else "nothing: the last epoch",
         "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.form} labels",
     }

@@ -1,17 +1,66 @@
-"""Learning rate and gradient reversal as pure functions of the step."""
+"""Learning rate and gradient reversal as pure functions of the step: what a step gets needs no state to be resumed."""
 
 import math
+from collections.abc import Callable
+
+from fr_ps.config import ScheduleConfig
 
 
-def polynomial(step: int, *, steps: int, warmup: int, lr: float, power: float) -> float:
-    """Linear warm-up over the first `warmup` steps to `lr`, then lr (1 - progress)^power, 0 after the last of `steps`.
+def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int) -> Callable[[int], float]:
+    """The function from a step of the optimizer, from 0, to its learning rate.
 
-    Step `warmup - 1` has the full rate; `progress` goes from 0 there to 1 at `steps`.
+    Over the warm-up it rises linearly, so that the last step of the warm-up has the full rate; what `config.name` says
+    begins with the full rate at the step after it.
+
+    Args:
+        config: the schedule.
+        lr: the full rate.
+        epochs: of the training.
+        steps: of the optimizer an epoch.
     """
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    progress = (step - warmup) / max(steps - warmup, 1)
+    warmup = round(steps * config.warmup_epochs)
+    left = max(steps * epochs - warmup, 1)
+    cycle = max(round(steps * config.restart_epochs), 1)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return lr * ((step + 1) / warmup)
+        done = step - warmup
+        if config.name == "constant":
+            return lr
+        if config.name == "polynomial":
+            return polynomial(done / left, lr=lr, power=config.power)
+        progress = cycle_progress(done, first=cycle, factor=config.restart_factor) if config.restart_epochs else done / left
+        return cosine(progress, lr=lr, lowest=config.lowest)
+
+    return rate
+
+
+def polynomial(progress: float, *, lr: float, power: float) -> float:
+    """lr (1 - progress)^power; 0 from progress 1 on."""
     return lr * max(1 - progress, 0.0) ** power
+
+
+def cosine(progress: float, *, lr: float, lowest: float) -> float:
+    """Half a cosine from `lr` at progress 0 to `lowest` at 1, where it stays.
+
+    Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, equation 5, written so that it
+    is exactly `lr` at 0 and that rounding never makes it more.
+    """
+    return lr - (lr - lowest) * (1 - math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def cycle_progress(step: int, *, first: int, factor: int) -> float:
+    """How far `step` is in its cycle, 0 or more and below 1: the first has `first` steps, each next `factor` times as many.
+
+    `first` is the paper's T_0, `factor` its T_mult.
+    """
+    length = first
+    if factor > 1:
+        while step >= length:
+            step -= length
+            length *= factor
+    return step % length / length
 
 
 def reversal(step: int, *, steps: int, alpha: float, ramp: bool) -> float:

@@ -1,8 +1,8 @@
 """A training from settings to result: training by hand, a trial of a study, a test and a benchmark all call `train`."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,21 +13,23 @@ from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.splits import make_split
 from fr_ps.device import pick_device
 from fr_ps.errors import InputError
+from fr_ps.evaluation.figures import rate_figure
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.score import Evaluation, answer, evaluate
+from fr_ps.evaluation.subsets import subset_metrics
 from fr_ps.losses import build_losses
-from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, copy_model, load_model, save_model
-from fr_ps.models.network import FaceNetwork, require_size
-from fr_ps.models.weights import load_weights
+from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import progress
 from fr_ps.tracking.contract import Run
 from fr_ps.tracking.provenance import git_commit
+from fr_ps.training.assemble import architectures, assemble, find_branches, require_unseen
+from fr_ps.training.ema import WeightAverage
 from fr_ps.training.feed import Feed
 from fr_ps.training.loop import train_epoch
 from fr_ps.training.optim import build_optimizer
 from fr_ps.training.record import History, Plan, Say, describe, epoch_line, record_end, write_settings
-from fr_ps.training.schedule import polynomial, reversal
+from fr_ps.training.schedule import learning_rate, reversal
 from fr_ps.training.selection import Selection
 
 
@@ -63,42 +65,37 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
     dataset = open_training_data(config, say)
     split = make_split(dataset.labels, config.data, dataset.left_out)
     torch.manual_seed(config.train.seed)
-    feed = Feed(dataset, split.train, config.batch, config.augment, config.train.seed, device)
+    folders = find_branches(config)
+    require_unseen(folders, dataset.labels, split, config.data.protocol)
+    feed = Feed(dataset, split.train, config.batch, config.augment, config.train.seed, device, config.fusion.dropout)
     counts = feed.class_counts({task: len(groups) for task, groups in dataset.labels.classes.items()})
     info = ModelInfo(
-        model=config.model,
-        modalities=config.data.modalities,
+        branches=architectures(config, folders, dataset.labels.classes, dataset.store.size),
+        fusion=config.fusion.name,
         size=dataset.store.size,
         classes=dataset.labels.classes,
         trained=tuple(counts),
         provenance={"run": run.id, "data_digest": dataset.store.digest, "git_commit": git_commit()},
     )
-    network = build_network(config.model, info.modalities, info.class_counts()).to(device)
-    require_size(network, info.size)
-    if config.model.weights:
-        say(load_weights(network, Path(config.model.weights)))
-    losses = build_losses(config.loss, config.model.channels, feed.person_counts(), counts).to(device)
+    network = assemble(config, info, folders, say).to(device)
+    losses = build_losses(config.loss, network.channels, feed.person_counts(), counts, network.judged).to(device)
     plan = Plan(config, dataset, split, info)
     describe(plan, run, say)
 
     history = History(run)
-    steps = len(feed.order(0))
-    rate = partial(
-        polynomial,
-        steps=steps * config.train.epochs,
-        warmup=round(steps * config.schedule.warmup_epochs),
-        lr=config.optim.lr,
-        power=config.schedule.power,
-    )
+    batches = len(feed.order(0))
+    steps = math.ceil(batches / config.train.accumulate)
+    rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=config.train.epochs, steps=steps)
     alpha = partial(reversal, steps=steps * config.train.epochs, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
+    average = WeightAverage(network, config.train.ema)
     selection = Selection(config.train.select, config.train.patience)
     save = partial(save_model, info=info, also=partial(write_settings, plan=plan))
     last, best = (run.folder / "checkpoints" / name for name in ("last", "best"))
     best_validation = Metrics()
     epoch = 0
     for epoch in range(1, config.train.epochs + 1):
-        with progress(f"epoch {epoch}/{config.train.epochs}", steps, "batches") as advance:
+        with progress(f"epoch {epoch}/{config.train.epochs}", batches, "batches") as advance:
             values = train_epoch(
                 network,
                 losses,
@@ -108,15 +105,17 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
                 rate=rate,
                 reversal=alpha,
                 clip=config.optim.clip,
+                accumulate=config.train.accumulate,
+                stepped=average.update,
                 advance=advance,
             )
         if not np.isfinite(values["train/loss/total"]):
             raise InputError(
                 f"train/loss/total is {values['train/loss/total']} in epoch {epoch}; lower optim.lr ({config.optim.lr:g})"
             )
-        validation = _score(network, plan, split.val).metrics.under("val") if len(split.val) else Metrics()
+        validation = _score(average.network, plan, split.val).metrics.under("val") if len(split.val) else Metrics()
         history.add(values | validation.defined(), epoch)
-        save(last, network)
+        save(last, average.network)
         if not len(split.val) or selection.is_better(validation):
             copy_model(last, best)
             best_validation = validation
@@ -129,9 +128,11 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
     network, _ = load_model(best, device)
     tested = _score(network, plan, split.test) if len(split.test) else None
     test = tested.metrics.under("test") if tested else Metrics()
+    for part, rows in (("val", split.val), ("test", split.test)):
+        test = test.joined(_with_fewer_maps(network, plan, rows).under(part))
     history.add(test.defined(), chosen)
-    metrics = Metrics(best_validation.values | test.values, best_validation.reasons | test.reasons)
-    record_end(plan, run, metrics, tested, chosen, history.figures(info.trained))
+    metrics = best_validation.joined(test)
+    record_end(plan, run, metrics, tested, chosen, history.figures(info.trained, rate_figure(rate, epoch, steps)))
     return Result(metrics, chosen, epoch)
 
 
@@ -151,3 +152,10 @@ def open_training_data(config: Config, say: Say = print) -> Dataset:
 def _score(network: FaceNetwork, plan: Plan, rows: np.ndarray) -> Evaluation:
     answers = answer(network, plan.dataset.store, rows, plan.config.train.scoring_batch)
     return evaluate(answers, plan.dataset.labels.take(rows), plan.info.trained)
+
+
+def _with_fewer_maps(network: FaceNetwork, plan: Plan, rows: np.ndarray) -> Metrics:
+    if not len(rows):
+        return Metrics()
+    labels = plan.dataset.labels.take(rows)
+    return subset_metrics(network, plan.dataset.store, rows, labels, plan.info.trained, plan.config.train.scoring_batch)

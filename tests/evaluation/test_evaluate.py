@@ -30,11 +30,11 @@ def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained, which is enough to be scored."""
     dataset = open_dataset(prepared, ["albedo"])
     config = ModelConfig(backbone="convnextv2_atto", channels=32, reduction=8)
-    info = ModelInfo(config, ("albedo",), 48, dataset.labels.classes, ATTRIBUTES[1:], {"run": "r1"})
+    info = ModelInfo({"albedo": config}, "concat", 48, dataset.labels.classes, ATTRIBUTES[1:], {"run": "r1"})
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "best"
     split = make_split(dataset.labels, PARTS)
-    network = build_network(config, ["albedo"], info.class_counts())
+    network = build_network(info.branches, info.fusion, info.class_counts())
     save_model(folder, network, info, also=lambda new: write_split(new / SPLIT_FILE, dataset.labels, split))
     return folder
 

@@ -24,7 +24,8 @@ def dataset(prepared: Path) -> Dataset:
 def network(dataset: Dataset) -> FaceNetwork:
     torch.manual_seed(0)
     classes = {attribute: len(groups) for attribute, groups in dataset.labels.classes.items()}
-    made = build_network(ModelConfig(backbone="convnextv2_atto", channels=32, reduction=8), ["albedo"], classes)
+    config = ModelConfig(backbone="convnextv2_atto", channels=32, reduction=8)
+    made = build_network({"albedo": config}, "concat", classes)
     with torch.no_grad():
         made({"albedo": torch.from_numpy(dataset.store.read(np.arange(12))["albedo"])})
     return made.eval()

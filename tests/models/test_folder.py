@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,23 @@ from typing import Any
 import pytest
 import torch
 
-from fr_ps.config import ModelConfig
+from fr_ps.config import Fusion, Modality, ModelConfig
 from fr_ps.data.labels import DEFAULT_CLASSES
 from fr_ps.errors import InputError
 from fr_ps.models import build_network
 from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, save_model
+from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.network import FaceNetwork
+from tests.models.small import make_maps
 
 CPU = torch.device("cpu")
-MAPS = {"albedo": torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(3))}
+MODEL = ModelConfig(backbone="miresnet18", channels=16, reduction=8)
 
 
-def info(channels: int = 16) -> ModelInfo:
+def info(modalities: Sequence[Modality] = ("albedo",), fusion: Fusion = "concat", model: ModelConfig = MODEL) -> ModelInfo:
     return ModelInfo(
-        model=ModelConfig(backbone="miresnet18", channels=channels, reduction=8),
-        modalities=("albedo",),
+        branches=dict.fromkeys(modalities, model),
+        fusion=fusion,
         size=32,
         classes={**DEFAULT_CLASSES, "emotion": {"neutral": ["blankstare"], "good": ["positive"], "bad": ["negative"]}},
         trained=("gender", "pose"),
@@ -36,15 +38,21 @@ def network(seed: int = 0, of: ModelInfo | None = None) -> FaceNetwork:
     """With batch statistics that are no longer those of the start."""
     of = of or info()
     torch.manual_seed(seed)
-    made = build_network(of.model, of.modalities, of.class_counts())
+    made = build_network(of.branches, of.fusion, of.class_counts())
     with torch.no_grad():
-        made({"albedo": torch.rand(4, 1, 32, 32)})
+        made(make_maps(of.modalities))
     return made.eval()
 
 
 def answers(of: FaceNetwork) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        return of(MAPS)
+        return of({modality: array.flip(3) for modality, array in make_maps(of.modalities).items()})
+
+
+def same_answers(a: FaceNetwork, b: FaceNetwork) -> bool:
+    """Bit by bit."""
+    first, second = answers(a), answers(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +90,51 @@ def test_a_loaded_model_answers_bit_by_bit_like_the_saved_one(saved: Path) -> No
     loaded, read = load_model(saved, CPU)
     assert read == info()
     assert not loaded.training
-    before, after = answers(network()), answers(loaded)
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert same_answers(network(), loaded)
+    assert not same_answers(network(seed=7), loaded)
+
+
+MODALITIES: list[tuple[Modality, ...]] = [("albedo", "normal"), ("normal", "albedo"), ("depth", "albedo", "normal")]
+
+
+@pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_so_does_a_fused_one_with_its_modalities_in_their_order(
+    tmp_path: Path, fusion: Fusion, modalities: Sequence[Modality]
+) -> None:
+    of = info(modalities, fusion)
+    save_model(tmp_path / "model", network(of=of), of)
+    loaded, read = load_model(tmp_path / "model", CPU)
+    assert read == of
+    assert read.modalities == loaded.modalities == tuple(modalities)
+    assert same_answers(network(of=of), loaded)
+
+
+def test_branches_of_other_settings_are_each_stored_with_theirs(tmp_path: Path) -> None:
+    other = replace(MODEL, backbone="convnextv2_atto", attribute_channels=8, order=MODEL.order[::-1])
+    of = replace(info(), branches={"albedo": MODEL, "depth": other}, fusion="gated")
+    save_model(tmp_path / "model", network(of=of), of)
+    loaded, read = load_model(tmp_path / "model", CPU)
+    assert read == of
+    assert read.backbones == "miresnet18, convnextv2_atto"
+    assert info(("albedo", "depth")).backbones == "miresnet18"
+    assert same_answers(network(of=of), loaded)
+
+
+def test_a_frozen_branch_is_stored_as_any_other(tmp_path: Path) -> None:
+    of = info(("albedo", "depth"))
+    made = network(of=of)
+    made.branches["albedo"].freeze()  # type: ignore[operator]
+    save_model(tmp_path / "model", made, of)
+    assert same_answers(network(of=of), load_model(tmp_path / "model", CPU)[0])
 
 
 def test_a_folder_from_before_there_were_these_settings_loads_with_their_defaults(folder: Path) -> None:
     later = ("weights", "fsm", "order", "adversaries", "attribute_channels")
-    change(folder, lambda raw: [raw["model"].pop(key) for key in later])
+    change(folder, lambda raw: [raw["branches"]["albedo"].pop(key) for key in later])
     loaded, read = load_model(folder, CPU)
     assert read == info()
-    before, after = answers(network()), answers(loaded)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert same_answers(network(), loaded)
 
 
 @pytest.mark.parametrize(
@@ -107,27 +148,25 @@ def test_a_folder_from_before_there_were_these_settings_loads_with_their_default
     ids=str,
 )
 def test_every_setting_of_the_network_is_stored_with_it(tmp_path: Path, settings: dict[str, Any]) -> None:
-    of = replace(info(), model=replace(info().model, **settings))
+    of = info(model=replace(MODEL, **settings))
     save_model(tmp_path / "model", network(of=of), of)
     loaded, read = load_model(tmp_path / "model", CPU)
     assert read == of
-    before, after = answers(network(of=of)), answers(loaded)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert same_answers(network(of=of), loaded)
 
 
 def test_loading_does_not_depend_on_the_random_state(saved: Path) -> None:
     torch.manual_seed(1)
-    first = answers(load_model(saved, CPU)[0])
+    first = load_model(saved, CPU)[0]
     torch.manual_seed(2)
-    assert all(torch.equal(first[name], value) for name, value in answers(load_model(saved, CPU)[0]).items())
+    assert same_answers(first, load_model(saved, CPU)[0])
 
 
 def test_saving_again_replaces_the_model_whole(folder: Path) -> None:
     (folder / "leftover.txt").write_text("of the old model")
     save_model(folder, network(seed=7), info(), also=lambda temporary: (temporary / "split.csv").write_text("x"))
     assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, INFO_FILE, "split.csv"}
-    expected = answers(network(seed=7))
-    assert all(torch.equal(expected[name], value) for name, value in answers(load_model(folder, CPU)[0]).items())
+    assert same_answers(network(seed=7), load_model(folder, CPU)[0])
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
@@ -160,7 +199,7 @@ def test_a_copy_is_the_same_model_and_stays_so_when_the_first_is_saved_again(fol
         file.name: file.read_bytes() for file in folder.iterdir()
     }
     save_model(folder, network(seed=7), info())
-    assert all(torch.equal(answers(network())[name], value) for name, value in answers(load_model(copy, CPU)[0]).items())
+    assert same_answers(network(), load_model(copy, CPU)[0])
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 20_000, -1])
@@ -181,15 +220,30 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_with_what_to_do(folder: Path) -> None:
-    change(folder, lambda raw: raw.update(format=2))
+    change(folder, lambda raw: raw.update(format=3))
     message = refusal(folder)
     assert str(folder / INFO_FILE) in message
+    assert "format 3" in message
     assert "update fr-ps" in message
+
+
+def test_the_format_of_networks_of_one_modality_only_is_refused_with_what_to_do(folder: Path) -> None:
+    """As such a folder was: its description had other keys as well."""
+
+    def age(raw: dict[str, Any]) -> None:
+        raw |= {"format": 1, "model": raw.pop("branches")["albedo"], "modalities": ["albedo"]}
+        del raw["fusion"]
+
+    change(folder, age)
+    message = refusal(folder)
+    assert str(folder / INFO_FILE) in message
+    assert "format 1" in message
+    assert "train it again" in message
 
 
 @pytest.mark.parametrize("model", [{"channels": 32}, {"reduction": 16}, {"backbone": "miresnet34"}], ids=str)
 def test_weights_of_another_architecture_are_refused(folder: Path, model: dict[str, Any]) -> None:
-    change(folder, lambda raw: raw["model"].update(model))
+    change(folder, lambda raw: raw["branches"]["albedo"].update(model))
     message = refusal(folder)
     assert str(folder / WEIGHTS_FILE) in message
     assert "not the weights of this model" in message
@@ -198,18 +252,50 @@ def test_weights_of_another_architecture_are_refused(folder: Path, model: dict[s
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda raw: raw["model"].update(backbone="irse49"),
-        lambda raw: raw["model"].update(backbone=50),
-        lambda raw: raw["model"].update(backbone="timm:nothing_like_it"),
-        lambda raw: raw["model"].update(order=["gender"]),
-        lambda raw: raw["model"].update(order=5),
-        lambda raw: raw["model"].update(fsm="no"),
-        lambda raw: raw["model"].update(depth=3),
-        lambda raw: raw["model"].update(channels="many"),
-        lambda raw: raw["model"].update(channels=0),
-        lambda raw: raw.update(modalities=["infrared"]),
-        lambda raw: raw.update(modalities=["albedo", "depth"]),
-        lambda raw: raw.update(modalities=[]),
+        lambda raw: raw["branches"].update(depth=raw["branches"]["albedo"]),
+        lambda raw: raw["branches"].update(depth=raw["branches"].pop("albedo")),
+        lambda raw: raw["branches"].update(normal=raw["branches"].pop("albedo")),
+    ],
+    ids=["one modality more", "another of as many channels", "another of more channels"],
+)
+def test_weights_of_other_modalities_are_refused(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    change(folder, edit)
+    message = refusal(folder)
+    assert str(folder / WEIGHTS_FILE) in message
+    assert "not the weights of this model" in message
+
+
+def test_weights_of_another_fusion_are_refused(tmp_path: Path) -> None:
+    of = info(("albedo", "depth"))
+    save_model(tmp_path / "model", network(of=of), of)
+    change(tmp_path / "model", lambda raw: raw.update(fusion="gated"))
+    assert "not the weights of this model" in refusal(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda raw: raw["branches"]["albedo"].update(backbone="irse49"),
+        lambda raw: raw["branches"]["albedo"].update(backbone=50),
+        lambda raw: raw["branches"]["albedo"].update(backbone="timm:nothing_like_it"),
+        lambda raw: raw["branches"]["albedo"].update(order=["gender"]),
+        lambda raw: raw["branches"]["albedo"].update(order=5),
+        lambda raw: raw["branches"]["albedo"].update(fsm="no"),
+        lambda raw: raw["branches"]["albedo"].update(depth=3),
+        lambda raw: raw["branches"]["albedo"].update(channels="many"),
+        lambda raw: raw["branches"]["albedo"].update(channels=0),
+        lambda raw: raw["branches"].update(infrared=raw["branches"].pop("albedo")),
+        lambda raw: raw["branches"].update(infrared=raw["branches"]["albedo"]),
+        lambda raw: raw["branches"].update(depth={"backbone": "irse49"}),
+        lambda raw: raw["branches"].update(depth=None),
+        lambda raw: raw.update(branches={}),
+        lambda raw: raw.update(branches=["albedo"]),
+        lambda raw: raw.update(branches=5),
+        lambda raw: raw.pop("branches"),
+        lambda raw: raw.update(fusion="sum"),
+        lambda raw: raw.update(fusion=["concat"]),
+        lambda raw: raw.update(fusion=None),
+        lambda raw: raw.pop("fusion"),
         lambda raw: raw.update(classes={}),
         lambda raw: raw.update(classes=["gender"]),
         lambda raw: raw["classes"].pop("pose"),
@@ -228,8 +314,17 @@ def test_weights_of_another_architecture_are_refused(folder: Path, model: dict[s
         "channels are text",
         "no channels",
         "unknown modality",
-        "two modalities",
+        "an unknown modality beside a known one",
+        "a second branch of an unknown backbone",
+        "a second branch that is none",
         "no modality",
+        "branches are a list",
+        "branches are a number",
+        "branches are missing",
+        "unknown fusion",
+        "fusion is a list",
+        "fusion is null",
+        "fusion is missing",
         "no classes",
         "classes are a list",
         "an attribute is missing",

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from fr_ps.config import BACKBONES as NAMES
 from fr_ps.config import ModelConfig
-from fr_ps.models import BACKBONES, build_backbone, build_network
-from fr_ps.models.network import require_size
+from fr_ps.models import BACKBONES, build_backbone, build_branch, build_network
+from fr_ps.models.branch import require_size
 
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
 
@@ -34,20 +34,19 @@ def test_every_backbone_ends_in_the_same_channels_at_every_size(name: str) -> No
     """On the meta device, where the largest network takes no memory; with normals, the test of `fr-ps models`."""
     sides = next(sides for family, sides in SIDES.items() if name.startswith(family))
     with torch.device("meta"):
-        network = build_network(ModelConfig(backbone=name), ["albedo"], CLASSES)
+        network = build_network({"albedo": ModelConfig(backbone=name)}, "concat", CLASSES)
         for size, side in sides.items():
-            maps = {"albedo": torch.empty(2, 1, size, size)}
-            assert network.shared_map(maps).shape == (2, 512, side, side)
-        outputs = network(maps)
+            outputs = network({"albedo": torch.empty(2, 1, size, size)})
+            assert outputs["shared_albedo"].shape == (2, 512, side, side)
     assert outputs["identity"].shape == (2, 512)
 
 
 @pytest.mark.parametrize("name", OF_TIMM)
 def test_so_does_any_other_network_of_timm(name: str) -> None:
-    network = build_network(ModelConfig(backbone=name, channels=32, reduction=8), ["normal"], CLASSES).eval()
+    branch = build_branch(ModelConfig(backbone=name, channels=32, reduction=8), "normal", CLASSES).eval()
     for size, side in zip((112, 128, 224, 256), OF_TIMM[name]):
         with torch.no_grad():
-            assert network.shared_map({"normal": torch.rand(1, 3, size, size)}).shape == (1, 32, side, side)
+            assert branch.shared_map(torch.rand(1, 3, size, size)).shape == (1, 32, side, side)
 
 
 def test_a_channels_last_map_is_turned_and_not_reshaped() -> None:
@@ -63,7 +62,7 @@ def test_a_channels_last_map_is_turned_and_not_reshaped() -> None:
 @pytest.mark.parametrize("name", ["resnet19", "not_at_all"])
 def test_a_name_that_timm_does_not_have_is_refused_when_the_network_is_built(refused: Any, name: str) -> None:
     with refused("model.backbone", f"timm:{name}"):
-        build_network(ModelConfig(backbone=f"timm:{name}"), ["albedo"], CLASSES)
+        build_network({"albedo": ModelConfig(backbone=f"timm:{name}")}, "concat", CLASSES)
 
 
 def test_the_refusal_of_a_slip_names_what_was_meant(refused: Any) -> None:
@@ -73,25 +72,25 @@ def test_the_refusal_of_a_slip_names_what_was_meant(refused: Any) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("convnextv2_atto", 16), ("timm:mixer_s32_224", 112)])
 def test_maps_that_a_backbone_does_not_take_are_refused_before_the_training(refused: Any, name: str, size: int) -> None:
-    network = build_network(ModelConfig(backbone=name, channels=8, reduction=8), ["albedo"], CLASSES)
+    branch = build_branch(ModelConfig(backbone=name, channels=8, reduction=8), "albedo", CLASSES)
     with refused("model.backbone", f"{size} px"):
-        require_size(network, size)
-    assert network.training
+        require_size(branch, size)
+    assert branch.training
 
 
 def test_asking_whether_a_size_fits_changes_nothing() -> None:
-    network = build_network(ModelConfig(channels=8, reduction=8), ["normal"], CLASSES)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    require_size(network, 32)
-    assert network.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    branch = build_branch(ModelConfig(channels=8, reduction=8), "normal", CLASSES)
+    before = {name: tensor.clone() for name, tensor in branch.state_dict().items()}
+    require_size(branch, 32)
+    assert branch.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in branch.state_dict().items())
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("miresnet18", 32), ("convnextv2_atto", 64)])
 @pytest.mark.parametrize(("modality", "channels"), [("albedo", 1), ("normal", 3), ("depth", 1)])
 def test_a_network_answers_every_task_for_every_modality(backbone: str, size: int, modality: str, channels: int) -> None:
     config = ModelConfig(backbone=backbone, channels=32, reduction=8)
-    network = build_network(config, [modality], CLASSES).eval()
+    network = build_network({modality: config}, "concat", CLASSES).eval()
     with torch.no_grad():
         outputs = network({modality: torch.rand(2, channels, size, size)})
     assert {task: tuple(output.shape) for task, output in outputs.items()} == {
@@ -104,7 +103,7 @@ def test_a_network_answers_every_task_for_every_modality(backbone: str, size: in
 def test_steps_on_one_batch_lower_its_loss(backbone: str, size: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(backbone=backbone, channels=32, reduction=8)
-    network = build_network(config, ["albedo"], CLASSES, reversal=0.0)
+    network = build_network({"albedo": config}, "concat", CLASSES, reversal=0.0)
     maps, target = {"albedo": torch.rand(8, 1, size, size) + 0.1}, torch.tensor([0, 1] * 4)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []

@@ -1,8 +1,9 @@
-"""The network of one modality: which loss moves which parameters, and what it answers when."""
+"""The network of one modality or more: which loss moves which parameters, and what it answers when."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,102 +11,124 @@ from torch.nn import functional
 
 from fr_ps.config import PEELING_ORDER
 from fr_ps.errors import InputError
+from fr_ps.models.branch import IDENTITY, Branch, Features
+from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.network import FaceNetwork
+from tests.models.small import CHANNELS, CLASSES, COUNT, ORDER, SETTINGS, make_branch, make_maps, make_network
 
-ORDER = ("spectacles", "facial_hair", "emotion", "pose", "gender")
-CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
-CHANNELS = 32
 STEP = 1e-7  # small, as the modules have kinks (maxima, ReLU)
 TARGET = torch.tensor([0, 1, 0, 1, 1, 0])
+ONE, TWO, THREE = ("albedo",), ("albedo", "normal"), ("albedo", "normal", "depth")
+TASKS = (IDENTITY, *ORDER)
 
 
-class Small(nn.Module):
-    """(B, 1, 32, 32) -> (B, 16, 4, 4)."""
-
-    out_channels = 16
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 16, 8, stride=8), nn.BatchNorm2d(16), nn.SiLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
-DEFAULTS: dict[str, Any] = {
-    "order": ORDER,
-    "fsm": True,
-    "reduction": 8,
-    "adversaries": "rest",
-    "reversal": 1.0,
-    "attribute_channels": 0,
-}
-
-
-def build(reversal: float = 1.0, dtype: torch.dtype = torch.float32, **settings: Any) -> FaceNetwork:
-    """Twice the same weights for two calls."""
-    torch.manual_seed(1)
-    settings = DEFAULTS | {"reversal": reversal} | settings
-    return FaceNetwork("albedo", Small(), channels=CHANNELS, classes=CLASSES, **settings).to(dtype)
-
-
-def maps(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    return {"albedo": torch.rand(len(TARGET), 1, 32, 32, generator=generator).to(dtype) + 0.05}
+def branch_of(network: FaceNetwork, modality: str = "albedo") -> Branch:
+    return cast(Branch, network.branches[modality])
 
 
 def loss_of(outputs: dict[str, Tensor], name: str) -> Tensor:
-    if name == "identity":
+    if name == IDENTITY:
         return functional.normalize(outputs[name])[:, 0].sum() + outputs[name].norm(dim=1).mean()
     return functional.cross_entropy(outputs[name], TARGET)
 
 
-def parts(network: FaceNetwork) -> Iterator[tuple[str, nn.Module]]:
-    """Everything that holds parameters, by what it is."""
-    yield "backbone", network.backbone
-    yield "project", network.project
-    for what, modules in (("separate", network.separate), ("head", network.heads), ("adversary", network.adversaries)):
-        for task, module in modules.items():
-            yield f"{what} {task}", module
-    yield "identity", network.identity
+def parts(network: FaceNetwork) -> Iterator[tuple[str, list[nn.Parameter]]]:
+    """Everything that is trained, by what it is; of a branch with its modality before it."""
+    for modality in network.modalities:
+        branch = branch_of(network, modality)
+        yield f"{modality} backbone", [*branch.backbone.parameters()]
+        yield f"{modality} project", [*branch.project.parameters()]
+        for what, modules in (
+            ("separate", branch.separate),
+            ("embedding", branch.embeddings),
+            ("adversary", branch.adversaries),
+        ):
+            for task, module in modules.items():
+                yield f"{modality} {what} {task}", [*module.parameters()]
+        yield f"{modality} gain", [network.log_gains[modality]]
+    for task, head in network.heads.items():
+        yield f"head {task}", [*head.parameters()]
+    yield "identity", [*network.identity.parameters()]
 
 
-def moved(name: str, **settings: Any) -> set[str]:
+def moved(name: str, modalities: Sequence[str] = ONE, fusion: str = "concat", **settings: Any) -> set[str]:
     """The parts that get a gradient from one loss."""
-    network = build(**settings)
-    loss_of(network(maps()), name).backward()
+    network = make_network(modalities, fusion, **settings)
+    loss_of(network(make_maps(modalities)), name).backward()
     return {
         part
-        for part, module in parts(network)
-        if any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+        for part, parameters in parts(network)
+        if any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in parameters)
     }
+
+
+def in_branches(modalities: Sequence[str], *names: str) -> set[str]:
+    return {f"{modality} {name}" for modality in modalities for name in names}
+
+
+def separations(task: str) -> list[str]:
+    """Of the attribute `task` and those that are split off before it; all of them for the identity."""
+    return [f"separate {other}" for other in (ORDER if task == IDENTITY else ORDER[: ORDER.index(task) + 1])]
+
+
+def expected(name: str, modalities: Sequence[str], fusion: str) -> set[str]:
+    """What the loss `name` is to move."""
+    task = name.removeprefix("adversarial_")
+    own = [f"adversary {task}"] if task != name else [f"embedding {task}"]
+    own += ["gain"] if name == IDENTITY else []
+    shared = set() if task != name or task == IDENTITY else {f"head {task}"}
+    shared |= {"identity"} if name == IDENTITY and fusion in ("fc", "gated") else set()
+    return in_branches(modalities, "backbone", "project", *own, *separations(task)) | shared
+
+
+LOSSES = (*TASKS, *(f"adversarial_{task}" for task in ORDER))
 
 
 def test_the_peeling_order_is_the_originals() -> None:
     assert PEELING_ORDER == ORDER
 
 
-def test_the_parts_hold_all_parameters() -> None:
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_parts_hold_all_parameters(fusion: str) -> None:
     """Else the tables below would miss some."""
-    network = build()
-    counted = sum(parameter.numel() for _, module in parts(network) for parameter in module.parameters())
+    network = make_network(TWO, fusion)
+    counted = sum(parameter.numel() for _, parameters in parts(network) for parameter in parameters)
     assert counted == sum(parameter.numel() for parameter in network.parameters())
 
 
-TABLE = {
-    "spectacles": {"head spectacles", "separate spectacles"},
-    "facial_hair": {"head facial_hair", "separate spectacles", "separate facial_hair"},
-    "emotion": {"head emotion", "separate spectacles", "separate facial_hair", "separate emotion"},
-    "pose": {"head pose", "separate spectacles", "separate facial_hair", "separate emotion", "separate pose"},
-    "gender": {"head gender", *(f"separate {task}" for task in ORDER)},
-    "identity": {"identity", *(f"separate {task}" for task in ORDER)},
-}
-TABLE |= {f"adversarial_{task}": {f"adversary {task}"} | {part for part in TABLE[task] if "separate" in part} for task in ORDER}
+@pytest.mark.parametrize(
+    ("name", "separated"),
+    [
+        ("spectacles", 1),
+        ("adversarial_spectacles", 1),
+        ("facial_hair", 2),
+        ("adversarial_facial_hair", 2),
+        ("emotion", 3),
+        ("adversarial_emotion", 3),
+        ("pose", 4),
+        ("adversarial_pose", 4),
+        ("gender", 5),
+        ("adversarial_gender", 5),
+        (IDENTITY, 5),
+    ],
+)
+def test_a_loss_moves_its_own_head_its_separation_those_before_and_the_backbone_and_nothing_else(
+    name: str, separated: int
+) -> None:
+    found = moved(name)
+    assert found == expected(name, ONE, "concat")
+    assert sum("separate" in part for part in found) == separated
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_a_loss_moves_its_own_head_its_separation_those_before_and_the_backbone_and_nothing_else(name: str) -> None:
-    assert moved(name) == TABLE[name] | {"backbone", "project"}
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_in_a_fusion_it_moves_the_same_in_every_branch_and_what_fuses_it(fusion: str, name: str) -> None:
+    assert moved(name, TWO, fusion) == expected(name, TWO, fusion)
+
+
+@pytest.mark.parametrize("name", [IDENTITY, "emotion", "adversarial_pose"])
+def test_so_it_does_with_three_modalities(name: str) -> None:
+    assert moved(name, THREE) == expected(name, THREE, "concat")
 
 
 def slope(value: Callable[[], Tensor], parameters: list[Tensor], directions: list[Tensor]) -> float:
@@ -121,169 +144,385 @@ def slope(value: Callable[[], Tensor], parameters: list[Tensor], directions: lis
     return (ends[0] - ends[1]) / (2 * STEP)
 
 
+def check_signs(network: FaceNetwork, inputs: dict[str, Tensor], task: str, alpha: float) -> None:
+    """Against finite differences, which know nothing of the reversal."""
+
+    def value() -> Tensor:
+        return loss_of(network(inputs), f"adversarial_{task}")
+
+    value().backward()
+    for modality in network.modalities:
+        branch = branch_of(network, modality)
+        below = [branch.backbone, branch.project, *(branch.separate[before] for before in ORDER[: ORDER.index(task) + 1])]
+        for module, factor in ((branch.adversaries[task], 1.0), *((module, -alpha) for module in below)):
+            parameters = [*module.parameters()]
+            directions = [torch.randn_like(parameter) for parameter in parameters]
+            got = sum((cast(Tensor, p.grad) * direction).sum().item() for p, direction in zip(parameters, directions))
+            numeric = slope(value, [*parameters], directions)
+            assert abs(numeric) > 1e-6
+            assert got == pytest.approx(factor * numeric, rel=1e-3, abs=1e-8)
+
+
 @pytest.mark.parametrize("task", ORDER)
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_an_adversary_learns_with_the_plain_sign_and_the_rest_with_the_reversed_one(task: str, alpha: float) -> None:
-    """Against finite differences, which know nothing of the reversal."""
-    network, inputs = build(alpha, torch.float64), maps(torch.float64)
-    name = f"adversarial_{task}"
-
-    def value() -> Tensor:
-        return loss_of(network(inputs), name)
-
-    value().backward()
-    below = [network.backbone, network.project, *(network.separate[before] for before in ORDER[: ORDER.index(task) + 1])]
-    for modules, factor in (([network.adversaries[task]], 1.0), *(([module], -alpha) for module in below)):
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        directions = [torch.randn_like(parameter) for parameter in parameters]
-        got = sum((parameter.grad * direction).sum().item() for parameter, direction in zip(parameters, directions))  # type: ignore[operator]
-        numeric = slope(value, parameters, directions)
-        assert abs(numeric) > 1e-5
-        assert got == pytest.approx(factor * numeric, rel=1e-3, abs=1e-8)
+    check_signs(make_network(reversal=alpha, dtype=torch.float64), make_maps(dtype=torch.float64), task, alpha)
 
 
-def test_a_reversal_of_one_half_gives_minus_half_of_the_unreversed_gradient() -> None:
+@pytest.mark.parametrize("task", ["spectacles", "gender"])
+def test_so_they_do_in_every_branch_of_a_fusion(task: str) -> None:
+    check_signs(make_network(TWO, reversal=0.5, dtype=torch.float64), make_maps(TWO, torch.float64), task, 0.5)
+
+
+def below_gradients(name: str, reversal: float, modalities: Sequence[str], **settings: Any) -> list[Tensor]:
+    """Of everything below the discriminators."""
+    network = make_network(modalities, reversal=reversal, **settings)
+    loss_of(network(make_maps(modalities)), name).backward()
+    branches = [branch_of(network, modality) for modality in modalities]
+    below = [module for branch in branches for module in (branch.backbone, branch.project, branch.separate)]
+    gradients = [parameter.grad for module in below for parameter in module.parameters()]
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+@pytest.mark.parametrize("modalities", [ONE, TWO], ids="+".join)
+def test_a_reversal_of_one_half_gives_minus_half_of_the_unreversed_gradient(modalities: Sequence[str]) -> None:
     """Minus one reverses the reversal."""
-    gradients = []
-    for reversal in (0.5, -1.0):
-        network = build(reversal)
-        loss_of(network(maps()), "adversarial_pose").backward()
-        gradients.append([parameter.grad for parameter in network.backbone.parameters()])
-    for reversed_, plain in zip(*gradients):
-        torch.testing.assert_close(reversed_, -0.5 * plain)
+    half, plain = (below_gradients("adversarial_pose", reversal, modalities) for reversal in (0.5, -1.0))
+    assert any(gradient.abs().sum() > 0 for gradient in plain)
+    for reversed_, gradient in zip(half, plain, strict=True):
+        torch.testing.assert_close(reversed_, -0.5 * gradient)
 
 
-def test_in_training_every_task_but_identity_has_an_adversary_and_in_evaluation_none() -> None:
-    network, inputs = build(), maps()
-    assert set(network(inputs)) == {"identity", *ORDER, *(f"adversarial_{task}" for task in ORDER), "shared_albedo"}
-    assert set(network.eval()(inputs)) == {"identity", *ORDER}
+@pytest.mark.parametrize("modalities", [ONE, TWO, THREE], ids="+".join)
+def test_in_training_every_task_but_identity_has_an_adversary_and_in_evaluation_none(modalities: Sequence[str]) -> None:
+    network, inputs = make_network(modalities), make_maps(modalities)
+    shared = {f"shared_{modality}" for modality in modalities}
+    assert set(network(inputs)) == {*TASKS, *(f"adversarial_{task}" for task in ORDER), *shared}
+    assert set(network.eval()(inputs)) == set(TASKS)
 
 
-def test_outputs_have_a_column_a_class_and_an_embedding_the_channels() -> None:
-    for name, output in build()(maps()).items():
-        if name == "shared_albedo":
-            continue
-        expected = CHANNELS if name == "identity" else CLASSES[name.removeprefix("adversarial_")]
-        assert output.shape == (len(TARGET), expected)
+WIDTHS = {"concat": 2 * CHANNELS, "fc": CHANNELS, "gated": CHANNELS, "score": 2 * CHANNELS}
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_outputs_have_a_column_a_class_and_an_embedding_the_channels_of_the_fusion(fusion: str) -> None:
+    network = make_network(TWO, fusion)
+    assert network.channels == WIDTHS[fusion]
+    for name, output in network(make_maps(TWO)).items():
+        if name.startswith("shared_"):
+            assert output.shape == (COUNT, CHANNELS, 4, 4)
+        else:
+            width = WIDTHS[fusion] if name == IDENTITY else CLASSES[name.removeprefix("adversarial_")]
+            assert output.shape == (COUNT, width)
+
+
+def test_a_single_modality_has_as_many_channels_as_its_map() -> None:
+    network = make_network()
+    assert network.channels == CHANNELS
+    assert network(make_maps())[IDENTITY].shape == (COUNT, CHANNELS)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 7.0, 255.0])
 def test_answers_do_not_depend_on_how_bright_the_lights_were(scale: float) -> None:
-    network, inputs = build().eval(), maps()
+    network, inputs = make_network().eval(), make_maps()
     factors = torch.tensor([scale, 1.0, scale, 1.0, scale, 1.0])[:, None, None, None]
     with torch.no_grad():
         plain, scaled = network(inputs), network({"albedo": inputs["albedo"] * factors})
     for name in plain:
         torch.testing.assert_close(scaled[name], plain[name], rtol=1e-3, atol=1e-4)
-    assert (plain["identity"].std(dim=0) > 0).any()
+    assert (plain[IDENTITY].std(dim=0) > 0).any()
 
 
-def test_an_answer_in_evaluation_does_not_depend_on_the_rest_of_the_batch() -> None:
-    network, inputs = build().eval(), maps()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_an_answer_in_evaluation_does_not_depend_on_the_rest_of_the_batch(fusion: str) -> None:
+    network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
     with torch.no_grad():
         together = network(inputs)
-        alone = network({"albedo": inputs["albedo"][2:3]})
+        alone = network({modality: array[2:3] for modality, array in inputs.items()})
     for name in together:
         torch.testing.assert_close(alone[name], together[name][2:3], rtol=1e-4, atol=1e-5)
 
 
-def test_all_that_stays_of_the_picture_after_peeling_is_the_identitys() -> None:
-    """What the heads read and what identity reads sum to the projected map."""
-    network, inputs = build().eval(), maps()
-    read: list[Tensor] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda _, args: read.append(args[0]))
-        for module in (*network.heads.values(), network.identity)
-    ]
-    shared: list[Tensor] = []
-    hooks.append(network.project.register_forward_hook(lambda _, __, output: shared.append(output)))
-    with torch.no_grad():
-        network(inputs)
-    for hook in hooks:
-        hook.remove()
-    assert len(read) == 6
-    torch.testing.assert_close(torch.stack(read).sum(dim=0), shared[0], rtol=1e-5, atol=1e-6)
-
-
-def test_the_backbone_runs_once_a_batch() -> None:
-    network = build()
-    calls: list[int] = []
-    network.backbone.register_forward_hook(lambda *_: calls.append(1))
-    network(maps())
-    assert len(calls) == 1
+@pytest.mark.parametrize("modalities", [ONE, TWO, THREE], ids="+".join)
+def test_each_backbone_runs_once_a_batch(modalities: Sequence[str]) -> None:
+    network = make_network(modalities)
+    calls: list[str] = []
+    for modality in modalities:
+        branch_of(network, modality).backbone.register_forward_hook(lambda *_, modality=modality: calls.append(modality))
+    network(make_maps(modalities))
+    assert sorted(calls) == sorted(modalities)
 
 
 def test_in_another_order_another_attribute_is_split_off_first() -> None:
     order = ("gender", "pose", "emotion", "facial_hair", "spectacles")
-    assert moved("gender", order=order) == {"head gender", "separate gender", "backbone", "project"}
-    before = {f"separate {task}" for task in order[:4]}
-    assert moved("facial_hair", order=order) == before | {"head facial_hair", "backbone", "project"}
+    base = ("backbone", "project")
+    assert moved("gender", order=order) == {"head gender", *in_branches(ONE, *base, "embedding gender", "separate gender")}
+    before = [f"separate {task}" for task in order[:4]]
+    found = moved("facial_hair", order=order)
+    assert found == {"head facial_hair", *in_branches(ONE, *base, "embedding facial_hair", *before)}
 
 
 @pytest.mark.parametrize("task", ORDER)
 def test_discriminators_of_the_identity_move_all_separations_with_the_reversed_sign(task: str) -> None:
-    """Each reads the last rest, and that is what the identity reads."""
-    name, settings = f"adversarial_{task}", {"adversaries": "identity"}
-    assert moved(name, **settings) == {f"adversary {task}", "backbone", "project", *(f"separate {other}" for other in ORDER)}
-    gradients = []
-    for reversal in (0.5, -1.0):
-        network = build(reversal, **settings)
-        loss_of(network(maps()), name).backward()
-        below = [network.backbone, network.project, network.separate]
-        gradients.append([parameter.grad for module in below for parameter in module.parameters()])
-    for reversed_, plain in zip(*gradients):
-        torch.testing.assert_close(reversed_, -0.5 * plain)
+    name = f"adversarial_{task}"
+    found = moved(name, adversaries="identity")
+    assert found == in_branches(ONE, "backbone", "project", f"adversary {task}", *separations(IDENTITY))
+    half, plain = (below_gradients(name, reversal, ONE, adversaries="identity") for reversal in (0.5, -1.0))
+    for reversed_, gradient in zip(half, plain, strict=True):
+        torch.testing.assert_close(reversed_, -0.5 * gradient)
 
 
-def test_discriminators_of_the_identity_read_what_the_identity_reads() -> None:
-    network = build(adversaries="identity")
-    read: dict[str, Tensor] = {}
-    for name, module in (("identity", network.identity), *network.adversaries.items()):
-        module.register_forward_pre_hook(lambda _, args, name=name: read.update({name: args[0]}))
-    network(maps())
-    assert set(read) == {"identity", *ORDER}
-    assert all(torch.equal(read["identity"], value) for value in read.values())
-
-
-@pytest.mark.parametrize("name", ["identity", *ORDER])
+@pytest.mark.parametrize("name", TASKS)
 def test_without_separation_a_loss_moves_its_head_and_what_is_shared_and_there_are_no_adversaries(name: str) -> None:
-    head = name if name == "identity" else f"head {name}"
-    assert moved(name, fsm=False) == {head, "backbone", "project"}
-    assert set(build(fsm=False)(maps())) == {"identity", *ORDER, "shared_albedo"}
-
-
-def test_without_separation_every_head_reads_the_shared_map() -> None:
-    network, inputs = build(fsm=False).eval(), maps()
-    shared = network.shared_map(inputs)
-    outputs = network(inputs)
-    for task in ORDER:
-        assert torch.equal(outputs[task], network.heads[task](shared))
-    assert torch.equal(outputs["identity"], network.identity(shared))
+    own = {"albedo gain"} if name == IDENTITY else {f"head {name}"}
+    assert moved(name, fsm=False) == own | in_branches(ONE, "backbone", "project", f"embedding {name}")
+    assert set(make_network(fsm=False)(make_maps())) == {*TASKS, "shared_albedo"}
 
 
 def test_without_adversaries_the_other_answers_are_the_same() -> None:
-    inputs = maps()
-    on, off = build()(inputs), build(adversaries="off")(inputs)
-    assert set(off) == {"identity", *ORDER, "shared_albedo"}
-    without = build(adversaries="off")
+    inputs = make_maps(TWO)
+    on, without = make_network(TWO)(inputs), make_network(TWO, adversaries="off")
     assert not any("adversar" in name for name in without.state_dict())
-    without.load_state_dict(build().state_dict(), strict=False)
+    without.load_state_dict(make_network(TWO).state_dict(), strict=False)
     off = without(inputs)
+    assert set(off) == {*TASKS, "shared_albedo", "shared_normal"}
     assert all(torch.equal(on[name], off[name]) for name in off)
 
 
-def test_attribute_embeddings_can_be_narrower_than_the_identitys_and_the_discriminators() -> None:
-    network = build(attribute_channels=4)
-    assert {head.linear.in_features for head in network.heads.values()} == {4}
-    assert {judge.linear.in_features for judge in network.adversaries.values()} == {CHANNELS}
-    assert network(maps())["identity"].shape == (len(TARGET), CHANNELS)
-    expected = {"head pose", "separate spectacles", "separate facial_hair", "separate emotion", "separate pose"}
-    assert moved("pose", attribute_channels=4) == expected | {"backbone", "project"}
+def test_a_narrow_attribute_moves_what_a_wide_one_does() -> None:
+    network = make_network(attribute_channels=4)
+    assert network(make_maps())[IDENTITY].shape == (COUNT, CHANNELS)
+    assert moved("pose", attribute_channels=4) == expected("pose", ONE, "concat")
 
 
 def test_a_batch_of_one_is_refused_in_training_and_answered_in_evaluation() -> None:
-    network = build()
-    one = {"albedo": maps()["albedo"][:1]}
+    network = make_network(TWO)
+    one = {modality: array[:1] for modality, array in make_maps(TWO).items()}
     with pytest.raises(InputError, match=r"batch\.people"):
         network(one)
-    assert network.eval()(one)["identity"].shape == (1, CHANNELS)
+    assert network.eval()(one)[IDENTITY].shape == (1, 2 * CHANNELS)
+
+
+# What a network of one modality answers.
+
+
+def test_the_identity_of_one_modality_is_its_branchs_embedding_times_the_gain_and_an_attribute_linear_in_its_own() -> None:
+    network, inputs = make_network().eval(), make_maps()
+    with torch.no_grad():
+        network.log_gains["albedo"].copy_(torch.tensor(2.5).log())
+        outputs, features = network(inputs), branch_of(network)(inputs["albedo"], 1.0)
+    torch.testing.assert_close(outputs[IDENTITY], 2.5 * features.embeddings[IDENTITY])
+    for task in ORDER:
+        state = network.heads[task].state_dict()
+        logits = features.embeddings[task] @ state["linear.weight"].T + state["linear.bias"]
+        torch.testing.assert_close(outputs[task], logits)
+
+
+def test_the_gain_starts_as_it_says_and_learns() -> None:
+    network = make_network()
+    outputs = network(make_maps())
+    embedding = make_network().branches["albedo"](make_maps()["albedo"], 1.0).embeddings[IDENTITY]
+    torch.testing.assert_close(outputs[IDENTITY], FaceNetwork.START * embedding)
+    outputs[IDENTITY].square().sum().backward()
+    gradient = network.log_gains["albedo"].grad
+    assert gradient is not None
+    assert gradient > 0
+
+
+class Given(nn.Module):
+    """A backbone whose channels vary within a picture with a deviation of 1, and from picture to picture of `between`."""
+
+    out_channels = 512
+
+    def __init__(self, between: float, side: int) -> None:
+        super().__init__()
+        self.between, self.side = between, side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.between * torch.randn(len(x), 512, 1, 1) + torch.randn(len(x), 512, self.side, self.side)
+
+
+def norms_at_the_start(fusion: str, modalities: Sequence[str], between: float, side: int) -> Tensor:
+    torch.manual_seed(0)
+    settings = SETTINGS | {"channels": 512, "fsm": False}
+    branches = {modality: Branch(modality, Given(between, side), **settings) for modality in modalities}
+    network = FaceNetwork(branches, fusion, channels=512, classes=CLASSES, reversal=1.0)
+    inputs = {modality: array.repeat(5, 1, 1, 1) for modality, array in make_maps(modalities).items()}
+    return network(inputs)[IDENTITY].norm(dim=1)
+
+
+@pytest.mark.parametrize("side", [3, 7])
+def test_norms_start_inside_the_range_where_magface_is_not_clamped(side: int) -> None:
+    """Also where pictures differ as much from each other as within, which is more than the backbones' do."""
+    for between in (0.3, 1.0):
+        norms = norms_at_the_start("concat", ONE, between, side)
+        assert (norms > 10).all()
+        assert (norms < 110).all()
+
+
+@pytest.mark.parametrize("modalities", [TWO, THREE], ids="+".join)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_so_do_those_of_every_fusion(fusion: str, modalities: Sequence[str]) -> None:
+    """Embeddings of each modality have norms of some 7, as at the start of a training."""
+    norms = norms_at_the_start(fusion, modalities, 0.3, 7)
+    assert (norms > 10).all()
+    assert (norms < 110).all()
+
+
+# Maps that are missing.
+
+
+def outputs_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], rtol=1e-5, atol=1e-5) for name in a)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("there", [("albedo",), ("depth",), ("albedo", "depth"), ("normal", "depth")], ids="+".join)
+def test_a_map_that_is_not_given_is_one_that_is_not_present(fusion: str, there: Sequence[str]) -> None:
+    network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
+    present = torch.tensor([modality in there for modality in THREE]).expand(COUNT, -1)
+    with torch.no_grad():
+        of_few = network({modality: inputs[modality] for modality in there})
+        of_all = network(inputs, present)
+        whole = network(inputs)
+    assert outputs_close(of_few, of_all)
+    assert not any(torch.allclose(of_few[task], whole[task], rtol=1e-3) for task in TASKS)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_content_of_a_map_that_is_not_present_does_not_matter_and_a_row_has_only_its_own_missing(fusion: str) -> None:
+    network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
+    present = torch.tensor([[True, True], [True, False], [False, True]] * 2)
+    other = {modality: array.flip(2) ** 2 for modality, array in inputs.items()}
+    mixed = {
+        modality: torch.where(present[:, [index], None, None], inputs[modality], other[modality])
+        for index, modality in enumerate(TWO)
+    }
+    with torch.no_grad():
+        first, second, whole = network(inputs, present), network(mixed, present), network(inputs)
+    assert outputs_close(first, second)
+    for task in TASKS:
+        same = torch.isclose(first[task], whole[task], rtol=1e-4, atol=1e-5).all(dim=1)
+        assert same.tolist() == [True, False, False] * 2
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_present_and_what_is_given_are_both_needed(fusion: str) -> None:
+    network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
+    present = torch.tensor([[True, True, False]]).expand(COUNT, -1)
+    with torch.no_grad():
+        given = network({modality: inputs[modality] for modality in ("albedo", "depth")}, present)
+        only = network({"albedo": inputs["albedo"]})
+    assert outputs_close(given, only)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_in_training_a_row_without_a_modality_sends_no_gradient_into_that_branchs_embeddings(fusion: str) -> None:
+    network = make_network(TWO, fusion)
+    features = network.read(make_maps(TWO))
+    for of_one in features.values():
+        for embedding in of_one.embeddings.values():
+            embedding.retain_grad()
+    present = torch.tensor([[True, True], [True, False], [False, True]] * 2)
+    outputs = network.answer(features, present)
+    torch.stack([loss_of(outputs, task) for task in TASKS]).sum().backward()
+    for index, modality in enumerate(TWO):
+        for embedding in features[modality].embeddings.values():
+            rows = cast(Tensor, embedding.grad).abs().sum(dim=1)
+            assert torch.equal(rows > 0, present[:, index])
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_missing_maps_leave_no_nan_in_any_output_or_gradient(fusion: str) -> None:
+    network = make_network(THREE, fusion)
+    present = torch.tensor([[True, False, False], [False, True, False], [False, False, True]] * 2)
+    outputs = network(make_maps(THREE), present)
+    assert all(output.isfinite().all() for output in outputs.values())
+    torch.stack([loss_of(outputs, name) for name in LOSSES]).sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_reading_once_and_answering_for_each_subset_is_what_the_network_says_to_these_maps_only(fusion: str) -> None:
+    network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
+    with torch.no_grad():
+        features: dict[str, Features] = network.read(inputs)
+        for subset in (("normal",), ("albedo", "depth"), THREE):
+            direct = network({modality: inputs[modality] for modality in subset})
+            assert outputs_close(network.answer({modality: features[modality] for modality in subset}), direct)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_in_which_order_maps_are_given_does_not_matter(fusion: str) -> None:
+    network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
+    with torch.no_grad():
+        assert outputs_close(network(dict(reversed(inputs.items()))), network(inputs))
+
+
+# Branches that differ, and branches that are frozen.
+
+
+def test_adversaries_of_an_attribute_are_the_mean_of_the_branches() -> None:
+    network, inputs = make_network(TWO), make_maps(TWO)
+    outputs = network(inputs)
+    of_branches = [branch_of(make_network(TWO), modality)(inputs[modality], 1.0).adversarial for modality in TWO]
+    for task in ORDER:
+        expected = np.mean([logits[task].detach().double().numpy() for logits in of_branches], axis=0)
+        np.testing.assert_allclose(outputs[f"adversarial_{task}"].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_branches_of_other_widths_fuse(fusion: str) -> None:
+    branches = {"albedo": make_branch(), "depth": make_branch("depth", channels=16, attribute_channels=8, adversaries="off")}
+    network = FaceNetwork(branches, fusion, channels=24, classes=CLASSES, reversal=1.0)
+    outputs = network(make_maps(("albedo", "depth")))
+    assert outputs[IDENTITY].shape == (COUNT, 24 if fusion in ("fc", "gated") else CHANNELS + 16)
+    assert {task: outputs[task].shape[1] for task in ORDER} == CLASSES
+    torch.stack([loss_of(outputs, name) for name in LOSSES]).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def step(network: FaceNetwork, modalities: Sequence[str]) -> dict[str, Tensor]:
+    """One training step on all its losses; the outputs before it."""
+    network.train()
+    outputs = network(make_maps(modalities))
+    losses = [loss_of(outputs, name) for name in LOSSES if name in outputs]
+    torch.stack(losses).sum().backward()
+    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    torch.optim.AdamW(free, lr=0.1, weight_decay=0.1).step()
+    return outputs
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_training_step_leaves_a_frozen_branch_as_it_was_and_moves_the_other(fusion: str) -> None:
+    network = make_network(TWO, fusion)
+    branch_of(network, "albedo").freeze()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    step(network, TWO)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert not [name for name in changed if name.startswith("branches.albedo.")]
+    assert {"branches.normal.backbone.layers.0.weight", "branches.normal.backbone.layers.1.running_mean"} <= changed
+    assert "log_gains.albedo" in changed
+
+
+def test_a_frozen_branch_has_no_say_in_the_adversaries_and_with_all_frozen_there_are_none() -> None:
+    network, inputs = make_network(TWO), make_maps(TWO)
+    branch_of(network, "albedo").freeze()
+    logits = branch_of(make_network(TWO), "normal")(inputs["normal"], 1.0).adversarial
+    outputs = network.train()(inputs)
+    assert network.judged == tuple(CLASSES)
+    for task in ORDER:
+        torch.testing.assert_close(outputs[f"adversarial_{task}"], logits[task])
+    branch_of(network, "normal").freeze()
+    assert network.judged == ()
+    assert set(network.train()(inputs)) == {*TASKS, "shared_albedo", "shared_normal"}
+
+
+def test_the_shared_map_of_a_frozen_branch_asks_for_no_gradient() -> None:
+    """By which the weightings of tasks tell that there is nothing to weigh there."""
+    network = make_network(TWO)
+    branch_of(network, "albedo").freeze()
+    outputs = network.train()(make_maps(TWO))
+    assert (outputs["shared_albedo"].requires_grad, outputs["shared_normal"].requires_grad) == (False, True)

@@ -1,12 +1,56 @@
 """What a user may call a run or a model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from fr_ps.errors import InputError
 from fr_ps.tracking.find import model_folder
+from tests.conftest import Refused
+
+BEST_FILES = {"checkpoints/best/model.json": "{}", "checkpoints/best/model.safetensors": "w", "report/metrics.json": "{}"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with an experiment `e` and a registered model `faces`; made once, as its migration takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_experiment("e", artifact_location=str(folder / "artifacts"))
+    client.create_registered_model("faces")
+    return folder
+
+
+@pytest.fixture
+def client(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+    return MlflowClient()
+
+
+def log_run(client: MlflowClient, files: dict[str, str]) -> str:
+    """The id of a new run with these artifacts."""
+    folder = Path("files")
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    experiment = client.get_experiment_by_name("e")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id).info.run_id
+    client.log_artifacts(run, str(folder))
+    shutil.rmtree(folder)
+    return run
+
+
+def register(client: MlflowClient, files: dict[str, str], source: str = "checkpoints/best") -> str:
+    """A new version of `faces`, whose source is the folder `source` of a run with these artifacts; its number."""
+    run = log_run(client, files)
+    return client.create_model_version("faces", f"runs:/{run}/{source}", run).version
 
 
 @pytest.fixture
@@ -31,26 +75,61 @@ def test_a_run_without_a_checkpoint_says_so(runs):
 
 
 @pytest.mark.parametrize("name", ["nothing", "../../etc", "0" * 32])
-def test_what_is_nowhere_is_one_line(name, runs, monkeypatch, tmp_path):
-    import mlflow
-
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+def test_what_is_nowhere_is_one_line(name, runs, client):
     with pytest.raises(InputError) as error:
         model_folder(name, runs)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_run_whose_folder_is_gone_comes_from_mlflow(tmp_path, monkeypatch):
-    import mlflow
-    from mlflow import MlflowClient
-
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    client = MlflowClient()
-    run = client.create_run(client.create_experiment("e")).info.run_id
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/model.json").write_text("{}")
-    client.log_artifacts(run, str(tmp_path / "model"), "checkpoints/best")
+def test_a_run_whose_folder_is_gone_comes_from_mlflow(client, tmp_path):
+    run = log_run(client, BEST_FILES)
     assert (model_folder(run, tmp_path / "runs") / "model.json").is_file()
+
+
+def test_a_version_of_a_registered_model_is_found_by_its_number_and_by_its_alias(client: MlflowClient) -> None:
+    first = register(client, BEST_FILES)
+    second = register(client, BEST_FILES | {"checkpoints/best/model.json": '{"the": "second"}'})
+    client.set_registered_model_alias("faces", "champion", second)
+    for name, text in ((f"models:/faces/{first}", "{}"), (f"models:/faces/{second}", '{"the": "second"}')):
+        folder = model_folder(name)
+        assert (folder / "model.json").read_text() == text
+        assert (folder / "model.safetensors").read_text() == "w"
+    assert (model_folder("models:/faces@champion") / "model.json").read_text() == '{"the": "second"}'
+    client.set_registered_model_alias("faces", "champion", first)
+    assert (model_folder("models:/faces@champion") / "model.json").read_text() == "{}"
+
+
+def test_a_model_folder_deep_among_the_files_of_a_version_is_found(client: MlflowClient) -> None:
+    """As in a pyfunc model, where it is an artifact of it."""
+    version = register(client, {"packed/MLmodel": "flavors: {}", "packed/artifacts/model/model.json": "{}"}, "packed")
+    folder = model_folder(f"models:/faces/{version}")
+    assert folder.parts[-2:] == ("artifacts", "model")
+    assert (folder / "model.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("files", "count"), [({"a.txt": ""}, 0), ({"a/model.json": "{}", "b/model.json": "{}"}, 2)], ids=["none", "two"]
+)
+def test_a_version_without_exactly_one_model_folder_is_refused(
+    client: MlflowClient, refused: Refused, files: dict[str, str], count: int
+) -> None:
+    version = register(client, {f"x/{name}": text for name, text in files.items()}, "x")
+    with refused(f"models:/faces/{version}", f"has {count} model folders"):
+        model_folder(f"models:/faces/{version}")
+
+
+@pytest.mark.parametrize(
+    "name", ["models:/faces/999", "models:/faces@nobody", "models:/nothing/1", "models:/faces/one", "models:/faces", "models:/"]
+)
+def test_what_is_not_in_the_registry_is_refused_by_its_name(client: MlflowClient, refused: Refused, name: str) -> None:
+    register(client, BEST_FILES)
+    with refused(f"{name}: ", "models:/NAME/VERSION or models:/NAME@ALIAS"):
+        model_folder(name)
+
+
+def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, store: Path, refused: Refused) -> None:
+    version = register(client, BEST_FILES)
+    shutil.rmtree(store / "artifacts")
+    with refused(f"models:/faces/{version}"):
+        model_folder(f"models:/faces/{version}")

@@ -10,7 +10,8 @@ import torch
 from fr_ps.config import AugmentConfig, BatchConfig
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.training.feed import Feed
+from fr_ps.training.feed import Feed, draw_present
+from tests.conftest import Refused
 
 PLAIN = AugmentConfig(flip=0, crop=1, rotation=0, noise=0)
 ROWS = np.array([0, 1, 2, 3, 8, 9, 10, 16, 17, 18, 19])
@@ -30,7 +31,7 @@ def batches(source: Feed, epoch: int) -> list[tuple[torch.Tensor, dict[str, torc
     return [
         (maps["normal"], dict(targets))
         for index, chosen in enumerate(source.order(epoch))
-        for maps, targets in [source.batch(chosen, epoch, index)]
+        for maps, targets, _ in [source.batch(chosen, epoch, index)]
     ]
 
 
@@ -69,7 +70,7 @@ def test_the_same_sessions_are_augmented_differently_in_every_batch_and_epoch(da
 def test_without_augmentation_a_batch_is_what_the_store_holds(dataset: Dataset) -> None:
     source = feed(dataset, change=PLAIN)
     for index, chosen in enumerate(source.order(0)):
-        maps, _ = source.batch(chosen, 0, index)
+        maps, *_ = source.batch(chosen, 0, index)
         np.testing.assert_allclose(maps["normal"].numpy(), dataset.store.maps["normal"][ROWS[chosen]], atol=1e-5)
 
 
@@ -79,7 +80,7 @@ def test_targets_agree_with_the_table(dataset: Dataset) -> None:
     assert list(source.people) == people
     assert len(people) == 3
     for index, chosen in enumerate(source.order(0)):
-        _, targets = source.batch(chosen, 0, index)
+        _, targets, _ = source.batch(chosen, 0, index)
         for place, row in enumerate(ROWS[chosen]):
             assert people[targets["identity"][place]] == dataset.labels.ids[row]
             for column, task in enumerate(ATTRIBUTES):
@@ -98,6 +99,40 @@ def test_only_rows_of_the_training_part_are_drawn_and_a_batch_has_p_people_with_
     assert seen == set(ROWS.tolist())
 
 
+def with_codes(dataset: Dataset, codes: np.ndarray) -> Dataset:
+    return replace(dataset, labels=replace(dataset.labels, codes=codes))
+
+
+def test_classes_take_the_places_in_turn_where_they_are_balanced(dataset: Dataset) -> None:
+    codes = np.full_like(dataset.labels.codes, -1)
+    codes[:, ATTRIBUTES.index("pose")] = 0
+    codes[8, ATTRIBUTES.index("pose")] = 1  # one of the eleven sessions
+    batch = BatchConfig(people=2, sessions=3, balance="class", attribute="pose")
+    source = Feed(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
+    for index, chosen in enumerate(source.order(0)):
+        _, targets, _ = source.batch(chosen, 0, index)
+        assert sorted(targets["pose"].tolist()) == [0, 0, 0, 1, 1, 1]
+        assert set(ROWS[chosen[targets["pose"] == 1]].tolist()) == {8}
+
+
+def test_every_session_comes_once_an_epoch_where_nothing_is_balanced(dataset: Dataset) -> None:
+    batch = BatchConfig(people=2, sessions=3, balance="none")
+    source = Feed(dataset, ROWS, batch, PLAIN, 0, torch.device("cpu"))
+    first, last = source.order(0)
+    assert sorted(ROWS[[*first, *last[:5]]].tolist()) == sorted(ROWS.tolist())
+    assert len(set(last.tolist())) == 6
+
+
+@pytest.mark.parametrize("code", [-1, 0])
+def test_an_attribute_without_two_classes_to_balance_is_refused_at_once(dataset: Dataset, code: int, refused: Refused) -> None:
+    codes = np.resize([0, 1], dataset.labels.codes.shape).astype(np.int8)
+    codes[ROWS, ATTRIBUTES.index("emotion")] = code
+    batch = BatchConfig(balance="class", attribute="emotion")
+    with refused("batch.attribute is 'emotion'", f"have {code + 1}", "batch.balance"):
+        Feed(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
+    Feed(with_codes(dataset, codes), ROWS, replace(batch, balance="identity"), PLAIN, 0, torch.device("cpu"))
+
+
 def test_batches_leave_the_store_as_it_was(dataset: Dataset) -> None:
     before = dataset.store.read(ROWS)["normal"].copy()
     batches(feed(dataset), 0)
@@ -111,8 +146,7 @@ def test_counts_are_those_of_the_training_part_and_one_class_is_not_trained(data
     codes[:, 2] = -1  # facial hair: nothing known
     codes[ROWS[:4], 3] = -1  # pose: some unknown
     codes[np.setdiff1d(np.arange(len(codes)), ROWS), 4] = 2  # emotion: a third class, of others only
-    changed = replace(dataset, labels=replace(dataset.labels, codes=codes))
-    counts = feed(changed).class_counts({task: 3 if task == "emotion" else 2 for task in ATTRIBUTES})
+    counts = feed(with_codes(dataset, codes)).class_counts({task: 3 if task == "emotion" else 2 for task in ATTRIBUTES})
     assert {task: count.tolist() for task, count in counts.items()} == {
         "gender": [np.sum(ROWS % 2 == 0), np.sum(ROWS % 2 == 1)],
         "pose": [np.sum(ROWS[4:] % 2 == 0), np.sum(ROWS[4:] % 2 == 1)],
@@ -122,3 +156,70 @@ def test_counts_are_those_of_the_training_part_and_one_class_is_not_trained(data
 
 def test_the_sessions_of_each_person_of_the_training_part_are_counted(dataset: Dataset) -> None:
     assert feed(dataset).person_counts().tolist() == [4, 3, 4]
+
+
+def drawn(modalities: int, dropout: float, seed: int = 0, count: int = 20_000) -> torch.Tensor:
+    return draw_present(count, modalities, dropout, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("modalities", [2, 3])
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
+def test_modalities_are_missing_with_the_probability_of_the_dropout_but_for_the_one_that_is_left(
+    modalities: int, dropout: float
+) -> None:
+    """Each alike: d, less the share of sessions that would lack all and keep this one, d^n / n; within four deviations."""
+    present = drawn(modalities, dropout)
+    assert present.any(dim=1).all()
+    expected = dropout - dropout**modalities / modalities
+    deviation = (expected * (1 - expected) / len(present)) ** 0.5
+    for missing in (~present).double().mean(dim=0).tolist():
+        assert missing == pytest.approx(expected, abs=4 * deviation)
+
+
+def test_modalities_are_missing_independently_of_each_other() -> None:
+    """Of three: the share that lacks both of two is d^2 (1 - d) + d^3 / 3."""
+    present, dropout = drawn(3, 0.4), 0.4
+    expected = dropout**2 * (1 - dropout) + dropout**3 / 3
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        both = (~present[:, a] & ~present[:, b]).double().mean().item()
+        assert both == pytest.approx(expected, abs=4 * (expected / len(present)) ** 0.5)
+
+
+def test_without_dropout_or_with_one_modality_nothing_is_missing() -> None:
+    assert drawn(3, 0.0).all()
+    assert drawn(1, 0.9).all()
+
+
+def test_what_is_missing_is_a_function_of_the_generator() -> None:
+    assert torch.equal(drawn(3, 0.5, seed=1), drawn(3, 0.5, seed=1))
+    assert not torch.equal(drawn(3, 0.5, seed=1), drawn(3, 0.5, seed=2))
+
+
+def test_a_batch_says_which_maps_each_session_is_taken_to_have_as_seed_epoch_and_index_decide(prepared: Path) -> None:
+    source = open_dataset(prepared, ["normal", "albedo", "depth"])
+
+    def present(epoch: int, index: int, dropout: float = 0.5) -> torch.Tensor:
+        made = Feed(source, ROWS, BatchConfig(people=2, sessions=3), PLAIN, 0, torch.device("cpu"), dropout)
+        return made.batch(np.arange(11), epoch, index)[2]
+
+    assert present(0, 0).shape == (11, 3)
+    assert torch.equal(present(1, 2), present(1, 2))
+    assert not present(1, 2).all()
+    for other in (present(1, 3), present(2, 2)):
+        assert not torch.equal(present(1, 2), other)
+    assert present(1, 2, dropout=0.0).all()
+
+
+def test_dropout_changes_neither_the_maps_nor_the_targets_of_a_batch(prepared: Path) -> None:
+    """What is missing is said, not cut out: the network decides what it reads."""
+    source = open_dataset(prepared, ["normal", "albedo"])
+    made = [
+        Feed(source, ROWS, BatchConfig(people=2, sessions=3), AugmentConfig(), 0, torch.device("cpu"), dropout).batch(
+            np.arange(6), 0, 0
+        )
+        for dropout in (0.0, 0.9)
+    ]
+    (maps, targets, _), (others, same_targets, _) = made
+    assert list(maps) == list(others) == ["normal", "albedo"]
+    assert all(torch.equal(maps[modality], others[modality]) for modality in maps)
+    assert all(torch.equal(targets[task], same_targets[task]) for task in targets)

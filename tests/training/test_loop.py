@@ -1,15 +1,19 @@
 """One epoch of the loop, on tiny real data."""
 
+import math
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fr_ps.config import AugmentConfig, BatchConfig, LossConfig, ModelConfig, OptimConfig
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.losses import build_losses
+from fr_ps.losses.weighting import FixedWeighting
 from fr_ps.models import build_network
 from fr_ps.training.feed import Feed
 from fr_ps.training.loop import Means, train_epoch
@@ -25,7 +29,13 @@ class Training:
     """All that an epoch needs, tiny."""
 
     def __init__(
-        self, dataset: Dataset, seed: int = 0, weighting: str = "uncertainty", lr: float = 2e-3, clip: float = 5
+        self,
+        dataset: Dataset,
+        seed: int = 0,
+        weighting: str = "uncertainty",
+        lr: float = 2e-3,
+        clip: float = 5,
+        accumulate: int = 1,
     ) -> None:
         torch.manual_seed(seed)
         batch, change = BatchConfig(people=3, sessions=2), AugmentConfig(rotation=0, crop=1, noise=0)
@@ -33,11 +43,12 @@ class Training:
         classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
         counts = self.feed.class_counts(classes)
         self.trained = list(counts)
-        self.network = build_network(ModelConfig(channels=32, reduction=8), ["albedo"], classes, reversal=0.1)
+        self.network = build_network({"albedo": ModelConfig(channels=32, reduction=8)}, "concat", classes, reversal=0.1)
         self.losses = build_losses(LossConfig(weighting=weighting), 32, self.feed.person_counts(), counts)  # type: ignore[arg-type]
         self.optimizer = build_optimizer(OptimConfig(lr=lr), [self.network, self.losses.identity], self.losses.weighting)
-        self.lr, self.clip = lr, clip
+        self.lr, self.clip, self.accumulate = lr, clip, accumulate
         self.steps: list[int] = []
+        self.stepped: list[int] = []
         self.done: list[int] = []
 
     def rate(self, step: int) -> float:
@@ -57,6 +68,8 @@ class Training:
             rate=self.rate,
             reversal=self.reversal,
             clip=self.clip,
+            accumulate=self.accumulate,
+            stepped=self.stepped.append,
             advance=self.done.append,
         )
 
@@ -147,6 +160,114 @@ def test_the_gradient_of_a_step_is_no_longer_than_the_clip(dataset: Dataset) -> 
         parameters = [*training.network.parameters(), *training.losses.parameters()]
         norm = torch.stack([parameter.grad.norm() for parameter in parameters if parameter.grad is not None]).norm()
         assert (norm.item() < 0.0101) is expected
+
+
+class Toy:
+    """The real loop over a linear map in float64: batches of one to three rows, plain gradient descent."""
+
+    def __init__(self, sizes: list[int], accumulate: int, clip: float = 0) -> None:
+        rng = np.random.default_rng(5)
+        self.inputs = [torch.from_numpy(rng.normal(size=(size, 3))) for size in sizes]
+        self.answers = [torch.from_numpy(rng.normal(size=size)) for size in sizes]
+        self.network = ToyNetwork()
+        self.losses = ToyLoss()
+        self.optimizer = torch.optim.SGD([{"params": list(self.network.parameters()), "factor": 1.0}], lr=1.0)
+        self.accumulate, self.clip = accumulate, clip
+        self.asked: list[int] = []
+        self.advanced: list[int] = []
+        self.weights: list[np.ndarray] = []
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        return [np.arange(len(rows)) for rows in self.inputs]
+
+    def batch(self, chosen: np.ndarray, epoch: int, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor], None]:
+        return {"x": self.inputs[index]}, {"y": self.answers[index]}, None
+
+    def rate(self, step: int) -> float:
+        self.asked.append(step)
+        return 0.1 / (step + 1)
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        return train_epoch(
+            cast(Any, self.network),
+            cast(Any, self.losses),
+            self.optimizer,
+            cast(Any, self),
+            epoch=epoch,
+            rate=self.rate,
+            reversal=lambda step: 0.0,
+            clip=self.clip,
+            accumulate=self.accumulate,
+            stepped=lambda step: self.weights.append(self.network.linear.weight.detach().numpy().copy()),
+            advance=self.advanced.append,
+        )
+
+
+class ToyNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+        nn.init.constant_(self.linear.weight, 0.5)
+
+    def forward(self, maps: dict[str, Tensor], present: None) -> dict[str, Tensor]:
+        return {"y": self.linear(maps["x"])[:, 0]}
+
+
+class ToyLoss(nn.Module):
+    """The mean square, beside what the loop asks of the losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weighting = FixedWeighting({"y": 1.0})
+
+    def forward(self, outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = (outputs["y"] - targets["y"]).square().mean()
+        return loss, {"y": loss.detach()}
+
+    def observe(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {}
+
+
+def descend(toy: Toy, epochs: int) -> tuple[list[np.ndarray], list[float]]:
+    """The weights after each step, and the mean loss of the batches of each epoch, by the gradients' formula."""
+    weight, weights, losses = np.full(3, 0.5), [], []
+    pairs = [(x.numpy(), y.numpy()) for x, y in zip(toy.inputs, toy.answers)]
+    for _ in range(epochs):
+        seen: list[float] = []
+        for start in range(0, len(pairs), toy.accumulate):
+            group = pairs[start : start + toy.accumulate]
+            seen += [np.mean((x @ weight - y) ** 2) for x, y in group]
+            gradient = np.mean([2 * x.T @ (x @ weight - y) / len(x) for x, y in group], axis=0)
+            if toy.clip:
+                gradient *= min(1, toy.clip / (np.linalg.norm(gradient) + 1e-6))
+            weight = weight - 0.1 / (len(weights) + 1) * gradient
+            weights.append(weight)
+        losses.append(float(np.mean(seen)))
+    return weights, losses
+
+
+@pytest.mark.parametrize("clip", [0, 0.3])
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 5, 7])
+def test_a_step_follows_the_mean_of_the_gradients_of_its_batches(accumulate: int, clip: float) -> None:
+    """Five batches of unequal size: the last step of an epoch has what is left."""
+    toy = Toy([3, 1, 2, 3, 2], accumulate, clip)
+    means = [toy.epoch(epoch) for epoch in range(3)]
+    weights, losses = descend(toy, 3)
+    np.testing.assert_allclose(np.concatenate(toy.weights), weights, rtol=1e-12)
+    np.testing.assert_allclose([mean["train/loss/total"] for mean in means], losses, rtol=1e-12)
+    assert toy.asked == list(range(3 * math.ceil(5 / accumulate)))
+    assert toy.advanced == [1] * 15
+    assert means[-1]["train/lr"] == 0.1 / len(toy.asked)
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(2, 2), (3, 2), (4, 1), (9, 1)])
+def test_accumulating_takes_fewer_steps_and_tells_the_same_metrics(dataset: Dataset, accumulate: int, steps: int) -> None:
+    training = Training(dataset, accumulate=accumulate)
+    values = [training.epoch(epoch) for epoch in range(2)]
+    assert training.steps == training.stepped == list(range(2 * steps))
+    assert training.done == [1] * 8
+    assert set(values[0]) == set(Training(dataset).epoch(0))
+    assert all(np.isfinite(value) for value in values[1].values())
 
 
 def test_means_are_over_the_steps_that_had_the_name() -> None:

@@ -15,6 +15,7 @@ from fr_ps.config import (
     BatchConfig,
     Config,
     DataConfig,
+    FusionConfig,
     ModelConfig,
     OptimConfig,
     PrepareConfig,
@@ -24,48 +25,12 @@ from fr_ps.config import (
 from fr_ps.data.labels import ATTRIBUTES, COLUMNS
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
+from fr_ps.evaluation.evaluate import evaluate_folder
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_captures
 from fr_ps.tracking.contract import LocalRun
-from fr_ps.training.train import Result, train
-
-
-class Recorder(LocalRun):
-    """A local run that remembers what it was told."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.points: list[tuple[str, float, int]] = []
-        self.settings: dict[str, str] = {}
-
-    def params(self, values):
-        self.settings.update(values)
-
-    def metrics(self, values, step):
-        self.points += [(name, value, step) for name, value in values.items()]
-
-
-def small(root: Path, **train_settings) -> Config:
-    return Config(
-        data=DataConfig(root=str(root), val_people=2, test_people=2),
-        batch=BatchConfig(people=3, sessions=2),
-        model=ModelConfig(channels=16, reduction=8),
-        train=TrainConfig(**({"epochs": 2} | train_settings)),
-    )
-
-
-def run_training(config: Config, folder: Path) -> tuple[Result, Recorder, list[str]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    run, lines = Recorder(folder), []
-    return train(config, run, say=lines.append), run, lines
-
-
-def parts(folder: Path) -> dict[str, set[tuple[str, str]]]:
-    found: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
-    with (folder / "split.csv").open() as file:
-        for row in csv.DictReader(file):
-            found[row["part"]].add((row["id"], row["session"]))
-    return found
+from fr_ps.training.train import Result
+from tests.training.runs import Recorder, parts, run_training, small
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +253,7 @@ def test_every_form_of_the_network_trains_and_is_loaded(prepared, tmp_path, sett
     config = replace(config, model=replace(config.model, **settings), loss=replace(config.loss, reversal_ramp=True))
     result, run, _ = run_training(config, tmp_path / "run")
     assert result.metrics.values["test/identity/auc"] is not None
-    assert read_info(run.folder / "checkpoints" / "best").model == config.model
+    assert read_info(run.folder / "checkpoints" / "best").branches == {"albedo": config.model}
     adversarial = {name for name, _, _ in run.points if name.startswith("train/loss/adversarial")}
     assert bool(adversarial) == (settings.get("adversaries") == "identity")
 
@@ -302,7 +267,7 @@ def test_a_training_starts_from_the_weights_of_another_and_says_what_matched(tra
     assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in said
     before, _ = load_model(file.parent, torch.device("cpu"))
     after, _ = load_model(run.folder / "checkpoints" / "best", torch.device("cpu"))
-    for ours, theirs in zip(after.parameters(), before.parameters()):
+    for ours, theirs in zip(after.branches.parameters(), before.branches.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["model"]["weights"] == str(file.resolve())
 
@@ -315,3 +280,61 @@ def test_maps_too_small_for_the_backbone_are_refused_before_the_first_step(tmp_p
     )
     with pytest.raises(InputError, match="24 px"):
         run_training(small(out), tmp_path / "run")
+
+
+def fused(root: Path, modalities: tuple[str, ...], name: str, dropout: float) -> Config:
+    config = small(root, epochs=1)
+    config = replace(config, data=replace(config.data, modalities=modalities))
+    return replace(config, fusion=FusionConfig(name=name, dropout=dropout))
+
+
+TWO, THREE = ("albedo", "normal"), ("depth", "albedo", "normal")
+ONLY = {
+    TWO: {"only_albedo", "only_normal"},
+    THREE: {"only_albedo", "only_normal", "only_depth", "only_depth_albedo", "only_depth_normal", "only_albedo_normal"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "modalities", "dropout"),
+    [("concat", TWO, 0.0), ("concat", THREE, 0.5), ("fc", TWO, 0.5), ("gated", THREE, 0.5), ("score", TWO, 0.0)],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_every_fusion_trains_and_evaluating_its_run_gives_the_metrics_of_its_report(
+    prepared, tmp_path, name, modalities, dropout
+):
+    result, run, _ = run_training(fused(prepared, modalities, name, dropout), tmp_path / "run")
+    best = run.folder / "checkpoints" / "best"
+    assert read_info(best).modalities == modalities
+    assert read_info(best).fusion == name
+    for part in ("val", "test"):
+        groups = {metric.split("/")[1] for metric in result.metrics.values if metric.startswith(f"{part}/")}
+        assert groups == {"identity", *ATTRIBUTES} | ONLY[modalities]
+    assert {"train/loss/adversarial_pose", "test/only_albedo/identity/auc"} <= {point for point, _, _ in run.points}
+    assert len([step for point, _, step in run.points if point == "val/only_albedo/identity/auc"]) == 1
+    again = evaluate_folder(
+        best, prepared, tmp_path / "out", LocalRun(tmp_path), part="test", device=torch.device("cpu"), batch=5
+    )
+    tested = {metric: value for metric, value in result.metrics.values.items() if metric.startswith("test/")}
+    assert again.values.keys() == tested.keys()
+    for metric, value in tested.items():
+        assert again.values[metric] == (value if value is None else pytest.approx(value, abs=1e-6)), metric
+    written = json.loads((run.folder / "report/metrics.json").read_text())
+    assert written["metrics"] == result.metrics.values
+    assert "With fewer maps" in (run.folder / "report/report.html").read_text()
+    assert f"({name})" in (run.folder / "report/report.html").read_text()
+
+
+def test_dropout_of_modalities_and_nothing_else_changes_what_is_learnt(prepared, tmp_path):
+    weights = [
+        run_training(fused(prepared, TWO, "concat", dropout), tmp_path / str(number))[1].folder
+        for number, dropout in enumerate((0.5, 0.5, 0.0))
+    ]
+    first, second, without = ((folder / "checkpoints/last/model.safetensors").read_bytes() for folder in weights)
+    assert first == second
+    assert first != without
+
+
+def test_one_modality_has_no_metrics_of_fewer_maps(trained):
+    assert not [name for name in trained[0].metrics.values if "only_" in name]
+    assert "With fewer maps" not in (trained[1].folder / "report/report.html").read_text()

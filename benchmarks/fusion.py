@@ -1,0 +1,104 @@
+"""What fusing trained modalities gains on the built-in faces, and what a missing map costs, over seeds.
+
+For every seed, which is that of the faces' split and of all trainings: a network each for albedo, normals and depth, then
+their fusions with the branches as they are (frozen) and modality dropout. Compared are areas under the identity ROC on the
+validation people (which chose the epochs) and on the test people (which chose nothing).
+
+    python benchmarks/fusion.py
+"""
+
+import statistics
+import tempfile
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+from common import Number, arguments, report
+
+MODALITIES = ("albedo", "normal", "depth")
+Scores = dict[str, dict[str, float | None]]
+"""Model to metrics."""
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20, help="of every training")
+    parser.add_argument("--fusions", nargs="+", default=["concat", "fc", "gated", "score"])
+    parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--fine-tune", action="store_true", help="train the branches further")
+    options = parser.parse_args()
+    seeds = []
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            seeds.append(measure(seed, Path(folder), options))
+    rows = []
+    for model in seeds[0]:
+        for maps in ["all", *(_subsets() if model in options.fusions else ())]:
+            rows.append([model, maps, *(_summary(seeds, model, maps, part) for part in ("val", "test"))])
+    numbers = {}
+    for fusion in options.fusions:
+        gains = [_auc(s, fusion, "all", "val") - max(_auc(s, m, "all", "val") for m in MODALITIES) for s in seeds]
+        # What a branch alone says is what its maps can say; of two maps, the better branch's.
+        lost = [
+            max(_auc(s, m, "all", "val") for m in subset.split("_")) - _auc(s, fusion, subset, "val")
+            for s in seeds
+            for subset in _subsets()
+        ]
+        unit = "AUC on validation"
+        numbers[f"{fusion}_over_best_branch"] = Number(statistics.mean(gains), 0, "higher", unit)
+        numbers[f"{fusion}_lost_to_the_best_remaining"] = Number(statistics.mean(lost), 0.02, "lower", unit)
+    headers = ["model", "maps", f"val AUC, mean of {options.seeds} seeds", "of each", "test AUC, mean", "of each"]
+    report(numbers, [[*row[:2], *row[2], *row[3]] for row in rows], headers, options.json)
+
+
+def measure(seed: int, folder: Path, options) -> Scores:  # type: ignore[no-untyped-def]
+    """The metrics of the three single networks and of the fusions of one seed."""
+    import yaml
+
+    from fr_ps.arguments import parse
+    from fr_ps.cli import build_parser
+    from fr_ps.config import Config, FusionConfig
+    from fr_ps.tracking.contract import LocalRun
+    from fr_ps.training.train import train
+
+    file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
+    settings = vars(parse(build_parser(), ["train", "--config", str(file)])["train"])
+    settings.pop("config")
+    base = Config(**settings)
+    base = replace(
+        base,
+        data=replace(base.data, split_seed=seed),
+        train=replace(base.train, seed=seed, epochs=options.epochs, threads=options.threads),
+    )
+    scores: Scores = {}
+    for modality in MODALITIES:
+        config = replace(base, data=replace(base.data, modalities=(modality,)))
+        scores[modality] = train(config, LocalRun(folder / modality), lambda line: None).metrics.values
+        print(yaml.safe_dump({f"seed {seed}": {modality: scores[modality]["val/identity/auc"]}}), end="", flush=True)
+    branches = {modality: str(folder / modality / "checkpoints" / "best") for modality in MODALITIES}
+    for name in options.fusions:
+        fusion = FusionConfig(name=name, branches=branches, frozen=not options.fine_tune, dropout=options.dropout)
+        config = replace(base, data=replace(base.data, modalities=MODALITIES), fusion=fusion)
+        scores[name] = train(config, LocalRun(folder / name), lambda line: None).metrics.values
+        print(yaml.safe_dump({f"seed {seed}": {name: scores[name]["val/identity/auc"]}}), end="", flush=True)
+    return scores
+
+
+def _subsets() -> list[str]:
+    return ["_".join(subset) for count in (1, 2) for subset in combinations(MODALITIES, count)]
+
+
+def _auc(scores: Scores, model: str, maps: str, part: str) -> float:
+    value = scores[model][f"{part}/identity/auc" if maps == "all" else f"{part}/only_{maps}/identity/auc"]
+    assert value is not None
+    return value
+
+
+def _summary(seeds: list[Scores], model: str, maps: str, part: str) -> tuple[float, str]:
+    values = [_auc(scores, model, maps, part) for scores in seeds]
+    return statistics.mean(values), " ".join(f"{value:.3f}" for value in values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""How a fused network answers when maps are missing: the metrics of every subset of its modalities."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.data.store import Store
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.score import answers_of, evaluate
+from fr_ps.models.network import FaceNetwork
+
+ONLY = "only_"
+"""Before the modalities that were there: `only_albedo_depth/identity/auc`."""
+_SHOWN = {"identity": "identity/auc", "identity EER": "identity/eer"} | {task: f"{task}/auc" for task in ATTRIBUTES}
+
+
+def proper_subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """All subsets but the empty and the whole one, the small ones first."""
+    return [subset for count in range(1, len(modalities)) for subset in combinations(modalities, count)]
+
+
+def subset_metrics(
+    network: FaceNetwork, store: Store, rows: np.ndarray, labels: Labels, trained: Sequence[str], batch: int
+) -> Metrics:
+    """The metrics of `rows` with each proper subset of the maps, named `only_albedo/identity/auc`; none for one modality.
+
+    Args:
+        network: that answers.
+        store: of maps.
+        rows: of it that are scored.
+        labels: of these rows.
+        trained: the attributes that the network was trained on.
+        batch: sessions a batch.
+    """
+    subsets = proper_subsets(network.modalities)
+    metrics = Metrics()
+    for subset, answers in zip(subsets, answers_of(network, store, rows, batch, subsets)):
+        metrics = metrics.joined(evaluate(answers, labels, trained).metrics.under(ONLY + "_".join(subset)))
+    return metrics
+
+
+def without_subsets(metrics: Metrics) -> Metrics:
+    """Those of all maps together."""
+    whole = {name: value for name, value in metrics.values.items() if not _is_subset(name)}
+    return Metrics(whole, {name: reason for name, reason in metrics.reasons.items() if name in whole})
+
+
+def subset_table(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main metrics, a row a part and subset of the maps, all of them last; no rows without subsets."""
+    groups = list(dict.fromkeys(tuple(name.split("/")[:2]) for name in metrics.values if _is_subset(name)))
+    parts = list(dict.fromkeys(part for part, _ in groups))
+    rows = []
+    for part in parts:
+        subsets = [group.removeprefix(ONLY) for of, group in groups if of == part]
+        rows += [[part, subset.replace("_", " + "), *_cells(metrics, f"{part}/{ONLY}{subset}")] for subset in subsets]
+        rows.append([part, "all", *_cells(metrics, part)])
+    return ["AUC by maps", "", *_SHOWN], rows
+
+
+def _is_subset(name: str) -> bool:
+    return name.split("/")[1].startswith(ONLY)
+
+
+def _cells(metrics: Metrics, prefix: str) -> list[str]:
+    values = [metrics.values.get(f"{prefix}/{name}") for name in _SHOWN.values()]
+    return ["-" if value is None else f"{value:.4f}" for value in values]

@@ -1,0 +1,151 @@
+"""One modality's part of a network: backbone, feature separation in the peeling order, an embedding for every task."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from fr_ps.config import Adversaries
+from fr_ps.data.layout import CHANNELS
+from fr_ps.errors import InputError
+from fr_ps.models.fsm import FeatureSeparation
+from fr_ps.models.grl import reverse_gradient
+from fr_ps.models.heads import Discriminator, Embedding
+from fr_ps.models.normalise import normalise
+
+IDENTITY = "identity"
+
+
+class Features(NamedTuple):
+    """What one map of a modality says.
+
+    Attributes:
+        shared: (B, channels, h, w) from which everything else is made.
+        embeddings: task to (B, width of the task).
+        adversarial: attribute to the (B, classes) logits of its discriminator; empty in evaluation.
+    """
+
+    shared: Tensor
+    embeddings: dict[str, Tensor]
+    adversarial: dict[str, Tensor]
+
+
+class Branch(nn.Module):
+    """Maps of one modality to an embedding for identity and for every attribute.
+
+    Each attribute's module splits the rest of the one before into what its embedding is made of and a new rest; the last
+    rest is the identity's. Behind a gradient reversal, an adversarial discriminator of each attribute looks for it in the
+    rest of its split, or in the last rest. Without separation all embeddings are made of the shared map, and there are no
+    discriminators: a map that is to carry an attribute for one task cannot be asked to forget it for another.
+
+    Args:
+        modality: the map that it reads.
+        backbone: (B, C_in, H, W) -> (B, out_channels, h, w).
+        channels: of the shared map that everything after the backbone works on.
+        classes: attribute to its number of classes.
+        order: of the attributes, in which they are split off.
+        fsm: whether they are.
+        reduction: of the feature separation modules.
+        adversaries: what the discriminators read.
+        attribute_channels: of each attribute's embedding; 0: as the map.
+    """
+
+    def __init__(
+        self,
+        modality: str,
+        backbone: nn.Module,
+        *,
+        channels: int,
+        classes: Mapping[str, int],
+        order: Sequence[str],
+        fsm: bool,
+        reduction: int,
+        adversaries: Adversaries,
+        attribute_channels: int,
+    ) -> None:
+        super().__init__()
+        self.modality = modality
+        self.order = tuple(order)
+        self.adversary_reads = adversaries
+        self.frozen = False
+        self.backbone = backbone
+        width = cast(int, backbone.out_channels)
+        self.project = nn.Identity() if width == channels else nn.Conv2d(width, channels, 1)
+        self.separate = nn.ModuleDict({task: FeatureSeparation(channels, reduction) for task in order if fsm})
+        self.embeddings = nn.ModuleDict({task: Embedding(channels, attribute_channels) for task in order})
+        self.embeddings[IDENTITY] = Embedding(channels)
+        judged = order if fsm and adversaries != "off" else ()
+        self.adversaries = nn.ModuleDict({task: Discriminator(channels, classes[task]) for task in judged})
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Task to the channels of its embedding."""
+        return {task: cast(Embedding, embedding).width for task, embedding in self.embeddings.items()}
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The attributes that have a discriminator that is trained."""
+        return () if self.frozen else tuple(self.adversaries)
+
+    def freeze(self) -> None:
+        """Train no parameter any more, and no statistic of a norm."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Branch":
+        return super().train(mode and not self.frozen)
+
+    def forward(self, maps: Tensor, reversal: float) -> Features:
+        """What (B, C_in, H, W) maps say; `reversal` is alpha of the gradient reversal.
+
+        Raises:
+            InputError: a training batch of one.
+        """
+        shared = self.shared_map(maps)
+        if self.training and len(shared) == 1:
+            raise InputError("a training batch of one has no variance for its norms; raise batch.people or batch.sessions")
+        parts, rests = self.split(shared)
+        last = rests[self.order[-1]]
+        parts[IDENTITY] = last
+        embeddings = {task: embedding(parts[task]) for task, embedding in self.embeddings.items()}
+        adversarial = {}
+        if self.training:
+            for task, discriminator in self.adversaries.items():
+                read = last if self.adversary_reads == "identity" else rests[task]
+                adversarial[task] = discriminator(reverse_gradient(read, reversal))
+        return Features(shared, embeddings, adversarial)
+
+    def shared_map(self, maps: Tensor) -> Tensor:
+        """(B, channels, h, w), from which every embedding is made."""
+        return self.project(self.backbone(normalise(maps, self.modality)))
+
+    def split(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Attribute to what its embedding is made of, and attribute to what is left after it; each of the shape of `shared`."""
+        parts, rests, rest = {}, {}, shared
+        for task in self.order:
+            parts[task], rest = self.separate[task](rest) if task in self.separate else (rest, rest)
+            rests[task] = rest
+        return parts, rests
+
+
+def require_size(branch: Branch, size: int) -> None:
+    """Refuse maps of `size` x `size` pixels that the backbone of `branch` cannot take, before a training begins.
+
+    Raises:
+        InputError: they leave no feature map.
+    """
+    device = next(branch.parameters()).device
+    was_training = branch.training
+    try:
+        with torch.no_grad():
+            maps = torch.zeros(1, CHANNELS[branch.modality], size, size, device=device)
+            shape = branch.eval().backbone(maps).shape
+        if 0 in shape:
+            raise ValueError(f"its feature map would be {shape[2]} x {shape[3]}")
+    except (RuntimeError, AssertionError, ValueError) as error:
+        text = " ".join(str(error).split())[:200].rstrip(".")
+        raise InputError(f"model.backbone takes no maps of {size} px ({text}); prepare larger ones, or take another") from None
+    finally:
+        branch.train(was_training)

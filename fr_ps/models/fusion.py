@@ -1,0 +1,124 @@
+"""How the embeddings of several modalities become one, or one answer.
+
+Every module here takes a list of embeddings, one a modality in a fixed order, those that are missing being zero, and
+`present` (B, modalities), which says which are there; at least one is.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fr_ps.models.heads import reduction
+
+
+class Concatenation(nn.Module):
+    """(B, sum of widths): side by side, as in the original project. Of one modality: its embedding as it is."""
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.width = sum(widths)
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        return torch.cat(list(embeddings), dim=1)
+
+
+class FullyConnected(nn.Module):
+    """(B, channels): side by side, then FC, BN, PReLU, as in the original project."""
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.width = channels
+        self.reduce = reduction(sum(widths), channels)
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        return self.reduce(torch.cat(list(embeddings), dim=1))
+
+
+class GatedAttention(nn.Module):
+    """(B, channels): sum_m a_m h_m, h_m = W_m e_m, a = softmax over the present of w . (tanh(V h_m) * sigmoid(U h_m)).
+
+    The gated attention of Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018, over
+    modalities instead of instances. W_m brings each modality to common axes; it starts orthogonal, so that norms stay.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.width = channels
+        hidden = max(1, channels // 4)
+        self.align = nn.ModuleList(nn.Linear(width, channels, bias=False) for width in widths)
+        for linear in self.align:
+            nn.init.orthogonal_(linear.weight)  # type: ignore[arg-type]
+        self.tanh, self.gate = nn.Linear(channels, hidden), nn.Linear(channels, hidden)
+        self.score = nn.Linear(hidden, 1, bias=False)
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        aligned = torch.stack([linear(embedding) for linear, embedding in zip(self.align, embeddings)], dim=1)
+        return (self.attention(aligned, present)[:, :, None] * aligned).sum(dim=1)
+
+    def attention(self, aligned: Tensor, present: Tensor) -> Tensor:
+        """(B, modalities) a of (B, modalities, channels) h; 0 for what is missing."""
+        scores = self.score(torch.tanh(self.tanh(aligned)) * torch.sigmoid(self.gate(aligned)))[:, :, 0]
+        return scores.masked_fill(~present, -math.inf).softmax(dim=1)
+
+
+class MeanOfCosines(nn.Module):
+    """(B, sum of widths), the cosine of two of which is the mean of the modalities' own cosines: late score fusion.
+
+    Unit embeddings side by side, times the mean of their norms. With a map missing, the mean is over those that are there
+    (of two answers with the same ones missing).
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.width = sum(widths)
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        count = present.sum(dim=1, keepdim=True)
+        norm = torch.stack([embedding.norm(dim=1) for embedding in embeddings], dim=1).sum(dim=1, keepdim=True) / count
+        return torch.cat([functional.normalize(embedding) for embedding in embeddings], dim=1) * norm / count.sqrt()
+
+
+FUSIONS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
+    "concat": Concatenation,
+    "fc": FullyConnected,
+    "gated": GatedAttention,
+    "score": MeanOfCosines,
+}
+"""Name to a function from the modalities' widths and the channels of a common embedding to a module with `width`."""
+
+
+class ClassHead(nn.Module):
+    """Embeddings of the modalities to (B, classes) logits of an attribute: fused, then one linear layer."""
+
+    def __init__(self, fusion: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.fusion = fusion
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        return self.linear(self.fusion(embeddings, present))
+
+
+class MeanOfProbabilities(nn.Module):
+    """Embeddings of the modalities to (B, classes) logits: the log of the mean of the modalities' own probabilities."""
+
+    def __init__(self, widths: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(width, classes) for width in widths)
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        logits = [linear(embedding) for linear, embedding in zip(self.linears, embeddings)]
+        logs = torch.stack([of_one.float().log_softmax(dim=1) for of_one in logits], dim=1)  # (B, modalities, classes)
+        missing = ~present[:, :, None]
+        return logs.masked_fill(missing, -math.inf).logsumexp(dim=1) - present.sum(dim=1, keepdim=True).log()
+
+
+def class_head(fusion: str, widths: Sequence[int], channels: int, classes: int) -> nn.Module:
+    """The head of an attribute whose embeddings have `widths`, for the fusion of that name."""
+    if fusion == "score":
+        return MeanOfProbabilities(widths, classes)
+    module = FUSIONS[fusion](widths, channels)
+    return ClassHead(module, module.width, classes)  # type: ignore[arg-type]

@@ -1,0 +1,101 @@
+"""The network of a training: new, from weights of others, or from trained runs of single modalities."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from fr_ps.config import Config, Modality, ModelConfig
+from fr_ps.data.labels import Classes, Labels
+from fr_ps.data.split_files import SPLIT_FILE, Split, read_parts
+from fr_ps.errors import InputError
+from fr_ps.models import build_network
+from fr_ps.models.branch import Branch, require_size
+from fr_ps.models.folder import ModelInfo
+from fr_ps.models.network import FaceNetwork
+from fr_ps.models.trained import adopt_branch, read_trained
+from fr_ps.models.weights import load_weights
+from fr_ps.tracking.find import model_folder
+
+Folders = Mapping[Modality, Path]
+
+
+def find_branches(config: Config) -> Folders:
+    """Modality to the model folder of the trained run that its branch starts from, of those that have one.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    folders = {}
+    for modality, run in config.fusion.branches.items():
+        with _named(modality):
+            folders[modality] = model_folder(run)
+    return folders
+
+
+def architectures(config: Config, folders: Folders, classes: Classes, size: int) -> dict[str, ModelConfig]:
+    """Modality to the settings of its branch: those of its run, else `config.model`.
+
+    Raises:
+        InputError: the run's model reads something else, or tells other classes apart.
+    """
+    found: dict[str, ModelConfig] = {}
+    for modality in config.data.modalities:
+        with _named(modality):
+            trained = read_trained(folders[modality], modality, classes, size) if modality in folders else None
+            found[modality] = trained.branches[modality] if trained else config.model
+    return found
+
+
+def require_unseen(folders: Folders, labels: Labels, split: Split, protocol: str) -> None:
+    """Refuse branches that were trained on who is to be validated or tested on, or whose epoch was chosen on the tested.
+
+    Raises:
+        InputError: they were, or the folder does not say who was.
+    """
+    by_session = protocol == "session_disjoint"
+    for modality, folder in folders.items():
+        if not (folder / SPLIT_FILE).is_file():
+            raise InputError(f"fusion.branches.{modality}: {folder}: has no {SPLIT_FILE}; it must say who was trained on")
+        parts = read_parts(folder / SPLIT_FILE)
+        seen = {part: {key if by_session else key[0] for key, its in parts.items() if its == part} for part in ("train", "val")}
+        for name, rows, used in (
+            ("validated", split.val, seen["train"]),
+            ("tested", [*split.test, *split.gallery], seen["train"] | seen["val"]),
+        ):
+            keys = {(str(labels.ids[row]), str(labels.sessions[row])) if by_session else str(labels.ids[row]) for row in rows}
+            if known := sorted(keys & used, key=str):
+                who = "/".join(known[0]) if isinstance(known[0], tuple) else known[0]
+                raise InputError(
+                    f"fusion.branches.{modality}: {folder}: was trained or chosen on {len(known)} of those to be {name} on, "
+                    f"as {who}; take its split: --data.split {folder / SPLIT_FILE}"
+                )
+
+
+def assemble(config: Config, info: ModelInfo, folders: Folders, say: Callable[[str], None]) -> FaceNetwork:
+    """The network of `info` with the weights that `config` has it start from.
+
+    Raises:
+        InputError: maps too small for a backbone, or weights that cannot be used.
+    """
+    network = build_network(info.branches, info.fusion, info.class_counts())
+    for modality, module in network.branches.items():
+        branch = cast(Branch, module)
+        require_size(branch, info.size)
+        if modality in folders:
+            with _named(modality):
+                adopt_branch(network, modality, folders[cast(Modality, modality)], config.fusion.frozen)
+            how = "frozen" if config.fusion.frozen else "to be trained further"
+            say(f"{modality}: the branch of {folders[cast(Modality, modality)]}, {how}")
+        elif config.model.weights:
+            say(load_weights(branch, Path(config.model.weights)))
+    return network
+
+
+@contextmanager
+def _named(modality: str) -> Iterator[None]:
+    """What is refused in the block is about the trained run of `modality`."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"fusion.branches.{modality}: {error}") from None

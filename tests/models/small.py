@@ -1,0 +1,65 @@
+"""Small networks of one modality or more, whose backbone is a single convolution."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fr_ps.data.layout import CHANNELS as INPUTS
+from fr_ps.models.branch import Branch
+from fr_ps.models.network import FaceNetwork
+
+ORDER = ("spectacles", "facial_hair", "emotion", "pose", "gender")
+CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
+CHANNELS = 32
+COUNT = 6
+"""Sessions of a batch."""
+SETTINGS: dict[str, Any] = {
+    "channels": CHANNELS,
+    "classes": CLASSES,
+    "order": ORDER,
+    "fsm": True,
+    "reduction": 8,
+    "adversaries": "rest",
+    "attribute_channels": 0,
+}
+
+
+class Small(nn.Module):
+    """(B, inputs, 32, 32) -> (B, 16, 4, 4)."""
+
+    out_channels = 16
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(inputs, 16, 8, stride=8), nn.BatchNorm2d(16), nn.SiLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def make_branch(modality: str = "albedo", **settings: Any) -> Branch:
+    """Twice the same weights for two calls."""
+    torch.manual_seed(1)
+    return Branch(modality, Small(INPUTS[modality]), **(SETTINGS | settings))
+
+
+def make_network(
+    modalities: Sequence[str] = ("albedo",),
+    fusion: str = "concat",
+    reversal: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
+) -> FaceNetwork:
+    """Twice the same weights for two calls."""
+    torch.manual_seed(1)
+    branches = {modality: Branch(modality, Small(INPUTS[modality]), **(SETTINGS | settings)) for modality in modalities}
+    return FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, reversal=reversal).to(dtype)
+
+
+def make_maps(modalities: Sequence[str] = ("albedo",), dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return {
+        modality: torch.rand(COUNT, INPUTS[modality], 32, 32, generator=generator).to(dtype) + 0.05 for modality in modalities
+    }

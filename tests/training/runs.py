@@ -1,0 +1,48 @@
+"""Small trainings in process, and what they told."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from fr_ps.config import BatchConfig, Config, DataConfig, ModelConfig, TrainConfig
+from fr_ps.tracking.contract import LocalRun
+from fr_ps.training.train import Result, train
+
+
+class Recorder(LocalRun):
+    """A local run that remembers what it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.points: list[tuple[str, float, int]] = []
+        self.settings: dict[str, str] = {}
+
+    def params(self, values):  # type: ignore[no-untyped-def]
+        self.settings.update(values)
+
+    def metrics(self, values, step):  # type: ignore[no-untyped-def]
+        self.points += [(name, value, step) for name, value in values.items()]
+
+
+def small(root: Path, **train_settings: Any) -> Config:
+    return Config(
+        data=DataConfig(root=str(root), val_people=2, test_people=2),
+        batch=BatchConfig(people=3, sessions=2),
+        model=ModelConfig(channels=16, reduction=8),
+        train=TrainConfig(**({"epochs": 2} | train_settings)),
+    )
+
+
+def run_training(config: Config, folder: Path) -> tuple[Result, Recorder, list[str]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    run, lines = Recorder(folder), list[str]()
+    return train(config, run, say=lines.append), run, lines
+
+
+def parts(folder: Path) -> dict[str, set[tuple[str, str]]]:
+    """Part to the sessions in it, of the run in `folder`."""
+    found: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
+    with (folder / "split.csv").open() as file:
+        for row in csv.DictReader(file):
+            found[row["part"]].add((row["id"], row["session"]))
+    return found
