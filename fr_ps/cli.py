@@ -66,7 +66,7 @@ def build_parser() -> ArgumentParser:
     models.add_argument("--backbone", type=str | None, default=None, help="only this one, which may be timm:NAME")
     models.add_argument("--size", type=PositiveInt, default=112, help="side of the maps in pixels")
     models.add_argument("--channels_in", type=Literal[1, 3], default=1, help="1: albedo or depth; 3: normals")
-    models.add_argument("--smoke", type=bool, default=False, help="also time a training step of each but the largest")
+    models.add_argument("--smoke", type=bool, default=True, help="whether each but the largest does a training step, which is timed")
     models.add_argument("--device", type=str, default="auto", help="of the step: auto, cpu, cuda or mps")
     commands.add_subcommand("models", models, help="what every backbone costs")
     return parser
@@ -140,7 +140,7 @@ def _models(arguments: Namespace) -> None:
     names = [ModelConfig(backbone=arguments.backbone).backbone] if arguments.backbone else BACKBONES
     device = pick_device(arguments.device) if arguments.smoke else None
     rows = [row(name, arguments.channels_in, arguments.size, device) for name in names]
-    print(tabulate(rows, headers="keys", floatfmt=".2f"))
+    print(tabulate(rows, headers="keys", floatfmt=".2f", missingval="-"))
     print(
         f"\nparameters in millions, of the backbone and of the whole network; multiply-adds in billions, of the whole network"
         f" on one map of {arguments.channels_in} x {arguments.size} x {arguments.size}"

@@ -82,10 +82,10 @@ def step_seconds(name: str, inputs: int, size: int, device: torch.device) -> flo
     return seconds
 
 
-def row(name: str, inputs: int, size: int, smoke: torch.device | None) -> dict[str, str | float]:
+def row(name: str, inputs: int, size: int, smoke: torch.device | None) -> dict[str, str | float | None]:
     """Columns to values of one backbone; where `smoke` names a device, one up to SMOKE_LIMIT also does a training step."""
     found = cost(name, inputs, size)
-    columns: dict[str, str | float] = {
+    columns: dict[str, str | float | None] = {
         "name": name,
         "backbone (M)": found.backbone,
         "network (M)": found.network,
@@ -93,7 +93,7 @@ def row(name: str, inputs: int, size: int, smoke: torch.device | None) -> dict[s
         "map": " x ".join(map(str, found.shape)),
     }
     if smoke:
-        columns["step (s)"] = "-" if found.network > SMOKE_LIMIT else step_seconds(name, inputs, size, smoke)
+        columns["step (s)"] = None if found.network > SMOKE_LIMIT else step_seconds(name, inputs, size, smoke)
     return columns
 
 
