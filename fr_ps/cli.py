@@ -66,7 +66,9 @@ def build_parser() -> ArgumentParser:
     models.add_argument("--backbone", type=str | None, default=None, help="only this one, which may be timm:NAME")
     models.add_argument("--size", type=PositiveInt, default=112, help="side of the maps in pixels")
     models.add_argument("--channels_in", type=Literal[1, 3], default=1, help="1: albedo or depth; 3: normals")
-    models.add_argument("--smoke", type=bool, default=True, help="whether each but the largest does a training step, which is timed")
+    models.add_argument(
+        "--smoke", type=bool, default=True, help="whether each but the largest does a training step, which is timed"
+    )
     models.add_argument("--device", type=str, default="auto", help="of the step: auto, cpu, cuda or mps")
     commands.add_subcommand("models", models, help="what every backbone costs")
     return parser
