@@ -119,7 +119,7 @@ def gradient_method(name: str, cagrad_c: float) -> Method:
       apart. A weight can be below 0.
 
     UPGrad and MGDA are solved more exactly than by torchjd's defaults, with which, at one gradient 100 times as long as
-    another, as identity's is here, one loss rose in up to a third of random conflicts.
+    another, as identity's is here, one loss could rise.
 
     Args:
         name: of the method.
