@@ -34,6 +34,7 @@ bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
 	$(BIN)/python benchmarks/train_throughput.py --turns 20
 	$(BIN)/python benchmarks/weighting_cost.py --turns 20
+	$(BIN)/python benchmarks/fusion.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

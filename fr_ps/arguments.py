@@ -93,10 +93,15 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def _quoted(value: str) -> str:
     """YAML in which every scalar of a mapping or list is quoted; what is neither, or no YAML, as it is."""
     try:
-        found = yaml.load(value, Loader=yaml.BaseLoader)
+        found = _as_text(value)
     except yaml.YAMLError:
         return value
     return json.dumps(found) if isinstance(found, (dict, list)) else value
+
+
+def _as_text(text: str) -> Any:
+    """YAML whose scalars are all text. BaseLoader makes nothing but text, lists and mappings: less than safe_load does."""
+    return yaml.load(text, Loader=yaml.BaseLoader)
 
 
 def _wanted(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
@@ -117,7 +122,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file; jsonargparse checks them, but for the shape, which it takes for granted."""
     try:
         text = path.read_text(encoding="utf-8")
-        settings, as_text = yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader)
+        settings, as_text = yaml.safe_load(text), _as_text(text)
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

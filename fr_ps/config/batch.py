@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import require, require_types
+from fr_ps.config.checks import require, require_least, require_types
 from fr_ps.config.names import Attribute
 
 
@@ -29,7 +29,7 @@ class AugmentConfig:
         require(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability from 0 to 1")
         require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
         require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
-        require(self.noise >= 0, "augment.noise", self.noise, "0 or more")
+        require_least(self, "augment.", 0, "noise")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,5 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "batch.")
-        require(self.people >= 1, "batch.people", self.people, "1 or more")
-        require(self.sessions >= 1, "batch.sessions", self.sessions, "1 or more")
+        require_least(self, "batch.", 1, "people", "sessions")
         require(self.people * self.sessions >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")

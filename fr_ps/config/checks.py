@@ -29,3 +29,10 @@ def require_types(config: object, group: str) -> None:
 def require_share(key: str, value: float) -> None:
     good = 0 <= value < 1 or (value >= 1 and value == int(value))
     require(good, key, value, "a share below 1 (0.2) or a whole number (12); 0 for none")
+
+
+def require_least(config: object, group: str, least: int, *names: str) -> None:
+    """Refuse settings among `names` that are below `least`."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= least, f"{group}{name}", value, f"{least} or more")

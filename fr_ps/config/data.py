@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fr_ps.config.checks import require, require_share, require_types
+from fr_ps.config.checks import require, require_least, require_share, require_types
 from fr_ps.config.names import SYNTHETIC, Attribute, LabelForm, Modality
 
 
@@ -71,15 +71,13 @@ class DataConfig:
             self.fold,
             f"0 to {max(self.folds, 1) - 1} (data.folds is {self.folds})",
         )
-        require(self.split_seed >= 0, "data.split_seed", self.split_seed, "0 or more")
+        require_least(self, "data.", 0, "split_seed", "subsample_sessions", "gallery")
         for column, values in self.only.items():
             good = len(values) > 0 and all(isinstance(value, str) for value in values)
             require(good, f"data.only.{column}", values, "one value or more, each as the text in the table")
         for column, limit in self.limits.items():
             require(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
-        require(self.subsample_sessions >= 0, "data.subsample_sessions", self.subsample_sessions, "0 or more")
         require(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")
-        require(self.gallery >= 0, "data.gallery", self.gallery, "0 or more")
         require(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split says who is tested on")
 
 
@@ -101,7 +99,7 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "synthetic.")
-        require(self.people >= 2, "synthetic.people", self.people, "2 or more")
-        require(self.sessions >= 1, "synthetic.sessions", self.sessions, "1 or more")
-        require(self.seed >= 0, "synthetic.seed", self.seed, "0 or more")
-        require(self.size >= 32, "synthetic.size", self.size, "32 or more")
+        require_least(self, "synthetic.", 2, "people")
+        require_least(self, "synthetic.", 1, "sessions")
+        require_least(self, "synthetic.", 0, "seed")
+        require_least(self, "synthetic.", 32, "size")

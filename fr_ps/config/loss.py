@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fr_ps.config.checks import require, require_types
+from fr_ps.config.checks import require, require_least, require_types
 from fr_ps.config.names import Attribute
 
 
@@ -84,8 +84,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "loss.")
-        for key in ("identity", "attribute", "adversarial", "reversal", "cosface_margin"):
-            require(getattr(self, key) >= 0, f"loss.{key}", getattr(self, key), "0 or more")
+        require_least(self, "loss.", 0, "identity", "attribute", "adversarial", "reversal", "cosface_margin")
         for key in ("dwa_temperature", "scale", "adaface_h"):
             require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "above 0")
         for key in ("arcface_margin", "adaface_margin"):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fr_ps.config.checks import require, require_types
+from fr_ps.config.checks import require, require_least, require_types
 from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM, Adversaries, Attribute, Fusion, Modality
 
 
@@ -41,7 +41,7 @@ class ModelConfig:
         known = self.backbone in BACKBONES or (self.backbone.startswith(TIMM) and len(self.backbone) > len(TIMM))
         expected = f"one of {', '.join(BACKBONES)}, or {TIMM}NAME for a network of timm (as {TIMM}resnet18)"
         require(known, "model.backbone", self.backbone, expected)
-        require(self.channels >= 8, "model.channels", self.channels, "8 or more")
+        require_least(self, "model.", 8, "channels")
         good = sorted(self.order) == sorted(PEELING_ORDER)
         require(good, "model.order", list(self.order), f"each of {', '.join(PEELING_ORDER)} once")
         require(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")

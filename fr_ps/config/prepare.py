@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import require, require_types
+from fr_ps.config.checks import require, require_least, require_types
 from fr_ps.config.names import Align, Fit, Integration, LightAxes, Solver
 
 
@@ -55,8 +55,8 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "")
-        require(self.size >= 8, "size", self.size, "8 or more")
-        require(self.workers >= 1, "workers", self.workers, "1 or more")
+        require_least(self, "", 8, "size")
+        require_least(self, "", 1, "workers")
         require(self.max_condition > 1, "max_condition", self.max_condition, "above 1")
         require(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
         asked = self.align in ("boxes", "auto")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import require, require_types
+from fr_ps.config.checks import require, require_least, require_types
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require_types(self, "optim.")
         require(self.lr > 0, "optim.lr", self.lr, "above 0")
-        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        require_least(self, "optim.", 0, "weight_decay", "clip")
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
-        require(self.clip >= 0, "optim.clip", self.clip, "0 or more")
         require(self.weighting_factor > 0, "optim.weighting_factor", self.weighting_factor, "above 0")
 
 
@@ -62,11 +61,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "schedule.")
-        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 or more")
+        require_least(self, "schedule.", 0, "warmup_epochs", "restart_epochs", "lowest")
         require(self.power > 0, "schedule.power", self.power, "above 0")
-        require(self.restart_epochs >= 0, "schedule.restart_epochs", self.restart_epochs, "0 or more")
-        require(self.restart_factor >= 1, "schedule.restart_factor", self.restart_factor, "1 or more")
-        require(self.lowest >= 0, "schedule.lowest", self.lowest, "0 or more")
+        require_least(self, "schedule.", 1, "restart_factor")
 
 
 @dataclass(frozen=True)
@@ -96,11 +93,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "train.")
-        require(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
-        require(self.seed >= 0, "train.seed", self.seed, "0 or more")
+        require_least(self, "train.", 1, "epochs", "accumulate", "scoring_batch")
+        require_least(self, "train.", 0, "seed", "patience", "threads")
         require(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
-        require(self.patience >= 0, "train.patience", self.patience, "0 or more")
-        require(self.accumulate >= 1, "train.accumulate", self.accumulate, "1 or more")
         require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more and below 1")
-        require(self.threads >= 0, "train.threads", self.threads, "0 or more")
-        require(self.scoring_batch >= 1, "train.scoring_batch", self.scoring_batch, "1 or more")

@@ -10,8 +10,7 @@ from fr_ps.data.split_files import SPLIT_FILE, read_part
 from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline, population, write_report
-from fr_ps.evaluation.score import answer, evaluate
-from fr_ps.evaluation.subsets import subset_metrics
+from fr_ps.evaluation.subsets import evaluate_subsets
 from fr_ps.models.folder import load_model
 from fr_ps.progress import progress
 from fr_ps.tracking.contract import Run
@@ -45,10 +44,8 @@ def evaluate_folder(
         )
     rows = np.arange(len(dataset.labels)) if part is None else read_part(model / SPLIT_FILE, part, dataset.labels)
     with progress("score", len(rows), "sessions") as advance:
-        answers = answer(network, dataset.store, rows, batch, advance)
-    labels = dataset.labels.take(rows)
-    evaluation = evaluate(answers, labels, info.trained)
-    fewer = subset_metrics(network, dataset.store, rows, labels, info.trained, batch)
+        labels = dataset.labels.take(rows)
+        evaluation, fewer = evaluate_subsets(network, dataset.store, rows, labels, info.trained, batch, advance)
     prefix = part or "test"
     metrics = evaluation.metrics.joined(fewer).under(prefix)
     facts = {

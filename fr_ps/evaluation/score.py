@@ -91,24 +91,16 @@ def evaluate(answers: Answers, labels: Labels, trained: Sequence[str]) -> Evalua
         trained: the attributes that the model was trained on; those of others are undefined.
     """
     pairs = all_pairs(answers.embeddings, labels.ids)
-    metrics = Metrics()
-    _extend(metrics, "identity", verification(pairs))
+    metrics = verification(pairs).under("identity")
     nearest = rank1(pairs, len(labels))
     metrics.add("identity/rank1", nearest, "" if nearest is not None else undefined_reason(pairs))
     for column, attribute in enumerate(ATTRIBUTES):
+        found = Metrics()
         if attribute in trained:
-            _extend(
-                metrics,
-                attribute,
-                attribute_metrics(answers.probabilities[attribute], labels.codes[:, column], labels.class_names(attribute)),
-            )
+            probabilities = answers.probabilities[attribute]
+            found = attribute_metrics(probabilities, labels.codes[:, column], labels.class_names(attribute))
         else:
             for name in NAMES:
-                metrics.add(f"{attribute}/{name}", None, "not trained: the training part has fewer than two classes of it")
+                found.add(name, None, "not trained: the training part has fewer than two classes of it")
+        metrics = metrics.joined(found.under(attribute))
     return Evaluation(labels, answers, pairs, metrics)
-
-
-def _extend(metrics: Metrics, prefix: str, more: Metrics) -> None:
-    more = more.under(prefix)
-    metrics.values.update(more.values)
-    metrics.reasons.update(more.reasons)

@@ -8,8 +8,9 @@ import numpy as np
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.data.store import Store
 from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.score import answers_of, evaluate
+from fr_ps.evaluation.score import Evaluation, answers_of, evaluate
 from fr_ps.models.network import FaceNetwork
+from fr_ps.progress import Advance, silent
 
 ONLY = "only_"
 """Before the modalities that were there: `only_albedo_depth/identity/auc`."""
@@ -21,10 +22,18 @@ def proper_subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for count in range(1, len(modalities)) for subset in combinations(modalities, count)]
 
 
-def subset_metrics(
-    network: FaceNetwork, store: Store, rows: np.ndarray, labels: Labels, trained: Sequence[str], batch: int
-) -> Metrics:
-    """The metrics of `rows` with each proper subset of the maps, named `only_albedo/identity/auc`; none for one modality.
+def evaluate_subsets(
+    network: FaceNetwork,
+    store: Store,
+    rows: np.ndarray,
+    labels: Labels,
+    trained: Sequence[str],
+    batch: int,
+    advance: Advance = silent,
+) -> tuple[Evaluation, Metrics]:
+    """The evaluation of `rows` with all maps, and the metrics with fewer; every branch runs once.
+
+    The latter are those of each proper subset of the modalities, named `only_albedo/identity/auc`; of one, there are none.
 
     Args:
         network: that answers.
@@ -33,12 +42,14 @@ def subset_metrics(
         labels: of these rows.
         trained: the attributes that the network was trained on.
         batch: sessions a batch.
+        advance: called with the number of sessions done.
     """
     subsets = proper_subsets(network.modalities)
+    whole, *found = answers_of(network, store, rows, batch, [network.modalities, *subsets], advance)
     metrics = Metrics()
-    for subset, answers in zip(subsets, answers_of(network, store, rows, batch, subsets)):
+    for subset, answers in zip(subsets, found):
         metrics = metrics.joined(evaluate(answers, labels, trained).metrics.under(ONLY + "_".join(subset)))
-    return metrics
+    return evaluate(whole, labels, trained), metrics
 
 
 def without_subsets(metrics: Metrics) -> Metrics:

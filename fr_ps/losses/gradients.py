@@ -118,8 +118,8 @@ def gradient_method(name: str, cagrad_c: float) -> Method:
       the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
       apart. A weight can be below 0.
 
-    UPGrad and MGDA are solved more exactly than by torchjd's defaults, with which, at one gradient 100 times as long as
-    another, as identity's is here, one loss could rise.
+    UPGrad and MGDA are solved more exactly than by torchjd's defaults, with which one loss can rise where one gradient is
+    much longer than another, as identity's is here.
 
     Args:
         name: of the method.

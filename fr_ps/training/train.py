@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from fr_ps.config import Config
 from fr_ps.data.builtin import data_root
@@ -16,14 +18,14 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.figures import rate_figure
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.score import Evaluation, answer, evaluate
-from fr_ps.evaluation.subsets import subset_metrics
-from fr_ps.losses import build_losses
+from fr_ps.evaluation.subsets import evaluate_subsets
+from fr_ps.losses import MultiTaskLoss, build_losses
 from fr_ps.models.folder import ModelInfo, copy_model, load_model, save_model
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import progress
 from fr_ps.tracking.contract import Run
 from fr_ps.tracking.provenance import git_commit
-from fr_ps.training.assemble import architectures, assemble, find_branches, require_unseen
+from fr_ps.training.assemble import Folders, architectures, assemble, find_branches, require_unseen
 from fr_ps.training.ema import WeightAverage
 from fr_ps.training.feed import Feed
 from fr_ps.training.loop import train_epoch
@@ -31,6 +33,8 @@ from fr_ps.training.optim import build_optimizer
 from fr_ps.training.record import History, Plan, Say, describe, epoch_line, record_end, write_settings
 from fr_ps.training.schedule import learning_rate, reversal
 from fr_ps.training.selection import Selection
+
+LAST, BEST = Path("checkpoints") / "last", Path("checkpoints") / "best"
 
 
 @dataclass(frozen=True)
@@ -62,27 +66,68 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = pick_device(config.device)
+    folders = find_branches(config)
+    plan, feed = _plan(config, folders, run, device, say)
+    torch.manual_seed(config.train.seed)
+    network = assemble(config, plan.info, folders, say).to(device)
+    counts = feed.class_counts(plan.info.class_counts())
+    losses = build_losses(config.loss, network.channels, feed.person_counts(), counts, network.judged).to(device)
+    describe(plan, run, say)
+    history = History(run)
+    fitted = _fit(plan, feed, network, losses, history, say)
+
+    network, _ = load_model(run.folder / BEST, device)
+    final, tested = Metrics(), None
+    if len(plan.split.val) and len(network.modalities) > 1:
+        _, fewer = _score(network, plan, plan.split.val)
+        final = fewer.under("val")
+    if len(plan.split.test):
+        tested, fewer = _score(network, plan, plan.split.test)
+        final = final.joined(tested.metrics.joined(fewer).under("test"))
+    history.add(final.defined(), fitted.chosen)
+    metrics = fitted.validation.joined(final)
+    record_end(plan, run, metrics, tested, fitted.chosen, history.figures(plan.info.trained, fitted.rates))
+    return Result(metrics, fitted.chosen, fitted.epochs)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What the epochs came to.
+
+    Attributes:
+        validation: `val/...` of the chosen epoch.
+        chosen: the epoch, from 1.
+        epochs: that were trained.
+        rates: the learning rate of their steps.
+    """
+
+    validation: Metrics
+    chosen: int
+    epochs: int
+    rates: Figure
+
+
+def _plan(config: Config, folders: Folders, run: Run, device: torch.device, say: Say) -> tuple[Plan, Feed]:
+    """What is to be trained on what, and its batches."""
     dataset = open_training_data(config, say)
     split = make_split(dataset.labels, config.data, dataset.left_out)
-    torch.manual_seed(config.train.seed)
-    folders = find_branches(config)
     require_unseen(folders, dataset.labels, split, config.data.protocol)
     feed = Feed(dataset, split.train, config.batch, config.augment, config.train.seed, device, config.fusion.dropout)
-    counts = feed.class_counts({task: len(groups) for task, groups in dataset.labels.classes.items()})
+    classes = dataset.labels.classes
     info = ModelInfo(
-        branches=architectures(config, folders, dataset.labels.classes, dataset.store.size),
+        branches=architectures(config, folders, classes, dataset.store.size),
         fusion=config.fusion.name,
         size=dataset.store.size,
-        classes=dataset.labels.classes,
-        trained=tuple(counts),
+        classes=classes,
+        trained=tuple(feed.class_counts({task: len(groups) for task, groups in classes.items()})),
         provenance={"run": run.id, "data_digest": dataset.store.digest, "git_commit": git_commit()},
     )
-    network = assemble(config, info, folders, say).to(device)
-    losses = build_losses(config.loss, network.channels, feed.person_counts(), counts, network.judged).to(device)
-    plan = Plan(config, dataset, split, info)
-    describe(plan, run, say)
+    return Plan(config, dataset, split, info), feed
 
-    history = History(run)
+
+def _fit(plan: Plan, feed: Feed, network: FaceNetwork, losses: MultiTaskLoss, history: History, say: Say) -> _Fitted:
+    """Train, keeping the last checkpoint and the best."""
+    config, split = plan.config, plan.split
     batches = len(feed.order(0))
     steps = math.ceil(batches / config.train.accumulate)
     rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=config.train.epochs, steps=steps)
@@ -90,8 +135,7 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     average = WeightAverage(network, config.train.ema)
     selection = Selection(config.train.select, config.train.patience)
-    save = partial(save_model, info=info, also=partial(write_settings, plan=plan))
-    last, best = (run.folder / "checkpoints" / name for name in ("last", "best"))
+    last, best = history.run.folder / LAST, history.run.folder / BEST
     best_validation = Metrics()
     epoch = 0
     for epoch in range(1, config.train.epochs + 1):
@@ -109,13 +153,12 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
                 stepped=average.update,
                 advance=advance,
             )
-        if not np.isfinite(values["train/loss/total"]):
-            raise InputError(
-                f"train/loss/total is {values['train/loss/total']} in epoch {epoch}; lower optim.lr ({config.optim.lr:g})"
-            )
-        validation = _score(average.network, plan, split.val).metrics.under("val") if len(split.val) else Metrics()
+        total = values["train/loss/total"]
+        if not np.isfinite(total):
+            raise InputError(f"train/loss/total is {total} in epoch {epoch}; lower optim.lr ({config.optim.lr:g})")
+        validation = _validate(average.network, plan) if len(split.val) else Metrics()
         history.add(values | validation.defined(), epoch)
-        save(last, average.network)
+        save_model(last, average.network, plan.info, also=partial(write_settings, plan=plan))
         if not len(split.val) or selection.is_better(validation):
             copy_model(last, best)
             best_validation = validation
@@ -123,17 +166,7 @@ def train(config: Config, run: Run, say: Say = print) -> Result:
         if selection.exhausted:
             say(f"stopped: {config.train.patience} epochs without a better {config.train.select}")
             break
-
-    chosen = selection.best_epoch or epoch
-    network, _ = load_model(best, device)
-    tested = _score(network, plan, split.test) if len(split.test) else None
-    test = tested.metrics.under("test") if tested else Metrics()
-    for part, rows in (("val", split.val), ("test", split.test)):
-        test = test.joined(_with_fewer_maps(network, plan, rows).under(part))
-    history.add(test.defined(), chosen)
-    metrics = best_validation.joined(test)
-    record_end(plan, run, metrics, tested, chosen, history.figures(info.trained, rate_figure(rate, epoch, steps)))
-    return Result(metrics, chosen, epoch)
+    return _Fitted(best_validation, selection.best_epoch or epoch, epoch, rate_figure(rate, epoch, steps))
 
 
 def open_training_data(config: Config, say: Say = print) -> Dataset:
@@ -149,13 +182,13 @@ def open_training_data(config: Config, say: Say = print) -> Dataset:
     return dataset
 
 
-def _score(network: FaceNetwork, plan: Plan, rows: np.ndarray) -> Evaluation:
+def _validate(network: FaceNetwork, plan: Plan) -> Metrics:
+    rows = plan.split.val
     answers = answer(network, plan.dataset.store, rows, plan.config.train.scoring_batch)
-    return evaluate(answers, plan.dataset.labels.take(rows), plan.info.trained)
+    return evaluate(answers, plan.dataset.labels.take(rows), plan.info.trained).metrics.under("val")
 
 
-def _with_fewer_maps(network: FaceNetwork, plan: Plan, rows: np.ndarray) -> Metrics:
-    if not len(rows):
-        return Metrics()
+def _score(network: FaceNetwork, plan: Plan, rows: np.ndarray) -> tuple[Evaluation, Metrics]:
+    """The evaluation of `rows` with all maps, and the metrics with fewer."""
     labels = plan.dataset.labels.take(rows)
-    return subset_metrics(network, plan.dataset.store, rows, labels, plan.info.trained, plan.config.train.scoring_batch)
+    return evaluate_subsets(network, plan.dataset.store, rows, labels, plan.info.trained, plan.config.train.scoring_batch)

@@ -16,7 +16,7 @@ from fr_ps.evaluation.evaluate import evaluate_folder
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import metric_table, terminal_table, write_report
 from fr_ps.evaluation.score import Answers, answer, answers_of, evaluate
-from fr_ps.evaluation.subsets import proper_subsets, subset_metrics, subset_table, without_subsets
+from fr_ps.evaluation.subsets import evaluate_subsets, proper_subsets, subset_table, without_subsets
 from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
 from fr_ps.models.network import FaceNetwork
@@ -60,7 +60,7 @@ def test_subsets_are_all_but_none_and_all_of_them_the_small_ones_first() -> None
 @pytest.mark.parametrize("fusion", ["concat", "fc", "gated", "score"])
 def test_the_metrics_of_a_subset_are_those_of_the_network_given_these_maps_only(dataset: Dataset, fusion: Fusion) -> None:
     made = network(dataset, fusion)
-    found = subset_metrics(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=10)
+    _, found = evaluate_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=10)
     expected = Metrics()
     for subset in SUBSETS:
         of_one = evaluate(by_hand(made, dataset, subset), dataset.labels, ATTRIBUTES).metrics
@@ -72,12 +72,12 @@ def test_the_metrics_of_a_subset_are_those_of_the_network_given_these_maps_only(
 
 def test_a_single_modality_has_no_subsets(dataset: Dataset) -> None:
     made = network(dataset, modalities=("albedo",))
-    assert subset_metrics(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=10) == Metrics()
+    assert evaluate_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=10)[1] == Metrics()
     assert subset_table(example_metrics(subsets=False))[1] == []
 
 
 def test_names_are_such_that_mlflow_takes_them(dataset: Dataset) -> None:
-    found = subset_metrics(network(dataset), dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=24).under("test")
+    found = evaluate_subsets(network(dataset), dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=24)[1].under("test")
     assert "test/only_albedo_depth/identity/auc" in found.values
     assert all(re.fullmatch(r"[\w\-./: ]+", name, re.ASCII) for name in found.values)
 
@@ -199,7 +199,7 @@ def test_an_evaluation_of_a_fused_model_reports_every_subset(dataset: Dataset, p
     run = Recorder(tmp_path / "run")
     found = evaluate_folder(tmp_path / "model", prepared, tmp_path / "out", run, part=None, device=CPU, batch=7)
     whole = evaluate(answer(made, dataset.store, ROWS, 24), dataset.labels, ATTRIBUTES).metrics
-    fewer = subset_metrics(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, 24)
+    _, fewer = evaluate_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, 24)
     expected = whole.joined(fewer).under("test")
     assert found.values.keys() == expected.values.keys()
     assert found.defined() == pytest.approx(expected.defined(), abs=1e-6)
