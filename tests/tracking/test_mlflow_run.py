@@ -162,7 +162,15 @@ def test_a_signal_to_a_real_training_ends_killed_with_its_exit_code(store, prepa
         "0",
     ]
     command += ["--train.epochs", "1000", "--model.channels", "16", "--model.reduction", "8"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what it runs in the background with SIGINT ignored, and a suite run so would hand that on.
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2"):

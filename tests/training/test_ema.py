@@ -133,7 +133,7 @@ def test_what_is_validated_saved_and_tested_is_the_average(
 ) -> None:
     made: list[Recorded] = []
     scored: list[dict[str, Tensor]] = []
-    answer = module.answer
+    answer, evaluate_subsets = module.answer, module.evaluate_subsets
 
     def average_of(trained: Any, decay: float) -> Recorded:
         made.append(Recorded(trained, decay))
@@ -143,8 +143,13 @@ def test_what_is_validated_saved_and_tested_is_the_average(
         scored.append(copied(network))
         return answer(network, *args, **kwargs)
 
+    def remember_test(network: Any, *args: Any, **kwargs: Any) -> Any:
+        scored.append(copied(network))
+        return evaluate_subsets(network, *args, **kwargs)
+
     monkeypatch.setattr(module, "WeightAverage", average_of)
     monkeypatch.setattr(module, "answer", remember)
+    monkeypatch.setattr(module, "evaluate_subsets", remember_test)
     config = Config(
         data=DataConfig(root=str(prepared), val_people=2, test_people=2),
         batch=BatchConfig(people=2, sessions=2),
