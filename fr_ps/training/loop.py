@@ -59,12 +59,13 @@ def train_epoch(
         network.reversal = reversal(step)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["factor"]
-        optimizer.zero_grad(set_to_none=True)
         batches = range(start, min(start + accumulate, len(order)))
         for index in batches:
             maps, targets, present = feed.batch(order[index], epoch, index)
             outputs = network(maps, present)
             total, parts = losses(outputs, targets)
+            if index == start:  # not before the forward pass, which would have to get that memory from the system again
+                optimizer.zero_grad(set_to_none=True)
             (total / len(batches)).backward()
             sums.add({"loss/total": total.detach()} | {f"loss/{task}": part for task, part in parts.items()})
             sums.add(losses.observe(outputs))
