@@ -66,12 +66,14 @@ class History:
         adversarial = [ADVERSARIAL + task for task in trained]
         figures = {
             "losses": curves_figure(self.curves, "Training losses", [f"train/loss/{task}" for task in tasks], logarithmic=True),
-            "adversarial": curves_figure(self.curves, "Adversarial losses", [f"train/loss/{task}" for task in adversarial]),
             "weights": curves_figure(
                 self.curves, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]
             ),
             "learning_rate": rates,
         }
+        judged = [f"train/loss/{task}" for task in adversarial]
+        if any(name in self.curves for name in judged):
+            figures["adversarial"] = curves_figure(self.curves, "Adversarial losses", judged)
         validated = [f"val/{task}/auc" for task in tasks]
         if any(name in self.curves for name in validated):
             figures["validation"] = curves_figure(self.curves, "Validation AUC", validated)

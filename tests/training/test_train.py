@@ -256,6 +256,7 @@ def test_every_form_of_the_network_trains_and_is_loaded(prepared, tmp_path, sett
     assert read_info(run.folder / "checkpoints" / "best").branches == {"albedo": config.model}
     adversarial = {name for name, _, _ in run.points if name.startswith("train/loss/adversarial")}
     assert bool(adversarial) == (settings.get("adversaries") == "identity")
+    assert (run.folder / "report" / "adversarial.png").is_file() == bool(adversarial)
 
 
 def test_a_training_starts_from_the_weights_of_another_and_says_what_matched(trained, prepared, tmp_path):
