@@ -17,7 +17,7 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, weights: Tensor, smoothing: float) -> None:
         super().__init__()
-        self.register_buffer("weights", weights.float())
+        self.register_buffer("weights", weights.float(), persistent=False)  # a setting, not learnt
         self.smoothing = smoothing
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:

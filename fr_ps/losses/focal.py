@@ -18,9 +18,9 @@ class FocalLoss(nn.Module):
 
     def __init__(self, alpha: Tensor, gamma: Tensor | float) -> None:
         super().__init__()
-        self.register_buffer("alpha", alpha.float())
+        self.register_buffer("alpha", alpha.float(), persistent=False)  # a setting, not learnt
         if isinstance(gamma, Tensor):
-            self.register_buffer("gamma", gamma.float())
+            self.register_buffer("gamma", gamma.float(), persistent=False)  # a setting, not learnt
         else:
             self.gamma = gamma
 

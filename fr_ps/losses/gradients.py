@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fr_ps.errors import InputError
 from fr_ps.losses.weighting import Weighting
 
 Method = Callable[[Tensor], Tensor]
@@ -54,11 +53,7 @@ class GradientWeighting(Weighting):
         return dict(zip(self.tasks, constant * self.mean)) | adversarial
 
     def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
-        """The total of the tasks in `losses`, which may be some of them.
-
-        Raises:
-            InputError: a gradient is not finite.
-        """
+        """The total of the tasks in `losses`, which may be some of them."""
         constant = self.tasks | self.adversarial
         weighted = {task: constant[task] * loss for task, loss in losses.items()}
         total = torch.stack(list(weighted.values())).sum()
@@ -67,7 +62,7 @@ class GradientWeighting(Weighting):
             return total
         tasks = [task for task in self.tasks if task in losses]
         gradients = torch.stack([_gradient(weighted[task], maps) for task in tasks])
-        weights = self._solve(_gramian(gradients), tasks).to(gradients)
+        weights = self._solve(_gramian(gradients)).to(gradients)
         self._learn(tasks, weights)
         change = (weights - 1) @ gradients  # the total itself brings sum_i g_i
         for one, part in zip(maps, change.split([one.numel() for one in maps])):
@@ -79,14 +74,11 @@ class GradientWeighting(Weighting):
         """Begin new means of the weights."""
         self.steps.zero_()
 
-    def _solve(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
+    def _solve(self, gramian: Tensor) -> Tensor:
         squares = gramian.diagonal()
-        for task, square in zip(tasks, squares.tolist()):
-            if not square < torch.inf:
-                raise InputError(f"the gradient of the {task} loss at the shared map is not finite; lower optim.lr")
         weights = torch.ones_like(squares)
         there = squares > 0
-        if there.any():
+        if there.any() and torch.isfinite(gramian).all():  # else the total's own gradient is no number, and nobody steps along it
             # No method depends on the common scale of the gradients, but the solvers' tolerances do.
             weights[there] = self.method(gramian[there][:, there] / squares[there].mean())
         return weights

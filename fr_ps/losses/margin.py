@@ -28,7 +28,7 @@ class MarginLoss(nn.Module, ABC):
         self.weight = nn.Parameter(torch.empty(people, channels))
         nn.init.normal_(self.weight, std=1 / math.sqrt(channels))
         self.scale = scale
-        self.register_buffer("person_weights", person_weights)
+        self.register_buffer("person_weights", person_weights, persistent=False)  # a setting, not learnt
 
     @abstractmethod
     def with_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:

@@ -34,6 +34,12 @@ class MultiTaskLoss(nn.Module):
         Samples whose label is missing (-1) are left out of that task's loss; a task without a labelled sample in the
         batch has no part in it.
         """
+        parts = self.parts(outputs, targets)
+        shared = [output for name, output in outputs.items() if name.startswith(SHARED)]
+        return self.weighting(parts, shared), {task: part.detach() for task, part in parts.items()}
+
+    def parts(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each task's loss by itself, with its gradient."""
         parts = {"identity": self.identity(outputs["identity"], targets["identity"])}
         for task, loss in self.attributes.items():
             known = targets[task] >= 0
@@ -42,8 +48,7 @@ class MultiTaskLoss(nn.Module):
             for output in (task, ADVERSARIAL + task):
                 if output in outputs:
                     parts[output] = loss(outputs[output][known], targets[task][known])
-        shared = [output for name, output in outputs.items() if name.startswith(SHARED)]
-        return self.weighting(parts, shared), {task: part.detach() for task, part in parts.items()}
+        return parts
 
     def observe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the identity loss tells of a batch beside its value, without gradient."""
