@@ -1,4 +1,10 @@
-"""The one exception that means "your input", as opposed to a fault of ours."""
+"""The one exception that means "your input", as opposed to a fault of ours; and errors in one line."""
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What `error` says, on one line of at most so many characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class InputError(Exception):

@@ -15,11 +15,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 
 TEMPORARY = ".partial-"
 LOCK_FILE = ".lock"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
 
 
@@ -39,7 +39,7 @@ def sync_file(file: IO[Any]) -> None:
 
 
 @contextmanager
-def _writable(where: Path) -> Iterator[None]:
+def writable(where: Path) -> Iterator[None]:
     """A full disk or a folder that may not be written, met in the block, becomes an `InputError` that names `where`.
 
     What was written whole before stays.
@@ -47,8 +47,8 @@ def _writable(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise InputError(f"{where}: the disk is full; make room and run again, it goes on where it stopped") from None
+        if error.errno in NO_ROOM:
+            raise InputError(f"{where}: the disk is full; make room and run again (a training: with --resume)") from None
         if error.errno in _NOT_ALLOWED:
             raise InputError(f"{where}: cannot be written ({error.strerror}); choose another place") from None
         raise
@@ -61,7 +61,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         InputError: the disk is full, or the folder may not be written.
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
-    with _writable(path):
+    with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -72,6 +72,22 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Refuse to begin writing what will not fit on the disk of `folder`.
+
+    Raises:
+        InputError: fewer than `needed` bytes are free.
+    """
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: the disk has {free / 1e6:.1f} MB left, and {needed / 1e6:.1f} MB are to be written; make room and run "
+            "again (a training: with --resume)"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,7 +110,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         InputError: the disk is full, or the folder may not be written, in the block as well.
     """
     temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{final.name}")
-    with _writable(final):
+    with writable(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         try:
@@ -116,7 +132,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process is inside `locked` for `folder`; the system frees the lock of a process that dies."""
-    with _writable(folder):
+    with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("w")
     with file:
@@ -127,7 +143,10 @@ def locked(folder: Path) -> Iterator[None]:
 def remove_remains(folder: Path) -> None:
     """Remove what killed processes left unfinished up to two levels below `folder`; only while nobody else writes there."""
     for remains in [*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"*/{TEMPORARY}*")]:
-        shutil.rmtree(remains, ignore_errors=True)
+        if remains.is_dir():
+            shutil.rmtree(remains, ignore_errors=True)
+        else:
+            remains.unlink(missing_ok=True)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -161,9 +180,9 @@ def read_array(path: Path) -> np.ndarray:
     except ValueError as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise InputError(f"{path}: holds Python objects, which are never loaded; store a float32 array") from None
-        raise InputError(f"{path}: not a readable .npy file ({_one_line(error)}); prepare or copy it again") from None
+        raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
     except (OSError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy file ({_one_line(error)}); prepare or copy it again") from None
+        raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
 
 
 def csv_text(header: list[str], rows: Iterable[Iterable[object]]) -> str:
@@ -198,7 +217,7 @@ def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV file ({_one_line(error)})") from None
+        raise InputError(f"{path}: not a readable CSV file ({one_line(error)})") from None
     numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
     if not numbered:
         raise InputError(f"{path}: empty; expected a header row")
@@ -233,7 +252,3 @@ def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], di
             raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {found[key][0]} already; remove one of them")
         found[key] = (number, row)
     return header, found
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -1,14 +1,28 @@
 """Progress of long work: a bar with rate and time left in a terminal; elsewhere a plain line every 10 seconds."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 Advance = Callable[[int], None]
 """Called with how many more items are done."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line to `stream` (None: standard output). A reader who is gone, as with `| tee` after Ctrl-C, ends nothing."""
+    stream = stream or sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # else the interpreter's own last flush says so, with an exit code of its own
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def silent(_items: int) -> None:
@@ -61,6 +75,6 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Advance]:
         last = now
         rate = done / max(now - started, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if done < total else ""
-        print(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s{left}", file=sys.stderr, flush=True)
+        say(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s{left}", sys.stderr)
 
     yield advance

@@ -38,8 +38,13 @@ class Split:
 
 def write_split(path: Path, labels: Labels, split: Split) -> None:
     """Write the parts as a CSV of id, session, part."""
+    write_text(path, split_text(labels, split))
+
+
+def split_text(labels: Labels, split: Split) -> str:
+    """The parts as a CSV of id, session, part."""
     parts = ([labels.ids[row], labels.sessions[row], part] for part in PARTS for row in getattr(split, part))
-    write_text(path, csv_text(["id", "session", "part"], parts))
+    return csv_text(["id", "session", "part"], parts)
 
 
 def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from fr_ps.config import DataConfig, Fusion, FusionConfig, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, Classes
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 from fr_ps.files import new_folder, sync_file, write_atomic, write_json
 from fr_ps.models import build_network
 from fr_ps.models.network import FaceNetwork
@@ -65,13 +67,35 @@ def save_model(folder: Path, network: FaceNetwork, info: ModelInfo, also: Callab
 
     `also` may write further files to the folder that it is given before that.
     """
+    save_weights(folder, network.state_dict(), info, also)
+
+
+def save_weights(
+    folder: Path, weights: Mapping[str, Tensor], info: ModelInfo, also: Callable[[Path], None] | None = None
+) -> None:
+    """`save_model` of a network whose state is `weights`."""
     with new_folder(folder) as temporary:
-        with (temporary / WEIGHTS_FILE).open("wb") as file:
-            file.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
-            sync_file(file)
+        write_tensors(temporary / WEIGHTS_FILE, weights)
         write_json(temporary / INFO_FILE, {"format": FORMAT, **asdict(info)})
         if also:
             also(temporary)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, synced. Not atomic: for files inside `new_folder`.
+
+    Raises:
+        OSError: the disk is full, or another fault of it.
+    """
+    try:
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
+        raise
+    path.chmod(0o644)  # safetensors makes it for its owner's eyes only
+    with path.open("rb+") as file:
+        sync_file(file)
 
 
 def copy_model(source: Path, target: Path) -> None:
@@ -100,8 +124,8 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
     except FileNotFoundError:
         raise InputError(f"{folder / WEIGHTS_FILE}: no such file; the model folder is not whole") from None
     except (SafetensorError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this model ({text[:200]})") from None
+        text = one_line(error, 200)
+        raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this model ({text})") from None
     return network.to(device).eval(), info
 
 
