@@ -56,16 +56,14 @@ def measure(seed: int, folder: Path, options) -> Scores:  # type: ignore[no-unty
     """The metrics of the three single networks and of the fusions of one seed."""
     import yaml
 
-    from fr_ps.arguments import parse
+    from fr_ps.arguments import parse, training_config
     from fr_ps.cli import build_parser
-    from fr_ps.config import Config, FusionConfig
-    from fr_ps.tracking.contract import LocalRun
+    from fr_ps.config import FusionConfig
+    from fr_ps.tracking.run import Run
     from fr_ps.training.train import train
 
     file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
-    settings = vars(parse(build_parser(), ["train", "--config", str(file)])["train"])
-    settings.pop("config")
-    base = Config(**settings)
+    base = training_config(parse(build_parser(), ["train", "--config", str(file)])["train"])
     base = replace(
         base,
         data=replace(base.data, split_seed=seed),
@@ -74,13 +72,13 @@ def measure(seed: int, folder: Path, options) -> Scores:  # type: ignore[no-unty
     scores: Scores = {}
     for modality in MODALITIES:
         config = replace(base, data=replace(base.data, modalities=(modality,)))
-        scores[modality] = train(config, LocalRun(folder / modality), lambda line: None).metrics.values
+        scores[modality] = train(config, Run(folder / modality), lambda line: None).metrics.values
         print(yaml.safe_dump({f"seed {seed}": {modality: scores[modality]["val/identity/auc"]}}), end="", flush=True)
     branches = {modality: str(folder / modality / "checkpoints" / "best") for modality in MODALITIES}
     for name in options.fusions:
         fusion = FusionConfig(name=name, branches=branches, frozen=not options.fine_tune, dropout=options.dropout)
         config = replace(base, data=replace(base.data, modalities=MODALITIES), fusion=fusion)
-        scores[name] = train(config, LocalRun(folder / name), lambda line: None).metrics.values
+        scores[name] = train(config, Run(folder / name), lambda line: None).metrics.values
         print(yaml.safe_dump({f"seed {seed}": {name: scores[name]["val/identity/auc"]}}), end="", flush=True)
     return scores
 

@@ -45,8 +45,11 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     from fr_ps.losses import build_losses
     from fr_ps.models import build_network
     from fr_ps.progress import silent
-    from fr_ps.tracking.mlflow_run import mlflow_run
+    from fr_ps.tracking.lifecycle import new_run
+    from fr_ps.training.ema import WeightAverage
     from fr_ps.training.feed import Feed
+    from fr_ps.training.guard import Guard
+    from fr_ps.training.learner import Learner
     from fr_ps.training.loop import train_epoch
     from fr_ps.training.optim import build_optimizer
     from fr_ps.training.train import open_training_data
@@ -68,6 +71,8 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     network = build_network({"albedo": config.model}, "concat", classes, config.loss.reversal)
     losses = build_losses(config.loss, network.channels, feed.person_counts(), feed.class_counts(classes), network.judged)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
+    guard = Guard([network, losses], config.train.bad_steps)
+    learner = Learner(network, losses, optimizer, WeightAverage(network, 0), guard, {})
     steps = len(feed.order(0))
     images = sum(len(chosen) for chosen in feed.order(0))
     maps, targets, _ = feed.batch(feed.order(0)[0], 0, 0)
@@ -81,22 +86,21 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
             optimizer.step()
 
     real, bare = [], []
-    with mlflow_run(backbone, folder / "runs") as run:
+    with new_run(backbone, folder / "runs") as run:
 
         def real_epoch() -> None:
             values = train_epoch(
-                network,
-                losses,
-                optimizer,
+                learner,
                 feed,
-                epoch=0,
                 rate=lambda step: 1e-4,
                 reversal=lambda step: config.loss.reversal,
                 clip=config.optim.clip,
                 accumulate=1,
-                stepped=lambda step: None,
+                stepped=lambda: None,
                 advance=silent,
+                good=lambda: "none",
             )
+            learner.restart_epoch()
             run.metrics(values, len(real))
 
         timed = [(real_epoch, real), (bare_epoch, bare)]

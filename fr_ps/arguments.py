@@ -12,8 +12,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from fr_ps.config import Config
 from fr_ps.errors import InputError
+from fr_ps.tracking.card import CONFIG_FILE, RUNS_FOLDER
+from fr_ps.tracking.listing import training_folder
 
-LISTS = ("--data.modalities", "--model.order")
+LISTS = ("--data.modalities", "--model.order", "--train.watch")
 """Flags whose value may be written as `a` or `a,b`."""
 GROUPS: dict[str, list[str]] = {
     field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
@@ -47,12 +49,21 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """The parsed and instantiated arguments.
 
     `--on-bad` is `--on_bad`; a list may be written as `a` or `a,b`; and `--config FILE` comes first, so that flags override
-    it wherever they stand on the line.
+    it wherever they stand on the line. `--resume RUN` is `--config` with that run's own settings.
 
     Raises:
         InputError: anything wrong with them, in one line that names the setting and what it may be.
     """
-    words, configs = _arrange(argv)
+    rest, resumed = _without_resume(argv)
+    words, configs = _arrange(rest)
+    if resumed:
+        if configs:
+            raise InputError(
+                f"--config {configs[0]}: a run is resumed with its own settings; give --resume alone, and changes as flags "
+                "(under mlflow run: -e resume -P run=RUN)"
+            )
+        words.append(f"--resume={resumed.name}")
+        configs = [str(resumed / CONFIG_FILE)]
     depth = 2 if words[:1] == ["data"] else 1
     command = " ".join(words[:depth])
     loaded = [f"--config={json.dumps(_wanted(_read_config(Path(file)), command, file))}" for file in configs]
@@ -60,6 +71,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         return parser.instantiate(parser.parse_args(words[:depth] + loaded + words[depth:]))
     except _Refused as error:
         raise InputError(_explain(str(error), command, configs)) from None
+
+
+def training_config(arguments: Namespace) -> Config:
+    """The settings of a training among the parsed `arguments` of its command."""
+    return Config(**{field.name: arguments[field.name] for field in fields(Config)})
 
 
 def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -88,6 +104,25 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             words.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
     return words, configs
+
+
+def _without_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words without `--resume RUN`, and the folder of that run; alone, `--resume` means the last that was interrupted."""
+    words: list[str] = []
+    folder = None
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, run = word.partition("=")
+        if flag != "--resume" or argv[0] != "train":
+            words.append(word)
+            continue
+        if not equals and rest and not rest[0].startswith("--"):
+            equals, run = "=", rest.pop(0)
+        if equals and not run:
+            raise InputError("--resume is empty; give the id of a run, or the flag alone for the last that was interrupted")
+        folder = training_folder(run, RUNS_FOLDER)
+    return words, folder
 
 
 def _quoted(value: str) -> str:

@@ -1,5 +1,6 @@
 """The command line: each subcommand parses, calls one function, prints. No logic, and no torch before it is needed."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from fr_ps import __version__
-from fr_ps.arguments import Parser, parse
+from fr_ps.arguments import Parser, parse, training_config
 from fr_ps.cli_data import add_data_command, run_data
 from fr_ps.config import BACKBONES, Config, ModelConfig, PrepareConfig
 from fr_ps.errors import InputError
+from fr_ps.progress import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +50,17 @@ def build_parser() -> ArgumentParser:
 
     train = Parser(description="Train, evaluate on test once, track; the last line printed is the run id.")
     train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
+    train.add_argument(
+        "--resume", type=str | None, default=None, help="run id (or nothing: the last interrupted one) to go on with"
+    )
+    train.add_argument(
+        "--allow_changed",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="with --resume: settings or data may differ; what does is written down",
+    )
     train.add_class_arguments(Config, None)
     commands.add_subcommand("train", train, help="train, evaluate on test once, track")
 
@@ -61,6 +74,13 @@ def build_parser() -> ArgumentParser:
     evaluate.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     evaluate.add_argument("--batch", type=int, default=64, help="sessions a batch")
     commands.add_subcommand("evaluate", evaluate, help="score a model on data")
+
+    runs = Parser(description="The runs of this folder with their true status, and which of them MLflow does not know all of.")
+    commands.add_subcommand("runs", runs, help="runs of this folder with their true status")
+
+    sync = Parser(description="Deliver to MLflow what an outage held back.")
+    sync.add_argument("--run", type=str | None, default=None, help="run id: only that one")
+    commands.add_subcommand("sync", sync, help="deliver to MLflow what an outage held back")
 
     models = Parser(description="What every backbone costs: parameters, multiply-adds, feature map, a step's time.")
     models.add_argument("--backbone", type=str | None, default=None, help="only this one, which may be timm:NAME")
@@ -96,30 +116,93 @@ def _prepare(arguments: Namespace) -> None:
 
 
 def _train(arguments: Namespace) -> None:
+    from fr_ps.tracking.card import RUNS_FOLDER, find_run
+    from fr_ps.training.resume import changed_settings
+
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a training is one process as yet; start torchrun with one")
+    config = training_config(arguments)
+    if arguments.allow_changed and not arguments.resume:
+        raise InputError("--allow-changed goes with --resume; a new run has nothing that could have changed")
+    folder = find_run(arguments.resume, RUNS_FOLDER) if arguments.resume else None
+    changed = changed_settings(folder, config, arguments.allow_changed) if folder else {}
+
     from fr_ps.evaluation.report import terminal_table
-    from fr_ps.tracking.find import RUNS_FOLDER
-    from fr_ps.tracking.mlflow_run import mlflow_run
+    from fr_ps.tracking.lifecycle import new_run, resumed_run
     from fr_ps.training.record import default_name
     from fr_ps.training.train import train
 
-    settings = vars(arguments)
-    settings.pop("config")
-    config = Config(**settings)
-    with mlflow_run(config.name or default_name(config), RUNS_FOLDER) as run:
-        result = train(config, run)
-    print(f"\n{terminal_table(result.metrics)}\n\nrun folder: {run.folder}\n{run.shown_id}")
+    with resumed_run(folder) if folder else new_run(config.name or default_name(config), RUNS_FOLDER) as run:
+        result = train(config, run, say, arguments.allow_changed, changed)
+        say(f"\n{terminal_table(result.metrics)}\n\nrun folder: {run.folder}")
+    say(run.shown_id)
+
+
+def _runs(arguments: Namespace) -> None:
+    from tabulate import tabulate
+
+    from fr_ps.tracking.card import RUNS_FOLDER
+    from fr_ps.tracking.sync import tell_interrupted
+
+    found = tell_interrupted(RUNS_FOLDER)
+    rows = [
+        {
+            "run": one.id,
+            "in MLflow": one.mlflow_id or "-",
+            "name": one.name,
+            "kind": one.kind,
+            "status": f"{one.status} ({one.note})" if one.note else one.status,
+            "epoch": one.epoch or "",
+            "begun": one.begun,
+            "not delivered": one.pending or "",
+        }
+        for one in found
+    ]
+    print(tabulate(rows, headers="keys", disable_numparse=True) if rows else f"no runs under {RUNS_FOLDER.resolve()}")
+    if any(one.pending for one in found):
+        print("\nnot delivered: events that MLflow does not have yet; fr-ps sync delivers them")
+
+
+def _sync(arguments: Namespace) -> None:
+    from tabulate import tabulate
+
+    from fr_ps.progress import progress
+    from fr_ps.tracking.card import RUNS_FOLDER, find_run
+    from fr_ps.tracking.sync import sync, unsynced
+
+    folders = unsynced(RUNS_FOLDER)
+    if arguments.run:
+        only = find_run(arguments.run, RUNS_FOLDER)
+        if only is None:
+            raise InputError(
+                f"--run {arguments.run}: no such run under {RUNS_FOLDER.resolve()}; fr-ps runs lists those there are"
+            )
+        folders = {folder: pending for folder, pending in folders.items() if folder == only}
+    with progress("sync", sum(folders.values()), "events") as advance:
+        found = sync(list(folders), advance)
+    rows = [[one.id, one.mlflow_id or "-", one.sent, one.left, one.why] for one in found]
+    headers = ["run", "in MLflow", "sent", "left", "because"]
+    print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "MLflow knows all of every run")
+    for one in found:
+        for refused in one.refused:
+            print(f"{one.id}: MLflow refused {refused}")
+    if failed := [one for one in found if one.why and not one.running]:
+        raise InputError(
+            f"{len(failed)} runs are not delivered ({failed[0].why}); see that MLflow answers, and run fr-ps sync again"
+        )
 
 
 def _evaluate(arguments: Namespace) -> None:
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate import evaluate_folder
     from fr_ps.evaluation.report import terminal_table
-    from fr_ps.tracking.find import RUNS_FOLDER, model_folder
-    from fr_ps.tracking.mlflow_run import mlflow_run
+    from fr_ps.tracking.card import RUNS_FOLDER
+    from fr_ps.tracking.find import model_folder
+    from fr_ps.tracking.lifecycle import new_run
 
     folder = model_folder(arguments.model)
     out = Path(arguments.out)
-    with mlflow_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
+    with new_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
         metrics = evaluate_folder(
             folder,
             Path(arguments.data),
@@ -129,7 +212,8 @@ def _evaluate(arguments: Namespace) -> None:
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
-    print(f"\n{terminal_table(metrics)}\n\nreport: {out / 'report.html'}\n{run.shown_id}")
+        say(f"\n{terminal_table(metrics)}\n\nreport: {out / 'report.html'}")
+    say(run.shown_id)
 
 
 def _models(arguments: Namespace) -> None:
@@ -155,4 +239,12 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(143)
 
 
-COMMANDS = {"prepare": _prepare, "data": run_data, "train": _train, "evaluate": _evaluate, "models": _models}
+COMMANDS = {
+    "prepare": _prepare,
+    "data": run_data,
+    "train": _train,
+    "runs": _runs,
+    "sync": _sync,
+    "evaluate": _evaluate,
+    "models": _models,
+}

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from fr_ps.arguments import parse
+from fr_ps.arguments import parse, training_config
 from fr_ps.cli import build_parser, main
 from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, to_dict
 from fr_ps.errors import InputError
@@ -16,10 +16,7 @@ from fr_ps.errors import InputError
 
 def settings(*argv: str) -> Config:
     """What `train` is called with."""
-    values = vars(parse(build_parser(), ["train", *argv])["train"])
-    values.pop("config")
-    values.pop("print_config", None)
-    return Config(**values)
+    return training_config(parse(build_parser(), ["train", *argv])["train"])
 
 
 def prepared_with(*argv: str) -> Any:
@@ -373,3 +370,8 @@ def test_the_order_may_be_written_as_a_list_or_with_commas() -> None:
     for written in (",".join(order), f"[{', '.join(order)}]"):
         assert settings("--model.order", written).model.order == order
     assert "model.order" in refusal("train", "--model.order", "gender,pose")
+
+
+def test_an_empty_value_stays_one() -> None:
+    got = settings("--name=", "--data.split=", "--train.epochs", "3")
+    assert (got.name, got.data.split, got.train.epochs) == ("", "", 3)

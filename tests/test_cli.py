@@ -1,8 +1,10 @@
 """The command line as a user meets it: what it prints, and its exit codes."""
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from mlflow import MlflowClient
 from fr_ps import __version__
 from fr_ps.cli import main
 from fr_ps.config import BACKBONES
+from fr_ps.tracking import lifecycle
 
 TINY = ["--model.channels=16", "--model.reduction=8", "--train.epochs=1", "--batch.people=3", "--batch.sessions=2"]
 PARTS = ["--data.val_people=2", "--data.test_people=2"]
@@ -183,6 +186,57 @@ def test_a_refused_training_is_a_failed_run(here, prepared, capsys):
     client = MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("fr-ps").experiment_id])
     assert run.info.status == "FAILED"
+
+
+def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys, monkeypatch):
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
+    monkeypatch.setattr(lifecycle, "_WAIT", 1.0)
+    assert main(["train", f"--data.root={prepared}", *TINY, *PARTS]) == 0
+    printed = capsys.readouterr()
+    (folder,) = (here / "runs").glob("*/")
+    assert printed.out.strip().splitlines()[-1] == folder.name  # ours, as MLflow gave none yet
+    assert "events are not in MLflow yet" in printed.err
+    assert printed.err.strip().endswith("later: fr-ps sync")
+    assert main(["runs"]) == 0
+    listed = capsys.readouterr().out
+    assert "FINISHED" in listed
+    assert "fr-ps sync delivers them" in listed
+    assert "1 runs are not delivered" in refused(capsys, "sync")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert main(["sync", "--run", folder.name]) == 0
+    (run,) = MlflowClient(store).search_runs([MlflowClient(store).get_experiment_by_name("fr-ps").experiment_id])
+    assert run.info.run_id in capsys.readouterr().out
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train/bad_steps"] == 0
+    assert main(["sync"]) == 0
+    assert "MLflow knows all of every run" in capsys.readouterr().out
+
+
+def test_runs_tells_mlflow_of_those_that_were_interrupted(here, capsys):
+    assert main(["runs"]) == 0
+    assert "no runs under" in capsys.readouterr().out
+    code = "import os, time; from pathlib import Path; from fr_ps.tracking.lifecycle import new_run\n"
+    code += "with new_run('x', Path('runs')) as run:\n    while not run.mlflow_id: time.sleep(0.05)\n    os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert main(["runs"]) == 0
+    assert "KILLED (interrupted)" in capsys.readouterr().out
+    (run,) = MlflowClient().search_runs([MlflowClient().get_experiment_by_name("fr-ps").experiment_id])
+    assert run.info.status == run.data.tags["fr_ps.status"] == "KILLED"
+
+
+def test_what_is_no_run_is_refused(here, capsys):
+    assert "no such run" in refused(capsys, "sync", "--run", "abc")
+    assert "no such run" in refused(capsys, "train", "--resume", "abc")
+    assert "no such run" in refused(capsys, "train", "--resume=abc")
+    assert "no training under" in refused(capsys, "train", "--resume")
+    assert "no training under" in refused(capsys, "train", "--resume", "--optim.lr", "1")
+    assert "--resume is empty" in refused(capsys, "train", "--resume=")
+    assert "--resume is empty" in refused(capsys, "train", "--resume", "")
+    assert "unknown flag --resume" in refused(capsys, "runs", "--resume")
 
 
 def test_data_synthetic_keeps_what_is_there(here, capsys):

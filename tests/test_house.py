@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fr_ps.arguments import parse
+from fr_ps.arguments import parse, training_config
 from fr_ps.cli import COMMANDS, build_parser
-from fr_ps.config import SYNTHETIC, Config, ModelConfig
-from fr_ps.tracking.contract import LocalRun
+from fr_ps.config import SYNTHETIC, ModelConfig
+from fr_ps.tracking.run import Run
 from fr_ps.training.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -25,9 +25,7 @@ ONLY_IN = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path):
-    settings = vars(parse(build_parser(), ["train", "--config", str(file)])["train"])
-    settings.pop("config")
-    config = Config(**settings)
+    config = training_config(parse(build_parser(), ["train", "--config", str(file)])["train"])
     assert config.data.root == SYNTHETIC or config.data.root.startswith("data/")
     tiny = replace(
         config,
@@ -35,7 +33,7 @@ def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path):
         model=ModelConfig(backbone=config.model.backbone, channels=16, reduction=8),
         train=replace(config.train, epochs=1),
     )
-    result = train(tiny, LocalRun(tmp_path), say=lambda line: None)
+    result = train(tiny, Run(tmp_path), say=lambda line: None)
     assert result.metrics.values["test/identity/auc"] is not None
 
 
@@ -45,7 +43,7 @@ def test_every_command_of_the_project_is_one_of_ours():
         words = entry["command"].split()
         assert words[:3] == ["python", "-m", "fr_ps"]
         assert words[3] in COMMANDS
-        assert words[3] == name or name == "main"
+        assert words[3] == {"main": "train", "resume": "train"}.get(name, name)
     assert project["entry_points"]["main"] == project["entry_points"]["train"]
     assert (ROOT / project["conda_env"]).is_file()
 

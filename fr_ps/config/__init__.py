@@ -3,7 +3,8 @@
 No torch here: the names that an error lists must be known before anything heavy is imported.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from fr_ps.config.batch import AugmentConfig, BatchConfig
@@ -60,6 +61,8 @@ __all__ = [
     "SyntheticConfig",
     "TrainConfig",
     "flatten",
+    "leaves",
+    "resolved",
     "to_dict",
 ]
 
@@ -101,10 +104,30 @@ def to_dict(config: Any) -> Any:
     return list(config) if isinstance(config, tuple) else config
 
 
+def resolved(config: Config) -> Config:
+    """`config` with every path made absolute, so that it means the same wherever it is read."""
+    data, weights = config.data, config.model.weights
+    root = data.root if data.root == SYNTHETIC else str(Path(data.root).resolve())
+    split = str(Path(data.split).resolve()) if data.split else ""
+    model = replace(config.model, weights=str(Path(weights).resolve()) if weights else "")
+    # A run is named by its id, which is the same everywhere; a folder by its place.
+    branches = {
+        modality: str(Path(run).resolve()) if Path(run).is_dir() else run for modality, run in config.fusion.branches.items()
+    }
+    fusion = replace(config.fusion, branches=branches)
+    return replace(config, data=replace(data, root=root, split=split), model=model, fusion=fusion)
+
+
+def leaves(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `to_dict` by `group/name`."""
+    flat = {}
+    for group, value in tree.items():
+        for name, leaf in value.items() if isinstance(value, dict) else [("", value)]:
+            flat[f"{group}/{name}" if name else group] = leaf
+    return flat
+
+
 def flatten(config: Config) -> dict[str, str]:
     """The resolved settings as `group/name` to text, as they stand in MLflow's params."""
-    flat = {}
-    for group, value in to_dict(config).items():
-        for name, leaf in value.items() if isinstance(value, dict) else [("", value)]:
-            flat[f"{group}/{name}" if name else group] = ",".join(map(str, leaf)) if isinstance(leaf, list) else str(leaf)
-    return flat
+    found = leaves(to_dict(config))
+    return {name: ",".join(map(str, leaf)) if isinstance(leaf, list) else str(leaf) for name, leaf in found.items()}

@@ -74,12 +74,18 @@ class TrainConfig:
         epochs: at most.
         seed: of weights, batches and augmentation.
         select: validation metric of the best checkpoint; higher is better, except for an eer.
+        watch: further validation metrics, each with a checkpoint of its own best epoch, `checkpoints/best_...`.
         patience: stop after this many epochs without a better train.select; 0: never.
         accumulate: batches a step of the optimizer, whose gradient is that of their mean loss; norms see each batch alone.
         ema: decay a step of the moving average of the weights, as 0.999; where there is one, it is what is validated, saved
             and tested. It is smaller over the first steps. 0: none.
         threads: CPU threads of torch; 0: as many as torch takes by itself.
         scoring_batch: sessions a batch where a model is scored.
+        checkpoint_steps: steps after which a checkpoint to resume from is written within an epoch; 0: by time only. At the
+            end of an epoch there always is one.
+        checkpoint_minutes: minutes after which such a checkpoint is written; 0: never by time.
+        bad_steps: the training stops after so many steps in a row whose loss or gradient was NaN or infinite; each of them
+            is skipped.
     """
 
     epochs: int = 20
@@ -90,10 +96,16 @@ class TrainConfig:
     ema: float = 0.0
     threads: int = 0
     scoring_batch: int = 64
+    watch: tuple[str, ...] = ()
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 10.0
+    bad_steps: int = 10
 
     def __post_init__(self) -> None:
         require_types(self, "train.")
-        require_least(self, "train.", 1, "epochs", "accumulate", "scoring_batch")
-        require_least(self, "train.", 0, "seed", "patience", "threads")
+        require_least(self, "train.", 1, "epochs", "accumulate", "scoring_batch", "bad_steps")
+        require_least(self, "train.", 0, "seed", "patience", "threads", "checkpoint_steps", "checkpoint_minutes")
         require(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
+        for metric in self.watch:
+            require(metric.startswith("val/"), "train.watch", metric, "metrics under val/, as val/identity/eer")
         require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more and below 1")

@@ -13,7 +13,7 @@ from fr_ps.evaluation.report import headline, population, write_report
 from fr_ps.evaluation.subsets import evaluate_subsets
 from fr_ps.models.folder import load_model
 from fr_ps.progress import progress
-from fr_ps.tracking.contract import Run
+from fr_ps.tracking.run import Run
 
 
 def evaluate_folder(

@@ -1,13 +1,11 @@
 """From what a user calls a run or a model to its folder on disk."""
 
-import json
 from pathlib import Path
 
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 from fr_ps.models.folder import INFO_FILE
+from fr_ps.tracking.card import BEST, RUNS_FOLDER, find_run
 
-RUNS_FOLDER = Path("runs")
-BEST = Path("checkpoints") / "best"
 REGISTERED = "models:/"
 """Before the name of a registered model: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""
 
@@ -28,20 +26,12 @@ def model_folder(model: str, runs: Path = RUNS_FOLDER) -> Path:
     for folder in (given, given / BEST):
         if (folder / INFO_FILE).is_file():
             return folder
-    local = _local_run(model, runs)
+    local = find_run(model, runs)
     if local is not None:
         if not (local / BEST / INFO_FILE).is_file():
             raise InputError(f"run {model} has no {BEST} in {local}; it ended before its first checkpoint")
         return local / BEST
     return _download(model, runs)
-
-
-def _local_run(run: str, runs: Path) -> Path | None:
-    for file in sorted(runs.glob("*/run.json")):
-        known = json.loads(file.read_text())
-        if run in (known["id"], known["mlflow_id"]):
-            return file.parent
-    return None
 
 
 def _download(run: str, runs: Path) -> Path:
@@ -64,7 +54,7 @@ def _registered(model: str) -> Path:
     try:
         files = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
     except (MlflowException, OSError) as error:
-        text = " ".join(str(error).split())[:200].rstrip(".")
+        text = one_line(error, 200).rstrip(".")
         raise InputError(
             f"{model}: cannot be had from the registry ({text}); expected models:/NAME/VERSION or models:/NAME@ALIAS"
         ) from None

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 
 
 def git_commit() -> str:
@@ -12,6 +12,12 @@ def git_commit() -> str:
     if not commit:
         return "unknown"
     return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def versions() -> dict[str, str]:
+    """The commit, and the versions and the machine that the last bits of a training's weights may depend on."""
+    known = {name: version(name) for name in ("torch", "numpy", "timm", "torchjd")}
+    return {"commit": git_commit(), "python": platform.python_version(), "machine": platform.machine()} | known
 
 
 def environment_text() -> str:

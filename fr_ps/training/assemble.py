@@ -72,8 +72,10 @@ def require_unseen(folders: Folders, labels: Labels, split: Split, protocol: str
                 )
 
 
-def assemble(config: Config, info: ModelInfo, folders: Folders, say: Callable[[str], None]) -> FaceNetwork:
+def assemble(config: Config, info: ModelInfo, folders: Folders, say: Callable[[str], None], fresh: bool = True) -> FaceNetwork:
     """The network of `info` with the weights that `config` has it start from.
+
+    Where it is not `fresh`, the weights come from a checkpoint, and the file of `model.weights` is not needed any more.
 
     Raises:
         InputError: maps too small for a backbone, or weights that cannot be used.
@@ -87,7 +89,7 @@ def assemble(config: Config, info: ModelInfo, folders: Folders, say: Callable[[s
                 adopt_branch(network, modality, folders[cast(Modality, modality)], config.fusion.frozen)
             how = "frozen" if config.fusion.frozen else "to be trained further"
             say(f"{modality}: the branch of {folders[cast(Modality, modality)]}, {how}")
-        elif config.model.weights:
+        elif config.model.weights and fresh:
             say(load_weights(branch, Path(config.model.weights)))
     return network
 

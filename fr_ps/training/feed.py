@@ -40,6 +40,7 @@ class Feed:
         device: torch.device,
         dropout: float = 0.0,
     ) -> None:
+        self.labels = dataset.labels
         self.store, self.rows, self.config, self.change = dataset.store, rows, batch, change
         self.seed, self.device, self.dropout = seed, device, dropout
         self.people, identity = np.unique(dataset.labels.ids[rows], return_inverse=True)
@@ -75,6 +76,10 @@ class Feed:
             {task: target[index_tensor].to(self.device) for task, target in self.targets.items()},
             present.to(self.device),
         )
+
+    def names(self, chosen: np.ndarray) -> list[str]:
+        """`id/session` of some of the training part."""
+        return [f"{self.labels.ids[row]}/{self.labels.sessions[row]}" for row in self.rows[chosen]]
 
     def person_counts(self) -> Tensor:
         """(people,) numbers of training sessions of each person, in the order of `people`."""

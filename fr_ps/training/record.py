@@ -1,14 +1,14 @@
 """What a training tells: to the run, to the user, and in its report."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
-from fr_ps.config import SYNTHETIC, Config, flatten, to_dict
+from fr_ps.config import Config, flatten, resolved, to_dict
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.split_files import PARTS, SPLIT_FILE, Split, write_split
@@ -20,11 +20,11 @@ from fr_ps.evaluation.score import Evaluation
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import ADVERSARIAL
-from fr_ps.tracking.contract import Run
+from fr_ps.tracking.card import CHECKPOINTS, CONFIG_FILE
 from fr_ps.tracking.provenance import environment_text
+from fr_ps.tracking.run import Run
 from fr_ps.training.selection import Selection
 
-CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.txt"
 Say = Callable[[str], None]
 
@@ -45,39 +45,23 @@ def default_name(config: Config) -> str:
     return "-".join([Path(config.data.root).name, *config.data.modalities, *fusion, config.model.backbone])
 
 
-class History:
-    """The curves of a training: sent to the run, and kept for the figures."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.curves: dict[str, list[tuple[int, float]]] = {}
-
-    def add(self, values: dict[str, float], epoch: int) -> None:
-        """Record the points of one epoch."""
-        if not values:
-            return
-        self.run.metrics(values, epoch)
-        for name, value in values.items():
-            self.curves.setdefault(name, []).append((epoch, value))
-
-    def figures(self, trained: Sequence[str], rates: Figure) -> dict[str, Figure]:
-        """Losses, weights, validation and learning rate (`rates`) over the epochs."""
-        tasks = ["identity", *trained]
-        adversarial = [ADVERSARIAL + task for task in trained]
-        figures = {
-            "losses": curves_figure(self.curves, "Training losses", [f"train/loss/{task}" for task in tasks], logarithmic=True),
-            "weights": curves_figure(
-                self.curves, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]
-            ),
-            "learning_rate": rates,
-        }
-        judged = [f"train/loss/{task}" for task in adversarial]
-        if any(name in self.curves for name in judged):
-            figures["adversarial"] = curves_figure(self.curves, "Adversarial losses", judged)
-        validated = [f"val/{task}/auc" for task in tasks]
-        if any(name in self.curves for name in validated):
-            figures["validation"] = curves_figure(self.curves, "Validation AUC", validated)
-        return figures
+def figures(curves: Mapping[str, Mapping[int, float]], trained: Sequence[str], rates: Figure) -> dict[str, Figure]:
+    """Losses, weights, validation and learning rate (`rates`) over the epochs."""
+    lines = {name: sorted(points.items()) for name, points in curves.items()}
+    tasks = ["identity", *trained]
+    adversarial = [ADVERSARIAL + task for task in trained]
+    found = {
+        "losses": curves_figure(lines, "Training losses", [f"train/loss/{task}" for task in tasks], logarithmic=True),
+        "weights": curves_figure(lines, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]),
+        "learning_rate": rates,
+    }
+    judged = [f"train/loss/{task}" for task in adversarial]
+    if any(name in lines for name in judged):
+        found["adversarial"] = curves_figure(lines, "Adversarial losses", judged)
+    validated = [f"val/{task}/auc" for task in tasks]
+    if any(name in lines for name in validated):
+        found["validation"] = curves_figure(lines, "Validation AUC", validated)
+    return found
 
 
 def describe(plan: Plan, run: Run, say: Say) -> None:
@@ -115,23 +99,20 @@ def describe(plan: Plan, run: Run, say: Say) -> None:
 
 def write_settings(folder: Path, plan: Plan) -> None:
     """Write what makes the same training again into `folder`: the settings, and who is in which part."""
-    data = plan.config.data
-    root = data.root if data.root == SYNTHETIC else str(Path(data.root).resolve())
-    split = str(Path(data.split).resolve()) if data.split else ""
-    weights = plan.config.model.weights
-    model = replace(plan.config.model, weights=str(Path(weights).resolve()) if weights else "")
-    # A run is named by its id, which is the same everywhere; a folder by its place.
-    branches = {
-        modality: str(Path(run).resolve()) if Path(run).is_dir() else run for modality, run in plan.config.fusion.branches.items()
-    }
-    fusion = replace(plan.config.fusion, branches=branches)
-    resolved = replace(plan.config, data=replace(data, root=root, split=split), model=model, fusion=fusion)
-    write_text(folder / CONFIG_FILE, yaml.safe_dump(to_dict(resolved), sort_keys=False))
+    write_config(folder, plan.config)
     write_split(folder / SPLIT_FILE, plan.dataset.labels, plan.split)
 
 
+def write_config(folder: Path, config: Config) -> None:
+    """Write the resolved settings into `folder`."""
+    write_text(folder / CONFIG_FILE, yaml.safe_dump(to_dict(resolved(config)), sort_keys=False))
+
+
 def epoch_line(epoch: int, epochs: int, values: dict[str, float], validation: Metrics, selection: Selection) -> str:
-    line = f"epoch {epoch}/{epochs}  loss {values['train/loss/total']:.3f}  {values['train/images_per_second']:.0f} images/s"
+    loss = f"loss {values['train/loss/total']:.3f}" if "train/loss/total" in values else "no good step"
+    line = f"epoch {epoch}/{epochs}  {loss}  {values['train/images_per_second']:.0f} images/s"
+    if bad := values["train/bad_steps"]:
+        line += f"  {bad:.0f} bad steps skipped"
     if not validation.values:
         return line
     mark = "  best" if selection.best_epoch == epoch else ""
@@ -147,8 +128,8 @@ def record_end(
     lines = headline(metrics, "test" if tested else "val")
     run.tags({"fr_ps.best_epoch": str(chosen), "mlflow.note.content": "  \n".join(lines)})
     run.artifact(run.folder / "report", "report")
-    for name in ("best", "last"):
-        run.artifact(run.folder / "checkpoints" / name, f"checkpoints/{name}")
+    for file in sorted((run.folder / CHECKPOINTS).glob("[!.]*/model.safetensors")):
+        run.artifact(file.parent, f"{CHECKPOINTS}/{file.parent.name}")
 
 
 def _facts(plan: Plan, metrics: Metrics, tested: Evaluation | None, chosen: int) -> dict[str, str]:

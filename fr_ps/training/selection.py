@@ -1,5 +1,7 @@
 """Which epoch is the best so far, and when to stop waiting for a better one."""
 
+from typing import Any
+
 from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import Metrics
 
@@ -10,10 +12,11 @@ class Selection:
     Args:
         metric: its name; lower is better for an `eer`, higher for everything else.
         patience: epochs without a better value after which `exhausted` is true; 0 for never.
+        setting: that named the metric.
     """
 
-    def __init__(self, metric: str, patience: int) -> None:
-        self.metric, self.patience = metric, patience
+    def __init__(self, metric: str, patience: int = 0, setting: str = "train.select") -> None:
+        self.metric, self.patience, self.setting = metric, patience, setting
         self.lower_is_better = metric.endswith("/eer")
         self.best: float | None = None
         self.best_epoch = 0
@@ -26,12 +29,12 @@ class Selection:
             InputError: there is no such metric, or it is undefined on the validation part.
         """
         if self.metric not in metrics.values:
-            raise InputError(f"train.select is {self.metric!r}; expected one of {', '.join(sorted(metrics.values))}")
+            raise InputError(f"{self.setting} is {self.metric!r}; expected one of {', '.join(sorted(metrics.values))}")
         value = metrics.values[self.metric]
         if value is None:
             reason = metrics.reasons[self.metric]
             raise InputError(
-                f"train.select is {self.metric!r}, which is undefined on the validation part ({reason}); select another"
+                f"{self.setting} is {self.metric!r}, which is undefined on the validation part ({reason}); select another"
             )
         self.epoch += 1
         better = self.best is None or (value < self.best if self.lower_is_better else value > self.best)
@@ -43,3 +46,11 @@ class Selection:
     def exhausted(self) -> bool:
         """Whether the patience is used up."""
         return self.patience > 0 and self.epoch - self.best_epoch >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        """What is known so far, as JSON holds it."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "epoch": self.epoch}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.best, self.best_epoch, self.epoch = state["best"], state["best_epoch"], state["epoch"]

@@ -1,9 +1,9 @@
 """A training from settings to result: training by hand, a trial of a study, a test and a benchmark all call `train`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,27 +14,30 @@ from fr_ps.data.builtin import data_root
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.splits import make_split
 from fr_ps.device import pick_device
-from fr_ps.errors import InputError
 from fr_ps.evaluation.figures import rate_figure
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.score import Evaluation, answer, evaluate
 from fr_ps.evaluation.subsets import evaluate_subsets
 from fr_ps.losses import MultiTaskLoss, build_losses
-from fr_ps.models.folder import ModelInfo, copy_model, load_model, save_model
+from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.network import FaceNetwork
-from fr_ps.progress import progress
-from fr_ps.tracking.contract import Run
+from fr_ps.progress import Advance, progress
+from fr_ps.tracking.card import BEST, CONFIG_FILE
 from fr_ps.tracking.provenance import git_commit
+from fr_ps.tracking.run import Run
 from fr_ps.training.assemble import Folders, architectures, assemble, find_branches, require_unseen
 from fr_ps.training.ema import WeightAverage
 from fr_ps.training.feed import Feed
+from fr_ps.training.guard import Guard
+from fr_ps.training.keeper import Keeper, go_on
+from fr_ps.training.learner import Learner
 from fr_ps.training.loop import train_epoch
 from fr_ps.training.optim import build_optimizer
-from fr_ps.training.record import History, Plan, Say, describe, epoch_line, record_end, write_settings
+from fr_ps.training.record import Plan, Say, describe, epoch_line, figures, record_end, write_config
+from fr_ps.training.resume import checkpoints
 from fr_ps.training.schedule import learning_rate, reversal
 from fr_ps.training.selection import Selection
-
-LAST, BEST = Path("checkpoints") / "last", Path("checkpoints") / "best"
+from fr_ps.training.stopping import GracefulStop, StopRequested
 
 
 @dataclass(frozen=True)
@@ -52,63 +55,61 @@ class Result:
     epochs: int
 
 
-def train(config: Config, run: Run, say: Say = print) -> Result:
+def train(
+    config: Config, run: Run, say: Say = print, allow_changed: bool = False, changed: Mapping[str, str] | None = None
+) -> Result:
     """Train, choose the best epoch on validation, evaluate it once on test, and record everything in `run`.
+
+    Where the run's folder has a checkpoint, the training goes on from it, and ends with the very weights that it would have
+    had without the interruption.
 
     Args:
         config: the settings.
         run: what records them; checkpoints and report are written to its folder.
         say: called with lines for the user.
+        allow_changed: whether a training that goes on may do so with other data or another split.
+        changed: settings that are otherwise than they were, to `before -> now`.
 
     Raises:
-        InputError: data or settings that cannot be used.
+        InputError: data or settings that cannot be used, a disk that is full, numbers that went bad.
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = pick_device(config.device)
+    if not (run.folder / CONFIG_FILE).exists():  # what makes a run that ends before its first step begin again
+        write_config(run.folder, config)
     folders = find_branches(config)
-    plan, feed = _plan(config, folders, run, device, say)
+    plan, feed = make_plan(config, folders, run, device, say)
     torch.manual_seed(config.train.seed)
-    network = assemble(config, plan.info, folders, say).to(device)
+    network = assemble(config, plan.info, folders, say, fresh=not checkpoints(run.folder)).to(device)
     counts = feed.class_counts(plan.info.class_counts())
     losses = build_losses(config.loss, network.channels, feed.person_counts(), counts, network.judged).to(device)
+    learner = new_learner(config, network, losses)
+    go_on(learner, plan, feed, run, say, allow_changed, changed or {})
     describe(plan, run, say)
-    history = History(run)
-    fitted = _fit(plan, feed, network, losses, history, say)
+    rates = _fit(plan, feed, learner, run, say)
 
-    network, _ = load_model(run.folder / BEST, device)
+    best, _ = load_model(run.folder / BEST, device)
+    chosen = learner.selections[config.train.select].best_epoch or learner.epoch
     final, tested = Metrics(), None
-    if len(plan.split.val) and len(network.modalities) > 1:
-        _, fewer = _score(network, plan, plan.split.val)
+    if len(plan.split.val) and len(best.modalities) > 1:
+        _, fewer = _score(best, plan, plan.split.val)
         final = fewer.under("val")
     if len(plan.split.test):
-        tested, fewer = _score(network, plan, plan.split.test)
+        tested, fewer = _score(best, plan, plan.split.test)
         final = final.joined(tested.metrics.joined(fewer).under("test"))
-    history.add(final.defined(), fitted.chosen)
-    metrics = fitted.validation.joined(final)
-    record_end(plan, run, metrics, tested, fitted.chosen, history.figures(plan.info.trained, fitted.rates))
-    return Result(metrics, fitted.chosen, fitted.epochs)
+    run.metrics(final.defined(), chosen)
+    metrics = learner.validation.joined(final)
+    record_end(plan, run, metrics, tested, chosen, figures(run.curves, plan.info.trained, rates))
+    return Result(metrics, chosen, learner.epoch)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What the epochs came to.
+def make_plan(config: Config, folders: Folders, run: Run, device: torch.device, say: Say) -> tuple[Plan, Feed]:
+    """What is to be trained on what, and its batches.
 
-    Attributes:
-        validation: `val/...` of the chosen epoch.
-        chosen: the epoch, from 1.
-        epochs: that were trained.
-        rates: the learning rate of their steps.
+    Raises:
+        InputError: data, split or branches that cannot be used.
     """
-
-    validation: Metrics
-    chosen: int
-    epochs: int
-    rates: Figure
-
-
-def _plan(config: Config, folders: Folders, run: Run, device: torch.device, say: Say) -> tuple[Plan, Feed]:
-    """What is to be trained on what, and its batches."""
     dataset = open_training_data(config, say)
     split = make_split(dataset.labels, config.data, dataset.left_out)
     require_unseen(folders, dataset.labels, split, config.data.protocol)
@@ -125,48 +126,66 @@ def _plan(config: Config, folders: Folders, run: Run, device: torch.device, say:
     return Plan(config, dataset, split, info), feed
 
 
-def _fit(plan: Plan, feed: Feed, network: FaceNetwork, losses: MultiTaskLoss, history: History, say: Say) -> _Fitted:
-    """Train, keeping the last checkpoint and the best."""
-    config, split = plan.config, plan.split
-    batches = len(feed.order(0))
-    steps = math.ceil(batches / config.train.accumulate)
-    rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=config.train.epochs, steps=steps)
-    alpha = partial(reversal, steps=steps * config.train.epochs, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
-    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
-    average = WeightAverage(network, config.train.ema)
-    selection = Selection(config.train.select, config.train.patience)
-    last, best = history.run.folder / LAST, history.run.folder / BEST
-    best_validation = Metrics()
-    epoch = 0
-    for epoch in range(1, config.train.epochs + 1):
-        with progress(f"epoch {epoch}/{config.train.epochs}", batches, "batches") as advance:
-            values = train_epoch(
-                network,
-                losses,
-                optimizer,
-                feed,
-                epoch=epoch - 1,
-                rate=rate,
-                reversal=alpha,
-                clip=config.optim.clip,
-                accumulate=config.train.accumulate,
-                stepped=average.update,
-                advance=advance,
-            )
-        total = values["train/loss/total"]
-        if not np.isfinite(total):
-            raise InputError(f"train/loss/total is {total} in epoch {epoch}; lower optim.lr ({config.optim.lr:g})")
-        validation = _validate(average.network, plan) if len(split.val) else Metrics()
-        history.add(values | validation.defined(), epoch)
-        save_model(last, average.network, plan.info, also=partial(write_settings, plan=plan))
-        if not len(split.val) or selection.is_better(validation):
-            copy_model(last, best)
-            best_validation = validation
-        say(epoch_line(epoch, config.train.epochs, values, validation, selection))
-        if selection.exhausted:
-            say(f"stopped: {config.train.patience} epochs without a better {config.train.select}")
-            break
-    return _Fitted(best_validation, selection.best_epoch or epoch, epoch, rate_figure(rate, epoch, steps))
+def new_learner(config: Config, network: FaceNetwork, losses: MultiTaskLoss) -> Learner:
+    """A training of `network` before its first step."""
+    selections = {config.train.select: Selection(config.train.select, config.train.patience)}
+    selections |= {metric: Selection(metric, setting="train.watch") for metric in config.train.watch if metric not in selections}
+    return Learner(
+        network,
+        losses,
+        build_optimizer(config.optim, [network, losses.identity], losses.weighting),
+        WeightAverage(network, config.train.ema),
+        Guard([network, losses], config.train.bad_steps),
+        selections,
+    )
+
+
+def _fit(plan: Plan, feed: Feed, learner: Learner, run: Run, say: Say) -> Figure:
+    """Train what is left, with a checkpoint after every epoch and as often within one as is set; returns the rates' figure."""
+    config, train = plan.config, plan.config.train
+    batches = len(feed.order(learner.epoch))
+    steps = math.ceil(batches / train.accumulate)
+    rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=train.epochs, steps=steps)
+    alpha = partial(reversal, steps=steps * train.epochs, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
+    selection = learner.selections[train.select]
+    with GracefulStop() as stop, Keeper(plan, feed, learner, run) as keeper:
+
+        def stepped() -> None:
+            keeper.stepped()
+            stop.poll()
+
+        try:
+            while learner.epoch < train.epochs and not selection.exhausted:
+                epoch = learner.epoch + 1
+                with progress(f"epoch {epoch}/{train.epochs}", batches, "batches") as advance:
+                    advance(learner.batch)
+                    values = train_epoch(
+                        learner,
+                        feed,
+                        rate=rate,
+                        reversal=alpha,
+                        clip=config.optim.clip,
+                        accumulate=train.accumulate,
+                        stepped=stepped,
+                        advance=advance,
+                        good=keeper.newest,
+                    )
+                validation = _validate(learner.average.network, plan, stop.poll) if len(plan.split.val) else Metrics()
+                run.metrics(values | validation.defined(), epoch)
+                better = learner.judge(validation) if len(plan.split.val) else [train.select]
+                learner.next_epoch()
+                keeper.epoch_ended(better)
+                say(epoch_line(epoch, train.epochs, values, validation, selection))
+            keeper.finish()
+            stop.poll()
+        except StopRequested as request:
+            keeper.write()
+            keeper.finish()
+            say(f"stopped in epoch {learner.epoch + 1}; go on with: fr-ps train --resume {run.id}")
+            raise request.leave() from None
+    if selection.exhausted and learner.epoch < train.epochs:
+        say(f"stopped: {train.patience} epochs without a better {train.select}")
+    return rate_figure(rate, learner.epoch, steps)
 
 
 def open_training_data(config: Config, say: Say = print) -> Dataset:
@@ -182,9 +201,9 @@ def open_training_data(config: Config, say: Say = print) -> Dataset:
     return dataset
 
 
-def _validate(network: FaceNetwork, plan: Plan) -> Metrics:
+def _validate(network: FaceNetwork, plan: Plan, poll: Advance) -> Metrics:
     rows = plan.split.val
-    answers = answer(network, plan.dataset.store, rows, plan.config.train.scoring_batch)
+    answers = answer(network, plan.dataset.store, rows, plan.config.train.scoring_batch, poll)
     return evaluate(answers, plan.dataset.labels.take(rows), plan.info.trained).metrics.under("val")
 
 

@@ -19,7 +19,7 @@ from fr_ps.evaluation.evaluate import evaluate_folder
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
-from fr_ps.tracking.contract import LocalRun
+from fr_ps.tracking.run import Run
 
 CPU = torch.device("cpu")
 PARTS = DataConfig(val_people=1, test_people=2)
@@ -39,7 +39,7 @@ def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Recorder(LocalRun):
+class Recorder(Run):
     """A local run that remembers its metrics and data sets."""
 
     def __init__(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from fr_ps.evaluation.subsets import evaluate_subsets, proper_subsets, subset_ta
 from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
 from fr_ps.models.network import FaceNetwork
-from fr_ps.tracking.contract import LocalRun
+from fr_ps.tracking.run import Run
 
 ALL: tuple[Modality, ...] = ("albedo", "normal", "depth")
 SUBSETS = [("albedo",), ("normal",), ("depth",), ("albedo", "normal"), ("albedo", "depth"), ("normal", "depth")]
@@ -185,7 +185,7 @@ def test_the_page_of_a_single_modality_has_no_such_table(tmp_path: Path) -> None
     assert "fewer maps" not in text
 
 
-class Recorder(LocalRun):
+class Recorder(Run):
     """Remembers the metrics."""
 
     def metrics(self, values, step):  # type: ignore[no-untyped-def]

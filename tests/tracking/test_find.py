@@ -15,9 +15,10 @@ BEST_FILES = {"checkpoints/best/model.json": "{}", "checkpoints/best/model.safet
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with an experiment `e` and a registered model `faces`; made once, as its migration takes seconds."""
+def registry(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Path:
+    """The folder of a SQLite store with an experiment `e` and a registered model `faces`."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(new_sqlite, folder / "mlflow.db")
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     client.create_experiment("e", artifact_location=str(folder / "artifacts"))
     client.create_registered_model("faces")
@@ -25,11 +26,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    import mlflow
-
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+def client(registry: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry}/mlflow.db")
     return MlflowClient()
 
 
@@ -128,8 +126,8 @@ def test_what_is_not_in_the_registry_is_refused_by_its_name(client: MlflowClient
         model_folder(name)
 
 
-def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, store: Path, refused: Refused) -> None:
+def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, registry: Path, refused: Refused) -> None:
     version = register(client, BEST_FILES)
-    shutil.rmtree(store / "artifacts")
+    shutil.rmtree(registry / "artifacts")
     with refused(f"models:/faces/{version}"):
         model_folder(f"models:/faces/{version}")

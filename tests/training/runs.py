@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from fr_ps.config import BatchConfig, Config, DataConfig, ModelConfig, TrainConfig
-from fr_ps.tracking.contract import LocalRun
+from fr_ps.tracking.run import Run
 from fr_ps.training.train import Result, train
 
 
-class Recorder(LocalRun):
-    """A local run that remembers what it was told."""
+class Recorder(Run):
+    """A run that remembers what this process told it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -18,9 +18,11 @@ class Recorder(LocalRun):
         self.settings: dict[str, str] = {}
 
     def params(self, values):  # type: ignore[no-untyped-def]
+        super().params(values)
         self.settings.update(values)
 
     def metrics(self, values, step):  # type: ignore[no-untyped-def]
+        super().metrics(values, step)
         self.points += [(name, value, step) for name, value in values.items()]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fr_ps.config import BatchConfig, Config, DataConfig, ModelConfig, TrainConfig
 from fr_ps.models.folder import load_model
-from fr_ps.tracking.contract import LocalRun
+from fr_ps.tracking.run import Run
 from fr_ps.training import train as module
 from fr_ps.training.ema import WeightAverage
 
@@ -156,7 +156,7 @@ def test_what_is_validated_saved_and_tested_is_the_average(
         model=ModelConfig(backbone="miresnet18", channels=16, reduction=8),
         train=TrainConfig(epochs=3, ema=0.9),
     )
-    result = module.train(config, LocalRun(tmp_path), say=lambda line: None)
+    result = module.train(config, Run(tmp_path), say=lambda line: None)
     (average,) = made
     assert len(average.states) == 6  # eight sessions, four a batch, three epochs
     ends = average.states[1::2]

@@ -1,6 +1,8 @@
 """One epoch of the loop, on tiny real data."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +18,25 @@ from fr_ps.losses import build_losses
 from fr_ps.losses.weighting import FixedWeighting
 from fr_ps.models import build_network
 from fr_ps.training.feed import Feed
-from fr_ps.training.loop import Means, train_epoch
+from fr_ps.training.guard import Guard
+from fr_ps.training.learner import Learner, Means
+from fr_ps.training.loop import train_epoch
 from fr_ps.training.optim import build_optimizer
 
 
 @pytest.fixture(scope="module")
 def dataset(prepared: Path) -> Dataset:
     return open_dataset(prepared, ["albedo"])
+
+
+def learner(network: Any, losses: Any, optimizer: torch.optim.Optimizer, update: Callable[[int], None]) -> Learner:
+    """With `update` told of every good step."""
+    return Learner(network, losses, optimizer, cast(Any, Average(update)), Guard([network, losses], 3), {})
+
+
+@dataclass
+class Average:
+    update: Callable[[int], None]
 
 
 class Training:
@@ -49,6 +63,7 @@ class Training:
         self.lr, self.clip, self.accumulate = lr, clip, accumulate
         self.steps: list[int] = []
         self.stepped: list[int] = []
+        self.learner = learner(self.network, self.losses, self.optimizer, self.stepped.append)
         self.done: list[int] = []
 
     def rate(self, step: int) -> float:
@@ -59,19 +74,20 @@ class Training:
         return 0.1
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        return train_epoch(
-            self.network,
-            self.losses,
-            self.optimizer,
+        assert self.learner.epoch == epoch
+        values = train_epoch(
+            self.learner,
             self.feed,
-            epoch=epoch,
             rate=self.rate,
             reversal=self.reversal,
             clip=self.clip,
             accumulate=self.accumulate,
-            stepped=self.stepped.append,
+            stepped=lambda: None,
             advance=self.done.append,
+            good=lambda: "none",
         )
+        self.learner.next_epoch()
+        return values
 
 
 def test_the_losses_fall_over_epochs(dataset: Dataset) -> None:
@@ -93,6 +109,7 @@ def test_the_names_are_those_of_the_design(dataset: Dataset) -> None:
         *(f"train/weight/{task}" for task in tasks),
         "train/lr",
         "train/images_per_second",
+        "train/bad_steps",
         "train/norm/mean",
         "train/norm/clamped",
     }
@@ -176,6 +193,7 @@ class Toy:
         self.asked: list[int] = []
         self.advanced: list[int] = []
         self.weights: list[np.ndarray] = []
+        self.learner = learner(self.network, self.losses, self.optimizer, lambda step: None)
 
     def order(self, epoch: int) -> list[np.ndarray]:
         return [np.arange(len(rows)) for rows in self.inputs]
@@ -188,19 +206,20 @@ class Toy:
         return 0.1 / (step + 1)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        return train_epoch(
-            cast(Any, self.network),
-            cast(Any, self.losses),
-            self.optimizer,
+        self.learner.epoch = epoch
+        values = train_epoch(
+            self.learner,
             cast(Any, self),
-            epoch=epoch,
             rate=self.rate,
             reversal=lambda step: 0.0,
             clip=self.clip,
             accumulate=self.accumulate,
-            stepped=lambda step: self.weights.append(self.network.linear.weight.detach().numpy().copy()),
+            stepped=lambda: self.weights.append(self.network.linear.weight.detach().numpy().copy()),
             advance=self.advanced.append,
+            good=lambda: "none",
         )
+        self.learner.next_epoch()
+        return values
 
 
 class ToyNetwork(nn.Module):

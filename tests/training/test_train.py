@@ -28,7 +28,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.evaluate import evaluate_folder
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_captures
-from fr_ps.tracking.contract import LocalRun
+from fr_ps.tracking.run import Run
 from fr_ps.training.train import Result
 from tests.training.runs import Recorder, parts, run_training, small
 
@@ -99,13 +99,12 @@ def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepare
 
 
 def test_the_resolved_settings_train_the_same_weights_again(trained, tmp_path):
-    from fr_ps.arguments import parse
+    from fr_ps.arguments import parse, training_config
     from fr_ps.cli import build_parser
 
     _, run, _ = trained
-    arguments = vars(parse(build_parser(), ["train", "--config", str(run.folder / "config.yaml")])["train"])
-    arguments.pop("config")
-    _, again, _ = run_training(Config(**arguments), tmp_path / "again")
+    config = training_config(parse(build_parser(), ["train", "--config", str(run.folder / "config.yaml")])["train"])
+    _, again, _ = run_training(config, tmp_path / "again")
     first = (run.folder / "checkpoints/last/model.safetensors").read_bytes()
     assert (again.folder / "checkpoints/last/model.safetensors").read_bytes() == first
 
@@ -313,9 +312,7 @@ def test_every_fusion_trains_and_evaluating_its_run_gives_the_metrics_of_its_rep
         assert groups == {"identity", *ATTRIBUTES} | ONLY[modalities]
     assert {"train/loss/adversarial_pose", "test/only_albedo/identity/auc"} <= {point for point, _, _ in run.points}
     assert len([step for point, _, step in run.points if point == "val/only_albedo/identity/auc"]) == 1
-    again = evaluate_folder(
-        best, prepared, tmp_path / "out", LocalRun(tmp_path), part="test", device=torch.device("cpu"), batch=5
-    )
+    again = evaluate_folder(best, prepared, tmp_path / "out", Run(tmp_path), part="test", device=torch.device("cpu"), batch=5)
     tested = {metric: value for metric, value in result.metrics.values.items() if metric.startswith("test/")}
     assert again.values.keys() == tested.keys()
     for metric, value in tested.items():

@@ -1,0 +1,121 @@
+"""run.json: what a run is called here and in MLflow, and where it belongs. Written before anything is trained."""
+
+import getpass
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import write_json
+
+RUNS_FOLDER = Path("runs")
+CARD_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+CHECKPOINTS = Path("checkpoints")
+BEST = CHECKPOINTS / "best"
+DEFAULT_EXPERIMENT = "fr-ps"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Who a run is.
+
+    Attributes:
+        id: ours.
+        name: to show.
+        mlflow_id: of the run in MLflow; None before there is one.
+        experiment: its name; where `experiment_id` is empty.
+        experiment_id: of MLflow; empty: found, or made, by name.
+        tracking_uri: as MLFLOW_TRACKING_URI said it, without user and password; empty: MLflow's default.
+        host: the machine that began it.
+        begun: milliseconds since 1970.
+        tags: that the run in MLflow begins with.
+    """
+
+    id: str
+    name: str
+    mlflow_id: str | None = None
+    experiment: str = DEFAULT_EXPERIMENT
+    experiment_id: str = ""
+    tracking_uri: str = ""
+    host: str = ""
+    begun: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write it to the run's folder."""
+        write_json(folder / CARD_FILE, asdict(self))
+
+
+def new_card(run_id: str, name: str) -> Card:
+    """The card of a run that begins now, from what the environment says about MLflow.
+
+    MLFLOW_RUN_ID, which `mlflow run` sets, is taken once: a second run of this process gets a run of its own.
+    """
+    return Card(
+        id=run_id,
+        name=name,
+        mlflow_id=os.environ.pop("MLFLOW_RUN_ID", None),
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
+        experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
+        tracking_uri=_without_password(os.environ.get("MLFLOW_TRACKING_URI", "")),
+        host=socket.gethostname(),
+        begun=int(time.time() * 1000),
+        tags=_source_tags(),
+    )
+
+
+def read_card(folder: Path) -> Card:
+    """The card of the run in `folder`.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = folder / CARD_FILE
+    try:
+        raw = json.loads(path.read_text())
+        return Card(**{one.name: raw[one.name] for one in fields(Card) if one.name in raw})
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the folder of a run, as runs/ID") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a run's card ({one_line(error)}); it must be JSON with id and name") from None
+
+
+def find_run(run: str, runs: Path) -> Path | None:
+    """The folder under `runs` of the run with this id, ours or MLflow's; None if there is none.
+
+    Raises:
+        InputError: the card of that run is damaged.
+    """
+    if run and (runs / run / CARD_FILE).is_file() and "/" not in run:
+        return runs / run
+    for file in sorted(runs.glob(f"*/{CARD_FILE}")):
+        with suppress(InputError):  # another run's damage is not this one's
+            if read_card(file.parent).mlflow_id == run:
+                return file.parent
+    return None
+
+
+def _without_password(uri: str) -> str:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # no address at all; that shows when it is asked
+        return ""
+    if "@" not in parts.netloc and "password" not in parts.query:
+        return uri
+    # A user's name may be a token.
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+
+def _source_tags() -> dict[str, str]:
+    """What `mlflow run` would have set, so that the run table shows where a run came from."""
+    tags = {"mlflow.source.name": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500], "mlflow.source.type": "LOCAL"}
+    with suppress(KeyError, OSError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags

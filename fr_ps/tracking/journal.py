@@ -1,0 +1,163 @@
+"""The journal: what a run tells, appended to a file of its folder before anything else becomes of it."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fr_ps.errors import InputError
+from fr_ps.files import NO_ROOM, sync_folder, writable
+
+JOURNAL_FILE = "journal.jsonl"
+_RESERVE_FILE = ".reserve"
+_RESERVE_BYTES = 1 << 16
+
+Kind = Literal["params", "tags", "metrics", "dataset", "artifact", "status", "elsewhere"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that a run told.
+
+    Attributes:
+        kind: of the event.
+        time: in milliseconds since 1970, when it was told; a point of a curve keeps it however often it is sent.
+        data: what was told, as JSON holds it.
+    """
+
+    kind: Kind
+    time: int
+    data: dict[str, Any]
+
+
+class Journal:
+    """The file `journal.jsonl` of a run's folder, open for appending: one line of JSON an event, and never a line changed.
+
+    It has one writer, the thread that trains; others may read the file while it grows. A last line that a crash left
+    half written is cut off when it is opened.
+
+    On a full disk a small reserve beside it is given up, so that the journal can still say how the run ended.
+
+    Attributes:
+        size: bytes of whole events.
+        cut: bytes of a half-written last line that were cut off.
+
+    Raises:
+        InputError: the folder cannot be written, or a line before the last is no event.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL_FILE
+        self.reserve = folder / _RESERVE_FILE
+        self._grown = threading.Condition()
+        self._woken = False
+        self._synced = 0
+        with writable(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            self.size = max((end for end, _ in read_events(self.path)), default=0)
+            self.cut = os.fstat(self._file).st_size - self.size
+            with writable(self.path):
+                self.reserve.write_bytes(bytes(_RESERVE_BYTES))
+                os.ftruncate(self._file, self.size)
+                sync_folder(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, kind: Kind, data: dict[str, Any]) -> None:
+        """Add an event. It outlives the process at once, and a power cut once `sync` was called.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        line = (json.dumps({"kind": kind, "time": int(time.time() * 1000), "data": data}) + "\n").encode()
+        with writable(self.path):
+            try:
+                self._write(line)
+            except OSError as error:
+                if error.errno not in NO_ROOM or not self.reserve.exists():
+                    raise
+                self.reserve.unlink()
+                if kind == "status":  # the room is for how the run ends; whatever else was to be told ends it
+                    self._write(line)
+                else:
+                    raise
+        with self._grown:
+            self.size += len(line)
+            self._grown.notify_all()
+
+    def _write(self, line: bytes) -> None:
+        done = 0
+        try:
+            while done < len(line):
+                done += os.write(self._file, line[done:])
+        except OSError:
+            os.ftruncate(self._file, self.size)
+            raise
+
+    def sync(self) -> int:
+        """Make all events so far outlive a power cut; returns their bytes."""
+        size = self.size
+        if size > self._synced:
+            with writable(self.path):
+                os.fsync(self._file)
+            self._synced = size
+        return size
+
+    def wait(self, size: int, seconds: float) -> None:
+        """Wait until the journal has more than `size` bytes, or so many seconds."""
+        with self._grown:
+            self._grown.wait_for(lambda: self.size > size or self._woken, seconds)
+
+    def wake(self) -> None:
+        """End every `wait`, now and from now on."""
+        with self._grown:
+            self._woken = True
+            self._grown.notify_all()
+
+    def close(self) -> None:
+        """Close the file and give the reserve back."""
+        os.close(self._file)
+        self.reserve.unlink(missing_ok=True)
+
+
+def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
+    """The whole events of the journal `path` from byte `start` on, each with the byte where it ends.
+
+    What stands behind the last whole event is a line that is being written, or that a crash left half written.
+
+    Raises:
+        InputError: a line before the last is no event.
+    """
+    end, bad = start, 0
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            if bad:
+                raise InputError(
+                    f"{path}: the line that ends at byte {bad} is damaged, and others follow it; remove it, and delivered.json "
+                    "beside it, to go on without it"
+                )
+            event = _event(line)
+            if event is None:
+                bad = end
+            else:
+                yield end, event
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        raw = json.loads(line)
+        return Event(raw["kind"], raw["time"], raw["data"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,116 @@
+"""The life of a run: begun or gone on with, told about while it lasts, and ended with the status that is true."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fr_ps.errors import one_line
+from fr_ps.files import sync_folder
+from fr_ps.progress import say
+from fr_ps.tracking.card import Card, new_card, read_card
+from fr_ps.tracking.delivery import Delivery
+from fr_ps.tracking.outbox import Outbox
+from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run import Run, Status, new_id
+from fr_ps.tracking.store import RunStore
+
+Say = Callable[[str], None]
+_WAIT, _WAIT_ENDED, _WAIT_SILENTLY = 60.0, 10.0, 3.0
+
+
+def warn(line: str) -> None:
+    """Tell the user a line that is no result."""
+    say(line, sys.stderr)
+
+
+@contextmanager
+def new_run(name: str, runs: Path, tell: Say = warn) -> Iterator[Run]:
+    """A run with a folder of its own under `runs`; its status at the end says how the block ended.
+
+    FINISHED after the last line, KILLED after Ctrl-C or SIGTERM, FAILED after any other exception. MLflow hears of it in
+    the background: in the run that `mlflow run` began, or in a new one of the experiment that MLFLOW_EXPERIMENT_ID or
+    MLFLOW_EXPERIMENT_NAME says, or `fr-ps`. At the end the block waits for that, a minute at most in which nothing is
+    acknowledged (10 seconds unless it is finished), and says what is left to `sync`.
+
+    Raises:
+        InputError: `runs` cannot be written.
+    """
+    card = new_card(new_id(), name)
+    folder = runs / card.id
+    with owned(folder):
+        card.write(folder)
+        sync_folder(runs)
+        yield from _live(folder, card, tell)
+
+
+@contextmanager
+def resumed_run(folder: Path, tell: Say = warn) -> Iterator[Run]:
+    """The run in `folder`, gone on with; otherwise as `new_run`.
+
+    The run that `mlflow run` may have begun for it gets a tag that names the one that is gone on with.
+
+    Raises:
+        InputError: a living process runs it, or its folder cannot be written or read.
+    """
+    card = read_card(folder)
+    begun_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
+    with owned(folder):
+        yield from _live(folder, card, tell, begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None)
+
+
+def _live(folder: Path, card: Card, tell: Say, empty: str | None = None) -> Iterator[Run]:
+    run = Run(folder)
+    run.mlflow_id = card.mlflow_id
+    if run.journal.cut:
+        tell(f"{run.journal.path}: its last line was half written and is cut off ({run.journal.cut} bytes)")
+    run.status("RUNNING")
+    if empty:
+        run.elsewhere(empty, {"fr_ps.kind": "resume", "fr_ps.resumes": card.mlflow_id or card.id})
+
+    def connected(mlflow_id: str) -> None:
+        run.mlflow_id = mlflow_id
+
+    delivery = Delivery(run.journal, Outbox(folder), RunStore(folder, card), connected, tell)
+    delivery.start()
+    status: Status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        _end(run, status, delivery, tell)
+
+
+def _end(run: Run, status: Status, delivery: Delivery, tell: Say) -> None:
+    """Write down how the run ended, wait for its delivery, and say what is not delivered."""
+    try:
+        try:
+            run.status(status)
+            run.journal.sync()
+        except Exception as error:  # what ended the run is to be told, not this
+            tell(f"run {run.id}: that it is {status} could not be written down: {one_line(error)}")
+        delivered = _delivered(delivery, _WAIT if status == "FINISHED" else _WAIT_ENDED, tell)
+        for refused in delivery.outbox.refused:
+            tell(f"tracking: MLflow refused {refused}")
+        if not delivered:
+            left = delivery.outbox.pending()
+            why = delivery.trouble or "it takes too long"
+            tell(f"tracking: {left} events are not in MLflow yet ({why}); later: fr-ps sync")
+    finally:
+        delivery.give_up()
+        run.journal.close()
+
+
+def _delivered(delivery: Delivery, seconds: float, tell: Say) -> bool:
+    """Wait for what is left, so long; whether all was taken. Ctrl-C ends the waiting, as the run itself is over."""
+    try:
+        if delivery.finish(min(seconds, _WAIT_SILENTLY)):
+            return True
+        tell(f"tracking: waiting for MLflow, {seconds:.0f} s at most (Ctrl-C: leave it to fr-ps sync)")
+        return delivery.finish(seconds)
+    except KeyboardInterrupt:
+        return False

@@ -1,0 +1,146 @@
+"""The runs of a folder with their true status."""
+
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fr_ps.errors import InputError
+from fr_ps.tracking.card import CARD_FILE, CONFIG_FILE, find_run, read_card
+from fr_ps.tracking.journal import JOURNAL_FILE, read_events
+from fr_ps.tracking.outbox import Outbox
+from fr_ps.tracking.owner import is_owned, owned
+from fr_ps.tracking.run import Run
+
+INTERRUPTED_TAG = "fr_ps.interrupted"
+_UNDECIDED = ("RUNNING", "")
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a run's folder tells.
+
+    Attributes:
+        id: ours.
+        mlflow_id: empty where there is none yet.
+        name: of the run.
+        kind: `train`, `evaluate`, ...; empty where it ended before it said so.
+        status: RUNNING, FINISHED, FAILED or KILLED; `?` where it cannot be told.
+        note: what else is to be known of the status.
+        epoch: the last one with a point on a curve; 0 for none.
+        begun: date and time.
+        pending: events that MLflow has not.
+    """
+
+    id: str
+    mlflow_id: str
+    name: str
+    kind: str
+    status: str
+    note: str
+    epoch: int
+    begun: str
+    pending: int
+
+
+def stories(runs: Path) -> list[Story]:
+    """All runs under `runs`, the oldest first; those that were interrupted are marked first.
+
+    A run whose folder is damaged is told as that.
+    """
+    found = []
+    for file in sorted(runs.glob(f"*/{CARD_FILE}")):
+        try:
+            found.append(_story(file.parent))
+        except InputError as error:
+            found.append(Story(file.parent.name, "", "", "", "?", str(error), 0, "", 0))
+    return found
+
+
+def mark_interrupted(folder: Path) -> str:
+    """Write down that the run in `folder` is KILLED, if it says RUNNING, is of this machine, and its process is gone.
+
+    The tag `fr_ps.interrupted` tells it from one that ended by a signal. Returns why it could not be written down.
+
+    Raises:
+        InputError: the folder is damaged.
+    """
+    if read_card(folder).host != socket.gethostname() or last_status(folder) not in _UNDECIDED or is_owned(folder):
+        return ""
+    try:
+        with owned(folder):
+            if last_status(folder) not in _UNDECIDED:
+                return ""  # since it was looked at, somebody went on with it, to its end
+            run = Run(folder)
+            try:
+                run.status("KILLED")
+                run.tags({INTERRUPTED_TAG: "its process ended without a word (SIGKILL, a crash, or no memory left)"})
+                run.journal.sync()
+            finally:
+                run.journal.close()
+    except InputError as error:
+        return "" if is_owned(folder) else str(error)
+    return ""
+
+
+def training_folder(run: str, runs: Path) -> Path:
+    """The folder under `runs` of the training that is to be resumed: that of the id `run`, ours or MLflow's.
+
+    Where `run` is empty, that of the last training that is neither finished nor running.
+
+    Raises:
+        InputError: there is no such run, or it is no training.
+    """
+    if not run:
+        trainings = [file.parent for file in sorted(runs.glob(f"*/{CONFIG_FILE}"), reverse=True)]
+        for folder in trainings:
+            if last_status(folder) not in ("FINISHED", "") and not is_owned(folder):
+                return folder
+        raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists what is there")
+    found = find_run(run, runs)
+    if found is None:
+        raise InputError(f"--resume {run}: no such run under {runs.resolve()}; fr-ps runs lists those that are there")
+    if not (found / CONFIG_FILE).is_file():
+        raise InputError(f"--resume {run}: {found} has no {CONFIG_FILE}: no training, or ended before its start; begin a new one")
+    return found
+
+
+def last_status(folder: Path) -> str:
+    """The status that the run in `folder` wrote down last; empty if none."""
+    status = ""
+    for _, event in read_events(folder / JOURNAL_FILE):
+        if event.kind == "status":
+            status = event.data["status"]
+    return status
+
+
+def _story(folder: Path) -> Story:
+    trouble = mark_interrupted(folder)
+    card = read_card(folder)
+    status, kind, epoch, note = "?", "", 0, ""
+    running = is_owned(folder)  # asked before the journal is read, in which a run that ends between the two says how
+    for _, event in read_events(folder / JOURNAL_FILE):
+        if event.kind == "status":
+            status, note = event.data["status"], ""
+        elif event.kind == "tags":
+            kind = event.data.get("fr_ps.kind", kind)
+            note = "interrupted" if INTERRUPTED_TAG in event.data else note
+        elif event.kind == "metrics":
+            epoch = max(epoch, event.data["step"])
+    if not card.host:
+        note = "made by an earlier version"
+    elif status in ("RUNNING", "?") and not running and card.host != socket.gethostname():
+        note = f"on {card.host}, where it may be running"
+    elif trouble:
+        status, note = "KILLED", f"interrupted; not written down: {trouble}"
+    return Story(
+        id=card.id,
+        mlflow_id=card.mlflow_id or "",
+        name=card.name,
+        kind=kind,
+        status=status,
+        note=note,
+        epoch=epoch,
+        begun=f"{datetime.fromtimestamp(card.begun / 1000):%Y-%m-%d %H:%M}" if card.begun else "",
+        pending=Outbox(folder).pending(),
+    )

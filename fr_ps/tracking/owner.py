@@ -1,0 +1,86 @@
+"""One owner a run: the process that may write its folder."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fr_ps.errors import InputError
+from fr_ps.files import writable
+
+_OWNER_FILE = "owner.lock"
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """In a forked child: close the locks of its parent, which it would hold on to after the death of that."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own the run in `folder` for the block. The system frees the lock of a process that dies, however it dies.
+
+    Raises:
+        InputError: a living process owns it, or the folder cannot be written.
+    """
+    path = folder / _OWNER_FILE
+    with writable(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _held.add(file)
+    try:
+        if not _locked(file):
+            raise InputError(
+                f"run {folder.name}: process {_owner(file)} is running it; stop that one first, or wait until it has ended"
+            )
+        with writable(path):
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        yield
+    finally:
+        if file in _held:
+            _held.remove(file)
+            os.close(file)
+
+
+def _locked(file: int) -> bool:
+    """Whether the lock could be had; who only looks whether a run is owned holds it for a moment, too."""
+    for _ in range(10):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.1)
+    return False
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether a living process owns the run in `folder`."""
+    try:
+        file = os.open(folder / _OWNER_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _owner(file: int) -> str:
+    try:
+        owner = json.loads(os.pread(file, 1000, 0))
+        return f"{owner['pid']} on {owner['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "of another user"

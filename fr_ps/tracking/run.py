@@ -1,0 +1,100 @@
+"""What a training or an evaluation tells, and where it goes first: into the journal of the run's folder."""
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from fr_ps.tracking.journal import Journal, read_events
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+"""As MLflow has them."""
+
+
+class Run:
+    """A run that is being written. Telling it something never waits for a server, and never fails because of one.
+
+    Nothing here knows MLflow: what carries the journal there stands beside it (`delivery`), or there is nothing, and what
+    was told stays on disk.
+
+    Attributes:
+        id: ours, known before any contact with a server; the name of the folder.
+        folder: of the run on disk, `runs/ID`.
+        journal: of what was told.
+        mlflow_id: once there is one.
+        curves: metric to step to value, of all points told so far, also by earlier processes.
+
+    Raises:
+        InputError: the folder cannot be written, or its journal is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.id = folder.name
+        self.folder = folder
+        self.journal = Journal(folder)
+        self.mlflow_id: str | None = None
+        self.curves: dict[str, dict[int, float]] = {}
+        self._params: set[str] = set()
+        for _, event in read_events(self.journal.path):
+            if event.kind == "params":
+                self._params |= set(event.data)
+            if event.kind == "metrics":
+                self._remember(event.data["values"], event.data["step"])
+
+    @property
+    def shown_id(self) -> str:
+        """The id to print for the user."""
+        return self.mlflow_id or self.id
+
+    def params(self, values: Mapping[str, str]) -> None:
+        """Settings, which never change: those that were told before keep their value."""
+        new = {name: value for name, value in values.items() if name not in self._params}
+        if new:
+            self.journal.append("params", new)
+            self._params |= set(new)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Text about the run that may change."""
+        self.journal.append("tags", dict(values))
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Points of curves, all at one step.
+
+        A curve that has a point at that step keeps it: a step that is done again after a resume adds nothing.
+        """
+        new = {name: float(value) for name, value in values.items() if step not in self.curves.get(name, {})}
+        if new:
+            self.journal.append("metrics", {"step": step, "values": new})
+            self._remember(new, step)
+
+    def dataset(self, name: str, source: str, digest: str, profile: Mapping[str, int], context: str) -> None:
+        """The data that the run reads: where they are, their digest, and what is in them."""
+        data = {"name": name, "source": source, "digest": digest, "profile": dict(profile), "context": context}
+        self.journal.append("dataset", data)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file, or a folder with all in it, to keep with the run under `folder`.
+
+        What is not in the run's own folder must stay where it is until it is delivered.
+        """
+        inside = path.resolve().is_relative_to(self.folder.resolve())
+        place = path.resolve().relative_to(self.folder.resolve()) if inside else path.resolve()
+        self.journal.append("artifact", {"path": str(place), "folder": folder})
+
+    def status(self, status: Status) -> None:
+        """How the run stands from now on."""
+        self.journal.append("status", {"status": status})
+
+    def elsewhere(self, mlflow_id: str, tags: Mapping[str, str]) -> None:
+        """Text about another run in MLflow that has to do with this one."""
+        self.journal.append("elsewhere", {"run": mlflow_id, "tags": dict(tags)})
+
+    def _remember(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.curves.setdefault(name, {})[step] = value
+
+
+def new_id() -> str:
+    """A run id of ours: sortable by time, unique."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"

@@ -1,0 +1,265 @@
+"""A run in MLflow: made once, and told what the journal says. Sending anything twice changes nothing."""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from requests import RequestException
+
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import NO_ROOM, TEMPORARY
+from fr_ps.tracking.card import Card
+from fr_ps.tracking.journal import Event
+
+RUN_ID_TAG = "fr_ps.run_id"
+STATUS_TAG = "fr_ps.status"
+_PARAM_LENGTH = 6000
+_TAG_LENGTH = 8000
+_PARAMS_PER_CALL = 100
+_TAGS_PER_CALL = 100
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
+_SQLITE = "sqlite:///"
+# Its notes on every new database, and its tracebacks of a full disk, stand between the user and the one line that says what
+# is wrong.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+Item = TypeVar("Item")
+
+
+class RunStore:
+    """The run of a card in MLflow, reached by explicit run id: no global state of mlflow is used.
+
+    Args:
+        folder: of the run.
+        card: of the run; `mlflow_id` becomes known by `connect`.
+    """
+
+    def __init__(self, folder: Path, card: Card) -> None:
+        self.folder, self.card = folder, card
+        self.client: MlflowClient | None = None
+        # mlflow would try again for four minutes by itself before it says that nobody answers. Whoever calls waits and
+        # tries again; here a call ends.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+    def connect(self) -> str:
+        """The run's id in MLflow; found there by our id, or made, and written on the card before anything else is sent.
+
+        Raises:
+            Exception: whatever keeps MLflow from answering.
+        """
+        if self.client and self.card.mlflow_id:
+            return self.card.mlflow_id
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or self.card.tracking_uri or None
+        make_sqlite(uri)
+        client = MlflowClient(uri)
+        mlflow_id = self.card.mlflow_id
+        if mlflow_id:
+            self._adopt(client, mlflow_id)
+        else:
+            mlflow_id = self._found_or_made(client)
+        if self.card.mlflow_id != mlflow_id:
+            self.card = replace(self.card, mlflow_id=mlflow_id)
+            self.card.write(self.folder)
+        self.client = client
+        return mlflow_id
+
+    def _adopt(self, client: MlflowClient, mlflow_id: str) -> None:
+        """Give the run that `mlflow run` began our name and id, once: its user may rename it later."""
+        if RUN_ID_TAG not in client.get_run(mlflow_id).data.tags:
+            client.update_run(mlflow_id, name=self.card.name)
+            client.set_tag(mlflow_id, RUN_ID_TAG, self.card.id)
+
+    def _found_or_made(self, client: MlflowClient) -> str:
+        card = self.card
+        experiment = card.experiment_id or _experiment(client, card.experiment)
+        # A process that died between making the run and writing it down left one.
+        found = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{card.id}'", max_results=1)
+        if found:
+            return found[0].info.run_id
+        tags = card.tags | {RUN_ID_TAG: card.id}
+        return client.create_run(experiment, start_time=card.begun, tags=tags, run_name=card.name).info.run_id
+
+    def send(self, events: Sequence[Event]) -> list[str]:
+        """Send events of the journal, in their order; returns what MLflow will never take, with its reasons.
+
+        Raises:
+            Exception: whatever keeps MLflow from answering, or from taking anything of this run now.
+        """
+        refused: list[str] = []
+        together: list[Event] = []
+        for event in events:
+            if event.kind in ("metrics", "params", "tags"):
+                together.append(event)
+                continue
+            refused += self._send_batch(together)
+            together = []
+            refused += self._send_one(event)
+        return refused + self._send_batch(together)
+
+    def _send_batch(self, events: Sequence[Event]) -> list[str]:
+        metrics = [
+            Metric(name, value, event.time, event.data["step"])
+            for event in events
+            if event.kind == "metrics"
+            for name, value in event.data["values"].items()
+        ]
+        params = [Param(*item) for event in events if event.kind == "params" for item in event.data.items()]
+        tags = {key: value for event in events if event.kind == "tags" for key, value in event.data.items()}
+        shorter = [Param(param.key, _cut(param.value, _PARAM_LENGTH)) for param in params]
+        client, mlflow_id = self._connected()
+        return [
+            *self._halving(metrics, 1000, lambda some: client.log_batch(mlflow_id, metrics=some)),
+            *self._halving(shorter, _PARAMS_PER_CALL, lambda some: client.log_batch(mlflow_id, params=some)),
+            *self._halving(
+                [RunTag(key, _cut(value, _TAG_LENGTH)) for key, value in tags.items()],
+                _TAGS_PER_CALL,
+                lambda some: client.log_batch(mlflow_id, tags=some),
+            ),
+        ]
+
+    def _halving(self, items: list[Item], most: int, send: Callable[[list[Item]], object]) -> list[str]:
+        """Send `items`, at most so many a call; of a call that is refused, halves, so that one bad item costs only itself."""
+        refused: list[str] = []
+        for start in range(0, len(items), most):
+            some = items[start : start + most]
+            reason = self._try(lambda some=some: send(some))  # type: ignore[misc]
+            if reason and len(some) == 1:
+                refused.append(f"{some[0].key}: {reason}")  # type: ignore[attr-defined]
+            elif reason:
+                refused += self._halving(some, (len(some) + 1) // 2, send)
+        return refused
+
+    def _send_one(self, event: Event) -> list[str]:
+        client, mlflow_id = self._connected()
+        data = event.data
+        if event.kind == "status":
+            reason = self._try(lambda: _set_status(client, mlflow_id, data["status"], event.time))
+        elif event.kind == "elsewhere":
+            reason = self._try(lambda: _tag(client, data["run"], data["tags"]), (*_REFUSALS, _MISSING))
+        elif event.kind == "dataset":
+            reason = self._try(lambda: client.log_inputs(mlflow_id, [_dataset_input(**data)]))
+        else:
+            path = self.folder / data["path"]
+            send = client.log_artifacts if path.is_dir() else client.log_artifact
+            if not path.exists():
+                return [f"{path}: is not there any more"]
+            try:
+                reason = self._try(lambda: send(mlflow_id, str(path), data["folder"] or None))
+            except (OSError, ImportError) as error:
+                # Not MLflow, but the place where it has its files: that must not keep the curves.
+                if isinstance(error, (RequestException, ConnectionError, TimeoutError)) or getattr(error, "errno", 0) in NO_ROOM:
+                    raise
+                reason = f"{path.name}: {one_line(error)}; it stays in {self.folder}"
+        return [f"{event.kind}: {reason}"] if reason else []
+
+    def _try(self, send: Callable[[], object], refusals: Sequence[str] = _REFUSALS) -> str:
+        """Why MLflow refused what `send` sends, for good; empty if it took it."""
+        try:
+            send()
+        except MlflowException as error:
+            if error.error_code not in refusals or not self._is_active():
+                raise
+            return one_line(error)
+        return ""
+
+    def _is_active(self) -> bool:
+        """Whether the run takes anything at all: a deleted one refuses everything, until it is restored."""
+        client, mlflow_id = self._connected()
+        run: Run = client.get_run(mlflow_id)
+        return bool(run.info.lifecycle_stage == "active")
+
+    def _connected(self) -> tuple[MlflowClient, str]:
+        mlflow_id = self.connect()
+        assert self.client is not None
+        return self.client, mlflow_id
+
+
+def answers(error: Exception) -> bool:
+    """Whether `error` is MLflow's answer about one run, so that it can be asked about others."""
+    return isinstance(error, MlflowException) and error.error_code in (*_REFUSALS, _MISSING)
+
+
+def make_sqlite(uri: str | None) -> None:
+    """Make the SQLite store of `uri` (None: MLflow's default) if it is one and is not there yet.
+
+    Under another name first: a process that is killed while it makes the tables would leave a store that MLflow can never
+    open again. And one process at a time, as two break it in its migration.
+    """
+    from mlflow.tracking import get_tracking_uri
+
+    uri = uri or get_tracking_uri()
+    path = Path(uri.removeprefix(_SQLITE))
+    if not uri.startswith(_SQLITE) or "?" in uri or path.name in ("", ":memory:") or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path.parent):
+        if path.exists():
+            return
+        temporary = path.with_name(f"{TEMPORARY}{path.name}")
+        for remains in path.parent.glob(f"{TEMPORARY}{path.name}*"):
+            remains.unlink()
+        MlflowClient(f"{_SQLITE}{temporary}").search_experiments(max_results=1)
+        try:
+            os.link(temporary, path)
+            temporary.unlink()
+        except FileExistsError:  # another program, as `mlflow ui`, was faster
+            temporary.unlink()
+        except OSError:  # a file system without hard links
+            temporary.rename(path)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here for `folder`; unlike `locked`, nothing is left in it, as it is the user's."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:  # another process was faster; anything else shows in the next line
+            found = client.get_experiment_by_name(name)
+    if found is None:
+        raise InputError(f"MLflow experiment {name!r} can be neither found nor made; check MLFLOW_TRACKING_URI")
+    return str(found.experiment_id)
+
+
+def _set_status(client: MlflowClient, mlflow_id: str, status: str, time: int) -> None:
+    client.set_tag(mlflow_id, STATUS_TAG, status)
+    if status == "RUNNING":
+        client.update_run(mlflow_id, status=status)
+    else:
+        client.set_terminated(mlflow_id, status, end_time=time)
+
+
+def _tag(client: MlflowClient, mlflow_id: str, tags: dict[str, str]) -> None:
+    for key, value in tags.items():
+        client.set_tag(mlflow_id, key, value)
+
+
+def _dataset_input(name: str, source: str, digest: str, profile: dict[str, int], context: str) -> DatasetInput:
+    entity = Dataset(
+        name=name, digest=digest, source_type="local", source=json.dumps({"uri": source}), profile=json.dumps(profile)
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,106 @@
+"""Real stores, real processes, and no setting of MLflow that a test did not make itself."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from fr_ps.tracking.store import make_sqlite
+from tests.tracking.servers import Server
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder to work in, and an environment that says nothing about MLflow but that a call ends soon."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that nothing is in; made once, as its tables take seconds. To be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
+    make_sqlite(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(new_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A SQLite store of its own, which MLFLOW_TRACKING_URI names."""
+    shutil.copy(new_sqlite, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
+
+
+@pytest.fixture(scope="session")
+def one_server(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(new_sqlite, folder / "server.db")
+    server = Server(folder)
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def server(one_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A real server process, which MLFLOW_TRACKING_URI names."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", one_server.uri)
+    return one_server
+
+
+@pytest.fixture(params=["sqlite", "http"])
+def either(request: pytest.FixtureRequest) -> MlflowClient:
+    """The SQLite store, and then the server."""
+    if request.param == "sqlite":
+        return request.getfixturevalue("store")
+    return MlflowClient(request.getfixturevalue("server").uri)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a Python process from its source and arguments; what still lives at the end is killed."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(source: str, *arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", source, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        begun.append(process)
+        return process
+
+    yield begin
+    for process in begun:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def fill() -> Callable[[Path], None]:
+    """Fills a disk up with one file."""
+
+    def filled(path: Path) -> None:
+        with suppress(OSError), path.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    return filled

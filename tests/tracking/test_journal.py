@@ -1,0 +1,283 @@
+"""The journal survives what may happen to a process and its disk, and says what it lost."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fr_ps.tracking.journal import JOURNAL_FILE, Event, Journal, read_events
+
+KINDS = ("params", "tags", "metrics", "dataset", "artifact", "status", "elsewhere")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+EVENTS = st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.text(max_size=9), JSON, max_size=3)), max_size=6)
+
+
+def told(folder: Path) -> list[tuple[str, dict]]:
+    return [(event.kind, event.data) for _, event in read_events(folder / JOURNAL_FILE)]
+
+
+def journal_of(folder: Path, count: int) -> Path:
+    """A closed journal with so many events; its file."""
+    journal = Journal(folder)
+    for number in range(count):
+        journal.append("tags", {"number": str(number)})
+    journal.close()
+    return journal.path
+
+
+def test_events_come_back_in_their_order_with_the_time_they_were_told(tmp_path):
+    before = int(time.time() * 1000)
+    journal = Journal(tmp_path / "new" / "run")
+    journal.append("metrics", {"step": 1, "values": {"a": 0.1}})
+    journal.append("params", {"name": 'é\n"\u2028'})
+    found = list(read_events(journal.path))
+    assert [event.kind for _, event in found] == ["metrics", "params"]
+    assert found[1][1].data == {"name": 'é\n"\u2028'}
+    assert all(before <= event.time <= int(time.time() * 1000) for _, event in found)
+    assert found[-1][0] == journal.size == journal.path.stat().st_size
+    assert list(read_events(journal.path, found[0][0])) == found[1:]
+    assert journal.sync() == journal.size
+
+
+def test_a_journal_that_is_not_there_has_no_events(tmp_path):
+    assert list(read_events(tmp_path / JOURNAL_FILE)) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(EVENTS, st.data())
+def test_whatever_bytes_of_it_survive_the_whole_events_among_them_do_and_it_goes_on(events, data):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        journal = Journal(folder)
+        ends = [0]
+        for kind, what in events:
+            journal.append(kind, what)
+            ends.append(journal.size)
+        journal.close()
+        survived = data.draw(st.sampled_from(ends) | st.integers(0, journal.size), label="bytes that survive")
+        with journal.path.open("r+b") as file:
+            file.truncate(survived)
+        whole = sum(end <= survived for end in ends) - 1
+        assert told(folder) == events[:whole]
+
+        again = Journal(folder)
+        assert again.size == ends[whole]
+        assert again.cut == survived - ends[whole]
+        again.append("tags", {"the": "new one"})
+        again.close()
+        assert told(folder) == [*events[:whole], ("tags", {"the": "new one"})]
+
+
+@pytest.mark.parametrize(
+    "half", [b'{"kind": "tags", "ti', b'{"kind": "tags"}', b"\0" * 500, b"\xff\xfe", "{é".encode()[:-1]], ids=range(5)
+)
+def test_a_last_line_that_a_crash_left_half_written_is_cut_off(tmp_path, half):
+    path = journal_of(tmp_path, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole + half)
+    assert len(told(tmp_path)) == 2
+    journal = Journal(tmp_path)
+    assert journal.cut == len(half)
+    assert path.read_bytes() == whole
+    journal.close()
+    journal = Journal(tmp_path)
+    assert journal.cut == 0
+    journal.close()
+
+
+@pytest.mark.parametrize("damage", [b"x", b"\0", b"\n", b"[1]"], ids=["letter", "zero", "newline", "list"])
+def test_a_damaged_line_before_others_is_refused_with_its_place_and_nothing_is_overwritten(tmp_path, refused, damage):
+    path = journal_of(tmp_path, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = damage + lines[1][len(damage) :] if damage != b"[1]" else b"[1]\n"
+    path.write_bytes(lines[0] + damaged + lines[2])
+    before = path.read_bytes()
+    byte = len(lines[0]) + (1 if damage == b"\n" else len(damaged))
+    with refused(path, f"byte {byte} is damaged"):
+        Journal(tmp_path)
+    with refused(path, f"byte {byte} is damaged"):
+        told(tmp_path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("behind", [b"", b'{"kind": "ta'], ids=["", "and half a line"])
+def test_whole_lines_that_are_damaged_at_the_end_are_not_thrown_away(tmp_path, refused, behind):
+    """Half a line is what a crash leaves; a line with its end, and no event in it, is something else, and may be mended."""
+    path = journal_of(tmp_path, 1)
+    path.write_bytes(path.read_bytes() + b'"kind": "tags", "time": 1, "data": {}}\n{"what": 2}\n' + behind)
+    before = path.read_bytes()
+    with refused(path, "is damaged"):
+        Journal(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_said_keeps_whole_events_and_leaves_room_for_how_the_run_ended(small_disk, refused):
+    folder = small_disk / "run"
+    journal = Journal(folder)
+    count = 0
+
+    def fill() -> None:
+        nonlocal count
+        for _ in range(1000):
+            journal.append("tags", {"number": str(count), "text": "x" * 1000})
+            count += 1
+
+    with refused(journal.path, "the disk is full"):
+        fill()
+    assert 10 < count < 1000
+    assert [data["number"] for _, data in told(folder)] == [str(number) for number in range(count)]
+    assert journal.path.stat().st_size == journal.size
+    journal.append("status", {"status": "FAILED"})
+    journal.close()
+    assert told(folder)[-1] == ("status", {"status": "FAILED"})
+    assert len(told(folder)) == count + 1
+
+
+def test_a_status_finds_room_on_a_disk_that_others_filled(small_disk, fill):
+    journal = Journal(small_disk / "run")
+    journal.append("status", {"status": "RUNNING"})
+    fill(small_disk / "other")
+    filler = {"text": "x" * 4096}
+    journal.append("status", {"status": "FAILED"} | filler)
+    assert told(small_disk / "run")[-1] == ("status", {"status": "FAILED"} | filler)
+    journal.close()
+    (small_disk / "other").unlink()
+    journal = Journal(small_disk / "run")
+    journal.append("tags", {"room": "again"})
+    journal.close()
+    assert [kind for kind, _ in told(small_disk / "run")] == ["status", "status", "tags"]
+
+
+def test_a_journal_on_a_full_disk_is_not_opened_and_keeps_what_it_has(small_disk, fill, refused):
+    path = journal_of(small_disk / "run", 3)
+    before = path.read_bytes()
+    fill(small_disk / "other")
+    with refused(path, "the disk is full"):
+        Journal(small_disk / "run")
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [JOURNAL_FILE]
+
+
+def test_closing_leaves_nothing_but_the_journal(tmp_path):
+    journal_of(tmp_path / "run", 1)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [JOURNAL_FILE]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(small_disk, refused):
+    journal_of(small_disk / "run", 2)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with refused(small_disk / "run" / JOURNAL_FILE, "cannot be written"):
+        Journal(small_disk / "run")
+    assert len(told(small_disk / "run")) == 2
+
+
+def test_a_file_that_stands_where_the_folder_should_be_is_refused(tmp_path, refused):
+    (tmp_path / "run").write_text("")
+    with refused(tmp_path / "run", "cannot be written"):
+        Journal(tmp_path / "run")
+
+
+def test_a_reader_of_a_growing_journal_sees_every_event_once_and_whole(tmp_path):
+    journal = Journal(tmp_path)
+
+    def write() -> None:
+        for number in range(2000):
+            journal.append("tags", {"number": number, "text": "x" * (number % 5000)})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen, numbers = 0, []
+    while writer.is_alive() or seen < journal.size:
+        for end, event in read_events(journal.path, seen):
+            seen = end
+            numbers.append(event.data["number"])
+    writer.join()
+    assert numbers == list(range(2000))
+
+
+def test_waiting_ends_with_the_next_event_and_for_good_once_it_was_woken(tmp_path):
+    journal = Journal(tmp_path)
+    journal.append("tags", {})
+    journal.wait(0, 60)  # there is more already
+    for act in (lambda: journal.append("tags", {}), journal.wake):
+        waiting = threading.Thread(target=journal.wait, args=(journal.size, 60.0))
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+        act()
+        waiting.join(30)
+        assert not waiting.is_alive()
+    late = threading.Thread(target=journal.wait, args=(journal.size, 60.0), daemon=True)  # it looked away while it was woken
+    late.start()
+    late.join(30)
+    assert not late.is_alive()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from fr_ps.tracking.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+for number in range(10**9):
+    journal.append("tags", {"number": number, "text": "x" * (number % 20000)})
+    print(number, flush=True)
+"""
+
+
+def test_a_process_killed_while_it_writes_loses_no_event_that_it_had_told(tmp_path, start):
+    told_before = -1
+    for _ in range(3):
+        process = start(WRITER.replace("range(10**9)", f"range({told_before + 1}, 10**9)"), tmp_path)
+        lines = [process.stdout.readline() for _ in range(50)]
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.read().splitlines(keepends=True)
+        process.wait()
+        last = int([line for line in lines if line.endswith("\n")][-1])
+        numbers = [data["number"] for _, data in told(tmp_path)]
+        assert numbers == list(range(len(numbers)))
+        assert numbers[-1] >= last > told_before
+        told_before = numbers[-1]
+
+
+def test_a_line_is_json_that_others_can_read(tmp_path):
+    (line,) = journal_of(tmp_path, 1).read_text().splitlines()
+    raw = json.loads(line)
+    assert Event(raw["kind"], raw["time"], raw["data"]).data == {"number": "0"}
+
+
+def test_an_event_that_is_no_json_is_not_half_told(tmp_path):
+    journal = Journal(tmp_path)
+    with pytest.raises(TypeError):
+        journal.append("tags", {"a": object()})
+    journal.append("tags", {"a": "b"})
+    assert told(tmp_path) == [("tags", {"a": "b"})]
+
+
+def test_a_reader_never_takes_a_line_that_is_being_written_for_damage(tmp_path):
+    """Another process writes long lines; a reader sees whatever is there of the last one."""
+    code = "import sys; from pathlib import Path; from fr_ps.tracking.journal import Journal\n"
+    code += "journal = Journal(Path(sys.argv[1]))\nprint(flush=True)\n"
+    code += "while True: journal.append('params', {str(n): 'x' * 100 for n in range(60)})"
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        position, seen = 0, 0
+        while seen < 2000:
+            ends = [end for end, _ in read_events(tmp_path / JOURNAL_FILE, position)]
+            position, seen = max(ends, default=position), seen + len(ends)
+    finally:
+        writer.kill()
+        writer.wait()

@@ -1,0 +1,228 @@
+"""The runs with the status that is true, also of those whose process could not tell it any more."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fr_ps.cli import main
+from fr_ps.tracking import listing
+from fr_ps.tracking.card import CARD_FILE, CONFIG_FILE, new_card
+from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
+from fr_ps.tracking.listing import INTERRUPTED_TAG, Story, last_status, stories, training_folder
+from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run import Run
+from fr_ps.tracking.store import STATUS_TAG
+from fr_ps.tracking.sync import sync, unsynced
+from tests.tracking import servers
+
+RUNS = Path("runs")
+TRAINING = """
+import sys
+from pathlib import Path
+from fr_ps.tracking.card import new_card
+from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run import Run
+folder = Path("runs") / sys.argv[1]
+with owned(folder):
+    new_card(folder.name, "a name").write(folder)
+    run = Run(folder)
+    run.status("RUNNING")
+    run.tags({"fr_ps.kind": "train"})
+    for epoch in range(1, 4):
+        run.metrics({"train/loss/total": 1 / epoch}, epoch)
+    print("running", flush=True)
+    sys.stdin.read()
+"""
+
+
+def ended_run(name: str, tell: Callable[[Run], object], runs: Path = RUNS, **card: object) -> Path:
+    """A run without a process; its folder."""
+    folder = runs / name
+    replace(new_card(name, "a name"), **card).write(folder)
+    run = Run(folder)
+    tell(run)
+    run.journal.close()
+    return folder
+
+
+def only() -> Story:
+    (story,) = stories(RUNS)
+    return story
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_a_run_that_said_how_it_ended_stands_so_and_is_left_alone(status):
+    def tell(run: Run) -> None:
+        run.status("RUNNING")
+        run.tags({"fr_ps.kind": "evaluate"})
+        run.metrics({"a": 1.0}, 7)
+        run.status(status)
+
+    folder = ended_run("one", tell, mlflow_id="f" * 32, begun=1_700_000_000_000)
+    before = (folder / JOURNAL_FILE).read_bytes()
+    story = only()
+    assert (story.id, story.mlflow_id, story.name, story.kind) == ("one", "f" * 32, "a name", "evaluate")
+    assert (story.status, story.note, story.epoch, story.pending) == (status, "", 7, 4)
+    assert re.fullmatch(r"2023-11-1[45] \d\d:\d\d", story.begun)
+    assert (folder / JOURNAL_FILE).read_bytes() == before
+    assert last_status(folder) == status
+
+
+def test_a_living_run_is_running_and_a_killed_one_is_interrupted_for_good(start):
+    alive, dead = start(TRAINING, "alive"), start(TRAINING, "dead")
+    for process in (alive, dead):
+        assert process.stdout.readline() == "running\n"
+    assert [(one.status, one.note) for one in stories(RUNS)] == [("RUNNING", "")] * 2
+    dead.send_signal(signal.SIGKILL)
+    dead.wait()
+    for _ in range(2):
+        first, second = stories(RUNS)
+        assert (first.id, first.status, first.note, first.epoch) == ("alive", "RUNNING", "", 3)
+        assert (second.id, second.status, second.note, second.epoch, second.kind) == ("dead", "KILLED", "interrupted", 3, "train")
+    assert last_status(RUNS / "alive") == "RUNNING"
+    assert last_status(RUNS / "dead") == "KILLED"
+    tagged = [event for _, event in read_events(RUNS / "dead" / JOURNAL_FILE) if INTERRUPTED_TAG in event.data]
+    assert len(tagged) == 1
+
+
+def test_mlflow_hears_at_the_sync_that_a_run_was_interrupted(store):
+    ended_run("one", lambda run: run.status("RUNNING"))
+    assert only().status == "KILLED"
+    (row,) = sync(unsynced(RUNS), lambda taken: None)
+    stored = store.get_run(row.mlflow_id)
+    assert stored.info.status == stored.data.tags[STATUS_TAG] == "KILLED"
+    assert "without a word" in stored.data.tags[INTERRUPTED_TAG]
+
+
+def test_a_run_that_goes_on_after_an_interruption_is_not_called_interrupted_any_more():
+    folder = ended_run("one", lambda run: run.status("RUNNING"))
+    assert only().note == "interrupted"
+    with owned(folder):
+        run = Run(folder)
+        run.status("RUNNING")
+        assert (only().status, only().note) == ("RUNNING", "")
+        run.status("FINISHED")
+        run.journal.close()
+    assert (only().status, only().note) == ("FINISHED", "")
+
+
+def test_a_process_that_died_before_its_first_word_is_interrupted():
+    new_card("one", "a name").write(RUNS / "one")
+    assert (only().status, only().note) == ("KILLED", "interrupted")
+
+
+def test_a_run_of_another_machine_is_left_to_it():
+    folder = ended_run("one", lambda run: run.status("RUNNING"), host=f"not-{socket.gethostname()}")
+    before = (folder / JOURNAL_FILE).read_bytes()
+    assert (only().status, only().note) == ("RUNNING", f"on not-{socket.gethostname()}, where it may be running")
+    assert (folder / JOURNAL_FILE).read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == [JOURNAL_FILE, CARD_FILE]
+
+
+def test_a_run_of_an_earlier_version_is_listed_and_left_as_it_is():
+    folder = RUNS / "one"
+    folder.mkdir(parents=True)
+    (folder / CARD_FILE).write_text(json.dumps({"id": "one", "mlflow_id": "f" * 32, "name": "old"}))
+    story = only()
+    assert (story.id, story.name, story.status, story.note) == ("one", "old", "?", "made by an earlier version")
+    assert (story.begun, story.pending) == ("", 0)
+    assert [path.name for path in folder.iterdir()] == [CARD_FILE]
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_called_interrupted(monkeypatch):
+    folder = RUNS / "one"
+    new_card("one", "a name").write(folder)
+    life = ExitStack()
+    life.enter_context(owned(folder))
+    run = Run(folder)
+    run.status("RUNNING")
+
+    def read_then_end(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
+        yield from read_events(path, start)
+        if [event.data for _, event in read_events(path)][-1]["status"] == "RUNNING":
+            run.status("FINISHED")
+            run.journal.close()
+            life.close()
+
+    monkeypatch.setattr(listing, "read_events", read_then_end)
+    assert only().note == ""
+    assert last_status(folder) == "FINISHED"
+
+
+def test_runs_stand_in_the_order_of_their_ids():
+    for name in ("20260102-000000-aaaaaa", "20260101-000000-bbbbbb", "20260101-000000-aaaaaa"):
+        ended_run(name, lambda run: run.status("FINISHED"))
+    assert [one.id for one in stories(RUNS)] == [
+        "20260101-000000-aaaaaa",
+        "20260101-000000-bbbbbb",
+        "20260102-000000-aaaaaa",
+    ]
+    assert stories(Path("nothing here")) == []
+
+
+@pytest.mark.parametrize("file", [CARD_FILE, JOURNAL_FILE])
+def test_a_damaged_run_is_named_beside_the_others_and_nothing_is_overwritten(file):
+    folder = ended_run("one", lambda run: run.status("RUNNING"))
+    ended_run("two", lambda run: run.status("FINISHED"))
+    (folder / file).write_text("damage\n{}\n")
+    first, second = stories(RUNS)
+    assert (first.status, second.status) == ("?", "FINISHED")
+    assert str(folder / file) in first.note
+    assert (folder / file).read_text() == "damage\n{}\n"
+
+
+def test_an_interrupted_run_that_cannot_be_written_is_told_and_left_as_it_is(small_disk):
+    runs = small_disk / "runs"
+    folder = ended_run("one", lambda run: run.status("RUNNING"), runs)
+    ended_run("two", lambda run: run.status("FINISHED"), runs)
+    before = (folder / JOURNAL_FILE).read_bytes()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    first, second = stories(runs)
+    assert (first.status, second.status, second.note) == ("KILLED", "FINISHED", "")
+    assert first.note.startswith("interrupted; not written down: ")
+    assert "cannot be written" in first.note
+    assert (folder / JOURNAL_FILE).read_bytes() == before
+
+
+def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interrupted(store, capsys, monkeypatch):
+    assert main(["runs"]) == 0
+    assert "no runs under" in capsys.readouterr().out
+    name = "20260101-000000-aaaaaa"
+    ended_run(name, lambda run: run.status("RUNNING"))
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
+    assert main(["runs"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"{name} +- +a name +KILLED \(interrupted\) .* 3\n", printed)
+    assert "fr-ps sync" in printed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main(["runs"]) == 0
+    printed = capsys.readouterr().out
+    assert "fr-ps sync" not in printed
+    (found,) = re.findall(rf"{name} +([0-9a-f]{{32}}) +a name +KILLED \(interrupted\)", printed)
+    assert store.get_run(found).info.status == "KILLED"
+
+
+def test_without_an_id_the_last_interrupted_training_is_taken(refused):
+    for name, status in (("1", "KILLED"), ("2", "FAILED"), ("3", "RUNNING"), ("4", "FINISHED")):
+        (ended_run(name, lambda run, status=status: run.status(status)) / CONFIG_FILE).write_text("")
+    ended_run("5", lambda run: run.status("KILLED"))  # no training
+    assert training_folder("", RUNS) == RUNS / "3"
+    with owned(RUNS / "3"):
+        assert training_folder("", RUNS) == RUNS / "2"
+    assert training_folder("1", RUNS) == RUNS / "1"
+    with refused("5", "no training"):
+        training_folder("5", RUNS)
+    with refused("no such run"):
+        training_folder("6", RUNS)
+    with refused("no training under", "was interrupted"):
+        training_folder("", Path("elsewhere"))

@@ -1,0 +1,398 @@
+"""A run in MLflow, in SQLite in process and behind a real server: told twice, refused, deleted, and killed half-way."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from fr_ps.tracking import store as store_module
+from fr_ps.tracking.card import Card, new_card, read_card
+from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
+from fr_ps.tracking.run import Run, new_id
+from fr_ps.tracking.store import RUN_ID_TAG, STATUS_TAG, RunStore, make_sqlite
+from tests.tracking import servers
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run that nobody delivers yet."""
+    folder = tmp_path / "runs" / new_id()
+    new_card(folder.name, "a name").write(folder)
+    return Run(folder)
+
+
+def deliver(run: Run) -> tuple[str, list[str]]:
+    """Send all that is left, as a new process would; the id in MLflow, and what was refused."""
+    outbox, store = Outbox(run.folder), RunStore(run.folder, read_card(run.folder))
+    while outbox.deliver(store):
+        pass
+    return store.connect(), outbox.refused
+
+
+def record(run: Run) -> None:
+    run.status("RUNNING")
+    run.params({"model/backbone": "miresnet18", "data/classes": "x" * 7000})
+    run.tags({"fr_ps.protocol": "subject_disjoint", "long": "y" * 9000})
+    for step in (1, 2, 3):
+        run.metrics({"train/loss/total": 1 / step, "val/identity/auc": 0.5 + step / 10}, step)
+    run.dataset("faces", "/somewhere", "0123456789abcdef0123456789abcdef", {"sessions": 4}, "training")
+    (run.folder / "sub").mkdir()
+    (run.folder / "a.txt").write_text("a")
+    (run.folder / "sub" / "b.txt").write_text("b")
+    run.artifact(run.folder / "a.txt")
+    run.artifact(run.folder / "sub", "kept/sub")
+    run.status("FINISHED")
+
+
+def points(client: MlflowClient, mlflow_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in client.get_metric_history(mlflow_id, metric)]
+
+
+def check(client: MlflowClient, run: Run, mlflow_id: str) -> None:
+    stored = client.get_run(mlflow_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.info.run_name == "a name"
+    assert stored.info.start_time == read_card(run.folder).begun
+    assert stored.info.start_time <= stored.info.end_time
+    assert stored.data.tags[RUN_ID_TAG] == run.id
+    assert stored.data.tags[STATUS_TAG] == "FINISHED"
+    assert stored.data.tags["fr_ps.protocol"] == "subject_disjoint"
+    assert len(stored.data.tags["long"]) == 8000
+    assert stored.data.params["model/backbone"] == "miresnet18"
+    assert len(stored.data.params["data/classes"]) == 6000
+    assert points(client, mlflow_id, "train/loss/total") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert len(points(client, mlflow_id, "val/identity/auc")) == 3
+    (data,) = stored.inputs.dataset_inputs
+    assert data.dataset.digest == "0123456789abcdef0123456789abcdef"
+    assert json.loads(data.dataset.profile) == {"sessions": 4}
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
+    assert {file.path for file in client.list_artifacts(mlflow_id)} == {"a.txt", "kept"}
+    assert {file.path for file in client.list_artifacts(mlflow_id, "kept/sub")} == {"kept/sub/b.txt"}
+
+
+def test_a_run_arrives_and_sending_it_again_changes_nothing(either, run):
+    record(run)
+    mlflow_id, refused = deliver(run)
+    check(either, run, mlflow_id)
+    before = either.get_run(mlflow_id).to_dictionary()
+    history = [point.timestamp for point in either.get_metric_history(mlflow_id, "train/loss/total")]
+    assert deliver(run) == (mlflow_id, [])
+    (run.folder / DELIVERED_FILE).unlink()
+    assert deliver(run) == (mlflow_id, [])
+    check(either, run, mlflow_id)
+    assert either.get_run(mlflow_id).to_dictionary() == before
+    assert [point.timestamp for point in either.get_metric_history(mlflow_id, "train/loss/total")] == history
+    assert refused == []
+
+
+def test_no_row_stands_twice_in_the_database_after_it_was_sent_again(store, run, tmp_path):
+    record(run)
+    deliver(run)
+
+    def rows() -> dict[str, int]:
+        with sqlite3.connect(tmp_path / "mlflow.db") as database:
+            tables = ("runs", "metrics", "params", "tags", "inputs", "input_tags", "datasets")
+            return {table: database.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
+
+    before = rows()
+    assert before["runs"] == before["datasets"] == 1
+    assert before["metrics"] == 6
+    (run.folder / DELIVERED_FILE).unlink()
+    deliver(run)
+    assert rows() == before
+
+
+def test_the_point_of_a_step_that_is_done_again_is_the_first_one(either, run):
+    run.metrics({"a": 1.0}, 1)
+    mlflow_id, _ = deliver(run)
+    run.journal.close()
+    again = Run(run.folder)
+    again.metrics({"a": 2.0, "b": 3.0}, 1)
+    deliver(again)
+    assert points(either, mlflow_id, "a") == [(1, 1.0)]
+    assert points(either, mlflow_id, "b") == [(1, 3.0)]
+
+
+def test_values_that_are_no_numbers_arrive_once(either, run):
+    run.metrics({"nan": math.nan, "up": math.inf, "down": -math.inf}, 1)
+    mlflow_id, refused = deliver(run)
+    (run.folder / DELIVERED_FILE).unlink()
+    assert deliver(run) == (mlflow_id, refused) == (mlflow_id, [])
+    ((_, nan),) = points(either, mlflow_id, "nan")
+    ((_, up),) = points(either, mlflow_id, "up")
+    ((_, down),) = points(either, mlflow_id, "down")
+    assert math.isnan(nan)
+    assert up > 1e308
+    assert down < -1e308
+
+
+def test_more_than_a_call_may_hold_arrives(either, run):
+    run.params({f"p{number}": str(number) for number in range(250)})
+    run.tags({f"t{number}": str(number) for number in range(250)})
+    run.metrics({f"m{number}": float(number) for number in range(2500)}, 1)
+    mlflow_id, refused = deliver(run)
+    data = either.get_run(mlflow_id).data
+    assert (len(data.params), len(data.metrics), refused) == (250, 2500, [])
+    assert {f"t{number}" for number in range(250)} < set(data.tags)
+
+
+def test_what_is_refused_costs_only_itself_and_is_said(either, run):
+    mlflow_id, _ = deliver_begun(run)
+    either.log_param(mlflow_id, "p3", "another value")
+    run.params({f"p{number}": str(number) for number in range(7)})
+    run.metrics({"good": 1.0, "bad=name": 2.0, "fine": 3.0}, 1)
+    run.tags({"first": "1", "k" * 300: "too long a name", "last": "2"})
+    run.artifact(run.folder / "not there")
+    run.dataset("d" * 600, "/somewhere", "digest", {}, "training")
+    run.metrics({"after": 4.0}, 2)
+    run.status("FINISHED")
+    _, refused = deliver(run)
+    stored = either.get_run(mlflow_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.params == {f"p{number}": str(number) for number in range(7)} | {"p3": "another value"}
+    assert stored.data.metrics == {"good": 1.0, "fine": 3.0, "after": 4.0}
+    assert (stored.data.tags["first"], stored.data.tags["last"]) == ("1", "2")
+    assert len(refused) == 5, refused
+    for one, start in zip(sorted(refused), sorted(["p3: ", "bad=name: ", "k" * 300, str(run.folder / "not there"), "dataset: "])):
+        assert one.startswith(start)
+        assert "\n" not in one
+    assert Outbox(run.folder).pending() == 0
+
+
+def deliver_begun(run: Run) -> tuple[str, list[str]]:
+    run.status("RUNNING")
+    return deliver(run)
+
+
+def test_a_deleted_run_blocks_and_nothing_is_refused_until_it_is_restored(either, run):
+    mlflow_id, _ = deliver_begun(run)
+    either.delete_run(mlflow_id)
+    run.metrics({"a": 1.0}, 1)
+    run.params({"p": "1"})
+    run.tags({"t": "1"})
+    run.dataset("faces", "/somewhere", "digest", {}, "training")
+    run.status("FINISHED")
+    for _ in range(2):
+        with pytest.raises(MlflowException, match="active"):
+            deliver(run)
+    assert Outbox(run.folder).pending() == 5
+    assert Outbox(run.folder).refused == []
+    either.restore_run(mlflow_id)
+    assert deliver(run) == (mlflow_id, [])
+    stored = either.get_run(mlflow_id)
+    assert (stored.data.metrics, stored.data.params, stored.info.status) == ({"a": 1.0}, {"p": "1"}, "FINISHED")
+    assert len(stored.inputs.dataset_inputs) == 1
+
+
+def test_text_for_another_run_arrives_there_or_is_refused_where_that_is_gone(either, run):
+    other = either.create_run("0").info.run_id
+    run.elsewhere(other, {"fr_ps.kind": "resume"})
+    run.elsewhere("0" * 32, {"fr_ps.kind": "resume"})
+    run.status("FINISHED")
+    mlflow_id, refused = deliver(run)
+    assert either.get_run(other).data.tags["fr_ps.kind"] == "resume"
+    assert either.get_run(mlflow_id).info.status == "FINISHED"
+    (one,) = refused
+    assert "0" * 32 in one
+
+
+def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
+    begun = either.create_run(either.create_experiment(f"of {run.id}"), run_name="polite-ant-7").info.run_id
+    Card(run.id, "a name", begun).write(run.folder)
+    run.status("RUNNING")
+    assert deliver(run) == (begun, [])
+    assert either.get_run(begun).info.run_name == "a name"
+    assert either.get_run(begun).data.tags[RUN_ID_TAG] == run.id
+    either.update_run(begun, name="what its user calls it")
+    run.status("FINISHED")
+    deliver(run)
+    assert either.get_run(begun).info.run_name == "what its user calls it"
+
+
+def test_a_run_id_that_mlflow_does_not_know_raises_and_makes_no_other_run(either, run):
+    Card(run.id, "a name", "0" * 32).write(run.folder)
+    run.status("RUNNING")
+    with pytest.raises(MlflowException, match="not found"):
+        deliver(run)
+    assert Outbox(run.folder).pending() == 1
+    assert of_ours(either, run) == []
+
+
+def of_ours(client: MlflowClient, run: Run) -> list[str]:
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    return [one.info.run_id for one in client.search_runs(experiments, f"tags.`{RUN_ID_TAG}` = '{run.id}'")]
+
+
+CONNECT_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from fr_ps.tracking import store as store_module
+from fr_ps.tracking.card import Card, read_card
+from fr_ps.tracking.store import RunStore
+folder = Path(sys.argv[1])
+store = RunStore(folder, read_card(folder))
+Card.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # it has the run in MLflow, and dies before it wrote that down
+store.connect()
+"""
+
+
+def test_a_process_killed_between_making_the_run_and_writing_it_down_makes_no_second_one(either, run, start):
+    process = start(CONNECT_AND_DIE, run.folder)
+    process.wait(60)
+    assert process.returncode == -signal.SIGKILL
+    assert read_card(run.folder).mlflow_id is None
+    (left,) = of_ours(either, run)
+    run.status("FINISHED")
+    assert deliver(run) == (left, [])
+    assert read_card(run.folder).mlflow_id == left
+    assert of_ours(either, run) == [left]
+    assert either.get_run(left).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_the_card_says_the_experiment(either, run, by):
+    experiment = either.create_experiment(f"mine of {run.id}")
+    named = {"experiment": f"mine of {run.id}"} if by == "name" else {"experiment_id": experiment}
+    Card(run.id, "a name", **named).write(run.folder)
+    run.status("RUNNING")
+    mlflow_id, _ = deliver(run)
+    assert either.get_run(mlflow_id).info.experiment_id == experiment
+
+
+def test_the_place_that_the_card_says_is_used_where_the_environment_says_none(store, run, monkeypatch):
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    assert read_card(run.folder).tracking_uri == uri
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    run.status("RUNNING")
+    mlflow_id, _ = deliver(run)
+    assert store.get_run(mlflow_id).info.run_name == "a name"
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs", "answers 500"])
+def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_sent(run, monkeypatch, how):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    run.status("RUNNING")
+    with servers.hanging() as hanging, servers.failing() as (failing, calls):
+        uri = {"refuses": servers.refusing(), "hangs": hanging, "answers 500": failing}[how]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(MlflowException):
+            deliver(run)
+        assert len(calls) == (how == "answers 500")
+    assert (Outbox(run.folder).pending(), Outbox(run.folder).refused) == (1, [])
+    assert read_card(run.folder).mlflow_id is None
+
+
+def test_the_store_that_is_not_there_yet_is_made(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/folder/mlflow.db")
+    run.status("FINISHED")
+    mlflow_id, _ = deliver(run)
+    assert MlflowClient().get_run(mlflow_id).info.status == "FINISHED"
+    assert [file.name for file in (tmp_path / "new/folder").iterdir()] == ["mlflow.db"]
+
+
+WARM = """
+import os, signal, sys, time
+from pathlib import Path
+from fr_ps.tracking.card import new_card
+from fr_ps.tracking.journal import Journal
+from fr_ps.tracking.outbox import Outbox
+from fr_ps.tracking.store import RunStore, make_sqlite
+import mlflow.store.tracking.sqlalchemy_store  # so that a child begins with its work at once
+"""
+KILLED = (
+    WARM
+    + """
+path = Path(sys.argv[1])
+for moment in map(float, sys.argv[2:]):
+    child = os.fork()
+    if child == 0:
+        make_sqlite(f"sqlite:///{path}")
+        os._exit(0)
+    time.sleep(moment)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print(moment, path.exists(), len(list(path.parent.iterdir())), flush=True)
+    if path.exists():
+        break
+"""
+)
+
+
+def test_a_process_killed_while_it_makes_a_store_leaves_none_or_a_whole_one(tmp_path, start):
+    """MLflow's own migration, killed half-way, leaves a file that it can never open again."""
+    path = tmp_path / "store" / "mlflow.db"
+    moments = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)
+    process = start(KILLED, path, *moments)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert printed.count("False") >= 2, printed
+    assert any(" False 1" in line or " False 2" in line for line in printed.splitlines()), "none died half-way"
+    make_sqlite(f"sqlite:///{path}")
+    assert MlflowClient(f"sqlite:///{path}").create_experiment("x")
+    assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
+
+
+TOGETHER = (
+    WARM
+    + """
+children = []
+start = time.time() + 0.5
+for number in range(int(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        try:
+            folder = Path(sys.argv[1]) / (f"runs{number}" if sys.argv[3] == "apart" else "runs") / f"run{number}"
+            new_card(folder.name, folder.name).write(folder)
+            Journal(folder).append("status", {"status": "FINISHED"})
+            time.sleep(start + 0.15 * number - time.time())
+            Outbox(folder).deliver(RunStore(folder, new_card(folder.name, folder.name)))
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error)[:500], flush=True)
+            os._exit(1)
+    children.append(child)
+print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+)
+
+
+@pytest.mark.parametrize("where", ["together", "apart"])
+def test_processes_that_begin_at_once_on_a_store_that_is_not_there_yet_all_get_their_run(tmp_path, start, monkeypatch, where):
+    """Whether their runs stand in one folder or not."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    process = start(TOGETHER, tmp_path, 3, where)
+    printed, errors = process.communicate(timeout=120)
+    assert printed.split() == ["0", "0", "0"], printed + errors
+    client = MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("fr-ps").experiment_id])
+    assert Counter((one.info.run_name, one.info.status) for one in found) == {
+        (f"run{number}", "FINISHED"): 1 for number in range(3)
+    }
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_store_that_another_program_made_meanwhile_is_not_written_over(tmp_path, new_sqlite, monkeypatch):
+    """As `mlflow ui` begun at the same moment does."""
+    path = tmp_path / "mlflow.db"
+
+    class Slow(MlflowClient):
+        def search_experiments(self, *arguments: object, **more: object) -> object:
+            found = super().search_experiments(*arguments, **more)
+            shutil.copy(new_sqlite, path)
+            MlflowClient(f"sqlite:///{path}").create_experiment("of another program")
+            return found
+
+    monkeypatch.setattr(store_module, "MlflowClient", Slow)
+    make_sqlite(f"sqlite:///{path}")
+    with sqlite3.connect(path) as database:
+        assert ("of another program",) in database.execute("select name from experiments").fetchall()
+    assert not list(tmp_path.glob(".partial*"))

@@ -1,0 +1,241 @@
+"""What an outage held back is delivered later, as if there had been none."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from fr_ps.cli import main
+from fr_ps.progress import silent
+from fr_ps.tracking import delivery, lifecycle
+from fr_ps.tracking.card import new_card, read_card
+from fr_ps.tracking.journal import read_events
+from fr_ps.tracking.lifecycle import new_run
+from fr_ps.tracking.outbox import DELIVERED_FILE
+from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run import Run
+from fr_ps.tracking.store import RUN_ID_TAG, STATUS_TAG
+from fr_ps.tracking.sync import Synced, sync, unsynced
+from tests.tracking import servers
+
+RUNS = Path("runs")
+
+
+def ended_run(name: str, tell: Callable[[Run], object] = lambda run: None, **card: object) -> Path:
+    """A finished run that MLflow has not heard of; its folder."""
+    folder = RUNS / name
+    replace(new_card(name, "a name"), **card).write(folder)
+    run = Run(folder)
+    run.status("RUNNING")
+    tell(run)
+    run.status("FINISHED")
+    run.journal.close()
+    return folder
+
+
+def sync_all() -> dict[str, Synced]:
+    """What became of every run that was not delivered, by its id."""
+    taken: list[int] = []
+    rows = sync(list(unsynced(RUNS)), taken.append)
+    assert sum(taken) == sum(row.sent for row in rows)
+    return {row.id: row for row in rows}
+
+
+@pytest.fixture
+def down(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A server that is down, and a run's end that waits half a second for it."""
+    monkeypatch.setattr(lifecycle, "_WAIT", 0.5)
+    monkeypatch.setattr(lifecycle, "_WAIT_ENDED", 0.5)
+    monkeypatch.setattr(delivery, "_CLOSING_PAUSE", 0.1)
+    uri = servers.refusing()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+@pytest.mark.parametrize("end", ["FINISHED", "FAILED", "KILLED"])
+def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, either, monkeypatch, end):
+    up = either.tracking_uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", down)
+    lines: list[str] = []
+    error = {"FAILED": ValueError(), "KILLED": SystemExit(143)}.get(end)
+    try:
+        with new_run("a name", RUNS, lines.append) as run:
+            run.params({"p": "1"})
+            for step in (1, 2, 3):
+                run.metrics({"a": step / 7}, step)
+                time.sleep(0.02)
+            run.dataset("faces", "/somewhere", "digest", {}, "training")
+            (run.folder / "a.txt").write_text("a")
+            run.artifact(run.folder / "a.txt")
+            if error:
+                raise error
+    except (ValueError, SystemExit):
+        pass
+    assert lines[-1].startswith("tracking: 8 events are not in MLflow yet")
+    assert run.shown_id == run.id
+    assert list(unsynced(RUNS)) == [run.folder]
+    told = [(event.time, event.data) for _, event in read_events(run.journal.path) if event.kind == "metrics"]
+    assert len({moment for moment, _ in told}) == 3
+
+    time.sleep(0.1)  # the sync is later, and nothing in MLflow shows that
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", up)
+    row = sync_all()[run.id]
+    assert (row.sent, row.left, row.why, row.refused) == (8, 0, "", ())
+    assert row.mlflow_id == read_card(run.folder).mlflow_id
+    stored = either.get_run(row.mlflow_id)
+    (ended,) = [event.time for _, event in read_events(run.journal.path) if event.data == {"status": end}]
+    assert (stored.info.start_time, stored.info.end_time) == (read_card(run.folder).begun, ended)
+    assert stored.info.status == stored.data.tags[STATUS_TAG] == end
+    assert stored.data.params == {"p": "1"}
+    history = either.get_metric_history(row.mlflow_id, "a")
+    assert [(one.timestamp, one.step, one.value) for one in history] == [
+        (moment, data["step"], data["values"]["a"]) for moment, data in told
+    ]
+    assert [file.path for file in either.list_artifacts(row.mlflow_id)] == ["a.txt"]
+    assert unsynced(RUNS) == {}
+
+    before = stored.to_dictionary()
+    (run.folder / DELIVERED_FILE).unlink()  # and sent once more, all of it
+    assert sync_all()[run.id].sent == 8
+    assert either.get_run(row.mlflow_id).to_dictionary() == before
+    assert len(either.get_metric_history(row.mlflow_id, "a")) == 3
+    experiment = stored.info.experiment_id
+    assert len(either.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{run.id}'")) == 1
+
+
+def test_nothing_is_left_to_do_where_mlflow_knows_all(store):
+    with new_run("x", RUNS):
+        pass
+    assert unsynced(RUNS) == {}
+    assert unsynced(Path("nothing here")) == {}
+    assert sync([], lambda taken: None) == []
+
+
+def test_a_run_that_its_process_still_delivers_is_left_to_it(store):
+    folder = ended_run("one")
+    with owned(folder):
+        row = sync_all()["one"]
+    assert (row.running, row.sent, row.left) == (True, 0, 2)
+    assert "it is running" in row.why
+    assert sync_all()["one"].left == 0
+
+
+def test_a_place_that_is_down_is_asked_once_and_says_why(monkeypatch):
+    with servers.failing() as (uri, calls):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        for name in ("one", "two", "three"):
+            ended_run(name)
+        rows = sync_all()
+    assert len(calls) == 1
+    assert [(row.sent, row.left, row.mlflow_id) for row in rows.values()] == [(0, 2, "")] * 3
+    assert all("500" in row.why and "\n" not in row.why for row in rows.values())
+
+
+def test_a_run_at_a_place_that_answers_does_not_wait_for_those_at_one_that_does_not(store, monkeypatch):
+    up = new_card("", "").tracking_uri
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    ended_run("one", tracking_uri=servers.refusing())
+    ended_run("two", tracking_uri=up)
+    rows = sync_all()
+    assert (rows["one"].left, rows["two"].left) == (2, 0)
+    assert store.get_run(rows["two"].mlflow_id).info.status == "FINISHED"
+
+
+def test_a_run_that_mlflow_does_not_know_any_more_holds_up_no_other(either):
+    ended_run("one", mlflow_id="0" * 32)
+    deleted = either.create_run("0").info.run_id
+    either.delete_run(deleted)
+    ended_run("three", mlflow_id=deleted)
+    ended_run("two")
+    ended_run("zero")
+    rows = sync_all()
+    assert {name: row.left for name, row in rows.items()} == {"one": 2, "three": 2, "two": 0, "zero": 0}
+    assert "not found" in rows["one"].why
+    assert "active" in rows["three"].why
+    either.restore_run(deleted)
+    assert {name: row.left for name, row in sync_all().items()} == {"one": 2, "three": 0}
+
+
+def test_what_is_refused_is_said_and_the_run_counts_as_delivered(store):
+    ended_run("one", lambda run: run.metrics({"bad=name": 1.0, "good": 2.0}, 1))
+    row = sync_all()["one"]
+    assert (row.left, row.why) == (0, "")
+    (refused,) = row.refused
+    assert refused.startswith("bad=name: ")
+    assert store.get_run(row.mlflow_id).data.metrics == {"good": 2.0}
+
+
+def test_a_damaged_journal_is_named_and_the_others_are_delivered(store):
+    folder = ended_run("one")
+    text = "damage\n" + (folder / "journal.jsonl").read_text()
+    (folder / "journal.jsonl").write_text(text)
+    two = ended_run("two")
+    assert unsynced(RUNS).keys() == {folder, two}
+    first, second = sync([folder, two], silent)
+    assert "journal.jsonl: the line that ends at byte 7 is damaged" in first.why
+    assert (second.left, second.why) == (0, "")
+    assert main(["sync"]) == 2
+    assert (folder / "journal.jsonl").read_text() == text
+
+
+def test_the_command_delivers_and_says_so(store, capsys):
+    folder = ended_run("20260101-000000-aaaaaa", lambda run: run.metrics({"bad=name": 1.0}, 1))
+    assert main(["sync"]) == 0
+    printed = capsys.readouterr().out
+    assert read_card(folder).mlflow_id in printed
+    assert "20260101-000000-aaaaaa: MLflow refused bad=name: " in printed
+    assert main(["sync"]) == 0
+    assert "MLflow knows all of every run" in capsys.readouterr().out
+
+
+def test_the_command_delivers_only_the_run_that_it_is_told(store, capsys):
+    ended_run("one")
+    two = ended_run("two")
+    assert main(["sync", "--run", "two"]) == 0
+    assert [path.name for path in unsynced(RUNS)] == ["one"]
+    assert main(["sync", "--run", str(read_card(two).mlflow_id)]) == 0
+    capsys.readouterr()
+    assert main(["sync", "--run", "three"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: --run three: no such run under ")
+
+
+def test_the_command_ends_with_two_and_one_line_where_something_is_left(monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
+    ended_run("one")
+    assert main(["sync"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: 1 runs are not delivered (")
+    assert main(["runs"]) == 0
+    assert "FINISHED" in capsys.readouterr().out
+
+
+def test_sync_marks_the_interrupted_before_it_says_that_mlflow_knows_all(store):
+    """A run whose process died after all that it had told was delivered."""
+    folder = RUNS / "one"
+    new_card("one", "a name").write(folder)
+    run = Run(folder)
+    run.status("RUNNING")
+    run.journal.close()
+    sync([folder], silent)
+    client = MlflowClient()
+    mlflow_id = read_card(folder).mlflow_id
+    assert client.get_run(mlflow_id).info.status == "RUNNING"
+    assert main(["sync"]) == 0
+    assert client.get_run(mlflow_id).info.status == "KILLED"
+
+
+def test_a_place_for_files_that_cannot_be_written_does_not_keep_the_curves(store, capsys):
+    def tell(run):
+        (run.folder / "a.txt").write_text("a")
+        run.artifact(run.folder / "a.txt")
+        run.metrics({"a": 1.0}, 1)
+
+    experiment = MlflowClient().create_experiment("elsewhere", artifact_location="file:///proc/nowhere")
+    folder = ended_run("one", tell, experiment_id=experiment)
+    assert main(["sync"]) == 0
+    assert "MLflow refused artifact: a.txt: " in capsys.readouterr().out
+    assert MlflowClient().get_run(read_card(folder).mlflow_id).data.metrics == {"a": 1.0}

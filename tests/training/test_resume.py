@@ -1,0 +1,306 @@
+"""`train --resume` as its users run it: real processes, real signals, a real disk that is full."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fr_ps.tracking.owner import owned
+
+EPOCHS = 5
+
+
+class Shell:
+    """A folder in which `fr-ps` is run as a process of its own."""
+
+    def __init__(self, folder: Path, prepared: Path) -> None:
+        self.folder = folder
+        settings = {
+            "data": {"root": str(prepared), "val_people": 2, "test_people": 1},
+            "batch": {"people": 3, "sessions": 2},
+            "model": {"channels": 16, "reduction": 8},
+            "train": {"epochs": EPOCHS, "checkpoint_steps": 1, "threads": 1},
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
+        self.environment = {name: value for name, value in os.environ.items() if name not in names}
+
+    def start(self, *words: str, program: tuple[str, ...] = (sys.executable, "-m", "fr_ps")) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*program, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell starts what it runs in the background with SIGINT ignored, and a suite run so would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def refused(self, *words: str) -> str:
+        done = self.run(*words)
+        assert done.returncode == 2, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return line
+
+    def killed_in(self, epoch: int, number: signal.Signals) -> tuple[str, int, str]:
+        """Our id of a training that got a signal within an epoch, its exit code, and what it said."""
+        process = self.start("train", "--config", "config.yaml")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"epoch {epoch - 1}/"):
+                break
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=120)
+        return self.ids()[-1], process.returncode, out + errors
+
+    def ids(self) -> list[str]:
+        return sorted(path.parent.name for path in self.folder.glob("runs/*/run.json"))
+
+    def weights(self, run: str) -> tuple[bytes, ...]:
+        return tuple((self.folder / f"runs/{run}/checkpoints/{name}/model.safetensors").read_bytes() for name in ("last", "best"))
+
+    def stored(self, run: str):  # type: ignore[no-untyped-def]
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        card = json.loads((self.folder / f"runs/{run}/run.json").read_text())
+        return client, client.get_run(card["mlflow_id"])
+
+
+@pytest.fixture
+def shell(tmp_path, prepared) -> Shell:
+    return Shell(tmp_path, prepared)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, prepared) -> tuple[Shell, str]:
+    """A training that nobody disturbed."""
+    shell = Shell(tmp_path_factory.mktemp("whole"), prepared)
+    done = shell.run("train", "--config", "config.yaml")
+    assert done.returncode == 0, done.stderr
+    return shell, shell.ids()[0]
+
+
+def check_same(shell: Shell, run: str, whole: tuple[Shell, str]) -> None:
+    """Weights to the bit, and every curve in MLflow."""
+    assert shell.weights(run) == whole[0].weights(whole[1])
+    client, stored = shell.stored(run)
+    whole_client, whole_stored = whole[0].stored(whole[1])
+    assert stored.info.status == stored.data.tags["fr_ps.status"] == "FINISHED"
+    assert stored.data.params == whole_stored.data.params
+    assert stored.data.metrics.keys() == whole_stored.data.metrics.keys()
+    for name in stored.data.metrics:
+        mine, theirs = (
+            [(point.step, point.value) for point in one.get_metric_history(of.info.run_id, name)]
+            for one, of in ((client, stored), (whole_client, whole_stored))
+        )
+        if name == "train/images_per_second":
+            assert [step for step, _ in mine] == [step for step, _ in theirs]
+        else:
+            assert mine == theirs, name
+
+
+def test_sigterm_costs_nothing(shell, whole):
+    run, code, said = shell.killed_in(3, signal.SIGTERM)
+    assert code == 143, said
+    assert "finishing the step" in said
+    assert f"go on with: fr-ps train --resume {run}" in said
+    assert "Traceback" not in said
+    _, stored = shell.stored(run)
+    assert stored.info.status == stored.data.tags["fr_ps.status"] == "KILLED"
+    done = shell.run("train", "--resume")  # alone, it means the last that was interrupted
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == stored.info.run_id
+    check_same(shell, run, whole)
+    assert "is finished" in shell.refused("train", "--resume", run)
+
+
+def test_after_sigint_settings_that_changed_are_refused_or_written_down(shell):
+    run, code, said = shell.killed_in(3, signal.SIGINT)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert shell.stored(run)[1].info.status == "KILLED"
+    assert "optim.lr 0.001 -> 0.0005" in shell.refused("train", "--resume", run, "--optim.lr", "0.0005")
+    assert "own settings" in shell.refused("train", "--resume", run, "--config", "config.yaml")
+    before = yaml.safe_load((shell.folder / f"runs/{run}/config.yaml").read_text())
+    done = shell.run("train", "--resume", run, "--optim.lr", "0.0005", "--allow-changed")
+    assert done.returncode == 0, done.stderr
+    _, stored = shell.stored(run)
+    assert stored.data.tags["fr_ps.changed.optim/lr"] == "0.001 -> 0.0005"
+    assert stored.data.params["optim/lr"] == "0.001"
+    assert stored.info.status == "FINISHED"
+    after = yaml.safe_load((shell.folder / f"runs/{run}/config.yaml").read_text())
+    assert after == before | {"optim": before["optim"] | {"lr": 0.0005}}
+
+
+def test_after_kill_9_mlflow_run_resumes_in_the_same_run(shell, whole):
+    run, code, _ = shell.killed_in(4, signal.SIGKILL)
+    assert code == -9
+    mlflow_id = json.loads((shell.folder / f"runs/{run}/run.json").read_text())["mlflow_id"]
+    (line,) = [line for line in shell.run("runs").stdout.splitlines() if run in line]
+    assert "KILLED (interrupted)" in line
+    assert mlflow_id in line
+    project = Path(__file__).parents[2]
+    shell.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{shell.environment['PATH']}"
+    (shell.folder / "fr_ps").symlink_to(project / "fr_ps")
+    shutil.copy(project / "MLproject", shell.folder)
+    shutil.copy(project / "conda.yaml", shell.folder)
+    words = ["run", ".", "-e", "resume", "--env-manager", "local", "-P", f"run={mlflow_id}"]  # either id names the run
+    process = shell.start(*words, program=(sys.executable, "-m", "mlflow"))
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, out + errors
+    check_same(shell, run, whole)
+    client, stored = shell.stored(run)
+    (empty,) = [
+        one
+        for experiment in client.search_experiments()
+        for one in client.search_runs([experiment.experiment_id])
+        if one.info.run_id != stored.info.run_id
+    ]
+    assert empty.data.tags["fr_ps.resumes"] == stored.info.run_id
+    assert empty.info.status == "FINISHED"
+
+
+def test_a_second_sigint_stops_at_once(shell):
+    process = shell.start("train", "--config", "config.yaml", "--train.epochs", "1000")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    _, stored = shell.stored(shell.ids()[0])
+    assert stored.info.status == "KILLED"
+
+
+@pytest.fixture
+def interrupted(shell, whole) -> str:
+    """A run as it is without its last words: those of `whole`."""
+    run = whole[1]
+    shutil.copytree(whole[0].folder / "runs" / run, shell.folder / "runs" / run)
+    journal = shell.folder / "runs" / run / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    assert "FINISHED" in lines[-1]
+    journal.write_text("".join(lines[:-1]))
+    return run
+
+
+def test_a_refused_resume_leaves_the_settings_and_an_edited_file_does_not_pass(shell, interrupted):
+    folder = shell.folder / "runs" / interrupted
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "owner.lock"}
+    for words in (["--model.channels", "32"], ["--train.select", "val/identity/eer"], ["--optim.name", "sgd"]):
+        assert "leave it, or begin a new run" in shell.refused("train", "--resume", interrupted, "--allow-changed", *words)
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "owner.lock"}
+    assert after == before
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("  lr: 0.001", "  lr: 0.5"))
+    assert "optim.lr 0.001 -> 0.5" in shell.refused("train", "--resume", interrupted)
+    assert "goes with --resume" in shell.refused("train", "--config", "config.yaml", "--allow-changed")
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_is_no_change(shell, interrupted):
+    folder = shell.folder / "runs" / interrupted
+    for file in folder.rglob("config.yaml"):
+        file.write_text(re.sub(r"  bad_steps: \d+\n", "", file.read_text()))
+    assert "train.seed 0 -> 1" in shell.refused("train", "--resume", interrupted, "--train.seed", "1")
+    assert "bad_steps" not in shell.refused("train", "--resume", interrupted, "--train.seed", "1")
+
+
+def test_what_cannot_be_resumed_is_said_in_one_line(shell, interrupted):
+    assert "no such run under" in shell.refused("train", "--resume", "20200101-000000-abcdef")
+    with owned(shell.folder / "runs" / interrupted):
+        assert f"process {os.getpid()} on " in shell.refused("train", "--resume", interrupted)
+        (line,) = [line for line in shell.run("runs").stdout.splitlines() if interrupted in line]
+        assert "RUNNING" in line
+    (shell.folder / "runs" / interrupted / "config.yaml").unlink()
+    assert "no training" in shell.refused("train", "--resume", interrupted)
+
+
+def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prepared, whole):
+    """A real one, of 24 MB: some of the run's checkpoints fit, and then somebody else's file takes the rest."""
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(home)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small disk may not be mounted here: {done.stderr.decode().strip()}")
+    try:
+        shell = Shell(home, prepared)
+        process = shell.start("train", "--config", "config.yaml")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        with (home / "somebody else's").open("wb", buffering=0) as file:
+            while True:
+                try:
+                    file.write(bytes(1 << 16))
+                except OSError:
+                    break
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2, errors
+        assert "disk" in errors
+        assert "Traceback" not in errors
+        (run,) = shell.ids()
+        events = [json.loads(line) for line in (home / f"runs/{run}/journal.jsonl").read_text().splitlines()]
+        assert events[-1]["data"] == {"status": "FAILED"}
+        (home / "somebody else's").unlink()
+        done = shell.run("train", "--resume", run)
+        assert done.returncode == 0, done.stderr
+        check_same(shell, run, whole)
+    finally:
+        subprocess.run(["umount", "--lazy", str(home)], check=True)
+
+
+def test_a_run_whose_folder_may_not_be_written_is_refused_and_left_alone(shell, interrupted):
+    folder = shell.folder / "runs"
+    done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing may be mounted here: {done.stderr.decode().strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert "cannot be written" in shell.refused("train", "--resume", interrupted)
+        assert "cannot be written" in shell.refused("train", "--config", "config.yaml")
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_under_torchrun_the_status_is_true(shell):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "fr_ps")
+    process = shell.start("train", "--config", "config.yaml", "--train.epochs", "1000", program=torchrun)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    process.terminate()
+    process.communicate(timeout=60)
+    (run,) = shell.ids()
+    deadline = time.monotonic() + 30  # torchrun does not wait for what it told to end
+    while shell.stored(run)[1].info.status != "KILLED" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    _, stored = shell.stored(run)
+    assert stored.info.status == stored.data.tags["fr_ps.status"] == "KILLED"
+
+
+def test_several_processes_are_refused_before_each_trains_for_itself(shell):
+    shell.environment |= {"WORLD_SIZE": "2", "RANK": "0"}
+    assert "WORLD_SIZE is 2" in shell.refused("train", "--config", "config.yaml")
+    assert shell.ids() == []
