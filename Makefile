@@ -17,8 +17,9 @@ $(VENV)/installed: pyproject.toml
 train: setup
 	$(BIN)/mlflow run . -e train --env-manager local
 
+# Two at once, one thread each: most of the time goes into starting processes and into tensors too small for two threads.
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check fr_ps tests benchmarks
@@ -29,11 +30,16 @@ bench: setup
 	$(BIN)/python benchmarks/photometric.py
 	$(BIN)/python benchmarks/train_throughput.py
 	$(BIN)/python benchmarks/weighting_cost.py
+	$(BIN)/python benchmarks/tracking_cost.py
+	$(BIN)/python benchmarks/checkpoint_cost.py
 
 bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
 	$(BIN)/python benchmarks/train_throughput.py --turns 20
 	$(BIN)/python benchmarks/weighting_cost.py --turns 20
+	$(BIN)/python benchmarks/tracking_cost.py --turns 20
+	$(BIN)/python benchmarks/checkpoint_cost.py --epochs 20
+	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/fusion.py
 
 clean:

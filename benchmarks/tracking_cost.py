@@ -1,0 +1,173 @@
+"""How much of the training thread's time goes into telling what it does.
+
+The real loop, which tells 12 metrics after every step, far more than `train` does. Into the journal that a thread of ours
+carries to MLflow, beside mlflow's own `log_metrics`, which waits for the store, and its asynchronous logging, which does not;
+each over a local SQLite file and over HTTP to an `mlflow server` on this machine. They take turns in one process. Printed is
+the share of the time in the call itself, and the steps a second beside those without any telling, which contains what the
+threads behind take from two cores. The medians over the turns.
+
+    python benchmarks/tracking_cost.py
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from chaos import Server
+from common import Number, arguments, report
+
+METRICS = 12
+Tell = Callable[[dict[str, float], int], None]
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--backbone", default="convnextv2_atto")
+    options = parser.parse_args()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        os.environ["FR_PS_CACHE"] = f"{folder}/cache"
+        server = Server(folder)
+        server.start()
+        stack.callback(server.stop)
+        server.wait()
+        sinks = listeners(folder, {"SQLite": f"sqlite:///{folder}/mlflow.db", "HTTP": server.uri}, stack)
+        shares, rates = measure(sinks, options)
+        rows = [
+            [how, where, 100 * statistics.median(shares[how, where]), statistics.median(ratio(rates, (how, where)))]
+            for how, where in sinks
+            if how != "nothing"
+        ]
+        numbers = {
+            f"{where}_percent": Number(
+                100 * statistics.median(shares["journal", where]), 0.5, "lower", "% of the training thread's time"
+            )
+            for where in ("SQLite", "HTTP")
+        }
+        report(numbers, rows, ["", "store", "% of the training thread", "steps/s beside nothing told"], options.json)
+
+
+def ratio(rates: dict[tuple[str, str], list[float]], sink: tuple[str, str]) -> list[float]:
+    return [mine / nothing for mine, nothing in zip(rates[sink], rates["nothing", "-"])]
+
+
+def listeners(folder: Path, uris: dict[str, str], stack: ExitStack) -> dict[tuple[str, str], Tell]:
+    """How and where to, to the call that tells metrics at a step."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    from fr_ps.tracking.lifecycle import new_run
+
+    sinks: dict[tuple[str, str], Tell] = {("nothing", "-"): lambda values, step: None}
+    for where, uri in uris.items():
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+        run = stack.enter_context(new_run("journal", folder / "runs"))
+        while run.mlflow_id is None:  # so that the next one's address is not taken for its own
+            time.sleep(0.05)
+        sinks["journal", where] = run.metrics
+        client = MlflowClient(uri)
+        for how, synchronous in (("log_metrics", True), ("log_metrics, asynchronous", False)):
+            run_id = client.create_run("0", run_name=how).info.run_id
+
+            def tell(
+                values: dict[str, float], step: int, uri: str = uri, run_id: str = run_id, synchronous: bool = synchronous
+            ) -> None:
+                mlflow.log_metrics(values, step=step, run_id=run_id, synchronous=synchronous)
+
+            sinks[how, where] = _at(uri, tell)
+    return sinks
+
+
+def _at(uri: str, tell: Tell) -> Tell:
+    import mlflow
+
+    def at(values: dict[str, float], step: int) -> None:
+        if mlflow.get_tracking_uri() != uri:
+            mlflow.set_tracking_uri(uri)
+        tell(values, step)
+
+    return at
+
+
+def measure(
+    sinks: dict[tuple[str, str], Tell], options: object
+) -> tuple[dict[tuple[str, str], list[float]], dict[tuple[str, str], list[float]]]:
+    """Each sink's share of the time, and its steps a second, a value a turn."""
+    import torch
+
+    from fr_ps.config import Config, ModelConfig, SyntheticConfig
+    from fr_ps.data.splits import make_split
+    from fr_ps.losses import build_losses
+    from fr_ps.models import build_network
+    from fr_ps.progress import silent
+    from fr_ps.training.ema import WeightAverage
+    from fr_ps.training.feed import Feed
+    from fr_ps.training.guard import Guard
+    from fr_ps.training.learner import Learner
+    from fr_ps.training.loop import train_epoch
+    from fr_ps.training.optim import build_optimizer
+    from fr_ps.training.train import open_training_data
+
+    torch.set_num_threads(options.threads)  # type: ignore[attr-defined]
+    torch.manual_seed(0)
+    model = ModelConfig(backbone=options.backbone)  # type: ignore[attr-defined]
+    config = Config(model=model, synthetic=SyntheticConfig(people=24, sessions=8))
+    dataset = open_training_data(config, say=lambda line: None)
+    split = make_split(dataset.labels, config.data)
+    rows = split.train[: 4 * config.batch.people * config.batch.sessions]
+    feed = Feed(dataset, rows, config.batch, config.augment, 0, torch.device("cpu"))
+    classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
+    network = build_network({"albedo": config.model}, "concat", classes, config.loss.reversal)
+    losses = build_losses(config.loss, network.channels, feed.person_counts(), feed.class_counts(classes), network.judged)
+    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
+    learner = Learner(network, losses, optimizer, WeightAverage(network, 0), Guard([network, losses], 10), {})
+    shares: dict[tuple[str, str], list[float]] = {sink: [] for sink in sinks}
+    rates: dict[tuple[str, str], list[float]] = {sink: [] for sink in sinks}
+    step = 0
+
+    def epoch(tell: Tell) -> tuple[float, float, int]:
+        """Seconds in all, seconds of telling, steps."""
+        nonlocal step
+        told, first = 0.0, step
+
+        def stepped() -> None:
+            nonlocal told, step
+            step += 1
+            begun = time.perf_counter()
+            tell({f"train/metric_{number}": 1.0 / (step + number) for number in range(METRICS)}, step)
+            told += time.perf_counter() - begun
+
+        begun = time.perf_counter()
+        train_epoch(
+            learner,
+            feed,
+            rate=lambda step: 1e-4,
+            reversal=lambda step: 0.1,
+            clip=config.optim.clip,
+            accumulate=1,
+            stepped=stepped,
+            advance=silent,
+            good=lambda: "none",
+        )
+        learner.restart_epoch()
+        return time.perf_counter() - begun, told, step - first
+
+    order = list(sinks)
+    for turn in range(options.turns + 1):  # type: ignore[attr-defined]
+        for sink in order if turn % 2 else order[::-1]:
+            seconds, told, steps = epoch(sinks[sink])
+            if turn:  # the first one warms up
+                shares[sink].append(told / seconds)
+                rates[sink].append(steps / seconds)
+    return shares, rates
+
+
+if __name__ == "__main__":
+    main()
