@@ -144,7 +144,7 @@ def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
         ({"weighting": "mgda"}, {"adversarial": 0.3}, set()),
         ({"weighting": "mgda"}, {"attribute": 0.3}, set()),
     ],
-    ids=str,
+    ids=lambda one: str(sorted(one) if isinstance(one, set) else one),
 )
 def test_a_setting_moves_the_losses_it_is_of_and_no_others(base: dict[str, Any], change: dict[str, Any], moved: set[str]) -> None:
     before, after = parts(build(**base)), parts(build(**(base | change)))
