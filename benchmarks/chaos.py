@@ -16,19 +16,16 @@ first steps may have no checkpoint; it then begins again in the same run.
 
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 from common import Number, arguments, report
+from mlflow_server import Server
 
 SPEED = "train/images_per_second"
 SCENARIOS = ("sqlite", "server", "absent")
@@ -187,48 +184,10 @@ def life(words: list[str], home: Path, environment: dict[str, str], draw: random
     return True
 
 
-class Server:
-    """A real `mlflow server` over a SQLite file, on one port for as long as this lives."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.store = f"sqlite:///{home}/server.db"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, if it does not run."""
-        if self.process and self.process.poll() is None:
-            return
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", self.store, "--artifacts-destination", str(self.home / "artifacts")]
-        with (self.home / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-    def wait(self) -> None:
-        """Wait until it answers."""
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1)
-                return
-            except OSError:
-                time.sleep(0.3)
-        raise SystemExit((self.home / "server.log").read_text())
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it with all its workers."""
-        if self.process and self.process.poll() is None:
-            os.killpg(self.process.pid, number)
-            self.process.wait()
-
-
 def _kill_server(server: Server | None, kills: int, outcome: Outcome, stop: threading.Event, seed: float) -> None:
     draw = random.Random(seed)
     while server and outcome.server_kills < kills and not stop.wait(draw.uniform(2, 15)):
-        server.stop(signal.SIGKILL)
+        server.kill()
         outcome.server_kills += 1
         stop.wait(draw.uniform(0, 15))
         server.start()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import Number, arguments, report
+from common import Number, arguments, limit_threads, report
 
 
 def main() -> None:
@@ -24,8 +24,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--backbones", nargs="+", default=["convnextv2_atto", "miresnet18"])
     options = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
+    limit_threads(options.threads)
     numbers, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FR_PS_CACHE"] = f"{folder}/cache"
@@ -45,7 +44,6 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
     from fr_ps.device import pick_device
     from fr_ps.losses import build_losses
     from fr_ps.models import build_network
-    from fr_ps.progress import silent
     from fr_ps.tracking.run import Run
     from fr_ps.training.keeper import Keeper
     from fr_ps.training.loop import train_epoch
@@ -80,8 +78,6 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
                 clip=5.0,
                 accumulate=1,
                 stepped=stepped,
-                advance=silent,
-                good=lambda: "none",
             )
             if not writing:
                 seconds.append(time.perf_counter() - begun)

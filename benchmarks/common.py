@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch and BLAS")
     return parser
+
+
+def limit_threads(threads: int) -> None:
+    """Let BLAS and torch, which are not imported yet, use so many CPU threads."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
 
 
 def report(numbers: dict[str, Number], rows: list[list[object]], headers: list[str], path: Path | None) -> None:

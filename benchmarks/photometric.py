@@ -22,7 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from common import Number, arguments, report
+from common import Number, arguments, limit_threads, report
 
 SIZE = 112
 SOLVERS = ("robust", "robust + intensities", "integrable", "integrable + mean face")
@@ -35,8 +35,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=20, help="of Yale B, and rendered ones")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
+    limit_threads(options.threads)
     from fr_ps.synthetic.captures import write_captures
     from fr_ps.synthetic.scene import light_directions
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from chaos import Server
-from common import Number, arguments, report
+from common import Number, arguments, limit_threads, report
+from mlflow_server import Server
 
 METRICS = 12
 Tell = Callable[[dict[str, float], int], None]
@@ -29,8 +29,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--backbone", default="convnextv2_atto")
     options = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
+    limit_threads(options.threads)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         os.environ["FR_PS_CACHE"] = f"{folder}/cache"
@@ -106,7 +105,6 @@ def measure(
     from fr_ps.data.splits import make_split
     from fr_ps.losses import build_losses
     from fr_ps.models import build_network
-    from fr_ps.progress import silent
     from fr_ps.training.ema import WeightAverage
     from fr_ps.training.feed import Feed
     from fr_ps.training.guard import Guard
@@ -153,8 +151,6 @@ def measure(
             clip=config.optim.clip,
             accumulate=1,
             stepped=stepped,
-            advance=silent,
-            good=lambda: "none",
         )
         learner.restart_epoch()
         return time.perf_counter() - begun, told, step - first

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Number, arguments, report
+from common import Number, arguments, limit_threads, report
 
 
 def main() -> None:
@@ -22,8 +22,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--backbones", nargs="+", default=["miresnet18", "convnextv2_atto"])
     options = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
+    limit_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FR_PS_CACHE"] = f"{folder}/cache"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
@@ -44,7 +43,6 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     from fr_ps.data.splits import make_split
     from fr_ps.losses import build_losses
     from fr_ps.models import build_network
-    from fr_ps.progress import silent
     from fr_ps.tracking.lifecycle import new_run
     from fr_ps.training.ema import WeightAverage
     from fr_ps.training.feed import Feed
@@ -96,9 +94,6 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
                 reversal=lambda step: config.loss.reversal,
                 clip=config.optim.clip,
                 accumulate=1,
-                stepped=lambda: None,
-                advance=silent,
-                good=lambda: "none",
             )
             learner.restart_epoch()
             run.metrics(values, len(real))

@@ -8,13 +8,12 @@ so that memory is the same for all.
     python benchmarks/weighting_cost.py
 """
 
-import os
 import random
 import statistics
 import time
 from collections.abc import Callable
 
-from common import Number, arguments, report
+from common import Number, arguments, limit_threads, report
 
 GOALS = {"convnextv2_atto": 1.8, "miresnet18": 1.5}
 """Backbone to the cost that the gradient-based weightings may have."""
@@ -27,8 +26,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--backbones", nargs="+", choices=GOALS, default=list(GOALS))
     options = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
+    limit_threads(options.threads)
     numbers: dict[str, Number] = {}
     rows: list[list[object]] = []
     for backbone in options.backbones:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from fr_ps.config import Config
 from fr_ps.errors import InputError
-from fr_ps.tracking.card import CONFIG_FILE, RUNS_FOLDER
+from fr_ps.tracking.layout import CONFIG_FILE, RUNS_FOLDER
 from fr_ps.tracking.listing import training_folder
 
 LISTS = ("--data.modalities", "--model.order", "--train.watch")
@@ -49,7 +49,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """The parsed and instantiated arguments.
 
     `--on-bad` is `--on_bad`; a list may be written as `a` or `a,b`; and `--config FILE` comes first, so that flags override
-    it wherever they stand on the line. `--resume RUN` is `--config` with that run's own settings.
+    it wherever they stand on the line. `--resume RUN` is `--config` with that run's own settings, and RUN
+    becomes our id of it.
 
     Raises:
         InputError: anything wrong with them, in one line that names the setting and what it may be.

@@ -116,7 +116,7 @@ def _prepare(arguments: Namespace) -> None:
 
 
 def _train(arguments: Namespace) -> None:
-    from fr_ps.tracking.card import RUNS_FOLDER, find_run
+    from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.training.resume import changed_settings
 
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
@@ -124,7 +124,7 @@ def _train(arguments: Namespace) -> None:
     config = training_config(arguments)
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed goes with --resume; a new run has nothing that could have changed")
-    folder = find_run(arguments.resume, RUNS_FOLDER) if arguments.resume else None
+    folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
     changed = changed_settings(folder, config, arguments.allow_changed) if folder else {}
 
     from fr_ps.evaluation.report import terminal_table
@@ -141,7 +141,7 @@ def _train(arguments: Namespace) -> None:
 def _runs(arguments: Namespace) -> None:
     from tabulate import tabulate
 
-    from fr_ps.tracking.card import RUNS_FOLDER
+    from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.tracking.sync import tell_interrupted
 
     found = tell_interrupted(RUNS_FOLDER)
@@ -167,7 +167,8 @@ def _sync(arguments: Namespace) -> None:
     from tabulate import tabulate
 
     from fr_ps.progress import progress
-    from fr_ps.tracking.card import RUNS_FOLDER, find_run
+    from fr_ps.tracking.card import find_run
+    from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.tracking.sync import sync, unsynced
 
     folders = unsynced(RUNS_FOLDER)
@@ -196,8 +197,8 @@ def _evaluate(arguments: Namespace) -> None:
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate import evaluate_folder
     from fr_ps.evaluation.report import terminal_table
-    from fr_ps.tracking.card import RUNS_FOLDER
     from fr_ps.tracking.find import model_folder
+    from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.tracking.lifecycle import new_run
 
     folder = model_folder(arguments.model)

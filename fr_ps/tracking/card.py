@@ -14,11 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import write_json
 
-RUNS_FOLDER = Path("runs")
 CARD_FILE = "run.json"
-CONFIG_FILE = "config.yaml"
-CHECKPOINTS = Path("checkpoints")
-BEST = CHECKPOINTS / "best"
 DEFAULT_EXPERIMENT = "fr-ps"
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.models.folder import INFO_FILE
-from fr_ps.tracking.card import BEST, RUNS_FOLDER, find_run
+from fr_ps.tracking.card import find_run
+from fr_ps.tracking.layout import BEST, RUNS_FOLDER
 
 REGISTERED = "models:/"
 """Before the name of a registered model: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""

@@ -6,8 +6,9 @@ from datetime import datetime
 from pathlib import Path
 
 from fr_ps.errors import InputError
-from fr_ps.tracking.card import CARD_FILE, CONFIG_FILE, find_run, read_card
+from fr_ps.tracking.card import CARD_FILE, find_run, read_card
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
+from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.outbox import Outbox
 from fr_ps.tracking.owner import is_owned, owned
 from fr_ps.tracking.run import Run

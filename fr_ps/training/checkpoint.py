@@ -16,9 +16,8 @@ from torch import Tensor
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import new_folder, remove_remains, require_space, write_json, write_text
 from fr_ps.models.folder import WEIGHTS_FILE, write_tensors
-from fr_ps.tracking.card import CHECKPOINTS
+from fr_ps.tracking.layout import CHECKPOINTS, MODEL, RESUME, checkpoints
 from fr_ps.training.learner import Snapshot
-from fr_ps.training.resume import MODEL, RESUME, checkpoints
 
 FORMAT = 1
 _TRAINING_FILE = "training.safetensors"

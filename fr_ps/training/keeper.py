@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,13 @@ from torch import Tensor
 from fr_ps.data.split_files import SPLIT_FILE, split_text
 from fr_ps.errors import InputError
 from fr_ps.models.folder import copy_model, save_weights
-from fr_ps.tracking.card import BEST, CHECKPOINTS
+from fr_ps.tracking.layout import BEST, LAST
 from fr_ps.tracking.provenance import versions
 from fr_ps.tracking.run import Run
 from fr_ps.training.checkpoint import CheckpointWriter, latest, newest
 from fr_ps.training.feed import Feed
 from fr_ps.training.learner import Learner
 from fr_ps.training.record import Plan, Say, write_settings
-
-LAST = CHECKPOINTS / "last"
 
 
 def best_folder(metric: str) -> Path:
@@ -99,12 +97,11 @@ class Keeper:
         save_weights(folder, weights, self.plan.info, also=partial(write_settings, plan=self.plan))
 
 
-def go_on(learner: Learner, plan: Plan, feed: Feed, run: Run, say: Say, allow_changed: bool, settings: Mapping[str, str]) -> None:
+def go_on(learner: Learner, plan: Plan, feed: Feed, run: Run, say: Say, allow_changed: bool) -> None:
     """Bring `learner` to the newest checkpoint of the run, if it has one.
 
     What else the result depends on, as versions and threads, is compared with what the checkpoint was made with, and a
-    difference told. What differs, and the `settings` that the user changed, become tags of the run, as its params cannot
-    be changed.
+    difference told, also to the run, as a tag.
 
     Raises:
         InputError: the checkpoints are all damaged, or of another training, or the data or the split are others and may
@@ -128,8 +125,6 @@ def go_on(learner: Learner, plan: Plan, feed: Feed, run: Run, say: Say, allow_ch
         learner.restart_epoch()
     if snapshot.values["journal"] > run.journal.size:
         say(f"{run.journal.path}: is shorter than when the checkpoint was written; points that it lost are in MLflow at most")
-    if settings:
-        run.tags({f"fr_ps.changed.{name}": change for name, change in settings.items()})
     changed = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
     at = f"epoch {learner.epoch + 1}, batch {learner.batch + 1}" if learner.batch else f"the end of epoch {learner.epoch}"
     say(f"going on from {folder}, {at}")

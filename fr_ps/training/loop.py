@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fr_ps.progress import Advance
+from fr_ps.progress import Advance, silent
 from fr_ps.training.feed import Feed
 from fr_ps.training.guard import bad_numbers, culprits
 from fr_ps.training.learner import Learner
@@ -21,9 +21,9 @@ def train_epoch(
     reversal: Callable[[int], float],
     clip: float,
     accumulate: int,
-    stepped: Callable[[], None],
-    advance: Advance,
-    good: Callable[[], str],
+    stepped: Callable[[], None] = lambda: None,
+    advance: Advance = silent,
+    good: Callable[[], str] = lambda: "none",
 ) -> dict[str, float]:
     """Train to the end of the present epoch, from where `learner` is in it.
 

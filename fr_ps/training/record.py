@@ -20,7 +20,7 @@ from fr_ps.evaluation.score import Evaluation
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import ADVERSARIAL
-from fr_ps.tracking.card import CHECKPOINTS, CONFIG_FILE
+from fr_ps.tracking.layout import CHECKPOINTS, CONFIG_FILE
 from fr_ps.tracking.provenance import environment_text
 from fr_ps.tracking.run import Run
 from fr_ps.training.selection import Selection

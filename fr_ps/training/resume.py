@@ -1,20 +1,17 @@
 """`train --resume`: whether a run may be gone on with, and with which settings. No torch: a refusal comes at once."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fr_ps.config import Config, leaves, resolved, to_dict
-from fr_ps.errors import InputError, one_line
-from fr_ps.tracking.card import CHECKPOINTS, CONFIG_FILE
+from fr_ps.errors import InputError
+from fr_ps.tracking.layout import CONFIG_FILE, MODEL, checkpoints
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.owner import owned
 
-RESUME = CHECKPOINTS / "resume"
-"""Folder, in a run's, of the checkpoints to go on from, numbered as they were written."""
-MODEL = "model"
-"""Folder, in such a checkpoint's, of the model."""
 _FIXED = ("name", "model/", "fusion/", "train/select", "optim/name", "loss/identity_loss", "loss/weighting", "data/modalities")
 """What a training that has begun cannot take otherwise: it would be another one, or nothing would come of it."""
 
@@ -50,17 +47,11 @@ def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[
     return changed
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of the run in `folder` to go on from, as far as their names tell, the newest first."""
-    return sorted((path for path in (folder / RESUME).glob("*") if path.name.isdigit()), reverse=True)
-
-
 def _settings(folder: Path) -> dict[str, Any]:
-    for file in (*(one / MODEL / CONFIG_FILE for one in checkpoints(folder)), folder / CONFIG_FILE):
-        try:
-            found = yaml.safe_load(file.read_text())
+    """Those of the newest checkpoint of which they can be read, else those in the run's folder, which have been read already."""
+    for checkpoint in checkpoints(folder):
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # a damaged one is told of when it is to be gone on from
+            found = yaml.safe_load((checkpoint / MODEL / CONFIG_FILE).read_text())
             if isinstance(found, dict):
                 return found
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            trouble = one_line(error)
-    raise InputError(f"{folder / CONFIG_FILE}: not readable as settings ({trouble}); begin a new run")
+    return dict(yaml.safe_load((folder / CONFIG_FILE).read_text()))

@@ -22,7 +22,7 @@ from fr_ps.losses import MultiTaskLoss, build_losses
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import Advance, progress
-from fr_ps.tracking.card import BEST, CONFIG_FILE
+from fr_ps.tracking.layout import BEST, CONFIG_FILE, checkpoints
 from fr_ps.tracking.provenance import git_commit
 from fr_ps.tracking.run import Run
 from fr_ps.training.assemble import Folders, architectures, assemble, find_branches, require_unseen
@@ -34,7 +34,6 @@ from fr_ps.training.learner import Learner
 from fr_ps.training.loop import train_epoch
 from fr_ps.training.optim import build_optimizer
 from fr_ps.training.record import Plan, Say, describe, epoch_line, figures, record_end, write_config
-from fr_ps.training.resume import checkpoints
 from fr_ps.training.schedule import learning_rate, reversal
 from fr_ps.training.selection import Selection
 from fr_ps.training.stopping import GracefulStop, StopRequested
@@ -85,7 +84,9 @@ def train(
     counts = feed.class_counts(plan.info.class_counts())
     losses = build_losses(config.loss, network.channels, feed.person_counts(), counts, network.judged).to(device)
     learner = new_learner(config, network, losses)
-    go_on(learner, plan, feed, run, say, allow_changed, changed or {})
+    go_on(learner, plan, feed, run, say, allow_changed)
+    if changed:  # as tags, for params cannot be changed
+        run.tags({f"fr_ps.changed.{name}": change for name, change in changed.items()})
     describe(plan, run, say)
     rates = _fit(plan, feed, learner, run, say)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow_server import Server
 
 from fr_ps.tracking.store import make_sqlite
-from tests.tracking.servers import Server
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

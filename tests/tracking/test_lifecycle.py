@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_server import Server
 
 from fr_ps.errors import InputError
 from fr_ps.tracking import delivery, lifecycle
@@ -21,7 +22,6 @@ from fr_ps.tracking.outbox import Outbox
 from fr_ps.tracking.owner import is_owned
 from fr_ps.tracking.store import STATUS_TAG
 from tests.tracking import servers
-from tests.tracking.servers import Server
 
 RUNS = Path("runs")
 

@@ -15,8 +15,9 @@ import pytest
 
 from fr_ps.cli import main
 from fr_ps.tracking import listing
-from fr_ps.tracking.card import CARD_FILE, CONFIG_FILE, new_card
+from fr_ps.tracking.card import CARD_FILE, new_card
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
+from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.listing import INTERRUPTED_TAG, Story, last_status, stories, training_folder
 from fr_ps.tracking.owner import owned
 from fr_ps.tracking.run import Run

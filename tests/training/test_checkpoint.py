@@ -16,9 +16,9 @@ from torch import Tensor
 from fr_ps.errors import InputError
 from fr_ps.files import new_folder
 from fr_ps.models.folder import write_tensors
+from fr_ps.tracking.layout import RESUME
 from fr_ps.training.checkpoint import CheckpointWriter, Damaged, latest, newest, read_checkpoint
 from fr_ps.training.learner import Snapshot
-from fr_ps.training.resume import RESUME
 
 
 def snapshot(number: int, size: int = 4) -> Snapshot:

@@ -63,8 +63,6 @@ def epoch(learner: Learner, feed: Feed, accumulate: int = 1, clip: float = 5.0) 
         reversal=lambda step: 0.1,
         clip=clip,
         accumulate=accumulate,
-        stepped=lambda: None,
-        advance=lambda items: None,
         good=lambda: "runs/a/checkpoints/resume/000003",
     )
 

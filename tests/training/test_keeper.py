@@ -239,8 +239,11 @@ def test_another_number_of_batches_begins_the_epoch_again(prepared, tmp_path, mo
     interrupted(config, tmp_path / "run", 3, monkeypatch)
     other = replace(config, batch=replace(config.batch, people=2))
     lines: list[str] = []
-    result = train(other, Run(tmp_path / "run"), lines.append, allow_changed=True)
+    change = {"batch/people": "3 -> 2"}
+    result = train(other, Run(tmp_path / "run"), lines.append, allow_changed=True, changed=change)
     assert any("the present epoch begins again" in line for line in lines)
+    tags = [event["data"] for event in journal(tmp_path / "run") if event["kind"] == "tags"]
+    assert {"fr_ps.changed.batch/people": "3 -> 2"} in tags
     assert result.epochs == 3
 
 

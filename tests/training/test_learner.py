@@ -63,8 +63,6 @@ def go(learner: Learner, feed: Feed, steps: int, epochs: int = 2, accumulate: in
                 clip=5.0,
                 accumulate=accumulate,
                 stepped=stepped,
-                advance=lambda items: None,
-                good=lambda: "none",
             )
         except Enough:
             return done

@@ -82,9 +82,7 @@ class Training:
             reversal=self.reversal,
             clip=self.clip,
             accumulate=self.accumulate,
-            stepped=lambda: None,
             advance=self.done.append,
-            good=lambda: "none",
         )
         self.learner.next_epoch()
         return values
@@ -216,7 +214,6 @@ class Toy:
             accumulate=self.accumulate,
             stepped=lambda: self.weights.append(self.network.linear.weight.detach().numpy().copy()),
             advance=self.advanced.append,
-            good=lambda: "none",
         )
         self.learner.next_epoch()
         return values
