@@ -14,6 +14,7 @@ from jsonargparse.typing import PositiveInt
 from fr_ps import __version__
 from fr_ps.arguments import Parser, parse, training_config
 from fr_ps.cli_data import add_data_command, run_data
+from fr_ps.cli_evaluate import add_evaluation_commands, run_compare, run_evaluate
 from fr_ps.config import BACKBONES, Config, ModelConfig, PrepareConfig
 from fr_ps.errors import InputError
 from fr_ps.progress import say
@@ -64,16 +65,7 @@ def build_parser() -> ArgumentParser:
     train.add_class_arguments(Config, None)
     commands.add_subcommand("train", train, help="train, evaluate on test once, track")
 
-    evaluate = Parser(description="Score a model on a prepared data set and write a report.")
-    evaluate.add_argument("--model", type=str, required=True, help="run id, or model folder")
-    evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
-    evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
-    evaluate.add_argument(
-        "--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split; else every row"
-    )
-    evaluate.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    evaluate.add_argument("--batch", type=int, default=64, help="sessions a batch")
-    commands.add_subcommand("evaluate", evaluate, help="score a model on data")
+    add_evaluation_commands(commands)
 
     runs = Parser(description="The runs of this folder with their true status, and which of them MLflow does not know all of.")
     commands.add_subcommand("runs", runs, help="runs of this folder with their true status")
@@ -134,7 +126,7 @@ def _train(arguments: Namespace) -> None:
 
     with resumed_run(folder) if folder else new_run(config.name or default_name(config), RUNS_FOLDER) as run:
         result = train(config, run, say, arguments.allow_changed, changed)
-        say(f"\n{terminal_table(result.metrics)}\n\nrun folder: {run.folder}")
+        say("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
     say(run.shown_id)
 
 
@@ -193,30 +185,6 @@ def _sync(arguments: Namespace) -> None:
         )
 
 
-def _evaluate(arguments: Namespace) -> None:
-    from fr_ps.device import pick_device
-    from fr_ps.evaluation.evaluate import evaluate_folder
-    from fr_ps.evaluation.report import terminal_table
-    from fr_ps.tracking.find import model_folder
-    from fr_ps.tracking.layout import RUNS_FOLDER
-    from fr_ps.tracking.lifecycle import new_run
-
-    folder = model_folder(arguments.model)
-    out = Path(arguments.out)
-    with new_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
-        metrics = evaluate_folder(
-            folder,
-            Path(arguments.data),
-            out,
-            run,
-            part=arguments.split,
-            device=pick_device(arguments.device),
-            batch=arguments.batch,
-        )
-        say(f"\n{terminal_table(metrics)}\n\nreport: {out / 'report.html'}")
-    say(run.shown_id)
-
-
 def _models(arguments: Namespace) -> None:
     from tabulate import tabulate
 
@@ -246,6 +214,7 @@ COMMANDS = {
     "train": _train,
     "runs": _runs,
     "sync": _sync,
-    "evaluate": _evaluate,
+    "evaluate": run_evaluate,
+    "compare": run_compare,
     "models": _models,
 }

@@ -95,6 +95,12 @@ def refused() -> Refused:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have empty pictures: to draw some twenty takes longer than a tiny training, and tests/evaluation does draw."""
+    monkeypatch.setattr("fr_ps.evaluation.report.as_png", lambda figure: b"\x89PNG")
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk in memory of 200 kB."""
     folder = tmp_path / "small"

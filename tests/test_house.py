@@ -24,7 +24,7 @@ ONLY_IN = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path):
+def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path, undrawn):
     config = training_config(parse(build_parser(), ["train", "--config", str(file)])["train"])
     assert config.data.root == SYNTHETIC or config.data.root.startswith("data/")
     tiny = replace(

@@ -1,9 +1,11 @@
 """A prepared data set on disk: `labels.csv` and `data/{id}/{session}/{albedo,normal,depth}.npy`."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
+from fr_ps.config import Modality
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
 from fr_ps.files import read_array
@@ -54,6 +56,12 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
             f"{len(absent)} such rows); prepare it, or remove the row"
         )
     return [path for path in found if path is not None]
+
+
+def modalities_of(root: Path, labels: Labels) -> list[Modality]:
+    """The modalities that every row of the table has a map of."""
+    rows = list(zip(labels.ids, labels.sessions))
+    return [modality for modality in get_args(Modality) if all(map_file(root, *row, modality) for row in rows)]
 
 
 def unlisted(root: Path, labels: Labels) -> list[str]:

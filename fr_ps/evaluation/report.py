@@ -1,69 +1,95 @@
-"""The report of an evaluation: metrics.json, scores.parquet, figures, one self-contained HTML page, a terminal table."""
+"""The report of an evaluation: metrics.json, scores.parquet, figures, tables, one self-contained page, a terminal table."""
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.evaluation.figures import as_png, roc_figure, score_figure
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.score import Evaluation
-from fr_ps.evaluation.subsets import subset_table, without_subsets
-from fr_ps.evaluation.verification import Pairs
-from fr_ps.files import write_atomic, write_json, write_text
+from fr_ps.evaluation.assess import Assessment
+from fr_ps.evaluation.numbers.drawing import as_png
+from fr_ps.evaluation.numbers.findings import Findings, Table
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.page import page, shown
+from fr_ps.evaluation.scores import score_table
+from fr_ps.evaluation.subsets import subset_table
+from fr_ps.files import csv_text, write_atomic, write_json, write_text
 
-MOST_PAIRS = 1_000_000
-_STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}"
-    ".numbers td+td,.numbers th+th{text-align:right;font-variant-numeric:tabular-nums}img{width:49%;min-width:20rem}"
-    ".why{color:#666;margin:.2rem 0}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}"
-)
+INTERVALS = "95 %, from 1,000 draws of people with replacement (multinomial weights), not of pairs"
+_MAIN = ("identity", *ATTRIBUTES)
 
 
-def metric_table(metrics: Metrics) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and remarks of the metrics of all maps together: a row a metric, a column a part (val, test).
+def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
+    """The metrics of identity and attributes with all maps: a row a metric, a column a part (val, test); and remarks.
 
-    What is undefined is a dash, what has a remark bears a star; the remarks say why, those of a kind together.
+    An interval stands behind its number. What is undefined is a dash, what has a remark bears a star; the remarks say why,
+    those of a kind together.
     """
-    metrics = without_subsets(metrics)
+    metrics = metrics.only({name for name in metrics.values if name.split("/")[1] in _MAIN})
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in metrics.values))
+    names.sort(key=lambda name: _MAIN.index(name.split("/")[0]))
 
-    def cell(part: str, name: str) -> str:
-        value = metrics.values.get(f"{part}/{name}")
-        return "-" if value is None else f"{value:.4f}" + ("*" if f"{part}/{name}" in metrics.reasons else "")
+    def cell(name: str) -> str | None:
+        value = metrics.values.get(name)
+        return None if value is None else shown(value) + ("*" if name in metrics.reasons else "") + _interval(metrics, name)
 
     grouped: dict[str, dict[str, None]] = {}
     for name, reason in metrics.reasons.items():
-        undefined = metrics.values[name] is None
-        shown = name.rsplit("/", 1)[0] + "/..." if undefined else name
-        grouped.setdefault(f"{'- undefined' if undefined else '*'}: {reason}", {})[shown] = None
-    remarks = [f"{reason} ({', '.join(shown)})" for reason, shown in grouped.items()]
-    return ["metric", *parts], [[name, *(cell(part, name) for part in parts)] for name in names], remarks
+        unknown, task = metrics.values[name] is None, name.rsplit("/", 1)[0] + "/"
+        all_unknown = all(value is None for other, value in metrics.values.items() if other.startswith(task))
+        grouped.setdefault(f"{'- undefined' if unknown else '*'}: {reason}", {})[f"{task}..." if all_unknown else name] = None
+    remarks = [f"{reason} ({', '.join(under)})" for reason, under in grouped.items()]
+    return Table(
+        "metrics", "", ["metric", *parts], [[name, *(cell(f"{part}/{name}") for part in parts)] for name in names]
+    ), remarks
 
 
-def terminal_table(metrics: Metrics) -> str:
-    """The metrics as a table for the terminal, remarks below, and after them what a fused network says with fewer maps."""
+def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
+    """The metrics as a table for the terminal, remarks below, and further tables after them."""
     if not metrics.values:
         return "no metrics: nobody was validated or tested on"
-    header, rows, remarks = metric_table(metrics)
-    whole = "\n".join([tabulate(rows, headers=header, disable_numparse=True), "", *remarks]).rstrip()
+    numbers, remarks = metric_table(metrics)
+    whole = [table_text(numbers), "", *remarks]
     header, rows = subset_table(metrics)
-    return f"{whole}\n\n{tabulate(rows, headers=header, disable_numparse=True)}" if rows else whole
+    fewer = [Table("", "", header, rows)] if rows else []
+    return "\n".join(whole).rstrip() + "".join(f"\n\n{table_text(table)}" for table in (*fewer, *tables))
 
 
-def population(evaluation: Evaluation) -> str:
+def table_text(table: Table) -> str:
+    """A table for the terminal, with its title and note."""
+    rows = [[shown(cell) for cell in row] for row in table.rows]
+    text = tabulate(rows, headers=list(table.header), disable_numparse=True)
+    return "\n".join(part for part in (table.title, text, table.note) if part)
+
+
+def population(assessment: Assessment) -> str:
     """One sentence: how many people, sessions and pairs."""
-    people, genuine = len(np.unique(evaluation.labels.ids)), int(evaluation.pairs.genuine.sum())
-    impostors = len(evaluation.pairs.genuine) - genuine
-    return f"{people} people, {len(evaluation.labels)} sessions, {genuine} genuine and {impostors} impostor pairs"
+    labels, comparisons = assessment.tested.labels, assessment.comparisons
+    pairs = f"{len(comparisons.genuine_keys)} genuine and {comparisons.impostors} impostor pairs"
+    listed = " of a list" if assessment.listed is not None else ""
+    return f"{len(np.unique(labels.ids))} people, {len(labels)} sessions, {pairs}{listed}"
+
+
+def headline(metrics: Metrics, part: str) -> list[str]:
+    """The first things to say of a part, with intervals: identity's AUC and EER, each attribute's AUC, what is undefined."""
+    names = [f"{part}/identity/auc", f"{part}/identity/eer", *(f"{part}/{attribute}/auc" for attribute in ATTRIBUTES)]
+    return [
+        f"{name} undefined" if metrics.values[name] is None else f"{name} {metrics.values[name]:.4f}{_interval(metrics, name)}"
+        for name in names
+        if name in metrics.values
+    ]
+
+
+def undefined(metrics: Metrics, prefix: str) -> dict[str, str]:
+    """A line that says what of identity and the attributes is undefined and why; none where all is defined."""
+    reasons: dict[str, dict[str, None]] = {}
+    for name, value in metrics.values.items():
+        task = name.split("/")[1]
+        if value is None and name.startswith(f"{prefix}/") and task in _MAIN:
+            reasons.setdefault(metrics.reasons[name], {})[task] = None
+    return {"undefined": "; ".join(f"{', '.join(tasks)}: {why}" for why, tasks in reasons.items())} if reasons else {}
 
 
 def write_report(
@@ -71,84 +97,45 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     metrics: Metrics,
-    evaluation: Evaluation | None,
-    figures: Mapping[str, Figure] | None = None,
+    assessment: Assessment | None,
+    sections: Mapping[str, Findings] | None = None,
+    warnings: Sequence[str] = (),
 ) -> None:
-    """Write metrics.json, report.html, a PNG of each figure, and, of an evaluation, scores.parquet into `folder`.
+    """Write metrics.json, report.html, a PNG a figure, a CSV a table, and, of an assessment, scores.parquet into `folder`.
 
     Args:
         folder: made if it is not there.
         title: of the page.
         facts: what stands first on the page: what was tested, on whom, how.
         metrics: of the table.
-        evaluation: whose pairs are drawn and stored; None where nobody was tested.
-        figures: further ones by name.
+        assessment: whose sections and pairs are told; None where nobody was tested.
+        sections: further ones, title to findings.
+        warnings: further ones, that a reader has to know first.
     """
-    drawn = dict(figures or {})
-    notes = []
-    if evaluation is not None:
-        scores, note = score_table(evaluation)
+    told = dict(assessment.sections if assessment else {}) | dict(sections or {})
+    remarks: list[str] = []
+    if assessment is not None:
+        scores, note = score_table(assessment)
         write_atomic(folder / "scores.parquet", lambda file: scores.to_parquet(file, index=False))
-        notes += [note] if note else []
-        if evaluation.pairs.genuine.any() and not evaluation.pairs.genuine.all():
-            drawn = {"roc": roc_figure(evaluation.pairs), "scores": score_figure(evaluation.pairs)} | drawn
-    pictures = {name: as_png(figure) for name, figure in drawn.items()}
-    for name, png in pictures.items():
+        remarks += [note] if note else []
+    numbers, reasons = metric_table(metrics)
+    header, rows = subset_table(metrics)
+    if rows:
+        told["With fewer maps"] = Findings(tables=[Table("fewer_maps", "", header, rows)])
+    pictures = {section: {name: as_png(figure) for name, figure in found.figures.items()} for section, found in told.items()}
+    for name, png in (one for its in pictures.values() for one in its.items()):
         write_atomic(folder / f"{name}.png", lambda file, png=png: file.write(png))  # type: ignore[misc]
+    for table in (numbers, *(table for found in told.values() for table in found.tables)):
+        cells = [["" if cell is None else cell for cell in row] for row in table.rows]
+        write_text(folder / "tables" / f"{table.name}.csv", csv_text(list(table.header), cells))
     write_json(folder / "metrics.json", metrics.as_json())
-    write_text(folder / "report.html", _page(title, facts, metrics, pictures, notes))
+    body = {section: (found.tables, pictures[section]) for section, found in told.items()}
+    mind = [*(assessment.warnings if assessment else ()), *warnings]
+    write_text(folder / "report.html", page(title, facts, mind, numbers, [*reasons, *remarks], body))
 
 
-def score_table(evaluation: Evaluation, most: int = MOST_PAIRS, seed: int = 0) -> tuple[pd.DataFrame, str]:
-    """The pairs with their scores, and a note: of more than `most` pairs, all genuine ones and a sample of impostors."""
-    pairs: Pairs = evaluation.pairs
-    kept = np.arange(len(pairs.score))
-    note = ""
-    if len(kept) > most:
-        genuine, impostors = np.flatnonzero(pairs.genuine), np.flatnonzero(~pairs.genuine)
-        sample = np.random.default_rng(seed).choice(impostors, size=max(most - len(genuine), 0), replace=False)
-        kept = np.sort(np.concatenate([genuine, sample]))
-        some = f"{len(sample)} of {len(impostors)} impostor pairs (seed {seed})"
-        note = f"scores.parquet holds all {len(genuine)} genuine pairs and {some}"
-    labels, first, second = evaluation.labels, pairs.first[kept], pairs.second[kept]
-    columns = {
-        "id_a": labels.ids[first],
-        "session_a": labels.sessions[first],
-        "id_b": labels.ids[second],
-        "session_b": labels.sessions[second],
-        "score": pairs.score[kept],
-        "genuine": pairs.genuine[kept],
-    }
-    return pd.DataFrame(columns), note
-
-
-def headline(metrics: Metrics, part: str) -> list[str]:
-    """The first things to say of a part: identity's AUC and EER, each attribute's AUC, what is undefined."""
-    values = metrics.values
-    shown = [f"{part}/identity/auc", f"{part}/identity/eer", *(f"{part}/{attribute}/auc" for attribute in ATTRIBUTES)]
-    return [
-        f"{name} {values[name]:.4f}" if values.get(name) is not None else f"{name} undefined" for name in shown if name in values
-    ]
-
-
-def _page(title: str, facts: Mapping[str, str], metrics: Metrics, pictures: Mapping[str, bytes], notes: Sequence[str]) -> str:
-    def row(cells: Sequence[str], cell: str = "td") -> str:
-        return f"<tr>{''.join(f'<{cell}>{html.escape(text)}</{cell}>' for text in cells)}</tr>"
-
-    header, rows, remarks = metric_table(metrics)
-    about = "".join(row(fact) for fact in facts.items())
-    table = row(header, "th") + "".join(map(row, rows))
-    subset_header, subset_rows = subset_table(metrics)
-    subsets = f"<table class=numbers>{row(subset_header, 'th')}{''.join(map(row, subset_rows))}</table>"
-    fewer = f"<h2>With fewer maps</h2>{subsets}" if subset_rows else ""
-    images = "".join(
-        f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        for name, png in pictures.items()
-    )
-    below = "".join(f"<p class=why>{html.escape(note)}</p>" for note in [*remarks, *notes])
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><table>{about}</table>"
-        f"<h2>Metrics</h2><table class=numbers>{table}</table>{below}{fewer}"
-        f"<h2>Figures</h2>{images}</html>\n"
-    )
+def _interval(metrics: Metrics, name: str) -> str:
+    if name not in metrics.intervals:
+        return ""
+    low, high = metrics.intervals[name]
+    return f" [{low:.3f}, {high:.3f}]"

@@ -2,18 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
-from fr_ps.data.store import Store
-from fr_ps.evaluation.attributes import NAMES, attribute_metrics
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.verification import Pairs, all_pairs, rank1, undefined_reason, verification
+from fr_ps.evaluation.analyses.attributes import metrics_of_attributes
+from fr_ps.evaluation.analyses.gallery_search import search
+from fr_ps.evaluation.analyses.identification import rank_metrics
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.pairwise.pairs import AllPairs
+from fr_ps.evaluation.pairwise.verification import verification
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import Advance, silent
+
+
+class Maps(Protocol):
+    """Where maps are read from: a store, or what changes those of one."""
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The maps of some rows: modality to (len(rows), C, H, W) float32."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +39,7 @@ class Answers:
     probabilities: dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A model scored on data: its answers, the pairs, and the metrics, named `identity/auc`, `gender/auc`, ..."""
-
-    labels: Labels
-    answers: Answers
-    pairs: Pairs
-    metrics: Metrics
-
-
-def answer(network: FaceNetwork, store: Store, rows: np.ndarray, batch: int, advance: Advance = silent) -> Answers:
+def answer(network: FaceNetwork, store: Maps, rows: np.ndarray, batch: int, advance: Advance = silent) -> Answers:
     """What `network` says of some rows of the store; the network is left in the mode that it was in."""
     return answers_of(network, store, rows, batch, [network.modalities], advance)[0]
 
@@ -47,7 +47,7 @@ def answer(network: FaceNetwork, store: Store, rows: np.ndarray, batch: int, adv
 @torch.inference_mode()
 def answers_of(
     network: FaceNetwork,
-    store: Store,
+    store: Maps,
     rows: np.ndarray,
     batch: int,
     subsets: Sequence[Sequence[str]],
@@ -82,25 +82,17 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def evaluate(answers: Answers, labels: Labels, trained: Sequence[str]) -> Evaluation:
-    """The metrics of a model's answers.
+def evaluate(answers: Answers, labels: Labels, trained: Sequence[str]) -> Metrics:
+    """The numbers of a model's answers without intervals, as a validation needs them: `identity/auc`, `gender/auc`, ...
 
     Args:
         answers: of n sessions.
         labels: of the same sessions, coded with the model's classes.
         trained: the attributes that the model was trained on; those of others are undefined.
+
+    Raises:
+        InputError: an answer with NaN or infinity.
     """
-    pairs = all_pairs(answers.embeddings, labels.ids)
-    metrics = verification(pairs).under("identity")
-    nearest = rank1(pairs, len(labels))
-    metrics.add("identity/rank1", nearest, "" if nearest is not None else undefined_reason(pairs))
-    for column, attribute in enumerate(ATTRIBUTES):
-        found = Metrics()
-        if attribute in trained:
-            probabilities = answers.probabilities[attribute]
-            found = attribute_metrics(probabilities, labels.codes[:, column], labels.class_names(attribute))
-        else:
-            for name in NAMES:
-                found.add(name, None, "not trained: the training part has fewer than two classes of it")
-        metrics = metrics.joined(found.under(attribute))
-    return Evaluation(labels, answers, pairs, metrics)
+    identity = verification(AllPairs(answers.embeddings, labels.ids).compare())
+    identity = identity.joined(rank_metrics(search(answers.embeddings, labels.ids, None)))
+    return identity.under("identity").joined(metrics_of_attributes(answers.probabilities, labels, {}, trained))

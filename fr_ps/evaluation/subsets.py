@@ -6,9 +6,8 @@ from itertools import combinations
 import numpy as np
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
-from fr_ps.data.store import Store
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.score import Evaluation, answers_of, evaluate
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.score import Answers, Maps, answers_of, evaluate
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import Advance, silent
 
@@ -22,16 +21,16 @@ def proper_subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for count in range(1, len(modalities)) for subset in combinations(modalities, count)]
 
 
-def evaluate_subsets(
+def answers_and_subsets(
     network: FaceNetwork,
-    store: Store,
+    store: Maps,
     rows: np.ndarray,
     labels: Labels,
     trained: Sequence[str],
     batch: int,
     advance: Advance = silent,
-) -> tuple[Evaluation, Metrics]:
-    """The evaluation of `rows` with all maps, and the metrics with fewer; every branch runs once.
+) -> tuple[Answers, Metrics]:
+    """The answers about `rows` with all maps, and the metrics with fewer; every branch runs once.
 
     The latter are those of each proper subset of the modalities, named `only_albedo/identity/auc`; of one, there are none.
 
@@ -48,14 +47,8 @@ def evaluate_subsets(
     whole, *found = answers_of(network, store, rows, batch, [network.modalities, *subsets], advance)
     metrics = Metrics()
     for subset, answers in zip(subsets, found):
-        metrics = metrics.joined(evaluate(answers, labels, trained).metrics.under(ONLY + "_".join(subset)))
-    return evaluate(whole, labels, trained), metrics
-
-
-def without_subsets(metrics: Metrics) -> Metrics:
-    """Those of all maps together."""
-    whole = {name: value for name, value in metrics.values.items() if not _is_subset(name)}
-    return Metrics(whole, {name: reason for name, reason in metrics.reasons.items() if name in whole})
+        metrics = metrics.joined(evaluate(answers, labels, trained).under(ONLY + "_".join(subset)))
+    return whole, metrics
 
 
 def subset_table(metrics: Metrics) -> tuple[list[str], list[list[str]]]:

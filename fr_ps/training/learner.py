@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.losses.multitask import MultiTaskLoss
 from fr_ps.models.network import FaceNetwork
 from fr_ps.training.ema import WeightAverage

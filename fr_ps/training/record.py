@@ -13,16 +13,17 @@ from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.split_files import PARTS, SPLIT_FILE, Split, write_split
 from fr_ps.data.splits import split_notes
-from fr_ps.evaluation.figures import curves_figure
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.report import headline, population, write_report
-from fr_ps.evaluation.score import Evaluation
+from fr_ps.evaluation.assess import Assessment
+from fr_ps.evaluation.numbers.findings import Findings
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.report import INTERVALS, headline, population, undefined, write_report
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import ADVERSARIAL
 from fr_ps.tracking.layout import CHECKPOINTS, CONFIG_FILE
 from fr_ps.tracking.provenance import environment_text
 from fr_ps.tracking.run import Run
+from fr_ps.training.figures import curves_figure
 from fr_ps.training.selection import Selection
 
 ENVIRONMENT_FILE = "environment.txt"
@@ -120,33 +121,33 @@ def epoch_line(epoch: int, epochs: int, values: dict[str, float], validation: Me
 
 
 def record_end(
-    plan: Plan, run: Run, metrics: Metrics, tested: Evaluation | None, chosen: int, figures: Mapping[str, Figure]
+    plan: Plan, run: Run, metrics: Metrics, tested: Assessment | None, chosen: int, sections: Mapping[str, Findings]
 ) -> None:
-    """Write the report of epoch `chosen`, and hand it and the checkpoints to the run."""
+    """Write the report of epoch `chosen`, with further `sections`, and hand it and the checkpoints to the run."""
     facts = _facts(plan, metrics, tested, chosen)
-    write_report(run.folder / "report", plan.config.name or default_name(plan.config), facts, metrics, tested, figures)
+    write_report(run.folder / "report", plan.config.name or default_name(plan.config), facts, metrics, tested, sections)
     lines = headline(metrics, "test" if tested else "val")
+    if tested:
+        lines = [facts["tested"], *lines, *tested.warnings]
     run.tags({"fr_ps.best_epoch": str(chosen), "mlflow.note.content": "  \n".join(lines)})
     run.artifact(run.folder / "report", "report")
     for file in sorted((run.folder / CHECKPOINTS).glob("[!.]*/model.safetensors")):
         run.artifact(file.parent, f"{CHECKPOINTS}/{file.parent.name}")
 
 
-def _facts(plan: Plan, metrics: Metrics, tested: Evaluation | None, chosen: int) -> dict[str, str]:
+def _facts(plan: Plan, metrics: Metrics, tested: Assessment | None, chosen: int) -> dict[str, str]:
     """The first lines of the report: who was tested, what came out, and what could not be told."""
     config, dataset, validated = plan.config, plan.dataset, plan.split.val
     unseen = (
         "people never trained on" if config.data.protocol == "subject_disjoint" else "other sessions of the people trained on"
     )
     maps = ", ".join(config.data.modalities) + (f" ({config.fusion.name})" if len(config.data.modalities) > 1 else "")
-    facts = {
+    return {
         "tested": f"{population(tested)}: {unseen}" if tested else "nobody (data.test_people is 0)",
         "headline": "; ".join(headline(metrics, "test" if tested else "val")) or "nobody was validated or tested on",
+        **(undefined(metrics, "test") if tested else {}),
         "model": f"{plan.info.backbones} on {maps}, {dataset.store.size} px, epoch {chosen}",
         "chosen by": f"{config.train.select} on {len(validated)} sessions" if len(validated) else "nothing: the last epoch",
         "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.form} labels",
+        "intervals": INTERVALS,
     }
-    undefined = {name.split("/")[1] for name, value in metrics.values.items() if value is None and name.startswith("test/")}
-    if undefined:
-        facts["undefined on test"] = f"{', '.join(sorted(undefined))} (reasons below the table)"
-    return facts

@@ -3,7 +3,8 @@
 from typing import Any
 
 from fr_ps.errors import InputError
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT_REASON
 
 
 class Selection:
@@ -26,7 +27,7 @@ class Selection:
         """Take the next epoch's metrics; whether it is the best so far.
 
         Raises:
-            InputError: there is no such metric, or it is undefined on the validation part.
+            InputError: there is no such metric, or on the validation part it is undefined or has too little support.
         """
         if self.metric not in metrics.values:
             raise InputError(f"{self.setting} is {self.metric!r}; expected one of {', '.join(sorted(metrics.values))}")
@@ -35,6 +36,12 @@ class Selection:
             reason = metrics.reasons[self.metric]
             raise InputError(
                 f"{self.setting} is {self.metric!r}, which is undefined on the validation part ({reason}); select another"
+            )
+        reason = metrics.reasons.get(self.metric, "")
+        if reason.startswith(LOW_SUPPORT_REASON):
+            raise InputError(
+                f"{self.setting} is {self.metric!r}, which may not decide on the validation part ({reason}); "
+                "select another, or validate on more people"
             )
         self.epoch += 1
         better = self.best is None or (value < self.best if self.lower_is_better else value > self.best)

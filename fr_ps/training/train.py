@@ -14,20 +14,21 @@ from fr_ps.data.builtin import data_root
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.splits import make_split
 from fr_ps.device import pick_device
-from fr_ps.evaluation.figures import rate_figure
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.score import Evaluation, answer, evaluate
-from fr_ps.evaluation.subsets import evaluate_subsets
+from fr_ps.evaluation.numbers.findings import Findings
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.score import answer, evaluate
 from fr_ps.losses import MultiTaskLoss, build_losses
-from fr_ps.models.folder import ModelInfo, load_model
+from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import Advance, progress
-from fr_ps.tracking.layout import BEST, CONFIG_FILE, checkpoints
+from fr_ps.tracking.layout import CONFIG_FILE, checkpoints
 from fr_ps.tracking.provenance import git_commit
 from fr_ps.tracking.run import Run
 from fr_ps.training.assemble import Folders, architectures, assemble, find_branches, require_unseen
 from fr_ps.training.ema import WeightAverage
 from fr_ps.training.feed import Feed
+from fr_ps.training.figures import rate_figure
+from fr_ps.training.finish import finish
 from fr_ps.training.guard import Guard
 from fr_ps.training.keeper import Keeper, go_on
 from fr_ps.training.learner import Learner
@@ -47,11 +48,13 @@ class Result:
         metrics: `val/...` of the best checkpoint and `test/...`.
         best_epoch: from 1; the last one where nobody was validated on.
         epochs: that were trained.
+        warnings: what has to be known before the test's numbers are read.
     """
 
     metrics: Metrics
     best_epoch: int
     epochs: int
+    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -90,19 +93,13 @@ def train(
     describe(plan, run, say)
     rates = _fit(plan, feed, learner, run, say)
 
-    best, _ = load_model(run.folder / BEST, device)
     chosen = learner.selections[config.train.select].best_epoch or learner.epoch
-    final, tested = Metrics(), None
-    if len(plan.split.val) and len(best.modalities) > 1:
-        _, fewer = _score(best, plan, plan.split.val)
-        final = fewer.under("val")
-    if len(plan.split.test):
-        tested, fewer = _score(best, plan, plan.split.test)
-        final = final.joined(tested.metrics.joined(fewer).under("test"))
-    run.metrics(final.defined(), chosen)
-    metrics = learner.validation.joined(final)
-    record_end(plan, run, metrics, tested, chosen, figures(run.curves, plan.info.trained, rates))
-    return Result(metrics, chosen, learner.epoch)
+    test = finish(run.folder, plan, device)
+    run.metrics(test.metrics.defined(), chosen)
+    metrics = learner.validation.joined(test.metrics)
+    sections = test.sections | {"Training": Findings(figures=figures(run.curves, plan.info.trained, rates))}
+    record_end(plan, run, metrics, test.assessment, chosen, sections)
+    return Result(metrics, chosen, learner.epoch, test.assessment.warnings if test.assessment else ())
 
 
 def make_plan(config: Config, folders: Folders, run: Run, device: torch.device, say: Say) -> tuple[Plan, Feed]:
@@ -205,10 +202,4 @@ def open_training_data(config: Config, say: Say = print) -> Dataset:
 def _validate(network: FaceNetwork, plan: Plan, poll: Advance) -> Metrics:
     rows = plan.split.val
     answers = answer(network, plan.dataset.store, rows, plan.config.train.scoring_batch, poll)
-    return evaluate(answers, plan.dataset.labels.take(rows), plan.info.trained).metrics.under("val")
-
-
-def _score(network: FaceNetwork, plan: Plan, rows: np.ndarray) -> tuple[Evaluation, Metrics]:
-    """The evaluation of `rows` with all maps, and the metrics with fewer."""
-    labels = plan.dataset.labels.take(rows)
-    return evaluate_subsets(network, plan.dataset.store, rows, labels, plan.info.trained, plan.config.train.scoring_batch)
+    return evaluate(answers, plan.dataset.labels.take(rows), plan.info.trained).under("val")

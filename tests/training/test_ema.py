@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fr_ps.config import BatchConfig, Config, DataConfig, ModelConfig, TrainConfig
 from fr_ps.models.folder import load_model
 from fr_ps.tracking.run import Run
+from fr_ps.training import finish
 from fr_ps.training import train as module
 from fr_ps.training.ema import WeightAverage
 
@@ -133,7 +134,7 @@ def test_what_is_validated_saved_and_tested_is_the_average(
 ) -> None:
     made: list[Recorded] = []
     scored: list[dict[str, Tensor]] = []
-    answer, evaluate_subsets = module.answer, module.evaluate_subsets
+    answer, answers_and_subsets = module.answer, finish.answers_and_subsets
 
     def average_of(trained: Any, decay: float) -> Recorded:
         made.append(Recorded(trained, decay))
@@ -145,11 +146,11 @@ def test_what_is_validated_saved_and_tested_is_the_average(
 
     def remember_test(network: Any, *args: Any, **kwargs: Any) -> Any:
         scored.append(copied(network))
-        return evaluate_subsets(network, *args, **kwargs)
+        return answers_and_subsets(network, *args, **kwargs)
 
     monkeypatch.setattr(module, "WeightAverage", average_of)
     monkeypatch.setattr(module, "answer", remember)
-    monkeypatch.setattr(module, "evaluate_subsets", remember_test)
+    monkeypatch.setattr(finish, "answers_and_subsets", remember_test)
     config = Config(
         data=DataConfig(root=str(prepared), val_people=2, test_people=2),
         batch=BatchConfig(people=2, sessions=2),

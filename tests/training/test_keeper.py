@@ -151,7 +151,7 @@ def test_a_run_that_died_after_its_last_epoch_only_tests(whole, prepared, tmp_pa
         raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_score", died)
+        patch.setattr(module, "finish", died)
         with pytest.raises(Interruption):
             run_training(configured(prepared), folder)
     result, _, lines = run_training(configured(prepared), folder)

@@ -8,7 +8,7 @@ import torch
 
 from fr_ps.config import AugmentConfig, BatchConfig, LossConfig, ModelConfig, OptimConfig
 from fr_ps.data.dataset import Dataset, open_dataset
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.losses import build_losses
 from fr_ps.models import build_network
 from fr_ps.training.ema import WeightAverage

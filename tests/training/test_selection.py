@@ -3,7 +3,7 @@
 import pytest
 
 from fr_ps.errors import InputError
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.training.selection import Selection
 
 AUC, EER = "val/identity/auc", "val/identity/eer"
@@ -57,3 +57,10 @@ def test_an_undefined_metric_says_why() -> None:
     metrics.add("val/pose/auc", None, "the only class is frontal")
     with pytest.raises(InputError, match=r"val/pose/auc.*undefined.*the only class is frontal"):
         Selection("val/pose/auc", 0).is_better(metrics)
+
+
+def test_a_metric_with_low_support_decides_nothing(refused) -> None:  # type: ignore[no-untyped-def]
+    metrics = Metrics()
+    metrics.add("val/identity/tar_at_far_0.01", 0.7, "low support: 3.6 expected false matches of 360 impostor pairs")
+    with refused("train.select", "may not decide", "3.6 expected"):
+        Selection("val/identity/tar_at_far_0.01").is_better(metrics)

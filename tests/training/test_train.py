@@ -25,7 +25,7 @@ from fr_ps.config import (
 from fr_ps.data.labels import ATTRIBUTES, COLUMNS
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
-from fr_ps.evaluation.evaluate import evaluate_folder
+from fr_ps.evaluation.evaluate import Protocol, evaluate_folder
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_captures
 from fr_ps.tracking.run import Run
@@ -94,7 +94,7 @@ def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepare
     network, info = load_model(best, torch.device("cpu"))
     dataset = open_dataset(prepared, info.modalities, classes=info.classes)
     rows = read_part(best / "split.csv", "val", dataset.labels)
-    again = evaluate(answer(network, dataset.store, rows, 64), dataset.labels.take(rows), info.trained).metrics.under("val")
+    again = evaluate(answer(network, dataset.store, rows, 64), dataset.labels.take(rows), info.trained).under("val")
     assert again.values["val/identity/auc"] == pytest.approx(result.metrics.values["val/identity/auc"], abs=1e-6)
 
 
@@ -307,12 +307,14 @@ def test_every_fusion_trains_and_evaluating_its_run_gives_the_metrics_of_its_rep
     best = run.folder / "checkpoints" / "best"
     assert read_info(best).modalities == modalities
     assert read_info(best).fusion == name
-    for part in ("val", "test"):
+    for part, more in (("val", set()), ("test", {"quality", "groups", "probe"})):
         groups = {metric.split("/")[1] for metric in result.metrics.values if metric.startswith(f"{part}/")}
-        assert groups == {"identity", *ATTRIBUTES} | ONLY[modalities]
+        assert groups == {"identity", *ATTRIBUTES} | ONLY[modalities] | more
     assert {"train/loss/adversarial_pose", "test/only_albedo/identity/auc"} <= {point for point, _, _ in run.points}
     assert len([step for point, _, step in run.points if point == "val/only_albedo/identity/auc"]) == 1
-    again = evaluate_folder(best, prepared, tmp_path / "out", Run(tmp_path), part="test", device=torch.device("cpu"), batch=5)
+    asked = Protocol("test")
+    out = tmp_path / "out"
+    again = evaluate_folder(best, prepared, out, Run(tmp_path), protocol=asked, device=torch.device("cpu"), batch=64).metrics
     tested = {metric: value for metric, value in result.metrics.values.items() if metric.startswith("test/")}
     assert again.values.keys() == tested.keys()
     for metric, value in tested.items():

@@ -1,0 +1,122 @@
+"""`evaluate` and `compare`: parse, call one function, print."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from fr_ps.arguments import Parser
+from fr_ps.errors import InputError
+from fr_ps.progress import say
+
+
+def add_evaluation_commands(commands: Any) -> None:
+    """Add both to the subcommands."""
+    evaluate = Parser(description="Score a model on a prepared data set and write a report.")
+    evaluate.add_argument("--model", type=str, required=True, help="run id, or model folder")
+    evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
+    evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
+    evaluate.add_argument(
+        "--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split; else every row"
+    )
+    _add_pair_arguments(evaluate)
+    evaluate.add_argument(
+        "--baselines",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="also fit linear baselines on the model's training people, and say whether the network beats them",
+    )
+    evaluate.add_argument(
+        "--jitter",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="also score the maps warped by seeded random similarities (5 degrees, 10 %, 4 px)",
+    )
+    evaluate.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    evaluate.add_argument("--batch", type=int, default=64, help="sessions a batch")
+    commands.add_subcommand("evaluate", evaluate, help="score a model on data")
+
+    compare = Parser(description="Two models on the same pairs of a prepared data set: differences with intervals.")
+    compare.add_argument("--model", type=str, action="append", required=True, help="run id, or model folder; given twice: A, B")
+    compare.add_argument("--data", type=str, required=True, help="prepared data set")
+    compare.add_argument("--out", type=str, default="comparison", help="folder for the report")
+    compare.add_argument(
+        "--split", type=str | None, default=None, help="train, val, test or gallery of A's own split; else every row"
+    )
+    _add_pair_arguments(compare)
+    compare.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    compare.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    commands.add_subcommand("compare", compare, help="two models on the same pairs")
+
+
+def run_evaluate(arguments: Namespace) -> None:
+    """Score a model and print its numbers."""
+    from fr_ps.device import pick_device
+    from fr_ps.evaluation.evaluate import Protocol, evaluate_folder
+    from fr_ps.evaluation.report import terminal_table
+    from fr_ps.tracking.find import model_folder
+    from fr_ps.tracking.layout import RUNS_FOLDER
+    from fr_ps.tracking.lifecycle import new_run
+
+    folder = model_folder(arguments.model)
+    out = Path(arguments.out)
+    with new_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
+        evaluated = evaluate_folder(
+            folder,
+            Path(arguments.data),
+            out,
+            run,
+            protocol=Protocol(
+                arguments.split,
+                Path(arguments.pairs) if arguments.pairs else None,
+                arguments.measure,
+                arguments.baselines,
+                arguments.jitter,
+            ),
+            device=pick_device(arguments.device),
+            batch=arguments.batch,
+        )
+        say("\n" + terminal_table(evaluated.metrics, evaluated.tables))
+        say("\n".join(["", *evaluated.lines, f"report: {out / 'report.html'}"]))
+    say(run.shown_id)
+
+
+def run_compare(arguments: Namespace) -> None:
+    """Compare two models and print their differences."""
+    from fr_ps.device import pick_device
+    from fr_ps.evaluation.compare import compare_folders
+    from fr_ps.evaluation.evaluate import Protocol
+    from fr_ps.evaluation.report import table_text
+    from fr_ps.tracking.find import model_folder
+    from fr_ps.tracking.layout import RUNS_FOLDER
+    from fr_ps.tracking.lifecycle import new_run
+
+    if len(arguments.model) != 2:
+        raise InputError(f"--model was given {len(arguments.model)} times; expected twice, for A and for B")
+    folders = [model_folder(model) for model in arguments.model]
+    out = Path(arguments.out)
+    with new_run(f"compare-{Path(arguments.data).name}", RUNS_FOLDER) as run:
+        compared = compare_folders(
+            folders,
+            Path(arguments.data),
+            out,
+            run,
+            protocol=Protocol(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure),
+            device=pick_device(arguments.device),
+            batch=arguments.batch,
+        )
+        say("\n" + table_text(compared.table))
+        say("\n".join(["", *compared.lines, f"report: {out / 'report.html'}"]))
+    say(run.shown_id)
+
+
+def _add_pair_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--pairs", type=str | None, default=None, help="CSV of id_a,session_a,id_b,session_b (and fold): verify these; else all"
+    )
+    parser.add_argument("--measure", type=Literal["cosine", "euclidean"], default="cosine", help="how embeddings are compared")

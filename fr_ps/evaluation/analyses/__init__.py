@@ -1,0 +1,1 @@
+"""Whom, what and how well: each file one analysis of a model's answers."""

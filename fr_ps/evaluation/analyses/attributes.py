@@ -1,0 +1,235 @@
+"""Attribute metrics: does the score of the positive class rank the positive sessions first, and can it be believed?"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.errors import InputError
+from fr_ps.evaluation.analyses.reliability import BINS, calibration_error, reliability, reliability_figure
+from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.numbers.resample import Resample
+from fr_ps.evaluation.numbers.weighted import mean_recall, once, ranking
+
+NAMES = ("auc", "balanced_accuracy", "average_precision", "ece")
+NOT_TRAINED = "not trained: the training part has fewer than two classes of it"
+
+
+def attribute_metrics(
+    probabilities: np.ndarray,
+    codes: np.ndarray,
+    class_names: Sequence[str],
+    threshold: float | None = None,
+    draws: Resample | None = None,
+) -> Metrics:
+    """AUC, balanced accuracy, average precision and expected calibration error (ECE), as `NAMES` calls them.
+
+    With two classes the AUC, the average precision and the ECE are of the second class's probability against the label.
+    With more the former two are one-vs-rest, averaged over the classes (macro), and the ECE is of the predicted class's
+    probability. Where a class is missing among the labels, only the ECE is defined, and a replicate of the others is NaN
+    likewise. The ECE has no interval.
+
+    Args:
+        probabilities: (n, classes).
+        codes: (n,) true classes; -1 is unknown and left out.
+        class_names: for the reasons.
+        threshold: of two classes, the second is predicted if its probability is at least this; None, or more classes: the
+            most probable one is.
+        draws: of the people of these n sessions, for intervals; None: none.
+
+    Raises:
+        InputError: a probability that is NaN or infinite.
+    """
+    _check(probabilities, " or ".join(class_names))
+    known = codes >= 0
+    codes, probabilities = codes[known], probabilities[known]
+    metrics = Metrics()
+    if not len(codes):
+        for name in NAMES:
+            metrics.add(name, None, "no labels")
+        return metrics
+    present = np.unique(codes)
+    values = _in_each_draw(probabilities, codes, threshold, once(len(codes)))
+    replicates, people = {}, 0
+    if draws is not None:
+        draws = draws.take(known)
+        replicates = _in_each_draw(probabilities, codes, threshold, draws)
+        # Drawing with replacement adds noise that the ECE takes for error: an interval of it could lie above its own value.
+        del replicates["ece"]
+        # That one class shows no error says nothing of another, so that the people of the rarest one set the bound.
+        people = min(len(np.unique(draws.unit[codes == code])) for code in present)
+    for name in NAMES:
+        if name != "ece" and len(present) < len(class_names):
+            metrics.add(name, None, _undefined(present, class_names))
+        else:
+            metrics.add(name, float(values[name][0]), replicates=replicates.get(name), people=people)
+    return metrics
+
+
+def best_threshold(probabilities: np.ndarray, codes: np.ndarray) -> float | None:
+    """The threshold of the highest balanced accuracy, where a probability of at least it is positive; for validation.
+
+    That is the one of the highest J = sensitivity + specificity - 1 (Youden, "Index for rating diagnostic tests", Cancer
+    1950). It lies midway between two neighbouring probabilities; of equally good ones it is the nearest to 0.5, and of
+    equally near ones the lower. None where a class is missing or all probabilities are the same.
+
+    Args:
+        probabilities: (n,) of the positive class.
+        codes: (n,) true classes, 1 being the positive one; -1 is unknown and left out.
+
+    Raises:
+        InputError: a probability that is NaN or infinite.
+    """
+    _check(probabilities[:, None], "the positive class")
+    known = codes >= 0
+    scores, place = np.unique(probabilities[known].astype(np.float64), return_inverse=True)
+    positive = codes[known] == 1
+    positives, negatives = (np.bincount(place[chosen], minlength=len(scores)) for chosen in (positive, ~positive))
+    if len(scores) < 2 or not positives.any() or not negatives.any():
+        return None
+    # J x positives x negatives: in whole numbers, so that equally good ones are equal.
+    youden = (negatives.cumsum() * positives.sum() - positives.cumsum() * negatives.sum())[:-1]
+    lower, upper = scores[:-1], scores[1:]
+    middle = (lower + upper) / 2
+    middle = np.where(middle > lower, middle, upper)  # between two floats next to each other there is none
+    best = middle[youden == youden.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+def metrics_of_attributes(
+    probabilities: Mapping[str, np.ndarray],
+    labels: Labels,
+    thresholds: Mapping[str, float],
+    trained: Sequence[str],
+    draws: Resample | None = None,
+) -> Metrics:
+    """`attribute_metrics` of every attribute, named `gender/auc`, ...; those of an untrained one are None with the reason.
+
+    Args:
+        probabilities: attribute to (n, classes).
+        labels: of the same n sessions.
+        thresholds: attribute to its threshold from validation; of one that has none, the most probable class is predicted.
+        trained: the attributes that the model was trained on.
+        draws: of the people of these sessions, for intervals; None: none.
+
+    Raises:
+        InputError: a probability of a trained attribute that is NaN or infinite.
+    """
+    metrics = Metrics()
+    for column, attribute in enumerate(ATTRIBUTES):
+        found = Metrics()
+        if attribute in trained:
+            names, threshold = labels.class_names(attribute), thresholds.get(attribute)
+            found = attribute_metrics(probabilities[attribute], labels.codes[:, column], names, threshold, draws)
+        else:
+            for name in NAMES:
+                found.add(name, None, NOT_TRAINED)
+        metrics = metrics.joined(found.under(attribute))
+    return metrics
+
+
+def attributes_findings(
+    probabilities: Mapping[str, np.ndarray],
+    labels: Labels,
+    thresholds: Mapping[str, float],
+    trained: Sequence[str],
+    draws: Resample | None = None,
+) -> Findings:
+    """Metrics, a table of them, and of each trained attribute that has labels its confusion matrix and reliability diagram.
+
+    Args and errors are those of `metrics_of_attributes`. The tables are `attributes` and `confusion_gender`, ...; the figures
+    are `reliability_gender`, ....
+    """
+    findings = Findings(metrics_of_attributes(probabilities, labels, thresholds, trained, draws))
+    findings.tables.append(_attribute_table(findings.metrics, labels, thresholds, trained))
+    for column, attribute in enumerate(ATTRIBUTES):
+        known = labels.codes[:, column] >= 0
+        if attribute not in trained or not known.any():
+            continue
+        names, threshold = labels.class_names(attribute), thresholds.get(attribute)
+        answers, codes = probabilities[attribute][known], labels.codes[known, column]
+        findings.tables.append(_confusion_table(attribute, codes, _predicted(answers, threshold), names))
+        two = len(names) == 2
+        findings.figures[f"reliability_{attribute}"] = reliability_figure(
+            reliability(*_statements(answers, codes)),
+            f"Reliability of {_spoken(attribute)}",
+            f"predicted probability of {names[1]}" if two else "probability of the predicted class",
+            f"observed share of {names[1]}" if two else "observed share of right predictions",
+        )
+    return findings
+
+
+def _check(probabilities: np.ndarray, what: str) -> None:
+    if bad := int((~np.isfinite(probabilities)).any(axis=1).sum()):
+        raise InputError(
+            f"the model's probability of {what} is NaN or infinite in {bad} of {len(probabilities)} sessions; "
+            "train with a lower optim.lr"
+        )
+
+
+def _in_each_draw(
+    probabilities: np.ndarray, codes: np.ndarray, threshold: float | None, draws: Resample
+) -> dict[str, np.ndarray]:
+    """Name to (B,) value; of the same sessions."""
+    classes = probabilities.shape[1]
+    ranked = [ranking(probabilities[:, code], codes == code, draws) for code in ([1] if classes == 2 else range(classes))]
+    auc, precision = np.mean(ranked, axis=0)
+    return {
+        "auc": auc,
+        "balanced_accuracy": mean_recall(codes, _predicted(probabilities, threshold), classes, draws),
+        "average_precision": precision,
+        "ece": calibration_error(*_statements(probabilities, codes), draws),
+    }
+
+
+def _predicted(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
+    if threshold is None or probabilities.shape[1] > 2:
+        return probabilities.argmax(axis=1)
+    # In float64, as in float32 a threshold midway between two neighbouring probabilities would be rounded to one of them.
+    return (probabilities[:, 1].astype(np.float64) >= threshold).astype(int)
+
+
+def _statements(probabilities: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is checked for calibration: (n,) the probability of a statement about each session, and (n,) whether it is true."""
+    predicted = np.ones(len(codes), dtype=int) if probabilities.shape[1] == 2 else probabilities.argmax(axis=1)
+    return probabilities[np.arange(len(codes)), predicted].astype(np.float64), codes == predicted
+
+
+def _attribute_table(metrics: Metrics, labels: Labels, thresholds: Mapping[str, float], trained: Sequence[str]) -> Table:
+    rows: list[list[Cell]] = []
+    for column, attribute in enumerate(ATTRIBUTES):
+        codes, names = labels.codes[:, column], labels.class_names(attribute)
+        people = ", ".join(f"{name} {len(np.unique(labels.ids[codes == code]))}" for code, name in enumerate(names))
+        threshold = thresholds.get(attribute) if attribute in trained and len(names) == 2 else None
+        source = "validation" if threshold is not None else "most probable class" if attribute in trained else None
+        values = [metrics.values[f"{attribute}/{name}"] for name in ("auc", "average_precision", "balanced_accuracy", "ece")]
+        rows.append([_spoken(attribute), int((codes >= 0).sum()), people, threshold, source, *values])
+    header = ["attribute", "sessions", "people", "threshold", "chosen by", "AUC", "average precision", "balanced accuracy", "ECE"]
+    note = (
+        "Sessions without a label are left out. Of two classes, AUC, average precision, threshold and ECE are of the second; "
+        "beyond two, AUC and average precision are the mean over the classes, each against the rest. Balanced accuracy is at "
+        f"the threshold, or of the most probable class. ECE: expected calibration error over {BINS} bins; chance alone makes "
+        "it more than 0, the more the fewer sessions there are."
+    )
+    return Table("attributes", "Attributes", header, rows, note)
+
+
+def _confusion_table(attribute: str, codes: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Table:
+    counts = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(counts, (codes, predicted), 1)
+    rows: list[list[Cell]] = []
+    for name, row in zip(names, counts.tolist()):
+        rows.append([name, *row, *(count / sum(row) if any(row) else None for count in row)])
+    header = ["true class", *(f"predicted {name}" for name in names), *(f"share {name}" for name in names)]
+    title = f"Confusion matrix of {_spoken(attribute)}"
+    return Table(f"confusion_{attribute}", title, header, rows, "Sessions; shares are of the true class.")
+
+
+def _undefined(present: np.ndarray, class_names: Sequence[str]) -> str:
+    have = ", ".join(class_names[code] for code in present)
+    return f"the only class among the labels is {have}" if len(present) == 1 else f"the only classes among the labels are {have}"
+
+
+def _spoken(attribute: str) -> str:
+    return attribute.replace("_", " ")

@@ -1,0 +1,294 @@
+"""Verification errors of the classes of each attribute at one global threshold.
+
+A system in use has one threshold. What it does to a group are the false matches among impostors of that group, who are the ones
+that are taken for each other, and the false non-matches of the group's own people; impostors of two groups are told apart more
+easily and stand in a table of their own. (ISO/IEC 19795-10:2024, "Quantifying biometric system performance variation across
+demographic groups"; Grother, Ngan and Hanaoka, "FRVT part 3: demographic effects", NIST IR 8280, 2019; Howard et al.,
+"Evaluating proposed fairness models for face recognition algorithms", 2022.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import sparse
+
+from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.numbers.resample import Resample, interval
+from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT
+from fr_ps.evaluation.pairwise.similarity import Similarity, similarity
+
+COLUMNS = 4096
+"""Sessions that a block is compared with at once."""
+_WORDS = (("fmr_ratio", "false match", "impostor pair"), ("fnmr_ratio", "false non-match", "genuine pair"))
+_FMR = ("FMR", "FMR low", "FMR high", "false matches", "of impostor pairs")
+_FNMR = ("FNMR", "FNMR low", "FNMR high", "false non-matches", "of genuine pairs")
+_WITHIN = (
+    "Both sessions of a pair are of the class; low and high are the 95 % interval from drawing people. Fewer than "
+    f"{LOW_SUPPORT} errors tell little."
+)
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """Pairs of sessions by their k classes of one attribute; every unordered pair once, and only of sessions with a class.
+
+    A cell of a symmetric matrix and its mirror image are the same pairs. U units are what people are drawn in.
+
+    Attributes:
+        sessions: (k,) of each class.
+        people: (k,) who have such a session.
+        mated: (k,) people who have two.
+        impostors: (k, k) symmetric, pairs of two people by the class of one session and that of the other.
+        false_matches: (k, k) symmetric, of these.
+        genuine: (k, k) symmetric, pairs of one person.
+        false_non_matches: (k, k) symmetric, of these.
+        unit_sessions: (U, k).
+        unit_squares: (U, k) sum over a unit's people of the square of how many such sessions each has.
+        unit_false_matches: (k, U, U) float32, within a class, by the unit of one session and that of the other; each once.
+        unit_false_non_matches: (U, k) within a class.
+    """
+
+    sessions: np.ndarray
+    people: np.ndarray
+    mated: np.ndarray
+    impostors: np.ndarray
+    false_matches: np.ndarray
+    genuine: np.ndarray
+    false_non_matches: np.ndarray
+    unit_sessions: np.ndarray
+    unit_squares: np.ndarray
+    unit_false_matches: np.ndarray
+    unit_false_non_matches: np.ndarray
+
+    def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, k) FMR and (B, k) FNMR within each class in draws of people, NaN where there is no such pair.
+
+        A genuine pair of person i weighs w_i, an impostor pair of i and j w_i w_j; a copy of a person is no impostor of it.
+
+        Args:
+            weights: (B, U) how often each unit was drawn.
+        """
+        sessions = weights @ self.unit_sessions
+        impostors = (sessions**2 - weights**2 @ self.unit_squares) / 2
+        genuine = weights @ (self.unit_squares - self.unit_sessions) / 2
+        matched = [np.sum((weights @ of_class) * weights, axis=1, dtype=np.float64) for of_class in self.unit_false_matches]
+        with np.errstate(invalid="ignore"):
+            return np.stack(matched, axis=1) / impostors, weights @ self.unit_false_non_matches / genuine
+
+
+def group_counts(
+    embeddings: np.ndarray,
+    ids: np.ndarray,
+    codes: np.ndarray,
+    class_counts: Sequence[int],
+    threshold: float,
+    draws: Resample | None = None,
+    block: int = 512,
+) -> list[GroupCounts]:
+    """The counts of each attribute. Time grows with n^2; memory with n, the block, and units^2 x classes.
+
+    Args:
+        embeddings: (n, C).
+        ids: (n,) whose they are.
+        codes: (n, attributes) class of each; a session with -1 is left out of that attribute.
+        class_counts: how many classes each attribute has.
+        threshold: the smallest cosine that is accepted, rounded as in `similarity`.
+        draws: of these n sessions; without, all people are one unit.
+        block: sessions that are compared with all at once.
+
+    Raises:
+        InputError: an embedding with NaN or infinity.
+    """
+    person = np.unique(ids, return_inverse=True)[1]
+    unit = draws.unit if draws else np.zeros(len(ids), dtype=int)
+    units = draws.weights.shape[1] if draws else 1
+    order = np.lexsort((person, unit))  # so that a block is of few people and units
+    first_row = np.flatnonzero(np.diff(person[order], prepend=-1))
+    person, unit = np.repeat(np.arange(len(first_row)), np.diff(first_row, append=len(ids))), unit[order]
+    onehot = np.hstack([codes[order, i, None] == np.arange(k) for i, k in enumerate(class_counts)]).astype(np.float32)
+    compared = similarity(embeddings, ids).take(order)
+    matched, missed, unit_matched, unit_missed = _count_errors(compared, threshold, person, unit, units, onehot, block)
+    of_person = np.add.reduceat(onehot, first_row, axis=0, dtype=np.float64)
+    unit_sessions, unit_squares = np.zeros((2, units, onehot.shape[1]))
+    np.add.at(unit_sessions, unit[first_row], of_person)
+    np.add.at(unit_squares, unit[first_row], of_person**2)
+    found = []
+    for part in (slice(end - k, end) for k, end in zip(class_counts, np.cumsum(class_counts))):
+        own = of_person[:, part]
+        sessions, genuine = own.sum(axis=0), own.T @ own
+        found.append(
+            GroupCounts(
+                sessions=sessions.astype(np.int64),
+                people=(own > 0).sum(axis=0),
+                mated=(own > 1).sum(axis=0),
+                impostors=_unordered(np.outer(sessions, sessions) - genuine),
+                false_matches=_unordered(matched[part, part] + matched[part, part].T),
+                genuine=_unordered(genuine - np.diag(sessions)),
+                false_non_matches=_unordered(missed[part, part] + missed[part, part].T),
+                unit_sessions=unit_sessions[:, part],
+                unit_squares=unit_squares[:, part],
+                unit_false_matches=unit_matched[part],
+                unit_false_non_matches=unit_missed[:, part],
+            )
+        )
+    return found
+
+
+def group_findings(embeddings: np.ndarray, labels: Labels, threshold: float, source: str, draws: Resample | None) -> Findings:
+    """FMR and FNMR of each class, their ratio of the worst class to the best, and the FMR across classes.
+
+    Metrics: `groups/{attribute}/fmr_ratio` and `groups/{attribute}/fnmr_ratio`. In each draw of people they are of the two
+    classes that are the worst and the best without drawing, so that an interval that holds 1 says that the order of the two is
+    not certain; a draw in which the best has no error is left out, so that the interval ends too low where that is frequent.
+
+    Args:
+        embeddings: (n, C).
+        labels: of the n sessions.
+        threshold: cosine that is accepted.
+        source: where the threshold comes from, for the tables.
+        draws: of people, for the intervals.
+
+    Raises:
+        InputError: an embedding with NaN or infinity.
+    """
+    findings = Findings()
+    class_counts = [len(labels.class_names(attribute)) for attribute in ATTRIBUTES]
+    groups: list[list[Cell]] = []
+    across: list[list[Cell]] = []
+    for attribute, counts in zip(ATTRIBUTES, group_counts(embeddings, labels.ids, labels.codes, class_counts, threshold, draws)):
+        names = labels.class_names(attribute)
+        drawn = counts.rates(draws.weights) if draws else (None, None)
+        errors = (counts.false_matches.diagonal(), counts.false_non_matches.diagonal())
+        trials = (counts.impostors.diagonal(), counts.genuine.diagonal())
+        for kind, words in enumerate(_WORDS):
+            _add_ratio(findings.metrics, f"groups/{attribute}/", words, names, errors[kind], trials[kind], drawn[kind])
+        for code in np.flatnonzero(counts.sessions):
+            row: list[Cell] = [attribute, names[code], int(counts.people[code]), int(counts.sessions[code])]
+            for kind, people in enumerate((counts.people, counts.mated)):
+                of_code = None if (its := drawn[kind]) is None else its[:, code]
+                row += _rate(int(errors[kind][code]), int(trials[kind][code]), of_code, int(people[code]))
+            groups.append(row)
+        for one, other in zip(*np.triu_indices(len(names), 1)):
+            if trial := int(counts.impostors[one, other]):
+                matches = int(counts.false_matches[one, other])
+                across.append([attribute, names[one], names[other], matches / trial, matches, trial])
+    note = f"One threshold for all: cosine {threshold:.4f} ({source})."
+    header = ("attribute", "class", "people", "sessions", *_FMR, *_FNMR)
+    findings.tables.append(Table("groups", "Errors by class at one threshold", header, groups, f"{note} {_WITHIN}"))
+    other_header = ("attribute", "class", "other class", "FMR", *_FMR[3:])
+    findings.tables.append(Table("cross_groups", "False matches across classes", other_header, across, note))
+    if any(row[4] is not None or row[9] is not None for row in groups):
+        findings.figures["groups"] = _figure(groups)
+    return findings
+
+
+def _count_errors(
+    compared: Similarity, threshold: float, person: np.ndarray, unit: np.ndarray, units: int, onehot: np.ndarray, block: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Matrices of false matches and false non-matches by class, and by class and unit, the classes of all attributes in a row.
+
+    The sessions are in the order of units and in these of people, who are numbered so.
+    """
+    count, classes = onehot.shape
+    key = compared.scale.threshold_key(threshold)
+    row, code = np.nonzero(onehot)
+    place = sparse.csr_array((np.ones(len(row), np.float32), (row, code * units + unit[row])), (count, classes * units))
+    matched, missed = np.zeros((classes, classes)), np.zeros((classes, classes))
+    unit_matched, unit_missed = np.zeros((classes, units, units), np.float32), np.zeros((units, classes))
+    for start in range(0, count, block):
+        mine = slice(start, min(start + block, count))
+        by_place = np.zeros((classes * units, mine.stop - start), np.float32)
+        for at in range(start, count, COLUMNS):
+            others = slice(at, min(at + COLUMNS, count))
+            accepted = (compared.keys(others, mine) >= key).numpy()
+            errors = _take_genuine(accepted, person, others, mine)
+            by_class = errors.T @ onehot[at : at + len(errors)]
+            missed += by_class.T @ onehot[mine]
+            np.add.at(unit_missed, unit[mine], by_class * onehot[mine])
+            by_place += place[others].T @ accepted.astype(np.float32)
+        by_unit = by_place.reshape(classes, units, -1)
+        matched += by_unit.sum(axis=1, dtype=np.float64) @ onehot[mine]
+        few = np.arange(unit[start], unit[mine.stop - 1] + 1)
+        unit_matched[:, :, few[0] : few[-1] + 1] += by_unit @ ((unit[mine, None] == few) * onehot[mine].T[:, :, None])
+    return matched, missed, unit_matched, unit_missed
+
+
+def _take_genuine(accepted: np.ndarray, person: np.ndarray, others: slice, mine: slice) -> np.ndarray:
+    """Float32 false non-matches in the first rows of a block (others, mine), where what is no impostor pair is cleared."""
+    band = int(np.searchsorted(person[others], person[mine.stop - 1], side="right"))
+    same = person[others][:band, None] == person[mine]
+    pair = np.arange(others.start, others.start + band)[:, None] > np.arange(mine.start, mine.stop)
+    missed = same & pair & ~accepted[:band]
+    accepted[:band] &= ~same & pair
+    return missed.astype(np.float32)
+
+
+def _unordered(ordered: np.ndarray) -> np.ndarray:
+    """Counts of ordered pairs by class as those of unordered ones: within a class each pair was there twice."""
+    return (ordered / (1 + np.eye(len(ordered)))).round().astype(np.int64)
+
+
+def _rate(errors: int, trials: int, drawn: np.ndarray | None, people: int) -> list[Cell]:
+    """Rate, low, high, errors and trials of one class."""
+    value = errors / trials if trials else None
+    low, high = (None if value is None or drawn is None else interval(value, drawn, people)) or (None, None)
+    return [value, low, high, errors, trials]
+
+
+def _add_ratio(
+    metrics: Metrics,
+    prefix: str,
+    words: tuple[str, str, str],
+    names: Sequence[str],
+    errors: np.ndarray,
+    trials: np.ndarray,
+    drawn: np.ndarray | None,
+) -> None:
+    name, error, trial = words
+    there = np.flatnonzero(trials)
+    if len(there) < 2:
+        only = f"the only class with {trial}s within it is {names[there[0]]!r}" if len(there) else f"no class has {trial}s"
+        return metrics.add(prefix + name, None, only)
+    rates = errors[there] / trials[there]
+    worst, best = there[rates.argmax()], there[::-1][rates[::-1].argmin()]  # two classes also where all are the same
+
+    def told(code: int) -> str:
+        return f"{errors[code]} of {trials[code]} {trial}s of {names[code]!r}"
+
+    if not errors[best]:
+        return metrics.add(prefix + name, None, f"the best class has no {error}: {told(best)}, {told(worst)}")
+    few = min(errors[worst], errors[best]) < LOW_SUPPORT
+    replicates = None
+    if drawn is not None and rates.min() < 1:  # where all are errors no draw differs, which says nothing
+        above, below = drawn[:, worst], drawn[:, best]
+        replicates = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+    reason = f"low support: {error}es in {told(worst)}, {told(best)}" if few else ""
+    return metrics.add(prefix + name, float(rates.max() / rates.min()), reason, replicates)
+
+
+def _figure(rows: Sequence[Sequence[Cell]]) -> Figure:
+    """FMR and FNMR of the table's rows, with bars from low to high."""
+    height = 1.2 + 0.28 * len(rows)
+    figure = Figure(figsize=(7.5, height))
+    panels = figure.subplots(1, 2, sharey=True)
+    figure.subplots_adjust(left=0.24, right=0.97, bottom=0.55 / height, top=1 - 0.4 / height, wspace=0.08)
+    for axes, column, title in zip(panels, (4, 9), ("FMR", "FNMR")):
+        found = [(y, *row[column : column + 3]) for y, row in enumerate(rows) if row[column] is not None]
+        for y, value, low, high in found:
+            if low is not None:
+                axes.plot([low, high], [y, y], color="tab:blue", linewidth=2, alpha=0.5)
+            axes.plot(value, y, "o", color="tab:blue", markersize=4)
+        if column == 4 and any(value for _, value, _, _ in found):
+            least = min(edge for _, *edges in found for edge in edges if edge)
+            axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(least)))  # so that 0 has a place
+        axes.set_xlim(left=0)
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.3)
+    panels[0].set_yticks(range(len(rows)), [f"{row[0]}: {row[1]}" for row in rows])
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle("Errors by class at one threshold")
+    return figure

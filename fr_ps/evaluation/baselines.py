@@ -1,0 +1,272 @@
+"""Linear baselines, fit on the training people under the same protocol: what a network has to beat.
+
+- `pixels`: the map itself, flattened.
+- `eigenfaces`: its whitened principal components (Turk and Pentland, "Eigenfaces for recognition", Journal of Cognitive
+  Neuroscience 1991; whitened for the cosine as by Yambor, Draper and Beveridge, "Analyzing PCA-based face recognition
+  algorithms: eigenvector selection and distance measures", 2002).
+- `wccn`: principal components with within-class covariance normalisation (Hatch, Kajarekar and Stolcke, "Within-class
+  covariance normalization for SVM-based speaker recognition", Interspeech 2006), fit with jittered copies of the training
+  maps; of the logarithm of albedo, of normals and depth as they are, and of all of them side by side.
+- `normals_10x10`: normals averaged to 10 x 10 pixels, the resolution that Hansen found best for recognition by normals ("3D
+  face recognition using photometric stereo", PhD thesis, University of the West of England, 2012).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
+from torch.nn import functional
+
+from fr_ps.data.labels import Labels
+from fr_ps.data.store import Store
+from fr_ps.evaluation.jitter import TESTED_SEED, jitter
+from fr_ps.progress import Advance, silent
+
+MOST_SESSIONS = 2000
+"""That a baseline is fit on, and maps that principal components are computed of."""
+COMPONENTS = 150
+COPIES = 4
+"""Jittered, of each training session, for `wccn`."""
+LOG_SHARE = 0.1
+"""Of a map's mean albedo, added before the logarithm: else the darkest pixels would be all that counts."""
+MOST_PIXELS = 2**27
+"""Numbers that the `pixels` of all tested sessions may have, half a gigabyte; with more they are left out."""
+
+Output = Callable[[np.ndarray], np.ndarray]
+"""(b, C, H, W) maps to (b, D) float32."""
+
+_Draws = Sequence[tuple[np.ndarray, int | None]]
+"""Rows, and the seed that their maps are jittered by; None: as they are."""
+
+_ALIKE = "the training maps do not differ"
+_BATCH = 64
+_EXACT_UP_TO = 500
+_RANK_TOLERANCE = 1e-5  # of the largest standard deviation: what is below is rounding error, which whitening would blow up
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What the baselines say of n tested sessions.
+
+    Attributes:
+        embeddings: name (`pixels_albedo`, `wccn_albedo_normal`, `normals_10x10`, ...) to (n, D) float32, for the cosine.
+        left_out: name of each baseline that is not among these, to the reason.
+    """
+
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def baseline_embeddings(
+    store: Store,
+    labels: Labels,
+    train_rows: np.ndarray,
+    tested_rows: np.ndarray,
+    *,
+    jittered: bool = False,
+    seed: int = 0,
+    advance: Advance = silent,
+) -> Baselines:
+    """The embeddings of `tested_rows` by every baseline of the store's modalities, fit on `train_rows` alone.
+
+    Memory: what is returned, and `MOST_SESSIONS` maps of one modality two times over.
+
+    Args:
+        store: of the maps.
+        labels: of the store's rows.
+        train_rows: that the baselines are fit on; of more than `MOST_SESSIONS`, the `drawn_people`.
+        tested_rows: that are embedded.
+        jittered: embed the tested maps as `jitter` warps them.
+        seed: of the draw of people, of the jittered copies and of the principal components.
+        advance: called with the number of maps done, `maps_to_read` in all.
+    """
+    rows = drawn_people(labels, train_rows, seed)
+    several = _of_several_sessions(labels, rows)
+    tested = [(tested_rows, TESTED_SEED if jittered else None)]
+    few = "" if len(rows) > 1 else "fewer than two training sessions"
+    found = Baselines()
+    scores: dict[str, np.ndarray] = {}
+    for modality, maps in store.maps.items():
+        reader = _Reader(replace(store, maps={modality: maps}), labels, modality, advance)
+        outputs: dict[str, Output] = {}
+        if len(tested_rows) * maps[0].size <= MOST_PIXELS:
+            outputs[f"pixels_{modality}"] = _flat
+        else:
+            found.left_out[f"pixels_{modality}"] = f"{len(tested_rows)} maps hold more than {MOST_PIXELS} numbers"
+        if modality == "normal":
+            outputs["normals_10x10"] = normals_10x10
+        if few:
+            found.left_out[f"eigenfaces_{modality}"] = few
+        else:
+            outputs[f"eigenfaces_{modality}"] = _fit(reader, _flat, [(rows, None)], whiten=True, seed=seed)
+        if len(several):
+            vectors = log_albedo if modality == "albedo" else _flat
+            sample = _sample(_with_copies(rows, seed), seed)
+            components = outputs[f"wccn_{modality}"] = _fit(reader, vectors, sample, whiten=False, seed=seed)
+            (scores[modality],) = reader.apply([components], _with_copies(several, seed))
+        found.embeddings.update(zip(outputs, reader.apply(list(outputs.values()), tested)))
+    _normalise(found, list(store.maps), scores, labels.ids[several], few or "no training person has two sessions")
+    for name in [name for name, embeddings in found.embeddings.items() if not embeddings.shape[1]]:
+        del found.embeddings[name]
+        found.left_out[name] = _ALIKE
+    return found
+
+
+def maps_to_read(modalities: int, labels: Labels, train_rows: np.ndarray, tested: int, seed: int = 0) -> int:
+    """What `advance` of `baseline_embeddings` adds up to, for so many modalities and tested sessions."""
+    rows = drawn_people(labels, train_rows, seed)
+    several = len(_of_several_sessions(labels, rows))
+    copied = min(len(rows) * (COPIES + 1), MOST_SESSIONS) + several * (COPIES + 1) if several else 0
+    return modalities * (len(rows) + copied + tested)
+
+
+def drawn_people(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
+    """At most `MOST_SESSIONS` of the (n,) rows: all sessions of each person of a seeded draw, sorted by person and session.
+
+    A person with more sessions than there is room for is passed over.
+    """
+    rows = rows[np.lexsort((labels.sessions[rows], labels.ids[rows]))]
+    _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
+    chosen, room = np.zeros(len(counts), dtype=bool), MOST_SESSIONS
+    for candidate in np.random.default_rng(seed).permutation(len(counts)):
+        if counts[candidate] <= room:
+            chosen[candidate] = True
+            room -= counts[candidate]
+    return rows[chosen[person]]
+
+
+def principal_components(vectors: np.ndarray, *, whiten: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (D,) and the scaled components (D, k) of (n, D) vectors, which are overwritten: (x - mean) @ components.
+
+    k is min(`COMPONENTS`, n - 1), less those along which the vectors do not differ: of equal vectors, it is 0. The components
+    are exact for up to 500 vectors, else of a randomised SVD (Halko, Martinsson and Tropp, "Finding structure with
+    randomness", SIAM Review 2011).
+
+    Args:
+        vectors: (n, D) float32.
+        whiten: scale each to variance 1; else all of them alike, to a total variance of 1.
+        seed: of the randomised SVD.
+    """
+    count = min(COMPONENTS, len(vectors) - 1, vectors.shape[1])
+    if count < 1 or np.ptp(vectors, axis=0).max() <= _RANK_TOLERANCE * np.abs(vectors[0]).max():
+        return vectors[0], np.zeros((vectors.shape[1], 0), dtype=np.float32)
+    solver = "full" if min(vectors.shape) <= _EXACT_UP_TO else "randomized"
+    found = PCA(count, svd_solver=solver, copy=False, random_state=seed).fit(vectors)
+    deviations = np.sqrt(found.explained_variance_)
+    kept = deviations > _RANK_TOLERANCE * deviations[0]
+    scale = deviations[kept] if whiten else np.linalg.norm(deviations[kept])
+    return found.mean_, found.components_[kept].T / scale
+
+
+def wccn(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """(k, k) B that normalises (n, k) scores @ B: B B^T = W^-1, W their covariance within the (n,) people.
+
+    W is pooled, so that a person weighs by its sessions, and shrunk toward a multiple of the identity by as much as Ledoit
+    and Wolf tell ("A well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate
+    Analysis 2004). Where nobody's scores differ, there is no W, and B is (k, 0).
+    """
+    _, person, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), scores.shape[1]))
+    np.add.at(sums, person, scores)
+    residuals = scores - (sums / counts[:, None])[person]
+    if not np.abs(residuals).max(initial=0) > _RANK_TOLERANCE * np.abs(scores).max(initial=0):
+        return np.zeros((scores.shape[1], 0))
+    within = LedoitWolf(assume_centered=True).fit(residuals).covariance_
+    return np.linalg.cholesky(np.linalg.inv(within))
+
+
+def log_albedo(maps: np.ndarray) -> np.ndarray:
+    """(n, H W) logarithm of (n, 1, H, W) albedo, to which `LOG_SHARE` of the map's mean is added."""
+    vectors = np.maximum(_flat(maps), 0)
+    floor = LOG_SHARE * vectors.mean(axis=1, keepdims=True)
+    return np.log(vectors + np.maximum(floor, np.finfo(np.float32).tiny))
+
+
+def normals_10x10(maps: np.ndarray) -> np.ndarray:
+    """(n, 300) of (n, 3, H, W) normals: averaged over 10 x 10 parts of the picture and brought back to unit length."""
+    return _flat(functional.normalize(functional.adaptive_avg_pool2d(torch.from_numpy(maps), 10), dim=1).numpy())
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the maps of one modality, batch by batch."""
+
+    store: Store
+    labels: Labels
+    modality: str
+    advance: Advance
+
+    def apply(self, outputs: Sequence[Output], draws: _Draws) -> list[np.ndarray]:
+        """(n, D) of each output; n are the rows of all draws, one draw after the other."""
+        total = sum(len(rows) for rows, _ in draws)
+        found: list[np.ndarray] = []
+        done = 0
+        for rows, seed in draws:
+            for start in range(0, len(rows), _BATCH):
+                maps = self._maps(rows[start : start + _BATCH], seed)
+                parts = [output(maps) for output in outputs]
+                found = found or [np.empty((total, part.shape[1]), dtype=np.float32) for part in parts]
+                for whole, part in zip(found, parts):
+                    whole[done : done + len(maps)] = part
+                done += len(maps)
+                self.advance(len(maps))
+        return found
+
+    def _maps(self, rows: np.ndarray, seed: int | None) -> np.ndarray:
+        maps = self.store.read(rows)
+        if seed is not None:
+            maps = jitter(maps, self.labels.ids[rows], self.labels.sessions[rows], seed)
+        return maps[self.modality]
+
+
+def _flat(maps: np.ndarray) -> np.ndarray:
+    return maps.reshape(len(maps), -1)
+
+
+def _of_several_sessions(labels: Labels, rows: np.ndarray) -> np.ndarray:
+    """Those of the people who have two sessions or more among them."""
+    _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
+    return rows[counts[person] > 1]
+
+
+def _with_copies(rows: np.ndarray, seed: int) -> _Draws:
+    first = TESTED_SEED + 1 + seed * COPIES
+    return [(rows, None), *((rows, first + copy) for copy in range(COPIES))]
+
+
+def _sample(draws: _Draws, seed: int) -> _Draws:
+    """`MOST_SESSIONS` of the maps at random, all where there are no more."""
+    sizes = [len(rows) for rows, _ in draws]
+    chosen = np.sort(np.random.default_rng(seed).permutation(sum(sizes))[:MOST_SESSIONS])
+    parts = np.split(chosen, np.searchsorted(chosen, np.cumsum(sizes)[:-1]))
+    starts = np.cumsum([0, *sizes[:-1]])
+    return [(rows[part - start], own) for (rows, own), part, start in zip(draws, parts, starts)]
+
+
+def _fit(reader: _Reader, vectors: Output, draws: _Draws, *, whiten: bool, seed: int) -> Output:
+    (drawn,) = reader.apply([vectors], draws)
+    mean, components = principal_components(drawn, whiten=whiten, seed=seed)
+    return lambda maps: (vectors(maps) - mean) @ components
+
+
+def _normalise(found: Baselines, modalities: list[str], scores: Mapping[str, np.ndarray], ids: np.ndarray, reason: str) -> None:
+    """Replace the components of each modality by the normalised ones, and add those of all modalities side by side.
+
+    Args:
+        found: with the tested sessions' components under the name of `wccn`.
+        modalities: of the store.
+        scores: modality to the components that the normalisation is fit on; empty: left out.
+        ids: whose these are, before copying.
+        reason: why there are none.
+    """
+    own = {modality: found.embeddings.pop(f"wccn_{modality}") for modality in scores}
+    for group in [*([modality] for modality in modalities), *([modalities] if len(modalities) > 1 else [])]:
+        name = f"wccn_{'_'.join(group)}"
+        if not scores:
+            found.left_out[name] = reason
+            continue
+        normaliser = wccn(np.hstack([scores[modality] for modality in group]), np.tile(ids, COPIES + 1))
+        found.embeddings[name] = (np.hstack([own[modality] for modality in group]) @ normaliser).astype(np.float32)

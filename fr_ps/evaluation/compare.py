@@ -1,0 +1,132 @@
+"""Two models on the same pairs of the same people: which is better, and is it more than chance?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fr_ps.data.split_files import SPLIT_FILE
+from fr_ps.evaluation.assess import Scored, assess
+from fr_ps.evaluation.differences import Difference, difference_table, differences, headline_names
+from fr_ps.evaluation.evaluate import Protocol, open_for, rows_of, trained_on
+from fr_ps.evaluation.numbers.findings import Findings, Table
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.pairwise.operating import read_thresholds
+from fr_ps.evaluation.pairwise.pairs_file import read_pairs
+from fr_ps.evaluation.report import INTERVALS, population, write_report
+from fr_ps.evaluation.score import answer
+from fr_ps.models.folder import load_model
+from fr_ps.progress import progress
+from fr_ps.tracking.run import Run
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two models.
+
+    Attributes:
+        found: the differences, first model minus second.
+        table: of them.
+        lines: which model is better, and what has to be known before that is believed.
+    """
+
+    found: list[Difference]
+    table: Table
+    lines: list[str]
+
+
+def compare_folders(
+    models: Sequence[Path], data: Path, out: Path, run: Run, *, protocol: Protocol, device: torch.device, batch: int
+) -> Compared:
+    """Score both model folders on the same sessions of the data set at `data`, and tell how they differ.
+
+    The sessions are those of a part of the first model's split, or all. Each draw of people is of the same people for
+    both, so that what both find hard falls out of the difference.
+
+    Args:
+        models: two model folders.
+        data: a prepared data set that has the maps of both.
+        out: folder for the report.
+        run: what records it.
+        protocol: part, pairs and measure.
+        device: to compute on.
+        batch: sessions a batch.
+
+    Raises:
+        InputError: a model, the data, the part or the pairs cannot be used.
+    """
+    first, second = models
+    assessments, seen = [], []
+    for name, model in zip("AB", models):
+        network, info = load_model(model, device)
+        dataset = open_for(info, data)
+        rows = rows_of(dataset, first, protocol.part)
+        labels = dataset.labels.take(rows)
+        listed = read_pairs(protocol.pairs, labels) if protocol.pairs else None
+        with progress(f"score {name}", len(rows), "sessions") as advance:
+            answers = answer(network, dataset.store, rows, batch, advance)
+        assessments.append(
+            assess(Scored(answers, labels), info.trained, read_thresholds(model), listed=listed, measure=protocol.measure)
+        )
+        seen.append(trained_on(dataset, model, rows))
+    one, other = (assessment.metrics for assessment in assessments)
+    found = differences(one, other, headline_names(one) + _probes(one), assessments[0].draws.people)
+    table = difference_table(
+        "differences",
+        "A minus B",
+        ("A", "B"),
+        {"": found},
+        "Interval and p are of the difference, from the same draws of people for both; p is two-sided.",
+    )
+    warnings = (*assessments[0].warnings, *_seen(seen))
+    metrics = one.under("a").joined(other.under("b"))
+    for difference in found:
+        low, high = difference.low, difference.high
+        metrics.add(f"difference/{difference.name}", difference.value)
+        if np.isfinite(low):
+            metrics.intervals[f"difference/{difference.name}"] = (low, high)
+            metrics.add(f"p/{difference.name}", difference.p)
+    facts = {
+        "A": str(first),
+        "B": str(second),
+        "tested": f"{population(assessments[0])}: "
+        + (f"the {protocol.part} part of A's split" if protocol.part else "every row"),
+        "headline": verdict(found),
+        "intervals": INTERVALS,
+    }
+    write_report(out, f"{first} against {second}", facts, metrics, None, {"Differences": Findings(tables=[table])}, warnings)
+    run.params({"model_a": str(first), "model_b": str(second), "data": str(data), "part": protocol.part or "all"})
+    run.tags({"fr_ps.kind": "compare", "mlflow.note.content": "  \n".join([facts["tested"], facts["headline"], *warnings])})
+    run.metrics({name: value for name, value in metrics.defined().items() if name.split("/")[0] in ("difference", "p")}, 0)
+    run.artifact(out, "report")
+    return Compared(found, table, [facts["headline"], *warnings])
+
+
+def verdict(found: Sequence[Difference]) -> str:
+    """Whether A's identity AUC is better than B's, in a sentence."""
+    for one in found:
+        if one.name == "identity/auc":
+            numbers = f"{one.first:.4f} against {one.second:.4f}, {one.value:+.4f} {one.spread}"
+            better = {"first": "A is better than B", "second": "B is better than A", "neither": "neither is measurably better"}
+            return f"{better[one.better]} by identity AUC: {numbers}"
+    return "nothing of identity can be compared"
+
+
+def _probes(metrics: Metrics) -> list[str]:
+    return [
+        name
+        for name, value in metrics.values.items()
+        if name.startswith("probe/") and name.endswith("/auc") and value is not None
+    ]
+
+
+def _seen(seen: Sequence[int | None]) -> list[str]:
+    found = []
+    for name, known in zip("AB", seen):
+        if known is None:
+            found.append(f"whom {name} was trained on is not known: its folder has no {SPLIT_FILE}")
+        elif known:
+            found.append(f"{name} was trained on {known} of the people tested: no comparison of what they can do with strangers")
+    return found

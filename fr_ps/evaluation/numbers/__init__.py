@@ -1,0 +1,1 @@
+"""Named numbers with their intervals, tables and pictures: what every analysis gives."""

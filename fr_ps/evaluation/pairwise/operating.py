@@ -1,0 +1,89 @@
+"""Thresholds that were chosen on validation: part of a model, and never of what it is tested on."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fr_ps.errors import InputError
+from fr_ps.files import write_json
+
+THRESHOLDS_FILE = "thresholds.json"
+
+
+@dataclass(frozen=True)
+class Operating:
+    """A threshold of verification.
+
+    Attributes:
+        fmr: that was wanted.
+        threshold: cosine; a pair is accepted that scores as much or more.
+        false_matches: it gave so many on validation.
+        impostors: of so many impostor pairs.
+        support: why it should not be leant on; empty where it may.
+    """
+
+    fmr: float
+    threshold: float
+    false_matches: int
+    impostors: int
+    support: str
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What validation said.
+
+    Attributes:
+        people: who were validated on.
+        sessions: of theirs.
+        identity: by wanted FMR, the largest first.
+        attributes: attribute of two classes to the probability of the positive one from which it is said.
+    """
+
+    people: int
+    sessions: int
+    identity: tuple[Operating, ...]
+    attributes: dict[str, float]
+
+    @property
+    def strictest(self) -> Operating | None:
+        """That of the smallest FMR with support."""
+        supported = [point for point in self.identity if not point.support]
+        return supported[-1] if supported else None
+
+
+def write_thresholds(folder: Path, thresholds: Thresholds) -> None:
+    """Write them into the model folder."""
+    identity = [vars(point) for point in thresholds.identity]
+    write_json(folder / THRESHOLDS_FILE, vars(thresholds) | {"identity": identity})
+
+
+def read_thresholds(folder: Path) -> Thresholds | None:
+    """Those of the model in `folder`; None where it has none, as one that nobody was validated on.
+
+    Raises:
+        InputError: the file is no such file.
+    """
+    path = folder / THRESHOLDS_FILE
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text())
+        points = tuple(
+            Operating(
+                float(point["fmr"]),
+                float(point["threshold"]),
+                int(point["false_matches"]),
+                int(point["impostors"]),
+                str(point["support"]),
+            )
+            for point in raw["identity"]
+        )
+        attributes = {str(name): float(value) for name, value in raw["attributes"].items()}
+        if not all(map(math.isfinite, [*(point.threshold for point in points), *attributes.values()])):
+            raise ValueError("a threshold that is not finite")
+        return Thresholds(int(raw["people"]), int(raw["sessions"]), points, attributes)
+    except FileNotFoundError:
+        return None
+    except (OSError, OverflowError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not the thresholds of a model ({error!r}); train it again, or remove the file") from None

@@ -1,0 +1,266 @@
+"""Comparing all pairs of sessions, or listed ones, without ever holding them all.
+
+The rows stand in the order of people, so that genuine pairs lie along the diagonal; what is off it is counted as it is
+computed. Time grows with the square of the number of sessions, memory with the block and the genuine pairs.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock, local
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fr_ps.evaluation.numbers.resample import Resample
+from fr_ps.evaluation.pairwise.similarity import KEYS, Measure, Scale, Space, similarity
+
+ROWS, COLUMNS = 512, 16384
+"""Of a block."""
+_NO_PAIR = KEYS
+"""In the place of what is no impostor pair, among keys."""
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """What all pairs say: each genuine one, and how many impostor pairs have each key.
+
+    Attributes:
+        scale: from keys to scores.
+        person: (n,) number of each session's person.
+        impostor_keys: (u,) int64, distinct, growing.
+        impostor_counts: (u,) int64.
+        first: (m,) row of one session of each genuine pair.
+        second: (m,) of the other.
+        genuine_keys: (m,) int64.
+    """
+
+    scale: Scale
+    person: np.ndarray
+    impostor_keys: np.ndarray
+    impostor_counts: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    genuine_keys: np.ndarray
+
+    @property
+    def impostors(self) -> int:
+        """The number of impostor pairs."""
+        return int(self.impostor_counts.sum())
+
+    @property
+    def undefined(self) -> str:
+        """Why nothing can be verified; empty where it can."""
+        if len(self.genuine_keys) and self.impostors:
+            return ""
+        people = len(np.unique(self.person))
+        if len(self.genuine_keys):
+            return f"no impostor pair: {'there is one person only' if people == 1 else 'the list has none'}"
+        if not self.impostors:
+            return "no pair: fewer than two sessions"
+        return f"no genuine pair: {'nobody has two sessions' if people == len(self.person) else 'the list has none'}"
+
+
+class AllPairs:
+    """Every unordered pair of n sessions.
+
+    Args:
+        embeddings: (n, C).
+        ids: (n,) whose they are.
+        measure: cosine or euclidean.
+        draws: of these people, for `weighed`.
+
+    Raises:
+        InputError: an embedding with NaN or infinity.
+    """
+
+    def __init__(
+        self, embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine", draws: Resample | None = None
+    ) -> None:
+        self.draws = draws
+        person = self.whose = np.unique(ids, return_inverse=True)[1]
+        unit = draws.unit if draws else person
+        self.order = np.lexsort((person, unit))
+        self.unit = torch.from_numpy(unit[self.order])
+        self.person = torch.from_numpy(np.cumsum(np.diff(person[self.order], prepend=person[self.order][:1]) != 0))
+        self._place = np.argsort(self.order)
+        self.similarity = similarity(embeddings, ids, measure).take(self.order)
+
+    def compare(self) -> Comparisons:
+        """All of them, counted."""
+        count = len(self.whose)
+        few = count * (count - 1) // 2 < KEYS
+        counts = torch.zeros(KEYS + 1, dtype=torch.int64)
+        singles: list[Tensor] = []
+        nothing = torch.empty(0, dtype=torch.int64)
+        genuine = [(nothing, nothing, nothing.int())]
+        lock, space = Lock(), _space_a_thread()
+
+        def block(rows: slice, columns: slice) -> None:
+            keys = self.similarity.keys(rows, columns, space())
+            found = self._take_genuine(keys, rows, columns)
+            part = keys.flatten().clone() if few else torch.bincount(keys.view(-1), minlength=KEYS + 1)
+            with lock:
+                genuine.extend(found)
+                if few:
+                    singles.append(part)
+                else:
+                    counts.add_(part)
+
+        _run(block, list(_blocks(count, ROWS)))
+        if few:
+            keys, number = np.unique(torch.cat([nothing, *singles]).numpy(), return_counts=True)
+        else:
+            keys = np.flatnonzero(counts.numpy())
+            number = counts.numpy()[keys]
+        first, second, own = (torch.cat([one[part] for one in genuine]).numpy() for part in range(3))
+        kept = keys != _NO_PAIR
+        place = np.lexsort((second, first))
+        return Comparisons(
+            self.similarity.scale,
+            self.whose,
+            keys[kept].astype(np.int64),
+            number[kept],
+            self.order[first[place]],
+            self.order[second[place]],
+            own[place].astype(np.int64),
+        )
+
+    def keys_of_pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """(m,) int64 of m pairs of rows."""
+        return self.similarity.keys_of_pairs(self._place[first], self._place[second])
+
+    def weighed(self, nodes: np.ndarray) -> np.ndarray:
+        """(B, K + 1) the weight of the impostor pairs in each draw of people whose key is below, between or above K nodes.
+
+        Args:
+            nodes: (K,) growing keys; a key that is one belongs above it.
+        """
+        assert self.draws is not None
+        weights = torch.from_numpy(self.draws.weights)
+        bins = len(nodes) + 2  # the last is of what is no impostor pair
+        lookup = torch.from_numpy(np.append(np.searchsorted(nodes, np.arange(KEYS), side="right"), bins - 1).astype(np.int32))
+        total = torch.zeros(len(weights), bins - 1, dtype=torch.float64)
+        lock, space = Lock(), _space_a_thread()
+
+        def block(rows: slice, columns: slice) -> None:
+            keys = self.similarity.keys(rows, columns, space())
+            self._take_genuine(keys, rows, columns)
+            high, low = int(self.unit[rows][0]), int(self.unit[columns][0])
+            across = int(self.unit[columns][-1]) - low + 1
+            down = int(self.unit[rows][-1]) - high + 1
+            place = (self.unit[rows, None] - high) + (self.unit[columns] - low) * down  # (r, c)
+            flat = torch.add(lookup[keys], place, alpha=bins).view(-1)
+            found = torch.bincount(flat, minlength=across * down * bins).float().view(across, down * bins)
+            part = (weights[:, low : low + across] @ found).view(len(weights), down, bins)[:, :, :-1]
+            part = torch.einsum("bu,buk->bk", weights[:, high : high + down], part)
+            with lock:
+                total.add_(part)
+
+        _run(block, list(_blocks(len(self.whose), ROWS // 4)))
+        return total.numpy()
+
+    def _take_genuine(self, keys: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Rows, columns and keys of the genuine pairs of a block, in whose place, and in that of no pairs, it is marked."""
+        person, others = self.person[rows], self.person[columns]
+        if others[0] > person[-1]:
+            return []
+        end = int(torch.searchsorted(others, person[-1:], right=True))
+        band = keys[:, :end]
+        same = person[:, None] == others[:end]
+        pair = torch.arange(rows.start, rows.stop)[:, None] < torch.arange(columns.start, columns.start + end)
+        down, across = torch.nonzero(same & pair, as_tuple=True)
+        found = (down + rows.start, across + columns.start, band[down, across])
+        band[same | ~pair] = _NO_PAIR
+        return [found]
+
+
+class ListedPairs:
+    """The pairs of a list.
+
+    Args:
+        embeddings: (n, C).
+        ids: (n,) whose they are.
+        first: (m,) row of one session of each pair.
+        second: (m,) of the other.
+        measure: cosine or euclidean.
+        draws: of these people, for `weighed`.
+
+    Raises:
+        InputError: an embedding with NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        embeddings: np.ndarray,
+        ids: np.ndarray,
+        first: np.ndarray,
+        second: np.ndarray,
+        measure: Measure = "cosine",
+        draws: Resample | None = None,
+    ) -> None:
+        self.whose, self.first, self.second, self.draws = np.unique(ids, return_inverse=True)[1], first, second, draws
+        compared = similarity(embeddings, ids, measure)
+        self.scale, self.keys = compared.scale, compared.keys_of_pairs(first, second)
+        self.genuine = ids[first] == ids[second]
+
+    def compare(self) -> Comparisons:
+        """All of them, counted."""
+        keys, counts = np.unique(self.keys[~self.genuine], return_counts=True)
+        own = self.genuine
+        return Comparisons(self.scale, self.whose, keys, counts, self.first[own], self.second[own], self.keys[own])
+
+    def weighed(self, nodes: np.ndarray) -> np.ndarray:
+        """As `AllPairs.weighed`."""
+        assert self.draws is not None
+        weights, bins, units = self.draws.weights, len(nodes) + 1, self.draws.weights.shape[1]
+        place = np.searchsorted(nodes, self.keys[~self.genuine], side="right")
+        one, other = (self.draws.unit[rows[~self.genuine]] for rows in (self.first, self.second))
+        cells, counts = np.unique((place * units + one) * units + other, return_counts=True)
+        place, one, other = cells // units**2, cells // units % units, cells % units
+        total = np.zeros((len(weights), bins))
+        for some in np.array_split(np.arange(len(cells)), len(cells) // 4096 + 1):
+            weight = weights[:, one[some]] * weights[:, other[some]] * counts[some]
+            starts = np.flatnonzero(np.diff(place[some], prepend=-1))
+            if len(some):
+                total[:, place[some][starts]] += np.add.reduceat(weight, starts, axis=1)
+        return total
+
+
+def _blocks(count: int, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Of the pairs of rows, the upper triangle."""
+    for row in range(0, count, rows):
+        for column in range(row, count, COLUMNS):
+            yield slice(row, min(row + rows, count)), slice(column, min(column + COLUMNS, count))
+
+
+def _space_a_thread() -> Callable[[], Space]:
+    """A function that gives each thread a space of its own, the same every time."""
+    own = local()
+
+    def space() -> Space:
+        if not hasattr(own, "space"):
+            own.space = Space(ROWS * COLUMNS)
+        return own.space
+
+    return space
+
+
+def _run(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]]) -> None:
+    """`block` of each, on as many threads as torch has, one thread each.
+
+    What is summed must be whole numbers: blocks end in any order, and of those the sum is the same in each.
+    """
+    threads = torch.get_num_threads()
+    if len(blocks) < 2 or threads < 2:
+        for one in blocks:
+            block(*one)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda one: block(*one), blocks):
+                pass
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,113 @@
+"""How alike two embeddings are, as a whole number.
+
+Scores are rounded to 2^-20 of half their range, about 10^-6, which a sum of some hundred float32 products is hardly known
+better than. So all pairs are counted in a table of fixed size instead of being sorted, and equal embeddings tie wherever in a
+block they stand.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fr_ps.errors import InputError
+
+Measure = Literal["cosine", "euclidean"]
+STEPS = 2**20
+KEYS = 2 * STEPS + 1
+"""A key is 0 or more and below this; the higher, the more alike."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What keys mean.
+
+    Attributes:
+        measure: cosine, or euclidean: minus the distance.
+        reach: the largest distance of an embedding from their mean (euclidean).
+    """
+
+    measure: Measure
+    reach: float = 1.0
+
+    def scores(self, keys: np.ndarray) -> np.ndarray:
+        """Float64 scores of keys."""
+        cosine = np.asarray(keys) / STEPS - 1
+        return cosine if self.measure == "cosine" else -self.reach * np.sqrt(np.maximum(2 - 2 * cosine, 0))
+
+    def threshold_key(self, score: float) -> int:
+        """The smallest key whose score is at least `score`: that of a threshold."""
+        wanted = score if self.measure == "cosine" else 1 - (min(score, 0.0) / self.reach) ** 2 / 2
+        # What `scores` gave is found again, though it was rounded on the way.
+        return int(np.clip(np.ceil((wanted + 1) * STEPS - 1e-3), 0, KEYS))
+
+
+class Space:
+    """Where the products of blocks of at most so many pairs are computed: to ask for it anew each time costs more."""
+
+    def __init__(self, pairs: int) -> None:
+        self.product = torch.empty(pairs, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """n embeddings ready to be compared: the product of one's row of `left` and another's of `right` is -1 .. 1.
+
+    Attributes:
+        left: (n, D) float32.
+        right: (n, D) float32.
+        scale: from keys to scores.
+    """
+
+    left: Tensor
+    right: Tensor
+    scale: Scale
+
+    def keys(self, first: slice, second: slice, space: Space | None = None) -> Tensor:
+        """(k, l) int32 of k rows against l others, in `space` where that is given: until it is given again."""
+        left, right = self.left[first], self.right[second]
+        if space is None:
+            space = Space(len(left) * len(right))
+        product = space.product[: len(left) * len(right)].view(len(left), len(right))
+        torch.mm(left, right.T, out=product).mul_(STEPS).add_(STEPS + 0.5)
+        return product.view(torch.int32).copy_(product)  # in its own place: both have four bytes
+
+    def keys_of_pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """(m,) int64 of m pairs of rows."""
+        found = np.empty(len(first), dtype=np.int64)
+        step = max(1, 2**24 // self.left.shape[1])
+        for start in range(0, len(first), step):
+            some = slice(start, start + step)
+            product = (self.left[first[some]] * self.right[second[some]]).sum(dim=1)
+            found[some] = product.mul_(STEPS).add_(STEPS + 0.5).to(torch.int64).numpy()
+        return found
+
+    def take(self, rows: np.ndarray) -> "Similarity":
+        """Some of the embeddings."""
+        left = self.left[rows]
+        return Similarity(left, left if self.right is self.left else self.right[rows], self.scale)
+
+
+def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine") -> Similarity:
+    """(n, C) embeddings of the (n,) people, ready to be compared. One of length 0 has the cosine 0 with all.
+
+    Raises:
+        InputError: an embedding with NaN or infinity.
+    """
+    if not np.isfinite(embeddings).all():
+        person = ids[np.argwhere(~np.isfinite(embeddings))[0][0]]
+        raise InputError(f"the model's embedding of a session of {person} is NaN or infinite; train with a lower optim.lr")
+    if measure == "cosine":
+        unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        rows = torch.from_numpy(unit.astype(np.float32, copy=False))
+        return Similarity(rows, rows, Scale(measure))
+    centred = embeddings - embeddings.mean(axis=0, dtype=np.float64)
+    reach = float(np.linalg.norm(centred, axis=1).max(initial=0)) or 1.0
+    rows = torch.from_numpy((centred / reach).astype(np.float32))
+    half = rows.square().sum(dim=1, keepdim=True) / 2
+    one = torch.ones_like(half)
+    # 1 - d^2 / 2 = a b + (1 - a^2 / 2) - b^2 / 2
+    left, right = torch.cat([rows, 1 - half, one], dim=1), torch.cat([rows, one, -half], dim=1)
+    return Similarity(left, right, Scale(measure, reach))

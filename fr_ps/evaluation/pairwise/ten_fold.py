@@ -1,0 +1,107 @@
+"""Accuracy as Labeled Faces in the Wild has it: ten folds of people, the threshold of each chosen on the nine others.
+
+Huang, Ramesh, Berg and Learned-Miller, "Labeled Faces in the Wild", TR 07-49, University of Massachusetts, 2007: the mean over
+the folds, with its standard error (the standard deviation over the folds divided by the square root of ten).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fr_ps.evaluation.numbers.metrics import Metrics
+
+FOLDS = 10
+MOST_A_FOLD = 300
+"""Genuine pairs, and as many impostor pairs, as LFW has."""
+NAMES = ("accuracy_10fold", "accuracy_10fold_se")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Pairs in ten folds, as many genuine as impostor ones in each.
+
+    Attributes:
+        first: (m,) row of one session.
+        second: (m,) of the other.
+        fold: (m,) 0 to 9.
+        why_not: why there are none; empty where there are.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    fold: np.ndarray
+    why_not: str = ""
+
+
+def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0) -> Folds:
+    """Ten folds of people, no one in two, with seeded draws of their pairs.
+
+    Args:
+        ids: (n,) of the sessions.
+        first: (m,) row of one session of each genuine pair.
+        second: (m,) of the other.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    paired = rng.permutation(np.unique(ids[first]))
+    if len(paired) < 2 * FOLDS:
+        none = np.empty(0, dtype=int)
+        why = f"{len(paired)} people have two sessions or more; ten folds with impostors in each need {2 * FOLDS}"
+        return Folds(none, none, none, why)
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for fold in range(FOLDS):
+        people = paired[fold::FOLDS]
+        own = np.flatnonzero(np.isin(ids[first], people))
+        own = rng.permutation(own)[:MOST_A_FOLD]
+        one, other = _impostors(ids, np.flatnonzero(np.isin(ids, people)), len(own), rng)
+        count = min(len(own), len(one))
+        found.append(
+            (
+                np.concatenate([first[own[:count]], one[:count]]),
+                np.concatenate([second[own[:count]], other[:count]]),
+                np.full(2 * count, fold),
+            )
+        )
+    one, other, number = (np.concatenate(part) for part in zip(*found))
+    return Folds(one, other, number)
+
+
+def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) -> Metrics:
+    """Mean accuracy over the folds and its standard error.
+
+    Args:
+        score: (m,) of pairs.
+        genuine: (m,) bool.
+        fold: (m,) of each.
+    """
+    accuracy = []
+    for one in np.unique(fold):
+        here = fold == one
+        accuracy.append(_accuracy(score[here], genuine[here], _best(score[~here], genuine[~here])))
+    metrics = Metrics()
+    metrics.add(NAMES[0], float(np.mean(accuracy)))
+    metrics.add(NAMES[1], float(np.std(accuracy, ddof=1) / np.sqrt(len(accuracy))))
+    return metrics
+
+
+def _impostors(ids: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` different pairs of the rows that are of two people."""
+    drawn = np.sort(rng.choice(rows, size=(8 * count, 2)), axis=1)
+    drawn = drawn[ids[drawn[:, 0]] != ids[drawn[:, 1]]]
+    _, once = np.unique(drawn, axis=0, return_index=True)
+    drawn = drawn[np.sort(once)][:count]
+    return drawn[:, 0], drawn[:, 1]
+
+
+def _best(score: np.ndarray, genuine: np.ndarray) -> float:
+    """The threshold of the highest accuracy; of several, the smallest; infinity accepts nothing."""
+    order = np.argsort(score)
+    candidates, start = np.unique(score[order], return_index=True)
+    candidates, start = np.append(candidates, np.inf), np.append(start, len(score))
+    below = np.concatenate([[0], np.cumsum(genuine[order])])
+    right = (start - below[start]) + (genuine.sum() - below[start])  # impostors below, genuine from there on
+    return float(candidates[np.argmax(right)])
+
+
+def _accuracy(score: np.ndarray, genuine: np.ndarray, threshold: float) -> float:
+    return float(((score >= threshold) == genuine).mean())

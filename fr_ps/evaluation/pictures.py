@@ -1,0 +1,68 @@
+"""The pairs that a model finds most and least alike, to be looked at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fr_ps.data.contact_sheet import tiles
+from fr_ps.data.labels import Labels
+from fr_ps.data.store import Store
+from fr_ps.evaluation.assess import Assessment
+
+SHOWN = 5
+
+
+def pair_figures(assessment: Assessment, store: Store, rows: np.ndarray, labels: Labels) -> dict[str, Figure]:
+    """Pictures of the genuine pairs with the lowest and the highest scores, and of impostor pairs with the highest.
+
+    Of impostors, each session's most similar other person is looked at.
+
+    Args:
+        assessment: whose pairs.
+        store: of maps.
+        rows: of it that the search's rows are: those tested, then those of the gallery.
+        labels: of these rows.
+    """
+    comparisons, search = assessment.comparisons, assessment.search
+    found = {}
+    if len(comparisons.genuine_keys):
+        order = np.argsort(comparisons.genuine_keys, kind="stable")
+        scores = comparisons.scale.scores(comparisons.genuine_keys)
+        for name, title, some in (
+            ("worst_genuine", "Genuine pairs with the lowest scores", order[:SHOWN]),
+            ("best_genuine", "Genuine pairs with the highest scores", order[::-1][:SHOWN]),
+        ):
+            pairs = list(zip(comparisons.first[some].tolist(), comparisons.second[some].tolist(), scores[some].tolist()))
+            found[name] = _figure(title, pairs, store, rows, labels)
+    rivals = _worst_impostors(search.probes, search.rival_row, search.maximum.other)
+    if rivals:
+        found["worst_impostor"] = _figure("Impostor pairs with the highest scores", rivals, store, rows, labels)
+    return found
+
+
+def _worst_impostors(probes: np.ndarray, rivals: np.ndarray, scores: np.ndarray) -> list[tuple[int, int, float]]:
+    found: dict[tuple[int, int], float] = {}
+    for place in np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable"):
+        if rivals[place] < 0 or len(found) == SHOWN:
+            break
+        pair = (int(min(probes[place], rivals[place])), int(max(probes[place], rivals[place])))
+        found.setdefault(pair, float(scores[place]))
+    return [(*pair, score) for pair, score in found.items()]
+
+
+def _figure(title: str, pairs: Sequence[tuple[int, int, float]], store: Store, rows: np.ndarray, labels: Labels) -> Figure:
+    figure = Figure(figsize=(1.7 * SHOWN, 4.2))
+    figure.suptitle(title)
+    grid = figure.subplots(2, SHOWN, squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.84, wspace=0.05, hspace=0.15)
+    for axes in grid.flat:
+        axes.axis("off")
+    for column, (*pair, score) in enumerate(pairs):
+        maps = store.read(rows[np.array(pair)])
+        for line, row in enumerate(pair):
+            picture = next(iter(tiles({modality: of[line] for modality, of in maps.items()}).values()))
+            grid[line, column].imshow(picture)
+            above = f"{score:.3f}\n" if line == 0 else ""
+            grid[line, column].set_title(f"{above}{labels.ids[row]}/{labels.sessions[row]}", fontsize=8)
+    return figure

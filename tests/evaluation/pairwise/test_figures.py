@@ -1,0 +1,63 @@
+"""Pictures of an evaluation and of a training."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from fr_ps.evaluation.numbers.drawing import as_png
+from fr_ps.evaluation.pairwise.figures import det_figure, roc_figure, score_figure
+from fr_ps.evaluation.pairwise.pairs import Comparisons
+from fr_ps.evaluation.pairwise.roc import points, roc
+from fr_ps.evaluation.pairwise.similarity import STEPS, Scale
+
+
+def example() -> Comparisons:
+    rng = np.random.default_rng(0)
+    genuine = np.arange(400) < 100
+    keys = np.round((np.tanh(rng.normal(size=400) * 0.3 + 0.6 * genuine) + 1) * STEPS).astype(np.int64)
+    impostor_keys, counts = np.unique(keys[~genuine], return_counts=True)
+    own = np.arange(100)
+    return Comparisons(Scale("cosine"), np.zeros(100, dtype=int), impostor_keys, counts, own, own, keys[genuine])
+
+
+def curve() -> Figure:
+    return roc_figure(roc(example()), 300, points(example(), roc(example())))
+
+
+def test_the_roc_rises_from_the_smallest_rate_the_pairs_support_to_one() -> None:
+    (line,) = curve().axes[0].lines
+    far, tar = line.get_data()
+    assert np.min(far) == 1 / 300
+    assert np.all(np.diff(far) >= 0)
+    assert np.all(np.diff(tar) >= 0)
+    assert (far[-1], tar[-1]) == (1, 1)
+
+
+def test_the_det_falls_and_marks_the_points_with_support_filled() -> None:
+    found = points(example(), roc(example()))
+    (axes,) = det_figure(roc(example()), 300, 100, found).axes
+    x, y = axes.lines[0].get_data()
+    assert np.all(np.diff(x) >= 0)
+    assert np.all(np.diff(y) <= 0)
+    filled = [tuple(colour) for colour in axes.collections[0].get_facecolors()]  # type: ignore[attr-defined]
+    assert [point.target for point in found] == [0.1, 0.01]
+    assert filled[0][3] == 1  # 30 expected false matches
+    assert filled[1][3] == 0  # 3
+    place = axes.collections[0].get_offsets()[0]
+    assert norm.cdf(place) == pytest.approx([0.1, found[0].fnmr])
+
+
+def test_the_histograms_hold_every_score_and_name_the_numbers() -> None:
+    axes = score_figure(example()).axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["impostor (300 pairs)", "genuine (100 pairs)"]
+    areas = [sum(bar.get_height() * bar.get_width() for bar in bars) for bars in axes.containers]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(areas, [1, 1])
+
+
+def test_a_picture_is_the_same_bytes_twice() -> None:
+    first, second = as_png(curve()), as_png(curve())
+    assert first.startswith(b"\x89PNG\r\n\x1a\n")
+    assert first == second

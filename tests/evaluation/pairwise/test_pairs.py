@@ -1,0 +1,159 @@
+"""All pairs without holding them, against loops over every pair."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fr_ps.errors import InputError
+from fr_ps.evaluation.numbers.resample import Resample, resample
+from fr_ps.evaluation.pairwise import pairs
+from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons, ListedPairs
+from fr_ps.evaluation.pairwise.similarity import KEYS, STEPS
+
+Impostors = dict[int, int]
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of -1 and 1, 16 long, whose cosines are exact and often the same, of a few people in any order."""
+    ids = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12))
+    kinds = draw(st.lists(st.integers(0, 4), min_size=len(ids), max_size=len(ids)))
+    rows = np.random.default_rng(draw(st.integers(0, 9))).choice([-1.0, 1.0], size=(5, 16)).astype(np.float32)
+    return rows[kinds], np.array(ids)
+
+
+def by_loops(embeddings: np.ndarray, ids: np.ndarray) -> tuple[Impostors, list[tuple[int, int, int]]]:
+    """How many impostor pairs have each key, and the genuine pairs with theirs."""
+    impostors: Impostors = {}
+    genuine = []
+    for i, j in itertools.combinations(range(len(ids)), 2):
+        a, b = embeddings[i].astype(float), embeddings[j].astype(float)
+        key = int(np.floor((a @ b / np.sqrt((a @ a) * (b @ b)) + 1) * STEPS + 0.5))
+        if ids[i] == ids[j]:
+            genuine.append((i, j, key))
+        else:
+            impostors[key] = impostors.get(key, 0) + 1
+    return impostors, genuine
+
+
+def found(comparisons: Comparisons) -> tuple[Impostors, list[tuple[int, int, int]]]:
+    impostors = dict(zip(comparisons.impostor_keys.tolist(), comparisons.impostor_counts.tolist()))
+    ends = np.sort(np.stack([comparisons.first, comparisons.second], axis=1), axis=1)
+    return impostors, sorted((*pair, key) for pair, key in zip(ends.tolist(), comparisons.genuine_keys.tolist()))  # type: ignore[misc]
+
+
+@settings(max_examples=150, deadline=None)
+@given(sets())
+def test_every_pair_is_counted_once_with_its_key(drawn):
+    embeddings, ids = drawn
+    assert found(AllPairs(embeddings, ids).compare()) == by_loops(embeddings, ids)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blocks_of_any_size_on_any_threads_say_the_same(monkeypatch, threads):
+    rng = np.random.default_rng(0)
+    embeddings = rng.choice([-1.0, 1.0], size=(90, 64)).astype(np.float32)
+    ids = rng.choice(list("abcdefgh"), size=90)
+    whole = by_loops(embeddings, ids)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for rows, columns in ((7, 13), (16, 16), (90, 8), (200, 200)):
+            monkeypatch.setattr(pairs, "ROWS", rows)
+            monkeypatch.setattr(pairs, "COLUMNS", columns)
+            assert found(AllPairs(embeddings, ids).compare()) == whole
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_more_pairs_than_keys_are_counted_in_a_table_and_give_the_same():
+    rng = np.random.default_rng(1)
+    embeddings = rng.standard_normal((2100, 4)).astype(np.float32)
+    ids = np.array([f"p{i % 300:03d}" for i in range(2100)])
+    comparisons = AllPairs(embeddings, ids).compare()
+    assert KEYS < 2100 * 2099 // 2
+    first, second = np.triu_indices(2100, k=1)
+    listed = ListedPairs(embeddings, ids, first, second).compare()
+    assert comparisons.impostors == listed.impostors
+    assert len(comparisons.genuine_keys) == len(listed.genuine_keys) == 300 * 21
+    mine, theirs = (np.repeat(one.impostor_keys, one.impostor_counts) for one in (comparisons, listed))
+    assert np.abs(mine - theirs).max() <= 1  # a product of another shape may round to the neighbouring step
+
+
+def test_the_distance_of_embeddings_that_are_not_of_unit_length_is_told_as_such():
+    rng = np.random.default_rng(2)
+    embeddings = (rng.standard_normal((30, 8)) * rng.uniform(1, 20, size=(30, 1)) + 100).astype(np.float32)
+    ids = np.array(list("abcde") * 6)
+    comparisons = AllPairs(embeddings, ids, "euclidean").compare()
+    truth = np.linalg.norm(embeddings[comparisons.first].astype(float) - embeddings[comparisons.second], axis=1)
+    assert comparisons.scale.scores(comparisons.genuine_keys) == pytest.approx(-truth, abs=0.02 * comparisons.scale.reach)
+    order = np.argsort(truth)
+    assert (np.diff(comparisons.genuine_keys[order]) <= 1).all()
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_a_threshold_that_was_told_as_a_score_is_the_same_key_again(measure):
+    rng = np.random.default_rng(3)
+    scale = AllPairs(rng.standard_normal((9, 5)).astype(np.float32), np.array(list("aabbccdde")), measure).compare().scale
+    keys = np.unique(rng.integers(0, KEYS, size=2000))
+    assert [scale.threshold_key(float(score)) for score in scale.scores(keys)] == keys.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(sets(), st.integers(0, 5))
+def test_a_pair_weighs_as_often_as_both_people_were_drawn(drawn, seed):
+    embeddings, ids = drawn
+    draws = resample(ids, replicates=4, seed=seed)
+    nodes = np.unique(np.random.default_rng(seed).integers(0, KEYS, size=6))
+    first, second = np.triu_indices(len(ids), k=1)
+    truth = np.zeros((4, len(nodes) + 1))
+    for i, j in zip(first, second):
+        if ids[i] != ids[j]:
+            a, b = embeddings[i].astype(float), embeddings[j].astype(float)
+            key = int(np.floor((a @ b / np.sqrt((a @ a) * (b @ b)) + 1) * STEPS + 0.5))
+            weight = draws.weights[:, draws.unit[i]] * draws.weights[:, draws.unit[j]]
+            truth[:, (nodes <= key).sum()] += weight
+    assert np.array_equal(AllPairs(embeddings, ids, draws=draws).weighed(nodes), truth)
+    assert np.array_equal(ListedPairs(embeddings, ids, first, second, draws=draws).weighed(nodes), truth)
+
+
+def test_people_in_a_group_are_drawn_together_and_are_impostors_of_each_other():
+    rng = np.random.default_rng(4)
+    embeddings = rng.choice([-1.0, 1.0], size=(40, 16)).astype(np.float32)
+    ids = np.array([f"p{i // 2:02d}" for i in range(40)])
+    group = np.array([int(name[1:]) % 7 for name in ids])
+    draws = Resample(group, rng.integers(0, 3, size=(3, 7)).astype(np.float32), 20)
+    total = AllPairs(embeddings, ids, draws=draws).weighed(np.array([STEPS]))
+    weight = draws.weights[:, group]
+    pairs = [(i, j) for i, j in itertools.combinations(range(40), 2) if ids[i] != ids[j]]
+    assert total.sum(axis=1) == pytest.approx(sum(weight[:, i] * weight[:, j] for i, j in pairs))
+
+
+def test_an_embedding_that_is_no_number_is_refused(refused):
+    embeddings = np.ones((3, 4), np.float32)
+    embeddings[1, 2] = np.nan
+    with refused("session of b", "NaN"):
+        AllPairs(embeddings, np.array(["a", "b", "c"]))
+
+
+def test_why_nothing_can_be_verified_is_said():
+    embeddings = np.eye(3, 4, dtype=np.float32)
+    assert "one person" in AllPairs(embeddings, np.array(["a", "a", "a"])).compare().undefined
+    assert "nobody has two sessions" in AllPairs(embeddings, np.array(["a", "b", "c"])).compare().undefined
+    assert "fewer than two sessions" in AllPairs(embeddings[:1], np.array(["a"])).compare().undefined
+    assert AllPairs(embeddings, np.array(["a", "a", "c"])).compare().undefined == ""
+
+
+def test_embeddings_of_length_0_have_the_cosine_0_with_all():
+    comparisons = AllPairs(np.zeros((3, 4), np.float32), np.array(["a", "a", "b"])).compare()
+    assert comparisons.scale.scores(comparisons.genuine_keys).tolist() == [0]
+    assert comparisons.scale.scores(comparisons.impostor_keys).tolist() == [0]
+
+
+def test_an_infinite_embedding_is_refused_by_listed_pairs_too():
+    with pytest.raises(InputError, match="NaN or infinite"):
+        ListedPairs(np.full((2, 2), np.inf, np.float32), np.array(["a", "b"]), np.array([0]), np.array([1]))

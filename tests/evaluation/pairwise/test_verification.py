@@ -1,0 +1,285 @@
+"""Verification against loops over every pair."""
+
+import itertools
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.numbers.resample import resample
+from fr_ps.evaluation.pairwise.operating import Operating, Thresholds
+from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons
+from fr_ps.evaluation.pairwise.roc import FAR_POINTS, LOW_SUPPORT, equal_error_rate, operating_point, roc
+from fr_ps.evaluation.pairwise.similarity import STEPS, Scale
+from fr_ps.evaluation.pairwise.verification import verification, verification_findings, verification_with_intervals
+
+Scored = list[tuple[float, bool]]
+
+
+def compared(scores: np.ndarray, genuine: np.ndarray, owner: np.ndarray) -> Comparisons:
+    """Comparisons with given (m,) scores, of which those that are genuine are of the person `owner`."""
+    keys = np.round((scores + 8) * STEPS / 8).astype(np.int64)
+    impostor_keys, counts = np.unique(keys[~genuine], return_counts=True)
+    own = np.arange(int(genuine.sum()))
+    return Comparisons(
+        Scale("cosine"), np.unique(owner[genuine], return_inverse=True)[1], impostor_keys, counts, own, own, keys[genuine]
+    )
+
+
+def pairs_of(scores: np.ndarray, ids: list[int]) -> tuple[Comparisons, Scored]:
+    """Of given (n, n) scores instead of cosines; and the list of them."""
+    first, second = np.triu_indices(len(ids), k=1)
+    people = np.array(ids)
+    genuine, score = people[first] == people[second], np.round(scores[first, second] * STEPS) / STEPS
+    return compared(score, genuine, people[first]), list(zip(score.tolist(), genuine.tolist()))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
+    """Scores on a coarse grid, so that there are many ties, of a few sessions of a few people."""
+    ids = draw(st.lists(st.integers(0, 3), min_size=2, max_size=9))
+    count = len(ids) * (len(ids) - 1) // 2
+    values = draw(st.lists(st.integers(-4, 4), min_size=count, max_size=count))
+    scores = np.zeros((len(ids), len(ids)))
+    scores[np.triu_indices(len(ids), k=1)] = np.array(values) / 4
+    return scores, ids
+
+
+def rates(pairs: Scored, threshold: float) -> tuple[float, float]:
+    """FAR and TAR if a score of at least `threshold` is accepted."""
+    genuine, impostor = [s for s, g in pairs if g], [s for s, g in pairs if not g]
+    return sum(s >= threshold for s in impostor) / len(impostor), sum(s >= threshold for s in genuine) / len(genuine)
+
+
+def by_loops_auc(genuine: list[float], impostor: list[float], weights: list[float] | None = None) -> float:
+    """The share of (genuine, impostor) comparisons that are right, a tie being half."""
+    weights = weights or [1.0] * len(genuine)
+    won = sum(w * ((g > i) + (g == i) / 2) for (g, w), i in itertools.product(zip(genuine, weights), impostor))
+    return won / (sum(weights) * len(impostor))
+
+
+def by_bisection_eer(pairs: Scored) -> float:
+    """Walks the polyline through the (FAR, TAR) of every threshold to where FAR = 1 - TAR."""
+    corners = [rates(pairs, threshold) for threshold in [math.inf, *sorted({s for s, _ in pairs}, reverse=True)]]
+
+    def at(place: float) -> tuple[float, float]:
+        index = min(int(place), len(corners) - 2)
+        share = place - index
+        return tuple(a + share * (b - a) for a, b in zip(corners[index], corners[index + 1]))  # type: ignore[return-value]
+
+    low, high = 0.0, float(len(corners) - 1)
+    for _ in range(60):
+        middle = (low + high) / 2
+        far, tar = at(middle)
+        low, high = (low, middle) if far >= 1 - tar else (middle, high)
+    return at(high)[0]
+
+
+def by_loops_tar(pairs: Scored, far: float) -> float:
+    """At the smallest threshold whose FAR is at most `far`; beyond the largest score nothing is accepted."""
+    for threshold in [*sorted({s for s, _ in pairs}), math.inf]:
+        if rates(pairs, threshold)[0] <= far:
+            return rates(pairs, threshold)[1]
+    raise AssertionError("infinity accepts nothing")
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables())
+def test_auc_eer_and_person_balanced_auc_are_those_of_loops(table: tuple[np.ndarray, list[int]]) -> None:
+    comparisons, scored = pairs_of(*table)
+    assume(not comparisons.undefined)
+    values = verification(comparisons).values
+    genuine, impostor = [score for score, same in scored if same], [score for score, same in scored if not same]
+    assert values["auc"] == pytest.approx(by_loops_auc(genuine, impostor), abs=1e-9)
+    assert values["eer"] == pytest.approx(by_bisection_eer(scored), abs=1e-9)
+    of_person = defaultdict(list)
+    for row, (score, same) in zip(np.triu_indices(len(table[1]), k=1)[0], scored):
+        if same:
+            of_person[table[1][row]].append(score)
+    each = [by_loops_auc(scores, impostor) for scores in of_person.values()]
+    assert values["auc_person_balanced"] == pytest.approx(sum(each) / len(each), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 10, 1000]))
+def test_the_true_accept_rate_is_that_of_the_smallest_threshold_that_keeps_the_false_accept_rate(seed: int, grid: int) -> None:
+    """Ten impostor pairs and more, with few and with many ties."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 5, size=int(rng.integers(8, 22))).tolist()
+    scores = np.round(rng.normal(size=(len(ids), len(ids))) * grid) / grid + np.equal.outer(ids, ids)
+    comparisons, scored = pairs_of(scores, ids)
+    impostors = comparisons.impostors
+    assume(not comparisons.undefined)
+    values = verification(comparisons).values
+    for far in FAR_POINTS:
+        name = f"tar_at_far_{far:g}"
+        assert (name in values) == (impostors >= round(1 / far))
+        if name in values:
+            assert values[name] == pytest.approx(by_loops_tar(scored, far), abs=1e-12)
+
+
+@pytest.mark.parametrize("impostors", [10, 20, 30, 70, 100, 1000])
+def test_a_false_accept_rate_that_the_pairs_meet_exactly_is_met(impostors: int) -> None:
+    """Of n impostors, n / 10 false accepts are a FAR of 0.1, not more, whatever the rounding."""
+    score = np.concatenate([np.arange(impostors), np.arange(impostors) + 0.5]) / impostors
+    genuine = np.arange(2 * impostors) >= impostors
+    values = verification(compared(score, genuine, np.zeros(2 * impostors))).values
+    assert values["tar_at_far_0.1"] == pytest.approx((impostors // 10 + 1) / impostors)
+
+
+def faces(people: int, sessions: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    ids = np.repeat([f"p{i}" for i in range(people)], sessions)
+    centres = np.repeat(rng.normal(size=(people, 64)), sessions, axis=0)
+    return (centres + spread * rng.normal(size=centres.shape)).astype(np.float32), ids
+
+
+def test_a_perfect_model_is_perfect() -> None:
+    values = verification(AllPairs(*faces(20, 4, 0.05)).compare()).values
+    assert (values["auc"], values["auc_person_balanced"], values["eer"]) == (1, 1, 0)
+    assert values["tar_at_far_0.01"] == 1
+
+
+def test_a_perfect_model_inverted_is_perfectly_wrong() -> None:
+    scores = -np.where(np.equal.outer(np.arange(20) // 4, np.arange(20) // 4), 0.9, 0.1)
+    values = verification(pairs_of(scores, (np.arange(20) // 4).tolist())[0]).values
+    assert (values["auc"], values["auc_person_balanced"], values["eer"]) == (0, 0, 1)
+    assert values["tar_at_far_0.1"] == 0
+
+
+def test_a_random_model_is_near_one_half() -> None:
+    embeddings, ids = faces(30, 5, 0.0)
+    noise = np.random.default_rng(1).normal(size=embeddings.shape)
+    values = verification(AllPairs(noise, ids).compare()).values
+    assert values["auc"] == pytest.approx(0.5, abs=0.06)
+    assert values["auc_person_balanced"] == pytest.approx(0.5, abs=0.08)
+    assert values["eer"] == pytest.approx(0.5, abs=0.06)
+    assert values["dprime"] == pytest.approx(0, abs=0.2)
+    assert values["tar_at_far_0.1"] == pytest.approx(0.1, abs=0.06)
+
+
+def test_a_person_with_many_sessions_does_not_rule_the_balanced_auc() -> None:
+    """One person with 20 sessions who is always recognised, four with 2 who never are."""
+    ids = [0] * 20 + [1, 1, 2, 2, 3, 3, 4, 4]
+    same = np.equal.outer(ids, ids)
+    scores = np.where(same, 1.0, 0.5)
+    for row in range(20, 28):
+        scores[row, 20:] = np.where(same[row, 20:], 0.0, 0.5)
+    values = verification(pairs_of(scores, ids)[0]).values
+    assert values["auc"] == pytest.approx(190 / 194)
+    assert values["auc_person_balanced"] == pytest.approx(1 / 5)
+
+
+def test_all_pairs_are_what_scikit_learn_says_of_their_cosines() -> None:
+    embeddings, ids = faces(12, 5, 6.0)
+    unit = embeddings.astype(float) / np.linalg.norm(embeddings.astype(float), axis=1, keepdims=True)
+    first, second = np.triu_indices(len(ids), k=1)
+    score, genuine = (unit @ unit.T)[first, second], ids[first] == ids[second]
+    values = verification(AllPairs(embeddings, ids).compare()).values
+    assert values["auc"] == pytest.approx(roc_auc_score(genuine, score), abs=1e-5)
+    far, tar, _ = roc_curve(genuine, score, drop_intermediate=False)
+    for point in (0.1, 0.01):
+        assert values[f"tar_at_far_{point:g}"] == pytest.approx(tar[far <= point].max())
+    between = (score[genuine].mean() - score[~genuine].mean()) / math.sqrt((score[genuine].var() + score[~genuine].var()) / 2)
+    assert values["dprime"] == pytest.approx(between, abs=1e-4)
+
+
+def with_impostors(count: int) -> Metrics:
+    score = np.linspace(0, 1, count + 1)
+    return verification(compared(score, np.arange(count + 1) == count, np.zeros(count + 1)))
+
+
+@pytest.mark.parametrize("far", [0.1, 0.01, 0.001, 0.0001])
+def test_a_far_point_needs_one_expected_error_and_is_marked_below_thirty(far: float) -> None:
+    name = f"tar_at_far_{far:g}"
+    one = round(1 / far)
+    assert name not in with_impostors(one - 1).values
+    assert name in with_impostors(one).values
+    assert "low support" in with_impostors(one).reasons[name]
+    assert "low support" in with_impostors(LOW_SUPPORT * one - 1).reasons[name]
+    assert name in with_impostors(LOW_SUPPORT * one).values
+    assert name not in with_impostors(LOW_SUPPORT * one).reasons
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [(["a", "b", "c"], "no genuine pair"), (["a", "a", "a"], "no impostor pair"), (["a"], "no pair")],
+    ids=["singles", "one person", "one session"],
+)
+def test_without_genuine_or_impostor_pairs_all_is_undefined_with_the_reason(ids: list[str], reason: str) -> None:
+    pairs = AllPairs(np.eye(3, dtype=np.float32)[: len(ids)], np.array(ids), draws=resample(np.array(ids)))
+    comparisons, metrics = verification_with_intervals(pairs, None)
+    assert {"auc", "auc_person_balanced", "eer"} <= set(metrics.values)
+    assert set(metrics.values.values()) == {None}
+    assert all(metrics.reasons[name].startswith(reason) for name in metrics.values)
+    assert not metrics.intervals
+    assert not verification_findings(comparisons, metrics, None).tables
+
+
+def test_equal_errors_between_two_thresholds_are_interpolated() -> None:
+    assert equal_error_rate(np.array([0.0, 0.0, 0.4, 1.0]), np.array([0.0, 0.8, 0.8, 1.0])) == pytest.approx(0.2)
+    assert equal_error_rate(np.array([0.0, 1.0]), np.array([0.0, 1.0])) == pytest.approx(0.5)
+
+
+def test_the_operating_point_is_the_strictest_that_has_support_and_without_one_that_of_equal_errors() -> None:
+    comparisons = AllPairs(*faces(20, 4, 6.0)).compare()
+    point = operating_point(comparisons, roc(comparisons))
+    assert comparisons.impostors == 80 * 79 / 2 - 20 * 6
+    assert point.target == 0.01  # 30.4 expected false matches; at 0.001 there are 3
+    few = AllPairs(*faces(5, 2, 6.0)).compare()  # 40 impostor pairs: 4 expected at 0.1
+    point = operating_point(few, roc(few))
+    assert abs(point.fmr - point.fnmr) <= 1 / 5
+    assert point.target == pytest.approx(point.fmr)
+
+
+def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
+    embeddings, ids = faces(20, 4, 6.0)
+    pairs = AllPairs(embeddings, ids, draws=resample(ids))
+    threshold = 0.25
+    operating = Operating(0.01, threshold, 9, 900, "low support: 9.0 expected false matches of 900 impostor pairs")
+    thresholds = Thresholds(15, 45, (operating,), {})
+    comparisons, metrics = verification_with_intervals(pairs, thresholds)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(ids), k=1)
+    accepted, genuine = (unit @ unit.T)[first, second] >= threshold, ids[first] == ids[second]
+    assert metrics.values["fmr_at_val_far_0.01"] == pytest.approx(accepted[~genuine].mean())
+    assert metrics.values["fnmr_at_val_far_0.01"] == pytest.approx((~accepted)[genuine].mean())
+    low, high = metrics.intervals["fnmr_at_val_far_0.01"]
+    assert low <= metrics.values["fnmr_at_val_far_0.01"] <= high
+    assert metrics.reasons["fmr_at_val_far_0.01"].startswith("on validation, low support")
+    tables = {table.name: table for table in verification_findings(comparisons, metrics, thresholds).tables}
+    (row,) = tables["validation_thresholds"].rows
+    named = dict(zip(tables["validation_thresholds"].header, row))
+    assert named["false matches"] == accepted[~genuine].sum()
+    assert named["false non-matches"] == (~accepted)[genuine].sum()
+    assert named["people refused"] == len({ids[i] for i in first[genuine & ~accepted]})
+    assert named["of people"] == 20
+
+
+def test_the_table_of_points_has_what_the_metrics_say_and_its_intervals_are_those_of_fnmr() -> None:
+    embeddings, ids = faces(20, 4, 6.0)
+    comparisons, metrics = verification_with_intervals(AllPairs(embeddings, ids, draws=resample(ids)), None)
+    findings = verification_findings(comparisons, metrics, None)
+    (table,) = findings.tables
+    for row in table.rows:
+        named = dict(zip(table.header, row))
+        name = f"tar_at_far_{named['FMR wanted']}"
+        low, high = metrics.intervals[name]
+        assert (named["FNMR"], named["low"], named["high"]) == pytest.approx((1 - metrics.values[name], 1 - high, 1 - low))  # type: ignore[operator]
+        assert named["FMR"] <= float(named["FMR wanted"])
+        assert (named["support"] == "low") == (name in metrics.reasons)
+    assert set(findings.figures) == {"roc", "det", "scores"}
+    assert "identity/auc" in findings.metrics.intervals
+
+
+def test_euclidean_distance_has_no_use_for_thresholds_that_are_cosines() -> None:
+    embeddings, ids = faces(12, 3, 3.0)
+    thresholds = Thresholds(9, 9, (Operating(0.1, 0.5, 9, 90, ""),), {})
+    metrics = verification_with_intervals(AllPairs(embeddings, ids, "euclidean", resample(ids)), thresholds)[1]
+    assert not [name for name in metrics.values if "at_val" in name]
+    assert metrics.values["auc"] is not None

@@ -1,0 +1,98 @@
+"""Two model folders on the same sessions."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fr_ps.config import DataConfig, ModelConfig
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.split_files import SPLIT_FILE, write_split
+from fr_ps.data.splits import make_split
+from fr_ps.evaluation.compare import Compared, compare_folders
+from fr_ps.evaluation.evaluate import Protocol, evaluate_folder
+from fr_ps.models import build_network
+from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.tracking.run import Run
+
+CPU = torch.device("cpu")
+PARTS = DataConfig(val_people=1, test_people=3)
+
+
+def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:
+    """An untrained model of one map with a split; seeds differ in their weights."""
+    dataset = open_dataset(prepared, [modality])
+    config = ModelConfig(backbone="convnextv2_atto", channels=32, reduction=8)
+    info = ModelInfo({modality: config}, "concat", 48, dataset.labels.classes, ATTRIBUTES, {"run": f"r{seed}"})
+    torch.manual_seed(seed)
+    network = build_network(info.branches, info.fusion, info.class_counts())
+    split = make_split(dataset.labels, PARTS)
+    save_model(folder, network, info, also=lambda new: write_split(new / SPLIT_FILE, dataset.labels, split))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return make(prepared, folder / "a", "albedo", 0), make(prepared, folder / "b", "normal", 1)
+
+
+def compared(models: tuple[Path, Path], data: Path, out: Path, part: str | None = None) -> Compared:
+    run = Run(out.parent / "run")
+    return compare_folders(models, data, out, run, protocol=Protocol(part), device=CPU, batch=8)
+
+
+def test_differences_are_those_of_the_two_evaluations(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
+    found = compared(models, prepared, tmp_path / "out")
+    values = [
+        evaluate_folder(one, prepared, tmp_path / name, Run(tmp_path / f"run{name}"), protocol=Protocol(), device=CPU, batch=8)
+        for one, name in zip(models, "ab")
+    ]
+    named = {one.name: one for one in found.found}
+    assert {"identity/auc", "identity/eer", "gender/auc", "probe/gender/auc"} <= set(named)
+    for name, one in named.items():
+        first, second = (evaluated.metrics.values[f"test/{name}"] for evaluated in values)
+        assert (one.first, one.second) == (first, second)
+    auc = named["identity/auc"]
+    assert auc.low <= auc.value <= auc.high
+    assert 0 < auc.p <= 1
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert content["metrics"]["difference/identity/auc"] == auc.value
+    assert content["intervals"]["difference/identity/auc"] == [auc.low, auc.high]
+    assert content["metrics"]["a/identity/auc"] == auc.first
+
+
+def test_a_model_is_as_good_as_itself(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
+    found = compared((models[0], models[0]), prepared, tmp_path / "out")
+    for one in found.found:
+        assert one.value == 0
+        assert one.better == "neither"
+        assert np.isnan(one.p) or one.p == 1
+    assert "neither is measurably better" in found.lines[0]
+
+
+def test_it_says_who_was_trained_on_whom_is_tested(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
+    found = compared(models, prepared, tmp_path / "all")
+    assert [line for line in found.lines if line.startswith(("A was trained on 2", "B was trained on 2"))]
+    found = compared(models, prepared, tmp_path / "test", "test")
+    assert not [line for line in found.lines if "trained on" in line]
+    unknown = tmp_path / "unknown"
+    shutil.copytree(models[1], unknown)
+    (unknown / SPLIT_FILE).unlink()
+    found = compared((models[0], unknown), prepared, tmp_path / "third", "test")
+    assert [line for line in found.lines if line.startswith("whom B was trained on is not known")]
+
+
+def test_a_model_of_another_map_than_the_data_has_is_refused(
+    models: tuple[Path, Path], prepared: Path, tmp_path: Path, refused
+) -> None:  # type: ignore[no-untyped-def]
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    for file in data.rglob("normal.npy"):
+        file.unlink()
+    with refused("normal", "24 such rows"):
+        compared(models, data, tmp_path / "out")

@@ -1,0 +1,130 @@
+"""The table of scores, against cosines in float64 and a list of all pairs."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fr_ps.data.labels import DEFAULT_CLASSES, Labels
+from fr_ps.evaluation.analyses.gallery_search import search
+from fr_ps.evaluation.assess import Assessment, Scored, make_pairs
+from fr_ps.evaluation.numbers.resample import resample
+from fr_ps.evaluation.pairwise.pairs_file import PairList
+from fr_ps.evaluation.pairwise.similarity import Measure
+from fr_ps.evaluation.score import Answers
+from fr_ps.evaluation.scores import score_table
+
+COLUMNS = ["id_a", "session_a", "id_b", "session_b", "score", "genuine"]
+
+
+def example(ids: list[str], listed: PairList | None = None, measure: Measure = "cosine") -> Assessment:
+    """Random embeddings of sessions of the given people, as far as a table of scores needs it."""
+    names, count = np.array(ids), len(ids)
+    embeddings = (5 * np.random.default_rng(0).normal(size=(count, 24)) + 1).astype(np.float32)
+    labels = Labels(names, np.array([f"s{i}" for i in range(count)]), np.zeros((count, 5), np.int8), DEFAULT_CLASSES, "raw", {})
+    draws = resample(names, replicates=2)
+    comparisons = make_pairs(embeddings, names, listed, measure, draws).compare()
+    found = search(embeddings, names, None)
+    return Assessment(Scored(Answers(embeddings, {}), labels), comparisons, listed, found, draws, {}, ())
+
+
+def rows_of(table: pd.DataFrame) -> list[tuple[int, int]]:
+    """Of the session names, which are the places."""
+    return [(int(a[1:]), int(b[1:])) for a, b in zip(table.session_a, table.session_b)]
+
+
+def check(table: pd.DataFrame, assessment: Assessment) -> None:
+    """The cells of every row against float64."""
+    assert list(table.columns) == COLUMNS
+    assert table.score.dtype == np.float32
+    assert table.genuine.dtype == bool
+    embeddings, ids = assessment.tested.answers.embeddings.astype(float), assessment.tested.labels.ids
+    for row, (one, other) in zip(table.itertuples(), rows_of(table)):
+        a, b = embeddings[one], embeddings[other]
+        if assessment.comparisons.scale.measure == "cosine":
+            assert row.score == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), abs=1e-5)
+        else:
+            assert row.score == pytest.approx(-np.linalg.norm(a - b), rel=1e-4)
+        assert (row.id_a, row.id_b) == (ids[one], ids[other])
+        assert row.genuine == (ids[one] == ids[other])
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_every_pair_is_there_once_with_its_score(measure: Measure) -> None:
+    assessment = example(list("abcabcabbd"), measure=measure)
+    table, note = score_table(assessment)
+    assert note == ""
+    assert sorted(rows_of(table)) == list(itertools.combinations(range(10), 2))
+    check(table, assessment)
+
+
+def test_the_limit_itself_still_has_every_pair() -> None:
+    assessment = example(list("abcabcabbd"))
+    assert len(score_table(assessment, most=45)[0]) == 45
+    assert score_table(assessment, most=45)[1] == ""
+    assert score_table(assessment, most=44)[1] != ""
+
+
+def test_beyond_the_limit_all_genuine_pairs_and_a_sample_of_impostors_are_there_once() -> None:
+    ids = list("aabbccdd" * 4)
+    assessment = example(ids)
+    genuine = {pair for pair in itertools.combinations(range(32), 2) if ids[pair[0]] == ids[pair[1]]}
+    for most in (len(genuine) + 1, 200, 400, 495):
+        table, note = score_table(assessment, most=most)
+        pairs = rows_of(table)
+        assert len(pairs) == len(set(pairs)) == most
+        assert all(one < other for one, other in pairs)
+        assert {pair for pair, own in zip(pairs, table.genuine) if own} == genuine
+        assert note.startswith("scores.parquet holds all 112 genuine pairs")
+        assert f"{most - 112} of 384 impostor pairs (seed 0)" in note
+        check(table, assessment)
+
+
+def test_genuine_pairs_alone_may_be_more_than_the_limit() -> None:
+    table, note = score_table(example(list("aaaaabbb")), most=5)
+    assert len(table) == 13
+    assert table.genuine.all()
+    assert " 0 of 15 impostor pairs" in note
+
+
+def test_the_sample_is_a_function_of_the_seed() -> None:
+    assessment = example(list("abcdef" * 4))
+    one, again, other = (score_table(assessment, most=100, seed=seed)[0] for seed in (1, 1, 2))
+    assert one.equals(again)
+    assert not one.equals(other)
+
+
+def test_every_impostor_pair_is_as_likely_as_any_other() -> None:
+    """Of 47 pairs, 20 in each of 600 samples; the people have 1 to 5 sessions."""
+    ids = list("aaaaabbbbccd")
+    assessment = example(ids)
+    impostors = [pair for pair in itertools.combinations(range(12), 2) if ids[pair[0]] != ids[pair[1]]]
+    seen = dict.fromkeys(impostors, 0)
+    for seed in range(600):
+        table, _ = score_table(assessment, most=17 + 20, seed=seed)
+        for pair, own in zip(rows_of(table), table.genuine):
+            if not own:
+                seen[pair] += 1
+    share = 20 / len(impostors)
+    away = (np.array(list(seen.values())) - 600 * share) / np.sqrt(600 * share * (1 - share))
+    assert np.abs(away).max() < 4
+    assert away.std() == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.parametrize("most", [2, 1000])
+def test_of_a_list_its_pairs_are_there_in_its_order_whatever_the_limit(most: int) -> None:
+    listed = PairList(np.array([5, 0, 3, 1]), np.array([2, 4, 0, 6]), None)
+    assessment = example(list("aabbaba"), listed)
+    table, note = score_table(assessment, most=most)
+    assert rows_of(table) == [(5, 2), (0, 4), (3, 0), (1, 6)]
+    assert note == ""
+    assert table.genuine.tolist() == [True, True, False, True]
+    check(table, assessment)
+
+
+def test_one_session_has_a_table_without_rows() -> None:
+    table, note = score_table(example(["a"]))
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 0
+    assert note == ""
