@@ -33,6 +33,7 @@ bench: setup
 	$(BIN)/python benchmarks/weighting_cost.py
 	$(BIN)/python benchmarks/tracking_cost.py
 	$(BIN)/python benchmarks/checkpoint_cost.py
+	$(BIN)/python benchmarks/verification.py
 
 bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
@@ -42,6 +43,9 @@ bench-long: setup
 	$(BIN)/python benchmarks/checkpoint_cost.py --epochs 20
 	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/fusion.py
+	$(BIN)/python benchmarks/verification.py --large
+	$(BIN)/python benchmarks/interval_coverage.py
+	$(BIN)/python benchmarks/disentanglement.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

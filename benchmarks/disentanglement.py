@@ -1,0 +1,105 @@
+"""What the adversaries take out of the identity embedding of the built-in faces, over seeds.
+
+For every seed, which is that of the faces' split and of the training: a network each without adversaries, with those of every
+attribute's own rest, and with all of them on the last rest, identity. Each is asked on the people who were not trained on
+(validation and test together): how well a linear probe reads each attribute off the identity embedding, with people
+disjoint between fit and score, beside the same probe on permuted labels (chance); and how well it tells the people apart.
+
+    python benchmarks/disentanglement.py
+"""
+
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from common import Number, arguments, limit_threads, report
+
+ADVERSARIES = ("off", "rest", "identity")
+Scores = Mapping[str, float | None]
+"""Metric to value."""
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20, help="of every training")
+    parser.add_argument("--people", type=int, default=40, help="of the built-in faces; of more, chance is narrower")
+    options = parser.parse_args()
+    limit_threads(options.threads)
+    seeds = []
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            seeds.append({kind: measure(seed, kind, Path(folder), options) for kind in ADVERSARIES})
+    attributes = [name.split("/")[1] for name in seeds[0]["off"] if name.startswith("probe/") and name.endswith("/auc")]
+    rows: list[list[object]] = []
+    numbers = {}
+    for kind in ADVERSARIES:
+        identity = _mean(seeds, kind, "identity/auc")
+        for attribute in attributes:
+            auc, chance = (_mean(seeds, kind, f"probe/{attribute}/{name}") for name in ("auc", "chance_auc_95"))
+            rows.append([kind, attribute, auc, _each(seeds, kind, f"probe/{attribute}/auc"), chance, identity])
+            before = _mean(seeds, "off", f"probe/{attribute}/auc")
+            if kind != "off" and auc is not None and before is not None:
+                numbers[f"{kind}_{attribute}_over_off"] = Number(auc - before, 0, "lower", "probe AUC")
+        without = _mean(seeds, "off", "identity/auc")
+        if kind != "off" and identity is not None and without is not None:
+            numbers[f"{kind}_identity_lost_to_off"] = Number(without - identity, 0.02, "lower", "identity AUC")
+    headers = ["adversaries", "attribute", f"probe AUC, mean of {options.seeds} seeds", "of each", "chance 95 %", "identity AUC"]
+    report(numbers, rows, headers, options.json)
+
+
+def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ignore[no-untyped-def]
+    """The probes and the identity AUC of one network, on the people of validation and test."""
+    import numpy as np
+
+    from fr_ps.arguments import parse, training_config
+    from fr_ps.cli import build_parser
+    from fr_ps.data.splits import make_split
+    from fr_ps.device import pick_device
+    from fr_ps.evaluation.analyses.probes import probe_findings
+    from fr_ps.evaluation.score import answer, evaluate
+    from fr_ps.models.folder import load_model
+    from fr_ps.tracking.layout import BEST
+    from fr_ps.tracking.run import Run
+    from fr_ps.training.train import open_training_data, train
+
+    file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
+    base = training_config(parse(build_parser(), ["train", "--config", str(file)])["train"])
+    config = replace(
+        base,
+        data=replace(base.data, split_seed=seed),
+        synthetic=replace(base.synthetic, people=options.people),
+        model=replace(base.model, adversaries=kind),
+        train=replace(base.train, seed=seed, epochs=options.epochs, threads=options.threads),
+    )
+    run = Run(folder / kind)
+    train(config, run, lambda line: None)
+    network, info = load_model(run.folder / BEST, pick_device(config.device))
+    dataset = open_training_data(config, lambda line: None)
+    split = make_split(dataset.labels, config.data, dataset.left_out)
+    rows = np.sort(np.concatenate([split.val, split.test]))
+    labels = dataset.labels.take(rows)
+    answers = answer(network, dataset.store, rows, config.train.scoring_batch)
+    scores = evaluate(answers, labels, info.trained).values | probe_findings(answers.embeddings, labels, seed).metrics.values
+    print(f"seed {seed}: adversaries {kind}: identity AUC {scores['identity/auc']:.4f}", flush=True)
+    return scores
+
+
+def _defined(seeds: list[dict[str, Scores]], kind: str, name: str) -> list[float]:
+    return [value for scores in seeds if (value := scores[kind][name]) is not None]
+
+
+def _mean(seeds: list[dict[str, Scores]], kind: str, name: str) -> float | None:
+    """Over the seeds in which it is defined."""
+    values = _defined(seeds, kind, name)
+    return statistics.mean(values) if values else None
+
+
+def _each(seeds: list[dict[str, Scores]], kind: str, name: str) -> str:
+    return " ".join(f"{value:.3f}" for value in _defined(seeds, kind, name))
+
+
+if __name__ == "__main__":
+    main()

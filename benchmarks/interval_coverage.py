@@ -1,0 +1,168 @@
+"""How often 95 % intervals of verification hold the truth, on simulated people.
+
+Some people are harder to know than others (their sessions scatter more), some are taken for others more often (they are nearer
+to the mean face), and two people are as alike as their centres are in all of their sessions. So neither two genuine pairs of
+one person nor two impostor pairs of the same two are independent. The truth is what the same engine says of thousands of
+people. Beside our interval, over people, stands the bootstrap over pairs, which takes pairs for independent.
+
+    python benchmarks/interval_coverage.py
+
+It is not called coverage.py, as that would hide the package of this name from whatever is started here.
+"""
+
+import math
+import multiprocessing
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from common import Number, arguments, limit_threads, report
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fr_ps.evaluation.numbers.metrics import Metrics
+    from fr_ps.evaluation.pairwise.pairs import Comparisons
+
+METRICS = ("auc", "auc_person_balanced", "eer", "tar_at_far_0.1", "tar_at_far_0.01")
+SCATTER = {"AUC 0.95": 1.15, "AUC 0.995": 0.67}
+"""Name of a setting to the spread of a person's sessions, relative to that of people, per dimension."""
+SIZE = 32
+HOWS = ("people", "pairs")
+GOAL, ENOUGH_PEOPLE = 0.90, 50
+TRUE_PEOPLE = 3000
+Intervals = dict[str, tuple[float, float]]
+"""Metric to its interval."""
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=300, help="of every population")
+    parser.add_argument("--draws", type=int, default=500, help="of an interval")
+    parser.add_argument("--people", type=int, nargs="+", default=[18, 50, 100, 200])
+    parser.add_argument("--easy-people", type=int, nargs="*", default=[50, 100], help="as --people, of the setting AUC 0.995")
+    parser.add_argument("--truth", type=int, default=6, help=f"populations of {TRUE_PEOPLE} people whose mean is the truth")
+    options = parser.parse_args()
+    limit_threads(1)  # --threads are processes here
+    populations = dict(zip(SCATTER, (options.people, options.easy_people)))
+    numbers: dict[str, Number] = {}
+    rows: list[list[object]] = []
+    with ProcessPoolExecutor(options.threads, multiprocessing.get_context("spawn")) as pool:
+        for name, counts in populations.items():
+            if not counts:
+                continue
+            true = _mean(pool.map(partial(true_values, SCATTER[name]), range(options.truth)))
+            for people in counts:
+                seeds = range(people * 10**6, people * 10**6 + options.repetitions)
+                found = list(pool.map(partial(intervals, SCATTER[name], people, options.draws), seeds, chunksize=4))
+                for metric in METRICS:
+                    held = {how: [one[how][metric] for one in found if metric in one[how]] for how in HOWS}
+                    rows.append([name, people, metric, true[metric], *_cells(held, true[metric])])
+                    if people >= ENOUGH_PEOPLE:
+                        label = f"{name.replace(' ', '_').lower()}_{people}_people_{metric}"
+                        share = coverage(held["people"], true[metric])
+                        numbers[label] = Number(share, GOAL, "higher", "of the 95 % intervals hold the truth")
+    headers = ["setting", "people", "metric", "truth", "over people", "+/-", "width", "over pairs", "+/-", "width"]
+    report(numbers, rows, headers, options.json)
+
+
+def coverage(found: list[tuple[float, float]], true: float) -> float:
+    """The share of the intervals that hold `true`."""
+    return sum(low <= true <= high for low, high in found) / len(found)
+
+
+def width(found: list[tuple[float, float]]) -> float:
+    """Of the intervals, in the mean."""
+    return sum(high - low for low, high in found) / len(found)
+
+
+def _cells(held: dict[str, list[tuple[float, float]]], true: float) -> list[float]:
+    """Coverage, its standard error and the width, over people and over pairs."""
+    cells = []
+    for found in held.values():
+        share = coverage(found, true)
+        cells += [share, math.sqrt(share * (1 - share) / len(found)), width(found)]
+    return cells
+
+
+def _mean(found: Iterable[dict[str, float]]) -> dict[str, float]:
+    each = list(found)
+    return {metric: sum(one[metric] for one in each) / len(each) for metric in METRICS}
+
+
+def simulate(seed: int, people: int, scatter: float, sessions: tuple[int, int] = (3, 8)) -> "tuple[np.ndarray, np.ndarray]":
+    """Embeddings (n, 32) and whose they are (n,).
+
+    Args:
+        seed: of all that is drawn.
+        people: how many.
+        scatter: of the sessions around their person's centre, as a share of that of the centres.
+        sessions: the fewest and the most of a person.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(people), rng.integers(sessions[0], sessions[1], people, endpoint=True))
+    size = np.linspace(1.5, 0.5, SIZE)  # people differ more in some dimensions than in others
+    toward_mean = rng.normal(1.5, 0.75, people)
+    centres = rng.standard_normal((people, SIZE)) * size
+    centres[:, 0] += toward_mean
+    of_person = scatter * np.exp(rng.normal(0, 0.25, people))
+    rows = centres[ids] + of_person[ids, None] * rng.standard_normal((len(ids), SIZE))
+    return rows.astype(np.float32), ids
+
+
+def true_values(scatter: float, seed: int, people: int = TRUE_PEOPLE) -> dict[str, float]:
+    """Metric to its value on a very large population."""
+    from fr_ps.evaluation.pairwise.pairs import AllPairs
+    from fr_ps.evaluation.pairwise.verification import verification
+
+    found = verification(AllPairs(*simulate(seed, people, scatter)).compare()).defined()
+    return {metric: found[metric] for metric in METRICS}
+
+
+def intervals(scatter: float, people: int, draws: int, seed: int, sessions: tuple[int, int] = (3, 8)) -> dict[str, Intervals]:
+    """How they were found to the intervals of one simulated population."""
+    from fr_ps.evaluation.numbers.resample import resample
+    from fr_ps.evaluation.pairwise.pairs import AllPairs
+    from fr_ps.evaluation.pairwise.verification import verification_with_intervals
+
+    embeddings, ids = simulate(seed, people, scatter, sessions)
+    pairs = AllPairs(embeddings, ids, draws=resample(ids, draws, seed))
+    comparisons, metrics = verification_with_intervals(pairs, None)
+    return {"people": metrics.intervals, "pairs": over_pairs(comparisons, metrics, draws, seed).intervals}
+
+
+def over_pairs(comparisons: "Comparisons", metrics: "Metrics", draws: int, seed: int) -> "Metrics":
+    """`metrics` with the intervals of drawing pairs with replacement, genuine and impostor ones apart."""
+    import numpy as np
+
+    from fr_ps.evaluation.pairwise.replicates import Rates, add_replicates
+    from fr_ps.evaluation.pairwise.roc import person_weights
+
+    rng = np.random.default_rng(seed)
+    genuine, own_weight = comparisons.genuine_keys, person_weights(comparisons)
+    every = np.repeat(comparisons.impostor_keys, comparisons.impostor_counts)
+    shares = np.concatenate([np.linspace(0, 0.9, 100), 1 - np.geomspace(0.1, 1 / len(every), 150)])
+    nodes = np.union1d(*(np.quantile(keys, shares, method="nearest") for keys in (every, genuine)))[::-1]
+    bins = len(nodes)  # each down to its node; the lowest node is the lowest score
+
+    def place(keys: np.ndarray) -> np.ndarray:
+        return np.searchsorted(-nodes, -keys, side="left")
+
+    counts = np.bincount(place(comparisons.impostor_keys), comparisons.impostor_counts, minlength=bins)
+    in_bin = np.eye(bins)[place(genuine)]  # (m, bins)
+
+    def rates(impostors: np.ndarray, times: np.ndarray) -> Rates:
+        weights = impostors, times @ in_bin, times @ (own_weight[:, None] * in_bin)
+        above = (np.cumsum(of, axis=1) for of in weights)
+        return Rates(np.append(nodes[0] + 1, nodes), *(np.pad(of / of[:, -1:], ((0, 0), (1, 0))) for of in above), whole=False)
+
+    times = rng.multinomial(len(genuine), np.full(len(genuine), 1 / len(genuine)), size=draws)
+    drawn = rates(rng.multinomial(len(every), counts / len(every), size=draws), times)
+    return add_replicates(metrics, comparisons, drawn, rates(counts[None], np.ones((1, len(genuine)))))
+
+
+if __name__ == "__main__":
+    main()

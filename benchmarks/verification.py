@@ -1,0 +1,243 @@
+"""Time and memory of verification over all pairs, beside the matrix product alone, scikit-learn and integer matrices.
+
+The floor is the product of the same blocks of the upper triangle by the same threads, with nothing done to it. scikit-learn
+gets the full matrix of cosines and the upper triangle of it; the integer matrices are the same with both sessions' person and
+the mask as N x N matrices of int64, as the project that we replace had them. Both need a smaller N to fit, where the floor and
+ours are measured again.
+
+At each N all take turns in one process; a time is the median over the turns, a ratio that over the turns' ratios. Memory is
+the peak resident size of a fresh process that does one of them only; extra is what it rises by once all is imported and the
+embeddings (10 sessions a person) are made. Most of the peak is torch itself.
+
+    python benchmarks/verification.py
+"""
+
+import argparse
+import math
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common import Number, arguments, limit_threads, report
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SESSIONS, SIZE, NOISE = 10, 512, 3.0
+FLOOR, OURS, INTERVALS, SCIKIT, INTEGERS = "product alone", "ours", "ours, intervals", "scikit-learn", "integer matrices"
+LARGE = 100_000
+FITTING = (FLOOR, OURS, INTERVALS)
+"""At any N."""
+Values = dict[str, float]
+"""Metric to its value."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process saw.
+
+    Attributes:
+        seconds: of each way, one a turn.
+        peak: resident size in MB.
+        extra: by how much that rose when all was imported and the embeddings were made.
+        values: the metrics that each way found.
+    """
+
+    seconds: dict[str, list[float]]
+    peak: float
+    extra: float
+    values: dict[str, Values]
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=20_000, help="embeddings")
+    parser.add_argument("--small", type=int, default=4_000, help="embeddings where the full matrices are measured")
+    parser.add_argument("--growth", type=int, nargs="*", default=[5_000, 10_000, 20_000, 40_000], help="embeddings")
+    parser.add_argument("--large", action="store_true", help="100,000 embeddings too, once: minutes")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    limit_threads(options.threads)
+    numbers: dict[str, Number] = {}
+    rows: list[list[object]] = []
+    for count, ways in ((options.count, FITTING), (options.small, (*FITTING, SCIKIT, INTEGERS))):
+        rows += compare(count, ways, options, numbers)
+    grown = {}
+    for count in sorted({*options.growth, *[LARGE] * options.large}):
+        found = grown[count] = _fresh(count, (OURS,), 1 if count == LARGE else options.turns, options.threads)
+        rows.append([count, "ours, alone", *_cells(count, found.seconds[OURS], None), found.peak, found.extra])
+    numbers |= growth(grown)
+    headers = ["N", "", "s", "to product", "ns a pair", "peak MB", "extra MB"]
+    report(numbers, rows, headers, options.json)
+
+
+def compare(count: int, ways: tuple[str, ...], options: argparse.Namespace, numbers: dict[str, Number]) -> list[list[object]]:
+    """A row a way at this N."""
+    timed = _fresh(count, ways, options.turns, options.threads)
+    rows: list[list[object]] = []
+    for way in ways:
+        seconds = timed.seconds[way]
+        ratio = statistics.median(mine / floor for mine, floor in zip(seconds, timed.seconds[FLOOR]))
+        alone = _fresh(count, (way,), 1, options.threads)
+        rows.append([count, way, *_cells(count, seconds, ratio), alone.peak, alone.extra])
+        if count == options.count and way == OURS:
+            numbers["to_product"] = Number(ratio, 2, "lower", f"of the product's time, {count} embeddings of {SIZE}")
+            numbers["peak_mb"] = Number(alone.peak, 1000, "lower", f"MB, the whole process, {count} embeddings of {SIZE}")
+    if SCIKIT in ways:
+        mine, theirs = timed.values[OURS], timed.values[SCIKIT]
+        for metric, value in theirs.items():
+            unit = f"from scikit-learn, {count} embeddings"
+            numbers[f"{metric}_difference"] = Number(abs(mine[metric] - value), 1e-5, "lower", unit)
+    return rows
+
+
+def growth(grown: dict[int, Measured]) -> dict[str, Number]:
+    """How time and memory grow from the second smallest N to the largest; at the smallest much is what does not grow."""
+    if len(grown) < 3:
+        return {}
+    (_, small, *_, large) = sorted(grown)
+    each_small, each_large = (statistics.median(grown[count].seconds[OURS]) / math.comb(count, 2) for count in (small, large))
+    more = grown[large].extra - grown[small].extra
+    copies = 2 * (large - small) * SIZE * 4 / 2**20  # of unit length, and these in the order of people
+    span = f"{large} embeddings beside {small}"
+    return {
+        "growth": Number(each_large / each_small, 1.2, "lower", f"of the time a pair, {span}"),
+        "extra_growth_mb": Number(more, copies, "lower", f"MB more, {span}; goal: two copies of those added"),
+    }
+
+
+def _cells(count: int, seconds: list[float], ratio: float | None) -> list[object]:
+    each = statistics.median(seconds)
+    return [each, ratio, each / math.comb(count, 2) * 1e9]
+
+
+def _fresh(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
+    """`measure` in a process of its own. This one stays small: a child's peak begins at the size of its parent."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, count, ways, turns, threads).result()
+
+
+def measure(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
+    """The time of each of some ways to verify all pairs, one after the other in every turn."""
+    import torch
+
+    torch.set_num_threads(threads)
+    embeddings, ids = faces(count)
+    ready = {way: WAYS[way](embeddings, ids) for way in ways}
+    before = _peak()
+    for way in ways:
+        WAYS[way](*faces(1_000))()  # whatever the first run starts
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    values = {}
+    for turn in range(turns):
+        for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
+            begun = time.perf_counter()
+            values[way] = ready[way]()
+            seconds[way].append(time.perf_counter() - begun)
+    return Measured(seconds, _peak(), _peak() - before, values)
+
+
+def _peak() -> float:
+    """Resident size of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def faces(count: int) -> "tuple[np.ndarray, np.ndarray]":
+    """Embeddings (n, 512) float32 and whose they are (n,), made in place."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    ids = np.arange(count) % max(count // SESSIONS, 1)
+    embeddings = rng.standard_normal((count, SIZE), dtype=np.float32)
+    embeddings *= NOISE
+    people = count // SESSIONS
+    centres = rng.standard_normal((people, SIZE), dtype=np.float32)
+    for start in range(0, people * SESSIONS, people):
+        embeddings[start : start + people] += centres
+    return embeddings, ids
+
+
+def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+    """What is to be timed: the products that verification needs, by its own threads."""
+    import torch
+
+    from fr_ps.evaluation.pairwise.pairs import ROWS, _blocks, _run
+    from fr_ps.evaluation.pairwise.similarity import similarity
+
+    left = similarity(embeddings, ids).left
+
+    def block(rows: slice, columns: slice) -> None:
+        torch.mm(left[rows], left[columns].T)
+
+    def run() -> Values:
+        _run(block, list(_blocks(len(left), ROWS)))
+        return {}
+
+    return run
+
+
+def ours(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+    """What is to be timed: verification from embeddings to metrics."""
+    from fr_ps.evaluation.pairwise.pairs import AllPairs
+    from fr_ps.evaluation.pairwise.verification import verification
+
+    return lambda: verification(AllPairs(embeddings, ids).compare()).defined()
+
+
+def ours_with_intervals(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+    """What is to be timed: the same with intervals from 1,000 draws of people."""
+    from fr_ps.evaluation.numbers.resample import resample
+    from fr_ps.evaluation.pairwise.pairs import AllPairs
+    from fr_ps.evaluation.pairwise.verification import verification_with_intervals
+
+    return lambda: verification_with_intervals(AllPairs(embeddings, ids, draws=resample(ids)), None)[1].defined()
+
+
+def scikit_learn(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+    """What is to be timed: the full matrix, and one ROC curve of its upper triangle."""
+    import numpy as np
+    import sklearn.metrics  # noqa: F401
+
+    def run() -> Values:
+        unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        upper = np.triu(np.ones((len(ids), len(ids)), dtype=bool), k=1)
+        return _from_curve((ids[:, None] == ids)[upper], (unit @ unit.T)[upper])
+
+    return run
+
+
+def integer_matrices(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+    """What is to be timed: the full matrix, and people and mask as matrices of int64."""
+    import sklearn.metrics  # noqa: F401
+    import torch
+    from torch.nn.functional import normalize
+
+    def run() -> Values:
+        unit = normalize(torch.from_numpy(embeddings))
+        people = torch.from_numpy(ids).repeat(len(ids), 1)
+        same = (people == people.T.contiguous()).long()
+        upper = torch.ones_like(same).triu(diagonal=1) == 1
+        return _from_curve(same[upper].numpy(), (unit @ unit.T)[upper].numpy())
+
+    return run
+
+
+def _from_curve(genuine: "np.ndarray", score: "np.ndarray") -> Values:
+    import numpy as np
+    from sklearn.metrics import auc, roc_curve
+
+    far, tar, _ = roc_curve(genuine, score)
+    values = {"auc": float(auc(far, tar)), "eer": float(np.interp(0, far - (1 - tar), far))}
+    return values | {f"tar_at_far_{target:g}": float(tar[far <= target].max()) for target in (0.1, 0.01, 0.001)}
+
+
+WAYS = {FLOOR: product_alone, OURS: ours, INTERVALS: ours_with_intervals, SCIKIT: scikit_learn, INTEGERS: integer_matrices}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The short form of benchmarks/interval_coverage.py: intervals hold the truth about as often as they say."""
+
+import pytest
+from interval_coverage import SCATTER, Intervals, coverage, intervals, simulate, true_values, width
+
+SETTING = SCATTER["AUC 0.95"]
+TRUE = {"auc": 0.9473, "eer": 0.1253}
+"""Of 18,000 people, as the benchmark has it."""
+POPULATIONS = 120
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, Intervals]]:
+    """How they were found to the intervals, of populations of 50 people."""
+    return [intervals(SETTING, people=50, draws=200, seed=seed, sessions=(3, 6)) for seed in range(1000, 1000 + POPULATIONS)]
+
+
+def test_the_truth_is_that_of_many_simulated_people():
+    values = true_values(SETTING, seed=1, people=300)
+    assert values["auc"] == pytest.approx(TRUE["auc"], abs=0.015)
+    assert values["eer"] == pytest.approx(TRUE["eer"], abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_people():
+    embeddings, ids = simulate(0, 20, SETTING)
+    again, same = simulate(0, 20, SETTING)
+    assert (embeddings == again).all()
+    assert (ids == same).all()
+    assert len(set(ids)) == 20
+
+
+@pytest.mark.parametrize("metric", TRUE)
+def test_intervals_over_people_hold_the_truth(metric, found):
+    assert coverage([one["people"][metric] for one in found], TRUE[metric]) >= 0.86
+
+
+@pytest.mark.parametrize("metric", TRUE)
+def test_intervals_over_pairs_are_much_narrower_and_miss_it(metric, found):
+    over = {how: [one[how][metric] for one in found] for how in ("people", "pairs")}
+    assert width(over["pairs"]) < 0.7 * width(over["people"])
+    assert coverage(over["pairs"], TRUE[metric]) < 0.8
