@@ -38,7 +38,7 @@ def add_evaluation_commands(commands: Any) -> None:
         help="also score the maps warped by seeded random similarities (5 degrees, 10 %, 4 px)",
     )
     evaluate.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    evaluate.add_argument("--batch", type=int, default=64, help="sessions a batch")
+    evaluate.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
     commands.add_subcommand("evaluate", evaluate, help="score a model on data")
 
     compare = Parser(description="Two models on the same pairs of a prepared data set: differences with intervals.")
@@ -119,4 +119,6 @@ def _add_pair_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", type=str | None, default=None, help="CSV of id_a,session_a,id_b,session_b (and fold): verify these; else all"
     )
-    parser.add_argument("--measure", type=Literal["cosine", "euclidean"], default="cosine", help="how embeddings are compared")
+    parser.add_argument(
+        "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="how verification compares embeddings"
+    )

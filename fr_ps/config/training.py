@@ -73,7 +73,7 @@ class TrainConfig:
     Args:
         epochs: at most.
         seed: of weights, batches and augmentation.
-        select: validation metric of the best checkpoint; higher is better, except for an eer.
+        select: validation metric of the best checkpoint; higher is better, except for an eer or ece.
         watch: further validation metrics, each with a checkpoint of its own best epoch, `checkpoints/best_...`.
         patience: stop after this many epochs without a better train.select; 0: never.
         accumulate: batches a step of the optimizer, whose gradient is that of their mean loss; norms see each batch alone.

@@ -109,7 +109,9 @@ def assess(
         if measure == "cosine":
             sections["Groups"] = group_findings(embeddings, labels, threshold, source, draws)
     sections["What the identity embedding betrays"] = probe_findings(embeddings, labels)
-    return Assessment(tested, comparisons, listed, searched, draws, sections, tuple(_warnings(labels, comparisons, measure)))
+    return Assessment(
+        tested, comparisons, listed, searched, draws, sections, tuple(_warnings(labels, comparisons, measure, listed is not None))
+    )
 
 
 def _under(prefix: str, findings: Findings) -> Findings:
@@ -143,7 +145,9 @@ def _ten_folds(comparisons: Comparisons, listed: PairList | None, pairs: AllPair
         folds = 0 if listed.fold is None else len(np.unique(listed.fold))
         if not why and folds >= 2:
             assert listed.fold is not None
-            return ten_fold_accuracy(pairs.scale.scores(pairs.keys), pairs.genuine, listed.fold)
+            found = ten_fold_accuracy(pairs.scale.scores(pairs.keys), pairs.genuine, listed.fold)
+            found.reasons = dict.fromkeys(found.values, f"the {folds} folds of the list")
+            return found
         why = why or "the list of pairs has no column fold with two folds or more"
     elif not why:
         drawn: Folds = draw_folds(comparisons.person, comparisons.first, comparisons.second)
@@ -170,19 +174,23 @@ def _global_threshold(comparisons: Comparisons, thresholds: Thresholds | None) -
     return score, f"chosen on these sessions for FMR {own.target:.3g}, as {why}"
 
 
-def _warnings(labels: Labels, comparisons: Comparisons, measure: Measure) -> list[str]:
+def _warnings(labels: Labels, comparisons: Comparisons, measure: Measure, listed: bool) -> list[str]:
     found = []
-    people = len(np.unique(labels.ids))
-    if people < FEW_PEOPLE:
+    people, paired = len(np.unique(labels.ids)), len(np.unique(comparisons.person[comparisons.first]))
+    fewer = paired if paired and not comparisons.undefined else people
+    if fewer < FEW_PEOPLE:
+        who = f"{people} people were tested" if fewer == people else f"{fewer} of {people} people have a genuine pair"
         found.append(
-            f"{people} people were tested: with fewer than {FEW_PEOPLE}, intervals from drawing people hold the truth less often "
-            "than they say"
+            f"{who}: with fewer than {FEW_PEOPLE}, intervals from drawing people hold the truth less often than they say"
         )
+    if listed:
+        found.append("verification and quality are of the listed pairs, everything else is of all sessions that are scored")
     if comparisons.undefined:
         found.append(f"nothing can be verified: {comparisons.undefined}")
     if measure == "euclidean":
         found.append(
-            "verification compares by Euclidean distance, everything else by cosine; thresholds of the model are cosines"
+            "verification and quality compare by Euclidean distance, everything else by cosine; groups are left out, as the "
+            "model's thresholds are cosines"
         )
     return found
 

@@ -10,14 +10,14 @@ import torch
 from fr_ps.data.split_files import SPLIT_FILE
 from fr_ps.evaluation.assess import Scored, assess
 from fr_ps.evaluation.differences import Difference, difference_table, differences, headline_names
-from fr_ps.evaluation.evaluate import Protocol, open_for, rows_of, trained_on
+from fr_ps.evaluation.evaluate import Protocol, known_people, open_for, rows_of
 from fr_ps.evaluation.numbers.findings import Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.pairwise.operating import read_thresholds
 from fr_ps.evaluation.pairwise.pairs_file import read_pairs
 from fr_ps.evaluation.report import INTERVALS, population, write_report
 from fr_ps.evaluation.score import answer
-from fr_ps.models.folder import load_model
+from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.progress import progress
 from fr_ps.tracking.run import Run
 
@@ -58,7 +58,7 @@ def compare_folders(
         InputError: a model, the data, the part or the pairs cannot be used.
     """
     first, second = models
-    assessments, seen = [], []
+    assessments, seen, infos = [], [], []
     for name, model in zip("AB", models):
         network, info = load_model(model, device)
         dataset = open_for(info, data)
@@ -70,9 +70,11 @@ def compare_folders(
         assessments.append(
             assess(Scored(answers, labels), info.trained, read_thresholds(model), listed=listed, measure=protocol.measure)
         )
-        seen.append(trained_on(dataset, model, rows))
+        seen.append(known_people(dataset, model, rows))
+        infos.append(info)
     one, other = (assessment.metrics for assessment in assessments)
-    found = differences(one, other, headline_names(one) + _probes(one), assessments[0].draws.people)
+    names, apart = _same_classes(infos[0], infos[1], headline_names(one) + _probes(one))
+    found = differences(one, other, names, assessments[0].draws.people)
     table = difference_table(
         "differences",
         "A minus B",
@@ -80,7 +82,7 @@ def compare_folders(
         {"": found},
         "Interval and p are of the difference, from the same draws of people for both; p is two-sided.",
     )
-    warnings = (*assessments[0].warnings, *_seen(seen))
+    warnings = (*assessments[0].warnings, *_seen(seen), *apart)
     metrics = one.under("a").joined(other.under("b"))
     for difference in found:
         low, high = difference.low, difference.high
@@ -122,11 +124,20 @@ def _probes(metrics: Metrics) -> list[str]:
     ]
 
 
-def _seen(seen: Sequence[int | None]) -> list[str]:
+def _seen(seen: Sequence[tuple[int, int] | None]) -> list[str]:
     found = []
     for name, known in zip("AB", seen):
         if known is None:
             found.append(f"whom {name} was trained on is not known: its folder has no {SPLIT_FILE}")
-        elif known:
-            found.append(f"{name} was trained on {known} of the people tested: no comparison of what they can do with strangers")
+            continue
+        for count, how in zip(known, ("trained on", "chosen by")):
+            if count:
+                found.append(f"{name} was {how} {count} of the people tested: no comparison of what they can do with strangers")
     return found
+
+
+def _same_classes(first: ModelInfo, second: ModelInfo, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The metrics of identity and of attributes that both models divide into the same classes; and a line about the others."""
+    other = [attribute for attribute in first.classes if first.classes[attribute] != second.classes[attribute]]
+    kept = [name for name in names if not set(name.split("/")) & set(other)]
+    return kept, [f"not compared, as A and B know other classes of it: {', '.join(other)}"] if other else []

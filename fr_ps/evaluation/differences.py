@@ -46,7 +46,7 @@ class Difference:
     def spread(self) -> str:
         """Interval and p, for a sentence."""
         if np.isnan(self.p):
-            return "without an interval: too few people"
+            return "without an interval: drawing people says nothing here"
         return f"[{self.low:+.4f}, {self.high:+.4f}], p {self.p:.3f}"
 
     @property
@@ -75,7 +75,7 @@ def differences(first: Metrics, second: Metrics, names: Sequence[str], people: i
         first: of one model.
         second: of the other.
         names: of metrics.
-        people: who were drawn.
+        people: who were drawn; where a metric says that it is of fewer, as those of the rarer class, these count.
     """
     found = []
     for name in names:
@@ -84,7 +84,8 @@ def differences(first: Metrics, second: Metrics, names: Sequence[str], people: i
             continue
         low = high = p = float("nan")
         if name in first.replicates and name in second.replicates:
-            low, high, p = _spread(one - other, first.replicates[name] - second.replicates[name], people)
+            least = min(people, *(its.people.get(name, people) for its in (first, second)))
+            low, high, p = _spread(one - other, first.replicates[name] - second.replicates[name], least)
         found.append(Difference(name, one, other, low, high, p))
     return found
 

@@ -152,12 +152,17 @@ def rows_of(dataset: Dataset, model: Path, part: str | None) -> np.ndarray:
     return np.arange(len(dataset.labels)) if part is None else read_part(model / SPLIT_FILE, part, dataset.labels)
 
 
-def trained_on(dataset: Dataset, model: Path, rows: np.ndarray) -> int | None:
-    """How many people of these rows the model was trained on; None where its folder does not say."""
+def known_people(dataset: Dataset, model: Path, rows: np.ndarray) -> tuple[int, int] | None:
+    """How many people of these rows the model was trained on, and by how many others its epoch and thresholds were chosen.
+
+    None where its folder does not say.
+    """
     if not (model / SPLIT_FILE).is_file():
         return None
-    people = {key[0] for key, part in read_parts(model / SPLIT_FILE).items() if part == "train"}
-    return len(people & set(dataset.labels.ids[rows].tolist()))
+    parts = read_parts(model / SPLIT_FILE)
+    people = set(dataset.labels.ids[rows].tolist())
+    train, val = (people & {key[0] for key, its in parts.items() if its == part} for part in ("train", "val"))
+    return len(train), len(val - train)
 
 
 def _gallery(dataset: Dataset, model: Path) -> np.ndarray:
@@ -167,12 +172,14 @@ def _gallery(dataset: Dataset, model: Path) -> np.ndarray:
 
 def _whom(protocol: Protocol, model: Path, dataset: Dataset, rows: np.ndarray) -> str:
     part = f"the {protocol.part} part of the model's own split" if protocol.part else "every row of the table"
-    known = trained_on(dataset, model, rows)
+    known = known_people(dataset, model, rows)
     if known is None:
         return f"{part}; whom the model was trained on is not known"
-    return (
-        f"{part}; the model was trained on {known} of these people" if known else f"{part}; the model was trained on none of them"
+    trained, validated = known
+    chosen = (
+        f"; its epoch and thresholds were chosen by {validated} of them, so that these numbers flatter it" if validated else ""
     )
+    return f"{part}; the model was trained on {f'{trained} of these people' if trained else 'none of them'}{chosen}"
 
 
 def _rivals(

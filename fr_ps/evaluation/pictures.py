@@ -14,9 +14,9 @@ SHOWN = 5
 
 
 def pair_figures(assessment: Assessment, store: Store, rows: np.ndarray, labels: Labels) -> dict[str, Figure]:
-    """Pictures of the genuine pairs with the lowest and the highest scores, and of impostor pairs with the highest.
+    """Pictures of the genuine pairs with the lowest and the highest scores, and of sessions with the most similar other people.
 
-    Of impostors, each session's most similar other person is looked at.
+    Of the latter, each session's most similar other person is looked at, by cosine.
 
     Args:
         assessment: whose pairs.
@@ -37,7 +37,7 @@ def pair_figures(assessment: Assessment, store: Store, rows: np.ndarray, labels:
             found[name] = _figure(title, pairs, store, rows, labels)
     rivals = _worst_impostors(search.probes, search.rival_row, search.maximum.other)
     if rivals:
-        found["worst_impostor"] = _figure("Impostor pairs with the highest scores", rivals, store, rows, labels)
+        found["worst_impostor"] = _figure("The most similar other people of a session (cosine)", rivals, store, rows, labels)
     return found
 
 

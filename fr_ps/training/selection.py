@@ -3,6 +3,7 @@
 from typing import Any
 
 from fr_ps.errors import InputError
+from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT_REASON
 
@@ -11,14 +12,14 @@ class Selection:
     """Follows one validation metric.
 
     Args:
-        metric: its name; lower is better for an `eer`, higher for everything else.
+        metric: its name; lower is better for an `eer` or `ece`, higher for everything else.
         patience: epochs without a better value after which `exhausted` is true; 0 for never.
         setting: that named the metric.
     """
 
     def __init__(self, metric: str, patience: int = 0, setting: str = "train.select") -> None:
         self.metric, self.patience, self.setting = metric, patience, setting
-        self.lower_is_better = metric.endswith("/eer")
+        self.lower_is_better = lower_is_better(metric)
         self.best: float | None = None
         self.best_epoch = 0
         self.epoch = 0

@@ -77,9 +77,11 @@ def test_a_model_is_as_good_as_itself(models: tuple[Path, Path], prepared: Path,
 
 def test_it_says_who_was_trained_on_whom_is_tested(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
     found = compared(models, prepared, tmp_path / "all")
-    assert [line for line in found.lines if line.startswith(("A was trained on 2", "B was trained on 2"))]
+    for name in "AB":
+        assert [line for line in found.lines if line.startswith(f"{name} was trained on 2")]
+        assert [line for line in found.lines if line.startswith(f"{name} was chosen by 1")]
     found = compared(models, prepared, tmp_path / "test", "test")
-    assert not [line for line in found.lines if "trained on" in line]
+    assert not [line for line in found.lines if "trained on" in line or "chosen by" in line]
     unknown = tmp_path / "unknown"
     shutil.copytree(models[1], unknown)
     (unknown / SPLIT_FILE).unlink()
@@ -96,3 +98,17 @@ def test_a_model_of_another_map_than_the_data_has_is_refused(
         file.unlink()
     with refused("normal", "24 such rows"):
         compared(models, data, tmp_path / "out")
+
+
+def test_an_attribute_that_the_models_divide_otherwise_is_not_compared(
+    models: tuple[Path, Path], prepared: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(models[1], other)
+    raw = json.loads((other / "model.json").read_text())
+    raw["classes"]["facial_hair"] = {"none": ["none", "stubble"], "any": ["both", "moustache", "beard"]}
+    (other / "model.json").write_text(json.dumps(raw))
+    found = compared((models[0], other), prepared, tmp_path / "out")
+    assert not [one for one in found.found if "facial_hair" in one.name]
+    assert [one for one in found.found if one.name == "gender/auc"]
+    assert [line for line in found.lines if "other classes of it: facial_hair" in line]

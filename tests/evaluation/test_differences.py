@@ -198,3 +198,18 @@ def test_the_table_has_a_row_a_difference_and_nothing_where_people_were_not_draw
     assert list(both.header) == ["against", "metric", "A", "B", "difference", "low", "high", "p", "better"]
     assert [[*row[:2], row[-1]] for row in both.rows] == [["pixels", "auc", "A"], ["wccn", "eer", "B"], ["wccn", "eer", None]]
     assert {len(row) for row in both.rows} == {9}
+
+
+def test_people_of_the_rarer_class_count_where_a_metric_is_of_them() -> None:
+    """One of ten people in the rarer class: nothing is sure, whatever the draws say."""
+    drawn = 0.7 + 0.01 * np.random.default_rng(0).standard_normal(500)
+    first, second = Metrics(), Metrics()
+    first.add("gender/auc", 0.7, replicates=drawn, people=1)
+    second.add("gender/auc", 0.5, replicates=np.linspace(0.49, 0.51, 500), people=1)
+    (found,) = differences(first, second, ["gender/auc"], 10)
+    assert math.isnan(found.p)
+    assert found.better == "neither"
+    for metrics in (first, second):
+        metrics.people["gender/auc"] = 6
+    (found,) = differences(first, second, ["gender/auc"], 10)
+    assert found.better == "first"

@@ -161,7 +161,7 @@ def test_of_two_people_there_is_no_interval_and_nothing_is_beaten() -> None:
     bad = rng.normal(size=(6, 8)).astype(np.float32)
     verdict = baseline_findings(assess(scored(good, ids), [], None), Baselines({"pixels_albedo": bad}))[1]
     assert verdict.startswith("the network does NOT beat the linear baselines: AUC 1.0000 against ")
-    assert verdict.endswith("without an interval: too few people")
+    assert verdict.endswith("without an interval: drawing people says nothing here")
 
 
 def test_the_jitter_table_has_both_numbers_and_their_difference(fair: Assessment) -> None:

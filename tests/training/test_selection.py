@@ -64,3 +64,13 @@ def test_a_metric_with_low_support_decides_nothing(refused) -> None:  # type: ig
     metrics.add("val/identity/tar_at_far_0.01", 0.7, "low support: 3.6 expected false matches of 360 impostor pairs")
     with refused("train.select", "may not decide", "3.6 expected"):
         Selection("val/identity/tar_at_far_0.01").is_better(metrics)
+
+
+def test_of_a_calibration_error_less_is_better() -> None:
+    selection = Selection("val/gender/ece")
+    better = []
+    for value in (0.1, 0.3, 0.05):
+        metrics = Metrics()
+        metrics.add("val/gender/ece", value)
+        better.append(selection.is_better(metrics))
+    assert better == [True, False, True]

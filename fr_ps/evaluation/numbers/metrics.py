@@ -15,6 +15,7 @@ class Metrics:
         values: None where the metric is undefined on these data.
         reasons: why a value is None, or what to know about one that is not.
         intervals: (low, high) of those that people were resampled for, at 95 %.
+        people: whom those that are rates are of.
         replicates: (B,) the values of these in each draw of people, NaN where undefined in it; on the same people, the same
             place in two of them is the same draw.
     """
@@ -23,6 +24,7 @@ class Metrics:
     reasons: dict[str, str] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     replicates: dict[str, np.ndarray] = field(default_factory=dict)
+    people: dict[str, int] = field(default_factory=dict)
 
     def add(
         self, name: str, value: float | None, reason: str = "", replicates: np.ndarray | None = None, people: int = 0
@@ -33,7 +35,8 @@ class Metrics:
             name: of the metric.
             value: of it.
             reason: why it is undefined, or what to know about it.
-            replicates: (B,) of it in each draw of people; None: no interval.
+            people: whom those that are rates are of.
+        replicates: (B,) of it in each draw of people; None: no interval.
             people: whom a rate is of; 0: the value is no rate (`interval`).
         """
         assert value is not None or reason, name
@@ -42,6 +45,8 @@ class Metrics:
             self.reasons[name] = reason
         if value is not None and replicates is not None:
             self.replicates[name] = replicates
+            if people:
+                self.people[name] = people
             if (found := interval(value, replicates, people)) is not None:
                 self.intervals[name] = found
 
@@ -70,5 +75,5 @@ class Metrics:
             "intervals": {name: list(found) for name, found in self.intervals.items()},
         }
 
-    def _parts(self) -> tuple[dict, dict, dict, dict]:
-        return self.values, self.reasons, self.intervals, self.replicates
+    def _parts(self) -> tuple[dict, dict, dict, dict, dict]:
+        return self.values, self.reasons, self.intervals, self.replicates, self.people

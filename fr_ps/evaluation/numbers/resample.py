@@ -82,9 +82,9 @@ def interval(value: float, replicates: np.ndarray, people: int = 0) -> tuple[flo
     if not people:
         low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(low), float(high)
-    if value in (0, 1):
+    if min(value, 1 - value) < _NO_SPREAD:
         bound = 1 - (1 - LEVEL) ** (1 / people)
-        return (0.0, bound) if value == 0 else (1 - bound, 1.0)
+        return (0.0, bound) if value < 0.5 else (1 - bound, 1.0)
     nearest = min(value, 1 - value) / 10
     drawn = logit(np.clip(found, nearest, 1 - nearest))
     if drawn.std() < _NO_SPREAD:

@@ -71,7 +71,7 @@ class Similarity:
         if space is None:
             space = Space(len(left) * len(right))
         product = space.product[: len(left) * len(right)].view(len(left), len(right))
-        torch.mm(left, right.T, out=product).mul_(STEPS).add_(STEPS + 0.5)
+        _as_keys(torch.mm(left, right.T, out=product))
         return product.view(torch.int32).copy_(product)  # in its own place: both have four bytes
 
     def keys_of_pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -81,13 +81,18 @@ class Similarity:
         for start in range(0, len(first), step):
             some = slice(start, start + step)
             product = (self.left[first[some]] * self.right[second[some]]).sum(dim=1)
-            found[some] = product.mul_(STEPS).add_(STEPS + 0.5).to(torch.int64).numpy()
+            found[some] = _as_keys(product).to(torch.int64).numpy()
         return found
 
     def take(self, rows: np.ndarray) -> "Similarity":
         """Some of the embeddings."""
         left = self.left[rows]
         return Similarity(left, left if self.right is self.left else self.right[rows], self.scale)
+
+
+def _as_keys(product: Tensor) -> Tensor:
+    """In place: a float32 cosine may be some last bits beyond 1, which must not be a key that there is not."""
+    return product.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, KEYS - 0.5)
 
 
 def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine") -> Similarity:

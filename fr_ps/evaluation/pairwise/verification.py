@@ -62,7 +62,7 @@ def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thres
     metrics = add_replicates(metrics, comparisons, drawn, undrawn)
     for operating, point in chosen:
         names = (f"fmr_at_val_far_{operating.fmr:g}", f"fnmr_at_val_far_{operating.fmr:g}")
-        reason = f"on validation, {operating.support}" if operating.support else ""
+        reason = f"on validation, {operating.support}" if operating.support else point.support
         add_fixed(metrics, names, point, reason, drawn)
     return comparisons, metrics
 
@@ -87,7 +87,7 @@ def verification_findings(comparisons: Comparisons, metrics: Metrics, thresholds
     if chosen := _applied(comparisons, thresholds):
         assert thresholds is not None
         rows = [
-            _row(comparisons, metrics, point, f"fnmr_at_val_far_{operating.fmr:g}", operating.support)
+            _row(comparisons, metrics, point, f"fnmr_at_val_far_{operating.fmr:g}", operating.support or point.support)
             for operating, point in chosen
         ]
         findings.tables.append(
@@ -96,7 +96,7 @@ def verification_findings(comparisons: Comparisons, metrics: Metrics, thresholds
                 "FMR and FNMR at the thresholds that validation chose",
                 _HEADER,
                 rows,
-                f"Chosen on {thresholds.sessions} sessions of {thresholds.people} people; support is that on validation.",
+                f"Chosen on {thresholds.sessions} sessions of {thresholds.people} people; low support is that there or here.",
             )
         )
     findings.figures = {

@@ -108,3 +108,8 @@ def test_where_no_error_was_seen_the_bound_is_that_of_the_rule_of_three(people):
     assert low == 0
     assert (1 - high) ** people == pytest.approx(0.05)  # who errs so often shows no error among them in 5 % of the cases
     assert interval(1.0, np.ones(100), people) == pytest.approx((1 - high, 1))
+
+
+def test_a_value_that_is_1_but_for_its_last_bit_is_bounded_like_1():
+    assert interval(1 - 1e-16, np.full(100, 1 - 1e-16), 60) == interval(1.0, np.ones(100), 60)
+    assert interval(0.9999999999999999, np.ones(100), 60) == interval(1.0, np.ones(100), 60)

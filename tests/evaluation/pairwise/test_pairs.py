@@ -12,6 +12,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.numbers.resample import Resample, resample
 from fr_ps.evaluation.pairwise import pairs
 from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons, ListedPairs
+from fr_ps.evaluation.pairwise.roc import roc
 from fr_ps.evaluation.pairwise.similarity import KEYS, STEPS
 
 Impostors = dict[int, int]
@@ -157,3 +158,21 @@ def test_embeddings_of_length_0_have_the_cosine_0_with_all():
 def test_an_infinite_embedding_is_refused_by_listed_pairs_too():
     with pytest.raises(InputError, match="NaN or infinite"):
         ListedPairs(np.full((2, 2), np.inf, np.float32), np.array(["a", "b"]), np.array([0]), np.array([1]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-5])
+def test_products_that_are_some_last_bits_beyond_1_lose_no_pair(seed, noise):
+    rng = np.random.default_rng(seed)
+    embeddings = (rng.standard_normal(256) + noise * rng.standard_normal((18, 256))).astype(np.float32)
+    embeddings *= rng.uniform(0.1, 10, size=(18, 1)).astype(np.float32)
+    ids = np.repeat(list("abcdef"), 3)
+    first, second = np.triu_indices(18, k=1)
+    for measure in ("cosine", "euclidean"):
+        draws = resample(ids, replicates=3)
+        for one in (AllPairs(embeddings, ids, measure, draws), ListedPairs(embeddings, ids, first, second, measure, draws)):
+            comparisons = one.compare()
+            assert (comparisons.impostors, len(comparisons.genuine_keys)) == (135, 18)
+            assert comparisons.impostor_keys.max() < KEYS
+            assert roc(comparisons).fmr[-1] == 1
+            assert (one.weighed(np.array([STEPS])).sum(axis=1) > 0).all()
