@@ -1,7 +1,8 @@
 """`evaluate` and `compare`: parse, call one function, print."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
@@ -9,6 +10,9 @@ from jsonargparse.typing import PositiveInt
 from fr_ps.arguments import Parser
 from fr_ps.errors import InputError
 from fr_ps.progress import say
+
+if TYPE_CHECKING:
+    from fr_ps.evaluation.evaluate import Protocol
 
 
 def add_evaluation_commands(commands: Any) -> None:
@@ -20,7 +24,6 @@ def add_evaluation_commands(commands: Any) -> None:
     evaluate.add_argument(
         "--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split; else every row"
     )
-    _add_pair_arguments(evaluate)
     evaluate.add_argument(
         "--baselines",
         type=bool,
@@ -37,8 +40,7 @@ def add_evaluation_commands(commands: Any) -> None:
         default=False,
         help="also score the maps warped by seeded random similarities (5 degrees, 10 %, 4 px)",
     )
-    evaluate.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    evaluate.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    _add_scoring_arguments(evaluate)
     commands.add_subcommand("evaluate", evaluate, help="score a model on data")
 
     compare = Parser(description="Two models on the same pairs of a prepared data set: differences with intervals.")
@@ -48,16 +50,14 @@ def add_evaluation_commands(commands: Any) -> None:
     compare.add_argument(
         "--split", type=str | None, default=None, help="train, val, test or gallery of A's own split; else every row"
     )
-    _add_pair_arguments(compare)
-    compare.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    compare.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    _add_scoring_arguments(compare)
     commands.add_subcommand("compare", compare, help="two models on the same pairs")
 
 
 def run_evaluate(arguments: Namespace) -> None:
     """Score a model and print its numbers."""
     from fr_ps.device import pick_device
-    from fr_ps.evaluation.evaluate import Protocol, evaluate_folder
+    from fr_ps.evaluation.evaluate import evaluate_folder
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.find import model_folder
     from fr_ps.tracking.layout import RUNS_FOLDER
@@ -71,13 +71,7 @@ def run_evaluate(arguments: Namespace) -> None:
             Path(arguments.data),
             out,
             run,
-            protocol=Protocol(
-                arguments.split,
-                Path(arguments.pairs) if arguments.pairs else None,
-                arguments.measure,
-                arguments.baselines,
-                arguments.jitter,
-            ),
+            protocol=replace(_protocol(arguments), baselines=arguments.baselines, jitter=arguments.jitter),
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
@@ -90,7 +84,6 @@ def run_compare(arguments: Namespace) -> None:
     """Compare two models and print their differences."""
     from fr_ps.device import pick_device
     from fr_ps.evaluation.compare import compare_folders
-    from fr_ps.evaluation.evaluate import Protocol
     from fr_ps.evaluation.report import table_text
     from fr_ps.tracking.find import model_folder
     from fr_ps.tracking.layout import RUNS_FOLDER
@@ -106,7 +99,7 @@ def run_compare(arguments: Namespace) -> None:
             Path(arguments.data),
             out,
             run,
-            protocol=Protocol(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure),
+            protocol=_protocol(arguments),
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
@@ -115,10 +108,18 @@ def run_compare(arguments: Namespace) -> None:
     say(run.shown_id)
 
 
-def _add_pair_arguments(parser: ArgumentParser) -> None:
+def _add_scoring_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", type=str | None, default=None, help="CSV of id_a,session_a,id_b,session_b (and fold): verify these; else all"
     )
     parser.add_argument(
         "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="how verification compares embeddings"
     )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+
+
+def _protocol(arguments: Namespace) -> "Protocol":
+    from fr_ps.evaluation.evaluate import Protocol
+
+    return Protocol(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure)

@@ -19,8 +19,8 @@ from fr_ps.evaluation.pairwise.operating import Thresholds
 from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons, ListedPairs
 from fr_ps.evaluation.pairwise.pairs_file import PairList
 from fr_ps.evaluation.pairwise.roc import operating_point, roc
-from fr_ps.evaluation.pairwise.similarity import Measure
-from fr_ps.evaluation.pairwise.ten_fold import NAMES, Folds, draw_folds, ten_fold_accuracy
+from fr_ps.evaluation.pairwise.similarity import Measure, similarity
+from fr_ps.evaluation.pairwise.ten_fold import NAMES, draw_folds, folds_of, ten_fold_accuracy
 from fr_ps.evaluation.pairwise.verification import verification_findings, verification_with_intervals
 from fr_ps.evaluation.score import Answers
 
@@ -90,7 +90,7 @@ def assess(
     embeddings, draws = answers.embeddings, resample(labels.ids)
     pairs = make_pairs(embeddings, labels.ids, listed, measure, draws)
     comparisons, verified = verification_with_intervals(pairs, thresholds)
-    verified = verified.joined(_ten_folds(comparisons, listed, pairs))
+    verified = verified.joined(_ten_folds(embeddings, comparisons, listed))
     searched = _search(tested, gallery)
     sections = {
         "Verification": verification_findings(comparisons, verified, thresholds),
@@ -99,15 +99,12 @@ def assess(
             answers.probabilities, labels, thresholds.attributes if thresholds else {}, trained, draws
         ),
     }
-    if not comparisons.undefined:
-        threshold, source = _global_threshold(comparisons, thresholds)
-        norms = np.linalg.norm(embeddings, axis=1)
-        scores = comparisons.scale.scores(comparisons.genuine_keys)
-        sections["Quality"] = quality_findings(
-            norms, labels, comparisons.first, comparisons.second, scores, threshold, source, draws
-        )
-        if measure == "cosine":
-            sections["Groups"] = group_findings(embeddings, labels, threshold, source, draws)
+    threshold, source = _global_threshold(comparisons, thresholds)
+    norms, scores = np.linalg.norm(embeddings, axis=1), comparisons.scale.scores(comparisons.genuine_keys)
+    sections["Quality"] = quality_findings(norms, labels, comparisons.first, comparisons.second, scores, threshold, source, draws)
+    if measure != "cosine":
+        threshold, source = None, "the threshold is a distance, and groups are compared by cosine"
+    sections["Groups"] = group_findings(embeddings, labels, threshold, source, draws)
     sections["What the identity embedding betrays"] = probe_findings(embeddings, labels)
     return Assessment(
         tested, comparisons, listed, searched, draws, sections, tuple(_warnings(labels, comparisons, measure, listed is not None))
@@ -136,36 +133,26 @@ def _of_all(draws: Resample, gallery: Scored | None) -> Resample:
     return replace(draws, unit=np.concatenate([draws.unit, np.zeros(len(gallery.labels), dtype=draws.unit.dtype)]))
 
 
-def _ten_folds(comparisons: Comparisons, listed: PairList | None, pairs: AllPairs | ListedPairs) -> Metrics:
+def _ten_folds(embeddings: np.ndarray, comparisons: Comparisons, listed: PairList | None) -> Metrics:
     """LFW's accuracy, by the folds of the list, or by drawn ones where all pairs are compared."""
-    metrics = Metrics()
-    why = comparisons.undefined
-    if isinstance(pairs, ListedPairs):
-        assert listed is not None
-        folds = 0 if listed.fold is None else len(np.unique(listed.fold))
-        if not why and folds >= 2:
-            assert listed.fold is not None
-            found = ten_fold_accuracy(pairs.scale.scores(pairs.keys), pairs.genuine, listed.fold)
-            found.reasons = dict.fromkeys(found.values, f"the {folds} folds of the list")
-            return found
-        why = why or "the list of pairs has no column fold with two folds or more"
-    elif not why:
-        drawn: Folds = draw_folds(comparisons.person, comparisons.first, comparisons.second)
-        if not drawn.why_not:
-            keys = pairs.keys_of_pairs(drawn.first, drawn.second)
-            genuine = comparisons.person[drawn.first] == comparisons.person[drawn.second]
-            return ten_fold_accuracy(comparisons.scale.scores(keys), genuine, drawn.fold)
-        why = drawn.why_not
-    for name in NAMES:
-        metrics.add(name, None, why)
-    return metrics
+    person, metrics = comparisons.person, Metrics()
+    folds = folds_of(listed) if listed else draw_folds(person, comparisons.first, comparisons.second)
+    if why := comparisons.undefined or folds.why_not:
+        for name in NAMES:
+            metrics.add(name, None, why)
+        return metrics
+    compared = similarity(embeddings, person, comparisons.scale.measure)
+    scores = compared.scale.scores(compared.keys_of_pairs(folds.first, folds.second))
+    return ten_fold_accuracy(scores, person[folds.first] == person[folds.second], folds.fold)
 
 
-def _global_threshold(comparisons: Comparisons, thresholds: Thresholds | None) -> tuple[float, str]:
-    """The one threshold of quality and groups, and where it comes from."""
+def _global_threshold(comparisons: Comparisons, thresholds: Thresholds | None) -> tuple[float | None, str]:
+    """The one threshold of quality and groups, and where it comes from, or why there is none."""
     if thresholds and thresholds.strictest and comparisons.scale.measure == "cosine":
         point = thresholds.strictest
         return point.threshold, f"chosen on validation for FMR {point.fmr:g}"
+    if comparisons.undefined:
+        return None, comparisons.undefined
     own = operating_point(comparisons, roc(comparisons))
     score = float(comparisons.scale.scores(np.array(own.key)))
     why = "validation has no threshold with support" if thresholds else "the model has no thresholds from validation"
@@ -188,10 +175,7 @@ def _warnings(labels: Labels, comparisons: Comparisons, measure: Measure, listed
     if comparisons.undefined:
         found.append(f"nothing can be verified: {comparisons.undefined}")
     if measure == "euclidean":
-        found.append(
-            "verification and quality compare by Euclidean distance, everything else by cosine; groups are left out, as the "
-            "model's thresholds are cosines"
-        )
+        found.append("verification and quality compare by Euclidean distance, everything else by cosine")
     return found
 
 

@@ -11,12 +11,13 @@ from fr_ps.evaluation.assess import Assessment
 from fr_ps.evaluation.numbers.drawing import as_png
 from fr_ps.evaluation.numbers.findings import Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.numbers.resample import REPLICATES
 from fr_ps.evaluation.page import page, shown
 from fr_ps.evaluation.scores import score_table
 from fr_ps.evaluation.subsets import subset_table
 from fr_ps.files import csv_text, write_atomic, write_json, write_text
 
-INTERVALS = "95 %, from 1,000 draws of people with replacement (multinomial weights), not of pairs"
+INTERVALS = f"95 %, from {REPLICATES:,} draws of people with replacement (multinomial weights), not of pairs"
 _MAIN = ("identity", *ATTRIBUTES)
 
 

@@ -43,29 +43,26 @@ def finish(run_folder: Path, plan: Plan, device: torch.device) -> Test:
         plan: of the training.
         device: to compute on.
     """
-    for folder in sorted(run_folder.glob(f"{BEST}*")):
-        if len(plan.split.val):
-            _store_thresholds(folder, plan, device)
-    network, _ = load_model(run_folder / BEST, device)
     metrics = Metrics()
-    if len(plan.split.val) and len(network.modalities) > 1:
-        metrics = _answers(network, plan, plan.split.val)[1].under("val")
+    for folder in sorted(run_folder.glob(f"{BEST}*")) if len(plan.split.val) else ():
+        network, _ = load_model(folder, device)
+        validated, fewer = _answers(network, plan, plan.split.val)
+        write_thresholds(folder, choose_thresholds(validated.answers, validated.labels, plan.info.trained))
+        if folder == run_folder / BEST:
+            metrics = fewer.under("val")
     if not len(plan.split.test):
         return Test(None, metrics)
+    network, _ = load_model(run_folder / BEST, device)
     scored, fewer = _answers(network, plan, plan.split.test)
-    gallery = _answers(network, plan, plan.split.gallery)[0] if len(plan.split.gallery) else None
+    store, labels = plan.dataset.store, plan.dataset.labels
+    gallery = None
+    if len(enrolled := plan.split.gallery):
+        gallery = Scored(answer(network, store, enrolled, plan.config.train.scoring_batch), labels.take(enrolled))
     assessment = assess(scored, plan.info.trained, read_thresholds(run_folder / BEST), gallery=gallery)
     shown = np.concatenate([plan.split.test, plan.split.gallery])
-    pictures = pair_figures(assessment, plan.dataset.store, shown, plan.dataset.labels.take(shown))
+    pictures = pair_figures(assessment, store, shown, labels.take(shown))
     metrics = metrics.joined(assessment.metrics.joined(fewer).under("test"))
     return Test(assessment, metrics, {"Pairs": Findings(figures=pictures)})
-
-
-def _store_thresholds(folder: Path, plan: Plan, device: torch.device) -> None:
-    network, _ = load_model(folder, device)
-    rows = plan.split.val
-    answers = answer(network, plan.dataset.store, rows, plan.config.train.scoring_batch)
-    write_thresholds(folder, choose_thresholds(answers, plan.dataset.labels.take(rows), plan.info.trained))
 
 
 def _answers(network: FaceNetwork, plan: Plan, rows: np.ndarray) -> tuple[Scored, Metrics]:

@@ -54,7 +54,7 @@ def threshold_and_source(assessment: Assessment) -> tuple[float, str]:
     """Of quality, which has to be that of groups."""
     what, threshold, _, _, source = table(assessment, "Quality", "quality").rows[0]
     assert what == "threshold"
-    if "Groups" in assessment.sections:
+    if assessment.sections["Groups"].tables:
         assert any(str(source) in one.note for one in assessment.sections["Groups"].tables)
     return threshold, source  # type: ignore[return-value]
 
@@ -134,8 +134,13 @@ def test_the_same_answers_give_the_same_numbers() -> None:
 )
 def test_where_nothing_can_be_verified_all_of_identity_is_undefined_with_its_reason(ids: list[str], why: str) -> None:
     found = assess(scored(ids, labelled=True), ATTRIBUTES, thresholds(SUPPORTED))
-    assert list(found.sections) == [title for title in SECTIONS if title not in ("Quality", "Groups")]
+    assert list(found.sections) == SECTIONS
     metrics = found.metrics
+    plain = assess(scored(ids, labelled=True), ATTRIBUTES, None).metrics
+    for name in ("quality/edc_pauc", "groups/gender/fmr_ratio", "groups/pose/fnmr_ratio"):
+        assert name in metrics.values  # validation's threshold can tell false non-matches where there are no impostors
+        assert plain.values[name] is None
+        assert plain.reasons[name] == why
     for name in ("identity/auc", "identity/auc_person_balanced", "identity/eer", *ACCURACY):
         assert metrics.values[name] is None
         assert metrics.reasons[name] == why
@@ -231,7 +236,9 @@ def test_distances_are_for_verification_alone_and_that_is_said() -> None:
     tested = scored(people(10, 3))
     tested.answers.embeddings[:] *= np.linspace(1, 4, 30, dtype=np.float32)[:, None]
     found = assess(tested, [], thresholds(SUPPORTED), measure="euclidean")
-    assert list(found.sections) == [title for title in SECTIONS if title != "Groups"]
+    assert list(found.sections) == SECTIONS
+    assert found.metrics.values["groups/gender/fmr_ratio"] is None
+    assert "by cosine" in found.metrics.reasons["groups/gender/fmr_ratio"]
     first, second = np.triu_indices(30, k=1)
     rows, ids = tested.answers.embeddings.astype(float), tested.labels.ids
     truth = roc_auc_score(ids[first] == ids[second], -np.linalg.norm(rows[first] - rows[second], axis=1))

@@ -162,8 +162,9 @@ def test_what_is_validated_saved_and_tested_is_the_average(
     assert len(average.states) == 6  # eight sessions, four a batch, three epochs
     ends = average.states[1::2]
     best = ends[result.best_epoch - 1]
-    assert len(scored) == 4
-    assert all(same(got, wanted) for got, wanted in zip(scored, [*ends, best]))
+    # Each epoch's validation, the thresholds of the best, and its test.
+    assert len(scored) == 5
+    assert all(same(got, wanted) for got, wanted in zip(scored, [*ends, best, best]))
     for name, wanted in (("last", ends[-1]), ("best", best)):
         saved, _ = load_model(tmp_path / "checkpoints" / name, torch.device("cpu"))
         assert same(copied(saved), wanted)

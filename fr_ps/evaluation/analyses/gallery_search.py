@@ -36,8 +36,7 @@ class Search:
         people: how many are enrolled.
         maximum: a person's score is that of its best gallery session.
         mean: it is the mean over its gallery sessions.
-        own_row: (m,) the best gallery session of the own person, -1 where it is not enrolled.
-        rival_row: (m,) the best of anybody else, -1 where nobody else is enrolled.
+        rival_row: (m,) the most similar gallery session of anybody else, -1 where nobody else is enrolled.
     """
 
     probes: np.ndarray
@@ -45,7 +44,6 @@ class Search:
     people: int
     maximum: Ranking
     mean: Ranking
-    own_row: np.ndarray
     rival_row: np.ndarray
 
     @property
@@ -91,18 +89,19 @@ def search(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray | None, 
     pairs = Similarity(every.left[probes], every.right[columns], every.scale)
 
     own, other = np.full((2, len(probes), 2), np.nan)
-    rank, row = np.zeros((len(probes), 2), dtype=int), np.full((len(probes), 2), -1)
+    rank, rival = np.zeros((len(probes), 2), dtype=int), np.full(len(probes), -1)
     for start in range(0, len(probes) if len(columns) else 0, block):
         some = slice(start, start + block)
         keys = pairs.keys(some, slice(None)).numpy()  # (b, g)
         scores = _person_scores(keys, own_place[some], itself[some], starts, sessions)
         for way, found in enumerate(scores):
             own[some, way], other[some, way], rank[some, way] = _ranked(found, own_place[some])
-        for whose, found in enumerate(_best_columns(keys, own_place[some, None] == owner)):
-            row[some, whose] = np.where(found < 0, -1, columns[found])
+        np.putmask(keys, own_place[some, None] == owner, -1)
+        best = keys.argmax(axis=1)
+        rival[some] = np.where(keys[np.arange(len(keys)), best] < 0, -1, columns[best])
     own, other = every.scale.scores(own), every.scale.scores(other)
     maximum, mean = (Ranking(own[:, way], other[:, way], rank[:, way]) for way in (0, 1))
-    return Search(probes, None if gallery is None else enrolled, len(people), maximum, mean, row[:, 0], row[:, 1])
+    return Search(probes, None if gallery is None else enrolled, len(people), maximum, mean, rival)
 
 
 def _person_scores(
@@ -138,15 +137,3 @@ def _ranked(scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray
     scores[down, own[down]] = -1
     other = scores.max(axis=1)
     return mine, np.where(other < 0, np.nan, other), rank
-
-
-def _best_columns(keys: np.ndarray, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(b,) the best column of one's own and of all others, -1 where there is none; (b, g) `keys` lose the own ones."""
-
-    def best(shown: np.ndarray) -> np.ndarray:
-        found = shown.argmax(axis=1)
-        return np.where(shown[np.arange(len(shown)), found] < 0, -1, found)
-
-    own = best(np.where(mine, keys, -1))
-    np.putmask(keys, mine, -1)
-    return own, best(keys)

@@ -138,7 +138,9 @@ def group_counts(
     return found
 
 
-def group_findings(embeddings: np.ndarray, labels: Labels, threshold: float, source: str, draws: Resample | None) -> Findings:
+def group_findings(
+    embeddings: np.ndarray, labels: Labels, threshold: float | None, source: str, draws: Resample | None
+) -> Findings:
     """FMR and FNMR of each class, their ratio of the worst class to the best, and the FMR across classes.
 
     Metrics: `groups/{attribute}/fmr_ratio` and `groups/{attribute}/fnmr_ratio`. In each draw of people they are of the two
@@ -148,14 +150,19 @@ def group_findings(embeddings: np.ndarray, labels: Labels, threshold: float, sou
     Args:
         embeddings: (n, C).
         labels: of the n sessions.
-        threshold: cosine that is accepted.
-        source: where the threshold comes from, for the tables.
+        threshold: cosine that is accepted; None: no error can be told.
+        source: where the threshold comes from, or why there is none.
         draws: of people, for the intervals.
 
     Raises:
         InputError: an embedding with NaN or infinity.
     """
     findings = Findings()
+    if threshold is None:
+        for attribute in ATTRIBUTES:
+            for name, _, _ in _WORDS:
+                findings.metrics.add(f"groups/{attribute}/{name}", None, source)
+        return findings
     class_counts = [len(labels.class_names(attribute)) for attribute in ATTRIBUTES]
     groups: list[list[Cell]] = []
     across: list[list[Cell]] = []

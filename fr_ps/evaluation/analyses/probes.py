@@ -29,8 +29,8 @@ from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedGroupKFold
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
-from fr_ps.errors import InputError
 from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
+from fr_ps.evaluation.pairwise.similarity import check_finite
 
 FOLDS = 5
 PERMUTATIONS = 100
@@ -130,9 +130,7 @@ def probe(embeddings: np.ndarray, codes: np.ndarray, ids: np.ndarray, class_name
     Raises:
         InputError: an embedding with NaN or infinity.
     """
-    if not np.isfinite(embeddings).all():
-        person = ids[np.argwhere(~np.isfinite(embeddings))[0][0]]
-        raise InputError(f"the model's embedding of a session of {person} is NaN or infinite; train with a lower optim.lr")
+    check_finite(embeddings, ids)
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(codes >= 0)
     rows = rows[_some_people(ids[rows], rng)]

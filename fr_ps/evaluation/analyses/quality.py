@@ -120,7 +120,7 @@ def quality_findings(
     first: np.ndarray,
     second: np.ndarray,
     score: np.ndarray,
-    threshold: float,
+    threshold: float | None,
     threshold_source: str,
     draws: Resample | None,
 ) -> Findings:
@@ -136,15 +136,20 @@ def quality_findings(
         first: (m,) row of one session of each genuine pair.
         second: (m,) row of the other.
         score: (m,) of these pairs.
-        threshold: a pair is accepted if its score is at least this.
-        threshold_source: where it comes from, for the table.
+        threshold: a pair is accepted if its score is at least this; None: no error can be told.
+        threshold_source: where it comes from, or why there is none.
         draws: of people, for the intervals.
     """
     findings = Findings()
+    if threshold is None:
+        first, second, score = first[:0], second[:0], score[:0]
+        findings.metrics.add(_PAUC, None, threshold_source)
+    limit = np.nan if threshold is None else threshold
     quality = np.minimum(embeddings_norm[first], embeddings_norm[second])
-    curve = error_versus_discard(score, quality, quality, threshold)
-    best = oracle(len(score), int((score < threshold).sum()))
-    _add_pauc(findings.metrics, score, quality, threshold, draws and draws.take(first))
+    curve = error_versus_discard(score, quality, quality, limit)
+    best = oracle(len(score), int((score < limit).sum()))
+    if threshold is not None:
+        _add_pauc(findings.metrics, score, quality, threshold, draws and draws.take(first))
     measured: dict[str, np.ndarray] = {}
     for measure in [measure for measure in MEASURES if QUALITY + measure in labels.columns]:
         values = np.asarray(pd.to_numeric(pd.Series(labels.columns[QUALITY + measure]), errors="coerce"), dtype=np.float64)

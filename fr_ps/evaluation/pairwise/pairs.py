@@ -84,7 +84,6 @@ class AllPairs:
         self.order = np.lexsort((person, unit))
         self.unit = torch.from_numpy(unit[self.order])
         self.person = torch.from_numpy(np.cumsum(np.diff(person[self.order], prepend=person[self.order][:1]) != 0))
-        self._place = np.argsort(self.order)
         self.similarity = similarity(embeddings, ids, measure).take(self.order)
 
     def compare(self) -> Comparisons:
@@ -126,10 +125,6 @@ class AllPairs:
             self.order[second[place]],
             own[place].astype(np.int64),
         )
-
-    def keys_of_pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """(m,) int64 of m pairs of rows."""
-        return self.similarity.keys_of_pairs(self._place[first], self._place[second])
 
     def weighed(self, nodes: np.ndarray) -> np.ndarray:
         """(B, K + 1) the weight of the impostor pairs in each draw of people whose key is below, between or above K nodes.

@@ -95,15 +95,24 @@ def _as_keys(product: Tensor) -> Tensor:
     return product.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, KEYS - 0.5)
 
 
+def check_finite(embeddings: np.ndarray, ids: np.ndarray) -> None:
+    """Refuse (n, C) embeddings of the (n,) people with NaN or infinity.
+
+    Raises:
+        InputError: names whose it is.
+    """
+    if not np.isfinite(embeddings).all():
+        person = ids[np.argwhere(~np.isfinite(embeddings))[0][0]]
+        raise InputError(f"the model's embedding of a session of {person} is NaN or infinite; train with a lower optim.lr")
+
+
 def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine") -> Similarity:
     """(n, C) embeddings of the (n,) people, ready to be compared. One of length 0 has the cosine 0 with all.
 
     Raises:
         InputError: an embedding with NaN or infinity.
     """
-    if not np.isfinite(embeddings).all():
-        person = ids[np.argwhere(~np.isfinite(embeddings))[0][0]]
-        raise InputError(f"the model's embedding of a session of {person} is NaN or infinite; train with a lower optim.lr")
+    check_finite(embeddings, ids)
     if measure == "cosine":
         unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         rows = torch.from_numpy(unit.astype(np.float32, copy=False))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.pairwise.pairs_file import PairList
 
 FOLDS = 10
 MOST_A_FOLD = 300
@@ -45,9 +46,7 @@ def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int
     rng = np.random.default_rng(seed)
     paired = rng.permutation(np.unique(ids[first]))
     if len(paired) < 2 * FOLDS:
-        none = np.empty(0, dtype=int)
-        why = f"{len(paired)} people have two sessions or more; ten folds with impostors in each need {2 * FOLDS}"
-        return Folds(none, none, none, why)
+        return _no_folds(f"{len(paired)} people have two sessions or more; ten folds with impostors in each need {2 * FOLDS}")
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for fold in range(FOLDS):
         people = paired[fold::FOLDS]
@@ -66,8 +65,20 @@ def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int
     return Folds(one, other, number)
 
 
+def folds_of(listed: PairList) -> Folds:
+    """Those of a list."""
+    if listed.fold is None or len(np.unique(listed.fold)) < 2:
+        return _no_folds("the list of pairs has no column fold with two folds or more")
+    return Folds(listed.first, listed.second, listed.fold)
+
+
+def _no_folds(why: str) -> Folds:
+    none = np.empty(0, dtype=int)
+    return Folds(none, none, none, why)
+
+
 def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) -> Metrics:
-    """Mean accuracy over the folds and its standard error.
+    """Mean accuracy over the folds and its standard error; where they are not ten, that is said.
 
     Args:
         score: (m,) of pairs.
@@ -79,8 +90,9 @@ def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) 
         here = fold == one
         accuracy.append(_accuracy(score[here], genuine[here], _best(score[~here], genuine[~here])))
     metrics = Metrics()
-    metrics.add(NAMES[0], float(np.mean(accuracy)))
-    metrics.add(NAMES[1], float(np.std(accuracy, ddof=1) / np.sqrt(len(accuracy))))
+    note = "" if len(accuracy) == FOLDS else f"{len(accuracy)} folds"
+    metrics.add(NAMES[0], float(np.mean(accuracy)), note)
+    metrics.add(NAMES[1], float(np.std(accuracy, ddof=1) / np.sqrt(len(accuracy))), note)
     return metrics
 
 

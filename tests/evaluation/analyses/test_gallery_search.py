@@ -65,20 +65,16 @@ def test_a_search_is_that_of_a_loop_over_people(seed: int, count: int, people: i
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), people=st.integers(1, 8), share=SHARES)
-def test_the_rows_of_the_best_sessions_have_the_scores_of_the_maximum(
-    seed: int, count: int, people: int, share: float | None
-) -> None:
+def test_the_row_of_the_best_rival_has_the_score_of_the_maximum(seed: int, count: int, people: int, share: float | None) -> None:
     embeddings, ids = signs(seed, count, people)
     gallery = some_rows(seed, count, share)
     found = search(embeddings, ids, gallery)
-    for rows, scores, is_own in ((found.own_row, found.maximum.own, True), (found.rival_row, found.maximum.other, False)):
-        there = rows >= 0
-        assert (there == ~np.isnan(scores)).all()
-        rows, probes = rows[there], found.probes[there]
-        assert (rows != probes).all()
-        assert ((ids[rows] == ids[probes]) == is_own).all()
-        assert gallery is None or np.isin(rows, gallery).all()
-        assert (embeddings[rows] * embeddings[probes]).sum(axis=1) / 16 == pytest.approx(scores[there], abs=1e-6)
+    there = found.rival_row >= 0
+    assert (there == ~np.isnan(found.maximum.other)).all()
+    rows, probes = found.rival_row[there], found.probes[there]
+    assert (ids[rows] != ids[probes]).all()
+    assert gallery is None or np.isin(rows, gallery).all()
+    assert (embeddings[rows] * embeddings[probes]).sum(axis=1) / 16 == pytest.approx(found.maximum.other[there], abs=1e-6)
 
 
 def test_the_probe_itself_counts_neither_in_the_maximum_nor_in_the_mean() -> None:
@@ -90,7 +86,6 @@ def test_the_probe_itself_counts_neither_in_the_maximum_nor_in_the_mean() -> Non
     assert found.maximum.other == pytest.approx([0.6, 0.8, 0.8], abs=1e-6)
     assert found.mean.other == pytest.approx([0.6, 0.8, 0.7], abs=1e-6)
     assert found.maximum.rank.tolist() == [2, 2, 0]
-    assert found.own_row.tolist() == [1, 0, -1]
     assert found.rival_row.tolist() == [2, 2, 1]
 
 
