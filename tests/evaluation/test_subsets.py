@@ -66,7 +66,7 @@ def test_the_metrics_of_a_subset_are_those_of_the_network_given_these_maps_only(
         of_one = evaluate(by_hand(made, dataset, subset), dataset.labels, ATTRIBUTES)
         expected = expected.joined(of_one.under("only_" + "_".join(subset)))
     assert list(found.values) == list(expected.values)
-    assert found.defined() == pytest.approx(expected.defined(), abs=1e-6)
+    assert found.defined() == pytest.approx(expected.defined(), abs=1e-5)  # d' of float32 answers in other batches
     assert {found.values[f"only_{m}/identity/auc"] for m in ALL} != {found.values["only_albedo/identity/auc"]}
 
 
@@ -200,7 +200,9 @@ def test_an_evaluation_of_a_fused_model_reports_every_subset(dataset: Dataset, p
     whole = evaluate(answer(made, dataset.store, ROWS, 24), dataset.labels, ATTRIBUTES)
     _, fewer = answers_and_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, 24)
     expected = whole.joined(fewer).under("test")
-    assert found.only(set(expected.values)).defined() == pytest.approx(expected.defined(), abs=1e-6)
+    assert found.only(set(expected.values)).defined() == pytest.approx(
+        expected.defined(), abs=1e-5
+    )  # d' of float32 answers in other batches
     assert {name for name in found.values if "only_" in name} == {name for name in expected.values if "only_" in name}
     assert run.points == found.defined()
     assert json.loads((tmp_path / "out/metrics.json").read_text())["metrics"] == found.values
