@@ -12,3 +12,7 @@ class InputError(Exception):
 
     The command line prints it as ``error: ...`` and exits with 2; anything else that is raised is a fault of ours.
     """
+
+
+class NoRoom(InputError):
+    """The disk is full: no fault of the settings, and nothing to be tried again before there is room."""

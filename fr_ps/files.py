@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fr_ps.errors import InputError, one_line
+from fr_ps.errors import InputError, NoRoom, one_line
 
 TEMPORARY = ".partial-"
 LOCK_FILE = ".lock"
@@ -48,7 +48,7 @@ def writable(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise InputError(f"{where}: the disk is full; make room and run again (a training: with --resume)") from None
+            raise NoRoom(f"{where}: the disk is full; make room and run again (a training: with --resume)") from None
         if error.errno in _NOT_ALLOWED:
             raise InputError(f"{where}: cannot be written ({error.strerror}); choose another place") from None
         raise
@@ -84,7 +84,7 @@ def require_space(folder: Path, needed: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if free < needed:
-        raise InputError(
+        raise NoRoom(
             f"{folder}: the disk has {free / 1e6:.1f} MB left, and {needed / 1e6:.1f} MB are to be written; make room and run "
             "again (a training: with --resume)"
         )
@@ -127,6 +127,17 @@ def new_folder(final: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_folder(final.parent)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here for `folder`; unlike `locked`, nothing is left in it, as it is the user's."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

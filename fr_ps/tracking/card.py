@@ -4,7 +4,6 @@ import getpass
 import json
 import os
 import socket
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -13,9 +12,24 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import write_json
+from fr_ps.tracking.provenance import command_line
 
 CARD_FILE = "run.json"
 DEFAULT_EXPERIMENT = "fr-ps"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A run in MLflow that others are parts of.
+
+    Attributes:
+        mlflow_id: of it.
+        experiment_id: of MLflow, in which its parts must be, too.
+    """
+
+    mlflow_id: str
+    experiment_id: str
 
 
 @dataclass(frozen=True)
@@ -44,26 +58,32 @@ class Card:
     begun: int = 0
     tags: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def parent(self) -> str:
+        """The MLflow id of the run that it is a part of, as a trial is of a study; empty for none."""
+        return self.tags.get(PARENT_TAG, "")
+
     def write(self, folder: Path) -> None:
         """Write it to the run's folder."""
         write_json(folder / CARD_FILE, asdict(self))
 
 
-def new_card(run_id: str, name: str) -> Card:
+def new_card(run_id: str, name: str, parent: Parent | None = None) -> Card:
     """The card of a run that begins now, from what the environment says about MLflow.
 
-    MLFLOW_RUN_ID, which `mlflow run` sets, is taken once: a second run of this process gets a run of its own.
+    MLFLOW_RUN_ID, which `mlflow run` sets, is taken once: a second run of this process gets a run of its own. So does one
+    with a `parent`, of which it becomes a part.
     """
     return Card(
         id=run_id,
         name=name,
-        mlflow_id=os.environ.pop("MLFLOW_RUN_ID", None),
+        mlflow_id=None if parent else os.environ.pop("MLFLOW_RUN_ID", None),
         experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
-        experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
+        experiment_id=parent.experiment_id if parent else os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
         tracking_uri=_without_password(os.environ.get("MLFLOW_TRACKING_URI", "")),
         host=socket.gethostname(),
         begun=int(time.time() * 1000),
-        tags=_source_tags(),
+        tags=_source_tags() | ({PARENT_TAG: parent.mlflow_id} if parent else {}),
     )
 
 
@@ -111,7 +131,7 @@ def _without_password(uri: str) -> str:
 
 def _source_tags() -> dict[str, str]:
     """What `mlflow run` would have set, so that the run table shows where a run came from."""
-    tags = {"mlflow.source.name": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500], "mlflow.source.type": "LOCAL"}
+    tags = {"mlflow.source.name": command_line()[:500], "mlflow.source.type": "LOCAL"}
     with suppress(KeyError, OSError):  # a container's user may have no name
         tags["mlflow.user"] = getpass.getuser()
     return tags

@@ -9,11 +9,11 @@ from pathlib import Path
 from fr_ps.errors import one_line
 from fr_ps.files import sync_folder
 from fr_ps.progress import say
-from fr_ps.tracking.card import Card, new_card, read_card
+from fr_ps.tracking.card import Card, Parent, new_card, read_card
 from fr_ps.tracking.delivery import Delivery
 from fr_ps.tracking.outbox import Outbox
 from fr_ps.tracking.owner import owned
-from fr_ps.tracking.run import Run, Status, new_id
+from fr_ps.tracking.run import Run, Status, StoppedEarly, new_id
 from fr_ps.tracking.store import RunStore
 
 Say = Callable[[str], None]
@@ -26,27 +26,37 @@ def warn(line: str) -> None:
 
 
 @contextmanager
-def new_run(name: str, runs: Path, tell: Say = warn) -> Iterator[Run]:
+def new_run(
+    name: str, runs: Path, tell: Say = warn, parent: Parent | None = None, wait: float = _WAIT, run_id: str = ""
+) -> Iterator[Run]:
     """A run with a folder of its own under `runs`; its status at the end says how the block ended.
 
-    FINISHED after the last line, KILLED after Ctrl-C or SIGTERM, FAILED after any other exception. MLflow hears of it in
-    the background: in the run that `mlflow run` began, or in a new one of the experiment that MLFLOW_EXPERIMENT_ID or
-    MLFLOW_EXPERIMENT_NAME says, or `fr-ps`. At the end the block waits for that, a minute at most in which nothing is
-    acknowledged (10 seconds unless it is finished), and says what is left to `sync`.
+    FINISHED after the last line, KILLED after Ctrl-C, SIGTERM or `StoppedEarly`, FAILED after any other exception. MLflow
+    hears of it in the background: in the run that `mlflow run` began, or in a new one of the experiment that
+    MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME says, or `fr-ps`. At the end the block waits for that, a minute at most in
+    which nothing is acknowledged (10 seconds unless it is finished), and says what is left to `sync`.
+
+    Args:
+        name: of the run.
+        runs: the folder of the runs.
+        tell: called with lines for the user.
+        parent: run that it is a part of.
+        wait: seconds to wait at the end, at most.
+        run_id: ours, where it is known already; empty: a new one.
 
     Raises:
         InputError: `runs` cannot be written.
     """
-    card = new_card(new_id(), name)
+    card = new_card(run_id or new_id(), name, parent)
     folder = runs / card.id
     with owned(folder):
         card.write(folder)
         sync_folder(runs)
-        yield from _live(folder, card, tell)
+        yield from _live(folder, card, tell, wait)
 
 
 @contextmanager
-def resumed_run(folder: Path, tell: Say = warn) -> Iterator[Run]:
+def resumed_run(folder: Path, tell: Say = warn, wait: float = _WAIT) -> Iterator[Run]:
     """The run in `folder`, gone on with; otherwise as `new_run`.
 
     The run that `mlflow run` may have begun for it gets a tag that names the one that is gone on with.
@@ -57,10 +67,10 @@ def resumed_run(folder: Path, tell: Say = warn) -> Iterator[Run]:
     card = read_card(folder)
     begun_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
     with owned(folder):
-        yield from _live(folder, card, tell, begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None)
+        yield from _live(folder, card, tell, wait, begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None)
 
 
-def _live(folder: Path, card: Card, tell: Say, empty: str | None = None) -> Iterator[Run]:
+def _live(folder: Path, card: Card, tell: Say, wait: float, empty: str | None = None) -> Iterator[Run]:
     run = Run(folder)
     run.mlflow_id = card.mlflow_id
     if run.journal.cut:
@@ -78,14 +88,14 @@ def _live(folder: Path, card: Card, tell: Say, empty: str | None = None) -> Iter
     try:
         yield run
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, StoppedEarly):
         status = "KILLED"
         raise
     finally:
-        _end(run, status, delivery, tell)
+        _end(run, status, delivery, tell, wait)
 
 
-def _end(run: Run, status: Status, delivery: Delivery, tell: Say) -> None:
+def _end(run: Run, status: Status, delivery: Delivery, tell: Say, wait: float) -> None:
     """Write down how the run ended, wait for its delivery, and say what is not delivered."""
     try:
         try:
@@ -93,7 +103,7 @@ def _end(run: Run, status: Status, delivery: Delivery, tell: Say) -> None:
             run.journal.sync()
         except Exception as error:  # what ended the run is to be told, not this
             tell(f"run {run.id}: that it is {status} could not be written down: {one_line(error)}")
-        delivered = _delivered(delivery, _WAIT if status == "FINISHED" else _WAIT_ENDED, tell)
+        delivered = _delivered(delivery, min(wait, _WAIT if status == "FINISHED" else _WAIT_ENDED), tell)
         for refused in delivery.outbox.refused:
             tell(f"tracking: MLflow refused {refused}")
         if not delivered:
@@ -107,8 +117,10 @@ def _end(run: Run, status: Status, delivery: Delivery, tell: Say) -> None:
 
 def _delivered(delivery: Delivery, seconds: float, tell: Say) -> bool:
     """Wait for what is left, so long; whether all was taken. Ctrl-C ends the waiting, as the run itself is over."""
+    if seconds <= _WAIT_SILENTLY:  # who waits so little has more to do after the run, and Ctrl-C is to end that
+        return delivery.finish(seconds)
     try:
-        if delivery.finish(min(seconds, _WAIT_SILENTLY)):
+        if delivery.finish(_WAIT_SILENTLY):
             return True
         tell(f"tracking: waiting for MLflow, {seconds:.0f} s at most (Ctrl-C: leave it to fr-ps sync)")
         return delivery.finish(seconds)

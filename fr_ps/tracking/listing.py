@@ -95,7 +95,8 @@ def training_folder(run: str, runs: Path) -> Path:
     if not run:
         trainings = [file.parent for file in sorted(runs.glob(f"*/{CONFIG_FILE}"), reverse=True)]
         for folder in trainings:
-            if last_status(folder) not in ("FINISHED", "") and not is_owned(folder):
+            alone = not read_card(folder).parent  # a trial is gone on with by its study
+            if alone and last_status(folder) not in ("FINISHED", "") and not is_owned(folder):
                 return folder
         raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists what is there")
     found = find_run(run, runs)

@@ -1,9 +1,15 @@
 """Where a result comes from: the commit, the versions, the machine."""
 
 import platform
+import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import distributions, version
+from pathlib import Path
+
+_PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]+@")
+"""In an address, after the user's name."""
 
 
 def git_commit() -> str:
@@ -20,11 +26,21 @@ def versions() -> dict[str, str]:
     return {"commit": git_commit(), "python": platform.python_version(), "machine": platform.machine()} | known
 
 
+def command_line() -> str:
+    """How this process was called, without passwords in addresses."""
+    return _PASSWORD.sub(r"\1:***@", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
 def environment_text() -> str:
     """Python, platform, command line, and every installed distribution with its version, a line each."""
-    installed = sorted({f"{item.metadata['Name']}=={item.version}" for item in distributions()}, key=str.lower)
-    head = [f"# python {platform.python_version()}", f"# platform {platform.platform()}", f"# command {' '.join(sys.argv)}"]
-    return "\n".join([*head, *installed]) + "\n"
+    head = [f"# python {platform.python_version()}", f"# platform {platform.platform()}", f"# command {command_line()}"]
+    return "\n".join([*head, *_installed()]) + "\n"
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """Read once: half a second, and what this process has loaded is what was there when it began."""
+    return tuple(sorted({f"{item.metadata['Name']}=={item.version}" for item in distributions()}, key=str.lower))
 
 
 def _git(*arguments: str) -> str:

@@ -12,6 +12,10 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 """As MLflow has them."""
 
 
+class StoppedEarly(Exception):
+    """Ends a run before its end, on purpose and without an error: its status is KILLED."""
+
+
 class Run:
     """A run that is being written. Telling it something never waits for a server, and never fails because of one.
 

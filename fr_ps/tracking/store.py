@@ -1,11 +1,9 @@
 """A run in MLflow: made once, and told what the journal says. Sending anything twice changes nothing."""
 
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import NO_ROOM, TEMPORARY
+from fr_ps.files import NO_ROOM, TEMPORARY, alone
 from fr_ps.tracking.card import Card
 from fr_ps.tracking.journal import Event
 
@@ -50,6 +48,15 @@ class RunStore:
         # tries again; here a call ends.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+    def experiment(self) -> str:
+        """The id of the run's experiment in MLflow.
+
+        Raises:
+            Exception: whatever keeps MLflow from answering.
+        """
+        client, mlflow_id = self._connected()
+        return str(client.get_run(mlflow_id).info.experiment_id)
 
     def connect(self) -> str:
         """The run's id in MLflow; found there by our id, or made, and written on the card before anything else is sent.
@@ -202,7 +209,7 @@ def make_sqlite(uri: str | None) -> None:
     if not uri.startswith(_SQLITE) or "?" in uri or path.name in ("", ":memory:") or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path.parent):
+    with alone(path.parent):
         if path.exists():
             return
         temporary = path.with_name(f"{TEMPORARY}{path.name}")
@@ -216,17 +223,6 @@ def make_sqlite(uri: str | None) -> None:
             temporary.unlink()
         except OSError:  # a file system without hard links
             temporary.rename(path)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in here for `folder`; unlike `locked`, nothing is left in it, as it is the user's."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _experiment(client: MlflowClient, name: str) -> str:

@@ -10,6 +10,10 @@ from fr_ps.losses.multitask import MultiTaskLoss
 from fr_ps.models.network import FaceNetwork
 
 
+class BadNumbers(InputError):
+    """The training came to nothing: too many steps in a row went bad."""
+
+
 class Guard:
     """Watches that losses and gradients are finite.
 
@@ -76,10 +80,10 @@ def culprits(
     return f"the gradient of {', '.join(bad)} is NaN or infinite" if bad else ""
 
 
-def bad_numbers(limit: int, what: str, epoch: int, sessions: Sequence[str], checkpoint: str, lr: float) -> InputError:
+def bad_numbers(limit: int, what: str, epoch: int, sessions: Sequence[str], checkpoint: str, lr: float) -> BadNumbers:
     """The end of a training whose last `limit` steps were bad."""
     shown = ", ".join(sessions[:6]) + (f" and {len(sessions) - 6} more" if len(sessions) > 6 else "")
-    return InputError(
+    return BadNumbers(
         f"{limit} steps in a row went bad: {what}, in epoch {epoch}, at the sessions {shown}; "
         f"the last good checkpoint is {checkpoint}; look at those sessions, or lower optim.lr ({lr:g}) "
         "(fr-ps train --resume --allow-changed --optim.lr VALUE)"

@@ -1,7 +1,7 @@
-"""A training from settings to result: training by hand, a trial of a study, a test and a benchmark all call `train`."""
+"""A training from settings to result: `train` by hand, in a test or a benchmark; its first half, `fit`, in a trial of a study."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,6 +57,29 @@ class Result:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A training after its last epoch; nobody was tested.
+
+    Attributes:
+        plan: what was trained on what.
+        learner: with the weights of the last epoch, and the validation metrics of the best one.
+        device: that it was trained on.
+        chosen: the best epoch, from 1; the last one where nobody was validated on.
+        rates: picture of the learning rate.
+    """
+
+    plan: Plan
+    learner: Learner
+    device: torch.device
+    chosen: int
+    rates: Figure
+
+
+Judge = Callable[[int, Metrics], None]
+"""Called after each epoch with its number, from 1, and its validation metrics; may end the training by an exception."""
+
+
 def train(
     config: Config, run: Run, say: Say = print, allow_changed: bool = False, changed: Mapping[str, str] | None = None
 ) -> Result:
@@ -69,6 +92,37 @@ def train(
         config: the settings.
         run: what records them; checkpoints and report are written to its folder.
         say: called with lines for the user.
+        allow_changed: whether a training that goes on may do so with other data or another split.
+        changed: settings that are otherwise than they were, to `before -> now`.
+
+    Raises:
+        InputError: data or settings that cannot be used, a disk that is full, numbers that went bad.
+    """
+    fitted = fit(config, run, say, allow_changed=allow_changed, changed=changed)
+    plan, learner, chosen = fitted.plan, fitted.learner, fitted.chosen
+    test = finish(run.folder, plan, fitted.device)
+    run.metrics(test.metrics.defined(), chosen)
+    metrics = learner.validation.joined(test.metrics)
+    sections = test.sections | {"Training": Findings(figures=figures(run.curves, plan.info.trained, fitted.rates))}
+    record_end(plan, run, metrics, test.assessment, chosen, sections)
+    return Result(metrics, chosen, learner.epoch, test.assessment.warnings if test.assessment else ())
+
+
+def fit(
+    config: Config,
+    run: Run,
+    say: Say = print,
+    judge: Judge | None = None,
+    allow_changed: bool = False,
+    changed: Mapping[str, str] | None = None,
+) -> Fitted:
+    """Train and choose the best epoch on validation; as `train`, but nobody is tested, and there is no report.
+
+    Args:
+        config: the settings.
+        run: what records them; checkpoints are written to its folder.
+        say: called with lines for the user.
+        judge: asked after each epoch whether to go on; also, after a resume, only about epochs that are trained then.
         allow_changed: whether a training that goes on may do so with other data or another split.
         changed: settings that are otherwise than they were, to `before -> now`.
 
@@ -91,15 +145,9 @@ def train(
     if changed:  # as tags, for params cannot be changed
         run.tags({f"fr_ps.changed.{name}": change for name, change in changed.items()})
     describe(plan, run, say)
-    rates = _fit(plan, feed, learner, run, say)
-
+    rates = _epochs(plan, feed, learner, run, say, judge)
     chosen = learner.selections[config.train.select].best_epoch or learner.epoch
-    test = finish(run.folder, plan, device)
-    run.metrics(test.metrics.defined(), chosen)
-    metrics = learner.validation.joined(test.metrics)
-    sections = test.sections | {"Training": Findings(figures=figures(run.curves, plan.info.trained, rates))}
-    record_end(plan, run, metrics, test.assessment, chosen, sections)
-    return Result(metrics, chosen, learner.epoch, test.assessment.warnings if test.assessment else ())
+    return Fitted(plan, learner, device, chosen, rates)
 
 
 def make_plan(config: Config, folders: Folders, run: Run, device: torch.device, say: Say) -> tuple[Plan, Feed]:
@@ -138,7 +186,7 @@ def new_learner(config: Config, network: FaceNetwork, losses: MultiTaskLoss) -> 
     )
 
 
-def _fit(plan: Plan, feed: Feed, learner: Learner, run: Run, say: Say) -> Figure:
+def _epochs(plan: Plan, feed: Feed, learner: Learner, run: Run, say: Say, judge: Judge | None) -> Figure:
     """Train what is left, with a checkpoint after every epoch and as often within one as is set; returns the rates' figure."""
     config, train = plan.config, plan.config.train
     batches = len(feed.order(learner.epoch))
@@ -174,6 +222,8 @@ def _fit(plan: Plan, feed: Feed, learner: Learner, run: Run, say: Say) -> Figure
                 learner.next_epoch()
                 keeper.epoch_ended(better)
                 say(epoch_line(epoch, train.epochs, values, validation, selection))
+                if judge:
+                    judge(epoch, validation)
             keeper.finish()
             stop.poll()
         except StopRequested as request:

@@ -20,6 +20,7 @@ from fr_ps.tracking.lifecycle import new_run, resumed_run
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.outbox import Outbox
 from fr_ps.tracking.owner import is_owned
+from fr_ps.tracking.run import StoppedEarly
 from fr_ps.tracking.store import STATUS_TAG
 from tests.tracking import servers
 
@@ -76,6 +77,7 @@ def test_a_run_is_written_down_owned_delivered_and_let_go(store):
         (KeyboardInterrupt(), "KILLED"),
         (SystemExit(143), "KILLED"),
         (MemoryError(), "FAILED"),
+        (StoppedEarly(), "KILLED"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
 )
@@ -228,6 +230,18 @@ def test_whatever_is_wrong_with_the_server_a_run_neither_waits_nor_fails_and_say
     assert run.shown_id == run.id
     assert last_status(run.folder) == "FINISHED"
     assert Outbox(run.folder).pending() == 303
+
+
+def test_a_run_that_waits_for_nothing_leaves_all_to_sync_without_a_word_of_waiting(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    lines: list[str] = []
+    begun = time.monotonic()
+    with new_run("x", RUNS, lines.append, wait=0.2) as run:
+        run.metrics({"a": 1.0}, 1)
+    assert time.monotonic() - begun < lifecycle._WAIT_ENDED
+    assert not any("waiting" in line for line in lines)
+    assert Outbox(run.folder).pending() == 3  # running, the point, finished
+    delivery_ended()
 
 
 @pytest.mark.usefixtures("impatient")

@@ -15,7 +15,7 @@ import pytest
 
 from fr_ps.cli import main
 from fr_ps.tracking import listing
-from fr_ps.tracking.card import CARD_FILE, new_card
+from fr_ps.tracking.card import CARD_FILE, Parent, new_card
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
 from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.listing import INTERRUPTED_TAG, Story, last_status, stories, training_folder
@@ -217,6 +217,9 @@ def test_without_an_id_the_last_interrupted_training_is_taken(refused):
     for name, status in (("1", "KILLED"), ("2", "FAILED"), ("3", "RUNNING"), ("4", "FINISHED")):
         (ended_run(name, lambda run, status=status: run.status(status)) / CONFIG_FILE).write_text("")
     ended_run("5", lambda run: run.status("KILLED"))  # no training
+    part = ended_run("6", lambda run: run.status("KILLED"))  # of a study, which goes on with it
+    (part / CONFIG_FILE).write_text("")
+    new_card("6", "trial", Parent("abc", "1")).write(part)
     assert training_folder("", RUNS) == RUNS / "3"
     with owned(RUNS / "3"):
         assert training_folder("", RUNS) == RUNS / "2"
@@ -224,6 +227,6 @@ def test_without_an_id_the_last_interrupted_training_is_taken(refused):
     with refused("5", "no training"):
         training_folder("5", RUNS)
     with refused("no such run"):
-        training_folder("6", RUNS)
+        training_folder("7", RUNS)
     with refused("no training under", "was interrupted"):
         training_folder("", Path("elsewhere"))

@@ -26,10 +26,11 @@ from fr_ps.data.labels import ATTRIBUTES, COLUMNS
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
 from fr_ps.evaluation.evaluate import Protocol, evaluate_folder
+from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_captures
 from fr_ps.tracking.run import Run
-from fr_ps.training.train import Result
+from fr_ps.training.train import Result, fit
 from tests.training.runs import Recorder, parts, run_training, small
 
 
@@ -150,6 +151,47 @@ def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
     result, _, lines = run_training(config, tmp_path / "stopped")
     assert result.epochs < 6
     assert any("stopped" in line for line in lines)
+
+
+def test_the_first_half_alone_trains_the_same_and_tests_nobody(trained, prepared, tmp_path):
+    result, run, _ = trained
+    seen: list[tuple[int, float | None]] = []
+    half = Recorder(tmp_path / "half")
+    fitted = fit(
+        small(prepared), half, lambda _: None, lambda epoch, found: seen.append((epoch, found.values["val/identity/auc"]))
+    )
+    assert [epoch for epoch, _ in seen] == [1, 2]
+    assert dict(seen) == half.curves["val/identity/auc"] == run.curves["val/identity/auc"]
+    assert fitted.chosen == result.best_epoch
+    assert fitted.learner.validation.values == {name: x for name, x in result.metrics.values.items() if name.startswith("val/")}
+    assert not (half.folder / "report").exists()
+    assert not [name for name in half.curves if name.startswith("test/")]
+    weights = [(one.folder / "checkpoints/best/model.safetensors").read_bytes() for one in (run, half)]
+    assert weights[0] == weights[1]
+
+
+def test_a_judge_ends_a_training_and_one_that_goes_on_is_judged_from_there(prepared, tmp_path):
+    class Enough(Exception):
+        pass
+
+    seen: list[int] = []
+
+    def judge(epoch: int, _: Metrics) -> None:
+        seen.append(epoch)
+        if epoch == 2:
+            raise Enough
+
+    config = small(prepared, epochs=4)
+    with pytest.raises(Enough):
+        fit(config, Recorder(tmp_path / "run"), lambda _: None, judge)
+    assert (tmp_path / "run/checkpoints/resume").is_dir()
+    fitted = fit(config, Recorder(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
+    assert seen == [1, 2, 3, 4]
+    assert fitted.learner.epoch == 4
+    # Once more, there is nothing left to train, and the result is the same at once.
+    again = fit(config, Recorder(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
+    assert seen == [1, 2, 3, 4]
+    assert again.learner.validation.values == fitted.learner.validation.values
 
 
 def test_a_diverged_training_ends_with_a_reason(prepared, tmp_path):

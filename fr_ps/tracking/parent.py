@@ -1,0 +1,49 @@
+"""A run of MLflow that others are parts of, as the trials of a study."""
+
+import os
+from pathlib import Path
+
+from fr_ps.errors import InputError, one_line
+from fr_ps.tracking.card import CARD_FILE, Card, Parent, new_card
+from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run import new_id
+
+
+def begin_parent(name: str, runs: Path) -> tuple[Card, Parent]:
+    """Make such a run in MLflow, and its folder under `runs`; `resumed_run` of that folder is the run itself.
+
+    In the run that `mlflow run` began, where it did. Its parts need its id, so that this one waits for MLflow.
+
+    Raises:
+        InputError: MLflow does not answer, or `runs` cannot be written.
+    """
+    from fr_ps.tracking.store import RunStore  # mlflow takes a second
+
+    card = new_card(new_id(), name)
+    with owned(runs / card.id):
+        card.write(runs / card.id)
+        store = RunStore(runs / card.id, card)
+        try:
+            store.connect()
+            return store.card, Parent(str(store.card.mlflow_id), store.experiment())
+        except InputError:
+            raise
+        except Exception as error:  # whatever it is, the parts would be without their whole
+            where = os.environ.get("MLFLOW_TRACKING_URI") or "its default store"
+            raise InputError(
+                f"MLflow ({where}) does not take the run of the study, which holds its trials together ({one_line(error)}); "
+                "see that it answers, or set MLFLOW_TRACKING_URI"
+            ) from None
+
+
+def parent_folder(card: Card, runs: Path) -> Path:
+    """The folder under `runs` of a parent that was perhaps begun on another machine; made where it is not there yet.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    folder = runs / card.id
+    if not (folder / CARD_FILE).is_file():
+        with owned(folder):
+            card.write(folder)
+    return folder
