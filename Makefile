@@ -20,7 +20,7 @@ train: setup
 # Two at once, one thread each: most of the time goes into starting processes and into tensors too small for two threads.
 # Both must collect the same names, in whichever a set may stand.
 test: setup
-	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check fr_ps tests benchmarks
@@ -34,6 +34,7 @@ bench: setup
 	$(BIN)/python benchmarks/tracking_cost.py
 	$(BIN)/python benchmarks/checkpoint_cost.py
 	$(BIN)/python benchmarks/verification.py
+	$(BIN)/python benchmarks/search_overhead.py --seeds 0
 
 bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
@@ -46,6 +47,7 @@ bench-long: setup
 	$(BIN)/python benchmarks/verification.py --large
 	$(BIN)/python benchmarks/interval_coverage.py
 	$(BIN)/python benchmarks/disentanglement.py
+	$(BIN)/python benchmarks/search_overhead.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,25 +4,32 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from fr_ps.config import Config
+from fr_ps.config import Config, SearchConfig
 from fr_ps.errors import InputError
 from fr_ps.tracking.layout import CONFIG_FILE, RUNS_FOLDER
 from fr_ps.tracking.listing import training_folder
 
 LISTS = ("--data.modalities", "--model.order", "--train.watch")
 """Flags whose value may be written as `a` or `a,b`."""
-GROUPS: dict[str, list[str]] = {
-    field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
-    for field in fields(Config)
-    if is_dataclass(field.default_factory)
-}
-"""The groups of a training's settings, and the settings of each."""
+
+
+def _groups(config: type) -> dict[str, list[str]]:
+    return {
+        field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
+        for field in fields(config)
+        if is_dataclass(field.default_factory)
+    }
+
+
+GROUPS, SEARCH_GROUPS = _groups(Config), _groups(SearchConfig)
+"""The groups of a training's settings, and the settings of each; and those that a search has besides."""
 READING = ("root", "labels", "classes")
 """The settings of data that say how its table is read."""
 _DATA_COMMANDS = {f"data {what}": GROUPS["data"] for what in ("summary", "split", "mean")} | {"data check": list(READING)}
@@ -67,11 +74,14 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         configs = [str(resumed / CONFIG_FILE)]
     depth = 2 if words[:1] == ["data"] else 1
     command = " ".join(words[:depth])
-    loaded = [f"--config={json.dumps(_wanted(_read_config(Path(file)), command, file))}" for file in configs]
+    trees = {file: _read_config(Path(file)) for file in configs}
+    if command == "search":
+        trees = _with_base(trees, words)
+    loaded = [f"--config={json.dumps(_wanted(tree, command, file))}" for file, tree in trees.items()]
     try:
         return parser.instantiate(parser.parse_args(words[:depth] + loaded + words[depth:]))
     except _Refused as error:
-        raise InputError(_explain(str(error), command, configs)) from None
+        raise InputError(_explain(str(error), command, trees)) from None
 
 
 def training_config(arguments: Namespace) -> Config:
@@ -126,6 +136,18 @@ def _without_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     return words, folder
 
 
+def _with_base(trees: dict[str, dict[str, Any]], words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings of a search's files, after those of the training that it starts from."""
+    bases = [tree["base"] for tree in trees.values() if tree.get("base")]
+    bases += [word.partition("=")[2] for word in words if word.startswith("--base=")]
+    bases += [after for word, after in pairwise(words) if word == "--base"]
+    if not bases:
+        return trees
+    if not isinstance(bases[-1], str):
+        raise InputError(f"base is {bases[-1]!r}; expected the file of a training, as experiments/synthetic.yaml")
+    return {bases[-1]: _read_config(Path(bases[-1]))} | trees
+
+
 def _quoted(value: str) -> str:
     """YAML in which every scalar of a mapping or list is quoted; what is neither, or no YAML, as it is."""
     try:
@@ -167,9 +189,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(settings, dict):
         raise InputError(f"{path}: is a {type(settings).__name__}; expected settings as `data: {{root: ...}}`")
+    groups = GROUPS | SEARCH_GROUPS
     for group, value in settings.items():
-        if group in GROUPS and not isinstance(value, dict):
-            raise InputError(f"{path}: {group} is {value!r}; expected settings among {', '.join(GROUPS[group])}")
+        if group in groups and not isinstance(value, dict):
+            raise InputError(f"{path}: {group} is {value!r}; expected settings among {', '.join(groups[group])}")
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]
@@ -179,14 +202,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _explain(message: str, command: str, configs: list[str]) -> str:
+def _explain(message: str, command: str, trees: dict[str, dict[str, Any]]) -> str:
     """What jsonargparse refused, in the user's terms."""
     if found := re.search(r"does not accept option '([^']+)'", message):
-        return f"{', '.join(configs)}: {_unknown(found[1])}"
+        files = [file for file, tree in trees.items() if _has(tree, found[1])] or list(trees)
+        return f"{', '.join(files)}: {_unknown(found[1], command)}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
         of_data = command in _DATA_COMMANDS and command != "data check" and found[1].split(".")[0] in ("data", "synthetic")
-        if command == "train" or of_data:
-            return _unknown(found[1])
+        if command in ("train", "search") or of_data:
+            return _unknown(found[1], command)
         return f"unknown flag --{found[1]}; see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_expected(found[2])}"
@@ -195,9 +219,18 @@ def _explain(message: str, command: str, configs: list[str]) -> str:
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
 
 
-def _unknown(key: str) -> str:
+def _has(tree: dict[str, Any], key: str) -> bool:
+    """Whether a config file says something of a key, as `optim.lr`."""
+    first, _, rest = key.partition(".")
+    inner = tree.get(first)
+    return first in tree and (not rest or (isinstance(inner, dict) and _has(inner, rest)))
+
+
+def _unknown(key: str, command: str = "") -> str:
     group = key.split(".")[0]
-    choices = [f"{group}.{name}" for name in GROUPS[group]] if group in GROUPS else [field.name for field in fields(Config)]
+    groups = GROUPS | (SEARCH_GROUPS if command == "search" else {})
+    names = [field.name for kind in ((Config, SearchConfig) if command == "search" else (Config,)) for field in fields(kind)]
+    choices = [f"{group}.{name}" for name in groups[group]] if group in groups else names
     return f"unknown setting {key!r}; expected one of {', '.join(choices)} (or see --help)"
 
 

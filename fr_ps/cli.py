@@ -1,11 +1,9 @@
 """The command line: each subcommand parses, calls one function, prints. No logic, and no torch before it is needed."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -15,8 +13,10 @@ from fr_ps import __version__
 from fr_ps.arguments import Parser, parse, training_config
 from fr_ps.cli_data import add_data_command, run_data
 from fr_ps.cli_evaluate import add_evaluation_commands, run_compare, run_evaluate
+from fr_ps.cli_search import add_search_command, run_search
 from fr_ps.config import BACKBONES, Config, ModelConfig, PrepareConfig
 from fr_ps.errors import InputError
+from fr_ps.process import exit_code
 from fr_ps.progress import say
 
 
@@ -25,17 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A fault of ours leaves as an exception (exit code 1, with its traceback), SIGTERM as SystemExit(143).
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
+
+    def run() -> None:
         arguments = parse(build_parser(), sys.argv[1:] if argv is None else argv)
         COMMANDS[arguments.command](arguments[arguments.command])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped by SIGINT", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(run)
 
 
 def build_parser() -> ArgumentParser:
@@ -66,6 +61,7 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("train", train, help="train, evaluate on test once, track")
 
     add_evaluation_commands(commands)
+    add_search_command(commands)
 
     runs = Parser(description="The runs of this folder with their true status, and which of them MLflow does not know all of.")
     commands.add_subcommand("runs", runs, help="runs of this folder with their true status")
@@ -204,10 +200,6 @@ def _models(arguments: Namespace) -> None:
         print("step: forward and backward of two maps; -: too large to be tried here")
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(143)
-
-
 COMMANDS = {
     "prepare": _prepare,
     "data": run_data,
@@ -216,5 +208,6 @@ COMMANDS = {
     "sync": _sync,
     "evaluate": run_evaluate,
     "compare": run_compare,
+    "search": run_search,
     "models": _models,
 }

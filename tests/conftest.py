@@ -17,6 +17,25 @@ from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
 from fr_ps.synthetic.captures import write_captures
 
+SLOW = (
+    "search/test_search.py",
+    "test_chaos.py",
+    "training/test_train.py",
+    "training/test_resume.py",
+    "training/test_keeper.py",
+    "test_house.py",
+    "test_cli.py",
+    "evaluation/test_evaluate.py",
+    "tracking/test_lifecycle.py",
+)
+"""Files that take longest: begun first, so that neither of two processes has one left at the end when the other is done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {str(Path(__file__).parent / name): rank for rank, name in enumerate(SLOW)}
+    items.sort(key=lambda item: ranks.get(str(item.path), len(SLOW)))
+
+
 WriteCapture = Callable[[Path, np.ndarray, Sequence[tuple[float, float]]], None]
 Refused = Callable[..., AbstractContextManager[None]]
 

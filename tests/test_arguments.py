@@ -375,3 +375,151 @@ def test_the_order_may_be_written_as_a_list_or_with_commas() -> None:
 def test_an_empty_value_stays_one() -> None:
     got = settings("--name=", "--data.split=", "--train.epochs", "3")
     assert (got.name, got.data.split, got.train.epochs) == ("", "", 3)
+
+
+STUDY = "study: {name: s}\nspace: {optim.lr: [0.1, 0.2]}\n"
+
+
+def searched(*argv: str) -> tuple[Any, Config]:
+    """What `search` is called with, and the training that it starts from."""
+    arguments = parse(build_parser(), ["search", *argv])["search"]
+    return arguments, training_config(arguments)
+
+
+@pytest.fixture
+def study_file(config_file: Path, tmp_path: Path) -> Path:
+    """A study that starts from `config_file`."""
+    file = tmp_path / "study.yaml"
+    file.write_text(f"base: {config_file}\n{STUDY}optim: {{clip: 3}}\nbudget: {{trials: 7}}\n")
+    return file
+
+
+def test_a_study_overrides_the_training_that_it_starts_from_and_flags_override_both(study_file: Path) -> None:
+    arguments, base = searched("--config", str(study_file))
+    assert (base.optim.lr, base.optim.clip, base.model.backbone) == (0.5, 3, "miresnet18")
+    assert (arguments["study"].name, arguments["space"], arguments["budget"].trials) == ("s", {"optim.lr": [0.1, 0.2]}, 7)
+    flags = ["--optim.lr", "0.25", "--optim.clip=4", "--budget.trials", "9"]
+    for words in ([*flags, "--config", str(study_file)], ["--config", str(study_file), *flags]):
+        arguments, base = searched(*words)
+        assert (base.optim.lr, base.optim.clip, base.model.backbone) == (0.25, 4, "miresnet18")
+        assert arguments["budget"].trials == 9
+
+
+@pytest.mark.parametrize("form", ["--base {}", "--base={}"])
+def test_the_base_may_be_a_flag_which_wins_over_that_of_the_study(form: str, study_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("optim: {lr: 0.125, clip: 9}\n")
+    words = form.format(other).split(" ")
+    for argv in ([*words, "--config", str(study_file)], ["--config", str(study_file), *words]):
+        arguments, base = searched(*argv)
+        assert (base.optim.lr, base.optim.clip, base.model.backbone) == (0.125, 3, "convnextv2_atto")
+        assert arguments["base"] == str(other)
+    assert searched(*words, "--study.name", "s", "--optim.clip", "4")[1].optim == OptimConfig(lr=0.125, clip=4)
+
+
+def test_a_study_without_a_base_starts_from_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    for base in ("", "base: ''\n", "base:\n"):
+        file.write_text(base + STUDY)
+        assert searched("--config", str(file))[1] == Config()
+
+
+@pytest.mark.parametrize("written", ["5", "[a, b]", "{a: b}", "true", "1.5"])
+def test_a_base_that_is_no_text_is_refused(written: str, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(f"base: {written}\n{STUDY}")
+    assert refusal("search", "--config", str(file)) == (
+        f"base is {yaml.safe_load(written)!r}; expected the file of a training, as experiments/synthetic.yaml"
+    )
+
+
+def test_a_base_that_is_not_there_or_no_settings_is_named(tmp_path: Path) -> None:
+    file, base = tmp_path / "study.yaml", tmp_path / "base.yaml"
+    file.write_text(f"base: {base}\n{STUDY}")
+    assert f"{base}: no such config file" in refusal("search", "--config", str(file))
+    base.write_text("just words\n")
+    assert str(base) in refusal("search", "--config", str(file))
+    assert "--base" in refusal("search", "--study.name", "s", "--base")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "choices"),
+    [
+        ("stdy: {name: s}\n", "stdy", ["study", "space", "objectives", "budget", "optim"]),
+        ("study: {nme: s}\n", "'study.nme'", ["study.name", "study.storage"]),
+        ("sampler: {nme: tpe}\n", "'sampler.nme'", ["sampler.name", "sampler.startup"]),
+        ("optim: {lrr: 1}\n", "'optim.lrr'", ["optim.lr", "optim.clip"]),
+        ("workers_: 3\n", "'workers_'", ["study", "optim"]),
+    ],
+    ids=["a group", "of the study", "of the sampler", "of the training", "outside of groups"],
+)
+def test_an_unknown_key_in_a_study_is_named_with_file_and_choices(
+    text: str, key: str, choices: list[str], study_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "unknown.yaml"
+    file.write_text(text)
+    message = refusal("search", "--config", str(study_file), "--config", str(file))
+    assert str(file) in message
+    assert key in message
+    assert all(choice in message for choice in choices)
+
+
+def test_an_unknown_key_in_the_base_is_named_with_that_file(study_file: Path, config_file: Path) -> None:
+    config_file.write_text("optim: {lrr: 0.5}\n")
+    assert refusal("search", "--config", str(study_file)).startswith(f"{config_file}: unknown setting 'optim.lrr'")
+
+
+def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> None:
+    message = refusal("search", "--study.nme", "s")
+    assert "'study.nme'" in message
+    assert "study.name" in message
+    message = refusal("search", "--optim.lrr", "1")
+    assert "'optim.lrr'" in message
+    assert "optim.lr," in message
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "expected"),
+    [
+        (["--sampler.name", "tpee"], "sampler.name is 'tpee'", "one of tpe, gp, cmaes, nsgaii, random, grid"),
+        (["--pruner.name", "mean"], "pruner.name is 'mean'", "one of none, median, hyperband, successive_halving, wilcoxon"),
+        (["--budget.trials", "0"], "budget.trials is 0", "1 or more"),
+        (["--budget.trials", "many"], "budget.trials is 'many'", "a whole number"),
+        (["--study.storage", "studies.db"], "study.storage is 'studies.db'", "sqlite:///studies.db"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_wrong_value_of_a_study_is_named_with_what_it_may_be(words: list[str], key: str, expected: str) -> None:
+    message = refusal("search", *words)
+    assert message.startswith(f"{key}; expected ")
+    assert expected in message
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5"])
+def test_workers_are_one_or_more(workers: str) -> None:
+    assert "workers" in refusal("search", "--workers", workers)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ["study.name is ''", "a name"]),
+        (["--study.name", "s"], ["space is {}", "optim.lr"]),
+        (["--study.name", "s", "--space", "{optim.lrr: [1]}"], ["space", "'optim.lrr'", "optim.lr,"]),
+        (["--study.name", "s", "--space", "{optim.lr: {low: 2, high: 1}}"], ["space.optim.lr", "low 2", "high 1"]),
+        (["--study.name", "s", "--space", "{optim.lr: [1]}", "--objectives", "{test/identity/auc: maximize}"], ["never test/"]),
+        (["--study.name", "s", "--space", "{optim.lr: [1]}", "--objectives", "{val/identity/eer: maximize}"], ["minimize"]),
+    ],
+    ids=["no name", "no space", "a misspelt setting", "low above high", "test", "a direction"],
+)
+def test_a_search_that_cannot_be_ends_with_2_and_one_line_before_anything_is_made(
+    argv: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", *argv]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words)
+    assert list(tmp_path.iterdir()) == []

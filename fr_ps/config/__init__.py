@@ -3,6 +3,7 @@
 No torch here: the names that an error lists must be known before anything heavy is imported.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from fr_ps.config.names import (
     Solver,
 )
 from fr_ps.config.prepare import PrepareConfig
+from fr_ps.config.search import SearchConfig
 from fr_ps.config.training import OptimConfig, ScheduleConfig, TrainConfig
 
 __all__ = [
@@ -57,14 +59,19 @@ __all__ = [
     "OptimConfig",
     "PrepareConfig",
     "ScheduleConfig",
+    "SearchConfig",
     "Solver",
     "SyntheticConfig",
     "TrainConfig",
     "flatten",
+    "from_dict",
     "leaves",
     "resolved",
     "to_dict",
+    "with_settings",
 ]
+
+NO_GROUP = "a setting as optim.lr (fr-ps train --help lists them)"
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,33 @@ def resolved(config: Config) -> Config:
     }
     fusion = replace(config.fusion, branches=branches)
     return replace(config, data=replace(data, root=root, split=split), model=model, fusion=fusion)
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """`config` with settings by name (`optim.lr`) as they are in `settings`; lists become tuples where the setting is one.
+
+    Raises:
+        InputError: there is no such setting, or the settings refuse a value, or the values together.
+    """
+    by_group: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        group, dot, leaf = name.partition(".")
+        known = [one.name for one in fields(getattr(config, group))] if dot and is_dataclass(getattr(config, group, None)) else []
+        require(leaf in known, "setting", name, f"one of {', '.join(f'{group}.{one}' for one in known)}" if known else NO_GROUP)
+        is_tuple = isinstance(getattr(getattr(config, group), leaf), tuple)
+        require(isinstance(value, (list, tuple)) or not is_tuple, name, value, f"a list, as [{value}]")
+        by_group.setdefault(group, {})[leaf] = tuple(value) if is_tuple else value
+    return replace(config, **{group: replace(getattr(config, group), **its) for group, its in by_group.items()})
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """The config of which `tree` is `to_dict`.
+
+    Raises:
+        InputError: the settings refuse what it says.
+    """
+    settings = {f"{group}.{name}": leaf for group, its in tree.items() if isinstance(its, dict) for name, leaf in its.items()}
+    return replace(with_settings(Config(), settings), **{name: leaf for name, leaf in tree.items() if not isinstance(leaf, dict)})
 
 
 def leaves(tree: dict[str, Any]) -> dict[str, Any]:

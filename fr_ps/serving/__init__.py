@@ -1,0 +1,1 @@
+"""A trained model, for those who did not train it."""
