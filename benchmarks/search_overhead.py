@@ -1,0 +1,296 @@
+"""What a study costs beside its trainings, what a second worker gives, and whether the sampler and pruner are worth it.
+
+Three tables.
+
+1. Seconds a trial beyond its training: the same tiny trainings with nothing around them, under plain Optuna without MLflow,
+   under our driver, under plain Optuna with the callback of optuna-integration, and in mlflow's own storage; in turns, in one
+   process, each with a new SQLite file.
+2. `fr-ps search` with two workers of one thread each beside one: trials an hour, from the begin of the first to the end of the
+   last.
+3. Random search beside TPE with pruning, over several seeds: the best validation value after half of the epochs that
+   random search has, and after all of them.
+
+    python benchmarks/search_overhead.py
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import Number, arguments, limit_threads, report
+from tabulate import tabulate
+
+FACES = {"people": 20, "sessions": 4, "size": 48}
+MODEL = {"channels": 64, "reduction": 16}
+BATCH = {"people": 4, "sessions": 2}
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=8, help="a turn")
+    parser.add_argument("--seeds", type=int, default=5, help="of random search and TPE; 0 leaves the third table away")
+    parser.set_defaults(threads=1)
+    options = parser.parse_args()
+    limit_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        os.environ["FR_PS_CACHE"] = f"{name}/cache"
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
+        overhead, numbers = measure_overhead(Path(name), options.turns, options.trials)
+        rows, more = measure_workers(Path(name), options.trials)
+        numbers |= more
+        quality: list[list[object]] = []
+        if options.seeds:
+            quality, more = measure_quality(Path(name), options.seeds)
+            numbers |= more
+        print(tabulate(overhead, headers=["around the trainings", "seconds a trial", "beyond the training"], floatfmt=".3f"))
+        print()
+        print(tabulate(rows, headers=["workers", "trials an hour", "whole command, s"], floatfmt=".2f"))
+        print()
+        headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs TPE needs / random's"]
+        report(numbers, quality, headers if quality else [], options.json)
+
+
+def search(folder: Path, name: str, **other: Any) -> Any:
+    """A search over tiny trainings."""
+    from dataclasses import fields
+
+    from fr_ps.arguments import parse, training_config
+    from fr_ps.cli import build_parser
+    from fr_ps.config import SearchConfig
+    from fr_ps.search.settled import settle
+
+    file = study_file(folder, name, **other)
+    found = parse(build_parser(), ["search", "--config", str(file)])["search"]
+    return settle(SearchConfig(**{one.name: found[one.name] for one in fields(SearchConfig)}), training_config(found))
+
+
+def study_file(folder: Path, name: str, **other: Any) -> Path:
+    settings = {
+        "study": {"name": name, "storage": f"sqlite:///{folder}/{name}.db"},
+        "space": {"optim.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "optim.weight_decay": {"low": 0.01, "high": 0.3}},
+        "synthetic": FACES,
+        "model": MODEL,
+        "batch": BATCH,
+        "train": {"epochs": 2},
+        "pruner": {"name": "none"},
+        "sampler": {"name": "random"},
+        "after": {"seeds": 0},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(settings | other))
+    return file
+
+
+def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[object]], dict[str, Number]]:
+    """Seconds a trial of each way, and beyond the training."""
+    warnings.simplefilter("ignore")
+    ways: dict[str, Callable[[Path, str, int], None]] = {
+        "nothing": bare,
+        "Optuna alone": plain,
+        "fr-ps search": ours,
+        "Optuna, MLflowCallback of optuna-integration": with_callback,
+        "Optuna in mlflow's MlflowStorage": in_mlflow,
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(turns + 1):
+        for way, run in ways.items():
+            begun = time.perf_counter()
+            with silence():
+                run(folder, f"turn{turn}", trials if turn else 1)
+            if turn:  # the first one warms up, and makes the faces and the stores
+                seconds[way].append((time.perf_counter() - begun) / trials)
+                print(f"turn {turn}: {way}: {seconds[way][-1]:.3f} s a trial", file=sys.stderr)
+    medians = {way: statistics.median(values) for way, values in seconds.items()}
+    beyond = {way: statistics.median(a - b for a, b in zip(seconds[way], seconds["nothing"])) for way in ways}
+    rows: list[list[object]] = [[way, medians[way], beyond[way] if way != "nothing" else None] for way in ways]
+    return rows, {"overhead": Number(beyond["fr-ps search"], 0.5, "lower", "s a trial")}
+
+
+def train(config: Any, folder: Path, judge: Any = None) -> float:
+    """A training that nobody but its folder hears of; its best validation value."""
+    from fr_ps.tracking.run import Run
+    from fr_ps.training.train import fit
+
+    folder.mkdir(parents=True)
+    fitted = fit(config, Run(folder), lambda _line: None, judge)
+    return float(fitted.learner.validation.values[config.train.select] or 0.0)
+
+
+def bare(folder: Path, name: str, trials: int) -> None:
+    config = search(folder, f"bare-{name}").base
+    for index in range(trials):
+        train(config, folder / f"bare-{name}-{index}")
+
+
+def objective(base: Any, folder: Path) -> Callable[[Any], float]:
+    """What Optuna calls, as a user would write it."""
+    import optuna
+
+    from fr_ps.config import with_settings
+
+    def call(trial: Any) -> float:
+        settings = {
+            "optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-2, log=True),
+            "optim.weight_decay": trial.suggest_float("optim.weight_decay", 0.01, 0.3),
+        }
+
+        def judge(epoch: int, validation: Any) -> None:
+            trial.report(validation.values[base.train.select], epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        return train(with_settings(base, settings), folder / str(trial.number), judge)
+
+    return call
+
+
+def plain(folder: Path, name: str, trials: int) -> None:
+    optimize(folder, f"plain-{name}", trials, f"sqlite:///{folder}/plain-{name}.db")
+
+
+def with_callback(folder: Path, name: str, trials: int) -> None:
+    from optuna_integration import MLflowCallback
+
+    callback = MLflowCallback(os.environ["MLFLOW_TRACKING_URI"], metric_name="val/identity/auc")
+    optimize(folder, f"callback-{name}", trials, f"sqlite:///{folder}/callback-{name}.db", callback)
+
+
+def in_mlflow(folder: Path, name: str, trials: int) -> None:
+    import mlflow
+    from mlflow.optuna.storage import MlflowStorage
+
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    experiment = mlflow.MlflowClient().create_experiment(f"storage-{name}")
+    optimize(folder, f"storage-{name}", trials, MlflowStorage(experiment_id=experiment))
+
+
+def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any = None) -> None:
+    import optuna
+
+    base = search(folder, name).base
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study(
+        storage=storage, study_name=name, sampler=sampler, pruner=optuna.pruners.NopPruner(), direction="maximize"
+    )
+    study.optimize(objective(base, folder / name), n_trials=trials, callbacks=[callback] if callback else None)
+
+
+def ours(folder: Path, name: str, trials: int) -> None:
+    from fr_ps.search.storage import Storage, open_study
+    from fr_ps.search.worker import do_trials
+    from fr_ps.tracking.card import Parent
+    from fr_ps.tracking.parent import begin_parent
+
+    found = search(folder, f"ours-{name}", budget={"trials": trials})
+    study = found.config.study
+    open_study(Storage(study.storage, study.heartbeat), study.name, ["maximize"])
+    _, parent = begin_parent(study.name, folder / "runs")
+    assert isinstance(parent, Parent)
+    do_trials(found, parent, time.time(), folder / "runs")
+
+
+def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict[str, Number]]:
+    """Trials an hour with one worker and with two, of one thread each."""
+    rows, rates = [], {}
+    for workers in (1, 2, 2, 1):
+        name = f"workers-{workers}-{len(rows)}"
+        file = study_file(folder, name, budget={"trials": 2 * trials}, train={"epochs": 6})
+        seconds = run_search(file, workers)
+        begun, ended = span(f"sqlite:///{folder}/{name}.db", name)
+        rate = 2 * trials / (ended - begun) * 3600
+        rates.setdefault(workers, []).append(rate)
+        rows.append([workers, rate, seconds])
+        print(f"{workers} workers: {rate:.1f} trials an hour", file=sys.stderr)
+    gain = statistics.mean(rates[2]) / statistics.mean(rates[1])
+    return sorted(rows), {"two_workers": Number(gain, 1.8, "higher", "times the trials of one")}
+
+
+def run_search(file: Path, workers: int) -> float:
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "fr_ps", "search", "--config", str(file), "--workers", str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+    return time.perf_counter() - begun
+
+
+def span(storage: str, name: str) -> tuple[float, float]:
+    """Seconds since 1970 at which the first trial of a study began, and the last one ended."""
+    import optuna
+
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    return min(one.datetime_start.timestamp() for one in trials), max(one.datetime_complete.timestamp() for one in trials)
+
+
+def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[str, Number]]:
+    """Best values of random search and of TPE with pruning against the epochs that they took."""
+    epochs, trials = 8, 16
+    space = {
+        "optim.lr": {"low": 1e-5, "high": 0.1, "log": True},
+        "optim.weight_decay": {"low": 0.001, "high": 1.0, "log": True},
+        "loss.weighting": ["fixed", "uncertainty"],
+        "loss.attribute": {"low": 0.05, "high": 5.0, "log": True},
+    }
+    common = {"space": space, "train": {"epochs": epochs}, "synthetic": FACES | {"people": 30}, "budget": {"trials": trials}}
+    rows, shares = [], []
+    for seed in range(seeds):
+        curves = {}
+        for sampler, pruner in (
+            ("random", {"name": "none"}),
+            ("tpe", {"name": "successive_halving", "epochs": 2, "reduction": 2}),
+        ):
+            name = f"{sampler}-{seed}"
+            more = {"budget": {"trials": 4 * trials, "epochs": trials * epochs}} if sampler == "tpe" else {}
+            chosen = {"sampler": {"name": sampler, "startup": 6}, "pruner": pruner}
+            file = study_file(folder, name, **(common | chosen | more))
+            settings = yaml.safe_load(file.read_text())
+            settings["study"]["seed"] = seed
+            file.write_text(yaml.safe_dump(settings))
+            run_search(file, 2)
+            curves[sampler] = best_by_epochs(f"sqlite:///{folder}/{name}.db", name)
+        whole = trials * epochs
+        target = best_at(curves["random"], whole)
+        needed = next((spent for spent, value in curves["tpe"] if value >= target), None)
+        shares.append(needed / whole if needed else float("inf"))
+        values = [best_at(curves[one], share) for one in ("random", "tpe") for share in (whole / 2, whole)]
+        rows.append([seed, *values, shares[-1]])
+        print(json.dumps(dict(zip(("seed", "random half", "random", "tpe half", "tpe", "share"), rows[-1]))), file=sys.stderr)
+    return rows, {"tpe_epochs": Number(statistics.median(shares), 0.5, "lower", "of random search's epochs, median of seeds")}
+
+
+def best_by_epochs(storage: str, name: str) -> list[tuple[int, float]]:
+    """Epochs of all trials together to the best value so far, in the order in which they ended."""
+    import optuna
+
+    trials = [one for one in optuna.load_study(study_name=name, storage=storage).trials if one.datetime_complete]
+    spent, best, found = 0, 0.0, []
+    for trial in sorted(trials, key=lambda one: one.datetime_complete):
+        spent += int(trial.user_attrs["epochs"])
+        best = max(best, *(trial.values if trial.state.name == "COMPLETE" else [0.0]), 0.0)
+        found.append((spent, best))
+    return found
+
+
+def best_at(curve: list[tuple[int, float]], epochs: float) -> float:
+    return max((value for spent, value in curve if spent <= epochs), default=0.0)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+if __name__ == "__main__":
+    main()
