@@ -165,6 +165,7 @@ def _work(launch: Launch, run: Run | None, logs: Path) -> None:
     watch = Watch(search, launch.study, run)
     begun = watch.ended
     say(f"study {launch.study.study_name}: {begun} of {search.trials} trials have ended; {launch.workers} workers")
+    patiently(lambda: watch.look(silent))  # who takes the run over from another tells what had ended before
     if _is_over(launch):
         return
     with progress("search", search.trials, "trials") as advance:
