@@ -35,6 +35,7 @@ bench: setup
 	$(BIN)/python benchmarks/checkpoint_cost.py
 	$(BIN)/python benchmarks/verification.py
 	$(BIN)/python benchmarks/search_overhead.py --seeds 0
+	$(BIN)/python benchmarks/serving.py
 
 bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
@@ -48,6 +49,7 @@ bench-long: setup
 	$(BIN)/python benchmarks/interval_coverage.py
 	$(BIN)/python benchmarks/disentanglement.py
 	$(BIN)/python benchmarks/search_overhead.py
+	$(BIN)/python benchmarks/serving.py --turns 20 --requests 400
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -68,7 +68,7 @@ def search(folder: Path, name: str, **other: Any) -> Any:
     from fr_ps.arguments import parse, training_config
     from fr_ps.cli import build_parser
     from fr_ps.config import SearchConfig
-    from fr_ps.search.settled import settle
+    from fr_ps.search.study.settled import settle
 
     file = study_file(folder, name, **other)
     found = parse(build_parser(), ["search", "--config", str(file)])["search"]
@@ -187,8 +187,8 @@ def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any =
 
 
 def ours(folder: Path, name: str, trials: int) -> None:
-    from fr_ps.search.storage import Storage, open_study
-    from fr_ps.search.worker import do_trials
+    from fr_ps.search.study.storage import Storage, open_study
+    from fr_ps.search.trials.worker import do_trials
     from fr_ps.tracking.card import Parent
     from fr_ps.tracking.parent import begin_parent
 

@@ -13,7 +13,9 @@ from fr_ps import __version__
 from fr_ps.arguments import Parser, parse, training_config
 from fr_ps.cli_data import add_data_command, run_data
 from fr_ps.cli_evaluate import add_evaluation_commands, run_compare, run_evaluate
+from fr_ps.cli_registry import REGISTRY_COMMANDS, add_registry_commands
 from fr_ps.cli_search import add_search_command, run_search
+from fr_ps.cli_serving import SERVING_COMMANDS, add_serving_commands
 from fr_ps.config import BACKBONES, Config, ModelConfig, PrepareConfig
 from fr_ps.errors import InputError
 from fr_ps.process import exit_code
@@ -62,6 +64,8 @@ def build_parser() -> ArgumentParser:
 
     add_evaluation_commands(commands)
     add_search_command(commands)
+    add_registry_commands(commands)
+    add_serving_commands(commands)
 
     runs = Parser(description="The runs of this folder with their true status, and which of them MLflow does not know all of.")
     commands.add_subcommand("runs", runs, help="runs of this folder with their true status")
@@ -210,4 +214,6 @@ COMMANDS = {
     "compare": run_compare,
     "search": run_search,
     "models": _models,
+    **REGISTRY_COMMANDS,
+    **SERVING_COMMANDS,
 }

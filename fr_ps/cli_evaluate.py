@@ -103,8 +103,8 @@ def run_compare(arguments: Namespace) -> None:
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
-        say("\n" + table_text(compared.table))
-        say("\n".join(["", *compared.lines, f"report: {out / 'report.html'}"]))
+        say("".join(f"\n{table_text(table)}\n" for table in compared.tables))
+        say("\n".join([*compared.lines, f"report: {out / 'report.html'}"]))
     say(run.shown_id)
 
 

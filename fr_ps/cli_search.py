@@ -23,7 +23,7 @@ def add_search_command(commands: Any) -> None:
 
 def run_search(arguments: Namespace) -> None:
     """Search, and print what came out."""
-    from fr_ps.search.settled import settle
+    from fr_ps.search.study.settled import settle
 
     config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
     search = settle(config, training_config(arguments))

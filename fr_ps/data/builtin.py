@@ -6,7 +6,8 @@ from pathlib import Path
 from fr_ps.config import SYNTHETIC, PrepareConfig, SyntheticConfig
 from fr_ps.data.cache import cache_folder
 from fr_ps.data.layout import LABELS_FILE
-from fr_ps.data.prepare import FORMAT, prepare
+from fr_ps.data.maps_of import FORMAT
+from fr_ps.data.prepare import prepare
 from fr_ps.files import locked, new_folder
 from fr_ps.progress import progress
 from fr_ps.synthetic.captures import VERSION, write_captures

@@ -84,27 +84,35 @@ def read_map(path: Path, modality: str) -> np.ndarray:
     """One map as (C, H, W) float32, checked.
 
     Raises:
+        InputError: as `check_map`, or no readable file.
+    """
+    return check_map(read_array(path), modality, str(path))
+
+
+def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
+    """The map `array`, H x W or H x W x 3, as (C, H, W) float32; `where` it stands is named in errors.
+
+    Raises:
         InputError: no numbers, a wrong shape, NaN or infinity, or normals that are far from unit length.
     """
-    array = read_array(path)
     channels = CHANNELS[modality]
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: holds {array.dtype}; expected float32")
+        raise InputError(f"{where}: holds {array.dtype}; expected float32")
     if channels == 1 and array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     expected = "H x W x 3" if channels == 3 else "H x W"
     if array.ndim != (3 if channels == 3 else 2) or (channels == 3 and array.shape[2] != 3) or array.size == 0:
-        raise InputError(f"{path}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
+        raise InputError(f"{where}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
     array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0][:2]
-        raise InputError(f"{path}: NaN or infinity at row {row}, column {column}; prepare it again")
+        raise InputError(f"{where}: NaN or infinity at row {row}, column {column}; prepare it again")
     if channels == 1:
         return array[None]
-    return np.ascontiguousarray(_unit(array, path).transpose(2, 0, 1))
+    return np.ascontiguousarray(_unit(array, where).transpose(2, 0, 1))
 
 
-def _unit(normals: np.ndarray, path: Path) -> np.ndarray:
+def _unit(normals: np.ndarray, where: str) -> np.ndarray:
     """Normals of length 1. Resampling shortens them and a background may be zero: both are mended, the rest is refused."""
     lengths = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
     if np.abs(lengths - 1).max() < _UNIT_TOLERANCE:
@@ -115,7 +123,7 @@ def _unit(normals: np.ndarray, path: Path) -> np.ndarray:
         row, column = np.argwhere(wrong)[0]
         length = lengths[row, column]
         raise InputError(
-            f"{path}: the normal at row {row}, column {column} has length {length:.3g}; expected unit vectors (x, y, z)"
+            f"{where}: the normal at row {row}, column {column} has length {length:.3g}; expected unit vectors (x, y, z)"
         )
     mended = normals / np.where(empty, 1, lengths)[..., None]
     mended[empty] = (0, 0, 1)

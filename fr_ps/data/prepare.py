@@ -1,6 +1,5 @@
 """From raw captures to a prepared data set: whole sessions or nothing, and running again does only what is left."""
 
-import hashlib
 import json
 import os
 import re
@@ -9,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,33 +18,18 @@ import numpy as np
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, capture_labels
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, QUALITY, session_folder
-from fr_ps.data.mean_face import read_mean_face
+from fr_ps.data.maps_of import FORMAT, RECORD_FILE, Prior, maps_of_capture, read_prior, settings_of
 from fr_ps.errors import InputError
 from fr_ps.files import csv_text, locked, new_folder, remove_remains, write_array, write_text
-from fr_ps.photometric.align import align_capture, landmark_error, read_boxes
-from fr_ps.photometric.captures import Source, children, list_sources, read_capture
+from fr_ps.photometric.align import read_boxes
+from fr_ps.photometric.captures import Source, children, list_sources
 from fr_ps.photometric.frame import Box
-from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.photoface import ATTRIBUTES_FILE
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.progress import Advance, silent
 
 REPORT_FILE = "prepare.csv"
-RECORD_FILE = "prepared.json"
-FORMAT = 3
-"""Raised with every change of what is made of the same pictures and settings."""
 _MAPS = ("albedo", "normal", "depth", "confidence")
-_SETTINGS = (
-    "size",
-    "align",
-    "fit",
-    "solver",
-    "integration",
-    "estimate_intensities",
-    "estimate_ambient",
-    "light_axes",
-    "max_condition",
-)
 
 
 @dataclass(frozen=True)
@@ -74,14 +58,6 @@ class _Job:
     box: Box | None
 
 
-@dataclass(frozen=True)
-class _MeanFace:
-    """The prior, and the digest of its content."""
-
-    normals: np.ndarray
-    digest: str
-
-
 def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
     """Write the prepared data set of `config.captures` to `config.out`; returns what became of each session, sorted.
 
@@ -107,7 +83,7 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
     jobs = [_Job(by_key[key], boxes.get(key)) for key in labels.rows]
     outcomes = [Outcome(*key, "skipped", reason) for key, reason in (labels.refused | unusable).items()]
     advance(len(sources) - len(jobs))
-    prior = _mean_face(config)
+    prior = read_prior(config)
     with locked(out):
         remove_remains(out / DATA_FOLDER)
         for outcome in _prepare_all(jobs, config, prior):
@@ -132,14 +108,7 @@ def _boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict
     return boxes
 
 
-def _mean_face(config: PrepareConfig) -> _MeanFace | None:
-    if not config.prior:
-        return None
-    normals = read_mean_face(Path(config.prior), config.size)
-    return _MeanFace(normals, hashlib.sha256(normals.tobytes()).hexdigest()[:16])
-
-
-def _prepare_all(jobs: Sequence[_Job], config: PrepareConfig, prior: _MeanFace | None) -> Iterator[Outcome]:
+def _prepare_all(jobs: Sequence[_Job], config: PrepareConfig, prior: Prior | None) -> Iterator[Outcome]:
     one = partial(_prepare_one, config=config, prior=prior)
     if config.workers == 1:
         yield from map(one, jobs)
@@ -155,7 +124,7 @@ def _prepare_all(jobs: Sequence[_Job], config: PrepareConfig, prior: _MeanFace |
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare_one(job: _Job, config: PrepareConfig, prior: _MeanFace | None) -> Outcome:
+def _prepare_one(job: _Job, config: PrepareConfig, prior: Prior | None) -> Outcome:
     source = job.source
     target = session_folder(Path(config.out), source.id, source.session)
     try:
@@ -163,22 +132,9 @@ def _prepare_one(job: _Job, config: PrepareConfig, prior: _MeanFace | None) -> O
         done = _done_before(target, made_from)
         if done is not None:
             return Outcome(source.id, source.session, "kept", done=done)
-        capture = read_capture(source.folder, config.max_condition, config.light_axes)
-        to, aligned_by = align_capture(capture, source.folder, config.align, job.box, size=config.size, fit=config.fit)
-        maps = compute_maps(
-            capture,
-            to,
-            solver=config.solver,
-            integration=config.integration,
-            prior=prior.normals if prior else None,
-            intensities_too=config.estimate_intensities,
-            ambient_too=config.estimate_ambient,
-        )
+        maps, done = maps_of_capture(source.folder, config, job.box, prior)
     except InputError as error:
         return Outcome(source.id, source.session, "skipped", str(error))
-    done = {"aligned_by": aligned_by, "frame": asdict(to)} | maps.notes | {"quality": maps.quality}
-    if aligned_by == "landmarks" and capture.landmarks is not None:
-        done["landmark_error"] = landmark_error(capture.landmarks, to)
     # While maps of other settings stand beside each other, this is no finished data set.
     (Path(config.out) / LABELS_FILE).unlink(missing_ok=True)
     with new_folder(target) as folder:
@@ -190,12 +146,11 @@ def _prepare_one(job: _Job, config: PrepareConfig, prior: _MeanFace | None) -> O
     return Outcome(source.id, source.session, "written", done=done)
 
 
-def _made_from(job: _Job, config: PrepareConfig, prior: _MeanFace | None) -> dict[str, Any]:
+def _made_from(job: _Job, config: PrepareConfig, prior: Prior | None) -> dict[str, Any]:
     """What decides the maps of a session: the settings, and the size and time of each of its files."""
     states = {name: _state(job.source.folder / name) for name in children(job.source.folder)}
     seen = [[name, state.st_size, state.st_mtime_ns] for name, state in states.items() if state and stat.S_ISREG(state.st_mode)]
-    settings = {key: getattr(config, key) for key in _SETTINGS}
-    settings |= {"prior": prior.digest if prior else None, "box": list(job.box) if job.box else None}
+    settings = settings_of(config, prior) | {"box": list(job.box) if job.box else None}
     return {"format": FORMAT, "settings": settings, "files": seen}
 
 

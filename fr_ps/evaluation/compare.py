@@ -11,6 +11,7 @@ from fr_ps.data.split_files import SPLIT_FILE
 from fr_ps.evaluation.assess import Scored, assess
 from fr_ps.evaluation.differences import Difference, difference_table, differences, headline_names
 from fr_ps.evaluation.evaluate import Protocol, known_people, open_for, rows_of
+from fr_ps.evaluation.group_differences import group_differences
 from fr_ps.evaluation.numbers.findings import Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.pairwise.operating import read_thresholds
@@ -21,6 +22,8 @@ from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.progress import progress
 from fr_ps.tracking.run import Run
 
+_NOTE = "Interval and p are of the difference, from the same draws of people for both; p is two-sided."
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -28,17 +31,27 @@ class Compared:
 
     Attributes:
         found: the differences, first model minus second.
-        table: of them.
+        groups: those of identity among the sessions of each class of each attribute.
+        tables: of both.
         lines: which model is better, and what has to be known before that is believed.
     """
 
     found: list[Difference]
-    table: Table
+    groups: list[Difference]
+    tables: list[Table]
     lines: list[str]
 
 
 def compare_folders(
-    models: Sequence[Path], data: Path, out: Path, run: Run, *, protocol: Protocol, device: torch.device, batch: int
+    models: Sequence[Path],
+    data: Path,
+    out: Path,
+    run: Run,
+    *,
+    protocol: Protocol,
+    device: torch.device,
+    batch: int,
+    names: Sequence[str] = (),
 ) -> Compared:
     """Score both model folders on the same sessions of the data set at `data`, and tell how they differ.
 
@@ -53,6 +66,7 @@ def compare_folders(
         protocol: part, pairs and measure.
         device: to compute on.
         batch: sessions a batch.
+        names: of the models, to be shown; empty: those of the folders.
 
     Raises:
         InputError: a model, the data, the part or the pairs cannot be used.
@@ -73,37 +87,37 @@ def compare_folders(
         seen.append(known_people(dataset, model, rows))
         infos.append(info)
     one, other = (assessment.metrics for assessment in assessments)
-    names, apart = _same_classes(infos[0], infos[1], headline_names(one) + _probes(one))
-    found = differences(one, other, names, assessments[0].draws.people)
-    table = difference_table(
-        "differences",
-        "A minus B",
-        ("A", "B"),
-        {"": found},
-        "Interval and p are of the difference, from the same draws of people for both; p is two-sided.",
-    )
+    compared, apart = _same_classes(infos[0], infos[1], headline_names(one) + _probes(one))
+    found = differences(one, other, compared, assessments[0].draws.people)
+    groups = group_differences(assessments[0].tested, assessments[1].tested)
+    tables = [
+        difference_table("differences", "A minus B", ("A", "B"), {"": found}, _NOTE),
+        difference_table("group_differences", "A minus B among the sessions of a class", ("A", "B"), {"": groups}, _NOTE),
+    ]
     warnings = (*assessments[0].warnings, *_seen(seen), *apart)
     metrics = one.under("a").joined(other.under("b"))
-    for difference in found:
+    for difference in (*found, *groups):
         low, high = difference.low, difference.high
         metrics.add(f"difference/{difference.name}", difference.value)
         if np.isfinite(low):
             metrics.intervals[f"difference/{difference.name}"] = (low, high)
             metrics.add(f"p/{difference.name}", difference.p)
+    shown = tuple(names) or (str(first), str(second))
     facts = {
-        "A": str(first),
-        "B": str(second),
+        "A": shown[0],
+        "B": shown[1],
         "tested": f"{population(assessments[0])}: "
         + (f"the {protocol.part} part of A's split" if protocol.part else "every row"),
         "headline": verdict(found),
         "intervals": INTERVALS,
     }
-    write_report(out, f"{first} against {second}", facts, metrics, None, {"Differences": Findings(tables=[table])}, warnings)
-    run.params({"model_a": str(first), "model_b": str(second), "data": str(data), "part": protocol.part or "all"})
+    sections = {"Differences": Findings(tables=tables)}
+    write_report(out, f"{shown[0]} against {shown[1]}", facts, metrics, None, sections, warnings)
+    run.params({"model_a": shown[0], "model_b": shown[1], "data": str(data), "part": protocol.part or "all"})
     run.tags({"fr_ps.kind": "compare", "mlflow.note.content": "  \n".join([facts["tested"], facts["headline"], *warnings])})
     run.metrics({name: value for name, value in metrics.defined().items() if name.split("/")[0] in ("difference", "p")}, 0)
     run.artifact(out, "report")
-    return Compared(found, table, [facts["headline"], *warnings])
+    return Compared(found, groups, tables, [facts["headline"], *warnings])
 
 
 def verdict(found: Sequence[Difference]) -> str:

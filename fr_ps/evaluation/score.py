@@ -67,7 +67,7 @@ def answers_of(
             found.append(_as_answers(network.answer({modality: features[modality] for modality in subset})))
         advance(len(rows[start : start + batch]))
     network.train(was_training)
-    return [_joined(found) for found in parts]
+    return [joined(found) for found in parts]
 
 
 def _as_answers(outputs: Mapping[str, Tensor]) -> Answers:
@@ -75,7 +75,8 @@ def _as_answers(outputs: Mapping[str, Tensor]) -> Answers:
     return Answers(outputs["identity"].float().cpu().numpy(), probabilities)
 
 
-def _joined(parts: Sequence[Answers]) -> Answers:
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Answers about some sessions after those about others."""
     return Answers(
         np.concatenate([part.embeddings for part in parts]),
         {task: np.concatenate([part.probabilities[task] for part in parts]) for task in ATTRIBUTES},

@@ -1,10 +1,11 @@
 """A model on disk: a folder that says all that is needed to use it, and runs no code when it is loaded."""
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from fr_ps.models.network import FaceNetwork
 
 WEIGHTS_FILE = "model.safetensors"
 INFO_FILE = "model.json"
-FORMAT = 2
-"""1 had networks of one modality only, and named their tensors otherwise."""
+FORMAT = 3
+"""1 had networks of one modality only, and named their tensors otherwise; 2 had no checksum and no preparation."""
+_OLDEST = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class ModelInfo:
         classes: attribute to class names to raw values.
         trained: the attributes that training had two classes of; what it says of others means nothing.
         provenance: run, data digest, git commit, versions.
+        preparation: the settings of `prepare` that made the maps it was trained on, so that captures can be read as these
+            were; empty where they are not known.
     """
 
     branches: dict[str, ModelConfig]
@@ -45,6 +49,7 @@ class ModelInfo:
     classes: Classes
     trained: tuple[str, ...]
     provenance: dict[str, str]
+    preparation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -76,7 +81,8 @@ def save_weights(
     """`save_model` of a network whose state is `weights`."""
     with new_folder(folder) as temporary:
         write_tensors(temporary / WEIGHTS_FILE, weights)
-        write_json(temporary / INFO_FILE, {"format": FORMAT, **asdict(info)})
+        digest = weights_digest(temporary)
+        write_json(temporary / INFO_FILE, {"format": FORMAT, "weights": digest, **asdict(info)})
         if also:
             also(temporary)
 
@@ -108,13 +114,30 @@ def copy_model(source: Path, target: Path) -> None:
                 write_atomic(temporary / file.name, lambda copy, file=file: copy.write(file.read_bytes()))  # type: ignore[misc]
 
 
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the weights in the model folder, in hexadecimal: what tells one model from another.
+
+    Raises:
+        InputError: there are none.
+    """
+    try:
+        with (folder / WEIGHTS_FILE).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise InputError(f"{folder / WEIGHTS_FILE}: no such file; the model folder is not whole") from None
+
+
 def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelInfo]:
     """The network in `folder`, in evaluation mode on `device`, and what it is.
 
     Raises:
-        InputError: no model there, a newer format, or weights that do not fit.
+        InputError: no model there, a newer format, or weights that do not fit, or are not those that were saved.
     """
-    info = read_info(folder)
+    raw, info = _read_info(folder)
+    if raw["format"] > _OLDEST and weights_digest(folder) != raw["weights"]:
+        raise InputError(
+            f"{folder / WEIGHTS_FILE}: was changed after it was saved (its SHA-256 is not the one in {INFO_FILE}); copy it again"
+        )
     try:
         network = build_network(info.branches, info.fusion, info.class_counts())
     except InputError as error:
@@ -135,14 +158,20 @@ def read_info(folder: Path) -> ModelInfo:
     Raises:
         InputError: it is missing, no JSON, of a newer format, or lacks something.
     """
+    return _read_info(folder)[1]
+
+
+def _read_info(folder: Path) -> tuple[dict[str, Any], ModelInfo]:
     path = folder / INFO_FILE
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
         if raw["format"] > FORMAT:
             raise InputError(f"format {raw['format']} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
-        if raw["format"] < FORMAT:
+        if raw["format"] < _OLDEST:
             raise InputError(f"format {raw['format']} is one that this version of fr-ps does not read any more; train it again")
-        values = {field.name: raw[field.name] for field in fields(ModelInfo)}
+        if raw["format"] == _OLDEST:
+            raw["preparation"] = {}
+        values = {one.name: raw[one.name] for one in fields(ModelInfo)}
         # The settings of data and fusion say which modalities and fusions there are.
         modalities = DataConfig(modalities=tuple(raw["branches"])).modalities
         branches = {modality: _architecture(raw["branches"][modality]) for modality in modalities}
@@ -150,7 +179,7 @@ def read_info(folder: Path) -> ModelInfo:
         info = ModelInfo(**values | {"branches": branches, "fusion": fusion, "trained": tuple(raw["trained"])})
         if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
-        return info
+        return raw, info
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a model folder, as runs/ID/checkpoints/best") from None
     except InputError as error:

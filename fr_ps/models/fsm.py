@@ -40,5 +40,13 @@ class FeatureSeparation(nn.Module):
 
 def _pyramid(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, 14 C, 1, 1): average plus maximum in each bin."""
-    pooled = [(functional.adaptive_avg_pool2d(x, bins) + functional.adaptive_max_pool2d(x, bins)).flatten(1) for bins in BINS]
+    maximum = _maxima if torch.compiler.is_exporting() else functional.adaptive_max_pool2d
+    pooled = [(functional.adaptive_avg_pool2d(x, bins) + maximum(x, bins)).flatten(1) for bins in BINS]
     return torch.cat(pooled, dim=1)[:, :, None, None]
+
+
+def _maxima(x: Tensor, bins: int) -> Tensor:
+    """`adaptive_max_pool2d`, which ONNX has no operator for, from slices."""
+    rows, columns = ([(side * i // bins, -(-side * (i + 1) // bins)) for i in range(bins)] for side in x.shape[2:])
+    maxima = [x[:, :, top:bottom, left:right].amax(dim=(2, 3)) for top, bottom in rows for left, right in columns]
+    return torch.stack(maxima, dim=2).unflatten(2, (bins, bins))

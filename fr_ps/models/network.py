@@ -87,7 +87,7 @@ class FaceNetwork(nn.Module):
         """Task to output, from what some branches say; arguments as of `forward`."""
         known = torch.tensor([modality in features for modality in self.modalities])
         shared = next(iter(features.values())).shared
-        known = known.to(shared.device).expand(len(shared), -1)
+        known = known.to(shared.device).expand(shared.shape[0], -1)
         present = known if present is None else known & present
         outputs = {task: head(self._embeddings(task, features, present), present) for task, head in self.heads.items()}
         gained = self._embeddings(IDENTITY, features, present)
@@ -101,6 +101,6 @@ class FaceNetwork(nn.Module):
         return [
             features[modality].embeddings[task].where(present[:, [index]], 0)
             if modality in features
-            else some.new_zeros(len(some), self.widths[task][index])
+            else some.new_zeros(some.shape[0], self.widths[task][index])
             for index, modality in enumerate(self.modalities)
         ]

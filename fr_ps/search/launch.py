@@ -18,16 +18,16 @@ from fr_ps.evaluation.numbers.findings import Table
 from fr_ps.evaluation.report import table_text
 from fr_ps.files import csv_text, write_text
 from fr_ps.progress import progress, say, silent
-from fr_ps.search.claim import read_ledger
-from fr_ps.search.crew import Worker, work
-from fr_ps.search.final import Finals, train_finals, validation_of
-from fr_ps.search.gain import measure_gain
-from fr_ps.search.preflight import check_data
-from fr_ps.search.results import BEST_FILE, TRIALS_FILE, best_trial, shown_table, write_results
-from fr_ps.search.samplers import build_pruner
-from fr_ps.search.settled import Search, config_metric, require_same
-from fr_ps.search.storage import Storage, open_study, patiently
-from fr_ps.search.trial import RUN, TAG
+from fr_ps.search.outcome.final import Finals, train_finals, validation_of
+from fr_ps.search.outcome.gain import measure_gain
+from fr_ps.search.outcome.results import BEST_FILE, TRIALS_FILE, best_trial, shown_table, write_results
+from fr_ps.search.study.claim import read_ledger
+from fr_ps.search.study.preflight import check_data
+from fr_ps.search.study.samplers import build_pruner
+from fr_ps.search.study.settled import Search, config_metric, require_same
+from fr_ps.search.study.storage import Storage, open_study, patiently
+from fr_ps.search.trials.crew import Worker, work
+from fr_ps.search.trials.trial import RUN, TAG
 from fr_ps.search.watch import Watch
 from fr_ps.serving.registry import register
 from fr_ps.tracking.card import Card, Parent, read_card
@@ -251,11 +251,10 @@ def _register(search: Search, finals: Finals, name: str) -> str:
     """Register the best seed by validation."""
     metric = config_metric(search.config)
     chosen = max(finals.best, key=lambda folder: validation_of(folder, metric))
-    mlflow_id = read_card(chosen).mlflow_id
-    if not mlflow_id:
+    if not read_card(chosen).mlflow_id:
         return f"not registered: MLflow does not know run {chosen.name} yet; fr-ps sync, and start the search again"
-    tags = {"fr_ps.study": search.config.study.name, TAG: str(finals.trial), "fr_ps.run_id": chosen.name}
-    return f"registered as {register(mlflow_id, name, tags)}: run {chosen.name}"
+    tags = {"fr_ps.study": search.config.study.name, TAG: str(finals.trial)}
+    return f"registered as {register(chosen.name, name, tags, runs=chosen.parent).uri}: run {chosen.name}"
 
 
 def _of(search: Search, values: list[float]) -> str:

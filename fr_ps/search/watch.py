@@ -6,10 +6,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.progress import Advance, say
-from fr_ps.search.claim import REASON, read_ledger
-from fr_ps.search.results import best_trial
-from fr_ps.search.settled import Search
-from fr_ps.search.trial import EPOCHS
+from fr_ps.search.outcome.results import best_trial
+from fr_ps.search.study.claim import REASON, read_ledger
+from fr_ps.search.study.settled import Search
+from fr_ps.search.trials.trial import EPOCHS
 from fr_ps.tracking.run import Run
 
 

@@ -1,34 +1,216 @@
-"""Models by name and version."""
+"""Models by name and version: which there are, and which one is the champion."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.tracking.layout import BEST
+from fr_ps.models.folder import read_info, weights_digest
+from fr_ps.tracking.card import find_run, read_card
+from fr_ps.tracking.find import REGISTERED, model_folder
+from fr_ps.tracking.layout import BEST, MODEL_CARD, RUNS_FOLDER
+from fr_ps.tracking.package import log_model, logged_model
+
+CHAMPION = "champion"
+"""The alias of the version that is to be used."""
+_HISTORY_TAG = "fr_ps.champions"
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
-def register(mlflow_run: str, name: str, tags: dict[str, str]) -> str:
-    """Make the best model of a run in MLflow the next version of the registered model `name`; returns `models:/NAME/VERSION`.
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model."""
+
+    name: str
+    number: str
+
+    @property
+    def uri(self) -> str:
+        """As MODEL is written."""
+        return f"{REGISTERED}{self.name}/{self.number}"
+
+
+def register(run: str, name: str, tags: dict[str, str] | None = None, description: str = "", runs: Path = RUNS_FOLDER) -> Version:
+    """Make the best model of a run the next version of the registered model `name`.
+
+    The version is the run's logged model; a run that has none, as it ended early, gets one now.
 
     Args:
-        mlflow_run: MLflow's id of the run.
+        run: id of the run, ours or MLflow's.
         name: of the registered model, made where it is not there yet.
-        tags: of the version.
+        tags: of the version, beside those that say what it is.
+        description: of the version; empty: its model card.
+        runs: folder of the runs.
 
     Raises:
-        InputError: MLflow does not answer, or refuses it.
+        InputError: there is no such run or model, or MLflow refuses it or does not answer.
     """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
+    folder = model_folder(run, runs)
+    mlflow_run = _mlflow_run(run, runs)
+    info = read_info(folder)
     client = MlflowClient()
-    try:
-        try:
+    with _answering(f"{name}: run {run} cannot be registered under that name"):
+        found = logged_model(client, mlflow_run, BEST.name)
+        if found is not None and found.status == "READY":
+            model_id = str(found.model_id)
+        else:
+            model_id = log_model(client, mlflow_run, folder, BEST.name, 0, [])
+        with _already_there():
             client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        source = client.get_run(mlflow_run).info.artifact_uri + f"/{BEST}"
-        version = client.create_model_version(name, source, run_id=mlflow_run, tags=tags)
+        told = {
+            "fr_ps.run_id": info.provenance.get("run", ""),
+            "fr_ps.weights": weights_digest(folder),
+            "fr_ps.data_digest": info.provenance.get("data_digest", ""),
+            "fr_ps.modality": "+".join(info.modalities),
+            "fr_ps.backbone": info.backbones,
+        }
+        source = client.get_logged_model(model_id).artifact_location
+        version = client.create_model_version(
+            name, source, run_id=mlflow_run, tags=told | (tags or {}), description=description or _card(folder), model_id=model_id
+        )
+    return Version(name, str(version.version))
+
+
+def parse_version(model: str) -> Version:
+    """The version that `models:/NAME/VERSION` or `models:/NAME@ALIAS` names.
+
+    Raises:
+        InputError: it is written otherwise, or there is no such version.
+    """
+    rest = model.removeprefix(REGISTERED)
+    name, at, alias = rest.partition("@")
+    with _answering(f"{model}: cannot be had from the registry"):
+        client = MlflowClient()
+        if rest != model and at and name and alias:
+            return Version(name, str(client.get_model_version_by_alias(name, alias).version))
+        name, slash, number = rest.rpartition("/")
+        if rest == model or not slash or not name or not number.isdigit():
+            raise InputError(f"{model}: expected models:/NAME/VERSION or models:/NAME@ALIAS")
+        client.get_model_version(name, number)
+    return Version(name, number)
+
+
+def champion(name: str) -> Version | None:
+    """The version that is the champion; None if there is none.
+
+    Raises:
+        InputError: there is no registered model of that name, or MLflow does not answer.
+    """
+    with _answering(f"{REGISTERED}{name}: cannot be had from the registry"):
+        number = MlflowClient().get_registered_model(name).aliases.get(CHAMPION)
+    return None if number is None else Version(name, str(number))
+
+
+def crown(version: Version, before: Version | None) -> None:
+    """Make `version` the champion, if `before` (None: nobody) still is.
+
+    Raises:
+        InputError: somebody else became it meanwhile, or MLflow does not answer.
+    """
+    now = champion(version.name)
+    if now != before:
+        raise InputError(f"{version.uri}: the champion is {now.uri if now else 'nobody'} by now; promote again")
+    with _answering(f"{version.uri}: cannot be made the champion"):
+        client = MlflowClient()
+        client.set_registered_model_alias(version.name, CHAMPION, version.number)
+        _write_history(client, version.name, [*_history(client, version.name), version.number])
+
+
+def demote(name: str) -> Version:
+    """Let the model have no champion; returns who was it. `roll_back` brings that one back.
+
+    Raises:
+        InputError: there is no such model or champion, or MLflow does not answer.
+    """
+    before = champion(name)
+    if before is None:
+        raise InputError(f"{REGISTERED}{name}: has no champion; promote one")
+    with _answering(f"{before.uri}: cannot be demoted"):
+        MlflowClient().delete_registered_model_alias(name, CHAMPION)
+    return before
+
+
+def roll_back(name: str) -> tuple[Version | None, Version]:
+    """Make the champion before this one the champion again, or the last one where there is none; returns before and after.
+
+    Raises:
+        InputError: there was none, or MLflow does not answer.
+    """
+    before = champion(name)
+    with _answering(f"{REGISTERED}{name}: cannot be rolled back"):
+        client = MlflowClient()
+        known = [number for number in _history(client, name) if _exists(client, name, number)]
+        while known and before is not None and known[-1] == before.number:
+            known.pop()
+        if not known:
+            raise InputError(f"{REGISTERED}{name}: has had no other champion; promote another version")
+        client.set_registered_model_alias(name, CHAMPION, known[-1])
+        _write_history(client, name, known)
+    return before, Version(name, known[-1])
+
+
+def tag(version: Version, tags: dict[str, str]) -> None:
+    """Set tags of a version."""
+    with _answering(f"{version.uri}: cannot be tagged"):
+        for key, value in tags.items():
+            MlflowClient().set_model_version_tag(version.name, version.number, key, value)
+
+
+def _mlflow_run(run: str, runs: Path) -> str:
+    folder = find_run(run, runs)
+    if folder is None:
+        return run
+    card = read_card(folder)
+    if card.mlflow_id is None:
+        raise InputError(f"{run}: MLflow does not know this run yet; deliver it by fr-ps sync, then register it")
+    return card.mlflow_id
+
+
+def _history(client: MlflowClient, name: str) -> list[str]:
+    """Numbers of the versions that became champion, the last one last."""
+    try:
+        return [str(number) for number in json.loads(client.get_registered_model(name).tags.get(_HISTORY_TAG, "[]"))]
+    except (ValueError, TypeError):  # somebody else wrote it
+        return []
+
+
+def _write_history(client: MlflowClient, name: str, numbers: list[str]) -> None:
+    client.set_registered_model_tag(name, _HISTORY_TAG, json.dumps(numbers))
+
+
+def _exists(client: MlflowClient, name: str, number: str) -> bool:
+    try:
+        client.get_model_version(name, number)
+        return True
     except MlflowException as error:
-        raise InputError(
-            f"{name}: run {mlflow_run} cannot be registered under that name ({one_line(error)}); try another"
-        ) from None
-    return f"models:/{name}/{version.version}"
+        if error.error_code != _MISSING:
+            raise
+        return False
+
+
+def _card(folder: Path) -> str:
+    card = folder / MODEL_CARD
+    return card.read_text() if card.is_file() else ""
+
+
+@contextmanager
+def _answering(trouble: str) -> Iterator[None]:
+    """MLflow's refusals in the block become an `InputError` that begins with `trouble`."""
+    try:
+        yield
+    except MlflowException as error:
+        raise InputError(f"{trouble} ({one_line(error, 200).rstrip('.')}); see what mlflow ui lists under Models") from None
+
+
+@contextmanager
+def _already_there() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+            raise

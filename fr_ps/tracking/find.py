@@ -1,5 +1,6 @@
 """From what a user calls a run or a model to its folder on disk."""
 
+import os
 from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
@@ -52,6 +53,7 @@ def _registered(model: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         files = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
     except (MlflowException, OSError) as error:

@@ -17,7 +17,7 @@ JOURNAL_FILE = "journal.jsonl"
 _RESERVE_FILE = ".reserve"
 _RESERVE_BYTES = 1 << 16
 
-Kind = Literal["params", "tags", "metrics", "dataset", "artifact", "status", "elsewhere"]
+Kind = Literal["params", "tags", "metrics", "dataset", "artifact", "model", "status", "elsewhere"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ RESUME = CHECKPOINTS / "resume"
 """Of the checkpoints to go on from, numbered as they were written."""
 MODEL = "model"
 """In such a checkpoint's folder, that of the model."""
+MODEL_CARD = "README.md"
+"""In a model's folder."""
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -20,8 +20,12 @@ def git_commit() -> str:
     return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
+@cache
 def versions() -> dict[str, str]:
-    """The commit, and the versions and the machine that the last bits of a training's weights may depend on."""
+    """The commit, and the versions and the machine that the last bits of a training's weights may depend on.
+
+    Of this process: asked once, as git takes a while, and the code that runs is what was there when it began.
+    """
     known = {name: version(name) for name in ("torch", "numpy", "timm", "torchjd")}
     return {"commit": git_commit(), "python": platform.python_version(), "machine": platform.machine()} | known
 

@@ -82,9 +82,11 @@ class Run:
 
         What is not in the run's own folder must stay where it is until it is delivered.
         """
-        inside = path.resolve().is_relative_to(self.folder.resolve())
-        place = path.resolve().relative_to(self.folder.resolve()) if inside else path.resolve()
-        self.journal.append("artifact", {"path": str(place), "folder": folder})
+        self.journal.append("artifact", {"path": self._place(path), "folder": folder})
+
+    def model(self, folder: Path, step: int) -> None:
+        """A model folder that others are to load and serve; the points of curves at `step` say how good it is."""
+        self.journal.append("model", {"path": self._place(folder), "name": folder.name, "step": step})
 
     def status(self, status: Status) -> None:
         """How the run stands from now on."""
@@ -93,6 +95,10 @@ class Run:
     def elsewhere(self, mlflow_id: str, tags: Mapping[str, str]) -> None:
         """Text about another run in MLflow that has to do with this one."""
         self.journal.append("elsewhere", {"run": mlflow_id, "tags": dict(tags)})
+
+    def _place(self, path: Path) -> str:
+        inside = path.resolve().is_relative_to(self.folder.resolve())
+        return str(path.resolve().relative_to(self.folder.resolve()) if inside else path.resolve())
 
     def _remember(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():

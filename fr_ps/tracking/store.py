@@ -16,7 +16,7 @@ from requests import RequestException
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import NO_ROOM, TEMPORARY, alone
 from fr_ps.tracking.card import Card
-from fr_ps.tracking.journal import Event
+from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
 
 RUN_ID_TAG = "fr_ps.run_id"
 STATUS_TAG = "fr_ps.status"
@@ -157,17 +157,36 @@ class RunStore:
             reason = self._try(lambda: client.log_inputs(mlflow_id, [_dataset_input(**data)]))
         else:
             path = self.folder / data["path"]
-            send = client.log_artifacts if path.is_dir() else client.log_artifact
             if not path.exists():
                 return [f"{path}: is not there any more"]
+            send = client.log_artifacts if path.is_dir() else client.log_artifact
             try:
-                reason = self._try(lambda: send(mlflow_id, str(path), data["folder"] or None))
+                if event.kind == "model":
+                    reason = self._try(lambda: self._log_model(path, data["name"], data["step"]))
+                else:
+                    reason = self._try(lambda: send(mlflow_id, str(path), data["folder"] or None))
+            except InputError as error:
+                reason = str(error)
             except (OSError, ImportError) as error:
                 # Not MLflow, but the place where it has its files: that must not keep the curves.
                 if isinstance(error, (RequestException, ConnectionError, TimeoutError)) or getattr(error, "errno", 0) in NO_ROOM:
                     raise
                 reason = f"{path.name}: {one_line(error)}; it stays in {self.folder}"
         return [f"{event.kind}: {reason}"] if reason else []
+
+    def _log_model(self, model: Path, name: str, step: int) -> None:
+        """With the validation's and the test's points of that step, each with the time that it has in the run's curve."""
+        from fr_ps.tracking.package import log_model
+
+        client, mlflow_id = self._connected()
+        points = [
+            Metric(key, value, event.time, step)
+            for _, event in read_events(self.folder / JOURNAL_FILE)
+            if event.kind == "metrics" and event.data["step"] == step
+            for key, value in event.data["values"].items()
+            if key.startswith(("val/", "test/"))
+        ]
+        log_model(client, mlflow_id, model, name, step, points)
 
     def _try(self, send: Callable[[], object], refusals: Sequence[str] = _REFUSALS) -> str:
         """Why MLflow refused what `send` sends, for good; empty if it took it."""

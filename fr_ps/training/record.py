@@ -14,13 +14,12 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.split_files import PARTS, SPLIT_FILE, Split, write_split
 from fr_ps.data.splits import split_notes
 from fr_ps.evaluation.assess import Assessment
-from fr_ps.evaluation.numbers.findings import Findings
 from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.report import INTERVALS, headline, population, undefined, write_report
+from fr_ps.evaluation.report import INTERVALS, headline, population, undefined
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import ADVERSARIAL
-from fr_ps.tracking.layout import CHECKPOINTS, CONFIG_FILE
+from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.provenance import environment_text
 from fr_ps.tracking.run import Run
 from fr_ps.training.figures import curves_figure
@@ -120,23 +119,8 @@ def epoch_line(epoch: int, epochs: int, values: dict[str, float], validation: Me
     return f"{line}  {selection.metric} {validation.values[selection.metric]:.4f}{mark}"
 
 
-def record_end(
-    plan: Plan, run: Run, metrics: Metrics, tested: Assessment | None, chosen: int, sections: Mapping[str, Findings]
-) -> None:
-    """Write the report of epoch `chosen`, with further `sections`, and hand it and the checkpoints to the run."""
-    facts = _facts(plan, metrics, tested, chosen)
-    write_report(run.folder / "report", plan.config.name or default_name(plan.config), facts, metrics, tested, sections)
-    lines = headline(metrics, "test" if tested else "val")
-    if tested:
-        lines = [facts["tested"], *lines, *tested.warnings]
-    run.tags({"fr_ps.best_epoch": str(chosen), "mlflow.note.content": "  \n".join(lines)})
-    run.artifact(run.folder / "report", "report")
-    for file in sorted((run.folder / CHECKPOINTS).glob("[!.]*/model.safetensors")):
-        run.artifact(file.parent, f"{CHECKPOINTS}/{file.parent.name}")
-
-
-def _facts(plan: Plan, metrics: Metrics, tested: Assessment | None, chosen: int) -> dict[str, str]:
-    """The first lines of the report: who was tested, what came out, and what could not be told."""
+def facts_of(plan: Plan, metrics: Metrics, tested: Assessment | None, chosen: int) -> dict[str, str]:
+    """The first lines of the report of epoch `chosen`: who was tested, what came out, and what could not be told."""
     config, dataset, validated = plan.config, plan.dataset, plan.split.val
     unseen = (
         "people never trained on" if config.data.protocol == "subject_disjoint" else "other sessions of the people trained on"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from fr_ps.config import Config
 from fr_ps.data.builtin import data_root
 from fr_ps.data.dataset import Dataset, open_dataset
+from fr_ps.data.maps_of import prepared_with
 from fr_ps.data.splits import make_split
 from fr_ps.device import pick_device
 from fr_ps.evaluation.numbers.findings import Findings
@@ -22,10 +23,11 @@ from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import Advance, progress
 from fr_ps.tracking.layout import CONFIG_FILE, checkpoints
-from fr_ps.tracking.provenance import git_commit
+from fr_ps.tracking.provenance import versions
 from fr_ps.tracking.run import Run
 from fr_ps.training.assemble import Folders, architectures, assemble, find_branches, require_unseen
 from fr_ps.training.ema import WeightAverage
+from fr_ps.training.ending import record_end
 from fr_ps.training.feed import Feed
 from fr_ps.training.figures import rate_figure
 from fr_ps.training.finish import finish
@@ -34,7 +36,7 @@ from fr_ps.training.keeper import Keeper, go_on
 from fr_ps.training.learner import Learner
 from fr_ps.training.loop import train_epoch
 from fr_ps.training.optim import build_optimizer
-from fr_ps.training.record import Plan, Say, describe, epoch_line, figures, record_end, write_config
+from fr_ps.training.record import Plan, Say, describe, epoch_line, figures, write_config
 from fr_ps.training.schedule import learning_rate, reversal
 from fr_ps.training.selection import Selection
 from fr_ps.training.stopping import GracefulStop, StopRequested
@@ -104,7 +106,8 @@ def train(
     run.metrics(test.metrics.defined(), chosen)
     metrics = learner.validation.joined(test.metrics)
     sections = test.sections | {"Training": Findings(figures=figures(run.curves, plan.info.trained, fitted.rates))}
-    record_end(plan, run, metrics, test.assessment, chosen, sections)
+    epochs = {metric: selection.best_epoch or learner.epoch for metric, selection in learner.selections.items()}
+    record_end(plan, run, metrics, test.assessment, epochs, sections)
     return Result(metrics, chosen, learner.epoch, test.assessment.warnings if test.assessment else ())
 
 
@@ -167,9 +170,15 @@ def make_plan(config: Config, folders: Folders, run: Run, device: torch.device, 
         size=dataset.store.size,
         classes=classes,
         trained=tuple(feed.class_counts({task: len(groups) for task, groups in classes.items()})),
-        provenance={"run": run.id, "data_digest": dataset.store.digest, "git_commit": git_commit()},
+        provenance={"run": run.id, "data_digest": dataset.store.digest} | _code(),
+        preparation=prepared_with(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
     )
     return Plan(config, dataset, split, info), feed
+
+
+def _code() -> dict[str, str]:
+    """The commit and the versions."""
+    return {"git_commit" if name == "commit" else name: value for name, value in versions().items()}
 
 
 def new_learner(config: Config, network: FaceNetwork, losses: MultiTaskLoss) -> Learner:

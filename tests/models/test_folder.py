@@ -220,11 +220,31 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_with_what_to_do(folder: Path) -> None:
-    change(folder, lambda raw: raw.update(format=3))
+    change(folder, lambda raw: raw.update(format=4))
     message = refusal(folder)
     assert str(folder / INFO_FILE) in message
-    assert "format 3" in message
+    assert "format 4" in message
     assert "update fr-ps" in message
+
+
+def test_weights_that_were_tampered_with_are_refused(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(bytes(content))
+    message = refusal(folder)
+    assert str(folder / WEIGHTS_FILE) in message
+    assert "was changed after it was saved" in message
+
+
+def test_the_format_without_a_checksum_is_read(folder: Path) -> None:
+    def age(raw: dict[str, Any]) -> None:
+        raw["format"] = 2
+        del raw["weights"], raw["preparation"]
+
+    change(folder, age)
+    loaded, read = load_model(folder, CPU)
+    assert read == info()
+    assert same_answers(network(), loaded)
 
 
 def test_the_format_of_networks_of_one_modality_only_is_refused_with_what_to_do(folder: Path) -> None:

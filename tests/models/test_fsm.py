@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fr_ps.models import fsm
 from fr_ps.models.fsm import FeatureSeparation
 
 
@@ -137,3 +138,10 @@ def test_in_float64_the_parts_sum_to_the_whole_exactly_where_the_task_has_at_lea
     assert exact.any()
     assert torch.equal((task + rest)[exact], x[exact])
     torch.testing.assert_close(task + rest, x, rtol=2**-52, atol=0)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (4, 7), (7, 7), (14, 9)])
+def test_the_maxima_that_are_exported_are_those_that_are_trained(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 5, *size)
+    for count in fsm.BINS:
+        assert torch.equal(fsm._maxima(x, count), torch.nn.functional.adaptive_max_pool2d(x, count))

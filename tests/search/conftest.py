@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.listing import last_status
+from tests.forked import Forked
 
 EPOCHS = 6
 DEADLINE = 480.0
@@ -51,17 +51,7 @@ class Launcher:
     def __init__(self, folder: Path, environment: dict[str, str], workers: int, log: Path) -> None:
         self.log, self.errors = log, log.with_suffix(".err")
         words = ["search", "--config", "study.yaml", "--workers", str(workers)]
-        with self.log.open("w") as out, self.errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fr_ps", *words],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=errors,
-                # A shell starts what it runs in the background with SIGINT ignored, and a suite run so would hand that on.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            )
+        self.process = Forked(words, folder, environment, self.log, self.errors)
 
     @property
     def said(self) -> str:
@@ -77,7 +67,7 @@ class Launcher:
         for file in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             with suppress(OSError):
                 found += [int(pid) for pid in file.read_text().split()]
-        return [pid for pid in found if "fr_ps.search.worker" in _command(pid)]
+        return [pid for pid in found if "fr_ps.search.trials.worker" in _command(pid)]
 
     def ended(self) -> int:
         """Its exit code, once it has ended."""

@@ -32,8 +32,8 @@ from fr_ps.cli import build_parser, main
 from fr_ps.config import SearchConfig
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model
-from fr_ps.search.settled import settle
-from fr_ps.search.storage import Storage, open_study
+from fr_ps.search.study.settled import settle
+from fr_ps.search.study.storage import Storage, open_study
 from fr_ps.tracking.find import model_folder
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.listing import last_status
@@ -166,7 +166,7 @@ import signal, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from fr_ps.search.worker import main
+from fr_ps.search.trials.worker import main
 
 @event.listens_for(Engine, "after_cursor_execute")
 def interrupt(connection, cursor, statement, *_):
@@ -228,7 +228,7 @@ def wait_in_worker(process: "subprocess.Popen[str]", look: Callable[[], bool]) -
 
 
 def test_a_worker_that_gets_sigint_while_the_end_of_a_trial_waits_for_mlflow_begins_no_other(start_worker):
-    process, study = start_worker("-m", "fr_ps.search.worker")
+    process, study = start_worker("-m", "fr_ps.search.trials.worker")
 
     def at_its_end() -> bool:
         runs = [trial.user_attrs.get("run", "") for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from fr_ps.tracking.owner import owned
+from tests.forked import Forked
 
 EPOCHS = 5
 
@@ -22,7 +23,7 @@ class Shell:
     """A folder in which `fr-ps` is run as a process of its own."""
 
     def __init__(self, folder: Path, prepared: Path) -> None:
-        self.folder = folder
+        self.folder, self.started = folder, 0
         settings = {
             "data": {"root": str(prepared), "val_people": 2, "test_people": 1},
             "batch": {"people": 3, "sessions": 2},
@@ -33,9 +34,14 @@ class Shell:
         names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
         self.environment = {name: value for name, value in os.environ.items() if name not in names}
 
-    def start(self, *words: str, program: tuple[str, ...] = (sys.executable, "-m", "fr_ps")) -> "subprocess.Popen[str]":
+    def start(self, *words: str) -> Forked:
+        self.started += 1
+        logs = (self.folder / f"{self.started}.{name}" for name in ("out", "err"))
+        return Forked(words, self.folder, self.environment, *logs)
+
+    def start_program(self, *words: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [*program, *words],
+            [sys.executable, *words],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -48,7 +54,7 @@ class Shell:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words)
         out, err = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
+        return subprocess.CompletedProcess(words, process.wait(), out, err)
 
     def refused(self, *words: str) -> str:
         done = self.run(*words)
@@ -59,13 +65,12 @@ class Shell:
     def killed_in(self, epoch: int, number: signal.Signals) -> tuple[str, int, str]:
         """Our id of a training that got a signal within an epoch, its exit code, and what it said."""
         process = self.start("train", "--config", "config.yaml")
-        assert process.stdout is not None
         for line in process.stdout:
             if line.startswith(f"epoch {epoch - 1}/"):
                 break
         process.send_signal(number)
         out, errors = process.communicate(timeout=120)
-        return self.ids()[-1], process.returncode, out + errors
+        return self.ids()[-1], process.wait(), out + errors
 
     def ids(self) -> list[str]:
         return sorted(path.parent.name for path in self.folder.glob("runs/*/run.json"))
@@ -161,7 +166,7 @@ def test_after_kill_9_mlflow_run_resumes_in_the_same_run(shell, whole):
     shutil.copy(project / "MLproject", shell.folder)
     shutil.copy(project / "conda.yaml", shell.folder)
     words = ["run", ".", "-e", "resume", "--env-manager", "local", "-P", f"run={name}"]  # either id names the run
-    process = shell.start(*words, program=(sys.executable, "-m", "mlflow"))
+    process = shell.start_program("-m", "mlflow", *words)
     out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, out + errors
     check_same(shell, run, whole)
@@ -244,7 +249,6 @@ def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prep
     try:
         shell = Shell(home, prepared)
         process = shell.start("train", "--config", "config.yaml")
-        assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2/"):
                 break
@@ -285,8 +289,8 @@ def test_a_run_whose_folder_may_not_be_written_is_refused_and_left_alone(shell, 
 
 
 def test_under_torchrun_the_status_is_true(shell):
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "fr_ps")
-    process = shell.start("train", "--config", "config.yaml", "--train.epochs", "1000", program=torchrun)
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "fr_ps")
+    process = shell.start_program(*torchrun, "train", "--config", "config.yaml", "--train.epochs", "1000")
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 1/"):

@@ -53,6 +53,22 @@ class Thresholds:
         supported = [point for point in self.identity if not point.support]
         return supported[-1] if supported else None
 
+    def at(self, fmr: float | None) -> Operating:
+        """The threshold whose FMR on validation is the largest that is not above `fmr`; of None, `strictest`.
+
+        Raises:
+            InputError: validation, with the people it had, cannot tell so small an FMR.
+        """
+        if fmr is None and self.strictest:
+            return self.strictest
+        known = [point for point in self.identity if fmr is None or point.fmr <= fmr * (1 + 1e-9)]
+        if not known:
+            least = f"the smallest is {self.identity[-1].fmr:g}" if self.identity else "they have no pairs of both kinds"
+            raise InputError(
+                f"--fmr {fmr or ''}: {self.people} people of validation cannot tell it; {least}; or give --threshold"
+            )
+        return known[0]
+
 
 def write_thresholds(folder: Path, thresholds: Thresholds) -> None:
     """Write them into the model folder."""

@@ -105,3 +105,16 @@ def test_the_strictest_is_that_of_the_smallest_rate_with_support() -> None:
     assert of_supports("", "", "").strictest == Operating(0.001, pytest.approx(0.3), 9, 90, "")
     assert of_supports(LOW).strictest is None
     assert of_supports().strictest is None
+
+
+def test_a_wanted_rate_takes_the_largest_known_one_that_is_not_above_it(refused: Refused) -> None:
+    given = Thresholds(
+        3, 9, tuple(Operating(fmr, 1 - fmr, 1, 10, why) for fmr, why in ((0.1, ""), (0.01, ""), (0.001, "few"))), {}
+    )
+    for wanted, fmr in ((0.5, 0.1), (0.1, 0.1), (0.05, 0.01), (0.01, 0.01), (0.001, 0.001)):
+        assert given.at(wanted).fmr == fmr
+    assert given.at(None).fmr == 0.01  # the smallest with support
+    with refused("--fmr 0.0001", "3 people of validation cannot tell", "the smallest is 0.001"):
+        given.at(0.0001)
+    with refused("no pairs of both kinds"):
+        Thresholds(1, 2, (), {}).at(None)

@@ -1,0 +1,278 @@
+"""What a model costs those who ask it: many sessions, one at a time, over HTTP, and from nothing.
+
+1. `predict` (reading files, checks, table, parquet) beside the bare forward pass on tensors in memory, in turns in one process.
+2. One session: median and 95th percentile of torch, with what the recognizer does around it, and of ONNX.
+3. `mlflow models serve` asked by 1, 8 and 32 clients at once: answers a second, and how many failed.
+4. Cold start: from the name in the registry to the first answer, in a new process; the server until it answers; `import fr_ps`
+   and `fr-ps --help`.
+
+The model is untrained: what it says takes as long.
+
+    python benchmarks/serving.py
+"""
+
+import base64
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+from common import Number, arguments, limit_threads, report
+from tabulate import tabulate
+
+NAME = "faces"
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="convnextv2_atto")
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--requests", type=int, default=96, help="of each number of clients")
+    options = parser.parse_args()
+    limit_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name, chdir(name):
+        os.environ["FR_PS_CACHE"] = f"{name}/cache"
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
+        model, data = make(Path(name), options.backbone, options.threads)
+        numbers, rows = throughput(model, data, options.turns)
+        print(tabulate(rows, headers=["", "sessions a second"], floatfmt=".2f"), end="\n\n")
+        print(tabulate(latency(model, data), headers=["one session", "p50 ms", "p95 ms"], floatfmt=".2f"), end="\n\n")
+        more, rows, cold = over_http(Path(name), data, options.requests)
+        numbers |= more
+        print(tabulate(rows, headers=["clients", "answers/s", "p50 ms", "p95 ms", "failed"], floatfmt=".2f"), end="\n\n")
+        more, rows = starts(cold)
+        numbers |= more
+        report(numbers, rows, ["from nothing", "seconds, median"], options.json)
+
+
+def make(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
+    """The model's folder, registered as the champion, and the built-in faces."""
+    import torch
+
+    from fr_ps.config import Config, DataConfig, ModelConfig, SyntheticConfig
+    from fr_ps.data.builtin import synthetic_dataset
+    from fr_ps.data.dataset import open_dataset
+    from fr_ps.data.labels import ATTRIBUTES
+    from fr_ps.data.splits import make_split
+    from fr_ps.models import build_network
+    from fr_ps.models.folder import ModelInfo, save_model
+    from fr_ps.serving.registry import crown, register
+    from fr_ps.tracking.layout import BEST
+    from fr_ps.tracking.lifecycle import new_run
+    from fr_ps.training.record import Plan, write_settings
+
+    torch.set_num_threads(threads)
+    data = synthetic_dataset(SyntheticConfig(people=32, sessions=6))
+    dataset = open_dataset(data, ["albedo"])
+    architecture = ModelConfig(backbone=backbone)  # type: ignore[arg-type]
+    info = ModelInfo(
+        {"albedo": architecture}, "concat", dataset.store.size, dataset.labels.classes, ATTRIBUTES, {"run": "benchmark"}
+    )
+    network = build_network(info.branches, info.fusion, info.class_counts())
+    config = Config(data=DataConfig(root=str(data)), model=architecture)
+    plan = Plan(config, dataset, make_split(dataset.labels, config.data), info)
+    save_model(folder / "model", network, info, also=lambda new: write_settings(new, plan))
+    with new_run("benchmark", Path("runs")) as run:
+        shutil.copytree(folder / "model", run.folder / BEST)
+        run.model(run.folder / BEST, 1)
+    crown(register(run.id, NAME), None)
+    return folder / "model", data
+
+
+def throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, Number], list[list[object]]]:
+    import torch
+
+    from fr_ps.data.dataset import open_dataset
+    from fr_ps.serving.load import load
+    from fr_ps.serving.sessions import ask, prepared_sessions
+    from fr_ps.serving.table import table_of, with_keys, write_table
+
+    recognizer = load(str(model), "cpu")
+    sessions = prepared_sessions(recognizer, data)
+    store = open_dataset(data, ["albedo"]).store
+    whole = torch.from_numpy(store.read(store.rows)["albedo"])
+    batches = whole.split(64)
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for batch in batches:
+            recognizer.network({"albedo": batch})
+
+    def predict() -> None:
+        answered = ask(recognizer, sessions, 64)
+        write_table(Path("out.parquet"), with_keys(table_of(recognizer, answered.answers), answered.keys))
+
+    seconds: dict[Callable[[], None], list[float]] = {bare: [], predict: []}
+    for turn in range(turns + 1):
+        for run in (bare, predict) if turn % 2 else (predict, bare):
+            begun = time.perf_counter()
+            run()
+            if turn:
+                seconds[run].append(time.perf_counter() - begun)
+    ratio = statistics.median(b / p for b, p in zip(seconds[bare], seconds[predict]))
+    rows: list[list[object]] = [
+        ["bare forward pass", len(whole) / statistics.median(seconds[bare])],
+        ["predict", len(whole) / statistics.median(seconds[predict])],
+    ]
+    return {"predict_ratio": Number(ratio, 0.9, "higher", "sessions/s of predict over the bare forward pass")}, rows
+
+
+def latency(model: Path, data: Path, turns: int = 60) -> list[list[object]]:
+    """One session with torch bare, through the recognizer, and with ONNX, in turns."""
+    import numpy as np
+    import torch
+
+    from fr_ps.serving.export import ONNX_FILE, export, onnx_session
+    from fr_ps.serving.load import load
+
+    recognizer = load(str(model), "cpu")
+    export(recognizer, Path("onnx"), None, part=None, batch=1)
+    onnx = onnx_session(Path("onnx") / ONNX_FILE)
+    albedo = np.load(next(data.glob("data/*/*/albedo.npy")))
+    maps = {"albedo": albedo[None, None]}
+
+    @torch.inference_mode()
+    def bare() -> None:
+        recognizer.network({"albedo": torch.from_numpy(maps["albedo"])})
+
+    ways: dict[str, Callable[[], Any]] = {
+        "torch, bare": bare,
+        "torch, recognizer.embed": lambda: recognizer.embed({"albedo": albedo}),
+        "ONNX": lambda: onnx(maps),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(turns + 5):
+        for way, run in ways.items():
+            begun = time.perf_counter()
+            run()
+            if turn >= 5:
+                seconds[way].append(time.perf_counter() - begun)
+    return [[way, *_milliseconds(its)] for way, its in seconds.items()]
+
+
+def over_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Number], list[list[object]], float]:
+    """Answers a second by clients; also how long the server takes until it answers."""
+    import numpy as np
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["models", "serve", "-m", f"models:/{NAME}@champion", "--env-manager", "local", "--port", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    content = io.BytesIO()
+    np.save(content, np.load(next(data.glob("data/*/*/albedo.npy"))))
+    body = json.dumps({"dataframe_records": [{"albedo": base64.b64encode(content.getvalue()).decode()}]}).encode()
+    begun = time.perf_counter()
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PATH": path},
+            start_new_session=True,
+        )
+    try:
+        while post(port, body) is None:
+            if server.poll() is not None or time.perf_counter() - begun > 300:
+                raise RuntimeError((folder / "server.log").read_text())
+            time.sleep(0.05)
+        cold = time.perf_counter() - begun
+        rows, failed = [], 0
+        for clients in (1, 8, 32):
+            rate, seconds, lost = load_test(port, body, clients, requests)
+            rows.append([clients, rate, *_milliseconds(seconds), lost])
+            failed += lost
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    return {"failed_requests": Number(failed, 0, "lower", f"of {3 * requests} requests by 1, 8 and 32 clients")}, rows, cold
+
+
+def post(port: int, body: bytes) -> float | None:
+    """Seconds until the answer; None if there was none, or a wrong one."""
+    begun = time.perf_counter()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as response:
+            answer = json.loads(response.read())
+    except (OSError, ValueError):
+        return None
+    return time.perf_counter() - begun if len(answer["predictions"]) == 1 else None
+
+
+def load_test(port: int, body: bytes, clients: int, requests: int) -> tuple[float, list[float], int]:
+    """Answers a second, their seconds, and how many failed."""
+    found: list[float | None] = []
+    left = iter(range(requests))
+    lock = threading.Lock()
+
+    def client() -> None:
+        while True:
+            with lock:
+                if next(left, None) is None:
+                    return
+            found.append(post(port, body))
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    whole = time.perf_counter() - begun
+    answered = [seconds for seconds in found if seconds is not None]
+    return len(answered) / whole, answered, len(found) - len(answered)
+
+
+COLD = f"""
+import numpy, pandas, mlflow
+model = mlflow.pyfunc.load_model("models:/{NAME}@champion")
+model.predict(pandas.DataFrame([{{"albedo": numpy.full((112, 112), 0.5, numpy.float32)}}]))
+"""
+
+
+def starts(served: float) -> tuple[dict[str, Number], list[list[object]]]:
+    """New processes, the median of five each."""
+    ways = {
+        "python -c 'pass'": [sys.executable, "-c", "pass"],
+        "import fr_ps": [sys.executable, "-c", "import fr_ps"],
+        "fr-ps --help": [str(Path(sys.executable).with_name("fr-ps")), "--help"],
+        "pyfunc, registry to answer": [sys.executable, "-c", COLD],
+    }
+    found = {way: statistics.median(timed(command) for _ in range(5)) for way, command in ways.items()}
+    rows: list[list[object]] = [[way, seconds] for way, seconds in found.items()]
+    rows.append(["mlflow models serve, until the first answer (once)", served])
+    numbers = {
+        "import": Number(found["import fr_ps"], 0.3, "lower", "s"),
+        "help": Number(found["fr-ps --help"], 0.3, "lower", "s"),
+    }
+    return numbers, rows
+
+
+def timed(command: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def _milliseconds(seconds: Sequence[float]) -> list[float]:
+    import numpy as np
+
+    return [1000 * float(np.quantile(seconds, share)) for share in (0.5, 0.95)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""`register`, `promote`, `export`: parse, call one function, print."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
+
+from fr_ps.arguments import Parser
+from fr_ps.errors import InputError
+from fr_ps.progress import say
+
+
+def add_registry_commands(commands: Any) -> None:
+    """Add them to the subcommands."""
+    register = Parser(description="Make the best model of a run the next version of a registered model.")
+    register.add_argument("--model", type=str, required=True, help="run id")
+    register.add_argument("--name", type=str, required=True, help="of the registered model")
+    register.add_argument("--tags", type=dict[str, str] | None, default=None, help="of the version, as {site: lab 3}")
+    register.add_argument("--description", type=str, default="", help="of the version; else its model card")
+    commands.add_subcommand("register", register, help="make a run's model a version of a registered model")
+
+    promote = Parser(description="Make a version the champion, if it is measurably better than the one there is.")
+    promote.add_argument("--model", type=str, required=True, help="models:/NAME/VERSION; of --rollback and --demote models:/NAME")
+    promote.add_argument("--data", type=str | None, default=None, help="where the champion's data lie, if not where they lay")
+    promote.add_argument("--limit", type=NonNegativeFloat, default=0.05, help="identity AUC that a group may lose")
+    promote.add_argument("--out", type=str, default="promotion", help="folder for the report of the comparison")
+    for name, what in (
+        ("dry_run", "only say what would become of it"),
+        ("rollback", "make the champion before this one the champion again"),
+        ("demote", "let the model have no champion"),
+    ):
+        promote.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=what)
+    promote.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    promote.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    commands.add_subcommand("promote", promote, help="make a version the champion, if it is measurably better")
+
+    export = Parser(description="A model as ONNX, checked against torch, with a table of size, latency and accuracy.")
+    export.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
+    export.add_argument("--out", type=str, required=True, help="folder to write")
+    export.add_argument("--data", type=str | None, default=None, help="prepared data set to be accurate on; else no accuracy")
+    export.add_argument("--split", type=str, default="test", help="part of the model's own split of --data; all: every row")
+    export.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    commands.add_subcommand("export", export, help="a model as ONNX")
+
+
+def run_register(arguments: Namespace) -> None:
+    """Register, and print the version."""
+    from fr_ps.serving.registry import register
+
+    say(register(arguments.model, arguments.name, arguments.tags, arguments.description).uri)
+
+
+def run_promote(arguments: Namespace) -> None:
+    """Compare with the champion, decide, and print why."""
+    if arguments.rollback or arguments.demote:
+        return _reverse(arguments)
+    from fr_ps.device import pick_device
+    from fr_ps.evaluation.report import table_text
+    from fr_ps.serving.promote import promote, verdict
+    from fr_ps.tracking.layout import RUNS_FOLDER
+    from fr_ps.tracking.lifecycle import new_run
+
+    with new_run(f"promote-{arguments.model}", RUNS_FOLDER) as run:
+        decision = promote(
+            arguments.model,
+            run,
+            Path(arguments.out),
+            data=arguments.data,
+            limit=arguments.limit,
+            dry_run=arguments.dry_run,
+            device=pick_device(arguments.device),
+            batch=arguments.batch,
+        )
+        for table in decision.tables:
+            say(table_text(table) + "\n")
+        say("\n".join([verdict(decision, arguments.dry_run), *decision.why]))
+    say(run.shown_id)
+    return None
+
+
+def _reverse(arguments: Namespace) -> None:
+    from fr_ps.serving.registry import demote, roll_back
+
+    if arguments.rollback and arguments.demote:
+        raise InputError("--rollback and --demote: expected one of them")
+    name = arguments.model.removeprefix("models:/")
+    if name == arguments.model or not name or "/" in name or "@" in name:
+        raise InputError(f"--model {arguments.model}: expected models:/NAME, as this is about all its versions")
+    if arguments.demote:
+        say(f"{demote(name).uri} is not the champion any more; there is none")
+    else:
+        before, after = roll_back(name)
+        say(f"{after.uri} is the champion again" + (f" instead of version {before.number}" if before else ""))
+
+
+def run_export(arguments: Namespace) -> None:
+    """Export, and print the table."""
+    from tabulate import tabulate
+
+    from fr_ps.serving.export import export
+    from fr_ps.serving.load import load
+
+    recognizer = load(arguments.model, "cpu")
+    part = None if arguments.split == "all" else arguments.split
+    exported = export(
+        recognizer, Path(arguments.out), Path(arguments.data) if arguments.data else None, part=part, batch=arguments.batch
+    )
+    say(tabulate(exported.rows, headers="keys", floatfmt=".4f", missingval="-"))
+    say("")
+    for line in exported.lines:
+        say(line)
+    say(f"exported: {exported.file}")
+
+
+REGISTRY_COMMANDS = {"register": run_register, "promote": run_promote, "export": run_export}

@@ -1,0 +1,218 @@
+"""`predict`, and the commands of a gallery: parse, call one function, print."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from fr_ps.arguments import Parser
+from fr_ps.errors import InputError
+from fr_ps.progress import progress, say
+
+if TYPE_CHECKING:
+    from fr_ps.serving.recognizer import Recognizer
+    from fr_ps.serving.sessions import Answered, Failure
+
+_SHOWN = 20
+
+
+def add_serving_commands(commands: Any) -> None:
+    """Add them to the subcommands."""
+    predict = Parser(description="What a model says of each session: embedding, quality, attributes with probabilities.")
+    _add_asking_arguments(predict)
+    predict.add_argument("--out", type=str, required=True, help="file to write: .parquet, .csv or .npz")
+    predict.add_argument("--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split")
+    commands.add_subcommand("predict", predict, help="what a model says of each session")
+
+    enroll = Parser(description="Add sessions to a gallery, which is made where there is none.")
+    _add_asking_arguments(enroll)
+    _add_gallery(enroll)
+    commands.add_subcommand("enroll", enroll, help="add people to a gallery")
+
+    identify = Parser(description="Who of a gallery each session is, or that it is nobody of them.")
+    _add_asking_arguments(identify)
+    _add_gallery(identify)
+    _add_threshold(identify)
+    identify.add_argument("--top", type=PositiveInt, default=3, help="how many of the most alike people are listed")
+    identify.add_argument("--out", type=str | None, default=None, help="CSV to write, a row a session")
+    commands.add_subcommand("identify", identify, help="who of a gallery each session is")
+
+    verify = Parser(description="Whether each session is of the person that it claims.")
+    _add_asking_arguments(verify)
+    _add_gallery(verify)
+    _add_threshold(verify)
+    verify.add_argument("--person", type=str | None, default=None, help="who is claimed; else each session's own id")
+    verify.add_argument("--out", type=str | None, default=None, help="CSV to write, a row a session")
+    commands.add_subcommand("verify", verify, help="whether sessions are of the person that they claim")
+
+    forget = Parser(description="Remove a person from a gallery, and overwrite the embeddings.")
+    _add_gallery(forget)
+    forget.add_argument("--person", type=str, required=True, help="who")
+    forget.add_argument("--session", type=str | None, default=None, help="only this session of theirs")
+    commands.add_subcommand("forget", forget, help="remove a person from a gallery")
+
+
+def run_predict(arguments: Namespace) -> None:
+    """Answer, and write the table."""
+    from fr_ps.serving.table import check_ending, table_of, with_keys, write_table
+
+    out = Path(arguments.out)
+    check_ending(out)
+    recognizer, answered = _ask(arguments, "predict", arguments.split)
+    write_table(out, with_keys(table_of(recognizer, answered.answers), answered.keys))
+    _say_failures(answered.failures, out)
+    say(f"{len(answered.keys)} sessions: {out}")
+
+
+def run_enroll(arguments: Namespace) -> None:
+    """Answer, and add the embeddings to the gallery."""
+    from fr_ps.serving.gallery import enroll
+
+    recognizer, answered = _ask(arguments, "enroll")
+    gallery = enroll(Path(arguments.gallery), recognizer.digest, answered.keys, answered.answers.embeddings)
+    _say_failures(answered.failures, None)
+    people = len({person for person, _ in answered.keys})
+    say(f"enrolled {len(answered.keys)} sessions of {people} people")
+    say(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.people)} people")
+
+
+def run_identify(arguments: Namespace) -> None:
+    """Answer, search the gallery, and print and write who it is."""
+    from fr_ps.serving.gallery import read_gallery
+    from fr_ps.serving.gallery_rows import identification_rows, summary, write_rows
+
+    gallery = read_gallery(Path(arguments.gallery))
+    recognizer, answered = _ask(arguments, "identify", gallery=gallery)
+    point = _threshold(arguments, recognizer)
+    matches = gallery.search(answered.answers.embeddings, point, arguments.top)
+    rows = identification_rows(answered, matches)
+    _print_rows(rows, arguments.out)
+    if arguments.out:
+        write_rows(Path(arguments.out), rows)
+    _say_failures(answered.failures, Path(arguments.out) if arguments.out else None)
+    say(summary(answered.keys, matches, gallery, point))
+
+
+def run_verify(arguments: Namespace) -> None:
+    """Answer, compare with the gallery, and print and write whether the claims hold."""
+    from fr_ps.serving.gallery import read_gallery
+    from fr_ps.serving.gallery_rows import verification_rows, write_rows
+
+    gallery = read_gallery(Path(arguments.gallery))
+    recognizer, answered = _ask(arguments, "verify", gallery=gallery)
+    point = _threshold(arguments, recognizer)
+    rows = verification_rows(answered, gallery, arguments.person, point)
+    _print_rows(rows, arguments.out)
+    if arguments.out:
+        write_rows(Path(arguments.out), rows)
+    _say_failures(answered.failures, Path(arguments.out) if arguments.out else None)
+    say(f"{sum(row['accepted'] == 'yes' for row in rows)} of {len(rows)} claims accepted at a cosine of {point:.4f}")
+
+
+def run_forget(arguments: Namespace) -> None:
+    """Remove somebody from a gallery."""
+    from fr_ps.serving.gallery import forget
+
+    gone = forget(Path(arguments.gallery), arguments.person, arguments.session)
+    say(f"removed {gone} sessions of {arguments.person} from {arguments.gallery}")
+
+
+SERVING_COMMANDS = {
+    "predict": run_predict,
+    "enroll": run_enroll,
+    "identify": run_identify,
+    "verify": run_verify,
+    "forget": run_forget,
+}
+
+
+def _add_asking_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
+    parser.add_argument("--data", type=str | None, default=None, help="prepared data set")
+    parser.add_argument("--captures", type=str | None, default=None, help="raw captures instead: from light to answer")
+    parser.add_argument("--labels", type=str | None, default=None, help="CSV of id,session: only these sessions")
+    parser.add_argument("--prior", type=str | None, default=None, help="with --captures: the mean face that prepare had")
+    parser.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+
+
+def _add_gallery(parser: ArgumentParser) -> None:
+    parser.add_argument("--gallery", type=str, required=True, help="folder of the gallery")
+
+
+def _add_threshold(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--fmr",
+        type=float | None,
+        default=None,
+        help="wanted false match rate of a comparison, by the model's validation; else the smallest that it could tell",
+    )
+    parser.add_argument("--threshold", type=float | None, default=None, help="cosine instead: accepted from here on")
+
+
+def _ask(arguments: Namespace, what: str, part: str | None = None, gallery: Any = None) -> tuple["Recognizer", "Answered"]:
+    from fr_ps.serving.load import load
+    from fr_ps.serving.sessions import ask, captured_sessions, prepared_sessions
+
+    if bool(arguments.data) == bool(arguments.captures):
+        raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
+    if arguments.captures and part:
+        raise InputError("--split: goes with --data, a prepared data set")
+    recognizer = load(arguments.model, arguments.device)
+    if gallery is not None:
+        gallery.require(recognizer.digest)
+    table = Path(arguments.labels) if arguments.labels else None
+    if arguments.captures:
+        sessions = captured_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
+        if not recognizer.info.preparation:
+            say("how the maps were made that the model was trained on is not known: the default settings of prepare are taken")
+    else:
+        sessions = prepared_sessions(recognizer, Path(arguments.data), table, part)
+    with progress(what, len(sessions), "sessions") as advance:
+        return recognizer, ask(recognizer, sessions, arguments.batch, advance)
+
+
+def _threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
+    """The cosine from which two are taken for one, and a line about where it comes from."""
+    if arguments.threshold is not None:
+        if arguments.fmr is not None:
+            raise InputError("--fmr and --threshold: expected one of them")
+        if not -1 <= arguments.threshold <= 1:
+            raise InputError(f"--threshold {arguments.threshold}: is a cosine; expected -1 .. 1")
+        return float(arguments.threshold)
+    if arguments.fmr is not None and not 0 < arguments.fmr < 1:
+        raise InputError(f"--fmr {arguments.fmr}: expected a rate between 0 and 1, as 0.01")
+    point = recognizer.threshold(arguments.fmr)
+    told = f"{point.false_matches} of {point.impostors} impostor pairs of validation reach it"
+    say(f"threshold: cosine {point.threshold:.4f}, for a false match rate of {point.fmr:g}: {told}")
+    if point.support:
+        say(f"threshold: {point.support}")
+    return point.threshold
+
+
+def _print_rows(rows: list[dict[str, str]], out: str | None) -> None:
+    from tabulate import tabulate
+
+    print(tabulate(rows[:_SHOWN], headers="keys", disable_numparse=True))
+    if len(rows) > _SHOWN:
+        print(f"... and {len(rows) - _SHOWN} more" + (f", in {out}" if out else "; --out FILE writes all"))
+
+
+def _say_failures(failures: "list[Failure]", out: Path | None) -> None:
+    """List what could not be answered: the first in the terminal, all of them beside the output."""
+    from tabulate import tabulate
+
+    from fr_ps.files import csv_text, write_text
+
+    listing = out.with_name(f"{out.stem}.failed.csv") if out else None
+    if listing:
+        listing.unlink(missing_ok=True)
+    if not failures:
+        return
+    rows = [[one.id, one.session, one.reason] for one in failures]
+    print("\n" + tabulate(rows[:_SHOWN], headers=["id", "session", "not answered because"], disable_numparse=True))
+    if listing:
+        write_text(listing, csv_text(["id", "session", "reason"], rows))
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    print(f"{len(rows)} sessions were not answered{more and f' ({more.strip()})'}{f'; all in {listing}' if listing else ''}\n")

@@ -1,0 +1,119 @@
+"""How one capture becomes maps, and how those of a data set were made."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fr_ps.config import PrepareConfig
+from fr_ps.data.layout import session_folder
+from fr_ps.data.mean_face import read_mean_face
+from fr_ps.errors import InputError
+from fr_ps.photometric.align import align_capture, landmark_error
+from fr_ps.photometric.captures import read_capture
+from fr_ps.photometric.frame import Box
+from fr_ps.photometric.maps import Maps, compute_maps
+
+RECORD_FILE = "prepared.json"
+FORMAT = 3
+"""Raised with every change of what is made of the same pictures and settings."""
+_SETTINGS = (
+    "size",
+    "align",
+    "fit",
+    "solver",
+    "integration",
+    "estimate_intensities",
+    "estimate_ambient",
+    "light_axes",
+    "max_condition",
+)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The mean face that the solver `integrable` leans on, and the digest of its content."""
+
+    normals: np.ndarray
+    digest: str
+
+
+def read_prior(config: PrepareConfig) -> Prior | None:
+    """That of the settings; None where they name none.
+
+    Raises:
+        InputError: it is missing, or no mean face of this size.
+    """
+    if not config.prior:
+        return None
+    normals = read_mean_face(Path(config.prior), config.size)
+    return Prior(normals, hashlib.sha256(normals.tobytes()).hexdigest()[:16])
+
+
+def maps_of_capture(folder: Path, config: PrepareConfig, box: Box | None, prior: Prior | None) -> tuple[Maps, dict[str, Any]]:
+    """The maps of the capture in `folder`, and what was done to it, as JSON holds it.
+
+    Raises:
+        InputError: pictures, lights or landmarks that cannot be used.
+    """
+    capture = read_capture(folder, config.max_condition, config.light_axes)
+    to, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
+    maps = compute_maps(
+        capture,
+        to,
+        solver=config.solver,
+        integration=config.integration,
+        prior=prior.normals if prior else None,
+        intensities_too=config.estimate_intensities,
+        ambient_too=config.estimate_ambient,
+    )
+    done = {"aligned_by": aligned_by, "frame": asdict(to)} | maps.notes | {"quality": maps.quality}
+    if aligned_by == "landmarks" and capture.landmarks is not None:
+        done["landmark_error"] = landmark_error(capture.landmarks, to)
+    return maps, done
+
+
+def settings_of(config: PrepareConfig, prior: Prior | None) -> dict[str, Any]:
+    """The settings that decide the maps, the prior by its digest."""
+    return {key: getattr(config, key) for key in _SETTINGS} | {"prior": prior.digest if prior else None}
+
+
+def prepared_with(root: Path, person: str, session: str) -> dict[str, Any]:
+    """The settings that made the maps of a session of the data set at `root`, which are those of all its sessions.
+
+    Empty where nothing says so, as in data sets that were not made by `prepare`, or by another version of it.
+    """
+    try:
+        record = json.loads((session_folder(root, person, session) / RECORD_FILE).read_text())["made_from"]
+        return {key: record["settings"][key] for key in (*_SETTINGS, "prior")} if record["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def same_preparation(settings: dict[str, Any], prior_file: str | None) -> tuple[PrepareConfig, Prior | None]:
+    """What makes maps as `settings`, those that `prepared_with` found, made them.
+
+    Args:
+        settings: of the maps that are to be made again; `size` alone is enough, the others are then the default ones.
+        prior_file: the mean face, if they had one.
+
+    Raises:
+        InputError: a setting that this version does not know, or a mean face that is missing or another one.
+    """
+    wanted = settings.get("prior")
+    if wanted and not prior_file:
+        raise InputError(f"--prior: the model's maps were made with a mean face ({wanted}); name its file, as prepare had it")
+    try:
+        known = {key: value for key, value in settings.items() if key != "prior"}
+        config = PrepareConfig(captures="", out="", prior=prior_file, **known)
+    except (TypeError, InputError) as error:
+        raise InputError(
+            f"the model's maps were made with settings that this version does not take ({error}); update fr-ps"
+        ) from None
+    prior = read_prior(config)
+    if (prior.digest if prior else None) != wanted:
+        raise InputError(f"{prior_file}: not the mean face that the model's maps were made with ({wanted or 'none'})")
+    return config, prior

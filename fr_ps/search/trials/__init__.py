@@ -1,0 +1,1 @@
+"""Doing trials: one trial, the process that does them, the crew of these."""

@@ -1,0 +1,227 @@
+"""Who is enrolled: a folder with a file of embeddings and a table of whose they are, made by one model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.errors import InputError
+from fr_ps.files import array_bytes, csv_text, locked, read_array, read_session_rows, write_atomic, write_json, write_text
+
+EMBEDDINGS_FILE = "embeddings.npy"
+PEOPLE_FILE = "people.csv"
+INFO_FILE = "gallery.json"
+FORMAT = 1
+_COLUMNS = ["id", "session", "row", "quality", "enrolled"]
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A session of somebody.
+
+    Attributes:
+        id, session: of it.
+        row: of its embedding in the file.
+        quality: norm of the embedding.
+        when: it was enrolled, UTC.
+    """
+
+    id: str
+    session: str
+    row: int
+    quality: float
+    when: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """Who a session is.
+
+    Attributes:
+        person: of the gallery; None: nobody who is enrolled.
+        score: of the most alike person.
+        candidates: the most alike people with their scores, the first the most.
+    """
+
+    person: str | None
+    score: float
+    candidates: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Those who are enrolled.
+
+    Attributes:
+        folder: of it.
+        model: SHA-256 of the weights that made the embeddings.
+        sessions: of all people.
+        embeddings: (n, D) float32 by `Enrolled.row`; a row that no session names is zero and free.
+    """
+
+    folder: Path
+    model: str
+    sessions: tuple[Enrolled, ...]
+    embeddings: np.ndarray
+
+    @property
+    def people(self) -> list[str]:
+        """Sorted."""
+        return sorted({one.id for one in self.sessions})
+
+    def require(self, model: str) -> None:
+        """Refuse a search that means nothing.
+
+        Raises:
+            InputError: nobody is enrolled, or by another model.
+        """
+        if self.model != model:
+            raise InputError(
+                f"{self.folder / INFO_FILE}: was made by another model (weights {self.model[:12]}, not {model[:12]}), "
+                "and embeddings of two models cannot be compared; enroll its people anew into another folder"
+            )
+        if not self.sessions:
+            raise InputError(f"{self.folder / PEOPLE_FILE}: nobody is enrolled; do so by fr-ps enroll")
+
+    def scores(self, embeddings: np.ndarray) -> np.ndarray:
+        """(m, people) float32: the mean cosine of each of m embeddings to a person's sessions, in the order of `people`."""
+        place = {person: column for column, person in enumerate(self.people)}
+        owners = np.array([place[one.id] for one in self.sessions])
+        rows = unit(self.embeddings[[one.row for one in self.sessions]])
+        templates = np.zeros((len(place), rows.shape[1]), dtype=np.float64)
+        np.add.at(templates, owners, rows)
+        templates /= np.bincount(owners)[:, None]
+        return unit(embeddings) @ templates.T.astype(np.float32)
+
+    def search(self, embeddings: np.ndarray, threshold: float, top: int = 1) -> list[Match]:
+        """Who each of m embeddings is: the person of the highest score if that is the threshold or more, else nobody."""
+        people, found = self.people, []
+        for scores in self.scores(embeddings):
+            order = np.argsort(-scores, kind="stable")[: max(top, 1)]
+            candidates = tuple((people[column], float(scores[column])) for column in order)
+            best, score = candidates[0]
+            found.append(Match(best if score >= threshold else None, score, candidates))
+        return found
+
+
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    """The rows brought to length 1."""
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+
+
+def read_gallery(folder: Path) -> Gallery:
+    """The gallery in `folder`.
+
+    Raises:
+        InputError: there is none, it is damaged, or of a newer format.
+    """
+    path = folder / INFO_FILE
+    try:
+        raw = json.loads(path.read_text())
+        version, model, width = int(raw["format"]), str(raw["model"]), int(raw["width"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; enroll somebody by fr-ps enroll, which makes the gallery") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a gallery ({error!r})") from None
+    if version > FORMAT:
+        raise InputError(f"{path}: format {version} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
+    embeddings = read_array(folder / EMBEDDINGS_FILE)
+    if embeddings.ndim != 2 or embeddings.shape[1] != width or embeddings.dtype != np.float32:
+        raise InputError(f"{folder / EMBEDDINGS_FILE}: {embeddings.dtype} {embeddings.shape}; expected float32 rows of {width}")
+    return Gallery(folder, model, tuple(_sessions(folder / PEOPLE_FILE, embeddings)), embeddings)
+
+
+def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings: np.ndarray) -> Gallery:
+    """Add sessions to the gallery in `folder`, which is made where there is none; those that are there already are replaced.
+
+    Either all of them are added or none, whenever it is interrupted: the table says who is there, and is written last.
+
+    Args:
+        folder: of the gallery.
+        model: SHA-256 of the weights that made the embeddings.
+        keys: (id, session) of each.
+        embeddings: (len(keys), D) float32.
+
+    Raises:
+        InputError: the gallery is another model's, or cannot be written; an embedding with NaN.
+    """
+    if not np.isfinite(embeddings).all():
+        raise InputError(f"{folder}: an embedding has NaN or infinity; it is not enrolled")
+    with locked(folder):
+        if not (folder / INFO_FILE).exists():
+            write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(np.zeros((0, embeddings.shape[1]), "f4"))))
+            write_text(folder / PEOPLE_FILE, csv_text(_COLUMNS, []))
+            write_json(folder / INFO_FILE, {"format": FORMAT, "model": model, "width": embeddings.shape[1]})
+        old = read_gallery(folder)
+        if old.model != model:
+            old.require(model)
+        new = set(keys)
+        kept = [one for one in old.sessions if (one.id, one.session) not in new]
+        # Rows that the present table names are never written over before it is replaced.
+        named = {one.row for one in old.sessions}
+        free = (row for row in range(len(old.embeddings) + len(keys)) if row not in named)
+        rows = [next(free) for _ in keys]
+        stored = np.zeros((max([len(old.embeddings) - 1, *rows]) + 1, embeddings.shape[1]), dtype=np.float32)
+        stored[: len(old.embeddings)] = old.embeddings
+        stored[rows] = embeddings
+        when = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+        norms = np.linalg.norm(embeddings, axis=1)
+        added = [Enrolled(*key, row, float(norm), when) for key, row, norm in zip(keys, rows, norms)]
+        return _write(replace(old, sessions=tuple(kept + added), embeddings=stored))
+
+
+def forget(folder: Path, person: str, session: str | None = None) -> int:
+    """Remove a person, or one session of theirs, and overwrite the embeddings by zeros; returns how many sessions that was.
+
+    Raises:
+        InputError: there is no gallery, or no such person or session in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such gallery")
+    with locked(folder):
+        old = read_gallery(folder)
+        kept = [one for one in old.sessions if one.id != person or (session is not None and one.session != session)]
+        gone = len(old.sessions) - len(kept)
+        if not gone:
+            _write(old)  # where an earlier one was interrupted, its embeddings may still be there
+            what = person if session is None else f"{person}/{session}"
+            raise InputError(f"{folder / PEOPLE_FILE}: {what} is not enrolled; its people: {_some(old.people)}")
+        _write(replace(old, sessions=tuple(kept)))
+        return gone
+
+
+def _write(gallery: Gallery) -> Gallery:
+    """Write embeddings and table, so that at every moment the table on disk finds its embeddings; then clear free rows."""
+    folder, table = gallery.folder, gallery.sessions
+    if len(gallery.embeddings):
+        write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(gallery.embeddings)))
+    rows = [[one.id, one.session, one.row, f"{one.quality:.4f}", one.when] for one in table]
+    write_text(folder / PEOPLE_FILE, csv_text(_COLUMNS, rows))
+    cleared = np.zeros_like(gallery.embeddings[: max((one.row for one in table), default=-1) + 1])
+    used = [one.row for one in table]
+    cleared[used] = gallery.embeddings[used]
+    write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(cleared)))
+    return replace(gallery, embeddings=cleared)
+
+
+def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
+    _, rows = read_session_rows(path, _COLUMNS[2:])
+    seen: set[int] = set()
+    for (person, session), (number, cells) in rows.items():
+        try:
+            row, quality = int(cells["row"]), float(cells["quality"])
+        except ValueError:
+            raise InputError(f"{path}: row {number}: row and quality must be numbers; the gallery is damaged") from None
+        if not 0 <= row < len(embeddings) or row in seen:
+            raise InputError(f"{path}: row {number}: no embedding of its own in {EMBEDDINGS_FILE}; the gallery is damaged")
+        if not np.isfinite(embeddings[row]).all() or not embeddings[row].any():
+            raise InputError(f"{path}: row {number}: its embedding is empty; enroll {person}/{session} again")
+        seen.add(row)
+        yield Enrolled(person, session, row, quality, cells["enrolled"])
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nobody"

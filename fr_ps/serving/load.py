@@ -1,0 +1,20 @@
+"""From a model's name to an object that answers."""
+
+from fr_ps.device import pick_device
+from fr_ps.serving.recognizer import Recognizer
+from fr_ps.tracking.find import model_folder
+
+
+def load(model: str, device: str = "auto") -> Recognizer:
+    """The recognizer that MODEL names: a run, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder.
+
+    Only numbers and settings are read; no code runs from what is loaded.
+
+    Args:
+        model: its name.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        InputError: there is no such model, it is damaged or of a newer format, or there is no such device.
+    """
+    return Recognizer(model_folder(str(model)), pick_device(device))

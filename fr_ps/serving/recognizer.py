@@ -1,0 +1,179 @@
+"""A trained model as an object that answers: who, whether two are one, and the attributes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fr_ps.data.layout import check_map
+from fr_ps.data.maps_of import maps_of_capture, same_preparation
+from fr_ps.errors import InputError
+from fr_ps.evaluation.pairwise.operating import Operating, read_thresholds
+from fr_ps.evaluation.score import Answers, answers_of
+from fr_ps.models.folder import load_model, weights_digest
+from fr_ps.serving.gallery import Gallery, Match, unit
+
+BATCH = 64
+"""Sessions that are answered at once; training scores by as many, and the last bits of an answer depend on it."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Whether two sessions are of one person.
+
+    Attributes:
+        score: cosine of their embeddings.
+        point: the threshold that it was held against, and what that did on validation.
+    """
+
+    score: float
+    point: Operating
+
+    @property
+    def same(self) -> bool:
+        """Whether they are taken for one person."""
+        return self.score >= self.point.threshold
+
+
+class Recognizer:
+    """A model that is ready to answer.
+
+    Maps are given as prepared data sets have them: modality to H x W (albedo, depth) or H x W x 3 (normals), or n of them in
+    one array. Of a model of several modalities some may be left away.
+
+    Attributes:
+        folder: of the model.
+        info: what it is: modalities, size, classes, provenance.
+        digest: SHA-256 of its weights.
+        thresholds: that validation chose; None where nobody was validated on.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.network, self.info = load_model(folder, device)
+        self.folder, self.digest = folder, weights_digest(folder)
+        self.thresholds = read_thresholds(folder)
+
+    def answer(self, maps: Mapping[str, np.ndarray], batch: int = BATCH) -> Answers:
+        """Embeddings and probabilities of n sessions.
+
+        Raises:
+            InputError: maps that this model does not read, of another size, or with NaN.
+        """
+        return self.answer_checked(self._checked(maps), batch)
+
+    def answer_checked(self, maps: Mapping[str, np.ndarray], batch: int = BATCH) -> Answers:
+        """`answer` about maps that `check_map` has brought to (n, C, H, W)."""
+        rows = np.arange(len(next(iter(maps.values()))))
+        subset = [modality for modality in self.info.modalities if modality in maps]
+        return answers_of(self.network, _InMemory(maps), rows, batch, [subset])[0]
+
+    def embed(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(n, D) float32: the direction says who, and the norm how well that can be seen. Errors as of `answer`."""
+        return self.answer(maps).embeddings
+
+    def attributes(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """(n, classes) float32 probabilities of each attribute that was trained, in the order of `info.classes`.
+
+        Errors as of `answer`.
+        """
+        probabilities = self.answer(maps).probabilities
+        return {attribute: probabilities[attribute] for attribute in self.info.trained}
+
+    def verify(self, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], fmr: float | None = None) -> Verified:
+        """Whether two sessions are of one person, at the threshold for a wanted false match rate.
+
+        Args:
+            first: maps of one session.
+            second: of the other.
+            fmr: wanted; None: the smallest that validation could tell with support.
+
+        Raises:
+            InputError: as `answer`, more than one session, or an FMR that validation cannot tell.
+        """
+        embeddings = [self.embed(maps) for maps in (first, second)]
+        if any(len(some) != 1 for some in embeddings):
+            raise InputError("verify: expected maps of one session each; give H x W and H x W x 3 arrays")
+        one, other = (unit(some)[0] for some in embeddings)
+        return Verified(float(one @ other), self.threshold(fmr))
+
+    def identify(self, maps: Mapping[str, np.ndarray], gallery: Gallery, fmr: float | None = None, top: int = 1) -> list[Match]:
+        """Who of the gallery each of n sessions is, or that it is nobody of them; with the `top` most alike.
+
+        Raises:
+            InputError: as `answer`; the gallery is empty or another model's; an FMR that validation cannot tell.
+        """
+        gallery.require(self.digest)
+        return gallery.search(self.embed(maps), self.threshold(fmr).threshold, top)
+
+    def threshold(self, fmr: float | None = None) -> Operating:
+        """The threshold of verification for a wanted FMR.
+
+        Raises:
+            InputError: the model has none, or validation cannot tell that FMR.
+        """
+        if self.thresholds is None:
+            raise InputError(f"{self.folder}: has no thresholds, as nobody was validated on; give --threshold")
+        return self.thresholds.at(fmr)
+
+    def maps_of(self, capture: Path, prior: str | None = None) -> dict[str, np.ndarray]:
+        """The maps of a raw capture, made as those were that the model was trained on: modality to H x W (x 3).
+
+        Args:
+            capture: folder of one session, with its pictures and lights.
+            prior: file of the mean face, if these were made with one.
+
+        Raises:
+            InputError: a capture that cannot be used.
+        """
+        config, mean_face = same_preparation({"size": self.info.size} | self.info.preparation, prior)
+        maps, _ = maps_of_capture(capture, config, None, mean_face)
+        return {modality: getattr(maps, modality) for modality in self.info.modalities}
+
+    def class_of(self, attribute: str, probabilities: np.ndarray) -> list[str]:
+        """The class names that (n, classes) probabilities stand for, at the threshold of validation where there is one."""
+        names = list(self.info.classes[attribute])  # type: ignore[index]
+        threshold = self.thresholds.attributes.get(attribute) if self.thresholds else None
+        if threshold is not None and len(names) == 2:
+            return [names[int(positive >= threshold)] for positive in probabilities[:, 1]]
+        return [names[code] for code in probabilities.argmax(axis=1)]
+
+    def check(self, modality: str, array: np.ndarray, where: str) -> np.ndarray:
+        """One map as (C, H, W) float32.
+
+        Raises:
+            InputError: not one that this model reads.
+        """
+        if modality not in self.info.modalities:
+            raise InputError(f"{where}: this model does not read {modality}; it reads {', '.join(self.info.modalities)}")
+        checked = check_map(array, modality, where)
+        self.require_size(checked, where)
+        return checked
+
+    def require_size(self, array: np.ndarray, where: str) -> None:
+        """Refuse a (C, H, W) map of another size than the model's, by an InputError that names `where` it stands."""
+        size, (height, width) = self.info.size, array.shape[1:]
+        if (height, width) != (size, size):
+            raise InputError(f"{where}: {height} x {width} px; this model reads {size} x {size}; prepare with --size {size}")
+
+    def _checked(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """n maps of each modality as (n, C, H, W)."""
+        found = {}
+        for modality, array in maps.items():
+            array = np.asarray(array)
+            single = array.ndim == (3 if modality == "normal" else 2)
+            several = [array] if single else list(array)
+            found[modality] = np.stack([self.check(modality, one, f"{modality} {row}") for row, one in enumerate(several)])
+        if len({len(several) for several in found.values()}) != 1:
+            counts = ", ".join(f"{len(several)} of {modality}" for modality, several in found.items()) or "none"
+            raise InputError(f"maps: {counts}; expected one or more, and as many of each modality")
+        return found
+
+
+class _InMemory:
+    def __init__(self, maps: Mapping[str, np.ndarray]) -> None:
+        self.maps = maps
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {modality: several[rows] for modality, several in self.maps.items()}

@@ -1,0 +1,129 @@
+"""A request as a table, a row a session: its maps, or its pictures with their lights. What a server is asked over HTTP.
+
+A map is an array, or nested lists, or text: a .npy file in base64. Pictures are a list of image files in base64, with
+`azimuth_deg` and `elevation_deg` (and perhaps `intensity`) of their lights, and perhaps `landmarks`, a `metadata.txt`'s text.
+"""
+
+import base64
+import binascii
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fr_ps.data.layout import CHANNELS
+from fr_ps.errors import InputError
+from fr_ps.evaluation.score import Answers
+from fr_ps.files import csv_text
+from fr_ps.photometric.lights import LIGHTS_FILE
+from fr_ps.photometric.photoface import LANDMARKS_FILE
+from fr_ps.serving.recognizer import Recognizer
+from fr_ps.serving.table import table_of
+
+MOST = 256
+"""Sessions of one request: more would keep a server busy for longer than a client waits."""
+_MOST_IMAGES = 64
+_ENDINGS = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b"P5": "pgm", b"P2": "pgm", b"P6": "ppm"}
+
+
+def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a session in the same order: `quality`, `embedding`, each attribute and its probability; empty where not trained.
+
+    Raises:
+        InputError: no rows or too many, a row without maps or pictures, or with such that cannot be used; names the row.
+    """
+    if not isinstance(rows, pd.DataFrame):
+        raise InputError(f"expected a table, a row a session, with {', '.join(CHANNELS)} or images and their lights")
+    if not 1 <= len(rows) <= MOST:
+        raise InputError(f"{len(rows)} sessions; expected 1 to {MOST} in a request")
+    asked = []
+    for number, cells in enumerate(rows.to_dict("records")):
+        try:
+            asked.append(_maps(recognizer, {str(name): cell for name, cell in cells.items() if not _is_empty(cell)}))
+        except InputError as error:
+            raise InputError(f"row {number}: {error}") from None
+    return table_of(recognizer, _answer(recognizer, asked)).astype(object).where(lambda table: table.notna(), None)
+
+
+def _answer(recognizer: Recognizer, asked: list[dict[str, np.ndarray]]) -> Answers:
+    """Those that have the same maps are answered together."""
+    embeddings: list[np.ndarray] = [np.empty(0)] * len(asked)
+    probabilities: dict[str, list[np.ndarray]] = {task: [np.empty(0)] * len(asked) for task in recognizer.info.classes}
+    for modalities in dict.fromkeys(tuple(maps) for maps in asked):
+        rows = [row for row, maps in enumerate(asked) if tuple(maps) == modalities]
+        stacked = {modality: np.stack([asked[row][modality] for row in rows]) for modality in modalities}
+        found = recognizer.answer_checked(stacked)
+        for place, row in enumerate(rows):
+            embeddings[row] = found.embeddings[place]
+            for task, known in probabilities.items():
+                known[row] = found.probabilities[task][place]
+    return Answers(np.stack(embeddings), {task: np.stack(known) for task, known in probabilities.items()})
+
+
+def _maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Modality to (C, H, W) of one session."""
+    if "images" in cells:
+        return _of_images(recognizer, cells)
+    given = [modality for modality in CHANNELS if modality in cells]
+    if not given:
+        wanted = ", ".join(recognizer.info.modalities)
+        there = ", ".join(cells) or "none"
+        raise InputError(f"has neither {wanted} nor images with azimuth_deg and elevation_deg; its columns: {there}")
+    found = {modality: recognizer.check(modality, _array(cells[modality], modality), modality) for modality in given}
+    return {modality: found[modality] for modality in recognizer.info.modalities if modality in found}
+
+
+def _array(cell: Any, name: str) -> np.ndarray:
+    if isinstance(cell, (str, bytes)):
+        try:
+            return np.lib.format.read_array(io.BytesIO(_decoded(cell, name)), allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            raise InputError(f"{name}: the text is no .npy file of numbers in base64") from None
+    try:
+        return np.asarray(cell, dtype=np.float32) if isinstance(cell, list) else np.asarray(cell)
+    except (ValueError, TypeError):
+        raise InputError(f"{name}: not an array of numbers; expected nested lists, or a .npy file in base64") from None
+
+
+def _of_images(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """From light to maps, by the reader of captures on disk, which knows all that can be wrong with them."""
+    images = cells["images"]
+    if not isinstance(images, (list, tuple, np.ndarray)) or not 3 <= len(images) <= _MOST_IMAGES:
+        raise InputError(f"images: expected a list of 3 to {_MOST_IMAGES} image files in base64")
+    lights = [name for name in ("azimuth_deg", "elevation_deg", "intensity") if name in cells]
+    for name in dict.fromkeys(("azimuth_deg", "elevation_deg", *lights)):
+        if np.ndim(cells.get(name, 0)) != 1 or len(cells[name]) != len(images):
+            raise InputError(f"{name}: expected a list of {len(images)} numbers, one a picture")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = []
+        for number, image in enumerate(images):
+            content = _decoded(image, f"images {number}")
+            ending = next((ending for magic, ending in _ENDINGS.items() if content.startswith(magic)), None)
+            if ending is None:
+                raise InputError(f"images {number}: no PNG, BMP, TIFF, PGM or PPM file in base64")
+            (folder / f"im{number}.{ending}").write_bytes(content)
+            table.append([f"im{number}.{ending}", *(cells[light][number] for light in lights)])
+        (folder / LIGHTS_FILE).write_text(csv_text(["image", *lights], table))
+        if "landmarks" in cells:
+            (folder / LANDMARKS_FILE).write_text(str(cells["landmarks"]))
+        try:
+            maps = recognizer.maps_of(folder)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{folder}/", "")) from None
+    return {modality: recognizer.check(modality, array, modality) for modality, array in maps.items()}
+
+
+def _decoded(text: Any, name: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise InputError(f"{name}: not base64") from None
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and np.isnan(cell))

@@ -1,0 +1,112 @@
+"""The model card: what a model is, on whom it was trained and tested, and what it must not be trusted with.
+
+Mitchell et al., "Model cards for model reporting", FAT* 2019.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.data.split_files import PARTS
+from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.pairwise.operating import read_thresholds
+from fr_ps.evaluation.report import headline
+from fr_ps.files import write_text
+from fr_ps.tracking.layout import MODEL_CARD
+from fr_ps.training.record import Plan
+
+
+def write_model_card(
+    folder: Path, plan: Plan, chosen: Mapping[str, int], metrics: Metrics, facts: Mapping[str, str], warnings: Sequence[str]
+) -> None:
+    """Write `README.md` into the model folder, in Markdown.
+
+    Args:
+        folder: of the model, with its thresholds.
+        plan: of the training.
+        chosen: the metric that the model was chosen by to its epoch.
+        metrics: `val/...` and, where the model was tested, `test/...`.
+        facts: of the report.
+        warnings: what has to be known before the numbers are believed.
+    """
+    info, labels = plan.info, plan.dataset.labels
+    maps = " + ".join(info.modalities)
+    parts = [
+        f"{part} {len(rows)} sessions of {len(np.unique(labels.ids[rows]))} people"
+        for part in PARTS
+        if len(rows := getattr(plan.split, part))
+    ]
+    (metric, epoch), *_ = chosen.items()
+    by = f"the best by {metric}" if len(plan.split.val) else "the last"
+    lines = [
+        f"# {info.backbones} on {maps}",
+        "",
+        f"Answers who a face is and {', '.join(info.trained) or 'no attribute'}, from {maps} maps of {info.size} x {info.size} "
+        f"pixels by photometric stereo. Epoch {epoch}, {by}. Run {info.provenance['run']}.",
+        "",
+        "## Data",
+        "",
+        f"{plan.dataset.root.resolve().name}, digest {plan.dataset.store.digest}; {plan.config.data.protocol}: "
+        f"{'; '.join(parts)}.",
+        "",
+        "## Numbers",
+        "",
+        *_numbers(metrics, facts),
+        *(f"- Mind: {warning}" for warning in warnings),
+        "",
+        "## Thresholds, chosen on validation",
+        "",
+        *_thresholds(folder),
+        "",
+        "## Classes",
+        "",
+        *(_classes(plan, attribute) for attribute in info.classes),
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import fr_ps",
+        'model = fr_ps.load("FOLDER OF THIS FILE")',
+        f"model.embed({{{', '.join(f'{name!r}: {name}' for name in info.modalities)}}})  # as prepare writes them",
+        "```",
+        "",
+        _preparation(plan),
+        "",
+        "The numbers are of the people above. Of others, other cameras, lights, ages and expressions they say nothing; "
+        "before it decides anything about people, evaluate it on such as it will meet, by group.",
+        "",
+    ]
+    write_text(folder / MODEL_CARD, "\n".join(lines))
+
+
+def _numbers(metrics: Metrics, facts: Mapping[str, str]) -> list[str]:
+    found = [f"- Tested on {facts['tested']}"] if "tested" in facts else []
+    for part in ("test", "val"):
+        found += [f"- {line}" for line in headline(metrics, part)]
+    return [*found, f"- Intervals: {facts['intervals']}"] if found else ["- nobody was validated or tested on"]
+
+
+def _thresholds(folder: Path) -> list[str]:
+    thresholds = read_thresholds(folder)
+    if thresholds is None:
+        return ["none: nobody was validated on"]
+    rows = [
+        f"| {point.fmr:g} | {point.threshold:.4f} | {point.false_matches} of {point.impostors} | {point.support} |"
+        for point in thresholds.identity
+    ]
+    told = [f"- {attribute}: {value:.4f}" for attribute, value in thresholds.attributes.items()]
+    return ["| wanted FMR | cosine | false matches | |", "|---|---|---|---|", *rows, "", *told]
+
+
+def _classes(plan: Plan, attribute: str) -> str:
+    groups = plan.info.classes[attribute]  # type: ignore[index]
+    untrained = "" if attribute in plan.info.trained else ", not trained: what it says of it means nothing"
+    return f"- {attribute}: " + "; ".join(f"{name} ({', '.join(raw)})" for name, raw in groups.items()) + untrained
+
+
+def _preparation(plan: Plan) -> str:
+    settings = plan.info.preparation
+    if not settings:
+        return "How its maps were made is not known."
+    return "Its maps were made by `fr-ps prepare` with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."

@@ -1,0 +1,65 @@
+"""How the maps of a data set were made, so that others can be made the same way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fr_ps.config import PrepareConfig
+from fr_ps.data.layout import session_folder
+from fr_ps.data.maps_of import RECORD_FILE, maps_of_capture, prepared_with, same_preparation
+from fr_ps.data.prepare import prepare
+from tests.conftest import Refused
+
+
+@pytest.fixture(scope="module")
+def other(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first captures of `prepared`, otherwise prepared, with a mean face."""
+    folder = tmp_path_factory.mktemp("other")
+    np.save(folder / "mean.npy", np.broadcast_to(np.array([0, 0, 0.9], np.float32), (40, 40, 3)))
+    first = sorted(path for path in (prepared.parent / "captures").glob("*/*"))[0]
+    (folder / "captures" / first.parent.name).mkdir(parents=True)
+    (folder / "captures" / first.parent.name / first.name).symlink_to(first)
+    settings = {"size": 40, "solver": "integrable", "fit": "pad", "prior": str(folder / "mean.npy")}
+    prepare(PrepareConfig(captures=str(folder / "captures"), out=str(folder / "out"), **settings))  # type: ignore[arg-type]
+    return folder
+
+
+def the_session(other: Path) -> tuple[str, str]:
+    (folder,) = (other / "out/data").glob("*/*")
+    return folder.parent.name, folder.name
+
+
+def test_what_was_prepared_can_be_made_again_to_the_bit(other: Path) -> None:
+    key = the_session(other)
+    settings = prepared_with(other / "out", *key)
+    assert (settings["size"], settings["solver"], settings["fit"]) == (40, "integrable", "pad")
+    config, prior = same_preparation(json.loads(json.dumps(settings)), str(other / "mean.npy"))
+    maps, _ = maps_of_capture(other / "captures" / key[0] / key[1], config, None, prior)
+    for name in ("albedo", "normal", "depth"):
+        assert np.array_equal(getattr(maps, name), np.load(session_folder(other / "out", *key) / f"{name}.npy"))
+
+
+def test_the_mean_face_must_be_the_same_one(other: Path, tmp_path: Path, refused: Refused) -> None:
+    settings = prepared_with(other / "out", *the_session(other))
+    with refused("--prior", "name its file"):
+        same_preparation(settings, None)
+    np.save(tmp_path / "another.npy", np.broadcast_to(np.array([0, 0.1, 0.9], np.float32), (40, 40, 3)))
+    with refused("another.npy", "not the mean face"):
+        same_preparation(settings, str(tmp_path / "another.npy"))
+
+
+def test_what_is_not_known_is_empty(other: Path, prepared: Path, tmp_path: Path) -> None:
+    assert prepared_with(tmp_path, "nobody", "s1") == {}
+    folder = session_folder(tmp_path, "anna", "s1")
+    folder.mkdir(parents=True)
+    for text in ("", "[]", "{}", '{"made_from": {"format": 1, "settings": {}}}'):
+        (folder / RECORD_FILE).write_text(text)
+        assert prepared_with(tmp_path, "anna", "s1") == {}
+
+
+def test_settings_of_a_later_version_are_refused(refused: Refused) -> None:
+    for settings in ({"size": 48, "solver": "magic"}, {"size": 48, "glow": 3}):
+        with refused("that this version does not take"):
+            same_preparation(settings, None)

@@ -1,0 +1,102 @@
+"""`fr-ps` as a process of its own, without the ten seconds in which it imports torch and mlflow.
+
+The processes are forked from a server that has imported these (`multiprocessing`'s forkserver, one a pytest process). They have
+their own folder, environment, output, signals and exit code, and can be killed; only their command line in /proc is the server's.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+IMPORTED = ["fr_ps.training.train", "fr_ps.tracking.lifecycle", "fr_ps.evaluation.report", "timm", "torch._dynamo"]
+_SERVED = multiprocessing.get_context("forkserver")
+_SERVED.set_forkserver_preload(IMPORTED)
+
+
+def _main(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: Path, errors: Path) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, file in ((1, out), (2, errors)):
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(handle, stream)
+        os.close(handle)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
+    # As from a terminal, whatever the shell did with the suite.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["fr-ps", *words]
+    from fr_ps.cli import main
+
+    sys.exit(main())
+
+
+class Forked:
+    """A process of `fr-ps` with these words; as `subprocess.Popen` as far as tests need it.
+
+    Args:
+        words: of the command line.
+        cwd: folder to run in.
+        environment: all of it.
+        out: file that gets what it prints.
+        errors: file that gets its standard error.
+    """
+
+    def __init__(self, words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: Path, errors: Path) -> None:
+        self.out, self.errors = out, errors
+        out.touch()
+        errors.touch()
+        self.process = _SERVED.Process(target=_main, args=(list(words), cwd, dict(environment), out, errors))
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired("fr-ps", timeout or 0)
+        return self.process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """All that it printed, from its beginning, and its standard error."""
+        self.wait(timeout)
+        return self.out.read_text(), self.errors.read_text()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    @property
+    def stdout(self) -> Iterator[str]:
+        """The lines that it prints, as they come."""
+        with self.out.open() as file:
+            line = ""
+            while True:
+                over = self.poll() is not None
+                line += file.readline()
+                if line.endswith("\n"):
+                    yield line
+                    line = ""
+                elif over:
+                    return
+                else:
+                    time.sleep(0.01)

@@ -1,0 +1,62 @@
+"""Model folders as a training leaves them, without the training."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fr_ps.config import Config, DataConfig, ModelConfig
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.maps_of import prepared_with
+from fr_ps.data.splits import make_split
+from fr_ps.evaluation.choose import choose_thresholds
+from fr_ps.evaluation.pairwise.operating import write_thresholds
+from fr_ps.evaluation.score import answer
+from fr_ps.models import build_network
+from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.serving.recognizer import Recognizer
+from fr_ps.training.record import Plan, write_settings
+from tests.tracking.conftest import new_sqlite, no_settings, store  # noqa: F401
+
+CPU = torch.device("cpu")
+SMALL = ModelConfig(backbone="timm:test_resnet", channels=32, fsm=False)
+MakeModel = Callable[..., Path]
+
+
+def make_model(folder: Path, root: Path, *modalities: str, seed: int = 0, val: float = 2, test: float = 2) -> Path:
+    """An untrained model that tells people apart as well as its random features do, with a split and thresholds."""
+    data = DataConfig(root=str(root), modalities=modalities, val_people=val, test_people=test)
+    config = Config(data=data, model=SMALL)
+    dataset = open_dataset(root, modalities)
+    split = make_split(dataset.labels, data)
+    branches = dict.fromkeys(modalities, SMALL)
+    preparation = prepared_with(root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0]))
+    provenance = {"run": "r1", "data_digest": dataset.store.digest}
+    trained = tuple(name for name in ATTRIBUTES if name != "pose")
+    info = ModelInfo(branches, "concat", dataset.store.size, dataset.labels.classes, trained, provenance, preparation)
+    torch.manual_seed(seed)
+    network = build_network(info.branches, info.fusion, info.class_counts())
+    plan = Plan(config, dataset, split, info)
+    save_model(folder, network, info, also=lambda new: write_settings(new, plan))
+    validated = answer(network, dataset.store, split.val, 64)
+    write_thresholds(folder, choose_thresholds(validated, dataset.labels.take(split.val), info.trained))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of albedo and normals."""
+    return make_model(tmp_path_factory.mktemp("models") / "both", prepared, "albedo", "normal")
+
+
+@pytest.fixture(scope="module")
+def recognizer(both: Path) -> Recognizer:
+    return Recognizer(both, CPU)
+
+
+@pytest.fixture(scope="session")
+def captures(prepared: Path) -> Path:
+    """What `prepared` was made from."""
+    return prepared.parent / "captures"

@@ -1,0 +1,75 @@
+"""A model as ONNX: what another program computes is what torch does."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.errors import InputError
+from fr_ps.serving import export as module
+from fr_ps.serving.export import INFO_FILE, ONNX_FILE, Exported, export, onnx_session
+from fr_ps.serving.recognizer import Recognizer
+from tests.serving.conftest import CPU, make_model
+
+
+@pytest.fixture(scope="module")
+def exported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recognizer, Exported, Path]:
+    folder = tmp_path_factory.mktemp("export")
+    recognizer = Recognizer(make_model(folder / "model", prepared, "albedo", "normal"), CPU)
+    return recognizer, export(recognizer, folder / "onnx", prepared, part=None, batch=16), folder / "onnx"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 24])
+def test_onnx_says_what_torch_says_of_real_maps_at_any_batch(
+    exported: tuple[Recognizer, Exported, Path], prepared: Path, batch: int
+) -> None:
+    recognizer, _, folder = exported
+    maps = open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(batch))
+    embedding, *probabilities = onnx_session(folder / ONNX_FILE)(maps)
+    expected = recognizer.answer_checked(maps)
+    scale = np.abs(expected.embeddings).max()
+    assert np.abs(embedding - expected.embeddings).max() <= 1e-5 * scale
+    for attribute, found in zip(ATTRIBUTES, probabilities, strict=True):
+        assert np.abs(found - expected.probabilities[attribute]).max() <= 1e-5
+
+
+def test_its_inputs_and_outputs_are_named_and_the_batch_is_free(exported: tuple[Recognizer, Exported, Path]) -> None:
+    graph = onnx.load(exported[2] / ONNX_FILE).graph
+    onnx.checker.check_model(str(exported[2] / ONNX_FILE))
+    shapes = {one.name: [d.dim_param or d.dim_value for d in one.type.tensor_type.shape.dim] for one in graph.input}
+    assert shapes == {"albedo": ["batch", 1, 48, 48], "normal": ["batch", 3, 48, 48]}
+    assert [one.name for one in graph.output] == ["embedding", *(f"{name}_probabilities" for name in ATTRIBUTES)]
+    assert f'"weights": "{exported[0].digest}"' in (exported[2] / INFO_FILE).read_text()
+
+
+def test_the_table_has_size_latency_and_the_same_accuracy(exported: tuple[Recognizer, Exported, Path]) -> None:
+    _, found, _ = exported
+    by_torch, by_onnx = found.rows
+    for row in found.rows:
+        assert row["MB"] > 0  # type: ignore[operator]
+        assert 0 < row["p50 ms"] <= row["p95 ms"]  # type: ignore[operator]
+    assert by_onnx["identity AUC"] == pytest.approx(by_torch["identity AUC"], abs=1e-3)
+    assert max(found.differences.values()) < 1e-4
+    assert "accuracy on 24 sessions of 6 people" in found.lines[1]
+
+
+def test_what_differs_from_torch_is_not_left_behind(
+    exported: tuple[Recognizer, Exported, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, _, folder = exported
+    real = onnx_session(folder / ONNX_FILE)
+    monkeypatch.setattr(module, "_write", lambda _recognizer, file, _outputs: file.write_bytes((folder / ONNX_FILE).read_bytes()))
+    monkeypatch.setattr(module, "onnx_session", lambda _file: lambda maps: [array * 1.01 for array in real(maps)])
+    with pytest.raises(InputError, match=r"ONNX gives another .* than torch, by 0.01"):
+        export(recognizer, tmp_path / "onnx", None, part=None, batch=8)
+    assert not (tmp_path / "onnx").exists()
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"x.onnx: onnxruntime cannot read it"):
+        onnx_session(tmp_path / "x.onnx")

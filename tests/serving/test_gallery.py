@@ -1,0 +1,211 @@
+"""Who is enrolled: searched as by hand, and never half written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fr_ps.errors import InputError
+from fr_ps.serving import gallery as module
+from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE, enroll, forget, read_gallery
+from tests.conftest import Refused
+
+MODEL = "a" * 64
+KEYS = [("anna", "s1"), ("anna", "s2"), ("ben", "s1"), ("carl", "s1")]
+
+
+def embeddings(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    enroll(tmp_path / "gallery", MODEL, KEYS, embeddings(4))
+    return tmp_path / "gallery"
+
+
+def test_a_score_is_the_mean_cosine_to_a_persons_sessions(folder: Path) -> None:
+    found, asked = read_gallery(folder), embeddings(5, seed=1).astype(np.float64)
+    enrolled = dict(zip(KEYS, embeddings(4).astype(np.float64)))
+    assert found.people == ["anna", "ben", "carl"]
+    for row, scores in zip(asked, found.scores(asked.astype(np.float32))):
+        for person, score in zip(found.people, scores):
+            its = [one for (who, _), one in enrolled.items() if who == person]
+            expected = np.mean([row @ one / np.linalg.norm(row) / np.linalg.norm(one) for one in its])
+            assert score == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_most_alike_is_told_and_below_the_threshold_nobody(folder: Path) -> None:
+    found = read_gallery(folder)
+    asked = embeddings(4)[[2, 3]]  # ben and carl themselves
+    ben, carl = found.search(asked, threshold=0.99, top=2)
+    assert (ben.person, carl.person) == ("ben", "carl")
+    assert ben.score == pytest.approx(1, abs=1e-6)
+    assert ben.candidates[0][0] == "ben"
+    assert len(ben.candidates) == 2
+    stranger = found.search(-asked[:1], threshold=0.99)[0]
+    assert stranger.person is None
+    assert stranger.candidates[0][1] == stranger.score < 0.99
+
+
+def test_a_person_who_wishes_to_be_forgotten_leaves_no_number(folder: Path) -> None:
+    before = embeddings(4)
+    assert forget(folder, "anna") == 2
+    stored = np.load(folder / EMBEDDINGS_FILE)
+    for gone in before[:2]:
+        assert not np.isclose(stored, gone).all(axis=1).any()
+        assert gone.tobytes() not in (folder / EMBEDDINGS_FILE).read_bytes()
+    assert "anna" not in (folder / PEOPLE_FILE).read_text()
+    assert read_gallery(folder).people == ["ben", "carl"]
+    assert forget(folder, "ben", "s1") == 1
+    assert read_gallery(folder).people == ["carl"]
+
+
+def test_enrolling_a_session_again_replaces_it(folder: Path) -> None:
+    new = embeddings(1, seed=9)
+    found = enroll(folder, MODEL, [("ben", "s1")], new)
+    assert len(found.sessions) == 4
+    assert read_gallery(folder).search(new, 0.5)[0].score == pytest.approx(1, abs=1e-6)
+    assert embeddings(4)[2].tobytes() not in (folder / EMBEDDINGS_FILE).read_bytes()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from("abc"), st.lists(st.sampled_from("123"), min_size=1, unique=True)), max_size=8
+    )
+)
+def test_after_any_history_it_holds_what_a_dictionary_would(tmp_path: Path, history: list[tuple[bool, str, list[str]]]) -> None:
+    folder = tmp_path / "gallery"
+    shutil.rmtree(folder, ignore_errors=True)
+    enroll(folder, MODEL, [("z", "0")], embeddings(1, seed=99))
+    expected = {("z", "0"): embeddings(1, seed=99)[0]}
+    for step, (adding, person, sessions) in enumerate(history):
+        keys = [(person, session) for session in sessions]
+        if adding:
+            rows = embeddings(len(keys), seed=step)
+            enroll(folder, MODEL, keys, rows)
+            expected |= dict(zip(keys, rows))
+        elif mine := [key for key in expected if key[0] == person]:
+            assert forget(folder, person) == len(mine)
+            expected = {key: row for key, row in expected.items() if key[0] != person}
+    found = read_gallery(folder)
+    assert {(one.id, one.session) for one in found.sessions} == set(expected)
+    for one in found.sessions:
+        assert np.array_equal(found.embeddings[one.row], expected[one.id, one.session])
+        assert one.quality == pytest.approx(np.linalg.norm(expected[one.id, one.session]), abs=1e-3)
+    unused = set(range(len(found.embeddings))) - {one.row for one in found.sessions}
+    assert not found.embeddings[sorted(unused)].any()
+
+
+@pytest.mark.parametrize("last", range(4))
+@pytest.mark.parametrize("change", ["enroll", "forget"])
+def test_whenever_it_is_interrupted_it_is_as_before_or_as_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, last: int, change: str
+) -> None:
+    """The process dies at one of the writes of a change."""
+    writes = 0
+
+    def dying(real):  # type: ignore[no-untyped-def]
+        def write(*arguments):  # type: ignore[no-untyped-def]
+            nonlocal writes
+            if writes == last:
+                raise KeyboardInterrupt
+            writes += 1
+            return real(*arguments)
+
+        return write
+
+    before = read_gallery(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_atomic", dying(module.write_atomic))
+        patch.setattr(module, "write_text", dying(module.write_text))
+        try:
+            if change == "enroll":
+                enroll(folder, MODEL, [("dora", "s1"), ("ben", "s1")], embeddings(2, seed=7))
+            else:
+                forget(folder, "anna")
+        except KeyboardInterrupt:
+            assert writes == last
+    found = {(one.id, one.session) for one in read_gallery(folder).sessions}
+    after = {*KEYS, ("dora", "s1")} if change == "enroll" else {key for key in KEYS if key[0] != "anna"}
+    assert found in (set(KEYS), after)
+    mine = read_gallery(folder)
+    old = {(one.id, one.session): before.embeddings[one.row] for one in before.sessions}
+    for one in mine.sessions:
+        if (one.id, one.session) in old and (change == "forget" or one.id != "ben"):
+            assert np.array_equal(mine.embeddings[one.row], old[one.id, one.session])
+
+
+def test_another_models_gallery_and_an_empty_one_are_refused(folder: Path, refused: Refused) -> None:
+    with refused(INFO_FILE, "another model"):
+        read_gallery(folder).require("b" * 64)
+    with refused(INFO_FILE, "another model"):
+        enroll(folder, "b" * 64, [("dora", "s1")], embeddings(1))
+    for person in ("anna", "ben", "carl"):
+        forget(folder, person)
+    with refused(PEOPLE_FILE, "nobody is enrolled"):
+        read_gallery(folder).require(MODEL)
+
+
+def test_nobody_who_is_not_enrolled_can_be_forgotten(folder: Path, tmp_path: Path, refused: Refused) -> None:
+    with pytest.raises(InputError, match="dora is not enrolled; its people: anna, ben, carl"):
+        forget(folder, "dora")
+    with pytest.raises(InputError, match="anna/s9 is not enrolled"):
+        forget(folder, "anna", "s9")
+    with pytest.raises(InputError, match="no such gallery"):
+        forget(tmp_path / "nowhere", "anna")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def damaged(folder: Path, what: str) -> None:
+    people, vectors = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
+    if what == "no gallery":
+        (folder / INFO_FILE).unlink()
+    elif what == "a newer format":
+        raw = json.loads((folder / INFO_FILE).read_text())
+        (folder / INFO_FILE).write_text(json.dumps(raw | {"format": 99}))
+    elif what == "no json":
+        (folder / INFO_FILE).write_text("[]")
+    elif what == "objects":
+        np.save(vectors, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    elif what == "another width":
+        np.save(vectors, embeddings(4)[:, :5])
+    elif what == "a row beyond":
+        people.write_text(people.read_text().replace("carl,s1,3", "carl,s1,30"))
+    elif what == "a row twice":
+        people.write_text(people.read_text().replace("carl,s1,3", "carl,s1,2"))
+    elif what == "no number":
+        people.write_text(people.read_text().replace("carl,s1,3", "carl,s1,x"))
+    elif what == "a path":
+        people.write_text(people.read_text().replace("carl", "../carl"))
+    elif what == "nan":
+        np.save(vectors, np.full((4, 8), np.nan, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("no gallery", (INFO_FILE, "no such file")),
+        ("a newer format", (INFO_FILE, "99 is newer")),
+        ("no json", (INFO_FILE, "not a gallery")),
+        ("objects", (EMBEDDINGS_FILE, "Python objects")),
+        ("another width", (EMBEDDINGS_FILE, "(4, 5)")),
+        ("a row beyond", (PEOPLE_FILE, "row 5", "no embedding of its own")),
+        ("a row twice", (PEOPLE_FILE, "row 5", "no embedding of its own")),
+        ("no number", (PEOPLE_FILE, "row 5", "numbers")),
+        ("a path", (PEOPLE_FILE, "row 5", "not a plain name")),
+        ("nan", (PEOPLE_FILE, "row 2", "empty")),
+    ],
+)
+def test_a_damaged_gallery_is_refused_by_file_and_row(folder: Path, what: str, words: tuple[str, ...]) -> None:
+    damaged(folder, what)
+    with pytest.raises(InputError) as caught:
+        read_gallery(folder)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,156 @@
+"""The object that answers: the same bits as an evaluation, and no answer to what it cannot read."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fr_ps
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.layout import session_folder
+from fr_ps.errors import InputError
+from fr_ps.evaluation.pairwise.operating import THRESHOLDS_FILE, read_thresholds
+from fr_ps.evaluation.score import answer
+from fr_ps.models.folder import load_model
+from fr_ps.serving.gallery import enroll
+from fr_ps.serving.recognizer import Recognizer
+from tests.conftest import Refused
+from tests.serving.conftest import CPU
+
+Maps = dict[str, np.ndarray]
+
+
+def maps_of(root: Path, sessions: list[tuple[str, str]]) -> Maps:
+    """As they lie in the files."""
+    folders = [session_folder(root, *key) for key in sessions]
+    return {name: np.stack([np.load(folder / f"{name}.npy") for folder in folders]) for name in ("albedo", "normal")}
+
+
+@pytest.fixture(scope="module")
+def keys(prepared: Path) -> list[tuple[str, str]]:
+    labels = open_dataset(prepared, ["albedo"]).labels
+    return list(zip(labels.ids.tolist(), labels.sessions.tolist()))
+
+
+def test_its_answers_are_those_of_an_evaluation_to_the_bit(
+    recognizer: Recognizer, both: Path, prepared: Path, keys: list[tuple[str, str]]
+) -> None:
+    dataset = open_dataset(prepared, ["albedo", "normal"])
+    expected = answer(load_model(both, CPU)[0], dataset.store, np.arange(len(keys)), 64)
+    maps = maps_of(prepared, keys)
+    assert np.array_equal(recognizer.embed(maps), expected.embeddings)
+    found = recognizer.attributes(maps)
+    assert set(found) == {"gender", "spectacles", "facial_hair", "emotion"}  # the model was not trained on pose
+    for name, probabilities in found.items():
+        assert np.array_equal(probabilities, expected.probabilities[name])
+
+
+def test_one_session_needs_no_dimension_of_its_own(recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]]) -> None:
+    several = maps_of(prepared, keys[:1])
+    single = {name: array[0] for name, array in several.items()}
+    assert np.array_equal(recognizer.embed(single), recognizer.embed(several))
+    assert recognizer.embed(single).shape == (1, recognizer.network.channels)
+
+
+def test_of_two_maps_one_may_be_missing(recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]]) -> None:
+    maps = maps_of(prepared, keys[:3])
+    only = recognizer.embed({"normal": maps["normal"]})
+    with torch.no_grad():
+        normals = torch.from_numpy(maps["normal"]).permute(0, 3, 1, 2)
+        expected = recognizer.network({"normal": normals})["identity"].numpy()
+    assert np.allclose(only, expected, atol=1e-6)
+    assert not np.allclose(only, recognizer.embed(maps))
+
+
+def test_verify_holds_the_cosine_against_the_threshold_of_a_wanted_fmr(
+    recognizer: Recognizer, both: Path, prepared: Path, keys: list[tuple[str, str]]
+) -> None:
+    first, second = ({name: array[0] for name, array in maps_of(prepared, [key]).items()} for key in (keys[0], keys[5]))
+    a, b = (recognizer.embed(maps)[0].astype(np.float64) for maps in (first, second))
+    found = recognizer.verify(first, second, fmr=0.1)
+    assert found.score == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
+    thresholds = read_thresholds(both)
+    assert thresholds is not None
+    (point,) = [one for one in thresholds.identity if one.fmr == 0.1]
+    assert found.point == point
+    assert found.same == (found.score >= point.threshold)
+    assert recognizer.verify(first, first, fmr=0.1).same
+    assert recognizer.threshold(0.5) == point  # the largest that validation can tell and that is not above what is wanted
+
+
+def test_identify_says_who_and_that_it_is_nobody(
+    recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    mine = keys[:8]
+    gallery = enroll(tmp_path / "gallery", recognizer.digest, mine, recognizer.embed(maps_of(prepared, mine)))
+    matches = recognizer.identify(maps_of(prepared, mine), gallery, fmr=0.1, top=2)
+    assert [len(one.candidates) for one in matches] == [2] * 8
+    threshold = recognizer.threshold(0.1).threshold
+    for one in matches:
+        assert one.person == (one.candidates[0][0] if one.score >= threshold else None)
+    strange = enroll(tmp_path / "other", "f" * 64, mine, recognizer.embed(maps_of(prepared, mine)))
+    with pytest.raises(InputError, match="another model"):
+        recognizer.identify(maps_of(prepared, mine), strange)
+
+
+def test_a_capture_becomes_the_maps_that_prepare_made_of_it(
+    recognizer: Recognizer, prepared: Path, captures: Path, keys: list[tuple[str, str]]
+) -> None:
+    made = recognizer.maps_of(captures / keys[3][0] / keys[3][1])
+    expected = maps_of(prepared, [keys[3]])
+    assert set(made) == {"albedo", "normal"}
+    for name, array in made.items():
+        assert np.array_equal(array, expected[name][0])
+
+
+GOOD = {"albedo": np.full((48, 48), 0.5, np.float32), "normal": np.full((48, 48, 3), (0, 0, 1), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("maps", "words"),
+    [
+        ({"depth": GOOD["albedo"]}, ("depth", "it reads albedo, normal")),
+        ({"albedo": np.zeros((32, 32), np.float32)}, ("albedo", "32 x 32", "prepare with --size 48")),
+        ({"albedo": np.full((48, 48), np.nan, np.float32)}, ("albedo", "NaN")),
+        ({"albedo": np.full((48, 48), "x")}, ("albedo", "expected float32")),
+        ({"albedo": np.zeros((2, 48, 48, 4), np.float32)}, ("albedo 0", "must be H x W")),
+        ({"normal": GOOD["normal"] * 3}, ("normal", "length 3")),
+        ({"albedo": np.stack([GOOD["albedo"]] * 2), "normal": GOOD["normal"]}, ("2 of albedo, 1 of normal", "expected")),
+        ({}, ("maps: none", "expected")),
+    ],
+    ids=["another map", "size", "nan", "text", "shape", "length", "counts", "nothing"],
+)
+def test_what_it_cannot_read_is_refused(recognizer: Recognizer, maps: Maps, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        recognizer.embed(maps)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_verify_is_of_one_session_each(recognizer: Recognizer, refused: Refused) -> None:
+    two = {name: np.stack([array] * 2) for name, array in GOOD.items()}
+    with refused("one session each"):
+        recognizer.verify(two, GOOD)
+
+
+def test_without_thresholds_there_is_no_verification(both: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(both, bare)
+    (bare / THRESHOLDS_FILE).unlink()
+    with pytest.raises(InputError, match="nobody was validated on"):
+        Recognizer(bare, CPU).verify(GOOD, GOOD)
+
+
+def test_an_fmr_that_validation_cannot_tell_is_refused_with_the_smallest_that_it_can(recognizer: Recognizer) -> None:
+    with pytest.raises(InputError, match=r"--fmr 1e-06: .*the smallest is 0\.1"):
+        recognizer.threshold(1e-6)
+
+
+def test_load_is_by_the_models_name(both: Path, keys: list[tuple[str, str]], prepared: Path, recognizer: Recognizer) -> None:
+    loaded = fr_ps.load(str(both), device="cpu")
+    maps = maps_of(prepared, keys[:2])
+    assert np.array_equal(loaded.embed(maps), recognizer.embed(maps))
+    with pytest.raises(InputError, match="device is 'moon'"):
+        fr_ps.load(str(both), device="moon")

@@ -1,0 +1,152 @@
+"""Versions and their champion, in a real store."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+import fr_ps
+from fr_ps.errors import InputError
+from fr_ps.models.folder import weights_digest
+from fr_ps.serving.recognizer import Recognizer
+from fr_ps.serving.registry import Version, champion, crown, demote, parse_version, register, roll_back
+from fr_ps.tracking.layout import BEST
+from fr_ps.tracking.lifecycle import new_run
+from fr_ps.tracking.run import Run
+
+
+@pytest.fixture
+def run(both: Path, store: MlflowClient) -> Run:
+    """A run that left that model, and curves."""
+    with new_run("r", Path("runs")) as run:
+        shutil.copytree(both, run.folder / BEST)
+        for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
+            run.metrics({"val/identity/auc": auc, "train/loss/total": 9.0 - epoch}, epoch)
+        run.metrics({"test/identity/auc": 0.85}, 2)
+        run.model(run.folder / BEST, 2)
+    return run
+
+
+def test_the_best_checkpoint_is_a_logged_model_with_its_step_and_metrics(run: Run, store: MlflowClient) -> None:
+    stored = store.get_run(run.mlflow_id)
+    (output,) = stored.outputs.model_outputs
+    assert output.step == 2
+    logged = store.get_logged_model(output.model_id)
+    assert (logged.name, logged.status, logged.source_run_id) == ("best", "READY", run.mlflow_id)
+    assert {(metric.key, metric.value, metric.step) for metric in logged.metrics} == {
+        ("val/identity/auc", 0.9, 2),
+        ("test/identity/auc", 0.85, 2),
+    }
+    # The run's own curves have no point twice.
+    assert [(point.step, point.value) for point in store.get_metric_history(run.mlflow_id, "val/identity/auc")] == [
+        (1, 0.7),
+        (2, 0.9),
+        (3, 0.8),
+    ]
+    assert len(store.get_metric_history(run.mlflow_id, "test/identity/auc")) == 1
+
+
+def test_a_version_loads_by_alias_and_answers_as_its_folder_does(run: Run, both: Path, prepared: Path) -> None:
+    version = register(run.id, "faces", {"site": "lab 3"})
+    assert version == Version("faces", "1")
+    assert register(str(run.mlflow_id), "faces") == Version("faces", "2")
+    crown(version, None)
+    folder = next((prepared / "data").glob("*/*"))
+    maps = {name: np.load(folder / f"{name}.npy") for name in ("albedo", "normal")}
+    expected = fr_ps.load(str(both), "cpu").embed(maps)
+    for name in ("models:/faces@champion", "models:/faces/2"):
+        loaded = mlflow.pyfunc.load_model(name)
+        answer = loaded.predict(pd.DataFrame([maps]))
+        assert np.array_equal(np.stack(answer["embedding"]), expected)
+        assert np.array_equal(fr_ps.load(name, "cpu").embed(maps), expected)
+    client = MlflowClient()
+    stored = client.get_model_version("faces", "1")
+    assert stored.tags["site"] == "lab 3"
+    assert stored.tags["fr_ps.weights"] == weights_digest(both)
+    assert stored.run_id == run.mlflow_id
+
+
+def test_its_files_hold_no_pickle_and_name_what_they_need(run: Run) -> None:
+    register(run.id, "faces")
+    files = Path(mlflow.artifacts.download_artifacts("models:/faces/1"))
+    assert not [file for file in files.rglob("*") if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
+    needs = (files / "requirements.txt").read_text()
+    for name in ("torch==", "timm==", "safetensors==", "mlflow=="):
+        assert name in needs
+    assert (files / "code/fr_ps/serving/recognizer.py").is_file()
+    assert not list(files.rglob("__pycache__"))
+
+
+def test_a_run_that_logged_no_model_gets_one(both: Path, store: MlflowClient) -> None:
+    with new_run("early", Path("runs")) as run:
+        shutil.copytree(both, run.folder / BEST)
+    register(run.id, "faces", description="what I know of it")
+    assert MlflowClient().get_model_version("faces", "1").description == "what I know of it"
+    assert isinstance(fr_ps.load("models:/faces/1", "cpu"), Recognizer)
+
+
+def test_what_cannot_be_registered_is_one_line(run: Run, store: MlflowClient) -> None:
+    with pytest.raises(InputError, match="nothing: no model folder"):
+        register("nothing", "faces")
+    for name in ("", "a/b", "x:y"):
+        with pytest.raises(InputError, match="cannot be registered under that name") as caught:
+            register(run.id, name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def three(run: Run) -> list[Version]:
+    return [register(run.id, "faces") for _ in range(3)]
+
+
+def test_names_of_versions(three: list[Version]) -> None:
+    assert parse_version("models:/faces/2") == three[1]
+    crown(three[2], None)
+    assert parse_version("models:/faces@champion") == three[2]
+    for name in ("faces/2", "models:/faces", "models:/faces/two", "models:/faces/9", "models:/faces@nobody", "models:/no/1"):
+        with pytest.raises(InputError, match=name):
+            parse_version(name)
+
+
+def test_the_champion_is_rolled_back_demoted_and_brought_back(three: list[Version]) -> None:
+    first, second, third = three
+    assert champion("faces") is None
+    for version, before in ((first, None), (second, first), (third, second)):
+        crown(version, before)
+        assert champion("faces") == version
+    assert roll_back("faces") == (third, second)
+    assert champion("faces") == second
+    assert demote("faces") == second
+    assert champion("faces") is None
+    with pytest.raises(InputError, match="has no champion"):
+        demote("faces")
+    assert roll_back("faces") == (None, second)
+    assert roll_back("faces") == (second, first)
+    with pytest.raises(InputError, match="no other champion"):
+        roll_back("faces")
+    assert champion("faces") == first
+
+
+def test_a_version_that_was_deleted_is_not_rolled_back_to(three: list[Version]) -> None:
+    first, second, third = three
+    crown(first, None)
+    crown(second, first)
+    crown(third, second)
+    MlflowClient().delete_model_version("faces", "2")
+    assert roll_back("faces") == (third, first)
+
+
+def test_of_two_who_are_crowned_at_once_the_second_is_refused(three: list[Version]) -> None:
+    first, second, third = three
+    crown(first, None)
+    crown(second, first)  # somebody else's
+    with pytest.raises(InputError, match="the champion is models:/faces/2 by now"):
+        crown(third, first)
+    assert champion("faces") == second
+    history = MlflowClient().get_registered_model("faces").tags["fr_ps.champions"]
+    assert json.loads(history) == ["1", "2"]

@@ -1,0 +1,149 @@
+"""A request in all its forms, and one line about each that is no request."""
+
+import base64
+import csv
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fr_ps.errors import InputError
+from fr_ps.serving.recognizer import Recognizer
+from fr_ps.serving.request import MOST, answer_rows
+from fr_ps.serving.sessions import Answered, ask, prepared_sessions
+
+Cells = dict[str, Any]
+
+
+def text_of(array: np.ndarray) -> str:
+    """As a client writes a map."""
+    content = io.BytesIO()
+    np.save(content, array)
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def encoded(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
+
+
+@pytest.fixture(scope="module")
+def answered(recognizer: Recognizer, prepared: Path) -> Answered:
+    return ask(recognizer, prepared_sessions(recognizer, prepared), 64)
+
+
+@pytest.fixture(scope="module")
+def rows(prepared: Path, answered: Answered) -> list[Cells]:
+    """Three sessions with their maps."""
+    folders = [prepared / "data" / person / session for person, session in answered.keys[:3]]
+    return [{name: np.load(folder / f"{name}.npy") for name in ("albedo", "normal")} for folder in folders]
+
+
+@pytest.mark.parametrize("form", [lambda array: array, lambda array: array.tolist(), text_of], ids=["array", "lists", "text"])
+def test_maps_in_every_form_get_the_answers_of_the_files(
+    recognizer: Recognizer, answered: Answered, rows: list[Cells], form: Any
+) -> None:
+    asked = pd.DataFrame([{name: form(array) for name, array in cells.items()} for cells in rows])
+    found = answer_rows(recognizer, asked)
+    assert np.allclose(np.stack(found["embedding"]), answered.answers.embeddings[:3], rtol=1e-4, atol=1e-5)
+    assert np.allclose(found["gender_probability"].astype(float), answered.answers.probabilities["gender"][:3, 1], atol=1e-5)
+    assert found["pose"].tolist() == [None] * 3
+
+
+def test_rows_with_other_maps_keep_their_places(recognizer: Recognizer, rows: list[Cells]) -> None:
+    mixed = pd.DataFrame([rows[0], {"normal": rows[1]["normal"]}, rows[2]])
+    found = np.stack(answer_rows(recognizer, mixed)["embedding"])
+    whole = np.stack(answer_rows(recognizer, pd.DataFrame(rows))["embedding"])
+    alone = np.stack(answer_rows(recognizer, pd.DataFrame([{"normal": rows[1]["normal"]}]))["embedding"])
+    assert np.allclose(found[[0, 2]], whole[[0, 2]], rtol=1e-4, atol=1e-5)
+    assert np.allclose(found[1], alone[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def light(captures: Path, answered: Answered) -> Cells:
+    """The first session as it was captured."""
+    folder = captures / answered.keys[0][0] / answered.keys[0][1]
+    with (folder / "lights.csv").open() as file:
+        lights = list(csv.DictReader(file))
+    numbers = {name: [float(one[name]) for one in lights] for name in lights[0] if name != "image"}
+    return {"images": [encoded(folder / one["image"]) for one in lights], **numbers}
+
+
+def test_pictures_with_their_lights_get_the_answer_of_the_prepared_maps(
+    recognizer: Recognizer, answered: Answered, light: Cells
+) -> None:
+    found = answer_rows(recognizer, pd.DataFrame([light]))
+    assert np.allclose(found["embedding"][0], answered.answers.embeddings[0], rtol=1e-4, atol=1e-5)
+
+
+def picture(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:
+    content = io.BytesIO()
+    Image.new(mode, (size, size), 100).save(content, kind)
+    return base64.b64encode(content.getvalue()).decode()
+
+
+ANGLES = {"azimuth_deg": [-20, 20, 0, 0], "elevation_deg": [0, 0, 20, -20]}
+ALBEDO = np.full((48, 48), 0.5, np.float32)
+BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
+    "nothing": ({"other": 1}, ("has neither albedo, normal nor images", "its columns: other")),
+    "another map": ({"depth": ALBEDO.tolist()}, ("depth", "it reads albedo, normal")),
+    "size": ({"albedo": ALBEDO[:32, :32].tolist()}, ("albedo", "32 x 32", "48")),
+    "nan": ({"albedo": np.where(ALBEDO == ALBEDO, np.nan, 0)}, ("albedo", "NaN")),
+    "ragged": ({"albedo": [[1, 2], [3]]}, ("albedo", "not an array of numbers")),
+    "words": ({"albedo": [["a"] * 48] * 48}, ("albedo", "not an array of numbers")),
+    "a number": ({"albedo": 3}, ("albedo", "must be H x W")),
+    "no base64": ({"albedo": "../../etc/passwd"}, ("albedo", "not base64")),
+    "no npy": ({"albedo": base64.b64encode(b"hello").decode()}, ("albedo", "no .npy file")),
+    "a pickle": ({"albedo": base64.b64encode(pickle.dumps(ALBEDO)).decode()}, ("albedo", "no .npy file")),
+    "no list of pictures": ({"images": "x", **ANGLES}, ("images", "3 to 64")),
+    "two pictures": ({"images": [picture()] * 2, **ANGLES}, ("images", "3 to 64")),
+    "no lights": ({"images": [picture()] * 4}, ("azimuth_deg", "list of 4 numbers")),
+    "fewer lights": ({"images": [picture()] * 4, **ANGLES, "elevation_deg": [1, 2]}, ("elevation_deg", "list of 4 numbers")),
+    "no picture": ({"images": ["aGVsbG8="] * 4, **ANGLES}, ("images 0", "no PNG")),
+    "a picture cut off": ({"images": [picture()[:80]] * 4, **ANGLES}, ("im0.png",)),
+    "transparent": ({"images": [picture("LA")] * 4, **ANGLES}, ("im0.png", "alpha")),
+    "lights in a plane": (
+        {"images": [picture()] * 4, "azimuth_deg": [0, 0, 0, 0], "elevation_deg": [0, 10, 20, 30]},
+        ("lights.csv",),
+    ),
+    "an angle that is none": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_is_named_with_what_is_wrong(recognizer: Recognizer, rows: list[Cells], name: str) -> None:
+    cells, words = BAD[name]
+    with pytest.raises(InputError) as caught:
+        answer_rows(recognizer, pd.DataFrame([rows[0], cells]))
+    text = str(caught.value)
+    assert text.startswith("row 1: ")
+    assert "\n" not in text
+    assert len(text) < 500
+    assert "/tmp" not in text
+    for word in words:
+        assert word in text
+
+
+def test_a_npy_file_with_objects_runs_nothing(recognizer: Recognizer, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value]
+
+    content = io.BytesIO()
+    np.save(content, np.array([Evil()], dtype=object), allow_pickle=True)
+    cell = base64.b64encode(content.getvalue()).decode()
+    with pytest.raises(InputError, match=r"no \.npy file of numbers"):
+        answer_rows(recognizer, pd.DataFrame([{"albedo": cell}]))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_too_many_and_none_are_refused(recognizer: Recognizer, rows: list[Cells]) -> None:
+    for asked in (pd.DataFrame([rows[0]] * (MOST + 1)), pd.DataFrame()):
+        with pytest.raises(InputError, match=f"expected 1 to {MOST}"):
+            answer_rows(recognizer, asked)
+    with pytest.raises(InputError, match="expected a table"):
+        answer_rows(recognizer, np.zeros((2, 2)))  # type: ignore[arg-type]

@@ -1,0 +1,174 @@
+"""`mlflow models serve`: a real server, asked over HTTP."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from fr_ps.serving.recognizer import Recognizer
+from fr_ps.serving.registry import crown, register
+from fr_ps.serving.sessions import ask, prepared_sessions
+from fr_ps.tracking.layout import BEST
+from fr_ps.tracking.lifecycle import new_run
+from tests.serving.test_request import text_of
+from tests.tracking.servers import free_port
+
+Answer = tuple[int, Any]
+
+
+class Served:
+    """The registered champion behind HTTP."""
+
+    def __init__(self, port: int) -> None:
+        self.uri = f"http://127.0.0.1:{port}/invocations"
+
+    def post(self, content: bytes, kind: str = "application/json") -> Answer:
+        request = urllib.request.Request(self.uri, content, {"Content-Type": kind})
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ask(self, body: Any) -> Answer:
+        return self.post(json.dumps(body).encode())
+
+
+@pytest.fixture(scope="module")
+def served(both: Path, new_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("serve")
+    shutil.copy(new_sqlite, folder / "mlflow.db")
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        with new_run("r", Path("runs")) as run:
+            shutil.copytree(both, run.folder / BEST)
+            run.model(run.folder / BEST, 1)
+        crown(register(run.id, "faces"), None)
+        assert MlflowClient().get_model_version_by_alias("faces", "champion").version
+        command = ["models", "serve", "-m", "models:/faces@champion", "--env-manager", "local", "--port", str(port)]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with Path("served.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", *command],
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"PATH": path},
+                start_new_session=True,
+            )
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "served.log").read_text()
+                time.sleep(0.2)
+        yield Served(port)
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def sessions(prepared: Path) -> list[dict[str, np.ndarray]]:
+    folders = sorted((prepared / "data").glob("*/*"))[:4]
+    return [{name: np.load(folder / f"{name}.npy") for name in ("albedo", "normal")} for folder in folders]
+
+
+def texts(session: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: text_of(array) for name, array in session.items()}
+
+
+def test_it_answers_as_the_model_does(served: Served, recognizer: Recognizer, prepared: Path, sessions: Any) -> None:
+    expected = ask(recognizer, prepared_sessions(recognizer, prepared), 64)
+    records = [texts(one) for one in sessions]
+    lists = {name: array.tolist() for name, array in sessions[0].items()}
+    split = {"columns": list(lists), "data": [list(lists.values())]}
+    bodies: list[tuple[dict[str, Any], int]] = [
+        ({"dataframe_records": records}, 4),
+        ({"dataframe_split": split}, 1),
+    ]
+    by_key = dict(zip(expected.keys, expected.answers.embeddings))
+    keys = sorted(by_key)
+    for body, count in bodies:
+        status, answer = served.ask(body)
+        assert status == 200, answer
+        assert len(answer["predictions"]) == count
+        for row, key in zip(answer["predictions"], keys):
+            assert np.allclose(row["embedding"], by_key[key], rtol=1e-4, atol=1e-5)
+            assert row["gender"] in ("male", "female")
+            assert 0 <= row["gender_probability"] <= 1
+            assert row["pose"] is None
+
+
+def test_clients_at_once_all_get_their_own_answer(served: Served, sessions: Any) -> None:
+    def call(place: int) -> tuple[int, Answer]:
+        return place % 4, served.ask({"dataframe_records": [texts(sessions[place % 4])]})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(call, range(24)))
+    alone = [served.ask({"dataframe_records": [texts(one)]})[1]["predictions"][0]["embedding"] for one in sessions]
+    for place, (status, answer) in answers:
+        assert status == 200
+        assert np.allclose(answer["predictions"][0]["embedding"], alone[place], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "JSON"),
+        (b"[]", ""),
+        (b"{}", ""),
+        (b'{"dataframe_records": []}', "expected 1 to 256"),
+        (b'{"dataframe_records": [{"albedo": "!!"}]}', "row 0: albedo: not base64"),
+        (b'{"dataframe_records": [{"depth": [[1, 2], [3, 4]]}]}', "it reads albedo, normal"),
+        (b'{"dataframe_records": [{"albedo": [[1, 2], [3, 4]]}]}', "2 x 2 px; this model reads 48 x 48"),
+        (b'{"dataframe_records": [{"x": 1}]}', ""),
+        (b'{"instances": [[1, 2]]}', ""),
+        (b'{"inputs": {"albedo": [1]}}', ""),
+    ],
+)
+def test_a_bad_request_gets_a_400_with_the_reason_and_the_server_lives(
+    served: Served, sessions: Any, body: bytes, words: str
+) -> None:
+    status, answer = served.post(body)
+    assert 400 <= status < 500, answer
+    assert words in answer
+    assert len(answer) < 20_000
+    assert served.ask({"dataframe_records": [texts(sessions[0])]})[0] == 200
+
+
+def test_another_kind_of_content_gets_a_4xx(served: Served) -> None:
+    for kind in ("text/plain", "application/x-pickle", "application/octet-stream"):
+        status, _ = served.post(b"\x80\x04.", kind)
+        assert 400 <= status < 500
+
+
+def test_a_request_of_100_mb_gets_a_4xx_and_the_server_lives(served: Served, sessions: Any) -> None:
+    record = json.dumps(texts(sessions[0]))
+    many = ", ".join([record] * (100_000_000 // len(record)))
+    status, answer = served.post(f'{{"dataframe_records": [{many}]}}'.encode())
+    assert 400 <= status < 500
+    assert "expected 1 to 256" in answer
+    big = json.dumps({"dataframe_records": [{"albedo": "A" * 100_000_000}]}).encode()
+    status, answer = served.post(big)
+    assert 400 <= status < 500
+    assert "row 0: albedo" in answer
+    assert len(answer) < 20_000
+    assert served.ask({"dataframe_records": [texts(sessions[0])]})[0] == 200

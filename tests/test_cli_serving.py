@@ -1,0 +1,190 @@
+"""From a trained run to answers, as a user types it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from fr_ps.cli import main
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.split_files import SPLIT_FILE, read_part
+from fr_ps.evaluation.score import answer
+from fr_ps.models.folder import load_model
+
+SETTINGS = ["--model.backbone=timm:test_resnet", "--model.channels=16", "--model.fsm=false", "--train.epochs=2"]
+PARTS = ["--data.val_people=2", "--data.test_people=2", "--batch.people=2", "--batch.sessions=2"]
+Said = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serving")
+
+
+@pytest.fixture(autouse=True)
+def inside(here: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
+    monkeypatch.chdir(here)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{here}/mlflow.db")
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """What `fr-ps` with these words prints, and that it succeeds."""
+
+    def run(*words: object) -> str:
+        assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Said:
+    """The one line with which it refuses these words."""
+
+    def run(*words: object) -> str:
+        assert main([str(word) for word in words]) == 2
+        found = capsys.readouterr().err.strip().splitlines()
+        (line,) = [line for line in found if not line.startswith("tracking: waiting for MLflow")]
+        assert line.startswith("error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def run(here: Path, prepared: Path, said: Said) -> str:
+    """Trained once, registered and champion."""
+    known = here / "run.txt"
+    if not known.exists():
+        known.write_text(said("train", f"--data.root={prepared}", *SETTINGS, *PARTS).split()[-1])
+        assert said("register", "--model", known.read_text(), "--name", "fr-ps").split()[-1] == "models:/fr-ps/1"
+        told = said("promote", "--model", "models:/fr-ps/1")
+        assert "models:/fr-ps/1 is now the champion" in told
+    return known.read_text()
+
+
+def test_predict_repeats_the_test_of_the_training_to_the_bit(run: str, here: Path, prepared: Path, said: Said) -> None:
+    told = said("predict", "--model", run, "--data", prepared, "--split", "test", "--out", "test.parquet")
+    assert "8 sessions: test.parquet" in told
+    table = pd.read_parquet("test.parquet")
+    (folder,) = [path for path in here.glob("runs/*") if (path / "report/scores.parquet").exists()]
+    scores = pd.read_parquet(folder / "report/scores.parquet")
+    keys = {(row.id_a, row.session_a, row.id_b, row.session_b): row.score for row in scores.itertuples()}
+    assert len(keys) == 28
+    place = {key: index for index, key in enumerate(zip(table["id"], table["session"]))}
+    unit = np.stack(table["embedding"]) / np.linalg.norm(np.stack(table["embedding"]), axis=1, keepdims=True)
+    for (a, b, c, d), score in keys.items():
+        assert score == pytest.approx(float(unit[place[a, b]] @ unit[place[c, d]]), abs=2e-6)
+    # What training's test and evaluate do.
+    best = folder / "checkpoints/best"
+    dataset = open_dataset(prepared, ["albedo"])
+    rows = read_part(best / SPLIT_FILE, "test", dataset.labels)
+    answers = answer(load_model(best, torch.device("cpu"))[0], dataset.store, rows, 64)
+    assert np.array_equal(np.stack(table["embedding"]), answers.embeddings)
+
+
+def test_the_champion_answers_from_maps_and_from_light(run: str, prepared: Path, captures: Path, said: Said) -> None:
+    said("predict", "--model", "models:/fr-ps@champion", "--data", prepared, "--out", "maps.csv")
+    said("predict", "--model", run, "--captures", captures, "--out", "light.csv")
+    maps, light = (pd.read_csv(name).set_index(["id", "session"]).sort_index() for name in ("maps.csv", "light.csv"))
+    assert list(maps.index) == list(light.index)
+    assert np.allclose(maps["quality"], light["quality"], rtol=1e-4)
+    assert maps["gender"].tolist() == light["gender"].tolist()
+
+
+@pytest.fixture(scope="session")
+def captures(prepared: Path) -> Path:
+    return prepared.parent / "captures"
+
+
+def test_people_are_enrolled_identified_verified_and_forgotten(
+    run: str, prepared: Path, said: Said, refused: Said, tmp_path: Path
+) -> None:
+    labels = pd.read_csv(prepared / "labels.csv", dtype=str)
+    people = sorted(labels["id"].unique())
+    enrolled = labels[labels["id"].isin(people[:4])].groupby("id").head(2)
+    enrolled.to_csv(tmp_path / "enrolled.csv", index=False)
+    asked = labels.drop(enrolled.index)
+    asked.to_csv(tmp_path / "asked.csv", index=False)
+    gallery = ["--gallery", tmp_path / "gallery"]
+    model = ["--model", run, "--data", prepared]
+    told = said("enroll", *model, *gallery, "--labels", tmp_path / "enrolled.csv")
+    assert "enrolled 8 sessions of 4 people" in told
+    told = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--out", tmp_path / "who.csv", "--fmr", "0.1")
+    assert "for a false match rate of 0.1" in told
+    found = pd.read_csv(tmp_path / "who.csv", dtype=str)
+    assert len(found) == len(asked)
+    assert set(found["identified"]) <= {*people[:4], "unknown"}
+    first = sum(row["most alike"].split()[0] == row["id"] for _, row in found.iterrows() if row["id"] in people[:4])
+    assert f"that person is the most alike of {first}" in told
+    everything = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "-1")
+    assert "of 8 sessions of others: 0 unknown" in everything
+    nobody = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "1")
+    assert "of 8 sessions of others: 8 unknown" in nobody
+    told = said("verify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--person", people[0], "--threshold", "-1")
+    assert "16 of 16 claims accepted" in told
+    assert "is not enrolled" in refused("verify", *model, *gallery)
+    assert f"removed 2 sessions of {people[0]}" in said("forget", *gallery, "--person", people[0])
+    assert "is not enrolled" in refused("forget", *gallery, "--person", people[0])
+
+
+def test_a_second_version_of_the_same_weights_is_no_champion_and_a_roll_back_is_told(run: str, said: Said, refused: Said) -> None:
+    assert said("register", "--model", run, "--name", "fr-ps", "--tags", "{site: lab}").split()[-1] == "models:/fr-ps/2"
+    told = said("promote", "--model", "models:/fr-ps/2", "--dry-run")
+    assert "models:/fr-ps/2 does not become the champion; models:/fr-ps/1 remains it" in told
+    assert "not measurably better" in told
+    evidence = MlflowClient().get_run(told.split()[-1])
+    assert evidence.data.tags["fr_ps.decision"] == "refused"
+    assert "has had no other champion" in refused("promote", "--model", "models:/fr-ps", "--rollback")
+    assert "models:/fr-ps/1 is not the champion any more" in said("promote", "--model", "models:/fr-ps", "--demote")
+    assert "models:/fr-ps/1 is the champion again" in said("promote", "--model", "models:/fr-ps", "--rollback")
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["predict", "--model", "RUN", "--data", "DATA", "--out", "x.pkl"], "--out x.pkl: expected a name that ends in"),
+    (["predict", "--model", "RUN", "--out", "x.csv"], "either --data or --captures"),
+    (["predict", "--model", "RUN", "--data", "DATA", "--captures", "DATA", "--out", "x.csv"], "either --data or --captures"),
+    (["predict", "--model", "RUN", "--data", "nowhere", "--out", "x.csv"], "nowhere: no such folder"),
+    (["predict", "--model", "models:/fr-ps@nobody", "--data", "DATA", "--out", "x.csv"], "models:/fr-ps@nobody"),
+    (["predict", "--model", "models:/none/1", "--data", "DATA", "--out", "x.csv"], "models:/none/1"),
+    (["predict", "--model", "x.pkl", "--data", "DATA", "--out", "x.csv"], "x.pkl: no model folder"),
+    (["identify", "--model", "RUN", "--data", "DATA", "--gallery", "none"], "none/gallery.json: no such file"),
+    (["promote", "--model", "models:/fr-ps/9"], "models:/fr-ps/9"),
+    (["promote", "--model", "fr-ps/1"], "expected models:/NAME/VERSION"),
+    (["promote", "--model", "models:/fr-ps/1", "--rollback"], "expected models:/NAME"),
+    (["promote", "--model", "models:/fr-ps", "--rollback", "--demote"], "expected one of them"),
+    (["register", "--model", "nothing", "--name", "fr-ps"], "nothing: no model folder"),
+    (["forget", "--gallery", "none", "--person", "anna"], "none: no such gallery"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line(run: str, prepared: Path, refused: Said, words: list[str], expected: str) -> None:
+    Path("x.pkl").write_bytes(b"\x80\x04N.")
+    real = {"RUN": run, "DATA": str(prepared)}
+    assert expected in refused(*(real.get(word, word) for word in words))
+
+
+def test_failures_are_listed_beside_what_was_answered(run: str, prepared: Path, said: Said, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(prepared, tmp_path / "data")
+    file = next((tmp_path / "data").rglob("albedo.npy"))
+    file.write_bytes(b"nothing")
+    told = said("predict", "--model", run, "--data", tmp_path / "data", "--out", tmp_path / "x.npz")
+    assert "1 sessions were not answered" in told
+    assert "23 sessions" in told
+    listed = (tmp_path / "x.failed.csv").read_text()
+    assert re.search(rf"{file.parent.parent.name},{file.parent.name},.*albedo.npy: not a readable", listed)
+    said("predict", "--model", run, "--data", prepared, "--out", tmp_path / "x.npz")
+    assert not (tmp_path / "x.failed.csv").exists()
