@@ -6,7 +6,7 @@ Three tables.
    under our driver, under plain Optuna with the callback of optuna-integration, and in mlflow's own storage; in turns, in one
    process, each with a new SQLite file.
 2. `fr-ps search` with two workers of one thread each beside one: trials an hour, from the begin of the first to the end of the
-   last.
+   last. Beside it what the machine gives: two processes that only train, beside one.
 3. Random search beside TPE with pruning, over several seeds: the best validation value after half of the epochs that
    random search has, and after all of them.
 
@@ -40,9 +40,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--trials", type=int, default=8, help="a turn")
     parser.add_argument("--seeds", type=int, default=5, help="of random search and TPE; 0 leaves the third table away")
+    parser.add_argument(
+        "--only-train", type=int, help="so many trainings in this folder, and nothing else: the machine's measure"
+    )
     parser.set_defaults(threads=1)
     options = parser.parse_args()
     limit_threads(options.threads)
+    if options.only_train:
+        return only_train(Path.cwd(), options.only_train)
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         os.environ["FR_PS_CACHE"] = f"{name}/cache"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
@@ -55,7 +60,7 @@ def main() -> None:
             numbers |= more
         print(tabulate(overhead, headers=["around the trainings", "seconds a trial", "beyond the training"], floatfmt=".3f"))
         print()
-        print(tabulate(rows, headers=["workers", "trials an hour", "whole command, s"], floatfmt=".2f"))
+        print(tabulate(rows, headers=["workers", "trials an hour", "only training, an hour"], floatfmt=".1f"))
         print()
         headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs TPE needs / random's"]
         report(numbers, quality, headers if quality else [], options.json)
@@ -201,28 +206,63 @@ def ours(folder: Path, name: str, trials: int) -> None:
 
 
 def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict[str, Number]]:
-    """Trials an hour with one worker and with two, of one thread each."""
-    rows, rates = [], {}
-    for workers in (1, 2, 2, 1):
-        name = f"workers-{workers}-{len(rows)}"
+    """Trials an hour with one worker and with two, of one thread each; and of processes that only train."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    trained: dict[int, list[float]] = {1: [], 2: []}
+    for turn, workers in enumerate((1, 2, 2, 1)):
+        name = f"workers-{workers}-{turn}"
         file = study_file(folder, name, budget={"trials": 2 * trials}, train={"epochs": 6})
-        seconds = run_search(file, workers)
+        run_search(file, workers)
         begun, ended = span(f"sqlite:///{folder}/{name}.db", name)
-        rate = 2 * trials / (ended - begun) * 3600
-        rates.setdefault(workers, []).append(rate)
-        rows.append([workers, rate, seconds])
-        print(f"{workers} workers: {rate:.1f} trials an hour", file=sys.stderr)
-    gain = statistics.mean(rates[2]) / statistics.mean(rates[1])
-    return sorted(rows), {"two_workers": Number(gain, 1.8, "higher", "times the trials of one")}
+        rates[workers].append(2 * trials / (ended - begun) * 3600)
+        trained[workers].append(trainings_an_hour(folder / f"only-{turn}", workers, trials))
+        print(
+            f"{workers} workers: {rates[workers][-1]:.1f} trials an hour; only training {trained[workers][-1]:.1f}",
+            file=sys.stderr,
+        )
+    gain, machine = (statistics.mean(its[2]) / statistics.mean(its[1]) for its in (rates, trained))
+    rows: list[list[object]] = [
+        [workers, statistics.mean(rates[workers]), statistics.mean(trained[workers])] for workers in (1, 2)
+    ]
+    rows.append(["two beside one", gain, machine])
+    return rows, {
+        "two_workers": Number(gain, 1.8, "higher", "times the trials of one"),
+        "two_workers_of_machine": Number(gain / machine, 0.95, "higher", "of what two processes that only train give"),
+    }
 
 
-def run_search(file: Path, workers: int) -> float:
-    begun = time.perf_counter()
+def trainings_an_hour(folder: Path, processes: int, trainings: int) -> float:
+    """Of so many processes that do nothing else, from the begin of the first training to the end of the last."""
+    started = []
+    for number in range(processes):
+        place = folder / str(number)
+        place.mkdir(parents=True)
+        command = [sys.executable, str(Path(__file__).resolve()), "--only-train", str(2 * trainings // processes)]
+        started.append(subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+    spans = [[float(word) for word in one.communicate()[0].splitlines()[-1].split()] for one in started]
+    return 2 * trainings / (max(end for _, end in spans) - min(begin for begin, _ in spans)) * 3600
+
+
+def only_train(folder: Path, trainings: int) -> None:
+    """Train so often as a trial of the workers' table does; prints when that began and ended."""
+    import torch
+
+    torch.set_num_threads(1)
+    config = search(folder, "only", train={"epochs": 6}).base
+    with silence():
+        train(config, folder / "first")  # what is imported and made only once
+    begun = time.time()
+    for index in range(trainings):
+        with silence():
+            train(config, folder / str(index))
+    print(begun, time.time())
+
+
+def run_search(file: Path, workers: int) -> None:
     command = [sys.executable, "-m", "fr_ps", "search", "--config", str(file), "--workers", str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
-    return time.perf_counter() - begun
 
 
 def span(storage: str, name: str) -> tuple[float, float]:

@@ -117,7 +117,7 @@ class Recognizer:
             raise InputError(f"{self.folder}: has no thresholds, as nobody was validated on; give --threshold")
         return self.thresholds.at(fmr)
 
-    def maps_of(self, capture: Path, prior: str | None = None) -> dict[str, np.ndarray]:
+    def maps_of(self, capture: str | Path, prior: str | None = None) -> dict[str, np.ndarray]:
         """The maps of a raw capture, made as those were that the model was trained on: modality to H x W (x 3).
 
         Args:
@@ -128,7 +128,7 @@ class Recognizer:
             InputError: a capture that cannot be used.
         """
         config, mean_face = same_preparation({"size": self.info.size} | self.info.preparation, prior)
-        maps, _ = maps_of_capture(capture, config, None, mean_face)
+        maps, _ = maps_of_capture(Path(capture), config, None, mean_face)
         return {modality: getattr(maps, modality) for modality in self.info.modalities}
 
     def class_of(self, attribute: str, probabilities: np.ndarray) -> list[str]:

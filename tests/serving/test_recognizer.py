@@ -98,7 +98,7 @@ def test_identify_says_who_and_that_it_is_nobody(
 def test_a_capture_becomes_the_maps_that_prepare_made_of_it(
     recognizer: Recognizer, prepared: Path, captures: Path, keys: list[tuple[str, str]]
 ) -> None:
-    made = recognizer.maps_of(captures / keys[3][0] / keys[3][1])
+    made = recognizer.maps_of(f"{captures}/{keys[3][0]}/{keys[3][1]}")
     expected = maps_of(prepared, [keys[3]])
     assert set(made) == {"albedo", "normal"}
     for name, array in made.items():

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, inspect
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import create_engine, event, inspect, text
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from fr_ps.errors import InputError, one_line
@@ -58,6 +58,8 @@ class Storage:
                 with self.alone():  # two that make its tables at once would fail
                     _require_studies(address, engine)
                     self.rdb = RDBStorage(url, engine, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat)
+                    if self.file:
+                        _write_ahead(self.rdb.engine)
                 return
             except ImportError as error:
                 raise InputError(
@@ -139,6 +141,23 @@ def open_study(storage: Storage, name: str, directions: Sequence[Direction]) -> 
             "take its objectives, or another study.name"
         )
     return study, False
+
+
+def _write_ahead(engine: Engine) -> None:
+    """Let a SQLite file not wait for the disk at every change, of which a trial makes some forty.
+
+    With a log that is written ahead a process that dies loses nothing, and a power cut the last changes, as if they had not
+    been told yet. Where there can be no such log, all stays as it was.
+    """
+    with engine.connect() as connection:
+        if connection.execute(text("PRAGMA journal_mode=WAL")).scalar() != "wal":
+            return
+
+    @event.listens_for(engine, "connect")
+    def set_up(raw: Any, _record: object) -> None:
+        raw.execute("PRAGMA synchronous=NORMAL")
+
+    engine.dispose()  # those that are open begin anew
 
 
 def _address(url: str) -> URL:
