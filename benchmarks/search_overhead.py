@@ -47,7 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     limit_threads(options.threads)
     if options.only_train:
-        return only_train(Path.cwd(), options.only_train)
+        only_train(Path.cwd(), options.only_train)
+        return
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         os.environ["FR_PS_CACHE"] = f"{name}/cache"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
@@ -60,7 +61,7 @@ def main() -> None:
             numbers |= more
         print(tabulate(overhead, headers=["around the trainings", "seconds a trial", "beyond the training"], floatfmt=".3f"))
         print()
-        print(tabulate(rows, headers=["workers", "trials an hour", "only training, an hour"], floatfmt=".1f"))
+        print(tabulate(rows, headers=["workers", "trials an hour", "only training, an hour"], floatfmt=".2f"))
         print()
         headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs TPE needs / random's"]
         report(numbers, quality, headers if quality else [], options.json)
