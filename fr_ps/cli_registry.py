@@ -58,9 +58,11 @@ def run_promote(arguments: Namespace) -> None:
     from fr_ps.device import pick_device
     from fr_ps.evaluation.report import table_text
     from fr_ps.serving.promote import promote, verdict
+    from fr_ps.serving.registry import parse_version
     from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.tracking.lifecycle import new_run
 
+    parse_version(arguments.model)  # a slip of the pen needs no run
     with new_run(f"promote-{arguments.model}", RUNS_FOLDER) as run:
         decision = promote(
             arguments.model,

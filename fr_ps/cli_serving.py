@@ -11,6 +11,7 @@ from fr_ps.errors import InputError
 from fr_ps.progress import progress, say
 
 if TYPE_CHECKING:
+    from fr_ps.serving.gallery import Gallery
     from fr_ps.serving.recognizer import Recognizer
     from fr_ps.serving.sessions import Answered, Failure
 
@@ -59,7 +60,8 @@ def run_predict(arguments: Namespace) -> None:
 
     out = Path(arguments.out)
     check_ending(out)
-    recognizer, answered = _ask(arguments, "predict", arguments.split)
+    recognizer = _load(arguments)
+    answered = _ask(arguments, recognizer, "predict", arguments.split)
     write_table(out, with_keys(table_of(recognizer, answered.answers), answered.keys))
     _say_failures(answered.failures, out)
     say(f"{len(answered.keys)} sessions: {out}")
@@ -67,10 +69,14 @@ def run_predict(arguments: Namespace) -> None:
 
 def run_enroll(arguments: Namespace) -> None:
     """Answer, and add the embeddings to the gallery."""
-    from fr_ps.serving.gallery import enroll
+    from fr_ps.serving.gallery import INFO_FILE, enroll, read_gallery
 
-    recognizer, answered = _ask(arguments, "enroll")
-    gallery = enroll(Path(arguments.gallery), recognizer.digest, answered.keys, answered.answers.embeddings)
+    folder = Path(arguments.gallery)
+    recognizer = _load(arguments)
+    if (folder / INFO_FILE).exists():
+        read_gallery(folder).require_model(recognizer.digest)
+    answered = _ask(arguments, recognizer, "enroll")
+    gallery = enroll(folder, recognizer.digest, answered.keys, answered.answers.embeddings)
     _say_failures(answered.failures, None)
     people = len({person for person, _ in answered.keys})
     say(f"enrolled {len(answered.keys)} sessions of {people} people")
@@ -79,35 +85,27 @@ def run_enroll(arguments: Namespace) -> None:
 
 def run_identify(arguments: Namespace) -> None:
     """Answer, search the gallery, and print and write who it is."""
-    from fr_ps.serving.gallery import read_gallery
-    from fr_ps.serving.gallery_rows import identification_rows, summary, write_rows
+    from fr_ps.serving.gallery_rows import identification_rows, summary
 
-    gallery = read_gallery(Path(arguments.gallery))
-    recognizer, answered = _ask(arguments, "identify", gallery=gallery)
-    point = _threshold(arguments, recognizer)
-    matches = gallery.search(answered.answers.embeddings, point, arguments.top)
-    rows = identification_rows(answered, matches)
-    _print_rows(rows, arguments.out)
-    if arguments.out:
-        write_rows(Path(arguments.out), rows)
-    _say_failures(answered.failures, Path(arguments.out) if arguments.out else None)
-    say(summary(answered.keys, matches, gallery, point))
+    gallery, recognizer, threshold = _opened(arguments)
+    answered = _ask(arguments, recognizer, "identify")
+    matches = gallery.search(answered.answers.embeddings, threshold, arguments.top)
+    _tell_rows(identification_rows(answered, matches), answered, arguments.out)
+    say(summary(answered.keys, matches, gallery, threshold))
 
 
 def run_verify(arguments: Namespace) -> None:
     """Answer, compare with the gallery, and print and write whether the claims hold."""
-    from fr_ps.serving.gallery import read_gallery
-    from fr_ps.serving.gallery_rows import verification_rows, write_rows
+    from fr_ps.serving.gallery_rows import verification_rows
 
-    gallery = read_gallery(Path(arguments.gallery))
-    recognizer, answered = _ask(arguments, "verify", gallery=gallery)
-    point = _threshold(arguments, recognizer)
-    rows = verification_rows(answered, gallery, arguments.person, point)
-    _print_rows(rows, arguments.out)
-    if arguments.out:
-        write_rows(Path(arguments.out), rows)
-    _say_failures(answered.failures, Path(arguments.out) if arguments.out else None)
-    say(f"{sum(row['accepted'] == 'yes' for row in rows)} of {len(rows)} claims accepted at a cosine of {point:.4f}")
+    gallery, recognizer, threshold = _opened(arguments)
+    if arguments.person is not None and arguments.person not in gallery.people:
+        raise InputError(f"--person {arguments.person}: is not enrolled in {gallery.folder}; name somebody of its table")
+    answered = _ask(arguments, recognizer, "verify")
+    rows = verification_rows(answered, gallery, arguments.person, threshold)
+    _tell_rows(rows, answered, arguments.out)
+    accepted = sum(row["accepted"] == "yes" for row in rows)
+    say(f"{accepted} of {len(rows)} claims accepted at a cosine of {threshold:.4f}")
 
 
 def run_forget(arguments: Namespace) -> None:
@@ -151,26 +149,36 @@ def _add_threshold(parser: ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float | None, default=None, help="cosine instead: accepted from here on")
 
 
-def _ask(arguments: Namespace, what: str, part: str | None = None, gallery: Any = None) -> tuple["Recognizer", "Answered"]:
+def _load(arguments: Namespace) -> "Recognizer":
     from fr_ps.serving.load import load
-    from fr_ps.serving.sessions import ask, captured_sessions, prepared_sessions
 
     if bool(arguments.data) == bool(arguments.captures):
         raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
+    return load(arguments.model, arguments.device)
+
+
+def _opened(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]:
+    """The gallery, its model, and the cosine from which two are taken for one."""
+    from fr_ps.serving.gallery import read_gallery
+
+    gallery = read_gallery(Path(arguments.gallery))
+    recognizer = _load(arguments)
+    gallery.require(recognizer.digest)
+    return gallery, recognizer, _threshold(arguments, recognizer)
+
+
+def _ask(arguments: Namespace, recognizer: "Recognizer", what: str, part: str | None = None) -> "Answered":
+    from fr_ps.serving.sessions import ask, captured_sessions, prepared_sessions
+
     if arguments.captures and part:
         raise InputError("--split: goes with --data, a prepared data set")
-    recognizer = load(arguments.model, arguments.device)
-    if gallery is not None:
-        gallery.require(recognizer.digest)
     table = Path(arguments.labels) if arguments.labels else None
     if arguments.captures:
         sessions = captured_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
-        if not recognizer.info.preparation:
-            say("how the maps were made that the model was trained on is not known: the default settings of prepare are taken")
     else:
         sessions = prepared_sessions(recognizer, Path(arguments.data), table, part)
     with progress(what, len(sessions), "sessions") as advance:
-        return recognizer, ask(recognizer, sessions, arguments.batch, advance)
+        return ask(recognizer, sessions, arguments.batch, advance)
 
 
 def _threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
@@ -191,12 +199,18 @@ def _threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
     return point.threshold
 
 
-def _print_rows(rows: list[dict[str, str]], out: str | None) -> None:
+def _tell_rows(rows: list[dict[str, str]], answered: "Answered", out: str | None) -> None:
+    """Print the first rows, write all of them, and list what could not be answered."""
     from tabulate import tabulate
+
+    from fr_ps.serving.gallery_rows import write_rows
 
     print(tabulate(rows[:_SHOWN], headers="keys", disable_numparse=True))
     if len(rows) > _SHOWN:
         print(f"... and {len(rows) - _SHOWN} more" + (f", in {out}" if out else "; --out FILE writes all"))
+    if out:
+        write_rows(Path(out), rows)
+    _say_failures(answered.failures, Path(out) if out else None)
 
 
 def _say_failures(failures: "list[Failure]", out: Path | None) -> None:

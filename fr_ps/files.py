@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -192,7 +193,7 @@ def read_array(path: Path) -> np.ndarray:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise InputError(f"{path}: holds Python objects, which are never loaded; store a float32 array") from None
         raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, TokenError, MemoryError) as error:  # the last two of a header that was cut or forged
         raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
 
 

@@ -23,7 +23,7 @@ PARTS = ["--data.val_people=2", "--data.test_people=2"]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
     """An empty folder to work in, with a store of its own."""
     import mlflow
 

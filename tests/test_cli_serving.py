@@ -133,7 +133,10 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
     assert "of 8 sessions of others: 8 unknown" in nobody
     told = said("verify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--person", people[0], "--threshold", "-1")
     assert "16 of 16 claims accepted" in told
-    assert "is not enrolled" in refused("verify", *model, *gallery)
+    assert "is not enrolled" in refused("verify", *model, *gallery, "--person", "nobody")
+    told = said("verify", *model, *gallery, "--out", tmp_path / "claims.csv", "--threshold", "-1")
+    assert "16 of 24 claims accepted" in told
+    assert (tmp_path / "claims.csv").read_text().count("not enrolled") == 8
     assert f"removed 2 sessions of {people[0]}" in said("forget", *gallery, "--person", people[0])
     assert "is not enrolled" in refused("forget", *gallery, "--person", people[0])
 

@@ -88,7 +88,10 @@ def prepared_with(root: Path, person: str, session: str) -> dict[str, Any]:
     """
     try:
         record = json.loads((session_folder(root, person, session) / RECORD_FILE).read_text())["made_from"]
-        return {key: record["settings"][key] for key in (*_SETTINGS, "prior")} if record["format"] == FORMAT else {}
+        settings = record["settings"]
+        # Which box a session was cropped to stands in a table that others are not in.
+        boxed = {"align": "boxes"} if settings["box"] else {}
+        return {key: settings[key] for key in (*_SETTINGS, "prior")} | boxed if record["format"] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -97,13 +100,20 @@ def same_preparation(settings: dict[str, Any], prior_file: str | None) -> tuple[
     """What makes maps as `settings`, those that `prepared_with` found, made them.
 
     Args:
-        settings: of the maps that are to be made again; `size` alone is enough, the others are then the default ones.
+        settings: of the maps that are to be made again.
         prior_file: the mean face, if they had one.
 
     Raises:
-        InputError: a setting that this version does not know, or a mean face that is missing or another one.
+        InputError: they are not known, or need a box of each session, or this version does not know them; a mean face that is
+            missing or another one.
     """
+    if not settings:
+        raise InputError("how the model's maps were made is not known; prepare the captures as these were, and give the maps")
+    if settings["align"] == "boxes":
+        raise InputError("the model's maps were cropped to boxes; prepare the captures with --boxes, and give the maps")
     wanted = settings.get("prior")
+    if prior_file and not wanted:
+        raise InputError(f"--prior {prior_file}: the model's maps were made without a mean face; leave it away")
     if wanted and not prior_file:
         raise InputError(f"--prior: the model's maps were made with a mean face ({wanted}); name its file, as prepare had it")
     try:
@@ -115,5 +125,5 @@ def same_preparation(settings: dict[str, Any], prior_file: str | None) -> tuple[
         ) from None
     prior = read_prior(config)
     if (prior.digest if prior else None) != wanted:
-        raise InputError(f"{prior_file}: not the mean face that the model's maps were made with ({wanted or 'none'})")
+        raise InputError(f"{prior_file}: not the mean face that the model's maps were made with ({wanted}); name that one")
     return config, prior

@@ -170,7 +170,9 @@ def _read_info(folder: Path) -> tuple[dict[str, Any], ModelInfo]:
         if raw["format"] < _OLDEST:
             raise InputError(f"format {raw['format']} is one that this version of fr-ps does not read any more; train it again")
         if raw["format"] == _OLDEST:
-            raw["preparation"] = {}
+            raw |= {"preparation": {}, "weights": ""}
+        if not isinstance(raw["weights"], str) or not isinstance(raw["preparation"], dict):
+            raise InputError("weights must be a SHA-256 and preparation a mapping; copy the model again")
         values = {one.name: raw[one.name] for one in fields(ModelInfo)}
         # The settings of data and fusion say which modalities and fusions there are.
         modalities = DataConfig(modalities=tuple(raw["branches"])).modalities
@@ -184,7 +186,7 @@ def _read_info(folder: Path) -> tuple[dict[str, Any], ModelInfo]:
         raise InputError(f"{path}: no such file; give a model folder, as runs/ID/checkpoints/best") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error!r})") from None
 
 

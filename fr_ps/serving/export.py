@@ -76,6 +76,9 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
     Raises:
         InputError: it cannot be exported, or what comes out differs from torch; the data cannot be used.
     """
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or {file.name for file in out.iterdir()} - {ONNX_FILE, INFO_FILE}):
+        raise InputError(f"{out}: is there already, and is no export; choose another folder")
     sessions = prepared_sessions(recognizer, data, None, part) if data else []
     info = recognizer.info
     outputs = ["embedding", *(f"{task}_probabilities" for task in ATTRIBUTES)]
@@ -83,7 +86,7 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
         _write(recognizer, folder / ONNX_FILE, outputs)
         run = onnx_session(folder / ONNX_FILE)
         differences = _compare(recognizer, run, outputs)
-        worst = max(differences, key=lambda name: differences[name])
+        worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
         if not differences[worst] <= TOLERANCE:
             raise InputError(f"{out}: ONNX gives another {worst} than torch, by {differences[worst]:.2g} of its largest value")
         described = {
@@ -170,7 +173,7 @@ def _compare(recognizer: Recognizer, run: OnnxRun, outputs: list[str]) -> dict[s
         maps = _random(recognizer, rows)
         for name, expected, got in zip(outputs, _torch_run(recognizer)(maps), run(maps), strict=True):
             share = np.abs(expected - got).max() / max(float(np.abs(expected).max()), 1e-12)
-            differences[name] = max(differences[name], float(share))
+            differences[name] = float(np.maximum(differences[name], share))  # a NaN stays one
     return differences
 
 

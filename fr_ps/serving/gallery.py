@@ -1,6 +1,7 @@
 """Who is enrolled: a folder with a file of embeddings and a table of whose they are, made by one model."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -8,13 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from fr_ps.errors import InputError
-from fr_ps.files import array_bytes, csv_text, locked, read_array, read_session_rows, write_atomic, write_json, write_text
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import (
+    array_bytes,
+    check_name,
+    csv_text,
+    locked,
+    read_array,
+    read_session_rows,
+    remove_remains,
+    write_atomic,
+    write_json,
+    write_text,
+)
 
 EMBEDDINGS_FILE = "embeddings.npy"
 PEOPLE_FILE = "people.csv"
 INFO_FILE = "gallery.json"
 FORMAT = 1
+_LOOKS, _PAUSE = 20, 0.05
 _COLUMNS = ["id", "session", "row", "quality", "enrolled"]
 
 
@@ -72,17 +85,25 @@ class Gallery:
         """Sorted."""
         return sorted({one.id for one in self.sessions})
 
-    def require(self, model: str) -> None:
-        """Refuse a search that means nothing.
+    def require_model(self, model: str) -> None:
+        """Refuse embeddings of another model.
 
         Raises:
-            InputError: nobody is enrolled, or by another model.
+            InputError: the gallery is another model's.
         """
         if self.model != model:
             raise InputError(
                 f"{self.folder / INFO_FILE}: was made by another model (weights {self.model[:12]}, not {model[:12]}), "
                 "and embeddings of two models cannot be compared; enroll its people anew into another folder"
             )
+
+    def require(self, model: str) -> None:
+        """Refuse a search that means nothing.
+
+        Raises:
+            InputError: nobody is enrolled, or by another model.
+        """
+        self.require_model(model)
         if not self.sessions:
             raise InputError(f"{self.folder / PEOPLE_FILE}: nobody is enrolled; do so by fr-ps enroll")
 
@@ -128,10 +149,30 @@ def read_gallery(folder: Path) -> Gallery:
         raise InputError(f"{path}: not a gallery ({error!r})") from None
     if version > FORMAT:
         raise InputError(f"{path}: format {version} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
-    embeddings = read_array(folder / EMBEDDINGS_FILE)
+    for _ in range(_LOOKS):
+        before = _table_text(folder)
+        embeddings = _embeddings(folder, width)
+        if _table_text(folder) == before:  # else somebody is changing it
+            return Gallery(folder, model, tuple(_sessions(folder / PEOPLE_FILE, embeddings)), embeddings)
+        time.sleep(_PAUSE)
+    raise InputError(f"{folder}: is being changed all the time; try again")
+
+
+def _table_text(folder: Path) -> str:
+    try:
+        return (folder / PEOPLE_FILE).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder / PEOPLE_FILE}: cannot be read ({one_line(error)}); bring it back from a copy") from None
+
+
+def _embeddings(folder: Path, width: int) -> np.ndarray:
+    path = folder / EMBEDDINGS_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; bring it back from a copy, or enroll into another folder")
+    embeddings = read_array(path)
     if embeddings.ndim != 2 or embeddings.shape[1] != width or embeddings.dtype != np.float32:
-        raise InputError(f"{folder / EMBEDDINGS_FILE}: {embeddings.dtype} {embeddings.shape}; expected float32 rows of {width}")
-    return Gallery(folder, model, tuple(_sessions(folder / PEOPLE_FILE, embeddings)), embeddings)
+        raise InputError(f"{path}: {embeddings.dtype} {embeddings.shape}; expected float32 rows of {width}")
+    return embeddings
 
 
 def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings: np.ndarray) -> Gallery:
@@ -148,16 +189,22 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
     Raises:
         InputError: the gallery is another model's, or cannot be written; an embedding with NaN.
     """
-    if not np.isfinite(embeddings).all():
-        raise InputError(f"{folder}: an embedding has NaN or infinity; it is not enrolled")
+    if not np.isfinite(embeddings).all() or not embeddings.any(axis=1).all():
+        raise InputError(f"{folder}: an embedding is zero, or has NaN; nothing is enrolled; check the model and its maps")
+    for key in keys:
+        for name in key:
+            check_name(name, f"{folder}: {'/'.join(key)}")
+    if len(set(keys)) < len(keys):
+        raise InputError(f"{folder}: a session is to be enrolled twice at once; name each once")
     with locked(folder):
+        remove_remains(folder)
         if not (folder / INFO_FILE).exists():
+            _require_empty(folder)
             write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(np.zeros((0, embeddings.shape[1]), "f4"))))
             write_text(folder / PEOPLE_FILE, csv_text(_COLUMNS, []))
             write_json(folder / INFO_FILE, {"format": FORMAT, "model": model, "width": embeddings.shape[1]})
         old = read_gallery(folder)
-        if old.model != model:
-            old.require(model)
+        old.require_model(model)
         new = set(keys)
         kept = [one for one in old.sessions if (one.id, one.session) not in new]
         # Rows that the present table names are never written over before it is replaced.
@@ -170,7 +217,9 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         when = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
         norms = np.linalg.norm(embeddings, axis=1)
         added = [Enrolled(*key, row, float(norm), when) for key, row, norm in zip(keys, rows, norms)]
-        return _write(replace(old, sessions=tuple(kept + added), embeddings=stored))
+        # With the new rows the table on disk still finds its embeddings.
+        write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(stored)))
+        return _write_table(replace(old, sessions=tuple(kept + added), embeddings=stored))
 
 
 def forget(folder: Path, person: str, session: str | None = None) -> int:
@@ -181,23 +230,31 @@ def forget(folder: Path, person: str, session: str | None = None) -> int:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such gallery")
+    read_gallery(folder)  # before anything is written where there is none
     with locked(folder):
+        remove_remains(folder)
         old = read_gallery(folder)
         kept = [one for one in old.sessions if one.id != person or (session is not None and one.session != session)]
         gone = len(old.sessions) - len(kept)
         if not gone:
-            _write(old)  # where an earlier one was interrupted, its embeddings may still be there
+            _write_table(old)  # where an earlier one was interrupted, its embeddings may still be there
             what = person if session is None else f"{person}/{session}"
             raise InputError(f"{folder / PEOPLE_FILE}: {what} is not enrolled; its people: {_some(old.people)}")
-        _write(replace(old, sessions=tuple(kept)))
+        _write_table(replace(old, sessions=tuple(kept)))
         return gone
 
 
-def _write(gallery: Gallery) -> Gallery:
-    """Write embeddings and table, so that at every moment the table on disk finds its embeddings; then clear free rows."""
+def _require_empty(folder: Path) -> None:
+    """Refuse to begin a gallery over one that lost its description, or over something else."""
+    people, embeddings = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
+    listed = people.exists() and _table_text(folder) != csv_text(_COLUMNS, [])
+    if listed or (embeddings.exists() and len(read_array(embeddings))):
+        raise InputError(f"{folder / INFO_FILE}: is missing, and people are there; bring it back, or choose another folder")
+
+
+def _write_table(gallery: Gallery) -> Gallery:
+    """Write the table, whose embeddings are on disk, then clear the rows that it does not name."""
     folder, table = gallery.folder, gallery.sessions
-    if len(gallery.embeddings):
-        write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(gallery.embeddings)))
     rows = [[one.id, one.session, one.row, f"{one.quality:.4f}", one.when] for one in table]
     write_text(folder / PEOPLE_FILE, csv_text(_COLUMNS, rows))
     cleared = np.zeros_like(gallery.embeddings[: max((one.row for one in table), default=-1) + 1])
@@ -218,7 +275,7 @@ def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
         if not 0 <= row < len(embeddings) or row in seen:
             raise InputError(f"{path}: row {number}: no embedding of its own in {EMBEDDINGS_FILE}; the gallery is damaged")
         if not np.isfinite(embeddings[row]).all() or not embeddings[row].any():
-            raise InputError(f"{path}: row {number}: its embedding is empty; enroll {person}/{session} again")
+            raise InputError(f"{path}: row {number}: its embedding is empty; remove the row of {person}/{session}")
         seen.add(row)
         yield Enrolled(person, session, row, quality, cells["enrolled"])
 

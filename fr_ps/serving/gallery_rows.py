@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fr_ps.errors import InputError
 from fr_ps.files import csv_text, write_text
 from fr_ps.serving.gallery import Gallery, Match
 from fr_ps.serving.sessions import Answered
@@ -26,26 +25,22 @@ def identification_rows(answered: Answered, matches: Sequence[Match]) -> list[di
 
 
 def verification_rows(answered: Answered, gallery: Gallery, claimed: str | None, threshold: float) -> list[dict[str, str]]:
-    """A row a session: whom it claims to be, the score against that person, and whether it is accepted.
+    """A row a session: whom it claims to be, the score against that person, and whether it is accepted (yes, no, not enrolled).
 
     Args:
         answered: the sessions.
         gallery: with those who are claimed.
         claimed: by all of them; None: each its own id.
         threshold: cosine from which a claim is accepted.
-
-    Raises:
-        InputError: somebody is claimed who is not enrolled.
     """
     place = {person: column for column, person in enumerate(gallery.people)}
     rows = []
     for (person, session), scores in zip(answered.keys, gallery.scores(answered.answers.embeddings)):
         who = claimed or person
-        if who not in place:
-            raise InputError(f"{who}: is not enrolled in {gallery.folder}; claim somebody of its table by --person")
-        score = float(scores[place[who]])
-        accepted = "yes" if score >= threshold else "no"
-        rows.append({"id": person, "session": session, "claims": who, "score": f"{score:.4f}", "accepted": accepted})
+        score = float(scores[place[who]]) if who in place else None
+        accepted = "not enrolled" if score is None else "yes" if score >= threshold else "no"
+        told = "" if score is None else f"{score:.4f}"
+        rows.append({"id": person, "session": session, "claims": who, "score": told, "accepted": accepted})
     return rows
 
 

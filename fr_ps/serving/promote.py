@@ -11,13 +11,13 @@ import yaml
 from fr_ps.config import Config, from_dict
 from fr_ps.data.builtin import data_root
 from fr_ps.data.dataset import Dataset, open_dataset
-from fr_ps.data.split_files import SPLIT_FILE, read_parts
+from fr_ps.data.split_files import SPLIT_FILE, Key, read_parts
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.compare import Compared, compare_folders
 from fr_ps.evaluation.differences import Difference
 from fr_ps.evaluation.evaluate import Protocol
 from fr_ps.evaluation.numbers.findings import Table
-from fr_ps.models.folder import read_info
+from fr_ps.models.folder import load_model, read_info
 from fr_ps.serving.registry import Version, champion, crown, parse_version, tag
 from fr_ps.tracking.find import model_folder
 from fr_ps.tracking.layout import CONFIG_FILE
@@ -74,14 +74,18 @@ def promote(
     challenger = parse_version(model)
     before = champion(challenger.name)
     if before is None:
-        decision = Decision(challenger, None, True, (f"{challenger.name} had no champion",))
+        decision = Decision(challenger, None, True, (f"{challenger.name} had no champion", *_first(challenger, device)))
     elif before == challenger:
         decision = Decision(challenger, before, False, ("it is the champion already",))
     else:
         decision = _contest(challenger, before, run, out, data, limit, device, batch)
-    _record(decision, run, limit, dry_run)
+    params = {"challenger": challenger.uri, "champion": before.uri if before else "", "limit": f"{limit:g}"}
+    run.params(params)
+    run.tags({"fr_ps.kind": "promote", "fr_ps.dry_run": str(dry_run).lower()})
     if not dry_run:
         _carry_out(decision, run)
+    told = "  \n".join([verdict(decision, dry_run), *decision.why])
+    run.tags({"fr_ps.decision": "promoted" if decision.promoted else "refused", "mlflow.note.content": told})
     return decision
 
 
@@ -135,7 +139,21 @@ def _contest(
         names=[f"{before.uri} (champion)", f"{challenger.uri} (challenger)"],
     )
     promoted, why = decide(compared.found, compared.groups, limit)
-    return Decision(challenger, before, promoted, (*why, *compared.lines[1:]), tuple(compared.tables))
+    mind = (*_foreign(challenger_folder, challenger), *compared.lines[1:])
+    return Decision(challenger, before, promoted, (*why, *mind), tuple(compared.tables))
+
+
+def _first(challenger: Version, device: torch.device) -> list[str]:
+    """What is to be known of a first champion, with which later ones will be compared.
+
+    Raises:
+        InputError: it is no model that can be loaded.
+    """
+    folder = model_folder(challenger.uri)
+    load_model(folder, device)
+    if (folder / SPLIT_FILE).is_file() and _tested(folder):
+        return []
+    return ["mind: it was tested on nobody, so that no later version can be compared with it; --demote it before the next one"]
 
 
 def _settings(folder: Path, version: Version) -> Config:
@@ -166,9 +184,9 @@ def _seen(challenger: Path, champion: Path, config: Config, dataset: Dataset) ->
     """Why the challenger cannot be judged on the champion's test part; empty if it can."""
     if not (challenger / SPLIT_FILE).is_file():
         return f"whom it was trained on is not known: it has no {SPLIT_FILE}"
-    tested = {key for key, part in read_parts(champion / SPLIT_FILE).items() if part == PART}
+    tested = _tested(champion)
     if not tested:
-        return "the champion was tested on nobody (data.test_people was 0), so that nothing can be compared"
+        return "the champion was tested on nobody, so that nothing can be compared; --demote it to let another take its place"
     known = {key for key, part in read_parts(challenger / SPLIT_FILE).items() if part in ("train", "val")}
     if sessions := len(known & tested):
         return f"it was trained or chosen on {sessions} of the {len(tested)} sessions that the champion was tested on"
@@ -178,18 +196,17 @@ def _seen(challenger: Path, champion: Path, config: Config, dataset: Dataset) ->
     return ""
 
 
-def _record(decision: Decision, run: Run, limit: float, dry_run: bool) -> None:
-    run.params(
-        {"challenger": decision.challenger.uri, "champion": decision.before.uri if decision.before else "", "limit": f"{limit:g}"}
-    )
-    run.tags(
-        {
-            "fr_ps.kind": "promote",
-            "fr_ps.decision": "promoted" if decision.promoted else "refused",
-            "fr_ps.dry_run": str(dry_run).lower(),
-            "mlflow.note.content": "  \n".join([verdict(decision, dry_run), *decision.why]),
-        }
-    )
+def _tested(folder: Path) -> set[Key]:
+    """(id, session) of those that the model in `folder` was tested on."""
+    return {key for key, part in read_parts(folder / SPLIT_FILE).items() if part == PART}
+
+
+def _foreign(folder: Path, version: Version) -> list[str]:
+    """That a model began with the weights of others, if it did: whom these were trained on, its own split does not say."""
+    config = _settings(folder, version)
+    if not config.fusion.branches and not config.model.weights:
+        return []
+    return ["mind: the challenger began with weights of other models; whom these were trained on is not looked at"]
 
 
 def _carry_out(decision: Decision, run: Run) -> None:

@@ -25,16 +25,18 @@ class Verified:
 
     Attributes:
         score: cosine of their embeddings.
-        point: the threshold that it was held against, and what that did on validation.
+        threshold: that it was held against.
+        point: what that threshold did on validation; None where it was given.
     """
 
     score: float
-    point: Operating
+    threshold: float
+    point: Operating | None = None
 
     @property
     def same(self) -> bool:
         """Whether they are taken for one person."""
-        return self.score >= self.point.threshold
+        return self.score >= self.threshold
 
 
 class Recognizer:
@@ -81,13 +83,20 @@ class Recognizer:
         probabilities = self.answer(maps).probabilities
         return {attribute: probabilities[attribute] for attribute in self.info.trained}
 
-    def verify(self, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], fmr: float | None = None) -> Verified:
+    def verify(
+        self,
+        first: Mapping[str, np.ndarray],
+        second: Mapping[str, np.ndarray],
+        fmr: float | None = None,
+        threshold: float | None = None,
+    ) -> Verified:
         """Whether two sessions are of one person, at the threshold for a wanted false match rate.
 
         Args:
             first: maps of one session.
             second: of the other.
             fmr: wanted; None: the smallest that validation could tell with support.
+            threshold: cosine instead of that.
 
         Raises:
             InputError: as `answer`, more than one session, or an FMR that validation cannot tell.
@@ -96,16 +105,24 @@ class Recognizer:
         if any(len(some) != 1 for some in embeddings):
             raise InputError("verify: expected maps of one session each; give H x W and H x W x 3 arrays")
         one, other = (unit(some)[0] for some in embeddings)
-        return Verified(float(one @ other), self.threshold(fmr))
+        score = float(one @ other)
+        return Verified(score, threshold) if threshold is not None else Verified(score, (at := self.threshold(fmr)).threshold, at)
 
-    def identify(self, maps: Mapping[str, np.ndarray], gallery: Gallery, fmr: float | None = None, top: int = 1) -> list[Match]:
+    def identify(
+        self,
+        maps: Mapping[str, np.ndarray],
+        gallery: Gallery,
+        fmr: float | None = None,
+        top: int = 1,
+        threshold: float | None = None,
+    ) -> list[Match]:
         """Who of the gallery each of n sessions is, or that it is nobody of them; with the `top` most alike.
 
         Raises:
             InputError: as `answer`; the gallery is empty or another model's; an FMR that validation cannot tell.
         """
         gallery.require(self.digest)
-        return gallery.search(self.embed(maps), self.threshold(fmr).threshold, top)
+        return gallery.search(self.embed(maps), self.threshold(fmr).threshold if threshold is None else threshold, top)
 
     def threshold(self, fmr: float | None = None) -> Operating:
         """The threshold of verification for a wanted FMR.
@@ -127,7 +144,7 @@ class Recognizer:
         Raises:
             InputError: a capture that cannot be used.
         """
-        config, mean_face = same_preparation({"size": self.info.size} | self.info.preparation, prior)
+        config, mean_face = same_preparation(self.info.preparation, prior)
         maps, _ = maps_of_capture(Path(capture), config, None, mean_face)
         return {modality: getattr(maps, modality) for modality in self.info.modalities}
 
@@ -163,7 +180,9 @@ class Recognizer:
         for modality, array in maps.items():
             array = np.asarray(array)
             single = array.ndim == (3 if modality == "normal" else 2)
-            several = [array] if single else list(array)
+            several = [array] if single or not array.ndim else list(array)
+            if not several:
+                raise InputError(f"{modality}: no session; expected one or more")
             found[modality] = np.stack([self.check(modality, one, f"{modality} {row}") for row, one in enumerate(several)])
         if len({len(several) for several in found.values()}) != 1:
             counts = ", ".join(f"{len(several)} of {modality}" for modality, several in found.items()) or "none"

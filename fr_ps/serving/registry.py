@@ -6,15 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from fr_ps.errors import InputError, one_line
+from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.models.folder import read_info, weights_digest
 from fr_ps.tracking.card import find_run, read_card
 from fr_ps.tracking.find import REGISTERED, model_folder
-from fr_ps.tracking.layout import BEST, MODEL_CARD, RUNS_FOLDER
-from fr_ps.tracking.package import log_model, logged_model
+from fr_ps.tracking.layout import BEST, CONFIG_FILE, MODEL_CARD, RUNS_FOLDER
+from fr_ps.tracking.package import WEIGHTS_TAG, log_model
 
 CHAMPION = "champion"
 """The alias of the version that is to be used."""
@@ -55,16 +58,12 @@ def register(run: str, name: str, tags: dict[str, str] | None = None, descriptio
     info = read_info(folder)
     client = MlflowClient()
     with _answering(f"{name}: run {run} cannot be registered under that name"):
-        found = logged_model(client, mlflow_run, BEST.name)
-        if found is not None and found.status == "READY":
-            model_id = str(found.model_id)
-        else:
-            model_id = log_model(client, mlflow_run, folder, BEST.name, 0, [])
+        model_id = log_model(client, mlflow_run, folder, BEST.name, *_best_epoch(client, mlflow_run, folder))
         with _already_there():
             client.create_registered_model(name)
         told = {
             "fr_ps.run_id": info.provenance.get("run", ""),
-            "fr_ps.weights": weights_digest(folder),
+            WEIGHTS_TAG: weights_digest(folder),
             "fr_ps.data_digest": info.provenance.get("data_digest", ""),
             "fr_ps.modality": "+".join(info.modalities),
             "fr_ps.backbone": info.backbones,
@@ -119,6 +118,8 @@ def crown(version: Version, before: Version | None) -> None:
         client = MlflowClient()
         client.set_registered_model_alias(version.name, CHAMPION, version.number)
         _write_history(client, version.name, [*_history(client, version.name), version.number])
+    if (now := champion(version.name)) != version:
+        raise InputError(f"{version.uri}: somebody else made {now.uri if now else 'nobody'} the champion; promote again")
 
 
 def demote(name: str) -> Version:
@@ -169,6 +170,22 @@ def _mlflow_run(run: str, runs: Path) -> str:
     if card.mlflow_id is None:
         raise InputError(f"{run}: MLflow does not know this run yet; deliver it by fr-ps sync, then register it")
     return card.mlflow_id
+
+
+def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list[Metric]]:
+    """The epoch of the model in `folder`, by the run's curve of the metric that chose it, and what was told of that epoch."""
+    try:
+        metric = str(yaml.safe_load((folder / CONFIG_FILE).read_text())["train"]["select"])
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{folder / CONFIG_FILE}: does not say what chose the model ({one_line(error)}); copy it again"
+        ) from None
+    curve = client.get_metric_history(run, metric)
+    if not curve:  # nobody was validated on, or MLflow has not heard of it
+        return 0, []
+    best = (min if lower_is_better(metric) else max)(curve, key=lambda point: point.value)
+    names = [name for name in client.get_run(run).data.metrics if name.startswith(("val/", "test/"))]
+    return best.step, [point for name in names for point in client.get_metric_history(run, name) if point.step == best.step]
 
 
 def _history(client: MlflowClient, name: str) -> list[str]:

@@ -10,6 +10,7 @@ import io
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ _ENDINGS = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b
 
 
 def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a session in the same order: `quality`, `embedding`, each attribute and its probability; empty where not trained.
+    """A row a session in the same order: `quality`, `embedding`, each attribute and its probability, the `maps` that were read.
+
+    An attribute that the model was not trained on is empty.
 
     Raises:
         InputError: no rows or too many, a row without maps or pictures, or with such that cannot be used; names the row.
@@ -46,7 +49,10 @@ def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
             asked.append(_maps(recognizer, {str(name): cell for name, cell in cells.items() if not _is_empty(cell)}))
         except InputError as error:
             raise InputError(f"row {number}: {error}") from None
-    return table_of(recognizer, _answer(recognizer, asked)).astype(object).where(lambda table: table.notna(), None)
+    table = table_of(recognizer, _answer(recognizer, asked)).astype(object)
+    # MLflow drops a column that it does not know, as a modality that is misspelt: what was read is said.
+    table["maps"] = ["+".join(maps) for maps in asked]
+    return table.where(table.notna(), None)
 
 
 def _answer(recognizer: Recognizer, asked: list[dict[str, np.ndarray]]) -> Answers:
@@ -66,9 +72,11 @@ def _answer(recognizer: Recognizer, asked: list[dict[str, np.ndarray]]) -> Answe
 
 def _maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Modality to (C, H, W) of one session."""
-    if "images" in cells:
-        return _of_images(recognizer, cells)
     given = [modality for modality in CHANNELS if modality in cells]
+    if "images" in cells:
+        if given:
+            raise InputError(f"has images and {given[0]}; expected one or the other")
+        return _of_images(recognizer, cells)
     if not given:
         wanted = ", ".join(recognizer.info.modalities)
         there = ", ".join(cells) or "none"
@@ -81,7 +89,7 @@ def _array(cell: Any, name: str) -> np.ndarray:
     if isinstance(cell, (str, bytes)):
         try:
             return np.lib.format.read_array(io.BytesIO(_decoded(cell, name)), allow_pickle=False)
-        except (ValueError, EOFError, OSError):
+        except (ValueError, EOFError, OSError, TokenError, MemoryError):  # the last two of a header that was forged
             raise InputError(f"{name}: the text is no .npy file of numbers in base64") from None
     try:
         return np.asarray(cell, dtype=np.float32) if isinstance(cell, list) else np.asarray(cell)
@@ -96,8 +104,11 @@ def _of_images(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np
         raise InputError(f"images: expected a list of 3 to {_MOST_IMAGES} image files in base64")
     lights = [name for name in ("azimuth_deg", "elevation_deg", "intensity") if name in cells]
     for name in dict.fromkeys(("azimuth_deg", "elevation_deg", *lights)):
-        if np.ndim(cells.get(name, 0)) != 1 or len(cells[name]) != len(images):
+        if not _are_numbers(cells.get(name), len(images)):
             raise InputError(f"{name}: expected a list of {len(images)} numbers, one a picture")
+    landmarks = cells.get("landmarks", "")
+    if not isinstance(landmarks, str) or not landmarks.isascii():
+        raise InputError("landmarks: expected the text of a metadata.txt")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = []
@@ -109,13 +120,19 @@ def _of_images(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np
             (folder / f"im{number}.{ending}").write_bytes(content)
             table.append([f"im{number}.{ending}", *(cells[light][number] for light in lights)])
         (folder / LIGHTS_FILE).write_text(csv_text(["image", *lights], table))
-        if "landmarks" in cells:
-            (folder / LANDMARKS_FILE).write_text(str(cells["landmarks"]))
+        if landmarks:
+            (folder / LANDMARKS_FILE).write_text(landmarks)
         try:
             maps = recognizer.maps_of(folder)
         except InputError as error:
-            raise InputError(str(error).replace(f"{folder}/", "")) from None
+            raise InputError(str(error).replace(f"{folder}/", "").replace(str(folder), "images")) from None
     return {modality: recognizer.check(modality, array, modality) for modality, array in maps.items()}
+
+
+def _are_numbers(cell: Any, count: int) -> bool:
+    if not isinstance(cell, (list, tuple, np.ndarray)) or len(cell) != count:
+        return False
+    return all(isinstance(one, (int, float, np.number)) and not isinstance(one, bool) for one in cell)
 
 
 def _decoded(text: Any, name: str) -> bytes:

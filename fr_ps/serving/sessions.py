@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fr_ps.config import PrepareConfig
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, map_file, read_map, session_folder
-from fr_ps.data.maps_of import Prior, maps_of_capture, same_preparation
+from fr_ps.data.maps_of import same_preparation
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers, joined
-from fr_ps.files import read_session_rows
+from fr_ps.files import check_name, read_session_rows
 from fr_ps.photometric.captures import list_sources
 from fr_ps.progress import Advance, silent
 from fr_ps.serving.recognizer import Recognizer
@@ -101,15 +100,10 @@ def captured_sessions(recognizer: Recognizer, root: Path, table: Path | None = N
     Raises:
         InputError: no captures there, or a table that names others; a mean face that is missing or another one.
     """
-    config, mean_face = same_preparation({"size": recognizer.info.size} | recognizer.info.preparation, prior)
-    if config.align == "boxes":
-        raise InputError(f"{root}: the model's maps were cropped to boxes; prepare these captures with --boxes, and give --data")
+    same_preparation(recognizer.info.preparation, prior)  # refused before anything is read
     unusable: dict[tuple[str, str], str] = {}
-    modalities = recognizer.info.modalities
     sessions = {
-        (source.id, source.session): Session(
-            source.id, source.session, partial(_solve, source.folder, config, mean_face, modalities)
-        )
+        (source.id, source.session): Session(source.id, source.session, partial(_solve, recognizer, source.folder, prior))
         for source in list_sources(root, unusable)
     }
     sessions |= {key: Session(*key, partial(_refuse, reason)) for key, reason in unusable.items()}
@@ -190,13 +184,9 @@ def _read(recognizer: Recognizer, root: Path, person: str, session: str) -> Maps
     return maps
 
 
-def _solve(folder: Path, config: PrepareConfig, prior: Prior | None, modalities: Sequence[str]) -> Maps:
-    maps, _ = maps_of_capture(folder, config, None, prior)
-    channels_last = {modality: getattr(maps, modality) for modality in modalities}
-    return {
-        modality: np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else array[None]
-        for modality, array in channels_last.items()
-    }
+def _solve(recognizer: Recognizer, folder: Path, prior: str | None) -> Maps:
+    maps = recognizer.maps_of(folder, prior)
+    return {modality: recognizer.check(modality, array, f"{folder}: {modality}") for modality, array in maps.items()}
 
 
 def _refuse(reason: str) -> Maps:
@@ -210,7 +200,7 @@ def _listed(root: Path, table: Path | None) -> list[tuple[str, str]]:
         folders = sorted(path for path in (root / DATA_FOLDER).glob("[!.]*/[!.]*") if path.is_dir())
         if not folders:
             raise InputError(f"{root}: has neither {LABELS_FILE} nor {DATA_FOLDER}/ID/SESSION; name a prepared data set")
-        return [(folder.parent.name, folder.name) for folder in folders]
+        return [(check_name(path.parent.name, str(path)), check_name(path.name, str(path))) for path in folders]
     listing = table or root / LABELS_FILE
     keys = list(read_session_rows(listing, ())[1])
     if not keys:

@@ -20,6 +20,7 @@ import fr_ps
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
+from fr_ps.models.folder import weights_digest
 
 PACKAGE = Path(fr_ps.__file__).parent
 CODE_FILE = PACKAGE / "serving" / "pyfunc_model.py"
@@ -27,6 +28,8 @@ MODEL_ARTIFACT = "model"
 ASKED = (*CHANNELS, "images", "azimuth_deg", "elevation_deg", "intensity", "landmarks")
 """What a request may have of a session: its maps, or its pictures with their lights."""
 MODEL_TYPE = "fr_ps"
+WEIGHTS_TAG = "fr_ps.weights"
+"""SHA-256 of a model's weights, of logged models and of versions."""
 # What MLflow would print between a training's own lines: bars for copying five files, and advice to add an input example, of
 # which the signature has no need.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -84,11 +87,13 @@ def requirements() -> list[str]:
 def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int, points: Sequence[Metric]) -> str:
     """Log the model folder `model` with a run in MLflow; returns the id of the logged model. Twice is as good as once.
 
+    A run that goes on after its model was logged may end with other weights: these are a logged model of their own.
+
     Args:
         client: of MLflow.
         run: MLflow's id of the run.
         model: the folder.
-        name: of the logged model: one a name and run.
+        name: of the logged model.
         step: of the run that the model is of.
         points: of the run's curves, which say how good the model is.
 
@@ -96,11 +101,12 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
         InputError: it cannot be made a model of MLflow's.
         Exception: whatever keeps MLflow from taking it.
     """
-    info = client.get_run(run).info
-    found = logged_model(client, run, name)
+    info, digest = client.get_run(run).info, weights_digest(model)
+    found = logged_model(client, run, name, digest)
     if found is not None and found.status == LoggedModelStatus.READY:
         return str(found.model_id)
-    logged = found or client.create_logged_model(info.experiment_id, name, run, model_type=MODEL_TYPE)
+    tags = {WEIGHTS_TAG: digest}
+    logged = found or client.create_logged_model(info.experiment_id, name, run, tags=tags, model_type=MODEL_TYPE)
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "model"
         described = Model(
@@ -116,8 +122,9 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
     return str(logged.model_id)
 
 
-def logged_model(client: MlflowClient, run: str, name: str):  # type: ignore[no-untyped-def]  # mlflow has no types
-    """The logged model of that name of a run in MLflow, the whole one first; None if there is none."""
+def logged_model(client: MlflowClient, run: str, name: str, digest: str):  # type: ignore[no-untyped-def]  # mlflow has no types
+    """The logged model of that name and these weights of a run in MLflow, a whole one first; None if there is none."""
     experiment = client.get_run(run).info.experiment_id
     found = client.search_logged_models([experiment], filter_string=f"name = '{name}' AND source_run_id = '{run}'")
-    return min(found, key=lambda one: one.status != LoggedModelStatus.READY, default=None)
+    same = [one for one in found if one.tags.get(WEIGHTS_TAG) == digest]
+    return min(same, key=lambda one: one.status != LoggedModelStatus.READY, default=None)

@@ -60,6 +60,28 @@ def test_what_is_not_known_is_empty(other: Path, prepared: Path, tmp_path: Path)
 
 
 def test_settings_of_a_later_version_are_refused(refused: Refused) -> None:
-    for settings in ({"size": 48, "solver": "magic"}, {"size": 48, "glow": 3}):
+    for settings in ({"align": "auto", "solver": "magic"}, {"align": "auto", "glow": 3}):
         with refused("that this version does not take"):
             same_preparation(settings, None)
+
+
+def test_without_settings_or_with_boxes_nothing_is_guessed(prepared: Path, tmp_path: Path, refused: Refused) -> None:
+    with refused("is not known", "give the maps"):
+        same_preparation({}, None)
+    first = sorted(path for path in (prepared.parent / "captures").glob("*/*"))[0]
+    (tmp_path / "captures" / first.parent.name).mkdir(parents=True)
+    (tmp_path / "captures" / first.parent.name / first.name).symlink_to(first)
+    (tmp_path / "boxes.csv").write_text(f"id,session,left,top,right,bottom\n{first.parent.name},{first.name},4,4,40,40\n")
+    boxes = {"boxes": str(tmp_path / "boxes.csv"), "size": 48}
+    prepare(PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), **boxes))  # type: ignore[arg-type]
+    settings = prepared_with(tmp_path / "out", first.parent.name, first.name)
+    assert settings["align"] == "boxes"
+    with refused("cropped to boxes", "give the maps"):
+        same_preparation(settings, None)
+
+
+def test_a_mean_face_that_was_not_there_is_refused(prepared: Path, other: Path, refused: Refused) -> None:
+    folder = next((prepared / "data").glob("*/*"))
+    settings = prepared_with(prepared, folder.parent.name, folder.name)
+    with refused("--prior", "made without a mean face"):
+        same_preparation(settings, str(other / "mean.npy"))

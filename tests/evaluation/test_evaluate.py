@@ -31,6 +31,11 @@ CPU = torch.device("cpu")
 PARTS = DataConfig(val_people=1, test_people=2)
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(undrawn: None) -> None:
+    """What is drawn is looked at in test_report.py, test_pictures.py and the analyses' own files."""
+
+
 @pytest.fixture(scope="module")
 def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained, which is enough to be scored."""

@@ -69,6 +69,24 @@ def test_what_differs_from_torch_is_not_left_behind(
     assert not list(tmp_path.glob(".partial-*"))
 
 
+def test_nan_is_no_small_difference(
+    exported: tuple[Recognizer, Exported, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, _, folder = exported
+    real = onnx_session(folder / ONNX_FILE)
+    monkeypatch.setattr(module, "_write", lambda _recognizer, file, _outputs: file.write_bytes((folder / ONNX_FILE).read_bytes()))
+    monkeypatch.setattr(module, "onnx_session", lambda _file: lambda maps: [array * np.nan for array in real(maps)])
+    with pytest.raises(InputError, match=r"ONNX gives another .* than torch"):
+        export(recognizer, tmp_path / "onnx", None, part=None, batch=8)
+
+
+def test_a_folder_of_something_else_is_left_alone(exported: tuple[Recognizer, Exported, Path], tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(InputError, match="is no export; choose another folder"):
+        export(exported[0], tmp_path, None, part=None, batch=8)
+    assert (tmp_path / "precious.txt").read_text() == "x"
+
+
 def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"hello")
     with pytest.raises(InputError, match=r"x.onnx: onnxruntime cannot read it"):

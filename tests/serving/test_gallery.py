@@ -141,6 +141,68 @@ def test_whenever_it_is_interrupted_it_is_as_before_or_as_after(
             assert np.array_equal(mine.embeddings[one.row], old[one.id, one.session])
 
 
+def test_a_gallery_that_lost_its_description_is_not_begun_anew(folder: Path, tmp_path: Path, refused: Refused) -> None:
+    (folder / INFO_FILE).unlink()
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with refused(INFO_FILE, "is missing, and people are there"):
+        enroll(folder, MODEL, [("dora", "s1")], embeddings(1))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / PEOPLE_FILE).write_text("name,born\nanna,1980\n")
+    with refused(INFO_FILE, "people are there"):
+        enroll(foreign, MODEL, [("dora", "s1")], embeddings(1))
+    assert (foreign / PEOPLE_FILE).read_text() == "name,born\nanna,1980\n"
+
+
+def test_what_would_spoil_the_gallery_is_not_enrolled(folder: Path) -> None:
+    zero, nan = np.zeros((1, 8), np.float32), np.full((1, 8), np.nan, np.float32)
+    bad = [
+        ([("dora", "12:30")], embeddings(1), "not a plain name"),
+        ([("..", "s1")], embeddings(1), "not a plain name"),
+        ([("dora", "s1"), ("dora", "s1")], embeddings(2), "twice at once"),
+        ([("dora", "s1")], zero, "is zero, or has NaN"),
+        ([("dora", "s1")], nan, "is zero, or has NaN"),
+    ]
+    for keys, rows, words in bad:
+        with pytest.raises(InputError, match=words):
+            enroll(folder, MODEL, keys, rows)
+    assert read_gallery(folder).people == ["anna", "ben", "carl"]
+
+
+def test_what_a_killed_process_left_of_the_forgotten_goes_too(folder: Path) -> None:
+    remains = folder / f".partial-12345678-{EMBEDDINGS_FILE}"
+    remains.write_bytes((folder / EMBEDDINGS_FILE).read_bytes())
+    forget(folder, "anna")
+    assert not remains.exists()
+
+
+def test_a_reader_beside_writers_sees_whole_galleries(folder: Path) -> None:
+    import threading
+
+    stop, seen = threading.Event(), 0
+
+    def write() -> None:
+        while not stop.is_set():
+            forget(folder, "ben")
+            enroll(folder, MODEL, [("dora", "s1")], embeddings(1, seed=5))
+            forget(folder, "dora")
+            enroll(folder, MODEL, [("ben", "s1")], embeddings(4)[2:3])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(150):
+            found = read_gallery(folder)
+            for one in found.sessions:
+                expected = embeddings(1, seed=5)[0] if one.id == "dora" else embeddings(4)[KEYS.index((one.id, one.session))]
+                assert np.array_equal(found.embeddings[one.row], expected)
+                seen += one.id == "dora"
+    finally:
+        stop.set()
+        writer.join()
+
+
 def test_another_models_gallery_and_an_empty_one_are_refused(folder: Path, refused: Refused) -> None:
     with refused(INFO_FILE, "another model"):
         read_gallery(folder).require("b" * 64)

@@ -75,8 +75,13 @@ def test_verify_holds_the_cosine_against_the_threshold_of_a_wanted_fmr(
     assert thresholds is not None
     (point,) = [one for one in thresholds.identity if one.fmr == 0.1]
     assert found.point == point
+    assert found.threshold == point.threshold
     assert found.same == (found.score >= point.threshold)
     assert recognizer.verify(first, first, fmr=0.1).same
+    given = recognizer.verify(first, second, threshold=found.score)
+    assert given.same
+    assert given.point is None
+    assert not recognizer.verify(first, second, threshold=found.score + 1e-4).same
     assert recognizer.threshold(0.5) == point  # the largest that validation can tell and that is not above what is wanted
 
 
@@ -119,8 +124,10 @@ GOOD = {"albedo": np.full((48, 48), 0.5, np.float32), "normal": np.full((48, 48,
         ({"normal": GOOD["normal"] * 3}, ("normal", "length 3")),
         ({"albedo": np.stack([GOOD["albedo"]] * 2), "normal": GOOD["normal"]}, ("2 of albedo, 1 of normal", "expected")),
         ({}, ("maps: none", "expected")),
+        ({"albedo": np.zeros((0, 48, 48), np.float32)}, ("albedo: no session", "expected")),
+        ({"albedo": np.float32(3)}, ("albedo 0", "must be H x W")),
     ],
-    ids=["another map", "size", "nan", "text", "shape", "length", "counts", "nothing"],
+    ids=["another map", "size", "nan", "text", "shape", "length", "counts", "nothing", "none", "a number"],
 )
 def test_what_it_cannot_read_is_refused(recognizer: Recognizer, maps: Maps, words: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:

@@ -18,6 +18,7 @@ from fr_ps.serving.registry import Version, champion, crown, demote, parse_versi
 from fr_ps.tracking.layout import BEST
 from fr_ps.tracking.lifecycle import new_run
 from fr_ps.tracking.run import Run
+from tests.serving.conftest import make_model
 
 
 @pytest.fixture
@@ -85,9 +86,31 @@ def test_its_files_hold_no_pickle_and_name_what_they_need(run: Run) -> None:
 def test_a_run_that_logged_no_model_gets_one(both: Path, store: MlflowClient) -> None:
     with new_run("early", Path("runs")) as run:
         shutil.copytree(both, run.folder / BEST)
+        for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
+            run.metrics({"val/identity/auc": auc, "val/identity/eer": 1 - auc}, epoch)
     register(run.id, "faces", description="what I know of it")
+    (output,) = store.get_run(run.mlflow_id).outputs.model_outputs
+    assert output.step == 2
+    logged = store.get_logged_model(output.model_id)
+    assert {(metric.key, metric.value) for metric in logged.metrics} == {
+        ("val/identity/auc", 0.9),
+        ("val/identity/eer", 1 - 0.9),
+    }
     assert MlflowClient().get_model_version("faces", "1").description == "what I know of it"
     assert isinstance(fr_ps.load("models:/faces/1", "cpu"), Recognizer)
+
+
+def test_a_run_that_went_on_is_registered_with_its_new_weights(
+    run: Run, prepared: Path, store: MlflowClient, tmp_path: Path
+) -> None:
+    register(run.id, "faces")
+    shutil.rmtree(run.folder / BEST)
+    make_model(run.folder / BEST, prepared, "albedo", "normal", seed=7)
+    register(run.id, "faces")
+    digests = [fr_ps.load(f"models:/faces/{number}", "cpu").digest for number in (1, 2)]
+    assert digests[1] == weights_digest(run.folder / BEST) != digests[0]
+    tags = [store.get_model_version("faces", number).tags["fr_ps.weights"] for number in ("1", "2")]
+    assert tags == digests
 
 
 def test_what_cannot_be_registered_is_one_line(run: Run, store: MlflowClient) -> None:

@@ -52,6 +52,7 @@ def test_maps_in_every_form_get_the_answers_of_the_files(
     assert np.allclose(np.stack(found["embedding"]), answered.answers.embeddings[:3], rtol=1e-4, atol=1e-5)
     assert np.allclose(found["gender_probability"].astype(float), answered.answers.probabilities["gender"][:3, 1], atol=1e-5)
     assert found["pose"].tolist() == [None] * 3
+    assert found["maps"].tolist() == ["albedo+normal"] * 3
 
 
 def test_rows_with_other_maps_keep_their_places(recognizer: Recognizer, rows: list[Cells]) -> None:
@@ -109,6 +110,13 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
     "lights in a plane": (
         {"images": [picture()] * 4, "azimuth_deg": [0, 0, 0, 0], "elevation_deg": [0, 10, 20, 30]},
         ("lights.csv",),
+    ),
+    "maps and pictures": ({"images": [picture()] * 4, **ANGLES, "albedo": ALBEDO}, ("images and albedo", "one or the other")),
+    "a ragged list": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": [1, [2], 3, 4]}, ("azimuth_deg", "4 numbers")),
+    "landmarks that are none": ({"images": [picture()] * 4, **ANGLES, "landmarks": "ä"}, ("landmarks", "metadata.txt")),
+    "a forged header": (
+        {"albedo": base64.b64encode(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4',").decode()},
+        ("albedo", "no .npy file"),
     ),
     "an angle that is none": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
 }
