@@ -19,7 +19,6 @@ from fr_ps.synthetic.captures import write_captures
 
 SLOW = (
     "search/test_search.py",
-    "test_chaos.py",
     "training/test_train.py",
     "training/test_resume.py",
     "training/test_keeper.py",

@@ -18,7 +18,14 @@ from fr_ps.cli import main
 from fr_ps.config import BACKBONES
 from fr_ps.tracking import lifecycle
 
-TINY = ["--model.channels=16", "--model.reduction=8", "--train.epochs=1", "--batch.people=3", "--batch.sessions=2"]
+TINY = [
+    "--model.backbone=timm:test_resnet",
+    "--model.channels=16",
+    "--model.reduction=8",
+    "--train.epochs=1",
+    "--batch.people=3",
+    "--batch.sessions=2",
+]
 PARTS = ["--data.val_people=2", "--data.test_people=2"]
 
 

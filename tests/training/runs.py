@@ -30,7 +30,7 @@ def small(root: Path, **train_settings: Any) -> Config:
     return Config(
         data=DataConfig(root=str(root), val_people=2, test_people=2),
         batch=BatchConfig(people=3, sessions=2),
-        model=ModelConfig(channels=16, reduction=8),
+        model=ModelConfig(backbone="timm:test_resnet", channels=16, reduction=8),
         train=TrainConfig(**({"epochs": 2} | train_settings)),
     )
 

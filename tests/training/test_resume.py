@@ -27,7 +27,7 @@ class Shell:
         settings = {
             "data": {"root": str(prepared), "val_people": 2, "test_people": 1},
             "batch": {"people": 3, "sessions": 2},
-            "model": {"channels": 16, "reduction": 8},
+            "model": {"backbone": "timm:test_resnet", "channels": 16, "reduction": 8},
             "train": {"epochs": EPOCHS, "checkpoint_steps": 1, "threads": 1},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -36,7 +36,8 @@ class Shell:
 
     def start(self, *words: str) -> Forked:
         self.started += 1
-        logs = (self.folder / f"{self.started}.{name}" for name in ("out", "err"))
+        # Beside the folder, whose disk may be full.
+        logs = (self.folder.with_name(f"{self.folder.name}.{self.started}.{name}") for name in ("out", "err"))
         return Forked(words, self.folder, self.environment, *logs)
 
     def start_program(self, *words: str) -> "subprocess.Popen[str]":
@@ -240,10 +241,10 @@ def test_what_cannot_be_resumed_is_said_in_one_line(shell, interrupted):
 
 
 def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prepared, whole):
-    """A real one, of 24 MB: some of the run's checkpoints fit, and then somebody else's file takes the rest."""
+    """A real one, of 40 MB: some of the run's checkpoints fit, and then somebody else's file takes the rest."""
     home = tmp_path / "home"
     home.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(home)], capture_output=True, check=False)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(home)], capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"a small disk may not be mounted here: {done.stderr.decode().strip()}")
     try:

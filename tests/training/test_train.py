@@ -63,7 +63,7 @@ def test_a_run_leaves_settings_checkpoints_and_report(trained):
         "report/losses.png",
     ):
         assert (run.folder / name).stat().st_size > 0, name
-    assert run.settings["model/backbone"] == "convnextv2_atto"
+    assert run.settings["model/backbone"] == "timm:test_resnet"
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["train"]["epochs"] == 2
 
 
@@ -321,7 +321,7 @@ def test_maps_too_small_for_the_backbone_are_refused_before_the_first_step(tmp_p
         PrepareConfig(captures=str(tmp_path / "raw/captures"), out=str(out), labels=str(tmp_path / "raw/labels.csv"), size=24)
     )
     with pytest.raises(InputError, match="24 px"):
-        run_training(small(out), tmp_path / "run")
+        run_training(replace(small(out), model=ModelConfig(backbone="convnextv2_atto")), tmp_path / "run")
 
 
 def fused(root: Path, modalities: tuple[str, ...], name: str, dropout: float) -> Config:
