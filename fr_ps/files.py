@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
 
 from fr_ps.errors import InputError, NoRoom, one_line
+
+if TYPE_CHECKING:
+    import numpy as np  # which takes as long to import as all else that --help needs
 
 TEMPORARY = ".partial-"
 LOCK_FILE = ".lock"
@@ -161,29 +162,33 @@ def remove_remains(folder: Path) -> None:
             remains.unlink(missing_ok=True)
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: "np.ndarray") -> None:
     """Write `array` as .npy and sync it. Not atomic: for files inside `new_folder`."""
     with path.open("wb") as file:
         file.write(array_bytes(array))
         sync_file(file)
 
 
-def array_bytes(array: np.ndarray) -> bytes:
+def array_bytes(array: "np.ndarray") -> bytes:
     """`array` as the content of a .npy file.
 
     numpy, writing to a file by itself, does not say that the disk is full, only that it wrote less.
     """
+    import numpy as np
+
     stored = io.BytesIO()
     np.save(stored, array, allow_pickle=False)
     return stored.getvalue()
 
 
-def read_array(path: Path) -> np.ndarray:
+def read_array(path: Path) -> "np.ndarray":
     """The array in the .npy file `path`; no object array, whose loading would run code.
 
     Raises:
         InputError: the file is missing, truncated, no .npy, or holds Python objects.
     """
+    import numpy as np
+
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
