@@ -1,4 +1,4 @@
-"""A real `mlflow server` that can be killed and started again; for benchmarks and tests."""
+"""A real `mlflow server` or `mlflow models serve` that can be killed and started again; for benchmarks and tests."""
 
 import os
 import signal
@@ -6,29 +6,34 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 
-class Server:
-    """A `mlflow server` over a SQLite file in `folder`, on one port for as long as this lives."""
+class Process:
+    """A server of MLflow's on one port for as long as this lives; what it prints goes to `server.log` in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = f"sqlite:///{folder}/server.db"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
+    def words(self) -> list[str]:
+        """Of `mlflow`."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Start it, if it does not run."""
         if self.process and self.process.poll() is None:
             return
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder / "artifacts")]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        # MLflow finds `uvicorn` on PATH.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": path}
+        command = [sys.executable, "-m", "mlflow", *self.words(), "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
 
@@ -51,3 +56,39 @@ class Server:
     def kill(self) -> None:
         """As `kill -9` does."""
         self.stop(signal.SIGKILL)
+
+
+class Server(Process):
+    """A `mlflow server` over a SQLite file in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.store = f"sqlite:///{folder}/server.db"
+
+    def words(self) -> list[str]:
+        stores = ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder / "artifacts")]
+        return ["server", "--workers", "1", *stores]
+
+
+class ModelServer(Process):
+    """A `mlflow models serve` of a registered model."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        super().__init__(folder)
+        self.model = model
+
+    def words(self) -> list[str]:
+        return ["models", "serve", "-m", self.model, "--env-manager", "local"]
+
+    def post(self, body: bytes, kind: str = "application/json") -> tuple[int, str]:
+        """Status and text of the answer to a request.
+
+        Raises:
+            OSError, http.client.HTTPException: there was none.
+        """
+        request = urllib.request.Request(f"{self.uri}/invocations", body, {"Content-Type": kind})
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +49,18 @@ class Recognizer:
     Attributes:
         folder: of the model.
         info: what it is: modalities, size, classes, provenance.
-        digest: SHA-256 of its weights.
         thresholds: that validation chose; None where nobody was validated on.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.network, self.info = load_model(folder, device)
-        self.folder, self.digest = folder, weights_digest(folder)
+        self.folder = folder
         self.thresholds = read_thresholds(folder)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its weights, which tells whose gallery it is."""
+        return weights_digest(self.folder)
 
     def answer(self, maps: Mapping[str, np.ndarray], batch: int = BATCH) -> Answers:
         """Embeddings and probabilities of n sessions.
@@ -106,7 +111,10 @@ class Recognizer:
             raise InputError("verify: expected maps of one session each; give H x W and H x W x 3 arrays")
         one, other = (unit(some)[0] for some in embeddings)
         score = float(one @ other)
-        return Verified(score, threshold) if threshold is not None else Verified(score, (at := self.threshold(fmr)).threshold, at)
+        if threshold is not None:
+            return Verified(score, threshold)
+        point = self.threshold(fmr)
+        return Verified(score, point.threshold, point)
 
     def identify(
         self,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fr_ps.config import PrepareConfig
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, map_file, read_map, session_folder
-from fr_ps.data.maps_of import same_preparation
+from fr_ps.data.maps_of import Prior, maps_of_capture, same_preparation
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers, joined
@@ -100,10 +101,11 @@ def captured_sessions(recognizer: Recognizer, root: Path, table: Path | None = N
     Raises:
         InputError: no captures there, or a table that names others; a mean face that is missing or another one.
     """
-    same_preparation(recognizer.info.preparation, prior)  # refused before anything is read
+    config, mean_face = same_preparation(recognizer.info.preparation, prior)
     unusable: dict[tuple[str, str], str] = {}
+    solve = partial(_solve, recognizer, config, mean_face)
     sessions = {
-        (source.id, source.session): Session(source.id, source.session, partial(_solve, recognizer, source.folder, prior))
+        (source.id, source.session): Session(source.id, source.session, partial(solve, source.folder))
         for source in list_sources(root, unusable)
     }
     sessions |= {key: Session(*key, partial(_refuse, reason)) for key, reason in unusable.items()}
@@ -184,9 +186,9 @@ def _read(recognizer: Recognizer, root: Path, person: str, session: str) -> Maps
     return maps
 
 
-def _solve(recognizer: Recognizer, folder: Path, prior: str | None) -> Maps:
-    maps = recognizer.maps_of(folder, prior)
-    return {modality: recognizer.check(modality, array, f"{folder}: {modality}") for modality, array in maps.items()}
+def _solve(recognizer: Recognizer, config: PrepareConfig, prior: Prior | None, folder: Path) -> Maps:
+    maps, _ = maps_of_capture(folder, config, None, prior)
+    return {name: recognizer.check(name, getattr(maps, name), f"{folder}: {name}") for name in recognizer.info.modalities}
 
 
 def _refuse(reason: str) -> Maps:

@@ -40,14 +40,14 @@ def record_end(
         lines = [facts["tested"], *lines, *warnings]
     run.tags({"fr_ps.best_epoch": str(epochs[select]), "mlflow.note.content": "  \n".join(lines)})
     run.artifact(run.folder / "report", "report")
+    models = {metric: run.folder / (BEST if metric == select else best_folder(metric)) for metric in epochs}
     for metric, epoch in epochs.items():
-        folder = run.folder / (BEST if metric == select else best_folder(metric))
         mine = (metrics, facts, warnings) if metric == select else (_at(run, epoch), {"intervals": "none"}, ())
-        write_model_card(folder, plan, {metric: epoch}, *mine)
+        write_model_card(models[metric], plan, metric, epoch, *mine)
     for file in sorted((run.folder / CHECKPOINTS).glob("[!.]*/model.safetensors")):
         run.artifact(file.parent, f"{CHECKPOINTS}/{file.parent.name}")
     for metric, epoch in epochs.items():
-        run.model(run.folder / (BEST if metric == select else best_folder(metric)), epoch)
+        run.model(models[metric], epoch)
 
 
 def _at(run: Run, epoch: int) -> Metrics:

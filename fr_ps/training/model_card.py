@@ -18,14 +18,15 @@ from fr_ps.training.record import Plan
 
 
 def write_model_card(
-    folder: Path, plan: Plan, chosen: Mapping[str, int], metrics: Metrics, facts: Mapping[str, str], warnings: Sequence[str]
+    folder: Path, plan: Plan, metric: str, epoch: int, metrics: Metrics, facts: Mapping[str, str], warnings: Sequence[str]
 ) -> None:
     """Write `README.md` into the model folder, in Markdown.
 
     Args:
         folder: of the model, with its thresholds.
         plan: of the training.
-        chosen: the metric that the model was chosen by to its epoch.
+        metric: that the model was chosen by.
+        epoch: of the model.
         metrics: `val/...` and, where the model was tested, `test/...`.
         facts: of the report.
         warnings: what has to be known before the numbers are believed.
@@ -37,7 +38,6 @@ def write_model_card(
         for part in PARTS
         if len(rows := getattr(plan.split, part))
     ]
-    (metric, epoch), *_ = chosen.items()
     by = f"the best by {metric}" if len(plan.split.val) else "the last"
     lines = [
         f"# {info.backbones} on {maps}",

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
 from fr_ps.models.network import FaceNetwork
 from fr_ps.tracking.run import Run
+from tests.pages import Reader
 
 ALL: tuple[Modality, ...] = ("albedo", "normal", "depth")
 SUBSETS = [("albedo",), ("normal",), ("depth",), ("albedo", "normal"), ("albedo", "depth"), ("normal", "depth")]
@@ -138,37 +138,13 @@ def test_the_terminal_shows_the_table_below_the_metrics_and_only_where_there_are
     assert rows[-1][:4] == ["test", "all", "0.6000", "0.2500"]
 
 
-class Tables(HTMLParser):
-    """The cells of every row of every table."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: list[list[list[str]]] = []
-        self.in_cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self.in_cell = self.in_cell and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        if self.in_cell:
-            self.tables[-1][-1][-1] += data
-
-
 def test_the_page_holds_the_table_and_the_file_all_names(tmp_path: Path) -> None:
     metrics = example_metrics()
     write_report(tmp_path, "t", {"tested": "x"}, metrics, None)
     header, rows = subset_table(metrics)
-    _, main, subsets = Tables((tmp_path / "report.html").read_text()).tables
+    reader = Reader((tmp_path / "report.html").read_text())
+    assert len(reader.tables) == 3
+    main, subsets = reader.cells(1), reader.cells(2)
     assert subsets == [header, *rows]
     assert [row[0] for row in main] == ["metric", "identity/auc", "identity/eer", "pose/auc"]
     content = json.loads((tmp_path / "metrics.json").read_text())
@@ -180,7 +156,7 @@ def test_the_page_holds_the_table_and_the_file_all_names(tmp_path: Path) -> None
 def test_the_page_of_a_single_modality_has_no_such_table(tmp_path: Path) -> None:
     write_report(tmp_path, "t", {"tested": "x"}, example_metrics(subsets=False), None)
     text = (tmp_path / "report.html").read_text()
-    assert len(Tables(text).tables) == 2
+    assert len(Reader(text).tables) == 2
     assert "fewer maps" not in text
 
 

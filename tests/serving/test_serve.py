@@ -1,13 +1,7 @@
 """`mlflow models serve`: a real server, asked over HTTP."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +10,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from mlflow import MlflowClient
+from mlflow_server import ModelServer
 
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.registry import crown, register
@@ -24,34 +18,21 @@ from fr_ps.serving.sessions import ask, prepared_sessions
 from fr_ps.tracking.layout import BEST
 from fr_ps.tracking.lifecycle import new_run
 from tests.serving.test_request import text_of
-from tests.tracking.servers import free_port
-
-Answer = tuple[int, Any]
 
 
-class Served:
+class Served(ModelServer):
     """The registered champion behind HTTP."""
 
-    def __init__(self, port: int) -> None:
-        self.uri = f"http://127.0.0.1:{port}/invocations"
-
-    def post(self, content: bytes, kind: str = "application/json") -> Answer:
-        request = urllib.request.Request(self.uri, content, {"Content-Type": kind})
-        try:
-            with urllib.request.urlopen(request, timeout=120) as response:
-                return response.status, json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def ask(self, body: Any) -> Answer:
-        return self.post(json.dumps(body).encode())
+    def ask(self, body: Any) -> tuple[int, Any]:
+        status, text = self.post(json.dumps(body).encode())
+        return status, json.loads(text)
 
 
 @pytest.fixture(scope="module")
 def served(both: Path, new_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serve")
     shutil.copy(new_sqlite, folder / "mlflow.db")
-    port = free_port()
+    server = Served(folder, "models:/faces@champion")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
@@ -60,29 +41,12 @@ def served(both: Path, new_sqlite: Path, tmp_path_factory: pytest.TempPathFactor
             shutil.copytree(both, run.folder / BEST)
             run.model(run.folder / BEST, 1)
         crown(register(run.id, "faces"), None)
-        assert MlflowClient().get_model_version_by_alias("faces", "champion").version
-        command = ["models", "serve", "-m", "models:/faces@champion", "--env-manager", "local", "--port", str(port)]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        with Path("served.log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", *command],
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"PATH": path},
-                start_new_session=True,
-            )
+        server.start()
     try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "served.log").read_text()
-                time.sleep(0.2)
-        yield Served(port)
+        server.wait()
+        yield server
     finally:
-        os.killpg(process.pid, 9)
-        process.wait()
+        server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +82,7 @@ def test_it_answers_as_the_model_does(served: Served, recognizer: Recognizer, pr
 
 
 def test_clients_at_once_all_get_their_own_answer(served: Served, sessions: Any) -> None:
-    def call(place: int) -> tuple[int, Answer]:
+    def call(place: int) -> tuple[int, tuple[int, Any]]:
         return place % 4, served.ask({"dataframe_records": [texts(sessions[place % 4])]})
 
     with ThreadPoolExecutor(8) as pool:

@@ -6,7 +6,6 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from fr_ps.search.outcome.figures import stills
 from fr_ps.search.outcome.figures.finished import Objective, finished, grouped
 from fr_ps.search.outcome.figures.text import shortened
 from fr_ps.search.outcome.pictures import importances, write_pictures
+from tests.pages import Reader
 
 LR, FACTOR, MARGIN, LOSS = "train.learning_rate", "loss.weighting_factor", "loss.margin", "loss.name"
 ERASING = tuple(json.dumps({"name": "random_erasing", "probability": p, "scale": [0.02, 0.33]}) for p in (0.1, 0.25, 0.5))
@@ -96,39 +96,6 @@ def mixed() -> optuna.Study:
     return study
 
 
-class Reader(HTMLParser):
-    """Tags with their attributes, tables as lists of rows of cells, and the text outside of scripts."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: list[list[list[str]]] = []
-        self.text: dict[str, list[str]] = {}
-        self.inside = ""
-        self.feed(content)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.inside = tag
-        self.text.setdefault(tag, []).append("")
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.text[self.inside][-1] += data
-        if self.inside in ("td", "th"):
-            self.tables[-1][-1][-1] += data
-
-
 class Page:
     """search.html without plotly.js, its tables by caption, and what plotly is called with."""
 
@@ -136,7 +103,8 @@ class Page:
         self.whole = (folder / "search.html").read_text(encoding="utf-8")
         self.rest = self.whole.replace(get_plotlyjs(), "")
         self.reader = Reader(self.rest)
-        self.tables = dict(zip(self.reader.text.get("caption", []), self.reader.tables))
+        captions = self.reader.text.get("caption", [])
+        self.tables = {caption: self.reader.cells(number) for number, caption in enumerate(captions)}
 
     def traces(self, name: str) -> list[dict[str, Any]]:
         start = re.search(rf'Plotly\.newPlot\(\s*"{name}",\s*', self.rest)

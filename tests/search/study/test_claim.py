@@ -21,6 +21,7 @@ from fr_ps.search.study.settled import settle
 from fr_ps.search.study.storage import GRACE, Storage, open_study
 from fr_ps.search.trials.trial import Bench, Outcome, do_trial
 from fr_ps.tracking.card import Parent
+from tests.search.conftest import four_at_once
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 BEAT = 1
@@ -106,17 +107,7 @@ while True:
 
 def test_processes_that_claim_at_once_have_each_number_once_and_as_many_as_the_budget_has(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'studies.db'}"
-    command = [sys.executable, "-c", WORK, url]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [[int(word) for word in process.communicate()[0].split()] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4
+    said = [[int(word) for word in text.split()] for text in four_at_once(WORK, url)]
     assert sorted(number for numbers in said for number in numbers) == list(range(12))
     assert sum(bool(numbers) for numbers in said) > 1  # else they did not compete
     trials = optuna.load_study(study_name="s", storage=url).trials

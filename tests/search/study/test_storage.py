@@ -3,8 +3,6 @@
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from fr_ps.errors import InputError
 from fr_ps.search.study import storage as module
 from fr_ps.search.study.storage import GRACE, Direction, Storage, open_study, patiently
 from tests.conftest import Refused
+from tests.search.conftest import four_at_once
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
@@ -50,16 +49,7 @@ print(study.study_name, made, flush=True)
 
 def test_processes_that_open_a_new_file_at_once_all_have_the_one_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'new.db'}"
-    command = [sys.executable, "-c", OPEN, url]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [process.communicate()[0].strip() for process in processes]
+    said = [text.strip() for text in four_at_once(OPEN, url)]
     assert sorted(said) == ["s False", "s False", "s False", "s True"]
     (study,) = optuna.get_all_study_summaries(url)
     assert (study.study_name, study.n_trials) == ("s", 4)
