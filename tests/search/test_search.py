@@ -295,9 +295,7 @@ def story(new_place: NewPlace, tracking: Server) -> Story:
         few = len(place.trials(*OVER)) >= TRIALS - 4
         return bool((few or (len(first.workers()) == 2 and answers(tracking))) and place.in_the_middle())
 
-    until("the middle of the search", to_be_stopped, place)
-    workers = first.workers()
-    first.process.send_signal(signal.SIGINT)
+    workers = until("the middle of the search", lambda: to_be_stopped() and interrupt_in_the_middle(first, place), place)
     stopped, left, waiting = first.ended(), place.processes(), place.study.get_trials()
     status = place.status(place.parent)
     tracking.wait()
@@ -314,6 +312,32 @@ def kill_in_the_middle(place: Place) -> FrozenTrial | None:
         still = place.trials()[trial.number]
         return still if still.state == TrialState.RUNNING else None
     return None
+
+
+def interrupt_in_the_middle(launcher: Launcher, place: Place) -> list[int]:
+    """Give the launcher SIGINT; returns its workers, none if no trial was in the middle any longer.
+
+    The workers stand still until SIGINT waits for those in the middle: however long the launcher takes to pass it on, no
+    trial ends before.
+    """
+    workers = launcher.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        working = [pid for pid in place.in_the_middle() if pid in workers]
+        if not working:
+            return []
+        launcher.process.send_signal(signal.SIGINT)
+        until("workers that are told to stop", lambda: all(map(waits_for_sigint, working)), place)
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    return workers
+
+
+def waits_for_sigint(pid: int) -> bool:
+    (pending,) = re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(pending, 16) >> signal.SIGINT - 1 & 1)
 
 
 def answers(server: Server) -> bool:
