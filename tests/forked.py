@@ -31,6 +31,8 @@ def _main(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: 
     sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
     # As from a terminal, whatever the shell did with the suite.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The child of a forkserver would start a forkserver of its own, which imports everything again, for its own processes.
+    multiprocessing.set_start_method(None, force=True)
     sys.argv = ["fr-ps", *words]
     from fr_ps.cli import main
 

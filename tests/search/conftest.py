@@ -68,7 +68,7 @@ class Launcher:
         for file in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             with suppress(OSError):
                 found += [int(pid) for pid in file.read_text().split()]
-        return [pid for pid in found if "fr_ps.search.trials.worker" in _command(pid)]
+        return [pid for pid in found if "fr_ps.search.trials.worker" in command(pid)]
 
     def ended(self) -> int:
         """Its exit code, once it has ended."""
@@ -224,9 +224,11 @@ def new_place(tracking: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
         place.close()
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """The command line of a process with its id and parent; empty for none that lives."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return f"{pid} of {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1]}: {words}"
     except OSError:
         return ""
 

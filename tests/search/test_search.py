@@ -38,7 +38,7 @@ from fr_ps.tracking.find import model_folder
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.owner import owned
-from tests.search.conftest import DEADLINE, EPOCHS, OVER, SETTINGS, Launcher, Place, is_gone, until
+from tests.search.conftest import DEADLINE, EPOCHS, OVER, SETTINGS, Launcher, Place, command, is_gone, until
 from tests.search.postgresql import Server as Database
 from tests.search.postgresql import postgresql
 from tests.tracking import servers
@@ -258,7 +258,7 @@ class Story:
         killed: number of the trial whose worker was killed.
         workers: ids of the workers that lived when the search was stopped.
         stopped: its exit code then.
-        left: ids of the processes that it left.
+        left: commands of the processes that it left.
         waiting: the trials after that.
         status: of the study's run after that.
         again: when it was started again; from then on the tracking server answers.
@@ -269,7 +269,7 @@ class Story:
     killed: int
     workers: Sequence[int]
     stopped: int
-    left: Sequence[int]
+    left: Sequence[str]
     waiting: Sequence[FrozenTrial]
     status: str
     again: datetime
@@ -296,7 +296,7 @@ def story(new_place: NewPlace, tracking: Server) -> Story:
         return bool((few or (len(first.workers()) == 2 and answers(tracking))) and place.in_the_middle())
 
     workers = until("the middle of the search", lambda: to_be_stopped() and interrupt_in_the_middle(first, place), place)
-    stopped, left, waiting = first.ended(), place.processes(), place.study.get_trials()
+    stopped, left, waiting = first.ended(), [command(pid) for pid in place.processes()], place.study.get_trials()
     status = place.status(place.parent)
     tracking.wait()
     again = datetime.now()
