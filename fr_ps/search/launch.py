@@ -26,7 +26,7 @@ from fr_ps.search.study.preflight import check_data
 from fr_ps.search.study.samplers import build_pruner
 from fr_ps.search.study.settled import Search, config_metric, require_same
 from fr_ps.search.study.storage import Storage, open_study, patiently
-from fr_ps.search.trials.crew import Worker, work
+from fr_ps.search.trials.crew import work
 from fr_ps.search.trials.trial import RUN, TAG
 from fr_ps.search.watch import Watch
 from fr_ps.serving.registry import register
@@ -170,8 +170,8 @@ def _work(launch: Launch, run: Run | None, logs: Path) -> None:
         return
     with progress("search", search.trials, "trials") as advance:
         advance(begun)
-        workers = [Worker(order, logs / f"worker-{index}.log") for index in range(launch.workers)]
-        work(workers, lambda: patiently(lambda: watch.look(advance)), say)
+        orders = {logs / f"worker-{index}.log": order for index in range(launch.workers)}
+        work(orders, lambda: patiently(lambda: watch.look(advance)), say)
 
 
 def _is_over(launch: Launch) -> bool:

@@ -13,7 +13,7 @@ from fr_ps.progress import progress
 from fr_ps.search.outcome.results import best_config, best_trial
 from fr_ps.search.study.settled import Search
 from fr_ps.search.study.storage import patiently
-from fr_ps.search.trials.crew import Worker, work
+from fr_ps.search.trials.crew import work
 from fr_ps.tracking.card import CARD_FILE, Parent
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.layout import BEST
@@ -68,7 +68,7 @@ def train_finals(
         while left:
             now, left = left[:workers], left[workers:]
             orders = {
-                name: {
+                log / f"{name}.log": {
                     "train": to_dict(configs[name]),
                     "name": f"{study.study_name}-{name}",
                     "run": folders[name].name,
@@ -77,8 +77,7 @@ def train_finals(
                 }
                 for name in now
             }
-            crew = [Worker(order, log / f"{name}.log") for name, order in orders.items()]
-            work(crew, lambda: 0, lambda _line: None)
+            work(orders, lambda: 0, lambda _line: None)
             for name in now:
                 if not _is_done(folders[name]):
                     raise InputError(f"training {name} did not finish; see {log / name}.log, and start the search again")

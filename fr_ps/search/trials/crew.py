@@ -14,6 +14,7 @@ from typing import Any
 
 from fr_ps.errors import InputError
 
+_COMMAND = [sys.executable, "-m", "fr_ps.search.trials.worker"]
 _LOOK = 0.5
 _DEATHS = 3
 """Of one worker in a row, within which nothing ended, after which it is not replaced."""
@@ -24,12 +25,12 @@ class Worker:
     """A process of a worker; what it prints goes to a file.
 
     Args:
-        order: what it is to do.
         log: that file, to which is appended.
+        order: what it is to do.
     """
 
-    def __init__(self, order: Order, log: Path) -> None:
-        self.order, self.log, self.deaths = order, log, 0
+    def __init__(self, log: Path, order: Order) -> None:
+        self.log, self.order, self.deaths = log, order, 0
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[str]:
@@ -37,7 +38,7 @@ class Worker:
         threads = {"OMP_NUM_THREADS": str(self.order["threads"])} if self.order.get("threads") else {}
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fr_ps.search.trials.worker"],
+                _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -62,14 +63,14 @@ class Worker:
         return lines[-1].removeprefix("error: ") if lines else "it said nothing"
 
 
-def work(workers: Sequence[Worker], ended: Callable[[], int], lost: Callable[[str], None]) -> None:
-    """Wait until all workers have ended, and replace those that die.
+def work(orders: Mapping[Path, Order], ended: Callable[[], int], lost: Callable[[str], None]) -> None:
+    """Start a worker for each order, wait until all have ended, and replace those that die.
 
     Signals are passed on to them: by the first SIGINT or SIGTERM they finish their step and write a checkpoint, by a further
     SIGINT they stop at once.
 
     Args:
-        workers: that were started.
+        orders: file for what a worker prints to what it is to do.
         ended: called again and again; how much has come to an end so far.
         lost: called with a line where a worker died.
 
@@ -77,8 +78,12 @@ def work(workers: Sequence[Worker], ended: Callable[[], int], lost: Callable[[st
         InputError: a worker met bad input, or died again and again.
         KeyboardInterrupt, SystemExit: a signal came; all workers have ended.
     """
-    left, done = list(workers), ended()
-    with _passing_on(workers) as signals:
+    left, done = list[Worker](), ended()
+    # Begun before the workers are: where a shell's background has SIGINT ignored, they would start with that.
+    with _passing_on(left) as signals:
+        for log, order in orders.items():
+            left.append(Worker(log, order))
+            _tell_new(left[-1], signals)
         while left:
             time.sleep(_LOOK)
             now = ended()
@@ -96,9 +101,16 @@ def work(workers: Sequence[Worker], ended: Callable[[], int], lost: Callable[[st
                 else:
                     lost(f"a worker died ({_how(code)}) and is replaced; its words are in {worker.log}")
                     worker.replace()
+                    _tell_new(worker, signals)
         ended()
     if signals:
         raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
+
+
+def _tell_new(worker: Worker, signals: Sequence[int]) -> None:
+    """Give it the signal that came while it was being started, and found nobody there to be given to."""
+    if signals:
+        worker.process.send_signal(signals[0])
 
 
 @contextmanager
