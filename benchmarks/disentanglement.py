@@ -54,8 +54,8 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     """The probes and the identity AUC of one network, on the people of validation and test."""
     import numpy as np
 
-    from fr_ps.arguments import parse, training_config
-    from fr_ps.cli import build_parser
+    from fr_ps.arguments import training_config
+    from fr_ps.cli import read_arguments
     from fr_ps.data.splits import make_split
     from fr_ps.device import pick_device
     from fr_ps.evaluation.analyses.probes import probe_findings
@@ -66,7 +66,7 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     from fr_ps.training.train import open_training_data, train
 
     file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
-    base = training_config(parse(build_parser(), ["train", "--config", str(file)])["train"])
+    base = training_config(read_arguments(["train", "--config", str(file)])["train"])
     config = replace(
         base,
         data=replace(base.data, split_seed=seed),

@@ -56,14 +56,14 @@ def measure(seed: int, folder: Path, options) -> Scores:  # type: ignore[no-unty
     """The metrics of the three single networks and of the fusions of one seed."""
     import yaml
 
-    from fr_ps.arguments import parse, training_config
-    from fr_ps.cli import build_parser
+    from fr_ps.arguments import training_config
+    from fr_ps.cli import read_arguments
     from fr_ps.config import FusionConfig
     from fr_ps.tracking.run import Run
     from fr_ps.training.train import train
 
     file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
-    base = training_config(parse(build_parser(), ["train", "--config", str(file)])["train"])
+    base = training_config(read_arguments(["train", "--config", str(file)])["train"])
     base = replace(
         base,
         data=replace(base.data, split_seed=seed),

@@ -71,13 +71,13 @@ def search(folder: Path, name: str, **other: Any) -> Any:
     """A search over tiny trainings."""
     from dataclasses import fields
 
-    from fr_ps.arguments import parse, training_config
-    from fr_ps.cli import build_parser
+    from fr_ps.arguments import training_config
+    from fr_ps.cli import read_arguments
     from fr_ps.config import SearchConfig
     from fr_ps.search.study.settled import settle
 
     file = study_file(folder, name, **other)
-    found = parse(build_parser(), ["search", "--config", str(file)])["search"]
+    found = read_arguments(["search", "--config", str(file)])["search"]
     return settle(SearchConfig(**{one.name: found[one.name] for one in fields(SearchConfig)}), training_config(found))
 
 

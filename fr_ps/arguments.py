@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,6 +46,21 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise _Refused(" ".join(message.split())) from ex
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand of `fr-ps`.
+
+    Attributes:
+        help: its line in the list of all.
+        declare: gives its parser the description and the arguments.
+        run: does it, with what that parser read.
+    """
+
+    help: str
+    declare: Callable[[Parser], None]
+    run: Callable[[Namespace], None]
 
 
 class _Refused(Exception):

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from jsonargparse.typing import PositiveInt
 
 from fr_ps import __version__
-from fr_ps.arguments import Parser, parse, training_config
-from fr_ps.cli_data import add_data_command, run_data
-from fr_ps.cli_evaluate import add_evaluation_commands, run_compare, run_evaluate
-from fr_ps.cli_registry import REGISTRY_COMMANDS, add_registry_commands
-from fr_ps.cli_search import add_search_command, run_search
-from fr_ps.cli_serving import SERVING_COMMANDS, add_serving_commands
+from fr_ps.arguments import Command, Parser, parse, training_config
+from fr_ps.cli_data import DATA_COMMANDS
+from fr_ps.cli_evaluate import EVALUATION_COMMANDS
+from fr_ps.cli_registry import REGISTRY_COMMANDS
+from fr_ps.cli_search import SEARCH_COMMANDS
+from fr_ps.cli_serving import SERVING_COMMANDS
 from fr_ps.config import BACKBONES, Config, ModelConfig, PrepareConfig
 from fr_ps.errors import InputError
 from fr_ps.process import exit_code
@@ -29,24 +29,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def run() -> None:
-        arguments = parse(build_parser(), sys.argv[1:] if argv is None else argv)
-        COMMANDS[arguments.command](arguments[arguments.command])
+        arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+        COMMANDS[arguments.command].run(arguments[arguments.command])
 
     return exit_code(run)
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of all subcommands."""
+def read_arguments(argv: Sequence[str]) -> Namespace:
+    """What a command line says, parsed and instantiated; its `command` names the subcommand.
+
+    Raises:
+        InputError: anything wrong with it, in one line.
+    """
     parser = Parser(prog="fr-ps", version=__version__, description="Multi-task face recognition on photometric-stereo maps.")
     commands = parser.add_subcommands(dest="command")
+    asked = argv[0] if argv else ""
+    for name, command in COMMANDS.items():
+        # To declare the settings of all commands takes a quarter of a second: only those of the one that is asked for.
+        commands.add_subcommand(name, declared := Parser(), help=command.help)
+        if name == asked:
+            command.declare(declared)
+    return parse(parser, argv)
 
-    prepare = Parser(description="Raw captures to a prepared data set: albedo, normals, depth, labels.")
+
+def _declare_prepare(prepare: Parser) -> None:
+    prepare.description = "Raw captures to a prepared data set: albedo, normals, depth, labels."
     prepare.add_class_arguments(PrepareConfig, None)
-    commands.add_subcommand("prepare", prepare, help="raw captures to a prepared data set")
 
-    add_data_command(commands)
 
-    train = Parser(description="Train, evaluate on test once, track; the last line printed is the run id.")
+def _declare_train(train: Parser) -> None:
+    train.description = "Train, evaluate on test once, track; the last line printed is the run id."
     train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
     train.add_argument(
         "--resume", type=str | None, default=None, help="run id (or nothing: the last interrupted one) to go on with"
@@ -60,21 +72,19 @@ def build_parser() -> ArgumentParser:
         help="with --resume: settings or data may differ; what does is written down",
     )
     train.add_class_arguments(Config, None)
-    commands.add_subcommand("train", train, help="train, evaluate on test once, track")
 
-    add_evaluation_commands(commands)
-    add_search_command(commands)
-    add_registry_commands(commands)
-    add_serving_commands(commands)
 
-    runs = Parser(description="The runs of this folder with their true status, and which of them MLflow does not know all of.")
-    commands.add_subcommand("runs", runs, help="runs of this folder with their true status")
+def _declare_runs(runs: Parser) -> None:
+    runs.description = "The runs of this folder with their true status, and which of them MLflow does not know all of."
 
-    sync = Parser(description="Deliver to MLflow what an outage held back.")
+
+def _declare_sync(sync: Parser) -> None:
+    sync.description = "Deliver to MLflow what an outage held back."
     sync.add_argument("--run", type=str | None, default=None, help="run id: only that one")
-    commands.add_subcommand("sync", sync, help="deliver to MLflow what an outage held back")
 
-    models = Parser(description="What every backbone costs: parameters, multiply-adds, feature map, a step's time.")
+
+def _declare_models(models: Parser) -> None:
+    models.description = "What every backbone costs: parameters, multiply-adds, feature map, a step's time."
     models.add_argument("--backbone", type=str | None, default=None, help="only this one, which may be timm:NAME")
     models.add_argument("--size", type=PositiveInt, default=112, help="side of the maps in pixels")
     models.add_argument("--channels_in", type=Literal[1, 3], default=1, help="1: albedo or depth; 3: normals")
@@ -82,8 +92,6 @@ def build_parser() -> ArgumentParser:
         "--smoke", type=bool, default=True, help="whether each but the largest does a training step, which is timed"
     )
     models.add_argument("--device", type=str, default="auto", help="of the step: auto, cpu, cuda or mps")
-    commands.add_subcommand("models", models, help="what every backbone costs")
-    return parser
 
 
 def _prepare(arguments: Namespace) -> None:
@@ -205,15 +213,14 @@ def _models(arguments: Namespace) -> None:
 
 
 COMMANDS = {
-    "prepare": _prepare,
-    "data": run_data,
-    "train": _train,
-    "runs": _runs,
-    "sync": _sync,
-    "evaluate": run_evaluate,
-    "compare": run_compare,
-    "search": run_search,
-    "models": _models,
+    "prepare": Command("raw captures to a prepared data set", _declare_prepare, _prepare),
+    **DATA_COMMANDS,
+    "train": Command("train, evaluate on test once, track", _declare_train, _train),
+    **EVALUATION_COMMANDS,
+    **SEARCH_COMMANDS,
     **REGISTRY_COMMANDS,
     **SERVING_COMMANDS,
+    "runs": Command("runs of this folder with their true status", _declare_runs, _runs),
+    "sync": Command("deliver to MLflow what an outage held back", _declare_sync, _sync),
+    "models": Command("what every backbone costs", _declare_models, _models),
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from fr_ps.arguments import READING, Parser
+from fr_ps.arguments import READING, Command, Parser
 from fr_ps.config import CaptureLayout, DataConfig, SyntheticConfig
 from fr_ps.errors import InputError
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 _ROOT_HELP = "data.root is a prepared data set, or a labels table (CSV)"
 
 
-def add_data_command(commands: Any) -> None:
-    """Add `data` and its subcommands to the commands."""
-    data = Parser(description="Data sets.")
-    commands.add_subcommand("data", data, help="look at, check, split and make data sets")
+def _declare(data: Parser) -> None:
+    data.description = "Data sets."
     kinds = data.add_subcommands(dest="what")
 
     summary = Parser(description=f"Show what is in a data set: tables, and a picture of some sessions' maps. {_ROOT_HELP}.")
@@ -66,8 +64,7 @@ def _add_settings(parser: Parser, only: Sequence[str] = ()) -> None:
     parser.add_class_arguments(SyntheticConfig, "synthetic")
 
 
-def run_data(arguments: Namespace) -> None:
-    """Run the subcommand that `arguments.what` names."""
+def _data(arguments: Namespace) -> None:
     _KINDS[arguments.what](arguments[arguments.what])
 
 
@@ -174,3 +171,4 @@ def _print_table(title: str, frame: Any) -> None:
 
 
 _KINDS = {"summary": _summary, "check": _check, "split": _split, "mean": _mean, "synthetic": _synthetic}
+DATA_COMMANDS = {"data": Command("look at, check, split and make data sets", _declare, _data)}

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Parser
+from fr_ps.arguments import Command, Parser
 from fr_ps.errors import InputError
 from fr_ps.progress import say
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from fr_ps.evaluation.evaluate import Protocol
 
 
-def add_evaluation_commands(commands: Any) -> None:
-    """Add both to the subcommands."""
-    evaluate = Parser(description="Score a model on a prepared data set and write a report.")
+def _declare_evaluate(evaluate: Parser) -> None:
+    evaluate.description = "Score a model on a prepared data set and write a report."
     evaluate.add_argument("--model", type=str, required=True, help="run id, or model folder")
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
     evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
@@ -41,9 +40,10 @@ def add_evaluation_commands(commands: Any) -> None:
         help="also score the maps warped by seeded random similarities (5 degrees, 10 %, 4 px)",
     )
     _add_scoring_arguments(evaluate)
-    commands.add_subcommand("evaluate", evaluate, help="score a model on data")
 
-    compare = Parser(description="Two models on the same pairs of a prepared data set: differences with intervals.")
+
+def _declare_compare(compare: Parser) -> None:
+    compare.description = "Two models on the same pairs of a prepared data set: differences with intervals."
     compare.add_argument("--model", type=str, action="append", required=True, help="run id, or model folder; given twice: A, B")
     compare.add_argument("--data", type=str, required=True, help="prepared data set")
     compare.add_argument("--out", type=str, default="comparison", help="folder for the report")
@@ -51,10 +51,9 @@ def add_evaluation_commands(commands: Any) -> None:
         "--split", type=str | None, default=None, help="train, val, test or gallery of A's own split; else every row"
     )
     _add_scoring_arguments(compare)
-    commands.add_subcommand("compare", compare, help="two models on the same pairs")
 
 
-def run_evaluate(arguments: Namespace) -> None:
+def _evaluate(arguments: Namespace) -> None:
     """Score a model and print its numbers."""
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate import evaluate_folder
@@ -80,7 +79,7 @@ def run_evaluate(arguments: Namespace) -> None:
     say(run.shown_id)
 
 
-def run_compare(arguments: Namespace) -> None:
+def _compare(arguments: Namespace) -> None:
     """Compare two models and print their differences."""
     from fr_ps.device import pick_device
     from fr_ps.evaluation.compare import compare_folders
@@ -123,3 +122,9 @@ def _protocol(arguments: Namespace) -> "Protocol":
     from fr_ps.evaluation.evaluate import Protocol
 
     return Protocol(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure)
+
+
+EVALUATION_COMMANDS = {
+    "evaluate": Command("score a model on data", _declare_evaluate, _evaluate),
+    "compare": Command("two models on the same pairs", _declare_compare, _compare),
+}

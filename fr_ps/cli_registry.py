@@ -1,26 +1,25 @@
 """`register`, `promote`, `export`: parse, call one function, print."""
 
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
-from fr_ps.arguments import Parser
+from fr_ps.arguments import Command, Parser
 from fr_ps.errors import InputError
 from fr_ps.progress import say
 
 
-def add_registry_commands(commands: Any) -> None:
-    """Add them to the subcommands."""
-    register = Parser(description="Make the best model of a run the next version of a registered model.")
+def _declare_register(register: Parser) -> None:
+    register.description = "Make the best model of a run the next version of a registered model."
     register.add_argument("--model", type=str, required=True, help="run id")
     register.add_argument("--name", type=str, required=True, help="of the registered model")
     register.add_argument("--tags", type=dict[str, str] | None, default=None, help="of the version, as {site: lab 3}")
     register.add_argument("--description", type=str, default="", help="of the version; else its model card")
-    commands.add_subcommand("register", register, help="make a run's model a version of a registered model")
 
-    promote = Parser(description="Make a version the champion, if it is measurably better than the one there is.")
+
+def _declare_promote(promote: Parser) -> None:
+    promote.description = "Make a version the champion, if it is measurably better than the one there is."
     promote.add_argument("--model", type=str, required=True, help="models:/NAME/VERSION; of --rollback and --demote models:/NAME")
     promote.add_argument("--data", type=str | None, default=None, help="where the champion's data lie, if not where they lay")
     promote.add_argument("--limit", type=NonNegativeFloat, default=0.05, help="identity AUC that a group may lose")
@@ -33,25 +32,25 @@ def add_registry_commands(commands: Any) -> None:
         promote.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=what)
     promote.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     promote.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
-    commands.add_subcommand("promote", promote, help="make a version the champion, if it is measurably better")
 
-    export = Parser(description="A model as ONNX, checked against torch, with a table of size, latency and accuracy.")
+
+def _declare_export(export: Parser) -> None:
+    export.description = "A model as ONNX, checked against torch, with a table of size, latency and accuracy."
     export.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
     export.add_argument("--out", type=str, required=True, help="folder to write")
     export.add_argument("--data", type=str | None, default=None, help="prepared data set to be accurate on; else no accuracy")
     export.add_argument("--split", type=str, default="test", help="part of the model's own split of --data; all: every row")
     export.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
-    commands.add_subcommand("export", export, help="a model as ONNX")
 
 
-def run_register(arguments: Namespace) -> None:
+def _register(arguments: Namespace) -> None:
     """Register, and print the version."""
     from fr_ps.serving.registry import register
 
     say(register(arguments.model, arguments.name, arguments.tags, arguments.description).uri)
 
 
-def run_promote(arguments: Namespace) -> None:
+def _promote(arguments: Namespace) -> None:
     """Compare with the champion, decide, and print why."""
     if arguments.rollback or arguments.demote:
         return _reverse(arguments)
@@ -96,7 +95,7 @@ def _reverse(arguments: Namespace) -> None:
         say(f"{after.uri} is the champion again" + (f" instead of version {before.number}" if before else ""))
 
 
-def run_export(arguments: Namespace) -> None:
+def _export(arguments: Namespace) -> None:
     """Export, and print the table."""
     from tabulate import tabulate
 
@@ -115,4 +114,8 @@ def run_export(arguments: Namespace) -> None:
     say(f"exported: {exported.file}")
 
 
-REGISTRY_COMMANDS = {"register": run_register, "promote": run_promote, "export": run_export}
+REGISTRY_COMMANDS = {
+    "register": Command("make a run's model a version of a registered model", _declare_register, _register),
+    "promote": Command("make a version the champion, if it is measurably better", _declare_promote, _promote),
+    "export": Command("a model as ONNX", _declare_export, _export),
+}

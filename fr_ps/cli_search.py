@@ -1,28 +1,24 @@
 """`search`: parse, call one function, print."""
 
 from dataclasses import fields
-from typing import Any
 
 from jsonargparse import ActionConfigFile, Namespace
 from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Parser, training_config
+from fr_ps.arguments import Command, Parser, training_config
 from fr_ps.config import Config, SearchConfig
 from fr_ps.progress import say
 
 
-def add_search_command(commands: Any) -> None:
-    """Add it to the subcommands."""
-    search = Parser(description="Search the best settings of a training: an Optuna study whose trials are MLflow runs.")
+def _declare(search: Parser) -> None:
+    search.description = "Search the best settings of a training: an Optuna study whose trials are MLflow runs."
     search.add_argument("--config", action=ActionConfigFile, help="YAML file of the study; flags override it")
     search.add_argument("--workers", type=PositiveInt, default=1, help="processes here")
     search.add_class_arguments(SearchConfig, None)
     search.add_class_arguments(Config, None)
-    commands.add_subcommand("search", search, help="find the best settings for a data set")
 
 
-def run_search(arguments: Namespace) -> None:
-    """Search, and print what came out."""
+def _search(arguments: Namespace) -> None:
     from fr_ps.search.study.settled import settle
 
     config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
@@ -31,3 +27,6 @@ def run_search(arguments: Namespace) -> None:
     from fr_ps.search.launch import run_study
 
     say(run_study(search, arguments.workers))
+
+
+SEARCH_COMMANDS = {"search": Command("find the best settings for a data set", _declare, _search)}

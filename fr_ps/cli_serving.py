@@ -1,12 +1,12 @@
 """`predict`, and the commands of a gallery: parse, call one function, print."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Parser
+from fr_ps.arguments import Command, Parser
 from fr_ps.errors import InputError
 from fr_ps.progress import progress, say
 
@@ -18,43 +18,45 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-def add_serving_commands(commands: Any) -> None:
-    """Add them to the subcommands."""
-    predict = Parser(description="What a model says of each session: embedding, quality, attributes with probabilities.")
+def _declare_predict(predict: Parser) -> None:
+    predict.description = "What a model says of each session: embedding, quality, attributes with probabilities."
     _add_asking_arguments(predict)
     predict.add_argument("--out", type=str, required=True, help="file to write: .parquet, .csv or .npz")
     predict.add_argument("--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split")
-    commands.add_subcommand("predict", predict, help="what a model says of each session")
 
-    enroll = Parser(description="Add sessions to a gallery, which is made where there is none.")
+
+def _declare_enroll(enroll: Parser) -> None:
+    enroll.description = "Add sessions to a gallery, which is made where there is none."
     _add_asking_arguments(enroll)
     _add_gallery(enroll)
-    commands.add_subcommand("enroll", enroll, help="add people to a gallery")
 
-    identify = Parser(description="Who of a gallery each session is, or that it is nobody of them.")
+
+def _declare_identify(identify: Parser) -> None:
+    identify.description = "Who of a gallery each session is, or that it is nobody of them."
     _add_asking_arguments(identify)
     _add_gallery(identify)
     _add_threshold(identify)
     identify.add_argument("--top", type=PositiveInt, default=3, help="how many of the most alike people are listed")
     identify.add_argument("--out", type=str | None, default=None, help="CSV to write, a row a session")
-    commands.add_subcommand("identify", identify, help="who of a gallery each session is")
 
-    verify = Parser(description="Whether each session is of the person that it claims.")
+
+def _declare_verify(verify: Parser) -> None:
+    verify.description = "Whether each session is of the person that it claims."
     _add_asking_arguments(verify)
     _add_gallery(verify)
     _add_threshold(verify)
     verify.add_argument("--person", type=str | None, default=None, help="who is claimed; else each session's own id")
     verify.add_argument("--out", type=str | None, default=None, help="CSV to write, a row a session")
-    commands.add_subcommand("verify", verify, help="whether sessions are of the person that they claim")
 
-    forget = Parser(description="Remove a person from a gallery, and overwrite the embeddings.")
+
+def _declare_forget(forget: Parser) -> None:
+    forget.description = "Remove a person from a gallery, and overwrite the embeddings."
     _add_gallery(forget)
     forget.add_argument("--person", type=str, required=True, help="who")
     forget.add_argument("--session", type=str | None, default=None, help="only this session of theirs")
-    commands.add_subcommand("forget", forget, help="remove a person from a gallery")
 
 
-def run_predict(arguments: Namespace) -> None:
+def _predict(arguments: Namespace) -> None:
     """Answer, and write the table."""
     from fr_ps.serving.table import check_ending, table_of, with_keys, write_table
 
@@ -67,7 +69,7 @@ def run_predict(arguments: Namespace) -> None:
     say(f"{len(answered.keys)} sessions: {out}")
 
 
-def run_enroll(arguments: Namespace) -> None:
+def _enroll(arguments: Namespace) -> None:
     """Answer, and add the embeddings to the gallery."""
     from fr_ps.serving.gallery import INFO_FILE, enroll, read_gallery
 
@@ -83,7 +85,7 @@ def run_enroll(arguments: Namespace) -> None:
     say(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.people)} people")
 
 
-def run_identify(arguments: Namespace) -> None:
+def _identify(arguments: Namespace) -> None:
     """Answer, search the gallery, and print and write who it is."""
     from fr_ps.serving.gallery_rows import identification_rows, summary
 
@@ -94,7 +96,7 @@ def run_identify(arguments: Namespace) -> None:
     say(summary(answered.keys, matches, gallery, threshold))
 
 
-def run_verify(arguments: Namespace) -> None:
+def _verify(arguments: Namespace) -> None:
     """Answer, compare with the gallery, and print and write whether the claims hold."""
     from fr_ps.serving.gallery_rows import verification_rows
 
@@ -108,21 +110,12 @@ def run_verify(arguments: Namespace) -> None:
     say(f"{accepted} of {len(rows)} claims accepted at a cosine of {threshold:.4f}")
 
 
-def run_forget(arguments: Namespace) -> None:
+def _forget(arguments: Namespace) -> None:
     """Remove somebody from a gallery."""
     from fr_ps.serving.gallery import forget
 
     gone = forget(Path(arguments.gallery), arguments.person, arguments.session)
     say(f"removed {gone} sessions of {arguments.person} from {arguments.gallery}")
-
-
-SERVING_COMMANDS = {
-    "predict": run_predict,
-    "enroll": run_enroll,
-    "identify": run_identify,
-    "verify": run_verify,
-    "forget": run_forget,
-}
 
 
 def _add_asking_arguments(parser: ArgumentParser) -> None:
@@ -230,3 +223,12 @@ def _say_failures(failures: "list[Failure]", out: Path | None) -> None:
         write_text(listing, csv_text(["id", "session", "reason"], rows))
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     print(f"{len(rows)} sessions were not answered{more and f' ({more.strip()})'}{f'; all in {listing}' if listing else ''}\n")
+
+
+SERVING_COMMANDS = {
+    "predict": Command("what a model says of each session", _declare_predict, _predict),
+    "enroll": Command("add people to a gallery", _declare_enroll, _enroll),
+    "identify": Command("who of a gallery each session is", _declare_identify, _identify),
+    "verify": Command("whether sessions are of the person that they claim", _declare_verify, _verify),
+    "forget": Command("remove a person from a gallery", _declare_forget, _forget),
+}

@@ -8,25 +8,25 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import build_parser, main
+from fr_ps.arguments import training_config
+from fr_ps.cli import main, read_arguments
 from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, to_dict
 from fr_ps.errors import InputError
 
 
 def settings(*argv: str) -> Config:
     """What `train` is called with."""
-    return training_config(parse(build_parser(), ["train", *argv])["train"])
+    return training_config(read_arguments(["train", *argv])["train"])
 
 
 def prepared_with(*argv: str) -> Any:
-    return parse(build_parser(), ["prepare", "--captures", "a", "--out", "b", *argv])["prepare"]
+    return read_arguments(["prepare", "--captures", "a", "--out", "b", *argv])["prepare"]
 
 
 def refusal(*argv: str) -> str:
     """The line that `argv` is refused with."""
     with pytest.raises(InputError) as caught:
-        parse(build_parser(), argv)
+        read_arguments(argv)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -322,7 +322,7 @@ def test_print_config_prints_yaml_that_parses_to_the_same(
 ) -> None:
     words = ["--data.val_people", "3", "--config", str(config_file), "--loss.weighting", "fixed"]
     with pytest.raises(SystemExit) as caught:
-        parse(build_parser(), ["train", *words, "--print_config"])
+        read_arguments(["train", *words, "--print_config"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert yaml.safe_load(printed)["data"]["val_people"] == 3
@@ -382,7 +382,7 @@ STUDY = "study: {name: s}\nspace: {optim.lr: [0.1, 0.2]}\n"
 
 def searched(*argv: str) -> tuple[Any, Config]:
     """What `search` is called with, and the training that it starts from."""
-    arguments = parse(build_parser(), ["search", *argv])["search"]
+    arguments = read_arguments(["search", *argv])["search"]
     return arguments, training_config(arguments)
 
 

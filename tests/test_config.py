@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from fr_ps import config as module
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import build_parser
+from fr_ps.arguments import training_config
+from fr_ps.cli import read_arguments
 from fr_ps.config import (
     AugmentConfig,
     BatchConfig,
@@ -379,7 +379,7 @@ def test_a_config_cannot_be_changed() -> None:
 def test_a_config_survives_yaml_and_the_command_line(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-    assert training_config(parse(build_parser(), ["train", "--config", str(file)])["train"]) == config
+    assert training_config(read_arguments(["train", "--config", str(file)])["train"]) == config
 
 
 def test_the_unusual_config_changes_something_in_every_group() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import COMMANDS, build_parser
+from fr_ps.arguments import training_config
+from fr_ps.cli import COMMANDS, read_arguments
 from fr_ps.config import SYNTHETIC, ModelConfig
 from fr_ps.tracking.run import Run
 from fr_ps.training.train import train
@@ -25,7 +25,7 @@ ONLY_IN = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path, undrawn):
-    config = training_config(parse(build_parser(), ["train", "--config", str(file)])["train"])
+    config = training_config(read_arguments(["train", "--config", str(file)])["train"])
     assert config.data.root == SYNTHETIC or config.data.root.startswith("data/")
     tiny = replace(
         config,

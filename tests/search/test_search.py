@@ -27,8 +27,8 @@ from mlflow_server import Server
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import build_parser, main
+from fr_ps.arguments import training_config
+from fr_ps.cli import main, read_arguments
 from fr_ps.config import SearchConfig
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model
@@ -193,7 +193,7 @@ def start_worker(refused_search: Refused) -> Iterator[Callable[..., tuple["subpr
             "train": {"epochs": 1},
         }
         Path("two.yaml").write_text(yaml.safe_dump(tree))
-        arguments = parse(build_parser(), ["search", "--config", "two.yaml"])["search"]
+        arguments = read_arguments(["search", "--config", "two.yaml"])["search"]
         config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
         order = settle(config, training_config(arguments)).as_json()
         order |= {"parent": {"mlflow_id": "none", "experiment_id": "0"}, "threads": 1, "began": time.time()}
@@ -441,7 +441,7 @@ def test_the_run_of_the_study_is_finished_and_says_what_came_out(story, tmp_path
     assert best[-1] == (TRIALS, place.study.best_value)
     folder = Path(place.client.download_artifacts(parent.info.run_id, "report", str(tmp_path)))
     assert {"search.html", "best.yaml", "trials.csv", "study.yaml"} <= {file.name for file in folder.iterdir()}
-    arguments = parse(build_parser(), ["train", "--config", str(folder / "best.yaml")])["train"]
+    arguments = read_arguments(["train", "--config", str(folder / "best.yaml")])["train"]
     assert arguments.optim.lr == place.study.best_params["optim.lr"]
     assert arguments.train.select == OBJECTIVE
     with (folder / "trials.csv").open() as file:

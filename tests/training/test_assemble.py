@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import build_parser
+from fr_ps.arguments import training_config
+from fr_ps.cli import read_arguments
 from fr_ps.config import Config, Fusion, FusionConfig, Modality, ModelConfig
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
@@ -352,7 +352,7 @@ def test_runs_that_are_not_frozen_are_trained_further(runs: Runs, prepared: Path
 
 def settings_of(folder: Path) -> Config:
     """As the command line reads them."""
-    return training_config(parse(build_parser(), ["train", "--config", str(folder / "config.yaml")])["train"])
+    return training_config(read_arguments(["train", "--config", str(folder / "config.yaml")])["train"])
 
 
 def test_runs_are_named_by_id_or_folder_and_the_resolved_settings_train_the_same_again(

@@ -100,11 +100,11 @@ def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepare
 
 
 def test_the_resolved_settings_train_the_same_weights_again(trained, tmp_path):
-    from fr_ps.arguments import parse, training_config
-    from fr_ps.cli import build_parser
+    from fr_ps.arguments import training_config
+    from fr_ps.cli import read_arguments
 
     _, run, _ = trained
-    config = training_config(parse(build_parser(), ["train", "--config", str(run.folder / "config.yaml")])["train"])
+    config = training_config(read_arguments(["train", "--config", str(run.folder / "config.yaml")])["train"])
     _, again, _ = run_training(config, tmp_path / "again")
     first = (run.folder / "checkpoints/last/model.safetensors").read_bytes()
     assert (again.folder / "checkpoints/last/model.safetensors").read_bytes() == first

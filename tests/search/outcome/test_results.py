@@ -12,8 +12,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState, create_trial
 
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import build_parser
+from fr_ps.arguments import training_config
+from fr_ps.cli import read_arguments
 from fr_ps.config import Config, SearchConfig, resolved, with_settings
 from fr_ps.config.search import AfterConfig, BudgetConfig, StudyConfig
 from fr_ps.search.outcome.results import best_config, best_trial, shown_table, trial_table, write_results
@@ -184,7 +184,7 @@ def test_best_yaml_is_taken_by_train_from_anywhere(tmp_path: Path, monkeypatch: 
     assert best is not None
     expected = resolved(best_config(search, best))
     monkeypatch.chdir("/")
-    got = training_config(parse(build_parser(), ["train", "--config", str(tmp_path / "best.yaml")])["train"])
+    got = training_config(read_arguments(["train", "--config", str(tmp_path / "best.yaml")])["train"])
     assert got == expected
     assert got.optim.lr == 0.05
     assert got.schedule == replace(BASE.schedule, name="constant")
@@ -216,7 +216,7 @@ def test_the_study_file_makes_the_same_search_elsewhere_and_has_no_password(
     for file in tmp_path.iterdir():
         assert "secret" not in file.read_text()
     assert "storage" not in yaml.safe_load((tmp_path / "study.yaml").read_text())["study"]
-    arguments = parse(build_parser(), ["search", "--config", str(tmp_path / "study.yaml")])["search"]
+    arguments = read_arguments(["search", "--config", str(tmp_path / "study.yaml")])["search"]
     names = ("base", "space", "objectives", "study", "sampler", "pruner", "budget", "after")
     again = settle(SearchConfig(**{name: arguments[name] for name in names}), training_config(arguments))
     storage = StudyConfig(name="mine", seed=3, heartbeat=2)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import build_parser
+from fr_ps.arguments import training_config
+from fr_ps.cli import read_arguments
 from fr_ps.config import Config, SearchConfig, TrainConfig, with_settings
 from fr_ps.config.search import AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from fr_ps.search.study.settled import Search, config_metric, require_same, search_from_json, settle
@@ -31,7 +31,7 @@ def search_of(start: Config | None = None, **config: Any) -> Search:
 def ready(file: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
     """The search of a study file, as the command line makes it."""
     monkeypatch.chdir(ROOT)
-    arguments = parse(build_parser(), ["search", "--config", str(file)])["search"]
+    arguments = read_arguments(["search", "--config", str(file)])["search"]
     names = ("base", "space", "objectives", "study", "sampler", "pruner", "budget", "after")
     return settle(SearchConfig(**{name: arguments[name] for name in names}), training_config(arguments))
 

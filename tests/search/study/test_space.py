@@ -13,8 +13,8 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fr_ps.arguments import parse, training_config
-from fr_ps.cli import build_parser
+from fr_ps.arguments import training_config
+from fr_ps.cli import read_arguments
 from fr_ps.config import Config, FusionConfig, to_dict, with_settings
 from fr_ps.search.study.space import Space, parse_space, settings_of
 from tests.conftest import Refused
@@ -47,7 +47,7 @@ def suggestions(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]
 def study_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Space, Config]:
     """The space of a study file and the training that it starts from, as the command line reads them."""
     monkeypatch.chdir(ROOT)
-    arguments = parse(build_parser(), ["search", "--config", str(file)])["search"]
+    arguments = read_arguments(["search", "--config", str(file)])["search"]
     base = training_config(arguments)
     return parse_space(arguments["space"], base), base
 
