@@ -5,7 +5,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
@@ -253,12 +253,20 @@ def test_after_ten_minutes_it_is_given_up(outage: Exception, monkeypatch: pytest
     assert 600 < now < 660
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGINT is not ignored, though the suite may stand in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "raised"),
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_a_signal_waits_until_the_database_has_answered(number: signal.Signals, raised: type[BaseException]) -> None:
+def test_a_signal_waits_until_the_database_has_answered(number: signal.Signals, raised: type[BaseException], heard: None) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     done = []
 
