@@ -73,6 +73,8 @@ def _promote(arguments: Namespace) -> None:
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
+        if decision.tables and decision.before:
+            say(f"A: {decision.before.uri}, the champion; B: {decision.challenger.uri}\n")
         for table in decision.tables:
             say(table_text(table) + "\n")
         say("\n".join([verdict(decision, arguments.dry_run), *decision.why]))

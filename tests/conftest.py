@@ -3,9 +3,11 @@
 import csv
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(str(item.path), len(SLOW)))
 
 
+MakeStore = Callable[[Path], str]
 WriteCapture = Callable[[Path, np.ndarray, Sequence[tuple[float, float]]], None]
 Refused = Callable[..., AbstractContextManager[None]]
 
@@ -46,6 +49,30 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FR_PS_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of MLflow's that nothing is in; made once, as its tables take seconds. To be copied."""
+    from fr_ps.tracking.store import make_sqlite
+
+    path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
+    make_sqlite(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_store(new_sqlite: Path) -> MakeStore:
+    """Makes a store in a folder, as MLflow would there; returns its address."""
+
+    def make(folder: Path) -> str:
+        path = folder / "mlflow.db"
+        shutil.copy(new_sqlite, path)
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE experiments SET artifact_location = ?", [f"{folder}/mlruns/0"])
+        return f"sqlite:///{path}"
+
+    return make
 
 
 def _shared(name: str) -> Path:

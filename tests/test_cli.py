@@ -17,6 +17,7 @@ from fr_ps import __version__
 from fr_ps.cli import main
 from fr_ps.config import BACKBONES
 from fr_ps.tracking import lifecycle
+from tests.conftest import MakeStore
 
 TINY = [
     "--model.backbone=timm:test_resnet",
@@ -30,15 +31,16 @@ PARTS = ["--data.val_people=2", "--data.test_people=2"]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_store: MakeStore, undrawn: None) -> Path:
     """An empty folder to work in, with a store of its own."""
     import mlflow
 
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    uri = make_store(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
     return tmp_path
 
 

@@ -16,6 +16,7 @@ from fr_ps.data.dataset import open_dataset
 from fr_ps.data.split_files import SPLIT_FILE, read_part
 from fr_ps.evaluation.score import answer
 from fr_ps.models.folder import load_model
+from tests.conftest import MakeStore
 
 SETTINGS = ["--model.backbone=timm:test_resnet", "--model.channels=16", "--model.fsm=false", "--train.epochs=2"]
 PARTS = ["--data.val_people=2", "--data.test_people=2", "--batch.people=2", "--batch.sessions=2"]
@@ -23,8 +24,10 @@ Said = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("serving")
+def here(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore) -> Path:
+    folder = tmp_path_factory.mktemp("serving")
+    make_store(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +148,7 @@ def test_a_second_version_of_the_same_weights_is_no_champion_and_a_roll_back_is_
     assert said("register", "--model", run, "--name", "fr-ps", "--tags", "{site: lab}").split()[-1] == "models:/fr-ps/2"
     told = said("promote", "--model", "models:/fr-ps/2", "--dry-run")
     assert "models:/fr-ps/2 does not become the champion; models:/fr-ps/1 remains it" in told
+    assert "A: models:/fr-ps/1, the champion; B: models:/fr-ps/2" in told
     assert "not measurably better" in told
     evidence = MlflowClient().get_run(told.split()[-1])
     assert evidence.data.tags["fr_ps.decision"] == "refused"

@@ -108,7 +108,8 @@ def decide(found: Sequence[Difference], groups: Sequence[Difference], limit: flo
         why.append(f"worse by more than {limit:g}: {group.name} {numbers}")
     if groups and not worse:
         most = max(groups, key=lambda group: group.value)
-        why.append(f"no group is worse by more than {limit:g}; the largest loss is {max(most.value, 0):.4f} ({most.name})")
+        loss = f"by more than {limit:g}; the largest loss is {most.value:.4f} ({most.name})"
+        why.append(f"no group is worse{f' {loss}' if most.value > 0 else ''}")
     if not groups:
         why.append("groups cannot be compared: no class of an attribute has people to verify")
     return promoted, tuple(why)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,9 +200,10 @@ def until(what: str, look: Callable[[], Found], place: Place) -> Found:
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def tracking(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Iterator[Server]:
     """A tracking server that is being started; `new_place` waits until it answers."""
     server = Server(tmp_path_factory.mktemp("tracking"))
+    shutil.copy(new_sqlite, server.folder / "server.db")
     server.start()
     try:
         yield server

@@ -18,7 +18,7 @@ from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.training.record import Plan, write_settings
-from tests.tracking.conftest import new_sqlite, no_settings, store  # noqa: F401
+from tests.tracking.conftest import no_settings, store  # noqa: F401
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(backbone="timm:test_resnet", channels=32, fsm=False)

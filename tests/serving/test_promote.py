@@ -46,6 +46,7 @@ def test_a_group_that_loses_more_than_the_limit_stops_it() -> None:
     promoted, why = decide(better, [women, men], 0.07)
     assert promoted
     assert "the largest loss is 0.0600 (groups/gender/female/identity/auc)" in why[1]
+    assert decide(better, [men], 0.07) == (True, (why[0], "no group is worse"))
 
 
 @pytest.fixture(scope="module")

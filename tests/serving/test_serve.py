@@ -17,6 +17,7 @@ from fr_ps.serving.registry import crown, register
 from fr_ps.serving.sessions import ask, prepared_sessions
 from fr_ps.tracking.layout import BEST
 from fr_ps.tracking.lifecycle import new_run
+from tests.conftest import MakeStore
 from tests.serving.test_request import text_of
 
 
@@ -29,13 +30,13 @@ class Served(ModelServer):
 
 
 @pytest.fixture(scope="module")
-def served(both: Path, new_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(both: Path, make_store: MakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serve")
-    shutil.copy(new_sqlite, folder / "mlflow.db")
+    uri = make_store(folder)
     server = Served(folder, "models:/faces@champion")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
         with new_run("r", Path("runs")) as run:
             shutil.copytree(both, run.folder / BEST)

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow_server import Server
 
-from fr_ps.tracking.store import make_sqlite
+from tests.conftest import MakeStore
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -30,19 +30,10 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session")
-def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that nothing is in; made once, as its tables take seconds. To be copied."""
-    path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
-    make_sqlite(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def store(new_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def store(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """A SQLite store of its own, which MLFLOW_TRACKING_URI names."""
-    shutil.copy(new_sqlite, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = make_store(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return MlflowClient(uri)
 

@@ -9,17 +9,16 @@ from mlflow import MlflowClient
 
 from fr_ps.errors import InputError
 from fr_ps.tracking.find import model_folder
-from tests.conftest import Refused
+from tests.conftest import MakeStore, Refused
 
 BEST_FILES = {"checkpoints/best/model.json": "{}", "checkpoints/best/model.safetensors": "w", "report/metrics.json": "{}"}
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Path:
+def registry(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore) -> Path:
     """The folder of a SQLite store with an experiment `e` and a registered model `faces`."""
     folder = tmp_path_factory.mktemp("store")
-    shutil.copy(new_sqlite, folder / "mlflow.db")
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(make_store(folder))
     client.create_experiment("e", artifact_location=str(folder / "artifacts"))
     client.create_registered_model("faces")
     return folder

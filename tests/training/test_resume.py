@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from fr_ps.tracking.owner import owned
+from tests.conftest import MakeStore
 from tests.forked import Forked
 
 EPOCHS = 5
@@ -22,8 +23,9 @@ EPOCHS = 5
 class Shell:
     """A folder in which `fr-ps` is run as a process of its own."""
 
-    def __init__(self, folder: Path, prepared: Path) -> None:
+    def __init__(self, folder: Path, prepared: Path, make_store: MakeStore) -> None:
         self.folder, self.started = folder, 0
+        make_store(folder)
         settings = {
             "data": {"root": str(prepared), "val_people": 2, "test_people": 1},
             "batch": {"people": 3, "sessions": 2},
@@ -88,14 +90,14 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path, prepared) -> Shell:
-    return Shell(tmp_path, prepared)
+def shell(tmp_path, prepared, make_store) -> Shell:
+    return Shell(tmp_path, prepared, make_store)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, prepared) -> tuple[Shell, str]:
+def whole(tmp_path_factory, prepared, make_store) -> tuple[Shell, str]:
     """A training that nobody disturbed."""
-    shell = Shell(tmp_path_factory.mktemp("whole"), prepared)
+    shell = Shell(tmp_path_factory.mktemp("whole"), prepared, make_store)
     done = shell.run("train", "--config", "config.yaml")
     assert done.returncode == 0, done.stderr
     return shell, shell.ids()[0]
@@ -240,7 +242,7 @@ def test_what_cannot_be_resumed_is_said_in_one_line(shell, interrupted):
     assert "no training" in shell.refused("train", "--resume", interrupted)
 
 
-def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prepared, whole):
+def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prepared, make_store, whole):
     """A real one, of 40 MB: some of the run's checkpoints fit, and then somebody else's file takes the rest."""
     home = tmp_path / "home"
     home.mkdir()
@@ -248,7 +250,7 @@ def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prep
     if done.returncode:
         pytest.skip(f"a small disk may not be mounted here: {done.stderr.decode().strip()}")
     try:
-        shell = Shell(home, prepared)
+        shell = Shell(home, prepared, make_store)
         process = shell.start("train", "--config", "config.yaml")
         for line in process.stdout:
             if line.startswith("epoch 2/"):
