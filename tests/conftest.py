@@ -18,6 +18,7 @@ from fr_ps.config import PrepareConfig
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
 from fr_ps.synthetic.captures import write_captures
+from tests.forked import empty_picture
 
 SLOW = (
     "search/test_search.py",
@@ -141,8 +142,8 @@ def refused() -> Refused:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports have empty pictures: to draw some twenty takes longer than a tiny training, and tests/evaluation does draw."""
-    monkeypatch.setattr("fr_ps.evaluation.report.as_png", lambda figure: b"\x89PNG")
+    """Reports have empty pictures."""
+    monkeypatch.setattr("fr_ps.evaluation.report.as_png", empty_picture)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """`fr-ps` as a process of its own, without the ten seconds in which it imports torch and mlflow.
 
 The processes are forked from a server that has imported these (`multiprocessing`'s forkserver, one a pytest process). They have
-their own folder, environment, output, signals and exit code, and can be killed; only their command line in /proc is the server's.
+their own folder, environment, output, signals and exit code, and can be killed; only their command line in /proc is the server's,
+and the pictures of their reports are empty.
 """
 
 import multiprocessing
@@ -12,6 +13,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 IMPORTED = ["fr_ps.training.train", "fr_ps.tracking.lifecycle", "fr_ps.evaluation.report", "timm", "torch._dynamo"]
 _SERVED = multiprocessing.get_context("forkserver")
@@ -35,8 +38,15 @@ def _main(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: 
     multiprocessing.set_start_method(None, force=True)
     sys.argv = ["fr-ps", *words]
     from fr_ps.cli import main
+    from fr_ps.evaluation import report
 
+    report.as_png = empty_picture
     sys.exit(main())
+
+
+def empty_picture(figure: Figure) -> bytes:
+    """An empty picture: to draw some twenty takes longer than a tiny training, and tests/evaluation does draw."""
+    return b"\x89PNG"
 
 
 class Forked:
