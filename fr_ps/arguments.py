@@ -50,15 +50,13 @@ class Parser(ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand of `fr-ps`.
+    """A command of `fr-ps`.
 
     Attributes:
-        help: its line in the list of all.
         declare: gives its parser the description and the arguments.
         run: does it, with what that parser read.
     """
 
-    help: str
     declare: Callable[[Parser], None]
     run: Callable[[Namespace], None]
 

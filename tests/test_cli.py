@@ -296,7 +296,8 @@ def test_module_and_script_are_the_same():
 
 
 def test_a_fault_of_ours_is_a_traceback_and_exit_code_1():
-    code = "import fr_ps.cli as c\nc.COMMANDS['prepare'] = lambda a: 1 / 0\nimport sys; sys.exit(c.main())"
+    patched = "import fr_ps.photometric.captures as captures\ncaptures.list_sources = lambda *_: 1 / 0"
+    code = f"{patched}\nimport sys; from fr_ps.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "prepare", "--captures=a", "--out=b"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fr_ps.arguments import training_config
-from fr_ps.cli import COMMANDS, read_arguments
+from fr_ps.cli import COMMANDS, find_command, read_arguments
 from fr_ps.config import SYNTHETIC, ModelConfig
 from fr_ps.tracking.run import Run
 from fr_ps.training.train import train
@@ -46,6 +47,14 @@ def test_every_command_of_the_project_is_one_of_ours():
         assert words[3] == {"main": "train", "resume": "train"}.get(name, name)
     assert project["entry_points"]["main"] == project["entry_points"]["train"]
     assert (ROOT / project["conda_env"]).is_file()
+
+
+def test_every_command_is_found_in_the_module_that_the_list_names():
+    for name, (text, module) in COMMANDS.items():
+        assert text
+        assert find_command(name) is import_module(f"fr_ps.commands.{module}").COMMANDS[name]
+    modules = {file.stem for file in (ROOT / "fr_ps" / "commands").glob("*.py")} - {"__init__"}
+    assert {name for module in modules for name in import_module(f"fr_ps.commands.{module}").COMMANDS} == COMMANDS.keys()
 
 
 def test_conda_installs_the_project_itself_on_a_python_that_it_accepts():

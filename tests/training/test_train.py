@@ -265,7 +265,7 @@ def mean_attribute_auc(root: Path, folder: Path) -> float:
         data=DataConfig(root=str(root), modalities=("normal",), val_people=0, test_people=10),
         augment=AugmentConfig(rotation=0, noise=0),
         batch=BatchConfig(people=7, sessions=3),
-        model=ModelConfig(channels=64, reduction=16),
+        model=ModelConfig(backbone="timm:test_resnet", channels=64, reduction=16),
         synthetic=SyntheticConfig(),
         train=TrainConfig(epochs=14),
     )

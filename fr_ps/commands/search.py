@@ -29,4 +29,4 @@ def _search(arguments: Namespace) -> None:
     say(run_study(search, arguments.workers))
 
 
-SEARCH_COMMANDS = {"search": Command("find the best settings for a data set", _declare, _search)}
+COMMANDS = {"search": Command(_declare, _search)}

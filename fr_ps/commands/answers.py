@@ -225,10 +225,10 @@ def _say_failures(failures: "list[Failure]", out: Path | None) -> None:
     print(f"{len(rows)} sessions were not answered{more and f' ({more.strip()})'}{f'; all in {listing}' if listing else ''}\n")
 
 
-SERVING_COMMANDS = {
-    "predict": Command("what a model says of each session", _declare_predict, _predict),
-    "enroll": Command("add people to a gallery", _declare_enroll, _enroll),
-    "identify": Command("who of a gallery each session is", _declare_identify, _identify),
-    "verify": Command("whether sessions are of the person that they claim", _declare_verify, _verify),
-    "forget": Command("remove a person from a gallery", _declare_forget, _forget),
+COMMANDS = {
+    "predict": Command(_declare_predict, _predict),
+    "enroll": Command(_declare_enroll, _enroll),
+    "identify": Command(_declare_identify, _identify),
+    "verify": Command(_declare_verify, _verify),
+    "forget": Command(_declare_forget, _forget),
 }

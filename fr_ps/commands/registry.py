@@ -116,8 +116,8 @@ def _export(arguments: Namespace) -> None:
     say(f"exported: {exported.file}")
 
 
-REGISTRY_COMMANDS = {
-    "register": Command("make a run's model a version of a registered model", _declare_register, _register),
-    "promote": Command("make a version the champion, if it is measurably better", _declare_promote, _promote),
-    "export": Command("a model as ONNX", _declare_export, _export),
+COMMANDS = {
+    "register": Command(_declare_register, _register),
+    "promote": Command(_declare_promote, _promote),
+    "export": Command(_declare_export, _export),
 }

@@ -171,4 +171,4 @@ def _print_table(title: str, frame: Any) -> None:
 
 
 _KINDS = {"summary": _summary, "check": _check, "split": _split, "mean": _mean, "synthetic": _synthetic}
-DATA_COMMANDS = {"data": Command("look at, check, split and make data sets", _declare, _data)}
+COMMANDS = {"data": Command(_declare, _data)}

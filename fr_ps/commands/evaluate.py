@@ -124,7 +124,7 @@ def _protocol(arguments: Namespace) -> "Protocol":
     return Protocol(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure)
 
 
-EVALUATION_COMMANDS = {
-    "evaluate": Command("score a model on data", _declare_evaluate, _evaluate),
-    "compare": Command("two models on the same pairs", _declare_compare, _compare),
+COMMANDS = {
+    "evaluate": Command(_declare_evaluate, _evaluate),
+    "compare": Command(_declare_compare, _compare),
 }

@@ -1,0 +1,73 @@
+"""`runs` and `sync`: parse, call one function, print."""
+
+from jsonargparse import Namespace
+
+from fr_ps.arguments import Command, Parser
+from fr_ps.errors import InputError
+
+
+def _declare_runs(runs: Parser) -> None:
+    runs.description = "The runs of this folder with their true status, and which of them MLflow does not know all of."
+
+
+def _declare_sync(sync: Parser) -> None:
+    sync.description = "Deliver to MLflow what an outage held back."
+    sync.add_argument("--run", type=str | None, default=None, help="run id: only that one")
+
+
+def _runs(arguments: Namespace) -> None:
+    from tabulate import tabulate
+
+    from fr_ps.tracking.layout import RUNS_FOLDER
+    from fr_ps.tracking.sync import tell_interrupted
+
+    found = tell_interrupted(RUNS_FOLDER)
+    rows = [
+        {
+            "run": one.id,
+            "in MLflow": one.mlflow_id or "-",
+            "name": one.name,
+            "kind": one.kind,
+            "status": f"{one.status} ({one.note})" if one.note else one.status,
+            "epoch": one.epoch or "",
+            "begun": one.begun,
+            "not delivered": one.pending or "",
+        }
+        for one in found
+    ]
+    print(tabulate(rows, headers="keys", disable_numparse=True) if rows else f"no runs under {RUNS_FOLDER.resolve()}")
+    if any(one.pending for one in found):
+        print("\nnot delivered: events that MLflow does not have yet; fr-ps sync delivers them")
+
+
+def _sync(arguments: Namespace) -> None:
+    from tabulate import tabulate
+
+    from fr_ps.progress import progress
+    from fr_ps.tracking.card import find_run
+    from fr_ps.tracking.layout import RUNS_FOLDER
+    from fr_ps.tracking.sync import sync, unsynced
+
+    folders = unsynced(RUNS_FOLDER)
+    if arguments.run:
+        only = find_run(arguments.run, RUNS_FOLDER)
+        if only is None:
+            raise InputError(
+                f"--run {arguments.run}: no such run under {RUNS_FOLDER.resolve()}; fr-ps runs lists those there are"
+            )
+        folders = {folder: pending for folder, pending in folders.items() if folder == only}
+    with progress("sync", sum(folders.values()), "events") as advance:
+        found = sync(list(folders), advance)
+    rows = [[one.id, one.mlflow_id or "-", one.sent, one.left, one.why] for one in found]
+    headers = ["run", "in MLflow", "sent", "left", "because"]
+    print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "MLflow knows all of every run")
+    for one in found:
+        for refused in one.refused:
+            print(f"{one.id}: MLflow refused {refused}")
+    if failed := [one for one in found if one.why and not one.running]:
+        raise InputError(
+            f"{len(failed)} runs are not delivered ({failed[0].why}); see that MLflow answers, and run fr-ps sync again"
+        )
+
+
+COMMANDS = {"runs": Command(_declare_runs, _runs), "sync": Command(_declare_sync, _sync)}

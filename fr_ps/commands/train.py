@@ -1,0 +1,53 @@
+"""`train`: parse, call one function, print."""
+
+import os
+
+from jsonargparse import ActionConfigFile, Namespace
+
+from fr_ps.arguments import Command, Parser, training_config
+from fr_ps.config import Config
+from fr_ps.errors import InputError
+from fr_ps.progress import say
+
+
+def _declare_train(train: Parser) -> None:
+    train.description = "Train, evaluate on test once, track; the last line printed is the run id."
+    train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
+    train.add_argument(
+        "--resume", type=str | None, default=None, help="run id (or nothing: the last interrupted one) to go on with"
+    )
+    train.add_argument(
+        "--allow_changed",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="with --resume: settings or data may differ; what does is written down",
+    )
+    train.add_class_arguments(Config, None)
+
+
+def _train(arguments: Namespace) -> None:
+    from fr_ps.tracking.layout import RUNS_FOLDER
+    from fr_ps.training.resume import changed_settings
+
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a training is one process as yet; start torchrun with one")
+    config = training_config(arguments)
+    if arguments.allow_changed and not arguments.resume:
+        raise InputError("--allow-changed goes with --resume; a new run has nothing that could have changed")
+    folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
+    changed = changed_settings(folder, config, arguments.allow_changed) if folder else {}
+
+    from fr_ps.evaluation.report import terminal_table
+    from fr_ps.tracking.lifecycle import new_run, resumed_run
+    from fr_ps.training.record import default_name
+    from fr_ps.training.train import train
+
+    with resumed_run(folder) if folder else new_run(config.name or default_name(config), RUNS_FOLDER) as run:
+        result = train(config, run, say, arguments.allow_changed, changed)
+        say("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
+    say(run.shown_id)
+
+
+COMMANDS = {"train": Command(_declare_train, _train)}
