@@ -108,8 +108,8 @@ def decide(found: Sequence[Difference], groups: Sequence[Difference], limit: flo
         why.append(f"worse by more than {limit:g}: {group.name} {numbers}")
     if groups and not worse:
         most = max(groups, key=lambda group: group.value)
-        loss = f"by more than {limit:g}; the largest loss is {most.value:.4f} ({most.name})"
-        why.append(f"no group is worse{f' {loss}' if most.value > 0 else ''}")
+        loss = f" by more than {limit:g}; the largest loss is {most.value:.4f} ({most.name})"
+        why.append("no group is worse" + (loss if most.value > 0 else ""))
     if not groups:
         why.append("groups cannot be compared: no class of an attribute has people to verify")
     return promoted, tuple(why)

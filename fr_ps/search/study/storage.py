@@ -144,7 +144,7 @@ def open_study(storage: Storage, name: str, directions: Sequence[Direction]) -> 
 
 
 def _write_ahead(engine: Engine) -> None:
-    """Let a SQLite file not wait for the disk at every change, of which a trial makes some forty.
+    """Let a SQLite file not wait for the disk at every change, of which a trial makes many.
 
     With a log that is written ahead a process that dies loses nothing, and a power cut the last changes, as if they had not
     been told yet. Where there can be no such log, all stays as it was.
