@@ -171,7 +171,10 @@ def _ask(arguments: Namespace, recognizer: "Recognizer", what: str, part: str | 
     else:
         sessions = prepared_sessions(recognizer, Path(arguments.data), table, part)
     with progress(what, len(sessions), "sessions") as advance:
-        return ask(recognizer, sessions, arguments.batch, advance)
+        answered = ask(recognizer, sessions, arguments.batch, advance)
+    if answered.warning:
+        say(answered.warning)
+    return answered
 
 
 def _threshold(arguments: Namespace, recognizer: "Recognizer") -> float:

@@ -95,12 +95,15 @@ def _check(arguments: Namespace) -> None:
     labels_file(root)
     with progress("check", len(table.labels), "sessions") as advance:
         found = check_maps(root, table.labels, advance)
+    if found.warning:
+        print(f"\n{found.warning}")
     if found.bad:
         print("\n" + tabulate(found.bad, headers=["file", "is bad because"], disable_numparse=True))
         raise InputError(
             f"{root}: {len(found.bad)} bad files of {found.files}, in the list above; prepare them again, or remove their rows"
         )
-    print(f"\nall {found.files} maps are good ({', '.join(found.modalities)})")
+    verdict = "can be read, but see the warning" if found.warning else "are good"
+    print(f"\nall {found.files} maps {verdict} ({', '.join(found.modalities)})")
 
 
 def _split(arguments: Namespace) -> None:
@@ -125,6 +128,8 @@ def _mean(arguments: Namespace) -> None:
 
     data: DataConfig = arguments.data
     dataset = open_dataset(data_root(data.root, arguments.synthetic), ["normal"], data.labels, data.classes, data)
+    for note in dataset.notes:
+        print(note)
     every = np.arange(len(dataset.labels))
     rows = every if arguments.part == "all" else make_split(dataset.labels, data, dataset.left_out).train
     ids = dataset.labels.ids[rows]

@@ -7,6 +7,7 @@ from pathlib import Path
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_file, read_map, session_folder
 from fr_ps.errors import InputError
+from fr_ps.photometric.orientation import NormalStatistics, axes_warning, measure_normals
 from fr_ps.progress import Advance, silent
 
 Size = tuple[int, ...]
@@ -21,11 +22,13 @@ class Check:
         files: that were looked for: one a row of the table and modality.
         modalities: that the data set has.
         bad: path and reason of each bad one, in the order of the table.
+        warning: about normals whose axes are probably wrong; None where they look right.
     """
 
     files: int
     modalities: list[str]
     bad: list[tuple[Path, str]]
+    warning: str | None = None
 
 
 def modalities_there(root: Path, labels: Labels) -> list[str]:
@@ -53,24 +56,28 @@ def check_maps(root: Path, labels: Labels, advance: Advance = silent) -> Check:
     """
     modalities = modalities_there(root, labels)
     found: list[tuple[Path, Size | str]] = []
+    normals: list[NormalStatistics] = []
     for person, session in zip(labels.ids, labels.sessions):
-        found += [_read(root, person, session, modality) for modality in modalities]
+        found += [_read(root, person, session, modality, normals) for modality in modalities]
         advance(1)
     squares = Counter(size for _, size in found if not isinstance(size, str) and size[0] == size[1])
     usual = squares.most_common(1)[0][0] if squares else None
     reasons = [(path, size if isinstance(size, str) else _odd(size, usual)) for path, size in found]
-    return Check(len(found), modalities, [(path, reason) for path, reason in reasons if reason])
+    return Check(len(found), modalities, [(path, reason) for path, reason in reasons if reason], axes_warning(normals))
 
 
-def _read(root: Path, person: str, session: str, modality: str) -> tuple[Path, Size | str]:
-    """The file of a map, and its size, or why it is bad."""
+def _read(root: Path, person: str, session: str, modality: str, normals: list[NormalStatistics]) -> tuple[Path, Size | str]:
+    """The file of a map, and its size, or why it is bad. The statistics of a good normal map are added to `normals`."""
     path = session_folder(root, person, session) / f"{modality}.npy"
     try:
         found = map_file(root, person, session, modality)
         if found is None:
             return path, "no such file"
         path = found
-        return path, read_map(path, modality).shape[1:]
+        array = read_map(path, modality)
+        if modality == "normal":
+            normals.append(measure_normals(array))
+        return path, array.shape[1:]
     except InputError as error:
         return path, str(error).removeprefix(f"{path}: ")
 

@@ -13,7 +13,11 @@ from fr_ps.data.select import select
 from fr_ps.data.split_files import Key
 from fr_ps.data.store import Store, open_store
 from fr_ps.errors import InputError
+from fr_ps.photometric.orientation import axes_warning, measure_normals
 from fr_ps.progress import progress
+
+_SAMPLE = 200
+"""Sessions whose normals' axes are judged: enough for a median."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Dataset:
         store: its maps.
         ignored: sessions (`id/session`) whose maps are there but that no row names.
         left_out: (id, session) of the rows that the settings leave out.
-        notes: of the table, for the user.
+        notes: for the user: those of the table, and a warning where the normals seem to have wrong axes.
     """
 
     root: Path
@@ -101,7 +105,17 @@ def open_dataset(
     table = open_table(root, form, classes, selection)
     with progress("pack maps", len(table.whole) * len(modalities), "maps") as advance:
         store = open_store(root, table.whole, modalities, advance, table.rows)
-    return Dataset(root, table.labels, store, table.ignored, table.left_out, table.notes)
+    notes = [*table.notes, *_normal_notes(store)]
+    return Dataset(root, table.labels, store, table.ignored, table.left_out, notes)
+
+
+def _normal_notes(store: Store) -> list[str]:
+    """A warning where the normals of the sessions that are used seem to have other axes than they should."""
+    if "normal" not in store.maps:
+        return []
+    rows = np.unique(np.linspace(0, len(store.rows) - 1, min(len(store.rows), _SAMPLE)).astype(int))
+    warning = axes_warning([measure_normals(store.read(rows[place : place + 1])["normal"][0]) for place in range(len(rows))])
+    return [warning] if warning else []
 
 
 def labels_file(root: Path) -> Path:

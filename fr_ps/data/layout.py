@@ -93,7 +93,8 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
     """The map `array`, H x W or H x W x 3, as (C, H, W) float32; `where` it stands is named in errors.
 
     Raises:
-        InputError: no numbers, a wrong shape, NaN or infinity, or normals that are far from unit length.
+        InputError: no numbers, a wrong shape, NaN or infinity, or normals that are far from unit length or encoded as
+            (n + 1) / 2.
     """
     channels = CHANNELS[modality]
     if array.dtype.kind not in "fiu":
@@ -109,7 +110,24 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
         raise InputError(f"{where}: NaN or infinity at row {row}, column {column}; prepare it again")
     if channels == 1:
         return array[None]
+    _refuse_encoded(array, where)
     return np.ascontiguousarray(_unit(array, where).transpose(2, 0, 1))
+
+
+def _refuse_encoded(normals: np.ndarray, where: str) -> None:
+    """Refuse normals (H, W, 3) encoded as colours: n_x and n_y are never negative, and the map is no plane seen from the front.
+
+    Raises:
+        InputError: they are encoded; names the remedy.
+    """
+    sideways, largest = normals[..., :2], float(normals.max())
+    if sideways.min() < 0 or sideways.max() < _UNIT_TOLERANCE or largest > 255:
+        return
+    encoded, remedy = ("(n + 1) / 2", "2 m - 1") if largest < 2 else ("(n + 1) x 127.5", "m / 127.5 - 1")
+    raise InputError(
+        f"{where}: n_x and n_y are nowhere negative, as in a map m that is encoded as {encoded}; expected unit vectors "
+        f"(x, y, z) from -1 to 1: store {remedy}"
+    )
 
 
 def _unit(normals: np.ndarray, where: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from fr_ps.files import csv_text, locked, new_folder, remove_remains, write_arra
 from fr_ps.photometric.align import read_boxes
 from fr_ps.photometric.captures import Source, children, list_sources
 from fr_ps.photometric.frame import Box
+from fr_ps.photometric.orientation import find_axes_error
 from fr_ps.photometric.photoface import ATTRIBUTES_FILE
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.progress import Advance, silent
@@ -226,18 +227,15 @@ def orientation_warning(outcomes: list[Outcome], light_axes: str) -> str | None:
     if not done:
         return None
     convex = np.median([facts["convexity"] for facts in done], axis=0)
-    if np.abs(np.diag(convex)).sum() < np.abs(np.diag(convex[::-1])).sum():
-        shape, axes = "with x and y exchanged", light_axes.translate(str.maketrans("xy", "yx"))
+    error = find_axes_error(convex, float(np.median([facts["twist_agreement"] for facts in done])))
+    if error is None:
+        return None
+    if error.exchanged:
+        axes = light_axes.translate(str.maketrans("xy", "yx"))
     else:
-        hollow, mirrored = convex[0, 0] < 0, np.median([facts["twist_agreement"] for facts in done]) < 0
-        if not hollow and not mirrored:
-            return None
-        # Hollow in x alone is a mirrored x; hollow and not mirrored is hollow in both.
-        shape = f"mirrored in {'x' if hollow else 'y'}" if mirrored else "concave"
-        wrong = {"x": hollow, "y": hollow != mirrored}
         signed = re.findall("(-?)([xy])", light_axes)
-        axes = "".join(("-" if (sign == "-") != wrong[axis] else "") + axis for sign, axis in signed)
+        axes = "".join(("-" if (sign == "-") != (axis in error.negated) else "") + axis for sign, axis in signed)
     return (
-        f"warning: the faces come out {shape}: the light directions were probably written in another convention; for "
+        f"warning: the faces come out {error.shape}: the light directions were probably written in another convention; for "
         f"LightSource.m try --light-axes={axes} (and heed this line again), in lights.csv change the angles"
     )

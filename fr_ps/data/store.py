@@ -16,7 +16,7 @@ from fr_ps.errors import InputError
 from fr_ps.files import locked, new_folder, sync_file, write_json
 from fr_ps.progress import Advance, silent
 
-_FORMAT = 1
+_FORMAT = 2
 _INFO_FILE = "info.json"
 
 

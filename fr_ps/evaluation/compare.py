@@ -94,7 +94,7 @@ def compare_folders(
         difference_table("differences", "A minus B", ("A", "B"), {"": found}, _NOTE),
         difference_table("group_differences", "A minus B among the sessions of a class", ("A", "B"), {"": groups}, _NOTE),
     ]
-    warnings = (*assessments[0].warnings, *_seen(seen), *apart)
+    warnings = (*dataset.notes, *assessments[0].warnings, *_seen(seen), *apart)
     metrics = one.under("a").joined(other.under("b"))
     for difference in (*found, *groups):
         low, high = difference.low, difference.high

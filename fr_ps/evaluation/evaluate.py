@@ -130,7 +130,7 @@ def evaluate_folder(
     tables = [
         table for name in ("Baselines", "Jitter", "Baselines, warped") if name in sections for table in sections[name].tables
     ]
-    return Evaluated(metrics, tables, [*lines, *assessment.warnings])
+    return Evaluated(metrics, tables, [*dataset.notes, *lines, *assessment.warnings])
 
 
 def open_for(info: ModelInfo, data: Path) -> Dataset:

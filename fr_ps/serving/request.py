@@ -21,6 +21,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers
 from fr_ps.files import csv_text
 from fr_ps.photometric.lights import LIGHTS_FILE
+from fr_ps.photometric.orientation import axes_warning, measure_normals
 from fr_ps.photometric.photoface import LANDMARKS_FILE
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.table import table_of
@@ -33,6 +34,8 @@ _ENDINGS = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b
 
 def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
     """A row a session in the same order: `quality`, `embedding`, each attribute and its probability, the `maps` that were read.
+
+    `warning` is the same in every row: about normals whose axes are probably wrong in most of the request's rows, else None.
 
     An attribute that the model was not trained on is empty.
 
@@ -52,6 +55,7 @@ def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
     table = table_of(recognizer, _answer(recognizer, asked)).astype(object)
     # MLflow drops a column that it does not know, as a modality that is misspelt: what was read is said.
     table["maps"] = ["+".join(maps) for maps in asked]
+    table["warning"] = axes_warning([measure_normals(maps["normal"]) for maps in asked if "normal" in maps])
     return table.where(table.notna(), None)
 
 

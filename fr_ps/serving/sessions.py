@@ -17,12 +17,15 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers, joined
 from fr_ps.files import check_name, read_session_rows
 from fr_ps.photometric.captures import list_sources
+from fr_ps.photometric.orientation import NormalStatistics, axes_warning, measure_normals
 from fr_ps.progress import Advance, silent
 from fr_ps.serving.recognizer import Recognizer
 
 Maps = dict[str, np.ndarray]
 """Modality to (C, H, W) float32."""
 READERS = 2
+_SAMPLE = 200
+"""Sessions whose normals' axes are judged: enough for a median."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,13 @@ class Answered:
         keys: (id, session) of the n that it could answer, in their order.
         answers: about these.
         failures: the others.
+        warning: about normals whose axes are probably wrong; None where they look right.
     """
 
     keys: list[tuple[str, str]]
     answers: Answers
     failures: list[Failure]
+    warning: str | None = None
 
 
 def prepared_sessions(recognizer: Recognizer, root: Path, table: Path | None = None, part: str | None = None) -> list[Session]:
@@ -129,6 +134,7 @@ def ask(recognizer: Recognizer, sessions: Sequence[Session], batch: int, advance
     found: list[Answers] = []
     failures: list[Failure] = []
     waiting: list[tuple[Session, Maps]] = []
+    normals: list[NormalStatistics] = []
 
     def answer() -> None:
         maps = {modality: np.stack([its[modality] for _, its in waiting]) for modality in recognizer.info.modalities}
@@ -142,6 +148,8 @@ def ask(recognizer: Recognizer, sessions: Sequence[Session], batch: int, advance
             failures.append(maps)
             advance(1)
             continue
+        if "normal" in maps and len(normals) < _SAMPLE:
+            normals.append(measure_normals(maps["normal"]))
         waiting.append((session, maps))
         if len(waiting) == batch:
             answer()
@@ -150,7 +158,7 @@ def ask(recognizer: Recognizer, sessions: Sequence[Session], batch: int, advance
     if not found:
         first = failures[0].reason if failures else "no session was named"
         raise InputError(f"none of {len(sessions)} sessions could be read; see the first: {first}")
-    return Answered(keys, joined(found), failures)
+    return Answered(keys, joined(found), failures, axes_warning(normals))
 
 
 def _read_ahead(sessions: Sequence[Session], most: int) -> Iterator[tuple[Session, Maps | Failure]]:

@@ -89,3 +89,19 @@ def test_a_table_without_any_map_is_all_bad(prepared, tmp_path):
     shutil.copy(prepared / "labels.csv", tmp_path / "labels.csv")
     result, bad, _ = found(tmp_path)
     assert len(bad) == result.files == 72
+
+
+def test_encoded_normals_are_bad_files_and_wrong_axes_a_warning(prepared, tmp_path):
+    for change in ("encoded", "bgr"):
+        root = shutil.copytree(prepared, tmp_path / change)
+        for path in root.glob("data/*/*/normal.npy"):
+            normal = np.load(path)
+            np.save(path, (normal + 1) / 2 if change == "encoded" else normal[..., ::-1])
+        result, bad, _ = found(root)
+        if change == "encoded":
+            assert len(bad) == 24
+            assert all("store 2 m - 1" in reason for reason in bad.values())
+        else:
+            assert bad == {}
+            assert "n_z seems to stand in the first channel" in result.warning
+    assert found(prepared)[0].warning is None

@@ -59,3 +59,11 @@ def test_a_table_alone_can_be_looked_at_but_not_trained_on(prepared, refused):
 def test_the_real_tables_open_without_maps(name, photoface_labels):
     table = open_table(photoface_labels / name)
     assert len(table.labels) == len(table.whole) == sum(1 for _ in (photoface_labels / name).open()) - 1
+
+
+def test_a_data_set_with_mirrored_normals_is_opened_with_a_warning(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    for path in root.glob("data/*/*/normal.npy"):
+        np.save(path, np.load(path) * np.array([1, -1, 1], dtype=np.float32))
+    assert "mirrored in y; negate n_y" in open_dataset(root, ["albedo", "normal"]).notes[-1]
+    assert open_dataset(root, ["albedo"]).notes == open_dataset(prepared, ["normal"]).notes == []

@@ -48,12 +48,21 @@ def test_normals_shortened_by_resampling_are_mended_and_empty_ones_face_the_came
         (np.full((4, 5), "x"), "albedo", "float32"),
         (np.ones((4, 5), dtype=complex), "albedo", "float32"),
         (np.full((4, 5, 3), 128.0), "normal", "unit vectors"),
+        ((unit(8, 9) * np.array([1, 1, 0.01]) + 1) / 2, "normal", "2 m - 1"),
+        (np.rint((unit(8, 9) + 1) * 127.5).astype(np.uint8), "normal", "m / 127.5 - 1"),
+        (np.full((4, 5, 3), 0.577), "normal", "nowhere negative"),
     ],
 )
 def test_a_bad_map_is_refused_by_name(array, modality, word, tmp_path, refused):
     path = save(tmp_path, array)
     with refused(path, word):
         read_map(path, modality)
+
+
+def test_a_plane_that_faces_the_camera_is_not_taken_for_encoded(tmp_path):
+    flat = np.zeros((4, 5, 3), dtype=np.float32)
+    flat[..., 2] = 1
+    np.testing.assert_array_equal(read_map(save(tmp_path, flat), "normal"), flat.transpose(2, 0, 1))
 
 
 def test_the_original_projects_names_are_read(prepared, tmp_path):

@@ -55,6 +55,14 @@ def test_maps_in_every_form_get_the_answers_of_the_files(
     assert found["maps"].tolist() == ["albedo+normal"] * 3
 
 
+def test_normals_in_bgr_are_answered_with_a_warning_in_every_row(recognizer: Recognizer, rows: list[Cells]) -> None:
+    reversed_rows = [{"albedo": cells["albedo"], "normal": cells["normal"][..., ::-1]} for cells in rows]
+    warnings = answer_rows(recognizer, pd.DataFrame(reversed_rows))["warning"].tolist()
+    assert len(set(warnings)) == 1
+    assert "n_z seems to stand in the first channel" in warnings[0]
+    assert answer_rows(recognizer, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
+
+
 def test_rows_with_other_maps_keep_their_places(recognizer: Recognizer, rows: list[Cells]) -> None:
     mixed = pd.DataFrame([rows[0], {"normal": rows[1]["normal"]}, rows[2]])
     found = np.stack(answer_rows(recognizer, mixed)["embedding"])
@@ -94,6 +102,7 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
     "another map": ({"depth": ALBEDO.tolist()}, ("depth", "it reads albedo, normal")),
     "size": ({"albedo": ALBEDO[:32, :32].tolist()}, ("albedo", "32 x 32", "48")),
     "nan": ({"albedo": np.where(ALBEDO == ALBEDO, np.nan, 0)}, ("albedo", "NaN")),
+    "encoded normals": ({"normal": np.random.default_rng(0).uniform(0.4, 0.7, (48, 48, 3))}, ("normal", "store 2 m - 1")),
     "ragged": ({"albedo": [[1, 2], [3]]}, ("albedo", "not an array of numbers")),
     "words": ({"albedo": [["a"] * 48] * 48}, ("albedo", "not an array of numbers")),
     "a number": ({"albedo": 3}, ("albedo", "must be H x W")),

@@ -120,3 +120,12 @@ def test_a_bad_capture_is_listed_and_one_that_is_not_there_is_refused(
     table.write_text("id,session\nnobody,s1\n")
     with pytest.raises(InputError, match="row of nobody/s1 has no capture"):
         captured_sessions(recognizer, root, table)
+
+
+def test_normals_with_wrong_axes_are_answered_with_a_warning(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(prepared, root)
+    for path in root.glob("data/*/*/normal.npy"):
+        np.save(path, np.load(path)[..., ::-1])
+    assert "n_z seems to stand in the first channel" in str(ask(recognizer, prepared_sessions(recognizer, root), 8).warning)
+    assert ask(recognizer, prepared_sessions(recognizer, prepared), 8).warning is None
