@@ -1,0 +1,158 @@
+"""Reading JSON that others may have changed: every file is checked against a type before anything uses it.
+
+The type of a file is a dataclass, or a dict or list of them, that stands beside the function that writes the file. Keys that a
+dataclass does not have are ignored, so that a file of a newer version, which may add some, is still read.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+from annotated_types import Ge, Interval
+
+from fr_ps.errors import InputError
+from fr_ps.files import read_bytes
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+MAX_BYTES = 8 << 20
+"""Of a JSON file or of a line of the journal. The largest that the program writes, the state of a checkpoint, has 50 kB."""
+Count = Annotated[int, Ge(0)]
+"""A whole number from 0."""
+Milliseconds = Annotated[int, Interval(ge=0, lt=253402300800000)]
+"""Since 1970, up to the year 9999, where Python's dates end."""
+T = TypeVar("T")
+
+_INT64 = 1 << 63
+_INT64_DIGITS = 20
+"""Digits of -2^63 with its sign."""
+_LONE_SURROGATE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Versioned:
+    format: Count
+
+
+def read_json(path: Path, kind: type[T], remedy: str, newest: int | None = None) -> T:
+    """The JSON file `path` as a `kind`.
+
+    Args:
+        path: of the file.
+        kind: a type; values are not converted, so that "3" is no number.
+        remedy: what the user can do about a file that is refused; ends the message.
+        newest: number of the newest format that `kind` describes, where the file has one in `format`.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large, no JSON, or no `kind`; names the file and the key.
+    """
+    return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, newest)
+
+
+def parse_json(content: str | bytes, kind: type[T], where: str, remedy: str, newest: int | None = None) -> T:
+    """`read_json` of a text, or of the bytes of a UTF-8 text; `where` takes the place of the path in messages."""
+    from pydantic import ValidationError
+
+    try:
+        text = _checked_text(content)
+        if newest is not None and (number := _adapter(_Versioned).validate_json(text, strict=True).format) > newest:
+            raise InputError(f"{where}: format {number} is newer than this version of fr-ps reads ({newest}); update fr-ps")
+        return _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise InputError(f"{where}: {_described(error)}; {remedy}") from None
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON ({error}); {remedy}") from None
+    except RecursionError:
+        raise InputError(f"{where}: is nested too deeply; {remedy}") from None
+
+
+def _checked_text(content: str | bytes) -> str:
+    """The text of `content`, after everything that a type does not describe was checked.
+
+    Python's writer of JSON stores bytes of a file name that are no UTF-8 as lone surrogates, which are no text anywhere else.
+    They become U+FFFD.
+
+    Raises:
+        ValueError: no UTF-8, no JSON, a key that stands twice, NaN, or a number that float64 or int64 cannot hold.
+        RecursionError: nested too deeply.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "replace")
+    try:
+        text = content.decode("utf-8-sig")  # editors on Windows write a byte order mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no UTF-8") from None
+    _decoder().decode(text)
+    if "\\u" in text:
+        text = _LONE_SURROGATE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+    return text
+
+
+@cache
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_without_duplicates, parse_int=_int64, parse_float=_finite, parse_constant=_no_constant
+    )
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the key {_short(Counter(names).most_common(1)[0][0])} stands twice")
+
+
+def _int64(digits: str) -> int:
+    if len(digits) > _INT64_DIGITS or not -_INT64 <= int(digits) < _INT64:
+        raise ValueError(f"the number {digits[:20]}... does not fit 64 bits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(number := float(digits)):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+@cache
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter  # a tenth of a second, which fr-ps --help does not need
+
+    return TypeAdapter(kind)
+
+
+def _described(error: "ValidationError") -> str:
+    """The first fault: where it is, what was expected there, and what was found."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":  # deeper than pydantic reads
+        return f"not JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{_plain(part)}" for part in first["loc"]).lstrip(".")
+    if first["type"] == "missing":
+        return f"{place}: is missing"
+    expected = first["msg"].replace("Input should be", "expected")
+    return f"{place}: {expected}, found {_found(first['input'])}".removeprefix(": ")
+
+
+def _plain(key: str) -> str:
+    return key if key.isprintable() and len(key) <= 40 else _short(key)
+
+
+def _found(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    return _short(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
