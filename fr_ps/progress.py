@@ -42,10 +42,10 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"{{task.fields[rate]}} {unit}/s"),
+        TextColumn(f"{{task.fields[rate]}} {unit}/s", markup=False),
         TimeRemainingColumn(),
     ]
     started = time.perf_counter()

@@ -12,6 +12,7 @@ from fr_ps.arguments import training_config
 from fr_ps.cli import main, read_arguments
 from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, to_dict
 from fr_ps.errors import InputError
+from tests.foreign import NASTY
 
 
 def settings(*argv: str) -> Config:
@@ -523,3 +524,10 @@ def test_a_search_that_cannot_be_ends_with_2_and_one_line_before_anything_is_mad
     assert err.count("\n") == 1
     assert all(word in err for word in words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", [*NASTY, "null", "~", "true", "- x", "{a: 1}"])
+def test_a_name_on_the_command_line_is_taken_as_it_is_written(text: str) -> None:
+    """`--session null` was read as no session at all, and forgot all of the person's sessions."""
+    read = read_arguments(["forget", "--gallery", text, f"--person={text}", f"--session={text}"])["forget"]
+    assert (read.gallery, read.person, read.session) == (text, text, text)

@@ -1,12 +1,17 @@
 """Progress in a terminal and elsewhere."""
 
+import io
 import os
 import pty
+import re
 import subprocess
 import sys
 
+import pytest
+
 import fr_ps.progress
 from fr_ps.progress import progress
+from tests.foreign import NASTY
 
 CODE = "import time\nfrom fr_ps.progress import progress\nwith progress('count', 20, 'beans') as a:\n"
 CODE += "    for _ in range(20):\n        a(1)\n        time.sleep(0.05)\n"
@@ -49,3 +54,14 @@ def test_a_terminal_shows_a_bar_with_the_rate():
     assert "count" in text
     assert "20/20" in text
     assert "beans/s" in text
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_bar_shows_foreign_text_as_it_is(name, monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    for variable, value in {"COLUMNS": "200", "FORCE_COLOR": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(variable, value)
+    with fr_ps.progress._bar(name, 1, "beans") as advance:
+        advance(1)
+    assert f"{name} " in re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", shown.getvalue())

@@ -22,7 +22,7 @@ def _declare_predict(predict: Parser) -> None:
     predict.description = "What a model says of each session: embedding, quality, attributes with probabilities."
     _add_asking_arguments(predict)
     predict.add_argument("--out", type=str, required=True, help="file to write: .parquet, .csv or .npz")
-    predict.add_argument("--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split")
+    predict.add_argument("--split", type=str, default=None, help="train, val, test or gallery of the model's own split")
 
 
 def _declare_enroll(enroll: Parser) -> None:
@@ -37,7 +37,7 @@ def _declare_identify(identify: Parser) -> None:
     _add_gallery(identify)
     _add_threshold(identify)
     identify.add_argument("--top", type=PositiveInt, default=3, help="how many of the most alike people are listed")
-    identify.add_argument("--out", type=str | None, default=None, help="CSV to write, a row a session")
+    identify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
 
 
 def _declare_verify(verify: Parser) -> None:
@@ -45,15 +45,15 @@ def _declare_verify(verify: Parser) -> None:
     _add_asking_arguments(verify)
     _add_gallery(verify)
     _add_threshold(verify)
-    verify.add_argument("--person", type=str | None, default=None, help="who is claimed; else each session's own id")
-    verify.add_argument("--out", type=str | None, default=None, help="CSV to write, a row a session")
+    verify.add_argument("--person", type=str, default=None, help="who is claimed; else each session's own id")
+    verify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
 
 
 def _declare_forget(forget: Parser) -> None:
     forget.description = "Remove a person from a gallery, and overwrite the embeddings."
     _add_gallery(forget)
     forget.add_argument("--person", type=str, required=True, help="who")
-    forget.add_argument("--session", type=str | None, default=None, help="only this session of theirs")
+    forget.add_argument("--session", type=str, default=None, help="only this session of theirs")
 
 
 def _predict(arguments: Namespace) -> None:
@@ -120,10 +120,10 @@ def _forget(arguments: Namespace) -> None:
 
 def _add_asking_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
-    parser.add_argument("--data", type=str | None, default=None, help="prepared data set")
-    parser.add_argument("--captures", type=str | None, default=None, help="raw captures instead: from light to answer")
-    parser.add_argument("--labels", type=str | None, default=None, help="CSV of id,session: only these sessions")
-    parser.add_argument("--prior", type=str | None, default=None, help="with --captures: the mean face that prepare had")
+    parser.add_argument("--data", type=str, default=None, help="prepared data set")
+    parser.add_argument("--captures", type=str, default=None, help="raw captures instead: from light to answer")
+    parser.add_argument("--labels", type=str, default=None, help="CSV of id,session: only these sessions")
+    parser.add_argument("--prior", type=str, default=None, help="with --captures: the mean face that prepare had")
     parser.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
 

@@ -21,7 +21,7 @@ def _declare_evaluate(evaluate: Parser) -> None:
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
     evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
     evaluate.add_argument(
-        "--split", type=str | None, default=None, help="train, val, test or gallery of the model's own split; else every row"
+        "--split", type=str, default=None, help="train, val, test or gallery of the model's own split; else every row"
     )
     evaluate.add_argument(
         "--baselines",
@@ -47,9 +47,7 @@ def _declare_compare(compare: Parser) -> None:
     compare.add_argument("--model", type=str, action="append", required=True, help="run id, or model folder; given twice: A, B")
     compare.add_argument("--data", type=str, required=True, help="prepared data set")
     compare.add_argument("--out", type=str, default="comparison", help="folder for the report")
-    compare.add_argument(
-        "--split", type=str | None, default=None, help="train, val, test or gallery of A's own split; else every row"
-    )
+    compare.add_argument("--split", type=str, default=None, help="train, val, test or gallery of A's own split; else every row")
     _add_scoring_arguments(compare)
 
 
@@ -109,7 +107,7 @@ def _compare(arguments: Namespace) -> None:
 
 def _add_scoring_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--pairs", type=str | None, default=None, help="CSV of id_a,session_a,id_b,session_b (and fold): verify these; else all"
+        "--pairs", type=str, default=None, help="CSV of id_a,session_a,id_b,session_b (and fold): verify these; else all"
     )
     parser.add_argument(
         "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="how verification compares embeddings"

@@ -21,7 +21,7 @@ def _declare_register(register: Parser) -> None:
 def _declare_promote(promote: Parser) -> None:
     promote.description = "Make a version the champion, if it is measurably better than the one there is."
     promote.add_argument("--model", type=str, required=True, help="models:/NAME/VERSION; of --rollback and --demote models:/NAME")
-    promote.add_argument("--data", type=str | None, default=None, help="where the champion's data lie, if not where they lay")
+    promote.add_argument("--data", type=str, default=None, help="where the champion's data lie, if not where they lay")
     promote.add_argument("--limit", type=NonNegativeFloat, default=0.05, help="identity AUC that a group may lose")
     promote.add_argument("--out", type=str, default="promotion", help="folder for the report of the comparison")
     for name, what in (
@@ -38,7 +38,7 @@ def _declare_export(export: Parser) -> None:
     export.description = "A model as ONNX, checked against torch, with a table of size, latency and accuracy."
     export.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
     export.add_argument("--out", type=str, required=True, help="folder to write")
-    export.add_argument("--data", type=str | None, default=None, help="prepared data set to be accurate on; else no accuracy")
+    export.add_argument("--data", type=str, default=None, help="prepared data set to be accurate on; else no accuracy")
     export.add_argument("--split", type=str, default="test", help="part of the model's own split of --data; all: every row")
     export.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
 

@@ -12,7 +12,7 @@ def _declare_runs(runs: Parser) -> None:
 
 def _declare_sync(sync: Parser) -> None:
     sync.description = "Deliver to MLflow what an outage held back."
-    sync.add_argument("--run", type=str | None, default=None, help="run id: only that one")
+    sync.add_argument("--run", type=str, default=None, help="run id: only that one")
 
 
 def _runs(arguments: Namespace) -> None:

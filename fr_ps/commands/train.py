@@ -13,9 +13,7 @@ from fr_ps.progress import say
 def _declare_train(train: Parser) -> None:
     train.description = "Train, evaluate on test once, track; the last line printed is the run id."
     train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
-    train.add_argument(
-        "--resume", type=str | None, default=None, help="run id (or nothing: the last interrupted one) to go on with"
-    )
+    train.add_argument("--resume", type=str, default=None, help="run id (or nothing: the last interrupted one) to go on with")
     train.add_argument(
         "--allow_changed",
         type=bool,

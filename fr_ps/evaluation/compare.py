@@ -18,6 +18,7 @@ from fr_ps.evaluation.pairwise.operating import read_thresholds
 from fr_ps.evaluation.pairwise.pairs_file import read_pairs
 from fr_ps.evaluation.report import INTERVALS, population, write_report
 from fr_ps.evaluation.score import answer
+from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.progress import progress
 from fr_ps.tracking.run import Run
@@ -114,7 +115,7 @@ def compare_folders(
     sections = {"Differences": Findings(tables=tables)}
     write_report(out, f"{shown[0]} against {shown[1]}", facts, metrics, None, sections, warnings)
     run.params({"model_a": shown[0], "model_b": shown[1], "data": str(data), "part": protocol.part or "all"})
-    run.tags({"fr_ps.kind": "compare", "mlflow.note.content": "  \n".join([facts["tested"], facts["headline"], *warnings])})
+    run.tags({"fr_ps.kind": "compare", "mlflow.note.content": markdown_lines([facts["tested"], facts["headline"], *warnings])})
     run.metrics({name: value for name, value in metrics.defined().items() if name.split("/")[0] in ("difference", "p")}, 0)
     run.artifact(out, "report")
     return Compared(found, groups, tables, [facts["headline"], *warnings])

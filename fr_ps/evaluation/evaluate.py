@@ -24,6 +24,7 @@ from fr_ps.evaluation.report import INTERVALS, headline, population, undefined, 
 from fr_ps.evaluation.rivals import baseline_findings, jitter_findings
 from fr_ps.evaluation.score import answer
 from fr_ps.evaluation.subsets import answers_and_subsets
+from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import progress
@@ -121,7 +122,7 @@ def evaluate_folder(
         {
             "fr_ps.kind": "evaluate",
             "fr_ps.data_digest": dataset.store.digest,
-            "mlflow.note.content": "  \n".join([facts["tested"], *headline(metrics, prefix), *lines, *assessment.warnings]),
+            "mlflow.note.content": markdown_lines([facts["tested"], *headline(metrics, prefix), *lines, *assessment.warnings]),
         }
     )
     run.dataset(data.resolve().name, str(data.resolve()), dataset.store.digest, {"sessions": len(rows)}, "testing")

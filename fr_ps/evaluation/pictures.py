@@ -9,6 +9,7 @@ from fr_ps.data.contact_sheet import tiles
 from fr_ps.data.labels import Labels
 from fr_ps.data.store import Store
 from fr_ps.evaluation.assess import Assessment
+from fr_ps.evaluation.numbers.drawing import empty_figure
 
 SHOWN = 5
 
@@ -52,7 +53,7 @@ def _worst_impostors(probes: np.ndarray, rivals: np.ndarray, scores: np.ndarray)
 
 
 def _figure(title: str, pairs: Sequence[tuple[int, int, float]], store: Store, rows: np.ndarray, labels: Labels) -> Figure:
-    figure = Figure(figsize=(1.7 * SHOWN, 4.2))
+    figure = empty_figure(1.7 * SHOWN, 4.2)
     figure.suptitle(title)
     grid = figure.subplots(2, SHOWN, squeeze=False)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.84, wspace=0.05, hspace=0.15)

@@ -17,6 +17,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.numbers.findings import Table
 from fr_ps.evaluation.report import table_text
 from fr_ps.files import csv_text, write_text
+from fr_ps.markdown import markdown_lines
 from fr_ps.progress import progress, say, silent
 from fr_ps.search.outcome.final import Finals, train_finals, validation_of
 from fr_ps.search.outcome.gain import measure_gain
@@ -209,7 +210,7 @@ def _conclude(launch: Launch, run: Run) -> None:
     run.tags({f"{TAG}.best": str(best.number)})
     if search.config.after.seeds:
         note += _after(launch, run, report)
-    run.tags({"mlflow.note.content": "  \n".join(note)})
+    run.tags({"mlflow.note.content": markdown_lines(note)})
 
 
 def _after(launch: Launch, run: Run, report: Path) -> list[str]:

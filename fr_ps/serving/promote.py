@@ -17,6 +17,7 @@ from fr_ps.evaluation.compare import Compared, compare_folders
 from fr_ps.evaluation.differences import Difference
 from fr_ps.evaluation.evaluate import Protocol
 from fr_ps.evaluation.numbers.findings import Table
+from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.serving.registry import Version, champion, crown, parse_version, tag
 from fr_ps.tracking.find import model_folder
@@ -84,7 +85,7 @@ def promote(
     run.tags({"fr_ps.kind": "promote", "fr_ps.dry_run": str(dry_run).lower()})
     if not dry_run:
         _carry_out(decision, run)
-    told = "  \n".join([verdict(decision, dry_run), *decision.why])
+    told = markdown_lines([verdict(decision, dry_run), *decision.why])
     run.tags({"fr_ps.decision": "promoted" if decision.promoted else "refused", "mlflow.note.content": told})
     return decision
 

@@ -6,6 +6,7 @@ from fr_ps.evaluation.assess import Assessment
 from fr_ps.evaluation.numbers.findings import Findings
 from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.report import headline, write_report
+from fr_ps.markdown import markdown_lines
 from fr_ps.tracking.layout import BEST, CHECKPOINTS
 from fr_ps.tracking.run import Run
 from fr_ps.training.keeper import best_folder
@@ -38,7 +39,7 @@ def record_end(
     lines = headline(metrics, "test" if tested else "val")
     if tested:
         lines = [facts["tested"], *lines, *warnings]
-    run.tags({"fr_ps.best_epoch": str(epochs[select]), "mlflow.note.content": "  \n".join(lines)})
+    run.tags({"fr_ps.best_epoch": str(epochs[select]), "mlflow.note.content": markdown_lines(lines)})
     run.artifact(run.folder / "report", "report")
     models = {metric: run.folder / (BEST if metric == select else best_folder(metric)) for metric in epochs}
     for metric, epoch in epochs.items():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from fr_ps.evaluation.numbers.drawing import new_figure
+from fr_ps.evaluation.numbers.drawing import new_figure, plain_numbers
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """Metric name to (epoch, value) points."""
@@ -19,6 +19,7 @@ def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic:
             axes.plot(epochs, values, marker=".", label=name.split("/", 1)[1])
     if logarithmic:
         axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
     if axes.lines:
         axes.legend(fontsize=7, ncols=2)
     return figure

@@ -13,6 +13,7 @@ from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.pairwise.operating import read_thresholds
 from fr_ps.evaluation.report import headline
 from fr_ps.files import write_text
+from fr_ps.markdown import escape_markdown
 from fr_ps.tracking.layout import MODEL_CARD
 from fr_ps.training.record import Plan
 
@@ -40,20 +41,20 @@ def write_model_card(
     ]
     by = f"the best by {metric}" if len(plan.split.val) else "the last"
     lines = [
-        f"# {info.backbones} on {maps}",
+        f"# {escape_markdown(info.backbones)} on {maps}",
         "",
         f"Answers who a face is and {', '.join(info.trained) or 'no attribute'}, from {maps} maps of {info.size} x {info.size} "
         f"pixels by photometric stereo. Epoch {epoch}, {by}. Run {info.provenance['run']}.",
         "",
         "## Data",
         "",
-        f"{plan.dataset.root.resolve().name}, digest {plan.dataset.store.digest}; {plan.config.data.protocol}: "
+        f"{escape_markdown(plan.dataset.root.resolve().name)}, digest {plan.dataset.store.digest}; {plan.config.data.protocol}: "
         f"{'; '.join(parts)}.",
         "",
         "## Numbers",
         "",
         *_numbers(metrics, facts),
-        *(f"- Mind: {warning}" for warning in warnings),
+        *(f"- Mind: {escape_markdown(warning)}" for warning in warnings),
         "",
         "## Thresholds, chosen on validation",
         "",
@@ -81,10 +82,10 @@ def write_model_card(
 
 
 def _numbers(metrics: Metrics, facts: Mapping[str, str]) -> list[str]:
-    found = [f"- Tested on {facts['tested']}"] if "tested" in facts else []
+    found = [f"- Tested on {escape_markdown(facts['tested'])}"] if "tested" in facts else []
     for part in ("test", "val"):
-        found += [f"- {line}" for line in headline(metrics, part)]
-    return [*found, f"- Intervals: {facts['intervals']}"] if found else ["- nobody was validated or tested on"]
+        found += [f"- {escape_markdown(line)}" for line in headline(metrics, part)]
+    return [*found, f"- Intervals: {escape_markdown(facts['intervals'])}"] if found else ["- nobody was validated or tested on"]
 
 
 def _thresholds(folder: Path) -> list[str]:
@@ -92,7 +93,8 @@ def _thresholds(folder: Path) -> list[str]:
     if thresholds is None:
         return ["none: nobody was validated on"]
     rows = [
-        f"| {point.fmr:g} | {point.threshold:.4f} | {point.false_matches} of {point.impostors} | {point.support} |"
+        f"| {point.fmr:g} | {point.threshold:.4f} | {point.false_matches} of {point.impostors} "
+        f"| {escape_markdown(point.support)} |"
         for point in thresholds.identity
     ]
     told = [f"- {attribute}: {value:.4f}" for attribute, value in thresholds.attributes.items()]
@@ -102,11 +104,13 @@ def _thresholds(folder: Path) -> list[str]:
 def _classes(plan: Plan, attribute: str) -> str:
     groups = plan.info.classes[attribute]  # type: ignore[index]
     untrained = "" if attribute in plan.info.trained else ", not trained: what it says of it means nothing"
-    return f"- {attribute}: " + "; ".join(f"{name} ({', '.join(raw)})" for name, raw in groups.items()) + untrained
+    told = "; ".join(f"{name} ({', '.join(raw)})" for name, raw in groups.items())
+    return f"- {attribute}: {escape_markdown(told)}{untrained}"
 
 
 def _preparation(plan: Plan) -> str:
     settings = plan.info.preparation
     if not settings:
         return "How its maps were made is not known."
-    return "Its maps were made by `fr-ps prepare` with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
+    told = escape_markdown(", ".join(f"{name} {value}" for name, value in settings.items()))
+    return f"Its maps were made by `fr-ps prepare` with {told}."

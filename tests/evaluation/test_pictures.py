@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,11 +12,13 @@ from fr_ps.data.labels import DEFAULT_CLASSES, Labels
 from fr_ps.data.store import Store
 from fr_ps.evaluation.analyses.gallery_search import search
 from fr_ps.evaluation.assess import Assessment, Scored, make_pairs
+from fr_ps.evaluation.numbers.drawing import as_png
 from fr_ps.evaluation.numbers.resample import resample
 from fr_ps.evaluation.pairwise.pairs_file import PairList
 from fr_ps.evaluation.pairwise.similarity import Measure
 from fr_ps.evaluation.pictures import SHOWN, pair_figures
 from fr_ps.evaluation.score import Answers
+from tests.foreign import NASTY
 
 SIDE = 8
 ALL = ("worst_genuine", "best_genuine", "worst_impostor")
@@ -108,6 +110,16 @@ def test_the_pairs_with_the_lowest_and_highest_scores_are_shown() -> None:
     check(read(found["worst_genuine"], example.labels), genuine[:SHOWN], embeddings)
     check(read(found["best_genuine"], example.labels), genuine[::-1][:SHOWN], embeddings)
     check(read(found["worst_impostor"], example.labels), worst_impostors(embeddings, ids, range(16), range(16)), embeddings)
+
+
+def test_ids_and_sessions_are_drawn_as_they_are() -> None:
+    """Two dollar signs in an id once ended a finished training, and every resume of it, in a traceback."""
+    example = assessed("aabb")
+    for first, second in zip(NASTY, (*NASTY[1:], NASTY[0])):
+        labels = replace(example.labels, ids=np.array([first, first, second, second]), sessions=np.array([first] * 4))
+        found = figures_of(replace(example, labels=labels))
+        assert found["best_genuine"].axes[SHOWN].get_title() in (f"{first}/{first}", f"{second}/{first}")
+        assert as_png(found["worst_impostor"]).startswith(b"\x89PNG")
 
 
 def test_fewer_pairs_than_places_leave_places_empty() -> None:

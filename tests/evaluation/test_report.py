@@ -13,8 +13,9 @@ from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.evaluation.assess import Assessment, Scored, assess
 from fr_ps.evaluation.numbers.findings import Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.report import headline, population, terminal_table, undefined, write_report
+from fr_ps.evaluation.report import headline, population, table_text, terminal_table, undefined, write_report
 from fr_ps.evaluation.score import Answers
+from tests.foreign import NASTY
 
 EVIL = '<script>alert("x")</script> & <b>'
 
@@ -179,6 +180,11 @@ def test_the_terminal_shows_a_dash_for_what_is_undefined_and_why_below() -> None
     below = lines[lines.index("") :]
     assert sum("the only class is frontal" in line for line in below) == 1
     assert any("*" in line and "low support: 2.4 expected" in line and "test/identity/tar_at_far_0.01" in line for line in below)
+
+
+def test_the_terminal_shows_foreign_text_as_it_is() -> None:
+    lines = table_text(Table("", "", ["id"], [[name] for name in NASTY])).splitlines()
+    assert [line.strip() for line in lines[2:]] == list(NASTY)
 
 
 def test_population_and_headline_say_on_whom_and_how_well() -> None:

@@ -1,14 +1,20 @@
 """What a training leaves: models that say what they are, and are handed to the run."""
 
+import html
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.models.folder import read_info
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
+from fr_ps.training.model_card import _classes, _preparation
 from fr_ps.training.train import Result
+from tests.foreign import NASTY
 from tests.training.runs import Recorder, run_training, small
 
 
@@ -42,6 +48,15 @@ def test_the_card_of_the_best_model_says_what_it_is_and_how_good_on_whom(trained
         line = next(line for line in text.splitlines() if line.startswith(f"- {attribute}: ") and "(" in line)
         assert ("not trained" in line) == (attribute not in info.trained)
     assert "solver robust" in text
+
+
+def test_the_card_shows_foreign_text_as_it_is() -> None:
+    plan: Any = SimpleNamespace(info=SimpleNamespace(classes={"gender": {name: [name] for name in NASTY}}, trained=("gender",)))
+    plan.info.preparation = {"prior": NASTY[0]}
+    told = "; ".join(f"{name} ({name})" for name in NASTY)
+    parser = MarkdownIt("gfm-like", {"linkify": False})
+    assert html.unescape(parser.render(_classes(plan, "gender"))) == f"<ul>\n<li>gender: {told}</li>\n</ul>\n"
+    assert f"prior {NASTY[0]}." in parser.render(_preparation(plan))
 
 
 def test_that_of_a_watched_metric_has_no_test_which_it_never_had(trained: tuple[Result, Recorder]) -> None:

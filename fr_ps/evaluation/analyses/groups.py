@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from scipy import sparse
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.evaluation.numbers.drawing import empty_figure, plain_numbers
 from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.numbers.resample import Resample, interval
@@ -280,7 +281,7 @@ def _add_ratio(
 def _figure(rows: Sequence[Sequence[Cell]]) -> Figure:
     """FMR and FNMR of the table's rows, with bars from low to high."""
     height = 1.2 + 0.28 * len(rows)
-    figure = Figure(figsize=(7.5, height))
+    figure = empty_figure(7.5, height)
     panels = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(left=0.24, right=0.97, bottom=0.55 / height, top=1 - 0.4 / height, wspace=0.08)
     for axes, column, title in zip(panels, (4, 9), ("FMR", "FNMR")):
@@ -292,6 +293,7 @@ def _figure(rows: Sequence[Sequence[Cell]]) -> Figure:
         if column == 4 and any(value for _, value, _, _ in found):
             least = min(edge for _, *edges in found for edge in edges if edge)
             axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(least)))  # so that 0 has a place
+            plain_numbers(axes.xaxis)
         axes.set_xlim(left=0)
         axes.set_xlabel(title)
         axes.grid(alpha=0.3)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fr_ps.evaluation.analyses.gallery_search import Search
-from fr_ps.evaluation.numbers.drawing import new_figure
+from fr_ps.evaluation.numbers.drawing import new_figure, plain_numbers
 from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.numbers.resample import Resample
@@ -199,6 +199,7 @@ def open_set_figure(found: OpenSet, rates: Sequence[float], points: np.ndarray) 
     axes.step(fpir, fnir, where="post")
     axes.plot(rates, points, "o")
     axes.set_xscale("log")
+    plain_numbers(axes.xaxis)
     axes.set_xlim(1 / count, 1)
     axes.set_ylim(bottom=0)
     return figure

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import QUALITY
-from fr_ps.evaluation.numbers.drawing import new_figure
+from fr_ps.evaluation.numbers.drawing import empty_figure, new_figure
 from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.numbers.resample import Resample
@@ -252,7 +252,7 @@ def _curve_figure(curve: Curve, best: Curve) -> Figure:
 def _measures_figure(magnitude: np.ndarray, measured: dict[str, np.ndarray], told: dict[str, float | None]) -> Figure:
     shown = {measure: rho for measure, rho in told.items() if rho is not None}
     width = max(2.4 * len(shown), 4)
-    figure = Figure(figsize=(width, 2.8))
+    figure = empty_figure(width, 2.8)
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     figure.subplots_adjust(left=0.6 / width, right=1 - 0.1 / width, bottom=0.18, top=0.9, wspace=0.1)
     rows = np.random.default_rng(0).permutation(len(magnitude))[:MOST_POINTS]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from fr_ps.evaluation.numbers.drawing import empty_figure
 from fr_ps.evaluation.numbers.resample import Resample
 from fr_ps.evaluation.numbers.weighted import once
 
@@ -73,7 +74,7 @@ def reliability_figure(found: Reliability, title: str, probability: str, frequen
         probability: what the horizontal axis is called.
         frequency: what the vertical axis is called.
     """
-    figure = Figure(figsize=(5.5, 4.8))
+    figure = empty_figure(5.5, 4.8)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     figure.subplots_adjust(left=0.13, right=0.97, bottom=0.1, top=0.93, hspace=0.07)
     above.set_title(f"{title} (ECE {found.error:.3f})")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from fr_ps.evaluation.numbers.drawing import new_figure
+from fr_ps.evaluation.numbers.drawing import new_figure, plain_numbers
 from fr_ps.evaluation.pairwise.pairs import Comparisons
 from fr_ps.evaluation.pairwise.roc import Point, Roc
 
@@ -20,6 +20,7 @@ def roc_figure(curve: Roc, impostors: int, points: Sequence[Point]) -> Figure:
     axes.step(np.maximum(curve.fmr, least), curve.tmr, where="post")
     _mark(axes, [point.target for point in points], [1 - point.fnmr for point in points], points)
     axes.set_xscale("log")
+    plain_numbers(axes.xaxis)
     axes.set_xlim(least, 1)
     axes.set_ylim(0, 1.02)
     return figure

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fr_ps.config import flatten, with_settings
 from fr_ps.errors import InputError, NoRoom, one_line
 from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.markdown import markdown_lines
 from fr_ps.search.study.claim import OUTCOME, REASON, alive, tell
 from fr_ps.search.study.samplers import build_sampler
 from fr_ps.search.study.settled import Search
@@ -144,7 +145,8 @@ def _in_its_run(bench: Bench, trial: optuna.Trial, params: dict[str, Value]) -> 
                 run.tags({f"{TAG}_state": "stopped"})
                 raise
             how = {f"{TAG}_state": outcome.kind, f"{TAG}_reason": outcome.reason, "fr_ps.kind": "trial"}
-            run.tags(how | {"mlflow.note.content": f"trial {trial.number}: {outcome.kind}. {outcome.reason}"})
+            note = markdown_lines([f"trial {trial.number}: {outcome.kind}. {outcome.reason}"])
+            run.tags(how | {"mlflow.note.content": note})
             if outcome.values:
                 run.metrics(dict(zip((f"objective/{name}" for name in bench.search.objectives), outcome.values)), outcome.epochs)
             if outcome.kind == "pruned":

@@ -22,6 +22,7 @@ _BUTTONS = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d"],
     "responsive": True,
+    "typesetMath": False,
 }
 
 

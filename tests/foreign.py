@@ -1,0 +1,26 @@
+"""Foreign text that some program takes for markup, a formula or a number."""
+
+NASTY = (
+    "a$b$c",
+    r"$\frac{$",
+    r"\frac",
+    "<script>alert(1)</script>",
+    "<b>x</b>",
+    "&lt;",
+    "[red]x[/]",
+    "[x](http://e.example)",
+    "001",
+    "1e5",
+    "inf",
+    "_x_",
+    "__x__",
+    "*x*",
+    "|",
+    "`x`",
+    "# x",
+    "- x",
+    "1. x",
+    "%{y}",
+    "{x}",
+    "~~x~~",
+)
