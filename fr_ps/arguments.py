@@ -65,6 +65,18 @@ class _Refused(Exception):
     """jsonargparse's own words about what it refused."""
 
 
+def add_overwrite(parser: ArgumentParser) -> None:
+    """The flag that lets a command replace what `fr_ps.outputs` protects."""
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="replace an output that fr-ps did not write, or that was changed since",
+    )
+
+
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """The parsed and instantiated arguments.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np  # which takes as long to import as all else that --help needs
 
 TEMPORARY = ".partial-"
+_REMAINS = f"{TEMPORARY}{8 * '[0-9a-f]'}-*"
 LOCK_FILE = ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
@@ -173,7 +174,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process is inside `locked` for `folder`; the system frees the lock of a process that dies."""
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("w")
+        file = (folder / LOCK_FILE).open("a")  # a file of that name that is not ours keeps its content
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -181,7 +182,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def remove_remains(folder: Path) -> None:
     """Remove what killed processes left unfinished up to two levels below `folder`; only while nobody else writes there."""
-    for remains in [*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"*/{TEMPORARY}*")]:
+    for remains in [*folder.glob(_REMAINS), *folder.glob(f"*/{_REMAINS}")]:
         if remains.is_dir():
             shutil.rmtree(remains, ignore_errors=True)
         else:

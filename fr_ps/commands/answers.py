@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Command, Parser
+from fr_ps.arguments import Command, Parser, add_overwrite
 from fr_ps.errors import InputError
 from fr_ps.progress import progress, say
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from fr_ps.serving.sessions import Answered, Failure
 
 _SHOWN = 20
+_FAILED = "failed"
+"""The kind of the list of failures for `fr_ps.outputs`."""
 
 
 def _declare_predict(predict: Parser) -> None:
     predict.description = "What a model says of each session: embedding, quality, attributes with probabilities."
     _add_asking_arguments(predict)
     predict.add_argument("--out", type=str, required=True, help="file to write: .parquet, .csv or .npz")
+    add_overwrite(predict)
     predict.add_argument("--split", type=str, default=None, help="train, val, test or gallery of the model's own split")
 
 
@@ -38,6 +41,7 @@ def _declare_identify(identify: Parser) -> None:
     _add_threshold(identify)
     identify.add_argument("--top", type=PositiveInt, default=3, help="how many of the most alike people are listed")
     identify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
+    add_overwrite(identify)
 
 
 def _declare_verify(verify: Parser) -> None:
@@ -47,6 +51,7 @@ def _declare_verify(verify: Parser) -> None:
     _add_threshold(verify)
     verify.add_argument("--person", type=str, default=None, help="who is claimed; else each session's own id")
     verify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
+    add_overwrite(verify)
 
 
 def _declare_forget(forget: Parser) -> None:
@@ -58,11 +63,12 @@ def _declare_forget(forget: Parser) -> None:
 
 def _predict(arguments: Namespace) -> None:
     """Answer, and write the table."""
-    from fr_ps.serving.table import check_ending, table_of, with_keys, write_table
+    from fr_ps.serving.table import PREDICTIONS, check_ending, table_of, with_keys, write_table
 
     out = Path(arguments.out)
     check_ending(out)
     recognizer = _load(arguments)
+    _check_out(arguments, PREDICTIONS, recognizer)
     answered = _ask(arguments, recognizer, "predict", arguments.split)
     write_table(out, with_keys(table_of(recognizer, answered.answers), answered.keys))
     _say_failures(answered.failures, out)
@@ -75,6 +81,7 @@ def _enroll(arguments: Namespace) -> None:
 
     folder = Path(arguments.gallery)
     recognizer = _load(arguments)
+    _check_gallery(arguments, recognizer)
     if (folder / INFO_FILE).exists():
         read_gallery(folder).require_model(recognizer.digest)
     answered = _ask(arguments, recognizer, "enroll")
@@ -90,9 +97,10 @@ def _identify(arguments: Namespace) -> None:
     from fr_ps.serving.gallery_rows import identification_rows, summary
 
     gallery, recognizer, threshold = _opened(arguments)
+    _check_out(arguments, "identify", recognizer)
     answered = _ask(arguments, recognizer, "identify")
     matches = gallery.search(answered.answers.embeddings, threshold, arguments.top)
-    _tell_rows(identification_rows(answered, matches), answered, arguments.out)
+    _tell_rows(identification_rows(answered, matches), answered, arguments.out, "identify")
     say(summary(answered.keys, matches, gallery, threshold))
 
 
@@ -103,9 +111,10 @@ def _verify(arguments: Namespace) -> None:
     gallery, recognizer, threshold = _opened(arguments)
     if arguments.person is not None and arguments.person not in gallery.people:
         raise InputError(f"--person {arguments.person}: is not enrolled in {gallery.folder}; name somebody of its table")
+    _check_out(arguments, "verify", recognizer)
     answered = _ask(arguments, recognizer, "verify")
     rows = verification_rows(answered, gallery, arguments.person, threshold)
-    _tell_rows(rows, answered, arguments.out)
+    _tell_rows(rows, answered, arguments.out, "verify")
     accepted = sum(row["accepted"] == "yes" for row in rows)
     say(f"{accepted} of {len(rows)} claims accepted at a cosine of {threshold:.4f}")
 
@@ -148,6 +157,32 @@ def _load(arguments: Namespace) -> "Recognizer":
     if bool(arguments.data) == bool(arguments.captures):
         raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
     return load(arguments.model, arguments.device)
+
+
+def _inputs(arguments: Namespace, recognizer: "Recognizer") -> dict[str, str | Path | None]:
+    named = {f"--{name}": arguments[name] for name in ("data", "captures", "labels", "prior")}
+    return {"--model": recognizer.folder, **named}
+
+
+def _check_out(arguments: Namespace, kind: str, recognizer: "Recognizer") -> None:
+    """Refuse an --out that would replace an input, or what fr-ps did not write; also for the list of failures beside it."""
+    from fr_ps.outputs import check_file
+
+    if not arguments.out:
+        return
+    inputs = _inputs(arguments, recognizer) | {"--gallery": arguments.get("gallery")}
+    check_file(Path(arguments.out), kind, inputs, arguments.overwrite)
+    check_file(_failures_file(Path(arguments.out)), _FAILED, inputs, arguments.overwrite)
+
+
+def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
+    """Refuse a gallery in the place of an input."""
+    from fr_ps.outputs import check_apart
+    from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE
+
+    folder = Path(arguments.gallery)
+    for path in (folder, *(folder / name for name in (EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE))):
+        check_apart(path, _inputs(arguments, recognizer))
 
 
 def _opened(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]:
@@ -195,7 +230,7 @@ def _threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
     return point.threshold
 
 
-def _tell_rows(rows: list[dict[str, str]], answered: "Answered", out: str | None) -> None:
+def _tell_rows(rows: list[dict[str, str]], answered: "Answered", out: str | None, kind: str) -> None:
     """Print the first rows, write all of them, and list what could not be answered."""
     from tabulate import tabulate
 
@@ -205,17 +240,22 @@ def _tell_rows(rows: list[dict[str, str]], answered: "Answered", out: str | None
     if len(rows) > _SHOWN:
         print(f"... and {len(rows) - _SHOWN} more" + (f", in {out}" if out else "; --out FILE writes all"))
     if out:
-        write_rows(Path(out), rows)
+        write_rows(Path(out), rows, kind)
     _say_failures(answered.failures, Path(out) if out else None)
+
+
+def _failures_file(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.failed.csv")
 
 
 def _say_failures(failures: "list[Failure]", out: Path | None) -> None:
     """List what could not be answered: the first in the terminal, all of them beside the output."""
     from tabulate import tabulate
 
-    from fr_ps.files import csv_text, write_text
+    from fr_ps.files import csv_text
+    from fr_ps.outputs import write_file
 
-    listing = out.with_name(f"{out.stem}.failed.csv") if out else None
+    listing = _failures_file(out) if out else None
     if listing:
         listing.unlink(missing_ok=True)
     if not failures:
@@ -223,7 +263,7 @@ def _say_failures(failures: "list[Failure]", out: Path | None) -> None:
     rows = [[one.id, one.session, one.reason] for one in failures]
     print("\n" + tabulate(rows[:_SHOWN], headers=["id", "session", "not answered because"], disable_numparse=True))
     if listing:
-        write_text(listing, csv_text(["id", "session", "reason"], rows))
+        write_file(listing, _FAILED, csv_text(["id", "session", "reason"], rows).encode())
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     print(f"{len(rows)} sessions were not answered{more and f' ({more.strip()})'}{f'; all in {listing}' if listing else ''}\n")
 

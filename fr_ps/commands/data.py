@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from fr_ps.arguments import READING, Command, Parser
+from fr_ps.arguments import READING, Command, Parser, add_overwrite
 from fr_ps.config import CaptureLayout, DataConfig, SyntheticConfig
 from fr_ps.errors import InputError
 
@@ -25,6 +25,7 @@ def _declare(data: Parser) -> None:
     summary.add_argument(
         "--out", type=str, default="contact_sheet.png", help="picture to write, or to replace, where there are maps"
     )
+    add_overwrite(summary)
     _add_settings(summary)
     kinds.add_subcommand("summary", summary, help="show what is in a data set")
 
@@ -34,6 +35,7 @@ def _declare(data: Parser) -> None:
 
     split = Parser(description=f"Write who is in which part, as a training with the same settings draws it. {_ROOT_HELP}.")
     split.add_argument("--out", type=str, default="split.csv", help="CSV to write: id, session, part")
+    add_overwrite(split)
     _add_settings(split)
     kinds.add_subcommand("split", split, help="write who is in which part")
 
@@ -42,6 +44,7 @@ def _declare(data: Parser) -> None:
     mean.add_argument(
         "--part", type=Literal["train", "all"], default="train", help="of the training people that the settings draw, or of all"
     )
+    add_overwrite(mean)
     _add_settings(mean)
     kinds.add_subcommand("mean", mean, help="write the mean face, a prior for fr-ps prepare")
 
@@ -69,9 +72,10 @@ def _data(arguments: Namespace) -> None:
 
 
 def _summary(arguments: Namespace) -> None:
-    from fr_ps.data.contact_sheet import pick_sessions, write_contact_sheet
+    from fr_ps.data.contact_sheet import CONTACT_SHEET, pick_sessions, write_contact_sheet
     from fr_ps.data.summary import summary
 
+    _check_out(arguments, CONTACT_SHEET)
     root, table = _open(arguments)
     for title, frame in summary(table.labels):
         _print_table(title, frame)
@@ -107,13 +111,15 @@ def _check(arguments: Namespace) -> None:
 
 
 def _split(arguments: Namespace) -> None:
-    from fr_ps.data.split_files import write_split
+    from fr_ps.data.split_files import split_text
     from fr_ps.data.splits import make_split, split_notes
     from fr_ps.data.summary import parts_table
+    from fr_ps.outputs import write_file
 
+    _check_out(arguments, "split")
     _, table = _open(arguments)
     split = make_split(table.labels, arguments.data, table.left_out)
-    write_split(Path(arguments.out), table.labels, split)
+    write_file(Path(arguments.out), "split", split_text(table.labels, split).encode())
     _print_table("sessions (people) of each part", parts_table(table.labels, split))
     print("\n" + "\n".join([*split_notes(table.labels, split), f"split: {arguments.out}"]))
 
@@ -123,9 +129,10 @@ def _mean(arguments: Namespace) -> None:
 
     from fr_ps.data.builtin import data_root
     from fr_ps.data.dataset import open_dataset
-    from fr_ps.data.mean_face import mean_normals, write_mean_face
+    from fr_ps.data.mean_face import MEAN_FACE, mean_normals, write_mean_face
     from fr_ps.data.splits import make_split
 
+    _check_out(arguments, MEAN_FACE)
     data: DataConfig = arguments.data
     dataset = open_dataset(data_root(data.root, arguments.synthetic), ["normal"], data.labels, data.classes, data)
     for note in dataset.notes:
@@ -150,6 +157,15 @@ def _synthetic(arguments: Namespace) -> None:
     with progress("make faces", config.people * config.sessions, "sessions") as advance, new_folder(out) as temporary:
         write_captures(temporary, **vars(config), layout=layout, advance=advance)
     print(f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}" if layout == "plain" else f"captures: {out}")
+
+
+def _check_out(arguments: Namespace, kind: str) -> None:
+    """Refuse an --out that would replace an input, or what fr-ps did not write."""
+    from fr_ps.outputs import check_file
+
+    data: DataConfig = arguments.data
+    inputs = {"data.root": data.root, "data.split": data.split}
+    check_file(Path(arguments.out), kind, inputs, arguments.overwrite)
 
 
 def _open(arguments: Namespace) -> tuple[Path, "Table"]:

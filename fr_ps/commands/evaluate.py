@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Command, Parser
+from fr_ps.arguments import Command, Parser, add_overwrite
 from fr_ps.errors import InputError
 from fr_ps.progress import say
 
 if TYPE_CHECKING:
     from fr_ps.evaluation.evaluate import Protocol
+    from fr_ps.outputs import Inputs
 
 
 def _declare_evaluate(evaluate: Parser) -> None:
@@ -62,6 +63,7 @@ def _evaluate(arguments: Namespace) -> None:
 
     folder = model_folder(arguments.model)
     out = Path(arguments.out)
+    check_report_folder(out, {"--model": folder, "--data": arguments.data, "--pairs": arguments.pairs}, arguments.overwrite)
     with new_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
         evaluated = evaluate_folder(
             folder,
@@ -88,8 +90,10 @@ def _compare(arguments: Namespace) -> None:
 
     if len(arguments.model) != 2:
         raise InputError(f"--model was given {len(arguments.model)} times; expected twice, for A and for B")
-    folders = [model_folder(model) for model in arguments.model]
+    first, second = folders = [model_folder(model) for model in arguments.model]
     out = Path(arguments.out)
+    inputs = {"--model": first, "--model (B)": second, "--data": arguments.data, "--pairs": arguments.pairs}
+    check_report_folder(out, inputs, arguments.overwrite)
     with new_run(f"compare-{Path(arguments.data).name}", RUNS_FOLDER) as run:
         compared = compare_folders(
             folders,
@@ -105,6 +109,15 @@ def _compare(arguments: Namespace) -> None:
     say(run.shown_id)
 
 
+def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
+    """Refuse an --out that is or holds an input or the runs, or holds files of a report's names that fr-ps did not write."""
+    from fr_ps.evaluation.report import REPORT_FILES, is_report
+    from fr_ps.outputs import check_folder
+    from fr_ps.tracking.layout import RUNS_FOLDER
+
+    check_folder(out, {**inputs, "(the runs of this folder)": RUNS_FOLDER}, is_report, REPORT_FILES, overwrite)
+
+
 def _add_scoring_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", type=str, default=None, help="CSV of id_a,session_a,id_b,session_b (and fold): verify these; else all"
@@ -114,6 +127,7 @@ def _add_scoring_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    add_overwrite(parser)
 
 
 def _protocol(arguments: Namespace) -> "Protocol":

@@ -5,7 +5,8 @@ from pathlib import Path
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
-from fr_ps.arguments import Command, Parser
+from fr_ps.arguments import Command, Parser, add_overwrite
+from fr_ps.commands.evaluate import check_report_folder
 from fr_ps.errors import InputError
 from fr_ps.progress import say
 
@@ -24,6 +25,7 @@ def _declare_promote(promote: Parser) -> None:
     promote.add_argument("--data", type=str, default=None, help="where the champion's data lie, if not where they lay")
     promote.add_argument("--limit", type=NonNegativeFloat, default=0.05, help="identity AUC that a group may lose")
     promote.add_argument("--out", type=str, default="promotion", help="folder for the report of the comparison")
+    add_overwrite(promote)
     for name, what in (
         ("dry_run", "only say what would become of it"),
         ("rollback", "make the champion before this one the champion again"),
@@ -62,6 +64,7 @@ def _promote(arguments: Namespace) -> None:
     from fr_ps.tracking.lifecycle import new_run
 
     parse_version(arguments.model)  # a slip of the pen needs no run
+    check_report_folder(Path(arguments.out), {"--data": arguments.data}, arguments.overwrite)
     with new_run(f"promote-{arguments.model}", RUNS_FOLDER) as run:
         decision = promote(
             arguments.model,

@@ -34,6 +34,8 @@ class PrepareConfig:
         on_bad: fail at the first bad session, or skip it and list it.
         workers: processes.
         max_condition: largest condition number of a session's light directions.
+        overwrite: whether a labels.csv or prepare.csv in the output may be replaced that fr-ps did not write, or that was
+            changed since.
     """
 
     captures: str
@@ -52,6 +54,7 @@ class PrepareConfig:
     on_bad: Literal["fail", "skip"] = "fail"
     workers: int = 1
     max_condition: float = 10.0
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         require_types(self, "")

@@ -1,5 +1,6 @@
 """A picture of some sessions' maps, so that a person can see whether they are right."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import map_file, read_map
-from fr_ps.files import write_atomic
+from fr_ps.outputs import write_file
+
+CONTACT_SHEET = "contact_sheet"
+"""The kind of this output for `fr_ps.outputs`."""
 
 TILE = 144
 """Side of one map in the sheet, in pixels."""
@@ -33,7 +37,9 @@ def pick_sessions(labels: Labels, people: int, seed: int) -> np.ndarray:
 def write_contact_sheet(path: Path, root: Path, labels: Labels, rows: np.ndarray) -> None:
     """Write the `contact_sheet` of some rows to `path` as PNG."""
     sheet = contact_sheet(root, labels, rows)
-    write_atomic(path, lambda file: sheet.save(file, "PNG"))
+    content = BytesIO()
+    sheet.save(content, "PNG")
+    write_file(path, CONTACT_SHEET, content.getvalue())
 
 
 def contact_sheet(root: Path, labels: Labels, rows: np.ndarray) -> Image.Image:

@@ -6,7 +6,11 @@ import numpy as np
 
 from fr_ps.data.store import Store
 from fr_ps.errors import InputError
-from fr_ps.files import array_bytes, read_array, write_atomic
+from fr_ps.files import array_bytes, read_array
+from fr_ps.outputs import write_file
+
+MEAN_FACE = "mean_face"
+"""The kind of this output for `fr_ps.outputs`."""
 
 
 def mean_normals(store: Store, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -24,7 +28,7 @@ def mean_normals(store: Store, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def write_mean_face(path: Path, normals: np.ndarray) -> None:
     """Write (H, W, 3) mean normals as .npy."""
-    write_atomic(path, lambda file: file.write(array_bytes(normals)))
+    write_file(path, MEAN_FACE, array_bytes(normals))
 
 
 def read_mean_face(path: Path, size: int) -> np.ndarray:

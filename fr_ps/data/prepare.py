@@ -20,7 +20,8 @@ from fr_ps.data.capture_labels import CaptureLabels, capture_labels
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, QUALITY, session_folder
 from fr_ps.data.maps_of import FORMAT, RECORD_FILE, Prior, maps_of_capture, read_prior, settings_of
 from fr_ps.errors import InputError
-from fr_ps.files import csv_text, locked, new_folder, remove_remains, write_array, write_text
+from fr_ps.files import csv_text, locked, new_folder, remove_remains, write_array
+from fr_ps.outputs import check_file, check_replaceable, write_file
 from fr_ps.photometric.align import read_boxes
 from fr_ps.photometric.captures import Source, children, list_sources
 from fr_ps.photometric.frame import Box
@@ -30,6 +31,7 @@ from fr_ps.photometric.quality import MEASURES
 from fr_ps.progress import Advance, silent
 
 REPORT_FILE = "prepare.csv"
+_KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
 
 
@@ -71,10 +73,11 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
         advance: called once a session.
 
     Raises:
-        InputError: captures, labels, boxes or a prior that cannot be used, or a full disk; with `on_bad="fail"` also the
-            first bad session.
+        InputError: captures, labels, boxes or a prior that cannot be used, an output that would destroy them or files
+            that `prepare` did not write, or a full disk; with `on_bad="fail"` also the first bad session.
     """
     out = Path(config.out)
+    _check_apart(config)
     unusable: dict[tuple[str, str], str] = {}
     sources = list_sources(Path(config.captures), unusable if config.on_bad == "skip" else None)
     labels = capture_labels(config, sources)
@@ -85,6 +88,7 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
     outcomes = [Outcome(*key, "skipped", reason) for key, reason in (labels.refused | unusable).items()]
     advance(len(sources) - len(jobs))
     prior = read_prior(config)
+    _check_targets(config, jobs)
     with locked(out):
         remove_remains(out / DATA_FOLDER)
         for outcome in _prepare_all(jobs, config, prior):
@@ -95,6 +99,29 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
         outcomes.sort(key=lambda outcome: (outcome.id, outcome.session))
         _write_tables(out, labels, outcomes)
     return outcomes
+
+
+def _check_apart(config: PrepareConfig) -> None:
+    """Refuse an output that would replace an input, by their real paths."""
+    out, captures = Path(config.out), Path(config.captures)
+    root, data = captures.resolve(), out / DATA_FOLDER
+    if root.is_relative_to(data.resolve()):
+        raise InputError(f"--captures {captures}: lie in {data}, which is written; choose another --out, or move the captures")
+    if out.resolve().is_relative_to(root) or data.resolve().is_relative_to(root):
+        raise InputError(f"--out {out}: lies in the captures {captures}; choose a folder outside of them")
+    inputs = {"--labels": config.labels, "--boxes": config.boxes, "--prior": config.prior}
+    for name in (LABELS_FILE, REPORT_FILE):
+        check_file(out / name, _KIND, inputs, config.overwrite)
+
+
+def _check_targets(config: PrepareConfig, jobs: Sequence[_Job]) -> None:
+    """Refuse to replace session folders that `prepare` did not write."""
+    root = Path(config.captures).resolve()
+    for job in jobs:
+        target = session_folder(Path(config.out), job.source.id, job.source.session)
+        if target.resolve().is_relative_to(root):
+            raise InputError(f"{target}: lies in the captures {config.captures} by a link; choose another --out")
+        check_replaceable(target, RECORD_FILE, [f"{name}.npy" for name in _MAPS])
 
 
 def _boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict[tuple[str, str], Box]:
@@ -182,7 +209,7 @@ def _write_tables(out: Path, labels: CaptureLabels, outcomes: list[Outcome]) -> 
     report = [
         [outcome.id, outcome.session, outcome.status, outcome.done.get("aligned_by", ""), outcome.reason] for outcome in outcomes
     ]
-    write_text(out / REPORT_FILE, csv_text(["id", "session", "status", "aligned_by", "reason"], report))
+    write_file(out / REPORT_FILE, _KIND, csv_text(["id", "session", "status", "aligned_by", "reason"], report).encode())
     quality = {(outcome.id, outcome.session): outcome.done["quality"] for outcome in outcomes if outcome.done}
     if not quality:
         first = next(outcome.reason for outcome in outcomes)
@@ -196,7 +223,7 @@ def _write_tables(out: Path, labels: CaptureLabels, outcomes: list[Outcome]) -> 
         for key, row in labels.rows.items()
         if key in quality
     ]
-    write_text(out / LABELS_FILE, csv_text([*kept, *measured], rows))
+    write_file(out / LABELS_FILE, _KIND, csv_text([*kept, *measured], rows).encode())
 
 
 def summary_rows(outcomes: list[Outcome], most: int = 10) -> tuple[list[list[str | int]], list[list[str]], int]:

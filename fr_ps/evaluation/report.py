@@ -1,5 +1,6 @@
 """The report of an evaluation: metrics.json, scores.parquet, figures, tables, one self-contained page, a terminal table."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from fr_ps.evaluation.scores import score_table
 from fr_ps.evaluation.subsets import subset_table
 from fr_ps.files import csv_text, write_atomic, write_json, write_text
 
+REPORT_FILES = ("metrics.json", "report.html", "scores.parquet", "tables", "*.png")
+"""What `write_report` writes, as patterns."""
 INTERVALS = f"95 %, from {REPLICATES:,} draws of people with replacement (multinomial weights), not of pairs"
 _MAIN = ("identity", *ATTRIBUTES)
 
@@ -113,6 +116,7 @@ def write_report(
         sections: further ones, title to findings.
         warnings: further ones, that a reader has to know first.
     """
+    write_json(folder / "metrics.json", metrics.as_json())  # first: by it `is_report` recognises the folder
     told = dict(assessment.sections if assessment else {}) | dict(sections or {})
     remarks: list[str] = []
     if assessment is not None:
@@ -129,10 +133,18 @@ def write_report(
     for table in (numbers, *(table for found in told.values() for table in found.tables)):
         cells = [["" if cell is None else cell for cell in row] for row in table.rows]
         write_text(folder / "tables" / f"{table.name}.csv", csv_text(list(table.header), cells))
-    write_json(folder / "metrics.json", metrics.as_json())
     body = {section: (found.tables, pictures[section]) for section, found in told.items()}
     mind = [*(assessment.warnings if assessment else ()), *warnings]
     write_text(folder / "report.html", page(title, facts, mind, numbers, [*reasons, *remarks], body))
+
+
+def is_report(folder: Path) -> bool:
+    """Whether `write_report` made the folder: its metrics.json has the three keys that no other program writes together."""
+    try:
+        found = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() == {"metrics", "reasons", "intervals"}
 
 
 def _interval(metrics: Metrics, name: str) -> str:

@@ -20,6 +20,7 @@ from fr_ps.evaluation.pairwise.verification import verification
 from fr_ps.evaluation.score import Answers, joined
 from fr_ps.files import new_folder, sync_file, write_json
 from fr_ps.models.network import FaceNetwork
+from fr_ps.outputs import check_holds_none, check_replaceable
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.sessions import Session, ask, prepared_sessions
 
@@ -68,17 +69,18 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
 
     Args:
         recognizer: with the model.
-        out: folder, made or replaced whole.
+        out: folder, made, or replaced whole where it holds an export and nothing else.
         data: prepared data set to measure identity's AUC on; None: no accuracy.
         part: of the model's own split; None: every row.
         batch: sessions a batch.
 
     Raises:
-        InputError: it cannot be exported, or what comes out differs from torch; the data cannot be used.
+        InputError: it cannot be exported; `out` is an input, or holds what is no export; what comes out differs from torch;
+            the data cannot be used.
     """
     out = out.resolve()
-    if out.exists() and (not out.is_dir() or {file.name for file in out.iterdir()} - {ONNX_FILE, INFO_FILE}):
-        raise InputError(f"{out}: is there already, and is no export; choose another folder")
+    check_holds_none(out, {"--model": recognizer.folder, "--data": data})
+    check_replaceable(out, INFO_FILE, [ONNX_FILE])
     sessions = prepared_sessions(recognizer, data, None, part) if data else []
     info = recognizer.info
     outputs = ["embedding", *(f"{task}_probabilities" for task in ATTRIBUTES)]

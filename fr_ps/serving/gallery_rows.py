@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fr_ps.files import csv_text, write_text
+from fr_ps.files import csv_text
+from fr_ps.outputs import write_file
 from fr_ps.serving.gallery import Gallery, Match
 from fr_ps.serving.sessions import Answered
 
@@ -63,6 +64,6 @@ def summary(keys: Sequence[tuple[str, str]], matches: Sequence[Match], gallery: 
     return "\n".join(lines)
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """Write them as CSV."""
-    write_text(path, csv_text(list(rows[0]), [row.values() for row in rows]))
+def write_rows(path: Path, rows: Sequence[dict[str, str]], kind: str) -> None:
+    """Write them as CSV; `kind` is that of the output for `fr_ps.outputs`."""
+    write_file(path, kind, csv_text(list(rows[0]), [row.values() for row in rows]).encode())

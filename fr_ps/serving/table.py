@@ -11,10 +11,12 @@ import pandas as pd
 
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers
-from fr_ps.files import write_atomic
+from fr_ps.outputs import write_file
 from fr_ps.serving.recognizer import Recognizer
 
 ENDINGS = (".parquet", ".csv", ".npz")
+PREDICTIONS = "predictions"
+"""The kind of this output for `fr_ps.outputs`."""
 
 
 def table_of(recognizer: Recognizer, answers: Answers) -> pd.DataFrame:
@@ -63,7 +65,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         InputError: another ending, a full disk, or a folder that cannot be written.
     """
     check_ending(path)
-    write_atomic(path, lambda file: file.write(_bytes(path.suffix, table)))
+    write_file(path, PREDICTIONS, _bytes(path.suffix, table))
 
 
 def _bytes(ending: str, table: pd.DataFrame) -> bytes:

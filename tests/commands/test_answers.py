@@ -144,6 +144,61 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
     assert "is not enrolled" in refused("forget", *gallery, "--person", people[0])
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["predict", "--labels", "LABELS", "--out", "LABELS"], "asked.csv: would replace the input --labels"),
+        (["predict", "--labels", "asked.failed.csv", "--out", "asked.parquet"], "asked.failed.csv: would replace the input"),
+        (["predict", "--out", "DATA/labels.csv"], "labels.csv: would replace a file of the input --data"),
+        (["predict", "--out", "MODEL/split.csv"], "split.csv: would replace a file of the input --model"),
+        (["identify", "--gallery", "GALLERY", "--out", "GALLERY/people.csv"], "would replace a file of the input --gallery"),
+        (["identify", "--gallery", "GALLERY", "--labels", "LABELS", "--out", "LABELS"], "asked.csv: would replace the input"),
+        (["verify", "--gallery", "GALLERY", "--labels", "LABELS", "--out", "LABELS"], "asked.csv: would replace the input"),
+        (["enroll", "--gallery", "DATA"], "would replace the input --data"),
+        (["enroll", "--gallery", "GALLERY", "--labels", "GALLERY/people.csv"], "would replace the input --labels"),
+        (["evaluate", "--out", "DATA"], "is the input --data"),
+        (["evaluate", "--out", "MODEL"], "is the input --model"),
+        (["evaluate", "--out", "."], "holds the input"),
+        (["evaluate", "--pairs", "report/tables/pairs.csv", "--out", "report"], "report: holds the input --pairs"),
+        (["compare", "--model", "RUN", "--out", "DATA"], "is the input --data"),
+        (["export", "--out", "MODEL"], "is the input --model"),
+        (["export", "--out", "DATA"], "is the input --data"),
+    ],
+)
+def test_an_output_that_is_an_input_is_refused_and_untouched(
+    run: str, here: Path, prepared: Path, said: Said, refused: Said, words: list[str], line: str
+) -> None:
+    labels = pd.read_csv(prepared / "labels.csv", dtype=str)[["id", "session"]].head(4)
+    (here / "report/tables").mkdir(parents=True, exist_ok=True)
+    for name in ("asked.csv", "asked.failed.csv", "report/tables/pairs.csv"):
+        labels.to_csv(here / name, index=False)
+    if not (here / "gallery").exists():
+        said("enroll", "--model", run, "--data", prepared, "--gallery", "gallery")
+    (best,) = here.glob("runs/*/checkpoints/best")
+    names = {"LABELS": "asked.csv", "DATA": prepared, "MODEL": best, "GALLERY": "gallery", "RUN": run}
+    filled = [re.sub("[A-Z]{3,}", lambda found: str(names[found[0]]), word) for word in words]
+    files = [path for folder in (prepared, best, here / "gallery") for path in folder.rglob("*") if path.is_file()]
+    files += [here / "asked.csv", here / "asked.failed.csv", here / "report/tables/pairs.csv"]
+    before = {path: path.read_bytes() for path in files}
+    flags = [] if words[0] in ("enroll", "export") else ["--overwrite"]
+    assert line in refused(words[0], "--model", run, "--data", prepared, *filled[1:], *flags)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_an_answer_is_written_again_but_not_over_what_somebody_else_wrote(
+    run: str, here: Path, prepared: Path, said: Said, refused: Said
+) -> None:
+    ask = ["predict", "--model", run, "--data", prepared, "--split", "test", "--out", "again.csv"]
+    said(*ask)
+    said(*ask)
+    for name in ("again.csv", "again.failed.csv"):
+        (here / name).write_text("theirs")
+        assert f"{name}: is there already, and fr-ps did not write it" in refused(*ask)
+        assert (here / name).read_text() == "theirs"
+        said(*ask, "--overwrite", "true")
+    assert not (here / "again.failed.csv").exists()
+
+
 def test_a_second_version_of_the_same_weights_is_no_champion_and_a_roll_back_is_told(run: str, said: Said, refused: Said) -> None:
     assert said("register", "--model", run, "--name", "fr-ps", "--tags", "{site: lab}").split()[-1] == "models:/fr-ps/2"
     told = said("promote", "--model", "models:/fr-ps/2", "--dry-run")

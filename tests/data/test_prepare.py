@@ -662,3 +662,100 @@ def test_a_full_disk_leaves_whole_sessions_and_with_more_room_the_rest_is_done(r
         {name: data for name, data in content(folder).items() if name != "prepare.csv"} for folder in (out, tmp_path / "at once")
     )
     assert maps == at_once
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("captures", "out"),
+    [
+        ("data", "."),
+        ("data/set", "."),
+        ("captures", "captures"),
+        ("captures", "captures/prepared"),
+        ("captures", "link/prepared"),
+        ("link", "captures/../captures/prepared"),
+        ("captures", "elsewhere"),
+    ],
+)
+def test_captures_and_output_that_overlap_are_refused_and_untouched(raw, tmp_path, refused, monkeypatch, captures, out):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / ("captures" if captures == "link" else captures)
+    place.parent.mkdir(exist_ok=True)
+    shutil.copytree(raw / "captures", place)
+    (tmp_path / "link").symlink_to("captures")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/data").symlink_to("../captures")
+    before = everything(tmp_path)
+    for overwrite in (False, True):
+        with refused("captures", "lie"):
+            prepare(PrepareConfig(captures=captures, out=out, size=32, overwrite=overwrite))
+    assert everything(tmp_path) == before
+
+
+def test_captures_beside_the_data_folder_are_no_overlap(raw, tmp_path):
+    outcomes = prepare(PrepareConfig(captures=str(raw / "captures"), out=str(raw), size=32, overwrite=True))
+    assert statuses(outcomes)["written"] == 9
+
+
+@pytest.mark.parametrize("there", ["maps of somebody else", "a note beside ours", "a file", "a link to the captures"])
+def test_a_session_folder_that_is_not_ours_is_refused_and_untouched(raw, tmp_path, refused, there):
+    out = tmp_path / "out"
+    target = out / "data/S001/s01"
+    target.parent.mkdir(parents=True)
+    if there == "a file":
+        target.write_text("x")
+    elif there == "a link to the captures":
+        target.symlink_to(raw / "captures/S001/s01")
+    elif there == "maps of somebody else":
+        target.mkdir()
+        (target / "albedo_map_new_crop.exr.npy").write_text("x")
+    else:
+        run(raw, out)
+        (target / "notes.txt").write_text("x")
+    before = everything(tmp_path)
+    with refused("S001/s01"):
+        run(raw, out, overwrite=True)
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", ["the same path", "a hard link", "a symbolic link", "prepare.csv"])
+@pytest.mark.parametrize("on_bad", ["fail", "skip"])
+def test_a_table_that_is_the_output_is_refused_and_untouched(raw, tmp_path, refused, link, on_bad):
+    (raw / "captures/S001/s01/im2.png").write_bytes(b"no picture")
+    out, labels = raw, raw / "labels.csv"
+    if link == "prepare.csv":
+        labels = labels.rename(raw / "prepare.csv")
+    elif link != "the same path":
+        out = tmp_path / "out"
+        out.mkdir()
+        os.link(labels, out / "labels.csv") if link == "a hard link" else (out / "labels.csv").symlink_to(labels)
+    before = everything(tmp_path)
+    for overwrite in (False, True):
+        with refused(labels.name, "the input --labels"):
+            run(raw, out, labels=str(labels), on_bad=on_bad, overwrite=overwrite)
+    assert everything(tmp_path) == before
+
+
+def test_a_table_that_somebody_else_wrote_or_changed_is_replaced_only_when_asked(raw, tmp_path, refused):
+    out = tmp_path / "out"
+    run(raw, out, labels=None)
+    run(raw, out, labels=None)
+    written = (out / "labels.csv").read_bytes()
+    by_hand = written.replace(b"S000,s00,,", b"S000,s00,male,")
+    assert by_hand != written
+    (out / "labels.csv").write_bytes(by_hand)
+    with refused("labels.csv", "changed since", "--overwrite true"):
+        run(raw, out, labels=None, solver="least_squares")
+    assert (out / "labels.csv").read_bytes() == by_hand
+    run(raw, out, labels=None, overwrite=True)
+    assert (out / "labels.csv").read_bytes() == written
+
+
+def test_a_lock_file_of_somebody_else_keeps_its_content(raw, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.lock").write_text("theirs")
+    run(raw, tmp_path / "out")
+    assert (tmp_path / "out/.lock").read_text() == "theirs"

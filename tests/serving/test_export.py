@@ -72,9 +72,23 @@ def test_what_differs_from_torch_is_not_left_behind(
 
 def test_a_folder_of_something_else_is_left_alone(exported: tuple[Recognizer, Exported, Path], tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
-    with pytest.raises(InputError, match="is no export; choose another folder"):
+    with pytest.raises(InputError, match=r"is there already, and fr-ps did not make it \(it has no model_onnx.json\); move it"):
         export(exported[0], tmp_path, None, part=None, batch=8)
     assert (tmp_path / "precious.txt").read_text() == "x"
+
+
+def test_an_onnx_file_of_somebody_else_and_the_model_itself_are_left_alone(
+    exported: tuple[Recognizer, Exported, Path], tmp_path: Path
+) -> None:
+    recognizer = exported[0]
+    (tmp_path / "model.onnx").write_text("theirs")
+    with pytest.raises(InputError, match=r"it has no model_onnx.json"):
+        export(recognizer, tmp_path, None, part=None, batch=8)
+    assert (tmp_path / "model.onnx").read_text() == "theirs"
+    for out in (recognizer.folder, recognizer.folder.parent):
+        with pytest.raises(InputError, match="the input --model"):
+            export(recognizer, out, None, part=None, batch=8)
+    assert (recognizer.folder / "model.safetensors").is_file()
 
 
 def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Outputs that are inputs, or that somebody else made, are refused; our own are replaced."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fr_ps.outputs import check_file, check_folder, check_holds_none, check_replaceable, write_file
+
+
+def is_ours(folder: Path) -> bool:
+    return (folder / "ours").exists()
+
+
+@pytest.mark.parametrize("link", ["itself", "relative", "symbolic", "hard", "through a folder"])
+def test_an_output_that_is_an_input_is_refused_even_to_be_overwritten(link, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "labels.csv"
+    source.write_text("id\n")
+    out = tmp_path / "out.csv"
+    if link == "symbolic":
+        out.symlink_to(source)
+    elif link == "hard":
+        os.link(source, out)
+    elif link == "through a folder":
+        (tmp_path / "link").symlink_to(tmp_path)
+        out = tmp_path / "link/labels.csv"
+    else:
+        out = source if link == "itself" else Path("x/../labels.csv")
+        (tmp_path / "x").mkdir()
+    for overwrite in (False, True):
+        with refused(out, "the input --labels"):
+            check_file(out, "kind", {"--labels": str(source), "--prior": None}, overwrite)
+
+
+def test_only_what_was_written_and_not_changed_since_is_replaced(tmp_path, refused):
+    out = tmp_path / "out.csv"
+    check_file(out, "split", {})
+    write_file(out, "split", b"a\n")
+    check_file(out, "split", {})
+    with refused(out, "--overwrite true"):
+        check_file(out, "labels", {})
+    out.write_bytes(b"a\nby hand\n")
+    with refused(out, "changed since", "--overwrite true"):
+        check_file(out, "split", {})
+    check_file(out, "split", {}, overwrite=True)
+    out.write_bytes(b"")
+    check_file(out, "split", {})
+
+
+def test_without_a_record_of_it_a_file_is_somebody_elses(tmp_path, refused, monkeypatch):
+    monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
+    write_file(tmp_path / "out.csv", "split", b"a\n")
+    shutil.rmtree(tmp_path / "cache")
+    with refused("out.csv", "--overwrite true"):
+        check_file(tmp_path / "out.csv", "split", {})
+
+
+def test_a_cache_that_cannot_be_written_costs_no_output(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
+    write_file(tmp_path / "out.csv", "split", b"a\n")
+    assert (tmp_path / "out.csv").read_bytes() == b"a\n"
+
+
+def test_a_file_of_an_input_folder_is_never_replaced(tmp_path, refused):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labels.csv").write_text("id\n")
+    with refused("labels.csv", "a file of the input data.root"):
+        check_file(tmp_path / "data/labels.csv", "split", {"data.root": tmp_path / "data"}, overwrite=True)
+    check_file(tmp_path / "data/new.csv", "split", {"data.root": tmp_path / "data"})
+
+
+def test_a_folder_and_a_link_to_nothing_are_no_files_to_replace(tmp_path, refused):
+    (tmp_path / "link").symlink_to("gone")
+    for out in (tmp_path, tmp_path / "link"):
+        with refused(out, "is no file"):
+            check_file(out, "split", {}, overwrite=True)
+
+
+def test_a_folder_is_written_into_if_nothing_of_somebody_else_is_replaced(tmp_path, refused):
+    out, names = tmp_path / "out", ("metrics.json", "*.png")
+    check_folder(out, {}, is_ours, names)
+    out.mkdir()
+    (out / "notes.txt").write_text("x")
+    check_folder(out, {}, is_ours, names)
+    (out / "roc.png").write_text("x")
+    with refused("roc.png", "--overwrite true"):
+        check_folder(out, {}, is_ours, names)
+    check_folder(out, {}, is_ours, names, overwrite=True)
+    (out / "ours").touch()
+    check_folder(out, {}, is_ours, names)
+    with refused("notes.txt", "is no folder"):
+        check_folder(out / "notes.txt", {}, is_ours, names, overwrite=True)
+
+
+def test_a_folder_that_is_or_holds_an_input_is_refused(tmp_path, refused):
+    data = tmp_path / "a/data"
+    data.mkdir(parents=True)
+    pairs = tmp_path / "a/pairs.csv"
+    pairs.write_text("x")
+    for out in (data, tmp_path / "a", tmp_path):
+        with refused(out, "the input --data"):
+            check_holds_none(out, {"--data": data})
+    check_holds_none(data / "report", {"--data": data})
+    check_holds_none(tmp_path / "a", {"--pairs": pairs}, ("metrics.json",))
+    with refused("holds the input --pairs"):
+        check_holds_none(tmp_path / "a", {"--pairs": pairs}, ("*.csv",))
+
+
+def test_a_folder_is_replaced_only_if_all_in_it_is_ours(tmp_path, refused):
+    folder = tmp_path / "s"
+    check_replaceable(folder, "marker", ["a"])
+    folder.mkdir()
+    check_replaceable(folder, "marker", ["a"])
+    (folder / "a").write_text("x")
+    with refused(folder, "no marker", "move it away"):
+        check_replaceable(folder, "marker", ["a"])
+    (folder / "marker").write_text("x")
+    check_replaceable(folder, "marker", ["a"])
+    (folder / "note").write_text("x")
+    with refused("note", "move it away"):
+        check_replaceable(folder, "marker", ["a"])
+    with refused("note", "move it away"):
+        check_replaceable(folder / "note", "marker", ["a"])
