@@ -208,6 +208,33 @@ def array_bytes(array: "np.ndarray") -> bytes:
     return stored.getvalue()
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """The regular file `path`, open for reading. A FIFO or a device would wait for ever, or never end.
+
+    Raises:
+        InputError: it is something else than a regular file.
+        OSError: as of `open`.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise InputError(f"{path}: is no regular file; expected a file that can be read to its end")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what `open_regular` refuses, for a library that opens `path` by itself.
+
+    Raises:
+        InputError: it is something else than a regular file.
+        OSError: as of `open`.
+    """
+    open_regular(path).close()
+
+
 def read_array(path: Path) -> "np.ndarray":
     """The array in the .npy file `path`; no object array, whose loading would run code.
 

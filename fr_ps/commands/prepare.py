@@ -16,7 +16,7 @@ def _declare_prepare(prepare: Parser) -> None:
 def _prepare(arguments: Namespace) -> None:
     from tabulate import tabulate
 
-    from fr_ps.data.prepare import orientation_warning, prepare, summary_rows
+    from fr_ps.data.prepare import orientation_warning, prepare, summary_rows, white_level_warning
     from fr_ps.photometric.captures import list_sources
     from fr_ps.progress import progress
 
@@ -29,8 +29,9 @@ def _prepare(arguments: Namespace) -> None:
         print("\n" + tabulate(skipped, headers=["id", "session", "skipped because"], disable_numparse=True))
     if more:
         print(f"... and {more} more, in {config.out}/prepare.csv")
-    if warning := orientation_warning(outcomes, config.light_axes):
-        print("\n" + warning)
+    for warning in (orientation_warning(outcomes, config.light_axes), white_level_warning(outcomes)):
+        if warning:
+            print("\n" + warning)
     print(f"\nprepared data set: {config.out}")
 
 

@@ -31,6 +31,8 @@ class PrepareConfig:
         estimate_ambient: whether light that is always there is estimated and subtracted (lights that allow it).
         light_axes: to which axes the first and second component go that a LightSource.m's zenith and azimuth give;
             "-xy" negates x, "yx" swaps the two.
+        white_level: stored value at which the camera saturates, as 4095 of 12 bits in files of 16; else the largest value of
+            the files' depth. Albedo is relative to it.
         on_bad: fail at the first bad session, or skip it and list it.
         workers: processes.
         max_condition: largest condition number of a session's light directions.
@@ -51,6 +53,7 @@ class PrepareConfig:
     estimate_intensities: bool = False
     estimate_ambient: bool = False
     light_axes: LightAxes = "xy"
+    white_level: int | None = None
     on_bad: Literal["fail", "skip"] = "fail"
     workers: int = 1
     max_condition: float = 10.0
@@ -60,6 +63,9 @@ class PrepareConfig:
         require_types(self, "")
         require_least(self, "", 8, "size")
         require_least(self, "", 1, "workers")
+        white = self.white_level
+        known = white is None or (isinstance(white, int) and 1 <= white <= 65535)
+        require(known, "white_level", white, "1 to 65535, a value that the pictures store")
         require(self.max_condition > 1, "max_condition", self.max_condition, "above 1")
         require(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
         asked = self.align in ("boxes", "auto")

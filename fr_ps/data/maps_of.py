@@ -18,7 +18,7 @@ from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import Maps, compute_maps
 
 RECORD_FILE = "prepared.json"
-FORMAT = 3
+FORMAT = 4
 """Raised with every change of what is made of the same pictures and settings."""
 _SETTINGS = (
     "size",
@@ -29,6 +29,7 @@ _SETTINGS = (
     "estimate_intensities",
     "estimate_ambient",
     "light_axes",
+    "white_level",
     "max_condition",
 )
 
@@ -59,7 +60,7 @@ def maps_of_capture(folder: Path, config: PrepareConfig, box: Box | None, prior:
     Raises:
         InputError: pictures, lights or landmarks that cannot be used.
     """
-    capture = read_capture(folder, config.max_condition, config.light_axes)
+    capture = read_capture(folder, config.max_condition, config.light_axes, config.white_level)
     to, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
     maps = compute_maps(
         capture,
@@ -71,6 +72,8 @@ def maps_of_capture(folder: Path, config: PrepareConfig, box: Box | None, prior:
         ambient_too=config.estimate_ambient,
     )
     done = {"aligned_by": aligned_by, "frame": asdict(to)} | maps.notes | {"quality": maps.quality}
+    if capture.pile_up is not None:
+        done["pile_up"] = capture.pile_up
     if aligned_by == "landmarks" and capture.landmarks is not None:
         done["landmark_error"] = landmark_error(capture.landmarks, to)
     return maps, done

@@ -266,3 +266,15 @@ def orientation_warning(outcomes: list[Outcome], light_axes: str) -> str | None:
         f"warning: the faces come out {error.shape}: the light directions were probably written in another convention; for "
         f"LightSource.m try --light-axes={axes} (and heed this line again), in lights.csv change the angles"
     )
+
+
+def white_level_warning(outcomes: list[Outcome]) -> str | None:
+    """The warning about sessions whose values pile up below the largest that their files can hold; None if there are none."""
+    levels = Counter(outcome.done["pile_up"] for outcome in outcomes if "pile_up" in outcome.done)
+    if not levels:
+        return None
+    level, _ = levels.most_common(1)[0]
+    return (
+        f"warning: in {levels.total()} sessions many values are exactly the largest, as {level}: they are taken as saturated; "
+        f"if the camera saturates there, set --white-level {level}, so that albedo is relative to it"
+    )

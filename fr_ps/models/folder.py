@@ -17,7 +17,7 @@ from torch import Tensor
 from fr_ps.config import DataConfig, Fusion, FusionConfig, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, Classes
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import new_folder, sync_file, write_atomic, write_json
+from fr_ps.files import new_folder, open_regular, sync_file, write_atomic, write_json
 from fr_ps.models import build_network
 from fr_ps.models.network import FaceNetwork
 
@@ -121,7 +121,7 @@ def weights_digest(folder: Path) -> str:
         InputError: there are none.
     """
     try:
-        with (folder / WEIGHTS_FILE).open("rb") as file:
+        with open_regular(folder / WEIGHTS_FILE) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         raise InputError(f"{folder / WEIGHTS_FILE}: no such file; the model folder is not whole") from None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
+from fr_ps.files import require_regular
 from fr_ps.models.branch import Branch
 
 _BRANCHES = tuple(f"branches.{modality}." for modality in CHANNELS)
@@ -95,11 +96,14 @@ def _sum_colours(value: Tensor, ours: Tensor) -> Tensor:
 def _read(path: Path) -> dict[str, Tensor]:
     """Name to tensor, from `path`."""
     try:
+        require_regular(path)
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; model.weights names a .safetensors or .pth") from None
+    except InputError:
+        raise
     except Exception as error:  # a broken file leads torch's reader to raise about anything
         text = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: not a file of tensors only ({type(error).__name__}: {text}); {_REMEDY}") from None

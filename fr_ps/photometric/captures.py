@@ -13,8 +13,8 @@ import numpy as np
 
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
-from fr_ps.files import check_name
-from fr_ps.photometric.images import Picture, read_image
+from fr_ps.files import check_name, require_regular
+from fr_ps.photometric.images import find_pile_up, read_image
 from fr_ps.photometric.lights import LIGHTS_FILE, check_lights, read_lights
 from fr_ps.photometric.photoface import (
     ATTRIBUTES_FILE,
@@ -41,6 +41,7 @@ class Capture:
         intensities: (k,) float64 > 0, of the lights relative to each other; ones where they are not given.
         landmarks: (11, 2) float64 in the order of `photoface.LANDMARKS`, or None: x right and y down in pixels from the
             picture's top left corner, so that the middle of the first pixel is (0.5, 0.5).
+        pile_up: the stored value, below the largest of the files' depth, at which values pile up; taken as saturated.
     """
 
     images: np.ndarray
@@ -48,6 +49,7 @@ class Capture:
     saturated: np.ndarray = None  # type: ignore[assignment]  # never None once it is made
     intensities: np.ndarray = None  # type: ignore[assignment]
     landmarks: np.ndarray | None = None
+    pile_up: int | None = None
 
     def __post_init__(self) -> None:
         if self.saturated is None:
@@ -100,13 +102,15 @@ def list_sources(captures: Path, refused: dict[tuple[str, str], str] | None = No
     return found
 
 
-def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy") -> Capture:
+def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy", white_level: int | None = None) -> Capture:
     """The pictures, lights and landmarks of one session folder.
 
     Args:
         folder: of the session.
         max_condition: largest condition number of the lights.
         light_axes: what the angles of a `LightSource.m` mean; see `read_light_source`.
+        white_level: stored value at which the camera saturates; None: the largest of the files' depth, and the value at
+            which the session's values pile up, if they do.
 
     Raises:
         InputError: a file is missing or unreadable or says what is no capture, fewer than three images, sizes that
@@ -115,6 +119,7 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
     files = children(folder)
     if LIGHTS_FILE in files:
         stated = folder / LIGHTS_FILE
+        require_regular(stated)
         names, lights, intensities = read_lights(stated)
     elif LIGHT_SOURCE_FILE in files:
         stated = folder / LIGHT_SOURCE_FILE
@@ -123,15 +128,29 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
     else:
         raise InputError(f"{folder}: no {LIGHTS_FILE} and no {LIGHT_SOURCE_FILE}; expected {_LAYOUT}")
     check_lights(lights, max_condition, stated)
-    pictures = [read_image(folder / name) for name in names]
-    first = pictures[0].luminance
-    for name, picture in zip(names, pictures):
-        if picture.luminance.shape != first.shape:
-            sizes = f"{_size(picture)}, but {names[0]} is {_size(pictures[0])}"
+    images, brightest, whites = _pictures(folder, names, white_level)
+    pile_up = None if white_level else find_pile_up(list(zip(brightest, whites)))
+    saturated = np.stack([values >= (pile_up or white) for values, white in zip(brightest, whites)])
+    _, height, width = images.shape
+    landmarks = _landmarks_inside(folder / LANDMARKS_FILE, height, width) if LANDMARKS_FILE in files else None
+    return Capture(images, lights, saturated, intensities, landmarks, pile_up)
+
+
+def _pictures(folder: Path, names: list[str], white_level: int | None) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
+    """Luminance (k, H, W) float32 of the named pictures, and `brightest` and `white` of each; one is decoded at a time."""
+    images = np.empty(0)
+    brightest, whites = [], []
+    for place, name in enumerate(names):
+        luminance, values, white = read_image(folder / name, white_level)
+        if not place:
+            images = np.empty((len(names), *luminance.shape), dtype=np.float32)
+        if luminance.shape != images.shape[1:]:
+            sizes = f"{_size(luminance.shape)}, but {names[0]} is {_size(images.shape[1:])}"
             raise InputError(f"{folder / name}: {sizes}; all images of a session must have one size")
-    images, saturated = (np.stack(planes) for planes in zip(*pictures))
-    landmarks = _landmarks_inside(folder / LANDMARKS_FILE, pictures[0]) if LANDMARKS_FILE in files else None
-    return Capture(images, lights, saturated, intensities, landmarks)
+        images[place] = luminance
+        brightest.append(values)
+        whites.append(white)
+    return images, brightest, whites
 
 
 def attributes_of(folder: Path) -> dict[str, str] | None:
@@ -159,12 +178,11 @@ def _photoface_images(folder: Path, files: list[str], lights: int) -> list[str]:
     return [by_number[number] for number in range(lights)]
 
 
-def _landmarks_inside(path: Path, picture: Picture) -> np.ndarray:
+def _landmarks_inside(path: Path, height: int, width: int) -> np.ndarray:
     points = read_landmarks(path)
-    height, width = picture.luminance.shape
     for name, (x, y) in zip(LANDMARKS, points):
         if not (0 <= x <= width and 0 <= y <= height):
-            where = f"{name} at x {x:g}, y {y:g} is outside the picture, which is {_size(picture)}"
+            where = f"{name} at x {x:g}, y {y:g} is outside the picture, which is {_size((height, width))}"
             raise InputError(f"{path}: landmark {where}; correct it, or remove the file to go without landmarks")
     return points
 
@@ -203,6 +221,6 @@ def children(folder: Path, only_folders: bool = False) -> list[str]:
         raise InputError(f"{folder}: unreadable folder ({error.strerror}); make it readable or move it away") from None
 
 
-def _size(picture: Picture) -> str:
-    height, width = picture.luminance.shape
+def _size(shape: tuple[int, ...]) -> str:
+    height, width = shape
     return f"{width} x {height}"

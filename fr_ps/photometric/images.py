@@ -1,55 +1,165 @@
 """Reading one picture: how much light each pixel received, and where the camera could record no more."""
 
+import struct
 import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import open_regular
 
+MAX_PIXELS = 64_000_000
+"""Of one picture. The header has their number, so that a small file that unfolds to more is refused before it is decoded."""
 _FORMATS = ("PNG", "TIFF", "BMP", "PPM", "JPEG")
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_LUMINANCE = (0.299, 0.587, 0.114)
 # TIFF tags.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
+"""What Pillow raises for damaged files, beside its own error for too many pixels."""
+_HEADER_LOCK = threading.Lock()
+
+_PILE_SHARE = 0.002
+_PILE_RATIO = 10
+_PILE_WINDOW = 0.05
 
 
 class Picture(NamedTuple):
     """One picture.
 
     Attributes:
-        luminance: (H, W) float32 in [0, 1], 1 being the largest value that the file's bit depth holds.
-        saturated: (H, W) bool: a channel of the pixel is at that largest value, so that the light was at least this.
+        luminance: (H, W) float32 in [0, 1], 1 being the white level.
+        brightest: (H, W) uint8 or uint16: the stored value of the pixel's brightest channel.
+        white: the stored value from which a channel is saturated, so that the light was at least this.
     """
 
     luminance: np.ndarray
-    saturated: np.ndarray
+    brightest: np.ndarray
+    white: int
+
+    @property
+    def saturated(self) -> np.ndarray:
+        """(H, W) bool: a channel of the pixel is at the white level."""
+        return self.brightest >= self.white
 
 
-def read_image(path: Path) -> Picture:
-    """The picture at `path`: grey or RGB of 8 or 16 bits. Colour is reduced to luminance (ITU-R 601).
+class _Samples(NamedTuple):
+    """Values as decoded, (H, W) or (H, W, 3) uint8 or uint16; what 1 in the file is in them, and the file's largest value."""
+
+    values: np.ndarray
+    scale: float
+    largest: int
+
+
+def read_image(path: Path, white_level: int | None = None) -> Picture:
+    """The picture at `path`: grey or RGB of 8 or 16 bits, upright by its orientation tag.
+
+    Colour is reduced to luminance (ITU-R 601).
+
+    Args:
+        path: of a regular file.
+        white_level: stored value at which the camera saturates; None: the largest value of the file's depth.
 
     Raises:
-        InputError: missing, truncated, of no known format, with transparency, or of another depth.
+        InputError: missing, no regular file, truncated, of no known format, with transparency, of another depth, of more
+            than `MAX_PIXELS`, or a white level that its depth does not hold.
     """
+    with _image(path) as (image, file):
+        samples = _samples(image, file, path)
+    if white_level is not None and white_level > samples.largest:
+        stored = f"the white level is {white_level}, but its largest value is {samples.largest}"
+        raise InputError(f"{path}: {stored}; set --white-level to what the pictures' values reach")
+    white = round((white_level or samples.largest) * samples.scale)
+    values = samples.values
+    if values.ndim == 2:
+        return Picture(_share_of_white(values, white), values, white)
+    luminance = np.zeros(values.shape[:2], dtype=np.float32)
+    for channel, weight in enumerate(_LUMINANCE):
+        luminance += np.float32(weight) * values[..., channel]
+    return Picture(_share_of_white(luminance, white), values.max(axis=2), white)
+
+
+def count_pixels(path: Path) -> int:
+    """The number of pixels of the picture at `path`, by its header.
+
+    Raises:
+        InputError: missing, no regular file, no picture, or more than `MAX_PIXELS`.
+    """
+    with _image(path) as (image, _):
+        return image.width * image.height
+
+
+def find_pile_up(pictures: Sequence[tuple[np.ndarray, int]]) -> int | None:
+    """The largest stored value of one session's pictures, if it is the camera's white level below that of the files.
+
+    So it is where far more pixels are at exactly this value than at each of those that occur just below it: a sensor of 12
+    bits in files of 16. A picture of constant values, of few dark ones, or one that is not saturated has no such pile.
+
+    Args:
+        pictures: `brightest` and `white` of each.
+
+    Returns:
+        None where there is no pile, or where the largest value is the white level that is known already.
+    """
+    top = max(int(values.max()) for values, _ in pictures)
+    if top >= min(white for _, white in pictures):
+        return None
+    lowest = top - max(8, int(_PILE_WINDOW * top))
+    near = np.concatenate([values[values >= lowest] for values, _ in pictures])
+    _, counts = np.unique(near, return_counts=True)
+    total = sum(values.size for values, _ in pictures)
+    piled, below = int(counts[-1]), counts[:-1]
+    if not len(below) or not _PILE_SHARE * total <= piled <= total / 2:
+        return None
+    return top if piled >= _PILE_RATIO * below.mean() else None
+
+
+def _share_of_white(values: np.ndarray, white: int) -> np.ndarray:
+    """(H, W) float32 in [0, 1]; what is above the white level counts as white."""
+    luminance = np.divide(values, np.float32(white), dtype=np.float32)
+    return np.minimum(luminance, 1, out=luminance)
+
+
+@contextmanager
+def _image(path: Path) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes]]]:
+    """The picture at `path`, not decoded yet, and its open file. What goes wrong in the block is an `InputError` too."""
     try:
-        with Image.open(path) as image:
-            stored, largest = _samples(image, path)
+        with open_regular(path) as file:
+            image = _open(file)
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(path, f"{image.width} x {image.height}")
+            yield image, file
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; add it, or remove its light from the list") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({' '.join(str(error).split())}); capture or copy it again") from None
-    if stored.ndim == 2:
-        return Picture(stored / np.float32(largest), stored == largest)
-    # Rounding can carry white a little beyond 1.
-    luminance = np.minimum(stored @ (_LUMINANCE / np.float32(largest)), 1)
-    return Picture(luminance, (stored == largest).any(axis=2))
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: not a readable image ({one_line(error)}); capture or copy it again") from None
 
 
-def _samples(image: ImageFile.ImageFile, path: Path) -> tuple[np.ndarray, int]:
-    """The values as stored, (H, W) or (H, W, 3), and the largest value of their depth."""
+def _open(file: IO[bytes]) -> ImageFile.ImageFile:
+    """The header of a picture, without Pillow's warning about many pixels: the limit is ours.
+
+    By its name, Pillow maps a grey TIFF into memory, and scrambles it where a tag turns it; so it gets the open file.
+    """
+    # Filters of warnings belong to the process, and pictures are read by several threads.
+    with _HEADER_LOCK, warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return Image.open(file)
+
+
+def _too_large(path: Path, size: str = "too many") -> InputError:
+    return InputError(f"{path}: {size} pixels; expected at most {MAX_PIXELS // 1_000_000} million in a picture, scale it down")
+
+
+def _samples(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples:
+    """The decoded values of the opened `image` in `file`."""
     if image.format not in _FORMATS:
         raise InputError(f"{path}: is {image.format}; expected {', '.join(_FORMATS)} (PPM includes PGM)")
     if image.has_transparency_data:
@@ -61,31 +171,46 @@ def _samples(image: ImageFile.ImageFile, path: Path) -> tuple[np.ndarray, int]:
     # The arguments of a tile say how the file stores a pixel: "RGB;16B", or of a PGM or PPM also its largest value.
     codec, _, _, arguments = image.tile[0]
     rawmode, *more = arguments if isinstance(arguments, tuple) else (str(arguments),)
-    deep_ppm = codec in ("ppm", "ppm_plain") and more[0] > 255
-    if image.mode == "L":
-        return np.asarray(image), 255
-    # Pillow turns a TIFF of 8 bits whose 0 is white, but not one of 16. A deep PGM it scales to 16 bits, in a mode of 32.
+    stated = int(more[0]) if codec in ("ppm", "ppm_plain") else None
+    deep_ppm = stated is not None and stated > 255
+    # Pillow turns a TIFF of 8 bits whose 0 is white, but not one of 16.
     positive = tags.get(_PHOTOMETRIC, 1) == 1
+    if image.mode == "L":
+        return _grey(image, 255, stated)
     if (image.mode.startswith("I;16") and bits != 12 and positive) or (image.mode == "I" and image.format == "PPM"):
-        return np.asarray(image, dtype=np.float32), 65535
+        return _grey(image, 65535, stated)
     if image.mode == "RGB" and ";16" in rawmode and tags.get(_PLANAR, 1) == 1:
-        return _deep_colour(image, path, rawmode), 65535
+        return _Samples(_deep_colour(image, file, rawmode), 1, 65535)
     if image.mode in ("RGB", "P") and bits == 8 and ";16" not in rawmode and not deep_ppm:
-        return np.asarray(image.convert("RGB"), dtype=np.float32), 255
-    stored = f"{image.format} stored as {rawmode}{f' up to {more[0]}' if deep_ppm else ''}"
+        largest = stated or 255
+        return _Samples(np.asarray(_upright(image).convert("RGB")), 255 / largest, largest)
+    stored = f"{image.format} stored as {rawmode}{f' up to {stated}' if deep_ppm else ''}"
     raise InputError(f"{path}: {stored} is not read; save it as grey or RGB PNG, TIFF, BMP or PGM of 8 or 16 bits")
 
 
-def _deep_colour(image: ImageFile.ImageFile, path: Path, rawmode: str) -> np.ndarray:
-    """(H, W, 3) float32 of a 16-bit RGB picture.
+def _grey(image: ImageFile.ImageFile, white: int, stated: int | None) -> _Samples:
+    """A grey picture whose white is `white` once it is decoded: Pillow scales a PGM, whose `stated` largest value may be less."""
+    largest = stated or white
+    return _Samples(np.asarray(_upright(image)).astype(np.uint8 if white == 255 else np.uint16), white / largest, largest)
 
-    Pillow has no mode for it and keeps each value's upper byte. Told that the bytes are the other way round, it keeps the
+
+def _upright(image: ImageFile.ImageFile) -> Image.Image:
+    """The decoded picture, turned as its orientation tag says. Pillow does so by itself for TIFF, and removes the tag then."""
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _deep_colour(image: ImageFile.ImageFile, file: IO[bytes], rawmode: str) -> np.ndarray:
+    """(H, W, 3) uint16 of a 16-bit RGB picture.
+
+    Pillow has no mode for it and keeps each value's upper byte. If it takes the bytes in the other order, it keeps the
     lower one.
     """
+    upper = np.asarray(_upright(image)).astype(np.uint16)
+    file.seek(0)
+    other = _open(file)
     swapped = rawmode[:-1] + _OTHER_BYTE[rawmode[-1]]
-    with Image.open(path) as other:
-        other.tile = [
-            tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped) for tile in other.tile
-        ]
-        lower = np.asarray(other, dtype=np.float32)
-    return 256 * np.asarray(image, dtype=np.float32) + lower
+    other.tile = [
+        tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped) for tile in other.tile
+    ]
+    return (upper << 8) | np.asarray(_upright(other))

@@ -1,12 +1,14 @@
 """Photoface's text files: `LightSource.m` (lights), `metadata.txt` (landmarks), `metadataII.txt` (attributes)."""
 
 import re
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
+from fr_ps.files import open_regular
 from fr_ps.photometric.lights import FEWEST, to_number
 
 LIGHT_SOURCE_FILE = "LightSource.m"
@@ -134,7 +136,8 @@ def _code(path: Path, comment: str) -> list[tuple[int, str]]:
     refused there.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="replace") as file:
+            text = file.read()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; copy it from the data set as distributed") from None
     except OSError as error:

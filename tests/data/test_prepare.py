@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from fr_ps.config import LightAxes, PrepareConfig
-from fr_ps.data.prepare import Outcome, orientation_warning, prepare, summary_rows
+from fr_ps.data.prepare import Outcome, orientation_warning, prepare, summary_rows, white_level_warning
 from fr_ps.errors import InputError
 from fr_ps.photometric.align import landmark_error, landmark_frame
 from fr_ps.photometric.captures import read_capture
@@ -117,6 +117,40 @@ def test_a_sphere_comes_out_as_a_sphere(tmp_path, write_capture):
     for name, shape in (("albedo", (64, 64)), ("depth", (64, 64)), ("normal", (64, 64, 3)), ("confidence", (64, 64))):
         array = np.load(folder / f"{name}.npy")
         assert (array.dtype, array.shape) == (np.float32, shape)
+
+
+def test_lights_are_of_the_upright_picture(tmp_path, write_capture):
+    """Pictures that are stored turned by 90 degrees, with the tag that says so."""
+    normal, _, _ = sphere(64)
+    folder = tmp_path / "captures/a/s"
+    write_capture(folder, to_8_bit(0.9 * render(normal, FOUR)), FOUR)
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            stored, exif = image.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+        exif[274] = 6
+        stored.save(path, exif=exif)
+    prepare(PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), size=64))
+    got = np.load(tmp_path / "out/data/a/s/normal.npy")
+    assert np.degrees(np.arccos(np.clip((got * normal).sum(axis=-1), -1, 1))).mean() < 0.5
+
+
+def test_12_bits_in_files_of_16_that_are_over_exposed_are_found_saturated(tmp_path, write_capture):
+    normal, _, _ = sphere(64)
+    stored = np.minimum(np.rint(1.1 * 4095 * render(normal, FOUR)), 4095).astype(np.uint16)
+    write_capture(tmp_path / "captures/a/s", stored, FOUR)
+    share = (stored == 4095).mean()
+    assert 0.01 < share < 0.2
+    scaled, saturated = [], []
+    for level in (None, 4095):
+        config = PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), size=64, white_level=level)
+        (outcome,) = prepare(config)
+        scaled.append(np.load(tmp_path / "out/data/a/s/albedo.npy"))
+        saturated.append(float(table(tmp_path / "out/labels.csv")[0]["quality_saturated"]))
+        warning = white_level_warning([outcome])
+        assert "set --white-level 4095," in warning if level is None else warning is None
+    assert saturated == pytest.approx([share, share], abs=1e-5)
+    np.testing.assert_allclose(scaled[1], scaled[0] * 65535 / 4095, rtol=1e-3)
+    assert np.median(scaled[1]) == pytest.approx(1.1, abs=0.02)
 
 
 def test_labels_are_copied_with_all_their_columns(raw, tmp_path):
@@ -453,6 +487,7 @@ def test_a_prior_is_part_of_what_was_done(raw, tmp_path, refused):
         {"align": "none"},
         {"estimate_intensities": True},
         {"max_condition": 9.0},
+        {"white_level": 200},
     ],
 )
 def test_another_setting_does_it_again(raw, tmp_path, change):

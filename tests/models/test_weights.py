@@ -1,5 +1,6 @@
 """Weights from a file of others: what fits is taken, what does not is told, and no code in it is run."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fr_ps.models import build_branch, build_network
 from fr_ps.models.branch import Branch
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.weights import _plain, load_weights
+from tests.conftest import Refused
 
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
 
@@ -47,6 +49,13 @@ def test_weights_of_a_whole_branch_are_all_taken(tmp_path: Path, ending: str) ->
     count = sum(not name.endswith("num_batches_tracked") for name in theirs)
     assert f"{file}: {count} of {count} tensors matched" in said
     assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in said
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path, ending: str, refused: Refused) -> None:
+    os.mkfifo(tmp_path / f"weights{ending}")
+    with refused(f"weights{ending}", "no regular file"):
+        load_weights(branch(1), tmp_path / f"weights{ending}")
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "model.", "module.backbone.", "_orig_mod.module.model."])

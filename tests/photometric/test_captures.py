@@ -139,6 +139,14 @@ def test_a_missing_picture_and_one_of_another_size_are_named(tmp_path, write_cap
         read_capture(tmp_path, 10)
 
 
+@pytest.mark.parametrize("name", ["LightSource.m", "metadata.txt", "im1.bmp"])
+def test_a_fifo_in_a_capture_is_refused_and_not_waited_for(name, photoface, refused):
+    (photoface / name).unlink(missing_ok=True)
+    os.mkfifo(photoface / name)
+    with refused(name, "no regular file"):
+        read_capture(photoface, 10)
+
+
 def test_every_session_of_yale_b_passes_the_default_limit(yale):
     sources = list_sources(yale / "captures")
     assert len(sources) == 158

@@ -1,21 +1,26 @@
 """Reading pictures: every format gives the same light, and half a picture is refused."""
 
+import os
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from fr_ps.photometric.images import read_image
+from fr_ps.errors import InputError
+from fr_ps.photometric.images import count_pixels, find_pile_up, read_image
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (6, 7, 3), dtype=np.uint16)
 WEIGHTS = [0.299, 0.587, 0.114]
 
 
-def png_16(values: np.ndarray) -> bytes:
+def png_16(values: np.ndarray, orientation: int = 1) -> bytes:
     """A PNG (H, W, channels) of 16 bits, written down from its specification, as Pillow writes none in colour."""
     height, width, channels = values.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -25,17 +30,21 @@ def png_16(values: np.ndarray) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    exif = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 274, 3, 1, orientation, 0)
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + (chunk(b"eXIf", exif) if orientation != 1 else b"")
+    return head + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
-def tiff_16(values: np.ndarray, *, order: str = "<", deflate: bool = False, strips: int = 1, planar: int = 1) -> bytes:
+def tiff_16(
+    values: np.ndarray, *, order: str = "<", deflate: bool = False, strips: int = 1, planar: int = 1, orientation: int = 1
+) -> bytes:
     """A TIFF (H, W, 3) of 16 bits, written down from its specification."""
     height, width, channels = values.shape
     rows = -(-height // strips)
     bodies = [values[top : top + rows].astype(f"{order}u2").tobytes() for top in range(0, height, rows)]
     if deflate:
         bodies = [zlib.compress(body) for body in bodies]
-    first = 8 + 2 + 10 * 12 + 4
+    first = 8 + 2 + 11 * 12 + 4
     bits = struct.pack(f"{order}{channels}H", *[16] * channels)
     lists = first + len(bits)
     data = lists + 8 * len(bodies)
@@ -47,7 +56,8 @@ def tiff_16(values: np.ndarray, *, order: str = "<", deflate: bool = False, stri
         return struct.pack(f"{order}HHI", tag, 4, len(values)) + value
 
     entries = [entry(256, [width], 0), entry(257, [height], 0), struct.pack(f"{order}HHII", 258, 3, channels, first)]
-    entries += [entry(259, [8 if deflate else 1], 0), entry(262, [2], 0), entry(273, offsets, lists), entry(277, [channels], 0)]
+    entries += [entry(259, [8 if deflate else 1], 0), entry(262, [2], 0), entry(273, offsets, lists)]
+    entries += [entry(274, [orientation], 0), entry(277, [channels], 0)]
     entries += [entry(278, [rows], 0), entry(279, lengths, lists + 4 * len(bodies)), entry(284, [planar], 0)]
     mark = b"II*\0" if order == "<" else b"MM\0*"
     head = mark + struct.pack(f"{order}IH", 8, len(entries)) + b"".join(entries) + bytes(4)
@@ -143,6 +153,156 @@ def test_16_bit_colour_is_saturated_at_65535_and_not_below(tmp_path: Path) -> No
     deep[0, 1, 2] = 65535
     (tmp_path / "a.png").write_bytes(png_16(deep))
     assert read_image(tmp_path / "a.png").saturated.tolist() == [[False, True]]
+
+
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+"""By the definition of the tag: 6 says that the stored picture is to be turned by 90 degrees clockwise."""
+
+
+def saved(path: Path, values: np.ndarray, orientation: int, **options: object) -> None:
+    """As Pillow writes the tag."""
+    if path.suffix == ".tif":
+        Image.fromarray(values).save(path, tiffinfo={274: orientation}, **options)
+    else:
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(values).save(path, exif=exif, **options)
+
+
+TURNED = {
+    "grey.png": lambda path, orientation: saved(path, GREY, orientation),
+    "colour.png": lambda path, orientation: saved(path, (DEEP >> 8).astype(np.uint8), orientation),
+    "deep.png": lambda path, orientation: saved(path, DEEP[..., 0].copy(), orientation),
+    "deep colour.png": lambda path, orientation: path.write_bytes(png_16(DEEP, orientation)),
+    "grey.tif": lambda path, orientation: saved(path, GREY, orientation),
+    "packed grey.tif": lambda path, orientation: saved(path, GREY, orientation, compression="tiff_deflate"),
+    "colour.tif": lambda path, orientation: saved(path, (DEEP >> 8).astype(np.uint8), orientation),
+    "deep.tif": lambda path, orientation: saved(path, DEEP[..., 0].copy(), orientation),
+    "packed deep.tif": lambda path, orientation: saved(path, DEEP[..., 0].copy(), orientation, compression="tiff_lzw"),
+    "deep colour.tif": lambda path, orientation: path.write_bytes(tiff_16(DEEP, orientation=orientation)),
+    "packed deep colour.tif": lambda path, orientation: path.write_bytes(tiff_16(DEEP, orientation=orientation, deflate=True)),
+    "strips.tif": lambda path, orientation: path.write_bytes(tiff_16(DEEP, orientation=orientation, strips=3, order=">")),
+    "grey.jpg": lambda path, orientation: saved(path, np.kron(GREY, np.ones((8, 8), np.uint8)), orientation, quality=100),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("name", TURNED)
+def test_the_orientation_tag_is_applied_in_every_format(name: str, orientation: int, tmp_path: Path) -> None:
+    TURNED[name](tmp_path / "1.jpg" if name.endswith("jpg") else tmp_path / f"1{name[-4:]}", 1)
+    TURNED[name](tmp_path / name, orientation)
+    stored, picture = read_image(tmp_path / f"1{name[-4:]}"), read_image(tmp_path / name)
+    np.testing.assert_array_equal(picture.luminance, UPRIGHT[orientation](stored.luminance))
+    np.testing.assert_array_equal(picture.saturated, UPRIGHT[orientation](stored.saturated))
+    if name == "grey.png":
+        np.testing.assert_allclose(picture.luminance, UPRIGHT[orientation](GREY) / 255, atol=1e-7)
+
+
+@pytest.mark.parametrize(("white", "bits"), [(4095, 16), (200, 8), (65535, 16), (1, 16)])
+def test_a_white_level_is_where_light_is_1_and_saturated(white: int, bits: int, tmp_path: Path) -> None:
+    values = GREY if bits == 8 else DEEP[..., 0] >> 3
+    Image.fromarray(values).save(tmp_path / "a.png")
+    picture = read_image(tmp_path / "a.png", white)
+    np.testing.assert_allclose(picture.luminance, np.minimum(values / white, 1), rtol=1e-6)
+    np.testing.assert_array_equal(picture.saturated, values >= white)
+
+
+def test_a_white_level_is_of_the_values_that_a_pgm_states(tmp_path: Path, refused) -> None:
+    values = np.array([[0, 1000], [2000, 3000]], dtype=np.uint16)
+    (tmp_path / "a.pgm").write_bytes(b"P5\n2 2\n4095\n" + values.astype(">u2").tobytes())
+    picture = read_image(tmp_path / "a.pgm", 2000)
+    np.testing.assert_allclose(picture.luminance, [[0, 0.5], [1, 1]], atol=1e-4)
+    np.testing.assert_array_equal(picture.saturated, values >= 2000)
+    with refused("a.pgm", "5000", "4095", "--white-level"):
+        read_image(tmp_path / "a.pgm", 5000)
+
+
+def test_a_white_level_holds_for_each_channel_of_a_colour(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_16(DEEP))
+    picture = read_image(tmp_path / "a.png", 40000)
+    np.testing.assert_allclose(picture.luminance, np.minimum(DEEP @ WEIGHTS / 40000, 1), atol=1e-6)
+    np.testing.assert_array_equal(picture.saturated, (DEEP >= 40000).any(axis=2))
+
+
+def exposed(most: int, share: float = 1.0, seed: int = 0) -> np.ndarray:
+    """(64, 64) of a bright blob in noise that reaches `most`, or would reach it by `share`; clipped there."""
+    rng = np.random.default_rng(seed)
+    x, y = np.mgrid[-1:1:64j, -1:1:64j]
+    light = np.exp(-3 * (x**2 + y**2)) + rng.normal(0, 0.01, (64, 64))
+    return np.clip(np.rint(most * share * light), 0, most).astype(np.uint16)
+
+
+@pytest.mark.parametrize("most", [1023, 4095, 16383, 3967, 250])
+def test_a_pile_of_values_at_the_largest_is_where_the_camera_saturates(most: int) -> None:
+    assert find_pile_up([(exposed(most, 1.3), 65535), (exposed(most, 0.7, 1), 65535)]) == most
+
+
+@pytest.mark.parametrize("step", [1, 16, 257])
+@pytest.mark.parametrize("most", [10, 40, 200, 4095, 40000])
+def test_there_is_no_pile_in_pictures_that_are_not_saturated(most: int, step: int) -> None:
+    if most * step < 65535:
+        assert find_pile_up([(exposed(most, 0.9, seed) * step, 65535) for seed in range(4)]) is None
+
+
+def test_there_is_no_pile_in_constant_pictures_or_at_the_white_level_that_is_known() -> None:
+    assert find_pile_up([(np.full((32, 32), 100, np.uint8), 255)] * 4) is None
+    assert find_pile_up([(np.full((32, 32), level, np.uint8), 255) for level in (90, 100, 110)]) is None
+    assert find_pile_up([(np.zeros((32, 32), np.uint8), 255)] * 4) is None
+    assert find_pile_up([(exposed(4095, 1.3), 4095)]) is None
+
+
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path, refused, recwarn) -> None:
+    for side in (9_000, 13_000, 20_000):  # of which Pillow accepts the first, warns of the second, and refuses the third
+        header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        chunks = b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
+        )
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+        for read in (read_image, count_pixels):
+            with refused("a.png", "pixels", "64 million"):
+                read(tmp_path / "a.png")
+    assert not recwarn.list
+    Image.fromarray(GREY).save(tmp_path / "b.png")
+    assert count_pixels(tmp_path / "b.png") == GREY.size
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, refused) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").mkdir()
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    for name in ("a.png", "b.png", "c.png"):
+        with refused(name, "no regular file"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged tags
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_picture_with_changed_bytes_is_read_or_refused(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        name = data.draw(st.sampled_from(["grey.png", "grey.tif", "deep colour.tif", "grey.jpg"]))
+        path = Path(folder) / name
+        TURNED[name](path, 6)
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+        try:
+            picture = read_image(path)
+        except InputError:
+            return
+        assert picture.luminance.dtype == np.float32
+        assert picture.luminance.shape == picture.saturated.shape
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.bmp", "a.tif", "a.jpg"])
