@@ -29,7 +29,8 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "study.")
-        require("://" in self.storage, "study.storage", self.storage, "an address, as sqlite:///studies.db")
+        shown = "***" if "@" in self.storage else self.storage  # what is no address may hold a password in any place
+        require("://" in self.storage, "study.storage", shown, "an address, as sqlite:///studies.db")
         require_least(self, "study.", 0, "seed")
         require_least(self, "study.", 1, "heartbeat")
 

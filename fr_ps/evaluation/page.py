@@ -5,6 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from fr_ps.evaluation.numbers.findings import Cell, Table
+from fr_ps.redaction import redact
 
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -31,12 +32,12 @@ def shown(cell: Cell) -> str:
 def table_html(table: Table) -> str:
     """One table with its title and note."""
     text = [all(isinstance(row[column], str) or row[column] is None for row in table.rows) for column in range(len(table.header))]
-    head = "".join(f"<th{_class(is_text)}>{html.escape(name)}</th>" for name, is_text in zip(table.header, text))
+    head = "".join(f"<th{_class(is_text)}>{escaped(name)}</th>" for name, is_text in zip(table.header, text))
     body = "".join(
-        "<tr>" + "".join(f"<td{_class(is_text)}>{html.escape(shown(cell))}</td>" for cell, is_text in zip(row, text)) + "</tr>"
+        "<tr>" + "".join(f"<td{_class(is_text)}>{escaped(shown(cell))}</td>" for cell, is_text in zip(row, text)) + "</tr>"
         for row in table.rows
     )
-    caption = f"<caption>{html.escape(table.title)}</caption>" if table.title else ""
+    caption = f"<caption>{escaped(table.title)}</caption>" if table.title else ""
     return f"<table class=numbers>{caption}<tr>{head}</tr>{body}</table>{_notes([table.note] if table.note else [])}"
 
 
@@ -58,27 +59,32 @@ def page(
         remarks: below them.
         sections: title to tables and figures (name to PNG).
     """
-    about = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
-    about += "".join(f"<tr class=warn><td>mind</td><td>{html.escape(text)}</td></tr>" for text in warnings)
+    about = "".join(f"<tr><td>{escaped(name)}</td><td>{escaped(text)}</td></tr>" for name, text in facts.items())
+    about += "".join(f"<tr class=warn><td>mind</td><td>{escaped(text)}</td></tr>" for text in warnings)
     parts = []
     for name, (tables, pictures) in sections.items():
         if tables or pictures:
             inside = "".join(map(table_html, tables)) + "".join(_image(of, png) for of, png in pictures.items())
-            parts.append(f"<h2>{html.escape(name)}</h2>{inside}")
+            parts.append(f"<h2>{escaped(name)}</h2>{inside}")
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><table>{about}</table><h2>Metrics</h2>{table_html(numbers)}{_notes(remarks)}"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escaped(title)}</title><style>{_STYLE}</style>"
+        f"<h1>{escaped(title)}</h1><table>{about}</table><h2>Metrics</h2>{table_html(numbers)}{_notes(remarks)}"
         f"{''.join(parts)}</html>\n"
     )
 
 
+def escaped(text: str) -> str:
+    """`text` in HTML, without secrets."""
+    return html.escape(redact(text))
+
+
 def _image(name: str, png: bytes) -> str:
     wide = " class=wide" if name in WIDE else ""
-    return f'<img{wide} alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f'<img{wide} alt="{escaped(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _notes(notes: Sequence[str]) -> str:
-    return "".join(f"<p class=why>{html.escape(note)}</p>" for note in notes)
+    return "".join(f"<p class=why>{escaped(note)}</p>" for note in notes)
 
 
 def _class(is_text: bool) -> str:

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.models.folder import read_info, weights_digest
+from fr_ps.redaction import redact, redact_tree
 from fr_ps.tracking.card import find_run, read_card
 from fr_ps.tracking.find import REGISTERED, model_folder
 from fr_ps.tracking.layout import BEST, CONFIG_FILE, MODEL_CARD, RUNS_FOLDER
@@ -70,7 +71,12 @@ def register(run: str, name: str, tags: dict[str, str] | None = None, descriptio
         }
         source = client.get_logged_model(model_id).artifact_location
         version = client.create_model_version(
-            name, source, run_id=mlflow_run, tags=told | (tags or {}), description=description or _card(folder), model_id=model_id
+            name,
+            source,
+            run_id=mlflow_run,
+            tags=redact_tree(told | (tags or {})),
+            description=redact(description) or _card(folder),
+            model_id=model_id,
         )
     return Version(name, str(version.version))
 

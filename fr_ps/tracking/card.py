@@ -8,10 +8,10 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import write_json
+from fr_ps.redaction import redact, redact_tree
 from fr_ps.tracking.provenance import command_line
 
 CARD_FILE = "run.json"
@@ -42,7 +42,7 @@ class Card:
         mlflow_id: of the run in MLflow; None before there is one.
         experiment: its name; where `experiment_id` is empty.
         experiment_id: of MLflow; empty: found, or made, by name.
-        tracking_uri: as MLFLOW_TRACKING_URI said it, without user and password; empty: MLflow's default.
+        tracking_uri: as MLFLOW_TRACKING_URI said it, without user information and query; empty: MLflow's default.
         host: the machine that began it.
         begun: milliseconds since 1970.
         tags: that the run in MLflow begins with.
@@ -64,8 +64,8 @@ class Card:
         return self.tags.get(PARENT_TAG, "")
 
     def write(self, folder: Path) -> None:
-        """Write it to the run's folder."""
-        write_json(folder / CARD_FILE, asdict(self))
+        """Write it to the run's folder, without secrets."""
+        write_json(folder / CARD_FILE, redact_tree(asdict(self)))
 
 
 def new_card(run_id: str, name: str, parent: Parent | None = None) -> Card:
@@ -76,11 +76,11 @@ def new_card(run_id: str, name: str, parent: Parent | None = None) -> Card:
     """
     return Card(
         id=run_id,
-        name=name,
+        name=redact(name),
         mlflow_id=None if parent else os.environ.pop("MLFLOW_RUN_ID", None),
-        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
+        experiment=redact(os.environ.get("MLFLOW_EXPERIMENT_NAME", "")) or DEFAULT_EXPERIMENT,
         experiment_id=parent.experiment_id if parent else os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
-        tracking_uri=_without_password(os.environ.get("MLFLOW_TRACKING_URI", "")),
+        tracking_uri=redact(os.environ.get("MLFLOW_TRACKING_URI", "")),
         host=socket.gethostname(),
         begun=int(time.time() * 1000),
         tags=_source_tags() | ({PARENT_TAG: parent.mlflow_id} if parent else {}),
@@ -116,17 +116,6 @@ def find_run(run: str, runs: Path) -> Path | None:
             if read_card(file.parent).mlflow_id == run:
                 return file.parent
     return None
-
-
-def _without_password(uri: str) -> str:
-    try:
-        parts = urlsplit(uri)
-    except ValueError:  # no address at all; that shows when it is asked
-        return ""
-    if "@" not in parts.netloc and "password" not in parts.query:
-        return uri
-    # A user's name may be a token.
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def _source_tags() -> dict[str, str]:

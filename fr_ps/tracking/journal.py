@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fr_ps.errors import InputError
 from fr_ps.files import NO_ROOM, sync_folder, writable
+from fr_ps.redaction import redact_tree
 
 JOURNAL_FILE = "journal.jsonl"
 _RESERVE_FILE = ".reserve"
@@ -72,12 +73,13 @@ class Journal:
             raise
 
     def append(self, kind: Kind, data: dict[str, Any]) -> None:
-        """Add an event. It outlives the process at once, and a power cut once `sync` was called.
+        """Add an event, without secrets. It outlives the process at once, and a power cut once `sync` was called.
 
         Raises:
             InputError: the disk is full.
         """
-        line = (json.dumps({"kind": kind, "time": int(time.time() * 1000), "data": data}) + "\n").encode()
+        kept = data if kind == "metrics" else redact_tree(data)
+        line = (json.dumps({"kind": kind, "time": int(time.time() * 1000), "data": kept}) + "\n").encode()
         with writable(self.path):
             try:
                 self._write(line)

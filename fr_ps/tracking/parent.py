@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
+from fr_ps.redaction import redact
 from fr_ps.tracking.card import CARD_FILE, Card, Parent, new_card
 from fr_ps.tracking.owner import owned
 from fr_ps.tracking.run import new_id
@@ -29,7 +30,7 @@ def begin_parent(name: str, runs: Path) -> tuple[Card, Parent]:
         except InputError:
             raise
         except Exception as error:  # whatever it is, the parts would be without their whole
-            where = os.environ.get("MLFLOW_TRACKING_URI") or "its default store"
+            where = redact(os.environ.get("MLFLOW_TRACKING_URI", "")) or "its default store"
             raise InputError(
                 f"MLflow ({where}) does not take the run of the study, which holds its trials together ({one_line(error)}); "
                 "see that it answers, or set MLFLOW_TRACKING_URI"

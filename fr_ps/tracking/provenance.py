@@ -1,15 +1,13 @@
 """Where a result comes from: the commit, the versions, the machine."""
 
 import platform
-import re
 import subprocess
 import sys
 from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-_PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]+@")
-"""In an address, after the user's name."""
+from fr_ps.redaction import redact
 
 
 def git_commit() -> str:
@@ -31,8 +29,8 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """How this process was called, without passwords in addresses."""
-    return _PASSWORD.sub(r"\1:***@", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    """The command line of this process, without secrets in addresses."""
+    return " ".join([Path(sys.argv[0]).name, *map(redact, sys.argv[1:])])
 
 
 def environment_text() -> str:

@@ -27,6 +27,8 @@ _TAGS_PER_CALL = 100
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _SQLITE = "sqlite:///"
+# It would print the address of every run that ends, with the user information of MLFLOW_TRACKING_URI.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # Its notes on every new database, and its tracebacks of a full disk, stand between the user and the one line that says what
 # is wrong.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -19,6 +19,7 @@ from fr_ps.evaluation.report import INTERVALS, headline, population, undefined
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import ADVERSARIAL
+from fr_ps.redaction import redact_tree
 from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.provenance import environment_text
 from fr_ps.tracking.run import Run
@@ -105,7 +106,7 @@ def write_settings(folder: Path, plan: Plan) -> None:
 
 def write_config(folder: Path, config: Config) -> None:
     """Write the resolved settings into `folder`."""
-    write_text(folder / CONFIG_FILE, yaml.safe_dump(to_dict(resolved(config)), sort_keys=False))
+    write_text(folder / CONFIG_FILE, yaml.safe_dump(redact_tree(to_dict(resolved(config))), sort_keys=False))
 
 
 def epoch_line(epoch: int, epochs: int, values: dict[str, float], validation: Metrics, selection: Selection) -> str:

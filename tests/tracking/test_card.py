@@ -47,7 +47,7 @@ def test_a_new_card_says_who_and_where_it_is(monkeypatch):
     assert card.tags["mlflow.source.name"] == "fr-ps train --config a.yaml"
     assert card.tags["mlflow.source.type"] == "LOCAL"
     monkeypatch.setattr("sys.argv", ["fr-ps", "search", "--study.storage=postgresql://me:s3cr:t@db.example/studies"])
-    assert new_card("y", "z").tags["mlflow.source.name"] == "fr-ps search --study.storage=postgresql://me:***@db.example/studies"
+    assert new_card("y", "z").tags["mlflow.source.name"] == "fr-ps search --study.storage=postgresql://db.example/studies"
 
 
 def test_the_environment_says_the_experiment_and_the_place(monkeypatch):

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fr_ps.config import Config, resolved, to_dict, with_settings
 from fr_ps.evaluation.numbers.findings import Cell, Table
 from fr_ps.files import csv_text, write_text
+from fr_ps.redaction import redact_tree
 from fr_ps.search.outcome.pictures import write_pictures
 from fr_ps.search.study.claim import REASON, entry_of
 from fr_ps.search.study.settled import Search
@@ -70,13 +71,13 @@ def shown_table(search: Search, study: optuna.Study) -> Table:
 
 def write_results(search: Search, study: optuna.Study, folder: Path) -> list[str]:
     """Write the study file, the trials, the best settings and the pictures into `folder`; returns what could not be drawn."""
-    write_text(folder / STUDY_FILE, yaml.safe_dump(_study_file(search), sort_keys=False))
+    write_text(folder / STUDY_FILE, yaml.safe_dump(redact_tree(_study_file(search)), sort_keys=False))
     table = trial_table(search, study)
     write_text(folder / TRIALS_FILE, csv_text(list(table.header), [["" if x is None else x for x in row] for row in table.rows]))
     best = best_trial(study)
     if best:
         settings = to_dict(resolved(best_config(search, best)))
-        write_text(folder / BEST_FILE, yaml.safe_dump(settings, sort_keys=False))
+        write_text(folder / BEST_FILE, yaml.safe_dump(redact_tree(settings), sort_keys=False))
     return write_pictures(study, search.objectives, folder)
 
 

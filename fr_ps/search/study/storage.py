@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLA
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import alone
+from fr_ps.redaction import redact
 from fr_ps.training.stopping import GracefulStop, StopRequested
 
 GRACE = 4
@@ -52,7 +53,7 @@ class Storage:
             raise InputError(f"study.storage: {self.file.parent} is no folder; make it, or name another place")
         arguments = {"timeout": _SQLITE_PATIENCE} if self.file else {"connect_timeout": 20}
         engine = {"connect_args": arguments} | ({} if self.file else {"pool_pre_ping": True})
-        where = address.render_as_string(hide_password=True)
+        where = redact(url)
         for last in (False, False, False, True):
             try:
                 with self.alone():  # two that make its tables at once would fail
@@ -70,7 +71,8 @@ class Storage:
                 # Where there is no `alone`, another process may be making the tables; once they are there, all is well.
                 if last or not isinstance(error, (ProgrammingError, IntegrityError, AssertionError)):
                     raise InputError(
-                        f"study.storage: {where} cannot be opened ({one_line(error, 200)}); see that it is there and answers"
+                        f"study.storage: {where} cannot be opened ({_without_secrets(error, address)}); "
+                        "see that it is there and answers"
                     ) from None
             time.sleep(1.0)
 
@@ -162,13 +164,27 @@ def _write_ahead(engine: Engine) -> None:
 
 def _address(url: str) -> URL:
     try:
-        return make_url(url)
+        address = make_url(url)
     except (ArgumentError, ValueError):  # whose words repeat the address, and a password in it
-        raise InputError(f"study.storage is {_given(url)}: no address of a database; expected one as sqlite:///FILE") from None
+        raise InputError(f"study.storage is {_shown(url)}: no address of a database; expected one as sqlite:///FILE") from None
+    if "@" in (address.host or ""):  # the driver would look for a host of that name, and print it
+        raise InputError(f"study.storage is {_shown(url)}: an @ in its password ends it; expected it written as %40")
+    return address
 
 
-def _given(url: str) -> str:
-    return "what holds a password" if "@" in url else repr(url)
+def _without_secrets(error: BaseException, address: URL) -> str:
+    """The message of a database driver on one line; drivers repeat parts of the address by themselves."""
+    query = [value for values in address.normalized_query.values() for value in values]
+    message = str(error)
+    for secret in (address.username, address.password, *query):
+        if secret and len(secret) > 2:
+            message = message.replace(secret, "***")
+    return one_line(RuntimeError(message), 200)
+
+
+def _shown(url: str) -> str:
+    """`url` without secrets; what is no address at all may hold a password in any place."""
+    return repr(redact(url)) if "://" in url or "@" not in url else "'***'"
 
 
 def _sqlite_file(url: str, address: URL) -> Path | None:
@@ -177,7 +193,7 @@ def _sqlite_file(url: str, address: URL) -> Path | None:
         return None
     if not address.database or address.database.startswith((":memory:", "file:")):
         raise InputError(
-            f"study.storage is {_given(url)}: no plain file; expected sqlite:///FILE, which each worker opens by name"
+            f"study.storage is {_shown(url)}: no plain file; expected sqlite:///FILE, which each worker opens by name"
         )
     return Path(address.database).absolute()
 
@@ -190,7 +206,7 @@ def _require_studies(address: URL, settings: dict[str, Any]) -> None:
     finally:
         engine.dispose()
     if tables and "studies" not in tables:
-        where = address.render_as_string(hide_password=True)
+        where = redact(address.render_as_string())
         raise InputError(
             f"study.storage: {where} cannot be opened, as it has tables of another program "
             f"({', '.join(sorted(tables)[:3])}); expected a database of its own, which is made where it is a file"

@@ -101,14 +101,16 @@ POSTGRESQL = "postgresql+psycopg2://somebody:secret@127.0.0.1:{port}/studies"
         ("sqlite://two.db", ["study.storage is 'sqlite://two.db'", "sqlite:///FILE"]),
         ("sqlite:////nowhere/at/all.db", ["study.storage", "/nowhere/at is no folder"]),
         ("journal:///file", ["study.storage: journal:///file", "journal"]),
-        ("http://somebody:secret@host/studies", ["study.storage: http://somebody:***@host/studies"]),
+        ("http://somebody:secret@host/studies", ["study.storage: http://host/studies"]),
         (
             "postgresql+nodriver://somebody:secret@host/studies",
-            ["study.storage: postgresql+nodriver://somebody:***@host/studies"],
+            ["study.storage: postgresql+nodriver://host/studies"],
         ),
-        ("oracle://somebody:secret@host/studies", ["study.storage: oracle://somebody:***@host/studies", "driver", "oracledb"]),
+        ("oracle://somebody:secret@host/studies", ["study.storage: oracle://host/studies", "driver", "oracledb"]),
         ("postgresql+psycopg2://somebody:secret@host:port/studies", ["study.storage"]),
         ("postgresql-psycopg2://somebody:secret@host/studies", ["study.storage", "sqlite:///FILE"]),
+        ("postgresql://somebody:two@secret@host/db?user=secret", ["study.storage is 'postgresql://host/db'", "%40"]),
+        ("postgresql:somebody:secret@host/db", ["study.storage is '***'", "sqlite:///FILE"]),
         ("sqlite:///file:one?mode=memory&uri=true", ["study.storage", "sqlite:///FILE"]),
     ],
 )
@@ -127,7 +129,7 @@ def test_what_is_no_database_is_refused(
 def test_a_server_that_is_not_there_is_refused_without_the_password(refused: Refused, unused_port: int) -> None:
     pytest.importorskip("psycopg2")
     begun = time.monotonic()
-    with refused("study.storage: postgresql+psycopg2://somebody:***@127.0.0.1", f"port {unused_port} failed", "refused"):
+    with refused("study.storage: postgresql+psycopg2://127.0.0.1", f"port {unused_port} failed", "refused"):
         Storage(POSTGRESQL.format(port=unused_port), 1)
     with pytest.raises(InputError) as caught:
         Storage(POSTGRESQL.format(port=unused_port), 1)
