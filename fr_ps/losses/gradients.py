@@ -110,8 +110,9 @@ def gradient_method(name: str, cagrad_c: float) -> Method:
       the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
       apart. A weight can be below 0.
 
-    UPGrad and MGDA are solved more exactly than by torchjd's defaults, with which one loss can rise where one gradient is
-    much longer than another, as identity's is here.
+    UPGrad and MGDA are solved exactly (`fr_ps.losses.gradient_solvers`), so that their promise holds for gradients of any
+    lengths: torchjd's iterations leave a loss that rises where long gradients conflict. CAGrad is solved to within 1 % of what
+    the worst task can get; PCGrad and Aligned-MTL are closed formulas.
 
     Args:
         name: of the method.
@@ -119,13 +120,14 @@ def gradient_method(name: str, cagrad_c: float) -> Method:
     """
     # Here, as with its solvers it takes up to a second, which other weightings need not spend.
     from torchjd import aggregation
-    from torchjd.linalg import QuadprogProjector
+
+    from fr_ps.losses.gradient_solvers import mgda_weights, upgrad_weights
 
     methods: dict[str, Callable[[], Method]] = {
-        "upgrad": lambda: _summed(aggregation.UPGradWeighting(projector=QuadprogProjector(reg_eps=1e-10))),
+        "upgrad": lambda: upgrad_weights,
         "pcgrad": aggregation.PCGradWeighting,
         "cagrad": lambda: _summed(aggregation.CAGradWeighting(cagrad_c, norm_eps=1e-8)),
-        "mgda": lambda: _summed(aggregation.MGDAWeighting(epsilon=1e-8, max_iters=250)),
+        "mgda": lambda: _summed(mgda_weights),
         "aligned_mtl": lambda: _summed(aggregation.AlignedMTLWeighting()),
     }
     return methods[name]()

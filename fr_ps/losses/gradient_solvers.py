@@ -1,0 +1,60 @@
+"""Exact solvers of the small quadratic problems of MGDA and UPGrad: non-negative least squares on the gradients' Gramian.
+
+scipy's `nnls` is an active-set method: it ends at the solution after a few steps, whatever the lengths of the gradients. An
+iteration such as Frank-Wolfe slows down without bound where long gradients conflict, and a regularised one stops short.
+"""
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+Array = np.ndarray
+_STEPS_PER_TASK = 100  # of the active-set method; scipy's own 3 are enough for every Gramian that the tests draw
+
+
+def mgda_weights(gramian: Tensor) -> Tensor:
+    """Weights, 0 or more and with the sum 1, of the shortest vector in the convex hull of the gradients.
+
+    Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", 2012. With u_i = g_i / |g_i| and
+    c_i = min_j |g_j| / |g_i|, any v >= 0 minimises |sum_i v_i u_i|^2 + (1 - sum_i c_i v_i)^2 if and only if the w_i in
+    proportion to c_i v_i are the weights sought: for v = t x with sum_i c_i x_i = 1, the best t leaves
+    d^2 / (1 + d^2) with d = |sum_i x_i u_i|, which grows with d. All columns of the problem are of length 1 to sqrt(2).
+
+    Args:
+        gramian: (tasks, tasks) products of the gradients, float64, on the CPU, with a positive diagonal.
+    """
+    factor, lengths = _unit_factor(gramian)
+    relative = lengths.min() / lengths
+    target = np.zeros(len(lengths) + 1)
+    target[-1] = 1.0
+    weights = relative * _nnls(np.vstack([factor, relative]), target)
+    return torch.from_numpy(weights / weights.sum())
+
+
+def upgrad_weights(gramian: Tensor) -> Tensor:
+    """Weights of the sum of the gradients' projections onto the cone of directions that conflict with none of them.
+
+    Quinton, Rey, "Jacobian Descent for Multi-Objective Optimization", arXiv:2406.16232. The projection of u_i = g_i / |g_i|
+    is u_i + sum_j y_j u_j with the y >= 0 that minimise its length.
+
+    Args:
+        gramian: (tasks, tasks) products of the gradients, float64, on the CPU, with a positive diagonal.
+    """
+    factor, lengths = _unit_factor(gramian)
+    added = [length * _nnls(factor, -unit) / lengths for unit, length in zip(factor.T, lengths)]
+    return torch.from_numpy(1 + np.sum(added, axis=0))
+
+
+def _unit_factor(gramian: Tensor) -> tuple[Array, Array]:
+    """(tasks, tasks) whose columns have the products of the gradients at unit length, and the (tasks,) lengths."""
+    exact = gramian.numpy()
+    lengths = np.sqrt(exact.diagonal())
+    values, vectors = np.linalg.eigh(exact / lengths / lengths[:, None])
+    return np.sqrt(values.clip(min=0))[:, None] * vectors.T, lengths
+
+
+def _nnls(matrix: Array, target: Array) -> Array:
+    """x >= 0 that minimises |matrix x - target|."""
+    solution, _ = nnls(matrix, target, maxiter=_STEPS_PER_TASK * matrix.shape[1])
+    return solution
