@@ -16,7 +16,8 @@ class ModelConfig:
             a feature map; fr-ps models shows their size.
         channels: of the shared feature map, and so of the identity embedding.
         weights: file of trained weights to start from, .safetensors or a .pth of tensors only, of the backbone or of a
-            whole branch; what of it matched is printed. Empty: random weights.
+            whole branch; published ArcFace and MagFace weights of iresnets fit too. What of it matched is printed. Empty:
+            random weights.
         fsm: whether feature separation modules split the map among the tasks; without them every head reads the shared
             map, and there are no adversaries, as there is no rest to cleanse.
         order: in which the attributes are split off.

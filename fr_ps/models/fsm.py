@@ -1,4 +1,10 @@
-"""The feature separation module: splits a feature map into what one task reads and the rest."""
+"""The feature separation module: splits a feature map into what one task reads and the rest.
+
+It is the attention-based feature decomposition of MTLFace: Huang, Zhang, Shan, "When Age-Invariant Face Recognition Meets
+Face Age Synthesis: A Multi-Task Learning Framework", CVPR 2021, arXiv:2103.01520. There it splits age from identity, once;
+the original project put five in a row. The two scales are those of Woo et al., "CBAM", ECCV 2018, side by side and over a
+pyramid of bins.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +15,7 @@ _PYRAMID = sum(bins * bins for bins in BINS)
 
 
 class FeatureSeparation(nn.Module):
-    """x -> (x_task, x_rest) with x_task + x_rest = x; the design of the original project (see README, "The network").
+    """x -> (x_task, x_rest) with x_task + x_rest = x, as in MTLFace's code, but for biases in the channel scale.
 
     x_task = (x * channel + x * spatial) / 2. The channel scale (B, C, 1, 1) comes from average- and max-pooled pyramids
     of 1, 2 and 3 bins a side, summed, through a bottleneck of 14 C / reduction; the spatial scale (B, 1, h, w) from the

@@ -12,6 +12,7 @@ from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
 from fr_ps.files import require_regular
 from fr_ps.models.branch import Branch
+from fr_ps.models.published_weights import LEFT_OUT, is_published_iresnet, rename_published_iresnet
 
 _BRANCHES = tuple(f"branches.{modality}." for modality in CHANNELS)
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", *_BRANCHES, "backbone.", "trunk.")
@@ -26,15 +27,20 @@ def load_weights(branch: Branch, path: Path) -> str:
     Names are compared without the wrappers that they stand in, so that a file of a backbone, of a whole branch, of one of
     our networks, and one that a trainer wrote all fit. The weight of a convolution of three input channels that is one of
     a single channel here is summed over them: a grey picture seen as RGB has three equal channels, so that the sum answers
-    as the file's network does. A .pth is read as tensors only; code in it is never run.
+    as the file's network does. Published IResNet weights are renamed first (`fr_ps.models.published_weights`). A .pth is read
+    as tensors only; code in it is never run.
 
     Returns:
         One line for the user: how many tensors matched, are missing in the file, unexpected in it, or of another shape.
 
     Raises:
-        InputError: no such file, not readable as tensors, of several other modalities, or nothing in it fits.
+        InputError: no such file, not readable as tensors, of several other modalities, a published IResNet of other units, or
+            nothing in it fits.
     """
     state, content = branch.state_dict(), _of_branch(_read(path), branch.modality, path)
+    published = is_published_iresnet(content)
+    if published:
+        content = rename_published_iresnet(content, branch.backbone, path)
     ours = {_plain(name): tensor for name, tensor in state.items() if _counts(name)}
     theirs = {_plain(name): tensor for name, tensor in content.items() if _counts(name)}
     matched: list[str] = []
@@ -56,7 +62,8 @@ def load_weights(branch: Branch, path: Path) -> str:
     }
     backbone = {_plain(name) for name in branch.backbone.state_dict() if _counts(name)}
     found = f"{len(matched)} of {len(ours)} tensors matched, {len(backbone & set(matched))} of {len(backbone)} of the backbone"
-    return f"weights: {path}: {found}; " + ", ".join(map(_told, groups, groups.values()))
+    line = f"weights: {path}: {found}; " + ", ".join(map(_told, groups, groups.values()))
+    return f"{line}; {LEFT_OUT}" if published else line
 
 
 def _of_branch(content: dict[str, Tensor], modality: str, path: Path) -> dict[str, Tensor]:
