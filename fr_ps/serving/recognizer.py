@@ -161,7 +161,8 @@ class Recognizer:
         names = list(self.info.classes[attribute])  # type: ignore[index]
         threshold = self.thresholds.attributes.get(attribute) if self.thresholds else None
         if threshold is not None and len(names) == 2:
-            return [names[int(positive >= threshold)] for positive in probabilities[:, 1]]
+            # In float64, as in the evaluation: in float32 a threshold between two neighbouring probabilities becomes one of them.
+            return [names[int(positive >= threshold)] for positive in probabilities[:, 1].astype(np.float64)]
         return [names[code] for code in probabilities.argmax(axis=1)]
 
     def check(self, modality: str, array: np.ndarray, where: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The object that answers: the same bits as an evaluation, and no answer to what it cannot read."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import fr_ps
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.layout import session_folder
 from fr_ps.errors import InputError
+from fr_ps.evaluation.analyses.attributes import best_threshold
 from fr_ps.evaluation.pairwise.operating import THRESHOLDS_FILE, read_thresholds
 from fr_ps.evaluation.score import answer
 from fr_ps.models.folder import load_model
@@ -83,6 +85,21 @@ def test_verify_holds_the_cosine_against_the_threshold_of_a_wanted_fmr(
     assert given.point is None
     assert not recognizer.verify(first, second, threshold=found.score + 1e-4).same
     assert recognizer.threshold(0.5) == point  # the largest that validation can tell and that is not above what is wanted
+
+
+@pytest.mark.parametrize("low", [0.5, 0.6, 0.7, 0.8, 0.9])
+def test_a_threshold_between_two_neighbouring_probabilities_tells_them_apart(
+    low: float, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the evaluation does, in float64: in float32 such a threshold is rounded to one of the two."""
+    below = np.float32(low)
+    above = np.nextafter(below, np.float32(1))
+    threshold = best_threshold(np.array([below, above]), np.array([0, 1]))
+    assert recognizer.thresholds is not None
+    assert threshold is not None
+    monkeypatch.setattr(recognizer, "thresholds", replace(recognizer.thresholds, attributes={"gender": threshold}))
+    probabilities = np.array([[1 - below, below], [1 - above, above]], dtype=np.float32)
+    assert recognizer.class_of("gender", probabilities) == list(recognizer.info.classes["gender"])
 
 
 def test_identify_says_who_and_that_it_is_nobody(

@@ -106,10 +106,18 @@ def _impostors(ids: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Gen
 
 
 def _best(score: np.ndarray, genuine: np.ndarray) -> float:
-    """The threshold of the highest accuracy; of several, the smallest; infinity accepts nothing."""
+    """The threshold of the highest accuracy; of several, the smallest.
+
+    Candidates are minus infinity, which accepts everything, the midpoints of neighbouring distinct scores, and infinity. At a
+    score itself the threshold would leave no margin to one side: the lowest genuine pair would always be refused in the fold
+    that it is in.
+    """
     order = np.argsort(score)
-    candidates, start = np.unique(score[order], return_index=True)
-    candidates, start = np.append(candidates, np.inf), np.append(start, len(score))
+    distinct, start = np.unique(score[order], return_index=True)
+    low, high = distinct[:-1], distinct[1:]
+    middle = low + (high - low) / 2
+    middle = np.where(middle > low, middle, high)  # between two neighbouring floats there is no other
+    candidates, start = np.concatenate([[-np.inf], middle, [np.inf]]), np.append(start, len(score))
     below = np.concatenate([[0], np.cumsum(genuine[order])])
     right = (start - below[start]) + (genuine.sum() - below[start])  # impostors below, genuine from there on
     return float(candidates[np.argmax(right)])

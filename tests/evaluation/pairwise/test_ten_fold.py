@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.evaluation.pairwise.ten_fold import FOLDS, MOST_A_FOLD, NAMES, Folds, draw_folds, ten_fold_accuracy
+from fr_ps.evaluation.pairwise.ten_fold import FOLDS, MOST_A_FOLD, NAMES, Folds, _best, draw_folds, ten_fold_accuracy
 
 Pair = tuple[float, bool, int]
 
@@ -18,7 +18,8 @@ def by_loops(pairs: list[Pair]) -> tuple[float, float]:
     for fold in sorted({number for _, _, number in pairs}):
         others = [(score, same) for score, same, number in pairs if number != fold]
         most, chosen = -1, math.nan
-        for threshold in [*sorted({score for score, _ in others}), math.inf]:
+        distinct = sorted({score for score, _ in others})
+        for threshold in [-math.inf, *((a + b) / 2 for a, b in zip(distinct, distinct[1:])), math.inf]:
             right = sum((score >= threshold) == same for score, same in others)
             if right > most:
                 most, chosen = right, threshold
@@ -72,6 +73,24 @@ def test_a_perfect_an_inverted_and_a_random_score_get_what_they_must() -> None:
     assert values(genuine * 1.0, genuine, fold) == (1, 0)
     assert values(-1.0 * genuine, genuine, fold) == (0.5, 0)
     assert values(rng.normal(size=4000), genuine, fold)[0] == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_with_a_gap_wider_than_their_spacing_get_1(sign: int) -> None:
+    """With a pair's own score as the threshold, the mean over 200 seeds was 0.9982, and never 1."""
+    genuine, fold = np.tile([True, False], 300), np.repeat(np.arange(10), 60)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        score = sign * np.where(genuine == (sign > 0), rng.uniform(0.6, 1, 600), rng.uniform(-0.2, 0.4, 600))
+        assert values(score, genuine, fold) == (1, 0)
+
+
+def test_the_threshold_is_the_middle_of_the_gap() -> None:
+    genuine = np.array([False, False, True, True])
+    assert _best(np.array([0.1, 0.2, 0.6, 0.9]), genuine) == pytest.approx(0.4)
+    assert _best(np.array([0.1, 0.2, 0.6, 0.9]), ~genuine) == -np.inf
+    neighbours = np.array([0.5, np.nextafter(0.5, 1)])
+    assert _best(neighbours, np.array([False, True])) == neighbours[1]
 
 
 def test_names_of_folds_may_be_any_numbers() -> None:
