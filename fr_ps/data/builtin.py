@@ -1,16 +1,23 @@
 """The built-in data set: synthetic faces, made as raw captures and then prepared like real ones. Nothing is downloaded."""
 
+import json
 import os
+import sys
 from pathlib import Path
 
 from fr_ps.config import SYNTHETIC, PrepareConfig, SyntheticConfig
-from fr_ps.data.cache import cache_folder
+from fr_ps.data.cache import cache_folder, checksum, remove
 from fr_ps.data.layout import LABELS_FILE
 from fr_ps.data.maps_of import FORMAT
 from fr_ps.data.prepare import prepare
-from fr_ps.files import locked, new_folder
-from fr_ps.progress import progress
+from fr_ps.errors import one_line
+from fr_ps.files import locked, new_folder, remove_remains, writable, write_json
+from fr_ps.progress import progress, say
 from fr_ps.synthetic.captures import VERSION, write_captures
+
+_LISTING = "checksums.json"
+_verified: set[Path] = set()
+"""Folders that this process has compared with their checksums."""
 
 
 def data_root(root: str, synthetic: SyntheticConfig) -> Path:
@@ -19,14 +26,44 @@ def data_root(root: str, synthetic: SyntheticConfig) -> Path:
 
 
 def synthetic_dataset(config: SyntheticConfig) -> Path:
-    """The folder of the prepared built-in faces of these settings, in the cache; made where it is not there yet."""
+    """The folder of the prepared built-in faces of these settings, in the cache; made where it is missing or damaged.
+
+    The files are compared with their checksums when a process asks for them first.
+    """
     name = f"v{VERSION}.{FORMAT}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
     folder = cache_folder() / "synthetic" / name
-    prepared = folder / "synthetic"
-    with locked(folder):
-        if not (prepared / LABELS_FILE).is_file():
+    prepared, listing = folder / "synthetic", folder / _LISTING
+    with locked(folder), writable(folder):
+        if folder in _verified and all(path.is_file() for path in (listing, prepared / LABELS_FILE)):
+            return prepared
+        if listing.exists() and (damage := _damage(prepared, listing)):
+            say(f"cache: {folder} is damaged ({damage}); the built-in faces are made again", sys.stderr)
+            for path in (listing, folder / "raw"):
+                remove(path)
+        if not listing.exists():
+            remove_remains(folder)
+            remove(prepared)  # of an interrupted or older making, whose content nothing vouches for
             _make(config, folder / "raw", prepared)
+            write_json(listing, _checksums(prepared))
+        _verified.add(folder)
     return prepared
+
+
+def _checksums(prepared: Path) -> dict[str, int]:
+    """The files that a data set is read from, by their path below its folder."""
+    return {str(path.relative_to(prepared)): checksum(path) for path in [prepared / LABELS_FILE, *prepared.glob("data/*/*/*")]}
+
+
+def _damage(prepared: Path, listing: Path) -> str:
+    """What is wrong with the data set; empty where it is as the listing has it."""
+    try:
+        expected, found = json.loads(listing.read_text()), _checksums(prepared)
+        names = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        return f"{listing.name}: {one_line(error)}"
+    return f"{names[0]} is missing or was changed; {len(names)} such files" if names else ""
 
 
 def _make(config: SyntheticConfig, raw: Path, prepared: Path) -> None:

@@ -1,23 +1,27 @@
 """The packed store: all maps of a data set in one memory-mapped array a modality, built once, rebuilt when stale."""
 
 import hashlib
+import io
 import json
-import shutil
+import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fr_ps.data.cache import cache_folder
+from fr_ps.data.cache import cache_folder, checksum, remove
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_files, read_map
-from fr_ps.errors import InputError
-from fr_ps.files import locked, new_folder, sync_file, write_json
-from fr_ps.progress import Advance, silent
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import LOCK_FILE, locked, new_folder, remove_remains, sync_file, writable, write_json
+from fr_ps.progress import Advance, say, silent
 
 _FORMAT = 2
 _INFO_FILE = "info.json"
+_verified: set[tuple[object, ...]] = set()
+"""Packs whose checksum this process has compared, as they stood then."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,9 @@ def open_store(
     The cache is keyed by every map file's name, size and time of change: what changed is packed anew, and the packs of
     the same data set that it replaces are removed. `root` itself is only read.
 
+    A pack is compared with its checksum when a process opens it first, which reads all of it: 0.4 s for 300 MB
+    (2,000 sessions' normals) on one core. One that is damaged is packed again, with a line on standard error.
+
     Args:
         root: of the prepared data set.
         labels: its table.
@@ -66,9 +73,8 @@ def open_store(
     """
     maps, digests = {}, []
     for modality in modalities:
-        folder = _packed(root, labels, modality, advance)
-        maps[modality] = np.load(folder / f"{modality}.npy", mmap_mode="r", allow_pickle=False)
-        digests.append(json.loads((folder / _INFO_FILE).read_text())["digest"])
+        maps[modality], digest = _packed(root, labels, modality, advance)
+        digests.append(digest)
     shapes = {modality: array.shape[2:] for modality, array in maps.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"{root}: the modalities differ in size ({shapes}); prepare them together")
@@ -78,7 +84,12 @@ def open_store(
     return Store(maps, rows, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
 
 
-def _packed(root: Path, labels: Labels, modality: str, advance: Advance) -> Path:
+class _Damaged(Exception):
+    """Why a pack cannot be used."""
+
+
+def _packed(root: Path, labels: Labels, modality: str, advance: Advance) -> tuple[np.ndarray, str]:
+    """The pack of one modality, mapped from disk, and the digest of the maps in it; made where it is missing or damaged."""
     files = map_files(root, labels, modality)
     state = hashlib.sha256(f"{_FORMAT}".encode())
     for file in files:
@@ -86,13 +97,56 @@ def _packed(root: Path, labels: Labels, modality: str, advance: Advance) -> Path
         state.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     family = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
     folder = family / state.hexdigest()[:16]
-    with locked(family):
-        if not (folder / _INFO_FILE).is_file():
-            _pack(files, modality, folder, advance)
-            for other in family.iterdir():
-                if other.is_dir() and other != folder:
-                    shutil.rmtree(other, ignore_errors=True)
-    return folder
+    try:
+        return _open(folder, modality)
+    except _Damaged:
+        pass  # or missing, or being packed by another process: that is seen under the lock
+    with locked(family), writable(folder):
+        if folder.exists():
+            try:
+                return _open(folder, modality)
+            except _Damaged as damage:
+                say(f"cache: {folder} is damaged ({damage}); the {modality} maps are packed again", sys.stderr)
+                remove(folder)
+        remove_remains(family)
+        _pack(files, modality, folder, advance)
+        for other in family.iterdir():
+            if other.name not in (folder.name, LOCK_FILE):
+                remove(other)
+        try:
+            return _open(folder, modality)
+        except _Damaged as damage:
+            raise InputError(
+                f"{folder}: was written, and cannot be read back ({damage}); check the disk, or set FR_PS_CACHE to another folder"
+            ) from None
+
+
+def _open(folder: Path, modality: str) -> tuple[np.ndarray, str]:
+    """The maps of a pack and their digest, after the first opening in this process has compared the checksum.
+
+    Raises:
+        _Damaged: a file is missing, or was changed.
+    """
+    path, info = folder / f"{modality}.npy", folder / _INFO_FILE
+    try:
+        written = json.loads(info.read_text())
+        digest, expected = str(written["digest"]), int(written["crc32"])
+        stat = path.stat()
+        state = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns, digest, expected)
+        if state not in _verified:
+            if _with_digest(checksum(path), digest) != expected:
+                raise _Damaged(f"{path.name} and its checksum differ")
+            _verified.add(state)
+        return np.load(path, mmap_mode="r", allow_pickle=False), digest
+    except OSError as error:
+        raise _Damaged(f"{Path(error.filename or path).name}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise _Damaged(f"{info.name}: {one_line(error)}") from None
+
+
+def _with_digest(crc: int, digest: str) -> int:
+    """The checksum of a pack covers the digest too, by which runs and models name their data."""
+    return zlib.crc32(digest.encode(), crc)
 
 
 def _pack(files: list[Path], modality: str, folder: Path, advance: Advance) -> None:
@@ -103,9 +157,11 @@ def _pack(files: list[Path], modality: str, folder: Path, advance: Advance) -> N
     content = hashlib.sha256()
     with new_folder(folder) as temporary:
         path = temporary / f"{modality}.npy"
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        crc = zlib.crc32(header.getvalue())
         with path.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(header.getvalue())
             for source in files:
                 array = read_map(source, modality)
                 if array.shape != first.shape:
@@ -116,6 +172,8 @@ def _pack(files: list[Path], modality: str, folder: Path, advance: Advance) -> N
                 raw = array.astype("<f4", copy=False).tobytes()
                 file.write(raw)
                 content.update(raw)
+                crc = zlib.crc32(raw, crc)
                 advance(1)
             sync_file(file)
-        write_json(temporary / _INFO_FILE, {"digest": content.hexdigest()})
+        digest = content.hexdigest()
+        write_json(temporary / _INFO_FILE, {"digest": digest, "crc32": _with_digest(crc, digest)})

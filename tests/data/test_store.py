@@ -54,6 +54,82 @@ def test_it_is_packed_once_and_the_data_set_is_only_read(root):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+def flip(path: Path, place: float) -> None:
+    """Flip one bit at a share of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "x").write_text("x")
+
+
+def to_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("x")
+
+
+DAMAGES = {
+    "emptied": lambda pack: os.truncate(pack / "albedo.npy", 0),
+    "truncated in the header": lambda pack: os.truncate(pack / "albedo.npy", 40),
+    "truncated in the maps": lambda pack: os.truncate(pack / "albedo.npy", 40_000),
+    "truncated by a byte": lambda pack: os.truncate(pack / "albedo.npy", (pack / "albedo.npy").stat().st_size - 1),
+    "grown": lambda pack: (pack / "albedo.npy").open("ab").write(b"x"),
+    "a bit of the header": lambda pack: flip(pack / "albedo.npy", 0.0004),
+    "a bit of the maps": lambda pack: flip(pack / "albedo.npy", 0.5),
+    "the last bit": lambda pack: flip(pack / "albedo.npy", 1),
+    "no maps": lambda pack: (pack / "albedo.npy").unlink(),
+    "a folder for the maps": lambda pack: to_folder(pack / "albedo.npy"),
+    "no info": lambda pack: (pack / "info.json").unlink(),
+    "info emptied": lambda pack: os.truncate(pack / "info.json", 0),
+    "info cut": lambda pack: os.truncate(pack / "info.json", 30),
+    "another digest": lambda pack: flip(pack / "info.json", 0.4),
+    "info of another type": lambda pack: (pack / "info.json").write_text("[1]"),
+    "info nested deep": lambda pack: (pack / "info.json").write_text("[" * 100_000),
+    "info without a number": lambda pack: (pack / "info.json").write_text('{"digest": "x", "crc32": 1e400}'),
+    "a folder for the info": lambda pack: to_folder(pack / "info.json"),
+    "a file for the pack": to_file,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_pack_is_packed_again_and_used_never(root, damage, capsys):
+    first, _ = opened(root)
+    before = np.array(first.maps["albedo"])
+    (pack,) = packs()
+    del first
+    DAMAGES[damage](pack)
+    again, packed = opened(root)
+    assert packed == 24
+    assert "is damaged" in capsys.readouterr().err
+    np.testing.assert_array_equal(again.maps["albedo"], before)
+    assert packs() == {pack}
+    assert opened(root)[1] == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_killed_packing_left_is_removed(root):
+    opened(root)
+    (pack,) = packs()
+    (pack.parent / ".partial-1234-x").mkdir()
+    (pack / "info.json").unlink()
+    opened(root)
+    assert packs() == {pack}
+
+
+def test_a_pack_is_compared_with_its_checksum_once_a_process(root, monkeypatch):
+    opened(root)
+
+    def unexpected(_path: Path) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr("fr_ps.data.store.checksum", unexpected)
+    assert opened(root)[1] == 0
+
+
 def test_relative_and_linked_roots_share_the_pack(root, monkeypatch, tmp_path):
     opened(root)
     monkeypatch.chdir(root.parent)
