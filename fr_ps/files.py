@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tokenize import TokenError
 from typing import IO, TYPE_CHECKING, Any
 
 from fr_ps.errors import InputError, NoRoom, one_line
@@ -239,20 +238,16 @@ def read_array(path: Path) -> "np.ndarray":
     """The array in the .npy file `path`; no object array, whose loading would run code.
 
     Raises:
-        InputError: the file is missing, truncated, no .npy, or holds Python objects.
+        InputError: the file is missing, no regular file, truncated, no .npy, or holds Python objects.
     """
-    import numpy as np
+    from fr_ps.npy import NpyError, read_npy
 
     try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+        with open_regular(path) as file:
+            return read_npy(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run prepare again to write it") from None
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise InputError(f"{path}: holds Python objects, which are never loaded; store a float32 array") from None
-        raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
-    except (OSError, EOFError, TokenError, MemoryError) as error:  # the last two of a header that was cut or forged
+    except (NpyError, OSError, MemoryError) as error:
         raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
 
 

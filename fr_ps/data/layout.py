@@ -104,7 +104,8 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
     expected = "H x W x 3" if channels == 3 else "H x W"
     if array.ndim != (3 if channels == 3 else 2) or (channels == 3 and array.shape[2] != 3) or array.size == 0:
         raise InputError(f"{where}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
-    array = array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # infinity, which is refused next
+        array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0][:2]
         raise InputError(f"{where}: NaN or infinity at row {row}, column {column}; prepare it again")

@@ -8,9 +8,10 @@ import base64
 import binascii
 import io
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers
 from fr_ps.files import csv_text
+from fr_ps.npy import NpyError, read_npy
+from fr_ps.photometric.images import count_pixels
 from fr_ps.photometric.lights import LIGHTS_FILE
 from fr_ps.photometric.orientation import axes_warning, measure_normals
 from fr_ps.photometric.photoface import LANDMARKS_FILE
@@ -28,7 +31,12 @@ from fr_ps.serving.table import table_of
 
 MOST = 256
 """Sessions of one request: more would keep a server busy for longer than a client waits."""
+MAX_REQUEST_PIXELS = 100_000_000
+"""Of all pictures of one request together: four of 24 million, or 256 sessions of four with 97,000."""
+REQUESTS_AT_ONCE = 2
+"""Further ones wait: a picture of a few kB may take a hundred MB while maps are made of it."""
 _MOST_IMAGES = 64
+_TURNS = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
 _ENDINGS = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b"P5": "pgm", b"P2": "pgm", b"P6": "ppm"}
 
 
@@ -46,17 +54,36 @@ def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"expected a table, a row a session, with {', '.join(CHANNELS)} or images and their lights")
     if not 1 <= len(rows) <= MOST:
         raise InputError(f"{len(rows)} sessions; expected 1 to {MOST} in a request")
-    asked = []
-    for number, cells in enumerate(rows.to_dict("records")):
-        try:
-            asked.append(_maps(recognizer, {str(name): cell for name, cell in cells.items() if not _is_empty(cell)}))
-        except InputError as error:
-            raise InputError(f"row {number}: {error}") from None
-    table = table_of(recognizer, _answer(recognizer, asked)).astype(object)
+    with _TURNS:
+        asked = _read(recognizer, rows)
+        table = table_of(recognizer, _answer(recognizer, asked)).astype(object)
     # MLflow drops a column that it does not know, as a modality that is misspelt: what was read is said.
     table["maps"] = ["+".join(maps) for maps in asked]
     table["warning"] = axes_warning([measure_normals(maps["normal"]) for maps in asked if "normal" in maps])
     return table.where(table.notna(), None)
+
+
+def _read(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:
+    """Modality to (C, H, W) of each row."""
+    asked = []
+    pixels = 0
+    for number, cells in enumerate(rows.to_dict("records")):
+        try:
+            given = {str(name): cell for name, cell in cells.items() if not _is_empty(cell)}
+            if "images" not in given:
+                asked.append(_maps(recognizer, given))
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                pixels += _write_capture(Path(folder), given)
+                if pixels > MAX_REQUEST_PIXELS:
+                    limit = f"at most {MAX_REQUEST_PIXELS // 1_000_000} million"
+                    raise InputError(
+                        f"images: the request has {pixels:,} pixels up to here; expected {limit}, send fewer or smaller"
+                    )
+                asked.append(_of_capture(recognizer, Path(folder)))
+        except InputError as error:
+            raise InputError(f"row {number}: {error}") from None
+    return asked
 
 
 def _answer(recognizer: Recognizer, asked: list[dict[str, np.ndarray]]) -> Answers:
@@ -75,12 +102,8 @@ def _answer(recognizer: Recognizer, asked: list[dict[str, np.ndarray]]) -> Answe
 
 
 def _maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Modality to (C, H, W) of one session."""
+    """Modality to (C, H, W) of one session that is given by its maps."""
     given = [modality for modality in CHANNELS if modality in cells]
-    if "images" in cells:
-        if given:
-            raise InputError(f"has images and {given[0]}; expected one or the other")
-        return _of_images(recognizer, cells)
     if not given:
         wanted = ", ".join(recognizer.info.modalities)
         there = ", ".join(cells) or "none"
@@ -91,18 +114,23 @@ def _maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndar
 
 def _array(cell: Any, name: str) -> np.ndarray:
     if isinstance(cell, (str, bytes)):
+        content = _decoded(cell, name)
         try:
-            return np.lib.format.read_array(io.BytesIO(_decoded(cell, name)), allow_pickle=False)
-        except (ValueError, EOFError, OSError, TokenError, MemoryError):  # the last two of a header that was forged
-            raise InputError(f"{name}: the text is no .npy file of numbers in base64") from None
+            return read_npy(io.BytesIO(content), len(content))
+        except NpyError as error:
+            raise InputError(f"{name}: the text is no .npy file of numbers in base64 ({error})") from None
     try:
-        return np.asarray(cell, dtype=np.float32) if isinstance(cell, list) else np.asarray(cell)
-    except (ValueError, TypeError):
+        with np.errstate(over="ignore"):  # infinity, which the check of maps refuses
+            return np.asarray(cell, dtype=np.float32) if isinstance(cell, list) else np.asarray(cell)
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError):
         raise InputError(f"{name}: not an array of numbers; expected nested lists, or a .npy file in base64") from None
 
 
-def _of_images(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """From light to maps, by the reader of captures on disk, which knows all that can be wrong with them."""
+def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
+    """Write a session that is given by its pictures as a capture on disk; returns their pixels, by the files' headers."""
+    given = [modality for modality in CHANNELS if modality in cells]
+    if given:
+        raise InputError(f"has images and {given[0]}; expected one or the other")
     images = cells["images"]
     if not isinstance(images, (list, tuple, np.ndarray)) or not 3 <= len(images) <= _MOST_IMAGES:
         raise InputError(f"images: expected a list of 3 to {_MOST_IMAGES} image files in base64")
@@ -113,24 +141,38 @@ def _of_images(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np
     landmarks = cells.get("landmarks", "")
     if not isinstance(landmarks, str) or not landmarks.isascii():
         raise InputError("landmarks: expected the text of a metadata.txt")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        table = []
-        for number, image in enumerate(images):
-            content = _decoded(image, f"images {number}")
-            ending = next((ending for magic, ending in _ENDINGS.items() if content.startswith(magic)), None)
-            if ending is None:
-                raise InputError(f"images {number}: no PNG, BMP, TIFF, PGM or PPM file in base64")
-            (folder / f"im{number}.{ending}").write_bytes(content)
-            table.append([f"im{number}.{ending}", *(cells[light][number] for light in lights)])
-        (folder / LIGHTS_FILE).write_text(csv_text(["image", *lights], table))
-        if landmarks:
-            (folder / LANDMARKS_FILE).write_text(landmarks)
-        try:
-            maps = recognizer.maps_of(folder)
-        except InputError as error:
-            raise InputError(str(error).replace(f"{folder}/", "").replace(str(folder), "images")) from None
+    table = []
+    pixels = 0
+    for number, image in enumerate(images):
+        content = _decoded(image, f"images {number}")
+        ending = next((ending for magic, ending in _ENDINGS.items() if content.startswith(magic)), None)
+        if ending is None:
+            raise InputError(f"images {number}: no PNG, BMP, TIFF, PGM or PPM file in base64")
+        path = folder / f"im{number}.{ending}"
+        path.write_bytes(content)
+        with _without(folder):
+            pixels += count_pixels(path)
+        table.append([path.name, *(cells[light][number] for light in lights)])
+    (folder / LIGHTS_FILE).write_text(csv_text(["image", *lights], table))
+    if landmarks:
+        (folder / LANDMARKS_FILE).write_text(landmarks)
+    return pixels
+
+
+def _of_capture(recognizer: Recognizer, folder: Path) -> dict[str, np.ndarray]:
+    """From light to maps, by the reader of captures on disk, which knows all that can be wrong with them."""
+    with _without(folder):
+        maps = recognizer.maps_of(folder)
     return {modality: recognizer.check(modality, array, modality) for modality, array in maps.items()}
+
+
+@contextmanager
+def _without(folder: Path) -> Iterator[None]:
+    """An error about a file in the temporary `folder` names the file alone."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(f"{folder}/", "").replace(str(folder), "images")) from None
 
 
 def _are_numbers(cell: Any, count: int) -> bool:

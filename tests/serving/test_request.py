@@ -4,6 +4,10 @@ import base64
 import csv
 import io
 import pickle
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,9 @@ from PIL import Image
 
 from fr_ps.errors import InputError
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.request import MOST, answer_rows
+from fr_ps.serving.request import MOST, REQUESTS_AT_ONCE, answer_rows
 from fr_ps.serving.sessions import Answered, ask, prepared_sessions
+from tests.test_npy import BAD_HEADERS, forged
 
 Cells = dict[str, Any]
 
@@ -95,6 +100,23 @@ def picture(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:
     return base64.b64encode(content.getvalue()).decode()
 
 
+def header_of_png(side: int) -> str:
+    """A PNG without its pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
+    ]
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()
+
+
+def deep(levels: int) -> Any:
+    nested: Any = 1
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
 ANGLES = {"azimuth_deg": [-20, 20, 0, 0], "elevation_deg": [0, 0, 20, -20]}
 ALBEDO = np.full((48, 48), 0.5, np.float32)
 BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
@@ -126,6 +148,27 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
     "a forged header": (
         {"albedo": base64.b64encode(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4',").decode()},
         ("albedo", "no .npy file"),
+    ),
+    "a boolean in a header": (
+        {"albedo": base64.b64encode(forged(BAD_HEADERS["boolean in the shape"])).decode()},
+        ("albedo", "no .npy file", "'shape': (True, 4)"),
+    ),
+    "a list as a key": ({"albedo": base64.b64encode(forged(BAD_HEADERS["list as a key"])).decode()}, ("albedo", "no .npy file")),
+    "a size beyond int64": (
+        {"normal": base64.b64encode(forged(BAD_HEADERS["beyond int64"])).decode()},
+        ("normal", "no .npy file"),
+    ),
+    "a deep sum": ({"albedo": base64.b64encode(forged(BAD_HEADERS["sum"])).decode()}, ("albedo", "no .npy file")),
+    "a number too large": ({"albedo": [[10**400] * 48] * 48}, ("albedo", "not an array of numbers")),
+    "an infinite number": ({"albedo": [[1e39] * 48] * 48}, ("albedo", "infinity")),
+    "too deep": ({"albedo": deep(5000)}, ("albedo", "not an array of numbers")),
+    "a picture of too many pixels": (
+        {"images": [header_of_png(13_000)] * 4, **ANGLES},
+        ("im0.png", "13000 x 13000 pixels", "64 million"),
+    ),
+    "pictures of too many pixels together": (
+        {"images": [header_of_png(7_000)] * 4, **ANGLES},
+        ("images", "196,000,000 pixels", "100 million"),
     ),
     "an angle that is none": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
 }
@@ -164,3 +207,24 @@ def test_too_many_and_none_are_refused(recognizer: Recognizer, rows: list[Cells]
             answer_rows(recognizer, asked)
     with pytest.raises(InputError, match="expected a table"):
         answer_rows(recognizer, np.zeros((2, 2)))  # type: ignore[arg-type]
+
+
+def test_only_so_many_requests_are_answered_at_once(recognizer: Recognizer, rows: list[Cells], monkeypatch: Any) -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+    answer_checked, enough = recognizer.answer_checked, threading.Barrier(REQUESTS_AT_ONCE)
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        enough.wait(20)  # so many are inside together, and no more come while they are
+        with lock:
+            inside -= 1
+        return answer_checked(*arguments)
+
+    monkeypatch.setattr(recognizer, "answer_checked", counted)
+    with ThreadPoolExecutor(3 * REQUESTS_AT_ONCE) as pool:
+        answers = list(pool.map(lambda _: answer_rows(recognizer, pd.DataFrame(rows)), range(3 * REQUESTS_AT_ONCE)))
+    assert len(answers) == 3 * REQUESTS_AT_ONCE
+    assert most == REQUESTS_AT_ONCE
