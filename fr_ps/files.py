@@ -247,7 +247,9 @@ def read_array(path: Path) -> "np.ndarray":
             return read_npy(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run prepare again to write it") from None
-    except (NpyError, OSError, MemoryError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions or copy it again") from None
+    except (NpyError, MemoryError) as error:
         raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
 
 

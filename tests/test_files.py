@@ -1,6 +1,7 @@
 """Files that are whole or not there, and tables that are what they seem."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -10,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.errors import InputError
-from fr_ps.files import check_name, new_folder, read_array, read_csv_rows, write_array, write_json, write_text
+from fr_ps.files import (
+    check_name,
+    new_folder,
+    open_regular,
+    read_array,
+    read_csv_rows,
+    require_regular,
+    write_array,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -95,6 +106,15 @@ def test_what_is_no_plain_array_is_refused_and_not_run(form, tmp_path, refused):
     with refused(path):
         read_array(path)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind, tmp_path, refused):
+    path = tmp_path / "a.npy"
+    {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
+    for read in (read_array, require_regular, open_regular):
+        with refused(path, "is no regular file"):
+            read(path)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\0b", "a\nb", "C:x"])

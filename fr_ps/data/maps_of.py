@@ -58,7 +58,7 @@ def maps_of_capture(folder: Path, config: PrepareConfig, box: Box | None, prior:
     """The maps of the capture in `folder`, and what was done to it, as JSON holds it.
 
     Raises:
-        InputError: pictures, lights or landmarks that cannot be used.
+        InputError: pictures, lights or landmarks that cannot be used, or from which maps are not finite.
     """
     capture = read_capture(folder, config.max_condition, config.light_axes, config.white_level)
     to, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
@@ -71,12 +71,25 @@ def maps_of_capture(folder: Path, config: PrepareConfig, box: Box | None, prior:
         intensities_too=config.estimate_intensities,
         ambient_too=config.estimate_ambient,
     )
+    _require_finite(maps, folder)
     done = {"aligned_by": aligned_by, "frame": asdict(to)} | maps.notes | {"quality": maps.quality}
     if capture.pile_up is not None:
         done["pile_up"] = capture.pile_up
     if aligned_by == "landmarks" and capture.landmarks is not None:
         done["landmark_error"] = landmark_error(capture.landmarks, to)
     return maps, done
+
+
+def _require_finite(maps: Maps, folder: Path) -> None:
+    """Refuse maps or quality with NaN or infinity.
+
+    Raises:
+        InputError: names the first of them.
+    """
+    found: dict[str, Any] = {name: getattr(maps, name) for name in ("albedo", "normal", "depth", "confidence")} | maps.quality
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise InputError(f"{folder}: {name} comes out as NaN or infinity; check the lights' directions and intensities")
 
 
 def settings_of(config: PrepareConfig, prior: Prior | None) -> dict[str, Any]:

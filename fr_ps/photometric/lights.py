@@ -13,6 +13,10 @@ LIGHTS_FILE = "lights.csv"
 LIGHTS_COLUMNS = ("image", "azimuth_deg", "elevation_deg")
 INTENSITY_COLUMN = "intensity"
 FEWEST = 3
+MOST_DEGREES = 360.0
+INTENSITIES = (1e-6, 1e6)
+MOST_RATIO = 1e4
+"""Of the strongest light over the weakest: beyond, a picture of 16 bits has no value left that is not rounded away."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -24,8 +28,8 @@ def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     each other; 1 where the file states none.
 
     Raises:
-        InputError: a missing or unknown column, fewer than three rows, an image that stands twice, or a cell that is no
-            number; names the row.
+        InputError: a missing or unknown column, fewer than three rows, an image that stands twice, a cell that is no
+            number or out of bounds, or intensities that differ by more than `MOST_RATIO`; names the row.
     """
     columns, rows = read_csv_rows(path)
     if {*columns} - {INTENSITY_COLUMN} != {*LIGHTS_COLUMNS}:
@@ -39,10 +43,13 @@ def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         if row["image"] in names:
             raise InputError(f"{where}: image {row['image']} is listed twice; remove one of the rows")
         names.append(check_name(row["image"], where))
-        angles.append([to_number(row[column], f"{where}: {column}", "degrees") for column in LIGHTS_COLUMNS[1:]])
-        intensities.append(to_number(row.get(INTENSITY_COLUMN, "1"), f"{where}: {INTENSITY_COLUMN}", "a number above 0"))
-        if intensities[-1] <= 0:
-            raise InputError(f"{where}: {INTENSITY_COLUMN} is {row[INTENSITY_COLUMN]}; expected a number above 0")
+        angles.append([to_degrees(row[column], f"{where}: {column}") for column in LIGHTS_COLUMNS[1:]])
+        intensities.append(_intensity(row.get(INTENSITY_COLUMN, "1"), f"{where}: {INTENSITY_COLUMN}"))
+    weakest, strongest = min(intensities), max(intensities)
+    if strongest > MOST_RATIO * weakest:
+        number = rows[intensities.index(weakest)][0]
+        apart = f"is {weakest:g}, and the strongest light's {strongest:g} is more than {MOST_RATIO:g} times that"
+        raise InputError(f"{path}: row {number}: {INTENSITY_COLUMN} {apart}; correct it, or remove the light and its image")
     azimuth, elevation = np.radians(np.array(angles)).T
     directions = (-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
     return names, np.stack(directions, axis=1), np.array(intensities)
@@ -68,6 +75,27 @@ def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
     if condition > max_condition:
         remedy = "spread the lights, or raise --max-condition if the error is acceptable"
         raise InputError(f"{where}: condition number of the lights is {condition:.1f}, above {max_condition:g}; {remedy}")
+
+
+def to_degrees(text: str, where: str) -> float:
+    """The angle that `text` writes.
+
+    Raises:
+        InputError: no number, or beyond a full turn; names `where` it stands.
+    """
+    degrees = to_number(text, where, "degrees")
+    if abs(degrees) > MOST_DEGREES:
+        raise InputError(f"{where} is {text}; expected degrees from -{MOST_DEGREES:g} to {MOST_DEGREES:g}")
+    return degrees
+
+
+def _intensity(text: str, where: str) -> float:
+    smallest, largest = INTENSITIES
+    expected = f"a number above 0, from {smallest:g} to {largest:g}"
+    intensity = to_number(text, where, expected)
+    if not smallest <= intensity <= largest:
+        raise InputError(f"{where} is {text}; expected {expected}")
+    return intensity
 
 
 def to_number(text: str, where: str, expected: str) -> float:

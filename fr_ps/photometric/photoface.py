@@ -9,7 +9,7 @@ import numpy as np
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
 from fr_ps.files import open_regular
-from fr_ps.photometric.lights import FEWEST, to_number
+from fr_ps.photometric.lights import FEWEST, to_degrees, to_number
 
 LIGHT_SOURCE_FILE = "LightSource.m"
 LANDMARKS_FILE = "metadata.txt"
@@ -53,7 +53,7 @@ def read_light_source(path: Path, axes: LightAxes = "xy") -> np.ndarray:
             raise InputError(f"{path}: line {line}: {len(row)} columns in a row of the matrix; expected zenith and azimuth")
     if len(rows) < FEWEST:
         raise InputError(f"{path}: the matrix has {len(rows)} rows; expected a row a light, at least three")
-    angles = [[to_number(text, f"{path}: line {line}: an angle", "degrees") for text in row] for line, row in rows]
+    angles = [[to_degrees(text, f"{path}: line {line}: an angle") for text in row] for line, row in rows]
     zenith, azimuth = np.radians(np.array(angles)).T
     lights = np.empty((len(rows), 3))
     lights[:, 2] = np.cos(zenith)

@@ -1,6 +1,7 @@
 """Every bad file is listed, and nothing else."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from fr_ps.data.check import check_maps
 from fr_ps.data.labels import read_labels
+from tests.test_npy import BAD_HEADERS, forged
 
 
 def found(root):
@@ -105,3 +107,16 @@ def test_encoded_normals_are_bad_files_and_wrong_axes_a_warning(prepared, tmp_pa
             assert bad == {}
             assert "n_z seems to stand in the first channel" in result.warning
     assert found(prepared)[0].warning is None
+
+
+def test_every_forged_header_and_every_fifo_is_listed(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    paths = sorted(root.glob("data/*/*/albedo.npy"))[: len(BAD_HEADERS)]
+    for path, header in zip(paths, BAD_HEADERS.values(), strict=True):
+        path.write_bytes(forged(header))
+    path = root / "data/S005/s03/depth.npy"
+    path.unlink()
+    os.mkfifo(path)
+    _, bad, _ = found(root)
+    assert len(bad) == len(BAD_HEADERS) + 1
+    assert bad["S005/s03/depth.npy"] == "no such file"

@@ -1,15 +1,19 @@
 """How the maps of a data set were made, so that others can be made the same way."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from fr_ps.config import PrepareConfig
+from fr_ps.config import PrepareConfig, Solver
 from fr_ps.data.layout import session_folder
 from fr_ps.data.maps_of import RECORD_FILE, maps_of_capture, prepared_with, same_preparation
 from fr_ps.data.prepare import prepare
+from fr_ps.photometric.maps import Maps, compute_maps
 from tests.conftest import Refused
 
 
@@ -85,3 +89,34 @@ def test_a_mean_face_that_was_not_there_is_refused(prepared: Path, other: Path, 
     settings = prepared_with(prepared, folder.parent.name, folder.name)
     with refused("--prior", "made without a mean face"):
         same_preparation(settings, str(other / "mean.npy"))
+
+
+@pytest.mark.parametrize("intensities", [[1e-6, 1e-2, 1e-2, 1e-6], [1e6, 1e2, 1e6, 1e2], [1, 1e4, 1, 1]])
+@pytest.mark.parametrize("solver", ["least_squares", "robust", "integrable"])
+def test_intensities_at_the_bounds_give_finite_maps(intensities: list[float], solver: Solver, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    angles = ("30,35", "-30,35", "30,-20", "-30,-20")
+    lines = [f"{number}.png,{angle},{value}" for number, (angle, value) in enumerate(zip(angles, intensities))]
+    (tmp_path / "lights.csv").write_text("\n".join(["image,azimuth_deg,elevation_deg,intensity", *lines]))
+    maps, done = maps_of_capture(tmp_path, PrepareConfig(captures="", out="", size=16, solver=solver), None, None)
+    assert np.isfinite(maps.albedo).all()
+    assert all(np.isfinite(list(done["quality"].values())))
+
+
+@pytest.mark.parametrize("name", ["albedo", "depth", "residual"])
+def test_maps_that_are_not_finite_are_refused_before_they_are_written(
+    name: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    def spoilt(*arguments: Any, **keywords: Any) -> Maps:
+        maps = compute_maps(*arguments, **keywords)
+        if name in maps.quality:
+            return replace(maps, quality=maps.quality | {name: float("nan")})
+        return replace(maps, **{name: np.full_like(getattr(maps, name), np.inf)})
+
+    monkeypatch.setattr("fr_ps.data.maps_of.compute_maps", spoilt)
+    config = PrepareConfig(captures=str(prepared.parent / "captures"), out=str(tmp_path / "out"), size=16)
+    with refused("S000", f"{name} comes out as NaN or infinity"):
+        prepare(config)
+    assert not list(tmp_path.rglob("*.npy"))

@@ -69,8 +69,8 @@ def test_bad_lights_are_refused_by_row(lines, words, tmp_path, refused):
         read_lights(path)
 
 
-@pytest.mark.parametrize("intensity", ["0", "-1", "", "bright", "inf"])
-def test_an_intensity_is_a_number_above_0(intensity, tmp_path, refused):
+@pytest.mark.parametrize("intensity", ["0", "-1", "", "bright", "inf", "1e-300", "1e300", "1e20", "1e-7", "1e-400", "1e400"])
+def test_an_intensity_is_a_number_above_0_within_bounds(intensity, tmp_path, refused):
     path = lights_file(tmp_path, "a,0,0,1", f"b,20,0,{intensity}", "c,0,20,1", header=HEADER + ",intensity")
     with refused(path, "row 3", "intensity"):
         read_lights(path)
@@ -101,3 +101,18 @@ def test_the_limit_is_on_the_condition_number(spread):
     check_lights(lights, condition * 1.001, Path("lights.csv"))
     with pytest.raises(InputError, match="condition number"):
         check_lights(lights, condition * 0.999, Path("lights.csv"))
+
+
+def test_intensities_that_differ_too_much_are_refused_by_the_weakest(tmp_path, refused):
+    path = lights_file(tmp_path, "a,0,0,100", "b,20,0,0.009", "c,0,20,1", header=HEADER + ",intensity")
+    with refused(path, "row 3", "intensity", "0.009", "10000 times"):
+        read_lights(path)
+    path = lights_file(tmp_path, "a,0,0,100", "b,20,0,0.01", "c,0,20,1", header=HEADER + ",intensity")
+    assert read_lights(path)[2].tolist() == [100, 0.01, 1]
+
+
+@pytest.mark.parametrize("angle", ["361", "-1e20"])
+def test_an_angle_beyond_a_full_turn_is_refused(angle, tmp_path, refused):
+    path = lights_file(tmp_path, "a,0,0", f"b,{angle},0", "c,0,20")
+    with refused(path, "row 3", "azimuth_deg", angle, "360"):
+        read_lights(path)
