@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from fr_ps.config import Config, SearchConfig
+from fr_ps.config_files import parse_space, read_settings
 from fr_ps.errors import InputError
 from fr_ps.tracking.layout import CONFIG_FILE, RUNS_FOLDER
 from fr_ps.tracking.listing import training_folder
@@ -34,6 +35,8 @@ READING = ("root", "labels", "classes")
 """The settings of data that say how its table is read."""
 _DATA_COMMANDS = {f"data {what}": GROUPS["data"] for what in ("summary", "split", "mean")} | {"data check": list(READING)}
 """Those that take a training's settings of data, and which."""
+_FLAGS = ("config", "resume", "allow_changed")
+"""What jsonargparse would take from a file as well, as it takes every argument."""
 _TEXTS = ("only", "classes")
 """Settings of data that hold cells of a table. They are read as they are written: in YAML a bare `no` is false, and 01 is 1."""
 
@@ -125,7 +128,7 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             words.append(word)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        is_text = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXTS)
+        is_text = flag == "--space" or any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXTS)
         if flag not in ("--config", *LISTS) and not is_text:
             words.append(f"{flag}{equals}{value}")
             continue
@@ -136,7 +139,7 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if flag == "--config":
             configs.append(value)
         elif is_text:
-            words.append(f"{flag}={_quoted(value)}")
+            words.append(f"{flag}={json.dumps(parse_space(value)) if flag == '--space' else _quoted(value)}")
         else:
             words.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
     return words, configs
@@ -203,27 +206,17 @@ def _wanted(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]
 
 def _read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file; jsonargparse checks them, but for the shape, which it takes for granted."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings, as_text = yaml.safe_load(text), _as_text(text)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: is a {type(settings).__name__}; expected settings as `data: {{root: ...}}`")
+    settings = read_settings(path)
     groups = GROUPS | SEARCH_GROUPS
     for group, value in settings.items():
         if group in groups and not isinstance(value, dict):
             raise InputError(f"{path}: {group} is {value!r}; expected settings among {', '.join(groups[group])}")
+        if group in _FLAGS and value:  # --print_config prints those that are not given as well
+            flag = group.replace("_", "-")
+            raise InputError(f"{path}: {group} is no setting; give it on the command line, as --{flag}")
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]
-    for name in _TEXTS:
-        if name in as_text.get("data", {}):
-            data[name] = as_text["data"][name]
     return settings
 
 

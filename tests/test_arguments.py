@@ -180,7 +180,7 @@ def test_cells_of_a_table_are_taken_as_they_are_written(name: str, text: str, ex
 def test_cells_in_another_shape_are_refused(written: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(f"data:\n  only: {written}\n")
-    assert refusal("train", "--config", str(file)).startswith("data.only")
+    assert "data.only" in refusal("train", "--config", str(file))
     assert "data.only" in refusal("train", f"--data.only={written}")
     assert "data.only" in refusal("train", "--data.only", "{Spectacles: [no")
 
@@ -420,12 +420,12 @@ def test_the_base_may_be_a_flag_which_wins_over_that_of_the_study(form: str, stu
 
 def test_a_study_without_a_base_starts_from_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
-    for base in ("", "base: ''\n", "base:\n"):
+    for base in ("", "base: ''\n"):
         file.write_text(base + STUDY)
         assert searched("--config", str(file))[1] == Config()
 
 
-@pytest.mark.parametrize("written", ["5", "[a, b]", "{a: b}", "true", "1.5"])
+@pytest.mark.parametrize("written", ["[a, b]", "{a: b}"])
 def test_a_base_that_is_no_text_is_refused(written: str, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(f"base: {written}\n{STUDY}")
@@ -531,3 +531,22 @@ def test_a_name_on_the_command_line_is_taken_as_it_is_written(text: str) -> None
     """`--session null` was read as no session at all, and forgot all of the person's sessions."""
     read = read_arguments(["forget", "--gallery", text, f"--person={text}", f"--session={text}"])["forget"]
     assert (read.gallery, read.person, read.session) == (text, text, text)
+
+
+@pytest.mark.parametrize("flag", ["resume: x", "allow_changed: true", "config: other.yaml"])
+def test_a_flag_is_no_setting_of_a_file(flag: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(flag)
+    message = refusal("train", "--config", str(file))
+    name = flag.partition(":")[0]
+    assert message == f"{file}: {name} is no setting; give it on the command line, as --{name.replace('_', '-')}"
+
+
+def test_what_yaml_takes_for_a_boolean_or_a_date_is_text_where_the_setting_is(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("name: 2026-11-28\nmodel: {adversaries: off}\n")
+    got = settings("--config", str(file))
+    assert (got.name, got.model.adversaries) == ("2026-11-28", "off")
+    assert searched("--study.name=s", "--space={model.adversaries: [off, rest]}")[0].space == {
+        "model.adversaries": ["off", "rest"]
+    }

@@ -1,0 +1,156 @@
+"""Settings from YAML files: text as it is written, and one line with file, row and key about all that is no setting."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fr_ps.config_files import MAX_BYTES, MAX_VALUES, parse_settings, parse_space, read_settings
+from fr_ps.errors import InputError
+from tests.conftest import Refused
+
+
+@pytest.mark.parametrize(
+    "written", ["off", "no", "on", "Yes", "null", "~", "2026-11-28", "007", "1e5", "0x10", "12:30", ".nan", "1_0"]
+)
+def test_text_is_taken_as_it_is_written(written: str) -> None:
+    text = (
+        f"name: {written}\nmodel: {{adversaries: {written}, order: [{written}, pose]}}\ndata: {{only: {{Pose: [{written}]}}}}\n"
+    )
+    assert parse_settings(text, "a.yaml") == {
+        "name": written,
+        "model": {"adversaries": written, "order": [written, "pose"]},
+        "data": {"only": {"Pose": [written]}},
+    }
+
+
+def test_keys_are_text() -> None:
+    text = "data: {classes: {spectacles: {no: [no], 1: [yes]}}, limits: {2026-11-28: 1}}"
+    assert parse_settings(text, "a.yaml")["data"] == {
+        "classes": {"spectacles": {"no": ["no"], "1": ["yes"]}},
+        "limits": {"2026-11-28": 1},
+    }
+
+
+def test_numbers_and_booleans_are_what_yaml_says() -> None:
+    text = "train: {epochs: 3, ema: 0.9}\nmodel: {fsm: off}\nloss: {focal_gamma: 2, class_weights: {gender: [1, 0.5]}}\n"
+    assert parse_settings(text, "a.yaml") == {
+        "train": {"epochs": 3, "ema": 0.9},
+        "model": {"fsm": False},
+        "loss": {"focal_gamma": 2, "class_weights": {"gender": [1, 0.5]}},
+    }
+    assert parse_settings("loss: {focal_gamma: counts}", "a.yaml") == {"loss": {"focal_gamma": "counts"}}
+
+
+SPACE = """
+model.adversaries: [off, rest]
+model.fsm: [on, off]
+optim.lr: {low: 0.1, high: 1}
+model.order: [[pose, gender]]
+model.reduction: {choices: [8, 16], when: {model.adversaries: off}}
+batch.people: {choices: [4], when: {model.adversaries: [off, rest]}}
+"""
+
+
+def test_choices_and_conditions_are_as_the_setting_that_they_are_of() -> None:
+    expected = {
+        "model.adversaries": ["off", "rest"],
+        "model.fsm": [True, False],
+        "optim.lr": {"low": 0.1, "high": 1},
+        "model.order": [["pose", "gender"]],
+        "model.reduction": {"choices": [8, 16], "when": {"model.adversaries": "off"}},
+        "batch.people": {"choices": [4], "when": {"model.adversaries": ["off", "rest"]}},
+    }
+    assert parse_space(SPACE) == expected
+    assert parse_settings("space:\n" + SPACE.replace("\nm", "\n  m").replace("\no", "\n  o").replace("\nb", "\n  b"), "a") == {
+        "space": expected
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data:\n  folds: 2\n  root:\nname: x", ("row 3", "data.root is empty")),
+        ("data:", ("row 1", "data is empty")),
+        ("optim: {lr: null}", ("row 1", "optim.lr is null")),
+        ("space: {optim.lr: [1, ~]}", ("row 1", "space.optim.lr is ~")),
+        ("objectives:\n  val/identity/auc:", ("row 2", "objectives.val/identity/auc is empty")),
+        ("data: {root: a}\noptim: {lr: 1}\ndata: {folds: 3}", ("row 3", "data stands twice", "row 1")),
+        ("train:\n  epochs: 1\n  epochs: 2", ("row 3", "epochs stands twice", "row 2")),
+        ("? [a]\n: b", ("row 1", "a key is a list")),
+        ("data: &x {root: *x}", ("contains itself",)),
+        ("data: {root: !!python/object:os.system x}", ("row 1", "python/object")),
+        ("data: !mine {root: x}", ("row 1", "!mine")),
+        (f"train: {{seed: {'1' * 5000}}}", ("row 1", "train.seed")),
+        ('data: {root: "a\\0b"}', ("row 1", "data.root", "null character")),
+        ("[1, 2]", ("is a list",)),
+        ("data: {", ("not readable as YAML",)),
+        (f"name: {'[' * 5000}{']' * 5000}", ("row 1", "levels deep")),
+        ("name: [" + "x," * 3 * MAX_VALUES + "]", ("values",)),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_setting_is_refused_by_file_row_and_key(text: str, words: tuple[str, ...], refused: Refused) -> None:
+    with refused("a.yaml", *words):
+        parse_settings(text, "a.yaml")
+
+
+def test_aliases_are_values_that_are_counted_as_often_as_they_are_used(refused: Refused) -> None:
+    assert parse_settings("data: {limits: &a {b: 1}}\nx: *a", "a.yaml")["x"] == {"b": 1}
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9 if i else ['1'] * 9)}]" for i in range(12)]
+    merges = ["m0: &m0 {a: 1}", *(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 12))]
+    for laughs in (levels, merges):
+        begun = time.monotonic()
+        with refused("a.yaml", str(MAX_VALUES)):
+            parse_settings("\n".join(laughs), "a.yaml")
+        assert time.monotonic() - begun < 5
+
+
+def test_merged_keys_are_settings() -> None:
+    assert parse_settings("data: {<<: {root: q}, folds: 2}", "a.yaml") == {"data": {"root": "q", "folds": 2}}
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "large.yaml").write_text("#" * MAX_BYTES + "#")
+    (tmp_path / "latin.yaml").write_bytes("name: ü".encode("latin-1"))
+    for name in ("nothing.yaml", "large.yaml", "latin.yaml", "n" * 300):
+        with pytest.raises(InputError, match=name[:20]):
+            read_settings(tmp_path / name)
+    for path in (tmp_path, Path("/dev/zero")):
+        with refused(path):
+            read_settings(path)
+
+
+def test_an_empty_file_has_no_settings(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_settings(tmp_path / "empty.yaml") == {}
+
+
+def refusal_of(text: str) -> str:
+    """The line that the settings are refused by; empty if they are not."""
+    try:
+        parse_settings(text, "a.yaml")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["name", "data", "space", "train", "x", "objectives"]), VALUES, max_size=3))
+def test_any_yaml_is_read_or_refused(tree: dict[str, Any]) -> None:
+    assert "\n" not in refusal_of(yaml.safe_dump(tree))
+
+
+@given(st.text("a:{}[]&*!<-#\n \"'|>?%@,0.", max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    assert "\n" not in refusal_of(text)
