@@ -55,7 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of MLflow's that nothing is in; made once, as its tables take seconds. To be copied."""
-    from fr_ps.tracking.store import make_sqlite
+    from fr_ps.tracking.address import make_sqlite
 
     path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
     make_sqlite(f"sqlite:///{path}")

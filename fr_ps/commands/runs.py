@@ -13,6 +13,13 @@ def _declare_runs(runs: Parser) -> None:
 def _declare_sync(sync: Parser) -> None:
     sync.description = "Deliver to MLflow what an outage held back."
     sync.add_argument("--run", type=str, default=None, help="run id: only that one")
+    sync.add_argument(
+        "--store",
+        type=str,
+        default=None,
+        help="address of an MLflow store that the runs belong to from now on, and to which all of each is delivered anew: "
+        "for a server that moved, or a store that was lost and made again",
+    )
 
 
 def _runs(arguments: Namespace) -> None:
@@ -46,18 +53,18 @@ def _sync(arguments: Namespace) -> None:
     from fr_ps.progress import progress
     from fr_ps.tracking.card import find_run
     from fr_ps.tracking.layout import RUNS_FOLDER
-    from fr_ps.tracking.sync import sync, unsynced
+    from fr_ps.tracking.sync import move, run_folders, sync, unsynced
 
-    folders = unsynced(RUNS_FOLDER)
-    if arguments.run:
-        only = find_run(arguments.run, RUNS_FOLDER)
-        if only is None:
-            raise InputError(
-                f"--run {arguments.run}: no such run under {RUNS_FOLDER.resolve()}; fr-ps runs lists those there are"
-            )
-        folders = {folder: pending for folder, pending in folders.items() if folder == only}
+    only = find_run(arguments.run, RUNS_FOLDER) if arguments.run else None
+    if arguments.run and only is None:
+        raise InputError(f"--run {arguments.run}: no such run under {RUNS_FOLDER.resolve()}; fr-ps runs lists those there are")
+    moved = move([only] if only else run_folders(RUNS_FOLDER), arguments.store) if arguments.store else []
+    stay = {one.id for one in moved}
+    folders = {
+        folder: pending for folder, pending in unsynced(RUNS_FOLDER).items() if folder.name not in stay and only in (None, folder)
+    }
     with progress("sync", sum(folders.values()), "events") as advance:
-        found = sync(list(folders), advance)
+        found = moved + sync(list(folders), advance)
     rows = [[one.id, one.mlflow_id or "-", one.sent, one.left, one.why] for one in found]
     headers = ["run", "in MLflow", "sent", "left", "because"]
     print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "MLflow knows all of every run")
@@ -65,8 +72,12 @@ def _sync(arguments: Namespace) -> None:
         for refused in one.refused:
             print(f"{one.id}: MLflow refused {refused}")
     if failed := [one for one in found if one.why and not one.running]:
+        first = failed[0]
+        number = "1 run is" if len(failed) == 1 else f"{len(failed)} runs are"
+        remedy = "see that the store answers and run fr-ps sync again; if it has another address now: fr-ps sync --store URI"
         raise InputError(
-            f"{len(failed)} runs are not delivered ({failed[0].why}); see that MLflow answers, and run fr-ps sync again"
+            f"{number} not delivered; {first.id} to {first.store or 'its store'}: {first.why.rstrip('.')}"
+            + ("" if "fr-ps sync" in first.why else f"; {remedy}")
         )
 
 

@@ -46,6 +46,7 @@ class Card:
         host: the machine that began it.
         begun: milliseconds since 1970.
         tags: that the run in MLflow begins with.
+        earlier_ids: of the run in the MLflow stores that it belonged to before.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Card:
     host: str = ""
     begun: int = 0
     tags: dict[str, str] = field(default_factory=dict)
+    earlier_ids: list[str] = field(default_factory=list)
 
     @property
     def parent(self) -> str:
@@ -69,18 +71,20 @@ class Card:
 
 
 def new_card(run_id: str, name: str, parent: Parent | None = None) -> Card:
-    """The card of a run that begins now, from what the environment says about MLflow.
+    """The card of a run that begins now, from the environment variables of MLflow.
 
     MLFLOW_RUN_ID, which `mlflow run` sets, is taken once: a second run of this process gets a run of its own. So does one
     with a `parent`, of which it becomes a part.
     """
+    from fr_ps.tracking.address import recorded_uri  # mlflow takes a second
+
     return Card(
         id=run_id,
         name=redact(name),
         mlflow_id=None if parent else os.environ.pop("MLFLOW_RUN_ID", None),
         experiment=redact(os.environ.get("MLFLOW_EXPERIMENT_NAME", "")) or DEFAULT_EXPERIMENT,
         experiment_id=parent.experiment_id if parent else os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
-        tracking_uri=redact(os.environ.get("MLFLOW_TRACKING_URI", "")),
+        tracking_uri=recorded_uri(os.environ.get("MLFLOW_TRACKING_URI", "")),
         host=socket.gethostname(),
         begun=int(time.time() * 1000),
         tags=_source_tags() | ({PARENT_TAG: parent.mlflow_id} if parent else {}),
@@ -99,6 +103,8 @@ def read_card(folder: Path) -> Card:
         return Card(**{one.name: raw[one.name] for one in fields(Card) if one.name in raw})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected the folder of a run, as runs/ID") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); remove it, or make it readable") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a run's card ({one_line(error)}); it must be JSON with id and name") from None
 
@@ -109,12 +115,15 @@ def find_run(run: str, runs: Path) -> Path | None:
     Raises:
         InputError: the card of that run is damaged.
     """
-    if run and (runs / run / CARD_FILE).is_file() and "/" not in run:
-        return runs / run
-    for file in sorted(runs.glob(f"*/{CARD_FILE}")):
+    folders = [file.parent for file in sorted(runs.glob(f"*/{CARD_FILE}"))]
+    for folder in folders:
+        if folder.name == run:
+            return folder
+    for folder in folders if run else []:
         with suppress(InputError):  # another run's damage is not this one's
-            if read_card(file.parent).mlflow_id == run:
-                return file.parent
+            card = read_card(folder)
+            if run in (card.mlflow_id, *card.earlier_ids):
+                return folder
     return None
 
 

@@ -1,12 +1,18 @@
 """From what a user calls a run or a model to its folder on disk."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.models.folder import INFO_FILE
+from fr_ps.redaction import redact
 from fr_ps.tracking.card import find_run
 from fr_ps.tracking.layout import BEST, RUNS_FOLDER
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 REGISTERED = "models:/"
 """Before the name of a registered model: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""
@@ -26,8 +32,9 @@ def model_folder(model: str, runs: Path = RUNS_FOLDER) -> Path:
         return _registered(model)
     given = Path(model)
     for folder in (given, given / BEST):
-        if (folder / INFO_FILE).is_file():
-            return folder
+        with suppress(OSError):  # a name that is too long for a file
+            if (folder / INFO_FILE).is_file():
+                return folder
     local = find_run(model, runs)
     if local is not None:
         if not (local / BEST / INFO_FILE).is_file():
@@ -40,28 +47,59 @@ def _download(run: str, runs: Path) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from fr_ps.tracking.address import tracking_uri
+
     missing = InputError(f"{run}: no model folder, no run under {runs}, and no run in MLflow with a {BEST}; check the name")
     if "/" in run:
         raise missing
     try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run, artifact_path=str(BEST)))
+        return Path(mlflow.artifacts.download_artifacts(run_id=run, artifact_path=str(BEST), tracking_uri=tracking_uri()))
     except (MlflowException, OSError):
         raise missing from None
 
 
 def _registered(model: str) -> Path:
+    """The model folder among the files of a version.
+
+    Raises:
+        InputError: the registry has no such version, its files are out of reach, or they hold not just one model folder.
+    """
     import mlflow
+    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    from fr_ps.tracking.address import registry_uri, tracking_uri
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Looked up here: mlflow itself asks the store of its settings, and its one error means any of name, version and files.
+    client = MlflowClient(tracking_uri(), registry_uri())
     try:
-        files = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
-    except (MlflowException, OSError) as error:
+        location = _location(client, *get_model_name_and_version(client, model))
+    except MlflowException as error:
         text = one_line(error, 200).rstrip(".")
         raise InputError(
-            f"{model}: cannot be had from the registry ({text}); expected models:/NAME/VERSION or models:/NAME@ALIAS"
+            f"{model}: cannot be had from the registry ({text}); expected models:/NAME/VERSION or models:/NAME@ALIAS, as "
+            "mlflow ui lists them under Models"
+        ) from None
+    try:
+        files = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=tracking_uri()))
+    except Exception as error:  # each kind of storage has exceptions of its own
+        raise InputError(
+            f"{model}: the registry has this version, but its files cannot be had from {redact(location)} "
+            f"({one_line(error, 200).rstrip('.')}); where a project was moved, move it back, or name a run or a model folder"
         ) from None
     found = sorted({file.parent for file in files.rglob(INFO_FILE)})
     if len(found) != 1:
         raise InputError(f"{model}: has {len(found)} model folders (with {INFO_FILE}) among its files; expected one")
     return found[0]
+
+
+def _location(client: "MlflowClient", *version: str) -> str:
+    """Where the files of a version (name, number) or of a logged model (id) are."""
+    if len(version) == 2:
+        location = str(client.get_model_version_download_uri(*version))
+        if not location.startswith(REGISTERED):
+            return location
+        version = (location.removeprefix(REGISTERED),)
+    return str(client.get_logged_model(version[0]).artifact_location)

@@ -4,17 +4,19 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from fr_ps.errors import one_line
-from fr_ps.files import sync_folder
+from fr_ps.files import alone, sync_folder, writable
 from fr_ps.progress import say
-from fr_ps.tracking.card import Card, Parent, new_card, read_card
+from fr_ps.tracking.address import recorded_uri
+from fr_ps.tracking.card import Card, Parent, find_run, new_card, read_card
 from fr_ps.tracking.delivery import Delivery
 from fr_ps.tracking.outbox import Outbox
 from fr_ps.tracking.owner import owned
 from fr_ps.tracking.run import Run, Status, StoppedEarly, new_id
-from fr_ps.tracking.store import RunStore
+from fr_ps.tracking.store import RunStore, shown_store, store_uri
 
 Say = Callable[[str], None]
 _WAIT, _WAIT_ENDED, _WAIT_SILENTLY = 60.0, 10.0, 3.0
@@ -50,7 +52,11 @@ def new_run(
     card = new_card(run_id or new_id(), name, parent)
     folder = runs / card.id
     with owned(folder):
-        card.write(folder)
+        with writable(folder), alone(runs):  # so that of two processes that MLFLOW_RUN_ID reaches only one takes it
+            if card.mlflow_id and (taken := find_run(card.mlflow_id, runs)):
+                tell(f"tracking: MLFLOW_RUN_ID names the MLflow run of {taken.name}; run {card.id} gets one of its own")
+                card = replace(card, mlflow_id=None)
+            card.write(folder)
         sync_folder(runs)
         yield from _live(folder, card, tell, wait)
 
@@ -66,6 +72,9 @@ def resumed_run(folder: Path, tell: Say = warn, wait: float = _WAIT) -> Iterator
     """
     card = read_card(folder)
     begun_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
+    given = recorded_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if given and store_uri(card) != store_uri(replace(card, tracking_uri=given)):
+        tell(f"tracking: run {card.id} belongs to {shown_store(card)}, not to {given}, which MLFLOW_TRACKING_URI names")
     with owned(folder):
         yield from _live(folder, card, tell, wait, begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None)
 
@@ -79,10 +88,15 @@ def _live(folder: Path, card: Card, tell: Say, wait: float, empty: str | None = 
     if empty:
         run.elsewhere(empty, {"fr_ps.kind": "resume", "fr_ps.resumes": card.mlflow_id or card.id})
 
+    store = RunStore(folder, card)
+
     def connected(mlflow_id: str) -> None:
         run.mlflow_id = mlflow_id
+        if store.note:
+            tell(store.note)
+            store.note = ""
 
-    delivery = Delivery(run.journal, Outbox(folder), RunStore(folder, card), connected, tell)
+    delivery = Delivery(run.journal, Outbox(folder), store, connected, tell)
     delivery.start()
     status: Status = "FAILED"
     try:

@@ -1,9 +1,11 @@
 """A run of MLflow that others are parts of, as the trials of a study."""
 
 import os
+import sys
 from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
+from fr_ps.progress import say
 from fr_ps.redaction import redact
 from fr_ps.tracking.card import CARD_FILE, Card, Parent, new_card
 from fr_ps.tracking.owner import owned
@@ -26,6 +28,8 @@ def begin_parent(name: str, runs: Path) -> tuple[Card, Parent]:
         store = RunStore(runs / card.id, card)
         try:
             store.connect()
+            if store.note:
+                say(store.note, sys.stderr)
             return store.card, Parent(str(store.card.mlflow_id), store.experiment())
         except InputError:
             raise

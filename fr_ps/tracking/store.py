@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import shlex
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,20 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import NO_ROOM, TEMPORARY, alone
+from fr_ps.files import NO_ROOM
+from fr_ps.tracking.address import (
+    DEFAULT_FILE,
+    artifact_root,
+    default_uri,
+    is_database,
+    make_sqlite,
+    recorded_uri,
+    sqlite_file,
+    sqlite_uri,
+)
 from fr_ps.tracking.card import Card
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
+from fr_ps.tracking.outbox import DELIVERED_FILE
 
 RUN_ID_TAG = "fr_ps.run_id"
 STATUS_TAG = "fr_ps.status"
@@ -26,7 +39,6 @@ _PARAMS_PER_CALL = 100
 _TAGS_PER_CALL = 100
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
-_SQLITE = "sqlite:///"
 # It would print the address of every run that ends, with the user information of MLFLOW_TRACKING_URI.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # Its notes on every new database, and its tracebacks of a full disk, stand between the user and the one line that says what
@@ -41,15 +53,15 @@ class RunStore:
     Args:
         folder: of the run.
         card: of the run; `mlflow_id` becomes known by `connect`.
+
+    Attributes:
+        note: why the run that MLFLOW_RUN_ID names is not this run; empty where it is.
     """
 
     def __init__(self, folder: Path, card: Card) -> None:
         self.folder, self.card = folder, card
         self.client: MlflowClient | None = None
-        # mlflow would try again for four minutes by itself before it says that nobody answers. Whoever calls waits and
-        # tries again; here a call ends.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        self.note = ""
 
     def experiment(self) -> str:
         """The id of the run's experiment in MLflow.
@@ -64,29 +76,59 @@ class RunStore:
         """The run's id in MLflow; found there by our id, or made, and written on the card before anything else is sent.
 
         Raises:
+            InputError: the store does not have the run any more.
             Exception: whatever keeps MLflow from answering.
         """
         if self.client and self.card.mlflow_id:
             return self.card.mlflow_id
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or self.card.tracking_uri or None
-        make_sqlite(uri)
-        client = MlflowClient(uri)
-        mlflow_id = self.card.mlflow_id
-        if mlflow_id:
-            self._adopt(client, mlflow_id)
-        else:
-            mlflow_id = self._found_or_made(client)
-        if self.card.mlflow_id != mlflow_id:
-            self.card = replace(self.card, mlflow_id=mlflow_id)
-            self.card.write(self.folder)
+        client = open_store(store_uri(self.card))
+        found = self._known_run(client, self.card.mlflow_id) if self.card.mlflow_id else None
+        mlflow_id = found or self._found_or_made(client)
+        experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id).name  # its id is of this store only
+        card = replace(self.card, mlflow_id=mlflow_id, experiment=experiment)
+        if card != self.card:
+            self.card = card
+            card.write(self.folder)
         self.client = client
-        return mlflow_id
+        return str(mlflow_id)
 
-    def _adopt(self, client: MlflowClient, mlflow_id: str) -> None:
-        """Give the run that `mlflow run` began our name and id, once: its user may rename it later."""
-        if RUN_ID_TAG not in client.get_run(mlflow_id).data.tags:
+    def _known_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
+        """The MLflow run of the card, if it is this run; None where MLFLOW_RUN_ID named a run that is not free.
+
+        A run that `mlflow run` began for this process is RUNNING and has no id of ours. It gets our name and id, once: its
+        user may rename it later.
+        """
+        delivered = (self.folder / DELIVERED_FILE).exists()
+        try:
+            run = client.get_run(mlflow_id)
+        except MlflowException as error:
+            if error.error_code != _MISSING:
+                raise
+            if delivered:
+                raise InputError(self._stranded(f"does not have MLflow run {mlflow_id} of run {self.card.id} any more")) from None
+            self.note = self._not_free(mlflow_id, "is not there")
+            return None
+        owner = run.data.tags.get(RUN_ID_TAG)
+        if owner is None and not delivered and run.info.status != "RUNNING":
+            self.note = self._not_free(mlflow_id, f"is {run.info.status}")
+            return None
+        if owner is None:
             client.update_run(mlflow_id, name=self.card.name)
             client.set_tag(mlflow_id, RUN_ID_TAG, self.card.id)
+            owner = client.get_run(mlflow_id).data.tags.get(RUN_ID_TAG)  # another process may have been faster
+        if owner == self.card.id:
+            return mlflow_id
+        if delivered:
+            raise InputError(self._stranded(f"has run {owner} as MLflow run {mlflow_id}, to which run {self.card.id} was sent"))
+        self.note = self._not_free(mlflow_id, f"belongs to run {owner}")
+        return None
+
+    def _not_free(self, mlflow_id: str, why: str) -> str:
+        return f"tracking: MLFLOW_RUN_ID names MLflow run {mlflow_id}, which {why}; run {self.card.id} gets one of its own"
+
+    def _stranded(self, what: str) -> str:
+        where = shown_store(self.card)
+        return f"{where} {what}; deliver the run anew: fr-ps sync --run {self.card.id} --store {shlex.quote(where)}"
 
     def _found_or_made(self, client: MlflowClient) -> str:
         card = self.card
@@ -154,7 +196,7 @@ class RunStore:
         if event.kind == "status":
             reason = self._try(lambda: _set_status(client, mlflow_id, data["status"], event.time))
         elif event.kind == "elsewhere":
-            reason = self._try(lambda: _tag(client, data["run"], data["tags"]), (*_REFUSALS, _MISSING))
+            reason = self._try(lambda: _tag_free_run(client, data["run"], data["tags"]), (*_REFUSALS, _MISSING))
         elif event.kind == "dataset":
             reason = self._try(lambda: client.log_inputs(mlflow_id, [_dataset_input(**data)]))
         else:
@@ -212,50 +254,55 @@ class RunStore:
         return self.client, mlflow_id
 
 
+def open_store(uri: str) -> MlflowClient:
+    """A client of the store; a SQLite store that is not there yet is made first."""
+    # mlflow would try again for four minutes by itself before it says that nobody answers. Whoever calls waits and
+    # tries again; here a call ends.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    make_sqlite(uri)
+    return MlflowClient(uri)
+
+
+def store_uri(card: Card) -> str:
+    """The address of the store that a run belongs to: the one that it began with, whatever MLFLOW_TRACKING_URI names now.
+
+    The card has it without secrets; MLFLOW_TRACKING_URI may give them.
+    """
+    if not card.tracking_uri:
+        return default_uri()
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = given if recorded_uri(given) == recorded_uri(card.tracking_uri) else card.tracking_uri
+    file = sqlite_file(uri)
+    return sqlite_uri(file.absolute()) if file else uri
+
+
+def shown_store(card: Card) -> str:
+    """The address of the store that a run belongs to, without secrets."""
+    return card.tracking_uri or f"sqlite:///{DEFAULT_FILE}"
+
+
 def answers(error: Exception) -> bool:
     """Whether `error` is MLflow's answer about one run, so that it can be asked about others."""
     return isinstance(error, MlflowException) and error.error_code in (*_REFUSALS, _MISSING)
-
-
-def make_sqlite(uri: str | None) -> None:
-    """Make the SQLite store of `uri` (None: MLflow's default) if it is one and is not there yet.
-
-    Under another name first: a process that is killed while it makes the tables would leave a store that MLflow can never
-    open again. And one process at a time, as two break it in its migration.
-    """
-    from mlflow.tracking import get_tracking_uri
-
-    uri = uri or get_tracking_uri()
-    path = Path(uri.removeprefix(_SQLITE))
-    if not uri.startswith(_SQLITE) or "?" in uri or path.name in ("", ":memory:") or path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.parent):
-        if path.exists():
-            return
-        temporary = path.with_name(f"{TEMPORARY}{path.name}")
-        for remains in path.parent.glob(f"{TEMPORARY}{path.name}*"):
-            remains.unlink()
-        MlflowClient(f"{_SQLITE}{temporary}").search_experiments(max_results=1)
-        try:
-            os.link(temporary, path)
-            temporary.unlink()
-        except FileExistsError:  # another program, as `mlflow ui`, was faster
-            temporary.unlink()
-        except OSError:  # a file system without hard links
-            temporary.rename(path)
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
         except MlflowException:  # another process was faster; anything else shows in the next line
             found = client.get_experiment_by_name(name)
     if found is None:
         raise InputError(f"MLflow experiment {name!r} can be neither found nor made; check MLFLOW_TRACKING_URI")
     return str(found.experiment_id)
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Where a new experiment has its artifacts; None: where MLflow puts them by itself."""
+    root = artifact_root()
+    return f"{root}/{uuid.uuid4().hex}" if is_database(uri) and root.startswith("file:") else None
 
 
 def _set_status(client: MlflowClient, mlflow_id: str, status: str, time: int) -> None:
@@ -266,7 +313,10 @@ def _set_status(client: MlflowClient, mlflow_id: str, status: str, time: int) ->
         client.set_terminated(mlflow_id, status, end_time=time)
 
 
-def _tag(client: MlflowClient, mlflow_id: str, tags: dict[str, str]) -> None:
+def _tag_free_run(client: MlflowClient, mlflow_id: str, tags: dict[str, str]) -> None:
+    """Tag a run that `mlflow run` began, unless it belongs to a run of ours."""
+    if RUN_ID_TAG in client.get_run(mlflow_id).data.tags:
+        return
     for key, value in tags.items():
         client.set_tag(mlflow_id, key, value)
 

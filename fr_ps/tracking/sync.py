@@ -1,14 +1,15 @@
-"""Delivering to MLflow, after the end of runs, what an outage held back."""
+"""Delivery to MLflow, after the end of runs: what an outage held back, or all of a run to another store."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.progress import silent
-from fr_ps.tracking.card import CARD_FILE, read_card
+from fr_ps.tracking.card import CARD_FILE, PARENT_TAG, find_run, read_card
 from fr_ps.tracking.listing import Story, mark_interrupted, stories
-from fr_ps.tracking.outbox import Outbox
+from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
 from fr_ps.tracking.owner import is_owned, owned
 
 
@@ -18,6 +19,7 @@ class Synced:
 
     Attributes:
         id: ours.
+        store: that the run belongs to; empty where its `run.json` is damaged.
         mlflow_id: empty where there is none yet.
         sent: events that MLflow took now.
         left: events that it did not.
@@ -27,6 +29,7 @@ class Synced:
     """
 
     id: str
+    store: str
     mlflow_id: str
     sent: int
     left: int
@@ -35,12 +38,16 @@ class Synced:
     refused: tuple[str, ...]
 
 
+def run_folders(runs: Path) -> list[Path]:
+    """The folders of all runs under `runs`, the oldest first."""
+    return [file.parent for file in sorted(runs.glob(f"*/{CARD_FILE}"))]
+
+
 def unsynced(runs: Path) -> dict[Path, int]:
     """The folders of the runs that MLflow does not know all of, each with the number of events; those that were interrupted
     are marked first. One that is damaged is among them with 0, and `sync` says why."""
     found = {}
-    for file in sorted(runs.glob(f"*/{CARD_FILE}")):
-        folder = file.parent
+    for folder in run_folders(runs):
         try:
             mark_interrupted(folder)
             if pending := Outbox(folder).pending():
@@ -48,6 +55,49 @@ def unsynced(runs: Path) -> dict[Path, int]:
         except InputError:
             found[folder] = 0
     return found
+
+
+def move(folders: Sequence[Path], uri: str) -> list[Synced]:
+    """Let runs belong to the MLflow store `uri` from now on, so that `sync` delivers all of each run to it.
+
+    A run that the store has already, by our id, goes on there; others get a new MLflow run. The store drops points that it
+    has, so that no point is doubled. Runs come before their parts, as the trials of a study, which name the run that they
+    are a part of.
+
+    Returns:
+        The runs that could not be moved, with the reason.
+    """
+    failed = []
+    for folder in sorted(folders, key=_is_part):
+        try:
+            _move_one(folder, uri)
+        except Exception as error:  # one run's trouble is not that of the next
+            failed.append(Synced(folder.name, uri, "", 0, 0, _why(error), False, ()))
+    return failed
+
+
+def _is_part(folder: Path) -> bool:
+    with suppress(InputError):
+        return bool(read_card(folder).parent)
+    return False
+
+
+def _move_one(folder: Path, uri: str) -> None:
+    from fr_ps.tracking.address import default_uri, recorded_uri
+    from fr_ps.tracking.store import RunStore, open_store, store_uri
+
+    with owned(folder):
+        card = read_card(folder)
+        earlier = [*card.earlier_ids, *([card.mlflow_id] if card.mlflow_id else [])]
+        card = replace(card, tracking_uri=recorded_uri(uri), mlflow_id=None, experiment_id="", earlier_ids=earlier)
+        if store_uri(card) == default_uri():
+            card = replace(card, tracking_uri="")
+        whole = find_run(card.parent, folder.parent) if card.parent else None
+        if whole and (parent := read_card(whole)).tracking_uri == card.tracking_uri and parent.mlflow_id:
+            card = replace(card, tags=card.tags | {PARENT_TAG: parent.mlflow_id})
+        open_store(store_uri(card)).search_experiments(max_results=1)  # nothing changes where it does not answer
+        (folder / DELIVERED_FILE).unlink(missing_ok=True)
+        RunStore(folder, card).connect()
 
 
 def tell_interrupted(runs: Path) -> list[Story]:
@@ -72,7 +122,7 @@ def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[Synced
 
 
 def _sync_one(folder: Path, advance: Callable[[int], None], silent_places: dict[str, str]) -> Synced:
-    from fr_ps.tracking.store import RunStore, answers  # mlflow takes a second
+    from fr_ps.tracking.store import RunStore, answers, shown_store  # mlflow takes a second
 
     sent = before = 0
     running, why, outbox, store = is_owned(folder), "", None, None
@@ -86,8 +136,14 @@ def _sync_one(folder: Path, advance: Callable[[int], None], silent_places: dict[
                     advance(batch)
                     sent += batch
     except Exception as error:  # one run's trouble is not that of the next
-        why = one_line(error)
+        why = _why(error)
         if store and not store.client and not answers(error) and not isinstance(error, InputError):
             silent_places[store.card.tracking_uri] = why
     mlflow_id = store.card.mlflow_id if store else None
-    return Synced(folder.name, mlflow_id or "", sent, before - sent, why, running, tuple(outbox.refused if outbox else ()))
+    where = shown_store(store.card) if store else ""
+    refused = tuple(outbox.refused if outbox else ())
+    return Synced(folder.name, where, mlflow_id or "", sent, before - sent, why, running, refused)
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else one_line(error)

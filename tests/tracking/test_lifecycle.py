@@ -105,6 +105,31 @@ def test_it_attaches_to_the_run_that_mlflow_run_began_in_whatever_experiment(sto
     assert second.mlflow_id != begun
 
 
+def test_an_mlflow_run_that_a_run_of_this_folder_has_is_not_taken_again(store, monkeypatch):
+    """As by an entry point with two trainings, each in a process of its own."""
+    begun = store.create_run("0").info.run_id
+    for name in ("first", "second"):
+        monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+        lines: list[str] = []
+        with new_run(name, RUNS, lines.append) as run:
+            run.metrics({"a": 1.0}, 1)
+        assert (run.mlflow_id == begun) == (name == "first")
+        assert [line for line in lines if "gets one of its own" in line] == lines
+        assert len(lines) == (name == "second")
+    assert store.get_run(begun).info.run_name == "first"
+    assert len(store.get_metric_history(begun, "a")) == 1
+
+
+def test_a_left_over_mlflow_run_id_is_not_tagged_by_a_resume(store, monkeypatch):
+    with new_run("first", RUNS) as first, suppress(KeyboardInterrupt), new_run("x", RUNS) as run:
+        raise KeyboardInterrupt
+    before = store.get_run(first.mlflow_id).data.tags
+    monkeypatch.setenv("MLFLOW_RUN_ID", first.mlflow_id)
+    with resumed_run(run.folder):
+        pass
+    assert store.get_run(first.mlflow_id).data.tags == before
+
+
 @pytest.mark.parametrize("by", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"])
 def test_the_environment_chooses_the_experiment(store, monkeypatch, by):
     experiment = store.create_experiment("mine")

@@ -7,17 +7,20 @@ import shutil
 import signal
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from fr_ps.tracking import store as store_module
+from fr_ps.tracking import address
+from fr_ps.tracking.address import make_sqlite
 from fr_ps.tracking.card import Card, new_card, read_card
 from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
 from fr_ps.tracking.run import Run, new_id
-from fr_ps.tracking.store import RUN_ID_TAG, STATUS_TAG, RunStore, make_sqlite
+from fr_ps.tracking.store import RUN_ID_TAG, STATUS_TAG, RunStore, shown_store, store_uri
 from tests.tracking import servers
 
 
@@ -206,7 +209,7 @@ def test_text_for_another_run_arrives_there_or_is_refused_where_that_is_gone(eit
 
 def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
     begun = either.create_run(either.create_experiment(f"of {run.id}"), run_name="polite-ant-7").info.run_id
-    Card(run.id, "a name", begun).write(run.folder)
+    Card(run.id, "a name", begun, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
     run.status("RUNNING")
     assert deliver(run) == (begun, [])
     assert either.get_run(begun).info.run_name == "a name"
@@ -217,13 +220,55 @@ def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
     assert either.get_run(begun).info.run_name == "what its user calls it"
 
 
-def test_a_run_id_that_mlflow_does_not_know_raises_and_makes_no_other_run(either, run):
-    Card(run.id, "a name", "0" * 32).write(run.folder)
-    run.status("RUNNING")
-    with pytest.raises(MlflowException, match="not found"):
+def test_a_delivered_run_that_its_store_does_not_have_any_more_names_the_remedy_and_gets_no_other(either, run, refused):
+    deliver_begun(run)
+    replace(read_card(run.folder), mlflow_id="0" * 32).write(run.folder)
+    run.status("FINISHED")
+    before = of_ours(either, run)
+    where = read_card(run.folder).tracking_uri
+    with refused(where, "0" * 32, run.id, f"deliver the run anew: fr-ps sync --run {run.id} --store {where}"):
         deliver(run)
     assert Outbox(run.folder).pending() == 1
-    assert of_ours(either, run) == []
+    assert of_ours(either, run) == before
+
+
+def begun_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> str:
+    """A run that MLFLOW_RUN_ID names, with this status and, if not empty, our id."""
+    begun = client.create_run(client.create_experiment(f"{status} {owner} {run.id}")).info.run_id
+    if owner:
+        client.set_tag(begun, RUN_ID_TAG, owner)
+    if status != "RUNNING":
+        client.set_terminated(begun, status)
+    Card(run.id, "a name", begun, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("status", "owner", "why"),
+    [("RUNNING", "another", "belongs to run another"), ("FINISHED", "another", "another"), ("FINISHED", "", "is FINISHED")],
+)
+def test_an_mlflow_run_that_is_not_free_is_not_adopted(either, run, status, owner, why):
+    begun = begun_by_mlflow(either, run, status, owner)
+    before = either.get_run(begun).to_dictionary()
+    run.metrics({"a": 1.0}, 1)
+    run.status("FINISHED")
+    store = RunStore(run.folder, read_card(run.folder))
+    mlflow_id = store.connect()
+    assert why in store.note
+    assert run.id in store.note
+    deliver(run)
+    assert mlflow_id != begun
+    assert of_ours(either, run) == [mlflow_id]
+    assert either.get_run(mlflow_id).data.metrics == {"a": 1.0}
+    assert either.get_run(begun).to_dictionary() == before
+
+
+def test_an_mlflow_run_that_is_not_there_is_not_waited_for(either, run):
+    Card(run.id, "a name", "0" * 32, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
+    run.status("FINISHED")
+    mlflow_id, _ = deliver(run)
+    assert of_ours(either, run) == [mlflow_id]
+    assert read_card(run.folder).mlflow_id == mlflow_id
 
 
 def of_ours(client: MlflowClient, run: Run) -> list[str]:
@@ -261,10 +306,11 @@ def test_a_process_killed_between_making_the_run_and_writing_it_down_makes_no_se
 def test_the_card_says_the_experiment(either, run, by):
     experiment = either.create_experiment(f"mine of {run.id}")
     named = {"experiment": f"mine of {run.id}"} if by == "name" else {"experiment_id": experiment}
-    Card(run.id, "a name", **named).write(run.folder)
+    Card(run.id, "a name", **named, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
     run.status("RUNNING")
     mlflow_id, _ = deliver(run)
     assert either.get_run(mlflow_id).info.experiment_id == experiment
+    assert read_card(run.folder).experiment == f"mine of {run.id}"
 
 
 def test_the_place_that_the_card_says_is_used_where_the_environment_says_none(store, run, monkeypatch):
@@ -276,13 +322,33 @@ def test_the_place_that_the_card_says_is_used_where_the_environment_says_none(st
     assert store.get_run(mlflow_id).info.run_name == "a name"
 
 
+def test_a_run_belongs_to_its_store_whatever_the_environment_names_later(store, run, monkeypatch, make_store, tmp_path):
+    mlflow_id, _ = deliver_begun(run)
+    (tmp_path / "other").mkdir()
+    other = make_store(tmp_path / "other")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    run.status("FINISHED")
+    assert deliver(run) == (mlflow_id, [])
+    assert store.get_run(mlflow_id).info.status == "FINISHED"
+    assert MlflowClient(other).get_experiment_by_name("fr-ps") is None
+
+
+def test_the_environment_gives_the_secrets_of_an_address(run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
+    card = new_card("id", "a name")
+    assert card.tracking_uri == shown_store(card) == "http://host:5000"
+    assert store_uri(card) == "http://me:secret@host:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@another:5000")
+    assert store_uri(card) == "http://host:5000"
+
+
 @pytest.mark.parametrize("how", ["refuses", "hangs", "answers 500"])
 def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_sent(run, monkeypatch, how):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     run.status("RUNNING")
     with servers.hanging() as hanging, servers.failing() as (failing, calls):
         uri = {"refuses": servers.refusing(), "hangs": hanging, "answers 500": failing}[how]
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        replace(read_card(run.folder), tracking_uri=uri).write(run.folder)
         with pytest.raises(MlflowException):
             deliver(run)
         assert len(calls) == (how == "answers 500")
@@ -292,6 +358,7 @@ def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_se
 
 def test_the_store_that_is_not_there_yet_is_made(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/folder/mlflow.db")
+    new_card(run.id, "a name").write(run.folder)
     run.status("FINISHED")
     mlflow_id, _ = deliver(run)
     assert MlflowClient().get_run(mlflow_id).info.status == "FINISHED"
@@ -304,7 +371,8 @@ from pathlib import Path
 from fr_ps.tracking.card import new_card
 from fr_ps.tracking.journal import Journal
 from fr_ps.tracking.outbox import Outbox
-from fr_ps.tracking.store import RunStore, make_sqlite
+from fr_ps.tracking.address import make_sqlite
+from fr_ps.tracking.store import RunStore
 import mlflow.store.tracking.sqlalchemy_store  # so that a child begins with its work at once
 """
 KILLED = (
@@ -384,14 +452,13 @@ def test_a_store_that_another_program_made_meanwhile_is_not_written_over(tmp_pat
     """As `mlflow ui` begun at the same moment does."""
     path = tmp_path / "mlflow.db"
 
-    class Slow(MlflowClient):
-        def search_experiments(self, *arguments: object, **more: object) -> object:
-            found = super().search_experiments(*arguments, **more)
+    class Slow(SqlAlchemyStore):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
             shutil.copy(new_sqlite, path)
             MlflowClient(f"sqlite:///{path}").create_experiment("of another program")
-            return found
 
-    monkeypatch.setattr(store_module, "MlflowClient", Slow)
+    monkeypatch.setattr(address, "SqlAlchemyStore", Slow)
     make_sqlite(f"sqlite:///{path}")
     with sqlite3.connect(path) as database:
         assert ("of another program",) in database.execute("select name from experiments").fetchall()

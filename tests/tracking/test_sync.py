@@ -9,16 +9,17 @@ import pytest
 from mlflow import MlflowClient
 
 from fr_ps.cli import main
+from fr_ps.files import write_json
 from fr_ps.progress import silent
 from fr_ps.tracking import delivery, lifecycle
-from fr_ps.tracking.card import new_card, read_card
+from fr_ps.tracking.card import PARENT_TAG, new_card, read_card
 from fr_ps.tracking.journal import read_events
 from fr_ps.tracking.lifecycle import new_run
 from fr_ps.tracking.outbox import DELIVERED_FILE
 from fr_ps.tracking.owner import owned
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.store import RUN_ID_TAG, STATUS_TAG
-from fr_ps.tracking.sync import Synced, sync, unsynced
+from fr_ps.tracking.sync import Synced, move, sync, unsynced
 from tests.tracking import servers
 
 RUNS = Path("runs")
@@ -81,7 +82,7 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
     assert len({moment for moment, _ in told}) == 3
 
     time.sleep(0.1)  # the sync is later, and nothing in MLflow shows that
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", up)
+    assert move([run.folder], up) == []
     row = sync_all()[run.id]
     assert (row.sent, row.left, row.why, row.refused) == (8, 0, "", ())
     assert row.mlflow_id == read_card(run.folder).mlflow_id
@@ -145,7 +146,7 @@ def test_a_run_at_a_place_that_answers_does_not_wait_for_those_at_one_that_does_
 
 
 def test_a_run_that_mlflow_does_not_know_any_more_holds_up_no_other(either):
-    ended_run("one", mlflow_id="0" * 32)
+    write_json(ended_run("one", mlflow_id="0" * 32) / DELIVERED_FILE, {"bytes": 0, "refused": []})
     deleted = either.create_run("0").info.run_id
     either.delete_run(deleted)
     ended_run("three", mlflow_id=deleted)
@@ -153,7 +154,7 @@ def test_a_run_that_mlflow_does_not_know_any_more_holds_up_no_other(either):
     ended_run("zero")
     rows = sync_all()
     assert {name: row.left for name, row in rows.items()} == {"one": 2, "three": 2, "two": 0, "zero": 0}
-    assert "not found" in rows["one"].why
+    assert "does not have MLflow run 000" in rows["one"].why
     assert "active" in rows["three"].why
     either.restore_run(deleted)
     assert {name: row.left for name, row in sync_all().items()} == {"one": 2, "three": 0}
@@ -204,11 +205,13 @@ def test_the_command_delivers_only_the_run_that_it_is_told(store, capsys):
 
 
 def test_the_command_ends_with_two_and_one_line_where_something_is_left(monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
+    uri = servers.refusing()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     ended_run("one")
     assert main(["sync"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: 1 runs are not delivered (")
+    assert line.startswith(f"error: 1 run is not delivered; one to {uri}: ")
+    assert line.endswith("if it has another address now: fr-ps sync --store URI")
     assert main(["runs"]) == 0
     assert "FINISHED" in capsys.readouterr().out
 
@@ -239,3 +242,82 @@ def test_a_place_for_files_that_cannot_be_written_does_not_keep_the_curves(store
     assert main(["sync"]) == 0
     assert "MLflow refused artifact: a.txt: " in capsys.readouterr().out
     assert MlflowClient().get_run(read_card(folder).mlflow_id).data.metrics == {"a": 1.0}
+
+
+def recorded(run: Run) -> None:
+    """A run with all kinds of events; two points at each of three steps."""
+    (run.folder / "a.txt").write_text("a")
+    run.params({"p": "1"})
+    for step in (1, 2, 3):
+        run.metrics({"a": step / 7, "b": float(step)}, step)
+    run.artifact(run.folder / "a.txt")
+
+
+def check_delivered(client: MlflowClient, folder: Path) -> None:
+    """The run in `folder` is in MLflow once, with every point once."""
+    card = read_card(folder)
+    stored = client.get_run(card.mlflow_id)
+    (same,) = client.search_runs([stored.info.experiment_id], f"tags.`{RUN_ID_TAG}` = '{card.id}'")
+    assert same.info.run_id == card.mlflow_id
+    assert (stored.info.status, stored.info.start_time, stored.data.params) == ("FINISHED", card.begun, {"p": "1"})
+    events = [event for _, event in read_events(folder / "journal.jsonl") if event.kind == "metrics"]
+    for name in ("a", "b"):
+        history = [(one.timestamp, one.step, one.value) for one in client.get_metric_history(card.mlflow_id, name)]
+        assert history == [(event.time, event.data["step"], event.data["values"][name]) for event in events]
+    assert [file.path for file in client.list_artifacts(card.mlflow_id)] == ["a.txt"]
+
+
+def test_a_run_whose_store_was_lost_is_delivered_anew_by_the_command_that_the_message_names(make_store, tmp_path, capsys):
+    make_store(tmp_path)
+    folder = ended_run("one", recorded)
+    assert main(["sync"]) == 0
+    lost = read_card(folder).mlflow_id
+    uri = make_store(tmp_path)  # an empty one in its place
+    run = Run(folder)
+    run.tags({"more": "1"})
+    run.journal.close()
+    capsys.readouterr()
+    assert main(["sync"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    command = "fr-ps sync --run one --store sqlite:///mlflow.db"
+    assert line.endswith(
+        f"one to sqlite:///mlflow.db: sqlite:///mlflow.db does not have MLflow run {lost} of run one any more; "
+        f"deliver the run anew: {command}"
+    )
+    for _ in range(2):  # the second time changes nothing
+        assert main(command.split()[1:]) == 0
+        check_delivered(MlflowClient(uri), folder)
+    card = read_card(folder)
+    assert card.mlflow_id != lost
+    assert card.tracking_uri == ""
+    assert lost in card.earlier_ids
+    assert main(["sync", "--run", lost]) == 0
+
+
+def test_runs_and_their_parts_move_to_another_store(store, make_store, tmp_path, monkeypatch):
+    whole = ended_run("b-whole", recorded)
+    assert sync([whole], silent)[0].why == ""
+    before = str(read_card(whole).mlflow_id)
+    part = ended_run("a-part", recorded, tags={PARENT_TAG: before}, experiment_id=store.get_run(before).info.experiment_id)
+    assert sync([part], silent)[0].why == ""
+    (tmp_path / "other").mkdir()
+    uri = make_store(tmp_path / "other")
+    MlflowClient(uri).create_experiment("so that the ids of experiments differ")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert main(["sync", "--store", uri]) == 0
+    client = MlflowClient(uri)
+    for folder in (whole, part):
+        check_delivered(client, folder)
+        assert client.get_experiment(client.get_run(read_card(folder).mlflow_id).info.experiment_id).name == "fr-ps"
+    assert client.get_run(read_card(part).mlflow_id).data.tags[PARENT_TAG] == read_card(whole).mlflow_id != before
+
+
+def test_a_store_that_does_not_answer_keeps_a_run_where_it_is(store, capsys):
+    folder = ended_run("one", recorded)
+    assert main(["sync"]) == 0
+    before = read_card(folder)
+    capsys.readouterr()
+    assert main(["sync", "--store", servers.refusing()]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert read_card(folder) == before
+    assert main(["sync"]) == 0

@@ -1,0 +1,113 @@
+"""Addresses of stores and artifacts in folders of any name, against the real SQLite file and MLflow's own file functions."""
+
+import sqlite3
+from pathlib import Path
+
+import mlflow
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
+from sqlalchemy import create_engine
+
+from fr_ps.redaction import redact
+from fr_ps.tracking.address import (
+    artifact_root,
+    default_uri,
+    make_sqlite,
+    recorded_uri,
+    registry_uri,
+    sqlite_file,
+    sqlite_uri,
+    tracking_uri,
+)
+from tests.conftest import MakeStore
+from tests.tracking.conftest import no_settings  # noqa: F401
+
+NAMES = [
+    *("a b", "dự án", "copy (1)", "a+b", "50%", "O'Brien", "a,b", "a#b", "a?b", "a;b", "a:b", "a%20b", "[x]", "~x"),
+    *("a{b}", "a&b=c", "x@y", 'a"b', "a\\b", "$HOME", "%", "%%41"),
+]
+folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 200
+)
+
+
+def opened_by_sqlalchemy(uri: str) -> str:
+    """The path that SQLAlchemy gives to SQLite for an address."""
+    engine = create_engine(uri)
+    try:
+        return str(engine.dialect.create_connect_args(engine.url)[0][0])
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_store_is_the_file_of_this_folder_and_nothing_is_made_beside_it(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    uri = tracking_uri()
+    sqlite3.connect(folder / "mlflow.db").close()  # the file is there: making its tables takes seconds
+    assert opened_by_sqlalchemy(uri) == str(folder / "mlflow.db")
+    assert sqlite_file(uri) == folder / "mlflow.db"
+    assert uri == default_uri() == registry_uri()
+    assert opened_by_sqlalchemy(recorded_uri(uri)) == str(folder / "mlflow.db")
+    assert redact(recorded_uri(uri)) == recorded_uri(uri)
+    make_sqlite(uri)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@given(name=folder_names)
+@settings(max_examples=300, deadline=None)
+def test_an_address_names_its_file_whatever_the_folder_is_called(name):
+    path = Path("/somewhere", name, "mlflow.db")
+    uri = sqlite_uri(path)
+    assert opened_by_sqlalchemy(uri) == str(path)
+    assert sqlite_file(uri) == sqlite_file(recorded_uri(uri)) == path
+    assert redact(recorded_uri(uri)) == recorded_uri(uri)
+
+
+@given(name=folder_names)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_artifacts_lie_in_this_folder_whatever_it_is_called(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert local_file_uri_to_path(f"{artifact_root()}/x") == f"{folder}/mlruns/x"
+
+
+@pytest.mark.parametrize("name", ["a b", "dự án", "a?b", "a#b", "a%20b"])
+def test_a_file_of_a_run_is_written_and_read_in_such_a_folder(tmp_path, monkeypatch, make_store: MakeStore, name):
+    """Through MLflow, with the run and experiment that RunStore makes."""
+    from fr_ps.tracking.lifecycle import new_run
+
+    folder = tmp_path / name
+    folder.mkdir()
+    make_store(folder)
+    monkeypatch.chdir(folder)
+    Path("a.txt").write_text("a")
+    with new_run("x", Path("runs"), lambda line: pytest.fail(line)) as run:
+        run.artifact(Path("a.txt"))
+    client = MlflowClient(tracking_uri())
+    assert client.get_run(run.mlflow_id).info.status == "FINISHED"
+    copied = Path(mlflow.artifacts.download_artifacts(run_id=run.mlflow_id, artifact_path="a.txt", tracking_uri=tracking_uri()))
+    assert copied.read_text() == "a"
+    (kept,) = [path for path in folder.rglob("a.txt") if "artifacts" in path.parts]
+    assert kept.is_relative_to(folder / "mlruns")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_default_is_left_where_a_store_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking_uri() == registry_uri() == "http://127.0.0.1:5000"
+    assert default_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:6000")
+    assert registry_uri() == "http://127.0.0.1:6000"
+
+
+@pytest.mark.parametrize("uri", ["", "sqlite://", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "http://host/a.db", "sqlite"])
+def test_what_is_no_plain_sqlite_file_has_no_file(uri):
+    assert sqlite_file(uri) is None
