@@ -23,7 +23,17 @@ TEMPORARY = ".partial-"
 _REMAINS = f"{TEMPORARY}{8 * '[0-9a-f]'}-*"
 LOCK_FILE = ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
+_NOT_ALLOWED = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 
 
 def sync_folder(folder: Path) -> None:
@@ -101,6 +111,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` for JSON; NaN and infinity are refused, as no other program reads them."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a file or a link to one; False where that cannot be found out, as for a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_bytes(path: Path, most: int, remedy: str) -> bytes:

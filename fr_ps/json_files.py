@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from fr_ps.files import read_bytes
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
-MAX_BYTES = 8 << 20
+MAX_BYTES = 4 << 20
 """Of a JSON file or of a line of the journal. The largest that the program writes, the state of a checkpoint, has 50 kB."""
 Count = Annotated[int, Ge(0)]
 """A whole number from 0."""
@@ -55,15 +56,41 @@ def read_json(path: Path, kind: type[T], remedy: str, newest: int | None = None)
     return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, newest)
 
 
-def parse_json(content: str | bytes, kind: type[T], where: str, remedy: str, newest: int | None = None) -> T:
-    """`read_json` of a text, or of the bytes of a UTF-8 text; `where` takes the place of the path in messages."""
+def parse_json(
+    content: str | bytes,
+    kind: type[T],
+    where: str,
+    remedy: str,
+    newest: int | None = None,
+    finite: bool = True,
+    also: Callable[[T], Any] | None = None,
+) -> T:
+    """`read_json` of a text, or of the bytes of a UTF-8 text.
+
+    Args:
+        content: the text.
+        kind: a type; values are not converted.
+        where: what messages name in place of the path.
+        remedy: ends the message.
+        newest: as of `read_json`.
+        finite: whether NaN and infinities, which Python's writer of JSON writes, are refused.
+        also: from the value, a further type that the text must have, as where one key decides the type of another.
+
+    Raises:
+        InputError: as `read_json`.
+    """
     from pydantic import ValidationError
 
     try:
-        text = _checked_text(content)
+        text = _checked_text(content, finite)
         if newest is not None and (number := _adapter(_Versioned).validate_json(text, strict=True).format) > newest:
-            raise InputError(f"{where}: format {number} is newer than this version of fr-ps reads ({newest}); update fr-ps")
-        return _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]
+            raise InputError(f"format {number} is newer than this version of fr-ps reads ({newest}); update fr-ps")
+        value: T = _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]
+        if also:
+            _adapter(also(value)).validate_json(text, strict=True)
+        return value
+    except InputError as error:  # of the type's own checks, too
+        raise InputError(f"{where}: {error}") from None
     except ValidationError as error:
         raise InputError(f"{where}: {_described(error)}; {remedy}") from None
     except ValueError as error:
@@ -72,14 +99,15 @@ def parse_json(content: str | bytes, kind: type[T], where: str, remedy: str, new
         raise InputError(f"{where}: is nested too deeply; {remedy}") from None
 
 
-def _checked_text(content: str | bytes) -> str:
+def _checked_text(content: str | bytes, finite: bool) -> str:
     """The text of `content`, after everything that a type does not describe was checked.
 
     Python's writer of JSON stores bytes of a file name that are no UTF-8 as lone surrogates, which are no text anywhere else.
     They become U+FFFD.
 
     Raises:
-        ValueError: no UTF-8, no JSON, a key that stands twice, NaN, or a number that float64 or int64 cannot hold.
+        ValueError: no UTF-8, no JSON, a key that stands twice, a whole number that int64 cannot hold, or, if it is to be
+            `finite`, NaN or a number that float64 cannot hold.
         RecursionError: nested too deeply.
     """
     if isinstance(content, str):
@@ -88,16 +116,20 @@ def _checked_text(content: str | bytes) -> str:
         text = content.decode("utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is no UTF-8") from None
-    _decoder().decode(text)
+    _decoder(finite).decode(text)
     if "\\u" in text:
         text = _LONE_SURROGATE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
     return text
 
 
 @cache
-def _decoder() -> json.JSONDecoder:
+def _decoder(finite: bool) -> json.JSONDecoder:
+    """Its result is of no use: objects are empty."""
     return json.JSONDecoder(
-        object_pairs_hook=_without_duplicates, parse_int=_int64, parse_float=_finite, parse_constant=_no_constant
+        object_pairs_hook=_without_duplicates,
+        parse_int=_int64,
+        parse_float=_finite if finite else None,
+        parse_constant=_no_constant if finite else None,
     )
 
 

@@ -1,16 +1,16 @@
 """run.json: what a run is called here and in MLflow, and where it belongs. Written before anything is trained."""
 
 import getpass
-import json
 import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fr_ps.errors import InputError, one_line
-from fr_ps.files import write_json
+from fr_ps.errors import InputError
+from fr_ps.files import check_name, is_file, write_json
+from fr_ps.json_files import Milliseconds, read_json
 from fr_ps.redaction import redact, redact_tree
 from fr_ps.tracking.provenance import command_line
 
@@ -56,9 +56,12 @@ class Card:
     experiment_id: str = ""
     tracking_uri: str = ""
     host: str = ""
-    begun: int = 0
+    begun: Milliseconds = 0
     tags: dict[str, str] = field(default_factory=dict)
     earlier_ids: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id of the run")
 
     @property
     def parent(self) -> str:
@@ -97,16 +100,7 @@ def read_card(folder: Path) -> Card:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    path = folder / CARD_FILE
-    try:
-        raw = json.loads(path.read_text())
-        return Card(**{one.name: raw[one.name] for one in fields(Card) if one.name in raw})
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected the folder of a run, as runs/ID") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); remove it, or make it readable") from None
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a run's card ({one_line(error)}); it must be JSON with id and name") from None
+    return read_json(folder / CARD_FILE, Card, "expected the folder of a run, as runs/ID, with the file as fr-ps wrote it")
 
 
 def find_run(run: str, runs: Path) -> Path | None:
@@ -115,11 +109,9 @@ def find_run(run: str, runs: Path) -> Path | None:
     Raises:
         InputError: the card of that run is damaged.
     """
-    folders = [file.parent for file in sorted(runs.glob(f"*/{CARD_FILE}"))]
-    for folder in folders:
-        if folder.name == run:
-            return folder
-    for folder in folders if run else []:
+    if run and "/" not in run and is_file(runs / run / CARD_FILE):
+        return runs / run
+    for folder in [file.parent for file in sorted(runs.glob(f"*/{CARD_FILE}"))] if run else []:
         with suppress(InputError):  # another run's damage is not this one's
             card = read_card(folder)
             if run in (card.mlflow_id, *card.earlier_ids):

@@ -5,13 +5,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fr_ps.errors import InputError
 from fr_ps.files import NO_ROOM, sync_folder, writable
+from fr_ps.json_files import MAX_BYTES, Count, Milliseconds, parse_json
 from fr_ps.redaction import redact_tree
 
 JOURNAL_FILE = "journal.jsonl"
@@ -19,6 +19,8 @@ _RESERVE_FILE = ".reserve"
 _RESERVE_BYTES = 1 << 16
 
 Kind = Literal["params", "tags", "metrics", "dataset", "artifact", "model", "status", "elsewhere"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+"""As MLflow has them."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,61 @@ class Event:
     """
 
     kind: Kind
-    time: int
+    time: Milliseconds
     data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    step: Count
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    name: str
+    source: str
+    digest: str
+    profile: dict[str, Count]
+    context: str
+
+
+@dataclass(frozen=True)
+class _Artifact:
+    path: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Model:
+    path: str
+    name: str
+    step: Count
+
+
+@dataclass(frozen=True)
+class _Status:
+    status: Status
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    run: str
+    tags: dict[str, str]
+
+
+_DATA: dict[Kind, Any] = {
+    "params": dict[str, str],
+    "tags": dict[str, str],
+    "metrics": _Metrics,
+    "dataset": _Dataset,
+    "artifact": _Artifact,
+    "model": _Model,
+    "status": _Status,
+    "elsewhere": _Elsewhere,
+}
+"""Type of an event's data, by its kind."""
+_LINES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA.items()}
 
 
 class Journal:
@@ -138,28 +193,39 @@ def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     Raises:
         InputError: a line before the last is no event.
     """
-    end, bad = start, 0
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        file.seek(start)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            if bad:
-                raise InputError(
-                    f"{path}: the line that ends at byte {bad} is damaged, and others follow it; remove it, and delivered.json "
-                    "beside it, to go on without it"
-                )
-            event = _event(line)
-            if event is None:
-                bad = end
-            else:
-                yield end, event
+    end = start
+    damage: InputError | None = None
+    for line in _lines(path, start):
+        if not line.endswith(b"\n") and len(line) <= MAX_BYTES:
+            return
+        if damage:
+            raise damage
+        end += len(line)
+        try:
+            event = _event(line, f"{path}: the line that ends at byte {end} is damaged")
+        except InputError as error:
+            damage = error
+        else:
+            yield end, event
 
 
-def _event(line: bytes) -> Event | None:
+def _lines(path: Path, start: int) -> Iterator[bytes]:
+    """The lines from byte `start` on, none where there is no file; of one that is too long, pieces."""
     try:
-        raw = json.loads(line)
-        return Event(raw["kind"], raw["time"], raw["data"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        with path.open("rb") as file:
+            file.seek(start)
+            yield from iter(lambda: file.readline(MAX_BYTES + 1), b"")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from None
+
+
+def _event(line: bytes, where: str) -> Event:
+    """The event in `line`, whose curves may have points that are not finite, as MLflow's may.
+
+    Raises:
+        InputError: there is none; the message begins with `where`.
+    """
+    remedy = "remove it, and delivered.json beside it, to go on without it"
+    return parse_json(line, Event, where, remedy, finite=False, also=lambda event: _LINES[event.kind])

@@ -1,17 +1,26 @@
 """What of a run's journal MLflow has not acknowledged, and sending it, batch by batch."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from fr_ps.errors import InputError
 from fr_ps.files import write_json
+from fr_ps.json_files import Count, read_json
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
 
 DELIVERED_FILE = "delivered.json"
 _ITEMS = 1000
+
+
+@dataclass(frozen=True)
+class _Delivered:
+    """The content of `delivered.json`; see `Outbox`."""
+
+    bytes: Count
+    refused: list[str]
 
 
 class Store(Protocol):
@@ -41,24 +50,30 @@ class Outbox:
         self.done = 0
         self.refused: list[str] = []
         try:
-            raw = json.loads(self.path.read_text())
-            self.done, self.refused = int(raw["bytes"]), list(raw["refused"])
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_json(self.path, _Delivered, "all events are sent again")
+        except InputError:  # as before the first delivery
             return
+        self.done, self.refused = found.bytes, found.refused
         if not self._ends_a_line(self.done):
             self.done = 0
 
     def size(self) -> int:
         """Bytes of the journal."""
-        return self.journal.stat().st_size if self.journal.exists() else 0
+        try:
+            return self.journal.stat().st_size
+        except OSError:
+            return 0
 
     def _ends_a_line(self, size: int) -> bool:
         """Whether a line of the journal ends there: it is another journal where somebody cut or mended it."""
         if not 0 < size <= self.size():
             return False
-        with self.journal.open("rb") as file:
-            file.seek(size - 1)
-            return file.read(1) == b"\n"
+        try:
+            with self.journal.open("rb") as file:
+                file.seek(size - 1)
+                return file.read(1) == b"\n"
+        except OSError:  # whoever reads its events names the reason
+            return False
 
     def pending(self) -> int:
         """The number of events that were not acknowledged."""
@@ -88,5 +103,5 @@ class Outbox:
         self.refused += store.send(events)
         self.done = taken
         with suppress(InputError):  # a full disk; at worst all is sent again
-            write_json(self.path, {"bytes": self.done, "refused": self.refused})
+            write_json(self.path, asdict(_Delivered(self.done, self.refused)))
         return len(events)

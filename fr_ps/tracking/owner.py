@@ -7,13 +7,23 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fr_ps.errors import InputError
 from fr_ps.files import writable
+from fr_ps.json_files import Count, parse_json
 
 _OWNER_FILE = "owner.lock"
 _held: set[int] = set()
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The process that has the lock; the content of its file."""
+
+    pid: Count
+    host: str
 
 
 def _let_go() -> None:
@@ -44,7 +54,7 @@ def owned(folder: Path) -> Iterator[None]:
             )
         with writable(path):
             os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+            os.pwrite(file, json.dumps(asdict(_Owner(os.getpid(), socket.gethostname()))).encode(), 0)
         yield
     finally:
         if file in _held:
@@ -67,7 +77,7 @@ def is_owned(folder: Path) -> bool:
     """Whether a living process owns the run in `folder`."""
     try:
         file = os.open(folder / _OWNER_FILE, os.O_RDONLY)
-    except FileNotFoundError:
+    except OSError:  # whoever owns the run has opened it
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -80,7 +90,7 @@ def is_owned(folder: Path) -> bool:
 
 def _owner(file: int) -> str:
     try:
-        owner = json.loads(os.pread(file, 1000, 0))
-        return f"{owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
+        owner = parse_json(os.pread(file, 1000, 0), _Owner, _OWNER_FILE, "start the run again")
+        return f"{owner.pid} on {owner.host}"
+    except InputError:
         return "of another user"

@@ -4,12 +4,8 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
-from fr_ps.tracking.journal import Journal, read_events
-
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-"""As MLflow has them."""
+from fr_ps.tracking.journal import Journal, Status, read_events
 
 
 class StoppedEarly(Exception):

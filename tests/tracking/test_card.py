@@ -27,7 +27,23 @@ def test_cards_of_earlier_and_of_later_versions_are_read(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"id"', "{}", '{"id": "a"}', "\0\0\0"], ids=range(9))
 def test_what_is_no_card_is_refused(tmp_path, refused, text):
     (tmp_path / CARD_FILE).write_text(text)
-    with refused(tmp_path / CARD_FILE, "not a run's card"):
+    with refused(tmp_path / CARD_FILE, "expected the folder of a run"):
+        read_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"begun": 10**18}, "begun: expected less than 253402300800000"),
+        ({"begun": "now"}, "begun: expected a valid integer"),
+        ({"tags": {"a": 1}}, "tags.a: expected a valid string"),
+        ({"mlflow_id": 3}, "mlflow_id: expected a valid string"),
+        ({"id": "../../elsewhere"}, "not a plain name"),
+    ],
+)
+def test_a_card_with_values_of_other_types_or_beyond_bounds_is_refused(tmp_path, refused, changes, words):
+    (tmp_path / CARD_FILE).write_text(json.dumps({"id": "a", "name": "b"} | changes))
+    with refused(tmp_path / CARD_FILE, words):
         read_card(tmp_path)
 
 

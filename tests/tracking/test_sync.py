@@ -136,7 +136,7 @@ def test_a_place_that_is_down_is_asked_once_and_says_why(monkeypatch):
 
 
 def test_a_run_at_a_place_that_answers_does_not_wait_for_those_at_one_that_does_not(store, monkeypatch):
-    up = new_card("", "").tracking_uri
+    up = new_card("any", "a name").tracking_uri
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ended_run("one", tracking_uri=servers.refusing())
     ended_run("two", tracking_uri=up)
