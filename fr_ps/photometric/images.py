@@ -123,7 +123,8 @@ def find_pile_up(pictures: Sequence[tuple[np.ndarray, int]]) -> int | None:
 
 def _share_of_white(values: np.ndarray, white: int) -> np.ndarray:
     """(H, W) float32 in [0, 1]; what is above the white level counts as white."""
-    luminance = np.divide(values, np.float32(white), dtype=np.float32)
+    luminance = values.astype(np.float32)
+    luminance /= white
     return np.minimum(luminance, 1, out=luminance)
 
 
@@ -191,7 +192,7 @@ def _samples(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Sample
 def _grey(image: ImageFile.ImageFile, white: int, stated: int | None) -> _Samples:
     """A grey picture whose white is `white` once it is decoded: Pillow scales a PGM, whose `stated` largest value may be less."""
     largest = stated or white
-    return _Samples(np.asarray(_upright(image)).astype(np.uint8 if white == 255 else np.uint16), white / largest, largest)
+    return _Samples(np.asarray(_upright(image)).astype(np.uint8 if white == 255 else np.uint16, copy=False), white / largest, largest)
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:

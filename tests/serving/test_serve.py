@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,8 @@ from fr_ps.serving.sessions import ask, prepared_sessions
 from fr_ps.tracking.layout import BEST
 from fr_ps.tracking.lifecycle import new_run
 from tests.conftest import MakeStore
-from tests.serving.test_request import text_of
+from tests.serving.test_request import ANGLES, header_of_png, text_of
+from tests.test_npy import BAD_HEADERS, forged
 
 
 class Served(ModelServer):
@@ -106,6 +108,14 @@ def test_clients_at_once_all_get_their_own_answer(served: Served, sessions: Any)
         (b'{"dataframe_records": [{"albedo": [[1, 2], [3, 4]]}]}', "2 x 2 px; this model reads 48 x 48"),
         (b'{"dataframe_records": [{"x": 1}]}', "expected 1 to 256"),
         (b'{"dataframe_records": [{"images": "x", "albedo": [[1]]}]}', "images and albedo"),
+        (
+            json.dumps({"dataframe_records": [{"albedo": b64encode(forged(BAD_HEADERS["list as a key"])).decode()}]}).encode(),
+            "row 0: albedo: the text is no .npy file",
+        ),
+        (
+            json.dumps({"dataframe_records": [{"images": [header_of_png(13_000)] * 4, **ANGLES}]}).encode(),
+            "row 0: im0.png: 13000 x 13000 pixels; expected at most 64 million",
+        ),
         (b'{"instances": [[1, 2]]}', ""),
         (b'{"inputs": {"albedo": [1]}}', ""),
     ],
