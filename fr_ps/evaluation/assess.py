@@ -24,6 +24,9 @@ from fr_ps.evaluation.pairwise.ten_fold import NAMES, draw_folds, folds_of, ten_
 from fr_ps.evaluation.pairwise.verification import verification_findings, verification_with_intervals
 from fr_ps.evaluation.score import Answers
 
+FEW_VALUES = 1000
+"""Of the scores of ten times as many pairs: with fewer, error rates are read off a coarse curve."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -174,6 +177,13 @@ def _warnings(labels: Labels, comparisons: Comparisons, measure: Measure, listed
         found.append("verification and quality are of the listed pairs, everything else is of all sessions that are scored")
     if comparisons.undefined:
         found.append(f"nothing can be verified: {comparisons.undefined}")
+    pairs = comparisons.impostors + len(comparisons.genuine_keys)
+    values = len(np.union1d(comparisons.impostor_keys, comparisons.genuine_keys))
+    if values < FEW_VALUES and pairs >= 10 * FEW_VALUES:
+        found.append(
+            f"the {pairs} scores of verification have only {values} different values: most embeddings are the same or nearly so, "
+            "and AUC, error rates and thresholds are coarse"
+        )
     if measure == "euclidean":
         found.append("verification and quality compare by Euclidean distance, everything else by cosine")
     return found

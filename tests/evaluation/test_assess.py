@@ -1,5 +1,7 @@
 """The whole evaluation: what is in it for which people, pairs and thresholds."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -258,6 +260,17 @@ def test_below_fifty_people_the_intervals_are_warned_of() -> None:
     few, enough = (assess(scored(people(count, 1)), [], None).warnings for count in (49, 50))
     assert [warning.split(":")[0] for warning in few] == ["49 people were tested", "nothing can be verified"]
     assert [warning.split(":")[0] for warning in enough] == ["nothing can be verified"]
+
+
+def test_scores_of_few_different_values_are_warned_of() -> None:
+    """Of embeddings that collapsed but for one session, which keeps the differences of the others below a key."""
+    good = scored(people(50, 3))
+    common = good.answers.embeddings + np.float32(1e5)
+    common[0] *= -1
+    collapsed = Scored(Answers(common, good.answers.probabilities), good.labels)
+    assert not any("different values" in warning for warning in assess(good, [], None).warnings)
+    (warning,) = [one for one in assess(collapsed, [], None).warnings if "different values" in one]
+    assert re.match(r"the 11175 scores of verification have only \d+ different values", warning)
 
 
 def test_the_one_threshold_is_the_strictest_of_validation_that_has_support() -> None:

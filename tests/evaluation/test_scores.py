@@ -37,7 +37,7 @@ def rows_of(table: pd.DataFrame) -> list[tuple[int, int]]:
 def check(table: pd.DataFrame, assessment: Assessment) -> None:
     """The cells of every row against float64."""
     assert list(table.columns) == COLUMNS
-    assert table.score.dtype == np.float32
+    assert table.score.dtype == np.float64
     assert table.genuine.dtype == bool
     embeddings, ids = assessment.tested.answers.embeddings.astype(float), assessment.tested.labels.ids
     for row, (one, other) in zip(table.itertuples(), rows_of(table)):

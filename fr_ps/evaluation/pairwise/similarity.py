@@ -3,6 +3,10 @@
 Scores are rounded to 2^-20 of half their range, about 10^-6, which a sum of some hundred float32 products is hardly known
 better than. So all pairs are counted in a table of fixed size instead of being sorted, and equal embeddings tie wherever in a
 block they stand.
+
+Embeddings that have much in common, whose cosines all lie close to 1, are compared by what they differ in: for unit vectors
+a . b = 1 - |a - b|^2 / 2, and with the mean taken out the differences fill the range of the keys. Else a model whose embeddings
+collapsed onto one direction would have all pairs in a handful of keys, though float64 tells people apart.
 """
 
 from dataclasses import dataclass
@@ -18,6 +22,10 @@ Measure = Literal["cosine", "euclidean"]
 STEPS = 2**20
 KEYS = 2 * STEPS + 1
 """A key is 0 or more and below this; the higher, the more alike."""
+NARROW = 0.5
+"""Embeddings of length 1 that are all nearer than that to their mean are compared by differences: their cosines are above 0.5."""
+_LEAST_REACH = 1e-4
+"""Below it a key would be finer than float64 holds cosines near 1."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Scale:
 
     Attributes:
         measure: cosine, or euclidean: minus the distance.
-        reach: the largest distance of an embedding from their mean (euclidean).
+        reach: the largest distance of an embedding (euclidean) or of one of length 1 (cosine) from their mean, where pairs
+            are compared by differences; a cosine of reach 1 is compared as it is.
     """
 
     measure: Measure
@@ -34,14 +43,20 @@ class Scale:
 
     def scores(self, keys: np.ndarray) -> np.ndarray:
         """Float64 scores of keys."""
-        cosine = np.asarray(keys) / STEPS - 1
-        return cosine if self.measure == "cosine" else -self.reach * np.sqrt(np.maximum(2 - 2 * cosine, 0))
+        product = np.asarray(keys) / STEPS - 1
+        if self.measure == "cosine":
+            return product if self.reach == 1 else 1 - self.reach**2 * (1 - product)
+        return -self.reach * np.sqrt(np.maximum(2 - 2 * product, 0))
 
     def threshold_key(self, score: float) -> int:
         """The smallest key whose score is at least `score`: that of a threshold."""
-        wanted = score if self.measure == "cosine" else 1 - (min(score, 0.0) / self.reach) ** 2 / 2
-        # What `scores` gave is found again, though it was rounded on the way.
-        return int(np.clip(np.ceil((wanted + 1) * STEPS - 1e-3), 0, KEYS))
+        if self.measure == "cosine":
+            wanted = score if self.reach == 1 else 1 - (1 - score) / self.reach**2
+        else:
+            wanted = 1 - (min(score, 0.0) / self.reach) ** 2 / 2
+        # What `scores` gave is found again, though it was rounded on the way, the more the smaller the reach.
+        slack = 1e-3 + 2**-52 * STEPS / min(self.reach**2, 1) if self.measure == "cosine" else 1e-3
+        return int(np.clip(np.ceil((wanted + 1) * STEPS - slack), 0, KEYS))
 
 
 class Space:
@@ -113,12 +128,28 @@ def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosi
         InputError: an embedding with NaN or infinity.
     """
     check_finite(embeddings, ids)
-    if measure == "cosine":
-        unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        rows = torch.from_numpy(unit.astype(np.float32, copy=False))
-        return Similarity(rows, rows, Scale(measure))
-    centred = embeddings - embeddings.mean(axis=0, dtype=np.float64)
-    reach = float(np.linalg.norm(centred, axis=1).max(initial=0)) or 1.0
+    if measure == "euclidean":
+        centred = embeddings - embeddings.mean(axis=0, dtype=np.float64)
+        return _by_differences(centred, measure, float(np.linalg.norm(centred, axis=1).max(initial=0)) or 1.0)
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = embeddings / np.maximum(lengths, 1e-12)
+    if len(unit) and lengths.min() > 1e-12 and _reach(unit) < NARROW:
+        exact = embeddings.astype(np.float64)
+        exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+        exact -= exact.mean(axis=0)
+        return _by_differences(exact, measure, max(float(np.linalg.norm(exact, axis=1).max()), _LEAST_REACH))
+    rows = torch.from_numpy(unit.astype(np.float32, copy=False))
+    return Similarity(rows, rows, Scale(measure))
+
+
+def _reach(unit: np.ndarray) -> float:
+    """The largest distance of (n, C) rows of length 1 from their mean, to some 10^-3."""
+    mean = unit.mean(axis=0, dtype=np.float64)
+    return float(np.sqrt(max(1 - 2 * float((unit @ mean.astype(unit.dtype)).min()) + float(mean @ mean), 0)))
+
+
+def _by_differences(centred: np.ndarray, measure: Measure, reach: float) -> Similarity:
+    """(n, C) rows without their mean, float64, none longer than `reach`: the product of two is 1 - (distance / reach)^2 / 2."""
     rows = torch.from_numpy((centred / reach).astype(np.float32))
     half = rows.square().sum(dim=1, keepdim=True) / 2
     one = torch.ones_like(half)

@@ -115,7 +115,7 @@ def _best(score: np.ndarray, genuine: np.ndarray) -> float:
     order = np.argsort(score)
     distinct, start = np.unique(score[order], return_index=True)
     low, high = distinct[:-1], distinct[1:]
-    middle = low + (high - low) / 2
+    middle = (low + high) / 2
     middle = np.where(middle > low, middle, high)  # between two neighbouring floats there is no other
     candidates, start = np.concatenate([[-np.inf], middle, [np.inf]]), np.append(start, len(score))
     below = np.concatenate([[0], np.cumsum(genuine[order])])

@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from fr_ps.errors import InputError
 from fr_ps.evaluation.numbers.resample import Resample, resample
 from fr_ps.evaluation.pairwise import pairs
 from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons, ListedPairs
-from fr_ps.evaluation.pairwise.roc import roc
+from fr_ps.evaluation.pairwise.roc import area, roc
 from fr_ps.evaluation.pairwise.similarity import KEYS, STEPS
 
 Impostors = dict[int, int]
@@ -94,6 +95,43 @@ def test_the_distance_of_embeddings_that_are_not_of_unit_length_is_told_as_such(
     assert comparisons.scale.scores(comparisons.genuine_keys) == pytest.approx(-truth, abs=0.02 * comparisons.scale.reach)
     order = np.argsort(truth)
     assert (np.diff(comparisons.genuine_keys[order]) <= 1).all()
+
+
+def with_offset(offset: float, people: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy embeddings of people with 5 sessions, with a common part of `offset` times their spread."""
+    rng = np.random.default_rng(0)
+    own = np.repeat(rng.normal(size=(people, 64)), 5, axis=0) + 2 * rng.normal(size=(5 * people, 64))
+    common = rng.normal(size=64)
+    common *= offset * np.sqrt(own.var(axis=0).sum()) / np.linalg.norm(common)
+    return (own + common).astype(np.float32), np.repeat([f"p{person}" for person in range(people)], 5)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 10, 100, 1000, 10_000])
+def test_the_area_is_that_of_float64_however_much_the_embeddings_have_in_common(offset):
+    """A collapsed embedding, all cosines near 1, had an area of 0.5 as all its pairs had one key."""
+    embeddings, ids = with_offset(offset)
+    unit = embeddings.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    one, other = np.triu_indices(len(ids), k=1)
+    # Minus half the squared distance orders as the cosine does, without its rounding near 1.
+    truth = roc_auc_score(ids[one] == ids[other], -np.square(unit[one] - unit[other]).sum(axis=1))
+    comparisons = AllPairs(embeddings, ids).compare()
+    listed = ListedPairs(embeddings, ids, one, other).compare()
+    assert 0.7 < truth < 0.95
+    assert area(roc(comparisons)) == pytest.approx(truth, abs=1e-5)
+    assert area(roc(listed)) == pytest.approx(truth, abs=1e-5)
+    cosines = (unit[comparisons.first] * unit[comparisons.second]).sum(axis=1)
+    scale = comparisons.scale
+    assert scale.scores(comparisons.genuine_keys) == pytest.approx(cosines, abs=2e-6 * scale.reach**2 + 1e-15)
+    keys = np.unique(np.random.default_rng(3).integers(0, KEYS, size=2000))
+    assert [scale.threshold_key(float(score)) for score in scale.scores(keys)] == keys.tolist()
+
+
+def test_the_same_embedding_for_everybody_has_an_area_of_one_half():
+    row = np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32)
+    comparisons = AllPairs(np.repeat(row, 40, axis=0), np.repeat(list("abcdefgh"), 5)).compare()
+    assert area(roc(comparisons)) == 0.5
+    assert comparisons.scale.scores(comparisons.genuine_keys) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])

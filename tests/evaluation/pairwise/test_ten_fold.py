@@ -1,5 +1,6 @@
 """LFW's accuracy against loops over every threshold, and the folds that it is computed on."""
 
+import itertools
 import math
 
 import numpy as np
@@ -19,7 +20,7 @@ def by_loops(pairs: list[Pair]) -> tuple[float, float]:
         others = [(score, same) for score, same, number in pairs if number != fold]
         most, chosen = -1, math.nan
         distinct = sorted({score for score, _ in others})
-        for threshold in [-math.inf, *((a + b) / 2 for a, b in zip(distinct, distinct[1:])), math.inf]:
+        for threshold in [-math.inf, *((a + b) / 2 for a, b in itertools.pairwise(distinct)), math.inf]:
             right = sum((score >= threshold) == same for score, same in others)
             if right > most:
                 most, chosen = right, threshold
