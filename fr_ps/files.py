@@ -33,6 +33,7 @@ _NOT_ALLOWED = (
     errno.ENOTEMPTY,
     errno.ELOOP,
     errno.ENAMETOOLONG,
+    errno.ENOENT,  # the folder was removed meanwhile
 )
 
 

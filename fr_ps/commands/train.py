@@ -42,7 +42,12 @@ def _train(arguments: Namespace) -> None:
     from fr_ps.training.record import default_name
     from fr_ps.training.train import train
 
-    with resumed_run(folder) if folder else new_run(config.name or default_name(config), RUNS_FOLDER) as run:
+    sampled = config.train.system_metrics
+    with (
+        resumed_run(folder, system_metrics=sampled)
+        if folder
+        else new_run(config.name or default_name(config), RUNS_FOLDER, system_metrics=sampled)
+    ) as run:
         result = train(config, run, say, arguments.allow_changed, changed)
         say("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
     say(run.shown_id)

@@ -86,6 +86,8 @@ class TrainConfig:
         checkpoint_minutes: minutes after which such a checkpoint is written; 0: never by time.
         bad_steps: the training stops after so many steps in a row whose loss or gradient was NaN or infinite; each of them
             is skipped.
+        system_metrics: record processor, memory, disk, network and GPUs of the machine, as MLflow's `system/...` metrics;
+            also on where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
     """
 
     epochs: int = 20
@@ -100,6 +102,7 @@ class TrainConfig:
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0
     bad_steps: int = 10
+    system_metrics: bool = False
 
     def __post_init__(self) -> None:
         require_types(self, "train.")

@@ -36,6 +36,8 @@ class Delivery(threading.Thread):
         pause = _FIRST_PAUSE
         while not self._given_up:
             closing = self._closing.is_set()  # asked before the last look, so that nothing is told between the two
+            if not self.journal.is_present():  # which ends the run; sending would make its folder again
+                return
             try:
                 # What MLflow has must never be more than what a power cut leaves of the journal.
                 size = self.journal.sync()

@@ -94,7 +94,8 @@ _LINES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DAT
 class Journal:
     """The file `journal.jsonl` of a run's folder, open for appending: one line of JSON an event, and never a line changed.
 
-    It has one writer, the thread that trains; others may read the file while it grows. A last line that a crash left
+    It has one writer at a time: the thread that trains, or the one that samples the machine. Others may read the file while
+    it grows. A last line that a crash left
     half written is cut off when it is opened.
 
     On a full disk a small reserve beside it is given up, so that the journal can still say how the run ended.
@@ -110,6 +111,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_FILE
         self.reserve = folder / _RESERVE_FILE
+        self._writer = threading.Lock()
         self._grown = threading.Condition()
         self._woken = False
         self._synced = 0
@@ -131,10 +133,16 @@ class Journal:
         """Add an event, without secrets. It outlives the process at once, and a power cut once `sync` was called.
 
         Raises:
-            InputError: the disk is full.
+            InputError: the disk is full, or the run's folder was removed.
         """
         kept = data if kind == "metrics" else redact_tree(data)
         line = (json.dumps({"kind": kind, "time": int(time.time() * 1000), "data": kept}) + "\n").encode()
+        with self._writer:
+            self._append(kind, line)
+
+    def _append(self, kind: Kind, line: bytes) -> None:
+        if not self.is_present():
+            raise InputError(f"{self.path}: was removed or replaced while the run writes to it; begin a new run")
         with writable(self.path):
             try:
                 self._write(line)
@@ -149,6 +157,13 @@ class Journal:
         with self._grown:
             self.size += len(line)
             self._grown.notify_all()
+
+    def is_present(self) -> bool:
+        """Whether the open file is still the one at `path`: not where the run's folder was removed, renamed or replaced."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file))
+        except OSError:
+            return False
 
     def _write(self, line: bytes) -> None:
         done = 0
@@ -191,7 +206,7 @@ def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     What stands behind the last whole event is a line that is being written, or that a crash left half written.
 
     Raises:
-        InputError: a line before the last is no event.
+        InputError: a line before the last is no event, or the file cannot be read.
     """
     end = start
     damage: InputError | None = None

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +14,12 @@ from fr_ps.progress import say
 from fr_ps.tracking.address import recorded_uri
 from fr_ps.tracking.card import Card, Parent, find_run, new_card, read_card
 from fr_ps.tracking.delivery import Delivery
+from fr_ps.tracking.journal import Event
 from fr_ps.tracking.outbox import Outbox
 from fr_ps.tracking.owner import owned
 from fr_ps.tracking.run import Run, Status, StoppedEarly, new_id
-from fr_ps.tracking.store import RunStore, shown_store, store_uri
+from fr_ps.tracking.store import RunStore, is_in_use, shown_store
+from fr_ps.tracking.system_metrics import record_system_metrics
 
 Say = Callable[[str], None]
 _WAIT, _WAIT_ENDED, _WAIT_SILENTLY = 60.0, 10.0, 3.0
@@ -29,7 +32,13 @@ def warn(line: str) -> None:
 
 @contextmanager
 def new_run(
-    name: str, runs: Path, tell: Say = warn, parent: Parent | None = None, wait: float = _WAIT, run_id: str = ""
+    name: str,
+    runs: Path,
+    tell: Say = warn,
+    parent: Parent | None = None,
+    wait: float = _WAIT,
+    run_id: str = "",
+    system_metrics: bool = False,
 ) -> Iterator[Run]:
     """A run with a folder of its own under `runs`; its status at the end says how the block ended.
 
@@ -45,6 +54,7 @@ def new_run(
         parent: run that it is a part of.
         wait: seconds to wait at the end, at most.
         run_id: ours, where it is known already; empty: a new one.
+        system_metrics: whether the machine is sampled, also where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is not true.
 
     Raises:
         InputError: `runs` cannot be written.
@@ -58,11 +68,11 @@ def new_run(
                 card = replace(card, mlflow_id=None)
             card.write(folder)
         sync_folder(runs)
-        yield from _live(folder, card, tell, wait)
+        yield from _live(folder, card, tell, wait, system_metrics)
 
 
 @contextmanager
-def resumed_run(folder: Path, tell: Say = warn, wait: float = _WAIT) -> Iterator[Run]:
+def resumed_run(folder: Path, tell: Say = warn, wait: float = _WAIT, system_metrics: bool = False) -> Iterator[Run]:
     """The run in `folder`, gone on with; otherwise as `new_run`.
 
     The run that `mlflow run` may have begun for it gets a tag that names the one that is gone on with.
@@ -73,13 +83,14 @@ def resumed_run(folder: Path, tell: Say = warn, wait: float = _WAIT) -> Iterator
     card = read_card(folder)
     begun_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
     given = recorded_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if given and store_uri(card) != store_uri(replace(card, tracking_uri=given)):
+    if given and not is_in_use(card):
         tell(f"tracking: run {card.id} belongs to {shown_store(card)}, not to {given}, which MLFLOW_TRACKING_URI names")
     with owned(folder):
-        yield from _live(folder, card, tell, wait, begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None)
+        empty = begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None
+        yield from _live(folder, card, tell, wait, system_metrics, empty)
 
 
-def _live(folder: Path, card: Card, tell: Say, wait: float, empty: str | None = None) -> Iterator[Run]:
+def _live(folder: Path, card: Card, tell: Say, wait: float, system_metrics: bool, empty: str | None = None) -> Iterator[Run]:
     run = Run(folder)
     run.mlflow_id = card.mlflow_id
     if run.journal.cut:
@@ -100,24 +111,26 @@ def _live(folder: Path, card: Card, tell: Say, wait: float, empty: str | None = 
     delivery.start()
     status: Status = "FAILED"
     try:
-        yield run
+        with record_system_metrics(run, system_metrics):
+            yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit, StoppedEarly):
         status = "KILLED"
         raise
     finally:
-        _end(run, status, delivery, tell, wait)
+        _end(run, status, delivery, store, tell, wait)
 
 
-def _end(run: Run, status: Status, delivery: Delivery, tell: Say, wait: float) -> None:
+def _end(run: Run, status: Status, delivery: Delivery, store: RunStore, tell: Say, wait: float) -> None:
     """Write down how the run ended, wait for its delivery, and say what is not delivered."""
     try:
-        try:
-            run.status(status)
-            run.journal.sync()
-        except Exception as error:  # what ended the run is to be told, not this
-            tell(f"run {run.id}: that it is {status} could not be written down: {one_line(error)}")
+        if run.journal.is_present():
+            _write_status(run, status, tell)
         delivered = _delivered(delivery, min(wait, _WAIT if status == "FINISHED" else _WAIT_ENDED), tell)
+        if not run.journal.is_present():
+            _send_status(status, store, tell)
+            tell(f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before")
+            return
         for refused in delivery.outbox.refused:
             tell(f"tracking: MLflow refused {refused}")
         if not delivered:
@@ -127,6 +140,24 @@ def _end(run: Run, status: Status, delivery: Delivery, tell: Say, wait: float) -
     finally:
         delivery.give_up()
         run.journal.close()
+
+
+def _write_status(run: Run, status: Status, tell: Say) -> None:
+    try:
+        run.status(status)
+        run.journal.sync()
+    except Exception as error:  # what ended the run is to be told, not this
+        tell(f"run {run.id}: that it is {status} could not be written down: {one_line(error)}")
+
+
+def _send_status(status: Status, store: RunStore, tell: Say) -> None:
+    """Send how a run ended past its journal, which is gone: MLflow would show it as RUNNING for ever."""
+    if store.client is None:  # MLflow does not have the run
+        return
+    try:
+        store.send([Event("status", int(time.time() * 1000), {"status": status})])
+    except Exception as error:  # what ended the run is to be reported, not this
+        tell(f"tracking: MLflow does not take the status {status} ({one_line(error)})")
 
 
 def _delivered(delivery: Delivery, seconds: float, tell: Say) -> bool:

@@ -1,6 +1,7 @@
 """The runs of a folder with their true status."""
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.outbox import Outbox
 from fr_ps.tracking.owner import is_owned, owned
-from fr_ps.tracking.run import Run
+from fr_ps.tracking.run import Run, is_of_training
 
 INTERRUPTED_TAG = "fr_ps.interrupted"
 _UNDECIDED = ("RUNNING", "")
@@ -95,9 +96,10 @@ def training_folder(run: str, runs: Path) -> Path:
     if not run:
         trainings = [file.parent for file in sorted(runs.glob(f"*/{CONFIG_FILE}"), reverse=True)]
         for folder in trainings:
-            alone = not read_card(folder).parent  # a trial is gone on with by its study
-            if alone and last_status(folder) not in ("FINISHED", "") and not is_owned(folder):
-                return folder
+            with suppress(InputError):  # another run's damage is not this one's
+                alone = not read_card(folder).parent  # a trial is gone on with by its study
+                if alone and last_status(folder) not in ("FINISHED", "") and not is_owned(folder):
+                    return folder
         raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists what is there")
     found = find_run(run, runs)
     if found is None:
@@ -128,7 +130,7 @@ def _story(folder: Path) -> Story:
             kind = event.data.get("fr_ps.kind", kind)
             note = "interrupted" if INTERRUPTED_TAG in event.data else note
         elif event.kind == "metrics":
-            epoch = max(epoch, event.data["step"])
+            epoch = max(epoch, event.data["step"] if any(map(is_of_training, event.data["values"])) else 0)
     if not card.host:
         note = "made by an earlier version"
     elif status in ("RUNNING", "?") and not running and card.host != socket.gethostname():

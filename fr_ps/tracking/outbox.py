@@ -102,6 +102,7 @@ class Outbox:
         store.connect()
         self.refused += store.send(events)
         self.done = taken
-        with suppress(InputError):  # a full disk; at worst all is sent again
-            write_json(self.path, asdict(_Delivered(self.done, self.refused)))
+        if self.path.parent.is_dir():  # else it was removed, and is not made again
+            with suppress(InputError):  # a full disk; at worst all is sent again
+                write_json(self.path, asdict(_Delivered(self.done, self.refused)))
         return len(events)

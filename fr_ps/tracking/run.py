@@ -8,6 +8,10 @@ from pathlib import Path
 from fr_ps.tracking.journal import Journal, Status, read_events
 
 
+SYSTEM = "system/"
+"""Before the names of metrics of the machine, as MLflow names them; their steps are samples, not epochs."""
+
+
 class StoppedEarly(Exception):
     """Ends a run before its end, on purpose and without an error: its status is KILLED."""
 
@@ -24,6 +28,7 @@ class Run:
         journal: of what was told.
         mlflow_id: once there is one.
         curves: metric to step to value, of all points told so far, also by earlier processes.
+        samples: of the machine, which earlier processes took.
 
     Raises:
         InputError: the folder cannot be written, or its journal is damaged.
@@ -35,12 +40,16 @@ class Run:
         self.journal = Journal(folder)
         self.mlflow_id: str | None = None
         self.curves: dict[str, dict[int, float]] = {}
+        self.samples = 0
         self._params: set[str] = set()
         for _, event in read_events(self.journal.path):
             if event.kind == "params":
                 self._params |= set(event.data)
             if event.kind == "metrics":
-                self._remember(event.data["values"], event.data["step"])
+                step, values = event.data["step"], event.data["values"]
+                self._remember({name: value for name, value in values.items() if is_of_training(name)}, step)
+                if not all(map(is_of_training, values)):
+                    self.samples = max(self.samples, step + 1)
 
     @property
     def shown_id(self) -> str:
@@ -67,6 +76,10 @@ class Run:
         if new:
             self.journal.append("metrics", {"step": step, "values": new})
             self._remember(new, step)
+
+    def system_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """A sample of the machine, by any thread. These curves stay out of `curves`."""
+        self.journal.append("metrics", {"step": step, "values": {f"{SYSTEM}{name}": value for name, value in values.items()}})
 
     def dataset(self, name: str, source: str, digest: str, profile: Mapping[str, int], context: str) -> None:
         """The data that the run reads: where they are, their digest, and what is in them."""
@@ -99,6 +112,11 @@ class Run:
     def _remember(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             self.curves.setdefault(name, {})[step] = value
+
+
+def is_of_training(metric: str) -> bool:
+    """Whether the steps of a metric are epochs."""
+    return not metric.startswith(SYSTEM)
 
 
 def new_id() -> str:

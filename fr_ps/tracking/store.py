@@ -26,6 +26,7 @@ from fr_ps.tracking.address import (
     recorded_uri,
     sqlite_file,
     sqlite_uri,
+    tracking_uri,
 )
 from fr_ps.tracking.card import Card
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
@@ -85,11 +86,10 @@ class RunStore:
         found = self._known_run(client, self.card.mlflow_id) if self.card.mlflow_id else None
         mlflow_id = found or self._found_or_made(client)
         experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id).name  # its id is of this store only
-        card = replace(self.card, mlflow_id=mlflow_id, experiment=experiment)
-        if card != self.card:
-            self.card = card
-            card.write(self.folder)
-        self.client = client
+        before, self.client = self.card, client
+        self.card = replace(before, mlflow_id=mlflow_id, experiment=experiment)
+        if self.card != before and self.folder.is_dir():  # else it was removed, and is not made again
+            self.card.write(self.folder)
         return str(mlflow_id)
 
     def _known_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
@@ -275,6 +275,11 @@ def store_uri(card: Card) -> str:
     uri = given if recorded_uri(given) == recorded_uri(card.tracking_uri) else card.tracking_uri
     file = sqlite_file(uri)
     return sqlite_uri(file.absolute()) if file else uri
+
+
+def is_in_use(card: Card) -> bool:
+    """Whether the store that a run belongs to is the one in use, which MLFLOW_TRACKING_URI names."""
+    return store_uri(card) == store_uri(replace(card, tracking_uri=recorded_uri(tracking_uri())))
 
 
 def shown_store(card: Card) -> str:

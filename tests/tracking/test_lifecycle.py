@@ -1,6 +1,7 @@
 """A run's life: it ends with the status that is true, and nothing that befalls MLflow ends it or holds it up."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -335,3 +336,20 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(store, monkeypatch):
     with resumed_run(run.folder):  # now it is closed
         pass
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed"])
+def test_a_run_whose_folder_is_taken_away_ends_in_one_line_and_as_failed_in_mlflow(store, refused, how):
+    lines: list[str] = []
+    with refused("was removed or replaced"), new_run("x", RUNS, lines.append) as run:
+        run.metrics({"a": 1.0}, 1)
+        while run.mlflow_id is None:
+            time.sleep(0.01)
+        if how == "removed":
+            shutil.rmtree(run.folder)
+        else:
+            run.folder.rename("elsewhere")
+        run.metrics({"a": 2.0}, 2)
+    assert store.get_run(run.mlflow_id).info.status == "FAILED"
+    assert lines == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before"]
+    assert not run.folder.exists()

@@ -1,7 +1,6 @@
 """The runs with the status that is true, also of those whose process could not tell it any more."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -15,7 +14,7 @@ import pytest
 
 from fr_ps.cli import main
 from fr_ps.tracking import listing
-from fr_ps.tracking.card import CARD_FILE, Parent, new_card
+from fr_ps.tracking.card import CARD_FILE, Parent, new_card, read_card
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
 from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.listing import INTERRUPTED_TAG, Story, last_status, stories, training_folder
@@ -194,18 +193,18 @@ def test_an_interrupted_run_that_cannot_be_written_is_told_and_left_as_it_is(sma
     assert (folder / JOURNAL_FILE).read_bytes() == before
 
 
-def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interrupted(store, capsys, monkeypatch):
+def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interrupted(store, capsys):
     assert main(["runs"]) == 0
     assert "no runs under" in capsys.readouterr().out
     name = "20260101-000000-aaaaaa"
     ended_run(name, lambda run: run.status("RUNNING"))
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
+    card = read_card(RUNS / name)
+    replace(card, tracking_uri=servers.refusing()).write(RUNS / name)
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
     assert re.search(rf"{name} +- +a name +KILLED \(interrupted\) .* 3\n", printed)
     assert "fr-ps sync" in printed
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    card.write(RUNS / name)
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
     assert "fr-ps sync" not in printed
@@ -230,3 +229,25 @@ def test_without_an_id_the_last_interrupted_training_is_taken(refused):
         training_folder("7", RUNS)
     with refused("no training under", "was interrupted"):
         training_folder("", Path("elsewhere"))
+
+
+@pytest.mark.parametrize("damage", ["folder", "text", "not UTF-8"])
+@pytest.mark.parametrize("name", [CARD_FILE, JOURNAL_FILE])
+def test_one_unreadable_file_hides_no_other_run(store, capsys, damage, name):
+    ended_run("one", lambda run: run.status("KILLED"))
+    for other in ("one", "two"):
+        (ended_run(other, lambda run: run.status("KILLED")) / CONFIG_FILE).write_text("")
+    file = RUNS / "two" / name
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(b"{\n\n" if damage == "text" else b"\xff\xfe\n\n")
+    assert main(["runs"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"one .* KILLED", printed)
+    assert re.search(rf"two .*\? \(runs/two/{name}: ", printed)
+    assert training_folder("", RUNS) == RUNS / "one"
+    assert main(["sync"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"runs/two/{name}" in line

@@ -161,15 +161,16 @@ def _in_its_run(bench: Bench, trial: optuna.Trial, params: dict[str, Value]) -> 
 
 def _run_of(bench: Bench, trial: optuna.Trial) -> AbstractContextManager[Run]:
     """The trial's run: the one that it was begun with, if its folder is here and nobody has it; else a new one."""
+    sampled = bench.search.base.train.system_metrics
     before = trial.user_attrs.get(RUN, "")
     folder = bench.runs / before
     if before and (folder / CARD_FILE).is_file() and not is_owned(folder):
-        return resumed_run(folder, bench.say, _WAIT)
+        return resumed_run(folder, bench.say, _WAIT, sampled)
     run_id = new_id()
     patiently(lambda: trial.set_user_attr(RUN, run_id))
     patiently(lambda: trial.set_user_attr(HOST, socket.gethostname()))
     name = f"{bench.study.study_name}-{trial.number:03d}"
-    return new_run(name, bench.runs, bench.say, bench.parent, _WAIT, run_id)
+    return new_run(name, bench.runs, bench.say, bench.parent, _WAIT, run_id, sampled)
 
 
 def _train(bench: Bench, trial: optuna.Trial, params: dict[str, Value], run: Run) -> tuple[Outcome, BaseException | None]:

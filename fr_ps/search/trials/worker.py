@@ -112,8 +112,14 @@ def train_whole(tree: Mapping[str, Any], name: str, run_id: str, parent: Parent,
     """Train with the settings `tree` and test, as a part of the study; gone on with where it was begun before."""
     folder = runs / run_id
     begun = (folder / CARD_FILE).is_file()
-    with resumed_run(folder) if begun else new_run(name, runs, parent=parent, run_id=run_id) as run:
-        train(from_dict(tree), run, say)
+    config = from_dict(tree)
+    sampled = config.train.system_metrics
+    with (
+        resumed_run(folder, system_metrics=sampled)
+        if begun
+        else new_run(name, runs, parent=parent, run_id=run_id, system_metrics=sampled)
+    ) as run:
+        train(config, run, say)
 
 
 def main() -> int:

@@ -1,0 +1,73 @@
+"""Samples of the machine in a run's journal and in MLflow, against psutil itself."""
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from fr_ps.tracking import delivery, lifecycle
+from fr_ps.tracking.card import read_card
+from fr_ps.tracking.lifecycle import new_run, resumed_run
+from fr_ps.tracking.listing import stories
+from fr_ps.tracking.sync import move, sync, unsynced
+from tests.tracking import servers
+
+RUNS = Path("runs")
+NAMES = {
+    *("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage"),
+    *("disk_usage_percentage", "disk_usage_megabytes", "disk_available_megabytes"),
+    *("network_receive_megabytes", "network_transmit_megabytes"),
+}
+"""Of MLflow's documentation on system metrics; its user interface shows names that begin with `system/` on their own page."""
+
+
+@pytest.fixture(autouse=True)
+def interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+
+
+@pytest.mark.parametrize("by", ["environment", "setting"])
+def test_the_machine_is_sampled_where_that_is_asked_for(store, monkeypatch, by):
+    if by == "environment":
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    with new_run("x", RUNS, system_metrics=by == "setting") as run:
+        run.metrics({"val/identity/auc": 0.5}, 1)
+        time.sleep(0.7)
+    metrics = store.get_run(run.mlflow_id).data.metrics
+    assert set(metrics) == {"val/identity/auc", *(f"system/{name}" for name in NAMES)}
+    memory = psutil.virtual_memory()
+    assert metrics["system/system_memory_usage_megabytes"] == pytest.approx(memory.used / 1e6, rel=0.5)
+    assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
+    history = store.get_metric_history(run.mlflow_id, "system/cpu_utilization_percentage")
+    steps = [point.step for point in history]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 3
+    (story,) = stories(RUNS)
+    assert story.epoch == 1  # samples are no epochs
+    with resumed_run(run.folder, system_metrics=True) as again:
+        assert set(again.curves) == {"val/identity/auc"}
+    again_steps = [point.step for point in store.get_metric_history(run.mlflow_id, "system/cpu_utilization_percentage")]
+    assert again_steps == list(range(len(steps) + 1))
+
+
+def test_the_machine_is_not_sampled_by_itself(store):
+    with new_run("x", RUNS) as run:
+        time.sleep(0.3)
+    assert store.get_run(run.mlflow_id).data.metrics == {}
+
+
+def test_an_outage_loses_no_sample(store, monkeypatch):
+    up = store.tracking_uri
+    monkeypatch.setattr(lifecycle, "_WAIT", 0.2)
+    monkeypatch.setattr(delivery, "_CLOSING_PAUSE", 0.1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
+    with new_run("x", RUNS, lambda line: None, system_metrics=True) as run:
+        time.sleep(0.5)
+    assert move([run.folder], up) == []
+    (row,) = sync(list(unsynced(RUNS)), lambda taken: None)
+    assert row.why == ""
+    history = MlflowClient(up).get_metric_history(str(read_card(run.folder).mlflow_id), "system/cpu_utilization_percentage")
+    assert [point.step for point in history] == list(range(len(history)))
+    assert len(history) >= 3
