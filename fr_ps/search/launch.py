@@ -36,7 +36,7 @@ from fr_ps.tracking.layout import RUNS_FOLDER
 from fr_ps.tracking.lifecycle import resumed_run
 from fr_ps.tracking.listing import mark_interrupted
 from fr_ps.tracking.owner import is_owned
-from fr_ps.tracking.parent import begin_parent, parent_folder
+from fr_ps.tracking.parent import begin_parent, parent_folder, present_parent
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.sync import sync, unsynced
 
@@ -108,6 +108,7 @@ def _launched(search: Search, digest: str, workers: int, runs: Path) -> Launch:
             )
         card, parent = Card(**there[_PARENT]["card"]), Parent(**there[_PARENT]["parent"])
         folder = Path(there[_PARENT]["folder"])
+        parent = present_parent(parent, folder)
     else:
         try:
             card, parent = begin_parent(config.study.name, runs)

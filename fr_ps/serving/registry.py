@@ -15,11 +15,12 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.models.folder import read_info, weights_digest
 from fr_ps.redaction import redact, redact_tree
-from fr_ps.tracking.address import registry_uri, tracking_uri
+from fr_ps.tracking.address import recorded_uri, registry_uri, tracking_uri
 from fr_ps.tracking.card import find_run, read_card
 from fr_ps.tracking.find import REGISTERED, model_folder
 from fr_ps.tracking.layout import BEST, CONFIG_FILE, MODEL_CARD, RUNS_FOLDER
 from fr_ps.tracking.package import WEIGHTS_TAG, log_model
+from fr_ps.tracking.store import is_in_use, shown_store
 
 CHAMPION = "champion"
 """The alias of the version that is to be used."""
@@ -59,7 +60,7 @@ def register(run: str, name: str, tags: dict[str, str] | None = None, descriptio
     mlflow_run = _mlflow_run(run, runs)
     info = read_info(folder)
     client = MlflowClient(tracking_uri(), registry_uri())
-    with _answering(f"{name}: run {run} cannot be registered under that name"):
+    with _answering(f"{name}: run {run} cannot be registered under that name"), _storing(client, mlflow_run):
         model_id = log_model(client, mlflow_run, folder, BEST.name, *_best_epoch(client, mlflow_run, folder))
         with _already_there():
             client.create_registered_model(name)
@@ -176,6 +177,11 @@ def _mlflow_run(run: str, runs: Path) -> str:
     card = read_card(folder)
     if card.mlflow_id is None:
         raise InputError(f"{run}: MLflow does not know this run yet; deliver it by fr-ps sync, then register it")
+    if not is_in_use(card):
+        raise InputError(
+            f"{run}: belongs to the MLflow store {shown_store(card)}, and {recorded_uri(tracking_uri())} is in use; set "
+            f"MLFLOW_TRACKING_URI to the former, or deliver the run to the latter by fr-ps sync --run {card.id} --store URI"
+        )
     return card.mlflow_id
 
 
@@ -229,6 +235,21 @@ def _answering(trouble: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         raise InputError(f"{trouble} ({one_line(error, 200).rstrip('.')}); see what mlflow ui lists under Models") from None
+
+
+@contextmanager
+def _storing(client: MlflowClient, run: str) -> Iterator[None]:
+    """A failure of the storage of artifacts in the block becomes an `InputError` that names the storage."""
+    try:
+        yield
+    except (InputError, MlflowException):
+        raise
+    except Exception as error:  # each kind of storage has exceptions of its own
+        where = redact(str(client.get_run(run).info.artifact_uri))
+        raise InputError(
+            f"run {run}: its model cannot be written to the artifact storage {where} ({one_line(error, 200)}); see that it "
+            "is reachable and register again"
+        ) from None
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def _registered(model: str) -> Path:
     # Looked up here: mlflow itself asks the store of its settings, and its one error means any of name, version and files.
     client = MlflowClient(tracking_uri(), registry_uri())
     try:
-        location = _location(client, *get_model_name_and_version(client, model))
+        location = _location(client, get_model_name_and_version(client, model))
     except MlflowException as error:
         text = one_line(error, 200).rstrip(".")
         raise InputError(
@@ -95,11 +95,16 @@ def _registered(model: str) -> Path:
     return found[0]
 
 
-def _location(client: "MlflowClient", *version: str) -> str:
-    """Where the files of a version (name, number) or of a logged model (id) are."""
-    if len(version) == 2:
-        location = str(client.get_model_version_download_uri(*version))
-        if not location.startswith(REGISTERED):
-            return location
-        version = (location.removeprefix(REGISTERED),)
-    return str(client.get_logged_model(version[0]).artifact_location)
+def _location(client: "MlflowClient", version: tuple[str, ...]) -> str:
+    """Where the files of a version (name, number), of a logged model (id) or of a run's artifact are."""
+    if len(version) == 1:
+        return str(client.get_logged_model(version[0]).artifact_location)
+    location = str(client.get_model_version_download_uri(*version))
+    if location.startswith(REGISTERED):
+        return _location(client, (location.removeprefix(REGISTERED),))
+    if location.startswith("runs:/"):
+        run, _, path = location.removeprefix("runs:/").partition("/")
+        from mlflow.utils.uri import append_to_uri_path
+
+        return str(append_to_uri_path(client.get_run(run).info.artifact_uri, path))
+    return location

@@ -7,7 +7,7 @@ from pathlib import Path
 from fr_ps.errors import InputError, one_line
 from fr_ps.progress import say
 from fr_ps.redaction import redact
-from fr_ps.tracking.card import CARD_FILE, Card, Parent, new_card
+from fr_ps.tracking.card import CARD_FILE, Card, Parent, new_card, read_card
 from fr_ps.tracking.owner import owned
 from fr_ps.tracking.run import new_id
 
@@ -39,6 +39,21 @@ def begin_parent(name: str, runs: Path) -> tuple[Card, Parent]:
                 f"MLflow ({where}) does not take the run of the study, which holds its trials together ({one_line(error)}); "
                 "see that it answers, or set MLFLOW_TRACKING_URI"
             ) from None
+
+
+def present_parent(parent: Parent, folder: Path) -> Parent:
+    """`parent`, whose run is in `folder`, with the MLflow id that it has now: `fr-ps sync --store` may have moved it.
+
+    Raises:
+        InputError: its `run.json` is damaged.
+        Exception: whatever keeps MLflow from answering.
+    """
+    from fr_ps.tracking.store import RunStore
+
+    card = read_card(folder) if (folder / CARD_FILE).is_file() else None
+    if card is None or not card.mlflow_id or card.mlflow_id == parent.mlflow_id:
+        return parent
+    return Parent(card.mlflow_id, RunStore(folder, card).experiment())
 
 
 def parent_folder(card: Card, runs: Path) -> Path:

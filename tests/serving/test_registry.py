@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -11,12 +12,14 @@ import pytest
 from mlflow import MlflowClient
 
 import fr_ps
+from fr_ps.cli import main
 from fr_ps.errors import InputError
 from fr_ps.models.folder import weights_digest
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.registry import Version, champion, crown, demote, parse_version, register, roll_back
+from fr_ps.tracking.card import new_card, read_card
 from fr_ps.tracking.layout import BEST
-from fr_ps.tracking.lifecycle import new_run
+from fr_ps.tracking.lifecycle import new_run, resumed_run
 from fr_ps.tracking.run import Run
 from tests.serving.conftest import make_model
 
@@ -173,3 +176,25 @@ def test_of_two_who_are_crowned_at_once_the_second_is_refused(three: list[Versio
     assert champion("faces") == second
     history = MlflowClient().get_registered_model("faces").tags["fr_ps.champions"]
     assert json.loads(history) == ["1", "2"]
+
+
+def test_a_storage_of_artifacts_that_is_out_of_reach_is_named_in_one_line(both: Path, store: MlflowClient, capsys) -> None:
+    """The storage was there while the run lasted."""
+    experiment = store.create_experiment("e", artifact_location="file:///proc/nowhere")
+    folder = Path("runs/r")
+    replace(new_card("r", "r"), experiment_id=experiment, experiment="e").write(folder)
+    with resumed_run(folder):
+        shutil.copytree(both, folder / BEST)
+    assert main(["register", "--model", "r", "--name", "faces"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: run ")
+    assert "its model cannot be written to the artifact storage file:///proc/nowhere" in line
+    assert store.search_registered_models() == []
+
+
+def test_a_run_of_another_store_names_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, refused) -> None:
+    (tmp_path / "other").mkdir()
+    before, uri = str(read_card(run.folder).tracking_uri), make_store(tmp_path / "other")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with refused(run.id, before, uri, f"fr-ps sync --run {run.id} --store"):
+        register(run.id, "faces")

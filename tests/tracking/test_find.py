@@ -130,3 +130,25 @@ def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, registr
     shutil.rmtree(registry / "artifacts")
     with refused(f"models:/faces/{version}"):
         model_folder(f"models:/faces/{version}")
+
+
+@pytest.mark.parametrize("model", ["x" * 300, "runs/" + "x" * 300, "x" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(client: MlflowClient, runs: Path, refused: Refused, model: str) -> None:
+    with refused("no model folder, no run under"):
+        model_folder(model, runs)
+
+
+def test_a_version_whose_files_are_gone_is_told_from_a_wrong_name(
+    client: MlflowClient, registry: Path, runs: Path, refused: Refused
+) -> None:
+    """As in a project folder that was moved."""
+    number = register(client, BEST_FILES)
+    moved = (registry / "artifacts").rename(registry / "moved")
+    try:
+        with refused(f"models:/faces/{number}: the registry has this version", str(registry / "artifacts"), "move it back"):
+            model_folder(f"models:/faces/{number}", runs)
+    finally:
+        moved.rename(registry / "artifacts")
+    model_folder(f"models:/faces/{number}", runs)
+    with refused("cannot be had from the registry", "expected models:/NAME/VERSION"):
+        model_folder("models:/faces/9999", runs)

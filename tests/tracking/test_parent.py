@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 
 from fr_ps.tracking.card import CARD_FILE, PARENT_TAG, read_card
 from fr_ps.tracking.lifecycle import new_run, resumed_run
-from fr_ps.tracking.parent import begin_parent, parent_folder
+from fr_ps.tracking.parent import begin_parent, parent_folder, present_parent
+from fr_ps.tracking.sync import move
 
 RUNS = Path("runs")
 
@@ -73,3 +74,17 @@ def test_a_place_that_cannot_be_written_is_refused(store: MlflowClient, small_di
         for _ in range(100):
             begin_parent("a study", small_disk / "runs")
     assert not list((small_disk / "runs").glob(f"*/.partial*{CARD_FILE}"))
+
+
+def test_a_parent_that_was_moved_to_another_store_has_its_id_there(store: MlflowClient, make_store, tmp_path, monkeypatch):
+    card, parent = begin_parent("a study", RUNS)
+    folder = RUNS / card.id
+    assert present_parent(parent, folder) == parent == present_parent(parent, RUNS / "nowhere")
+    (tmp_path / "other").mkdir()
+    uri = make_store(tmp_path / "other")
+    other = MlflowClient(uri)
+    other.create_experiment("so that the ids of experiments differ")
+    assert move([folder], uri) == []
+    found = present_parent(parent, folder)
+    assert found.mlflow_id == read_card(folder).mlflow_id != parent.mlflow_id
+    assert other.get_experiment(found.experiment_id).name == "fr-ps"
