@@ -1,21 +1,51 @@
 """Normals despite shadows and highlights, with as few as four lights.
 
-What each picture counts in each pixel; `solve.weighted` with that is the solver `robust`. Then what the neighbours say.
+The weight of each observation in each pixel; `solve.weighted` with these weights is the solver `robust`. Then `integrable`,
+which also uses neighbouring pixels.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from fr_ps.photometric.integrate import normals_of, poisson
+from fr_ps.photometric.outliers import many_light_weights
 from fr_ps.photometric.solve import weighted
 
-DARK = 0.35
-"""A picture counts in full where it is brighter than this share of the pixel's brightest one."""
-_LEAST = 0.04
-"""What the darkest picture still counts: two shadows among four lights leave the others too few to tell a normal."""
+MANY_LIGHTS = 8
+"""From this number of lights on, a pixel has enough observations to choose the ones to fit."""
 _SATURATED = 0.05
+_LEAST = 0.04
+"""Weight of the darkest observation: two shadows among four lights leave the others too few to determine a normal."""
 _BRIGHT = 0.8
 _ALL_LIT = 0.7
-_HIGHLIGHT = 10.0
+_TINY = 1e-6
+_FAINT = 1e-3
+
+
+class _Rule(NamedTuple):
+    """How few lights are weighted.
+
+    Attributes:
+        excess: an observation has full weight above `dark` times the brightest one, but at most `excess` times the second
+            brightest: the brightest may be a highlight.
+        dark: see `excess`.
+        by_second: whether excess and darkness are measured against the second brightest, not the brightest.
+        highlight: how strongly the weight falls with the excess over what the other lights predict.
+        lit_power: of the darkest over that reference: where a light is missing, no excess is a highlight.
+    """
+
+    excess: float
+    dark: float
+    by_second: bool
+    highlight: float
+    lit_power: float
+
+
+_MATTE = _Rule(excess=1.4, dark=0.35, by_second=False, highlight=10, lit_power=2)
+_GLOSSY = _Rule(excess=1, dark=0.1, by_second=True, highlight=30, lit_power=1)
+_GLOSS = (2.2, 4.0)
+"""Glossiness is 0 at the first of these ratios and 1 at the second. Faces of Yale B reach 2.0 under most sets of four lights."""
 
 _ROUNDS = 3
 _STEPS = 6
@@ -27,12 +57,14 @@ _DOUBTFUL = 0.05
 
 
 def observation_weights(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """What each picture counts in each pixel, by three signs that it is not Lambertian there.
+    """The weight of each observation in each pixel: low where it is not Lambertian, and where it is saturated.
 
-    Shadow: the picture is dark beside the pixel's brightest one. With four lights a shadow cannot be told from a surface
-    that faces away, but the latter is dark as well, and then says little about the normal. Highlight: where no light is
-    missing, a picture is brighter than the other lights say (the residual over 1 - leverage, which is the difference to
-    the fit without it). Saturation: the share of source pixels at the camera's limit.
+    From `MANY_LIGHTS` lights on: `outliers.many_light_weights`. With fewer: a shadow is an observation that is dark beside
+    the brighter ones. With four lights a shadow looks like a surface that faces away, but the latter is dark as well, and
+    then constrains the normal little. A highlight is an observation that is brighter than the other lights predict (the
+    residual over 1 - leverage, which is the difference to the fit without it), where no light is missing. On a glossy object
+    dim observations are the surface's shading and the brightest one is the highlight, so two rules are blended by the
+    session's glossiness.
 
     Args:
         images: (k, H, W), linear in the light received.
@@ -42,14 +74,51 @@ def observation_weights(images: np.ndarray, saturated: np.ndarray, lights: np.nd
     Returns:
         (k, H, W) float32 in (0, 1.04].
     """
-    brightest = np.maximum(images.max(axis=0), 1e-6)
-    relative = images / brightest
-    bright = np.minimum(relative / DARK, 1)
+    trust = 1 - (1 - _SATURATED) * saturated
+    if len(lights) >= MANY_LIGHTS:
+        return many_light_weights(images, trust, lights)
+    first, second = _two_brightest(images)
+    glossy = glossiness(first, second)
+    weights = np.zeros(images.shape, dtype=np.float32)
+    for rule, share in ((_MATTE, 1 - glossy), (_GLOSSY, glossy)):
+        if share > 0:
+            weights += share * _few_light_weights(images, lights, first, second, rule)
+    return (weights * trust).astype(np.float32)
+
+
+def glossiness(first: np.ndarray, second: np.ndarray) -> float:
+    """0 (matte) to 1 (glossy): by how much the brightest observations of a session exceed what two lights reach.
+
+    The 99th percentile over pixels of the brightest observation, over the 90th percentile of the second brightest. A shadow
+    makes single pixels' second brightest dark, a highlight single pixels' brightest one bright.
+
+    Args:
+        first: (H, W), the brightest observation of each pixel, above 0.
+        second: (H, W), the second brightest, above 0.
+    """
+    lit = first > _FAINT * first.max()
+    ratio = np.quantile(first[lit], 0.99) / np.quantile(second[lit], 0.9)
+    low, high = _GLOSS
+    return float(np.clip(np.log(ratio / low) / np.log(high / low), 0, 1))
+
+
+def _two_brightest(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) each: the brightest and the second brightest observation, above 0 also where it is dark."""
+    first, second = np.maximum(images[0], images[1]), np.minimum(images[0], images[1])
+    for image in images[2:]:
+        second = np.maximum(second, np.minimum(first, image))
+        first = np.maximum(first, image)
+    first = np.maximum(first, _TINY)
+    return first, np.maximum(second, _FAINT * first)
+
+
+def _few_light_weights(images: np.ndarray, lights: np.ndarray, first: np.ndarray, second: np.ndarray, rule: _Rule) -> np.ndarray:
+    bright = np.minimum(images / (rule.dark * np.minimum(first, rule.excess * second)), 1)
     weights = bright * np.sqrt(bright) + _LEAST
-    lit = np.clip(relative.min(axis=0) / _ALL_LIT, 0, 1) ** 2
+    relative = images / (second if rule.by_second else first)
+    lit = np.clip(relative.min(axis=0) / _ALL_LIT, 0, 1) ** rule.lit_power
     excess = np.maximum(_without_it(relative, lights), 0)
-    weights /= np.where(relative >= _BRIGHT, 1 + _HIGHLIGHT * lit * excess, 1)
-    return (weights * (1 - (1 - _SATURATED) * saturated)).astype(np.float32)
+    return weights / np.where(images >= _BRIGHT * first, 1 + rule.highlight * lit * excess, 1)
 
 
 def confidence(variance: np.ndarray, lights: np.ndarray) -> np.ndarray:

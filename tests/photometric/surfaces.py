@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 Angles = Sequence[tuple[float, float]]
 Height = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -25,6 +26,14 @@ def directions(angles: Angles) -> np.ndarray:
             for a, e in angles
         ]
     )
+
+
+def dome(count: int, widest: float = 50.0) -> np.ndarray:
+    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the camera's axis."""
+    index = np.arange(count) + 0.5
+    z = 1 - (1 - np.cos(np.radians(widest))) * index / count
+    angle = np.pi * (3 - np.sqrt(5)) * index
+    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
 
 
 def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +61,15 @@ def sphere(size: int) -> tuple[np.ndarray, np.ndarray, float]:
     radius = float(np.hypot(x, y).max() / np.sin(np.radians(30)))
     z = np.sqrt(radius**2 - x**2 - y**2)
     return np.stack([x, y, z], axis=-1) / radius, z - z.mean(), radius
+
+
+def ball_on_a_table(size: int = 72) -> tuple[np.ndarray, np.ndarray]:
+    """Normals (H, W, 3) and depth (H, W) of half a ball that throws its shadow on what is flat around it."""
+    x, y = grid(size, size)
+    depth = gaussian_filter(np.sqrt(np.maximum((0.4 * size) ** 2 - x**2 - y**2, 0)), 1)
+    down, right = np.gradient(depth)
+    normal = np.stack([-right, down, np.ones_like(depth)], axis=-1)
+    return normal / np.linalg.norm(normal, axis=-1, keepdims=True), depth
 
 
 def to_8_bit(images: np.ndarray) -> np.ndarray:

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
 
-from fr_ps.photometric.robust import confidence, integrable, observation_weights
+from fr_ps.photometric.robust import MANY_LIGHTS, confidence, glossiness, integrable, observation_weights
 from fr_ps.photometric.solve import least_squares, split, weighted
 from fr_ps.synthetic.render import render
 from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
-from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, degrees, directions, grid, sphere
+from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, ball_on_a_table, degrees, directions, sphere
 
 GRAZING: Angles = ((45, 40), (-45, 40), (45, -25), (-45, -25))
 
@@ -36,15 +35,6 @@ def errors(images: np.ndarray, saturated: np.ndarray, angles: Angles, normal: np
 
 def unsaturated(images: np.ndarray) -> np.ndarray:
     return np.zeros(images.shape, dtype=np.float32)
-
-
-def ball_on_a_table(size: int = 72) -> tuple[np.ndarray, np.ndarray]:
-    """Normals (H, W, 3) and depth (H, W) of half a ball that throws its shadow on what is flat around it."""
-    x, y = grid(size, size)
-    depth = gaussian_filter(np.sqrt(np.maximum((0.4 * size) ** 2 - x**2 - y**2, 0)), 1)
-    down, right = np.gradient(depth)
-    normal = np.stack([-right, down, np.ones_like(depth)], axis=-1)
-    return normal / np.linalg.norm(normal, axis=-1, keepdims=True), depth
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,7 +65,12 @@ def test_the_darker_a_shadow_the_less_it_counts(angles: Angles, which: int) -> N
         shadowed[which] *= share
         weights.append(observation_weights(shadowed, unsaturated(images), directions(angles))[which])
     assert (np.diff(weights, axis=0) <= 1e-5).all()
-    assert (np.diff(weights[4:], axis=0) < -1e-3).all(), "and below a third of the brightest it falls at every step"
+    others = np.sort(np.delete(images, which, axis=0), axis=0)[-1]
+    dark = 0.3 * images[which] < 0.35 * others
+    assert dark.mean() > 0.8
+    assert (np.diff(weights[4:], axis=0)[:, dark] < -1e-3).all(), (
+        "and below a third of the brightest other it falls at every step"
+    )
     bright = images[which] > 0.36 * images.max(axis=0)
     np.testing.assert_allclose(weights[0][bright], 1.04, atol=0.002)
     assert (weights[-1] < 0.05).all()
@@ -127,6 +122,54 @@ def test_around_a_ball_shadows_and_highlights_cost_much_less(angles: Angles, hig
     plain, robust, joined = errors(images, unsaturated(images), angles, normal)
     assert robust < 0.55 * plain
     assert joined < 0.95 * robust
+
+
+@pytest.mark.parametrize("angles", [FOUR, SEVEN, GRAZING])
+@pytest.mark.parametrize(
+    ("albedo", "highlights", "exponent", "bound"),
+    [(0.06, 1.0, 25, 1.0), (0.12, 0.8, 30, 0.95), (0.1, 1.0, 60, 0.75), (0.1, 1.0, 100, 0.6), (0.3, 0.6, 200, 0.5)],
+)
+def test_few_lights_on_a_dark_glossy_ball_are_not_worse_than_least_squares(
+    angles: Angles, albedo: float, highlights: float, exponent: float, bound: float
+) -> None:
+    normal, depth = ball_on_a_table(48)
+    shape = np.full(depth.shape, albedo)
+    images = render(shape, normal, depth, directions(angles), cast_shadows=True, highlights=highlights, exponent=exponent)
+    plain, robust, joined = errors(images, unsaturated(images), angles, normal)
+    assert robust < bound * plain
+    assert joined < bound * plain
+
+
+def test_a_shadow_is_judged_against_the_second_brightest_observation() -> None:
+    # A highlight in one light hides nothing about the other three, of which none is in shadow.
+    images = np.full((4, 3, 3), 0.1, dtype=np.float32)
+    images[0] = 0.9
+    weights = observation_weights(images, unsaturated(images), directions(FOUR))
+    assert (weights[1:] > 0.5).all()
+    assert (weights[1:] > 2 * weights[0]).all()
+
+
+def test_glossiness_is_0_on_faces_and_1_on_a_dark_glossy_ball() -> None:
+    normal, depth = ball_on_a_table(48)
+    glossy = render(np.full(depth.shape, 0.06), normal, depth, directions(FOUR), cast_shadows=True, highlights=1, exponent=100)
+    scene = render_session(0, 2, 0, 96)
+    shine = 0.15 * float(scene.albedo.max())
+    face = render(scene.albedo, scene.normal, scene.depth, directions(FOUR), cast_shadows=True, highlights=shine)
+    found = [glossiness(*np.sort(images, axis=0)[[-1, -2]]) for images in (face + 1e-3, 30 * face + 1e-3, glossy + 1e-3)]
+    assert found == [0, 0, 1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(4, MANY_LIGHTS + 2))
+def test_repeated_lights_and_constant_images_give_finite_normals(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    lights = directions(THREE)[np.concatenate([np.arange(3), rng.integers(0, 3, count - 3)])]
+    images = rng.choice([0, 0.2, 1], size=(count, 6, 6)).astype(np.float32)
+    for pictures in (images, np.broadcast_to(images[0], images.shape)):
+        weights = observation_weights(pictures, unsaturated(images), lights)
+        assert (weights > 0).all()
+        assert np.isfinite(weighted(pictures, lights, weights)[0]).all()
+        assert np.isfinite(integrable(pictures, lights, weights, np.ones((6, 6), dtype=bool))).all()
 
 
 @pytest.mark.parametrize("person", range(4))

@@ -1,0 +1,132 @@
+"""Eight lights and more: the observations of each pixel that a Lambertian surface explains.
+
+A highlight is brighter than the surface's shading and a shadow is darker, so the observations in between are the ones to
+fit. Where "between" lies differs from pixel to pixel. Several bands of the sorted observations are fitted, and each counts
+as far as its fit explains all observations of the pixel.
+"""
+
+import math
+
+import numpy as np
+
+from fr_ps.photometric.solve import weighted
+
+_BANDS = ((0.0, 0.4), (0.2, 0.6), (0.4, 0.8), (0.6, 1.0), (0.0, 1.0))
+"""From and up to which share of the sorted observations, those in deep shadow left out."""
+_UNUSED = 1e-4
+"""Weight of the observations outside a band: keeps three directions where the band's lights repeat."""
+_DARK, _LEAST = 0.35, 0.04
+_DEEP_SHADOW = 0.1
+_FAINTEST = 0.02
+_WEAK = 0.2
+_TINY = 1e-6
+
+# The mixture of `_likelihood`: probabilities, then widths relative to the prediction or to the pixel's reference brightness.
+_HIGHLIGHTS = 0.3
+_SHADOWS = 0.1
+_NEITHER = 3e-4
+_SPREAD = 0.1
+_NOISE = 0.015
+_HIGHLIGHT_RANGE = math.log(250)
+_DARKEST_SHADE = 0.5
+
+_ROUNDS = 10
+_RARE = 0.001
+_PIXELS = 4096
+"""Pixels that are processed at once, so that intermediate arrays stay in the processor's cache."""
+
+
+def many_light_weights(images: np.ndarray, trust: np.ndarray, lights: np.ndarray) -> np.ndarray:
+    """The weight of each observation: the mean over candidate weights, each by its posterior probability in the pixel.
+
+    The candidates keep a band of the pixel's sorted observations (position thresholding: Shi et al., "Bi-polynomial modeling
+    of low-frequency reflectances", PAMI 2014), or weight each observation by its brightness. The weighted fit of each gives
+    the likelihood of all observations, as a mixture of shading, highlights and shadows (a mixture of inliers and outliers in
+    place of a count of inliers: Torr and Zisserman, "MLESAC", CVIU 2000). The prior probability of a candidate is its mean
+    posterior in this session (expectation maximisation of mixing proportions: Dempster et al., JRSS B 1977), so that a
+    glossy object favours its dim observations. The combination is our own.
+
+    Args:
+        images: (k, H, W), linear in the light received.
+        trust: (k, H, W) in (0, 1]: a factor for each observation, low where it is saturated.
+        lights: (k, 3) of rank 3.
+
+    Returns:
+        (k, H, W) float32 in (0, 1]: the largest of a pixel that is lit is 1, before `trust`.
+    """
+    shape = images.shape
+    pixels, factors = images.reshape(len(images), -1), trust.reshape(len(images), -1)
+    blocks = [slice(start, start + _PIXELS) for start in range(0, pixels.shape[1], _PIXELS)]
+    scores = np.concatenate([_scores(pixels[:, block], factors[:, block], lights) for block in blocks], axis=1)
+    posterior = _posterior(scores, lit=pixels.max(axis=0) > _TINY)
+    weights = np.empty(pixels.shape, dtype=np.float32)
+    for block in blocks:
+        candidates, _ = _candidates(pixels[:, block])
+        mean = sum(p * candidate for p, candidate in zip(posterior[:, block].astype(np.float32), candidates))
+        # Only ratios matter to the fit. Where all candidates fit alike, all observations are used, and confidence is high.
+        weights[:, block] = factors[:, block] * (mean / np.maximum(mean.max(axis=0), _WEAK))
+    return weights.reshape(shape)
+
+
+def _candidates(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Weights (k, n) of each candidate for the pixels (k, n), and the reference brightness (n,) of each pixel.
+
+    The reference is the median: shadows or highlights in up to half of the observations hardly change it.
+    """
+    count = len(pixels)
+    order = np.argsort(pixels.T, axis=1, kind="stable")
+    ordered = np.take_along_axis(pixels.T, order, axis=1)
+    rank = np.empty(order.shape, dtype=np.float32)
+    np.put_along_axis(rank, order, np.arange(count, dtype=np.float32)[None], axis=1)
+    median, brightest = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2, np.maximum(ordered[:, -1], _TINY)
+    reference = np.maximum(median, _FAINTEST * brightest)
+    dark = np.sum(ordered < _DEEP_SHADOW * reference[:, None], axis=1, dtype=np.float32)
+    # Observations in deep shadow have the lowest ranks, so this is the rank among the others, as a share.
+    place = (rank.T - dark) / np.maximum(count - dark, 1) + _TINY
+    candidates = [np.where((place >= low) & (place < high), np.float32(1), np.float32(_UNUSED)) for low, high in _BANDS]
+    bright = np.minimum(pixels / (_DARK * brightest), 1)
+    return [*candidates, bright * np.sqrt(bright) + _LEAST], reference
+
+
+def _scores(pixels: np.ndarray, factors: np.ndarray, lights: np.ndarray) -> np.ndarray:
+    """(candidates, n): log-likelihood of the pixels (k, n) under the fit of each candidate."""
+    candidates, reference = _candidates(pixels)
+    scores = []
+    for candidate in candidates:
+        scaled, _ = weighted(pixels, lights, candidate * factors)
+        scores.append(np.sum(factors * np.log(_likelihood(pixels, lights, scaled, _NOISE * reference)), axis=0))
+    return np.array(scores)
+
+
+def _likelihood(pixels: np.ndarray, lights: np.ndarray, scaled: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """(k, n): density of each observation, where the surface is albedo-scaled normals `scaled` (3, n).
+
+    Shading is normal around the prediction with a deviation of a share of it, for surfaces that are not quite Lambertian;
+    attached shadow is a prediction of 0. A highlight is log-uniform above the prediction, a cast shadow uniform below half of
+    it.
+    """
+    predicted = np.maximum(lights.astype(np.float32) @ scaled, 0)
+    spread = _SPREAD * predicted + noise
+    shaded = (
+        np.exp(-0.5 * ((pixels - predicted) / spread) ** 2) * ((1 - _HIGHLIGHTS - _SHADOWS) / math.sqrt(2 * math.pi)) / spread
+    )
+    level = np.maximum(predicted, noise)
+    outlier = np.where(
+        pixels > predicted,
+        _HIGHLIGHTS / _HIGHLIGHT_RANGE / np.maximum(pixels, noise),
+        np.where(pixels < _DARKEST_SHADE * predicted, _SHADOWS / _DARKEST_SHADE, _NEITHER) / level,
+    )
+    return shaded + outlier
+
+
+def _posterior(scores: np.ndarray, lit: np.ndarray) -> np.ndarray:
+    """(candidates, n): posterior probability of each candidate; the prior is estimated over the `lit` (n,) pixels."""
+    prior = np.full(len(scores), 1 / len(scores))
+    for _ in range(_ROUNDS if lit.any() else 0):
+        prior = _normalised(scores[:, lit] + np.log(prior)[:, None]).mean(axis=1) + _RARE
+    return _normalised(scores + np.log(prior)[:, None])
+
+
+def _normalised(scores: np.ndarray) -> np.ndarray:
+    odds = np.exp(scores - scores.max(axis=0))
+    return odds / odds.sum(axis=0)
