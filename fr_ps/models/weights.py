@@ -18,6 +18,8 @@ _BRANCHES = tuple(f"branches.{modality}." for modality in CHANNELS)
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", *_BRANCHES, "backbone.", "trunk.")
 """What stands before a name because of what the network stood in: DDP, torch.compile, a lightning module, ours."""
 _CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "network", "backbone")
+_MAX_CHECKPOINTS = 10
+"""Dictionaries around the state_dict of a checkpoint."""
 _REMEDY = "save its state_dict with safetensors.torch.save_file"
 
 
@@ -114,9 +116,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a broken file leads torch's reader to raise about anything
         text = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: not a file of tensors only ({type(error).__name__}: {text}); {_REMEDY}") from None
-    while isinstance(content, dict) and (inner := _inner(content)) is not None:
+    for _ in range(_MAX_CHECKPOINTS):  # a dictionary may contain itself
+        if not isinstance(content, dict) or (inner := _inner(content)) is None:
+            break
         content = inner
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{path}: holds no tensors by name; {_REMEDY}")
     return tensors

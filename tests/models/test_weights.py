@@ -209,3 +209,11 @@ def test_no_two_tensors_of_a_network_have_the_same_plain_name(name: str) -> None
     with torch.device("meta"):
         names = [*branch(0, name).state_dict()]
     assert len({_plain(name) for name in names}) == len(names)
+
+
+def test_a_pth_that_contains_itself_ends(tmp_path: Path, refused: Any) -> None:
+    content: dict[Any, Any] = {1: torch.zeros(2)}
+    content["state_dict"] = content
+    torch.save(content, tmp_path / "own.pth")
+    with refused(tmp_path / "own.pth", "no tensors by name"):
+        load_weights(branch(0), tmp_path / "own.pth")
