@@ -10,8 +10,10 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
 from fr_ps.config import Config, SearchConfig
+from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_STEPS
 from fr_ps.config_files import parse_space, read_settings
 from fr_ps.errors import InputError
 from fr_ps.tracking.layout import CONFIG_FILE, RUNS_FOLDER
@@ -39,6 +41,14 @@ _FLAGS = ("config", "resume", "allow_changed")
 """What jsonargparse would take from a file as well, as it takes every argument."""
 _TEXTS = ("only", "classes")
 """Settings of data that hold cells of a table. They are read as they are written: in YAML a bare `no` is false, and 01 is 1."""
+
+BatchSize = restricted_number_type("BatchSize", int, [(">=", 1), ("<=", MAX_BATCH)])
+Processes = restricted_number_type("Processes", int, [(">=", 1), ("<=", MAX_PROCESSES)])
+Count = restricted_number_type("Count", int, [(">=", 1), ("<=", MAX_STEPS)])
+Side = restricted_number_type("Side", int, [(">=", 8), ("<=", 4096)])
+Share = ClosedUnitInterval
+Cosine = restricted_number_type("Cosine", float, [(">=", -1), ("<=", 1)])
+"""Types of flags whose numbers have bounds."""
 
 
 class Parser(ArgumentParser):
@@ -232,6 +242,11 @@ def _explain(message: str, command: str, trees: dict[str, dict[str, Any]]) -> st
         return f"unknown flag --{found[1]}; see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_expected(found[2])}"
+    refused = r'Parser key "([^"]+)": .*?Not of type \w+: '
+    if found := re.search(refused + r"(\S+) does not conform to restriction (.+?)(?:; |$)", message):
+        return f"--{found[1]} is {found[2]}; expected a number {found[3].replace('v', '')}"
+    if found := re.search(refused + r"invalid literal for int\(\).*?: (.+)$", message):
+        return f"--{found[1]} is {found[2]}; expected a whole number"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
         return f"missing --{found[1]}; see --help"
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -81,7 +80,7 @@ def _require_small(text: str, where: str) -> None:
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            row = event.start_mark.line + 1
+            row = event.start_mark.line + 1 if event.start_mark else 0
             raise InputError(
                 f"{where}: row {row}: nested more than {MAX_DEPTH} levels deep; expected `group: {{setting: value}}`"
             )
@@ -222,6 +221,5 @@ def _value_kind(kind: Any, key: str) -> Any:
     return get_args(kind)[1] if get_origin(kind) is dict else Any
 
 
-@cache
 def _hints(config: Any) -> dict[str, Any]:
     return get_type_hints(config)

@@ -1,16 +1,17 @@
 """The command line's words: in any order, with either dash, and one line about what is wrong."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
 
-from fr_ps.arguments import training_config
-from fr_ps.cli import main, read_arguments
-from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, to_dict
+from fr_ps.arguments import Parser, training_config
+from fr_ps.cli import COMMANDS, find_command, main, read_arguments
+from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, PrepareConfig, SearchConfig, to_dict
 from fr_ps.errors import InputError
 from tests.foreign import NASTY
 
@@ -484,7 +485,7 @@ def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> 
     [
         (["--sampler.name", "tpee"], "sampler.name is 'tpee'", "one of tpe, gp, cmaes, nsgaii, random, grid"),
         (["--pruner.name", "mean"], "pruner.name is 'mean'", "one of none, median, hyperband, successive_halving, wilcoxon"),
-        (["--budget.trials", "0"], "budget.trials is 0", "1 or more"),
+        (["--budget.trials", "0"], "budget.trials is 0", "1 to 100000"),
         (["--budget.trials", "many"], "budget.trials is 'many'", "a whole number"),
         (["--study.storage", "studies.db"], "study.storage is 'studies.db'", "sqlite:///studies.db"),
     ],
@@ -550,3 +551,82 @@ def test_what_yaml_takes_for_a_boolean_or_a_date_is_text_where_the_setting_is(tm
     assert searched("--study.name=s", "--space={model.adversaries: [off, rest]}")[0].space == {
         "model.adversaries": ["off", "rest"]
     }
+
+
+REQUIRED = {
+    "search": ("--study.name=s", "--space={optim.lr: [0.1, 0.2]}"),
+    "promote": ("--model=models:/a/1",),
+    "evaluate": ("--model=a", "--data=b", "--out=c"),
+    "compare": ("--model=a", "--data=b"),
+    "export": ("--model=a", "--out=b"),
+    "predict": ("--model=a", "--out=b"),
+    "enroll": ("--model=a", "--gallery=b"),
+    "identify": ("--model=a", "--gallery=b"),
+    "verify": ("--model=a", "--gallery=b"),
+}
+FLAGS = {
+    ("search", "workers"),
+    ("models", "size"),
+    ("promote", "limit"),
+    ("promote", "batch"),
+    ("export", "batch"),
+    ("evaluate", "batch"),
+    ("compare", "batch"),
+    ("predict", "batch"),
+    ("enroll", "batch"),
+    ("identify", "batch"),
+    ("identify", "top"),
+    ("identify", "fmr"),
+    ("identify", "threshold"),
+    ("verify", "batch"),
+    ("verify", "fmr"),
+    ("verify", "threshold"),
+}
+"""Command and flag of every number that is in no config; tests/test_config.py has those that are."""
+
+
+def test_the_flags_that_are_numbers_are_known() -> None:
+    found = set()
+    for command in COMMANDS:
+        declared = Parser()
+        find_command(command).declare(declared)
+        for action in declared._actions:
+            options = {getattr(action, "_typehint", None) or action.type, *get_args(getattr(action, "_typehint", None))}
+            if any(isinstance(one, type) and issubclass(one, (int, float)) and one is not bool for one in options):
+                found.add((command, action.dest))
+    in_configs = {name for kind in (Config, SearchConfig, PrepareConfig) for name in setting_names(kind)}
+    assert {(command, flag) for command, flag in found if flag not in in_configs or (command, flag) in FLAGS} == FLAGS
+
+
+def setting_names(kind: type) -> list[str]:
+    """The settings of a config, as `optim.lr`."""
+    hints = get_type_hints(kind)
+    return [
+        f"{name}.{inner}" if dataclasses.is_dataclass(hint) else name
+        for name, hint in hints.items()
+        for inner in (get_type_hints(hint) if dataclasses.is_dataclass(hint) else [name])
+    ]
+
+
+@pytest.mark.parametrize(("command", "flag"), sorted(FLAGS))
+def test_every_number_among_the_flags_has_bounds(command: str, flag: str) -> None:
+    for value in ("1e20", "nan", "1" * 5000) + (() if flag == "threshold" else ("-1",)):
+        message = refusal(command, *REQUIRED.get(command, ()), f"--{flag}={value}")
+        assert flag in message
+        assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "expected"),
+    [
+        ("search", "--workers=1000000", "--workers is 1000000; expected a number >=1 and <=1024"),
+        ("models", "--size=1000000000", "--size is 1000000000; expected a number >=8 and <=4096"),
+        ("train", "--train.threads=100000", "train.threads is 100000; expected 0 to 1024"),
+        ("train", "--batch.sessions=1000000000000", "batch.sessions is 1000000000000; expected 1 to 65536"),
+        ("train", "--batch.people=60000 --batch.sessions=60000", "batch.people is 60000; expected a batch (people x sessions)"),
+        ("train", "--model.channels=1000000000", "model.channels is 1000000000; expected 8 to 8192"),
+        ("train", "--synthetic.size=1000000000", "synthetic.size is 1000000000; expected 32 to 1024"),
+    ],
+)
+def test_a_number_that_is_out_of_bounds_is_named_with_them(command: str, words: str, expected: str) -> None:
+    assert refusal(command, *REQUIRED.get(command, ()), *words.split()).startswith(expected)

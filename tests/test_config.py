@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -396,3 +396,40 @@ def test_to_dict_holds_only_what_yaml_and_json_can() -> None:
         return all(map(plain, value)) if isinstance(value, list) else type(value) in (str, int, float, bool)
 
     assert plain(to_dict(UNUSUAL))
+
+
+def numeric_settings() -> Iterator[tuple[type, str]]:
+    """The config and the name of every setting of any command that is, or may be, a number."""
+    for kind in (getattr(module, name) for name in dir(module)):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from (
+                (kind, name)
+                for name, hint in get_type_hints(kind).items()
+                if {hint, *get_args(hint)} & {int, float} and get_origin(hint) not in (dict, tuple)
+            )
+            yield from (
+                (inner, name)
+                for inner in get_type_hints(kind).values()
+                if dataclasses.is_dataclass(inner)
+                for name, hint in get_type_hints(inner).items()
+                if {hint, *get_args(hint)} & {int, float} and get_origin(hint) not in (dict, tuple)
+            )
+
+
+NUMERIC = sorted(set(numeric_settings()), key=str)
+NEEDED = {PrepareConfig: {"captures": "a", "out": "b"}}
+HUGE = [1e20, 10**20, 10**400, 10**5000, math.nan, math.inf, -math.inf, -1, -(10**20), True]
+
+
+def test_the_settings_that_are_numbers_are_found() -> None:
+    assert len(NUMERIC) > 60
+    assert {"seed", "workers", "heartbeat", "hours", "lambda_g", "focal_gamma", "val_people"} <= {name for _, name in NUMERIC}
+
+
+@pytest.mark.parametrize("value", HUGE, ids=lambda value: str(value)[:8] if abs(value) < 10**400 else "thousands of digits")
+@pytest.mark.parametrize(("kind", "name"), NUMERIC, ids=str)
+def test_every_number_has_bounds(kind: Callable[..., Any], name: str, value: float) -> None:
+    with pytest.raises(InputError) as caught:
+        kind(**NEEDED.get(kind, {}), **{name: value})
+    assert name in str(caught.value)
+    assert len(str(caught.value)) < 500

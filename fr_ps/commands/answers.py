@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Command, Parser, add_overwrite
+from fr_ps.arguments import BatchSize, Command, Cosine, Count, Parser, Share, add_overwrite
 from fr_ps.errors import InputError
 from fr_ps.progress import progress, say
 
@@ -39,7 +38,7 @@ def _declare_identify(identify: Parser) -> None:
     _add_asking_arguments(identify)
     _add_gallery(identify)
     _add_threshold(identify)
-    identify.add_argument("--top", type=PositiveInt, default=3, help="how many of the most alike people are listed")
+    identify.add_argument("--top", type=Count, default=3, help="how many of the most alike people are listed")
     identify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
     add_overwrite(identify)
 
@@ -133,7 +132,7 @@ def _add_asking_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--captures", type=str, default=None, help="raw captures instead: from light to answer")
     parser.add_argument("--labels", type=str, default=None, help="CSV of id,session: only these sessions")
     parser.add_argument("--prior", type=str, default=None, help="with --captures: the mean face that prepare had")
-    parser.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
 
 
@@ -144,11 +143,11 @@ def _add_gallery(parser: ArgumentParser) -> None:
 def _add_threshold(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--fmr",
-        type=float | None,
+        type=Share | None,
         default=None,
         help="wanted false match rate of a comparison, by the model's validation; else the smallest that it could tell",
     )
-    parser.add_argument("--threshold", type=float | None, default=None, help="cosine instead: accepted from here on")
+    parser.add_argument("--threshold", type=Cosine | None, default=None, help="cosine instead: accepted from here on")
 
 
 def _load(arguments: Namespace) -> "Recognizer":

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Command, Parser, add_overwrite
+from fr_ps.arguments import BatchSize, Command, Parser, add_overwrite
 from fr_ps.errors import InputError
 from fr_ps.progress import say
 
@@ -126,7 +125,7 @@ def _add_scoring_arguments(parser: ArgumentParser) -> None:
         "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="how verification compares embeddings"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
     add_overwrite(parser)
 
 

@@ -3,16 +3,15 @@
 from typing import Literal
 
 from jsonargparse import Namespace
-from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Command, Parser
+from fr_ps.arguments import Command, Parser, Side
 from fr_ps.config import BACKBONES, ModelConfig
 
 
 def _declare_models(models: Parser) -> None:
     models.description = "What every backbone costs: parameters, multiply-adds, feature map, a step's time."
     models.add_argument("--backbone", type=str, default=None, help="only this one, which may be timm:NAME")
-    models.add_argument("--size", type=PositiveInt, default=112, help="side of the maps in pixels")
+    models.add_argument("--size", type=Side, default=112, help="side of the maps in pixels")
     models.add_argument("--channels_in", type=Literal[1, 3], default=1, help="1: albedo or depth; 3: normals")
     models.add_argument(
         "--smoke", type=bool, default=True, help="whether each but the largest does a training step, which is timed"

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
-from fr_ps.arguments import Command, Parser, add_overwrite
+from fr_ps.arguments import BatchSize, Command, Parser, Share, add_overwrite
 from fr_ps.commands.evaluate import check_report_folder
 from fr_ps.errors import InputError
 from fr_ps.progress import say
@@ -23,7 +22,7 @@ def _declare_promote(promote: Parser) -> None:
     promote.description = "Make a version the champion, if it is measurably better than the one there is."
     promote.add_argument("--model", type=str, required=True, help="models:/NAME/VERSION; of --rollback and --demote models:/NAME")
     promote.add_argument("--data", type=str, default=None, help="where the champion's data lie, if not where they lay")
-    promote.add_argument("--limit", type=NonNegativeFloat, default=0.05, help="identity AUC that a group may lose")
+    promote.add_argument("--limit", type=Share, default=0.05, help="identity AUC that a group may lose")
     promote.add_argument("--out", type=str, default="promotion", help="folder for the report of the comparison")
     add_overwrite(promote)
     for name, what in (
@@ -33,7 +32,7 @@ def _declare_promote(promote: Parser) -> None:
     ):
         promote.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=what)
     promote.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    promote.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    promote.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
 
 
 def _declare_export(export: Parser) -> None:
@@ -42,7 +41,7 @@ def _declare_export(export: Parser) -> None:
     export.add_argument("--out", type=str, required=True, help="folder to write")
     export.add_argument("--data", type=str, default=None, help="prepared data set to be accurate on; else no accuracy")
     export.add_argument("--split", type=str, default="test", help="part of the model's own split of --data; all: every row")
-    export.add_argument("--batch", type=PositiveInt, default=64, help="sessions a batch")
+    export.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
 
 
 def _register(arguments: Namespace) -> None:

@@ -3,9 +3,8 @@
 from dataclasses import fields
 
 from jsonargparse import ActionConfigFile, Namespace
-from jsonargparse.typing import PositiveInt
 
-from fr_ps.arguments import Command, Parser, training_config
+from fr_ps.arguments import Command, Parser, Processes, training_config
 from fr_ps.config import Config, SearchConfig
 from fr_ps.progress import say
 
@@ -13,7 +12,7 @@ from fr_ps.progress import say
 def _declare(search: Parser) -> None:
     search.description = "Search the best settings of a training: an Optuna study whose trials are MLflow runs."
     search.add_argument("--config", action=ActionConfigFile, help="YAML file of the study; flags override it")
-    search.add_argument("--workers", type=PositiveInt, default=1, help="processes here")
+    search.add_argument("--workers", type=Processes, default=1, help="processes here")
     search.add_class_arguments(SearchConfig, None)
     search.add_class_arguments(Config, None)
 

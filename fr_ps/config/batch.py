@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import require, require_least, require_types
+from fr_ps.config.checks import MAX_BATCH, require, require_range, require_types
 from fr_ps.config.names import Attribute
 
 
@@ -29,7 +29,7 @@ class AugmentConfig:
         require(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability from 0 to 1")
         require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
         require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
-        require_least(self, "augment.", 0, "noise")
+        require_range(self, "augment.", 0, 10, "noise")
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,7 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "batch.")
-        require_least(self, "batch.", 1, "people", "sessions")
-        require(self.people * self.sessions >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")
+        require_range(self, "batch.", 1, MAX_BATCH, "people", "sessions")
+        size = self.people * self.sessions
+        require(size >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")
+        require(size <= MAX_BATCH, "batch.people", self.people, f"a batch (people x sessions) of {MAX_BATCH} or fewer")

@@ -5,10 +5,30 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from fr_ps.errors import InputError
 
+MAX_SEED = 2**32 - 1
+"""What every random generator in use takes."""
+MAX_STEPS = 1_000_000
+"""Of anything that is counted: epochs, trials, sessions."""
+MAX_BATCH = 65_536
+"""Sessions of a batch."""
+MAX_PROCESSES = 1024
+"""Threads, or worker processes."""
+MAX_WEIGHT = 1e6
+"""Of a loss, and of other factors."""
+_SHOWN = 200
+
 
 def require(good: bool, key: str, value: object, expected: str) -> None:
     if not good:
-        raise InputError(f"{key} is {value!r}; expected {expected}")
+        raise InputError(f"{key} is {_shown(value)}; expected {expected}")
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def require_types(config: object, group: str) -> None:
@@ -19,20 +39,30 @@ def require_types(config: object, group: str) -> None:
         if get_origin(kind) is Literal:
             require(value in get_args(kind), key, value, f"one of {', '.join(get_args(kind))}")
         elif kind is float:
-            require(isinstance(value, (int, float)) and math.isfinite(value), key, value, "a finite number")
+            require(_is_finite(value), key, value, "a finite number")
         elif kind is int:
-            require(isinstance(value, int), key, value, "a whole number")
+            require(isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number")
         elif kind is bool:
             require(isinstance(value, bool), key, value, "true or false")
 
 
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of float
+        return False
+
+
 def require_share(key: str, value: float) -> None:
-    good = 0 <= value < 1 or (value >= 1 and value == int(value))
-    require(good, key, value, "a share below 1 (0.2) or a whole number (12); 0 for none")
+    """Refuse what is neither a share below 1 nor a whole number up to `MAX_STEPS`."""
+    good = 0 <= value < 1 or (1 <= value <= MAX_STEPS and value == int(value))
+    require(good, key, value, f"a share below 1 (0.2) or a whole number up to {MAX_STEPS} (12); 0 for none")
 
 
-def require_least(config: object, group: str, least: int, *names: str) -> None:
-    """Refuse settings among `names` that are below `least`."""
+def require_range(config: object, group: str, least: float, most: float, *names: str) -> None:
+    """Refuse settings among `names` that are below `least` or above `most`."""
     for name in names:
         value = getattr(config, name)
-        require(value >= least, f"{group}{name}", value, f"{least} or more")
+        require(least <= value <= most, f"{group}{name}", value, f"{least:.15g} to {most:.15g}")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fr_ps.config.checks import require, require_least, require_share, require_types
+from fr_ps.config.checks import MAX_SEED, MAX_STEPS, require, require_range, require_share, require_types
 from fr_ps.config.names import SYNTHETIC, Attribute, LabelForm, Modality
 
 
@@ -64,14 +64,15 @@ class DataConfig:
             )
         require_share("data.val_people", self.val_people)
         require_share("data.test_people", self.test_people)
-        require(self.folds == 0 or self.folds >= 2, "data.folds", self.folds, "0, or 2 and more")
+        require(self.folds == 0 or 2 <= self.folds <= 1000, "data.folds", self.folds, "0, or 2 to 1000")
         require(
             0 <= self.fold < max(self.folds, 1),
             "data.fold",
             self.fold,
             f"0 to {max(self.folds, 1) - 1} (data.folds is {self.folds})",
         )
-        require_least(self, "data.", 0, "split_seed", "subsample_sessions", "gallery")
+        require_range(self, "data.", 0, MAX_SEED, "split_seed")
+        require_range(self, "data.", 0, MAX_STEPS, "subsample_sessions", "gallery")
         for column, values in self.only.items():
             good = len(values) > 0 and all(isinstance(value, str) for value in values)
             require(good, f"data.only.{column}", values, "one value or more, each as the text in the table")
@@ -99,7 +100,9 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "synthetic.")
-        require_least(self, "synthetic.", 2, "people")
-        require_least(self, "synthetic.", 1, "sessions")
-        require_least(self, "synthetic.", 0, "seed")
-        require_least(self, "synthetic.", 32, "size")
+        require_range(self, "synthetic.", 2, 100_000, "people")
+        require_range(self, "synthetic.", 1, 10_000, "sessions")
+        faces = self.people * self.sessions
+        require(faces <= MAX_STEPS, "synthetic.people", self.people, f"people x sessions of {MAX_STEPS} or fewer")
+        require_range(self, "synthetic.", 0, MAX_SEED, "seed")
+        require_range(self, "synthetic.", 32, 1024, "size")

@@ -1,11 +1,14 @@
 """Settings of the losses and of how they are weighed."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fr_ps.config.checks import require, require_least, require_types
+from fr_ps.config.checks import MAX_WEIGHT, require, require_range, require_types
 from fr_ps.config.names import Attribute
+
+_MAX_GAMMA = 100.0
+"""Of the focusing exponent."""
+_MAX_NORM = 1e6
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,10 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "loss.")
-        require_least(self, "loss.", 0, "identity", "attribute", "adversarial", "reversal", "cosface_margin")
-        for key in ("dwa_temperature", "scale", "adaface_h"):
-            require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "above 0")
+        require_range(self, "loss.", 0, MAX_WEIGHT, "identity", "attribute", "adversarial", "reversal")
+        require_range(self, "loss.", 0, 2, "cosface_margin")
+        for key, most in (("dwa_temperature", MAX_WEIGHT), ("scale", 10_000), ("adaface_h", 1000)):
+            require(0 < getattr(self, key) <= most, f"loss.{key}", getattr(self, key), f"above 0, at most {most:g}")
         for key in ("arcface_margin", "adaface_margin"):
             require(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")
         require(0 <= self.cagrad_c < 1, "loss.cagrad_c", self.cagrad_c, "0 or more and below 1")
@@ -96,19 +100,21 @@ class LossConfig:
 
     def _require_attribute_losses(self) -> None:
         gamma = self.focal_gamma
-        good = gamma == "counts" or (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf)
-        require(good, "loss.focal_gamma", gamma, "a number, 0 or more, or counts")
-        for key in ("class_weights", "focal_gammas"):
+        good = gamma == "counts" or (isinstance(gamma, (int, float)) and gamma is not True and 0 <= gamma <= _MAX_GAMMA)
+        require(good, "loss.focal_gamma", gamma, f"a number from 0 to {_MAX_GAMMA:g}, or counts")
+        for key, most in (("class_weights", MAX_WEIGHT), ("focal_gammas", _MAX_GAMMA)):
             for attribute, values in getattr(self, key).items():
                 known = get_args(Attribute)
                 require(attribute in known, f"loss.{key}", attribute, f"attributes among {', '.join(known)}")
-                good = len(values) > 0 and all(0 <= value < math.inf for value in values)
-                require(good, f"loss.{key}.{attribute}", values, "numbers, one a class, each 0 or more")
+                good = len(values) > 0 and all(0 <= value <= most for value in values)
+                require(good, f"loss.{key}.{attribute}", values, f"numbers, one a class, each 0 to {most:g}")
         require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "0 or more and below 1")
         used = self.label_smoothing == 0 or self.attribute_loss == "cross_entropy"
         require(used, "loss.label_smoothing", self.label_smoothing, "0, as loss.attribute_loss is not cross_entropy")
 
     def _require_magface(self) -> None:
+        require(self.upper_norm <= _MAX_NORM, "loss.upper_norm", self.upper_norm, f"{_MAX_NORM:g} or less")
+        require_range(self, "loss.", 0, 1e18, "lambda_g")  # its bound at the largest norms and scale
         require(
             0 < self.lower_norm < self.upper_norm,
             "loss.lower_norm",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fr_ps.config.checks import require, require_least, require_types
+from fr_ps.config.checks import require, require_range, require_types
 from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM, Adversaries, Attribute, Fusion, Modality
 
 
@@ -42,7 +42,7 @@ class ModelConfig:
         known = self.backbone in BACKBONES or (self.backbone.startswith(TIMM) and len(self.backbone) > len(TIMM))
         expected = f"one of {', '.join(BACKBONES)}, or {TIMM}NAME for a network of timm (as {TIMM}resnet18)"
         require(known, "model.backbone", self.backbone, expected)
-        require_least(self, "model.", 8, "channels")
+        require_range(self, "model.", 8, 8192, "channels")
         good = sorted(self.order) == sorted(PEELING_ORDER)
         require(good, "model.order", list(self.order), f"each of {', '.join(PEELING_ORDER)} once")
         require(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import require, require_least, require_types
+from fr_ps.config.checks import MAX_PROCESSES, MAX_WEIGHT, require, require_range, require_types
 from fr_ps.config.names import Align, Fit, Integration, LightAxes, Solver
 
 
@@ -61,12 +61,12 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "")
-        require_least(self, "", 8, "size")
-        require_least(self, "", 1, "workers")
+        require_range(self, "", 8, 4096, "size")
+        require_range(self, "", 1, MAX_PROCESSES, "workers")
         white = self.white_level
         known = white is None or (isinstance(white, int) and 1 <= white <= 65535)
         require(known, "white_level", white, "1 to 65535, a value that the pictures store")
-        require(self.max_condition > 1, "max_condition", self.max_condition, "above 1")
+        require(1 < self.max_condition <= MAX_WEIGHT, "max_condition", self.max_condition, f"above 1, at most {MAX_WEIGHT:g}")
         require(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
         asked = self.align in ("boxes", "auto")
         require(not self.boxes or asked, "align", self.align, "boxes or auto, as a table of boxes is given")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fr_ps.config.checks import require, require_least, require_types
+from fr_ps.config.checks import MAX_SEED, MAX_STEPS, MAX_WEIGHT, require, require_range, require_types
 
 COSTS = ("cost/parameters", "cost/latency")
 """Objectives that are no metric: millions of parameters, and milliseconds that the network takes to answer about one session."""
@@ -31,8 +31,8 @@ class StudyConfig:
         require_types(self, "study.")
         shown = "***" if "@" in self.storage else self.storage  # what is no address may hold a password in any place
         require("://" in self.storage, "study.storage", shown, "an address, as sqlite:///studies.db")
-        require_least(self, "study.", 0, "seed")
-        require_least(self, "study.", 1, "heartbeat")
+        require_range(self, "study.", 0, MAX_SEED, "seed")
+        require_range(self, "study.", 1, 86_400, "heartbeat")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "sampler.")
-        require_least(self, "sampler.", 2, "startup")
+        require_range(self, "sampler.", 2, MAX_STEPS, "startup")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class PrunerConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "pruner.")
-        require_least(self, "pruner.", 1, "startup", "epochs")
-        require_least(self, "pruner.", 2, "reduction")
+        require_range(self, "pruner.", 1, MAX_STEPS, "startup", "epochs")
+        require_range(self, "pruner.", 2, 1000, "reduction")
         require(0 < self.p < 1, "pruner.p", self.p, "above 0 and below 1")
 
 
@@ -97,8 +97,8 @@ class BudgetConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "budget.")
-        require_least(self, "budget.", 1, "trials")
-        require_least(self, "budget.", 0, "hours", "epochs")
+        require_range(self, "budget.", 1, 100_000, "trials")
+        require_range(self, "budget.", 0, MAX_WEIGHT, "hours", "epochs")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class AfterConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "after.")
-        require_least(self, "after.", 0, "seeds")
+        require_range(self, "after.", 0, 1000, "seeds")
         require(not self.register or self.seeds > 0, "after.register", self.register, "empty, as after.seeds is 0")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import require, require_least, require_types
+from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_SEED, MAX_STEPS, MAX_WEIGHT, require, require_range, require_types
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "optim.")
-        require(self.lr > 0, "optim.lr", self.lr, "above 0")
-        require_least(self, "optim.", 0, "weight_decay", "clip")
+        require(0 < self.lr <= 1000, "optim.lr", self.lr, "above 0, at most 1000")
+        require_range(self, "optim.", 0, MAX_WEIGHT, "weight_decay", "clip")
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
-        require(self.weighting_factor > 0, "optim.weighting_factor", self.weighting_factor, "above 0")
+        good = 0 < self.weighting_factor <= MAX_WEIGHT
+        require(good, "optim.weighting_factor", self.weighting_factor, f"above 0, at most {MAX_WEIGHT:g}")
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "schedule.")
-        require_least(self, "schedule.", 0, "warmup_epochs", "restart_epochs", "lowest")
-        require(self.power > 0, "schedule.power", self.power, "above 0")
-        require_least(self, "schedule.", 1, "restart_factor")
+        require_range(self, "schedule.", 0, MAX_STEPS, "warmup_epochs", "restart_epochs")
+        require_range(self, "schedule.", 0, 1000, "lowest")
+        require(0 < self.power <= 100, "schedule.power", self.power, "above 0, at most 100")
+        require_range(self, "schedule.", 1, 1000, "restart_factor")
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "train.")
-        require_least(self, "train.", 1, "epochs", "accumulate", "scoring_batch", "bad_steps")
-        require_least(self, "train.", 0, "seed", "patience", "threads", "checkpoint_steps", "checkpoint_minutes")
+        require_range(self, "train.", 1, MAX_STEPS, "epochs", "bad_steps")
+        require_range(self, "train.", 1, MAX_BATCH, "accumulate", "scoring_batch")
+        require_range(self, "train.", 0, MAX_SEED, "seed")
+        require_range(self, "train.", 0, MAX_STEPS, "patience", "checkpoint_steps", "checkpoint_minutes")
+        require_range(self, "train.", 0, MAX_PROCESSES, "threads")
         require(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
         for metric in self.watch:
             require(metric.startswith("val/"), "train.watch", metric, "metrics under val/, as val/identity/eer")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fr_ps.tracking.journal import Journal, Status, read_events
 
-
 SYSTEM = "system/"
 """Before the names of metrics of the machine, as MLflow names them; their steps are samples, not epochs."""
 

@@ -20,6 +20,10 @@ _SEARCHED = ("data.modalities",)
 Value = str | int | float | bool
 
 
+MAX_GRID = 100_000
+"""Combinations of a grid."""
+
+
 class Trial(Protocol):
     """What chooses values: a trial of Optuna, or anything that does the same."""
 
@@ -78,6 +82,8 @@ class Dimension:
             raise InputError(f"space.{self.name}: sampler grid needs a step, or choices, instead of a whole range")
         step = self.step or 1
         count = int(np.floor((self.high - self.low) / step + 1e-9)) + 1
+        if count > MAX_GRID:
+            raise InputError(f"space.{self.name}: has {count} values with step {step:g}; expected {MAX_GRID} or fewer")
         found = [min(self.low + i * step, self.high) for i in range(count)]
         return tuple(int(value) for value in found) if self.whole else tuple(found)
 
@@ -110,6 +116,11 @@ class Space:
         # In the order of their names, so that a study that goes on has the same combinations in the same places.
         for dimension in _parents_first({one.name: one for one in sorted(self.dimensions, key=lambda one: one.name)}):
             values = dimension.values()
+            if len(found) * len(values) > MAX_GRID:
+                raise InputError(
+                    f"space: a grid has more than {MAX_GRID} combinations ({dimension.name} alone has {len(values)}); "
+                    "expected fewer values, or another sampler"
+                )
             found = [
                 {**params, **({dimension.name: value} if dimension.exists(params) else {})}
                 for params in found

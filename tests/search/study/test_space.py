@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from fr_ps.arguments import training_config
 from fr_ps.cli import read_arguments
 from fr_ps.config import Config, FusionConfig, to_dict, with_settings
-from fr_ps.search.study.space import Space, parse_space, settings_of
+from fr_ps.search.study.space import MAX_GRID, Space, parse_space, settings_of
 from tests.conftest import Refused
 
 ROOT = Path(__file__).parents[3]
@@ -521,3 +522,13 @@ def test_the_settings_take_whatever_a_ready_study_suggests(file: Path, monkeypat
         found = to_dict(with_settings(base, settings_of(params)))
         assert {name: found[name.split(".")[0]][name.split(".")[1]] for name in params} == settings_of(params)
     assert set().union(*got) == {one.name for one in space.dimensions}
+
+
+def test_a_grid_of_too_many_combinations_is_refused_before_it_is_made(refused: Refused) -> None:
+    begun = time.monotonic()
+    with refused("space.optim.lr", "step 1e-07", str(MAX_GRID)):
+        parse_space({"optim.lr": {"low": 0.1, "high": 1.0, "step": 1e-7}}, Config()).grid()
+    many = {"low": 0.1, "high": 0.9, "step": 0.001}
+    with refused("space: a grid", str(MAX_GRID), "801"):
+        parse_space({"optim.lr": many, "augment.flip": many}, Config()).grid()
+    assert time.monotonic() - begun < 5
