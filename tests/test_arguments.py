@@ -630,3 +630,11 @@ def test_every_number_among_the_flags_has_bounds(command: str, flag: str) -> Non
 )
 def test_a_number_that_is_out_of_bounds_is_named_with_them(command: str, words: str, expected: str) -> None:
     assert refusal(command, *REQUIRED.get(command, ()), *words.split()).startswith(expected)
+
+
+def test_train_notes_a_setting_that_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--loss.cagrad_c=0.4", "--loss.scale=32", "--allow-changed"]  # the last of which is refused
+    assert main(words) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "note: loss.cagrad_c has no effect here; it has one only where loss.weighting is cagrad"
+    ]

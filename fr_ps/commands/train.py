@@ -31,7 +31,11 @@ def _train(arguments: Namespace) -> None:
 
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a training is one process as yet; start torchrun with one")
+    from fr_ps.config.dependencies import without_effect
+
     config = training_config(arguments)
+    for setting, condition in without_effect(config):
+        say(f"note: {setting} has no effect here; it has one only where {condition.text}")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed goes with --resume; a new run has nothing that could have changed")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None

@@ -192,7 +192,8 @@ def _samples(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Sample
 def _grey(image: ImageFile.ImageFile, white: int, stated: int | None) -> _Samples:
     """A grey picture whose white is `white` once it is decoded: Pillow scales a PGM, whose `stated` largest value may be less."""
     largest = stated or white
-    return _Samples(np.asarray(_upright(image)).astype(np.uint8 if white == 255 else np.uint16, copy=False), white / largest, largest)
+    samples = np.asarray(_upright(image)).astype(np.uint8 if white == 255 else np.uint16, copy=False)
+    return _Samples(samples, white / largest, largest)
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:

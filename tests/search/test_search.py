@@ -563,7 +563,7 @@ def separate(new_place: NewPlace, database: Database) -> Separate:
     storage = database.database("studies")
     space: dict[str, Any] = {
         "loss.identity_loss": ["cosface", "magface"],
-        "loss.lambda_g": [20.0, 35.0],
+        "loss.scale": [100.0, 64.0],  # of the first, MagFace would need a larger lambda_g
         "optim.lr": {"choices": [0.001, 0.003], "when": {"loss.identity_loss": "cosface"}},
     }
     place = new_place(
@@ -609,12 +609,12 @@ def test_searches_started_separately_on_postgresql_do_each_trial_once_though_one
 def test_a_grid_does_each_combination_once_and_prunes_the_one_that_cannot_be_built(separate):
     combinations = {}
     for trial in separate.place.trials(*OVER):
-        combinations[trial.params["loss.identity_loss"], trial.params["loss.lambda_g"], trial.params.get("optim.lr")] = trial
-    cosface = {("cosface", weight, rate) for weight in (20.0, 35.0) for rate in (0.001, 0.003)}
-    assert combinations.keys() == cosface | {("magface", 20.0, None), ("magface", 35.0, None)}
-    refused = combinations["magface", 20.0, None]
+        combinations[trial.params["loss.identity_loss"], trial.params["loss.scale"], trial.params.get("optim.lr")] = trial
+    cosface = {("cosface", scale, rate) for scale in (100.0, 64.0) for rate in (0.001, 0.003)}
+    assert combinations.keys() == cosface | {("magface", 100.0, None), ("magface", 64.0, None)}
+    refused = combinations["magface", 100.0, None]
     assert refused.state == TrialState.PRUNED
-    assert re.match(r"cannot be built: loss.lambda_g is 20.0; expected \d+\.\d or more", refused.user_attrs["reason"])
+    assert re.match(r"cannot be built: loss.lambda_g is 35.0; expected \d+\.\d or more", refused.user_attrs["reason"])
     tags = separate.place.trial_runs()[refused.number].data.tags
     assert tags["fr_ps.trial_reason"] == refused.user_attrs["reason"]
 

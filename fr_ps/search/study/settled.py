@@ -9,6 +9,7 @@ from fr_ps.config import Config, SearchConfig, from_dict, leaves, to_dict
 from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from fr_ps.errors import InputError
 from fr_ps.evaluation.differences import lower_is_better
+from fr_ps.search.study.effect import require_effect
 from fr_ps.search.study.space import Space, Value, parse_space
 
 _LOCAL = ("name", "device", "data/root", "train/threads", "train/scoring_batch", "train/checkpoint_minutes")
@@ -66,7 +67,8 @@ def settle(config: SearchConfig, base: Config) -> Search:
     """The search of a study file, checked as far as it can be without data.
 
     Raises:
-        InputError: anything wrong with the space, a direction that makes the model worse, a grid with ranges.
+        InputError: anything wrong with the space, a setting in it that has no effect, a direction that makes the model worse,
+            a grid with ranges.
     """
     for metric, direction in config.objectives.items():
         if metric not in COSTS and (direction == "minimize") != lower_is_better(metric):
@@ -78,6 +80,7 @@ def settle(config: SearchConfig, base: Config) -> Search:
     if first:
         base = replace(base, train=replace(base.train, select=first))
     search = Search(config, base, parse_space(config.space, base))
+    require_effect(search.space, base)
     _ = search.grid  # a range without steps is refused now
     return search
 

@@ -155,7 +155,7 @@ def parse_space(raw: Mapping[str, Any], base: Config) -> Space:
     for dimension in ordered:
         for parent, values in dimension.when.items():
             _check_condition(f"space.{dimension.name}: when.{parent}", dimensions[parent], values)
-        if dimension.when and next(_contexts(dimension, dimensions), None) is None:
+        if dimension.when and next(contexts(dimension, dimensions), None) is None:
             raise InputError(
                 f"space.{dimension.name}: when can never hold, as what it names is in no trial together; expected other values"
             )
@@ -278,7 +278,7 @@ def _check_values(dimension: Dimension, dimensions: Mapping[str, Dimension], bas
     )
     for what, value in tried:
         refusal = None
-        for context in _contexts(dimension, dimensions):
+        for context in contexts(dimension, dimensions):
             try:
                 with_settings(base, settings_of({**context, dimension.name: _as_setting(dimension, value)}))
                 refusal = None
@@ -289,11 +289,11 @@ def _check_values(dimension: Dimension, dimensions: Mapping[str, Dimension], bas
             raise InputError(f"space.{dimension.name}: {what} {_from_label(value)}: {refusal}")
 
 
-def _contexts(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Value]]:
+def contexts(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Value]]:
     """The values of the settings that it depends on, also through others, with which it exists."""
     for values in itertools.product(*dimension.when.values()):
         own = dict(zip(dimension.when, values))
-        for above in itertools.product(*(list(_contexts(dimensions[parent], dimensions)) for parent in own)):
+        for above in itertools.product(*(list(contexts(dimensions[parent], dimensions)) for parent in own)):
             if all(
                 context.get(name, value) == value for context in above for other in (own, *above) for name, value in other.items()
             ):

@@ -173,8 +173,8 @@ OTHERS: dict[str, tuple[Callable[[], Search], tuple[str, ...]]] = {
         ("space", "optim.lr", "0.1]", "0.2]"),
     ),
     "another condition": (
-        lambda: search_of(space=SPACE | {"optim.momentum": [0.5, 0.9]}),
-        ("space", "optim.momentum", "sgd"),
+        lambda: search_of(space=SPACE | {"optim.lr": SPACE["optim.lr"] | {"when": {"optim.name": "sgd"}}}),
+        ("space", "optim.lr", "sgd"),
     ),
 }
 

@@ -1,0 +1,159 @@
+"""Which settings have an effect only with certain values of others: one table, read off the code that uses each setting."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from fr_ps.config import SYNTHETIC, Config, leaves, to_dict
+from fr_ps.config.names import PEELING_ORDER
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What must hold for a setting to have an effect.
+
+    Attributes:
+        text: the condition, as it stands after "only where".
+        settings: those that decide it.
+        holds: whether it holds.
+    """
+
+    text: str
+    settings: tuple[str, ...]
+    holds: Callable[[Config], bool]
+
+
+def without_effect(config: Config) -> Iterator[tuple[str, Condition]]:
+    """The settings that are not at their default and change nothing, each with the condition that does not hold."""
+    given, default = leaves(to_dict(config)), leaves(to_dict(Config()))
+    for path, value in given.items():
+        setting = path.replace("/", ".")
+        if value != default[path] and (condition := unmet(config, setting)):
+            yield setting, condition
+
+
+def unmet(config: Config, setting: str) -> Condition | None:
+    """The first condition that keeps `setting` from having an effect; None: it has one."""
+    return next((condition for condition in NEEDS.get(setting, ()) if not condition.holds(config)), None)
+
+
+def value_of(config: Config, setting: str) -> object:
+    """The value of a setting, as of `optim.lr`."""
+    group, _, name = setting.partition(".")
+    return getattr(getattr(config, group), name)
+
+
+def _is(setting: str, *values: str) -> Condition:
+    return Condition(f"{setting} is {' or '.join(values)}", (setting,), lambda config: value_of(config, setting) in values)
+
+
+def _is_not(setting: str, *values: str) -> Condition:
+    return Condition(
+        f"{setting} is not {' or '.join(values)}", (setting,), lambda config: value_of(config, setting) not in values
+    )
+
+
+def _has_adversaries(config: Config) -> bool:
+    branches = config.fusion.branches
+    if set(config.data.modalities) <= set(branches):
+        return not config.fusion.frozen
+    if branches and not config.fusion.frozen:
+        return True  # their own runs decide it
+    return config.model.fsm and config.model.adversaries != "off"
+
+
+_NEW_BRANCH = Condition(
+    "fusion.branches leaves a modality of data.modalities out",
+    ("fusion.branches", "data.modalities"),
+    lambda config: not set(config.data.modalities) <= set(config.fusion.branches),
+)
+_FSM = Condition("model.fsm is true", ("model.fsm",), lambda config: config.model.fsm)
+_ADVERSARIES = Condition(
+    "there are adversaries (model.fsm, model.adversaries, fusion.frozen)",
+    ("model.fsm", "model.adversaries", "fusion.branches", "fusion.frozen", "data.modalities"),
+    _has_adversaries,
+)
+_ADVERSARIES_COUNT = Condition(
+    "loss.adversarial is above 0, or loss.weighting is uncertainty",
+    ("loss.adversarial", "loss.weighting"),
+    lambda config: config.loss.adversarial > 0 or config.loss.weighting == "uncertainty",
+)
+_SEVERAL = Condition("data.modalities names two or more", ("data.modalities",), lambda config: len(config.data.modalities) > 1)
+_VALIDATED = Condition(
+    "somebody is validated on (data.val_people, data.split)",
+    ("data.val_people", "data.split"),
+    lambda config: config.data.val_people > 0 or bool(config.data.split),
+)
+_FIXED = _is_not("loss.weighting", "uncertainty", "dwa")
+
+NEEDS: dict[str, tuple[Condition, ...]] = {
+    **dict.fromkeys(
+        ("synthetic.people", "synthetic.sessions", "synthetic.seed", "synthetic.size"), (_is("data.root", SYNTHETIC),)
+    ),
+    "data.fold": (Condition("data.folds is 2 or more", ("data.folds",), lambda config: config.data.folds > 1),),
+    "data.test_people": (
+        Condition(
+            "data.folds is 0 and data.split is empty",
+            ("data.folds", "data.split"),
+            lambda config: not config.data.folds and not config.data.split,
+        ),
+    ),
+    "batch.attribute": (_is("batch.balance", "class"),),
+    **dict.fromkeys(("model.backbone", "model.weights", "model.fsm", "model.attribute_channels"), (_NEW_BRANCH,)),
+    **dict.fromkeys(("model.order", "model.reduction", "model.adversaries"), (_NEW_BRANCH, _FSM)),
+    "fusion.name": (_SEVERAL,),
+    "fusion.dropout": (_SEVERAL,),
+    "fusion.frozen": (
+        Condition("fusion.branches names a run", ("fusion.branches",), lambda config: bool(config.fusion.branches)),
+    ),
+    "loss.identity": (_FIXED,),
+    "loss.attribute": (_FIXED,),
+    "loss.adversarial": (_is_not("loss.weighting", "uncertainty"), _ADVERSARIES),
+    "loss.reversal": (_ADVERSARIES, _ADVERSARIES_COUNT),
+    "loss.reversal_ramp": (
+        _ADVERSARIES,
+        _ADVERSARIES_COUNT,
+        Condition("loss.reversal is above 0", ("loss.reversal",), lambda config: config.loss.reversal > 0),
+    ),
+    "loss.dwa_temperature": (_is("loss.weighting", "dwa"),),
+    "loss.cagrad_c": (_is("loss.weighting", "cagrad"),),
+    "loss.focal_gamma": (
+        _is("loss.attribute_loss", "focal"),
+        Condition(
+            "loss.focal_gammas leaves an attribute out",
+            ("loss.focal_gammas",),
+            lambda config: not set(PEELING_ORDER) <= set(config.loss.focal_gammas),
+        ),
+    ),
+    "loss.focal_gammas": (_is("loss.attribute_loss", "focal"),),
+    "loss.label_smoothing": (_is("loss.attribute_loss", "cross_entropy"),),
+    **dict.fromkeys(
+        (
+            "loss.lower_norm",
+            "loss.upper_norm",
+            "loss.lower_margin",
+            "loss.upper_margin",
+            "loss.lambda_g",
+            "loss.allow_unsafe_lambda",
+        ),
+        (_is("loss.identity_loss", "magface"),),
+    ),
+    "loss.arcface_margin": (_is("loss.identity_loss", "arcface"),),
+    "loss.cosface_margin": (_is("loss.identity_loss", "cosface"),),
+    **dict.fromkeys(("loss.adaface_margin", "loss.adaface_h", "loss.adaface_t_alpha"), (_is("loss.identity_loss", "adaface"),)),
+    "optim.momentum": (_is("optim.name", "sgd"),),
+    "optim.weighting_factor": (_is("loss.weighting", "uncertainty"),),
+    "schedule.power": (_is("schedule.name", "polynomial"),),
+    "schedule.lowest": (_is("schedule.name", "cosine"),),
+    "schedule.restart_epochs": (_is("schedule.name", "cosine"),),
+    "schedule.restart_factor": (
+        _is("schedule.name", "cosine"),
+        Condition(
+            "schedule.restart_epochs is above 0",
+            ("schedule.restart_epochs",),
+            lambda config: config.schedule.restart_epochs > 0,
+        ),
+    ),
+    "train.patience": (_VALIDATED,),
+    "train.watch": (_VALIDATED,),
+}
+"""Setting to what must hold, all of it, for it to have an effect; a setting that is not here always has one."""
