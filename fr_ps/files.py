@@ -123,20 +123,14 @@ def is_file(path: Path) -> bool:
 
 
 def read_bytes(path: Path, most: int, remedy: str) -> bytes:
-    """The content of the regular file `path`, of at most `most` bytes. A pipe or a device, which may never end, is not opened.
+    """The content of the regular file `path`, of at most `most` bytes.
 
     Raises:
         InputError: there is no such file, it cannot be read, or it is larger; ends with `remedy`.
     """
     try:
-        # A pipe that nobody writes to would block here, and a second look at the open file excludes an exchange in between.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise InputError(f"{path}: is a folder, a pipe or a device; expected a file; {remedy}")
-            content = bytearray()
-            while len(content) <= most and (block := file.read(most + 1 - len(content))):
-                content += block
+        with open_regular(path) as file:
+            content = file.read(most + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -144,7 +138,7 @@ def read_bytes(path: Path, most: int, remedy: str) -> bytes:
         raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from None
     if len(content) > most:
         raise InputError(f"{path}: is larger than {most / 1e6:g} MB; expected less; {remedy}")
-    return bytes(content)
+    return content
 
 
 @contextmanager

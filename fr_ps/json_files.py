@@ -26,6 +26,8 @@ MAX_BYTES = 4 << 20
 """Of a JSON file or of a line of the journal. The largest that the program writes, the state of a checkpoint, has 50 kB."""
 Count = Annotated[int, Ge(0)]
 """A whole number from 0."""
+Positive = Annotated[int, Ge(1)]
+"""A whole number from 1."""
 Milliseconds = Annotated[int, Interval(ge=0, lt=253402300800000)]
 """Since 1970, up to the year 9999, where Python's dates end."""
 T = TypeVar("T")
@@ -41,19 +43,19 @@ class _Versioned:
     format: Count
 
 
-def read_json(path: Path, kind: type[T], remedy: str, newest: int | None = None) -> T:
+def read_json(path: Path, kind: type[T], remedy: str, formats: range | None = None) -> T:
     """The JSON file `path` as a `kind`.
 
     Args:
         path: of the file.
         kind: a type; values are not converted, so that "3" is no number.
         remedy: what the user can do about a file that is refused; ends the message.
-        newest: number of the newest format that `kind` describes, where the file has one in `format`.
+        formats: numbers that `kind` describes, where the file has one in `format`.
 
     Raises:
         InputError: the file is missing, unreadable, too large, no JSON, or no `kind`; names the file and the key.
     """
-    return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, newest)
+    return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, formats)
 
 
 def parse_json(
@@ -61,7 +63,7 @@ def parse_json(
     kind: type[T],
     where: str,
     remedy: str,
-    newest: int | None = None,
+    formats: range | None = None,
     finite: bool = True,
     also: Callable[[T], Any] | None = None,
 ) -> T:
@@ -72,7 +74,7 @@ def parse_json(
         kind: a type; values are not converted.
         where: what messages name in place of the path.
         remedy: ends the message.
-        newest: as of `read_json`.
+        formats: as of `read_json`.
         finite: whether NaN and infinities, which Python's writer of JSON writes, are refused.
         also: from the value, a further type that the text must have, as where one key decides the type of another.
 
@@ -83,8 +85,8 @@ def parse_json(
 
     try:
         text = _checked_text(content, finite)
-        if newest is not None and (number := _adapter(_Versioned).validate_json(text, strict=True).format) > newest:
-            raise InputError(f"format {number} is newer than this version of fr-ps reads ({newest}); update fr-ps")
+        if formats:
+            _require_format(_adapter(_Versioned).validate_json(text, strict=True).format, formats)
         value: T = _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]
         if also:
             _adapter(also(value)).validate_json(text, strict=True)
@@ -97,6 +99,13 @@ def parse_json(
         raise InputError(f"{where}: not JSON ({error}); {remedy}") from None
     except RecursionError:
         raise InputError(f"{where}: is nested too deeply; {remedy}") from None
+
+
+def _require_format(number: int, formats: range) -> None:
+    if number > formats[-1]:
+        raise InputError(f"format {number} is newer than this version of fr-ps reads ({formats[-1]}); update fr-ps")
+    if number not in formats:
+        raise InputError(f"format {number} is older than this version of fr-ps reads ({formats[0]}); make it again")
 
 
 def _checked_text(content: str | bytes, finite: bool) -> str:

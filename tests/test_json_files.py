@@ -98,13 +98,13 @@ def test_a_newer_format_is_named_before_anything_else_of_it_is_read(refused: Ref
         format: Count
         name: str
 
-    assert parse_json('{"format": 2, "name": "a"}', File, "file.json", REMEDY, newest=2).name == "a"
+    assert parse_json('{"format": 2, "name": "a"}', File, "file.json", REMEDY, formats=range(1, 3)).name == "a"
     with refused("file.json: format 3 is newer than this version of fr-ps reads (2)", "update fr-ps"):
-        parse_json('{"format": 3, "title": "a"}', File, "file.json", REMEDY, newest=2)
+        parse_json('{"format": 3, "title": "a"}', File, "file.json", REMEDY, formats=range(1, 3))
     with refused("format: expected a valid integer, found '3'"):
-        parse_json('{"format": "3"}', File, "file.json", REMEDY, newest=2)
+        parse_json('{"format": "3"}', File, "file.json", REMEDY, formats=range(1, 3))
     with refused("expected an object, found a list"):
-        parse_json("[3]", File, "file.json", REMEDY, newest=2)
+        parse_json("[3]", File, "file.json", REMEDY, formats=range(1, 3))
 
 
 def test_bytes_of_a_file_name_that_are_no_text_do_not_keep_a_file_from_being_read() -> None:
@@ -118,7 +118,7 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, refused: Refused, monkey
 
     with refused(tmp_path / "absent", "no such file", REMEDY):
         read(tmp_path / "absent")
-    with refused(tmp_path, "Is a directory"):
+    with refused(tmp_path, "regular file"):
         read(tmp_path)
     (tmp_path / "dangling").symlink_to("nowhere")
     with refused("dangling", "no such file"):
@@ -134,9 +134,9 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, refused: Refused, monkey
     with refused("file/below", "cannot be read"):
         read(tmp_path / "file" / "below")
     os.mkfifo(tmp_path / "pipe")
-    with refused("pipe", "expected a file"):
+    with refused("pipe", "regular file"):
         read(tmp_path / "pipe")
-    with refused("/dev/zero", "expected a file"):
+    with refused("/dev/zero", "regular file"):
         read(Path("/dev/zero"))
     monkeypatch.setattr(json_files, "MAX_BYTES", 1000)
     (tmp_path / "large").write_text('{"name": "%s", "count": 1}' % ("a" * 1000))

@@ -1,6 +1,7 @@
 """Settings of the network: of the branch of one modality, and of the fusion of several."""
 
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from fr_ps.config.checks import require, require_range, require_types
 from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM, Adversaries, Attribute, Fusion, Modality
@@ -36,6 +37,9 @@ class ModelConfig:
     reduction: int = 16
     adversaries: Adversaries = "rest"
     attribute_channels: int = 0
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    """For `json_files`: a setting of a newer version may mean another network, and is not ignored."""
 
     def __post_init__(self) -> None:
         require_types(self, "model.")

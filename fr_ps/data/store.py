@@ -2,11 +2,10 @@
 
 import hashlib
 import io
-import json
 import sys
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,26 @@ from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_files, read_map
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import LOCK_FILE, locked, new_folder, remove_remains, sync_file, writable, write_json
+from fr_ps.json_files import Count, read_json
 from fr_ps.progress import Advance, say, silent
 
 _FORMAT = 2
 _INFO_FILE = "info.json"
+
+
+@dataclass(frozen=True)
+class _Info:
+    """The content of a pack's `info.json`.
+
+    Attributes:
+        digest: of the maps' content.
+        crc32: checksum of the file of maps and of the digest.
+    """
+
+    digest: str
+    crc32: Count
+
+
 _verified: set[tuple[object, ...]] = set()
 """Packs whose checksum this process has compared, as they stood then."""
 
@@ -129,8 +144,8 @@ def _open(folder: Path, modality: str) -> tuple[np.ndarray, str]:
     """
     path, info = folder / f"{modality}.npy", folder / _INFO_FILE
     try:
-        written = json.loads(info.read_text())
-        digest, expected = str(written["digest"]), int(written["crc32"])
+        written = read_json(info, _Info, "the pack is made again")
+        digest, expected = written.digest, written.crc32
         stat = path.stat()
         state = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns, digest, expected)
         if state not in _verified:
@@ -140,8 +155,8 @@ def _open(folder: Path, modality: str) -> tuple[np.ndarray, str]:
         return np.load(path, mmap_mode="r", allow_pickle=False), digest
     except OSError as error:
         raise _Damaged(f"{Path(error.filename or path).name}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise _Damaged(f"{info.name}: {one_line(error)}") from None
+    except (ValueError, InputError) as error:
+        raise _Damaged(one_line(error)) from None
 
 
 def _with_digest(crc: int, digest: str) -> int:
@@ -176,4 +191,4 @@ def _pack(files: list[Path], modality: str, folder: Path, advance: Advance) -> N
                 advance(1)
             sync_file(file)
         digest = content.hexdigest()
-        write_json(temporary / _INFO_FILE, {"digest": digest, "crc32": _with_digest(crc, digest)})
+        write_json(temporary / _INFO_FILE, asdict(_Info(digest, _with_digest(crc, digest))))

@@ -1,11 +1,10 @@
 """A model on disk: a folder that says all that is needed to use it, and runs no code when it is loaded."""
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fr_ps.config import DataConfig, Fusion, FusionConfig, ModelConfig
+from fr_ps.config import DataConfig, Fusion, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, Classes
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import new_folder, open_regular, sync_file, write_atomic, write_json
+from fr_ps.json_files import Count, Positive, read_json
 from fr_ps.models import build_network
 from fr_ps.models.network import FaceNetwork
 
@@ -45,7 +45,7 @@ class ModelInfo:
 
     branches: dict[str, ModelConfig]
     fusion: Fusion
-    size: int
+    size: Positive
     classes: Classes
     trained: tuple[str, ...]
     provenance: dict[str, str]
@@ -65,6 +65,19 @@ class ModelInfo:
     def class_counts(self) -> dict[str, int]:
         """Attribute to its number of classes."""
         return {attribute: len(groups) for attribute, groups in self.classes.items()}
+
+
+@dataclass(frozen=True)
+class _StoredInfo(ModelInfo):
+    """The content of `model.json`, whose format 2 lacks `weights` and `preparation`.
+
+    Attributes:
+        format: of the file.
+        weights: SHA-256 of the weights.
+    """
+
+    format: Count = 0
+    weights: str = ""
 
 
 def save_model(folder: Path, network: FaceNetwork, info: ModelInfo, also: Callable[[Path], None] | None = None) -> None:
@@ -120,11 +133,34 @@ def weights_digest(folder: Path) -> str:
     Raises:
         InputError: there are none.
     """
+    path = folder / WEIGHTS_FILE
     try:
-        with open_regular(folder / WEIGHTS_FILE) as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        raise InputError(f"{folder / WEIGHTS_FILE}: no such file; the model folder is not whole") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; the model folder is not whole") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); copy the model folder again") from None
+
+
+def require_no_links_outside(folder: Path) -> None:
+    """Refuse a model folder with a link to something outside of it, which would be read, and copied to the registry.
+
+    Raises:
+        InputError: there is one; names it.
+    """
+    root = folder.resolve()
+    for path in root.rglob("*"):
+        if not path.is_symlink():
+            continue
+        try:
+            inside = path.resolve().is_relative_to(root)
+        except (OSError, RuntimeError):  # a link to itself
+            inside = False
+        if not inside:
+            raise InputError(
+                f"{folder / path.relative_to(root)}: is a link out of the model folder; put a copy of the file in its place"
+            )
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelInfo]:
@@ -133,8 +169,9 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
     Raises:
         InputError: no model there, a newer format, or weights that do not fit, or are not those that were saved.
     """
-    raw, info = _read_info(folder)
-    if raw["format"] > _OLDEST and weights_digest(folder) != raw["weights"]:
+    stored = _read_info(folder)
+    info = _without_format(stored)
+    if weights_digest(folder) != stored.weights and stored.format > _OLDEST:
         raise InputError(
             f"{folder / WEIGHTS_FILE}: was changed after it was saved (its SHA-256 is not the one in {INFO_FILE}); copy it again"
         )
@@ -144,9 +181,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
         raise InputError(f"{folder / INFO_FILE}: {error}") from None
     try:
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
-    except FileNotFoundError:
-        raise InputError(f"{folder / WEIGHTS_FILE}: no such file; the model folder is not whole") from None
-    except (SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         text = one_line(error, 200)
         raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this model ({text})") from None
     return network.to(device).eval(), info
@@ -158,38 +193,31 @@ def read_info(folder: Path) -> ModelInfo:
     Raises:
         InputError: it is missing, no JSON, of a newer format, or lacks something.
     """
-    return _read_info(folder)[1]
+    return _without_format(_read_info(folder))
 
 
-def _read_info(folder: Path) -> tuple[dict[str, Any], ModelInfo]:
+def _read_info(folder: Path) -> _StoredInfo:
     path = folder / INFO_FILE
+    info = read_json(
+        path,
+        _StoredInfo,
+        "give a model folder, as runs/ID/checkpoints/best, or copy it again",
+        formats=range(_OLDEST, FORMAT + 1),
+    )
+    require_no_links_outside(folder)
     try:
-        raw: dict[str, Any] = json.loads(path.read_text())
-        if raw["format"] > FORMAT:
-            raise InputError(f"format {raw['format']} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
-        if raw["format"] < _OLDEST:
-            raise InputError(f"format {raw['format']} is one that this version of fr-ps does not read any more; train it again")
-        if raw["format"] == _OLDEST:
-            raw |= {"preparation": {}, "weights": ""}
-        if not isinstance(raw["weights"], str) or not isinstance(raw["preparation"], dict):
-            raise InputError("weights must be a SHA-256 and preparation a mapping; copy the model again")
-        values = {one.name: raw[one.name] for one in fields(ModelInfo)}
-        # The settings of data and fusion say which modalities and fusions there are.
-        modalities = DataConfig(modalities=tuple(raw["branches"])).modalities
-        branches = {modality: _architecture(raw["branches"][modality]) for modality in modalities}
-        fusion = FusionConfig(name=raw["fusion"]).name
-        info = ModelInfo(**values | {"branches": branches, "fusion": fusion, "trained": tuple(raw["trained"])})
+        if info.format > _OLDEST and not re.fullmatch("[0-9a-f]{64}", info.weights):
+            raise InputError("weights must be a SHA-256; copy the model again")
         if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
-        return raw, info
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a model folder, as runs/ID/checkpoints/best") from None
+        if unknown := sorted(set(info.trained) - set(ATTRIBUTES)):
+            raise InputError(f"trained has {unknown[0]!r}; expected some of {', '.join(ATTRIBUTES)}")
+        # The settings of data say which modalities there are.
+        modalities = DataConfig(modalities=tuple(info.branches)).modalities  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a model description ({error!r})") from None
+    return replace(info, branches={modality: info.branches[modality] for modality in modalities})
 
 
-def _architecture(raw: dict[str, Any]) -> ModelConfig:
-    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-    return ModelConfig(**settings)
+def _without_format(info: _StoredInfo) -> ModelInfo:
+    return ModelInfo(**{one.name: getattr(info, one.name) for one in fields(ModelInfo)})

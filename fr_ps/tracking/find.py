@@ -1,12 +1,12 @@
 """From what a user calls a run or a model to its folder on disk."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.models.folder import INFO_FILE
+from fr_ps.files import is_file
+from fr_ps.models.folder import INFO_FILE, require_no_links_outside
 from fr_ps.redaction import redact
 from fr_ps.tracking.card import find_run
 from fr_ps.tracking.layout import BEST, RUNS_FOLDER
@@ -26,18 +26,23 @@ def model_folder(model: str, runs: Path = RUNS_FOLDER) -> Path:
     what is there only is downloaded.
 
     Raises:
-        InputError: there is no such thing.
+        InputError: there is no such thing, or it has a link to a file outside of it.
     """
+    folder = _found(model, runs)
+    require_no_links_outside(folder)
+    return folder
+
+
+def _found(model: str, runs: Path) -> Path:
     if model.startswith(REGISTERED):
         return _registered(model)
     given = Path(model)
     for folder in (given, given / BEST):
-        with suppress(OSError):  # a name that is too long for a file
-            if (folder / INFO_FILE).is_file():
-                return folder
+        if is_file(folder / INFO_FILE):
+            return folder
     local = find_run(model, runs)
     if local is not None:
-        if not (local / BEST / INFO_FILE).is_file():
+        if not is_file(local / BEST / INFO_FILE):
             raise InputError(f"run {model} has no {BEST} in {local}; it ended before its first checkpoint")
         return local / BEST
     return _download(model, runs)

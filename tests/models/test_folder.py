@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from fr_ps.config import Fusion, Modality, ModelConfig
 from fr_ps.data.labels import DEFAULT_CLASSES
 from fr_ps.errors import InputError
 from fr_ps.models import build_network
-from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, save_model
+from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, save_model, weights_digest
 from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.network import FaceNetwork
 from tests.models.small import make_maps
@@ -227,6 +228,59 @@ def test_a_newer_format_is_refused_with_what_to_do(folder: Path) -> None:
     assert "update fr-ps" in message
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda raw: raw.update(size="32"), "size: expected a valid integer, found '32'"),
+        (lambda raw: raw.update(size=True), "size: expected a valid integer, found true"),
+        (lambda raw: raw.update(trained="gender"), "trained: expected"),
+        (lambda raw: raw.update(trained=["gender", "height"]), "trained has 'height'"),
+        (lambda raw: raw.update(provenance=[]), "provenance: expected an object, found a list"),
+        (lambda raw: raw["classes"].update(gender="ab"), "classes.gender: expected"),
+        (lambda raw: raw["classes"]["gender"].update(male="male"), "classes.gender.male: expected"),
+        (lambda raw: raw["branches"]["albedo"].update(channels=16.0), "branches.albedo.channels: expected a valid integer"),
+        (lambda raw: raw["branches"]["albedo"].update(unheard_of=1), "branches.albedo.unheard_of: Unexpected keyword argument"),
+        (lambda raw: raw.update(fusion="sum"), "fusion: expected 'concat'"),
+        (lambda raw: raw.update(weights="abc"), "weights must be a SHA-256"),
+        (lambda raw: raw.update(format=2**70), "does not fit 64 bits"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_key(folder: Path, edit: Callable[[Any], None], words: str) -> None:
+    change(folder, edit)
+    message = refusal(folder)
+    assert str(folder / INFO_FILE) in message
+    assert words in message
+
+
+def test_a_link_out_of_the_model_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("")
+    for target in (tmp_path / "secret", "../secret", "link"):
+        (folder / "link").symlink_to(target)
+        assert f"{folder}/link: is a link out of the model folder" in refusal(folder)
+        (folder / "link").unlink()
+    (folder / "copy.safetensors").symlink_to(WEIGHTS_FILE)
+    (tmp_path / "elsewhere").symlink_to(folder)
+    assert read_info(tmp_path / "elsewhere") == read_info(folder)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (2**62).to_bytes(8, "little") + b"{}",
+        (9_000_005).to_bytes(8, "little") + b'{"a":' + b"[" * 9_000_000,
+        (92).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1099511627776,1048576],"data_offsets":[0,%d]}}' % 2**62,
+        +b'{"a":{"dtype":"F32","shape":[1099511627776,1048576],"data_offsets":[0,4611686018427387904]}}',
+    ],
+    ids=["long", "deep", "large"],
+)
+def test_a_forged_header_of_weights_is_refused_at_once(folder: Path, header: bytes) -> None:
+    (folder / WEIGHTS_FILE).write_bytes(header)
+    change(folder, lambda raw: raw.update(weights=weights_digest(folder)))
+    began = time.monotonic()
+    assert "not the weights of this model" in refusal(folder)
+    assert time.monotonic() - began < 5
+
+
 def test_weights_that_were_tampered_with_are_refused(folder: Path) -> None:
     content = bytearray((folder / WEIGHTS_FILE).read_bytes())
     content[-1] ^= 1
@@ -258,7 +312,7 @@ def test_the_format_of_networks_of_one_modality_only_is_refused_with_what_to_do(
     message = refusal(folder)
     assert str(folder / INFO_FILE) in message
     assert "format 1" in message
-    assert "train it again" in message
+    assert "make it again" in message
 
 
 @pytest.mark.parametrize("model", [{"channels": 32}, {"reduction": 16}, {"backbone": "miresnet34"}], ids=str)

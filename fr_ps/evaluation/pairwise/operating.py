@@ -1,13 +1,12 @@
 """Thresholds that were chosen on validation: part of a model, and never of what it is tested on."""
 
-import json
-import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fr_ps.errors import InputError
 from fr_ps.files import write_json
+from fr_ps.json_files import Count, read_json
 
 THRESHOLDS_FILE = "thresholds.json"
 
@@ -26,8 +25,8 @@ class Operating:
 
     fmr: float
     threshold: float
-    false_matches: int
-    impostors: int
+    false_matches: Count
+    impostors: Count
     support: str
 
 
@@ -42,8 +41,8 @@ class Thresholds:
         attributes: attribute of two classes to the probability of the positive one from which it is said.
     """
 
-    people: int
-    sessions: int
+    people: Count
+    sessions: Count
     identity: tuple[Operating, ...]
     attributes: dict[str, float]
 
@@ -83,23 +82,6 @@ def read_thresholds(folder: Path) -> Thresholds | None:
         InputError: the file is no such file.
     """
     path = folder / THRESHOLDS_FILE
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text())
-        points = tuple(
-            Operating(
-                float(point["fmr"]),
-                float(point["threshold"]),
-                int(point["false_matches"]),
-                int(point["impostors"]),
-                str(point["support"]),
-            )
-            for point in raw["identity"]
-        )
-        attributes = {str(name): float(value) for name, value in raw["attributes"].items()}
-        if not all(map(math.isfinite, [*(point.threshold for point in points), *attributes.values()])):
-            raise ValueError("a threshold that is not finite")
-        return Thresholds(int(raw["people"]), int(raw["sessions"]), points, attributes)
-    except FileNotFoundError:
+    if not os.path.lexists(path):  # a link to nothing is damage
         return None
-    except (OSError, OverflowError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the thresholds of a model ({error!r}); train it again, or remove the file") from None
+    return read_json(path, Thresholds, "expected the thresholds of a model; copy the model again, or remove the file")

@@ -45,7 +45,7 @@ def written(folder: Path) -> dict:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"thresholds"', '{"people": 1}', '{"metrics": {}, "reasons": {}}'])
 def test_another_file_is_refused_by_its_name(tmp_path: Path, refused: Refused, text: str) -> None:
     (tmp_path / THRESHOLDS_FILE).write_text(text)
-    with refused(tmp_path / THRESHOLDS_FILE, "not the thresholds of a model"):
+    with refused(tmp_path / THRESHOLDS_FILE, "expected the thresholds of a model"):
         read_thresholds(tmp_path)
 
 
