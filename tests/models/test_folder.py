@@ -269,7 +269,6 @@ def test_a_link_out_of_the_model_folder_is_refused(folder: Path, tmp_path: Path)
         (2**62).to_bytes(8, "little") + b"{}",
         (9_000_005).to_bytes(8, "little") + b'{"a":' + b"[" * 9_000_000,
         (92).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1099511627776,1048576],"data_offsets":[0,%d]}}' % 2**62,
-        +b'{"a":{"dtype":"F32","shape":[1099511627776,1048576],"data_offsets":[0,4611686018427387904]}}',
     ],
     ids=["long", "deep", "large"],
 )
