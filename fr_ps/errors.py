@@ -2,6 +2,10 @@
 
 from fr_ps.redaction import redact
 
+MOST = 1500
+"""Characters of a message. A cell of a table that is echoed in it may be of any length."""
+_CUT = " [...] "
+
 
 def one_line(error: BaseException, most: int = 300) -> str:
     """The message of `error` without secrets, on one line of at most so many characters."""
@@ -9,15 +13,23 @@ def one_line(error: BaseException, most: int = 300) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def _clipped(message: str) -> str:
+    """The message without its middle where it is longer than `MOST`: what is wrong stands first, the remedy last."""
+    if len(message) <= MOST:
+        return message
+    half = (MOST - len(_CUT)) // 2
+    return message[:half] + _CUT + message[-half:]
+
+
 class InputError(Exception):
     """Bad input or settings. The message is one line: what, where (file, row, key), and what to do.
 
     The command line prints it as ``error: ...`` and exits with 2; anything else that is raised is a fault of ours. The
-    message also goes to tags, files and databases: addresses in it are redacted.
+    message also goes to tags, files and databases: addresses in it are redacted, and a long one loses its middle.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact(message))
+        super().__init__(_clipped(redact(" ".join(message.splitlines()))))
 
 
 class NoRoom(InputError):

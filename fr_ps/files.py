@@ -1,6 +1,5 @@
 """Writing that a crash or a full disk cannot leave half done: temporary name, sync, rename."""
 
-import csv
 import errno
 import fcntl
 import io
@@ -9,7 +8,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -266,15 +265,6 @@ def read_array(path: Path) -> "np.ndarray":
         raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
 
 
-def csv_text(header: list[str], rows: Iterable[Iterable[object]]) -> str:
-    """A CSV file's text, every line ended by a newline."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def check_name(name: str, where: str) -> str:
     """`name` if it is safe as one component of a path, so that no path from a table leaves its root.
 
@@ -284,52 +274,3 @@ def check_name(name: str, where: str) -> str:
     if not name or name.startswith(".") or any(c in "/\\:" or ord(c) < 32 for c in name):
         raise InputError(f"{where}: {name!r} is not a plain name (no separators, no leading dot); rename it")
     return name
-
-
-def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The column names of a CSV file, and its rows as (row number in the file, cells stripped of white space by column).
-
-    Raises:
-        InputError: the file is missing, no text, empty, or a row is longer or shorter than the header.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True)]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV file ({one_line(error)})") from None
-    numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
-    if not numbered:
-        raise InputError(f"{path}: empty; expected a header row")
-    header = numbered[0][1]
-    if len(set(header)) != len(header):
-        raise InputError(f"{path}: row 1: a column name stands twice ({', '.join(header)})")
-    for number, row in numbered[1:]:
-        if len(row) != len(header):
-            raise InputError(f"{path}: row {number}: {len(row)} cells where the header has {len(header)}")
-    return header, [(number, dict(zip(header, row))) for number, row in numbered[1:]]
-
-
-def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], dict[tuple[str, str], tuple[int, dict[str, str]]]]:
-    """The column names of a CSV with a row a session, and by (id, session) each row's number in the file and its cells.
-
-    Args:
-        path: of the file.
-        columns: that it must have beside id and session.
-
-    Raises:
-        InputError: as `read_csv_rows`, a missing column, or an id or session that is no plain name or stands twice.
-    """
-    header, rows = read_csv_rows(path)
-    missing = [name for name in ("id", "session", *columns) if name not in header]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]}; the header must have id,session,{','.join(columns)}")
-    found: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
-    for number, row in rows:
-        where = f"{path}: row {number}"
-        key = (check_name(row["id"], f"{where}: id"), check_name(row["session"], f"{where}: session"))
-        if key in found:
-            raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {found[key][0]} already; remove one of them")
-        found[key] = (number, row)
-    return header, found

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and tables that are what they seem."""
+"""Files that are whole or not there."""
 
 import json
 import os
@@ -16,7 +16,6 @@ from fr_ps.files import (
     new_folder,
     open_regular,
     read_array,
-    read_csv_rows,
     require_regular,
     write_array,
     write_json,
@@ -131,22 +130,3 @@ def test_a_name_that_is_accepted_stays_in_its_folder(name):
         return
     assert (Path("/root") / name).parent == Path("/root")
     assert Path(name).name == name
-
-
-def test_rows_keep_their_number_and_lose_their_white_space(tmp_path):
-    (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfa , b\r\n\r\n 1,2 \r\n"x, y",\r\n')
-    assert read_csv_rows(tmp_path / "t.csv") == (["a", "b"], [(3, {"a": "1", "b": "2"}), (4, {"a": "x, y", "b": ""})])
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"a,a\n1,2\n", b"a,b\n1\n", b"a,b\n1,2,3\n", b"\xff\xfe\x00", b'a,b\n"1,2\n'])
-def test_a_broken_table_is_refused_by_name(content, tmp_path):
-    (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"t\.csv") as caught:
-        read_csv_rows(tmp_path / "t.csv")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_table_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
-    for path in (tmp_path / "none.csv", tmp_path):
-        with pytest.raises(InputError, match=str(path)):
-            read_csv_rows(path)

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from fr_ps.arguments import BatchSize, Command, Cosine, Count, Parser, Share, add_overwrite
 from fr_ps.errors import InputError
 from fr_ps.progress import progress, say
+from fr_ps.tables import composed
 
 if TYPE_CHECKING:
     from fr_ps.serving.gallery import Gallery
@@ -108,11 +109,12 @@ def _verify(arguments: Namespace) -> None:
     from fr_ps.serving.gallery_rows import verification_rows
 
     gallery, recognizer, threshold = _opened(arguments)
-    if arguments.person is not None and arguments.person not in gallery.people:
-        raise InputError(f"--person {arguments.person}: is not enrolled in {gallery.folder}; name somebody of its table")
+    claimed = None if arguments.person is None else composed(arguments.person)
+    if claimed is not None and claimed not in gallery.people:
+        raise InputError(f"--person {claimed}: is not enrolled in {gallery.folder}; name somebody of its table")
     _check_out(arguments, "verify", recognizer)
     answered = _ask(arguments, recognizer, "verify")
-    rows = verification_rows(answered, gallery, arguments.person, threshold)
+    rows = verification_rows(answered, gallery, claimed, threshold)
     _tell_rows(rows, answered, arguments.out, "verify")
     accepted = sum(row["accepted"] == "yes" for row in rows)
     say(f"{accepted} of {len(rows)} claims accepted at a cosine of {threshold:.4f}")
@@ -122,7 +124,8 @@ def _forget(arguments: Namespace) -> None:
     """Remove somebody from a gallery."""
     from fr_ps.serving.gallery import forget
 
-    gone = forget(Path(arguments.gallery), arguments.person, arguments.session)
+    session = None if arguments.session is None else composed(arguments.session)
+    gone = forget(Path(arguments.gallery), composed(arguments.person), session)
     say(f"removed {gone} sessions of {arguments.person} from {arguments.gallery}")
 
 
@@ -251,8 +254,8 @@ def _say_failures(failures: "list[Failure]", out: Path | None) -> None:
     """List what could not be answered: the first in the terminal, all of them beside the output."""
     from tabulate import tabulate
 
-    from fr_ps.files import csv_text
     from fr_ps.outputs import write_file
+    from fr_ps.tables import csv_text
 
     listing = _failures_file(out) if out else None
     if listing:

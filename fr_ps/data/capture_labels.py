@@ -7,11 +7,9 @@ from pathlib import Path
 from fr_ps.config import PrepareConfig
 from fr_ps.data.labels import COLUMNS, check_raw, read_labels
 from fr_ps.errors import InputError
-from fr_ps.files import read_session_rows
 from fr_ps.photometric.captures import Source, attributes_of
 from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE
-
-Key = tuple[str, str]
+from fr_ps.tables import Key, likely_cause, read_session_rows
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,16 @@ def _from_table(config: PrepareConfig, labels: str, sources: Sequence[Source]) -
     captured = {(source.id, source.session) for source in sources}
     absent = [key for key in rows if key not in captured]
     if absent and config.on_bad == "fail":
+        cause = likely_cause(absent[0], captured)
+        remedy = cause or "add the capture, remove the row, or go on without it by --on-bad skip"
         raise InputError(
-            f"{labels}: row of {'/'.join(absent[0])} has no capture in {config.captures} ({len(absent)} such rows); "
-            "add the capture, remove the row, or go on without it by --on-bad skip"
+            f"{labels}: row {found[absent[0]][0]}: {'/'.join(absent[0])} has no capture in {config.captures} ({len(absent)} such "
+            f"rows); {remedy}"
         )
     if len(absent) == len(rows):
-        raise InputError(f"{labels}: no row of it has a capture in {config.captures}; name the folder that belongs to it")
+        remedy = likely_cause(absent[0], captured) if absent else ""
+        remedy = remedy or "name the folder that belongs to it"
+        raise InputError(f"{labels}: no row of it has a capture in {config.captures}; {remedy}")
     refused = dict.fromkeys(absent, f"no capture in {config.captures}")
     refused |= dict.fromkeys(captured - rows.keys(), f"no row in {labels}")
     return CaptureLabels(header, {key: row for key, row in rows.items() if key in captured}, refused)

@@ -10,11 +10,11 @@ from fr_ps.config import DataConfig, LabelForm
 from fr_ps.data.labels import Classes, Labels, read_labels
 from fr_ps.data.layout import LABELS_FILE, unlisted
 from fr_ps.data.select import select
-from fr_ps.data.split_files import Key
 from fr_ps.data.store import Store, open_store
 from fr_ps.errors import InputError
 from fr_ps.photometric.orientation import axes_warning, measure_normals
 from fr_ps.progress import progress
+from fr_ps.tables import Key
 
 _SAMPLE = 200
 """Sessions whose normals' axes are judged: enough for a median."""

@@ -1,5 +1,6 @@
 """The labels table: who and which session, and the classes of the five attributes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from fr_ps.config import Attribute, LabelForm
 from fr_ps.errors import InputError
-from fr_ps.files import read_session_rows
+from fr_ps.tables import read_session_rows
 
 Classes = Mapping[Attribute, Mapping[str, Sequence[str]]]
 """Attribute to class name to the raw values of that class; of two classes, the second is the positive one."""
@@ -32,6 +33,9 @@ DEFAULT_CLASSES: Classes = {
 }
 """Of the raw values, as the original project has them."""
 
+_TRUTH = ("false", "true")
+_TRUTH_PAIRS = (("0", "1"), ("no", "yes"))
+"""The pairs of labels that truth values stand for, in a column that has both."""
 _REDUCED_POSE = {"frontal": ["1"], "turned": ["2"]}
 
 
@@ -75,6 +79,8 @@ class Labels:
 def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = None) -> Labels:
     """The labels table at `path`, every value checked.
 
+    Case is ignored, `1.0` is 1, and `True` and `False` are 1 and 0, or yes and no.
+
     Args:
         path: CSV with the columns id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; further ones are kept.
         form: how the attributes are coded; `auto` takes encoded when every filled cell is 0 or 1, reduced (the original's
@@ -95,12 +101,13 @@ def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = 
     for index, (attribute, column) in enumerate(COLUMNS.items()):
         meaning = _meaning(attribute, taken, merged)
         for line, (number, row) in enumerate(rows):
-            if row[column] not in meaning:
+            code = _code(row[column], meaning)
+            if code is None:
                 choices = ", ".join(value for value in meaning if value)
                 raise InputError(
                     f"{path}: row {number}: {column} is {row[column]!r}; expected one of {choices}, or empty ({taken} labels)"
                 )
-            codes[line, index] = meaning[row[column]]
+            codes[line, index] = code
     columns = {name: np.array([row[name] for _, row in rows], dtype=str) for name in header}
     return Labels(columns["id"], columns["session"], codes, merged, taken, columns)
 
@@ -113,7 +120,7 @@ def check_raw(cells: Mapping[str, str], where: str) -> None:
     """
     for attribute, column in COLUMNS.items():
         meaning = _meaning(attribute, "raw", DEFAULT_CLASSES)
-        if cells[column] not in meaning:
+        if _code(cells[column], meaning) is None:
             choices = ", ".join(value for value in meaning if value)
             raise InputError(f"{where}: {column} is {cells[column]!r}; expected one of {choices}, or nothing")
 
@@ -129,12 +136,29 @@ def _merge(classes: Classes) -> Classes:
 
 
 def _detect(rows: list[dict[str, str]]) -> LabelForm:
-    filled = {name: {row[name] for row in rows if row[name]} for name in COLUMNS.values()}
-    if any(filled.values()) and all(values <= {"0", "1"} for values in filled.values()):
+    filled = {name: {_plain(row[name]) for row in rows if row[name]} for name in COLUMNS.values()}
+    codes = {"0", "1", *_TRUTH}
+    if any(filled.values()) and all(values <= codes for values in filled.values()):
         return "encoded"
-    if filled["Gender"] and not filled["Gender"] <= {"0", "1"} and filled["Pose"] == {"1", "2"}:
+    if filled["Gender"] and not filled["Gender"] <= codes and filled["Pose"] == {"1", "2"}:
         return "reduced"
     return "raw"
+
+
+def _plain(value: str) -> str:
+    """A label without what other programs change of it: in lower case, and `1.0` as 1."""
+    return re.sub(r"(?<=\d)\.0+$", "", value.casefold())
+
+
+def _code(value: str, meaning: Mapping[str, int]) -> int | None:
+    """The class code of a cell: of the very value, else of the one that is like it, if all such have one code; else None."""
+    if value in meaning:
+        return meaning[value]
+    plain = _plain(value)
+    alike = {code for known, code in meaning.items() if _plain(known) == plain}
+    if not alike and plain in _TRUTH:
+        alike = {meaning[pair[_TRUTH.index(plain)]] for pair in _TRUTH_PAIRS if meaning.keys() >= {*pair}}
+    return alike.pop() if len(alike) == 1 else None
 
 
 def _meaning(attribute: Attribute, form: str, classes: Classes) -> dict[str, int]:

@@ -1,5 +1,9 @@
-"""A prepared data set on disk: `labels.csv` and `data/{id}/{session}/{albedo,normal,depth}.npy`."""
+"""A prepared data set on disk: `labels.csv` and `data/{id}/{session}/{albedo,normal,depth}.npy`.
 
+Maps of the original project are read too: its file names, three equal channels, `{id}/{session}` at the root.
+"""
+
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +13,7 @@ from fr_ps.config import Modality
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
 from fr_ps.files import read_array
+from fr_ps.tables import Key, composed, likely_cause
 
 LABELS_FILE = "labels.csv"
 QUALITY = "quality_"
@@ -19,9 +24,45 @@ _ORIGINAL_NAME = "{modality}_map_new_crop.exr.npy"
 _UNIT_TOLERANCE = 1e-3
 
 
-def session_folder(root: Path, person: str, session: str) -> Path:
-    """Where the maps of one session lie."""
+def written_folder(root: Path, person: str, session: str) -> Path:
+    """Where `prepare` writes the maps of one session."""
     return root / DATA_FOLDER / person / session
+
+
+def session_folder(root: Path, person: str, session: str) -> Path:
+    """Where the maps of one session lie: below `data`, or at the root as in the original project; `written_folder` if nowhere.
+
+    The folders' names may be in Unicode's decomposed form.
+    """
+    written = written_folder(root, person, session)
+    if _is_folder(written):
+        return written
+    for base in (root / DATA_FOLDER, root):
+        folder = _child(_child(base, person), session)
+        if folder:
+            return folder
+    return written
+
+
+def _child(folder: Path | None, name: str) -> Path | None:
+    """The folder in `folder` that has the name in any Unicode form."""
+    if folder is None or _is_folder(folder / name):
+        return folder and folder / name
+    if name.isascii():
+        return None
+    with suppress(OSError):
+        return next((child for child in folder.iterdir() if composed(child.name) == composed(name) and _is_folder(child)), None)
+    return None
+
+
+def session_keys(root: Path) -> list[Key]:
+    """(id, session) of every session's folder, sorted; at the root, of those only that hold a map."""
+    at_root = not _is_folder(root / DATA_FOLDER)
+    base = root if at_root else root / DATA_FOLDER
+    folders = [folder for folder in base.glob("[!.]*/[!.]*") if _is_folder(folder)]
+    if at_root:
+        folders = [folder for folder in folders if any(_map_in(folder, modality) for modality in CHANNELS)]
+    return sorted((composed(folder.parent.name), composed(folder.name)) for folder in folders)
 
 
 def map_file(root: Path, person: str, session: str, modality: str) -> Path | None:
@@ -30,7 +71,10 @@ def map_file(root: Path, person: str, session: str, modality: str) -> Path | Non
     Raises:
         InputError: the folder cannot be looked into.
     """
-    folder = session_folder(root, person, session)
+    return _map_in(session_folder(root, person, session), modality)
+
+
+def _map_in(folder: Path, modality: str) -> Path | None:
     for name in (f"{modality}.npy", _ORIGINAL_NAME.format(modality=modality)):
         try:
             if (folder / name).is_file():
@@ -51,9 +95,10 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     if absent:
         person, session = labels.ids[absent[0]], labels.sessions[absent[0]]
         folder = session_folder(root, person, session)
+        remedy = likely_cause((person, session), session_keys(root)) or "prepare it, or remove the row"
         raise InputError(
             f"{root / LABELS_FILE}: row of {person}/{session} has no {modality} map ({folder / f'{modality}.npy'} is not there; "
-            f"{len(absent)} such rows); prepare it, or remove the row"
+            f"{len(absent)} such rows); {remedy}"
         )
     return [path for path in found if path is not None]
 
@@ -67,9 +112,7 @@ def modalities_of(root: Path, labels: Labels) -> list[Modality]:
 def unlisted(root: Path, labels: Labels) -> list[str]:
     """Sessions, as `id/session`, whose folder is there but that have no row in the table."""
     listed = set(zip(labels.ids.tolist(), labels.sessions.tolist()))
-    folders = [folder for folder in (root / DATA_FOLDER).glob("*/*") if _is_folder(folder)]
-    keys = sorted((folder.parent.name, folder.name) for folder in folders if not folder.name.startswith("."))
-    return [f"{person}/{session}" for person, session in keys if (person, session) not in listed]
+    return ["/".join(key) for key in session_keys(root) if key not in listed]
 
 
 def _is_folder(path: Path) -> bool:
@@ -99,8 +142,8 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
     channels = CHANNELS[modality]
     if array.dtype.kind not in "fiu":
         raise InputError(f"{where}: holds {array.dtype}; expected float32")
-    if channels == 1 and array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
+    if channels == 1 and array.ndim == 3 and array.shape[2] in (1, 3):
+        array = _one_channel(array, modality, where)
     expected = "H x W x 3" if channels == 3 else "H x W"
     if array.ndim != (3 if channels == 3 else 2) or (channels == 3 and array.shape[2] != 3) or array.size == 0:
         raise InputError(f"{where}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
@@ -113,6 +156,19 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
         return array[None]
     _refuse_encoded(array, where)
     return np.ascontiguousarray(_unit(array, where).transpose(2, 0, 1))
+
+
+def _one_channel(array: np.ndarray, modality: str, where: str) -> np.ndarray:
+    """The (H, W) map that stands in each of the 1 or 3 channels of (H, W, C), as the original project stores it.
+
+    Raises:
+        InputError: the channels differ.
+    """
+    first = array[:, :, 0]
+    if not all(np.array_equal(first, array[:, :, channel], equal_nan=True) for channel in range(1, array.shape[2])):
+        size = " x ".join(map(str, array.shape))
+        raise InputError(f"{where}: shape is {size}, of channels that differ; {modality} must be H x W, or of equal channels")
+    return first
 
 
 def _refuse_encoded(normals: np.ndarray, where: str) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, capture_labels
-from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, QUALITY, session_folder
+from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, QUALITY, written_folder
 from fr_ps.data.maps_of import FORMAT, RECORD_FILE, Prior, maps_of_capture, read_prior, settings_of
 from fr_ps.errors import InputError
-from fr_ps.files import csv_text, locked, new_folder, remove_remains, write_array
+from fr_ps.files import locked, new_folder, remove_remains, write_array
 from fr_ps.outputs import check_file, check_replaceable, write_file
 from fr_ps.photometric.align import read_boxes
 from fr_ps.photometric.captures import Source, children, list_sources
@@ -29,6 +29,7 @@ from fr_ps.photometric.orientation import find_axes_error
 from fr_ps.photometric.photoface import ATTRIBUTES_FILE
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.progress import Advance, silent
+from fr_ps.tables import csv_text, likely_cause
 
 REPORT_FILE = "prepare.csv"
 _KIND = "prepare"
@@ -118,7 +119,7 @@ def _check_targets(config: PrepareConfig, jobs: Sequence[_Job]) -> None:
     """Refuse to replace session folders that `prepare` did not write."""
     root = Path(config.captures).resolve()
     for job in jobs:
-        target = session_folder(Path(config.out), job.source.id, job.source.session)
+        target = written_folder(Path(config.out), job.source.id, job.source.session)
         if target.resolve().is_relative_to(root):
             raise InputError(f"{target}: lies in the captures {config.captures} by a link; choose another --out")
         check_replaceable(target, RECORD_FILE, [f"{name}.npy" for name in _MAPS])
@@ -129,9 +130,10 @@ def _boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict
     boxes = read_boxes(Path(config.boxes)) if config.boxes else {}
     strange = [key for key in boxes if key not in captured]
     if strange and config.on_bad == "fail":
+        remedy = likely_cause(strange[0], captured) or "correct it, or go on without it by --on-bad skip"
         raise InputError(
             f"{config.boxes}: row of {'/'.join(strange[0])} has no capture in {config.captures} ({len(strange)} such rows); "
-            "correct it, or go on without it by --on-bad skip"
+            f"{remedy}"
         )
     return boxes
 
@@ -154,7 +156,7 @@ def _prepare_all(jobs: Sequence[_Job], config: PrepareConfig, prior: Prior | Non
 
 def _prepare_one(job: _Job, config: PrepareConfig, prior: Prior | None) -> Outcome:
     source = job.source
-    target = session_folder(Path(config.out), source.id, source.session)
+    target = written_folder(Path(config.out), source.id, source.session)
     try:
         made_from = _made_from(job, config, prior)
         done = _done_before(target, made_from)

@@ -1,5 +1,6 @@
 """Which sessions of the table are used: those within limits, of some values, and sub-samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,10 @@ import pandas as pd
 from fr_ps.config import DataConfig
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
+from fr_ps.tables import composed
+
+_CHOICES = 20
+"""Values of a column that are listed at most."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ def select(labels: Labels, config: DataConfig) -> Selection:
     The order of the rows has no influence; `split_seed` seeds the sub-samples.
 
     Raises:
-        InputError: an unknown column, a cell under a limit that is no number, or nothing left.
+        InputError: an unknown column, values that it never has, a cell under a limit that is no number, or nothing left.
     """
     kept = np.ones(len(labels), dtype=bool)
     notes: list[str] = []
@@ -43,8 +48,10 @@ def select(labels: Labels, config: DataConfig) -> Selection:
         if not kept.any():
             raise InputError(f"no session is left: {why} leaves out the last {left_out}; loosen it")
 
-    for column, values in config.only.items():
-        keep(np.isin(_column(labels, column, "data.only"), values), f"{column} is not {' or '.join(values)} (data.only)")
+    for column, given in config.only.items():
+        values = [composed(value) for value in given]
+        notes += _unknown_values(labels, column, values)
+        keep(np.isin(labels.columns[column], values), f"{column} is not {' or '.join(values)} (data.only)")
     for column, limit in config.limits.items():
         keep(numbers(labels, column, "data.limits") <= limit, f"{column} above {limit:g} (data.limits)")
     # Not the seed alone: the split draws with that, and its draw is not to depend on the sub-sample's.
@@ -72,6 +79,22 @@ def numbers(labels: Labels, column: str, key: str) -> np.ndarray:
             f"({len(bad)} such rows); expected a number; the columns are {', '.join(labels.columns)}"
         )
     return values
+
+
+def _unknown_values(labels: Labels, column: str, values: Sequence[str]) -> list[str]:
+    """A line about each of `values` that the column never has.
+
+    Raises:
+        InputError: there is no such column, or it has none of them; names the choices.
+    """
+    there = sorted(set(_column(labels, column, "data.only").tolist()))
+    choices = ", ".join(value or "(empty)" for value in there[:_CHOICES]) + (", ..." if len(there) > _CHOICES else "")
+    unknown = [value for value in values if value not in there]
+    if len(unknown) == len(values):
+        raise InputError(
+            f"data.only: no session is left, as {column} is nowhere {' or '.join(values)}; expected some of {choices}"
+        )
+    return [f"data.only: {column} is nowhere {value!r}; its values are {choices}" for value in unknown]
 
 
 def _column(labels: Labels, column: str, key: str) -> np.ndarray:

@@ -8,15 +8,13 @@ import numpy as np
 
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
-from fr_ps.files import csv_text, read_csv_rows, write_text
+from fr_ps.files import write_text
+from fr_ps.tables import Key, csv_text, likely_cause, read_csv_rows, require_columns
 
 SPLIT_FILE = "split.csv"
 PARTS = ("train", "val", "test", "gallery")
 _ORIGINAL_NAME = "{part}_set.csv"
 _NOBODY = np.empty(0, dtype=int)
-
-Key = tuple[str, str]
-"""id and session."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
     absent = [key for key in wanted if key not in index]
     if absent:
         raise InputError(
-            f"{path}: {'/'.join(absent[0])} is not in the data set ({len(absent)} such sessions); give the data of that run"
+            f"{path}: {'/'.join(absent[0])} is not in the data set ({len(absent)} such sessions); "
+            f"{likely_cause(absent[0], index) or 'give the data of that run'}"
         )
     return np.array([index[key] for key in wanted])
 
@@ -86,7 +85,7 @@ def read_split(path: Path, labels: Labels, left_out: Collection[Key] = ()) -> Sp
     if absent:
         raise InputError(
             f"{path}: {'/'.join(absent[0])} ({parts[absent[0]]}) is not in the data set ({len(absent)} such sessions of "
-            f"{len(parts)}); give the data that was split"
+            f"{len(parts)}); {likely_cause(absent[0], index) or 'give the data that was split'}"
         )
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for key, part in parts.items():
@@ -123,9 +122,7 @@ def read_parts(path: Path) -> dict[Key, str]:
 
 def _rows(path: Path, *columns: str) -> list[tuple[int, dict[str, str]]]:
     header, rows = read_csv_rows(path)
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]}; a split needs {','.join(columns)}")
+    require_columns(path, header, columns)
     return rows
 
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from fr_ps.config import DataConfig
 from fr_ps.data.labels import ATTRIBUTES, Labels
-from fr_ps.data.split_files import PARTS, Key, Split, read_split
+from fr_ps.data.split_files import PARTS, Split, read_split
 from fr_ps.data.stratify import SessionDeal, combined_labels, count_kinds, deal_people
 from fr_ps.errors import InputError
+from fr_ps.tables import Key
 
 _TRAIN, _VAL, _TEST, _GALLERY = range(len(PARTS))
 

@@ -16,7 +16,8 @@ from fr_ps.evaluation.numbers.resample import REPLICATES
 from fr_ps.evaluation.page import page, shown
 from fr_ps.evaluation.scores import score_table
 from fr_ps.evaluation.subsets import subset_table
-from fr_ps.files import csv_text, write_atomic, write_json, write_text
+from fr_ps.files import write_atomic, write_json, write_text
+from fr_ps.tables import csv_text
 
 REPORT_FILES = ("metrics.json", "report.html", "scores.parquet", "tables", "*.png")
 """What `write_report` writes, as patterns."""

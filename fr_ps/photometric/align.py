@@ -7,11 +7,11 @@ import numpy as np
 
 from fr_ps.config import Align, Fit
 from fr_ps.errors import InputError
-from fr_ps.files import read_session_rows
 from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.frame import Box, Frame, frame
 from fr_ps.photometric.lights import to_number
 from fr_ps.photometric.photoface import LANDMARKS_FILE
+from fr_ps.tables import read_session_rows
 
 BOX_COLUMNS = ("left", "top", "right", "bottom")
 _MOST_TURNED = math.radians(45)

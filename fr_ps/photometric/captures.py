@@ -5,7 +5,6 @@ Ours is `lights.csv`, which names the pictures. Photoface's is `LightSource.m` w
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from fr_ps.photometric.photoface import (
     read_landmarks,
     read_light_source,
 )
+from fr_ps.tables import composed
 
 _PHOTOFACE_IMAGE = re.compile(r"im(0|[1-9]\d*)\.(bmp|png|tiff?|pgm)", re.ASCII | re.IGNORECASE)
 _LAYOUT = f"{LIGHTS_FILE} (or Photoface's {LIGHT_SOURCE_FILE}) and its images"
@@ -60,7 +60,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class Source:
-    """Where one session's capture lies."""
+    """Where one session's capture lies; id and session are its folders' names in Unicode's composed form, as tables have them."""
 
     id: str
     session: str
@@ -86,17 +86,18 @@ def list_sources(captures: Path, refused: dict[tuple[str, str], str] | None = No
         for name, reason in wrong.items():
             if refused is None:
                 raise InputError(reason)
-            refused[(person, name) if person else (name, "")] = reason
+            refused[(composed(person), composed(name)) if person else (composed(name), "")] = reason
         return [folder / name for name in names]
 
     found = []
     for person in usable(captures):
         try:
-            found += [Source(person.name, session.name, session) for session in usable(person, person.name)]
+            sessions = usable(person, person.name)
+            found += [Source(composed(person.name), composed(session.name), session) for session in sessions]
         except InputError as error:
             if refused is None:
                 raise
-            refused[person.name, ""] = str(error)
+            refused[composed(person.name), ""] = str(error)
     if not found:
         raise InputError(f"{captures}: no session in it; expected {{id}}/{{session}}/ with {_LAYOUT}")
     return found
@@ -121,6 +122,8 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
         stated = folder / LIGHTS_FILE
         require_regular(stated)
         names, lights, intensities = read_lights(stated)
+        on_disk = {composed(name): name for name in files}
+        names = [on_disk.get(name, name) for name in names]
     elif LIGHT_SOURCE_FILE in files:
         stated = folder / LIGHT_SOURCE_FILE
         lights = read_light_source(stated, light_axes)
@@ -193,7 +196,7 @@ def _subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
     wrong: dict[str, str] = {}
     first: dict[str, str] = {}
     for name in names:
-        other = first.setdefault(unicodedata.normalize("NFC", name.strip().casefold()), name)
+        other = first.setdefault(composed(name.strip().casefold()), name)
         if other != name:
             differ = "are the same but for case, white space or Unicode form"
             wrong[other] = wrong[name] = f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them"

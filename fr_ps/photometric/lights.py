@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.errors import InputError
-from fr_ps.files import check_name, read_csv_rows
+from fr_ps.files import check_name
+from fr_ps.tables import read_csv_rows
 
 LIGHTS_FILE = "lights.csv"
 LIGHTS_COLUMNS = ("image", "azimuth_deg", "elevation_deg")

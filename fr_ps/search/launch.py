@@ -16,7 +16,7 @@ from fr_ps.device import pick_device
 from fr_ps.errors import InputError
 from fr_ps.evaluation.numbers.findings import Table
 from fr_ps.evaluation.report import table_text
-from fr_ps.files import csv_text, write_text
+from fr_ps.files import write_text
 from fr_ps.markdown import markdown_lines
 from fr_ps.progress import progress, say, silent
 from fr_ps.search.outcome.final import Finals, train_finals, validation_of
@@ -31,6 +31,7 @@ from fr_ps.search.trials.crew import work
 from fr_ps.search.trials.trial import RUN, TAG
 from fr_ps.search.watch import Watch
 from fr_ps.serving.registry import register
+from fr_ps.tables import csv_text
 from fr_ps.tracking.card import Card, Parent, read_card
 from fr_ps.tracking.layout import RUNS_FOLDER
 from fr_ps.tracking.lifecycle import resumed_run

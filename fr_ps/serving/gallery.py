@@ -10,18 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import (
-    array_bytes,
-    check_name,
-    csv_text,
-    locked,
-    read_array,
-    read_session_rows,
-    remove_remains,
-    write_atomic,
-    write_json,
-    write_text,
-)
+from fr_ps.files import array_bytes, check_name, locked, read_array, remove_remains, write_atomic, write_json, write_text
+from fr_ps.tables import csv_text, read_session_rows
 
 EMBEDDINGS_FILE = "embeddings.npy"
 PEOPLE_FILE = "people.csv"

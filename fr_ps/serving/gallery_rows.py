@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fr_ps.files import csv_text
 from fr_ps.outputs import write_file
 from fr_ps.serving.gallery import Gallery, Match
 from fr_ps.serving.sessions import Answered
+from fr_ps.tables import csv_text
 
 UNKNOWN = "unknown"
 

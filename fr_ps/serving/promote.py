@@ -11,7 +11,7 @@ import yaml
 from fr_ps.config import Config, from_dict
 from fr_ps.data.builtin import data_root
 from fr_ps.data.dataset import Dataset, open_dataset
-from fr_ps.data.split_files import SPLIT_FILE, Key, read_parts
+from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.compare import Compared, compare_folders
 from fr_ps.evaluation.differences import Difference
@@ -20,6 +20,7 @@ from fr_ps.evaluation.numbers.findings import Table
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.serving.registry import Version, champion, crown, parse_version, tag
+from fr_ps.tables import Key
 from fr_ps.tracking.find import model_folder
 from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.run import Run

@@ -20,7 +20,6 @@ import pandas as pd
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers
-from fr_ps.files import csv_text
 from fr_ps.npy import NpyError, read_npy
 from fr_ps.photometric.images import count_pixels
 from fr_ps.photometric.lights import LIGHTS_FILE
@@ -28,6 +27,7 @@ from fr_ps.photometric.orientation import axes_warning, measure_normals
 from fr_ps.photometric.photoface import LANDMARKS_FILE
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.table import table_of
+from fr_ps.tables import csv_text
 
 MOST = 256
 """Sessions of one request: more would keep a server busy for longer than a client waits."""

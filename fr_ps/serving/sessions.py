@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.config import PrepareConfig
-from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, map_file, read_map, session_folder
+from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, map_file, read_map, session_folder, session_keys
 from fr_ps.data.maps_of import Prior, maps_of_capture, same_preparation
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers, joined
-from fr_ps.files import check_name, read_session_rows
+from fr_ps.files import check_name
 from fr_ps.photometric.captures import list_sources
 from fr_ps.photometric.orientation import NormalStatistics, axes_warning, measure_normals
 from fr_ps.progress import Advance, silent
 from fr_ps.serving.recognizer import Recognizer
+from fr_ps.tables import likely_cause, read_session_rows
 
 Maps = dict[str, np.ndarray]
 """Modality to (C, H, W) float32."""
@@ -117,7 +118,9 @@ def captured_sessions(recognizer: Recognizer, root: Path, table: Path | None = N
     keys = list(read_session_rows(table, ())[1]) if table else sorted(sessions)
     for key in keys:
         if key not in sessions:
-            raise InputError(f"{table}: row of {'/'.join(key)} has no capture in {root}; correct it")
+            raise InputError(
+                f"{table}: row of {'/'.join(key)} has no capture in {root}; {likely_cause(key, sessions) or 'correct it'}"
+            )
     return [sessions[key] for key in keys]
 
 
@@ -207,10 +210,12 @@ def _listed(root: Path, table: Path | None) -> list[tuple[str, str]]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; name a prepared data set")
     if table is None and not (root / LABELS_FILE).is_file():
-        folders = sorted(path for path in (root / DATA_FOLDER).glob("[!.]*/[!.]*") if path.is_dir())
-        if not folders:
+        keys = session_keys(root)
+        if not keys:
             raise InputError(f"{root}: has neither {LABELS_FILE} nor {DATA_FOLDER}/ID/SESSION; name a prepared data set")
-        return [(check_name(path.parent.name, str(path)), check_name(path.name, str(path))) for path in folders]
+        for name in (name for key in keys for name in key):
+            check_name(name, str(root))
+        return keys
     listing = table or root / LABELS_FILE
     keys = list(read_session_rows(listing, ())[1])
     if not keys:

@@ -13,6 +13,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers
 from fr_ps.outputs import write_file
 from fr_ps.serving.recognizer import Recognizer
+from fr_ps.tables import safe_cell
 
 ENDINGS = (".parquet", ".csv", ".npz")
 PREDICTIONS = "predictions"
@@ -75,6 +76,8 @@ def _bytes(ending: str, table: pd.DataFrame) -> bytes:
         return content.getvalue()
     if ending == ".csv":
         written = table.assign(embedding=[json.dumps(_shortest(row)) for row in table["embedding"]])
+        for name in written.columns[[kind.kind not in "fiu" for kind in written.dtypes]]:
+            written[name] = written[name].map(safe_cell)
         return str(written.to_csv(index=False)).encode()
     content = BytesIO()
     np.savez(content, allow_pickle=False, **{str(name): _array(table[name]) for name in table.columns})

@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image
 
 from fr_ps.config import CaptureLayout
-from fr_ps.files import csv_text
 from fr_ps.photometric.lights import LIGHTS_COLUMNS, LIGHTS_FILE
 from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE, LANDMARKS_FILE, LIGHT_SOURCE_FILE
 from fr_ps.progress import Advance, silent
 from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, Scene, render_session
 from fr_ps.synthetic.view import CLOSE, WIDE
+from fr_ps.tables import csv_text
 
 VERSION = 1
 """Raised with every change of what is drawn, so that faces of an earlier version in a cache are not taken for these."""

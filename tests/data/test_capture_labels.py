@@ -1,5 +1,6 @@
 """Which captures are wanted, and what is said of them."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def read(root: Path, table: str | None = None, **settings) -> CaptureLabels:
         settings["labels"] = str(root / "labels.csv")
     config = PrepareConfig(captures=str(root / "captures"), out=str(root / "out"), **settings)
     return capture_labels(config, list_sources(root / "captures"))
+
+
+def test_rows_that_lost_their_zeros_are_refused_with_the_row_and_the_cause(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "captures/001/a").mkdir(parents=True)
+    table = f"{HEADER}\n1,a,male,no,none,1,blankstare\n"
+    with refused("labels.csv: row 2: 1/a has no capture", "lost the leading zeros of '001'"):
+        read(tmp_path, table)
+    with refused("labels.csv: no row of it has a capture", "lost the leading zeros of '001'"):
+        read(tmp_path, table, on_bad="skip")
+
+
+def test_names_in_another_unicode_form_than_the_folders_are_the_same(tmp_path: Path) -> None:
+    (tmp_path / "captures" / unicodedata.normalize("NFD", "Ánh") / "a").mkdir(parents=True)
+    labels = read(tmp_path, f"{HEADER}\n{unicodedata.normalize('NFC', 'Ánh')},a,male,no,none,1,blankstare\n")
+    assert list(labels.rows) == [("Ánh", "a")]
 
 
 def test_without_a_word_every_attribute_is_empty(root: Path) -> None:

@@ -33,7 +33,7 @@ def test_every_bad_file_is_listed_with_its_reason(prepared, tmp_path):
     (data / "S001/s00/albedo.npy").write_bytes(whole[: len(whole) // 2])
     (data / "S001/s01/albedo.npy").write_bytes(b"")
     np.save(data / "S002/s00/depth.npy", np.full((48, 48), np.nan, dtype=np.float32))
-    np.save(data / "S002/s01/albedo.npy", np.ones((48, 48, 3), dtype=np.float32))
+    np.save(data / "S002/s01/albedo.npy", np.arange(48 * 48 * 3, dtype=np.float32).reshape(48, 48, 3))
     np.save(data / "S003/s00/albedo.npy", np.full((48, 48), None), allow_pickle=True)
     np.save(data / "S003/s01/normal.npy", np.full((48, 48, 3), 90, dtype=np.float32))
     np.save(data / "S004/s00/depth.npy", np.ones((40, 40), dtype=np.float32))

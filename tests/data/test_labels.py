@@ -76,6 +76,42 @@ def test_a_missing_column_and_an_empty_table_are_refused(tmp_path):
         read_labels(table(tmp_path))
 
 
+def test_values_as_other_programs_write_them_are_read(tmp_path):
+    rows = ["a,1,Male,True,None,1.0,BlankStare", "a,2,FEMALE,false,Beard,3.0,emoother", "a,3,,,,,"]
+    labels = read_labels(table(tmp_path, *rows))
+    assert labels.form == "raw"
+    assert labels.codes.tolist() == [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [MISSING] * 5]
+    assert labels.columns["Gender"].tolist() == ["Male", "FEMALE", ""]
+
+
+@pytest.mark.parametrize("one", ["1", "1.0", "1.00", "True", "TRUE", "true"])
+@pytest.mark.parametrize("zero", ["0", "0.0", "False"])
+def test_codes_as_other_programs_write_them_are_codes(one, zero, tmp_path):
+    labels = read_labels(table(tmp_path, f"a,1,{one},{zero},{one},{one},{zero}", f"a,2,{zero},,{one},{zero},{one}"))
+    assert labels.form == "encoded"
+    assert labels.codes.tolist() == [[1, 0, 1, 1, 0], [0, MISSING, 1, 0, 1]]
+
+
+def test_a_reduced_table_is_recognised_with_decimals(tmp_path):
+    labels = read_labels(table(tmp_path, "a,1,Male,no,none,1.0,blankstare", "a,2,male,no,none,2.0,positive"))
+    assert labels.form == "reduced"
+    assert column(labels, "pose") == [0, 1]
+
+
+@pytest.mark.parametrize("cell", ["true", "1.5", "x1.0", "0"])
+def test_a_truth_value_and_a_number_are_no_pose(cell, tmp_path, refused):
+    with refused("row 2", "Pose", repr(cell)):
+        read_labels(table(tmp_path, f"a,1,male,no,none,{cell},blankstare"))
+
+
+def test_classes_that_differ_by_case_alone_are_kept_apart(tmp_path, refused):
+    classes = {"emotion": {"small": ["x"], "large": ["X"]}}
+    assert column(read_labels(table(tmp_path, "a,1,male,no,none,1,X", "a,2,male,no,none,1,x"), classes=classes), "emotion") == [
+        1,
+        0,
+    ]
+
+
 def test_three_classes_of_emotion(tmp_path):
     classes = {"emotion": {"blank": ["blankstare"], "happy": ["positive"], "rest": ["negative", "emoOther"]}}
     rows = [f"a,{i},male,no,none,1,{emotion}" for i, emotion in enumerate(["positive", "blankstare", "negative", "emoOther"])]

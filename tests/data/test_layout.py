@@ -1,12 +1,16 @@
 """Maps of a prepared data set: names, shapes, and what is refused."""
 
 import shutil
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fr_ps.data.check import check_maps
 from fr_ps.data.labels import read_labels
-from fr_ps.data.layout import map_files, read_map, unlisted
+from fr_ps.data.layout import map_files, modalities_of, read_map, session_folder, session_keys, unlisted
+from fr_ps.data.store import open_store
 
 
 def save(tmp_path, array):
@@ -40,7 +44,9 @@ def test_normals_shortened_by_resampling_are_mended_and_empty_ones_face_the_came
 @pytest.mark.parametrize(
     ("array", "modality", "word"),
     [
-        (np.ones((4, 5, 3)), "albedo", "4 x 5 x 3"),
+        (np.arange(60.0).reshape(4, 5, 3), "albedo", "4 x 5 x 3, of channels that differ"),
+        (np.ones((4, 5, 4)), "albedo", "4 x 5 x 4"),
+        (np.full((4, 5, 3), np.nan), "depth", "row 0, column 0"),
         (np.ones((4, 5)), "normal", "4 x 5"),
         (np.ones((0, 5)), "depth", "0 x 5"),
         (np.full((4, 5), np.nan), "depth", "row 0, column 0"),
@@ -84,3 +90,64 @@ def test_a_row_without_a_map_is_refused_and_maps_without_a_row_are_listed(prepar
     (root / "data/S001/s02/depth.npy").unlink()
     with refused("S001/s02", "depth.npy", "1 such rows"):
         map_files(root, labels, "depth")
+
+
+@pytest.mark.parametrize("modality", ["albedo", "depth"])
+def test_three_equal_channels_are_one_map(tmp_path, modality):
+    plane = np.random.default_rng(0).random((4, 5), dtype=np.float32)
+    got = read_map(save(tmp_path, np.repeat(plane[..., None], 3, axis=2)), modality)
+    np.testing.assert_array_equal(got, plane[None])
+
+
+def as_the_original(prepared: Path, root: Path) -> Path:
+    """The same maps as the original project stores them: `{id}/{session}` at the root, its names, three equal channels."""
+    for person in (prepared / "data").iterdir():
+        shutil.copytree(person, root / person.name)
+    for path in root.glob("*/*/*.npy"):
+        array = np.load(path)
+        path.unlink()
+        if path.stem != "confidence":
+            np.save(path.with_name(f"{path.stem}_map_new_crop.exr.npy"), array if array.ndim == 3 else np.dstack([array] * 3))
+    shutil.copy(prepared / "labels.csv", root / "labels.csv")
+    return root
+
+
+def test_a_data_set_of_the_original_has_the_same_maps_everywhere(prepared, tmp_path):
+    root = as_the_original(prepared, tmp_path / "set")
+    (root / "notes/of/mine").mkdir(parents=True)
+    labels = read_labels(root / "labels.csv")
+    assert modalities_of(root, labels) == ["albedo", "normal", "depth"]
+    assert unlisted(root, labels) == []
+    assert unlisted(root, labels.take(np.arange(1, len(labels)))) == ["S000/s00"]
+    assert session_keys(root) == session_keys(prepared)
+    ours, theirs = (open_store(folder, labels, ["albedo", "normal", "depth"]) for folder in (prepared, root))
+    assert ours.digest == theirs.digest
+    found = check_maps(root, labels)
+    assert (found.files, found.bad) == (3 * len(labels), [])
+
+
+def test_a_folder_below_data_comes_before_one_at_the_root(prepared, tmp_path):
+    root = as_the_original(prepared, tmp_path / "set")
+    shutil.copytree(prepared / "data", root / "data")
+    shutil.rmtree(root / "data/S001")
+    assert session_folder(root, "S000", "s00") == root / "data/S000/s00"
+    assert session_folder(root, "S001", "s00") == root / "S001/s00"
+    assert session_folder(root, "nobody", "s00") == root / "data/nobody/s00"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_folders_are_found_in_any_unicode_form(tmp_path, form):
+    name = unicodedata.normalize(form, "Ánh")
+    folder = tmp_path / "data" / name / unicodedata.normalize(form, "ngày")
+    folder.mkdir(parents=True)
+    assert session_keys(tmp_path) == [("Ánh", "ngày")]
+    assert session_folder(tmp_path, "Ánh", "ngày") == folder
+    assert session_folder(tmp_path, "Anh", "ngày") == tmp_path / "data/Anh/ngày"
+
+
+def test_a_row_whose_id_lost_its_zeros_is_refused_with_the_cause(tmp_path, refused):
+    (tmp_path / "data/007/a").mkdir(parents=True)
+    np.save(tmp_path / "data/007/a/depth.npy", np.ones((4, 4)))
+    (tmp_path / "labels.csv").write_text("id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion\n7,a,,,,,\n")
+    with refused("7/a has no depth map", "lost the leading zeros of '007'"):
+        map_files(tmp_path, read_labels(tmp_path / "labels.csv"), "depth")

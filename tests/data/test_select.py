@@ -48,6 +48,13 @@ def test_an_empty_text_in_only_stands_for_an_empty_cell():
     assert select(labels, DataConfig(only={"Pose": ["2", ""]})).rows.tolist() == [1, 2]
 
 
+def test_a_value_that_never_occurs_beside_one_that_does_is_noted():
+    labels = labels_of([4], Gender=["male", "female", "", "male"])
+    chosen = select(labels, DataConfig(only={"Gender": ["mael", "female"]}))
+    assert chosen.rows.tolist() == [1]
+    assert chosen.notes[0] == "data.only: Gender is nowhere 'mael'; its values are (empty), female, male"
+
+
 def test_a_value_at_the_limit_is_used():
     labels = labels_of([4], quality_residual=["0.1", "0.15", "1e-3", "0.16"])
     assert select(labels, DataConfig(limits={"quality_residual": 0.15})).rows.tolist() == [0, 1, 2]
@@ -60,7 +67,8 @@ def test_a_value_at_the_limit_is_used():
         ({"only": {"qality": ["ok"]}}, ["data.only", "'qality'", "quality"]),
         ({"limits": {"quality": 1}}, ["data.limits", "quality", "p0/s1", "'bad'", "2 such rows"]),
         ({"limits": {"id": 1}}, ["p0/s0", "'p0'"]),
-        ({"only": {"quality": ["5"]}}, ["no session is left", "data.only", "5"]),
+        ({"only": {"quality": ["5"]}}, ["no session is left", "data.only", "quality is nowhere 5", "some of 0.5, 1, bad, nan"]),
+        ({"only": {"pose": ["1"], "quality": ["bad"]}}, ["no session is left", "quality is not bad"]),
         ({"limits": {"pose": -1}}, ["no session is left", "data.limits", "-1"]),
     ],
 )

@@ -57,6 +57,18 @@ def test_a_capture_is_read_from_intensities_and_landmarks_too(tmp_path, write_ca
     assert capture.landmarks.shape == (11, 2)
 
 
+def test_pictures_and_folders_are_found_in_another_unicode_form(tmp_path, write_capture):
+    decomposed = unicodedata.normalize("NFD", "ảnh")
+    folder = tmp_path / decomposed / "s"
+    write_capture(folder, IMAGES, FOUR)
+    (folder / "im0.png").rename(folder / f"{decomposed}.png")
+    table = (folder / "lights.csv").read_text()
+    (folder / "lights.csv").write_text(table.replace("im0.png", unicodedata.normalize("NFC", "ảnh.png")))
+    (source,) = list_sources(tmp_path)
+    assert (source.id, source.folder) == (unicodedata.normalize("NFC", "ảnh"), folder)
+    np.testing.assert_allclose(read_capture(source.folder, 10).images, IMAGES / 255, atol=1e-7)
+
+
 def test_a_capture_made_of_pictures_and_lights_alone_is_not_saturated():
     capture = Capture(IMAGES / 255, directions(FOUR))
     assert capture.saturated.shape == IMAGES.shape

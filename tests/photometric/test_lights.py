@@ -50,6 +50,15 @@ def test_white_space_line_ends_and_a_byte_order_mark_are_no_matter(tmp_path):
     np.testing.assert_array_equal(lights, plain[1])
 
 
+def test_semicolons_and_decimal_commas_are_the_same_lights(tmp_path):
+    plain = read_lights(lights_file(tmp_path, "a,35.5,40,1", "b,-35.125,40,0.5", "c,35,-20.25,2", header=HEADER + ",intensity"))
+    lines = ["a;35,5;40;1", "b;-35,125;40;0,5", "c;35;-20,25;2"]
+    names, lights, intensities = read_lights(lights_file(tmp_path, *lines, header=(HEADER + ",intensity").replace(",", ";")))
+    assert names == plain[0]
+    np.testing.assert_array_equal(lights, plain[1])
+    np.testing.assert_array_equal(intensities, plain[2])
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

@@ -11,6 +11,7 @@ from fr_ps.errors import InputError
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.sessions import Answered, ask, prepared_sessions
 from fr_ps.serving.table import check_ending, table_of, with_keys, write_table
+from fr_ps.tables import read_csv_rows
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,16 @@ def test_csv_holds_embeddings_to_the_bit(table: pd.DataFrame, tmp_path: Path) ->
     embeddings = np.array([json.loads(text) for text in read["embedding"]], dtype=np.float32)
     assert np.array_equal(embeddings, np.stack(table["embedding"]))
     assert read["id"].astype(str).tolist() == table["id"].tolist()
+
+
+def test_csv_runs_nothing_in_a_spreadsheet_and_its_numbers_stay_as_they_are(table: pd.DataFrame, tmp_path: Path) -> None:
+    evil = table.assign(id=["=1+1", *table["id"][1:]], quality=np.float32(-0.1))
+    write_table(tmp_path / "out.csv", evil)
+    _, rows = read_csv_rows(tmp_path / "out.csv")
+    assert [row["id"] for _, row in rows] == evil["id"].astype(str).tolist()
+    (line,) = [line for line in (tmp_path / "out.csv").read_text().splitlines() if "1+1" in line]
+    assert line.startswith("'=1+1,")
+    assert ",-0.1," in line
 
 
 def test_npz_holds_arrays_and_nothing_that_runs(table: pd.DataFrame, tmp_path: Path) -> None:

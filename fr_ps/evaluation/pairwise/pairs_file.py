@@ -7,7 +7,7 @@ import numpy as np
 
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
-from fr_ps.files import read_csv_rows
+from fr_ps.tables import likely_cause, read_csv_rows, require_columns
 
 COLUMNS = ("id_a", "session_a", "id_b", "session_b")
 FOLD = "fold"
@@ -36,9 +36,7 @@ def read_pairs(path: Path, labels: Labels) -> PairList:
             twice, or an empty fold; names the file and the row.
     """
     header, rows = read_csv_rows(path)
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]}; pairs need {','.join(COLUMNS)}")
+    require_columns(path, header, COLUMNS)
     index = {key: row for row, key in enumerate(zip(labels.ids.tolist(), labels.sessions.tolist()))}
     ends: list[tuple[int, int]] = []
     seen: dict[tuple[int, int], int] = {}
@@ -48,7 +46,8 @@ def read_pairs(path: Path, labels: Labels) -> PairList:
         for key in keys:
             if key not in index:
                 raise InputError(
-                    f"{where}: {'/'.join(key)} is not among the {len(labels)} sessions that are scored; remove the row"
+                    f"{where}: {'/'.join(key)} is not among the {len(labels)} sessions that are scored; "
+                    f"{likely_cause(key, index) or 'remove the row'}"
                 )
         first, second = (index[key] for key in keys)
         if first == second:

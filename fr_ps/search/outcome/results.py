@@ -11,13 +11,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.config import Config, resolved, to_dict, with_settings
 from fr_ps.evaluation.numbers.findings import Cell, Table
-from fr_ps.files import csv_text, write_text
+from fr_ps.files import write_text
 from fr_ps.redaction import redact_tree
 from fr_ps.search.outcome.pictures import write_pictures
 from fr_ps.search.study.claim import REASON, entry_of
 from fr_ps.search.study.settled import Search
 from fr_ps.search.study.space import settings_of
 from fr_ps.search.trials.trial import EPOCHS, MLFLOW_RUN, RUN
+from fr_ps.tables import csv_text
 
 BEST_FILE, TRIALS_FILE, STUDY_FILE = "best.yaml", "trials.csv", "study.yaml"
 _SHOWN = 10

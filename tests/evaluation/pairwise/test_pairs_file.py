@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fr_ps.data.labels import DEFAULT_CLASSES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.pairwise.pairs_file import COLUMNS, FOLD, read_pairs
-from fr_ps.files import csv_text
+from fr_ps.tables import csv_text
 from tests.conftest import Refused
 
 HEADER = "id_a,session_a,id_b,session_b\n"

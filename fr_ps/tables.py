@@ -1,0 +1,205 @@
+"""Tables as CSV: read as spreadsheets and other programs write them, and written so that a spreadsheet runs nothing in them."""
+
+import codecs
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import check_name, read_bytes
+
+Key = tuple[str, str]
+"""id and session."""
+
+_MOST_BYTES = 256_000_000
+_SEPARATORS = ",;\t"
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""By the bytes that a file begins with; the longer ones first, as one begins with another."""
+_EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?(?=\r?\n|\r|$)', re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
+_NAMES = frozenset({"id", "session", "id_a", "session_a", "id_b", "session_b", "part", "fold", "image"})
+"""Columns of names, in which a comma is no decimal comma."""
+_FORMULA = re.compile(r"'*[=+\-@\t\n]\s*\S")
+"""What a spreadsheet takes for a formula, after any number of quotes."""
+_QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\n]\s*\S")
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A CSV file's text, every line ended by a newline; texts that a spreadsheet would run are written by `safe_cell`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(safe_cell, header))
+    writer.writerows(map(safe_cell, row) for row in rows)
+    return text.getvalue()
+
+
+def safe_cell(cell: object) -> object:
+    """A cell as it is written: a text that begins like a formula, and is no number, gets a quote (') before it.
+
+    `read_csv_rows` takes the quote away again. A carriage return becomes a newline: `csv` does not quote it.
+    """
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")
+    return "'" + cell if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form (NFC). Folders that came from a Mac may have the decomposed one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The column names of a CSV file, and its rows as (row number in the file, cells by column).
+
+    Cells are separated by commas, semicolons or tabs, whichever fits the header and the rows. The text is UTF-8, or what a byte
+    order mark announces; it comes in Unicode's composed form (NFC). White space around cells is stripped. In a column of numbers
+    a decimal comma comes as a point.
+
+    Raises:
+        InputError: the file is missing, no text, empty, or a row is longer or shorter than the header.
+    """
+    text = composed(_text(path))
+    try:
+        separator, rows = _split(text)
+    except csv.Error as error:
+        raise InputError(f"{path}: not a readable CSV file ({one_line(error)}); save it as CSV again") from None
+    if not rows:
+        raise InputError(f"{path}: empty; expected a header row")
+    header = rows[0][1]
+    if len(set(header)) != len(header):
+        raise InputError(f"{path}: row 1: a column name stands twice ({', '.join(header)}); rename one of them")
+    for number, row in rows[1:]:
+        if len(row) != len(header):
+            raise InputError(f"{path}: row {number}: {len(row)} cells where the header has {len(header)}; expected as many")
+    columns = {name: [row[place] for _, row in rows[1:]] for place, name in enumerate(header)}
+    columns = {name: cells if name in _NAMES else _with_points(cells, separator) for name, cells in columns.items()}
+    return header, [(number, {name: columns[name][line] for name in header}) for line, (number, _) in enumerate(rows[1:])]
+
+
+def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], dict[Key, tuple[int, dict[str, str]]]]:
+    """The column names of a CSV with a row a session, and by (id, session) each row's number in the file and its cells.
+
+    Args:
+        path: of the file.
+        columns: that it must have beside id and session.
+
+    Raises:
+        InputError: as `read_csv_rows`, a missing column, or an id or session that is no plain name or stands twice.
+    """
+    header, rows = read_csv_rows(path)
+    require_columns(path, header, ("id", "session", *columns))
+    found: dict[Key, tuple[int, dict[str, str]]] = {}
+    for number, row in rows:
+        where = f"{path}: row {number}"
+        key = (check_name(row["id"], f"{where}: id"), check_name(row["session"], f"{where}: session"))
+        if key in found:
+            raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {found[key][0]} already; remove one of them")
+        found[key] = (number, row)
+    return header, found
+
+
+def require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+    """Refuse a table without one of `columns`.
+
+    Raises:
+        InputError: names the first missing one, those that are needed, and those that were found.
+    """
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise InputError(
+            f"{path}: no column {missing[0]}; the header must have {','.join(columns)}, separated by commas, semicolons or tabs; "
+            f"it has {len(header)} columns: {', '.join(header)}"
+        )
+
+
+def likely_cause(key: Key, known: Collection[Key]) -> str:
+    """Why `key` is not among `known` although it was meant to be, with the remedy; empty where nothing is like it."""
+    for other in sorted(known):
+        if key == other or tuple(map(_bare, key)) != tuple(map(_bare, other)):
+            continue
+        lost = [(mine, theirs) for mine, theirs in zip(key, other) if mine != theirs]
+        mine, theirs = lost[0]
+        if mine.casefold() == theirs.casefold():
+            return f"{'/'.join(other)} is there: the names differ in upper and lower case; write {theirs}"
+        how = "has the number" if mine.endswith(".0") else "lost the leading zeros of"
+        return f"{'/'.join(other)} is there: the table {how} {theirs!r}, as spreadsheets do; write {theirs}, in a column of texts"
+    return ""
+
+
+def _bare(name: str) -> str:
+    """A name as a spreadsheet may have changed it: without leading zeros, without `.0`, in lower case."""
+    return re.sub(r"^0+(?=.)|(?<=\d)\.0+$", "", name.casefold())
+
+
+def _text(path: Path) -> str:
+    content = read_bytes(path, _MOST_BYTES, "name a CSV file")
+    encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and b"\0" in content[:1000]:
+        raise InputError(f"{path}: is no text, or UTF-16 without a byte order mark; save it as CSV UTF-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}: row {row}: not {encoding.removesuffix('-sig').upper()} text; save it as CSV UTF-8") from None
+
+
+def _split(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The separator that fits best, and the row number and stripped cells of each row that is not empty.
+
+    One that gives all rows as many cells as the header comes before others; then the one with the most columns; then the comma.
+
+    Raises:
+        csv.Error: quotes that do not end, or other faults of the form.
+    """
+    if stated := _EXCEL_SEPARATOR.match(text):
+        return stated[1], _rows(text[stated.end() :], stated[1])
+    header = text.lstrip().partition("\n")[0]
+    found = []
+    fault = csv.Error("no rows")
+    for separator in [one for one in _SEPARATORS if one in header] or [","]:
+        try:
+            rows = _rows(text, separator)
+        except csv.Error as error:
+            fault = error
+            continue
+        width = len(rows[0][1]) if rows else 0
+        found.append((all(len(row) == width for _, row in rows), width, separator, rows))
+    if not found:
+        raise fault
+    _, _, separator, rows = max(found, key=lambda one: one[:2])
+    return separator, rows
+
+
+def _rows(text: str, separator: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = ([_without_quote(cell.strip()) for cell in row] for row in reader)
+    return [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
+
+
+def _without_quote(cell: str) -> str:
+    return cell[1:] if _QUOTED_FORMULA.match(cell) else cell
+
+
+def _with_points(cells: list[str], separator: str) -> list[str]:
+    """A column's cells, decimal commas as points where all of them are numbers.
+
+    Where cells are separated by commas, a column in which every comma may separate thousands (1,234) is left as it is.
+    """
+    with_comma = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+    rest = [cell for cell in cells if cell and not _DECIMAL_COMMA.fullmatch(cell)]
+    if not with_comma or (separator == "," and all(map(_THOUSANDS.fullmatch, with_comma))):
+        return cells
+    if any("." in cell or not _NUMBER.fullmatch(cell) for cell in rest):
+        return cells
+    return [cell.replace(",", ".") for cell in cells]
