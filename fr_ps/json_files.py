@@ -38,6 +38,10 @@ _INT64_DIGITS = 20
 _LONE_SURROGATE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 
 
+class NewerFormat(InputError):
+    """A file of a format that only a newer version of this program reads. It is not damaged."""
+
+
 @dataclass(frozen=True)
 class _Versioned:
     format: Count
@@ -92,7 +96,7 @@ def parse_json(
             _adapter(also(value)).validate_json(text, strict=True)
         return value
     except InputError as error:  # of the type's own checks, too
-        raise InputError(f"{where}: {error}") from None
+        raise type(error)(f"{where}: {error}") from None
     except ValidationError as error:
         raise InputError(f"{where}: {_described(error)}; {remedy}") from None
     except ValueError as error:
@@ -103,7 +107,7 @@ def parse_json(
 
 def _require_format(number: int, formats: range) -> None:
     if number > formats[-1]:
-        raise InputError(f"format {number} is newer than this version of fr-ps reads ({formats[-1]}); update fr-ps")
+        raise NewerFormat(f"format {number} is newer than this version of fr-ps reads ({formats[-1]}); update fr-ps")
     if number not in formats:
         raise InputError(f"format {number} is older than this version of fr-ps reads ({formats[0]}); make it again")
 

@@ -1,9 +1,9 @@
 """Who is enrolled: a folder with a file of embeddings and a table of whose they are, made by one model."""
 
-import json
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import array_bytes, check_name, locked, read_array, remove_remains, write_atomic, write_json, write_text
+from fr_ps.json_files import Count, Positive, read_json
 from fr_ps.tables import csv_text, read_session_rows
 
 EMBEDDINGS_FILE = "embeddings.npy"
@@ -19,6 +20,27 @@ INFO_FILE = "gallery.json"
 FORMAT = 1
 _LOOKS, _PAUSE = 20, 0.05
 _COLUMNS = ["id", "session", "row", "quality", "enrolled"]
+_CHECKSUM = "checksum"
+"""Column of the first 16 hexadecimal digits of the SHA-256 of a row's embedding; galleries of version 0.1 lack it.
+
+In the table and not in `gallery.json`, as the table is the one file whose replacement changes who is enrolled: whenever
+a process is killed, it names embeddings that are on disk.
+"""
+
+
+@dataclass(frozen=True)
+class _Info:
+    """The content of `gallery.json`.
+
+    Attributes:
+        format: of the gallery.
+        model: SHA-256 of the weights that made the embeddings.
+        width: of an embedding.
+    """
+
+    format: Count
+    model: str
+    width: Positive
 
 
 @dataclass(frozen=True)
@@ -129,21 +151,13 @@ def read_gallery(folder: Path) -> Gallery:
     Raises:
         InputError: there is none, it is damaged, or of a newer format.
     """
-    path = folder / INFO_FILE
-    try:
-        raw = json.loads(path.read_text())
-        version, model, width = int(raw["format"]), str(raw["model"]), int(raw["width"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; enroll somebody by fr-ps enroll, which makes the gallery") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a gallery ({error!r})") from None
-    if version > FORMAT:
-        raise InputError(f"{path}: format {version} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
+    remedy = "expected a gallery, which fr-ps enroll makes; restore it from a copy"
+    info = read_json(folder / INFO_FILE, _Info, remedy, formats=range(FORMAT, FORMAT + 1))
     for _ in range(_LOOKS):
         before = _table_text(folder)
-        embeddings = _embeddings(folder, width)
+        embeddings = _embeddings(folder, info.width)
         if _table_text(folder) == before:  # else somebody is changing it
-            return Gallery(folder, model, tuple(_sessions(folder / PEOPLE_FILE, embeddings)), embeddings)
+            return Gallery(folder, info.model, tuple(_sessions(folder / PEOPLE_FILE, embeddings)), embeddings)
         time.sleep(_PAUSE)
     raise InputError(f"{folder}: is being changed all the time; try again")
 
@@ -191,8 +205,8 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         if not (folder / INFO_FILE).exists():
             _require_empty(folder)
             write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(np.zeros((0, embeddings.shape[1]), "f4"))))
-            write_text(folder / PEOPLE_FILE, csv_text(_COLUMNS, []))
-            write_json(folder / INFO_FILE, {"format": FORMAT, "model": model, "width": embeddings.shape[1]})
+            write_text(folder / PEOPLE_FILE, csv_text([*_COLUMNS, _CHECKSUM], []))
+            write_json(folder / INFO_FILE, asdict(_Info(FORMAT, model, embeddings.shape[1])))
         old = read_gallery(folder)
         old.require_model(model)
         new = set(keys)
@@ -237,7 +251,7 @@ def forget(folder: Path, person: str, session: str | None = None) -> int:
 def _require_empty(folder: Path) -> None:
     """Refuse to begin a gallery over one that lost its description, or over something else."""
     people, embeddings = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
-    listed = people.exists() and _table_text(folder) != csv_text(_COLUMNS, [])
+    listed = people.exists() and len(_table_text(folder).splitlines()) > 1
     if listed or (embeddings.exists() and len(read_array(embeddings))):
         raise InputError(f"{folder / INFO_FILE}: is missing, and people are there; bring it back, or choose another folder")
 
@@ -245,8 +259,10 @@ def _require_empty(folder: Path) -> None:
 def _write_table(gallery: Gallery) -> Gallery:
     """Write the table, whose embeddings are on disk, then clear the rows that it does not name."""
     folder, table = gallery.folder, gallery.sessions
-    rows = [[one.id, one.session, one.row, f"{one.quality:.4f}", one.when] for one in table]
-    write_text(folder / PEOPLE_FILE, csv_text(_COLUMNS, rows))
+    rows = [
+        [one.id, one.session, one.row, f"{one.quality:.4f}", one.when, _checksum(gallery.embeddings[one.row])] for one in table
+    ]
+    write_text(folder / PEOPLE_FILE, csv_text([*_COLUMNS, _CHECKSUM], rows))
     cleared = np.zeros_like(gallery.embeddings[: max((one.row for one in table), default=-1) + 1])
     used = [one.row for one in table]
     cleared[used] = gallery.embeddings[used]
@@ -266,8 +282,17 @@ def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
             raise InputError(f"{path}: row {number}: no embedding of its own in {EMBEDDINGS_FILE}; the gallery is damaged")
         if not np.isfinite(embeddings[row]).all() or not embeddings[row].any():
             raise InputError(f"{path}: row {number}: its embedding is empty; remove the row of {person}/{session}")
+        if cells.get(_CHECKSUM, "") not in ("", _checksum(embeddings[row])):
+            raise InputError(
+                f"{path}: row {number}: the embedding of {person}/{session} in {EMBEDDINGS_FILE} is not the one that was enrolled "
+                "(its checksum differs); restore that file from a copy, or remove the row and enroll the session again"
+            )
         seen.add(row)
         yield Enrolled(person, session, row, quality, cells["enrolled"])
+
+
+def _checksum(embedding: np.ndarray) -> str:
+    return hashlib.sha256(embedding.astype("<f4").tobytes()).hexdigest()[:16]
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

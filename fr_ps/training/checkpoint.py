@@ -1,7 +1,6 @@
 """Checkpoints to go on from: written beside the training, checksummed, and never trusted blindly."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,9 +14,11 @@ from torch import Tensor
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import new_folder, remove_remains, require_space, write_json, write_text
+from fr_ps.json_files import NewerFormat, parse_json
 from fr_ps.models.folder import WEIGHTS_FILE, write_tensors
 from fr_ps.tracking.layout import CHECKPOINTS, MODEL, RESUME, checkpoints
 from fr_ps.training.learner import Snapshot
+from fr_ps.training.state import State
 
 FORMAT = 1
 _TRAINING_FILE = "training.safetensors"
@@ -132,15 +133,22 @@ def read_checkpoint(folder: Path) -> Snapshot:
     """
     files = _verified(folder)
     try:
-        values: dict[str, Any] = json.loads(files[_STATE_FILE])
-        written = values.pop("format")
         model = safetensors.torch.load(files[f"{MODEL}/{WEIGHTS_FILE}"])
         training = safetensors.torch.load(files[_TRAINING_FILE])
-    except (ValueError, KeyError, SafetensorError) as error:
+    except SafetensorError as error:
         raise Damaged(f"{folder}: not a checkpoint ({one_line(error, 200)})") from None
-    if written > FORMAT:
-        raise InputError(f"{folder}: format {written} is newer than this version of fr-ps reads ({FORMAT}); update fr-ps")
-    return Snapshot(model, training, values)
+    return Snapshot(model, training, _values(files[_STATE_FILE], folder / _STATE_FILE))
+
+
+def _values(content: bytes, path: Path) -> dict[str, Any]:
+    formats = range(FORMAT, FORMAT + 1)
+    try:
+        values = parse_json(content, dict[str, Any], str(path), "copy the checkpoint again", formats, also=lambda _: State)
+    except NewerFormat:
+        raise
+    except InputError as error:
+        raise Damaged(str(error)) from None
+    return {name: value for name, value in values.items() if name != "format"}
 
 
 def _verified(folder: Path) -> dict[str, bytes]:

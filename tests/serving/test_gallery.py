@@ -254,7 +254,7 @@ def damaged(folder: Path, what: str) -> None:
     [
         ("no gallery", (INFO_FILE, "no such file")),
         ("a newer format", (INFO_FILE, "99 is newer")),
-        ("no json", (INFO_FILE, "not a gallery")),
+        ("no json", (INFO_FILE, "expected a gallery")),
         ("objects", (EMBEDDINGS_FILE, "Python objects")),
         ("another width", (EMBEDDINGS_FILE, "(4, 5)")),
         ("a row beyond", (PEOPLE_FILE, "row 5", "no embedding of its own")),
@@ -271,3 +271,26 @@ def test_a_damaged_gallery_is_refused_by_file_and_row(folder: Path, what: str, w
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("byte", [-1, -3, -64, -128])
+def test_a_changed_byte_of_an_embedding_is_noticed(folder: Path, refused: Refused, byte: int) -> None:
+    path = folder / EMBEDDINGS_FILE
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(bytes(content))
+    with refused(folder / PEOPLE_FILE, "row", "checksum differs", "restore that file from a copy"):
+        read_gallery(folder)
+
+
+def test_a_gallery_of_version_0_1_is_read_and_gets_checksums_with_the_next_session(tmp_path: Path) -> None:
+    folder = tmp_path / "gallery"
+    shutil.copytree(Path(__file__).parents[1] / "old_files" / "gallery", folder)
+    old = read_gallery(folder)
+    assert old.people == ["S000", "S001", "S002"]
+    new = np.random.default_rng(0).normal(size=(1, 16)).astype(np.float32)
+    enroll(folder, old.model, [("S003", "s00")], new)
+    assert read_gallery(folder).people == ["S000", "S001", "S002", "S003"]
+    rows = (folder / PEOPLE_FILE).read_text().splitlines()
+    assert rows[0].endswith(",checksum")
+    assert all(len(row.rsplit(",", 1)[1]) == 16 for row in rows[1:])

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,14 @@ from fr_ps.training.learner import Snapshot
 
 def snapshot(number: int, size: int = 4) -> Snapshot:
     model = {"a.weight": torch.full((size, 2), float(number)), "a.steps": torch.tensor(number)}
-    return Snapshot(model, {"optimizer.0.step": torch.tensor(float(number)), "rng.cpu": torch.get_rng_state()}, {"epoch": number})
+    return Snapshot(model, {"optimizer.0.step": torch.tensor(float(number)), "rng.cpu": torch.get_rng_state()}, values(number))
+
+
+def values(epoch: int) -> dict[str, Any]:
+    """As of a training with one batch an epoch."""
+    state = json.loads((Path(__file__).parents[1] / "old_files" / "state.json").read_text())
+    del state["format"]
+    return state | {"epoch": epoch}
 
 
 def save_model(folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -71,7 +79,7 @@ def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
     assert sorted(path.name for path in (tmp_path / RESUME).iterdir()) == ["000002", "000003"]
     found = latest(tmp_path, pytest.fail)
     assert found is not None
-    assert found[1].values == {"epoch": 7}
+    assert found[1].values == values(7)
     assert newest(tmp_path) == str(tmp_path / RESUME / "000003")
 
 
@@ -226,4 +234,4 @@ def test_a_disk_that_fills_up_on_the_way_leaves_the_earlier_one_whole(small_disk
     assert {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()} == before
     found = latest(small_disk, pytest.fail)
     assert found is not None
-    assert found[1].values == {"epoch": 1}
+    assert found[1].values == values(1)
