@@ -284,7 +284,7 @@ def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
             raise InputError(f"{path}: row {number}: its embedding is empty; remove the row of {person}/{session}")
         if cells.get(_CHECKSUM, "") not in ("", _checksum(embeddings[row])):
             raise InputError(
-                f"{path}: row {number}: the embedding of {person}/{session} in {EMBEDDINGS_FILE} is not the one that was enrolled "
+                f"{path}: row {number}: the embedding of {person}/{session} in {EMBEDDINGS_FILE} is not the enrolled one "
                 "(its checksum differs); restore that file from a copy, or remove the row and enroll the session again"
             )
         seen.add(row)
