@@ -5,7 +5,7 @@ Yale B (20 people, 158 sessions, q1..q8) the truth is a fit over all of a person
 with shadows and saturated pixels masked and weights that make it least absolute deviations. On rendered faces (synthetic
 heads under the same eight light sets, with cast shadows, highlights and noise, 8 bit) it is exact. The mean face is that of
 the other people, from their maps by `integrable` without one. Where the shared data are absent, the rendered faces are
-under the built-in light set alone.
+under the built-in light set alone. Then glossy surfaces by number of lights (`glossy.py`).
 
 Speed: sessions per second of `prepare` with one and two workers, and of only reading and decoding the same pictures and
 writing maps of the same size, synced and renamed alike; in turns in one process. Then the solver's share of the time.
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Number, arguments, limit_threads, report
+from glossy import glossy
 
 SIZE = 112
 SOLVERS = ("robust", "robust + intensities", "integrable", "integrable + mean face")
@@ -50,6 +51,8 @@ def main() -> None:
         light_intensities(cases)
         lights = {session: capture.lights for (_, session), (capture, _) in captures.items()}
     accuracy("rendered", rendered_cases(lights, options.people), numbers)
+    stored = yale.parents[1] / "cases" / "highlight" / "captures" if yale else None
+    glossy(lights, stored if stored and stored.is_dir() else None, numbers)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         if not yale:
             write_captures(Path(folder) / "raw", people=20, sessions=8, seed=0, size=168)

@@ -22,7 +22,7 @@ _WEAK = 0.2
 _TINY = 1e-6
 
 # The mixture of `_likelihood`: probabilities, then widths relative to the prediction or to the pixel's reference brightness.
-_HIGHLIGHTS = 0.3
+_HIGHLIGHTS = 0.5
 _SHADOWS = 0.1
 _NEITHER = 3e-4
 _SPREAD = 0.1

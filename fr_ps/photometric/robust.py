@@ -15,12 +15,13 @@ from fr_ps.photometric.solve import weighted
 MANY_LIGHTS = 8
 """From this number of lights on, a pixel has enough observations to choose the ones to fit."""
 _SATURATED = 0.05
-_LEAST = 0.04
-"""Weight of the darkest observation: two shadows among four lights leave the others too few to determine a normal."""
+_MOST = 1.04
 _BRIGHT = 0.8
 _ALL_LIT = 0.7
 _TINY = 1e-6
 _FAINT = 1e-3
+_SAMPLES = 50
+"""Rows and columns, about, that percentiles are taken from."""
 
 
 class _Rule(NamedTuple):
@@ -30,6 +31,8 @@ class _Rule(NamedTuple):
         excess: an observation has full weight above `dark` times the brightest one, but at most `excess` times the second
             brightest: the brightest may be a highlight.
         dark: see `excess`.
+        least: weight of a black observation. Not 0: two shadows among four lights leave the others too few to determine a
+            normal.
         by_second: whether excess and darkness are measured against the second brightest, not the brightest.
         highlight: how strongly the weight falls with the excess over what the other lights predict.
         lit_power: of the darkest over that reference: where a light is missing, no excess is a highlight.
@@ -37,13 +40,14 @@ class _Rule(NamedTuple):
 
     excess: float
     dark: float
+    least: float
     by_second: bool
     highlight: float
     lit_power: float
 
 
-_MATTE = _Rule(excess=1.4, dark=0.35, by_second=False, highlight=10, lit_power=2)
-_GLOSSY = _Rule(excess=1, dark=0.1, by_second=True, highlight=30, lit_power=1)
+_MATTE = _Rule(excess=1.4, dark=0.35, least=0.04, by_second=False, highlight=10, lit_power=2)
+_GLOSSY = _Rule(excess=1, dark=0.2, least=0.12, by_second=True, highlight=30, lit_power=1)
 _GLOSS = (2.2, 4.0)
 """Glossiness is 0 at the first of these ratios and 1 at the second. Faces of Yale B reach 2.0 under most sets of four lights."""
 
@@ -74,16 +78,17 @@ def observation_weights(images: np.ndarray, saturated: np.ndarray, lights: np.nd
     Returns:
         (k, H, W) float32 in (0, 1.04].
     """
-    trust = 1 - (1 - _SATURATED) * saturated
+    trust = saturated * (_SATURATED - 1)
+    trust += 1
     if len(lights) >= MANY_LIGHTS:
         return many_light_weights(images, trust, lights)
     first, second = _two_brightest(images)
     glossy = glossiness(first, second)
-    weights = np.zeros(images.shape, dtype=np.float32)
-    for rule, share in ((_MATTE, 1 - glossy), (_GLOSSY, glossy)):
-        if share > 0:
-            weights += share * _few_light_weights(images, lights, first, second, rule)
-    return (weights * trust).astype(np.float32)
+    weights = _few_light_weights(images, lights, first, second, _MATTE if glossy < 1 else _GLOSSY)
+    if 0 < glossy < 1:
+        weights += glossy * (_few_light_weights(images, lights, first, second, _GLOSSY) - weights)
+    weights *= trust
+    return weights
 
 
 def glossiness(first: np.ndarray, second: np.ndarray) -> float:
@@ -96,6 +101,8 @@ def glossiness(first: np.ndarray, second: np.ndarray) -> float:
         first: (H, W), the brightest observation of each pixel, above 0.
         second: (H, W), the second brightest, above 0.
     """
+    step = max(1, min(first.shape) // _SAMPLES)
+    first, second = first[::step, ::step], second[::step, ::step]
     lit = first > _FAINT * first.max()
     ratio = np.quantile(first[lit], 0.99) / np.quantile(second[lit], 0.9)
     low, high = _GLOSS
@@ -113,12 +120,21 @@ def _two_brightest(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _few_light_weights(images: np.ndarray, lights: np.ndarray, first: np.ndarray, second: np.ndarray, rule: _Rule) -> np.ndarray:
-    bright = np.minimum(images / (rule.dark * np.minimum(first, rule.excess * second)), 1)
-    weights = bright * np.sqrt(bright) + _LEAST
-    relative = images / (second if rule.by_second else first)
-    lit = np.clip(relative.min(axis=0) / _ALL_LIT, 0, 1) ** rule.lit_power
-    excess = np.maximum(_without_it(relative, lights), 0)
-    return weights / np.where(images >= _BRIGHT * first, 1 + rule.highlight * lit * excess, 1)
+    # In place, as new arrays of this size cost more than the arithmetic.
+    bright = images / (rule.dark * np.minimum(first, rule.excess * second))
+    np.minimum(bright, 1, out=bright)
+    weights = np.sqrt(bright)
+    weights *= bright
+    weights *= _MOST - rule.least
+    weights += rule.least
+    reference = second if rule.by_second else first
+    lit = np.clip(images.min(axis=0) / (_ALL_LIT * reference), 0, 1) ** rule.lit_power
+    divisor = np.maximum(_without_it(images, lights), 0)
+    divisor *= rule.highlight * lit / reference
+    divisor *= images >= _BRIGHT * first
+    divisor += 1
+    weights /= divisor
+    return weights.astype(np.float32, copy=False)
 
 
 def confidence(variance: np.ndarray, lights: np.ndarray) -> np.ndarray:

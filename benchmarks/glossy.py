@@ -1,0 +1,193 @@
+"""Rendered glossy surfaces with exact normals, and how true `robust` is on them; a part of `photometric.py`.
+
+Four surfaces (a sphere with bumps, waves, a synthetic head, half a ball on a table), cast shadows, ambient light of 2 % of
+the albedo, noise, 8 or 16 bit. Highlights: Blinn, "Models of light reflection for computer synthesized pictures", SIGGRAPH
+1977, by exponent; or Cook and Torrance, "A reflectance model for computer graphics", ACM TOG 1982, with the distribution of
+Walter et al., "Microfacet models for refraction", EGSR 2007 (GGX), by roughness.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from common import Number
+from scipy.ndimage import gaussian_filter
+
+SIZE = 48
+AMBIENT, NOISE = 0.02, 0.002
+CAMERA = np.array([0.0, 0, 1])
+COUNTS = (8, 12, 20, 50)
+SURFACES = ("sphere", "waves", "head", "table")
+Lobe = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict[str, Number]) -> None:
+    """Print the table of materials by number of lights, and add its summary to the numbers.
+
+    Args:
+        sets: name to (4, 3) directions.
+        cases: the folder of two rendered captures, H04 and H20, with truth; None if absent.
+        numbers: to add to.
+    """
+    from tabulate import tabulate
+
+    by_set: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    rows, strong = [], defaultdict(list)
+    for material, (albedo, strength, lobe) in materials().items():
+        row: list[object] = [material]
+        few = []
+        for name, lights in sets.items():
+            found = [errors(*rendered(surface, albedo, strength, lobe, lights)) for surface in SURFACES]
+            few += found
+            by_set[name] += found
+        for count, found in [(4, few), *((n, many(albedo, strength, lobe, n)) for n in COUNTS)]:
+            plain, robust = np.mean(found, axis=0)
+            row += [plain, robust / plain]
+            if material != BROAD:
+                strong[count].append((plain, robust))
+        rows.append(row)
+    rows.append(["all but the broad one"])
+    for count, found in strong.items():
+        plain, robust = np.mean(found, axis=0)
+        rows[-1] += [plain, robust / plain]
+        if count >= min(COUNTS):
+            numbers[f"glossy_{count}"] = Number(robust / plain, 0.6, "lower", "error over least squares'")
+            worst = max(r / p for p, r in found)
+            numbers[f"glossy_{count}_worst"] = Number(worst, 0.6, "lower", "the same, worst material")
+    ratios = {name: float(np.mean(found, axis=0)[1] / np.mean(found, axis=0)[0]) for name, found in by_set.items()}
+    numbers["glossy_4"] = Number(float(np.mean(list(ratios.values()))), 1.01, "lower", "error over least squares'")
+    numbers["glossy_4_worst"] = Number(max(ratios.values()), 1.01, "lower", "the same, worst light set")
+    print("\nglossy surfaces: mean angular error of least squares in degrees, and ratio of robust to it, by number of lights\n")
+    headers = ["highlights", *(f"{name} {n}" for n in (4, *COUNTS) for name in ("degrees", "ratio"))]
+    print(tabulate(rows, headers=headers, floatfmt=".3f"))
+    if cases:
+        for name, goal in (("H04", 1.01), ("H20", 0.6)):
+            plain, robust = case_errors(cases / name / "a")
+            numbers[f"case_{name}"] = Number(robust / plain, goal, "lower", "error over least squares'")
+
+
+def many(albedo: float, strength: float, lobe: Lobe, count: int) -> list[tuple[float, float]]:
+    """Errors of least squares and robust on each surface, under a dome of lights."""
+    return [errors(*rendered(surface, albedo, strength, lobe, dome(count))) for surface in SURFACES]
+
+
+def errors(capture, to, normal: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Mean angular errors in degrees of least squares and robust inside the mask."""
+    from fr_ps.photometric.maps import compute_maps
+
+    found = []
+    for solver in ("least_squares", "robust"):
+        cosine = np.sum(compute_maps(capture, to, solver=solver).normal * normal, axis=-1)[mask]
+        found.append(float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()))
+    return found[0], found[1]
+
+
+def case_errors(folder: Path) -> tuple[float, float]:
+    """The errors of a stored capture with its truth beside it."""
+    from fr_ps.photometric.captures import read_capture
+    from fr_ps.photometric.frame import frame
+    from fr_ps.photometric.images import read_image
+
+    normal = np.load(folder / "truth_normal.npy", allow_pickle=False)
+    mask = read_image(folder / "truth_mask.png").luminance > 0
+    to = frame((0, 0, mask.shape[1], mask.shape[0]), mask.shape[0], "crop")
+    return errors(read_capture(folder, max_condition=10), to, normal, mask)
+
+
+def rendered(surface: str, albedo: float, strength: float, lobe: Lobe, lights: np.ndarray):
+    """A capture, its frame, the true normals (H, W, 3), and the pixels (H, W) that are the object's."""
+    from fr_ps.photometric.captures import Capture
+    from fr_ps.photometric.frame import frame
+    from fr_ps.synthetic.render import cast_shadow
+
+    normal, depth, mask, texture = shapes(surface)
+    images = np.empty((len(lights), SIZE, SIZE))
+    for image, light in zip(images, lights):
+        cosine = normal @ light
+        lit = (cosine > 0) & ~cast_shadow(depth, light)
+        image[:] = np.where(lit, albedo * texture * cosine + strength * lobe(normal, light), 0) + AMBIENT * albedo * texture
+    images *= 0.95 / np.quantile(images[:, mask], 0.995)
+    images += np.random.default_rng(0).normal(0, NOISE, images.shape) * np.sqrt(1 + 200 * np.maximum(images, 0)) / 5
+    largest = 255 if surface == "waves" else 65535
+    stored = np.clip(np.rint(largest * images), 0, largest)
+    capture = Capture((stored / largest).astype(np.float32), lights, stored == largest)
+    return capture, frame((0, 0, SIZE, SIZE), SIZE, "crop"), normal, mask
+
+
+def shapes(surface: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Normals (H, W, 3), depth (H, W) in pixels, mask (H, W), and albedo (H, W) relative to the material's."""
+    from fr_ps.synthetic.scene import render_session
+
+    row, column = np.mgrid[:SIZE, :SIZE]
+    x, y = (column - (SIZE - 1) / 2) * 2 / SIZE, ((SIZE - 1) / 2 - row) * 2 / SIZE
+    everywhere, plain = np.ones((SIZE, SIZE), dtype=bool), np.ones((SIZE, SIZE))
+    if surface == "head":
+        scene = render_session(seed=5, person=1, session=0, size=SIZE)
+        return scene.normal, scene.depth, everywhere, scene.albedo / np.quantile(scene.albedo, 0.9)
+    if surface == "waves":
+        rng = np.random.default_rng(3)
+        depth = gaussian_filter(rng.normal(size=(SIZE, SIZE)), SIZE / 10)
+        depth *= 0.21 * SIZE / 8 / depth.std()
+        texture = 0.6 + 0.4 * (gaussian_filter(rng.normal(size=(SIZE, SIZE)), 2) > 0)
+        return normals_of(depth), depth, everywhere, texture
+    if surface == "table":
+        depth = gaussian_filter(np.sqrt(np.maximum(0.6**2 - x**2 - y**2, 0)) * SIZE / 2, 1)
+        return normals_of(depth), depth, everywhere, plain
+    depth = np.sqrt(np.maximum(0.92**2 - x**2 - y**2, 0))
+    depth += 0.12 * np.exp(-((x - 0.2) ** 2 + (y + 0.1) ** 2) / 0.02) + 0.08 * np.exp(-((x + 0.3) ** 2 + (y - 0.3) ** 2) / 0.03)
+    return normals_of(depth * SIZE / 2), depth * SIZE / 2, x**2 + y**2 < 0.75**2, plain
+
+
+def normals_of(depth: np.ndarray) -> np.ndarray:
+    down, right = np.gradient(depth)
+    vectors = np.stack([-right, down, np.ones_like(depth)], axis=-1)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def dome(count: int, widest: float = 50.0) -> np.ndarray:
+    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the camera's axis."""
+    index = np.arange(count) + 0.5
+    z = 1 - (1 - np.cos(np.radians(widest))) * index / count
+    angle = np.pi * (3 - np.sqrt(5)) * index
+    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
+
+
+def blinn(exponent: float) -> Lobe:
+    def lobe(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
+        half = light + CAMERA
+        return np.maximum(normal @ (half / np.linalg.norm(half)), 0) ** exponent
+
+    return lobe
+
+
+def cook_torrance(roughness: float, reflectance: float) -> Lobe:
+    """Times n . l, and times pi as the diffuse part is; Schlick's Fresnel term and shadowing."""
+
+    def lobe(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
+        half = (light + CAMERA) / np.linalg.norm(light + CAMERA)
+        to_light, to_camera = np.maximum(normal @ light, 1e-4), np.maximum(normal @ CAMERA, 1e-4)
+        squared, k = roughness**4, (roughness + 1) ** 2 / 8
+        distribution = squared / (np.maximum(normal @ half, 0) ** 2 * (squared - 1) + 1) ** 2
+        shadowing = to_light * to_camera / ((to_light * (1 - k) + k) * (to_camera * (1 - k) + k))
+        fresnel = reflectance + (1 - reflectance) * (1 - CAMERA @ half) ** 5
+        return distribution * shadowing * fresnel / (4 * to_camera)
+
+    return lobe
+
+
+BROAD = "Blinn 10 (broad)"
+
+
+def materials() -> dict[str, tuple[float, float, Lobe]]:
+    """Name to albedo, strength of the highlights, and their lobe."""
+    return {
+        BROAD: (0.15, 0.6, blinn(10)),
+        "Blinn 25, dark": (0.06, 1.0, blinn(25)),
+        "Blinn 30": (0.12, 0.8, blinn(30)),
+        "Blinn 100": (0.1, 1.0, blinn(100)),
+        "roughness 0.2": (0.3, 1.0, cook_torrance(0.2, 0.05)),
+        "roughness 0.3": (0.12, 1.0, cook_torrance(0.3, 0.05)),
+        "roughness 0.45": (0.05, 1.0, cook_torrance(0.45, 0.05)),
+        "roughness 0.35, metal": (0.08, 0.6, cook_torrance(0.35, 0.5)),
+    }
