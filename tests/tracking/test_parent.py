@@ -88,3 +88,12 @@ def test_a_parent_that_was_moved_to_another_store_has_its_id_there(store: Mlflow
     found = present_parent(parent, folder)
     assert found.mlflow_id == read_card(folder).mlflow_id != parent.mlflow_id
     assert other.get_experiment(found.experiment_id).name == "fr-ps"
+
+
+def test_it_is_a_run_of_its_own_where_the_named_one_is_not_free(store: MlflowClient, monkeypatch, capsys):
+    begun = store.create_run("0").info.run_id
+    store.set_terminated(begun)
+    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    card, parent = begin_parent("a study", RUNS)
+    assert parent.mlflow_id == card.mlflow_id != begun
+    assert f"MLFLOW_RUN_ID names MLflow run {begun}, which is FINISHED; run {card.id} gets one of its own" in capsys.readouterr().err
