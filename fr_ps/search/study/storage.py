@@ -58,7 +58,8 @@ class Storage:
             try:
                 with self.alone():  # two that make its tables at once would fail
                     _require_studies(address, engine)
-                    self.rdb = RDBStorage(url, engine, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat)
+                    template = url.replace("{", "{{").replace("}", "}}")  # Optuna passes it to str.format
+                    self.rdb = RDBStorage(template, engine, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat)
                     if self.file:
                         _write_ahead(self.rdb.engine)
                 return

@@ -56,6 +56,16 @@ def test_processes_that_open_a_new_file_at_once_all_have_the_one_study(tmp_path:
     assert sorted(trial.number for trial in optuna.load_study(study_name="s", storage=url).trials) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("name", ["a b", "dự án", "50%", "a+b", "O'Brien", "a#b", "a{b}", "{0}", "[x]"])
+def test_a_study_lies_in_the_file_that_is_named_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    open_study(Storage(f"sqlite:///{folder}/studies.db", 60), "a study", ["maximize"])
+    with sqlite3.connect(folder / "studies.db") as database:
+        assert database.execute("select study_name from studies").fetchall() == [("a study",)]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_study_is_made_once_and_is_there_the_next_time(tmp_path: Path) -> None:
     study, made = opened(tmp_path / "a.db", directions=["maximize", "minimize"])
     study.add_trial(optuna.create_trial(values=[1, 2]))
