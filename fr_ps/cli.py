@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     A fault of ours leaves as an exception (exit code 1, with its traceback), SIGTERM as SystemExit(143).
     """
 
+    given: list[str] = []
+
     def run() -> None:
         arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+        given.extend(_texts(arguments))
         find_command(arguments.command).run(arguments[arguments.command])
 
-    return exit_code(run)
+    return exit_code(run, given)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in parsed arguments, which may be the name of a file."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, dict) or hasattr(value, "__dict__"):
+        for one in (value if isinstance(value, dict) else vars(value)).values():
+            yield from _texts(one)
 
 
 def find_command(name: str) -> "Command":

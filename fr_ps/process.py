@@ -1,20 +1,48 @@
 """How a process of ours ends: what it met, as a line for the user and an exit code. What it prints holds no secret."""
 
+import errno
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 from fr_ps.errors import InputError
 from fr_ps.redaction import RedactedStream
 
+_OF_THE_SYSTEM = {
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "remove the link that leads back to itself",
+    errno.EACCES: "make it accessible, or choose another place",
+    errno.EPERM: "make it accessible, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.ENOSPC: "make room and run again",
+    errno.EDQUOT: "make room and run again",
+    errno.EIO: "see to the disk, and run again",
+    errno.ESTALE: "see to the network disk, and run again",
+}
+"""Errors that no program avoids, whatever path they are about, and what helps."""
+_OF_A_PATH = {
+    errno.ENOENT: "check the name",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder",
+    errno.ENXIO: "name a regular file",
+}
+"""Errors that are bad input where the user gave the path, and a fault of ours elsewhere."""
+_LOOP = "Symlink loop from "
+"""What `Path.resolve` raises as a RuntimeError."""
+_SHOWN, _MAX_PATH = 200, 4096
 
-def exit_code(main: Callable[[], object]) -> int:
+
+def exit_code(main: Callable[[], object], given: Sequence[str] = ()) -> int:
     """Call `main`; returns the exit code: 0, 2 (bad input), 130 (SIGINT).
 
-    A fault of ours leaves as an exception (exit code 1, with its traceback), SIGTERM as SystemExit(143). From here on, the
-    process redacts its standard output and standard error, tracebacks and log messages of libraries included.
+    An error of the operating system about a path among `given`, the texts of the command line, is bad input; so is one that
+    no program avoids, as a name that is too long. `given` is read when `main` has ended. A fault of ours leaves as an
+    exception (exit code 1, with its traceback), SIGTERM as SystemExit(143). From here on, the process redacts its standard
+    output and standard error, tracebacks and log messages of libraries included.
     """
     signal.signal(signal.SIGTERM, _terminate)
     _redact_output()
@@ -26,7 +54,33 @@ def exit_code(main: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr)
         return 130
+    except (OSError, RuntimeError) as error:
+        trouble = _path_trouble(error, given)
+        if not trouble:
+            raise
+        print(f"error: {trouble}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _path_trouble(error: OSError | RuntimeError, given: Sequence[str]) -> str:
+    """The line about an error of the operating system that is bad input; empty for a fault of ours."""
+    if not isinstance(error, OSError):
+        message = str(error)
+        return f"{message.removeprefix(_LOOP)}: {_OF_THE_SYSTEM[errno.ELOOP]}" if message.startswith(_LOOP) else ""
+    if not isinstance(error.filename, (str, bytes, os.PathLike)) or error.errno is None:
+        return ""
+    path = os.fsdecode(error.filename)
+    remedy = _OF_THE_SYSTEM.get(error.errno) or (_OF_A_PATH.get(error.errno) if _is_given(path, given) else None)
+    shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+    return f"{shown}: {error.strerror}; {remedy}" if remedy else ""
+
+
+def _is_given(path: str, given: Sequence[str]) -> bool:
+    """Whether the user gave `path`, something below it, or a file that stands where `path` needs a folder."""
+    absolute = Path(path).absolute()
+    paths = [Path(text).absolute() for text in given if text and len(text) < _MAX_PATH and "\0" not in text]
+    return any(one.is_relative_to(absolute) or (absolute.is_relative_to(one) and one.is_file()) for one in paths)
 
 
 def _redact_output() -> None:

@@ -1,0 +1,80 @@
+"""How a process ends: errors of the operating system about what the user named are one line, faults of ours a traceback."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fr_ps.cli import main
+from fr_ps.process import exit_code
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    """A program that meets `error`."""
+
+    def program() -> None:
+        raise error
+
+    return program
+
+
+def os_error(number: int, path: str | None) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE]
+)
+def test_what_no_program_avoids_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(raising(os_error(number, "runs/x"))) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: runs/x: {os.strerror(number)}; ")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EISDIR, errno.ENOTDIR])
+def test_a_path_of_the_user_is_one_line_and_another_a_traceback(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ("data/a", str(Path("data/a").absolute()), "data/a/below"):
+        assert exit_code(raising(os_error(number, "data/a")), ["train", "", given]) == 2
+        assert capsys.readouterr().err.startswith(f"error: data/a: {os.strerror(number)}; ")
+    for path in ("runs/x/run.json", None):
+        with pytest.raises(OSError, match=os.strerror(number)):
+            exit_code(raising(os_error(number, path)), ["data/a", "runs"])
+
+
+def test_other_errors_stay_faults_of_ours() -> None:
+    for error in (os_error(errno.EMFILE, "data"), OSError("no number"), RuntimeError("something"), ValueError("x")):
+        with pytest.raises(type(error)):
+            exit_code(raising(error), ["data"])
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"data summary --data.root {LONG}",
+        f"forget --gallery {LONG} --person a",
+        f"predict --model {LONG} --data a --out b.csv",
+        f"train --resume {LONG}",
+        f"sync --run {LONG}",
+        f"register --model {LONG} --name a",
+        "train --data.split loop",
+        "train --data.root loop",
+        "data mean --data.root file/below",
+    ],
+)
+def test_names_that_cannot_be_opened_are_one_line(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    assert main(words.split()) == 2
+    printed = capsys.readouterr().err
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in printed
+    assert len(line) < 600
