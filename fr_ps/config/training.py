@@ -45,12 +45,12 @@ class ScheduleConfig:
     Args:
         name: polynomial: lr x (1 - progress)^power; cosine: half a cosine down to the lowest rate, with or without warm
             restarts; constant.
-        warmup_epochs: epochs of the warm-up; may be a fraction.
+        warmup_epochs: epochs of the warm-up; may be a fraction. Longer than the training, it keeps the rate below optim.lr.
         power: of the polynomial decay.
         restart_epochs: of the cosine, epochs of its first cycle (T_0 of SGDR), after each of which it restarts at lr; may be
             a fraction; 0: one cycle over all that is left after the warm-up.
         restart_factor: each cycle's length as a multiple of the one before (T_mult).
-        lowest: learning rate at the end of a cycle of the cosine (eta_min); meant to be below optim.lr.
+        lowest: learning rate at the end of a cycle of the cosine (eta_min), at most optim.lr.
     """
 
     name: Literal["polynomial", "cosine", "constant"] = "polynomial"

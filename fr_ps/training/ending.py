@@ -1,6 +1,6 @@
 """What a training leaves when it is over: its report, its models with their cards, and what of these is handed to the run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fr_ps.evaluation.assess import Assessment
 from fr_ps.evaluation.numbers.findings import Findings
@@ -21,6 +21,7 @@ def record_end(
     tested: Assessment | None,
     epochs: Mapping[str, int],
     sections: Mapping[str, Findings],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write the report and the models' cards, and hand these and the checkpoints to the run.
 
@@ -31,14 +32,15 @@ def record_end(
         tested: what the test said; None: nobody was tested.
         epochs: metric to the epoch that is the best by it, the metric that decides first.
         sections: of the report, beside the test's.
+        warnings: of the training, beside the test's.
     """
     select = plan.config.train.select
     facts = facts_of(plan, metrics, tested, epochs[select])
-    write_report(run.folder / "report", plan.config.name or default_name(plan.config), facts, metrics, tested, sections)
-    warnings = tested.warnings if tested else ()
-    lines = headline(metrics, "test" if tested else "val")
+    write_report(run.folder / "report", plan.config.name or default_name(plan.config), facts, metrics, tested, sections, warnings)
+    warnings = [*warnings, *(tested.warnings if tested else ())]
+    lines = [*headline(metrics, "test" if tested else "val"), *warnings]
     if tested:
-        lines = [facts["tested"], *lines, *warnings]
+        lines = [facts["tested"], *lines]
     run.tags({"fr_ps.best_epoch": str(epochs[select]), "mlflow.note.content": markdown_lines(lines)})
     run.artifact(run.folder / "report", "report")
     models = {metric: run.folder / (BEST if metric == select else best_folder(metric)) for metric in epochs}

@@ -36,6 +36,17 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
     return rate
 
 
+def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:
+    """One line where the warm-up outlasts a training of `epochs`, whose rate then never reaches `lr`; else empty."""
+    if config.warmup_epochs <= epochs:
+        return ""
+    reached = lr * epochs / config.warmup_epochs
+    return (
+        f"schedule.warmup_epochs ({config.warmup_epochs:g}) is longer than the training (train.epochs {epochs}): the learning "
+        f"rate reaches {reached:g} instead of optim.lr ({lr:g})"
+    )
+
+
 def polynomial(progress: float, *, lr: float, power: float) -> float:
     """lr (1 - progress)^power; 0 from progress 1 on."""
     return lr * max(1 - progress, 0.0) ** power

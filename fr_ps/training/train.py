@@ -26,6 +26,7 @@ from fr_ps.tracking.layout import CONFIG_FILE, checkpoints
 from fr_ps.tracking.provenance import versions
 from fr_ps.tracking.run import Run
 from fr_ps.training.assemble import Folders, architectures, assemble, find_branches, require_unseen
+from fr_ps.training.divergence import divergence_warning
 from fr_ps.training.ema import WeightAverage
 from fr_ps.training.ending import record_end
 from fr_ps.training.feed import Feed
@@ -37,7 +38,7 @@ from fr_ps.training.learner import Learner
 from fr_ps.training.loop import train_epoch
 from fr_ps.training.optim import build_optimizer
 from fr_ps.training.record import Plan, Say, describe, epoch_line, figures, write_config
-from fr_ps.training.schedule import learning_rate, reversal
+from fr_ps.training.schedule import learning_rate, reversal, warmup_note
 from fr_ps.training.selection import Selection
 from fr_ps.training.stopping import GracefulStop, StopRequested
 
@@ -69,6 +70,7 @@ class Fitted:
         device: that it was trained on.
         chosen: the best epoch, from 1; the last one where nobody was validated on.
         rates: picture of the learning rate.
+        warnings: what has to be known before its numbers are read.
     """
 
     plan: Plan
@@ -76,6 +78,7 @@ class Fitted:
     device: torch.device
     chosen: int
     rates: Figure
+    warnings: tuple[str, ...] = ()
 
 
 Judge = Callable[[int, Metrics], None]
@@ -107,8 +110,9 @@ def train(
     metrics = learner.validation.joined(test.metrics)
     sections = test.sections | {"Training": Findings(figures=figures(run.curves, plan.info.trained, fitted.rates))}
     epochs = {metric: selection.best_epoch or learner.epoch for metric, selection in learner.selections.items()}
-    record_end(plan, run, metrics, test.assessment, epochs, sections)
-    return Result(metrics, chosen, learner.epoch, test.assessment.warnings if test.assessment else ())
+    record_end(plan, run, metrics, test.assessment, epochs, sections, fitted.warnings)
+    warnings = (*fitted.warnings, *(test.assessment.warnings if test.assessment else ()))
+    return Result(metrics, chosen, learner.epoch, warnings)
 
 
 def fit(
@@ -148,9 +152,14 @@ def fit(
     if changed:  # as tags, for params cannot be changed
         run.tags({f"fr_ps.changed.{name}": change for name, change in changed.items()})
     describe(plan, run, say)
+    if note := warmup_note(config.schedule, lr=config.optim.lr, epochs=config.train.epochs):
+        say(note)
     rates = _epochs(plan, feed, learner, run, say, judge)
     chosen = learner.selections[config.train.select].best_epoch or learner.epoch
-    return Fitted(plan, learner, device, chosen, rates)
+    warning = divergence_warning(run.curves, plan.info.trained)
+    if warning:
+        run.tags({"fr_ps.warning": warning})
+    return Fitted(plan, learner, device, chosen, rates, (warning,) if warning else ())
 
 
 def make_plan(config: Config, folders: Folders, run: Run, device: torch.device, say: Say) -> tuple[Plan, Feed]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, PolynomialLR
 
 from fr_ps.config import ScheduleConfig
-from fr_ps.training.schedule import learning_rate, reversal
+from fr_ps.training.schedule import learning_rate, reversal, warmup_note
 
 
 def rates(count: int, lr: float = 0.3, epochs: int = 1, steps: int = 100, **settings: Any) -> list[float]:
@@ -152,3 +152,11 @@ def test_the_reversal_is_constant_or_rises_as_a_hyperbolic_tangent_of_the_progre
     assert ramped == pytest.approx([0.3 * math.tanh(step / 10) for step in range(51)], abs=1e-12)
     assert ramped[0] == 0
     assert 0.2999 < ramped[-1] < 0.3
+
+
+def test_a_warm_up_that_outlasts_the_training_is_noted_with_the_rate_that_is_reached() -> None:
+    config = ScheduleConfig(warmup_epochs=5)
+    note = warmup_note(config, lr=0.01, epochs=2)
+    assert "schedule.warmup_epochs (5)" in note
+    assert f"reaches {learning_rate(config, lr=0.01, epochs=2, steps=10)(19):g} instead of optim.lr (0.01)" in note
+    assert warmup_note(config, lr=0.01, epochs=5) == ""
