@@ -17,7 +17,7 @@ from fr_ps.evaluation.numbers.metrics import Metrics
 from fr_ps.evaluation.pairwise.operating import read_thresholds
 from fr_ps.evaluation.pairwise.pairs_file import read_pairs
 from fr_ps.evaluation.report import INTERVALS, population, write_report
-from fr_ps.evaluation.score import answer
+from fr_ps.evaluation.score import answer, names_of, require_finite
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.progress import progress
@@ -82,6 +82,7 @@ def compare_folders(
         listed = read_pairs(protocol.pairs, labels) if protocol.pairs else None
         with progress(f"score {name}", len(rows), "sessions") as advance:
             answers = answer(network, dataset.store, rows, batch, advance)
+        require_finite(answers, names_of(labels), model)
         assessments.append(
             assess(Scored(answers, labels), info.trained, read_thresholds(model), listed=listed, measure=protocol.measure)
         )

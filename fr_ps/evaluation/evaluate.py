@@ -22,7 +22,7 @@ from fr_ps.evaluation.pairwise.similarity import Measure
 from fr_ps.evaluation.pictures import pair_figures
 from fr_ps.evaluation.report import INTERVALS, headline, population, undefined, write_report
 from fr_ps.evaluation.rivals import baseline_findings, jitter_findings
-from fr_ps.evaluation.score import answer
+from fr_ps.evaluation.score import answer, names_of, require_finite
 from fr_ps.evaluation.subsets import answers_and_subsets
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
@@ -93,6 +93,9 @@ def evaluate_folder(
         gallery = None
         if len(enrolled):
             gallery = Scored(answer(network, dataset.store, enrolled, batch, advance), dataset.labels.take(enrolled))
+    require_finite(answers, names_of(labels), model)
+    if gallery:
+        require_finite(gallery.answers, names_of(gallery.labels), model)
     thresholds = read_thresholds(model)
     assessment = assess(
         Scored(answers, labels), info.trained, thresholds, gallery=gallery, listed=listed, measure=protocol.measure

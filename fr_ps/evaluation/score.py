@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.attributes import metrics_of_attributes
 from fr_ps.evaluation.analyses.gallery_search import search
 from fr_ps.evaluation.analyses.identification import rank_metrics
@@ -81,6 +83,32 @@ def joined(parts: Sequence[Answers]) -> Answers:
         np.concatenate([part.embeddings for part in parts]),
         {task: np.concatenate([part.probabilities[task] for part in parts]) for task in ATTRIBUTES},
     )
+
+
+def names_of(labels: Labels) -> list[str]:
+    """`id/session` of each row."""
+    return [f"{person}/{session}" for person, session in zip(labels.ids, labels.sessions)]
+
+
+def require_finite(answers: Answers, names: Sequence[str], model: Path) -> None:
+    """Refuse answers about n sessions with NaN or infinity.
+
+    Args:
+        answers: of the model.
+        names: (n,) of the sessions.
+        model: its folder.
+
+    Raises:
+        InputError: there are some; names the model and the first session.
+    """
+    good = np.isfinite(answers.embeddings).all(axis=1)
+    for probabilities in answers.probabilities.values():
+        good &= np.isfinite(probabilities).all(axis=1)
+    if not good.all():
+        raise InputError(
+            f"{model}: its answer about {names[int(np.argmin(good))]} is NaN or infinite ({(~good).sum()} of {len(good)} "
+            "sessions); take another checkpoint, or train again with a lower optim.lr"
+        )
 
 
 def evaluate(answers: Answers, labels: Labels, trained: Sequence[str]) -> Metrics:

@@ -167,7 +167,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
     """The network in `folder`, in evaluation mode on `device`, and what it is.
 
     Raises:
-        InputError: no model there, a newer format, or weights that do not fit, or are not those that were saved.
+        InputError: no model there, a newer format, or weights that do not fit, are not those that were saved, or are not finite.
     """
     stored = _read_info(folder)
     info = _without_format(stored)
@@ -184,6 +184,11 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
     except (OSError, SafetensorError, RuntimeError) as error:
         text = one_line(error, 200)
         raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this model ({text})") from None
+    if bad := [name for name, tensor in network.state_dict().items() if not bool(tensor.isfinite().all())]:
+        raise InputError(
+            f"{folder / WEIGHTS_FILE}: {bad[0]} holds NaN or infinity ({len(bad)} such tensors); take another checkpoint, or "
+            "train again with a lower optim.lr"
+        )
     return network.to(device).eval(), info
 
 

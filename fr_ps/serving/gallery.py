@@ -18,7 +18,10 @@ EMBEDDINGS_FILE = "embeddings.npy"
 PEOPLE_FILE = "people.csv"
 INFO_FILE = "gallery.json"
 FORMAT = 1
+UNKNOWN = "unknown"
+"""What stands in the place of a person where a session is nobody of the gallery; so nobody bears this name, in any case."""
 _LOOKS, _PAUSE = 20, 0.05
+_RESERVED = f"the id {UNKNOWN} is reserved for sessions that are nobody of the gallery"
 _COLUMNS = ["id", "session", "row", "quality", "enrolled"]
 _CHECKSUM = "checksum"
 """Column of the first 16 hexadecimal digits of the SHA-256 of a row's embedding; galleries of version 0.1 lack it.
@@ -149,7 +152,7 @@ def read_gallery(folder: Path) -> Gallery:
     """The gallery in `folder`.
 
     Raises:
-        InputError: there is none, it is damaged, or of a newer format.
+        InputError: there is none, it is damaged, of a newer format, or has a person called `unknown`.
     """
     remedy = "expected a gallery, which fr-ps enroll makes; restore it from a copy"
     info = read_json(folder / INFO_FILE, _Info, remedy, formats=range(FORMAT, FORMAT + 1))
@@ -191,11 +194,13 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         embeddings: (len(keys), D) float32.
 
     Raises:
-        InputError: the gallery is another model's, or cannot be written; an embedding with NaN.
+        InputError: the gallery is another model's, or cannot be written; an embedding with NaN; a person called `unknown`.
     """
     if not np.isfinite(embeddings).all() or not embeddings.any(axis=1).all():
         raise InputError(f"{folder}: an embedding is zero, or has NaN; nothing is enrolled; check the model and its maps")
     for key in keys:
+        if key[0].casefold() == UNKNOWN:
+            raise InputError(f"{folder}: {'/'.join(key)}: {_RESERVED}; give the person another id")
         for name in key:
             check_name(name, f"{folder}: {'/'.join(key)}")
     if len(set(keys)) < len(keys):
@@ -278,6 +283,8 @@ def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
             row, quality = int(cells["row"]), float(cells["quality"])
         except ValueError:
             raise InputError(f"{path}: row {number}: row and quality must be numbers; the gallery is damaged") from None
+        if person.casefold() == UNKNOWN:
+            raise InputError(f"{path}: row {number}: {_RESERVED}; write another id into this row")
         if not 0 <= row < len(embeddings) or row in seen:
             raise InputError(f"{path}: row {number}: no embedding of its own in {EMBEDDINGS_FILE}; the gallery is damaged")
         if not np.isfinite(embeddings[row]).all() or not embeddings[row].any():

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fr_ps.outputs import write_file
-from fr_ps.serving.gallery import Gallery, Match
+from fr_ps.serving.gallery import UNKNOWN, Gallery, Match
 from fr_ps.serving.sessions import Answered
 from fr_ps.tables import csv_text
-
-UNKNOWN = "unknown"
 
 
 def identification_rows(answered: Answered, matches: Sequence[Match]) -> list[dict[str, str]]:

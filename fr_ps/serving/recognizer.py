@@ -1,6 +1,6 @@
 """A trained model as an object that answers: who, whether two are one, and the attributes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from fr_ps.data.layout import check_map
 from fr_ps.data.maps_of import maps_of_capture, same_preparation
 from fr_ps.errors import InputError
 from fr_ps.evaluation.pairwise.operating import Operating, read_thresholds
-from fr_ps.evaluation.score import Answers, answers_of
+from fr_ps.evaluation.score import Answers, answers_of, require_finite
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.serving.gallery import Gallery, Match, unit
 
@@ -66,15 +66,23 @@ class Recognizer:
         """Embeddings and probabilities of n sessions.
 
         Raises:
-            InputError: maps that this model does not read, of another size, or with NaN.
+            InputError: maps that this model does not read, of another size, or with NaN; an answer with NaN or infinity.
         """
         return self.answer_checked(self._checked(maps), batch)
 
-    def answer_checked(self, maps: Mapping[str, np.ndarray], batch: int = BATCH) -> Answers:
-        """`answer` about maps that `check_map` has brought to (n, C, H, W)."""
+    def answer_checked(self, maps: Mapping[str, np.ndarray], batch: int = BATCH, names: Sequence[str] = ()) -> Answers:
+        """`answer` about maps that `check_map` has brought to (n, C, H, W).
+
+        `names` (n,) are those of the sessions in errors; none: their places.
+
+        Raises:
+            InputError: an answer with NaN or infinity.
+        """
         rows = np.arange(len(next(iter(maps.values()))))
         subset = [modality for modality in self.info.modalities if modality in maps]
-        return answers_of(self.network, _InMemory(maps), rows, batch, [subset])[0]
+        answers = answers_of(self.network, _InMemory(maps), rows, batch, [subset])[0]
+        require_finite(answers, names or [f"session {row}" for row in rows], self.folder)
+        return answers
 
     def embed(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n, D) float32: the direction says who, and the norm how well that can be seen. Errors as of `answer`."""

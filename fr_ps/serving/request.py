@@ -93,7 +93,7 @@ def _answer(recognizer: Recognizer, asked: list[dict[str, np.ndarray]]) -> Answe
     for modalities in dict.fromkeys(tuple(maps) for maps in asked):
         rows = [row for row, maps in enumerate(asked) if tuple(maps) == modalities]
         stacked = {modality: np.stack([asked[row][modality] for row in rows]) for modality in modalities}
-        found = recognizer.answer_checked(stacked)
+        found = recognizer.answer_checked(stacked, names=[f"row {row}" for row in rows])
         for place, row in enumerate(rows):
             embeddings[row] = found.embeddings[place]
             for task, known in probabilities.items():

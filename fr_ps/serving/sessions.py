@@ -131,7 +131,7 @@ def ask(recognizer: Recognizer, sessions: Sequence[Session], batch: int, advance
     these are the batches of an evaluation.
 
     Raises:
-        InputError: no session could be read at all.
+        InputError: no session could be read at all, or an answer has NaN or infinity.
     """
     keys: list[tuple[str, str]] = []
     found: list[Answers] = []
@@ -141,7 +141,7 @@ def ask(recognizer: Recognizer, sessions: Sequence[Session], batch: int, advance
 
     def answer() -> None:
         maps = {modality: np.stack([its[modality] for _, its in waiting]) for modality in recognizer.info.modalities}
-        found.append(recognizer.answer_checked(maps, batch))
+        found.append(recognizer.answer_checked(maps, batch, ["/".join(session.key) for session, _ in waiting]))
         keys.extend(session.key for session, _ in waiting)
         advance(len(waiting))
         waiting.clear()

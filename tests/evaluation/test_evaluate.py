@@ -250,6 +250,6 @@ def test_nan_in_the_weights_is_refused_in_one_line(prepared: Path, model: Path, 
     with torch.no_grad():
         network.log_gains["albedo"].fill_(float("nan"))
     save_model(tmp_path / "broken", network, info)
-    with pytest.raises(InputError, match="NaN or infinite"):
+    with pytest.raises(InputError, match="holds NaN or infinity"):
         score(tmp_path / "broken", prepared, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -170,6 +170,20 @@ def test_what_would_spoil_the_gallery_is_not_enrolled(folder: Path) -> None:
     assert read_gallery(folder).people == ["anna", "ben", "carl"]
 
 
+@pytest.mark.parametrize("name", ["unknown", "Unknown", "UNKNOWN"])
+def test_nobody_is_called_what_stands_for_nobody(name: str, folder: Path, refused: Refused) -> None:
+    before = (folder / PEOPLE_FILE).read_text()
+    with refused(f"{name}/s1", "reserved", "another id"):
+        enroll(folder, MODEL, [("dora", "s1"), (name, "s1")], embeddings(2))
+    assert (folder / PEOPLE_FILE).read_text() == before
+    # As an older version enrolled it.
+    (folder / PEOPLE_FILE).write_text(before.replace("ben,", f"{name},"))
+    with refused(folder / PEOPLE_FILE, "row 4", "reserved", "another id"):
+        read_gallery(folder)
+    (folder / PEOPLE_FILE).write_text(before.replace("ben,", "unknown soldier,"))
+    assert "unknown soldier" in read_gallery(folder).people
+
+
 def test_what_a_killed_process_left_of_the_forgotten_goes_too(folder: Path) -> None:
     remains = folder / f".partial-12345678-{EMBEDDINGS_FILE}"
     remains.write_bytes((folder / EMBEDDINGS_FILE).read_bytes())

@@ -14,10 +14,11 @@ from fr_ps.data.layout import session_folder
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.attributes import best_threshold
 from fr_ps.evaluation.pairwise.operating import THRESHOLDS_FILE, read_thresholds
-from fr_ps.evaluation.score import answer
-from fr_ps.models.folder import load_model
+from fr_ps.evaluation.score import answer, names_of, require_finite
+from fr_ps.models.folder import load_model, save_model
 from fr_ps.serving.gallery import enroll
 from fr_ps.serving.recognizer import Recognizer
+from fr_ps.serving.sessions import ask, prepared_sessions
 from tests.conftest import Refused
 from tests.serving.conftest import CPU
 
@@ -178,3 +179,32 @@ def test_load_is_by_the_models_name(both: Path, keys: list[tuple[str, str]], pre
     assert np.array_equal(loaded.embed(maps), recognizer.embed(maps))
     with pytest.raises(InputError, match="device is 'moon'"):
         fr_ps.load(str(both), device="moon")
+
+
+def test_weights_and_answers_that_are_no_numbers_are_refused(
+    both: Path, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path, refused: Refused
+) -> None:
+    """A model of NaN weights predicted NaN; weights that are numbers may still give infinite embeddings."""
+
+    def changed(name: str, gain: float) -> Path:
+        network, info = load_model(both, CPU)
+        with torch.no_grad():
+            network.log_gains["albedo"].fill_(gain)
+        save_model(tmp_path / name, network, info)
+        return tmp_path / name
+
+    for gain in (float("nan"), float("inf")):
+        with refused(tmp_path / f"{gain}" / "model.safetensors", "log_gains.albedo", "NaN or infinity"):
+            Recognizer(changed(str(gain), gain), CPU)
+    model = changed("large", 200.0)
+    recognizer = Recognizer(model, CPU)
+    maps = {name: np.load(session_folder(prepared, *keys[0]) / f"{name}.npy") for name in ("albedo", "normal")}
+    with refused(model, "session 0", "NaN or infinite"):
+        recognizer.answer(maps)
+    sessions = prepared_sessions(recognizer, prepared)
+    with refused(model, "/".join(sessions[0].key), "of 24 sessions"):
+        ask(recognizer, sessions, batch=64)
+    dataset = open_dataset(prepared, ["albedo", "normal"])
+    answers = answer(recognizer.network, dataset.store, np.arange(4), 4)
+    with refused(model, names_of(dataset.labels)[0], "4 of 4 sessions"):
+        require_finite(answers, names_of(dataset.labels), model)

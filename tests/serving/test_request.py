@@ -213,7 +213,7 @@ def test_only_so_many_requests_are_answered_at_once(recognizer: Recognizer, rows
     inside, most, lock = 0, 0, threading.Lock()
     answer_checked, enough = recognizer.answer_checked, threading.Barrier(REQUESTS_AT_ONCE)
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         nonlocal inside, most
         with lock:
             inside += 1
@@ -221,7 +221,7 @@ def test_only_so_many_requests_are_answered_at_once(recognizer: Recognizer, rows
         enough.wait(20)  # so many are inside together, and no more come while they are
         with lock:
             inside -= 1
-        return answer_checked(*arguments)
+        return answer_checked(*arguments, **named)
 
     monkeypatch.setattr(recognizer, "answer_checked", counted)
     with ThreadPoolExecutor(3 * REQUESTS_AT_ONCE) as pool:
