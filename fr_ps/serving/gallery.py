@@ -159,8 +159,15 @@ def read_gallery(folder: Path) -> Gallery:
     for _ in range(_LOOKS):
         before = _table_text(folder)
         embeddings = _embeddings(folder, info.width)
-        if _table_text(folder) == before:  # else somebody is changing it
-            return Gallery(folder, info.model, tuple(_sessions(folder / PEOPLE_FILE, embeddings)), embeddings)
+        damage = None
+        try:
+            sessions = tuple(_sessions(folder / PEOPLE_FILE, embeddings))
+        except InputError as error:
+            damage = error
+        if _table_text(folder) == before:  # else another process is changing it, and its files do not belong together
+            if damage:
+                raise damage
+            return Gallery(folder, info.model, sessions, embeddings)
         time.sleep(_PAUSE)
     raise InputError(f"{folder}: is being changed all the time; try again")
 
