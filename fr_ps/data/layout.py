@@ -35,7 +35,7 @@ def session_folder(root: Path, person: str, session: str) -> Path:
     The folders' names may be in Unicode's decomposed form.
     """
     written = written_folder(root, person, session)
-    if _is_folder(written):
+    if is_folder(written):
         return written
     for base in (root / DATA_FOLDER, root):
         folder = _child(_child(base, person), session)
@@ -46,20 +46,20 @@ def session_folder(root: Path, person: str, session: str) -> Path:
 
 def _child(folder: Path | None, name: str) -> Path | None:
     """The folder in `folder` that has the name in any Unicode form."""
-    if folder is None or _is_folder(folder / name):
+    if folder is None or is_folder(folder / name):
         return folder and folder / name
     if name.isascii():
         return None
     with suppress(OSError):
-        return next((child for child in folder.iterdir() if composed(child.name) == composed(name) and _is_folder(child)), None)
+        return next((child for child in folder.iterdir() if composed(child.name) == composed(name) and is_folder(child)), None)
     return None
 
 
 def session_keys(root: Path) -> list[Key]:
     """(id, session) of every session's folder, sorted; at the root, of those only that hold a map."""
-    at_root = not _is_folder(root / DATA_FOLDER)
+    at_root = not is_folder(root / DATA_FOLDER)
     base = root if at_root else root / DATA_FOLDER
-    folders = [folder for folder in base.glob("[!.]*/[!.]*") if _is_folder(folder)]
+    folders = [folder for folder in base.glob("[!.]*/[!.]*") if is_folder(folder)]
     if at_root:
         folders = [folder for folder in folders if any(_map_in(folder, modality) for modality in CHANNELS)]
     return sorted((composed(folder.parent.name), composed(folder.name)) for folder in folders)
@@ -115,7 +115,7 @@ def unlisted(root: Path, labels: Labels) -> list[str]:
     return ["/".join(key) for key in session_keys(root) if key not in listed]
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
     """False too where the folder that it is in may be listed but not entered."""
     try:
         return path.is_dir()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.config import PrepareConfig
-from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, map_file, read_map, session_folder, session_keys
+from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, is_folder, map_file, read_map, session_folder, session_keys
 from fr_ps.data.maps_of import Prior, maps_of_capture, same_preparation
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
@@ -79,7 +79,7 @@ def prepared_sessions(recognizer: Recognizer, root: Path, table: Path | None = N
 
     Args:
         recognizer: says which maps are read.
-        root: folder with `labels.csv` and `data`; without the former, all that is below the latter.
+        root: folder with `labels.csv` and maps; without the former, every session that has a folder.
         table: CSV of id and session: only these; None: all.
         part: of the model's own split: only these; None: all.
 
@@ -87,6 +87,9 @@ def prepared_sessions(recognizer: Recognizer, root: Path, table: Path | None = N
         InputError: the folder or the table is missing or bad, names nobody, or the model has no such part.
     """
     keys = _listed(root, table)
+    absent = [key for key in keys if not is_folder(session_folder(root, *key))]
+    if absent and (cause := likely_cause(absent[0], session_keys(root))):
+        raise InputError(f"{table or root / LABELS_FILE}: {'/'.join(absent[0])} has no maps in {root}; {cause}")
     if part is not None:
         parts = read_parts(recognizer.folder / SPLIT_FILE)
         keys = [key for key in keys if parts.get(key) == part]

@@ -13,6 +13,7 @@ from fr_ps.evaluation.score import answer
 from fr_ps.models.folder import load_model
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.sessions import ask, captured_sessions, prepared_sessions
+from tests.conftest import Refused
 from tests.serving.conftest import CPU
 
 
@@ -47,6 +48,21 @@ def test_a_part_of_the_models_split_is_answered_as_its_test_was(recognizer: Reco
     assert set(found.keys) == {key for key, part in read_parts(both / SPLIT_FILE).items() if part == "test"}
     with pytest.raises(InputError, match="--split nobody"):
         prepared_sessions(recognizer, prepared, part="nobody")
+
+
+def test_a_table_that_lost_its_zeros_is_refused_with_the_cause(
+    recognizer: Recognizer, prepared: Path, tmp_path: Path, refused: Refused
+) -> None:
+    root = tmp_path / "data"
+    (root / "data").mkdir(parents=True)
+    (root / "data/007").symlink_to(prepared / "data/S000")
+    (tmp_path / "asked.csv").write_text("id;session\n7;s00\n")
+    with refused("asked.csv: 7/s00 has no maps", "lost the leading zeros of '007'"):
+        prepared_sessions(recognizer, root, tmp_path / "asked.csv")
+    with refused("7/s00 has no capture", "lost the leading zeros of '007'"):
+        captured = tmp_path / "captures/007/s00"
+        captured.mkdir(parents=True)
+        captured_sessions(recognizer, tmp_path / "captures", tmp_path / "asked.csv")
 
 
 def test_bad_sessions_are_listed_and_all_others_answered(
