@@ -96,4 +96,6 @@ def test_it_is_a_run_of_its_own_where_the_named_one_is_not_free(store: MlflowCli
     monkeypatch.setenv("MLFLOW_RUN_ID", begun)
     card, parent = begin_parent("a study", RUNS)
     assert parent.mlflow_id == card.mlflow_id != begun
-    assert f"MLFLOW_RUN_ID names MLflow run {begun}, which is FINISHED; run {card.id} gets one of its own" in capsys.readouterr().err
+    assert (
+        f"MLFLOW_RUN_ID names MLflow run {begun}, which is FINISHED; run {card.id} gets one of its own" in capsys.readouterr().err
+    )
