@@ -64,7 +64,7 @@ class PrepareConfig:
         require_range(self, "", 8, 4096, "size")
         require_range(self, "", 1, MAX_PROCESSES, "workers")
         white = self.white_level
-        known = white is None or (isinstance(white, int) and 1 <= white <= 65535)
+        known = white is None or (type(white) is int and 1 <= white <= 65535)
         require(known, "white_level", white, "1 to 65535, a value that the pictures store")
         require(1 < self.max_condition <= MAX_WEIGHT, "max_condition", self.max_condition, f"above 1, at most {MAX_WEIGHT:g}")
         require(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
