@@ -111,13 +111,13 @@ def check_holds_none(out: Path, inputs: Inputs, names: Sequence[str] = ("*",)) -
                 raise InputError(f"{out}: {'holds' if inside else 'is'} the input {flag} {source}; choose another output folder")
 
 
-def check_replaceable(folder: Path, marker: str, names: Sequence[str]) -> None:
+def check_replaceable(folder: Path, marker: str, names: Sequence[str] | None) -> None:
     """Refuse to replace a folder as a whole, unless all in it is ours.
 
     Args:
         folder: that is going to be replaced; it need not exist.
         marker: name of a file that only fr-ps writes.
-        names: of the other files that fr-ps writes into it.
+        names: of the other files that fr-ps writes into it; None: further files are not looked for.
 
     Raises:
         InputError: it has no `marker`, or holds another file.
@@ -127,7 +127,7 @@ def check_replaceable(folder: Path, marker: str, names: Sequence[str]) -> None:
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     if found and marker not in found:
         raise InputError(f"{folder}: is there already, and fr-ps did not make it (it has no {marker}); move it away")
-    if foreign := sorted(found - {marker, *names}):
+    if foreign := sorted(found - {marker, *names} if names is not None else ()):
         raise InputError(f"{folder / foreign[0]}: fr-ps did not write it, and would remove it; move it away")
 
 

@@ -120,6 +120,7 @@ def test_a_folder_is_replaced_only_if_all_in_it_is_ours(tmp_path, refused):
     (folder / "marker").write_text("x")
     check_replaceable(folder, "marker", ["a"])
     (folder / "note").write_text("x")
+    check_replaceable(folder, "marker", None)
     with refused("note", "move it away"):
         check_replaceable(folder, "marker", ["a"])
     with refused("note", "move it away"):

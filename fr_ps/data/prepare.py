@@ -122,7 +122,7 @@ def _check_targets(config: PrepareConfig, jobs: Sequence[_Job]) -> None:
         target = written_folder(Path(config.out), job.source.id, job.source.session)
         if target.resolve().is_relative_to(root):
             raise InputError(f"{target}: lies in the captures {config.captures} by a link; choose another --out")
-        check_replaceable(target, RECORD_FILE, [f"{name}.npy" for name in _MAPS])
+        check_replaceable(target, RECORD_FILE, None)
 
 
 def _boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict[tuple[str, str], Box]:
@@ -162,6 +162,7 @@ def _prepare_one(job: _Job, config: PrepareConfig, prior: Prior | None) -> Outco
         done = _done_before(target, made_from)
         if done is not None:
             return Outcome(source.id, source.session, "kept", done=done)
+        check_replaceable(target, RECORD_FILE, [f"{name}.npy" for name in _MAPS])
         maps, done = maps_of_capture(source.folder, config, job.box, prior)
     except InputError as error:
         return Outcome(source.id, source.session, "skipped", str(error))

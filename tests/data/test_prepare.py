@@ -735,7 +735,7 @@ def test_captures_beside_the_data_folder_are_no_overlap(raw, tmp_path):
     assert statuses(outcomes)["written"] == 9
 
 
-@pytest.mark.parametrize("there", ["maps of somebody else", "a note beside ours", "a file", "a link to the captures"])
+@pytest.mark.parametrize("there", ["maps of somebody else", "a file", "a link to the captures"])
 def test_a_session_folder_that_is_not_ours_is_refused_and_untouched(raw, tmp_path, refused, there):
     out = tmp_path / "out"
     target = out / "data/S001/s01"
@@ -744,16 +744,30 @@ def test_a_session_folder_that_is_not_ours_is_refused_and_untouched(raw, tmp_pat
         target.write_text("x")
     elif there == "a link to the captures":
         target.symlink_to(raw / "captures/S001/s01")
-    elif there == "maps of somebody else":
+    else:
         target.mkdir()
         (target / "albedo_map_new_crop.exr.npy").write_text("x")
-    else:
-        run(raw, out)
-        (target / "notes.txt").write_text("x")
     before = everything(tmp_path)
-    with refused("S001/s01"):
-        run(raw, out, overwrite=True)
+    for on_bad in ("fail", "skip"):
+        with refused("S001/s01"):
+            run(raw, out, on_bad=on_bad, overwrite=True)
     assert everything(tmp_path) == before
+
+
+def test_a_note_in_a_session_folder_is_never_removed(raw, tmp_path, refused):
+    out = tmp_path / "out"
+    run(raw, out)
+    note = out / "data/S001/s01/notes.txt"
+    note.write_text("x")
+    assert statuses(run(raw, out))["kept"] == 9
+    with refused("S001/s01/notes.txt", "move it away"):
+        run(raw, out, solver="least_squares", overwrite=True)
+    outcomes = run(raw, out, solver="least_squares", on_bad="skip")
+    assert "move it away" in skipped(outcomes)["S001/s01"]
+    assert statuses(outcomes) == {"written": 4, "kept": 4, "skipped": 1}
+    assert note.read_text() == "x"
+    note.unlink()
+    assert statuses(run(raw, out, solver="least_squares")) == {"written": 1, "kept": 8, "skipped": 0}
 
 
 @pytest.mark.parametrize("link", ["the same path", "a hard link", "a symbolic link", "prepare.csv"])
