@@ -31,7 +31,11 @@ from fr_ps.config import (
     flatten,
     to_dict,
 )
+from fr_ps.config.search import AfterConfig, StudyConfig
 from fr_ps.errors import InputError
+from fr_ps.serving.registry import register
+from fr_ps.tracking.card import new_card
+from tests.conftest import Refused
 
 OUT_OF_RANGE = [
     (DataConfig, "data", {"modalities": ()}, "modalities"),
@@ -442,3 +446,31 @@ def test_every_number_has_bounds(kind: Callable[..., Any], name: str, value: flo
         kind(**NEEDED.get(kind, {}), **{name: value})
     assert name in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["a@b", "a/b", "a:b", "a?b", "a#b", "a\\b", "a\nb", "a\x7fb", "", " a", "a ", ".a", "n" * 251])
+def test_a_registered_model_that_promote_could_not_name_is_refused(name: str, refused: Refused) -> None:
+    with refused("--name", "expected a name"):
+        register("no-such-run", name)
+    if name:
+        with refused("after.register"):
+            AfterConfig(register=name)
+
+
+@pytest.mark.parametrize("name", ["face-recognition", "Mặt người", "a b", "a.b_c%1", "2026-11-28", "n" * 250])
+def test_other_names_of_registered_models_are_taken(name: str) -> None:
+    assert AfterConfig(register=name).register == name
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", " a", "a\x00", "n" * 251])
+def test_names_of_runs_studies_and_experiments_stand_on_one_line(
+    name: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with refused("name is"):
+        Config(name=name)
+    with refused("study.name is"):
+        StudyConfig(name=name)
+    if "\x00" not in name:  # no environment variable has one
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+        with refused("MLFLOW_EXPERIMENT_NAME is"):
+            new_card("id", "name")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fr_ps.config.batch import AugmentConfig, BatchConfig
-from fr_ps.config.checks import require
+from fr_ps.config.checks import require, require_name
 from fr_ps.config.data import DataConfig, SyntheticConfig
 from fr_ps.config.loss import LossConfig
 from fr_ps.config.model import FusionConfig, ModelConfig
@@ -97,6 +97,8 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        if self.name:
+            require_name("name", self.name)
         used = self.data.modalities if len(self.data.modalities) > 1 else ()
         for modality, run in self.fusion.branches.items():
             require(modality in used, f"fusion.branches.{modality}", run, "keys of data.modalities, which has two or more")

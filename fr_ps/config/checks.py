@@ -23,6 +23,26 @@ def require(good: bool, key: str, value: object, expected: str) -> None:
         raise InputError(f"{key} is {_shown(value)}; expected {expected}")
 
 
+def require_name(key: str, name: str, most: int = 250, without: str = "") -> None:
+    """Refuse a name that stands badly in a table, a log or a folder of MLflow.
+
+    Args:
+        key: of the setting.
+        name: what it is.
+        most: characters, at most.
+        without: characters that it may not have, beside line ends and other control characters.
+    """
+    good = 0 < len(name) <= most and name == name.strip() and not any(c in without or not c.isprintable() for c in name)
+    kind = f"without {' '.join(without)}, " if without else ""
+    require(good, key, name, f"a name of 1 to {most} characters on one line, {kind}no space at its ends")
+
+
+def require_registered_name(key: str, name: str) -> None:
+    """Refuse a name of a registered model that `models:/NAME/VERSION` and `models:/NAME@ALIAS` cannot name."""
+    require_name(key, name, without="/:@?#\\")
+    require(not name.startswith("."), key, name, "a name that does not begin with a dot")
+
+
 def _shown(value: object) -> str:
     try:
         text = repr(value)

@@ -3,7 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fr_ps.config.checks import MAX_SEED, MAX_STEPS, MAX_WEIGHT, require, require_range, require_types
+from fr_ps.config.checks import (
+    MAX_SEED,
+    MAX_STEPS,
+    MAX_WEIGHT,
+    require,
+    require_name,
+    require_range,
+    require_registered_name,
+    require_types,
+)
 
 COSTS = ("cost/parameters", "cost/latency")
 """Objectives that are no metric: millions of parameters, and milliseconds that the network takes to answer about one session."""
@@ -29,6 +38,8 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "study.")
+        if self.name:  # a search needs one
+            require_name("study.name", self.name, most=200)
         shown = "***" if "@" in self.storage else self.storage  # what is no address may hold a password in any place
         require("://" in self.storage, "study.storage", shown, "an address, as sqlite:///studies.db")
         require_range(self, "study.", 0, MAX_SEED, "seed")
@@ -117,6 +128,8 @@ class AfterConfig:
     def __post_init__(self) -> None:
         require_types(self, "after.")
         require_range(self, "after.", 0, 1000, "seeds")
+        if self.register:
+            require_registered_name("after.register", self.register)
         require(not self.register or self.seeds > 0, "after.register", self.register, "empty, as after.seeds is 0")
 
 

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from fr_ps.config.checks import require_registered_name
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.models.folder import read_info, weights_digest
@@ -54,8 +55,10 @@ def register(run: str, name: str, tags: dict[str, str] | None = None, descriptio
         runs: folder of the runs.
 
     Raises:
-        InputError: there is no such run or model, or MLflow refuses it or does not answer.
+        InputError: the name cannot be written as models:/NAME, there is no such run or model, or MLflow refuses it or does
+            not answer.
     """
+    require_registered_name("--name", name)
     folder = model_folder(run, runs)
     mlflow_run = _mlflow_run(run, runs)
     info = read_info(folder)

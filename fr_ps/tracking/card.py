@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fr_ps.config.checks import require_name
 from fr_ps.errors import InputError
 from fr_ps.files import check_name, is_file, write_json
 from fr_ps.json_files import Milliseconds, read_json
@@ -78,14 +79,20 @@ def new_card(run_id: str, name: str, parent: Parent | None = None) -> Card:
 
     MLFLOW_RUN_ID, which `mlflow run` sets, is taken once: a second run of this process gets a run of its own. So does one
     with a `parent`, of which it becomes a part.
+
+    Raises:
+        InputError: MLFLOW_EXPERIMENT_NAME is no name.
     """
     from fr_ps.tracking.address import recorded_uri  # mlflow takes a second
 
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
+    if experiment:
+        require_name("MLFLOW_EXPERIMENT_NAME", experiment)
     return Card(
         id=run_id,
         name=redact(name),
         mlflow_id=None if parent else os.environ.pop("MLFLOW_RUN_ID", None),
-        experiment=redact(os.environ.get("MLFLOW_EXPERIMENT_NAME", "")) or DEFAULT_EXPERIMENT,
+        experiment=redact(experiment) or DEFAULT_EXPERIMENT,
         experiment_id=parent.experiment_id if parent else os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
         tracking_uri=recorded_uri(os.environ.get("MLFLOW_TRACKING_URI", "")),
         host=socket.gethostname(),
