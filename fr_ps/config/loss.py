@@ -21,8 +21,8 @@ class LossConfig:
             slowly (Liu et al. 2019), and each adversarial loss its fixed weight. The others move the shared map of the
             backbone by a combination of the gradients of identity and attributes there: upgrad so that no loss rises,
             mgda so that all fall, as slowly as the slowest, pcgrad without the parts that conflict in pairs, cagrad by
-            the best for the worst loss near the sum, aligned_mtl with gradients made equal; what stands behind the map,
-            and the adversaries, keep the fixed weights.
+            the best for the worst loss near the sum, aligned_mtl with gradients made equal; what stands behind the map
+            keeps the fixed weights, and the adversaries move the map only where no task's loss rises by them.
         identity: fixed weight of the identity loss.
         attribute: fixed weight of each attribute's loss.
         adversarial: fixed weight of each adversarial loss.

@@ -12,6 +12,8 @@ from torch import Tensor
 Array = np.ndarray
 _STEPS_PER_TASK = 100  # of the active-set method; scipy's own 3 are enough for every Gramian that the tests draw
 
+_RIDGE = 1e-7  # relative to gradients of length 1
+
 
 def mgda_weights(gramian: Tensor) -> Tensor:
     """Weights, 0 or more and with the sum 1, of the shortest vector in the convex hull of the gradients.
@@ -44,6 +46,20 @@ def upgrad_weights(gramian: Tensor) -> Tensor:
     factor, lengths = _unit_factor(gramian)
     added = [length * _nnls(factor, -unit) / lengths for unit, length in zip(factor.T, lengths)]
     return torch.from_numpy(1 + np.sum(added, axis=0))
+
+
+def projection_weights(gramian: Tensor) -> Tensor:
+    """Weights y of the gradients for which a + sum_j y_j g_j is the projection of a onto the cone of `upgrad_weights`.
+
+    Args:
+        gramian: (gradients + 1, gradients + 1) products, those of a last; as for the other solvers.
+    """
+    factor, lengths = _unit_factor(gramian)
+    count = len(lengths) - 1
+    # Where gradients are dependent but for rounding, weights could grow to 1e13; the ridge takes the smallest ones.
+    matrix = np.vstack([factor[:, :-1], _RIDGE * np.eye(count)])
+    target = np.concatenate([-factor[:, -1], np.zeros(count)])
+    return torch.from_numpy(lengths[-1] * _nnls(matrix, target) / lengths[:-1])
 
 
 def _unit_factor(gramian: Tensor) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fr_ps.losses.gradient_solvers import mgda_weights, projection_weights, upgrad_weights
 from fr_ps.losses.weighting import Weighting
 
 Method = Callable[[Tensor], Tensor]
@@ -15,13 +16,17 @@ class GradientWeighting(Weighting):
     """The sum of the losses times constant weights, in which the backbone follows a combination of the tasks' gradients.
 
     With g_i the gradient of task i's loss, times its constant weight, at the shared maps (of all modalities together), a
-    method finds w_i from the Gramian of the g_i, and `backward` of the total brings sum_i w_i g_i to the maps, plus what
-    comes from the adversaries. What the method's theory promises holds for that sum there: a small step of the maps
-    themselves along it. It does not extend to the adversaries, whose reversed gradient is no task's descent, and beyond
-    the maps only as far as the backbone can move them so.
+    method finds w_i from the Gramian of the g_i, and `backward` of the total brings d = sum_i w_i g_i to the maps, plus the
+    adversaries' part. What the method's theory promises holds there: for a small step of the maps themselves. Beyond the
+    maps it holds only as far as the backbone can move them so.
 
-    Everything behind the maps (separation, heads, identity directions) learns at the constant weights. The w_i there
-    would starve a head to which MGDA gives nearly 0, as it does to the task with the longest gradient, and turn round
+    The adversaries' part is their gradient without what raises a task's loss (its projection onto the directions in which
+    none rises), times |d| / |sum_i g_i| where that is below 1. So every loss falls by as much as along d alone or more, and
+    the adversaries are never stronger against the tasks than with constant weights. Left as they are, they would outweigh a
+    d that is as short as the shortest gradient (MGDA) or the shortest principal component (Aligned-MTL).
+
+    Everything behind the maps (separation, heads, discriminators, identity directions) learns at the constant weights. The
+    w_i there would starve a head to which MGDA gives nearly 0, as it does to the task with the longest gradient, and turn round
     one to which Aligned-MTL gives less than 0. The papers do the same with the parameters of single tasks.
 
     Left out of the Gramian: tasks that have no loss in the batch, tasks whose gradient is 0 (to which any direction is
@@ -61,10 +66,14 @@ class GradientWeighting(Weighting):
         if not maps:
             return total
         tasks = [task for task in self.tasks if task in losses]
-        gradients = torch.stack([_gradient(weighted[task], maps) for task in tasks])
-        weights = self._solve(_gramian(gradients)).to(gradients)
+        adversarial = [weighted[task] for task in losses if task in self.adversarial]
+        summed = [torch.stack(adversarial).sum()] if adversarial else []
+        gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *summed]])
+        gramian = _gramian(gradients)
+        weights = self._solve(gramian[: len(tasks), : len(tasks)])
         self._learn(tasks, weights)
-        change = (weights - 1) @ gradients  # the total itself brings sum_i g_i
+        coefficients = _with_adversaries(weights, gramian) if adversarial else weights
+        change = (coefficients - 1).to(gradients) @ gradients  # the total itself brings the plain sum
         for one, part in zip(maps, change.split([one.numel() for one in maps])):
             term = (one * part.view_as(one)).sum()
             total = total + (term - term.detach())  # worth 0, and its gradient at the map is the change
@@ -121,8 +130,6 @@ def gradient_method(name: str, cagrad_c: float) -> Method:
     # Here, as with its solvers it takes up to a second, which other weightings need not spend.
     from torchjd import aggregation
 
-    from fr_ps.losses.gradient_solvers import mgda_weights, upgrad_weights
-
     methods: dict[str, Callable[[], Method]] = {
         "upgrad": lambda: upgrad_weights,
         "pcgrad": aggregation.PCGradWeighting,
@@ -136,6 +143,25 @@ def gradient_method(name: str, cagrad_c: float) -> Method:
 def _summed(method: Method) -> Method:
     """`method` for the sum of the losses instead of their mean."""
     return lambda gramian: len(gramian) * method(gramian)
+
+
+def _with_adversaries(weights: Tensor, gramian: Tensor) -> Tensor:
+    """(tasks + 1,) coefficients of the gradients whose last one is the adversaries', from the (tasks,) weights.
+
+    The adversaries' gradient a becomes its projection onto the directions in which no task's loss rises, a + sum_j y_j g_j, and
+    is shortened as the tasks' combination is.
+    """
+    added, there = torch.zeros_like(weights), gramian.diagonal() > 0
+    if there[-1] and there[:-1].any() and torch.isfinite(gramian).all():
+        added[there[:-1]] = projection_weights(gramian[there][:, there])
+    scale = _length_ratio(weights, gramian[:-1, :-1])
+    return torch.cat([weights + scale * added, weights.new_tensor([scale])])
+
+
+def _length_ratio(weights: Tensor, gramian: Tensor) -> float:
+    """Length of the gradients' combination by `weights` over that of their plain sum, at most 1; 1 where both are 0."""
+    combined, plain = weights @ gramian @ weights, gramian.sum()
+    return 1.0 if combined >= plain * (1 - 1e-9) else (combined.clamp_min(0) / plain).sqrt().item()
 
 
 def _gradient(loss: Tensor, maps: Sequence[Tensor]) -> Tensor:

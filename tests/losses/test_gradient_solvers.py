@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchjd import aggregation
 from torchjd.linalg import QuadprogProjector
 
-from fr_ps.losses.gradient_solvers import mgda_weights, upgrad_weights
+from fr_ps.losses.gradient_solvers import mgda_weights, projection_weights, upgrad_weights
 
 
 def conflicting(seed: int, longest: float, conflict: float, tasks: int = 6) -> Tensor:
@@ -124,6 +124,22 @@ def test_upgrad_is_the_sum_of_the_projections_that_quadprog_finds(longest: float
         projected = [quadprog.solve_qp(np.eye(9), row, rows.T, np.zeros(4))[0] for row in rows]
         found = upgrad_weights(torch.from_numpy(rows @ rows.T)).numpy() @ rows
         np.testing.assert_allclose(found, np.sum(projected, axis=0), rtol=0, atol=1e-9 * longest)
+
+
+def test_a_vector_is_projected_as_by_quadprog() -> None:
+    for seed in range(20):
+        rows = independent(seed, 30.0, tasks=5).numpy()
+        weights = projection_weights(torch.from_numpy(rows @ rows.T)).numpy()
+        expected = quadprog.solve_qp(np.eye(9), rows[-1], rows[:-1].T, np.zeros(4))[0]
+        np.testing.assert_allclose(rows[-1] + weights @ rows[:-1], expected, rtol=0, atol=1e-8)
+
+
+def test_a_vector_is_projected_where_the_gradients_are_dependent_but_for_rounding() -> None:
+    """They leave one line, along (2, 0, 1). Unregularised, the weights were 1e13 and the projection off by its own length."""
+    rows = torch.tensor([[1.0, 1, -2], [0, -1, 0], [-1, 1, 2], [-40, -3, 77]], dtype=torch.float64)
+    weights = projection_weights(rows @ rows.T)
+    expected = torch.tensor([-1.2, 0, -0.6], dtype=torch.float64)
+    torch.testing.assert_close(rows[-1] + weights @ rows[:-1], expected, rtol=0, atol=1e-6)
 
 
 def test_opposite_gradients_leave_no_direction() -> None:

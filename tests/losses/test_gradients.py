@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import quadprog
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,12 +56,26 @@ class Network(nn.Module):
         return maps, losses
 
 
+@st.composite
+def jacobians(draw: st.DrawFn) -> Tensor:
+    """Up to six gradients in few dimensions, so that they are often dependent, and of very different lengths."""
+    rows = draw(st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=1, max_size=6))
+    lengths = draw(st.lists(st.integers(-4, 0), min_size=len(rows), max_size=len(rows)))
+    return torch.tensor(rows, dtype=torch.float64) * 10.0 ** torch.tensor(lengths)[:, None]
+
+
 def at_maps(total: Tensor, maps: list[Tensor]) -> Tensor:
     """What `backward` of the total brings to the maps."""
     for one in maps:
         one.retain_grad()
     total.backward()
     return torch.cat([one.grad.flatten() for one in maps if one.grad is not None])
+
+
+def projected(vector: Tensor, rows: Tensor) -> Tensor:
+    """The nearest vector to `vector` that has no negative product with a row, by quadprog."""
+    found = quadprog.solve_qp(np.eye(len(vector)), vector.numpy(), rows.T.numpy(), np.zeros(len(rows)))[0]
+    return torch.from_numpy(found)
 
 
 def flat_gradient(loss: Tensor, maps: list[Tensor]) -> Tensor:
@@ -73,13 +89,55 @@ def test_the_maps_get_torchjds_combination_of_the_jacobian_and_the_adversarys_gr
     rows = torch.stack([flat_gradient(losses[task], maps) for task in "abc"])
     assert (rows @ rows.T).min() < 0  # there is a conflict
     torch.manual_seed(1)
-    direction, adversary = OF_JACOBIANS[name](rows), 0.1 * flat_gradient(losses["d"], maps)
+    direction = OF_JACOBIANS[name](rows)
+    shorter = min(1.0, float(direction.norm() / rows.sum(dim=0).norm()))
+    adversary = 0.1 * shorter * projected(flat_gradient(losses["d"], maps), rows)
     torch.manual_seed(1)
     got = at_maps(weighting(losses, maps), maps)
     torch.testing.assert_close(got, direction + adversary, rtol=1e-6, atol=1e-12)
     weights = torch.stack([weighting.weights()[task] for task in "abc"])
     torch.testing.assert_close(weights @ rows, got - adversary, rtol=1e-6, atol=1e-12)
     assert weighting.weights()["d"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", ["fixed", *OF_JACOBIANS])
+def test_adversaries_are_never_stronger_against_the_tasks_than_with_fixed_weights(name: str) -> None:
+    """A combination can be as short as the shortest gradient: an adversary at its full length would outweigh it.
+
+    Against b it pulls with -3, which is left out; nothing conflicts with the rest of it.
+    """
+    rows = torch.tensor([[30.0, 0, 0], [0, 2, 0], [-3, 0, 1]], dtype=torch.float64)
+    adversary = torch.tensor([0.0, -3, 4], dtype=torch.float64)
+    x = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    method = (lambda gramian: torch.ones_like(gramian[0])) if name == "fixed" else gradient_method(name, 0.5)
+    weighting = GradientWeighting(dict.fromkeys("abc", 1.0), {"d": 2.0}, method).double()
+    torch.manual_seed(0)
+    weighting(dict(zip("abcd", [*(rows @ x), adversary @ x])), [x]).backward()
+    direction = torch.stack([weighting.weights()[task] for task in "abc"]) @ rows
+    shorter = float(direction.norm() / rows.sum(dim=0).norm())
+    assert (shorter < 0.2) == (name in {"mgda", "aligned_mtl"})
+    rest = torch.tensor([0.0, 0, 4], dtype=torch.float64)
+    torch.testing.assert_close(x.grad, direction + 2 * min(shorter, 1) * rest)
+
+
+@every_method
+@settings(deadline=None, max_examples=40)
+@given(rows=jacobians(), adversary=st.lists(st.integers(-100, 100), min_size=3, max_size=3), weight=st.floats(0, 1e3))
+def test_with_adversaries_every_loss_falls_as_without_them_or_more(
+    name: str, rows: Tensor, adversary: list[int], weight: float
+) -> None:
+    def gradient(constant: float) -> Tensor:
+        torch.manual_seed(0)
+        x = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        tasks = [str(index) for index in range(len(rows))]
+        weighting = GradientWeighting(dict.fromkeys(tasks, 1.0), {"adversarial": constant}, gradient_method(name, 0.5)).double()
+        losses = dict(zip(tasks, rows @ x)) | {"adversarial": torch.tensor(adversary, dtype=torch.float64) @ x}
+        weighting(losses, [x]).backward()
+        assert x.grad is not None
+        return x.grad
+
+    gained = rows @ (gradient(weight) - gradient(0.0)) / rows.norm(dim=1).clamp_min(1e-30)
+    assert gained.min() >= -1e-7 * max(1.0, weight) * 100
 
 
 @every_method
@@ -207,14 +265,6 @@ def test_of_many_losses_the_sum_falls(name: str) -> None:
         rows = conflicting(seed, 5.0)
         direction = gradient_method(name, 0.5)(rows @ rows.T) @ rows
         assert rows.sum(dim=0) @ direction > 0
-
-
-@st.composite
-def jacobians(draw: st.DrawFn) -> Tensor:
-    """Up to six gradients in few dimensions, so that they are often dependent, and of very different lengths."""
-    rows = draw(st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=1, max_size=6))
-    lengths = draw(st.lists(st.integers(-4, 0), min_size=len(rows), max_size=len(rows)))
-    return torch.tensor(rows, dtype=torch.float64) * 10.0 ** torch.tensor(lengths)[:, None]
 
 
 @every_method
