@@ -38,6 +38,11 @@ class MarginLoss(nn.Module, ABC):
         """What the (B,) norms add to the loss, a scalar."""
         return norm.new_zeros(())
 
+    @property
+    def floor(self) -> float:
+        """The smallest value that `penalty` can take."""
+        return 0.0
+
     def clamped(self, norm: Tensor) -> Tensor:
         """(B,) whether a norm is beyond what the margin responds to."""
         return torch.zeros_like(norm, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,13 @@ class Weighting(nn.Module, ABC):
 
     What it learns by gradient are parameters, which are to be given to the optimizer; what it learns otherwise are
     buffers: `state_dict` holds all of its state.
+
+    Attributes:
+        floors: task to the smallest value that its loss can take, where that is not 0. A weighting that takes the size of a
+            loss for its difficulty looks at what is above.
     """
+
+    floors: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
@@ -49,7 +56,9 @@ class UncertaintyWeighting(Weighting):
 
     Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, in its form for
     cross-entropy. At its fixed point a loss has the weight exp(-s_i) = 1 / (2 L_i); as a loss goes to 0 that grows without
-    bound, so s_i is bounded below: s = -log(LARGEST) + softplus(raw), smooth, so that it can always come back.
+    bound, so s_i is bounded below: s = -log(LARGEST) + softplus(raw), smooth, so that it can always come back. L_i is the
+    loss above its floor, which is added again to the total without a weight: no learning brings a loss below its floor, so
+    that it is no uncertainty.
     """
 
     LARGEST = 5.0
@@ -71,13 +80,15 @@ class UncertaintyWeighting(Weighting):
         """The total of the tasks in `losses`, which may be some of them; the others' s is left alone."""
         present = torch.tensor([self.tasks.index(task) for task in losses], device=self.raw.device)
         s = self.log_variances()[present]
-        return ((-s).exp() * torch.stack(list(losses.values())) + s / 2).sum()
+        floors = [self.floors.get(task, 0.0) for task in losses]
+        above = torch.stack([loss - floor for loss, floor in zip(losses.values(), floors)])
+        return ((-s).exp() * above + s / 2).sum() + sum(floors)
 
 
 class DynamicWeightAverage(Weighting):
     """More weight for a task whose loss falls more slowly: w_i = n exp(r_i / T) / sum_k exp(r_k / T).
 
-    r_i is the ratio of the mean losses of the last two epochs in which the task had a loss, and 1 before there are two;
+    r_i is the ratio of the mean losses, above their floors, of the last two epochs with that loss, and 1 before there are two;
     n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
 
     An adversarial loss is no such task: when it rises, the network is succeeding, and more weight would be the wrong
@@ -110,4 +121,6 @@ class DynamicWeightAverage(Weighting):
     def end_epoch(self, means: Mapping[str, float]) -> None:
         for index, task in enumerate(self.tasks):
             if task in means:
-                self.means[:, index] = torch.stack([self.means[1, index], self.means.new_tensor(means[task])])
+                self.means[:, index] = torch.stack(
+                    [self.means[1, index], self.means.new_tensor(means[task] - self.floors.get(task, 0.0))]
+                )

@@ -239,3 +239,22 @@ def test_at_its_fixed_point_uncertainty_takes_no_side_for_the_larger_loss_where_
     descend(weighting, {task: loss.item() for task, loss in Conflict(scales).losses().items()}, 1500)
     assert min(Conflict(scales).train(weighting)) > 0.01
     assert min(Conflict(scales).train(FixedWeighting({"a": 1.0, "b": 1.0}))) < -0.1
+
+
+def test_uncertainty_is_what_a_loss_has_above_its_floor() -> None:
+    """At a floor of 0.64 a loss of 0.84 is a difficulty of 0.2, so that its weight goes to 1 / 0.4 instead of 1 / 1.68."""
+    weighting = UncertaintyWeighting(["a", "b"])
+    weighting.floors = {"a": 0.64}
+    assert weighting({"a": torch.tensor(3.0), "b": torch.tensor(0.5)}, ()).item() == pytest.approx(3.5, abs=1e-5)
+    descend(weighting, {"a": 0.84, "b": 0.84}, 800)
+    weights = weighting.weights()
+    assert float(weights["a"]) == pytest.approx(1 / (2 * 0.2), rel=0.02)
+    assert float(weights["b"]) == pytest.approx(1 / (2 * 0.84), rel=0.02)
+
+
+def test_dynamic_weights_follow_what_the_losses_have_above_their_floors() -> None:
+    above, plain = dynamic(), dynamic({"a": 4.0, "b": 4.0, "c": 4.0}, {"a": 1.0, "b": 2.0, "c": 4.0})
+    above.floors = {"a": 10.0}
+    above.end_epoch({"a": 14.0, "b": 4.0, "c": 4.0})
+    above.end_epoch({"a": 11.0, "b": 2.0, "c": 4.0})
+    assert of_tasks(above) == pytest.approx(of_tasks(plain))
