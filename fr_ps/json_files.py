@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 from annotated_types import Ge, Interval
 
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 from fr_ps.files import read_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Versioned:
     format: Count
 
 
-def read_json(path: Path, kind: type[T], remedy: str, formats: range | None = None) -> T:
+def read_json(path: Path, kind: type[T], remedy: str, formats: range | None = None, also: Callable[[T], Any] | None = None) -> T:
     """The JSON file `path` as a `kind`.
 
     Args:
@@ -55,11 +55,12 @@ def read_json(path: Path, kind: type[T], remedy: str, formats: range | None = No
         kind: a type; values are not converted, so that "3" is no number.
         remedy: what the user can do about a file that is refused; ends the message.
         formats: numbers that `kind` describes, where the file has one in `format`.
+        also: from the value, a further type that the file must have, as where one key decides the type of another.
 
     Raises:
         InputError: the file is missing, unreadable, too large, no JSON, or no `kind`; names the file and the key.
     """
-    return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, formats)
+    return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, formats, also=also)
 
 
 def parse_json(
@@ -80,7 +81,7 @@ def parse_json(
         remedy: ends the message.
         formats: as of `read_json`.
         finite: whether NaN and infinities, which Python's writer of JSON writes, are refused.
-        also: from the value, a further type that the text must have, as where one key decides the type of another.
+        also: as of `read_json`.
 
     Raises:
         InputError: as `read_json`.
@@ -96,7 +97,7 @@ def parse_json(
             _adapter(also(value)).validate_json(text, strict=True)
         return value
     except InputError as error:  # of the type's own checks, too
-        raise type(error)(f"{where}: {error}") from None
+        raise type(error)(f"{where}: {one_line(error, 1000)}") from None
     except ValidationError as error:
         raise InputError(f"{where}: {_described(error)}; {remedy}") from None
     except ValueError as error:

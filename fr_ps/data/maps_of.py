@@ -1,10 +1,9 @@
 """How one capture becomes maps, and how those of a data set were made."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,10 +11,12 @@ from fr_ps.config import PrepareConfig
 from fr_ps.data.layout import session_folder
 from fr_ps.data.mean_face import read_mean_face
 from fr_ps.errors import InputError
+from fr_ps.json_files import Count, read_json
 from fr_ps.photometric.align import align_capture, landmark_error
 from fr_ps.photometric.captures import read_capture
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import Maps, compute_maps
+from fr_ps.photometric.quality import MEASURES
 
 RECORD_FILE = "prepared.json"
 FORMAT = 4
@@ -92,6 +93,42 @@ def _require_finite(maps: Maps, folder: Path) -> None:
             raise InputError(f"{folder}: {name} comes out as NaN or infinity; check the lights' directions and intensities")
 
 
+@dataclass(frozen=True)
+class _MadeFrom:
+    format: Count
+    settings: dict[str, str | int | float | bool | list[float] | None]
+
+
+@dataclass(frozen=True)
+class _Done:
+    aligned_by: Literal["landmarks", "boxes", "none"]
+    convexity: tuple[tuple[float, float], tuple[float, float]]
+    twist_agreement: float
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The part of a `prepared.json` that is used again."""
+
+    done: _Done
+    made_from: _MadeFrom
+    sizes: list[Count]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The `prepared.json` of the session's `folder`: `done`, `made_from` and `sizes`.
+
+    Raises:
+        InputError: it is missing, or damaged.
+    """
+    path = folder / RECORD_FILE
+    record = read_json(path, dict[str, Any], "prepare the session again", also=lambda _: _Record)
+    if missing := set(MEASURES) - set(record["done"]["quality"]):
+        raise InputError(f"{path}: done.quality.{min(missing)}: is missing; prepare the session again")
+    return record
+
+
 def settings_of(config: PrepareConfig, prior: Prior | None) -> dict[str, Any]:
     """The settings that decide the maps, the prior by its digest."""
     return {key: getattr(config, key) for key in _SETTINGS} | {"prior": prior.digest if prior else None}
@@ -103,12 +140,12 @@ def prepared_with(root: Path, person: str, session: str) -> dict[str, Any]:
     Empty where nothing says so, as in data sets that were not made by `prepare`, or by another version of it.
     """
     try:
-        record = json.loads((session_folder(root, person, session) / RECORD_FILE).read_text())["made_from"]
+        record = read_record(session_folder(root, person, session))["made_from"]
         settings = record["settings"]
         # Which box a session was cropped to stands in a table that others are not in.
         boxed = {"align": "boxes"} if settings["box"] else {}
         return {key: settings[key] for key in (*_SETTINGS, "prior")} | boxed if record["format"] == FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError):
         return {}
 
 
@@ -125,7 +162,7 @@ def same_preparation(settings: dict[str, Any], prior_file: str | None) -> tuple[
     """
     if not settings:
         raise InputError("how the model's maps were made is not known; prepare the captures as these were, and give the maps")
-    if settings["align"] == "boxes":
+    if settings.get("align") == "boxes":
         raise InputError("the model's maps were cropped to boxes; prepare the captures with --boxes, and give the maps")
     wanted = settings.get("prior")
     if prior_file and not wanted:

@@ -18,7 +18,7 @@ import numpy as np
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, capture_labels
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, QUALITY, written_folder
-from fr_ps.data.maps_of import FORMAT, RECORD_FILE, Prior, maps_of_capture, read_prior, settings_of
+from fr_ps.data.maps_of import FORMAT, RECORD_FILE, Prior, maps_of_capture, read_prior, read_record, settings_of
 from fr_ps.errors import InputError
 from fr_ps.files import locked, new_folder, remove_remains, write_array
 from fr_ps.outputs import check_file, check_replaceable, write_file
@@ -196,10 +196,10 @@ def _state(path: Path) -> os.stat_result | None:
 def _done_before(target: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier run did to the session, if it would be done again; else None."""
     try:
-        record = json.loads((target / RECORD_FILE).read_text())
+        record = read_record(target)
         whole = record["made_from"] == made_from and record["sizes"] == _sizes(target)
         return record["done"] if whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, OSError):  # a map is missing
         return None
 
 

@@ -216,7 +216,7 @@ def _read_info(folder: Path) -> _StoredInfo:
         if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
         if unknown := sorted(set(info.trained) - set(ATTRIBUTES)):
-            raise InputError(f"trained has {unknown[0]!r}; expected some of {', '.join(ATTRIBUTES)}")
+            raise InputError(f"trained has {unknown[0][:40]!r}; expected some of {', '.join(ATTRIBUTES)}")
         # The settings of data say which modalities there are.
         modalities = DataConfig(modalities=tuple(info.branches)).modalities  # type: ignore[arg-type]
     except InputError as error:

@@ -1,9 +1,9 @@
 """A search from start to end: the study and its parent run, workers, results, and what comes after."""
 
+import json
 import os
 import socket
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.numbers.findings import Table
 from fr_ps.evaluation.report import table_text
 from fr_ps.files import write_text
+from fr_ps.json_files import parse_json
 from fr_ps.markdown import markdown_lines
 from fr_ps.progress import progress, say, silent
 from fr_ps.search.outcome.final import Finals, train_finals, validation_of
@@ -28,7 +29,7 @@ from fr_ps.search.study.samplers import build_pruner
 from fr_ps.search.study.settled import Search, config_metric, require_same
 from fr_ps.search.study.storage import Storage, open_study, patiently
 from fr_ps.search.trials.crew import work
-from fr_ps.search.trials.trial import RUN, TAG
+from fr_ps.search.trials.trial import TAG, run_id_of
 from fr_ps.search.watch import Watch
 from fr_ps.serving.registry import register
 from fr_ps.tables import csv_text
@@ -74,6 +75,24 @@ class Launch:
     runs: Path
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """The run of a study, on the machine where it was begun."""
+
+    card: Card
+    parent: Parent
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a study says of itself."""
+
+    definition: dict[str, dict[str, Any]]
+    data: str
+    parent: _Begun
+
+
 def run_study(search: Search, workers: int, runs: Path = RUNS_FOLDER) -> str:
     """Search until the budget is used up; returns the id of the study's run.
 
@@ -99,17 +118,16 @@ def _launched(search: Search, digest: str, workers: int, runs: Path) -> Launch:
     config = search.config
     storage = Storage(config.study.storage, config.study.heartbeat)
     study, made = open_study(storage, config.study.name, list(config.objectives.values()))
-    there = {} if made else _said(study)
+    there = None if made else _said(study)
     if there:
-        require_same(config.study.name, there[_DEFINITION], search.definition())
-        if there[_DATA] != digest:
+        require_same(config.study.name, there.definition, search.definition())
+        if there.data != digest:
             raise InputError(
-                f"study {config.study.name!r} is of other data (digest {there[_DATA]}, here {digest}); "
+                f"study {config.study.name!r} is of other data (digest {there.data}, here {digest}); "
                 "take these, or another study.name"
             )
-        card, parent = Card(**there[_PARENT]["card"]), Parent(**there[_PARENT]["parent"])
-        folder = Path(there[_PARENT]["folder"])
-        parent = present_parent(parent, folder)
+        card, folder = there.parent.card, Path(there.parent.folder)
+        parent = present_parent(there.parent.parent, folder)
     else:
         try:
             card, parent = begin_parent(config.study.name, runs)
@@ -126,17 +144,23 @@ def _launched(search: Search, digest: str, workers: int, runs: Path) -> Launch:
     return Launch(search, storage, study, card, parent, folder, workers, threads, runs)
 
 
-def _said(study: optuna.Study) -> Mapping[str, Any]:
-    """What the study says of itself; empty where whoever made it died before saying so."""
+def _said(study: optuna.Study) -> _Said | None:
+    """What the study says of itself; None where whoever made it died before saying so.
+
+    Raises:
+        InputError: the study is another program's, or its attributes were changed.
+    """
     begun = time.monotonic()
     while time.monotonic() - begun < _PATIENCE:
         attributes = study.user_attrs
         if _PARENT in attributes:
-            return attributes
+            found = {"definition": attributes.get(_DEFINITION), "data": attributes.get(_DATA), "parent": attributes[_PARENT]}
+            where = f"attributes of the study {study.study_name!r}"
+            return parse_json(json.dumps(found), _Said, where, "take another study.name")
         if study.get_trials(deepcopy=False):
             raise InputError(f"study {study.study_name!r} was not made by fr-ps search; take another study.name")
         time.sleep(1.0)
-    return {}
+    return None
 
 
 def _led(launch: Launch) -> bool:
@@ -183,7 +207,7 @@ def _is_over(launch: Launch) -> bool:
 
 def _deliver_trials(launch: Launch) -> None:
     """Tell MLflow what it does not know yet of the trials whose runs are here, those of dead workers among them."""
-    folders = [launch.runs / str(trial.user_attrs.get(RUN, "nowhere")) for trial in launch.study.get_trials(deepcopy=False)]
+    folders = [launch.runs / (run_id_of(trial) or "nowhere") for trial in launch.study.get_trials(deepcopy=False)]
     here = [folder for folder in dict.fromkeys(folders) if folder.is_dir() and not is_owned(folder)]
     for folder in here:
         with suppress(InputError):  # a damaged one is told of by fr-ps runs

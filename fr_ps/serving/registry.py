@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from fr_ps.config.checks import require_registered_name
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.differences import lower_is_better
+from fr_ps.json_files import parse_json
 from fr_ps.models.folder import read_info, weights_digest
 from fr_ps.redaction import redact, redact_tree
 from fr_ps.tracking.address import recorded_uri, registry_uri, tracking_uri
@@ -206,9 +207,10 @@ def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list
 
 def _history(client: MlflowClient, name: str) -> list[str]:
     """Numbers of the versions that became champion, the last one last."""
+    stored = client.get_registered_model(name).tags.get(_HISTORY_TAG, "[]")
     try:
-        return [str(number) for number in json.loads(client.get_registered_model(name).tags.get(_HISTORY_TAG, "[]"))]
-    except (ValueError, TypeError):  # somebody else wrote it
+        return parse_json(stored, list[str], f"{REGISTERED}{name}: tag {_HISTORY_TAG}", "remove the tag")
+    except InputError:  # somebody else wrote it
         return []
 
 

@@ -7,6 +7,8 @@ A map is an array, or nested lists, or text: a .npy file in base64. Pictures are
 import base64
 import binascii
 import io
+import math
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -36,6 +38,7 @@ MAX_REQUEST_PIXELS = 100_000_000
 REQUESTS_AT_ONCE = 2
 """Further ones wait: a picture of a few kB may take a hundred MB while maps are made of it."""
 _MOST_IMAGES = 64
+_DATA_URL = re.compile(r"\A\s*data:[^,]{0,100};base64,", re.IGNORECASE)
 _TURNS = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
 _ENDINGS = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b"P5": "pgm", b"P2": "pgm", b"P6": "ppm"}
 
@@ -118,7 +121,9 @@ def _array(cell: Any, name: str) -> np.ndarray:
         try:
             return read_npy(io.BytesIO(content), len(content))
         except NpyError as error:
-            raise InputError(f"{name}: the text is no .npy file of numbers in base64 ({error})") from None
+            raise InputError(
+                f"{name}: the text is no .npy file of numbers in base64 ({error}); expected what numpy.save writes"
+            ) from None
     try:
         with np.errstate(over="ignore"):  # infinity, which the check of maps refuses
             return np.asarray(cell, dtype=np.float32) if isinstance(cell, list) else np.asarray(cell)
@@ -178,12 +183,21 @@ def _without(folder: Path) -> Iterator[None]:
 def _are_numbers(cell: Any, count: int) -> bool:
     if not isinstance(cell, (list, tuple, np.ndarray)) or len(cell) != count:
         return False
-    return all(isinstance(one, (int, float, np.number)) and not isinstance(one, bool) for one in cell)
+    return all(isinstance(one, (int, float, np.number)) and not isinstance(one, bool) and _is_finite(one) for one in cell)
+
+
+def _is_finite(number: Any) -> bool:
+    try:
+        return math.isfinite(number)
+    except (OverflowError, TypeError):  # a whole number beyond float64; a complex number
+        return False
 
 
 def _decoded(text: Any, name: str) -> bytes:
+    """The bytes of base64, which may be wrapped into lines, or be a data: URL."""
     try:
-        return base64.b64decode(text, validate=True)
+        plain = text.decode("ascii") if isinstance(text, bytes) else text
+        return base64.b64decode("".join(_DATA_URL.sub("", plain).split()), validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise InputError(f"{name}: not base64") from None
 

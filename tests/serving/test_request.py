@@ -20,6 +20,7 @@ from fr_ps.errors import InputError
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.request import MOST, REQUESTS_AT_ONCE, answer_rows
 from fr_ps.serving.sessions import Answered, ask, prepared_sessions
+from tests.conftest import Refused
 from tests.test_npy import BAD_HEADERS, forged
 
 Cells = dict[str, Any]
@@ -228,3 +229,26 @@ def test_only_so_many_requests_are_answered_at_once(recognizer: Recognizer, rows
         answers = list(pool.map(lambda _: answer_rows(recognizer, pd.DataFrame(rows)), range(3 * REQUESTS_AT_ONCE)))
     assert len(answers) == 3 * REQUESTS_AT_ONCE
     assert most == REQUESTS_AT_ONCE
+
+
+def test_base64_may_be_wrapped_or_a_data_url(recognizer: Recognizer, rows: list[Cells], answered: Answered) -> None:
+    plain = {name: text_of(array) for name, array in rows[0].items()}
+    wrapped = {name: base64.encodebytes(base64.b64decode(text)).decode().replace("\n", "\r\n") for name, text in plain.items()}
+    url = {name: f"data:application/octet-stream;base64,{text}" for name, text in plain.items()}
+    for cells in (wrapped, url, {name: text.encode() for name, text in plain.items()}):
+        found = answer_rows(recognizer, pd.DataFrame([cells]))
+        assert np.allclose(found["embedding"][0], answered.answers.embeddings[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "cell", [{}, {"a": [1]}, True, 3, "", "text", [[True]], [None], [[[]]], [10**400], ["1"], [{"a": 1}], 1e400]
+)
+@pytest.mark.parametrize("name", ["albedo", "normal", "images", "landmarks", "azimuth_deg", "intensity"])
+def test_a_cell_of_any_other_type_names_its_row_and_column(
+    recognizer: Recognizer, rows: list[Cells], light: Cells, name: str, cell: Any, refused: Refused
+) -> None:
+    asked = [rows[0], (rows[0] if name in rows[0] else light) | {name: cell}]
+    if name == "landmarks" and isinstance(cell, str):
+        pytest.skip("a text, which the reader of metadata.txt judges")
+    with refused("row 1: ", name):
+        answer_rows(recognizer, pd.DataFrame({column: [one.get(column) for one in asked] for column in {**asked[0], **asked[1]}}))

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import TrialState
 
 from fr_ps.search.study.claim import OUTCOME
-from fr_ps.search.trials.trial import RUN
+from fr_ps.search.trials.trial import run_id_of
 from fr_ps.tracking.layout import CHECKPOINTS, LAST, RESUME
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -20,10 +20,10 @@ def drop_checkpoints(study: optuna.Study, runs: Path) -> None:
     """
     trials = study.get_trials(deepcopy=False)
     complete = any(trial.state == TrialState.COMPLETE for trial in trials)
-    best = {trial.user_attrs.get(RUN) for trial in study.best_trials} if complete else set()
-    needed = {trial.user_attrs.get(RUN) for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)}
+    best = {run_id_of(trial) for trial in study.best_trials} if complete else set()
+    needed = {run_id_of(trial) for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)}
     for trial in trials:
-        run = trial.user_attrs.get(RUN)
+        run = run_id_of(trial)
         if trial.state not in _ENDED or OUTCOME not in trial.user_attrs or not run or run in needed:
             continue
         for place in (RESUME, LAST) if run in best else (CHECKPOINTS,):

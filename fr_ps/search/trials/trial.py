@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fr_ps.config import flatten, with_settings
 from fr_ps.errors import InputError, NoRoom, one_line
 from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.files import check_name
 from fr_ps.markdown import markdown_lines
 from fr_ps.search.study.claim import OUTCOME, REASON, alive, tell
 from fr_ps.search.study.samplers import build_sampler
@@ -159,10 +160,20 @@ def _in_its_run(bench: Bench, trial: optuna.Trial, params: dict[str, Value]) -> 
     return outcome, {RUN: run.id} | ({MLFLOW_RUN: run.mlflow_id} if run.mlflow_id else {})
 
 
+def run_id_of(trial: optuna.Trial | FrozenTrial) -> str:
+    """The id of a trial's run, which names its folder; empty where it has none that is safe in a path, as who knows who
+    writes to the database."""
+    found = trial.user_attrs.get(RUN, "")
+    try:
+        return check_name(found, RUN) if isinstance(found, str) else ""
+    except InputError:
+        return ""
+
+
 def _run_of(bench: Bench, trial: optuna.Trial) -> AbstractContextManager[Run]:
     """The trial's run: the one that it was begun with, if its folder is here and nobody has it; else a new one."""
     sampled = bench.search.base.train.system_metrics
-    before = trial.user_attrs.get(RUN, "")
+    before = run_id_of(trial)
     folder = bench.runs / before
     if before and (folder / CARD_FILE).is_file() and not is_owned(folder):
         return resumed_run(folder, bench.say, _WAIT, sampled)

@@ -4,7 +4,6 @@ It is told what to do on its standard input, as JSON, so that a database's passw
 """
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -12,14 +11,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 
-from fr_ps.config import from_dict
+from fr_ps.config import SearchConfig, from_dict
 from fr_ps.errors import NoRoom
+from fr_ps.json_files import Count, parse_json
 from fr_ps.process import exit_code
 from fr_ps.progress import say
 from fr_ps.search.study.claim import claim, put_back
@@ -122,18 +123,55 @@ def train_whole(tree: Mapping[str, Any], name: str, run_id: str, parent: Parent,
         train(config, run, say)
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What a worker is told that trains once."""
+
+    parent: Parent
+    threads: Count
+    train: dict[str, Any]
+    name: str
+    run: str
+
+
+@dataclass(frozen=True)
+class _Searching:
+    """What a worker is told that does trials."""
+
+    parent: Parent
+    threads: Count
+    search: SearchConfig
+    base: dict[str, Any]
+    began: float
+
+
+def read_order(line: str) -> dict[str, Any]:
+    """What a worker is told by the JSON in `line`.
+
+    Raises:
+        InputError: it is none.
+    """
+    where, remedy = "the order of a worker on standard input", "start the search again with this version of fr-ps"
+    return parse_json(line, dict[str, Any], where, remedy, also=lambda order: _Training if "train" in order else _Searching)
+
+
 def main() -> int:
     """Do what standard input says; returns the exit code."""
     # Whatever the launcher was started from: a shell's background ignores SIGINT, and this process hears it from the launcher.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    order = json.loads(sys.stdin.readline())
+    return exit_code(_do_order)
+
+
+def _do_order() -> None:
+    order = read_order(sys.stdin.readline())
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     parent = Parent(**order["parent"])
     if order["threads"]:
         torch.set_num_threads(order["threads"])
     if "train" in order:
-        return exit_code(lambda: train_whole(order["train"], order["name"], order["run"], parent))
-    return exit_code(lambda: do_trials(search_from_json(order), parent, order["began"]))
+        train_whole(order["train"], order["name"], order["run"], parent)
+    else:
+        do_trials(search_from_json(order), parent, order["began"])
 
 
 def _end_with_the_launcher() -> None:

@@ -1,0 +1,255 @@
+"""Every JSON file that the program reads back: those of version 0.1 are read, and whatever is done to one, it is read as a valid
+object or refused in one line, within a second.
+
+The files in `old_files` were written by version 0.1.0: a training of two epochs, a gallery of three people, a prepared session.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fr_ps.config import Config, SearchConfig, to_dict
+from fr_ps.config.search import StudyConfig
+from fr_ps.data.maps_of import RECORD_FILE, prepared_with, read_record
+from fr_ps.data.store import _Info
+from fr_ps.errors import InputError
+from fr_ps.evaluation.pairwise.operating import THRESHOLDS_FILE, read_thresholds
+from fr_ps.json_files import parse_json, read_json
+from fr_ps.models.folder import INFO_FILE, read_info, write_tensors
+from fr_ps.search.trials.worker import read_order
+from fr_ps.serving.gallery import read_gallery
+from fr_ps.tracking.card import CARD_FILE, Parent, read_card
+from fr_ps.tracking.journal import JOURNAL_FILE, read_events
+from fr_ps.tracking.listing import stories
+from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
+from fr_ps.tracking.owner import _Owner
+from fr_ps.training.checkpoint import read_checkpoint
+from tests.conftest import Refused
+
+OLD = Path(__file__).parent / "old_files"
+DEEP = b"[" * 100_000
+
+
+def checkpoint_around(state: Path) -> Path:
+    """The folder of `state`, made a checkpoint whose checksums are right."""
+    folder = state.parent
+    write_tensors(folder / "training.safetensors", {"rng.cpu": torch.get_rng_state()})
+    (folder / "model").mkdir(exist_ok=True)
+    write_tensors(folder / "model" / "model.safetensors", {"a": torch.zeros(1)})
+    files = [folder / "training.safetensors", folder / "model" / "model.safetensors", state]
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n" for file in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    return folder
+
+
+def outbox_of(file: Path) -> int:
+    outbox = Outbox(file.parent)
+    assert isinstance(outbox.done, int)
+    assert all(isinstance(line, str) for line in outbox.refused)
+    return outbox.done
+
+
+SEARCH = SearchConfig(
+    study=StudyConfig(name="study"),
+    objectives={"val/identity/auc": "maximize"},
+    space={"optim.lr": {"low": 1e-4, "high": 0.1}},
+)
+ORDERS: dict[str, dict[str, Any]] = {
+    "train": {
+        "train": to_dict(Config()),
+        "name": "study-base",
+        "run": "20261128-220130-0e6e06",
+        "parent": asdict(Parent("a" * 32, "1")),
+        "threads": 1,
+    },
+    "search": {
+        "search": asdict(SEARCH),
+        "base": to_dict(Config()),
+        "parent": asdict(Parent("a" * 32, "1")),
+        "threads": 0,
+        "began": 1795903290.6,
+    },
+}
+READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
+    "run.json": ("run", CARD_FILE, lambda file: read_card(file.parent)),
+    "journal.jsonl": ("run", JOURNAL_FILE, lambda file: list(read_events(file))),
+    "delivered.json": ("run", DELIVERED_FILE, outbox_of),
+    "owner.lock": ("run", "owner.lock", lambda file: read_json(file, _Owner, "start again")),
+    "the whole run": ("run", CARD_FILE, lambda file: [one.note for one in stories(file.parents[1])]),
+    "model.json": ("model", INFO_FILE, lambda file: read_info(file.parent)),
+    "thresholds.json": ("model", THRESHOLDS_FILE, lambda file: read_thresholds(file.parent)),
+    "gallery.json": ("gallery", "gallery.json", lambda file: read_gallery(file.parent)),
+    "people.csv": ("gallery", "people.csv", lambda file: read_gallery(file.parent)),
+    "embeddings.npy": ("gallery", "embeddings.npy", lambda file: read_gallery(file.parent)),
+    "prepared.json": ("session", RECORD_FILE, lambda file: read_record(file.parent)),
+    "info.json": ("pack", "info.json", lambda file: read_json(file, _Info, "pack again")),
+    "state.json": ("checkpoint", "state.json", lambda file: read_checkpoint(checkpoint_around(file)).values),
+    "order to train": ("order", "train", lambda file: read_order(file.read_bytes().decode("utf-8", "surrogateescape"))),
+    "order to search": ("order", "search", lambda file: read_order(file.read_bytes().decode("utf-8", "surrogateescape"))),
+    "champions": ("order", "champions", lambda file: parse_json(file.read_bytes(), list[str], "tag", "remove it")),
+}
+"""File to its folder here, its name in it, and what reads it."""
+
+
+def copy_of(name: str, folder: Path) -> Path:
+    """The file `name` with those that it is read with, in a new folder below `folder`."""
+    source, file, _ = READERS[name]
+    target = folder / source
+    shutil.rmtree(target, ignore_errors=True)
+    if source in ("run", "model", "gallery", "session"):
+        shutil.copytree(OLD / source, target)
+    else:
+        target.mkdir(parents=True)
+    if source == "checkpoint":
+        shutil.copy(OLD / "state.json", target)
+    elif source == "pack":
+        (target / file).write_text(json.dumps({"digest": "a" * 64, "crc32": 2**31}))
+    elif source == "order":
+        (target / file).write_text(json.dumps(ORDERS.get(file, ["1", "3"])))
+    return target / file
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_files_of_version_0_1_are_read(name: str, tmp_path: Path) -> None:
+    assert READERS[name][2](copy_of(name, tmp_path)) is not None
+
+
+def test_what_files_of_version_0_1_have_is_found(tmp_path: Path) -> None:
+    model = read_info(OLD / "model")
+    assert (model.size, model.backbones, model.modalities) == (112, "miresnet18", ("albedo",))
+    assert model.branches["albedo"].channels == 16
+    assert model.class_counts() == {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 2}
+    assert type(model).__name__ == "ModelInfo"
+    card = read_card(OLD / "run")
+    assert (card.id, card.begun) == ("20261128-220130-0e6e06", 1795903290613)
+    assert [event.kind for _, event in read_events(OLD / "run" / JOURNAL_FILE)][-1] == "status"
+    assert Outbox(OLD / "run").pending() == 0
+    thresholds = read_thresholds(OLD / "model")
+    assert thresholds is not None
+    assert thresholds.attributes["gender"] == 0.42305339872837067
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    shutil.copytree(OLD / "session", tmp_path / "data" / "a" / "b")
+    assert prepared_with(tmp_path, "a", "b") in ({}, model.preparation)  # empty: by another version of prepare
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name not in ("people.csv", "embeddings.npy", "champions")])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(DEEP, id="deep list"),
+        pytest.param(b'{"format":' * 100_000, id="deep object"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[]", id="list"),
+        pytest.param(b"3", id="number"),
+        pytest.param(b'"x"', id="text"),
+        pytest.param(b"{}", id="object"),
+        pytest.param(b'{"format": 1e400}', id="1e400"),
+        pytest.param(b'{"format": NaN}', id="NaN"),
+        pytest.param(b"\xff\xfe{\0", id="UTF-16"),
+    ],
+)
+def test_another_json_is_one_line(name: str, content: bytes, tmp_path: Path) -> None:
+    file = copy_of(name, tmp_path)
+    file.write_bytes(content + b"\n" + (content + b"\n" if name == "journal.jsonl" else b""))
+    assert_read_or_refused(name, file)
+
+
+@pytest.mark.parametrize("name", [name for name, (folder, _, _) in READERS.items() if folder != "order"])
+def test_what_stands_in_the_place_of_a_file_is_refused(name: str, tmp_path: Path, refused: Refused) -> None:
+    file = copy_of(name, tmp_path)
+    if READERS[name][0] == "checkpoint":
+        pytest.skip("the checksums are of the file")
+    for put in (lambda: file.mkdir(), lambda: file.symlink_to("nowhere"), lambda: file.symlink_to(file.name)):
+        file.unlink() if file.is_symlink() or file.is_file() else file.rmdir()
+        put()
+        assert_read_or_refused(name, file)
+
+
+def assert_read_or_refused(name: str, file: Path) -> None:
+    began, refusal, found = time.process_time(), "", None
+    try:
+        found = READERS[name][2](file)
+    except InputError as error:
+        refusal = str(error)
+    assert time.process_time() - began < 1
+    assert "\n" not in refusal
+    assert len(refusal) < 2000
+    json.dumps(found, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A part of a valid object as JSON could hold it."""
+    return asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+WORDS = ["", "x", "../x", "a\nb", "\ud800", "=1+1", "x" * 5000]
+NUMBERS = [-1, 0, 2**31, 2**63, -(2**70), 10**400, 1.5, 1e308, float("inf"), float("nan")]
+ODD = st.sampled_from([None, True, [], {}, [[]], {"a": {"b": []}}, *WORDS, *NUMBERS])
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree[:5]) if isinstance(tree, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+def changed(tree: Any, data: st.DataObject) -> Any:
+    """`tree` with one of its parts dropped, replaced or buried."""
+    *above, last = ["root", *data.draw(st.sampled_from(places(tree)), label="place")]
+    holder: Any = {"root": tree}
+    for key in above:
+        holder = holder[key]
+    act = data.draw(st.sampled_from(["drop", "replace", "bury", "add"]), label="act")
+    if act == "drop" and last != "root":
+        del holder[last]
+    elif act == "bury":
+        for _ in range(data.draw(st.sampled_from([1, 50, 300]))):
+            holder[last] = [holder[last]]
+    elif act == "add" and isinstance(holder[last], dict):
+        holder[last][data.draw(st.text(max_size=3) | st.just("\x1b[0m"))] = data.draw(ODD)
+    else:
+        holder[last] = data.draw(ODD)
+    return tree if last != "root" else holder["root"]
+
+
+def damaged(content: bytes, data: st.DataObject) -> bytes:
+    act = data.draw(st.sampled_from(["cut", "flip", "insert", "random", "twice"]), label="act")
+    place = data.draw(st.integers(0, max(len(content) - 1, 0)))
+    if act == "cut":
+        return content[:place]
+    if act == "random":
+        return data.draw(st.binary(max_size=50))
+    if act == "twice":
+        return content + content
+    if act == "insert":
+        return content[:place] + data.draw(st.binary(min_size=1, max_size=8)) + content[place:]
+    return content[:place] + bytes([content[place] ^ (1 << data.draw(st.integers(0, 7)))]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_done_to_a_file_it_is_read_or_refused_in_one_line(name: str, tmp_path: Path, data: st.DataObject) -> None:
+    file = copy_of(name, tmp_path)
+    content = file.read_bytes()
+    if name.endswith((".csv", ".npy")) or data.draw(st.booleans(), label="bytes"):
+        file.write_bytes(damaged(content, data))
+    elif name == "journal.jsonl":
+        lines = content.splitlines()
+        number = data.draw(st.integers(0, len(lines) - 1))
+        lines[number] = json.dumps(changed(json.loads(lines[number]), data)).encode()
+        file.write_bytes(b"\n".join(lines) + b"\n")
+    else:
+        file.write_text(json.dumps(changed(json.loads(content), data)))
+    assert_read_or_refused(name, file)
