@@ -120,7 +120,7 @@ def test_what_cannot_be_registered_is_one_line(run: Run, store: MlflowClient) ->
     with pytest.raises(InputError, match="nothing: no model folder"):
         register("nothing", "faces")
     for name in ("", "a/b", "x:y", "a@b", "a\nb"):
-        with pytest.raises(InputError, match="^--name is .*; expected a name") as caught:
+        with pytest.raises(InputError, match=r"^--name is .*; expected a name") as caught:
             register(run.id, name)
         assert "\n" not in str(caught.value)
 
