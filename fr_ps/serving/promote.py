@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-import yaml
 
 from fr_ps.config import Config, from_dict
+from fr_ps.config_files import read_settings
 from fr_ps.data.builtin import data_root
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
@@ -162,8 +162,8 @@ def _first(challenger: Version, device: torch.device) -> list[str]:
 def _settings(folder: Path, version: Version) -> Config:
     path = folder / CONFIG_FILE
     try:
-        return from_dict(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError, InputError) as error:
+        return from_dict(read_settings(path))
+    except (TypeError, ValueError, KeyError, InputError) as error:
         why = f"its {CONFIG_FILE} cannot be read ({one_line(error)})"
         raise InputError(f"{version.uri}: {why}, so that its test data are unknown") from None
 

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from fr_ps.config.checks import require_registered_name
+from fr_ps.config_files import read_settings
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.json_files import parse_json
@@ -192,8 +192,8 @@ def _mlflow_run(run: str, runs: Path) -> str:
 def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list[Metric]]:
     """The epoch of the model in `folder`, by the run's curve of the metric that chose it, and what was told of that epoch."""
     try:
-        metric = str(yaml.safe_load((folder / CONFIG_FILE).read_text())["train"]["select"])
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        metric = str(read_settings(folder / CONFIG_FILE)["train"]["select"])
+    except (InputError, TypeError, KeyError) as error:
         raise InputError(
             f"{folder / CONFIG_FILE}: does not say what chose the model ({one_line(error)}); copy it again"
         ) from None

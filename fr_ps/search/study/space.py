@@ -332,7 +332,7 @@ def _label(where: str, value: Any) -> Value:
 
 def _from_label(value: Value) -> Any:
     if isinstance(value, str) and value.startswith(("[", "{")):
-        with suppress(ValueError):  # a text may begin like that
+        with suppress(ValueError, RecursionError):  # a text may begin like that
             return json.loads(value)
     return value
 
