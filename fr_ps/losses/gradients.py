@@ -23,7 +23,8 @@ class GradientWeighting(Weighting):
     The adversaries' part is their gradient without what raises a task's loss (its projection onto the directions in which
     none rises), times |d| / |sum_i g_i| where that is below 1. So every loss falls by as much as along d alone or more, and
     the adversaries are never stronger against the tasks than with constant weights. Left as they are, they would outweigh a
-    d that is as short as the shortest gradient (MGDA) or the shortest principal component (Aligned-MTL).
+    d that is as short as the shortest gradient (MGDA) or the shortest principal component (Aligned-MTL). All this holds up
+    to the rounding of the maps' numbers: in float32 a d below some 1e-4 of the longest gradient is partly noise.
 
     Everything behind the maps (separation, heads, discriminators, identity directions) learns at the constant weights. The
     w_i there would starve a head to which MGDA gives nearly 0, as it does to the task with the longest gradient, and turn round
