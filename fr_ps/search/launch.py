@@ -24,6 +24,7 @@ from fr_ps.search.outcome.final import Finals, train_finals, validation_of
 from fr_ps.search.outcome.gain import measure_gain
 from fr_ps.search.outcome.results import BEST_FILE, TRIALS_FILE, best_trial, shown_table, write_results
 from fr_ps.search.study.claim import read_ledger
+from fr_ps.search.study.effect import require_effect
 from fr_ps.search.study.preflight import check_data
 from fr_ps.search.study.samplers import build_pruner
 from fr_ps.search.study.settled import Search, config_metric, require_same
@@ -126,10 +127,12 @@ def _launched(search: Search, digest: str, workers: int, runs: Path) -> Launch:
                 f"study {config.study.name!r} is of other data (digest {there.data}, here {digest}); "
                 "take these, or another study.name"
             )
+        _note_settings_without_effect(search)
         card, folder = there.parent.card, Path(there.parent.folder)
         parent = present_parent(there.parent.parent, folder)
     else:
         try:
+            require_effect(search.space, search.base)
             card, parent = begin_parent(config.study.name, runs)
         except InputError:
             if made:  # else the next start would wait for what it is
@@ -142,6 +145,14 @@ def _launched(search: Search, digest: str, workers: int, runs: Path) -> Launch:
         study.set_user_attr(_PARENT, {"card": asdict(card), "parent": asdict(parent), "folder": str(folder)})
     threads = search.base.train.threads or (max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0)
     return Launch(search, storage, study, card, parent, folder, workers, threads, runs)
+
+
+def _note_settings_without_effect(search: Search) -> None:
+    """Print a line where the space of a study that goes on has a setting without effect: its other trials count as they are."""
+    try:
+        require_effect(search.space, search.base)
+    except InputError as error:
+        say(f"note: {error}, in another study")
 
 
 def _said(study: optuna.Study) -> _Said | None:

@@ -9,10 +9,17 @@ from fr_ps.config import Config, SearchConfig, from_dict, leaves, to_dict
 from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from fr_ps.errors import InputError
 from fr_ps.evaluation.differences import lower_is_better
-from fr_ps.search.study.effect import require_effect
 from fr_ps.search.study.space import Space, Value, parse_space
 
-_LOCAL = ("name", "device", "data/root", "train/threads", "train/scoring_batch", "train/checkpoint_minutes")
+_LOCAL = (
+    "name",
+    "device",
+    "data/root",
+    "train/threads",
+    "train/scoring_batch",
+    "train/checkpoint_minutes",
+    "train/system_metrics",
+)
 """Settings of the base that may differ between the machines of a study, and between its starts."""
 
 
@@ -55,8 +62,7 @@ class Search:
 
     def definition(self) -> dict[str, Any]:
         """What makes its trials comparable: objectives, space, and the settings of the base."""
-        base = {name.replace("/", "."): value for name, value in leaves(to_dict(self.base)).items() if name not in _LOCAL}
-        return {"objectives": dict(self.config.objectives), "space": self.space.as_json(), "base": base}
+        return {"objectives": dict(self.config.objectives), "space": self.space.as_json(), "base": _shared_settings(self.base)}
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for a worker."""
@@ -66,9 +72,10 @@ class Search:
 def settle(config: SearchConfig, base: Config) -> Search:
     """The search of a study file, checked as far as it can be without data.
 
+    Whether every searched setting has an effect is checked where a study begins: one that an earlier version began may go on.
+
     Raises:
-        InputError: anything wrong with the space, a setting in it that has no effect, a direction that makes the model worse,
-            a grid with ranges.
+        InputError: anything wrong with the space, a direction that makes the model worse, a grid with ranges.
     """
     for metric, direction in config.objectives.items():
         if metric not in COSTS and (direction == "minimize") != lower_is_better(metric):
@@ -80,9 +87,13 @@ def settle(config: SearchConfig, base: Config) -> Search:
     if first:
         base = replace(base, train=replace(base.train, select=first))
     search = Search(config, base, parse_space(config.space, base))
-    require_effect(search.space, base)
     _ = search.grid  # a range without steps is refused now
     return search
+
+
+def _shared_settings(base: Config) -> dict[str, Any]:
+    """The settings of a training that all machines of a study share, by name (`optim.lr`)."""
+    return {name.replace("/", "."): value for name, value in leaves(to_dict(base)).items() if name not in _LOCAL}
 
 
 def config_metric(config: SearchConfig) -> str:
@@ -107,11 +118,15 @@ def search_from_json(tree: Mapping[str, Any]) -> Search:
 def require_same(name: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with the study `name`, whose definition is `there`, with another one.
 
+    A setting of the base that is absent there is one that a later version added: its default is what the study began with.
+
     Raises:
         InputError: objectives, space or base differ; says where first.
     """
     for part in ("objectives", "space", "base"):
         before, after = there.get(part, {}), now[part]
+        if part == "base":
+            before = _shared_settings(Config()) | before
         for key in (*before, *(key for key in after if key not in before)):
             if before.get(key) != after.get(key):
                 what = {"objectives": "objectives", "space": "space", "base": "settings to start from"}[part]

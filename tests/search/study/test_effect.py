@@ -14,10 +14,12 @@ from fr_ps.config import Config, SearchConfig, with_settings
 from fr_ps.config.dependencies import unmet
 from fr_ps.config.search import StudyConfig
 from fr_ps.errors import InputError
+from fr_ps.search import launch
 from fr_ps.search.study.effect import require_effect
 from fr_ps.search.study.settled import settle
 from fr_ps.search.study.space import parse_space, settings_of
 from tests.conftest import Refused
+from tests.tracking.conftest import no_settings, store  # noqa: F401
 
 ROOT = Path(__file__).parents[3]
 STUDIES = sorted((ROOT / "experiments" / "search").glob("*.yaml"))
@@ -105,10 +107,24 @@ def test_what_the_message_says_is_accepted(case: str) -> None:
         check(raw | {found[1]: changed | yaml.safe_load(found[2])}, **base)
 
 
-def test_a_search_with_such_a_space_is_refused(refused: Refused) -> None:
-    config = SearchConfig(space={"loss.adversarial": ADVERSARIAL}, study=StudyConfig(name="s"))
+def test_a_new_study_with_such_a_space_is_refused_and_one_that_exists_goes_on(
+    store: object,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Refused,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = StudyConfig(name="s", storage="sqlite:///studies.db")
+    search = settle(SearchConfig(space={"loss.adversarial": ADVERSARIAL}, study=study), Config())
+    monkeypatch.setattr(launch, "check_data", lambda _search: "digest")
     with refused("space.loss.adversarial", "loss.weighting"):
-        settle(config, Config())
+        launch.run_study(search, 1)
+    assert not Path("runs").exists()
+    with monkeypatch.context() as patch:  # as version 0.1 began it
+        patch.setattr(launch, "require_effect", lambda _space, _base: None)
+        begun = launch._launched(search, "digest", 1, Path("runs"))
+    assert launch._launched(search, "digest", 1, Path("runs")).card.id == begun.card.id
+    printed = capsys.readouterr()
+    assert "note: space.loss.adversarial: has an effect only where" in printed.out + printed.err
 
 
 def test_settings_that_always_have_an_effect_need_no_when() -> None:

@@ -210,6 +210,7 @@ LOCAL: dict[str, Any] = {
     "train.threads": 3,
     "train.scoring_batch": 7,
     "train.checkpoint_minutes": 1.0,
+    "train.system_metrics": True,
 }
 
 
@@ -218,6 +219,14 @@ def test_what_is_a_matter_of_the_machine_may_differ(name: str) -> None:
     base = with_settings(Config(), {name: LOCAL[name]}) if name in LOCAL else replace(Config(), **{name: "cpu"})
     assert base != Config()
     require_same("s", json.loads(json.dumps(search_of().definition())), search_of(base).definition())
+
+
+def test_a_setting_that_a_later_version_added_has_its_default_in_an_older_study(refused: Refused) -> None:
+    there = json.loads(json.dumps(search_of().definition()))
+    del there["base"]["train.accumulate"]
+    require_same("mine", there, search_of().definition())
+    with refused("train.accumulate is 1 there and 2 here"):
+        require_same("mine", there, search_of(with_settings(Config(), {"train.accumulate": 2})).definition())
 
 
 def test_sampler_pruner_and_budget_may_change_while_a_study_goes_on() -> None:
