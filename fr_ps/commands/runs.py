@@ -69,6 +69,8 @@ def _sync(arguments: Namespace) -> None:
     headers = ["run", "in MLflow", "sent", "left", "because"]
     print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "MLflow knows all of every run")
     for one in found:
+        if one.note:
+            print(one.note)
         for refused in one.refused:
             print(f"{one.id}: MLflow refused {refused}")
     if failed := [one for one in found if one.why and not one.running]:

@@ -95,8 +95,9 @@ class RunStore:
     def _known_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
         """The MLflow run of the card, if it is this run; None where MLFLOW_RUN_ID named a run that is not free.
 
-        A run that `mlflow run` began for this process is RUNNING and has no id of ours. It gets our name and id, once: its
-        user may rename it later.
+        A run that `mlflow run` began for this process has no id of ours, and is RUNNING, or was when this run began: where
+        MLflow is reached only after the process ended, `mlflow run` has ended it. It gets our name and id, once: its user
+        may rename it later.
         """
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:
@@ -109,7 +110,8 @@ class RunStore:
             self.note = self._not_free(mlflow_id, "is not there")
             return None
         owner = run.data.tags.get(RUN_ID_TAG)
-        if owner is None and not delivered and run.info.status != "RUNNING":
+        ended_before = run.info.status != "RUNNING" and (run.info.end_time or 0) < self.card.begun
+        if owner is None and not delivered and ended_before:
             self.note = self._not_free(mlflow_id, f"is {run.info.status}")
             return None
         if owner is None:

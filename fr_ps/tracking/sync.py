@@ -26,6 +26,7 @@ class Synced:
         why: events are left.
         running: a living process delivers them.
         refused: what it will never take, with its reasons.
+        note: why the MLflow run that MLFLOW_RUN_ID named is not this run; empty where it is.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Synced:
     why: str
     running: bool
     refused: tuple[str, ...]
+    note: str = ""
 
 
 def run_folders(runs: Path) -> list[Path]:
@@ -142,7 +144,8 @@ def _sync_one(folder: Path, advance: Callable[[int], None], silent_places: dict[
     mlflow_id = store.card.mlflow_id if store else None
     where = shown_store(store.card) if store else ""
     refused = tuple(outbox.refused if outbox else ())
-    return Synced(folder.name, where, mlflow_id or "", sent, before - sent, why, running, refused)
+    note = store.note if store else ""
+    return Synced(folder.name, where, mlflow_id or "", sent, before - sent, why, running, refused, note)
 
 
 def _why(error: Exception) -> str:

@@ -351,5 +351,6 @@ def test_a_run_whose_folder_is_taken_away_ends_in_one_line_and_as_failed_in_mlfl
             run.folder.rename("elsewhere")
         run.metrics({"a": 2.0}, 2)
     assert store.get_run(run.mlflow_id).info.status == "FAILED"
-    assert lines == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before"]
+    told = [line for line in lines if "waiting for MLflow" not in line]  # printed where the machine is busy
+    assert told == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before"]
     assert not run.folder.exists()

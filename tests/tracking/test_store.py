@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -239,8 +240,18 @@ def begun_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> 
         client.set_tag(begun, RUN_ID_TAG, owner)
     if status != "RUNNING":
         client.set_terminated(begun, status)
-    Card(run.id, "a name", begun, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
+    now = int(time.time() * 1000) + 1
+    Card(run.id, "a name", begun, tracking_uri=read_card(run.folder).tracking_uri, begun=now).write(run.folder)
     return begun
+
+
+def test_an_mlflow_run_that_ended_while_mlflow_was_away_is_still_that_of_its_process(either, run):
+    begun = begun_by_mlflow(either, run, "FINISHED", "")
+    replace(read_card(run.folder), begun=either.get_run(begun).info.end_time - 1000).write(run.folder)
+    run.metrics({"a": 1.0}, 1)
+    run.status("FINISHED")
+    assert deliver(run)[0] == begun
+    assert either.get_run(begun).data.metrics == {"a": 1.0}
 
 
 @pytest.mark.parametrize(
