@@ -15,6 +15,8 @@ from fr_ps.data.cache import cache_folder
 from fr_ps.errors import InputError
 from fr_ps.files import write_atomic
 
+_SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini", "._*")
+"""Patterns of files that operating systems leave in every folder that a user looks at."""
 Inputs = Mapping[str, str | Path | None]
 """Flag or setting to the file or folder that it names."""
 
@@ -112,7 +114,7 @@ def check_holds_none(out: Path, inputs: Inputs, names: Sequence[str] = ("*",)) -
 
 
 def check_replaceable(folder: Path, marker: str, names: Sequence[str] | None) -> None:
-    """Refuse to replace a folder as a whole, unless all in it is ours.
+    """Refuse to replace a folder as a whole, unless all in it is ours. Files of the operating system do not count.
 
     Args:
         folder: that is going to be replaced; it need not exist.
@@ -125,6 +127,7 @@ def check_replaceable(folder: Path, marker: str, names: Sequence[str] | None) ->
     if not _exists(folder):
         return
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    found = {name for name in found if not any(fnmatch(name, pattern) for pattern in _SYSTEM_FILES)}
     if found and marker not in found:
         raise InputError(f"{folder}: is there already, and fr-ps did not make it (it has no {marker}); move it away")
     if foreign := sorted(found - {marker, *names} if names is not None else ()):

@@ -119,6 +119,9 @@ def test_a_folder_is_replaced_only_if_all_in_it_is_ours(tmp_path, refused):
         check_replaceable(folder, "marker", ["a"])
     (folder / "marker").write_text("x")
     check_replaceable(folder, "marker", ["a"])
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a"):
+        (folder / name).write_text("x")
+    check_replaceable(folder, "marker", ["a"])
     (folder / "note").write_text("x")
     check_replaceable(folder, "marker", None)
     with refused("note", "move it away"):

@@ -34,6 +34,7 @@ from fr_ps.tables import csv_text, likely_cause
 REPORT_FILE = "prepare.csv"
 _KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
+_MAP_FILES = [f"{name}.npy" for name in _MAPS]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
     outcomes = [Outcome(*key, "skipped", reason) for key, reason in (labels.refused | unusable).items()]
     advance(len(sources) - len(jobs))
     prior = read_prior(config)
-    _check_targets(config, jobs)
+    _check_targets(config, jobs, prior)
     with locked(out):
         remove_remains(out / DATA_FOLDER)
         for outcome in _prepare_all(jobs, config, prior):
@@ -115,14 +116,23 @@ def _check_apart(config: PrepareConfig) -> None:
         check_file(out / name, _KIND, inputs, config.overwrite)
 
 
-def _check_targets(config: PrepareConfig, jobs: Sequence[_Job]) -> None:
-    """Refuse to replace session folders that `prepare` did not write."""
+def _check_targets(config: PrepareConfig, jobs: Sequence[_Job], prior: Prior | None) -> None:
+    """Refuse to replace session folders that `prepare` did not write, or that hold a further file."""
     root = Path(config.captures).resolve()
     for job in jobs:
         target = written_folder(Path(config.out), job.source.id, job.source.session)
         if target.resolve().is_relative_to(root):
             raise InputError(f"{target}: lies in the captures {config.captures} by a link; choose another --out")
-        check_replaceable(target, RECORD_FILE, None)
+        check_replaceable(target, RECORD_FILE, None if _is_kept(job, config, prior) else _MAP_FILES)
+
+
+def _is_kept(job: _Job, config: PrepareConfig, prior: Prior | None) -> bool:
+    """Whether the folder of a session stays as it is: it is finished, or its capture cannot be read."""
+    try:
+        made_from = _made_from(job, config, prior)
+    except InputError:
+        return True
+    return _done_before(written_folder(Path(config.out), job.source.id, job.source.session), made_from) is not None
 
 
 def _boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict[tuple[str, str], Box]:
@@ -162,7 +172,7 @@ def _prepare_one(job: _Job, config: PrepareConfig, prior: Prior | None) -> Outco
         done = _done_before(target, made_from)
         if done is not None:
             return Outcome(source.id, source.session, "kept", done=done)
-        check_replaceable(target, RECORD_FILE, [f"{name}.npy" for name in _MAPS])
+        check_replaceable(target, RECORD_FILE, _MAP_FILES)  # again, as this may be hours later
         maps, done = maps_of_capture(source.folder, config, job.box, prior)
     except InputError as error:
         return Outcome(source.id, source.session, "skipped", str(error))

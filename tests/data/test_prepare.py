@@ -754,20 +754,35 @@ def test_a_session_folder_that_is_not_ours_is_refused_and_untouched(raw, tmp_pat
     assert everything(tmp_path) == before
 
 
-def test_a_note_in_a_session_folder_is_never_removed(raw, tmp_path, refused):
+@pytest.mark.parametrize("on_bad", ["fail", "skip"])
+def test_a_further_file_in_a_session_folder_refuses_to_make_it_anew_and_changes_nothing(raw, tmp_path, refused, on_bad):
     out = tmp_path / "out"
     run(raw, out)
-    note = out / "data/S001/s01/notes.txt"
+    note = out / "data/S002/s02/notes.txt"  # in the last session
     note.write_text("x")
     assert statuses(run(raw, out))["kept"] == 9
-    with refused("S001/s01/notes.txt", "move it away"):
-        run(raw, out, solver="least_squares", overwrite=True)
-    outcomes = run(raw, out, solver="least_squares", on_bad="skip")
-    assert "move it away" in skipped(outcomes)["S001/s01"]
-    assert statuses(outcomes) == {"written": 4, "kept": 4, "skipped": 1}
-    assert note.read_text() == "x"
+    before = everything(out)
+    with refused("S002/s02/notes.txt", "move it away"):
+        run(raw, out, solver="least_squares", overwrite=True, on_bad=on_bad)
+    assert everything(out) == before
     note.unlink()
-    assert statuses(run(raw, out, solver="least_squares")) == {"written": 1, "kept": 8, "skipped": 0}
+    (out / "data/S001/s01/.DS_Store").write_text("x")
+    assert statuses(run(raw, out, solver="least_squares")) == {"written": 9, "kept": 0, "skipped": 0}
+
+
+def test_a_data_set_that_a_bad_session_left_half_made_anew_is_completed_by_another_run(raw, tmp_path, refused):
+    out = tmp_path / "out"
+    run(raw, out)
+    before = content(out)
+    picture = raw / "captures/S002/s02/im2.png"
+    good = picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    with refused("S002/s02"):
+        run(raw, out, solver="least_squares")
+    assert not (out / "labels.csv").exists()  # maps of two settings are no data set
+    picture.write_bytes(good)
+    assert statuses(run(raw, out))["written"] == 9
+    assert content(out) == before
 
 
 @pytest.mark.parametrize("link", ["the same path", "a hard link", "a symbolic link", "prepare.csv"])
