@@ -75,13 +75,13 @@ def _summary(arguments: Namespace) -> None:
     from fr_ps.data.contact_sheet import CONTACT_SHEET, pick_sessions, write_contact_sheet
     from fr_ps.data.summary import summary
 
-    _check_out(arguments, CONTACT_SHEET)
     root, table = _open(arguments)
     for title, frame in summary(table.labels):
         _print_table(title, frame)
     if root.is_file():
         print("\nno contact sheet, as data.root is a table without maps")
         return
+    _check_out(arguments, CONTACT_SHEET)
     rows = pick_sessions(table.labels, people=12, seed=arguments.data.split_seed)
     replaced = ", instead of the one that was there" if Path(arguments.out).exists() else ""
     write_contact_sheet(Path(arguments.out), root, table.labels, rows)

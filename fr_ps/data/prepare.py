@@ -17,21 +17,20 @@ import numpy as np
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, capture_labels
-from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, QUALITY, written_folder
+from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, written_folder
 from fr_ps.data.maps_of import FORMAT, RECORD_FILE, Prior, maps_of_capture, read_prior, read_record, settings_of
+from fr_ps.data.prepared_tables import REPORT_COLUMNS, REPORT_FILE, is_written, labels_text, write_table
 from fr_ps.errors import InputError
 from fr_ps.files import locked, new_folder, remove_remains, write_array
-from fr_ps.outputs import check_file, check_replaceable, write_file
+from fr_ps.outputs import check_apart, check_file, check_replaceable
 from fr_ps.photometric.align import read_boxes
 from fr_ps.photometric.captures import Source, children, list_sources
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.orientation import find_axes_error
 from fr_ps.photometric.photoface import ATTRIBUTES_FILE
-from fr_ps.photometric.quality import MEASURES
 from fr_ps.progress import Advance, silent
 from fr_ps.tables import csv_text, likely_cause
 
-REPORT_FILE = "prepare.csv"
 _KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
 _MAP_FILES = [f"{name}.npy" for name in _MAPS]
@@ -91,6 +90,7 @@ def prepare(config: PrepareConfig, advance: Advance = silent) -> list[Outcome]:
     advance(len(sources) - len(jobs))
     prior = read_prior(config)
     _check_targets(config, jobs, prior)
+    _check_tables(config, labels)
     with locked(out):
         remove_remains(out / DATA_FOLDER)
         for outcome in _prepare_all(jobs, config, prior):
@@ -111,9 +111,19 @@ def _check_apart(config: PrepareConfig) -> None:
         raise InputError(f"--captures {captures}: lie in {data}, which is written; choose another --out, or move the captures")
     if out.resolve().is_relative_to(root) or data.resolve().is_relative_to(root):
         raise InputError(f"--out {out}: lies in the captures {captures}; choose a folder outside of them")
-    inputs = {"--labels": config.labels, "--boxes": config.boxes, "--prior": config.prior}
     for name in (LABELS_FILE, REPORT_FILE):
-        check_file(out / name, _KIND, inputs, config.overwrite)
+        check_apart(out / name, _inputs(config))
+
+
+def _check_tables(config: PrepareConfig, labels: CaptureLabels) -> None:
+    """Refuse to replace tables that `prepare` did not write."""
+    out = Path(config.out)
+    for name in (LABELS_FILE, REPORT_FILE):
+        check_file(out / name, _KIND, _inputs(config), config.overwrite or is_written(out, name, labels))
+
+
+def _inputs(config: PrepareConfig) -> dict[str, str | None]:
+    return {"--labels": config.labels, "--boxes": config.boxes, "--prior": config.prior}
 
 
 def _check_targets(config: PrepareConfig, jobs: Sequence[_Job], prior: Prior | None) -> None:
@@ -222,21 +232,14 @@ def _write_tables(out: Path, labels: CaptureLabels, outcomes: list[Outcome]) -> 
     report = [
         [outcome.id, outcome.session, outcome.status, outcome.done.get("aligned_by", ""), outcome.reason] for outcome in outcomes
     ]
-    write_file(out / REPORT_FILE, _KIND, csv_text(["id", "session", "status", "aligned_by", "reason"], report).encode())
+    write_table(out, REPORT_FILE, csv_text(REPORT_COLUMNS, report))
     quality = {(outcome.id, outcome.session): outcome.done["quality"] for outcome in outcomes if outcome.done}
     if not quality:
         first = next(outcome.reason for outcome in outcomes)
         raise InputError(
             f"{out}: no session could be prepared, so there is no data set; {REPORT_FILE} lists why, see the first: {first}"
         )
-    measured = [QUALITY + measure for measure in MEASURES]
-    kept = [name for name in labels.header if name not in measured]
-    rows = [
-        [*(row[name] for name in kept), *(f"{quality[key][measure]:.5f}" for measure in MEASURES)]
-        for key, row in labels.rows.items()
-        if key in quality
-    ]
-    write_file(out / LABELS_FILE, _KIND, csv_text([*kept, *measured], rows).encode())
+    write_table(out, LABELS_FILE, labels_text(labels, quality))
 
 
 def summary_rows(outcomes: list[Outcome], most: int = 10) -> tuple[list[list[str | int]], list[list[str]], int]:

@@ -49,6 +49,15 @@ def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared
         assert small.height < whole.height
 
 
+def test_summary_prints_its_tables_before_it_refuses_a_picture_that_is_not_ours(here, prepared, capsys):
+    Path("contact_sheet.png").write_bytes(b"theirs")
+    assert main(["data", "summary", "--data.root", str(prepared)]) == 2
+    shown = capsys.readouterr()
+    assert re.search(r"gender +male +\d+ ", shown.out)
+    assert "contact_sheet.png: is there already" in shown.err
+    assert Path("contact_sheet.png").read_bytes() == b"theirs"
+
+
 def test_summary_of_the_real_table_says_that_it_has_no_maps(here, photoface_labels, capsys):
     out = printed(capsys, "summary", f"--data.root={photoface_labels / 'metadata.csv'}")
     assert "3159 sessions of 441 people, raw labels" in out

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import IO, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fr_ps.config import LightAxes, PrepareConfig
+from fr_ps.data import prepared_tables
 from fr_ps.data.prepare import Outcome, orientation_warning, prepare, summary_rows, white_level_warning
 from fr_ps.errors import InputError
 from fr_ps.photometric.align import landmark_error, landmark_frame
@@ -816,6 +818,59 @@ def test_a_table_that_somebody_else_wrote_or_changed_is_replaced_only_when_asked
     assert (out / "labels.csv").read_bytes() == by_hand
     run(raw, out, labels=None, overwrite=True)
     assert (out / "labels.csv").read_bytes() == written
+
+
+def test_a_data_set_is_prepared_again_wherever_its_cache_is(raw, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for cache in ("first", "second"):
+        monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / cache))
+        run(raw, out)
+    written = (out / "labels.csv").read_bytes()
+    run(raw, shutil.move(out, tmp_path / "moved"), labels=None)  # other labels
+    assert (tmp_path / "moved/labels.csv").read_bytes() != written
+
+
+@pytest.mark.parametrize("edit", ["nothing", "a label", "a column", "a row less", "a report of its own"])
+def test_of_an_older_version_only_tables_that_nobody_edited_are_replaced(raw, tmp_path, refused, edit):
+    out = tmp_path / "out"
+    run(raw, out, labels=None)
+    (out / ".prepare.sha256").unlink()
+    labels, report = out / "labels.csv", out / "prepare.csv"
+    header, first, *rest = labels.read_text().splitlines()
+    edited = {
+        "nothing": [header, first, *rest],
+        "a label": [header, first.replace("S000,s00,,", "S000,s00,male,"), *rest],
+        "a column": [f"{header},note", *(f"{line}," for line in (first, *rest))],
+        "a row less": [header, *rest],
+        "a report of its own": [header, first, *rest],
+    }[edit]
+    labels.write_text("".join(f"{line}\n" for line in edited))
+    if edit == "a report of its own":
+        report.write_text("id,session,remark\n")
+    before = everything(out)
+    if edit == "nothing":
+        assert statuses(run(raw, out, labels=None))["kept"] == 9
+        return
+    with refused("prepare.csv" if edit == "a report of its own" else "labels.csv", "--overwrite true"):
+        run(raw, out, labels=None, solver="least_squares")
+    assert everything(out) == before
+
+
+def test_a_kill_between_checksum_and_table_leaves_a_table_that_is_still_replaced(raw, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run(raw, out)
+    real = prepared_tables.write_atomic
+
+    def dying(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+        if path.name == "labels.csv":
+            raise KeyboardInterrupt
+        real(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared_tables, "write_atomic", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, out, labels=None)
+    assert statuses(run(raw, out, labels=None))["kept"] == 9
 
 
 def test_a_lock_file_of_somebody_else_keeps_its_content(raw, tmp_path):
