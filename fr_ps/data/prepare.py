@@ -285,7 +285,10 @@ def orientation_warning(outcomes: list[Outcome], light_axes: str) -> str | None:
 
 
 def white_level_warning(outcomes: list[Outcome]) -> str | None:
-    """The warning about sessions whose values pile up below the largest that their files can hold; None if there are none."""
+    """The warning about sessions whose values pile up below the largest that their files can store; None if there are none.
+
+    The level is the stored value, as `--white-level` takes it.
+    """
     levels = Counter(outcome.done["pile_up"] for outcome in outcomes if "pile_up" in outcome.done)
     if not levels:
         return None

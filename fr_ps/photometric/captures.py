@@ -13,7 +13,7 @@ import numpy as np
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
 from fr_ps.files import check_name, require_regular
-from fr_ps.photometric.images import find_pile_up, read_image
+from fr_ps.photometric.images import Picture, find_pile_up, read_image
 from fr_ps.photometric.lights import LIGHTS_FILE, check_lights, read_lights
 from fr_ps.photometric.photoface import (
     ATTRIBUTES_FILE,
@@ -41,7 +41,7 @@ class Capture:
         intensities: (k,) float64 > 0, of the lights relative to each other; ones where they are not given.
         landmarks: (11, 2) float64 in the order of `photoface.LANDMARKS`, or None: x right and y down in pixels from the
             picture's top left corner, so that the middle of the first pixel is (0.5, 0.5).
-        pile_up: the stored value, below the largest of the files' depth, at which values pile up; taken as saturated.
+        pile_up: the stored value, below the largest that the files can store, at which values pile up; taken as saturated.
     """
 
     images: np.ndarray
@@ -131,29 +131,30 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
     else:
         raise InputError(f"{folder}: no {LIGHTS_FILE} and no {LIGHT_SOURCE_FILE}; expected {_LAYOUT}")
     check_lights(lights, max_condition, stated)
-    images, brightest, whites = _pictures(folder, names, white_level)
-    pile_up = None if white_level else find_pile_up(list(zip(brightest, whites)))
-    saturated = np.stack([values >= (pile_up or white) for values, white in zip(brightest, whites)])
+    images, pictures = _pictures(folder, names, white_level)
+    top = None if white_level else find_pile_up(pictures)
+    saturated = np.stack([picture.saturated if top is None else picture.brightest >= top for picture in pictures])
+    pile_up = None if top is None else round(top / pictures[0].scale)
     _, height, width = images.shape
     landmarks = _landmarks_inside(folder / LANDMARKS_FILE, height, width) if LANDMARKS_FILE in files else None
     return Capture(images, lights, saturated, intensities, landmarks, pile_up)
 
 
-def _pictures(folder: Path, names: list[str], white_level: int | None) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
-    """Luminance (k, H, W) float32 of the named pictures, and `brightest` and `white` of each; one is decoded at a time."""
+def _pictures(folder: Path, names: list[str], white_level: int | None) -> tuple[np.ndarray, list[Picture]]:
+    """Luminance (k, H, W) float32 of the named pictures, and these, which share it; one is decoded at a time."""
     images = np.empty(0)
-    brightest, whites = [], []
+    pictures = []
     for place, name in enumerate(names):
-        luminance, values, white = read_image(folder / name, white_level)
+        picture = read_image(folder / name, white_level)
+        luminance = picture.luminance
         if not place:
             images = np.empty((len(names), *luminance.shape), dtype=np.float32)
         if luminance.shape != images.shape[1:]:
             sizes = f"{_size(luminance.shape)}, but {names[0]} is {_size(images.shape[1:])}"
             raise InputError(f"{folder / name}: {sizes}; all images of a session must have one size")
         images[place] = luminance
-        brightest.append(values)
-        whites.append(white)
-    return images, brightest, whites
+        pictures.append(picture._replace(luminance=images[place]))
+    return images, pictures
 
 
 def attributes_of(folder: Path) -> dict[str, str] | None:

@@ -36,13 +36,15 @@ class Picture(NamedTuple):
 
     Attributes:
         luminance: (H, W) float32 in [0, 1], 1 being the white level.
-        brightest: (H, W) uint8 or uint16: the stored value of the pixel's brightest channel.
-        white: the stored value from which a channel is saturated, so that the light was at least this.
+        brightest: (H, W) uint8 or uint16: the decoded value of the pixel's brightest channel.
+        white: the decoded value from which a channel is saturated, so that the light was at least this.
+        scale: the decoded over the stored values: above 1 for a PGM or PPM whose largest value is below 255 or 65535, else 1.
     """
 
     luminance: np.ndarray
     brightest: np.ndarray
     white: int
+    scale: float = 1
 
     @property
     def saturated(self) -> np.ndarray:
@@ -51,10 +53,10 @@ class Picture(NamedTuple):
 
 
 class _Samples(NamedTuple):
-    """Values as decoded, (H, W) or (H, W, 3) uint8 or uint16; what 1 in the file is in them, and the file's largest value."""
+    """Decoded values (H, W) or (H, W, 3) uint8 or uint16, the largest that they can be, and the largest stored value."""
 
     values: np.ndarray
-    scale: float
+    white: int
     largest: int
 
 
@@ -76,14 +78,15 @@ def read_image(path: Path, white_level: int | None = None) -> Picture:
     if white_level is not None and white_level > samples.largest:
         stored = f"the white level is {white_level}, but its largest value is {samples.largest}"
         raise InputError(f"{path}: {stored}; set --white-level to what the pictures' values reach")
-    white = round((white_level or samples.largest) * samples.scale)
-    values = samples.values
+    # In the order of Pillow's own arithmetic, as another one rounds some values differently.
+    white = round((white_level or samples.largest) / samples.largest * samples.white)
+    values, scale = samples.values, samples.white / samples.largest
     if values.ndim == 2:
-        return Picture(_share_of_white(values, white), values, white)
+        return Picture(_share_of_white(values, white), values, white, scale)
     luminance = np.zeros(values.shape[:2], dtype=np.float32)
     for channel, weight in enumerate(_LUMINANCE):
         luminance += np.float32(weight) * values[..., channel]
-    return Picture(_share_of_white(luminance, white), values.max(axis=2), white)
+    return Picture(_share_of_white(luminance, white), values.max(axis=2), white, scale)
 
 
 def count_pixels(path: Path) -> int:
@@ -96,25 +99,24 @@ def count_pixels(path: Path) -> int:
         return image.width * image.height
 
 
-def find_pile_up(pictures: Sequence[tuple[np.ndarray, int]]) -> int | None:
-    """The largest stored value of one session's pictures, if it is the camera's white level below that of the files.
+def find_pile_up(pictures: Sequence[Picture]) -> int | None:
+    """The largest decoded value of one session's pictures, if it is the camera's white level below that of the files.
 
     So it is where far more pixels are at exactly this value than at each of those that occur just below it: a sensor of 12
     bits in files of 16. A picture of constant values, of few dark ones, or one that is not saturated has no such pile.
 
-    Args:
-        pictures: `brightest` and `white` of each.
-
     Returns:
-        None where there is no pile, or where the largest value is the white level that is known already.
+        None where there is no pile, where the largest value is the white level that is known already, or where the pictures'
+        scales differ.
     """
-    top = max(int(values.max()) for values, _ in pictures)
-    if top >= min(white for _, white in pictures):
+    scales = {picture.scale for picture in pictures}
+    top = max(int(picture.brightest.max()) for picture in pictures)
+    if len(scales) > 1 or top >= min(picture.white for picture in pictures):
         return None
-    lowest = top - max(8, int(_PILE_WINDOW * top))
-    near = np.concatenate([values[values >= lowest] for values, _ in pictures])
+    lowest = top - max(8 * scales.pop(), int(_PILE_WINDOW * top))
+    near = np.concatenate([picture.brightest[picture.brightest >= lowest] for picture in pictures])
     _, counts = np.unique(near, return_counts=True)
-    total = sum(values.size for values, _ in pictures)
+    total = sum(picture.brightest.size for picture in pictures)
     piled, below = int(counts[-1]), counts[:-1]
     if not len(below) or not _PILE_SHARE * total <= piled <= total / 2:
         return None
@@ -181,19 +183,17 @@ def _samples(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Sample
     if (image.mode.startswith("I;16") and bits != 12 and positive) or (image.mode == "I" and image.format == "PPM"):
         return _grey(image, 65535, stated)
     if image.mode == "RGB" and ";16" in rawmode and tags.get(_PLANAR, 1) == 1:
-        return _Samples(_deep_colour(image, file, rawmode), 1, 65535)
+        return _Samples(_deep_colour(image, file, rawmode), 65535, 65535)
     if image.mode in ("RGB", "P") and bits == 8 and ";16" not in rawmode and not deep_ppm:
-        largest = stated or 255
-        return _Samples(np.asarray(_upright(image).convert("RGB")), 255 / largest, largest)
+        return _Samples(np.asarray(_upright(image).convert("RGB")), 255, stated or 255)
     stored = f"{image.format} stored as {rawmode}{f' up to {stated}' if deep_ppm else ''}"
     raise InputError(f"{path}: {stored} is not read; save it as grey or RGB PNG, TIFF, BMP or PGM of 8 or 16 bits")
 
 
 def _grey(image: ImageFile.ImageFile, white: int, stated: int | None) -> _Samples:
     """A grey picture whose white is `white` once it is decoded: Pillow scales a PGM, whose `stated` largest value may be less."""
-    largest = stated or white
     samples = np.asarray(_upright(image)).astype(np.uint8 if white == 255 else np.uint16, copy=False)
-    return _Samples(samples, white / largest, largest)
+    return _Samples(samples, white, stated or white)
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:

@@ -76,6 +76,38 @@ def test_a_capture_made_of_pictures_and_lights_alone_is_not_saturated():
     assert capture.intensities.tolist() == [1, 1, 1, 1]
 
 
+def write_stored(path: Path, values: np.ndarray, largest: int) -> None:
+    """Write stored values (H, W); a PGM or PPM states their `largest`, of one byte below 256."""
+    if path.suffix in (".png", ".tif"):
+        Image.fromarray(values.astype(np.uint16)).save(path)
+        return
+    channels = np.repeat(values[..., None], 3 if path.suffix == ".ppm" else 1, axis=2)
+    header = f"{'P6' if path.suffix == '.ppm' else 'P5'}\n{values.shape[1]} {values.shape[0]}\n{largest}\n"
+    path.write_bytes(header.encode() + channels.astype("u1" if largest < 256 else ">u2").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("ending", "largest", "level"),
+    [("pgm", 4095, 3500), ("pgm", 65535, 3500), ("pgm", 200, 150), ("ppm", 200, 150), ("png", 65535, 3500), ("tif", 65535, 3500)],
+)
+def test_the_level_at_which_values_pile_up_is_one_to_set(ending: str, largest: int, level: int, tmp_path: Path) -> None:
+    """A sensor that saturates at `level`, in files that store values up to `largest`."""
+    x, y = np.mgrid[-1:1:64j, -1:1:64j]
+    rows, stored = ["image,azimuth_deg,elevation_deg"], []
+    for number, (azimuth, elevation) in enumerate(FOUR):
+        light = 1.4 * np.exp(-3 * (x**2 + y**2)) + np.random.default_rng(number).normal(0, 0.05, x.shape)
+        stored.append(np.clip(np.rint(level * light), 0, level))
+        write_stored(tmp_path / f"{number}.{ending}", stored[-1], largest)
+        rows.append(f"{number}.{ending},{azimuth},{elevation}")
+    (tmp_path / "lights.csv").write_text("\n".join(rows))
+    found = read_capture(tmp_path, 10)
+    assert found.pile_up == level
+    np.testing.assert_array_equal(found.saturated, np.array(stored) == level)
+    as_advised = read_capture(tmp_path, 10, white_level=found.pile_up)
+    np.testing.assert_array_equal(as_advised.saturated, np.array(stored) == level)
+    np.testing.assert_allclose(as_advised.images, np.array(stored) / level, atol=0.005 if largest < 256 else 1e-4)
+
+
 def test_a_photoface_folder_is_read_as_it_is_distributed(photoface):
     capture = read_capture(photoface, 10)
     np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)

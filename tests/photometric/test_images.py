@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fr_ps.errors import InputError
-from fr_ps.photometric.images import count_pixels, find_pile_up, read_image
+from fr_ps.photometric.images import Picture, count_pixels, find_pile_up, read_image
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (6, 7, 3), dtype=np.uint16)
@@ -226,6 +226,15 @@ def test_a_white_level_is_of_the_values_that_a_pgm_states(tmp_path: Path, refuse
         read_image(tmp_path / "a.pgm", 5000)
 
 
+@pytest.mark.parametrize("largest", [50, 100, 250, 300, 4095])
+def test_every_white_level_of_a_pgm_saturates_exactly_the_values_from_it_on(largest: int, tmp_path: Path) -> None:
+    values = np.arange(largest + 1)
+    stored = values.astype("u1" if largest < 256 else ">u2").tobytes()
+    (tmp_path / "a.pgm").write_bytes(b"P5\n%d 1\n%d\n" % (largest + 1, largest) + stored)
+    for level in range(1, largest + 1, max(1, largest // 60)):
+        np.testing.assert_array_equal(read_image(tmp_path / "a.pgm", level).saturated[0], values >= level)
+
+
 def test_a_white_level_holds_for_each_channel_of_a_colour(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_16(DEEP))
     picture = read_image(tmp_path / "a.png", 40000)
@@ -241,23 +250,30 @@ def exposed(most: int, share: float = 1.0, seed: int = 0) -> np.ndarray:
     return np.clip(np.rint(most * share * light), 0, most).astype(np.uint16)
 
 
+def decoded(values: np.ndarray, white: int = 65535, scale: float = 1) -> Picture:
+    return Picture((values / white).astype(np.float32), values, white, scale)
+
+
 @pytest.mark.parametrize("most", [1023, 4095, 16383, 3967, 250])
 def test_a_pile_of_values_at_the_largest_is_where_the_camera_saturates(most: int) -> None:
-    assert find_pile_up([(exposed(most, 1.3), 65535), (exposed(most, 0.7, 1), 65535)]) == most
+    assert find_pile_up([decoded(exposed(most, 1.3)), decoded(exposed(most, 0.7, 1))]) == most
 
 
 @pytest.mark.parametrize("step", [1, 16, 257])
 @pytest.mark.parametrize("most", [10, 40, 200, 4095, 40000])
 def test_there_is_no_pile_in_pictures_that_are_not_saturated(most: int, step: int) -> None:
     if most * step < 65535:
-        assert find_pile_up([(exposed(most, 0.9, seed) * step, 65535) for seed in range(4)]) is None
+        assert find_pile_up([decoded(exposed(most, 0.9, seed) * step) for seed in range(4)]) is None
 
 
 def test_there_is_no_pile_in_constant_pictures_or_at_the_white_level_that_is_known() -> None:
-    assert find_pile_up([(np.full((32, 32), 100, np.uint8), 255)] * 4) is None
-    assert find_pile_up([(np.full((32, 32), level, np.uint8), 255) for level in (90, 100, 110)]) is None
-    assert find_pile_up([(np.zeros((32, 32), np.uint8), 255)] * 4) is None
-    assert find_pile_up([(exposed(4095, 1.3), 4095)]) is None
+    for levels in ((100, 100, 100, 100), (90, 100, 110), (0, 0, 0, 0)):
+        assert find_pile_up([decoded(np.full((32, 32), level, np.uint8), 255) for level in levels]) is None
+    assert find_pile_up([decoded(exposed(4095, 1.3), 4095)]) is None
+
+
+def test_there_is_no_pile_in_pictures_of_different_scales() -> None:
+    assert find_pile_up([decoded(exposed(4095, 1.3)), decoded(exposed(4095, 1.3), scale=16)]) is None
 
 
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path, refused, recwarn) -> None:
