@@ -226,12 +226,12 @@ def test_a_white_level_is_of_the_values_that_a_pgm_states(tmp_path: Path, refuse
         read_image(tmp_path / "a.pgm", 5000)
 
 
-@pytest.mark.parametrize("largest", [50, 100, 250, 300, 4095])
+@pytest.mark.parametrize("largest", [100, 162, 300, 4095])
 def test_every_white_level_of_a_pgm_saturates_exactly_the_values_from_it_on(largest: int, tmp_path: Path) -> None:
     values = np.arange(largest + 1)
     stored = values.astype("u1" if largest < 256 else ">u2").tobytes()
     (tmp_path / "a.pgm").write_bytes(b"P5\n%d 1\n%d\n" % (largest + 1, largest) + stored)
-    for level in range(1, largest + 1, max(1, largest // 60)):
+    for level in range(1, largest + 1, 1 if largest < 256 else 67):
         np.testing.assert_array_equal(read_image(tmp_path / "a.pgm", level).saturated[0], values >= level)
 
 
