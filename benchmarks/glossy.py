@@ -6,8 +6,8 @@ the albedo, noise, 8 or 16 bit. Highlights: Blinn, "Models of light reflection f
 Walter et al., "Microfacet models for refraction", EGSR 2007 (GGX), by roughness.
 """
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,44 +32,56 @@ def glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict[str, N
     """
     from tabulate import tabulate
 
-    by_set: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    rows, strong = [], defaultdict(list)
+    few: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    by_count: dict[int, dict[str, list[tuple[float, float]]]] = {count: {} for count in COUNTS}
     for material, (albedo, strength, lobe) in materials().items():
-        row: list[object] = [material]
-        few = []
-        for name, lights in sets.items():
-            found = [errors(*rendered(surface, albedo, strength, lobe, lights)) for surface in SURFACES]
-            few += found
-            by_set[name] += found
-        for count, found in [(4, few), *((n, many(albedo, strength, lobe, n)) for n in COUNTS)]:
-            plain, robust = np.mean(found, axis=0)
-            row += [plain, robust / plain]
-            if material != BROAD:
-                strong[count].append((plain, robust))
-        rows.append(row)
-    rows.append(["all but the broad one"])
-    for count, found in strong.items():
-        plain, robust = np.mean(found, axis=0)
-        rows[-1] += [plain, robust / plain]
-        if count >= min(COUNTS):
-            numbers[f"glossy_{count}"] = Number(robust / plain, 0.6, "lower", "error over least squares'")
-            worst = max(r / p for p, r in found)
-            numbers[f"glossy_{count}_worst"] = Number(worst, 0.6, "lower", "the same, worst material")
-    ratios = {name: float(np.mean(found, axis=0)[1] / np.mean(found, axis=0)[0]) for name, found in by_set.items()}
-    numbers["glossy_4"] = Number(float(np.mean(list(ratios.values()))), 1.01, "lower", "error over least squares'")
-    numbers["glossy_4_worst"] = Number(max(ratios.values()), 1.01, "lower", "the same, worst light set")
-    print("\nglossy surfaces: mean angular error of least squares in degrees, and ratio of robust to it, by number of lights\n")
-    headers = ["highlights", *(f"{name} {n}" for n in (4, *COUNTS) for name in ("degrees", "ratio"))]
+        few[material] = {name: under(albedo, strength, lobe, lights) for name, lights in sets.items()}
+        for count in COUNTS:
+            by_count[count][material] = under(albedo, strength, lobe, dome(count))
+    by_pair = {(material, name): ratio(found) for material, by_set in few.items() for name, found in by_set.items()}
+    of_four = {material: list(chain(*by_set.values())) for material, by_set in few.items()}
+    rows: list[list[object]] = []
+    for material in few:
+        worst = max(found for (its, _), found in by_pair.items() if its == material)
+        rows.append([material, *summary(of_four[material]), worst])
+        for count in COUNTS:
+            rows[-1] += summary(by_count[count][material])
+    strong = [material for material in few if material != BROAD]
+    rows.append(["all but the broad one", *summary(chain(*(of_four[material] for material in strong))), None])
+    numbers["glossy_4"] = Number(ratio(chain(*of_four.values())), 1.01, "lower", "error over least squares'")
+    numbers["glossy_4_worst"] = Number(max(by_pair.values()), 1.01, "lower", "the same, worst material and light set")
+    for count in COUNTS:
+        average = summary(chain(*(by_count[count][material] for material in strong)))
+        rows[-1] += average
+        numbers[f"glossy_{count}"] = Number(average[1], 0.6, "lower", "error over least squares', without the broad one")
+        worst = max(map(ratio, by_count[count].values()))
+        numbers[f"glossy_{count}_worst"] = Number(worst, 0.6, "lower", "the same, worst of all materials")
+    print("\nglossy surfaces: mean angular error of least squares in degrees, and ratio of robust to it, by number of lights;")
+    print("worst 4: the ratio under the worst set of four lights\n")
+    four = ("degrees 4", "ratio 4", "worst 4")
+    headers = ["highlights", *four, *(f"{name} {count}" for count in COUNTS for name in ("degrees", "ratio"))]
     print(tabulate(rows, headers=headers, floatfmt=".3f"))
+    pairs = sorted(by_pair, key=by_pair.__getitem__, reverse=True)
+    print("\nworst pairs with four lights: " + "; ".join(f"{m}, {name}: {by_pair[m, name]:.3f}" for m, name in pairs[:10]))
     if cases:
         for name, goal in (("H04", 1.01), ("H20", 0.6)):
             plain, robust = case_errors(cases / name / "a")
             numbers[f"case_{name}"] = Number(robust / plain, goal, "lower", "error over least squares'")
 
 
-def many(albedo: float, strength: float, lobe: Lobe, count: int) -> list[tuple[float, float]]:
-    """Errors of least squares and robust on each surface, under a dome of lights."""
-    return [errors(*rendered(surface, albedo, strength, lobe, dome(count))) for surface in SURFACES]
+def under(albedo: float, strength: float, lobe: Lobe, lights: np.ndarray) -> list[tuple[float, float]]:
+    """Errors of least squares and robust on each surface, under these lights."""
+    return [errors(*rendered(surface, albedo, strength, lobe, lights)) for surface in SURFACES]
+
+
+def summary(found: Iterable[tuple[float, float]]) -> list[float]:
+    """The mean error of least squares in degrees, and the ratio of robust's mean error to it."""
+    plain, robust = np.mean(list(found), axis=0)
+    return [float(plain), float(robust / plain)]
+
+
+def ratio(found: Iterable[tuple[float, float]]) -> float:
+    return summary(found)[1]
 
 
 def errors(capture, to, normal: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
