@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -271,6 +272,6 @@ def check_name(name: str, where: str) -> str:
     Raises:
         InputError: empty, hidden, `..`, or with a separator or a control character; names `where` it stands.
     """
-    if not name or name.startswith(".") or any(c in "/\\:" or ord(c) < 32 for c in name):
+    if not name or name.startswith(".") or any(c in "/\\:" or unicodedata.category(c) == "Cc" for c in name):
         raise InputError(f"{where}: {name!r} is not a plain name (no separators, no leading dot); rename it")
     return name

@@ -116,7 +116,9 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind, tmp_path, r
             read(path)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\0b", "a\nb", "C:x"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\0b", "a\nb", "a\x7fb", "a\x9bb", "C:x"]
+)
 def test_names_that_leave_their_folder_are_refused(name):
     with pytest.raises(InputError, match="row 3"):
         check_name(name, "t.csv: row 3")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
@@ -15,7 +16,7 @@ from fr_ps.config_files import read_settings
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.json_files import parse_json
-from fr_ps.models.folder import read_info, weights_digest
+from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.redaction import redact, redact_tree
 from fr_ps.tracking.address import recorded_uri, registry_uri, tracking_uri
 from fr_ps.tracking.card import find_run, read_card
@@ -56,13 +57,13 @@ def register(run: str, name: str, tags: dict[str, str] | None = None, descriptio
         runs: folder of the runs.
 
     Raises:
-        InputError: the name cannot be written as models:/NAME, there is no such run or model, or MLflow refuses it or does
-            not answer.
+        InputError: the name cannot be written as models:/NAME, there is no such run or model, it cannot be loaded, or MLflow
+            refuses it or does not answer.
     """
     require_registered_name("--name", name)
     folder = model_folder(run, runs)
     mlflow_run = _mlflow_run(run, runs)
-    info = read_info(folder)
+    _, info = load_model(folder, torch.device("cpu"))  # a version that cannot be loaded would be found out by its users
     client = MlflowClient(tracking_uri(), registry_uri())
     with _answering(f"{name}: run {run} cannot be registered under that name"), _storing(client, mlflow_run):
         model_id = log_model(client, mlflow_run, folder, BEST.name, *_best_epoch(client, mlflow_run, folder))

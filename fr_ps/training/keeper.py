@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fr_ps.config import SYNTHETIC
 from fr_ps.data.split_files import SPLIT_FILE, split_text
 from fr_ps.errors import InputError
 from fr_ps.models.folder import copy_model, save_weights
@@ -116,8 +117,9 @@ def go_on(learner: Learner, plan: Plan, feed: Feed, run: Run, say: Say, allow_ch
     before, now = snapshot.values["surroundings"], _surroundings(plan, feed, learner)
     for key, what in (("data", "the data"), ("split", f"who is in which part ({SPLIT_FILE})")):
         if before[key] != now[key] and not allow_changed:
+            cause = " (another version of fr-ps makes other built-in faces)" if plan.config.data.root == SYNTHETIC else ""
             raise InputError(
-                f"{plan.dataset.root}: {what} changed since {folder} was written; bring it back, or give --allow-changed"
+                f"{plan.dataset.root}: {what} changed since {folder} was written{cause}; bring it back, or give --allow-changed"
             )
     learner.restore(snapshot, str(folder))
     if before["batches"] != now["batches"] and learner.batch:

@@ -50,9 +50,8 @@ def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[
 def _settings(folder: Path) -> dict[str, Any]:
     """Those of the newest checkpoint of which they can be read, else those in the run's folder, which have been read already."""
     for checkpoint in checkpoints(folder):
-        with suppress(
-            OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError
-        ):  # a damaged one is told of when it is to be gone on from
+        # A damaged one is reported where the training goes on from it.
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
             found = yaml.safe_load((checkpoint / MODEL / CONFIG_FILE).read_text())
             if isinstance(found, dict):
                 return found

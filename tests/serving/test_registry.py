@@ -125,6 +125,13 @@ def test_what_cannot_be_registered_is_one_line(run: Run, store: MlflowClient) ->
         assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_cannot_be_loaded_is_not_registered(run: Run, store: MlflowClient) -> None:
+    (run.folder / BEST / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"model\.safetensors: was changed after it was saved"):
+        register(run.id, "faces")
+    assert store.search_registered_models() == []
+
+
 @pytest.fixture
 def three(run: Run) -> list[Version]:
     return [register(run.id, "faces") for _ in range(3)]
