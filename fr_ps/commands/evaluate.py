@@ -109,12 +109,23 @@ def _compare(arguments: Namespace) -> None:
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
-    """Refuse an --out that is or holds an input or the runs, or holds files of a report's names that fr-ps did not write."""
+    """Refuse an --out that is or holds an input, or files of a report's names that fr-ps did not write.
+
+    Nor may it be, hold or lie in what this folder has of runs and of MLflow, whether that is there already or not.
+
+    Raises:
+        InputError: names the input, the file, or what --out would hold or lie in.
+    """
     from fr_ps.evaluation.report import REPORT_FILES, is_report
     from fr_ps.outputs import check_folder
     from fr_ps.tracking.layout import RUNS_FOLDER
 
-    check_folder(out, {**inputs, "(the runs of this folder)": RUNS_FOLDER}, is_report, REPORT_FILES, overwrite)
+    for kept in (RUNS_FOLDER, Path("mlruns"), Path("mlflow.db")):
+        if kept.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{out}: is or holds {kept}, where runs are kept; choose a folder of its own for the report")
+        if out.resolve().is_relative_to(kept.resolve()):
+            raise InputError(f"{out}: lies in {kept}, where runs are kept; choose a folder of its own for the report")
+    check_folder(out, inputs, is_report, REPORT_FILES, overwrite)
 
 
 def _add_scoring_arguments(parser: ArgumentParser) -> None:

@@ -114,11 +114,12 @@ def compare_folders(
         "intervals": INTERVALS,
     }
     sections = {"Differences": Findings(tables=tables)}
-    write_report(out, f"{shown[0]} against {shown[1]}", facts, metrics, None, sections, warnings)
+    written = write_report(out, f"{shown[0]} against {shown[1]}", facts, metrics, None, sections, warnings)
     run.params({"model_a": shown[0], "model_b": shown[1], "data": str(data), "part": protocol.part or "all"})
     run.tags({"fr_ps.kind": "compare", "mlflow.note.content": markdown_lines([facts["tested"], facts["headline"], *warnings])})
     run.metrics({name: value for name, value in metrics.defined().items() if name.split("/")[0] in ("difference", "p")}, 0)
-    run.artifact(out, "report")
+    for path in written:
+        run.artifact(path, str("report" / path.parent.relative_to(out)))
     return Compared(found, groups, tables, [facts["headline"], *warnings])
 
 

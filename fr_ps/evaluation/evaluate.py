@@ -118,7 +118,7 @@ def evaluate_folder(
         "data": f"{data}, digest {dataset.store.digest}, {dataset.labels.form} labels",
         "intervals": INTERVALS,
     }
-    write_report(out, f"Evaluation of {model}", facts, metrics, assessment, sections)
+    written = write_report(out, f"Evaluation of {model}", facts, metrics, assessment, sections)
     lines = [verdict] if verdict else []
     run.params({"model": str(model), "data": str(data), "part": protocol.part or "all", "measure": protocol.measure})
     run.tags(
@@ -130,7 +130,8 @@ def evaluate_folder(
     )
     run.dataset(data.resolve().name, str(data.resolve()), dataset.store.digest, {"sessions": len(rows)}, "testing")
     run.metrics(metrics.defined(), 0)
-    run.artifact(out, "report")
+    for path in written:
+        run.artifact(path, str("report" / path.parent.relative_to(out)))
     tables = [
         table for name in ("Baselines", "Jitter", "Baselines, warped") if name in sections for table in sections[name].tables
     ]

@@ -21,6 +21,8 @@ from fr_ps.tables import csv_text
 
 REPORT_FILES = ("metrics.json", "report.html", "scores.parquet", "tables", "*.png")
 """What `write_report` writes, as patterns."""
+_UNFINISHED = ".unfinished-report"
+"""An empty file in the folder of a report while it is being written, by which `is_report` recognises what a kill left."""
 INTERVALS = f"95 %, from {REPLICATES:,} draws of people with replacement (multinomial weights), not of pairs"
 _MAIN = ("identity", *ATTRIBUTES)
 
@@ -105,8 +107,10 @@ def write_report(
     assessment: Assessment | None,
     sections: Mapping[str, Findings] | None = None,
     warnings: Sequence[str] = (),
-) -> None:
+) -> list[Path]:
     """Write metrics.json, report.html, a PNG a figure, a CSV a table, and, of an assessment, scores.parquet into `folder`.
+
+    metrics.json is written last, and an earlier one is removed first: where it stands, the report is whole.
 
     Args:
         folder: made if it is not there.
@@ -116,13 +120,23 @@ def write_report(
         assessment: whose sections and pairs are told; None where nobody was tested.
         sections: further ones, title to findings.
         warnings: further ones, that a reader has to know first.
+
+    Returns:
+        The files that were written.
     """
-    write_json(folder / "metrics.json", metrics.as_json())  # first: by it `is_report` recognises the folder
+    write_text(folder / _UNFINISHED, "")
+    (folder / "metrics.json").unlink(missing_ok=True)
+    written: list[Path] = []
+
+    def write(name: str, content: bytes) -> None:
+        write_atomic(folder / name, lambda file: file.write(content))
+        written.append(folder / name)
+
     told = dict(assessment.sections if assessment else {}) | dict(sections or {})
     remarks: list[str] = []
     if assessment is not None:
         scores, note = score_table(assessment)
-        write_atomic(folder / "scores.parquet", lambda file: scores.to_parquet(file, index=False))
+        write("scores.parquet", scores.to_parquet(index=False))
         remarks += [note] if note else []
     numbers, reasons = metric_table(metrics)
     header, rows = subset_table(metrics)
@@ -130,17 +144,25 @@ def write_report(
         told["With fewer maps"] = Findings(tables=[Table("fewer_maps", "", header, rows)])
     pictures = {section: {name: as_png(figure) for name, figure in found.figures.items()} for section, found in told.items()}
     for name, png in (one for its in pictures.values() for one in its.items()):
-        write_atomic(folder / f"{name}.png", lambda file, png=png: file.write(png))  # type: ignore[misc]
+        write(f"{name}.png", png)
     for table in (numbers, *(table for found in told.values() for table in found.tables)):
         cells = [["" if cell is None else cell for cell in row] for row in table.rows]
-        write_text(folder / "tables" / f"{table.name}.csv", csv_text(list(table.header), cells))
+        write(f"tables/{table.name}.csv", csv_text(list(table.header), cells).encode())
     body = {section: (found.tables, pictures[section]) for section, found in told.items()}
     mind = [*(assessment.warnings if assessment else ()), *warnings]
-    write_text(folder / "report.html", page(title, facts, mind, numbers, [*reasons, *remarks], body))
+    write("report.html", page(title, facts, mind, numbers, [*reasons, *remarks], body).encode())
+    write_json(folder / "metrics.json", metrics.as_json())
+    (folder / _UNFINISHED).unlink(missing_ok=True)
+    return [*written, folder / "metrics.json"]
 
 
 def is_report(folder: Path) -> bool:
-    """Whether `write_report` made the folder: its metrics.json has the three keys that no other program writes together."""
+    """Whether `write_report` made the folder, or began to.
+
+    A metrics.json of ours has three keys that no other program writes together.
+    """
+    if (folder / _UNFINISHED).exists():
+        return True
     try:
         found = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError, RecursionError):

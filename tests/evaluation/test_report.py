@@ -1,8 +1,10 @@
 """What stands in the files of a report."""
 
 import json
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
+from fr_ps.evaluation import report as module
 from fr_ps.evaluation.assess import Assessment, Scored, assess
 from fr_ps.evaluation.numbers.findings import Findings, Table
 from fr_ps.evaluation.numbers.metrics import Metrics
@@ -163,6 +166,31 @@ def test_a_report_of_nobody_has_metrics_and_a_page_and_no_scores(tmp_path: Path)
     write_report(tmp_path / "new", "t", {"tested": "nobody"}, Metrics(), None)
     assert {file.name for file in (tmp_path / "new").iterdir()} == {"metrics.json", "report.html", "tables"}
     assert strict((tmp_path / "new" / "metrics.json").read_text())["metrics"] == {}
+
+
+def test_a_report_that_a_kill_left_has_no_metrics_and_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    metrics.add("test/identity/auc", 0.5)
+    folder, real = tmp_path / "report", module.write_atomic
+    assert not module.is_report(folder)
+    paths = write_report(folder, "whole", {}, metrics, None)
+    assert sorted(paths) == sorted(path for path in folder.rglob("*") if path.is_file())
+    assert module.is_report(folder)
+    for last in ("tables/metrics.csv", "report.html"):
+
+        def dying(path: Path, write: Callable[[IO[bytes]], object], last: str = last) -> None:
+            if path == folder / last:
+                raise KeyboardInterrupt
+            real(path, write)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write_atomic", dying)
+            with pytest.raises(KeyboardInterrupt):
+                write_report(folder, "cut", {}, metrics, None)
+        assert not (folder / "metrics.json").exists()
+        assert module.is_report(folder)
+    write_report(folder, "whole", {}, metrics, None)
+    assert sorted(paths) == sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def test_the_terminal_shows_a_dash_for_what_is_undefined_and_why_below() -> None:

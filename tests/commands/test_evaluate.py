@@ -1,0 +1,28 @@
+"""Which folders a report may be written to."""
+
+from pathlib import Path
+
+import pytest
+
+from fr_ps.commands.evaluate import check_report_folder
+from tests.conftest import Refused
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_report_neither_holds_nor_lies_in_what_is_kept_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, is_there: bool
+) -> None:
+    here = tmp_path / "a/here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    if is_there:
+        (here / "runs").mkdir()
+        (here / "mlflow.db").touch()
+    (here / "link").symlink_to(tmp_path)
+    for out in (".", "..", str(tmp_path), "x/..", "link", "runs", "mlruns", "mlflow.db"):
+        with refused(f"{Path(out)}: is or holds", "choose a folder of its own"):
+            check_report_folder(Path(out), {}, overwrite=True)
+    for out in ("runs/r/report", "mlruns/0", "x/../runs/r"):
+        with refused("lies in", "choose a folder of its own"):
+            check_report_folder(Path(out), {}, overwrite=True)
+    check_report_folder(Path("report"), {}, overwrite=False)
