@@ -128,6 +128,17 @@ def test_the_data_commands_take_the_data_of_a_trainings_config_and_flags_overrid
     assert "all 72 maps are good" in printed(capsys, "check", "--config=train.yaml")  # which reads every row
 
 
+@pytest.mark.parametrize("what", ["split", "mean", "summary"])
+def test_a_config_is_never_replaced(here, prepared, capsys, what):
+    for name in ("a.yaml", "b.yaml"):
+        Path(name).write_text(f"data: {{root: {prepared}}}\n")
+    given = [what, "--config=a.yaml", "--config=b.yaml", "--overwrite=true"]
+    assert "b.yaml: would replace the input --config (2) b.yaml" in refused(capsys, *given, "--out=b.yaml")
+    Path("link").symlink_to("a.yaml")
+    assert "link: would replace the input --config (1) a.yaml" in refused(capsys, *given, "--out=link")
+    assert Path("a.yaml").read_text() == Path("b.yaml").read_text() == f"data: {{root: {prepared}}}\n"
+
+
 def test_a_config_with_a_misspelt_name_is_refused_by_the_data_commands_too(here, prepared, capsys):
     for text, key in (("daat: {root: x}", "daat"), ("data: {rot: x}", "data.rot"), ("optim: {lrr: 1}", "optim.lrr")):
         Path("train.yaml").write_text(text)
