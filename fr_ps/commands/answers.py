@@ -77,13 +77,15 @@ def _predict(arguments: Namespace) -> None:
 
 def _enroll(arguments: Namespace) -> None:
     """Answer, and add the embeddings to the gallery."""
-    from fr_ps.serving.gallery import INFO_FILE, enroll, read_gallery
+    from fr_ps.serving.gallery import INFO_FILE, enroll, read_gallery, require_empty
 
     folder = Path(arguments.gallery)
     recognizer = _load(arguments)
     _check_gallery(arguments, recognizer)
     if (folder / INFO_FILE).exists():
         read_gallery(folder).require_model(recognizer.digest)
+    else:
+        require_empty(folder)
     answered = _ask(arguments, recognizer, "enroll")
     gallery = enroll(folder, recognizer.digest, answered.keys, answered.answers.embeddings)
     _say_failures(answered.failures, None)

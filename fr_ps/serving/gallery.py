@@ -215,7 +215,7 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
     with locked(folder):
         remove_remains(folder)
         if not (folder / INFO_FILE).exists():
-            _require_empty(folder)
+            require_empty(folder)
             write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(np.zeros((0, embeddings.shape[1]), "f4"))))
             write_text(folder / PEOPLE_FILE, csv_text([*_COLUMNS, _CHECKSUM], []))
             write_json(folder / INFO_FILE, asdict(_Info(FORMAT, model, embeddings.shape[1])))
@@ -260,12 +260,21 @@ def forget(folder: Path, person: str, session: str | None = None) -> int:
         return gone
 
 
-def _require_empty(folder: Path) -> None:
-    """Refuse to begin a gallery over one that lost its description, or over something else."""
+def require_empty(folder: Path) -> None:
+    """Refuse to begin a gallery over one that lost its description, or over something else.
+
+    What a process that was killed while it began a gallery left there is accepted: a header, and embeddings of nobody.
+
+    Raises:
+        InputError: names the file.
+    """
     people, embeddings = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
-    listed = people.exists() and len(_table_text(folder).splitlines()) > 1
-    if listed or (embeddings.exists() and len(read_array(embeddings))):
-        raise InputError(f"{folder / INFO_FILE}: is missing, and people are there; bring it back, or choose another folder")
+    if people.exists() and _table_text(folder) not in (csv_text(_COLUMNS, []), csv_text([*_COLUMNS, _CHECKSUM], [])):
+        raise InputError(f"{people}: is there already, without {INFO_FILE}; bring that back, or choose another folder")
+    if embeddings.exists():
+        stored = read_array(embeddings)
+        if stored.dtype != np.float32 or stored.ndim != 2 or len(stored):
+            raise InputError(f"{embeddings}: is there already, without {INFO_FILE}; bring that back, or choose another folder")
 
 
 def _write_table(gallery: Gallery) -> Gallery:

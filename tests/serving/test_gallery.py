@@ -141,18 +141,45 @@ def test_whenever_it_is_interrupted_it_is_as_before_or_as_after(
             assert np.array_equal(mine.embeddings[one.row], old[one.id, one.session])
 
 
-def test_a_gallery_that_lost_its_description_is_not_begun_anew(folder: Path, tmp_path: Path, refused: Refused) -> None:
+def test_a_gallery_that_lost_its_description_is_not_begun_anew(folder: Path, refused: Refused) -> None:
     (folder / INFO_FILE).unlink()
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with refused(INFO_FILE, "is missing, and people are there"):
+    with refused(PEOPLE_FILE, f"without {INFO_FILE}", "bring that back"):
         enroll(folder, MODEL, [("dora", "s1")], embeddings(1))
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / PEOPLE_FILE).write_text("name,born\nanna,1980\n")
-    with refused(INFO_FILE, "people are there"):
-        enroll(foreign, MODEL, [("dora", "s1")], embeddings(1))
-    assert (foreign / PEOPLE_FILE).read_text() == "name,born\nanna,1980\n"
+
+
+HEADER = b"id,session,row,quality,enrolled"
+
+
+@pytest.mark.parametrize(
+    "content", [b"name,born\n", b"anna\n", b"# anna, 1980", HEADER, HEADER + b"\n\n", HEADER + b",note\n", b"", b"\xff\n"]
+)
+def test_a_table_of_somebody_else_is_no_empty_gallery(tmp_path: Path, refused: Refused, content: bytes) -> None:
+    (tmp_path / PEOPLE_FILE).write_bytes(content)
+    with refused(PEOPLE_FILE):
+        enroll(tmp_path, MODEL, [("dora", "s1")], embeddings(1))
+    assert (tmp_path / PEOPLE_FILE).read_bytes() == content
+    assert not (tmp_path / EMBEDDINGS_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((0, 8)), np.zeros(0, "f4"), np.zeros((0, 2, 4), "f4"), embeddings(1), np.zeros((), "f4")]
+)
+def test_an_array_of_somebody_else_is_no_empty_gallery(tmp_path: Path, refused: Refused, array: np.ndarray) -> None:
+    np.save(tmp_path / EMBEDDINGS_FILE, array)
+    before = (tmp_path / EMBEDDINGS_FILE).read_bytes()
+    with refused(EMBEDDINGS_FILE, f"without {INFO_FILE}"):
+        enroll(tmp_path, MODEL, [("dora", "s1")], embeddings(1))
+    assert (tmp_path / EMBEDDINGS_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("header", [HEADER + b"\n", HEADER + b",checksum\n"])
+def test_a_gallery_that_a_killed_process_began_is_begun_anew(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / PEOPLE_FILE).write_bytes(header)
+    np.save(tmp_path / EMBEDDINGS_FILE, np.zeros((0, 16), "f4"))
+    enroll(tmp_path, MODEL, [("dora", "s1")], embeddings(1))
+    assert read_gallery(tmp_path).people == ["dora"]
 
 
 def test_what_would_spoil_the_gallery_is_not_enrolled(folder: Path) -> None:
