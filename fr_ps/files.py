@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".partial-"
 _REMAINS = f"{TEMPORARY}{8 * '[0-9a-f]'}-*"
+_MOST_NAME = 255
+"""Bytes of a name in the usual file systems."""
 LOCK_FILE = ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (
@@ -52,6 +54,12 @@ def sync_file(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
+def _temporary(final: Path) -> Path:
+    """A new name beside `final`, with as much of its name as fits."""
+    start = f"{TEMPORARY}{uuid.uuid4().hex[:8]}-"
+    return final.with_name(start + os.fsencode(final.name)[: _MOST_NAME - len(start)].decode(errors="ignore"))
+
+
 @contextmanager
 def writable(where: Path) -> Iterator[None]:
     """A full disk or a folder that may not be written, met in the block, becomes an `InputError` that names `where`.
@@ -74,7 +82,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         InputError: the disk is full, or the folder may not be written.
     """
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary(path)
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -150,7 +158,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full, or the folder may not be written, in the block as well.
     """
-    temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{final.name}")
+    temporary = _temporary(final)
     with writable(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fr_ps.data.cache import cache_folder
 from fr_ps.errors import InputError
-from fr_ps.files import write_atomic
+from fr_ps.files import writable, write_atomic
 
 _SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini", "._*")
 """Patterns of files that operating systems leave in every folder that a user looks at."""
@@ -34,18 +34,20 @@ def check_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = False) ->
         InputError: `out` is an input, or another file that stands there.
     """
     check_apart(out, inputs)
-    if not _exists(out) or (out.is_file() and (not out.stat().st_size or _is_own(out, kind))):
-        return
+    with writable(out):  # a name that is too long
+        if not _exists(out) or (out.is_file() and not out.stat().st_size):
+            return
     if not out.is_file():
         raise InputError(f"{out}: is no file; choose another output")
+    made_by = _commands_that_made(out)
+    if kind in made_by:
+        return
     for flag, source in _given(inputs).items():
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise InputError(f"{out}: would replace a file of the input {flag} {source}; choose another output")
     if not overwrite:
-        raise InputError(
-            f"{out}: is there already, and fr-ps did not write it (or it was changed since); choose another output, "
-            "or replace it by --overwrite true"
-        )
+        whose = "another command of fr-ps wrote it" if made_by else "fr-ps did not write it (or it was changed since)"
+        raise InputError(f"{out}: is there already, and {whose}; choose another output, or replace it by --overwrite true")
 
 
 def check_apart(out: Path, inputs: Inputs) -> None:
@@ -150,13 +152,17 @@ def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _is_own(path: Path, kind: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            return _record(kind, hashlib.file_digest(file, "sha256").hexdigest()).is_file()
-    except OSError:
-        return False
+def _commands_that_made(path: Path) -> set[str]:
+    """The kinds of output under which this content is recorded."""
+    with suppress(OSError), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {record.name.removesuffix(f"-{digest}") for record in _records().glob(f"*-{digest}")}
+    return set()
 
 
 def _record(kind: str, digest: str) -> Path:
-    return cache_folder() / "outputs" / f"{kind}-{digest}"
+    return _records() / f"{kind}-{digest}"
+
+
+def _records() -> Path:
+    return cache_folder() / "outputs"

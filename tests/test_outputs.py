@@ -39,7 +39,7 @@ def test_only_what_was_written_and_not_changed_since_is_replaced(tmp_path, refus
     check_file(out, "split", {})
     write_file(out, "split", b"a\n")
     check_file(out, "split", {})
-    with refused(out, "--overwrite true"):
+    with refused(out, "another command of fr-ps wrote it", "--overwrite true"):
         check_file(out, "labels", {})
     out.write_bytes(b"a\nby hand\n")
     with refused(out, "changed since", "--overwrite true"):
@@ -70,6 +70,15 @@ def test_a_file_of_an_input_folder_is_never_replaced(tmp_path, refused):
     with refused("labels.csv", "a file of the input data.root"):
         check_file(tmp_path / "data/labels.csv", "split", {"data.root": tmp_path / "data"}, overwrite=True)
     check_file(tmp_path / "data/new.csv", "split", {"data.root": tmp_path / "data"})
+
+
+def test_a_name_that_is_too_long_is_refused_before_anything_is_computed(tmp_path, refused):
+    for name in ("a" * 255, "ä" * 127 + "a"):
+        check_file(tmp_path / name, "split", {})
+        write_file(tmp_path / name, "split", b"x")
+        assert (tmp_path / name).read_bytes() == b"x"
+    with refused("cannot be written", "choose another"):
+        check_file(tmp_path / ("a" * 256), "split", {})
 
 
 def test_a_folder_and_a_link_to_nothing_are_no_files_to_replace(tmp_path, refused):

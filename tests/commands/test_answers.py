@@ -197,6 +197,9 @@ def test_an_answer_is_written_again_but_not_over_what_somebody_else_wrote(
         assert f"{name}: is there already, and fr-ps did not write it" in refused(*ask)
         assert (here / name).read_text() == "theirs"
         said(*ask, "--overwrite", "true")
+    said("enroll", "--model", run, "--data", prepared, "--gallery", "of_all")
+    identify = ["identify", "--model", run, "--data", prepared, "--gallery", "of_all", "--out", "again.csv"]
+    assert "again.csv: is there already, and another command of fr-ps wrote it" in refused(*identify)
     assert not (here / "again.failed.csv").exists()
 
 
