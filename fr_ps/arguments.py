@@ -94,7 +94,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """The parsed and instantiated arguments.
 
     `--on-bad` is `--on_bad`; a list may be written as `a` or `a,b`; and `--config FILE` comes first, so that flags override
-    it wherever they stand on the line. `--resume RUN` is `--config` with that run's own settings, and RUN
+    it wherever they stand on the line; the command gets its files as `config`. `--resume RUN` is `--config` with that run's own settings, and RUN
     becomes our id of it.
 
     Raises:
@@ -117,9 +117,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         trees = _with_base(trees, words)
     loaded = [f"--config={json.dumps(_wanted(tree, command, file))}" for file, tree in trees.items()]
     try:
-        return parser.instantiate(parser.parse_args(words[:depth] + loaded + words[depth:]))
+        arguments = parser.instantiate(parser.parse_args(words[:depth] + loaded + words[depth:]))
     except _Refused as error:
         raise InputError(_explain(str(error), command, trees)) from None
+    if configs:
+        arguments[".".join([*words[:depth], "config"])] = configs  # jsonargparse got their contents
+    return arguments
 
 
 def training_config(arguments: Namespace) -> Config:

@@ -165,7 +165,7 @@ def _check_out(arguments: Namespace, kind: str) -> None:
 
     data: DataConfig = arguments.data
     inputs = {"data.root": data.root, "data.split": data.split}
-    inputs |= {f"--config ({number})": str(path) for number, path in enumerate(arguments.config or (), start=1)}
+    inputs |= {f"--config ({number})": path for number, path in enumerate(arguments.config or (), start=1)}
     check_file(Path(arguments.out), kind, inputs, arguments.overwrite)
 
 

@@ -157,7 +157,7 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
         (["enroll", "--gallery", "DATA"], "would replace the input --data"),
         (["enroll", "--gallery", "GALLERY", "--labels", "GALLERY/people.csv"], "would replace the input --labels"),
         (["evaluate", "--out", "DATA"], "is the input --data"),
-        (["evaluate", "--out", "MODEL"], "is the input --model"),
+        (["evaluate", "--out", "MODEL"], "lies in runs"),
         (["evaluate", "--out", "."], "is or holds runs"),
         (["evaluate", "--out", "runs/RUN/report"], "lies in runs"),
         (["evaluate", "--pairs", "report/tables/pairs.csv", "--out", "report"], "report: holds the input --pairs"),
