@@ -200,6 +200,7 @@ def _opened(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]:
 
 
 def _ask(arguments: Namespace, recognizer: "Recognizer", what: str, part: str | None = None) -> "Answered":
+    from fr_ps.data.maps_of import format_warning
     from fr_ps.serving.sessions import ask, captured_sessions, prepared_sessions
 
     if arguments.captures and part:
@@ -207,6 +208,8 @@ def _ask(arguments: Namespace, recognizer: "Recognizer", what: str, part: str | 
     table = Path(arguments.labels) if arguments.labels else None
     if arguments.captures:
         sessions = captured_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
+        if warning := format_warning(recognizer.info.preparation):
+            say(warning)
     else:
         sessions = prepared_sessions(recognizer, Path(arguments.data), table, part)
     with progress(what, len(sessions), "sessions") as advance:

@@ -135,7 +135,7 @@ def settings_of(config: PrepareConfig, prior: Prior | None) -> dict[str, Any]:
 
 
 def prepared_with(root: Path, person: str, session: str) -> dict[str, Any]:
-    """The settings that made the maps of a session of the data set at `root`, which are those of all its sessions.
+    """The format and settings that made the maps of a session of the data set at `root`, which are those of all its sessions.
 
     Empty where nothing says so, as in data sets that were not made by `prepare`, or by another version of it.
     """
@@ -144,7 +144,8 @@ def prepared_with(root: Path, person: str, session: str) -> dict[str, Any]:
         settings = record["settings"]
         # Which box a session was cropped to stands in a table that others are not in.
         boxed = {"align": "boxes"} if settings["box"] else {}
-        return {key: settings[key] for key in (*_SETTINGS, "prior")} | boxed if record["format"] == FORMAT else {}
+        known = {key: settings[key] for key in (*_SETTINGS, "prior")} | boxed
+        return {"format": FORMAT} | known if record["format"] == FORMAT else {}
     except (InputError, KeyError):
         return {}
 
@@ -153,7 +154,7 @@ def same_preparation(settings: dict[str, Any], prior_file: str | None) -> tuple[
     """What makes maps as `settings`, those that `prepared_with` found, made them.
 
     Args:
-        settings: of the maps that are to be made again.
+        settings: of the maps that are to be made again; models of earlier versions lack their `format`.
         prior_file: the mean face, if they had one.
 
     Raises:
@@ -170,7 +171,7 @@ def same_preparation(settings: dict[str, Any], prior_file: str | None) -> tuple[
     if wanted and not prior_file:
         raise InputError(f"--prior: the model's maps were made with a mean face ({wanted}); name its file, as prepare had it")
     try:
-        known = {key: value for key, value in settings.items() if key != "prior"}
+        known = {key: value for key, value in settings.items() if key not in ("format", "prior")}
         config = PrepareConfig(captures="", out="", prior=prior_file, **known)
     except (TypeError, InputError) as error:
         raise InputError(
@@ -180,3 +181,19 @@ def same_preparation(settings: dict[str, Any], prior_file: str | None) -> tuple[
     if (prior.digest if prior else None) != wanted:
         raise InputError(f"{prior_file}: not the mean face that the model's maps were made with ({wanted}); name that one")
     return config, prior
+
+
+def format_warning(settings: dict[str, Any]) -> str | None:
+    """The warning about captures that become other maps than the model's own, though by the same settings; None if they do not.
+
+    Args:
+        settings: those that `prepared_with` found; without `format` where the model is of an earlier version.
+    """
+    known = settings.get("format")
+    if known == FORMAT:
+        return None
+    made_by = f"prepare format {known}" if isinstance(known, int) else "an unknown prepare format"
+    return (
+        f"warning: the model was trained on maps of {made_by}; captures are solved by format {FORMAT}: the maps may differ, and "
+        "the model's answers and thresholds with them; prepare its data again and train again"
+    )

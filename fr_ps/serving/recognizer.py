@@ -1,5 +1,6 @@
 """A trained model as an object that answers: who, whether two are one, and the attributes."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from fr_ps.data.layout import check_map
-from fr_ps.data.maps_of import maps_of_capture, same_preparation
+from fr_ps.data.maps_of import format_warning, maps_of_capture, same_preparation
 from fr_ps.errors import InputError
 from fr_ps.evaluation.pairwise.operating import Operating, read_thresholds
 from fr_ps.evaluation.score import Answers, answers_of, require_finite
@@ -153,6 +154,8 @@ class Recognizer:
     def maps_of(self, capture: str | Path, prior: str | None = None) -> dict[str, np.ndarray]:
         """The maps of a raw capture, made as those were that the model was trained on: modality to H x W (x 3).
 
+        A Python warning is issued where these are of another format of `prepare`.
+
         Args:
             capture: folder of one session, with its pictures and lights.
             prior: file of the mean face, if these were made with one.
@@ -161,6 +164,8 @@ class Recognizer:
             InputError: a capture that cannot be used.
         """
         config, mean_face = same_preparation(self.info.preparation, prior)
+        if warning := format_warning(self.info.preparation):
+            warnings.warn(warning, stacklevel=2)
         maps, _ = maps_of_capture(Path(capture), config, None, mean_face)
         return {modality: getattr(maps, modality) for modality in self.info.modalities}
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from fr_ps.data.layout import CHANNELS
+from fr_ps.data.maps_of import format_warning
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import Answers
 from fr_ps.npy import NpyError, read_npy
@@ -46,7 +47,8 @@ _ENDINGS = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b
 def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
     """A row a session in the same order: `quality`, `embedding`, each attribute and its probability, the `maps` that were read.
 
-    `warning` is the same in every row: about normals whose axes are probably wrong in most of the request's rows, else None.
+    `warning` is the same in every row: about normals whose axes are probably wrong in most of the request's rows, and about
+    pictures that become maps by another format of `prepare` than the model's own; else None.
 
     An attribute that the model was not trained on is empty.
 
@@ -62,7 +64,10 @@ def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
         table = table_of(recognizer, _answer(recognizer, asked)).astype(object)
     # MLflow drops a column that it does not know, as a modality that is misspelt: what was read is said.
     table["maps"] = ["+".join(maps) for maps in asked]
-    table["warning"] = axes_warning([measure_normals(maps["normal"]) for maps in asked if "normal" in maps])
+    axes = axes_warning([measure_normals(maps["normal"]) for maps in asked if "normal" in maps])
+    pictured = "images" in rows and not rows["images"].map(_is_empty).all()
+    other_format = format_warning(recognizer.info.preparation) if pictured else None
+    table["warning"] = "; ".join(filter(None, (axes, other_format))) or None
     return table.where(table.notna(), None)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fr_ps.config import PrepareConfig, Solver
 from fr_ps.data.layout import session_folder
-from fr_ps.data.maps_of import RECORD_FILE, maps_of_capture, prepared_with, same_preparation
+from fr_ps.data.maps_of import FORMAT, RECORD_FILE, format_warning, maps_of_capture, prepared_with, same_preparation
 from fr_ps.data.prepare import prepare
 from fr_ps.photometric.maps import Maps, compute_maps
 from tests.conftest import Refused
@@ -43,6 +43,18 @@ def test_what_was_prepared_can_be_made_again_to_the_bit(other: Path) -> None:
     maps, _ = maps_of_capture(other / "captures" / key[0] / key[1], config, None, prior)
     for name in ("albedo", "normal", "depth"):
         assert np.array_equal(getattr(maps, name), np.load(session_folder(other / "out", *key) / f"{name}.npy"))
+
+
+def test_the_format_is_kept_and_another_or_an_absent_one_is_warned_of(prepared: Path) -> None:
+    folder = next((prepared / "data").glob("*/*"))
+    settings = prepared_with(prepared, folder.parent.name, folder.name)
+    assert settings["format"] == FORMAT
+    assert format_warning(settings) is None
+    older = settings | {"format": 3}
+    assert f"maps of prepare format 3; captures are solved by format {FORMAT}: " in str(format_warning(older))
+    absent = {key: value for key, value in settings.items() if key != "format"}
+    assert "an unknown prepare format; captures" in str(format_warning(absent))
+    assert same_preparation(older, None) == same_preparation(absent, None) == same_preparation(settings, None)
 
 
 def test_the_mean_face_must_be_the_same_one(other: Path, tmp_path: Path, refused: Refused) -> None:

@@ -1,6 +1,7 @@
 """Model folders as a training leaves them, without the training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def both(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recognizer(both: Path) -> Recognizer:
     return Recognizer(both, CPU)
+
+
+@pytest.fixture
+def older(both: Path) -> Recognizer:
+    """That of a model of an earlier version, which does not record the format of its maps."""
+    recognizer = Recognizer(both, CPU)
+    known = {key: value for key, value in recognizer.info.preparation.items() if key != "format"}
+    recognizer.info = replace(recognizer.info, preparation=known)
+    return recognizer
 
 
 @pytest.fixture(scope="session")

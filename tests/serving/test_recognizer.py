@@ -128,6 +128,16 @@ def test_a_capture_becomes_the_maps_that_prepare_made_of_it(
         assert np.array_equal(array, expected[name][0])
 
 
+def test_a_capture_that_is_solved_by_another_format_is_warned_of(
+    recognizer: Recognizer, older: Recognizer, captures: Path, keys: list[tuple[str, str]], recwarn: pytest.WarningsRecorder
+) -> None:
+    capture = captures / keys[3][0] / keys[3][1]
+    made = recognizer.maps_of(capture)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="trained on maps of an unknown prepare format"):
+        assert np.array_equal(older.maps_of(capture)["normal"], made["normal"])
+
+
 GOOD = {"albedo": np.full((48, 48), 0.5, np.float32), "normal": np.full((48, 48, 3), (0, 0, 1), np.float32)}
 
 

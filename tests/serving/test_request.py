@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fr_ps.data.maps_of import FORMAT
 from fr_ps.errors import InputError
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.request import MOST, REQUESTS_AT_ONCE, answer_rows
@@ -93,6 +94,16 @@ def test_pictures_with_their_lights_get_the_answer_of_the_prepared_maps(
 ) -> None:
     found = answer_rows(recognizer, pd.DataFrame([light]))
     assert np.allclose(found["embedding"][0], answered.answers.embeddings[0], rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_that_are_solved_by_another_format_are_answered_with_a_warning(
+    recognizer: Recognizer, older: Recognizer, light: Cells, rows: list[Cells]
+) -> None:
+    with pytest.warns(UserWarning, match="unknown prepare format"):
+        found = answer_rows(older, pd.DataFrame([light]))["warning"].tolist()
+    assert f"captures are solved by format {FORMAT}" in found[0]
+    assert answer_rows(recognizer, pd.DataFrame([light]))["warning"].tolist() == [None]
+    assert answer_rows(older, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
 def picture(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:

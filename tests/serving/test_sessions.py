@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonargparse import Namespace
 
+from fr_ps.commands.answers import _ask
 from fr_ps.data.dataset import open_dataset
+from fr_ps.data.maps_of import FORMAT
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.evaluation.score import answer
@@ -136,6 +139,23 @@ def test_a_bad_capture_is_listed_and_one_that_is_not_there_is_refused(
     table.write_text("id,session\nnobody,s1\n")
     with pytest.raises(InputError, match="row of nobody/s1 has no capture"):
         captured_sessions(recognizer, root, table)
+
+
+def test_captures_that_are_solved_by_another_format_are_answered_with_one_line(
+    recognizer: Recognizer, older: Recognizer, captures: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = sorted(captures.glob("*/*"))[0]
+    (tmp_path / first.parent.name).mkdir()
+    (tmp_path / first.parent.name / first.name).symlink_to(first)
+    nothing = {"labels": None, "prior": None, "batch": 8}
+    for one, source, expected in (
+        (older, {"captures": str(tmp_path), "data": None}, 1),
+        (recognizer, {"captures": str(tmp_path), "data": None}, 0),
+        (older, {"captures": None, "data": str(prepared)}, 0),
+    ):
+        _ask(Namespace(**source, **nothing), one, "predict")
+        captured = capsys.readouterr()
+        assert (captured.out + captured.err).count(f"captures are solved by format {FORMAT}") == expected
 
 
 def test_normals_with_wrong_axes_are_answered_with_a_warning(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
