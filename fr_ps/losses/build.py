@@ -103,7 +103,6 @@ def build_losses(
     tasks = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
     adversaries = [ADVERSARIAL + task for task in attributes if judged is None or task in judged]
     weighting = WEIGHTINGS[config.weighting](config, tasks, dict.fromkeys(adversaries, config.adversarial))
-    weighting.floors = {"identity": identity.floor}
     return MultiTaskLoss(identity, attributes, weighting)
 
 

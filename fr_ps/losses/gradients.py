@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fr_ps.losses.gradient_solvers import mgda_weights, projection_weights, upgrad_weights
-from fr_ps.losses.weighting import Weighting
+from fr_ps.losses.weighting import NO_PENALTIES, Penalties, Weighting
 
 Method = Callable[[Tensor], Tensor]
 """The (tasks, tasks) Gramian of the gradients, float64, to (tasks,) weights."""
@@ -58,7 +58,7 @@ class GradientWeighting(Weighting):
         adversarial = {task: self.mean.new_tensor(weight) for task, weight in self.adversarial.items()}
         return dict(zip(self.tasks, constant * self.mean)) | adversarial
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
         """The total of the tasks in `losses`, which may be some of them."""
         constant = self.tasks | self.adversarial
         weighted = {task: constant[task] * loss for task, loss in losses.items()}

@@ -59,10 +59,6 @@ class MagFace(MarginLoss):
     def penalty(self, norm: Tensor) -> Tensor:
         return self.lambda_g * self.regulariser(norm.clamp(self.lower_norm, self.upper_norm)).mean()
 
-    @property
-    def floor(self) -> float:
-        return self.lambda_g * 2 / self.upper_norm  # lambda_g g(upper_norm)
-
     def clamped(self, norm: Tensor) -> Tensor:
         """Where the regulariser is blind."""
         return (norm < self.lower_norm) | (norm > self.upper_norm)

@@ -38,11 +38,6 @@ class MarginLoss(nn.Module, ABC):
         """What the (B,) norms add to the loss, a scalar."""
         return norm.new_zeros(())
 
-    @property
-    def floor(self) -> float:
-        """The smallest value that `penalty` can take."""
-        return 0.0
-
     def clamped(self, norm: Tensor) -> Tensor:
         """(B,) whether a norm is beyond what the margin responds to."""
         return torch.zeros_like(norm, dtype=torch.bool)
@@ -61,9 +56,9 @@ class MarginLoss(nn.Module, ABC):
             return self._entropy(self.logits(embeddings, people), people) + self.penalty(embeddings.norm(dim=1))
 
     def observe(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """The mean norm of (B, C) embeddings, and the share of them that is clamped."""
+        """The mean norm of (B, C) embeddings, the share of them that is clamped, and what their norms add to the loss."""
         norm = embeddings.float().norm(dim=1)
-        return {"norm/mean": norm.mean(), "norm/clamped": self.clamped(norm).float().mean()}
+        return {"norm/mean": norm.mean(), "norm/clamped": self.clamped(norm).float().mean(), "norm/penalty": self.penalty(norm)}
 
     def _entropy(self, logits: Tensor, people: Tensor) -> Tensor:
         if self.person_weights is None:

@@ -36,7 +36,8 @@ class MultiTaskLoss(nn.Module):
         """
         parts = self.parts(outputs, targets)
         shared = [output for name, output in outputs.items() if name.startswith(SHARED)]
-        return self.weighting(parts, shared), {task: part.detach() for task, part in parts.items()}
+        penalties = {"identity": self.observe(outputs)["norm/penalty"]}
+        return self.weighting(parts, shared, penalties), {task: part.detach() for task, part in parts.items()}
 
     def parts(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each task's loss by itself, with its gradient."""
@@ -49,6 +50,16 @@ class MultiTaskLoss(nn.Module):
                 if output in outputs:
                     parts[output] = loss(outputs[output][known], targets[task][known])
         return parts
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Pass the mean losses of an epoch to the weighting.
+
+        `means` holds `loss/TASK` of each part that the epoch had, and the means of what `observe` returns.
+        """
+        losses = {task: means[f"loss/{task}"] for task in self.weighting.weights() if f"loss/{task}" in means}
+        if "identity" in losses:
+            losses["identity"] -= means.get("norm/penalty", 0.0)  # absent: resumed from a checkpoint of an older version
+        self.weighting.end_epoch(losses)
 
     def observe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the identity loss tells of a batch beside its value, without gradient."""

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Penalties = Mapping[str, Tensor]
+"""Task to the penalty in its loss, a scalar without gradient; absent: 0."""
+
+NO_PENALTIES: Penalties = MappingProxyType({})
+
 
 class Weighting(nn.Module, ABC):
     """From the losses of the tasks to their total.
@@ -15,26 +20,27 @@ class Weighting(nn.Module, ABC):
     What it learns by gradient are parameters, which are to be given to the optimizer; what it learns otherwise are
     buffers: `state_dict` holds all of its state.
 
-    Attributes:
-        floors: task to the smallest value that its loss can take, where that is not 0. A weighting that takes the size of a
-            loss for its difficulty looks at what is above.
+    A loss can contain a penalty, as that of MagFace on the norms, which stays when the task is solved. A weighting that takes
+    the size of a loss as the difficulty of the task leaves the penalty out of that size. The weight itself is that of the whole
+    loss: MagFace has one best norm only while the penalty keeps its proportion to the cross-entropy.
     """
-
-    floors: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """Task to its present weight, without gradient."""
 
     @abstractmethod
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
         """The total of the tasks in `losses`, which may be some of them, for one `backward`.
 
-        `shared` are the last maps that all tasks read, one a modality; empty outside training.
+        Args:
+            losses: task to its loss, a scalar, the penalty included.
+            shared: the last maps that all tasks read, one a modality; empty outside training.
+            penalties: in the losses.
         """
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
-        """Take notice of an epoch's mean losses; a task that had no loss in it is absent."""
+        """Take notice of an epoch's mean losses without their penalties; a task that had no loss in it is absent."""
 
 
 class FixedWeighting(Weighting):
@@ -47,7 +53,7 @@ class FixedWeighting(Weighting):
     def weights(self) -> dict[str, Tensor]:
         return {task: torch.tensor(weight) for task, weight in self.constant.items()}
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
         return torch.stack([self.constant[task] * loss for task, loss in losses.items()]).sum()
 
 
@@ -56,9 +62,8 @@ class UncertaintyWeighting(Weighting):
 
     Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, in its form for
     cross-entropy. At its fixed point a loss has the weight exp(-s_i) = 1 / (2 L_i); as a loss goes to 0 that grows without
-    bound, so s_i is bounded below: s = -log(LARGEST) + softplus(raw), smooth, so that it can always come back. L_i is the
-    loss above its floor, which is added again to the total without a weight: no learning brings a loss below its floor, so
-    that it is no uncertainty.
+    bound, so s_i is bounded below: s = -log(LARGEST) + softplus(raw), smooth, so that it can always come back. s_i learns
+    from L_i without its penalty; the penalty is multiplied by the same weight, but gives s_i no gradient.
     """
 
     LARGEST = 5.0
@@ -76,20 +81,20 @@ class UncertaintyWeighting(Weighting):
     def weights(self) -> dict[str, Tensor]:
         return dict(zip(self.tasks, (-self.log_variances()).exp().detach()))
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
         """The total of the tasks in `losses`, which may be some of them; the others' s is left alone."""
         present = torch.tensor([self.tasks.index(task) for task in losses], device=self.raw.device)
         s = self.log_variances()[present]
-        floors = [self.floors.get(task, 0.0) for task in losses]
-        above = torch.stack([loss - floor for loss, floor in zip(losses.values(), floors)])
-        return ((-s).exp() * above + s / 2).sum() + sum(floors)
+        weights, all_losses = (-s).exp(), torch.stack(list(losses.values()))
+        penalty = torch.stack([penalties.get(task, torch.zeros_like(loss)) for task, loss in losses.items()])
+        return (weights * (all_losses - penalty) + weights.detach() * penalty + s / 2).sum()
 
 
 class DynamicWeightAverage(Weighting):
     """More weight for a task whose loss falls more slowly: w_i = n exp(r_i / T) / sum_k exp(r_k / T).
 
-    r_i is the ratio of the mean losses, above their floors, of the last two epochs with that loss, and 1 before there are two;
-    n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
+    r_i is the ratio of the mean losses, without their penalties, of the last two epochs with that loss, and 1 before there are
+    two; n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
 
     An adversarial loss is no such task: when it rises, the network is succeeding, and more weight would be the wrong
     answer. So the adversaries keep constant weights.
@@ -114,13 +119,11 @@ class DynamicWeightAverage(Weighting):
         dynamic = len(self.tasks) * (ratio / self.temperature).softmax(dim=0)
         return dict(zip(self.tasks, dynamic)) | {task: dynamic.new_tensor(weight) for task, weight in self.constant.items()}
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
         weights = self.weights()
         return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
         for index, task in enumerate(self.tasks):
             if task in means:
-                self.means[:, index] = torch.stack(
-                    [self.means[1, index], self.means.new_tensor(means[task] - self.floors.get(task, 0.0))]
-                )
+                self.means[:, index] = torch.stack([self.means[1, index], self.means.new_tensor(means[task])])

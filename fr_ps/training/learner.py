@@ -99,9 +99,7 @@ class Learner:
 
     def next_epoch(self) -> None:
         """Take notice that the present epoch is over."""
-        means = self.means.read()
-        tasks = self.losses.weighting.weights()
-        self.losses.weighting.end_epoch({task: means[f"loss/{task}"] for task in tasks if f"loss/{task}" in means})
+        self.losses.end_epoch(self.means.read())
         self.epoch += 1
         self.restart_epoch()
 

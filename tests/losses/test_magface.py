@@ -168,6 +168,9 @@ def test_easier_samples_have_larger_best_norms() -> None:
 def test_norms_outside_the_clamps_are_counted() -> None:
     observed = build().observe(embeddings([5.0, 9.9, 10.1, 50, 109.9, 110.1, 500, 20]))
     assert observed["norm/clamped"].item() == pytest.approx(4 / 8)
+    assert observed["norm/penalty"].item() == pytest.approx(
+        np.mean([35 * (a / 110**2 + 1 / a) for a in (10, 10, 10.1, 50, 109.9, 110, 110, 20)]), rel=1e-5
+    )
     assert observed["norm/mean"].item() == pytest.approx((5 + 9.9 + 10.1 + 50 + 109.9 + 110.1 + 500 + 20) / 8, rel=1e-5)
 
 
@@ -183,11 +186,3 @@ def test_a_clamped_norm_gets_no_gradient_along_itself(norm: float) -> None:
     loss(inside, torch.tensor([0])).backward()
     assert inside.grad is not None
     assert abs((inside.grad * inside).sum().item()) > 1e-3
-
-
-def test_the_floor_is_the_smallest_penalty_over_all_norms() -> None:
-    loss = MagFace(
-        4, 3, scale=64, lower_norm=10, upper_norm=110, lower_margin=0.45, upper_margin=0.8, lambda_g=35, person_weights=None
-    )
-    penalties = [loss.penalty(torch.tensor([norm], dtype=torch.float64)).item() for norm in range(1, 200)]
-    assert loss.floor == pytest.approx(min(penalties), rel=1e-12) == pytest.approx(70 / 110)

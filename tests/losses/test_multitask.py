@@ -104,3 +104,34 @@ def test_learnt_weights_are_parameters_of_the_losses_and_start_equal() -> None:
     weights = losses.weighting.weights()
     assert set(weights) == NAMES
     assert all(float(weight) == pytest.approx(1, abs=1e-6) for weight in weights.values())
+
+
+@pytest.mark.parametrize("identity_loss", ["magface", "arcface"])
+def test_the_learnt_weight_of_a_solved_identity_grows_to_its_bound(identity_loss: str) -> None:
+    """At norm 20 MagFace's loss stays above 35 (20 / 110^2 + 1 / 20) = 1.81, the penalty on norms."""
+    losses, wanted = build(weighting="uncertainty", identity_loss=identity_loss), targets()
+    with torch.no_grad():
+        losses.identity.weight.copy_(torch.eye(len(SESSIONS), CHANNELS))
+    made = {name: tensor.detach() for name, tensor in outputs().items()}
+    made["identity"] = 20 * losses.identity.weight.detach()[wanted["identity"]]
+    optimizer = torch.optim.AdamW(losses.weighting.parameters(), lr=0.05, weight_decay=0.0)
+    for _ in range(800):
+        total, parts = losses(made, wanted)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert parts["identity"].item() == pytest.approx(1.808 if identity_loss == "magface" else 0, abs=1e-3)
+    assert 4.5 < float(losses.weighting.weights()["identity"]) <= 5 * (1 + 1e-6)
+
+
+def test_dynamic_weights_follow_the_mean_losses_without_the_penalty() -> None:
+    epochs = [{"loss/identity": 4.0, "loss/gender": 4.0, "loss/emotion": 4.0}, {"loss/identity": 1.0, "loss/gender": 2.0}]
+    with_penalty, without = build(weighting="dwa"), build(weighting="dwa")
+    for means, penalty in zip(epochs, (3.0, 2.0)):
+        without.end_epoch(means)
+        with_penalty.end_epoch(
+            means | {"loss/identity": means["loss/identity"] + penalty, "norm/penalty": penalty, "norm/mean": 9.0}
+        )
+    weights = [{task: float(weight) for task, weight in losses.weighting.weights().items()} for losses in (without, with_penalty)]
+    assert weights[1] == pytest.approx(weights[0])
+    assert weights[0]["identity"] < weights[0]["gender"] < weights[0]["emotion"]

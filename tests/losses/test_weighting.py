@@ -11,12 +11,20 @@ from hypothesis import strategies as st
 from fr_ps.losses.weighting import DynamicWeightAverage, FixedWeighting, UncertaintyWeighting, Weighting
 
 
-def descend(weighting: UncertaintyWeighting, losses: dict[str, float], steps: int, lr: float = 0.05, adam: bool = True) -> None:
+def descend(
+    weighting: UncertaintyWeighting,
+    losses: dict[str, float],
+    steps: int,
+    lr: float = 0.05,
+    adam: bool = True,
+    penalties: dict[str, float] | None = None,
+) -> None:
     kind = torch.optim.AdamW if adam else torch.optim.SGD
     optimizer = kind(weighting.parameters(), lr=lr, weight_decay=0.0)
     for _ in range(steps):
         optimizer.zero_grad()
-        weighting({task: torch.tensor(value) for task, value in losses.items()}, ()).backward()
+        constant = {task: torch.tensor(value) for task, value in (penalties or {}).items()}
+        weighting({task: torch.tensor(value) for task, value in losses.items()}, (), constant).backward()
         optimizer.step()
 
 
@@ -241,20 +249,20 @@ def test_at_its_fixed_point_uncertainty_takes_no_side_for_the_larger_loss_where_
     assert min(Conflict(scales).train(FixedWeighting({"a": 1.0, "b": 1.0}))) < -0.1
 
 
-def test_uncertainty_is_what_a_loss_has_above_its_floor() -> None:
-    """At a floor of 0.64 a loss of 0.84 is a difficulty of 0.2, so that its weight goes to 1 / 0.4 instead of 1 / 1.68."""
+def test_uncertainty_is_not_learnt_from_a_penalty() -> None:
+    """Of a loss of 2.01 a penalty of 1.81 leaves a difficulty of 0.2: the weight goes to 1 / 0.4 instead of 1 / 4.02."""
     weighting = UncertaintyWeighting(["a", "b"])
-    weighting.floors = {"a": 0.64}
-    assert weighting({"a": torch.tensor(3.0), "b": torch.tensor(0.5)}, ()).item() == pytest.approx(3.5, abs=1e-5)
-    descend(weighting, {"a": 0.84, "b": 0.84}, 800)
+    descend(weighting, {"a": 2.01, "b": 2.01}, 800, penalties={"a": 1.81})
     weights = weighting.weights()
     assert float(weights["a"]) == pytest.approx(1 / (2 * 0.2), rel=0.02)
-    assert float(weights["b"]) == pytest.approx(1 / (2 * 0.84), rel=0.02)
+    assert float(weights["b"]) == pytest.approx(1 / (2 * 2.01), rel=0.02)
 
 
-def test_dynamic_weights_follow_what_the_losses_have_above_their_floors() -> None:
-    above, plain = dynamic(), dynamic({"a": 4.0, "b": 4.0, "c": 4.0}, {"a": 1.0, "b": 2.0, "c": 4.0})
-    above.floors = {"a": 10.0}
-    above.end_epoch({"a": 14.0, "b": 4.0, "c": 4.0})
-    above.end_epoch({"a": 11.0, "b": 2.0, "c": 4.0})
-    assert of_tasks(above) == pytest.approx(of_tasks(plain))
+def test_a_penalty_has_the_weight_of_its_loss() -> None:
+    weighting = UncertaintyWeighting(["a"])
+    descend(weighting, {"a": 4.0}, 100)
+    loss = torch.tensor(3.0, requires_grad=True)
+    plain, total = weighting({"a": loss}, ()), weighting({"a": loss}, (), {"a": torch.tensor(1.8)})
+    total.backward()
+    assert total.item() == pytest.approx(plain.item(), rel=1e-6)
+    torch.testing.assert_close(loss.grad, weighting.weights()["a"])

@@ -110,6 +110,7 @@ def test_the_names_are_those_of_the_design(dataset: Dataset) -> None:
         "train/bad_steps",
         "train/norm/mean",
         "train/norm/clamped",
+        "train/norm/penalty",
     }
     assert all(isinstance(value, float) and np.isfinite(value) for value in values.values())
     assert values["train/images_per_second"] > 0
@@ -240,6 +241,9 @@ class ToyLoss(nn.Module):
         loss = (outputs["y"] - targets["y"]).square().mean()
         return loss, {"y": loss.detach()}
 
+    def end_epoch(self, means: dict[str, float]) -> None:
+        pass
+
     def observe(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {}
 
@@ -321,6 +325,9 @@ def test_the_weighting_is_told_the_mean_losses_of_each_epoch(dataset: Dataset) -
     values = [training.epoch(epoch) for epoch in range(3)]
     tasks = ["identity", *ATTRIBUTES]
     first, second = (np.array([epoch[f"train/loss/{task}"] for task in tasks]) for epoch in values[:2])
+    assert values[0]["train/norm/penalty"] > 1
+    first[0] -= values[0]["train/norm/penalty"]  # which is in the identity loss
+    second[0] -= values[1]["train/norm/penalty"]
     exponentials = np.exp(second / first / 2)
     expected = len(tasks) * exponentials / exponentials.sum()
     assert [values[2][f"train/weight/{task}"] for task in tasks] == pytest.approx(expected, rel=1e-4)
