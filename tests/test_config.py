@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -329,14 +328,6 @@ def smallest_lambda(loss: LossConfig) -> float:
     rise = loss.scale * np.gradient(margin, a).max()  # |d cos(theta + m)| <= |dm|
     fall = -(g[1] - g[0]) / (a[1] - a[0])
     return float(rise / fall)
-
-
-def test_a_lowest_rate_above_the_full_one_is_refused_where_it_is_used() -> None:
-    above = ScheduleConfig(name="cosine", lowest=0.01)
-    with pytest.raises(InputError, match=re.escape("schedule.lowest is 0.01; expected at most optim.lr (0.001)")):
-        Config(schedule=above)
-    Config(schedule=above, optim=OptimConfig(lr=0.01))
-    Config(schedule=ScheduleConfig(name="polynomial", lowest=0.01))
 
 
 def test_the_lambda_bound_is_22_6_at_the_originals_settings() -> None:

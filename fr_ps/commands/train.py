@@ -32,8 +32,10 @@ def _train(arguments: Namespace) -> None:
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a training is one process as yet; start torchrun with one")
     from fr_ps.config.dependencies import without_effect
+    from fr_ps.training.schedule import check_lowest
 
     config = training_config(arguments)
+    check_lowest(config.schedule, lr=config.optim.lr)
     for setting, condition in without_effect(config):
         say(f"note: {setting} has no effect here; it has one only where {condition.text}")
     if arguments.allow_changed and not arguments.resume:

@@ -104,8 +104,6 @@ class Config:
             require(modality in used, f"fusion.branches.{modality}", run, "keys of data.modalities, which has two or more")
         one = not used and self.fusion.dropout > 0
         require(not one, "fusion.dropout", self.fusion.dropout, "0, as data.modalities names one, and one always is left")
-        falls = self.schedule.name != "cosine" or self.schedule.lowest <= self.optim.lr
-        require(falls, "schedule.lowest", self.schedule.lowest, f"at most optim.lr ({self.optim.lr:g})")
 
 
 def to_dict(config: Any) -> Any:

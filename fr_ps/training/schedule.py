@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 from fr_ps.config import ScheduleConfig
+from fr_ps.config.checks import require
 
 
 def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int) -> Callable[[int], float]:
@@ -17,7 +18,11 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
         lr: the full rate.
         epochs: of the training.
         steps: of the optimizer an epoch.
+
+    Raises:
+        InputError: as `check_lowest`.
     """
+    check_lowest(config, lr=lr)
     warmup = round(steps * config.warmup_epochs)
     left = max(steps * epochs - warmup, 1)
     cycle = max(round(steps * config.restart_epochs), 1)
@@ -34,6 +39,16 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
         return cosine(progress, lr=lr, lowest=config.lowest)
 
     return rate
+
+
+def check_lowest(config: ScheduleConfig, *, lr: float) -> None:
+    """Refuse a cosine that would rise.
+
+    Raises:
+        InputError: `lowest` is above the full rate `lr`.
+    """
+    falls = config.name != "cosine" or config.lowest <= lr
+    require(falls, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
 
 
 def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:

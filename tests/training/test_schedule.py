@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, P
 
 from fr_ps.config import ScheduleConfig
 from fr_ps.training.schedule import learning_rate, reversal, warmup_note
+from tests.conftest import Refused
 
 
 def rates(count: int, lr: float = 0.3, epochs: int = 1, steps: int = 100, **settings: Any) -> list[float]:
@@ -160,3 +161,11 @@ def test_a_warm_up_that_outlasts_the_training_is_noted_with_the_rate_that_is_rea
     assert "schedule.warmup_epochs (5)" in note
     assert f"reaches {learning_rate(config, lr=0.01, epochs=2, steps=10)(19):g} instead of optim.lr (0.01)" in note
     assert warmup_note(config, lr=0.01, epochs=5) == ""
+
+
+def test_a_cosine_that_would_rise_is_refused_where_it_is_used(refused: Refused) -> None:
+    above = ScheduleConfig(name="cosine", lowest=0.01)
+    with refused("schedule.lowest is 0.01; expected at most optim.lr (0.001)"):
+        learning_rate(above, lr=0.001, epochs=1, steps=1)
+    learning_rate(above, lr=0.01, epochs=1, steps=1)
+    learning_rate(ScheduleConfig(name="polynomial", lowest=0.01), lr=0.001, epochs=1, steps=1)
