@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fr_ps import __version__
 from fr_ps.errors import InputError
-from fr_ps.process import exit_code
+from fr_ps.process import exit_code, unredacted_output
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given: list[str] = []
 
     def run() -> None:
-        arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+        with unredacted_output():  # --print_config prints settings that are to be read again
+            arguments = read_arguments(sys.argv[1:] if argv is None else argv)
         given.extend(_texts(arguments))
         find_command(arguments.command).run(arguments[arguments.command])
 

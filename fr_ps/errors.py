@@ -1,10 +1,12 @@
 """The one exception that means "your input", as opposed to a fault of ours; and errors in one line."""
 
-from fr_ps.redaction import redact
+from fr_ps.redaction import redact, shorten
 
 MOST = 1500
 """Characters of a message. A cell of a table that is echoed in it may be of any length."""
 _CUT = " [...] "
+_MAX_REDACTED = 10_000
+"""Characters of a message that are searched for secrets; what is shown of it is shorter."""
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
@@ -29,7 +31,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_clipped(redact(" ".join(message.splitlines()))))
+        super().__init__(_clipped(redact(shorten(" ".join(message.splitlines()), _MAX_REDACTED))))
 
 
 class NoRoom(InputError):

@@ -5,7 +5,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
@@ -42,7 +43,7 @@ def exit_code(main: Callable[[], object], given: Sequence[str] = ()) -> int:
     An error of the operating system about a path among `given`, the texts of the command line, is bad input; so is one that
     no program avoids, as a name that is too long. `given` is read when `main` has ended. A fault of ours leaves as an
     exception (exit code 1, with its traceback), SIGTERM as SystemExit(143). From here on, the process redacts its standard
-    output and standard error, tracebacks and log messages of libraries included.
+    output and standard error, tracebacks and log messages of libraries included, except inside `unredacted_output`.
     """
     signal.signal(signal.SIGTERM, _terminate)
     _redact_output()
@@ -61,6 +62,14 @@ def exit_code(main: Callable[[], object], given: Sequence[str] = ()) -> int:
         print(f"error: {trouble}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def unredacted_output() -> Iterator[None]:
+    """Print to the standard output as it was before `exit_code`: for what only repeats help and the user's own settings."""
+    stream = sys.stdout
+    with redirect_stdout(stream.stream if isinstance(stream, RedactedStream) else stream):
+        yield
 
 
 def _path_trouble(error: OSError | RuntimeError, given: Sequence[str]) -> str:
@@ -87,7 +96,7 @@ def _redact_output() -> None:
     """Redact the two standard streams, and what log handlers of libraries imported before write to them."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, RedactedStream):
+        if stream is None or isinstance(stream, RedactedStream):  # None: the shell closed it, as `fr-ps runs >&-`
             continue
         redacted = RedactedStream(stream)
         setattr(sys, name, redacted)

@@ -1,36 +1,47 @@
 """Removal of secrets from text: the user information and the whole query of every address in it."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 _MASK = "***"
 """Stands for an address of which it is unclear where the secret ends."""
+_PASSES = 10
+_CUT = " [...] "
+"""Stands for the middle that a shortened text has lost."""
 _START = re.compile(r"://|(?<=with url: )(?=/)")
 """What comes before an address. urllib3 names an address without its scheme and host, as ``with url: /path?query``."""
-_ADDRESS = re.compile(r"[^\s\"'<>`|\\]*")
+_NEXT = re.compile(r"(?<![\w+./-])(?:[a-z][a-z0-9+.-]+://(?=[\w/\[:*])|(?:models|runs):/|with url: /)")
+"""Where another address begins, so that a secret before it has ended. After ``/`` it may be a user: ``http://ann://x@h``."""
+_BREAK = re.compile(r"[\s\"'<>`|\\]")
+"""A character that ends an address, unless a password contains it."""
 _PUNCTUATION = ")]},.;:"
 """Characters at the end of an address that belong to the sentence around it."""
 _QUERY = re.compile(r"\?(?=[\w.-]+=)")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]*\]?|[^:\[\]]*)(:\d{0,5})?")
+_PATH_AND_ROUTE = re.compile(r"[^?#]*(?:#/[^?#=&;]*)?")
+"""A path, and the route of a web page as MLflow has them: ``/#/experiments/1``."""
+_ONE_HOST = r"(?:\[[0-9A-Fa-f:.]*\]?|[^:\[\],]*)(?::(?:\d{0,5}|port|[A-Z][A-Z_]*))?"
+_HOSTS = re.compile(f"{_ONE_HOST}(?:,{_ONE_HOST})*")
+"""Hosts as PostgreSQL takes them, with their ports; a port may be a placeholder (``HOST:PORT``)."""
+_NO_USER = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\]?)(?::\d{0,5})?")
+"""A host that is not the name of a user, so that what follows its colon is a port and no password."""
+_OF_A_FILE = re.compile(r"(?:sqlite|file)[a-z0-9+]{0,20}://$")
+_QUERY_OR_FRAGMENT = re.compile("[?#]")
+_PASSWORD = re.compile(r":(?!\s)")
 
 
 def redact(text: str) -> str:
     """`text` without user information, query and fragment in every address (``scheme://...``).
 
     Everything between ``://`` and the last ``@`` before the host is user information, as a user's name may be a token.
-    Where it is unclear whether a password contains ``/``, ``?``, ``#``, a quote or a space, the whole address becomes
-    ``***``. An address without a host, as ``sqlite:///a#b.db``, is a path, which has no fragment. Text without an address
-    does not change; neither does text that is redacted already.
+    Where it is unclear whether a secret goes on after ``/``, ``?``, ``#``, a quote or a space, all up to the last ``@``
+    before the next address or the end of the line becomes ``***``, with the rest of its word: ``http://name:12/x@y`` may be
+    a host with a port and a path, or a user with a password. An address without a host, as ``sqlite:///a#b.db``, is a path,
+    which has no fragment. A fragment that begins with ``#/`` is a route of a web page and stays. Text without an address
+    does not change; neither does text that is redacted already. The time grows linearly with the length of `text`.
     """
-    pieces: list[str] = []
-    position = 0
-    while found := _START.search(text, position):
-        pieces.append(text[position : found.end()])
-        end = _end_of_address(text, found.end())
-        pieces.append(_redact_address(text[found.end() : end]))
-        position = end
-    return "".join([*pieces, text[position:]]) if pieces else text
+    return "\n".join(map(_redact_line, text.split("\n"))) if _START.search(text) else text
 
 
 def redact_tree(value: Any) -> Any:
@@ -44,15 +55,35 @@ def redact_tree(value: Any) -> Any:
     return value
 
 
+def shorten(text: str, most: int) -> str:
+    """One line of text, not yet redacted, without its middle where it is longer than about `most` characters.
+
+    Half an address would keep half a secret: what the first half holds after its last ``://`` goes as well, and so does what
+    may be the end of an address at the beginning of the second half.
+    """
+    if len(text) <= most:
+        return text
+    head, tail = text[: most // 2], text[-(most // 2) :]
+    last = max((found.start() for found in _NEXT.finditer(head)), default=0)
+    if cut := _START.search(head, last):
+        head = head[: cut.end()]
+    if _START.search(text, 0, len(text) - len(tail) + 3):
+        tail = _after_word(tail, 0)
+        following = _NEXT.search(tail)
+        at = tail.rfind("@", 0, following.start() if following else len(tail))
+        tail = _after_word(tail, at) if at >= 0 else tail
+    return head + _CUT + tail
+
+
 class RedactedStream:
     """A text stream that redacts what is written to `stream`; all else is that stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.stream = stream
 
     def write(self, text: str) -> int:
         """Write `text` without its secrets; returns how many characters it has."""
-        self._stream.write(redact(text))
+        self.stream.write(redact(text))
         return len(text)
 
     def writelines(self, lines: Sequence[str]) -> None:
@@ -61,38 +92,86 @@ class RedactedStream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
 
-def _end_of_address(text: str, start: int) -> int:
-    """Where the address that begins at `start` ends; past the password, if that contains a quote or a space."""
-    found = _ADDRESS.match(text, start)
-    end = found.end() if found else start
-    address = text[start:end].rstrip(_PUNCTUATION)
-    if "@" in address or _is_host(_authority(address)):
-        return end
-    line_end = text.find("\n", end)
-    at = text.rfind("@", end, line_end if line_end >= 0 else len(text))
-    after = _ADDRESS.match(text, at) if at >= 0 else None
-    return after.end() if after else end
+def _redact_line(line: str) -> str:
+    """`line`, redacted until nothing changes: without its query, an address may be unclear that was clear before."""
+    for _ in range(_PASSES):
+        before, line = line, _redact_once(line)
+        if line == before:
+            return line
+    return _MASK
 
 
-def _redact_address(address: str) -> str:
-    """What stands after ``://``, without secrets."""
+def _redact_once(line: str) -> str:
+    breaks, nexts = ([found.start() for found in pattern.finditer(line)] for pattern in (_BREAK, _NEXT))
+    signs = [index for index, character in enumerate(line) if character == "@"]
+    pieces: list[str] = []
+    position = 0
+    while found := _START.search(line, position):
+        start = found.end()
+        following = _first(nexts, start, len(line))
+        word_end = _first(breaks, start, len(line))
+        end = min(following, word_end)
+        if _QUERY_OR_FRAGMENT.search(line, start, end):
+            end = word_end  # what looks like another address is part of the query
+        at = signs[place - 1] if (place := bisect_left(signs, max(following, end))) else -1
+        if at >= start and _is_unclear(line, start, end, at):
+            end = _first(breaks, at, len(line))
+            shown = _MASK + _punctuation(line[at:end])
+        else:
+            shown = _without_secrets(line[start:end])
+        pieces += [line[position:start], shown]
+        position = end
+    return "".join([*pieces, line[position:]])
+
+
+def _is_unclear(line: str, start: int, end: int, at: int) -> bool:
+    """Whether the ``@`` at `at`, the last before the next address, may end a secret of the address at `start` to `end`."""
+    address = line[start:end]
+    authority = _authority(address)
+    user, sign, _ = authority.rpartition("@")
+    if sign:
+        path = _QUERY.split(address[len(authority) :], maxsplit=1)[0]
+        return "@" in path or (":" in user and at >= end)
+    if ":" in authority:
+        return not _NO_USER.fullmatch(authority.rstrip(_PUNCTUATION))
+    if not authority and _OF_A_FILE.search(line[max(0, start - 30) : start]):
+        return False
+    path = _QUERY_OR_FRAGMENT.split(address, maxsplit=1)[0]
+    region_end = at if path == address else start + path.rfind("@") if "@" in path else start
+    return _PASSWORD.search(line, start, region_end) is not None
+
+
+def _without_secrets(address: str) -> str:
+    """What stands after ``://``, where it is clear what its secrets are."""
     kept = address.rstrip(_PUNCTUATION)
-    punctuation = address[len(kept) :]
     authority = _authority(kept)
+    host = authority.rpartition("@")[2]
+    if not _HOSTS.fullmatch(host):
+        return _MASK + _punctuation(address)
     rest = kept[len(authority) :]
-    _, at, host = authority.rpartition("@")
-    if not _is_host(host) or (at and "@" in _QUERY.split(rest, maxsplit=1)[0]):
-        return _MASK + punctuation
-    path = re.split(r"[?#]" if authority else r"\?", rest, maxsplit=1)[0]
-    return host + redact(path) + punctuation
+    found = _PATH_AND_ROUTE.match(rest)
+    path = found[0] if authority and found else rest.partition("?")[0]
+    return host + path + _punctuation(address)
 
 
 def _authority(address: str) -> str:
     return re.split(r"[/?#]", address, maxsplit=1)[0]
 
 
-def _is_host(text: str) -> bool:
-    return _HOST.fullmatch(text) is not None
+def _punctuation(address: str) -> str:
+    return address[len(address.rstrip(_PUNCTUATION)) :]
+
+
+def _first(positions: Sequence[int], start: int, default: int) -> int:
+    """The first of sorted `positions` from `start` on."""
+    place = bisect_left(positions, start)
+    return positions[place] if place < len(positions) else default
+
+
+def _after_word(text: str, start: int) -> str:
+    """`text` from the first character on that ends an address, at `start` or later."""
+    found = _BREAK.search(text, start)
+    return text[found.start() :] if found else ""

@@ -2,13 +2,18 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fr_ps.cli import main
-from fr_ps.process import exit_code
+from fr_ps.process import exit_code, unredacted_output
+
+ROOT = str(Path(__file__).parents[1])
 
 
 def raising(error: BaseException) -> Callable[[], object]:
@@ -78,3 +83,36 @@ def test_names_that_cannot_be_opened_are_one_line(
     (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in printed
     assert len(line) < 600
+
+
+@pytest.mark.parametrize(("words", "closed", "code"), [("runs", ">&-", 0), ("runs", "2>&-", 0), ("nonsense", "2>&-", 2)])
+def test_a_closed_standard_stream_changes_no_exit_code(words: str, closed: str, code: int, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m fr_ps {words} {closed}"
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT}
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+STORAGE = "postgresql://me:word@h/db?sslmode=require"
+
+
+def test_what_the_user_typed_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for storage in (STORAGE, "sqlite:///a.db?timeout=5"):
+        with pytest.raises(SystemExit, match="0"):
+            main(["search", f"--study.storage={storage}", "--print_config"])
+        assert yaml.safe_load(capsys.readouterr().out)["study"]["storage"] == storage
+    with pytest.raises(SystemExit, match="0"):
+        main(["search", "--help"])
+    assert "USER:PASSWORD@HOST" in capsys.readouterr().out
+
+
+def test_after_the_arguments_output_is_redacted_again(capsys: pytest.CaptureFixture[str]) -> None:
+    def program() -> None:
+        with unredacted_output():
+            print(STORAGE)
+        print(STORAGE)
+
+    assert exit_code(program) == 0
+    assert capsys.readouterr().out == f"{STORAGE}\npostgresql://h/db\n"

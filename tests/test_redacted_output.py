@@ -77,11 +77,13 @@ def test_a_search_without_mlflow_names_the_server_but_no_secret(
         f"postgresql+psycopg2://me:{SECRET}@x{SECRET}@127.0.0.1:1/db?user={SECRET}",
         f"postgresql+psycopg2://me:{SECRET}@127.0.0.1:1/db?password={SECRET}",
         f"postgresql:me:{SECRET}@127.0.0.1:1/db",
+        f"postgresql://me:12/{SECRET}@127.0.0.1:1/db",
+        f"postgresql://me:/{SECRET}@127.0.0.1:1/db",
     ):
         assert main([*search, f"--study.storage={storage}"]) == 2
     printed = "".join(capfd.readouterr())
     assert f"MLflow (http://{refusing}/) does not take" in printed
-    assert printed.count("error: study.storage") == 3
+    assert printed.count("error: study.storage") == 5
     assert SECRET not in printed
     assert files_with(SECRET, planted) == files_with("7654321", planted) == []
 
@@ -126,7 +128,7 @@ sys.exit(exit_code(run))
     assert done.stderr.count("Traceback") == 2
     assert "trying postgresql://host/db" in done.stderr
     assert done.stderr.rstrip().endswith("RuntimeError: no answer from http://host/")
-    assert done.stdout == "View run at http://host/\n"
+    assert done.stdout == "View run at http://host/#/runs/1\n"
     # The warning shows the line of source that gives it only where that is a file.
     assert SECRET not in done.stderr
 

@@ -108,6 +108,10 @@ def test_the_default_is_left_where_a_store_is_named(tmp_path, monkeypatch):
     assert registry_uri() == "http://127.0.0.1:6000"
 
 
+def test_a_recorded_address_has_no_password_that_begins_as_a_port():
+    assert recorded_uri("postgresql://user:12/x@h/db") == "postgresql://***"
+
+
 @pytest.mark.parametrize("uri", ["", "sqlite://", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "http://host/a.db", "sqlite"])
 def test_what_is_no_plain_sqlite_file_has_no_file(uri):
     assert sqlite_file(uri) is None
