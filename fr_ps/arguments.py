@@ -94,8 +94,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """The parsed and instantiated arguments.
 
     `--on-bad` is `--on_bad`; a list may be written as `a` or `a,b`; and `--config FILE` comes first, so that flags override
-    it wherever they stand on the line; the command gets its files as `config`. `--resume RUN` is `--config` with that run's own settings, and RUN
-    becomes our id of it.
+    it wherever they stand on the line; the command gets its files as `config`. `--resume RUN` is `--config` with that run's
+    own settings, and RUN becomes our id of it.
 
     Raises:
         InputError: anything wrong with them, in one line that names the setting and what it may be.
