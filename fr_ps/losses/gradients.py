@@ -67,7 +67,7 @@ class GradientWeighting(Weighting):
         if not maps:
             return total
         tasks = [task for task in self.tasks if task in losses]
-        adversarial = [weighted[task] for task in losses if task in self.adversarial]
+        adversarial = [weighted[task] for task in losses if self.adversarial.get(task, 0) > 0]
         summed = [torch.stack(adversarial).sum()] if adversarial else []
         gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *summed]])
         gramian = _gramian(gradients)
