@@ -224,7 +224,7 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
     assert run.info.status == "FINISHED"
     assert run.data.metrics["train/bad_steps"] == 0
     assert main(["sync"]) == 0
-    assert "MLflow knows all of every run" in capsys.readouterr().out
+    assert "Every event of every run is delivered" in capsys.readouterr().out
 
 
 def test_runs_tells_mlflow_of_those_that_were_interrupted(here, capsys):

@@ -53,7 +53,7 @@ def _sync(arguments: Namespace) -> None:
     from fr_ps.progress import progress
     from fr_ps.tracking.card import find_run
     from fr_ps.tracking.layout import RUNS_FOLDER
-    from fr_ps.tracking.sync import move, run_folders, sync, unsynced
+    from fr_ps.tracking.sync import missing_from_store, move, run_folders, sync, unsynced
 
     only = find_run(arguments.run, RUNS_FOLDER) if arguments.run else None
     if arguments.run and only is None:
@@ -67,7 +67,7 @@ def _sync(arguments: Namespace) -> None:
         found = moved + sync(list(folders), advance)
     rows = [[one.id, one.mlflow_id or "-", one.sent, one.left, one.why] for one in found]
     headers = ["run", "in MLflow", "sent", "left", "because"]
-    print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "MLflow knows all of every run")
+    print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "Every event of every run is delivered.")
     for one in found:
         if one.note:
             print(one.note)
@@ -80,6 +80,11 @@ def _sync(arguments: Namespace) -> None:
         raise InputError(
             f"{number} not delivered; {first.id} to {first.store or 'its store'}: {first.why.rstrip('.')}"
             + ("" if "fr-ps sync" in first.why else f"; {remedy}")
+        )
+    for folder, where in missing_from_store(RUNS_FOLDER).items():
+        raise InputError(
+            f"run {folder.name} was delivered to the MLflow store {where}, which no longer has it; if the store was deleted, "
+            f"fr-ps sync --store {where} delivers all runs of this folder to it again"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from fr_ps.config.checks import MAX_SEED, MAX_STEPS, require, require_range, require_share, require_types
 from fr_ps.config.names import SYNTHETIC, Attribute, LabelForm, Modality
+from fr_ps.redaction import redact
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "data.")
+        for name in ("root", "split"):
+            path = getattr(self, name)
+            require("://" not in path, f"data.{name}", redact(path), "a path of this machine, not an address")
         good = 0 < len(set(self.modalities)) == len(self.modalities) and set(self.modalities) <= set(get_args(Modality))
         require(good, "data.modalities", list(self.modalities), "one or more of albedo, normal, depth, each once")
         for attribute in self.classes:

@@ -18,7 +18,7 @@ from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.json_files import parse_json
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.redaction import redact, redact_tree
-from fr_ps.tracking.address import recorded_uri, registry_uri, tracking_uri
+from fr_ps.tracking.address import connect, recorded_uri, tracking_uri
 from fr_ps.tracking.card import find_run, read_card
 from fr_ps.tracking.find import REGISTERED, model_folder
 from fr_ps.tracking.layout import BEST, CONFIG_FILE, MODEL_CARD, RUNS_FOLDER
@@ -64,7 +64,7 @@ def register(run: str, name: str, tags: dict[str, str] | None = None, descriptio
     folder = model_folder(run, runs)
     mlflow_run = _mlflow_run(run, runs)
     _, info = load_model(folder, torch.device("cpu"))  # a version that cannot be loaded would be found out by its users
-    client = MlflowClient(tracking_uri(), registry_uri())
+    client = connect()
     with _answering(f"{name}: run {run} cannot be registered under that name"), _storing(client, mlflow_run):
         model_id = log_model(client, mlflow_run, folder, BEST.name, *_best_epoch(client, mlflow_run, folder))
         with _already_there():
@@ -97,7 +97,7 @@ def parse_version(model: str) -> Version:
     rest = model.removeprefix(REGISTERED)
     name, at, alias = rest.partition("@")
     with _answering(f"{model}: cannot be had from the registry"):
-        client = MlflowClient(tracking_uri(), registry_uri())
+        client = connect()
         if rest != model and at and name and alias:
             return Version(name, str(client.get_model_version_by_alias(name, alias).version))
         name, slash, number = rest.rpartition("/")
@@ -114,7 +114,7 @@ def champion(name: str) -> Version | None:
         InputError: there is no registered model of that name, or MLflow does not answer.
     """
     with _answering(f"{REGISTERED}{name}: cannot be had from the registry"):
-        number = MlflowClient(tracking_uri(), registry_uri()).get_registered_model(name).aliases.get(CHAMPION)
+        number = connect().get_registered_model(name).aliases.get(CHAMPION)
     return None if number is None else Version(name, str(number))
 
 
@@ -128,7 +128,7 @@ def crown(version: Version, before: Version | None) -> None:
     if now != before:
         raise InputError(f"{version.uri}: the champion is {now.uri if now else 'nobody'} by now; promote again")
     with _answering(f"{version.uri}: cannot be made the champion"):
-        client = MlflowClient(tracking_uri(), registry_uri())
+        client = connect()
         client.set_registered_model_alias(version.name, CHAMPION, version.number)
         _write_history(client, version.name, [*_history(client, version.name), version.number])
     if (now := champion(version.name)) != version:
@@ -145,7 +145,7 @@ def demote(name: str) -> Version:
     if before is None:
         raise InputError(f"{REGISTERED}{name}: has no champion; promote one")
     with _answering(f"{before.uri}: cannot be demoted"):
-        MlflowClient(tracking_uri(), registry_uri()).delete_registered_model_alias(name, CHAMPION)
+        connect().delete_registered_model_alias(name, CHAMPION)
     return before
 
 
@@ -157,7 +157,7 @@ def roll_back(name: str) -> tuple[Version | None, Version]:
     """
     before = champion(name)
     with _answering(f"{REGISTERED}{name}: cannot be rolled back"):
-        client = MlflowClient(tracking_uri(), registry_uri())
+        client = connect()
         known = [number for number in _history(client, name) if _exists(client, name, number)]
         while known and before is not None and known[-1] == before.number:
             known.pop()
@@ -172,7 +172,7 @@ def tag(version: Version, tags: dict[str, str]) -> None:
     """Set tags of a version."""
     with _answering(f"{version.uri}: cannot be tagged"):
         for key, value in tags.items():
-            MlflowClient(tracking_uri(), registry_uri()).set_model_version_tag(version.name, version.number, key, value)
+            connect().set_model_version_tag(version.name, version.number, key, value)
 
 
 def _mlflow_run(run: str, runs: Path) -> str:

@@ -9,6 +9,7 @@ from glob import escape
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -31,6 +32,21 @@ def registry_uri() -> str:
     """The address of the model registry in use: what MLFLOW_REGISTRY_URI names, else the MLflow store in use."""
     found = mlflow.get_registry_uri()
     return tracking_uri() if found == mlflow.get_tracking_uri() else found
+
+
+def connect() -> MlflowClient:
+    """A client of the MLflow store and the model registry in use."""
+    limit_http_retries(2, timeout=60)
+    return MlflowClient(tracking_uri(), registry_uri())
+
+
+def limit_http_retries(retries: int, timeout: int) -> None:
+    """End a request to a server after `retries` retries, each of at most `timeout` seconds without an answer.
+
+    MLflow retries for about four minutes by default. Its environment variables take precedence where they are set.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout))
 
 
 def default_uri() -> str:

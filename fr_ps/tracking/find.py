@@ -52,8 +52,9 @@ def _download(run: str, runs: Path) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from fr_ps.tracking.address import tracking_uri
+    from fr_ps.tracking.address import limit_http_retries, tracking_uri
 
+    limit_http_retries(2, timeout=60)
     missing = InputError(f"{run}: no model folder, no run under {runs}, and no run in MLflow with a {BEST}; check the name")
     if "/" in run:
         raise missing
@@ -70,15 +71,14 @@ def _registered(model: str) -> Path:
         InputError: the registry has no such version, its files are out of reach, or they hold not just one model folder.
     """
     import mlflow
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-    from fr_ps.tracking.address import registry_uri, tracking_uri
+    from fr_ps.tracking.address import connect, tracking_uri
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Looked up here: mlflow itself asks the store of its settings, and its one error means any of name, version and files.
-    client = MlflowClient(tracking_uri(), registry_uri())
+    client = connect()
     try:
         location = _location(client, get_model_name_and_version(client, model))
     except MlflowException as error:

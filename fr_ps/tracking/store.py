@@ -22,6 +22,7 @@ from fr_ps.tracking.address import (
     artifact_root,
     default_uri,
     is_database,
+    limit_http_retries,
     make_sqlite,
     recorded_uri,
     sqlite_file,
@@ -258,10 +259,7 @@ class RunStore:
 
 def open_store(uri: str) -> MlflowClient:
     """A client of the store; a SQLite store that is not there yet is made first."""
-    # mlflow would try again for four minutes by itself before it says that nobody answers. Whoever calls waits and
-    # tries again; here a call ends.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    limit_http_retries(0, timeout=20)  # the caller retries
     make_sqlite(uri)
     return MlflowClient(uri)
 
@@ -287,6 +285,11 @@ def is_in_use(card: Card) -> bool:
 def shown_store(card: Card) -> str:
     """The address of the store that a run belongs to, without secrets."""
     return card.tracking_uri or f"sqlite:///{DEFAULT_FILE}"
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether `error` is MLflow's answer that it has no such run."""
+    return isinstance(error, MlflowException) and error.error_code == _MISSING
 
 
 def answers(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.progress import silent
-from fr_ps.tracking.card import CARD_FILE, PARENT_TAG, find_run, read_card
+from fr_ps.tracking.card import CARD_FILE, PARENT_TAG, Card, find_run, read_card
 from fr_ps.tracking.listing import Story, mark_interrupted, stories
 from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
 from fr_ps.tracking.owner import is_owned, owned
@@ -100,6 +100,38 @@ def _move_one(folder: Path, uri: str) -> None:
         open_store(store_uri(card)).search_experiments(max_results=1)  # nothing changes where it does not answer
         (folder / DELIVERED_FILE).unlink(missing_ok=True)
         RunStore(folder, card).connect()
+
+
+def missing_from_store(runs: Path) -> dict[Path, str]:
+    """The newest delivered run of each store that no longer has it, as after a store was deleted, with the store's address.
+
+    A store that does not answer is left out.
+    """
+    newest: dict[str, tuple[Path, Card]] = {}
+    for folder in run_folders(runs):
+        with suppress(InputError):
+            card = read_card(folder)
+            if not Outbox(folder).pending():
+                newest[card.tracking_uri] = folder, card
+    from fr_ps.tracking.store import shown_store
+
+    return {folder: shown_store(card) for folder, card in newest.values() if _is_missing(card)}
+
+
+def _is_missing(card: Card) -> bool:
+    from fr_ps.tracking.address import sqlite_file
+    from fr_ps.tracking.store import is_missing, open_store, store_uri
+
+    uri = store_uri(card)
+    if not card.mlflow_id:
+        return False
+    if (file := sqlite_file(uri)) and not file.exists():
+        return True
+    try:
+        open_store(uri).get_run(card.mlflow_id)
+    except Exception as error:
+        return is_missing(error)
+    return False
 
 
 def tell_interrupted(runs: Path) -> list[Story]:

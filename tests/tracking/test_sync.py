@@ -189,7 +189,25 @@ def test_the_command_delivers_and_says_so(store, capsys):
     assert read_card(folder).mlflow_id in printed
     assert "20260101-000000-aaaaaa: MLflow refused bad=name: " in printed
     assert main(["sync"]) == 0
-    assert "MLflow knows all of every run" in capsys.readouterr().out
+    assert "Every event of every run is delivered" in capsys.readouterr().out
+
+
+def test_a_run_that_its_store_no_longer_has_is_named_with_the_remedy(store, capsys):
+    folder = ended_run("one")
+    assert main(["sync"]) == 0
+    assert main(["sync"]) == 0
+    before = read_card(folder).mlflow_id
+    Path("mlflow.db").unlink()
+    capsys.readouterr()
+    assert main(["sync"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: run one was delivered to the MLflow store sqlite:///")
+    assert "/mlflow.db, which no longer has it; " in line
+    assert not Path("mlflow.db").exists()
+    # Another file: in one process, MLflow goes on with its connections to the deleted one.
+    assert main(["sync", "--store", "sqlite:///again.db"]) == 0
+    assert main(["sync"]) == 0
+    assert read_card(folder).mlflow_id != before
 
 
 def test_the_command_delivers_only_the_run_that_it_is_told(store, capsys):
