@@ -57,7 +57,7 @@ OUT_OF_RANGE = [
     (DataConfig, "data", {"split_seed": -1}, "split_seed"),
     (DataConfig, "data", {"subsample_sessions": -1}, "subsample_sessions"),
     (DataConfig, "data", {"subsample_share": 0.0}, "subsample_share"),
-    (DataConfig, "data", {"root": "s3://bucket/faces?api_key=1"}, "root"),
+    (DataConfig, "data", {"root": "s3://bucket/faces"}, "root"),
     (DataConfig, "data", {"subsample_share": 1.1}, "subsample_share"),
     (DataConfig, "data", {"gallery": -1}, "gallery"),
     (DataConfig, "data", {"folds": 3, "split": "split.csv"}, "folds"),
