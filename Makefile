@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export MLFLOW_EXPERIMENT_NAME ?= fr-ps
 
-.PHONY: setup train test check bench bench-long clean
+.PHONY: setup train test test-slow coverage check bench bench-long clean
 
 setup: $(VENV)/installed
 
@@ -17,10 +17,21 @@ $(VENV)/installed: pyproject.toml
 train: setup
 	$(BIN)/mlflow run . -e train --env-manager local
 
-# Two at once, one thread each: most of the time goes into starting processes and into tensors too small for two threads.
-# Both must collect the same names, in whichever a set may stand.
+# Two processes with one thread each: the tensors are too small for two threads. The hash seed is fixed, as both processes have
+# to collect the tests in the same order.
+PYTEST = OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# Killed processes, real servers, PostgreSQL, mlflow run, whole searches.
+test-slow: setup
+	$(PYTEST) -m slow
+
+coverage: setup
+	rm -f .coverage .coverage.*
+	$(PYTEST) --cov --cov-report= -m "not slow"
+	$(PYTEST) --cov --cov-append --cov-report=term -m slow
 
 check: setup
 	$(BIN)/ruff check fr_ps tests benchmarks
