@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from common import Number, arguments, report
+from common import Measurement, argument_parser, report
 from mlflow_server import Server
 
 SPEED = "train/images_per_second"
@@ -33,7 +33,7 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 @dataclass
-class Outcome:
+class RunRecord:
     """What a run came to, and what it took."""
 
     scenario: str
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="of the training over SQLite")
     parser.add_argument(
         "--server-kills", type=int, default=10, help="of the server, while the training is killed --other-kills times"
@@ -74,13 +74,13 @@ def main() -> None:
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         print("undisturbed ...", file=sys.stderr)
-        reference = disturbed("undisturbed", folder, 0, 0, options.span, draw)
+        reference = run_with_kills("undisturbed", folder, 0, 0, options.span, draw)
         numbers, rows = {}, []
         for scenario in options.scenarios:
             kills = options.kills if scenario == "sqlite" else options.other_kills
             server_kills = options.server_kills if scenario == "server" else 0
             print(f"{scenario} ...", file=sys.stderr)
-            outcome = disturbed(scenario, folder, kills, server_kills, options.span, draw)
+            outcome = run_with_kills(scenario, folder, kills, server_kills, options.span, draw)
             row, found = compare(outcome, reference, kills)
             rows.append(row)
             numbers |= found
@@ -88,7 +88,7 @@ def main() -> None:
         report(numbers, rows, headers, options.json)
 
 
-def compare(outcome: Outcome, reference: Outcome, kills: int) -> tuple[list[object], dict[str, Number]]:
+def compare(outcome: RunRecord, reference: RunRecord, kills: int) -> tuple[list[object], dict[str, Measurement]]:
     """The row and the numbers of `outcome` beside the undisturbed run."""
     points = sum(map(len, reference.curves.values()))
     lost = doubled = other = 0
@@ -104,22 +104,22 @@ def compare(outcome: Outcome, reference: Outcome, kills: int) -> tuple[list[obje
     good_end = outcome.statuses == ["FINISHED"] and outcome.params == reference.params
     row = [outcome.scenario, outcome.kills, outcome.server_kills, outcome.runs, ", ".join(outcome.statuses)]
     values = {
-        "kills": Number(outcome.kills, kills, "higher", "kill -9 of the training"),
-        "lost": Number(lost, 0, "lower", f"points of {points}"),
-        "doubled": Number(doubled, 0, "lower", f"points of {points}"),
-        "other_values": Number(other, 0, "lower", f"points of {points}"),
-        "other_weights": Number(0 if same else 1, 0, "lower", "1 if a bit of the last or best weights differs"),
-        "other_end": Number(0 if good_end else 1, 0, "lower", "1 if not one FINISHED run in MLflow with the same params"),
+        "kills": Measurement(outcome.kills, kills, "higher", "kill -9 of the training"),
+        "lost": Measurement(lost, 0, "lower", f"points of {points}"),
+        "doubled": Measurement(doubled, 0, "lower", f"points of {points}"),
+        "other_values": Measurement(other, 0, "lower", f"points of {points}"),
+        "other_weights": Measurement(0 if same else 1, 0, "lower", "1 if a bit of the last or best weights differs"),
+        "other_end": Measurement(0 if good_end else 1, 0, "lower", "1 if not one FINISHED run in MLflow with the same params"),
     }
     numbers = {f"{outcome.scenario}_{name}": number for name, number in values.items()}
     return [*row, points, lost, doubled, other, "the same bits" if same else "OTHER BITS"], numbers
 
 
-def disturbed(scenario: str, folder: Path, kills: int, server_kills: int, span: float, draw: random.Random) -> Outcome:
+def run_with_kills(scenario: str, folder: Path, kills: int, server_kills: int, span: float, draw: random.Random) -> RunRecord:
     """A training in a folder of its own that is killed so often and gone on with, and what MLflow knows of it in the end."""
     home = folder / scenario
     home.mkdir()
-    outcome = Outcome(scenario)
+    outcome = RunRecord(scenario)
     uri = f"sqlite:///{home}/mlflow.db"
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
     server = Server(home) if scenario in ("server", "absent") else None
@@ -133,7 +133,7 @@ def disturbed(scenario: str, folder: Path, kills: int, server_kills: int, span: 
     killer.start()
     words = ["--config", str(folder / "config.yaml")]
     while True:
-        ended = life(words, home, environment, draw, span if outcome.kills < kills else None)
+        ended = run_until_kill(words, home, environment, draw, span if outcome.kills < kills else None)
         outcome.kills += not ended
         if ended:
             break
@@ -155,7 +155,7 @@ def disturbed(scenario: str, folder: Path, kills: int, server_kills: int, span: 
     return outcome
 
 
-def life(words: list[str], home: Path, environment: dict[str, str], draw: random.Random, span: float | None) -> bool:
+def run_until_kill(words: list[str], home: Path, environment: dict[str, str], draw: random.Random, span: float | None) -> bool:
     """One process of the training; whether the run has ended. With a `span` it is killed within so many seconds once it trains.
 
     One life in five ends before that, somewhere in the starting. A run that was killed after its last word, while it
@@ -184,7 +184,7 @@ def life(words: list[str], home: Path, environment: dict[str, str], draw: random
     return True
 
 
-def _kill_server(server: Server | None, kills: int, outcome: Outcome, stop: threading.Event, seed: float) -> None:
+def _kill_server(server: Server | None, kills: int, outcome: RunRecord, stop: threading.Event, seed: float) -> None:
     draw = random.Random(seed)
     while server and outcome.server_kills < kills and not stop.wait(draw.uniform(2, 15)):
         server.kill()
@@ -194,7 +194,7 @@ def _kill_server(server: Server | None, kills: int, outcome: Outcome, stop: thre
         server.wait()
 
 
-def _read(uri: str, outcome: Outcome) -> None:
+def _read(uri: str, outcome: RunRecord) -> None:
     """What MLflow knows of all runs at `uri`."""
     from mlflow import MlflowClient
 

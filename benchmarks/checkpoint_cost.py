@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--backbones", nargs="+", default=["convnextv2_atto", "miresnet18"])
     options = parser.parse_args()
@@ -31,7 +31,9 @@ def main() -> None:
         for backbone in options.backbones:
             size, copy, whole, epoch, slower = measure(backbone, Path(folder) / backbone, options.epochs, options.threads)
             rows.append([backbone, size / 1e6, 1e3 * copy, 1e3 * whole, epoch, 100 * copy / epoch, slower])
-            numbers[f"{backbone}_percent"] = Number(100 * copy / epoch, 2.0, "lower", "% of an epoch, on the training thread")
+            numbers[f"{backbone}_percent"] = Measurement(
+                100 * copy / epoch, 2.0, "lower", "% of an epoch, on the training thread"
+            )
     headers = ["backbone", "MB", "copy ms", "on disk ms", "epoch s", "copy, % of an epoch", "step while writing / step"]
     report(numbers, rows, headers, options.json)
 
@@ -45,9 +47,9 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
     from fr_ps.losses import build_losses
     from fr_ps.models import build_network
     from fr_ps.tracking.run import Run
-    from fr_ps.training.keeper import Keeper
-    from fr_ps.training.loop import train_epoch
-    from fr_ps.training.train import make_plan, new_learner
+    from fr_ps.training.checkpoint_manager import CheckpointManager
+    from fr_ps.training.train import build_setup, build_train_state
+    from fr_ps.training.trainer import train_epoch
 
     torch.set_num_threads(threads)
     config = Config(
@@ -57,14 +59,14 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
         train=TrainConfig(ema=0.999),
     )
     run = Run(folder / "run")
-    plan, feed = make_plan(config, {}, run, pick_device("cpu"), lambda line: None)
+    plan, feed = build_setup(config, {}, run, pick_device("cpu"), lambda line: None)
     torch.manual_seed(0)
     network = build_network(plan.info.branches, plan.info.fusion, plan.info.class_counts(), config.loss.reversal)
     counts = feed.class_counts(plan.info.class_counts())
-    losses = build_losses(config.loss, network.channels, feed.person_counts(), counts, network.judged)
-    learner = new_learner(config, network, losses)
+    losses = build_losses(config.loss, network.channels, feed.sessions_per_subject(), counts, network.adversarial_tasks)
+    learner = build_train_state(config, network, losses)
     copies, wholes, seconds, during, alone = [], [], [], [], []
-    with Keeper(plan, feed, learner, run) as keeper:
+    with CheckpointManager(plan, feed, learner, run) as keeper:
         for epoch in range(epochs + 1):
             steps = during if epoch % 2 else alone
             writing, last = bool(epoch % 2), [time.perf_counter()]
@@ -81,14 +83,14 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
             )
             if not writing:
                 seconds.append(time.perf_counter() - begun)
-            keeper.finish()
-            learner.next_epoch()
+            keeper.wait()
+            learner.end_epoch()
             begun = time.perf_counter()
-            keeper.epoch_ended(["val/identity/auc"])
+            keeper.save_epoch(["val/identity/auc"])
             copies.append(time.perf_counter() - begun)
-            keeper.finish()
+            keeper.wait()
             wholes.append(time.perf_counter() - begun)
-    size = sum(file.stat().st_size for file in Path(keeper.newest()).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in Path(keeper.latest_name()).rglob("*") if file.is_file())
     slower = statistics.median(during) / statistics.median(alone) if during else float("nan")
     return size, statistics.median(copies[1:]), statistics.median(wholes[1:]), statistics.median(seconds[1:] or seconds), slower
 

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 
 @dataclass(frozen=True)
-class Number:
+class Measurement:
     """One measured value, and what it should be."""
 
     value: float
@@ -19,7 +19,7 @@ class Number:
     unit: str
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def argument_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the flags that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
@@ -33,7 +33,7 @@ def limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def report(numbers: dict[str, Number], rows: list[list[object]], headers: list[str], path: Path | None) -> None:
+def report(numbers: dict[str, Measurement], rows: list[list[object]], headers: list[str], path: Path | None) -> None:
     """Print the table of `rows`, then each number beside its goal; write the numbers to `path` if it is given."""
     print(tabulate(rows, headers=headers, floatfmt=".3f"))
     print()

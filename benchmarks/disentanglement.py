@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 
 ADVERSARIES = ("off", "rest", "identity")
 Scores = Mapping[str, float | None]
@@ -22,7 +22,7 @@ Scores = Mapping[str, float | None]
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20, help="of every training")
     parser.add_argument("--people", type=int, default=40, help="of the built-in faces; of more, chance is narrower")
@@ -42,10 +42,10 @@ def main() -> None:
             rows.append([kind, attribute, auc, _each(seeds, kind, f"probe/{attribute}/auc"), chance, identity])
             before = _mean(seeds, "off", f"probe/{attribute}/auc")
             if kind != "off" and auc is not None and before is not None:
-                numbers[f"{kind}_{attribute}_over_off"] = Number(auc - before, 0, "lower", "probe AUC")
+                numbers[f"{kind}_{attribute}_over_off"] = Measurement(auc - before, 0, "lower", "probe AUC")
         without = _mean(seeds, "off", "identity/auc")
         if kind != "off" and identity is not None and without is not None:
-            numbers[f"{kind}_identity_lost_to_off"] = Number(without - identity, 0.02, "lower", "identity AUC")
+            numbers[f"{kind}_identity_lost_to_off"] = Measurement(without - identity, 0.02, "lower", "identity AUC")
     headers = ["adversaries", "attribute", f"probe AUC, mean of {options.seeds} seeds", "of each", "chance 95 %", "identity AUC"]
     report(numbers, rows, headers, options.json)
 
@@ -55,18 +55,18 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     import numpy as np
 
     from fr_ps.arguments import training_config
-    from fr_ps.cli import read_arguments
+    from fr_ps.cli import parse_command_line
     from fr_ps.data.splits import make_split
     from fr_ps.device import pick_device
-    from fr_ps.evaluation.analyses.probes import probe_findings
-    from fr_ps.evaluation.score import answer, evaluate
+    from fr_ps.evaluation.analyses.linear_probes import linear_probe_section
     from fr_ps.models.folder import load_model
-    from fr_ps.tracking.layout import BEST
+    from fr_ps.models.inference import predict, validation_metrics
+    from fr_ps.tracking.layout import BEST_CHECKPOINT
     from fr_ps.tracking.run import Run
     from fr_ps.training.train import open_training_data, train
 
     file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
-    base = training_config(read_arguments(["train", "--config", str(file)])["train"])
+    base = training_config(parse_command_line(["train", "--config", str(file)])["train"])
     config = replace(
         base,
         data=replace(base.data, split_seed=seed),
@@ -76,13 +76,16 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     )
     run = Run(folder / kind)
     train(config, run, lambda line: None)
-    network, info = load_model(run.folder / BEST, pick_device(config.device))
+    network, info = load_model(run.folder / BEST_CHECKPOINT, pick_device(config.device))
     dataset = open_training_data(config, lambda line: None)
     split = make_split(dataset.labels, config.data, dataset.left_out)
     rows = np.sort(np.concatenate([split.val, split.test]))
-    labels = dataset.labels.take(rows)
-    answers = answer(network, dataset.store, rows, config.train.scoring_batch)
-    scores = evaluate(answers, labels, info.trained).values | probe_findings(answers.embeddings, labels, seed).metrics.values
+    labels = dataset.labels.subset(rows)
+    answers = predict(network, dataset.store, rows, config.train.scoring_batch)
+    scores = (
+        validation_metrics(answers, labels, info.trained).values
+        | linear_probe_section(answers.embeddings, labels, seed).metrics.values
+    )
     print(f"seed {seed}: adversaries {kind}: identity AUC {scores['identity/auc']:.4f}", flush=True)
     return scores
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from common import Number, arguments, report
+from common import Measurement, argument_parser, report
 
 MODALITIES = ("albedo", "normal", "depth")
 Scores = dict[str, dict[str, float | None]]
@@ -21,7 +21,7 @@ Scores = dict[str, dict[str, float | None]]
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20, help="of every training")
     parser.add_argument("--fusions", nargs="+", default=["concat", "fc", "gated", "score"])
@@ -46,8 +46,8 @@ def main() -> None:
             for subset in _subsets()
         ]
         unit = "AUC on validation"
-        numbers[f"{fusion}_over_best_branch"] = Number(statistics.mean(gains), 0, "higher", unit)
-        numbers[f"{fusion}_lost_to_the_best_remaining"] = Number(statistics.mean(lost), 0.02, "lower", unit)
+        numbers[f"{fusion}_over_best_branch"] = Measurement(statistics.mean(gains), 0, "higher", unit)
+        numbers[f"{fusion}_lost_to_the_best_remaining"] = Measurement(statistics.mean(lost), 0.02, "lower", unit)
     headers = ["model", "maps", f"val AUC, mean of {options.seeds} seeds", "of each", "test AUC, mean", "of each"]
     report(numbers, [[*row[:2], *row[2], *row[3]] for row in rows], headers, options.json)
 
@@ -57,13 +57,13 @@ def measure(seed: int, folder: Path, options) -> Scores:  # type: ignore[no-unty
     import yaml
 
     from fr_ps.arguments import training_config
-    from fr_ps.cli import read_arguments
+    from fr_ps.cli import parse_command_line
     from fr_ps.config import FusionConfig
     from fr_ps.tracking.run import Run
     from fr_ps.training.train import train
 
     file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
-    base = training_config(read_arguments(["train", "--config", str(file)])["train"])
+    base = training_config(parse_command_line(["train", "--config", str(file)])["train"])
     base = replace(
         base,
         data=replace(base.data, split_seed=seed),

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from common import Number
+from common import Measurement
 from scipy.ndimage import gaussian_filter
 
 SIZE = 48
@@ -22,7 +22,7 @@ SURFACES = ("sphere", "waves", "head", "table")
 Lobe = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict[str, Number]) -> None:
+def report_glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict[str, Measurement]) -> None:
     """Print the table of materials by number of lights, and add its summary to the numbers.
 
     Args:
@@ -35,10 +35,10 @@ def glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict[str, N
     few: dict[str, dict[str, list[tuple[float, float]]]] = {}
     by_count: dict[int, dict[str, list[tuple[float, float]]]] = {count: {} for count in COUNTS}
     for material, (albedo, strength, lobe) in materials().items():
-        few[material] = {name: under(albedo, strength, lobe, lights) for name, lights in sets.items()}
+        few[material] = {name: errors_by_surface(albedo, strength, lobe, lights) for name, lights in sets.items()}
         for count in COUNTS:
-            by_count[count][material] = under(albedo, strength, lobe, dome(count))
-    by_pair = {(material, name): ratio(found) for material, by_set in few.items() for name, found in by_set.items()}
+            by_count[count][material] = errors_by_surface(albedo, strength, lobe, dome(count))
+    by_pair = {(material, name): error_ratio(found) for material, by_set in few.items() for name, found in by_set.items()}
     of_four = {material: list(chain(*by_set.values())) for material, by_set in few.items()}
     rows: list[list[object]] = []
     for material in few:
@@ -47,14 +47,14 @@ def glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict[str, N
             rows[-1] += summary(by_count[count][material])
     strong = [material for material in few if material != BROAD]
     rows.append(["all but the broad one", *summary(chain(*(of_four[material] for material in strong)))])
-    numbers["glossy_4"] = Number(ratio(chain(*of_four.values())), 1.01, "lower", "error over least squares'")
-    numbers["glossy_4_worst"] = Number(max(by_pair.values()), 1.01, "lower", "the same, worst material and light set")
+    numbers["glossy_4"] = Measurement(error_ratio(chain(*of_four.values())), 1.01, "lower", "error over least squares'")
+    numbers["glossy_4_worst"] = Measurement(max(by_pair.values()), 1.01, "lower", "the same, worst material and light set")
     for count in COUNTS:
         average = summary(chain(*(by_count[count][material] for material in strong)))
         rows[-1] += average
-        numbers[f"glossy_{count}"] = Number(average[1], 0.6, "lower", "error over least squares', without the broad one")
-        worst = max(map(ratio, by_count[count].values()))
-        numbers[f"glossy_{count}_worst"] = Number(worst, 0.6, "lower", "the same, worst of all materials")
+        numbers[f"glossy_{count}"] = Measurement(average[1], 0.6, "lower", "error over least squares', without the broad one")
+        worst = max(map(error_ratio, by_count[count].values()))
+        numbers[f"glossy_{count}_worst"] = Measurement(worst, 0.6, "lower", "the same, worst of all materials")
     print("\nglossy surfaces: mean angular error of least squares in degrees, and ratio of robust to it, by number of lights\n")
     headers = ["highlights", *(f"{name} {count}" for count in (4, *COUNTS) for name in ("degrees", "ratio"))]
     print(tabulate(rows, headers=headers, floatfmt=".3f"))
@@ -64,10 +64,10 @@ def glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict[str, N
     if cases:
         for name, goal in (("H04", 1.01), ("H20", 0.6)):
             plain, robust = case_errors(cases / name / "a")
-            numbers[f"case_{name}"] = Number(robust / plain, goal, "lower", "error over least squares'")
+            numbers[f"case_{name}"] = Measurement(robust / plain, goal, "lower", "error over least squares'")
 
 
-def under(albedo: float, strength: float, lobe: Lobe, lights: np.ndarray) -> list[tuple[float, float]]:
+def errors_by_surface(albedo: float, strength: float, lobe: Lobe, lights: np.ndarray) -> list[tuple[float, float]]:
     """Errors of least squares and robust on each surface, under these lights."""
     return [errors(*rendered(surface, albedo, strength, lobe, lights)) for surface in SURFACES]
 
@@ -78,7 +78,7 @@ def summary(found: Iterable[tuple[float, float]]) -> list[float]:
     return [float(plain), float(robust / plain)]
 
 
-def ratio(found: Iterable[tuple[float, float]]) -> float:
+def error_ratio(found: Iterable[tuple[float, float]]) -> float:
     return summary(found)[1]
 
 
@@ -96,19 +96,19 @@ def errors(capture, to, normal: np.ndarray, mask: np.ndarray) -> tuple[float, fl
 def case_errors(folder: Path) -> tuple[float, float]:
     """The errors of a stored capture with its truth beside it."""
     from fr_ps.photometric.captures import read_capture
-    from fr_ps.photometric.frame import frame
+    from fr_ps.photometric.frame import fit_frame
     from fr_ps.photometric.images import read_image
 
     normal = np.load(folder / "truth_normal.npy", allow_pickle=False)
     mask = read_image(folder / "truth_mask.png").luminance > 0
-    to = frame((0, 0, mask.shape[1], mask.shape[0]), mask.shape[0], "crop")
+    to = fit_frame((0, 0, mask.shape[1], mask.shape[0]), mask.shape[0], "crop")
     return errors(read_capture(folder, max_condition=10), to, normal, mask)
 
 
 def rendered(surface: str, albedo: float, strength: float, lobe: Lobe, lights: np.ndarray):
     """A capture, its frame, the true normals (H, W, 3), and the pixels (H, W) that are the object's."""
     from fr_ps.photometric.captures import Capture
-    from fr_ps.photometric.frame import frame
+    from fr_ps.photometric.frame import fit_frame
     from fr_ps.synthetic.render import cast_shadow
 
     normal, depth, mask, texture = shapes(surface)
@@ -122,7 +122,7 @@ def rendered(surface: str, albedo: float, strength: float, lobe: Lobe, lights: n
     largest = 255 if surface == "waves" else 65535
     stored = np.clip(np.rint(largest * images), 0, largest)
     capture = Capture((stored / largest).astype(np.float32), lights, stored == largest)
-    return capture, frame((0, 0, SIZE, SIZE), SIZE, "crop"), normal, mask
+    return capture, fit_frame((0, 0, SIZE, SIZE), SIZE, "crop"), normal, mask
 
 
 def shapes(surface: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -17,13 +17,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from fr_ps.evaluation.numbers.metrics import Metrics
-    from fr_ps.evaluation.pairwise.pairs import Comparisons
+    from fr_ps.evaluation.metrics import Metrics
+    from fr_ps.evaluation.pairwise.pairs import PairScores
 
 METRICS = ("auc", "auc_person_balanced", "eer", "tar_at_far_0.1", "tar_at_far_0.01")
 SCATTER = {"AUC 0.95": 1.15, "AUC 0.995": 0.67}
@@ -37,7 +37,7 @@ Intervals = dict[str, tuple[float, float]]
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=300, help="of every population")
     parser.add_argument("--draws", type=int, default=500, help="of an interval")
     parser.add_argument("--people", type=int, nargs="+", default=[18, 50, 100, 200])
@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     limit_threads(1)  # --threads are processes here
     populations = dict(zip(SCATTER, (options.people, options.easy_people)))
-    numbers: dict[str, Number] = {}
+    numbers: dict[str, Measurement] = {}
     rows: list[list[object]] = []
     with ProcessPoolExecutor(options.threads, multiprocessing.get_context("spawn")) as pool:
         for name, counts in populations.items():
@@ -62,7 +62,7 @@ def main() -> None:
                     if people >= ENOUGH_PEOPLE:
                         label = f"{name.replace(' ', '_').lower()}_{people}_people_{metric}"
                         share = coverage(held["people"], true[metric])
-                        numbers[label] = Number(share, GOAL, "higher", "of the 95 % intervals hold the truth")
+                        numbers[label] = Measurement(share, GOAL, "higher", "of the 95 % intervals hold the truth")
     headers = ["setting", "people", "metric", "truth", "over people", "+/-", "width", "over pairs", "+/-", "width"]
     report(numbers, rows, headers, options.json)
 
@@ -116,33 +116,33 @@ def simulate(seed: int, people: int, scatter: float, sessions: tuple[int, int] =
 def true_values(scatter: float, seed: int, people: int = TRUE_PEOPLE) -> dict[str, float]:
     """Metric to its value on a very large population."""
     from fr_ps.evaluation.pairwise.pairs import AllPairs
-    from fr_ps.evaluation.pairwise.verification import verification
+    from fr_ps.evaluation.pairwise.verification import verification_metrics
 
-    found = verification(AllPairs(*simulate(seed, people, scatter)).compare()).defined()
+    found = verification_metrics(AllPairs(*simulate(seed, people, scatter)).score()).defined()
     return {metric: found[metric] for metric in METRICS}
 
 
 def intervals(scatter: float, people: int, draws: int, seed: int, sessions: tuple[int, int] = (3, 8)) -> dict[str, Intervals]:
     """How they were found to the intervals of one simulated population."""
-    from fr_ps.evaluation.numbers.resample import resample
+    from fr_ps.evaluation.bootstrap import bootstrap_weights
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 
     embeddings, ids = simulate(seed, people, scatter, sessions)
-    pairs = AllPairs(embeddings, ids, draws=resample(ids, draws, seed))
+    pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids, draws, seed))
     comparisons, metrics = verification_with_intervals(pairs, None)
     return {"people": metrics.intervals, "pairs": over_pairs(comparisons, metrics, draws, seed).intervals}
 
 
-def over_pairs(comparisons: "Comparisons", metrics: "Metrics", draws: int, seed: int) -> "Metrics":
+def over_pairs(comparisons: "PairScores", metrics: "Metrics", draws: int, seed: int) -> "Metrics":
     """`metrics` with the intervals of drawing pairs with replacement, genuine and impostor ones apart."""
     import numpy as np
 
-    from fr_ps.evaluation.pairwise.replicates import Rates, add_replicates
-    from fr_ps.evaluation.pairwise.roc import person_weights
+    from fr_ps.evaluation.pairwise.bootstrap_rates import BootstrapRates, add_bootstrap_intervals
+    from fr_ps.evaluation.pairwise.roc import subject_weights
 
     rng = np.random.default_rng(seed)
-    genuine, own_weight = comparisons.genuine_keys, person_weights(comparisons)
+    genuine, own_weight = comparisons.genuine_keys, subject_weights(comparisons)
     every = np.repeat(comparisons.impostor_keys, comparisons.impostor_counts)
     shares = np.concatenate([np.linspace(0, 0.9, 100), 1 - np.geomspace(0.1, 1 / len(every), 150)])
     nodes = np.union1d(*(np.quantile(keys, shares, method="nearest") for keys in (every, genuine)))[::-1]
@@ -154,14 +154,16 @@ def over_pairs(comparisons: "Comparisons", metrics: "Metrics", draws: int, seed:
     counts = np.bincount(place(comparisons.impostor_keys), comparisons.impostor_counts, minlength=bins)
     in_bin = np.eye(bins)[place(genuine)]  # (m, bins)
 
-    def rates(impostors: np.ndarray, times: np.ndarray) -> Rates:
+    def rates(impostors: np.ndarray, times: np.ndarray) -> BootstrapRates:
         weights = impostors, times @ in_bin, times @ (own_weight[:, None] * in_bin)
         above = (np.cumsum(of, axis=1) for of in weights)
-        return Rates(np.append(nodes[0] + 1, nodes), *(np.pad(of / of[:, -1:], ((0, 0), (1, 0))) for of in above), whole=False)
+        return BootstrapRates(
+            np.append(nodes[0] + 1, nodes), *(np.pad(of / of[:, -1:], ((0, 0), (1, 0))) for of in above), exact=False
+        )
 
     times = rng.multinomial(len(genuine), np.full(len(genuine), 1 / len(genuine)), size=draws)
     drawn = rates(rng.multinomial(len(every), counts / len(every), size=draws), times)
-    return add_replicates(metrics, comparisons, drawn, rates(counts[None], np.ones((1, len(genuine)))))
+    return add_bootstrap_intervals(metrics, comparisons, drawn, rates(counts[None], np.ones((1, len(genuine)))))
 
 
 if __name__ == "__main__":

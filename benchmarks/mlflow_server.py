@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 
-class Process:
+class MlflowProcess:
     """A server of MLflow's on one port for as long as this lives; what it prints goes to `server.log` in `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -22,7 +22,7 @@ class Process:
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """Of `mlflow`."""
         raise NotImplementedError
 
@@ -33,7 +33,7 @@ class Process:
         # MLflow finds `uvicorn` on PATH.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": path}
-        command = [sys.executable, "-m", "mlflow", *self.words(), "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "mlflow", *self.arguments(), "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
 
@@ -58,26 +58,26 @@ class Process:
         self.stop(signal.SIGKILL)
 
 
-class Server(Process):
+class Server(MlflowProcess):
     """A `mlflow server` over a SQLite file in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.store = f"sqlite:///{folder}/server.db"
 
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         stores = ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder / "artifacts")]
         return ["server", "--workers", "1", *stores]
 
 
-class ModelServer(Process):
+class ModelServer(MlflowProcess):
     """A `mlflow models serve` of a registered model."""
 
     def __init__(self, folder: Path, model: str) -> None:
         super().__init__(folder)
         self.model = model
 
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         return ["models", "serve", "-m", self.model, "--env-manager", "local"]
 
     def post(self, body: bytes, kind: str = "application/json") -> tuple[int, str]:

@@ -22,8 +22,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from common import Number, arguments, limit_threads, report
-from glossy import glossy
+from common import Measurement, argument_parser, limit_threads, report
+from glossy import report_glossy
 
 SIZE = 112
 SOLVERS = ("robust", "robust + intensities", "integrable", "integrable + mean face")
@@ -32,15 +32,15 @@ HIGHLIGHT, NOISE = 0.15, 1.5 / 255
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--people", type=int, default=20, help="of Yale B, and rendered ones")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     limit_threads(options.threads)
-    from fr_ps.synthetic.captures import write_captures
+    from fr_ps.synthetic.captures import write_synthetic_captures
     from fr_ps.synthetic.scene import light_directions
 
-    numbers: dict[str, Number] = {}
+    numbers: dict[str, Measurement] = {}
     lights = {"built-in": light_directions()}
     yale = shared_yale()
     if yale:
@@ -52,10 +52,10 @@ def main() -> None:
         lights = {session: capture.lights for (_, session), (capture, _) in captures.items()}
     accuracy("rendered", rendered_cases(lights, options.people), numbers)
     stored = yale.parents[1] / "cases" / "highlight" / "captures" if yale else None
-    glossy(lights, stored if stored and stored.is_dir() else None, numbers)
+    report_glossy(lights, stored if stored and stored.is_dir() else None, numbers)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         if not yale:
-            write_captures(Path(folder) / "raw", people=20, sessions=8, seed=0, size=168)
+            write_synthetic_captures(Path(folder) / "raw", people=20, sessions=8, seed=0, size=168)
         print(f"\nspeed, {'Yale B' if yale else 'synthetic pictures'}\n")
         source = yale if yale else Path(folder) / "raw"
         rows = speed(source / "captures", Path(folder) / "out", options.turns, numbers)
@@ -104,26 +104,26 @@ def yale_cases(captures: dict) -> dict:
 
 def reference(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> np.ndarray:
     """(H, W, 3) unit normals: iteratively reweighted toward least absolute deviations, without shadows and saturation."""
-    from fr_ps.photometric.solve import split, weighted
+    from fr_ps.photometric.solve import split_albedo, weighted_least_squares
 
     usable = (images > DARK) & (saturated < SATURATED)
-    scaled, _ = weighted(images, lights, usable + 1e-4)
+    scaled, _ = weighted_least_squares(images, lights, usable + 1e-4)
     for _ in range(12):
         albedo = np.linalg.norm(scaled, axis=0)
         error = np.abs(images - np.tensordot(lights, scaled, axes=1))
         lit = usable & (images > SHADOW * albedo)
-        scaled, _ = weighted(images, lights, lit / np.maximum(error, 0.01 * albedo + 1e-4) + 1e-6)
-    return split(scaled)[1].transpose(1, 2, 0)
+        scaled, _ = weighted_least_squares(images, lights, lit / np.maximum(error, 0.01 * albedo + 1e-4) + 1e-6)
+    return split_albedo(scaled)[1].transpose(1, 2, 0)
 
 
 def rendered_cases(lights: dict[str, np.ndarray], people: int) -> dict:
     """Like `yale_cases`, of synthetic people under the same lights."""
     from fr_ps.photometric.captures import Capture
-    from fr_ps.photometric.frame import frame
+    from fr_ps.photometric.frame import fit_frame
     from fr_ps.synthetic.render import render
     from fr_ps.synthetic.scene import render_session
 
-    to = frame((0, 0, SIZE, SIZE), SIZE, "crop")
+    to = fit_frame((0, 0, SIZE, SIZE), SIZE, "crop")
     cases = {}
     for person in range(people):
         scene = render_session(seed=7, person=person, session=0, size=SIZE)
@@ -138,7 +138,7 @@ def rendered_cases(lights: dict[str, np.ndarray], people: int) -> dict:
     return cases
 
 
-def accuracy(name: str, cases: dict, numbers: dict[str, Number]) -> None:
+def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
     """Print the table of one kind of truth, and add its summary to the numbers."""
     from tabulate import tabulate
 
@@ -177,8 +177,8 @@ def accuracy(name: str, cases: dict, numbers: dict[str, Number]) -> None:
     short = name.lower().replace(" ", "_")
     for column, goal in (("robust", 0.92), ("integrable", 0.85), ("integrable + mean face", 0.85)):
         key = f"{short}_{column.replace(' + ', '_').replace(' ', '_')}"
-        numbers[key] = Number(total[column], goal, "lower", "error over least squares'")
-        numbers[f"{key}_worst"] = Number(max(ratios[column].values()), 1.01, "lower", "the same, worst light set")
+        numbers[key] = Measurement(total[column], goal, "lower", "error over least squares'")
+        numbers[f"{key}_worst"] = Measurement(max(ratios[column].values()), 1.01, "lower", "the same, worst light set")
 
 
 def light_intensities(cases: dict) -> None:
@@ -213,7 +213,7 @@ def mean_face(normals: dict, without: str) -> np.ndarray:
     return np.mean([np.mean(found, axis=0) for found in by_person.values()], axis=0)
 
 
-def speed(captures: Path, out: Path, turns: int, numbers: dict[str, Number]) -> list[list[object]]:
+def speed(captures: Path, out: Path, turns: int, numbers: dict[str, Measurement]) -> list[list[object]]:
     """Rows of sessions per second, and the numbers about them."""
     from fr_ps.photometric.captures import list_sources
 
@@ -234,10 +234,10 @@ def speed(captures: Path, out: Path, turns: int, numbers: dict[str, Number]) -> 
                 seconds[name].append(taken)
     floor = seconds["read, decode, write"]
     shares = {name: statistics.median(f / s for f, s in zip(floor, found)) for name, found in seconds.items()}
-    numbers["prepare_of_floor"] = Number(shares["prepare, robust"], 0.5, "higher", "sessions/s over sessions/s")
+    numbers["prepare_of_floor"] = Measurement(shares["prepare, robust"], 0.5, "higher", "sessions/s over sessions/s")
     for solver in ("robust", "integrable"):
         share = solver_share(captures, solver, statistics.median(seconds[f"prepare, {solver}"]) / count)
-        numbers[f"{solver}_share_of_prepare"] = Number(share, 0.25, "lower", "time over time")
+        numbers[f"{solver}_share_of_prepare"] = Measurement(share, 0.25, "lower", "time over time")
     return [[name, count / statistics.median(found), shares[name]] for name, found in seconds.items()]
 
 
@@ -255,7 +255,7 @@ def time_prepare(captures: Path, out: Path, **settings) -> float:
 
 def time_floor(captures: Path, out: Path) -> float:
     """Seconds that reading and decoding the pictures and writing maps of the same size take."""
-    from fr_ps.files import new_folder, write_array
+    from fr_ps.files import atomic_folder, write_array
     from fr_ps.photometric.captures import list_sources
     from fr_ps.photometric.images import read_image
 
@@ -265,7 +265,7 @@ def time_floor(captures: Path, out: Path) -> float:
     for source in list_sources(captures):
         for image in sorted(source.folder.glob("im*")):
             read_image(image)
-        with new_folder(out / source.id / source.session) as temporary:
+        with atomic_folder(out / source.id / source.session) as temporary:
             for name, array in maps.items():
                 write_array(temporary / f"{name}.npy", array)
     seconds = time.perf_counter() - started
@@ -276,23 +276,23 @@ def time_floor(captures: Path, out: Path) -> float:
 def solver_share(captures: Path, solver: str, session_seconds: float) -> float:
     """The time of the solver alone as a share of a session's."""
     from fr_ps.photometric.captures import list_sources, read_capture
-    from fr_ps.photometric.frame import frame, warp
-    from fr_ps.photometric.robust import integrable, observation_weights
-    from fr_ps.photometric.solve import weighted
+    from fr_ps.photometric.frame import fit_frame, warp
+    from fr_ps.photometric.robust import observation_weights, solve_integrable
+    from fr_ps.photometric.solve import weighted_least_squares
 
     mask = np.ones((SIZE, SIZE), dtype=bool)
     ready = []
     for source in list_sources(captures)[:40]:
         capture = read_capture(source.folder, max_condition=10)
         height, width = capture.images.shape[1:]
-        to = frame((0, 0, width, height), SIZE, "crop")
+        to = fit_frame((0, 0, width, height), SIZE, "crop")
         ready.append((warp(capture.images, to), warp(capture.saturated, to), capture.lights))
     started = time.perf_counter()
     for images, saturated, lights in ready:
         weights = observation_weights(images, saturated, lights)
-        weighted(images, lights, weights)
+        weighted_least_squares(images, lights, weights)
         if solver == "integrable":
-            integrable(images, lights, weights, mask)
+            solve_integrable(images, lights, weights, mask)
     return (time.perf_counter() - started) / len(ready) / session_seconds
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 from tabulate import tabulate
 
 FACES = {"people": 20, "sessions": 4, "size": 48}
@@ -36,7 +36,7 @@ BATCH = {"people": 4, "sessions": 2}
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--trials", type=int, default=8, help="a turn")
     parser.add_argument("--seeds", type=int, default=5, help="of random search and TPE; 0 leaves the third table away")
@@ -67,18 +67,18 @@ def main() -> None:
         report(numbers, quality, headers if quality else [], options.json)
 
 
-def search(folder: Path, name: str, **other: Any) -> Any:
+def make_search(folder: Path, name: str, **other: Any) -> Any:
     """A search over tiny trainings."""
     from dataclasses import fields
 
     from fr_ps.arguments import training_config
-    from fr_ps.cli import read_arguments
+    from fr_ps.cli import parse_command_line
     from fr_ps.config import SearchConfig
-    from fr_ps.search.study.settled import settle
+    from fr_ps.search.spec import build_study_spec
 
     file = study_file(folder, name, **other)
-    found = read_arguments(["search", "--config", str(file)])["search"]
-    return settle(SearchConfig(**{one.name: found[one.name] for one in fields(SearchConfig)}), training_config(found))
+    found = parse_command_line(["search", "--config", str(file)])["search"]
+    return build_study_spec(SearchConfig(**{one.name: found[one.name] for one in fields(SearchConfig)}), training_config(found))
 
 
 def study_file(folder: Path, name: str, **other: Any) -> Path:
@@ -98,15 +98,15 @@ def study_file(folder: Path, name: str, **other: Any) -> Path:
     return file
 
 
-def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[object]], dict[str, Number]]:
+def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[object]], dict[str, Measurement]]:
     """Seconds a trial of each way, and beyond the training."""
     warnings.simplefilter("ignore")
     ways: dict[str, Callable[[Path, str, int], None]] = {
-        "nothing": bare,
-        "Optuna alone": plain,
-        "fr-ps search": ours,
-        "Optuna, MLflowCallback of optuna-integration": with_callback,
-        "Optuna in mlflow's MlflowStorage": in_mlflow,
+        "nothing": run_trainings_only,
+        "Optuna alone": run_plain_optuna,
+        "fr-ps search": run_fr_ps_search,
+        "Optuna, MLflowCallback of optuna-integration": run_mlflow_callback,
+        "Optuna in mlflow's MlflowStorage": run_mlflow_storage,
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(turns + 1):
@@ -120,23 +120,23 @@ def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[o
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     beyond = {way: statistics.median(a - b for a, b in zip(seconds[way], seconds["nothing"])) for way in ways}
     rows: list[list[object]] = [[way, medians[way], beyond[way] if way != "nothing" else None] for way in ways]
-    return rows, {"overhead": Number(beyond["fr-ps search"], 0.5, "lower", "s a trial")}
+    return rows, {"overhead": Measurement(beyond["fr-ps search"], 0.5, "lower", "s a trial")}
 
 
-def train(config: Any, folder: Path, judge: Any = None) -> float:
+def run_training(config: Any, folder: Path, judge: Any = None) -> float:
     """A training that nobody but its folder hears of; its best validation value."""
     from fr_ps.tracking.run import Run
     from fr_ps.training.train import fit
 
     folder.mkdir(parents=True)
     fitted = fit(config, Run(folder), lambda _line: None, judge)
-    return float(fitted.learner.validation.values[config.train.select] or 0.0)
+    return float(fitted.state.best_metrics.values[config.train.select] or 0.0)
 
 
-def bare(folder: Path, name: str, trials: int) -> None:
-    config = search(folder, f"bare-{name}").base
+def run_trainings_only(folder: Path, name: str, trials: int) -> None:
+    config = make_search(folder, f"bare-{name}").base
     for index in range(trials):
-        train(config, folder / f"bare-{name}-{index}")
+        run_training(config, folder / f"bare-{name}-{index}")
 
 
 def objective(base: Any, folder: Path) -> Callable[[Any], float]:
@@ -156,23 +156,23 @@ def objective(base: Any, folder: Path) -> Callable[[Any], float]:
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return train(with_settings(base, settings), folder / str(trial.number), judge)
+        return run_training(with_settings(base, settings), folder / str(trial.number), judge)
 
     return call
 
 
-def plain(folder: Path, name: str, trials: int) -> None:
+def run_plain_optuna(folder: Path, name: str, trials: int) -> None:
     optimize(folder, f"plain-{name}", trials, f"sqlite:///{folder}/plain-{name}.db")
 
 
-def with_callback(folder: Path, name: str, trials: int) -> None:
+def run_mlflow_callback(folder: Path, name: str, trials: int) -> None:
     from optuna_integration import MLflowCallback
 
     callback = MLflowCallback(os.environ["MLFLOW_TRACKING_URI"], metric_name="val/identity/auc")
     optimize(folder, f"callback-{name}", trials, f"sqlite:///{folder}/callback-{name}.db", callback)
 
 
-def in_mlflow(folder: Path, name: str, trials: int) -> None:
+def run_mlflow_storage(folder: Path, name: str, trials: int) -> None:
     import mlflow
     from mlflow.optuna.storage import MlflowStorage
 
@@ -184,7 +184,7 @@ def in_mlflow(folder: Path, name: str, trials: int) -> None:
 def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any = None) -> None:
     import optuna
 
-    base = search(folder, name).base
+    base = make_search(folder, name).base
     sampler = optuna.samplers.RandomSampler(seed=0)
     study = optuna.create_study(
         storage=storage, study_name=name, sampler=sampler, pruner=optuna.pruners.NopPruner(), direction="maximize"
@@ -192,21 +192,21 @@ def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any =
     study.optimize(objective(base, folder / name), n_trials=trials, callbacks=[callback] if callback else None)
 
 
-def ours(folder: Path, name: str, trials: int) -> None:
-    from fr_ps.search.study.storage import Storage, open_study
-    from fr_ps.search.trials.worker import do_trials
-    from fr_ps.tracking.card import Parent
-    from fr_ps.tracking.parent import begin_parent
+def run_fr_ps_search(folder: Path, name: str, trials: int) -> None:
+    from fr_ps.search.storage import Storage, open_study
+    from fr_ps.search.worker import run_trials
+    from fr_ps.tracking.parent import start_parent_run
+    from fr_ps.tracking.run_folder import ParentRun
 
-    found = search(folder, f"ours-{name}", budget={"trials": trials})
+    found = make_search(folder, f"ours-{name}", budget={"trials": trials})
     study = found.config.study
     open_study(Storage(study.storage, study.heartbeat), study.name, ["maximize"])
-    _, parent = begin_parent(study.name, folder / "runs")
-    assert isinstance(parent, Parent)
-    do_trials(found, parent, time.time(), folder / "runs")
+    _, parent = start_parent_run(study.name, folder / "runs")
+    assert isinstance(parent, ParentRun)
+    run_trials(found, parent, time.time(), folder / "runs")
 
 
-def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict[str, Number]]:
+def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict[str, Measurement]]:
     """Trials an hour with one worker and with two, of one thread each; and of processes that only train."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     trained: dict[int, list[float]] = {1: [], 2: []}
@@ -214,7 +214,7 @@ def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict
         name = f"workers-{workers}-{turn}"
         file = study_file(folder, name, budget={"trials": 2 * trials}, train={"epochs": 6})
         run_search(file, workers)
-        begun, ended = span(f"sqlite:///{folder}/{name}.db", name)
+        begun, ended = study_interval(f"sqlite:///{folder}/{name}.db", name)
         rates[workers].append(2 * trials / (ended - begun) * 3600)
         trained[workers].append(trainings_an_hour(folder / f"only-{turn}", workers, trials))
         print(
@@ -227,8 +227,8 @@ def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict
     ]
     rows.append(["two beside one", gain, machine])
     return rows, {
-        "two_workers": Number(gain, 1.8, "higher", "times the trials of one"),
-        "two_workers_of_machine": Number(gain / machine, 0.95, "higher", "of what two processes that only train give"),
+        "two_workers": Measurement(gain, 1.8, "higher", "times the trials of one"),
+        "two_workers_of_machine": Measurement(gain / machine, 0.95, "higher", "of what two processes that only train give"),
     }
 
 
@@ -249,13 +249,13 @@ def only_train(folder: Path, trainings: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    config = search(folder, "only", train={"epochs": 6}).base
+    config = make_search(folder, "only", train={"epochs": 6}).base
     with silence():
-        train(config, folder / "first")  # what is imported and made only once
+        run_training(config, folder / "first")  # what is imported and made only once
     begun = time.time()
     for index in range(trainings):
         with silence():
-            train(config, folder / str(index))
+            run_training(config, folder / str(index))
     print(begun, time.time())
 
 
@@ -266,7 +266,7 @@ def run_search(file: Path, workers: int) -> None:
         raise RuntimeError(done.stdout + done.stderr)
 
 
-def span(storage: str, name: str) -> tuple[float, float]:
+def study_interval(storage: str, name: str) -> tuple[float, float]:
     """Seconds since 1970 at which the first trial of a study began, and the last one ended."""
     import optuna
 
@@ -274,7 +274,7 @@ def span(storage: str, name: str) -> tuple[float, float]:
     return min(one.datetime_start.timestamp() for one in trials), max(one.datetime_complete.timestamp() for one in trials)
 
 
-def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[str, Number]]:
+def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[str, Measurement]]:
     """Best values of random search and of TPE with pruning against the epochs that they took."""
     epochs, trials = 8, 16
     space = {
@@ -307,7 +307,9 @@ def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[
         values = [best_at(curves[one], share) for one in ("random", "tpe") for share in (whole / 2, whole)]
         rows.append([seed, *values, shares[-1]])
         print(json.dumps(dict(zip(("seed", "random half", "random", "tpe half", "tpe", "share"), rows[-1]))), file=sys.stderr)
-    return rows, {"tpe_epochs": Number(statistics.median(shares), 0.5, "lower", "of random search's epochs, median of seeds")}
+    return rows, {
+        "tpe_epochs": Measurement(statistics.median(shares), 0.5, "lower", "of random search's epochs, median of seeds")
+    }
 
 
 def best_by_epochs(storage: str, name: str) -> list[tuple[int, float]]:

@@ -28,7 +28,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 from mlflow_server import ModelServer
 from tabulate import tabulate
 
@@ -36,7 +36,7 @@ NAME = "faces"
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="convnextv2_atto")
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--requests", type=int, default=96, help="of each number of clients")
@@ -45,19 +45,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, chdir(name):
         os.environ["FR_PS_CACHE"] = f"{name}/cache"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
-        model, data = make(Path(name), options.backbone, options.threads)
-        numbers, rows = throughput(model, data, options.turns)
+        model, data = make_model(Path(name), options.backbone, options.threads)
+        numbers, rows = measure_throughput(model, data, options.turns)
         print(tabulate(rows, headers=["", "sessions a second"], floatfmt=".2f"), end="\n\n")
-        print(tabulate(latency(model, data), headers=["one session", "p50 ms", "p95 ms"], floatfmt=".2f"), end="\n\n")
-        more, rows, cold = over_http(Path(name), data, options.requests)
+        print(tabulate(measure_latency(model, data), headers=["one session", "p50 ms", "p95 ms"], floatfmt=".2f"), end="\n\n")
+        more, rows, cold = measure_http(Path(name), data, options.requests)
         numbers |= more
         print(tabulate(rows, headers=["clients", "answers/s", "p50 ms", "p95 ms", "failed"], floatfmt=".2f"), end="\n\n")
-        more, rows = starts(cold)
+        more, rows = measure_cold_start(cold)
         numbers |= more
         report(numbers, rows, ["from nothing", "seconds, median"], options.json)
 
 
-def make(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
+def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     """The model's folder, registered as the champion, and the built-in faces."""
     import torch
 
@@ -68,10 +68,10 @@ def make(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     from fr_ps.data.splits import make_split
     from fr_ps.models import build_network
     from fr_ps.models.folder import ModelInfo, save_model
-    from fr_ps.serving.registry import crown, register
-    from fr_ps.tracking.layout import BEST
-    from fr_ps.tracking.lifecycle import new_run
-    from fr_ps.training.record import Plan, write_settings
+    from fr_ps.serving.registry import register, set_champion
+    from fr_ps.tracking.layout import BEST_CHECKPOINT
+    from fr_ps.tracking.lifecycle import start_run
+    from fr_ps.training.setup import TrainingSetup, write_config_and_split
 
     torch.set_num_threads(threads)
     data = synthetic_dataset(SyntheticConfig(people=32, sessions=6))
@@ -82,25 +82,25 @@ def make(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     )
     network = build_network(info.branches, info.fusion, info.class_counts())
     config = Config(data=DataConfig(root=str(data)), model=architecture)
-    plan = Plan(config, dataset, make_split(dataset.labels, config.data), info)
-    save_model(folder / "model", network, info, also=lambda new: write_settings(new, plan))
-    with new_run("benchmark", Path("runs")) as run:
-        shutil.copytree(folder / "model", run.folder / BEST)
-        run.model(run.folder / BEST, 1)
-    crown(register(run.id, NAME), None)
+    plan = TrainingSetup(config, dataset, make_split(dataset.labels, config.data), info)
+    save_model(folder / "model", network, info, write_extra=lambda new: write_config_and_split(new, plan))
+    with start_run("benchmark", Path("runs")) as run:
+        shutil.copytree(folder / "model", run.folder / BEST_CHECKPOINT)
+        run.log_model(run.folder / BEST_CHECKPOINT, 1)
+    set_champion(register(run.id, NAME), None)
     return folder / "model", data
 
 
-def throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, Number], list[list[object]]]:
+def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, Measurement], list[list[object]]]:
     import torch
 
     from fr_ps.data.dataset import open_dataset
     from fr_ps.serving.load import load
-    from fr_ps.serving.sessions import ask, prepared_sessions
-    from fr_ps.serving.table import table_of, with_keys, write_table
+    from fr_ps.serving.predict import list_prepared_sessions, predict_sessions
+    from fr_ps.serving.results import add_keys, prediction_table, write_table
 
     recognizer = load(str(model), "cpu")
-    sessions = prepared_sessions(recognizer, data)
+    sessions = list_prepared_sessions(recognizer, data)
     store = open_dataset(data, ["albedo"]).store
     whole = torch.from_numpy(store.read(store.rows)["albedo"])
     batches = whole.split(64)
@@ -111,8 +111,8 @@ def throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, Number], 
             recognizer.network({"albedo": batch})
 
     def predict() -> None:
-        answered = ask(recognizer, sessions, 64)
-        write_table(Path("out.parquet"), with_keys(table_of(recognizer, answered.answers), answered.keys))
+        answered = predict_sessions(recognizer, sessions, 64)
+        write_table(Path("out.parquet"), add_keys(prediction_table(recognizer, answered.predictions), answered.keys))
 
     seconds: dict[Callable[[], None], list[float]] = {bare: [], predict: []}
     for turn in range(turns + 1):
@@ -126,10 +126,10 @@ def throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, Number], 
         ["bare forward pass", len(whole) / statistics.median(seconds[bare])],
         ["predict", len(whole) / statistics.median(seconds[predict])],
     ]
-    return {"predict_ratio": Number(ratio, 0.9, "higher", "sessions/s of predict over the bare forward pass")}, rows
+    return {"predict_ratio": Measurement(ratio, 0.9, "higher", "sessions/s of predict over the bare forward pass")}, rows
 
 
-def latency(model: Path, data: Path, turns: int = 12, block: int = 8) -> list[list[object]]:
+def measure_latency(model: Path, data: Path, turns: int = 12, block: int = 8) -> list[list[object]]:
     """One session with torch bare, through the recognizer, and with ONNX.
 
     In turns of blocks: ONNX's threads keep turning for a while after an answer, and take from whoever comes right after it.
@@ -167,7 +167,7 @@ def latency(model: Path, data: Path, turns: int = 12, block: int = 8) -> list[li
     return [[way, *_milliseconds(its)] for way, its in seconds.items()]
 
 
-def over_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Number], list[list[object]], float]:
+def measure_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Measurement], list[list[object]], float]:
     """Answers a second by clients; also how long the server takes until it answers."""
     import numpy as np
 
@@ -179,7 +179,7 @@ def over_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Number
     server.start()
     try:
         server.wait()
-        if seconds_of(server, body) is None:
+        if time_request(server, body) is None:
             raise RuntimeError((folder / "server.log").read_text())
         cold = time.perf_counter() - begun
         rows, failed = [], 0
@@ -189,10 +189,10 @@ def over_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Number
             failed += lost
     finally:
         server.kill()
-    return {"failed_requests": Number(failed, 0, "lower", f"of {3 * requests} requests by 1, 8 and 32 clients")}, rows, cold
+    return {"failed_requests": Measurement(failed, 0, "lower", f"of {3 * requests} requests by 1, 8 and 32 clients")}, rows, cold
 
 
-def seconds_of(server: ModelServer, body: bytes) -> float | None:
+def time_request(server: ModelServer, body: bytes) -> float | None:
     """Seconds until the answer; None if there was none, or a wrong one."""
     begun = time.perf_counter()
     try:
@@ -214,7 +214,7 @@ def load_test(server: ModelServer, body: bytes, clients: int, requests: int) -> 
             with lock:
                 if next(left, None) is None:
                     return
-            found.append(seconds_of(server, body))
+            found.append(time_request(server, body))
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     begun = time.perf_counter()
@@ -234,7 +234,7 @@ model.predict(pandas.DataFrame([{{"albedo": numpy.full((112, 112), 0.5, numpy.fl
 """
 
 
-def starts(served: float) -> tuple[dict[str, Number], list[list[object]]]:
+def measure_cold_start(served: float) -> tuple[dict[str, Measurement], list[list[object]]]:
     """New processes, the median of five each."""
     ways = {
         "python -c 'pass'": [sys.executable, "-c", "pass"],
@@ -242,17 +242,17 @@ def starts(served: float) -> tuple[dict[str, Number], list[list[object]]]:
         "fr-ps --help": [str(Path(sys.executable).with_name("fr-ps")), "--help"],
         "pyfunc, registry to answer": [sys.executable, "-c", COLD],
     }
-    found = {way: statistics.median(timed(command) for _ in range(5)) for way, command in ways.items()}
+    found = {way: statistics.median(time_command(command) for _ in range(5)) for way, command in ways.items()}
     rows: list[list[object]] = [[way, seconds] for way, seconds in found.items()]
     rows.append(["mlflow models serve, until the first answer (once)", served])
     numbers = {
-        "import": Number(found["import fr_ps"], 0.3, "lower", "s"),
-        "help": Number(found["fr-ps --help"], 0.3, "lower", "s"),
+        "import": Measurement(found["import fr_ps"], 0.3, "lower", "s"),
+        "help": Measurement(found["fr-ps --help"], 0.3, "lower", "s"),
     }
     return numbers, rows
 
 
-def timed(command: Sequence[str]) -> float:
+def time_command(command: Sequence[str]) -> float:
     begun = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - begun

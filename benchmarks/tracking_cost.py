@@ -17,15 +17,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 from mlflow_server import Server
 
 METRICS = 12
-Tell = Callable[[dict[str, float], int], None]
+LogFunction = Callable[[dict[str, float], int], None]
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--backbone", default="convnextv2_atto")
     options = parser.parse_args()
@@ -37,7 +37,7 @@ def main() -> None:
         server.start()
         stack.callback(server.stop)
         server.wait()
-        sinks = listeners(folder, {"SQLite": f"sqlite:///{folder}/mlflow.db", "HTTP": server.uri}, stack)
+        sinks = log_functions(folder, {"SQLite": f"sqlite:///{folder}/mlflow.db", "HTTP": server.uri}, stack)
         shares, rates = measure(sinks, options)
         rows = [
             [how, where, 100 * statistics.median(shares[how, where]), statistics.median(ratio(rates, (how, where)))]
@@ -45,7 +45,7 @@ def main() -> None:
             if how != "nothing"
         ]
         numbers = {
-            f"{where}_percent": Number(
+            f"{where}_percent": Measurement(
                 100 * statistics.median(shares["journal", where]), 0.5, "lower", "% of the training thread's time"
             )
             for where in ("SQLite", "HTTP")
@@ -57,20 +57,20 @@ def ratio(rates: dict[tuple[str, str], list[float]], sink: tuple[str, str]) -> l
     return [mine / nothing for mine, nothing in zip(rates[sink], rates["nothing", "-"])]
 
 
-def listeners(folder: Path, uris: dict[str, str], stack: ExitStack) -> dict[tuple[str, str], Tell]:
+def log_functions(folder: Path, uris: dict[str, str], stack: ExitStack) -> dict[tuple[str, str], LogFunction]:
     """How and where to, to the call that tells metrics at a step."""
     import mlflow
     from mlflow import MlflowClient
 
-    from fr_ps.tracking.lifecycle import new_run
+    from fr_ps.tracking.lifecycle import start_run
 
-    sinks: dict[tuple[str, str], Tell] = {("nothing", "-"): lambda values, step: None}
+    sinks: dict[tuple[str, str], LogFunction] = {("nothing", "-"): lambda values, step: None}
     for where, uri in uris.items():
         os.environ["MLFLOW_TRACKING_URI"] = uri
-        run = stack.enter_context(new_run("journal", folder / "runs"))
+        run = stack.enter_context(start_run("journal", folder / "runs"))
         while run.mlflow_id is None:  # so that the next one's address is not taken for its own
             time.sleep(0.05)
-        sinks["journal", where] = run.metrics
+        sinks["journal", where] = run.log_metrics
         client = MlflowClient(uri)
         for how, synchronous in (("log_metrics", True), ("log_metrics, asynchronous", False)):
             run_id = client.create_run("0", run_name=how).info.run_id
@@ -80,23 +80,23 @@ def listeners(folder: Path, uris: dict[str, str], stack: ExitStack) -> dict[tupl
             ) -> None:
                 mlflow.log_metrics(values, step=step, run_id=run_id, synchronous=synchronous)
 
-            sinks[how, where] = _at(uri, tell)
+            sinks[how, where] = _with_tracking_uri(uri, tell)
     return sinks
 
 
-def _at(uri: str, tell: Tell) -> Tell:
+def _with_tracking_uri(uri: str, log: LogFunction) -> LogFunction:
     import mlflow
 
     def at(values: dict[str, float], step: int) -> None:
         if mlflow.get_tracking_uri() != uri:
             mlflow.set_tracking_uri(uri)
-        tell(values, step)
+        log(values, step)
 
     return at
 
 
 def measure(
-    sinks: dict[tuple[str, str], Tell], options: object
+    sinks: dict[tuple[str, str], LogFunction], options: object
 ) -> tuple[dict[tuple[str, str], list[float]], dict[tuple[str, str], list[float]]]:
     """Each sink's share of the time, and its steps a second, a value a turn."""
     import torch
@@ -105,32 +105,34 @@ def measure(
     from fr_ps.data.splits import make_split
     from fr_ps.losses import build_losses
     from fr_ps.models import build_network
-    from fr_ps.training.ema import WeightAverage
-    from fr_ps.training.feed import Feed
-    from fr_ps.training.guard import Guard
-    from fr_ps.training.learner import Learner
-    from fr_ps.training.loop import train_epoch
+    from fr_ps.training.batch_loader import BatchLoader
+    from fr_ps.training.ema import ModelEma
+    from fr_ps.training.guard import NonFiniteGuard
     from fr_ps.training.optim import build_optimizer
     from fr_ps.training.train import open_training_data
+    from fr_ps.training.train_state import TrainState
+    from fr_ps.training.trainer import train_epoch
 
     torch.set_num_threads(options.threads)  # type: ignore[attr-defined]
     torch.manual_seed(0)
     model = ModelConfig(backbone=options.backbone)  # type: ignore[attr-defined]
     config = Config(model=model, synthetic=SyntheticConfig(people=24, sessions=8))
-    dataset = open_training_data(config, say=lambda line: None)
+    dataset = open_training_data(config, echo=lambda line: None)
     split = make_split(dataset.labels, config.data)
     rows = split.train[: 4 * config.batch.people * config.batch.sessions]
-    feed = Feed(dataset, rows, config.batch, config.augment, 0, torch.device("cpu"))
+    feed = BatchLoader(dataset, rows, config.batch, config.augment, 0, torch.device("cpu"))
     classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
     network = build_network({"albedo": config.model}, "concat", classes, config.loss.reversal)
-    losses = build_losses(config.loss, network.channels, feed.person_counts(), feed.class_counts(classes), network.judged)
+    losses = build_losses(
+        config.loss, network.channels, feed.sessions_per_subject(), feed.class_counts(classes), network.adversarial_tasks
+    )
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
-    learner = Learner(network, losses, optimizer, WeightAverage(network, 0), Guard([network, losses], 10), {})
+    learner = TrainState(network, losses, optimizer, ModelEma(network, 0), NonFiniteGuard([network, losses], 10), {})
     shares: dict[tuple[str, str], list[float]] = {sink: [] for sink in sinks}
     rates: dict[tuple[str, str], list[float]] = {sink: [] for sink in sinks}
     step = 0
 
-    def epoch(tell: Tell) -> tuple[float, float, int]:
+    def epoch(tell: LogFunction) -> tuple[float, float, int]:
         """Seconds in all, seconds of telling, steps."""
         nonlocal step
         told, first = 0.0, step
@@ -152,7 +154,7 @@ def measure(
             accumulate=1,
             stepped=stepped,
         )
-        learner.restart_epoch()
+        learner.reset_epoch()
         return time.perf_counter() - begun, told, step - first
 
     order = list(sinks)

@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--backbones", nargs="+", default=["miresnet18", "convnextv2_atto"])
     options = parser.parse_args()
@@ -31,7 +31,7 @@ def main() -> None:
             real, bare = measure(backbone, Path(folder), options.turns, options.threads)
             ratio = statistics.median(r / b for r, b in zip(real, bare))
             rows.append([backbone, statistics.median(bare), statistics.median(real), ratio])
-            numbers[f"{backbone}_ratio"] = Number(ratio, 0.95, "higher", "images/s of the real loop over bare steps")
+            numbers[f"{backbone}_ratio"] = Measurement(ratio, 0.95, "higher", "images/s of the real loop over bare steps")
     report(numbers, rows, ["backbone", "bare images/s", "real images/s", "ratio (median of turns)"], options.json)
 
 
@@ -43,21 +43,21 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     from fr_ps.data.splits import make_split
     from fr_ps.losses import build_losses
     from fr_ps.models import build_network
-    from fr_ps.tracking.lifecycle import new_run
-    from fr_ps.training.ema import WeightAverage
-    from fr_ps.training.feed import Feed
-    from fr_ps.training.guard import Guard
-    from fr_ps.training.learner import Learner
-    from fr_ps.training.loop import train_epoch
+    from fr_ps.tracking.lifecycle import start_run
+    from fr_ps.training.batch_loader import BatchLoader
+    from fr_ps.training.ema import ModelEma
+    from fr_ps.training.guard import NonFiniteGuard
     from fr_ps.training.optim import build_optimizer
     from fr_ps.training.train import open_training_data
+    from fr_ps.training.train_state import TrainState
+    from fr_ps.training.trainer import train_epoch
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     config = Config(model=ModelConfig(backbone=backbone), synthetic=SyntheticConfig(people=24, sessions=8))  # type: ignore[arg-type]
-    dataset = open_training_data(config, say=lambda line: None)
+    dataset = open_training_data(config, echo=lambda line: None)
     split = make_split(dataset.labels, config.data)
-    feed = Feed(
+    feed = BatchLoader(
         dataset,
         split.train[: 2 * config.batch.people * config.batch.sessions],
         config.batch,
@@ -67,13 +67,15 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     )
     classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
     network = build_network({"albedo": config.model}, "concat", classes, config.loss.reversal)
-    losses = build_losses(config.loss, network.channels, feed.person_counts(), feed.class_counts(classes), network.judged)
+    losses = build_losses(
+        config.loss, network.channels, feed.sessions_per_subject(), feed.class_counts(classes), network.adversarial_tasks
+    )
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
-    guard = Guard([network, losses], config.train.bad_steps)
-    learner = Learner(network, losses, optimizer, WeightAverage(network, 0), guard, {})
-    steps = len(feed.order(0))
-    images = sum(len(chosen) for chosen in feed.order(0))
-    maps, targets, _ = feed.batch(feed.order(0)[0], 0, 0)
+    guard = NonFiniteGuard([network, losses], config.train.bad_steps)
+    learner = TrainState(network, losses, optimizer, ModelEma(network, 0), guard, {})
+    steps = len(feed.epoch_batches(0))
+    images = sum(len(chosen) for chosen in feed.epoch_batches(0))
+    maps, targets, _ = feed.load(feed.epoch_batches(0)[0], 0, 0)
 
     def bare_epoch() -> None:
         network.train()
@@ -84,7 +86,7 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
             optimizer.step()
 
     real, bare = [], []
-    with new_run(backbone, folder / "runs") as run:
+    with start_run(backbone, folder / "runs") as run:
 
         def real_epoch() -> None:
             values = train_epoch(
@@ -95,8 +97,8 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
                 clip=config.optim.clip,
                 accumulate=1,
             )
-            learner.restart_epoch()
-            run.metrics(values, len(real))
+            learner.reset_epoch()
+            run.log_metrics(values, len(real))
 
         timed = [(real_epoch, real), (bare_epoch, bare)]
         for turn in range(turns + 1):

@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SESSIONS, SIZE, NOISE = 10, 512, 3.0
 FLOOR, OURS, INTERVALS, SCIKIT, INTEGERS = "product alone", "ours", "ours, intervals", "scikit-learn", "integer matrices"
 LARGE = 100_000
-FITTING = (FLOOR, OURS, INTERVALS)
+MEMORY_BOUND_WAYS = (FLOOR, OURS, INTERVALS)
 """At any N."""
 Values = dict[str, float]
 """Metric to its value."""
@@ -55,7 +55,7 @@ class Measured:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20_000, help="embeddings")
     parser.add_argument("--small", type=int, default=4_000, help="embeddings where the full matrices are measured")
     parser.add_argument("--growth", type=int, nargs="*", default=[5_000, 10_000, 20_000, 40_000], help="embeddings")
@@ -63,40 +63,42 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     limit_threads(options.threads)
-    numbers: dict[str, Number] = {}
+    numbers: dict[str, Measurement] = {}
     rows: list[list[object]] = []
-    for count, ways in ((options.count, FITTING), (options.small, (*FITTING, SCIKIT, INTEGERS))):
+    for count, ways in ((options.count, MEMORY_BOUND_WAYS), (options.small, (*MEMORY_BOUND_WAYS, SCIKIT, INTEGERS))):
         rows += compare(count, ways, options, numbers)
     grown = {}
     for count in sorted({*options.growth, *[LARGE] * options.large}):
-        found = grown[count] = _fresh(count, (OURS,), 1 if count == LARGE else options.turns, options.threads)
+        found = grown[count] = _measure_in_new_process(count, (OURS,), 1 if count == LARGE else options.turns, options.threads)
         rows.append([count, "ours, alone", *_cells(count, found.seconds[OURS], None), found.peak, found.extra])
     numbers |= growth(grown)
     headers = ["N", "", "s", "to product", "ns a pair", "peak MB", "extra MB"]
     report(numbers, rows, headers, options.json)
 
 
-def compare(count: int, ways: tuple[str, ...], options: argparse.Namespace, numbers: dict[str, Number]) -> list[list[object]]:
+def compare(
+    count: int, ways: tuple[str, ...], options: argparse.Namespace, numbers: dict[str, Measurement]
+) -> list[list[object]]:
     """A row a way at this N."""
-    timed = _fresh(count, ways, options.turns, options.threads)
+    timed = _measure_in_new_process(count, ways, options.turns, options.threads)
     rows: list[list[object]] = []
     for way in ways:
         seconds = timed.seconds[way]
         ratio = statistics.median(mine / floor for mine, floor in zip(seconds, timed.seconds[FLOOR]))
-        alone = _fresh(count, (way,), 1, options.threads)
+        alone = _measure_in_new_process(count, (way,), 1, options.threads)
         rows.append([count, way, *_cells(count, seconds, ratio), alone.peak, alone.extra])
         if count == options.count and way == OURS:
-            numbers["to_product"] = Number(ratio, 2, "lower", f"of the product's time, {count} embeddings of {SIZE}")
-            numbers["peak_mb"] = Number(alone.peak, 1000, "lower", f"MB, the whole process, {count} embeddings of {SIZE}")
+            numbers["to_product"] = Measurement(ratio, 2, "lower", f"of the product's time, {count} embeddings of {SIZE}")
+            numbers["peak_mb"] = Measurement(alone.peak, 1000, "lower", f"MB, the whole process, {count} embeddings of {SIZE}")
     if SCIKIT in ways:
         mine, theirs = timed.values[OURS], timed.values[SCIKIT]
         for metric, value in theirs.items():
             unit = f"from scikit-learn, {count} embeddings"
-            numbers[f"{metric}_difference"] = Number(abs(mine[metric] - value), 1e-5, "lower", unit)
+            numbers[f"{metric}_difference"] = Measurement(abs(mine[metric] - value), 1e-5, "lower", unit)
     return rows
 
 
-def growth(grown: dict[int, Measured]) -> dict[str, Number]:
+def growth(grown: dict[int, Measured]) -> dict[str, Measurement]:
     """How time and memory grow from the second smallest N to the largest; at the smallest much is what does not grow."""
     if len(grown) < 3:
         return {}
@@ -106,8 +108,8 @@ def growth(grown: dict[int, Measured]) -> dict[str, Number]:
     copies = 2 * (large - small) * SIZE * 4 / 2**20  # of unit length, and these in the order of people
     span = f"{large} embeddings beside {small}"
     return {
-        "growth": Number(each_large / each_small, 1.2, "lower", f"of the time a pair, {span}"),
-        "extra_growth_mb": Number(more, copies, "lower", f"MB more, {span}; goal: two copies of those added"),
+        "growth": Measurement(each_large / each_small, 1.2, "lower", f"of the time a pair, {span}"),
+        "extra_growth_mb": Measurement(more, copies, "lower", f"MB more, {span}; goal: two copies of those added"),
     }
 
 
@@ -116,7 +118,7 @@ def _cells(count: int, seconds: list[float], ratio: float | None) -> list[object
     return [each, ratio, each / math.comb(count, 2) * 1e9]
 
 
-def _fresh(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
+def _measure_in_new_process(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
     """`measure` in a process of its own. This one stays small: a child's peak begins at the size of its parent."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, count, ways, turns, threads).result()
@@ -127,11 +129,11 @@ def measure(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Meas
     import torch
 
     torch.set_num_threads(threads)
-    embeddings, ids = faces(count)
+    embeddings, ids = make_embeddings(count)
     ready = {way: WAYS[way](embeddings, ids) for way in ways}
     before = _peak()
     for way in ways:
-        WAYS[way](*faces(1_000))()  # whatever the first run starts
+        WAYS[way](*make_embeddings(1_000))()  # whatever the first run starts
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     values = {}
     for turn in range(turns):
@@ -147,7 +149,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def faces(count: int) -> "tuple[np.ndarray, np.ndarray]":
+def make_embeddings(count: int) -> "tuple[np.ndarray, np.ndarray]":
     """Embeddings (n, 512) float32 and whose they are (n,), made in place."""
     import numpy as np
 
@@ -166,7 +168,7 @@ def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], V
     """What is to be timed: the products that verification needs, by its own threads."""
     import torch
 
-    from fr_ps.evaluation.pairwise.pairs import ROWS, _blocks, _run
+    from fr_ps.evaluation.pairwise.pairs import BLOCK_ROWS, _blocks, _run_blocks
     from fr_ps.evaluation.pairwise.similarity import similarity
 
     left = similarity(embeddings, ids).left
@@ -175,7 +177,7 @@ def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], V
         torch.mm(left[rows], left[columns].T)
 
     def run() -> Values:
-        _run(block, list(_blocks(len(left), ROWS)))
+        _run_blocks(block, list(_blocks(len(left), BLOCK_ROWS)))
         return {}
 
     return run
@@ -184,18 +186,18 @@ def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], V
 def ours(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
     """What is to be timed: verification from embeddings to metrics."""
     from fr_ps.evaluation.pairwise.pairs import AllPairs
-    from fr_ps.evaluation.pairwise.verification import verification
+    from fr_ps.evaluation.pairwise.verification import verification_metrics
 
-    return lambda: verification(AllPairs(embeddings, ids).compare()).defined()
+    return lambda: verification_metrics(AllPairs(embeddings, ids).score()).defined()
 
 
 def ours_with_intervals(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
     """What is to be timed: the same with intervals from 1,000 draws of people."""
-    from fr_ps.evaluation.numbers.resample import resample
+    from fr_ps.evaluation.bootstrap import bootstrap_weights
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 
-    return lambda: verification_with_intervals(AllPairs(embeddings, ids, draws=resample(ids)), None)[1].defined()
+    return lambda: verification_with_intervals(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)[1].defined()
 
 
 def scikit_learn(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:

@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from common import Number, arguments, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report
 
 GOALS = {"convnextv2_atto": 1.8, "miresnet18": 1.5}
 """Backbone to the cost that the gradient-based weightings may have."""
@@ -22,12 +22,12 @@ CHEAP = {"uncertainty": 1.05, "dwa": 1.05}
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--backbones", nargs="+", choices=GOALS, default=list(GOALS))
     options = parser.parse_args()
     limit_threads(options.threads)
-    numbers: dict[str, Number] = {}
+    numbers: dict[str, Measurement] = {}
     rows: list[list[object]] = []
     for backbone in options.backbones:
         seconds = measure(backbone, options.turns, options.threads)
@@ -36,7 +36,7 @@ def main() -> None:
             rows.append([backbone, weighting, 1000 * statistics.median(its), cost])
             if weighting != "fixed":
                 goal = CHEAP.get(weighting, GOALS[backbone])
-                numbers[f"{backbone}_{weighting}"] = Number(cost, goal, "lower", "of a step with fixed")
+                numbers[f"{backbone}_{weighting}"] = Measurement(cost, goal, "lower", "of a step with fixed")
     report(numbers, rows, ["backbone", "weighting", "ms a step", "cost (median of turns)"], options.json)
 
 
@@ -50,13 +50,13 @@ def measure(backbone: str, turns: int, threads: int) -> dict[str, list[float]]:
     order = random.Random(0)
     for turn in range(turns + 1):
         for name in order.sample(list(steps), len(steps)):
-            taken = timed(steps[name])
+            taken = time_step(steps[name])
             if turn:  # the first warms up
                 seconds[name].append(taken)
     return seconds
 
 
-def timed(step: Callable[[], None]) -> float:
+def time_step(step: Callable[[], None]) -> float:
     """Seconds that it takes."""
     started = time.perf_counter()
     step()
@@ -85,7 +85,7 @@ def build_steps(backbone: str) -> dict[str, Callable[[], None]]:
             network.channels,
             torch.full((batch.people,), batch.sessions),
             dict.fromkeys(PEELING_ORDER, torch.tensor([images // 2, images // 2])),
-            network.judged,
+            network.adversarial_tasks,
         )
         for name in WEIGHTINGS
     }

@@ -14,12 +14,12 @@ from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
 from fr_ps.config import Config, SearchConfig
 from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_STEPS
-from fr_ps.config_files import parse_space, read_settings
+from fr_ps.config.yaml_files import parse_search_space, read_settings
 from fr_ps.errors import InputError
 from fr_ps.tracking.layout import CONFIG_FILE, RUNS_FOLDER
-from fr_ps.tracking.listing import training_folder
+from fr_ps.tracking.listing import find_resumable_run
 
-LISTS = ("--data.modalities", "--model.order", "--train.watch")
+LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
 """Flags whose value may be written as `a` or `a,b`."""
 
 
@@ -31,22 +31,24 @@ def _groups(config: type) -> dict[str, list[str]]:
     }
 
 
-GROUPS, SEARCH_GROUPS = _groups(Config), _groups(SearchConfig)
+SETTING_GROUPS, SEARCH_SETTING_GROUPS = _groups(Config), _groups(SearchConfig)
 """The groups of a training's settings, and the settings of each; and those that a search has besides."""
-READING = ("root", "labels", "classes")
+TABLE_SETTINGS = ("root", "labels", "classes")
 """The settings of data that say how its table is read."""
-_DATA_COMMANDS = {f"data {what}": GROUPS["data"] for what in ("summary", "split", "mean")} | {"data check": list(READING)}
+_DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary", "split", "mean")} | {
+    "data check": list(TABLE_SETTINGS)
+}
 """Those that take a training's settings of data, and which."""
-_FLAGS = ("config", "resume", "allow_changed")
+_COMMAND_LINE_ONLY = ("config", "resume", "allow_changed")
 """What jsonargparse would take from a file as well, as it takes every argument."""
-_TEXTS = ("only", "classes")
+_TEXT_SETTINGS = ("only", "classes")
 """Settings of data that hold cells of a table. They are read as they are written: in YAML a bare `no` is false, and 01 is 1."""
 
 BatchSize = restricted_number_type("BatchSize", int, [(">=", 1), ("<=", MAX_BATCH)])
 Processes = restricted_number_type("Processes", int, [(">=", 1), ("<=", MAX_PROCESSES)])
-Count = restricted_number_type("Count", int, [(">=", 1), ("<=", MAX_STEPS)])
-Side = restricted_number_type("Side", int, [(">=", 8), ("<=", 4096)])
-Share = ClosedUnitInterval
+PositiveInt = restricted_number_type("Count", int, [(">=", 1), ("<=", MAX_STEPS)])
+ImageSize = restricted_number_type("Side", int, [(">=", 8), ("<=", 4096)])
+UnitInterval = ClosedUnitInterval
 Cosine = restricted_number_type("Cosine", float, [(">=", -1), ("<=", 1)])
 """Types of flags whose numbers have bounds."""
 
@@ -58,7 +60,7 @@ class Parser(ArgumentParser):
         super().__init__(**({"allow_abbrev": False} | settings))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise _Refused(" ".join(message.split())) from ex
+        raise _ParseError(" ".join(message.split())) from ex
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,15 @@ class Command:
         run: does it, with what that parser read.
     """
 
-    declare: Callable[[Parser], None]
+    add_arguments: Callable[[Parser], None]
     run: Callable[[Namespace], None]
 
 
-class _Refused(Exception):
+class _ParseError(Exception):
     """jsonargparse's own words about what it refused."""
 
 
-def add_overwrite(parser: ArgumentParser) -> None:
+def add_overwrite_flag(parser: ArgumentParser) -> None:
     """The flag that lets a command replace what `fr_ps.outputs` protects."""
     parser.add_argument(
         "--overwrite",
@@ -100,8 +102,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     Raises:
         InputError: anything wrong with them, in one line that names the setting and what it may be.
     """
-    rest, resumed = _without_resume(argv)
-    words, configs = _arrange(rest)
+    rest, resumed = _extract_resume(argv)
+    words, configs = _normalize_flags(rest)
     if resumed:
         if configs:
             raise InputError(
@@ -114,12 +116,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     command = " ".join(words[:depth])
     trees = {file: _read_config(Path(file)) for file in configs}
     if command == "search":
-        trees = _with_base(trees, words)
-    loaded = [f"--config={json.dumps(_wanted(tree, command, file))}" for file, tree in trees.items()]
+        trees = _merge_base(trees, words)
+    loaded = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
     try:
         arguments = parser.instantiate(parser.parse_args(words[:depth] + loaded + words[depth:]))
-    except _Refused as error:
-        raise InputError(_explain(str(error), command, trees)) from None
+    except _ParseError as error:
+        raise InputError(_translate_error(str(error), command, trees)) from None
     if configs:
         arguments[".".join([*words[:depth], "config"])] = configs  # jsonargparse got their contents
     return arguments
@@ -130,7 +132,7 @@ def training_config(arguments: Namespace) -> Config:
     return Config(**{field.name: arguments[field.name] for field in fields(Config)})
 
 
-def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words as jsonargparse wants them, without `--config`, and the files of that."""
     words: list[str] = []
     configs: list[str] = []
@@ -141,8 +143,8 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             words.append(word)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        is_text = flag == "--space" or any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXTS)
-        if flag not in ("--config", *LISTS) and not is_text:
+        is_text = flag == "--space" or any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
+        if flag not in ("--config", *LIST_FLAGS) and not is_text:
             words.append(f"{flag}{equals}{value}")
             continue
         if not equals:
@@ -152,13 +154,13 @@ def _arrange(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if flag == "--config":
             configs.append(value)
         elif is_text:
-            words.append(f"{flag}={json.dumps(parse_space(value)) if flag == '--space' else _quoted(value)}")
+            words.append(f"{flag}={json.dumps(parse_search_space(value)) if flag == '--space' else _quote_scalars(value)}")
         else:
             words.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
     return words, configs
 
 
-def _without_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
+def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     """The words without `--resume RUN`, and the folder of that run; alone, `--resume` means the last that was interrupted."""
     words: list[str] = []
     folder = None
@@ -173,11 +175,11 @@ def _without_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
             equals, run = "=", rest.pop(0)
         if equals and not run:
             raise InputError("--resume is empty; give the id of a run, or the flag alone for the last that was interrupted")
-        folder = training_folder(run, RUNS_FOLDER)
+        folder = find_resumable_run(run, RUNS_FOLDER)
     return words, folder
 
 
-def _with_base(trees: dict[str, dict[str, Any]], words: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _merge_base(trees: dict[str, dict[str, Any]], words: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The settings of a search's files, after those of the training that it starts from."""
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
     bases += [word.partition("=")[2] for word in words if word.startswith("--base=")]
@@ -189,30 +191,32 @@ def _with_base(trees: dict[str, dict[str, Any]], words: Sequence[str]) -> dict[s
     return {bases[-1]: _read_config(Path(bases[-1]))} | trees
 
 
-def _quoted(value: str) -> str:
+def _quote_scalars(value: str) -> str:
     """YAML in which every scalar of a mapping or list is quoted; what is neither, or no YAML, as it is."""
     try:
-        found = _as_text(value)
+        found = _parse_as_text(value)
     except yaml.YAMLError:
         return value
     return json.dumps(found) if isinstance(found, (dict, list)) else value
 
 
-def _as_text(text: str) -> Any:
+def _parse_as_text(text: str) -> Any:
     """YAML whose scalars are all text. BaseLoader makes nothing but text, lists and mappings: less than safe_load does."""
     return yaml.load(text, Loader=yaml.BaseLoader)
 
 
-def _wanted(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
+def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
     """What a command takes of a config file, which is that of a training."""
     if command not in _DATA_COMMANDS:
         return settings
     # The parser of such a command knows the rest of a training's settings as little as it knows misspelt ones.
-    known = [field.name for field in fields(Config)] + [f"{group}.{name}" for group in GROUPS for name in GROUPS[group]]
-    given = list(settings) + [f"{group}.{name}" for group in GROUPS for name in settings.get(group, {})]
+    known = [field.name for field in fields(Config)] + [
+        f"{group}.{name}" for group in SETTING_GROUPS for name in SETTING_GROUPS[group]
+    ]
+    given = list(settings) + [f"{group}.{name}" for group in SETTING_GROUPS for name in settings.get(group, {})]
     for key in given:
         if key not in known:
-            raise InputError(f"{file}: {_unknown(key)}")
+            raise InputError(f"{file}: {_unknown_setting(key)}")
     data = {name: value for name, value in settings.get("data", {}).items() if name in _DATA_COMMANDS[command]}
     return {"data": data, "synthetic": settings.get("synthetic", {})}
 
@@ -220,11 +224,11 @@ def _wanted(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]
 def _read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file; jsonargparse checks them, but for the shape, which it takes for granted."""
     settings = read_settings(path)
-    groups = GROUPS | SEARCH_GROUPS
+    groups = SETTING_GROUPS | SEARCH_SETTING_GROUPS
     for group, value in settings.items():
         if group in groups and not isinstance(value, dict):
             raise InputError(f"{path}: {group} is {value!r}; expected settings among {', '.join(groups[group])}")
-        if group in _FLAGS and value:  # --print_config prints those that are not given as well
+        if group in _COMMAND_LINE_ONLY and value:  # --print_config prints those that are not given as well
             flag = group.replace("_", "-")
             raise InputError(f"{path}: {group} is no setting; give it on the command line, as --{flag}")
     data = settings.get("data", {})
@@ -233,18 +237,18 @@ def _read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _explain(message: str, command: str, trees: dict[str, dict[str, Any]]) -> str:
+def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]]) -> str:
     """What jsonargparse refused, in the user's terms."""
     if found := re.search(r"does not accept option '([^']+)'", message):
-        files = [file for file, tree in trees.items() if _has(tree, found[1])] or list(trees)
-        return f"{', '.join(files)}: {_unknown(found[1], command)}"
+        files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
+        return f"{', '.join(files)}: {_unknown_setting(found[1], command)}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
         of_data = command in _DATA_COMMANDS and command != "data check" and found[1].split(".")[0] in ("data", "synthetic")
         if command in ("train", "search") or of_data:
-            return _unknown(found[1], command)
+            return _unknown_setting(found[1], command)
         return f"unknown flag --{found[1]}; see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
-        return f"{found[1]} is {found[3]!r}; expected {_expected(found[2])}"
+        return f"{found[1]} is {found[3]!r}; expected {_describe_type(found[2])}"
     refused = r'Parser key "([^"]+)": .*?Not of type \w+: '
     if found := re.search(refused + r"(\S+) does not conform to restriction (.+?)(?:; |$)", message):
         return f"--{found[1]} is {found[2]}; expected a number {found[3].replace('v', '')}"
@@ -255,23 +259,23 @@ def _explain(message: str, command: str, trees: dict[str, dict[str, Any]]) -> st
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
 
 
-def _has(tree: dict[str, Any], key: str) -> bool:
+def _has_key(tree: dict[str, Any], key: str) -> bool:
     """Whether a config file says something of a key, as `optim.lr`."""
     first, _, rest = key.partition(".")
     inner = tree.get(first)
-    return first in tree and (not rest or (isinstance(inner, dict) and _has(inner, rest)))
+    return first in tree and (not rest or (isinstance(inner, dict) and _has_key(inner, rest)))
 
 
-def _unknown(key: str, command: str = "") -> str:
+def _unknown_setting(key: str, command: str = "") -> str:
     group = key.split(".")[0]
-    groups = GROUPS | (SEARCH_GROUPS if command == "search" else {})
+    groups = SETTING_GROUPS | (SEARCH_SETTING_GROUPS if command == "search" else {})
     names = [field.name for kind in ((Config, SearchConfig) if command == "search" else (Config,)) for field in fields(kind)]
     choices = [f"{group}.{name}" for name in groups[group]] if group in groups else names
     return f"unknown setting {key!r}; expected one of {', '.join(choices)} (or see --help)"
 
 
-def _expected(kind: str) -> str:
-    if found := re.search(r"Literal\[(.*?)\]", kind):
+def _describe_type(type_name: str) -> str:
+    if found := re.search(r"Literal\[(.*?)\]", type_name):
         return "one of " + found[1].replace("'", "")
     names = {
         "int": "a whole number",
@@ -281,5 +285,5 @@ def _expected(kind: str) -> str:
         "dict": "a mapping",
         "list": "a list",
     }
-    found = re.search(r"<class '(\w+)'>", kind)
-    return names.get(found[1], found[1]) if found else kind
+    found = re.search(r"<class '(\w+)'>", type_name)
+    return names.get(found[1], found[1]) if found else type_name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fr_ps import __version__
 from fr_ps.errors import InputError
-from fr_ps.process import exit_code, unredacted_output
+from fr_ps.process import run_main, unredacted_output
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -25,11 +25,11 @@ COMMANDS = {
     "register": ("make a run's model a version of a registered model", "registry"),
     "promote": ("make a version the champion, if it is measurably better", "registry"),
     "export": ("a model as ONNX", "registry"),
-    "predict": ("what a model says of each session", "answers"),
-    "enroll": ("add people to a gallery", "answers"),
-    "identify": ("who of a gallery each session is", "answers"),
-    "verify": ("whether sessions are of the person that they claim", "answers"),
-    "forget": ("remove a person from a gallery", "answers"),
+    "predict": ("what a model says of each session", "recognition"),
+    "enroll": ("add people to a gallery", "recognition"),
+    "identify": ("who of a gallery each session is", "recognition"),
+    "verify": ("whether sessions are of the person that they claim", "recognition"),
+    "forget": ("remove a person from a gallery", "recognition"),
     "runs": ("runs of this folder with their true status", "runs"),
     "sync": ("deliver to MLflow what an outage held back", "runs"),
     "models": ("what every backbone costs", "models"),
@@ -47,32 +47,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         with unredacted_output():  # --print_config prints settings that are to be read again
-            arguments = read_arguments(sys.argv[1:] if argv is None else argv)
-        given.extend(_texts(arguments))
-        find_command(arguments.command).run(arguments[arguments.command])
+            arguments = parse_command_line(sys.argv[1:] if argv is None else argv)
+        given.extend(_strings_in(arguments))
+        load_command(arguments.command).run(arguments[arguments.command])
 
-    return exit_code(run, given)
+    return run_main(run, given)
 
 
-def _texts(value: object) -> Iterator[str]:
+def _strings_in(value: object) -> Iterator[str]:
     """Every text in parsed arguments, which may be the name of a file."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple)):
         for one in value:
-            yield from _texts(one)
+            yield from _strings_in(one)
     elif isinstance(value, dict) or hasattr(value, "__dict__"):
         for one in (value if isinstance(value, dict) else vars(value)).values():
-            yield from _texts(one)
+            yield from _strings_in(one)
 
 
-def find_command(name: str) -> "Command":
+def load_command(name: str) -> "Command":
     """The command of that name."""
     command: Command = import_module(f"fr_ps.commands.{COMMANDS[name][1]}").COMMANDS[name]
     return command
 
 
-def read_arguments(argv: Sequence[str]) -> "Namespace":
+def parse_command_line(argv: Sequence[str]) -> "Namespace":
     """What a command line says, parsed and instantiated; its `command` names the subcommand.
 
     Raises:
@@ -81,7 +81,7 @@ def read_arguments(argv: Sequence[str]) -> "Namespace":
     """
     name = argv[0] if argv else ""
     if name in ("-h", "--help", "--version"):
-        _overview().parse_args([name])
+        _overview_parser().parse_args([name])
     if name not in COMMANDS:
         given = f"{name}: is no command" if name else "no command was given"
         raise InputError(f"{given}; expected one of {', '.join(COMMANDS)} (or see fr-ps --help)")
@@ -89,11 +89,11 @@ def read_arguments(argv: Sequence[str]) -> "Namespace":
 
     parser, declared = Parser(prog="fr-ps"), Parser()
     parser.add_subcommands(dest="command").add_subcommand(name, declared)
-    find_command(name).declare(declared)
+    load_command(name).add_arguments(declared)
     return parse(parser, argv)
 
 
-def _overview() -> argparse.ArgumentParser:
+def _overview_parser() -> argparse.ArgumentParser:
     """Of what stands before a command. jsonargparse, which reads the rest, takes longer to import than `--help` may take."""
     description = "Multi-task face recognition on photometric-stereo maps."
     parser = argparse.ArgumentParser(prog="fr-ps", description=description)

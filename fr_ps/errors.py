@@ -2,25 +2,25 @@
 
 from fr_ps.redaction import redact, shorten
 
-MOST = 1500
+MAX_MESSAGE = 1500
 """Characters of a message. A cell of a table that is echoed in it may be of any length."""
-_CUT = " [...] "
+_ELLIPSIS = " [...] "
 _MAX_REDACTED = 10_000
 """Characters of a message that are searched for secrets; what is shown of it is shorter."""
 
 
-def one_line(error: BaseException, most: int = 300) -> str:
+def one_line(error: BaseException, max_length: int = 300) -> str:
     """The message of `error` without secrets, on one line of at most so many characters."""
     text = redact(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
-def _clipped(message: str) -> str:
+def _clip(message: str) -> str:
     """The message without its middle where it is longer than `MOST`: what is wrong stands first, the remedy last."""
-    if len(message) <= MOST:
+    if len(message) <= MAX_MESSAGE:
         return message
-    half = (MOST - len(_CUT)) // 2
-    return message[:half] + _CUT + message[-half:]
+    half = (MAX_MESSAGE - len(_ELLIPSIS)) // 2
+    return message[:half] + _ELLIPSIS + message[-half:]
 
 
 class InputError(Exception):
@@ -31,8 +31,8 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_clipped(redact(shorten(" ".join(message.splitlines()), _MAX_REDACTED))))
+        super().__init__(_clip(redact(shorten(" ".join(message.splitlines()), _MAX_REDACTED))))
 
 
-class NoRoom(InputError):
+class DiskFullError(InputError):
     """The disk is full: no fault of the settings, and nothing to be tried again before there is room."""

@@ -14,18 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from fr_ps.errors import InputError, NoRoom, one_line
+from fr_ps.errors import DiskFullError, InputError, one_line
 
 if TYPE_CHECKING:
     import numpy as np  # which takes as long to import as all else that --help needs
 
-TEMPORARY = ".partial-"
-_REMAINS = f"{TEMPORARY}{8 * '[0-9a-f]'}-*"
-_MOST_NAME = 255
+TEMP_PREFIX = ".partial-"
+_STALE_TEMP = f"{TEMP_PREFIX}{8 * '[0-9a-f]'}-*"
+_MAX_NAME_BYTES = 255
 """Bytes of a name in the usual file systems."""
 LOCK_FILE = ".lock"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE_ERRNOS = (
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -54,14 +54,14 @@ def sync_file(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _temporary(final: Path) -> Path:
+def _temp_path(final: Path) -> Path:
     """A new name beside `final`, with as much of its name as fits."""
-    start = f"{TEMPORARY}{uuid.uuid4().hex[:8]}-"
-    return final.with_name(start + os.fsencode(final.name)[: _MOST_NAME - len(start)].decode(errors="ignore"))
+    start = f"{TEMP_PREFIX}{uuid.uuid4().hex[:8]}-"
+    return final.with_name(start + os.fsencode(final.name)[: _MAX_NAME_BYTES - len(start)].decode(errors="ignore"))
 
 
 @contextmanager
-def writable(where: Path) -> Iterator[None]:
+def translate_write_errors(where: Path) -> Iterator[None]:
     """A full disk or a folder that may not be written, met in the block, becomes an `InputError` that names `where`.
 
     What was written whole before stays.
@@ -69,9 +69,9 @@ def writable(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NO_ROOM:
-            raise NoRoom(f"{where}: the disk is full; make room and run again (a training: with --resume)") from None
-        if error.errno in _NOT_ALLOWED:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise DiskFullError(f"{where}: the disk is full; make room and run again (a training: with --resume)") from None
+        if error.errno in _NOT_WRITABLE_ERRNOS:
             raise InputError(f"{where}: cannot be written ({error.strerror}); choose another place") from None
         raise
 
@@ -82,8 +82,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         InputError: the disk is full, or the folder may not be written.
     """
-    temporary = _temporary(path)
-    with writable(path):
+    temporary = _temp_path(path)
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -96,17 +96,17 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         sync_folder(path.parent)
 
 
-def require_space(folder: Path, needed: int) -> None:
+def check_free_space(folder: Path, needed: int) -> None:
     """Refuse to begin writing what will not fit on the disk of `folder`.
 
     Raises:
         InputError: fewer than `needed` bytes are free.
     """
-    with writable(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if free < needed:
-        raise NoRoom(
+        raise DiskFullError(
             f"{folder}: the disk has {free / 1e6:.1f} MB left, and {needed / 1e6:.1f} MB are to be written; make room and run "
             "again (a training: with --resume)"
         )
@@ -130,7 +130,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def read_bytes(path: Path, most: int, remedy: str) -> bytes:
+def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
     """The content of the regular file `path`, of at most `most` bytes.
 
     Raises:
@@ -138,19 +138,19 @@ def read_bytes(path: Path, most: int, remedy: str) -> bytes:
     """
     try:
         with open_regular(path) as file:
-            content = file.read(most + 1)
+            content = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from None
-    if len(content) > most:
-        raise InputError(f"{path}: is larger than {most / 1e6:g} MB; expected less; {remedy}")
+    if len(content) > max_bytes:
+        raise InputError(f"{path}: is larger than {max_bytes / 1e6:g} MB; expected less; {remedy}")
     return content
 
 
 @contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final` that takes its place, synced, when the block ends without an error.
 
     A folder that stands at `final` is replaced. The files inside must be synced by whoever writes them.
@@ -158,15 +158,15 @@ def new_folder(final: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full, or the folder may not be written, in the block as well.
     """
-    temporary = _temporary(final)
-    with writable(final):
+    temporary = _temp_path(final)
+    with translate_write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         try:
             yield temporary
             sync_folder(temporary)
             if final.exists():
-                old = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-old")
+                old = final.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex[:8]}-old")
                 final.rename(old)
                 temporary.rename(final)
                 shutil.rmtree(old)
@@ -179,7 +179,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def dir_lock(folder: Path) -> Iterator[None]:
     """Wait until no other process is in here for `folder`; unlike `locked`, nothing is left in it, as it is the user's."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -190,9 +190,9 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Wait until no other process is inside `locked` for `folder`; the system frees the lock of a process that dies."""
-    with writable(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("a")  # a file of that name that is not ours keeps its content
     with file:
@@ -200,9 +200,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def remove_remains(folder: Path) -> None:
+def remove_stale_temp(folder: Path) -> None:
     """Remove what killed processes left unfinished up to two levels below `folder`; only while nobody else writes there."""
-    for remains in [*folder.glob(_REMAINS), *folder.glob(f"*/{_REMAINS}")]:
+    for remains in [*folder.glob(_STALE_TEMP), *folder.glob(f"*/{_STALE_TEMP}")]:
         if remains.is_dir():
             shutil.rmtree(remains, ignore_errors=True)
         else:
@@ -245,7 +245,7 @@ def open_regular(path: Path) -> io.BufferedReader:
         raise
 
 
-def require_regular(path: Path) -> None:
+def check_regular_file(path: Path) -> None:
     """Refuse what `open_regular` refuses, for a library that opens `path` by itself.
 
     Raises:
@@ -274,7 +274,7 @@ def read_array(path: Path) -> "np.ndarray":
         raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
 
 
-def check_name(name: str, where: str) -> str:
+def check_path_component(name: str, where: str) -> str:
     """`name` if it is safe as one component of a path, so that no path from a table leaves its root.
 
     Raises:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 4 << 20
 """Of a JSON file or of a line of the journal. The largest that the program writes, the state of a checkpoint, has 50 kB."""
-Count = Annotated[int, Ge(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
 """A whole number from 0."""
-Positive = Annotated[int, Ge(1)]
+PositiveInt = Annotated[int, Ge(1)]
 """A whole number from 1."""
 Milliseconds = Annotated[int, Interval(ge=0, lt=253402300800000)]
 """Since 1970, up to the year 9999, where Python's dates end."""
@@ -38,16 +38,18 @@ _INT64_DIGITS = 20
 _LONE_SURROGATE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 
 
-class NewerFormat(InputError):
+class NewerFormatError(InputError):
     """A file of a format that only a newer version of this program reads. It is not damaged."""
 
 
 @dataclass(frozen=True)
 class _Versioned:
-    format: Count
+    format: NonNegativeInt
 
 
-def read_json(path: Path, kind: type[T], remedy: str, formats: range | None = None, also: Callable[[T], Any] | None = None) -> T:
+def read_json(
+    path: Path, kind: type[T], remedy: str, formats: range | None = None, refine: Callable[[T], Any] | None = None
+) -> T:
     """The JSON file `path` as a `kind`.
 
     Args:
@@ -60,7 +62,7 @@ def read_json(path: Path, kind: type[T], remedy: str, formats: range | None = No
     Raises:
         InputError: the file is missing, unreadable, too large, no JSON, or no `kind`; names the file and the key.
     """
-    return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, formats, also=also)
+    return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, formats, refine=refine)
 
 
 def parse_json(
@@ -70,7 +72,7 @@ def parse_json(
     remedy: str,
     formats: range | None = None,
     finite: bool = True,
-    also: Callable[[T], Any] | None = None,
+    refine: Callable[[T], Any] | None = None,
 ) -> T:
     """`read_json` of a text, or of the bytes of a UTF-8 text.
 
@@ -89,31 +91,31 @@ def parse_json(
     from pydantic import ValidationError
 
     try:
-        text = _checked_text(content, finite)
+        text = _check_text(content, finite)
         if formats:
-            _require_format(_adapter(_Versioned).validate_json(text, strict=True).format, formats)
+            _check_format(_adapter(_Versioned).validate_json(text, strict=True).format, formats)
         value: T = _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]
-        if also:
-            _adapter(also(value)).validate_json(text, strict=True)
+        if refine:
+            _adapter(refine(value)).validate_json(text, strict=True)
         return value
     except InputError as error:  # of the type's own checks, too
         raise type(error)(f"{where}: {one_line(error, 1000)}") from None
     except ValidationError as error:
-        raise InputError(f"{where}: {_described(error)}; {remedy}") from None
+        raise InputError(f"{where}: {_describe_error(error)}; {remedy}") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error}); {remedy}") from None
     except RecursionError:
         raise InputError(f"{where}: is nested too deeply; {remedy}") from None
 
 
-def _require_format(number: int, formats: range) -> None:
+def _check_format(number: int, formats: range) -> None:
     if number > formats[-1]:
-        raise NewerFormat(f"format {number} is newer than this version of fr-ps reads ({formats[-1]}); update fr-ps")
+        raise NewerFormatError(f"format {number} is newer than this version of fr-ps reads ({formats[-1]}); update fr-ps")
     if number not in formats:
         raise InputError(f"format {number} is older than this version of fr-ps reads ({formats[0]}); make it again")
 
 
-def _checked_text(content: str | bytes, finite: bool) -> str:
+def _check_text(content: str | bytes, finite: bool) -> str:
     """The text of `content`, after everything that a type does not describe was checked.
 
     Python's writer of JSON stores bytes of a file name that are no UTF-8 as lone surrogates, which are no text anywhere else.
@@ -130,42 +132,42 @@ def _checked_text(content: str | bytes, finite: bool) -> str:
         text = content.decode("utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is no UTF-8") from None
-    _decoder(finite).decode(text)
+    _checking_decoder(finite).decode(text)
     if "\\u" in text:
         text = _LONE_SURROGATE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
     return text
 
 
 @cache
-def _decoder(finite: bool) -> json.JSONDecoder:
+def _checking_decoder(finite: bool) -> json.JSONDecoder:
     """Its result is of no use: objects are empty."""
     return json.JSONDecoder(
-        object_pairs_hook=_without_duplicates,
-        parse_int=_int64,
-        parse_float=_finite if finite else None,
-        parse_constant=_no_constant if finite else None,
+        object_pairs_hook=_reject_duplicates,
+        parse_int=_parse_int64,
+        parse_float=_parse_finite if finite else None,
+        parse_constant=_reject_constant if finite else None,
     )
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        raise ValueError(f"the key {_short(Counter(names).most_common(1)[0][0])} stands twice")
+        raise ValueError(f"the key {_quote_short(Counter(names).most_common(1)[0][0])} stands twice")
 
 
-def _int64(digits: str) -> int:
+def _parse_int64(digits: str) -> int:
     if len(digits) > _INT64_DIGITS or not -_INT64 <= int(digits) < _INT64:
         raise ValueError(f"the number {digits[:20]}... does not fit 64 bits")
     return int(digits)
 
 
-def _finite(digits: str) -> float:
+def _parse_finite(digits: str) -> float:
     if math.isinf(number := float(digits)):
         raise ValueError(f"the number {digits[:20]} is too large")
     return number
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
@@ -176,29 +178,29 @@ def _adapter(kind: Any) -> "TypeAdapter[Any]":
     return TypeAdapter(kind)
 
 
-def _described(error: "ValidationError") -> str:
+def _describe_error(error: "ValidationError") -> str:
     """The first fault: where it is, what was expected there, and what was found."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "json_invalid":  # deeper than pydantic reads
         return f"not JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{_plain(part)}" for part in first["loc"]).lstrip(".")
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{_format_key(part)}" for part in first["loc"]).lstrip(".")
     if first["type"] == "missing":
         return f"{place}: is missing"
     expected = first["msg"].replace("Input should be", "expected")
-    return f"{place}: {expected}, found {_found(first['input'])}".removeprefix(": ")
+    return f"{place}: {expected}, found {_describe_value(first['input'])}".removeprefix(": ")
 
 
-def _plain(key: str) -> str:
-    return key if key.isprintable() and len(key) <= 40 else _short(key)
+def _format_key(key: str) -> str:
+    return key if key.isprintable() and len(key) <= 40 else _quote_short(key)
 
 
-def _found(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "a list"
-    return _short(value) if isinstance(value, str) else json.dumps(value)
+    return _quote_short(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _short(text: str) -> str:
+def _quote_short(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:37]}...")

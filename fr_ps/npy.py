@@ -10,9 +10,9 @@ import numpy as np
 _MAGIC = b"\x93NUMPY"
 _LENGTH = {1: "<H", 2: "<I", 3: "<I"}
 """Of the header, by the version of the format."""
-_MOST_HEADER = 10_000
-_MOST_AXES = 8
-_MOST_BYTES = 2**62
+_MAX_HEADER = 10_000
+_MAX_AXES = 8
+_MAX_BYTES = 2**62
 _KEY = re.compile(r"""\s*(['"])(descr|fortran_order|shape)\1\s*:\s*""")
 _VALUE = re.compile(r"""(?:'(?P<text>[^'"]*)'|"(?P<other>[^'"]*)"|(?P<order>True|False)|\((?P<shape>[\dL,\s]*)\))\s*""")
 _TYPE = re.compile(r"[<>|=]?[biufcSUO]\d{0,4}", re.ASCII)
@@ -43,10 +43,10 @@ def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
     if len(packed) < struct.calcsize(form):
         raise NpyError("it ends in its header")
     (length,) = struct.unpack(form, packed)
-    if length > _MOST_HEADER:
-        raise NpyError(f"its header has {length} bytes; at most {_MOST_HEADER} are read")
-    dtype, fortran, shape = _parse(file.read(length).decode("latin-1"))
-    if math.prod(axis or 1 for axis in shape) * dtype.itemsize > _MOST_BYTES:
+    if length > _MAX_HEADER:
+        raise NpyError(f"its header has {length} bytes; at most {_MAX_HEADER} are read")
+    dtype, fortran, shape = _parse_header(file.read(length).decode("latin-1"))
+    if math.prod(axis or 1 for axis in shape) * dtype.itemsize > _MAX_BYTES:
         raise NpyError(f"its shape {shape} is too large")
     needed = math.prod(shape) * dtype.itemsize
     stored = size - 6 - 2 - len(packed) - length
@@ -58,9 +58,9 @@ def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
     return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
 
 
-def _parse(header: str) -> tuple[np.dtype, bool, tuple[int, ...]]:
+def _parse_header(header: str) -> tuple[np.dtype, bool, tuple[int, ...]]:
     """Item type, whether the first axis varies fastest, and shape of a header."""
-    found = _items(header.strip())
+    found = _parse_dict(header.strip())
     descr, order, shape = (found.get(key) for key in ("descr", "fortran_order", "shape"))
     if not isinstance(descr, str) or not isinstance(order, bool) or not isinstance(shape, tuple):
         raise NpyError("its header must have descr, fortran_order and shape")
@@ -77,7 +77,7 @@ def _parse(header: str) -> tuple[np.dtype, bool, tuple[int, ...]]:
     return dtype, order, shape
 
 
-def _items(text: str) -> dict[str, str | bool | tuple[int, ...]]:
+def _parse_dict(text: str) -> dict[str, str | bool | tuple[int, ...]]:
     """Key to value of `{'key': value, ...}` with texts, truth values, and shapes; of another text, what came before it."""
     found: dict[str, str | bool | tuple[int, ...]] = {}
     if not text.startswith("{"):
@@ -88,7 +88,7 @@ def _items(text: str) -> dict[str, str | bool | tuple[int, ...]]:
         value = _VALUE.match(text, key.end()) if key else None
         if key is None or value is None or key[2] in found:
             raise NpyError(f"its header cannot be read from {text[place : place + 30].strip()!r} on")
-        found[key[2]] = _value(value)
+        found[key[2]] = _parse_value(value)
         place = value.end()
         if text[place : place + 1] == ",":
             place += 1
@@ -97,15 +97,15 @@ def _items(text: str) -> dict[str, str | bool | tuple[int, ...]]:
     return found
 
 
-def _value(match: re.Match[str]) -> str | bool | tuple[int, ...]:
+def _parse_value(match: re.Match[str]) -> str | bool | tuple[int, ...]:
     if match["order"]:
         return match["order"] == "True"
     if match["shape"] is None:
         return match["text"] if match["text"] is not None else match["other"]
     axes = [axis.strip() for axis in match["shape"].split(",")]
     axes = axes[:-1] if not axes[-1] else axes
-    if len(axes) > _MOST_AXES:
-        raise NpyError(f"it has {len(axes)} axes; at most {_MOST_AXES} are read")
+    if len(axes) > _MAX_AXES:
+        raise NpyError(f"it has {len(axes)} axes; at most {_MAX_AXES} are read")
     if not all(re.fullmatch(r"\d{1,18}L?", axis, re.ASCII) for axis in axes):
         raise NpyError(f"its shape is ({match['shape'].strip()[:30]}); expected whole numbers")
     return tuple(int(axis.rstrip("L")) for axis in axes)

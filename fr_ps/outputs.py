@@ -11,9 +11,9 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from fr_ps.data.cache import cache_folder
+from fr_ps.cache import cache_folder
 from fr_ps.errors import InputError
-from fr_ps.files import writable, write_atomic
+from fr_ps.files import translate_write_errors, write_atomic
 
 _SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini", "._*")
 """Patterns of files that operating systems leave in every folder that a user looks at."""
@@ -21,7 +21,7 @@ Inputs = Mapping[str, str | Path | None]
 """Flag or setting to the file or folder that it names."""
 
 
-def check_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = False) -> None:
+def check_output_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = False) -> None:
     """Refuse to write the file `out` where that would destroy something.
 
     Args:
@@ -33,16 +33,16 @@ def check_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = False) ->
     Raises:
         InputError: `out` is an input, or another file that stands there.
     """
-    check_apart(out, inputs)
-    with writable(out):  # a name that is too long
+    check_not_input(out, inputs)
+    with translate_write_errors(out):  # a name that is too long
         if not _exists(out) or (out.is_file() and not out.stat().st_size):
             return
     if not out.is_file():
         raise InputError(f"{out}: is no file; choose another output")
-    made_by = _commands_that_made(out)
+    made_by = _recorded_kinds(out)
     if kind in made_by:
         return
-    for flag, source in _given(inputs).items():
+    for flag, source in _input_paths(inputs).items():
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise InputError(f"{out}: would replace a file of the input {flag} {source}; choose another output")
     if not overwrite:
@@ -50,32 +50,32 @@ def check_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = False) ->
         raise InputError(f"{out}: is there already, and {whose}; choose another output, or replace it by --overwrite true")
 
 
-def check_apart(out: Path, inputs: Inputs) -> None:
+def check_not_input(out: Path, inputs: Inputs) -> None:
     """Refuse an output that is one of the inputs, through links of any kind.
 
     Raises:
         InputError: names the input.
     """
-    for flag, source in _given(inputs).items():
-        if _is_same(out, source):
+    for flag, source in _input_paths(inputs).items():
+        if _is_same_file(out, source):
             raise InputError(f"{out}: would replace the input {flag} {source}; choose another output")
 
 
-def write_file(out: Path, kind: str, content: bytes) -> None:
+def write_output(out: Path, kind: str, content: bytes) -> None:
     """Write `content` to `out`, whole or not at all, and record that fr-ps made it.
 
     Raises:
         InputError: the disk is full, or the folder may not be written.
     """
     with suppress(OSError):  # without a record, the next run asks for --overwrite true
-        record = _record(kind, hashlib.sha256(content).hexdigest())
+        record = _record_path(kind, hashlib.sha256(content).hexdigest())
         record.parent.mkdir(parents=True, exist_ok=True)
         record.touch()
     write_atomic(out, lambda file: file.write(content))
 
 
-def check_folder(
-    out: Path, inputs: Inputs, is_own: Callable[[Path], bool], names: Sequence[str], overwrite: bool = False
+def check_output_folder(
+    out: Path, inputs: Inputs, is_previous_output: Callable[[Path], bool], names: Sequence[str], overwrite: bool = False
 ) -> None:
     """Refuse to write into the folder `out` where that would destroy something.
 
@@ -89,26 +89,26 @@ def check_folder(
     Raises:
         InputError: `out` is or holds an input, is no folder, or holds something of these names that is not ours.
     """
-    check_holds_none(out, inputs, names)
+    check_contains_no_input(out, inputs, names)
     if not _exists(out):
         return
     if not out.is_dir():
         raise InputError(f"{out}: is no folder; choose another output folder")
     taken = sorted(path.name for path in out.iterdir() if any(fnmatch(path.name, name) for name in names))
-    if taken and not overwrite and not is_own(out):
+    if taken and not overwrite and not is_previous_output(out):
         raise InputError(
             f"{out / taken[0]}: is there already, and fr-ps did not write it; choose another output folder, "
             "or replace what is in it by --overwrite true"
         )
 
 
-def check_holds_none(out: Path, inputs: Inputs, names: Sequence[str] = ("*",)) -> None:
+def check_contains_no_input(out: Path, inputs: Inputs, names: Sequence[str] = ("*",)) -> None:
     """Refuse an output folder that is an input, or holds an input folder, or an input file that has one of the `names`.
 
     Raises:
         InputError: names the input.
     """
-    for flag, source in _given(inputs).items():
+    for flag, source in _input_paths(inputs).items():
         if source.resolve().is_relative_to(out.resolve()):
             inside = source.resolve().relative_to(out.resolve()).parts
             if source.is_dir() or any(fnmatch(inside[0], name) for name in names):
@@ -136,14 +136,14 @@ def check_replaceable(folder: Path, marker: str, names: Sequence[str] | None) ->
         raise InputError(f"{folder / foreign[0]}: fr-ps did not write it, and would remove it; move it away")
 
 
-def _is_same(first: Path, second: Path) -> bool:
+def _is_same_file(first: Path, second: Path) -> bool:
     try:
         return first.samefile(second)
     except OSError:
         return first.resolve() == second.resolve()
 
 
-def _given(inputs: Inputs) -> dict[str, Path]:
+def _input_paths(inputs: Inputs) -> dict[str, Path]:
     return {flag: Path(path) for flag, path in inputs.items() if path}
 
 
@@ -152,17 +152,17 @@ def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _commands_that_made(path: Path) -> set[str]:
+def _recorded_kinds(path: Path) -> set[str]:
     """The kinds of output under which this content is recorded."""
     with suppress(OSError), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {record.name.removesuffix(f"-{digest}") for record in _records().glob(f"*-{digest}")}
+        return {record.name.removesuffix(f"-{digest}") for record in _records_folder().glob(f"*-{digest}")}
     return set()
 
 
-def _record(kind: str, digest: str) -> Path:
-    return _records() / f"{kind}-{digest}"
+def _record_path(kind: str, digest: str) -> Path:
+    return _records_folder() / f"{kind}-{digest}"
 
 
-def _records() -> Path:
+def _records_folder() -> Path:
     return cache_folder() / "outputs"

@@ -13,7 +13,7 @@ from types import FrameType
 from fr_ps.errors import InputError
 from fr_ps.redaction import RedactedStream
 
-_OF_THE_SYSTEM = {
+_SYSTEM_ERRORS = {
     errno.ENAMETOOLONG: "use a shorter name",
     errno.ELOOP: "remove the link that leads back to itself",
     errno.EACCES: "make it accessible, or choose another place",
@@ -25,19 +25,19 @@ _OF_THE_SYSTEM = {
     errno.ESTALE: "see to the network disk, and run again",
 }
 """Errors that no program avoids, whatever path they are about, and what helps."""
-_OF_A_PATH = {
+_USER_PATH_ERRORS = {
     errno.ENOENT: "check the name",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
     errno.ENXIO: "name a regular file",
 }
 """Errors that are bad input where the user gave the path, and a fault of ours elsewhere."""
-_LOOP = "Symlink loop from "
+_SYMLINK_LOOP = "Symlink loop from "
 """What `Path.resolve` raises as a RuntimeError."""
-_SHOWN, _MAX_PATH = 200, 4096
+_MAX_SHOWN, _MAX_PATH = 200, 4096
 
 
-def exit_code(main: Callable[[], object], given: Sequence[str] = ()) -> int:
+def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
     """Call `main`; returns the exit code: 0, 2 (bad input), 130 (SIGINT).
 
     An error of the operating system about a path among `given`, the texts of the command line, is bad input; so is one that
@@ -45,7 +45,7 @@ def exit_code(main: Callable[[], object], given: Sequence[str] = ()) -> int:
     exception (exit code 1, with its traceback), SIGTERM as SystemExit(143). From here on, the process redacts its standard
     output and standard error, tracebacks and log messages of libraries included, except inside `unredacted_output`.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
     _redact_output()
     try:
         main()
@@ -56,7 +56,7 @@ def exit_code(main: Callable[[], object], given: Sequence[str] = ()) -> int:
         print("stopped by SIGINT", file=sys.stderr)
         return 130
     except (OSError, RuntimeError) as error:
-        trouble = _path_trouble(error, given)
+        trouble = _path_error(error, user_texts)
         if not trouble:
             raise
         print(f"error: {trouble}", file=sys.stderr)
@@ -72,23 +72,25 @@ def unredacted_output() -> Iterator[None]:
         yield
 
 
-def _path_trouble(error: OSError | RuntimeError, given: Sequence[str]) -> str:
+def _path_error(error: OSError | RuntimeError, user_texts: Sequence[str]) -> str:
     """The line about an error of the operating system that is bad input; empty for a fault of ours."""
     if not isinstance(error, OSError):
         message = str(error)
-        return f"{message.removeprefix(_LOOP)}: {_OF_THE_SYSTEM[errno.ELOOP]}" if message.startswith(_LOOP) else ""
+        return (
+            f"{message.removeprefix(_SYMLINK_LOOP)}: {_SYSTEM_ERRORS[errno.ELOOP]}" if message.startswith(_SYMLINK_LOOP) else ""
+        )
     if not isinstance(error.filename, (str, bytes, os.PathLike)) or error.errno is None:
         return ""
     path = os.fsdecode(error.filename)
-    remedy = _OF_THE_SYSTEM.get(error.errno) or (_OF_A_PATH.get(error.errno) if _is_given(path, given) else None)
-    shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+    remedy = _SYSTEM_ERRORS.get(error.errno) or (_USER_PATH_ERRORS.get(error.errno) if _is_user_path(path, user_texts) else None)
+    shown = path if len(path) <= _MAX_SHOWN else f"{path[:_MAX_SHOWN]}..."
     return f"{shown}: {error.strerror}; {remedy}" if remedy else ""
 
 
-def _is_given(path: str, given: Sequence[str]) -> bool:
+def _is_user_path(path: str, user_texts: Sequence[str]) -> bool:
     """Whether the user gave `path`, something below it, or a file that stands where `path` needs a folder."""
     absolute = Path(path).absolute()
-    paths = [Path(text).absolute() for text in given if text and len(text) < _MAX_PATH and "\0" not in text]
+    paths = [Path(text).absolute() for text in user_texts if text and len(text) < _MAX_PATH and "\0" not in text]
     return any(one.is_relative_to(absolute) or (absolute.is_relative_to(one) and one.is_file()) for one in paths)
 
 
@@ -106,5 +108,5 @@ def _redact_output() -> None:
                 handler.setStream(redacted)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+def _exit_on_sigterm(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(143)

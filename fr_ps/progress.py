@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-Advance = Callable[[int], None]
+OnProgress = Callable[[int], None]
 """Called with how many more items are done."""
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def say(line: str, stream: TextIO | None = None) -> None:
+def echo(line: str, stream: TextIO | None = None) -> None:
     """Print a line to `stream` (None: standard output). A reader who is gone, as with `| tee` after Ctrl-C, ends nothing."""
     stream = stream or sys.stdout
     try:
@@ -25,19 +25,19 @@ def say(line: str, stream: TextIO | None = None) -> None:
             os.close(nowhere)
 
 
-def silent(_items: int) -> None:
+def no_progress(_items: int) -> None:
     """An `Advance` that shows nothing."""
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
+def progress(label: str, total: int, unit: str) -> Iterator[OnProgress]:
     """Show on standard error how far `total` items have come; yields what to call with each advance."""
-    with _bar(what, total, unit) if sys.stderr.isatty() else _lines(what, total, unit) as advance:
+    with _bar(label, total, unit) if sys.stderr.isatty() else _lines(label, total, unit) as advance:
         yield advance
 
 
 @contextmanager
-def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
+def _bar(label: str, total: int, unit: str) -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -51,7 +51,7 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
     started = time.perf_counter()
     done = 0
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, rate="-")
+        task = bar.add_task(label, total=total, rate="-")
 
         def advance(items: int) -> None:
             nonlocal done
@@ -62,7 +62,7 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
 
 
 @contextmanager
-def _lines(what: str, total: int, unit: str) -> Iterator[Advance]:
+def _lines(label: str, total: int, unit: str) -> Iterator[OnProgress]:
     started = last = time.perf_counter()
     done = 0
 
@@ -75,6 +75,6 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Advance]:
         last = now
         rate = done / max(now - started, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if done < total else ""
-        say(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s{left}", sys.stderr)
+        echo(f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s{left}", sys.stderr)
 
     yield advance

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 _MASK = "***"
 """Stands for an address of which it is unclear where the secret ends."""
 _PASSES = 10
-_CUT = " [...] "
+_ELLIPSIS = " [...] "
 """Stands for the middle that a shortened text has lost."""
 _START = re.compile(r"://|(?<=with url: )(?=/)")
 """What comes before an address. urllib3 names an address without its scheme and host, as ``with url: /path?query``."""
@@ -55,15 +55,15 @@ def redact_tree(value: Any) -> Any:
     return value
 
 
-def shorten(text: str, most: int) -> str:
+def shorten(text: str, max_length: int) -> str:
     """One line of text, not yet redacted, without its middle where it is longer than about `most` characters.
 
     Half an address would keep half a secret: what the first half holds after its last ``://`` goes as well, and so does what
     may be the end of an address at the beginning of the second half.
     """
-    if len(text) <= most:
+    if len(text) <= max_length:
         return text
-    head, tail = text[: most // 2], text[-(most // 2) :]
+    head, tail = text[: max_length // 2], text[-(max_length // 2) :]
     last = max((found.start() for found in _NEXT.finditer(head)), default=0)
     if cut := _START.search(head, last):
         head = head[: cut.end()]
@@ -72,7 +72,7 @@ def shorten(text: str, most: int) -> str:
         following = _NEXT.search(tail)
         at = tail.rfind("@", 0, following.start() if following else len(tail))
         tail = _after_word(tail, at) if at >= 0 else tail
-    return head + _CUT + tail
+    return head + _ELLIPSIS + tail
 
 
 class RedactedStream:
@@ -111,23 +111,23 @@ def _redact_once(line: str) -> str:
     position = 0
     while found := _START.search(line, position):
         start = found.end()
-        following = _first(nexts, start, len(line))
-        word_end = _first(breaks, start, len(line))
+        following = _first_from(nexts, start, len(line))
+        word_end = _first_from(breaks, start, len(line))
         end = min(following, word_end)
         if _QUERY_OR_FRAGMENT.search(line, start, end):
             end = word_end  # what looks like another address is part of the query
         at = signs[place - 1] if (place := bisect_left(signs, max(following, end))) else -1
-        if at >= start and _is_unclear(line, start, end, at):
-            end = _first(breaks, at, len(line))
+        if at >= start and _is_ambiguous(line, start, end, at):
+            end = _first_from(breaks, at, len(line))
             shown = _MASK + _punctuation(line[at:end])
         else:
-            shown = _without_secrets(line[start:end])
+            shown = _strip_secrets(line[start:end])
         pieces += [line[position:start], shown]
         position = end
     return "".join([*pieces, line[position:]])
 
 
-def _is_unclear(line: str, start: int, end: int, at: int) -> bool:
+def _is_ambiguous(line: str, start: int, end: int, at: int) -> bool:
     """Whether the ``@`` at `at`, the last before the next address, may end a secret of the address at `start` to `end`."""
     address = line[start:end]
     authority = _authority(address)
@@ -144,7 +144,7 @@ def _is_unclear(line: str, start: int, end: int, at: int) -> bool:
     return _PASSWORD.search(line, start, region_end) is not None
 
 
-def _without_secrets(address: str) -> str:
+def _strip_secrets(address: str) -> str:
     """What stands after ``://``, where it is clear what its secrets are."""
     kept = address.rstrip(_PUNCTUATION)
     authority = _authority(kept)
@@ -165,7 +165,7 @@ def _punctuation(address: str) -> str:
     return address[len(address.rstrip(_PUNCTUATION)) :]
 
 
-def _first(positions: Sequence[int], start: int, default: int) -> int:
+def _first_from(positions: Sequence[int], start: int, default: int) -> int:
     """The first of sorted `positions` from `start` on."""
     place = bisect_left(positions, start)
     return positions[place] if place < len(positions) else default

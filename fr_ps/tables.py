@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import check_name, read_bytes
+from fr_ps.files import check_path_component, read_bytes
 
-Key = tuple[str, str]
+SessionKey = tuple[str, str]
 """id and session."""
 
-_MOST_BYTES = 256_000_000
+_MAX_BYTES = 256_000_000
 _SEPARATORS = ",;\t"
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -27,23 +27,23 @@ _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?(?=\r?\n|\r|$)', re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
-_NAMES = frozenset({"id", "session", "id_a", "session_a", "id_b", "session_b", "part", "fold", "image"})
+_NAME_COLUMNS = frozenset({"id", "session", "id_a", "session_a", "id_b", "session_b", "part", "fold", "image"})
 """Columns of names, in which a comma is no decimal comma."""
 _FORMULA = re.compile(r"'*[=+\-@\t\n]\s*\S")
 """What a spreadsheet takes for a formula, after any number of quotes."""
 _QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\n]\s*\S")
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+def format_csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     """A CSV file's text, every line ended by a newline; texts that a spreadsheet would run are written by `safe_cell`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(safe_cell, header))
-    writer.writerows(map(safe_cell, row) for row in rows)
+    writer.writerow(map(escape_formula, header))
+    writer.writerows(map(escape_formula, row) for row in rows)
     return text.getvalue()
 
 
-def safe_cell(cell: object) -> object:
+def escape_formula(cell: object) -> object:
     """A cell as it is written: a text that begins like a formula, and is no number, gets a quote (') before it.
 
     `read_csv_rows` takes the quote away again. A carriage return becomes a newline: `csv` does not quote it.
@@ -54,7 +54,7 @@ def safe_cell(cell: object) -> object:
     return "'" + cell if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
-def composed(text: str) -> str:
+def to_nfc(text: str) -> str:
     """The text in Unicode's composed form (NFC). Folders that came from a Mac may have the decomposed one."""
     return unicodedata.normalize("NFC", text)
 
@@ -69,9 +69,9 @@ def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]
     Raises:
         InputError: the file is missing, no text, empty, or a row is longer or shorter than the header.
     """
-    text = composed(_text(path))
+    text = to_nfc(_read_text(path))
     try:
-        separator, rows = _split(text)
+        separator, rows = _split_rows(text)
     except csv.Error as error:
         raise InputError(f"{path}: not a readable CSV file ({one_line(error)}); save it as CSV again") from None
     if not rows:
@@ -83,11 +83,11 @@ def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]
         if len(row) != len(header):
             raise InputError(f"{path}: row {number}: {len(row)} cells where the header has {len(header)}; expected as many")
     columns = {name: [row[place] for _, row in rows[1:]] for place, name in enumerate(header)}
-    columns = {name: cells if name in _NAMES else _with_points(cells, separator) for name, cells in columns.items()}
+    columns = {name: cells if name in _NAME_COLUMNS else _normalize_decimals(cells, separator) for name, cells in columns.items()}
     return header, [(number, {name: columns[name][line] for name in header}) for line, (number, _) in enumerate(rows[1:])]
 
 
-def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], dict[Key, tuple[int, dict[str, str]]]]:
+def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], dict[SessionKey, tuple[int, dict[str, str]]]]:
     """The column names of a CSV with a row a session, and by (id, session) each row's number in the file and its cells.
 
     Args:
@@ -98,18 +98,18 @@ def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], di
         InputError: as `read_csv_rows`, a missing column, or an id or session that is no plain name or stands twice.
     """
     header, rows = read_csv_rows(path)
-    require_columns(path, header, ("id", "session", *columns))
-    found: dict[Key, tuple[int, dict[str, str]]] = {}
+    check_columns(path, header, ("id", "session", *columns))
+    found: dict[SessionKey, tuple[int, dict[str, str]]] = {}
     for number, row in rows:
         where = f"{path}: row {number}"
-        key = (check_name(row["id"], f"{where}: id"), check_name(row["session"], f"{where}: session"))
+        key = (check_path_component(row["id"], f"{where}: id"), check_path_component(row["session"], f"{where}: session"))
         if key in found:
             raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {found[key][0]} already; remove one of them")
         found[key] = (number, row)
     return header, found
 
 
-def require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+def check_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     """Refuse a table without one of `columns`.
 
     Raises:
@@ -123,10 +123,10 @@ def require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -
         )
 
 
-def likely_cause(key: Key, known: Collection[Key]) -> str:
+def suggest_session(key: SessionKey, known: Collection[SessionKey]) -> str:
     """Why `key` is not among `known` although it was meant to be, with the remedy; empty where nothing is like it."""
     for other in sorted(known):
-        if key == other or tuple(map(_bare, key)) != tuple(map(_bare, other)):
+        if key == other or tuple(map(_normalize, key)) != tuple(map(_normalize, other)):
             continue
         lost = [(mine, theirs) for mine, theirs in zip(key, other) if mine != theirs]
         mine, theirs = lost[0]
@@ -137,13 +137,13 @@ def likely_cause(key: Key, known: Collection[Key]) -> str:
     return ""
 
 
-def _bare(name: str) -> str:
+def _normalize(name: str) -> str:
     """A name as a spreadsheet may have changed it: without leading zeros, without `.0`, in lower case."""
     return re.sub(r"^0+(?=.)|(?<=\d)\.0+$", "", name.casefold())
 
 
-def _text(path: Path) -> str:
-    content = read_bytes(path, _MOST_BYTES, "name a CSV file")
+def _read_text(path: Path) -> str:
+    content = read_bytes(path, _MAX_BYTES, "name a CSV file")
     encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and b"\0" in content[:1000]:
         raise InputError(f"{path}: is no text, or UTF-16 without a byte order mark; save it as CSV UTF-8")
@@ -154,7 +154,7 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: row {row}: not {encoding.removesuffix('-sig').upper()} text; save it as CSV UTF-8") from None
 
 
-def _split(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
+def _split_rows(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
     """The separator that fits best, and the row number and stripped cells of each row that is not empty.
 
     One that gives all rows as many cells as the header comes before others; then the one with the most columns; then the comma.
@@ -163,13 +163,13 @@ def _split(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
         csv.Error: quotes that do not end, or other faults of the form.
     """
     if stated := _EXCEL_SEPARATOR.match(text):
-        return stated[1], _rows(text[stated.end() :], stated[1])
+        return stated[1], _parse_rows(text[stated.end() :], stated[1])
     header = text.lstrip().partition("\n")[0]
     found = []
     fault = csv.Error("no rows")
     for separator in [one for one in _SEPARATORS if one in header] or [","]:
         try:
-            rows = _rows(text, separator)
+            rows = _parse_rows(text, separator)
         except csv.Error as error:
             fault = error
             continue
@@ -181,17 +181,17 @@ def _split(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
     return separator, rows
 
 
-def _rows(text: str, separator: str) -> list[tuple[int, list[str]]]:
+def _parse_rows(text: str, separator: str) -> list[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows = ([_without_quote(cell.strip()) for cell in row] for row in reader)
+    rows = ([_unescape_formula(cell.strip()) for cell in row] for row in reader)
     return [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
 
 
-def _without_quote(cell: str) -> str:
+def _unescape_formula(cell: str) -> str:
     return cell[1:] if _QUOTED_FORMULA.match(cell) else cell
 
 
-def _with_points(cells: list[str], separator: str) -> list[str]:
+def _normalize_decimals(cells: list[str], separator: str) -> list[str]:
     """A column's cells, decimal commas as points where all of them are numbers.
 
     Where cells are separated by commas, a column in which every comma may separate thousands (1,234) is left as it is.

@@ -17,8 +17,8 @@ from PIL import Image
 from fr_ps.config import PrepareConfig
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
-from fr_ps.synthetic.captures import write_captures
-from tests.forked import empty_picture
+from fr_ps.synthetic.captures import write_synthetic_captures
+from tests.forked import empty_png
 
 SLOW = (
     "search/test_search.py",
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 MakeStore = Callable[[Path], str]
 WriteCapture = Callable[[Path, np.ndarray, Sequence[tuple[float, float]]], None]
-Refused = Callable[..., AbstractContextManager[None]]
+AssertRejected = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -55,10 +55,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of MLflow's that nothing is in; made once, as its tables take seconds. To be copied."""
-    from fr_ps.tracking.address import make_sqlite
+    from fr_ps.tracking.uris import create_sqlite_store
 
     path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
-    make_sqlite(f"sqlite:///{path}")
+    create_sqlite_store(f"sqlite:///{path}")
     return path
 
 
@@ -76,7 +76,7 @@ def make_store(new_sqlite: Path) -> MakeStore:
     return make
 
 
-def _shared(name: str) -> Path:
+def _shared_folder(name: str) -> Path:
     given = os.environ.get("FR_PS_SHARED")
     shared = Path(given) if given else Path(__file__).parents[2] / "shared"
     folder = shared / "data" / name
@@ -88,20 +88,20 @@ def _shared(name: str) -> Path:
 @pytest.fixture(scope="session")
 def yale() -> Path:
     """Real captures of 20 people (captures/ and labels.csv)."""
-    return _shared("yale_b")
+    return _shared_folder("yale_b")
 
 
 @pytest.fixture(scope="session")
 def photoface_labels() -> Path:
     """The original project's label tables."""
-    return _shared("photoface_labels")
+    return _shared_folder("photoface_labels")
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set of 6 synthetic people with 4 sessions, 48 x 48. To be read only."""
     folder = tmp_path_factory.mktemp("synthetic")
-    write_captures(folder, people=6, sessions=4, seed=0, size=48)
+    write_synthetic_captures(folder, people=6, sessions=4, seed=0, size=48)
     out = folder / "prepared"
     prepare(PrepareConfig(captures=str(folder / "captures"), out=str(out), labels=str(folder / "labels.csv"), size=48))
     return out
@@ -124,7 +124,7 @@ def write_capture() -> WriteCapture:
 
 
 @pytest.fixture(scope="session")
-def refused() -> Refused:
+def refused() -> AssertRejected:
     """`with refused("words", ...)`: the block is refused as bad input, in one line with these words that says a remedy."""
 
     @contextmanager
@@ -143,7 +143,7 @@ def refused() -> Refused:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports have empty pictures."""
-    monkeypatch.setattr("fr_ps.evaluation.report.as_png", empty_picture)
+    monkeypatch.setattr("fr_ps.evaluation.report.to_png", empty_png)
 
 
 @pytest.fixture

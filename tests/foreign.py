@@ -1,6 +1,6 @@
 """Foreign text that some program takes for markup, a formula or a number."""
 
-NASTY = (
+MARKUP_LIKE_TEXTS = (
     "a$b$c",
     r"$\frac{$",
     r"\frac",

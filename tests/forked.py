@@ -16,9 +16,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-IMPORTED = ["fr_ps.training.train", "fr_ps.tracking.lifecycle", "fr_ps.evaluation.report", "timm", "torch._dynamo"]
+PRELOADED_MODULES = ["fr_ps.training.train", "fr_ps.tracking.lifecycle", "fr_ps.evaluation.report", "timm", "torch._dynamo"]
 _SERVED = multiprocessing.get_context("forkserver")
-_SERVED.set_forkserver_preload(IMPORTED)
+_SERVED.set_forkserver_preload(PRELOADED_MODULES)
 
 
 def _main(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: Path, errors: Path) -> None:
@@ -40,16 +40,16 @@ def _main(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: 
     from fr_ps.cli import main
     from fr_ps.evaluation import report
 
-    report.as_png = empty_picture
+    report.to_png = empty_png
     sys.exit(main())
 
 
-def empty_picture(figure: Figure) -> bytes:
+def empty_png(figure: Figure) -> bytes:
     """An empty picture: to draw some twenty takes longer than a tiny training, and tests/evaluation does draw."""
     return b"\x89PNG"
 
 
-class Forked:
+class ForkedCommand:
     """A process of `fr-ps` with these words; as `subprocess.Popen` as far as tests need it.
 
     Args:

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 
 
-class Reader(HTMLParser):
+class HtmlPage(HTMLParser):
     """Tags with their attributes, tables as lists of rows of (cell, class), and text by the tag that it stands in."""
 
     def __init__(self, content: str) -> None:

@@ -10,25 +10,25 @@ import pytest
 import yaml
 
 from fr_ps.arguments import Parser, training_config
-from fr_ps.cli import COMMANDS, find_command, main, read_arguments
+from fr_ps.cli import COMMANDS, load_command, main, parse_command_line
 from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, PrepareConfig, SearchConfig, to_dict
 from fr_ps.errors import InputError
-from tests.foreign import NASTY
+from tests.foreign import MARKUP_LIKE_TEXTS
 
 
 def settings(*argv: str) -> Config:
     """What `train` is called with."""
-    return training_config(read_arguments(["train", *argv])["train"])
+    return training_config(parse_command_line(["train", *argv])["train"])
 
 
 def prepared_with(*argv: str) -> Any:
-    return read_arguments(["prepare", "--captures", "a", "--out", "b", *argv])["prepare"]
+    return parse_command_line(["prepare", "--captures", "a", "--out", "b", *argv])["prepare"]
 
 
 def refusal(*argv: str) -> str:
     """The line that `argv` is refused with."""
     with pytest.raises(InputError) as caught:
-        read_arguments(argv)
+        parse_command_line(argv)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -324,7 +324,7 @@ def test_print_config_prints_yaml_that_parses_to_the_same(
 ) -> None:
     words = ["--data.val_people", "3", "--config", str(config_file), "--loss.weighting", "fixed"]
     with pytest.raises(SystemExit) as caught:
-        read_arguments(["train", *words, "--print_config"])
+        parse_command_line(["train", *words, "--print_config"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert yaml.safe_load(printed)["data"]["val_people"] == 3
@@ -384,7 +384,7 @@ STUDY = "study: {name: s}\nspace: {optim.lr: [0.1, 0.2]}\n"
 
 def searched(*argv: str) -> tuple[Any, Config]:
     """What `search` is called with, and the training that it starts from."""
-    arguments = read_arguments(["search", *argv])["search"]
+    arguments = parse_command_line(["search", *argv])["search"]
     return arguments, training_config(arguments)
 
 
@@ -527,10 +527,10 @@ def test_a_search_that_cannot_be_ends_with_2_and_one_line_before_anything_is_mad
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", [*NASTY, "null", "~", "true", "- x", "{a: 1}"])
+@pytest.mark.parametrize("text", [*MARKUP_LIKE_TEXTS, "null", "~", "true", "- x", "{a: 1}"])
 def test_a_name_on_the_command_line_is_taken_as_it_is_written(text: str) -> None:
     """`--session null` was read as no session at all, and forgot all of the person's sessions."""
-    read = read_arguments(["forget", "--gallery", text, f"--person={text}", f"--session={text}"])["forget"]
+    read = parse_command_line(["forget", "--gallery", text, f"--person={text}", f"--session={text}"])["forget"]
     assert (read.gallery, read.person, read.session) == (text, text, text)
 
 
@@ -589,7 +589,7 @@ def test_the_flags_that_are_numbers_are_known() -> None:
     found = set()
     for command in COMMANDS:
         declared = Parser()
-        find_command(command).declare(declared)
+        load_command(command).add_arguments(declared)
         for action in declared._actions:
             options = {getattr(action, "_typehint", None) or action.type, *get_args(getattr(action, "_typehint", None))}
             if any(isinstance(one, type) and issubclass(one, (int, float)) and one is not bool for one in options):

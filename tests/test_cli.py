@@ -205,7 +205,7 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
-    monkeypatch.setattr(lifecycle, "_WAIT", 1.0)
+    monkeypatch.setattr(lifecycle, "_TIMEOUT", 1.0)
     assert main(["train", f"--data.root={prepared}", *TINY, *PARTS]) == 0
     printed = capsys.readouterr()
     (folder,) = (here / "runs").glob("*/")

@@ -12,7 +12,7 @@ import yaml
 
 from fr_ps import config as module
 from fr_ps.arguments import training_config
-from fr_ps.cli import read_arguments
+from fr_ps.cli import parse_command_line
 from fr_ps.config import (
     AugmentConfig,
     BatchConfig,
@@ -33,8 +33,8 @@ from fr_ps.config import (
 from fr_ps.config.search import AfterConfig, StudyConfig
 from fr_ps.errors import InputError
 from fr_ps.serving.registry import register
-from fr_ps.tracking.card import new_card
-from tests.conftest import Refused
+from fr_ps.tracking.run_folder import new_run_info
+from tests.conftest import AssertRejected
 
 OUT_OF_RANGE = [
     (DataConfig, "data", {"modalities": ()}, "modalities"),
@@ -333,8 +333,8 @@ def smallest_lambda(loss: LossConfig) -> float:
 
 def test_the_lambda_bound_is_22_6_at_the_originals_settings() -> None:
     loss = LossConfig(scale=64, lower_norm=10, upper_norm=110, lower_margin=0.45, upper_margin=0.8, lambda_g=35)
-    assert loss.lambda_bound == pytest.approx(22.6, abs=0.05)
-    assert loss.lambda_bound == pytest.approx(smallest_lambda(loss), rel=1e-3)
+    assert loss.min_lambda_g == pytest.approx(22.6, abs=0.05)
+    assert loss.min_lambda_g == pytest.approx(smallest_lambda(loss), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_the_lambda_bound_is_22_6_at_the_originals_settings() -> None:
 )
 def test_the_lambda_bound_agrees_with_its_numerical_search(values: dict[str, float]) -> None:
     loss = LossConfig(**values)
-    assert loss.lambda_bound == pytest.approx(smallest_lambda(loss), rel=1e-3)
+    assert loss.min_lambda_g == pytest.approx(smallest_lambda(loss), rel=1e-3)
 
 
 def test_the_originals_lambda_is_refused_with_the_number_and_the_way_out() -> None:
@@ -384,7 +384,7 @@ def test_a_config_cannot_be_changed() -> None:
 def test_a_config_survives_yaml_and_the_command_line(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-    assert training_config(read_arguments(["train", "--config", str(file)])["train"]) == config
+    assert training_config(parse_command_line(["train", "--config", str(file)])["train"]) == config
 
 
 def test_the_unusual_config_changes_something_in_every_group() -> None:
@@ -441,7 +441,7 @@ def test_every_number_has_bounds(kind: Callable[..., Any], name: str, value: flo
 
 
 @pytest.mark.parametrize("name", ["a@b", "a/b", "a:b", "a?b", "a#b", "a\\b", "a\nb", "a\x7fb", "", " a", "a ", ".a", "n" * 251])
-def test_a_registered_model_that_promote_could_not_name_is_refused(name: str, refused: Refused) -> None:
+def test_a_registered_model_that_promote_could_not_name_is_refused(name: str, refused: AssertRejected) -> None:
     with refused("--name", "expected a name"):
         register("no-such-run", name)
     if name:
@@ -456,7 +456,7 @@ def test_other_names_of_registered_models_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", " a", "a\x00", "n" * 251])
 def test_names_of_runs_studies_and_experiments_stand_on_one_line(
-    name: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    name: str, refused: AssertRejected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with refused("name is"):
         Config(name=name)
@@ -465,4 +465,4 @@ def test_names_of_runs_studies_and_experiments_stand_on_one_line(
     if "\x00" not in name:  # no environment variable has one
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
         with refused("MLFLOW_EXPERIMENT_NAME is"):
-            new_card("id", "name")
+            new_run_info("id", "name")

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from fr_ps.config import Config, ModelConfig, leaves, to_dict, with_settings
-from fr_ps.config.dependencies import NEEDS, unmet, value_of, without_effect
+from fr_ps.config import Config, ModelConfig, flatten_dict, to_dict, with_settings
+from fr_ps.config.dependencies import CONDITIONS, get_setting, inactive_settings, unmet_condition
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.losses import build_losses
 from fr_ps.models import build_network
 from fr_ps.training.optim import build_optimizer
-from fr_ps.training.schedule import learning_rate, reversal
+from fr_ps.training.schedule import learning_rate, reversal_alpha
 
 SMALL = {"model.backbone": "timm:test_resnet", "model.channels": 16, "model.reduction": 4}
 CLASSES = dict.fromkeys(ATTRIBUTES, 2)
@@ -24,7 +24,7 @@ def trained(config: Config) -> Steps:
     torch.manual_seed(0)
     modalities = config.data.modalities
     network = build_network(dict.fromkeys(modalities, config.model), config.fusion.name, CLASSES)
-    losses = build_losses(config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.judged)
+    losses = build_losses(config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.adversarial_tasks)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=8, steps=5)
     torch.manual_seed(1)
@@ -34,7 +34,7 @@ def trained(config: Config) -> Steps:
     for step in (3, 19, 34):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * rate(step) * group["factor"]
-        network.reversal = reversal(step, steps=40, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
+        network.reversal_alpha = reversal_alpha(step, steps=40, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
         total, parts = losses(network(maps), targets)
         optimizer.zero_grad()
         total.backward()
@@ -94,39 +94,39 @@ def test_a_setting_changes_what_is_trained_only_where_the_table_has_it(
 ) -> None:
     base = with_settings(Config(), SMALL)
     without, with_effect = (with_settings(base, settings) for settings in (dead, live))
-    assert unmet(without, setting) is not None
-    assert unmet(with_effect, setting) is None
+    assert unmet_condition(without, setting) is not None
+    assert unmet_condition(with_effect, setting) is None
     assert trained(without) == trained(with_settings(without, {setting: value}))
     assert trained(with_effect) != trained(with_settings(with_effect, {setting: value}))
 
 
 def test_every_setting_of_the_table_and_of_its_conditions_exists() -> None:
-    known = {path.replace("/", ".") for path in leaves(to_dict(Config()))}
-    assert set(NEEDS) <= known
-    assert {setting for conditions in NEEDS.values() for one in conditions for setting in one.settings} <= known
+    known = {path.replace("/", ".") for path in flatten_dict(to_dict(Config()))}
+    assert set(CONDITIONS) <= known
+    assert {setting for conditions in CONDITIONS.values() for one in conditions for setting in one.settings} <= known
 
 
 def test_every_weighting_margin_and_schedule_setting_is_in_the_table() -> None:
     """What is named after one choice of another setting needs that choice."""
-    for path in leaves(to_dict(Config())):
+    for path in flatten_dict(to_dict(Config())):
         setting = path.replace("/", ".")
         if setting.split(".")[-1].split("_")[0] in ("dwa", "cagrad", "arcface", "cosface", "adaface", "focal", "restart"):
-            assert setting in NEEDS
+            assert setting in CONDITIONS
 
 
 def test_adversaries_of_trained_branches_are_theirs_to_have() -> None:
     branches = {"fusion.branches": {"albedo": "r1", "normal": "r2"}} | BOTH
     config = with_settings(Config(), {"model.adversaries": "off", "loss.weighting": "fixed"} | branches)
-    assert unmet(config, "loss.adversarial") is None
-    assert unmet(with_settings(config, {"fusion.frozen": True}), "loss.adversarial") is not None
-    assert unmet(config, "model.backbone") is not None
-    assert unmet(with_settings(config, {"fusion.branches": {"albedo": "r1"}}), "model.backbone") is None
+    assert unmet_condition(config, "loss.adversarial") is None
+    assert unmet_condition(with_settings(config, {"fusion.frozen": True}), "loss.adversarial") is not None
+    assert unmet_condition(config, "model.backbone") is not None
+    assert unmet_condition(with_settings(config, {"fusion.branches": {"albedo": "r1"}}), "model.backbone") is None
 
 
 def test_of_the_defaults_nothing_is_noted_and_of_others_what_changes_nothing() -> None:
-    assert list(without_effect(Config())) == []
+    assert list(inactive_settings(Config())) == []
     given = {"loss.cagrad_c": 0.4, "optim.momentum": 0.8, "loss.scale": 30.0, "data.fold": 0, "batch.attribute": "pose"}
-    noted = [(setting, condition.text) for setting, condition in without_effect(with_settings(Config(), given))]
+    noted = [(setting, condition.text) for setting, condition in inactive_settings(with_settings(Config(), given))]
     assert noted == [
         ("batch.attribute", "batch.balance is class"),
         ("loss.cagrad_c", "loss.weighting is cagrad"),
@@ -135,4 +135,4 @@ def test_of_the_defaults_nothing_is_noted_and_of_others_what_changes_nothing() -
 
 
 def test_the_value_of_a_setting_is_found_by_its_name() -> None:
-    assert value_of(Config(model=ModelConfig(channels=64)), "model.channels") == 64
+    assert get_setting(Config(model=ModelConfig(channels=64)), "model.channels") == 64

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fr_ps.config_files import MAX_BYTES, MAX_VALUES, parse_settings, parse_space, read_settings
+from fr_ps.config.yaml_files import MAX_BYTES, MAX_VALUES, parse_search_space, parse_settings, read_settings
 from fr_ps.errors import InputError
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_choices_and_conditions_are_as_the_setting_that_they_are_of() -> None:
         "model.reduction": {"choices": [8, 16], "when": {"model.adversaries": "off"}},
         "batch.people": {"choices": [4], "when": {"model.adversaries": ["off", "rest"]}},
     }
-    assert parse_space(SPACE) == expected
+    assert parse_search_space(SPACE) == expected
     assert parse_settings("space:\n" + SPACE.replace("\nm", "\n  m").replace("\no", "\n  o").replace("\nb", "\n  b"), "a") == {
         "space": expected
     }
@@ -94,12 +94,12 @@ def test_choices_and_conditions_are_as_the_setting_that_they_are_of() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_is_no_setting_is_refused_by_file_row_and_key(text: str, words: tuple[str, ...], refused: Refused) -> None:
+def test_what_is_no_setting_is_refused_by_file_row_and_key(text: str, words: tuple[str, ...], refused: AssertRejected) -> None:
     with refused("a.yaml", *words):
         parse_settings(text, "a.yaml")
 
 
-def test_aliases_are_values_that_are_counted_as_often_as_they_are_used(refused: Refused) -> None:
+def test_aliases_are_values_that_are_counted_as_often_as_they_are_used(refused: AssertRejected) -> None:
     assert parse_settings("data: {limits: &a {b: 1}}\nx: *a", "a.yaml")["x"] == {"b": 1}
     levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9 if i else ['1'] * 9)}]" for i in range(12)]
     merges = ["m0: &m0 {a: 1}", *(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 12))]
@@ -114,7 +114,7 @@ def test_merged_keys_are_settings() -> None:
     assert parse_settings("data: {<<: {root: q}, folds: 2}", "a.yaml") == {"data": {"root": "q", "folds": 2}}
 
 
-def test_files_that_are_none_are_refused(tmp_path: Path, refused: Refused) -> None:
+def test_files_that_are_none_are_refused(tmp_path: Path, refused: AssertRejected) -> None:
     (tmp_path / "large.yaml").write_text("#" * MAX_BYTES + "#")
     (tmp_path / "latin.yaml").write_bytes("name: ü".encode("latin-1"))
     for name in ("nothing.yaml", "large.yaml", "latin.yaml", "n" * 300):

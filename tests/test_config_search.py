@@ -8,7 +8,7 @@ import pytest
 
 from fr_ps.config import Config, SearchConfig, from_dict, to_dict, with_settings
 from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 
 SPACE = {"optim.lr": [0.1, 0.2]}
 
@@ -44,7 +44,7 @@ def search_of(**settings: Any) -> SearchConfig:
     ids=str,
 )
 def test_a_setting_out_of_range_is_refused_by_its_key_and_value(
-    kind: Callable[..., Any], group: str, values: dict[str, Any], expected: str, refused: Refused
+    kind: Callable[..., Any], group: str, values: dict[str, Any], expected: str, refused: AssertRejected
 ) -> None:
     key, value = next(iter(values.items()))
     with refused(f"{group}.{key} is {value!r}; expected ", expected):
@@ -69,7 +69,7 @@ def test_the_ends_of_the_ranges_are_accepted(kind: Callable[..., Any], values: d
     assert {key: getattr(made, key) for key in values} == values
 
 
-def test_a_search_needs_a_name_a_space_and_an_objective(refused: Refused) -> None:
+def test_a_search_needs_a_name_a_space_and_an_objective(refused: AssertRejected) -> None:
     with refused("study.name is ''", "a name"):
         SearchConfig(space=SPACE)
     with refused("space is {}", "optim.lr"):
@@ -82,20 +82,20 @@ def test_a_search_needs_a_name_a_space_and_an_objective(refused: Refused) -> Non
 @pytest.mark.parametrize(
     "metric", ["test/identity/auc", "identity/auc", "train/loss", "cost/memory", "cost/", "val", "VAL/auc", ""]
 )
-def test_only_validation_and_costs_are_objectives(metric: str, refused: Refused) -> None:
+def test_only_validation_and_costs_are_objectives(metric: str, refused: AssertRejected) -> None:
     for objectives in ({metric: "maximize"}, {"val/identity/auc": "maximize", metric: "minimize"}):
         with refused("objectives", repr(metric), "val/ (never test/)", *COSTS):
             search_of(objectives=objectives)
 
 
 @pytest.mark.parametrize("direction", ["max", "MAXIMIZE", "", None, True])
-def test_a_direction_is_one_of_two(direction: Any, refused: Refused) -> None:
+def test_a_direction_is_one_of_two(direction: Any, refused: AssertRejected) -> None:
     with refused("objectives.val/identity/auc", repr(direction), "maximize or minimize"):
         search_of(objectives={"val/identity/auc": direction})
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_a_cost_is_minimized(cost: str, refused: Refused) -> None:
+def test_a_cost_is_minimized(cost: str, refused: AssertRejected) -> None:
     assert search_of(objectives={cost: "minimize"}).objectives == {cost: "minimize"}
     with refused(f"objectives.{cost} is 'maximize'", "minimize"):
         search_of(objectives={cost: "maximize"})
@@ -110,7 +110,7 @@ def test_settings_by_name_are_those_of_the_config_and_all_else_stays() -> None:
     assert with_settings(base, {}) == base
 
 
-def test_settings_that_are_only_valid_together_are_taken_together(refused: Refused) -> None:
+def test_settings_that_are_only_valid_together_are_taken_together(refused: AssertRejected) -> None:
     with refused("loss.label_smoothing", "cross_entropy"):
         with_settings(Config(), {"loss.label_smoothing": 0.1})
     found = with_settings(Config(), {"loss.label_smoothing": 0.1, "loss.attribute_loss": "cross_entropy"})
@@ -121,13 +121,13 @@ def test_settings_that_are_only_valid_together_are_taken_together(refused: Refus
 
 
 @pytest.mark.parametrize("name", ["optim.lrr", "optimm.lr", "lr", "optim", "name", "", ".", "optim.", ".lr", "optim.lr.x"])
-def test_a_setting_that_is_not_there_is_refused(name: str, refused: Refused) -> None:
+def test_a_setting_that_is_not_there_is_refused(name: str, refused: AssertRejected) -> None:
     with refused(f"setting is {name!r}", "optim.lr"):
         with_settings(Config(), {name: 1})
 
 
 @pytest.mark.parametrize("value", ["albedo", 3, None, {"albedo": 1}], ids=str)
-def test_a_setting_that_is_a_list_takes_no_single_value(value: Any, refused: Refused) -> None:
+def test_a_setting_that_is_a_list_takes_no_single_value(value: Any, refused: AssertRejected) -> None:
     with refused(f"data.modalities is {value!r}", "a list"):
         with_settings(Config(), {"data.modalities": value})
     assert with_settings(Config(), {"data.modalities": ("albedo", "depth")}).data.modalities == ("albedo", "depth")
@@ -147,7 +147,7 @@ def test_a_config_comes_back_from_what_it_is_written_as() -> None:
     assert from_dict({}) == Config()
 
 
-def test_a_config_of_other_settings_does_not_come_back(refused: Refused) -> None:
+def test_a_config_of_other_settings_does_not_come_back(refused: AssertRejected) -> None:
     tree = to_dict(Config())
     with refused("setting is 'optim.lrr'", "optim.lr"):
         from_dict(tree | {"optim": {"lrr": 1}})

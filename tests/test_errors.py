@@ -2,15 +2,15 @@
 
 import pickle
 
-from fr_ps.errors import MOST, InputError
+from fr_ps.errors import MAX_MESSAGE, InputError
 
 
 def test_a_long_cell_loses_its_middle_and_the_remedy_stays():
     text = str(InputError(f"t.csv: row 2: Gender is {'x' * 10_000!r}; expected one of female, male"))
-    assert len(text) <= MOST
+    assert len(text) <= MAX_MESSAGE
     assert text.startswith("t.csv: row 2: Gender is 'xxx")
     assert text.endswith("xxx'; expected one of female, male")
-    assert str(InputError("a" * MOST)) == "a" * MOST
+    assert str(InputError("a" * MAX_MESSAGE)) == "a" * MAX_MESSAGE
 
 
 def test_a_message_is_one_line_and_survives_a_worker_process():

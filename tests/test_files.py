@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from fr_ps.errors import InputError
 from fr_ps.files import (
-    check_name,
-    new_folder,
+    atomic_folder,
+    check_path_component,
+    check_regular_file,
     open_regular,
     read_array,
-    require_regular,
     write_array,
     write_json,
     write_text,
@@ -46,25 +46,25 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     def fail() -> None:
-        with new_folder(tmp_path / "x") as temporary:
+        with atomic_folder(tmp_path / "x") as temporary:
             (temporary / "a").write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
     assert names(tmp_path) == set()
-    with new_folder(tmp_path / "x") as temporary:
+    with atomic_folder(tmp_path / "x") as temporary:
         (temporary / "a").write_text("whole")
         assert not (tmp_path / "x").exists()
     assert (tmp_path / "x/a").read_text() == "whole"
-    with new_folder(tmp_path / "x") as temporary:
+    with atomic_folder(tmp_path / "x") as temporary:
         (temporary / "b").write_text("new")
     assert names(tmp_path / "x") == {"b"}
     assert names(tmp_path) == {"x"}
 
 
 def test_a_disk_that_fills_in_the_middle_of_an_array_is_said_to_be_full(small_disk, refused):
-    with refused(small_disk / "a", "the disk is full"), new_folder(small_disk / "a") as folder:
+    with refused(small_disk / "a", "the disk is full"), atomic_folder(small_disk / "a") as folder:
         write_array(folder / "large.npy", np.zeros(100_000))
     with refused(small_disk / "b", "the disk is full"):
         write_text(small_disk / "b", "x" * 1_000_000)
@@ -111,7 +111,7 @@ def test_what_is_no_plain_array_is_refused_and_not_run(form, tmp_path, refused):
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind, tmp_path, refused):
     path = tmp_path / "a.npy"
     {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
-    for read in (read_array, require_regular, open_regular):
+    for read in (read_array, check_regular_file, open_regular):
         with refused(path, "is no regular file"):
             read(path)
 
@@ -121,13 +121,13 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind, tmp_path, r
 )
 def test_names_that_leave_their_folder_are_refused(name):
     with pytest.raises(InputError, match="row 3"):
-        check_name(name, "t.csv: row 3")
+        check_path_component(name, "t.csv: row 3")
 
 
 @given(st.text(min_size=1, max_size=20))
 def test_a_name_that_is_accepted_stays_in_its_folder(name):
     try:
-        check_name(name, "x")
+        check_path_component(name, "x")
     except InputError:
         return
     assert (Path("/root") / name).parent == Path("/root")

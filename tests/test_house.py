@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from fr_ps.arguments import training_config
-from fr_ps.cli import COMMANDS, find_command, read_arguments
-from fr_ps.config import SYNTHETIC, ModelConfig
+from fr_ps.cli import COMMANDS, load_command, parse_command_line
+from fr_ps.config import SYNTHETIC_ROOT, ModelConfig
 from fr_ps.tracking.run import Run
 from fr_ps.training.train import train
 
@@ -26,15 +26,15 @@ ONLY_IN = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path, undrawn):
-    config = training_config(read_arguments(["train", "--config", str(file)])["train"])
-    assert config.data.root == SYNTHETIC or config.data.root.startswith("data/")
+    config = training_config(parse_command_line(["train", "--config", str(file)])["train"])
+    assert config.data.root == SYNTHETIC_ROOT or config.data.root.startswith("data/")
     tiny = replace(
         config,
         data=replace(config.data, root=str(prepared), val_people=2, test_people=2),
         model=ModelConfig(backbone=config.model.backbone, channels=16, reduction=8),
         train=replace(config.train, epochs=1),
     )
-    result = train(tiny, Run(tmp_path), say=lambda line: None)
+    result = train(tiny, Run(tmp_path), echo=lambda line: None)
     assert result.metrics.values["test/identity/auc"] is not None
 
 
@@ -52,7 +52,7 @@ def test_every_command_of_the_project_is_one_of_ours():
 def test_every_command_is_found_in_the_module_that_the_list_names():
     for name, (text, module) in COMMANDS.items():
         assert text
-        assert find_command(name) is import_module(f"fr_ps.commands.{module}").COMMANDS[name]
+        assert load_command(name) is import_module(f"fr_ps.commands.{module}").COMMANDS[name]
     modules = {file.stem for file in (ROOT / "fr_ps" / "commands").glob("*.py")} - {"__init__"}
     assert {name for module in modules for name in import_module(f"fr_ps.commands.{module}").COMMANDS} == COMMANDS.keys()
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fr_ps import json_files
-from fr_ps.json_files import Count, Milliseconds, parse_json, read_json
-from tests.conftest import Refused
+from fr_ps.json_files import Milliseconds, NonNegativeInt, parse_json, read_json
+from tests.conftest import AssertRejected
 
 REMEDY = "restore it from a copy"
 
@@ -24,7 +24,7 @@ REMEDY = "restore it from a copy"
 @dataclass(frozen=True)
 class Point:
     name: str
-    count: Count
+    count: NonNegativeInt
     share: float = 0.5
     state: Literal["on", "off"] = "on"
     parts: tuple[str, ...] = ()
@@ -79,23 +79,23 @@ def test_a_file_becomes_its_type_and_keys_of_a_newer_version_are_ignored(tmp_pat
         ('{"name": "a", "count": 1}'.encode("utf-16"), "no UTF-8"),
     ],
 )
-def test_what_is_not_of_the_type_is_refused_with_its_place(refused: Refused, text: str | bytes, words: str) -> None:
+def test_what_is_not_of_the_type_is_refused_with_its_place(refused: AssertRejected, text: str | bytes, words: str) -> None:
     began = time.monotonic()
     with refused("file.json", words, REMEDY):
         parse(text)
     assert time.monotonic() - began < 1
 
 
-def test_a_date_has_bounds(refused: Refused) -> None:
+def test_a_date_has_bounds(refused: AssertRejected) -> None:
     assert parse("253402300799999", Milliseconds) == 253402300799999
     with refused("expected less than 253402300800000"):
         parse("253402300800000", Milliseconds)
 
 
-def test_a_newer_format_is_named_before_anything_else_of_it_is_read(refused: Refused) -> None:
+def test_a_newer_format_is_named_before_anything_else_of_it_is_read(refused: AssertRejected) -> None:
     @dataclass(frozen=True)
     class File:
-        format: Count
+        format: NonNegativeInt
         name: str
 
     assert parse_json('{"format": 2, "name": "a"}', File, "file.json", REMEDY, formats=range(1, 3)).name == "a"
@@ -112,7 +112,7 @@ def test_bytes_of_a_file_name_that_are_no_text_do_not_keep_a_file_from_being_rea
     assert parse(written).name == "caf\ufffd \U0001f600 \\ud800"
 
 
-def test_an_unreadable_file_is_one_line(tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_one_line(tmp_path: Path, refused: AssertRejected, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(path: Path) -> None:
         read_json(path, Point, REMEDY)
 
@@ -171,5 +171,5 @@ def _is_number(part: Any) -> bool:
 
 
 def test_pydantic_is_not_imported_before_a_file_is_read() -> None:
-    code = "import sys, fr_ps.json_files, fr_ps.tracking.card; sys.exit('pydantic' in sys.modules)"
+    code = "import sys, fr_ps.json_files, fr_ps.tracking.run_folder; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

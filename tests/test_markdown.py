@@ -6,7 +6,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from fr_ps.markdown import escape_markdown, markdown_lines
-from tests.foreign import NASTY
+from tests.foreign import MARKUP_LIKE_TEXTS
 
 PARSER = MarkdownIt("gfm-like", {"linkify": False})
 
@@ -21,12 +21,12 @@ def shown(markdown: str) -> list[str]:
 
 
 def test_the_parser_takes_most_of_the_nasty_text_for_markup() -> None:
-    assert PARSER.render("  \n".join(NASTY)).count("<") > 20
+    assert PARSER.render("  \n".join(MARKUP_LIKE_TEXTS)).count("<") > 20
 
 
 def test_foreign_text_is_shown_as_it_is() -> None:
-    assert shown(markdown_lines(NASTY)) == list(NASTY)
-    for text in NASTY:
+    assert shown(markdown_lines(MARKUP_LIKE_TEXTS)) == list(MARKUP_LIKE_TEXTS)
+    for text in MARKUP_LIKE_TEXTS:
         assert shown(escape_markdown(text)) == [text]
 
 

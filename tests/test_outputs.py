@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fr_ps.outputs import check_file, check_folder, check_holds_none, check_replaceable, write_file
+from fr_ps.outputs import check_contains_no_input, check_output_file, check_output_folder, check_replaceable, write_output
 
 
 def is_ours(folder: Path) -> bool:
@@ -31,36 +31,36 @@ def test_an_output_that_is_an_input_is_refused_even_to_be_overwritten(link, tmp_
         (tmp_path / "x").mkdir()
     for overwrite in (False, True):
         with refused(out, "the input --labels"):
-            check_file(out, "kind", {"--labels": str(source), "--prior": None}, overwrite)
+            check_output_file(out, "kind", {"--labels": str(source), "--prior": None}, overwrite)
 
 
 def test_only_what_was_written_and_not_changed_since_is_replaced(tmp_path, refused):
     out = tmp_path / "out.csv"
-    check_file(out, "split", {})
-    write_file(out, "split", b"a\n")
-    check_file(out, "split", {})
+    check_output_file(out, "split", {})
+    write_output(out, "split", b"a\n")
+    check_output_file(out, "split", {})
     with refused(out, "another command of fr-ps wrote it", "--overwrite true"):
-        check_file(out, "labels", {})
+        check_output_file(out, "labels", {})
     out.write_bytes(b"a\nby hand\n")
     with refused(out, "changed since", "--overwrite true"):
-        check_file(out, "split", {})
-    check_file(out, "split", {}, overwrite=True)
+        check_output_file(out, "split", {})
+    check_output_file(out, "split", {}, overwrite=True)
     out.write_bytes(b"")
-    check_file(out, "split", {})
+    check_output_file(out, "split", {})
 
 
 def test_without_a_record_of_it_a_file_is_somebody_elses(tmp_path, refused, monkeypatch):
     monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
-    write_file(tmp_path / "out.csv", "split", b"a\n")
+    write_output(tmp_path / "out.csv", "split", b"a\n")
     shutil.rmtree(tmp_path / "cache")
     with refused("out.csv", "--overwrite true"):
-        check_file(tmp_path / "out.csv", "split", {})
+        check_output_file(tmp_path / "out.csv", "split", {})
 
 
 def test_a_cache_that_cannot_be_written_costs_no_output(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("")
     monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
-    write_file(tmp_path / "out.csv", "split", b"a\n")
+    write_output(tmp_path / "out.csv", "split", b"a\n")
     assert (tmp_path / "out.csv").read_bytes() == b"a\n"
 
 
@@ -68,40 +68,40 @@ def test_a_file_of_an_input_folder_is_never_replaced(tmp_path, refused):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/labels.csv").write_text("id\n")
     with refused("labels.csv", "a file of the input data.root"):
-        check_file(tmp_path / "data/labels.csv", "split", {"data.root": tmp_path / "data"}, overwrite=True)
-    check_file(tmp_path / "data/new.csv", "split", {"data.root": tmp_path / "data"})
+        check_output_file(tmp_path / "data/labels.csv", "split", {"data.root": tmp_path / "data"}, overwrite=True)
+    check_output_file(tmp_path / "data/new.csv", "split", {"data.root": tmp_path / "data"})
 
 
 def test_a_name_that_is_too_long_is_refused_before_anything_is_computed(tmp_path, refused):
     for name in ("a" * 255, "ä" * 127 + "a"):
-        check_file(tmp_path / name, "split", {})
-        write_file(tmp_path / name, "split", b"x")
+        check_output_file(tmp_path / name, "split", {})
+        write_output(tmp_path / name, "split", b"x")
         assert (tmp_path / name).read_bytes() == b"x"
     with refused("cannot be written", "choose another"):
-        check_file(tmp_path / ("a" * 256), "split", {})
+        check_output_file(tmp_path / ("a" * 256), "split", {})
 
 
 def test_a_folder_and_a_link_to_nothing_are_no_files_to_replace(tmp_path, refused):
     (tmp_path / "link").symlink_to("gone")
     for out in (tmp_path, tmp_path / "link"):
         with refused(out, "is no file"):
-            check_file(out, "split", {}, overwrite=True)
+            check_output_file(out, "split", {}, overwrite=True)
 
 
 def test_a_folder_is_written_into_if_nothing_of_somebody_else_is_replaced(tmp_path, refused):
     out, names = tmp_path / "out", ("metrics.json", "*.png")
-    check_folder(out, {}, is_ours, names)
+    check_output_folder(out, {}, is_ours, names)
     out.mkdir()
     (out / "notes.txt").write_text("x")
-    check_folder(out, {}, is_ours, names)
+    check_output_folder(out, {}, is_ours, names)
     (out / "roc.png").write_text("x")
     with refused("roc.png", "--overwrite true"):
-        check_folder(out, {}, is_ours, names)
-    check_folder(out, {}, is_ours, names, overwrite=True)
+        check_output_folder(out, {}, is_ours, names)
+    check_output_folder(out, {}, is_ours, names, overwrite=True)
     (out / "ours").touch()
-    check_folder(out, {}, is_ours, names)
+    check_output_folder(out, {}, is_ours, names)
     with refused("notes.txt", "is no folder"):
-        check_folder(out / "notes.txt", {}, is_ours, names, overwrite=True)
+        check_output_folder(out / "notes.txt", {}, is_ours, names, overwrite=True)
 
 
 def test_a_folder_that_is_or_holds_an_input_is_refused(tmp_path, refused):
@@ -111,11 +111,11 @@ def test_a_folder_that_is_or_holds_an_input_is_refused(tmp_path, refused):
     pairs.write_text("x")
     for out in (data, tmp_path / "a", tmp_path):
         with refused(out, "the input --data"):
-            check_holds_none(out, {"--data": data})
-    check_holds_none(data / "report", {"--data": data})
-    check_holds_none(tmp_path / "a", {"--pairs": pairs}, ("metrics.json",))
+            check_contains_no_input(out, {"--data": data})
+    check_contains_no_input(data / "report", {"--data": data})
+    check_contains_no_input(tmp_path / "a", {"--pairs": pairs}, ("metrics.json",))
     with refused("holds the input --pairs"):
-        check_holds_none(tmp_path / "a", {"--pairs": pairs}, ("*.csv",))
+        check_contains_no_input(tmp_path / "a", {"--pairs": pairs}, ("*.csv",))
 
 
 def test_a_folder_is_replaced_only_if_all_in_it_is_ours(tmp_path, refused):

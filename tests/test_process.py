@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fr_ps.cli import main
-from fr_ps.process import exit_code, unredacted_output
+from fr_ps.process import run_main, unredacted_output
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -33,7 +33,7 @@ def os_error(number: int, path: str | None) -> OSError:
     "number", [errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE]
 )
 def test_what_no_program_avoids_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(raising(os_error(number, "runs/x"))) == 2
+    assert run_main(raising(os_error(number, "runs/x"))) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"error: runs/x: {os.strerror(number)}; ")
     assert line.count("\n") == 1
@@ -42,17 +42,17 @@ def test_what_no_program_avoids_is_one_line(number: int, capsys: pytest.CaptureF
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EISDIR, errno.ENOTDIR])
 def test_a_path_of_the_user_is_one_line_and_another_a_traceback(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     for given in ("data/a", str(Path("data/a").absolute()), "data/a/below"):
-        assert exit_code(raising(os_error(number, "data/a")), ["train", "", given]) == 2
+        assert run_main(raising(os_error(number, "data/a")), ["train", "", given]) == 2
         assert capsys.readouterr().err.startswith(f"error: data/a: {os.strerror(number)}; ")
     for path in ("runs/x/run.json", None):
         with pytest.raises(OSError, match=os.strerror(number)):
-            exit_code(raising(os_error(number, path)), ["data/a", "runs"])
+            run_main(raising(os_error(number, path)), ["data/a", "runs"])
 
 
 def test_other_errors_stay_faults_of_ours() -> None:
     for error in (os_error(errno.EMFILE, "data"), OSError("no number"), RuntimeError("something"), ValueError("x")):
         with pytest.raises(type(error)):
-            exit_code(raising(error), ["data"])
+            run_main(raising(error), ["data"])
 
 
 LONG = "n" * 300
@@ -114,5 +114,5 @@ def test_after_the_arguments_output_is_redacted_again(capsys: pytest.CaptureFixt
             print(STORAGE)
         print(STORAGE)
 
-    assert exit_code(program) == 0
+    assert run_main(program) == 0
     assert capsys.readouterr().out == f"{STORAGE}\npostgresql://h/db\n"

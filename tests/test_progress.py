@@ -11,7 +11,7 @@ import pytest
 
 import fr_ps.progress
 from fr_ps.progress import progress
-from tests.foreign import NASTY
+from tests.foreign import MARKUP_LIKE_TEXTS
 
 CODE = "import time\nfrom fr_ps.progress import progress\nwith progress('count', 20, 'beans') as a:\n"
 CODE += "    for _ in range(20):\n        a(1)\n        time.sleep(0.05)\n"
@@ -56,7 +56,7 @@ def test_a_terminal_shows_a_bar_with_the_rate():
     assert "beans/s" in text
 
 
-@pytest.mark.parametrize("name", NASTY)
+@pytest.mark.parametrize("name", MARKUP_LIKE_TEXTS)
 def test_a_bar_shows_foreign_text_as_it_is(name, monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)

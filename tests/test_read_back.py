@@ -21,21 +21,21 @@ from hypothesis import strategies as st
 
 from fr_ps.config import Config, SearchConfig, to_dict
 from fr_ps.config.search import StudyConfig
-from fr_ps.data.maps_of import RECORD_FILE, prepared_with, read_record
-from fr_ps.data.store import _Info
+from fr_ps.data.preparation import RECORD_FILE, find_preparation, read_record
+from fr_ps.data.store import _PackInfo
 from fr_ps.errors import InputError
-from fr_ps.evaluation.pairwise.operating import THRESHOLDS_FILE, read_thresholds
 from fr_ps.json_files import parse_json, read_json
 from fr_ps.models.folder import INFO_FILE, read_info, write_tensors
-from fr_ps.search.trials.worker import read_order
+from fr_ps.models.thresholds import THRESHOLDS_FILE, read_thresholds
+from fr_ps.search.worker import read_job
 from fr_ps.serving.gallery import read_gallery
-from fr_ps.tracking.card import CARD_FILE, Parent, read_card
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
-from fr_ps.tracking.listing import stories
-from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
-from fr_ps.tracking.owner import _Owner
+from fr_ps.tracking.listing import list_runs
+from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, read_run_info
+from fr_ps.tracking.run_lock import _LockHolder
 from fr_ps.training.checkpoint import read_checkpoint
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 
 OLD = Path(__file__).parent / "old_files"
 DEEP = b"[" * 100_000
@@ -54,10 +54,10 @@ def checkpoint_around(state: Path) -> Path:
 
 
 def outbox_of(file: Path) -> int:
-    outbox = Outbox(file.parent)
-    assert isinstance(outbox.done, int)
-    assert all(isinstance(line, str) for line in outbox.refused)
-    return outbox.done
+    outbox = DeliveryQueue(file.parent)
+    assert isinstance(outbox.delivered_bytes, int)
+    assert all(isinstance(line, str) for line in outbox.rejected)
+    return outbox.delivered_bytes
 
 
 SEARCH = SearchConfig(
@@ -70,33 +70,33 @@ ORDERS: dict[str, dict[str, Any]] = {
         "train": to_dict(Config()),
         "name": "study-base",
         "run": "20261128-220130-0e6e06",
-        "parent": asdict(Parent("a" * 32, "1")),
+        "parent": asdict(ParentRun("a" * 32, "1")),
         "threads": 1,
     },
     "search": {
         "search": asdict(SEARCH),
         "base": to_dict(Config()),
-        "parent": asdict(Parent("a" * 32, "1")),
+        "parent": asdict(ParentRun("a" * 32, "1")),
         "threads": 0,
         "began": 1795903290.6,
     },
 }
 READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
-    "run.json": ("run", CARD_FILE, lambda file: read_card(file.parent)),
+    "run.json": ("run", RUN_INFO_FILE, lambda file: read_run_info(file.parent)),
     "journal.jsonl": ("run", JOURNAL_FILE, lambda file: list(read_events(file))),
     "delivered.json": ("run", DELIVERED_FILE, outbox_of),
-    "owner.lock": ("run", "owner.lock", lambda file: read_json(file, _Owner, "start again")),
-    "the whole run": ("run", CARD_FILE, lambda file: [one.note for one in stories(file.parents[1])]),
+    "owner.lock": ("run", "owner.lock", lambda file: read_json(file, _LockHolder, "start again")),
+    "the whole run": ("run", RUN_INFO_FILE, lambda file: [one.note for one in list_runs(file.parents[1])]),
     "model.json": ("model", INFO_FILE, lambda file: read_info(file.parent)),
     "thresholds.json": ("model", THRESHOLDS_FILE, lambda file: read_thresholds(file.parent)),
     "gallery.json": ("gallery", "gallery.json", lambda file: read_gallery(file.parent)),
     "people.csv": ("gallery", "people.csv", lambda file: read_gallery(file.parent)),
     "embeddings.npy": ("gallery", "embeddings.npy", lambda file: read_gallery(file.parent)),
     "prepared.json": ("session", RECORD_FILE, lambda file: read_record(file.parent)),
-    "info.json": ("pack", "info.json", lambda file: read_json(file, _Info, "pack again")),
+    "info.json": ("pack", "info.json", lambda file: read_json(file, _PackInfo, "pack again")),
     "state.json": ("checkpoint", "state.json", lambda file: read_checkpoint(checkpoint_around(file)).values),
-    "order to train": ("order", "train", lambda file: read_order(file.read_bytes().decode("utf-8", "surrogateescape"))),
-    "order to search": ("order", "search", lambda file: read_order(file.read_bytes().decode("utf-8", "surrogateescape"))),
+    "order to train": ("order", "train", lambda file: read_job(file.read_bytes().decode("utf-8", "surrogateescape"))),
+    "order to search": ("order", "search", lambda file: read_job(file.read_bytes().decode("utf-8", "surrogateescape"))),
     "champions": ("order", "champions", lambda file: parse_json(file.read_bytes(), list[str], "tag", "remove it")),
 }
 """File to its folder here, its name in it, and what reads it."""
@@ -131,16 +131,16 @@ def test_what_files_of_version_0_1_have_is_found(tmp_path: Path) -> None:
     assert model.branches["albedo"].channels == 16
     assert model.class_counts() == {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 2}
     assert type(model).__name__ == "ModelInfo"
-    card = read_card(OLD / "run")
+    card = read_run_info(OLD / "run")
     assert (card.id, card.begun) == ("20261128-220130-0e6e06", 1795903290613)
     assert [event.kind for _, event in read_events(OLD / "run" / JOURNAL_FILE)][-1] == "status"
-    assert Outbox(OLD / "run").pending() == 0
+    assert DeliveryQueue(OLD / "run").pending() == 0
     thresholds = read_thresholds(OLD / "model")
     assert thresholds is not None
     assert thresholds.attributes["gender"] == 0.42305339872837067
     (tmp_path / "data" / "a").mkdir(parents=True)
     shutil.copytree(OLD / "session", tmp_path / "data" / "a" / "b")
-    assert prepared_with(tmp_path, "a", "b") in ({}, model.preparation)  # empty: by another version of prepare
+    assert find_preparation(tmp_path, "a", "b") in ({}, model.preparation)  # empty: by another version of prepare
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name not in ("people.csv", "embeddings.npy", "champions")])
@@ -167,7 +167,7 @@ def test_another_json_is_one_line(name: str, content: bytes, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", [name for name, (folder, _, _) in READERS.items() if folder != "order"])
-def test_what_stands_in_the_place_of_a_file_is_refused(name: str, tmp_path: Path, refused: Refused) -> None:
+def test_what_stands_in_the_place_of_a_file_is_refused(name: str, tmp_path: Path, refused: AssertRejected) -> None:
     file = copy_of(name, tmp_path)
     if READERS[name][0] == "checkpoint":
         pytest.skip("the checksums are of the file")

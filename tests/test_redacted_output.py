@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fr_ps.cli import main
-from fr_ps.search.trials.crew import Worker
+from fr_ps.search.worker_pool import WorkerProcess
 from tests.tracking import servers
 
 SECRET = "PLANTED"
@@ -30,7 +30,7 @@ TINY = (
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder where a run waits for MLflow no longer than a moment."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fr_ps.tracking.lifecycle._WAIT", 0.1)
+    monkeypatch.setattr("fr_ps.tracking.lifecycle._TIMEOUT", 0.1)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -89,13 +89,13 @@ def test_a_search_without_mlflow_names_the_server_but_no_secret(
 
 
 def test_a_worker_has_its_orders_on_no_command_line(tmp_path: Path) -> None:
-    worker = Worker(tmp_path / "worker.log", {"search": {"study": {"storage": f"postgresql://me:{SECRET}@host/db"}}})
+    worker = WorkerProcess(tmp_path / "worker.log", {"search": {"study": {"storage": f"postgresql://me:{SECRET}@host/db"}}})
     try:
         deadline = time.monotonic() + 10
         words = b""
-        while b"fr_ps.search.trials.worker" not in words and time.monotonic() < deadline:
+        while b"fr_ps.search.worker" not in words and time.monotonic() < deadline:
             words = Path(f"/proc/{worker.process.pid}/cmdline").read_bytes()
-        assert b"fr_ps.search.trials.worker" in words
+        assert b"fr_ps.search.worker" in words
         assert SECRET.encode() not in words
     finally:
         worker.process.kill()
@@ -136,6 +136,6 @@ sys.exit(exit_code(run))
 def test_mlflow_prints_no_addresses_of_runs() -> None:
     from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 
-    import fr_ps.tracking.store  # noqa: F401
+    import fr_ps.tracking.mlflow_sink  # noqa: F401
 
     assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get() is True

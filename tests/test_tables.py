@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.errors import InputError
-from fr_ps.tables import composed, csv_text, likely_cause, read_csv_rows, read_session_rows, safe_cell
+from fr_ps.tables import escape_formula, format_csv, read_csv_rows, read_session_rows, suggest_session, to_nfc
 
 TABLE = "id,session,note,x\n001,a,two words,0.5\n002,b,,-1.25\n"
 ROWS = [
@@ -125,7 +125,7 @@ def test_names_come_in_the_composed_form(tmp_path):
     ],
 )
 def test_a_name_that_a_spreadsheet_changed_is_recognised(key, words):
-    cause = likely_cause(key, [("001", "a"), ("002", "007")])
+    cause = suggest_session(key, [("001", "a"), ("002", "007")])
     assert words in cause
     assert bool(cause) == bool(words)
 
@@ -134,7 +134,7 @@ def test_a_name_that_a_spreadsheet_changed_is_recognised(key, words):
     "cell", ["=1+1", "+x", "-x", "@sum", "-2+3", "'=1+1", "''@x", "=", "-", "'", "\t=1", "\rx", "-0.5", "+1e-3", "x=1"]
 )
 def test_a_text_that_a_spreadsheet_would_run_is_quoted_and_comes_back(cell, tmp_path):
-    text = csv_text(["a", "b"], [[cell, "end"]])
+    text = format_csv(["a", "b"], [[cell, "end"]])
     stored = list(csv.reader(io.StringIO(text, newline="")))[1][0]
     if len(stored) > 1 and not re.fullmatch(r"-0\.5|\+1e-3", stored):
         assert stored[0] not in "=+-@\t\r\n"
@@ -145,14 +145,14 @@ def test_a_text_that_a_spreadsheet_would_run_is_quoted_and_comes_back(cell, tmp_
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), st.text("'=+-@\t\r\n,;.05e", min_size=1))
 def test_any_text_comes_back_but_for_white_space_around_it_and_its_unicode_form(tmp_path_factory, one, other):
     path = tmp_path_factory.getbasetemp() / "any.csv"
-    path.write_bytes(csv_text(["id", "session", "x"], [[one, other, "end"]]).encode())
+    path.write_bytes(format_csv(["id", "session", "x"], [[one, other, "end"]]).encode())
     (row,) = [row for _, row in read_csv_rows(path)[1]]
     for cell, found in ((one, row["id"]), (other, row["session"])):
-        assert found.strip() == composed(cell.replace("\r\n", "\n").replace("\r", "\n")).strip()
+        assert found.strip() == to_nfc(cell.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
 def test_numbers_and_nothing_stay_as_they_are():
-    assert [safe_cell(cell) for cell in (-0.5, -3, "-0.5", "-7.87e-04", None, True, "")] == [
+    assert [escape_formula(cell) for cell in (-0.5, -3, "-0.5", "-7.87e-04", None, True, "")] == [
         -0.5,
         -3,
         "-0.5",

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from fr_ps.arguments import READING, Command, Parser, add_overwrite
+from fr_ps.arguments import TABLE_SETTINGS, Command, Parser, add_overwrite_flag
 from fr_ps.config import CaptureLayout, DataConfig, SyntheticConfig
 from fr_ps.errors import InputError
 
 if TYPE_CHECKING:
-    from fr_ps.data.dataset import Table
+    from fr_ps.data.dataset import LabelTable
 
 _ROOT_HELP = "data.root is a prepared data set, or a labels table (CSV)"
 
 
-def _declare(data: Parser) -> None:
+def _add_arguments(data: Parser) -> None:
     data.description = "Data sets."
     kinds = data.add_subcommands(dest="what")
 
@@ -25,18 +25,18 @@ def _declare(data: Parser) -> None:
     summary.add_argument(
         "--out", type=str, default="contact_sheet.png", help="picture to write, or to replace, where there are maps"
     )
-    add_overwrite(summary)
-    _add_settings(summary)
+    add_overwrite_flag(summary)
+    _add_data_settings(summary)
     kinds.add_subcommand("summary", summary, help="show what is in a data set")
 
     check = Parser(description="Read every map of every row of a prepared data set, and list every bad file.")
-    _add_settings(check, only=READING)
+    _add_data_settings(check, only=TABLE_SETTINGS)
     kinds.add_subcommand("check", check, help="list every bad file of a data set")
 
     split = Parser(description=f"Write who is in which part, as a training with the same settings draws it. {_ROOT_HELP}.")
     split.add_argument("--out", type=str, default="split.csv", help="CSV to write: id, session, part")
-    add_overwrite(split)
-    _add_settings(split)
+    add_overwrite_flag(split)
+    _add_data_settings(split)
     kinds.add_subcommand("split", split, help="write who is in which part")
 
     mean = Parser(description="Write the mean normals of a prepared data set's people, for fr-ps prepare --prior.")
@@ -44,8 +44,8 @@ def _declare(data: Parser) -> None:
     mean.add_argument(
         "--part", type=Literal["train", "all"], default="train", help="of the training people that the settings draw, or of all"
     )
-    add_overwrite(mean)
-    _add_settings(mean)
+    add_overwrite_flag(mean)
+    _add_data_settings(mean)
     kinds.add_subcommand("mean", mean, help="write the mean face, a prior for fr-ps prepare")
 
     synthetic = Parser(description="Write the built-in synthetic faces as raw captures.")
@@ -60,29 +60,29 @@ def _declare(data: Parser) -> None:
     kinds.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
 
 
-def _add_settings(parser: Parser, only: Sequence[str] = ()) -> None:
+def _add_data_settings(parser: Parser, only: Sequence[str] = ()) -> None:
     skip = {field.name for field in fields(DataConfig)} - set(only) if only else set()
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file of a training, of which the data is taken")
     parser.add_class_arguments(DataConfig, "data", skip=skip)
     parser.add_class_arguments(SyntheticConfig, "synthetic")
 
 
-def _data(arguments: Namespace) -> None:
-    _KINDS[arguments.what](arguments[arguments.what])
+def _run(arguments: Namespace) -> None:
+    _SUBCOMMANDS[arguments.what](arguments[arguments.what])
 
 
 def _summary(arguments: Namespace) -> None:
     from fr_ps.data.contact_sheet import CONTACT_SHEET, pick_sessions, write_contact_sheet
     from fr_ps.data.summary import summary
 
-    root, table = _open(arguments)
+    root, table = _open_table(arguments)
     for title, frame in summary(table.labels):
         _print_table(title, frame)
     if root.is_file():
         print("\nno contact sheet, as data.root is a table without maps")
         return
-    _check_out(arguments, CONTACT_SHEET)
-    rows = pick_sessions(table.labels, people=12, seed=arguments.data.split_seed)
+    _check_output(arguments, CONTACT_SHEET)
+    rows = pick_sessions(table.labels, num_subjects=12, seed=arguments.data.split_seed)
     replaced = ", instead of the one that was there" if Path(arguments.out).exists() else ""
     write_contact_sheet(Path(arguments.out), root, table.labels, rows)
     print(f"\ncontact sheet: {arguments.out}, {len(rows)} sessions{replaced}")
@@ -92,11 +92,11 @@ def _check(arguments: Namespace) -> None:
     from tabulate import tabulate
 
     from fr_ps.data.check import check_maps
-    from fr_ps.data.dataset import labels_file
+    from fr_ps.data.dataset import find_labels_file
     from fr_ps.progress import progress
 
-    root, table = _open(arguments)
-    labels_file(root)
+    root, table = _open_table(arguments)
+    find_labels_file(root)
     with progress("check", len(table.labels), "sessions") as advance:
         found = check_maps(root, table.labels, advance)
     if found.warning:
@@ -112,74 +112,74 @@ def _check(arguments: Namespace) -> None:
 
 def _split(arguments: Namespace) -> None:
     from fr_ps.data.split_files import split_text
-    from fr_ps.data.splits import make_split, split_notes
+    from fr_ps.data.splits import describe_split, make_split
     from fr_ps.data.summary import parts_table
-    from fr_ps.outputs import write_file
+    from fr_ps.outputs import write_output
 
-    _check_out(arguments, "split")
-    _, table = _open(arguments)
+    _check_output(arguments, "split")
+    _, table = _open_table(arguments)
     split = make_split(table.labels, arguments.data, table.left_out)
-    write_file(Path(arguments.out), "split", split_text(table.labels, split).encode())
+    write_output(Path(arguments.out), "split", split_text(table.labels, split).encode())
     _print_table("sessions (people) of each part", parts_table(table.labels, split))
-    print("\n" + "\n".join([*split_notes(table.labels, split), f"split: {arguments.out}"]))
+    print("\n" + "\n".join([*describe_split(table.labels, split), f"split: {arguments.out}"]))
 
 
 def _mean(arguments: Namespace) -> None:
     import numpy as np
 
-    from fr_ps.data.builtin import data_root
+    from fr_ps.data.builtin import resolve_root
     from fr_ps.data.dataset import open_dataset
-    from fr_ps.data.mean_face import MEAN_FACE, mean_normals, write_mean_face
+    from fr_ps.data.mean_face import MEAN_FACE, compute_mean_face, write_mean_face
     from fr_ps.data.splits import make_split
 
-    _check_out(arguments, MEAN_FACE)
+    _check_output(arguments, MEAN_FACE)
     data: DataConfig = arguments.data
-    dataset = open_dataset(data_root(data.root, arguments.synthetic), ["normal"], data.labels, data.classes, data)
+    dataset = open_dataset(resolve_root(data.root, arguments.synthetic), ["normal"], data.labels, data.classes, data)
     for note in dataset.notes:
         print(note)
     every = np.arange(len(dataset.labels))
     rows = every if arguments.part == "all" else make_split(dataset.labels, data, dataset.left_out).train
     ids = dataset.labels.ids[rows]
-    write_mean_face(Path(arguments.out), mean_normals(dataset.store, rows, ids))
+    write_mean_face(Path(arguments.out), compute_mean_face(dataset.store, rows, ids))
     print(f"mean face of {len(np.unique(ids))} people, {len(rows)} sessions: {arguments.out}")
 
 
 def _synthetic(arguments: Namespace) -> None:
-    from fr_ps.files import new_folder
+    from fr_ps.files import atomic_folder
     from fr_ps.progress import progress
-    from fr_ps.synthetic.captures import write_captures
+    from fr_ps.synthetic.captures import write_synthetic_captures
 
     settings: dict[str, Any] = vars(arguments)
     out, layout = Path(settings.pop("out")), settings.pop("layout")
     config = SyntheticConfig(**settings)
     if out.exists():
         raise InputError(f"{out}: is there already; name a new folder")
-    with progress("make faces", config.people * config.sessions, "sessions") as advance, new_folder(out) as temporary:
-        write_captures(temporary, **vars(config), layout=layout, advance=advance)
+    with progress("make faces", config.people * config.sessions, "sessions") as advance, atomic_folder(out) as temporary:
+        write_synthetic_captures(temporary, **vars(config), layout=layout, advance=advance)
     print(f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}" if layout == "plain" else f"captures: {out}")
 
 
-def _check_out(arguments: Namespace, kind: str) -> None:
+def _check_output(arguments: Namespace, kind: str) -> None:
     """Refuse an --out that would replace an input, or what fr-ps did not write."""
-    from fr_ps.outputs import check_file
+    from fr_ps.outputs import check_output_file
 
     data: DataConfig = arguments.data
     inputs = {"data.root": data.root, "data.split": data.split}
     inputs |= {f"--config ({number})": path for number, path in enumerate(arguments.config or (), start=1)}
-    check_file(Path(arguments.out), kind, inputs, arguments.overwrite)
+    check_output_file(Path(arguments.out), kind, inputs, arguments.overwrite)
 
 
-def _open(arguments: Namespace) -> tuple[Path, "Table"]:
+def _open_table(arguments: Namespace) -> tuple[Path, "LabelTable"]:
     """The table that the settings name, after a line about what it is."""
-    from fr_ps.data.builtin import data_root
+    from fr_ps.data.builtin import resolve_root
     from fr_ps.data.dataset import open_table
-    from fr_ps.data.summary import sessions_a_person
+    from fr_ps.data.summary import sessions_per_subject
 
     data: DataConfig = arguments.data
-    root = data_root(data.root, arguments.synthetic)
+    root = resolve_root(data.root, arguments.synthetic)
     table = open_table(root, data.labels, data.classes, data)
     labels = table.labels
-    print(f"data: {root}: {len(labels)} sessions of {len(sessions_a_person(labels))} people, {labels.form} labels")
+    print(f"data: {root}: {len(labels)} sessions of {len(sessions_per_subject(labels))} people, {labels.encoding} labels")
     for note in table.notes:
         print(note)
     return root, table
@@ -192,5 +192,5 @@ def _print_table(title: str, frame: Any) -> None:
     print(f"\n{title}\n" + tabulate(frame, headers="keys", showindex=False, disable_numparse=True, colalign=align))
 
 
-_KINDS = {"summary": _summary, "check": _check, "split": _split, "mean": _mean, "synthetic": _synthetic}
-COMMANDS = {"data": Command(_declare, _data)}
+_SUBCOMMANDS = {"summary": _summary, "check": _check, "split": _split, "mean": _mean, "synthetic": _synthetic}
+COMMANDS = {"data": Command(_add_arguments, _run)}

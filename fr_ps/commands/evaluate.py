@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from fr_ps.arguments import BatchSize, Command, Parser, add_overwrite
+from fr_ps.arguments import BatchSize, Command, Parser, add_overwrite_flag
 from fr_ps.errors import InputError
-from fr_ps.progress import say
+from fr_ps.progress import echo
 
 if TYPE_CHECKING:
-    from fr_ps.evaluation.evaluate import Protocol
+    from fr_ps.evaluation.evaluate_model import EvaluationOptions
     from fr_ps.outputs import Inputs
 
 
-def _declare_evaluate(evaluate: Parser) -> None:
+def _add_evaluate_arguments(evaluate: Parser) -> None:
     evaluate.description = "Score a model on a prepared data set and write a report."
     evaluate.add_argument("--model", type=str, required=True, help="run id, or model folder")
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
@@ -42,7 +42,7 @@ def _declare_evaluate(evaluate: Parser) -> None:
     _add_scoring_arguments(evaluate)
 
 
-def _declare_compare(compare: Parser) -> None:
+def _add_compare_arguments(compare: Parser) -> None:
     compare.description = "Two models on the same pairs of a prepared data set: differences with intervals."
     compare.add_argument("--model", type=str, action="append", required=True, help="run id, or model folder; given twice: A, B")
     compare.add_argument("--data", type=str, required=True, help="prepared data set")
@@ -54,58 +54,58 @@ def _declare_compare(compare: Parser) -> None:
 def _evaluate(arguments: Namespace) -> None:
     """Score a model and print its numbers."""
     from fr_ps.device import pick_device
-    from fr_ps.evaluation.evaluate import evaluate_folder
+    from fr_ps.evaluation.evaluate_model import evaluate_model
     from fr_ps.evaluation.report import terminal_table
-    from fr_ps.tracking.find import model_folder
     from fr_ps.tracking.layout import RUNS_FOLDER
-    from fr_ps.tracking.lifecycle import new_run
+    from fr_ps.tracking.lifecycle import start_run
+    from fr_ps.tracking.resolve import resolve_model
 
-    folder = model_folder(arguments.model)
+    folder = resolve_model(arguments.model)
     out = Path(arguments.out)
     check_report_folder(out, {"--model": folder, "--data": arguments.data, "--pairs": arguments.pairs}, arguments.overwrite)
-    with new_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
-        evaluated = evaluate_folder(
+    with start_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
+        evaluated = evaluate_model(
             folder,
             Path(arguments.data),
             out,
             run,
-            protocol=replace(_protocol(arguments), baselines=arguments.baselines, jitter=arguments.jitter),
+            protocol=replace(_make_protocol(arguments), baselines=arguments.baselines, jitter=arguments.jitter),
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
-        say("\n" + terminal_table(evaluated.metrics, evaluated.tables))
-        say("\n".join(["", *evaluated.lines, f"report: {out / 'report.html'}"]))
-    say(run.shown_id)
+        echo("\n" + terminal_table(evaluated.metrics, evaluated.tables))
+        echo("\n".join(["", *evaluated.notes, f"report: {out / 'report.html'}"]))
+    echo(run.display_id)
 
 
 def _compare(arguments: Namespace) -> None:
     """Compare two models and print their differences."""
     from fr_ps.device import pick_device
-    from fr_ps.evaluation.compare import compare_folders
+    from fr_ps.evaluation.compare_models import compare_models
     from fr_ps.evaluation.report import table_text
-    from fr_ps.tracking.find import model_folder
     from fr_ps.tracking.layout import RUNS_FOLDER
-    from fr_ps.tracking.lifecycle import new_run
+    from fr_ps.tracking.lifecycle import start_run
+    from fr_ps.tracking.resolve import resolve_model
 
     if len(arguments.model) != 2:
         raise InputError(f"--model was given {len(arguments.model)} times; expected twice, for A and for B")
-    first, second = folders = [model_folder(model) for model in arguments.model]
+    first, second = folders = [resolve_model(model) for model in arguments.model]
     out = Path(arguments.out)
     inputs = {"--model": first, "--model (B)": second, "--data": arguments.data, "--pairs": arguments.pairs}
     check_report_folder(out, inputs, arguments.overwrite)
-    with new_run(f"compare-{Path(arguments.data).name}", RUNS_FOLDER) as run:
-        compared = compare_folders(
+    with start_run(f"compare-{Path(arguments.data).name}", RUNS_FOLDER) as run:
+        compared = compare_models(
             folders,
             Path(arguments.data),
             out,
             run,
-            protocol=_protocol(arguments),
+            protocol=_make_protocol(arguments),
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
-        say("".join(f"\n{table_text(table)}\n" for table in compared.tables))
-        say("\n".join([*compared.lines, f"report: {out / 'report.html'}"]))
-    say(run.shown_id)
+        echo("".join(f"\n{table_text(table)}\n" for table in compared.tables))
+        echo("\n".join([*compared.notes, f"report: {out / 'report.html'}"]))
+    echo(run.display_id)
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
@@ -117,7 +117,7 @@ def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
         InputError: names the input, the file, or what --out would hold or lie in.
     """
     from fr_ps.evaluation.report import REPORT_FILES, is_report
-    from fr_ps.outputs import check_folder
+    from fr_ps.outputs import check_output_folder
     from fr_ps.tracking.layout import RUNS_FOLDER
 
     for kept in (RUNS_FOLDER, Path("mlruns"), Path("mlflow.db")):
@@ -125,7 +125,7 @@ def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
             raise InputError(f"{out}: is or holds {kept}, where runs are kept; choose a folder of its own for the report")
         if out.resolve().is_relative_to(kept.resolve()):
             raise InputError(f"{out}: lies in {kept}, where runs are kept; choose a folder of its own for the report")
-    check_folder(out, inputs, is_report, REPORT_FILES, overwrite)
+    check_output_folder(out, inputs, is_report, REPORT_FILES, overwrite)
 
 
 def _add_scoring_arguments(parser: ArgumentParser) -> None:
@@ -137,16 +137,16 @@ def _add_scoring_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
-    add_overwrite(parser)
+    add_overwrite_flag(parser)
 
 
-def _protocol(arguments: Namespace) -> "Protocol":
-    from fr_ps.evaluation.evaluate import Protocol
+def _make_protocol(arguments: Namespace) -> "EvaluationOptions":
+    from fr_ps.evaluation.evaluate_model import EvaluationOptions
 
-    return Protocol(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure)
+    return EvaluationOptions(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure)
 
 
 COMMANDS = {
-    "evaluate": Command(_declare_evaluate, _evaluate),
-    "compare": Command(_declare_compare, _compare),
+    "evaluate": Command(_add_evaluate_arguments, _evaluate),
+    "compare": Command(_add_compare_arguments, _compare),
 }

@@ -4,14 +4,14 @@ from typing import Literal
 
 from jsonargparse import Namespace
 
-from fr_ps.arguments import Command, Parser, Side
+from fr_ps.arguments import Command, ImageSize, Parser
 from fr_ps.config import BACKBONES, ModelConfig
 
 
-def _declare_models(models: Parser) -> None:
+def _add_models_arguments(models: Parser) -> None:
     models.description = "What every backbone costs: parameters, multiply-adds, feature map, a step's time."
     models.add_argument("--backbone", type=str, default=None, help="only this one, which may be timm:NAME")
-    models.add_argument("--size", type=Side, default=112, help="side of the maps in pixels")
+    models.add_argument("--size", type=ImageSize, default=112, help="side of the maps in pixels")
     models.add_argument("--channels_in", type=Literal[1, 3], default=1, help="1: albedo or depth; 3: normals")
     models.add_argument(
         "--smoke", type=bool, default=True, help="whether each but the largest does a training step, which is timed"
@@ -23,12 +23,12 @@ def _models(arguments: Namespace) -> None:
     from tabulate import tabulate
 
     from fr_ps.device import pick_device
-    from fr_ps.models.table import row
+    from fr_ps.models.cost import cost_row
 
     # One that the settings of a training refuse is refused in the same words.
     names = [ModelConfig(backbone=arguments.backbone).backbone] if arguments.backbone else BACKBONES
     device = pick_device(arguments.device) if arguments.smoke else None
-    rows = [row(name, arguments.channels_in, arguments.size, device) for name in names]
+    rows = [cost_row(name, arguments.channels_in, arguments.size, device) for name in names]
     print(tabulate(rows, headers="keys", floatfmt=".2f", missingval="-"))
     print(
         f"\nparameters in millions, of the backbone and of the whole network; multiply-adds in billions, of the whole network"
@@ -38,4 +38,4 @@ def _models(arguments: Namespace) -> None:
         print("step: forward and backward of two maps; -: too large to be tried here")
 
 
-COMMANDS = {"models": Command(_declare_models, _models)}
+COMMANDS = {"models": Command(_add_models_arguments, _models)}

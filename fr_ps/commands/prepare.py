@@ -8,7 +8,7 @@ from fr_ps.arguments import Command, Parser
 from fr_ps.config import PrepareConfig
 
 
-def _declare_prepare(prepare: Parser) -> None:
+def _add_prepare_arguments(prepare: Parser) -> None:
     prepare.description = "Raw captures to a prepared data set: albedo, normals, depth, labels."
     prepare.add_class_arguments(PrepareConfig, None)
 
@@ -35,4 +35,4 @@ def _prepare(arguments: Namespace) -> None:
     print(f"\nprepared data set: {config.out}")
 
 
-COMMANDS = {"prepare": Command(_declare_prepare, _prepare)}
+COMMANDS = {"prepare": Command(_add_prepare_arguments, _prepare)}

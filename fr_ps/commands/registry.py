@@ -4,13 +4,13 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from fr_ps.arguments import BatchSize, Command, Parser, Share, add_overwrite
+from fr_ps.arguments import BatchSize, Command, Parser, UnitInterval, add_overwrite_flag
 from fr_ps.commands.evaluate import check_report_folder
 from fr_ps.errors import InputError
-from fr_ps.progress import say
+from fr_ps.progress import echo
 
 
-def _declare_register(register: Parser) -> None:
+def _add_register_arguments(register: Parser) -> None:
     register.description = "Make the best model of a run the next version of a registered model."
     register.add_argument("--model", type=str, required=True, help="run id")
     register.add_argument("--name", type=str, required=True, help="of the registered model")
@@ -18,13 +18,13 @@ def _declare_register(register: Parser) -> None:
     register.add_argument("--description", type=str, default="", help="of the version; else its model card")
 
 
-def _declare_promote(promote: Parser) -> None:
+def _add_promote_arguments(promote: Parser) -> None:
     promote.description = "Make a version the champion, if it is measurably better than the one there is."
     promote.add_argument("--model", type=str, required=True, help="models:/NAME/VERSION; of --rollback and --demote models:/NAME")
     promote.add_argument("--data", type=str, default=None, help="where the champion's data lie, if not where they lay")
-    promote.add_argument("--limit", type=Share, default=0.05, help="identity AUC that a group may lose")
+    promote.add_argument("--limit", type=UnitInterval, default=0.05, help="identity AUC that a group may lose")
     promote.add_argument("--out", type=str, default="promotion", help="folder for the report of the comparison")
-    add_overwrite(promote)
+    add_overwrite_flag(promote)
     for name, what in (
         ("dry_run", "only say what would become of it"),
         ("rollback", "make the champion before this one the champion again"),
@@ -35,7 +35,7 @@ def _declare_promote(promote: Parser) -> None:
     promote.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
 
 
-def _declare_export(export: Parser) -> None:
+def _add_export_arguments(export: Parser) -> None:
     export.description = "A model as ONNX, checked against torch, with a table of size, latency and accuracy."
     export.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
     export.add_argument("--out", type=str, required=True, help="folder to write")
@@ -48,23 +48,23 @@ def _register(arguments: Namespace) -> None:
     """Register, and print the version."""
     from fr_ps.serving.registry import register
 
-    say(register(arguments.model, arguments.name, arguments.tags, arguments.description).uri)
+    echo(register(arguments.model, arguments.name, arguments.tags, arguments.description).uri)
 
 
 def _promote(arguments: Namespace) -> None:
     """Compare with the champion, decide, and print why."""
     if arguments.rollback or arguments.demote:
-        return _reverse(arguments)
+        return _rollback_or_demote(arguments)
     from fr_ps.device import pick_device
     from fr_ps.evaluation.report import table_text
-    from fr_ps.serving.promote import promote, verdict
+    from fr_ps.serving.promote import decision_text, promote
     from fr_ps.serving.registry import parse_version
     from fr_ps.tracking.layout import RUNS_FOLDER
-    from fr_ps.tracking.lifecycle import new_run
+    from fr_ps.tracking.lifecycle import start_run
 
     parse_version(arguments.model)  # a slip of the pen needs no run
     check_report_folder(Path(arguments.out), {"--data": arguments.data}, arguments.overwrite)
-    with new_run(f"promote-{arguments.model}", RUNS_FOLDER) as run:
+    with start_run(f"promote-{arguments.model}", RUNS_FOLDER) as run:
         decision = promote(
             arguments.model,
             run,
@@ -75,16 +75,16 @@ def _promote(arguments: Namespace) -> None:
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
-        if decision.tables and decision.before:
-            say(f"A: {decision.before.uri}, the champion; B: {decision.challenger.uri}\n")
+        if decision.tables and decision.previous:
+            echo(f"A: {decision.previous.uri}, the champion; B: {decision.challenger.uri}\n")
         for table in decision.tables:
-            say(table_text(table) + "\n")
-        say("\n".join([verdict(decision, arguments.dry_run), *decision.why]))
-    say(run.shown_id)
+            echo(table_text(table) + "\n")
+        echo("\n".join([decision_text(decision, arguments.dry_run), *decision.reasons]))
+    echo(run.display_id)
     return None
 
 
-def _reverse(arguments: Namespace) -> None:
+def _rollback_or_demote(arguments: Namespace) -> None:
     from fr_ps.serving.registry import demote, roll_back
 
     if arguments.rollback and arguments.demote:
@@ -93,10 +93,10 @@ def _reverse(arguments: Namespace) -> None:
     if name == arguments.model or not name or "/" in name or "@" in name:
         raise InputError(f"--model {arguments.model}: expected models:/NAME, as this is about all its versions")
     if arguments.demote:
-        say(f"{demote(name).uri} is not the champion any more; there is none")
+        echo(f"{demote(name).uri} is not the champion any more; there is none")
     else:
         before, after = roll_back(name)
-        say(f"{after.uri} is the champion again" + (f" instead of version {before.number}" if before else ""))
+        echo(f"{after.uri} is the champion again" + (f" instead of version {before.number}" if before else ""))
 
 
 def _export(arguments: Namespace) -> None:
@@ -111,15 +111,15 @@ def _export(arguments: Namespace) -> None:
     exported = export(
         recognizer, Path(arguments.out), Path(arguments.data) if arguments.data else None, part=part, batch=arguments.batch
     )
-    say(tabulate(exported.rows, headers="keys", floatfmt=".4f", missingval="-"))
-    say("")
+    echo(tabulate(exported.rows, headers="keys", floatfmt=".4f", missingval="-"))
+    echo("")
     for line in exported.lines:
-        say(line)
-    say(f"exported: {exported.file}")
+        echo(line)
+    echo(f"exported: {exported.file}")
 
 
 COMMANDS = {
-    "register": Command(_declare_register, _register),
-    "promote": Command(_declare_promote, _promote),
-    "export": Command(_declare_export, _export),
+    "register": Command(_add_register_arguments, _register),
+    "promote": Command(_add_promote_arguments, _promote),
+    "export": Command(_add_export_arguments, _export),
 }

@@ -7,10 +7,10 @@ from jsonargparse import ActionConfigFile, Namespace
 from fr_ps.arguments import Command, Parser, training_config
 from fr_ps.config import Config
 from fr_ps.errors import InputError
-from fr_ps.progress import say
+from fr_ps.progress import echo
 
 
-def _declare_train(train: Parser) -> None:
+def _add_train_arguments(train: Parser) -> None:
     train.description = "Train, evaluate on test once, track; the last line printed is the run id."
     train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
     train.add_argument("--resume", type=str, default=None, help="run id (or nothing: the last interrupted one) to go on with")
@@ -31,32 +31,32 @@ def _train(arguments: Namespace) -> None:
 
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a training is one process as yet; start torchrun with one")
-    from fr_ps.config.dependencies import without_effect
-    from fr_ps.training.schedule import check_lowest
+    from fr_ps.config.dependencies import inactive_settings
+    from fr_ps.training.schedule import check_lowest_rate
 
     config = training_config(arguments)
-    check_lowest(config.schedule, lr=config.optim.lr)
-    for setting, condition in without_effect(config):
-        say(f"note: {setting} has no effect here; it has one only where {condition.text}")
+    check_lowest_rate(config.schedule, lr=config.optim.lr)
+    for setting, condition in inactive_settings(config):
+        echo(f"note: {setting} has no effect here; it has one only where {condition.text}")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed goes with --resume; a new run has nothing that could have changed")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
     changed = changed_settings(folder, config, arguments.allow_changed) if folder else {}
 
     from fr_ps.evaluation.report import terminal_table
-    from fr_ps.tracking.lifecycle import new_run, resumed_run
-    from fr_ps.training.record import default_name
+    from fr_ps.tracking.lifecycle import resume_run, start_run
+    from fr_ps.training.setup import default_run_name
     from fr_ps.training.train import train
 
     sampled = config.train.system_metrics
     with (
-        resumed_run(folder, system_metrics=sampled)
+        resume_run(folder, system_metrics=sampled)
         if folder
-        else new_run(config.name or default_name(config), RUNS_FOLDER, system_metrics=sampled)
+        else start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=sampled)
     ) as run:
-        result = train(config, run, say, arguments.allow_changed, changed)
-        say("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
-    say(run.shown_id)
+        result = train(config, run, echo, arguments.allow_changed, changed)
+        echo("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
+    echo(run.display_id)
 
 
-COMMANDS = {"train": Command(_declare_train, _train)}
+COMMANDS = {"train": Command(_add_train_arguments, _train)}

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fr_ps.config.batch import AugmentConfig, BatchConfig
-from fr_ps.config.checks import require, require_name
+from fr_ps.config.checks import check_display_name, check_setting
 from fr_ps.config.data import DataConfig, SyntheticConfig
 from fr_ps.config.loss import LossConfig
 from fr_ps.config.model import FusionConfig, ModelConfig
 from fr_ps.config.names import (
     BACKBONES,
     PEELING_ORDER,
-    SYNTHETIC,
-    TIMM,
+    SYNTHETIC_ROOT,
     Adversaries,
     Align,
     Attribute,
@@ -71,7 +70,7 @@ __all__ = [
     "with_settings",
 ]
 
-NO_GROUP = "a setting as optim.lr (fr-ps train --help lists them)"
+_EXPECTED_SETTING = "a setting as optim.lr (fr-ps train --help lists them)"
 
 
 @dataclass(frozen=True)
@@ -98,12 +97,12 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.name:
-            require_name("name", self.name)
+            check_display_name("name", self.name)
         used = self.data.modalities if len(self.data.modalities) > 1 else ()
         for modality, run in self.fusion.branches.items():
-            require(modality in used, f"fusion.branches.{modality}", run, "keys of data.modalities, which has two or more")
+            check_setting(modality in used, f"fusion.branches.{modality}", run, "keys of data.modalities, which has two or more")
         one = not used and self.fusion.dropout > 0
-        require(not one, "fusion.dropout", self.fusion.dropout, "0, as data.modalities names one, and one always is left")
+        check_setting(not one, "fusion.dropout", self.fusion.dropout, "0, as data.modalities names one, and one always is left")
 
 
 def to_dict(config: Any) -> Any:
@@ -113,10 +112,10 @@ def to_dict(config: Any) -> Any:
     return list(config) if isinstance(config, tuple) else config
 
 
-def resolved(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """`config` with every path made absolute, so that it means the same wherever it is read."""
     data, weights = config.data, config.model.weights
-    root = data.root if data.root == SYNTHETIC else str(Path(data.root).resolve())
+    root = data.root if data.root == SYNTHETIC_ROOT else str(Path(data.root).resolve())
     split = str(Path(data.split).resolve()) if data.split else ""
     model = replace(config.model, weights=str(Path(weights).resolve()) if weights else "")
     # A run is named by its id, which is the same everywhere; a folder by its place.
@@ -137,9 +136,14 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     for name, value in settings.items():
         group, dot, leaf = name.partition(".")
         known = [one.name for one in fields(getattr(config, group))] if dot and is_dataclass(getattr(config, group, None)) else []
-        require(leaf in known, "setting", name, f"one of {', '.join(f'{group}.{one}' for one in known)}" if known else NO_GROUP)
+        check_setting(
+            leaf in known,
+            "setting",
+            name,
+            f"one of {', '.join(f'{group}.{one}' for one in known)}" if known else _EXPECTED_SETTING,
+        )
         is_tuple = isinstance(getattr(getattr(config, group), leaf), tuple)
-        require(isinstance(value, (list, tuple)) or not is_tuple, name, value, f"a list, as [{value}]")
+        check_setting(isinstance(value, (list, tuple)) or not is_tuple, name, value, f"a list, as [{value}]")
         by_group.setdefault(group, {})[leaf] = tuple(value) if is_tuple else value
     return replace(config, **{group: replace(getattr(config, group), **its) for group, its in by_group.items()})
 
@@ -154,7 +158,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     return replace(with_settings(Config(), settings), **{name: leaf for name, leaf in tree.items() if not isinstance(leaf, dict)})
 
 
-def leaves(tree: dict[str, Any]) -> dict[str, Any]:
+def flatten_dict(tree: dict[str, Any]) -> dict[str, Any]:
     """The settings of `to_dict` by `group/name`."""
     flat = {}
     for group, value in tree.items():
@@ -165,5 +169,5 @@ def leaves(tree: dict[str, Any]) -> dict[str, Any]:
 
 def flatten(config: Config) -> dict[str, str]:
     """The resolved settings as `group/name` to text, as they stand in MLflow's params."""
-    found = leaves(to_dict(config))
+    found = flatten_dict(to_dict(config))
     return {name: ",".join(map(str, leaf)) if isinstance(leaf, list) else str(leaf) for name, leaf in found.items()}

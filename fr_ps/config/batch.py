@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import MAX_BATCH, require, require_range, require_types
+from fr_ps.config.checks import MAX_BATCH, check_range, check_setting, check_types
 from fr_ps.config.names import Attribute
 
 
@@ -25,11 +25,11 @@ class AugmentConfig:
     noise: float = 0.1
 
     def __post_init__(self) -> None:
-        require_types(self, "augment.")
-        require(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability from 0 to 1")
-        require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
-        require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
-        require_range(self, "augment.", 0, 10, "noise")
+        check_types(self, "augment.")
+        check_setting(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability from 0 to 1")
+        check_setting(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
+        check_setting(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
+        check_range(self, "augment.", 0, 10, "noise")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class BatchConfig:
     attribute: Attribute = "gender"
 
     def __post_init__(self) -> None:
-        require_types(self, "batch.")
-        require_range(self, "batch.", 1, MAX_BATCH, "people", "sessions")
+        check_types(self, "batch.")
+        check_range(self, "batch.", 1, MAX_BATCH, "people", "sessions")
         size = self.people * self.sessions
-        require(size >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")
-        require(size <= MAX_BATCH, "batch.people", self.people, f"a batch (people x sessions) of {MAX_BATCH} or fewer")
+        check_setting(size >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")
+        check_setting(size <= MAX_BATCH, "batch.people", self.people, f"a batch (people x sessions) of {MAX_BATCH} or fewer")

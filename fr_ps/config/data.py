@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fr_ps.config.checks import MAX_SEED, MAX_STEPS, require, require_range, require_share, require_types
-from fr_ps.config.names import SYNTHETIC, Attribute, LabelForm, Modality
+from fr_ps.config.checks import MAX_SEED, MAX_STEPS, check_range, check_setting, check_share_or_count, check_types
+from fr_ps.config.names import SYNTHETIC_ROOT, Attribute, LabelForm, Modality
 from fr_ps.redaction import redact
 
 
@@ -38,7 +38,7 @@ class DataConfig:
             train_set.csv, test_set.csv and gallery_set.csv; without a val part, val_people are drawn from train.
     """
 
-    root: str = SYNTHETIC
+    root: str = SYNTHETIC_ROOT
     modalities: tuple[Modality, ...] = ("albedo",)
     labels: LabelForm = "auto"
     classes: dict[Attribute, dict[str, list[str]]] = field(default_factory=dict)
@@ -56,34 +56,34 @@ class DataConfig:
     split: str = ""
 
     def __post_init__(self) -> None:
-        require_types(self, "data.")
+        check_types(self, "data.")
         for name in ("root", "split"):
             path = getattr(self, name)
-            require("://" not in path, f"data.{name}", redact(path), "a path of this machine, not an address")
+            check_setting("://" not in path, f"data.{name}", redact(path), "a path of this machine, not an address")
         good = 0 < len(set(self.modalities)) == len(self.modalities) and set(self.modalities) <= set(get_args(Modality))
-        require(good, "data.modalities", list(self.modalities), "one or more of albedo, normal, depth, each once")
+        check_setting(good, "data.modalities", list(self.modalities), "one or more of albedo, normal, depth, each once")
         for attribute in self.classes:
-            require(
+            check_setting(
                 attribute in get_args(Attribute), "data.classes", attribute, f"attributes among {', '.join(get_args(Attribute))}"
             )
-        require_share("data.val_people", self.val_people)
-        require_share("data.test_people", self.test_people)
-        require(self.folds == 0 or 2 <= self.folds <= 1000, "data.folds", self.folds, "0, or 2 to 1000")
-        require(
+        check_share_or_count("data.val_people", self.val_people)
+        check_share_or_count("data.test_people", self.test_people)
+        check_setting(self.folds == 0 or 2 <= self.folds <= 1000, "data.folds", self.folds, "0, or 2 to 1000")
+        check_setting(
             0 <= self.fold < max(self.folds, 1),
             "data.fold",
             self.fold,
             f"0 to {max(self.folds, 1) - 1} (data.folds is {self.folds})",
         )
-        require_range(self, "data.", 0, MAX_SEED, "split_seed")
-        require_range(self, "data.", 0, MAX_STEPS, "subsample_sessions", "gallery")
+        check_range(self, "data.", 0, MAX_SEED, "split_seed")
+        check_range(self, "data.", 0, MAX_STEPS, "subsample_sessions", "gallery")
         for column, values in self.only.items():
             good = len(values) > 0 and all(isinstance(value, str) for value in values)
-            require(good, f"data.only.{column}", values, "one value or more, each as the text in the table")
+            check_setting(good, f"data.only.{column}", values, "one value or more, each as the text in the table")
         for column, limit in self.limits.items():
-            require(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
-        require(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")
-        require(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split says who is tested on")
+            check_setting(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
+        check_setting(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")
+        check_setting(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split says who is tested on")
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ class SyntheticConfig:
     size: int = 112
 
     def __post_init__(self) -> None:
-        require_types(self, "synthetic.")
-        require_range(self, "synthetic.", 2, 100_000, "people")
-        require_range(self, "synthetic.", 1, 10_000, "sessions")
+        check_types(self, "synthetic.")
+        check_range(self, "synthetic.", 2, 100_000, "people")
+        check_range(self, "synthetic.", 1, 10_000, "sessions")
         faces = self.people * self.sessions
-        require(faces <= MAX_STEPS, "synthetic.people", self.people, f"people x sessions of {MAX_STEPS} or fewer")
-        require_range(self, "synthetic.", 0, MAX_SEED, "seed")
-        require_range(self, "synthetic.", 32, 1024, "size")
+        check_setting(faces <= MAX_STEPS, "synthetic.people", self.people, f"people x sessions of {MAX_STEPS} or fewer")
+        check_range(self, "synthetic.", 0, MAX_SEED, "seed")
+        check_range(self, "synthetic.", 32, 1024, "size")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fr_ps.config import SYNTHETIC, Config, leaves, to_dict
+from fr_ps.config import SYNTHETIC_ROOT, Config, flatten_dict, to_dict
 from fr_ps.config.names import PEELING_ORDER
 
 
@@ -22,33 +22,33 @@ class Condition:
     holds: Callable[[Config], bool]
 
 
-def without_effect(config: Config) -> Iterator[tuple[str, Condition]]:
+def inactive_settings(config: Config) -> Iterator[tuple[str, Condition]]:
     """The settings that are not at their default and change nothing, each with the condition that does not hold."""
-    given, default = leaves(to_dict(config)), leaves(to_dict(Config()))
+    given, default = flatten_dict(to_dict(config)), flatten_dict(to_dict(Config()))
     for path, value in given.items():
         setting = path.replace("/", ".")
-        if value != default[path] and (condition := unmet(config, setting)):
+        if value != default[path] and (condition := unmet_condition(config, setting)):
             yield setting, condition
 
 
-def unmet(config: Config, setting: str) -> Condition | None:
+def unmet_condition(config: Config, setting: str) -> Condition | None:
     """The first condition that keeps `setting` from having an effect; None: it has one."""
-    return next((condition for condition in NEEDS.get(setting, ()) if not condition.holds(config)), None)
+    return next((condition for condition in CONDITIONS.get(setting, ()) if not condition.holds(config)), None)
 
 
-def value_of(config: Config, setting: str) -> object:
+def get_setting(config: Config, setting: str) -> object:
     """The value of a setting, as of `optim.lr`."""
     group, _, name = setting.partition(".")
     return getattr(getattr(config, group), name)
 
 
 def _is(setting: str, *values: str) -> Condition:
-    return Condition(f"{setting} is {' or '.join(values)}", (setting,), lambda config: value_of(config, setting) in values)
+    return Condition(f"{setting} is {' or '.join(values)}", (setting,), lambda config: get_setting(config, setting) in values)
 
 
 def _is_not(setting: str, *values: str) -> Condition:
     return Condition(
-        f"{setting} is not {' or '.join(values)}", (setting,), lambda config: value_of(config, setting) not in values
+        f"{setting} is not {' or '.join(values)}", (setting,), lambda config: get_setting(config, setting) not in values
     )
 
 
@@ -61,33 +61,35 @@ def _has_adversaries(config: Config) -> bool:
     return config.model.fsm and config.model.adversaries != "off"
 
 
-_NEW_BRANCH = Condition(
+_HAS_NEW_BRANCH = Condition(
     "fusion.branches leaves a modality of data.modalities out",
     ("fusion.branches", "data.modalities"),
     lambda config: not set(config.data.modalities) <= set(config.fusion.branches),
 )
-_FSM = Condition("model.fsm is true", ("model.fsm",), lambda config: config.model.fsm)
-_ADVERSARIES = Condition(
+_HAS_FSM = Condition("model.fsm is true", ("model.fsm",), lambda config: config.model.fsm)
+_HAS_ADVERSARIES = Condition(
     "there are adversaries (model.fsm, model.adversaries, fusion.frozen)",
     ("model.fsm", "model.adversaries", "fusion.branches", "fusion.frozen", "data.modalities"),
     _has_adversaries,
 )
-_ADVERSARIES_COUNT = Condition(
+_ADVERSARIES_WEIGHTED = Condition(
     "loss.adversarial is above 0, or loss.weighting is uncertainty",
     ("loss.adversarial", "loss.weighting"),
     lambda config: config.loss.adversarial > 0 or config.loss.weighting == "uncertainty",
 )
-_SEVERAL = Condition("data.modalities names two or more", ("data.modalities",), lambda config: len(config.data.modalities) > 1)
-_VALIDATED = Condition(
+_MULTIPLE_MODALITIES = Condition(
+    "data.modalities names two or more", ("data.modalities",), lambda config: len(config.data.modalities) > 1
+)
+_HAS_VALIDATION = Condition(
     "somebody is validated on (data.val_people, data.split)",
     ("data.val_people", "data.split"),
     lambda config: config.data.val_people > 0 or bool(config.data.split),
 )
-_FIXED = _is_not("loss.weighting", "uncertainty", "dwa")
+_FIXED_WEIGHTS = _is_not("loss.weighting", "uncertainty", "dwa")
 
-NEEDS: dict[str, tuple[Condition, ...]] = {
+CONDITIONS: dict[str, tuple[Condition, ...]] = {
     **dict.fromkeys(
-        ("synthetic.people", "synthetic.sessions", "synthetic.seed", "synthetic.size"), (_is("data.root", SYNTHETIC),)
+        ("synthetic.people", "synthetic.sessions", "synthetic.seed", "synthetic.size"), (_is("data.root", SYNTHETIC_ROOT),)
     ),
     "data.fold": (Condition("data.folds is 2 or more", ("data.folds",), lambda config: config.data.folds > 1),),
     "data.test_people": (
@@ -98,20 +100,20 @@ NEEDS: dict[str, tuple[Condition, ...]] = {
         ),
     ),
     "batch.attribute": (_is("batch.balance", "class"),),
-    **dict.fromkeys(("model.backbone", "model.weights", "model.fsm", "model.attribute_channels"), (_NEW_BRANCH,)),
-    **dict.fromkeys(("model.order", "model.reduction", "model.adversaries"), (_NEW_BRANCH, _FSM)),
-    "fusion.name": (_SEVERAL,),
-    "fusion.dropout": (_SEVERAL,),
+    **dict.fromkeys(("model.backbone", "model.weights", "model.fsm", "model.attribute_channels"), (_HAS_NEW_BRANCH,)),
+    **dict.fromkeys(("model.order", "model.reduction", "model.adversaries"), (_HAS_NEW_BRANCH, _HAS_FSM)),
+    "fusion.name": (_MULTIPLE_MODALITIES,),
+    "fusion.dropout": (_MULTIPLE_MODALITIES,),
     "fusion.frozen": (
         Condition("fusion.branches names a run", ("fusion.branches",), lambda config: bool(config.fusion.branches)),
     ),
-    "loss.identity": (_FIXED,),
-    "loss.attribute": (_FIXED,),
-    "loss.adversarial": (_is_not("loss.weighting", "uncertainty"), _ADVERSARIES),
-    "loss.reversal": (_ADVERSARIES, _ADVERSARIES_COUNT),
+    "loss.identity": (_FIXED_WEIGHTS,),
+    "loss.attribute": (_FIXED_WEIGHTS,),
+    "loss.adversarial": (_is_not("loss.weighting", "uncertainty"), _HAS_ADVERSARIES),
+    "loss.reversal": (_HAS_ADVERSARIES, _ADVERSARIES_WEIGHTED),
     "loss.reversal_ramp": (
-        _ADVERSARIES,
-        _ADVERSARIES_COUNT,
+        _HAS_ADVERSARIES,
+        _ADVERSARIES_WEIGHTED,
         Condition("loss.reversal is above 0", ("loss.reversal",), lambda config: config.loss.reversal > 0),
     ),
     "loss.dwa_temperature": (_is("loss.weighting", "dwa"),),
@@ -153,7 +155,7 @@ NEEDS: dict[str, tuple[Condition, ...]] = {
             lambda config: config.schedule.restart_epochs > 0,
         ),
     ),
-    "train.patience": (_VALIDATED,),
-    "train.watch": (_VALIDATED,),
+    "train.patience": (_HAS_VALIDATION,),
+    "train.watch": (_HAS_VALIDATION,),
 }
 """Setting to what must hold, all of it, for it to have an effect; a setting that is not here always has one."""

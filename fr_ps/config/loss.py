@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fr_ps.config.checks import MAX_WEIGHT, require, require_range, require_types
+from fr_ps.config.checks import MAX_WEIGHT, check_range, check_setting, check_types
 from fr_ps.config.names import Attribute
 
 _MAX_GAMMA = 100.0
@@ -86,51 +86,51 @@ class LossConfig:
     adaface_t_alpha: float = 0.01
 
     def __post_init__(self) -> None:
-        require_types(self, "loss.")
-        require_range(self, "loss.", 0, MAX_WEIGHT, "identity", "attribute", "adversarial", "reversal")
-        require_range(self, "loss.", 0, 2, "cosface_margin")
+        check_types(self, "loss.")
+        check_range(self, "loss.", 0, MAX_WEIGHT, "identity", "attribute", "adversarial", "reversal")
+        check_range(self, "loss.", 0, 2, "cosface_margin")
         for key, most in (("dwa_temperature", MAX_WEIGHT), ("scale", 10_000), ("adaface_h", 1000)):
-            require(0 < getattr(self, key) <= most, f"loss.{key}", getattr(self, key), f"above 0, at most {most:g}")
+            check_setting(0 < getattr(self, key) <= most, f"loss.{key}", getattr(self, key), f"above 0, at most {most:g}")
         for key in ("arcface_margin", "adaface_margin"):
-            require(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")
-        require(0 <= self.cagrad_c < 1, "loss.cagrad_c", self.cagrad_c, "0 or more and below 1")
-        require(0 < self.adaface_t_alpha <= 1, "loss.adaface_t_alpha", self.adaface_t_alpha, "above 0, at most 1")
-        self._require_attribute_losses()
-        self._require_magface()
+            check_setting(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")
+        check_setting(0 <= self.cagrad_c < 1, "loss.cagrad_c", self.cagrad_c, "0 or more and below 1")
+        check_setting(0 < self.adaface_t_alpha <= 1, "loss.adaface_t_alpha", self.adaface_t_alpha, "above 0, at most 1")
+        self._check_attribute_losses()
+        self._check_magface()
 
-    def _require_attribute_losses(self) -> None:
+    def _check_attribute_losses(self) -> None:
         gamma = self.focal_gamma
         good = gamma == "counts" or (isinstance(gamma, (int, float)) and gamma is not True and 0 <= gamma <= _MAX_GAMMA)
-        require(good, "loss.focal_gamma", gamma, f"a number from 0 to {_MAX_GAMMA:g}, or counts")
+        check_setting(good, "loss.focal_gamma", gamma, f"a number from 0 to {_MAX_GAMMA:g}, or counts")
         for key, most in (("class_weights", MAX_WEIGHT), ("focal_gammas", _MAX_GAMMA)):
             for attribute, values in getattr(self, key).items():
                 known = get_args(Attribute)
-                require(attribute in known, f"loss.{key}", attribute, f"attributes among {', '.join(known)}")
+                check_setting(attribute in known, f"loss.{key}", attribute, f"attributes among {', '.join(known)}")
                 good = len(values) > 0 and all(0 <= value <= most for value in values)
-                require(good, f"loss.{key}.{attribute}", values, f"numbers, one a class, each 0 to {most:g}")
-        require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "0 or more and below 1")
+                check_setting(good, f"loss.{key}.{attribute}", values, f"numbers, one a class, each 0 to {most:g}")
+        check_setting(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "0 or more and below 1")
         used = self.label_smoothing == 0 or self.attribute_loss == "cross_entropy"
-        require(used, "loss.label_smoothing", self.label_smoothing, "0, as loss.attribute_loss is not cross_entropy")
+        check_setting(used, "loss.label_smoothing", self.label_smoothing, "0, as loss.attribute_loss is not cross_entropy")
 
-    def _require_magface(self) -> None:
-        require(self.upper_norm <= _MAX_NORM, "loss.upper_norm", self.upper_norm, f"{_MAX_NORM:g} or less")
-        require_range(self, "loss.", 0, 1e18, "lambda_g")  # its bound at the largest norms and scale
-        require(
+    def _check_magface(self) -> None:
+        check_setting(self.upper_norm <= _MAX_NORM, "loss.upper_norm", self.upper_norm, f"{_MAX_NORM:g} or less")
+        check_range(self, "loss.", 0, 1e18, "lambda_g")  # its bound at the largest norms and scale
+        check_setting(
             0 < self.lower_norm < self.upper_norm,
             "loss.lower_norm",
             self.lower_norm,
             f"between 0 and loss.upper_norm ({self.upper_norm:g})",
         )
-        require(
+        check_setting(
             0 <= self.lower_margin <= self.upper_margin,
             "loss.lower_margin",
             self.lower_margin,
             f"between 0 and loss.upper_margin ({self.upper_margin:g})",
         )
-        require(self.upper_margin < 1.571, "loss.upper_margin", self.upper_margin, "below pi / 2")
-        bound = self.lambda_bound
+        check_setting(self.upper_margin < 1.571, "loss.upper_margin", self.upper_margin, "below pi / 2")
+        bound = self.min_lambda_g
         safe = self.allow_unsafe_lambda or self.identity_loss != "magface" or self.lambda_g >= bound
-        require(
+        check_setting(
             safe,
             "loss.lambda_g",
             self.lambda_g,
@@ -138,7 +138,7 @@ class LossConfig:
         )
 
     @property
-    def lambda_bound(self) -> float:
+    def min_lambda_g(self) -> float:
         """Smallest lambda_g for which the loss has one optimal norm: s k u^2 l^2 / (u^2 - l^2), k the margin's slope.
 
         Meng et al., "MagFace: A Universal Representation for Face Recognition and Quality Assessment", CVPR 2021.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fr_ps.config.checks import require, require_range, require_types
-from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM, Adversaries, Attribute, Fusion, Modality
+from fr_ps.config.checks import check_range, check_setting, check_types
+from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM_PREFIX, Adversaries, Attribute, Fusion, Modality
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class ModelConfig:
     """For `json_files`: a setting of a newer version may mean another network, and is not ignored."""
 
     def __post_init__(self) -> None:
-        require_types(self, "model.")
-        known = self.backbone in BACKBONES or (self.backbone.startswith(TIMM) and len(self.backbone) > len(TIMM))
-        expected = f"one of {', '.join(BACKBONES)}, or {TIMM}NAME for a network of timm (as {TIMM}resnet18)"
-        require(known, "model.backbone", self.backbone, expected)
-        require_range(self, "model.", 8, 8192, "channels")
+        check_types(self, "model.")
+        known = self.backbone in BACKBONES or (self.backbone.startswith(TIMM_PREFIX) and len(self.backbone) > len(TIMM_PREFIX))
+        expected = f"one of {', '.join(BACKBONES)}, or {TIMM_PREFIX}NAME for a network of timm (as {TIMM_PREFIX}resnet18)"
+        check_setting(known, "model.backbone", self.backbone, expected)
+        check_range(self, "model.", 8, 8192, "channels")
         good = sorted(self.order) == sorted(PEELING_ORDER)
-        require(good, "model.order", list(self.order), f"each of {', '.join(PEELING_ORDER)} once")
-        require(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")
+        check_setting(good, "model.order", list(self.order), f"each of {', '.join(PEELING_ORDER)} once")
+        check_setting(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")
         narrow = self.attribute_channels
-        require(0 <= narrow <= self.channels, "model.attribute_channels", narrow, "0 to model.channels")
+        check_setting(0 <= narrow <= self.channels, "model.attribute_channels", narrow, "0 to model.channels")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class FusionConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        require_types(self, "fusion.")
-        require(0 <= self.dropout < 1, "fusion.dropout", self.dropout, "a probability, below 1")
+        check_types(self, "fusion.")
+        check_setting(0 <= self.dropout < 1, "fusion.dropout", self.dropout, "a probability, below 1")
         need = "false, as fusion.branches names no trained run"
-        require(not self.frozen or bool(self.branches), "fusion.frozen", self.frozen, need)
+        check_setting(not self.frozen or bool(self.branches), "fusion.frozen", self.frozen, need)

@@ -18,8 +18,8 @@ BACKBONES = (
     *(f"irse{depth}" for depth in (50, 101, 152)),
     *(f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "huge")),
 )
-TIMM = "timm:"
+TIMM_PREFIX = "timm:"
 """What stands before the name of a backbone that is any other network of timm."""
 PEELING_ORDER: tuple[Attribute, ...] = ("spectacles", "facial_hair", "emotion", "pose", "gender")
-SYNTHETIC = "synthetic"
+SYNTHETIC_ROOT = "synthetic"
 """The value of `data.root` that stands for the built-in faces."""

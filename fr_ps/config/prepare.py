@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import MAX_PROCESSES, MAX_WEIGHT, require, require_range, require_types
+from fr_ps.config.checks import MAX_PROCESSES, MAX_WEIGHT, check_range, check_setting, check_types
 from fr_ps.config.names import Align, Fit, Integration, LightAxes, Solver
 
 
@@ -60,14 +60,18 @@ class PrepareConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        require_types(self, "")
-        require_range(self, "", 8, 4096, "size")
-        require_range(self, "", 1, MAX_PROCESSES, "workers")
+        check_types(self, "")
+        check_range(self, "", 8, 4096, "size")
+        check_range(self, "", 1, MAX_PROCESSES, "workers")
         white = self.white_level
         known = white is None or (type(white) is int and 1 <= white <= 65535)
-        require(known, "white_level", white, "1 to 65535, a value that the pictures store")
-        require(1 < self.max_condition <= MAX_WEIGHT, "max_condition", self.max_condition, f"above 1, at most {MAX_WEIGHT:g}")
-        require(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
+        check_setting(known, "white_level", white, "1 to 65535, a value that the pictures store")
+        check_setting(
+            1 < self.max_condition <= MAX_WEIGHT, "max_condition", self.max_condition, f"above 1, at most {MAX_WEIGHT:g}"
+        )
+        check_setting(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
         asked = self.align in ("boxes", "auto")
-        require(not self.boxes or asked, "align", self.align, "boxes or auto, as a table of boxes is given")
-        require(not self.prior or self.solver == "integrable", "solver", self.solver, "integrable, the one that takes a prior")
+        check_setting(not self.boxes or asked, "align", self.align, "boxes or auto, as a table of boxes is given")
+        check_setting(
+            not self.prior or self.solver == "integrable", "solver", self.solver, "integrable, the one that takes a prior"
+        )

@@ -7,11 +7,11 @@ from fr_ps.config.checks import (
     MAX_SEED,
     MAX_STEPS,
     MAX_WEIGHT,
-    require,
-    require_name,
-    require_range,
-    require_registered_name,
-    require_types,
+    check_display_name,
+    check_range,
+    check_registered_name,
+    check_setting,
+    check_types,
 )
 
 COSTS = ("cost/parameters", "cost/latency")
@@ -37,13 +37,13 @@ class StudyConfig:
     heartbeat: int = 15
 
     def __post_init__(self) -> None:
-        require_types(self, "study.")
+        check_types(self, "study.")
         if self.name:  # a search needs one
-            require_name("study.name", self.name, most=200)
+            check_display_name("study.name", self.name, max_length=200)
         shown = "***" if "@" in self.storage else self.storage  # what is no address may hold a password in any place
-        require("://" in self.storage, "study.storage", shown, "an address, as sqlite:///studies.db")
-        require_range(self, "study.", 0, MAX_SEED, "seed")
-        require_range(self, "study.", 1, 86_400, "heartbeat")
+        check_setting("://" in self.storage, "study.storage", shown, "an address, as sqlite:///studies.db")
+        check_range(self, "study.", 0, MAX_SEED, "seed")
+        check_range(self, "study.", 1, 86_400, "heartbeat")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class SamplerConfig:
     startup: int = 8
 
     def __post_init__(self) -> None:
-        require_types(self, "sampler.")
-        require_range(self, "sampler.", 2, MAX_STEPS, "startup")
+        check_types(self, "sampler.")
+        check_range(self, "sampler.", 2, MAX_STEPS, "startup")
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ class PrunerConfig:
     p: float = 0.1
 
     def __post_init__(self) -> None:
-        require_types(self, "pruner.")
-        require_range(self, "pruner.", 1, MAX_STEPS, "startup", "epochs")
-        require_range(self, "pruner.", 2, 1000, "reduction")
-        require(0 < self.p < 1, "pruner.p", self.p, "above 0 and below 1")
+        check_types(self, "pruner.")
+        check_range(self, "pruner.", 1, MAX_STEPS, "startup", "epochs")
+        check_range(self, "pruner.", 2, 1000, "reduction")
+        check_setting(0 < self.p < 1, "pruner.p", self.p, "above 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ class BudgetConfig:
     epochs: int = 0
 
     def __post_init__(self) -> None:
-        require_types(self, "budget.")
-        require_range(self, "budget.", 1, 100_000, "trials")
-        require_range(self, "budget.", 0, MAX_WEIGHT, "hours", "epochs")
+        check_types(self, "budget.")
+        check_range(self, "budget.", 1, 100_000, "trials")
+        check_range(self, "budget.", 0, MAX_WEIGHT, "hours", "epochs")
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ class AfterConfig:
     register: str = ""
 
     def __post_init__(self) -> None:
-        require_types(self, "after.")
-        require_range(self, "after.", 0, 1000, "seeds")
+        check_types(self, "after.")
+        check_range(self, "after.", 0, 1000, "seeds")
         if self.register:
-            require_registered_name("after.register", self.register)
-        require(not self.register or self.seeds > 0, "after.register", self.register, "empty, as after.seeds is 0")
+            check_registered_name("after.register", self.register)
+        check_setting(not self.register or self.seeds > 0, "after.register", self.register, "empty, as after.seeds is 0")
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,15 @@ class SearchConfig:
     after: AfterConfig = field(default_factory=AfterConfig)
 
     def __post_init__(self) -> None:
-        require(bool(self.study.name), "study.name", self.study.name, "a name, under which the study goes on when started again")
-        require(bool(self.space), "space", self.space, "settings to search, as {optim.lr: {low: 0.0001, high: 0.01, log: true}}")
-        require(bool(self.objectives), "objectives", self.objectives, "metrics, as {val/identity/auc: maximize}")
+        check_setting(
+            bool(self.study.name), "study.name", self.study.name, "a name, under which the study goes on when started again"
+        )
+        check_setting(
+            bool(self.space), "space", self.space, "settings to search, as {optim.lr: {low: 0.0001, high: 0.01, log: true}}"
+        )
+        check_setting(bool(self.objectives), "objectives", self.objectives, "metrics, as {val/identity/auc: maximize}")
         for metric, direction in self.objectives.items():
-            require(direction in ("maximize", "minimize"), f"objectives.{metric}", direction, "maximize or minimize")
+            check_setting(direction in ("maximize", "minimize"), f"objectives.{metric}", direction, "maximize or minimize")
             known = metric.startswith("val/") or metric in COSTS
-            require(known, "objectives", metric, f"metrics under val/ (never test/), or {' or '.join(COSTS)}")
-            require(direction == "minimize" or metric not in COSTS, f"objectives.{metric}", direction, "minimize")
+            check_setting(known, "objectives", metric, f"metrics under val/ (never test/), or {' or '.join(COSTS)}")
+            check_setting(direction == "minimize" or metric not in COSTS, f"objectives.{metric}", direction, "minimize")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_SEED, MAX_STEPS, MAX_WEIGHT, require, require_range, require_types
+from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_SEED, MAX_STEPS, MAX_WEIGHT, check_range, check_setting, check_types
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class OptimConfig:
     weighting_factor: float = 50.0
 
     def __post_init__(self) -> None:
-        require_types(self, "optim.")
-        require(0 < self.lr <= 1000, "optim.lr", self.lr, "above 0, at most 1000")
-        require_range(self, "optim.", 0, MAX_WEIGHT, "weight_decay", "clip")
-        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
+        check_types(self, "optim.")
+        check_setting(0 < self.lr <= 1000, "optim.lr", self.lr, "above 0, at most 1000")
+        check_range(self, "optim.", 0, MAX_WEIGHT, "weight_decay", "clip")
+        check_setting(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
         good = 0 < self.weighting_factor <= MAX_WEIGHT
-        require(good, "optim.weighting_factor", self.weighting_factor, f"above 0, at most {MAX_WEIGHT:g}")
+        check_setting(good, "optim.weighting_factor", self.weighting_factor, f"above 0, at most {MAX_WEIGHT:g}")
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class ScheduleConfig:
     lowest: float = 0.0
 
     def __post_init__(self) -> None:
-        require_types(self, "schedule.")
-        require_range(self, "schedule.", 0, MAX_STEPS, "warmup_epochs", "restart_epochs")
-        require_range(self, "schedule.", 0, 1000, "lowest")
-        require(0 < self.power <= 100, "schedule.power", self.power, "above 0, at most 100")
-        require_range(self, "schedule.", 1, 1000, "restart_factor")
+        check_types(self, "schedule.")
+        check_range(self, "schedule.", 0, MAX_STEPS, "warmup_epochs", "restart_epochs")
+        check_range(self, "schedule.", 0, 1000, "lowest")
+        check_setting(0 < self.power <= 100, "schedule.power", self.power, "above 0, at most 100")
+        check_range(self, "schedule.", 1, 1000, "restart_factor")
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ class TrainConfig:
     system_metrics: bool = False
 
     def __post_init__(self) -> None:
-        require_types(self, "train.")
-        require_range(self, "train.", 1, MAX_STEPS, "epochs", "bad_steps")
-        require_range(self, "train.", 1, MAX_BATCH, "accumulate", "scoring_batch")
-        require_range(self, "train.", 0, MAX_SEED, "seed")
-        require_range(self, "train.", 0, MAX_STEPS, "patience", "checkpoint_steps", "checkpoint_minutes")
-        require_range(self, "train.", 0, MAX_PROCESSES, "threads")
-        require(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
+        check_types(self, "train.")
+        check_range(self, "train.", 1, MAX_STEPS, "epochs", "bad_steps")
+        check_range(self, "train.", 1, MAX_BATCH, "accumulate", "scoring_batch")
+        check_range(self, "train.", 0, MAX_SEED, "seed")
+        check_range(self, "train.", 0, MAX_STEPS, "patience", "checkpoint_steps", "checkpoint_minutes")
+        check_range(self, "train.", 0, MAX_PROCESSES, "threads")
+        check_setting(self.select.startswith("val/"), "train.select", self.select, "a metric under val/, as val/identity/auc")
         for metric in self.watch:
-            require(metric.startswith("val/"), "train.watch", metric, "metrics under val/, as val/identity/eer")
-        require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more and below 1")
+            check_setting(metric.startswith("val/"), "train.watch", metric, "metrics under val/, as val/identity/eer")
+        check_setting(0 <= self.ema < 1, "train.ema", self.ema, "0 or more and below 1")

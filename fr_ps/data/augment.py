@@ -11,7 +11,7 @@ from fr_ps.config import AugmentConfig
 Batch = dict[str, Tensor]
 """Modality to (B, C, H, W)."""
 
-_PATCH_SHARE = (0.1, 0.25)
+_PATCH_AREA = (0.1, 0.25)
 
 
 def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
@@ -20,15 +20,15 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> 
     A pure function of its arguments and the generator's state, which it advances.
     """
     first = next(iter(batch.values()))
-    geometry = draw_geometry(len(first), config, generator)
-    moved = {modality: move(maps, modality, geometry) for modality, maps in batch.items()}
+    geometry = sample_similarity(len(first), config, generator)
+    moved = {modality: apply_similarity(maps, modality, geometry) for modality, maps in batch.items()}
     if not config.noise:
         return moved
-    patch = _draw_patch(len(first), first.shape[-2:], generator)
+    patch = _sample_patch(len(first), first.shape[-2:], generator)
     return {modality: _add_noise(maps, modality, patch, config.noise, generator) for modality, maps in moved.items()}
 
 
-class Geometry:
+class Similarity:
     """One similarity a session: where the pixels of the new picture lie in the old one.
 
     Attributes:
@@ -49,7 +49,7 @@ class Geometry:
         return torch.cat([rows, self.centre[:, :, None]], dim=2)
 
 
-def draw_geometry(count: int, config: AugmentConfig, generator: torch.Generator) -> Geometry:
+def sample_similarity(count: int, config: AugmentConfig, generator: torch.Generator) -> Similarity:
     """Random geometry of `count` sessions, within the settings."""
 
     def uniform(*shape: int) -> Tensor:
@@ -59,38 +59,38 @@ def draw_geometry(count: int, config: AugmentConfig, generator: torch.Generator)
     angle = (2 * uniform(count) - 1) * math.radians(config.rotation)
     side = config.crop + (1 - config.crop) * uniform(count)
     centre = (2 * uniform(count, 2) - 1) * (1 - side)[:, None]
-    return Geometry(flip, angle, side, centre)
+    return Similarity(flip, angle, side, centre)
 
 
-def move(maps: Tensor, modality: str, geometry: Geometry) -> Tensor:
+def apply_similarity(maps: Tensor, modality: str, similarity: Similarity) -> Tensor:
     """The maps (B, C, H, W) seen under `geometry`.
 
     Normals turn with the picture, a mirrored one negates n_x, and they are brought back to unit length; a crop brought
     back to the full size magnifies depth as it does the picture, and depth keeps its mean of zero. What lies outside
     the picture repeats its border.
     """
-    grid = functional.affine_grid(geometry.matrix().to(maps), list(maps.shape), align_corners=False)
+    grid = functional.affine_grid(similarity.matrix().to(maps), list(maps.shape), align_corners=False)
     moved = functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if modality == "normal":
-        return functional.normalize(_turn_normals(moved, geometry), dim=1)
+        return functional.normalize(_transform_normals(moved, similarity), dim=1)
     if modality == "depth":
-        moved = moved / geometry.side.to(maps)[:, None, None, None]
+        moved = moved / similarity.side.to(maps)[:, None, None, None]
         return moved - moved.mean(dim=(2, 3), keepdim=True)
     return moved
 
 
-def _turn_normals(normals: Tensor, geometry: Geometry) -> Tensor:
-    flip, angle = geometry.flip.to(normals)[:, None, None], geometry.angle.to(normals)[:, None, None]
+def _transform_normals(normals: Tensor, similarity: Similarity) -> Tensor:
+    flip, angle = similarity.flip.to(normals)[:, None, None], similarity.angle.to(normals)[:, None, None]
     x, y, z = normals.unbind(dim=1)
     x = x * flip
     # The picture's y points down and the normal's up, so turning the content by `angle` turns (n_x, n_y) the same way.
     return torch.stack([torch.cos(angle) * x - torch.sin(angle) * y, torch.sin(angle) * x + torch.cos(angle) * y, z], dim=1)
 
 
-def _draw_patch(count: int, size: torch.Size, generator: torch.Generator) -> Tensor:
+def _sample_patch(count: int, size: torch.Size, generator: torch.Generator) -> Tensor:
     """(B, 1, H, W) 1 inside a random rectangle of 10 to 25 % of the picture, else 0."""
     height, width = size
-    low, high = _PATCH_SHARE
+    low, high = _PATCH_AREA
     area = low + (high - low) * torch.rand(count, generator=generator)
     aspect = torch.exp((2 * torch.rand(count, generator=generator) - 1) * math.log(2))
     tall, wide = (area * aspect).sqrt(), (area / aspect).sqrt()
@@ -102,9 +102,9 @@ def _draw_patch(count: int, size: torch.Size, generator: torch.Generator) -> Ten
     return (rows[:, None, :, None] & columns[:, None, None, :]).float()
 
 
-def _add_noise(maps: Tensor, modality: str, patch: Tensor, largest: float, generator: torch.Generator) -> Tensor:
+def _add_noise(maps: Tensor, modality: str, patch: Tensor, max_strength: float, generator: torch.Generator) -> Tensor:
     scale = maps.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    strength = largest * torch.rand(len(maps), 1, 1, 1, generator=generator)
+    strength = max_strength * torch.rand(len(maps), 1, 1, 1, generator=generator)
     noise = torch.randn(maps.shape, generator=generator)
     noisy = maps + patch.to(maps) * noise.to(maps) * strength.to(maps) * scale
     if modality == "normal":

@@ -5,24 +5,24 @@ import os
 import sys
 from pathlib import Path
 
-from fr_ps.config import SYNTHETIC, PrepareConfig, SyntheticConfig
-from fr_ps.data.cache import cache_folder, checksum, remove
+from fr_ps.cache import cache_folder, checksum, remove
+from fr_ps.config import SYNTHETIC_ROOT, PrepareConfig, SyntheticConfig
 from fr_ps.data.layout import LABELS_FILE
-from fr_ps.data.maps_of import FORMAT
+from fr_ps.data.preparation import FORMAT
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import one_line
-from fr_ps.files import locked, new_folder, remove_remains, writable, write_json
-from fr_ps.progress import progress, say
-from fr_ps.synthetic.captures import VERSION, write_captures
+from fr_ps.files import atomic_folder, folder_lock, remove_stale_temp, translate_write_errors, write_json
+from fr_ps.progress import echo, progress
+from fr_ps.synthetic.captures import VERSION, write_synthetic_captures
 
-_LISTING = "checksums.json"
+_CHECKSUMS_FILE = "checksums.json"
 _verified: set[Path] = set()
 """Folders that this process has compared with their checksums."""
 
 
-def data_root(root: str, synthetic: SyntheticConfig) -> Path:
+def resolve_root(root: str, synthetic: SyntheticConfig) -> Path:
     """Where `data.root` is; the built-in faces are made first where it names them and they are not there yet."""
-    return synthetic_dataset(synthetic) if root == SYNTHETIC else Path(root)
+    return synthetic_dataset(synthetic) if root == SYNTHETIC_ROOT else Path(root)
 
 
 def synthetic_dataset(config: SyntheticConfig) -> Path:
@@ -32,18 +32,18 @@ def synthetic_dataset(config: SyntheticConfig) -> Path:
     """
     name = f"v{VERSION}.{FORMAT}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
     folder = cache_folder() / "synthetic" / name
-    prepared, listing = folder / "synthetic", folder / _LISTING
-    with locked(folder), writable(folder):
+    prepared, listing = folder / "synthetic", folder / _CHECKSUMS_FILE
+    with folder_lock(folder), translate_write_errors(folder):
         if folder in _verified and all(path.is_file() for path in (listing, prepared / LABELS_FILE)):
             return prepared
-        if listing.exists() and (damage := _damage(prepared, listing)):
-            say(f"cache: {folder} is damaged ({damage}); the built-in faces are made again", sys.stderr)
+        if listing.exists() and (damage := _find_damage(prepared, listing)):
+            echo(f"cache: {folder} is damaged ({damage}); the built-in faces are made again", sys.stderr)
             for path in (listing, folder / "raw"):
                 remove(path)
         if not listing.exists():
-            remove_remains(folder)
+            remove_stale_temp(folder)
             remove(prepared)  # of an interrupted or older making, whose content nothing vouches for
-            _make(config, folder / "raw", prepared)
+            _generate(config, folder / "raw", prepared)
             write_json(listing, _checksums(prepared))
         _verified.add(folder)
     return prepared
@@ -54,23 +54,23 @@ def _checksums(prepared: Path) -> dict[str, int]:
     return {str(path.relative_to(prepared)): checksum(path) for path in [prepared / LABELS_FILE, *prepared.glob("data/*/*/*")]}
 
 
-def _damage(prepared: Path, listing: Path) -> str:
+def _find_damage(prepared: Path, checksums_file: Path) -> str:
     """What is wrong with the data set; empty where it is as the listing has it."""
     try:
-        expected, found = json.loads(listing.read_text()), _checksums(prepared)
+        expected, found = json.loads(checksums_file.read_text()), _checksums(prepared)
         names = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        return f"{listing.name}: {one_line(error)}"
+        return f"{checksums_file.name}: {one_line(error)}"
     return f"{names[0]} is missing or was changed; {len(names)} such files" if names else ""
 
 
-def _make(config: SyntheticConfig, raw: Path, prepared: Path) -> None:
+def _generate(config: SyntheticConfig, raw: Path, prepared: Path) -> None:
     total = config.people * config.sessions
     if not raw.is_dir():
-        with progress("make faces", total, "sessions") as advance, new_folder(raw) as temporary:
-            write_captures(
+        with progress("make faces", total, "sessions") as advance, atomic_folder(raw) as temporary:
+            write_synthetic_captures(
                 temporary, people=config.people, sessions=config.sessions, seed=config.seed, size=config.size, advance=advance
             )
     settings = PrepareConfig(

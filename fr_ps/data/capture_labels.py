@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fr_ps.config import PrepareConfig
-from fr_ps.data.labels import COLUMNS, check_raw, read_labels
+from fr_ps.data.labels import COLUMNS, check_raw_values, read_labels
 from fr_ps.errors import InputError
-from fr_ps.photometric.captures import Source, attributes_of
+from fr_ps.photometric.captures import CaptureSource, read_capture_attributes
 from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE
-from fr_ps.tables import Key, likely_cause, read_session_rows
+from fr_ps.tables import SessionKey, read_session_rows, suggest_session
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class CaptureLabels:
     """
 
     header: list[str]
-    rows: Mapping[Key, Mapping[str, str]]
-    refused: dict[Key, str]
-    unlabelled: list[Key] = field(default_factory=list)
+    rows: Mapping[SessionKey, Mapping[str, str]]
+    rejected: dict[SessionKey, str]
+    unlabelled: list[SessionKey] = field(default_factory=list)
 
 
-def capture_labels(config: PrepareConfig, sources: Sequence[Source]) -> CaptureLabels:
+def read_capture_labels(config: PrepareConfig, sources: Sequence[CaptureSource]) -> CaptureLabels:
     """The labels of `sources`: of `config.labels`, else of their `metadataII.txt`, else all unknown.
 
     Raises:
@@ -38,21 +38,21 @@ def capture_labels(config: PrepareConfig, sources: Sequence[Source]) -> CaptureL
     return _from_table(config, config.labels, sources) if config.labels else _from_captures(config, sources)
 
 
-def _from_table(config: PrepareConfig, labels: str, sources: Sequence[Source]) -> CaptureLabels:
+def _from_table(config: PrepareConfig, labels: str, sources: Sequence[CaptureSource]) -> CaptureLabels:
     read_labels(Path(labels))
     header, found = read_session_rows(Path(labels), [])
     rows = {key: row for key, (_, row) in found.items()}
     captured = {(source.id, source.session) for source in sources}
     absent = [key for key in rows if key not in captured]
     if absent and config.on_bad == "fail":
-        cause = likely_cause(absent[0], captured)
+        cause = suggest_session(absent[0], captured)
         remedy = cause or "add the capture, remove the row, or go on without it by --on-bad skip"
         raise InputError(
             f"{labels}: row {found[absent[0]][0]}: {'/'.join(absent[0])} has no capture in {config.captures} ({len(absent)} such "
             f"rows); {remedy}"
         )
     if len(absent) == len(rows):
-        remedy = likely_cause(absent[0], captured) if absent else ""
+        remedy = suggest_session(absent[0], captured) if absent else ""
         remedy = remedy or "name the folder that belongs to it"
         raise InputError(f"{labels}: no row of it has a capture in {config.captures}; {remedy}")
     refused = dict.fromkeys(absent, f"no capture in {config.captures}")
@@ -60,14 +60,14 @@ def _from_table(config: PrepareConfig, labels: str, sources: Sequence[Source]) -
     return CaptureLabels(header, {key: row for key, row in rows.items() if key in captured}, refused)
 
 
-def _from_captures(config: PrepareConfig, sources: Sequence[Source]) -> CaptureLabels:
-    found: dict[Key, dict[str, str] | None] = {}
-    refused: dict[Key, str] = {}
+def _from_captures(config: PrepareConfig, sources: Sequence[CaptureSource]) -> CaptureLabels:
+    found: dict[SessionKey, dict[str, str] | None] = {}
+    refused: dict[SessionKey, str] = {}
     for source in sources:
         try:
-            attributes = attributes_of(source.folder)
+            attributes = read_capture_attributes(source.folder)
             if attributes:
-                check_raw(attributes, str(source.folder / ATTRIBUTES_FILE))
+                check_raw_values(attributes, str(source.folder / ATTRIBUTES_FILE))
         except InputError as error:
             if config.on_bad == "fail":
                 raise InputError(f"{error} (--on-bad skip goes on without that session)") from None

@@ -7,8 +7,8 @@ from pathlib import Path
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_file, read_map, session_folder
 from fr_ps.errors import InputError
-from fr_ps.photometric.orientation import NormalStatistics, axes_warning, measure_normals
-from fr_ps.progress import Advance, silent
+from fr_ps.photometric.orientation import NormalStatistics, axes_warning, normal_statistics
+from fr_ps.progress import OnProgress, no_progress
 
 Size = tuple[int, ...]
 """Height and width."""
@@ -31,20 +31,20 @@ class Check:
     warning: str | None = None
 
 
-def modalities_there(root: Path, labels: Labels) -> list[str]:
+def any_session_modalities(root: Path, labels: Labels) -> list[str]:
     """The modalities of which any session has a map; all, where none has any."""
     keys = list(zip(labels.ids, labels.sessions))
     return [name for name in CHANNELS if any(_has_map(root, *key, name) for key in keys)] or list(CHANNELS)
 
 
-def _has_map(root: Path, person: str, session: str, modality: str) -> bool:
+def _has_map(root: Path, subject: str, session: str, modality: str) -> bool:
     try:
-        return map_file(root, person, session, modality) is not None
+        return map_file(root, subject, session, modality) is not None
     except InputError:
         return False
 
 
-def check_maps(root: Path, labels: Labels, advance: Advance = silent) -> Check:
+def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) -> Check:
     """Read every map of every row; a map that some other session has and this one lacks is bad too.
 
     Also bad is a map that is not square, or not of the size that most are of.
@@ -54,36 +54,40 @@ def check_maps(root: Path, labels: Labels, advance: Advance = silent) -> Check:
         labels: its whole table.
         advance: called once a row.
     """
-    modalities = modalities_there(root, labels)
+    modalities = any_session_modalities(root, labels)
     found: list[tuple[Path, Size | str]] = []
     normals: list[NormalStatistics] = []
     for person, session in zip(labels.ids, labels.sessions):
-        found += [_read(root, person, session, modality, normals) for modality in modalities]
+        found += [_check_map(root, person, session, modality, normals) for modality in modalities]
         advance(1)
     squares = Counter(size for _, size in found if not isinstance(size, str) and size[0] == size[1])
     usual = squares.most_common(1)[0][0] if squares else None
-    reasons = [(path, size if isinstance(size, str) else _odd(size, usual)) for path, size in found]
+    reasons = [(path, size if isinstance(size, str) else _size_error(size, usual)) for path, size in found]
     return Check(len(found), modalities, [(path, reason) for path, reason in reasons if reason], axes_warning(normals))
 
 
-def _read(root: Path, person: str, session: str, modality: str, normals: list[NormalStatistics]) -> tuple[Path, Size | str]:
+def _check_map(root: Path, subject: str, session: str, modality: str, normals: list[NormalStatistics]) -> tuple[Path, Size | str]:
     """The file of a map, and its size, or why it is bad. The statistics of a good normal map are added to `normals`."""
-    path = session_folder(root, person, session) / f"{modality}.npy"
+    path = session_folder(root, subject, session) / f"{modality}.npy"
     try:
-        found = map_file(root, person, session, modality)
+        found = map_file(root, subject, session, modality)
         if found is None:
             return path, "no such file"
         path = found
         array = read_map(path, modality)
         if modality == "normal":
-            normals.append(measure_normals(array))
+            normals.append(normal_statistics(array))
         return path, array.shape[1:]
     except InputError as error:
         return path, str(error).removeprefix(f"{path}: ")
 
 
-def _odd(size: Size, usual: Size | None) -> str:
+def _size_error(size: Size, most_common: Size | None) -> str:
     """Why a map of this size is bad; empty where it is not."""
     if size[0] != size[1]:
         return f"{size[1]} x {size[0]}; maps must be square"
-    return f"{size[1]} x {size[0]}, but most maps are {usual[1]} x {usual[0]}" if usual and size != usual else ""
+    return (
+        f"{size[1]} x {size[0]}, but most maps are {most_common[1]} x {most_common[0]}"
+        if most_common and size != most_common
+        else ""
+    )

@@ -8,29 +8,29 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import map_file, read_map
-from fr_ps.outputs import write_file
+from fr_ps.outputs import write_output
 
 CONTACT_SHEET = "contact_sheet"
 """The kind of this output for `fr_ps.outputs`."""
 
-TILE = 144
+TILE_SIZE = 144
 """Side of one map in the sheet, in pixels."""
 
-LIGHT = np.array([-0.4, 0.4, 0.8]) / np.linalg.norm([-0.4, 0.4, 0.8])
+LIGHT_DIRECTION = np.array([-0.4, 0.4, 0.8]) / np.linalg.norm([-0.4, 0.4, 0.8])
 """Toward the light of the relit tile: from the upper left; x right, y up, z toward the camera."""
 
 _GAP = 4
-_LINE = 18
-_ACROSS = 2
-_INK, _PAPER = (0, 0, 0), (255, 255, 255)
+_LINE_HEIGHT = 18
+_STRIPS_PER_ROW = 2
+_TEXT_COLOR, _BACKGROUND = (0, 0, 0), (255, 255, 255)
 
 
-def pick_sessions(labels: Labels, people: int, seed: int) -> np.ndarray:
+def pick_sessions(labels: Labels, num_subjects: int, seed: int) -> np.ndarray:
     """The rows to show, sorted by name: one session of each of at most `people` people, drawn by `seed`."""
     rng = np.random.default_rng(seed)
-    order = rng.permutation(labels.by_name())
+    order = rng.permutation(labels.sorted_rows())
     _, first = np.unique(labels.ids[order], return_index=True)
-    rows = order[rng.permutation(first)[:people]]
+    rows = order[rng.permutation(first)[:num_subjects]]
     return rows[np.lexsort((labels.sessions[rows], labels.ids[rows]))]
 
 
@@ -39,7 +39,7 @@ def write_contact_sheet(path: Path, root: Path, labels: Labels, rows: np.ndarray
     sheet = contact_sheet(root, labels, rows)
     content = BytesIO()
     sheet.save(content, "PNG")
-    write_file(path, CONTACT_SHEET, content.getvalue())
+    write_output(path, CONTACT_SHEET, content.getvalue())
 
 
 def contact_sheet(root: Path, labels: Labels, rows: np.ndarray) -> Image.Image:
@@ -53,32 +53,34 @@ def contact_sheet(root: Path, labels: Labels, rows: np.ndarray) -> Image.Image:
     Raises:
         InputError: a map that `read_map` refuses, by its file.
     """
-    strips = [_strip(root, labels.ids[row], labels.sessions[row]) for row in rows]
+    strips = [_session_strip(root, labels.ids[row], labels.sessions[row]) for row in rows]
     width = max(strip.width for strip in strips) + 2 * _GAP
     height = strips[0].height + 2 * _GAP
-    sheet = Image.new("RGB", (width * min(_ACROSS, len(strips)), height * -(-len(strips) // _ACROSS)), _PAPER)
+    sheet = Image.new(
+        "RGB", (width * min(_STRIPS_PER_ROW, len(strips)), height * -(-len(strips) // _STRIPS_PER_ROW)), _BACKGROUND
+    )
     for place, strip in enumerate(strips):
-        line, column = divmod(place, _ACROSS)
+        line, column = divmod(place, _STRIPS_PER_ROW)
         sheet.paste(strip, (column * width + _GAP, line * height + _GAP))
     return sheet
 
 
-def _strip(root: Path, person: str, session: str) -> Image.Image:
+def _session_strip(root: Path, subject: str, session: str) -> Image.Image:
     """One session: its name, and its tiles under theirs."""
-    paths = {modality: map_file(root, person, session, modality) for modality in ("albedo", "normal", "depth")}
-    pictures = tiles({modality: read_map(path, modality) for modality, path in paths.items() if path})
-    strip = Image.new("RGB", (max(len(pictures), 1) * (TILE + _GAP) - _GAP, TILE + 2 * _LINE), _PAPER)
+    paths = {modality: map_file(root, subject, session, modality) for modality in ("albedo", "normal", "depth")}
+    pictures = render_tiles({modality: read_map(path, modality) for modality, path in paths.items() if path})
+    strip = Image.new("RGB", (max(len(pictures), 1) * (TILE_SIZE + _GAP) - _GAP, TILE_SIZE + 2 * _LINE_HEIGHT), _BACKGROUND)
     draw = ImageDraw.Draw(strip)
     font = ImageFont.load_default(13)
-    draw.text((0, 0), f"{person} / {session}", fill=_INK, font=font)
+    draw.text((0, 0), f"{subject} / {session}", fill=_TEXT_COLOR, font=font)
     for column, (name, picture) in enumerate(pictures.items()):
-        left = column * (TILE + _GAP)
-        draw.text((left, _LINE), name, fill=_INK, font=font)
-        strip.paste(Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.BICUBIC), (left, 2 * _LINE))
+        left = column * (TILE_SIZE + _GAP)
+        draw.text((left, _LINE_HEIGHT), name, fill=_TEXT_COLOR, font=font)
+        strip.paste(Image.fromarray(picture).resize((TILE_SIZE, TILE_SIZE), Image.Resampling.BICUBIC), (left, 2 * _LINE_HEIGHT))
     return strip
 
 
-def tiles(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def render_tiles(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The pictures of one session's maps, each (H, W, 3) uint8.
 
     Normals are (n + 1) / 2 as red, green, blue; depth is gray, the brighter the nearer; relit is the albedo times
@@ -89,22 +91,22 @@ def tiles(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     pictures = {}
     if "albedo" in maps:
-        pictures["albedo"] = _gray(maps["albedo"][0], 0)
+        pictures["albedo"] = _to_gray(maps["albedo"][0], 0)
     if "normal" in maps:
-        pictures["normals"] = _bytes((maps["normal"].transpose(1, 2, 0) + 1) / 2)
+        pictures["normals"] = _to_uint8((maps["normal"].transpose(1, 2, 0) + 1) / 2)
     if "depth" in maps:
-        pictures["depth"] = _gray(maps["depth"][0], float(maps["depth"].min()))
+        pictures["depth"] = _to_gray(maps["depth"][0], float(maps["depth"].min()))
     if "albedo" in maps and "normal" in maps:
-        pictures["relit"] = _gray(maps["albedo"][0] * np.tensordot(LIGHT, maps["normal"], axes=1).clip(0), 0)
+        pictures["relit"] = _to_gray(maps["albedo"][0] * np.tensordot(LIGHT_DIRECTION, maps["normal"], axes=1).clip(0), 0)
     return pictures
 
 
-def _gray(plane: np.ndarray, black: float) -> np.ndarray:
+def _to_gray(plane: np.ndarray, black: float) -> np.ndarray:
     """A plane as gray, from `black` to its 99th percentile."""
     white = max(float(np.percentile(plane, 99)), black + 1e-12)
-    return np.repeat(_bytes((plane - black) / (white - black))[..., None], 3, axis=2)
+    return np.repeat(_to_uint8((plane - black) / (white - black))[..., None], 3, axis=2)
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
+def _to_uint8(values: np.ndarray) -> np.ndarray:
     """0 to 1 as 0 to 255, the rest clipped."""
     return np.round(values.clip(0, 1) * 255).astype(np.uint8)

@@ -8,20 +8,20 @@ import numpy as np
 
 from fr_ps.config import DataConfig, LabelForm
 from fr_ps.data.labels import Classes, Labels, read_labels
-from fr_ps.data.layout import LABELS_FILE, unlisted
-from fr_ps.data.select import select
-from fr_ps.data.store import Store, open_store
+from fr_ps.data.layout import LABELS_FILE, find_orphans
+from fr_ps.data.row_selection import select_rows
+from fr_ps.data.store import MapStore, open_store
 from fr_ps.errors import InputError
-from fr_ps.photometric.orientation import axes_warning, measure_normals
+from fr_ps.photometric.orientation import axes_warning, normal_statistics
 from fr_ps.progress import progress
-from fr_ps.tables import Key
+from fr_ps.tables import SessionKey
 
-_SAMPLE = 200
+_ORIENTATION_SAMPLE = 200
 """Sessions whose normals' axes are judged: enough for a median."""
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """The sessions of a data set that are used.
 
     Attributes:
@@ -34,14 +34,14 @@ class Table:
 
     labels: Labels
     rows: np.ndarray
-    whole: Labels
-    ignored: list[str]
+    all_labels: Labels
+    orphans: list[str]
     notes: list[str]
 
     @property
-    def left_out(self) -> list[Key]:
+    def left_out(self) -> list[SessionKey]:
         """(id, session) of the others."""
-        others = self.whole.take(np.setdiff1d(np.arange(len(self.whole)), self.rows))
+        others = self.all_labels.subset(np.setdiff1d(np.arange(len(self.all_labels)), self.rows))
         return list(zip(others.ids.tolist(), others.sessions.tolist()))
 
 
@@ -60,15 +60,15 @@ class Dataset:
 
     root: Path
     labels: Labels
-    store: Store
-    ignored: list[str]
-    left_out: list[Key]
+    store: MapStore
+    orphans: list[str]
+    left_out: list[SessionKey]
     notes: list[str]
 
 
 def open_table(
-    root: Path, form: LabelForm = "auto", classes: Classes | None = None, selection: DataConfig | None = None
-) -> Table:
+    root: Path, encoding: LabelForm = "auto", classes: Classes | None = None, selection: DataConfig | None = None
+) -> LabelTable:
     """The labels table of the prepared data set at `root`, or that is `root`, a CSV file.
 
     Args:
@@ -80,19 +80,19 @@ def open_table(
     Raises:
         InputError: it is missing or unfinished, or labels or settings are bad.
     """
-    whole = read_labels(root if root.is_file() else labels_file(root), form, classes)
-    chosen = select(whole, selection or DataConfig())
-    ignored = [] if root.is_file() else unlisted(root, whole)
+    whole = read_labels(root if root.is_file() else find_labels_file(root), encoding, classes)
+    chosen = select_rows(whole, selection or DataConfig())
+    ignored = [] if root.is_file() else find_orphans(root, whole)
     notes = list(chosen.notes)
     if ignored:
         notes.append(f"ignored: {len(ignored)} sessions with maps but no row in the table, as {ignored[0]}")
-    return Table(whole.take(chosen.rows), chosen.rows, whole, ignored, notes)
+    return LabelTable(whole.subset(chosen.rows), chosen.rows, whole, ignored, notes)
 
 
 def open_dataset(
     root: Path,
     modalities: Sequence[str],
-    form: LabelForm = "auto",
+    encoding: LabelForm = "auto",
     classes: Classes | None = None,
     selection: DataConfig | None = None,
 ) -> Dataset:
@@ -101,24 +101,24 @@ def open_dataset(
     Raises:
         InputError: it is missing or unfinished, or labels, maps or settings are bad.
     """
-    labels_file(root)
-    table = open_table(root, form, classes, selection)
-    with progress("pack maps", len(table.whole) * len(modalities), "maps") as advance:
-        store = open_store(root, table.whole, modalities, advance, table.rows)
-    notes = [*table.notes, *_normal_notes(store)]
-    return Dataset(root, table.labels, store, table.ignored, table.left_out, notes)
+    find_labels_file(root)
+    table = open_table(root, encoding, classes, selection)
+    with progress("pack maps", len(table.all_labels) * len(modalities), "maps") as advance:
+        store = open_store(root, table.all_labels, modalities, advance, table.rows)
+    notes = [*table.notes, *_orientation_notes(store)]
+    return Dataset(root, table.labels, store, table.orphans, table.left_out, notes)
 
 
-def _normal_notes(store: Store) -> list[str]:
+def _orientation_notes(store: MapStore) -> list[str]:
     """A warning where the normals of the sessions that are used seem to have other axes than they should."""
     if "normal" not in store.maps:
         return []
-    rows = np.unique(np.linspace(0, len(store.rows) - 1, min(len(store.rows), _SAMPLE)).astype(int))
-    warning = axes_warning([measure_normals(store.read(rows[place : place + 1])["normal"][0]) for place in range(len(rows))])
+    rows = np.unique(np.linspace(0, len(store.rows) - 1, min(len(store.rows), _ORIENTATION_SAMPLE)).astype(int))
+    warning = axes_warning([normal_statistics(store.read(rows[place : place + 1])["normal"][0]) for place in range(len(rows))])
     return [warning] if warning else []
 
 
-def labels_file(root: Path) -> Path:
+def find_labels_file(root: Path) -> Path:
     """The labels table of the prepared data set at `root`.
 
     Raises:

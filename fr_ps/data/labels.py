@@ -33,8 +33,8 @@ DEFAULT_CLASSES: Classes = {
 }
 """Of the raw values, as the original project has them."""
 
-_TRUTH = ("false", "true")
-_TRUTH_PAIRS = (("0", "1"), ("no", "yes"))
+_BOOLEANS = ("false", "true")
+_BOOLEAN_LABELS = (("0", "1"), ("no", "yes"))
 """The pairs of labels that truth values stand for, in a column that has both."""
 _REDUCED_POSE = {"frontal": ["1"], "turned": ["2"]}
 
@@ -56,7 +56,7 @@ class Labels:
     sessions: np.ndarray
     codes: np.ndarray
     classes: Classes
-    form: str
+    encoding: str
     columns: dict[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -66,17 +66,17 @@ class Labels:
         """Of one attribute, in the order of the codes."""
         return list(self.classes[attribute])
 
-    def by_name(self) -> np.ndarray:
+    def sorted_rows(self) -> np.ndarray:
         """(n,) the rows sorted by id and session: what a draw starts from, so that the table's order has no influence."""
         return np.lexsort((self.sessions, self.ids))
 
-    def take(self, rows: np.ndarray) -> "Labels":
+    def subset(self, rows: np.ndarray) -> "Labels":
         """The labels of some rows, by index."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Labels(self.ids[rows], self.sessions[rows], self.codes[rows], self.classes, self.form, columns)
+        return Labels(self.ids[rows], self.sessions[rows], self.codes[rows], self.classes, self.encoding, columns)
 
 
-def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = None) -> Labels:
+def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | None = None) -> Labels:
     """The labels table at `path`, every value checked.
 
     Case is ignored, `1.0` is 1, and `True` and `False` are 1 and 0, or yes and no.
@@ -95,13 +95,13 @@ def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = 
     rows = list(by_session.values())
     if not rows:
         raise InputError(f"{path}: no rows below the header")
-    merged = _merge(classes or {})
-    taken = _detect([row for _, row in rows]) if form == "auto" else form
+    merged = _complete_classes(classes or {})
+    taken = _detect_encoding([row for _, row in rows]) if encoding == "auto" else encoding
     codes = np.empty((len(rows), len(ATTRIBUTES)), dtype=np.int8)
     for index, (attribute, column) in enumerate(COLUMNS.items()):
-        meaning = _meaning(attribute, taken, merged)
+        meaning = _value_codes(attribute, taken, merged)
         for line, (number, row) in enumerate(rows):
-            code = _code(row[column], meaning)
+            code = _encode(row[column], meaning)
             if code is None:
                 choices = ", ".join(value for value in meaning if value)
                 raise InputError(
@@ -112,20 +112,20 @@ def read_labels(path: Path, form: LabelForm = "auto", classes: Classes | None = 
     return Labels(columns["id"], columns["session"], codes, merged, taken, columns)
 
 
-def check_raw(cells: Mapping[str, str], where: str) -> None:
+def check_raw_values(cells: Mapping[str, str], where: str) -> None:
     """Refuse cells, by column name, that are no raw values of Photoface; an empty one is a missing label.
 
     Raises:
         InputError: names `where` they stand, the column and the choices.
     """
     for attribute, column in COLUMNS.items():
-        meaning = _meaning(attribute, "raw", DEFAULT_CLASSES)
-        if _code(cells[column], meaning) is None:
+        meaning = _value_codes(attribute, "raw", DEFAULT_CLASSES)
+        if _encode(cells[column], meaning) is None:
             choices = ", ".join(value for value in meaning if value)
             raise InputError(f"{where}: {column} is {cells[column]!r}; expected one of {choices}, or nothing")
 
 
-def _merge(classes: Classes) -> Classes:
+def _complete_classes(classes: Classes) -> Classes:
     for attribute, groups in classes.items():
         if len(groups) < 2:
             raise InputError(f"data.classes.{attribute} has {len(groups)} class; expected two or more")
@@ -135,9 +135,9 @@ def _merge(classes: Classes) -> Classes:
     return {attribute: classes.get(attribute, DEFAULT_CLASSES[attribute]) for attribute in ATTRIBUTES}
 
 
-def _detect(rows: list[dict[str, str]]) -> LabelForm:
-    filled = {name: {_plain(row[name]) for row in rows if row[name]} for name in COLUMNS.values()}
-    codes = {"0", "1", *_TRUTH}
+def _detect_encoding(rows: list[dict[str, str]]) -> LabelForm:
+    filled = {name: {_normalize_value(row[name]) for row in rows if row[name]} for name in COLUMNS.values()}
+    codes = {"0", "1", *_BOOLEANS}
     if any(filled.values()) and all(values <= codes for values in filled.values()):
         return "encoded"
     if filled["Gender"] and not filled["Gender"] <= codes and filled["Pose"] == {"1", "2"}:
@@ -145,31 +145,31 @@ def _detect(rows: list[dict[str, str]]) -> LabelForm:
     return "raw"
 
 
-def _plain(value: str) -> str:
+def _normalize_value(value: str) -> str:
     """A label without what other programs change of it: in lower case, and `1.0` as 1."""
     return re.sub(r"(?<=\d)\.0+$", "", value.casefold())
 
 
-def _code(value: str, meaning: Mapping[str, int]) -> int | None:
+def _encode(value: str, codes: Mapping[str, int]) -> int | None:
     """The class code of a cell: of the very value, else of the one that is like it, if all such have one code; else None."""
-    if value in meaning:
-        return meaning[value]
-    plain = _plain(value)
-    alike = {code for known, code in meaning.items() if _plain(known) == plain}
-    if not alike and plain in _TRUTH:
-        alike = {meaning[pair[_TRUTH.index(plain)]] for pair in _TRUTH_PAIRS if meaning.keys() >= {*pair}}
+    if value in codes:
+        return codes[value]
+    plain = _normalize_value(value)
+    alike = {code for known, code in codes.items() if _normalize_value(known) == plain}
+    if not alike and plain in _BOOLEANS:
+        alike = {codes[pair[_BOOLEANS.index(plain)]] for pair in _BOOLEAN_LABELS if codes.keys() >= {*pair}}
     return alike.pop() if len(alike) == 1 else None
 
 
-def _meaning(attribute: Attribute, form: str, classes: Classes) -> dict[str, int]:
+def _value_codes(attribute: Attribute, encoding: str, classes: Classes) -> dict[str, int]:
     """Value of a cell to class code."""
     groups = classes[attribute]
-    if form != "raw" and len(groups) != 2:
+    if encoding != "raw" and len(groups) != 2:
         raise InputError(
-            f"data.classes.{attribute} has {len(groups)} classes, but {form} labels tell only two apart; use raw labels"
+            f"data.classes.{attribute} has {len(groups)} classes, but {encoding} labels tell only two apart; use raw labels"
         )
-    if form == "encoded":
+    if encoding == "encoded":
         return {"": MISSING, "0": 0, "1": 1}
-    if form == "reduced" and attribute == "pose":
+    if encoding == "reduced" and attribute == "pose":
         groups = _REDUCED_POSE
     return {"": MISSING} | {value: code for code, group in enumerate(groups.values()) for value in group}

@@ -13,7 +13,7 @@ from fr_ps.config import Modality
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
 from fr_ps.files import read_array
-from fr_ps.tables import Key, composed, likely_cause
+from fr_ps.tables import SessionKey, suggest_session, to_nfc
 
 LABELS_FILE = "labels.csv"
 QUALITY = "quality_"
@@ -24,57 +24,57 @@ _ORIGINAL_NAME = "{modality}_map_new_crop.exr.npy"
 _UNIT_TOLERANCE = 1e-3
 
 
-def written_folder(root: Path, person: str, session: str) -> Path:
+def output_folder(root: Path, subject: str, session: str) -> Path:
     """Where `prepare` writes the maps of one session."""
-    return root / DATA_FOLDER / person / session
+    return root / DATA_FOLDER / subject / session
 
 
-def session_folder(root: Path, person: str, session: str) -> Path:
+def session_folder(root: Path, subject: str, session: str) -> Path:
     """Where the maps of one session lie: below `data`, or at the root as in the original project; `written_folder` if nowhere.
 
     The folders' names may be in Unicode's decomposed form.
     """
-    written = written_folder(root, person, session)
-    if is_folder(written):
+    written = output_folder(root, subject, session)
+    if is_directory(written):
         return written
     for base in (root / DATA_FOLDER, root):
-        folder = _child(_child(base, person), session)
+        folder = _find_folder(_find_folder(base, subject), session)
         if folder:
             return folder
     return written
 
 
-def _child(folder: Path | None, name: str) -> Path | None:
+def _find_folder(folder: Path | None, name: str) -> Path | None:
     """The folder in `folder` that has the name in any Unicode form."""
-    if folder is None or is_folder(folder / name):
+    if folder is None or is_directory(folder / name):
         return folder and folder / name
     if name.isascii():
         return None
     with suppress(OSError):
-        return next((child for child in folder.iterdir() if composed(child.name) == composed(name) and is_folder(child)), None)
+        return next((child for child in folder.iterdir() if to_nfc(child.name) == to_nfc(name) and is_directory(child)), None)
     return None
 
 
-def session_keys(root: Path) -> list[Key]:
+def session_keys(root: Path) -> list[SessionKey]:
     """(id, session) of every session's folder, sorted; at the root, of those only that hold a map."""
-    at_root = not is_folder(root / DATA_FOLDER)
+    at_root = not is_directory(root / DATA_FOLDER)
     base = root if at_root else root / DATA_FOLDER
-    folders = [folder for folder in base.glob("[!.]*/[!.]*") if is_folder(folder)]
+    folders = [folder for folder in base.glob("[!.]*/[!.]*") if is_directory(folder)]
     if at_root:
-        folders = [folder for folder in folders if any(_map_in(folder, modality) for modality in CHANNELS)]
-    return sorted((composed(folder.parent.name), composed(folder.name)) for folder in folders)
+        folders = [folder for folder in folders if any(_find_map(folder, modality) for modality in CHANNELS)]
+    return sorted((to_nfc(folder.parent.name), to_nfc(folder.name)) for folder in folders)
 
 
-def map_file(root: Path, person: str, session: str, modality: str) -> Path | None:
+def map_file(root: Path, subject: str, session: str, modality: str) -> Path | None:
     """The file of one map, under our name or the original project's; None where there is neither.
 
     Raises:
         InputError: the folder cannot be looked into.
     """
-    return _map_in(session_folder(root, person, session), modality)
+    return _find_map(session_folder(root, subject, session), modality)
 
 
-def _map_in(folder: Path, modality: str) -> Path | None:
+def _find_map(folder: Path, modality: str) -> Path | None:
     for name in (f"{modality}.npy", _ORIGINAL_NAME.format(modality=modality)):
         try:
             if (folder / name).is_file():
@@ -95,7 +95,7 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     if absent:
         person, session = labels.ids[absent[0]], labels.sessions[absent[0]]
         folder = session_folder(root, person, session)
-        remedy = likely_cause((person, session), session_keys(root)) or "prepare it, or remove the row"
+        remedy = suggest_session((person, session), session_keys(root)) or "prepare it, or remove the row"
         raise InputError(
             f"{root / LABELS_FILE}: row of {person}/{session} has no {modality} map ({folder / f'{modality}.npy'} is not there; "
             f"{len(absent)} such rows); {remedy}"
@@ -103,19 +103,19 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     return [path for path in found if path is not None]
 
 
-def modalities_of(root: Path, labels: Labels) -> list[Modality]:
+def common_modalities(root: Path, labels: Labels) -> list[Modality]:
     """The modalities that every row of the table has a map of."""
     rows = list(zip(labels.ids, labels.sessions))
     return [modality for modality in get_args(Modality) if all(map_file(root, *row, modality) for row in rows)]
 
 
-def unlisted(root: Path, labels: Labels) -> list[str]:
+def find_orphans(root: Path, labels: Labels) -> list[str]:
     """Sessions, as `id/session`, whose folder is there but that have no row in the table."""
     listed = set(zip(labels.ids.tolist(), labels.sessions.tolist()))
     return ["/".join(key) for key in session_keys(root) if key not in listed]
 
 
-def is_folder(path: Path) -> bool:
+def is_directory(path: Path) -> bool:
     """False too where the folder that it is in may be listed but not entered."""
     try:
         return path.is_dir()
@@ -143,7 +143,7 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise InputError(f"{where}: holds {array.dtype}; expected float32")
     if channels == 1 and array.ndim == 3 and array.shape[2] in (1, 3):
-        array = _one_channel(array, modality, where)
+        array = _squeeze_channels(array, modality, where)
     expected = "H x W x 3" if channels == 3 else "H x W"
     if array.ndim != (3 if channels == 3 else 2) or (channels == 3 and array.shape[2] != 3) or array.size == 0:
         raise InputError(f"{where}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
@@ -154,11 +154,11 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
         raise InputError(f"{where}: NaN or infinity at row {row}, column {column}; prepare it again")
     if channels == 1:
         return array[None]
-    _refuse_encoded(array, where)
-    return np.ascontiguousarray(_unit(array, where).transpose(2, 0, 1))
+    _reject_color_encoded(array, where)
+    return np.ascontiguousarray(_normalize_normals(array, where).transpose(2, 0, 1))
 
 
-def _one_channel(array: np.ndarray, modality: str, where: str) -> np.ndarray:
+def _squeeze_channels(array: np.ndarray, modality: str, where: str) -> np.ndarray:
     """The (H, W) map that stands in each of the 1 or 3 channels of (H, W, C), as the original project stores it.
 
     Raises:
@@ -171,7 +171,7 @@ def _one_channel(array: np.ndarray, modality: str, where: str) -> np.ndarray:
     return first
 
 
-def _refuse_encoded(normals: np.ndarray, where: str) -> None:
+def _reject_color_encoded(normals: np.ndarray, where: str) -> None:
     """Refuse normals (H, W, 3) encoded as colours: n_x and n_y are never negative, and the map is no plane seen from the front.
 
     Raises:
@@ -187,7 +187,7 @@ def _refuse_encoded(normals: np.ndarray, where: str) -> None:
     )
 
 
-def _unit(normals: np.ndarray, where: str) -> np.ndarray:
+def _normalize_normals(normals: np.ndarray, where: str) -> np.ndarray:
     """Normals of length 1. Resampling shortens them and a background may be zero: both are mended, the rest is refused."""
     lengths = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
     if np.abs(lengths - 1).max() < _UNIT_TOLERANCE:

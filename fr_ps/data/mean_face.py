@@ -4,16 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fr_ps.data.store import Store
+from fr_ps.data.store import MapStore
 from fr_ps.errors import InputError
 from fr_ps.files import array_bytes, read_array
-from fr_ps.outputs import write_file
+from fr_ps.outputs import write_output
 
 MEAN_FACE = "mean_face"
 """The kind of this output for `fr_ps.outputs`."""
 
 
-def mean_normals(store: Store, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def compute_mean_face(store: MapStore, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(H, W, 3) float32: the mean over people of each one's mean over sessions; shorter than 1 where they differ.
 
     Args:
@@ -28,7 +28,7 @@ def mean_normals(store: Store, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def write_mean_face(path: Path, normals: np.ndarray) -> None:
     """Write (H, W, 3) mean normals as .npy."""
-    write_file(path, MEAN_FACE, array_bytes(normals))
+    write_output(path, MEAN_FACE, array_bytes(normals))
 
 
 def read_mean_face(path: Path, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from fr_ps.data.labels import MISSING
 
 
-def pk_batches(identities: np.ndarray, people: int, sessions: int, seed: int, epoch: int) -> list[np.ndarray]:
+def pk_batches(identities: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The batches of one epoch: each holds `sessions` (K) rows of each of `people` (P) different people.
 
     People take turns: nobody comes again before everybody came, so that each is seen equally often however many
@@ -27,13 +27,13 @@ def pk_batches(identities: np.ndarray, people: int, sessions: int, seed: int, ep
     """
     rng = np.random.default_rng([seed, epoch])
     _, person_of = np.unique(identities, return_inverse=True)
-    people = min(people, int(person_of.max()) + 1)
-    places = np.full((math.ceil(len(identities) / (people * sessions)), 1), people)
-    return _fill(places, np.zeros_like(person_of), person_of, sessions, rng)
+    num_subjects = min(num_subjects, int(person_of.max()) + 1)
+    places = np.full((math.ceil(len(identities) / (num_subjects * sessions)), 1), num_subjects)
+    return _fill_batches(places, np.zeros_like(person_of), person_of, sessions, rng)
 
 
 def class_batches(
-    identities: np.ndarray, classes: np.ndarray, people: int, sessions: int, seed: int, epoch: int
+    identities: np.ndarray, classes: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int
 ) -> list[np.ndarray]:
     """The batches of one epoch: P places for people, which the classes of an attribute take in turn, with K rows each.
 
@@ -57,12 +57,12 @@ def class_batches(
     """
     rng = np.random.default_rng([seed, epoch])
     _, person_of = np.unique(identities, return_inverse=True)
-    people = min(people, int(person_of.max()) + 1)
+    num_subjects = min(num_subjects, int(person_of.max()) + 1)
     names, group_of = np.unique(classes, return_inverse=True)
-    count = math.ceil(len(identities) / (people * sessions))
-    group_at = _take_turns(names, int(np.sum(classes == MISSING)), len(classes), count * people, rng)
-    places = (group_at.reshape(count, people, 1) == np.arange(len(names))).sum(axis=1)
-    return _fill(places, group_of, person_of, sessions, rng)
+    count = math.ceil(len(identities) / (num_subjects * sessions))
+    group_at = _assign_groups(names, int(np.sum(classes == MISSING)), len(classes), count * num_subjects, rng)
+    places = (group_at.reshape(count, num_subjects, 1) == np.arange(len(names))).sum(axis=1)
+    return _fill_batches(places, group_of, person_of, sessions, rng)
 
 
 def random_batches(rows: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -85,19 +85,19 @@ def random_batches(rows: int, size: int, seed: int, epoch: int) -> list[np.ndarr
     return batches
 
 
-def _take_turns(names: np.ndarray, missing: int, rows: int, places: int, rng: np.random.Generator) -> np.ndarray:
+def _assign_groups(names: np.ndarray, missing: int, rows: int, slots: int, rng: np.random.Generator) -> np.ndarray:
     """(places,) the group at each place, as an index into `names`: the classes in turn, the missing label by its share."""
     # A random phase, as a share of less than one place an epoch must get one now and then.
-    due = (np.arange(places + 1) * missing + rng.integers(rows)) // rows
+    due = (np.arange(slots + 1) * missing + rng.integers(rows)) // rows
     unknown = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(names != MISSING))
-    group_at = np.full(places, np.argmax(names == MISSING))
+    group_at = np.full(slots, np.argmax(names == MISSING))
     group_at[~unknown] = np.resize(in_turn, int(np.sum(~unknown)))
     return group_at
 
 
-def _fill(
-    places: np.ndarray, group_of: np.ndarray, person_of: np.ndarray, sessions: int, rng: np.random.Generator
+def _fill_batches(
+    slots: np.ndarray, group_of: np.ndarray, subject_of: np.ndarray, sessions: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """The rows of each batch: of so many people of each group, `sessions` rows of that group each.
 
@@ -108,19 +108,19 @@ def _fill(
         sessions: K.
         rng: draws the turns.
     """
-    people = int(person_of.max()) + 1
-    keys, member_of = np.unique(group_of * people + person_of, return_inverse=True)
+    people = int(subject_of.max()) + 1
+    keys, member_of = np.unique(group_of * people + subject_of, return_inverse=True)
     rows_of = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
-    groups = [_Turns(np.flatnonzero(keys // people == group), rng) for group in range(places.shape[1])]
-    members = [_Turns(rows, rng) for rows in rows_of]
+    groups = [_RoundRobin(np.flatnonzero(keys // people == group), rng) for group in range(slots.shape[1])]
+    members = [_RoundRobin(rows, rng) for rows in rows_of]
     batches = []
-    for counts in places.tolist():
-        chosen = [member for group, count in zip(groups, counts, strict=True) for member in group.next_different(count)]
+    for counts in slots.tolist():
+        chosen = [member for group, count in zip(groups, counts, strict=True) for member in group.next_distinct(count)]
         batches.append(np.array([row for member in chosen for row in members[member].next(sessions)]))
     return batches
 
 
-class _Turns:
+class _RoundRobin:
     """Who come in turn: nobody comes again before everybody came.
 
     Args:
@@ -130,26 +130,26 @@ class _Turns:
 
     def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
         self.members, self.rng = members, rng
-        self.waiting: list[int] = []
+        self.queue: list[int] = []
 
     def next(self, count: int) -> list[int]:
         """The next `count` of them."""
-        while len(self.waiting) < count:
-            self._go_round()
-        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        while len(self.queue) < count:
+            self._start_round()
+        taken, self.queue = self.queue[:count], self.queue[count:]
         return taken
 
-    def next_different(self, count: int) -> list[int]:
+    def next_distinct(self, count: int) -> list[int]:
         """The next `count` of them, who are all different where there are as many: nobody follows so soon on himself."""
         if count > len(self.members):
             return self.next(count)
         taken: list[int] = []
         while len(taken) < count:
-            if not set(self.waiting) - set(taken):
-                self._go_round()
-            taken.append(next(member for member in self.waiting if member not in taken))
-            self.waiting.remove(taken[-1])
+            if not set(self.queue) - set(taken):
+                self._start_round()
+            taken.append(next(member for member in self.queue if member not in taken))
+            self.queue.remove(taken[-1])
         return taken
 
-    def _go_round(self) -> None:
-        self.waiting += self.rng.permutation(self.members).tolist()
+    def _start_round(self) -> None:
+        self.queue += self.rng.permutation(self.members).tolist()

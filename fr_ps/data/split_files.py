@@ -9,12 +9,12 @@ import numpy as np
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
 from fr_ps.files import write_text
-from fr_ps.tables import Key, csv_text, likely_cause, read_csv_rows, require_columns
+from fr_ps.tables import SessionKey, check_columns, format_csv, read_csv_rows, suggest_session
 
 SPLIT_FILE = "split.csv"
 PARTS = ("train", "val", "test", "gallery")
 _ORIGINAL_NAME = "{part}_set.csv"
-_NOBODY = np.empty(0, dtype=int)
+_NO_ROWS = np.empty(0, dtype=int)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Split:
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
-    gallery: np.ndarray = field(default_factory=lambda: _NOBODY)
+    gallery: np.ndarray = field(default_factory=lambda: _NO_ROWS)
 
 
 def write_split(path: Path, labels: Labels, split: Split) -> None:
@@ -42,7 +42,7 @@ def write_split(path: Path, labels: Labels, split: Split) -> None:
 def split_text(labels: Labels, split: Split) -> str:
     """The parts as a CSV of id, session, part."""
     parts = ([labels.ids[row], labels.sessions[row], part] for part in PARTS for row in getattr(split, part))
-    return csv_text(["id", "session", "part"], parts)
+    return format_csv(["id", "session", "part"], parts)
 
 
 def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
@@ -59,12 +59,12 @@ def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
     if absent:
         raise InputError(
             f"{path}: {'/'.join(absent[0])} is not in the data set ({len(absent)} such sessions); "
-            f"{likely_cause(absent[0], index) or 'give the data of that run'}"
+            f"{suggest_session(absent[0], index) or 'give the data of that run'}"
         )
     return np.array([index[key] for key in wanted])
 
 
-def read_split(path: Path, labels: Labels, left_out: Collection[Key] = ()) -> Split:
+def read_split(path: Path, labels: Labels, left_out: Collection[SessionKey] = ()) -> Split:
     """The split that stands in files; rows that they do not name are in no part.
 
     Args:
@@ -85,7 +85,7 @@ def read_split(path: Path, labels: Labels, left_out: Collection[Key] = ()) -> Sp
     if absent:
         raise InputError(
             f"{path}: {'/'.join(absent[0])} ({parts[absent[0]]}) is not in the data set ({len(absent)} such sessions of "
-            f"{len(parts)}); {likely_cause(absent[0], index) or 'give the data that was split'}"
+            f"{len(parts)}); {suggest_session(absent[0], index) or 'give the data that was split'}"
         )
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for key, part in parts.items():
@@ -94,39 +94,39 @@ def read_split(path: Path, labels: Labels, left_out: Collection[Key] = ()) -> Sp
     return Split(**{part: np.array(sorted(found), dtype=int) for part, found in rows.items()})
 
 
-def _keys(labels: Labels) -> list[Key]:
+def _keys(labels: Labels) -> list[SessionKey]:
     return list(zip(labels.ids.tolist(), labels.sessions.tolist()))
 
 
-def _read_folder(folder: Path) -> dict[Key, str]:
+def _read_folder(folder: Path) -> dict[SessionKey, str]:
     """Part of each session, by the original project's files in `folder`."""
-    parts: dict[Key, str] = {}
+    parts: dict[SessionKey, str] = {}
     for part in PARTS:
         path = folder / _ORIGINAL_NAME.format(part=part)
         if path.is_file() or part in ("train", "test"):
             for number, row in _rows(path, "id", "session"):
-                _put(parts, row, part, f"{path}: row {number}")
+                _assign_part(parts, row, part, f"{path}: row {number}")
     return parts
 
 
-def read_parts(path: Path) -> dict[Key, str]:
+def read_parts(path: Path) -> dict[SessionKey, str]:
     """Part of each session, by a split.csv."""
-    parts: dict[Key, str] = {}
+    parts: dict[SessionKey, str] = {}
     for number, row in _rows(path, "id", "session", "part"):
         where = f"{path}: row {number}"
         if row["part"] not in PARTS:
             raise InputError(f"{where}: part is {row['part']!r}; expected one of {', '.join(PARTS)}")
-        _put(parts, row, row["part"], where)
+        _assign_part(parts, row, row["part"], where)
     return parts
 
 
 def _rows(path: Path, *columns: str) -> list[tuple[int, dict[str, str]]]:
     header, rows = read_csv_rows(path)
-    require_columns(path, header, columns)
+    check_columns(path, header, columns)
     return rows
 
 
-def _put(parts: dict[Key, str], row: dict[str, str], part: str, where: str) -> None:
+def _assign_part(parts: dict[SessionKey, str], row: dict[str, str], part: str, where: str) -> None:
     key = (row["id"], row["session"])
     if key in parts:
         raise InputError(f"{where}: {'/'.join(key)} is in the part {parts[key]} already; remove one of the two rows")

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from fr_ps.data.cache import cache_folder, checksum, remove
+from fr_ps.cache import cache_folder, checksum, remove
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_files, read_map
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import LOCK_FILE, locked, new_folder, remove_remains, sync_file, writable, write_json
-from fr_ps.json_files import Count, read_json
-from fr_ps.progress import Advance, say, silent
+from fr_ps.files import LOCK_FILE, atomic_folder, folder_lock, remove_stale_temp, sync_file, translate_write_errors, write_json
+from fr_ps.json_files import NonNegativeInt, read_json
+from fr_ps.progress import OnProgress, echo, no_progress
 
 _FORMAT = 2
 _INFO_FILE = "info.json"
 
 
 @dataclass(frozen=True)
-class _Info:
+class _PackInfo:
     """The content of a pack's `info.json`.
 
     Attributes:
@@ -32,7 +32,7 @@ class _Info:
     """
 
     digest: str
-    crc32: Count
+    crc32: NonNegativeInt
 
 
 _verified: set[tuple[object, ...]] = set()
@@ -40,7 +40,7 @@ _verified: set[tuple[object, ...]] = set()
 
 
 @dataclass(frozen=True)
-class Store:
+class MapStore:
     """Maps by row of the labels table.
 
     Attributes:
@@ -64,8 +64,8 @@ class Store:
 
 
 def open_store(
-    root: Path, labels: Labels, modalities: Sequence[str], advance: Advance = silent, rows: np.ndarray | None = None
-) -> Store:
+    root: Path, labels: Labels, modalities: Sequence[str], advance: OnProgress = no_progress, rows: np.ndarray | None = None
+) -> MapStore:
     """The packed maps of the data set at `root`, in the order of the table.
 
     The whole table is packed, whichever rows are used, so that trainings on different ones share one pack.
@@ -88,22 +88,22 @@ def open_store(
     """
     maps, digests = {}, []
     for modality in modalities:
-        maps[modality], digest = _packed(root, labels, modality, advance)
+        maps[modality], digest = _open_or_pack(root, labels, modality, advance)
         digests.append(digest)
     shapes = {modality: array.shape[2:] for modality, array in maps.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"{root}: the modalities differ in size ({shapes}); prepare them together")
     rows = np.arange(len(labels)) if rows is None else rows
-    used = labels.take(rows)
+    used = labels.subset(rows)
     table = "\n".join(map("/".join, zip(used.ids, used.sessions))).encode() + used.codes.tobytes()
-    return Store(maps, rows, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
+    return MapStore(maps, rows, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
 
 
-class _Damaged(Exception):
+class _CorruptPack(Exception):
     """Why a pack cannot be used."""
 
 
-def _packed(root: Path, labels: Labels, modality: str, advance: Advance) -> tuple[np.ndarray, str]:
+def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress) -> tuple[np.ndarray, str]:
     """The pack of one modality, mapped from disk, and the digest of the maps in it; made where it is missing or damaged."""
     files = map_files(root, labels, modality)
     state = hashlib.sha256(f"{_FORMAT}".encode())
@@ -113,30 +113,30 @@ def _packed(root: Path, labels: Labels, modality: str, advance: Advance) -> tupl
     family = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
     folder = family / state.hexdigest()[:16]
     try:
-        return _open(folder, modality)
-    except _Damaged:
+        return _open_pack(folder, modality)
+    except _CorruptPack:
         pass  # or missing, or being packed by another process: that is seen under the lock
-    with locked(family), writable(folder):
+    with folder_lock(family), translate_write_errors(folder):
         if folder.exists():
             try:
-                return _open(folder, modality)
-            except _Damaged as damage:
-                say(f"cache: {folder} is damaged ({damage}); the {modality} maps are packed again", sys.stderr)
+                return _open_pack(folder, modality)
+            except _CorruptPack as damage:
+                echo(f"cache: {folder} is damaged ({damage}); the {modality} maps are packed again", sys.stderr)
                 remove(folder)
-        remove_remains(family)
-        _pack(files, modality, folder, advance)
+        remove_stale_temp(family)
+        _write_pack(files, modality, folder, advance)
         for other in family.iterdir():
             if other.name not in (folder.name, LOCK_FILE):
                 remove(other)
         try:
-            return _open(folder, modality)
-        except _Damaged as damage:
+            return _open_pack(folder, modality)
+        except _CorruptPack as damage:
             raise InputError(
                 f"{folder}: was written, and cannot be read back ({damage}); check the disk, or set FR_PS_CACHE to another folder"
             ) from None
 
 
-def _open(folder: Path, modality: str) -> tuple[np.ndarray, str]:
+def _open_pack(folder: Path, modality: str) -> tuple[np.ndarray, str]:
     """The maps of a pack and their digest, after the first opening in this process has compared the checksum.
 
     Raises:
@@ -144,33 +144,33 @@ def _open(folder: Path, modality: str) -> tuple[np.ndarray, str]:
     """
     path, info = folder / f"{modality}.npy", folder / _INFO_FILE
     try:
-        written = read_json(info, _Info, "the pack is made again")
+        written = read_json(info, _PackInfo, "the pack is made again")
         digest, expected = written.digest, written.crc32
         stat = path.stat()
         state = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns, digest, expected)
         if state not in _verified:
-            if _with_digest(checksum(path), digest) != expected:
-                raise _Damaged(f"{path.name} and its checksum differ")
+            if _checksum_with_digest(checksum(path), digest) != expected:
+                raise _CorruptPack(f"{path.name} and its checksum differ")
             _verified.add(state)
         return np.load(path, mmap_mode="r", allow_pickle=False), digest
     except OSError as error:
-        raise _Damaged(f"{Path(error.filename or path).name}: {error.strerror}") from None
+        raise _CorruptPack(f"{Path(error.filename or path).name}: {error.strerror}") from None
     except (ValueError, InputError) as error:
-        raise _Damaged(one_line(error)) from None
+        raise _CorruptPack(one_line(error)) from None
 
 
-def _with_digest(crc: int, digest: str) -> int:
+def _checksum_with_digest(crc: int, digest: str) -> int:
     """The checksum of a pack covers the digest too, by which runs and models name their data."""
     return zlib.crc32(digest.encode(), crc)
 
 
-def _pack(files: list[Path], modality: str, folder: Path, advance: Advance) -> None:
+def _write_pack(files: list[Path], modality: str, folder: Path, advance: OnProgress) -> None:
     first = read_map(files[0], modality)
     if first.shape[1] != first.shape[2]:
         raise InputError(f"{files[0]}: {first.shape[2]} x {first.shape[1]}; maps must be square (prepare makes them so)")
     shape = (len(files), CHANNELS[modality], *first.shape[1:])
     content = hashlib.sha256()
-    with new_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         path = temporary / f"{modality}.npy"
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -191,4 +191,4 @@ def _pack(files: list[Path], modality: str, folder: Path, advance: Advance) -> N
                 advance(1)
             sync_file(file)
         digest = content.hexdigest()
-        write_json(temporary / _INFO_FILE, asdict(_Info(digest, _with_digest(crc, digest))))
+        write_json(temporary / _INFO_FILE, asdict(_PackInfo(digest, _checksum_with_digest(crc, digest))))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_CANDIDATES = 500
+_MAX_SWAP_CANDIDATES = 500
 
 
 def combined_labels(codes: np.ndarray) -> np.ndarray:
@@ -17,7 +17,7 @@ def combined_labels(codes: np.ndarray) -> np.ndarray:
     return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def count_kinds(codes: np.ndarray, person_of: np.ndarray) -> np.ndarray:
+def count_strata(codes: np.ndarray, subject_of: np.ndarray) -> np.ndarray:
     """(people, kinds) sessions of each person, by combined label and by class of each attribute; the codes are (n, attributes).
 
     Args:
@@ -27,12 +27,12 @@ def count_kinds(codes: np.ndarray, person_of: np.ndarray) -> np.ndarray:
     kinds = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in codes.T]
     counts = []
     for kind in [combined_labels(codes), *kinds]:
-        counts.append(np.zeros((person_of.max() + 1, kind.max() + 1)))
-        np.add.at(counts[-1], (person_of, kind), 1)
+        counts.append(np.zeros((subject_of.max() + 1, kind.max() + 1)))
+        np.add.at(counts[-1], (subject_of, kind), 1)
     return np.concatenate(counts, axis=1)
 
 
-def deal_people(counts: np.ndarray, sizes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+def allocate_subjects(counts: np.ndarray, sizes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     """Deal people to parts of exactly `sizes` people, each part with its share of the sessions of every kind.
 
     A plain random draw, after which each person changes places once with the one of another part that brings the parts
@@ -53,7 +53,7 @@ def deal_people(counts: np.ndarray, sizes: Sequence[int], rng: np.random.Generat
     part = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     excess = np.stack([counts[part == index].sum(axis=0) for index in range(len(sizes))]) - share[:, None] * total
     for person in rng.permutation(len(counts)):
-        others = rng.choice(len(counts), min(len(counts), _CANDIDATES), replace=False)
+        others = rng.choice(len(counts), min(len(counts), _MAX_SWAP_CANDIDATES), replace=False)
         here, there = part[person], part[others]
         gain = counts[others] - counts[person]
         change = ((excess[here] + gain) ** 2 - excess[here] ** 2) / (share[here] * total)
@@ -67,7 +67,7 @@ def deal_people(counts: np.ndarray, sizes: Sequence[int], rng: np.random.Generat
     return part
 
 
-class SessionDeal:
+class SessionAllocator:
     """Deals the sessions of one person after the other, so that over all of them each part gets its share of every combined
     label.
 
@@ -78,20 +78,20 @@ class SessionDeal:
 
     def __init__(self, parts: int, totals: np.ndarray) -> None:
         self.totals = totals
-        self.owed = np.zeros((parts, len(totals)))
+        self.quota = np.zeros((parts, len(totals)))
 
-    def deal(self, combined: np.ndarray, seats: np.ndarray) -> np.ndarray:
+    def allocate(self, combined: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """The part of each session of one person.
 
         Args:
             combined: (n,) combined label of each.
             seats: (n,) the parts that they are to fill, in any order.
         """
-        free = np.bincount(seats, minlength=len(self.owed))
-        self.owed += free[:, None] / len(seats) * np.bincount(combined, minlength=len(self.totals))
+        free = np.bincount(slots, minlength=len(self.quota))
+        self.quota += free[:, None] / len(slots) * np.bincount(combined, minlength=len(self.totals))
         part = np.empty(len(combined), dtype=int)
         for index in np.argsort(self.totals[combined], kind="stable"):  # the rarest label chooses first
-            owed = self.owed[:, combined[index]]
+            owed = self.quota[:, combined[index]]
             part[index] = np.argmax(np.where(free > 0, owed, -np.inf))
             owed[part[index]] -= 1
             free[part[index]] -= 1

@@ -9,16 +9,16 @@ from fr_ps.data.labels import ATTRIBUTES, MISSING, Labels
 from fr_ps.data.layout import QUALITY
 from fr_ps.data.split_files import PARTS, Split
 
-_BAR = 40
-_MOST = 5
+_BAR_WIDTH = 40
+_TOP_SUBJECTS = 5
 
 
 def summary(labels: Labels) -> list[tuple[str, pd.DataFrame]]:
     """All tables of a data set, each under its title."""
-    counts = sessions_a_person(labels)
-    most = ", ".join(f"{person} {count}" for person, count in counts.head(_MOST).items())
+    counts = sessions_per_subject(labels)
+    most = ", ".join(f"{person} {count}" for person, count in counts.head(_TOP_SUBJECTS).items())
     spread = f"min {counts.min()}, median {counts.median():g}, max {counts.max()}; most photographed: {most}"
-    tables = [("classes", class_table(labels)), (f"sessions a person: {spread}", people_histogram(labels))]
+    tables = [("classes", class_table(labels)), (f"sessions a person: {spread}", subject_histogram(labels))]
     quality = quality_table(labels)
     return [*tables, ("quality", quality)] if len(quality) else tables
 
@@ -39,24 +39,24 @@ def class_table(labels: Labels) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["attribute", "class", "sessions", "people", "share"])
 
 
-def people_histogram(labels: Labels) -> pd.DataFrame:
+def subject_histogram(labels: Labels) -> pd.DataFrame:
     """People and sessions by the sessions a person has, in bins that double (1, 2, 3-4, 5-8, ...), with a bar of people."""
-    counts = sessions_a_person(labels).to_numpy()
+    counts = sessions_per_subject(labels).to_numpy()
     bins = np.ceil(np.log2(counts)).astype(int)
     people = np.bincount(bins)
     sessions = np.bincount(bins, counts).astype(int)
     names = ["1", "2"] + [f"{2 ** (bin_ - 1) + 1}-{2**bin_}" for bin_ in range(2, len(people))]
-    bars = ["#" * int(np.ceil(_BAR * count / people.max())) for count in people]
+    bars = ["#" * int(np.ceil(_BAR_WIDTH * count / people.max())) for count in people]
     columns = {"sessions a person": names[: len(people)], "people": people, "sessions": sessions, "": bars}
     return pd.DataFrame(columns)
 
 
-def sessions_a_person(labels: Labels) -> pd.Series:
+def sessions_per_subject(labels: Labels) -> pd.Series:
     """Number of sessions by id, the most photographed person first."""
     return pd.Series(labels.ids).value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
 
 
-def quality_table(labels: Labels, worst: int = 3) -> pd.DataFrame:
+def quality_table(labels: Labels, limit: int = 3) -> pd.DataFrame:
     """A row a quality column: median, 5th and 95th percentile, and the sessions with the largest values.
 
     Cells that are no number count as missing. Empty where the table has no such column.
@@ -64,7 +64,7 @@ def quality_table(labels: Labels, worst: int = 3) -> pd.DataFrame:
     rows = []
     for name in [name for name in labels.columns if name.startswith(QUALITY)]:
         values = pd.to_numeric(pd.Series(labels.columns[name]), errors="coerce")
-        found = [f"{labels.ids[row]}/{labels.sessions[row]} {values[row]:.3g}" for row in values.nlargest(worst).index]
+        found = [f"{labels.ids[row]}/{labels.sessions[row]} {values[row]:.3g}" for row in values.nlargest(limit).index]
         spread = [f"{values.quantile(share):.3g}" for share in (0.05, 0.5, 0.95)]
         rows.append([name, *spread, int(values.isna().sum()), ", ".join(found)])
     return pd.DataFrame(rows, columns=["column", "5 %", "median", "95 %", "missing", "worst sessions"])
@@ -73,11 +73,11 @@ def quality_table(labels: Labels, worst: int = 3) -> pd.DataFrame:
 def parts_table(labels: Labels, split: Split) -> pd.DataFrame:
     """A row a class, a column a part that is not empty: `sessions (people)`; the first row has all sessions."""
     parts: dict[str, np.ndarray] = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
-    rows = [["", "all", *(_count(labels, rows) for rows in parts.values())]]
+    rows = [["", "all", *(_count_cell(labels, rows) for rows in parts.values())]]
     for column, attribute in enumerate(ATTRIBUTES):
         for code, name in _classes(labels, column):
             has = labels.codes[:, column] == code
-            rows.append([attribute, name, *(_count(labels, rows[has[rows]]) for rows in parts.values())])
+            rows.append([attribute, name, *(_count_cell(labels, rows[has[rows]]) for rows in parts.values())])
     return pd.DataFrame(rows, columns=["attribute", "class", *parts])
 
 
@@ -87,5 +87,5 @@ def _classes(labels: Labels, column: int) -> Sequence[tuple[int, str]]:
     return named + [(MISSING, "(missing)")] * bool((labels.codes[:, column] == MISSING).any())
 
 
-def _count(labels: Labels, rows: np.ndarray) -> str:
+def _count_cell(labels: Labels, rows: np.ndarray) -> str:
     return f"{len(rows)} ({len(np.unique(labels.ids[rows]))})"

@@ -21,34 +21,34 @@ from sklearn.decomposition import PCA
 from torch.nn import functional
 
 from fr_ps.data.labels import Labels
-from fr_ps.data.store import Store
-from fr_ps.evaluation.jitter import TESTED_SEED, jitter
-from fr_ps.progress import Advance, silent
+from fr_ps.data.store import MapStore
+from fr_ps.evaluation.jitter import TEST_SEED, jitter
+from fr_ps.progress import OnProgress, no_progress
 
-MOST_SESSIONS = 2000
+MAX_SESSIONS = 2000
 """That a baseline is fit on, and maps that principal components are computed of."""
 COMPONENTS = 150
 COPIES = 4
 """Jittered, of each training session, for `wccn`."""
 LOG_SHARE = 0.1
 """Of a map's mean albedo, added before the logarithm: else the darkest pixels would be all that counts."""
-MOST_PIXELS = 2**27
+MAX_PIXELS = 2**27
 """Numbers that the `pixels` of all tested sessions may have, half a gigabyte; with more they are left out."""
 
 Output = Callable[[np.ndarray], np.ndarray]
 """(b, C, H, W) maps to (b, D) float32."""
 
-_Draws = Sequence[tuple[np.ndarray, int | None]]
+_MapSources = Sequence[tuple[np.ndarray, int | None]]
 """Rows, and the seed that their maps are jittered by; None: as they are."""
 
-_ALIKE = "the training maps do not differ"
+_CONSTANT_MAPS = "the training maps do not differ"
 _BATCH = 64
 _EXACT_UP_TO = 500
 _RANK_TOLERANCE = 1e-5  # of the largest standard deviation: what is below is rounding error, which whitening would blow up
 
 
 @dataclass(frozen=True)
-class Baselines:
+class BaselineEmbeddings:
     """What the baselines say of n tested sessions.
 
     Attributes:
@@ -57,19 +57,19 @@ class Baselines:
     """
 
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict)
 
 
 def baseline_embeddings(
-    store: Store,
+    store: MapStore,
     labels: Labels,
     train_rows: np.ndarray,
-    tested_rows: np.ndarray,
+    test_rows: np.ndarray,
     *,
     jittered: bool = False,
     seed: int = 0,
-    advance: Advance = silent,
-) -> Baselines:
+    advance: OnProgress = no_progress,
+) -> BaselineEmbeddings:
     """The embeddings of `tested_rows` by every baseline of the store's modalities, fit on `train_rows` alone.
 
     Memory: what is returned, and `MOST_SESSIONS` maps of one modality two times over.
@@ -83,54 +83,54 @@ def baseline_embeddings(
         seed: of the draw of people, of the jittered copies and of the principal components.
         advance: called with the number of maps done, `maps_to_read` in all.
     """
-    rows = drawn_people(labels, train_rows, seed)
-    several = _of_several_sessions(labels, rows)
-    tested = [(tested_rows, TESTED_SEED if jittered else None)]
+    rows = sample_subjects(labels, train_rows, seed)
+    several = _rows_with_several_sessions(labels, rows)
+    tested = [(test_rows, TEST_SEED if jittered else None)]
     few = "" if len(rows) > 1 else "fewer than two training sessions"
-    found = Baselines()
+    found = BaselineEmbeddings()
     scores: dict[str, np.ndarray] = {}
     for modality, maps in store.maps.items():
-        reader = _Reader(replace(store, maps={modality: maps}), labels, modality, advance)
+        reader = _MapReader(replace(store, maps={modality: maps}), labels, modality, advance)
         outputs: dict[str, Output] = {}
-        if len(tested_rows) * maps[0].size <= MOST_PIXELS:
-            outputs[f"pixels_{modality}"] = _flat
+        if len(test_rows) * maps[0].size <= MAX_PIXELS:
+            outputs[f"pixels_{modality}"] = _flatten
         else:
-            found.left_out[f"pixels_{modality}"] = f"{len(tested_rows)} maps hold more than {MOST_PIXELS} numbers"
+            found.omitted[f"pixels_{modality}"] = f"{len(test_rows)} maps hold more than {MAX_PIXELS} numbers"
         if modality == "normal":
             outputs["normals_10x10"] = normals_10x10
         if few:
-            found.left_out[f"eigenfaces_{modality}"] = few
+            found.omitted[f"eigenfaces_{modality}"] = few
         else:
-            outputs[f"eigenfaces_{modality}"] = _fit(reader, _flat, [(rows, None)], whiten=True, seed=seed)
+            outputs[f"eigenfaces_{modality}"] = _fit_components(reader, _flatten, [(rows, None)], whiten=True, seed=seed)
         if len(several):
-            vectors = log_albedo if modality == "albedo" else _flat
-            sample = _sample(_with_copies(rows, seed), seed)
-            components = outputs[f"wccn_{modality}"] = _fit(reader, vectors, sample, whiten=False, seed=seed)
-            (scores[modality],) = reader.apply([components], _with_copies(several, seed))
+            vectors = log_albedo if modality == "albedo" else _flatten
+            sample = _sample_maps(_with_jittered_copies(rows, seed), seed)
+            components = outputs[f"wccn_{modality}"] = _fit_components(reader, vectors, sample, whiten=False, seed=seed)
+            (scores[modality],) = reader.apply([components], _with_jittered_copies(several, seed))
         found.embeddings.update(zip(outputs, reader.apply(list(outputs.values()), tested)))
-    _normalise(found, list(store.maps), scores, labels.ids[several], few or "no training person has two sessions")
+    _apply_wccn(found, list(store.maps), scores, labels.ids[several], few or "no training person has two sessions")
     for name in [name for name, embeddings in found.embeddings.items() if not embeddings.shape[1]]:
         del found.embeddings[name]
-        found.left_out[name] = _ALIKE
+        found.omitted[name] = _CONSTANT_MAPS
     return found
 
 
-def maps_to_read(modalities: int, labels: Labels, train_rows: np.ndarray, tested: int, seed: int = 0) -> int:
+def count_maps_to_read(modalities: int, labels: Labels, train_rows: np.ndarray, tested: int, seed: int = 0) -> int:
     """What `advance` of `baseline_embeddings` adds up to, for so many modalities and tested sessions."""
-    rows = drawn_people(labels, train_rows, seed)
-    several = len(_of_several_sessions(labels, rows))
-    copied = min(len(rows) * (COPIES + 1), MOST_SESSIONS) + several * (COPIES + 1) if several else 0
+    rows = sample_subjects(labels, train_rows, seed)
+    several = len(_rows_with_several_sessions(labels, rows))
+    copied = min(len(rows) * (COPIES + 1), MAX_SESSIONS) + several * (COPIES + 1) if several else 0
     return modalities * (len(rows) + copied + tested)
 
 
-def drawn_people(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
+def sample_subjects(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
     """At most `MOST_SESSIONS` of the (n,) rows: all sessions of each person of a seeded draw, sorted by person and session.
 
     A person with more sessions than there is room for is passed over.
     """
     rows = rows[np.lexsort((labels.sessions[rows], labels.ids[rows]))]
     _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
-    chosen, room = np.zeros(len(counts), dtype=bool), MOST_SESSIONS
+    chosen, room = np.zeros(len(counts), dtype=bool), MAX_SESSIONS
     for candidate in np.random.default_rng(seed).permutation(len(counts)):
         if counts[candidate] <= room:
             chosen[candidate] = True
@@ -180,31 +180,31 @@ def wccn(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def log_albedo(maps: np.ndarray) -> np.ndarray:
     """(n, H W) logarithm of (n, 1, H, W) albedo, to which `LOG_SHARE` of the map's mean is added."""
-    vectors = np.maximum(_flat(maps), 0)
+    vectors = np.maximum(_flatten(maps), 0)
     floor = LOG_SHARE * vectors.mean(axis=1, keepdims=True)
     return np.log(vectors + np.maximum(floor, np.finfo(np.float32).tiny))
 
 
 def normals_10x10(maps: np.ndarray) -> np.ndarray:
     """(n, 300) of (n, 3, H, W) normals: averaged over 10 x 10 parts of the picture and brought back to unit length."""
-    return _flat(functional.normalize(functional.adaptive_avg_pool2d(torch.from_numpy(maps), 10), dim=1).numpy())
+    return _flatten(functional.normalize(functional.adaptive_avg_pool2d(torch.from_numpy(maps), 10), dim=1).numpy())
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _MapReader:
     """Reads the maps of one modality, batch by batch."""
 
-    store: Store
+    store: MapStore
     labels: Labels
     modality: str
-    advance: Advance
+    advance: OnProgress
 
-    def apply(self, outputs: Sequence[Output], draws: _Draws) -> list[np.ndarray]:
+    def apply(self, outputs: Sequence[Output], sources: _MapSources) -> list[np.ndarray]:
         """(n, D) of each output; n are the rows of all draws, one draw after the other."""
-        total = sum(len(rows) for rows, _ in draws)
+        total = sum(len(rows) for rows, _ in sources)
         found: list[np.ndarray] = []
         done = 0
-        for rows, seed in draws:
+        for rows, seed in sources:
             for start in range(0, len(rows), _BATCH):
                 maps = self._maps(rows[start : start + _BATCH], seed)
                 parts = [output(maps) for output in outputs]
@@ -222,37 +222,39 @@ class _Reader:
         return maps[self.modality]
 
 
-def _flat(maps: np.ndarray) -> np.ndarray:
+def _flatten(maps: np.ndarray) -> np.ndarray:
     return maps.reshape(len(maps), -1)
 
 
-def _of_several_sessions(labels: Labels, rows: np.ndarray) -> np.ndarray:
+def _rows_with_several_sessions(labels: Labels, rows: np.ndarray) -> np.ndarray:
     """Those of the people who have two sessions or more among them."""
     _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
     return rows[counts[person] > 1]
 
 
-def _with_copies(rows: np.ndarray, seed: int) -> _Draws:
-    first = TESTED_SEED + 1 + seed * COPIES
+def _with_jittered_copies(rows: np.ndarray, seed: int) -> _MapSources:
+    first = TEST_SEED + 1 + seed * COPIES
     return [(rows, None), *((rows, first + copy) for copy in range(COPIES))]
 
 
-def _sample(draws: _Draws, seed: int) -> _Draws:
+def _sample_maps(sources: _MapSources, seed: int) -> _MapSources:
     """`MOST_SESSIONS` of the maps at random, all where there are no more."""
-    sizes = [len(rows) for rows, _ in draws]
-    chosen = np.sort(np.random.default_rng(seed).permutation(sum(sizes))[:MOST_SESSIONS])
+    sizes = [len(rows) for rows, _ in sources]
+    chosen = np.sort(np.random.default_rng(seed).permutation(sum(sizes))[:MAX_SESSIONS])
     parts = np.split(chosen, np.searchsorted(chosen, np.cumsum(sizes)[:-1]))
     starts = np.cumsum([0, *sizes[:-1]])
-    return [(rows[part - start], own) for (rows, own), part, start in zip(draws, parts, starts)]
+    return [(rows[part - start], own) for (rows, own), part, start in zip(sources, parts, starts)]
 
 
-def _fit(reader: _Reader, vectors: Output, draws: _Draws, *, whiten: bool, seed: int) -> Output:
-    (drawn,) = reader.apply([vectors], draws)
+def _fit_components(reader: _MapReader, vectors: Output, sources: _MapSources, *, whiten: bool, seed: int) -> Output:
+    (drawn,) = reader.apply([vectors], sources)
     mean, components = principal_components(drawn, whiten=whiten, seed=seed)
     return lambda maps: (vectors(maps) - mean) @ components
 
 
-def _normalise(found: Baselines, modalities: list[str], scores: Mapping[str, np.ndarray], ids: np.ndarray, reason: str) -> None:
+def _apply_wccn(
+    found: BaselineEmbeddings, modalities: list[str], scores: Mapping[str, np.ndarray], ids: np.ndarray, reason: str
+) -> None:
     """Replace the components of each modality by the normalised ones, and add those of all modalities side by side.
 
     Args:
@@ -266,7 +268,7 @@ def _normalise(found: Baselines, modalities: list[str], scores: Mapping[str, np.
     for group in [*([modality] for modality in modalities), *([modalities] if len(modalities) > 1 else [])]:
         name = f"wccn_{'_'.join(group)}"
         if not scores:
-            found.left_out[name] = reason
+            found.omitted[name] = reason
             continue
         normaliser = wccn(np.hstack([scores[modality] for modality in group]), np.tile(ids, COPIES + 1))
         found.embeddings[name] = (np.hstack([own[modality] for modality in group]) @ normaliser).astype(np.float32)

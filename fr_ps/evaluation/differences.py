@@ -7,14 +7,14 @@ import numpy as np
 from scipy.stats import t
 
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.evaluation.numbers.findings import Cell, Table
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.numbers.resample import LEVEL
+from fr_ps.evaluation.bootstrap import CONFIDENCE
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.report.table import Cell, Table
 
 LOWER_IS_BETTER = ("eer", "ece")
 """The last part of a metric's name, or how it begins: of the others, higher is better."""
 _RATES = ("fnir_at_", "fmr_at_", "fnmr_at_")
-_SAME = 1e-12
+_ZERO = 1e-12
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Difference:
         return self.first - self.second
 
     @property
-    def spread(self) -> str:
+    def interval_text(self) -> str:
         """Interval and p, for a sentence."""
         if np.isnan(self.p):
             return "without an interval: drawing people says nothing here"
@@ -63,7 +63,7 @@ def lower_is_better(name: str) -> bool:
     return last in LOWER_IS_BETTER or last.startswith(_RATES)
 
 
-def differences(first: Metrics, second: Metrics, names: Sequence[str], people: int) -> list[Difference]:
+def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], subjects: int) -> list[Difference]:
     """Of those of `names` that both have, on the same sessions with the same draws of people.
 
     Each draw gives a difference, so that what both find hard falls out of it. With their standard deviation s, P people and
@@ -84,29 +84,29 @@ def differences(first: Metrics, second: Metrics, names: Sequence[str], people: i
             continue
         low = high = p = float("nan")
         if name in first.replicates and name in second.replicates:
-            least = min(people, *(its.people.get(name, people) for its in (first, second)))
-            low, high, p = _spread(one - other, first.replicates[name] - second.replicates[name], least)
+            least = min(subjects, *(its.subjects.get(name, subjects) for its in (first, second)))
+            low, high, p = _difference_interval(one - other, first.replicates[name] - second.replicates[name], least)
         found.append(Difference(name, one, other, low, high, p))
     return found
 
 
-def _spread(value: float, drawn: np.ndarray, people: int) -> tuple[float, float, float]:
+def _difference_interval(value: float, replicates: np.ndarray, subjects: int) -> tuple[float, float, float]:
     """Low, high and p of a difference; NaN where drawing says nothing."""
-    known = drawn[np.isfinite(drawn)]
-    if 2 * len(known) <= len(drawn) or people < 2:
+    known = replicates[np.isfinite(replicates)]
+    if 2 * len(known) <= len(replicates) or subjects < 2:
         return float("nan"), float("nan"), float("nan")
-    error = float(known.std(ddof=1)) * np.sqrt(people / (people - 1))
-    if error <= _SAME:
-        same = abs(value) <= _SAME
+    error = float(known.std(ddof=1)) * np.sqrt(subjects / (subjects - 1))
+    if error <= _ZERO:
+        same = abs(value) <= _ZERO
         return (0.0, 0.0, 1.0) if same else (float("nan"), float("nan"), float("nan"))
-    wide = t.ppf((1 + LEVEL) / 2, people - 1) * error
-    return float(value - wide), float(value + wide), float(2 * t.sf(abs(value) / error, people - 1))
+    wide = t.ppf((1 + CONFIDENCE) / 2, subjects - 1) * error
+    return float(value - wide), float(value + wide), float(2 * t.sf(abs(value) / error, subjects - 1))
 
 
-HEADLINES = ("identity/auc", "identity/auc_person_balanced", "identity/eer", "identity/rank1")
+HEADLINE_METRICS = ("identity/auc", "identity/auc_person_balanced", "identity/eer", "identity/rank1")
 
 
-def headline_names(metrics: Metrics) -> list[str]:
+def headline_metrics(metrics: Metrics) -> list[str]:
     """What two models are compared by: identity's headlines and supported points, and each attribute's AUC, where defined."""
     points = [
         name
@@ -114,11 +114,11 @@ def headline_names(metrics: Metrics) -> list[str]:
         if name.startswith("identity/tar_at_far_") and value is not None and name not in metrics.reasons
     ]
     attributes = [name for name in metrics.values if name.split("/")[0] in ATTRIBUTES and name.endswith("/auc")]
-    return [name for name in (*HEADLINES, *points, *attributes) if metrics.values.get(name) is not None]
+    return [name for name in (*HEADLINE_METRICS, *points, *attributes) if metrics.values.get(name) is not None]
 
 
 def difference_table(
-    name: str, title: str, names: tuple[str, str], found: Mapping[str, Sequence[Difference]], note: str = ""
+    name: str, title: str, names: tuple[str, str], differences_by_label: Mapping[str, Sequence[Difference]], note: str = ""
 ) -> Table:
     """A row a difference, those of each label together.
 
@@ -129,11 +129,11 @@ def difference_table(
         found: label to differences; which is better is said only where the interval excludes no difference.
         note: below the table.
     """
-    several = [] if len(found) == 1 else ["against"]
+    several = [] if len(differences_by_label) == 1 else ["against"]
     header = [*several, "metric", *names, "difference", "low", "high", "p", "better"]
     better = {"first": names[0], "second": names[1], "neither": None}
     rows: list[list[Cell]] = []
-    for label, its in found.items():
+    for label, its in differences_by_label.items():
         for one in its:
             numbers = [one.first, one.second, one.value, *(None if np.isnan(x) else x for x in (one.low, one.high, one.p))]
             rows.append([*([label] if several else []), one.name, *numbers, better[one.better]])

@@ -8,23 +8,23 @@ import numpy as np
 from tabulate import tabulate
 
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.evaluation.assess import Assessment
-from fr_ps.evaluation.numbers.drawing import as_png
-from fr_ps.evaluation.numbers.findings import Findings, Table
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.numbers.resample import REPLICATES
-from fr_ps.evaluation.page import page, shown
+from fr_ps.evaluation.bootstrap import REPLICATES
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.modality_subsets import subset_table
 from fr_ps.evaluation.scores import score_table
-from fr_ps.evaluation.subsets import subset_table
 from fr_ps.files import write_atomic, write_json, write_text
-from fr_ps.tables import csv_text
+from fr_ps.report.figures import to_png
+from fr_ps.report.html_page import format_cell, render_page
+from fr_ps.report.table import ReportSection, Table
+from fr_ps.tables import format_csv
 
 REPORT_FILES = ("metrics.json", "report.html", "scores.parquet", "tables", "*.png")
 """What `write_report` writes, as patterns."""
 _UNFINISHED = ".unfinished-report"
 """An empty file in the folder of a report while it is being written, by which `is_report` recognises what a kill left."""
-INTERVALS = f"95 %, from {REPLICATES:,} draws of people with replacement (multinomial weights), not of pairs"
-_MAIN = ("identity", *ATTRIBUTES)
+INTERVAL_NOTE = f"95 %, from {REPLICATES:,} draws of people with replacement (multinomial weights), not of pairs"
+_MAIN_TASKS = ("identity", *ATTRIBUTES)
 
 
 def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
@@ -33,14 +33,14 @@ def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
     An interval stands behind its number. What is undefined is a dash, what has a remark bears a star; the remarks say why,
     those of a kind together.
     """
-    metrics = metrics.only({name for name in metrics.values if name.split("/")[1] in _MAIN})
+    metrics = metrics.select({name for name in metrics.values if name.split("/")[1] in _MAIN_TASKS})
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in metrics.values))
-    names.sort(key=lambda name: _MAIN.index(name.split("/")[0]))
+    names.sort(key=lambda name: _MAIN_TASKS.index(name.split("/")[0]))
 
     def cell(name: str) -> str | None:
         value = metrics.values.get(name)
-        return None if value is None else shown(value) + ("*" if name in metrics.reasons else "") + _interval(metrics, name)
+        return None if value is None else format_cell(value) + ("*" if name in metrics.reasons else "") + _interval(metrics, name)
 
     grouped: dict[str, dict[str, None]] = {}
     for name, reason in metrics.reasons.items():
@@ -66,20 +66,20 @@ def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
 
 def table_text(table: Table) -> str:
     """A table for the terminal, with its title and note."""
-    rows = [[shown(cell) for cell in row] for row in table.rows]
+    rows = [[format_cell(cell) for cell in row] for row in table.rows]
     text = tabulate(rows, headers=list(table.header), disable_numparse=True)
     return "\n".join(part for part in (table.title, text, table.note) if part)
 
 
-def population(assessment: Assessment) -> str:
+def describe_test_set(result: EvaluationResult) -> str:
     """One sentence: how many people, sessions and pairs."""
-    labels, comparisons = assessment.tested.labels, assessment.comparisons
-    pairs = f"{len(comparisons.genuine_keys)} genuine and {comparisons.impostors} impostor pairs"
-    listed = " of a list" if assessment.listed is not None else ""
+    labels, comparisons = result.tested.labels, result.pair_scores
+    pairs = f"{len(comparisons.genuine_levels)} genuine and {comparisons.impostor_count} impostor pairs"
+    listed = " of a list" if result.pair_list is not None else ""
     return f"{len(np.unique(labels.ids))} people, {len(labels)} sessions, {pairs}{listed}"
 
 
-def headline(metrics: Metrics, part: str) -> list[str]:
+def headline_lines(metrics: Metrics, part: str) -> list[str]:
     """The first things to say of a part, with intervals: identity's AUC and EER, each attribute's AUC, what is undefined."""
     names = [f"{part}/identity/auc", f"{part}/identity/eer", *(f"{part}/{attribute}/auc" for attribute in ATTRIBUTES)]
     return [
@@ -89,12 +89,12 @@ def headline(metrics: Metrics, part: str) -> list[str]:
     ]
 
 
-def undefined(metrics: Metrics, prefix: str) -> dict[str, str]:
+def undefined_summary(metrics: Metrics, prefix: str) -> dict[str, str]:
     """A line that says what of identity and the attributes is undefined and why; none where all is defined."""
     reasons: dict[str, dict[str, None]] = {}
     for name, value in metrics.values.items():
         task = name.split("/")[1]
-        if value is None and name.startswith(f"{prefix}/") and task in _MAIN:
+        if value is None and name.startswith(f"{prefix}/") and task in _MAIN_TASKS:
             reasons.setdefault(metrics.reasons[name], {})[task] = None
     return {"undefined": "; ".join(f"{', '.join(tasks)}: {why}" for why, tasks in reasons.items())} if reasons else {}
 
@@ -104,8 +104,8 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     metrics: Metrics,
-    assessment: Assessment | None,
-    sections: Mapping[str, Findings] | None = None,
+    result: EvaluationResult | None,
+    sections: Mapping[str, ReportSection] | None = None,
     warnings: Sequence[str] = (),
 ) -> list[Path]:
     """Write metrics.json, report.html, a PNG a figure, a CSV a table, and, of an assessment, scores.parquet into `folder`.
@@ -132,25 +132,25 @@ def write_report(
         write_atomic(folder / name, lambda file: file.write(content))
         written.append(folder / name)
 
-    told = dict(assessment.sections if assessment else {}) | dict(sections or {})
+    told = dict(result.sections if result else {}) | dict(sections or {})
     remarks: list[str] = []
-    if assessment is not None:
-        scores, note = score_table(assessment)
+    if result is not None:
+        scores, note = score_table(result)
         write("scores.parquet", scores.to_parquet(index=False))
         remarks += [note] if note else []
     numbers, reasons = metric_table(metrics)
     header, rows = subset_table(metrics)
     if rows:
-        told["With fewer maps"] = Findings(tables=[Table("fewer_maps", "", header, rows)])
-    pictures = {section: {name: as_png(figure) for name, figure in found.figures.items()} for section, found in told.items()}
+        told["With fewer maps"] = ReportSection(tables=[Table("fewer_maps", "", header, rows)])
+    pictures = {section: {name: to_png(figure) for name, figure in found.figures.items()} for section, found in told.items()}
     for name, png in (one for its in pictures.values() for one in its.items()):
         write(f"{name}.png", png)
     for table in (numbers, *(table for found in told.values() for table in found.tables)):
         cells = [["" if cell is None else cell for cell in row] for row in table.rows]
-        write(f"tables/{table.name}.csv", csv_text(list(table.header), cells).encode())
+        write(f"tables/{table.name}.csv", format_csv(list(table.header), cells).encode())
     body = {section: (found.tables, pictures[section]) for section, found in told.items()}
-    mind = [*(assessment.warnings if assessment else ()), *warnings]
-    write("report.html", page(title, facts, mind, numbers, [*reasons, *remarks], body).encode())
+    mind = [*(result.warnings if result else ()), *warnings]
+    write("report.html", render_page(title, facts, mind, numbers, [*reasons, *remarks], body).encode())
     write_json(folder / "metrics.json", metrics.as_json())
     (folder / _UNFINISHED).unlink(missing_ok=True)
     return [*written, folder / "metrics.json"]

@@ -35,7 +35,7 @@ class AdaFace(MarginLoss):
     def __init__(
         self,
         channels: int,
-        people: int,
+        num_subjects: int,
         *,
         scale: float,
         margin: float,
@@ -43,33 +43,33 @@ class AdaFace(MarginLoss):
         t_alpha: float,
         person_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(channels, people, scale=scale, person_weights=person_weights)
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
         self.margin, self.h, self.t_alpha = margin, h, t_alpha
         for name in ("batches", "norm_mean", "norm_std"):
             self.register_buffer(name, torch.zeros(()))
 
-    def forward(self, embeddings: Tensor, people: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         """The loss of (B, C) embeddings of the (B,) true people, a scalar; in training, their norms are learnt first."""
         if self.training and len(embeddings) > 1:  # one embedding has no deviation
-            self._learn(embeddings.detach().to(self.weight.dtype).norm(dim=1))
-        return super().forward(embeddings, people)
+            self._update_norm_statistics(embeddings.detach().to(self.weight.dtype).norm(dim=1))
+        return super().forward(embeddings, targets)
 
-    def with_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
-        z = self._standardised(norm.detach()).clamp(-1, 1)
+    def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
+        z = self._standardise(norm.detach()).clamp(-1, 1)
         angle = -self.margin * z
         turned = add_angle(cosine, angle)
         turned = torch.where((angle < 0) & (cosine > angle.cos()), 1.0, turned)  # theta + g_angle is below 0
         turned = torch.where((angle > 0) & (cosine < -angle.cos()), -1.0, turned)  # and beyond pi
         return turned - (self.margin * z + self.margin)
 
-    def clamped(self, norm: Tensor) -> Tensor:
-        return self._standardised(norm).abs() > 1
+    def saturated(self, norm: Tensor) -> Tensor:
+        return self._standardise(norm).abs() > 1
 
-    def _standardised(self, norm: Tensor) -> Tensor:
+    def _standardise(self, norm: Tensor) -> Tensor:
         return self.h * (norm - self.norm_mean) / (self.norm_std + 1e-3)
 
     @torch.no_grad()
-    def _learn(self, norm: Tensor) -> None:
+    def _update_norm_statistics(self, norm: Tensor) -> None:
         self.batches += 1
         share = (1 / self.batches).clamp_min(self.t_alpha)
         self.norm_mean.lerp_(norm.mean(), share)

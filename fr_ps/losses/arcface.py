@@ -23,10 +23,12 @@ class ArcFace(MarginLoss):
         person_weights: (people,) of the cross-entropy; None: 1.
     """
 
-    def __init__(self, channels: int, people: int, *, scale: float, margin: float, person_weights: Tensor | None = None) -> None:
-        super().__init__(channels, people, scale=scale, person_weights=person_weights)
+    def __init__(
+        self, channels: int, num_subjects: int, *, scale: float, margin: float, person_weights: Tensor | None = None
+    ) -> None:
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
         self.margin = margin
 
-    def with_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
+    def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
         below_pi = cosine > -math.cos(self.margin)
         return torch.where(below_pi, add_angle(cosine, self.margin), cosine - self.margin * math.sin(self.margin))

@@ -13,19 +13,19 @@ from fr_ps.losses.arcface import ArcFace
 from fr_ps.losses.class_weights import (
     balanced_alpha,
     balanced_weights,
-    focus_on_rare,
+    gamma_from_counts,
     original_person_weights,
     soft_person_weights,
 )
 from fr_ps.losses.cosface import CosFace
 from fr_ps.losses.cross_entropy import CrossEntropy
 from fr_ps.losses.focal import FocalLoss
-from fr_ps.losses.gradients import GradientWeighting, gradient_method
+from fr_ps.losses.gradient_weighting import GradientWeighting, gradient_method
 from fr_ps.losses.magface import MagFace
 from fr_ps.losses.margin import MarginLoss
 from fr_ps.losses.multitask import MultiTaskLoss
 from fr_ps.losses.weighting import DynamicWeightAverage, FixedWeighting, UncertaintyWeighting, Weighting
-from fr_ps.models.network import ADVERSARIAL
+from fr_ps.models.network import ADVERSARIAL_PREFIX
 
 IDENTITY_LOSSES: dict[str, Callable[[LossConfig], Callable[..., MarginLoss]]] = {
     "magface": lambda config: partial(
@@ -50,13 +50,16 @@ PERSON_WEIGHTS: dict[str, Callable[[Tensor], Tensor | None]] = {
 
 
 def _focal(config: LossConfig, task: str, counts: Tensor) -> nn.Module:
-    alpha, gamma = _per_class(config, "class_weights", task, counts), _per_class(config, "focal_gammas", task, counts)
-    rule = focus_on_rare(counts) if config.focal_gamma == "counts" else config.focal_gamma
+    alpha, gamma = (
+        _per_class_setting(config, "class_weights", task, counts),
+        _per_class_setting(config, "focal_gammas", task, counts),
+    )
+    rule = gamma_from_counts(counts) if config.focal_gamma == "counts" else config.focal_gamma
     return FocalLoss(balanced_alpha(counts) if alpha is None else alpha, rule if gamma is None else gamma)
 
 
 def _cross_entropy(config: LossConfig, task: str, counts: Tensor) -> nn.Module:
-    weights = _per_class(config, "class_weights", task, counts)
+    weights = _per_class_setting(config, "class_weights", task, counts)
     return CrossEntropy(balanced_weights(counts) if weights is None else weights, config.label_smoothing)
 
 
@@ -66,7 +69,9 @@ ATTRIBUTE_LOSSES: dict[str, Callable[[LossConfig, str, Tensor], nn.Module]] = {
 }
 
 
-def _gradients(name: str, config: LossConfig, tasks: Mapping[str, float], adversarial: Mapping[str, float]) -> GradientWeighting:
+def _gradient_weighting(
+    name: str, config: LossConfig, tasks: Mapping[str, float], adversarial: Mapping[str, float]
+) -> GradientWeighting:
     return GradientWeighting(tasks, adversarial, gradient_method(name, config.cagrad_c))
 
 
@@ -74,7 +79,7 @@ WEIGHTINGS: dict[str, Callable[[LossConfig, Mapping[str, float], Mapping[str, fl
     "fixed": lambda config, tasks, adversarial: FixedWeighting({**tasks, **adversarial}),
     "uncertainty": lambda config, tasks, adversarial: UncertaintyWeighting([*tasks, *adversarial]),
     "dwa": lambda config, tasks, adversarial: DynamicWeightAverage(list(tasks), adversarial, config.dwa_temperature),
-    **{name: partial(_gradients, name) for name in ("upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl")},
+    **{name: partial(_gradient_weighting, name) for name in ("upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl")},
 }
 """Name to a function from the settings and the fixed weights of the tasks and of the adversaries to the weighting."""
 
@@ -82,9 +87,9 @@ WEIGHTINGS: dict[str, Callable[[LossConfig, Mapping[str, float], Mapping[str, fl
 def build_losses(
     config: LossConfig,
     channels: int,
-    sessions: Tensor,
-    counts: Mapping[str, Tensor],
-    judged: Collection[str] | None = None,
+    sessions_per_subject: Tensor,
+    class_counts: Mapping[str, Tensor],
+    adversarial_tasks: Collection[str] | None = None,
 ) -> MultiTaskLoss:
     """The losses of `config`.
 
@@ -98,24 +103,26 @@ def build_losses(
     Raises:
         InputError: numbers a class of an attribute that has another number of classes.
     """
-    identity = build_identity_loss(config, channels, len(sessions), PERSON_WEIGHTS[config.person_weights](sessions))
-    attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in counts.items()}
+    identity = build_identity_loss(
+        config, channels, len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
+    )
+    attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in class_counts.items()}
     tasks = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
-    adversaries = [ADVERSARIAL + task for task in attributes if judged is None or task in judged]
+    adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if adversarial_tasks is None or task in adversarial_tasks]
     weighting = WEIGHTINGS[config.weighting](config, tasks, dict.fromkeys(adversaries, config.adversarial))
     return MultiTaskLoss(identity, attributes, weighting)
 
 
-def build_identity_loss(config: LossConfig, channels: int, people: int, person_weights: Tensor | None) -> MarginLoss:
+def build_identity_loss(config: LossConfig, channels: int, num_subjects: int, person_weights: Tensor | None) -> MarginLoss:
     """The identity loss of `config` for embeddings of `channels` and `people` to tell apart.
 
     `person_weights` (people,) multiply the cross-entropy of each one's samples; None: 1.
     """
     loss = IDENTITY_LOSSES[config.identity_loss](config)
-    return loss(channels, people, scale=config.scale, person_weights=person_weights)
+    return loss(channels, num_subjects, scale=config.scale, person_weights=person_weights)
 
 
-def _per_class(config: LossConfig, key: str, task: str, counts: Tensor) -> Tensor | None:
+def _per_class_setting(config: LossConfig, key: str, task: str, counts: Tensor) -> Tensor | None:
     """What the setting `key` says of the classes of `task`; None: nothing."""
     values = getattr(config, key).get(task)
     if values is None:

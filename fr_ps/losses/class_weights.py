@@ -19,7 +19,7 @@ def balanced_weights(counts: Tensor) -> Tensor:
     return alpha * counts.sum() / (alpha * counts).sum()
 
 
-def focus_on_rare(counts: Tensor) -> Tensor:
+def gamma_from_counts(counts: Tensor) -> Tensor:
     """Focusing exponents of (classes,) counts: 0 for the most frequent, for others the root of log2(most / count).
 
     The exponents that the original project set by hand for its two-class tasks are within 0.35 of it. A class without

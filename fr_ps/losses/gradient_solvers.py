@@ -10,7 +10,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 Array = np.ndarray
-_STEPS_PER_TASK = 100  # of the active-set method; scipy's own 3 are enough for every Gramian that the tests draw
+_ITERATIONS_PER_TASK = 100  # of the active-set method; scipy's own 3 are enough for every Gramian that the tests draw
 
 _RIDGE = 1e-7  # relative to gradients of length 1
 
@@ -72,5 +72,5 @@ def _unit_factor(gramian: Tensor) -> tuple[Array, Array]:
 
 def _nnls(matrix: Array, target: Array) -> Array:
     """x >= 0 that minimises |matrix x - target|."""
-    solution, _ = nnls(matrix, target, maxiter=_STEPS_PER_TASK * matrix.shape[1])
+    solution, _ = nnls(matrix, target, maxiter=_ITERATIONS_PER_TASK * matrix.shape[1])
     return solution

@@ -28,7 +28,7 @@ class MagFace(MarginLoss):
     def __init__(
         self,
         channels: int,
-        people: int,
+        num_subjects: int,
         *,
         scale: float,
         lower_norm: float,
@@ -38,7 +38,7 @@ class MagFace(MarginLoss):
         lambda_g: float,
         person_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(channels, people, scale=scale, person_weights=person_weights)
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
         self.lambda_g = lambda_g
         self.lower_norm, self.upper_norm = lower_norm, upper_norm
         self.lower_margin = lower_margin
@@ -52,13 +52,13 @@ class MagFace(MarginLoss):
         """g(a) of clamped norms a: convex, smallest at upper_norm."""
         return norm / self.upper_norm**2 + 1 / norm
 
-    def with_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
+    def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
         margin = self.margin(norm.clamp(self.lower_norm, self.upper_norm))
         return torch.where(cosine > 0, add_angle(cosine, margin), cosine)
 
     def penalty(self, norm: Tensor) -> Tensor:
         return self.lambda_g * self.regulariser(norm.clamp(self.lower_norm, self.upper_norm)).mean()
 
-    def clamped(self, norm: Tensor) -> Tensor:
+    def saturated(self, norm: Tensor) -> Tensor:
         """Where the regulariser is blind."""
         return (norm < self.lower_norm) | (norm > self.upper_norm)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fr_ps.losses.margin import MarginLoss
 from fr_ps.losses.weighting import Weighting
-from fr_ps.models.network import ADVERSARIAL, SHARED
+from fr_ps.models.network import ADVERSARIAL_PREFIX, SHARED_PREFIX
 
 
 class MultiTaskLoss(nn.Module):
@@ -35,8 +35,8 @@ class MultiTaskLoss(nn.Module):
         batch has no part in it.
         """
         parts = self.parts(outputs, targets)
-        shared = [output for name, output in outputs.items() if name.startswith(SHARED)]
-        penalties = {"identity": self.observe(outputs)["norm/penalty"]}
+        shared = [output for name, output in outputs.items() if name.startswith(SHARED_PREFIX)]
+        penalties = {"identity": self.diagnostics(outputs)["norm/penalty"]}
         return self.weighting(parts, shared, penalties), {task: part.detach() for task, part in parts.items()}
 
     def parts(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ class MultiTaskLoss(nn.Module):
             known = targets[task] >= 0
             if not known.any():
                 continue
-            for output in (task, ADVERSARIAL + task):
+            for output in (task, ADVERSARIAL_PREFIX + task):
                 if output in outputs:
                     parts[output] = loss(outputs[output][known], targets[task][known])
         return parts
@@ -61,6 +61,6 @@ class MultiTaskLoss(nn.Module):
             losses["identity"] -= means.get("norm/penalty", 0.0)  # absent: resumed from a checkpoint of an older version
         self.weighting.end_epoch(losses)
 
-    def observe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def diagnostics(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the identity loss tells of a batch beside its value, without gradient."""
-        return self.identity.observe(outputs["identity"].detach())
+        return self.identity.diagnostics(outputs["identity"].detach())

@@ -66,17 +66,17 @@ class UncertaintyWeighting(Weighting):
     from L_i without its penalty; the penalty is multiplied by the same weight, but gives s_i no gradient.
     """
 
-    LARGEST = 5.0
+    MAX_WEIGHT = 5.0
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        start = torch.tensor(self.LARGEST).log()  # the raw value at which s = 0: the inverse of softplus
+        start = torch.tensor(self.MAX_WEIGHT).log()  # the raw value at which s = 0: the inverse of softplus
         self.raw = nn.Parameter(torch.expm1(start).log().repeat(len(self.tasks)))
 
     def log_variances(self) -> Tensor:
         """(tasks,) s."""
-        return functional.softplus(self.raw) - torch.tensor(self.LARGEST).log()
+        return functional.softplus(self.raw) - torch.tensor(self.MAX_WEIGHT).log()
 
     def weights(self) -> dict[str, Tensor]:
         return dict(zip(self.tasks, (-self.log_variances()).exp().detach()))

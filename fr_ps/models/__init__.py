@@ -6,13 +6,14 @@ from functools import partial
 from torch import nn
 
 from fr_ps.config import BACKBONES as NAMES
-from fr_ps.config import TIMM, Fusion, ModelConfig
+from fr_ps.config import Fusion, ModelConfig
+from fr_ps.config.names import TIMM_PREFIX
 from fr_ps.data.layout import CHANNELS
 from fr_ps.models.branch import Branch
 from fr_ps.models.convnext import ConvNeXt
 from fr_ps.models.iresnet import IRESNETS, IResNet
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.timm_map import TimmMap
+from fr_ps.models.timm_backbones import TimmBackbone
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     **{name: partial(IResNet, block, units) for name, (block, units) in IRESNETS.items()},
@@ -27,11 +28,11 @@ def build_backbone(name: str, inputs: int) -> nn.Module:
     Raises:
         InputError: `timm:NAME`, and timm has no such feature map.
     """
-    return TimmMap(name.removeprefix(TIMM), inputs) if name.startswith(TIMM) else BACKBONES[name](inputs)
+    return TimmBackbone(name.removeprefix(TIMM_PREFIX), inputs) if name.startswith(TIMM_PREFIX) else BACKBONES[name](inputs)
 
 
 def build_network(
-    models: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int], reversal: float = 1.0
+    branch_configs: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int], reversal_alpha: float = 1.0
 ) -> FaceNetwork:
     """A network with new random weights.
 
@@ -44,9 +45,11 @@ def build_network(
     Raises:
         InputError: `timm:NAME`, and timm has no such feature map.
     """
-    branches = {modality: build_branch(config, modality, classes) for modality, config in models.items()}
-    channels = next(iter(models.values())).channels
-    return FaceNetwork(branches, fusion if len(models) > 1 else "concat", channels=channels, classes=classes, reversal=reversal)
+    branches = {modality: build_branch(config, modality, classes) for modality, config in branch_configs.items()}
+    channels = next(iter(branch_configs.values())).channels
+    return FaceNetwork(
+        branches, fusion if len(branch_configs) > 1 else "concat", channels=channels, classes=classes, reversal=reversal_alpha
+    )
 
 
 def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int]) -> Branch:

@@ -11,8 +11,8 @@ from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
 from fr_ps.models.fsm import FeatureSeparation
 from fr_ps.models.grl import reverse_gradient
-from fr_ps.models.heads import Discriminator, Embedding
-from fr_ps.models.normalise import normalise
+from fr_ps.models.layers import Discriminator, Embedding
+from fr_ps.models.normalise import normalise_maps
 
 IDENTITY = "identity"
 
@@ -67,7 +67,7 @@ class Branch(nn.Module):
         super().__init__()
         self.modality = modality
         self.order = tuple(order)
-        self.adversary_reads = adversaries
+        self.adversary_input = adversaries
         self.frozen = False
         self.backbone = backbone
         width = cast(int, backbone.out_channels)
@@ -79,12 +79,12 @@ class Branch(nn.Module):
         self.adversaries = nn.ModuleDict({task: Discriminator(channels, classes[task]) for task in judged})
 
     @property
-    def widths(self) -> dict[str, int]:
+    def embedding_widths(self) -> dict[str, int]:
         """Task to the channels of its embedding."""
         return {task: cast(Embedding, embedding).width for task, embedding in self.embeddings.items()}
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def adversarial_tasks(self) -> tuple[str, ...]:
         """The attributes that have a discriminator that is trained."""
         return () if self.frozen else tuple(self.adversaries)
 
@@ -106,22 +106,22 @@ class Branch(nn.Module):
         shared = self.shared_map(maps)
         if self.training and len(shared) == 1:
             raise InputError("a training batch of one has no variance for its norms; raise batch.people or batch.sessions")
-        parts, rests = self.split(shared)
+        parts, rests = self.separate_features(shared)
         last = rests[self.order[-1]]
         parts[IDENTITY] = last
         embeddings = {task: embedding(parts[task]) for task, embedding in self.embeddings.items()}
         adversarial = {}
         if self.training:
             for task, discriminator in self.adversaries.items():
-                read = last if self.adversary_reads == "identity" else rests[task]
+                read = last if self.adversary_input == "identity" else rests[task]
                 adversarial[task] = discriminator(reverse_gradient(read, reversal))
         return Features(shared, embeddings, adversarial)
 
     def shared_map(self, maps: Tensor) -> Tensor:
         """(B, channels, h, w), from which every embedding is made."""
-        return self.project(self.backbone(normalise(maps, self.modality)))
+        return self.project(self.backbone(normalise_maps(maps, self.modality)))
 
-    def split(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def separate_features(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Attribute to what its embedding is made of, and attribute to what is left after it; each of the shape of `shared`."""
         parts, rests, rest = {}, {}, shared
         for task in self.order:
@@ -130,7 +130,7 @@ class Branch(nn.Module):
         return parts, rests
 
 
-def require_size(branch: Branch, size: int) -> None:
+def check_input_size(branch: Branch, size: int) -> None:
     """Refuse maps of `size` x `size` pixels that the backbone of `branch` cannot take, before a training begins.
 
     Raises:

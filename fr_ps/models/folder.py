@@ -16,8 +16,8 @@ from torch import Tensor
 from fr_ps.config import DataConfig, Fusion, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, Classes
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import new_folder, open_regular, sync_file, write_atomic, write_json
-from fr_ps.json_files import Count, Positive, read_json
+from fr_ps.files import atomic_folder, open_regular, sync_file, write_atomic, write_json
+from fr_ps.json_files import NonNegativeInt, PositiveInt, read_json
 from fr_ps.models import build_network
 from fr_ps.models.network import FaceNetwork
 
@@ -25,7 +25,7 @@ WEIGHTS_FILE = "model.safetensors"
 INFO_FILE = "model.json"
 FORMAT = 3
 """1 had networks of one modality only, and named their tensors otherwise; 2 had no checksum and no preparation."""
-_OLDEST = 2
+_OLDEST_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ModelInfo:
 
     branches: dict[str, ModelConfig]
     fusion: Fusion
-    size: Positive
+    size: PositiveInt
     classes: Classes
     trained: tuple[str, ...]
     provenance: dict[str, str]
@@ -68,7 +68,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class _StoredInfo(ModelInfo):
+class _ModelFile(ModelInfo):
     """The content of `model.json`, whose format 2 lacks `weights` and `preparation`.
 
     Attributes:
@@ -76,28 +76,28 @@ class _StoredInfo(ModelInfo):
         weights: SHA-256 of the weights.
     """
 
-    format: Count = 0
+    format: NonNegativeInt = 0
     weights: str = ""
 
 
-def save_model(folder: Path, network: FaceNetwork, info: ModelInfo, also: Callable[[Path], None] | None = None) -> None:
+def save_model(folder: Path, network: FaceNetwork, info: ModelInfo, write_extra: Callable[[Path], None] | None = None) -> None:
     """Write the model to `folder`, which appears, or replaces what stood there, only when all of it is on disk.
 
     `also` may write further files to the folder that it is given before that.
     """
-    save_weights(folder, network.state_dict(), info, also)
+    save_weights(folder, network.state_dict(), info, write_extra)
 
 
 def save_weights(
-    folder: Path, weights: Mapping[str, Tensor], info: ModelInfo, also: Callable[[Path], None] | None = None
+    folder: Path, weights: Mapping[str, Tensor], info: ModelInfo, write_extra: Callable[[Path], None] | None = None
 ) -> None:
     """`save_model` of a network whose state is `weights`."""
-    with new_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         write_tensors(temporary / WEIGHTS_FILE, weights)
         digest = weights_digest(temporary)
         write_json(temporary / INFO_FILE, {"format": FORMAT, "weights": digest, **asdict(info)})
-        if also:
-            also(temporary)
+        if write_extra:
+            write_extra(temporary)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -119,7 +119,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def copy_model(source: Path, target: Path) -> None:
     """Make `target` the same model as the folder `source`; files are shared (hard links) where the disk can."""
-    with new_folder(target) as temporary:
+    with atomic_folder(target) as temporary:
         for file in source.iterdir():
             try:
                 os.link(file, temporary / file.name)
@@ -143,7 +143,7 @@ def weights_digest(folder: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); copy the model folder again") from None
 
 
-def require_no_links_outside(folder: Path) -> None:
+def check_no_external_links(folder: Path) -> None:
     """Refuse a model folder with a link to something outside of it, which would be read, and copied to the registry.
 
     Raises:
@@ -170,8 +170,8 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
         InputError: no model there, a newer format, or weights that do not fit, are not those that were saved, or are not finite.
     """
     stored = _read_info(folder)
-    info = _without_format(stored)
-    if weights_digest(folder) != stored.weights and stored.format > _OLDEST:
+    info = _to_model_info(stored)
+    if weights_digest(folder) != stored.weights and stored.format > _OLDEST_FORMAT:
         raise InputError(
             f"{folder / WEIGHTS_FILE}: was changed after it was saved (its SHA-256 is not the one in {INFO_FILE}); copy it again"
         )
@@ -198,20 +198,20 @@ def read_info(folder: Path) -> ModelInfo:
     Raises:
         InputError: it is missing, no JSON, of a newer format, or lacks something.
     """
-    return _without_format(_read_info(folder))
+    return _to_model_info(_read_info(folder))
 
 
-def _read_info(folder: Path) -> _StoredInfo:
+def _read_info(folder: Path) -> _ModelFile:
     path = folder / INFO_FILE
     info = read_json(
         path,
-        _StoredInfo,
+        _ModelFile,
         "give a model folder, as runs/ID/checkpoints/best, or copy it again",
-        formats=range(_OLDEST, FORMAT + 1),
+        formats=range(_OLDEST_FORMAT, FORMAT + 1),
     )
-    require_no_links_outside(folder)
+    check_no_external_links(folder)
     try:
-        if info.format > _OLDEST and not re.fullmatch("[0-9a-f]{64}", info.weights):
+        if info.format > _OLDEST_FORMAT and not re.fullmatch("[0-9a-f]{64}", info.weights):
             raise InputError("weights must be a SHA-256; copy the model again")
         if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
@@ -224,5 +224,5 @@ def _read_info(folder: Path) -> _StoredInfo:
     return replace(info, branches={modality: info.branches[modality] for modality in modalities})
 
 
-def _without_format(info: _StoredInfo) -> ModelInfo:
+def _to_model_info(info: _ModelFile) -> ModelInfo:
     return ModelInfo(**{one.name: getattr(info, one.name) for one in fields(ModelInfo)})

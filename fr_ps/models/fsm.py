@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BINS = (1, 2, 3)
-_PYRAMID = sum(bins * bins for bins in BINS)
+PYRAMID_BINS = (1, 2, 3)
+_PYRAMID_SIZE = sum(bins * bins for bins in PYRAMID_BINS)
 
 
 class FeatureSeparation(nn.Module):
@@ -28,9 +28,9 @@ class FeatureSeparation(nn.Module):
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        narrow = max(1, _PYRAMID * channels // reduction)
+        narrow = max(1, _PYRAMID_SIZE * channels // reduction)
         self.channel = nn.Sequential(
-            nn.Conv2d(_PYRAMID * channels, narrow, 1),
+            nn.Conv2d(_PYRAMID_SIZE * channels, narrow, 1),
             nn.ReLU(),
             nn.Conv2d(narrow, channels, 1),
             nn.BatchNorm2d(channels),
@@ -40,18 +40,18 @@ class FeatureSeparation(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, h, w) -> twice the same shape
         spatial = self.spatial(torch.stack([x.amax(dim=1), x.mean(dim=1)], dim=1))
-        task = x * (self.channel(_pyramid(x)) + spatial) / 2
+        task = x * (self.channel(_pyramid_pool(x)) + spatial) / 2
         return task, x - task
 
 
-def _pyramid(x: Tensor) -> Tensor:
+def _pyramid_pool(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, 14 C, 1, 1): average plus maximum in each bin."""
-    maximum = _maxima if torch.compiler.is_exporting() else functional.adaptive_max_pool2d
-    pooled = [(functional.adaptive_avg_pool2d(x, bins) + maximum(x, bins)).flatten(1) for bins in BINS]
+    maximum = _adaptive_max_pool if torch.compiler.is_exporting() else functional.adaptive_max_pool2d
+    pooled = [(functional.adaptive_avg_pool2d(x, bins) + maximum(x, bins)).flatten(1) for bins in PYRAMID_BINS]
     return torch.cat(pooled, dim=1)[:, :, None, None]
 
 
-def _maxima(x: Tensor, bins: int) -> Tensor:
+def _adaptive_max_pool(x: Tensor, bins: int) -> Tensor:
     """`adaptive_max_pool2d`, which ONNX has no operator for, from slices."""
     rows, columns = ([(side * i // bins, -(-side * (i + 1) // bins)) for i in range(bins)] for side in x.shape[2:])
     maxima = [x[:, :, top:bottom, left:right].amax(dim=(2, 3)) for top, bottom in rows for left, right in columns]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fr_ps.models.heads import reduction
+from fr_ps.models.layers import reduction_layer
 
 
 class Concatenation(nn.Module):
@@ -31,7 +31,7 @@ class FullyConnected(nn.Module):
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
         self.width = channels
-        self.reduce = reduction(sum(widths), channels)
+        self.reduce = reduction_layer(sum(widths), channels)
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
         return self.reduce(torch.cat(list(embeddings), dim=1))
@@ -64,7 +64,7 @@ class GatedAttention(nn.Module):
         return scores.masked_fill(~present, -math.inf).softmax(dim=1)
 
 
-class MeanOfCosines(nn.Module):
+class ScoreFusion(nn.Module):
     """(B, sum of widths), the cosine of two of which is the mean of the modalities' own cosines: late score fusion.
 
     Unit embeddings side by side, times the mean of their norms. With a map missing, the mean is over those that are there
@@ -85,7 +85,7 @@ FUSIONS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "concat": Concatenation,
     "fc": FullyConnected,
     "gated": GatedAttention,
-    "score": MeanOfCosines,
+    "score": ScoreFusion,
 }
 """Name to a function from the modalities' widths and the channels of a common embedding to a module with `width`."""
 
@@ -102,7 +102,7 @@ class ClassHead(nn.Module):
         return self.linear(self.fusion(embeddings, present))
 
 
-class MeanOfProbabilities(nn.Module):
+class ProbabilityFusionHead(nn.Module):
     """Embeddings of the modalities to (B, classes) logits: the log of the mean of the modalities' own probabilities."""
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
@@ -116,9 +116,9 @@ class MeanOfProbabilities(nn.Module):
         return logs.masked_fill(missing, -math.inf).logsumexp(dim=1) - present.sum(dim=1, keepdim=True).log()
 
 
-def class_head(fusion: str, widths: Sequence[int], channels: int, classes: int) -> nn.Module:
+def build_class_head(fusion: str, widths: Sequence[int], channels: int, classes: int) -> nn.Module:
     """The head of an attribute whose embeddings have `widths`, for the fusion of that name."""
     if fusion == "score":
-        return MeanOfProbabilities(widths, classes)
+        return ProbabilityFusionHead(widths, classes)
     module = FUSIONS[fusion](widths, channels)
     return ClassHead(module, module.width, classes)  # type: ignore[arg-type]

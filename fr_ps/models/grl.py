@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class _Reverse(torch.autograd.Function):
+class _GradientReversal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: float) -> Tensor:
         ctx.alpha = alpha
@@ -19,4 +19,4 @@ class _Reverse(torch.autograd.Function):
 
 def reverse_gradient(x: Tensor, alpha: float) -> Tensor:
     """`x` itself going forward; going backward the gradient times -alpha."""
-    return _Reverse.apply(x, alpha)
+    return _GradientReversal.apply(x, alpha)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from fr_ps.models.branch import IDENTITY, Branch, Features
-from fr_ps.models.fusion import FUSIONS, class_head
+from fr_ps.models.fusion import FUSIONS, build_class_head
 
-ADVERSARIAL = "adversarial_"
+ADVERSARIAL_PREFIX = "adversarial_"
 """Before an attribute's name: the output of its discriminator."""
-SHARED = "shared_"
+SHARED_PREFIX = "shared_"
 """Before a modality's name: the map of it from which all its embeddings are made."""
 
 
@@ -29,22 +29,26 @@ class FaceNetwork(nn.Module):
         reversal: alpha of the gradient reversal; may be set anew before any step.
     """
 
-    START = 4.0
+    INITIAL_GAIN = 4.0
 
     def __init__(
         self, branches: Mapping[str, Branch], fusion: str, *, channels: int, classes: Mapping[str, int], reversal: float
     ) -> None:
         super().__init__()
-        self.reversal = reversal
+        self.reversal_alpha = reversal
         self.modalities = tuple(branches)
         self.branches = nn.ModuleDict(branches)
-        self.widths = {task: [branch.widths[task] for branch in branches.values()] for task in (IDENTITY, *classes)}
-        narrow = {task: min(channels, max(self.widths[task])) for task in classes}
+        self.embedding_widths = {
+            task: [branch.embedding_widths[task] for branch in branches.values()] for task in (IDENTITY, *classes)
+        }
+        narrow = {task: min(channels, max(self.embedding_widths[task])) for task in classes}
         self.heads = nn.ModuleDict(
-            {task: class_head(fusion, self.widths[task], narrow[task], count) for task, count in classes.items()}
+            {task: build_class_head(fusion, self.embedding_widths[task], narrow[task], count) for task, count in classes.items()}
         )
-        self.log_gains = nn.ParameterDict({modality: nn.Parameter(torch.tensor(self.START).log()) for modality in branches})
-        self.identity = FUSIONS[fusion](self.widths[IDENTITY], channels)
+        self.log_gains = nn.ParameterDict(
+            {modality: nn.Parameter(torch.tensor(self.INITIAL_GAIN).log()) for modality in branches}
+        )
+        self.identity = FUSIONS[fusion](self.embedding_widths[IDENTITY], channels)
 
     @property
     def channels(self) -> int:
@@ -52,9 +56,9 @@ class FaceNetwork(nn.Module):
         return self.identity.width  # type: ignore[return-value]
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def adversarial_tasks(self) -> tuple[str, ...]:
         """The attributes that have a discriminator that is trained."""
-        return tuple(task for task in self.heads if any(task in branch.judged for branch in self.branches.values()))  # type: ignore[operator]
+        return tuple(task for task in self.heads if any(task in branch.adversarial_tasks for branch in self.branches.values()))  # type: ignore[operator]
 
     def forward(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> dict[str, Tensor]:
         """Task to output: `identity` (B, channels), each attribute (B, classes).
@@ -68,39 +72,43 @@ class FaceNetwork(nn.Module):
         Raises:
             InputError: a training batch of one.
         """
-        features = self.read(maps)
-        outputs = self.answer(features, present)
+        features = self.encode(maps)
+        outputs = self.decode(features, present)
         for modality, of_one in features.items():
             if self.training:
-                outputs[SHARED + modality] = of_one.shared
-        for task in self.judged if self.training else ():
+                outputs[SHARED_PREFIX + modality] = of_one.shared
+        for task in self.adversarial_tasks if self.training else ():
             # The mean over branches, so that there is one adversary of an attribute, which sees all that could betray it.
             logits = [of_one.adversarial[task] for of_one in features.values() if task in of_one.adversarial]
-            outputs[ADVERSARIAL + task] = torch.stack(logits).mean(dim=0)
+            outputs[ADVERSARIAL_PREFIX + task] = torch.stack(logits).mean(dim=0)
         return outputs
 
-    def read(self, maps: Mapping[str, Tensor]) -> dict[str, Features]:
+    def encode(self, maps: Mapping[str, Tensor]) -> dict[str, Features]:
         """Modality to what its branch makes of it, of those that are in `maps`."""
-        return {modality: branch(maps[modality], self.reversal) for modality, branch in self.branches.items() if modality in maps}
+        return {
+            modality: branch(maps[modality], self.reversal_alpha)
+            for modality, branch in self.branches.items()
+            if modality in maps
+        }
 
-    def answer(self, features: Mapping[str, Features], present: Tensor | None = None) -> dict[str, Tensor]:
+    def decode(self, features: Mapping[str, Features], present: Tensor | None = None) -> dict[str, Tensor]:
         """Task to output, from what some branches say; arguments as of `forward`."""
         known = torch.tensor([modality in features for modality in self.modalities])
         shared = next(iter(features.values())).shared
         known = known.to(shared.device).expand(shared.shape[0], -1)
         present = known if present is None else known & present
-        outputs = {task: head(self._embeddings(task, features, present), present) for task, head in self.heads.items()}
-        gained = self._embeddings(IDENTITY, features, present)
+        outputs = {task: head(self._task_embeddings(task, features, present), present) for task, head in self.heads.items()}
+        gained = self._task_embeddings(IDENTITY, features, present)
         gained = [embedding * self.log_gains[modality].exp() for modality, embedding in zip(self.modalities, gained)]
         outputs[IDENTITY] = self.identity(gained, present)
         return outputs
 
-    def _embeddings(self, task: str, features: Mapping[str, Features], present: Tensor) -> Sequence[Tensor]:
+    def _task_embeddings(self, task: str, features: Mapping[str, Features], present: Tensor) -> Sequence[Tensor]:
         """Of each modality, zero where it is missing."""
         some = next(iter(features.values())).embeddings[task]
         return [
             features[modality].embeddings[task].where(present[:, [index]], 0)
             if modality in features
-            else some.new_zeros(some.shape[0], self.widths[task][index])
+            else some.new_zeros(some.shape[0], self.embedding_widths[task][index])
             for index, modality in enumerate(self.modalities)
         ]

@@ -5,7 +5,7 @@ from torch import Tensor
 _DEPTH_UNIT = 8
 
 
-def normalise(maps: Tensor, modality: str) -> Tensor:
+def normalise_maps(maps: Tensor, modality: str) -> Tensor:
     """(B, C, H, W) maps brought to a range of about -1 to 1.
 
     Albedo is known up to the lights' intensity only, so each picture is divided by its own mean. Depth is in pixels, so

@@ -10,11 +10,11 @@ from fr_ps.data.labels import Classes
 from fr_ps.errors import InputError
 from fr_ps.models.branch import Branch
 from fr_ps.models.folder import ModelInfo, load_model, read_info
-from fr_ps.models.fusion import ClassHead, MeanOfProbabilities
+from fr_ps.models.fusion import ClassHead, ProbabilityFusionHead
 from fr_ps.models.network import FaceNetwork
 
 
-def read_trained(folder: Path, modality: Modality, classes: Classes, size: int) -> ModelInfo:
+def read_branch_info(folder: Path, modality: Modality, classes: Classes, size: int) -> ModelInfo:
     """What the model in `folder` is, whose branch is to read `modality` in a network of these `classes` and map `size`.
 
     Raises:
@@ -32,7 +32,7 @@ def read_trained(folder: Path, modality: Modality, classes: Classes, size: int) 
     return info
 
 
-def adopt_branch(network: FaceNetwork, modality: str, folder: Path, frozen: bool) -> None:
+def load_branch(network: FaceNetwork, modality: str, folder: Path, freeze: bool) -> None:
     """Give the branch of `modality` in `network` the weights of the model in `folder`, a model of that modality alone.
 
     Its gain comes too, and where every modality keeps heads of its own (score), its heads. Where they are to be `frozen`,
@@ -45,12 +45,12 @@ def adopt_branch(network: FaceNetwork, modality: str, folder: Path, frozen: bool
     index = network.modalities.index(modality)
     branch = cast(Branch, network.branches[modality])
     branch.load_state_dict(source.branches[modality].state_dict())
-    if frozen:
+    if freeze:
         branch.freeze()
     with torch.no_grad():
         network.log_gains[modality].copy_(source.log_gains[modality])
     for task, head in network.heads.items():
-        if isinstance(head, MeanOfProbabilities):
+        if isinstance(head, ProbabilityFusionHead):
             own = head.linears[index]
             own.load_state_dict(cast(ClassHead, source.heads[task]).linear.state_dict())
-            own.requires_grad_(not frozen)
+            own.requires_grad_(not freeze)

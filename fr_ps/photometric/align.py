@@ -8,14 +8,14 @@ import numpy as np
 from fr_ps.config import Align, Fit
 from fr_ps.errors import InputError
 from fr_ps.photometric.captures import Capture
-from fr_ps.photometric.frame import Box, Frame, frame
-from fr_ps.photometric.lights import to_number
+from fr_ps.photometric.frame import Box, Frame, fit_frame
+from fr_ps.photometric.lights import parse_number
 from fr_ps.photometric.photoface import LANDMARKS_FILE
 from fr_ps.tables import read_session_rows
 
 BOX_COLUMNS = ("left", "top", "right", "bottom")
-_MOST_TURNED = math.radians(45)
-CANONICAL = np.array(
+_MAX_ROTATION = math.radians(45)
+CANONICAL_LANDMARKS = np.array(
     [
         (0.23, 0.30),
         (0.37, 0.30),
@@ -52,7 +52,7 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
     if align == "boxes" or (align == "auto" and box is not None):
         if box is None:
             raise InputError(f"{folder}: no row in the table of boxes; add one, or use --align auto")
-        return frame(check_box(box, height, width, str(folder)), size, fit), "boxes"
+        return fit_frame(check_box(box, height, width, str(folder)), size, fit), "boxes"
     if align == "landmarks" or (align == "auto" and capture.landmarks is not None):
         if capture.landmarks is None:
             raise InputError(f"{folder / LANDMARKS_FILE}: no such file; add the landmarks, or use --align auto")
@@ -60,11 +60,11 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
             to = landmark_frame(capture.landmarks, size)
         except ValueError as error:
             raise InputError(f"{folder / LANDMARKS_FILE}: {error}; correct it, or remove it") from None
-        if abs(to.angle) > _MOST_TURNED:
+        if abs(to.angle) > _MAX_ROTATION:
             turned = f"the face would turn by {math.degrees(to.angle):.0f} degrees"
             raise InputError(f"{folder / LANDMARKS_FILE}: {turned}; are x and y exchanged? Correct it, or remove it")
         return to, "landmarks"
-    return frame((0, 0, width, height), size, fit), "none"
+    return fit_frame((0, 0, width, height), size, fit), "none"
 
 
 def landmark_frame(landmarks: np.ndarray, size: int) -> Frame:
@@ -76,7 +76,7 @@ def landmark_frame(landmarks: np.ndarray, size: int) -> Frame:
     Raises:
         ValueError: the landmarks are one point.
     """
-    source, target = (points @ np.array([1, 1j]) for points in (landmarks, CANONICAL))
+    source, target = (points @ np.array([1, 1j]) for points in (landmarks, CANONICAL_LANDMARKS))
     spread = source - source.mean()
     power = float(np.sum(np.abs(spread) ** 2))
     if power < 1e-9:
@@ -88,9 +88,9 @@ def landmark_frame(landmarks: np.ndarray, size: int) -> Frame:
     return Frame(middle.real, middle.imag, side, side, -math.atan2(factor.imag, factor.real), size)
 
 
-def landmark_error(landmarks: np.ndarray, to: Frame) -> float:
+def landmark_error(landmarks: np.ndarray, frame: Frame) -> float:
     """Root mean square distance in the square, in its pixels, of the landmarks from their canonical places."""
-    errors = (to.to_source(CANONICAL * to.size) - landmarks) * to.size / to.width
+    errors = (frame.to_source(CANONICAL_LANDMARKS * frame.size) - landmarks) * frame.size / frame.width
     return float(np.sqrt(np.mean(np.sum(errors**2, axis=1))))
 
 
@@ -103,7 +103,7 @@ def read_boxes(path: Path) -> dict[tuple[str, str], Box]:
     boxes: dict[tuple[str, str], Box] = {}
     for key, (number, row) in read_session_rows(path, BOX_COLUMNS)[1].items():
         where = f"{path}: row {number}"
-        left, top, right, bottom = (to_number(row[name], f"{where}: {name}", "pixels") for name in BOX_COLUMNS)
+        left, top, right, bottom = (parse_number(row[name], f"{where}: {name}", "pixels") for name in BOX_COLUMNS)
         if right - left < 1 or bottom - top < 1:
             raise InputError(f"{where}: the box is {right - left:g} x {bottom - top:g} pixels; right and bottom must be larger")
         boxes[key] = (left, top, right, bottom)

@@ -8,23 +8,23 @@ import numpy as np
 
 from fr_ps.errors import InputError
 
-_LIT = 0.3
-_FEWEST = 200
-_ROUNDS = 5
-_NOISE = 0.03
-_NO_DOUBT = 1e-6
-_DOUBT = 160.0
+_MIN_LIT_RATIO = 0.3
+_MIN_PIXELS = 200
+_ITERATIONS = 5
+_RESIDUAL_FLOOR = 0.03
+_MIN_RIDGE = 1e-6
+_RIDGE_PER_RESIDUAL = 160.0
 """Pull toward 1 per squared residual that neighbours share: 1 / 0.08^2, the spread of lights that are meant to be equal. As
 if a face were one observation: where its skin is not matte, it is so all over."""
-_NEIGHBOURS = 64
-_LEAST_VISIBLE = 0.05
+_NEIGHBORHOOD = 64
+_MIN_OBSERVABLE = 0.05
 
 
-def calibrated(
+def calibrate_images(
     images: np.ndarray,
     saturated: np.ndarray,
     lights: np.ndarray,
-    stated: np.ndarray,
+    nominal_intensities: np.ndarray,
     *,
     intensities_too: bool,
     ambient_too: bool,
@@ -45,7 +45,7 @@ def calibrated(
     Raises:
         InputError: as the two estimates below.
     """
-    intensities, ambient = stated / stated.mean(), 0.0
+    intensities, ambient = nominal_intensities / nominal_intensities.mean(), 0.0
     if intensities_too:
         found = estimate_intensities(images / intensities[:, None, None], saturated, lights, ambient_too)
         intensities = intensities * found / np.mean(intensities * found)
@@ -56,7 +56,7 @@ def calibrated(
     return np.maximum((images - ambient) / intensities[:, None, None], 0).astype(np.float32), intensities, ambient
 
 
-def estimate_intensities(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray, ambient: bool) -> np.ndarray:
+def estimate_intensities(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray, with_ambient: bool) -> np.ndarray:
     """(k,) intensities of the lights, of mean 1, that bring the pixels nearest to the space of the directions.
 
     For u = 1 / intensities, sum_p w_p |P diag(I_p) u|^2 is least, P the projector on what the directions do not span; a
@@ -73,17 +73,17 @@ def estimate_intensities(images: np.ndarray, saturated: np.ndarray, lights: np.n
         InputError: fewer than four lights, or too few pixels that all lights reach.
     """
     pixels = _lit_pixels(images, saturated, "intensities")
-    pixels = pixels - pixels.mean(axis=1, keepdims=True) if ambient else pixels
+    pixels = pixels - pixels.mean(axis=1, keepdims=True) if with_ambient else pixels
     pixels = pixels / np.sqrt(np.mean(np.sum(pixels**2, axis=0)))
     projector, ones = _projector(lights), np.ones(len(lights))
-    weights, pull = np.ones(pixels.shape[1]), _NO_DOUBT
-    for _ in range(_ROUNDS):
+    weights, pull = np.ones(pixels.shape[1]), _MIN_RIDGE
+    for _ in range(_ITERATIONS):
         form = projector * ((pixels * weights / weights.sum()) @ pixels.T)
         inverse = np.linalg.solve(form + pull * np.eye(len(lights)), pull * ones)
         inverse = np.maximum(inverse / inverse.mean(), 0.05)
         misfit = projector @ (inverse[:, None] * pixels)
-        weights = 1 / np.maximum(np.sqrt(np.sum(misfit**2, axis=0)), _NOISE)
-        pull = _DOUBT * _shared_power(misfit) + _NO_DOUBT
+        weights = 1 / np.maximum(np.sqrt(np.sum(misfit**2, axis=0)), _RESIDUAL_FLOOR)
+        pull = _RIDGE_PER_RESIDUAL * _correlated_residual(misfit) + _MIN_RIDGE
     return len(lights) / inverse / np.sum(1 / inverse)
 
 
@@ -96,7 +96,7 @@ def estimate_ambient(images: np.ndarray, saturated: np.ndarray, lights: np.ndarr
     """
     projector = _projector(lights)
     seen = projector @ (1 / intensities)
-    if np.linalg.norm(seen) < _LEAST_VISIBLE * np.linalg.norm(1 / intensities):
+    if np.linalg.norm(seen) < _MIN_OBSERVABLE * np.linalg.norm(1 / intensities):
         raise InputError(
             "ambient light cannot be told from these lights' directions, as it looks like a surface; "
             "set --estimate-ambient false, or capture a picture without lights and subtract it"
@@ -106,9 +106,9 @@ def estimate_ambient(images: np.ndarray, saturated: np.ndarray, lights: np.ndarr
     return float(max(np.median(error), 0))
 
 
-def _shared_power(misfit: np.ndarray) -> float:
+def _correlated_residual(residual: np.ndarray) -> float:
     """The squared length of the misfit (k, n) that pixels have in common with their neighbours, so without the noise of each."""
-    runs = misfit[:, : misfit.shape[1] // _NEIGHBOURS * _NEIGHBOURS].reshape(len(misfit), -1, _NEIGHBOURS)
+    runs = residual[:, : residual.shape[1] // _NEIGHBORHOOD * _NEIGHBORHOOD].reshape(len(residual), -1, _NEIGHBORHOOD)
     return float(np.median(np.sum(runs.mean(axis=2) ** 2, axis=0)))
 
 
@@ -117,9 +117,9 @@ def _lit_pixels(images: np.ndarray, saturated: np.ndarray, what: str) -> np.ndar
     if len(images) < 4:
         raise InputError(f"{what} cannot be estimated from {len(images)} lights; it needs four or more")
     brightest = images.max(axis=0)
-    lit = (images.min(axis=0) > _LIT * brightest) & (brightest > 0.05) & (saturated.max(axis=0) == 0)
-    if lit.sum() < _FEWEST:
-        raise InputError(f"{what} cannot be estimated: only {lit.sum()} pixels are lit by every light; it needs {_FEWEST}")
+    lit = (images.min(axis=0) > _MIN_LIT_RATIO * brightest) & (brightest > 0.05) & (saturated.max(axis=0) == 0)
+    if lit.sum() < _MIN_PIXELS:
+        raise InputError(f"{what} cannot be estimated: only {lit.sum()} pixels are lit by every light; it needs {_MIN_PIXELS}")
     return images[:, lit].astype(np.float64)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
-from fr_ps.files import check_name, require_regular
-from fr_ps.photometric.images import Picture, find_pile_up, read_image
+from fr_ps.files import check_path_component, check_regular_file
+from fr_ps.photometric.images import DecodedImage, find_saturation_level, read_image
 from fr_ps.photometric.lights import LIGHTS_FILE, check_lights, read_lights
 from fr_ps.photometric.photoface import (
     ATTRIBUTES_FILE,
@@ -24,7 +24,7 @@ from fr_ps.photometric.photoface import (
     read_landmarks,
     read_light_source,
 )
-from fr_ps.tables import composed
+from fr_ps.tables import to_nfc
 
 _PHOTOFACE_IMAGE = re.compile(r"im(0|[1-9]\d*)\.(bmp|png|tiff?|pgm)", re.ASCII | re.IGNORECASE)
 _LAYOUT = f"{LIGHTS_FILE} (or Photoface's {LIGHT_SOURCE_FILE}) and its images"
@@ -49,7 +49,7 @@ class Capture:
     saturated: np.ndarray = None  # type: ignore[assignment]  # never None once it is made
     intensities: np.ndarray = None  # type: ignore[assignment]
     landmarks: np.ndarray | None = None
-    pile_up: int | None = None
+    saturation_level: int | None = None
 
     def __post_init__(self) -> None:
         if self.saturated is None:
@@ -59,7 +59,7 @@ class Capture:
 
 
 @dataclass(frozen=True)
-class Source:
+class CaptureSource:
     """Where one session's capture lies; id and session are its folders' names in Unicode's composed form, as tables have them."""
 
     id: str
@@ -67,7 +67,7 @@ class Source:
     folder: Path
 
 
-def list_sources(captures: Path, refused: dict[tuple[str, str], str] | None = None) -> list[Source]:
+def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = None) -> list[CaptureSource]:
     """Every `{id}/{session}` folder under `captures`, sorted by name; hidden ones are passed over.
 
     Args:
@@ -84,20 +84,20 @@ def list_sources(captures: Path, refused: dict[tuple[str, str], str] | None = No
     def usable(folder: Path, person: str = "") -> list[Path]:
         names, wrong = _subfolders(folder)
         for name, reason in wrong.items():
-            if refused is None:
+            if unusable is None:
                 raise InputError(reason)
-            refused[(composed(person), composed(name)) if person else (composed(name), "")] = reason
+            unusable[(to_nfc(person), to_nfc(name)) if person else (to_nfc(name), "")] = reason
         return [folder / name for name in names]
 
     found = []
     for person in usable(captures):
         try:
             sessions = usable(person, person.name)
-            found += [Source(composed(person.name), composed(session.name), session) for session in sessions]
+            found += [CaptureSource(to_nfc(person.name), to_nfc(session.name), session) for session in sessions]
         except InputError as error:
-            if refused is None:
+            if unusable is None:
                 raise
-            refused[composed(person.name), ""] = str(error)
+            unusable[to_nfc(person.name), ""] = str(error)
     if not found:
         raise InputError(f"{captures}: no session in it; expected {{id}}/{{session}}/ with {_LAYOUT}")
     return found
@@ -117,12 +117,12 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
         InputError: a file is missing or unreadable or says what is no capture, fewer than three images, sizes that
             differ, landmarks outside the picture, or lights that `check_lights` refuses.
     """
-    files = children(folder)
+    files = list_names(folder)
     if LIGHTS_FILE in files:
         stated = folder / LIGHTS_FILE
-        require_regular(stated)
+        check_regular_file(stated)
         names, lights, intensities = read_lights(stated)
-        on_disk = {composed(name): name for name in files}
+        on_disk = {to_nfc(name): name for name in files}
         names = [on_disk.get(name, name) for name in names]
     elif LIGHT_SOURCE_FILE in files:
         stated = folder / LIGHT_SOURCE_FILE
@@ -131,16 +131,16 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
     else:
         raise InputError(f"{folder}: no {LIGHTS_FILE} and no {LIGHT_SOURCE_FILE}; expected {_LAYOUT}")
     check_lights(lights, max_condition, stated)
-    images, pictures = _pictures(folder, names, white_level)
-    top = None if white_level else find_pile_up(pictures)
+    images, pictures = _read_images(folder, names, white_level)
+    top = None if white_level else find_saturation_level(pictures)
     saturated = np.stack([picture.saturated if top is None else picture.brightest >= top for picture in pictures])
     pile_up = None if top is None else round(top / pictures[0].scale)
     _, height, width = images.shape
-    landmarks = _landmarks_inside(folder / LANDMARKS_FILE, height, width) if LANDMARKS_FILE in files else None
+    landmarks = _read_valid_landmarks(folder / LANDMARKS_FILE, height, width) if LANDMARKS_FILE in files else None
     return Capture(images, lights, saturated, intensities, landmarks, pile_up)
 
 
-def _pictures(folder: Path, names: list[str], white_level: int | None) -> tuple[np.ndarray, list[Picture]]:
+def _read_images(folder: Path, names: list[str], white_level: int | None) -> tuple[np.ndarray, list[DecodedImage]]:
     """Luminance (k, H, W) float32 of the named pictures, and these, which share it; one is decoded at a time."""
     images = np.empty(0)
     pictures = []
@@ -150,20 +150,20 @@ def _pictures(folder: Path, names: list[str], white_level: int | None) -> tuple[
         if not place:
             images = np.empty((len(names), *luminance.shape), dtype=np.float32)
         if luminance.shape != images.shape[1:]:
-            sizes = f"{_size(luminance.shape)}, but {names[0]} is {_size(images.shape[1:])}"
+            sizes = f"{_size_text(luminance.shape)}, but {names[0]} is {_size_text(images.shape[1:])}"
             raise InputError(f"{folder / name}: {sizes}; all images of a session must have one size")
         images[place] = luminance
         pictures.append(picture._replace(luminance=images[place]))
     return images, pictures
 
 
-def attributes_of(folder: Path) -> dict[str, str] | None:
+def read_capture_attributes(folder: Path) -> dict[str, str] | None:
     """What `metadataII.txt` says of a session, by column name; None where there is no such file.
 
     Raises:
         InputError: the folder or the file is unreadable, or the file has another form.
     """
-    return read_attributes(folder / ATTRIBUTES_FILE) if ATTRIBUTES_FILE in children(folder) else None
+    return read_attributes(folder / ATTRIBUTES_FILE) if ATTRIBUTES_FILE in list_names(folder) else None
 
 
 def _photoface_images(folder: Path, files: list[str], lights: int) -> list[str]:
@@ -182,22 +182,22 @@ def _photoface_images(folder: Path, files: list[str], lights: int) -> list[str]:
     return [by_number[number] for number in range(lights)]
 
 
-def _landmarks_inside(path: Path, height: int, width: int) -> np.ndarray:
+def _read_valid_landmarks(path: Path, height: int, width: int) -> np.ndarray:
     points = read_landmarks(path)
     for name, (x, y) in zip(LANDMARKS, points):
         if not (0 <= x <= width and 0 <= y <= height):
-            where = f"{name} at x {x:g}, y {y:g} is outside the picture, which is {_size((height, width))}"
+            where = f"{name} at x {x:g}, y {y:g} is outside the picture, which is {_size_text((height, width))}"
             raise InputError(f"{path}: landmark {where}; correct it, or remove the file to go without landmarks")
     return points
 
 
 def _subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
     """The names of the visible folders in `folder` that can be used, sorted; and of the others, with what is wrong."""
-    names = [name for name in children(folder, only_folders=True) if not name.startswith(".")]
+    names = [name for name in list_names(folder, only_folders=True) if not name.startswith(".")]
     wrong: dict[str, str] = {}
     first: dict[str, str] = {}
     for name in names:
-        other = first.setdefault(composed(name.strip().casefold()), name)
+        other = first.setdefault(to_nfc(name.strip().casefold()), name)
         if other != name:
             differ = "are the same but for case, white space or Unicode form"
             wrong[other] = wrong[name] = f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them"
@@ -205,13 +205,13 @@ def _subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
             wrong[name] = f"{folder}: {name!r} begins or ends with white space, which a table does not keep; rename it"
         else:
             try:
-                check_name(name, str(folder))
+                check_path_component(name, str(folder))
             except InputError as error:
                 wrong[name] = str(error)
     return [name for name in names if name not in wrong], wrong
 
 
-def children(folder: Path, only_folders: bool = False) -> list[str]:
+def list_names(folder: Path, only_folders: bool = False) -> list[str]:
     """The names in a folder, sorted.
 
     Raises:
@@ -225,6 +225,6 @@ def children(folder: Path, only_folders: bool = False) -> list[str]:
         raise InputError(f"{folder}: unreadable folder ({error.strerror}); make it readable or move it away") from None
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _size_text(shape: tuple[int, ...]) -> str:
     height, width = shape
     return f"{width} x {height}"

@@ -50,7 +50,7 @@ class Frame:
         return np.column_stack([linear, middle])
 
 
-def frame(box: Box, size: int, fit: Fit, angle: float = 0.0) -> Frame:
+def fit_frame(box: Box, size: int, fit: Fit, angle: float = 0.0) -> Frame:
     """The frame that brings `box` to a square of `size`.
 
     `crop` takes the central square of the box, `pad` the square around it, `stretch` the box as it is.
@@ -62,48 +62,48 @@ def frame(box: Box, size: int, fit: Fit, angle: float = 0.0) -> Frame:
     return Frame((left + right) / 2, (top + bottom) / 2, width, height, angle, size)
 
 
-def warp(planes: np.ndarray, to: Frame) -> np.ndarray:
+def warp(planes: np.ndarray, frame: Frame) -> np.ndarray:
     """The (C, H, W) `planes` inside the frame as (C, size, size) float32, averaged over the pixels that merge; 0 outside.
 
     Averaging pictures before solving is, for least squares, the same as averaging albedo-scaled normals.
     """
     planes = np.ascontiguousarray(planes, dtype=np.float32)
-    box = (to.x - to.width / 2, to.y - to.height / 2, to.x + to.width / 2, to.y + to.height / 2)
+    box = (frame.x - frame.width / 2, frame.y - frame.height / 2, frame.x + frame.width / 2, frame.y + frame.height / 2)
     whole = min(box[:2]) >= 0 and box[2] <= planes.shape[2] and box[3] <= planes.shape[1]
-    if to.angle == 0 and whole:
-        bilinear, size = Image.Resampling.BILINEAR, (to.size, to.size)
+    if frame.angle == 0 and whole:
+        bilinear, size = Image.Resampling.BILINEAR, (frame.size, frame.size)
         return np.stack([np.asarray(Image.fromarray(plane).resize(size, bilinear, box=box)) for plane in planes])
-    return np.stack([_warp_anyhow(plane, to) for plane in planes])
+    return np.stack([_warp_affine(plane, frame) for plane in planes])
 
 
-def _warp_anyhow(plane: np.ndarray, to: Frame) -> np.ndarray:
+def _warp_affine(plane: np.ndarray, frame: Frame) -> np.ndarray:
     """The (H, W) `plane` inside a frame that may be turned or leave the picture: `Image.resize` knows neither."""
-    shrink = max(1, int(min(to.width, to.height) / to.size))
-    finer = 2 if max(to.width, to.height) / shrink > 1.001 * to.size else 1
-    coefficients = to._matrix / shrink
+    shrink = max(1, int(min(frame.width, frame.height) / frame.size))
+    finer = 2 if max(frame.width, frame.height) / shrink > 1.001 * frame.size else 1
+    coefficients = frame._matrix / shrink
     coefficients[:, :2] /= finer
     image = Image.fromarray(plane)
     image = image.reduce(shrink) if shrink > 1 else image
-    side = (finer * to.size, finer * to.size)
+    side = (finer * frame.size, finer * frame.size)
     image = image.transform(side, Image.Transform.AFFINE, tuple(coefficients.ravel()), resample=Image.Resampling.BILINEAR)
     return np.asarray(image.reduce(finer) if finer > 1 else image)
 
 
-def inside(to: Frame, height: int, width: int) -> np.ndarray:
+def inside_mask(frame: Frame, height: int, width: int) -> np.ndarray:
     """(size, size) bool: the pixels that lie with all four corners in a picture of `height` x `width`."""
     slack = 1e-6 * max(width, height)
 
     def in_picture(points: np.ndarray) -> np.ndarray:
-        x, y = np.moveaxis(to.to_source(points), -1, 0)
+        x, y = np.moveaxis(frame.to_source(points), -1, 0)
         return (x >= -slack) & (x <= width + slack) & (y >= -slack) & (y <= height + slack)
 
-    if in_picture(np.array([(0, 0), (0, to.size), (to.size, 0), (to.size, to.size)])).all():
-        return np.ones((to.size, to.size), dtype=bool)
-    corner = in_picture(np.stack(np.meshgrid(np.arange(to.size + 1), np.arange(to.size + 1)), axis=-1))
+    if in_picture(np.array([(0, 0), (0, frame.size), (frame.size, 0), (frame.size, frame.size)])).all():
+        return np.ones((frame.size, frame.size), dtype=bool)
+    corner = in_picture(np.stack(np.meshgrid(np.arange(frame.size + 1), np.arange(frame.size + 1)), axis=-1))
     return corner[1:, 1:] & corner[1:, :-1] & corner[:-1, 1:] & corner[:-1, :-1]
 
 
-def turn(vectors: np.ndarray, angle: float) -> np.ndarray:
+def rotate_in_plane(vectors: np.ndarray, angle: float) -> np.ndarray:
     """Vectors (k, 3), x right and y up, turned counter-clockwise about the line of sight."""
     cos, sin = math.cos(angle), math.sin(angle)
     return vectors @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])

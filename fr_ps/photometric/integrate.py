@@ -9,12 +9,12 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from fr_ps.config import Integration
 
-STEEPEST = 10.0
+MAX_SLOPE = 10.0
 """Slopes are limited to this (84 degrees): least squares can return normals that face sideways or away in shadows."""
 _TOLERANCE = 1e-5
 
 
-def depth_of(normals: np.ndarray, mask: np.ndarray, method: Integration) -> np.ndarray:
+def integrate_normals(normals: np.ndarray, mask: np.ndarray, method: Integration) -> np.ndarray:
     """Depth of the surface with these normals.
 
     Args:
@@ -53,7 +53,7 @@ def poisson(normals: np.ndarray, weights: np.ndarray | None = None, iterations: 
         (H, W) float32 depth in pixels, zero mean, growing toward the camera.
     """
     across, down = slopes(normals)
-    plain = _direct(_divergence(across, down))
+    plain = _solve_poisson(_divergence(across, down))
     if weights is None:
         return plain
     weigh_across = np.minimum(weights[:, 1:], weights[:, :-1])
@@ -66,7 +66,7 @@ def poisson(normals: np.ndarray, weights: np.ndarray | None = None, iterations: 
         return -_divergence(*differences).ravel()
 
     def precondition(residual: np.ndarray) -> np.ndarray:
-        return -_direct(residual.reshape(shape)).ravel()
+        return -_solve_poisson(residual.reshape(shape)).ravel()
 
     size = plain.size
     right = -_divergence(weigh_across * across, weigh_down * down).ravel()
@@ -93,7 +93,7 @@ def frankot_chellappa(normals: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) float32 depth in pixels, zero mean, growing toward the camera.
     """
-    per_column, per_row = _slopes_of_pixels(normals)
+    per_column, per_row = _pixel_slopes(normals)
     height, width = per_row.shape
     per_column = np.block([[per_column, -per_column[:, ::-1]], [per_column[::-1], -per_column[::-1, ::-1]]])
     per_row = np.block([[per_row, per_row[:, ::-1]], [-per_row[::-1], -per_row[::-1, ::-1]]])
@@ -111,22 +111,22 @@ def frankot_chellappa(normals: np.ndarray) -> np.ndarray:
 
 def slopes(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Differences of depth that (3, H, W) normals ask for: (H, W - 1) to the next column, (H - 1, W) to the next row."""
-    per_column, per_row = _slopes_of_pixels(normals)
+    per_column, per_row = _pixel_slopes(normals)
     return (per_column[:, 1:] + per_column[:, :-1]) / 2, (per_row[1:] + per_row[:-1]) / 2
 
 
-def normals_of(depth: np.ndarray) -> np.ndarray:
+def normals_from_depth(depth: np.ndarray) -> np.ndarray:
     """(3, H, W) float32 unit normals of a depth (H, W) in pixels, by central differences."""
     per_row, per_column = np.gradient(depth)
     vectors = np.stack([-per_column, per_row, np.ones_like(depth)])
     return (vectors / np.sqrt(np.einsum("chw,chw->hw", vectors, vectors))).astype(np.float32)
 
 
-def _slopes_of_pixels(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pixel_slopes(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Change of depth per column and per row; rows go down while y goes up."""
     x, y, z = normals
     z = np.maximum(z, 1e-6)
-    return np.clip(-x / z, -STEEPEST, STEEPEST), np.clip(y / z, -STEEPEST, STEEPEST)
+    return np.clip(-x / z, -MAX_SLOPE, MAX_SLOPE), np.clip(y / z, -MAX_SLOPE, MAX_SLOPE)
 
 
 def _divergence(across: np.ndarray, down: np.ndarray) -> np.ndarray:
@@ -138,16 +138,16 @@ def _divergence(across: np.ndarray, down: np.ndarray) -> np.ndarray:
     return divergence
 
 
-def _direct(divergence: np.ndarray) -> np.ndarray:
+def _solve_poisson(divergence: np.ndarray) -> np.ndarray:
     """The depth, of zero mean, whose differences between neighbours have this divergence."""
     spectrum = scipy.fft.dctn(divergence, type=2)
-    spectrum /= _eigenvalues(*divergence.shape)
+    spectrum /= _laplacian_eigenvalues(*divergence.shape)
     spectrum[0, 0] = 0
     return scipy.fft.idctn(spectrum, type=2)
 
 
 @lru_cache(maxsize=8)
-def _eigenvalues(height: int, width: int) -> np.ndarray:
+def _laplacian_eigenvalues(height: int, width: int) -> np.ndarray:
     """Of the Laplacian with free borders; that of the constant, which has no slope, is set to 1 instead of 0."""
     rows = 2 * np.cos(np.pi * np.arange(height) / height) - 2
     columns = 2 * np.cos(np.pi * np.arange(width) / width) - 2

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.errors import InputError
-from fr_ps.files import check_name
+from fr_ps.files import check_path_component
 from fr_ps.tables import read_csv_rows
 
 LIGHTS_FILE = "lights.csv"
 LIGHTS_COLUMNS = ("image", "azimuth_deg", "elevation_deg")
 INTENSITY_COLUMN = "intensity"
-FEWEST = 3
-MOST_DEGREES = 360.0
-INTENSITIES = (1e-6, 1e6)
-MOST_RATIO = 1e4
+MIN_LIGHTS = 3
+MAX_DEGREES = 360.0
+INTENSITY_RANGE = (1e-6, 1e6)
+MAX_INTENSITY_RATIO = 1e4
 """Of the strongest light over the weakest: beyond, a picture of 16 bits has no value left that is not rounded away."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -36,20 +36,20 @@ def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     if {*columns} - {INTENSITY_COLUMN} != {*LIGHTS_COLUMNS}:
         expected = f"{','.join(LIGHTS_COLUMNS)} and, if wanted, {INTENSITY_COLUMN}"
         raise InputError(f"{path}: columns are {','.join(columns)}; expected {expected}")
-    if len(rows) < FEWEST:
+    if len(rows) < MIN_LIGHTS:
         raise InputError(f"{path}: {len(rows)} images; photometric stereo needs at least three")
     names, angles, intensities = [], [], []
     for number, row in rows:
         where = f"{path}: row {number}"
         if row["image"] in names:
             raise InputError(f"{where}: image {row['image']} is listed twice; remove one of the rows")
-        names.append(check_name(row["image"], where))
-        angles.append([to_degrees(row[column], f"{where}: {column}") for column in LIGHTS_COLUMNS[1:]])
-        intensities.append(_intensity(row.get(INTENSITY_COLUMN, "1"), f"{where}: {INTENSITY_COLUMN}"))
+        names.append(check_path_component(row["image"], where))
+        angles.append([parse_degrees(row[column], f"{where}: {column}") for column in LIGHTS_COLUMNS[1:]])
+        intensities.append(_parse_intensity(row.get(INTENSITY_COLUMN, "1"), f"{where}: {INTENSITY_COLUMN}"))
     weakest, strongest = min(intensities), max(intensities)
-    if strongest > MOST_RATIO * weakest:
+    if strongest > MAX_INTENSITY_RATIO * weakest:
         number = rows[intensities.index(weakest)][0]
-        apart = f"is {weakest:g}, and the strongest light's {strongest:g} is more than {MOST_RATIO:g} times that"
+        apart = f"is {weakest:g}, and the strongest light's {strongest:g} is more than {MAX_INTENSITY_RATIO:g} times that"
         raise InputError(f"{path}: row {number}: {INTENSITY_COLUMN} {apart}; correct it, or remove the light and its image")
     azimuth, elevation = np.radians(np.array(angles)).T
     directions = (-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
@@ -78,28 +78,28 @@ def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
         raise InputError(f"{where}: condition number of the lights is {condition:.1f}, above {max_condition:g}; {remedy}")
 
 
-def to_degrees(text: str, where: str) -> float:
+def parse_degrees(text: str, where: str) -> float:
     """The angle that `text` writes.
 
     Raises:
         InputError: no number, or beyond a full turn; names `where` it stands.
     """
-    degrees = to_number(text, where, "degrees")
-    if abs(degrees) > MOST_DEGREES:
-        raise InputError(f"{where} is {text}; expected degrees from -{MOST_DEGREES:g} to {MOST_DEGREES:g}")
+    degrees = parse_number(text, where, "degrees")
+    if abs(degrees) > MAX_DEGREES:
+        raise InputError(f"{where} is {text}; expected degrees from -{MAX_DEGREES:g} to {MAX_DEGREES:g}")
     return degrees
 
 
-def _intensity(text: str, where: str) -> float:
-    smallest, largest = INTENSITIES
+def _parse_intensity(text: str, where: str) -> float:
+    smallest, largest = INTENSITY_RANGE
     expected = f"a number above 0, from {smallest:g} to {largest:g}"
-    intensity = to_number(text, where, expected)
+    intensity = parse_number(text, where, expected)
     if not smallest <= intensity <= largest:
         raise InputError(f"{where} is {text}; expected {expected}")
     return intensity
 
 
-def to_number(text: str, where: str, expected: str) -> float:
+def parse_number(text: str, where: str, expected: str) -> float:
     """The finite number that `text` writes in decimal.
 
     Raises:

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from fr_ps.config import Integration, Solver
-from fr_ps.photometric.calibrate import calibrated
+from fr_ps.photometric.calibrate import calibrate_images
 from fr_ps.photometric.captures import Capture
-from fr_ps.photometric.frame import Frame, inside, turn, warp
-from fr_ps.photometric.integrate import depth_of
+from fr_ps.photometric.frame import Frame, inside_mask, rotate_in_plane, warp
+from fr_ps.photometric.integrate import integrate_normals
 from fr_ps.photometric.quality import convexity, session_quality, twist_agreement
-from fr_ps.photometric.robust import confidence, integrable, observation_weights
-from fr_ps.photometric.solve import least_squares, split, weighted
+from fr_ps.photometric.robust import confidence, observation_weights, solve_integrable
+from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
 
 
 @dataclass(frozen=True)
-class Maps:
+class SurfaceMaps:
     """What one session's light tells, each float32.
 
     Attributes:
@@ -39,14 +39,14 @@ class Maps:
 
 def compute_maps(
     capture: Capture,
-    to: Frame,
+    frame: Frame,
     *,
     solver: Solver = "robust",
     integration: Integration = "poisson",
     prior: np.ndarray | None = None,
     intensities_too: bool = False,
     ambient_too: bool = False,
-) -> Maps:
+) -> SurfaceMaps:
     """The maps of one capture in the square `to`.
 
     The pictures are brought there first: for least squares that is the same as bringing albedo-scaled normals there, the
@@ -66,34 +66,34 @@ def compute_maps(
     Raises:
         InputError: intensities or ambient light that cannot be estimated.
     """
-    images, saturated = warp(capture.images, to), np.zeros((len(capture.images), to.size, to.size), dtype=np.float32)
+    images, saturated = warp(capture.images, frame), np.zeros((len(capture.images), frame.size, frame.size), dtype=np.float32)
     clipped = capture.saturated.reshape(len(images), -1).any(axis=1)
     if clipped.any():
-        saturated[clipped] = warp(capture.saturated[clipped], to)
+        saturated[clipped] = warp(capture.saturated[clipped], frame)
     # With S = diag(s_x, s_y, 1) and g the albedo-scaled normal, l . g = (S l) . (S^-1 g), and S^-1 g is along the normal of
     # the stretched surface: so all solvers work in the axes of the square.
-    stretch = np.array([*to.stretch, 1.0])
-    lights = turn(capture.lights, to.angle) * stretch
-    mask = inside(to, *capture.images.shape[1:])
+    stretch = np.array([*frame.stretch, 1.0])
+    lights = rotate_in_plane(capture.lights, frame.angle) * stretch
+    mask = inside_mask(frame, *capture.images.shape[1:])
 
-    images, intensities, ambient = calibrated(
+    images, intensities, ambient = calibrate_images(
         images, saturated, lights, capture.intensities, intensities_too=intensities_too, ambient_too=ambient_too
     )
     weights = observation_weights(images, saturated, lights)
-    scaled, variance = weighted(images, lights, weights)
+    scaled, variance = weighted_least_squares(images, lights, weights)
     if solver == "least_squares":
         scaled = least_squares(images, lights)
     elif solver == "integrable":
-        scaled = integrable(images, lights, weights, mask, None if prior is None else prior.transpose(2, 0, 1))
-    albedo, normals = split(scaled * mask, stretch)
-    depth = depth_of(normals, mask, integration)
+        scaled = solve_integrable(images, lights, weights, mask, None if prior is None else prior.transpose(2, 0, 1))
+    albedo, normals = split_albedo(scaled * mask, stretch)
+    depth = integrate_normals(normals, mask, integration)
     notes = {
         "intensities": intensities.tolist(),
         "ambient": ambient,
         "convexity": convexity(normals, mask),
         "twist_agreement": twist_agreement(normals, mask),
     }
-    return Maps(
+    return SurfaceMaps(
         albedo.astype(np.float32),
         np.ascontiguousarray(normals.transpose(1, 2, 0), dtype=np.float32),
         depth,

@@ -12,14 +12,14 @@ import numpy as np
 
 from fr_ps.photometric.quality import convexity, twist_agreement
 
-_BEHIND = 0.1
+_MAX_FACING_AWAY = 0.1
 """Share of n_z < 0 above which z is taken as wrong: a camera sees no surface that faces away from it."""
-_TWIST_SPREAD = 0.5
+_TWIST_TOLERANCE = 0.5
 """Three standard deviations of one session's twist agreement on Yale B (0.17, around a median of 0.23)."""
 
 
 @dataclass(frozen=True)
-class AxesError:
+class AxesMismatch:
     """How normals differ from x right, y up.
 
     Attributes:
@@ -29,7 +29,7 @@ class AxesError:
     """
 
     shape: str
-    exchanged: bool = False
+    swapped: bool = False
     negated: tuple[str, ...] = ()
 
 
@@ -45,25 +45,25 @@ class NormalStatistics:
     """
 
     mean: np.ndarray
-    behind: float
+    facing_away: float
     convexity: np.ndarray
     twist: float
 
 
-def find_axes_error(convex: np.ndarray, twist: float) -> AxesError | None:
+def find_axes_mismatch(convex: np.ndarray, twist: float) -> AxesMismatch | None:
     """What is wrong with x and y of faces with this `convexity` (2, 2) and `twist_agreement`; None where nothing is."""
     if np.abs(np.diag(convex)).sum() < np.abs(np.diag(convex[::-1])).sum():
-        return AxesError("with x and y exchanged", exchanged=True)
+        return AxesMismatch("with x and y exchanged", swapped=True)
     hollow, mirrored = bool(convex[0, 0] < 0), twist < 0
     if not hollow and not mirrored:
         return None
     if not mirrored:
-        return AxesError("concave", negated=("x", "y"))
+        return AxesMismatch("concave", negated=("x", "y"))
     axis = "x" if hollow else "y"
-    return AxesError(f"mirrored in {axis}", negated=(axis,))
+    return AxesMismatch(f"mirrored in {axis}", negated=(axis,))
 
 
-def measure_normals(normals: np.ndarray) -> NormalStatistics:
+def normal_statistics(normals: np.ndarray) -> NormalStatistics:
     """The statistics of normals (3, H, W)."""
     everywhere = np.ones(normals.shape[1:], dtype=bool)
     return NormalStatistics(
@@ -82,19 +82,19 @@ def axes_warning(sessions: Sequence[NormalStatistics]) -> str | None:
     if not sessions:
         return None
     mean = np.median([one.mean for one in sessions], axis=0)
-    behind = float(np.median([one.behind for one in sessions]))
-    found = _channel_error(mean, behind)
+    behind = float(np.median([one.facing_away for one in sessions]))
+    found = _find_channel_mismatch(mean, behind)
     if found is None:
-        twist = float(np.median([one.twist for one in sessions])) + _TWIST_SPREAD / math.sqrt(len(sessions))
-        error = find_axes_error(np.median([one.convexity for one in sessions], axis=0), twist)
+        twist = float(np.median([one.twist for one in sessions])) + _TWIST_TOLERANCE / math.sqrt(len(sessions))
+        error = find_axes_mismatch(np.median([one.convexity for one in sessions], axis=0), twist)
         if error is None:
             return None
-        remedy = "exchange n_x and n_y" if error.exchanged else f"negate {' and '.join(f'n_{axis}' for axis in error.negated)}"
+        remedy = "exchange n_x and n_y" if error.swapped else f"negate {' and '.join(f'n_{axis}' for axis in error.negated)}"
         found = f"the faces come out {error.shape}; {remedy}"
     return f"warning: the normals are probably not in the axes x right, y up, z toward the camera: {found}, then check again"
 
 
-def _channel_error(mean: np.ndarray, behind: float) -> str | None:
+def _find_channel_mismatch(mean: np.ndarray, facing_away: float) -> str | None:
     """What is wrong with z in maps of this median mean and share of n_z < 0."""
     largest = int(np.abs(mean).argmax())
     if largest != 2 and mean[2] < 0.5 * mean[largest]:
@@ -103,6 +103,6 @@ def _channel_error(mean: np.ndarray, behind: float) -> str | None:
         return f"n_z seems to stand in the {place} channel; {order}"
     if mean[2] < 0:
         return "n_z is negative in most pixels; negate n_z"
-    if behind > _BEHIND:
-        return f"n_z is negative in {behind:.0%} of the pixels, which no camera can see; correct n_z or the order of the channels"
+    if facing_away > _MAX_FACING_AWAY:
+        return f"n_z is negative in {facing_away:.0%} of the pixels, which no camera can see; correct n_z or the channel order"
     return None

@@ -9,30 +9,30 @@ import math
 
 import numpy as np
 
-from fr_ps.photometric.solve import weighted
+from fr_ps.photometric.solve import weighted_least_squares
 
 _BANDS = ((0.0, 0.4), (0.2, 0.6), (0.4, 0.8), (0.6, 1.0), (0.0, 1.0))
 """From and up to which share of the sorted observations, those in deep shadow left out."""
-_UNUSED = 1e-4
+_OUTSIDE_WEIGHT = 1e-4
 """Weight of the observations outside a band: keeps three directions where the band's lights repeat."""
-_DARK, _LEAST = 0.35, 0.04
+_FULL_WEIGHT_RATIO, _MIN_WEIGHT = 0.35, 0.04
 _DEEP_SHADOW = 0.1
-_FAINTEST = 0.02
-_WEAK = 0.2
-_TINY = 1e-6
+_MIN_REFERENCE_RATIO = 0.02
+_MIN_PEAK_WEIGHT = 0.2
+_EPSILON = 1e-6
 
 # The mixture of `_likelihood`: probabilities, then widths relative to the prediction or to the pixel's reference brightness.
-_HIGHLIGHTS = 0.5
-_SHADOWS = 0.1
-_NEITHER = 3e-4
-_SPREAD = 0.1
-_NOISE = 0.015
-_HIGHLIGHT_RANGE = math.log(250)
-_DARKEST_SHADE = 0.5
+_P_HIGHLIGHT = 0.5
+_P_SHADOW = 0.1
+_P_NEITHER = 3e-4
+_RELATIVE_SIGMA = 0.1
+_NOISE_SIGMA = 0.015
+_HIGHLIGHT_LOG_RANGE = math.log(250)
+_SHADOW_THRESHOLD = 0.5
 
-_ROUNDS = 10
-_RARE = 0.001
-_PIXELS = 4096
+_EM_ITERATIONS = 10
+_MIN_PRIOR = 0.001
+_BLOCK_PIXELS = 4096
 """Pixels that are processed at once, so that intermediate arrays stay in the processor's cache."""
 
 
@@ -56,19 +56,19 @@ def many_light_weights(images: np.ndarray, trust: np.ndarray, lights: np.ndarray
     """
     shape = images.shape
     pixels, factors = images.reshape(len(images), -1), trust.reshape(len(images), -1)
-    blocks = [slice(start, start + _PIXELS) for start in range(0, pixels.shape[1], _PIXELS)]
-    scores = np.concatenate([_scores(pixels[:, block], factors[:, block], lights) for block in blocks], axis=1)
-    posterior = _posterior(scores, lit=pixels.max(axis=0) > _TINY)
+    blocks = [slice(start, start + _BLOCK_PIXELS) for start in range(0, pixels.shape[1], _BLOCK_PIXELS)]
+    scores = np.concatenate([_log_likelihoods(pixels[:, block], factors[:, block], lights) for block in blocks], axis=1)
+    posterior = _posterior(scores, lit=pixels.max(axis=0) > _EPSILON)
     weights = np.empty(pixels.shape, dtype=np.float32)
     for block in blocks:
-        candidates, _ = _candidates(pixels[:, block])
+        candidates, _ = _candidate_weights(pixels[:, block])
         mean = sum(p * candidate for p, candidate in zip(posterior[:, block].astype(np.float32), candidates))
         # Only ratios matter to the fit. Where all candidates fit alike, all observations are used, and confidence is high.
-        weights[:, block] = factors[:, block] * (mean / np.maximum(mean.max(axis=0), _WEAK))
+        weights[:, block] = factors[:, block] * (mean / np.maximum(mean.max(axis=0), _MIN_PEAK_WEIGHT))
     return weights.reshape(shape)
 
 
-def _candidates(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def _candidate_weights(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Weights (k, n) of each candidate for the pixels (k, n), and the reference brightness (n,) of each pixel.
 
     The reference is the median: shadows or highlights in up to half of the observations hardly change it.
@@ -78,23 +78,23 @@ def _candidates(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     ordered = np.take_along_axis(pixels.T, order, axis=1)
     rank = np.empty(order.shape, dtype=np.float32)
     np.put_along_axis(rank, order, np.arange(count, dtype=np.float32)[None], axis=1)
-    median, brightest = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2, np.maximum(ordered[:, -1], _TINY)
-    reference = np.maximum(median, _FAINTEST * brightest)
+    median, brightest = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2, np.maximum(ordered[:, -1], _EPSILON)
+    reference = np.maximum(median, _MIN_REFERENCE_RATIO * brightest)
     dark = np.sum(ordered < _DEEP_SHADOW * reference[:, None], axis=1, dtype=np.float32)
     # Observations in deep shadow have the lowest ranks, so this is the rank among the others, as a share.
-    place = (rank.T - dark) / np.maximum(count - dark, 1) + _TINY
-    candidates = [np.where((place >= low) & (place < high), np.float32(1), np.float32(_UNUSED)) for low, high in _BANDS]
-    bright = np.minimum(pixels / (_DARK * brightest), 1)
-    return [*candidates, bright * np.sqrt(bright) + _LEAST], reference
+    place = (rank.T - dark) / np.maximum(count - dark, 1) + _EPSILON
+    candidates = [np.where((place >= low) & (place < high), np.float32(1), np.float32(_OUTSIDE_WEIGHT)) for low, high in _BANDS]
+    bright = np.minimum(pixels / (_FULL_WEIGHT_RATIO * brightest), 1)
+    return [*candidates, bright * np.sqrt(bright) + _MIN_WEIGHT], reference
 
 
-def _scores(pixels: np.ndarray, factors: np.ndarray, lights: np.ndarray) -> np.ndarray:
+def _log_likelihoods(pixels: np.ndarray, factors: np.ndarray, lights: np.ndarray) -> np.ndarray:
     """(candidates, n): log-likelihood of the pixels (k, n) under the fit of each candidate."""
-    candidates, reference = _candidates(pixels)
+    candidates, reference = _candidate_weights(pixels)
     scores = []
     for candidate in candidates:
-        scaled, _ = weighted(pixels, lights, candidate * factors)
-        scores.append(np.sum(factors * np.log(_likelihood(pixels, lights, scaled, _NOISE * reference)), axis=0))
+        scaled, _ = weighted_least_squares(pixels, lights, candidate * factors)
+        scores.append(np.sum(factors * np.log(_likelihood(pixels, lights, scaled, _NOISE_SIGMA * reference)), axis=0))
     return np.array(scores)
 
 
@@ -106,15 +106,15 @@ def _likelihood(pixels: np.ndarray, lights: np.ndarray, scaled: np.ndarray, nois
     it.
     """
     predicted = np.maximum(lights.astype(np.float32) @ scaled, 0)
-    spread = _SPREAD * predicted + noise
+    spread = _RELATIVE_SIGMA * predicted + noise
     shaded = (
-        np.exp(-0.5 * ((pixels - predicted) / spread) ** 2) * ((1 - _HIGHLIGHTS - _SHADOWS) / math.sqrt(2 * math.pi)) / spread
+        np.exp(-0.5 * ((pixels - predicted) / spread) ** 2) * ((1 - _P_HIGHLIGHT - _P_SHADOW) / math.sqrt(2 * math.pi)) / spread
     )
     level = np.maximum(predicted, noise)
     outlier = np.where(
         pixels > predicted,
-        _HIGHLIGHTS / _HIGHLIGHT_RANGE / np.maximum(pixels, noise),
-        np.where(pixels < _DARKEST_SHADE * predicted, _SHADOWS / _DARKEST_SHADE, _NEITHER) / level,
+        _P_HIGHLIGHT / _HIGHLIGHT_LOG_RANGE / np.maximum(pixels, noise),
+        np.where(pixels < _SHADOW_THRESHOLD * predicted, _P_SHADOW / _SHADOW_THRESHOLD, _P_NEITHER) / level,
     )
     return shaded + outlier
 
@@ -122,11 +122,11 @@ def _likelihood(pixels: np.ndarray, lights: np.ndarray, scaled: np.ndarray, nois
 def _posterior(scores: np.ndarray, lit: np.ndarray) -> np.ndarray:
     """(candidates, n): posterior probability of each candidate; the prior is estimated over the `lit` (n,) pixels."""
     prior = np.full(len(scores), 1 / len(scores))
-    for _ in range(_ROUNDS if lit.any() else 0):
-        prior = _normalised(scores[:, lit] + np.log(prior)[:, None]).mean(axis=1) + _RARE
-    return _normalised(scores + np.log(prior)[:, None])
+    for _ in range(_EM_ITERATIONS if lit.any() else 0):
+        prior = _softmax(scores[:, lit] + np.log(prior)[:, None]).mean(axis=1) + _MIN_PRIOR
+    return _softmax(scores + np.log(prior)[:, None])
 
 
-def _normalised(scores: np.ndarray) -> np.ndarray:
+def _softmax(scores: np.ndarray) -> np.ndarray:
     odds = np.exp(scores - scores.max(axis=0))
     return odds / odds.sum(axis=0)

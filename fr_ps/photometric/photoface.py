@@ -9,7 +9,7 @@ import numpy as np
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
 from fr_ps.files import open_regular
-from fr_ps.photometric.lights import FEWEST, to_degrees, to_number
+from fr_ps.photometric.lights import MIN_LIGHTS, parse_degrees, parse_number
 
 LIGHT_SOURCE_FILE = "LightSource.m"
 LANDMARKS_FILE = "metadata.txt"
@@ -29,7 +29,7 @@ LANDMARKS = (
     "chin",
 )
 """In the order of the file. Left and right are those of the picture, so not of the person."""
-_MIRRORED = ((0, 4), (1, 3), (5, 7), (8, 9))
+_MIRRORED_PAIRS = ((0, 4), (1, 3), (5, 7), (8, 9))
 
 ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusion", "Emotion")
 
@@ -51,9 +51,9 @@ def read_light_source(path: Path, axes: LightAxes = "xy") -> np.ndarray:
     for line, row in rows:
         if len(row) != 2:
             raise InputError(f"{path}: line {line}: {len(row)} columns in a row of the matrix; expected zenith and azimuth")
-    if len(rows) < FEWEST:
+    if len(rows) < MIN_LIGHTS:
         raise InputError(f"{path}: the matrix has {len(rows)} rows; expected a row a light, at least three")
-    angles = [[to_degrees(text, f"{path}: line {line}: an angle") for text in row] for line, row in rows]
+    angles = [[parse_degrees(text, f"{path}: line {line}: an angle") for text in row] for line, row in rows]
     zenith, azimuth = np.radians(np.array(angles)).T
     lights = np.empty((len(rows), 3))
     lights[:, 2] = np.cos(zenith)
@@ -71,10 +71,12 @@ def read_landmarks(path: Path) -> np.ndarray:
     Raises:
         InputError: missing, not 22 numbers, or lines that split a point; names the line.
     """
-    lines = _lines(path)
+    lines = _tokenized_lines(path)
     counts = [len(tokens) for _, tokens in lines]
     count = len(LANDMARKS)
-    numbers = [to_number(token, f"{path}: line {line}: a coordinate", "a number") for line, tokens in lines for token in tokens]
+    numbers = [
+        parse_number(token, f"{path}: line {line}: a coordinate", "a number") for line, tokens in lines for token in tokens
+    ]
     by_axis = counts == [count, count]
     for (line, _), found in zip(lines, counts):
         if found % 2 and not by_axis:
@@ -83,7 +85,7 @@ def read_landmarks(path: Path) -> np.ndarray:
         last = f"line {lines[-1][0]}: " if lines else ""
         raise InputError(f"{path}: {last}{len(numbers) // 2} landmarks up to here; expected {count}: {', '.join(LANDMARKS)}")
     points = np.array(numbers).reshape(2, count).T if by_axis else np.array(numbers).reshape(count, 2)
-    for left, right in _MIRRORED:
+    for left, right in _MIRRORED_PAIRS:
         if points[left, 0] > points[right, 0]:
             points[[left, right]] = points[[right, left]]
     return points
@@ -95,7 +97,7 @@ def read_attributes(path: Path) -> dict[str, str]:
     Raises:
         InputError: missing, not one line, or not seven values; names the line.
     """
-    lines = [(number, line) for number, line in _code(path, "[#%]") if line.strip()]
+    lines = [(number, line) for number, line in _lines_without_comments(path, "[#%]") if line.strip()]
     if len(lines) != 1:
         where = f"line {lines[1][0]}: more than one line" if lines else "empty"
         raise InputError(f"{path}: {where}; expected one line of {','.join(ATTRIBUTES)}")
@@ -109,7 +111,7 @@ def read_attributes(path: Path) -> dict[str, str]:
 def _matrix_rows(path: Path) -> list[tuple[int, list[str]]]:
     """The line and the cells of each row of the one bracketed matrix in a MATLAB file; empty rows are left out."""
     text = ""
-    for _, line in _code(path, "%"):
+    for _, line in _lines_without_comments(path, "%"):
         code, continued, _ = line.partition("...")
         text += code + ("\f" if continued else "\n")
     matrices = list(re.finditer(r"\[([^][]*)\]", text))
@@ -123,13 +125,13 @@ def _matrix_rows(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
+def _tokenized_lines(path: Path) -> list[tuple[int, list[str]]]:
     """Number and words of each line that has any."""
-    split = [(number, re.findall(r"[^,;\s]+", line)) for number, line in _code(path, "[#%]")]
+    split = [(number, re.findall(r"[^,;\s]+", line)) for number, line in _lines_without_comments(path, "[#%]")]
     return [(number, words) for number, words in split if words]
 
 
-def _code(path: Path, comment: str) -> list[tuple[int, str]]:
+def _lines_without_comments(path: Path, comment: str) -> list[tuple[int, str]]:
     """Number and text of each line up to where a comment begins.
 
     A byte that is no UTF-8 (a degree sign in a comment) is no reason to refuse the file: where a number is due, it is

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fr_ps.photometric.integrate import normals_of
+from fr_ps.photometric.integrate import normals_from_depth
 
 MEASURES = ("residual", "imbalance", "shadowed", "integrability", "saturated")
 SHADOW = 0.2
@@ -35,17 +35,17 @@ def session_quality(
         depth: (H, W) in pixels.
         mask: (H, W) bool, somewhere true.
     """
-    pixels = _of(images, mask)
+    pixels = _masked_pixels(images, mask)
     brightest = pixels.max(axis=0)
     lit = (pixels.min(axis=0) / np.maximum(brightest, 1e-6)) ** 2
     dark = pixels < SHADOW * brightest
-    cosine = np.einsum("chw,chw->hw", normals, normals_of(depth))[mask]
+    cosine = np.einsum("chw,chw->hw", normals, normals_from_depth(depth))[mask]
     return {
-        "residual": _misfit(pixels, lights),
-        "imbalance": _misfit(pixels @ lit[:, None], lights),
+        "residual": _relative_residual(pixels, lights),
+        "imbalance": _relative_residual(pixels @ lit[:, None], lights),
         "shadowed": float(dark.mean()),
         "integrability": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()),
-        "saturated": float(_of(saturated, mask).mean()),
+        "saturated": float(_masked_pixels(saturated, mask).mean()),
     }
 
 
@@ -74,12 +74,12 @@ def twist_agreement(normals: np.ndarray, mask: np.ndarray) -> float:
     return float(np.mean(of_x * of_y)) / power if power > 0 else 0.0
 
 
-def _of(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _masked_pixels(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(k, n): the pixels of planes (k, H, W) in the mask; all, without a copy, where it is full as it is for most."""
     return planes.reshape(len(planes), -1) if mask.all() else planes[:, mask]
 
 
-def _misfit(pixels: np.ndarray, lights: np.ndarray) -> float:
+def _relative_residual(pixels: np.ndarray, lights: np.ndarray) -> float:
     """Root mean square of what least squares leaves of pixels (k, n), over that of the pixels; 1, the worst, if all are 0."""
     projector = (np.eye(len(lights)) - lights @ np.linalg.pinv(lights)).astype(np.float32)
     power = float(np.mean(pixels**2))

@@ -8,23 +8,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fr_ps.photometric.integrate import normals_of, poisson
+from fr_ps.photometric.integrate import normals_from_depth, poisson
 from fr_ps.photometric.outliers import many_light_weights
-from fr_ps.photometric.solve import weighted
+from fr_ps.photometric.solve import weighted_least_squares
 
-MANY_LIGHTS = 8
+MIN_MANY_LIGHTS = 8
 """From this number of lights on, a pixel has enough observations to choose the ones to fit."""
-_SATURATED = 0.05
-_MOST = 1.04
-_BRIGHT = 0.8
-_ALL_LIT = 0.7
-_TINY = 1e-6
-_FAINT = 1e-3
+_SATURATED_WEIGHT = 0.05
+_MAX_WEIGHT = 1.04
+_HIGHLIGHT_CANDIDATE_RATIO = 0.8
+_ALL_LIT_RATIO = 0.7
+_EPSILON = 1e-6
+_MIN_SECOND_RATIO = 1e-3
 _SAMPLES = 50
 """Rows and columns, about, that percentiles are taken from."""
 
 
-class _Rule(NamedTuple):
+class _WeightRule(NamedTuple):
     """How few lights are weighted.
 
     Attributes:
@@ -40,24 +40,24 @@ class _Rule(NamedTuple):
 
     excess: float
     dark: float
-    least: float
+    min_weight: float
     by_second: bool
     highlight: float
     lit_power: float
 
 
-_MATTE = _Rule(excess=4, dark=0.35, least=0.04, by_second=False, highlight=10, lit_power=2)
-_GLOSSY = _Rule(excess=1, dark=0.2, least=0.12, by_second=True, highlight=30, lit_power=1)
-_GLOSS = (2.5, 3.5)
+_MATTE = _WeightRule(excess=4, dark=0.35, min_weight=0.04, by_second=False, highlight=10, lit_power=2)
+_GLOSSY = _WeightRule(excess=1, dark=0.2, min_weight=0.12, by_second=True, highlight=30, lit_power=1)
+_GLOSSINESS_RATIOS = (2.5, 3.5)
 """Glossiness is 0 at the first of these ratios and 1 at the second. 155 of the 158 sessions of Yale B have at most 2.5."""
 
-_ROUNDS = 3
-_STEPS = 6
-_PULL = 0.5
-_PULL_PER_CONCENTRATION = 0.0015
-_OUTLIER = 0.3
-_DIM = 0.02
-_DOUBTFUL = 0.05
+_ITERATIONS = 3
+_CG_ITERATIONS = 6
+_PRIOR_WEIGHT = 0.5
+_PRIOR_WEIGHT_PER_CONCENTRATION = 0.0015
+_CAUCHY_SCALE = 0.3
+_ALBEDO_FLOOR = 0.02
+_MIN_CONFIDENCE = 0.05
 
 
 def observation_weights(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> np.ndarray:
@@ -78,9 +78,9 @@ def observation_weights(images: np.ndarray, saturated: np.ndarray, lights: np.nd
     Returns:
         (k, H, W) float32 in (0, 1.04].
     """
-    trust = saturated * (_SATURATED - 1)
+    trust = saturated * (_SATURATED_WEIGHT - 1)
     trust += 1
-    if len(lights) >= MANY_LIGHTS:
+    if len(lights) >= MIN_MANY_LIGHTS:
         return many_light_weights(images, trust, lights)
     first, second = _two_brightest(images)
     glossy = glossiness(first, second)
@@ -103,9 +103,9 @@ def glossiness(first: np.ndarray, second: np.ndarray) -> float:
     """
     step = max(1, min(first.shape) // _SAMPLES)
     first, second = first[::step, ::step], second[::step, ::step]
-    lit = first > _FAINT * first.max()
+    lit = first > _MIN_SECOND_RATIO * first.max()
     ratio = np.quantile(first[lit], 0.99) / np.quantile(second[lit], 0.9)
-    low, high = _GLOSS
+    low, high = _GLOSSINESS_RATIOS
     return float(np.clip(np.log(ratio / low) / np.log(high / low), 0, 1))
 
 
@@ -115,23 +115,25 @@ def _two_brightest(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for image in images[2:]:
         second = np.maximum(second, np.minimum(first, image))
         first = np.maximum(first, image)
-    first = np.maximum(first, _TINY)
-    return first, np.maximum(second, _FAINT * first)
+    first = np.maximum(first, _EPSILON)
+    return first, np.maximum(second, _MIN_SECOND_RATIO * first)
 
 
-def _few_light_weights(images: np.ndarray, lights: np.ndarray, first: np.ndarray, second: np.ndarray, rule: _Rule) -> np.ndarray:
+def _few_light_weights(
+    images: np.ndarray, lights: np.ndarray, first: np.ndarray, second: np.ndarray, rule: _WeightRule
+) -> np.ndarray:
     # In place, as new arrays of this size cost more than the arithmetic.
     bright = images / (rule.dark * np.minimum(first, rule.excess * second))
     np.minimum(bright, 1, out=bright)
     weights = np.sqrt(bright)
     weights *= bright
-    weights *= _MOST - rule.least
-    weights += rule.least
+    weights *= _MAX_WEIGHT - rule.min_weight
+    weights += rule.min_weight
     reference = second if rule.by_second else first
-    lit = np.clip(images.min(axis=0) / (_ALL_LIT * reference), 0, 1) ** rule.lit_power
-    divisor = np.maximum(_without_it(images, lights), 0)
+    lit = np.clip(images.min(axis=0) / (_ALL_LIT_RATIO * reference), 0, 1) ** rule.lit_power
+    divisor = np.maximum(_leave_one_out_residuals(images, lights), 0)
     divisor *= rule.highlight * lit / reference
-    divisor *= images >= _BRIGHT * first
+    divisor *= images >= _HIGHLIGHT_CANDIDATE_RATIO * first
     divisor += 1
     weights /= divisor
     return weights.astype(np.float32, copy=False)
@@ -142,7 +144,7 @@ def confidence(variance: np.ndarray, lights: np.ndarray) -> np.ndarray:
     return np.clip(np.trace(np.linalg.inv(lights.T @ lights)) / variance, 0, 1)
 
 
-def integrable(
+def solve_integrable(
     images: np.ndarray,
     lights: np.ndarray,
     weights: np.ndarray,
@@ -165,37 +167,37 @@ def integrable(
             weak pull, as strong as they agree (the concentration of their von Mises-Fisher distribution; Banerjee et al.,
             "Clustering on the unit hypersphere using von Mises-Fisher distributions", JMLR 2005, eq. 4.4).
     """
-    scaled, variance = weighted(images, lights, weights)
+    scaled, variance = weighted_least_squares(images, lights, weights)
     trusted = weights
     if prior is not None:
         length = np.clip(np.linalg.norm(prior, axis=0), 1e-6, 1 - 1e-6)
         concentration = length * (3 - length**2) / (1 - length**2)
-        mean, pull = prior / length, np.minimum(_PULL_PER_CONCENTRATION * concentration, _PULL)
-    for _ in range(_ROUNDS):
-        surface = _surface_normals(scaled * mask, np.maximum(confidence(variance, lights), _DOUBTFUL) * mask)
-        toward, strength = _PULL * _along(scaled, surface), np.full(mask.shape, _PULL)
+        mean, pull = prior / length, np.minimum(_PRIOR_WEIGHT_PER_CONCENTRATION * concentration, _PRIOR_WEIGHT)
+    for _ in range(_ITERATIONS):
+        surface = _integrable_normals(scaled * mask, np.maximum(confidence(variance, lights), _MIN_CONFIDENCE) * mask)
+        toward, strength = _PRIOR_WEIGHT * _project_on_normals(scaled, surface), np.full(mask.shape, _PRIOR_WEIGHT)
         if prior is not None:
-            toward, strength = toward + pull * _along(scaled, mean), strength + pull
-        scaled, _ = weighted(images, lights, trusted, strength, toward / strength)
+            toward, strength = toward + pull * _project_on_normals(scaled, mean), strength + pull
+        scaled, _ = weighted_least_squares(images, lights, trusted, strength, toward / strength)
         albedo = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled))
-        error = (images - np.tensordot(lights, scaled, axes=1)) / (albedo + _DIM * np.mean(albedo * mask) + 1e-6)
-        trusted = weights / (1 + (error / _OUTLIER) ** 2)
-        variance = weighted(images, lights, trusted)[1]
+        error = (images - np.tensordot(lights, scaled, axes=1)) / (albedo + _ALBEDO_FLOOR * np.mean(albedo * mask) + 1e-6)
+        trusted = weights / (1 + (error / _CAUCHY_SCALE) ** 2)
+        variance = weighted_least_squares(images, lights, trusted)[1]
     return scaled
 
 
-def _surface_normals(scaled: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+def _integrable_normals(scaled: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     length = np.maximum(np.sqrt(np.einsum("chw,chw->hw", scaled, scaled)), 1e-6)
-    return normals_of(poisson(scaled / length, confidence.astype(np.float32), _STEPS))
+    return normals_from_depth(poisson(scaled / length, confidence.astype(np.float32), _CG_ITERATIONS))
 
 
-def _along(scaled: np.ndarray, normals: np.ndarray) -> np.ndarray:
+def _project_on_normals(scaled: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Normals scaled by the albedo that they leave: its projection, or part of it where they point elsewhere."""
     length = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled))
     return np.maximum(np.einsum("chw,chw->hw", scaled, normals), 0.3 * length) * normals
 
 
-def _without_it(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
+def _leave_one_out_residuals(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
     """(k, H, W): each picture minus what the others predict for it; 0 where they cannot (three lights)."""
     projector = np.eye(len(lights)) - lights @ np.linalg.pinv(lights)
     free = np.diag(projector)

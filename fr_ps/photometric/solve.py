@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+_SYMMETRIC_INDICES = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
 def least_squares(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
@@ -22,12 +22,12 @@ def least_squares(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
     return (inverse @ images.reshape(len(images), -1)).reshape(3, *images.shape[1:])
 
 
-def weighted(
+def weighted_least_squares(
     images: np.ndarray,
     lights: np.ndarray,
     weights: np.ndarray,
-    strength: np.ndarray | None = None,
-    toward: np.ndarray | None = None,
+    prior_weight: np.ndarray | None = None,
+    prior_mean: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Albedo-scaled normals g that minimise sum_k w_k (I_k - l_k . g)^2 + strength |g - toward|^2 in every pixel.
 
@@ -44,13 +44,13 @@ def weighted(
     shape = images.shape[1:]
     # In float32 the determinant of a pixel with two shadows has no correct digit.
     w = weights.reshape(len(images), -1).astype(np.float64)
-    products = np.array([[light[i] * light[j] for i, j in _PAIRS] for light in lights])
+    products = np.array([[light[i] * light[j] for i, j in _SYMMETRIC_INDICES] for light in lights])
     xx, xy, xz, yy, yz, zz = products.T @ w
     right = lights.T @ (w * images.reshape(len(images), -1))
-    if strength is not None and toward is not None:
-        pull = strength.reshape(-1)
+    if prior_weight is not None and prior_mean is not None:
+        pull = prior_weight.reshape(-1)
         xx, yy, zz = xx + pull, yy + pull, zz + pull
-        right += pull * toward.reshape(3, -1)
+        right += pull * prior_mean.reshape(3, -1)
     # The inverse of a symmetric 3 x 3 matrix by its cofactors: some ten times faster here than a general solver.
     c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
@@ -66,7 +66,7 @@ def weighted(
     return scaled.astype(np.float32).reshape(3, *shape), variance.reshape(shape)
 
 
-def split(scaled: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def split_albedo(scaled: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (H, W) and unit normals (3, H, W) of albedo-scaled normals (3, H, W).
 
     Where the scaled normals are those of a surface whose axes were stretched by (3,) `stretch`, normalise(S^-1 n) for a

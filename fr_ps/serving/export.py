@@ -16,25 +16,25 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.pairwise.pairs import AllPairs
-from fr_ps.evaluation.pairwise.verification import verification
-from fr_ps.evaluation.score import Answers, joined
-from fr_ps.files import new_folder, sync_file, write_json
+from fr_ps.evaluation.pairwise.verification import verification_metrics
+from fr_ps.files import atomic_folder, sync_file, write_json
+from fr_ps.models.inference import Predictions, concatenate
 from fr_ps.models.network import FaceNetwork
-from fr_ps.outputs import check_holds_none, check_replaceable
+from fr_ps.outputs import check_contains_no_input, check_replaceable
+from fr_ps.serving.predict import SessionInput, list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.sessions import Session, ask, prepared_sessions
 
 ONNX_FILE = "model.onnx"
 INFO_FILE = "model_onnx.json"
 TOLERANCE = 1e-3
 """The largest difference, as a share of the largest value, that is taken for rounding."""
-_BATCHES = (1, 2, 7)
-_TURNS = 30
-OnnxRun = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+_CHECKED_BATCH_SIZES = (1, 2, 7)
+_LATENCY_RUNS = 30
+InferenceFunction = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export came to.
 
     Attributes:
@@ -50,7 +50,7 @@ class Exported:
     lines: list[str]
 
 
-class _Answers(nn.Module):
+class _ExportedNetwork(nn.Module):
     """The network as a function of arrays to arrays: embedding, then the probabilities of each attribute."""
 
     def __init__(self, network: FaceNetwork) -> None:
@@ -62,7 +62,7 @@ class _Answers(nn.Module):
         return outputs["identity"], *(outputs[task].softmax(dim=1) for task in ATTRIBUTES)
 
 
-def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | None, batch: int) -> Exported:
+def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | None, batch: int) -> ExportResult:
     """Write the model to `out` as `model.onnx` with a dynamic batch, and `model_onnx.json`, which says what is in and out.
 
     Inputs are named as the modalities, (batch, C, H, W) float32; outputs `embedding` and `{attribute}_probabilities`.
@@ -79,15 +79,15 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
             the data cannot be used.
     """
     out = out.resolve()
-    check_holds_none(out, {"--model": recognizer.folder, "--data": data})
+    check_contains_no_input(out, {"--model": recognizer.folder, "--data": data})
     check_replaceable(out, INFO_FILE, [ONNX_FILE])
-    sessions = prepared_sessions(recognizer, data, None, part) if data else []
+    sessions = list_prepared_sessions(recognizer, data, None, part) if data else []
     info = recognizer.info
     outputs = ["embedding", *(f"{task}_probabilities" for task in ATTRIBUTES)]
-    with new_folder(out) as folder:
-        _write(recognizer, folder / ONNX_FILE, outputs)
+    with atomic_folder(out) as folder:
+        _write_onnx(recognizer, folder / ONNX_FILE, outputs)
         run = onnx_session(folder / ONNX_FILE)
-        differences = _compare(recognizer, run, outputs)
+        differences = _relative_differences(recognizer, run, outputs)
         worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
         if not differences[worst] <= TOLERANCE:
             raise InputError(f"{out}: ONNX gives another {worst} than torch, by {differences[worst]:.2g} of its largest value")
@@ -100,16 +100,17 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
         }
         write_json(folder / INFO_FILE, described)
     rows = [
-        {"": "torch", "MB": _megabytes(recognizer.folder / "model.safetensors")} | _latency(_torch_run(recognizer), recognizer),
-        {"": "ONNX", "MB": _megabytes(out / ONNX_FILE)} | _latency(run, recognizer),
+        {"": "torch", "MB": _megabytes(recognizer.folder / "model.safetensors")}
+        | _measure_latency(_torch_session(recognizer), recognizer),
+        {"": "ONNX", "MB": _megabytes(out / ONNX_FILE)} | _measure_latency(run, recognizer),
     ]
     lines = [f"largest difference from torch, as a share of the largest value: {differences[worst]:.2g} ({worst})"]
     if data:
-        lines.append(_accuracy(recognizer, run, sessions, data, batch, rows))
-    return Exported(out / ONNX_FILE, differences, rows, lines)
+        lines.append(_measure_accuracy(recognizer, run, sessions, data, batch, rows))
+    return ExportResult(out / ONNX_FILE, differences, rows, lines)
 
 
-def onnx_session(file: Path) -> OnnxRun:
+def onnx_session(file: Path) -> InferenceFunction:
     """The ONNX file as a function of modality to (n, C, H, W) float32; it computes on the CPU, by as many threads as torch.
 
     Raises:
@@ -126,7 +127,7 @@ def onnx_session(file: Path) -> OnnxRun:
     return lambda maps: session.run(None, dict(maps))
 
 
-def _write(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
+def _write_onnx(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
     modalities = recognizer.info.modalities
     batch = torch.export.Dim("batch", min=1)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
@@ -135,8 +136,8 @@ def _write(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                _Answers(recognizer.network).eval(),
-                tuple(torch.from_numpy(array) for array in _random(recognizer, 2).values()),
+                _ExportedNetwork(recognizer.network).eval(),
+                tuple(torch.from_numpy(array) for array in _random_maps(recognizer, 2).values()),
                 str(file),
                 input_names=list(modalities),
                 output_names=outputs,
@@ -151,15 +152,15 @@ def _write(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
         sync_file(written)
 
 
-def _random(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:
+def _random_maps(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:
     """Something that looks like maps to the network."""
     rng = np.random.default_rng(0)
     size = recognizer.info.size
     return {name: rng.random((rows, CHANNELS[name], size, size), dtype=np.float32) for name in recognizer.info.modalities}
 
 
-def _torch_run(recognizer: Recognizer) -> OnnxRun:
-    module = _Answers(recognizer.network).eval()
+def _torch_session(recognizer: Recognizer) -> InferenceFunction:
+    module = _ExportedNetwork(recognizer.network).eval()
 
     @torch.inference_mode()
     def run(maps: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -168,22 +169,22 @@ def _torch_run(recognizer: Recognizer) -> OnnxRun:
     return run
 
 
-def _compare(recognizer: Recognizer, run: OnnxRun, outputs: list[str]) -> dict[str, float]:
+def _relative_differences(recognizer: Recognizer, run: InferenceFunction, outputs: list[str]) -> dict[str, float]:
     """Output to the largest difference from torch over batches of other sizes than the exported one."""
     differences = dict.fromkeys(outputs, 0.0)
-    for rows in _BATCHES:
-        maps = _random(recognizer, rows)
-        for name, expected, got in zip(outputs, _torch_run(recognizer)(maps), run(maps), strict=True):
+    for rows in _CHECKED_BATCH_SIZES:
+        maps = _random_maps(recognizer, rows)
+        for name, expected, got in zip(outputs, _torch_session(recognizer)(maps), run(maps), strict=True):
             share = np.abs(expected - got).max() / max(float(np.abs(expected).max()), 1e-12)
             differences[name] = float(np.maximum(differences[name], share))  # a NaN stays one
     return differences
 
 
-def _latency(run: OnnxRun, recognizer: Recognizer) -> dict[str, object]:
+def _measure_latency(run: InferenceFunction, recognizer: Recognizer) -> dict[str, object]:
     """Milliseconds of one session: median and 95th percentile of some turns after a warm-up."""
-    maps = _random(recognizer, 1)
+    maps = _random_maps(recognizer, 1)
     seconds = []
-    for turn in range(_TURNS + 3):
+    for turn in range(_LATENCY_RUNS + 3):
         begun = time.perf_counter()
         run(maps)
         if turn >= 3:
@@ -191,20 +192,25 @@ def _latency(run: OnnxRun, recognizer: Recognizer) -> dict[str, object]:
     return {"p50 ms": 1000 * statistics.median(seconds), "p95 ms": 1000 * float(np.quantile(seconds, 0.95))}
 
 
-def _accuracy(
-    recognizer: Recognizer, run: OnnxRun, sessions: list[Session], data: Path, batch: int, rows: list[dict[str, object]]
+def _measure_accuracy(
+    recognizer: Recognizer,
+    run: InferenceFunction,
+    sessions: list[SessionInput],
+    data: Path,
+    batch: int,
+    rows: list[dict[str, object]],
 ) -> str:
     """Put identity's AUC of both into the rows; returns a line on whom that is."""
-    answered = ask(recognizer, sessions, batch)
+    answered = predict_sessions(recognizer, sessions, batch)
     ids = np.array([person for person, _ in answered.keys])
     by_key = {session.key: session for session in sessions}
     parts = []
     for start in range(0, len(answered.keys), batch):
         read = [by_key[key].read() for key in answered.keys[start : start + batch]]
         embeddings, *probabilities = run({name: np.stack([maps[name] for maps in read]) for name in recognizer.info.modalities})
-        parts.append(Answers(embeddings, dict(zip(ATTRIBUTES, probabilities))))
-    for row, answers in zip(rows, (answered.answers, joined(parts))):
-        row["identity AUC"] = verification(AllPairs(answers.embeddings, ids).compare()).values["auc"]
+        parts.append(Predictions(embeddings, dict(zip(ATTRIBUTES, probabilities))))
+    for row, answers in zip(rows, (answered.predictions, concatenate(parts))):
+        row["identity AUC"] = verification_metrics(AllPairs(answers.embeddings, ids).score()).values["auc"]
     return f"accuracy on {len(ids)} sessions of {len(np.unique(ids))} people of {data}"
 
 

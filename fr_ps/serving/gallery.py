@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import array_bytes, check_name, locked, read_array, remove_remains, write_atomic, write_json, write_text
-from fr_ps.json_files import Count, Positive, read_json
-from fr_ps.tables import csv_text, read_session_rows
+from fr_ps.files import (
+    array_bytes,
+    check_path_component,
+    folder_lock,
+    read_array,
+    remove_stale_temp,
+    write_atomic,
+    write_json,
+    write_text,
+)
+from fr_ps.json_files import NonNegativeInt, PositiveInt, read_json
+from fr_ps.tables import format_csv, read_session_rows
 
 EMBEDDINGS_FILE = "embeddings.npy"
 PEOPLE_FILE = "people.csv"
@@ -20,8 +29,8 @@ INFO_FILE = "gallery.json"
 FORMAT = 1
 UNKNOWN = "unknown"
 """What stands in the place of a person where a session is nobody of the gallery; so nobody bears this name, in any case."""
-_LOOKS, _PAUSE = 20, 0.05
-_RESERVED = f"the id {UNKNOWN} is reserved for sessions that are nobody of the gallery"
+_READ_ATTEMPTS, _RETRY_SECONDS = 20, 0.05
+_RESERVED_ID_MESSAGE = f"the id {UNKNOWN} is reserved for sessions that are nobody of the gallery"
 _COLUMNS = ["id", "session", "row", "quality", "enrolled"]
 _CHECKSUM = "checksum"
 """Column of the first 16 hexadecimal digits of the SHA-256 of a row's embedding; galleries of version 0.1 lack it.
@@ -32,7 +41,7 @@ a process is killed, it names embeddings that are on disk.
 
 
 @dataclass(frozen=True)
-class _Info:
+class _GalleryInfo:
     """The content of `gallery.json`.
 
     Attributes:
@@ -41,13 +50,13 @@ class _Info:
         width: of an embedding.
     """
 
-    format: Count
+    format: NonNegativeInt
     model: str
-    width: Positive
+    width: PositiveInt
 
 
 @dataclass(frozen=True)
-class Enrolled:
+class EnrolledSession:
     """A session of somebody.
 
     Attributes:
@@ -61,7 +70,7 @@ class Enrolled:
     session: str
     row: int
     quality: float
-    when: str
+    enrolled_at: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Match:
         candidates: the most alike people with their scores, the first the most.
     """
 
-    person: str | None
+    subject: str | None
     score: float
     candidates: tuple[tuple[str, float], ...]
 
@@ -92,15 +101,15 @@ class Gallery:
 
     folder: Path
     model: str
-    sessions: tuple[Enrolled, ...]
+    sessions: tuple[EnrolledSession, ...]
     embeddings: np.ndarray
 
     @property
-    def people(self) -> list[str]:
+    def subjects(self) -> list[str]:
         """Sorted."""
         return sorted({one.id for one in self.sessions})
 
-    def require_model(self, model: str) -> None:
+    def check_model(self, model: str) -> None:
         """Refuse embeddings of another model.
 
         Raises:
@@ -112,29 +121,29 @@ class Gallery:
                 "and embeddings of two models cannot be compared; enroll its people anew into another folder"
             )
 
-    def require(self, model: str) -> None:
+    def check_searchable(self, model: str) -> None:
         """Refuse a search that means nothing.
 
         Raises:
             InputError: nobody is enrolled, or by another model.
         """
-        self.require_model(model)
+        self.check_model(model)
         if not self.sessions:
             raise InputError(f"{self.folder / PEOPLE_FILE}: nobody is enrolled; do so by fr-ps enroll")
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(m, people) float32: the mean cosine of each of m embeddings to a person's sessions, in the order of `people`."""
-        place = {person: column for column, person in enumerate(self.people)}
+        place = {person: column for column, person in enumerate(self.subjects)}
         owners = np.array([place[one.id] for one in self.sessions])
-        rows = unit(self.embeddings[[one.row for one in self.sessions]])
+        rows = normalize_rows(self.embeddings[[one.row for one in self.sessions]])
         templates = np.zeros((len(place), rows.shape[1]), dtype=np.float64)
         np.add.at(templates, owners, rows)
         templates /= np.bincount(owners)[:, None]
-        return unit(embeddings) @ templates.T.astype(np.float32)
+        return normalize_rows(embeddings) @ templates.T.astype(np.float32)
 
     def search(self, embeddings: np.ndarray, threshold: float, top: int = 1) -> list[Match]:
         """Who each of m embeddings is: the person of the highest score if that is the threshold or more, else nobody."""
-        people, found = self.people, []
+        people, found = self.subjects, []
         for scores in self.scores(embeddings):
             order = np.argsort(-scores, kind="stable")[: max(top, 1)]
             candidates = tuple((people[column], float(scores[column])) for column in order)
@@ -143,7 +152,7 @@ class Gallery:
         return found
 
 
-def unit(embeddings: np.ndarray) -> np.ndarray:
+def normalize_rows(embeddings: np.ndarray) -> np.ndarray:
     """The rows brought to length 1."""
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
 
@@ -155,20 +164,20 @@ def read_gallery(folder: Path) -> Gallery:
         InputError: there is none, it is damaged, of a newer format, or has a person called `unknown`.
     """
     remedy = "expected a gallery, which fr-ps enroll makes; restore it from a copy"
-    info = read_json(folder / INFO_FILE, _Info, remedy, formats=range(FORMAT, FORMAT + 1))
-    for _ in range(_LOOKS):
+    info = read_json(folder / INFO_FILE, _GalleryInfo, remedy, formats=range(FORMAT, FORMAT + 1))
+    for _ in range(_READ_ATTEMPTS):
         before = _table_text(folder)
-        embeddings = _embeddings(folder, info.width)
+        embeddings = _read_embeddings(folder, info.width)
         damage = None
         try:
-            sessions = tuple(_sessions(folder / PEOPLE_FILE, embeddings))
+            sessions = tuple(_parse_sessions(folder / PEOPLE_FILE, embeddings))
         except InputError as error:
             damage = error
         if _table_text(folder) == before:  # else another process is changing it, and its files do not belong together
             if damage:
                 raise damage
             return Gallery(folder, info.model, sessions, embeddings)
-        time.sleep(_PAUSE)
+        time.sleep(_RETRY_SECONDS)
     raise InputError(f"{folder}: is being changed all the time; try again")
 
 
@@ -179,7 +188,7 @@ def _table_text(folder: Path) -> str:
         raise InputError(f"{folder / PEOPLE_FILE}: cannot be read ({one_line(error)}); bring it back from a copy") from None
 
 
-def _embeddings(folder: Path, width: int) -> np.ndarray:
+def _read_embeddings(folder: Path, width: int) -> np.ndarray:
     path = folder / EMBEDDINGS_FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; bring it back from a copy, or enroll into another folder")
@@ -207,20 +216,20 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         raise InputError(f"{folder}: an embedding is zero, or has NaN; nothing is enrolled; check the model and its maps")
     for key in keys:
         if key[0].casefold() == UNKNOWN:
-            raise InputError(f"{folder}: {'/'.join(key)}: {_RESERVED}; give the person another id")
+            raise InputError(f"{folder}: {'/'.join(key)}: {_RESERVED_ID_MESSAGE}; give the person another id")
         for name in key:
-            check_name(name, f"{folder}: {'/'.join(key)}")
+            check_path_component(name, f"{folder}: {'/'.join(key)}")
     if len(set(keys)) < len(keys):
         raise InputError(f"{folder}: a session is to be enrolled twice at once; name each once")
-    with locked(folder):
-        remove_remains(folder)
+    with folder_lock(folder):
+        remove_stale_temp(folder)
         if not (folder / INFO_FILE).exists():
-            require_empty(folder)
+            check_empty(folder)
             write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(np.zeros((0, embeddings.shape[1]), "f4"))))
-            write_text(folder / PEOPLE_FILE, csv_text([*_COLUMNS, _CHECKSUM], []))
-            write_json(folder / INFO_FILE, asdict(_Info(FORMAT, model, embeddings.shape[1])))
+            write_text(folder / PEOPLE_FILE, format_csv([*_COLUMNS, _CHECKSUM], []))
+            write_json(folder / INFO_FILE, asdict(_GalleryInfo(FORMAT, model, embeddings.shape[1])))
         old = read_gallery(folder)
-        old.require_model(model)
+        old.check_model(model)
         new = set(keys)
         kept = [one for one in old.sessions if (one.id, one.session) not in new]
         # Rows that the present table names are never written over before it is replaced.
@@ -232,13 +241,13 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         stored[rows] = embeddings
         when = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
         norms = np.linalg.norm(embeddings, axis=1)
-        added = [Enrolled(*key, row, float(norm), when) for key, row, norm in zip(keys, rows, norms)]
+        added = [EnrolledSession(*key, row, float(norm), when) for key, row, norm in zip(keys, rows, norms)]
         # With the new rows the table on disk still finds its embeddings.
         write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(stored)))
         return _write_table(replace(old, sessions=tuple(kept + added), embeddings=stored))
 
 
-def forget(folder: Path, person: str, session: str | None = None) -> int:
+def forget(folder: Path, subject: str, session: str | None = None) -> int:
     """Remove a person, or one session of theirs, and overwrite the embeddings by zeros; returns how many sessions that was.
 
     Raises:
@@ -247,20 +256,20 @@ def forget(folder: Path, person: str, session: str | None = None) -> int:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such gallery")
     read_gallery(folder)  # before anything is written where there is none
-    with locked(folder):
-        remove_remains(folder)
+    with folder_lock(folder):
+        remove_stale_temp(folder)
         old = read_gallery(folder)
-        kept = [one for one in old.sessions if one.id != person or (session is not None and one.session != session)]
+        kept = [one for one in old.sessions if one.id != subject or (session is not None and one.session != session)]
         gone = len(old.sessions) - len(kept)
         if not gone:
             _write_table(old)  # where an earlier one was interrupted, its embeddings may still be there
-            what = person if session is None else f"{person}/{session}"
-            raise InputError(f"{folder / PEOPLE_FILE}: {what} is not enrolled; its people: {_some(old.people)}")
+            what = subject if session is None else f"{subject}/{session}"
+            raise InputError(f"{folder / PEOPLE_FILE}: {what} is not enrolled; its people: {_join_names(old.subjects)}")
         _write_table(replace(old, sessions=tuple(kept)))
         return gone
 
 
-def require_empty(folder: Path) -> None:
+def check_empty(folder: Path) -> None:
     """Refuse to begin a gallery over one that lost its description, or over something else.
 
     What a process that was killed while it began a gallery left there is accepted: a header, and embeddings of nobody.
@@ -269,7 +278,7 @@ def require_empty(folder: Path) -> None:
         InputError: names the file.
     """
     people, embeddings = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
-    if people.exists() and _table_text(folder) not in (csv_text(_COLUMNS, []), csv_text([*_COLUMNS, _CHECKSUM], [])):
+    if people.exists() and _table_text(folder) not in (format_csv(_COLUMNS, []), format_csv([*_COLUMNS, _CHECKSUM], [])):
         raise InputError(f"{people}: is there already, without {INFO_FILE}; bring that back, or choose another folder")
     if embeddings.exists():
         stored = read_array(embeddings)
@@ -281,9 +290,10 @@ def _write_table(gallery: Gallery) -> Gallery:
     """Write the table, whose embeddings are on disk, then clear the rows that it does not name."""
     folder, table = gallery.folder, gallery.sessions
     rows = [
-        [one.id, one.session, one.row, f"{one.quality:.4f}", one.when, _checksum(gallery.embeddings[one.row])] for one in table
+        [one.id, one.session, one.row, f"{one.quality:.4f}", one.enrolled_at, _checksum(gallery.embeddings[one.row])]
+        for one in table
     ]
-    write_text(folder / PEOPLE_FILE, csv_text([*_COLUMNS, _CHECKSUM], rows))
+    write_text(folder / PEOPLE_FILE, format_csv([*_COLUMNS, _CHECKSUM], rows))
     cleared = np.zeros_like(gallery.embeddings[: max((one.row for one in table), default=-1) + 1])
     used = [one.row for one in table]
     cleared[used] = gallery.embeddings[used]
@@ -291,7 +301,7 @@ def _write_table(gallery: Gallery) -> Gallery:
     return replace(gallery, embeddings=cleared)
 
 
-def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
+def _parse_sessions(path: Path, embeddings: np.ndarray) -> Iterator[EnrolledSession]:
     _, rows = read_session_rows(path, _COLUMNS[2:])
     seen: set[int] = set()
     for (person, session), (number, cells) in rows.items():
@@ -300,7 +310,7 @@ def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
         except ValueError:
             raise InputError(f"{path}: row {number}: row and quality must be numbers; the gallery is damaged") from None
         if person.casefold() == UNKNOWN:
-            raise InputError(f"{path}: row {number}: {_RESERVED}; write another id into this row")
+            raise InputError(f"{path}: row {number}: {_RESERVED_ID_MESSAGE}; write another id into this row")
         if not 0 <= row < len(embeddings) or row in seen:
             raise InputError(f"{path}: row {number}: no embedding of its own in {EMBEDDINGS_FILE}; the gallery is damaged")
         if not np.isfinite(embeddings[row]).all() or not embeddings[row].any():
@@ -311,12 +321,12 @@ def _sessions(path: Path, embeddings: np.ndarray) -> Iterator[Enrolled]:
                 "(its checksum differs); restore that file from a copy, or remove the row and enroll the session again"
             )
         seen.add(row)
-        yield Enrolled(person, session, row, quality, cells["enrolled"])
+        yield EnrolledSession(person, session, row, quality, cells["enrolled"])
 
 
 def _checksum(embedding: np.ndarray) -> str:
     return hashlib.sha256(embedding.astype("<f4").tobytes()).hexdigest()[:16]
 
 
-def _some(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nobody"
+def _join_names(names: Sequence[str], limit: int = 10) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "nobody"

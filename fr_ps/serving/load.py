@@ -2,7 +2,7 @@
 
 from fr_ps.device import pick_device
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.tracking.find import model_folder
+from fr_ps.tracking.resolve import resolve_model
 
 
 def load(model: str, device: str = "auto") -> Recognizer:
@@ -17,4 +17,4 @@ def load(model: str, device: str = "auto") -> Recognizer:
     Raises:
         InputError: there is no such model, it is damaged or of a newer format, or there is no such device.
     """
-    return Recognizer(model_folder(str(model)), pick_device(device))
+    return Recognizer(resolve_model(str(model)), pick_device(device))

@@ -8,31 +8,31 @@ from pathlib import Path
 import torch
 
 from fr_ps.config import Config, from_dict
-from fr_ps.config_files import read_settings
-from fr_ps.data.builtin import data_root
+from fr_ps.config.yaml_files import read_settings
+from fr_ps.data.builtin import resolve_root
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError, one_line
-from fr_ps.evaluation.compare import Compared, compare_folders
+from fr_ps.evaluation.compare_models import ComparisonResult, compare_models
 from fr_ps.evaluation.differences import Difference
-from fr_ps.evaluation.evaluate import Protocol
-from fr_ps.evaluation.numbers.findings import Table
+from fr_ps.evaluation.evaluate_model import EvaluationOptions
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model, read_info
-from fr_ps.serving.registry import Version, champion, crown, parse_version, tag
-from fr_ps.tables import Key
-from fr_ps.tracking.find import model_folder
+from fr_ps.report.table import Table
+from fr_ps.serving.registry import ModelVersion, get_champion, parse_version, set_champion, set_tags
+from fr_ps.tables import SessionKey
 from fr_ps.tracking.layout import CONFIG_FILE
+from fr_ps.tracking.resolve import resolve_model
 from fr_ps.tracking.run import Run
 
-DECIDES = "identity/auc"
+PROMOTION_METRIC = "identity/auc"
 """The metric that has to be better."""
-PART = "test"
-_STRANGERS = "subject_disjoint"
+TEST_PART = "test"
+_SUBJECT_DISJOINT = "subject_disjoint"
 
 
 @dataclass(frozen=True)
-class Decision:
+class PromotionDecision:
     """What became of a challenger.
 
     Attributes:
@@ -43,16 +43,16 @@ class Decision:
         tables: the evidence.
     """
 
-    challenger: Version
-    before: Version | None
+    challenger: ModelVersion
+    previous: ModelVersion | None
     promoted: bool
-    why: tuple[str, ...]
+    reasons: tuple[str, ...]
     tables: tuple[Table, ...] = ()
 
 
 def promote(
     model: str, run: Run, out: Path, *, data: str | None, limit: float, dry_run: bool, device: torch.device, batch: int
-) -> Decision:
+) -> PromotionDecision:
     """Decide whether a version becomes the champion of its registered model, and write down why.
 
     The first becomes it unopposed. Later ones are compared with the champion on the test part of the champion's own split, on
@@ -74,30 +74,33 @@ def promote(
         InputError: there is no such version, the data are missing or others, or the registry does not answer.
     """
     challenger = parse_version(model)
-    before = champion(challenger.name)
+    before = get_champion(challenger.name)
     if before is None:
-        decision = Decision(challenger, None, True, (f"{challenger.name} had no champion", *_first(challenger, device)))
+        decision = PromotionDecision(
+            challenger, None, True, (f"{challenger.name} had no champion", *_check_first_champion(challenger, device))
+        )
     elif before == challenger:
-        decision = Decision(challenger, before, False, ("it is the champion already",))
+        decision = PromotionDecision(challenger, before, False, ("it is the champion already",))
     else:
-        decision = _contest(challenger, before, run, out, data, limit, device, batch)
+        decision = _compare_with_champion(challenger, before, run, out, data, limit, device, batch)
     params = {"challenger": challenger.uri, "champion": before.uri if before else "", "limit": f"{limit:g}"}
-    run.params(params)
-    run.tags({"fr_ps.kind": "promote", "fr_ps.dry_run": str(dry_run).lower()})
+    run.log_params(params)
+    run.set_tags({"fr_ps.kind": "promote", "fr_ps.dry_run": str(dry_run).lower()})
     if not dry_run:
-        _carry_out(decision, run)
-    told = markdown_lines([verdict(decision, dry_run), *decision.why])
-    run.tags({"fr_ps.decision": "promoted" if decision.promoted else "refused", "mlflow.note.content": told})
+        _apply_decision(decision, run)
+    told = markdown_lines([decision_text(decision, dry_run), *decision.reasons])
+    run.set_tags({"fr_ps.decision": "promoted" if decision.promoted else "refused", "mlflow.note.content": told})
     return decision
 
 
-def decide(found: Sequence[Difference], groups: Sequence[Difference], limit: float) -> tuple[bool, tuple[str, ...]]:
+def decide(differences: Sequence[Difference], groups: Sequence[Difference], limit: float) -> tuple[bool, tuple[str, ...]]:
     """Whether B takes A's place, and why; the differences are A (the champion) minus B (the challenger)."""
     why, promoted = [], True
-    one = next((one for one in found if one.name == DECIDES), None)
+    one = next((one for one in differences if one.name == PROMOTION_METRIC), None)
     if one is None:
-        return False, (f"{DECIDES} cannot be compared on these data",)
-    numbers = f"{DECIDES} {one.second:.4f} against the champion's {one.first:.4f}, {-one.value:+.4f} {mirrored(one).spread}"
+        return False, (f"{PROMOTION_METRIC} cannot be compared on these data",)
+    gain = f"{-one.value:+.4f} {negated(one).interval_text}"
+    numbers = f"{PROMOTION_METRIC} {one.second:.4f} against the champion's {one.first:.4f}, {gain}"
     if one.better == "second":
         why.append(f"measurably better: {numbers}")
     else:
@@ -106,7 +109,7 @@ def decide(found: Sequence[Difference], groups: Sequence[Difference], limit: flo
     worse = [group for group in groups if group.value > limit]
     for group in worse:
         promoted = False
-        numbers = f"{group.second:.4f} against {group.first:.4f}, {-group.value:+.4f} {mirrored(group).spread}"
+        numbers = f"{group.second:.4f} against {group.first:.4f}, {-group.value:+.4f} {negated(group).interval_text}"
         why.append(f"worse by more than {limit:g}: {group.name} {numbers}")
     if groups and not worse:
         most = max(groups, key=lambda group: group.value)
@@ -117,49 +120,56 @@ def decide(found: Sequence[Difference], groups: Sequence[Difference], limit: flo
     return promoted, tuple(why)
 
 
-def mirrored(one: Difference) -> Difference:
+def negated(difference: Difference) -> Difference:
     """The same difference, second minus first."""
-    return Difference(one.name, one.second, one.first, -one.high, -one.low, one.p)
+    return Difference(difference.name, difference.second, difference.first, -difference.high, -difference.low, difference.p)
 
 
-def _contest(
-    challenger: Version, before: Version, run: Run, out: Path, data: str | None, limit: float, device: torch.device, batch: int
-) -> Decision:
-    champion_folder, challenger_folder = model_folder(before.uri), model_folder(challenger.uri)
-    config = _settings(champion_folder, before)
-    dataset = _pinned(champion_folder, config, data, before)
-    seen = _seen(challenger_folder, champion_folder, config, dataset)
+def _compare_with_champion(
+    challenger: ModelVersion,
+    previous: ModelVersion,
+    run: Run,
+    out: Path,
+    data: str | None,
+    limit: float,
+    device: torch.device,
+    batch: int,
+) -> PromotionDecision:
+    champion_folder, challenger_folder = resolve_model(previous.uri), resolve_model(challenger.uri)
+    config = _read_config(champion_folder, previous)
+    dataset = _open_champion_dataset(champion_folder, config, data, previous)
+    seen = _find_leakage(challenger_folder, champion_folder, config, dataset)
     if seen:
-        return Decision(challenger, before, False, (seen,))
-    compared: Compared = compare_folders(
+        return PromotionDecision(challenger, previous, False, (seen,))
+    compared: ComparisonResult = compare_models(
         [champion_folder, challenger_folder],
         dataset.root,
         out,
         run,
-        protocol=Protocol(PART),
+        protocol=EvaluationOptions(TEST_PART),
         device=device,
         batch=batch,
-        names=[f"{before.uri} (champion)", f"{challenger.uri} (challenger)"],
+        names=[f"{previous.uri} (champion)", f"{challenger.uri} (challenger)"],
     )
-    promoted, why = decide(compared.found, compared.groups, limit)
-    mind = (*_foreign(challenger_folder, challenger), *compared.lines[1:])
-    return Decision(challenger, before, promoted, (*why, *mind), tuple(compared.tables))
+    promoted, why = decide(compared.differences, compared.group_differences, limit)
+    mind = (*_pretrained_weights_warning(challenger_folder, challenger), *compared.notes[1:])
+    return PromotionDecision(challenger, previous, promoted, (*why, *mind), tuple(compared.tables))
 
 
-def _first(challenger: Version, device: torch.device) -> list[str]:
+def _check_first_champion(challenger: ModelVersion, device: torch.device) -> list[str]:
     """What is to be known of a first champion, with which later ones will be compared.
 
     Raises:
         InputError: it is no model that can be loaded.
     """
-    folder = model_folder(challenger.uri)
+    folder = resolve_model(challenger.uri)
     load_model(folder, device)
-    if (folder / SPLIT_FILE).is_file() and _tested(folder):
+    if (folder / SPLIT_FILE).is_file() and _test_sessions(folder):
         return []
     return ["mind: it was tested on nobody, so that no later version can be compared with it; --demote it before the next one"]
 
 
-def _settings(folder: Path, version: Version) -> Config:
+def _read_config(folder: Path, version: ModelVersion) -> Config:
     path = folder / CONFIG_FILE
     try:
         return from_dict(read_settings(path))
@@ -168,9 +178,9 @@ def _settings(folder: Path, version: Version) -> Config:
         raise InputError(f"{version.uri}: {why}, so that its test data are unknown") from None
 
 
-def _pinned(folder: Path, config: Config, data: str | None, version: Version) -> Dataset:
+def _open_champion_dataset(folder: Path, config: Config, data: str | None, version: ModelVersion) -> Dataset:
     """The champion's data set, if it still is the one that it was trained and tested on."""
-    root = data_root(data or config.data.root, config.synthetic)
+    root = resolve_root(data or config.data.root, config.synthetic)
     if not root.is_dir():
         raise InputError(f"{root}: the data of {version.uri} are not there; say where they lie by --data")
     settings = replace(config.data, root=str(root))
@@ -183,48 +193,48 @@ def _pinned(folder: Path, config: Config, data: str | None, version: Version) ->
     return dataset
 
 
-def _seen(challenger: Path, champion: Path, config: Config, dataset: Dataset) -> str:
+def _find_leakage(challenger: Path, champion: Path, config: Config, dataset: Dataset) -> str:
     """Why the challenger cannot be judged on the champion's test part; empty if it can."""
     if not (challenger / SPLIT_FILE).is_file():
         return f"whom it was trained on is not known: it has no {SPLIT_FILE}"
-    tested = _tested(champion)
+    tested = _test_sessions(champion)
     if not tested:
         return "the champion was tested on nobody, so that nothing can be compared; --demote it to let another take its place"
     known = {key for key, part in read_parts(challenger / SPLIT_FILE).items() if part in ("train", "val")}
     if sessions := len(known & tested):
         return f"it was trained or chosen on {sessions} of the {len(tested)} sessions that the champion was tested on"
     people = {person for person, _ in known} & {person for person, _ in tested}
-    if people and config.data.protocol == _STRANGERS:
+    if people and config.data.protocol == _SUBJECT_DISJOINT:
         return f"it was trained or chosen on {len(people)} of the people that the champion was tested on"
     return ""
 
 
-def _tested(folder: Path) -> set[Key]:
+def _test_sessions(folder: Path) -> set[SessionKey]:
     """(id, session) of those that the model in `folder` was tested on."""
-    return {key for key, part in read_parts(folder / SPLIT_FILE).items() if part == PART}
+    return {key for key, part in read_parts(folder / SPLIT_FILE).items() if part == TEST_PART}
 
 
-def _foreign(folder: Path, version: Version) -> list[str]:
+def _pretrained_weights_warning(folder: Path, version: ModelVersion) -> list[str]:
     """That a model began with the weights of others, if it did: whom these were trained on, its own split does not say."""
-    config = _settings(folder, version)
+    config = _read_config(folder, version)
     if not config.fusion.branches and not config.model.weights:
         return []
     return ["mind: the challenger began with weights of other models; whom these were trained on is not looked at"]
 
 
-def _carry_out(decision: Decision, run: Run) -> None:
+def _apply_decision(decision: PromotionDecision, run: Run) -> None:
     if decision.promoted:
-        crown(decision.challenger, decision.before)
+        set_champion(decision.challenger, decision.previous)
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    told = f"{verdict(decision, False)} ({when}, run {run.shown_id}): {'; '.join(decision.why)}"
-    tag(decision.challenger, {"fr_ps.promotion": told[:5000]})
+    told = f"{decision_text(decision, False)} ({when}, run {run.display_id}): {'; '.join(decision.reasons)}"
+    set_tags(decision.challenger, {"fr_ps.promotion": told[:5000]})
 
 
-def verdict(decision: Decision, dry_run: bool) -> str:
+def decision_text(decision: PromotionDecision, dry_run: bool) -> str:
     """What became of the challenger, in a sentence."""
     would = " would become" if dry_run else " is now"
     if decision.promoted:
-        instead = f" instead of version {decision.before.number}" if decision.before else ""
+        instead = f" instead of version {decision.previous.number}" if decision.previous else ""
         return f"{decision.challenger.uri}{would} the champion{instead}"
-    remains = f"{decision.before.uri} remains it" if decision.before else "nobody is it"
+    remains = f"{decision.previous.uri} remains it" if decision.previous else "nobody is it"
     return f"{decision.challenger.uri} does not become the champion; {remains}"

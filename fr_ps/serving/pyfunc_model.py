@@ -12,7 +12,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from fr_ps.errors import InputError
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.request import answer_rows
+from fr_ps.serving.request import predict_rows
 
 
 class FaceModel(PythonModel):
@@ -29,7 +29,7 @@ class FaceModel(PythonModel):
             MlflowException: bad input, which a server answers by 400 and the reason.
         """
         try:
-            return answer_rows(self.recognizer, model_input)
+            return predict_rows(self.recognizer, model_input)
         except InputError as error:
             raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
 

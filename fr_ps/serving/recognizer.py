@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from fr_ps.data.layout import check_map
-from fr_ps.data.maps_of import format_warning, maps_of_capture, same_preparation
+from fr_ps.data.preparation import capture_to_maps, format_warning, reproduce_preparation
 from fr_ps.errors import InputError
-from fr_ps.evaluation.pairwise.operating import Operating, read_thresholds
-from fr_ps.evaluation.score import Answers, answers_of, require_finite
 from fr_ps.models.folder import load_model, weights_digest
-from fr_ps.serving.gallery import Gallery, Match, unit
+from fr_ps.models.inference import Predictions, predict_subsets, require_finite
+from fr_ps.models.thresholds import ValidationThreshold, read_thresholds
+from fr_ps.serving.gallery import Gallery, Match, normalize_rows
 
-BATCH = 64
+DEFAULT_BATCH_SIZE = 64
 """Sessions that are answered at once; training scores by as many, and the last bits of an answer depend on it."""
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """Whether two sessions are of one person.
 
     Attributes:
@@ -33,7 +33,7 @@ class Verified:
 
     score: float
     threshold: float
-    point: Operating | None = None
+    validation_threshold: ValidationThreshold | None = None
 
     @property
     def same(self) -> bool:
@@ -63,15 +63,17 @@ class Recognizer:
         """SHA-256 of its weights, which tells whose gallery it is."""
         return weights_digest(self.folder)
 
-    def answer(self, maps: Mapping[str, np.ndarray], batch: int = BATCH) -> Answers:
+    def predict(self, maps: Mapping[str, np.ndarray], batch: int = DEFAULT_BATCH_SIZE) -> Predictions:
         """Embeddings and probabilities of n sessions.
 
         Raises:
             InputError: maps that this model does not read, of another size, or with NaN; an answer with NaN or infinity.
         """
-        return self.answer_checked(self._checked(maps), batch)
+        return self.predict_checked(self._check_maps(maps), batch)
 
-    def answer_checked(self, maps: Mapping[str, np.ndarray], batch: int = BATCH, names: Sequence[str] = ()) -> Answers:
+    def predict_checked(
+        self, maps: Mapping[str, np.ndarray], batch: int = DEFAULT_BATCH_SIZE, names: Sequence[str] = ()
+    ) -> Predictions:
         """`answer` about maps that `check_map` has brought to (n, C, H, W).
 
         `names` (n,) are those of the sessions in errors; none: their places.
@@ -81,20 +83,20 @@ class Recognizer:
         """
         rows = np.arange(len(next(iter(maps.values()))))
         subset = [modality for modality in self.info.modalities if modality in maps]
-        answers = answers_of(self.network, _InMemory(maps), rows, batch, [subset])[0]
+        answers = predict_subsets(self.network, InMemoryMaps(maps), rows, batch, [subset])[0]
         require_finite(answers, names or [f"session {row}" for row in rows], self.folder)
         return answers
 
     def embed(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n, D) float32: the direction says who, and the norm how well that can be seen. Errors as of `answer`."""
-        return self.answer(maps).embeddings
+        return self.predict(maps).embeddings
 
     def attributes(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """(n, classes) float32 probabilities of each attribute that was trained, in the order of `info.classes`.
 
         Errors as of `answer`.
         """
-        probabilities = self.answer(maps).probabilities
+        probabilities = self.predict(maps).probabilities
         return {attribute: probabilities[attribute] for attribute in self.info.trained}
 
     def verify(
@@ -103,7 +105,7 @@ class Recognizer:
         second: Mapping[str, np.ndarray],
         fmr: float | None = None,
         threshold: float | None = None,
-    ) -> Verified:
+    ) -> VerificationResult:
         """Whether two sessions are of one person, at the threshold for a wanted false match rate.
 
         Args:
@@ -118,12 +120,12 @@ class Recognizer:
         embeddings = [self.embed(maps) for maps in (first, second)]
         if any(len(some) != 1 for some in embeddings):
             raise InputError("verify: expected maps of one session each; give H x W and H x W x 3 arrays")
-        one, other = (unit(some)[0] for some in embeddings)
+        one, other = (normalize_rows(some)[0] for some in embeddings)
         score = float(one @ other)
         if threshold is not None:
-            return Verified(score, threshold)
-        point = self.threshold(fmr)
-        return Verified(score, point.threshold, point)
+            return VerificationResult(score, threshold)
+        point = self.validation_threshold(fmr)
+        return VerificationResult(score, point.threshold, point)
 
     def identify(
         self,
@@ -138,10 +140,10 @@ class Recognizer:
         Raises:
             InputError: as `answer`; the gallery is empty or another model's; an FMR that validation cannot tell.
         """
-        gallery.require(self.digest)
-        return gallery.search(self.embed(maps), self.threshold(fmr).threshold if threshold is None else threshold, top)
+        gallery.check_searchable(self.digest)
+        return gallery.search(self.embed(maps), self.validation_threshold(fmr).threshold if threshold is None else threshold, top)
 
-    def threshold(self, fmr: float | None = None) -> Operating:
+    def validation_threshold(self, fmr: float | None = None) -> ValidationThreshold:
         """The threshold of verification for a wanted FMR.
 
         Raises:
@@ -149,9 +151,9 @@ class Recognizer:
         """
         if self.thresholds is None:
             raise InputError(f"{self.folder}: has no thresholds, as nobody was validated on; give --threshold")
-        return self.thresholds.at(fmr)
+        return self.thresholds.for_fmr(fmr)
 
-    def maps_of(self, capture: str | Path, prior: str | None = None) -> dict[str, np.ndarray]:
+    def capture_to_maps(self, capture: str | Path, prior: str | None = None) -> dict[str, np.ndarray]:
         """The maps of a raw capture, made as those were that the model was trained on: modality to H x W (x 3).
 
         A Python warning is issued where these are of another format of `prepare`.
@@ -163,13 +165,13 @@ class Recognizer:
         Raises:
             InputError: a capture that cannot be used.
         """
-        config, mean_face = same_preparation(self.info.preparation, prior)
+        config, mean_face = reproduce_preparation(self.info.preparation, prior)
         if warning := format_warning(self.info.preparation):
             warnings.warn(warning, stacklevel=2)
-        maps, _ = maps_of_capture(Path(capture), config, None, mean_face)
+        maps, _ = capture_to_maps(Path(capture), config, None, mean_face)
         return {modality: getattr(maps, modality) for modality in self.info.modalities}
 
-    def class_of(self, attribute: str, probabilities: np.ndarray) -> list[str]:
+    def predicted_classes(self, attribute: str, probabilities: np.ndarray) -> list[str]:
         """The class names that (n, classes) probabilities stand for, at the threshold of validation where there is one."""
         names = list(self.info.classes[attribute])  # type: ignore[index]
         threshold = self.thresholds.attributes.get(attribute) if self.thresholds else None
@@ -178,7 +180,7 @@ class Recognizer:
             return [names[int(positive >= threshold)] for positive in probabilities[:, 1].astype(np.float64)]
         return [names[code] for code in probabilities.argmax(axis=1)]
 
-    def check(self, modality: str, array: np.ndarray, where: str) -> np.ndarray:
+    def check_map(self, modality: str, array: np.ndarray, where: str) -> np.ndarray:
         """One map as (C, H, W) float32.
 
         Raises:
@@ -187,16 +189,16 @@ class Recognizer:
         if modality not in self.info.modalities:
             raise InputError(f"{where}: this model does not read {modality}; it reads {', '.join(self.info.modalities)}")
         checked = check_map(array, modality, where)
-        self.require_size(checked, where)
+        self.check_size(checked, where)
         return checked
 
-    def require_size(self, array: np.ndarray, where: str) -> None:
+    def check_size(self, array: np.ndarray, where: str) -> None:
         """Refuse a (C, H, W) map of another size than the model's, by an InputError that names `where` it stands."""
         size, (height, width) = self.info.size, array.shape[1:]
         if (height, width) != (size, size):
             raise InputError(f"{where}: {height} x {width} px; this model reads {size} x {size}; prepare with --size {size}")
 
-    def _checked(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _check_maps(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """n maps of each modality as (n, C, H, W)."""
         found = {}
         for modality, array in maps.items():
@@ -205,14 +207,14 @@ class Recognizer:
             several = [array] if single or not array.ndim else list(array)
             if not several:
                 raise InputError(f"{modality}: no session; expected one or more")
-            found[modality] = np.stack([self.check(modality, one, f"{modality} {row}") for row, one in enumerate(several)])
+            found[modality] = np.stack([self.check_map(modality, one, f"{modality} {row}") for row, one in enumerate(several)])
         if len({len(several) for several in found.values()}) != 1:
             counts = ", ".join(f"{len(several)} of {modality}" for modality, several in found.items()) or "none"
             raise InputError(f"maps: {counts}; expected one or more, and as many of each modality")
         return found
 
 
-class _InMemory:
+class InMemoryMaps:
     def __init__(self, maps: Mapping[str, np.ndarray]) -> None:
         self.maps = maps
 

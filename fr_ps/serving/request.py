@@ -20,31 +20,31 @@ import numpy as np
 import pandas as pd
 
 from fr_ps.data.layout import CHANNELS
-from fr_ps.data.maps_of import format_warning
+from fr_ps.data.preparation import format_warning
 from fr_ps.errors import InputError
-from fr_ps.evaluation.score import Answers
+from fr_ps.models.inference import Predictions
 from fr_ps.npy import NpyError, read_npy
 from fr_ps.photometric.images import count_pixels
 from fr_ps.photometric.lights import LIGHTS_FILE
-from fr_ps.photometric.orientation import axes_warning, measure_normals
+from fr_ps.photometric.orientation import axes_warning, normal_statistics
 from fr_ps.photometric.photoface import LANDMARKS_FILE
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.table import table_of
-from fr_ps.tables import csv_text
+from fr_ps.serving.results import prediction_table
+from fr_ps.tables import format_csv
 
-MOST = 256
+MAX_SESSIONS = 256
 """Sessions of one request: more would keep a server busy for longer than a client waits."""
 MAX_REQUEST_PIXELS = 100_000_000
 """Of all pictures of one request together: four of 24 million, or 256 sessions of four with 97,000."""
-REQUESTS_AT_ONCE = 2
+MAX_CONCURRENT_REQUESTS = 2
 """Further ones wait: a picture of a few kB may take a hundred MB while maps are made of it."""
-_MOST_IMAGES = 64
+_MAX_IMAGES = 64
 _DATA_URL = re.compile(r"\A\s*data:[^,]{0,100};base64,", re.IGNORECASE)
-_TURNS = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
-_ENDINGS = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b"P5": "pgm", b"P2": "pgm", b"P6": "ppm"}
+_REQUEST_SLOTS = threading.BoundedSemaphore(MAX_CONCURRENT_REQUESTS)
+_SUFFIX_BY_MAGIC = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b"P5": "pgm", b"P2": "pgm", b"P6": "ppm"}
 
 
-def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
+def predict_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
     """A row a session in the same order: `quality`, `embedding`, each attribute and its probability, the `maps` that were read.
 
     `warning` is the same in every row: about normals whose axes are probably wrong in most of the request's rows, and about
@@ -57,21 +57,21 @@ def answer_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
     """
     if not isinstance(rows, pd.DataFrame):
         raise InputError(f"expected a table, a row a session, with {', '.join(CHANNELS)} or images and their lights")
-    if not 1 <= len(rows) <= MOST:
-        raise InputError(f"{len(rows)} sessions; expected 1 to {MOST} in a request")
-    with _TURNS:
-        asked = _read(recognizer, rows)
-        table = table_of(recognizer, _answer(recognizer, asked)).astype(object)
+    if not 1 <= len(rows) <= MAX_SESSIONS:
+        raise InputError(f"{len(rows)} sessions; expected 1 to {MAX_SESSIONS} in a request")
+    with _REQUEST_SLOTS:
+        asked = _parse_rows(recognizer, rows)
+        table = prediction_table(recognizer, _predict(recognizer, asked)).astype(object)
     # MLflow drops a column that it does not know, as a modality that is misspelt: what was read is said.
     table["maps"] = ["+".join(maps) for maps in asked]
-    axes = axes_warning([measure_normals(maps["normal"]) for maps in asked if "normal" in maps])
+    axes = axes_warning([normal_statistics(maps["normal"]) for maps in asked if "normal" in maps])
     pictured = "images" in rows and not rows["images"].map(_is_empty).all()
     other_format = format_warning(recognizer.info.preparation) if pictured else None
     table["warning"] = "; ".join(filter(None, (axes, other_format))) or None
     return table.where(table.notna(), None)
 
 
-def _read(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:
+def _parse_rows(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:
     """Modality to (C, H, W) of each row."""
     asked = []
     pixels = 0
@@ -79,7 +79,7 @@ def _read(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarr
         try:
             given = {str(name): cell for name, cell in cells.items() if not _is_empty(cell)}
             if "images" not in given:
-                asked.append(_maps(recognizer, given))
+                asked.append(_parse_maps(recognizer, given))
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 pixels += _write_capture(Path(folder), given)
@@ -88,41 +88,41 @@ def _read(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarr
                     raise InputError(
                         f"images: the request has {pixels:,} pixels up to here; expected {limit}, send fewer or smaller"
                     )
-                asked.append(_of_capture(recognizer, Path(folder)))
+                asked.append(_solve_capture(recognizer, Path(folder)))
         except InputError as error:
             raise InputError(f"row {number}: {error}") from None
     return asked
 
 
-def _answer(recognizer: Recognizer, asked: list[dict[str, np.ndarray]]) -> Answers:
+def _predict(recognizer: Recognizer, sessions: list[dict[str, np.ndarray]]) -> Predictions:
     """Those that have the same maps are answered together."""
-    embeddings: list[np.ndarray] = [np.empty(0)] * len(asked)
-    probabilities: dict[str, list[np.ndarray]] = {task: [np.empty(0)] * len(asked) for task in recognizer.info.classes}
-    for modalities in dict.fromkeys(tuple(maps) for maps in asked):
-        rows = [row for row, maps in enumerate(asked) if tuple(maps) == modalities]
-        stacked = {modality: np.stack([asked[row][modality] for row in rows]) for modality in modalities}
-        found = recognizer.answer_checked(stacked, names=[f"row {row}" for row in rows])
+    embeddings: list[np.ndarray] = [np.empty(0)] * len(sessions)
+    probabilities: dict[str, list[np.ndarray]] = {task: [np.empty(0)] * len(sessions) for task in recognizer.info.classes}
+    for modalities in dict.fromkeys(tuple(maps) for maps in sessions):
+        rows = [row for row, maps in enumerate(sessions) if tuple(maps) == modalities]
+        stacked = {modality: np.stack([sessions[row][modality] for row in rows]) for modality in modalities}
+        found = recognizer.predict_checked(stacked, names=[f"row {row}" for row in rows])
         for place, row in enumerate(rows):
             embeddings[row] = found.embeddings[place]
             for task, known in probabilities.items():
                 known[row] = found.probabilities[task][place]
-    return Answers(np.stack(embeddings), {task: np.stack(known) for task, known in probabilities.items()})
+    return Predictions(np.stack(embeddings), {task: np.stack(known) for task, known in probabilities.items()})
 
 
-def _maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _parse_maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Modality to (C, H, W) of one session that is given by its maps."""
     given = [modality for modality in CHANNELS if modality in cells]
     if not given:
         wanted = ", ".join(recognizer.info.modalities)
         there = ", ".join(cells) or "none"
         raise InputError(f"has neither {wanted} nor images with azimuth_deg and elevation_deg; its columns: {there}")
-    found = {modality: recognizer.check(modality, _array(cells[modality], modality), modality) for modality in given}
+    found = {modality: recognizer.check_map(modality, _parse_array(cells[modality], modality), modality) for modality in given}
     return {modality: found[modality] for modality in recognizer.info.modalities if modality in found}
 
 
-def _array(cell: Any, name: str) -> np.ndarray:
+def _parse_array(cell: Any, name: str) -> np.ndarray:
     if isinstance(cell, (str, bytes)):
-        content = _decoded(cell, name)
+        content = _decode_base64(cell, name)
         try:
             return read_npy(io.BytesIO(content), len(content))
         except NpyError as error:
@@ -142,11 +142,11 @@ def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
     if given:
         raise InputError(f"has images and {given[0]}; expected one or the other")
     images = cells["images"]
-    if not isinstance(images, (list, tuple, np.ndarray)) or not 3 <= len(images) <= _MOST_IMAGES:
-        raise InputError(f"images: expected a list of 3 to {_MOST_IMAGES} image files in base64")
+    if not isinstance(images, (list, tuple, np.ndarray)) or not 3 <= len(images) <= _MAX_IMAGES:
+        raise InputError(f"images: expected a list of 3 to {_MAX_IMAGES} image files in base64")
     lights = [name for name in ("azimuth_deg", "elevation_deg", "intensity") if name in cells]
     for name in dict.fromkeys(("azimuth_deg", "elevation_deg", *lights)):
-        if not _are_numbers(cells.get(name), len(images)):
+        if not _is_number_list(cells.get(name), len(images)):
             raise InputError(f"{name}: expected a list of {len(images)} numbers, one a picture")
     landmarks = cells.get("landmarks", "")
     if not isinstance(landmarks, str) or not landmarks.isascii():
@@ -154,30 +154,30 @@ def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
     table = []
     pixels = 0
     for number, image in enumerate(images):
-        content = _decoded(image, f"images {number}")
-        ending = next((ending for magic, ending in _ENDINGS.items() if content.startswith(magic)), None)
+        content = _decode_base64(image, f"images {number}")
+        ending = next((ending for magic, ending in _SUFFIX_BY_MAGIC.items() if content.startswith(magic)), None)
         if ending is None:
             raise InputError(f"images {number}: no PNG, BMP, TIFF, PGM or PPM file in base64")
         path = folder / f"im{number}.{ending}"
         path.write_bytes(content)
-        with _without(folder):
+        with _hide_folder(folder):
             pixels += count_pixels(path)
         table.append([path.name, *(cells[light][number] for light in lights)])
-    (folder / LIGHTS_FILE).write_text(csv_text(["image", *lights], table))
+    (folder / LIGHTS_FILE).write_text(format_csv(["image", *lights], table))
     if landmarks:
         (folder / LANDMARKS_FILE).write_text(landmarks)
     return pixels
 
 
-def _of_capture(recognizer: Recognizer, folder: Path) -> dict[str, np.ndarray]:
+def _solve_capture(recognizer: Recognizer, folder: Path) -> dict[str, np.ndarray]:
     """From light to maps, by the reader of captures on disk, which knows all that can be wrong with them."""
-    with _without(folder):
-        maps = recognizer.maps_of(folder)
-    return {modality: recognizer.check(modality, array, modality) for modality, array in maps.items()}
+    with _hide_folder(folder):
+        maps = recognizer.capture_to_maps(folder)
+    return {modality: recognizer.check_map(modality, array, modality) for modality, array in maps.items()}
 
 
 @contextmanager
-def _without(folder: Path) -> Iterator[None]:
+def _hide_folder(folder: Path) -> Iterator[None]:
     """An error about a file in the temporary `folder` names the file alone."""
     try:
         yield
@@ -185,7 +185,7 @@ def _without(folder: Path) -> Iterator[None]:
         raise InputError(str(error).replace(f"{folder}/", "").replace(str(folder), "images")) from None
 
 
-def _are_numbers(cell: Any, count: int) -> bool:
+def _is_number_list(cell: Any, count: int) -> bool:
     if not isinstance(cell, (list, tuple, np.ndarray)) or len(cell) != count:
         return False
     return all(isinstance(one, (int, float, np.number)) and not isinstance(one, bool) and _is_finite(one) for one in cell)
@@ -198,7 +198,7 @@ def _is_finite(number: Any) -> bool:
         return False
 
 
-def _decoded(text: Any, name: str) -> bytes:
+def _decode_base64(text: Any, name: str) -> bytes:
     """The bytes of base64, which may be wrapped into lines, or be a data: URL."""
     try:
         plain = text.decode("ascii") if isinstance(text, bytes) else text

@@ -8,16 +8,16 @@ from PIL import Image
 from fr_ps.config import CaptureLayout
 from fr_ps.photometric.lights import LIGHTS_COLUMNS, LIGHTS_FILE
 from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE, LANDMARKS_FILE, LIGHT_SOURCE_FILE
-from fr_ps.progress import Advance, silent
+from fr_ps.progress import OnProgress, no_progress
 from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, Scene, render_session
 from fr_ps.synthetic.view import CLOSE, WIDE
-from fr_ps.tables import csv_text
+from fr_ps.tables import format_csv
 
 VERSION = 1
 """Raised with every change of what is drawn, so that faces of an earlier version in a cache are not taken for these."""
 
 
-def write_captures(
+def write_synthetic_captures(
     out: Path,
     *,
     people: int,
@@ -25,7 +25,7 @@ def write_captures(
     seed: int,
     size: int = 128,
     layout: CaptureLayout = "plain",
-    advance: Advance = silent,
+    advance: OnProgress = no_progress,
 ) -> None:
     """Write `people` x `sessions` sessions under `out`.
 
@@ -47,7 +47,7 @@ def write_captures(
         rows.append([row_id, row_session, *(scene.labels[name] for name in LABELS)])
         advance(1)
     if layout == "plain":
-        (out / "labels.csv").write_text(csv_text(["id", "session", *LABELS], rows))
+        (out / "labels.csv").write_text(format_csv(["id", "session", *LABELS], rows))
 
 
 def _write_plain(folder: Path, scene: Scene) -> None:
@@ -56,7 +56,7 @@ def _write_plain(folder: Path, scene: Scene) -> None:
     for name, image in zip(names, scene.images):
         Image.fromarray(image).save(folder / name, compress_level=1)
     lights = [[name, *angles] for name, angles in zip(names, LIGHT_ANGLES)]
-    (folder / LIGHTS_FILE).write_text(csv_text(list(LIGHTS_COLUMNS), lights))
+    (folder / LIGHTS_FILE).write_text(format_csv(list(LIGHTS_COLUMNS), lights))
 
 
 def _write_photoface(folder: Path, scene: Scene) -> None:

@@ -98,7 +98,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What a person looks like in one session. `expression` has the columns of EXPRESSIONS; `detail_seed` seeds the hairs."""
 
     spectacles: bool
@@ -108,7 +108,7 @@ class Look:
     detail_seed: int
 
 
-def draw_person(male: bool, rng: np.random.Generator) -> Person:
+def sample_person(male: bool, rng: np.random.Generator) -> Person:
     """A person of the given gender; two fifths of people never wear spectacles, a fifth always does."""
     side = 1.0 if male else -1.0
     traits = {}
@@ -140,7 +140,7 @@ def draw_person(male: bool, rng: np.random.Generator) -> Person:
     return Person(male, traits, shape, texture, marks, spectacles_rate, facial_hair_rate, usual)
 
 
-def draw_look(person: Person, emotion: str, rng: np.random.Generator) -> Look:
+def sample_appearance(person: Person, emotion: str, rng: np.random.Generator) -> Appearance:
     """How `person` looks in a session with `emotion`, which the caller chooses so that everybody shows several."""
     spectacles = bool(rng.random() < person.spectacles_rate)
     hair = person.usual_facial_hair if rng.random() < person.facial_hair_rate else "none"
@@ -148,23 +148,25 @@ def draw_look(person: Person, emotion: str, rng: np.random.Generator) -> Look:
     if hair != "none" and rng.random() < 0.25:
         hair = "stubble"
     expression = np.array(EXPRESSIONS[emotion]) * rng.uniform(0.75, 1.2) + rng.normal(0, EXPRESSION_NOISE)
-    return Look(spectacles, hair, float(rng.uniform(0.8, 1.15)), expression, int(rng.integers(2**31)))
+    return Appearance(spectacles, hair, float(rng.uniform(0.8, 1.15)), expression, int(rng.integers(2**31)))
 
 
-def head_surface(person: Person, look: Look, angle: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def head_surface(
+    person: Person, appearance: Appearance, angle: np.ndarray, height: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The head over ascending `angle` (C,) and `height` (R,): x to the right, z toward the viewer, albedo; (R, C) each."""
     u = angle.astype(np.float32)[None, :]
     v = height.astype(np.float32)[:, None]
-    half_width, half_depth = _profiles(person.traits, look, height)
-    relief, log_albedo = _features(person, look, u, v)
+    half_width, half_depth = _profiles(person.traits, appearance, height)
+    relief, log_albedo = _features(person, appearance, u, v)
     radius_x = half_width.astype(np.float32)[:, None] + relief
     radius_z = half_depth.astype(np.float32)[:, None] + relief
     return radius_x * np.sin(u), radius_z * np.cos(u), np.exp(log_albedo)
 
 
-def _profiles(t: dict[str, float], look: Look, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _profiles(t: dict[str, float], appearance: Appearance, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Half width and half depth of the head's cross section at each `height`; (R,) each."""
-    chin = t["chin_height"] - 0.6 * max(look.expression[1], 0.0)
+    chin = t["chin_height"] - 0.6 * max(appearance.expression[1], 0.0)
     knots = [-1.9, chin - 0.3, chin, -0.74, -0.25, 0.25, 0.70, 1.0, 1.6]
     width = [0.40, 0.40, t["chin_width"], t["jaw"], 0.95 * t["width"], t["width"], t["forehead"], 0.93 * t["forehead"], 0.3]
     depth = t["depth"] * np.array([0.40, 0.45, 0.84, 0.90, 0.93, 0.97, 1.0, 0.92, 0.3])
@@ -186,7 +188,7 @@ def _both_sides(*blobs: Blob) -> list[Blob]:
     return [(side * x, y, wide, high, amplitude) for side in (-1, 1) for x, y, wide, high, amplitude in blobs]
 
 
-def _step(value: np.ndarray, softness: float) -> np.ndarray:
+def _smooth_step(value: np.ndarray, softness: float) -> np.ndarray:
     """0 far below zero, 1 far above, smooth over `softness`."""
     return (0.5 + 0.5 * np.tanh(value / softness)).astype(np.float32)
 
@@ -195,10 +197,10 @@ def _ridge(distance: np.ndarray, width: np.ndarray | float) -> np.ndarray:
     return np.exp(-0.5 * (distance / width) ** 2)
 
 
-def _features(person: Person, look: Look, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _features(person: Person, appearance: Appearance, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Height above the head's cross section and log albedo, over angle u (1, C) and height v (R, 1); (R, C) each."""
     t = person.traits
-    corners, open_, wide, brows_up, frown, cheeks_up, folds = (float(e) for e in look.expression)
+    corners, open_, wide, brows_up, frown, cheeks_up, folds = (float(e) for e in appearance.expression)
     open_ = max(open_, 0.0)
     out = np.abs(u)
     eye_x, eye_v = t["eye_x"], t["eye_height"]
@@ -255,15 +257,18 @@ def _features(person: Person, look: Look, u: np.ndarray, v: np.ndarray) -> tuple
     skin -= t["brow_darkness"] * brow
     relief += 0.012 * brow
 
-    hair = np.maximum(_step(v - t["hairline"] + 0.22 * out**2, 0.04), _step(out - t["sideburn"], 0.05) * _step(v + 0.25, 0.1))
-    lip_growth, jaw_growth, rough = HAIR_GROWTH[look.facial_hair]
+    hair = np.maximum(
+        _smooth_step(v - t["hairline"] + 0.22 * out**2, 0.04),
+        _smooth_step(out - t["sideburn"], 0.05) * _smooth_step(v + 0.25, 0.1),
+    )
+    lip_growth, jaw_growth, rough = HAIR_GROWTH[appearance.facial_hair]
     if rough:
         moustache = _ridge(v - (mouth_v + 0.135 - 0.25 * out**2), 0.05) * np.exp(-0.5 * (out / 0.25) ** 4)
         jaw_line = mouth_v - 0.08 + 0.55 * np.clip(out - 0.25, 0, 1)
         lips = np.exp(-0.5 * ((u / mouth_w) ** 2 + ((v - mouth_v + 0.5 * open_) / (0.10 + 0.5 * open_)) ** 2) ** 2)
-        beard = _step(jaw_line - v, 0.06) * (1 - lips) * _step(1.35 - out, 0.1)
-        growth = look.growth * np.maximum(lip_growth * moustache, jaw_growth * beard)
-        noise = np.random.default_rng(look.detail_seed).standard_normal(np.broadcast(u, v).shape, dtype=np.float32)
+        beard = _smooth_step(jaw_line - v, 0.06) * (1 - lips) * _smooth_step(1.35 - out, 0.1)
+        growth = appearance.growth * np.maximum(lip_growth * moustache, jaw_growth * beard)
+        noise = np.random.default_rng(appearance.detail_seed).standard_normal(np.broadcast(u, v).shape, dtype=np.float32)
         # The same hairs at every resolution of the grid: their size is a length of the head.
         sigma = 0.017 / float(v[1, 0] - v[0, 0])
         noise = gaussian_filter(noise, sigma, truncate=3) * (2 * sigma * np.sqrt(np.pi))
@@ -271,8 +276,8 @@ def _features(person: Person, look: Look, u: np.ndarray, v: np.ndarray) -> tuple
         relief += growth * rough * (0.04 + 0.008 * noise)
     skin += hair * (t["hair"] - skin)
     relief += 0.03 * hair
-    if look.spectacles:
-        frame = _frame(t, out, v, eye_x, eye_v)
+    if appearance.spectacles:
+        frame = _spectacles_frame(t, out, v, eye_x, eye_v)
         skin += frame * (np.float32(-2.6) - skin)
         relief += 0.055 * frame
     return relief, skin
@@ -302,7 +307,7 @@ def _mouth(
     full = t["lip_fullness"]
     above = _ridge(upper - 0.75 * full, 0.6 * full)
     below = _ridge(lower + 0.9 * full, 0.75 * full)
-    hole = _step(-upper, 0.012) * _step(lower, 0.012) * extent * min(open_ / 0.03, 1.0)
+    hole = _smooth_step(-upper, 0.012) * _smooth_step(lower, 0.012) * extent * min(open_ / 0.03, 1.0)
     seam = _ridge(upper + 0.5 * gap, 0.016 + 0.35 * gap) * extent
     relief = extent * (0.6 * full * above + 0.75 * full * below) - seam * (0.022 + 0.35 * open_)
     # A smile shows teeth, astonishment a dark hole.
@@ -316,18 +321,18 @@ def _eyes(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye
     """Log albedo of the eyes relative to skin: lid line, white, iris; (R, C)."""
     x, y = out - eye_x, v - eye_v
     half_height = t["eye_open"] * (1 + 1.5 * open_) * np.clip(1 - (x / t["eye_width"]) ** 2, 0.02, None)
-    white = _step(half_height - np.abs(y), 0.015) * _step(t["eye_width"] - np.abs(x), 0.02)
+    white = _smooth_step(half_height - np.abs(y), 0.015) * _smooth_step(t["eye_width"] - np.abs(x), 0.02)
     lid = _ridge(y - half_height, 0.015) * np.exp(-0.5 * (x / t["eye_width"]) ** 6)
-    iris = _step(0.058 - np.hypot(x, y), 0.012) * white
+    iris = _smooth_step(0.058 - np.hypot(x, y), 0.012) * white
     return 0.45 * white - 1.0 * lid - 1.9 * iris
 
 
-def _frame(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye_v: float) -> np.ndarray:
+def _spectacles_frame(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye_v: float) -> np.ndarray:
     """Where the spectacles' frame is, 0 to 1: two rims, the bridge, the temples; (R, C)."""
     x, y = out - eye_x - 0.02, v - eye_v + 0.03
     power = t["roundness"]
     reach = (np.abs(x / 0.275) ** power + np.abs(y / 0.215) ** power + 1e-6) ** (1 / power)
     rim = np.exp(-(((reach - 1) * 0.235 / 0.030) ** 2))
-    bridge = _ridge(y - 0.07, 0.025) * _step(eye_x - 0.24 - out, 0.02)
-    temple = _ridge(y - 0.07, 0.025) * _step(out - eye_x - 0.28, 0.03)
+    bridge = _ridge(y - 0.07, 0.025) * _smooth_step(eye_x - 0.24 - out, 0.02)
+    temple = _ridge(y - 0.07, 0.025) * _smooth_step(out - eye_x - 0.28, 0.03)
     return np.maximum(np.maximum(rim, bridge), temple).astype(np.float32)

@@ -4,13 +4,13 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from fr_ps.photometric.photoface import LANDMARKS
-from fr_ps.synthetic.faces import Look, Person
+from fr_ps.synthetic.faces import Appearance, Person
 
 
-def head_landmarks(person: Person, look: Look) -> np.ndarray:
+def head_landmarks(person: Person, appearance: Appearance) -> np.ndarray:
     """(11, 2) angle and height on the head, in the order of `photoface.LANDMARKS`; the places are those that faces.py draws."""
     t = person.traits
-    corners, open_, wide = (float(e) for e in look.expression[:3])
+    corners, open_, wide = (float(e) for e in appearance.expression[:3])
     eye_x, eye_v, reach = t["eye_x"], t["eye_height"], t["eye_width"]
     mouth_w, mouth_v = t["mouth_width"] * (1 + wide), t["mouth_height"] + 0.65 * corners
     nose_w, nose_v = 0.95 * t["nose_width"] + 0.03, t["nose_tip"] + 0.02
@@ -28,7 +28,7 @@ def head_landmarks(person: Person, look: Look) -> np.ndarray:
     return np.array([places[name] for name in LANDMARKS], dtype=np.float64)
 
 
-def place_on_head(
+def locate_on_surface(
     points: np.ndarray, angle: np.ndarray, height: np.ndarray, x: np.ndarray, z: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x, height and z (n,) of points (n, 2) of angle and height on a surface `x`, `z` (R, C) over `height` and `angle`."""

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from fr_ps.synthetic.faces import EMOTIONS, Person, draw_look, draw_person, head_surface
-from fr_ps.synthetic.landmarks import head_landmarks, place_on_head
-from fr_ps.synthetic.view import CLOSE, Framing, draw_view
+from fr_ps.synthetic.faces import EMOTIONS, Person, head_surface, sample_appearance, sample_person
+from fr_ps.synthetic.landmarks import head_landmarks, locate_on_surface
+from fr_ps.synthetic.view import CLOSE, Framing, sample_view
 
 LIGHT_ANGLES = ((35, 40), (-35, 40), (35, -20), (-35, -20))
 LABELS = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Emotion")
 
 # First word of each random stream. It comes first because numpy pads a seed with zeros: [s, p] and [s, p, 0] are one stream.
-_PAIR, _PERSON, _PLAN, _SESSION = 1, 2, 3, 4
+_PAIR_STREAM, _PERSON_STREAM, _PLAN_STREAM, _SESSION_STREAM = 1, 2, 3, 4
 _DEGREES_A_POSE = 8.0
 _BACKGROUND_DEPTH = 0.2
-_LEAST_NORMAL_Z = 0.06
+_MIN_NORMAL_Z = 0.06
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,24 @@ def light_directions(angles: tuple[tuple[float, float], ...] = LIGHT_ANGLES) -> 
 def render_session(seed: int, person: int, session: int, size: int = 128, framing: Framing = CLOSE) -> Scene:
     """The pictures of one session of one person, `size` x `size` pixels, and the truth behind them."""
     # Of each pair of people one is male, so that a small set has both genders too.
-    first_is_male = np.random.default_rng([_PAIR, seed, person // 2]).random() < 0.5
-    face = draw_person(bool(first_is_male) == (person % 2 == 0), np.random.default_rng([_PERSON, seed, person]))
+    first_is_male = np.random.default_rng([_PAIR_STREAM, seed, person // 2]).random() < 0.5
+    face = sample_person(bool(first_is_male) == (person % 2 == 0), np.random.default_rng([_PERSON_STREAM, seed, person]))
     return _render(face, seed, person, session, size, framing)
 
 
 def _render(face: Person, seed: int, person: int, session: int, size: int, framing: Framing) -> Scene:
-    turned, emotional = _plan(seed, person, session)
-    rng = np.random.default_rng([_SESSION, seed, person, session])
+    turned, emotional = _plan_session(seed, person, session)
+    rng = np.random.default_rng([_SESSION_STREAM, seed, person, session])
     pose = int(rng.choice([3, 4, 5], p=[0.4, 0.35, 0.25]) if turned else rng.choice([1, 2], p=[0.65, 0.35]))
     emotion = str(rng.choice(EMOTIONS[1:], p=[0.45, 0.3, 0.25])) if emotional else EMOTIONS[0]
     yaw = float(rng.choice([-1, 1]) * np.radians(_DEGREES_A_POSE) * (pose - 1) + rng.normal(0, np.radians(2)))
-    view = draw_view(framing, yaw, size, rng)
-    look = draw_look(face, emotion, rng)
+    view = sample_view(framing, yaw, size, rng)
+    look = sample_appearance(face, emotion, rng)
 
-    angle, height = view.grid()
+    angle, height = view.surface_grid()
     x, z, albedo = head_surface(face, look, angle, height)
-    landmarks = view.project(*place_on_head(head_landmarks(face, look), angle, height, x, z))
-    z, albedo = view.picture(x, z, albedo, height)
+    landmarks = view.project(*locate_on_surface(head_landmarks(face, look), angle, height, x, z))
+    z, albedo = view.render_maps(x, z, albedo, height)
 
     sharpness = 12.0
     nearness = 1 / (1 + np.exp(-sharpness * 2 * (z - _BACKGROUND_DEPTH)))
@@ -83,7 +83,7 @@ def _render(face: Person, seed: int, person: int, session: int, size: int, frami
     albedo = gaussian_filter(albedo, 0.6 * blur)
     depth = gaussian_filter(z * (view.scale / view.pixel), blur)
     normal = _normals(depth)
-    while normal[..., 2].min() < _LEAST_NORMAL_Z:
+    while normal[..., 2].min() < _MIN_NORMAL_Z:
         depth = gaussian_filter(depth, blur)
         normal = _normals(depth)
 
@@ -100,13 +100,13 @@ def _render(face: Person, seed: int, person: int, session: int, size: int, frami
     return Scene(images, lights, *truth, landmarks, labels)
 
 
-def _plan(seed: int, person: int, session: int) -> tuple[bool, bool]:
+def _plan_session(seed: int, person: int, session: int) -> tuple[bool, bool]:
     """Whether this session is turned (pose 3 and above) and whether it shows an emotion.
 
     In each four sessions the first two differ in both: every class reaches everybody who has two sessions, and no session depends
     on how many there are.
     """
-    rng = np.random.default_rng([_PLAN, seed, person, session // 4])
+    rng = np.random.default_rng([_PLAN_STREAM, seed, person, session // 4])
     positive = []
     for share in (0.45, 0.6):
         first = bool(rng.random() < 0.5)

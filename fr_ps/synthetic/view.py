@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MIDDLE_HEIGHT = -0.10
-_BEHIND = -0.1
+_CENTER_HEIGHT = -0.10
+_BACKGROUND_Z = -0.1
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Framing:
     """
 
     half_picture: float
-    reach: float
+    half_height: float
     roll: float
     shift: float
     scale: float
@@ -59,14 +59,14 @@ class View:
         """Head units a pixel, before `scale`."""
         return 2 * self.framing.half_picture / self.size
 
-    def grid(self) -> tuple[np.ndarray, np.ndarray]:
+    def surface_grid(self) -> tuple[np.ndarray, np.ndarray]:
         """The ascending angles and heights at which the head has to be known to be as fine as the pixels that see it."""
         # Uniform across the picture for a round head.
         across = np.linspace(-0.999, 0.999, int(2.2 / self.pixel))
-        height = _MIDDLE_HEIGHT + np.arange(-self.framing.reach, self.framing.reach, self.pixel)
+        height = _CENTER_HEIGHT + np.arange(-self.framing.half_height, self.framing.half_height, self.pixel)
         return np.arcsin(across) - self.yaw, height
 
-    def picture(self, x: np.ndarray, z: np.ndarray, albedo: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def render_maps(self, x: np.ndarray, z: np.ndarray, albedo: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth in head units and albedo as the camera sees them, (size, size) each, row 0 on top.
 
         Args:
@@ -74,7 +74,7 @@ class View:
         """
         size, (roll_sin, roll_cos) = self.size, self.roll
         grid = (np.arange(size) - (size - 1) / 2) * self.pixel / self.scale
-        seen_x, seen_z = self._turn(x, z)
+        seen_x, seen_z = self._apply_yaw(x, z)
         # What sticks out hides what is behind it on the side it leans to.
         if self.yaw >= 0:
             seen_x = np.maximum.accumulate(seen_x, axis=1)
@@ -83,12 +83,12 @@ class View:
         turned = np.empty((2, len(height), size))
         for row, v in enumerate(height):
             line = roll_cos * seen_x[row] + roll_sin * v
-            turned[0, row] = np.interp(grid + self._left(), line, seen_z[row], left=_BEHIND, right=_BEHIND)
-            turned[1, row] = np.interp(grid + self._left(), line, albedo[row])
+            turned[0, row] = np.interp(grid + self._center_x(), line, seen_z[row], left=_BACKGROUND_Z, right=_BACKGROUND_Z)
+            turned[1, row] = np.interp(grid + self._center_x(), line, albedo[row])
 
-        nodded_y = np.maximum.accumulate(self._nod_y(height[:, None], turned[0], grid), axis=0)
+        nodded_y = np.maximum.accumulate(self._apply_pitch(height[:, None], turned[0], grid), axis=0)
         nodded_z = turned[0] * np.cos(self.pitch) - height[:, None] * np.sin(self.pitch)
-        target_y = grid[::-1] + _MIDDLE_HEIGHT - self.shift_y
+        target_y = grid[::-1] + _CENTER_HEIGHT - self.shift_y
         picture = np.empty((2, size, size))
         for column in range(size):
             picture[0, :, column] = np.interp(target_y, nodded_y[:, column], nodded_z[:, column])
@@ -98,25 +98,25 @@ class View:
     def project(self, x: np.ndarray, height: np.ndarray, z: np.ndarray) -> np.ndarray:
         """(n, 2) places of points (n,) of the head: x right, y down in pixels from the picture's top left corner."""
         roll_sin, roll_cos = self.roll
-        seen_x, seen_z = self._turn(x, z)
-        right = roll_cos * seen_x + roll_sin * height - self._left()
-        up = self._nod_y(height, seen_z, right) - _MIDDLE_HEIGHT + self.shift_y
+        seen_x, seen_z = self._apply_yaw(x, z)
+        right = roll_cos * seen_x + roll_sin * height - self._center_x()
+        up = self._apply_pitch(height, seen_z, right) - _CENTER_HEIGHT + self.shift_y
         return self.size / 2 + np.stack([right, -up], axis=-1) * (self.scale / self.pixel)
 
-    def _turn(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _apply_yaw(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sin, cos = np.sin(self.yaw), np.cos(self.yaw)
         return x * cos + z * sin, z * cos - x * sin
 
-    def _left(self) -> float:
+    def _center_x(self) -> float:
         """x of the picture's middle: between the features of a turned head and its axis, as a crop would be centred."""
         return 0.45 * np.sin(self.yaw) - self.shift_x
 
-    def _nod_y(self, height: np.ndarray, z: np.ndarray, right: np.ndarray) -> np.ndarray:
+    def _apply_pitch(self, height: np.ndarray, z: np.ndarray, right: np.ndarray) -> np.ndarray:
         roll_sin, roll_cos = self.roll
         return height * (np.cos(self.pitch) / roll_cos) + z * np.sin(self.pitch) - roll_sin / roll_cos * right
 
 
-def draw_view(framing: Framing, yaw: float, size: int, rng: np.random.Generator) -> View:
+def sample_view(framing: Framing, yaw: float, size: int, rng: np.random.Generator) -> View:
     """A view of a head that is turned by `yaw`."""
 
     def draw(spread: float) -> float:

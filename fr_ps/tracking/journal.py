@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fr_ps.errors import InputError
-from fr_ps.files import NO_ROOM, sync_folder, writable
-from fr_ps.json_files import MAX_BYTES, Count, Milliseconds, parse_json
+from fr_ps.files import DISK_FULL_ERRNOS, sync_folder, translate_write_errors
+from fr_ps.json_files import MAX_BYTES, Milliseconds, NonNegativeInt, parse_json
 from fr_ps.redaction import redact_tree
 
 JOURNAL_FILE = "journal.jsonl"
 _RESERVE_FILE = ".reserve"
 _RESERVE_BYTES = 1 << 16
 
-Kind = Literal["params", "tags", "metrics", "dataset", "artifact", "model", "status", "elsewhere"]
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+EventKind = Literal["params", "tags", "metrics", "dataset", "artifact", "model", "status", "elsewhere"]
+RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 """As MLflow has them."""
 
 
@@ -33,14 +33,14 @@ class Event:
         data: what was told, as JSON holds it.
     """
 
-    kind: Kind
+    kind: EventKind
     time: Milliseconds
     data: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Metrics:
-    step: Count
+    step: NonNegativeInt
     values: dict[str, float]
 
 
@@ -49,7 +49,7 @@ class _Dataset:
     name: str
     source: str
     digest: str
-    profile: dict[str, Count]
+    profile: dict[str, NonNegativeInt]
     context: str
 
 
@@ -63,21 +63,21 @@ class _Artifact:
 class _Model:
     path: str
     name: str
-    step: Count
+    step: NonNegativeInt
 
 
 @dataclass(frozen=True)
 class _Status:
-    status: Status
+    status: RunStatus
 
 
 @dataclass(frozen=True)
-class _Elsewhere:
+class _OtherRunTags:
     run: str
     tags: dict[str, str]
 
 
-_DATA: dict[Kind, Any] = {
+_DATA_TYPES: dict[EventKind, Any] = {
     "params": dict[str, str],
     "tags": dict[str, str],
     "metrics": _Metrics,
@@ -85,10 +85,10 @@ _DATA: dict[Kind, Any] = {
     "artifact": _Artifact,
     "model": _Model,
     "status": _Status,
-    "elsewhere": _Elsewhere,
+    "elsewhere": _OtherRunTags,
 }
 """Type of an event's data, by its kind."""
-_LINES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA.items()}
+_LINE_TYPES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA_TYPES.items()}
 
 
 class Journal:
@@ -112,16 +112,16 @@ class Journal:
         self.path = folder / JOURNAL_FILE
         self.reserve = folder / _RESERVE_FILE
         self._writer = threading.Lock()
-        self._grown = threading.Condition()
-        self._woken = False
-        self._synced = 0
-        with writable(self.path):
+        self._changed = threading.Condition()
+        self._wake_requested = False
+        self._synced_bytes = 0
+        with translate_write_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             self.size = max((end for end, _ in read_events(self.path)), default=0)
-            self.cut = os.fstat(self._file).st_size - self.size
-            with writable(self.path):
+            self.truncated_bytes = os.fstat(self._file).st_size - self.size
+            with translate_write_errors(self.path):
                 self.reserve.write_bytes(bytes(_RESERVE_BYTES))
                 os.ftruncate(self._file, self.size)
                 sync_folder(folder)
@@ -129,7 +129,7 @@ class Journal:
             self.close()
             raise
 
-    def append(self, kind: Kind, data: dict[str, Any]) -> None:
+    def append(self, kind: EventKind, data: dict[str, Any]) -> None:
         """Add an event, without secrets. It outlives the process at once, and a power cut once `sync` was called.
 
         Raises:
@@ -140,23 +140,23 @@ class Journal:
         with self._writer:
             self._append(kind, line)
 
-    def _append(self, kind: Kind, line: bytes) -> None:
+    def _append(self, kind: EventKind, line: bytes) -> None:
         if not self.is_present():
             raise InputError(f"{self.path}: was removed or replaced while the run writes to it; begin a new run")
-        with writable(self.path):
+        with translate_write_errors(self.path):
             try:
                 self._write(line)
             except OSError as error:
-                if error.errno not in NO_ROOM or not self.reserve.exists():
+                if error.errno not in DISK_FULL_ERRNOS or not self.reserve.exists():
                     raise
                 self.reserve.unlink()
                 if kind == "status":  # the room is for how the run ends; whatever else was to be told ends it
                     self._write(line)
                 else:
                     raise
-        with self._grown:
+        with self._changed:
             self.size += len(line)
-            self._grown.notify_all()
+            self._changed.notify_all()
 
     def is_present(self) -> bool:
         """Whether the open file is still the one at `path`: not where the run's folder was removed, renamed or replaced."""
@@ -177,22 +177,22 @@ class Journal:
     def sync(self) -> int:
         """Make all events so far outlive a power cut; returns their bytes."""
         size = self.size
-        if size > self._synced:
-            with writable(self.path):
+        if size > self._synced_bytes:
+            with translate_write_errors(self.path):
                 os.fsync(self._file)
-            self._synced = size
+            self._synced_bytes = size
         return size
 
-    def wait(self, size: int, seconds: float) -> None:
+    def wait(self, size: int, timeout: float) -> None:
         """Wait until the journal has more than `size` bytes, or so many seconds."""
-        with self._grown:
-            self._grown.wait_for(lambda: self.size > size or self._woken, seconds)
+        with self._changed:
+            self._changed.wait_for(lambda: self.size > size or self._wake_requested, timeout)
 
     def wake(self) -> None:
         """End every `wait`, now and from now on."""
-        with self._grown:
-            self._woken = True
-            self._grown.notify_all()
+        with self._changed:
+            self._wake_requested = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Close the file and give the reserve back."""
@@ -243,4 +243,4 @@ def _event(line: bytes, where: str) -> Event:
         InputError: there is none; the message begins with `where`.
     """
     remedy = "remove it, and delivered.json beside it, to go on without it"
-    return parse_json(line, Event, where, remedy, finite=False, also=lambda event: _LINES[event.kind])
+    return parse_json(line, Event, where, remedy, finite=False, refine=lambda event: _LINE_TYPES[event.kind])

@@ -9,34 +9,34 @@ from dataclasses import replace
 from pathlib import Path
 
 from fr_ps.errors import one_line
-from fr_ps.files import alone, sync_folder, writable
-from fr_ps.progress import say
-from fr_ps.tracking.address import recorded_uri
-from fr_ps.tracking.card import Card, Parent, find_run, new_card, read_card
-from fr_ps.tracking.delivery import Delivery
+from fr_ps.files import dir_lock, sync_folder, translate_write_errors
+from fr_ps.progress import echo
+from fr_ps.tracking.delivery import DeliveryThread
 from fr_ps.tracking.journal import Event
-from fr_ps.tracking.outbox import Outbox
-from fr_ps.tracking.owner import owned
-from fr_ps.tracking.run import Run, Status, StoppedEarly, new_id
-from fr_ps.tracking.store import RunStore, is_in_use, shown_store
+from fr_ps.tracking.mlflow_sink import MlflowSink, display_uri, uses_current_store
+from fr_ps.tracking.outbox import DeliveryQueue
+from fr_ps.tracking.run import Run, RunStatus, RunStopped, new_run_id
+from fr_ps.tracking.run_folder import ParentRun, RunInfo, find_run, new_run_info, read_run_info
+from fr_ps.tracking.run_lock import run_lock
 from fr_ps.tracking.system_metrics import record_system_metrics
+from fr_ps.tracking.uris import redacted_uri
 
-Say = Callable[[str], None]
-_WAIT, _WAIT_ENDED, _WAIT_SILENTLY = 60.0, 10.0, 3.0
+Echo = Callable[[str], None]
+_TIMEOUT, _TIMEOUT_UNFINISHED, _SILENT_WAIT = 60.0, 10.0, 3.0
 
 
-def warn(line: str) -> None:
+def echo_stderr(line: str) -> None:
     """Tell the user a line that is no result."""
-    say(line, sys.stderr)
+    echo(line, sys.stderr)
 
 
 @contextmanager
-def new_run(
+def start_run(
     name: str,
     runs: Path,
-    tell: Say = warn,
-    parent: Parent | None = None,
-    wait: float = _WAIT,
+    echo: Echo = echo_stderr,
+    parent: ParentRun | None = None,
+    timeout: float = _TIMEOUT,
     run_id: str = "",
     system_metrics: bool = False,
 ) -> Iterator[Run]:
@@ -59,20 +59,23 @@ def new_run(
     Raises:
         InputError: `runs` cannot be written.
     """
-    card = new_card(run_id or new_id(), name, parent)
+    card = new_run_info(run_id or new_run_id(), name, parent)
     folder = runs / card.id
-    with owned(folder):
-        with writable(folder), alone(runs):  # so that of two processes that MLFLOW_RUN_ID reaches only one takes it
+    with run_lock(folder):
+        with (
+            translate_write_errors(folder),
+            dir_lock(runs),
+        ):  # so that of two processes that MLFLOW_RUN_ID reaches only one takes it
             if card.mlflow_id and (taken := find_run(card.mlflow_id, runs)):
-                tell(f"tracking: MLFLOW_RUN_ID names the MLflow run of {taken.name}; run {card.id} gets one of its own")
+                echo(f"tracking: MLFLOW_RUN_ID names the MLflow run of {taken.name}; run {card.id} gets one of its own")
                 card = replace(card, mlflow_id=None)
             card.write(folder)
         sync_folder(runs)
-        yield from _live(folder, card, tell, wait, system_metrics)
+        yield from _track(folder, card, echo, timeout, system_metrics)
 
 
 @contextmanager
-def resumed_run(folder: Path, tell: Say = warn, wait: float = _WAIT, system_metrics: bool = False) -> Iterator[Run]:
+def resume_run(folder: Path, echo: Echo = echo_stderr, timeout: float = _TIMEOUT, system_metrics: bool = False) -> Iterator[Run]:
     """The run in `folder`, gone on with; otherwise as `new_run`.
 
     The run that `mlflow run` may have begun for it gets a tag that names the one that is gone on with.
@@ -80,94 +83,96 @@ def resumed_run(folder: Path, tell: Say = warn, wait: float = _WAIT, system_metr
     Raises:
         InputError: a living process runs it, or its folder cannot be written or read.
     """
-    card = read_card(folder)
+    card = read_run_info(folder)
     begun_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
-    given = recorded_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if given and not is_in_use(card):
-        tell(f"tracking: run {card.id} belongs to {shown_store(card)}, not to {given}, which MLFLOW_TRACKING_URI names")
-    with owned(folder):
+    given = redacted_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if given and not uses_current_store(card):
+        echo(f"tracking: run {card.id} belongs to {display_uri(card)}, not to {given}, which MLFLOW_TRACKING_URI names")
+    with run_lock(folder):
         empty = begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None
-        yield from _live(folder, card, tell, wait, system_metrics, empty)
+        yield from _track(folder, card, echo, timeout, system_metrics, empty)
 
 
-def _live(folder: Path, card: Card, tell: Say, wait: float, system_metrics: bool, empty: str | None = None) -> Iterator[Run]:
+def _track(
+    folder: Path, info: RunInfo, echo: Echo, timeout: float, system_metrics: bool, placeholder_id: str | None = None
+) -> Iterator[Run]:
     run = Run(folder)
-    run.mlflow_id = card.mlflow_id
-    if run.journal.cut:
-        tell(f"{run.journal.path}: its last line was half written and is cut off ({run.journal.cut} bytes)")
-    run.status("RUNNING")
-    if empty:
-        run.elsewhere(empty, {"fr_ps.kind": "resume", "fr_ps.resumes": card.mlflow_id or card.id})
+    run.mlflow_id = info.mlflow_id
+    if run.journal.truncated_bytes:
+        echo(f"{run.journal.path}: its last line was half written and is cut off ({run.journal.truncated_bytes} bytes)")
+    run.set_status("RUNNING")
+    if placeholder_id:
+        run.tag_other_run(placeholder_id, {"fr_ps.kind": "resume", "fr_ps.resumes": info.mlflow_id or info.id})
 
-    store = RunStore(folder, card)
+    store = MlflowSink(folder, info)
 
     def connected(mlflow_id: str) -> None:
         run.mlflow_id = mlflow_id
         if store.note:
-            tell(store.note)
+            echo(store.note)
             store.note = ""
 
-    delivery = Delivery(run.journal, Outbox(folder), store, connected, tell)
+    delivery = DeliveryThread(run.journal, DeliveryQueue(folder), store, connected, echo)
     delivery.start()
-    status: Status = "FAILED"
+    status: RunStatus = "FAILED"
     try:
         with record_system_metrics(run, system_metrics):
             yield run
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit, StoppedEarly):
+    except (KeyboardInterrupt, SystemExit, RunStopped):
         status = "KILLED"
         raise
     finally:
-        _end(run, status, delivery, store, tell, wait)
+        _finish(run, status, delivery, store, echo, timeout)
 
 
-def _end(run: Run, status: Status, delivery: Delivery, store: RunStore, tell: Say, wait: float) -> None:
+def _finish(run: Run, status: RunStatus, delivery: DeliveryThread, sink: MlflowSink, echo: Echo, timeout: float) -> None:
     """Write down how the run ended, wait for its delivery, and say what is not delivered."""
     try:
         if run.journal.is_present():
-            _write_status(run, status, tell)
-        delivered = _delivered(delivery, min(wait, _WAIT if status == "FINISHED" else _WAIT_ENDED), tell)
+            _write_status(run, status, echo)
+        delivered = _await_delivery(delivery, min(timeout, _TIMEOUT if status == "FINISHED" else _TIMEOUT_UNFINISHED), echo)
         if not run.journal.is_present():
-            _send_status(status, store, tell)
-            tell(f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before")
+            _send_status(status, sink, echo)
+            echo(f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before")
             return
-        for refused in delivery.outbox.refused:
-            tell(f"tracking: MLflow refused {refused}")
+        for refused in delivery.queue.rejected:
+            echo(f"tracking: MLflow refused {refused}")
         if not delivered:
-            left = delivery.outbox.pending()
-            why = delivery.trouble or "it takes too long"
-            tell(f"tracking: {left} events are not in MLflow yet ({why}); later: fr-ps sync")
+            left = delivery.queue.pending()
+            why = delivery.last_error or "it takes too long"
+            echo(f"tracking: {left} events are not in MLflow yet ({why}); later: fr-ps sync")
     finally:
-        delivery.give_up()
+        delivery.cancel()
         run.journal.close()
 
 
-def _write_status(run: Run, status: Status, tell: Say) -> None:
+def _write_status(run: Run, status: RunStatus, echo: Echo) -> None:
     try:
-        run.status(status)
+        run.set_status(status)
         run.journal.sync()
     except Exception as error:  # what ended the run is to be told, not this
-        tell(f"run {run.id}: that it is {status} could not be written down: {one_line(error)}")
+        echo(f"run {run.id}: that it is {status} could not be written down: {one_line(error)}")
 
 
-def _send_status(status: Status, store: RunStore, tell: Say) -> None:
+def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
     """Send how a run ended past its journal, which is gone: MLflow would show it as RUNNING for ever."""
-    if store.client is None:  # MLflow does not have the run
+    if sink.client is None:  # MLflow does not have the run
         return
     try:
-        store.send([Event("status", int(time.time() * 1000), {"status": status})])
+        sink.send([Event("status", int(time.time() * 1000), {"status": status})])
     except Exception as error:  # what ended the run is to be reported, not this
-        tell(f"tracking: MLflow does not take the status {status} ({one_line(error)})")
+        echo(f"tracking: MLflow does not take the status {status} ({one_line(error)})")
 
 
-def _delivered(delivery: Delivery, seconds: float, tell: Say) -> bool:
+def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> bool:
     """Wait for what is left, so long; whether all was taken. Ctrl-C ends the waiting, as the run itself is over."""
-    if seconds <= _WAIT_SILENTLY:  # who waits so little has more to do after the run, and Ctrl-C is to end that
-        return delivery.finish(seconds)
+    if timeout <= _SILENT_WAIT:  # who waits so little has more to do after the run, and Ctrl-C is to end that
+        return delivery.finish(timeout)
     try:
-        if delivery.finish(_WAIT_SILENTLY):
+        if delivery.finish(_SILENT_WAIT):
             return True
-        tell(f"tracking: waiting for MLflow, {seconds:.0f} s at most (Ctrl-C: leave it to fr-ps sync)")
-        return delivery.finish(seconds)
+        echo(f"tracking: waiting for MLflow, {timeout:.0f} s at most (Ctrl-C: leave it to fr-ps sync)")
+        return delivery.finish(timeout)
     except KeyboardInterrupt:
         return False

@@ -7,19 +7,19 @@ from datetime import datetime
 from pathlib import Path
 
 from fr_ps.errors import InputError
-from fr_ps.tracking.card import CARD_FILE, find_run, read_card
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.layout import CONFIG_FILE
-from fr_ps.tracking.outbox import Outbox
-from fr_ps.tracking.owner import is_owned, owned
-from fr_ps.tracking.run import Run, is_of_training
+from fr_ps.tracking.outbox import DeliveryQueue
+from fr_ps.tracking.run import Run, is_epoch_metric
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, find_run, read_run_info
+from fr_ps.tracking.run_lock import is_locked, run_lock
 
 INTERRUPTED_TAG = "fr_ps.interrupted"
-_UNDECIDED = ("RUNNING", "")
+_OPEN_STATUSES = ("RUNNING", "")
 
 
 @dataclass(frozen=True)
-class Story:
+class RunSummary:
     """What a run's folder tells.
 
     Attributes:
@@ -41,21 +41,21 @@ class Story:
     status: str
     note: str
     epoch: int
-    begun: str
-    pending: int
+    started: str
+    pending_events: int
 
 
-def stories(runs: Path) -> list[Story]:
+def list_runs(runs: Path) -> list[RunSummary]:
     """All runs under `runs`, the oldest first; those that were interrupted are marked first.
 
     A run whose folder is damaged is told as that.
     """
     found = []
-    for file in sorted(runs.glob(f"*/{CARD_FILE}")):
+    for file in sorted(runs.glob(f"*/{RUN_INFO_FILE}")):
         try:
-            found.append(_story(file.parent))
+            found.append(_summarize(file.parent))
         except InputError as error:
-            found.append(Story(file.parent.name, "", "", "", "?", str(error), 0, "", 0))
+            found.append(RunSummary(file.parent.name, "", "", "", "?", str(error), 0, "", 0))
     return found
 
 
@@ -67,25 +67,25 @@ def mark_interrupted(folder: Path) -> str:
     Raises:
         InputError: the folder is damaged.
     """
-    if read_card(folder).host != socket.gethostname() or last_status(folder) not in _UNDECIDED or is_owned(folder):
+    if read_run_info(folder).host != socket.gethostname() or last_status(folder) not in _OPEN_STATUSES or is_locked(folder):
         return ""
     try:
-        with owned(folder):
-            if last_status(folder) not in _UNDECIDED:
+        with run_lock(folder):
+            if last_status(folder) not in _OPEN_STATUSES:
                 return ""  # since it was looked at, somebody went on with it, to its end
             run = Run(folder)
             try:
-                run.status("KILLED")
-                run.tags({INTERRUPTED_TAG: "its process ended without a word (SIGKILL, a crash, or no memory left)"})
+                run.set_status("KILLED")
+                run.set_tags({INTERRUPTED_TAG: "its process ended without a word (SIGKILL, a crash, or no memory left)"})
                 run.journal.sync()
             finally:
                 run.journal.close()
     except InputError as error:
-        return "" if is_owned(folder) else str(error)
+        return "" if is_locked(folder) else str(error)
     return ""
 
 
-def training_folder(run: str, runs: Path) -> Path:
+def find_resumable_run(run: str, runs: Path) -> Path:
     """The folder under `runs` of the training that is to be resumed: that of the id `run`, ours or MLflow's.
 
     Where `run` is empty, that of the last training that is neither finished nor running.
@@ -97,8 +97,8 @@ def training_folder(run: str, runs: Path) -> Path:
         trainings = [file.parent for file in sorted(runs.glob(f"*/{CONFIG_FILE}"), reverse=True)]
         for folder in trainings:
             with suppress(InputError):  # another run's damage is not this one's
-                alone = not read_card(folder).parent  # a trial is gone on with by its study
-                if alone and last_status(folder) not in ("FINISHED", "") and not is_owned(folder):
+                alone = not read_run_info(folder).parent  # a trial is gone on with by its study
+                if alone and last_status(folder) not in ("FINISHED", "") and not is_locked(folder):
                     return folder
         raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists what is there")
     found = find_run(run, runs)
@@ -118,11 +118,11 @@ def last_status(folder: Path) -> str:
     return status
 
 
-def _story(folder: Path) -> Story:
+def _summarize(folder: Path) -> RunSummary:
     trouble = mark_interrupted(folder)
-    card = read_card(folder)
+    card = read_run_info(folder)
     status, kind, epoch, note = "?", "", 0, ""
-    running = is_owned(folder)  # asked before the journal is read, in which a run that ends between the two says how
+    running = is_locked(folder)  # asked before the journal is read, in which a run that ends between the two says how
     for _, event in read_events(folder / JOURNAL_FILE):
         if event.kind == "status":
             status, note = event.data["status"], ""
@@ -130,14 +130,14 @@ def _story(folder: Path) -> Story:
             kind = event.data.get("fr_ps.kind", kind)
             note = "interrupted" if INTERRUPTED_TAG in event.data else note
         elif event.kind == "metrics":
-            epoch = max(epoch, event.data["step"] if any(map(is_of_training, event.data["values"])) else 0)
+            epoch = max(epoch, event.data["step"] if any(map(is_epoch_metric, event.data["values"])) else 0)
     if not card.host:
         note = "made by an earlier version"
     elif status in ("RUNNING", "?") and not running and card.host != socket.gethostname():
         note = f"on {card.host}, where it may be running"
     elif trouble:
         status, note = "KILLED", f"interrupted; not written down: {trouble}"
-    return Story(
+    return RunSummary(
         id=card.id,
         mlflow_id=card.mlflow_id or "",
         name=card.name,
@@ -145,6 +145,6 @@ def _story(folder: Path) -> Story:
         status=status,
         note=note,
         epoch=epoch,
-        begun=f"{datetime.fromtimestamp(card.begun / 1000):%Y-%m-%d %H:%M}" if card.begun else "",
-        pending=Outbox(folder).pending(),
+        started=f"{datetime.fromtimestamp(card.begun / 1000):%Y-%m-%d %H:%M}" if card.begun else "",
+        pending_events=DeliveryQueue(folder).pending(),
     )

@@ -19,7 +19,7 @@ def git_commit() -> str:
 
 
 @cache
-def versions() -> dict[str, str]:
+def code_versions() -> dict[str, str]:
     """The commit, and the versions and the machine that the last bits of a training's weights may depend on.
 
     Of this process: asked once, as git takes a while, and the code that runs is what was there when it began.
@@ -36,11 +36,11 @@ def command_line() -> str:
 def environment_text() -> str:
     """Python, platform, command line, and every installed distribution with its version, a line each."""
     head = [f"# python {platform.python_version()}", f"# platform {platform.platform()}", f"# command {command_line()}"]
-    return "\n".join([*head, *_installed()]) + "\n"
+    return "\n".join([*head, *_installed_packages()]) + "\n"
 
 
 @cache
-def _installed() -> tuple[str, ...]:
+def _installed_packages() -> tuple[str, ...]:
     """Read once: half a second, and what this process has loaded is what was there when it began."""
     return tuple(sorted({f"{item.metadata['Name']}=={item.version}" for item in distributions()}, key=str.lower))
 

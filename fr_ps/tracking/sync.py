@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.progress import silent
-from fr_ps.tracking.card import CARD_FILE, PARENT_TAG, Card, find_run, read_card
-from fr_ps.tracking.listing import Story, mark_interrupted, stories
-from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
-from fr_ps.tracking.owner import is_owned, owned
+from fr_ps.progress import no_progress
+from fr_ps.tracking.listing import RunSummary, list_runs, mark_interrupted
+from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
+from fr_ps.tracking.run_folder import PARENT_TAG, RUN_INFO_FILE, RunInfo, find_run, read_run_info
+from fr_ps.tracking.run_lock import is_locked, run_lock
 
 
 @dataclass(frozen=True)
-class Synced:
+class SyncResult:
     """What became of one run.
 
     Attributes:
@@ -33,33 +33,33 @@ class Synced:
     store: str
     mlflow_id: str
     sent: int
-    left: int
-    why: str
+    remaining: int
+    reason: str
     running: bool
-    refused: tuple[str, ...]
+    rejected: tuple[str, ...]
     note: str = ""
 
 
 def run_folders(runs: Path) -> list[Path]:
     """The folders of all runs under `runs`, the oldest first."""
-    return [file.parent for file in sorted(runs.glob(f"*/{CARD_FILE}"))]
+    return [file.parent for file in sorted(runs.glob(f"*/{RUN_INFO_FILE}"))]
 
 
-def unsynced(runs: Path) -> dict[Path, int]:
+def pending_runs(runs: Path) -> dict[Path, int]:
     """The folders of the runs that MLflow does not know all of, each with the number of events; those that were interrupted
     are marked first. One that is damaged is among them with 0, and `sync` says why."""
     found = {}
     for folder in run_folders(runs):
         try:
             mark_interrupted(folder)
-            if pending := Outbox(folder).pending():
+            if pending := DeliveryQueue(folder).pending():
                 found[folder] = pending
         except InputError:
             found[folder] = 0
     return found
 
 
-def move(folders: Sequence[Path], uri: str) -> list[Synced]:
+def move_to_store(folders: Sequence[Path], uri: str) -> list[SyncResult]:
     """Let runs belong to the MLflow store `uri` from now on, so that `sync` delivers all of each run to it.
 
     A run that the store has already, by our id, goes on there; others get a new MLflow run. The store drops points that it
@@ -70,36 +70,36 @@ def move(folders: Sequence[Path], uri: str) -> list[Synced]:
         The runs that could not be moved, with the reason.
     """
     failed = []
-    for folder in sorted(folders, key=_is_part):
+    for folder in sorted(folders, key=_has_parent):
         try:
-            _move_one(folder, uri)
+            _move_run(folder, uri)
         except Exception as error:  # one run's trouble is not that of the next
-            failed.append(Synced(folder.name, uri, "", 0, 0, _why(error), False, ()))
+            failed.append(SyncResult(folder.name, uri, "", 0, 0, _error_reason(error), False, ()))
     return failed
 
 
-def _is_part(folder: Path) -> bool:
+def _has_parent(folder: Path) -> bool:
     with suppress(InputError):
-        return bool(read_card(folder).parent)
+        return bool(read_run_info(folder).parent)
     return False
 
 
-def _move_one(folder: Path, uri: str) -> None:
-    from fr_ps.tracking.address import default_uri, recorded_uri
-    from fr_ps.tracking.store import RunStore, open_store, store_uri
+def _move_run(folder: Path, uri: str) -> None:
+    from fr_ps.tracking.mlflow_sink import MlflowSink, open_client, run_tracking_uri
+    from fr_ps.tracking.uris import default_tracking_uri, redacted_uri
 
-    with owned(folder):
-        card = read_card(folder)
+    with run_lock(folder):
+        card = read_run_info(folder)
         earlier = [*card.earlier_ids, *([card.mlflow_id] if card.mlflow_id else [])]
-        card = replace(card, tracking_uri=recorded_uri(uri), mlflow_id=None, experiment_id="", earlier_ids=earlier)
-        if store_uri(card) == default_uri():
+        card = replace(card, tracking_uri=redacted_uri(uri), mlflow_id=None, experiment_id="", earlier_ids=earlier)
+        if run_tracking_uri(card) == default_tracking_uri():
             card = replace(card, tracking_uri="")
         whole = find_run(card.parent, folder.parent) if card.parent else None
-        if whole and (parent := read_card(whole)).tracking_uri == card.tracking_uri and parent.mlflow_id:
+        if whole and (parent := read_run_info(whole)).tracking_uri == card.tracking_uri and parent.mlflow_id:
             card = replace(card, tags=card.tags | {PARENT_TAG: parent.mlflow_id})
-        open_store(store_uri(card)).search_experiments(max_results=1)  # nothing changes where it does not answer
+        open_client(run_tracking_uri(card)).search_experiments(max_results=1)  # nothing changes where it does not answer
         (folder / DELIVERED_FILE).unlink(missing_ok=True)
-        RunStore(folder, card).connect()
+        MlflowSink(folder, card).connect()
 
 
 def missing_from_store(runs: Path) -> dict[Path, str]:
@@ -107,44 +107,44 @@ def missing_from_store(runs: Path) -> dict[Path, str]:
 
     A store that does not answer is left out.
     """
-    newest: dict[str, tuple[Path, Card]] = {}
+    newest: dict[str, tuple[Path, RunInfo]] = {}
     for folder in run_folders(runs):
         with suppress(InputError):
-            card = read_card(folder)
-            if not Outbox(folder).pending():
+            card = read_run_info(folder)
+            if not DeliveryQueue(folder).pending():
                 newest[card.tracking_uri] = folder, card
-    from fr_ps.tracking.store import shown_store
+    from fr_ps.tracking.mlflow_sink import display_uri
 
-    return {folder: shown_store(card) for folder, card in newest.values() if _is_missing(card)}
+    return {folder: display_uri(card) for folder, card in newest.values() if _is_missing(card)}
 
 
-def _is_missing(card: Card) -> bool:
-    from fr_ps.tracking.address import sqlite_file
-    from fr_ps.tracking.store import is_missing, open_store, store_uri
+def _is_missing(card: RunInfo) -> bool:
+    from fr_ps.tracking.mlflow_sink import is_missing, open_client, run_tracking_uri
+    from fr_ps.tracking.uris import sqlite_path
 
-    uri = store_uri(card)
+    uri = run_tracking_uri(card)
     if not card.mlflow_id:
         return False
-    if (file := sqlite_file(uri)) and not file.exists():
+    if (file := sqlite_path(uri)) and not file.exists():
         return True
     try:
-        open_store(uri).get_run(card.mlflow_id)
+        open_client(uri).get_run(card.mlflow_id)
     except Exception as error:
         return is_missing(error)
     return False
 
 
-def tell_interrupted(runs: Path) -> list[Story]:
+def sync_interrupted(runs: Path) -> list[RunSummary]:
     """The runs under `runs`, after MLflow was told of those that were interrupted."""
-    found = stories(runs)
-    interrupted = [runs / one.id for one in found if one.note == "interrupted" and one.pending]
+    found = list_runs(runs)
+    interrupted = [runs / one.id for one in found if one.note == "interrupted" and one.pending_events]
     if not interrupted:
         return found
-    sync(interrupted, silent)
-    return stories(runs)
+    sync(interrupted, no_progress)
+    return list_runs(runs)
 
 
-def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[Synced]:
+def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[SyncResult]:
     """Deliver what is left of each run; `advance` is called with the events as they are taken.
 
     Runs that a living process owns deliver by themselves and are left to it. Once MLflow did not answer for one run, it
@@ -152,33 +152,33 @@ def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[Synced
     """
 
     silent_places: dict[str, str] = {}
-    return [_sync_one(folder, advance, silent_places) for folder in folders]
+    return [_sync_run(folder, advance, silent_places) for folder in folders]
 
 
-def _sync_one(folder: Path, advance: Callable[[int], None], silent_places: dict[str, str]) -> Synced:
-    from fr_ps.tracking.store import RunStore, answers, shown_store  # mlflow takes a second
+def _sync_run(folder: Path, advance: Callable[[int], None], unreachable: dict[str, str]) -> SyncResult:
+    from fr_ps.tracking.mlflow_sink import MlflowSink, display_uri, is_run_error  # mlflow takes a second
 
     sent = before = 0
-    running, why, outbox, store = is_owned(folder), "", None, None
+    running, why, outbox, store = is_locked(folder), "", None, None
     try:
-        outbox, store = Outbox(folder), RunStore(folder, read_card(folder))
+        outbox, store = DeliveryQueue(folder), MlflowSink(folder, read_run_info(folder))
         before = outbox.pending()
-        why = "it is running, and delivers by itself" if running else silent_places.get(store.card.tracking_uri, "")
+        why = "it is running, and delivers by itself" if running else unreachable.get(store.info.tracking_uri, "")
         if not why:
-            with owned(folder):
-                while batch := outbox.deliver(store):
+            with run_lock(folder):
+                while batch := outbox.send_batch(store):
                     advance(batch)
                     sent += batch
     except Exception as error:  # one run's trouble is not that of the next
-        why = _why(error)
-        if store and not store.client and not answers(error) and not isinstance(error, InputError):
-            silent_places[store.card.tracking_uri] = why
-    mlflow_id = store.card.mlflow_id if store else None
-    where = shown_store(store.card) if store else ""
-    refused = tuple(outbox.refused if outbox else ())
+        why = _error_reason(error)
+        if store and not store.client and not is_run_error(error) and not isinstance(error, InputError):
+            unreachable[store.info.tracking_uri] = why
+    mlflow_id = store.info.mlflow_id if store else None
+    where = display_uri(store.info) if store else ""
+    refused = tuple(outbox.rejected if outbox else ())
     note = store.note if store else ""
-    return Synced(folder.name, where, mlflow_id or "", sent, before - sent, why, running, refused, note)
+    return SyncResult(folder.name, where, mlflow_id or "", sent, before - sent, why, running, refused, note)
 
 
-def _why(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     return str(error) if isinstance(error, InputError) else one_line(error)

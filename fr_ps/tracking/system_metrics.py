@@ -25,13 +25,13 @@ _INTERVAL = 10.0
 
 
 @contextmanager
-def record_system_metrics(run: Run, wanted: bool = False) -> Iterator[None]:
+def record_system_metrics(run: Run, enabled: bool = False) -> Iterator[None]:
     """Sample the machine during the block, if `wanted` or if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
 
     Interval, samples a point and node are those of MLflow: MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL (10 s),
     MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING (1) and MLFLOW_SYSTEM_METRICS_NODE_ID.
     """
-    if not (wanted or MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()):
+    if not (enabled or MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()):
         yield
         return
     monitors = _monitors()
@@ -50,7 +50,7 @@ def _sample(run: Run, monitors: Sequence["BaseMetricsMonitor"], stop: threading.
     interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or _INTERVAL
     samples = MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING.get() or 1
     node = MLFLOW_SYSTEM_METRICS_NODE_ID.get()
-    step, stopped = run.samples, False
+    step, stopped = run.system_samples, False
     while not stopped:
         for _ in range(samples):
             stopped = stop.wait(interval)
@@ -60,7 +60,7 @@ def _sample(run: Run, monitors: Sequence["BaseMetricsMonitor"], stop: threading.
                 break
         values = {key: float(value) for monitor in monitors for key, value in monitor.aggregate_metrics().items()}
         try:
-            run.system_metrics({f"{node}/{key}" if node else key: value for key, value in values.items()}, step)
+            run.log_system_metrics({f"{node}/{key}" if node else key: value for key, value in values.items()}, step)
         except InputError:  # the disk is full or the folder gone, which ends the run by itself
             return
         for monitor in monitors:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-FACTOR = 1.5
+MAX_LOSS_RATIO = 1.5
 """By how much the losses have to exceed those of the first epoch: more than the noise of batches and augmentation."""
-_LAST = 3
+_WINDOW = 3
 
 
 def divergence_warning(curves: Mapping[str, Mapping[int, float]], attributes: Sequence[str]) -> str:
@@ -20,12 +20,12 @@ def divergence_warning(curves: Mapping[str, Mapping[int, float]], attributes: Se
     """
     losses = [curves.get(f"train/loss/{task}", {}) for task in ("identity", *attributes)]
     epochs = sorted(set.intersection(*(set(one) for one in losses)))
-    last = epochs[len(epochs) - min(_LAST, len(epochs) // 2) :]
+    last = epochs[len(epochs) - min(_WINDOW, len(epochs) // 2) :]
     if not last:
         return ""
     start = sum(one[epochs[0]] for one in losses)
     end = sum(one[epoch] for one in losses for epoch in last) / len(last)
-    if end <= FACTOR * start:
+    if end <= MAX_LOSS_RATIO * start:
         return ""
     return (
         f"the training diverged: the sum of the task losses rose from {start:.3g} in epoch {epochs[0]} to {end:.3g} "

@@ -3,7 +3,7 @@
 from fr_ps.models.network import FaceNetwork
 
 
-class WeightAverage:
+class ModelEma:
     """An exponential moving average of a network's weights: after step t, average = d average + (1 - d) weights.
 
     d = min(decay, 1 - (1 + t)^(-2/3)), t from 0, so that what the first steps began with does not weigh on a short training.
@@ -19,17 +19,17 @@ class WeightAverage:
 
     network: FaceNetwork
 
-    def __init__(self, trained: FaceNetwork, decay: float) -> None:
-        self.trained = trained
-        self.network = trained
-        self._average = None
+    def __init__(self, source: FaceNetwork, decay: float) -> None:
+        self.source = source
+        self.network = source
+        self._ema = None
         if decay:
             from timm.utils import ModelEmaV3  # takes seconds
 
-            self._average = ModelEmaV3(trained, decay=decay, use_warmup=True)
-            self.network = self._average.module
+            self._ema = ModelEmaV3(source, decay=decay, use_warmup=True)
+            self.network = self._ema.module
 
     def update(self, step: int) -> None:
         """Take in the weights after `step` of the optimizer, from 0."""
-        if self._average:
-            self._average.update(self.trained, step=step + 1)  # timm counts from 1
+        if self._ema:
+            self._ema.update(self.source, step=step + 1)  # timm counts from 1

@@ -2,25 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 
-from fr_ps.evaluation.assess import Assessment
-from fr_ps.evaluation.numbers.findings import Findings
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.report import headline, write_report
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.report import headline_lines, write_report
 from fr_ps.markdown import markdown_lines
-from fr_ps.tracking.layout import BEST, CHECKPOINTS
+from fr_ps.report.table import ReportSection
+from fr_ps.tracking.layout import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
 from fr_ps.tracking.run import Run
-from fr_ps.training.keeper import best_folder
+from fr_ps.training.checkpoint_manager import best_folder
 from fr_ps.training.model_card import write_model_card
-from fr_ps.training.record import Plan, default_name, facts_of
+from fr_ps.training.setup import TrainingSetup, default_run_name, report_facts
 
 
-def record_end(
-    plan: Plan,
+def log_artifacts(
+    setup: TrainingSetup,
     run: Run,
     metrics: Metrics,
-    tested: Assessment | None,
-    epochs: Mapping[str, int],
-    sections: Mapping[str, Findings],
+    assessment: EvaluationResult | None,
+    best_epochs: Mapping[str, int],
+    sections: Mapping[str, ReportSection],
     warnings: Sequence[str] = (),
 ) -> None:
     """Write the report and the models' cards, and hand these and the checkpoints to the run.
@@ -34,29 +34,31 @@ def record_end(
         sections: of the report, beside the test's.
         warnings: of the training, beside the test's.
     """
-    select = plan.config.train.select
-    facts = facts_of(plan, metrics, tested, epochs[select])
-    write_report(run.folder / "report", plan.config.name or default_name(plan.config), facts, metrics, tested, sections, warnings)
-    warnings = [*warnings, *(tested.warnings if tested else ())]
-    lines = [*headline(metrics, "test" if tested else "val"), *warnings]
-    if tested:
+    select = setup.config.train.select
+    facts = report_facts(setup, metrics, assessment, best_epochs[select])
+    write_report(
+        run.folder / "report", setup.config.name or default_run_name(setup.config), facts, metrics, assessment, sections, warnings
+    )
+    warnings = [*warnings, *(assessment.warnings if assessment else ())]
+    lines = [*headline_lines(metrics, "test" if assessment else "val"), *warnings]
+    if assessment:
         lines = [facts["tested"], *lines]
-    run.tags({"fr_ps.best_epoch": str(epochs[select]), "mlflow.note.content": markdown_lines(lines)})
-    run.artifact(run.folder / "report", "report")
-    models = {metric: run.folder / (BEST if metric == select else best_folder(metric)) for metric in epochs}
-    for metric, epoch in epochs.items():
-        mine = (metrics, facts, warnings) if metric == select else (_at(run, epoch), {"intervals": "none"}, ())
-        write_model_card(models[metric], plan, metric, epoch, *mine)
-    for file in sorted((run.folder / CHECKPOINTS).glob("[!.]*/model.safetensors")):
-        run.artifact(file.parent, f"{CHECKPOINTS}/{file.parent.name}")
-    for metric, epoch in epochs.items():
-        run.model(models[metric], epoch)
+    run.set_tags({"fr_ps.best_epoch": str(best_epochs[select]), "mlflow.note.content": markdown_lines(lines)})
+    run.log_artifact(run.folder / "report", "report")
+    models = {metric: run.folder / (BEST_CHECKPOINT if metric == select else best_folder(metric)) for metric in best_epochs}
+    for metric, epoch in best_epochs.items():
+        mine = (metrics, facts, warnings) if metric == select else (_metrics_at_epoch(run, epoch), {"intervals": "none"}, ())
+        write_model_card(models[metric], setup, metric, epoch, *mine)
+    for file in sorted((run.folder / CHECKPOINTS_FOLDER).glob("[!.]*/model.safetensors")):
+        run.log_artifact(file.parent, f"{CHECKPOINTS_FOLDER}/{file.parent.name}")
+    for metric, epoch in best_epochs.items():
+        run.log_model(models[metric], epoch)
 
 
-def _at(run: Run, epoch: int) -> Metrics:
+def _metrics_at_epoch(run: Run, epoch: int) -> Metrics:
     """The validation's points of an epoch."""
     metrics = Metrics()
-    for name, points in run.curves.items():
+    for name, points in run.metric_history.items():
         if name.startswith("val/") and epoch in points:
             metrics.add(name, points[epoch])
     return metrics

@@ -10,11 +10,11 @@ from fr_ps.losses.multitask import MultiTaskLoss
 from fr_ps.models.network import FaceNetwork
 
 
-class BadNumbers(InputError):
+class DivergedError(InputError):
     """The training came to nothing: too many steps in a row went bad."""
 
 
-class Guard:
+class NonFiniteGuard:
     """Watches that losses and gradients are finite.
 
     A step that is not good must leave nothing of its numbers behind: neither in the weights, which the caller does not
@@ -30,37 +30,37 @@ class Guard:
         in_epoch: bad steps since `in_epoch` was last set to 0.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], limit: int) -> None:
-        self.limit = limit
-        self.in_row = 0
-        self.in_epoch = 0
+    def __init__(self, modules: Sequence[nn.Module], max_consecutive: int) -> None:
+        self.max_consecutive = max_consecutive
+        self.consecutive_skipped = 0
+        self.skipped_in_epoch = 0
         self.buffers = [buffer for module in modules for buffer in module.buffers()]
-        self.kept = [buffer.clone() for buffer in self.buffers]
+        self.backup = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()
-    def keep(self) -> None:
+    def snapshot(self) -> None:
         """Remember the buffers; to be called before the first forward pass of a step."""
         if self.buffers:
-            torch._foreach_copy_(self.kept, self.buffers)
+            torch._foreach_copy_(self.backup, self.buffers)
 
-    def is_good(self, loss: Tensor, norm: Tensor) -> bool:
+    def is_finite(self, loss: Tensor, norm: Tensor) -> bool:
         """Whether the step's loss and the norm of its gradient are finite. Waits for the device."""
         good = bool(torch.isfinite(loss + norm))
         if good:
-            self.in_row = 0
+            self.consecutive_skipped = 0
         return good
 
     @torch.no_grad()
-    def undo(self) -> bool:
+    def rollback(self) -> bool:
         """Put the buffers back and count a bad step; whether there were too many in a row."""
         if self.buffers:
-            torch._foreach_copy_(self.buffers, self.kept)
-        self.in_row += 1
-        self.in_epoch += 1
-        return self.in_row >= self.limit
+            torch._foreach_copy_(self.buffers, self.backup)
+        self.consecutive_skipped += 1
+        self.skipped_in_epoch += 1
+        return self.consecutive_skipped >= self.max_consecutive
 
 
-def culprits(
+def diagnose_nonfinite(
     network: FaceNetwork,
     losses: MultiTaskLoss,
     maps: Mapping[str, Tensor],
@@ -80,11 +80,13 @@ def culprits(
     return f"the gradient of {', '.join(bad)} is NaN or infinite" if bad else ""
 
 
-def bad_numbers(limit: int, what: str, epoch: int, sessions: Sequence[str], checkpoint: str, lr: float) -> BadNumbers:
+def diverged_error(
+    consecutive: int, cause: str, epoch: int, sessions: Sequence[str], checkpoint: str, lr: float
+) -> DivergedError:
     """The end of a training whose last `limit` steps were bad."""
     shown = ", ".join(sessions[:6]) + (f" and {len(sessions) - 6} more" if len(sessions) > 6 else "")
-    return BadNumbers(
-        f"{limit} steps in a row went bad: {what}, in epoch {epoch}, at the sessions {shown}; "
+    return DivergedError(
+        f"{consecutive} steps in a row went bad: {cause}, in epoch {epoch}, at the sessions {shown}; "
         f"the last good checkpoint is {checkpoint}; look at those sessions, or lower optim.lr ({lr:g}) "
         "(fr-ps train --resume --allow-changed --optim.lr VALUE)"
     )

@@ -9,17 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.data.split_files import PARTS
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.pairwise.operating import read_thresholds
-from fr_ps.evaluation.report import headline
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.report import headline_lines
 from fr_ps.files import write_text
 from fr_ps.markdown import escape_markdown
-from fr_ps.tracking.layout import MODEL_CARD
-from fr_ps.training.record import Plan
+from fr_ps.models.thresholds import read_thresholds
+from fr_ps.tracking.layout import MODEL_CARD_FILE
+from fr_ps.training.setup import TrainingSetup
 
 
 def write_model_card(
-    folder: Path, plan: Plan, metric: str, epoch: int, metrics: Metrics, facts: Mapping[str, str], warnings: Sequence[str]
+    folder: Path,
+    setup: TrainingSetup,
+    metric: str,
+    epoch: int,
+    metrics: Metrics,
+    facts: Mapping[str, str],
+    warnings: Sequence[str],
 ) -> None:
     """Write `README.md` into the model folder, in Markdown.
 
@@ -32,14 +38,14 @@ def write_model_card(
         facts: of the report.
         warnings: what has to be known before the numbers are believed.
     """
-    info, labels = plan.info, plan.dataset.labels
+    info, labels = setup.info, setup.dataset.labels
     maps = " + ".join(info.modalities)
     parts = [
         f"{part} {len(rows)} sessions of {len(np.unique(labels.ids[rows]))} people"
         for part in PARTS
-        if len(rows := getattr(plan.split, part))
+        if len(rows := getattr(setup.split, part))
     ]
-    by = f"the best by {metric}" if len(plan.split.val) else "the last"
+    by = f"the best by {metric}" if len(setup.split.val) else "the last"
     lines = [
         f"# {escape_markdown(info.backbones)} on {maps}",
         "",
@@ -48,21 +54,21 @@ def write_model_card(
         "",
         "## Data",
         "",
-        f"{escape_markdown(plan.dataset.root.resolve().name)}, digest {plan.dataset.store.digest}; {plan.config.data.protocol}: "
-        f"{'; '.join(parts)}.",
+        f"{escape_markdown(setup.dataset.root.resolve().name)}, digest {setup.dataset.store.digest}; "
+        f"{setup.config.data.protocol}: {'; '.join(parts)}.",
         "",
         "## Numbers",
         "",
-        *_numbers(metrics, facts),
+        *_metric_lines(metrics, facts),
         *(f"- Mind: {escape_markdown(warning)}" for warning in warnings),
         "",
         "## Thresholds, chosen on validation",
         "",
-        *_thresholds(folder),
+        *_threshold_lines(folder),
         "",
         "## Classes",
         "",
-        *(_classes(plan, attribute) for attribute in info.classes),
+        *(_class_line(setup, attribute) for attribute in info.classes),
         "",
         "## Use",
         "",
@@ -72,23 +78,23 @@ def write_model_card(
         f"model.embed({{{', '.join(f'{name!r}: {name}' for name in info.modalities)}}})  # as prepare writes them",
         "```",
         "",
-        _preparation(plan),
+        _preparation_line(setup),
         "",
         "The numbers are of the people above. Of others, other cameras, lights, ages and expressions they say nothing; "
         "before it decides anything about people, evaluate it on such as it will meet, by group.",
         "",
     ]
-    write_text(folder / MODEL_CARD, "\n".join(lines))
+    write_text(folder / MODEL_CARD_FILE, "\n".join(lines))
 
 
-def _numbers(metrics: Metrics, facts: Mapping[str, str]) -> list[str]:
+def _metric_lines(metrics: Metrics, facts: Mapping[str, str]) -> list[str]:
     found = [f"- Tested on {escape_markdown(facts['tested'])}"] if "tested" in facts else []
     for part in ("test", "val"):
-        found += [f"- {escape_markdown(line)}" for line in headline(metrics, part)]
+        found += [f"- {escape_markdown(line)}" for line in headline_lines(metrics, part)]
     return [*found, f"- Intervals: {escape_markdown(facts['intervals'])}"] if found else ["- nobody was validated or tested on"]
 
 
-def _thresholds(folder: Path) -> list[str]:
+def _threshold_lines(folder: Path) -> list[str]:
     thresholds = read_thresholds(folder)
     if thresholds is None:
         return ["none: nobody was validated on"]
@@ -101,15 +107,15 @@ def _thresholds(folder: Path) -> list[str]:
     return ["| wanted FMR | cosine | false matches | |", "|---|---|---|---|", *rows, "", *told]
 
 
-def _classes(plan: Plan, attribute: str) -> str:
-    groups = plan.info.classes[attribute]  # type: ignore[index]
-    untrained = "" if attribute in plan.info.trained else ", not trained: what it says of it means nothing"
+def _class_line(setup: TrainingSetup, attribute: str) -> str:
+    groups = setup.info.classes[attribute]  # type: ignore[index]
+    untrained = "" if attribute in setup.info.trained else ", not trained: what it says of it means nothing"
     told = "; ".join(f"{name} ({', '.join(raw)})" for name, raw in groups.items())
     return f"- {attribute}: {escape_markdown(told)}{untrained}"
 
 
-def _preparation(plan: Plan) -> str:
-    settings = plan.info.preparation
+def _preparation_line(setup: TrainingSetup) -> str:
+    settings = setup.info.preparation
     if not settings:
         return "How its maps were made is not known."
     told = escape_markdown(", ".join(f"{name} {value}" for name, value in settings.items()))

@@ -17,7 +17,7 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], weighting
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for module in modules:
-        names = undecayed(module)
+        names = no_decay(module)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 (spared if name in names else decayed).append(parameter)
@@ -32,19 +32,19 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], weighting
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
-def undecayed(root: nn.Module) -> set[str]:
+def no_decay(root: nn.Module) -> set[str]:
     """Names of the parameters of `root` that weight decay is not for: norms, biases, gains, slopes, and what a network of
     timm names so itself (`no_weight_decay`: embeddings of positions)."""
     names = set()
     for path, module in root.named_modules():
-        spared = {name for name, parameter in module.named_parameters(recurse=False) if not _is_weight(module, name, parameter)}
+        spared = {name for name, parameter in module.named_parameters(recurse=False) if not _decays(module, name, parameter)}
         if hasattr(module, "no_weight_decay"):
             spared |= set(module.no_weight_decay())
         names |= {f"{path}.{name}" if path else name for name in spared}
     return names
 
 
-def _is_weight(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+def _decays(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
     """Whether it mixes channels or pixels, rather than scaling or shifting them."""
     if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
         return name == "weight"  # a gain beside it, as in normaliser-free networks, has the shape (C, 1, 1, 1)

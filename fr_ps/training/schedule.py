@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from fr_ps.config import ScheduleConfig
-from fr_ps.config.checks import require
+from fr_ps.config.checks import check_setting
 
 
 def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int) -> Callable[[int], float]:
@@ -22,7 +22,7 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
     Raises:
         InputError: as `check_lowest`.
     """
-    check_lowest(config, lr=lr)
+    check_lowest_rate(config, lr=lr)
     warmup = round(steps * config.warmup_epochs)
     left = max(steps * epochs - warmup, 1)
     cycle = max(round(steps * config.restart_epochs), 1)
@@ -41,14 +41,14 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
     return rate
 
 
-def check_lowest(config: ScheduleConfig, *, lr: float) -> None:
+def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
     """Refuse a cosine that would rise.
 
     Raises:
         InputError: `lowest` is above the full rate `lr`.
     """
     falls = config.name != "cosine" or config.lowest <= lr
-    require(falls, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
+    check_setting(falls, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
 
 
 def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:
@@ -89,7 +89,7 @@ def cycle_progress(step: int, *, first: int, factor: int) -> float:
     return step % length / length
 
 
-def reversal(step: int, *, steps: int, alpha: float, ramp: bool) -> float:
+def reversal_alpha(step: int, *, steps: int, alpha: float, ramp: bool) -> float:
     """Alpha of the gradient reversal: constant, or with `ramp` times 2 / (1 + exp(-10 p)) - 1 over the progress p.
 
     p goes from 0 at the first step to 1 after the last of `steps`, so that discriminators that know nothing yet do not

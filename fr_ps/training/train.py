@@ -10,41 +10,41 @@ import torch
 from matplotlib.figure import Figure
 
 from fr_ps.config import Config
-from fr_ps.data.builtin import data_root
+from fr_ps.data.builtin import resolve_root
 from fr_ps.data.dataset import Dataset, open_dataset
-from fr_ps.data.maps_of import prepared_with
+from fr_ps.data.preparation import find_preparation
 from fr_ps.data.splits import make_split
 from fr_ps.device import pick_device
-from fr_ps.evaluation.numbers.findings import Findings
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.score import answer, evaluate
+from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses import MultiTaskLoss, build_losses
 from fr_ps.models.folder import ModelInfo
+from fr_ps.models.inference import predict, validation_metrics
 from fr_ps.models.network import FaceNetwork
-from fr_ps.progress import Advance, progress
-from fr_ps.tracking.layout import CONFIG_FILE, checkpoints
-from fr_ps.tracking.provenance import versions
+from fr_ps.progress import OnProgress, progress
+from fr_ps.report.table import ReportSection
+from fr_ps.tracking.layout import CONFIG_FILE, list_checkpoints
+from fr_ps.tracking.provenance import code_versions
 from fr_ps.tracking.run import Run
-from fr_ps.training.assemble import Folders, architectures, assemble, find_branches, require_unseen
+from fr_ps.training.batch_loader import BatchLoader
+from fr_ps.training.build_model import Folders, branch_configs, build_model, check_leakage, resolve_branch_folders
+from fr_ps.training.checkpoint_manager import CheckpointManager, resume
 from fr_ps.training.divergence import divergence_warning
-from fr_ps.training.ema import WeightAverage
-from fr_ps.training.ending import record_end
-from fr_ps.training.feed import Feed
-from fr_ps.training.figures import rate_figure
-from fr_ps.training.finish import finish
-from fr_ps.training.guard import Guard
-from fr_ps.training.keeper import Keeper, go_on
-from fr_ps.training.learner import Learner
-from fr_ps.training.loop import train_epoch
+from fr_ps.training.early_stopping import BestTracker
+from fr_ps.training.ema import ModelEma
+from fr_ps.training.ending import log_artifacts
+from fr_ps.training.figures import learning_rate_figure
+from fr_ps.training.finalize import evaluate_best
+from fr_ps.training.guard import NonFiniteGuard
 from fr_ps.training.optim import build_optimizer
-from fr_ps.training.record import Plan, Say, describe, epoch_line, figures, write_config
-from fr_ps.training.schedule import learning_rate, reversal, warmup_note
-from fr_ps.training.selection import Selection
-from fr_ps.training.stopping import GracefulStop, StopRequested
+from fr_ps.training.schedule import learning_rate, reversal_alpha, warmup_note
+from fr_ps.training.setup import Echo, TrainingSetup, epoch_line, log_setup, training_figures, write_config
+from fr_ps.training.signals import GracefulStop, StopRequested
+from fr_ps.training.train_state import TrainState
+from fr_ps.training.trainer import train_epoch
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainResult:
     """What a training came to.
 
     Attributes:
@@ -56,12 +56,12 @@ class Result:
 
     metrics: Metrics
     best_epoch: int
-    epochs: int
+    epochs_trained: int
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A training after its last epoch; nobody was tested.
 
     Attributes:
@@ -73,21 +73,21 @@ class Fitted:
         warnings: what has to be known before its numbers are read.
     """
 
-    plan: Plan
-    learner: Learner
+    setup: TrainingSetup
+    state: TrainState
     device: torch.device
-    chosen: int
-    rates: Figure
+    best_epoch: int
+    learning_rate_figure: Figure
     warnings: tuple[str, ...] = ()
 
 
-Judge = Callable[[int, Metrics], None]
+EpochCallback = Callable[[int, Metrics], None]
 """Called after each epoch with its number, from 1, and its validation metrics; may end the training by an exception."""
 
 
 def train(
-    config: Config, run: Run, say: Say = print, allow_changed: bool = False, changed: Mapping[str, str] | None = None
-) -> Result:
+    config: Config, run: Run, echo: Echo = print, allow_changed: bool = False, changed_settings: Mapping[str, str] | None = None
+) -> TrainResult:
     """Train, choose the best epoch on validation, evaluate it once on test, and record everything in `run`.
 
     Where the run's folder has a checkpoint, the training goes on from it, and ends with the very weights that it would have
@@ -103,26 +103,28 @@ def train(
     Raises:
         InputError: data or settings that cannot be used, a disk that is full, numbers that went bad.
     """
-    fitted = fit(config, run, say, allow_changed=allow_changed, changed=changed)
-    plan, learner, chosen = fitted.plan, fitted.learner, fitted.chosen
-    test = finish(run.folder, plan, fitted.device)
-    run.metrics(test.metrics.defined(), chosen)
-    metrics = learner.validation.joined(test.metrics)
-    sections = test.sections | {"Training": Findings(figures=figures(run.curves, plan.info.trained, fitted.rates))}
-    epochs = {metric: selection.best_epoch or learner.epoch for metric, selection in learner.selections.items()}
-    record_end(plan, run, metrics, test.assessment, epochs, sections, fitted.warnings)
+    fitted = fit(config, run, echo, allow_changed=allow_changed, changed_settings=changed_settings)
+    plan, learner, chosen = fitted.setup, fitted.state, fitted.best_epoch
+    test = evaluate_best(run.folder, plan, fitted.device)
+    run.log_metrics(test.metrics.defined(), chosen)
+    metrics = learner.best_metrics.merge(test.metrics)
+    sections = test.sections | {
+        "Training": ReportSection(figures=training_figures(run.metric_history, plan.info.trained, fitted.learning_rate_figure))
+    }
+    epochs = {metric: selection.best_epoch or learner.epoch for metric, selection in learner.trackers.items()}
+    log_artifacts(plan, run, metrics, test.assessment, epochs, sections, fitted.warnings)
     warnings = (*fitted.warnings, *(test.assessment.warnings if test.assessment else ()))
-    return Result(metrics, chosen, learner.epoch, warnings)
+    return TrainResult(metrics, chosen, learner.epoch, warnings)
 
 
 def fit(
     config: Config,
     run: Run,
-    say: Say = print,
-    judge: Judge | None = None,
+    echo: Echo = print,
+    on_epoch: EpochCallback | None = None,
     allow_changed: bool = False,
-    changed: Mapping[str, str] | None = None,
-) -> Fitted:
+    changed_settings: Mapping[str, str] | None = None,
+) -> FitResult:
     """Train and choose the best epoch on validation; as `train`, but nobody is tested, and there is no report.
 
     Args:
@@ -141,133 +143,141 @@ def fit(
     device = pick_device(config.device)
     if not (run.folder / CONFIG_FILE).exists():  # what makes a run that ends before its first step begin again
         write_config(run.folder, config)
-    folders = find_branches(config)
-    plan, feed = make_plan(config, folders, run, device, say)
+    folders = resolve_branch_folders(config)
+    plan, feed = build_setup(config, folders, run, device, echo)
     torch.manual_seed(config.train.seed)
-    network = assemble(config, plan.info, folders, say, fresh=not checkpoints(run.folder)).to(device)
+    network = build_model(config, plan.info, folders, echo, load_initial_weights=not list_checkpoints(run.folder)).to(device)
     counts = feed.class_counts(plan.info.class_counts())
-    losses = build_losses(config.loss, network.channels, feed.person_counts(), counts, network.judged).to(device)
-    learner = new_learner(config, network, losses)
-    go_on(learner, plan, feed, run, say, allow_changed)
-    if changed:  # as tags, for params cannot be changed
-        run.tags({f"fr_ps.changed.{name}": change for name, change in changed.items()})
-    describe(plan, run, say)
+    losses = build_losses(config.loss, network.channels, feed.sessions_per_subject(), counts, network.adversarial_tasks).to(
+        device
+    )
+    learner = build_train_state(config, network, losses)
+    resume(learner, plan, feed, run, echo, allow_changed)
+    if changed_settings:  # as tags, for params cannot be changed
+        run.set_tags({f"fr_ps.changed.{name}": change for name, change in changed_settings.items()})
+    log_setup(plan, run, echo)
     if note := warmup_note(config.schedule, lr=config.optim.lr, epochs=config.train.epochs):
-        say(note)
-    rates = _epochs(plan, feed, learner, run, say, judge)
-    chosen = learner.selections[config.train.select].best_epoch or learner.epoch
-    warning = divergence_warning(run.curves, plan.info.trained)
+        echo(note)
+    rates = _train_epochs(plan, feed, learner, run, echo, on_epoch)
+    chosen = learner.trackers[config.train.select].best_epoch or learner.epoch
+    warning = divergence_warning(run.metric_history, plan.info.trained)
     if warning:
-        run.tags({"fr_ps.warning": warning})
-    return Fitted(plan, learner, device, chosen, rates, (warning,) if warning else ())
+        run.set_tags({"fr_ps.warning": warning})
+    return FitResult(plan, learner, device, chosen, rates, (warning,) if warning else ())
 
 
-def make_plan(config: Config, folders: Folders, run: Run, device: torch.device, say: Say) -> tuple[Plan, Feed]:
+def build_setup(
+    config: Config, branch_folders: Folders, run: Run, device: torch.device, echo: Echo
+) -> tuple[TrainingSetup, BatchLoader]:
     """What is to be trained on what, and its batches.
 
     Raises:
         InputError: data, split or branches that cannot be used.
     """
-    dataset = open_training_data(config, say)
+    dataset = open_training_data(config, echo)
     split = make_split(dataset.labels, config.data, dataset.left_out)
-    require_unseen(folders, dataset.labels, split, config.data.protocol)
-    feed = Feed(dataset, split.train, config.batch, config.augment, config.train.seed, device, config.fusion.dropout)
+    check_leakage(branch_folders, dataset.labels, split, config.data.protocol)
+    feed = BatchLoader(dataset, split.train, config.batch, config.augment, config.train.seed, device, config.fusion.dropout)
     classes = dataset.labels.classes
     info = ModelInfo(
-        branches=architectures(config, folders, classes, dataset.store.size),
+        branches=branch_configs(config, branch_folders, classes, dataset.store.size),
         fusion=config.fusion.name,
         size=dataset.store.size,
         classes=classes,
         trained=tuple(feed.class_counts({task: len(groups) for task, groups in classes.items()})),
-        provenance={"run": run.id, "data_digest": dataset.store.digest} | _code(),
-        preparation=prepared_with(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
+        provenance={"run": run.id, "data_digest": dataset.store.digest} | _code_versions(),
+        preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
     )
-    return Plan(config, dataset, split, info), feed
+    return TrainingSetup(config, dataset, split, info), feed
 
 
-def _code() -> dict[str, str]:
+def _code_versions() -> dict[str, str]:
     """The commit and the versions."""
-    return {"git_commit" if name == "commit" else name: value for name, value in versions().items()}
+    return {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()}
 
 
-def new_learner(config: Config, network: FaceNetwork, losses: MultiTaskLoss) -> Learner:
+def build_train_state(config: Config, network: FaceNetwork, losses: MultiTaskLoss) -> TrainState:
     """A training of `network` before its first step."""
-    selections = {config.train.select: Selection(config.train.select, config.train.patience)}
-    selections |= {metric: Selection(metric, setting="train.watch") for metric in config.train.watch if metric not in selections}
-    return Learner(
+    selections = {config.train.select: BestTracker(config.train.select, config.train.patience)}
+    selections |= {
+        metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in selections
+    }
+    return TrainState(
         network,
         losses,
         build_optimizer(config.optim, [network, losses.identity], losses.weighting),
-        WeightAverage(network, config.train.ema),
-        Guard([network, losses], config.train.bad_steps),
+        ModelEma(network, config.train.ema),
+        NonFiniteGuard([network, losses], config.train.bad_steps),
         selections,
     )
 
 
-def _epochs(plan: Plan, feed: Feed, learner: Learner, run: Run, say: Say, judge: Judge | None) -> Figure:
+def _train_epochs(
+    setup: TrainingSetup, loader: BatchLoader, state: TrainState, run: Run, echo: Echo, on_epoch: EpochCallback | None
+) -> Figure:
     """Train what is left, with a checkpoint after every epoch and as often within one as is set; returns the rates' figure."""
-    config, train = plan.config, plan.config.train
-    batches = len(feed.order(learner.epoch))
+    config, train = setup.config, setup.config.train
+    batches = len(loader.epoch_batches(state.epoch))
     steps = math.ceil(batches / train.accumulate)
     rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=train.epochs, steps=steps)
-    alpha = partial(reversal, steps=steps * train.epochs, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
-    selection = learner.selections[train.select]
-    with GracefulStop() as stop, Keeper(plan, feed, learner, run) as keeper:
+    alpha = partial(reversal_alpha, steps=steps * train.epochs, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
+    selection = state.trackers[train.select]
+    with GracefulStop() as stop, CheckpointManager(setup, loader, state, run) as keeper:
 
         def stepped() -> None:
-            keeper.stepped()
-            stop.poll()
+            keeper.save_if_due()
+            stop.check()
 
         try:
-            while learner.epoch < train.epochs and not selection.exhausted:
-                epoch = learner.epoch + 1
+            while state.epoch < train.epochs and not selection.should_stop:
+                epoch = state.epoch + 1
                 with progress(f"epoch {epoch}/{train.epochs}", batches, "batches") as advance:
-                    advance(learner.batch)
+                    advance(state.batch)
                     values = train_epoch(
-                        learner,
-                        feed,
+                        state,
+                        loader,
                         rate=rate,
                         reversal=alpha,
                         clip=config.optim.clip,
                         accumulate=train.accumulate,
                         stepped=stepped,
                         advance=advance,
-                        good=keeper.newest,
+                        good=keeper.latest_name,
                     )
-                validation = _validate(learner.average.network, plan, stop.poll) if len(plan.split.val) else Metrics()
-                run.metrics(values | validation.defined(), epoch)
-                better = learner.judge(validation) if len(plan.split.val) else [train.select]
-                learner.next_epoch()
-                keeper.epoch_ended(better)
-                say(epoch_line(epoch, train.epochs, values, validation, selection))
-                if judge:
-                    judge(epoch, validation)
-            keeper.finish()
-            stop.poll()
+                validation = _validate(state.ema.network, setup, stop.check) if len(setup.split.val) else Metrics()
+                run.log_metrics(values | validation.defined(), epoch)
+                better = state.update_best(validation) if len(setup.split.val) else [train.select]
+                state.end_epoch()
+                keeper.save_epoch(better)
+                echo(epoch_line(epoch, train.epochs, values, validation, selection))
+                if on_epoch:
+                    on_epoch(epoch, validation)
+            keeper.wait()
+            stop.check()
         except StopRequested as request:
-            keeper.write()
-            keeper.finish()
-            say(f"stopped in epoch {learner.epoch + 1}; go on with: fr-ps train --resume {run.id}")
-            raise request.leave() from None
-    if selection.exhausted and learner.epoch < train.epochs:
-        say(f"stopped: {train.patience} epochs without a better {train.select}")
-    return rate_figure(rate, learner.epoch, steps)
+            keeper.save()
+            keeper.wait()
+            echo(f"stopped in epoch {state.epoch + 1}; go on with: fr-ps train --resume {run.id}")
+            raise request.exit_exception() from None
+    if selection.should_stop and state.epoch < train.epochs:
+        echo(f"stopped: {train.patience} epochs without a better {train.select}")
+    return learning_rate_figure(rate, state.epoch, steps)
 
 
-def open_training_data(config: Config, say: Say = print) -> Dataset:
+def open_training_data(config: Config, echo: Echo = print) -> Dataset:
     """The data set that the settings name; the built-in faces are made first where they are not there yet."""
     data = config.data
-    root = data_root(data.root, config.synthetic)
+    root = resolve_root(data.root, config.synthetic)
     dataset = open_dataset(root, data.modalities, data.labels, data.classes, data)
     labels = dataset.labels
     people = len(np.unique(labels.ids))
-    say(f"data: {root}: {len(labels)} sessions of {people} people, {labels.form} labels, {dataset.store.size} px")
+    echo(f"data: {root}: {len(labels)} sessions of {people} people, {labels.encoding} labels, {dataset.store.size} px")
     for note in dataset.notes:
-        say(note)
+        echo(note)
     return dataset
 
 
-def _validate(network: FaceNetwork, plan: Plan, poll: Advance) -> Metrics:
-    rows = plan.split.val
-    answers = answer(network, plan.dataset.store, rows, plan.config.train.scoring_batch, poll)
-    return evaluate(answers, plan.dataset.labels.take(rows), plan.info.trained).under("val")
+def _validate(network: FaceNetwork, setup: TrainingSetup, on_batch: OnProgress) -> Metrics:
+    rows = setup.split.val
+    answers = predict(network, setup.dataset.store, rows, setup.config.train.scoring_batch, on_batch)
+    return validation_metrics(answers, setup.dataset.labels.subset(rows), setup.info.trained).with_prefix("val")

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from fr_ps.cli import main
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.split_files import SPLIT_FILE, read_part
-from fr_ps.evaluation.score import answer
 from fr_ps.models.folder import load_model
+from fr_ps.models.inference import predict
 from tests.conftest import MakeStore
 
 SETTINGS = ["--model.backbone=timm:test_resnet", "--model.channels=16", "--model.fsm=false", "--train.epochs=2"]
@@ -92,7 +92,7 @@ def test_predict_repeats_the_test_of_the_training_to_the_bit(run: str, here: Pat
     best = folder / "checkpoints/best"
     dataset = open_dataset(prepared, ["albedo"])
     rows = read_part(best / SPLIT_FILE, "test", dataset.labels)
-    answers = answer(load_model(best, torch.device("cpu"))[0], dataset.store, rows, 64)
+    answers = predict(load_model(best, torch.device("cpu"))[0], dataset.store, rows, 64)
     assert np.array_equal(np.stack(table["embedding"]), answers.embeddings)
 
 

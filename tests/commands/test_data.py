@@ -120,7 +120,7 @@ def test_the_data_commands_take_the_data_of_a_trainings_config_and_flags_overrid
     assert "left out: 6 sessions: session is not s00 or s01 or s02 (data.only)" in out
     assert Path("split.csv").read_text().count(",test") == 3
     labels = read_labels(prepared / "labels.csv")
-    labels = labels.take(np.flatnonzero(labels.sessions != "s03"))
+    labels = labels.subset(np.flatnonzero(labels.sessions != "s03"))
     drawn = make_split(labels, DataConfig(val_people=1, test_people=1, split_seed=3))
     np.testing.assert_array_equal(read_split(Path("split.csv"), labels).val, drawn.val)
     assert "18 sessions of 6 people" in printed(capsys, "summary", "--config=train.yaml")

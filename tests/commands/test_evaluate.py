@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from fr_ps.commands.evaluate import check_report_folder
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_report_neither_holds_nor_lies_in_what_is_kept_of_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, is_there: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: AssertRejected, is_there: bool
 ) -> None:
     here = tmp_path / "a/here"
     here.mkdir(parents=True)

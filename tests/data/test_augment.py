@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from fr_ps.config import AugmentConfig
-from fr_ps.data.augment import Geometry, augment, draw_geometry, move
+from fr_ps.data.augment import Similarity, apply_similarity, augment, sample_similarity
 
 SIZE = 64
 STILL = AugmentConfig(flip=0, crop=1, rotation=0, noise=0)
 
 
-def geometry(flip: bool = False, degrees: float = 0, side: float = 1, centre: tuple[float, float] = (0, 0)) -> Geometry:
-    return Geometry(
+def geometry(flip: bool = False, degrees: float = 0, side: float = 1, centre: tuple[float, float] = (0, 0)) -> Similarity:
+    return Similarity(
         torch.tensor([-1.0 if flip else 1.0]), torch.tensor([math.radians(degrees)]), torch.tensor([side]), torch.tensor([centre])
     )
 
@@ -51,8 +51,8 @@ def normals_of(depth: torch.Tensor) -> np.ndarray:
 )
 def test_moved_normals_are_those_of_the_moved_depth(change):
     maps = surface()
-    expected = normals_of(move(maps["depth"], "depth", change))
-    got = move(maps["normal"], "normal", change)[0].double().numpy()
+    expected = normals_of(apply_similarity(maps["depth"], "depth", change))
+    got = apply_similarity(maps["normal"], "normal", change)[0].double().numpy()
     inner = (slice(None), slice(3, -3), slice(3, -3))
     degrees = np.degrees(np.arccos(np.clip((got * expected).sum(axis=0), -1, 1)))[inner[1:]]
     assert degrees.max() < 1
@@ -61,7 +61,7 @@ def test_moved_normals_are_those_of_the_moved_depth(change):
 
 def test_a_quarter_turn_is_that_of_torch():
     maps = surface()
-    turned = {name: move(array, name, geometry(degrees=90)) for name, array in maps.items()}
+    turned = {name: apply_similarity(array, name, geometry(degrees=90)) for name, array in maps.items()}
     for name in ("depth", "albedo"):
         torch.testing.assert_close(turned[name], torch.rot90(maps[name], 1, (2, 3)), atol=1e-4, rtol=0)
     x, y, z = torch.rot90(maps["normal"], 1, (2, 3)).unbind(1)  # counter-clockwise, so that what looked right looks up
@@ -71,15 +71,15 @@ def test_a_quarter_turn_is_that_of_torch():
 def test_flipping_is_flipping_and_twice_is_nothing():
     maps = surface()
     for name, array in maps.items():
-        once = move(array, name, geometry(flip=True))
+        once = apply_similarity(array, name, geometry(flip=True))
         expected = array.flip(3) * (torch.tensor([-1.0, 1, 1])[None, :, None, None] if name == "normal" else 1)
         torch.testing.assert_close(once, expected, atol=1e-4, rtol=0)
-        torch.testing.assert_close(move(once, name, geometry(flip=True)), array, atol=1e-4, rtol=0)
+        torch.testing.assert_close(apply_similarity(once, name, geometry(flip=True)), array, atol=1e-4, rtol=0)
 
 
 def test_a_crop_magnifies_depth_as_the_picture():
     depth = surface()["depth"]
-    half = move(depth, "depth", geometry(side=0.5))
+    half = apply_similarity(depth, "depth", geometry(side=0.5))
     corner = depth[0, 0, SIZE // 4 : 3 * SIZE // 4, SIZE // 4 : 3 * SIZE // 4]
     assert float(half.std()) == pytest.approx(2 * float(corner.std()), rel=0.02)
     assert float(half.mean()) == pytest.approx(0, abs=1e-4)
@@ -116,7 +116,7 @@ def test_all_maps_of_a_session_move_alike():
 
 def test_draws_stay_within_the_settings():
     config = AugmentConfig(flip=0.25, crop=0.6, rotation=10)
-    drawn = draw_geometry(4000, config, torch.Generator().manual_seed(0))
+    drawn = sample_similarity(4000, config, torch.Generator().manual_seed(0))
     assert float((drawn.flip < 0).float().mean()) == pytest.approx(0.25, abs=0.03)
     assert float(drawn.angle.abs().max()) <= math.radians(10)
     assert 0.6 <= float(drawn.side.min()) < 0.62

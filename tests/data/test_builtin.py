@@ -20,8 +20,8 @@ def test_the_built_in_faces_are_made_once_and_are_a_data_set(monkeypatch, tmp_pa
     dataset = open_dataset(root, ["albedo", "normal", "depth"])
     assert len(dataset.labels) == 6
     assert dataset.store.size == 32
-    assert dataset.labels.form == "raw"
-    assert dataset.ignored == []
+    assert dataset.labels.encoding == "raw"
+    assert dataset.orphans == []
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert synthetic_dataset(config) == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before

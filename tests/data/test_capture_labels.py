@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fr_ps.config import PrepareConfig
-from fr_ps.data.capture_labels import CaptureLabels, capture_labels
+from fr_ps.data.capture_labels import CaptureLabels, read_capture_labels
 from fr_ps.errors import InputError
 from fr_ps.photometric.captures import list_sources
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 
 HEADER = "id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion"
 ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusion", "Emotion")
@@ -32,10 +32,10 @@ def read(root: Path, table: str | None = None, **settings) -> CaptureLabels:
         (root / "labels.csv").write_text(table)
         settings["labels"] = str(root / "labels.csv")
     config = PrepareConfig(captures=str(root / "captures"), out=str(root / "out"), **settings)
-    return capture_labels(config, list_sources(root / "captures"))
+    return read_capture_labels(config, list_sources(root / "captures"))
 
 
-def test_rows_that_lost_their_zeros_are_refused_with_the_row_and_the_cause(tmp_path: Path, refused: Refused) -> None:
+def test_rows_that_lost_their_zeros_are_refused_with_the_row_and_the_cause(tmp_path: Path, refused: AssertRejected) -> None:
     (tmp_path / "captures/001/a").mkdir(parents=True)
     table = f"{HEADER}\n1,a,male,no,none,1,blankstare\n"
     with refused("labels.csv: row 2: 1/a has no capture", "lost the leading zeros of '001'"):
@@ -55,7 +55,7 @@ def test_without_a_word_every_attribute_is_empty(root: Path) -> None:
     assert labels.header == HEADER.split(",")
     assert list(labels.rows) == [("a", "s1"), ("a", "s2"), ("b", "s1")]
     assert labels.rows["a", "s2"] == dict.fromkeys(HEADER.split(","), "") | {"id": "a", "session": "s2"}
-    assert not labels.refused
+    assert not labels.rejected
     assert not labels.unlabelled  # that nobody has labels is seen; that somebody has none is not
 
 
@@ -83,16 +83,16 @@ def test_photofaces_own_words_are_taken_and_who_has_none_is_unknown(root: Path) 
         ("", ["empty"]),
     ],
 )
-def test_a_bad_word_ends_it_or_leaves_the_session_out(root: Path, text: str, words: list[str], refused: Refused) -> None:
+def test_a_bad_word_ends_it_or_leaves_the_session_out(root: Path, text: str, words: list[str], refused: AssertRejected) -> None:
     say(root, "a/s1", "male,no,none,1,ok,,blankstare\n")
     say(root, "a/s2", text)
     with refused("a/s2/metadataII.txt", *words, "--on-bad skip"):
         read(root)
     labels = read(root, on_bad="skip")
     assert list(labels.rows) == [("a", "s1"), ("b", "s1")]
-    assert list(labels.refused) == [("a", "s2")]
+    assert list(labels.rejected) == [("a", "s2")]
     for word in words:
-        assert word in labels.refused["a", "s2"]
+        assert word in labels.rejected["a", "s2"]
 
 
 def test_quality_and_occlusion_may_be_any_words(root: Path) -> None:
@@ -113,21 +113,21 @@ def test_a_table_goes_before_photofaces_words_and_keeps_its_order_and_columns(ro
 def test_a_capture_without_a_row_is_left_out_however_strict(root: Path) -> None:
     labels = read(root, f"{HEADER}\na,s1,male,no,none,1,blankstare\n")
     assert list(labels.rows) == [("a", "s1")]
-    assert set(labels.refused) == {("a", "s2"), ("b", "s1")}
-    assert all("no row in" in reason and "labels.csv" in reason for reason in labels.refused.values())
+    assert set(labels.rejected) == {("a", "s2"), ("b", "s1")}
+    assert all("no row in" in reason and "labels.csv" in reason for reason in labels.rejected.values())
 
 
-def test_a_row_without_a_capture_ends_it_or_is_left_out(root: Path, refused: Refused) -> None:
+def test_a_row_without_a_capture_ends_it_or_is_left_out(root: Path, refused: AssertRejected) -> None:
     table = f"{HEADER}\na,s1,male,no,none,1,blankstare\nc,s1,male,no,none,1,blankstare\nc,s2,male,no,none,1,blankstare\n"
     with refused("labels.csv", "c/s1", "2 such rows", "--on-bad skip"):
         read(root, table)
     labels = read(root, table, on_bad="skip")
     assert list(labels.rows) == [("a", "s1")]
-    assert "no capture in" in labels.refused["c", "s2"]
-    assert set(labels.refused) == {("c", "s1"), ("c", "s2"), ("a", "s2"), ("b", "s1")}
+    assert "no capture in" in labels.rejected["c", "s2"]
+    assert set(labels.rejected) == {("c", "s1"), ("c", "s2"), ("a", "s2"), ("b", "s1")}
 
 
-def test_a_table_of_other_people_is_refused_even_where_bad_rows_are_skipped(root: Path, refused: Refused) -> None:
+def test_a_table_of_other_people_is_refused_even_where_bad_rows_are_skipped(root: Path, refused: AssertRejected) -> None:
     with refused("labels.csv", "no row of it has a capture"):
         read(root, f"{HEADER}\nx,s1,male,no,none,1,blankstare\n", on_bad="skip")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fr_ps.data.contact_sheet import LIGHT, TILE, contact_sheet, pick_sessions, tiles, write_contact_sheet
+from fr_ps.data.contact_sheet import LIGHT_DIRECTION, TILE_SIZE, contact_sheet, pick_sessions, render_tiles, write_contact_sheet
 from fr_ps.data.labels import read_labels
 from fr_ps.errors import InputError
 
@@ -22,7 +22,7 @@ def sphere(size: int = 65) -> dict[str, np.ndarray]:
 
 
 def test_normals_have_the_usual_colours():
-    picture = tiles(sphere())["normals"]
+    picture = render_tiles(sphere())["normals"]
     assert np.abs(picture[32, 32].astype(int) - (128, 128, 255)).max() <= 1
     right, top = picture[32, 60].astype(int), picture[4, 32].astype(int)
     assert right[0] > 220
@@ -32,7 +32,7 @@ def test_normals_have_the_usual_colours():
 
 
 def test_nearer_is_brighter():
-    picture = tiles(sphere())["depth"][..., 0].astype(int)
+    picture = render_tiles(sphere())["depth"][..., 0].astype(int)
     assert picture[32, 32] == 255
     assert picture[0, 0] == 0
     assert picture[32, 32] > picture[32, 12] > picture[32, 3]
@@ -40,30 +40,30 @@ def test_nearer_is_brighter():
 
 def test_the_relit_ball_is_bright_toward_the_upper_left_and_black_on_the_other_side():
     maps = sphere()
-    picture = tiles(maps)["relit"][..., 0].astype(int)
+    picture = render_tiles(maps)["relit"][..., 0].astype(int)
     inside = np.hypot(*(np.mgrid[:65, :65] - 32)) < 31
     row, column = np.argwhere(inside & (picture >= 254)).mean(axis=0)
-    assert (column - 32) / 32 == pytest.approx(LIGHT[0], abs=0.05)
-    assert (32 - row) / 32 == pytest.approx(LIGHT[1], abs=0.05)
-    assert LIGHT[0] < 0 < LIGHT[1]
+    assert (column - 32) / 32 == pytest.approx(LIGHT_DIRECTION[0], abs=0.05)
+    assert (32 - row) / 32 == pytest.approx(LIGHT_DIRECTION[1], abs=0.05)
+    assert LIGHT_DIRECTION[0] < 0 < LIGHT_DIRECTION[1]
     assert picture[53, 53] == 0
 
 
 def test_the_scale_of_albedo_does_not_matter():
     maps = sphere()
-    for name, picture in tiles(maps | {"albedo": 100 * maps["albedo"]}).items():
-        np.testing.assert_array_equal(picture, tiles(maps)[name])
+    for name, picture in render_tiles(maps | {"albedo": 100 * maps["albedo"]}).items():
+        np.testing.assert_array_equal(picture, render_tiles(maps)[name])
 
 
 def test_maps_that_are_not_there_have_no_tile():
     maps = sphere()
-    assert list(tiles(maps)) == ["albedo", "normals", "depth", "relit"]
-    assert list(tiles({"depth": maps["depth"]})) == ["depth"]
-    assert list(tiles({"depth": maps["depth"], "albedo": maps["albedo"]})) == ["albedo", "depth"]
+    assert list(render_tiles(maps)) == ["albedo", "normals", "depth", "relit"]
+    assert list(render_tiles({"depth": maps["depth"]})) == ["depth"]
+    assert list(render_tiles({"depth": maps["depth"], "albedo": maps["albedo"]})) == ["albedo", "depth"]
 
 
 def test_flat_and_black_maps_have_tiles_too():
-    for picture in tiles({"albedo": np.zeros((1, 4, 4)), "depth": np.zeros((1, 4, 4))}).values():
+    for picture in render_tiles({"albedo": np.zeros((1, 4, 4)), "depth": np.zeros((1, 4, 4))}).values():
         assert not picture.any()
 
 
@@ -72,7 +72,7 @@ def test_one_session_of_each_of_so_many_people_is_shown(prepared):
     rows = pick_sessions(labels, 4, seed=0)
     assert len(set(labels.ids[rows])) == len(rows) == 4
     assert len(pick_sessions(labels, 12, seed=0)) == 6
-    shuffled = labels.take(np.random.default_rng(0).permutation(len(labels)))
+    shuffled = labels.subset(np.random.default_rng(0).permutation(len(labels)))
     again = pick_sessions(shuffled, 4, seed=0)
     assert list(zip(shuffled.ids[again], shuffled.sessions[again])) == list(zip(labels.ids[rows], labels.sessions[rows]))
     drawn = {tuple(labels.sessions[pick_sessions(labels, 6, seed)]) for seed in range(5)}
@@ -88,10 +88,10 @@ def test_the_sheet_holds_the_tiles_of_every_session(prepared, tmp_path):
     for row in rows:
         folder = prepared / "data" / labels.ids[row] / labels.sessions[row]
         normal = np.round((np.load(folder / "normal.npy") + 1) / 2 * 255).clip(0, 255).astype(np.uint8)
-        tile = np.asarray(Image.fromarray(normal).resize((TILE, TILE), Image.Resampling.BICUBIC))
-        windows = np.lib.stride_tricks.sliding_window_view(sheet[:, :, 0], (TILE, TILE))
+        tile = np.asarray(Image.fromarray(normal).resize((TILE_SIZE, TILE_SIZE), Image.Resampling.BICUBIC))
+        windows = np.lib.stride_tricks.sliding_window_view(sheet[:, :, 0], (TILE_SIZE, TILE_SIZE))
         corners = np.argwhere((windows[:, :, 0, 0] == tile[0, 0, 0]) & (windows[:, :, 70, 70] == tile[70, 70, 0]))
-        assert any(np.array_equal(sheet[y : y + TILE, x : x + TILE], tile) for y, x in corners)
+        assert any(np.array_equal(sheet[y : y + TILE_SIZE, x : x + TILE_SIZE], tile) for y, x in corners)
 
 
 def test_a_bad_map_is_named_and_no_black_picture(prepared, tmp_path):

@@ -24,8 +24,8 @@ def test_sessions_without_a_row_are_reported_and_not_read(prepared, tmp_path):
     (root / "labels.csv").write_text("\n".join(lines[:-2]) + "\n")
     dataset = open_dataset(root, ["depth"])
     assert len(dataset.labels) == len(dataset.store.maps["depth"]) == 22
-    assert len(dataset.ignored) == 2
-    assert dataset.notes == [f"ignored: 2 sessions with maps but no row in the table, as {dataset.ignored[0]}"]
+    assert len(dataset.orphans) == 2
+    assert dataset.notes == [f"ignored: 2 sessions with maps but no row in the table, as {dataset.orphans[0]}"]
 
 
 def test_only_the_sessions_within_the_settings_are_opened_and_share_one_pack(prepared, tmp_path, monkeypatch):
@@ -37,7 +37,7 @@ def test_only_the_sessions_within_the_settings_are_opened_and_share_one_pack(pre
     assert len(some.labels) == len(some.left_out) == 12
     assert {session for _, session in some.left_out} == {"s00", "s02"}
     assert some.notes == ["left out: 12 sessions: session is not s01 or s03 (data.only)"]
-    assert some.ignored == []
+    assert some.orphans == []
     rows = np.array([11, 0, 4])
     folders = [prepared / "data" / some.labels.ids[row] / some.labels.sessions[row] for row in rows]
     for read, folder in zip(some.store.read(rows)["albedo"], folders):
@@ -49,7 +49,7 @@ def test_only_the_sessions_within_the_settings_are_opened_and_share_one_pack(pre
 
 def test_a_table_alone_can_be_looked_at_but_not_trained_on(prepared, refused):
     table = open_table(prepared / "labels.csv", selection=DataConfig(limits={"Pose": 2}))
-    np.testing.assert_array_equal(table.whole.columns["Pose"][table.rows], table.labels.columns["Pose"])
+    np.testing.assert_array_equal(table.all_labels.columns["Pose"][table.rows], table.labels.columns["Pose"])
     assert (table.labels.columns["Pose"].astype(int) <= 2).all()
     with refused(prepared / "labels.csv", "folder"):
         open_dataset(prepared / "labels.csv", ["albedo"])
@@ -58,7 +58,7 @@ def test_a_table_alone_can_be_looked_at_but_not_trained_on(prepared, refused):
 @pytest.mark.parametrize("name", ["metadata.csv", "label_encoded_dataset.csv", "test_set.csv"])
 def test_the_real_tables_open_without_maps(name, photoface_labels):
     table = open_table(photoface_labels / name)
-    assert len(table.labels) == len(table.whole) == sum(1 for _ in (photoface_labels / name).open()) - 1
+    assert len(table.labels) == len(table.all_labels) == sum(1 for _ in (photoface_labels / name).open()) - 1
 
 
 def test_a_data_set_with_mirrored_normals_is_opened_with_a_warning(prepared, tmp_path):

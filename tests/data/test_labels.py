@@ -32,7 +32,7 @@ def test_raw_values_become_the_classes_of_the_original(tmp_path):
         )
     ]
     labels = read_labels(table(tmp_path, *rows, "b,1,female,no,none,1,blankstare"))
-    assert labels.form == "raw"
+    assert labels.encoding == "raw"
     assert column(labels, "gender") == [1, 1, 1, 1, 1, 0]
     assert column(labels, "spectacles") == [1, 1, 1, 1, 1, 0]
     assert column(labels, "facial_hair") == [0, 1, 1, 1, 1, 0]
@@ -47,7 +47,7 @@ def test_an_empty_cell_is_missing_and_further_columns_are_kept(tmp_path):
     assert column(labels, "pose") == [MISSING, 1]
     assert column(labels, "emotion") == [MISSING, MISSING]
     assert labels.columns["Quality"].tolist() == ["ok", "blur"]
-    assert labels.take(np.array([1])).columns["Quality"].tolist() == ["blur"]
+    assert labels.subset(np.array([1])).columns["Quality"].tolist() == ["blur"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_missing_column_and_an_empty_table_are_refused(tmp_path):
 def test_values_as_other_programs_write_them_are_read(tmp_path):
     rows = ["a,1,Male,True,None,1.0,BlankStare", "a,2,FEMALE,false,Beard,3.0,emoother", "a,3,,,,,"]
     labels = read_labels(table(tmp_path, *rows))
-    assert labels.form == "raw"
+    assert labels.encoding == "raw"
     assert labels.codes.tolist() == [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [MISSING] * 5]
     assert labels.columns["Gender"].tolist() == ["Male", "FEMALE", ""]
 
@@ -88,13 +88,13 @@ def test_values_as_other_programs_write_them_are_read(tmp_path):
 @pytest.mark.parametrize("zero", ["0", "0.0", "False"])
 def test_codes_as_other_programs_write_them_are_codes(one, zero, tmp_path):
     labels = read_labels(table(tmp_path, f"a,1,{one},{zero},{one},{one},{zero}", f"a,2,{zero},,{one},{zero},{one}"))
-    assert labels.form == "encoded"
+    assert labels.encoding == "encoded"
     assert labels.codes.tolist() == [[1, 0, 1, 1, 0], [0, MISSING, 1, 0, 1]]
 
 
 def test_a_reduced_table_is_recognised_with_decimals(tmp_path):
     labels = read_labels(table(tmp_path, "a,1,Male,no,none,1.0,blankstare", "a,2,male,no,none,2.0,positive"))
-    assert labels.form == "reduced"
+    assert labels.encoding == "reduced"
     assert column(labels, "pose") == [0, 1]
 
 
@@ -140,7 +140,7 @@ def test_the_real_tables_are_recognised_and_agree(photoface_labels):
     raw = read_labels(photoface_labels / "metadata.csv")
     reduced = read_labels(photoface_labels / "final_dataset.csv")
     encoded = read_labels(photoface_labels / "label_encoded_dataset.csv")
-    assert (raw.form, reduced.form, encoded.form) == ("raw", "reduced", "encoded")
+    assert (raw.encoding, reduced.encoding, encoded.encoding) == ("raw", "reduced", "encoded")
     assert (len(raw), len(reduced), len(encoded)) == (3159, 2814, 2814)
     assert sum(column(raw, "pose")) == 137
     assert sum(column(reduced, "pose")) == 74

@@ -9,7 +9,7 @@ import pytest
 
 from fr_ps.data.check import check_maps
 from fr_ps.data.labels import read_labels
-from fr_ps.data.layout import map_files, modalities_of, read_map, session_folder, session_keys, unlisted
+from fr_ps.data.layout import common_modalities, find_orphans, map_files, read_map, session_folder, session_keys
 from fr_ps.data.store import open_store
 
 
@@ -84,9 +84,9 @@ def test_the_original_projects_names_are_read(prepared, tmp_path):
 def test_a_row_without_a_map_is_refused_and_maps_without_a_row_are_listed(prepared, tmp_path, refused):
     root = shutil.copytree(prepared, tmp_path / "set")
     labels = read_labels(root / "labels.csv")
-    some = labels.take(np.arange(3, len(labels)))
-    assert unlisted(root, labels) == []
-    assert unlisted(root, some) == [f"{person}/{session}" for person, session in zip(labels.ids[:3], labels.sessions[:3])]
+    some = labels.subset(np.arange(3, len(labels)))
+    assert find_orphans(root, labels) == []
+    assert find_orphans(root, some) == [f"{person}/{session}" for person, session in zip(labels.ids[:3], labels.sessions[:3])]
     (root / "data/S001/s02/depth.npy").unlink()
     with refused("S001/s02", "depth.npy", "1 such rows"):
         map_files(root, labels, "depth")
@@ -116,9 +116,9 @@ def test_a_data_set_of_the_original_has_the_same_maps_everywhere(prepared, tmp_p
     root = as_the_original(prepared, tmp_path / "set")
     (root / "notes/of/mine").mkdir(parents=True)
     labels = read_labels(root / "labels.csv")
-    assert modalities_of(root, labels) == ["albedo", "normal", "depth"]
-    assert unlisted(root, labels) == []
-    assert unlisted(root, labels.take(np.arange(1, len(labels)))) == ["S000/s00"]
+    assert common_modalities(root, labels) == ["albedo", "normal", "depth"]
+    assert find_orphans(root, labels) == []
+    assert find_orphans(root, labels.subset(np.arange(1, len(labels)))) == ["S000/s00"]
     assert session_keys(root) == session_keys(prepared)
     ours, theirs = (open_store(folder, labels, ["albedo", "normal", "depth"]) for folder in (prepared, root))
     assert ours.digest == theirs.digest

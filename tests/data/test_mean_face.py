@@ -7,8 +7,8 @@ import pytest
 
 from fr_ps.config import DataConfig
 from fr_ps.data.dataset import open_dataset
-from fr_ps.data.mean_face import mean_normals, read_mean_face, write_mean_face
-from tests.conftest import Refused
+from fr_ps.data.mean_face import compute_mean_face, read_mean_face, write_mean_face
+from tests.conftest import AssertRejected
 
 
 def open_normals(root: Path):
@@ -27,7 +27,7 @@ def test_people_weigh_alike_however_many_sessions_they_have(prepared: Path) -> N
         path = prepared / "data" / labels.ids[row] / labels.sessions[row] / "normal.npy"
         by_person.setdefault(labels.ids[row], []).append(np.load(path).astype(np.float64))
     expected = np.mean([np.mean(normals, axis=0) for normals in by_person.values()], axis=0)
-    found = mean_normals(dataset.store, rows, ids)
+    found = compute_mean_face(dataset.store, rows, ids)
     assert found.dtype == np.float32
     assert found.shape == (48, 48, 3)
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -36,10 +36,10 @@ def test_people_weigh_alike_however_many_sessions_they_have(prepared: Path) -> N
 def test_the_mean_is_a_face_and_shorter_where_people_differ(prepared: Path) -> None:
     dataset = open_normals(prepared)
     every = np.arange(len(dataset.labels))
-    found = mean_normals(dataset.store, every, dataset.labels.ids)
+    found = compute_mean_face(dataset.store, every, dataset.labels.ids)
     lengths = np.linalg.norm(found, axis=-1)
     assert lengths.max() <= 1 + 1e-6
-    alone = mean_normals(dataset.store, every[:1], dataset.labels.ids[:1])
+    alone = compute_mean_face(dataset.store, every[:1], dataset.labels.ids[:1])
     np.testing.assert_allclose(np.linalg.norm(alone, axis=-1), 1, atol=1e-3)
     assert lengths.min() < 0.9 < lengths.max()
     assert found[:, :10, 0].mean() < -0.1
@@ -70,13 +70,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (np.full((9, 9, 3), np.inf, dtype=np.float32), ["longer than 1"]),
     ],
 )
-def test_what_is_no_mean_face_is_refused(tmp_path: Path, array: np.ndarray, words: list[str], refused: Refused) -> None:
+def test_what_is_no_mean_face_is_refused(tmp_path: Path, array: np.ndarray, words: list[str], refused: AssertRejected) -> None:
     np.save(tmp_path / "mean.npy", array)
     with refused(tmp_path / "mean.npy", *words):
         read_mean_face(tmp_path / "mean.npy", 9)
 
 
-def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path, refused: Refused) -> None:
+def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path, refused: AssertRejected) -> None:
     with refused("mean.npy", "no such mean face", "fr-ps data mean"):
         read_mean_face(tmp_path / "mean.npy", 9)
     (tmp_path / "mean.npy").write_bytes(b"\x93NUMPY\x01\x00 not that")

@@ -18,15 +18,15 @@ import pytest
 from PIL import Image
 
 from fr_ps.config import LightAxes, PrepareConfig
-from fr_ps.data import prepared_tables
-from fr_ps.data.prepare import Outcome, orientation_warning, prepare, summary_rows, white_level_warning
+from fr_ps.data import prepare_report
+from fr_ps.data.prepare import SessionResult, orientation_warning, prepare, summary_rows, white_level_warning
 from fr_ps.errors import InputError
 from fr_ps.photometric.align import landmark_error, landmark_frame
 from fr_ps.photometric.captures import read_capture
-from fr_ps.photometric.frame import Frame, frame
+from fr_ps.photometric.frame import Frame, fit_frame
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.quality import MEASURES
-from fr_ps.synthetic.captures import write_captures
+from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.synthetic.scene import render_session
 from fr_ps.synthetic.view import WIDE
 
@@ -36,7 +36,7 @@ from ..photometric.surfaces import FOUR, render, sphere, to_8_bit
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faces")
-    write_captures(folder, people=3, sessions=3, seed=0, size=40)
+    write_synthetic_captures(folder, people=3, sessions=3, seed=0, size=40)
     return folder
 
 
@@ -49,7 +49,7 @@ def raw(faces: Path, tmp_path: Path) -> Path:
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Captures as Photoface distributes them: whole heads, landmarks, attributes."""
     folder = tmp_path_factory.mktemp("heads")
-    write_captures(folder, people=3, sessions=3, seed=0, size=64, layout="photoface")
+    write_synthetic_captures(folder, people=3, sessions=3, seed=0, size=64, layout="photoface")
     return folder
 
 
@@ -58,7 +58,7 @@ def photoface(heads: Path, tmp_path: Path) -> Path:
     return shutil.copytree(heads, tmp_path / "photoface")
 
 
-def run_photoface(root: Path, out: Path, **settings) -> list[Outcome]:
+def run_photoface(root: Path, out: Path, **settings) -> list[SessionResult]:
     return prepare(PrepareConfig(**{"captures": str(root), "out": str(out), "size": 32} | settings))
 
 
@@ -75,11 +75,11 @@ def without_quality(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{name: cell for name, cell in row.items() if not name.startswith("quality_")} for row in rows]
 
 
-def skipped(outcomes: list[Outcome]) -> dict[str, str]:
+def skipped(outcomes: list[SessionResult]) -> dict[str, str]:
     return {f"{outcome.id}/{outcome.session}": outcome.reason for outcome in outcomes if outcome.status == "skipped"}
 
 
-def run(raw: Path, out: Path, **settings) -> list[Outcome]:
+def run(raw: Path, out: Path, **settings) -> list[SessionResult]:
     chosen = {"captures": str(raw / "captures"), "labels": str(raw / "labels.csv"), "out": str(out), "size": 32} | settings
     return prepare(PrepareConfig(**chosen))
 
@@ -88,7 +88,7 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.suffix in (".npy", ".csv")}
 
 
-def statuses(outcomes: list[Outcome]) -> dict[str, int]:
+def statuses(outcomes: list[SessionResult]) -> dict[str, int]:
     return {status: sum(outcome.status == status for outcome in outcomes) for status in ("written", "kept", "skipped")}
 
 
@@ -331,7 +331,7 @@ def test_a_users_column_is_kept_whatever_its_name_begins_with(raw, tmp_path):
 
 def test_after_a_kill_in_the_middle_running_again_completes_it(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
-    write_captures(raw, people=30, sessions=5, seed=0, size=40)
+    write_synthetic_captures(raw, people=30, sessions=5, seed=0, size=40)
     code = "import sys; from fr_ps.cli import main; sys.exit(main())"
     command = [
         sys.executable,
@@ -367,7 +367,7 @@ def test_what_was_done_stands_beside_the_maps_and_is_enough_to_do_it_again(photo
     for outcome in outcomes:
         key = f"{outcome.id}/{outcome.session}"
         done = record(out, key)
-        assert done == outcome.done
+        assert done == outcome.details
         assert done["aligned_by"] == "landmarks"
         capture = read_capture(photoface / key, 10)
         to = Frame(**done["frame"])
@@ -407,7 +407,7 @@ def test_landmarks_bring_faces_to_the_same_place(photoface, tmp_path):
 def test_a_session_without_landmarks_is_taken_whole_unless_they_are_demanded(photoface, tmp_path, refused):
     (photoface / "S001/s01/metadata.txt").unlink()
     outcomes = run_photoface(photoface, tmp_path / "auto")
-    assert [outcome.done["aligned_by"] for outcome in outcomes] == ["landmarks"] * 4 + ["none"] + ["landmarks"] * 4
+    assert [outcome.details["aligned_by"] for outcome in outcomes] == ["landmarks"] * 4 + ["none"] + ["landmarks"] * 4
     counts = dict(summary_rows(outcomes)[0])
     assert counts == {"written": 9, "kept": 0, "skipped": 0, "aligned by landmarks": 8, "whole picture": 1}
     with refused("S001/s01/metadata.txt", "no such file", "--on-bad skip"):
@@ -433,11 +433,11 @@ def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
     boxes, out = tmp_path / "boxes.csv", tmp_path / "out"
     boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,36,34\nS002,s00,0,0,20,10\n")
     outcomes = run(raw, out, boxes=str(boxes), fit="pad")
-    ways = {f"{outcome.id}/{outcome.session}": outcome.done["aligned_by"] for outcome in outcomes}
+    ways = {f"{outcome.id}/{outcome.session}": outcome.details["aligned_by"] for outcome in outcomes}
     assert {key for key, way in ways.items() if way == "boxes"} == {"S000/s01", "S002/s00"}
     assert set(ways.values()) == {"boxes", "none"}
     assert ["cropped to a box", 2] in summary_rows(outcomes)[0]
-    maps = compute_maps(read_capture(raw / "captures/S002/s00", 10), frame((0, 0, 20, 10), 32, "pad"))
+    maps = compute_maps(read_capture(raw / "captures/S002/s00", 10), fit_frame((0, 0, 20, 10), 32, "pad"))
     np.testing.assert_array_equal(np.load(out / "data/S002/s00/normal.npy"), maps.normal)
     assert (np.load(out / "data/S002/s00/confidence.npy")[:8] == 0).all()
 
@@ -552,7 +552,7 @@ def test_heeding_the_warning_until_it_is_silent_ends_at_the_right_setting(photof
 
 
 def test_nothing_is_said_of_the_orientation_where_nothing_was_prepared():
-    assert orientation_warning([Outcome("a", "s", "skipped", "why")], "xy") is None
+    assert orientation_warning([SessionResult("a", "s", "skipped", "why")], "xy") is None
     assert orientation_warning([], "xy") is None
 
 
@@ -625,8 +625,8 @@ def test_a_link_to_nothing_that_nobody_asks_for_is_passed_over(raw, tmp_path):
 
 
 def test_more_skipped_sessions_than_one_wants_to_read_are_counted():
-    outcomes = [Outcome("a", f"s{number}", "skipped", "why") for number in range(14)]
-    counts, shown, more = summary_rows(outcomes, most=10)
+    outcomes = [SessionResult("a", f"s{number}", "skipped", "why") for number in range(14)]
+    counts, shown, more = summary_rows(outcomes, limit=10)
     assert counts == [["written", 0], ["kept", 0], ["skipped", 14]]
     assert (len(shown), more) == (10, 4)
     assert summary_rows(outcomes[:10])[2] == 0
@@ -859,7 +859,7 @@ def test_of_an_older_version_only_tables_that_nobody_edited_are_replaced(raw, tm
 def test_a_kill_between_checksum_and_table_leaves_a_table_that_is_still_replaced(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
     run(raw, out)
-    real = prepared_tables.write_atomic
+    real = prepare_report.write_atomic
 
     def dying(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         if path.name == "labels.csv":
@@ -867,7 +867,7 @@ def test_a_kill_between_checksum_and_table_leaves_a_table_that_is_still_replaced
         real(path, write)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepared_tables, "write_atomic", dying)
+        patch.setattr(prepare_report, "write_atomic", dying)
         with pytest.raises(KeyboardInterrupt):
             run(raw, out, labels=None)
     assert statuses(run(raw, out, labels=None))["kept"] == 9

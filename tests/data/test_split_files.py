@@ -30,7 +30,7 @@ def test_a_split_comes_back_from_its_file(tmp_path):
     write_split(tmp_path / "split.csv", labels, SPLIT)
     table = pd.read_csv(tmp_path / "split.csv")
     assert table.groupby("part").size().to_dict() == {"train": 8, "val": 4, "test": 4, "gallery": 2}
-    shuffled = labels.take(np.random.default_rng(0).permutation(len(labels)))
+    shuffled = labels.subset(np.random.default_rng(0).permutation(len(labels)))
     again, moved = read_split(tmp_path / "split.csv", labels), read_split(tmp_path / "split.csv", shuffled)
     for part in PARTS:
         np.testing.assert_array_equal(getattr(again, part), getattr(SPLIT, part))
@@ -43,7 +43,7 @@ def test_a_split_comes_back_from_its_file(tmp_path):
     with pytest.raises(InputError, match="nobody"):
         read_part(tmp_path / "split.csv", "tset", labels)
     with pytest.raises(InputError, match="not in the data set"):
-        read_part(tmp_path / "split.csv", "test", labels.take(SPLIT.train))
+        read_part(tmp_path / "split.csv", "test", labels.subset(SPLIT.train))
 
 
 def test_the_originals_tables_are_read(photoface_labels):

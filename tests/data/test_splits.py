@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fr_ps.config import DataConfig
 from fr_ps.data.labels import Labels, read_labels
 from fr_ps.data.split_files import PARTS, Split, write_split
-from fr_ps.data.splits import make_split, split_notes
+from fr_ps.data.splits import describe_split, make_split
 from fr_ps.errors import InputError
 
 CLASSES = {"gender": {"female": ["f"], "male": ["m"]}, "pose": {"frontal": ["1"], "turned": ["3"]}}
@@ -94,7 +94,7 @@ def test_the_seed_decides_and_the_order_of_rows_does_not():
     labels = labels_of([12] * 30)
     first, again, other = (make_split(labels, DataConfig(split_seed=seed)) for seed in (1, 1, 2))
     assert people(labels, first.test) == people(labels, again.test) != people(labels, other.test)
-    shuffled = labels.take(np.random.default_rng(0).permutation(len(labels)))
+    shuffled = labels.subset(np.random.default_rng(0).permutation(len(labels)))
     assert people(shuffled, make_split(shuffled, DataConfig(split_seed=1)).test) == people(labels, first.test)
     by_session = DataConfig(protocol="session_disjoint")
     assert keys(shuffled, make_split(shuffled, by_session).test) == keys(labels, make_split(labels, by_session).test)
@@ -158,7 +158,7 @@ def test_class_shares_are_closer_to_the_whole_than_by_chance_and_rare_poses_are_
         ours.append(shares_apart(labels, parts))
         chance.append(shares_apart(labels, plain_draw(labels, protocol, seed)))
         assert min(int(turned[rows].sum()) for rows in parts) >= 0.12 * turned.sum()
-        assert split_notes(labels, split) == []
+        assert describe_split(labels, split) == []
         assert [len(rows) / len(labels) for rows in parts] == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
     assert np.mean(ours) < factor * np.mean(chance)
 
@@ -190,9 +190,9 @@ def test_notes_count_the_test_people_who_are_not_in_the_gallery():
     split = make_split(labels, DataConfig(gallery=2, test_people=12))
     tested, enrolled = people(labels, split.test), people(labels, split.gallery)
     assert 0 < len(enrolled) < len(tested) == 12
-    assert f"not in the gallery: {12 - len(enrolled)} of 12 people of the test part" in split_notes(labels, split)
+    assert f"not in the gallery: {12 - len(enrolled)} of 12 people of the test part" in describe_split(labels, split)
     everybody = make_split(labels, DataConfig(gallery=1, test_people=12))
-    for notes in (split_notes(labels, everybody), split_notes(labels, make_split(labels, DataConfig(test_people=12)))):
+    for notes in (describe_split(labels, everybody), describe_split(labels, make_split(labels, DataConfig(test_people=12)))):
         assert not [note for note in notes if "gallery" in note]
 
 
@@ -219,7 +219,7 @@ def test_notes_name_each_class_that_a_part_lacks_and_rows_in_no_part():
     labels.codes[:6, 0] = 1
     labels.codes[[1, 3], 3] = 1
     split = Split(np.arange(4), np.array([4, 5]), np.array([6, 7, 8]))
-    assert split_notes(labels, split) == [
+    assert describe_split(labels, split) == [
         "not stratified: gender male is in no session of test (6 sessions of 3 people have it)",
         "not stratified: pose turned is in no session of val and test (2 sessions of 2 people have it)",
         "in no part: 3 sessions of 2 people",
@@ -238,7 +238,7 @@ def test_parts_that_are_read_are_used_as_they_are(tmp_path):
     split = make_split(labels, replace(config, gallery=1))
     assert split.train.tolist() == list(range(9))
     assert (split.val.tolist(), split.test.tolist(), split.gallery.tolist()) == ([9, 10], [12, 13, 14], [15])
-    assert split_notes(labels, split) == [
+    assert describe_split(labels, split) == [
         "not in the gallery: 1 of 1 people of the test part",
         "in no part: 9 sessions of 4 people",
     ]

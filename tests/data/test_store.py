@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fr_ps.data.cache import cache_folder
+from fr_ps.cache import cache_folder
 from fr_ps.data.labels import read_labels
 from fr_ps.data.store import open_store
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.data.stratify import SessionDeal, combined_labels, count_kinds, deal_people
+from fr_ps.data.stratify import SessionAllocator, allocate_subjects, combined_labels, count_strata
 
 
 def long_tail(people: int, labels: int, seed: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def distance(counts: np.ndarray, part: np.ndarray, sizes: list[int]) -> float:
 @given(st.lists(st.integers(1, 15), min_size=1, max_size=5), st.integers(1, 4), st.integers(0, 9))
 def test_parts_have_exactly_their_size(sizes, labels, seed):
     counts = long_tail(sum(sizes), labels, seed)
-    part = deal_people(counts, sizes, np.random.default_rng(seed))
+    part = allocate_subjects(counts, sizes, np.random.default_rng(seed))
     assert np.bincount(part, minlength=len(sizes)).tolist() == sizes
 
 
@@ -35,7 +35,7 @@ def test_parts_resemble_the_whole_far_better_than_those_of_a_plain_draw():
     ours, plain = [], []
     for seed in range(20):
         counts = long_tail(200, 4, seed)
-        ours.append(distance(counts, deal_people(counts, sizes, np.random.default_rng(seed)), sizes))
+        ours.append(distance(counts, allocate_subjects(counts, sizes, np.random.default_rng(seed)), sizes))
         plain.append(distance(counts, np.random.default_rng(seed).permutation(np.repeat([0, 1, 2], sizes)), sizes))
     assert np.mean(ours) < 0.3 * np.mean(plain)
 
@@ -43,7 +43,7 @@ def test_parts_resemble_the_whole_far_better_than_those_of_a_plain_draw():
 def test_the_seed_still_decides_who_is_where_even_the_most_photographed():
     counts = long_tail(200, 4, 0)
     largest = int(counts.sum(axis=1).argmax())
-    tested = np.stack([deal_people(counts, [160, 40], np.random.default_rng(seed)) == 1 for seed in range(60)])
+    tested = np.stack([allocate_subjects(counts, [160, 40], np.random.default_rng(seed)) == 1 for seed in range(60)])
     together = np.mean([np.mean(a[b]) for a in tested for b in tested if a is not b])
     assert 0.15 < together < 0.3  # 0.2 by chance
     assert 0.03 < tested[:, largest].mean() < 0.6
@@ -52,10 +52,10 @@ def test_the_seed_still_decides_who_is_where_even_the_most_photographed():
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=20), st.integers(2, 4))
 def test_every_seat_of_every_person_is_taken_once(people, parts):
-    deal = SessionDeal(parts, np.bincount(np.concatenate(people), minlength=4))
+    deal = SessionAllocator(parts, np.bincount(np.concatenate(people), minlength=4))
     for index, combined in enumerate(people):
         seats = (index + np.arange(len(combined))) % parts
-        part = deal.deal(np.array(combined), seats)
+        part = deal.allocate(np.array(combined), seats)
         assert sorted(part.tolist()) == sorted(seats.tolist())
 
 
@@ -63,17 +63,17 @@ def test_each_part_gets_its_share_of_every_label_though_people_differ():
     rng = np.random.default_rng(0)
     people = [rng.choice(4, size=rng.integers(4, 20), p=[0.6, 0.3, 0.08, 0.02]) for _ in range(200)]
     totals = np.bincount(np.concatenate(people), minlength=4)
-    deal = SessionDeal(4, totals)
+    deal = SessionAllocator(4, totals)
     given = np.zeros((4, 4), dtype=int)
     for combined in people:
-        part = deal.deal(combined, (rng.integers(4) + np.arange(len(combined))) % 4)
+        part = deal.allocate(combined, (rng.integers(4) + np.arange(len(combined))) % 4)
         np.add.at(given, (part, combined), 1)
     assert (np.abs(given - totals / 4) <= np.maximum(4, 0.03 * totals)).all()
 
 
 def test_kinds_are_counted_by_combined_label_and_by_class_alone():
     codes = np.array([[0, 1], [1, 1], [0, 1], [-1, 0]], dtype=np.int8)
-    counts = count_kinds(codes, np.array([0, 0, 1, 1]))
+    counts = count_strata(codes, np.array([0, 0, 1, 1]))
     # Combined: (-1, 0), (0, 1), (1, 1); then the first attribute: -1, 0, 1; then the second: 0, 1.
     assert counts.tolist() == [[0, 1, 1, 0, 1, 1, 0, 2], [1, 1, 0, 1, 1, 0, 1, 1]]
 

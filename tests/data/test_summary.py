@@ -7,7 +7,7 @@ import pytest
 from fr_ps.config import DataConfig
 from fr_ps.data.labels import Labels, read_labels
 from fr_ps.data.splits import make_split
-from fr_ps.data.summary import class_table, parts_table, people_histogram, quality_table, sessions_a_person, summary
+from fr_ps.data.summary import class_table, parts_table, quality_table, sessions_per_subject, subject_histogram, summary
 
 POSITIVE = {
     "gender": ("male", lambda table: table.Gender == "male"),
@@ -59,7 +59,7 @@ def test_missing_labels_have_a_row_and_no_part_in_the_shares(tmp_path):
 def test_the_histogram_has_every_person_in_the_bin_of_its_sessions(photoface_labels):
     path = photoface_labels / "metadata.csv"
     counts = pd.read_csv(path).id.value_counts()
-    got = people_histogram(read_labels(path))
+    got = subject_histogram(read_labels(path))
     assert got.people.sum() == len(counts)
     for name, people, sessions, bar in got.to_numpy().tolist():
         low, _, high = name.partition("-")
@@ -71,8 +71,8 @@ def test_the_histogram_has_every_person_in_the_bin_of_its_sessions(photoface_lab
 
 def test_the_most_photographed_come_first_and_ties_by_name(tmp_path):
     labels = table_of(tmp_path, *(f"{person},{session},male,no,none,1," for person in "bac" for session in range(2)), "c,9,,,,,")
-    assert sessions_a_person(labels).to_dict() == {"c": 3, "a": 2, "b": 2}
-    assert sessions_a_person(labels).index.tolist() == ["c", "a", "b"]
+    assert sessions_per_subject(labels).to_dict() == {"c": 3, "a": 2, "b": 2}
+    assert sessions_per_subject(labels).index.tolist() == ["c", "a", "b"]
 
 
 def test_quality_columns_show_their_spread_and_worst_sessions(tmp_path):

@@ -9,17 +9,17 @@ from sklearn.metrics import roc_auc_score
 
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
-from fr_ps.data.store import Store
+from fr_ps.data.store import MapStore
 from fr_ps.evaluation import baselines
 from fr_ps.evaluation.baselines import (
     COMPONENTS,
     LOG_SHARE,
     baseline_embeddings,
-    drawn_people,
+    count_maps_to_read,
     log_albedo,
-    maps_to_read,
     normals_10x10,
     principal_components,
+    sample_subjects,
     wccn,
 )
 from fr_ps.evaluation.jitter import jitter
@@ -40,7 +40,7 @@ def smooth(rng: np.random.Generator, count: int, channels: int) -> np.ndarray:
     return np.einsum("ncij,ih,jw->nchw", rng.normal(size=(count, channels, 6, 6)), waves, waves)
 
 
-def people(count: int, sessions: int, *modalities: str, nuisance: float = 1.0, seed: int = 0) -> tuple[Store, Labels]:
+def people(count: int, sessions: int, *modalities: str, nuisance: float = 1.0, seed: int = 0) -> tuple[MapStore, Labels]:
     """People who differ by a pattern of their own, whose sessions differ far more along three patterns that all share."""
     rng = np.random.default_rng(seed)
     who = np.repeat(np.arange(count), sessions)
@@ -56,7 +56,7 @@ def people(count: int, sessions: int, *modalities: str, nuisance: float = 1.0, s
             found[:, 2] = 20
             found /= np.linalg.norm(found, axis=1, keepdims=True)
         maps[modality] = found.astype(np.float32)
-    return Store(maps, np.arange(len(who)), "digest"), labels_of([f"p{person:03d}" for person in who])
+    return MapStore(maps, np.arange(len(who)), "digest"), labels_of([f"p{person:03d}" for person in who])
 
 
 def cosines(embeddings: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ def test_jittered_copies_teach_wccn_to_ignore_the_crop(monkeypatch: pytest.Monke
 
 
 def jittered_auc(
-    store: Store, labels: Labels, train: np.ndarray, tested: np.ndarray, copies: int, monkeypatch: pytest.MonkeyPatch
+    store: MapStore, labels: Labels, train: np.ndarray, tested: np.ndarray, copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> float:
     monkeypatch.setattr(baselines, "COPIES", copies)
     found = baseline_embeddings(store, labels, train, tested, jittered=True)
@@ -162,7 +162,7 @@ def test_nothing_of_a_tested_session_reaches_another_one() -> None:
     changed = {modality: maps.copy() for modality, maps in store.maps.items()}
     for maps in changed.values():
         maps[25] = maps[25, :, ::-1] ** 2
-    after = baseline_embeddings(Store(changed, store.rows, ""), labels, train, tested).embeddings
+    after = baseline_embeddings(MapStore(changed, store.rows, ""), labels, train, tested).embeddings
     fewer = baseline_embeddings(store, labels, train, tested[[7, 3]]).embeddings
     for name, embeddings in before.items():
         others = np.arange(20) != 5
@@ -196,7 +196,7 @@ def test_every_baseline_of_every_modality_has_its_name_and_shape() -> None:
         "wccn_albedo_normal": (20, 198),
         "normals_10x10": (20, 300),
     }
-    assert not found.left_out
+    assert not found.omitted
     for embeddings in found.embeddings.values():
         assert embeddings.dtype == np.float32
         assert np.isfinite(embeddings).all()
@@ -220,7 +220,7 @@ def test_jittered_is_what_it_is_on_maps_that_were_jittered_before() -> None:
         {modality: maps[tested] for modality, maps in store.maps.items()}, labels.ids[tested], labels.sessions[tested], 0
     )
     before = {modality: np.concatenate([maps[train], moved[modality]]) for modality, maps in store.maps.items()}
-    wanted = baseline_embeddings(Store(before, store.rows, ""), labels, train, tested).embeddings
+    wanted = baseline_embeddings(MapStore(before, store.rows, ""), labels, train, tested).embeddings
     plain = baseline_embeddings(store, labels, train, tested).embeddings
     for name, got in baseline_embeddings(store, labels, train, tested, jittered=True).embeddings.items():
         scale = np.abs(got).max()
@@ -243,7 +243,7 @@ def test_what_cannot_be_fit_is_left_out_with_its_reason(ids: list[str], eigenfac
     found = baseline_embeddings(store, labels, np.arange(len(ids)), np.arange(len(ids), 8))
     reasons = {f"eigenfaces_{modality}": eigenfaces for modality in ("albedo", "depth")}
     reasons |= {f"wccn_{modality}": normalised for modality in ("albedo", "depth", "albedo_depth")}
-    assert found.left_out == {name: reason for name, reason in reasons.items() if reason}
+    assert found.omitted == {name: reason for name, reason in reasons.items() if reason}
     assert set(found.embeddings) == {"pixels_albedo", "pixels_depth"} | {name for name, reason in reasons.items() if not reason}
 
 
@@ -251,18 +251,18 @@ def test_training_maps_that_do_not_differ_leave_out_what_would_learn_from_them()
     store, labels = people(6, 2, "albedo")
     store.maps["albedo"][:8] = 0.5
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert found.left_out == dict.fromkeys(["eigenfaces_albedo", "wccn_albedo"], "the training maps do not differ")
+    assert found.omitted == dict.fromkeys(["eigenfaces_albedo", "wccn_albedo"], "the training maps do not differ")
     assert set(found.embeddings) == {"pixels_albedo"}
     store.maps["albedo"][:8] = np.repeat(np.arange(1, 5), 2)[:, None, None, None]  # people differ, their sessions do not
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert set(found.left_out) == {"wccn_albedo"}
+    assert set(found.omitted) == {"wccn_albedo"}
 
 
 def test_pixels_that_would_not_fit_in_memory_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     store, labels = people(6, 2, "albedo", "normal")
-    monkeypatch.setattr(baselines, "MOST_PIXELS", 4 * SIDE**2)
+    monkeypatch.setattr(baselines, "MAX_PIXELS", 4 * SIDE**2)
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert found.left_out == {"pixels_normal": f"4 maps hold more than {4 * SIDE**2} numbers"}
+    assert found.omitted == {"pixels_normal": f"4 maps hold more than {4 * SIDE**2} numbers"}
     assert "pixels_albedo" in found.embeddings
 
 
@@ -270,10 +270,10 @@ def test_people_are_drawn_whole_by_the_seed_whatever_the_order_of_the_rows(monke
     rng = np.random.default_rng(0)
     labels = labels_of([f"p{person:02d}" for person in rng.permutation(np.repeat(np.arange(30), rng.integers(1, 9, size=30)))])
     rows = np.flatnonzero(labels.ids != "p03")
-    whole = drawn_people(labels, rows, seed=0)
+    whole = sample_subjects(labels, rows, seed=0)
     np.testing.assert_array_equal(np.sort(whole), rows)
-    monkeypatch.setattr(baselines, "MOST_SESSIONS", 40)
-    drawn = [drawn_people(labels, rng.permutation(rows), seed) for seed in (0, 0, 1)]
+    monkeypatch.setattr(baselines, "MAX_SESSIONS", 40)
+    drawn = [sample_subjects(labels, rng.permutation(rows), seed) for seed in (0, 0, 1)]
     for found in drawn:
         assert 32 < len(found) <= 40
         np.testing.assert_array_equal(np.sort(found), rows[np.isin(labels.ids[rows], labels.ids[found])])
@@ -285,13 +285,13 @@ def test_people_are_drawn_whole_by_the_seed_whatever_the_order_of_the_rows(monke
 
 def test_of_many_training_sessions_only_the_drawn_ones_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
     store, labels = people(12, 4)
-    monkeypatch.setattr(baselines, "MOST_SESSIONS", 20)
+    monkeypatch.setattr(baselines, "MAX_SESSIONS", 20)
     train, tested = np.arange(40), np.arange(40, 48)
-    drawn = drawn_people(labels, train, seed=0)
+    drawn = sample_subjects(labels, train, seed=0)
     assert len(drawn) == 20
     whole = baseline_embeddings(store, labels, train, tested)
     same = baseline_embeddings(store, labels, drawn, tested)
-    assert not whole.left_out
+    assert not whole.omitted
     assert whole.embeddings["wccn_depth"].shape == (8, 19)  # the components are those of 20 of the 100 maps
     for name, embeddings in whole.embeddings.items():
         np.testing.assert_array_equal(embeddings, same.embeddings[name])
@@ -301,13 +301,13 @@ def test_of_many_training_sessions_only_the_drawn_ones_are_learnt_from(monkeypat
 
 @pytest.mark.parametrize(("sessions", "most"), [(1, 2000), (4, 2000), (4, 20)])
 def test_progress_counts_every_map_that_is_read(sessions: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "MOST_SESSIONS", most)
+    monkeypatch.setattr(baselines, "MAX_SESSIONS", most)
     count = 8 * sessions
     store, labels = people(10, sessions, "albedo", "depth")
     train, tested = np.arange(count), np.arange(count, 10 * sessions)
     done: list[int] = []
     baseline_embeddings(store, labels, train, tested, advance=done.append)
-    assert sum(done) == maps_to_read(2, labels, train, len(tested))
+    assert sum(done) == count_maps_to_read(2, labels, train, len(tested))
 
 
 def test_normals_of_10_x_10_pixels_are_unit_means_over_parts_of_the_picture() -> None:
@@ -336,6 +336,6 @@ def test_a_prepared_data_set_is_read_through_its_store(prepared: Path) -> None:
     dataset = open_dataset(prepared, ["albedo", "normal", "depth"])
     tested = np.isin(dataset.labels.ids, np.unique(dataset.labels.ids)[:2])
     found = baseline_embeddings(dataset.store, dataset.labels, np.flatnonzero(~tested), np.flatnonzero(tested), jittered=True)
-    assert not found.left_out
+    assert not found.omitted
     assert "wccn_albedo_normal_depth" in found.embeddings
     assert all(np.isfinite(embeddings).all() for embeddings in found.embeddings.values())

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from sklearn.metrics import roc_auc_score
 
-from fr_ps.evaluation.differences import Difference, difference_table, differences, headline_names, lower_is_better
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.numbers.resample import resample
+from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.differences import Difference, difference_table, headline_metrics, lower_is_better, paired_differences
+from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.pairwise.pairs import AllPairs
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 
@@ -30,7 +30,7 @@ def between(first: np.ndarray, second: np.ndarray, people: int = 60) -> Differen
         if np.isfinite(first - second).any()
         else 0.1
     )
-    (found,) = differences(of_replicates(first, 0.5 + value), of_replicates(second), ["auc"], people)
+    (found,) = paired_differences(of_replicates(first, 0.5 + value), of_replicates(second), ["auc"], people)
     return found
 
 
@@ -45,17 +45,17 @@ def test_the_difference_of_two_models_is_that_of_scikit_learn_in_every_draw() ->
     ids = np.repeat([f"p{i}" for i in range(15)], 2)
     centres = np.repeat(rng.normal(size=(15, 16)), 2, axis=0)
     models = [(centres + noise * rng.normal(size=centres.shape)).astype(np.float32) for noise in (1.0, 1.4)]
-    draws = resample(ids, replicates=40)
+    draws = bootstrap_weights(ids, replicates=40)
     first, second = np.triu_indices(30, k=1)
     genuine, weight = ids[first] == ids[second], draws.weights[:, draws.unit]
     metrics, truth = [], []
     for embeddings in models:
-        metrics.append(verification_with_intervals(AllPairs(embeddings, ids, draws=draws), None)[1])
+        metrics.append(verification_with_intervals(AllPairs(embeddings, ids, bootstrap=draws), None)[1])
         unit = embeddings.astype(float) / np.linalg.norm(embeddings.astype(float), axis=1, keepdims=True)
         score = (unit @ unit.T)[first, second]
         of_pairs = [np.where(genuine, w[first], w[first] * w[second]) for w in weight]
         truth.append([roc_auc_score(genuine, score, sample_weight=w) for w in [np.ones(len(score)), *of_pairs]])
-    (found,) = differences(metrics[0], metrics[1], ["auc"], 15)
+    (found,) = paired_differences(metrics[0], metrics[1], ["auc"], 15)
     value, *drawn = np.subtract(*truth)
     assert found.value == pytest.approx(value, abs=1e-5)
     assert (found.low, found.high, found.p) == pytest.approx(by_t(value, np.array(drawn), 15), abs=1e-3)
@@ -89,10 +89,10 @@ def test_p_is_uniform_where_there_is_no_difference_and_small_where_there_is_one(
     rng = np.random.default_rng(2)
 
     def p(shift: float) -> float:
-        draws = resample(np.arange(60), replicates=300, seed=int(rng.integers(2**31)))
+        draws = bootstrap_weights(np.arange(60), replicates=300, seed=int(rng.integers(2**31)))
         shared = rng.normal(size=60)
         own = shared[:, None] + rng.normal(size=(60, 2)) + [shift, 0]
-        drawn = draws.totals(own) / draws.totals(np.ones(60))[:, None]
+        drawn = draws.weighted_sums(own) / draws.weighted_sums(np.ones(60))[:, None]
         return between(drawn[:, 0], drawn[:, 1]).p
 
     null = np.array([p(0) for _ in range(400)])
@@ -121,12 +121,13 @@ def test_draws_that_say_nothing_give_no_interval_and_no_winner() -> None:
     """Of two people, every draw in which there are impostors is the people themselves; or most draws are undefined."""
     ids = np.repeat(["a", "b"], 4)
     rng = np.random.default_rng(0)
-    draws = resample(ids)
+    draws = bootstrap_weights(ids)
     models = [np.repeat(np.eye(2, 8), 4, axis=0) + noise * rng.normal(size=(8, 8)) for noise in (0.1, 1.0)]
     first, second = (
-        verification_with_intervals(AllPairs(embeddings.astype(np.float32), ids, draws=draws), None)[1] for embeddings in models
+        verification_with_intervals(AllPairs(embeddings.astype(np.float32), ids, bootstrap=draws), None)[1]
+        for embeddings in models
     )
-    (found,) = differences(first, second, ["auc"], 2)
+    (found,) = paired_differences(first, second, ["auc"], 2)
     assert found.value > 0.1
     for silent in (found, between(np.array([NAN, NAN, NAN, 0.9, 0.8]), np.full(5, 0.5)), between(np.full(4, NAN), np.ones(4))):
         assert math.isnan(silent.low)
@@ -150,7 +151,7 @@ def test_only_what_both_have_is_compared_and_without_draws_there_is_no_interval(
     first.add("of_one", 0.5)
     first.add("drawn_for_one", 0.5, replicates=np.linspace(0, 1, 9))
     second.add("drawn_for_one", 0.4)
-    found = differences(first, second, ["not_drawn", "undefined_in_one", "of_one", "of_none", "drawn_for_one", "drawn"], 9)
+    found = paired_differences(first, second, ["not_drawn", "undefined_in_one", "of_one", "of_none", "drawn_for_one", "drawn"], 9)
     assert [one.name for one in found] == ["not_drawn", "drawn_for_one", "drawn"]
     assert [math.isnan(one.low) and math.isnan(one.high) and math.isnan(one.p) for one in found] == [True, True, False]
     assert [one.better for one in found] == ["neither", "neither", "first"]
@@ -183,8 +184,8 @@ def test_models_are_compared_by_headlines_supported_points_and_the_aucs_of_attri
     metrics.add("identity/auc", 0.9)
     metrics.add("identity/eer", None, "why")
     metrics.add("probe/gender/auc", 0.6)
-    assert headline_names(metrics) == ["identity/auc", "identity/rank1", "identity/tar_at_far_0.1", "gender/auc"]
-    assert headline_names(Metrics()) == []
+    assert headline_metrics(metrics) == ["identity/auc", "identity/rank1", "identity/tar_at_far_0.1", "gender/auc"]
+    assert headline_metrics(Metrics()) == []
 
 
 def test_the_table_has_a_row_a_difference_and_nothing_where_people_were_not_drawn() -> None:
@@ -204,12 +205,12 @@ def test_people_of_the_rarer_class_count_where_a_metric_is_of_them() -> None:
     """One of ten people in the rarer class: nothing is sure, whatever the draws say."""
     drawn = 0.7 + 0.01 * np.random.default_rng(0).standard_normal(500)
     first, second = Metrics(), Metrics()
-    first.add("gender/auc", 0.7, replicates=drawn, people=1)
-    second.add("gender/auc", 0.5, replicates=np.linspace(0.49, 0.51, 500), people=1)
-    (found,) = differences(first, second, ["gender/auc"], 10)
+    first.add("gender/auc", 0.7, replicates=drawn, subjects=1)
+    second.add("gender/auc", 0.5, replicates=np.linspace(0.49, 0.51, 500), subjects=1)
+    (found,) = paired_differences(first, second, ["gender/auc"], 10)
     assert math.isnan(found.p)
     assert found.better == "neither"
     for metrics in (first, second):
-        metrics.people["gender/auc"] = 6
-    (found,) = differences(first, second, ["gender/auc"], 10)
+        metrics.subjects["gender/auc"] = 6
+    (found,) = paired_differences(first, second, ["gender/auc"], 10)
     assert found.better == "first"

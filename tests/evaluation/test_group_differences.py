@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.data.labels import ATTRIBUTES, Labels, read_labels
-from fr_ps.evaluation.assess import Scored
+from fr_ps.evaluation.evaluate_predictions import LabelledPredictions
 from fr_ps.evaluation.group_differences import group_differences
-from fr_ps.evaluation.score import Answers
+from fr_ps.models.inference import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +17,16 @@ def labels(prepared: Path) -> Labels:
     return read_labels(prepared / "labels.csv")
 
 
-def scored(labels: Labels, noise: float, seed: int) -> Scored:
+def scored(labels: Labels, noise: float, seed: int) -> LabelledPredictions:
     """People apart from each other, with so much noise."""
     rng = np.random.default_rng(seed)
     names, person = np.unique(labels.ids, return_inverse=True)
     embeddings = np.random.default_rng(0).normal(size=(len(names), 16))[person] + noise * rng.normal(size=(len(labels), 16))
-    return Scored(Answers(embeddings.astype(np.float32), {}), labels)
+    return LabelledPredictions(Predictions(embeddings.astype(np.float32), {}), labels)
 
 
-def auc(one: Scored, rows: np.ndarray) -> float:
-    unit = one.answers.embeddings[rows] / np.linalg.norm(one.answers.embeddings[rows], axis=1, keepdims=True)
+def auc(one: LabelledPredictions, rows: np.ndarray) -> float:
+    unit = one.predictions.embeddings[rows] / np.linalg.norm(one.predictions.embeddings[rows], axis=1, keepdims=True)
     first, second = np.triu_indices(len(rows), 1)
     ids = one.labels.ids[rows]
     return float(roc_auc_score(ids[first] == ids[second], (unit @ unit.T)[first, second]))

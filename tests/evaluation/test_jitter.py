@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fr_ps.data.labels import DEFAULT_CLASSES, Labels
-from fr_ps.data.store import Store
-from fr_ps.evaluation.jitter import ROTATION, SCALE, SHIFT, TESTED_SEED, JitteredMaps, draw_jitter, jitter
+from fr_ps.data.store import MapStore
+from fr_ps.evaluation.jitter import ROTATION, SCALE, SHIFT, TEST_SEED, JitteredMaps, draw_jitter, jitter
 from tests.photometric.surfaces import degrees, grid, normals, sphere
 
 MANY = 4000
@@ -156,10 +156,10 @@ def test_the_maps_of_a_store_are_warped_by_the_names_of_their_own_rows_each_time
     }
     used = np.array([6, 1, 3, 4])
     labels = Labels(ids[used], sessions[used], np.zeros((4, 5), np.int8), DEFAULT_CLASSES, "raw", {})
-    maps = JitteredMaps(Store(whole, used, "digest"), labels)
+    maps = JitteredMaps(MapStore(whole, used, "digest"), labels)
     rows = np.array([2, 0, 3])
     asked = used[rows]
-    expected = jitter({modality: array[asked] for modality, array in whole.items()}, ids[asked], sessions[asked], TESTED_SEED)
+    expected = jitter({modality: array[asked] for modality, array in whole.items()}, ids[asked], sessions[asked], TEST_SEED)
     for _ in range(2):
         found = maps.read(rows)
         assert list(found) == list(expected)

@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.evaluation import report as module
-from fr_ps.evaluation.assess import Assessment, Scored, assess
-from fr_ps.evaluation.numbers.findings import Findings, Table
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.report import headline, population, table_text, terminal_table, undefined, write_report
-from fr_ps.evaluation.score import Answers
-from tests.foreign import NASTY
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.report import describe_test_set, headline_lines, table_text, terminal_table, undefined_summary, write_report
+from fr_ps.models.inference import Predictions
+from fr_ps.report.table import ReportSection, Table
+from tests.foreign import MARKUP_LIKE_TEXTS
 
 EVIL = '<script>alert("x")</script> & <b>'
 
 
-def example(people: int = 6, sessions: int = 4) -> Assessment:
+def example(people: int = 6, sessions: int = 4) -> EvaluationResult:
     rng = np.random.default_rng(0)
     count = people * sessions
     ids = np.repeat([f"p{i}" for i in range(people)], sessions)
@@ -34,16 +34,18 @@ def example(people: int = 6, sessions: int = 4) -> Assessment:
     centres = np.repeat(rng.normal(size=(people, 8)), sessions, axis=0)
     probabilities = rng.dirichlet([1, 1], size=count).astype(np.float32)
     embeddings = (centres + rng.normal(size=centres.shape)).astype(np.float32)
-    return assess(Scored(Answers(embeddings, dict.fromkeys(ATTRIBUTES, probabilities)), labels), ATTRIBUTES, None)
+    return evaluate_predictions(
+        LabelledPredictions(Predictions(embeddings, dict.fromkeys(ATTRIBUTES, probabilities)), labels), ATTRIBUTES, None
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = example()
     folder = tmp_path_factory.mktemp("report") / "of a model"
-    extra = Findings(tables=[Table("extra", "An extra table", ["name", "value"], [["a", 0.25], ["b", None]])])
+    extra = ReportSection(tables=[Table("extra", "An extra table", ["name", "value"], [["a", 0.25], ["b", None]])])
     extra.figures["losses"] = Figure(figsize=(1, 1))
-    write_report(folder, EVIL, {EVIL: EVIL}, found.metrics.under("test"), found, {"Extra": extra}, ["mind <this>"])
+    write_report(folder, EVIL, {EVIL: EVIL}, found.metrics.with_prefix("test"), found, {"Extra": extra}, ["mind <this>"])
     return folder
 
 
@@ -150,7 +152,7 @@ def test_scores_hold_every_pair_with_its_cosine(folder: Path) -> None:
     assert list(table.columns) == ["id_a", "session_a", "id_b", "session_b", "score", "genuine"]
     assert len(table) == 24 * 23 // 2
     found = example()
-    labels, embeddings = found.tested.labels, found.tested.answers.embeddings
+    labels, embeddings = found.tested.labels, found.tested.predictions.embeddings
     index = {key: row for row, key in enumerate(zip(labels.ids, labels.sessions))}
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     seen = set()
@@ -211,18 +213,18 @@ def test_the_terminal_shows_a_dash_for_what_is_undefined_and_why_below() -> None
 
 
 def test_the_terminal_shows_foreign_text_as_it_is() -> None:
-    lines = table_text(Table("", "", ["id"], [[name] for name in NASTY])).splitlines()
-    assert [line.strip() for line in lines[2:]] == list(NASTY)
+    lines = table_text(Table("", "", ["id"], [[name] for name in MARKUP_LIKE_TEXTS])).splitlines()
+    assert [line.strip() for line in lines[2:]] == list(MARKUP_LIKE_TEXTS)
 
 
 def test_population_and_headline_say_on_whom_and_how_well() -> None:
     found = example()
-    assert population(found) == "6 people, 24 sessions, 36 genuine and 240 impostor pairs"
-    shown = headline(found.metrics.under("test"), "test")
+    assert describe_test_set(found) == "6 people, 24 sessions, 36 genuine and 240 impostor pairs"
+    shown = headline_lines(found.metrics.with_prefix("test"), "test")
     low, high = found.metrics.intervals["identity/auc"]
     assert f"test/identity/auc {found.metrics.values['identity/auc']:.4f} [{low:.3f}, {high:.3f}]" in shown
     assert "test/gender/auc undefined" in shown
-    assert headline(found.metrics.under("test"), "val") == []
+    assert headline_lines(found.metrics.with_prefix("test"), "val") == []
 
 
 def test_what_is_undefined_is_said_in_a_line_by_reason() -> None:
@@ -233,8 +235,8 @@ def test_what_is_undefined_is_said_in_a_line_by_reason() -> None:
     metrics.add("test/only_albedo/gender/auc", None, "another")
     metrics.add("val/gender/auc", None, "not of this part")
     metrics.add("test/identity/auc", 0.5)
-    assert undefined(metrics, "test") == {"undefined": "pose, emotion: one class"}
-    assert undefined(metrics, "train") == {}
+    assert undefined_summary(metrics, "test") == {"undefined": "pose, emotion: one class"}
+    assert undefined_summary(metrics, "train") == {}
 
 
 def test_without_metrics_the_terminal_says_so() -> None:

@@ -91,7 +91,7 @@ def test_an_angle_outside_0_to_pi_is_held_there() -> None:
     loss.norm_std.fill_(1.0)
     cosine = torch.tensor([1.0, math.cos(0.2), -1.0, math.cos(math.pi - 0.2)])
     norm = torch.tensor([1e3, 1e3, -1e3, -1e3])  # z = 1 takes 0.4 off the angle, z = -1 adds it
-    torch.testing.assert_close(loss.with_margin(cosine, norm), torch.tensor([1 - 2 * M, 1 - 2 * M, -1.0, -1.0]))
+    torch.testing.assert_close(loss.apply_margin(cosine, norm), torch.tensor([1 - 2 * M, 1 - 2 * M, -1.0, -1.0]))
 
 
 def test_the_norm_gets_no_gradient_through_the_margin() -> None:
@@ -133,4 +133,4 @@ def test_norms_at_the_ends_of_the_range_are_counted() -> None:
     loss.norm_mean.fill_(50.0)
     loss.norm_std.fill_(10.0)
     x = functional.normalize(batch(count=4)) * torch.tensor([[20.0], [35.0], [65.0], [75.0]])  # two deviations are 20
-    assert loss.observe(x)["norm/clamped"].item() == 0.5
+    assert loss.diagnostics(x)["norm/clamped"].item() == 0.5

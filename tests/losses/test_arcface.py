@@ -14,7 +14,7 @@ from fr_ps.losses.magface import MagFace
 def test_the_margin_is_an_angle_and_beyond_pi_the_papers_line(margin: float) -> None:
     loss = ArcFace(4, 3, scale=1, margin=margin)
     theta = torch.linspace(0.01, math.pi - 0.01, 300, dtype=torch.float64)
-    got = loss.with_margin(theta.cos(), torch.ones(300))
+    got = loss.apply_margin(theta.cos(), torch.ones(300))
     expected = [
         math.cos(angle + margin) if angle + margin < math.pi else math.cos(angle) - margin * math.sin(margin)
         for angle in theta.tolist()
@@ -25,7 +25,7 @@ def test_the_margin_is_an_angle_and_beyond_pi_the_papers_line(margin: float) -> 
 @pytest.mark.parametrize("margin", [0.1, 0.5, 1.0, 1.57])
 def test_it_falls_with_the_angle_all_the_way(margin: float) -> None:
     theta = torch.linspace(0.001, math.pi - 0.001, 2000, dtype=torch.float64)
-    got = ArcFace(4, 3, scale=1, margin=margin).with_margin(theta.cos(), torch.ones(2000))
+    got = ArcFace(4, 3, scale=1, margin=margin).apply_margin(theta.cos(), torch.ones(2000))
     assert (got.diff() < 0).all()
 
 

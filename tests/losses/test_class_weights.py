@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from fr_ps.losses.class_weights import (
     balanced_alpha,
     balanced_weights,
-    focus_on_rare,
+    gamma_from_counts,
     original_person_weights,
     soft_person_weights,
 )
@@ -33,7 +33,7 @@ def test_the_classes_weigh_the_same_together_whatever_their_counts() -> None:
 def test_an_absent_class_weighs_nothing() -> None:
     torch.testing.assert_close(balanced_alpha(torch.tensor([10, 0, 30])), torch.tensor([0.75, 0.0, 0.25]))
     torch.testing.assert_close(balanced_weights(torch.tensor([10, 0, 30])), torch.tensor([2.0, 0.0, 2 / 3]))
-    assert focus_on_rare(torch.tensor([10, 0, 10])).tolist() == [0, 0, 0]
+    assert gamma_from_counts(torch.tensor([10, 0, 10])).tolist() == [0, 0, 0]
 
 
 @settings(deadline=None)
@@ -57,7 +57,7 @@ def test_balanced_weights_are_those_of_scikit_learn(counts: list[int]) -> None:
 )
 def test_the_focus_from_counts_is_about_what_the_original_set_by_hand(alpha: tuple[float, float], gamma: tuple[int, int]) -> None:
     counts = torch.tensor([round(1e4 * alpha[1]), round(1e4 * alpha[0])])  # its alpha is the other class's frequency
-    got = focus_on_rare(counts).tolist()
+    got = gamma_from_counts(counts).tolist()
     assert got == pytest.approx(gamma, abs=0.35)
     assert min(got) == 0
     assert max(got) == pytest.approx(math.sqrt(math.log2(max(alpha) / min(alpha))), rel=1e-3)

@@ -166,7 +166,7 @@ def test_easier_samples_have_larger_best_norms() -> None:
 
 
 def test_norms_outside_the_clamps_are_counted() -> None:
-    observed = build().observe(embeddings([5.0, 9.9, 10.1, 50, 109.9, 110.1, 500, 20]))
+    observed = build().diagnostics(embeddings([5.0, 9.9, 10.1, 50, 109.9, 110.1, 500, 20]))
     assert observed["norm/clamped"].item() == pytest.approx(4 / 8)
     assert observed["norm/penalty"].item() == pytest.approx(
         np.mean([35 * (a / 110**2 + 1 / a) for a in (10, 10, 10.1, 50, 109.9, 110, 110, 20)]), rel=1e-5

@@ -105,7 +105,7 @@ def test_gradients_pass_gradcheck_in_float64_away_from_the_kinks(name: str) -> N
 def test_the_mean_norm_and_the_clamped_share_are_told_without_changing_anything(name: str) -> None:
     loss = build(name)
     before = {key: tensor.clone() for key, tensor in loss.state_dict().items()}
-    observed = loss.observe(embeddings([5.0, 20.0, 65.0]))
+    observed = loss.diagnostics(embeddings([5.0, 20.0, 65.0]))
     assert set(observed) == {"norm/mean", "norm/clamped", "norm/penalty"}
     assert observed["norm/mean"].item() == pytest.approx(30)
     assert all(torch.equal(before[key], tensor) for key, tensor in loss.state_dict().items())
@@ -113,7 +113,7 @@ def test_the_mean_norm_and_the_clamped_share_are_told_without_changing_anything(
 
 @pytest.mark.parametrize("name", ["arcface", "cosface"])
 def test_a_margin_that_no_norm_changes_is_never_clamped(name: str) -> None:
-    assert build(name).observe(embeddings([1e-3, 1e4]))["norm/clamped"] == 0
+    assert build(name).diagnostics(embeddings([1e-3, 1e4]))["norm/clamped"] == 0
 
 
 @every_loss

@@ -7,7 +7,7 @@ from torch import Tensor
 from fr_ps.config import LossConfig
 from fr_ps.losses import WEIGHTINGS, build_losses
 from fr_ps.losses.multitask import MultiTaskLoss
-from fr_ps.models.network import ADVERSARIAL
+from fr_ps.models.network import ADVERSARIAL_PREFIX
 
 CHANNELS, BATCH = 8, 6
 SESSIONS = torch.tensor([2, 2, 1, 1])
@@ -23,7 +23,7 @@ def outputs() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     made = {"identity": 20 * torch.randn(BATCH, CHANNELS, generator=generator)}
     for task, counts in COUNTS.items():
-        for name in (task, ADVERSARIAL + task):
+        for name in (task, ADVERSARIAL_PREFIX + task):
             made[name] = torch.randn(BATCH, len(counts), generator=generator)
     made |= {name: torch.randn(BATCH, 2, generator=generator) for name in ("pose", "adversarial_pose")}  # not trained
     return {name: tensor.requires_grad_() for name, tensor in made.items()}
@@ -45,7 +45,7 @@ def test_the_parts_are_the_losses_of_the_tasks_that_are_trained_and_the_total_th
     alone = {"identity": losses.identity(made["identity"], wanted["identity"]).item()}
     for task, counts in COUNTS.items():
         alpha = (1 / counts) / (1 / counts).sum()
-        for name in (task, ADVERSARIAL + task):
+        for name in (task, ADVERSARIAL_PREFIX + task):
             p = made[name].detach().double().softmax(dim=1).gather(1, wanted[task][:, None])[:, 0]
             alone[name] = (alpha[wanted[task]] * (1 - p) * -p.log()).mean().item()  # the default gamma is 1
     assert {name: part.item() for name, part in parts.items()} == pytest.approx(alone, rel=1e-5)
@@ -95,7 +95,7 @@ def test_the_total_carries_a_gradient_and_the_parts_do_not(weighting: str) -> No
     total, parts = losses(made, targets())
     assert total.requires_grad
     assert not any(part.requires_grad for part in parts.values())
-    assert not any(value.requires_grad for value in losses.observe(made).values())
+    assert not any(value.requires_grad for value in losses.diagnostics(made).values())
 
 
 def test_learnt_weights_are_parameters_of_the_losses_and_start_equal() -> None:

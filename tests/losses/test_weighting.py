@@ -63,7 +63,7 @@ def test_on_constant_losses_the_weights_go_to_one_over_twice_the_loss(adam: bool
     weighting = UncertaintyWeighting(list(losses))
     descend(weighting, losses, 800, lr=0.05 if adam else 0.5, adam=adam)
     for task, weight in weighting.weights().items():
-        assert 1 / (2 * losses[task]) < UncertaintyWeighting.LARGEST
+        assert 1 / (2 * losses[task]) < UncertaintyWeighting.MAX_WEIGHT
         assert float(weight) == pytest.approx(1 / (2 * losses[task]), rel=0.02)
 
 
@@ -75,7 +75,7 @@ def test_at_the_analytic_fixed_point_the_weights_stand_still(values: list[float]
     weighting = UncertaintyWeighting(list(losses)).double()
     with torch.no_grad():
         s = torch.stack(list(losses.values())).mul(2).log()
-        weighting.raw.copy_(torch.expm1(s + math.log(UncertaintyWeighting.LARGEST)).log())
+        weighting.raw.copy_(torch.expm1(s + math.log(UncertaintyWeighting.MAX_WEIGHT)).log())
     total = weighting(losses, ())
     total.backward()
     assert total.item() == pytest.approx(sum((1 + math.log(2 * value)) / 2 for value in values), rel=1e-6, abs=1e-6)
@@ -86,7 +86,7 @@ def test_at_the_analytic_fixed_point_the_weights_stand_still(values: list[float]
 def test_a_vanishing_loss_does_not_take_over_and_can_come_back() -> None:
     weighting = UncertaintyWeighting(["a"])
     descend(weighting, {"a": 0.0}, 1500)
-    assert 4.5 < float(weighting.weights()["a"]) <= UncertaintyWeighting.LARGEST * (1 + 1e-6)
+    assert 4.5 < float(weighting.weights()["a"]) <= UncertaintyWeighting.MAX_WEIGHT * (1 + 1e-6)
     descend(weighting, {"a": 2.0}, 1500)
     assert float(weighting.weights()["a"]) == pytest.approx(0.25, rel=0.05)
 

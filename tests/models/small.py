@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Small(nn.Module):
+class TinyBackbone(nn.Module):
     """(B, inputs, 32, 32) -> (B, 16, 4, 4)."""
 
     out_channels = 16
@@ -42,7 +42,7 @@ class Small(nn.Module):
 def make_branch(modality: str = "albedo", **settings: Any) -> Branch:
     """Twice the same weights for two calls."""
     torch.manual_seed(1)
-    return Branch(modality, Small(INPUTS[modality]), **(SETTINGS | settings))
+    return Branch(modality, TinyBackbone(INPUTS[modality]), **(SETTINGS | settings))
 
 
 def make_network(
@@ -54,7 +54,7 @@ def make_network(
 ) -> FaceNetwork:
     """Twice the same weights for two calls."""
     torch.manual_seed(1)
-    branches = {modality: Branch(modality, Small(INPUTS[modality]), **(SETTINGS | settings)) for modality in modalities}
+    branches = {modality: Branch(modality, TinyBackbone(INPUTS[modality]), **(SETTINGS | settings)) for modality in modalities}
     return FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, reversal=reversal).to(dtype)
 
 

@@ -58,9 +58,9 @@ def test_embeddings_have_the_widths_that_the_branch_says(settings: dict[str, Any
     branch = make_branch(**settings)
     features = branch(albedo(), 1.0)
     narrow = settings.get("attribute_channels", CHANNELS)
-    assert branch.widths == {IDENTITY: CHANNELS, **dict.fromkeys(ORDER, narrow)}
+    assert branch.embedding_widths == {IDENTITY: CHANNELS, **dict.fromkeys(ORDER, narrow)}
     assert {task: tuple(embedding.shape) for task, embedding in features.embeddings.items()} == {
-        task: (COUNT, width) for task, width in branch.widths.items()
+        task: (COUNT, width) for task, width in branch.embedding_widths.items()
     }
     assert features.shared.shape == (COUNT, CHANNELS, 4, 4)
 
@@ -71,7 +71,7 @@ def test_without_separation_every_embedding_is_made_of_the_shared_map_and_nothin
     assert all(torch.equal(read, shared) for read in reads(branch, branch.embeddings).values())
     assert not branch.separate
     assert not branch.adversaries
-    assert branch.judged == ()
+    assert branch.adversarial_tasks == ()
     assert make_branch(fsm=False)(albedo(), 1.0).adversarial == {}
 
 
@@ -96,7 +96,7 @@ def test_discriminators_of_the_identity_read_what_the_identitys_embedding_is_mad
 
 def test_discriminators_answer_in_training_only_a_column_a_class() -> None:
     branch = make_branch()
-    assert branch.judged == ORDER
+    assert branch.adversarial_tasks == ORDER
     assert {task: tuple(logits.shape) for task, logits in branch(albedo(), 1.0).adversarial.items()} == {
         task: (COUNT, count) for task, count in CLASSES.items()
     }
@@ -106,7 +106,7 @@ def test_discriminators_answer_in_training_only_a_column_a_class() -> None:
 def test_without_adversaries_there_are_none_and_the_rest_is_the_same() -> None:
     on, off = make_branch(), make_branch(adversaries="off")
     assert not any("adversar" in name for name in off.state_dict())
-    assert off.judged == ()
+    assert off.adversarial_tasks == ()
     off.load_state_dict(on.state_dict(), strict=False)
     theirs, ours = on(albedo(), 1.0), off(albedo(), 1.0)
     assert ours.adversarial == {}
@@ -116,8 +116,8 @@ def test_without_adversaries_there_are_none_and_the_rest_is_the_same() -> None:
 def test_attribute_embeddings_can_be_narrower_than_the_identitys_and_the_discriminators() -> None:
     branch = make_branch(attribute_channels=4)
     assert {judge.linear.in_features for judge in branch.adversaries.values()} == {CHANNELS}
-    assert branch.widths[IDENTITY] == CHANNELS
-    assert {branch.widths[task] for task in ORDER} == {4}
+    assert branch.embedding_widths[IDENTITY] == CHANNELS
+    assert {branch.embedding_widths[task] for task in ORDER} == {4}
 
 
 def test_a_backbone_that_has_the_channels_already_is_not_projected() -> None:

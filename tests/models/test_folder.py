@@ -165,7 +165,7 @@ def test_loading_does_not_depend_on_the_random_state(saved: Path) -> None:
 
 def test_saving_again_replaces_the_model_whole(folder: Path) -> None:
     (folder / "leftover.txt").write_text("of the old model")
-    save_model(folder, network(seed=7), info(), also=lambda temporary: (temporary / "split.csv").write_text("x"))
+    save_model(folder, network(seed=7), info(), write_extra=lambda temporary: (temporary / "split.csv").write_text("x"))
     assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, INFO_FILE, "split.csv"}
     assert same_answers(network(seed=7), load_model(folder, CPU)[0])
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -179,7 +179,7 @@ def test_a_save_that_fails_leaves_the_model_before_it_whole(folder: Path) -> Non
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="the disk is full"):
-        save_model(folder, network(seed=7), info(), also=full_disk)
+        save_model(folder, network(seed=7), info(), write_extra=full_disk)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -189,7 +189,7 @@ def test_a_first_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        save_model(tmp_path / "model", network(), info(), also=interrupted)
+        save_model(tmp_path / "model", network(), info(), write_extra=interrupted)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fr_ps.models.fusion import FUSIONS, ClassHead, FullyConnected, GatedAttention, MeanOfCosines, MeanOfProbabilities, class_head
+from fr_ps.models.fusion import (
+    FUSIONS,
+    ClassHead,
+    FullyConnected,
+    GatedAttention,
+    ProbabilityFusionHead,
+    ScoreFusion,
+    build_class_head,
+)
 
 WIDTHS = (8, 6, 8)
 CHANNELS = 8
@@ -154,7 +162,7 @@ def pairs() -> list[tuple[int, int]]:
 def test_the_cosine_of_two_fused_embeddings_is_the_mean_of_the_modalities_own() -> None:
     """Also where both lack the same modalities, of those that are there."""
     module = build("score")
-    assert isinstance(module, MeanOfCosines)
+    assert isinstance(module, ScoreFusion)
     first, second = embeddings(PRESENT, seed=0), embeddings(PRESENT, seed=1)
     fused = [module(parts, PRESENT).numpy() for parts in (first, second)]
     for row, other in pairs():
@@ -177,7 +185,7 @@ def test_of_one_modality_concatenation_and_scores_are_its_embedding_as_it_is() -
         torch.testing.assert_close(build(name, (8,))([x], ALL[:, :1]), x)
 
 
-def probabilities_by_hand(module: MeanOfProbabilities, present: Tensor) -> np.ndarray:
+def probabilities_by_hand(module: ProbabilityFusionHead, present: Tensor) -> np.ndarray:
     stored, parts = state(module), arrays(embeddings(present))
     rows = []
     for row, there in enumerate(present.numpy()):
@@ -191,7 +199,7 @@ def probabilities_by_hand(module: MeanOfProbabilities, present: Tensor) -> np.nd
 @pytest.mark.parametrize("present", [ALL, PRESENT], ids=["all", "some missing"])
 def test_a_mean_of_probabilities_is_one(present: Tensor) -> None:
     torch.manual_seed(3)
-    module = MeanOfProbabilities(WIDTHS, CLASSES).double()
+    module = ProbabilityFusionHead(WIDTHS, CLASSES).double()
     logits = module(embeddings(present), present).detach()
     expected = probabilities_by_hand(module, present)
     np.testing.assert_allclose(softmax(logits.numpy()), expected, rtol=1e-5)
@@ -200,7 +208,7 @@ def test_a_mean_of_probabilities_is_one(present: Tensor) -> None:
 
 
 def test_a_modality_that_is_certain_does_not_overflow_the_mean() -> None:
-    module = MeanOfProbabilities((1, 1), 2)
+    module = ProbabilityFusionHead((1, 1), 2)
     with torch.no_grad():
         for linear, weight in zip(module.linears, (1e4, 0.0)):
             linear.weight.copy_(torch.tensor([[weight], [-weight]]))  # type: ignore[operator]
@@ -215,10 +223,10 @@ def test_a_modality_that_is_certain_does_not_overflow_the_mean() -> None:
 @pytest.mark.parametrize("name", FUSIONS)
 def test_a_class_head_is_linear_in_what_is_fused_but_that_of_scores_which_has_one_a_modality(name: str) -> None:
     torch.manual_seed(3)
-    head = class_head(name, WIDTHS, CHANNELS, CLASSES).double().eval()
+    head = build_class_head(name, WIDTHS, CHANNELS, CLASSES).double().eval()
     parts = embeddings(PRESENT)
     if name == "score":
-        assert isinstance(head, MeanOfProbabilities)
+        assert isinstance(head, ProbabilityFusionHead)
         assert [linear.in_features for linear in head.linears] == list(WIDTHS)
         return
     assert isinstance(head, ClassHead)
@@ -244,7 +252,7 @@ def test_gradients_are_those_of_finite_differences(name: str, present: Tensor) -
 @pytest.mark.parametrize("name", FUSIONS)
 def test_what_is_missing_leaves_no_nan_and_has_no_gradient(name: str, kind: str) -> None:
     torch.manual_seed(3)
-    module = build(name) if kind == "embedding" else class_head(name, WIDTHS, CHANNELS, CLASSES).double()
+    module = build(name) if kind == "embedding" else build_class_head(name, WIDTHS, CHANNELS, CLASSES).double()
     drawn = [part.requires_grad_() for part in embeddings()]
     got = module([part.where(PRESENT[:, [index]], 0) for index, part in enumerate(drawn)], PRESENT)
     assert got.isfinite().all()

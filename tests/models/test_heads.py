@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fr_ps.models.heads import Discriminator, Embedding
+from fr_ps.models.layers import Discriminator, Embedding
 
 
 def narrowed(module: nn.Module, full: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ def test_an_embedding_is_the_mean_over_the_picture_of_the_normalised_map() -> No
 
 
 def test_a_narrow_embedding_is_reduced_by_a_linear_layer_a_norm_and_a_prelu() -> None:
-    module = Embedding(8, narrow=4).eval()
+    module = Embedding(8, reduced=4).eval()
     x = torch.randn(5, 8, 5, 3)
     full = x.double().numpy().mean(axis=(2, 3)) / np.sqrt(1 + 1e-5)
     expected = narrowed(module, full)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from fr_ps.config import BACKBONES as NAMES
 from fr_ps.config import ModelConfig
 from fr_ps.models import BACKBONES, build_backbone, build_branch, build_network
-from fr_ps.models.branch import require_size
+from fr_ps.models.branch import check_input_size
 
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
 
@@ -74,14 +74,14 @@ def test_the_refusal_of_a_slip_names_what_was_meant(refused: Any) -> None:
 def test_maps_that_a_backbone_does_not_take_are_refused_before_the_training(refused: Any, name: str, size: int) -> None:
     branch = build_branch(ModelConfig(backbone=name, channels=8, reduction=8), "albedo", CLASSES)
     with refused("model.backbone", f"{size} px"):
-        require_size(branch, size)
+        check_input_size(branch, size)
     assert branch.training
 
 
 def test_asking_whether_a_size_fits_changes_nothing() -> None:
     branch = build_branch(ModelConfig(channels=8, reduction=8), "normal", CLASSES)
     before = {name: tensor.clone() for name, tensor in branch.state_dict().items()}
-    require_size(branch, 32)
+    check_input_size(branch, 32)
     assert branch.training
     assert all(torch.equal(before[name], tensor) for name, tensor in branch.state_dict().items())
 
@@ -103,7 +103,7 @@ def test_a_network_answers_every_task_for_every_modality(backbone: str, size: in
 def test_steps_on_one_batch_lower_its_loss(backbone: str, size: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(backbone=backbone, channels=32, reduction=8)
-    network = build_network({"albedo": config}, "concat", CLASSES, reversal=0.0)
+    network = build_network({"albedo": config}, "concat", CLASSES, reversal_alpha=0.0)
     maps, target = {"albedo": torch.rand(8, 1, size, size) + 0.1}, torch.tensor([0, 1] * 4)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []

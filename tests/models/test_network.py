@@ -322,7 +322,7 @@ def test_the_gain_starts_as_it_says_and_learns() -> None:
     network = make_network()
     outputs = network(make_maps())
     embedding = make_network().branches["albedo"](make_maps()["albedo"], 1.0).embeddings[IDENTITY]
-    torch.testing.assert_close(outputs[IDENTITY], FaceNetwork.START * embedding)
+    torch.testing.assert_close(outputs[IDENTITY], FaceNetwork.INITIAL_GAIN * embedding)
     outputs[IDENTITY].square().sum().backward()
     gradient = network.log_gains["albedo"].grad
     assert gradient is not None
@@ -419,12 +419,12 @@ def test_present_and_what_is_given_are_both_needed(fusion: str) -> None:
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_in_training_a_row_without_a_modality_sends_no_gradient_into_that_branchs_embeddings(fusion: str) -> None:
     network = make_network(TWO, fusion)
-    features = network.read(make_maps(TWO))
+    features = network.encode(make_maps(TWO))
     for of_one in features.values():
         for embedding in of_one.embeddings.values():
             embedding.retain_grad()
     present = torch.tensor([[True, True], [True, False], [False, True]] * 2)
-    outputs = network.answer(features, present)
+    outputs = network.decode(features, present)
     torch.stack([loss_of(outputs, task) for task in TASKS]).sum().backward()
     for index, modality in enumerate(TWO):
         for embedding in features[modality].embeddings.values():
@@ -448,10 +448,10 @@ def test_missing_maps_leave_no_nan_in_any_output_or_gradient(fusion: str) -> Non
 def test_reading_once_and_answering_for_each_subset_is_what_the_network_says_to_these_maps_only(fusion: str) -> None:
     network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
     with torch.no_grad():
-        features: dict[str, Features] = network.read(inputs)
+        features: dict[str, Features] = network.encode(inputs)
         for subset in (("normal",), ("albedo", "depth"), THREE):
             direct = network({modality: inputs[modality] for modality in subset})
-            assert outputs_close(network.answer({modality: features[modality] for modality in subset}), direct)
+            assert outputs_close(network.decode({modality: features[modality] for modality in subset}), direct)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -512,11 +512,11 @@ def test_a_frozen_branch_has_no_say_in_the_adversaries_and_with_all_frozen_there
     branch_of(network, "albedo").freeze()
     logits = branch_of(make_network(TWO), "normal")(inputs["normal"], 1.0).adversarial
     outputs = network.train()(inputs)
-    assert network.judged == tuple(CLASSES)
+    assert network.adversarial_tasks == tuple(CLASSES)
     for task in ORDER:
         torch.testing.assert_close(outputs[f"adversarial_{task}"], logits[task])
     branch_of(network, "normal").freeze()
-    assert network.judged == ()
+    assert network.adversarial_tasks == ()
     assert set(network.train()(inputs)) == {*TASKS, "shared_albedo", "shared_normal"}
 
 

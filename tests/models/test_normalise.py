@@ -4,25 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from fr_ps.models.normalise import normalise
+from fr_ps.models.normalise import normalise_maps
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 3.0, 255.0, 65535.0])
 def test_albedo_is_known_up_to_a_factor_only(scale: float) -> None:
     x = torch.rand(3, 1, 8, 8) + 0.1
-    torch.testing.assert_close(normalise(x * scale, "albedo"), normalise(x, "albedo"), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(normalise_maps(x * scale, "albedo"), normalise_maps(x, "albedo"), rtol=1e-4, atol=1e-5)
 
 
 def test_albedo_is_divided_by_each_pictures_own_mean() -> None:
     x = torch.rand(3, 1, 8, 8) * torch.tensor([1.0, 5.0, 90.0])[:, None, None, None]
-    got = normalise(x, "albedo").double().numpy()
+    got = normalise_maps(x, "albedo").double().numpy()
     for index, picture in enumerate(x.double().numpy()):
         np.testing.assert_allclose(got[index], picture / picture.mean() - 1, rtol=1e-4, atol=1e-5)
 
 
 def test_a_black_albedo_stays_finite() -> None:
     x = torch.zeros(2, 1, 8, 8, requires_grad=True)
-    y = normalise(x, "albedo")
+    y = normalise_maps(x, "albedo")
     y.sum().backward()
     assert torch.isfinite(y).all()
     assert x.grad is not None
@@ -33,13 +33,13 @@ def test_depth_does_not_depend_on_the_resolution() -> None:
     """Twice as many pixels a side make every depth, told in pixels, twice as large."""
     x = torch.randn(2, 1, 16, 16)
     larger = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) * 2
-    torch.testing.assert_close(normalise(larger, "depth")[:, :, ::2, ::2], normalise(x, "depth"))
+    torch.testing.assert_close(normalise_maps(larger, "depth")[:, :, ::2, ::2], normalise_maps(x, "depth"))
 
 
 def test_a_depth_of_an_eighth_of_the_side_is_one() -> None:
-    assert normalise(torch.full((1, 1, 112, 112), 14.0), "depth").unique().tolist() == [1.0]
+    assert normalise_maps(torch.full((1, 1, 112, 112), 14.0), "depth").unique().tolist() == [1.0]
 
 
 def test_normals_are_as_they_should_be() -> None:
     x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(normalise(x, "normal"), x)
+    assert torch.equal(normalise_maps(x, "normal"), x)

@@ -16,10 +16,10 @@ from fr_ps.errors import InputError
 from fr_ps.models import build_network
 from fr_ps.models.branch import Branch
 from fr_ps.models.folder import WEIGHTS_FILE, ModelInfo, load_model, save_model
-from fr_ps.models.fusion import FUSIONS, MeanOfProbabilities
+from fr_ps.models.fusion import FUSIONS, ProbabilityFusionHead
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.trained import adopt_branch, read_trained
-from tests.conftest import Refused
+from fr_ps.models.trained import load_branch, read_branch_info
+from tests.conftest import AssertRejected
 from tests.models.small import make_maps
 
 MODALITIES: tuple[Modality, ...] = ("albedo", "normal")
@@ -59,7 +59,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 def adopted(folders: Mapping[str, Path], fusion: Fusion, frozen: bool = False) -> FaceNetwork:
     made = network(info(*MODALITIES, fusion=fusion), seed=9)
     for modality, folder in folders.items():
-        adopt_branch(made, modality, folder, frozen)
+        load_branch(made, modality, folder, frozen)
     return made
 
 
@@ -140,7 +140,7 @@ def test_of_branches_that_are_not_frozen_everything_is_free(folders: Folders) ->
 def test_with_one_of_two_frozen_the_heads_of_the_other_are_free(folders: Folders) -> None:
     made = adopted({"albedo": folders["albedo"]}, "score", frozen=True)
     for head in made.heads.values():
-        free = [linear.weight.requires_grad for linear in cast(MeanOfProbabilities, head).linears]
+        free = [linear.weight.requires_grad for linear in cast(ProbabilityFusionHead, head).linears]
         assert free == [False, True]
 
 
@@ -159,7 +159,7 @@ def test_the_fusion_that_a_network_of_one_modality_was_set_to_does_not_matter(
 
 
 def test_what_a_trained_model_is_comes_from_its_folder(folders: Folders) -> None:
-    assert read_trained(folders["normal"], "normal", DEFAULT_CLASSES, 32) == info("normal")
+    assert read_branch_info(folders["normal"], "normal", DEFAULT_CLASSES, 32) == info("normal")
 
 
 RENAMED = {**DEFAULT_CLASSES, "emotion": {"neutral": ["blankstare"], "good": ["positive"], "bad": ["negative"]}}
@@ -175,28 +175,28 @@ RENAMED = {**DEFAULT_CLASSES, "emotion": {"neutral": ["blankstare"], "good": ["p
     ids=["other modality", "other size", "other classes"],
 )
 def test_a_model_that_reads_or_says_something_else_is_refused_by_its_folder(
-    folders: Folders, refused: Refused, modality: Modality, settings: dict[str, Any], words: tuple[str, ...]
+    folders: Folders, refused: AssertRejected, modality: Modality, settings: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     with refused(folders["albedo"], *words):
-        read_trained(folders["albedo"], modality, **({"classes": DEFAULT_CLASSES, "size": 32} | settings))
+        read_branch_info(folders["albedo"], modality, **({"classes": DEFAULT_CLASSES, "size": 32} | settings))
 
 
-def test_classes_of_the_same_names_in_another_order_are_other_classes(folders: Folders, refused: Refused) -> None:
+def test_classes_of_the_same_names_in_another_order_are_other_classes(folders: Folders, refused: AssertRejected) -> None:
     turned = {**DEFAULT_CLASSES, "pose": dict(reversed(DEFAULT_CLASSES["pose"].items()))}
     with refused("classes of pose"):
-        read_trained(folders["albedo"], "albedo", turned, 32)
+        read_branch_info(folders["albedo"], "albedo", turned, 32)
 
 
-def test_a_model_of_two_modalities_is_refused(tmp_path: Path, refused: Refused) -> None:
+def test_a_model_of_two_modalities_is_refused(tmp_path: Path, refused: AssertRejected) -> None:
     of = info(*MODALITIES)
     save_model(tmp_path / "both", network(of, seed=0), of)
     with refused(tmp_path / "both", "reads albedo, normal", "a model of albedo alone"):
-        read_trained(tmp_path / "both", "albedo", DEFAULT_CLASSES, 32)
+        read_branch_info(tmp_path / "both", "albedo", DEFAULT_CLASSES, 32)
 
 
 def test_a_folder_without_a_model_or_with_broken_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none"):
-        read_trained(tmp_path / "none", "albedo", DEFAULT_CLASSES, 32)
+        read_branch_info(tmp_path / "none", "albedo", DEFAULT_CLASSES, 32)
     shutil.copytree(folders["albedo"], tmp_path / "broken")
     (tmp_path / "broken" / WEIGHTS_FILE).write_bytes(b"short")
     with pytest.raises(InputError, match=r"broken.*was changed after it was saved"):

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from scipy.optimize import minimize
 
-from fr_ps.photometric.align import CANONICAL, align_capture, landmark_error, landmark_frame, read_boxes
+from fr_ps.photometric.align import CANONICAL_LANDMARKS, align_capture, landmark_error, landmark_frame, read_boxes
 from fr_ps.photometric.captures import Capture
-from fr_ps.photometric.frame import Frame, frame
-from fr_ps.photometric.maps import Maps, compute_maps
+from fr_ps.photometric.frame import Frame, fit_frame
+from fr_ps.photometric.maps import SurfaceMaps, compute_maps
 from fr_ps.synthetic.scene import Scene, render_session
 from fr_ps.synthetic.view import WIDE
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 from tests.photometric.surfaces import FOUR, degrees, directions
 
 FOLDER = Path("captures/a/s")
@@ -34,13 +34,13 @@ similarities = st.tuples(st.floats(-3.14, 3.14), st.floats(5, 500), st.floats(-3
 @given(similarity=similarities, size=st.integers(8, 200))
 def test_a_known_similarity_of_the_canonical_face_is_found(similarity: tuple[float, ...], size: int) -> None:
     angle, side, x, y = similarity
-    landmarks = side * rolled(CANONICAL, angle) + (x, y)
+    landmarks = side * rolled(CANONICAL_LANDMARKS, angle) + (x, y)
     to = landmark_frame(landmarks, size)
     middle = side * rolled(np.array([[0.5, 0.5]]), angle)[0] + (x, y)
     np.testing.assert_allclose((to.x, to.y, to.width, to.height), (*middle, side, side), rtol=1e-9, atol=1e-6)
     # The face was turned by `angle`; the frame turns it back.
     assert math.remainder(to.angle + angle, 2 * math.pi) == pytest.approx(0, abs=1e-9)
-    np.testing.assert_allclose(to.to_source(CANONICAL * size), landmarks, atol=1e-6)
+    np.testing.assert_allclose(to.to_source(CANONICAL_LANDMARKS * size), landmarks, atol=1e-6)
     assert landmark_error(landmarks, to) < 1e-6 * size
 
 
@@ -48,7 +48,7 @@ def test_a_known_similarity_of_the_canonical_face_is_found(similarity: tuple[flo
 @given(similarity=similarities, seed=st.integers(0, 2**32 - 1), noise=st.floats(0.001, 0.15))
 def test_of_noisy_landmarks_no_similarity_comes_nearer(similarity: tuple[float, ...], seed: int, noise: float) -> None:
     angle, side, x, y = similarity
-    moved = CANONICAL + np.random.default_rng(seed).normal(0, noise, CANONICAL.shape)
+    moved = CANONICAL_LANDMARKS + np.random.default_rng(seed).normal(0, noise, CANONICAL_LANDMARKS.shape)
     landmarks = side * rolled(moved, angle) + (x, y)
     centred = (landmarks - landmarks.mean(axis=0)) / side
 
@@ -56,11 +56,11 @@ def test_of_noisy_landmarks_no_similarity_comes_nearer(similarity: tuple[float, 
         return np.column_stack([p[0] * centred[:, 0] - p[1] * centred[:, 1], p[1] * centred[:, 0] + p[0] * centred[:, 1]]) + p[2:]
 
     def distance(p: np.ndarray) -> float:
-        return float(np.sum((into_the_square(p) - CANONICAL) ** 2))
+        return float(np.sum((into_the_square(p) - CANONICAL_LANDMARKS) ** 2))
 
     best = minimize(distance, np.array([1.0, 0.0, 0.5, 0.5]), method="BFGS", options={"gtol": 1e-10})
     to = landmark_frame(landmarks, 100)
-    assert landmark_error(landmarks, to) == pytest.approx(100 * math.sqrt(best.fun / len(CANONICAL)), rel=1e-6)
+    assert landmark_error(landmarks, to) == pytest.approx(100 * math.sqrt(best.fun / len(CANONICAL_LANDMARKS)), rel=1e-6)
     assert (to.width, to.height) == pytest.approx((side / math.hypot(*best.x[:2]),) * 2, rel=1e-4)
     # A point where the optimum has it in the square is where the frame has it in the picture.
     np.testing.assert_allclose(to.to_source(into_the_square(best.x) * 100), landmarks, atol=1e-4 * side)
@@ -68,7 +68,7 @@ def test_of_noisy_landmarks_no_similarity_comes_nearer(similarity: tuple[float, 
 
 def test_landmark_error_is_the_root_mean_square_in_pixels_of_the_square() -> None:
     to = Frame(50, 60, 80, 80, 0.3, 40)
-    landmarks = to.to_source(CANONICAL * 40)
+    landmarks = to.to_source(CANONICAL_LANDMARKS * 40)
     landmarks[3] += (6, 8)  # 10 pixels of the picture are 5 of the square
     assert landmark_error(landmarks, to) == pytest.approx(math.sqrt(25 / 11))
 
@@ -79,14 +79,14 @@ def test_the_canonical_places_are_the_mean_of_frontal_faces_made_symmetric() -> 
     assert len(frontal) > 20
     mirror = [4, 3, 2, 1, 0, 7, 6, 5, 9, 8, 10]
     mean = frontal.mean(axis=0)
-    np.testing.assert_allclose(CANONICAL, (mean + mean[mirror] * (-1, 1) + (1, 0)) / 2, atol=0.015)
-    np.testing.assert_allclose(CANONICAL, CANONICAL[mirror] * (-1, 1) + (1, 0), atol=1e-12)
+    np.testing.assert_allclose(CANONICAL_LANDMARKS, (mean + mean[mirror] * (-1, 1) + (1, 0)) / 2, atol=0.015)
+    np.testing.assert_allclose(CANONICAL_LANDMARKS, CANONICAL_LANDMARKS[mirror] * (-1, 1) + (1, 0), atol=1e-12)
     to = landmark_frame(mean * 32, 32)
     assert (to.x, to.y, to.width) == pytest.approx((16, 16, 32), rel=0.03)
     assert abs(to.angle) < 0.03
 
 
-def test_landmarks_that_are_one_point_are_refused(refused: Refused) -> None:
+def test_landmarks_that_are_one_point_are_refused(refused: AssertRejected) -> None:
     with pytest.raises(ValueError, match="one point"):
         landmark_frame(np.full((11, 2), 7.0), 32)
     with refused("metadata.txt", "one point"):
@@ -97,7 +97,7 @@ def blank(landmarks: np.ndarray | None = None) -> Capture:
     return Capture(np.zeros((4, 60, 80), dtype=np.float32), directions(FOUR), landmarks=landmarks)
 
 
-SOME = 50 * CANONICAL + (10, 5)
+SOME = 50 * CANONICAL_LANDMARKS + (10, 5)
 BOX = (10.0, 5.0, 50.0, 35.0)
 
 
@@ -120,14 +120,14 @@ def test_what_a_capture_is_aligned_by(align, landmarks, box, found, fit) -> None
     to, by = align_capture(blank(landmarks), FOLDER, align, box, size=32, fit=fit)
     assert by == found
     expected = {
-        "none": frame((0, 0, 80, 60), 32, fit),
-        "boxes": frame(BOX, 32, fit),
+        "none": fit_frame((0, 0, 80, 60), 32, fit),
+        "boxes": fit_frame(BOX, 32, fit),
         "landmarks": landmark_frame(SOME, 32),
     }
     assert to == expected[found]
 
 
-def test_an_alignment_without_what_it_needs_is_refused(refused: Refused) -> None:
+def test_an_alignment_without_what_it_needs_is_refused(refused: AssertRejected) -> None:
     with refused(FOLDER / "metadata.txt", "no such file", "--align auto"):
         align_capture(blank(), FOLDER, "landmarks", BOX, size=32, fit="crop")
     with refused(FOLDER, "no row in the table of boxes"):
@@ -135,14 +135,14 @@ def test_an_alignment_without_what_it_needs_is_refused(refused: Refused) -> None
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 20, 20), (0, -0.5, 20, 20), (0, 0, 80.5, 20), (70, 50, 80, 61)])
-def test_a_box_that_leaves_the_picture_is_refused(box, refused: Refused) -> None:
+def test_a_box_that_leaves_the_picture_is_refused(box, refused: AssertRejected) -> None:
     with refused(FOLDER, ", ".join(f"{edge:g}" for edge in box), "80 x 60"):
         align_capture(blank(), FOLDER, "auto", box, size=32, fit="crop")
 
 
 def test_a_box_may_reach_the_border() -> None:
     to, _ = align_capture(blank(), FOLDER, "boxes", (0, 0, 80, 60), size=32, fit="stretch")
-    assert to == frame((0, 0, 80, 60), 32, "stretch")
+    assert to == fit_frame((0, 0, 80, 60), 32, "stretch")
 
 
 def test_boxes_are_read_by_column_name(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_boxes_are_read_by_column_name(tmp_path: Path) -> None:
         ("id,session,left,top,right,bottom\n,s,0,0,9,9\n", ["row 2: id"]),
     ],
 )
-def test_a_bad_table_of_boxes_is_refused(tmp_path: Path, text: str, words: list[str], refused: Refused) -> None:
+def test_a_bad_table_of_boxes_is_refused(tmp_path: Path, text: str, words: list[str], refused: AssertRejected) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text(text)
     with refused(path, *words):
@@ -195,7 +195,7 @@ def moved(scene: Scene, angle: float, scale: float, shift: tuple[float, float]) 
 def test_a_face_that_rolled_moved_and_came_nearer_has_the_same_maps_once_aligned(person: int, motion: tuple) -> None:
     scene = render_session(0, person, 0, 160, WIDE)
 
-    def maps(capture: Capture) -> Maps:
+    def maps(capture: Capture) -> SurfaceMaps:
         to, _ = align_capture(capture, FOLDER, "landmarks", None, size=48, fit="crop")
         return compute_maps(capture, to, solver="least_squares")
 
@@ -205,8 +205,8 @@ def test_a_face_that_rolled_moved_and_came_nearer_has_the_same_maps_once_aligned
     assert degrees(one.normal, other.normal)[seen].mean() < 1.5
     assert np.abs(one.albedo - other.albedo)[seen].mean() < 0.02 * one.albedo.mean()
     assert np.abs(one.depth - other.depth)[seen].mean() < 0.02 * np.ptp(one.depth)
-    unaligned = compute_maps(moved(scene, *motion), frame((0, 0, 160, 160), 48, "crop"), solver="least_squares")
-    plain = compute_maps(moved(scene, 0, 1, (0, 0)), frame((0, 0, 160, 160), 48, "crop"), solver="least_squares")
+    unaligned = compute_maps(moved(scene, *motion), fit_frame((0, 0, 160, 160), 48, "crop"), solver="least_squares")
+    plain = compute_maps(moved(scene, 0, 1, (0, 0)), fit_frame((0, 0, 160, 160), 48, "crop"), solver="least_squares")
     assert degrees(plain.normal, unaligned.normal).mean() > 5, "and had others before"
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.photometric.calibrate import calibrated, estimate_ambient, estimate_intensities
+from fr_ps.photometric.calibrate import calibrate_images, estimate_ambient, estimate_intensities
 from fr_ps.synthetic.render import render
 from fr_ps.synthetic.scene import render_session
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions, sphere
 
 FIVE: Angles = ((0, 0), (40, 10), (-35, 20), (10, -35), (-20, 45))
@@ -54,7 +54,7 @@ def drawn(count: int, seed: int) -> np.ndarray:
 )
 def test_intensities_are_found_within_2_percent(seed: int, angles: Angles, person: int | None) -> None:
     truth = drawn(len(angles), seed)
-    found = estimate_intensities(*pictures(angles, truth, person=person, exact=True), directions(angles), ambient=False)
+    found = estimate_intensities(*pictures(angles, truth, person=person, exact=True), directions(angles), with_ambient=False)
     assert found.mean() == pytest.approx(1)
     np.testing.assert_allclose(found, truth, rtol=0.02)
 
@@ -64,7 +64,7 @@ def test_intensities_are_found_within_2_percent(seed: int, angles: Angles, perso
 def test_ambient_light_does_not_disturb_that_where_every_light_reaches(seed: int, angles: Angles, ambient: float) -> None:
     truth = drawn(len(angles), seed)
     images, saturated = pictures(angles, truth, ambient=ambient, person=None, exact=True)
-    found = estimate_intensities(images, saturated, directions(angles), ambient=True)
+    found = estimate_intensities(images, saturated, directions(angles), with_ambient=True)
     np.testing.assert_allclose(found, truth, rtol=0.02)
 
 
@@ -81,7 +81,7 @@ def test_expecting_no_ambient_light_where_there_is_some_costs_the_intensities() 
 @pytest.mark.parametrize("person", range(3))
 def test_with_four_lights_a_camera_of_8_bits_costs_at_most_3_percent(seed: int, person: int) -> None:
     truth = drawn(4, seed)
-    found = estimate_intensities(*pictures(FOUR, truth, person=person), directions(FOUR), ambient=False)
+    found = estimate_intensities(*pictures(FOUR, truth, person=person), directions(FOUR), with_ambient=False)
     np.testing.assert_allclose(found, truth, rtol=0.03)
 
 
@@ -89,7 +89,7 @@ def test_with_four_lights_a_camera_of_8_bits_costs_at_most_3_percent(seed: int, 
 @pytest.mark.parametrize("angles", [FOUR, FIVE, SEVEN])
 def test_with_a_noise_of_two_gray_levels_most_of_the_difference_is_found(angles: Angles, seed: int) -> None:
     truth = drawn(len(angles), seed)
-    found = estimate_intensities(*pictures(angles, truth, noise=2 / 255), directions(angles), ambient=False)
+    found = estimate_intensities(*pictures(angles, truth, noise=2 / 255), directions(angles), with_ambient=False)
     assert np.abs(found / truth - 1).max() < 0.4 * np.abs(1 / truth - 1).max()
 
 
@@ -98,21 +98,23 @@ def test_with_a_noise_of_two_gray_levels_most_of_the_difference_is_found(angles:
 def test_in_doubt_it_is_no_worse_than_leaving_them_as_they_are(angles: Angles, fault: dict) -> None:
     for seed in range(6):
         truth = drawn(len(angles), seed)
-        found = estimate_intensities(*pictures(angles, truth, **fault), directions(angles), ambient=False)
+        found = estimate_intensities(*pictures(angles, truth, **fault), directions(angles), with_ambient=False)
         assert np.abs(found / truth - 1).mean() < np.abs(1 / truth - 1).mean()
 
 
 def test_equal_lights_are_found_equal() -> None:
-    np.testing.assert_allclose(estimate_intensities(*pictures(FOUR, np.ones(4)), directions(FOUR), ambient=False), 1, atol=0.01)
+    np.testing.assert_allclose(
+        estimate_intensities(*pictures(FOUR, np.ones(4)), directions(FOUR), with_ambient=False), 1, atol=0.01
+    )
 
 
 def test_a_saturated_pixel_is_not_asked() -> None:
     truth = np.array([1.2, 0.8, 1.1, 0.9])
     images, saturated = pictures(FOUR, truth)
     images[1, 10:50, 10:50], saturated[1, 10:50, 10:50] = 0.5, 1
-    found = estimate_intensities(images, saturated, directions(FOUR), ambient=False)
+    found = estimate_intensities(images, saturated, directions(FOUR), with_ambient=False)
     np.testing.assert_allclose(found, truth, atol=0.01)
-    fooled = estimate_intensities(images, np.zeros_like(saturated), directions(FOUR), ambient=False)
+    fooled = estimate_intensities(images, np.zeros_like(saturated), directions(FOUR), with_ambient=False)
     assert np.abs(fooled - truth).max() > 0.03
 
 
@@ -131,7 +133,7 @@ def test_ambient_light_is_never_below_0() -> None:
 
 
 @pytest.mark.parametrize("angles", [FOUR, ((45, 45), (-45, 45), (45, -45), (-45, -45)), ((20, 50), (-20, 50), (50, 0), (-50, 0))])
-def test_of_a_rectangle_of_lights_ambient_light_cannot_be_told(angles: Angles, refused: Refused) -> None:
+def test_of_a_rectangle_of_lights_ambient_light_cannot_be_told(angles: Angles, refused: AssertRejected) -> None:
     images, saturated = pictures(angles, np.ones(4), ambient=0.1, person=None)
     with refused("looks like a surface", "--estimate-ambient false"):
         estimate_ambient(images, saturated, directions(angles), np.ones(4))
@@ -140,17 +142,19 @@ def test_of_a_rectangle_of_lights_ambient_light_cannot_be_told(angles: Angles, r
     assert np.abs(directions(angles) @ np.linalg.lstsq(directions(angles), equal, rcond=None)[0] - equal).max() < 1e-9
 
 
-def test_three_lights_are_refused(refused: Refused) -> None:
+def test_three_lights_are_refused(refused: AssertRejected) -> None:
     images, saturated = pictures(THREE, np.ones(3))
     with refused("intensities", "3 lights", "four or more"):
-        estimate_intensities(images, saturated, directions(THREE), ambient=False)
+        estimate_intensities(images, saturated, directions(THREE), with_ambient=False)
     for ambient_too, intensities_too, word in ((True, False, "ambient"), (False, True, "intensities")):
         with refused(word):
-            calibrated(images, saturated, directions(THREE), np.ones(3), intensities_too=intensities_too, ambient_too=ambient_too)
+            calibrate_images(
+                images, saturated, directions(THREE), np.ones(3), intensities_too=intensities_too, ambient_too=ambient_too
+            )
 
 
 @pytest.mark.parametrize("fault", ["black", "saturated", "one light out"])
-def test_too_few_pixels_that_every_light_reaches_are_refused(fault: str, refused: Refused) -> None:
+def test_too_few_pixels_that_every_light_reaches_are_refused(fault: str, refused: AssertRejected) -> None:
     images, saturated = pictures(WIDE, np.ones(4))
     if fault == "black":
         images[:] = 0
@@ -173,7 +177,7 @@ def lambertian(angles: Angles) -> np.ndarray:
 def test_calibrated_pictures_are_those_of_equal_lights_and_nothing_else() -> None:
     truth = drawn(4, 5)
     images, saturated = pictures(WIDE, truth, ambient=0.06)
-    given, intensities, ambient = calibrated(
+    given, intensities, ambient = calibrate_images(
         images, saturated, directions(WIDE), 3 * truth, intensities_too=False, ambient_too=True
     )
     assert given.dtype == np.float32
@@ -181,7 +185,7 @@ def test_calibrated_pictures_are_those_of_equal_lights_and_nothing_else() -> Non
     assert ambient == pytest.approx(0.06, abs=0.003)
     np.testing.assert_allclose(given, lambertian(WIDE), atol=0.01)
 
-    found, intensities, ambient = calibrated(
+    found, intensities, ambient = calibrate_images(
         images, saturated, directions(WIDE), np.ones(4), intensities_too=True, ambient_too=True
     )
     np.testing.assert_allclose(intensities, truth, rtol=0.02)
@@ -195,18 +199,20 @@ def test_a_false_statement_of_the_intensities_is_corrected_and_a_true_one_kept()
     truth = drawn(4, 5)
     images, saturated = pictures(FOUR, truth)
     for stated in (truth, 7 * truth, np.ones(4), np.array([1, 1.2, 0.9, 1])):
-        found = calibrated(images, saturated, directions(FOUR), stated, intensities_too=True, ambient_too=False)[1]
+        found = calibrate_images(images, saturated, directions(FOUR), stated, intensities_too=True, ambient_too=False)[1]
         np.testing.assert_allclose(found, truth, rtol=0.02)
 
 
 def test_unasked_nothing_but_the_stated_intensities_is_taken_out() -> None:
     images, saturated = pictures(FOUR, np.ones(4), ambient=0.1)
-    same, intensities, ambient = calibrated(
+    same, intensities, ambient = calibrate_images(
         images, saturated, directions(FOUR), np.full(4, 2.0), intensities_too=False, ambient_too=False
     )
     np.testing.assert_array_equal(same, images)
     assert (intensities.tolist(), ambient) == ([1, 1, 1, 1], 0)
     stated = np.array([1, 2, 3, 2])
-    divided, intensities, _ = calibrated(images, saturated, directions(FOUR), stated, intensities_too=False, ambient_too=False)
+    divided, intensities, _ = calibrate_images(
+        images, saturated, directions(FOUR), stated, intensities_too=False, ambient_too=False
+    )
     np.testing.assert_allclose(divided, images / (stated / 2)[:, None, None], rtol=1e-6)
     assert intensities.tolist() == [0.5, 1, 1.5, 1]

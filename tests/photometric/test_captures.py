@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fr_ps.photometric.captures import Capture, attributes_of, list_sources, read_capture
+from fr_ps.photometric.captures import Capture, list_sources, read_capture, read_capture_attributes
 from tests.photometric.surfaces import FOUR, directions
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
@@ -42,7 +42,7 @@ def test_a_capture_is_its_pictures_in_the_order_of_the_lights(tmp_path, write_ca
     np.testing.assert_allclose(capture.lights, directions(FOUR))
     assert capture.intensities.tolist() == [1, 1, 1, 1]
     assert capture.landmarks is None
-    assert attributes_of(tmp_path) is None
+    assert read_capture_attributes(tmp_path) is None
 
 
 def test_a_capture_is_read_from_intensities_and_landmarks_too(tmp_path, write_capture):
@@ -101,9 +101,9 @@ def test_the_level_at_which_values_pile_up_is_one_to_set(ending: str, largest: i
         rows.append(f"{number}.{ending},{azimuth},{elevation}")
     (tmp_path / "lights.csv").write_text("\n".join(rows))
     found = read_capture(tmp_path, 10)
-    assert found.pile_up == level
+    assert found.saturation_level == level
     np.testing.assert_array_equal(found.saturated, np.array(stored) == level)
-    as_advised = read_capture(tmp_path, 10, white_level=found.pile_up)
+    as_advised = read_capture(tmp_path, 10, white_level=found.saturation_level)
     np.testing.assert_array_equal(as_advised.saturated, np.array(stored) == level)
     np.testing.assert_allclose(as_advised.images, np.array(stored) / level, atol=0.005 if largest < 256 else 1e-4)
 
@@ -117,7 +117,7 @@ def test_a_photoface_folder_is_read_as_it_is_distributed(photoface):
     np.testing.assert_allclose(capture.lights, [(across * x, across * y, ahead) for x, y in signs], atol=1e-12)
     np.testing.assert_allclose(read_capture(photoface, 10, "x-y").lights, capture.lights * (1, -1, 1), atol=1e-12)
     np.testing.assert_array_equal(capture.landmarks[0], [1, 4])
-    assert attributes_of(photoface)["Emotion"] == "emoOther"
+    assert read_capture_attributes(photoface)["Emotion"] == "emoOther"
     assert [(source.id, source.session) for source in list_sources(photoface.parents[1])] == [("1001", photoface.name)]
 
 

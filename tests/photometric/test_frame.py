@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fr_ps.photometric.captures import Capture
-from fr_ps.photometric.frame import Frame, frame, inside, turn, warp
+from fr_ps.photometric.frame import Frame, fit_frame, inside_mask, rotate_in_plane, warp
 from fr_ps.photometric.maps import compute_maps
-from fr_ps.photometric.solve import least_squares, split
+from fr_ps.photometric.solve import least_squares, split_albedo
 from tests.photometric.surfaces import FOUR, degrees, directions, grid, normals, render
 
 FITS = ("crop", "pad", "stretch")
@@ -44,7 +44,7 @@ def test_crop_is_the_central_square_pad_the_square_around_and_stretch_the_box(
     box = (left, top, left + width, top + height)
     sides = {"crop": (min(width, height),) * 2, "pad": (max(width, height),) * 2, "stretch": (width, height)}
     for fit in FITS:
-        to = frame(box, size, fit)
+        to = fit_frame(box, size, fit)
         assert (to.width, to.height) == sides[fit]
         assert (to.angle, to.size) == (0, size)
         corners = to.to_source(np.array([[0, 0], [size, size]]))
@@ -69,7 +69,7 @@ def test_stretch_is_each_axis_scale_over_the_geometric_mean_of_both(to: Frame) -
 
 @given(to=frames, height=st.integers(1, 60), width=st.integers(1, 60))
 def test_inside_are_the_pixels_whose_corners_are_in_the_picture(to: Frame, height: int, width: int) -> None:
-    got = inside(to, height, width)
+    got = inside_mask(to, height, width)
     assert got.shape == (to.size, to.size)
     slack = 1e-5 * max(height, width)
     for row in range(to.size):
@@ -82,7 +82,7 @@ def test_inside_are_the_pixels_whose_corners_are_in_the_picture(to: Frame, heigh
 
 @given(height=st.integers(8, 90), width=st.integers(8, 90), size=st.integers(1, 40), fit=st.sampled_from(["crop", "stretch"]))
 def test_crop_and_stretch_stay_in_the_picture_to_the_last_pixel(height: int, width: int, size: int, fit: str) -> None:
-    assert inside(frame((0, 0, width, height), size, fit), height, width).all()
+    assert inside_mask(fit_frame((0, 0, width, height), size, fit), height, width).all()
 
 
 def ramp(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -174,23 +174,23 @@ def test_an_upright_frame_weighs_pixels_by_a_triangle(box: tuple[float, float, f
     plane = np.random.default_rng(0).random((1, 40, 60)).astype(np.float32)
     left, top, right, bottom = box
     expected = triangles(top, bottom - top, size, 40) @ plane[0] @ triangles(left, right - left, size, 60).T
-    np.testing.assert_allclose(warp(plane, frame(box, size, "stretch"))[0], expected, atol=1e-5)
+    np.testing.assert_allclose(warp(plane, fit_frame(box, size, "stretch"))[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(40, 60, 10), (33, 47, 20), (168, 192, 112), (50, 50, 37)])
 def test_no_pixel_counts_for_much_more_than_its_share(height: int, width: int, size: int) -> None:
     """Of noise, what is left after averaging n pixels is near 1 / sqrt(n): no pixel is passed over."""
     plane = np.random.default_rng(0).normal(size=(20, height, width)).astype(np.float32)
-    left = warp(plane, frame((0, 0, width, height), size, "stretch")).std()
+    left = warp(plane, fit_frame((0, 0, width, height), size, "stretch")).std()
     merged = height * width / size**2
     assert left < 1.35 / math.sqrt(merged)
-    constant = warp(np.full((1, height, width), 0.7, dtype=np.float32), frame((0, 0, width, height), size, "stretch"))
+    constant = warp(np.full((1, height, width), 0.7, dtype=np.float32), fit_frame((0, 0, width, height), size, "stretch"))
     np.testing.assert_allclose(constant, 0.7, rtol=1e-6)
 
 
 def test_cropping_at_the_same_size_takes_the_pixels_as_they_are() -> None:
     plane = np.random.default_rng(0).random((3, 24, 40)).astype(np.float32)
-    np.testing.assert_array_equal(warp(plane, frame((0, 0, 40, 24), 24, "crop")), plane[:, :, 8:32])
+    np.testing.assert_array_equal(warp(plane, fit_frame((0, 0, 40, 24), 24, "crop")), plane[:, :, 8:32])
 
 
 def test_outside_the_picture_is_0() -> None:
@@ -199,19 +199,19 @@ def test_outside_the_picture_is_0() -> None:
     x, y = pixel_places(to)
     far = (x < -2) | (y < -2) | (x > 22) | (y > 22)
     assert not warped[far].any()
-    np.testing.assert_allclose(warped[inside(to, 20, 20)], 1, atol=1e-6)
+    np.testing.assert_allclose(warped[inside_mask(to, 20, 20)], 1, atol=1e-6)
     assert far.sum() > 200
-    assert inside(to, 20, 20).sum() > 50
+    assert inside_mask(to, 20, 20).sum() > 50
 
 
 @given(angle=ANGLES)
 def test_vectors_turn_counter_clockwise_about_the_line_of_sight(angle: float) -> None:
     vectors = np.random.default_rng(0).normal(size=(6, 3))
-    turned = turn(vectors, angle)
+    turned = rotate_in_plane(vectors, angle)
     expected = (vectors[:, 0] + 1j * vectors[:, 1]) * np.exp(1j * angle)
     np.testing.assert_allclose(turned[:, 0] + 1j * turned[:, 1], expected, atol=1e-12)
     np.testing.assert_array_equal(turned[:, 2], vectors[:, 2])
-    np.testing.assert_allclose(turn(turned, -angle), vectors, atol=1e-12)
+    np.testing.assert_allclose(rotate_in_plane(turned, -angle), vectors, atol=1e-12)
 
 
 def hill(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -226,7 +226,7 @@ def test_stretched_normals_are_those_of_the_stretched_surface(stretch: tuple[flo
     stretched = normals(lambda x, y: hill(x / s_x, y / s_y), x * s_x, y * s_y).transpose(2, 0, 1)
     axes = np.array([s_x, s_y, 1])
     images = 0.8 * np.tensordot(directions(FOUR), plain, axes=1)
-    albedo, got = split(least_squares(images, directions(FOUR) * axes), axes)
+    albedo, got = split_albedo(least_squares(images, directions(FOUR) * axes), axes)
     np.testing.assert_allclose(got, stretched, atol=1e-5)
     np.testing.assert_allclose(albedo, 0.8, atol=1e-5)
 
@@ -237,7 +237,7 @@ def bend(vectors: np.ndarray, stretch: tuple[float, float]) -> np.ndarray:
 
 
 def test_squeezing_168_x_192_bends_normals_by_up_to_3_8_degrees() -> None:
-    to = frame((0, 0, 168, 192), 112, "stretch")
+    to = fit_frame((0, 0, 168, 192), 112, "stretch")
     angle = np.radians(np.linspace(0, 89, 500))
     straight = np.stack([np.sin(angle), np.zeros(500), np.cos(angle)])[:, None]
     sideways = bend(straight, to.stretch)[:, 0]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fr_ps.errors import InputError
-from fr_ps.photometric.images import Picture, count_pixels, find_pile_up, read_image
+from fr_ps.photometric.images import DecodedImage, count_pixels, find_saturation_level, read_image
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (6, 7, 3), dtype=np.uint16)
@@ -250,30 +250,30 @@ def exposed(most: int, share: float = 1.0, seed: int = 0) -> np.ndarray:
     return np.clip(np.rint(most * share * light), 0, most).astype(np.uint16)
 
 
-def decoded(values: np.ndarray, white: int = 65535, scale: float = 1) -> Picture:
-    return Picture((values / white).astype(np.float32), values, white, scale)
+def decoded(values: np.ndarray, white: int = 65535, scale: float = 1) -> DecodedImage:
+    return DecodedImage((values / white).astype(np.float32), values, white, scale)
 
 
 @pytest.mark.parametrize("most", [1023, 4095, 16383, 3967, 250])
 def test_a_pile_of_values_at_the_largest_is_where_the_camera_saturates(most: int) -> None:
-    assert find_pile_up([decoded(exposed(most, 1.3)), decoded(exposed(most, 0.7, 1))]) == most
+    assert find_saturation_level([decoded(exposed(most, 1.3)), decoded(exposed(most, 0.7, 1))]) == most
 
 
 @pytest.mark.parametrize("step", [1, 16, 257])
 @pytest.mark.parametrize("most", [10, 40, 200, 4095, 40000])
 def test_there_is_no_pile_in_pictures_that_are_not_saturated(most: int, step: int) -> None:
     if most * step < 65535:
-        assert find_pile_up([decoded(exposed(most, 0.9, seed) * step) for seed in range(4)]) is None
+        assert find_saturation_level([decoded(exposed(most, 0.9, seed) * step) for seed in range(4)]) is None
 
 
 def test_there_is_no_pile_in_constant_pictures_or_at_the_white_level_that_is_known() -> None:
     for levels in ((100, 100, 100, 100), (90, 100, 110), (0, 0, 0, 0)):
-        assert find_pile_up([decoded(np.full((32, 32), level, np.uint8), 255) for level in levels]) is None
-    assert find_pile_up([decoded(exposed(4095, 1.3), 4095)]) is None
+        assert find_saturation_level([decoded(np.full((32, 32), level, np.uint8), 255) for level in levels]) is None
+    assert find_saturation_level([decoded(exposed(4095, 1.3), 4095)]) is None
 
 
 def test_there_is_no_pile_in_pictures_of_different_scales() -> None:
-    assert find_pile_up([decoded(exposed(4095, 1.3)), decoded(exposed(4095, 1.3), scale=16)]) is None
+    assert find_saturation_level([decoded(exposed(4095, 1.3)), decoded(exposed(4095, 1.3), scale=16)]) is None
 
 
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path, refused, recwarn) -> None:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import lsqr
 
 from fr_ps.config import Integration
-from fr_ps.photometric.integrate import STEEPEST, depth_of, frankot_chellappa, normals_of, poisson, slopes
+from fr_ps.photometric.integrate import MAX_SLOPE, frankot_chellappa, integrate_normals, normals_from_depth, poisson, slopes
 from tests.photometric.surfaces import Height, grid, normals, normals_from_differences, sphere
 
 
@@ -66,7 +66,7 @@ def test_a_normal_that_faces_away_bends_the_depth_no_more_than_the_steepest_slop
     normal[:, 8, 8] = (-0.8, 0, -0.6)
     steep = np.zeros((3, 16, 16))
     steep[2] = 1
-    steep[:, 8, 8] = np.array([-STEEPEST, 0, 1]) / np.hypot(STEEPEST, 1)
+    steep[:, 8, 8] = np.array([-MAX_SLOPE, 0, 1]) / np.hypot(MAX_SLOPE, 1)
     np.testing.assert_allclose(poisson(normal), dense(steep), atol=1e-4)
 
 
@@ -99,8 +99,8 @@ MakeMask = Callable[[int, int], np.ndarray]
 def sparse(normal: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The depth whose differences, each counting as the lesser of its pixels' weights, are nearest to the slopes."""
     height, width = weights.shape
-    right = np.clip(-normal[0] / np.maximum(normal[2], 1e-6), -STEEPEST, STEEPEST)
-    down = np.clip(normal[1] / np.maximum(normal[2], 1e-6), -STEEPEST, STEEPEST)
+    right = np.clip(-normal[0] / np.maximum(normal[2], 1e-6), -MAX_SLOPE, MAX_SLOPE)
+    down = np.clip(normal[1] / np.maximum(normal[2], 1e-6), -MAX_SLOPE, MAX_SLOPE)
     index = np.arange(height * width).reshape(height, width)
     pairs = ((index[:, :-1], index[:, 1:], right), (index[:-1], index[1:], down))
     first, second = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
@@ -172,7 +172,7 @@ def test_what_differentiating_takes_from_a_quadric_integrating_gives_back(coeffi
     vectors = np.stack([-(2 * a * x + b * y + d), -(b * x + 2 * c * y + e), np.ones(shape)])
     normal = (vectors / np.linalg.norm(vectors, axis=0)).astype(np.float32)
     mask = np.ones(shape, dtype=bool) if make is None else make(*shape)
-    depth = depth_of(normal, mask, "poisson")
+    depth = integrate_normals(normal, mask, "poisson")
     assert depth.dtype == np.float32
     assert abs(depth.mean()) < 1e-4
     assert_same_shape(depth, truth, mask, 1e-5 + 1e-3 * np.ptp(truth))
@@ -189,7 +189,7 @@ def test_integrating_undoes_differentiating_of_any_smooth_surface(terms, method:
 
     x, y = grid(48, 40)
     truth = surface(x, y)
-    depth = depth_of(normals(surface, x, y).transpose(2, 0, 1).astype(np.float32), np.ones((48, 40), dtype=bool), method)
+    depth = integrate_normals(normals(surface, x, y).transpose(2, 0, 1).astype(np.float32), np.ones((48, 40), dtype=bool), method)
     assert abs(depth.mean()) < 1e-3
     rms = np.sqrt(np.mean((depth - (truth - truth.mean())) ** 2))
     assert rms < {"poisson": 0.005, "frankot_chellappa": 0.015}[method] * max(sum(term[0] for term in terms), 0.1)
@@ -233,7 +233,7 @@ def test_frankot_and_chellappa_project_what_is_no_surface_on_one_in_least_square
 def test_outside_the_mask_is_the_depth_of_the_nearest_pixel_inside(make: MakeMask, method: Integration) -> None:
     mask = make(17, 22)
     normal = normals(bowl, *grid(17, 22)).transpose(2, 0, 1).astype(np.float32)
-    depth = depth_of(np.where(mask, normal, np.array([0, 0, 1], dtype=np.float32)[:, None, None]), mask, method)
+    depth = integrate_normals(np.where(mask, normal, np.array([0, 0, 1], dtype=np.float32)[:, None, None]), mask, method)
     assert abs(depth.mean()) < 1e-4
     known = np.argwhere(mask)
     for place in np.argwhere(~mask):
@@ -245,7 +245,7 @@ def test_outside_the_mask_is_the_depth_of_the_nearest_pixel_inside(make: MakeMas
 def test_a_mask_without_a_pixel_is_flat() -> None:
     normal = np.zeros((3, 8, 9), dtype=np.float32)
     normal[2] = 1
-    assert not depth_of(normal, np.zeros((8, 9), dtype=bool), "poisson").any()
+    assert not integrate_normals(normal, np.zeros((8, 9), dtype=bool), "poisson").any()
 
 
 def test_slopes_are_the_means_of_two_pixels_clipped() -> None:
@@ -253,17 +253,17 @@ def test_slopes_are_the_means_of_two_pixels_clipped() -> None:
     normal[:, 2, 3] = (0.999, 0, 0.045)
     across, down = slopes(normal)
     right, up = -normal[0] / normal[2], -normal[1] / normal[2]
-    right, up = np.clip(right, -STEEPEST, STEEPEST), np.clip(up, -STEEPEST, STEEPEST)
+    right, up = np.clip(right, -MAX_SLOPE, MAX_SLOPE), np.clip(up, -MAX_SLOPE, MAX_SLOPE)
     np.testing.assert_allclose(across, (right[:, 1:] + right[:, :-1]) / 2)
     np.testing.assert_allclose(down, -(up[1:] + up[:-1]) / 2)
-    assert right[2, 3] == -STEEPEST
+    assert right[2, 3] == -MAX_SLOPE
 
 
 def test_normals_of_a_depth_are_those_of_its_differences() -> None:
     _, depth, _ = sphere(40)
-    got = normals_of(depth)
+    got = normals_from_depth(depth)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got[:, 1:-1, 1:-1], normals_from_differences(depth).transpose(2, 0, 1), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(got, axis=0), 1, atol=1e-6)
     x, y = grid(5, 6)
-    np.testing.assert_allclose(normals_of(0.5 * x - 2 * y)[:, 0, 0], np.array([-0.5, 2, 1]) / np.sqrt(5.25), atol=1e-6)
+    np.testing.assert_allclose(normals_from_depth(0.5 * x - 2 * y)[:, 0, 0], np.array([-0.5, 2, 1]) / np.sqrt(5.25), atol=1e-6)

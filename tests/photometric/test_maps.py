@@ -10,11 +10,11 @@ from scipy.ndimage import binary_erosion
 
 from fr_ps.config import Fit, Solver
 from fr_ps.photometric.captures import Capture, read_capture
-from fr_ps.photometric.frame import Frame, frame, inside
-from fr_ps.photometric.maps import Maps, compute_maps
+from fr_ps.photometric.frame import Frame, fit_frame, inside_mask
+from fr_ps.photometric.maps import SurfaceMaps, compute_maps
 from fr_ps.synthetic.render import render as render_shadowed
 from fr_ps.synthetic.scene import render_session
-from tests.conftest import Refused, WriteCapture
+from tests.conftest import AssertRejected, WriteCapture
 from tests.photometric.surfaces import (
     FOUR,
     SEVEN,
@@ -36,10 +36,10 @@ SOLVERS = ("least_squares", "robust", "integrable")
 
 def whole(capture: Capture, size: int, fit: Fit = "crop") -> Frame:
     height, width = capture.images.shape[1:]
-    return frame((0, 0, width, height), size, fit)
+    return fit_frame((0, 0, width, height), size, fit)
 
 
-def solve(images: np.ndarray, angles: Angles, size: int, fit: Fit = "crop", solver: Solver = "least_squares") -> Maps:
+def solve(images: np.ndarray, angles: Angles, size: int, fit: Fit = "crop", solver: Solver = "least_squares") -> SurfaceMaps:
     capture = Capture(images.astype(np.float32), directions(angles))
     return compute_maps(capture, whole(capture, size, fit), solver=solver)
 
@@ -193,7 +193,7 @@ seeds = st.integers(0, 2**32 - 1)
 solvers = st.sampled_from(SOLVERS)
 
 
-def assert_same(one: Maps, albedo: np.ndarray, normal: np.ndarray, depth: np.ndarray, confidence: np.ndarray) -> None:
+def assert_same(one: SurfaceMaps, albedo: np.ndarray, normal: np.ndarray, depth: np.ndarray, confidence: np.ndarray) -> None:
     np.testing.assert_allclose(one.albedo, albedo, atol=2e-4)
     np.testing.assert_allclose(one.normal, normal, atol=2e-4)
     np.testing.assert_allclose(one.depth, depth, atol=1e-3 * np.ptp(depth))
@@ -292,7 +292,7 @@ def test_stated_intensities_are_taken_out() -> None:
     np.testing.assert_allclose(other.notes["intensities"], stated / 1.25)
 
 
-def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(refused: Refused) -> None:
+def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(refused: AssertRejected) -> None:
     angles: Angles = ((0, 0), (45, 10), (-45, 15), (5, -45), (0, 45))
     scene = render_session(0, 1, 0, 48)
     factors = np.array([1.2, 0.8, 1.1, 0.9, 1.0])
@@ -339,7 +339,7 @@ def test_a_frame_that_leaves_the_picture_is_solved_as_far_as_it_goes() -> None:
     images = render(normals(hill, *grid(60, 60)), FOUR, 0.8).astype(np.float32)
     capture = Capture(images, directions(FOUR))
     to = Frame(10, 30, 50, 50, 0.5, 40)
-    within = inside(to, 60, 60)
+    within = inside_mask(to, 60, 60)
     assert 0.3 < within.mean() < 0.9
     for solver in SOLVERS:
         maps = compute_maps(capture, to, solver=solver)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fr_ps.photometric.orientation import axes_warning, find_axes_error, measure_normals
+from fr_ps.photometric.orientation import axes_warning, find_axes_mismatch, normal_statistics
 from tests.photometric.surfaces import grid, normals
 
 CHANGES = {
@@ -20,7 +20,7 @@ CHANGES = {
 
 
 def warning_of(maps: list[np.ndarray]) -> str | None:
-    return axes_warning([measure_normals(one.transpose(2, 0, 1)) for one in maps])
+    return axes_warning([normal_statistics(one.transpose(2, 0, 1)) for one in maps])
 
 
 def bumpy_hill(size: int = 48) -> np.ndarray:
@@ -69,15 +69,15 @@ def test_a_share_of_normals_that_point_away_is_reported_with_the_share(faces: li
 
 def test_real_faces_give_no_warning_alone_or_together(yale: Path) -> None:
     from fr_ps.photometric.captures import list_sources, read_capture
-    from fr_ps.photometric.solve import least_squares, split
+    from fr_ps.photometric.solve import least_squares, split_albedo
 
     measured = []
     for source in list_sources(yale / "captures")[::5]:
         capture = read_capture(source.folder, 1000)
-        measured.append(measure_normals(split(least_squares(capture.images[:, ::2, ::2], capture.lights))[1]))
+        measured.append(normal_statistics(split_albedo(least_squares(capture.images[:, ::2, ::2], capture.lights))[1]))
         assert axes_warning(measured[-1:]) is None
     assert axes_warning(measured) is None
 
 
 def test_a_flat_surface_has_no_axes_error() -> None:
-    assert find_axes_error(np.zeros((2, 2)), 0.0) is None
+    assert find_axes_mismatch(np.zeros((2, 2)), 0.0) is None

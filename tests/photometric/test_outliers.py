@@ -11,15 +11,15 @@ from scipy.special import logsumexp
 
 from fr_ps.photometric import outliers
 from fr_ps.photometric.outliers import many_light_weights
-from fr_ps.photometric.robust import confidence, integrable, observation_weights
-from fr_ps.photometric.solve import least_squares, split, weighted
+from fr_ps.photometric.robust import confidence, observation_weights, solve_integrable
+from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
 from fr_ps.synthetic.render import render
 from tests.photometric.surfaces import ball_on_a_table, degrees, dome, sphere
 
 
 def error(scaled: np.ndarray, normal: np.ndarray) -> float:
     """Mean angle in degrees between the normals of (3, H, W) and the true ones (H, W, 3)."""
-    return float(degrees(split(scaled)[1].transpose(1, 2, 0), normal).mean())
+    return float(degrees(split_albedo(scaled)[1].transpose(1, 2, 0), normal).mean())
 
 
 def none_saturated(images: np.ndarray) -> np.ndarray:
@@ -31,8 +31,8 @@ def ratios(images: np.ndarray, lights: np.ndarray, normal: np.ndarray) -> tuple[
     weights = observation_weights(images, none_saturated(images), lights)
     base = error(least_squares(images, lights), normal)
     everywhere = np.ones(normal.shape[:2], dtype=bool)
-    robust = error(weighted(images, lights, weights)[0], normal)
-    return robust / base, error(integrable(images, lights, weights, everywhere), normal) / base
+    robust = error(weighted_least_squares(images, lights, weights)[0], normal)
+    return robust / base, error(solve_integrable(images, lights, weights, everywhere), normal) / base
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_on_a_matte_surface_that_every_light_reaches_little_is_lost(count: int, 
     images = np.maximum(images + np.random.default_rng(0).normal(0, noise, images.shape), 0).astype(np.float32)
     weights = observation_weights(images, none_saturated(images), lights)
     plain = error(least_squares(images, lights), normal)
-    assert error(weighted(images, lights, weights)[0], normal) <= 1.1 * plain + 0.001
+    assert error(weighted_least_squares(images, lights, weights)[0], normal) <= 1.1 * plain + 0.001
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -96,8 +96,8 @@ def test_a_fifth_of_highlights_and_a_fifth_of_shadows_are_found(seed: int, count
     images = np.where(order < bad, rng.uniform(2, 8, images.shape), 1) * images
     images = np.where((order >= bad) & (order < 2 * bad), rng.uniform(0, 0.1, images.shape), 1) * images
     images = np.maximum(images, 0).astype(np.float32)
-    solved = weighted(images, lights, many_light_weights(images, np.ones_like(images), lights))[0]
-    assert np.median(degrees(split(solved)[1].transpose(1, 2, 0), normal)) < 4
+    solved = weighted_least_squares(images, lights, many_light_weights(images, np.ones_like(images), lights))[0]
+    assert np.median(degrees(split_albedo(solved)[1].transpose(1, 2, 0), normal)) < 4
     assert error(solved, normal) < 0.4 * error(least_squares(images, lights), normal)
 
 
@@ -120,9 +120,9 @@ def test_the_posterior_is_that_of_a_mixture_whose_proportions_are_estimated() ->
     found = outliers._posterior(scores, lit=np.ones(500, dtype=bool))
     np.testing.assert_allclose(found.sum(axis=0), 1)
     prior = np.full(4, 0.25)
-    for _ in range(outliers._ROUNDS):
+    for _ in range(outliers._EM_ITERATIONS):
         joint = scores.T + np.log(prior)
-        prior = np.exp(joint - logsumexp(joint, axis=1, keepdims=True)).mean(axis=0) + outliers._RARE
+        prior = np.exp(joint - logsumexp(joint, axis=1, keepdims=True)).mean(axis=0) + outliers._MIN_PRIOR
     expected = np.exp(scores.T + np.log(prior) - logsumexp(scores.T + np.log(prior), axis=1, keepdims=True))
     np.testing.assert_allclose(found, expected.T, rtol=1e-6, atol=1e-9)
     assert found[1].mean() > 0.5
@@ -156,7 +156,7 @@ def test_weights_are_positive_and_independent_of_exposure_and_of_the_order_of_li
 def test_blocks_of_pixels_do_not_change_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     images, saturated = random_images(3, 9, 1)
     whole = many_light_weights(images, 1 - saturated / 2, dome(9))
-    monkeypatch.setattr(outliers, "_PIXELS", 10)
+    monkeypatch.setattr(outliers, "_BLOCK_PIXELS", 10)
     np.testing.assert_allclose(many_light_weights(images, 1 - saturated / 2, dome(9)), whole, rtol=1e-4)
 
 
@@ -166,7 +166,7 @@ def test_constant_images_have_finite_normals(value: float) -> None:
     weights = observation_weights(images, none_saturated(images), dome(8))
     assert (weights > 0).all()
     assert (weights < 0.3).all() if value == 0 else (weights.max(axis=0) > 0.9).all()
-    scaled, variance = weighted(images, dome(8), weights)
+    scaled, variance = weighted_least_squares(images, dome(8), weights)
     assert np.isfinite(scaled).all()
     assert np.isfinite(confidence(variance, dome(8))).all()
     assert np.abs(scaled).max() < 3 * value + 1e-6
@@ -177,7 +177,7 @@ def test_repeated_lights_have_finite_normals_near_the_truth() -> None:
     lights = np.repeat(dome(4, widest=40), 2, axis=0)
     images = (0.5 * np.einsum("hwc,kc->khw", normal, lights)).astype(np.float32)
     weights = observation_weights(images, none_saturated(images), lights)
-    assert error(weighted(images, lights, weights)[0], normal) < 0.1
+    assert error(weighted_least_squares(images, lights, weights)[0], normal) < 0.1
 
 
 def test_saturated_observations_are_next_to_ignored() -> None:
@@ -187,7 +187,7 @@ def test_saturated_observations_are_next_to_ignored() -> None:
     limit = 0.93
     saturated = (images >= limit).astype(np.float32)
     clipped = np.minimum(images, limit)
-    robust = weighted(clipped, lights, observation_weights(clipped, saturated, lights))[0]
+    robust = weighted_least_squares(clipped, lights, observation_weights(clipped, saturated, lights))[0]
     assert error(robust, normal) < 0.4 * error(least_squares(clipped, lights), normal)
 
 
@@ -195,9 +195,13 @@ def test_confidence_falls_where_observations_are_left_out() -> None:
     normal, depth = ball_on_a_table(48)
     lights = dome(20)
     images = render(np.full(depth.shape, 0.1), normal, depth, lights, cast_shadows=True, highlights=1, exponent=60)
-    found = confidence(weighted(images, lights, observation_weights(images, none_saturated(images), lights))[1], lights)
+    found = confidence(
+        weighted_least_squares(images, lights, observation_weights(images, none_saturated(images), lights))[1], lights
+    )
     matte = render(np.full(depth.shape, 0.1), normal, depth, lights, cast_shadows=True)
-    plain = confidence(weighted(matte, lights, observation_weights(matte, none_saturated(matte), lights))[1], lights)
+    plain = confidence(
+        weighted_least_squares(matte, lights, observation_weights(matte, none_saturated(matte), lights))[1], lights
+    )
     shining = images.max(axis=0) > 3 * matte.max(axis=0)
     assert 0 < found.min() <= found.max() <= 1
     assert found[shining].mean() < 0.7 * plain[shining].mean()

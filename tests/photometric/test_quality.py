@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fr_ps.photometric.captures import list_sources, read_capture
-from fr_ps.photometric.frame import frame
+from fr_ps.photometric.frame import fit_frame
 from fr_ps.photometric.integrate import poisson
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.quality import MEASURES, SHADOW, convexity, session_quality, twist_agreement
-from fr_ps.photometric.solve import least_squares, split
+from fr_ps.photometric.solve import least_squares, split_albedo
 from fr_ps.synthetic.render import render
 from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
@@ -24,7 +24,7 @@ EVERYWHERE = np.ones((64, 64), dtype=bool)
 def measured(images: np.ndarray, lights: np.ndarray, saturated: np.ndarray | None = None) -> dict[str, float]:
     """The measures of least squares' maps."""
     images = images.astype(np.float32)
-    _, normals = split(least_squares(images, lights))
+    _, normals = split_albedo(least_squares(images, lights))
     saturated = np.zeros(images.shape, dtype=np.float32) if saturated is None else saturated
     return session_quality(images, saturated, lights, normals, poisson(normals), np.ones(images.shape[1:], dtype=bool))
 
@@ -167,7 +167,7 @@ def test_lights_of_a_flipped_convention_are_told_from_the_signs(flip: str, perso
     scene = render_session(0, person, 0, 64)
     images = render(scene.albedo, scene.normal, scene.depth, directions(FOUR), cast_shadows=True)
     in_x, in_y = FLIPS[flip]
-    _, normals = split(least_squares(images, directions(FOUR) * (in_x, in_y, 1)))
+    _, normals = split_albedo(least_squares(images, directions(FOUR) * (in_x, in_y, 1)))
     assert np.sign(convexity(normals, EVERYWHERE)[0][0]) == in_x
     assert np.sign(twist_agreement(normals, EVERYWHERE)) == in_x * in_y
 
@@ -197,7 +197,7 @@ def real(yale: Path) -> dict[tuple[str, str], dict[str, float]]:
     for source in list_sources(yale / "captures"):
         capture = read_capture(source.folder, 1000)
         height, width = capture.images.shape[1:]
-        maps = compute_maps(capture, frame((0, 0, width, height), 112, "crop"), solver="least_squares")
+        maps = compute_maps(capture, fit_frame((0, 0, width, height), 112, "crop"), solver="least_squares")
         found[source.id, source.session] = maps.quality | {key: maps.notes[key] for key in ("convexity", "twist_agreement")}
     return found
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.photometric.robust import MANY_LIGHTS, confidence, glossiness, integrable, observation_weights
-from fr_ps.photometric.solve import least_squares, split, weighted
+from fr_ps.photometric.robust import MIN_MANY_LIGHTS, confidence, glossiness, observation_weights, solve_integrable
+from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
 from fr_ps.synthetic.render import render
 from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
@@ -17,7 +17,7 @@ GRAZING: Angles = ((45, 40), (-45, 40), (45, -25), (-45, -25))
 
 def error(scaled: np.ndarray, normal: np.ndarray) -> float:
     """Mean angle in degrees between the normals of (3, H, W) and the true ones (H, W, 3)."""
-    return float(degrees(split(scaled)[1].transpose(1, 2, 0), normal).mean())
+    return float(degrees(split_albedo(scaled)[1].transpose(1, 2, 0), normal).mean())
 
 
 def errors(images: np.ndarray, saturated: np.ndarray, angles: Angles, normal: np.ndarray) -> tuple[float, float, float]:
@@ -27,8 +27,8 @@ def errors(images: np.ndarray, saturated: np.ndarray, angles: Angles, normal: np
     everywhere = np.ones(normal.shape[:2], dtype=bool)
     solved = (
         least_squares(images, lights),
-        weighted(images, lights, weights)[0],
-        integrable(images, lights, weights, everywhere),
+        weighted_least_squares(images, lights, weights)[0],
+        solve_integrable(images, lights, weights, everywhere),
     )
     return tuple(error(scaled, normal) for scaled in solved)
 
@@ -160,7 +160,7 @@ def test_glossiness_is_0_on_faces_and_1_on_a_dark_glossy_ball() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(4, MANY_LIGHTS + 2))
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(4, MIN_MANY_LIGHTS + 2))
 def test_repeated_lights_and_constant_images_give_finite_normals(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     lights = directions(THREE)[np.concatenate([np.arange(3), rng.integers(0, 3, count - 3)])]
@@ -168,8 +168,8 @@ def test_repeated_lights_and_constant_images_give_finite_normals(seed: int, coun
     for pictures in (images, np.broadcast_to(images[0], images.shape)):
         weights = observation_weights(pictures, unsaturated(images), lights)
         assert (weights > 0).all()
-        assert np.isfinite(weighted(pictures, lights, weights)[0]).all()
-        assert np.isfinite(integrable(pictures, lights, weights, np.ones((6, 6), dtype=bool))).all()
+        assert np.isfinite(weighted_least_squares(pictures, lights, weights)[0]).all()
+        assert np.isfinite(solve_integrable(pictures, lights, weights, np.ones((6, 6), dtype=bool))).all()
 
 
 @pytest.mark.parametrize("person", range(4))
@@ -206,8 +206,8 @@ def test_three_lights_leave_a_pixel_no_choice(seed: int) -> None:
     lights = directions(THREE)
     weights = observation_weights(images, unsaturated(images), lights)
     alone = least_squares(images, lights)
-    np.testing.assert_allclose(weighted(images, lights, weights)[0], alone, atol=2e-4)
-    assert np.isfinite(integrable(images, lights, weights, np.ones((12, 12), dtype=bool))).all()
+    np.testing.assert_allclose(weighted_least_squares(images, lights, weights)[0], alone, atol=2e-4)
+    assert np.isfinite(solve_integrable(images, lights, weights, np.ones((12, 12), dtype=bool))).all()
 
 
 def test_with_three_lights_neighbours_tell_what_a_shadow_hid() -> None:
@@ -221,7 +221,7 @@ def test_with_three_lights_neighbours_tell_what_a_shadow_hid() -> None:
 def test_confidence_is_the_variance_of_all_pictures_over_that_of_their_weights() -> None:
     lights = directions(FOUR)
     weights = np.random.default_rng(0).uniform(0.05, 1, (4, 5, 6)).astype(np.float32)
-    got = confidence(weighted(weights, lights, weights)[1], lights)
+    got = confidence(weighted_least_squares(weights, lights, weights)[1], lights)
     for place in np.ndindex(5, 6):
         weighed = np.linalg.inv(lights.T @ np.diag(weights[(slice(None), *place)].astype(np.float64)) @ lights)
         assert got[place] == pytest.approx(np.trace(np.linalg.inv(lights.T @ lights)) / np.trace(weighed), rel=1e-3)
@@ -232,7 +232,7 @@ def test_confidence_is_whole_in_the_light_and_low_in_shadow() -> None:
     lights = directions(FOUR)
     images = render(np.ones(depth.shape), normal, depth, lights, cast_shadows=True)
     weights = observation_weights(images, unsaturated(images), lights)
-    found = confidence(weighted(images, lights, weights)[1], lights)
+    found = confidence(weighted_least_squares(images, lights, weights)[1], lights)
     dark = (images == 0).sum(axis=0)
     assert (found[images.min(axis=0) > 0.5 * images.max(axis=0)] > 0.95).all()
     medians = [np.median(found[dark == count]) for count in (0, 1, 2)]
@@ -246,14 +246,14 @@ def test_a_prior_pulls_toward_itself_most_where_there_is_least_evidence() -> Non
     images = render(scene.albedo, scene.normal, scene.depth, lights, cast_shadows=True)
     weights = observation_weights(images, unsaturated(images), lights)
     everywhere = np.ones((64, 64), dtype=bool)
-    alone = integrable(images, lights, weights, everywhere)
-    true = integrable(images, lights, weights, everywhere, 0.95 * scene.normal.transpose(2, 0, 1))
+    alone = solve_integrable(images, lights, weights, everywhere)
+    true = solve_integrable(images, lights, weights, everywhere, 0.95 * scene.normal.transpose(2, 0, 1))
     assert error(true, scene.normal) < 0.95 * error(alone, scene.normal)
     flat = np.zeros((3, 64, 64), dtype=np.float32)
     flat[2] = 0.95
-    pulled = integrable(images, lights, weights, everywhere, flat)
+    pulled = solve_integrable(images, lights, weights, everywhere, flat)
     toward = np.broadcast_to(np.array([0.0, 0, 1]), (64, 64, 3))
-    moved = degrees(split(pulled)[1].transpose(1, 2, 0), split(alone)[1].transpose(1, 2, 0))
+    moved = degrees(split_albedo(pulled)[1].transpose(1, 2, 0), split_albedo(alone)[1].transpose(1, 2, 0))
     assert error(pulled, toward) < error(alone, toward)
     dark = (images == 0).sum(axis=0)
     assert moved[dark >= 2].mean() > 2 * moved[dark == 0].mean()
@@ -267,11 +267,11 @@ def test_a_prior_pulls_the_more_the_more_its_faces_agree() -> None:
     weights = observation_weights(images, unsaturated(images), lights)
     everywhere = np.ones((64, 64), dtype=bool)
     toward = np.broadcast_to(np.array([0.0, 0, 1]), (64, 64, 3))
-    away = [error(integrable(images, lights, weights, everywhere), toward)]
+    away = [error(solve_integrable(images, lights, weights, everywhere), toward)]
     for length in (0.0, 0.5, 0.9, 0.97, 0.995, 1.0):
         flat = np.zeros((3, 64, 64), dtype=np.float32)
         flat[2] = length
-        away.append(error(integrable(images, lights, weights, everywhere, flat), toward))
+        away.append(error(solve_integrable(images, lights, weights, everywhere, flat), toward))
     assert away[1] == pytest.approx(away[0], rel=1e-4), "of no agreement, no pull"
     assert (np.diff(away[1:]) < -0.01).all()
 
@@ -289,15 +289,15 @@ def test_black_is_no_reason_for_nan(angles: Angles) -> None:
         prior = np.zeros((3, 32, 32), dtype=np.float32)
         prior[2] = 1
         for solved in (
-            weighted(pictures, lights, weights)[0],
-            integrable(pictures, lights, weights, np.ones((32, 32), dtype=bool)),
-            integrable(pictures, lights, weights, np.zeros((32, 32), dtype=bool)),
-            integrable(pictures, lights, weights, ~black, prior),
+            weighted_least_squares(pictures, lights, weights)[0],
+            solve_integrable(pictures, lights, weights, np.ones((32, 32), dtype=bool)),
+            solve_integrable(pictures, lights, weights, np.zeros((32, 32), dtype=bool)),
+            solve_integrable(pictures, lights, weights, ~black, prior),
         ):
-            albedo, normals = split(solved)
+            albedo, normals = split_albedo(solved)
             np.testing.assert_allclose(np.linalg.norm(normals, axis=0), 1, atol=1e-5)
             assert albedo[black].max() < 1e-6
-        assert np.isfinite(confidence(weighted(pictures, lights, weights)[1], lights)).all()
+        assert np.isfinite(confidence(weighted_least_squares(pictures, lights, weights)[1], lights)).all()
 
 
 def test_what_is_outside_the_mask_has_no_say_inside() -> None:
@@ -309,8 +309,8 @@ def test_what_is_outside_the_mask_has_no_say_inside() -> None:
     rubbish = np.where(mask, images, np.random.default_rng(0).random(images.shape)).astype(np.float32)
     black = np.where(mask, images, 0).astype(np.float32)
     solved = [
-        integrable(pictures, lights, observation_weights(pictures, unsaturated(images), lights), mask)
+        solve_integrable(pictures, lights, observation_weights(pictures, unsaturated(images), lights), mask)
         for pictures in (black, rubbish)
     ]
     np.testing.assert_allclose(solved[1][:, mask], solved[0][:, mask], atol=1e-5)
-    assert degrees(split(solved[1])[1].transpose(1, 2, 0), normal)[:, :28].mean() < 0.2
+    assert degrees(split_albedo(solved[1])[1].transpose(1, 2, 0), normal)[:, :28].mean() < 0.2

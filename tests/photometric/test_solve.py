@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.photometric.frame import frame, warp
-from fr_ps.photometric.solve import least_squares, split, weighted
+from fr_ps.photometric.frame import fit_frame, warp
+from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions
 
 
@@ -24,7 +24,7 @@ def test_equals_numpys_least_squares_pixel_by_pixel(angles: Angles) -> None:
 
 def test_split_gives_length_and_direction() -> None:
     scaled = np.random.default_rng(1).normal(size=(3, 8, 5)).astype(np.float32)
-    albedo, normals = split(scaled)
+    albedo, normals = split_albedo(scaled)
     np.testing.assert_allclose(albedo, np.linalg.norm(scaled.astype(np.float64), axis=0), rtol=1e-6)
     np.testing.assert_allclose(albedo * normals, scaled, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=0), 1, atol=1e-6)
@@ -33,7 +33,7 @@ def test_split_gives_length_and_direction() -> None:
 def test_a_pixel_without_light_has_albedo_zero_and_looks_at_the_camera() -> None:
     scaled = np.ones((3, 2, 2), dtype=np.float32)
     scaled[:, 1, 0] = 0
-    albedo, normals = split(scaled)
+    albedo, normals = split_albedo(scaled)
     assert albedo[1, 0] == 0
     assert normals[:, 1, 0].tolist() == [0, 0, 1]
 
@@ -55,7 +55,7 @@ def problem(seed: int, count: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def test_weighted_equals_numpys_least_squares_of_weighted_rows(seed: int, count: int, strongest: float | None) -> None:
     images, lights, weights, toward = problem(seed, count)
     strength = None if strongest is None else np.random.default_rng(seed).uniform(0, strongest, (6, 5))
-    scaled, variance = weighted(images, lights, weights, *(() if strength is None else (strength, toward)))
+    scaled, variance = weighted_least_squares(images, lights, weights, *(() if strength is None else (strength, toward)))
     assert scaled.dtype == np.float32
     for place in np.ndindex(6, 5):
         here = (slice(None), *place)
@@ -73,7 +73,7 @@ def test_weighted_equals_numpys_least_squares_of_weighted_rows(seed: int, count:
 def test_equal_weights_are_plain_least_squares_and_their_size_matters_to_the_variance_alone(angles: Angles) -> None:
     lights = directions(angles)
     images = np.random.default_rng(0).random((len(lights), 9, 7)).astype(np.float32)
-    scaled, variance = weighted(images, lights, np.full(images.shape, 0.25))
+    scaled, variance = weighted_least_squares(images, lights, np.full(images.shape, 0.25))
     np.testing.assert_allclose(scaled, least_squares(images, lights), atol=3e-6)
     np.testing.assert_allclose(variance, 4 * np.trace(np.linalg.inv(lights.T @ lights)), rtol=1e-6)
 
@@ -83,7 +83,7 @@ def test_the_variance_is_that_of_noise() -> None:
     lights, weights = directions(FOUR), np.array([1.0, 0.5, 2.0, 0.1])
     # Noise of unit weight: a picture that counts w has the variance 1 / w.
     noise = rng.normal(size=(4, 200, 200)) / np.sqrt(weights)[:, None, None]
-    scaled, variance = weighted(noise, lights, np.broadcast_to(weights[:, None, None], noise.shape))
+    scaled, variance = weighted_least_squares(noise, lights, np.broadcast_to(weights[:, None, None], noise.shape))
     assert scaled.var(axis=(1, 2)).sum() == pytest.approx(variance[0, 0], rel=0.02)
 
 
@@ -94,7 +94,7 @@ def test_a_picture_that_counts_next_to_nothing_is_not_heard() -> None:
     images[2] = 7
     weights = np.ones(images.shape)
     weights[2] = 1e-6
-    np.testing.assert_allclose(weighted(images, lights, weights)[0], truth, atol=1e-4)
+    np.testing.assert_allclose(weighted_least_squares(images, lights, weights)[0], truth, atol=1e-4)
 
 
 @settings(max_examples=25, deadline=None)
@@ -103,5 +103,5 @@ def test_solving_then_averaging_is_averaging_then_solving(seed: int, fit: str, s
     rng = np.random.default_rng(seed)
     lights = directions(SEVEN)
     images = rng.random((7, rng.integers(20, 50), rng.integers(20, 50))).astype(np.float32)
-    to = frame((0, 0, images.shape[2], images.shape[1]), size, fit)
+    to = fit_frame((0, 0, images.shape[2], images.shape[1]), size, fit)
     np.testing.assert_allclose(warp(least_squares(images, lights), to), least_squares(warp(images, to), lights), atol=5e-6)

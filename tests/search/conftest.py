@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.listing import last_status
-from tests.forked import Forked
+from tests.forked import ForkedCommand
 
 EPOCHS = 6
 DEADLINE = 480.0
@@ -53,7 +53,7 @@ class Launcher:
     def __init__(self, folder: Path, environment: dict[str, str], workers: int, log: Path) -> None:
         self.log, self.errors = log, log.with_suffix(".err")
         words = ["search", "--config", "study.yaml", "--workers", str(workers)]
-        self.process = Forked(words, folder, environment, self.log, self.errors)
+        self.process = ForkedCommand(words, folder, environment, self.log, self.errors)
 
     @property
     def said(self) -> str:
@@ -69,7 +69,7 @@ class Launcher:
         for file in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             with suppress(OSError):
                 found += [int(pid) for pid in file.read_text().split()]
-        return [pid for pid in found if "fr_ps.search.trials.worker" in command(pid)]
+        return [pid for pid in found if "fr_ps.search.worker" in command(pid)]
 
     def ended(self) -> int:
         """Its exit code, once it has ended."""

@@ -28,16 +28,16 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.arguments import training_config
-from fr_ps.cli import main, read_arguments
+from fr_ps.cli import main, parse_command_line
 from fr_ps.config import SearchConfig
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model
-from fr_ps.search.study.settled import settle
-from fr_ps.search.study.storage import Storage, open_study
-from fr_ps.tracking.find import model_folder
+from fr_ps.search.spec import build_study_spec
+from fr_ps.search.storage import Storage, open_study
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.listing import last_status
-from fr_ps.tracking.owner import owned
+from fr_ps.tracking.resolve import resolve_model
+from fr_ps.tracking.run_lock import run_lock
 from tests.search.conftest import DEADLINE, EPOCHS, OVER, SETTINGS, Launcher, Place, command, is_gone, until
 from tests.search.postgresql import Server as Database
 from tests.search.postgresql import postgresql
@@ -139,7 +139,7 @@ def test_mlflow_that_does_not_answer_is_refused(refused_search):
 
 
 def test_a_start_after_one_that_mlflow_refused_does_not_wait_for_that_one(refused_search, monkeypatch):
-    monkeypatch.setattr("fr_ps.search.launch._PATIENCE", 120.0)
+    monkeypatch.setattr("fr_ps.search.launcher._METADATA_TIMEOUT", 120.0)
     refused_search()
     begun = time.monotonic()
     refused_search()
@@ -166,7 +166,7 @@ import signal, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from fr_ps.search.trials.worker import main
+from fr_ps.search.worker import main
 
 @event.listens_for(Engine, "after_cursor_execute")
 def interrupt(connection, cursor, statement, *_):
@@ -193,9 +193,9 @@ def start_worker(refused_search: Refused) -> Iterator[Callable[..., tuple["subpr
             "train": {"epochs": 1},
         }
         Path("two.yaml").write_text(yaml.safe_dump(tree))
-        arguments = read_arguments(["search", "--config", "two.yaml"])["search"]
+        arguments = parse_command_line(["search", "--config", "two.yaml"])["search"]
         config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
-        order = settle(config, training_config(arguments)).as_json()
+        order = build_study_spec(config, training_config(arguments)).as_json()
         order |= {"parent": {"mlflow_id": "none", "experiment_id": "0"}, "threads": 1, "began": time.time()}
         study, _ = open_study(Storage(config.study.storage, config.study.heartbeat), "two", ["maximize"])
         with Path("worker.log").open("w") as log:
@@ -228,7 +228,7 @@ def wait_in_worker(process: "subprocess.Popen[str]", look: Callable[[], bool]) -
 
 
 def test_a_worker_that_gets_sigint_while_the_end_of_a_trial_waits_for_mlflow_begins_no_other(start_worker):
-    process, study = start_worker("-m", "fr_ps.search.trials.worker")
+    process, study = start_worker("-m", "fr_ps.search.worker")
 
     def at_its_end() -> bool:
         runs = [trial.user_attrs.get("run", "") for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
@@ -441,7 +441,7 @@ def test_the_run_of_the_study_is_finished_and_says_what_came_out(story, tmp_path
     assert best[-1] == (TRIALS, place.study.best_value)
     folder = Path(place.client.download_artifacts(parent.info.run_id, "report", str(tmp_path)))
     assert {"search.html", "best.yaml", "trials.csv", "study.yaml"} <= {file.name for file in folder.iterdir()}
-    arguments = read_arguments(["train", "--config", str(folder / "best.yaml")])["train"]
+    arguments = parse_command_line(["train", "--config", str(folder / "best.yaml")])["train"]
     assert arguments.optim.lr == place.study.best_params["optim.lr"]
     assert arguments.train.select == OBJECTIVE
     with (folder / "trials.csv").open() as file:
@@ -471,7 +471,7 @@ def test_after_a_search_the_gain_is_told_and_a_version_registered_that_is_a_mode
     assert version.tags["fr_ps.study"] == "story"
     assert "registered as models:/faces/1" in said
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place.environment["MLFLOW_TRACKING_URI"])
-    network, info = load_model(model_folder("models:/faces/1"), torch.device("cpu"))
+    network, info = load_model(resolve_model("models:/faces/1"), torch.device("cpu"))
     assert network.modalities == ("albedo",)
     assert info.provenance["run"] == finals[best].data.tags["fr_ps.run_id"]
 
@@ -524,7 +524,7 @@ def test_a_search_in_another_folder_leaves_the_run_of_the_study_to_the_process_t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place.environment["MLFLOW_TRACKING_URI"])
     words = ["--study.storage", place.storage, "--after.seeds", "0", "--after.register", ""]
-    with owned(place.folder / "runs" / place.parent):
+    with run_lock(place.folder / "runs" / place.parent):
         assert main(["search", "--config", str(place.folder / "study.yaml"), *words]) == 0
     assert not list(tmp_path.glob("runs/*/report"))
     assert "helps with the trials" in capsys.readouterr().out

@@ -10,15 +10,15 @@ import torch
 from fr_ps.config import Config, DataConfig, ModelConfig
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.data.maps_of import prepared_with
+from fr_ps.data.preparation import find_preparation
 from fr_ps.data.splits import make_split
-from fr_ps.evaluation.choose import choose_thresholds
-from fr_ps.evaluation.pairwise.operating import write_thresholds
-from fr_ps.evaluation.score import answer
+from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
 from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.models.inference import predict
+from fr_ps.models.thresholds import write_thresholds
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.training.record import Plan, write_settings
+from fr_ps.training.setup import TrainingSetup, write_config_and_split
 from tests.tracking.conftest import no_settings, store  # noqa: F401
 
 CPU = torch.device("cpu")
@@ -33,16 +33,16 @@ def make_model(folder: Path, root: Path, *modalities: str, seed: int = 0, val: f
     dataset = open_dataset(root, modalities)
     split = make_split(dataset.labels, data)
     branches = dict.fromkeys(modalities, SMALL)
-    preparation = prepared_with(root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0]))
+    preparation = find_preparation(root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0]))
     provenance = {"run": "r1", "data_digest": dataset.store.digest}
     trained = tuple(name for name in ATTRIBUTES if name != "pose")
     info = ModelInfo(branches, "concat", dataset.store.size, dataset.labels.classes, trained, provenance, preparation)
     torch.manual_seed(seed)
     network = build_network(info.branches, info.fusion, info.class_counts())
-    plan = Plan(config, dataset, split, info)
-    save_model(folder, network, info, also=lambda new: write_settings(new, plan))
-    validated = answer(network, dataset.store, split.val, 64)
-    write_thresholds(folder, choose_thresholds(validated, dataset.labels.take(split.val), info.trained))
+    plan = TrainingSetup(config, dataset, split, info)
+    save_model(folder, network, info, write_extra=lambda new: write_config_and_split(new, plan))
+    validated = predict(network, dataset.store, split.val, 64)
+    write_thresholds(folder, calibrate_thresholds(validated, dataset.labels.subset(split.val), info.trained))
     return folder
 
 

@@ -10,13 +10,13 @@ from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
 from fr_ps.serving import export as module
-from fr_ps.serving.export import INFO_FILE, ONNX_FILE, Exported, export, onnx_session
+from fr_ps.serving.export import INFO_FILE, ONNX_FILE, ExportResult, export, onnx_session
 from fr_ps.serving.recognizer import Recognizer
 from tests.serving.conftest import CPU, make_model
 
 
 @pytest.fixture(scope="module")
-def exported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recognizer, Exported, Path]:
+def exported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recognizer, ExportResult, Path]:
     folder = tmp_path_factory.mktemp("export")
     recognizer = Recognizer(make_model(folder / "model", prepared, "albedo", "normal"), CPU)
     return recognizer, export(recognizer, folder / "onnx", prepared, part=None, batch=16), folder / "onnx"
@@ -24,19 +24,19 @@ def exported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.mark.parametrize("batch", [1, 3, 24])
 def test_onnx_says_what_torch_says_of_real_maps_at_any_batch(
-    exported: tuple[Recognizer, Exported, Path], prepared: Path, batch: int
+    exported: tuple[Recognizer, ExportResult, Path], prepared: Path, batch: int
 ) -> None:
     recognizer, _, folder = exported
     maps = open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(batch))
     embedding, *probabilities = onnx_session(folder / ONNX_FILE)(maps)
-    expected = recognizer.answer_checked(maps)
+    expected = recognizer.predict_checked(maps)
     scale = np.abs(expected.embeddings).max()
     assert np.abs(embedding - expected.embeddings).max() <= 1e-5 * scale
     for attribute, found in zip(ATTRIBUTES, probabilities, strict=True):
         assert np.abs(found - expected.probabilities[attribute]).max() <= 1e-5
 
 
-def test_its_inputs_and_outputs_are_named_and_the_batch_is_free(exported: tuple[Recognizer, Exported, Path]) -> None:
+def test_its_inputs_and_outputs_are_named_and_the_batch_is_free(exported: tuple[Recognizer, ExportResult, Path]) -> None:
     graph = onnx.load(exported[2] / ONNX_FILE).graph
     onnx.checker.check_model(str(exported[2] / ONNX_FILE))
     shapes = {one.name: [d.dim_param or d.dim_value for d in one.type.tensor_type.shape.dim] for one in graph.input}
@@ -45,7 +45,7 @@ def test_its_inputs_and_outputs_are_named_and_the_batch_is_free(exported: tuple[
     assert f'"weights": "{exported[0].digest}"' in (exported[2] / INFO_FILE).read_text()
 
 
-def test_the_table_has_size_latency_and_the_same_accuracy(exported: tuple[Recognizer, Exported, Path]) -> None:
+def test_the_table_has_size_latency_and_the_same_accuracy(exported: tuple[Recognizer, ExportResult, Path]) -> None:
     _, found, _ = exported
     by_torch, by_onnx = found.rows
     for row in found.rows:
@@ -58,11 +58,13 @@ def test_the_table_has_size_latency_and_the_same_accuracy(exported: tuple[Recogn
 
 @pytest.mark.parametrize(("factor", "by"), [(1.01, r"by 0\.01"), (np.nan, "by nan")])
 def test_what_differs_from_torch_is_not_left_behind(
-    exported: tuple[Recognizer, Exported, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, by: str
+    exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, by: str
 ) -> None:
     recognizer, _, folder = exported
     real = onnx_session(folder / ONNX_FILE)
-    monkeypatch.setattr(module, "_write", lambda _recognizer, file, _outputs: file.write_bytes((folder / ONNX_FILE).read_bytes()))
+    monkeypatch.setattr(
+        module, "_write_onnx", lambda _recognizer, file, _outputs: file.write_bytes((folder / ONNX_FILE).read_bytes())
+    )
     monkeypatch.setattr(module, "onnx_session", lambda _file: lambda maps: [array * factor for array in real(maps)])
     with pytest.raises(InputError, match=f"ONNX gives another .* than torch, {by}"):
         export(recognizer, tmp_path / "onnx", None, part=None, batch=8)
@@ -70,7 +72,7 @@ def test_what_differs_from_torch_is_not_left_behind(
     assert not list(tmp_path.glob(".partial-*"))
 
 
-def test_a_folder_of_something_else_is_left_alone(exported: tuple[Recognizer, Exported, Path], tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(InputError, match=r"is there already, and fr-ps did not make it \(it has no model_onnx.json\); move it"):
         export(exported[0], tmp_path, None, part=None, batch=8)
@@ -78,7 +80,7 @@ def test_a_folder_of_something_else_is_left_alone(exported: tuple[Recognizer, Ex
 
 
 def test_an_onnx_file_of_somebody_else_and_the_model_itself_are_left_alone(
-    exported: tuple[Recognizer, Exported, Path], tmp_path: Path
+    exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path
 ) -> None:
     recognizer = exported[0]
     (tmp_path / "model.onnx").write_text("theirs")

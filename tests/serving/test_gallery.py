@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fr_ps.errors import InputError
 from fr_ps.serving import gallery as module
 from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE, enroll, forget, read_gallery
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 
 MODEL = "a" * 64
 KEYS = [("anna", "s1"), ("anna", "s2"), ("ben", "s1"), ("carl", "s1")]
@@ -31,9 +31,9 @@ def folder(tmp_path: Path) -> Path:
 def test_a_score_is_the_mean_cosine_to_a_persons_sessions(folder: Path) -> None:
     found, asked = read_gallery(folder), embeddings(5, seed=1).astype(np.float64)
     enrolled = dict(zip(KEYS, embeddings(4).astype(np.float64)))
-    assert found.people == ["anna", "ben", "carl"]
+    assert found.subjects == ["anna", "ben", "carl"]
     for row, scores in zip(asked, found.scores(asked.astype(np.float32))):
-        for person, score in zip(found.people, scores):
+        for person, score in zip(found.subjects, scores):
             its = [one for (who, _), one in enrolled.items() if who == person]
             expected = np.mean([row @ one / np.linalg.norm(row) / np.linalg.norm(one) for one in its])
             assert score == pytest.approx(expected, abs=1e-6)
@@ -43,12 +43,12 @@ def test_the_most_alike_is_told_and_below_the_threshold_nobody(folder: Path) -> 
     found = read_gallery(folder)
     asked = embeddings(4)[[2, 3]]  # ben and carl themselves
     ben, carl = found.search(asked, threshold=0.99, top=2)
-    assert (ben.person, carl.person) == ("ben", "carl")
+    assert (ben.subject, carl.subject) == ("ben", "carl")
     assert ben.score == pytest.approx(1, abs=1e-6)
     assert ben.candidates[0][0] == "ben"
     assert len(ben.candidates) == 2
     stranger = found.search(-asked[:1], threshold=0.99)[0]
-    assert stranger.person is None
+    assert stranger.subject is None
     assert stranger.candidates[0][1] == stranger.score < 0.99
 
 
@@ -60,9 +60,9 @@ def test_a_person_who_wishes_to_be_forgotten_leaves_no_number(folder: Path) -> N
         assert not np.isclose(stored, gone).all(axis=1).any()
         assert gone.tobytes() not in (folder / EMBEDDINGS_FILE).read_bytes()
     assert "anna" not in (folder / PEOPLE_FILE).read_text()
-    assert read_gallery(folder).people == ["ben", "carl"]
+    assert read_gallery(folder).subjects == ["ben", "carl"]
     assert forget(folder, "ben", "s1") == 1
-    assert read_gallery(folder).people == ["carl"]
+    assert read_gallery(folder).subjects == ["carl"]
 
 
 def test_enrolling_a_session_again_replaces_it(folder: Path) -> None:
@@ -141,7 +141,7 @@ def test_whenever_it_is_interrupted_it_is_as_before_or_as_after(
             assert np.array_equal(mine.embeddings[one.row], old[one.id, one.session])
 
 
-def test_a_gallery_that_lost_its_description_is_not_begun_anew(folder: Path, refused: Refused) -> None:
+def test_a_gallery_that_lost_its_description_is_not_begun_anew(folder: Path, refused: AssertRejected) -> None:
     (folder / INFO_FILE).unlink()
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with refused(PEOPLE_FILE, f"without {INFO_FILE}", "bring that back"):
@@ -155,7 +155,7 @@ HEADER = b"id,session,row,quality,enrolled"
 @pytest.mark.parametrize(
     "content", [b"name,born\n", b"anna\n", b"# anna, 1980", HEADER, HEADER + b"\n\n", HEADER + b",note\n", b"", b"\xff\n"]
 )
-def test_a_table_of_somebody_else_is_no_empty_gallery(tmp_path: Path, refused: Refused, content: bytes) -> None:
+def test_a_table_of_somebody_else_is_no_empty_gallery(tmp_path: Path, refused: AssertRejected, content: bytes) -> None:
     (tmp_path / PEOPLE_FILE).write_bytes(content)
     with refused(PEOPLE_FILE):
         enroll(tmp_path, MODEL, [("dora", "s1")], embeddings(1))
@@ -166,7 +166,7 @@ def test_a_table_of_somebody_else_is_no_empty_gallery(tmp_path: Path, refused: R
 @pytest.mark.parametrize(
     "array", [np.zeros((0, 8)), np.zeros(0, "f4"), np.zeros((0, 2, 4), "f4"), embeddings(1), np.zeros((), "f4")]
 )
-def test_an_array_of_somebody_else_is_no_empty_gallery(tmp_path: Path, refused: Refused, array: np.ndarray) -> None:
+def test_an_array_of_somebody_else_is_no_empty_gallery(tmp_path: Path, refused: AssertRejected, array: np.ndarray) -> None:
     np.save(tmp_path / EMBEDDINGS_FILE, array)
     before = (tmp_path / EMBEDDINGS_FILE).read_bytes()
     with refused(EMBEDDINGS_FILE, f"without {INFO_FILE}"):
@@ -179,7 +179,7 @@ def test_a_gallery_that_a_killed_process_began_is_begun_anew(tmp_path: Path, hea
     (tmp_path / PEOPLE_FILE).write_bytes(header)
     np.save(tmp_path / EMBEDDINGS_FILE, np.zeros((0, 16), "f4"))
     enroll(tmp_path, MODEL, [("dora", "s1")], embeddings(1))
-    assert read_gallery(tmp_path).people == ["dora"]
+    assert read_gallery(tmp_path).subjects == ["dora"]
 
 
 def test_what_would_spoil_the_gallery_is_not_enrolled(folder: Path) -> None:
@@ -194,11 +194,11 @@ def test_what_would_spoil_the_gallery_is_not_enrolled(folder: Path) -> None:
     for keys, rows, words in bad:
         with pytest.raises(InputError, match=words):
             enroll(folder, MODEL, keys, rows)
-    assert read_gallery(folder).people == ["anna", "ben", "carl"]
+    assert read_gallery(folder).subjects == ["anna", "ben", "carl"]
 
 
 @pytest.mark.parametrize("name", ["unknown", "Unknown", "UNKNOWN"])
-def test_nobody_is_called_what_stands_for_nobody(name: str, folder: Path, refused: Refused) -> None:
+def test_nobody_is_called_what_stands_for_nobody(name: str, folder: Path, refused: AssertRejected) -> None:
     before = (folder / PEOPLE_FILE).read_text()
     with refused(f"{name}/s1", "reserved", "another id"):
         enroll(folder, MODEL, [("dora", "s1"), (name, "s1")], embeddings(2))
@@ -208,7 +208,7 @@ def test_nobody_is_called_what_stands_for_nobody(name: str, folder: Path, refuse
     with refused(folder / PEOPLE_FILE, "row 4", "reserved", "another id"):
         read_gallery(folder)
     (folder / PEOPLE_FILE).write_text(before.replace("ben,", "unknown soldier,"))
-    assert "unknown soldier" in read_gallery(folder).people
+    assert "unknown soldier" in read_gallery(folder).subjects
 
 
 def test_what_a_killed_process_left_of_the_forgotten_goes_too(folder: Path) -> None:
@@ -244,18 +244,18 @@ def test_a_reader_beside_writers_sees_whole_galleries(folder: Path) -> None:
         writer.join()
 
 
-def test_another_models_gallery_and_an_empty_one_are_refused(folder: Path, refused: Refused) -> None:
+def test_another_models_gallery_and_an_empty_one_are_refused(folder: Path, refused: AssertRejected) -> None:
     with refused(INFO_FILE, "another model"):
-        read_gallery(folder).require("b" * 64)
+        read_gallery(folder).check_searchable("b" * 64)
     with refused(INFO_FILE, "another model"):
         enroll(folder, "b" * 64, [("dora", "s1")], embeddings(1))
     for person in ("anna", "ben", "carl"):
         forget(folder, person)
     with refused(PEOPLE_FILE, "nobody is enrolled"):
-        read_gallery(folder).require(MODEL)
+        read_gallery(folder).check_searchable(MODEL)
 
 
-def test_nobody_who_is_not_enrolled_can_be_forgotten(folder: Path, tmp_path: Path, refused: Refused) -> None:
+def test_nobody_who_is_not_enrolled_can_be_forgotten(folder: Path, tmp_path: Path, refused: AssertRejected) -> None:
     with pytest.raises(InputError, match="dora is not enrolled; its people: anna, ben, carl"):
         forget(folder, "dora")
     with pytest.raises(InputError, match="anna/s9 is not enrolled"):
@@ -315,7 +315,7 @@ def test_a_damaged_gallery_is_refused_by_file_and_row(folder: Path, what: str, w
 
 
 @pytest.mark.parametrize("byte", [-1, -3, -64, -128])
-def test_a_changed_byte_of_an_embedding_is_noticed(folder: Path, refused: Refused, byte: int) -> None:
+def test_a_changed_byte_of_an_embedding_is_noticed(folder: Path, refused: AssertRejected, byte: int) -> None:
     path = folder / EMBEDDINGS_FILE
     content = bytearray(path.read_bytes())
     content[byte] ^= 1
@@ -328,10 +328,10 @@ def test_a_gallery_of_version_0_1_is_read_and_gets_checksums_with_the_next_sessi
     folder = tmp_path / "gallery"
     shutil.copytree(Path(__file__).parents[1] / "old_files" / "gallery", folder)
     old = read_gallery(folder)
-    assert old.people == ["S000", "S001", "S002"]
+    assert old.subjects == ["S000", "S001", "S002"]
     new = np.random.default_rng(0).normal(size=(1, 16)).astype(np.float32)
     enroll(folder, old.model, [("S003", "s00")], new)
-    assert read_gallery(folder).people == ["S000", "S001", "S002", "S003"]
+    assert read_gallery(folder).subjects == ["S000", "S001", "S002", "S003"]
     rows = (folder / PEOPLE_FILE).read_text().splitlines()
     assert rows[0].endswith(",checksum")
     assert all(len(row.rsplit(",", 1)[1]) == 16 for row in rows[1:])

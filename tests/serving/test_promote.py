@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 from fr_ps.data.split_files import SPLIT_FILE
 from fr_ps.errors import InputError
 from fr_ps.evaluation.differences import Difference
-from fr_ps.serving.promote import Decision, decide, promote
-from fr_ps.serving.registry import Version, champion, register
-from fr_ps.tracking.layout import BEST
-from fr_ps.tracking.lifecycle import new_run
+from fr_ps.serving.promote import PromotionDecision, decide, promote
+from fr_ps.serving.registry import ModelVersion, get_champion, register
+from fr_ps.tracking.layout import BEST_CHECKPOINT
+from fr_ps.tracking.lifecycle import start_run
 from tests.serving.conftest import CPU, make_model
 
 NAN = float("nan")
@@ -75,17 +75,17 @@ def models(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     return {name: make_model(folder / name, faces, name, val=4, test=14) for name in ("albedo", "depth")}
 
 
-def registered(model: Path, name: str = "faces") -> Version:
-    with new_run("r", Path("runs")) as run:
-        shutil.copytree(model, run.folder / BEST)
-        run.model(run.folder / BEST, 1)
+def registered(model: Path, name: str = "faces") -> ModelVersion:
+    with start_run("r", Path("runs")) as run:
+        shutil.copytree(model, run.folder / BEST_CHECKPOINT)
+        run.log_model(run.folder / BEST_CHECKPOINT, 1)
     return register(run.id, name)
 
 
-def promoted(version: Version, **settings) -> tuple[Decision, str]:  # type: ignore[no-untyped-def]
+def promoted(version: ModelVersion, **settings) -> tuple[PromotionDecision, str]:  # type: ignore[no-untyped-def]
     """The decision, and MLflow's id of the run that holds it."""
     given = {"data": None, "limit": 0.05, "dry_run": False, "device": CPU, "batch": 64} | settings
-    with new_run("promote", Path("runs")) as run:
+    with start_run("promote", Path("runs")) as run:
         decision = promote(version.uri, run, Path("promotion"), **given)
     return decision, str(run.mlflow_id)
 
@@ -94,17 +94,17 @@ def test_the_better_one_moves_the_equal_one_and_the_worse_one_do_not(models: dic
     worse, better, equal = (registered(models[name]) for name in ("depth", "albedo", "albedo"))
     decision, _ = promoted(worse)
     assert decision.promoted
-    assert champion("faces") == worse
+    assert get_champion("faces") == worse
 
     decision, run = promoted(better, dry_run=True, limit=1.0)
     assert decision.promoted
-    assert champion("faces") == worse
+    assert get_champion("faces") == worse
     assert store.get_run(run).data.tags["fr_ps.dry_run"] == "true"
     assert "fr_ps.promotion" not in store.get_model_version("faces", better.number).tags
 
     decision, run = promoted(better, limit=1.0)
-    assert decision.promoted, decision.why
-    assert champion("faces") == better
+    assert decision.promoted, decision.reasons
+    assert get_champion("faces") == better
     stored = store.get_run(run)
     assert stored.data.tags["fr_ps.decision"] == "promoted"
     assert stored.data.params["challenger"] == better.uri
@@ -116,12 +116,12 @@ def test_the_better_one_moves_the_equal_one_and_the_worse_one_do_not(models: dic
     for other, words in ((equal, "not measurably better"), (worse, "measurably worse")):
         decision, run = promoted(other)
         assert not decision.promoted
-        assert decision.why[0].startswith(words)
-        assert champion("faces") == better
+        assert decision.reasons[0].startswith(words)
+        assert get_champion("faces") == better
         assert store.get_run(run).data.tags["fr_ps.decision"] == "refused"
 
     decision, _ = promoted(better)
-    assert decision.why == ("it is the champion already",)
+    assert decision.reasons == ("it is the champion already",)
 
 
 def test_whoever_was_trained_on_the_tested_people_is_no_challenger(
@@ -134,16 +134,16 @@ def test_whoever_was_trained_on_the_tested_people_is_no_challenger(
     (seen / SPLIT_FILE).write_text(text.replace(",test\n", ",train\n"))
     decision, _ = promoted(registered(seen))
     assert not decision.promoted
-    assert "it was trained or chosen on 42 of the 42 sessions" in decision.why[0]
+    assert "it was trained or chosen on 42 of the 42 sessions" in decision.reasons[0]
     # The same people in other sessions are no strangers either.
     (seen / SPLIT_FILE).write_text(text.replace(",s0,test\n", ",other,train\n"))
     decision, _ = promoted(registered(seen))
-    assert "it was trained or chosen on 14 of the people" in decision.why[0]
+    assert "it was trained or chosen on 14 of the people" in decision.reasons[0]
     unknown = tmp_path / "unknown"
     shutil.copytree(models["albedo"], unknown)
     (unknown / SPLIT_FILE).unlink()
     decision, _ = promoted(registered(unknown))
-    assert "whom it was trained on is not known" in decision.why[0]
+    assert "whom it was trained on is not known" in decision.reasons[0]
 
 
 def test_the_data_must_be_those_of_the_champion(

@@ -13,13 +13,13 @@ from fr_ps.data.dataset import open_dataset
 from fr_ps.data.layout import session_folder
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.attributes import best_threshold
-from fr_ps.evaluation.pairwise.operating import THRESHOLDS_FILE, read_thresholds
-from fr_ps.evaluation.score import answer, names_of, require_finite
 from fr_ps.models.folder import load_model, save_model
+from fr_ps.models.inference import predict, require_finite, session_names
+from fr_ps.models.thresholds import THRESHOLDS_FILE, read_thresholds
 from fr_ps.serving.gallery import enroll
+from fr_ps.serving.predict import list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.sessions import ask, prepared_sessions
-from tests.conftest import Refused
+from tests.conftest import AssertRejected
 from tests.serving.conftest import CPU
 
 Maps = dict[str, np.ndarray]
@@ -41,7 +41,7 @@ def test_its_answers_are_those_of_an_evaluation_to_the_bit(
     recognizer: Recognizer, both: Path, prepared: Path, keys: list[tuple[str, str]]
 ) -> None:
     dataset = open_dataset(prepared, ["albedo", "normal"])
-    expected = answer(load_model(both, CPU)[0], dataset.store, np.arange(len(keys)), 64)
+    expected = predict(load_model(both, CPU)[0], dataset.store, np.arange(len(keys)), 64)
     maps = maps_of(prepared, keys)
     assert np.array_equal(recognizer.embed(maps), expected.embeddings)
     found = recognizer.attributes(maps)
@@ -77,15 +77,17 @@ def test_verify_holds_the_cosine_against_the_threshold_of_a_wanted_fmr(
     thresholds = read_thresholds(both)
     assert thresholds is not None
     (point,) = [one for one in thresholds.identity if one.fmr == 0.1]
-    assert found.point == point
+    assert found.validation_threshold == point
     assert found.threshold == point.threshold
     assert found.same == (found.score >= point.threshold)
     assert recognizer.verify(first, first, fmr=0.1).same
     given = recognizer.verify(first, second, threshold=found.score)
     assert given.same
-    assert given.point is None
+    assert given.validation_threshold is None
     assert not recognizer.verify(first, second, threshold=found.score + 1e-4).same
-    assert recognizer.threshold(0.5) == point  # the largest that validation can tell and that is not above what is wanted
+    assert (
+        recognizer.validation_threshold(0.5) == point
+    )  # the largest that validation can tell and that is not above what is wanted
 
 
 @pytest.mark.parametrize("low", [0.5, 0.6, 0.7, 0.8, 0.9])
@@ -100,7 +102,7 @@ def test_a_threshold_between_two_neighbouring_probabilities_tells_them_apart(
     assert threshold is not None
     monkeypatch.setattr(recognizer, "thresholds", replace(recognizer.thresholds, attributes={"gender": threshold}))
     probabilities = np.array([[1 - below, below], [1 - above, above]], dtype=np.float32)
-    assert recognizer.class_of("gender", probabilities) == list(recognizer.info.classes["gender"])
+    assert recognizer.predicted_classes("gender", probabilities) == list(recognizer.info.classes["gender"])
 
 
 def test_identify_says_who_and_that_it_is_nobody(
@@ -110,9 +112,9 @@ def test_identify_says_who_and_that_it_is_nobody(
     gallery = enroll(tmp_path / "gallery", recognizer.digest, mine, recognizer.embed(maps_of(prepared, mine)))
     matches = recognizer.identify(maps_of(prepared, mine), gallery, fmr=0.1, top=2)
     assert [len(one.candidates) for one in matches] == [2] * 8
-    threshold = recognizer.threshold(0.1).threshold
+    threshold = recognizer.validation_threshold(0.1).threshold
     for one in matches:
-        assert one.person == (one.candidates[0][0] if one.score >= threshold else None)
+        assert one.subject == (one.candidates[0][0] if one.score >= threshold else None)
     strange = enroll(tmp_path / "other", "f" * 64, mine, recognizer.embed(maps_of(prepared, mine)))
     with pytest.raises(InputError, match="another model"):
         recognizer.identify(maps_of(prepared, mine), strange)
@@ -121,7 +123,7 @@ def test_identify_says_who_and_that_it_is_nobody(
 def test_a_capture_becomes_the_maps_that_prepare_made_of_it(
     recognizer: Recognizer, prepared: Path, captures: Path, keys: list[tuple[str, str]]
 ) -> None:
-    made = recognizer.maps_of(f"{captures}/{keys[3][0]}/{keys[3][1]}")
+    made = recognizer.capture_to_maps(f"{captures}/{keys[3][0]}/{keys[3][1]}")
     expected = maps_of(prepared, [keys[3]])
     assert set(made) == {"albedo", "normal"}
     for name, array in made.items():
@@ -132,10 +134,10 @@ def test_a_capture_that_is_solved_by_another_format_is_warned_of(
     recognizer: Recognizer, older: Recognizer, captures: Path, keys: list[tuple[str, str]], recwarn: pytest.WarningsRecorder
 ) -> None:
     capture = captures / keys[3][0] / keys[3][1]
-    made = recognizer.maps_of(capture)
+    made = recognizer.capture_to_maps(capture)
     assert not recwarn.list
     with pytest.warns(UserWarning, match="trained on maps of an unknown prepare format"):
-        assert np.array_equal(older.maps_of(capture)["normal"], made["normal"])
+        assert np.array_equal(older.capture_to_maps(capture)["normal"], made["normal"])
 
 
 GOOD = {"albedo": np.full((48, 48), 0.5, np.float32), "normal": np.full((48, 48, 3), (0, 0, 1), np.float32)}
@@ -164,7 +166,7 @@ def test_what_it_cannot_read_is_refused(recognizer: Recognizer, maps: Maps, word
         assert word in str(caught.value)
 
 
-def test_verify_is_of_one_session_each(recognizer: Recognizer, refused: Refused) -> None:
+def test_verify_is_of_one_session_each(recognizer: Recognizer, refused: AssertRejected) -> None:
     two = {name: np.stack([array] * 2) for name, array in GOOD.items()}
     with refused("one session each"):
         recognizer.verify(two, GOOD)
@@ -180,7 +182,7 @@ def test_without_thresholds_there_is_no_verification(both: Path, tmp_path: Path)
 
 def test_an_fmr_that_validation_cannot_tell_is_refused_with_the_smallest_that_it_can(recognizer: Recognizer) -> None:
     with pytest.raises(InputError, match=r"--fmr 1e-06: .*the smallest is 0\.1"):
-        recognizer.threshold(1e-6)
+        recognizer.validation_threshold(1e-6)
 
 
 def test_load_is_by_the_models_name(both: Path, keys: list[tuple[str, str]], prepared: Path, recognizer: Recognizer) -> None:
@@ -192,7 +194,7 @@ def test_load_is_by_the_models_name(both: Path, keys: list[tuple[str, str]], pre
 
 
 def test_weights_and_answers_that_are_no_numbers_are_refused(
-    both: Path, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path, refused: Refused
+    both: Path, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path, refused: AssertRejected
 ) -> None:
     """A model of NaN weights predicted NaN; weights that are numbers may still give infinite embeddings."""
 
@@ -210,11 +212,11 @@ def test_weights_and_answers_that_are_no_numbers_are_refused(
     recognizer = Recognizer(model, CPU)
     maps = {name: np.load(session_folder(prepared, *keys[0]) / f"{name}.npy") for name in ("albedo", "normal")}
     with refused(model, "session 0", "NaN or infinite"):
-        recognizer.answer(maps)
-    sessions = prepared_sessions(recognizer, prepared)
+        recognizer.predict(maps)
+    sessions = list_prepared_sessions(recognizer, prepared)
     with refused(model, "/".join(sessions[0].key), "of 24 sessions"):
-        ask(recognizer, sessions, batch=64)
+        predict_sessions(recognizer, sessions, batch=64)
     dataset = open_dataset(prepared, ["albedo", "normal"])
-    answers = answer(recognizer.network, dataset.store, np.arange(4), 4)
-    with refused(model, names_of(dataset.labels)[0], "4 of 4 sessions"):
-        require_finite(answers, names_of(dataset.labels), model)
+    answers = predict(recognizer.network, dataset.store, np.arange(4), 4)
+    with refused(model, session_names(dataset.labels)[0], "4 of 4 sessions"):
+        require_finite(answers, session_names(dataset.labels), model)

@@ -16,23 +16,23 @@ from fr_ps.cli import main
 from fr_ps.errors import InputError
 from fr_ps.models.folder import weights_digest
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.registry import Version, champion, crown, demote, parse_version, register, roll_back
-from fr_ps.tracking.card import new_card, read_card
-from fr_ps.tracking.layout import BEST
-from fr_ps.tracking.lifecycle import new_run, resumed_run
+from fr_ps.serving.registry import ModelVersion, demote, get_champion, parse_version, register, roll_back, set_champion
+from fr_ps.tracking.layout import BEST_CHECKPOINT
+from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import new_run_info, read_run_info
 from tests.serving.conftest import make_model
 
 
 @pytest.fixture
 def run(both: Path, store: MlflowClient) -> Run:
     """A run that left that model, and curves."""
-    with new_run("r", Path("runs")) as run:
-        shutil.copytree(both, run.folder / BEST)
+    with start_run("r", Path("runs")) as run:
+        shutil.copytree(both, run.folder / BEST_CHECKPOINT)
         for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
-            run.metrics({"val/identity/auc": auc, "train/loss/total": 9.0 - epoch}, epoch)
-        run.metrics({"test/identity/auc": 0.85}, 2)
-        run.model(run.folder / BEST, 2)
+            run.log_metrics({"val/identity/auc": auc, "train/loss/total": 9.0 - epoch}, epoch)
+        run.log_metrics({"test/identity/auc": 0.85}, 2)
+        run.log_model(run.folder / BEST_CHECKPOINT, 2)
     return run
 
 
@@ -57,9 +57,9 @@ def test_the_best_checkpoint_is_a_logged_model_with_its_step_and_metrics(run: Ru
 
 def test_a_version_loads_by_alias_and_answers_as_its_folder_does(run: Run, both: Path, prepared: Path) -> None:
     version = register(run.id, "faces", {"site": "lab 3"})
-    assert version == Version("faces", "1")
-    assert register(str(run.mlflow_id), "faces") == Version("faces", "2")
-    crown(version, None)
+    assert version == ModelVersion("faces", "1")
+    assert register(str(run.mlflow_id), "faces") == ModelVersion("faces", "2")
+    set_champion(version, None)
     folder = next((prepared / "data").glob("*/*"))
     maps = {name: np.load(folder / f"{name}.npy") for name in ("albedo", "normal")}
     expected = fr_ps.load(str(both), "cpu").embed(maps)
@@ -87,10 +87,10 @@ def test_its_files_hold_no_pickle_and_name_what_they_need(run: Run) -> None:
 
 
 def test_a_run_that_logged_no_model_gets_one(both: Path, store: MlflowClient) -> None:
-    with new_run("early", Path("runs")) as run:
-        shutil.copytree(both, run.folder / BEST)
+    with start_run("early", Path("runs")) as run:
+        shutil.copytree(both, run.folder / BEST_CHECKPOINT)
         for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
-            run.metrics({"val/identity/auc": auc, "val/identity/eer": 1 - auc}, epoch)
+            run.log_metrics({"val/identity/auc": auc, "val/identity/eer": 1 - auc}, epoch)
     register(run.id, "faces", description="what I know of it")
     (output,) = store.get_run(run.mlflow_id).outputs.model_outputs
     assert output.step == 2
@@ -107,11 +107,11 @@ def test_a_run_that_went_on_is_registered_with_its_new_weights(
     run: Run, prepared: Path, store: MlflowClient, tmp_path: Path
 ) -> None:
     register(run.id, "faces")
-    shutil.rmtree(run.folder / BEST)
-    make_model(run.folder / BEST, prepared, "albedo", "normal", seed=7)
+    shutil.rmtree(run.folder / BEST_CHECKPOINT)
+    make_model(run.folder / BEST_CHECKPOINT, prepared, "albedo", "normal", seed=7)
     register(run.id, "faces")
     digests = [fr_ps.load(f"models:/faces/{number}", "cpu").digest for number in (1, 2)]
-    assert digests[1] == weights_digest(run.folder / BEST) != digests[0]
+    assert digests[1] == weights_digest(run.folder / BEST_CHECKPOINT) != digests[0]
     tags = [store.get_model_version("faces", number).tags["fr_ps.weights"] for number in ("1", "2")]
     assert tags == digests
 
@@ -126,61 +126,61 @@ def test_what_cannot_be_registered_is_one_line(run: Run, store: MlflowClient) ->
 
 
 def test_a_model_that_cannot_be_loaded_is_not_registered(run: Run, store: MlflowClient) -> None:
-    (run.folder / BEST / "model.safetensors").write_bytes(b"damaged")
+    (run.folder / BEST_CHECKPOINT / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"model\.safetensors: was changed after it was saved"):
         register(run.id, "faces")
     assert store.search_registered_models() == []
 
 
 @pytest.fixture
-def three(run: Run) -> list[Version]:
+def three(run: Run) -> list[ModelVersion]:
     return [register(run.id, "faces") for _ in range(3)]
 
 
-def test_names_of_versions(three: list[Version]) -> None:
+def test_names_of_versions(three: list[ModelVersion]) -> None:
     assert parse_version("models:/faces/2") == three[1]
-    crown(three[2], None)
+    set_champion(three[2], None)
     assert parse_version("models:/faces@champion") == three[2]
     for name in ("faces/2", "models:/faces", "models:/faces/two", "models:/faces/9", "models:/faces@nobody", "models:/no/1"):
         with pytest.raises(InputError, match=name):
             parse_version(name)
 
 
-def test_the_champion_is_rolled_back_demoted_and_brought_back(three: list[Version]) -> None:
+def test_the_champion_is_rolled_back_demoted_and_brought_back(three: list[ModelVersion]) -> None:
     first, second, third = three
-    assert champion("faces") is None
+    assert get_champion("faces") is None
     for version, before in ((first, None), (second, first), (third, second)):
-        crown(version, before)
-        assert champion("faces") == version
+        set_champion(version, before)
+        assert get_champion("faces") == version
     assert roll_back("faces") == (third, second)
-    assert champion("faces") == second
+    assert get_champion("faces") == second
     assert demote("faces") == second
-    assert champion("faces") is None
+    assert get_champion("faces") is None
     with pytest.raises(InputError, match="has no champion"):
         demote("faces")
     assert roll_back("faces") == (None, second)
     assert roll_back("faces") == (second, first)
     with pytest.raises(InputError, match="no other champion"):
         roll_back("faces")
-    assert champion("faces") == first
+    assert get_champion("faces") == first
 
 
-def test_a_version_that_was_deleted_is_not_rolled_back_to(three: list[Version]) -> None:
+def test_a_version_that_was_deleted_is_not_rolled_back_to(three: list[ModelVersion]) -> None:
     first, second, third = three
-    crown(first, None)
-    crown(second, first)
-    crown(third, second)
+    set_champion(first, None)
+    set_champion(second, first)
+    set_champion(third, second)
     MlflowClient().delete_model_version("faces", "2")
     assert roll_back("faces") == (third, first)
 
 
-def test_of_two_who_are_crowned_at_once_the_second_is_refused(three: list[Version]) -> None:
+def test_of_two_who_are_crowned_at_once_the_second_is_refused(three: list[ModelVersion]) -> None:
     first, second, third = three
-    crown(first, None)
-    crown(second, first)  # somebody else's
+    set_champion(first, None)
+    set_champion(second, first)  # somebody else's
     with pytest.raises(InputError, match="the champion is models:/faces/2 by now"):
-        crown(third, first)
-    assert champion("faces") == second
+        set_champion(third, first)
+    assert get_champion("faces") == second
     history = MlflowClient().get_registered_model("faces").tags["fr_ps.champions"]
     assert json.loads(history) == ["1", "2"]
 
@@ -189,9 +189,9 @@ def test_a_storage_of_artifacts_that_is_out_of_reach_is_named_in_one_line(both: 
     """The storage was there while the run lasted."""
     experiment = store.create_experiment("e", artifact_location="file:///proc/nowhere")
     folder = Path("runs/r")
-    replace(new_card("r", "r"), experiment_id=experiment, experiment="e").write(folder)
-    with resumed_run(folder):
-        shutil.copytree(both, folder / BEST)
+    replace(new_run_info("r", "r"), experiment_id=experiment, experiment="e").write(folder)
+    with resume_run(folder):
+        shutil.copytree(both, folder / BEST_CHECKPOINT)
     assert main(["register", "--model", "r", "--name", "faces"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: run ")
@@ -201,7 +201,7 @@ def test_a_storage_of_artifacts_that_is_out_of_reach_is_named_in_one_line(both: 
 
 def test_a_run_of_another_store_names_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, refused) -> None:
     (tmp_path / "other").mkdir()
-    before, uri = str(read_card(run.folder).tracking_uri), make_store(tmp_path / "other")
+    before, uri = str(read_run_info(run.folder).tracking_uri), make_store(tmp_path / "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with refused(run.id, before, uri, f"fr-ps sync --run {run.id} --store"):
         register(run.id, "faces")

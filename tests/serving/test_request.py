@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fr_ps.data.maps_of import FORMAT
+from fr_ps.data.preparation import FORMAT
 from fr_ps.errors import InputError
+from fr_ps.serving.predict import PredictionResult, list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.request import MOST, REQUESTS_AT_ONCE, answer_rows
-from fr_ps.serving.sessions import Answered, ask, prepared_sessions
-from tests.conftest import Refused
+from fr_ps.serving.request import MAX_CONCURRENT_REQUESTS, MAX_SESSIONS, predict_rows
+from tests.conftest import AssertRejected
 from tests.test_npy import BAD_HEADERS, forged
 
 Cells = dict[str, Any]
@@ -39,12 +39,12 @@ def encoded(file: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def answered(recognizer: Recognizer, prepared: Path) -> Answered:
-    return ask(recognizer, prepared_sessions(recognizer, prepared), 64)
+def answered(recognizer: Recognizer, prepared: Path) -> PredictionResult:
+    return predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared), 64)
 
 
 @pytest.fixture(scope="module")
-def rows(prepared: Path, answered: Answered) -> list[Cells]:
+def rows(prepared: Path, answered: PredictionResult) -> list[Cells]:
     """Three sessions with their maps."""
     folders = [prepared / "data" / person / session for person, session in answered.keys[:3]]
     return [{name: np.load(folder / f"{name}.npy") for name in ("albedo", "normal")} for folder in folders]
@@ -52,35 +52,35 @@ def rows(prepared: Path, answered: Answered) -> list[Cells]:
 
 @pytest.mark.parametrize("form", [lambda array: array, lambda array: array.tolist(), text_of], ids=["array", "lists", "text"])
 def test_maps_in_every_form_get_the_answers_of_the_files(
-    recognizer: Recognizer, answered: Answered, rows: list[Cells], form: Any
+    recognizer: Recognizer, answered: PredictionResult, rows: list[Cells], form: Any
 ) -> None:
     asked = pd.DataFrame([{name: form(array) for name, array in cells.items()} for cells in rows])
-    found = answer_rows(recognizer, asked)
-    assert np.allclose(np.stack(found["embedding"]), answered.answers.embeddings[:3], rtol=1e-4, atol=1e-5)
-    assert np.allclose(found["gender_probability"].astype(float), answered.answers.probabilities["gender"][:3, 1], atol=1e-5)
+    found = predict_rows(recognizer, asked)
+    assert np.allclose(np.stack(found["embedding"]), answered.predictions.embeddings[:3], rtol=1e-4, atol=1e-5)
+    assert np.allclose(found["gender_probability"].astype(float), answered.predictions.probabilities["gender"][:3, 1], atol=1e-5)
     assert found["pose"].tolist() == [None] * 3
     assert found["maps"].tolist() == ["albedo+normal"] * 3
 
 
 def test_normals_in_bgr_are_answered_with_a_warning_in_every_row(recognizer: Recognizer, rows: list[Cells]) -> None:
     reversed_rows = [{"albedo": cells["albedo"], "normal": cells["normal"][..., ::-1]} for cells in rows]
-    warnings = answer_rows(recognizer, pd.DataFrame(reversed_rows))["warning"].tolist()
+    warnings = predict_rows(recognizer, pd.DataFrame(reversed_rows))["warning"].tolist()
     assert len(set(warnings)) == 1
     assert "n_z seems to stand in the first channel" in warnings[0]
-    assert answer_rows(recognizer, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
+    assert predict_rows(recognizer, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
 def test_rows_with_other_maps_keep_their_places(recognizer: Recognizer, rows: list[Cells]) -> None:
     mixed = pd.DataFrame([rows[0], {"normal": rows[1]["normal"]}, rows[2]])
-    found = np.stack(answer_rows(recognizer, mixed)["embedding"])
-    whole = np.stack(answer_rows(recognizer, pd.DataFrame(rows))["embedding"])
-    alone = np.stack(answer_rows(recognizer, pd.DataFrame([{"normal": rows[1]["normal"]}]))["embedding"])
+    found = np.stack(predict_rows(recognizer, mixed)["embedding"])
+    whole = np.stack(predict_rows(recognizer, pd.DataFrame(rows))["embedding"])
+    alone = np.stack(predict_rows(recognizer, pd.DataFrame([{"normal": rows[1]["normal"]}]))["embedding"])
     assert np.allclose(found[[0, 2]], whole[[0, 2]], rtol=1e-4, atol=1e-5)
     assert np.allclose(found[1], alone[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
-def light(captures: Path, answered: Answered) -> Cells:
+def light(captures: Path, answered: PredictionResult) -> Cells:
     """The first session as it was captured."""
     folder = captures / answered.keys[0][0] / answered.keys[0][1]
     with (folder / "lights.csv").open() as file:
@@ -90,20 +90,20 @@ def light(captures: Path, answered: Answered) -> Cells:
 
 
 def test_pictures_with_their_lights_get_the_answer_of_the_prepared_maps(
-    recognizer: Recognizer, answered: Answered, light: Cells
+    recognizer: Recognizer, answered: PredictionResult, light: Cells
 ) -> None:
-    found = answer_rows(recognizer, pd.DataFrame([light]))
-    assert np.allclose(found["embedding"][0], answered.answers.embeddings[0], rtol=1e-4, atol=1e-5)
+    found = predict_rows(recognizer, pd.DataFrame([light]))
+    assert np.allclose(found["embedding"][0], answered.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
 
 
 def test_pictures_that_are_solved_by_another_format_are_answered_with_a_warning(
     recognizer: Recognizer, older: Recognizer, light: Cells, rows: list[Cells]
 ) -> None:
     with pytest.warns(UserWarning, match="unknown prepare format"):
-        found = answer_rows(older, pd.DataFrame([light]))["warning"].tolist()
+        found = predict_rows(older, pd.DataFrame([light]))["warning"].tolist()
     assert f"captures are solved by format {FORMAT}" in found[0]
-    assert answer_rows(recognizer, pd.DataFrame([light]))["warning"].tolist() == [None]
-    assert answer_rows(older, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
+    assert predict_rows(recognizer, pd.DataFrame([light]))["warning"].tolist() == [None]
+    assert predict_rows(older, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
 def picture(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:
@@ -190,7 +190,7 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
 def test_a_bad_row_is_named_with_what_is_wrong(recognizer: Recognizer, rows: list[Cells], name: str) -> None:
     cells, words = BAD[name]
     with pytest.raises(InputError) as caught:
-        answer_rows(recognizer, pd.DataFrame([rows[0], cells]))
+        predict_rows(recognizer, pd.DataFrame([rows[0], cells]))
     text = str(caught.value)
     assert text.startswith("row 1: ")
     assert "\n" not in text
@@ -209,21 +209,21 @@ def test_a_npy_file_with_objects_runs_nothing(recognizer: Recognizer, tmp_path: 
     np.save(content, np.array([Evil()], dtype=object), allow_pickle=True)
     cell = base64.b64encode(content.getvalue()).decode()
     with pytest.raises(InputError, match=r"no \.npy file of numbers"):
-        answer_rows(recognizer, pd.DataFrame([{"albedo": cell}]))
+        predict_rows(recognizer, pd.DataFrame([{"albedo": cell}]))
     assert not (tmp_path / "ran").exists()
 
 
 def test_too_many_and_none_are_refused(recognizer: Recognizer, rows: list[Cells]) -> None:
-    for asked in (pd.DataFrame([rows[0]] * (MOST + 1)), pd.DataFrame()):
-        with pytest.raises(InputError, match=f"expected 1 to {MOST}"):
-            answer_rows(recognizer, asked)
+    for asked in (pd.DataFrame([rows[0]] * (MAX_SESSIONS + 1)), pd.DataFrame()):
+        with pytest.raises(InputError, match=f"expected 1 to {MAX_SESSIONS}"):
+            predict_rows(recognizer, asked)
     with pytest.raises(InputError, match="expected a table"):
-        answer_rows(recognizer, np.zeros((2, 2)))  # type: ignore[arg-type]
+        predict_rows(recognizer, np.zeros((2, 2)))  # type: ignore[arg-type]
 
 
 def test_only_so_many_requests_are_answered_at_once(recognizer: Recognizer, rows: list[Cells], monkeypatch: Any) -> None:
     inside, most, lock = 0, 0, threading.Lock()
-    answer_checked, enough = recognizer.answer_checked, threading.Barrier(REQUESTS_AT_ONCE)
+    answer_checked, enough = recognizer.predict_checked, threading.Barrier(MAX_CONCURRENT_REQUESTS)
 
     def counted(*arguments: Any, **named: Any) -> Any:
         nonlocal inside, most
@@ -235,20 +235,20 @@ def test_only_so_many_requests_are_answered_at_once(recognizer: Recognizer, rows
             inside -= 1
         return answer_checked(*arguments, **named)
 
-    monkeypatch.setattr(recognizer, "answer_checked", counted)
-    with ThreadPoolExecutor(3 * REQUESTS_AT_ONCE) as pool:
-        answers = list(pool.map(lambda _: answer_rows(recognizer, pd.DataFrame(rows)), range(3 * REQUESTS_AT_ONCE)))
-    assert len(answers) == 3 * REQUESTS_AT_ONCE
-    assert most == REQUESTS_AT_ONCE
+    monkeypatch.setattr(recognizer, "predict_checked", counted)
+    with ThreadPoolExecutor(3 * MAX_CONCURRENT_REQUESTS) as pool:
+        answers = list(pool.map(lambda _: predict_rows(recognizer, pd.DataFrame(rows)), range(3 * MAX_CONCURRENT_REQUESTS)))
+    assert len(answers) == 3 * MAX_CONCURRENT_REQUESTS
+    assert most == MAX_CONCURRENT_REQUESTS
 
 
-def test_base64_may_be_wrapped_or_a_data_url(recognizer: Recognizer, rows: list[Cells], answered: Answered) -> None:
+def test_base64_may_be_wrapped_or_a_data_url(recognizer: Recognizer, rows: list[Cells], answered: PredictionResult) -> None:
     plain = {name: text_of(array) for name, array in rows[0].items()}
     wrapped = {name: base64.encodebytes(base64.b64decode(text)).decode().replace("\n", "\r\n") for name, text in plain.items()}
     url = {name: f"data:application/octet-stream;base64,{text}" for name, text in plain.items()}
     for cells in (wrapped, url, {name: text.encode() for name, text in plain.items()}):
-        found = answer_rows(recognizer, pd.DataFrame([cells]))
-        assert np.allclose(found["embedding"][0], answered.answers.embeddings[0], rtol=1e-4, atol=1e-5)
+        found = predict_rows(recognizer, pd.DataFrame([cells]))
+        assert np.allclose(found["embedding"][0], answered.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -256,10 +256,12 @@ def test_base64_may_be_wrapped_or_a_data_url(recognizer: Recognizer, rows: list[
 )
 @pytest.mark.parametrize("name", ["albedo", "normal", "images", "landmarks", "azimuth_deg", "intensity"])
 def test_a_cell_of_any_other_type_names_its_row_and_column(
-    recognizer: Recognizer, rows: list[Cells], light: Cells, name: str, cell: Any, refused: Refused
+    recognizer: Recognizer, rows: list[Cells], light: Cells, name: str, cell: Any, refused: AssertRejected
 ) -> None:
     asked = [rows[0], (rows[0] if name in rows[0] else light) | {name: cell}]
     if name == "landmarks" and isinstance(cell, str):
         pytest.skip("a text, which the reader of metadata.txt judges")
     with refused("row 1: ", name):
-        answer_rows(recognizer, pd.DataFrame({column: [one.get(column) for one in asked] for column in {**asked[0], **asked[1]}}))
+        predict_rows(
+            recognizer, pd.DataFrame({column: [one.get(column) for one in asked] for column in {**asked[0], **asked[1]}})
+        )

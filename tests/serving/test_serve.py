@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from mlflow_server import ModelServer
 
+from fr_ps.serving.predict import list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.serving.registry import crown, register
-from fr_ps.serving.sessions import ask, prepared_sessions
-from fr_ps.tracking.layout import BEST
-from fr_ps.tracking.lifecycle import new_run
+from fr_ps.serving.registry import register, set_champion
+from fr_ps.tracking.layout import BEST_CHECKPOINT
+from fr_ps.tracking.lifecycle import start_run
 from tests.conftest import MakeStore
 from tests.serving.test_request import ANGLES, header_of_png, text_of
 from tests.test_npy import BAD_HEADERS, forged
@@ -40,10 +40,10 @@ def served(both: Path, make_store: MakeStore, tmp_path_factory: pytest.TempPathF
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        with new_run("r", Path("runs")) as run:
-            shutil.copytree(both, run.folder / BEST)
-            run.model(run.folder / BEST, 1)
-        crown(register(run.id, "faces"), None)
+        with start_run("r", Path("runs")) as run:
+            shutil.copytree(both, run.folder / BEST_CHECKPOINT)
+            run.log_model(run.folder / BEST_CHECKPOINT, 1)
+        set_champion(register(run.id, "faces"), None)
         server.start()
     try:
         server.wait()
@@ -63,7 +63,7 @@ def texts(session: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def test_it_answers_as_the_model_does(served: Served, recognizer: Recognizer, prepared: Path, sessions: Any) -> None:
-    expected = ask(recognizer, prepared_sessions(recognizer, prepared), 64)
+    expected = predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared), 64)
     records = [texts(one) for one in sessions]
     lists = {name: array.tolist() for name, array in sessions[0].items()}
     split = {"columns": list(lists), "data": [list(lists.values())]}
@@ -71,7 +71,7 @@ def test_it_answers_as_the_model_does(served: Served, recognizer: Recognizer, pr
         ({"dataframe_records": records}, 4),
         ({"dataframe_split": split}, 1),
     ]
-    by_key = dict(zip(expected.keys, expected.answers.embeddings))
+    by_key = dict(zip(expected.keys, expected.predictions.embeddings))
     keys = sorted(by_key)
     for body, count in bodies:
         status, answer = served.ask(body)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fr_ps.photometric.captures import attributes_of, list_sources, read_capture
-from fr_ps.synthetic.captures import write_captures
+from fr_ps.photometric.captures import list_sources, read_capture, read_capture_attributes
+from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, render_session
 from fr_ps.synthetic.view import WIDE
 
@@ -18,13 +18,13 @@ def files_under(folder: Path) -> dict[str, bytes]:
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_captures(tmp_path / name, people=2, sessions=2, seed=5, size=48)
+        write_synthetic_captures(tmp_path / name, people=2, sessions=2, seed=5, size=48)
     assert files_under(tmp_path / "a") == files_under(tmp_path / "b")
 
 
 def test_a_session_does_not_depend_on_how_many_are_written(tmp_path: Path) -> None:
-    write_captures(tmp_path / "few", people=2, sessions=1, seed=5, size=32)
-    write_captures(tmp_path / "many", people=3, sessions=3, seed=5, size=32)
+    write_synthetic_captures(tmp_path / "few", people=2, sessions=1, seed=5, size=32)
+    write_synthetic_captures(tmp_path / "many", people=3, sessions=3, seed=5, size=32)
     few, many = files_under(tmp_path / "few" / "captures"), files_under(tmp_path / "many" / "captures")
     assert few.items() <= many.items()
     assert len(many) > len(few)
@@ -32,7 +32,7 @@ def test_a_session_does_not_depend_on_how_many_are_written(tmp_path: Path) -> No
 
 def test_files_are_those_of_a_capture(tmp_path: Path) -> None:
     told: list[int] = []
-    write_captures(tmp_path, people=2, sessions=3, seed=1, size=40, advance=told.append)
+    write_synthetic_captures(tmp_path, people=2, sessions=3, seed=1, size=40, advance=told.append)
     assert told == [1] * 6
 
     scene = render_session(1, 1, 2, 40)
@@ -50,7 +50,7 @@ def test_files_are_those_of_a_capture(tmp_path: Path) -> None:
 
 
 def test_photofaces_layout_is_read_back_as_what_was_drawn(tmp_path: Path) -> None:
-    write_captures(tmp_path, people=2, sessions=3, seed=1, size=64, layout="photoface")
+    write_synthetic_captures(tmp_path, people=2, sessions=3, seed=1, size=64, layout="photoface")
     sources = list_sources(tmp_path)
     assert [(source.id, source.session) for source in sources] == [(f"S00{p}", f"s0{s}") for p in range(2) for s in range(3)]
     assert {path.name for path in tmp_path.iterdir()} == {"S000", "S001"}, "the root holds people and nothing else"
@@ -60,4 +60,4 @@ def test_photofaces_layout_is_read_back_as_what_was_drawn(tmp_path: Path) -> Non
         np.testing.assert_array_equal(np.rint(255 * capture.images), scene.images)
         np.testing.assert_allclose(capture.lights, scene.lights, atol=1e-7)
         np.testing.assert_allclose(capture.landmarks, scene.landmarks, atol=1e-3)
-        assert attributes_of(source.folder) == scene.labels | {"Quality": "ok", "Occlusion": ""}
+        assert read_capture_attributes(source.folder) == scene.labels | {"Quality": "ok", "Occlusion": ""}

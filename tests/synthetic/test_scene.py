@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.photometric.photoface import LANDMARKS
-from fr_ps.synthetic.faces import EMOTIONS, EXPRESSIONS, FACIAL_HAIR, draw_look, draw_person, head_surface
+from fr_ps.synthetic.faces import EMOTIONS, EXPRESSIONS, FACIAL_HAIR, head_surface, sample_appearance, sample_person
 from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, Scene, light_directions, render_session
 from fr_ps.synthetic.view import CLOSE, WIDE, Framing
 
@@ -197,9 +197,9 @@ def test_a_higher_pose_is_a_head_turned_further() -> None:
 @pytest.mark.parametrize("change", ["spectacles", *FACIAL_HAIR[1:], *EMOTIONS[1:]])
 def test_every_attribute_shows_in_shape_and_albedo(change: str) -> None:
     rng = np.random.default_rng(0)
-    person = draw_person(True, rng)
+    person = sample_person(True, rng)
     blank = np.array(EXPRESSIONS["blankstare"])
-    plain = replace(draw_look(person, "blankstare", rng), spectacles=False, facial_hair="none", expression=blank)
+    plain = replace(sample_appearance(person, "blankstare", rng), spectacles=False, facial_hair="none", expression=blank)
     if change == "spectacles":
         changed = replace(plain, spectacles=True)
     elif change in FACIAL_HAIR:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.synthetic.faces import draw_look, draw_person, head_surface
-from fr_ps.synthetic.landmarks import place_on_head
-from fr_ps.synthetic.view import CLOSE, WIDE, Framing, View, draw_view
+from fr_ps.synthetic.faces import head_surface, sample_appearance, sample_person
+from fr_ps.synthetic.landmarks import locate_on_surface
+from fr_ps.synthetic.view import CLOSE, WIDE, Framing, View, sample_view
 
 SIZE = 96
 
@@ -24,14 +24,14 @@ def rolled(view: View, angle: float) -> View:
 
 def seen_and_projected(view: View, angle: float, height: float) -> tuple[np.ndarray, np.ndarray]:
     """Where a spot painted on a smooth head is in its picture, and where the view says that it is."""
-    angles, heights = view.grid()
+    angles, heights = view.surface_grid()
     width = 0.95 - 0.25 * heights[:, None] ** 2 / 4
     x, z = width * np.sin(angles), 0.9 * width * np.cos(angles)
     spot = np.exp(-0.5 * (((angles - angle) / 0.03) ** 2 + ((heights[:, None] - height) / 0.03) ** 2))
-    _, picture = view.picture(x, z, spot, heights)
+    _, picture = view.render_maps(x, z, spot, heights)
     down, right = np.mgrid[:SIZE, :SIZE] + 0.5
     centre = np.array([(picture * right).sum(), (picture * down).sum()]) / picture.sum()
-    return centre, view.project(*place_on_head(np.array([(angle, height)]), angles, heights, x, z))[0]
+    return centre, view.project(*locate_on_surface(np.array([(angle, height)]), angles, heights, x, z))[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,7 +85,7 @@ def test_a_rigid_roll_is_a_rotation(angle: float) -> None:
 
 
 def test_draws_stay_within_the_framings_limit_and_reach_it() -> None:
-    views = [draw_view(WIDE, 0.0, SIZE, np.random.default_rng(seed)) for seed in range(300)]
+    views = [sample_view(WIDE, 0.0, SIZE, np.random.default_rng(seed)) for seed in range(300)]
     for values, spread in (
         ([view.shift_x for view in views], WIDE.shift),
         ([np.log(view.scale) for view in views], WIDE.scale),
@@ -97,12 +97,12 @@ def test_draws_stay_within_the_framings_limit_and_reach_it() -> None:
 
 def test_the_whole_head_is_in_the_wide_picture() -> None:
     rng = np.random.default_rng(5)
-    person = draw_person(True, rng)
-    look = draw_look(person, "blankstare", rng)
+    person = sample_person(True, rng)
+    look = sample_appearance(person, "blankstare", rng)
     view = straight(WIDE)
-    angle, height = view.grid()
+    angle, height = view.surface_grid()
     x, z, albedo = head_surface(person, look, angle, height)
-    depth, _ = view.picture(x, z, albedo, height)
+    depth, _ = view.render_maps(x, z, albedo, height)
     middle = depth[SIZE // 2]
     assert middle.max() > 0.8
     assert (middle[[0, -1]] < 0).all(), "background on both sides"

@@ -12,13 +12,13 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy import create_engine
 
 from fr_ps.redaction import redact
-from fr_ps.tracking.address import (
+from fr_ps.tracking.uris import (
     artifact_root,
-    default_uri,
-    make_sqlite,
-    recorded_uri,
+    create_sqlite_store,
+    default_tracking_uri,
+    redacted_uri,
     registry_uri,
-    sqlite_file,
+    sqlite_path,
     sqlite_uri,
     tracking_uri,
 )
@@ -51,11 +51,11 @@ def test_the_default_store_is_the_file_of_this_folder_and_nothing_is_made_beside
     uri = tracking_uri()
     sqlite3.connect(folder / "mlflow.db").close()  # the file is there: making its tables takes seconds
     assert opened_by_sqlalchemy(uri) == str(folder / "mlflow.db")
-    assert sqlite_file(uri) == folder / "mlflow.db"
-    assert uri == default_uri() == registry_uri()
-    assert opened_by_sqlalchemy(recorded_uri(uri)) == str(folder / "mlflow.db")
-    assert redact(recorded_uri(uri)) == recorded_uri(uri)
-    make_sqlite(uri)
+    assert sqlite_path(uri) == folder / "mlflow.db"
+    assert uri == default_tracking_uri() == registry_uri()
+    assert opened_by_sqlalchemy(redacted_uri(uri)) == str(folder / "mlflow.db")
+    assert redact(redacted_uri(uri)) == redacted_uri(uri)
+    create_sqlite_store(uri)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -65,8 +65,8 @@ def test_an_address_names_its_file_whatever_the_folder_is_called(name):
     path = Path("/somewhere", name, "mlflow.db")
     uri = sqlite_uri(path)
     assert opened_by_sqlalchemy(uri) == str(path)
-    assert sqlite_file(uri) == sqlite_file(recorded_uri(uri)) == path
-    assert redact(recorded_uri(uri)) == recorded_uri(uri)
+    assert sqlite_path(uri) == sqlite_path(redacted_uri(uri)) == path
+    assert redact(redacted_uri(uri)) == redacted_uri(uri)
 
 
 @given(name=folder_names)
@@ -82,15 +82,15 @@ def test_artifacts_lie_in_this_folder_whatever_it_is_called(tmp_path, name):
 @pytest.mark.parametrize("name", ["a b", "dự án", "a?b", "a#b", "a%20b"])
 def test_a_file_of_a_run_is_written_and_read_in_such_a_folder(tmp_path, monkeypatch, make_store: MakeStore, name):
     """Through MLflow, with the run and experiment that RunStore makes."""
-    from fr_ps.tracking.lifecycle import new_run
+    from fr_ps.tracking.lifecycle import start_run
 
     folder = tmp_path / name
     folder.mkdir()
     make_store(folder)
     monkeypatch.chdir(folder)
     Path("a.txt").write_text("a")
-    with new_run("x", Path("runs"), lambda line: pytest.fail(line)) as run:
-        run.artifact(Path("a.txt"))
+    with start_run("x", Path("runs"), lambda line: pytest.fail(line)) as run:
+        run.log_artifact(Path("a.txt"))
     client = MlflowClient(tracking_uri())
     assert client.get_run(run.mlflow_id).info.status == "FINISHED"
     copied = Path(mlflow.artifacts.download_artifacts(run_id=run.mlflow_id, artifact_path="a.txt", tracking_uri=tracking_uri()))
@@ -103,15 +103,15 @@ def test_a_file_of_a_run_is_written_and_read_in_such_a_folder(tmp_path, monkeypa
 def test_the_default_is_left_where_a_store_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert tracking_uri() == registry_uri() == "http://127.0.0.1:5000"
-    assert default_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert default_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:6000")
     assert registry_uri() == "http://127.0.0.1:6000"
 
 
 def test_a_recorded_address_has_no_password_that_begins_as_a_port():
-    assert recorded_uri("postgresql://user:12/x@h/db") == "postgresql://***"
+    assert redacted_uri("postgresql://user:12/x@h/db") == "postgresql://***"
 
 
 @pytest.mark.parametrize("uri", ["", "sqlite://", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "http://host/a.db", "sqlite"])
 def test_what_is_no_plain_sqlite_file_has_no_file(uri):
-    assert sqlite_file(uri) is None
+    assert sqlite_path(uri) is None

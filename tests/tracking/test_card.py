@@ -7,28 +7,28 @@ import time
 
 import pytest
 
-from fr_ps.tracking.card import CARD_FILE, Card, find_run, new_card, read_card
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, RunInfo, find_run, new_run_info, read_run_info
 
 
 def test_a_card_comes_back(tmp_path):
-    card = Card("id", "a name", "f" * 32, "mine", "7", "http://x", "here", 5, {"a": "b"})
+    card = RunInfo("id", "a name", "f" * 32, "mine", "7", "http://x", "here", 5, {"a": "b"})
     card.write(tmp_path)
-    assert read_card(tmp_path) == card
-    assert json.loads((tmp_path / CARD_FILE).read_text())["mlflow_id"] == "f" * 32
+    assert read_run_info(tmp_path) == card
+    assert json.loads((tmp_path / RUN_INFO_FILE).read_text())["mlflow_id"] == "f" * 32
 
 
 def test_cards_of_earlier_and_of_later_versions_are_read(tmp_path):
-    (tmp_path / CARD_FILE).write_text(json.dumps({"id": "a", "mlflow_id": None, "name": "b"}))
-    assert read_card(tmp_path) == Card("a", "b")
-    (tmp_path / CARD_FILE).write_text(json.dumps({"id": "a", "name": "b", "unheard_of": 1}))
-    assert read_card(tmp_path) == Card("a", "b")
+    (tmp_path / RUN_INFO_FILE).write_text(json.dumps({"id": "a", "mlflow_id": None, "name": "b"}))
+    assert read_run_info(tmp_path) == RunInfo("a", "b")
+    (tmp_path / RUN_INFO_FILE).write_text(json.dumps({"id": "a", "name": "b", "unheard_of": 1}))
+    assert read_run_info(tmp_path) == RunInfo("a", "b")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"id"', "{}", '{"id": "a"}', "\0\0\0"], ids=range(9))
 def test_what_is_no_card_is_refused(tmp_path, refused, text):
-    (tmp_path / CARD_FILE).write_text(text)
-    with refused(tmp_path / CARD_FILE, "expected the folder of a run"):
-        read_card(tmp_path)
+    (tmp_path / RUN_INFO_FILE).write_text(text)
+    with refused(tmp_path / RUN_INFO_FILE, "expected the folder of a run"):
+        read_run_info(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,20 @@ def test_what_is_no_card_is_refused(tmp_path, refused, text):
     ],
 )
 def test_a_card_with_values_of_other_types_or_beyond_bounds_is_refused(tmp_path, refused, changes, words):
-    (tmp_path / CARD_FILE).write_text(json.dumps({"id": "a", "name": "b"} | changes))
-    with refused(tmp_path / CARD_FILE, words):
-        read_card(tmp_path)
+    (tmp_path / RUN_INFO_FILE).write_text(json.dumps({"id": "a", "name": "b"} | changes))
+    with refused(tmp_path / RUN_INFO_FILE, words):
+        read_run_info(tmp_path)
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path, refused):
-    with refused(tmp_path / CARD_FILE, "no such file"):
-        read_card(tmp_path)
+    with refused(tmp_path / RUN_INFO_FILE, "no such file"):
+        read_run_info(tmp_path)
 
 
 def test_a_new_card_says_who_and_where_it_is(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/bin/fr-ps", "train", "--config", "a.yaml"])
     before = int(time.time() * 1000)
-    card = new_card("id", "a name")
+    card = new_run_info("id", "a name")
     assert (card.id, card.name, card.mlflow_id) == ("id", "a name", None)
     assert (card.experiment, card.experiment_id, card.tracking_uri) == ("fr-ps", "", "")
     assert card.host == socket.gethostname()
@@ -63,22 +63,22 @@ def test_a_new_card_says_who_and_where_it_is(monkeypatch):
     assert card.tags["mlflow.source.name"] == "fr-ps train --config a.yaml"
     assert card.tags["mlflow.source.type"] == "LOCAL"
     monkeypatch.setattr("sys.argv", ["fr-ps", "search", "--study.storage=postgresql://me:s3cr:t@db.example/studies"])
-    assert new_card("y", "z").tags["mlflow.source.name"] == "fr-ps search --study.storage=postgresql://db.example/studies"
+    assert new_run_info("y", "z").tags["mlflow.source.name"] == "fr-ps search --study.storage=postgresql://db.example/studies"
 
 
 def test_the_environment_says_the_experiment_and_the_place(monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    card = new_card("id", "name")
+    card = new_run_info("id", "name")
     assert (card.experiment, card.experiment_id, card.tracking_uri) == ("mine", "7", "http://127.0.0.1:5000")
 
 
 def test_the_run_that_mlflow_run_began_is_taken_once(monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
-    assert new_card("a", "name").mlflow_id == "f" * 32
+    assert new_run_info("a", "name").mlflow_id == "f" * 32
     assert "MLFLOW_RUN_ID" not in os.environ
-    assert new_card("b", "name").mlflow_id is None
+    assert new_run_info("b", "name").mlflow_id is None
 
 
 @pytest.mark.parametrize(
@@ -98,23 +98,23 @@ def test_the_run_that_mlflow_run_began_is_taken_once(monkeypatch):
 )
 def test_a_password_in_the_address_is_not_written(tmp_path, monkeypatch, uri, kept):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    card = new_card("id", "name")
+    card = new_run_info("id", "name")
     assert card.tracking_uri == kept
     card.write(tmp_path)
-    assert "cret" not in (tmp_path / CARD_FILE).read_text()
+    assert "cret" not in (tmp_path / RUN_INFO_FILE).read_text()
 
 
 @pytest.mark.parametrize("uri", ["http://[::1", "http://me:secret@[host", "://"])
 def test_an_address_that_is_none_keeps_no_run_from_beginning(tmp_path, monkeypatch, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    new_card("id", "name").write(tmp_path)
-    assert "secret" not in (tmp_path / CARD_FILE).read_text()
+    new_run_info("id", "name").write(tmp_path)
+    assert "secret" not in (tmp_path / RUN_INFO_FILE).read_text()
 
 
 def test_a_run_is_found_by_either_id(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        Card(name, "same name", "f" * 32 if name == "two" else None).write(tmp_path / name)
+        RunInfo(name, "same name", "f" * 32 if name == "two" else None).write(tmp_path / name)
     assert find_run("one", tmp_path) == tmp_path / "one"
     assert find_run("two", tmp_path) == find_run("f" * 32, tmp_path) == tmp_path / "two"
     for nothing in ("three", "same name", "", "../one", "f" * 31):
@@ -124,9 +124,9 @@ def test_a_run_is_found_by_either_id(tmp_path):
 
 def test_a_damaged_card_does_not_hide_the_other_runs(tmp_path, refused):
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / CARD_FILE).write_text("{")
+    (tmp_path / "one" / RUN_INFO_FILE).write_text("{")
     assert find_run("two", tmp_path) is None
-    Card("two", "a name", mlflow_id="f" * 32).write(tmp_path / "two")
+    RunInfo("two", "a name", mlflow_id="f" * 32).write(tmp_path / "two")
     assert find_run("two", tmp_path) == find_run("f" * 32, tmp_path) == tmp_path / "two"
-    with refused(tmp_path / "one" / CARD_FILE):
-        read_card(tmp_path / "one")
+    with refused(tmp_path / "one" / RUN_INFO_FILE):
+        read_run_info(tmp_path / "one")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fr_ps.tracking import delivery
-from fr_ps.tracking.delivery import Delivery
+from fr_ps.tracking.delivery import DeliveryThread
 from fr_ps.tracking.journal import Event
-from fr_ps.tracking.outbox import Outbox
+from fr_ps.tracking.outbox import DeliveryQueue
 from fr_ps.tracking.run import Run
 
 
@@ -43,7 +43,7 @@ class Carried:
         self.run, self.store = Run(folder), Taken()
         self.ids: list[str] = []
         self.lines: list[str] = []
-        self.delivery = Delivery(self.run.journal, Outbox(folder), self.store, self.ids.append, self.lines.append)
+        self.delivery = DeliveryThread(self.run.journal, DeliveryQueue(folder), self.store, self.ids.append, self.lines.append)
 
     def numbers(self) -> list[str]:
         return [event.data["number"] for event in self.store.events]
@@ -102,7 +102,7 @@ def test_the_end_is_prompt_where_everything_is_there_already(carried):
 
 
 def test_what_is_told_step_by_step_goes_together(carried, monkeypatch):
-    monkeypatch.setattr(delivery, "_GATHER", 0.5)
+    monkeypatch.setattr(delivery, "_BATCH_DELAY", 0.5)
     carried.delivery.start()
     for number in range(200):
         carried.run.tags({"number": str(number)})
@@ -137,7 +137,7 @@ def test_the_end_waits_no_longer_than_it_is_told(carried, how):
     begun = time.monotonic()
     assert not carried.delivery.finish(0.5)
     assert 0.4 < time.monotonic() - begun < 20
-    assert Outbox(carried.run.folder).pending() == 1
+    assert DeliveryQueue(carried.run.folder).pending() == 1
 
 
 def test_a_slow_store_that_goes_on_taking_is_waited_for(carried, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from mlflow import MlflowClient
 
 from fr_ps.errors import InputError
-from fr_ps.tracking.find import model_folder
-from tests.conftest import MakeStore, Refused
+from fr_ps.tracking.resolve import resolve_model
+from tests.conftest import AssertRejected, MakeStore
 
 BEST_FILES = {"checkpoints/best/model.json": "{}", "checkpoints/best/model.safetensors": "w", "report/metrics.json": "{}"}
 
@@ -62,26 +62,26 @@ def runs(tmp_path: Path) -> Path:
 def test_a_run_is_found_by_either_id_and_by_its_folders(runs):
     best = runs / "20260101-000000-abcdef/checkpoints/best"
     for name in ("20260101-000000-abcdef", "f" * 32, str(best), str(best.parents[1])):
-        assert model_folder(name, runs).resolve() == best.resolve()
+        assert resolve_model(name, runs).resolve() == best.resolve()
 
 
 def test_a_run_without_a_checkpoint_says_so(runs):
     (runs / "20260101-000000-abcdef/checkpoints/best/model.json").unlink()
     with pytest.raises(InputError, match="before its first checkpoint"):
-        model_folder("f" * 32, runs)
+        resolve_model("f" * 32, runs)
 
 
 @pytest.mark.parametrize("name", ["nothing", "../../etc", "0" * 32])
 def test_what_is_nowhere_is_one_line(name, runs, client):
     with pytest.raises(InputError) as error:
-        model_folder(name, runs)
+        resolve_model(name, runs)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_run_whose_folder_is_gone_comes_from_mlflow(client, tmp_path):
     run = log_run(client, BEST_FILES)
-    assert (model_folder(run, tmp_path / "runs") / "model.json").is_file()
+    assert (resolve_model(run, tmp_path / "runs") / "model.json").is_file()
 
 
 def test_a_version_of_a_registered_model_is_found_by_its_number_and_by_its_alias(client: MlflowClient) -> None:
@@ -89,18 +89,18 @@ def test_a_version_of_a_registered_model_is_found_by_its_number_and_by_its_alias
     second = register(client, BEST_FILES | {"checkpoints/best/model.json": '{"the": "second"}'})
     client.set_registered_model_alias("faces", "champion", second)
     for name, text in ((f"models:/faces/{first}", "{}"), (f"models:/faces/{second}", '{"the": "second"}')):
-        folder = model_folder(name)
+        folder = resolve_model(name)
         assert (folder / "model.json").read_text() == text
         assert (folder / "model.safetensors").read_text() == "w"
-    assert (model_folder("models:/faces@champion") / "model.json").read_text() == '{"the": "second"}'
+    assert (resolve_model("models:/faces@champion") / "model.json").read_text() == '{"the": "second"}'
     client.set_registered_model_alias("faces", "champion", first)
-    assert (model_folder("models:/faces@champion") / "model.json").read_text() == "{}"
+    assert (resolve_model("models:/faces@champion") / "model.json").read_text() == "{}"
 
 
 def test_a_model_folder_deep_among_the_files_of_a_version_is_found(client: MlflowClient) -> None:
     """As in a pyfunc model, where it is an artifact of it."""
     version = register(client, {"packed/MLmodel": "flavors: {}", "packed/artifacts/model/model.json": "{}"}, "packed")
-    folder = model_folder(f"models:/faces/{version}")
+    folder = resolve_model(f"models:/faces/{version}")
     assert folder.parts[-2:] == ("artifacts", "model")
     assert (folder / "model.json").is_file()
 
@@ -109,46 +109,46 @@ def test_a_model_folder_deep_among_the_files_of_a_version_is_found(client: Mlflo
     ("files", "count"), [({"a.txt": ""}, 0), ({"a/model.json": "{}", "b/model.json": "{}"}, 2)], ids=["none", "two"]
 )
 def test_a_version_without_exactly_one_model_folder_is_refused(
-    client: MlflowClient, refused: Refused, files: dict[str, str], count: int
+    client: MlflowClient, refused: AssertRejected, files: dict[str, str], count: int
 ) -> None:
     version = register(client, {f"x/{name}": text for name, text in files.items()}, "x")
     with refused(f"models:/faces/{version}", f"has {count} model folders"):
-        model_folder(f"models:/faces/{version}")
+        resolve_model(f"models:/faces/{version}")
 
 
 @pytest.mark.parametrize(
     "name", ["models:/faces/999", "models:/faces@nobody", "models:/nothing/1", "models:/faces/one", "models:/faces", "models:/"]
 )
-def test_what_is_not_in_the_registry_is_refused_by_its_name(client: MlflowClient, refused: Refused, name: str) -> None:
+def test_what_is_not_in_the_registry_is_refused_by_its_name(client: MlflowClient, refused: AssertRejected, name: str) -> None:
     register(client, BEST_FILES)
     with refused(f"{name}: ", "models:/NAME/VERSION or models:/NAME@ALIAS"):
-        model_folder(name)
+        resolve_model(name)
 
 
-def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, registry: Path, refused: Refused) -> None:
+def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, registry: Path, refused: AssertRejected) -> None:
     version = register(client, BEST_FILES)
     shutil.rmtree(registry / "artifacts")
     with refused(f"models:/faces/{version}"):
-        model_folder(f"models:/faces/{version}")
+        resolve_model(f"models:/faces/{version}")
 
 
 @pytest.mark.parametrize("model", ["x" * 300, "runs/" + "x" * 300, "x" * 5000, "a\0b"])
-def test_a_name_that_no_file_can_have_is_refused(client: MlflowClient, runs: Path, refused: Refused, model: str) -> None:
+def test_a_name_that_no_file_can_have_is_refused(client: MlflowClient, runs: Path, refused: AssertRejected, model: str) -> None:
     with refused("no model folder, no run under"):
-        model_folder(model, runs)
+        resolve_model(model, runs)
 
 
 def test_a_version_whose_files_are_gone_is_told_from_a_wrong_name(
-    client: MlflowClient, registry: Path, runs: Path, refused: Refused
+    client: MlflowClient, registry: Path, runs: Path, refused: AssertRejected
 ) -> None:
     """As in a project folder that was moved."""
     number = register(client, BEST_FILES)
     moved = (registry / "artifacts").rename(registry / "moved")
     try:
         with refused(f"models:/faces/{number}: the registry has this version", str(registry / "artifacts"), "move it back"):
-            model_folder(f"models:/faces/{number}", runs)
+            resolve_model(f"models:/faces/{number}", runs)
     finally:
         moved.rename(registry / "artifacts")
-    model_folder(f"models:/faces/{number}", runs)
+    resolve_model(f"models:/faces/{number}", runs)
     with refused("cannot be had from the registry", "expected models:/NAME/VERSION"):
-        model_folder("models:/faces/9999", runs)
+        resolve_model("models:/faces/9999", runs)

@@ -87,7 +87,7 @@ def test_whatever_bytes_of_it_survive_the_whole_events_among_them_do_and_it_goes
 
         again = Journal(folder)
         assert again.size == ends[whole]
-        assert again.cut == survived - ends[whole]
+        assert again.truncated_bytes == survived - ends[whole]
         again.append("tags", {"the": "new one"})
         again.close()
         assert told(folder) == [*events[:whole], ("tags", {"the": "new one"})]
@@ -102,11 +102,11 @@ def test_a_last_line_that_a_crash_left_half_written_is_cut_off(tmp_path, half):
     path.write_bytes(whole + half)
     assert len(told(tmp_path)) == 2
     journal = Journal(tmp_path)
-    assert journal.cut == len(half)
+    assert journal.truncated_bytes == len(half)
     assert path.read_bytes() == whole
     journal.close()
     journal = Journal(tmp_path)
-    assert journal.cut == 0
+    assert journal.truncated_bytes == 0
     journal.close()
 
 

@@ -15,14 +15,14 @@ from mlflow_server import Server
 
 from fr_ps.errors import InputError
 from fr_ps.tracking import delivery, lifecycle
-from fr_ps.tracking.card import read_card
 from fr_ps.tracking.journal import JOURNAL_FILE
-from fr_ps.tracking.lifecycle import new_run, resumed_run
+from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.listing import last_status
-from fr_ps.tracking.outbox import Outbox
-from fr_ps.tracking.owner import is_owned
-from fr_ps.tracking.run import StoppedEarly
-from fr_ps.tracking.store import STATUS_TAG
+from fr_ps.tracking.mlflow_sink import STATUS_TAG
+from fr_ps.tracking.outbox import DeliveryQueue
+from fr_ps.tracking.run import RunStopped
+from fr_ps.tracking.run_folder import read_run_info
+from fr_ps.tracking.run_lock import is_locked
 from tests.tracking import servers
 
 RUNS = Path("runs")
@@ -38,35 +38,35 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a run waits for one second."""
-    monkeypatch.setattr(lifecycle, "_WAIT", 1.0)
-    monkeypatch.setattr(lifecycle, "_WAIT_ENDED", 0.5)
+    monkeypatch.setattr(lifecycle, "_TIMEOUT", 1.0)
+    monkeypatch.setattr(lifecycle, "_TIMEOUT_UNFINISHED", 0.5)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
 
 
 def delivery_ended() -> None:
     """Wait until no delivery of an earlier run is left, so that a test leaves nothing behind."""
     for thread in threading.enumerate():
-        if isinstance(thread, delivery.Delivery):
+        if isinstance(thread, delivery.DeliveryThread):
             thread.join(30)
 
 
 def test_a_run_is_written_down_owned_delivered_and_let_go(store):
     lines: list[str] = []
-    with new_run("a name", RUNS, lines.append) as run:
+    with start_run("a name", RUNS, lines.append) as run:
         assert run.folder == RUNS / run.id
-        assert is_owned(run.folder)
+        assert is_locked(run.folder)
         assert last_status(run.folder) == "RUNNING"
-        run.metrics({"a": 1.0}, 1)
-        run.artifact(run.folder / "run.json")
-    assert not is_owned(run.folder)
-    assert run.shown_id == run.mlflow_id == read_card(run.folder).mlflow_id
+        run.log_metrics({"a": 1.0}, 1)
+        run.log_artifact(run.folder / "run.json")
+    assert not is_locked(run.folder)
+    assert run.display_id == run.mlflow_id == read_run_info(run.folder).mlflow_id
     stored = store.get_run(run.mlflow_id)
     assert stored.info.run_name == "a name"
     assert stored.info.status == stored.data.tags[STATUS_TAG] == last_status(run.folder) == "FINISHED"
     assert stored.data.metrics == {"a": 1.0}
     assert store.get_experiment_by_name("fr-ps").experiment_id == stored.info.experiment_id
     assert [file.path for file in store.list_artifacts(run.mlflow_id)] == ["run.json"]
-    assert Outbox(run.folder).pending() == 0
+    assert DeliveryQueue(run.folder).pending() == 0
     assert lines == []
 
 
@@ -78,30 +78,30 @@ def test_a_run_is_written_down_owned_delivered_and_let_go(store):
         (KeyboardInterrupt(), "KILLED"),
         (SystemExit(143), "KILLED"),
         (MemoryError(), "FAILED"),
-        (StoppedEarly(), "KILLED"),
+        (RunStopped(), "KILLED"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
 )
 def test_what_ends_a_run_goes_on_and_its_status_is_true(store, error, status):
-    with pytest.raises(type(error)) as caught, new_run("x", RUNS) as run:
+    with pytest.raises(type(error)) as caught, start_run("x", RUNS) as run:
         raise error
     assert caught.value is error
     stored = store.get_run(run.mlflow_id)
     assert stored.info.status == stored.data.tags[STATUS_TAG] == last_status(run.folder) == status
     assert stored.info.end_time >= stored.info.start_time
-    assert not is_owned(run.folder)
+    assert not is_locked(run.folder)
 
 
 def test_it_attaches_to_the_run_that_mlflow_run_began_in_whatever_experiment(store, monkeypatch):
     experiment = store.create_experiment("someone else's")
     begun = store.create_run(experiment, run_name="polite-ant-7").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", begun)
-    with new_run("a name", RUNS) as run:
-        assert run.shown_id == begun  # before any contact
+    with start_run("a name", RUNS) as run:
+        assert run.display_id == begun  # before any contact
     assert run.mlflow_id == begun
     assert store.get_run(begun).info.run_name == "a name"
     assert store.get_run(begun).info.status == "FINISHED"
-    with new_run("the next", RUNS) as second:
+    with start_run("the next", RUNS) as second:
         pass
     assert second.mlflow_id != begun
 
@@ -112,8 +112,8 @@ def test_an_mlflow_run_that_a_run_of_this_folder_has_is_not_taken_again(store, m
     for name in ("first", "second"):
         monkeypatch.setenv("MLFLOW_RUN_ID", begun)
         lines: list[str] = []
-        with new_run(name, RUNS, lines.append) as run:
-            run.metrics({"a": 1.0}, 1)
+        with start_run(name, RUNS, lines.append) as run:
+            run.log_metrics({"a": 1.0}, 1)
         assert (run.mlflow_id == begun) == (name == "first")
         assert [line for line in lines if "gets one of its own" in line] == lines
         assert len(lines) == (name == "second")
@@ -122,11 +122,11 @@ def test_an_mlflow_run_that_a_run_of_this_folder_has_is_not_taken_again(store, m
 
 
 def test_a_left_over_mlflow_run_id_is_not_tagged_by_a_resume(store, monkeypatch):
-    with new_run("first", RUNS) as first, suppress(KeyboardInterrupt), new_run("x", RUNS) as run:
+    with start_run("first", RUNS) as first, suppress(KeyboardInterrupt), start_run("x", RUNS) as run:
         raise KeyboardInterrupt
     before = store.get_run(first.mlflow_id).data.tags
     monkeypatch.setenv("MLFLOW_RUN_ID", first.mlflow_id)
-    with resumed_run(run.folder):
+    with resume_run(run.folder):
         pass
     assert store.get_run(first.mlflow_id).data.tags == before
 
@@ -135,30 +135,30 @@ def test_a_left_over_mlflow_run_id_is_not_tagged_by_a_resume(store, monkeypatch)
 def test_the_environment_chooses_the_experiment(store, monkeypatch, by):
     experiment = store.create_experiment("mine")
     monkeypatch.setenv(by, "mine" if by.endswith("NAME") else experiment)
-    with new_run("x", RUNS) as run:
+    with start_run("x", RUNS) as run:
         pass
     assert store.get_run(run.mlflow_id).info.experiment_id == experiment
 
 
 def test_a_run_that_goes_on_is_the_same_run_here_and_in_mlflow(store):
-    with suppress(KeyboardInterrupt), new_run("x", RUNS) as run:
-        run.metrics({"a": 1.0}, 1)
+    with suppress(KeyboardInterrupt), start_run("x", RUNS) as run:
+        run.log_metrics({"a": 1.0}, 1)
         raise KeyboardInterrupt
-    with resumed_run(run.folder) as again:
-        assert (again.id, again.shown_id) == (run.id, run.mlflow_id)
-        again.metrics({"a": 5.0}, 1)
-        again.metrics({"a": 2.0}, 2)
+    with resume_run(run.folder) as again:
+        assert (again.id, again.display_id) == (run.id, run.mlflow_id)
+        again.log_metrics({"a": 5.0}, 1)
+        again.log_metrics({"a": 2.0}, 2)
     assert [(one.step, one.value) for one in store.get_metric_history(run.mlflow_id, "a")] == [(1, 1.0), (2, 2.0)]
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
     assert len(store.search_runs([store.get_run(run.mlflow_id).info.experiment_id])) == 1
 
 
 def test_the_empty_run_that_mlflow_run_began_for_a_resume_names_the_one_that_goes_on(store, monkeypatch):
-    with new_run("x", RUNS) as run:
+    with start_run("x", RUNS) as run:
         pass
     empty = store.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", empty)
-    with resumed_run(run.folder) as again:
+    with resume_run(run.folder) as again:
         pass
     assert again.mlflow_id == run.mlflow_id
     tags = store.get_run(empty).data.tags
@@ -167,52 +167,52 @@ def test_the_empty_run_that_mlflow_run_began_for_a_resume_names_the_one_that_goe
 
 
 def test_a_run_that_this_process_runs_is_not_gone_on_with(store, refused):
-    with new_run("x", RUNS) as run, refused(f"process {os.getpid()}"), resumed_run(run.folder):
+    with start_run("x", RUNS) as run, refused(f"process {os.getpid()}"), resume_run(run.folder):
         raise AssertionError
     assert last_status(run.folder) == "FINISHED"
 
 
 def test_a_half_written_last_line_is_cut_off_and_that_is_said(store):
-    with new_run("x", RUNS) as run:
-        run.metrics({"a": 1.0}, 1)
+    with start_run("x", RUNS) as run:
+        run.log_metrics({"a": 1.0}, 1)
     with run.journal.path.open("ab") as file:
         file.write(b'{"kind": "met')
     lines: list[str] = []
-    with resumed_run(run.folder, lines.append) as again:
-        assert again.curves == {"a": {1: 1.0}}
+    with resume_run(run.folder, lines.append) as again:
+        assert again.metric_history == {"a": {1: 1.0}}
     (line,) = lines
     assert f"{run.journal.path}: its last line was half written and is cut off (13 bytes)" in line
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
 
 
 def test_a_damaged_journal_is_refused_and_left_as_it_is(store, refused):
-    with new_run("x", RUNS) as run:
+    with start_run("x", RUNS) as run:
         pass
     text = "damage\n" + run.journal.path.read_text()
     run.journal.path.write_text(text)
-    with refused(run.journal.path, "byte 7 is damaged"), resumed_run(run.folder):
+    with refused(run.journal.path, "byte 7 is damaged"), resume_run(run.folder):
         raise AssertionError
     assert run.journal.path.read_text() == text
-    assert not is_owned(run.folder)
+    assert not is_locked(run.folder)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, refused):
-    with refused(tmp_path / "run.json", "no such file"), resumed_run(tmp_path):
+    with refused(tmp_path / "run.json", "no such file"), resume_run(tmp_path):
         raise AssertionError
 
 
 def test_a_place_that_cannot_be_written_is_refused(small_disk, refused):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with refused(small_disk, "cannot be written"), new_run("x", small_disk / "runs"):
+    with refused(small_disk, "cannot be written"), start_run("x", small_disk / "runs"):
         raise AssertionError
 
 
 def test_a_run_folder_that_cannot_be_written_any_more_is_refused_and_left_as_it_is(store, small_disk, refused):
-    with new_run("x", small_disk) as run:
+    with start_run("x", small_disk) as run:
         pass
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     before = run.journal.path.read_bytes()
-    with refused(run.folder, "cannot be written"), resumed_run(run.folder):
+    with refused(run.folder, "cannot be written"), resume_run(run.folder):
         raise AssertionError
     assert run.journal.path.read_bytes() == before
 
@@ -221,9 +221,9 @@ def test_a_disk_that_fills_up_ends_the_run_with_its_status_written_down(store, s
     lines: list[str] = []
 
     def fill() -> None:
-        with new_run("x", small_disk, lines.append) as run:
+        with start_run("x", small_disk, lines.append) as run:
             for step in range(10_000):
-                run.metrics({f"m{number}": 0.1 for number in range(50)}, step)
+                run.log_metrics({f"m{number}": 0.1 for number in range(50)}, step)
 
     with refused(JOURNAL_FILE, "the disk is full"):
         fill()
@@ -238,13 +238,13 @@ def test_whatever_is_wrong_with_the_server_a_run_neither_waits_nor_fails_and_say
     with servers.hanging() as hanging, servers.failing() as (failing, _):
         uri = {"refuses": servers.refusing(), "hangs": hanging, "answers 500": failing, "is no address": "http://[::1"}[how]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with new_run("x", RUNS, lines.append) as run:
+        with start_run("x", RUNS, lines.append) as run:
             begun = time.monotonic()
             for step in range(300):
-                run.metrics({"a": float(step), "b": 1.0}, step)
+                run.log_metrics({"a": float(step), "b": 1.0}, step)
             took = time.monotonic() - begun
             time.sleep(0.5)  # it meets the trouble while it runs
-            run.tags({"after": "that"})
+            run.set_tags({"after": "that"})
         ended = time.monotonic() - begun
         assert took < 5
         assert ended < 20
@@ -253,20 +253,20 @@ def test_whatever_is_wrong_with_the_server_a_run_neither_waits_nor_fails_and_say
     assert lines[-1].endswith("later: fr-ps sync")
     assert all("\n" not in line for line in lines)
     assert len(lines) <= 3
-    assert run.shown_id == run.id
+    assert run.display_id == run.id
     assert last_status(run.folder) == "FINISHED"
-    assert Outbox(run.folder).pending() == 303
+    assert DeliveryQueue(run.folder).pending() == 303
 
 
 def test_a_run_that_waits_for_nothing_leaves_all_to_sync_without_a_word_of_waiting(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     lines: list[str] = []
     begun = time.monotonic()
-    with new_run("x", RUNS, lines.append, wait=0.2) as run:
-        run.metrics({"a": 1.0}, 1)
-    assert time.monotonic() - begun < lifecycle._WAIT_ENDED
+    with start_run("x", RUNS, lines.append, timeout=0.2) as run:
+        run.log_metrics({"a": 1.0}, 1)
+    assert time.monotonic() - begun < lifecycle._TIMEOUT_UNFINISHED
     assert not any("waiting" in line for line in lines)
-    assert Outbox(run.folder).pending() == 3  # running, the point, finished
+    assert DeliveryQueue(run.folder).pending() == 3  # running, the point, finished
     delivery_ended()
 
 
@@ -274,7 +274,7 @@ def test_a_run_that_waits_for_nothing_leaves_all_to_sync_without_a_word_of_waiti
 def test_a_failure_is_told_even_where_nobody_can_be_told(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
     lines: list[str] = []
-    with pytest.raises(ValueError, match="broken"), new_run("x", RUNS, lines.append) as run:
+    with pytest.raises(ValueError, match="broken"), start_run("x", RUNS, lines.append) as run:
         raise ValueError("broken")
     assert last_status(run.folder) == "FAILED"
     assert lines[-1].endswith("later: fr-ps sync")
@@ -282,15 +282,15 @@ def test_a_failure_is_told_even_where_nobody_can_be_told(monkeypatch):
 
 def test_what_mlflow_refuses_is_said_at_the_end(store):
     lines: list[str] = []
-    with new_run("x", RUNS, lines.append) as run:
-        run.metrics({"bad=name": 1.0, "good": 2.0}, 1)
+    with start_run("x", RUNS, lines.append) as run:
+        run.log_metrics({"bad=name": 1.0, "good": 2.0}, 1)
     (line,) = lines
     assert line.startswith("tracking: MLflow refused bad=name: ")
     assert store.get_run(run.mlflow_id).data.metrics == {"good": 2.0}
 
 
 def test_a_server_that_is_killed_and_comes_back_in_the_middle_of_a_run_loses_and_doubles_nothing(server: Server, monkeypatch):
-    monkeypatch.setattr(lifecycle, "_WAIT", 60.0)
+    monkeypatch.setattr(lifecycle, "_TIMEOUT", 60.0)
     lines: list[str] = []
     step = 0
 
@@ -299,11 +299,11 @@ def test_a_server_that_is_killed_and_comes_back_in_the_middle_of_a_run_loses_and
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             step += 1
-            run.metrics({"a": step / 7, "b": float(step)}, step)
+            run.log_metrics({"a": step / 7, "b": float(step)}, step)
             time.sleep(0.01)
 
-    with new_run("x", RUNS, lines.append) as run:
-        run.params({"p": "1"})
+    with start_run("x", RUNS, lines.append) as run:
+        run.log_params({"p": "1"})
         tell_for(1.0)
         while not run.mlflow_id:
             time.sleep(0.05)
@@ -313,7 +313,7 @@ def test_a_server_that_is_killed_and_comes_back_in_the_middle_of_a_run_loses_and
         tell_for(0.5)
         server.wait()
         tell_for(0.5)
-        run.dataset("faces", "/somewhere", "digest", {}, "training")
+        run.log_dataset("faces", "/somewhere", "digest", {}, "training")
     assert "MLflow does not take it" in lines[0]
     assert lines[1:] == ["tracking: MLflow takes it again"]
     client = MlflowClient(server.uri)
@@ -329,11 +329,11 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(store, monkeypatch):
     os.close(read)
     nobody_reads = os.fdopen(write, "w")
     monkeypatch.setattr(sys, "stderr", nobody_reads)
-    with new_run("x", RUNS) as run:
-        run.metrics({"bad=name": 1.0}, 1)
+    with start_run("x", RUNS) as run:
+        run.log_metrics({"bad=name": 1.0}, 1)
     with suppress(BrokenPipeError):
         nobody_reads.close()
-    with resumed_run(run.folder):  # now it is closed
+    with resume_run(run.folder):  # now it is closed
         pass
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
 
@@ -341,15 +341,15 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(store, monkeypatch):
 @pytest.mark.parametrize("how", ["removed", "renamed"])
 def test_a_run_whose_folder_is_taken_away_ends_in_one_line_and_as_failed_in_mlflow(store, refused, how):
     lines: list[str] = []
-    with refused("was removed or replaced"), new_run("x", RUNS, lines.append) as run:
-        run.metrics({"a": 1.0}, 1)
-        while run.mlflow_id is None or Outbox(run.folder).pending():  # after that, nothing is written into the folder
+    with refused("was removed or replaced"), start_run("x", RUNS, lines.append) as run:
+        run.log_metrics({"a": 1.0}, 1)
+        while run.mlflow_id is None or DeliveryQueue(run.folder).pending():  # after that, nothing is written into the folder
             time.sleep(0.01)
         if how == "removed":
             shutil.rmtree(run.folder)
         else:
             run.folder.rename("elsewhere")
-        run.metrics({"a": 2.0}, 2)
+        run.log_metrics({"a": 2.0}, 2)
     assert store.get_run(run.mlflow_id).info.status == "FAILED"
     told = [line for line in lines if "waiting for MLflow" not in line]  # printed where the machine is busy
     assert told == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before"]

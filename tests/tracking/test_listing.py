@@ -14,22 +14,22 @@ import pytest
 
 from fr_ps.cli import main
 from fr_ps.tracking import listing
-from fr_ps.tracking.card import CARD_FILE, Parent, new_card, read_card
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
 from fr_ps.tracking.layout import CONFIG_FILE
-from fr_ps.tracking.listing import INTERRUPTED_TAG, Story, last_status, stories, training_folder
-from fr_ps.tracking.owner import owned
+from fr_ps.tracking.listing import INTERRUPTED_TAG, RunSummary, find_resumable_run, last_status, list_runs
+from fr_ps.tracking.mlflow_sink import STATUS_TAG
 from fr_ps.tracking.run import Run
-from fr_ps.tracking.store import STATUS_TAG
-from fr_ps.tracking.sync import sync, unsynced
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, new_run_info, read_run_info
+from fr_ps.tracking.run_lock import run_lock
+from fr_ps.tracking.sync import pending_runs, sync
 from tests.tracking import servers
 
 RUNS = Path("runs")
 TRAINING = """
 import sys
 from pathlib import Path
-from fr_ps.tracking.card import new_card
-from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run_folder import new_card
+from fr_ps.tracking.run_lock import owned
 from fr_ps.tracking.run import Run
 folder = Path("runs") / sys.argv[1]
 with owned(folder):
@@ -47,32 +47,32 @@ with owned(folder):
 def ended_run(name: str, tell: Callable[[Run], object], runs: Path = RUNS, **card: object) -> Path:
     """A run without a process; its folder."""
     folder = runs / name
-    replace(new_card(name, "a name"), **card).write(folder)
+    replace(new_run_info(name, "a name"), **card).write(folder)
     run = Run(folder)
     tell(run)
     run.journal.close()
     return folder
 
 
-def only() -> Story:
-    (story,) = stories(RUNS)
+def only() -> RunSummary:
+    (story,) = list_runs(RUNS)
     return story
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
 def test_a_run_that_said_how_it_ended_stands_so_and_is_left_alone(status):
     def tell(run: Run) -> None:
-        run.status("RUNNING")
-        run.tags({"fr_ps.kind": "evaluate"})
-        run.metrics({"a": 1.0}, 7)
-        run.status(status)
+        run.set_status("RUNNING")
+        run.set_tags({"fr_ps.kind": "evaluate"})
+        run.log_metrics({"a": 1.0}, 7)
+        run.set_status(status)
 
     folder = ended_run("one", tell, mlflow_id="f" * 32, begun=1_700_000_000_000)
     before = (folder / JOURNAL_FILE).read_bytes()
     story = only()
     assert (story.id, story.mlflow_id, story.name, story.kind) == ("one", "f" * 32, "a name", "evaluate")
-    assert (story.status, story.note, story.epoch, story.pending) == (status, "", 7, 4)
-    assert re.fullmatch(r"2023-11-1[45] \d\d:\d\d", story.begun)
+    assert (story.status, story.note, story.epoch, story.pending_events) == (status, "", 7, 4)
+    assert re.fullmatch(r"2023-11-1[45] \d\d:\d\d", story.started)
     assert (folder / JOURNAL_FILE).read_bytes() == before
     assert last_status(folder) == status
 
@@ -81,11 +81,11 @@ def test_a_living_run_is_running_and_a_killed_one_is_interrupted_for_good(start)
     alive, dead = start(TRAINING, "alive"), start(TRAINING, "dead")
     for process in (alive, dead):
         assert process.stdout.readline() == "running\n"
-    assert [(one.status, one.note) for one in stories(RUNS)] == [("RUNNING", "")] * 2
+    assert [(one.status, one.note) for one in list_runs(RUNS)] == [("RUNNING", "")] * 2
     dead.send_signal(signal.SIGKILL)
     dead.wait()
     for _ in range(2):
-        first, second = stories(RUNS)
+        first, second = list_runs(RUNS)
         assert (first.id, first.status, first.note, first.epoch) == ("alive", "RUNNING", "", 3)
         assert (second.id, second.status, second.note, second.epoch, second.kind) == ("dead", "KILLED", "interrupted", 3, "train")
     assert last_status(RUNS / "alive") == "RUNNING"
@@ -95,61 +95,61 @@ def test_a_living_run_is_running_and_a_killed_one_is_interrupted_for_good(start)
 
 
 def test_mlflow_hears_at_the_sync_that_a_run_was_interrupted(store):
-    ended_run("one", lambda run: run.status("RUNNING"))
+    ended_run("one", lambda run: run.set_status("RUNNING"))
     assert only().status == "KILLED"
-    (row,) = sync(unsynced(RUNS), lambda taken: None)
+    (row,) = sync(pending_runs(RUNS), lambda taken: None)
     stored = store.get_run(row.mlflow_id)
     assert stored.info.status == stored.data.tags[STATUS_TAG] == "KILLED"
     assert "without a word" in stored.data.tags[INTERRUPTED_TAG]
 
 
 def test_a_run_that_goes_on_after_an_interruption_is_not_called_interrupted_any_more():
-    folder = ended_run("one", lambda run: run.status("RUNNING"))
+    folder = ended_run("one", lambda run: run.set_status("RUNNING"))
     assert only().note == "interrupted"
-    with owned(folder):
+    with run_lock(folder):
         run = Run(folder)
-        run.status("RUNNING")
+        run.set_status("RUNNING")
         assert (only().status, only().note) == ("RUNNING", "")
-        run.status("FINISHED")
+        run.set_status("FINISHED")
         run.journal.close()
     assert (only().status, only().note) == ("FINISHED", "")
 
 
 def test_a_process_that_died_before_its_first_word_is_interrupted():
-    new_card("one", "a name").write(RUNS / "one")
+    new_run_info("one", "a name").write(RUNS / "one")
     assert (only().status, only().note) == ("KILLED", "interrupted")
 
 
 def test_a_run_of_another_machine_is_left_to_it():
-    folder = ended_run("one", lambda run: run.status("RUNNING"), host=f"not-{socket.gethostname()}")
+    folder = ended_run("one", lambda run: run.set_status("RUNNING"), host=f"not-{socket.gethostname()}")
     before = (folder / JOURNAL_FILE).read_bytes()
     assert (only().status, only().note) == ("RUNNING", f"on not-{socket.gethostname()}, where it may be running")
     assert (folder / JOURNAL_FILE).read_bytes() == before
-    assert sorted(path.name for path in folder.iterdir()) == [JOURNAL_FILE, CARD_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [JOURNAL_FILE, RUN_INFO_FILE]
 
 
 def test_a_run_of_an_earlier_version_is_listed_and_left_as_it_is():
     folder = RUNS / "one"
     folder.mkdir(parents=True)
-    (folder / CARD_FILE).write_text(json.dumps({"id": "one", "mlflow_id": "f" * 32, "name": "old"}))
+    (folder / RUN_INFO_FILE).write_text(json.dumps({"id": "one", "mlflow_id": "f" * 32, "name": "old"}))
     story = only()
     assert (story.id, story.name, story.status, story.note) == ("one", "old", "?", "made by an earlier version")
-    assert (story.begun, story.pending) == ("", 0)
-    assert [path.name for path in folder.iterdir()] == [CARD_FILE]
+    assert (story.started, story.pending_events) == ("", 0)
+    assert [path.name for path in folder.iterdir()] == [RUN_INFO_FILE]
 
 
 def test_a_run_that_ends_while_it_is_looked_at_is_not_called_interrupted(monkeypatch):
     folder = RUNS / "one"
-    new_card("one", "a name").write(folder)
+    new_run_info("one", "a name").write(folder)
     life = ExitStack()
-    life.enter_context(owned(folder))
+    life.enter_context(run_lock(folder))
     run = Run(folder)
-    run.status("RUNNING")
+    run.set_status("RUNNING")
 
     def read_then_end(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
         yield from read_events(path, start)
         if [event.data for _, event in read_events(path)][-1]["status"] == "RUNNING":
-            run.status("FINISHED")
+            run.set_status("FINISHED")
             run.journal.close()
             life.close()
 
@@ -160,21 +160,21 @@ def test_a_run_that_ends_while_it_is_looked_at_is_not_called_interrupted(monkeyp
 
 def test_runs_stand_in_the_order_of_their_ids():
     for name in ("20260102-000000-aaaaaa", "20260101-000000-bbbbbb", "20260101-000000-aaaaaa"):
-        ended_run(name, lambda run: run.status("FINISHED"))
-    assert [one.id for one in stories(RUNS)] == [
+        ended_run(name, lambda run: run.set_status("FINISHED"))
+    assert [one.id for one in list_runs(RUNS)] == [
         "20260101-000000-aaaaaa",
         "20260101-000000-bbbbbb",
         "20260102-000000-aaaaaa",
     ]
-    assert stories(Path("nothing here")) == []
+    assert list_runs(Path("nothing here")) == []
 
 
-@pytest.mark.parametrize("file", [CARD_FILE, JOURNAL_FILE])
+@pytest.mark.parametrize("file", [RUN_INFO_FILE, JOURNAL_FILE])
 def test_a_damaged_run_is_named_beside_the_others_and_nothing_is_overwritten(file):
-    folder = ended_run("one", lambda run: run.status("RUNNING"))
-    ended_run("two", lambda run: run.status("FINISHED"))
+    folder = ended_run("one", lambda run: run.set_status("RUNNING"))
+    ended_run("two", lambda run: run.set_status("FINISHED"))
     (folder / file).write_text("damage\n{}\n")
-    first, second = stories(RUNS)
+    first, second = list_runs(RUNS)
     assert (first.status, second.status) == ("?", "FINISHED")
     assert str(folder / file) in first.note
     assert (folder / file).read_text() == "damage\n{}\n"
@@ -182,11 +182,11 @@ def test_a_damaged_run_is_named_beside_the_others_and_nothing_is_overwritten(fil
 
 def test_an_interrupted_run_that_cannot_be_written_is_told_and_left_as_it_is(small_disk):
     runs = small_disk / "runs"
-    folder = ended_run("one", lambda run: run.status("RUNNING"), runs)
-    ended_run("two", lambda run: run.status("FINISHED"), runs)
+    folder = ended_run("one", lambda run: run.set_status("RUNNING"), runs)
+    ended_run("two", lambda run: run.set_status("FINISHED"), runs)
     before = (folder / JOURNAL_FILE).read_bytes()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    first, second = stories(runs)
+    first, second = list_runs(runs)
     assert (first.status, second.status, second.note) == ("KILLED", "FINISHED", "")
     assert first.note.startswith("interrupted; not written down: ")
     assert "cannot be written" in first.note
@@ -197,8 +197,8 @@ def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interr
     assert main(["runs"]) == 0
     assert "no runs under" in capsys.readouterr().out
     name = "20260101-000000-aaaaaa"
-    ended_run(name, lambda run: run.status("RUNNING"))
-    card = read_card(RUNS / name)
+    ended_run(name, lambda run: run.set_status("RUNNING"))
+    card = read_run_info(RUNS / name)
     replace(card, tracking_uri=servers.refusing()).write(RUNS / name)
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
@@ -215,28 +215,28 @@ def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interr
 def test_without_an_id_the_last_interrupted_training_is_taken(refused):
     for name, status in (("1", "KILLED"), ("2", "FAILED"), ("3", "RUNNING"), ("4", "FINISHED")):
         (ended_run(name, lambda run, status=status: run.status(status)) / CONFIG_FILE).write_text("")
-    ended_run("5", lambda run: run.status("KILLED"))  # no training
-    part = ended_run("6", lambda run: run.status("KILLED"))  # of a study, which goes on with it
+    ended_run("5", lambda run: run.set_status("KILLED"))  # no training
+    part = ended_run("6", lambda run: run.set_status("KILLED"))  # of a study, which goes on with it
     (part / CONFIG_FILE).write_text("")
-    new_card("6", "trial", Parent("abc", "1")).write(part)
-    assert training_folder("", RUNS) == RUNS / "3"
-    with owned(RUNS / "3"):
-        assert training_folder("", RUNS) == RUNS / "2"
-    assert training_folder("1", RUNS) == RUNS / "1"
+    new_run_info("6", "trial", ParentRun("abc", "1")).write(part)
+    assert find_resumable_run("", RUNS) == RUNS / "3"
+    with run_lock(RUNS / "3"):
+        assert find_resumable_run("", RUNS) == RUNS / "2"
+    assert find_resumable_run("1", RUNS) == RUNS / "1"
     with refused("5", "no training"):
-        training_folder("5", RUNS)
+        find_resumable_run("5", RUNS)
     with refused("no such run"):
-        training_folder("7", RUNS)
+        find_resumable_run("7", RUNS)
     with refused("no training under", "was interrupted"):
-        training_folder("", Path("elsewhere"))
+        find_resumable_run("", Path("elsewhere"))
 
 
 @pytest.mark.parametrize("damage", ["folder", "text", "not UTF-8"])
-@pytest.mark.parametrize("name", [CARD_FILE, JOURNAL_FILE])
+@pytest.mark.parametrize("name", [RUN_INFO_FILE, JOURNAL_FILE])
 def test_one_unreadable_file_hides_no_other_run(store, capsys, damage, name):
-    ended_run("one", lambda run: run.status("KILLED"))
+    ended_run("one", lambda run: run.set_status("KILLED"))
     for other in ("one", "two"):
-        (ended_run(other, lambda run: run.status("KILLED")) / CONFIG_FILE).write_text("")
+        (ended_run(other, lambda run: run.set_status("KILLED")) / CONFIG_FILE).write_text("")
     file = RUNS / "two" / name
     file.unlink()
     if damage == "folder":
@@ -247,7 +247,7 @@ def test_one_unreadable_file_hides_no_other_run(store, capsys, damage, name):
     printed = capsys.readouterr().out
     assert re.search(r"one .* KILLED", printed)
     assert re.search(rf"two .*\? \(runs/two/{name}: ", printed)
-    assert training_folder("", RUNS) == RUNS / "one"
+    assert find_resumable_run("", RUNS) == RUNS / "one"
     assert main(["sync"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"runs/two/{name}" in line

@@ -10,12 +10,12 @@ import time
 import pytest
 
 from fr_ps.errors import InputError
-from fr_ps.tracking.owner import is_owned, owned
+from fr_ps.tracking.run_lock import is_locked, run_lock
 
 OWNER = """
 import os, subprocess, sys
 from pathlib import Path
-from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run_lock import owned
 with owned(Path(sys.argv[1])):
     {inside}
     print("owned", flush=True)
@@ -31,29 +31,29 @@ FORKED = """if os.fork() == 0:
 
 def test_the_owner_may_write_and_nobody_owns_it_afterwards(tmp_path):
     folder = tmp_path / "runs" / "one"
-    assert not is_owned(folder)
-    with owned(folder):
-        assert is_owned(folder)
+    assert not is_locked(folder)
+    with run_lock(folder):
+        assert is_locked(folder)
         assert json.loads((folder / "owner.lock").read_text()) == {"pid": os.getpid(), "host": socket.gethostname()}
-    assert not is_owned(folder)
-    with pytest.raises(ValueError, match="broken"), owned(folder):
+    assert not is_locked(folder)
+    with pytest.raises(ValueError, match="broken"), run_lock(folder):
         raise ValueError("broken")
-    assert not is_owned(folder)
-    with owned(folder):
-        assert is_owned(folder)
+    assert not is_locked(folder)
+    with run_lock(folder):
+        assert is_locked(folder)
 
 
 def test_a_second_process_is_refused_with_the_number_of_the_first_until_that_is_killed(tmp_path, start, refused):
     process = start(OWNER.format(inside=NOTHING), tmp_path)
     assert process.stdout.readline() == "owned\n"
-    assert is_owned(tmp_path)
-    with refused(f"run {tmp_path.name}: process {process.pid} on {socket.gethostname()}"), owned(tmp_path):
+    assert is_locked(tmp_path)
+    with refused(f"run {tmp_path.name}: process {process.pid} on {socket.gethostname()}"), run_lock(tmp_path):
         raise AssertionError
-    assert is_owned(tmp_path)
+    assert is_locked(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not is_owned(tmp_path)
-    with owned(tmp_path):
+    assert not is_locked(tmp_path)
+    with run_lock(tmp_path):
         assert json.loads((tmp_path / "owner.lock").read_text())["pid"] == os.getpid()
 
 
@@ -61,54 +61,54 @@ def test_a_second_process_is_refused_with_the_number_of_the_first_until_that_is_
 def test_a_child_that_outlives_its_killed_owner_owns_nothing(tmp_path, start, child):
     process = start(OWNER.format(inside=child), tmp_path)
     assert process.stdout.readline() == "owned\n"
-    assert is_owned(tmp_path)
+    assert is_locked(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     os.killpg(process.pid, 0)  # which raises where the child is gone as well
     for _ in range(300):  # a forked child may not have come to its first line yet
-        if not is_owned(tmp_path):
+        if not is_locked(tmp_path):
             break
         time.sleep(0.1)
-    with owned(tmp_path):
-        assert is_owned(tmp_path)
+    with run_lock(tmp_path):
+        assert is_locked(tmp_path)
 
 
 def test_a_forked_child_that_ends_leaves_the_run_to_its_owner(tmp_path):
-    with owned(tmp_path):
+    with run_lock(tmp_path):
         child = os.fork()
         if child == 0:
-            os._exit(is_owned(tmp_path))
+            os._exit(is_locked(tmp_path))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-        assert is_owned(tmp_path)
-    assert not is_owned(tmp_path)
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_the_same_process_does_not_own_it_twice(tmp_path, refused):
-    with owned(tmp_path):
-        with refused(f"process {os.getpid()}"), owned(tmp_path):
+    with run_lock(tmp_path):
+        with refused(f"process {os.getpid()}"), run_lock(tmp_path):
             raise AssertionError
-        assert is_owned(tmp_path)
+        assert is_locked(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[1]", "\0\0"], ids=["empty", "half", "other", "list", "zeros"])
 def test_an_owner_that_cannot_be_named_still_owns(tmp_path, text):
-    with owned(tmp_path):
+    with run_lock(tmp_path):
         (tmp_path / "owner.lock").write_text(text)
-        with pytest.raises(InputError, match=f"run {tmp_path.name}: process .* is running it"), owned(tmp_path):
+        with pytest.raises(InputError, match=f"run {tmp_path.name}: process .* is running it"), run_lock(tmp_path):
             raise AssertionError
 
 
 def test_what_a_dead_owner_left_in_the_file_does_not_matter(tmp_path):
     (tmp_path / "owner.lock").write_text("x" * 5000)
-    assert not is_owned(tmp_path)
-    with owned(tmp_path):
+    assert not is_locked(tmp_path)
+    with run_lock(tmp_path):
         assert json.loads((tmp_path / "owner.lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_folder_that_cannot_be_written_has_no_owner_and_gets_none(small_disk, refused):
-    with owned(small_disk / "run"):
+    with run_lock(small_disk / "run"):
         pass
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert not is_owned(small_disk / "run")
-    with refused(small_disk / "run" / "owner.lock", "cannot be written"), owned(small_disk / "run"):
+    assert not is_locked(small_disk / "run")
+    with refused(small_disk / "run" / "owner.lock", "cannot be written"), run_lock(small_disk / "run"):
         raise AssertionError

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
-from fr_ps.tracking.run import Run, new_id
+from fr_ps.tracking.run import Run, new_run_id
 
 POINTS = st.lists(
     st.tuples(st.dictionaries(st.sampled_from("abc"), st.floats(allow_nan=False), min_size=1), st.integers(0, 3)), max_size=8
@@ -25,20 +25,20 @@ def told(folder: Path, kind: str) -> list[dict]:
 
 def test_a_step_that_is_done_again_adds_nothing_and_keeps_the_first_point(tmp_path):
     run = Run(tmp_path)
-    run.metrics({"a": 1.0, "b": 2.0}, 1)
-    run.metrics({"a": 9.0, "c": 3.0}, 1)
-    run.metrics({"a": 9.0}, 1)
+    run.log_metrics({"a": 1.0, "b": 2.0}, 1)
+    run.log_metrics({"a": 9.0, "c": 3.0}, 1)
+    run.log_metrics({"a": 9.0}, 1)
     expected = [{"step": 1, "values": {"a": 1.0, "b": 2.0}}, {"step": 1, "values": {"c": 3.0}}]
     assert told(tmp_path, "metrics") == expected
     run.journal.close()
 
     again = Run(tmp_path)
-    assert again.curves == {"a": {1: 1.0}, "b": {1: 2.0}, "c": {1: 3.0}}
-    again.metrics({"a": 9.0, "b": 9.0, "c": 9.0}, 1)
+    assert again.metric_history == {"a": {1: 1.0}, "b": {1: 2.0}, "c": {1: 3.0}}
+    again.log_metrics({"a": 9.0, "b": 9.0, "c": 9.0}, 1)
     assert told(tmp_path, "metrics") == expected
-    again.metrics({"a": 0.5}, 2)
+    again.log_metrics({"a": 0.5}, 2)
     assert told(tmp_path, "metrics")[2:] == [{"step": 2, "values": {"a": 0.5}}]
-    assert again.curves["a"] == {1: 1.0, 2: 0.5}
+    assert again.metric_history["a"] == {1: 1.0, 2: 0.5}
 
 
 @settings(max_examples=50, deadline=None)
@@ -52,50 +52,50 @@ def test_every_curve_has_one_point_a_step_the_first_that_was_told(before, after)
         for part in (before, after):
             run = Run(Path(name))
             for values, step in part:
-                run.metrics(values, step)
+                run.log_metrics(values, step)
             run.journal.close()
         points = [
             ((metric, data["step"]), value) for data in told(Path(name), "metrics") for metric, value in data["values"].items()
         ]
-    assert run.curves == expected
+    assert run.metric_history == expected
     assert dict(points) == {(name, step): value for name, curve in expected.items() for step, value in curve.items()}
     assert len(points) == len(dict(points))
 
 
 def test_values_that_are_no_numbers_and_those_of_numpy_come_back(tmp_path):
     run = Run(tmp_path)
-    run.metrics({"nan": math.nan, "inf": math.inf, "single": np.float32(0.5), "whole": np.int64(3)}, 1)
+    run.log_metrics({"nan": math.nan, "inf": math.inf, "single": np.float32(0.5), "whole": np.int64(3)}, 1)
     run.journal.close()
-    curves = Run(tmp_path).curves
+    curves = Run(tmp_path).metric_history
     assert math.isnan(curves["nan"][1])
     assert (curves["inf"][1], curves["single"][1], curves["whole"][1]) == (math.inf, 0.5, 3.0)
 
 
 def test_settings_that_are_told_again_keep_their_first_value(tmp_path):
     run = Run(tmp_path)
-    run.params({"lr": "1", "epochs": "2"})
-    run.params({"lr": "3", "seed": "4"})
+    run.log_params({"lr": "1", "epochs": "2"})
+    run.log_params({"lr": "3", "seed": "4"})
     run.journal.close()
     again = Run(tmp_path)
-    again.params({"lr": "5", "epochs": "6", "seed": "7"})
+    again.log_params({"lr": "5", "epochs": "6", "seed": "7"})
     assert told(tmp_path, "params") == [{"lr": "1", "epochs": "2"}, {"seed": "4"}]
 
 
 def test_text_and_status_may_change(tmp_path):
     run = Run(tmp_path)
-    run.tags({"best": "1"})
-    run.tags({"best": "2"})
-    run.status("RUNNING")
-    run.status("FINISHED")
+    run.set_tags({"best": "1"})
+    run.set_tags({"best": "2"})
+    run.set_status("RUNNING")
+    run.set_status("FINISHED")
     assert told(tmp_path, "tags") == [{"best": "1"}, {"best": "2"}]
     assert told(tmp_path, "status") == [{"status": "RUNNING"}, {"status": "FINISHED"}]
 
 
 def test_the_rest_of_what_a_run_may_tell_is_kept_as_it_was_told(tmp_path):
     run = Run(tmp_path / "run")
-    run.artifact(Path("report"), "kept")  # a relative path means nothing to a process that delivers it later, elsewhere
-    run.dataset("faces", "/somewhere", "digest", {"sessions": 4}, "training")
-    run.elsewhere("f" * 32, {"fr_ps.kind": "resume"})
+    run.log_artifact(Path("report"), "kept")  # a relative path means nothing to a process that delivers it later, elsewhere
+    run.log_dataset("faces", "/somewhere", "digest", {"sessions": 4}, "training")
+    run.tag_other_run("f" * 32, {"fr_ps.kind": "resume"})
     assert told(tmp_path / "run", "artifact") == [{"path": str(tmp_path / "report"), "folder": "kept"}]
     assert told(tmp_path / "run", "dataset") == [
         {"name": "faces", "source": "/somewhere", "digest": "digest", "profile": {"sessions": 4}, "context": "training"}
@@ -105,13 +105,13 @@ def test_the_rest_of_what_a_run_may_tell_is_kept_as_it_was_told(tmp_path):
 
 def test_the_id_to_show_is_mlflows_once_there_is_one(tmp_path):
     run = Run(tmp_path / "20260101-000000-abcdef")
-    assert run.shown_id == run.id == "20260101-000000-abcdef"
+    assert run.display_id == run.id == "20260101-000000-abcdef"
     run.mlflow_id = "f" * 32
-    assert run.shown_id == "f" * 32
+    assert run.display_id == "f" * 32
 
 
 def test_ids_are_unique_and_plain_names():
-    ids = {new_id() for _ in range(1000)}
+    ids = {new_run_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(one) == 22 and one.replace("-", "").isalnum() for one in ids)
 
@@ -130,5 +130,5 @@ def test_a_journal_that_is_damaged_is_refused(tmp_path, refused):
 @pytest.mark.parametrize("call", ["params", "metrics"])
 def test_nothing_new_writes_nothing(tmp_path, call):
     run = Run(tmp_path)
-    run.params({}) if call == "params" else run.metrics({}, 1)
+    run.log_params({}) if call == "params" else run.log_metrics({}, 1)
     assert run.journal.size == 0

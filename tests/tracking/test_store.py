@@ -16,44 +16,44 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from fr_ps.tracking import address
-from fr_ps.tracking.address import make_sqlite
-from fr_ps.tracking.card import Card, new_card, read_card
-from fr_ps.tracking.outbox import DELIVERED_FILE, Outbox
-from fr_ps.tracking.run import Run, new_id
-from fr_ps.tracking.store import RUN_ID_TAG, STATUS_TAG, RunStore, shown_store, store_uri
+from fr_ps.tracking import uris
+from fr_ps.tracking.mlflow_sink import RUN_ID_TAG, STATUS_TAG, MlflowSink, display_uri, run_tracking_uri
+from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
+from fr_ps.tracking.run import Run, new_run_id
+from fr_ps.tracking.run_folder import RunInfo, new_run_info, read_run_info
+from fr_ps.tracking.uris import create_sqlite_store
 from tests.tracking import servers
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A run that nobody delivers yet."""
-    folder = tmp_path / "runs" / new_id()
-    new_card(folder.name, "a name").write(folder)
+    folder = tmp_path / "runs" / new_run_id()
+    new_run_info(folder.name, "a name").write(folder)
     return Run(folder)
 
 
 def deliver(run: Run) -> tuple[str, list[str]]:
     """Send all that is left, as a new process would; the id in MLflow, and what was refused."""
-    outbox, store = Outbox(run.folder), RunStore(run.folder, read_card(run.folder))
-    while outbox.deliver(store):
+    outbox, store = DeliveryQueue(run.folder), MlflowSink(run.folder, read_run_info(run.folder))
+    while outbox.send_batch(store):
         pass
-    return store.connect(), outbox.refused
+    return store.connect(), outbox.rejected
 
 
 def record(run: Run) -> None:
-    run.status("RUNNING")
-    run.params({"model/backbone": "miresnet18", "data/classes": "x" * 7000})
-    run.tags({"fr_ps.protocol": "subject_disjoint", "long": "y" * 9000})
+    run.set_status("RUNNING")
+    run.log_params({"model/backbone": "miresnet18", "data/classes": "x" * 7000})
+    run.set_tags({"fr_ps.protocol": "subject_disjoint", "long": "y" * 9000})
     for step in (1, 2, 3):
-        run.metrics({"train/loss/total": 1 / step, "val/identity/auc": 0.5 + step / 10}, step)
-    run.dataset("faces", "/somewhere", "0123456789abcdef0123456789abcdef", {"sessions": 4}, "training")
+        run.log_metrics({"train/loss/total": 1 / step, "val/identity/auc": 0.5 + step / 10}, step)
+    run.log_dataset("faces", "/somewhere", "0123456789abcdef0123456789abcdef", {"sessions": 4}, "training")
     (run.folder / "sub").mkdir()
     (run.folder / "a.txt").write_text("a")
     (run.folder / "sub" / "b.txt").write_text("b")
-    run.artifact(run.folder / "a.txt")
-    run.artifact(run.folder / "sub", "kept/sub")
-    run.status("FINISHED")
+    run.log_artifact(run.folder / "a.txt")
+    run.log_artifact(run.folder / "sub", "kept/sub")
+    run.set_status("FINISHED")
 
 
 def points(client: MlflowClient, mlflow_id: str, metric: str) -> list[tuple[int, float]]:
@@ -64,7 +64,7 @@ def check(client: MlflowClient, run: Run, mlflow_id: str) -> None:
     stored = client.get_run(mlflow_id)
     assert stored.info.status == "FINISHED"
     assert stored.info.run_name == "a name"
-    assert stored.info.start_time == read_card(run.folder).begun
+    assert stored.info.start_time == read_run_info(run.folder).begun
     assert stored.info.start_time <= stored.info.end_time
     assert stored.data.tags[RUN_ID_TAG] == run.id
     assert stored.data.tags[STATUS_TAG] == "FINISHED"
@@ -119,7 +119,7 @@ def test_the_point_of_a_step_that_is_done_again_is_the_first_one(either, run):
     mlflow_id, _ = deliver(run)
     run.journal.close()
     again = Run(run.folder)
-    again.metrics({"a": 2.0, "b": 3.0}, 1)
+    again.log_metrics({"a": 2.0, "b": 3.0}, 1)
     deliver(again)
     assert points(either, mlflow_id, "a") == [(1, 1.0)]
     assert points(either, mlflow_id, "b") == [(1, 3.0)]
@@ -168,11 +168,11 @@ def test_what_is_refused_costs_only_itself_and_is_said(either, run):
     for one, start in zip(sorted(refused), sorted(["p3: ", "bad=name: ", "k" * 300, str(run.folder / "not there"), "dataset: "])):
         assert one.startswith(start)
         assert "\n" not in one
-    assert Outbox(run.folder).pending() == 0
+    assert DeliveryQueue(run.folder).pending() == 0
 
 
 def deliver_begun(run: Run) -> tuple[str, list[str]]:
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     return deliver(run)
 
 
@@ -187,8 +187,8 @@ def test_a_deleted_run_blocks_and_nothing_is_refused_until_it_is_restored(either
     for _ in range(2):
         with pytest.raises(MlflowException, match="active"):
             deliver(run)
-    assert Outbox(run.folder).pending() == 5
-    assert Outbox(run.folder).refused == []
+    assert DeliveryQueue(run.folder).pending() == 5
+    assert DeliveryQueue(run.folder).rejected == []
     either.restore_run(mlflow_id)
     assert deliver(run) == (mlflow_id, [])
     stored = either.get_run(mlflow_id)
@@ -210,7 +210,7 @@ def test_text_for_another_run_arrives_there_or_is_refused_where_that_is_gone(eit
 
 def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
     begun = either.create_run(either.create_experiment(f"of {run.id}"), run_name="polite-ant-7").info.run_id
-    Card(run.id, "a name", begun, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
+    RunInfo(run.id, "a name", begun, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
     run.status("RUNNING")
     assert deliver(run) == (begun, [])
     assert either.get_run(begun).info.run_name == "a name"
@@ -223,13 +223,13 @@ def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
 
 def test_a_delivered_run_that_its_store_does_not_have_any_more_names_the_remedy_and_gets_no_other(either, run, refused):
     deliver_begun(run)
-    replace(read_card(run.folder), mlflow_id="0" * 32).write(run.folder)
+    replace(read_run_info(run.folder), mlflow_id="0" * 32).write(run.folder)
     run.status("FINISHED")
     before = of_ours(either, run)
-    where = read_card(run.folder).tracking_uri
+    where = read_run_info(run.folder).tracking_uri
     with refused(where, "0" * 32, run.id, f"deliver the run anew: fr-ps sync --run {run.id} --store {where}"):
         deliver(run)
-    assert Outbox(run.folder).pending() == 1
+    assert DeliveryQueue(run.folder).pending() == 1
     assert of_ours(either, run) == before
 
 
@@ -241,13 +241,13 @@ def begun_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> 
     if status != "RUNNING":
         client.set_terminated(begun, status)
     now = int(time.time() * 1000) + 1
-    Card(run.id, "a name", begun, tracking_uri=read_card(run.folder).tracking_uri, begun=now).write(run.folder)
+    RunInfo(run.id, "a name", begun, tracking_uri=read_run_info(run.folder).tracking_uri, begun=now).write(run.folder)
     return begun
 
 
 def test_an_mlflow_run_that_ended_while_mlflow_was_away_is_still_that_of_its_process(either, run):
     begun = begun_by_mlflow(either, run, "FINISHED", "")
-    replace(read_card(run.folder), begun=either.get_run(begun).info.end_time - 1000).write(run.folder)
+    replace(read_run_info(run.folder), begun=either.get_run(begun).info.end_time - 1000).write(run.folder)
     run.metrics({"a": 1.0}, 1)
     run.status("FINISHED")
     assert deliver(run)[0] == begun
@@ -263,7 +263,7 @@ def test_an_mlflow_run_that_is_not_free_is_not_adopted(either, run, status, owne
     before = either.get_run(begun).to_dictionary()
     run.metrics({"a": 1.0}, 1)
     run.status("FINISHED")
-    store = RunStore(run.folder, read_card(run.folder))
+    store = MlflowSink(run.folder, read_run_info(run.folder))
     mlflow_id = store.connect()
     assert why in store.note
     assert run.id in store.note
@@ -275,11 +275,11 @@ def test_an_mlflow_run_that_is_not_free_is_not_adopted(either, run, status, owne
 
 
 def test_an_mlflow_run_that_is_not_there_is_not_waited_for(either, run):
-    Card(run.id, "a name", "0" * 32, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
+    RunInfo(run.id, "a name", "0" * 32, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
     run.status("FINISHED")
     mlflow_id, _ = deliver(run)
     assert of_ours(either, run) == [mlflow_id]
-    assert read_card(run.folder).mlflow_id == mlflow_id
+    assert read_run_info(run.folder).mlflow_id == mlflow_id
 
 
 def of_ours(client: MlflowClient, run: Run) -> list[str]:
@@ -291,8 +291,8 @@ CONNECT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from fr_ps.tracking import store as store_module
-from fr_ps.tracking.card import Card, read_card
-from fr_ps.tracking.store import RunStore
+from fr_ps.tracking.run_folder import Card, read_card
+from fr_ps.tracking.mlflow_sink import RunStore
 folder = Path(sys.argv[1])
 store = RunStore(folder, read_card(folder))
 Card.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # it has the run in MLflow, and dies before it wrote that down
@@ -304,11 +304,11 @@ def test_a_process_killed_between_making_the_run_and_writing_it_down_makes_no_se
     process = start(CONNECT_AND_DIE, run.folder)
     process.wait(60)
     assert process.returncode == -signal.SIGKILL
-    assert read_card(run.folder).mlflow_id is None
+    assert read_run_info(run.folder).mlflow_id is None
     (left,) = of_ours(either, run)
     run.status("FINISHED")
     assert deliver(run) == (left, [])
-    assert read_card(run.folder).mlflow_id == left
+    assert read_run_info(run.folder).mlflow_id == left
     assert of_ours(either, run) == [left]
     assert either.get_run(left).info.status == "FINISHED"
 
@@ -317,16 +317,16 @@ def test_a_process_killed_between_making_the_run_and_writing_it_down_makes_no_se
 def test_the_card_says_the_experiment(either, run, by):
     experiment = either.create_experiment(f"mine of {run.id}")
     named = {"experiment": f"mine of {run.id}"} if by == "name" else {"experiment_id": experiment}
-    Card(run.id, "a name", **named, tracking_uri=read_card(run.folder).tracking_uri).write(run.folder)
+    RunInfo(run.id, "a name", **named, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
     run.status("RUNNING")
     mlflow_id, _ = deliver(run)
     assert either.get_run(mlflow_id).info.experiment_id == experiment
-    assert read_card(run.folder).experiment == f"mine of {run.id}"
+    assert read_run_info(run.folder).experiment == f"mine of {run.id}"
 
 
 def test_the_place_that_the_card_says_is_used_where_the_environment_says_none(store, run, monkeypatch):
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    assert read_card(run.folder).tracking_uri == uri
+    assert read_run_info(run.folder).tracking_uri == uri
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     run.status("RUNNING")
     mlflow_id, _ = deliver(run)
@@ -346,11 +346,11 @@ def test_a_run_belongs_to_its_store_whatever_the_environment_names_later(store, 
 
 def test_the_environment_gives_the_secrets_of_an_address(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
-    card = new_card("id", "a name")
-    assert card.tracking_uri == shown_store(card) == "http://host:5000"
-    assert store_uri(card) == "http://me:secret@host:5000"
+    card = new_run_info("id", "a name")
+    assert card.tracking_uri == display_uri(card) == "http://host:5000"
+    assert run_tracking_uri(card) == "http://me:secret@host:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@another:5000")
-    assert store_uri(card) == "http://host:5000"
+    assert run_tracking_uri(card) == "http://host:5000"
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs", "answers 500"])
@@ -359,17 +359,17 @@ def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_se
     run.status("RUNNING")
     with servers.hanging() as hanging, servers.failing() as (failing, calls):
         uri = {"refuses": servers.refusing(), "hangs": hanging, "answers 500": failing}[how]
-        replace(read_card(run.folder), tracking_uri=uri).write(run.folder)
+        replace(read_run_info(run.folder), tracking_uri=uri).write(run.folder)
         with pytest.raises(MlflowException):
             deliver(run)
         assert len(calls) == (how == "answers 500")
-    assert (Outbox(run.folder).pending(), Outbox(run.folder).refused) == (1, [])
-    assert read_card(run.folder).mlflow_id is None
+    assert (DeliveryQueue(run.folder).pending(), DeliveryQueue(run.folder).rejected) == (1, [])
+    assert read_run_info(run.folder).mlflow_id is None
 
 
 def test_the_store_that_is_not_there_yet_is_made(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/folder/mlflow.db")
-    new_card(run.id, "a name").write(run.folder)
+    new_run_info(run.id, "a name").write(run.folder)
     run.status("FINISHED")
     mlflow_id, _ = deliver(run)
     assert MlflowClient().get_run(mlflow_id).info.status == "FINISHED"
@@ -379,11 +379,11 @@ def test_the_store_that_is_not_there_yet_is_made(run, tmp_path, monkeypatch):
 WARM = """
 import os, signal, sys, time
 from pathlib import Path
-from fr_ps.tracking.card import new_card
+from fr_ps.tracking.run_folder import new_card
 from fr_ps.tracking.journal import Journal
 from fr_ps.tracking.outbox import Outbox
-from fr_ps.tracking.address import make_sqlite
-from fr_ps.tracking.store import RunStore
+from fr_ps.tracking.uris import make_sqlite
+from fr_ps.tracking.mlflow_sink import RunStore
 import mlflow.store.tracking.sqlalchemy_store  # so that a child begins with its work at once
 """
 KILLED = (
@@ -414,7 +414,7 @@ def test_a_process_killed_while_it_makes_a_store_leaves_none_or_a_whole_one(tmp_
     assert process.returncode == 0, errors
     assert printed.count("False") >= 2, printed
     assert any(" False 1" in line or " False 2" in line for line in printed.splitlines()), "none died half-way"
-    make_sqlite(f"sqlite:///{path}")
+    create_sqlite_store(f"sqlite:///{path}")
     assert MlflowClient(f"sqlite:///{path}").create_experiment("x")
     assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
 
@@ -469,8 +469,8 @@ def test_a_store_that_another_program_made_meanwhile_is_not_written_over(tmp_pat
             shutil.copy(new_sqlite, path)
             MlflowClient(f"sqlite:///{path}").create_experiment("of another program")
 
-    monkeypatch.setattr(address, "SqlAlchemyStore", Slow)
-    make_sqlite(f"sqlite:///{path}")
+    monkeypatch.setattr(uris, "SqlAlchemyStore", Slow)
+    create_sqlite_store(f"sqlite:///{path}")
     with sqlite3.connect(path) as database:
         assert ("of another program",) in database.execute("select name from experiments").fetchall()
     assert not list(tmp_path.glob(".partial*"))

@@ -10,16 +10,16 @@ from mlflow import MlflowClient
 
 from fr_ps.cli import main
 from fr_ps.files import write_json
-from fr_ps.progress import silent
+from fr_ps.progress import no_progress
 from fr_ps.tracking import delivery, lifecycle
-from fr_ps.tracking.card import PARENT_TAG, new_card, read_card
 from fr_ps.tracking.journal import read_events
-from fr_ps.tracking.lifecycle import new_run
+from fr_ps.tracking.lifecycle import start_run
+from fr_ps.tracking.mlflow_sink import RUN_ID_TAG, STATUS_TAG
 from fr_ps.tracking.outbox import DELIVERED_FILE
-from fr_ps.tracking.owner import owned
 from fr_ps.tracking.run import Run
-from fr_ps.tracking.store import RUN_ID_TAG, STATUS_TAG
-from fr_ps.tracking.sync import Synced, move, sync, unsynced
+from fr_ps.tracking.run_folder import PARENT_TAG, new_run_info, read_run_info
+from fr_ps.tracking.run_lock import run_lock
+from fr_ps.tracking.sync import SyncResult, move_to_store, pending_runs, sync
 from tests.tracking import servers
 
 RUNS = Path("runs")
@@ -28,19 +28,19 @@ RUNS = Path("runs")
 def ended_run(name: str, tell: Callable[[Run], object] = lambda run: None, **card: object) -> Path:
     """A finished run that MLflow has not heard of; its folder."""
     folder = RUNS / name
-    replace(new_card(name, "a name"), **card).write(folder)
+    replace(new_run_info(name, "a name"), **card).write(folder)
     run = Run(folder)
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     tell(run)
-    run.status("FINISHED")
+    run.set_status("FINISHED")
     run.journal.close()
     return folder
 
 
-def sync_all() -> dict[str, Synced]:
+def sync_all() -> dict[str, SyncResult]:
     """What became of every run that was not delivered, by its id."""
     taken: list[int] = []
-    rows = sync(list(unsynced(RUNS)), taken.append)
+    rows = sync(list(pending_runs(RUNS)), taken.append)
     assert sum(taken) == sum(row.sent for row in rows)
     return {row.id: row for row in rows}
 
@@ -48,9 +48,9 @@ def sync_all() -> dict[str, Synced]:
 @pytest.fixture
 def down(monkeypatch: pytest.MonkeyPatch) -> str:
     """A server that is down, and a run's end that waits half a second for it."""
-    monkeypatch.setattr(lifecycle, "_WAIT", 0.5)
-    monkeypatch.setattr(lifecycle, "_WAIT_ENDED", 0.5)
-    monkeypatch.setattr(delivery, "_CLOSING_PAUSE", 0.1)
+    monkeypatch.setattr(lifecycle, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(lifecycle, "_TIMEOUT_UNFINISHED", 0.5)
+    monkeypatch.setattr(delivery, "_CLOSING_BACKOFF", 0.1)
     uri = servers.refusing()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return uri
@@ -63,32 +63,32 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
     lines: list[str] = []
     error = {"FAILED": ValueError(), "KILLED": SystemExit(143)}.get(end)
     try:
-        with new_run("a name", RUNS, lines.append) as run:
-            run.params({"p": "1"})
+        with start_run("a name", RUNS, lines.append) as run:
+            run.log_params({"p": "1"})
             for step in (1, 2, 3):
-                run.metrics({"a": step / 7}, step)
+                run.log_metrics({"a": step / 7}, step)
                 time.sleep(0.02)
-            run.dataset("faces", "/somewhere", "digest", {}, "training")
+            run.log_dataset("faces", "/somewhere", "digest", {}, "training")
             (run.folder / "a.txt").write_text("a")
-            run.artifact(run.folder / "a.txt")
+            run.log_artifact(run.folder / "a.txt")
             if error:
                 raise error
     except (ValueError, SystemExit):
         pass
     assert lines[-1].startswith("tracking: 8 events are not in MLflow yet")
-    assert run.shown_id == run.id
-    assert list(unsynced(RUNS)) == [run.folder]
+    assert run.display_id == run.id
+    assert list(pending_runs(RUNS)) == [run.folder]
     told = [(event.time, event.data) for _, event in read_events(run.journal.path) if event.kind == "metrics"]
     assert len({moment for moment, _ in told}) == 3
 
     time.sleep(0.1)  # the sync is later, and nothing in MLflow shows that
-    assert move([run.folder], up) == []
+    assert move_to_store([run.folder], up) == []
     row = sync_all()[run.id]
-    assert (row.sent, row.left, row.why, row.refused) == (8, 0, "", ())
-    assert row.mlflow_id == read_card(run.folder).mlflow_id
+    assert (row.sent, row.remaining, row.reason, row.rejected) == (8, 0, "", ())
+    assert row.mlflow_id == read_run_info(run.folder).mlflow_id
     stored = either.get_run(row.mlflow_id)
     (ended,) = [event.time for _, event in read_events(run.journal.path) if event.data == {"status": end}]
-    assert (stored.info.start_time, stored.info.end_time) == (read_card(run.folder).begun, ended)
+    assert (stored.info.start_time, stored.info.end_time) == (read_run_info(run.folder).begun, ended)
     assert stored.info.status == stored.data.tags[STATUS_TAG] == end
     assert stored.data.params == {"p": "1"}
     history = either.get_metric_history(row.mlflow_id, "a")
@@ -96,7 +96,7 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
         (moment, data["step"], data["values"]["a"]) for moment, data in told
     ]
     assert [file.path for file in either.list_artifacts(row.mlflow_id)] == ["a.txt"]
-    assert unsynced(RUNS) == {}
+    assert pending_runs(RUNS) == {}
 
     before = stored.to_dictionary()
     (run.folder / DELIVERED_FILE).unlink()  # and sent once more, all of it
@@ -108,20 +108,20 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
 
 
 def test_nothing_is_left_to_do_where_mlflow_knows_all(store):
-    with new_run("x", RUNS):
+    with start_run("x", RUNS):
         pass
-    assert unsynced(RUNS) == {}
-    assert unsynced(Path("nothing here")) == {}
+    assert pending_runs(RUNS) == {}
+    assert pending_runs(Path("nothing here")) == {}
     assert sync([], lambda taken: None) == []
 
 
 def test_a_run_that_its_process_still_delivers_is_left_to_it(store):
     folder = ended_run("one")
-    with owned(folder):
+    with run_lock(folder):
         row = sync_all()["one"]
-    assert (row.running, row.sent, row.left) == (True, 0, 2)
-    assert "it is running" in row.why
-    assert sync_all()["one"].left == 0
+    assert (row.running, row.sent, row.remaining) == (True, 0, 2)
+    assert "it is running" in row.reason
+    assert sync_all()["one"].remaining == 0
 
 
 def test_a_place_that_is_down_is_asked_once_and_says_why(monkeypatch):
@@ -131,17 +131,17 @@ def test_a_place_that_is_down_is_asked_once_and_says_why(monkeypatch):
             ended_run(name)
         rows = sync_all()
     assert len(calls) == 1
-    assert [(row.sent, row.left, row.mlflow_id) for row in rows.values()] == [(0, 2, "")] * 3
-    assert all("500" in row.why and "\n" not in row.why for row in rows.values())
+    assert [(row.sent, row.remaining, row.mlflow_id) for row in rows.values()] == [(0, 2, "")] * 3
+    assert all("500" in row.reason and "\n" not in row.reason for row in rows.values())
 
 
 def test_a_run_at_a_place_that_answers_does_not_wait_for_those_at_one_that_does_not(store, monkeypatch):
-    up = new_card("any", "a name").tracking_uri
+    up = new_run_info("any", "a name").tracking_uri
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ended_run("one", tracking_uri=servers.refusing())
     ended_run("two", tracking_uri=up)
     rows = sync_all()
-    assert (rows["one"].left, rows["two"].left) == (2, 0)
+    assert (rows["one"].remaining, rows["two"].remaining) == (2, 0)
     assert store.get_run(rows["two"].mlflow_id).info.status == "FINISHED"
 
 
@@ -153,18 +153,18 @@ def test_a_run_that_mlflow_does_not_know_any_more_holds_up_no_other(either):
     ended_run("two")
     ended_run("zero")
     rows = sync_all()
-    assert {name: row.left for name, row in rows.items()} == {"one": 2, "three": 2, "two": 0, "zero": 0}
-    assert "does not have MLflow run 000" in rows["one"].why
-    assert "active" in rows["three"].why
+    assert {name: row.remaining for name, row in rows.items()} == {"one": 2, "three": 2, "two": 0, "zero": 0}
+    assert "does not have MLflow run 000" in rows["one"].reason
+    assert "active" in rows["three"].reason
     either.restore_run(deleted)
-    assert {name: row.left for name, row in sync_all().items()} == {"one": 2, "three": 0}
+    assert {name: row.remaining for name, row in sync_all().items()} == {"one": 2, "three": 0}
 
 
 def test_what_is_refused_is_said_and_the_run_counts_as_delivered(store):
-    ended_run("one", lambda run: run.metrics({"bad=name": 1.0, "good": 2.0}, 1))
+    ended_run("one", lambda run: run.log_metrics({"bad=name": 1.0, "good": 2.0}, 1))
     row = sync_all()["one"]
-    assert (row.left, row.why) == (0, "")
-    (refused,) = row.refused
+    assert (row.remaining, row.reason) == (0, "")
+    (refused,) = row.rejected
     assert refused.startswith("bad=name: ")
     assert store.get_run(row.mlflow_id).data.metrics == {"good": 2.0}
 
@@ -174,19 +174,19 @@ def test_a_damaged_journal_is_named_and_the_others_are_delivered(store):
     text = "damage\n" + (folder / "journal.jsonl").read_text()
     (folder / "journal.jsonl").write_text(text)
     two = ended_run("two")
-    assert unsynced(RUNS).keys() == {folder, two}
-    first, second = sync([folder, two], silent)
-    assert "journal.jsonl: the line that ends at byte 7 is damaged" in first.why
-    assert (second.left, second.why) == (0, "")
+    assert pending_runs(RUNS).keys() == {folder, two}
+    first, second = sync([folder, two], no_progress)
+    assert "journal.jsonl: the line that ends at byte 7 is damaged" in first.reason
+    assert (second.remaining, second.reason) == (0, "")
     assert main(["sync"]) == 2
     assert (folder / "journal.jsonl").read_text() == text
 
 
 def test_the_command_delivers_and_says_so(store, capsys):
-    folder = ended_run("20260101-000000-aaaaaa", lambda run: run.metrics({"bad=name": 1.0}, 1))
+    folder = ended_run("20260101-000000-aaaaaa", lambda run: run.log_metrics({"bad=name": 1.0}, 1))
     assert main(["sync"]) == 0
     printed = capsys.readouterr().out
-    assert read_card(folder).mlflow_id in printed
+    assert read_run_info(folder).mlflow_id in printed
     assert "20260101-000000-aaaaaa: MLflow refused bad=name: " in printed
     assert main(["sync"]) == 0
     assert "Every event of every run is delivered" in capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_a_run_that_its_store_no_longer_has_is_named_with_the_remedy(store, caps
     folder = ended_run("one")
     assert main(["sync"]) == 0
     assert main(["sync"]) == 0
-    before = read_card(folder).mlflow_id
+    before = read_run_info(folder).mlflow_id
     Path("mlflow.db").unlink()
     capsys.readouterr()
     assert main(["sync"]) == 2
@@ -207,15 +207,15 @@ def test_a_run_that_its_store_no_longer_has_is_named_with_the_remedy(store, caps
     # Another file: in one process, MLflow goes on with its connections to the deleted one.
     assert main(["sync", "--store", "sqlite:///again.db"]) == 0
     assert main(["sync"]) == 0
-    assert read_card(folder).mlflow_id != before
+    assert read_run_info(folder).mlflow_id != before
 
 
 def test_the_command_delivers_only_the_run_that_it_is_told(store, capsys):
     ended_run("one")
     two = ended_run("two")
     assert main(["sync", "--run", "two"]) == 0
-    assert [path.name for path in unsynced(RUNS)] == ["one"]
-    assert main(["sync", "--run", str(read_card(two).mlflow_id)]) == 0
+    assert [path.name for path in pending_runs(RUNS)] == ["one"]
+    assert main(["sync", "--run", str(read_run_info(two).mlflow_id)]) == 0
     capsys.readouterr()
     assert main(["sync", "--run", "three"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -237,13 +237,13 @@ def test_the_command_ends_with_two_and_one_line_where_something_is_left(monkeypa
 def test_sync_marks_the_interrupted_before_it_says_that_mlflow_knows_all(store):
     """A run whose process died after all that it had told was delivered."""
     folder = RUNS / "one"
-    new_card("one", "a name").write(folder)
+    new_run_info("one", "a name").write(folder)
     run = Run(folder)
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     run.journal.close()
-    sync([folder], silent)
+    sync([folder], no_progress)
     client = MlflowClient()
-    mlflow_id = read_card(folder).mlflow_id
+    mlflow_id = read_run_info(folder).mlflow_id
     assert client.get_run(mlflow_id).info.status == "RUNNING"
     assert main(["sync"]) == 0
     assert client.get_run(mlflow_id).info.status == "KILLED"
@@ -259,21 +259,21 @@ def test_a_place_for_files_that_cannot_be_written_does_not_keep_the_curves(store
     folder = ended_run("one", tell, experiment_id=experiment)
     assert main(["sync"]) == 0
     assert "MLflow refused artifact: a.txt: " in capsys.readouterr().out
-    assert MlflowClient().get_run(read_card(folder).mlflow_id).data.metrics == {"a": 1.0}
+    assert MlflowClient().get_run(read_run_info(folder).mlflow_id).data.metrics == {"a": 1.0}
 
 
 def recorded(run: Run) -> None:
     """A run with all kinds of events; two points at each of three steps."""
     (run.folder / "a.txt").write_text("a")
-    run.params({"p": "1"})
+    run.log_params({"p": "1"})
     for step in (1, 2, 3):
-        run.metrics({"a": step / 7, "b": float(step)}, step)
-    run.artifact(run.folder / "a.txt")
+        run.log_metrics({"a": step / 7, "b": float(step)}, step)
+    run.log_artifact(run.folder / "a.txt")
 
 
 def check_delivered(client: MlflowClient, folder: Path) -> None:
     """The run in `folder` is in MLflow once, with every point once."""
-    card = read_card(folder)
+    card = read_run_info(folder)
     stored = client.get_run(card.mlflow_id)
     (same,) = client.search_runs([stored.info.experiment_id], f"tags.`{RUN_ID_TAG}` = '{card.id}'")
     assert same.info.run_id == card.mlflow_id
@@ -289,10 +289,10 @@ def test_a_run_whose_store_was_lost_is_delivered_anew_by_the_command_that_the_me
     make_store(tmp_path)
     folder = ended_run("one", recorded)
     assert main(["sync"]) == 0
-    lost = read_card(folder).mlflow_id
+    lost = read_run_info(folder).mlflow_id
     uri = make_store(tmp_path)  # an empty one in its place
     run = Run(folder)
-    run.tags({"more": "1"})
+    run.set_tags({"more": "1"})
     run.journal.close()
     capsys.readouterr()
     assert main(["sync"]) == 2
@@ -305,7 +305,7 @@ def test_a_run_whose_store_was_lost_is_delivered_anew_by_the_command_that_the_me
     for _ in range(2):  # the second time changes nothing
         assert main(command.split()[1:]) == 0
         check_delivered(MlflowClient(uri), folder)
-    card = read_card(folder)
+    card = read_run_info(folder)
     assert card.mlflow_id != lost
     assert card.tracking_uri == ""
     assert lost in card.earlier_ids
@@ -314,10 +314,10 @@ def test_a_run_whose_store_was_lost_is_delivered_anew_by_the_command_that_the_me
 
 def test_runs_and_their_parts_move_to_another_store(store, make_store, tmp_path, monkeypatch):
     whole = ended_run("b-whole", recorded)
-    assert sync([whole], silent)[0].why == ""
-    before = str(read_card(whole).mlflow_id)
+    assert sync([whole], no_progress)[0].reason == ""
+    before = str(read_run_info(whole).mlflow_id)
     part = ended_run("a-part", recorded, tags={PARENT_TAG: before}, experiment_id=store.get_run(before).info.experiment_id)
-    assert sync([part], silent)[0].why == ""
+    assert sync([part], no_progress)[0].reason == ""
     (tmp_path / "other").mkdir()
     uri = make_store(tmp_path / "other")
     MlflowClient(uri).create_experiment("so that the ids of experiments differ")
@@ -326,16 +326,16 @@ def test_runs_and_their_parts_move_to_another_store(store, make_store, tmp_path,
     client = MlflowClient(uri)
     for folder in (whole, part):
         check_delivered(client, folder)
-        assert client.get_experiment(client.get_run(read_card(folder).mlflow_id).info.experiment_id).name == "fr-ps"
-    assert client.get_run(read_card(part).mlflow_id).data.tags[PARENT_TAG] == read_card(whole).mlflow_id != before
+        assert client.get_experiment(client.get_run(read_run_info(folder).mlflow_id).info.experiment_id).name == "fr-ps"
+    assert client.get_run(read_run_info(part).mlflow_id).data.tags[PARENT_TAG] == read_run_info(whole).mlflow_id != before
 
 
 def test_a_store_that_does_not_answer_keeps_a_run_where_it_is(store, capsys):
     folder = ended_run("one", recorded)
     assert main(["sync"]) == 0
-    before = read_card(folder)
+    before = read_run_info(folder)
     capsys.readouterr()
     assert main(["sync", "--store", servers.refusing()]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
-    assert read_card(folder) == before
+    assert read_run_info(folder) == before
     assert main(["sync"]) == 0

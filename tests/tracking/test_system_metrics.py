@@ -8,10 +8,10 @@ import pytest
 from mlflow import MlflowClient
 
 from fr_ps.tracking import delivery, lifecycle
-from fr_ps.tracking.card import read_card
-from fr_ps.tracking.lifecycle import new_run, resumed_run
-from fr_ps.tracking.listing import stories
-from fr_ps.tracking.sync import move, sync, unsynced
+from fr_ps.tracking.lifecycle import resume_run, start_run
+from fr_ps.tracking.listing import list_runs
+from fr_ps.tracking.run_folder import read_run_info
+from fr_ps.tracking.sync import move_to_store, pending_runs, sync
 from tests.tracking import servers
 
 RUNS = Path("runs")
@@ -32,8 +32,8 @@ def interval(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_machine_is_sampled_where_that_is_asked_for(store, monkeypatch, by):
     if by == "environment":
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
-    with new_run("x", RUNS, system_metrics=by == "setting") as run:
-        run.metrics({"val/identity/auc": 0.5}, 1)
+    with start_run("x", RUNS, system_metrics=by == "setting") as run:
+        run.log_metrics({"val/identity/auc": 0.5}, 1)
         time.sleep(0.7)
     metrics = store.get_run(run.mlflow_id).data.metrics
     assert set(metrics) == {"val/identity/auc", *(f"system/{name}" for name in NAMES)}
@@ -44,30 +44,30 @@ def test_the_machine_is_sampled_where_that_is_asked_for(store, monkeypatch, by):
     steps = [point.step for point in history]
     assert steps == list(range(len(steps)))
     assert len(steps) >= 3
-    (story,) = stories(RUNS)
+    (story,) = list_runs(RUNS)
     assert story.epoch == 1  # samples are no epochs
-    with resumed_run(run.folder, system_metrics=True) as again:
-        assert set(again.curves) == {"val/identity/auc"}
+    with resume_run(run.folder, system_metrics=True) as again:
+        assert set(again.metric_history) == {"val/identity/auc"}
     again_steps = [point.step for point in store.get_metric_history(run.mlflow_id, "system/cpu_utilization_percentage")]
     assert again_steps == list(range(len(steps) + 1))
 
 
 def test_the_machine_is_not_sampled_by_itself(store):
-    with new_run("x", RUNS) as run:
+    with start_run("x", RUNS) as run:
         time.sleep(0.3)
     assert store.get_run(run.mlflow_id).data.metrics == {}
 
 
 def test_an_outage_loses_no_sample(store, monkeypatch):
     up = store.tracking_uri
-    monkeypatch.setattr(lifecycle, "_WAIT", 0.2)
-    monkeypatch.setattr(delivery, "_CLOSING_PAUSE", 0.1)
+    monkeypatch.setattr(lifecycle, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(delivery, "_CLOSING_BACKOFF", 0.1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
-    with new_run("x", RUNS, lambda line: None, system_metrics=True) as run:
+    with start_run("x", RUNS, lambda line: None, system_metrics=True) as run:
         time.sleep(0.5)
-    assert move([run.folder], up) == []
-    (row,) = sync(list(unsynced(RUNS)), lambda taken: None)
-    assert row.why == ""
-    history = MlflowClient(up).get_metric_history(str(read_card(run.folder).mlflow_id), "system/cpu_utilization_percentage")
+    assert move_to_store([run.folder], up) == []
+    (row,) = sync(list(pending_runs(RUNS)), lambda taken: None)
+    assert row.reason == ""
+    history = MlflowClient(up).get_metric_history(str(read_run_info(run.folder).mlflow_id), "system/cpu_utilization_percentage")
     assert [point.step for point in history] == list(range(len(history)))
     assert len(history) >= 3

@@ -6,10 +6,10 @@ from typing import Any
 
 from fr_ps.config import BatchConfig, Config, DataConfig, ModelConfig, TrainConfig
 from fr_ps.tracking.run import Run
-from fr_ps.training.train import Result, train
+from fr_ps.training.train import TrainResult, train
 
 
-class Recorder(Run):
+class RecordingRun(Run):
     """A run that remembers what this process told it."""
 
     def __init__(self, folder: Path) -> None:
@@ -17,16 +17,16 @@ class Recorder(Run):
         self.points: list[tuple[str, float, int]] = []
         self.settings: dict[str, str] = {}
 
-    def params(self, values):  # type: ignore[no-untyped-def]
-        super().params(values)
+    def log_params(self, values):  # type: ignore[no-untyped-def]
+        super().log_params(values)
         self.settings.update(values)
 
-    def metrics(self, values, step):  # type: ignore[no-untyped-def]
-        super().metrics(values, step)
+    def log_metrics(self, values, step):  # type: ignore[no-untyped-def]
+        super().log_metrics(values, step)
         self.points += [(name, value, step) for name, value in values.items()]
 
 
-def small(root: Path, **train_settings: Any) -> Config:
+def small_config(root: Path, **train_settings: Any) -> Config:
     return Config(
         data=DataConfig(root=str(root), val_people=2, test_people=2),
         batch=BatchConfig(people=3, sessions=2),
@@ -35,10 +35,10 @@ def small(root: Path, **train_settings: Any) -> Config:
     )
 
 
-def run_training(config: Config, folder: Path) -> tuple[Result, Recorder, list[str]]:
+def run_training(config: Config, folder: Path) -> tuple[TrainResult, RecordingRun, list[str]]:
     folder.mkdir(parents=True, exist_ok=True)
-    run, lines = Recorder(folder), list[str]()
-    return train(config, run, say=lines.append), run, lines
+    run, lines = RecordingRun(folder), list[str]()
+    return train(config, run, echo=lines.append), run, lines
 
 
 def parts(folder: Path) -> dict[str, set[tuple[str, str]]]:

@@ -8,7 +8,7 @@ import pytest
 from fr_ps.config import OptimConfig, ScheduleConfig
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.training.divergence import divergence_warning
-from tests.training.runs import run_training, small
+from tests.training.runs import run_training, small_config
 
 
 def curves(**losses: list[float]) -> dict[str, dict[int, float]]:
@@ -50,7 +50,7 @@ def test_an_epoch_without_a_good_step_is_left_out() -> None:
 
 
 def test_a_training_that_diverged_ends_with_the_warning_everywhere(prepared: Path, tmp_path: Path) -> None:
-    config = small(prepared, epochs=2)
+    config = small_config(prepared, epochs=2)
     config = replace(
         config,
         loss=replace(config.loss, weighting="fixed"),

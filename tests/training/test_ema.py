@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from fr_ps.config import BatchConfig, Config, DataConfig, ModelConfig, TrainConfig
 from fr_ps.models.folder import load_model
 from fr_ps.tracking.run import Run
-from fr_ps.training import finish
+from fr_ps.training import finalize
 from fr_ps.training import train as module
-from fr_ps.training.ema import WeightAverage
+from fr_ps.training.ema import ModelEma
 
 
 class Network(nn.Module):
@@ -44,7 +44,7 @@ def state(network: nn.Module) -> dict[str, np.ndarray]:
 def test_it_is_the_recurrence_with_a_decay_that_grows_to_its_setting(decay: float) -> None:
     rng = np.random.default_rng(0)
     network: Any = Network()
-    average = WeightAverage(network, decay)
+    average = ModelEma(network, decay)
     expected = state(network)
     for step in range(200):
         network.move(rng)
@@ -64,7 +64,7 @@ def test_it_is_the_recurrence_with_a_decay_that_grows_to_its_setting(decay: floa
 def test_the_trained_network_is_untouched_and_stays_in_training() -> None:
     network: Any = Network()
     before = state(network)
-    average = WeightAverage(network, 0.9)
+    average = ModelEma(network, 0.9)
     for step in range(3):
         average.update(step)
     assert all((before[name] == value).all() for name, value in state(network).items())
@@ -76,7 +76,7 @@ def test_the_trained_network_is_untouched_and_stays_in_training() -> None:
 
 def test_without_a_decay_it_is_the_trained_network_itself() -> None:
     network: Any = Network()
-    average = WeightAverage(network, 0)
+    average = ModelEma(network, 0)
     average.update(0)
     assert average.network is network
 
@@ -85,12 +85,12 @@ def test_the_averaged_weights_and_the_step_are_all_of_its_state() -> None:
     """So that a training can be resumed from a checkpoint of them."""
     rng = np.random.default_rng(1)
     network: Any = Network()
-    through, first = WeightAverage(network, 0.9), WeightAverage(network, 0.9)
+    through, first = ModelEma(network, 0.9), ModelEma(network, 0.9)
     for step in range(5):
         network.move(rng)
         through.update(step)
         first.update(step)
-    resumed = WeightAverage(network, 0.9)
+    resumed = ModelEma(network, 0.9)
     resumed.network.load_state_dict(first.network.state_dict())
     for step in range(5, 10):
         network.move(rng)
@@ -109,7 +109,7 @@ def test_timm_is_imported_only_where_there_is_an_average() -> None:
     assert done.stdout.strip() == "False"
 
 
-class Recorded(WeightAverage):
+class Recorded(ModelEma):
     """An average that remembers the averaged weights after each step."""
 
     def __init__(self, trained: Any, decay: float) -> None:
@@ -134,7 +134,7 @@ def test_what_is_validated_saved_and_tested_is_the_average(
 ) -> None:
     made: list[Recorded] = []
     scored: list[dict[str, Tensor]] = []
-    answer, answers_and_subsets = module.answer, finish.answers_and_subsets
+    answer, answers_and_subsets = module.predict, finalize.predict_with_subsets
 
     def average_of(trained: Any, decay: float) -> Recorded:
         made.append(Recorded(trained, decay))
@@ -148,16 +148,16 @@ def test_what_is_validated_saved_and_tested_is_the_average(
         scored.append(copied(network))
         return answers_and_subsets(network, *args, **kwargs)
 
-    monkeypatch.setattr(module, "WeightAverage", average_of)
-    monkeypatch.setattr(module, "answer", remember)
-    monkeypatch.setattr(finish, "answers_and_subsets", remember_test)
+    monkeypatch.setattr(module, "ModelEma", average_of)
+    monkeypatch.setattr(module, "predict", remember)
+    monkeypatch.setattr(finalize, "predict_with_subsets", remember_test)
     config = Config(
         data=DataConfig(root=str(prepared), val_people=2, test_people=2),
         batch=BatchConfig(people=2, sessions=2),
         model=ModelConfig(backbone="miresnet18", channels=16, reduction=8),
         train=TrainConfig(epochs=3, ema=0.9),
     )
-    result = module.train(config, Run(tmp_path), say=lambda line: None)
+    result = module.train(config, Run(tmp_path), echo=lambda line: None)
     (average,) = made
     assert len(average.states) == 6  # eight sessions, four a batch, three epochs
     ends = average.states[1::2]
@@ -168,4 +168,4 @@ def test_what_is_validated_saved_and_tested_is_the_average(
     for name, wanted in (("last", ends[-1]), ("best", best)):
         saved, _ = load_model(tmp_path / "checkpoints" / name, torch.device("cpu"))
         assert same(copied(saved), wanted)
-    assert not same(copied(average.trained), ends[-1])
+    assert not same(copied(average.source), ends[-1])

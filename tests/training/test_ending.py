@@ -12,26 +12,26 @@ from markdown_it import MarkdownIt
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.models.folder import read_info
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
-from fr_ps.training.model_card import _classes, _preparation
-from fr_ps.training.train import Result
-from tests.foreign import NASTY
-from tests.training.runs import Recorder, run_training, small
+from fr_ps.training.model_card import _class_line, _preparation_line
+from fr_ps.training.train import TrainResult
+from tests.foreign import MARKUP_LIKE_TEXTS
+from tests.training.runs import RecordingRun, run_training, small_config
 
 
 @pytest.fixture(scope="module")
-def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Recorder]:
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, RecordingRun]:
     folder = tmp_path_factory.mktemp("ending") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fr_ps.evaluation.report.as_png", lambda figure: b"\x89PNG")
-        result, run, _ = run_training(small(prepared, epochs=3, watch=("val/gender/auc",)), folder)
+        patch.setattr("fr_ps.evaluation.report.to_png", lambda figure: b"\x89PNG")
+        result, run, _ = run_training(small_config(prepared, epochs=3, watch=("val/gender/auc",)), folder)
     return result, run
 
 
-def card(run: Recorder, name: str) -> str:
+def card(run: RecordingRun, name: str) -> str:
     return (run.folder / "checkpoints" / name / "README.md").read_text()
 
 
-def test_the_card_of_the_best_model_says_what_it_is_and_how_good_on_whom(trained: tuple[Result, Recorder]) -> None:
+def test_the_card_of_the_best_model_says_what_it_is_and_how_good_on_whom(trained: tuple[TrainResult, RecordingRun]) -> None:
     result, run = trained
     text, info = card(run, "best"), read_info(run.folder / "checkpoints/best")
     assert text.startswith(f"# {info.backbones} on albedo\n")
@@ -51,15 +51,17 @@ def test_the_card_of_the_best_model_says_what_it_is_and_how_good_on_whom(trained
 
 
 def test_the_card_shows_foreign_text_as_it_is() -> None:
-    plan: Any = SimpleNamespace(info=SimpleNamespace(classes={"gender": {name: [name] for name in NASTY}}, trained=("gender",)))
-    plan.info.preparation = {"prior": NASTY[0]}
-    told = "; ".join(f"{name} ({name})" for name in NASTY)
+    plan: Any = SimpleNamespace(
+        info=SimpleNamespace(classes={"gender": {name: [name] for name in MARKUP_LIKE_TEXTS}}, trained=("gender",))
+    )
+    plan.info.preparation = {"prior": MARKUP_LIKE_TEXTS[0]}
+    told = "; ".join(f"{name} ({name})" for name in MARKUP_LIKE_TEXTS)
     parser = MarkdownIt("gfm-like", {"linkify": False})
-    assert html.unescape(parser.render(_classes(plan, "gender"))) == f"<ul>\n<li>gender: {told}</li>\n</ul>\n"
-    assert f"prior {NASTY[0]}." in parser.render(_preparation(plan))
+    assert html.unescape(parser.render(_class_line(plan, "gender"))) == f"<ul>\n<li>gender: {told}</li>\n</ul>\n"
+    assert f"prior {MARKUP_LIKE_TEXTS[0]}." in parser.render(_preparation_line(plan))
 
 
-def test_that_of_a_watched_metric_has_no_test_which_it_never_had(trained: tuple[Result, Recorder]) -> None:
+def test_that_of_a_watched_metric_has_no_test_which_it_never_had(trained: tuple[TrainResult, RecordingRun]) -> None:
     _, run = trained
     text = card(run, "best_gender_auc")
     assert "the best by val/gender/auc" in text
@@ -67,7 +69,7 @@ def test_that_of_a_watched_metric_has_no_test_which_it_never_had(trained: tuple[
     assert "test/" not in text
 
 
-def test_each_is_handed_to_the_run_with_its_epoch(trained: tuple[Result, Recorder]) -> None:
+def test_each_is_handed_to_the_run_with_its_epoch(trained: tuple[TrainResult, RecordingRun]) -> None:
     result, run = trained
     events = [event.data for _, event in read_events(run.folder / JOURNAL_FILE) if event.kind == "model"]
     assert [one["path"] for one in events] == ["checkpoints/best", "checkpoints/best_gender_auc"]
@@ -76,7 +78,7 @@ def test_each_is_handed_to_the_run_with_its_epoch(trained: tuple[Result, Recorde
     assert watched[events[1]["step"]] == max(watched.values())
 
 
-def test_the_model_knows_how_its_maps_were_made(trained: tuple[Result, Recorder]) -> None:
+def test_the_model_knows_how_its_maps_were_made(trained: tuple[TrainResult, RecordingRun]) -> None:
     info = read_info(trained[1].folder / "checkpoints/best")
     assert info.preparation["size"] == 48
     assert info.preparation["solver"] == "robust"

@@ -10,7 +10,7 @@ from fr_ps.config import LossConfig, ModelConfig, OptimConfig
 from fr_ps.losses import MultiTaskLoss, build_losses
 from fr_ps.models import build_backbone, build_network
 from fr_ps.models.network import FaceNetwork
-from fr_ps.training.optim import build_optimizer, undecayed
+from fr_ps.training.optim import build_optimizer, no_decay
 
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 2}
 
@@ -34,7 +34,7 @@ def test_every_parameter_is_in_it_once_and_only_what_is_named_undecayed_has_no_d
     wanted = [*network.parameters(), *losses.parameters()]
     assert len(held) == len(wanted)
     assert {id(parameter) for parameter, _ in held} == {id(parameter) for parameter in wanted}
-    names = undecayed(network)
+    names = no_decay(network)
     spared = {id(parameter) for parameter_name, parameter in network.named_parameters() if parameter_name in names}
     spared |= {id(parameter) for parameter in losses.weighting.parameters()}  # the log-variances
     for parameter, group in held:
@@ -85,7 +85,7 @@ def test_norms_biases_slopes_and_gains_do_not_decay_and_weights_do(backbone: str
     spared += [fsm + "channel.0.bias", fsm + "channel.3.weight", fsm + "spatial.1.weight", fsm + "spatial.1.bias"]
     decayed = [*decayed, "heads.pose.linear.weight", fsm + "channel.0.weight", fsm + "channel.2.weight", fsm + "spatial.0.weight"]
     network, _ = parts(backbone, "fixed")
-    names = undecayed(network)
+    names = no_decay(network)
     owners = {name: network.get_submodule(name.rpartition(".")[0]) for name, _ in network.named_parameters()}
     assert set(spared + decayed) <= set(owners)
     assert set(spared) <= names
@@ -110,7 +110,7 @@ def test_scales_and_biases_of_several_dimensions_in_networks_of_timm_do_not_deca
 ) -> None:
     with torch.device("meta"):
         backbone = build_backbone(f"timm:{name}", 1)
-    names = undecayed(backbone)
+    names = no_decay(backbone)
     assert backbone.get_parameter(f"trunk.{parameter}").shape == shape
     assert f"trunk.{parameter}" in names
     decayed = [name for name, _ in backbone.named_parameters() if name not in names]
@@ -120,7 +120,7 @@ def test_scales_and_biases_of_several_dimensions_in_networks_of_timm_do_not_deca
 
 def test_a_layer_norm_over_a_map_does_not_decay_and_a_linear_layer_to_one_number_does() -> None:
     module = nn.Sequential(nn.LayerNorm((4, 3, 3)), nn.Linear(4, 1))
-    assert undecayed(module) == {"0.weight", "0.bias", "1.bias"}
+    assert no_decay(module) == {"0.weight", "0.bias", "1.bias"}
 
 
 def test_only_the_learnt_loss_weights_have_another_rate() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fr_ps.tracking.owner import owned
+from fr_ps.tracking.run_lock import run_lock
 from tests.conftest import MakeStore
-from tests.forked import Forked
+from tests.forked import ForkedCommand
 
 EPOCHS = 5
 
@@ -36,11 +36,11 @@ class Shell:
         names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
         self.environment = {name: value for name, value in os.environ.items() if name not in names}
 
-    def start(self, *words: str) -> Forked:
+    def start(self, *words: str) -> ForkedCommand:
         self.started += 1
         # Beside the folder, whose disk may be full.
         logs = (self.folder.with_name(f"{self.folder.name}.{self.started}.{name}") for name in ("out", "err"))
-        return Forked(words, self.folder, self.environment, *logs)
+        return ForkedCommand(words, self.folder, self.environment, *logs)
 
     def start_program(self, *words: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -234,7 +234,7 @@ def test_a_setting_that_an_earlier_version_did_not_have_is_no_change(shell, inte
 
 def test_what_cannot_be_resumed_is_said_in_one_line(shell, interrupted):
     assert "no such run under" in shell.refused("train", "--resume", "20200101-000000-abcdef")
-    with owned(shell.folder / "runs" / interrupted):
+    with run_lock(shell.folder / "runs" / interrupted):
         assert f"process {os.getpid()} on " in shell.refused("train", "--resume", interrupted)
         (line,) = [line for line in shell.run("runs").stdout.splitlines() if interrupted in line]
         assert "RUNNING" in line

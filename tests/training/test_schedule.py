@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, PolynomialLR
 
 from fr_ps.config import ScheduleConfig
-from fr_ps.training.schedule import learning_rate, reversal, warmup_note
-from tests.conftest import Refused
+from fr_ps.training.schedule import learning_rate, reversal_alpha, warmup_note
+from tests.conftest import AssertRejected
 
 
 def rates(count: int, lr: float = 0.3, epochs: int = 1, steps: int = 100, **settings: Any) -> list[float]:
@@ -147,8 +147,8 @@ def test_after_the_end_the_polynomial_stays_zero() -> None:
 
 def test_the_reversal_is_constant_or_rises_as_a_hyperbolic_tangent_of_the_progress() -> None:
     """2 / (1 + exp(-10 p)) - 1 = tanh(5 p)."""
-    constant = [reversal(step, steps=50, alpha=0.3, ramp=False) for step in range(51)]
-    ramped = [reversal(step, steps=50, alpha=0.3, ramp=True) for step in range(51)]
+    constant = [reversal_alpha(step, steps=50, alpha=0.3, ramp=False) for step in range(51)]
+    ramped = [reversal_alpha(step, steps=50, alpha=0.3, ramp=True) for step in range(51)]
     assert constant == [0.3] * 51
     assert ramped == pytest.approx([0.3 * math.tanh(step / 10) for step in range(51)], abs=1e-12)
     assert ramped[0] == 0
@@ -163,7 +163,7 @@ def test_a_warm_up_that_outlasts_the_training_is_noted_with_the_rate_that_is_rea
     assert warmup_note(config, lr=0.01, epochs=5) == ""
 
 
-def test_a_cosine_that_would_rise_is_refused_where_it_is_used(refused: Refused) -> None:
+def test_a_cosine_that_would_rise_is_refused_where_it_is_used(refused: AssertRejected) -> None:
     above = ScheduleConfig(name="cosine", lowest=0.01)
     with refused("schedule.lowest is 0.01; expected at most optim.lr (0.001)"):
         learning_rate(above, lr=0.001, epochs=1, steps=1)

@@ -25,18 +25,18 @@ from fr_ps.config import (
 from fr_ps.data.labels import ATTRIBUTES, COLUMNS
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
-from fr_ps.evaluation.evaluate import Protocol, evaluate_folder
-from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.folder import load_model, read_info
-from fr_ps.synthetic.captures import write_captures
+from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.tracking.run import Run
-from fr_ps.training.train import Result, fit
-from tests.training.runs import Recorder, parts, run_training, small
+from fr_ps.training.train import TrainResult, fit
+from tests.training.runs import RecordingRun, parts, run_training, small_config
 
 
 @pytest.fixture(scope="module")
-def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Recorder, list[str]]:
-    return run_training(small(prepared), tmp_path_factory.mktemp("runs") / "first")
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, RecordingRun, list[str]]:
+    return run_training(small_config(prepared), tmp_path_factory.mktemp("runs") / "first")
 
 
 def test_test_people_are_not_trained_on_and_every_session_has_a_part(trained, prepared):
@@ -88,23 +88,25 @@ def test_the_metrics_of_the_report_are_those_of_the_result(trained):
 def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepared):
     from fr_ps.data.dataset import open_dataset
     from fr_ps.data.split_files import read_part
-    from fr_ps.evaluation.score import answer, evaluate
+    from fr_ps.models.inference import predict, validation_metrics
 
     result, run, _ = trained
     best = run.folder / "checkpoints/best"
     network, info = load_model(best, torch.device("cpu"))
     dataset = open_dataset(prepared, info.modalities, classes=info.classes)
     rows = read_part(best / "split.csv", "val", dataset.labels)
-    again = evaluate(answer(network, dataset.store, rows, 64), dataset.labels.take(rows), info.trained).under("val")
+    again = validation_metrics(predict(network, dataset.store, rows, 64), dataset.labels.subset(rows), info.trained).with_prefix(
+        "val"
+    )
     assert again.values["val/identity/auc"] == pytest.approx(result.metrics.values["val/identity/auc"], abs=1e-6)
 
 
 def test_the_resolved_settings_train_the_same_weights_again(trained, tmp_path):
     from fr_ps.arguments import training_config
-    from fr_ps.cli import read_arguments
+    from fr_ps.cli import parse_command_line
 
     _, run, _ = trained
-    config = training_config(read_arguments(["train", "--config", str(run.folder / "config.yaml")])["train"])
+    config = training_config(parse_command_line(["train", "--config", str(run.folder / "config.yaml")])["train"])
     _, again, _ = run_training(config, tmp_path / "again")
     first = (run.folder / "checkpoints/last/model.safetensors").read_bytes()
     assert (again.folder / "checkpoints/last/model.safetensors").read_bytes() == first
@@ -112,7 +114,7 @@ def test_the_resolved_settings_train_the_same_weights_again(trained, tmp_path):
 
 def test_another_seed_trains_other_weights(trained, tmp_path, prepared):
     _, run, _ = trained
-    config = small(prepared, seed=1, epochs=1)
+    config = small_config(prepared, seed=1, epochs=1)
     config = replace(config, data=replace(config.data, val_people=0))
     _, other, _ = run_training(config, tmp_path / "other")
     assert (other.folder / "checkpoints/last/model.safetensors").read_bytes() != (
@@ -121,11 +123,11 @@ def test_another_seed_trains_other_weights(trained, tmp_path, prepared):
 
 
 def test_without_validation_and_test_people_all_are_trained_on_and_the_last_epoch_is_the_best(prepared, tmp_path):
-    config = small(prepared)
+    config = small_config(prepared)
     config = replace(config, data=replace(config.data, val_people=0, test_people=0))
     result, run, _ = run_training(config, tmp_path / "all")
     assert not parts(run.folder)["val"] | parts(run.folder)["test"]
-    assert result.best_epoch == result.epochs == 2
+    assert result.best_epoch == result.epochs_trained == 2
     assert result.metrics.values == {}
     last, best = (run.folder / f"checkpoints/{name}/model.safetensors" for name in ("last", "best"))
     assert last.read_bytes() == best.read_bytes()
@@ -134,7 +136,7 @@ def test_without_validation_and_test_people_all_are_trained_on_and_the_last_epoc
 def test_folds_test_everybody_once(prepared, tmp_path):
     tested: list[str] = []
     for fold in range(3):
-        config = small(prepared, epochs=1)
+        config = small_config(prepared, epochs=1)
         config = replace(config, data=replace(config.data, val_people=0, folds=3, fold=fold))
         _, run, _ = run_training(config, tmp_path / str(fold))
         tested += sorted({person for person, _ in parts(run.folder)["test"]})
@@ -143,29 +145,29 @@ def test_folds_test_everybody_once(prepared, tmp_path):
 
 
 def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
-    config = small(prepared, epochs=6, patience=1)
+    config = small_config(prepared, epochs=6, patience=1)
     # Without learning nothing gets better after the first epoch.
     config = replace(
         config, data=replace(config.data, val_people=2), optim=OptimConfig(lr=1e-12, weight_decay=0, weighting_factor=1e-9)
     )
     result, _, lines = run_training(config, tmp_path / "stopped")
-    assert result.epochs < 6
+    assert result.epochs_trained < 6
     assert any("stopped" in line for line in lines)
 
 
 def test_the_first_half_alone_trains_the_same_and_tests_nobody(trained, prepared, tmp_path):
     result, run, _ = trained
     seen: list[tuple[int, float | None]] = []
-    half = Recorder(tmp_path / "half")
+    half = RecordingRun(tmp_path / "half")
     fitted = fit(
-        small(prepared), half, lambda _: None, lambda epoch, found: seen.append((epoch, found.values["val/identity/auc"]))
+        small_config(prepared), half, lambda _: None, lambda epoch, found: seen.append((epoch, found.values["val/identity/auc"]))
     )
     assert [epoch for epoch, _ in seen] == [1, 2]
-    assert dict(seen) == half.curves["val/identity/auc"] == run.curves["val/identity/auc"]
-    assert fitted.chosen == result.best_epoch
-    assert fitted.learner.validation.values == {name: x for name, x in result.metrics.values.items() if name.startswith("val/")}
+    assert dict(seen) == half.metric_history["val/identity/auc"] == run.curves["val/identity/auc"]
+    assert fitted.best_epoch == result.best_epoch
+    assert fitted.state.best_metrics.values == {name: x for name, x in result.metrics.values.items() if name.startswith("val/")}
     assert not (half.folder / "report").exists()
-    assert not [name for name in half.curves if name.startswith("test/")]
+    assert not [name for name in half.metric_history if name.startswith("test/")]
     weights = [(one.folder / "checkpoints/best/model.safetensors").read_bytes() for one in (run, half)]
     assert weights[0] == weights[1]
 
@@ -181,21 +183,21 @@ def test_a_judge_ends_a_training_and_one_that_goes_on_is_judged_from_there(prepa
         if epoch == 2:
             raise Enough
 
-    config = small(prepared, epochs=4)
+    config = small_config(prepared, epochs=4)
     with pytest.raises(Enough):
-        fit(config, Recorder(tmp_path / "run"), lambda _: None, judge)
+        fit(config, RecordingRun(tmp_path / "run"), lambda _: None, judge)
     assert (tmp_path / "run/checkpoints/resume").is_dir()
-    fitted = fit(config, Recorder(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
+    fitted = fit(config, RecordingRun(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
     assert seen == [1, 2, 3, 4]
-    assert fitted.learner.epoch == 4
+    assert fitted.state.epoch == 4
     # Once more, there is nothing left to train, and the result is the same at once.
-    again = fit(config, Recorder(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
+    again = fit(config, RecordingRun(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
     assert seen == [1, 2, 3, 4]
-    assert again.learner.validation.values == fitted.learner.validation.values
+    assert again.state.best_metrics.values == fitted.state.best_metrics.values
 
 
 def test_a_diverged_training_ends_with_a_reason(prepared, tmp_path):
-    config = small(prepared, epochs=3)
+    config = small_config(prepared, epochs=3)
     config = replace(config, optim=OptimConfig(name="sgd", lr=1000, clip=0))
     with pytest.raises(InputError, match=r"lower optim\.lr"):
         run_training(config, tmp_path / "diverged")
@@ -203,11 +205,11 @@ def test_a_diverged_training_ends_with_a_reason(prepared, tmp_path):
 
 def test_an_unknown_metric_to_select_on_lists_the_choices(prepared, tmp_path):
     with pytest.raises(InputError, match="val/identity/eer"):
-        run_training(replace(small(prepared, select="val/identity/acc")), tmp_path / "unknown")
+        run_training(replace(small_config(prepared, select="val/identity/acc")), tmp_path / "unknown")
 
 
 def test_one_validation_person_cannot_be_selected_on_by_auc(prepared, tmp_path):
-    config = small(prepared)
+    config = small_config(prepared)
     config = replace(config, data=replace(config.data, val_people=1))
     with pytest.raises(InputError, match="one person only"):
         run_training(config, tmp_path / "one")
@@ -217,7 +219,7 @@ def test_an_attribute_of_one_class_in_training_is_not_trained_and_undefined(prep
     root = relabelled(
         prepared, tmp_path / "data", lambda column, values: ["no"] * len(values) if column == "Spectacles" else values
     )
-    result, run, lines = run_training(small(root, epochs=1), tmp_path / "run")
+    result, run, lines = run_training(small_config(root, epochs=1), tmp_path / "run")
     assert "spectacles" not in read_info(run.folder / "checkpoints/best").trained
     assert result.metrics.values["test/spectacles/auc"] is None
     assert "not trained" in result.metrics.reasons["test/spectacles/auc"]
@@ -227,7 +229,7 @@ def test_an_attribute_of_one_class_in_training_is_not_trained_and_undefined(prep
 
 def test_missing_labels_of_everything_train_identity_alone(prepared, tmp_path):
     root = relabelled(prepared, tmp_path / "data", lambda column, values: [""] * len(values))
-    result, run, _ = run_training(small(root, epochs=1), tmp_path / "run")
+    result, run, _ = run_training(small_config(root, epochs=1), tmp_path / "run")
     assert result.metrics.values["test/identity/auc"] is not None
     assert {name for name, _, _ in run.points if name.startswith("train/loss/")} == {"train/loss/total", "train/loss/identity"}
 
@@ -251,7 +253,7 @@ def relabelled(source: Path, target: Path, change) -> Path:
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faces")
-    write_captures(folder / "raw", people=24, sessions=6, seed=0, size=64)
+    write_synthetic_captures(folder / "raw", people=24, sessions=6, seed=0, size=64)
     prepare(
         PrepareConfig(
             captures=str(folder / "raw/captures"), labels=str(folder / "raw/labels.csv"), out=str(folder / "set"), size=64
@@ -290,7 +292,7 @@ def test_true_labels_are_learnt_for_unseen_people_and_shuffled_ones_are_not(face
     ids=str,
 )
 def test_every_form_of_the_network_trains_and_is_loaded(prepared, tmp_path, settings):
-    config = small(prepared, epochs=1)
+    config = small_config(prepared, epochs=1)
     config = replace(config, model=replace(config.model, **settings), loss=replace(config.loss, reversal_ramp=True))
     result, run, _ = run_training(config, tmp_path / "run")
     assert result.metrics.values["test/identity/auc"] is not None
@@ -302,7 +304,7 @@ def test_every_form_of_the_network_trains_and_is_loaded(prepared, tmp_path, sett
 
 def test_a_training_starts_from_the_weights_of_another_and_says_what_matched(trained, prepared, tmp_path):
     file = trained[1].folder / "checkpoints" / "best" / "model.safetensors"
-    config = small(prepared, epochs=1)
+    config = small_config(prepared, epochs=1)
     still = replace(config, model=replace(config.model, weights=str(file)), optim=OptimConfig(lr=1e-12, weight_decay=0))
     _, run, lines = run_training(still, tmp_path / "run")
     (said,) = [line for line in lines if line.startswith("weights: ")]
@@ -315,17 +317,17 @@ def test_a_training_starts_from_the_weights_of_another_and_says_what_matched(tra
 
 
 def test_maps_too_small_for_the_backbone_are_refused_before_the_first_step(tmp_path):
-    write_captures(tmp_path / "raw", people=6, sessions=2, seed=0, size=32)
+    write_synthetic_captures(tmp_path / "raw", people=6, sessions=2, seed=0, size=32)
     out = tmp_path / "set"
     prepare(
         PrepareConfig(captures=str(tmp_path / "raw/captures"), out=str(out), labels=str(tmp_path / "raw/labels.csv"), size=24)
     )
     with pytest.raises(InputError, match="24 px"):
-        run_training(replace(small(out), model=ModelConfig(backbone="convnextv2_atto")), tmp_path / "run")
+        run_training(replace(small_config(out), model=ModelConfig(backbone="convnextv2_atto")), tmp_path / "run")
 
 
 def fused(root: Path, modalities: tuple[str, ...], name: str, dropout: float) -> Config:
-    config = small(root, epochs=1)
+    config = small_config(root, epochs=1)
     config = replace(config, data=replace(config.data, modalities=modalities))
     return replace(config, fusion=FusionConfig(name=name, dropout=dropout))
 
@@ -354,9 +356,9 @@ def test_every_fusion_trains_and_evaluating_its_run_gives_the_metrics_of_its_rep
         assert groups == {"identity", *ATTRIBUTES} | ONLY[modalities] | more
     assert {"train/loss/adversarial_pose", "test/only_albedo/identity/auc"} <= {point for point, _, _ in run.points}
     assert len([step for point, _, step in run.points if point == "val/only_albedo/identity/auc"]) == 1
-    asked = Protocol("test")
+    asked = EvaluationOptions("test")
     out = tmp_path / "out"
-    again = evaluate_folder(best, prepared, out, Run(tmp_path), protocol=asked, device=torch.device("cpu"), batch=64).metrics
+    again = evaluate_model(best, prepared, out, Run(tmp_path), protocol=asked, device=torch.device("cpu"), batch=64).metrics
     tested = {metric: value for metric, value in result.metrics.values.items() if metric.startswith("test/")}
     assert again.values.keys() == tested.keys()
     for metric, value in tested.items():

@@ -6,11 +6,11 @@ import numpy as np
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
-from fr_ps.evaluation.analyses.reliability import BINS, calibration_error, reliability, reliability_figure
-from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.numbers.resample import Resample
-from fr_ps.evaluation.numbers.weighted import mean_recall, once, ranking
+from fr_ps.evaluation.analyses.reliability import BINS, expected_calibration_error, reliability_diagram, reliability_figure
+from fr_ps.evaluation.bootstrap import BootstrapWeights
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.weighted_metrics import auc_and_average_precision, balanced_accuracy, unweighted
+from fr_ps.report.table import Cell, ReportSection, Table
 
 NAMES = ("auc", "balanced_accuracy", "average_precision", "ece")
 NOT_TRAINED = "not trained: the training part has fewer than two classes of it"
@@ -21,7 +21,7 @@ def attribute_metrics(
     codes: np.ndarray,
     class_names: Sequence[str],
     threshold: float | None = None,
-    draws: Resample | None = None,
+    bootstrap: BootstrapWeights | None = None,
 ) -> Metrics:
     """AUC, balanced accuracy, average precision and expected calibration error (ECE), as `NAMES` calls them.
 
@@ -41,7 +41,7 @@ def attribute_metrics(
     Raises:
         InputError: a probability that is NaN or infinite.
     """
-    _check(probabilities, " or ".join(class_names))
+    _require_finite(probabilities, " or ".join(class_names))
     known = codes >= 0
     codes, probabilities = codes[known], probabilities[known]
     metrics = Metrics()
@@ -50,20 +50,20 @@ def attribute_metrics(
             metrics.add(name, None, "no labels")
         return metrics
     present = np.unique(codes)
-    values = _in_each_draw(probabilities, codes, threshold, once(len(codes)))
+    values = _bootstrap_values(probabilities, codes, threshold, unweighted(len(codes)))
     replicates, people = {}, 0
-    if draws is not None:
-        draws = draws.take(known)
-        replicates = _in_each_draw(probabilities, codes, threshold, draws)
+    if bootstrap is not None:
+        bootstrap = bootstrap.select(known)
+        replicates = _bootstrap_values(probabilities, codes, threshold, bootstrap)
         # Drawing with replacement adds noise that the ECE takes for error: an interval of it could lie above its own value.
         del replicates["ece"]
         # That one class shows no error says nothing of another, so that the people of the rarest one set the bound.
-        people = min(len(np.unique(draws.unit[codes == code])) for code in present)
+        people = min(len(np.unique(bootstrap.unit[codes == code])) for code in present)
     for name in NAMES:
         if name != "ece" and len(present) < len(class_names):
-            metrics.add(name, None, _undefined(present, class_names))
+            metrics.add(name, None, _undefined_reason(present, class_names))
         else:
-            metrics.add(name, float(values[name][0]), replicates=replicates.get(name), people=people)
+            metrics.add(name, float(values[name][0]), replicates=replicates.get(name), subjects=people)
     return metrics
 
 
@@ -81,7 +81,7 @@ def best_threshold(probabilities: np.ndarray, codes: np.ndarray) -> float | None
     Raises:
         InputError: a probability that is NaN or infinite.
     """
-    _check(probabilities[:, None], "the positive class")
+    _require_finite(probabilities[:, None], "the positive class")
     known = codes >= 0
     scores, place = np.unique(probabilities[known].astype(np.float64), return_inverse=True)
     positive = codes[known] == 1
@@ -97,12 +97,12 @@ def best_threshold(probabilities: np.ndarray, codes: np.ndarray) -> float | None
     return float(best[np.abs(best - 0.5).argmin()])
 
 
-def metrics_of_attributes(
+def all_attribute_metrics(
     probabilities: Mapping[str, np.ndarray],
     labels: Labels,
     thresholds: Mapping[str, float],
     trained: Sequence[str],
-    draws: Resample | None = None,
+    bootstrap: BootstrapWeights | None = None,
 ) -> Metrics:
     """`attribute_metrics` of every attribute, named `gender/auc`, ...; those of an untrained one are None with the reason.
 
@@ -121,27 +121,27 @@ def metrics_of_attributes(
         found = Metrics()
         if attribute in trained:
             names, threshold = labels.class_names(attribute), thresholds.get(attribute)
-            found = attribute_metrics(probabilities[attribute], labels.codes[:, column], names, threshold, draws)
+            found = attribute_metrics(probabilities[attribute], labels.codes[:, column], names, threshold, bootstrap)
         else:
             for name in NAMES:
                 found.add(name, None, NOT_TRAINED)
-        metrics = metrics.joined(found.under(attribute))
+        metrics = metrics.merge(found.with_prefix(attribute))
     return metrics
 
 
-def attributes_findings(
+def attributes_section(
     probabilities: Mapping[str, np.ndarray],
     labels: Labels,
     thresholds: Mapping[str, float],
     trained: Sequence[str],
-    draws: Resample | None = None,
-) -> Findings:
+    bootstrap: BootstrapWeights | None = None,
+) -> ReportSection:
     """Metrics, a table of them, and of each trained attribute that has labels its confusion matrix and reliability diagram.
 
     Args and errors are those of `metrics_of_attributes`. The tables are `attributes` and `confusion_gender`, ...; the figures
     are `reliability_gender`, ....
     """
-    findings = Findings(metrics_of_attributes(probabilities, labels, thresholds, trained, draws))
+    findings = ReportSection(all_attribute_metrics(probabilities, labels, thresholds, trained, bootstrap))
     findings.tables.append(_attribute_table(findings.metrics, labels, thresholds, trained))
     for column, attribute in enumerate(ATTRIBUTES):
         known = labels.codes[:, column] >= 0
@@ -152,15 +152,15 @@ def attributes_findings(
         findings.tables.append(_confusion_table(attribute, codes, _predicted(answers, threshold), names))
         two = len(names) == 2
         findings.figures[f"reliability_{attribute}"] = reliability_figure(
-            reliability(*_statements(answers, codes)),
-            f"Reliability of {_spoken(attribute)}",
+            reliability_diagram(*_confidence_and_correctness(answers, codes)),
+            f"Reliability of {_display_name(attribute)}",
             f"predicted probability of {names[1]}" if two else "probability of the predicted class",
             f"observed share of {names[1]}" if two else "observed share of right predictions",
         )
     return findings
 
 
-def _check(probabilities: np.ndarray, what: str) -> None:
+def _require_finite(probabilities: np.ndarray, what: str) -> None:
     if bad := int((~np.isfinite(probabilities)).any(axis=1).sum()):
         raise InputError(
             f"the model's probability of {what} is NaN or infinite in {bad} of {len(probabilities)} sessions; "
@@ -168,18 +168,21 @@ def _check(probabilities: np.ndarray, what: str) -> None:
         )
 
 
-def _in_each_draw(
-    probabilities: np.ndarray, codes: np.ndarray, threshold: float | None, draws: Resample
+def _bootstrap_values(
+    probabilities: np.ndarray, codes: np.ndarray, threshold: float | None, bootstrap: BootstrapWeights
 ) -> dict[str, np.ndarray]:
     """Name to (B,) value; of the same sessions."""
     classes = probabilities.shape[1]
-    ranked = [ranking(probabilities[:, code], codes == code, draws) for code in ([1] if classes == 2 else range(classes))]
+    ranked = [
+        auc_and_average_precision(probabilities[:, code], codes == code, bootstrap)
+        for code in ([1] if classes == 2 else range(classes))
+    ]
     auc, precision = np.mean(ranked, axis=0)
     return {
         "auc": auc,
-        "balanced_accuracy": mean_recall(codes, _predicted(probabilities, threshold), classes, draws),
+        "balanced_accuracy": balanced_accuracy(codes, _predicted(probabilities, threshold), classes, bootstrap),
         "average_precision": precision,
-        "ece": calibration_error(*_statements(probabilities, codes), draws),
+        "ece": expected_calibration_error(*_confidence_and_correctness(probabilities, codes), bootstrap),
     }
 
 
@@ -190,7 +193,7 @@ def _predicted(probabilities: np.ndarray, threshold: float | None) -> np.ndarray
     return (probabilities[:, 1].astype(np.float64) >= threshold).astype(int)
 
 
-def _statements(probabilities: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _confidence_and_correctness(probabilities: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What is checked for calibration: (n,) the probability of a statement about each session, and (n,) whether it is true."""
     predicted = np.ones(len(codes), dtype=int) if probabilities.shape[1] == 2 else probabilities.argmax(axis=1)
     return probabilities[np.arange(len(codes)), predicted].astype(np.float64), codes == predicted
@@ -204,7 +207,7 @@ def _attribute_table(metrics: Metrics, labels: Labels, thresholds: Mapping[str, 
         threshold = thresholds.get(attribute) if attribute in trained and len(names) == 2 else None
         source = "validation" if threshold is not None else "most probable class" if attribute in trained else None
         values = [metrics.values[f"{attribute}/{name}"] for name in ("auc", "average_precision", "balanced_accuracy", "ece")]
-        rows.append([_spoken(attribute), int((codes >= 0).sum()), people, threshold, source, *values])
+        rows.append([_display_name(attribute), int((codes >= 0).sum()), people, threshold, source, *values])
     header = ["attribute", "sessions", "people", "threshold", "chosen by", "AUC", "average precision", "balanced accuracy", "ECE"]
     note = (
         "Sessions without a label are left out. Of two classes, AUC, average precision, threshold and ECE are of the second; "
@@ -222,14 +225,14 @@ def _confusion_table(attribute: str, codes: np.ndarray, predicted: np.ndarray, n
     for name, row in zip(names, counts.tolist()):
         rows.append([name, *row, *(count / sum(row) if any(row) else None for count in row)])
     header = ["true class", *(f"predicted {name}" for name in names), *(f"share {name}" for name in names)]
-    title = f"Confusion matrix of {_spoken(attribute)}"
+    title = f"Confusion matrix of {_display_name(attribute)}"
     return Table(f"confusion_{attribute}", title, header, rows, "Sessions; shares are of the true class.")
 
 
-def _undefined(present: np.ndarray, class_names: Sequence[str]) -> str:
+def _undefined_reason(present: np.ndarray, class_names: Sequence[str]) -> str:
     have = ", ".join(class_names[code] for code in present)
     return f"the only class among the labels is {have}" if len(present) == 1 else f"the only classes among the labels are {have}"
 
 
-def _spoken(attribute: str) -> str:
+def _display_name(attribute: str) -> str:
     return attribute.replace("_", " ")

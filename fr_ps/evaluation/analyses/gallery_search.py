@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.evaluation.pairwise.similarity import KEYS, Similarity, similarity
+from fr_ps.evaluation.pairwise.similarity import LEVELS, Similarity, similarity
 
 
 @dataclass(frozen=True)
-class Ranking:
+class SearchScores:
     """What m searches give if a person with several gallery sessions is scored in one way.
 
     Attributes:
@@ -21,13 +21,13 @@ class Ranking:
             not enrolled.
     """
 
-    own: np.ndarray
-    other: np.ndarray
+    mated: np.ndarray
+    nonmated: np.ndarray
     rank: np.ndarray
 
 
 @dataclass(frozen=True)
-class Search:
+class GallerySearch:
     """m probes, each searched among the enrolled people.
 
     Attributes:
@@ -41,30 +41,30 @@ class Search:
 
     probes: np.ndarray
     gallery: np.ndarray | None
-    people: int
-    maximum: Ranking
-    mean: Ranking
-    rival_row: np.ndarray
+    subjects: int
+    by_maximum: SearchScores
+    mean: SearchScores
+    top_impostor: np.ndarray
 
     @property
-    def asked(self) -> np.ndarray:
+    def is_scored(self) -> np.ndarray:
         """(m,) whether the search is mated and could be wrong: somebody else is enrolled too."""
-        return (self.maximum.rank > 0) & ~np.isnan(self.maximum.other)
+        return (self.by_maximum.rank > 0) & ~np.isnan(self.by_maximum.nonmated)
 
     @property
-    def undefined(self) -> str:
+    def undefined_reason(self) -> str:
         """Why nobody can be identified; empty where somebody can."""
-        if self.asked.any():
+        if self.is_scored.any():
             return ""
         if not len(self.probes):
             return "no probe: no session, or all are enrolled"
-        if not self.maximum.rank.any():
+        if not self.by_maximum.rank.any():
             why = "nobody has two sessions" if self.gallery is None else "no probe's person is enrolled"
             return f"no mated search: {why}"
         return "no search that could be wrong: one person only is enrolled"
 
 
-def search(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray | None, block: int = 128) -> Search:
+def search_gallery(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray | None, block: int = 128) -> GallerySearch:
     """Search every probe by cosine; memory grows with `block` x n.
 
     Args:
@@ -92,20 +92,20 @@ def search(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray | None, 
     rank, rival = np.zeros((len(probes), 2), dtype=int), np.full(len(probes), -1)
     for start in range(0, len(probes) if len(columns) else 0, block):
         some = slice(start, start + block)
-        keys = pairs.keys(some, slice(None)).numpy()  # (b, g)
-        scores = _person_scores(keys, own_place[some], itself[some], starts, sessions)
+        keys = pairs.levels(some, slice(None)).numpy()  # (b, g)
+        scores = _subject_scores(keys, own_place[some], itself[some], starts, sessions)
         for way, found in enumerate(scores):
-            own[some, way], other[some, way], rank[some, way] = _ranked(found, own_place[some])
+            own[some, way], other[some, way], rank[some, way] = _rank(found, own_place[some])
         np.putmask(keys, own_place[some, None] == owner, -1)
         best = keys.argmax(axis=1)
         rival[some] = np.where(keys[np.arange(len(keys)), best] < 0, -1, columns[best])
     own, other = every.scale.scores(own), every.scale.scores(other)
-    maximum, mean = (Ranking(own[:, way], other[:, way], rank[:, way]) for way in (0, 1))
-    return Search(probes, None if gallery is None else enrolled, len(people), maximum, mean, rival)
+    maximum, mean = (SearchScores(own[:, way], other[:, way], rank[:, way]) for way in (0, 1))
+    return GallerySearch(probes, None if gallery is None else enrolled, len(people), maximum, mean, rival)
 
 
-def _person_scores(
-    keys: np.ndarray, own: np.ndarray, itself: np.ndarray, starts: np.ndarray, sessions: np.ndarray
+def _subject_scores(
+    keys: np.ndarray, mated: np.ndarray, self_column: np.ndarray, starts: np.ndarray, sessions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(b, people) the maximum and the mean over each person's sessions; -1 where none is left.
 
@@ -117,23 +117,23 @@ def _person_scores(
         sessions: (people,) the number of columns of each.
     """
     # Sums of whole numbers are exact, so that equal means tie; those of so few fit into half the memory.
-    total = np.add.reduceat(keys, starts, axis=1, dtype=np.int32 if sessions.max() * KEYS < 2**31 else np.int64)
+    total = np.add.reduceat(keys, starts, axis=1, dtype=np.int32 if sessions.max() * LEVELS < 2**31 else np.int64)
     mean = total / sessions
-    (down,) = np.nonzero(itself >= 0)
-    own, itself = own[down], itself[down]
-    left = sessions[own] - 1
-    mean[down, own] = np.where(left, (total[down, own] - keys[down, itself]) / np.maximum(left, 1), -1)
-    keys[down, itself] = -1
+    (down,) = np.nonzero(self_column >= 0)
+    mated, self_column = mated[down], self_column[down]
+    left = sessions[mated] - 1
+    mean[down, mated] = np.where(left, (total[down, mated] - keys[down, self_column]) / np.maximum(left, 1), -1)
+    keys[down, self_column] = -1
     return np.maximum.reduceat(keys, starts, axis=1), mean
 
 
-def _ranked(scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rank(scores: np.ndarray, mated: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(b,) own score, best other score and rank; (b, people) `scores` lose the own ones."""
-    (down,) = np.nonzero(own >= 0)
-    mine = np.full(len(own), np.nan)
-    mine[down] = scores[down, own[down]]
+    (down,) = np.nonzero(mated >= 0)
+    mine = np.full(len(mated), np.nan)
+    mine[down] = scores[down, mated[down]]
     mine[mine < 0] = np.nan
     rank = np.count_nonzero(scores >= mine[:, None], axis=1)  # its own score is one of these, and nothing is at least NaN
-    scores[down, own[down]] = -1
+    scores[down, mated[down]] = -1
     other = scores.max(axis=1)
     return mine, np.where(other < 0, np.nan, other), rank

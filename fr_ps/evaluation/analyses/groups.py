@@ -15,16 +15,16 @@ from matplotlib.figure import Figure
 from scipy import sparse
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
-from fr_ps.evaluation.numbers.drawing import empty_figure, plain_numbers
-from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.numbers.resample import Resample, interval
+from fr_ps.evaluation.bootstrap import BootstrapWeights, confidence_interval
+from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT
 from fr_ps.evaluation.pairwise.similarity import Similarity, similarity
+from fr_ps.report.figures import empty_figure, use_plain_tick_labels
+from fr_ps.report.table import Cell, ReportSection, Table
 
-COLUMNS = 4096
+BLOCK_COLUMNS = 4096
 """Sessions that a block is compared with at once."""
-_WORDS = (("fmr_ratio", "false match", "impostor pair"), ("fnmr_ratio", "false non-match", "genuine pair"))
+_RATIOS = (("fmr_ratio", "false match", "impostor pair"), ("fnmr_ratio", "false non-match", "genuine pair"))
 _FMR = ("FMR", "FMR low", "FMR high", "false matches", "of impostor pairs")
 _FNMR = ("FNMR", "FNMR low", "FNMR high", "false non-matches", "of genuine pairs")
 _WITHIN = (
@@ -54,8 +54,8 @@ class GroupCounts:
     """
 
     sessions: np.ndarray
-    people: np.ndarray
-    mated: np.ndarray
+    subjects: np.ndarray
+    mated_subjects: np.ndarray
     impostors: np.ndarray
     false_matches: np.ndarray
     genuine: np.ndarray
@@ -87,7 +87,7 @@ def group_counts(
     codes: np.ndarray,
     class_counts: Sequence[int],
     threshold: float,
-    draws: Resample | None = None,
+    bootstrap: BootstrapWeights | None = None,
     block: int = 512,
 ) -> list[GroupCounts]:
     """The counts of each attribute. Time grows with n^2; memory with n, the block, and units^2 x classes.
@@ -105,13 +105,13 @@ def group_counts(
         InputError: an embedding with NaN or infinity.
     """
     person = np.unique(ids, return_inverse=True)[1]
-    unit = draws.unit if draws else np.zeros(len(ids), dtype=int)
-    units = draws.weights.shape[1] if draws else 1
+    unit = bootstrap.unit if bootstrap else np.zeros(len(ids), dtype=int)
+    units = bootstrap.weights.shape[1] if bootstrap else 1
     order = np.lexsort((person, unit))  # so that a block is of few people and units
     first_row = np.flatnonzero(np.diff(person[order], prepend=-1))
     person, unit = np.repeat(np.arange(len(first_row)), np.diff(first_row, append=len(ids))), unit[order]
     onehot = np.hstack([codes[order, i, None] == np.arange(k) for i, k in enumerate(class_counts)]).astype(np.float32)
-    compared = similarity(embeddings, ids).take(order)
+    compared = similarity(embeddings, ids).select(order)
     matched, missed, unit_matched, unit_missed = _count_errors(compared, threshold, person, unit, units, onehot, block)
     of_person = np.add.reduceat(onehot, first_row, axis=0, dtype=np.float64)
     unit_sessions, unit_squares = np.zeros((2, units, onehot.shape[1]))
@@ -124,8 +124,8 @@ def group_counts(
         found.append(
             GroupCounts(
                 sessions=sessions.astype(np.int64),
-                people=(own > 0).sum(axis=0),
-                mated=(own > 1).sum(axis=0),
+                subjects=(own > 0).sum(axis=0),
+                mated_subjects=(own > 1).sum(axis=0),
                 impostors=_unordered(np.outer(sessions, sessions) - genuine),
                 false_matches=_unordered(matched[part, part] + matched[part, part].T),
                 genuine=_unordered(genuine - np.diag(sessions)),
@@ -139,9 +139,9 @@ def group_counts(
     return found
 
 
-def group_findings(
-    embeddings: np.ndarray, labels: Labels, threshold: float | None, source: str, draws: Resample | None
-) -> Findings:
+def group_section(
+    embeddings: np.ndarray, labels: Labels, threshold: float | None, source: str, bootstrap: BootstrapWeights | None
+) -> ReportSection:
     """FMR and FNMR of each class, their ratio of the worst class to the best, and the FMR across classes.
 
     Metrics: `groups/{attribute}/fmr_ratio` and `groups/{attribute}/fnmr_ratio`. In each draw of people they are of the two
@@ -158,25 +158,27 @@ def group_findings(
     Raises:
         InputError: an embedding with NaN or infinity.
     """
-    findings = Findings()
+    findings = ReportSection()
     if threshold is None:
         for attribute in ATTRIBUTES:
-            for name, _, _ in _WORDS:
+            for name, _, _ in _RATIOS:
                 findings.metrics.add(f"groups/{attribute}/{name}", None, source)
         return findings
     class_counts = [len(labels.class_names(attribute)) for attribute in ATTRIBUTES]
     groups: list[list[Cell]] = []
     across: list[list[Cell]] = []
-    for attribute, counts in zip(ATTRIBUTES, group_counts(embeddings, labels.ids, labels.codes, class_counts, threshold, draws)):
+    for attribute, counts in zip(
+        ATTRIBUTES, group_counts(embeddings, labels.ids, labels.codes, class_counts, threshold, bootstrap)
+    ):
         names = labels.class_names(attribute)
-        drawn = counts.rates(draws.weights) if draws else (None, None)
+        drawn = counts.rates(bootstrap.weights) if bootstrap else (None, None)
         errors = (counts.false_matches.diagonal(), counts.false_non_matches.diagonal())
         trials = (counts.impostors.diagonal(), counts.genuine.diagonal())
-        for kind, words in enumerate(_WORDS):
+        for kind, words in enumerate(_RATIOS):
             _add_ratio(findings.metrics, f"groups/{attribute}/", words, names, errors[kind], trials[kind], drawn[kind])
         for code in np.flatnonzero(counts.sessions):
-            row: list[Cell] = [attribute, names[code], int(counts.people[code]), int(counts.sessions[code])]
-            for kind, people in enumerate((counts.people, counts.mated)):
+            row: list[Cell] = [attribute, names[code], int(counts.subjects[code]), int(counts.sessions[code])]
+            for kind, people in enumerate((counts.subjects, counts.mated_subjects)):
                 of_code = None if (its := drawn[kind]) is None else its[:, code]
                 row += _rate(int(errors[kind][code]), int(trials[kind][code]), of_code, int(people[code]))
             groups.append(row)
@@ -202,7 +204,7 @@ def _count_errors(
     The sessions are in the order of units and in these of people, who are numbered so.
     """
     count, classes = onehot.shape
-    key = compared.scale.threshold_key(threshold)
+    key = compared.scale.threshold_level(threshold)
     row, code = np.nonzero(onehot)
     place = sparse.csr_array((np.ones(len(row), np.float32), (row, code * units + unit[row])), (count, classes * units))
     matched, missed = np.zeros((classes, classes)), np.zeros((classes, classes))
@@ -210,10 +212,10 @@ def _count_errors(
     for start in range(0, count, block):
         mine = slice(start, min(start + block, count))
         by_place = np.zeros((classes * units, mine.stop - start), np.float32)
-        for at in range(start, count, COLUMNS):
-            others = slice(at, min(at + COLUMNS, count))
-            accepted = (compared.keys(others, mine) >= key).numpy()
-            errors = _take_genuine(accepted, person, others, mine)
+        for at in range(start, count, BLOCK_COLUMNS):
+            others = slice(at, min(at + BLOCK_COLUMNS, count))
+            accepted = (compared.levels(others, mine) >= key).numpy()
+            errors = _extract_false_non_matches(accepted, person, others, mine)
             by_class = errors.T @ onehot[at : at + len(errors)]
             missed += by_class.T @ onehot[mine]
             np.add.at(unit_missed, unit[mine], by_class * onehot[mine])
@@ -225,7 +227,7 @@ def _count_errors(
     return matched, missed, unit_matched, unit_missed
 
 
-def _take_genuine(accepted: np.ndarray, person: np.ndarray, others: slice, mine: slice) -> np.ndarray:
+def _extract_false_non_matches(accepted: np.ndarray, person: np.ndarray, others: slice, mine: slice) -> np.ndarray:
     """Float32 false non-matches in the first rows of a block (others, mine), where what is no impostor pair is cleared."""
     band = int(np.searchsorted(person[others], person[mine.stop - 1], side="right"))
     same = person[others][:band, None] == person[mine]
@@ -240,23 +242,26 @@ def _unordered(ordered: np.ndarray) -> np.ndarray:
     return (ordered / (1 + np.eye(len(ordered)))).round().astype(np.int64)
 
 
-def _rate(errors: int, trials: int, drawn: np.ndarray | None, people: int) -> list[Cell]:
+def _rate(errors: int, trials: int, replicates: np.ndarray | None, subjects: int) -> list[Cell]:
     """Rate, low, high, errors and trials of one class."""
     value = errors / trials if trials else None
-    low, high = (None if value is None or drawn is None else interval(value, drawn, people)) or (None, None)
+    low, high = (None if value is None or replicates is None else confidence_interval(value, replicates, subjects)) or (
+        None,
+        None,
+    )
     return [value, low, high, errors, trials]
 
 
 def _add_ratio(
     metrics: Metrics,
     prefix: str,
-    words: tuple[str, str, str],
+    ratio: tuple[str, str, str],
     names: Sequence[str],
     errors: np.ndarray,
     trials: np.ndarray,
-    drawn: np.ndarray | None,
+    bootstrap_rates: np.ndarray | None,
 ) -> None:
-    name, error, trial = words
+    name, error, trial = ratio
     there = np.flatnonzero(trials)
     if len(there) < 2:
         only = f"the only class with {trial}s within it is {names[there[0]]!r}" if len(there) else f"no class has {trial}s"
@@ -271,8 +276,8 @@ def _add_ratio(
         return metrics.add(prefix + name, None, f"the best class has no {error}: {told(best)}, {told(worst)}")
     few = min(errors[worst], errors[best]) < LOW_SUPPORT
     replicates = None
-    if drawn is not None and rates.min() < 1:  # where all are errors no draw differs, which says nothing
-        above, below = drawn[:, worst], drawn[:, best]
+    if bootstrap_rates is not None and rates.min() < 1:  # where all are errors no draw differs, which says nothing
+        above, below = bootstrap_rates[:, worst], bootstrap_rates[:, best]
         replicates = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
     reason = f"low support: {error}es in {told(worst)}, {told(best)}" if few else ""
     return metrics.add(prefix + name, float(rates.max() / rates.min()), reason, replicates)
@@ -293,7 +298,7 @@ def _figure(rows: Sequence[Sequence[Cell]]) -> Figure:
         if column == 4 and any(value for _, value, _, _ in found):
             least = min(edge for _, *edges in found for edge in edges if edge)
             axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(least)))  # so that 0 has a place
-            plain_numbers(axes.xaxis)
+            use_plain_tick_labels(axes.xaxis)
         axes.set_xlim(left=0)
         axes.set_xlabel(title)
         axes.grid(alpha=0.3)

@@ -12,23 +12,23 @@ from scipy.stats import rankdata
 
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import QUALITY
-from fr_ps.evaluation.numbers.drawing import empty_figure, new_figure
-from fr_ps.evaluation.numbers.findings import Cell, Findings, Table
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.numbers.resample import Resample
+from fr_ps.evaluation.bootstrap import BootstrapWeights
+from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT
 from fr_ps.photometric.quality import MEASURES
+from fr_ps.report.figures import empty_figure, new_figure
+from fr_ps.report.table import Cell, ReportSection, Table
 
-LIMIT = 0.2
+DISCARD_LIMIT = 0.2
 """Share of the genuine pairs up to which discarding them is looked at."""
 DISCARDS = (0.0, 0.05, 0.1, 0.2)
-MOST_STEPS = 2000
+MAX_STEPS = 2000
 """Where there are more distinct qualities than these, the draws of people discard neighbouring ones together."""
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 Curve = tuple[np.ndarray, np.ndarray]
 """Shares discarded, from 0 and growing, and the FNMR of what is left at each: (..., k) and (..., k)."""
 _PAUC = "quality/edc_pauc"
-_SHOWN = 0.5
+_SHOWN_DISCARD = 0.5
 
 
 def error_versus_discard(
@@ -53,7 +53,7 @@ def error_versus_discard(
     return _curve(np.bincount(step), np.bincount(step, genuine_score < threshold))
 
 
-def oracle(pairs: int, errors: int) -> Curve:
+def oracle_curve(pairs: int, errors: int) -> Curve:
     """`error_versus_discard` of a quality that discards errors first, one by one.
 
     No quality can do better; one of single sessions, which takes a session's good pairs along with its bad ones, need not be
@@ -63,7 +63,7 @@ def oracle(pairs: int, errors: int) -> Curve:
     return discarded / pairs, np.maximum(errors - discarded, 0) / (pairs - discarded)
 
 
-def pauc(discard: np.ndarray, fnmr: np.ndarray, limit: float = LIMIT) -> np.ndarray:
+def partial_auc(discard: np.ndarray, fnmr: np.ndarray, limit: float = DISCARD_LIMIT) -> np.ndarray:
     """(...) the mean FNMR along an error-versus-discard curve from 0 to `limit`, over the FNMR before anything is discarded.
 
     In other words the partial area under the step curve by `limit` times the starting FNMR. 1 is what discarding at random
@@ -83,7 +83,9 @@ def pauc(discard: np.ndarray, fnmr: np.ndarray, limit: float = LIMIT) -> np.ndar
     return np.divide(area, limit * start, out=np.full_like(start, np.nan), where=start > 0)
 
 
-def pauc_replicates(genuine_score: np.ndarray, quality: np.ndarray, threshold: float, draws: Resample) -> np.ndarray:
+def partial_auc_replicates(
+    genuine_score: np.ndarray, quality: np.ndarray, threshold: float, bootstrap: BootstrapWeights
+) -> np.ndarray:
     """(B,) `pauc` in each draw of people, where a genuine pair of person i weighs w_i; NaN where it is undefined.
 
     Beyond `MOST_STEPS` distinct qualities, neighbouring ones are discarded together.
@@ -96,25 +98,25 @@ def pauc_replicates(genuine_score: np.ndarray, quality: np.ndarray, threshold: f
     """
     step = np.unique(quality, return_inverse=True)[1]
     steps = int(step.max()) + 1
-    if steps > MOST_STEPS:
-        step, steps = step * MOST_STEPS // steps, MOST_STEPS
-    units = draws.weights.shape[1]
-    cell = draws.unit * steps + step
+    if steps > MAX_STEPS:
+        step, steps = step * MAX_STEPS // steps, MAX_STEPS
+    units = bootstrap.weights.shape[1]
+    cell = bootstrap.unit * steps + step
     pairs, errors = (np.bincount(cell, of, units * steps).reshape(units, steps) for of in (None, genuine_score < threshold))
-    return pauc(*_curve(draws.weights @ pairs, draws.weights @ errors))
+    return partial_auc(*_curve(bootstrap.weights @ pairs, bootstrap.weights @ errors))
 
 
-def correlation_replicates(x: np.ndarray, y: np.ndarray, draws: Resample) -> np.ndarray:
+def correlation_replicates(x: np.ndarray, y: np.ndarray, bootstrap: BootstrapWeights) -> np.ndarray:
     """(B,) Pearson correlation of (n,) x and (n,) y in each draw of people, a session weighing w_i; NaN where one is constant."""
     x, y = x - x.mean(), y - y.mean()
-    count, of_x, of_y, xx, yy, xy = draws.totals(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)).T
+    count, of_x, of_y, xx, yy, xy = bootstrap.weighted_sums(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)).T
     with np.errstate(invalid="ignore", divide="ignore"):
         spread_x, spread_y = xx - of_x**2 / count, yy - of_y**2 / count
         varies = (spread_x > 1e-9 * xx) & (spread_y > 1e-9 * yy)
         return np.where(varies, (xy - of_x * of_y / count) / np.sqrt(spread_x * spread_y), np.nan)
 
 
-def quality_findings(
+def quality_section(
     embeddings_norm: np.ndarray,
     labels: Labels,
     first: np.ndarray,
@@ -122,8 +124,8 @@ def quality_findings(
     score: np.ndarray,
     threshold: float | None,
     threshold_source: str,
-    draws: Resample | None,
-) -> Findings:
+    bootstrap: BootstrapWeights | None,
+) -> ReportSection:
     """Errors against discarding by magnitude, and magnitude against the measures of the session that the labels table has.
 
     Metrics: `quality/edc_pauc`, and `quality/spearman_{measure}` for each of prepare's measures, in which less is better, so
@@ -140,21 +142,21 @@ def quality_findings(
         threshold_source: where it comes from, or why there is none.
         draws: of people, for the intervals.
     """
-    findings = Findings()
+    findings = ReportSection()
     if threshold is None:
         first, second, score = first[:0], second[:0], score[:0]
         findings.metrics.add(_PAUC, None, threshold_source)
     limit = np.nan if threshold is None else threshold
     quality = np.minimum(embeddings_norm[first], embeddings_norm[second])
     curve = error_versus_discard(score, quality, quality, limit)
-    best = oracle(len(score), int((score < limit).sum()))
+    best = oracle_curve(len(score), int((score < limit).sum()))
     if threshold is not None:
-        _add_pauc(findings.metrics, score, quality, threshold, draws and draws.take(first))
+        _add_partial_auc(findings.metrics, score, quality, threshold, bootstrap and bootstrap.select(first))
     measured: dict[str, np.ndarray] = {}
     for measure in [measure for measure in MEASURES if QUALITY + measure in labels.columns]:
         values = np.asarray(pd.to_numeric(pd.Series(labels.columns[QUALITY + measure]), errors="coerce"), dtype=np.float64)
         rows = np.flatnonzero(np.isfinite(values))
-        _add_spearman(findings.metrics, measure, embeddings_norm[rows], values[rows], draws and draws.take(rows))
+        _add_spearman(findings.metrics, measure, embeddings_norm[rows], values[rows], bootstrap and bootstrap.select(rows))
         measured[measure] = np.where(np.isfinite(values), values, np.nan)
     findings.tables.append(_table(findings.metrics, curve, best, [threshold, None, None, threshold_source], measured))
     if findings.metrics.values[_PAUC] is not None:
@@ -173,7 +175,9 @@ def _curve(pairs: np.ndarray, errors: np.ndarray) -> Curve:
         return (total - left) / total, wrong / left
 
 
-def _add_pauc(metrics: Metrics, score: np.ndarray, quality: np.ndarray, threshold: float, draws: Resample | None) -> None:
+def _add_partial_auc(
+    metrics: Metrics, score: np.ndarray, quality: np.ndarray, threshold: float, bootstrap: BootstrapWeights | None
+) -> None:
     errors = int((score < threshold).sum())
     if not len(score):
         metrics.add(_PAUC, None, "no genuine pair: nobody has two sessions")
@@ -182,12 +186,14 @@ def _add_pauc(metrics: Metrics, score: np.ndarray, quality: np.ndarray, threshol
     elif _constant(quality):
         metrics.add(_PAUC, None, "all embeddings have the same magnitude")
     else:
-        value = float(pauc(*error_versus_discard(score, quality, quality, threshold)))
+        value = float(partial_auc(*error_versus_discard(score, quality, quality, threshold)))
         note = f"low support: {errors} false non-matches among {len(score)} genuine pairs" if errors < LOW_SUPPORT else ""
-        metrics.add(_PAUC, value, note, pauc_replicates(score, quality, threshold, draws) if draws else None)
+        metrics.add(_PAUC, value, note, partial_auc_replicates(score, quality, threshold, bootstrap) if bootstrap else None)
 
 
-def _add_spearman(metrics: Metrics, measure: str, magnitude: np.ndarray, values: np.ndarray, draws: Resample | None) -> None:
+def _add_spearman(
+    metrics: Metrics, measure: str, magnitude: np.ndarray, values: np.ndarray, bootstrap: BootstrapWeights | None
+) -> None:
     name = f"quality/spearman_{measure}"
     if len(values) < 2:
         metrics.add(name, None, f"fewer than two sessions have a number in {QUALITY}{measure}")
@@ -197,7 +203,7 @@ def _add_spearman(metrics: Metrics, measure: str, magnitude: np.ndarray, values:
         metrics.add(name, None, "all embeddings have the same magnitude")
     else:
         x, y = rankdata(magnitude), rankdata(values)
-        metrics.add(name, float(np.corrcoef(x, y)[0, 1]), "", correlation_replicates(x, y, draws) if draws else None)
+        metrics.add(name, float(np.corrcoef(x, y)[0, 1]), "", correlation_replicates(x, y, bootstrap) if bootstrap else None)
 
 
 def _constant(magnitude: np.ndarray) -> bool:
@@ -218,9 +224,9 @@ def _table(metrics: Metrics, curve: Curve, best: Curve, threshold: list[Cell], m
         low, high = metrics.intervals.get(name, (None, None))
         rows.append([what, metrics.values[name], low, high, metrics.reasons.get(name, of)])
 
-    add(f"pAUC to {LIMIT:.0%} discarded", _PAUC, f"{pairs} genuine pairs")
+    add(f"pAUC to {DISCARD_LIMIT:.0%} discarded", _PAUC, f"{pairs} genuine pairs")
     if metrics.values[_PAUC] is not None:
-        rows.append(["pAUC of an oracle", float(pauc(*best)), None, None, "errors discarded first"])
+        rows.append(["pAUC of an oracle", float(partial_auc(*best)), None, None, "errors discarded first"])
     for measure, values in measured.items():
         add(f"Spearman, magnitude and {measure}", f"quality/spearman_{measure}", f"{int(np.isfinite(values).sum())} sessions")
     note = (
@@ -242,9 +248,9 @@ def _curve_figure(curve: Curve, best: Curve) -> Figure:
     for (discard, fnmr), name, style in ((curve, "magnitude", "-"), (best, "oracle", "--")):
         axes.step(np.append(discard, 1), np.append(fnmr, fnmr[-1]), style, where="post", label=name)
     axes.axhline(curve[1][0], color="gray", linewidth=1, label="at random")
-    axes.axvspan(0, LIMIT, color="gray", alpha=0.12, linewidth=0, label=f"pAUC {float(pauc(*curve)):.3f}")
-    axes.set_xlim(0, _SHOWN)
-    axes.set_ylim(0, 1.1 * curve[1][curve[0] <= _SHOWN].max())
+    axes.axvspan(0, DISCARD_LIMIT, color="gray", alpha=0.12, linewidth=0, label=f"pAUC {float(partial_auc(*curve)):.3f}")
+    axes.set_xlim(0, _SHOWN_DISCARD)
+    axes.set_ylim(0, 1.1 * curve[1][curve[0] <= _SHOWN_DISCARD].max())
     axes.legend(fontsize=8)
     return figure
 
@@ -255,7 +261,7 @@ def _measures_figure(magnitude: np.ndarray, measured: dict[str, np.ndarray], tol
     figure = empty_figure(width, 2.8)
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     figure.subplots_adjust(left=0.6 / width, right=1 - 0.1 / width, bottom=0.18, top=0.9, wspace=0.1)
-    rows = np.random.default_rng(0).permutation(len(magnitude))[:MOST_POINTS]
+    rows = np.random.default_rng(0).permutation(len(magnitude))[:MAX_POINTS]
     for axes, (measure, rho) in zip(panels, shown.items()):
         axes.plot(measured[measure][rows], magnitude[rows], ".", markersize=3, alpha=0.5)
         axes.set_title(f"Spearman {rho:.2f}", fontsize=9)

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from fr_ps.evaluation.numbers.drawing import empty_figure
-from fr_ps.evaluation.numbers.resample import Resample
-from fr_ps.evaluation.numbers.weighted import once
+from fr_ps.evaluation.bootstrap import BootstrapWeights
+from fr_ps.evaluation.weighted_metrics import unweighted
+from fr_ps.report.figures import empty_figure
 
 BINS = 10
 _EDGES = np.linspace(0, 1, BINS + 1)
 
 
 @dataclass(frozen=True)
-class Reliability:
+class ReliabilityDiagram:
     """A reliability diagram in `BINS` bins of equal width, each with its upper edge, the first one with both.
 
     Attributes:
@@ -34,7 +34,7 @@ class Reliability:
     error: float
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray) -> Reliability:
+def reliability_diagram(confidence: np.ndarray, correct: np.ndarray) -> ReliabilityDiagram:
     """The reliability diagram of probabilities.
 
     Args:
@@ -42,13 +42,17 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> Reliability:
             predicted one; n is 1 or more.
         correct: (n,) bool, whether the statement is true.
     """
-    counts, sums, hits = (_in_bins(confidence, values).sum(axis=0) for values in (np.ones(len(correct)), confidence, correct))
+    counts, sums, hits = (
+        _one_hot_bins(confidence, values).sum(axis=0) for values in (np.ones(len(correct)), confidence, correct)
+    )
     with np.errstate(invalid="ignore"):
         means = sums / counts, hits / counts
-    return Reliability(counts.astype(int), *means, float(calibration_error(confidence, correct, once(len(correct)))[0]))
+    return ReliabilityDiagram(
+        counts.astype(int), *means, float(expected_calibration_error(confidence, correct, unweighted(len(correct)))[0])
+    )
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, draws: Resample) -> np.ndarray:
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bootstrap: BootstrapWeights) -> np.ndarray:
     """(B,) expected calibration error in each draw; NaN where none of the sessions was drawn.
 
     It is the sum over the bins of share of the sessions x |mean confidence - observed frequency|. Chance alone makes it
@@ -60,12 +64,12 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, draws: Resamp
         correct: as for `reliability`.
         draws: of these n sessions.
     """
-    gaps = np.abs(draws.totals(_in_bins(confidence, confidence - correct)))
+    gaps = np.abs(bootstrap.weighted_sums(_one_hot_bins(confidence, confidence - correct)))
     with np.errstate(invalid="ignore"):
-        return gaps.sum(axis=1) / draws.totals(np.ones(len(correct)))
+        return gaps.sum(axis=1) / bootstrap.weighted_sums(np.ones(len(correct)))
 
 
-def reliability_figure(found: Reliability, title: str, probability: str, frequency: str) -> Figure:
+def reliability_figure(diagram: ReliabilityDiagram, title: str, probability: str, frequency: str) -> Figure:
     """Observed frequency against mean probability, and below it how many sessions are in each bin.
 
     Args:
@@ -77,15 +81,15 @@ def reliability_figure(found: Reliability, title: str, probability: str, frequen
     figure = empty_figure(5.5, 4.8)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     figure.subplots_adjust(left=0.13, right=0.97, bottom=0.1, top=0.93, hspace=0.07)
-    above.set_title(f"{title} (ECE {found.error:.3f})")
+    above.set_title(f"{title} (ECE {diagram.error:.3f})")
     above.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
-    there = found.counts > 0
-    above.plot(found.confidence[there], found.frequency[there], marker="o", label="observed")
+    there = diagram.counts > 0
+    above.plot(diagram.confidence[there], diagram.frequency[there], marker="o", label="observed")
     above.set_ylabel(frequency)
     above.set_xlim(0, 1)
     above.set_ylim(-0.03, 1.03)
     above.legend(loc="best")
-    bars = below.bar((_EDGES[:-1] + _EDGES[1:]) / 2, found.counts, width=0.9 / BINS, color="grey")
+    bars = below.bar((_EDGES[:-1] + _EDGES[1:]) / 2, diagram.counts, width=0.9 / BINS, color="grey")
     below.bar_label(bars, fontsize=7)
     below.margins(y=0.25)
     below.set_xlabel(probability)
@@ -96,6 +100,6 @@ def reliability_figure(found: Reliability, title: str, probability: str, frequen
     return figure
 
 
-def _in_bins(confidence: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _one_hot_bins(confidence: np.ndarray, values: np.ndarray) -> np.ndarray:
     """(n, bins) the values, each in the column of its confidence; 0 elsewhere."""
     return np.eye(BINS)[np.digitize(confidence, _EDGES[1:-1], right=True)] * values[:, None]

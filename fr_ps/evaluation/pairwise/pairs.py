@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fr_ps.evaluation.numbers.resample import Resample
-from fr_ps.evaluation.pairwise.similarity import KEYS, Measure, Scale, Space, similarity
+from fr_ps.evaluation.bootstrap import BootstrapWeights
+from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, similarity
 
-ROWS, COLUMNS = 512, 16384
+BLOCK_ROWS, COLUMNS = 512, 16384
 """Of a block."""
-_NO_PAIR = KEYS
+_NOT_IMPOSTOR = LEVELS
 """In the place of what is no impostor pair, among keys."""
 
 
 @dataclass(frozen=True)
-class Comparisons:
+class PairScores:
     """What all pairs say: each genuine one, and how many impostor pairs have each key.
 
     Attributes:
@@ -36,30 +36,30 @@ class Comparisons:
         genuine_keys: (m,) int64.
     """
 
-    scale: Scale
-    person: np.ndarray
-    impostor_keys: np.ndarray
+    scale: ScoreScale
+    subject: np.ndarray
+    impostor_levels: np.ndarray
     impostor_counts: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    genuine_keys: np.ndarray
+    genuine_first: np.ndarray
+    genuine_second: np.ndarray
+    genuine_levels: np.ndarray
 
     @property
-    def impostors(self) -> int:
+    def impostor_count(self) -> int:
         """The number of impostor pairs."""
         return int(self.impostor_counts.sum())
 
     @property
-    def undefined(self) -> str:
+    def undefined_reason(self) -> str:
         """Why nothing can be verified; empty where it can."""
-        if len(self.genuine_keys) and self.impostors:
+        if len(self.genuine_levels) and self.impostor_count:
             return ""
-        people = len(np.unique(self.person))
-        if len(self.genuine_keys):
+        people = len(np.unique(self.subject))
+        if len(self.genuine_levels):
             return f"no impostor pair: {'there is one person only' if people == 1 else 'the list has none'}"
-        if not self.impostors:
+        if not self.impostor_count:
             return "no pair: fewer than two sessions"
-        return f"no genuine pair: {'nobody has two sessions' if people == len(self.person) else 'the list has none'}"
+        return f"no genuine pair: {'nobody has two sessions' if people == len(self.subject) else 'the list has none'}"
 
 
 class AllPairs:
@@ -76,30 +76,30 @@ class AllPairs:
     """
 
     def __init__(
-        self, embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine", draws: Resample | None = None
+        self, embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine", bootstrap: BootstrapWeights | None = None
     ) -> None:
-        self.draws = draws
-        person = self.whose = np.unique(ids, return_inverse=True)[1]
-        unit = draws.unit if draws else person
+        self.bootstrap = bootstrap
+        person = self.subject = np.unique(ids, return_inverse=True)[1]
+        unit = bootstrap.unit if bootstrap else person
         self.order = np.lexsort((person, unit))
         self.unit = torch.from_numpy(unit[self.order])
-        self.person = torch.from_numpy(np.cumsum(np.diff(person[self.order], prepend=person[self.order][:1]) != 0))
-        self.similarity = similarity(embeddings, ids, measure).take(self.order)
+        self.ordered_subject = torch.from_numpy(np.cumsum(np.diff(person[self.order], prepend=person[self.order][:1]) != 0))
+        self.similarity = similarity(embeddings, ids, measure).select(self.order)
 
-    def compare(self) -> Comparisons:
+    def score(self) -> PairScores:
         """All of them, counted."""
-        count = len(self.whose)
-        few = count * (count - 1) // 2 < KEYS
-        counts = torch.zeros(KEYS + 1, dtype=torch.int64)
+        count = len(self.subject)
+        few = count * (count - 1) // 2 < LEVELS
+        counts = torch.zeros(LEVELS + 1, dtype=torch.int64)
         singles: list[Tensor] = []
         nothing = torch.empty(0, dtype=torch.int64)
         genuine = [(nothing, nothing, nothing.int())]
-        lock, space = Lock(), _space_a_thread()
+        lock, space = Lock(), _thread_workspace()
 
         def block(rows: slice, columns: slice) -> None:
-            keys = self.similarity.keys(rows, columns, space())
-            found = self._take_genuine(keys, rows, columns)
-            part = keys.flatten().clone() if few else torch.bincount(keys.view(-1), minlength=KEYS + 1)
+            keys = self.similarity.levels(rows, columns, space())
+            found = self._extract_genuine(keys, rows, columns)
+            part = keys.flatten().clone() if few else torch.bincount(keys.view(-1), minlength=LEVELS + 1)
             with lock:
                 genuine.extend(found)
                 if few:
@@ -107,18 +107,18 @@ class AllPairs:
                 else:
                     counts.add_(part)
 
-        _run(block, list(_blocks(count, ROWS)))
+        _run_blocks(block, list(_blocks(count, BLOCK_ROWS)))
         if few:
             keys, number = np.unique(torch.cat([nothing, *singles]).numpy(), return_counts=True)
         else:
             keys = np.flatnonzero(counts.numpy())
             number = counts.numpy()[keys]
         first, second, own = (torch.cat([one[part] for one in genuine]).numpy() for part in range(3))
-        kept = keys != _NO_PAIR
+        kept = keys != _NOT_IMPOSTOR
         place = np.lexsort((second, first))
-        return Comparisons(
+        return PairScores(
             self.similarity.scale,
-            self.whose,
+            self.subject,
             keys[kept].astype(np.int64),
             number[kept],
             self.order[first[place]],
@@ -126,22 +126,24 @@ class AllPairs:
             own[place].astype(np.int64),
         )
 
-    def weighed(self, nodes: np.ndarray) -> np.ndarray:
+    def impostor_weights(self, thresholds: np.ndarray) -> np.ndarray:
         """(B, K + 1) the weight of the impostor pairs in each draw of people whose key is below, between or above K nodes.
 
         Args:
             nodes: (K,) growing keys; a key that is one belongs above it.
         """
-        assert self.draws is not None
-        weights = torch.from_numpy(self.draws.weights)
-        bins = len(nodes) + 2  # the last is of what is no impostor pair
-        lookup = torch.from_numpy(np.append(np.searchsorted(nodes, np.arange(KEYS), side="right"), bins - 1).astype(np.int32))
+        assert self.bootstrap is not None
+        weights = torch.from_numpy(self.bootstrap.weights)
+        bins = len(thresholds) + 2  # the last is of what is no impostor pair
+        lookup = torch.from_numpy(
+            np.append(np.searchsorted(thresholds, np.arange(LEVELS), side="right"), bins - 1).astype(np.int32)
+        )
         total = torch.zeros(len(weights), bins - 1, dtype=torch.float64)
-        lock, space = Lock(), _space_a_thread()
+        lock, space = Lock(), _thread_workspace()
 
         def block(rows: slice, columns: slice) -> None:
-            keys = self.similarity.keys(rows, columns, space())
-            self._take_genuine(keys, rows, columns)
+            keys = self.similarity.levels(rows, columns, space())
+            self._extract_genuine(keys, rows, columns)
             high, low = int(self.unit[rows][0]), int(self.unit[columns][0])
             across = int(self.unit[columns][-1]) - low + 1
             down = int(self.unit[rows][-1]) - high + 1
@@ -153,12 +155,12 @@ class AllPairs:
             with lock:
                 total.add_(part)
 
-        _run(block, list(_blocks(len(self.whose), ROWS // 4)))
+        _run_blocks(block, list(_blocks(len(self.subject), BLOCK_ROWS // 4)))
         return total.numpy()
 
-    def _take_genuine(self, keys: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _extract_genuine(self, keys: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Rows, columns and keys of the genuine pairs of a block, in whose place, and in that of no pairs, it is marked."""
-        person, others = self.person[rows], self.person[columns]
+        person, others = self.ordered_subject[rows], self.ordered_subject[columns]
         if others[0] > person[-1]:
             return []
         end = int(torch.searchsorted(others, person[-1:], right=True))
@@ -167,7 +169,7 @@ class AllPairs:
         pair = torch.arange(rows.start, rows.stop)[:, None] < torch.arange(columns.start, columns.start + end)
         down, across = torch.nonzero(same & pair, as_tuple=True)
         found = (down + rows.start, across + columns.start, band[down, across])
-        band[same | ~pair] = _NO_PAIR
+        band[same | ~pair] = _NOT_IMPOSTOR
         return [found]
 
 
@@ -193,25 +195,25 @@ class ListedPairs:
         first: np.ndarray,
         second: np.ndarray,
         measure: Measure = "cosine",
-        draws: Resample | None = None,
+        bootstrap: BootstrapWeights | None = None,
     ) -> None:
-        self.whose, self.first, self.second, self.draws = np.unique(ids, return_inverse=True)[1], first, second, draws
+        self.subject, self.first, self.second, self.bootstrap = np.unique(ids, return_inverse=True)[1], first, second, bootstrap
         compared = similarity(embeddings, ids, measure)
-        self.scale, self.keys = compared.scale, compared.keys_of_pairs(first, second)
+        self.scale, self.levels = compared.scale, compared.pair_levels(first, second)
         self.genuine = ids[first] == ids[second]
 
-    def compare(self) -> Comparisons:
+    def score(self) -> PairScores:
         """All of them, counted."""
-        keys, counts = np.unique(self.keys[~self.genuine], return_counts=True)
+        keys, counts = np.unique(self.levels[~self.genuine], return_counts=True)
         own = self.genuine
-        return Comparisons(self.scale, self.whose, keys, counts, self.first[own], self.second[own], self.keys[own])
+        return PairScores(self.scale, self.subject, keys, counts, self.first[own], self.second[own], self.levels[own])
 
-    def weighed(self, nodes: np.ndarray) -> np.ndarray:
+    def impostor_weights(self, thresholds: np.ndarray) -> np.ndarray:
         """As `AllPairs.weighed`."""
-        assert self.draws is not None
-        weights, bins, units = self.draws.weights, len(nodes) + 1, self.draws.weights.shape[1]
-        place = np.searchsorted(nodes, self.keys[~self.genuine], side="right")
-        one, other = (self.draws.unit[rows[~self.genuine]] for rows in (self.first, self.second))
+        assert self.bootstrap is not None
+        weights, bins, units = self.bootstrap.weights, len(thresholds) + 1, self.bootstrap.weights.shape[1]
+        place = np.searchsorted(thresholds, self.levels[~self.genuine], side="right")
+        one, other = (self.bootstrap.unit[rows[~self.genuine]] for rows in (self.first, self.second))
         cells, counts = np.unique((place * units + one) * units + other, return_counts=True)
         place, one, other = cells // units**2, cells // units % units, cells % units
         total = np.zeros((len(weights), bins))
@@ -230,19 +232,19 @@ def _blocks(count: int, rows: int) -> Iterator[tuple[slice, slice]]:
             yield slice(row, min(row + rows, count)), slice(column, min(column + COLUMNS, count))
 
 
-def _space_a_thread() -> Callable[[], Space]:
+def _thread_workspace() -> Callable[[], Workspace]:
     """A function that gives each thread a space of its own, the same every time."""
     own = local()
 
-    def space() -> Space:
+    def space() -> Workspace:
         if not hasattr(own, "space"):
-            own.space = Space(ROWS * COLUMNS)
+            own.space = Workspace(BLOCK_ROWS * COLUMNS)
         return own.space
 
     return space
 
 
-def _run(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]]) -> None:
+def _run_blocks(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]]) -> None:
     """`block` of each, on as many threads as torch has, one thread each.
 
     What is summed must be whole numbers: blocks end in any order, and of those the sum is the same in each.

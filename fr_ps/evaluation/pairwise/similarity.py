@@ -20,16 +20,16 @@ from fr_ps.errors import InputError
 
 Measure = Literal["cosine", "euclidean"]
 STEPS = 2**20
-KEYS = 2 * STEPS + 1
+LEVELS = 2 * STEPS + 1
 """A key is 0 or more and below this; the higher, the more alike."""
-NARROW = 0.5
+NARROW_RADIUS = 0.5
 """Embeddings of length 1 that are all nearer than that to their mean are compared by differences: their cosines are above 0.5."""
-_LEAST_REACH = 1e-4
+_MIN_RADIUS = 1e-4
 """Below it a key would be finer than float64 holds cosines near 1."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class ScoreScale:
     """What keys mean.
 
     Attributes:
@@ -39,27 +39,27 @@ class Scale:
     """
 
     measure: Measure
-    reach: float = 1.0
+    radius: float = 1.0
 
-    def scores(self, keys: np.ndarray) -> np.ndarray:
+    def scores(self, levels: np.ndarray) -> np.ndarray:
         """Float64 scores of keys."""
-        product = np.asarray(keys) / STEPS - 1
+        product = np.asarray(levels) / STEPS - 1
         if self.measure == "cosine":
-            return product if self.reach == 1 else 1 - self.reach**2 * (1 - product)
-        return -self.reach * np.sqrt(np.maximum(2 - 2 * product, 0))
+            return product if self.radius == 1 else 1 - self.radius**2 * (1 - product)
+        return -self.radius * np.sqrt(np.maximum(2 - 2 * product, 0))
 
-    def threshold_key(self, score: float) -> int:
+    def threshold_level(self, score: float) -> int:
         """The smallest key whose score is at least `score`: that of a threshold."""
         if self.measure == "cosine":
-            wanted = score if self.reach == 1 else 1 - (1 - score) / self.reach**2
+            wanted = score if self.radius == 1 else 1 - (1 - score) / self.radius**2
         else:
-            wanted = 1 - (min(score, 0.0) / self.reach) ** 2 / 2
+            wanted = 1 - (min(score, 0.0) / self.radius) ** 2 / 2
         # What `scores` gave is found again, though it was rounded on the way, the more the smaller the reach.
-        slack = 1e-3 + 2**-52 * STEPS / min(self.reach**2, 1) if self.measure == "cosine" else 1e-3
-        return int(np.clip(np.ceil((wanted + 1) * STEPS - slack), 0, KEYS))
+        slack = 1e-3 + 2**-52 * STEPS / min(self.radius**2, 1) if self.measure == "cosine" else 1e-3
+        return int(np.clip(np.ceil((wanted + 1) * STEPS - slack), 0, LEVELS))
 
 
-class Space:
+class Workspace:
     """Where the products of blocks of at most so many pairs are computed: to ask for it anew each time costs more."""
 
     def __init__(self, pairs: int) -> None:
@@ -78,36 +78,36 @@ class Similarity:
 
     left: Tensor
     right: Tensor
-    scale: Scale
+    scale: ScoreScale
 
-    def keys(self, first: slice, second: slice, space: Space | None = None) -> Tensor:
+    def levels(self, first: slice, second: slice, workspace: Workspace | None = None) -> Tensor:
         """(k, l) int32 of k rows against l others, in `space` where that is given: until it is given again."""
         left, right = self.left[first], self.right[second]
-        if space is None:
-            space = Space(len(left) * len(right))
-        product = space.product[: len(left) * len(right)].view(len(left), len(right))
-        _as_keys(torch.mm(left, right.T, out=product))
+        if workspace is None:
+            workspace = Workspace(len(left) * len(right))
+        product = workspace.product[: len(left) * len(right)].view(len(left), len(right))
+        _to_levels(torch.mm(left, right.T, out=product))
         return product.view(torch.int32).copy_(product)  # in its own place: both have four bytes
 
-    def keys_of_pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def pair_levels(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(m,) int64 of m pairs of rows."""
         found = np.empty(len(first), dtype=np.int64)
         step = max(1, 2**24 // self.left.shape[1])
         for start in range(0, len(first), step):
             some = slice(start, start + step)
             product = (self.left[first[some]] * self.right[second[some]]).sum(dim=1)
-            found[some] = _as_keys(product).to(torch.int64).numpy()
+            found[some] = _to_levels(product).to(torch.int64).numpy()
         return found
 
-    def take(self, rows: np.ndarray) -> "Similarity":
+    def select(self, rows: np.ndarray) -> "Similarity":
         """Some of the embeddings."""
         left = self.left[rows]
         return Similarity(left, left if self.right is self.left else self.right[rows], self.scale)
 
 
-def _as_keys(product: Tensor) -> Tensor:
+def _to_levels(product: Tensor) -> Tensor:
     """In place: a float32 cosine may be some last bits beyond 1, which must not be a key that there is not."""
-    return product.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, KEYS - 0.5)
+    return product.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, LEVELS - 0.5)
 
 
 def check_finite(embeddings: np.ndarray, ids: np.ndarray) -> None:
@@ -130,29 +130,29 @@ def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosi
     check_finite(embeddings, ids)
     if measure == "euclidean":
         centred = embeddings - embeddings.mean(axis=0, dtype=np.float64)
-        return _by_differences(centred, measure, float(np.linalg.norm(centred, axis=1).max(initial=0)) or 1.0)
+        return _from_differences(centred, measure, float(np.linalg.norm(centred, axis=1).max(initial=0)) or 1.0)
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings / np.maximum(lengths, 1e-12)
-    if len(unit) and lengths.min() > 1e-12 and _reach(unit) < NARROW:
+    if len(unit) and lengths.min() > 1e-12 and _radius(unit) < NARROW_RADIUS:
         exact = embeddings.astype(np.float64)
         exact /= np.linalg.norm(exact, axis=1, keepdims=True)
         exact -= exact.mean(axis=0)
-        return _by_differences(exact, measure, max(float(np.linalg.norm(exact, axis=1).max()), _LEAST_REACH))
+        return _from_differences(exact, measure, max(float(np.linalg.norm(exact, axis=1).max()), _MIN_RADIUS))
     rows = torch.from_numpy(unit.astype(np.float32, copy=False))
-    return Similarity(rows, rows, Scale(measure))
+    return Similarity(rows, rows, ScoreScale(measure))
 
 
-def _reach(unit: np.ndarray) -> float:
+def _radius(unit: np.ndarray) -> float:
     """The largest distance of (n, C) rows of length 1 from their mean, to some 10^-3."""
     mean = unit.mean(axis=0, dtype=np.float64)
     return float(np.sqrt(max(1 - 2 * float((unit @ mean.astype(unit.dtype)).min()) + float(mean @ mean), 0)))
 
 
-def _by_differences(centred: np.ndarray, measure: Measure, reach: float) -> Similarity:
+def _from_differences(centred: np.ndarray, measure: Measure, radius: float) -> Similarity:
     """(n, C) rows without their mean, float64, none longer than `reach`: the product of two is 1 - (distance / reach)^2 / 2."""
-    rows = torch.from_numpy((centred / reach).astype(np.float32))
+    rows = torch.from_numpy((centred / radius).astype(np.float32))
     half = rows.square().sum(dim=1, keepdim=True) / 2
     one = torch.ones_like(half)
     # 1 - d^2 / 2 = a b + (1 - a^2 / 2) - b^2 / 2
     left, right = torch.cat([rows, 1 - half, one], dim=1), torch.cat([rows, one, -half], dim=1)
-    return Similarity(left, right, Scale(measure, reach))
+    return Similarity(left, right, ScoreScale(measure, radius))

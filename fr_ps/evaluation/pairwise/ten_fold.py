@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.pairwise.pairs_file import PairList
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.pairwise.pair_list import PairList
 
 FOLDS = 10
-MOST_A_FOLD = 300
+MAX_PAIRS_PER_FOLD = 300
 """Genuine pairs, and as many impostor pairs, as LFW has."""
 NAMES = ("accuracy_10fold", "accuracy_10fold_se")
 
@@ -31,7 +31,7 @@ class Folds:
     first: np.ndarray
     second: np.ndarray
     fold: np.ndarray
-    why_not: str = ""
+    undefined_reason: str = ""
 
 
 def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0) -> Folds:
@@ -51,8 +51,8 @@ def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int
     for fold in range(FOLDS):
         people = paired[fold::FOLDS]
         own = np.flatnonzero(np.isin(ids[first], people))
-        own = rng.permutation(own)[:MOST_A_FOLD]
-        one, other = _impostors(ids, np.flatnonzero(np.isin(ids, people)), len(own), rng)
+        own = rng.permutation(own)[:MAX_PAIRS_PER_FOLD]
+        one, other = _sample_impostors(ids, np.flatnonzero(np.isin(ids, people)), len(own), rng)
         count = min(len(own), len(one))
         found.append(
             (
@@ -65,16 +65,16 @@ def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int
     return Folds(one, other, number)
 
 
-def folds_of(listed: PairList) -> Folds:
+def folds_from_list(pair_list: PairList) -> Folds:
     """Those of a list."""
-    if listed.fold is None or len(np.unique(listed.fold)) < 2:
+    if pair_list.fold is None or len(np.unique(pair_list.fold)) < 2:
         return _no_folds("the list of pairs has no column fold with two folds or more")
-    return Folds(listed.first, listed.second, listed.fold)
+    return Folds(pair_list.first, pair_list.second, pair_list.fold)
 
 
-def _no_folds(why: str) -> Folds:
+def _no_folds(reason: str) -> Folds:
     none = np.empty(0, dtype=int)
-    return Folds(none, none, none, why)
+    return Folds(none, none, none, reason)
 
 
 def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) -> Metrics:
@@ -88,7 +88,7 @@ def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) 
     accuracy = []
     for one in np.unique(fold):
         here = fold == one
-        accuracy.append(_accuracy(score[here], genuine[here], _best(score[~here], genuine[~here])))
+        accuracy.append(_accuracy(score[here], genuine[here], _best_threshold(score[~here], genuine[~here])))
     metrics = Metrics()
     note = "" if len(accuracy) == FOLDS else f"{len(accuracy)} folds"
     metrics.add(NAMES[0], float(np.mean(accuracy)), note)
@@ -96,7 +96,7 @@ def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) 
     return metrics
 
 
-def _impostors(ids: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _sample_impostors(ids: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """At most `count` different pairs of the rows that are of two people."""
     drawn = np.sort(rng.choice(rows, size=(8 * count, 2)), axis=1)
     drawn = drawn[ids[drawn[:, 0]] != ids[drawn[:, 1]]]
@@ -105,7 +105,7 @@ def _impostors(ids: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Gen
     return drawn[:, 0], drawn[:, 1]
 
 
-def _best(score: np.ndarray, genuine: np.ndarray) -> float:
+def _best_threshold(score: np.ndarray, genuine: np.ndarray) -> float:
     """The threshold of the highest accuracy; of several, the smallest.
 
     Candidates are minus infinity, which accepts everything, the midpoints of neighbouring distinct scores, and infinity. At a

@@ -2,49 +2,49 @@
 
 import numpy as np
 
-from fr_ps.evaluation.numbers.findings import Findings, Table
-from fr_ps.evaluation.numbers.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.pairwise.bootstrap_rates import add_bootstrap_intervals, add_fixed_threshold_rates, bootstrap_rates
 from fr_ps.evaluation.pairwise.figures import det_figure, roc_figure, score_figure
-from fr_ps.evaluation.pairwise.operating import Operating, Thresholds
-from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons, ListedPairs
-from fr_ps.evaluation.pairwise.replicates import add_fixed, add_replicates, resampled_rates
+from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import (
-    Point,
-    area,
+    OperatingPoint,
+    compute_roc,
     d_prime,
     equal_error_rate,
-    person_weights,
-    point_at,
-    points,
-    roc,
+    operating_point_at,
+    operating_points,
+    roc_auc,
+    subject_weights,
 )
+from fr_ps.models.thresholds import Thresholds, ValidationThreshold
+from fr_ps.report.table import ReportSection, Table
 
 NAMES = ("auc", "auc_person_balanced", "eer", "dprime")
 
 
-def verification(comparisons: Comparisons) -> Metrics:
+def verification_metrics(pair_scores: PairScores) -> Metrics:
     """AUC, person-balanced AUC, EER, d', and the true match rate at each FMR of `FAR_POINTS`.
 
     In the person-balanced AUC every person's genuine pairs weigh the same together. A point with fewer than one expected
     false match (FMR x impostor pairs) is left out, one with fewer than 30 is marked.
     """
     metrics = Metrics()
-    if comparisons.undefined:
+    if pair_scores.undefined_reason:
         for name in NAMES:
-            metrics.add(name, None, comparisons.undefined)
+            metrics.add(name, None, pair_scores.undefined_reason)
         return metrics
-    curve = roc(comparisons)
-    metrics.add("auc", area(curve))
-    metrics.add("auc_person_balanced", area(roc(comparisons, person_weights(comparisons))))
+    curve = compute_roc(pair_scores)
+    metrics.add("auc", roc_auc(curve))
+    metrics.add("auc_person_balanced", roc_auc(compute_roc(pair_scores, subject_weights(pair_scores))))
     metrics.add("eer", equal_error_rate(curve.fmr, curve.tmr))
-    separation = d_prime(comparisons)
+    separation = d_prime(pair_scores)
     metrics.add("dprime", separation, "" if separation is not None else "all scores of a kind are the same")
-    for point in points(comparisons, curve):
-        metrics.add(f"tar_at_far_{point.target:g}", 1 - point.fnmr, point.support)
+    for point in operating_points(pair_scores, curve):
+        metrics.add(f"tar_at_far_{point.target_fmr:g}", 1 - point.fnmr, point.low_support)
     return metrics
 
 
-def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thresholds | None) -> tuple[Comparisons, Metrics]:
+def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thresholds | None) -> tuple[PairScores, Metrics]:
     """What was compared, and `verification`'s metrics with intervals.
 
     Where there are thresholds from validation, also what they give here: `fmr_at_val_far_0.01` and `fnmr_at_val_far_0.01`.
@@ -53,41 +53,41 @@ def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thres
         pairs: with draws of people.
         thresholds: of the model.
     """
-    comparisons = pairs.compare()
-    metrics = verification(comparisons)
-    if comparisons.undefined:
+    comparisons = pairs.score()
+    metrics = verification_metrics(comparisons)
+    if comparisons.undefined_reason:
         return comparisons, metrics
-    chosen = _applied(comparisons, thresholds)
-    drawn, undrawn = resampled_rates(pairs, comparisons, [point.key for _, point in chosen])
-    metrics = add_replicates(metrics, comparisons, drawn, undrawn)
+    chosen = _at_validation_thresholds(comparisons, thresholds)
+    drawn, undrawn = bootstrap_rates(pairs, comparisons, [point.threshold for _, point in chosen])
+    metrics = add_bootstrap_intervals(metrics, comparisons, drawn, undrawn)
     for operating, point in chosen:
         names = (f"fmr_at_val_far_{operating.fmr:g}", f"fnmr_at_val_far_{operating.fmr:g}")
-        reason = f"on validation, {operating.support}" if operating.support else point.support
-        add_fixed(metrics, names, point, reason, drawn)
+        reason = f"on validation, {operating.support}" if operating.support else point.low_support
+        add_fixed_threshold_rates(metrics, names, point, reason, drawn)
     return comparisons, metrics
 
 
-def verification_findings(comparisons: Comparisons, metrics: Metrics, thresholds: Thresholds | None) -> Findings:
+def verification_section(pair_scores: PairScores, metrics: Metrics, thresholds: Thresholds | None) -> ReportSection:
     """The tables and figures of `verification_with_intervals`, and its metrics under `identity/`."""
-    findings = Findings(metrics.under("identity"))
-    if comparisons.undefined:
+    findings = ReportSection(metrics.with_prefix("identity"))
+    if pair_scores.undefined_reason:
         return findings
-    curve = roc(comparisons)
-    found = points(comparisons, curve)
-    names = [f"tar_at_far_{point.target:g}" for point in found]
+    curve = compute_roc(pair_scores)
+    found = operating_points(pair_scores, curve)
+    names = [f"tar_at_far_{point.target_fmr:g}" for point in found]
     findings.tables.append(
         Table(
             "operating_points",
             "FNMR at fixed FMR, thresholds chosen here",
             _HEADER,
-            [_row(comparisons, metrics, point, name, point.support) for point, name in zip(found, names)],
+            [_row(pair_scores, metrics, point, name, point.low_support) for point, name in zip(found, names)],
             "The threshold is the smallest whose FMR is at most the one wanted; the interval is that of FNMR.",
         )
     )
-    if chosen := _applied(comparisons, thresholds):
+    if chosen := _at_validation_thresholds(pair_scores, thresholds):
         assert thresholds is not None
         rows = [
-            _row(comparisons, metrics, point, f"fnmr_at_val_far_{operating.fmr:g}", operating.support or point.support)
+            _row(pair_scores, metrics, point, f"fnmr_at_val_far_{operating.fmr:g}", operating.support or point.low_support)
             for operating, point in chosen
         ]
         findings.tables.append(
@@ -100,9 +100,9 @@ def verification_findings(comparisons: Comparisons, metrics: Metrics, thresholds
             )
         )
     findings.figures = {
-        "roc": roc_figure(curve, comparisons.impostors, found),
-        "det": det_figure(curve, comparisons.impostors, len(comparisons.genuine_keys), found),
-        "scores": score_figure(comparisons),
+        "roc": roc_figure(curve, pair_scores.impostor_count, found),
+        "det": det_figure(curve, pair_scores.impostor_count, len(pair_scores.genuine_levels), found),
+        "scores": score_figure(pair_scores),
     }
     return findings
 
@@ -124,32 +124,36 @@ _HEADER = (
 )
 
 
-def _row(comparisons: Comparisons, metrics: Metrics, point: Point, name: str, support: str) -> list[str | int | float | None]:
+def _row(
+    pair_scores: PairScores, metrics: Metrics, point: OperatingPoint, name: str, support: str
+) -> list[str | int | float | None]:
     low, high = metrics.intervals.get(name, (None, None))
     if name.startswith("tar_") and low is not None and high is not None:
         low, high = 1 - high, 1 - low
     return [
-        f"{point.target:g}",
-        float(comparisons.scale.scores(np.array(point.key))),
+        f"{point.target_fmr:g}",
+        float(pair_scores.scale.scores(np.array(point.threshold))),
         point.fmr,
         point.false_matches,
-        point.impostors,
+        point.impostor_pairs,
         point.fnmr,
         low,
         high,
         point.false_non_matches,
-        point.genuine,
-        point.people_refused,
-        point.people,
+        point.genuine_pairs,
+        point.subjects_rejected,
+        point.subjects,
         "low" if support else "",
     ]
 
 
-def _applied(comparisons: Comparisons, thresholds: Thresholds | None) -> list[tuple[Operating, Point]]:
+def _at_validation_thresholds(
+    pair_scores: PairScores, thresholds: Thresholds | None
+) -> list[tuple[ValidationThreshold, OperatingPoint]]:
     """The thresholds from validation with what they come to here; they are cosines."""
-    if thresholds is None or comparisons.scale.measure != "cosine":
+    if thresholds is None or pair_scores.scale.measure != "cosine":
         return []
     return [
-        (operating, point_at(comparisons, comparisons.scale.threshold_key(operating.threshold), operating.fmr))
+        (operating, operating_point_at(pair_scores, pair_scores.scale.threshold_level(operating.threshold), operating.fmr))
         for operating in thresholds.identity
     ]

@@ -12,12 +12,12 @@ from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.attributes import (
     NAMES,
+    all_attribute_metrics,
     attribute_metrics,
-    attributes_findings,
+    attributes_section,
     best_threshold,
-    metrics_of_attributes,
 )
-from fr_ps.evaluation.numbers.resample import resample
+from fr_ps.evaluation.bootstrap import bootstrap_weights
 
 TWO, THREE = ["none", "any"], ["low", "middle", "high"]
 
@@ -129,8 +129,8 @@ def test_without_every_class_all_but_calibration_is_undefined_with_a_reason_that
     codes: list[int], names: list[str], words: list[str]
 ) -> None:
     probabilities = np.full((3, len(names)), 1 / len(names), dtype=np.float32)
-    for draws in (None, resample(np.arange(3), 20)):
-        metrics = attribute_metrics(probabilities, np.array(codes), names, draws=draws)
+    for draws in (None, bootstrap_weights(np.arange(3), 20)):
+        metrics = attribute_metrics(probabilities, np.array(codes), names, bootstrap=draws)
         undefined = {name for name, value in metrics.values.items() if value is None}
         assert undefined == set(NAMES) - ({"ece"} if max(codes) >= 0 else set())
         for name in undefined:
@@ -155,7 +155,7 @@ def test_each_draw_is_the_metric_of_the_sessions_written_out_as_often_as_they_we
     probabilities, codes = sample(classes)
     probabilities, names = probabilities.round(1), THREE[:classes]  # with ties
     codes = np.where(np.arange(60) % 7 == 0, -1, codes)
-    draws = resample(np.arange(60) // 10, 40)  # 6 people
+    draws = bootstrap_weights(np.arange(60) // 10, 40)  # 6 people
     found = attribute_metrics(probabilities, codes, names, threshold, draws)
     assert found.values == attribute_metrics(probabilities, codes, names, threshold).values
     for draw, weights in enumerate(draws.weights[:, draws.unit]):
@@ -169,8 +169,8 @@ def test_each_draw_is_the_metric_of_the_sessions_written_out_as_often_as_they_we
 def test_a_draw_without_a_class_is_nan_and_calibration_has_no_draws() -> None:
     probabilities, codes = sample(2)
     codes = np.where(np.arange(60) < 10, codes, 0)
-    draws = resample(np.arange(60) // 10, 40)
-    found = attribute_metrics(probabilities, codes, TWO, draws=draws).replicates
+    draws = bootstrap_weights(np.arange(60) // 10, 40)
+    found = attribute_metrics(probabilities, codes, TWO, bootstrap=draws).replicates
     missing = draws.weights[:, 0] == 0
     assert 0 < missing.sum() < 40
     assert set(found) == set(NAMES) - {"ece"}
@@ -180,8 +180,8 @@ def test_a_draw_without_a_class_is_nan_and_calibration_has_no_draws() -> None:
 
 def test_the_bound_of_a_perfect_model_comes_from_the_people_of_the_rarest_class() -> None:
     codes = np.repeat([0, 1], [80, 20])
-    draws = resample(np.arange(100) // 2)  # 40 and 10 people
-    found = attribute_metrics(np.eye(2)[codes], codes, TWO, draws=draws)
+    draws = bootstrap_weights(np.arange(100) // 2)  # 40 and 10 people
+    found = attribute_metrics(np.eye(2)[codes], codes, TWO, bootstrap=draws)
     for name in ("auc", "balanced_accuracy", "average_precision"):
         assert found.values[name] == 1
         assert found.intervals[name] == pytest.approx((0.05 ** (1 / 10), 1))
@@ -251,12 +251,12 @@ def people_with_labels() -> tuple[dict[str, np.ndarray], Labels]:
 
 def test_findings_are_the_metrics_of_every_attribute_and_tell_why_an_untrained_one_has_none() -> None:
     probabilities, labels = people_with_labels()
-    draws = resample(labels.ids, 50)
+    draws = bootstrap_weights(labels.ids, 50)
     trained = ["gender", "emotion", "facial_hair", "pose"]
     probabilities["spectacles"][:] = np.nan  # nobody looks at it
-    metrics = attributes_findings(probabilities, labels, {"gender": 0.3}, trained, draws).metrics
+    metrics = attributes_section(probabilities, labels, {"gender": 0.3}, trained, draws).metrics
     assert list(metrics.values) == [f"{task}/{name}" for task in ATTRIBUTES for name in NAMES]
-    again = metrics_of_attributes(probabilities, labels, {"gender": 0.3}, trained, draws)
+    again = all_attribute_metrics(probabilities, labels, {"gender": 0.3}, trained, draws)
     assert (metrics.as_json(), set(metrics.replicates)) == (again.as_json(), set(again.replicates))
     for name in NAMES:
         assert metrics.values[f"spectacles/{name}"] is None
@@ -272,7 +272,7 @@ def test_findings_are_the_metrics_of_every_attribute_and_tell_why_an_untrained_o
 
 def test_the_table_says_on_whom_and_at_which_threshold() -> None:
     probabilities, labels = people_with_labels()
-    found = attributes_findings(probabilities, labels, {"gender": 0.3, "emotion": 0.3}, ["gender", "emotion", "pose"])
+    found = attributes_section(probabilities, labels, {"gender": 0.3, "emotion": 0.3}, ["gender", "emotion", "pose"])
     table = found.tables[0]
     assert table.name == "attributes"
     rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
@@ -289,7 +289,7 @@ def test_the_table_says_on_whom_and_at_which_threshold() -> None:
 
 def test_confusion_matrices_are_scikit_learns_at_the_threshold_and_a_class_without_sessions_has_no_shares() -> None:
     probabilities, labels = people_with_labels()
-    found = attributes_findings(probabilities, labels, {"gender": 0.3}, ["gender", "emotion", "facial_hair", "spectacles"])
+    found = attributes_section(probabilities, labels, {"gender": 0.3}, ["gender", "emotion", "facial_hair", "spectacles"])
     tables = {table.name: table for table in found.tables[1:]}
     assert set(tables) == {"confusion_gender", "confusion_emotion", "confusion_facial_hair"}
     gender, emotion = (labels.codes[:, ATTRIBUTES.index(task)] for task in ("gender", "emotion"))
@@ -307,7 +307,7 @@ def test_confusion_matrices_are_scikit_learns_at_the_threshold_and_a_class_witho
 
 def test_reliability_is_drawn_of_what_is_trained_and_has_labels_with_the_error_of_the_metrics() -> None:
     probabilities, labels = people_with_labels()
-    found = attributes_findings(probabilities, labels, {}, ["gender", "emotion", "spectacles"])
+    found = attributes_section(probabilities, labels, {}, ["gender", "emotion", "spectacles"])
     assert set(found.figures) == {"reliability_gender", "reliability_emotion"}
     for task in ("gender", "emotion"):
         assert f"{found.metrics.values[f'{task}/ece']:.3f}" in found.figures[f"reliability_{task}"].axes[0].get_title()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fr_ps.errors import InputError
-from fr_ps.evaluation.analyses.gallery_search import search
+from fr_ps.evaluation.analyses.gallery_search import search_gallery
 
 SHARES = st.sampled_from([None, 0.0, 0.5, 1.0])
 """Of the sessions that are enrolled; None: each is searched among all the others."""
@@ -51,16 +51,16 @@ def scores_by_loop(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray 
 def test_a_search_is_that_of_a_loop_over_people(seed: int, count: int, people: int, share: float | None, block: int) -> None:
     embeddings, ids = signs(seed, count, people)
     gallery = some_rows(seed, count, share)
-    found = search(embeddings, ids, gallery, block)
+    found = search_gallery(embeddings, ids, gallery, block)
     assert found.probes.tolist() == [row for row in range(count) if gallery is None or row not in gallery]
-    assert found.people == len(set(ids if gallery is None else ids[gallery]))
+    assert found.subjects == len(set(ids if gallery is None else ids[gallery]))
     for place, probe in enumerate(found.probes):
         own = ids[probe]
-        for ranking, scores in zip((found.maximum, found.mean), scores_by_loop(embeddings, ids, gallery, probe)):
+        for ranking, scores in zip((found.by_maximum, found.mean), scores_by_loop(embeddings, ids, gallery, probe)):
             others = [score for person, score in scores.items() if person != own]
             assert ranking.rank[place] == (1 + sum(score >= scores[own] for score in others) if own in scores else 0)
-            assert ranking.own[place] == pytest.approx(float(scores.get(own, np.nan)), abs=1e-6, nan_ok=True)
-            assert ranking.other[place] == pytest.approx(float(max(others, default=np.nan)), abs=1e-6, nan_ok=True)
+            assert ranking.mated[place] == pytest.approx(float(scores.get(own, np.nan)), abs=1e-6, nan_ok=True)
+            assert ranking.nonmated[place] == pytest.approx(float(max(others, default=np.nan)), abs=1e-6, nan_ok=True)
 
 
 @settings(deadline=None, max_examples=30)
@@ -68,29 +68,29 @@ def test_a_search_is_that_of_a_loop_over_people(seed: int, count: int, people: i
 def test_the_row_of_the_best_rival_has_the_score_of_the_maximum(seed: int, count: int, people: int, share: float | None) -> None:
     embeddings, ids = signs(seed, count, people)
     gallery = some_rows(seed, count, share)
-    found = search(embeddings, ids, gallery)
-    there = found.rival_row >= 0
-    assert (there == ~np.isnan(found.maximum.other)).all()
-    rows, probes = found.rival_row[there], found.probes[there]
+    found = search_gallery(embeddings, ids, gallery)
+    there = found.top_impostor >= 0
+    assert (there == ~np.isnan(found.by_maximum.nonmated)).all()
+    rows, probes = found.top_impostor[there], found.probes[there]
     assert (ids[rows] != ids[probes]).all()
     assert gallery is None or np.isin(rows, gallery).all()
-    assert (embeddings[rows] * embeddings[probes]).sum(axis=1) / 16 == pytest.approx(found.maximum.other[there], abs=1e-6)
+    assert (embeddings[rows] * embeddings[probes]).sum(axis=1) / 16 == pytest.approx(found.by_maximum.nonmated[there], abs=1e-6)
 
 
 def test_the_probe_itself_counts_neither_in_the_maximum_nor_in_the_mean() -> None:
     embeddings = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
-    found = search(embeddings, np.array(["a", "a", "b"]), None)
-    assert found.maximum.own[:2] == pytest.approx([0, 0], abs=1e-6)
-    assert found.mean.own[:2] == pytest.approx([0, 0], abs=1e-6)
-    assert np.isnan(found.maximum.own[2])
-    assert found.maximum.other == pytest.approx([0.6, 0.8, 0.8], abs=1e-6)
-    assert found.mean.other == pytest.approx([0.6, 0.8, 0.7], abs=1e-6)
-    assert found.maximum.rank.tolist() == [2, 2, 0]
-    assert found.rival_row.tolist() == [2, 2, 1]
+    found = search_gallery(embeddings, np.array(["a", "a", "b"]), None)
+    assert found.by_maximum.mated[:2] == pytest.approx([0, 0], abs=1e-6)
+    assert found.mean.mated[:2] == pytest.approx([0, 0], abs=1e-6)
+    assert np.isnan(found.by_maximum.mated[2])
+    assert found.by_maximum.nonmated == pytest.approx([0.6, 0.8, 0.8], abs=1e-6)
+    assert found.mean.nonmated == pytest.approx([0.6, 0.8, 0.7], abs=1e-6)
+    assert found.by_maximum.rank.tolist() == [2, 2, 0]
+    assert found.top_impostor.tolist() == [2, 2, 1]
 
 
 def test_an_embedding_that_is_not_a_number_is_refused() -> None:
     embeddings, ids = faces(0, 3, 2, 1.0)
     embeddings[4, 1] = np.nan
     with pytest.raises(InputError, match="p002"):
-        search(embeddings, ids, None)
+        search_gallery(embeddings, ids, None)

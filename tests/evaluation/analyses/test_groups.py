@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses import groups
-from fr_ps.evaluation.analyses.groups import GroupCounts, group_counts, group_findings
-from fr_ps.evaluation.numbers.findings import Findings
-from fr_ps.evaluation.numbers.resample import Resample, resample
+from fr_ps.evaluation.analyses.groups import GroupCounts, group_counts, group_section
+from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
+from fr_ps.report.table import ReportSection
 
 CLASSES = (2, 3)
 MATRICES = ("impostors", "false_matches", "genuine", "false_non_matches")
@@ -71,8 +71,8 @@ def test_the_counts_are_those_of_loops_over_every_pair(data: tuple[np.ndarray, n
         for code in range(CLASSES[column]):
             of_class = ids[codes[:, column] == code]
             number = np.unique(of_class, return_counts=True)[1]
-            assert (counts.sessions[code], counts.people[code]) == (len(of_class), len(number))
-            assert counts.mated[code] == (number > 1).sum()
+            assert (counts.sessions[code], counts.subjects[code]) == (len(of_class), len(number))
+            assert counts.mated_subjects[code] == (number > 1).sum()
 
 
 @settings(max_examples=60)
@@ -84,7 +84,7 @@ def test_a_draw_weighs_genuine_pairs_w_and_impostor_pairs_w_w_whatever_people_ar
     rng = np.random.default_rng(seed)
     unit = rng.permutation(4)[np.unique(ids, return_inverse=True)[1]] % units
     weights = rng.integers(0, 4, (5, units)).astype(np.float32)
-    draws = Resample(unit, weights, len(np.unique(ids)))
+    draws = BootstrapWeights(unit, weights, len(np.unique(ids)))
     for column, counts in enumerate(group_counts(embeddings, ids, codes, CLASSES, 0.6, draws)):
         for drawn, fmr, fnmr in zip(weights[:, unit], *counts.rates(weights), strict=True):
             expected = by_loops(embeddings, ids, codes[:, column], CLASSES[column], 0.6, drawn)
@@ -105,25 +105,25 @@ def some(people: int = 40, each: int = 5, seed: int = 0, noise: float = 0.8) -> 
 
 def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, ids, codes = some()
-    draws = resample(ids, replicates=3)
+    draws = bootstrap_weights(ids, replicates=3)
     whole = group_counts(embeddings, ids, codes, CLASSES, 0.5, draws)
     assert all(counts.false_matches.all() and counts.false_non_matches.all() for counts in whole)
     for block, columns in ((1, 512), (7, 512), (64, 5), (512, 16), (33, 33)):
-        monkeypatch.setattr(groups, "COLUMNS", columns)
+        monkeypatch.setattr(groups, "BLOCK_COLUMNS", columns)
         assert_same(group_counts(embeddings, ids, codes, CLASSES, 0.5, draws, block), whole)
 
 
 def test_the_order_of_the_sessions_changes_nothing() -> None:
     embeddings, ids, codes = some()
     order = np.random.default_rng(1).permutation(len(ids))
-    there = group_counts(embeddings, ids, codes, CLASSES, 0.5, resample(ids, replicates=3))
-    back = group_counts(embeddings[order], ids[order], codes[order], CLASSES, 0.5, resample(ids[order], replicates=3))
+    there = group_counts(embeddings, ids, codes, CLASSES, 0.5, bootstrap_weights(ids, replicates=3))
+    back = group_counts(embeddings[order], ids[order], codes[order], CLASSES, 0.5, bootstrap_weights(ids[order], replicates=3))
     assert_same(there, back)
 
 
 def test_drawing_everybody_once_gives_the_rates_of_the_counts() -> None:
     embeddings, ids, codes = some()
-    for counts in group_counts(embeddings, ids, codes, CLASSES, 0.5, resample(ids, replicates=2)):
+    for counts in group_counts(embeddings, ids, codes, CLASSES, 0.5, bootstrap_weights(ids, replicates=2)):
         fmr, fnmr = counts.rates(np.ones((1, 40), np.float32))
         np.testing.assert_allclose(fmr[0], (counts.false_matches / counts.impostors).diagonal())
         np.testing.assert_allclose(fnmr[0], (counts.false_non_matches / counts.genuine).diagonal())
@@ -141,7 +141,7 @@ def labels_of(ids: np.ndarray, **codes: np.ndarray) -> Labels:
     return Labels(ids, np.arange(len(ids)).astype(str), table, DEFAULT_CLASSES, "raw", {"id": ids})
 
 
-def cells(findings: Findings, name: str) -> list[dict[str, object]]:
+def cells(findings: ReportSection, name: str) -> list[dict[str, object]]:
     (table,) = [table for table in findings.tables if table.name == name]
     assert all(len(row) == len(table.header) for row in table.rows)
     return [dict(zip(table.header, row)) for row in table.rows]
@@ -155,8 +155,8 @@ def test_the_findings_are_the_rates_of_the_classes_with_intervals_and_the_ratio_
     women = (person % 2 == 0)[:, None]
     rng = np.random.default_rng(0)
     embeddings = np.where(women, embeddings + 0.8 + rng.normal(size=embeddings.shape), embeddings).astype(np.float32)
-    draws = resample(ids, replicates=300)
-    findings = group_findings(embeddings, labels, 0.7, "validation", draws)
+    draws = bootstrap_weights(ids, replicates=300)
+    findings = group_section(embeddings, labels, 0.7, "validation", draws)
     for column, attribute in ((0, "gender"), (4, "emotion")):
         expected = by_loops(embeddings, ids, labels.codes[:, column], 2, 0.7)
         rows = [row for row in cells(findings, "groups") if row["attribute"] == attribute]
@@ -195,7 +195,7 @@ def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_unde
     embeddings = axes[[0, 0, 0, 0, 1, 1, 2, 2]]
     gender, emotion = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 0, 0, 0, 0, 1, 1])
     labels = labels_of(ids, gender=gender, emotion=emotion, pose=np.zeros(8), facial_hair=np.array([0, 0, 0, -1, -1, -1, -1, -1]))
-    findings = group_findings(embeddings, labels, 0.5, "test", resample(ids, replicates=200))
+    findings = group_section(embeddings, labels, 0.5, "test", bootstrap_weights(ids, replicates=200))
     values, reasons = findings.metrics.values, findings.metrics.reasons
     assert set(values) == {f"groups/{attribute}/{rate}_ratio" for attribute in ATTRIBUTES for rate in ("fmr", "fnmr")}
     assert set(values.values()) == {None}
@@ -219,7 +219,7 @@ def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_unde
 def test_fewer_than_30_errors_are_low_support() -> None:
     embeddings, ids, _ = some(people=12)
     labels = labels_of(ids, gender=np.unique(ids, return_inverse=True)[1] % 2)
-    findings = group_findings(embeddings, labels, 0.8, "test", None)
+    findings = group_section(embeddings, labels, 0.8, "test", None)
     name = "groups/gender/fmr_ratio"
     assert findings.metrics.values[name] is not None
     assert findings.metrics.reasons[name].startswith("low support: ")
@@ -231,7 +231,7 @@ def test_classes_with_the_same_rate_have_the_ratio_1_and_an_interval_around_it()
     embeddings, ids, _ = some(people=40)
     embeddings, ids = np.tile(embeddings, (2, 1)), np.concatenate([ids, np.char.add("q", ids)])
     labels = labels_of(ids, gender=np.arange(len(ids)) // (len(ids) // 2))
-    metrics = group_findings(embeddings, labels, 0.6, "test", resample(ids, replicates=200)).metrics
+    metrics = group_section(embeddings, labels, 0.6, "test", bootstrap_weights(ids, replicates=200)).metrics
     assert metrics.values["groups/gender/fmr_ratio"] == 1
     low, high = metrics.intervals["groups/gender/fmr_ratio"]
     assert low < 0.95
@@ -241,14 +241,14 @@ def test_classes_with_the_same_rate_have_the_ratio_1_and_an_interval_around_it()
 def test_a_ratio_of_classes_in_which_all_are_errors_has_no_interval() -> None:
     embeddings, ids, _ = some(people=40)
     labels = labels_of(ids, gender=np.unique(ids, return_inverse=True)[1] % 2)
-    metrics = group_findings(embeddings, labels, 1.0, "test", resample(ids, replicates=50)).metrics
+    metrics = group_section(embeddings, labels, 1.0, "test", bootstrap_weights(ids, replicates=50)).metrics
     assert metrics.values["groups/gender/fnmr_ratio"] == 1
     assert "groups/gender/fnmr_ratio" not in metrics.intervals
 
 
 def test_without_labels_there_is_no_row_and_no_figure() -> None:
     embeddings, ids, _ = some(people=4)
-    findings = group_findings(embeddings, labels_of(ids), 0.5, "test", resample(ids, replicates=20))
+    findings = group_section(embeddings, labels_of(ids), 0.5, "test", bootstrap_weights(ids, replicates=20))
     assert cells(findings, "groups") == cells(findings, "cross_groups") == []
     assert not findings.figures
     assert set(findings.metrics.values.values()) == {None}

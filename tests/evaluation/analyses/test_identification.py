@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.evaluation.analyses.gallery_search import Search, search
-from fr_ps.evaluation.analyses.identification import OpenSet, cmc_figure, fnir_at, identification, open_set, rank_metrics
-from fr_ps.evaluation.numbers.resample import resample
+from fr_ps.evaluation.analyses.gallery_search import GallerySearch, search_gallery
+from fr_ps.evaluation.analyses.identification import OpenSet, cmc_figure, fnir_at, identification_section, open_set, rank_metrics
+from fr_ps.evaluation.bootstrap import bootstrap_weights
 from tests.evaluation.analyses.test_gallery_search import SHARES, faces, signs, some_rows
 
 NAMES = ("rank1", "rank5", "rank1_mean", "rank5_mean")
@@ -25,7 +25,7 @@ def test_rank_1_is_how_often_the_nearest_other_session_is_of_the_same_person() -
         cosine[probe] = -2
         if (ids == ids[probe]).sum() > 1:
             right.append(ids[np.argmax(cosine)] == ids[probe])
-    found = rank_metrics(search(embeddings, ids, None))
+    found = rank_metrics(search_gallery(embeddings, ids, None))
     assert 0.2 < np.mean(right) < 0.95
     assert found.values["rank1"] == pytest.approx(np.mean(right))
 
@@ -33,7 +33,7 @@ def test_rank_1_is_how_often_the_nearest_other_session_is_of_the_same_person() -
 @pytest.mark.parametrize("value", [0.0, 0.37])
 def test_a_model_that_says_the_same_of_everybody_is_never_right(value: float) -> None:
     ids = np.repeat(list("abcdefg"), [1, 2, 3, 5, 7, 11, 13])
-    found = identification(search(np.full((len(ids), 24), value, dtype=np.float32), ids, None), ids, None).metrics
+    found = identification_section(search_gallery(np.full((len(ids), 24), value, dtype=np.float32), ids, None), ids, None).metrics
     assert [found.values[name] for name in NAMES] == [0, 0, 0, 0]
     assert found.values["fnir_at_fpir_0.1"] == 1
 
@@ -41,7 +41,7 @@ def test_a_model_that_says_the_same_of_everybody_is_never_right(value: float) ->
 def test_a_perfect_model_makes_no_error_and_its_bounds_come_from_people() -> None:
     ids = np.repeat([f"p{person}" for person in range(20)], 3)
     embeddings = np.repeat(np.eye(20, dtype=np.float32), 3, axis=0)
-    found = identification(search(embeddings, ids, None), ids, resample(ids)).metrics
+    found = identification_section(search_gallery(embeddings, ids, None), ids, bootstrap_weights(ids)).metrics
     assert [found.values[name] for name in (*NAMES, "fnir_at_fpir_0.1")] == [1, 1, 1, 1, 0]
     assert found.intervals["rank1"] == pytest.approx((0.05 ** (1 / 20), 1))
     assert found.intervals["fnir_at_fpir_0.1"] == pytest.approx((0, 1 - 0.05 ** (1 / 20)))
@@ -52,21 +52,21 @@ def test_an_inverted_model_is_always_wrong() -> None:
     ids = np.repeat([f"p{person}" for person in range(8)], 2)  # one's two sessions are opposite, and another's is nearest
     embeddings = np.stack([axes, -np.roll(axes, 1, axis=0)], axis=1).reshape(16, 8) + 0.1
     embeddings[1::2] = -embeddings[::2]
-    found = identification(search(embeddings, ids, None), ids, None).metrics
+    found = identification_section(search_gallery(embeddings, ids, None), ids, None).metrics
     assert [found.values[name] for name in (*NAMES[:3], "fnir_at_fpir_0.1")] == [0, 0, 0, 1]
 
 
 def test_a_random_model_is_right_as_often_as_chance() -> None:
     ids = np.repeat([f"p{person}" for person in range(10)], 100)
     gallery = np.arange(0, 1000, 100)
-    found = rank_metrics(search(np.random.default_rng(0).standard_normal((1000, 64)), ids, gallery))
+    found = rank_metrics(search_gallery(np.random.default_rng(0).standard_normal((1000, 64)), ids, gallery))
     assert found.values["rank1"] == pytest.approx(0.1, abs=0.04)
     assert found.values["rank5"] == pytest.approx(0.5, abs=0.07)
 
 
-def fnir_by_loop(found: Search, strangers_only: bool, rate: float, weights: np.ndarray) -> float:
+def fnir_by_loop(found: GallerySearch, strangers_only: bool, rate: float, weights: np.ndarray) -> float:
     """FNIR at the smallest threshold, tried one after the other, with that FPIR or less."""
-    own, other, rank = found.maximum.own, found.maximum.other, found.maximum.rank
+    own, other, rank = found.by_maximum.mated, found.by_maximum.nonmated, found.by_maximum.rank
     nonmated = [probe for probe in range(len(own)) if not np.isnan(other[probe]) and not (strangers_only and rank[probe])]
     mated = [probe for probe in range(len(own)) if rank[probe]]
     if not sum(weights[nonmated]) or not sum(weights[mated]):
@@ -92,12 +92,12 @@ def test_fnir_of_each_draw_is_that_of_a_loop_over_thresholds(
     seed: int, count: int, people: int, share: float | None, rate: float
 ) -> None:
     embeddings, ids = signs(seed, count, people)
-    found = search(embeddings, ids, some_rows(seed, count, share))
+    found = search_gallery(embeddings, ids, some_rows(seed, count, share))
     searches = open_set(found)
     if not len(searches.nonmated):
         return
-    draws = resample(ids, 20, seed).take(found.probes)
-    by_loop = [fnir_by_loop(found, not searches.left_out, rate, weights) for weights in draws.weights[:, draws.unit]]
+    draws = bootstrap_weights(ids, 20, seed).select(found.probes)
+    by_loop = [fnir_by_loop(found, not searches.leave_own_out, rate, weights) for weights in draws.weights[:, draws.unit]]
     assert fnir_at(searches, [rate], draws)[0][:, 0] == pytest.approx(np.array(by_loop), nan_ok=True)
 
 
@@ -119,7 +119,7 @@ def hand_made(best: list[float], own: list[float]) -> OpenSet:
 )
 def test_the_threshold_lies_just_above_the_score_that_would_be_too_many(rate: float, threshold: float, fnir: float) -> None:
     found = hand_made([0.9, 0.5, 0.5, 0.3, 0.1], [0.95, 0.9, 0.6, 0.2])
-    draws = resample(np.arange(9), 1)
+    draws = bootstrap_weights(np.arange(9), 1)
     once = type(draws)(draws.unit, np.ones_like(draws.weights), 9)
     got, at = fnir_at(found, [rate], once)
     assert at[0, 0] == threshold
@@ -129,7 +129,7 @@ def test_the_threshold_lies_just_above_the_score_that_would_be_too_many(rate: fl
 def test_drawing_holds_a_part_of_the_draws_at_a_time() -> None:
     rng = np.random.default_rng(0)
     found = hand_made(sorted(rng.random(10_000), reverse=True), sorted(rng.random(10_000), reverse=True))
-    draws = resample(np.arange(20_000) // 20, 1000)
+    draws = bootstrap_weights(np.arange(20_000) // 20, 1000)
     tracemalloc.start()
     fnir_at(found, [0.1, 0.01], draws)
     peak = tracemalloc.get_traced_memory()[1]
@@ -140,21 +140,21 @@ def test_drawing_holds_a_part_of_the_draws_at_a_time() -> None:
 def test_strangers_are_the_non_mated_searches_where_there_are_any() -> None:
     embeddings, ids = faces(0, 10, 4, 0.5)
     first = np.arange(0, 40, 4)
-    with_strangers = search(embeddings, ids, first[:7])
+    with_strangers = search_gallery(embeddings, ids, first[:7])
     found = open_set(with_strangers)
-    assert not found.left_out
+    assert not found.leave_own_out
     assert (np.sort(with_strangers.probes[found.nonmated]) == [*range(28, 40)]).all()
     for gallery in (None, first):
-        everyone = search(embeddings, ids, gallery)
-        assert open_set(everyone).left_out
+        everyone = search_gallery(embeddings, ids, gallery)
+        assert open_set(everyone).leave_own_out
         assert len(open_set(everyone).nonmated) == len(everyone.probes)
 
 
 def test_the_gallery_is_not_drawn() -> None:
     embeddings, ids = faces(1, 15, 3, 1.5)
-    searched = search(embeddings, ids, None)
-    draws = resample(ids, 30)
-    found = identification(searched, ids, draws).metrics
+    searched = search_gallery(embeddings, ids, None)
+    draws = bootstrap_weights(ids, 30)
+    found = identification_section(searched, ids, draws).metrics
     right = searched.mean.rank == 1
     by_loop = [np.average(right, weights=weights) for weights in draws.weights[:, draws.unit]]
     assert found.replicates["rank1_mean"] == pytest.approx(np.array(by_loop))
@@ -165,7 +165,9 @@ def test_the_gallery_is_not_drawn() -> None:
 )
 def test_a_point_with_fewer_than_one_expected_false_positive_is_left_out(count: int, points: list[str]) -> None:
     ids = np.array([f"p{row // 2}" for row in range(count)])
-    found = identification(search(np.random.default_rng(0).standard_normal((count, 8)), ids, None), ids, None).metrics
+    found = identification_section(
+        search_gallery(np.random.default_rng(0).standard_normal((count, 8)), ids, None), ids, None
+    ).metrics
     assert [name for name in found.values if "fnir" in name] == [f"fnir_at_fpir_{point}" for point in points]
     low = {name for name, reason in found.reasons.items() if reason.startswith("low support: ")}
     assert low == {f"fnir_at_fpir_{point}" for point in points if float(point) * count < 30}
@@ -186,14 +188,14 @@ def test_a_point_with_fewer_than_one_expected_false_positive_is_left_out(count: 
 def test_what_cannot_be_told_has_a_reason(ids: list[str], gallery: list[int] | None, reason: str) -> None:
     people = np.array(ids, dtype=str)
     embeddings = np.random.default_rng(0).standard_normal((len(ids), 8)).astype(np.float32)
-    searched = search(embeddings, people, None if gallery is None else np.array(gallery, dtype=int))
-    draws = resample(people) if ids else None
-    found = identification(searched, people, draws)
+    searched = search_gallery(embeddings, people, None if gallery is None else np.array(gallery, dtype=int))
+    draws = bootstrap_weights(people) if ids else None
+    found = identification_section(searched, people, draws)
     for name in NAMES:
         assert found.metrics.values[name] is None
         assert found.metrics.reasons[name] == reason
     assert "cmc" not in found.figures
-    mated = bool(searched.maximum.rank.any())
+    mated = bool(searched.by_maximum.rank.any())
     assert all((value is not None) == mated for name, value in found.metrics.values.items() if "fnir" in name)
     assert [row[1] for row in found.tables[0].rows[:4]] == [None] * 4
 
@@ -201,7 +203,7 @@ def test_what_cannot_be_told_has_a_reason(ids: list[str], gallery: list[int] | N
 @pytest.mark.parametrize(("people", "defined"), [(5, False), (6, True)])
 def test_rank_5_needs_six_people(people: int, defined: bool) -> None:
     embeddings, ids = faces(0, people, 3, 1.0)
-    found = rank_metrics(search(embeddings, ids, None))
+    found = rank_metrics(search_gallery(embeddings, ids, None))
     assert found.values["rank1"] is not None
     assert (found.values["rank5"] is not None) == (found.values["rank5_mean"] is not None) == defined
     assert (found.reasons.get("rank5") == "fewer than six people are enrolled") != defined
@@ -210,7 +212,7 @@ def test_rank_5_needs_six_people(people: int, defined: bool) -> None:
 def test_the_table_counts_searches_errors_and_people() -> None:
     embeddings, ids = faces(2, 20, 3, 1.0)
     embeddings, ids = embeddings[:-2], ids[:-2]  # the last one has a single session
-    found = identification(search(embeddings, ids, None), ids, resample(ids))
+    found = identification_section(search_gallery(embeddings, ids, None), ids, bootstrap_weights(ids))
     (table,) = found.tables
     assert [row[0] for row in table.rows] == [
         "rank 1, maximum",
@@ -231,8 +233,8 @@ def test_the_table_counts_searches_errors_and_people() -> None:
 
 def test_the_curves_show_the_numbers() -> None:
     embeddings, ids = faces(2, 30, 4, 1.2)
-    searched = search(embeddings, ids, None)
-    found = identification(searched, ids, None)
+    searched = search_gallery(embeddings, ids, None)
+    found = identification_section(searched, ids, None)
     maximum, mean = found.figures["cmc"].axes[0].lines
     assert maximum.get_xdata()[[0, 4, -1]].tolist() == [1, 5, 20]
     for line, suffix in ((maximum, ""), (mean, "_mean")):

@@ -9,16 +9,16 @@ from scipy.stats import spearmanr
 from fr_ps.data.labels import DEFAULT_CLASSES, Labels
 from fr_ps.evaluation.analyses import quality
 from fr_ps.evaluation.analyses.quality import (
-    LIMIT,
+    DISCARD_LIMIT,
     correlation_replicates,
     error_versus_discard,
-    oracle,
-    pauc,
-    pauc_replicates,
-    quality_findings,
+    oracle_curve,
+    partial_auc,
+    partial_auc_replicates,
+    quality_section,
 )
-from fr_ps.evaluation.numbers.findings import Findings
-from fr_ps.evaluation.numbers.resample import Resample, resample
+from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
+from fr_ps.report.table import ReportSection
 
 THRESHOLD = 0.5
 
@@ -47,8 +47,8 @@ def by_small_steps(discard: np.ndarray, fnmr: np.ndarray, limit: float) -> float
     return float(np.mean([fnmr[discard <= place][-1] for place in places[::50]]) / fnmr[0])
 
 
-def value(curve: tuple[np.ndarray, np.ndarray], limit: float = LIMIT) -> float:
-    return float(pauc(*curve, limit))
+def value(curve: tuple[np.ndarray, np.ndarray], limit: float = DISCARD_LIMIT) -> float:
+    return float(partial_auc(*curve, limit))
 
 
 @given(genuine_pairs())
@@ -87,7 +87,7 @@ def test_one_quality_for_all_gives_a_flat_curve_and_the_area_1() -> None:
 def test_nothing_is_better_than_the_oracle(pairs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     score = pairs[0]
     errors = int((score < THRESHOLD).sum())
-    best, found = value(oracle(len(score), errors)), value(error_versus_discard(*pairs, THRESHOLD))
+    best, found = value(oracle_curve(len(score), errors)), value(error_versus_discard(*pairs, THRESHOLD))
     if errors:
         assert 0 < best <= found + 1e-12
     else:
@@ -98,10 +98,10 @@ def test_a_quality_that_orders_by_error_is_the_oracle_an_inverted_one_is_above_1
     rng = np.random.default_rng(0)
     score = rng.permutation(np.arange(200)) / 200
     errors = int((score < 0.1).sum())
-    by_score, best = error_versus_discard(score, score, score, 0.1), oracle(200, errors)
+    by_score, best = error_versus_discard(score, score, score, 0.1), oracle_curve(200, errors)
     for mine, its in zip(by_score, best):
         np.testing.assert_allclose(mine, its, atol=1e-12)
-    assert value(by_score) == pytest.approx(errors / 200 / (2 * LIMIT), rel=0.15)
+    assert value(by_score) == pytest.approx(errors / 200 / (2 * DISCARD_LIMIT), rel=0.15)
     assert value(error_versus_discard(score, -score, -score, 0.1)) > 1.05
     random = [value(error_versus_discard(score, guess, guess, 0.1)) for guess in rng.random((400, 200))]
     assert np.mean(random) == pytest.approx(1, abs=0.01)
@@ -120,8 +120,8 @@ def test_a_draw_gives_what_its_pairs_give_when_each_is_there_as_often_as_its_per
 ) -> None:
     score, first, second = pairs
     people = np.random.default_rng(seed).integers(0, 4, len(score))
-    draws = resample(people, replicates=20, seed=seed)
-    found = pauc_replicates(score, np.minimum(first, second), THRESHOLD, draws)
+    draws = bootstrap_weights(people, replicates=20, seed=seed)
+    found = partial_auc_replicates(score, np.minimum(first, second), THRESHOLD, draws)
     for drawn, weights in zip(found, draws.weights):
         times = weights[draws.unit].astype(int)
         again = error_versus_discard(*(np.repeat(column, times) for column in pairs), THRESHOLD)
@@ -132,10 +132,10 @@ def test_of_very_many_qualities_neighbours_are_drawn_together_which_changes_litt
     rng = np.random.default_rng(0)
     lengths = rng.random(5000)
     score = 0.5 * lengths + rng.random(5000)
-    draws = resample(rng.integers(0, 60, 5000), replicates=50)
-    few = pauc_replicates(score, lengths, THRESHOLD, draws)
-    monkeypatch.setattr(quality, "MOST_STEPS", 5000)
-    exact = pauc_replicates(score, lengths, THRESHOLD, draws)
+    draws = bootstrap_weights(rng.integers(0, 60, 5000), replicates=50)
+    few = partial_auc_replicates(score, lengths, THRESHOLD, draws)
+    monkeypatch.setattr(quality, "MAX_STEPS", 5000)
+    exact = partial_auc_replicates(score, lengths, THRESHOLD, draws)
     assert 0 < np.abs(few - exact).max() < 0.02 * exact.std() + 1e-3
 
 
@@ -145,7 +145,7 @@ def test_a_correlation_in_a_draw_is_numpys_of_repeated_sessions_and_undefined_wh
     x, y = rng.random(53), rng.random(53)
     x[2:52] = 0.1
     weights = np.array([[1, 1, 1], [2, 0, 1], [0, 2, 1], [0, 3, 0]], dtype=np.float32)
-    found = correlation_replicates(x, y, Resample(people, weights, 3))
+    found = correlation_replicates(x, y, BootstrapWeights(people, weights, 3))
     for drawn, times in zip(found[:3], weights[:3, people].astype(int)):
         assert drawn == pytest.approx(np.corrcoef(np.repeat(x, times), np.repeat(y, times))[0, 1])
     assert np.isnan(found[3])
@@ -175,9 +175,16 @@ def example(people: int = 60, sessions: int = 4, seed: int = 0) -> tuple[np.ndar
 
 def found(
     lengths: np.ndarray, labels: Labels, first: np.ndarray, second: np.ndarray, score: np.ndarray, **more: float
-) -> Findings:
-    return quality_findings(
-        lengths, labels, first, second, score, more.get("threshold", THRESHOLD), "test", resample(labels.ids, replicates=200)
+) -> ReportSection:
+    return quality_section(
+        lengths,
+        labels,
+        first,
+        second,
+        score,
+        more.get("threshold", THRESHOLD),
+        "test",
+        bootstrap_weights(labels.ids, replicates=200),
     )
 
 
@@ -221,7 +228,7 @@ def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curv
         assert cells[f"FNMR, {share:.0%} discarded"][0] == fnmr[discard <= share][-1]
     errors = int((score < THRESHOLD).sum())
     assert cells["starting FNMR"][3] == f"{errors} of {len(score)} genuine pairs"
-    assert cells["pAUC of an oracle"][0] == value(oracle(len(score), errors))
+    assert cells["pAUC of an oracle"][0] == value(oracle_curve(len(score), errors))
     assert cells["Spearman, magnitude and shadowed"][3] == f"{len(lengths) - 2} sessions"
     assert {len(row) for row in table.rows} == {len(table.header)}
     assert set(findings.figures) == {"error_versus_discard", "quality_measures"}
@@ -230,7 +237,7 @@ def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curv
 
 def test_more_than_2000_sessions_are_drawn_as_2000_points() -> None:
     figure = found(*example(people=700)).figures["quality_measures"]
-    assert len(figure.axes[0].lines[0].get_xdata()) == quality.MOST_POINTS  # type: ignore[arg-type]
+    assert len(figure.axes[0].lines[0].get_xdata()) == quality.MAX_POINTS  # type: ignore[arg-type]
 
 
 def test_without_genuine_pairs_errors_or_differences_in_length_there_is_a_reason_and_no_curve() -> None:
@@ -251,11 +258,11 @@ def test_without_genuine_pairs_errors_or_differences_in_length_there_is_a_reason
 def test_fewer_than_30_errors_are_low_support_and_no_draws_no_interval() -> None:
     lengths, labels, first, second, score = example(people=6)
     threshold = float(np.sort(score)[5])
-    findings = quality_findings(lengths, labels, first, second, score, threshold, "test", None)
+    findings = quality_section(lengths, labels, first, second, score, threshold, "test", None)
     assert findings.metrics.reasons["quality/edc_pauc"] == f"low support: 5 false non-matches among {len(score)} genuine pairs"
     assert not findings.metrics.intervals
-    bare = Labels(labels.ids, labels.sessions, labels.codes, labels.classes, labels.form, {"id": labels.ids})
-    findings = quality_findings(lengths, bare, first, second, score, threshold, "test", None)
+    bare = Labels(labels.ids, labels.sessions, labels.codes, labels.classes, labels.encoding, {"id": labels.ids})
+    findings = quality_section(lengths, bare, first, second, score, threshold, "test", None)
     assert set(findings.metrics.values) == {"quality/edc_pauc"}
     assert "the labels table has none of them" in findings.tables[0].note
     assert "quality_measures" not in findings.figures

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from fr_ps.evaluation.analyses.reliability import calibration_error, reliability, reliability_figure
-from fr_ps.evaluation.numbers.resample import resample
-from fr_ps.evaluation.numbers.weighted import once
+from fr_ps.evaluation.analyses.reliability import expected_calibration_error, reliability_diagram, reliability_figure
+from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.weighted_metrics import unweighted
 
 
 def by_loop(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> float:
@@ -34,16 +34,16 @@ def sample(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), people=st.integers(1, 10))
 def test_the_error_of_each_draw_is_that_of_a_loop_over_bins(seed: int, count: int, people: int) -> None:
     confidence, correct = sample(seed, count)
-    draws = resample(np.random.default_rng(seed).integers(people, size=count), 10, seed)
-    found = calibration_error(confidence, correct, draws)
+    draws = bootstrap_weights(np.random.default_rng(seed).integers(people, size=count), 10, seed)
+    found = expected_calibration_error(confidence, correct, draws)
     expected = [by_loop(confidence, correct, weights) for weights in draws.weights[:, draws.unit]]
     assert found == pytest.approx(np.array(expected), nan_ok=True)
-    assert reliability(confidence, correct).error == pytest.approx(by_loop(confidence, correct, np.ones(count)))
+    assert reliability_diagram(confidence, correct).error == pytest.approx(by_loop(confidence, correct, np.ones(count)))
 
 
 def test_a_draw_without_any_of_the_sessions_is_nan() -> None:
-    draws = resample(np.array(["a", "b"]), 50).take(np.array([0]))
-    found = calibration_error(np.array([0.8]), np.array([True]), draws)
+    draws = bootstrap_weights(np.array(["a", "b"]), 50).select(np.array([0]))
+    found = expected_calibration_error(np.array([0.8]), np.array([True]), draws)
     assert (np.isnan(found) == (draws.weights[:, draws.unit[0]] == 0)).all()
     assert np.isnan(found).any()
     assert found[~np.isnan(found)] == pytest.approx(0.2)
@@ -51,7 +51,7 @@ def test_a_draw_without_any_of_the_sessions_is_nan() -> None:
 
 def test_the_curve_is_scikit_learns() -> None:
     confidence, correct = sample(0, 500)
-    found = reliability(confidence, correct)
+    found = reliability_diagram(confidence, correct)
     frequency, mean = calibration_curve(correct, confidence, n_bins=10, strategy="uniform")
     assert found.frequency == pytest.approx(frequency)
     assert found.confidence == pytest.approx(mean)
@@ -59,7 +59,7 @@ def test_the_curve_is_scikit_learns() -> None:
 
 
 def test_a_bin_holds_its_upper_edge_and_the_first_one_zero() -> None:
-    found = reliability(np.array([0.0, 0.1, 0.1000001, 0.2, 1.0]), np.array([False, True, True, True, True]))
+    found = reliability_diagram(np.array([0.0, 0.1, 0.1000001, 0.2, 1.0]), np.array([False, True, True, True, True]))
     assert found.counts.tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0, 1]
     assert found.frequency[:2].tolist() == [0.5, 1.0]
     assert np.isnan(found.frequency[2:9]).all()
@@ -68,31 +68,31 @@ def test_a_bin_holds_its_upper_edge_and_the_first_one_zero() -> None:
 
 def test_sure_and_right_is_0_and_sure_and_wrong_is_1() -> None:
     correct = np.array([True, False, True])
-    assert reliability(correct.astype(float), correct).error == 0
-    assert reliability(1 - correct.astype(float), correct).error == 1
+    assert reliability_diagram(correct.astype(float), correct).error == 0
+    assert reliability_diagram(1 - correct.astype(float), correct).error == 1
 
 
 def test_one_constant_answer_errs_by_its_distance_from_the_share() -> None:
-    assert reliability(np.full(10, 0.75), np.arange(10) < 3).error == pytest.approx(0.45)
+    assert reliability_diagram(np.full(10, 0.75), np.arange(10) < 3).error == pytest.approx(0.45)
 
 
 def test_a_calibrated_model_is_near_0_only_with_many_sessions() -> None:
     rng = np.random.default_rng(1)
     confidence = rng.random(100_000)
     correct = rng.random(100_000) < confidence
-    assert reliability(confidence, correct).error < 0.01
-    assert np.mean([reliability(confidence[k : k + 50], correct[k : k + 50]).error for k in range(0, 5000, 50)]) > 0.05
+    assert reliability_diagram(confidence, correct).error < 0.01
+    assert np.mean([reliability_diagram(confidence[k : k + 50], correct[k : k + 50]).error for k in range(0, 5000, 50)]) > 0.05
 
 
 def test_the_order_of_the_sessions_does_not_matter() -> None:
     confidence, correct = sample(2, 200)
     order = np.random.default_rng(3).permutation(200)
-    shuffled = calibration_error(confidence[order], correct[order], once(200))
-    assert shuffled == pytest.approx(calibration_error(confidence, correct, once(200)))
+    shuffled = expected_calibration_error(confidence[order], correct[order], unweighted(200))
+    assert shuffled == pytest.approx(expected_calibration_error(confidence, correct, unweighted(200)))
 
 
 def test_the_figure_shows_bins_with_sessions_only_their_counts_and_the_error() -> None:
-    found = reliability(np.array([0.05, 0.65, 0.7, 0.95]), np.array([False, True, False, True]))
+    found = reliability_diagram(np.array([0.05, 0.65, 0.7, 0.95]), np.array([False, True, False, True]))
     figure = reliability_figure(found, "Reliability of gender", "predicted probability of male", "observed share of male")
     above, below = figure.axes
     assert above.get_title() == f"Reliability of gender (ECE {found.error:.3f})"

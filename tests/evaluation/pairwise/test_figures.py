@@ -5,24 +5,24 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from fr_ps.evaluation.numbers.drawing import as_png
 from fr_ps.evaluation.pairwise.figures import det_figure, roc_figure, score_figure
-from fr_ps.evaluation.pairwise.pairs import Comparisons
-from fr_ps.evaluation.pairwise.roc import points, roc
-from fr_ps.evaluation.pairwise.similarity import STEPS, Scale
+from fr_ps.evaluation.pairwise.pairs import PairScores
+from fr_ps.evaluation.pairwise.roc import compute_roc, operating_points
+from fr_ps.evaluation.pairwise.similarity import STEPS, ScoreScale
+from fr_ps.report.figures import to_png
 
 
-def example() -> Comparisons:
+def example() -> PairScores:
     rng = np.random.default_rng(0)
     genuine = np.arange(400) < 100
     keys = np.round((np.tanh(rng.normal(size=400) * 0.3 + 0.6 * genuine) + 1) * STEPS).astype(np.int64)
     impostor_keys, counts = np.unique(keys[~genuine], return_counts=True)
     own = np.arange(100)
-    return Comparisons(Scale("cosine"), np.zeros(100, dtype=int), impostor_keys, counts, own, own, keys[genuine])
+    return PairScores(ScoreScale("cosine"), np.zeros(100, dtype=int), impostor_keys, counts, own, own, keys[genuine])
 
 
 def curve() -> Figure:
-    return roc_figure(roc(example()), 300, points(example(), roc(example())))
+    return roc_figure(compute_roc(example()), 300, operating_points(example(), compute_roc(example())))
 
 
 def test_the_roc_rises_from_the_smallest_rate_the_pairs_support_to_one() -> None:
@@ -35,13 +35,13 @@ def test_the_roc_rises_from_the_smallest_rate_the_pairs_support_to_one() -> None
 
 
 def test_the_det_falls_and_marks_the_points_with_support_filled() -> None:
-    found = points(example(), roc(example()))
-    (axes,) = det_figure(roc(example()), 300, 100, found).axes
+    found = operating_points(example(), compute_roc(example()))
+    (axes,) = det_figure(compute_roc(example()), 300, 100, found).axes
     x, y = axes.lines[0].get_data()
     assert np.all(np.diff(x) >= 0)
     assert np.all(np.diff(y) <= 0)
     filled = [tuple(colour) for colour in axes.collections[0].get_facecolors()]  # type: ignore[attr-defined]
-    assert [point.target for point in found] == [0.1, 0.01]
+    assert [point.target_fmr for point in found] == [0.1, 0.01]
     assert filled[0][3] == 1  # 30 expected false matches
     assert filled[1][3] == 0  # 3
     place = axes.collections[0].get_offsets()[0]
@@ -58,6 +58,6 @@ def test_the_histograms_hold_every_score_and_name_the_numbers() -> None:
 
 
 def test_a_picture_is_the_same_bytes_twice() -> None:
-    first, second = as_png(curve()), as_png(curve())
+    first, second = to_png(curve()), to_png(curve())
     assert first.startswith(b"\x89PNG\r\n\x1a\n")
     assert first == second

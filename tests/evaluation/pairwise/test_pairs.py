@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.errors import InputError
-from fr_ps.evaluation.numbers.resample import Resample, resample
+from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.pairwise import pairs
-from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons, ListedPairs
-from fr_ps.evaluation.pairwise.roc import area, roc
-from fr_ps.evaluation.pairwise.similarity import KEYS, STEPS
+from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
+from fr_ps.evaluation.pairwise.roc import compute_roc, roc_auc
+from fr_ps.evaluation.pairwise.similarity import LEVELS, STEPS
 
 Impostors = dict[int, int]
 
@@ -42,17 +42,17 @@ def by_loops(embeddings: np.ndarray, ids: np.ndarray) -> tuple[Impostors, list[t
     return impostors, genuine
 
 
-def found(comparisons: Comparisons) -> tuple[Impostors, list[tuple[int, int, int]]]:
-    impostors = dict(zip(comparisons.impostor_keys.tolist(), comparisons.impostor_counts.tolist()))
-    ends = np.sort(np.stack([comparisons.first, comparisons.second], axis=1), axis=1)
-    return impostors, sorted((*pair, key) for pair, key in zip(ends.tolist(), comparisons.genuine_keys.tolist()))  # type: ignore[misc]
+def found(comparisons: PairScores) -> tuple[Impostors, list[tuple[int, int, int]]]:
+    impostors = dict(zip(comparisons.impostor_levels.tolist(), comparisons.impostor_counts.tolist()))
+    ends = np.sort(np.stack([comparisons.genuine_first, comparisons.genuine_second], axis=1), axis=1)
+    return impostors, sorted((*pair, key) for pair, key in zip(ends.tolist(), comparisons.genuine_levels.tolist()))  # type: ignore[misc]
 
 
 @settings(max_examples=150, deadline=None)
 @given(sets())
 def test_every_pair_is_counted_once_with_its_key(drawn):
     embeddings, ids = drawn
-    assert found(AllPairs(embeddings, ids).compare()) == by_loops(embeddings, ids)
+    assert found(AllPairs(embeddings, ids).score()) == by_loops(embeddings, ids)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -65,9 +65,9 @@ def test_blocks_of_any_size_on_any_threads_say_the_same(monkeypatch, threads):
     torch.set_num_threads(threads)
     try:
         for rows, columns in ((7, 13), (16, 16), (90, 8), (200, 200)):
-            monkeypatch.setattr(pairs, "ROWS", rows)
-            monkeypatch.setattr(pairs, "COLUMNS", columns)
-            assert found(AllPairs(embeddings, ids).compare()) == whole
+            monkeypatch.setattr(pairs, "BLOCK_ROWS", rows)
+            monkeypatch.setattr(pairs, "BLOCK_COLUMNS", columns)
+            assert found(AllPairs(embeddings, ids).score()) == whole
     finally:
         torch.set_num_threads(before)
 
@@ -76,13 +76,13 @@ def test_more_pairs_than_keys_are_counted_in_a_table_and_give_the_same():
     rng = np.random.default_rng(1)
     embeddings = rng.standard_normal((2100, 4)).astype(np.float32)
     ids = np.array([f"p{i % 300:03d}" for i in range(2100)])
-    comparisons = AllPairs(embeddings, ids).compare()
-    assert KEYS < 2100 * 2099 // 2
+    comparisons = AllPairs(embeddings, ids).score()
+    assert LEVELS < 2100 * 2099 // 2
     first, second = np.triu_indices(2100, k=1)
-    listed = ListedPairs(embeddings, ids, first, second).compare()
-    assert comparisons.impostors == listed.impostors
-    assert len(comparisons.genuine_keys) == len(listed.genuine_keys) == 300 * 21
-    mine, theirs = (np.repeat(one.impostor_keys, one.impostor_counts) for one in (comparisons, listed))
+    listed = ListedPairs(embeddings, ids, first, second).score()
+    assert comparisons.impostor_count == listed.impostor_count
+    assert len(comparisons.genuine_levels) == len(listed.genuine_levels) == 300 * 21
+    mine, theirs = (np.repeat(one.impostor_levels, one.impostor_counts) for one in (comparisons, listed))
     assert np.abs(mine - theirs).max() <= 1  # a product of another shape may round to the neighbouring step
 
 
@@ -90,11 +90,11 @@ def test_the_distance_of_embeddings_that_are_not_of_unit_length_is_told_as_such(
     rng = np.random.default_rng(2)
     embeddings = (rng.standard_normal((30, 8)) * rng.uniform(1, 20, size=(30, 1)) + 100).astype(np.float32)
     ids = np.array(list("abcde") * 6)
-    comparisons = AllPairs(embeddings, ids, "euclidean").compare()
-    truth = np.linalg.norm(embeddings[comparisons.first].astype(float) - embeddings[comparisons.second], axis=1)
-    assert comparisons.scale.scores(comparisons.genuine_keys) == pytest.approx(-truth, abs=0.02 * comparisons.scale.reach)
+    comparisons = AllPairs(embeddings, ids, "euclidean").score()
+    truth = np.linalg.norm(embeddings[comparisons.genuine_first].astype(float) - embeddings[comparisons.genuine_second], axis=1)
+    assert comparisons.scale.scores(comparisons.genuine_levels) == pytest.approx(-truth, abs=0.02 * comparisons.scale.radius)
     order = np.argsort(truth)
-    assert (np.diff(comparisons.genuine_keys[order]) <= 1).all()
+    assert (np.diff(comparisons.genuine_levels[order]) <= 1).all()
 
 
 def with_offset(offset: float, people: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -115,39 +115,39 @@ def test_the_area_is_that_of_float64_however_much_the_embeddings_have_in_common(
     one, other = np.triu_indices(len(ids), k=1)
     # Minus half the squared distance orders as the cosine does, without its rounding near 1.
     truth = roc_auc_score(ids[one] == ids[other], -np.square(unit[one] - unit[other]).sum(axis=1))
-    comparisons = AllPairs(embeddings, ids).compare()
-    listed = ListedPairs(embeddings, ids, one, other).compare()
+    comparisons = AllPairs(embeddings, ids).score()
+    listed = ListedPairs(embeddings, ids, one, other).score()
     assert 0.7 < truth < 0.95
-    assert area(roc(comparisons)) == pytest.approx(truth, abs=1e-5)
-    assert area(roc(listed)) == pytest.approx(truth, abs=1e-5)
-    cosines = (unit[comparisons.first] * unit[comparisons.second]).sum(axis=1)
+    assert roc_auc(compute_roc(comparisons)) == pytest.approx(truth, abs=1e-5)
+    assert roc_auc(compute_roc(listed)) == pytest.approx(truth, abs=1e-5)
+    cosines = (unit[comparisons.genuine_first] * unit[comparisons.genuine_second]).sum(axis=1)
     scale = comparisons.scale
-    assert scale.scores(comparisons.genuine_keys) == pytest.approx(cosines, abs=2e-6 * scale.reach**2 + 1e-15)
-    keys = np.unique(np.random.default_rng(3).integers(0, KEYS, size=2000))
-    assert [scale.threshold_key(float(score)) for score in scale.scores(keys)] == keys.tolist()
+    assert scale.scores(comparisons.genuine_levels) == pytest.approx(cosines, abs=2e-6 * scale.radius**2 + 1e-15)
+    keys = np.unique(np.random.default_rng(3).integers(0, LEVELS, size=2000))
+    assert [scale.threshold_level(float(score)) for score in scale.scores(keys)] == keys.tolist()
 
 
 def test_the_same_embedding_for_everybody_has_an_area_of_one_half():
     row = np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32)
-    comparisons = AllPairs(np.repeat(row, 40, axis=0), np.repeat(list("abcdefgh"), 5)).compare()
-    assert area(roc(comparisons)) == 0.5
-    assert comparisons.scale.scores(comparisons.genuine_keys) == pytest.approx(1, abs=1e-6)
+    comparisons = AllPairs(np.repeat(row, 40, axis=0), np.repeat(list("abcdefgh"), 5)).score()
+    assert roc_auc(compute_roc(comparisons)) == 0.5
+    assert comparisons.scale.scores(comparisons.genuine_levels) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
 def test_a_threshold_that_was_told_as_a_score_is_the_same_key_again(measure):
     rng = np.random.default_rng(3)
-    scale = AllPairs(rng.standard_normal((9, 5)).astype(np.float32), np.array(list("aabbccdde")), measure).compare().scale
-    keys = np.unique(rng.integers(0, KEYS, size=2000))
-    assert [scale.threshold_key(float(score)) for score in scale.scores(keys)] == keys.tolist()
+    scale = AllPairs(rng.standard_normal((9, 5)).astype(np.float32), np.array(list("aabbccdde")), measure).score().scale
+    keys = np.unique(rng.integers(0, LEVELS, size=2000))
+    assert [scale.threshold_level(float(score)) for score in scale.scores(keys)] == keys.tolist()
 
 
 @settings(max_examples=60, deadline=None)
 @given(sets(), st.integers(0, 5))
 def test_a_pair_weighs_as_often_as_both_people_were_drawn(drawn, seed):
     embeddings, ids = drawn
-    draws = resample(ids, replicates=4, seed=seed)
-    nodes = np.unique(np.random.default_rng(seed).integers(0, KEYS, size=6))
+    draws = bootstrap_weights(ids, replicates=4, seed=seed)
+    nodes = np.unique(np.random.default_rng(seed).integers(0, LEVELS, size=6))
     first, second = np.triu_indices(len(ids), k=1)
     truth = np.zeros((4, len(nodes) + 1))
     for i, j in zip(first, second):
@@ -156,8 +156,8 @@ def test_a_pair_weighs_as_often_as_both_people_were_drawn(drawn, seed):
             key = int(np.floor((a @ b / np.sqrt((a @ a) * (b @ b)) + 1) * STEPS + 0.5))
             weight = draws.weights[:, draws.unit[i]] * draws.weights[:, draws.unit[j]]
             truth[:, (nodes <= key).sum()] += weight
-    assert np.array_equal(AllPairs(embeddings, ids, draws=draws).weighed(nodes), truth)
-    assert np.array_equal(ListedPairs(embeddings, ids, first, second, draws=draws).weighed(nodes), truth)
+    assert np.array_equal(AllPairs(embeddings, ids, bootstrap=draws).impostor_weights(nodes), truth)
+    assert np.array_equal(ListedPairs(embeddings, ids, first, second, bootstrap=draws).impostor_weights(nodes), truth)
 
 
 def test_people_in_a_group_are_drawn_together_and_are_impostors_of_each_other():
@@ -165,8 +165,8 @@ def test_people_in_a_group_are_drawn_together_and_are_impostors_of_each_other():
     embeddings = rng.choice([-1.0, 1.0], size=(40, 16)).astype(np.float32)
     ids = np.array([f"p{i // 2:02d}" for i in range(40)])
     group = np.array([int(name[1:]) % 7 for name in ids])
-    draws = Resample(group, rng.integers(0, 3, size=(3, 7)).astype(np.float32), 20)
-    total = AllPairs(embeddings, ids, draws=draws).weighed(np.array([STEPS]))
+    draws = BootstrapWeights(group, rng.integers(0, 3, size=(3, 7)).astype(np.float32), 20)
+    total = AllPairs(embeddings, ids, bootstrap=draws).impostor_weights(np.array([STEPS]))
     weight = draws.weights[:, group]
     pairs = [(i, j) for i, j in itertools.combinations(range(40), 2) if ids[i] != ids[j]]
     assert total.sum(axis=1) == pytest.approx(sum(weight[:, i] * weight[:, j] for i, j in pairs))
@@ -181,16 +181,16 @@ def test_an_embedding_that_is_no_number_is_refused(refused):
 
 def test_why_nothing_can_be_verified_is_said():
     embeddings = np.eye(3, 4, dtype=np.float32)
-    assert "one person" in AllPairs(embeddings, np.array(["a", "a", "a"])).compare().undefined
-    assert "nobody has two sessions" in AllPairs(embeddings, np.array(["a", "b", "c"])).compare().undefined
-    assert "fewer than two sessions" in AllPairs(embeddings[:1], np.array(["a"])).compare().undefined
-    assert AllPairs(embeddings, np.array(["a", "a", "c"])).compare().undefined == ""
+    assert "one person" in AllPairs(embeddings, np.array(["a", "a", "a"])).score().undefined_reason
+    assert "nobody has two sessions" in AllPairs(embeddings, np.array(["a", "b", "c"])).score().undefined_reason
+    assert "fewer than two sessions" in AllPairs(embeddings[:1], np.array(["a"])).score().undefined_reason
+    assert AllPairs(embeddings, np.array(["a", "a", "c"])).score().undefined_reason == ""
 
 
 def test_embeddings_of_length_0_have_the_cosine_0_with_all():
-    comparisons = AllPairs(np.zeros((3, 4), np.float32), np.array(["a", "a", "b"])).compare()
-    assert comparisons.scale.scores(comparisons.genuine_keys).tolist() == [0]
-    assert comparisons.scale.scores(comparisons.impostor_keys).tolist() == [0]
+    comparisons = AllPairs(np.zeros((3, 4), np.float32), np.array(["a", "a", "b"])).score()
+    assert comparisons.scale.scores(comparisons.genuine_levels).tolist() == [0]
+    assert comparisons.scale.scores(comparisons.impostor_levels).tolist() == [0]
 
 
 def test_an_infinite_embedding_is_refused_by_listed_pairs_too():
@@ -207,10 +207,10 @@ def test_products_that_are_some_last_bits_beyond_1_lose_no_pair(seed, noise):
     ids = np.repeat(list("abcdef"), 3)
     first, second = np.triu_indices(18, k=1)
     for measure in ("cosine", "euclidean"):
-        draws = resample(ids, replicates=3)
+        draws = bootstrap_weights(ids, replicates=3)
         for one in (AllPairs(embeddings, ids, measure, draws), ListedPairs(embeddings, ids, first, second, measure, draws)):
-            comparisons = one.compare()
-            assert (comparisons.impostors, len(comparisons.genuine_keys)) == (135, 18)
-            assert comparisons.impostor_keys.max() < KEYS
-            assert roc(comparisons).fmr[-1] == 1
-            assert (one.weighed(np.array([STEPS])).sum(axis=1) > 0).all()
+            comparisons = one.score()
+            assert (comparisons.impostor_count, len(comparisons.genuine_levels)) == (135, 18)
+            assert comparisons.impostor_levels.max() < LEVELS
+            assert compute_roc(comparisons).fmr[-1] == 1
+            assert (one.impostor_weights(np.array([STEPS])).sum(axis=1) > 0).all()

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.evaluation.pairwise.ten_fold import FOLDS, MOST_A_FOLD, NAMES, Folds, _best, draw_folds, ten_fold_accuracy
+from fr_ps.evaluation.pairwise.ten_fold import (
+    FOLDS,
+    MAX_PAIRS_PER_FOLD,
+    NAMES,
+    Folds,
+    _best_threshold,
+    draw_folds,
+    ten_fold_accuracy,
+)
 
 Pair = tuple[float, bool, int]
 
@@ -88,10 +96,10 @@ def test_scores_with_a_gap_wider_than_their_spacing_get_1(sign: int) -> None:
 
 def test_the_threshold_is_the_middle_of_the_gap() -> None:
     genuine = np.array([False, False, True, True])
-    assert _best(np.array([0.1, 0.2, 0.6, 0.9]), genuine) == pytest.approx(0.4)
-    assert _best(np.array([0.1, 0.2, 0.6, 0.9]), ~genuine) == -np.inf
+    assert _best_threshold(np.array([0.1, 0.2, 0.6, 0.9]), genuine) == pytest.approx(0.4)
+    assert _best_threshold(np.array([0.1, 0.2, 0.6, 0.9]), ~genuine) == -np.inf
     neighbours = np.array([0.5, np.nextafter(0.5, 1)])
-    assert _best(neighbours, np.array([False, True])) == neighbours[1]
+    assert _best_threshold(neighbours, np.array([False, True])) == neighbours[1]
 
 
 def test_names_of_folds_may_be_any_numbers() -> None:
@@ -123,7 +131,7 @@ def by_pair(folds: Folds) -> list[tuple[int, int, int]]:
 def test_nobody_is_in_two_folds_and_each_has_as_many_impostor_as_genuine_pairs(people: int, singles: int, seed: int) -> None:
     ids = sessions_of(people, singles, seed)
     folds = draw_folds(ids, *genuine_pairs(ids), seed)
-    assert folds.why_not == ""
+    assert folds.undefined_reason == ""
     fold_of: dict[str, int] = {}
     balance = [0] * FOLDS
     for one, other, fold in by_pair(folds):
@@ -141,7 +149,7 @@ def test_people_are_spread_evenly_over_the_folds_and_a_fold_has_no_more_pairs_th
     folds = draw_folds(ids, *genuine_pairs(ids))
     people = [len(np.unique(ids[folds.first[folds.fold == fold]])) for fold in range(FOLDS)]
     assert sorted(people) == [4] * 7 + [5] * 3
-    assert np.bincount(folds.fold).tolist() == [2 * MOST_A_FOLD] * FOLDS
+    assert np.bincount(folds.fold).tolist() == [2 * MAX_PAIRS_PER_FOLD] * FOLDS
 
 
 def test_the_folds_are_a_function_of_the_seed() -> None:
@@ -154,6 +162,6 @@ def test_the_folds_are_a_function_of_the_seed() -> None:
 def test_below_twenty_people_with_two_sessions_there_are_no_folds_however_many_have_one() -> None:
     ids = sessions_of(19, 30, 0)
     folds = draw_folds(ids, *genuine_pairs(ids))
-    assert folds.why_not.startswith("19 people have two sessions or more")
-    assert "20" in folds.why_not
+    assert folds.undefined_reason.startswith("19 people have two sessions or more")
+    assert "20" in folds.undefined_reason
     assert len(folds.first) == len(folds.second) == len(folds.fold) == 0

@@ -10,28 +10,28 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fr_ps.evaluation.numbers.metrics import Metrics
-from fr_ps.evaluation.numbers.resample import resample
-from fr_ps.evaluation.pairwise.operating import Operating, Thresholds
-from fr_ps.evaluation.pairwise.pairs import AllPairs, Comparisons
-from fr_ps.evaluation.pairwise.roc import FAR_POINTS, LOW_SUPPORT, equal_error_rate, operating_point, roc
-from fr_ps.evaluation.pairwise.similarity import STEPS, Scale
-from fr_ps.evaluation.pairwise.verification import verification, verification_findings, verification_with_intervals
+from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.pairwise.pairs import AllPairs, PairScores
+from fr_ps.evaluation.pairwise.roc import FAR_POINTS, LOW_SUPPORT, compute_roc, default_operating_point, equal_error_rate
+from fr_ps.evaluation.pairwise.similarity import STEPS, ScoreScale
+from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_section, verification_with_intervals
+from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 
 Scored = list[tuple[float, bool]]
 
 
-def compared(scores: np.ndarray, genuine: np.ndarray, owner: np.ndarray) -> Comparisons:
+def compared(scores: np.ndarray, genuine: np.ndarray, owner: np.ndarray) -> PairScores:
     """Comparisons with given (m,) scores, of which those that are genuine are of the person `owner`."""
     keys = np.round((scores + 8) * STEPS / 8).astype(np.int64)
     impostor_keys, counts = np.unique(keys[~genuine], return_counts=True)
     own = np.arange(int(genuine.sum()))
-    return Comparisons(
-        Scale("cosine"), np.unique(owner[genuine], return_inverse=True)[1], impostor_keys, counts, own, own, keys[genuine]
+    return PairScores(
+        ScoreScale("cosine"), np.unique(owner[genuine], return_inverse=True)[1], impostor_keys, counts, own, own, keys[genuine]
     )
 
 
-def pairs_of(scores: np.ndarray, ids: list[int]) -> tuple[Comparisons, Scored]:
+def pairs_of(scores: np.ndarray, ids: list[int]) -> tuple[PairScores, Scored]:
     """Of given (n, n) scores instead of cosines; and the list of them."""
     first, second = np.triu_indices(len(ids), k=1)
     people = np.array(ids)
@@ -92,8 +92,8 @@ def by_loops_tar(pairs: Scored, far: float) -> float:
 @given(tables())
 def test_auc_eer_and_person_balanced_auc_are_those_of_loops(table: tuple[np.ndarray, list[int]]) -> None:
     comparisons, scored = pairs_of(*table)
-    assume(not comparisons.undefined)
-    values = verification(comparisons).values
+    assume(not comparisons.undefined_reason)
+    values = verification_metrics(comparisons).values
     genuine, impostor = [score for score, same in scored if same], [score for score, same in scored if not same]
     assert values["auc"] == pytest.approx(by_loops_auc(genuine, impostor), abs=1e-9)
     assert values["eer"] == pytest.approx(by_bisection_eer(scored), abs=1e-9)
@@ -113,9 +113,9 @@ def test_the_true_accept_rate_is_that_of_the_smallest_threshold_that_keeps_the_f
     ids = rng.integers(0, 5, size=int(rng.integers(8, 22))).tolist()
     scores = np.round(rng.normal(size=(len(ids), len(ids))) * grid) / grid + np.equal.outer(ids, ids)
     comparisons, scored = pairs_of(scores, ids)
-    impostors = comparisons.impostors
-    assume(not comparisons.undefined)
-    values = verification(comparisons).values
+    impostors = comparisons.impostor_count
+    assume(not comparisons.undefined_reason)
+    values = verification_metrics(comparisons).values
     for far in FAR_POINTS:
         name = f"tar_at_far_{far:g}"
         assert (name in values) == (impostors >= round(1 / far))
@@ -128,7 +128,7 @@ def test_a_false_accept_rate_that_the_pairs_meet_exactly_is_met(impostors: int) 
     """Of n impostors, n / 10 false accepts are a FAR of 0.1, not more, whatever the rounding."""
     score = np.concatenate([np.arange(impostors), np.arange(impostors) + 0.5]) / impostors
     genuine = np.arange(2 * impostors) >= impostors
-    values = verification(compared(score, genuine, np.zeros(2 * impostors))).values
+    values = verification_metrics(compared(score, genuine, np.zeros(2 * impostors))).values
     assert values["tar_at_far_0.1"] == pytest.approx((impostors // 10 + 1) / impostors)
 
 
@@ -140,14 +140,14 @@ def faces(people: int, sessions: int, spread: float, seed: int = 0) -> tuple[np.
 
 
 def test_a_perfect_model_is_perfect() -> None:
-    values = verification(AllPairs(*faces(20, 4, 0.05)).compare()).values
+    values = verification_metrics(AllPairs(*faces(20, 4, 0.05)).score()).values
     assert (values["auc"], values["auc_person_balanced"], values["eer"]) == (1, 1, 0)
     assert values["tar_at_far_0.01"] == 1
 
 
 def test_a_perfect_model_inverted_is_perfectly_wrong() -> None:
     scores = -np.where(np.equal.outer(np.arange(20) // 4, np.arange(20) // 4), 0.9, 0.1)
-    values = verification(pairs_of(scores, (np.arange(20) // 4).tolist())[0]).values
+    values = verification_metrics(pairs_of(scores, (np.arange(20) // 4).tolist())[0]).values
     assert (values["auc"], values["auc_person_balanced"], values["eer"]) == (0, 0, 1)
     assert values["tar_at_far_0.1"] == 0
 
@@ -155,7 +155,7 @@ def test_a_perfect_model_inverted_is_perfectly_wrong() -> None:
 def test_a_random_model_is_near_one_half() -> None:
     embeddings, ids = faces(30, 5, 0.0)
     noise = np.random.default_rng(1).normal(size=embeddings.shape)
-    values = verification(AllPairs(noise, ids).compare()).values
+    values = verification_metrics(AllPairs(noise, ids).score()).values
     assert values["auc"] == pytest.approx(0.5, abs=0.06)
     assert values["auc_person_balanced"] == pytest.approx(0.5, abs=0.08)
     assert values["eer"] == pytest.approx(0.5, abs=0.06)
@@ -170,7 +170,7 @@ def test_a_person_with_many_sessions_does_not_rule_the_balanced_auc() -> None:
     scores = np.where(same, 1.0, 0.5)
     for row in range(20, 28):
         scores[row, 20:] = np.where(same[row, 20:], 0.0, 0.5)
-    values = verification(pairs_of(scores, ids)[0]).values
+    values = verification_metrics(pairs_of(scores, ids)[0]).values
     assert values["auc"] == pytest.approx(190 / 194)
     assert values["auc_person_balanced"] == pytest.approx(1 / 5)
 
@@ -180,7 +180,7 @@ def test_all_pairs_are_what_scikit_learn_says_of_their_cosines() -> None:
     unit = embeddings.astype(float) / np.linalg.norm(embeddings.astype(float), axis=1, keepdims=True)
     first, second = np.triu_indices(len(ids), k=1)
     score, genuine = (unit @ unit.T)[first, second], ids[first] == ids[second]
-    values = verification(AllPairs(embeddings, ids).compare()).values
+    values = verification_metrics(AllPairs(embeddings, ids).score()).values
     assert values["auc"] == pytest.approx(roc_auc_score(genuine, score), abs=1e-5)
     far, tar, _ = roc_curve(genuine, score, drop_intermediate=False)
     for point in (0.1, 0.01):
@@ -191,7 +191,7 @@ def test_all_pairs_are_what_scikit_learn_says_of_their_cosines() -> None:
 
 def with_impostors(count: int) -> Metrics:
     score = np.linspace(0, 1, count + 1)
-    return verification(compared(score, np.arange(count + 1) == count, np.zeros(count + 1)))
+    return verification_metrics(compared(score, np.arange(count + 1) == count, np.zeros(count + 1)))
 
 
 @pytest.mark.parametrize("far", [0.1, 0.01, 0.001, 0.0001])
@@ -212,13 +212,13 @@ def test_a_far_point_needs_one_expected_error_and_is_marked_below_thirty(far: fl
     ids=["singles", "one person", "one session"],
 )
 def test_without_genuine_or_impostor_pairs_all_is_undefined_with_the_reason(ids: list[str], reason: str) -> None:
-    pairs = AllPairs(np.eye(3, dtype=np.float32)[: len(ids)], np.array(ids), draws=resample(np.array(ids)))
+    pairs = AllPairs(np.eye(3, dtype=np.float32)[: len(ids)], np.array(ids), bootstrap=bootstrap_weights(np.array(ids)))
     comparisons, metrics = verification_with_intervals(pairs, None)
     assert {"auc", "auc_person_balanced", "eer"} <= set(metrics.values)
     assert set(metrics.values.values()) == {None}
     assert all(metrics.reasons[name].startswith(reason) for name in metrics.values)
     assert not metrics.intervals
-    assert not verification_findings(comparisons, metrics, None).tables
+    assert not verification_section(comparisons, metrics, None).tables
 
 
 def test_equal_errors_between_two_thresholds_are_interpolated() -> None:
@@ -227,21 +227,21 @@ def test_equal_errors_between_two_thresholds_are_interpolated() -> None:
 
 
 def test_the_operating_point_is_the_strictest_that_has_support_and_without_one_that_of_equal_errors() -> None:
-    comparisons = AllPairs(*faces(20, 4, 6.0)).compare()
-    point = operating_point(comparisons, roc(comparisons))
-    assert comparisons.impostors == 80 * 79 / 2 - 20 * 6
-    assert point.target == 0.01  # 30.4 expected false matches; at 0.001 there are 3
-    few = AllPairs(*faces(5, 2, 6.0)).compare()  # 40 impostor pairs: 4 expected at 0.1
-    point = operating_point(few, roc(few))
+    comparisons = AllPairs(*faces(20, 4, 6.0)).score()
+    point = default_operating_point(comparisons, compute_roc(comparisons))
+    assert comparisons.impostor_count == 80 * 79 / 2 - 20 * 6
+    assert point.target_fmr == 0.01  # 30.4 expected false matches; at 0.001 there are 3
+    few = AllPairs(*faces(5, 2, 6.0)).score()  # 40 impostor pairs: 4 expected at 0.1
+    point = default_operating_point(few, compute_roc(few))
     assert abs(point.fmr - point.fnmr) <= 1 / 5
-    assert point.target == pytest.approx(point.fmr)
+    assert point.target_fmr == pytest.approx(point.fmr)
 
 
 def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
     embeddings, ids = faces(20, 4, 6.0)
-    pairs = AllPairs(embeddings, ids, draws=resample(ids))
+    pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids))
     threshold = 0.25
-    operating = Operating(0.01, threshold, 9, 900, "low support: 9.0 expected false matches of 900 impostor pairs")
+    operating = ValidationThreshold(0.01, threshold, 9, 900, "low support: 9.0 expected false matches of 900 impostor pairs")
     thresholds = Thresholds(15, 45, (operating,), {})
     comparisons, metrics = verification_with_intervals(pairs, thresholds)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -252,7 +252,7 @@ def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
     low, high = metrics.intervals["fnmr_at_val_far_0.01"]
     assert low <= metrics.values["fnmr_at_val_far_0.01"] <= high
     assert metrics.reasons["fmr_at_val_far_0.01"].startswith("on validation, low support")
-    tables = {table.name: table for table in verification_findings(comparisons, metrics, thresholds).tables}
+    tables = {table.name: table for table in verification_section(comparisons, metrics, thresholds).tables}
     (row,) = tables["validation_thresholds"].rows
     named = dict(zip(tables["validation_thresholds"].header, row))
     assert named["false matches"] == accepted[~genuine].sum()
@@ -263,8 +263,8 @@ def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
 
 def test_the_table_of_points_has_what_the_metrics_say_and_its_intervals_are_those_of_fnmr() -> None:
     embeddings, ids = faces(20, 4, 6.0)
-    comparisons, metrics = verification_with_intervals(AllPairs(embeddings, ids, draws=resample(ids)), None)
-    findings = verification_findings(comparisons, metrics, None)
+    comparisons, metrics = verification_with_intervals(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)
+    findings = verification_section(comparisons, metrics, None)
     (table,) = findings.tables
     for row in table.rows:
         named = dict(zip(table.header, row))
@@ -279,7 +279,7 @@ def test_the_table_of_points_has_what_the_metrics_say_and_its_intervals_are_thos
 
 def test_euclidean_distance_has_no_use_for_thresholds_that_are_cosines() -> None:
     embeddings, ids = faces(12, 3, 3.0)
-    thresholds = Thresholds(9, 9, (Operating(0.1, 0.5, 9, 90, ""),), {})
-    metrics = verification_with_intervals(AllPairs(embeddings, ids, "euclidean", resample(ids)), thresholds)[1]
+    thresholds = Thresholds(9, 9, (ValidationThreshold(0.1, 0.5, 9, 90, ""),), {})
+    metrics = verification_with_intervals(AllPairs(embeddings, ids, "euclidean", bootstrap_weights(ids)), thresholds)[1]
     assert not [name for name in metrics.values if "at_val" in name]
     assert metrics.values["auc"] is not None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fr_ps.config.search import COSTS as NAMES
 from fr_ps.models.network import FaceNetwork
-from fr_ps.search.trials.cost import COSTS, latency, parameters
+from fr_ps.search.trials.cost import COSTS, latency_ms, parameters_millions
 from tests.models.small import CHANNELS, CLASSES, make_network
 
 INPUTS = {"albedo": 1, "normal": 3, "depth": 1}
@@ -44,7 +44,7 @@ def test_parameters_are_millions_of_those_that_an_answer_needs(modality: str, se
     by_hand = {name: value for name, value in settings.items() if name != "adversaries"}
     expected = branch_by_hand(modality, **by_hand) + heads_by_hand(CHANNELS) + 1  # a gain
     network = make_network([modality], **settings)
-    assert parameters(network) == pytest.approx(expected / 1e6, rel=1e-12)
+    assert parameters_millions(network) == pytest.approx(expected / 1e6, rel=1e-12)
     more = adversaries_by_hand() if not settings.keys() & {"fsm", "adversaries"} else 0
     assert sum(one.numel() for one in network.parameters()) == expected + more
 
@@ -53,7 +53,7 @@ def test_parameters_of_several_modalities_are_those_of_all() -> None:
     network = make_network(["albedo", "normal"], "fc")
     side_by_side = 2 * CHANNELS
     identity = side_by_side * CHANNELS + 2 * CHANNELS + CHANNELS  # FC, BN, PReLU
-    found = 1e6 * parameters(network)
+    found = 1e6 * parameters_millions(network)
     least = branch_by_hand("albedo") + branch_by_hand("normal") + identity + 2
     assert least + heads_by_hand(CHANNELS) <= found < sum(one.numel() for one in network.parameters())
     assert found == sum(one.numel() for one in make_network(["albedo", "normal"], "fc", adversaries="off").parameters())
@@ -62,7 +62,7 @@ def test_parameters_of_several_modalities_are_those_of_all() -> None:
 @pytest.mark.parametrize("modalities", [["albedo"], ["normal"], ["depth"], ["albedo", "normal", "depth"]], ids=len)
 @pytest.mark.parametrize("fusion", ["concat", "fc", "gated", "score"])
 def test_latency_is_some_milliseconds(modalities: list[str], fusion: str) -> None:
-    assert 0 < latency(make_network(modalities, fusion), SIZE) < 1000
+    assert 0 < latency_ms(make_network(modalities, fusion), SIZE) < 1000
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -71,8 +71,8 @@ def test_a_network_stays_in_its_mode_and_with_its_weights_and_statistics(trainin
     network.branches["normal"].freeze()  # type: ignore[operator]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     mode = modes(network)
-    latency(network, SIZE)
-    parameters(network)
+    latency_ms(network, SIZE)
+    parameters_millions(network)
     assert modes(network) == mode
     assert set(mode.values()) == ({True, False} if training else {False})
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -99,7 +99,7 @@ def test_latency_is_the_milliseconds_of_one_session_in_evaluation_without_those_
     network = make_network(["normal"]).train()
     slow = Slow(network.branches["normal"].backbone, 0.005)  # type: ignore[arg-type]
     network.branches["normal"].backbone = slow
-    assert 5 <= latency(network, 48) < 120  # the mean is at least 129
+    assert 5 <= latency_ms(network, 48) < 120  # the mean is at least 129
     assert set(slow.shapes) == {(1, 3, 48, 48)}
     assert slow.modes == {(False, False)}
 
@@ -107,5 +107,5 @@ def test_latency_is_the_milliseconds_of_one_session_in_evaluation_without_those_
 def test_every_cost_that_a_study_may_name_is_measured() -> None:
     assert set(COSTS) == set(NAMES)
     network = make_network()
-    assert COSTS["cost/parameters"](network, SIZE) == parameters(network)
+    assert COSTS["cost/parameters"](network, SIZE) == parameters_millions(network)
     assert COSTS["cost/latency"](network, SIZE) > 0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from fr_ps.evaluation.numbers.findings import Table
-from fr_ps.evaluation.page import escaped, table_html
+from fr_ps.report.html_page import escape_text, table_html
+from fr_ps.report.table import Table
 
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -53,7 +53,7 @@ def page(title: str, tables: Sequence[Table], notes: Sequence[str], sections: Se
         notes: below them.
         sections: the figures.
     """
-    told = escaped(title)
+    told = escape_text(title)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{told}</title><style>{_STYLE}</style>"
         f"<script>{get_plotlyjs()}</script><h1>{told}</h1>{''.join(map(table_html, tables))}{_paragraphs(notes)}"
@@ -64,8 +64,8 @@ def page(title: str, tables: Sequence[Table], notes: Sequence[str], sections: Se
 def _section(section: Section) -> str:
     figure = section.figure.to_html(_BUTTONS, full_html=False, include_plotlyjs=False, div_id=section.name)
     tables = "".join(map(table_html, section.tables))
-    return f"<h2>{escaped(section.heading)}</h2>{_paragraphs(section.remarks)}<div class=figure>{figure}</div>{tables}"
+    return f"<h2>{escape_text(section.heading)}</h2>{_paragraphs(section.remarks)}<div class=figure>{figure}</div>{tables}"
 
 
 def _paragraphs(lines: Sequence[str]) -> str:
-    return "".join(f"<p class=why>{escaped(line)}</p>" for line in lines)
+    return "".join(f"<p class=why>{escape_text(line)}</p>" for line in lines)

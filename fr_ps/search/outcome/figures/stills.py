@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fr_ps.evaluation.numbers.drawing import empty_figure, new_figure
+from fr_ps.report.figures import empty_figure, new_figure
 from fr_ps.search.outcome.figures.finished import Curve, Finished, Objective, best_so_far, grouped, value_axis
 from fr_ps.search.outcome.figures.setting import NOT_SET, Setting
 from fr_ps.search.outcome.figures.text import cut, share_text, two_lines

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from fr_ps.evaluation.numbers.findings import Cell, Table
+from fr_ps.report.table import Cell, Table
 from fr_ps.search.outcome.figures.finished import Finished, Objective
 
 _STATES = {

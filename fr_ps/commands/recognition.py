@@ -1,0 +1,284 @@
+"""`predict`, and the commands of a gallery: parse, call one function, print."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from fr_ps.arguments import BatchSize, Command, Cosine, Parser, PositiveInt, UnitInterval, add_overwrite_flag
+from fr_ps.errors import InputError
+from fr_ps.progress import echo, progress
+from fr_ps.tables import to_nfc
+
+if TYPE_CHECKING:
+    from fr_ps.serving.gallery import Gallery
+    from fr_ps.serving.predict import FailedSession, PredictionResult
+    from fr_ps.serving.recognizer import Recognizer
+
+_MAX_ROWS = 20
+_FAILURES_KIND = "failed"
+"""The kind of the list of failures for `fr_ps.outputs`."""
+
+
+def _add_predict_arguments(predict: Parser) -> None:
+    predict.description = "What a model says of each session: embedding, quality, attributes with probabilities."
+    _add_inference_arguments(predict)
+    predict.add_argument("--out", type=str, required=True, help="file to write: .parquet, .csv or .npz")
+    add_overwrite_flag(predict)
+    predict.add_argument("--split", type=str, default=None, help="train, val, test or gallery of the model's own split")
+
+
+def _add_enroll_arguments(enroll: Parser) -> None:
+    enroll.description = "Add sessions to a gallery, which is made where there is none."
+    _add_inference_arguments(enroll)
+    _add_gallery_argument(enroll)
+
+
+def _add_identify_arguments(identify: Parser) -> None:
+    identify.description = "Who of a gallery each session is, or that it is nobody of them."
+    _add_inference_arguments(identify)
+    _add_gallery_argument(identify)
+    _add_threshold_arguments(identify)
+    identify.add_argument("--top", type=PositiveInt, default=3, help="how many of the most alike people are listed")
+    identify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
+    add_overwrite_flag(identify)
+
+
+def _add_verify_arguments(verify: Parser) -> None:
+    verify.description = "Whether each session is of the person that it claims."
+    _add_inference_arguments(verify)
+    _add_gallery_argument(verify)
+    _add_threshold_arguments(verify)
+    verify.add_argument("--person", type=str, default=None, help="who is claimed; else each session's own id")
+    verify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
+    add_overwrite_flag(verify)
+
+
+def _add_forget_arguments(forget: Parser) -> None:
+    forget.description = "Remove a person from a gallery, and overwrite the embeddings."
+    _add_gallery_argument(forget)
+    forget.add_argument("--person", type=str, required=True, help="who")
+    forget.add_argument("--session", type=str, default=None, help="only this session of theirs")
+
+
+def _predict(arguments: Namespace) -> None:
+    """Answer, and write the table."""
+    from fr_ps.serving.results import PREDICTIONS, add_keys, check_suffix, prediction_table, write_table
+
+    out = Path(arguments.out)
+    check_suffix(out)
+    recognizer = _load_recognizer(arguments)
+    _check_output(arguments, PREDICTIONS, recognizer)
+    answered = _run_inference(arguments, recognizer, "predict", arguments.split)
+    write_table(out, add_keys(prediction_table(recognizer, answered.predictions), answered.keys))
+    _print_failures(answered.failures, out)
+    echo(f"{len(answered.keys)} sessions: {out}")
+
+
+def _enroll(arguments: Namespace) -> None:
+    """Answer, and add the embeddings to the gallery."""
+    from fr_ps.serving.gallery import INFO_FILE, check_empty, enroll, read_gallery
+
+    folder = Path(arguments.gallery)
+    recognizer = _load_recognizer(arguments)
+    _check_gallery(arguments, recognizer)
+    if (folder / INFO_FILE).exists():
+        read_gallery(folder).check_model(recognizer.digest)
+    else:
+        check_empty(folder)
+    answered = _run_inference(arguments, recognizer, "enroll")
+    gallery = enroll(folder, recognizer.digest, answered.keys, answered.predictions.embeddings)
+    _print_failures(answered.failures, None)
+    people = len({person for person, _ in answered.keys})
+    echo(f"enrolled {len(answered.keys)} sessions of {people} people")
+    echo(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.subjects)} people")
+
+
+def _identify(arguments: Namespace) -> None:
+    """Answer, search the gallery, and print and write who it is."""
+    from fr_ps.serving.gallery_rows import identification_rows, identification_summary
+
+    gallery, recognizer, threshold = _open_gallery(arguments)
+    _check_output(arguments, "identify", recognizer)
+    answered = _run_inference(arguments, recognizer, "identify")
+    matches = gallery.search(answered.predictions.embeddings, threshold, arguments.top)
+    _print_rows(identification_rows(answered, matches), answered, arguments.out, "identify")
+    echo(identification_summary(answered.keys, matches, gallery, threshold))
+
+
+def _verify(arguments: Namespace) -> None:
+    """Answer, compare with the gallery, and print and write whether the claims hold."""
+    from fr_ps.serving.gallery_rows import verification_rows
+
+    gallery, recognizer, threshold = _open_gallery(arguments)
+    claimed = None if arguments.person is None else to_nfc(arguments.person)
+    if claimed is not None and claimed not in gallery.subjects:
+        raise InputError(f"--person {claimed}: is not enrolled in {gallery.folder}; name somebody of its table")
+    _check_output(arguments, "verify", recognizer)
+    answered = _run_inference(arguments, recognizer, "verify")
+    rows = verification_rows(answered, gallery, claimed, threshold)
+    _print_rows(rows, answered, arguments.out, "verify")
+    accepted = sum(row["accepted"] == "yes" for row in rows)
+    echo(f"{accepted} of {len(rows)} claims accepted at a cosine of {threshold:.4f}")
+
+
+def _forget(arguments: Namespace) -> None:
+    """Remove somebody from a gallery."""
+    from fr_ps.serving.gallery import forget
+
+    session = None if arguments.session is None else to_nfc(arguments.session)
+    gone = forget(Path(arguments.gallery), to_nfc(arguments.person), session)
+    echo(f"removed {gone} sessions of {arguments.person} from {arguments.gallery}")
+
+
+def _add_inference_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
+    parser.add_argument("--data", type=str, default=None, help="prepared data set")
+    parser.add_argument("--captures", type=str, default=None, help="raw captures instead: from light to answer")
+    parser.add_argument("--labels", type=str, default=None, help="CSV of id,session: only these sessions")
+    parser.add_argument("--prior", type=str, default=None, help="with --captures: the mean face that prepare had")
+    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+
+
+def _add_gallery_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("--gallery", type=str, required=True, help="folder of the gallery")
+
+
+def _add_threshold_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--fmr",
+        type=UnitInterval | None,
+        default=None,
+        help="wanted false match rate of a comparison, by the model's validation; else the smallest that it could tell",
+    )
+    parser.add_argument("--threshold", type=Cosine | None, default=None, help="cosine instead: accepted from here on")
+
+
+def _load_recognizer(arguments: Namespace) -> "Recognizer":
+    from fr_ps.serving.load import load
+
+    if bool(arguments.data) == bool(arguments.captures):
+        raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
+    return load(arguments.model, arguments.device)
+
+
+def _input_paths(arguments: Namespace, recognizer: "Recognizer") -> dict[str, str | Path | None]:
+    named = {f"--{name}": arguments[name] for name in ("data", "captures", "labels", "prior")}
+    return {"--model": recognizer.folder, **named}
+
+
+def _check_output(arguments: Namespace, kind: str, recognizer: "Recognizer") -> None:
+    """Refuse an --out that would replace an input, or what fr-ps did not write; also for the list of failures beside it."""
+    from fr_ps.outputs import check_output_file
+
+    if not arguments.out:
+        return
+    inputs = _input_paths(arguments, recognizer) | {"--gallery": arguments.get("gallery")}
+    check_output_file(Path(arguments.out), kind, inputs, arguments.overwrite)
+    check_output_file(_failures_file(Path(arguments.out)), _FAILURES_KIND, inputs, arguments.overwrite)
+
+
+def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
+    """Refuse a gallery in the place of an input."""
+    from fr_ps.outputs import check_not_input
+    from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE
+
+    folder = Path(arguments.gallery)
+    for path in (folder, *(folder / name for name in (EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE))):
+        check_not_input(path, _input_paths(arguments, recognizer))
+
+
+def _open_gallery(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]:
+    """The gallery, its model, and the cosine from which two are taken for one."""
+    from fr_ps.serving.gallery import read_gallery
+
+    gallery = read_gallery(Path(arguments.gallery))
+    recognizer = _load_recognizer(arguments)
+    gallery.check_searchable(recognizer.digest)
+    return gallery, recognizer, _resolve_threshold(arguments, recognizer)
+
+
+def _run_inference(arguments: Namespace, recognizer: "Recognizer", label: str, part: str | None = None) -> "PredictionResult":
+    from fr_ps.data.preparation import format_warning
+    from fr_ps.serving.predict import list_capture_sessions, list_prepared_sessions, predict_sessions
+
+    if arguments.captures and part:
+        raise InputError("--split: goes with --data, a prepared data set")
+    table = Path(arguments.labels) if arguments.labels else None
+    if arguments.captures:
+        sessions = list_capture_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
+        if warning := format_warning(recognizer.info.preparation):
+            echo(warning)
+    else:
+        sessions = list_prepared_sessions(recognizer, Path(arguments.data), table, part)
+    with progress(label, len(sessions), "sessions") as advance:
+        answered = predict_sessions(recognizer, sessions, arguments.batch, advance)
+    if answered.warning:
+        echo(answered.warning)
+    return answered
+
+
+def _resolve_threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
+    """The cosine from which two are taken for one, and a line about where it comes from."""
+    if arguments.threshold is not None:
+        if arguments.fmr is not None:
+            raise InputError("--fmr and --threshold: expected one of them")
+        if not -1 <= arguments.threshold <= 1:
+            raise InputError(f"--threshold {arguments.threshold}: is a cosine; expected -1 .. 1")
+        return float(arguments.threshold)
+    if arguments.fmr is not None and not 0 < arguments.fmr < 1:
+        raise InputError(f"--fmr {arguments.fmr}: expected a rate between 0 and 1, as 0.01")
+    point = recognizer.validation_threshold(arguments.fmr)
+    told = f"{point.false_matches} of {point.impostors} impostor pairs of validation reach it"
+    echo(f"threshold: cosine {point.threshold:.4f}, for a false match rate of {point.fmr:g}: {told}")
+    if point.support:
+        echo(f"threshold: {point.support}")
+    return point.threshold
+
+
+def _print_rows(rows: list[dict[str, str]], predictions: "PredictionResult", out: str | None, kind: str) -> None:
+    """Print the first rows, write all of them, and list what could not be answered."""
+    from tabulate import tabulate
+
+    from fr_ps.serving.gallery_rows import write_rows
+
+    print(tabulate(rows[:_MAX_ROWS], headers="keys", disable_numparse=True))
+    if len(rows) > _MAX_ROWS:
+        print(f"... and {len(rows) - _MAX_ROWS} more" + (f", in {out}" if out else "; --out FILE writes all"))
+    if out:
+        write_rows(Path(out), rows, kind)
+    _print_failures(predictions.failures, Path(out) if out else None)
+
+
+def _failures_file(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.failed.csv")
+
+
+def _print_failures(failures: "list[FailedSession]", out: Path | None) -> None:
+    """List what could not be answered: the first in the terminal, all of them beside the output."""
+    from tabulate import tabulate
+
+    from fr_ps.outputs import write_output
+    from fr_ps.tables import format_csv
+
+    listing = _failures_file(out) if out else None
+    if listing:
+        listing.unlink(missing_ok=True)
+    if not failures:
+        return
+    rows = [[one.id, one.session, one.reason] for one in failures]
+    print("\n" + tabulate(rows[:_MAX_ROWS], headers=["id", "session", "not answered because"], disable_numparse=True))
+    if listing:
+        write_output(listing, _FAILURES_KIND, format_csv(["id", "session", "reason"], rows).encode())
+    more = f" and {len(rows) - _MAX_ROWS} more" if len(rows) > _MAX_ROWS else ""
+    print(f"{len(rows)} sessions were not answered{more and f' ({more.strip()})'}{f'; all in {listing}' if listing else ''}\n")
+
+
+COMMANDS = {
+    "predict": Command(_add_predict_arguments, _predict),
+    "enroll": Command(_add_enroll_arguments, _enroll),
+    "identify": Command(_add_identify_arguments, _identify),
+    "verify": Command(_add_verify_arguments, _verify),
+    "forget": Command(_add_forget_arguments, _forget),
+}

@@ -1,0 +1,227 @@
+"""Settings from YAML files: bounded in size, refused by file, row and key, and text taken as it is written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from fr_ps.config import Config, SearchConfig
+from fr_ps.errors import InputError, one_line
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 20_000
+"""Of a file, aliases counted as often as they are used."""
+MAX_DEPTH = 32
+_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in the YAML file `path`, as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
+
+    YAML 1.1 reads `off` and `no` as false, `null` as nothing and 2026-11-28 as a date. Where a setting is text or one of
+    several names, what stands there is text as it is written; so are all keys.
+
+    Raises:
+        InputError: the file is missing, unreadable, no YAML or too large; a key stands twice or has no value.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({one_line(error)}); expected a YAML file of settings") from None
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: is larger than {MAX_BYTES} bytes; expected a YAML file of settings")
+    try:
+        return parse_settings(content.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not readable as YAML ({one_line(error)}); expected text in UTF-8") from None
+
+
+def parse_settings(text: str, where: str) -> dict[str, Any]:
+    """The settings in YAML `text`, which errors name as `where`; otherwise as `read_settings`."""
+    tree = _parse(text, where, _SETTINGS)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: is a {type(tree).__name__}; expected settings as `data: {{root: ...}}`")
+    return tree
+
+
+def parse_search_space(text: str) -> Any:
+    """What is searched, in YAML `text` of the flag --space; otherwise as `parse_settings`."""
+    return _parse(text, "--space", _SPACE)
+
+
+def _parse(text: str, where: str, kind: Any) -> Any:
+    try:
+        _check_size(text, where)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        reader = _SettingsBuilder(loader, where)
+        reader.check(node)
+        return reader.build(node, kind, "")
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not readable as YAML ({one_line(error)}); correct it there") from None
+
+
+def _check_size(text: str, where: str) -> None:
+    """Refuse deep nesting before it is composed, which is recursive, and many values, which take minutes."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+        if number > 3 * MAX_VALUES:  # a collection has two events, and a document some more
+            raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            row = event.start_mark.line + 1 if event.start_mark else 0
+            raise InputError(
+                f"{where}: row {row}: nested more than {MAX_DEPTH} levels deep; expected `group: {{setting: value}}`"
+            )
+
+
+@dataclass(frozen=True)
+class _SearchValue:
+    """The kind of what is searched of a setting: of its choices, and of a condition on it.
+
+    Attributes:
+        kind: type hint of the setting.
+    """
+
+    kind: Any
+
+
+_SETTINGS, _SPACE, _CONDITION = "settings", "space", "condition"
+"""Kinds of mappings beside type hints: all settings of a file, the search space, and the `when` of a searched setting."""
+
+
+class _SettingsBuilder:
+    """Turns nodes of YAML into settings.
+
+    Args:
+        loader: that composed them.
+        where: the file or flag, for errors.
+    """
+
+    def __init__(self, loader: yaml.SafeLoader, where: str) -> None:
+        self.loader, self.where = loader, where
+
+    def check(self, node: Node) -> None:
+        """Refuse keys that stand twice, structures that contain themselves, and aliases that multiply without bound."""
+        if self._size(node, {}, set()) > MAX_VALUES:
+            raise InputError(f"{self.where}: has more than {MAX_VALUES} values, aliases included; expected fewer")
+
+    def _size(self, node: Node, sizes: dict[int, int], above: set[int]) -> int:
+        if id(node) in above:
+            raise InputError(f"{self._location(node)}: contains itself by an alias; expected values without that")
+        if id(node) not in sizes:
+            if node.tag not in self.loader.yaml_constructors and node.tag != _MERGE:
+                raise InputError(f"{self._location(node)}: {node.tag} is no type of a setting; remove the tag")
+            if isinstance(node, MappingNode):
+                self._check_unique_keys(node)
+            sizes[id(node)] = 1 + sum(self._size(child, sizes, above | {id(node)}) for child in _children(node))
+        return sizes[id(node)]
+
+    def _check_unique_keys(self, node: MappingNode) -> None:
+        rows: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                raise InputError(f"{self._location(key)}: a key is a list or a mapping; expected the name of a setting")
+            if key.value in rows:
+                raise InputError(
+                    f"{self._location(key)}: {key.value} stands twice (first in row {rows[key.value]}); put both together"
+                )
+            rows[key.value] = key.start_mark.line + 1
+
+    def build(self, node: Node, kind: Any, key: str) -> Any:
+        """The value of `node`, which is that of the setting `key`.
+
+        Args:
+            node: checked.
+            kind: type hint of the setting, or one of `_SETTINGS` and `_SPACE`.
+            key: for errors; empty for the whole file.
+        """
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, kind, key)
+        if isinstance(node, SequenceNode):
+            return [self.build(child, _item_kind(kind), key) for child in node.value]
+        assert isinstance(node, MappingNode)
+        self.loader.flatten_mapping(node)
+        return {
+            name.value: self.build(value, _value_kind(kind, name.value), f"{key}.{name.value}" if key else name.value)
+            for name, value in node.value
+        }
+
+    def _scalar(self, node: ScalarNode, kind: Any, key: str) -> bool | int | float | str | None:
+        if "\0" in node.value:
+            raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
+        options = set(_accepted_types(kind.kind if isinstance(kind, _SearchValue) else kind))
+        is_text = bool(options & {str}) and bool not in options
+        if node.tag == _NULL and (not is_text or not node.value):
+            if not key or (kind is Any and "." not in key):  # the whole file, or no setting at all, as `resume`
+                return None
+            raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
+        if is_text and not (options & {int, float} and node.tag in _NUMBERS):
+            return str(node.value)
+        try:
+            value = self.loader.construct_object(node)
+        except ValueError as error:
+            raise InputError(
+                f"{self._location(node)}: {key} is no usable value ({one_line(error, 100)}); expected another"
+            ) from None
+        return value if isinstance(value, (bool, int, float, str)) else str(node.value)
+
+    def _location(self, node: Node) -> str:
+        return f"{self.where}: row {node.start_mark.line + 1}"
+
+
+def _children(node: Node) -> Iterator[Node]:
+    if isinstance(node, SequenceNode):
+        yield from node.value
+    elif isinstance(node, MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+
+
+def _accepted_types(kind: Any) -> Iterator[Any]:
+    """The types that a value of `kind` may have: names that may be chosen are `str`."""
+    if get_origin(kind) is Literal:
+        yield from map(type, get_args(kind))
+    elif get_origin(kind) in (tuple, list, dict) or not get_args(kind):
+        yield get_origin(kind) or kind
+    else:
+        for one in get_args(kind):
+            yield from _accepted_types(one)
+
+
+def _item_kind(kind: Any) -> Any:
+    """The kind of the items of a list of `kind`."""
+    if isinstance(kind, _SearchValue):
+        return kind.kind
+    return get_args(kind)[0] if get_origin(kind) in (tuple, list) else Any
+
+
+def _value_kind(kind: Any, key: str) -> Any:
+    """The kind of the value of `key` in a mapping of `kind`."""
+    if kind == _SETTINGS:
+        return _SPACE if key == "space" else (_type_hints(SearchConfig) | _type_hints(Config)).get(key, Any)
+    if kind in (_SPACE, _CONDITION):
+        group, _, name = key.partition(".")
+        settings = _type_hints(Config).get(group)
+        return _SearchValue(_type_hints(settings).get(name, Any) if is_dataclass(settings) else Any)
+    if isinstance(kind, _SearchValue):
+        return {"choices": kind, "when": _CONDITION}.get(key, Any)
+    if is_dataclass(kind):
+        return _type_hints(kind).get(key, Any)
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
+
+
+def _type_hints(config: Any) -> dict[str, Any]:
+    return get_type_hints(config)

@@ -1,0 +1,96 @@
+"""What a model is measured against in its own report: linear baselines, and itself where crops are not perfect."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fr_ps.evaluation.analyses.gallery_search import search_gallery
+from fr_ps.evaluation.analyses.identification import rank_metrics
+from fr_ps.evaluation.baselines import BaselineEmbeddings
+from fr_ps.evaluation.differences import HEADLINE_METRICS, Difference, difference_table, paired_differences
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult, make_pairs
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.pairwise.verification import verification_with_intervals
+from fr_ps.report.table import ReportSection
+
+BASELINE_PREFIX = "baseline_"
+JITTERED_PREFIX = "jittered"
+_COMPARED = ("identity/auc", "identity/eer")
+
+
+def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Metrics:
+    """The identity metrics, under `identity/`, of other embeddings of the sessions of an assessment, on its pairs and draws.
+
+    Ranks are among all these sessions; where the assessment has a gallery, of which there are no other embeddings, without.
+    """
+    labels = reference.tested.labels
+    pairs = make_pairs(embeddings, labels.ids, reference.pair_list, reference.pair_scores.scale.measure, reference.bootstrap)
+    metrics = verification_with_intervals(pairs, None)[1]
+    if reference.gallery_search.gallery is None:
+        metrics = metrics.merge(
+            rank_metrics(search_gallery(embeddings, labels.ids, None), reference.bootstrap, reference.bootstrap.subjects)
+        )
+    return metrics.with_prefix("identity")
+
+
+def baseline_section(
+    result: EvaluationResult, baselines: BaselineEmbeddings, jittered: np.ndarray | None = None
+) -> tuple[ReportSection, str]:
+    """What each baseline comes to on the same pairs, and in a sentence whether the network beats them.
+
+    It does if the interval of the difference in AUC to the best of them lies above 0.
+
+    Args:
+        assessment: of the network.
+        baselines: embeddings of the same sessions.
+        warped: (n, C) the network's own of warped maps, where the baselines' are of these; None: of the maps as they are.
+    """
+    own = result.metrics if jittered is None else identity_metrics(jittered, result)
+    prefix, crops = ("", "") if jittered is None else (f"{JITTERED_PREFIX}_", ", on warped maps")
+    metrics, found = Metrics(), {}
+    for name, embeddings in baselines.embeddings.items():
+        theirs = identity_metrics(embeddings, result)
+        metrics = metrics.merge(theirs.with_prefix(f"{prefix}{BASELINE_PREFIX}{name}"))
+        found[name] = paired_differences(own, theirs, _COMPARED, result.bootstrap.subjects)
+    found = dict(sorted(found.items(), key=lambda one: -max((its.second for its in one[1][:1]), default=0)))
+    why = "; ".join(f"{name}: {reason}" for name, reason in baselines.omitted.items())
+    table = difference_table(
+        f"{prefix}baselines",
+        f"Network against linear baselines fit on the same training people{crops}",
+        ("network", "baseline"),
+        found,
+        "Difference: network minus baseline, its interval and p from the same draws of people."
+        + (f" Left out: {why}." if why else ""),
+    )
+    return ReportSection(metrics, [table] if table.rows or why else []), _baseline_headline(found)
+
+
+def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSection:
+    """What is left where every map was turned, scaled and shifted a little.
+
+    Args:
+        assessment: of the network on the maps as they are.
+        warped: (n, C) its embeddings of the changed maps of the same sessions.
+    """
+    metrics = identity_metrics(jittered, result)
+    table = difference_table(
+        "jitter",
+        "Perfect crops against maps warped by random similarities (up to 5 degrees, 10 %, 4 px at 112)",
+        ("as they are", "warped"),
+        {"": paired_differences(result.metrics, metrics, HEADLINE_METRICS, result.bootstrap.subjects)},
+        "Each session was warped once, by a draw that depends on its name alone.",
+    )
+    return ReportSection(metrics.with_prefix(JITTERED_PREFIX), [table])
+
+
+def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
+    by_auc = {name: one for name, its in compared.items() for one in its if one.name == "identity/auc"}
+    if not by_auc:
+        return "no baseline could be compared"
+    best = max(by_auc, key=lambda name: by_auc[name].second)
+    one = by_auc[best]
+    against = f"{one.second:.4f} of {best}, the best of {len(by_auc)}"
+    numbers = f"AUC {one.first:.4f} against {against}; difference {one.value:+.4f} {one.interval_text}"
+    if one.better == "first":
+        return f"the network beats the linear baselines: {numbers}"
+    return f"the network does NOT beat the linear baselines: {numbers}"

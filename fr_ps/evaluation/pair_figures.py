@@ -1,0 +1,71 @@
+"""The pairs that a model finds most and least alike, to be looked at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fr_ps.data.contact_sheet import render_tiles
+from fr_ps.data.labels import Labels
+from fr_ps.data.store import MapStore
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult
+from fr_ps.report.figures import empty_figure
+
+PAIRS_SHOWN = 5
+
+
+def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, labels: Labels) -> dict[str, Figure]:
+    """Pictures of the genuine pairs with the lowest and the highest scores, and of sessions with the most similar other people.
+
+    Of the latter, each session's most similar other person is looked at, by cosine.
+
+    Args:
+        assessment: whose pairs.
+        store: of maps.
+        rows: of it that the search's rows are: those tested, then those of the gallery.
+        labels: of these rows.
+    """
+    comparisons, search = result.pair_scores, result.gallery_search
+    found = {}
+    if len(comparisons.genuine_levels):
+        order = np.argsort(comparisons.genuine_levels, kind="stable")
+        scores = comparisons.scale.scores(comparisons.genuine_levels)
+        for name, title, some in (
+            ("worst_genuine", "Genuine pairs with the lowest scores", order[:PAIRS_SHOWN]),
+            ("best_genuine", "Genuine pairs with the highest scores", order[::-1][:PAIRS_SHOWN]),
+        ):
+            pairs = list(
+                zip(comparisons.genuine_first[some].tolist(), comparisons.genuine_second[some].tolist(), scores[some].tolist())
+            )
+            found[name] = _figure(title, pairs, store, rows, labels)
+    rivals = _top_impostor_pairs(search.probes, search.top_impostor, search.by_maximum.nonmated)
+    if rivals:
+        found["worst_impostor"] = _figure("The most similar other people of a session (cosine)", rivals, store, rows, labels)
+    return found
+
+
+def _top_impostor_pairs(probes: np.ndarray, impostors: np.ndarray, scores: np.ndarray) -> list[tuple[int, int, float]]:
+    found: dict[tuple[int, int], float] = {}
+    for place in np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable"):
+        if impostors[place] < 0 or len(found) == PAIRS_SHOWN:
+            break
+        pair = (int(min(probes[place], impostors[place])), int(max(probes[place], impostors[place])))
+        found.setdefault(pair, float(scores[place]))
+    return [(*pair, score) for pair, score in found.items()]
+
+
+def _figure(title: str, pairs: Sequence[tuple[int, int, float]], store: MapStore, rows: np.ndarray, labels: Labels) -> Figure:
+    figure = empty_figure(1.7 * PAIRS_SHOWN, 4.2)
+    figure.suptitle(title)
+    grid = figure.subplots(2, PAIRS_SHOWN, squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.84, wspace=0.05, hspace=0.15)
+    for axes in grid.flat:
+        axes.axis("off")
+    for column, (*pair, score) in enumerate(pairs):
+        maps = store.read(rows[np.array(pair)])
+        for line, row in enumerate(pair):
+            picture = next(iter(render_tiles({modality: of[line] for modality, of in maps.items()}).values()))
+            grid[line, column].imshow(picture)
+            above = f"{score:.3f}\n" if line == 0 else ""
+            grid[line, column].set_title(f"{above}{labels.ids[row]}/{labels.sessions[row]}", fontsize=8)
+    return figure

@@ -1,0 +1,178 @@
+"""Task weighting by gradients at the last maps that all tasks read: what agrees with every task moves the backbone."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fr_ps.losses.gradient_solvers import mgda_weights, projection_weights, upgrad_weights
+from fr_ps.losses.weighting import NO_PENALTIES, Penalties, Weighting
+
+WeightingMethod = Callable[[Tensor], Tensor]
+"""The (tasks, tasks) Gramian of the gradients, float64, to (tasks,) weights."""
+
+
+class GradientWeighting(Weighting):
+    """The sum of the losses times constant weights, in which the backbone follows a combination of the tasks' gradients.
+
+    With g_i the gradient of task i's loss, times its constant weight, at the shared maps (of all modalities together), a
+    method finds w_i from the Gramian of the g_i, and `backward` of the total brings d = sum_i w_i g_i to the maps, plus the
+    adversaries' part. What the method's theory promises holds there: for a small step of the maps themselves. Beyond the
+    maps it holds only as far as the backbone can move them so.
+
+    The adversaries' part is their gradient without what raises a task's loss (its projection onto the directions in which
+    none rises), times |d| / |sum_i g_i| where that is below 1. So every loss falls by as much as along d alone or more, and
+    the adversaries are never stronger against the tasks than with constant weights. Left as they are, they would outweigh a
+    d that is as short as the shortest gradient (MGDA) or the shortest principal component (Aligned-MTL). All this holds up
+    to the rounding of the maps' numbers: in float32 a d below some 1e-4 of the longest gradient is partly noise.
+
+    Everything behind the maps (separation, heads, discriminators, identity directions) learns at the constant weights. The
+    w_i there would starve a head to which MGDA gives nearly 0, as it does to the task with the longest gradient, and turn round
+    one to which Aligned-MTL gives less than 0. The papers do the same with the parameters of single tasks.
+
+    Left out of the Gramian: tasks that have no loss in the batch, tasks whose gradient is 0 (to which any direction is
+    right, and for which MGDA would stand still), and maps that need no gradient, as those of a frozen branch. Where no
+    map needs one, there is nothing to weigh, and the total is the plain sum.
+
+    Args:
+        tasks: that are weighed against each other, to their constant weights.
+        adversarial: further tasks to their constant weights.
+        method: from Gramian to weights.
+    """
+
+    mean: Tensor
+    steps: Tensor
+
+    def __init__(self, tasks: Mapping[str, float], adversarial: Mapping[str, float], method: WeightingMethod) -> None:
+        super().__init__()
+        self.tasks, self.adversarial, self.method = dict(tasks), dict(adversarial), method
+        self.register_buffer("mean", torch.ones(len(self.tasks)))  # of each task's w over the epoch's steps so far
+        self.register_buffer("steps", torch.zeros(len(self.tasks)))  # in which the task was weighed
+
+    def weights(self) -> dict[str, Tensor]:
+        """Task to the mean of its weight at the maps over this epoch, or before its first step over the one before.
+
+        That of a single step says little: it follows the batch.
+        """
+        constant = self.mean.new_tensor(list(self.tasks.values()))
+        adversarial = {task: self.mean.new_tensor(weight) for task, weight in self.adversarial.items()}
+        return dict(zip(self.tasks, constant * self.mean)) | adversarial
+
+    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
+        """The total of the tasks in `losses`, which may be some of them."""
+        constant = self.tasks | self.adversarial
+        weighted = {task: constant[task] * loss for task, loss in losses.items()}
+        total = torch.stack(list(weighted.values())).sum()
+        maps = [one for one in shared if one.requires_grad]
+        if not maps:
+            return total
+        tasks = [task for task in self.tasks if task in losses]
+        adversarial = [weighted[task] for task in losses if self.adversarial.get(task, 0) > 0]
+        summed = [torch.stack(adversarial).sum()] if adversarial else []
+        gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *summed]])
+        gramian = _gramian(gradients)
+        weights = self._task_weights(gramian[: len(tasks), : len(tasks)])
+        self._update_mean_weights(tasks, weights)
+        coefficients = _add_adversarial(weights, gramian) if adversarial else weights
+        change = (coefficients - 1).to(gradients) @ gradients  # the total itself brings the plain sum
+        for one, part in zip(maps, change.split([one.numel() for one in maps])):
+            term = (one * part.view_as(one)).sum()
+            total = total + (term - term.detach())  # worth 0, and its gradient at the map is the change
+        return total
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Begin new means of the weights."""
+        self.steps.zero_()
+
+    def _task_weights(self, gramian: Tensor) -> Tensor:
+        squares = gramian.diagonal()
+        weights = torch.ones_like(squares)
+        there = squares > 0
+        if there.any() and torch.isfinite(gramian).all():  # else the total's own gradient is no number, and nobody steps along it
+            # No method depends on the common scale of the gradients, but the solvers' tolerances do.
+            weights[there] = self.method(gramian[there][:, there] / squares[there].mean())
+        return weights
+
+    @torch.no_grad()
+    def _update_mean_weights(self, tasks: Sequence[str], weights: Tensor) -> None:
+        present = [index for index, task in enumerate(self.tasks) if task in tasks]
+        self.steps[present] += 1
+        self.mean[present] += (weights.to(self.mean) - self.mean[present]) / self.steps[present]
+
+
+def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
+    """The method `name`.
+
+    Its weights are for a sum of losses, so that learning rate and adversaries mean what they do with fixed weights: 1 each
+    (CAGrad: 1 + c) where the gradients are equally long and orthogonal. They are not brought to a common sum: the length
+    of the direction is the method's own.
+
+    For two tasks or more it finds a direction d in which, to first order,
+
+    - upgrad (Quinton, Rey, arXiv:2406.16232): no loss rises; the sum of the projections of each gradient on that cone.
+    - mgda (Désidéri 2012; Sener, Koltun, NeurIPS 2018): every loss falls, by |d|^2 / tasks at least: the shortest vector
+      between the gradients, times their number. As short as the shortest gradient.
+    - pcgrad (Yu et al., NeurIPS 2020): of two tasks no loss rises, of more only their projections do not conflict. It
+      goes through them in random order, from torch's global generator, which it does not seed.
+    - cagrad (Liu et al., NeurIPS 2021): the sum of the losses falls, and the worst task fares as well as it can within
+      `cagrad_c` times the sum's gradient around that gradient; whether it falls depends on whether that reaches so far.
+    - aligned_mtl (Senushkin et al., CVPR 2023): the sum falls, with gradients made equally long and orthogonal, as long as
+      the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
+      apart. A weight can be below 0.
+
+    UPGrad and MGDA are solved exactly (`fr_ps.losses.gradient_solvers`), so that their promise holds for gradients of any
+    lengths: torchjd's iterations leave a loss that rises where long gradients conflict. CAGrad is solved to within 1 % of what
+    the worst task can get; PCGrad and Aligned-MTL are closed formulas.
+
+    Args:
+        name: of the method.
+        cagrad_c: c of CAGrad.
+    """
+    # Here, as with its solvers it takes up to a second, which other weightings need not spend.
+    from torchjd import aggregation
+
+    methods: dict[str, Callable[[], WeightingMethod]] = {
+        "upgrad": lambda: upgrad_weights,
+        "pcgrad": aggregation.PCGradWeighting,
+        "cagrad": lambda: _scale_to_sum(aggregation.CAGradWeighting(cagrad_c, norm_eps=1e-8)),
+        "mgda": lambda: _scale_to_sum(mgda_weights),
+        "aligned_mtl": lambda: _scale_to_sum(aggregation.AlignedMTLWeighting()),
+    }
+    return methods[name]()
+
+
+def _scale_to_sum(method: WeightingMethod) -> WeightingMethod:
+    """`method` for the sum of the losses instead of their mean."""
+    return lambda gramian: len(gramian) * method(gramian)
+
+
+def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
+    """(tasks + 1,) coefficients of the gradients whose last one is the adversaries', from the (tasks,) weights.
+
+    The adversaries' gradient a becomes its projection onto the directions in which no task's loss rises, a + sum_j y_j g_j, and
+    is shortened as the tasks' combination is.
+    """
+    added, there = torch.zeros_like(weights), gramian.diagonal() > 0
+    if there[-1] and there[:-1].any() and torch.isfinite(gramian).all():
+        added[there[:-1]] = projection_weights(gramian[there][:, there])
+    scale = _length_ratio(weights, gramian[:-1, :-1])
+    return torch.cat([weights + scale * added, weights.new_tensor([scale])])
+
+
+def _length_ratio(weights: Tensor, gramian: Tensor) -> float:
+    """Length of the gradients' combination by `weights` over that of their plain sum, at most 1; 1 where both are 0."""
+    combined, plain = weights @ gramian @ weights, gramian.sum()
+    return 1.0 if combined >= plain * (1 - 1e-9) else (combined.clamp_min(0) / plain).sqrt().item()
+
+
+def _gradient(loss: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """(values of all `maps`,) gradient of `loss`, in float32 or better."""
+    found = torch.autograd.grad(loss, maps, retain_graph=True, allow_unused=True, materialize_grads=True)
+    flat = torch.cat([gradient.flatten() for gradient in found])
+    return flat.to(torch.promote_types(flat.dtype, torch.float32))
+
+
+def _gramian(gradients: Tensor) -> Tensor:
+    """(tasks, tasks) products of the (tasks, values) gradients, in float64 and on the CPU, where the methods run."""
+    exact = (gradients.cpu() if gradients.device.type == "mps" else gradients).double()  # mps has no float64
+    return (exact @ exact.T).cpu()

@@ -1,0 +1,132 @@
+"""Trained weights of others, from a local file, into a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fr_ps.data.layout import CHANNELS
+from fr_ps.errors import InputError
+from fr_ps.files import check_regular_file
+from fr_ps.models.arcface_weights import IGNORED_TENSORS_NOTE, is_published_iresnet, rename_published_iresnet
+from fr_ps.models.branch import Branch
+
+_BRANCHES = tuple(f"branches.{modality}." for modality in CHANNELS)
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", *_BRANCHES, "backbone.", "trunk.")
+"""What stands before a name because of what the network stood in: DDP, torch.compile, a lightning module, ours."""
+_NESTED_KEYS = ("state_dict", "model_state_dict", "model", "network", "backbone")
+_MAX_NESTING = 10
+"""Dictionaries around the state_dict of a checkpoint."""
+_REMEDY = "save its state_dict with safetensors.torch.save_file"
+
+
+def load_weights(branch: Branch, path: Path) -> str:
+    """Copy into `branch` the tensors of the .safetensors, .pth or .pt file at `path` that fit, and leave the others.
+
+    Names are compared without the wrappers that they stand in, so that a file of a backbone, of a whole branch, of one of
+    our networks, and one that a trainer wrote all fit. The weight of a convolution of three input channels that is one of
+    a single channel here is summed over them: a grey picture seen as RGB has three equal channels, so that the sum answers
+    as the file's network does. Published IResNet weights are renamed first (`fr_ps.models.arcface_weights`). A .pth is read
+    as tensors only; code in it is never run.
+
+    Returns:
+        One line for the user: how many tensors matched, are missing in the file, unexpected in it, or of another shape.
+
+    Raises:
+        InputError: no such file, not readable as tensors, of several other modalities, a published IResNet of other units, or
+            nothing in it fits.
+    """
+    state, content = branch.state_dict(), _select_branch(_read_tensors(path), branch.modality, path)
+    published = is_published_iresnet(content)
+    if published:
+        content = rename_published_iresnet(content, branch.backbone, path)
+    ours = {_canonical_name(name): tensor for name, tensor in state.items() if _is_weight(name)}
+    theirs = {_canonical_name(name): tensor for name, tensor in content.items() if _is_weight(name)}
+    matched: list[str] = []
+    wrong: list[str] = []
+    with torch.no_grad():
+        for name in ours.keys() & theirs.keys():
+            value = _sum_rgb(theirs[name], ours[name])
+            fits = value.shape == ours[name].shape
+            (matched if fits else wrong).append(name)
+            if fits:
+                ours[name].copy_(value)
+    if not matched:
+        first = ", ".join([*content][:2])
+        raise InputError(f"{path}: no tensor fits the branch (it holds {first}, ...); expected weights of model.backbone")
+    groups = {
+        "missing in the file": [name for name in state if _is_weight(name) and _canonical_name(name) not in theirs],
+        "unexpected in it": [name for name in content if _is_weight(name) and _canonical_name(name) not in ours],
+        "of another shape": [name for name in state if _canonical_name(name) in wrong],
+    }
+    backbone = {_canonical_name(name) for name in branch.backbone.state_dict() if _is_weight(name)}
+    found = f"{len(matched)} of {len(ours)} tensors matched, {len(backbone & set(matched))} of {len(backbone)} of the backbone"
+    line = f"weights: {path}: {found}; " + ", ".join(map(_summarise, groups, groups.values()))
+    return f"{line}; {IGNORED_TENSORS_NOTE}" if published else line
+
+
+def _select_branch(content: dict[str, Tensor], modality: str, path: Path) -> dict[str, Tensor]:
+    """Of the tensors of a network of ours, those of the branch of `modality`, or of the only one; of others, all."""
+    there = [other for other in CHANNELS if any(name.startswith(f"branches.{other}.") for name in content)]
+    if not there:
+        return content
+    if modality not in there and len(there) > 1:
+        raise InputError(f"{path}: holds branches of {', '.join(there)} and none of {modality}; expected weights of one branch")
+    chosen = modality if modality in there else there[0]
+    return {name: tensor for name, tensor in content.items() if name.startswith(f"branches.{chosen}.")}
+
+
+def _summarise(what: str, names: Sequence[str]) -> str:
+    examples = names[:2]
+    more = ", ..." if len(names) > len(examples) else ""
+    return f"{len(names)} {what}" + (f" ({', '.join(examples)}{more})" if names else "")
+
+
+def _is_weight(name: str) -> bool:
+    """Whether it is a weight; norms also count their batches, which nothing reads."""
+    return not name.endswith("num_batches_tracked")
+
+
+def _canonical_name(name: str) -> str:
+    """Without wrappers; with dots for underscores, as timm writes `stages.0` as `stages_0` in its feature networks."""
+    while wrapper := next((wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)), ""):
+        name = name.removeprefix(wrapper)
+    return name.replace("_", ".")
+
+
+def _sum_rgb(value: Tensor, ours: Tensor) -> Tensor:
+    grey = value.ndim == ours.ndim == 4 and value.shape[1] == 3 and ours.shape[1] == 1
+    return value.sum(dim=1, keepdim=True) if grey else value
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Name to tensor, from `path`."""
+    try:
+        check_regular_file(path)
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; model.weights names a .safetensors or .pth") from None
+    except InputError:
+        raise
+    except Exception as error:  # a broken file leads torch's reader to raise about anything
+        text = " ".join(str(error).split())[:100]
+        raise InputError(f"{path}: not a file of tensors only ({type(error).__name__}: {text}); {_REMEDY}") from None
+    for _ in range(_MAX_NESTING):  # a dictionary may contain itself
+        if not isinstance(content, dict) or (inner := _nested_state_dict(content)) is None:
+            break
+        content = inner
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors by name; {_REMEDY}")
+    return tensors
+
+
+def _nested_state_dict(content: dict[str, Any]) -> dict[str, Any] | None:
+    """The state_dict in a trainer's checkpoint."""
+    return next((content[key] for key in _NESTED_KEYS if isinstance(content.get(key), dict)), None)

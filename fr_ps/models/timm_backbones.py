@@ -1,0 +1,48 @@
+"""Any network of timm that yields a feature map, named `timm:NAME`."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+from fr_ps.config.names import TIMM_PREFIX
+from fr_ps.errors import InputError
+
+
+class TimmBackbone(nn.Module):
+    """(B, inputs, H, W) -> (B, out_channels, h, w): the last feature map of timm's `name`.
+
+    Raises:
+        InputError: timm does not have it, or no feature map of it.
+    """
+
+    def __init__(self, name: str, inputs: int) -> None:
+        super().__init__()
+        import timm
+
+        if not timm.is_model(name):
+            near = ", ".join(get_close_matches(name, timm.list_models(), 5)) or "see timm.list_models()"
+            raise InputError(f"model.backbone is {TIMM_PREFIX + name!r}; expected a network of timm: {near}")
+        self.trunk = _create(name, inputs)
+        self.out_channels: int = self.trunk.feature_info.channels()[-1]
+        self._channels_last = str(getattr(self.trunk, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def forward(self, x: Tensor) -> Tensor:
+        (y,) = self.trunk(x)
+        return y.permute(0, 3, 1, 2) if self._channels_last else y
+
+
+def _create(name: str, inputs: int) -> Any:
+    import timm
+
+    settings: dict[str, Any] = {"pretrained": False, "in_chans": inputs, "features_only": True, "out_indices": (-1,)}
+    try:
+        try:
+            return timm.create_model(name, dynamic_img_size=True, **settings)  # transformers; else bound to one size
+        except TypeError:
+            return timm.create_model(name, **settings)
+    except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"model.backbone is {TIMM_PREFIX + name!r}; expected a network that yields a feature map ({text})"
+        ) from None

@@ -1,0 +1,55 @@
+"""Matplotlib figures in which no text is parsed. Margins are fixed, as measuring the text first takes longer than drawing.
+
+Ids, class names and settings are foreign text: two dollar signs in one of them are no formula. Every figure of the project
+is made here, after `text.parse_math` is off; for the same reason logarithmic axes have plain numbers.
+"""
+
+import io
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+mpl.use("agg")
+mpl.rcParams["text.parse_math"] = False
+
+
+class _PlainLogFormatter(LogFormatter):
+    """The numbers of a logarithmic axis; of those that matplotlib would leave out, nothing."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """A figure without axes, of so many inches."""
+    return Figure(figsize=(width, height))
+
+
+def use_plain_tick_labels(axis: Axis) -> None:
+    """Make the numbers of a logarithmic or symmetrical logarithmic axis plain text."""
+    axis.set_major_formatter(_PlainLogFormatter())
+    axis.set_minor_formatter(_PlainLogFormatter(labelOnlyBase=False))
+
+
+def new_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty one with a grid.
+
+    Args:
+        title: above it.
+        x: what the horizontal axis is called.
+        y: what the vertical axis is called.
+    """
+    figure = empty_figure(5.5, 3.8)
+    axes = figure.add_axes((0.13, 0.13, 0.84, 0.78), title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure's PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,93 @@
+"""The report as one HTML page that needs nothing beside it."""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+
+from fr_ps.redaction import redact
+from fr_ps.report.table import Cell, Table
+
+_STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}"
+    "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}"
+    ".numbers td,.numbers th{text-align:right;font-variant-numeric:tabular-nums}"
+    ".numbers td.text,.numbers th.text{text-align:left}"
+    "img{width:49%;min-width:20rem}img.wide{width:100%}caption{text-align:left;font-weight:600;padding:.4rem 0}"
+    ".why{color:#666;margin:.2rem 0}.warn td{background:#fff4d6}h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}"
+)
+WIDE_FIGURES = ("worst_genuine", "best_genuine", "worst_impostor", "quality_measures")
+"""Figures that take the whole width."""
+
+
+def format_cell(cell: Cell) -> str:
+    """A cell as people read it: four significant decimals, a dash for what is undefined."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.2e}"
+    return str(cell)
+
+
+def table_html(table: Table) -> str:
+    """One table with its title and note."""
+    text = [all(isinstance(row[column], str) or row[column] is None for row in table.rows) for column in range(len(table.header))]
+    head = "".join(f"<th{_class(is_text)}>{escape_text(name)}</th>" for name, is_text in zip(table.header, text))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{_class(is_text)}>{escape_text(format_cell(cell))}</td>" for cell, is_text in zip(row, text))
+        + "</tr>"
+        for row in table.rows
+    )
+    caption = f"<caption>{escape_text(table.title)}</caption>" if table.title else ""
+    return f"<table class=numbers>{caption}<tr>{head}</tr>{body}</table>{_notes([table.note] if table.note else [])}"
+
+
+def render_page(
+    title: str,
+    facts: Mapping[str, str],
+    warnings: Sequence[str],
+    numbers: Table,
+    footnotes: Sequence[str],
+    sections: Mapping[str, tuple[Sequence[Table], Mapping[str, bytes]]],
+) -> str:
+    """The page.
+
+    Args:
+        title: of the page.
+        facts: what stands first: what was tested, on whom, how, what came out.
+        warnings: what has to be known before any number is read.
+        numbers: the metrics.
+        remarks: below them.
+        sections: title to tables and figures (name to PNG).
+    """
+    about = "".join(f"<tr><td>{escape_text(name)}</td><td>{escape_text(text)}</td></tr>" for name, text in facts.items())
+    about += "".join(f"<tr class=warn><td>mind</td><td>{escape_text(text)}</td></tr>" for text in warnings)
+    parts = []
+    for name, (tables, pictures) in sections.items():
+        if tables or pictures:
+            inside = "".join(map(table_html, tables)) + "".join(_image(of, png) for of, png in pictures.items())
+            parts.append(f"<h2>{escape_text(name)}</h2>{inside}")
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape_text(title)}</title><style>{_STYLE}</style>"
+        f"<h1>{escape_text(title)}</h1><table>{about}</table><h2>Metrics</h2>{table_html(numbers)}{_notes(footnotes)}"
+        f"{''.join(parts)}</html>\n"
+    )
+
+
+def escape_text(text: str) -> str:
+    """`text` in HTML, without secrets."""
+    return html.escape(redact(text))
+
+
+def _image(name: str, png: bytes) -> str:
+    wide = " class=wide" if name in WIDE_FIGURES else ""
+    return f'<img{wide} alt="{escape_text(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "".join(f"<p class=why>{escape_text(note)}</p>" for note in notes)
+
+
+def _class(is_text: bool) -> str:
+    return " class=text" if is_text else ""

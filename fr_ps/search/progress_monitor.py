@@ -1,0 +1,74 @@
+"""How far a study is: told to the user and to its run while others work on it."""
+
+from datetime import datetime
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from fr_ps.progress import OnProgress, echo
+from fr_ps.search.results import best_trial
+from fr_ps.search.spec import StudySpec
+from fr_ps.search.trial import EPOCHS
+from fr_ps.search.trial_queue import REASON, read_slots
+from fr_ps.tracking.run import Run
+
+
+class ProgressMonitor:
+    """Follows a study.
+
+    Args:
+        search: what is searched.
+        study: of it.
+        run: of the study; None where another process writes it.
+    """
+
+    def __init__(self, spec: StudySpec, study: optuna.Study, run: Run | None) -> None:
+        self.spec, self.study, self.run = spec, study, run
+        self.reported = set(read_slots(study, spec.trials).finished)
+
+    @property
+    def finished(self) -> int:
+        """Trials that have ended for good, as far as it has looked."""
+        return len(self.reported)
+
+    def poll(self, advance: OnProgress) -> int:
+        """Tell what has ended since the last look; returns how many have in all."""
+        over = read_slots(self.study, self.spec.trials).finished
+        trials = self.study.get_trials(deepcopy=False)
+        for number in sorted(set(over) - self.reported):
+            self.reported.add(number)
+            best = best_trial(self.study)
+            echo(self._trial_line(trials[number], over[number], best is not None and best.number == number))
+            advance(1)
+        if self.run:
+            self._log_best(self.run, [trials[number] for number in over])
+        return len(self.reported)
+
+    def _log_best(self, run: Run, finished: list[FrozenTrial]) -> None:
+        """The best value so far of each objective, a point a trial in the order in which they ended."""
+        names, larger = self.spec.objectives, [way == "maximize" for way in self.spec.config.objectives.values()]
+        best: list[float] = []
+        for step, trial in enumerate(sorted(finished, key=_completed_at), start=1):
+            if trial.state == TrialState.COMPLETE:
+                pairs = zip(larger, best or trial.values, trial.values)
+                best = [max(old, new) if more else min(old, new) for more, old, new in pairs]
+            if best:
+                run.log_metrics({f"best/{name}": value for name, value in zip(names, best)}, step)
+
+    def _trial_line(self, trial: FrozenTrial, state: str, is_best: bool) -> str:
+        values = " ".join(f"{value:.4f}" for value in trial.values or ())
+        chosen = ", ".join(f"{name} {_format_value(value)}" for name, value in trial.params.items())
+        reason = trial.user_attrs.get(REASON, "")
+        epochs = trial.user_attrs.get(EPOCHS, 0)
+        mark = "  best" if is_best else ""
+        return (
+            f"trial {trial.number:3d}  {state:8s}  {values:8s}{mark}  {epochs} epochs  {chosen}{'  ' + reason if reason else ''}"
+        )
+
+
+def _completed_at(trial: FrozenTrial) -> tuple[datetime, int]:
+    return trial.datetime_complete or datetime.max, trial.number
+
+
+def _format_value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

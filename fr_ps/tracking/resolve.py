@@ -1,0 +1,119 @@
+"""From what a user calls a run or a model to its folder on disk."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import is_file
+from fr_ps.models.folder import INFO_FILE, check_no_external_links
+from fr_ps.redaction import redact
+from fr_ps.tracking.layout import BEST_CHECKPOINT, RUNS_FOLDER
+from fr_ps.tracking.run_folder import find_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REGISTRY_PREFIX = "models:/"
+"""Before the name of a registered model: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""
+
+
+def resolve_model(model: str, runs: Path = RUNS_FOLDER) -> Path:
+    """The model folder that MODEL names.
+
+    It is a folder; or a run (our id, or MLflow's), which means its best checkpoint; or a version of a registered model,
+    which means the one model folder among its files. A run whose folder is not under `runs` is looked for in MLflow, and
+    what is there only is downloaded.
+
+    Raises:
+        InputError: there is no such thing, or it has a link to a file outside of it.
+    """
+    folder = _resolve(model, runs)
+    check_no_external_links(folder)
+    return folder
+
+
+def _resolve(model: str, runs: Path) -> Path:
+    if model.startswith(REGISTRY_PREFIX):
+        return _resolve_registered(model)
+    given = Path(model)
+    for folder in (given, given / BEST_CHECKPOINT):
+        if is_file(folder / INFO_FILE):
+            return folder
+    local = find_run(model, runs)
+    if local is not None:
+        if not is_file(local / BEST_CHECKPOINT / INFO_FILE):
+            raise InputError(f"run {model} has no {BEST_CHECKPOINT} in {local}; it ended before its first checkpoint")
+        return local / BEST_CHECKPOINT
+    return _download_best(model, runs)
+
+
+def _download_best(run: str, runs: Path) -> Path:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from fr_ps.tracking.uris import limit_http_retries, tracking_uri
+
+    limit_http_retries(2, timeout=60)
+    missing = InputError(
+        f"{run}: no model folder, no run under {runs}, and no run in MLflow with a {BEST_CHECKPOINT}; check the name"
+    )
+    if "/" in run:
+        raise missing
+    try:
+        return Path(
+            mlflow.artifacts.download_artifacts(run_id=run, artifact_path=str(BEST_CHECKPOINT), tracking_uri=tracking_uri())
+        )
+    except (MlflowException, OSError):
+        raise missing from None
+
+
+def _resolve_registered(model: str) -> Path:
+    """The model folder among the files of a version.
+
+    Raises:
+        InputError: the registry has no such version, its files are out of reach, or they hold not just one model folder.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    from fr_ps.tracking.uris import connect, tracking_uri
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Looked up here: mlflow itself asks the store of its settings, and its one error means any of name, version and files.
+    client = connect()
+    try:
+        location = _artifact_location(client, get_model_name_and_version(client, model))
+    except MlflowException as error:
+        text = one_line(error, 200).rstrip(".")
+        raise InputError(
+            f"{model}: cannot be had from the registry ({text}); expected models:/NAME/VERSION or models:/NAME@ALIAS, as "
+            "mlflow ui lists them under Models"
+        ) from None
+    try:
+        files = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=tracking_uri()))
+    except Exception as error:  # each kind of storage has exceptions of its own
+        raise InputError(
+            f"{model}: the registry has this version, but its files cannot be had from {redact(location)} "
+            f"({one_line(error, 200).rstrip('.')}); where a project was moved, move it back, or name a run or a model folder"
+        ) from None
+    found = sorted({file.parent for file in files.rglob(INFO_FILE)})
+    if len(found) != 1:
+        raise InputError(f"{model}: has {len(found)} model folders (with {INFO_FILE}) among its files; expected one")
+    return found[0]
+
+
+def _artifact_location(client: "MlflowClient", version: tuple[str, ...]) -> str:
+    """Where the files of a version (name, number), of a logged model (id) or of a run's artifact are."""
+    if len(version) == 1:
+        return str(client.get_logged_model(version[0]).artifact_location)
+    location = str(client.get_model_version_download_uri(*version))
+    if location.startswith(REGISTRY_PREFIX):
+        return _artifact_location(client, (location.removeprefix(REGISTRY_PREFIX),))
+    if location.startswith("runs:/"):
+        run, _, path = location.removeprefix("runs:/").partition("/")
+        from mlflow.utils.uri import append_to_uri_path
+
+        return str(append_to_uri_path(client.get_run(run).info.artifact_uri, path))
+    return location

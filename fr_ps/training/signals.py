@@ -1,0 +1,60 @@
+"""SIGINT and SIGTERM while a training can still be brought to a good end."""
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+
+class StopRequested(Exception):
+    """The user, or the machine's scheduler, wants the training to stop, and now is a moment at which it can."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+    def exit_exception(self) -> BaseException:
+        """What is to be raised once everything is on disk: KeyboardInterrupt, or SystemExit(143) for SIGTERM."""
+        return KeyboardInterrupt() if self.signal_number == signal.SIGINT else SystemExit(128 + self.signal_number)
+
+
+class GracefulStop:
+    """In its block the first SIGINT or SIGTERM is only noticed, until `poll`; a further SIGINT stops at once.
+
+    Outside the main thread, where Python hears no signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._previous_handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "GracefulStop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:  # as for what a shell runs in the background
+                    self._previous_handlers[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._previous_handlers.items():
+            signal.signal(number, before)
+
+    def check(self, _items: int = 0) -> None:
+        """To be called where the training can stop; may stand for an `Advance`.
+
+        Raises:
+            StopRequested: a signal came.
+        """
+        if self.signal_number:
+            raise StopRequested(self.signal_number)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = self.signal_number or number
+        name = signal.Signals(number).name
+        # Not print: the signal may have come in the middle of one, which Python refuses.
+        with suppress(OSError):
+            os.write(2, f"{name}: finishing the step and writing a checkpoint (Ctrl-C stops at once)\n".encode())

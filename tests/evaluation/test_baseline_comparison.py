@@ -1,0 +1,225 @@
+"""A network against baselines and against itself on warped maps: the sentence, the tables and the numbers in them."""
+
+import re
+
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.metrics import roc_auc_score
+
+from fr_ps.data.labels import DEFAULT_CLASSES, Labels
+from fr_ps.evaluation.baseline_comparison import baseline_section, identity_metrics, jitter_section
+from fr_ps.evaluation.baselines import BaselineEmbeddings
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.pairwise.pair_list import PairList
+from fr_ps.evaluation.pairwise.similarity import Measure
+from fr_ps.models.inference import Predictions
+from fr_ps.report.table import Table
+
+PEOPLE, SESSIONS = 12, 3
+IDS = np.repeat([f"p{i:02d}" for i in range(PEOPLE)], SESSIONS)
+
+
+def embeddings(noise: float, seed: int = 1) -> np.ndarray:
+    """Of the people of `IDS`: the more noise, the worse."""
+    centres = np.repeat(np.random.default_rng(0).normal(size=(PEOPLE, 16)), SESSIONS, axis=0)
+    return (centres + noise * np.random.default_rng(seed).normal(size=centres.shape)).astype(np.float32)
+
+
+def scored(rows: np.ndarray, ids: np.ndarray = IDS) -> LabelledPredictions:
+    sessions = np.array([f"s{i:02d}" for i in range(len(ids))])
+    return LabelledPredictions(
+        Predictions(rows, {}), Labels(ids, sessions, np.full((len(ids), 5), -1, np.int8), DEFAULT_CLASSES, "raw", {})
+    )
+
+
+def network(noise: float, listed: PairList | None = None, measure: Measure = "cosine") -> EvaluationResult:
+    return evaluate_predictions(scored(embeddings(noise)), [], None, listed=listed, measure=measure)
+
+
+@pytest.fixture(scope="module")
+def fair() -> EvaluationResult:
+    """Neither perfect nor hopeless."""
+    return network(1.5)
+
+
+def auc(rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    unit = rows.astype(float) / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)
+    return float(roc_auc_score(IDS[first] == IDS[second], (unit[first] * unit[second]).sum(axis=1)))
+
+
+def auc_of_all(rows: np.ndarray) -> float:
+    return auc(rows, *np.triu_indices(len(rows), k=1))
+
+
+def named_rows(table: Table) -> list[dict]:
+    return [dict(zip(table.header, row)) for row in table.rows]
+
+
+NUMBERS = re.compile(
+    r"AUC (?P<own>\S+) against (?P<theirs>\S+) of \w+, the best of \d+; "
+    r"difference (?P<difference>\S+) \[(?P<low>\S+), (?P<high>\S+)\], p (?P<p>\S+)$"
+)
+
+
+def read(verdict: str) -> dict[str, float]:
+    """The numbers of the sentence."""
+    found = NUMBERS.search(verdict)
+    assert found, verdict
+    return {name: float(number) for name, number in found.groupdict().items()}
+
+
+def test_a_better_network_beats_the_best_of_the_baselines() -> None:
+    rows = {"pixels_albedo": embeddings(6, 2), "wccn_albedo": embeddings(3, 3), "normals_10x10": embeddings(8, 4)}
+    verdict = baseline_section(network(0.5), BaselineEmbeddings(rows))[1]
+    assert verdict.startswith("the network beats the linear baselines: ")
+    assert "of wccn_albedo, the best of 3" in verdict
+    numbers = read(verdict)
+    assert numbers["own"] == pytest.approx(auc_of_all(embeddings(0.5)), abs=6e-5)
+    assert numbers["theirs"] == pytest.approx(auc_of_all(rows["wccn_albedo"]), abs=6e-5)
+    assert numbers["difference"] == pytest.approx(numbers["own"] - numbers["theirs"], abs=1.1e-4)
+    assert 0 < numbers["low"] < numbers["difference"] < numbers["high"]
+    assert numbers["p"] < 0.05
+
+
+def test_a_network_that_beats_all_baselines_but_one_does_not_beat_them(fair: EvaluationResult) -> None:
+    rows = {"pixels_albedo": embeddings(8, 2), "wccn_albedo": embeddings(0.3, 3), "eigenfaces_albedo": embeddings(9, 4)}
+    verdict = baseline_section(fair, BaselineEmbeddings(rows))[1]
+    assert verdict.startswith("the network does NOT beat the linear baselines: ")
+    assert "of wccn_albedo, the best of 3" in verdict
+    numbers = read(verdict)
+    assert numbers["low"] < numbers["difference"] < numbers["high"] < 0
+
+
+def test_a_network_that_is_as_good_does_not_beat_the_baseline(fair: EvaluationResult) -> None:
+    verdict = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.5)}))[1]
+    assert verdict.startswith("the network does NOT beat the linear baselines: ")
+    assert verdict.endswith("difference +0.0000 [+0.0000, +0.0000], p 1.000")
+
+
+def test_a_network_that_is_better_by_no_more_than_chance_does_not_beat_the_baseline(fair: EvaluationResult) -> None:
+    verdict = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.6, 7)}))[1]
+    numbers = read(verdict)
+    assert numbers["low"] < 0 < numbers["difference"]
+    assert verdict.startswith("the network does NOT beat the linear baselines: ")
+
+
+def test_every_baseline_has_its_metrics_and_its_rows_the_best_first(fair: EvaluationResult) -> None:
+    rows = {"pixels_albedo": embeddings(4, 2), "wccn_albedo": embeddings(2, 3), "eigenfaces_normal": embeddings(3, 4)}
+    findings, _ = baseline_section(fair, BaselineEmbeddings(rows, {"eigenfaces_albedo": "fewer than two training sessions"}))
+    (table,) = findings.tables
+    assert table.name == "baselines"
+    assert "eigenfaces_albedo: fewer than two training sessions" in table.note
+    found = named_rows(table)
+    best_first = sorted(rows, key=lambda name: -auc_of_all(rows[name]))
+    expected = [(name, metric) for name in best_first for metric in ("identity/auc", "identity/eer")]
+    assert [(row["against"], row["metric"]) for row in found] == expected
+    for row in found:
+        name = f"baseline_{row['against']}/{row['metric']}"
+        assert row["baseline"] == findings.metrics.values[name]
+        assert row["network"] == fair.metrics.values[row["metric"]]
+        assert row["difference"] == row["network"] - row["baseline"]
+        drawn = fair.metrics.replicates[row["metric"]] - findings.metrics.replicates[name]
+        wide = scipy.stats.t.ppf(0.975, 11) * drawn.std(ddof=1) * np.sqrt(12 / 11)
+        assert (row["low"], row["high"]) == pytest.approx((row["difference"] - wide, row["difference"] + wide))
+    for name, of in rows.items():
+        assert findings.metrics.values[f"baseline_{name}/identity/auc"] == pytest.approx(auc_of_all(of), abs=1e-5)
+        assert f"baseline_{name}/identity/auc" in findings.metrics.intervals
+        assert findings.metrics.values[f"baseline_{name}/identity/rank1"] is not None
+
+
+def test_on_warped_maps_the_networks_own_answers_are_those_of_warped_maps(fair: EvaluationResult) -> None:
+    warped, rows = embeddings(4, 5), {"pixels_albedo": embeddings(3, 2)}
+    findings, verdict = baseline_section(fair, BaselineEmbeddings(rows), warped)
+    assert read(verdict)["own"] == pytest.approx(auc_of_all(warped), abs=6e-5)
+    assert {name.split("/")[0] for name in findings.metrics.values} == {"jittered_baseline_pixels_albedo"}
+    (table,) = findings.tables
+    assert (table.name, "warped" in table.title) == ("jittered_baselines", True)
+    assert named_rows(table)[0]["network"] == pytest.approx(auc_of_all(warped), abs=1e-5)
+
+
+def test_where_no_baseline_could_be_fit_it_is_said_and_why(fair: EvaluationResult) -> None:
+    findings, verdict = baseline_section(fair, BaselineEmbeddings({}, {"pixels_albedo": "too large"}))
+    assert verdict == "no baseline could be compared"
+    assert findings.metrics.values == {}
+    (table,) = findings.tables
+    assert len(table.rows) == 0
+    assert "pixels_albedo: too large" in table.note
+
+
+@pytest.mark.parametrize("ids", [["a"] * 4, ["a", "b", "c", "d"]], ids=["one person", "one session each"])
+def test_where_nothing_can_be_verified_no_baseline_is_beaten(ids: list[str]) -> None:
+    rows = embeddings(1)[:4]
+    findings, verdict = baseline_section(
+        evaluate_predictions(scored(rows, np.array(ids)), [], None), BaselineEmbeddings({"pixels_albedo": rows})
+    )
+    assert verdict == "no baseline could be compared"
+    assert findings.metrics.values["baseline_pixels_albedo/identity/auc"] is None
+
+
+def test_of_two_people_there_is_no_interval_and_nothing_is_beaten() -> None:
+    """Each draw of two people that has impostors is these two."""
+    ids = np.array(list("aaabbb"))
+    rng = np.random.default_rng(0)
+    good = (np.eye(2, 8)[[0, 0, 0, 1, 1, 1]] + 0.01 * rng.normal(size=(6, 8))).astype(np.float32)
+    bad = rng.normal(size=(6, 8)).astype(np.float32)
+    verdict = baseline_section(evaluate_predictions(scored(good, ids), [], None), BaselineEmbeddings({"pixels_albedo": bad}))[1]
+    assert verdict.startswith("the network does NOT beat the linear baselines: AUC 1.0000 against ")
+    assert verdict.endswith("without an interval: drawing people says nothing here")
+
+
+def test_the_jitter_table_has_both_numbers_and_their_difference(fair: EvaluationResult) -> None:
+    warped = embeddings(4, 5)
+    findings = jitter_section(fair, warped)
+    (table,) = findings.tables
+    rows = {row["metric"]: row for row in named_rows(table)}
+    assert list(rows) == ["identity/auc", "identity/auc_person_balanced", "identity/eer", "identity/rank1"]
+    for name, row in rows.items():
+        assert row["as they are"] == fair.metrics.values[name]
+        assert row["warped"] == findings.metrics.values[f"jittered/{name}"]
+    assert rows["identity/auc"]["as they are"] == pytest.approx(auc_of_all(embeddings(1.5)), abs=1e-5)
+    assert rows["identity/auc"]["warped"] == pytest.approx(auc_of_all(warped), abs=1e-5)
+    assert rows["identity/auc"]["low"] > 0
+    assert rows["identity/eer"]["high"] < 0
+    assert rows["identity/rank1"]["low"] > 0
+    assert {row["better"] for row in rows.values()} == {"as they are"}
+
+
+def test_maps_that_were_not_changed_by_the_warp_change_nothing(fair: EvaluationResult) -> None:
+    (table,) = jitter_section(fair, embeddings(1.5)).tables
+    assert [row["difference"] for row in named_rows(table)] == [0, 0, 0, 0]
+
+
+def test_with_a_gallery_rank_1_is_not_compared_as_the_warped_maps_have_none() -> None:
+    rows = embeddings(1.5)
+    enrolled, probes = np.arange(0, 36, 3), np.setdiff1d(np.arange(36), np.arange(0, 36, 3))
+    tested, gallery = scored(rows[probes], IDS[probes]), scored(rows[enrolled], IDS[enrolled])
+    assessment = evaluate_predictions(tested, [], None, gallery=gallery)
+    findings = jitter_section(assessment, tested.predictions.embeddings)
+    assert assessment.metrics.values["identity/rank1"] is not None
+    assert [row["metric"] for row in named_rows(findings.tables[0])][-1] == "identity/eer"
+    assert not any("rank" in name for name in findings.metrics.values)
+
+
+def test_listed_pairs_are_the_pairs_of_rivals_too() -> None:
+    rng = np.random.default_rng(3)
+    first, second = np.triu_indices(len(IDS), k=1)
+    some = np.sort(rng.permutation(len(first))[:300])
+    listed = PairList(first[some], second[some], None)
+    assessment, rows = network(1.5, listed), embeddings(3, 2)
+    truth = auc(rows, first[some], second[some])
+    assert truth != pytest.approx(auc_of_all(rows), abs=1e-3)
+    assert identity_metrics(rows, assessment).values["identity/auc"] == pytest.approx(truth, abs=1e-5)
+    assert jitter_section(assessment, rows).metrics.values["jittered/identity/auc"] == pytest.approx(truth, abs=1e-5)
+    assert read(baseline_section(assessment, BaselineEmbeddings({"pixels_albedo": rows}))[1])["theirs"] == pytest.approx(
+        truth, abs=6e-5
+    )
+
+
+def test_rivals_are_compared_by_the_measure_of_the_assessment() -> None:
+    rows = embeddings(3, 2) * np.random.default_rng(0).uniform(1, 3, size=(36, 1)).astype(np.float32)
+    first, second = np.triu_indices(len(IDS), k=1)
+    distance = np.linalg.norm(rows[first].astype(float) - rows[second], axis=1)
+    found = identity_metrics(rows, network(1.5, measure="euclidean")).values["identity/auc"]
+    assert found == pytest.approx(roc_auc_score(IDS[first] == IDS[second], -distance), abs=1e-5)
+    assert found != pytest.approx(auc_of_all(rows), abs=1e-3)

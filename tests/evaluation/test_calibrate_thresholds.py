@@ -1,0 +1,131 @@
+"""The thresholds that validation chooses, against loops over every score."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
+from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
+from fr_ps.evaluation.pairwise.pairs import AllPairs
+from fr_ps.evaluation.pairwise.roc import FAR_POINTS, LOW_SUPPORT
+from fr_ps.evaluation.pairwise.similarity import STEPS
+from fr_ps.models.inference import Predictions
+from fr_ps.models.thresholds import Thresholds, read_thresholds, write_thresholds
+from tests.conftest import AssertRejected
+
+THREE = {"blankstare": ["blankstare"], "positive": ["positive"], "negative": ["negative", "emoOther"]}
+
+
+def example(people: int = 20, sessions: int = 4, noise: float = 1.0, seed: int = 0) -> tuple[Predictions, Labels]:
+    """Emotion has three classes, the others two; pose has one among the labels; some labels are unknown."""
+    rng = np.random.default_rng(seed)
+    count = people * sessions
+    ids = rng.permutation(np.repeat([f"p{i:02d}" for i in range(people)], sessions))
+    person = np.unique(ids, return_inverse=True)[1]
+    codes = rng.integers(-1, 2, size=(count, len(ATTRIBUTES))).astype(np.int8)
+    codes[:, ATTRIBUTES.index("pose")] = 0
+    labels = Labels(ids, np.array([f"s{i}" for i in range(count)]), codes, {**DEFAULT_CLASSES, "emotion": THREE}, "raw", {})
+    centres = rng.normal(size=(people, 16))[person]
+    probabilities = {}
+    for column, attribute in enumerate(ATTRIBUTES):
+        said = np.clip(0.4 + 0.1 * codes[:, column] + 0.2 * rng.normal(size=count), 0.01, 0.99).round(2)
+        shares = (1 - said, said) if attribute != "emotion" else (1 - said, said / 2, said / 2)
+        probabilities[attribute] = np.stack(shares, axis=1).astype(np.float32)
+    embeddings = (centres + noise * rng.normal(size=centres.shape)).astype(np.float32)
+    return Predictions(embeddings, probabilities), labels
+
+
+def chosen(people: int = 20, sessions: int = 4) -> Thresholds:
+    return calibrate_thresholds(*example(people, sessions), ATTRIBUTES)
+
+
+def impostor_scores(answers: Predictions, labels: Labels) -> np.ndarray:
+    """Float64 cosines, growing."""
+    rows = answers.embeddings.astype(float)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(rows), k=1)
+    return np.sort((rows @ rows.T)[first, second][labels.ids[first] != labels.ids[second]])
+
+
+@pytest.mark.parametrize(("people", "sessions"), [(20, 4), (6, 3), (30, 10)])
+def test_every_threshold_of_identity_is_the_smallest_that_keeps_its_rate(people: int, sessions: int) -> None:
+    answers, labels = example(people, sessions)
+    scores = impostor_scores(answers, labels)
+    found = calibrate_thresholds(answers, labels, ATTRIBUTES).identity
+    assert [point.fmr for point in found] == [rate for rate in FAR_POINTS if rate * len(scores) >= 1]
+    for point in found:
+        allowed = math.floor(point.fmr * len(scores) + 1e-9)
+        first_too_many = scores[-allowed - 1]
+        assert first_too_many < point.threshold <= first_too_many + 3 / STEPS
+        assert point.false_matches == (scores >= point.threshold).sum() == allowed
+        assert point.impostors == len(scores)
+        assert (point.support == "") == (point.fmr * len(scores) >= LOW_SUPPORT)
+
+
+def test_with_tied_scores_fewer_false_matches_than_allowed_may_be_all_that_a_threshold_can_give() -> None:
+    """All 16 impostor pairs of two people have the cosine 0: at a rate of 0.1 none may match."""
+    answers, labels = example(2, 4)
+    person = np.unique(labels.ids, return_inverse=True)[1]
+    (point,) = calibrate_thresholds(
+        Predictions(np.eye(2, 3, dtype=np.float32)[person], answers.probabilities), labels, ()
+    ).identity
+    assert (point.fmr, point.false_matches, point.impostors) == (0.1, 0, 16)
+    assert 0 < point.threshold <= 2 / STEPS
+
+
+def balanced_accuracy(probabilities: np.ndarray, codes: np.ndarray, threshold: float) -> float:
+    said = probabilities.astype(float) >= threshold
+    return (said[codes == 1].mean() + (~said)[codes == 0].mean()) / 2
+
+
+@pytest.mark.parametrize("attribute", ["gender", "spectacles", "facial_hair"])
+def test_the_threshold_of_an_attribute_is_the_one_of_the_highest_balanced_accuracy(attribute: str) -> None:
+    answers, labels = example()
+    codes, said = labels.codes[:, ATTRIBUTES.index(attribute)], answers.probabilities[attribute][:, 1]
+    best = max(balanced_accuracy(said, codes, threshold) for threshold in np.arange(0, 1.005, 0.005) + 0.0025)
+    assert balanced_accuracy(said, codes, chosen().attributes[attribute]) == pytest.approx(best)
+
+
+def test_attributes_with_three_classes_or_one_among_the_labels_have_no_threshold() -> None:
+    assert set(chosen().attributes) == {"gender", "spectacles", "facial_hair"}
+
+
+def test_attributes_that_were_not_trained_have_no_threshold() -> None:
+    assert set(calibrate_thresholds(*example(), ["gender", "pose"]).attributes) == {"gender"}
+    assert calibrate_thresholds(*example(), []).attributes == {}
+
+
+def test_who_was_validated_on_is_counted() -> None:
+    assert (chosen(11, 3).people, chosen(11, 3).sessions) == (11, 33)
+
+
+@pytest.mark.parametrize(("people", "sessions"), [(9, 1), (1, 9), (1, 1)])
+def test_without_genuine_or_impostor_pairs_identity_has_none_and_attributes_have_theirs(people: int, sessions: int) -> None:
+    found = chosen(people, sessions)
+    assert found.identity == ()
+    assert ("gender" in found.attributes) == (people * sessions > 1)
+    assert found.strictest is None
+
+
+def test_a_threshold_gives_the_same_after_it_was_stored(tmp_path: Path) -> None:
+    answers, labels = example()
+    thresholds = calibrate_thresholds(answers, labels, ATTRIBUTES)
+    write_thresholds(tmp_path, thresholds)
+    assert read_thresholds(tmp_path) == thresholds
+    comparisons = AllPairs(answers.embeddings, labels.ids).score()
+    for point in thresholds.identity:
+        key = comparisons.scale.threshold_level(point.threshold)
+        assert comparisons.impostor_counts[comparisons.impostor_levels >= key].sum() == point.false_matches
+
+
+def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected) -> None:
+    answers, labels = example()
+    answers.embeddings[3, 1] = np.nan
+    with refused(f"session of {labels.ids[3]}", "NaN"):
+        calibrate_thresholds(answers, labels, [])
+    answers, labels = example()
+    answers.probabilities["gender"][3] = np.inf
+    with refused("NaN or infinite in 1 of 80 sessions"):
+        calibrate_thresholds(answers, labels, ATTRIBUTES)

@@ -1,0 +1,121 @@
+"""Two model folders on the same sessions."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fr_ps.config import DataConfig, ModelConfig
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.split_files import SPLIT_FILE, write_split
+from fr_ps.data.splits import make_split
+from fr_ps.evaluation.compare_models import ComparisonResult, compare_models
+from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+from fr_ps.models import build_network
+from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.tracking.run import Run
+
+CPU = torch.device("cpu")
+PARTS = DataConfig(val_people=1, test_people=3)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(undrawn: None) -> None:
+    """What is drawn is looked at in test_report.py, test_pictures.py and the analyses' own files."""
+
+
+def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:
+    """An untrained model of one map with a split; seeds differ in their weights."""
+    dataset = open_dataset(prepared, [modality])
+    config = ModelConfig(backbone="convnextv2_atto", channels=32, reduction=8)
+    info = ModelInfo({modality: config}, "concat", 48, dataset.labels.classes, ATTRIBUTES, {"run": f"r{seed}"})
+    torch.manual_seed(seed)
+    network = build_network(info.branches, info.fusion, info.class_counts())
+    split = make_split(dataset.labels, PARTS)
+    save_model(folder, network, info, write_extra=lambda new: write_split(new / SPLIT_FILE, dataset.labels, split))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return make(prepared, folder / "a", "albedo", 0), make(prepared, folder / "b", "normal", 1)
+
+
+def compared(models: tuple[Path, Path], data: Path, out: Path, part: str | None = None) -> ComparisonResult:
+    run = Run(out.parent / "run")
+    return compare_models(models, data, out, run, protocol=EvaluationOptions(part), device=CPU, batch=8)
+
+
+def test_differences_are_those_of_the_two_evaluations(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
+    found = compared(models, prepared, tmp_path / "out")
+    values = [
+        evaluate_model(
+            one, prepared, tmp_path / name, Run(tmp_path / f"run{name}"), protocol=EvaluationOptions(), device=CPU, batch=8
+        )
+        for one, name in zip(models, "ab")
+    ]
+    named = {one.name: one for one in found.differences}
+    assert {"identity/auc", "identity/eer", "gender/auc", "probe/gender/auc"} <= set(named)
+    for name, one in named.items():
+        first, second = (evaluated.metrics.values[f"test/{name}"] for evaluated in values)
+        assert (one.first, one.second) == (first, second)
+    auc = named["identity/auc"]
+    assert auc.low <= auc.value <= auc.high
+    assert 0 < auc.p <= 1
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert content["metrics"]["difference/identity/auc"] == auc.value
+    assert content["intervals"]["difference/identity/auc"] == [auc.low, auc.high]
+    assert content["metrics"]["a/identity/auc"] == auc.first
+
+
+def test_a_model_is_as_good_as_itself(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
+    found = compared((models[0], models[0]), prepared, tmp_path / "out")
+    for one in found.differences:
+        assert one.value == 0
+        assert one.better == "neither"
+        assert np.isnan(one.p) or one.p == 1
+    assert "neither is measurably better" in found.notes[0]
+
+
+def test_it_says_who_was_trained_on_whom_is_tested(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
+    found = compared(models, prepared, tmp_path / "all")
+    for name in "AB":
+        assert [line for line in found.notes if line.startswith(f"{name} was trained on 2")]
+        assert [line for line in found.notes if line.startswith(f"{name} was chosen by 1")]
+    found = compared(models, prepared, tmp_path / "test", "test")
+    assert not [line for line in found.notes if "trained on" in line or "chosen by" in line]
+    unknown = tmp_path / "unknown"
+    shutil.copytree(models[1], unknown)
+    (unknown / SPLIT_FILE).unlink()
+    found = compared((models[0], unknown), prepared, tmp_path / "third", "test")
+    assert [line for line in found.notes if line.startswith("whom B was trained on is not known")]
+
+
+def test_a_model_of_another_map_than_the_data_has_is_refused(
+    models: tuple[Path, Path], prepared: Path, tmp_path: Path, refused
+) -> None:  # type: ignore[no-untyped-def]
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    for file in data.rglob("normal.npy"):
+        file.unlink()
+    with refused("normal", "24 such rows"):
+        compared(models, data, tmp_path / "out")
+
+
+def test_an_attribute_that_the_models_divide_otherwise_is_not_compared(
+    models: tuple[Path, Path], prepared: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(models[1], other)
+    raw = json.loads((other / "model.json").read_text())
+    raw["classes"]["facial_hair"] = {"none": ["none", "stubble"], "any": ["both", "moustache", "beard"]}
+    (other / "model.json").write_text(json.dumps(raw))
+    found = compared((models[0], other), prepared, tmp_path / "out")
+    assert not [one for one in found.differences if "facial_hair" in one.name]
+    assert [one for one in found.differences if one.name == "gender/auc"]
+    assert [line for line in found.notes if "other classes of it: facial_hair" in line]

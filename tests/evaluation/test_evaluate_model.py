@@ -1,0 +1,255 @@
+"""A model folder scored on a prepared data set."""
+
+import json
+import shutil
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from fr_ps.config import DataConfig, ModelConfig
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.split_files import SPLIT_FILE, write_split
+from fr_ps.data.splits import make_split
+from fr_ps.errors import InputError
+from fr_ps.evaluation.evaluate_model import EvaluationOptions, EvaluationSummary, evaluate_model
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.models import build_network
+from fr_ps.models.folder import ModelInfo, load_model, save_model
+from fr_ps.models.inference import predict
+from fr_ps.models.thresholds import THRESHOLDS_FILE, Thresholds, ValidationThreshold, write_thresholds
+from fr_ps.tracking.run import Run
+
+CPU = torch.device("cpu")
+PARTS = DataConfig(val_people=1, test_people=2)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(undrawn: None) -> None:
+    """What is drawn is looked at in test_report.py, test_pictures.py and the analyses' own files."""
+
+
+@pytest.fixture(scope="module")
+def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained, which is enough to be scored."""
+    dataset = open_dataset(prepared, ["albedo"])
+    config = ModelConfig(backbone="convnextv2_atto", channels=32, reduction=8)
+    info = ModelInfo({"albedo": config}, "concat", 48, dataset.labels.classes, ATTRIBUTES[1:], {"run": "r1"})
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model") / "best"
+    split = make_split(dataset.labels, PARTS)
+    network = build_network(info.branches, info.fusion, info.class_counts())
+    save_model(folder, network, info, write_extra=lambda new: write_split(new / SPLIT_FILE, dataset.labels, split))
+    return folder
+
+
+class Recorder(Run):
+    """A local run that remembers its metrics and data sets."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.points: dict[str, float] = {}
+        self.profile: dict[str, int] = {}
+
+    def log_metrics(self, values, step):  # type: ignore[no-untyped-def]
+        self.points.update(values)
+
+    def log_dataset(self, name, source, digest, profile, context):  # type: ignore[no-untyped-def]
+        self.profile = dict(profile)
+
+
+def score(model: Path, data: Path, out: Path, part: str | None = None, batch: int = 8, **asked: Any) -> tuple[Metrics, Recorder]:
+    evaluated, run = evaluated_with(model, data, out, part, batch, **asked)
+    return evaluated.metrics, run
+
+
+def evaluated_with(
+    model: Path, data: Path, out: Path, part: str | None = None, batch: int = 8, **asked: Any
+) -> tuple[EvaluationSummary, Recorder]:
+    run = Recorder(out.parent / "run")
+    return evaluate_model(model, data, out, run, protocol=EvaluationOptions(part, **asked), device=CPU, batch=batch), run
+
+
+def test_every_row_is_scored_and_recorded_as_test(model: Path, prepared: Path, tmp_path: Path) -> None:
+    metrics, run = score(model, prepared, tmp_path / "out")
+    assert all(name.startswith("test/") for name in metrics.values)
+    assert run.points == metrics.defined()
+    assert run.profile["sessions"] == 24
+    assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == 24 * 23 // 2
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"] == metrics.values
+    assert "every row" in (tmp_path / "out" / "report.html").read_text()
+    assert metrics.values["test/gender/auc"] is None
+    assert "not trained" in metrics.reasons["test/gender/auc"]
+
+
+@pytest.mark.parametrize(("part", "people"), [("train", 3), ("val", 1), ("test", 2)])
+def test_a_part_of_the_models_own_split_is_scored_under_its_name(
+    model: Path, prepared: Path, tmp_path: Path, part: str, people: int
+) -> None:
+    metrics, _ = score(model, prepared, tmp_path / "out", part)
+    assert all(name.startswith(f"{part}/") for name in metrics.values)
+    labels = open_dataset(prepared, ["albedo"]).labels
+    expected = set(np.unique(labels.ids[getattr(make_split(labels, PARTS), part)]))
+    table = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    assert set(table.id_a) | set(table.id_b) == expected
+    assert len(expected) == people
+
+
+def test_the_metrics_do_not_depend_on_the_batch(model: Path, prepared: Path, tmp_path: Path) -> None:
+    first, second = (score(model, prepared, tmp_path / f"out{batch}", batch=batch)[0].defined() for batch in (5, 24))
+    # Another batch changes the last bits of an embedding, and so perhaps which of two scores within 10^-6 is the higher.
+    assert first == pytest.approx(second, abs=2e-3)
+
+
+def test_an_unknown_part_is_refused(model: Path, prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'tset'"):
+        score(model, prepared, tmp_path / "out", "tset")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_other_data_than_the_models_is_refused(model: Path, prepared: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other)
+    lines = (other / "labels.csv").read_text().splitlines(keepends=True)
+    labels = open_dataset(prepared, ["albedo"]).labels
+    gone = labels.ids[make_split(labels, PARTS).test][0]
+    (other / "labels.csv").write_text("".join([lines[0], *(line for line in lines[1:] if gone not in line.split(",")[:1])]))
+    with pytest.raises(InputError, match="not in the data set"):
+        score(model, other, tmp_path / "out", "test")
+
+
+def test_maps_of_another_size_than_the_models_are_refused_with_the_remedy(prepared: Path, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    raw = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(raw | {"size": 64}))
+    with pytest.raises(InputError, match=r"48 px.*reads 64.*--size 64"):
+        score(copy, prepared, tmp_path / "out")
+
+
+def test_data_or_models_that_are_not_there_are_refused(prepared: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none"):
+        score(model, tmp_path / "none", tmp_path / "out")
+    with pytest.raises(InputError, match="none"):
+        score(tmp_path / "none", prepared, tmp_path / "out")
+
+
+def test_baselines_are_fit_on_the_training_people_and_the_report_says_first_who_won(
+    model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    evaluated, run = evaluated_with(model, prepared, tmp_path / "out", "test", baselines=True)
+    values = evaluated.metrics.values
+    for name in ("pixels_albedo", "eigenfaces_albedo", "wccn_albedo", "pixels_normal", "normals_10x10", "wccn_albedo_normal"):
+        assert values[f"test/baseline_{name}/identity/auc"] is not None
+        assert f"test/baseline_{name}/identity/auc" in evaluated.metrics.replicates
+    assert not any("depth" in name for name in values)  # the model does not read it
+    page = (tmp_path / "out" / "report.html").read_text()
+    (verdict,) = [line for line in evaluated.notes if "linear baselines" in line]
+    assert verdict in unescape(page)
+    assert page.index("linear baselines") < page.index("<h2>Metrics")
+    (table,) = evaluated.tables
+    rows = [dict(zip(table.header, row)) for row in table.rows]
+    for row in rows:
+        assert row["difference"] == pytest.approx(row["network"] - row["baseline"])  # type: ignore[operator]
+    best = max((row for row in rows if row["metric"] == "identity/auc"), key=lambda row: row["baseline"])  # type: ignore[arg-type, return-value]
+    assert str(best["against"]) in verdict
+    assert run.points == evaluated.metrics.defined()
+
+
+def test_baselines_need_to_know_the_training_people_and_their_maps(model: Path, prepared: Path, tmp_path: Path, refused) -> None:  # type: ignore[no-untyped-def]
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    (copy / SPLIT_FILE).unlink()
+    with refused(SPLIT_FILE, "trained on"):
+        score(copy, prepared, tmp_path / "out", baselines=True)
+    text = (model / SPLIT_FILE).read_text()
+    (copy / SPLIT_FILE).write_text("".join(line for line in text.splitlines(keepends=True) if ",train" not in line))
+    with refused("nobody whom the model was trained on"):
+        score(copy, prepared, tmp_path / "out", baselines=True)
+
+
+def test_warped_maps_are_scored_beside_those_as_they_are(model: Path, prepared: Path, tmp_path: Path) -> None:
+    evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", jitter=True)
+    values = evaluated.metrics.values
+    assert values["test/jittered/identity/auc"] != values["test/identity/auc"]
+    plain, _ = score(model, prepared, tmp_path / "plain")
+    assert plain.values["test/identity/auc"] == values["test/identity/auc"]
+    again, _ = score(model, prepared, tmp_path / "again", jitter=True, batch=5)
+    assert again.values["test/jittered/identity/auc"] == pytest.approx(values["test/jittered/identity/auc"], abs=1e-6)
+    (table,) = evaluated.tables
+    assert [row[0] for row in table.rows][:2] == ["identity/auc", "identity/auc_person_balanced"]
+
+
+def test_listed_pairs_are_what_is_verified(model: Path, prepared: Path, tmp_path: Path) -> None:
+    labels = open_dataset(prepared, ["albedo"]).labels
+    names = list(zip(labels.ids.tolist(), labels.sessions.tolist()))
+    listed = [(0, 1), (4, 5), (0, 4), (1, 9), (2, 13)]
+    lines = [",".join((*names[a], *names[b])) for a, b in listed]
+    (tmp_path / "pairs.csv").write_text("\n".join(["id_a,session_a,id_b,session_b", *lines]) + "\n")
+    metrics, _ = score(model, prepared, tmp_path / "out", pairs=tmp_path / "pairs.csv")
+    table = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    assert [",".join(row[:4]) for row in table.itertuples(index=False)] == lines
+    assert metrics.values["test/identity/auc"] == pytest.approx(roc_auc_score(table.genuine, table.score))
+    assert "2 genuine and 3 impostor pairs of a list" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_report_says_how_many_of_the_tested_people_were_trained_on(model: Path, prepared: Path, tmp_path: Path) -> None:
+    score(model, prepared, tmp_path / "all")
+    assert "the model was trained on 3 of these people" in (tmp_path / "all" / "report.html").read_text()
+    score(model, prepared, tmp_path / "test", "test")
+    assert "the model was trained on none of them" in (tmp_path / "test" / "report.html").read_text()
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    (copy / SPLIT_FILE).unlink()
+    score(copy, prepared, tmp_path / "unknown")
+    assert "whom the model was trained on is not known" in (tmp_path / "unknown" / "report.html").read_text()
+
+
+def test_thresholds_of_the_model_are_told_with_what_they_give(model: Path, prepared: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    write_thresholds(copy, Thresholds(4, 9, (ValidationThreshold(0.1, 0.97, 3, 30, ""),), {"spectacles": 0.4}))
+    metrics, _ = score(copy, prepared, tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    accepted = table.score >= 0.97
+    assert metrics.values["test/identity/fmr_at_val_far_0.1"] == pytest.approx(accepted[~table.genuine].mean())
+    assert metrics.values["test/identity/fnmr_at_val_far_0.1"] == pytest.approx(1 - accepted[table.genuine].mean())
+    plain, _ = score(model, prepared, tmp_path / "plain")
+    assert not any("at_val" in name for name in plain.values)
+    (copy / THRESHOLDS_FILE).write_text("{}")
+    with pytest.raises(InputError, match=r"thresholds\.json"):
+        score(copy, prepared, tmp_path / "bad")
+
+
+def test_a_gallery_of_the_split_is_who_the_test_part_is_searched_among(prepared: Path, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    labels = open_dataset(prepared, ["albedo"]).labels
+    split = make_split(labels, replace(PARTS, gallery=1))
+    write_split(copy / SPLIT_FILE, labels, split)
+    metrics, _ = score(copy, prepared, tmp_path / "out", "test")
+    assert len(split.gallery) == 2
+    dataset = open_dataset(prepared, ["albedo"])
+    network, _info = load_model(copy, CPU)
+    probes, enrolled = (predict(network, dataset.store, rows, 8).embeddings for rows in (split.test, split.gallery))
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (probes, enrolled)]
+    best = (unit[0] @ unit[1].T).argmax(axis=1)
+    expected = (labels.ids[split.gallery][best] == labels.ids[split.test]).mean()
+    assert metrics.values["test/identity/rank1"] == pytest.approx(expected)
+
+
+def test_nan_in_the_weights_is_refused_in_one_line(prepared: Path, model: Path, tmp_path: Path) -> None:
+    network, info = load_model(model, CPU)
+    with torch.no_grad():
+        network.log_gains["albedo"].fill_(float("nan"))
+    save_model(tmp_path / "broken", network, info)
+    with pytest.raises(InputError, match="holds NaN or infinity"):
+        score(tmp_path / "broken", prepared, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,175 @@
+"""The pairs that are shown, read off the figures, against a loop over all pairs."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from fr_ps.data.labels import DEFAULT_CLASSES, Labels
+from fr_ps.data.store import MapStore
+from fr_ps.evaluation.analyses.gallery_search import search_gallery
+from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, make_pairs
+from fr_ps.evaluation.pair_figures import PAIRS_SHOWN, pair_figures
+from fr_ps.evaluation.pairwise.pair_list import PairList
+from fr_ps.evaluation.pairwise.similarity import Measure
+from fr_ps.models.inference import Predictions
+from fr_ps.report.figures import to_png
+from tests.foreign import MARKUP_LIKE_TEXTS
+
+SIDE = 8
+ALL = ("worst_genuine", "best_genuine", "worst_impostor")
+Shown = list[tuple[float, int, int]]
+"""Score and the two rows of the labels."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An assessment, and labels and embeddings of the tested sessions, then of those of the gallery."""
+
+    assessment: EvaluationResult
+    labels: Labels
+    embeddings: np.ndarray
+
+
+def assessed(ids: str, enrolled: str = "", listed: PairList | None = None, measure: Measure = "cosine") -> Example:
+    """Of sessions of people of one letter each, those enrolled being a gallery; as far as pictures need it."""
+    names = np.array(list(ids + enrolled))
+    sessions = np.array([f"s{i:02d}" for i in range(len(names))])
+    labels = Labels(names, sessions, np.full((len(names), 5), -1, np.int8), DEFAULT_CLASSES, "raw", {})
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(26, 12))[[ord(name) - ord("a") for name in names]]
+    embeddings = (centres + 1.5 * rng.normal(size=centres.shape)).astype(np.float32)
+    own = np.arange(len(ids))
+    draws = bootstrap_weights(names[own], replicates=2)
+    comparisons = make_pairs(embeddings[own], names[own], listed, measure, draws).score()
+    searched = search_gallery(embeddings, names, np.arange(len(ids), len(names)) if enrolled else None)
+    tested = LabelledPredictions(Predictions(embeddings[own], {}), labels.subset(own))
+    return Example(EvaluationResult(tested, comparisons, listed, searched, draws, {}, ()), labels, embeddings)
+
+
+def figures_of(example: Example) -> dict[str, Figure]:
+    """With a store in which the map of the label's row r stands in row 63 - r, and is dark in pixel r alone."""
+    maps = np.ones((SIDE * SIDE, 1, SIDE, SIDE), np.float32)
+    for row in range(SIDE * SIDE):
+        maps[SIDE * SIDE - 1 - row, 0, row // SIDE, row % SIDE] = 0
+    store = MapStore({"albedo": maps}, np.arange(len(maps)), "digest")
+    return pair_figures(example.assessment, store, SIDE * SIDE - 1 - np.arange(len(example.labels)), example.labels)
+
+
+def read(figure: Figure, labels: Labels) -> Shown:
+    """Off the titles; that the pictures above each other are those of these sessions is checked."""
+    names = {f"{person}/{session}": row for row, (person, session) in enumerate(zip(labels.ids, labels.sessions))}
+    above, below = (figure.axes[:PAIRS_SHOWN], figure.axes[PAIRS_SHOWN:])
+    found: Shown = []
+    for one, other in zip(above, below):
+        assert bool(one.images) == bool(other.images) == bool(one.get_title())
+        if one.images:
+            score, first = one.get_title().split("\n")
+            pair = (names[first], names[other.get_title()])
+            assert tuple(int(axes.images[0].get_array()[..., 0].argmin()) for axes in (one, other)) == pair
+            found.append((float(score), *pair))
+    return found
+
+
+def cosine(embeddings: np.ndarray, one: int, other: int) -> float:
+    a, b = embeddings[one].astype(float), embeddings[other].astype(float)
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def check(shown: Shown, expected: Sequence[tuple[int, int]], embeddings: np.ndarray) -> None:
+    """The pairs in their order, either session first, each with its score."""
+    assert [{one, other} for _, one, other in shown] == [set(pair) for pair in expected]
+    assert [score for score, *_ in shown] == pytest.approx([cosine(embeddings, *pair) for pair in expected], abs=6e-4)
+
+
+def worst_impostors(embeddings: np.ndarray, ids: np.ndarray, probes: Sequence[int], gallery: Sequence[int]) -> list[tuple]:
+    """Of every probe's pair with its most similar other person, those with the highest scores, each once."""
+    rivals = set()
+    for probe in probes:
+        others = [row for row in gallery if ids[row] != ids[probe]]
+        if others:
+            best = max(others, key=lambda row: cosine(embeddings, probe, row))
+            rivals.add((min(probe, best), max(probe, best)))
+    return sorted(rivals, key=lambda pair: -cosine(embeddings, *pair))[:PAIRS_SHOWN]
+
+
+def genuine_pairs(ids: np.ndarray) -> list[tuple[int, int]]:
+    return [pair for pair in itertools.combinations(range(len(ids)), 2) if ids[pair[0]] == ids[pair[1]]]
+
+
+def test_the_pairs_with_the_lowest_and_highest_scores_are_shown() -> None:
+    example = assessed("abcabcabcdaabbce")
+    embeddings, ids = example.embeddings, example.labels.ids
+    found = figures_of(example)
+    assert tuple(found) == ALL
+    genuine = sorted(genuine_pairs(ids), key=lambda pair: cosine(embeddings, *pair))
+    check(read(found["worst_genuine"], example.labels), genuine[:PAIRS_SHOWN], embeddings)
+    check(read(found["best_genuine"], example.labels), genuine[::-1][:PAIRS_SHOWN], embeddings)
+    check(read(found["worst_impostor"], example.labels), worst_impostors(embeddings, ids, range(16), range(16)), embeddings)
+
+
+def test_ids_and_sessions_are_drawn_as_they_are() -> None:
+    """Two dollar signs in an id once ended a finished training, and every resume of it, in a traceback."""
+    example = assessed("aabb")
+    for first, second in zip(MARKUP_LIKE_TEXTS, (*MARKUP_LIKE_TEXTS[1:], MARKUP_LIKE_TEXTS[0])):
+        labels = replace(example.labels, ids=np.array([first, first, second, second]), sessions=np.array([first] * 4))
+        found = figures_of(replace(example, labels=labels))
+        assert found["best_genuine"].axes[PAIRS_SHOWN].get_title() in (f"{first}/{first}", f"{second}/{first}")
+        assert to_png(found["worst_impostor"]).startswith(b"\x89PNG")
+
+
+def test_fewer_pairs_than_places_leave_places_empty() -> None:
+    example = assessed("aabbc")
+    found = figures_of(example)
+    worst, best = (read(found[name], example.labels) for name in ("worst_genuine", "best_genuine"))
+    assert len(worst) == 2
+    assert worst == best[::-1]
+
+
+def test_where_nobody_has_two_sessions_only_impostors_are_shown() -> None:
+    example = assessed("abcdefgh")
+    found = figures_of(example)
+    assert list(found) == ["worst_impostor"]
+    rivals = worst_impostors(example.embeddings, example.labels.ids, range(8), range(8))
+    check(read(found["worst_impostor"], example.labels), rivals, example.embeddings)
+
+
+def test_where_there_is_one_person_only_genuine_pairs_are_shown() -> None:
+    assert list(figures_of(assessed("aaa"))) == ["worst_genuine", "best_genuine"]
+
+
+def test_of_one_session_there_is_nothing_to_show() -> None:
+    assert figures_of(assessed("a")) == {}
+
+
+@pytest.mark.parametrize("enrolled", ["aabbcd", "aax", "a"], ids=["many", "two", "one"])
+def test_impostors_of_a_gallery_are_enrolled_sessions(enrolled: str) -> None:
+    example = assessed("abcabc", enrolled)
+    shown = read(figures_of(example)["worst_impostor"], example.labels)
+    rivals = worst_impostors(example.embeddings, example.labels.ids, range(6), range(6, len(example.labels)))
+    check(shown, rivals, example.embeddings)
+    assert all(min(pair) < 6 <= max(pair) for _, *pair in shown)
+
+
+def test_where_only_the_probes_own_person_is_enrolled_no_impostor_is_shown() -> None:
+    assert list(figures_of(assessed("aa", "a"))) == ["worst_genuine", "best_genuine"]
+
+
+def test_of_a_list_only_its_own_genuine_pairs_are_shown() -> None:
+    example = assessed("aaabbbcc", listed=PairList(np.array([2, 0, 3, 0]), np.array([0, 3, 5, 1]), None))
+    genuine = sorted([(0, 2), (3, 5), (0, 1)], key=lambda pair: cosine(example.embeddings, *pair))
+    check(read(figures_of(example)["worst_genuine"], example.labels), genuine, example.embeddings)
+
+
+def test_distances_are_shown_with_a_minus_the_farthest_first() -> None:
+    example = assessed("abcabcaabb", measure="euclidean")
+    rows = example.embeddings.astype(float)
+    distance = {pair: float(np.linalg.norm(rows[pair[0]] - rows[pair[1]])) for pair in genuine_pairs(example.labels.ids)}
+    expected = sorted(distance, key=lambda pair: -distance[pair])[:PAIRS_SHOWN]
+    shown = read(figures_of(example)["worst_genuine"], example.labels)
+    assert [tuple(sorted(pair)) for _, *pair in shown] == expected
+    assert [score for score, *_ in shown] == pytest.approx([-distance[pair] for pair in expected], abs=1e-3)

@@ -1,0 +1,206 @@
+"""By how much the best settings beat the base, against numpy: means over seeds, intervals from people, noise between seeds."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from fr_ps.evaluation.differences import paired_differences
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.search.improvement import Improvement, compare_seeds
+
+PEOPLE, DRAWS = 40, 200
+AUC, EER, OBJECTIVE = "identity/auc", "identity/eer", "gender/balanced_accuracy"
+
+
+def seed_of(values: dict[str, float | None], spread: float, rng: np.random.Generator, people: np.ndarray) -> Metrics:
+    """Metrics of a training whose draws of people are the common ones, and some of its own."""
+    found = Metrics()
+    for name, value in values.items():
+        drawn = None if value is None else value + people + spread * rng.normal(size=DRAWS)
+        found.add(name, value, "" if value is not None else "undefined", drawn)
+    return found
+
+
+def arms(
+    best: list[float], base: list[float], spread: float = 0.001, name: str = AUC, seed: int = 0
+) -> tuple[list[Metrics], list[Metrics]]:
+    """Of each arm so many seeds with these values of one metric."""
+    rng = np.random.default_rng(seed)
+    people = 0.02 * rng.normal(size=DRAWS)
+    return tuple([seed_of({name: value}, spread, rng, people) for value in values] for values in (best, base))  # type: ignore[return-value]
+
+
+def gained(best: list[float], base: list[float], spread: float = 0.001, name: str = AUC) -> Improvement:
+    return compare_seeds(*arms(best, base, spread, name), f"val/{name}", PEOPLE)
+
+
+def test_a_gain_is_the_difference_of_the_means_over_seeds_with_the_interval_of_their_draws() -> None:
+    best, base = arms([0.91, 0.93, 0.95], [0.90, 0.89, 0.94])
+    gain = compare_seeds(best, base, f"val/{AUC}", PEOPLE)
+    (one,) = gain.differences
+    assert (one.name, gain.seeds, gain.subjects) == (AUC, 3, PEOPLE)
+    assert (one.first, one.second) == (pytest.approx(0.93), pytest.approx(0.91))
+    assert one.value == pytest.approx(0.02)
+    drawn = [np.stack([metrics.replicates[AUC] for metrics in arm]).mean(axis=0) for arm in (best, base)]
+    error = np.std(drawn[0] - drawn[1], ddof=1) * math.sqrt(PEOPLE / (PEOPLE - 1))
+    wide = scipy.stats.t.ppf(0.975, PEOPLE - 1) * error
+    assert (one.low, one.high) == (pytest.approx(0.02 - wide), pytest.approx(0.02 + wide))
+    means = [Metrics({AUC: value}, {}, {}, {AUC: each}) for value, each in zip((one.first, one.second), drawn)]
+    (expected,) = paired_differences(*means, [AUC], PEOPLE)
+    assert (one.low, one.high, one.p) == (pytest.approx(expected.low), pytest.approx(expected.high), pytest.approx(expected.p))
+
+
+def test_the_same_people_in_both_fall_out_of_the_interval() -> None:
+    """Else it would be as wide as the spread over people, 0.02."""
+    (one,) = gained([0.91, 0.93], [0.90, 0.89], spread=0.0005).differences
+    assert one.high - one.low < 0.005
+
+
+@pytest.mark.parametrize("name", [AUC, OBJECTIVE])
+@pytest.mark.parametrize(
+    ("best", "base"),
+    [([0.9, 0.8], [0.7, 0.75]), ([0.9, 0.8, 0.95], [0.7, 0.75, 0.6]), ([0.5, 0.5, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4])],
+    ids=len,
+)
+def test_the_noise_is_the_standard_error_of_the_difference_between_seeds(name: str, best: list[float], base: list[float]) -> None:
+    variances = [sum((value - sum(arm) / len(arm)) ** 2 for value in arm) / (len(arm) - 1) for arm in (best, base)]
+    assert gained(best, base, name=name).seed_error[name] == pytest.approx(math.sqrt(sum(variances) / len(best)))
+
+
+def test_the_noise_of_arms_of_different_length_is_that_of_each() -> None:
+    best, base = [0.9, 0.8, 0.95], [0.7, 0.75]
+    expected = math.sqrt(np.var(best, ddof=1) / 3 + np.var(base, ddof=1) / 2)
+    assert gained(best, base).seed_error[AUC] == pytest.approx(expected)
+
+
+BETTER, WORSE, SAME, MAYBE = (
+    "is better than",
+    "is WORSE than",
+    "is not measurably better than",
+    "no more than noise between seeds",
+)
+
+
+@pytest.mark.parametrize(
+    ("best", "base", "spread", "name", "verdict"),
+    [
+        ([0.95, 0.951, 0.949], [0.90, 0.901, 0.899], 0.001, AUC, BETTER),
+        ([0.90, 0.901, 0.899], [0.95, 0.951, 0.949], 0.001, AUC, WORSE),
+        ([0.05, 0.051, 0.049], [0.10, 0.101, 0.099], 0.001, EER, BETTER),
+        ([0.10, 0.101, 0.099], [0.05, 0.051, 0.049], 0.001, EER, WORSE),
+        ([0.95, 0.951, 0.949], [0.90, 0.901, 0.899], 0.2, AUC, SAME),
+        ([0.98, 0.90, 0.92], [0.87, 0.94, 0.92], 0.001, AUC, MAYBE),
+        ([0.87, 0.94, 0.92], [0.98, 0.90, 0.92], 0.001, AUC, MAYBE),
+        ([0.95], [0.90], 0.001, AUC, MAYBE),
+        ([0.95], [0.90], 0.2, AUC, SAME),
+    ],
+    ids=[
+        "better",
+        "worse",
+        "a lower rate",
+        "a higher rate",
+        "people",
+        "seeds",
+        "seeds the other way",
+        "one seed",
+        "one seed, people",
+    ],
+)
+def test_the_verdict_is_better_or_worse_only_beyond_people_and_seeds(
+    best: list[float], base: list[float], spread: float, name: str, verdict: str
+) -> None:
+    said = gained(best, base, spread, name).summary()
+    assert [one for one in (BETTER, WORSE, SAME, MAYBE) if one in said] == [verdict]
+    assert f"{name} {np.mean(best):.4f} against {np.mean(base):.4f}, {np.mean(best) - np.mean(base):+.4f}" in said
+    assert ("one seed tells no noise" in said) == (len(best) == 1)
+    assert "\n" not in said
+
+
+def test_two_standard_errors_between_seeds_are_the_limit() -> None:
+    """Of two seeds a distance d apart in each arm, the error is d / sqrt(2)."""
+    gap = 0.02 / math.sqrt(2)
+    base = [0.90, 0.92]
+    assert MAYBE in gained([value + 1.95 * gap for value in base], base).summary()
+    assert BETTER in gained([value + 2.05 * gap for value in base], base).summary()
+
+
+def both(*its: dict[str, float | None], spread: float = 0.001) -> list[Metrics]:
+    rng = np.random.default_rng(1)
+    people = 0.01 * np.random.default_rng(2).normal(size=DRAWS)
+    return [seed_of(values, spread, rng, people) for values in its]
+
+
+def test_the_objective_comes_first_and_the_headlines_after_it() -> None:
+    values: dict[str, float | None] = {AUC: 0.9, EER: 0.1, "gender/auc": 0.8, OBJECTIVE: 0.7, "pose/accuracy": 0.6}
+    one, other = both(values, values), both(values, values)
+    assert [each.name for each in compare_seeds(one, other, f"val/{OBJECTIVE}", PEOPLE).differences] == [
+        OBJECTIVE,
+        AUC,
+        EER,
+        "gender/auc",
+    ]
+    assert [each.name for each in compare_seeds(one, other, f"val/{EER}", PEOPLE).differences] == [EER, AUC, "gender/auc"]
+    assert [each.name for each in compare_seeds(one, other, "", PEOPLE).differences] == [AUC, EER, "gender/auc"]
+    assert [each.name for each in compare_seeds(one, other, "cost/latency", PEOPLE).differences] == [AUC, EER, "gender/auc"]
+
+
+@pytest.mark.parametrize("where", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_what_is_undefined_for_one_seed_is_left_out(where: tuple[int, int]) -> None:
+    whole: dict[str, float | None] = {AUC: 0.9, EER: 0.1, OBJECTIVE: 0.7}
+    values = [[dict(whole), dict(whole)], [dict(whole), dict(whole)]]
+    values[where[0]][where[1]] |= {EER: None, OBJECTIVE: None}
+    gain = compare_seeds(both(*values[0]), both(*values[1]), f"val/{OBJECTIVE}", PEOPLE)
+    assert [one.name for one in gain.differences] == [AUC]
+    assert set(gain.seed_error) == {AUC}
+    assert AUC in gain.summary()
+
+
+def test_where_nothing_is_defined_the_verdict_says_so() -> None:
+    nothing: dict[str, float | None] = {AUC: None, EER: None}
+    gain = compare_seeds(both(nothing, nothing), both(nothing, nothing), f"val/{AUC}", PEOPLE)
+    assert gain.differences == []
+    assert gain.summary()
+
+
+def test_a_metric_without_draws_has_no_interval_and_proves_nothing() -> None:
+    best, base = ([Metrics({AUC: value}) for value in values] for values in ([0.95, 0.96], [0.5, 0.51]))
+    gain = compare_seeds(best, base, f"val/{AUC}", PEOPLE)
+    assert all(math.isnan(number) for number in (gain.differences[0].low, gain.differences[0].high, gain.differences[0].p))
+    assert SAME in gain.summary()
+    assert gain.table().rows[0][4:6] == [None, None]
+
+
+def test_a_draw_that_is_undefined_for_one_seed_is_undefined() -> None:
+    best, base = arms([0.91, 0.93], [0.90, 0.89])
+    best[1].replicates[AUC][:30] = np.nan
+    (one,) = compare_seeds(best, base, "", PEOPLE).differences
+    drawn = [np.mean([metrics.replicates[AUC] for metrics in arm], axis=0)[30:] for arm in (best, base)]
+    wide = scipy.stats.t.ppf(0.975, PEOPLE - 1) * np.std(drawn[0] - drawn[1], ddof=1) * math.sqrt(PEOPLE / (PEOPLE - 1))
+    assert one.high - one.value == pytest.approx(wide)
+
+
+def test_a_rate_of_fewer_people_has_the_interval_of_these() -> None:
+    best, base = arms([0.91, 0.93], [0.90, 0.89])
+    wide: list[Any] = []
+    for people in (PEOPLE, 5):
+        for metrics in (*best, *base):
+            metrics.subjects[AUC] = people
+        (one,) = compare_seeds(best, base, "", PEOPLE).differences
+        wide.append(one.high - one.value)
+    ratio = scipy.stats.t.ppf(0.975, 4) / scipy.stats.t.ppf(0.975, 39) * math.sqrt(5 / 4) / math.sqrt(40 / 39)
+    assert wide[1] / wide[0] == pytest.approx(ratio)
+
+
+def test_the_table_has_a_row_a_metric_and_an_empty_cell_for_what_is_not_known() -> None:
+    gain = gained([0.95], [0.90])
+    table = gain.table()
+    assert list(table.header) == ["metric", "best", "base", "difference", "low", "high", "error of seeds"]
+    (row,) = table.rows
+    one = gain.differences[0]
+    assert row == [AUC, one.first, one.second, one.value, one.low, one.high, None]
+    assert "1 seeds each" in table.note
+    assert f"{PEOPLE} test people" in table.note
+    assert gained([0.95, 0.96], [0.9, 0.9]).table().rows[0][6] == pytest.approx(0.005)

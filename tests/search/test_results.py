@@ -1,0 +1,244 @@
+"""What came out of a study: the best trial, a file of it that `train` takes, tables, and a study file without secrets."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState, create_trial
+
+from fr_ps.arguments import training_config
+from fr_ps.cli import parse_command_line
+from fr_ps.config import Config, SearchConfig, with_absolute_paths, with_settings
+from fr_ps.config.search import AfterConfig, BudgetConfig, StudyConfig
+from fr_ps.search.results import best_config, best_trial, top_trials, trial_table, write_results
+from fr_ps.search.spec import StudySpec, build_study_spec
+from fr_ps.search.trial import EPOCHS, MLFLOW_RUN, RUN
+from fr_ps.search.trial_queue import OUTCOME, REASON
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+STORAGE = "postgresql+psycopg2://somebody:secret@host/studies"
+SPACE: dict[str, Any] = {
+    "optim.lr": {"low": 0.001, "high": 0.1},
+    "schedule.name": ["cosine", "constant"],
+    "schedule.lowest": {"choices": [0.0, 0.0001], "when": {"schedule.name": "cosine"}},
+    "data.modalities": [["albedo"], ["albedo", "normal"]],
+    "batch.people": {"low": 2, "high": 8},
+}
+BASE = with_settings(
+    Config(name="base", device="cpu"), {"train.epochs": 7, "data.root": "here", "data.only": {"Quality": ["ok"]}}
+)
+ONE, TWO = {"val/identity/auc": "maximize"}, {"val/identity/eer": "minimize", "cost/latency": "minimize"}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def search_of(objectives: dict[str, Any] | None = None) -> StudySpec:
+    study = StudyConfig(name="mine", storage=STORAGE, seed=3, heartbeat=2)
+    return build_study_spec(
+        SearchConfig(space=SPACE, objectives=objectives or ONE, study=study, budget=BudgetConfig(trials=9)), BASE
+    )
+
+
+def params_of(lr: float, cosine: bool = True) -> dict[str, Any]:
+    found = {"optim.lr": lr, "schedule.name": "cosine" if cosine else "constant"}
+    return (
+        found | ({"schedule.lowest": 0.0001} if cosine else {}) | {"data.modalities": '["albedo", "normal"]', "batch.people": 5}
+    )
+
+
+def add(
+    study: optuna.Study, search: StudySpec, state: TrialState, values: Sequence[float] = (), lr: float = 0.01, **attributes: Any
+) -> None:
+    """A trial with settings as a real study suggests them."""
+    other = optuna.create_study()
+    other.enqueue_trial(params_of(lr, cosine=attributes.pop("cosine", True)))
+    asked = other.ask()
+    search.space.suggest(asked)
+    given = {"params": asked.params, "distributions": asked.distributions, "user_attrs": attributes}
+    study.add_trial(create_trial(state=state, values=list(values) or None, **given))
+
+
+def mixed(search: StudySpec) -> optuna.Study:
+    """Of one objective: two that finished, a pruned one, one that failed, one that was killed and tried again, one that waits."""
+    study = optuna.create_study(study_name="mine", direction="maximize")
+    add(study, search, TrialState.COMPLETE, [0.8], 0.01, run="r0", mlflow_run="m0", epochs=7, outcome="complete")
+    add(study, search, TrialState.PRUNED, [0.7], 0.02, run="r1", epochs=2, outcome="pruned", reason="by median after epoch 2")
+    add(study, search, TrialState.FAIL, (), 0.03, run="r2", epochs=1, outcome="failed", reason="KeyError: x")
+    add(study, search, TrialState.FAIL, (), 0.04, run="r3")
+    add(study, search, TrialState.COMPLETE, [0.9], 0.05, run="r4", mlflow_run="m4", epochs=7, outcome="complete", cosine=False)
+    add(study, search, TrialState.RUNNING, (), 0.06, run="r5")
+    study.add_trial(create_trial(state=TrialState.WAITING))
+    return study
+
+
+def two_sided(search: StudySpec) -> optuna.Study:
+    study = optuna.create_study(study_name="mine", directions=["minimize", "minimize"])
+    for values in ([0.3, 5.0], [0.1, 20.0], [0.2, 25.0], [0.2, 10.0]):  # the third is worse than the second in both
+        add(study, search, TrialState.COMPLETE, values, 0.001 * values[1], outcome="complete", epochs=7)
+    add(study, search, TrialState.FAIL, (), 0.03, outcome="failed", reason="KeyError: x")
+    add(study, search, TrialState.PRUNED, (), 0.04, outcome="pruned", reason="cannot be built: memory")
+    return study
+
+
+def test_the_names_of_attributes_are_those_that_these_tests_write() -> None:
+    assert (OUTCOME, REASON, RUN, MLFLOW_RUN, EPOCHS) == ("outcome", "reason", "run", "mlflow_run", "epochs")
+
+
+def test_the_table_tells_how_every_trial_that_was_begun_ended() -> None:
+    search = search_of()
+    table = trial_table(search, mixed(search))
+    assert list(table.header) == [
+        *[
+            "trial",
+            "state",
+            "val/identity/auc",
+            "optim.lr",
+            "schedule.name",
+            "data.modalities",
+            "batch.people",
+            "schedule.lowest",
+        ],
+        *["epochs", "reason", "run"],
+    ]
+    albedo_normal = '["albedo", "normal"]'
+    assert table.rows == [
+        [0, "complete", 0.8, 0.01, "cosine", albedo_normal, 5, 0.0001, 7, "", "m0"],
+        [1, "pruned", 0.7, 0.02, "cosine", albedo_normal, 5, 0.0001, 2, "by median after epoch 2", "r1"],
+        [2, "failed", None, 0.03, "cosine", albedo_normal, 5, 0.0001, 1, "KeyError: x", "r2"],
+        [3, "killed", None, 0.04, "cosine", albedo_normal, 5, 0.0001, None, "", "r3"],
+        [4, "complete", 0.9, 0.05, "constant", albedo_normal, 5, None, 7, "", "m4"],
+        [5, "running", None, 0.06, "cosine", albedo_normal, 5, 0.0001, None, "", "r5"],
+    ]
+
+
+def test_the_best_come_first_in_the_terminal_and_then_those_that_were_pruned() -> None:
+    search = search_of()
+    table = top_trials(search, mixed(search))
+    assert [row[0] for row in table.rows] == [4, 0, 1, 2, 3, 5]
+    assert "reason" not in table.header
+    assert table.note == ""
+    short = trial_table(search, mixed(search), limit=2)
+    assert [row[0] for row in short.rows] == [4, 0]
+    assert short.note.startswith("the best 2 of ")
+
+
+def test_of_several_objectives_the_front_comes_first_ordered_by_the_first_of_them() -> None:
+    search = search_of(TWO)
+    table = top_trials(search, two_sided(search))
+    assert [row[0] for row in table.rows] == [1, 3, 0, 2, 5, 4]
+    assert table.header[2:4] == ["val/identity/eer", "cost/latency"]
+    assert [row[2:4] for row in table.rows] == [[0.1, 20.0], [0.2, 10.0], [0.3, 5.0], [0.2, 25.0], [None, None], [None, None]]
+    assert [row[1] for row in table.rows[4:]] == ["pruned", "failed"]
+
+
+def test_the_best_trial_is_the_first_of_the_best_and_of_a_front_the_best_by_the_first_objective() -> None:
+    search = search_of()
+    study = mixed(search)
+    best = best_trial(study)
+    assert best is not None
+    assert best.number == 4
+    add(study, search, TrialState.COMPLETE, [0.9], 0.07)
+    assert best_trial(study) == best
+    front = best_trial(two_sided(search_of(TWO)))
+    assert front is not None
+    assert front.number == 1
+    other = optuna.create_study(directions=["maximize", "minimize"])
+    for values in ([0.3, 5.0], [0.5, 20.0], [0.5, 20.0], [0.4, 1.0]):
+        add(other, search, TrialState.COMPLETE, values)
+    front = best_trial(other)
+    assert front is not None
+    assert front.number == 1
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["minimize", "maximize"]], ids=len)
+def test_where_nothing_was_finished_there_is_no_best_and_a_table_all_the_same(directions: list[str]) -> None:
+    search = search_of(ONE if len(directions) == 1 else TWO)
+    study = optuna.create_study(directions=directions)
+    assert best_trial(study) is None
+    assert top_trials(search, study).rows == []
+    add(study, search, TrialState.FAIL, (), outcome="failed")
+    add(study, search, TrialState.PRUNED, (), outcome="pruned")
+    assert best_trial(study) is None
+    assert [row[0] for row in top_trials(search, study).rows] == [1, 0]
+
+
+def written(search: StudySpec, study: optuna.Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `write_results` writes, without its pictures, which have tests of their own and take seconds."""
+    monkeypatch.setattr("fr_ps.search.results.write_plots", lambda *_: ["a picture"])
+    folder.mkdir(exist_ok=True)
+    return write_results(search, study, folder)
+
+
+def test_best_yaml_is_taken_by_train_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = search_of()
+    study = mixed(search)
+    assert written(search, study, tmp_path, monkeypatch) == ["a picture"]
+    best = best_trial(study)
+    assert best is not None
+    expected = with_absolute_paths(best_config(search, best))
+    monkeypatch.chdir("/")
+    got = training_config(parse_command_line(["train", "--config", str(tmp_path / "best.yaml")])["train"])
+    assert got == expected
+    assert got.optim.lr == 0.05
+    assert got.schedule == replace(BASE.schedule, name="constant")
+    assert got.data.modalities == ("albedo", "normal")
+    assert got.data.only == {"Quality": ["ok"]}
+    assert (got.batch.people, got.train.epochs, got.train.select) == (5, 7, "val/identity/auc")
+    assert Path(got.data.root).is_absolute()
+
+
+def test_the_table_of_the_file_is_that_of_all_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = search_of()
+    study = mixed(search)
+    written(search, study, tmp_path, monkeypatch)
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["complete", "pruned", "failed", "killed", "complete", "running"]
+    assert [row["val/identity/auc"] for row in rows] == ["0.8", "0.7", "", "", "0.9", ""]
+    assert [row["schedule.lowest"] for row in rows] == ["0.0001"] * 4 + ["", "0.0001"]
+    assert json.loads(rows[0]["data.modalities"]) == ["albedo", "normal"]
+    assert rows[2]["reason"] == "KeyError: x"
+
+
+def test_the_study_file_makes_the_same_search_elsewhere_and_has_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = search_of(TWO)
+    search = replace(search, config=replace(search.config, after=AfterConfig(seeds=2), base="somewhere.yaml"))
+    written(search, two_sided(search), tmp_path, monkeypatch)
+    for file in tmp_path.iterdir():
+        assert "secret" not in file.read_text()
+    assert "storage" not in yaml.safe_load((tmp_path / "study.yaml").read_text())["study"]
+    arguments = parse_command_line(["search", "--config", str(tmp_path / "study.yaml")])["search"]
+    names = ("base", "space", "objectives", "study", "sampler", "pruner", "budget", "after")
+    again = build_study_spec(SearchConfig(**{name: arguments[name] for name in names}), training_config(arguments))
+    storage = StudyConfig(name="mine", seed=3, heartbeat=2)
+    assert again == replace(search, config=replace(search.config, study=storage, base=""))
+    assert again.definition() == search.definition()
+
+
+def test_without_a_finished_trial_there_is_no_best_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = search_of()
+    study = optuna.create_study(direction="maximize")
+    add(study, search, TrialState.FAIL, (), outcome="failed", reason="KeyError: x")
+    written(search, study, tmp_path, monkeypatch)
+    assert {file.name for file in tmp_path.iterdir()} == {"study.yaml", "trials.csv"}
+    assert "KeyError: x" in (tmp_path / "trials.csv").read_text()
+
+
+def test_a_study_that_goes_on_has_its_best_file_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = search_of()
+    study = mixed(search)
+    written(search, study, tmp_path, monkeypatch)
+    add(study, search, TrialState.COMPLETE, [0.95], 0.09)
+    written(search, study, tmp_path, monkeypatch)
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text())["optim"]["lr"] == 0.09

@@ -1,0 +1,252 @@
+"""What a launcher and its workers agree on: a search that is settled, that travels as JSON, and that goes on as the same."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fr_ps.arguments import training_config
+from fr_ps.cli import parse_command_line
+from fr_ps.config import Config, SearchConfig, TrainConfig, with_settings
+from fr_ps.config.search import AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
+from fr_ps.search.spec import StudySpec, build_study_spec, first_metric, require_same_definition, spec_from_json
+from tests.conftest import AssertRejected
+
+ROOT = Path(__file__).parents[3]
+STUDIES = sorted((ROOT / "experiments" / "search").glob("*.yaml"))
+SPACE: dict[str, Any] = {
+    "optim.lr": {"low": 0.001, "high": 0.1, "log": True},
+    "optim.name": ["adamw", "sgd"],
+    "optim.momentum": {"choices": [0.5, 0.9], "when": {"optim.name": "sgd"}},
+}
+
+
+def search_of(start: Config | None = None, **config: Any) -> StudySpec:
+    return build_study_spec(SearchConfig(**({"study": StudyConfig(name="s"), "space": SPACE} | config)), start or Config())
+
+
+def ready(file: Path, monkeypatch: pytest.MonkeyPatch) -> StudySpec:
+    """The search of a study file, as the command line makes it."""
+    monkeypatch.chdir(ROOT)
+    arguments = parse_command_line(["search", "--config", str(file)])["search"]
+    names = ("base", "space", "objectives", "study", "sampler", "pruner", "budget", "after")
+    return build_study_spec(SearchConfig(**{name: arguments[name] for name in names}), training_config(arguments))
+
+
+MINIMIZED = [
+    *("val/identity/eer", "val/gender/ece", "val/identity/fnmr_at_fmr_0.01", "val/identity/fmr_at_fnmr_0.1"),
+    "val/identity/fnir_at_fpir_0.1",
+]
+MAXIMIZED = ["val/identity/auc", "val/identity/tar_at_far_0.01", "val/identity/rank1", "val/emotion/balanced_accuracy"]
+
+
+@pytest.mark.parametrize("metric", [*MINIMIZED, *MAXIMIZED])
+def test_a_direction_that_makes_the_model_worse_is_refused_with_the_other(metric: str, refused: AssertRejected) -> None:
+    good, bad = ("minimize", "maximize") if metric in MINIMIZED else ("maximize", "minimize")
+    assert search_of(objectives={metric: good}).objectives == [metric]
+    with refused(f"objectives.{metric}", bad, f"expected {good}"):
+        search_of(objectives={metric: bad})
+    with refused(f"objectives.{metric}", bad):
+        search_of(objectives={"cost/latency": "minimize", "val/identity/auc": "maximize"} | {metric: bad})
+
+
+@pytest.mark.parametrize(
+    ("objectives", "selected"),
+    [
+        ({"val/identity/eer": "minimize"}, "val/identity/eer"),
+        ({"val/gender/auc": "maximize", "val/identity/auc": "maximize"}, "val/gender/auc"),
+        ({"cost/latency": "minimize", "val/identity/eer": "minimize", "val/gender/auc": "maximize"}, "val/identity/eer"),
+        ({"cost/parameters": "minimize"}, "val/identity/rank1"),
+    ],
+    ids=lambda value: str(list(value) if isinstance(value, dict) else value),
+)
+def test_the_best_epoch_of_a_trial_is_that_of_the_first_metric(objectives: dict[str, Any], selected: str) -> None:
+    base = Config(train=TrainConfig(select="val/identity/rank1", epochs=7))
+    search = search_of(base, objectives=objectives)
+    assert search.base == replace(base, train=replace(base.train, select=selected))
+    assert first_metric(search.config) == ("" if selected == base.train.select else selected)
+    assert search.objectives == list(objectives)
+
+
+def test_a_space_that_the_base_refuses_is_refused(refused: AssertRejected) -> None:
+    with refused("space.model.reduction", "1024", "model.channels"):
+        search_of(space={"model.reduction": [8, 1024]})
+    assert search_of(with_settings(Config(), {"model.channels": 1024}), space={"model.reduction": [8, 1024]})
+
+
+def test_a_grid_has_no_more_trials_than_combinations_and_refuses_a_range_without_steps(refused: AssertRejected) -> None:
+    grid = {"sampler": SamplerConfig(name="grid"), "budget": BudgetConfig(trials=20)}
+    with refused("space.optim.lr", "grid", "step"):
+        search_of(**grid)
+    stepped = SPACE | {"optim.lr": {"low": 0.1, "high": 0.3, "step": 0.1}}
+    assert search_of(**grid, space=stepped).trials == 3 * (1 + 2)
+    assert search_of(**grid | {"budget": BudgetConfig(trials=4)}, space=stepped).trials == 4
+    other = search_of(**grid | {"sampler": SamplerConfig(name="random")}, space=stepped)
+    assert (other.trials, other.grid) == (20, [])
+
+
+def test_a_sampler_that_knows_one_objective_only_is_refused_for_two(refused: AssertRejected) -> None:
+    objectives = {"val/identity/auc": "maximize", "cost/parameters": "minimize"}
+    with refused("sampler.name", "cmaes"):
+        search_of(objectives=objectives, sampler=SamplerConfig(name="cmaes"))
+
+
+@pytest.mark.parametrize(
+    ("space", "epochs"),
+    [({}, 7), ({"train.epochs": [3, 12, 9]}, 12), ({"train.epochs": {"low": 2, "high": 5}}, 5), ({"train.epochs": [1]}, 1)],
+    ids=str,
+)
+def test_the_most_epochs_are_those_of_the_base_or_the_most_that_are_searched(space: dict[str, Any], epochs: int) -> None:
+    assert search_of(Config(train=TrainConfig(epochs=7)), space=SPACE | space).epochs == epochs
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
+def test_a_ready_study_is_the_same_after_its_way_to_a_worker(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = ready(file, monkeypatch)
+    order = json.loads(json.dumps(search.as_json()))
+    monkeypatch.chdir("/")
+    again = spec_from_json(order)
+    assert again == search
+    assert again.definition() == search.definition()
+    assert (again.trials, again.epochs, again.objectives) == (search.trials, search.epochs, search.objectives)
+    require_same_definition(search.config.study.name, json.loads(json.dumps(search.definition())), again.definition())
+
+
+def test_all_that_can_be_set_is_the_same_after_its_way_to_a_worker() -> None:
+    base = with_settings(
+        Config(name="n", device="cpu"),
+        {
+            "data.modalities": ["albedo", "depth"],
+            "data.only": {"Quality": ["ok"]},
+            "fusion.branches": {"albedo": "RUN"},
+            "loss.class_weights": {"gender": [1.0, 2.0]},
+            "model.order": ["gender", "pose", "emotion", "facial_hair", "spectacles"],
+            "train.watch": ["val/identity/eer"],
+        },
+    )
+    search = search_of(
+        base,
+        space=SPACE | {"data.modalities": [["albedo", "depth"], ["albedo", "normal"]]},
+        objectives={"cost/latency": "minimize", "val/identity/eer": "minimize"},
+        study=StudyConfig(name="s", storage="postgresql+psycopg2://u:p@h/d", seed=3, heartbeat=1),
+        sampler=SamplerConfig(name="nsgaii", startup=3),
+        pruner=PrunerConfig(name="wilcoxon", startup=2, epochs=5, reduction=4, p=0.3),
+        budget=BudgetConfig(trials=3, hours=0.5, epochs=100),
+        after=AfterConfig(seeds=5, register="best"),
+        base="somewhere.yaml",
+    )
+    assert spec_from_json(json.loads(json.dumps(search.as_json()))) == search
+
+
+def without(part: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != key}
+
+
+OTHERS: dict[str, tuple[Callable[[], StudySpec], tuple[str, ...]]] = {
+    "another setting": (
+        lambda: search_of(with_settings(Config(), {"train.accumulate": 2, "schedule.power": 3})),
+        ("settings to start from", "schedule.power is 1.0 there and 3 here"),  # the first of the two in the order of groups
+    ),
+    "a metric more": (
+        lambda: search_of(objectives={"val/identity/auc": "maximize", "val/identity/eer": "minimize"}),
+        ("objectives", "val/identity/eer is absent there and minimize here"),
+    ),
+    "another metric, and all else": (
+        lambda: search_of(
+            Config(train=TrainConfig(epochs=3)), objectives={"cost/latency": "minimize"}, space={"optim.clip": [1, 2]}
+        ),
+        ("objectives", "val/identity/auc is maximize there and absent here"),
+    ),
+    "a setting less, and another base": (
+        lambda: search_of(Config(train=TrainConfig(epochs=3)), space=without(SPACE, "optim.lr")),
+        ("space", "optim.lr is", "there and absent here"),
+    ),
+    "a setting more": (
+        lambda: search_of(space=SPACE | {"optim.clip": [1, 2]}),
+        ("space", "optim.clip is absent there and", "'1', '2'"),
+    ),
+    "another range": (
+        lambda: search_of(space=SPACE | {"optim.lr": {"low": 0.001, "high": 0.2, "log": True}}),
+        ("space", "optim.lr", "0.1]", "0.2]"),
+    ),
+    "another condition": (
+        lambda: search_of(space=SPACE | {"optim.lr": SPACE["optim.lr"] | {"when": {"optim.name": "sgd"}}}),
+        ("space", "optim.lr", "sgd"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_study_does_not_go_on_as_another_one_and_what_differs_first_is_named(name: str, refused: AssertRejected) -> None:
+    make, words = OTHERS[name]
+    there = json.loads(json.dumps(search_of().definition()))
+    with refused("study 'mine'", *words, "another study.name"):
+        require_same_definition("mine", there, make().definition())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["val/identity/auc", "val/gender/auc"],
+        ["val/identity/auc", "cost/parameters", "cost/latency"],
+    ],
+    ids=["metrics", "costs"],
+)
+def test_a_study_does_not_go_on_with_its_objectives_in_another_order(names: list[str], refused: AssertRejected) -> None:
+    """The values of a trial are told apart by their places. Other directions at these are refused by `open_study`."""
+    ways = {name: "maximize" if name in MAXIMIZED or name == "val/gender/auc" else "minimize" for name in names}
+    there = search_of(objectives=ways).definition()
+    other = {name: ways[name] for name in [names[0], *names[:0:-1]]} if len(names) > 2 else dict(reversed(ways.items()))
+    assert list(other.values()) == list(ways.values())
+    with refused("another study.name"):
+        require_same_definition("s", json.loads(json.dumps(there)), search_of(objectives=other).definition())
+
+
+LOCAL: dict[str, Any] = {
+    "data.root": "elsewhere",
+    "train.threads": 3,
+    "train.scoring_batch": 7,
+    "train.checkpoint_minutes": 1.0,
+    "train.system_metrics": True,
+}
+
+
+@pytest.mark.parametrize("name", [*LOCAL, "device", "name"])
+def test_what_is_a_matter_of_the_machine_may_differ(name: str) -> None:
+    base = with_settings(Config(), {name: LOCAL[name]}) if name in LOCAL else replace(Config(), **{name: "cpu"})
+    assert base != Config()
+    require_same_definition("s", json.loads(json.dumps(search_of().definition())), search_of(base).definition())
+
+
+def test_a_setting_that_a_later_version_added_has_its_default_in_an_older_study(refused: AssertRejected) -> None:
+    there = json.loads(json.dumps(search_of().definition()))
+    del there["base"]["train.accumulate"]
+    require_same_definition("mine", there, search_of().definition())
+    with refused("train.accumulate is 1 there and 2 here"):
+        require_same_definition("mine", there, search_of(with_settings(Config(), {"train.accumulate": 2})).definition())
+
+
+def test_sampler_pruner_and_budget_may_change_while_a_study_goes_on() -> None:
+    other = search_of(
+        sampler=SamplerConfig(name="random"),
+        pruner=PrunerConfig(name="none"),
+        budget=BudgetConfig(trials=99, hours=1),
+        study=StudyConfig(name="s", storage="sqlite:///elsewhere.db", seed=9, heartbeat=1),
+        base="another.yaml",
+    )
+    require_same_definition("s", json.loads(json.dumps(search_of().definition())), other.definition())
+
+
+@pytest.mark.parametrize("what", ["space", "base"])
+def test_a_definition_says_nothing_of_how_its_numbers_were_written(what: str) -> None:
+    written = {"space": {"optim.clip": {"low": 1, "high": 2}}, "base": 1}
+    otherwise = {"space": {"optim.clip": {"high": 2.0, "low": 1.0}}, "base": 1.0}
+    there, now = (
+        search_of(with_settings(Config(), {"schedule.power": given["base"]}), space=given["space"]).definition()
+        for given in (written, otherwise)
+    )
+    require_same_definition("s", json.loads(json.dumps(there)), now)
+    assert there[what] == now[what]

@@ -1,0 +1,308 @@
+"""Where studies live: opened by many at once, and refused in one line, without the password, before anything is trained."""
+
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
+
+from fr_ps.errors import InputError
+from fr_ps.search import storage as module
+from fr_ps.search.storage import HEARTBEAT_GRACE, Direction, Storage, open_study, retry
+from tests.conftest import AssertRejected
+from tests.search.conftest import four_at_once
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+
+
+def opened(file: Path, name: str = "s", directions: Sequence[Direction] = ("maximize",)) -> tuple[optuna.Study, bool]:
+    return open_study(Storage(f"sqlite:///{file}", 1), name, directions)
+
+
+def tables(file: Path) -> set[str]:
+    connection = sqlite3.connect(file)
+    try:
+        return {name for (name,) in connection.execute(TABLES)}
+    finally:
+        connection.close()
+
+
+OPEN = """
+import sys
+import optuna
+from fr_ps.search.storage import Storage, open_study
+print("ready", flush=True)
+sys.stdin.readline()
+study, made = open_study(Storage(sys.argv[1], 1), "s", ["maximize", "minimize"])
+study.add_trial(optuna.create_trial(values=[1, 2]))
+print(study.study_name, made, flush=True)
+"""
+
+
+def test_processes_that_open_a_new_file_at_once_all_have_the_one_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    said = [text.strip() for text in four_at_once(OPEN, url)]
+    assert sorted(said) == ["s False", "s False", "s False", "s True"]
+    (study,) = optuna.get_all_study_summaries(url)
+    assert (study.study_name, study.n_trials) == ("s", 4)
+    assert sorted(trial.number for trial in optuna.load_study(study_name="s", storage=url).trials) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["a b", "dự án", "50%", "a+b", "O'Brien", "a#b", "a{b}", "{0}", "[x]"])
+def test_a_study_lies_in_the_file_that_is_named_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    open_study(Storage(f"sqlite:///{folder}/studies.db", 60), "a study", ["maximize"])
+    with sqlite3.connect(folder / "studies.db") as database:
+        assert database.execute("select study_name from studies").fetchall() == [("a study",)]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_study_is_made_once_and_is_there_the_next_time(tmp_path: Path) -> None:
+    study, made = opened(tmp_path / "a.db", directions=["maximize", "minimize"])
+    study.add_trial(optuna.create_trial(values=[1, 2]))
+    again, made_again = opened(tmp_path / "a.db", directions=["maximize", "minimize"])
+    assert (made, made_again) == (True, False)
+    assert [trial.values for trial in again.trials] == [[1, 2]]
+    other, made_other = opened(tmp_path / "a.db", "another name, with a blank and an ü")
+    assert (made_other, other.trials) == (True, [])
+
+
+@pytest.mark.parametrize(
+    "directions",
+    [["minimize"], ["maximize", "minimize"], ["maximize", "maximize"], ["minimize", "maximize", "maximize"]],
+    ids=" ".join,
+)
+def test_a_study_that_is_there_with_other_directions_is_refused(
+    tmp_path: Path, directions: list[Direction], refused: AssertRejected
+) -> None:
+    there: list[Direction] = ["minimize", "maximize"]
+    opened(tmp_path / "a.db", directions=there)
+    with refused("'s'", f"to {', '.join(there)}, not to {', '.join(directions)}", "study.name"):
+        opened(tmp_path / "a.db", directions=directions)
+
+
+def test_the_heartbeat_is_that_of_the_settings(tmp_path: Path) -> None:
+    rdb = Storage(f"sqlite:///{tmp_path / 'a.db'}", 7).rdb
+    assert (rdb.get_heartbeat_interval(), rdb.grace_period) == (7, 7 * HEARTBEAT_GRACE)
+
+
+POSTGRESQL = "postgresql+psycopg2://somebody:secret@127.0.0.1:{port}/studies"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", ["study.storage is 'nonsense'", "sqlite:///FILE"]),
+        ("", ["study.storage is ''", "sqlite:///FILE"]),
+        ("://", ["study.storage is '://'", "sqlite:///FILE"]),
+        ("sqlite:/one.db", ["study.storage is 'sqlite:/one.db'", "sqlite:///FILE"]),
+        ("sqlite://", ["study.storage is 'sqlite://'", "sqlite:///FILE"]),
+        ("sqlite:///", ["study.storage is 'sqlite:///'", "sqlite:///FILE"]),
+        ("sqlite:///:memory:", ["study.storage is 'sqlite:///:memory:'", "sqlite:///FILE"]),
+        ("sqlite://two.db", ["study.storage is 'sqlite://two.db'", "sqlite:///FILE"]),
+        ("sqlite:////nowhere/at/all.db", ["study.storage", "/nowhere/at is no folder"]),
+        ("journal:///file", ["study.storage: journal:///file", "journal"]),
+        ("http://somebody:secret@host/studies", ["study.storage: http://host/studies"]),
+        (
+            "postgresql+nodriver://somebody:secret@host/studies",
+            ["study.storage: postgresql+nodriver://host/studies"],
+        ),
+        ("oracle://somebody:secret@host/studies", ["study.storage: oracle://host/studies", "driver", "oracledb"]),
+        ("postgresql+psycopg2://somebody:secret@host:port/studies", ["study.storage"]),
+        ("postgresql-psycopg2://somebody:secret@host/studies", ["study.storage", "sqlite:///FILE"]),
+        ("postgresql://somebody:two@secret@host/db?user=secret", ["study.storage is 'postgresql://host/db'", "%40"]),
+        ("postgresql:somebody:secret@host/db", ["study.storage is '***'", "sqlite:///FILE"]),
+        ("sqlite:///file:one?mode=memory&uri=true", ["study.storage", "sqlite:///FILE"]),
+    ],
+)
+def test_what_is_no_database_is_refused(
+    url: str, words: list[str], refused: AssertRejected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        Storage(url, 1)
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    with refused(*words):
+        Storage(url, 1)
+
+
+def test_a_server_that_is_not_there_is_refused_without_the_password(refused: AssertRejected, unused_port: int) -> None:
+    pytest.importorskip("psycopg2")
+    begun = time.monotonic()
+    with refused("study.storage: postgresql+psycopg2://127.0.0.1", f"port {unused_port} failed", "refused"):
+        Storage(POSTGRESQL.format(port=unused_port), 1)
+    with pytest.raises(InputError) as caught:
+        Storage(POSTGRESQL.format(port=unused_port), 1)
+    assert "secret" not in str(caught.value)
+    assert time.monotonic() - begun < 10
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize("content", [b"id,session\n" * 200, b"\x89PNG\r\n\x1a\n" + bytes(4000)], ids=["a table", "a picture"])
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes, refused: AssertRejected) -> None:
+    file = tmp_path / "file.db"
+    file.write_bytes(content)
+    with refused(f"study.storage: sqlite:///{file}", "not a database"):
+        Storage(f"sqlite:///{file}", 1)
+    assert file.read_bytes() == content
+
+
+def test_a_folder_is_no_database(tmp_path: Path, refused: AssertRejected) -> None:
+    with refused(f"study.storage: sqlite:///{tmp_path}", "unable to open"):
+        Storage(f"sqlite:///{tmp_path}", 1)
+
+
+def mlflow_like(file: Path) -> None:
+    """A database that another program keeps its revisions in, as MLflow does."""
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY)")
+    connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+    connection.execute("INSERT INTO alembic_version VALUES ('dc11669786a5')")
+    connection.commit()
+    connection.close()
+
+
+def test_the_database_of_another_program_is_refused(tmp_path: Path, refused: AssertRejected) -> None:
+    mlflow_like(tmp_path / "mlflow.db")
+    with refused(f"study.storage: sqlite:///{tmp_path / 'mlflow.db'}", "cannot be opened"):
+        Storage(f"sqlite:///{tmp_path / 'mlflow.db'}", 1)
+
+
+def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path, refused: AssertRejected) -> None:
+    mlflow_like(tmp_path / "mlflow.db")
+    before = tables(tmp_path / "mlflow.db")
+    with refused("study.storage"):
+        Storage(f"sqlite:///{tmp_path / 'mlflow.db'}", 1)
+    assert tables(tmp_path / "mlflow.db") == before
+
+
+def test_only_one_at_a_time_is_alone_with_a_file(tmp_path: Path) -> None:
+    inside, most = 0, 0
+
+    def enter(storage: Storage) -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with storage.lock():
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.0005)
+                inside -= 1
+
+    storages = [Storage(f"sqlite:///{tmp_path / 'a.db'}", 1) for _ in range(3)]
+    threads = [threading.Thread(target=enter, args=(storage,)) for storage in storages]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_a_number_is_found_in_its_own_study(tmp_path: Path) -> None:
+    storage = Storage(f"sqlite:///{tmp_path / 'a.db'}", 1)
+    studies = [open_study(storage, name, ["maximize"])[0] for name in ("one", "two")]
+    ids = []
+    for number in range(3):
+        for study in studies:
+            study.add_trial(optuna.create_trial(value=number))
+            ids.append(storage.trial_id(study, number))
+    assert sorted(ids) == ids
+    assert len(set(ids)) == 6
+    assert storage.rdb.get_trial(storage.trial_id(studies[1], 2)).value == 2
+
+
+OUTAGES = [StorageInternalError("gone\naway"), OperationalError("SELECT 1", {}, Exception("gone\naway"))]
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
+def test_a_database_that_does_not_answer_is_asked_again(outage: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    answers = iter([outage, outage, outage, 7])
+
+    def ask() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert retry(ask) == 7
+    assert pauses == [0.5, 1, 2]
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
+def test_after_ten_minutes_it_is_given_up(outage: Exception, monkeypatch: pytest.MonkeyPatch, refused: AssertRejected) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+
+    def ask() -> None:
+        raise outage
+
+    with refused("study.storage", "gone away", "start the search again"):
+        retry(ask)
+    assert 600 < now < 660
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGINT is not ignored, though the suite may stand in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_signal_waits_until_the_database_has_answered(number: signal.Signals, raised: type[BaseException], heard: None) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    done = []
+
+    def ask() -> int:
+        signal.raise_signal(number)
+        done.append(number)
+        return 7
+
+    with pytest.raises(raised) as caught:
+        retry(ask)
+    assert done == [number]
+    if isinstance(caught.value, SystemExit):
+        assert caught.value.code == 143
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_it_is_asked_in_other_threads_too() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(retry(lambda: 7)))
+    thread.start()
+    thread.join()
+    assert found == [7]
+
+
+def test_what_is_no_outage_is_raised_at_once() -> None:
+    with pytest.raises(KeyError):
+        retry(lambda: {}["x"])
