@@ -140,10 +140,12 @@ def refused() -> AssertRejected:
     return check
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports have empty pictures."""
-    monkeypatch.setattr("fr_ps.evaluation.report.to_png", empty_png)
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Reports of this module draw no figures. Request it by an autouse fixture of module scope: that runs before the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fr_ps.evaluation.report.draw_png", empty_png)
+        yield
 
 
 @pytest.fixture

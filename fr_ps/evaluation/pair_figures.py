@@ -1,6 +1,7 @@
 """The pairs that a model finds most and least alike, to be looked at."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,11 +11,12 @@ from fr_ps.data.labels import Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult
 from fr_ps.report.figures import empty_figure
+from fr_ps.report.table import DrawFigure
 
 PAIRS_SHOWN = 5
 
 
-def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, labels: Labels) -> dict[str, Figure]:
+def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, labels: Labels) -> dict[str, DrawFigure]:
     """Pictures of the genuine pairs with the lowest and the highest scores, and of sessions with the most similar other people.
 
     Of the latter, each session's most similar other person is looked at, by cosine.
@@ -26,7 +28,7 @@ def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, la
         labels: of these rows.
     """
     comparisons, search = result.pair_scores, result.gallery_search
-    found = {}
+    found: dict[str, DrawFigure] = {}
     if len(comparisons.genuine_levels):
         order = np.argsort(comparisons.genuine_levels, kind="stable")
         scores = comparisons.scale.scores(comparisons.genuine_levels)
@@ -37,10 +39,12 @@ def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, la
             pairs = list(
                 zip(comparisons.genuine_first[some].tolist(), comparisons.genuine_second[some].tolist(), scores[some].tolist())
             )
-            found[name] = _figure(title, pairs, store, rows, labels)
+            found[name] = partial(_figure, title, pairs, store, rows, labels)
     rivals = _top_impostor_pairs(search.probes, search.top_impostor, search.by_maximum.nonmated)
     if rivals:
-        found["worst_impostor"] = _figure("The most similar other people of a session (cosine)", rivals, store, rows, labels)
+        found["worst_impostor"] = partial(
+            _figure, "The most similar other people of a session (cosine)", rivals, store, rows, labels
+        )
     return found
 
 

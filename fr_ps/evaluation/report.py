@@ -14,7 +14,7 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.modality_subsets import subset_table
 from fr_ps.evaluation.scores import score_table
 from fr_ps.files import write_atomic, write_json, write_text
-from fr_ps.report.figures import to_png
+from fr_ps.report.figures import draw_png
 from fr_ps.report.html_page import format_cell, render_page
 from fr_ps.report.table import ReportSection, Table
 from fr_ps.tables import format_csv
@@ -142,7 +142,7 @@ def write_report(
     header, rows = subset_table(metrics)
     if rows:
         told["With fewer maps"] = ReportSection(tables=[Table("fewer_maps", "", header, rows)])
-    pictures = {section: {name: to_png(figure) for name, figure in found.figures.items()} for section, found in told.items()}
+    pictures = {section: {name: draw_png(draw) for name, draw in found.figures.items()} for section, found in told.items()}
     for name, png in (one for its in pictures.values() for one in its.items()):
         write(f"{name}.png", png)
     for table in (numbers, *(table for found in told.values() for table in found.tables)):

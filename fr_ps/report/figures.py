@@ -12,6 +12,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from fr_ps.report.table import DrawFigure
+
 mpl.use("agg")
 mpl.rcParams["text.parse_math"] = False
 
@@ -46,6 +48,11 @@ def new_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     axes = figure.add_axes((0.13, 0.13, 0.84, 0.78), title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def draw_png(draw: DrawFigure) -> bytes:
+    """Draw a figure; returns its PNG file."""
+    return to_png(draw())
 
 
 def to_png(figure: Figure) -> bytes:

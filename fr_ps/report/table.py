@@ -1,14 +1,18 @@
 """What an analysis comes to: numbers, tables, pictures. The report puts those of all analyses one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from fr_ps.evaluation.metrics import Metrics
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Cell = str | int | float | None
 """None is undefined: empty in the CSV file, a dash where people read."""
+DrawFigure = Callable[[], "Figure"]
+"""Draws a figure when it is called."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class ReportSection:
     Attributes:
         metrics: named as in metrics.json but for the part (`identity/auc`).
         tables: for the report.
-        figures: name of the PNG file, without its ending, to the picture.
+        figures: name of the PNG file, without its ending, to the function that draws it; `write_report` calls it.
     """
 
     metrics: Metrics = field(default_factory=Metrics)
     tables: list[Table] = field(default_factory=list)
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, DrawFigure] = field(default_factory=dict)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import yaml
-from matplotlib.figure import Figure
 
 from fr_ps.config import Config, flatten, to_dict, with_absolute_paths
 from fr_ps.data.dataset import Dataset
@@ -20,6 +20,7 @@ from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import ADVERSARIAL_PREFIX
 from fr_ps.redaction import redact_tree
+from fr_ps.report.table import DrawFigure
 from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.provenance import environment_text
 from fr_ps.tracking.run import Run
@@ -47,23 +48,25 @@ def default_run_name(config: Config) -> str:
 
 
 def training_figures(
-    curves: Mapping[str, Mapping[int, float]], trained: Sequence[str], learning_rate_figure: Figure
-) -> dict[str, Figure]:
+    curves: Mapping[str, Mapping[int, float]], trained: Sequence[str], learning_rate_figure: DrawFigure
+) -> dict[str, DrawFigure]:
     """Losses, weights, validation and learning rate (`rates`) over the epochs."""
     lines = {name: sorted(points.items()) for name, points in curves.items()}
     tasks = ["identity", *trained]
     adversarial = [ADVERSARIAL_PREFIX + task for task in trained]
-    found = {
-        "losses": curves_figure(lines, "Training losses", [f"train/loss/{task}" for task in tasks], logarithmic=True),
-        "weights": curves_figure(lines, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]),
+    found: dict[str, DrawFigure] = {
+        "losses": partial(curves_figure, lines, "Training losses", [f"train/loss/{task}" for task in tasks], logarithmic=True),
+        "weights": partial(
+            curves_figure, lines, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]
+        ),
         "learning_rate": learning_rate_figure,
     }
     judged = [f"train/loss/{task}" for task in adversarial]
     if any(name in lines for name in judged):
-        found["adversarial"] = curves_figure(lines, "Adversarial losses", judged)
+        found["adversarial"] = partial(curves_figure, lines, "Adversarial losses", judged)
     validated = [f"val/{task}/auc" for task in tasks]
     if any(name in lines for name in validated):
-        found["validation"] = curves_figure(lines, "Validation AUC", validated)
+        found["validation"] = partial(curves_figure, lines, "Validation AUC", validated)
     return found
 
 

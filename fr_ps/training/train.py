@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from fr_ps.config import Config
 from fr_ps.data.builtin import resolve_root
@@ -21,7 +20,7 @@ from fr_ps.models.folder import ModelInfo
 from fr_ps.models.inference import predict, validation_metrics
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import OnProgress, progress
-from fr_ps.report.table import ReportSection
+from fr_ps.report.table import DrawFigure, ReportSection
 from fr_ps.tracking.layout import CONFIG_FILE, list_checkpoints
 from fr_ps.tracking.provenance import code_versions
 from fr_ps.tracking.run import Run
@@ -77,7 +76,7 @@ class FitResult:
     state: TrainState
     device: torch.device
     best_epoch: int
-    learning_rate_figure: Figure
+    learning_rate_figure: DrawFigure
     warnings: tuple[str, ...] = ()
 
 
@@ -214,7 +213,7 @@ def build_train_state(config: Config, network: FaceNetwork, losses: MultiTaskLos
 
 def _train_epochs(
     setup: TrainingSetup, loader: BatchLoader, state: TrainState, run: Run, echo: Echo, on_epoch: EpochCallback | None
-) -> Figure:
+) -> DrawFigure:
     """Train what is left, with a checkpoint after every epoch and as often within one as is set; returns the rates' figure."""
     config, train = setup.config, setup.config.train
     batches = len(loader.epoch_batches(state.epoch))
@@ -261,7 +260,7 @@ def _train_epochs(
             raise request.exit_exception() from None
     if selection.should_stop and state.epoch < train.epochs:
         echo(f"stopped: {train.patience} epochs without a better {train.select}")
-    return learning_rate_figure(rate, state.epoch, steps)
+    return partial(learning_rate_figure, rate, state.epoch, steps)
 
 
 def open_training_data(config: Config, echo: Echo = print) -> Dataset:

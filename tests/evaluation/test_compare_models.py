@@ -23,9 +23,7 @@ CPU = torch.device("cpu")
 PARTS = DataConfig(val_people=1, test_people=3)
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(undrawn: None) -> None:
-    """What is drawn is looked at in test_report.py, test_pictures.py and the analyses' own files."""
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:

@@ -57,7 +57,8 @@ def figures_of(example: Example) -> dict[str, Figure]:
     for row in range(SIDE * SIDE):
         maps[SIDE * SIDE - 1 - row, 0, row // SIDE, row % SIDE] = 0
     store = MapStore({"albedo": maps}, np.arange(len(maps)), "digest")
-    return pair_figures(example.assessment, store, SIDE * SIDE - 1 - np.arange(len(example.labels)), example.labels)
+    rows = SIDE * SIDE - 1 - np.arange(len(example.labels))
+    return {name: draw() for name, draw in pair_figures(example.assessment, store, rows, example.labels).items()}
 
 
 def read(figure: Figure, labels: Labels) -> Shown:

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = example()
     folder = tmp_path_factory.mktemp("report") / "of a model"
     extra = ReportSection(tables=[Table("extra", "An extra table", ["name", "value"], [["a", 0.25], ["b", None]])])
-    extra.figures["losses"] = Figure(figsize=(1, 1))
+    extra.figures["losses"] = lambda: Figure(figsize=(1, 1))
     write_report(folder, EVIL, {EVIL: EVIL}, found.metrics.with_prefix("test"), found, {"Extra": extra}, ["mind <this>"])
     return folder
 

@@ -3,6 +3,6 @@
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(undrawn: None) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def no_figures(undrawn: None) -> None:
     """Trainings of these tests draw nothing."""

@@ -1,6 +1,7 @@
 """Attribute metrics: does the score of the positive class rank the positive sessions first, and can it be believed?"""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -151,7 +152,8 @@ def attributes_section(
         answers, codes = probabilities[attribute][known], labels.codes[known, column]
         findings.tables.append(_confusion_table(attribute, codes, _predicted(answers, threshold), names))
         two = len(names) == 2
-        findings.figures[f"reliability_{attribute}"] = reliability_figure(
+        findings.figures[f"reliability_{attribute}"] = partial(
+            reliability_figure,
             reliability_diagram(*_confidence_and_correctness(answers, codes)),
             f"Reliability of {_display_name(attribute)}",
             f"predicted probability of {names[1]}" if two else "probability of the predicted class",

@@ -9,6 +9,7 @@ demographic groups"; Grother, Ngan and Hanaoka, "FRVT part 3: demographic effect
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -192,7 +193,7 @@ def group_section(
     other_header = ("attribute", "class", "other class", "FMR", *_FMR[3:])
     findings.tables.append(Table("cross_groups", "False matches across classes", other_header, across, note))
     if any(row[4] is not None or row[9] is not None for row in groups):
-        findings.figures["groups"] = _figure(groups)
+        findings.figures["groups"] = partial(_figure, groups)
     return findings
 
 

@@ -6,6 +6,7 @@ vendor test part 2: identification" (NIST IR 8271).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT
 from fr_ps.evaluation.weighted_metrics import unweighted
 from fr_ps.report.figures import new_figure, use_plain_tick_labels
-from fr_ps.report.table import Cell, ReportSection, Table
+from fr_ps.report.table import Cell, DrawFigure, ReportSection, Table
 
 FPIR_POINTS = (0.1, 0.01, 0.001)
 RANKS = (1, 5)
@@ -134,7 +135,7 @@ def identification_section(search: GallerySearch, ids: np.ndarray, bootstrap: Bo
     found, owner, asked = open_set(search), ids[search.probes], np.flatnonzero(search.is_scored)
     draws = bootstrap.select(search.probes) if bootstrap else None
     people, mated = len(np.unique(owner[asked])), len(np.unique(owner[found.mated]))
-    metrics, rows, figures = rank_metrics(search, draws, people), list[list[Cell]](), {}
+    metrics, rows, figures = rank_metrics(search, draws, people), list[list[Cell]](), dict[str, DrawFigure]()
 
     def tell(name: str, label: str, errors: int, searches: int, people: int, threshold: float | None) -> None:
         interval = metrics.intervals.get(name, (None, None))
@@ -145,7 +146,7 @@ def identification_section(search: GallerySearch, ids: np.ndarray, bootstrap: Bo
             errors = int((ranking.rank[asked] > rank).sum())
             tell(f"rank{rank}{suffix}", f"rank {rank}, {way}", errors, len(asked), people, None)
     if not search.undefined_reason:
-        figures["cmc"] = cmc_figure(search)
+        figures["cmc"] = partial(cmc_figure, search)
 
     rates = [rate for rate in FPIR_POINTS if rate * len(found.nonmated) >= 1]
     if rates:
@@ -161,7 +162,7 @@ def identification_section(search: GallerySearch, ids: np.ndarray, bootstrap: Bo
             errors = len(found.mated) - int((found.hit_scores > threshold).sum())
             tell(name, f"FNIR at FPIR {rate:g}", errors, len(found.mated), mated, threshold)
         if mated:
-            figures["open_set"] = open_set_figure(found, rates, fnir)
+            figures["open_set"] = partial(open_set_figure, found, rates, fnir)
     return ReportSection(metrics, [Table("identification", "Identification", _HEADER, rows, _note(search, found))], figures)
 
 

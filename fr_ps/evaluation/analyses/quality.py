@@ -5,6 +5,8 @@ representation for face recognition and quality assessment", CVPR 2021). That is
 magnitude are discarded, and should show in how well the session's pictures can be believed, which `prepare` measures.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -160,10 +162,10 @@ def quality_section(
         measured[measure] = np.where(np.isfinite(values), values, np.nan)
     findings.tables.append(_table(findings.metrics, curve, best, [threshold, None, None, threshold_source], measured))
     if findings.metrics.values[_PAUC] is not None:
-        findings.figures["error_versus_discard"] = _curve_figure(curve, best)
+        findings.figures["error_versus_discard"] = partial(_curve_figure, curve, best)
     told = {measure: findings.metrics.values[f"quality/spearman_{measure}"] for measure in measured}
     if any(value is not None for value in told.values()):
-        findings.figures["quality_measures"] = _measures_figure(embeddings_norm, measured, told)
+        findings.figures["quality_measures"] = partial(_measures_figure, embeddings_norm, measured, told)
     return findings
 
 

@@ -1,5 +1,7 @@
 """Verification: are these two sessions of one person?"""
 
+from functools import partial
+
 import numpy as np
 
 from fr_ps.evaluation.metrics import Metrics
@@ -100,9 +102,9 @@ def verification_section(pair_scores: PairScores, metrics: Metrics, thresholds: 
             )
         )
     findings.figures = {
-        "roc": roc_figure(curve, pair_scores.impostor_count, found),
-        "det": det_figure(curve, pair_scores.impostor_count, len(pair_scores.genuine_levels), found),
-        "scores": score_figure(pair_scores),
+        "roc": partial(roc_figure, curve, pair_scores.impostor_count, found),
+        "det": partial(det_figure, curve, pair_scores.impostor_count, len(pair_scores.genuine_levels), found),
+        "scores": partial(score_figure, pair_scores),
     }
     return findings
 

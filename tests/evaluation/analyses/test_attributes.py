@@ -310,4 +310,4 @@ def test_reliability_is_drawn_of_what_is_trained_and_has_labels_with_the_error_o
     found = attributes_section(probabilities, labels, {}, ["gender", "emotion", "spectacles"])
     assert set(found.figures) == {"reliability_gender", "reliability_emotion"}
     for task in ("gender", "emotion"):
-        assert f"{found.metrics.values[f'{task}/ece']:.3f}" in found.figures[f"reliability_{task}"].axes[0].get_title()
+        assert f"{found.metrics.values[f'{task}/ece']:.3f}" in found.figures[f"reliability_{task}"]().axes[0].get_title()

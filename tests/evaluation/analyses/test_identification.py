@@ -235,12 +235,12 @@ def test_the_curves_show_the_numbers() -> None:
     embeddings, ids = faces(2, 30, 4, 1.2)
     searched = search_gallery(embeddings, ids, None)
     found = identification_section(searched, ids, None)
-    maximum, mean = found.figures["cmc"].axes[0].lines
+    maximum, mean = found.figures["cmc"]().axes[0].lines
     assert maximum.get_xdata()[[0, 4, -1]].tolist() == [1, 5, 20]
     for line, suffix in ((maximum, ""), (mean, "_mean")):
         assert line.get_ydata()[[0, 4]].tolist() == [found.metrics.values[f"rank{rank}{suffix}"] for rank in (1, 5)]
     assert cmc_figure(searched).axes[0].get_ylim()[0] == pytest.approx(min(maximum.get_ydata()[0], mean.get_ydata()[0]), abs=0.05)
-    curve, points = found.figures["open_set"].axes[0].lines
+    curve, points = found.figures["open_set"]().axes[0].lines
     for rate, fnir in zip(*points.get_data()):
         steps = np.flatnonzero(curve.get_xdata() <= rate)
         assert fnir == found.metrics.values[f"fnir_at_fpir_{rate:g}"] == pytest.approx(curve.get_ydata()[steps[-1]])

@@ -232,11 +232,11 @@ def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curv
     assert cells["Spearman, magnitude and shadowed"][3] == f"{len(lengths) - 2} sessions"
     assert {len(row) for row in table.rows} == {len(table.header)}
     assert set(findings.figures) == {"error_versus_discard", "quality_measures"}
-    assert len(findings.figures["quality_measures"].axes) == 2
+    assert len(findings.figures["quality_measures"]().axes) == 2
 
 
 def test_more_than_2000_sessions_are_drawn_as_2000_points() -> None:
-    figure = found(*example(people=700)).figures["quality_measures"]
+    figure = found(*example(people=700)).figures["quality_measures"]()
     assert len(figure.axes[0].lines[0].get_xdata()) == quality.MAX_POINTS  # type: ignore[arg-type]
 
 
