@@ -24,9 +24,9 @@ PYTEST = OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dis
 test: setup
 	$(PYTEST) -m "not slow"
 
-# Killed processes, real servers, PostgreSQL, mlflow run, whole searches.
+# Killed processes, real servers, PostgreSQL, mlflow run, whole searches; and each property test with 300 random examples.
 test-slow: setup
-	$(PYTEST) -m slow
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "slow or hypothesis"
 
 coverage: setup
 	rm -f .coverage .coverage.*

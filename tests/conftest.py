@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from fr_ps.config import PrepareConfig
@@ -20,22 +21,27 @@ from fr_ps.errors import InputError
 from fr_ps.synthetic.captures import write_synthetic_captures
 from tests.forked import empty_png
 
-SLOW = (
+settings.register_profile("fast", max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+LONGEST_FILES = (
     "search/test_search.py",
-    "training/test_train.py",
     "training/test_resume.py",
-    "training/test_keeper.py",
+    "training/test_checkpoint_manager.py",
+    "training/test_build_model.py",
     "test_house.py",
     "test_cli.py",
-    "evaluation/test_evaluate.py",
-    "tracking/test_lifecycle.py",
+    "training/test_train.py",
+    "training/test_guard.py",
+    "evaluation/test_coverage.py",
 )
-"""Files that take longest: begun first, so that neither of two processes has one left at the end when the other is done."""
+"""Test files that take longest, in both tiers. They start first, so that neither of two workers ends long after the other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ranks = {str(Path(__file__).parent / name): rank for rank, name in enumerate(SLOW)}
-    items.sort(key=lambda item: ranks.get(str(item.path), len(SLOW)))
+    ranks = {str(Path(__file__).parent / name): rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(str(item.path), len(LONGEST_FILES)))
 
 
 MakeStore = Callable[[Path], str]

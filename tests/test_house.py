@@ -7,15 +7,20 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from fr_ps.arguments import training_config
 from fr_ps.cli import COMMANDS, load_command, parse_command_line
-from fr_ps.config import SYNTHETIC_ROOT, ModelConfig
+from fr_ps.config import SYNTHETIC_ROOT, Config, ModelConfig
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.layout import CHANNELS
+from fr_ps.models import build_network
 from fr_ps.tracking.run import Run
 from fr_ps.training.train import train
 
@@ -24,10 +29,29 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 ONLY_IN = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_runs_at_tiny_size(file, prepared, tmp_path, undrawn):
-    config = training_config(parse_command_line(["train", "--config", str(file)])["train"])
-    assert config.data.root == SYNTHETIC_ROOT or config.data.root.startswith("data/")
+def experiment(file: Path) -> Config:
+    return training_config(parse_command_line(["train", "--config", str(file)])["train"])
+
+
+def test_every_experiment_is_parsed_and_its_network_is_built():
+    assert len(EXPERIMENTS) == 21
+    networks = set()
+    for file in EXPERIMENTS:
+        config = experiment(file)
+        data, _, maps = file.stem.partition("_")
+        expected = tuple(CHANNELS) if maps == "fusion" else tuple(maps.split("_")) if maps else ("albedo",)
+        assert config.data.modalities == expected, file
+        assert config.data.root == {"synthetic": SYNTHETIC_ROOT, "yale": "data/yale_b", "photoface": "data/photoface"}[data], file
+        networks.add((config.model, config.fusion.name))
+    for model, fusion in networks:
+        with torch.device("meta"):
+            network = build_network(dict.fromkeys(CHANNELS, model), fusion, dict.fromkeys(ATTRIBUTES, 2))
+        assert network.modalities == tuple(CHANNELS)
+
+
+@pytest.mark.parametrize("name", ["synthetic_fusion", "yale_albedo_normal", "photoface_normal"])
+def test_an_experiment_trains_at_tiny_size(name, prepared, tmp_path, undrawn):
+    config = experiment(ROOT / "experiments" / f"{name}.yaml")
     tiny = replace(
         config,
         data=replace(config.data, root=str(prepared), val_people=2, test_people=2),
@@ -71,6 +95,7 @@ def modules() -> dict[str, Path]:
     return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
+@cache
 def imports(file: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -108,6 +133,7 @@ def test_no_module_imports_itself_through_others():
         visit(name, ())
 
 
+@pytest.mark.slow
 def test_mlflow_run_trains_with_a_flag_that_the_entry_point_does_not_declare(prepared, tmp_path):
     copy = tmp_path / "project"
     copy.mkdir()
