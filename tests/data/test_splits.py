@@ -199,7 +199,7 @@ def test_notes_count_the_test_people_who_are_not_in_the_gallery():
 @pytest.mark.parametrize(("sessions", "gallery"), [(2, 1), (3, 2), (4, 3)])
 def test_a_gallery_that_leaves_nobody_a_genuine_pair_is_refused_as_such(sessions, gallery, refused):
     labels = labels_of([sessions] * 20)
-    with refused(f"data.gallery is {gallery}", "test part", f"nobody has {gallery + 2}", "lower it"):
+    with refused(f"data.gallery is {gallery}", "test part", f"none has {gallery + 2}", "lower it"):
         make_split(labels, DataConfig(gallery=gallery))
     assert len(make_split(labels, DataConfig(gallery=gallery - 1)).test) == 4 * (sessions - gallery + 1)
 

@@ -246,12 +246,12 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from fr_ps.errors import InputError
-from fr_ps.photometric.captures import attributes_of, list_sources, read_capture
+from fr_ps.photometric.captures import read_capture_attributes, list_sources, read_capture
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
 root, session = map(Path, sys.argv[1:])
-for act in (lambda: list_sources(root), lambda: read_capture(session, 10), lambda: attributes_of(session)):
+for act in (lambda: list_sources(root), lambda: read_capture(session, 10), lambda: read_capture_attributes(session)):
     try:
         act()
         print("not refused")
