@@ -107,9 +107,10 @@ def case_errors(folder: Path) -> tuple[float, float]:
 
 def rendered(surface: str, albedo: float, strength: float, lobe: Lobe, lights: np.ndarray):
     """A capture, its frame, the true normals (H, W, 3), and the pixels (H, W) that are the object's."""
+    from rendering import cast_shadow
+
     from fr_ps.photometric.captures import Capture
     from fr_ps.photometric.frame import fit_frame
-    from fr_ps.synthetic.render import cast_shadow
 
     normal, depth, mask, texture = shapes(surface)
     images = np.empty((len(lights), SIZE, SIZE))
@@ -133,7 +134,7 @@ def shapes(surface: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     x, y = (column - (SIZE - 1) / 2) * 2 / SIZE, ((SIZE - 1) / 2 - row) * 2 / SIZE
     everywhere, plain = np.ones((SIZE, SIZE), dtype=bool), np.ones((SIZE, SIZE))
     if surface == "head":
-        scene = render_session(seed=5, person=1, session=0, size=SIZE)
+        scene = render_session(seed=5, subject=1, session=0, size=SIZE)
         return scene.normal, scene.depth, everywhere, scene.albedo / np.quantile(scene.albedo, 0.9)
     if surface == "waves":
         rng = np.random.default_rng(3)

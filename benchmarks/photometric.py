@@ -118,15 +118,16 @@ def reference(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> 
 
 def rendered_cases(lights: dict[str, np.ndarray], people: int) -> dict:
     """Like `yale_cases`, of synthetic people under the same lights."""
+    from rendering import render
+
     from fr_ps.photometric.captures import Capture
     from fr_ps.photometric.frame import fit_frame
-    from fr_ps.synthetic.render import render
     from fr_ps.synthetic.scene import render_session
 
     to = fit_frame((0, 0, SIZE, SIZE), SIZE, "crop")
     cases = {}
     for person in range(people):
-        scene = render_session(seed=7, person=person, session=0, size=SIZE)
+        scene = render_session(seed=7, subject=person, session=0, size=SIZE)
         shine = HIGHLIGHT * float(np.quantile(scene.albedo, 0.9))
         for session, directions in lights.items():
             images = render(scene.albedo, scene.normal, scene.depth, directions, cast_shadows=True, highlights=shine)

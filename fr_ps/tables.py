@@ -24,7 +24,7 @@ _ENCODINGS = {
 }
 """By the bytes that a file begins with; the longer ones first, as one begins with another."""
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?(?=\r?\n|\r|$)', re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 _NAME_COLUMNS = frozenset({"id", "session", "id_a", "session_a", "id_b", "session_b", "part", "fold", "image"})
@@ -51,7 +51,7 @@ def escape_formula(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     cell = cell.replace("\r\n", "\n").replace("\r", "\n")
-    return "'" + cell if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+    return "'" + cell if _FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
 
 
 def to_nfc(text: str) -> str:
@@ -200,6 +200,6 @@ def _normalize_decimals(cells: list[str], separator: str) -> list[str]:
     rest = [cell for cell in cells if cell and not _DECIMAL_COMMA.fullmatch(cell)]
     if not with_comma or (separator == "," and all(map(_THOUSANDS.fullmatch, with_comma))):
         return cells
-    if any("." in cell or not _NUMBER.fullmatch(cell) for cell in rest):
+    if any("." in cell or not NUMBER.fullmatch(cell) for cell in rest):
         return cells
     return [cell.replace(",", ".") for cell in cells]

@@ -154,7 +154,7 @@ def test_photofaces_files_go_from_light_to_a_trained_model_without_a_flag_beyond
     assert main(["prepare", "--captures=raw", "--out=set", "--size=32"]) == 0
     assert main(["data", "summary", "--data.root=set"]) == 0
     printed = capsys.readouterr().out
-    assert "18 sessions of 6 people, raw labels" in printed
+    assert "18 sessions of 6 subjects, raw labels" in printed
     assert "quality_residual" in printed
     assert Path("contact_sheet.png").is_file()
     assert main(["data", "check", "--data.root=set"]) == 0

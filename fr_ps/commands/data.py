@@ -1,4 +1,4 @@
-"""The command `fr-ps data` and its subcommands: each parses, calls, prints."""
+"""The command `data` and its subcommands."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -14,35 +14,33 @@ from fr_ps.errors import InputError
 if TYPE_CHECKING:
     from fr_ps.data.dataset import LabelTable
 
-_ROOT_HELP = "data.root is a prepared data set, or a labels table (CSV)"
+_ROOT_HELP = "data.root names a prepared data set or a labels table (CSV)"
 
 
 def _add_arguments(data: Parser) -> None:
-    data.description = "Data sets."
+    data.description = "Inspect, split and create data sets."
     kinds = data.add_subcommands(dest="what")
 
-    summary = Parser(description=f"Show what is in a data set: tables, and a picture of some sessions' maps. {_ROOT_HELP}.")
-    summary.add_argument(
-        "--out", type=str, default="contact_sheet.png", help="picture to write, or to replace, where there are maps"
-    )
+    summary = Parser(description=f"Summarise a data set: tables, and a contact sheet of some sessions' maps. {_ROOT_HELP}.")
+    summary.add_argument("--out", type=str, default="contact_sheet.png", help="PNG to write, if the data set has maps")
     add_overwrite_flag(summary)
     _add_data_settings(summary)
-    kinds.add_subcommand("summary", summary, help="show what is in a data set")
+    kinds.add_subcommand("summary", summary, help="summarise a data set")
 
-    check = Parser(description="Read every map of every row of a prepared data set, and list every bad file.")
+    check = Parser(description="Read every map of every row of a prepared data set and list every bad file.")
     _add_data_settings(check, only=TABLE_SETTINGS)
     kinds.add_subcommand("check", check, help="list every bad file of a data set")
 
-    split = Parser(description=f"Write who is in which part, as a training with the same settings draws it. {_ROOT_HELP}.")
+    split = Parser(description=f"Write the split that a training with the same settings draws. {_ROOT_HELP}.")
     split.add_argument("--out", type=str, default="split.csv", help="CSV to write: id, session, part")
     add_overwrite_flag(split)
     _add_data_settings(split)
-    kinds.add_subcommand("split", split, help="write who is in which part")
+    kinds.add_subcommand("split", split, help="write the train, val, test and gallery parts")
 
-    mean = Parser(description="Write the mean normals of a prepared data set's people, for fr-ps prepare --prior.")
+    mean = Parser(description="Write the mean normals over the subjects of a prepared data set, for fr-ps prepare --prior.")
     mean.add_argument("--out", type=str, default="mean_face.npy", help=".npy to write: side x side x 3")
     mean.add_argument(
-        "--part", type=Literal["train", "all"], default="train", help="of the training people that the settings draw, or of all"
+        "--part", type=Literal["train", "all"], default="train", help="average the train part of the split, or all sessions"
     )
     add_overwrite_flag(mean)
     _add_data_settings(mean)
@@ -54,7 +52,7 @@ def _add_arguments(data: Parser) -> None:
         "--layout",
         type=CaptureLayout,
         default="plain",
-        help="plain: captures/ with lights.csv, and labels.csv; photoface: folders and files as Photoface is distributed",
+        help="plain: captures/ with lights.csv, and labels.csv; photoface: the layout in which Photoface is distributed",
     )
     synthetic.add_class_arguments(SyntheticConfig, None)
     kinds.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
@@ -62,7 +60,7 @@ def _add_arguments(data: Parser) -> None:
 
 def _add_data_settings(parser: Parser, only: Sequence[str] = ()) -> None:
     skip = {field.name for field in fields(DataConfig)} - set(only) if only else set()
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of a training, of which the data is taken")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of a training, whose data settings are used")
     parser.add_class_arguments(DataConfig, "data", skip=skip)
     parser.add_class_arguments(SyntheticConfig, "synthetic")
 
@@ -79,11 +77,11 @@ def _summary(arguments: Namespace) -> None:
     for title, frame in summary(table.labels):
         _print_table(title, frame)
     if root.is_file():
-        print("\nno contact sheet, as data.root is a table without maps")
+        print("\nno contact sheet: data.root is a table without maps")
         return
     _check_output(arguments, CONTACT_SHEET)
     rows = pick_sessions(table.labels, num_subjects=12, seed=arguments.data.split_seed)
-    replaced = ", instead of the one that was there" if Path(arguments.out).exists() else ""
+    replaced = ", replaces the previous one" if Path(arguments.out).exists() else ""
     write_contact_sheet(Path(arguments.out), root, table.labels, rows)
     print(f"\ncontact sheet: {arguments.out}, {len(rows)} sessions{replaced}")
 
@@ -102,12 +100,12 @@ def _check(arguments: Namespace) -> None:
     if found.warning:
         print(f"\n{found.warning}")
     if found.bad:
-        print("\n" + tabulate(found.bad, headers=["file", "is bad because"], disable_numparse=True))
+        print("\n" + tabulate(found.bad, headers=["file", "error"], disable_numparse=True))
         raise InputError(
-            f"{root}: {len(found.bad)} bad files of {found.files}, in the list above; prepare them again, or remove their rows"
+            f"{root}: {len(found.bad)} bad files of {found.files}, listed above; prepare them again, or remove their rows"
         )
-    verdict = "can be read, but see the warning" if found.warning else "are good"
-    print(f"\nall {found.files} maps {verdict} ({', '.join(found.modalities)})")
+    result = "are readable, but see the warning" if found.warning else "are valid"
+    print(f"\nall {found.files} maps {result} ({', '.join(found.modalities)})")
 
 
 def _split(arguments: Namespace) -> None:
@@ -120,7 +118,7 @@ def _split(arguments: Namespace) -> None:
     _, table = _open_table(arguments)
     split = make_split(table.labels, arguments.data, table.left_out)
     write_output(Path(arguments.out), "split", split_text(table.labels, split).encode())
-    _print_table("sessions (people) of each part", parts_table(table.labels, split))
+    _print_table("sessions (subjects) of each part", parts_table(table.labels, split))
     print("\n" + "\n".join([*describe_split(table.labels, split), f"split: {arguments.out}"]))
 
 
@@ -134,14 +132,14 @@ def _mean(arguments: Namespace) -> None:
 
     _check_output(arguments, MEAN_FACE)
     data: DataConfig = arguments.data
-    dataset = open_dataset(resolve_root(data.root, arguments.synthetic), ["normal"], data.labels, data.classes, data)
+    dataset = open_dataset(resolve_root(data.root, arguments.synthetic), ["normal"], data)
     for note in dataset.notes:
         print(note)
     every = np.arange(len(dataset.labels))
     rows = every if arguments.part == "all" else make_split(dataset.labels, data, dataset.left_out).train
     ids = dataset.labels.ids[rows]
     write_mean_face(Path(arguments.out), compute_mean_face(dataset.store, rows, ids))
-    print(f"mean face of {len(np.unique(ids))} people, {len(rows)} sessions: {arguments.out}")
+    print(f"mean face of {len(np.unique(ids))} subjects, {len(rows)} sessions: {arguments.out}")
 
 
 def _synthetic(arguments: Namespace) -> None:
@@ -153,14 +151,14 @@ def _synthetic(arguments: Namespace) -> None:
     out, layout = Path(settings.pop("out")), settings.pop("layout")
     config = SyntheticConfig(**settings)
     if out.exists():
-        raise InputError(f"{out}: is there already; name a new folder")
+        raise InputError(f"{out}: already exists; name a new folder")
     with progress("make faces", config.people * config.sessions, "sessions") as advance, atomic_folder(out) as temporary:
         write_synthetic_captures(temporary, **vars(config), layout=layout, advance=advance)
     print(f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}" if layout == "plain" else f"captures: {out}")
 
 
 def _check_output(arguments: Namespace, kind: str) -> None:
-    """Refuse an --out that would replace an input, or what fr-ps did not write."""
+    """Reject an --out that would replace an input, or a file that fr-ps did not write."""
     from fr_ps.outputs import check_output_file
 
     data: DataConfig = arguments.data
@@ -170,16 +168,16 @@ def _check_output(arguments: Namespace, kind: str) -> None:
 
 
 def _open_table(arguments: Namespace) -> tuple[Path, "LabelTable"]:
-    """The table that the settings name, after a line about what it is."""
+    """The table that the settings name; prints a line about it and its notes."""
     from fr_ps.data.builtin import resolve_root
     from fr_ps.data.dataset import open_table
     from fr_ps.data.summary import sessions_per_subject
 
     data: DataConfig = arguments.data
     root = resolve_root(data.root, arguments.synthetic)
-    table = open_table(root, data.labels, data.classes, data)
+    table = open_table(root, data)
     labels = table.labels
-    print(f"data: {root}: {len(labels)} sessions of {len(sessions_per_subject(labels))} people, {labels.encoding} labels")
+    print(f"data: {root}: {len(labels)} sessions of {len(sessions_per_subject(labels))} subjects, {labels.encoding} labels")
     for note in table.notes:
         print(note)
     return root, table

@@ -1,6 +1,7 @@
-"""Random changes of whole training batches that keep albedo, normals and depth true to each other."""
+"""Random augmentation of training batches that keeps albedo, normals and depth consistent with each other."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,34 +16,37 @@ _PATCH_AREA = (0.1, 0.25)
 
 
 def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
-    """A changed copy of `batch`: flip, rotation and crop, one draw a session for all its maps, then noise on a patch.
+    """An augmented copy of `batch`: flip, rotation and crop, sampled once per session for all its maps; then noise on a patch.
 
     A pure function of its arguments and the generator's state, which it advances.
     """
     first = next(iter(batch.values()))
-    geometry = sample_similarity(len(first), config, generator)
-    moved = {modality: apply_similarity(maps, modality, geometry) for modality, maps in batch.items()}
+    similarity = sample_similarity(len(first), config, generator)
+    moved = {modality: apply_similarity(maps, modality, similarity) for modality, maps in batch.items()}
     if not config.noise:
         return moved
     patch = _sample_patch(len(first), first.shape[-2:], generator)
     return {modality: _add_noise(maps, modality, patch, config.noise, generator) for modality, maps in moved.items()}
 
 
+@dataclass(frozen=True)
 class Similarity:
-    """One similarity a session: where the pixels of the new picture lie in the old one.
+    """One similarity transform per session, from the pixels of the new picture to those of the old one.
 
     Attributes:
-        flip: (B,) -1 where the picture is mirrored, else 1.
-        angle: (B,) radians by which the content turns counter-clockwise.
-        side: (B,) side of the part that is kept, as a share of the picture's; the content grows by 1 / side.
-        centre: (B, 2) of that part, x right and y down, in [-1, 1].
+        flip: (B,) -1 for a mirrored picture, else 1.
+        angle: (B,) counter-clockwise rotation of the content in radians.
+        side: (B,) side of the cropped square as a share of the picture's; the content is magnified by 1 / side.
+        centre: (B, 2) of the cropped square, x right and y down, in [-1, 1].
     """
 
-    def __init__(self, flip: Tensor, angle: Tensor, side: Tensor, centre: Tensor) -> None:
-        self.flip, self.angle, self.side, self.centre = flip, angle, side, centre
+    flip: Tensor
+    angle: Tensor
+    side: Tensor
+    centre: Tensor
 
     def matrix(self) -> Tensor:
-        """(B, 2, 3) from new to old coordinates, x right and y down in [-1, 1], as `affine_grid` wants it."""
+        """(B, 2, 3) from new to old coordinates, x right and y down in [-1, 1], for `affine_grid`."""
         cos, sin = torch.cos(self.angle) * self.side, torch.sin(self.angle) * self.side
         rows = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
         rows = rows * torch.stack([self.flip, torch.ones_like(self.flip)], dim=1)[:, :, None]
@@ -50,7 +54,7 @@ class Similarity:
 
 
 def sample_similarity(count: int, config: AugmentConfig, generator: torch.Generator) -> Similarity:
-    """Random geometry of `count` sessions, within the settings."""
+    """Random transforms of `count` sessions within the limits of `config`."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
@@ -63,11 +67,10 @@ def sample_similarity(count: int, config: AugmentConfig, generator: torch.Genera
 
 
 def apply_similarity(maps: Tensor, modality: str, similarity: Similarity) -> Tensor:
-    """The maps (B, C, H, W) seen under `geometry`.
+    """The maps (B, C, H, W) after `similarity`.
 
-    Normals turn with the picture, a mirrored one negates n_x, and they are brought back to unit length; a crop brought
-    back to the full size magnifies depth as it does the picture, and depth keeps its mean of zero. What lies outside
-    the picture repeats its border.
+    Normals rotate with the picture, a flip negates n_x, and resampled normals are normalised. A crop magnifies depth like
+    the picture, and depth keeps zero mean. Pixels from outside the picture repeat its border.
     """
     grid = functional.affine_grid(similarity.matrix().to(maps), list(maps.shape), align_corners=False)
     moved = functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -83,12 +86,12 @@ def _transform_normals(normals: Tensor, similarity: Similarity) -> Tensor:
     flip, angle = similarity.flip.to(normals)[:, None, None], similarity.angle.to(normals)[:, None, None]
     x, y, z = normals.unbind(dim=1)
     x = x * flip
-    # The picture's y points down and the normal's up, so turning the content by `angle` turns (n_x, n_y) the same way.
+    # The picture's y points down and the normal's up, so rotating the content by `angle` rotates (n_x, n_y) the same way.
     return torch.stack([torch.cos(angle) * x - torch.sin(angle) * y, torch.sin(angle) * x + torch.cos(angle) * y, z], dim=1)
 
 
 def _sample_patch(count: int, size: torch.Size, generator: torch.Generator) -> Tensor:
-    """(B, 1, H, W) 1 inside a random rectangle of 10 to 25 % of the picture, else 0."""
+    """(B, 1, H, W): 1 inside a random rectangle of 10 to 25 % of the picture, else 0."""
     height, width = size
     low, high = _PATCH_AREA
     area = low + (high - low) * torch.rand(count, generator=generator)

@@ -1,4 +1,4 @@
-"""The built-in data set: synthetic faces, made as raw captures and then prepared like real ones. Nothing is downloaded."""
+"""The built-in data set: synthetic faces, rendered as raw captures and prepared like real ones. Nothing is downloaded."""
 
 import json
 import os
@@ -17,18 +17,18 @@ from fr_ps.synthetic.captures import VERSION, write_synthetic_captures
 
 _CHECKSUMS_FILE = "checksums.json"
 _verified: set[Path] = set()
-"""Folders that this process has compared with their checksums."""
+"""Folders whose checksums this process has compared."""
 
 
 def resolve_root(root: str, synthetic: SyntheticConfig) -> Path:
-    """Where `data.root` is; the built-in faces are made first where it names them and they are not there yet."""
+    """The path of `data.root`. If it names the built-in faces, they are made first where the cache lacks them."""
     return synthetic_dataset(synthetic) if root == SYNTHETIC_ROOT else Path(root)
 
 
 def synthetic_dataset(config: SyntheticConfig) -> Path:
-    """The folder of the prepared built-in faces of these settings, in the cache; made where it is missing or damaged.
+    """The cached folder of the prepared built-in faces of these settings; made if missing or damaged.
 
-    The files are compared with their checksums when a process asks for them first.
+    The first call in a process compares the files with their checksums.
     """
     name = f"v{VERSION}.{FORMAT}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
     folder = cache_folder() / "synthetic" / name
@@ -37,12 +37,12 @@ def synthetic_dataset(config: SyntheticConfig) -> Path:
         if folder in _verified and all(path.is_file() for path in (listing, prepared / LABELS_FILE)):
             return prepared
         if listing.exists() and (damage := _find_damage(prepared, listing)):
-            echo(f"cache: {folder} is damaged ({damage}); the built-in faces are made again", sys.stderr)
+            echo(f"cache: {folder} is damaged ({damage}); making the built-in faces again", sys.stderr)
             for path in (listing, folder / "raw"):
                 remove(path)
         if not listing.exists():
             remove_stale_temp(folder)
-            remove(prepared)  # of an interrupted or older making, whose content nothing vouches for
+            remove(prepared)  # left by an interrupted or older run, without checksums
             _generate(config, folder / "raw", prepared)
             write_json(listing, _checksums(prepared))
         _verified.add(folder)
@@ -50,12 +50,12 @@ def synthetic_dataset(config: SyntheticConfig) -> Path:
 
 
 def _checksums(prepared: Path) -> dict[str, int]:
-    """The files that a data set is read from, by their path below its folder."""
+    """The checksum of each file of a data set, by its path below the folder."""
     return {str(path.relative_to(prepared)): checksum(path) for path in [prepared / LABELS_FILE, *prepared.glob("data/*/*/*")]}
 
 
 def _find_damage(prepared: Path, checksums_file: Path) -> str:
-    """What is wrong with the data set; empty where it is as the listing has it."""
+    """A description of the damage; empty if the files match the checksums."""
     try:
         expected, found = json.loads(checksums_file.read_text()), _checksums(prepared)
         names = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))

@@ -1,4 +1,4 @@
-"""Which captures are wanted, and their labels: from a table, from Photoface's own files, or from nowhere."""
+"""The captures to prepare and their labels: from a table, from Photoface's files, or unknown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from fr_ps.tables import SessionKey, read_session_rows, suggest_session
 
 @dataclass(frozen=True)
 class CaptureLabels:
-    """The labels of the captures that are wanted.
+    """The labels of the captures to prepare.
 
     Attributes:
-        header: column names, `id` and `session` among them.
+        header: column names, including `id` and `session`.
         rows: cells by column name, of each (id, session), in the order of the table.
-        refused: (id, session) of what is left out, and why.
-        unlabelled: (id, session) of those that no `metadataII.txt` tells anything about, while others have one.
+        rejected: (id, session) of the sessions left out, with the reason.
+        unlabelled: (id, session) of the sessions without `metadataII.txt`, if others have one.
     """
 
     header: list[str]
@@ -30,7 +30,7 @@ class CaptureLabels:
 
 
 def read_capture_labels(config: PrepareConfig, sources: Sequence[CaptureSource]) -> CaptureLabels:
-    """The labels of `sources`: of `config.labels`, else of their `metadataII.txt`, else all unknown.
+    """The labels of `sources`: from `config.labels`, else from their `metadataII.txt`, else all unknown.
 
     Raises:
         InputError: a bad table; with `on_bad="fail"` also a row without a capture or a bad `metadataII.txt`.
@@ -45,24 +45,24 @@ def _from_table(config: PrepareConfig, labels: str, sources: Sequence[CaptureSou
     captured = {(source.id, source.session) for source in sources}
     absent = [key for key in rows if key not in captured]
     if absent and config.on_bad == "fail":
-        cause = suggest_session(absent[0], captured)
-        remedy = cause or "add the capture, remove the row, or go on without it by --on-bad skip"
+        suggestion = suggest_session(absent[0], captured)
+        remedy = suggestion or "add the capture, remove the row, or continue without it by --on-bad skip"
         raise InputError(
             f"{labels}: row {found[absent[0]][0]}: {'/'.join(absent[0])} has no capture in {config.captures} ({len(absent)} such "
             f"rows); {remedy}"
         )
     if len(absent) == len(rows):
         remedy = suggest_session(absent[0], captured) if absent else ""
-        remedy = remedy or "name the folder that belongs to it"
-        raise InputError(f"{labels}: no row of it has a capture in {config.captures}; {remedy}")
-    refused = dict.fromkeys(absent, f"no capture in {config.captures}")
-    refused |= dict.fromkeys(captured - rows.keys(), f"no row in {labels}")
-    return CaptureLabels(header, {key: row for key, row in rows.items() if key in captured}, refused)
+        remedy = remedy or "name the folder of its captures by --captures"
+        raise InputError(f"{labels}: none of its rows has a capture in {config.captures}; {remedy}")
+    rejected = dict.fromkeys(absent, f"no capture in {config.captures}")
+    rejected |= dict.fromkeys(captured - rows.keys(), f"no row in {labels}")
+    return CaptureLabels(header, {key: row for key, row in rows.items() if key in captured}, rejected)
 
 
 def _from_captures(config: PrepareConfig, sources: Sequence[CaptureSource]) -> CaptureLabels:
     found: dict[SessionKey, dict[str, str] | None] = {}
-    refused: dict[SessionKey, str] = {}
+    rejected: dict[SessionKey, str] = {}
     for source in sources:
         try:
             attributes = read_capture_attributes(source.folder)
@@ -70,13 +70,13 @@ def _from_captures(config: PrepareConfig, sources: Sequence[CaptureSource]) -> C
                 check_raw_values(attributes, str(source.folder / ATTRIBUTES_FILE))
         except InputError as error:
             if config.on_bad == "fail":
-                raise InputError(f"{error} (--on-bad skip goes on without that session)") from None
-            refused[source.id, source.session] = str(error)
+                raise InputError(f"{error} (--on-bad skip continues without that session)") from None
+            rejected[source.id, source.session] = str(error)
         else:
             found[source.id, source.session] = attributes
     unlabelled = [key for key, cells in found.items() if cells is None]
-    some = len(unlabelled) < len(found)
-    columns = ATTRIBUTES if some else tuple(COLUMNS.values())
+    any_labelled = len(unlabelled) < len(found)
+    columns = ATTRIBUTES if any_labelled else tuple(COLUMNS.values())
     unknown = dict.fromkeys(columns, "")
     rows = {key: {"id": key[0], "session": key[1]} | (cells or unknown) for key, cells in found.items()}
-    return CaptureLabels(["id", "session", *columns], rows, refused, unlabelled if some else [])
+    return CaptureLabels(["id", "session", *columns], rows, rejected, unlabelled if any_labelled else [])

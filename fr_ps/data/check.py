@@ -1,4 +1,4 @@
-"""Reading every map of a data set, to list every file that a training would refuse."""
+"""Reading every map of a data set, to list every file that a training would reject."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ Size = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Check:
-    """What was found.
+    """The result of `check_maps`.
 
     Attributes:
-        files: that were looked for: one a row of the table and modality.
-        modalities: that the data set has.
-        bad: path and reason of each bad one, in the order of the table.
-        warning: about normals whose axes are probably wrong; None where they look right.
+        files: number of expected files, one per row of the table and modality.
+        modalities: of the data set.
+        bad: path and error of each bad file, in the order of the table.
+        warning: about normals whose axes are probably wrong; None if they look right.
     """
 
     files: int
@@ -32,7 +32,7 @@ class Check:
 
 
 def any_session_modalities(root: Path, labels: Labels) -> list[str]:
-    """The modalities of which any session has a map; all, where none has any."""
+    """The modalities of which at least one session has a map; all modalities if there are no maps."""
     keys = list(zip(labels.ids, labels.sessions))
     return [name for name in CHANNELS if any(_has_map(root, *key, name) for key in keys)] or list(CHANNELS)
 
@@ -45,29 +45,30 @@ def _has_map(root: Path, subject: str, session: str, modality: str) -> bool:
 
 
 def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) -> Check:
-    """Read every map of every row; a map that some other session has and this one lacks is bad too.
+    """Read every map of every row.
 
-    Also bad is a map that is not square, or not of the size that most are of.
+    A map is bad if it is missing while another session has that modality, unreadable or invalid, not square, or not of the
+    most common size.
 
     Args:
         root: of the prepared data set, which is only read.
         labels: its whole table.
-        advance: called once a row.
+        advance: called once per row.
     """
     modalities = any_session_modalities(root, labels)
     found: list[tuple[Path, Size | str]] = []
     normals: list[NormalStatistics] = []
-    for person, session in zip(labels.ids, labels.sessions):
-        found += [_check_map(root, person, session, modality, normals) for modality in modalities]
+    for subject, session in zip(labels.ids, labels.sessions):
+        found += [_check_map(root, subject, session, modality, normals) for modality in modalities]
         advance(1)
     squares = Counter(size for _, size in found if not isinstance(size, str) and size[0] == size[1])
-    usual = squares.most_common(1)[0][0] if squares else None
-    reasons = [(path, size if isinstance(size, str) else _size_error(size, usual)) for path, size in found]
+    most_common = squares.most_common(1)[0][0] if squares else None
+    reasons = [(path, size if isinstance(size, str) else _size_error(size, most_common)) for path, size in found]
     return Check(len(found), modalities, [(path, reason) for path, reason in reasons if reason], axes_warning(normals))
 
 
 def _check_map(root: Path, subject: str, session: str, modality: str, normals: list[NormalStatistics]) -> tuple[Path, Size | str]:
-    """The file of a map, and its size, or why it is bad. The statistics of a good normal map are added to `normals`."""
+    """The file of a map, and its size or its error. Appends the statistics of a valid normal map to `normals`."""
     path = session_folder(root, subject, session) / f"{modality}.npy"
     try:
         found = map_file(root, subject, session, modality)
@@ -83,11 +84,9 @@ def _check_map(root: Path, subject: str, session: str, modality: str, normals: l
 
 
 def _size_error(size: Size, most_common: Size | None) -> str:
-    """Why a map of this size is bad; empty where it is not."""
+    """The error of a map of this size; empty if there is none."""
     if size[0] != size[1]:
         return f"{size[1]} x {size[0]}; maps must be square"
-    return (
-        f"{size[1]} x {size[0]}, but most maps are {most_common[1]} x {most_common[0]}"
-        if most_common and size != most_common
-        else ""
-    )
+    if most_common and size != most_common:
+        return f"{size[1]} x {size[0]}, but most maps are {most_common[1]} x {most_common[0]}"
+    return ""

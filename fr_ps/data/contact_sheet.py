@@ -1,4 +1,4 @@
-"""A picture of some sessions' maps, so that a person can see whether they are right."""
+"""A picture of some sessions' maps, for visual inspection."""
 
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +26,7 @@ _TEXT_COLOR, _BACKGROUND = (0, 0, 0), (255, 255, 255)
 
 
 def pick_sessions(labels: Labels, num_subjects: int, seed: int) -> np.ndarray:
-    """The rows to show, sorted by name: one session of each of at most `people` people, drawn by `seed`."""
+    """The rows to show, sorted by name: one random session of each of at most `num_subjects` subjects."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(labels.sorted_rows())
     _, first = np.unique(labels.ids[order], return_index=True)
@@ -43,7 +43,7 @@ def write_contact_sheet(path: Path, root: Path, labels: Labels, rows: np.ndarray
 
 
 def contact_sheet(root: Path, labels: Labels, rows: np.ndarray) -> Image.Image:
-    """Albedo, normals, depth and relit of each session side by side, as far as the data set has them; two sessions a line.
+    """The available maps of each session side by side (albedo, normals, depth, relit), two sessions per line.
 
     Args:
         root: of the prepared data set.
@@ -51,7 +51,7 @@ def contact_sheet(root: Path, labels: Labels, rows: np.ndarray) -> Image.Image:
         rows: the sessions to show.
 
     Raises:
-        InputError: a map that `read_map` refuses, by its file.
+        InputError: a map that `read_map` rejects; names its file.
     """
     strips = [_session_strip(root, labels.ids[row], labels.sessions[row]) for row in rows]
     width = max(strip.width for strip in strips) + 2 * _GAP
@@ -66,7 +66,7 @@ def contact_sheet(root: Path, labels: Labels, rows: np.ndarray) -> Image.Image:
 
 
 def _session_strip(root: Path, subject: str, session: str) -> Image.Image:
-    """One session: its name, and its tiles under theirs."""
+    """One session: its name, and its tiles below their names."""
     paths = {modality: map_file(root, subject, session, modality) for modality in ("albedo", "normal", "depth")}
     pictures = render_tiles({modality: read_map(path, modality) for modality, path in paths.items() if path})
     strip = Image.new("RGB", (max(len(pictures), 1) * (TILE_SIZE + _GAP) - _GAP, TILE_SIZE + 2 * _LINE_HEIGHT), _BACKGROUND)
@@ -83,11 +83,11 @@ def _session_strip(root: Path, subject: str, session: str) -> Image.Image:
 def render_tiles(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The pictures of one session's maps, each (H, W, 3) uint8.
 
-    Normals are (n + 1) / 2 as red, green, blue; depth is gray, the brighter the nearer; relit is the albedo times
-    max(0, n . l), l toward a light at the upper left. Albedo and relit are exposed so that 1 % of the pixels are white.
+    Normals are (n + 1) / 2 as red, green, blue; depth is gray, brighter when nearer; relit is the albedo times
+    max(0, n . l), l toward a light at the upper left. In albedo and relit, the brightest 1 % of the pixels are white.
 
     Args:
-        maps: modality to (C, H, W), as far as they are there.
+        maps: modality to (C, H, W), of the available modalities.
     """
     pictures = {}
     if "albedo" in maps:
@@ -108,5 +108,5 @@ def _to_gray(plane: np.ndarray, black: float) -> np.ndarray:
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
-    """0 to 1 as 0 to 255, the rest clipped."""
+    """Values in [0, 1] as 0 to 255; others are clipped."""
     return np.round(values.clip(0, 1) * 255).astype(np.uint8)

@@ -1,6 +1,6 @@
 """A prepared data set on disk: `labels.csv` and `data/{id}/{session}/{albedo,normal,depth}.npy`.
 
-Maps of the original project are read too: its file names, three equal channels, `{id}/{session}` at the root.
+The layout of the original project is supported too: its file names, three equal channels, `{id}/{session}` at the root.
 """
 
 from contextlib import suppress
@@ -17,7 +17,7 @@ from fr_ps.tables import SessionKey, suggest_session, to_nfc
 
 LABELS_FILE = "labels.csv"
 QUALITY = "quality_"
-"""What the columns of `labels.csv` begin with in which `prepare` tells how far a session can be believed; less is better."""
+"""Prefix of the quality columns that `prepare` adds to `labels.csv`; lower is better."""
 DATA_FOLDER = "data"
 CHANNELS = {"albedo": 1, "normal": 3, "depth": 1}
 _ORIGINAL_NAME = "{modality}_map_new_crop.exr.npy"
@@ -25,14 +25,14 @@ _UNIT_TOLERANCE = 1e-3
 
 
 def output_folder(root: Path, subject: str, session: str) -> Path:
-    """Where `prepare` writes the maps of one session."""
+    """The folder to which `prepare` writes the maps of one session."""
     return root / DATA_FOLDER / subject / session
 
 
 def session_folder(root: Path, subject: str, session: str) -> Path:
-    """Where the maps of one session lie: below `data`, or at the root as in the original project; `written_folder` if nowhere.
+    """The folder of the maps of one session: below `data`, or at the root as in the original project.
 
-    The folders' names may be in Unicode's decomposed form.
+    Folder names may be in Unicode's decomposed form. If there is no folder, that of `output_folder`.
     """
     written = output_folder(root, subject, session)
     if is_directory(written):
@@ -45,7 +45,7 @@ def session_folder(root: Path, subject: str, session: str) -> Path:
 
 
 def _find_folder(folder: Path | None, name: str) -> Path | None:
-    """The folder in `folder` that has the name in any Unicode form."""
+    """The subfolder `name` of `folder`, in any Unicode form; None if there is none."""
     if folder is None or is_directory(folder / name):
         return folder and folder / name
     if name.isascii():
@@ -56,7 +56,7 @@ def _find_folder(folder: Path | None, name: str) -> Path | None:
 
 
 def session_keys(root: Path) -> list[SessionKey]:
-    """(id, session) of every session's folder, sorted; at the root, of those only that hold a map."""
+    """(id, session) of every session folder, sorted; at the root, of those that contain a map."""
     at_root = not is_directory(root / DATA_FOLDER)
     base = root if at_root else root / DATA_FOLDER
     folders = [folder for folder in base.glob("[!.]*/[!.]*") if is_directory(folder)]
@@ -66,10 +66,10 @@ def session_keys(root: Path) -> list[SessionKey]:
 
 
 def map_file(root: Path, subject: str, session: str, modality: str) -> Path | None:
-    """The file of one map, under our name or the original project's; None where there is neither.
+    """The file of one map, under our name or that of the original project; None if there is neither.
 
     Raises:
-        InputError: the folder cannot be looked into.
+        InputError: the folder is inaccessible.
     """
     return _find_map(session_folder(root, subject, session), modality)
 
@@ -80,7 +80,7 @@ def _find_map(folder: Path, modality: str) -> Path | None:
             if (folder / name).is_file():
                 return folder / name
         except OSError as error:
-            raise InputError(f"{folder / name}: cannot be read ({error.strerror}); check the folder's permissions") from None
+            raise InputError(f"{folder / name}: unreadable ({error.strerror}); check the folder's permissions") from None
     return None
 
 
@@ -88,35 +88,35 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     """The file of one map for every row of the table.
 
     Raises:
-        InputError: a row has none, and then names the row and says how many there are; or a folder cannot be looked into.
+        InputError: a row has none (names the row and their number), or a folder is inaccessible.
     """
-    found = [map_file(root, person, session, modality) for person, session in zip(labels.ids, labels.sessions)]
+    found = [map_file(root, subject, session, modality) for subject, session in zip(labels.ids, labels.sessions)]
     absent = [index for index, path in enumerate(found) if path is None]
     if absent:
-        person, session = labels.ids[absent[0]], labels.sessions[absent[0]]
-        folder = session_folder(root, person, session)
-        remedy = suggest_session((person, session), session_keys(root)) or "prepare it, or remove the row"
+        subject, session = labels.ids[absent[0]], labels.sessions[absent[0]]
+        folder = session_folder(root, subject, session)
+        remedy = suggest_session((subject, session), session_keys(root)) or "prepare it, or remove the row"
         raise InputError(
-            f"{root / LABELS_FILE}: row of {person}/{session} has no {modality} map ({folder / f'{modality}.npy'} is not there; "
+            f"{root / LABELS_FILE}: row of {subject}/{session} has no {modality} map (no file {folder / f'{modality}.npy'}; "
             f"{len(absent)} such rows); {remedy}"
         )
     return [path for path in found if path is not None]
 
 
 def common_modalities(root: Path, labels: Labels) -> list[Modality]:
-    """The modalities that every row of the table has a map of."""
+    """The modalities of which every row of the table has a map."""
     rows = list(zip(labels.ids, labels.sessions))
     return [modality for modality in get_args(Modality) if all(map_file(root, *row, modality) for row in rows)]
 
 
 def find_orphans(root: Path, labels: Labels) -> list[str]:
-    """Sessions, as `id/session`, whose folder is there but that have no row in the table."""
+    """Sessions (`id/session`) that have a folder but no row in the table."""
     listed = set(zip(labels.ids.tolist(), labels.sessions.tolist()))
     return ["/".join(key) for key in session_keys(root) if key not in listed]
 
 
 def is_directory(path: Path) -> bool:
-    """False too where the folder that it is in may be listed but not entered."""
+    """Whether `path` is a folder; False also if its parent is inaccessible."""
     try:
         return path.is_dir()
     except OSError:
@@ -127,27 +127,27 @@ def read_map(path: Path, modality: str) -> np.ndarray:
     """One map as (C, H, W) float32, checked.
 
     Raises:
-        InputError: as `check_map`, or no readable file.
+        InputError: the file is unreadable, or `check_map` rejects the map.
     """
     return check_map(read_array(path), modality, str(path))
 
 
 def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
-    """The map `array`, H x W or H x W x 3, as (C, H, W) float32; `where` it stands is named in errors.
+    """The map `array`, H x W or H x W x 3, as (C, H, W) float32.
 
     Raises:
         InputError: no numbers, a wrong shape, NaN or infinity, or normals that are far from unit length or encoded as
-            (n + 1) / 2.
+            colours. The message begins with `where`.
     """
     channels = CHANNELS[modality]
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{where}: holds {array.dtype}; expected float32")
+        raise InputError(f"{where}: dtype is {array.dtype}; expected float32")
     if channels == 1 and array.ndim == 3 and array.shape[2] in (1, 3):
         array = _squeeze_channels(array, modality, where)
     expected = "H x W x 3" if channels == 3 else "H x W"
     if array.ndim != (3 if channels == 3 else 2) or (channels == 3 and array.shape[2] != 3) or array.size == 0:
         raise InputError(f"{where}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
-    with np.errstate(over="ignore"):  # infinity, which is refused next
+    with np.errstate(over="ignore"):  # gives infinity, which is rejected next
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0][:2]
@@ -159,7 +159,7 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
 
 
 def _squeeze_channels(array: np.ndarray, modality: str, where: str) -> np.ndarray:
-    """The (H, W) map that stands in each of the 1 or 3 channels of (H, W, C), as the original project stores it.
+    """The (H, W) map of (H, W, C) with 1 channel or 3 equal ones, as the original project stores it.
 
     Raises:
         InputError: the channels differ.
@@ -167,12 +167,12 @@ def _squeeze_channels(array: np.ndarray, modality: str, where: str) -> np.ndarra
     first = array[:, :, 0]
     if not all(np.array_equal(first, array[:, :, channel], equal_nan=True) for channel in range(1, array.shape[2])):
         size = " x ".join(map(str, array.shape))
-        raise InputError(f"{where}: shape is {size}, of channels that differ; {modality} must be H x W, or of equal channels")
+        raise InputError(f"{where}: shape is {size} with different channels; {modality} must be H x W, or have equal channels")
     return first
 
 
 def _reject_color_encoded(normals: np.ndarray, where: str) -> None:
-    """Refuse normals (H, W, 3) encoded as colours: n_x and n_y are never negative, and the map is no plane seen from the front.
+    """Reject normals (H, W, 3) encoded as colours: n_x and n_y are never negative, and the map is not a frontal plane.
 
     Raises:
         InputError: they are encoded; names the remedy.
@@ -182,13 +182,13 @@ def _reject_color_encoded(normals: np.ndarray, where: str) -> None:
         return
     encoded, remedy = ("(n + 1) / 2", "2 m - 1") if largest < 2 else ("(n + 1) x 127.5", "m / 127.5 - 1")
     raise InputError(
-        f"{where}: n_x and n_y are nowhere negative, as in a map m that is encoded as {encoded}; expected unit vectors "
+        f"{where}: n_x and n_y are never negative, so the map m is probably encoded as {encoded}; expected unit vectors "
         f"(x, y, z) from -1 to 1: store {remedy}"
     )
 
 
 def _normalize_normals(normals: np.ndarray, where: str) -> np.ndarray:
-    """Normals of length 1. Resampling shortens them and a background may be zero: both are mended, the rest is refused."""
+    """Unit normals. Corrects lengths that resampling changed, and a zero background; rejects other lengths."""
     lengths = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
     if np.abs(lengths - 1).max() < _UNIT_TOLERANCE:
         return normals
@@ -200,6 +200,6 @@ def _normalize_normals(normals: np.ndarray, where: str) -> np.ndarray:
         raise InputError(
             f"{where}: the normal at row {row}, column {column} has length {length:.3g}; expected unit vectors (x, y, z)"
         )
-    mended = normals / np.where(empty, 1, lengths)[..., None]
-    mended[empty] = (0, 0, 1)
-    return mended
+    unit = normals / np.where(empty, 1, lengths)[..., None]
+    unit[empty] = (0, 0, 1)
+    return unit

@@ -1,9 +1,12 @@
-"""The mean face: the normals that people have in common, learnt from a prepared data set."""
+"""The mean face: normals averaged over the subjects of a prepared data set, the prior of the solver `integrable`."""
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fr_ps.config import PrepareConfig
 from fr_ps.data.store import MapStore
 from fr_ps.errors import InputError
 from fr_ps.files import array_bytes, read_array
@@ -13,17 +16,25 @@ MEAN_FACE = "mean_face"
 """The kind of this output for `fr_ps.outputs`."""
 
 
+@dataclass(frozen=True)
+class MeanFace:
+    """Mean normals (size, size, 3) and the digest of their content."""
+
+    normals: np.ndarray
+    digest: str
+
+
 def compute_mean_face(store: MapStore, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float32: the mean over people of each one's mean over sessions; shorter than 1 where they differ.
+    """(H, W, 3) float32: the mean over subjects of the mean over their sessions; shorter than 1 where they differ.
 
     Args:
-        store: with the normals; one person's are in memory at a time.
-        rows: (m,) which of its rows.
-        ids: (m,) whose each of these is.
+        store: contains the normals. Only those of one subject are in memory at a time.
+        rows: (m,) rows of the store to use.
+        ids: (m,) the subject of each of these rows.
     """
-    people = np.unique(ids)
-    total = sum(store.read(rows[ids == person])["normal"].mean(axis=0, dtype=np.float64) for person in people)
-    return np.ascontiguousarray((total / len(people)).transpose(1, 2, 0), dtype=np.float32)
+    subjects = np.unique(ids)
+    total = sum(store.read(rows[ids == subject])["normal"].mean(axis=0, dtype=np.float64) for subject in subjects)
+    return np.ascontiguousarray((total / len(subjects)).transpose(1, 2, 0), dtype=np.float32)
 
 
 def write_mean_face(path: Path, normals: np.ndarray) -> None:
@@ -35,7 +46,7 @@ def read_mean_face(path: Path, size: int) -> np.ndarray:
     """The (size, size, 3) float32 mean normals at `path`.
 
     Raises:
-        InputError: missing, no readable .npy, another shape, or vectors that are no mean of unit vectors.
+        InputError: the file is missing, not a readable .npy, of another shape, or contains vectors longer than 1 or NaN.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such mean face; write it by fr-ps data mean")
@@ -44,6 +55,18 @@ def read_mean_face(path: Path, size: int) -> np.ndarray:
         shape = " x ".join(map(str, array.shape))
         raise InputError(f"{path}: {array.dtype} {shape}; a mean face for --size {size} must be float32 {size} x {size} x 3")
     lengths = np.linalg.norm(array, axis=-1)
-    if not np.all(lengths <= 1 + 1e-3):  # NaN is not either
-        raise InputError(f"{path}: holds vectors longer than 1, or NaN; expected the mean normals that fr-ps data mean writes")
+    if not np.all(lengths <= 1 + 1e-3):  # false for NaN too
+        raise InputError(f"{path}: contains vectors longer than 1, or NaN; expected the mean normals that fr-ps data mean writes")
     return array.astype(np.float32)
+
+
+def load_mean_face(config: PrepareConfig) -> MeanFace | None:
+    """The mean face at `config.prior`; None if that is not set.
+
+    Raises:
+        InputError: see `read_mean_face`.
+    """
+    if not config.prior:
+        return None
+    normals = read_mean_face(Path(config.prior), config.size)
+    return MeanFace(normals, hashlib.sha256(normals.tobytes()).hexdigest()[:16])

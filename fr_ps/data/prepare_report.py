@@ -1,50 +1,79 @@
-"""The two tables of a prepared data set, and whether `prepare` wrote those that stand there.
+"""The results of `prepare`: its two tables with their checksums, the printed summary and the warnings.
 
-Their checksums stand beside them, so that the answer does not depend on the machine or the cache.
+The checksums are in the data set itself, so that `prepare` recognises its tables on any machine.
 """
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from fr_ps.data.capture_labels import CaptureLabels
 from fr_ps.data.layout import QUALITY, output_folder
 from fr_ps.data.preparation import read_record
 from fr_ps.errors import InputError
 from fr_ps.files import write_atomic
+from fr_ps.photometric.orientation import find_axes_mismatch
+from fr_ps.photometric.photoface import ATTRIBUTES_FILE
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.tables import SessionKey, format_csv
 
 REPORT_FILE = "prepare.csv"
 CHECKSUMS_FILE = ".prepare.sha256"
-"""As the program sha256sum writes it: a line for each table that `prepare` wrote here, the replaced ones among them."""
+"""In the format of sha256sum: a line for each table that `prepare` wrote here, including replaced ones."""
 REPORT_COLUMNS = ["id", "session", "status", "aligned_by", "reason"]
+_ALIGNMENT_TEXT = {"landmarks": "aligned by landmarks", "boxes": "cropped to a box", "none": "whole picture"}
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """The result of preparing one session.
+
+    Attributes:
+        id, session: names of the session.
+        status: `written`, `kept` from an earlier run, or `skipped`.
+        reason: of a skipped session.
+        details: alignment, intensities, quality and more: `done` in its `prepared.json`. Empty for a skipped session.
+        labelled: False if it has no `metadataII.txt` but others have one.
+    """
+
+    id: str
+    session: str
+    status: str
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    labelled: bool = True
 
 
 def write_table(out: Path, name: str, text: str) -> None:
-    """Write a table, and first its checksum, so that a process killed in between leaves no table without one.
+    """Write a table after its checksum, so that a process killed in between leaves no table without one.
 
     Raises:
-        InputError: the disk is full, or the folder may not be written.
+        InputError: the disk is full, or the folder is not writable.
     """
     content, checksums = text.encode(), _read_checksums(out)
     line = _checksum_line(name, content)
     if line not in checksums:
-        write_atomic(out / CHECKSUMS_FILE, lambda file: file.write(b"".join(one + b"\n" for one in [*checksums, line])))
+        write_atomic(out / CHECKSUMS_FILE, lambda file: file.write(b"".join(known + b"\n" for known in [*checksums, line])))
     write_atomic(out / name, lambda file: file.write(content))
 
 
 def is_unmodified(out: Path, name: str, labels: CaptureLabels) -> bool:
-    """Whether `prepare` wrote the table `name` of the data set `out`, and nobody changed it since.
+    """Whether `prepare` wrote the table `name` of the data set `out`, and it is unchanged since.
 
-    Of a data set without checksums, which an older version wrote, `prepare.csv` counts by its columns, and `labels.csv` if
-    it is what `prepare` would write now. One made from other labels cannot be told from one that somebody edited.
+    In a data set of an older version, without checksums, `prepare.csv` is recognised by its columns, and `labels.csv` if it
+    equals what `prepare` would write now. Without checksums, other labels look like an edited table.
 
     Args:
         out: the data set.
         name: of the table.
-        labels: of the captures, as they are now.
+        labels: the current labels of the captures.
     """
     try:
         content = (out / name).read_bytes()
@@ -59,7 +88,7 @@ def is_unmodified(out: Path, name: str, labels: CaptureLabels) -> bool:
 
 
 def labels_text(labels: CaptureLabels, quality: Mapping[SessionKey, Mapping[str, float]]) -> str:
-    """`labels.csv`: the rows of `labels` that have a `quality`, with its measures as the last columns."""
+    """The text of `labels.csv`: the rows of `labels` with a `quality`, whose measures are the last columns."""
     measured = [QUALITY + measure for measure in MEASURES]
     kept = [name for name in labels.header if name not in measured]
     rows = [
@@ -70,10 +99,16 @@ def labels_text(labels: CaptureLabels, quality: Mapping[SessionKey, Mapping[str,
     return format_csv([*kept, *measured], rows)
 
 
+def report_text(results: list[SessionResult]) -> str:
+    """The text of `prepare.csv`: a row per session."""
+    rows = [[result.id, result.session, result.status, result.details.get("aligned_by", ""), result.reason] for result in results]
+    return format_csv(REPORT_COLUMNS, rows)
+
+
 def _recorded_quality(out: Path, labels: CaptureLabels) -> dict[SessionKey, dict[str, float]]:
     found = {}
     for key in labels.rows:
-        with suppress(InputError):  # was not prepared
+        with suppress(InputError):  # not prepared
             found[key] = read_record(output_folder(out, *key))["done"]["quality"]
     return found
 
@@ -87,3 +122,57 @@ def _read_checksums(out: Path) -> list[bytes]:
 
 def _checksum_line(name: str, content: bytes) -> bytes:
     return f"{hashlib.sha256(content).hexdigest()}  {name}".encode()
+
+
+def summary_rows(results: list[SessionResult], limit: int = 10) -> tuple[list[list[str | int]], list[list[str]], int]:
+    """The rows to print: counts of sessions, the first `limit` skipped sessions with reasons, and the number of further ones.
+
+    The counts are by status, by alignment, and of sessions without labels if other sessions have some.
+    """
+    statuses = Counter(result.status for result in results)
+    alignments = Counter(result.details["aligned_by"] for result in results if result.details)
+    counts: list[list[str | int]] = [[status, statuses[status]] for status in ("written", "kept", "skipped")]
+    counts += [[_ALIGNMENT_TEXT[aligned_by], number] for aligned_by, number in sorted(alignments.items())]
+    unlabelled = [f"{result.id}/{result.session}" for result in results if result.details and not result.labelled]
+    if unlabelled:
+        counts.append([f"without labels, e.g. {unlabelled[0]} (no {ATTRIBUTES_FILE})", len(unlabelled)])
+    skipped = [[result.id, result.session, result.reason] for result in results if result.status == "skipped"]
+    return counts, skipped[:limit], max(len(skipped) - limit, 0)
+
+
+def orientation_warning(results: list[SessionResult], light_axes: str) -> str | None:
+    """A warning with a remedy if most faces come out concave or mirrored; else None.
+
+    `light_axes` is the setting that prepared them.
+    """
+    details = [result.details for result in results if result.details]
+    if not details:
+        return None
+    convex = np.median([session["convexity"] for session in details], axis=0)
+    mismatch = find_axes_mismatch(convex, float(np.median([session["twist_agreement"] for session in details])))
+    if mismatch is None:
+        return None
+    if mismatch.swapped:
+        axes = light_axes.translate(str.maketrans("xy", "yx"))
+    else:
+        signed = re.findall("(-?)([xy])", light_axes)
+        axes = "".join(("-" if (sign == "-") != (axis in mismatch.negated) else "") + axis for sign, axis in signed)
+    return (
+        f"warning: the faces appear {mismatch.shape}: the light directions probably follow another convention; for "
+        f"LightSource.m prepare again with --light-axes={axes} and check this warning again; in lights.csv change the angles"
+    )
+
+
+def white_level_warning(results: list[SessionResult]) -> str | None:
+    """A warning if sessions show a saturation level below the largest value that their files can store; else None.
+
+    It names the stored value, the unit of `--white-level`.
+    """
+    levels = Counter(result.details["pile_up"] for result in results if "pile_up" in result.details)
+    if not levels:
+        return None
+    level, _ = levels.most_common(1)[0]
+    return (
+        f"warning: in {levels.total()} sessions many pixels have exactly the largest value, e.g. {level}, and are treated as "
+        f"saturated; if the camera saturates there, set --white-level {level}, so that albedo is relative to it"
+    )

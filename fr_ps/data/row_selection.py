@@ -1,4 +1,4 @@
-"""Which sessions of the table are used: those within limits, of some values, and sub-samples."""
+"""Selection of the rows of the labels table: by values, by limits, and by subsampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from fr_ps.errors import InputError
 from fr_ps.tables import to_nfc
 
 _MAX_CHOICES = 20
-"""Values of a column that are listed at most."""
+"""Most values of a column to list in a message."""
 
 
 @dataclass(frozen=True)
 class RowSelection:
-    """The rows that are used, and what became of the others.
+    """The selected rows.
 
     Attributes:
         rows: (n,) their indices, sorted.
-        notes: a line for each setting that left something out, with the number of sessions.
+        notes: a line for each setting that left rows out, with the number of sessions.
     """
 
     rows: np.ndarray
@@ -29,24 +29,25 @@ class RowSelection:
 
 
 def select_rows(labels: Labels, config: DataConfig) -> RowSelection:
-    """The rows that pass `only` and `limits`, of which `subsample_sessions` and `subsample_share` keep some.
+    """The rows that satisfy `only` and `limits`, subsampled by `subsample_sessions` and `subsample_share`.
 
-    The order of the rows has no influence; `split_seed` seeds the sub-samples.
+    The order of the rows has no influence; `split_seed` seeds the subsamples.
 
     Raises:
-        InputError: an unknown column, values that it never has, a cell under a limit that is no number, or nothing left.
+        InputError: an unknown column, values that the column does not contain, a cell of a limited column that is not a
+            number, or no row is left.
     """
     kept = np.ones(len(labels), dtype=bool)
     notes: list[str] = []
 
-    def keep(good: np.ndarray, why: str) -> None:
+    def keep(condition: np.ndarray, why: str) -> None:
         nonlocal kept
-        left_out = int((kept & ~good).sum())
-        kept = kept & good
+        left_out = int((kept & ~condition).sum())
+        kept = kept & condition
         if left_out:
             notes.append(f"left out: {left_out} sessions: {why}")
         if not kept.any():
-            raise InputError(f"no session is left: {why} leaves out the last {left_out}; loosen it")
+            raise InputError(f"no session is left: {why} excludes the last {left_out} sessions; relax that setting")
 
     for column, given in config.only.items():
         values = [to_nfc(value) for value in given]
@@ -54,21 +55,21 @@ def select_rows(labels: Labels, config: DataConfig) -> RowSelection:
         keep(np.isin(labels.columns[column], values), f"{column} is not {' or '.join(values)} (data.only)")
     for column, limit in config.limits.items():
         keep(numeric_column(labels, column, "data.limits") <= limit, f"{column} above {limit:g} (data.limits)")
-    # Not the seed alone: the split draws with that, and its draw is not to depend on the sub-sample's.
+    # Not the seed alone: the split uses it, and must be independent of the subsample.
     rng = np.random.default_rng([config.split_seed, 1])
     count, share = config.subsample_sessions, config.subsample_share
     if count:
-        keep(_limit_per_subject(labels, kept, count, rng), f"beyond {count} of each person (data.subsample_sessions)")
+        keep(_limit_per_subject(labels, kept, count, rng), f"beyond {count} of each subject (data.subsample_sessions)")
     if share < 1:
         keep(_random_share(labels, kept, share, rng), f"beyond a share of {share:g} of all (data.subsample_share)")
     return RowSelection(np.flatnonzero(kept), notes)
 
 
 def numeric_column(labels: Labels, column: str, key: str) -> np.ndarray:
-    """The column of the table as (n,) float64; `key` is the setting that asks for it.
+    """The column of the table as (n,) float64; `key` is the setting that names it.
 
     Raises:
-        InputError: there is no such column, or a cell of it is no number; names the row.
+        InputError: there is no such column, or a cell of it is not a number; names the row.
     """
     values = pd.to_numeric(pd.Series(_column(labels, column, key)), errors="coerce").to_numpy(dtype=float)
     bad = np.flatnonzero(np.isnan(values))
@@ -82,19 +83,19 @@ def numeric_column(labels: Labels, column: str, key: str) -> np.ndarray:
 
 
 def _unknown_values(labels: Labels, column: str, values: Sequence[str]) -> list[str]:
-    """A line about each of `values` that the column never has.
+    """A line about each of `values` that the column does not contain.
 
     Raises:
-        InputError: there is no such column, or it has none of them; names the choices.
+        InputError: there is no such column, or it contains none of them; names the choices.
     """
-    there = sorted(set(_column(labels, column, "data.only").tolist()))
-    choices = ", ".join(value or "(empty)" for value in there[:_MAX_CHOICES]) + (", ..." if len(there) > _MAX_CHOICES else "")
-    unknown = [value for value in values if value not in there]
+    found = sorted(set(_column(labels, column, "data.only").tolist()))
+    choices = ", ".join(value or "(empty)" for value in found[:_MAX_CHOICES]) + (", ..." if len(found) > _MAX_CHOICES else "")
+    unknown = [value for value in values if value not in found]
     if len(unknown) == len(values):
         raise InputError(
-            f"data.only: no session is left, as {column} is nowhere {' or '.join(values)}; expected some of {choices}"
+            f"data.only: no session is left, because {column} is never {' or '.join(values)}; expected some of {choices}"
         )
-    return [f"data.only: {column} is nowhere {value!r}; its values are {choices}" for value in unknown]
+    return [f"data.only: {column} is never {value!r}; its values are {choices}" for value in unknown]
 
 
 def _column(labels: Labels, column: str, key: str) -> np.ndarray:
@@ -111,8 +112,8 @@ def _shuffled(labels: Labels, kept: np.ndarray, rng: np.random.Generator) -> np.
 
 def _limit_per_subject(labels: Labels, kept: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     rows = _shuffled(labels, kept, rng)
-    turn = pd.Series(labels.ids[rows]).groupby(labels.ids[rows]).cumcount().to_numpy()
-    return _mask(rows[turn < count], len(labels))
+    number = pd.Series(labels.ids[rows]).groupby(labels.ids[rows]).cumcount().to_numpy()
+    return _mask(rows[number < count], len(labels))
 
 
 def _random_share(labels: Labels, kept: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

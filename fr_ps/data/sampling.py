@@ -1,4 +1,4 @@
-"""The batches of an epoch as pure functions of (seed, epoch)."""
+"""Batch samplers: the batches of an epoch as pure functions of (seed, epoch)."""
 
 import math
 
@@ -8,46 +8,45 @@ from fr_ps.data.labels import MISSING
 
 
 def pk_batches(identities: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The batches of one epoch: each holds `sessions` (K) rows of each of `people` (P) different people.
+    """P x K batches of one epoch: each contains `sessions` (K) rows of each of `num_subjects` (P) different subjects.
 
-    People take turns: nobody comes again before everybody came, so that each is seen equally often however many
-    sessions there are. A person's sessions take turns likewise; one with fewer than K has some twice in the batch. With
-    fewer than P people, a batch has all of them. An epoch has as many batches as hold about every row once,
-    ceil(rows / (P K)).
+    Subjects are sampled round-robin, so that all are seen equally often, whatever their number of sessions; so are the
+    sessions of a subject. A subject with fewer than K sessions has some of them twice in a batch. With fewer than P
+    subjects, a batch contains all of them. An epoch has ceil(rows / (P K)) batches, about one pass over the rows.
 
     Args:
-        identities: (n,) the person of each row.
-        people: P.
+        identities: (n,) the subject of each row.
+        num_subjects: P.
         sessions: K.
         seed: of the run.
         epoch: from 0.
 
     Returns:
-        Index arrays into `identities`, each of min(P, number of people) x K rows, a person's rows side by side.
+        Index arrays into `identities`, each of min(P, number of subjects) x K rows, the rows of a subject side by side.
     """
     rng = np.random.default_rng([seed, epoch])
-    _, person_of = np.unique(identities, return_inverse=True)
-    num_subjects = min(num_subjects, int(person_of.max()) + 1)
-    places = np.full((math.ceil(len(identities) / (num_subjects * sessions)), 1), num_subjects)
-    return _fill_batches(places, np.zeros_like(person_of), person_of, sessions, rng)
+    _, subject_of = np.unique(identities, return_inverse=True)
+    num_subjects = min(num_subjects, int(subject_of.max()) + 1)
+    slots = np.full((math.ceil(len(identities) / (num_subjects * sessions)), 1), num_subjects)
+    return _fill_batches(slots, np.zeros_like(subject_of), subject_of, sessions, rng)
 
 
 def class_batches(
     identities: np.ndarray, classes: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """The batches of one epoch: P places for people, which the classes of an attribute take in turn, with K rows each.
+    """Class-balanced batches of one epoch: P slots for subjects, assigned to the classes of an attribute in turn, K rows each.
 
-    In no batch do two classes differ by more than one place, however frequent they are. In a class its people take
-    turns as in `pk_batches`, and a place has K sessions of one person that are of that class: who has sessions of several
-    classes comes for each of them. A class of fewer people than it has places in a batch brings some of them twice.
+    In each batch, the numbers of slots of two classes differ by at most one, whatever the class frequencies. Within a class,
+    subjects are sampled round-robin as in `pk_batches`, and a slot contains K sessions of one subject, all of that class. A
+    subject with sessions of several classes takes part in each of them. A class with fewer subjects than slots in a batch
+    repeats some of them.
 
-    Rows without a label teach identity all the same: they are one more group, which gets the share of the places that it
-    has of the rows.
+    Rows without a label still train identity: they are one more group, whose share of the slots is its share of the rows.
 
     Args:
-        identities: (n,) the person of each row.
-        classes: (n,) the class of each row; `MISSING` where it is unknown.
-        people: P.
+        identities: (n,) the subject of each row.
+        classes: (n,) the class of each row; `MISSING` if unknown.
+        num_subjects: P.
         sessions: K.
         seed: of the run.
         epoch: from 0.
@@ -56,20 +55,20 @@ def class_batches(
         Index arrays into `identities`, as many and of the same size as those of `pk_batches`.
     """
     rng = np.random.default_rng([seed, epoch])
-    _, person_of = np.unique(identities, return_inverse=True)
-    num_subjects = min(num_subjects, int(person_of.max()) + 1)
+    _, subject_of = np.unique(identities, return_inverse=True)
+    num_subjects = min(num_subjects, int(subject_of.max()) + 1)
     names, group_of = np.unique(classes, return_inverse=True)
     count = math.ceil(len(identities) / (num_subjects * sessions))
     group_at = _assign_groups(names, int(np.sum(classes == MISSING)), len(classes), count * num_subjects, rng)
-    places = (group_at.reshape(count, num_subjects, 1) == np.arange(len(names))).sum(axis=1)
-    return _fill_batches(places, group_of, person_of, sessions, rng)
+    slots = (group_at.reshape(count, num_subjects, 1) == np.arange(len(names))).sum(axis=1)
+    return _fill_batches(slots, group_of, subject_of, sessions, rng)
 
 
 def random_batches(rows: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The batches of one epoch: all `rows` in random order, cut in batches of `size`.
+    """Random batches of one epoch: all `rows` in random order, split into batches of `size`.
 
-    The last batch is filled up with rows of the earlier ones, drawn anew: all batches have one size, and none has a
-    single row, of which batch normalisation would know no variance. With fewer rows than `size`, one batch has them all.
+    The last batch is completed with random rows of the earlier ones. Hence all batches have the same size, and none has a
+    single row, for which batch normalisation has no variance. With fewer rows than `size`, one batch contains them all.
 
     Returns:
         Index arrays of min(size, rows) different rows each.
@@ -86,8 +85,8 @@ def random_batches(rows: int, size: int, seed: int, epoch: int) -> list[np.ndarr
 
 
 def _assign_groups(names: np.ndarray, missing: int, rows: int, slots: int, rng: np.random.Generator) -> np.ndarray:
-    """(places,) the group at each place, as an index into `names`: the classes in turn, the missing label by its share."""
-    # A random phase, as a share of less than one place an epoch must get one now and then.
+    """(slots,) the group of each slot, as an index into `names`: the classes in turn, the missing label by its share."""
+    # With a random phase, a share of less than one slot per epoch gets a slot in some epochs.
     due = (np.arange(slots + 1) * missing + rng.integers(rows)) // rows
     unknown = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(names != MISSING))
@@ -99,19 +98,19 @@ def _assign_groups(names: np.ndarray, missing: int, rows: int, slots: int, rng: 
 def _fill_batches(
     slots: np.ndarray, group_of: np.ndarray, subject_of: np.ndarray, sessions: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """The rows of each batch: of so many people of each group, `sessions` rows of that group each.
+    """The rows of each batch: for each slot of a group, `sessions` rows of one subject in that group.
 
     Args:
-        places: (batches, groups) numbers of people.
+        slots: (batches, groups) numbers of subjects.
         group_of: (n,) the group of each row, from 0.
-        person_of: (n,) the person of each row, from 0.
+        subject_of: (n,) the subject of each row, from 0.
         sessions: K.
-        rng: draws the turns.
+        rng: shuffles each round.
     """
-    people = int(subject_of.max()) + 1
-    keys, member_of = np.unique(group_of * people + subject_of, return_inverse=True)
+    subjects = int(subject_of.max()) + 1
+    keys, member_of = np.unique(group_of * subjects + subject_of, return_inverse=True)
     rows_of = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
-    groups = [_RoundRobin(np.flatnonzero(keys // people == group), rng) for group in range(slots.shape[1])]
+    groups = [_RoundRobin(np.flatnonzero(keys // subjects == group), rng) for group in range(slots.shape[1])]
     members = [_RoundRobin(rows, rng) for rows in rows_of]
     batches = []
     for counts in slots.tolist():
@@ -121,11 +120,11 @@ def _fill_batches(
 
 
 class _RoundRobin:
-    """Who come in turn: nobody comes again before everybody came.
+    """Round-robin sampler: every member occurs once in each round, in random order.
 
     Args:
-        members: whose turns these are.
-        rng: draws the order of each round.
+        members: the values to sample.
+        rng: shuffles each round.
     """
 
     def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
@@ -133,14 +132,14 @@ class _RoundRobin:
         self.queue: list[int] = []
 
     def next(self, count: int) -> list[int]:
-        """The next `count` of them."""
+        """The next `count` members."""
         while len(self.queue) < count:
             self._start_round()
         taken, self.queue = self.queue[:count], self.queue[count:]
         return taken
 
     def next_distinct(self, count: int) -> list[int]:
-        """The next `count` of them, who are all different where there are as many: nobody follows so soon on himself."""
+        """The next `count` members; all different if there are that many."""
         if count > len(self.members):
             return self.next(count)
         taken: list[int] = []

@@ -1,4 +1,4 @@
-"""A split on disk: our split.csv, and the tables of the original project."""
+"""A split on disk: split.csv, and the tables of the original project."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ _NO_ROWS = np.empty(0, dtype=int)
 
 @dataclass(frozen=True)
 class Split:
-    """Row indices of the labels table, sorted, in each part; a part may be empty, and a row in none.
+    """Sorted row indices of the labels table in each part. A part may be empty, and a row may be in no part.
 
     Attributes:
-        train: rows that weights are fitted to.
-        val: rows that choose the checkpoint.
-        test: rows that are scored once; the probes, where there is a gallery.
-        gallery: rows to enrol people of the test part by.
+        train: rows to train on.
+        val: rows that select the checkpoint.
+        test: rows that are scored once; the probes if there is a gallery.
+        gallery: rows that enrol subjects of the test part.
     """
 
     train: np.ndarray
@@ -49,32 +49,32 @@ def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
     """The rows of `labels` that the split file at `path` puts in `part`.
 
     Raises:
-        InputError: the file cannot be read, nobody is in that part, or a session of it is not in the labels.
+        InputError: the file is unreadable, the part is empty, or a session of it is not in the labels.
     """
-    wanted = [key for key, its_part in read_parts(path).items() if its_part == part]
-    if not wanted:
-        raise InputError(f"{path}: nobody is in the part {part!r} of that run")
+    keys = [key for key, its_part in read_parts(path).items() if its_part == part]
+    if not keys:
+        raise InputError(f"{path}: the part {part!r} of that run is empty; name another part")
     index = {key: row for row, key in enumerate(_keys(labels))}
-    absent = [key for key in wanted if key not in index]
+    absent = [key for key in keys if key not in index]
     if absent:
         raise InputError(
             f"{path}: {'/'.join(absent[0])} is not in the data set ({len(absent)} such sessions); "
-            f"{suggest_session(absent[0], index) or 'give the data of that run'}"
+            f"{suggest_session(absent[0], index) or 'name the data set of that run'}"
         )
-    return np.array([index[key] for key in wanted])
+    return np.array([index[key] for key in keys])
 
 
 def read_split(path: Path, labels: Labels, left_out: Collection[SessionKey] = ()) -> Split:
-    """The split that stands in files; rows that they do not name are in no part.
+    """The split in the files at `path`; rows that they do not name are in no part.
 
     Args:
-        path: a split.csv (id, session, part), or a folder with the original project's train_set.csv, test_set.csv and, where
-            it has them, gallery_set.csv and val_set.csv (rows of id, session, ...).
+        path: a split.csv (id, session, part), or a folder with the original project's train_set.csv, test_set.csv and
+            optionally gallery_set.csv and val_set.csv (rows of id, session, ...).
         labels: the rows to split.
-        left_out: sessions of the data set that `labels` lacks on purpose: named or not, they are in no part.
+        left_out: sessions of the data set that the settings leave out of `labels`; the files may name them.
 
     Raises:
-        InputError: a file is missing or cannot be read, a session is in two parts, or is not in the data set.
+        InputError: a file is missing or unreadable, a session is in two parts, or is not in the data set.
     """
     if not path.exists():
         raise InputError(f"{path}: no such split; data.split must name a split.csv or a folder with train_set.csv, test_set.csv")
@@ -85,7 +85,7 @@ def read_split(path: Path, labels: Labels, left_out: Collection[SessionKey] = ()
     if absent:
         raise InputError(
             f"{path}: {'/'.join(absent[0])} ({parts[absent[0]]}) is not in the data set ({len(absent)} such sessions of "
-            f"{len(parts)}); {suggest_session(absent[0], index) or 'give the data that was split'}"
+            f"{len(parts)}); {suggest_session(absent[0], index) or 'name the data set that was split'}"
         )
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for key, part in parts.items():
@@ -99,7 +99,7 @@ def _keys(labels: Labels) -> list[SessionKey]:
 
 
 def _read_folder(folder: Path) -> dict[SessionKey, str]:
-    """Part of each session, by the original project's files in `folder`."""
+    """Part of each session, from the original project's files in `folder`."""
     parts: dict[SessionKey, str] = {}
     for part in PARTS:
         path = folder / _ORIGINAL_NAME.format(part=part)
@@ -110,7 +110,7 @@ def _read_folder(folder: Path) -> dict[SessionKey, str]:
 
 
 def read_parts(path: Path) -> dict[SessionKey, str]:
-    """Part of each session, by a split.csv."""
+    """Part of each session, from a split.csv."""
     parts: dict[SessionKey, str] = {}
     for number, row in _rows(path, "id", "session", "part"):
         where = f"{path}: row {number}"
@@ -129,5 +129,5 @@ def _rows(path: Path, *columns: str) -> list[tuple[int, dict[str, str]]]:
 def _assign_part(parts: dict[SessionKey, str], row: dict[str, str], part: str, where: str) -> None:
     key = (row["id"], row["session"])
     if key in parts:
-        raise InputError(f"{where}: {'/'.join(key)} is in the part {parts[key]} already; remove one of the two rows")
+        raise InputError(f"{where}: {'/'.join(key)} is already in the part {parts[key]}; remove one of the two rows")
     parts[key] = part

@@ -1,4 +1,4 @@
-"""Who is trained on, validated on and tested on: a pure function of the labels, the settings and a seed."""
+"""The split into train, val, test and gallery parts: a pure function of the labels, the settings and a seed."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -19,19 +19,22 @@ _TRAIN, _VAL, _TEST, _GALLERY = range(len(PARTS))
 def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionKey] = ()) -> Split:
     """The parts: drawn by `config.protocol`, or read from the files at `config.split`.
 
-    subject_disjoint: every person's sessions are in one part. session_disjoint: every person with sessions enough is
-    in all parts, at least one session of each in training; shares count sessions, whole numbers sessions a person. The
-    draws are stratified by the labels (see `stratify`), and the order of the rows has no influence. Of files without a val
-    part, that is drawn from the train part.
+    - subject_disjoint: all sessions of a subject are in one part.
+    - session_disjoint: each subject with enough sessions is in all parts, with at least one session in the train part.
+      Shares are of sessions; whole numbers are sessions per subject.
+
+    Draws are stratified by the labels (see `stratify`) and independent of the order of the rows. If the files have no val
+    part, it is drawn from the train part.
 
     Args:
         labels: the rows to split.
         config: the settings.
-        left_out: (id, session) that the data set has and `labels` lacks on purpose; files may name them.
+        left_out: (id, session) that the settings leave out of `labels`; the files may name them.
 
     Raises:
-        InputError: nobody is left to train on, a part that is scored has no genuine pair (two sessions of a person), nobody
-            has sessions enough for a gallery or for it and a genuine pair, or files that cannot be used or break the protocol.
+        InputError: fewer than two subjects are left to train on; a scored part has no genuine pair (two sessions of a
+            subject); no subject has enough sessions for the gallery and a genuine pair; files are unusable or violate the
+            protocol.
     """
     split = _read_predefined_split(labels, config, left_out) if config.split else _draw_split(labels, config)
     if config.gallery and not len(split.gallery):
@@ -39,7 +42,7 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionK
     if len(np.unique(labels.ids[split.train])) < 2:
         raise InputError(
             f"data.val_people {config.val_people:g} and data.test_people {config.test_people:g} leave fewer than two of "
-            f"{len(np.unique(labels.ids))} people to train on; lower them"
+            f"{len(np.unique(labels.ids))} subjects to train on; lower them"
         )
     for name, rows in (("val", split.val), ("test", split.test)):
         if len(rows):
@@ -48,10 +51,10 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionK
 
 
 def check_genuine_pair(ids: np.ndarray, name: str) -> None:
-    """Refuse rows among which nobody has two sessions: verification has nothing to accept there."""
+    """Reject rows without a genuine pair (two sessions of a subject), which verification requires."""
     if not _has_genuine_pair(ids):
         raise InputError(
-            f"{name} has no genuine pair: nobody in it has two sessions; take more people or another data.split_seed"
+            f"{name} has no genuine pair: no subject in it has two sessions; use more subjects or another data.split_seed"
         )
 
 
@@ -60,9 +63,9 @@ def _has_genuine_pair(ids: np.ndarray) -> bool:
 
 
 def describe_split(labels: Labels, split: Split) -> list[str]:
-    """Where the parts could not be made to resemble the whole: a line for each class that the data have and a part lacks.
+    """Notes on the split: a line for each class that a part lacks.
 
-    Also how many people of the test part have no session in a gallery, and how many rows are in no part.
+    Also the number of test subjects without a session in the gallery, and the number of rows in no part.
     """
     notes = []
     parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
@@ -72,13 +75,13 @@ def describe_split(labels: Labels, split: Split) -> list[str]:
             lacking = [part for part, rows in parts.items() if has.any() and not has[rows].any()]
             if lacking:
                 notes.append(
-                    f"not stratified: {attribute} {name} is in no session of {' and '.join(lacking)} "
+                    f"not stratified: no session of {' and '.join(lacking)} has {attribute} {name} "
                     f"({_sessions_and_subjects(labels, np.flatnonzero(has))} have it)"
                 )
     tested = np.unique(labels.ids[split.test])
-    unknown = np.setdiff1d(tested, labels.ids[split.gallery])
-    if len(split.gallery) and len(unknown):
-        notes.append(f"not in the gallery: {len(unknown)} of {len(tested)} people of the test part")
+    unenrolled = np.setdiff1d(tested, labels.ids[split.gallery])
+    if len(split.gallery) and len(unenrolled):
+        notes.append(f"not in the gallery: {len(unenrolled)} of {len(tested)} subjects of the test part")
     unused = np.setdiff1d(np.arange(len(labels)), np.concatenate([getattr(split, part) for part in PARTS]))
     if len(unused):
         notes.append(f"in no part: {_sessions_and_subjects(labels, unused)}")
@@ -86,7 +89,7 @@ def describe_split(labels: Labels, split: Split) -> list[str]:
 
 
 def _sessions_and_subjects(labels: Labels, rows: np.ndarray) -> str:
-    return f"{len(rows)} sessions of {len(np.unique(labels.ids[rows]))} people"
+    return f"{len(rows)} sessions of {len(np.unique(labels.ids[rows]))} subjects"
 
 
 def _draw_split(labels: Labels, config: DataConfig) -> Split:
@@ -99,7 +102,7 @@ def _draw_split(labels: Labels, config: DataConfig) -> Split:
 def _read_predefined_split(labels: Labels, config: DataConfig, left_out: Collection[SessionKey]) -> Split:
     split = read_split(Path(config.split), labels, left_out)
     if not len(split.train):
-        raise InputError(f"{config.split}: no session of the data is in the train part; give the split of these data")
+        raise InputError(f"{config.split}: no session of the data is in the train part; name the split of this data set")
     if config.protocol == "subject_disjoint":
         _check_disjoint(labels, split, config.split)
     if len(split.val) or not config.val_people:
@@ -109,65 +112,65 @@ def _read_predefined_split(labels: Labels, config: DataConfig, left_out: Collect
 
 
 def _check_disjoint(labels: Labels, split: Split, path: str) -> None:
-    """Test and gallery may share people, as they are enrolled in the one and recognised in the other."""
-    known: set[str] = set()
+    """Reject parts that share subjects. Only test (probes) and gallery may."""
+    assigned: set[str] = set()
     for parts in (("train",), ("val",), ("test", "gallery")):
-        people = {person for part in parts for person in labels.ids[getattr(split, part)].tolist()}
-        shared = sorted(known & people)
+        subjects = {subject for part in parts for subject in labels.ids[getattr(split, part)].tolist()}
+        shared = sorted(assigned & subjects)
         if shared:
             raise InputError(
-                f"{path}: person {shared[0]} of {' and '.join(parts)} is in an earlier part too ({len(shared)} such people), but "
-                "data.protocol is subject_disjoint; set data.protocol=session_disjoint"
+                f"{path}: subject {shared[0]} of {' and '.join(parts)} is also in an earlier part ({len(shared)} such "
+                "subjects), but data.protocol is subject_disjoint; set data.protocol=session_disjoint"
             )
-        known |= people
+        assigned |= subjects
 
 
 def _add_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
-    """Moves `config.gallery` sessions of each test person who has more than that to the gallery."""
+    """Moves `config.gallery` sessions of each test subject with more sessions than that to the gallery."""
     order = labels.sorted_rows()
     order = order[np.isin(order, split.test)]
     ids, combined = labels.ids[order], combined_labels(labels.codes[order])
     rng = np.random.default_rng([config.split_seed, _GALLERY])
-    deal = SessionAllocator(2, np.bincount(combined, minlength=1))
+    allocator = SessionAllocator(2, np.bincount(combined, minlength=1))
     enrolled = np.zeros(len(order), dtype=bool)
-    for person in rng.permutation(np.unique(ids)):
-        rows = rng.permutation(np.flatnonzero(ids == person))
+    for subject in rng.permutation(np.unique(ids)):
+        rows = rng.permutation(np.flatnonzero(ids == subject))
         if len(rows) > config.gallery:
-            enrolled[rows] = deal.allocate(combined[rows], (np.arange(len(rows)) < config.gallery) * 1) == 1
+            enrolled[rows] = allocator.allocate(combined[rows], (np.arange(len(rows)) < config.gallery) * 1) == 1
     if not enrolled.any():
         raise InputError(
-            f"data.gallery is {config.gallery}, but nobody of the test part ({len(order)} sessions) has more sessions than that; "
-            "lower it, or 0 for none"
+            f"data.gallery is {config.gallery}, but no subject of the test part ({len(order)} sessions) has more sessions than "
+            "that; lower it, or set 0 for none"
         )
     if _has_genuine_pair(ids) and not _has_genuine_pair(ids[~enrolled]):
         raise InputError(
             f"data.gallery is {config.gallery}, which leaves no subject of the test part "
-            f"({_sessions_and_subjects(labels, order)}) two sessions to compare, as none has "
-            f"{config.gallery + 2}; lower it, 0 for none, or test on subjects with more sessions"
+            f"({_sessions_and_subjects(labels, order)}) two sessions to compare, because none has "
+            f"{config.gallery + 2}; lower it, set 0 for none, or test on subjects with more sessions"
         )
     return replace(split, test=np.sort(order[~enrolled]), gallery=np.sort(order[enrolled]))
 
 
 def _split_by_subject(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
     """(n,) the part of each row."""
-    people, person_of = np.unique(ids, return_inverse=True)
-    counts = count_strata(codes, person_of)
-    part = np.full(len(people), _TRAIN)
+    subjects, subject_of = np.unique(ids, return_inverse=True)
+    counts = count_strata(codes, subject_of)
+    part = np.full(len(subjects), _TRAIN)
     if config.folds:
-        if config.folds > len(people):
-            raise InputError(f"data.folds is {config.folds}, but there are {len(people)} people")
-        sizes = [len(fold) for fold in np.array_split(people, config.folds)]
+        if config.folds > len(subjects):
+            raise InputError(f"data.folds is {config.folds}, but there are {len(subjects)} subjects")
+        sizes = [len(fold) for fold in np.array_split(subjects, config.folds)]
         part[allocate_subjects(counts, sizes, rng) == config.fold] = _TEST
     else:
-        part[_sample_subjects(counts, _resolve_count(config.test_people, len(people), "data.test_people"), rng)] = _TEST
+        part[_sample_subjects(counts, _resolve_count(config.test_people, len(subjects), "data.test_people"), rng)] = _TEST
     rest = np.flatnonzero(part == _TRAIN)
-    count = _resolve_count(config.val_people, len(people), "data.val_people")
+    count = _resolve_count(config.val_people, len(subjects), "data.val_people")
     part[rest[_sample_subjects(counts[rest], min(count, len(rest)), rng)]] = _VAL
-    return part[person_of]
+    return part[subject_of]
 
 
 def _sample_subjects(counts: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(people,) bool, True for exactly `count` of them."""
+    """(subjects,) bool, True for exactly `count` of them."""
     if count in (0, len(counts)):
         return np.full(len(counts), count > 0)
     return allocate_subjects(counts, [len(counts) - count, count], rng) == 1
@@ -180,15 +183,15 @@ def _split_by_session(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rn
     part = np.full(len(ids), _TRAIN)
     test, val = _SessionQuota(config.test_people), _SessionQuota(config.val_people)
     folds, tests, vals = SessionAllocator(max(config.folds, 1), totals), SessionAllocator(2, totals), SessionAllocator(2, totals)
-    dealt = 0
-    for person in rng.permutation(np.unique(ids)):
-        rows = rng.permutation(np.flatnonzero(ids == person))
+    allocated = 0
+    for subject in rng.permutation(np.unique(ids)):
+        rows = rng.permutation(np.flatnonzero(ids == subject))
         most = len(rows) - 1
         if config.folds:
-            # Dealt like cards, from person to person without a restart, so that folds differ by one session at most.
-            seats = (dealt + np.arange(len(rows))) % config.folds
-            dealt += len(rows)
-            tested = rows[folds.allocate(combined[rows], seats) == config.fold][:most]
+            # Consecutive over all subjects, so that the sizes of folds differ by one session at most.
+            slots = (allocated + np.arange(len(rows))) % config.folds
+            allocated += len(rows)
+            tested = rows[folds.allocate(combined[rows], slots) == config.fold][:most]
         else:
             tested = rows[_sample_sessions(tests, combined[rows], test.next_count(len(rows), most))]
         part[tested] = _TEST
@@ -199,13 +202,13 @@ def _split_by_session(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rn
 
 
 def _sample_sessions(allocator: SessionAllocator, combined: np.ndarray, count: int) -> np.ndarray:
-    """(n,) bool, True for exactly `count` sessions of a person."""
+    """(n,) bool, True for exactly `count` sessions of a subject."""
     return allocator.allocate(combined, (np.arange(len(combined)) < count) * 1) == 1
 
 
 class _SessionQuota:
-    """How many sessions each person gives to a part. A share of few sessions rounds to none for everybody, so what one
-    person could not give is owed by the next."""
+    """The number of sessions of each subject in a part. A small share of few sessions would round to 0 for each subject, so
+    the remainder carries over to the next one."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -215,15 +218,15 @@ class _SessionQuota:
         if self.share >= 1:
             return min(int(self.share), limit)
         self.remainder += self.share * sessions
-        given = min(int(self.remainder + 1e-9), limit)
-        self.remainder -= given
-        return given
+        count = min(int(self.remainder + 1e-9), limit)
+        self.remainder -= count
+        return count
 
 
-def _resolve_count(share: float, people: int, setting: str) -> int:
-    count = round(share * people) if share < 1 else int(share)
+def _resolve_count(share: float, subjects: int, setting: str) -> int:
+    count = round(share * subjects) if share < 1 else int(share)
     if share > 0 and count == 0:
-        raise InputError(f"{setting} is {share:g}, which is nobody of {people} people; raise it, or set 0 for none")
-    if count >= people:
-        raise InputError(f"{setting} is {share:g}, but there are {people} people in all; lower it")
+        raise InputError(f"{setting} is {share:g}, which is 0 of {subjects} subjects; raise it, or set 0 for none")
+    if count >= subjects:
+        raise InputError(f"{setting} is {share:g}, but there are {subjects} subjects in total; lower it")
     return count

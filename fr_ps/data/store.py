@@ -1,10 +1,11 @@
-"""The packed store: all maps of a data set in one memory-mapped array a modality, built once, rebuilt when stale."""
+"""The packed store: all maps of a data set in one memory-mapped array per modality, built once, rebuilt when stale."""
 
 import hashlib
 import io
 import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class _PackInfo:
     """The content of a pack's `info.json`.
 
     Attributes:
-        digest: of the maps' content.
+        digest: of the content of the maps.
         crc32: checksum of the file of maps and of the digest.
     """
 
@@ -36,7 +37,7 @@ class _PackInfo:
 
 
 _verified: set[tuple[object, ...]] = set()
-"""Packs whose checksum this process has compared, as they stood then."""
+"""States of packs whose checksum this process has compared."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class MapStore:
     """Maps by row of the labels table.
 
     Attributes:
-        maps: modality to (N, C, H, W) float32 of the whole table, mapped from disk: only what is read takes memory.
-        rows: (n,) the rows of the table that are used; what `read` takes are places in it.
-        digest: of the maps' content and the rows of the table that are used, 32 hexadecimal digits.
+        maps: modality to (N, C, H, W) float32 of the whole table, memory-mapped: only what is read takes memory.
+        rows: (n,) the selected rows of the table; `read` takes positions in it.
+        digest: of the content of the maps and the selected rows, 32 hexadecimal digits.
     """
 
     maps: dict[str, np.ndarray]
@@ -59,7 +60,7 @@ class MapStore:
         return next(iter(self.maps.values())).shape[-1]
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The maps of some rows, as a copy in memory: modality to (len(rows), C, H, W) float32."""
+        """A copy in memory of the maps of some rows: modality to (len(rows), C, H, W) float32."""
         return {modality: maps[self.rows[rows]] for modality, maps in self.maps.items()}
 
 
@@ -68,23 +69,22 @@ def open_store(
 ) -> MapStore:
     """The packed maps of the data set at `root`, in the order of the table.
 
-    The whole table is packed, whichever rows are used, so that trainings on different ones share one pack.
+    A pack contains the whole table, so that trainings on different rows share it. The cache key contains the name, size and
+    modification time of every map file: changed maps are packed again, and outdated packs of the same data set are removed.
+    `root` itself is only read.
 
-    The cache is keyed by every map file's name, size and time of change: what changed is packed anew, and the packs of
-    the same data set that it replaces are removed. `root` itself is only read.
-
-    A pack is compared with its checksum when a process opens it first, which reads all of it: 0.4 s for 300 MB
-    (2,000 sessions' normals) on one core. One that is damaged is packed again, with a line on standard error.
+    When a process opens a pack for the first time, it compares the checksum, which reads all of it: 0.4 s for 300 MB (normals
+    of 2,000 sessions) on one core. A damaged pack is written again, with a line on standard error.
 
     Args:
         root: of the prepared data set.
         labels: its table.
-        modalities: which maps.
-        advance: called with the number of maps done (N rows x modalities in all), where something has to be packed.
-        rows: that are used; None for all.
+        modalities: the maps to open.
+        advance: called with the number of maps done (N rows x modalities in total), if something has to be packed.
+        rows: the selected rows; None for all.
 
     Raises:
-        InputError: a row without a map, or a map that `read_map` refuses.
+        InputError: a row without a map, or a map that `read_map` rejects.
     """
     maps, digests = {}, []
     for modality in modalities:
@@ -94,17 +94,17 @@ def open_store(
     if len(set(shapes.values())) > 1:
         raise InputError(f"{root}: the modalities differ in size ({shapes}); prepare them together")
     rows = np.arange(len(labels)) if rows is None else rows
-    used = labels.subset(rows)
-    table = "\n".join(map("/".join, zip(used.ids, used.sessions))).encode() + used.codes.tobytes()
+    selected = labels.subset(rows)
+    table = "\n".join(map("/".join, zip(selected.ids, selected.sessions))).encode() + selected.codes.tobytes()
     return MapStore(maps, rows, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
 
 
 class _CorruptPack(Exception):
-    """Why a pack cannot be used."""
+    """A pack is missing or damaged; the message describes the damage."""
 
 
 def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress) -> tuple[np.ndarray, str]:
-    """The pack of one modality, mapped from disk, and the digest of the maps in it; made where it is missing or damaged."""
+    """The memory-mapped pack of one modality and the digest of its maps; written if missing or damaged."""
     files = map_files(root, labels, modality)
     state = hashlib.sha256(f"{_FORMAT}".encode())
     for file in files:
@@ -112,16 +112,14 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
         state.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     family = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
     folder = family / state.hexdigest()[:16]
-    try:
+    with suppress(_CorruptPack):  # damaged, missing, or another process is packing: checked again under the lock
         return _open_pack(folder, modality)
-    except _CorruptPack:
-        pass  # or missing, or being packed by another process: that is seen under the lock
     with folder_lock(family), translate_write_errors(folder):
         if folder.exists():
             try:
                 return _open_pack(folder, modality)
             except _CorruptPack as damage:
-                echo(f"cache: {folder} is damaged ({damage}); the {modality} maps are packed again", sys.stderr)
+                echo(f"cache: {folder} is damaged ({damage}); packing the {modality} maps again", sys.stderr)
                 remove(folder)
         remove_stale_temp(family)
         _write_pack(files, modality, folder, advance)
@@ -132,20 +130,20 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
             return _open_pack(folder, modality)
         except _CorruptPack as damage:
             raise InputError(
-                f"{folder}: was written, and cannot be read back ({damage}); check the disk, or set FR_PS_CACHE to another folder"
+                f"{folder}: unreadable after writing ({damage}); check the disk, or set FR_PS_CACHE to another folder"
             ) from None
 
 
 def _open_pack(folder: Path, modality: str) -> tuple[np.ndarray, str]:
-    """The maps of a pack and their digest, after the first opening in this process has compared the checksum.
+    """The memory-mapped maps of a pack and their digest. Compares the checksum on the first opening in this process.
 
     Raises:
-        _Damaged: a file is missing, or was changed.
+        _CorruptPack: a file is missing or was changed.
     """
     path, info = folder / f"{modality}.npy", folder / _INFO_FILE
     try:
-        written = read_json(info, _PackInfo, "the pack is made again")
-        digest, expected = written.digest, written.crc32
+        pack_info = read_json(info, _PackInfo, "packing again")
+        digest, expected = pack_info.digest, pack_info.crc32
         stat = path.stat()
         state = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns, digest, expected)
         if state not in _verified:
@@ -160,7 +158,7 @@ def _open_pack(folder: Path, modality: str) -> tuple[np.ndarray, str]:
 
 
 def _checksum_with_digest(crc: int, digest: str) -> int:
-    """The checksum of a pack covers the digest too, by which runs and models name their data."""
+    """The checksum of a pack, which covers the digest too: runs and models identify their data by it."""
     return zlib.crc32(digest.encode(), crc)
 
 

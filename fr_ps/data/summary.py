@@ -1,4 +1,4 @@
-"""Tables that show what is in a data set, each as rows for `tabulate`; pure functions of the labels."""
+"""Tables that summarise a data set, as data frames; pure functions of the labels."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,19 @@ _TOP_SUBJECTS = 5
 
 
 def summary(labels: Labels) -> list[tuple[str, pd.DataFrame]]:
-    """All tables of a data set, each under its title."""
+    """All tables of a data set, each with its title."""
     counts = sessions_per_subject(labels)
-    most = ", ".join(f"{person} {count}" for person, count in counts.head(_TOP_SUBJECTS).items())
-    spread = f"min {counts.min()}, median {counts.median():g}, max {counts.max()}; most photographed: {most}"
-    tables = [("classes", class_table(labels)), (f"sessions a person: {spread}", subject_histogram(labels))]
+    top = ", ".join(f"{subject} {count}" for subject, count in counts.head(_TOP_SUBJECTS).items())
+    spread = f"min {counts.min()}, median {counts.median():g}, max {counts.max()}; most sessions: {top}"
+    tables = [("classes", class_table(labels)), (f"sessions per subject: {spread}", subject_histogram(labels))]
     quality = quality_table(labels)
     return [*tables, ("quality", quality)] if len(quality) else tables
 
 
 def class_table(labels: Labels) -> pd.DataFrame:
-    """A row a class: its sessions, people who have it in any session, and share of the sessions whose label is known.
+    """A row per class: its sessions, its subjects (with it in any session), and its share of the labelled sessions.
 
-    Missing labels have a row where there are any, without a share.
+    Missing labels have a row if there are any, without a share.
     """
     rows = []
     for column, attribute in enumerate(ATTRIBUTES):
@@ -36,30 +36,30 @@ def class_table(labels: Labels) -> pd.DataFrame:
             has = codes == code
             share = f"{has.sum() / known:.1%}" if known and code != MISSING else ""
             rows.append([attribute, name, int(has.sum()), len(np.unique(labels.ids[has])), share])
-    return pd.DataFrame(rows, columns=["attribute", "class", "sessions", "people", "share"])
+    return pd.DataFrame(rows, columns=["attribute", "class", "sessions", "subjects", "share"])
 
 
 def subject_histogram(labels: Labels) -> pd.DataFrame:
-    """People and sessions by the sessions a person has, in bins that double (1, 2, 3-4, 5-8, ...), with a bar of people."""
+    """Subjects and sessions by sessions per subject, in bins that double (1, 2, 3-4, 5-8, ...), with a bar of subjects."""
     counts = sessions_per_subject(labels).to_numpy()
     bins = np.ceil(np.log2(counts)).astype(int)
-    people = np.bincount(bins)
+    subjects = np.bincount(bins)
     sessions = np.bincount(bins, counts).astype(int)
-    names = ["1", "2"] + [f"{2 ** (bin_ - 1) + 1}-{2**bin_}" for bin_ in range(2, len(people))]
-    bars = ["#" * int(np.ceil(_BAR_WIDTH * count / people.max())) for count in people]
-    columns = {"sessions a person": names[: len(people)], "people": people, "sessions": sessions, "": bars}
+    names = ["1", "2"] + [f"{2 ** (bin_ - 1) + 1}-{2**bin_}" for bin_ in range(2, len(subjects))]
+    bars = ["#" * int(np.ceil(_BAR_WIDTH * count / subjects.max())) for count in subjects]
+    columns = {"sessions per subject": names[: len(subjects)], "subjects": subjects, "sessions": sessions, "": bars}
     return pd.DataFrame(columns)
 
 
 def sessions_per_subject(labels: Labels) -> pd.Series:
-    """Number of sessions by id, the most photographed person first."""
+    """Number of sessions by id, the subject with most sessions first."""
     return pd.Series(labels.ids).value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
 
 
 def quality_table(labels: Labels, limit: int = 3) -> pd.DataFrame:
-    """A row a quality column: median, 5th and 95th percentile, and the sessions with the largest values.
+    """A row per quality column: median, 5th and 95th percentile, and the sessions with the largest values.
 
-    Cells that are no number count as missing. Empty where the table has no such column.
+    Cells that are not numbers count as missing. Empty if the table has no quality columns.
     """
     rows = []
     for name in [name for name in labels.columns if name.startswith(QUALITY)]:
@@ -71,7 +71,7 @@ def quality_table(labels: Labels, limit: int = 3) -> pd.DataFrame:
 
 
 def parts_table(labels: Labels, split: Split) -> pd.DataFrame:
-    """A row a class, a column a part that is not empty: `sessions (people)`; the first row has all sessions."""
+    """A row per class and a column per part that is not empty: `sessions (subjects)`; the first row counts all sessions."""
     parts: dict[str, np.ndarray] = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
     rows = [["", "all", *(_count_cell(labels, rows) for rows in parts.values())]]
     for column, attribute in enumerate(ATTRIBUTES):
@@ -82,7 +82,7 @@ def parts_table(labels: Labels, split: Split) -> pd.DataFrame:
 
 
 def _classes(labels: Labels, column: int) -> Sequence[tuple[int, str]]:
-    """Code and name of every class of an attribute, and of the missing label where there are any."""
+    """Code and name of every class of an attribute, and of the missing label if any are missing."""
     named = list(enumerate(labels.class_names(ATTRIBUTES[column])))
     return named + [(MISSING, "(missing)")] * bool((labels.codes[:, column] == MISSING).any())
 

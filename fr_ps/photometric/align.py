@@ -30,23 +30,23 @@ CANONICAL_LANDMARKS = np.array(
         (0.50, 0.945),
     ]
 )
-"""Where `photoface.LANDMARKS` lie in the aligned square, right and down as shares of its side: the mean of the frontal
-synthetic faces, made symmetric. So the built-in faces, aligned, are framed as they are without."""
+"""Positions of `photoface.LANDMARKS` in the aligned square, right and down as shares of its side: the mean of the frontal
+synthetic faces, made symmetric. Alignment therefore keeps the framing of the built-in faces."""
 
 
 def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None, *, size: int, fit: Fit) -> tuple[Frame, str]:
-    """The frame of one capture, and by what it was found: `landmarks`, `boxes` or `none`.
+    """The frame of one capture, and its source: `landmarks`, `boxes` or `none`.
 
     Args:
-        capture: of one session.
-        folder: where it lies.
-        align: `auto` takes a box where one is given, else landmarks where the capture has them, else the whole picture.
+        capture: one session.
+        folder: of the capture, for error messages.
+        align: `auto` uses the box if given, else the landmarks if the capture has them, else the whole picture.
         box: of this session.
-        size: of the frame.
-        fit: how a box or picture that is not square becomes one; landmarks say all by themselves.
+        size: side of the frame in pixels.
+        fit: how a box or picture that is not square becomes square. Not used with landmarks.
 
     Raises:
-        InputError: what `align` demands is not there, or cannot be used.
+        InputError: what `align` requires is missing or unusable.
     """
     height, width = capture.images.shape[1:]
     if align == "boxes" or (align == "auto" and box is not None):
@@ -57,20 +57,20 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
         if capture.landmarks is None:
             raise InputError(f"{folder / LANDMARKS_FILE}: no such file; add the landmarks, or use --align auto")
         try:
-            to = landmark_frame(capture.landmarks, size)
+            frame = landmark_frame(capture.landmarks, size)
         except ValueError as error:
             raise InputError(f"{folder / LANDMARKS_FILE}: {error}; correct it, or remove it") from None
-        if abs(to.angle) > _MAX_ROTATION:
-            turned = f"the face would turn by {math.degrees(to.angle):.0f} degrees"
-            raise InputError(f"{folder / LANDMARKS_FILE}: {turned}; are x and y exchanged? Correct it, or remove it")
-        return to, "landmarks"
+        if abs(frame.angle) > _MAX_ROTATION:
+            rotation = f"alignment would rotate the face by {math.degrees(frame.angle):.0f} degrees"
+            raise InputError(f"{folder / LANDMARKS_FILE}: {rotation}; are x and y exchanged? Correct it, or remove it")
+        return frame, "landmarks"
     return fit_frame((0, 0, width, height), size, fit), "none"
 
 
 def landmark_frame(landmarks: np.ndarray, size: int) -> Frame:
-    """The frame whose similarity brings the (11, 2) landmarks nearest, in least squares, to `CANONICAL`.
+    """The frame whose similarity transform maps the (11, 2) landmarks to `CANONICAL_LANDMARKS` with least squared error.
 
-    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991; in the plane
+    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991. In the plane
     and without reflection it is a regression of complex numbers.
 
     Raises:
@@ -89,7 +89,7 @@ def landmark_frame(landmarks: np.ndarray, size: int) -> Frame:
 
 
 def landmark_error(landmarks: np.ndarray, frame: Frame) -> float:
-    """Root mean square distance in the square, in its pixels, of the landmarks from their canonical places."""
+    """Root mean square distance of the landmarks from their canonical positions, in pixels of the square."""
     errors = (frame.to_source(CANONICAL_LANDMARKS * frame.size) - landmarks) * frame.size / frame.width
     return float(np.sqrt(np.mean(np.sum(errors**2, axis=1))))
 
@@ -98,7 +98,7 @@ def read_boxes(path: Path) -> dict[tuple[str, str], Box]:
     """The box of each (id, session) in a CSV of id, session, left, top, right, bottom: pixels from the top left corner.
 
     Raises:
-        InputError: a missing column, a session that stands twice, no number, or a box without area; names the row.
+        InputError: a missing column, a duplicate session, a cell that is not a number, or a box without area; names the row.
     """
     boxes: dict[tuple[str, str], Box] = {}
     for key, (number, row) in read_session_rows(path, BOX_COLUMNS)[1].items():
@@ -111,13 +111,13 @@ def read_boxes(path: Path) -> dict[tuple[str, str], Box]:
 
 
 def check_box(box: Box, height: int, width: int, where: str) -> Box:
-    """`box` if it lies in a picture of `height` x `width`.
+    """`box`, if it lies inside a picture of `height` x `width`.
 
     Raises:
-        InputError: it does not; names `where` it stands.
+        InputError: it does not; the message begins with `where`.
     """
     left, top, right, bottom = box
     if left < 0 or top < 0 or right > width or bottom > height:
         shown = ", ".join(f"{edge:g}" for edge in box)
-        raise InputError(f"{where}: the box {shown} leaves the picture, which is {width} x {height}; it must lie inside")
+        raise InputError(f"{where}: the box {shown} extends beyond the picture of {width} x {height}; correct the box")
     return box

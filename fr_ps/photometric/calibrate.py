@@ -1,7 +1,7 @@
-"""What the pictures themselves tell of the lights: their relative intensities, and light that is always there.
+"""Estimates, from the pictures, of the lights' relative intensities and of ambient light.
 
-Where every light reaches, a Lambertian pixel's k pictures lie in the space of the lights' three directions. Intensities and
-ambient light that take them out of it can be seen, with four lights and more.
+At a pixel that every light reaches, the k values of a Lambertian surface lie in the span of the three columns of light
+directions. Unequal intensities and ambient light move them out of that span, which is observable with four lights or more.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ _ITERATIONS = 5
 _RESIDUAL_FLOOR = 0.03
 _MIN_RIDGE = 1e-6
 _RIDGE_PER_RESIDUAL = 160.0
-"""Pull toward 1 per squared residual that neighbours share: 1 / 0.08^2, the spread of lights that are meant to be equal. As
-if a face were one observation: where its skin is not matte, it is so all over."""
+"""Ridge toward 1 per squared residual shared by neighbours: 1 / 0.08^2, the spread of lights of nominally equal intensity.
+It treats a face as one observation, because skin that is not matte is so everywhere."""
 _NEIGHBORHOOD = 64
 _MIN_OBSERVABLE = 0.05
 
@@ -29,21 +29,21 @@ def calibrate_images(
     intensities_too: bool,
     ambient_too: bool,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The pictures as lights of equal intensity and nothing else would make them.
+    """The pictures, corrected to lights of equal intensity without ambient light.
 
     Args:
         images: (k, H, W) as recorded.
         saturated: (k, H, W) in [0, 1].
         lights: (k, 3) unit vectors.
-        stated: (k,) intensities of the lights as the capture has them.
-        intensities_too: whether to estimate them further.
-        ambient_too: whether to estimate ambient light and to subtract it.
+        nominal_intensities: (k,) intensities of the lights that the capture states.
+        intensities_too: whether to estimate the intensities, starting from the nominal ones.
+        ambient_too: whether to estimate and subtract ambient light.
 
     Returns:
-        The pictures (k, H, W) float32; the intensities (k,) of mean 1 and the ambient light that were taken out.
+        The pictures (k, H, W) float32; the intensities (k,) of mean 1 and the ambient light that were removed.
 
     Raises:
-        InputError: as the two estimates below.
+        InputError: see `estimate_intensities` and `estimate_ambient`.
     """
     intensities, ambient = nominal_intensities / nominal_intensities.mean(), 0.0
     if intensities_too:
@@ -57,17 +57,18 @@ def calibrate_images(
 
 
 def estimate_intensities(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray, with_ambient: bool) -> np.ndarray:
-    """(k,) intensities of the lights, of mean 1, that bring the pixels nearest to the space of the directions.
+    """(k,) intensities of the lights, of mean 1, that bring the pixels nearest to the span of the light directions.
 
-    For u = 1 / intensities, sum_p w_p |P diag(I_p) u|^2 is least, P the projector on what the directions do not span; a
-    quadratic form in u. A pull toward 1 decides what the lights' places leave open; it grows with the residual that is left,
-    as a surface that is not matte bends the estimate too. Robust by weights that fall with the residual.
+    Minimises sum_p w_p |P diag(I_p) u|^2, a quadratic form in u = 1 / intensities; P projects on the complement of the
+    directions' span. A ridge toward 1 decides what the light directions leave undetermined. It grows with the remaining
+    residual, because a surface that is not matte biases the estimate. The weights w fall with the residual, for robustness.
 
     Args:
         images: (k, H, W), linear in the light received.
         saturated: (k, H, W) in [0, 1].
         lights: (k, 3) unit vectors.
-        ambient: whether light that is always there is to be expected: differences to the mean pixel are free of it.
+        with_ambient: whether the pictures contain ambient light. The estimate then uses differences to the mean pixel, in
+            which ambient light cancels.
 
     Raises:
         InputError: fewer than four lights, or too few pixels that all lights reach.
@@ -88,17 +89,17 @@ def estimate_intensities(images: np.ndarray, saturated: np.ndarray, lights: np.n
 
 
 def estimate_ambient(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray, intensities: np.ndarray) -> float:
-    """The light that every pixel of every picture holds besides the lights', 0 or more, in the pictures' unit.
+    """The ambient light that every pixel of every picture contains, 0 or more, in the unit of the pictures.
 
     Raises:
-        InputError: fewer than four lights, too few pixels that all lights reach, or lights placed so that the same
-            amount in every picture looks like a surface (the usual rectangle of four is such).
+        InputError: fewer than four lights, too few pixels that all lights reach, or light directions with which ambient
+            light is indistinguishable from a surface (as with four lights in a rectangle).
     """
     projector = _projector(lights)
     seen = projector @ (1 / intensities)
     if np.linalg.norm(seen) < _MIN_OBSERVABLE * np.linalg.norm(1 / intensities):
         raise InputError(
-            "ambient light cannot be told from these lights' directions, as it looks like a surface; "
+            "with these light directions, ambient light is indistinguishable from a surface and cannot be estimated; "
             "set --estimate-ambient false, or capture a picture without lights and subtract it"
         )
     pixels = _lit_pixels(images, saturated, "ambient light")
@@ -107,7 +108,7 @@ def estimate_ambient(images: np.ndarray, saturated: np.ndarray, lights: np.ndarr
 
 
 def _correlated_residual(residual: np.ndarray) -> float:
-    """The squared length of the misfit (k, n) that pixels have in common with their neighbours, so without the noise of each."""
+    """The squared length of the residual (k, n) that neighbouring pixels share, which excludes the noise of single pixels."""
     runs = residual[:, : residual.shape[1] // _NEIGHBORHOOD * _NEIGHBORHOOD].reshape(len(residual), -1, _NEIGHBORHOOD)
     return float(np.median(np.sum(runs.mean(axis=2) ** 2, axis=0)))
 
@@ -115,14 +116,14 @@ def _correlated_residual(residual: np.ndarray) -> float:
 def _lit_pixels(images: np.ndarray, saturated: np.ndarray, what: str) -> np.ndarray:
     """(k, n) float64: the pixels that every light reaches and none saturates."""
     if len(images) < 4:
-        raise InputError(f"{what} cannot be estimated from {len(images)} lights; it needs four or more")
+        raise InputError(f"{what} cannot be estimated from {len(images)} lights; use four lights or more")
     brightest = images.max(axis=0)
     lit = (images.min(axis=0) > _MIN_LIT_RATIO * brightest) & (brightest > 0.05) & (saturated.max(axis=0) == 0)
     if lit.sum() < _MIN_PIXELS:
-        raise InputError(f"{what} cannot be estimated: only {lit.sum()} pixels are lit by every light; it needs {_MIN_PIXELS}")
+        raise InputError(f"{what} cannot be estimated: every light reaches only {lit.sum()} pixels; {_MIN_PIXELS} are required")
     return images[:, lit].astype(np.float64)
 
 
 def _projector(lights: np.ndarray) -> np.ndarray:
-    """(k, k): onto what the lights' directions do not span."""
+    """(k, k) projector on the complement of the span of the light directions."""
     return np.eye(len(lights)) - lights @ np.linalg.pinv(lights)

@@ -1,7 +1,7 @@
-"""Reading raw captures: `{id}/{session}/` with pictures and their lights, in a layout of ours or as Photoface has it.
+"""Reading raw captures: `{id}/{session}/` with pictures and their lights, in the plain layout or in that of Photoface.
 
-Ours is `lights.csv`, which names the pictures. Photoface's is `LightSource.m` with `im0.bmp`, `im1.bmp`, .. (or .png, .tif,
-.tiff, .pgm) and perhaps `metadataII.txt` with attributes. Either may have `metadata.txt` with landmarks.
+The plain layout has `lights.csv`, which names the pictures. Photoface has `LightSource.m`, `im0.bmp`, `im1.bmp`, .. (or .png,
+.tif, .tiff, .pgm) and optionally `metadataII.txt` with attributes. Both may have `metadata.txt` with landmarks.
 """
 
 import re
@@ -37,11 +37,12 @@ class Capture:
     Attributes:
         images: (k, H, W) float32 in [0, 1], linear in the light received, as recorded.
         lights: (k, 3) float64 unit vectors toward the lights.
-        saturated: (k, H, W) bool: where the camera could record no more; nowhere where it is not given.
-        intensities: (k,) float64 > 0, of the lights relative to each other; ones where they are not given.
+        saturated: (k, H, W) bool: True where the pixel is at the camera's limit; all False if not given.
+        intensities: (k,) float64 > 0, of the lights relative to each other; ones if not given.
         landmarks: (11, 2) float64 in the order of `photoface.LANDMARKS`, or None: x right and y down in pixels from the
-            picture's top left corner, so that the middle of the first pixel is (0.5, 0.5).
-        pile_up: the stored value, below the largest that the files can store, at which values pile up; taken as saturated.
+            picture's top left corner, so that the centre of the first pixel is (0.5, 0.5).
+        saturation_level: the stored value, below the largest that the files can store, at which the camera saturates; None
+            if the data shows no such value.
     """
 
     images: np.ndarray
@@ -60,7 +61,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class CaptureSource:
-    """Where one session's capture lies; id and session are its folders' names in Unicode's composed form, as tables have them."""
+    """The folder of one session's capture. `id` and `session` are the folder names in Unicode's composed form, as in tables."""
 
     id: str
     session: str
@@ -68,38 +69,38 @@ class CaptureSource:
 
 
 def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = None) -> list[CaptureSource]:
-    """Every `{id}/{session}` folder under `captures`, sorted by name; hidden ones are passed over.
+    """Every `{id}/{session}` folder under `captures`, sorted by name; hidden folders are skipped.
 
     Args:
         captures: the root.
-        refused: where to put, by (id, session), what is wrong with folders that cannot be used, to go on without them; the
-            session is empty where it is the person's folder. None: the first one raises.
+        unusable: receives the reason why a folder is unusable, by (id, session); the session is empty for the folder of a
+            subject. None: the first unusable folder raises.
 
     Raises:
-        InputError: the root is missing or unreadable, or there is no session in it. Without `refused` also: a folder is
-            unreadable, its name could not stand in a table, or two of one parent differ only by case, white space around
-            them or Unicode form.
+        InputError: the root is missing or unreadable, or contains no session. Without `unusable` also: a folder is
+            unreadable, its name is not allowed in a table, or two folders of one parent differ only by case, surrounding
+            white space or Unicode form.
     """
 
-    def usable(folder: Path, person: str = "") -> list[Path]:
+    def usable(folder: Path, subject: str = "") -> list[Path]:
         names, wrong = _subfolders(folder)
         for name, reason in wrong.items():
             if unusable is None:
                 raise InputError(reason)
-            unusable[(to_nfc(person), to_nfc(name)) if person else (to_nfc(name), "")] = reason
+            unusable[(to_nfc(subject), to_nfc(name)) if subject else (to_nfc(name), "")] = reason
         return [folder / name for name in names]
 
     found = []
-    for person in usable(captures):
+    for subject in usable(captures):
         try:
-            sessions = usable(person, person.name)
-            found += [CaptureSource(to_nfc(person.name), to_nfc(session.name), session) for session in sessions]
+            sessions = usable(subject, subject.name)
+            found += [CaptureSource(to_nfc(subject.name), to_nfc(session.name), session) for session in sessions]
         except InputError as error:
             if unusable is None:
                 raise
-            unusable[to_nfc(person.name), ""] = str(error)
+            unusable[to_nfc(subject.name), ""] = str(error)
     if not found:
-        raise InputError(f"{captures}: no session in it; expected {{id}}/{{session}}/ with {_LAYOUT}")
+        raise InputError(f"{captures}: contains no session; expected {{id}}/{{session}}/ with {_LAYOUT}")
     return found
 
 
@@ -109,13 +110,13 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
     Args:
         folder: of the session.
         max_condition: largest condition number of the lights.
-        light_axes: what the angles of a `LightSource.m` mean; see `read_light_source`.
-        white_level: stored value at which the camera saturates; None: the largest of the files' depth, and the value at
-            which the session's values pile up, if they do.
+        light_axes: axes of the angles in `LightSource.m`; see `read_light_source`.
+        white_level: stored value at which the camera saturates. None: the largest value of the files' depth, or the
+            saturation level that `find_saturation_level` detects.
 
     Raises:
-        InputError: a file is missing or unreadable or says what is no capture, fewer than three images, sizes that
-            differ, landmarks outside the picture, or lights that `check_lights` refuses.
+        InputError: a file is missing, unreadable or invalid, fewer than three images, images of different sizes, landmarks
+            outside the picture, or lights that `check_lights` rejects.
     """
     files = list_names(folder)
     if LIGHTS_FILE in files:
@@ -134,14 +135,14 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
     images, pictures = _read_images(folder, names, white_level)
     top = None if white_level else find_saturation_level(pictures)
     saturated = np.stack([picture.saturated if top is None else picture.brightest >= top for picture in pictures])
-    pile_up = None if top is None else round(top / pictures[0].scale)
+    saturation_level = None if top is None else round(top / pictures[0].scale)
     _, height, width = images.shape
     landmarks = _read_valid_landmarks(folder / LANDMARKS_FILE, height, width) if LANDMARKS_FILE in files else None
-    return Capture(images, lights, saturated, intensities, landmarks, pile_up)
+    return Capture(images, lights, saturated, intensities, landmarks, saturation_level)
 
 
 def _read_images(folder: Path, names: list[str], white_level: int | None) -> tuple[np.ndarray, list[DecodedImage]]:
-    """Luminance (k, H, W) float32 of the named pictures, and these, which share it; one is decoded at a time."""
+    """Luminance (k, H, W) float32 of the named pictures, and the pictures, which share its memory; decoded one at a time."""
     images = np.empty(0)
     pictures = []
     for place, name in enumerate(names):
@@ -158,16 +159,16 @@ def _read_images(folder: Path, names: list[str], white_level: int | None) -> tup
 
 
 def read_capture_attributes(folder: Path) -> dict[str, str] | None:
-    """What `metadataII.txt` says of a session, by column name; None where there is no such file.
+    """The attributes of a session in its `metadataII.txt`, by column name; None if it has no such file.
 
     Raises:
-        InputError: the folder or the file is unreadable, or the file has another form.
+        InputError: the folder or the file is unreadable, or the file is malformed.
     """
     return read_attributes(folder / ATTRIBUTES_FILE) if ATTRIBUTES_FILE in list_names(folder) else None
 
 
 def _photoface_images(folder: Path, files: list[str], lights: int) -> list[str]:
-    """The names of `im0`, `im1`, .. in their order, one for each light."""
+    """The file names of `im0`, `im1`, .. in order, one for each light."""
     by_number: dict[int, str] = {}
     for name in files:
         match = _PHOTOFACE_IMAGE.fullmatch(name)
@@ -176,9 +177,9 @@ def _photoface_images(folder: Path, files: list[str], lights: int) -> list[str]:
             if other != name:
                 raise InputError(f"{folder}: both {other} and {name} are image {match[1]}; remove one of them")
     if sorted(by_number) != list(range(lights)):
-        has = ", ".join(by_number[number] for number in sorted(by_number)) or "none"
+        found = ", ".join(by_number[number] for number in sorted(by_number)) or "none"
         expected = f"{LIGHT_SOURCE_FILE} has {lights} lights; expected im0 to im{lights - 1} (.bmp, .png, .tif or .pgm)"
-        raise InputError(f"{folder}: images are {has}, but {expected}")
+        raise InputError(f"{folder}: images are {found}, but {expected}")
     return [by_number[number] for number in range(lights)]
 
 
@@ -186,23 +187,23 @@ def _read_valid_landmarks(path: Path, height: int, width: int) -> np.ndarray:
     points = read_landmarks(path)
     for name, (x, y) in zip(LANDMARKS, points):
         if not (0 <= x <= width and 0 <= y <= height):
-            where = f"{name} at x {x:g}, y {y:g} is outside the picture, which is {_size_text((height, width))}"
-            raise InputError(f"{path}: landmark {where}; correct it, or remove the file to go without landmarks")
+            where = f"{name} at x {x:g}, y {y:g} is outside the picture of {_size_text((height, width))}"
+            raise InputError(f"{path}: landmark {where}; correct it, or remove the file to continue without landmarks")
     return points
 
 
 def _subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The names of the visible folders in `folder` that can be used, sorted; and of the others, with what is wrong."""
+    """The names of the usable visible folders in `folder`, sorted; and the unusable ones with the reason."""
     names = [name for name in list_names(folder, only_folders=True) if not name.startswith(".")]
     wrong: dict[str, str] = {}
     first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(to_nfc(name.strip().casefold()), name)
         if other != name:
-            differ = "are the same but for case, white space or Unicode form"
+            differ = "differ only in case, white space or Unicode form"
             wrong[other] = wrong[name] = f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them"
         elif name != name.strip():
-            wrong[name] = f"{folder}: {name!r} begins or ends with white space, which a table does not keep; rename it"
+            wrong[name] = f"{folder}: {name!r} begins or ends with white space, which tables do not preserve; rename it"
         else:
             try:
                 check_path_component(name, str(folder))
@@ -220,7 +221,7 @@ def list_names(folder: Path, only_folders: bool = False) -> list[str]:
     try:
         return sorted(child.name for child in folder.iterdir() if not only_folders or child.is_dir())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: no such folder; give one that holds {{id}}/{{session}}/ with {_LAYOUT}") from None
+        raise InputError(f"{folder}: no such folder; name a folder of {{id}}/{{session}}/ with {_LAYOUT}") from None
     except OSError as error:
         raise InputError(f"{folder}: unreadable folder ({error.strerror}); make it readable or move it away") from None
 

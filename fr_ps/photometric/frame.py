@@ -1,4 +1,4 @@
-"""Where a square of pixels lies in a picture: bringing pictures there, and what that does to directions."""
+"""The square that a picture is resampled to, the resampling, and the matching change of directions."""
 
 import math
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """A rectangle of the source picture, perhaps turned, that becomes a square of `size` x `size` pixels.
+    """A rectangle of the source picture, possibly rotated, that becomes a square of `size` x `size` pixels.
 
     Attributes:
-        x, y: its middle, right and down in pixels from the picture's top left corner.
+        x, y: centre of the rectangle, right and down in pixels from the picture's top left corner.
         width, height: of the rectangle, in pixels of the picture.
-        angle: radians by which the content turns counter-clockwise on its way into the square.
+        angle: counter-clockwise rotation of the content, picture to square, in radians.
         size: side of the square.
     """
 
@@ -32,7 +32,7 @@ class Frame:
 
     @property
     def stretch(self) -> tuple[float, float]:
-        """(s_x, s_y): the scale of each axis over the geometric mean of both; (1, 1) where the aspect is kept."""
+        """(s_x, s_y): the scale of each axis over the geometric mean of both; (1, 1) where the aspect ratio is kept."""
         ratio = math.sqrt(self.width / self.height)
         return 1 / ratio, ratio
 
@@ -42,7 +42,7 @@ class Frame:
 
     @property
     def _matrix(self) -> np.ndarray:
-        """(2, 3) from the square's to the picture's coordinates. Down is y here, so counter-clockwise is negative."""
+        """(2, 3) from square to picture coordinates. y points down here, so a counter-clockwise angle is negative."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         scale = np.diag([self.width / self.size, self.height / self.size])
         linear = np.array([[cos, -sin], [sin, cos]]) @ scale
@@ -50,22 +50,22 @@ class Frame:
         return np.column_stack([linear, middle])
 
 
-def fit_frame(box: Box, size: int, fit: Fit, angle: float = 0.0) -> Frame:
-    """The frame that brings `box` to a square of `size`.
+def fit_frame(box: Box, size: int, fit: Fit) -> Frame:
+    """The frame that maps `box` to a square of `size`.
 
-    `crop` takes the central square of the box, `pad` the square around it, `stretch` the box as it is.
+    `crop` uses the central square of the box, `pad` the square around it, `stretch` the box itself.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if fit != "stretch":
         width = height = min(width, height) if fit == "crop" else max(width, height)
-    return Frame((left + right) / 2, (top + bottom) / 2, width, height, angle, size)
+    return Frame((left + right) / 2, (top + bottom) / 2, width, height, 0.0, size)
 
 
 def warp(planes: np.ndarray, frame: Frame) -> np.ndarray:
-    """The (C, H, W) `planes` inside the frame as (C, size, size) float32, averaged over the pixels that merge; 0 outside.
+    """The (C, H, W) `planes` resampled to the frame as (C, size, size) float32, with area averaging; 0 outside the picture.
 
-    Averaging pictures before solving is, for least squares, the same as averaging albedo-scaled normals.
+    With least squares, averaging the pictures equals averaging the albedo-scaled normals.
     """
     planes = np.ascontiguousarray(planes, dtype=np.float32)
     box = (frame.x - frame.width / 2, frame.y - frame.height / 2, frame.x + frame.width / 2, frame.y + frame.height / 2)
@@ -77,7 +77,7 @@ def warp(planes: np.ndarray, frame: Frame) -> np.ndarray:
 
 
 def _warp_affine(plane: np.ndarray, frame: Frame) -> np.ndarray:
-    """The (H, W) `plane` inside a frame that may be turned or leave the picture: `Image.resize` knows neither."""
+    """The (H, W) `plane` in a frame that is rotated or extends beyond the picture, which `Image.resize` does not support."""
     shrink = max(1, int(min(frame.width, frame.height) / frame.size))
     finer = 2 if max(frame.width, frame.height) / shrink > 1.001 * frame.size else 1
     coefficients = frame._matrix / shrink
@@ -90,7 +90,7 @@ def _warp_affine(plane: np.ndarray, frame: Frame) -> np.ndarray:
 
 
 def inside_mask(frame: Frame, height: int, width: int) -> np.ndarray:
-    """(size, size) bool: the pixels that lie with all four corners in a picture of `height` x `width`."""
+    """(size, size) bool: the pixels whose four corners all lie in a picture of `height` x `width`."""
     slack = 1e-6 * max(width, height)
 
     def in_picture(points: np.ndarray) -> np.ndarray:
@@ -104,6 +104,6 @@ def inside_mask(frame: Frame, height: int, width: int) -> np.ndarray:
 
 
 def rotate_in_plane(vectors: np.ndarray, angle: float) -> np.ndarray:
-    """Vectors (k, 3), x right and y up, turned counter-clockwise about the line of sight."""
+    """Vectors (k, 3), x right and y up, rotated counter-clockwise about the viewing axis."""
     cos, sin = math.cos(angle), math.sin(angle)
     return vectors @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""Reading one picture: how much light each pixel received, and where the camera could record no more."""
+"""Reading one picture: luminance and saturation of each pixel."""
 
 import struct
 import sys
@@ -16,14 +16,14 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import open_regular
 
 MAX_PIXELS = 64_000_000
-"""Of one picture. The header has their number, so that a small file that unfolds to more is refused before it is decoded."""
+"""Limit for one picture, checked by its header: a small file that decompresses to more is rejected before decoding."""
 _FORMATS = ("PNG", "TIFF", "BMP", "PPM", "JPEG")
 _LUMINANCE = (0.299, 0.587, 0.114)
 # TIFF tags.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
-"""What Pillow raises for damaged files, beside its own error for too many pixels."""
+"""Exceptions of Pillow for damaged files, beside its own error for too many pixels."""
 _WARNING_FILTER_LOCK = threading.Lock()
 
 _MIN_SATURATED_SHARE = 0.002
@@ -37,8 +37,8 @@ class DecodedImage(NamedTuple):
     Attributes:
         luminance: (H, W) float32 in [0, 1], 1 being the white level.
         brightest: (H, W) uint8 or uint16: the decoded value of the pixel's brightest channel.
-        white: the decoded value from which a channel is saturated, so that the light was at least this.
-        scale: the decoded over the stored values: above 1 for a PGM or PPM whose largest value is below 255 or 65535, else 1.
+        white: the decoded value from which a channel is saturated.
+        scale: decoded over stored values: above 1 for a PGM or PPM with a maximum below 255 or 65535, else 1.
     """
 
     luminance: np.ndarray
@@ -53,7 +53,7 @@ class DecodedImage(NamedTuple):
 
 
 class _Samples(NamedTuple):
-    """Decoded values (H, W) or (H, W, 3) uint8 or uint16, the largest that they can be, and the largest stored value."""
+    """Decoded values (H, W) or (H, W, 3) uint8 or uint16, the largest possible decoded and the largest possible stored value."""
 
     values: np.ndarray
     white: int
@@ -70,15 +70,15 @@ def read_image(path: Path, white_level: int | None = None) -> DecodedImage:
         white_level: stored value at which the camera saturates; None: the largest value of the file's depth.
 
     Raises:
-        InputError: missing, no regular file, truncated, of no known format, with transparency, of another depth, of more
-            than `MAX_PIXELS`, or a white level that its depth does not hold.
+        InputError: the file is missing, not regular, truncated, of an unknown format, with transparency, of another depth,
+            or larger than `MAX_PIXELS`; or the white level exceeds its depth.
     """
     with _open_image(path) as (image, file):
         samples = _decode(image, file, path)
     if white_level is not None and white_level > samples.largest:
-        stored = f"the white level is {white_level}, but its largest value is {samples.largest}"
-        raise InputError(f"{path}: {stored}; set --white-level to what the pictures' values reach")
-    # In the order of Pillow's own arithmetic, as another one rounds some values differently.
+        stored = f"the white level is {white_level}, but its largest possible value is {samples.largest}"
+        raise InputError(f"{path}: {stored}; set --white-level to a value that the pictures can store")
+    # The order of Pillow's own arithmetic: another order rounds some values differently.
     white = round((white_level or samples.largest) / samples.largest * samples.white)
     values, scale = samples.values, samples.white / samples.largest
     if values.ndim == 2:
@@ -93,21 +93,21 @@ def count_pixels(path: Path) -> int:
     """The number of pixels of the picture at `path`, by its header.
 
     Raises:
-        InputError: missing, no regular file, no picture, or more than `MAX_PIXELS`.
+        InputError: the file is missing, not regular, not a picture, or larger than `MAX_PIXELS`.
     """
     with _open_image(path) as (image, _):
         return image.width * image.height
 
 
 def find_saturation_level(images: Sequence[DecodedImage]) -> int | None:
-    """The largest decoded value of one session's pictures, if it is the camera's white level below that of the files.
+    """The camera's white level, if the pictures of a session show that it is below that of the files; a decoded value.
 
-    So it is where far more pixels are at exactly this value than at each of those that occur just below it: a sensor of 12
-    bits in files of 16. A picture of constant values, of few dark ones, or one that is not saturated has no such pile.
+    That is the case if far more pixels have exactly the largest value than each of the values just below it, as with a
+    12-bit sensor in 16-bit files. Constant, dark and unsaturated pictures have no such peak.
 
     Returns:
-        None where there is no pile, where the largest value is the white level that is known already, or where the pictures'
-        scales differ.
+        The largest decoded value; None without a peak, if it is the files' own white level, or if the pictures' scales
+        differ.
     """
     scales = {picture.scale for picture in images}
     top = max(int(picture.brightest.max()) for picture in images)
@@ -117,14 +117,14 @@ def find_saturation_level(images: Sequence[DecodedImage]) -> int | None:
     near = np.concatenate([picture.brightest[picture.brightest >= lowest] for picture in images])
     _, counts = np.unique(near, return_counts=True)
     total = sum(picture.brightest.size for picture in images)
-    piled, below = int(counts[-1]), counts[:-1]
-    if not len(below) or not _MIN_SATURATED_SHARE * total <= piled <= total / 2:
+    peak, below = int(counts[-1]), counts[:-1]
+    if not len(below) or not _MIN_SATURATED_SHARE * total <= peak <= total / 2:
         return None
-    return top if piled >= _SATURATION_PEAK_RATIO * below.mean() else None
+    return top if peak >= _SATURATION_PEAK_RATIO * below.mean() else None
 
 
 def _to_unit_range(values: np.ndarray, white: int) -> np.ndarray:
-    """(H, W) float32 in [0, 1]; what is above the white level counts as white."""
+    """(H, W) float32 in [0, 1]; values above the white level become 1."""
     luminance = values.astype(np.float32)
     luminance /= white
     return np.minimum(luminance, 1, out=luminance)
@@ -132,7 +132,7 @@ def _to_unit_range(values: np.ndarray, white: int) -> np.ndarray:
 
 @contextmanager
 def _open_image(path: Path) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes]]]:
-    """The picture at `path`, not decoded yet, and its open file. What goes wrong in the block is an `InputError` too."""
+    """The picture at `path`, not decoded yet, and its open file. Errors of the block become `InputError` too."""
     try:
         with open_regular(path) as file:
             image = _open_header(file)
@@ -148,17 +148,18 @@ def _open_image(path: Path) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes]]]:
 
 
 def _open_header(file: IO[bytes]) -> ImageFile.ImageFile:
-    """The header of a picture, without Pillow's warning about many pixels: the limit is ours.
+    """The header of a picture, without Pillow's warning about many pixels: `MAX_PIXELS` is the limit here.
 
-    By its name, Pillow maps a grey TIFF into memory, and scrambles it where a tag turns it; so it gets the open file.
+    Takes an open file instead of a path: given a path, Pillow maps a grey TIFF into memory and corrupts it if a tag
+    rotates it.
     """
-    # Filters of warnings belong to the process, and pictures are read by several threads.
+    # Warning filters belong to the process, and several threads read pictures.
     with _WARNING_FILTER_LOCK, warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         return Image.open(file)
 
 
 def _too_large(path: Path, size: str = "too many") -> InputError:
-    return InputError(f"{path}: {size} pixels; expected at most {MAX_PIXELS // 1_000_000} million in a picture, scale it down")
+    return InputError(f"{path}: {size} pixels; expected at most {MAX_PIXELS // 1_000_000} million; scale the picture down")
 
 
 def _decode(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples:
@@ -166,17 +167,17 @@ def _decode(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples
     if image.format not in _FORMATS:
         raise InputError(f"{path}: is {image.format}; expected {', '.join(_FORMATS)} (PPM includes PGM)")
     if image.has_transparency_data:
-        raise InputError(f"{path}: has an alpha channel or a transparent colour, which no light explains; save it without")
+        raise InputError(f"{path}: has an alpha channel or a transparent colour; save it without transparency")
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, (8,))[0]
     if not image.tile:
         raise OSError("a header without pixels")
-    # The arguments of a tile say how the file stores a pixel: "RGB;16B", or of a PGM or PPM also its largest value.
+    # The arguments of a tile are the storage format of a pixel ("RGB;16B") and, for a PGM or PPM, its maximum.
     codec, _, _, arguments = image.tile[0]
     rawmode, *more = arguments if isinstance(arguments, tuple) else (str(arguments),)
     stated = int(more[0]) if codec in ("ppm", "ppm_plain") else None
     deep_ppm = stated is not None and stated > 255
-    # Pillow turns a TIFF of 8 bits whose 0 is white, but not one of 16.
+    # Pillow inverts an 8-bit TIFF whose 0 is white, but not a 16-bit one.
     positive = tags.get(_PHOTOMETRIC, 1) == 1
     if image.mode == "L":
         return _gray_samples(image, 255, stated)
@@ -187,17 +188,17 @@ def _decode(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples
     if image.mode in ("RGB", "P") and bits == 8 and ";16" not in rawmode and not deep_ppm:
         return _Samples(np.asarray(_apply_orientation(image).convert("RGB")), 255, stated or 255)
     stored = f"{image.format} stored as {rawmode}{f' up to {stated}' if deep_ppm else ''}"
-    raise InputError(f"{path}: {stored} is not read; save it as grey or RGB PNG, TIFF, BMP or PGM of 8 or 16 bits")
+    raise InputError(f"{path}: {stored} is not supported; save it as grey or RGB PNG, TIFF, BMP or PGM of 8 or 16 bits")
 
 
 def _gray_samples(image: ImageFile.ImageFile, white: int, max_value: int | None) -> _Samples:
-    """A grey picture whose white is `white` once it is decoded: Pillow scales a PGM, whose `stated` largest value may be less."""
+    """A grey picture with the decoded white level `white`: Pillow scales a PGM whose stored maximum `max_value` is smaller."""
     samples = np.asarray(_apply_orientation(image)).astype(np.uint8 if white == 255 else np.uint16, copy=False)
     return _Samples(samples, white, max_value or white)
 
 
 def _apply_orientation(image: ImageFile.ImageFile) -> Image.Image:
-    """The decoded picture, turned as its orientation tag says. Pillow does so by itself for TIFF, and removes the tag then."""
+    """The decoded picture, upright by its orientation tag. For TIFF, Pillow itself does so and removes the tag."""
     ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -205,8 +206,7 @@ def _apply_orientation(image: ImageFile.ImageFile) -> Image.Image:
 def _decode_rgb16(image: ImageFile.ImageFile, file: IO[bytes], rawmode: str) -> np.ndarray:
     """(H, W, 3) uint16 of a 16-bit RGB picture.
 
-    Pillow has no mode for it and keeps each value's upper byte. If it takes the bytes in the other order, it keeps the
-    lower one.
+    Pillow has no mode for it and keeps the upper byte of each value; decoded with swapped bytes, the lower one.
     """
     upper = np.asarray(_apply_orientation(image)).astype(np.uint16)
     file.seek(0)

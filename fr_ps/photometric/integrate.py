@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from fr_ps.config import Integration
 
 MAX_SLOPE = 10.0
-"""Slopes are limited to this (84 degrees): least squares can return normals that face sideways or away in shadows."""
+"""Limit of slopes (84 degrees): in shadows, least squares can return normals that face sideways or away."""
 _TOLERANCE = 1e-5
 
 
@@ -19,9 +19,8 @@ def integrate_normals(normals: np.ndarray, mask: np.ndarray, method: Integration
 
     Args:
         normals: (3, H, W) unit vectors, x right, y up, z toward the camera.
-        mask: (H, W) bool: the pixels whose normals are known. Others get the depth of the nearest one that is.
-        method: `poisson`, or `frankot_chellappa`, which needs a full rectangle: outside the mask it takes the normal
-            of the picture plane.
+        mask: (H, W) bool: the pixels with valid normals. Other pixels get the depth of the nearest valid one.
+        method: `poisson`, or `frankot_chellappa`, which needs a full rectangle and uses the normals outside the mask too.
 
     Returns:
         (H, W) float32 in pixels of this grid, zero mean, growing toward the camera.
@@ -37,17 +36,17 @@ def integrate_normals(normals: np.ndarray, mask: np.ndarray, method: Integration
 
 
 def poisson(normals: np.ndarray, weights: np.ndarray | None = None, iterations: int = 500) -> np.ndarray:
-    """Depth whose differences between neighbouring pixels are nearest, in least squares, to the slopes of `normals`.
+    """Depth whose differences between neighbouring pixels fit the slopes of `normals` with least squared error.
 
-    The normal equations are a Poisson equation with free (Neumann) borders, which the cosine transform makes diagonal:
+    The normal equations are a Poisson equation with free (Neumann) borders, which the cosine transform diagonalises:
     Simchony, Chellappa, Shao, "Direct analytical methods for solving Poisson equations in computer vision problems",
-    PAMI 1990. With weights they are not diagonal; that transform then preconditions conjugate gradients.
+    PAMI 1990. With weights they are not diagonal, and the transform preconditions conjugate gradients.
 
     Args:
         normals: (3, H, W) unit vectors, x right, y up, z toward the camera.
-        weights: (H, W), 0 and more: what the slopes at a pixel count; a difference counts as the lesser of its two
-            pixels. Alike everywhere if not given. Depth where all are 0 means nothing.
-        iterations: at most, of the conjugate gradients.
+        weights: (H, W), at least 0: weight of the slopes at a pixel; a difference has the smaller weight of its two
+            pixels. None: all equal. Depth is undefined where all weights are 0.
+        iterations: most iterations of the conjugate gradients.
 
     Returns:
         (H, W) float32 depth in pixels, zero mean, growing toward the camera.
@@ -82,10 +81,10 @@ def poisson(normals: np.ndarray, weights: np.ndarray | None = None, iterations: 
 
 
 def frankot_chellappa(normals: np.ndarray) -> np.ndarray:
-    """Depth by projecting the slopes on the Fourier basis, where a surface's slopes in x and y belong together.
+    """Depth by projection of the slopes on integrable slopes in the Fourier basis.
 
     Frankot, Chellappa, "A method for enforcing integrability in shape from shading algorithms", PAMI 1988. The basis is
-    periodic and a face is not, so the surface is mirrored at its right and lower border first.
+    periodic and a face is not, so the surface is first mirrored at its right and lower border.
 
     Args:
         normals: (3, H, W) unit vectors, x right, y up, z toward the camera.
@@ -101,7 +100,7 @@ def frankot_chellappa(normals: np.ndarray) -> np.ndarray:
     v = 2j * np.pi * scipy.fft.fftfreq(2 * height)[:, None]
     norm = np.abs(u) ** 2 + np.abs(v) ** 2
     norm[0, 0] = 1
-    # The highest frequency has no real derivative: of +i and -i, either would prefer a side.
+    # The highest frequency has no real derivative: either sign of i would break the symmetry.
     u[0, -1], v[height, 0] = 0, 0
     spectrum = (np.conj(u) * scipy.fft.rfft2(per_column) + np.conj(v) * scipy.fft.rfft2(per_row)) / norm
     spectrum[0, 0] = 0
@@ -110,7 +109,7 @@ def frankot_chellappa(normals: np.ndarray) -> np.ndarray:
 
 
 def slopes(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of depth that (3, H, W) normals ask for: (H, W - 1) to the next column, (H - 1, W) to the next row."""
+    """Differences of depth by (3, H, W) normals: (H, W - 1) to the next column, (H - 1, W) to the next row."""
     per_column, per_row = _pixel_slopes(normals)
     return (per_column[:, 1:] + per_column[:, :-1]) / 2, (per_row[1:] + per_row[:-1]) / 2
 
@@ -148,7 +147,7 @@ def _solve_poisson(divergence: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _laplacian_eigenvalues(height: int, width: int) -> np.ndarray:
-    """Of the Laplacian with free borders; that of the constant, which has no slope, is set to 1 instead of 0."""
+    """Eigenvalues of the Laplacian with free borders; that of the constant is 1 instead of 0, to divide by it."""
     rows = 2 * np.cos(np.pi * np.arange(height) / height) - 2
     columns = 2 * np.cos(np.pi * np.arange(width) / width) - 2
     values = rows[:, None] + columns[None, :]

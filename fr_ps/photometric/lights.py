@@ -1,14 +1,13 @@
-"""Reading `lights.csv` (image, azimuth_deg, elevation_deg and perhaps intensity), and what makes lights usable."""
+"""Reading `lights.csv` (image, azimuth_deg, elevation_deg and optionally intensity), and the check of light directions."""
 
 import math
-import re
 from pathlib import Path
 
 import numpy as np
 
 from fr_ps.errors import InputError
 from fr_ps.files import check_path_component
-from fr_ps.tables import read_csv_rows
+from fr_ps.tables import NUMBER, read_csv_rows
 
 LIGHTS_FILE = "lights.csv"
 LIGHTS_COLUMNS = ("image", "azimuth_deg", "elevation_deg")
@@ -17,24 +16,23 @@ MIN_LIGHTS = 3
 MAX_DEGREES = 360.0
 INTENSITY_RANGE = (1e-6, 1e6)
 MAX_INTENSITY_RATIO = 1e4
-"""Of the strongest light over the weakest: beyond, a picture of 16 bits has no value left that is not rounded away."""
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+"""Limit of the strongest over the weakest light: beyond it, 16 bits do not resolve the weakest one."""
 
 
 def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The image names, the (k, 3) unit vectors toward the lights and their (k,) intensities that `lights.csv` lists.
+    """The image names, (k, 3) unit vectors toward the lights and (k,) intensities of a `lights.csv`.
 
-    A light of azimuth A and elevation E stands in the direction (-sin A cos E, sin E, cos A cos E): a positive azimuth
+    A light of azimuth A and elevation E is in the direction (-sin A cos E, sin E, cos A cos E): a positive azimuth
     lights the left half of the picture (the convention of the Extended Yale Face Database B). Intensities are relative to
-    each other; 1 where the file states none.
+    each other; 1 without the column.
 
     Raises:
-        InputError: a missing or unknown column, fewer than three rows, an image that stands twice, a cell that is no
-            number or out of bounds, or intensities that differ by more than `MOST_RATIO`; names the row.
+        InputError: a missing or unknown column, fewer than three rows, a duplicate image, a cell that is not a number or
+            out of bounds, or intensities that differ by more than `MAX_INTENSITY_RATIO`; names the row.
     """
     columns, rows = read_csv_rows(path)
     if {*columns} - {INTENSITY_COLUMN} != {*LIGHTS_COLUMNS}:
-        expected = f"{','.join(LIGHTS_COLUMNS)} and, if wanted, {INTENSITY_COLUMN}"
+        expected = f"{','.join(LIGHTS_COLUMNS)} and, optionally, {INTENSITY_COLUMN}"
         raise InputError(f"{path}: columns are {','.join(columns)}; expected {expected}")
     if len(rows) < MIN_LIGHTS:
         raise InputError(f"{path}: {len(rows)} images; photometric stereo needs at least three")
@@ -57,9 +55,9 @@ def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
-    """Refuse (k, 3) light directions from which normals cannot be told, or only with a large error.
+    """Reject (k, 3) light directions that determine the normals not at all, or only with a large error.
 
-    The error of the pictures reaches the normals multiplied by up to the condition number of `lights`.
+    The condition number of `lights` bounds the factor from the error of the pictures to that of the normals.
 
     Raises:
         InputError: a light at or behind the picture plane (z <= 0), rank below 3, or a condition number above
@@ -71,7 +69,7 @@ def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
             raise InputError(f"{where}: {place}; correct its angles, or remove it and its image")
     singular = np.linalg.svd(lights, compute_uv=False)
     if singular[2] < 1e-6 * singular[0]:
-        raise InputError(f"{where}: the light directions lie in one plane (rank below 3); use lights that do not")
+        raise InputError(f"{where}: the light directions lie in one plane (rank below 3); add a light outside of it")
     condition = singular[0] / singular[2]
     if condition > max_condition:
         remedy = "spread the lights, or raise --max-condition if the error is acceptable"
@@ -79,10 +77,10 @@ def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
 
 
 def parse_degrees(text: str, where: str) -> float:
-    """The angle that `text` writes.
+    """`text` as an angle in degrees.
 
     Raises:
-        InputError: no number, or beyond a full turn; names `where` it stands.
+        InputError: not a number, or beyond a full turn; the message begins with `where`.
     """
     degrees = parse_number(text, where, "degrees")
     if abs(degrees) > MAX_DEGREES:
@@ -100,11 +98,11 @@ def _parse_intensity(text: str, where: str) -> float:
 
 
 def parse_number(text: str, where: str, expected: str) -> float:
-    """The finite number that `text` writes in decimal.
+    """`text` as a finite decimal number.
 
     Raises:
-        InputError: anything else; names `where` it stands and what was `expected`.
+        InputError: anything else; the message begins with `where` and names what was `expected`.
     """
-    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+    if not NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise InputError(f"{where} is {text!r}; expected {expected}")
     return float(text)

@@ -1,4 +1,4 @@
-"""One session from pictures to maps: bring the pictures to size, solve, integrate."""
+"""One session from pictures to maps: resample the pictures, solve, integrate."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +17,16 @@ from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_
 
 @dataclass(frozen=True)
 class SurfaceMaps:
-    """What one session's light tells, each float32.
+    """The maps of one session, each float32.
 
     Attributes:
         albedo: (H, W), at least 0, relative to the lights' intensity.
         normal: (H, W, 3) unit vectors, x right, y up, z toward the camera.
         depth: (H, W) in pixels of these maps, zero mean, growing toward the camera.
-        confidence: (H, W) in [0, 1]: of how many pictures' worth of evidence the shadows, highlights and saturation left
-            (the variance of the normal with all pictures over that with their weights); 0 outside the picture.
+        confidence: (H, W) in [0, 1]: the variance of the normal with all pictures over that with their weights, which
+            shadows, highlights and saturation lower; 0 outside the picture.
         quality: the measures of `session_quality`.
-        notes: intensities and ambient light that were taken, and what tells whether the face is hollow or mirrored.
+        notes: the intensities and ambient light that were used; convexity and twist agreement of the normals.
     """
 
     albedo: np.ndarray
@@ -47,19 +47,19 @@ def compute_maps(
     intensities_too: bool = False,
     ambient_too: bool = False,
 ) -> SurfaceMaps:
-    """The maps of one capture in the square `to`.
+    """The maps of one capture in the square `frame`.
 
-    The pictures are brought there first: for least squares that is the same as bringing albedo-scaled normals there, the
-    pixels are fewer, and all that follows is in the axes of the square (the lights turn with it). Depth is integrated in
-    the square, so its unit is its pixel. What lies outside the picture has albedo 0, the normal toward the camera, and
-    the depth of the nearest pixel inside.
+    The pictures are resampled first. With least squares that equals resampling albedo-scaled normals; there are fewer
+    pixels, and all that follows is in the axes of the square (the lights rotate with it). Depth is integrated in the
+    square, so its unit is a pixel of the square. Outside the picture, albedo is 0, the normal points toward the camera, and
+    depth is that of the nearest pixel inside.
 
     Args:
         capture: the pictures and lights.
-        to: the part of the pictures that is wanted, and its size.
+        frame: part of the pictures to use, and side of the maps.
         solver: `least_squares`, `robust`, or `integrable`.
-        integration: of the normals.
-        prior: (size, size, 3) mean normals of many faces, for `integrable`, which says more.
+        integration: method from normals to depth.
+        prior: (size, size, 3) mean normals of many faces for `integrable`; see `solve_integrable`.
         intensities_too: whether to estimate the lights' intensities.
         ambient_too: whether to estimate and subtract ambient light.
 
@@ -71,7 +71,7 @@ def compute_maps(
     if clipped.any():
         saturated[clipped] = warp(capture.saturated[clipped], frame)
     # With S = diag(s_x, s_y, 1) and g the albedo-scaled normal, l . g = (S l) . (S^-1 g), and S^-1 g is along the normal of
-    # the stretched surface: so all solvers work in the axes of the square.
+    # the stretched surface. Hence all solvers work in the axes of the square.
     stretch = np.array([*frame.stretch, 1.0])
     lights = rotate_in_plane(capture.lights, frame.angle) * stretch
     mask = inside_mask(frame, *capture.images.shape[1:])

@@ -1,27 +1,28 @@
-"""Eight lights and more: the observations of each pixel that a Lambertian surface explains.
+"""Eight lights or more: weights of the observations of each pixel, by how well a Lambertian surface explains them.
 
-A highlight is brighter than the surface's shading and a shadow is darker, so the observations in between are the ones to
-fit. Where "between" lies differs from pixel to pixel. Several bands of the sorted observations are fitted, and each counts
-as far as its fit explains all observations of the pixel.
+A highlight is brighter than the surface's shading and a shadow is darker, so the observations in between are to be fitted.
+That range differs from pixel to pixel. Several bands of the sorted observations are fitted, and each band is weighted by how
+well its fit explains all observations of the pixel.
 """
 
 import math
 
 import numpy as np
+from scipy.special import softmax
 
 from fr_ps.photometric.solve import weighted_least_squares
 
 _BANDS = ((0.0, 0.4), (0.2, 0.6), (0.4, 0.8), (0.6, 1.0), (0.0, 1.0))
-"""From and up to which share of the sorted observations, those in deep shadow left out."""
+"""Lower and upper quantile of the sorted observations, without those in deep shadow."""
 _OUTSIDE_WEIGHT = 1e-4
-"""Weight of the observations outside a band: keeps three directions where the band's lights repeat."""
+"""Weight of the observations outside a band: keeps rank 3 if the band's lights are in one plane."""
 _FULL_WEIGHT_RATIO, _MIN_WEIGHT = 0.35, 0.04
 _DEEP_SHADOW = 0.1
 _MIN_REFERENCE_RATIO = 0.02
 _MIN_PEAK_WEIGHT = 0.2
 _EPSILON = 1e-6
 
-# The mixture of `_likelihood`: probabilities, then widths relative to the prediction or to the pixel's reference brightness.
+# The mixture in `_likelihood`: probabilities, then widths relative to the prediction or to the pixel's reference brightness.
 _P_HIGHLIGHT = 0.5
 _P_SHADOW = 0.1
 _P_NEITHER = 3e-4
@@ -37,14 +38,14 @@ _BLOCK_PIXELS = 4096
 
 
 def many_light_weights(images: np.ndarray, trust: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """The weight of each observation: the mean over candidate weights, each by its posterior probability in the pixel.
+    """The weight of each observation: the mean over candidate weights, each weighted by its posterior probability in the pixel.
 
-    The candidates keep a band of the pixel's sorted observations (position thresholding: Shi et al., "Bi-polynomial modeling
-    of low-frequency reflectances", PAMI 2014), or weight each observation by its brightness. The weighted fit of each gives
-    the likelihood of all observations, as a mixture of shading, highlights and shadows (a mixture of inliers and outliers in
-    place of a count of inliers: Torr and Zisserman, "MLESAC", CVIU 2000). The prior probability of a candidate is its mean
-    posterior in this session (expectation maximisation of mixing proportions: Dempster et al., JRSS B 1977), so that a
-    glossy object favours its dim observations. The combination is our own.
+    A candidate keeps a band of the pixel's sorted observations (position thresholding: Shi et al., "Bi-polynomial modeling
+    of low-frequency reflectances", PAMI 2014), or weights each observation by its brightness. Its weighted fit gives the
+    likelihood of all observations under a mixture of shading, highlights and shadows (a mixture of inliers and outliers
+    instead of a count of inliers: Torr and Zisserman, "MLESAC", CVIU 2000). The prior probability of a candidate is its mean
+    posterior in this session (expectation maximisation of mixing proportions: Dempster et al., JRSS B 1977), so that dim
+    observations gain weight on a glossy object. The combination is our own.
 
     Args:
         images: (k, H, W), linear in the light received.
@@ -63,7 +64,7 @@ def many_light_weights(images: np.ndarray, trust: np.ndarray, lights: np.ndarray
     for block in blocks:
         candidates, _ = _candidate_weights(pixels[:, block])
         mean = sum(p * candidate for p, candidate in zip(posterior[:, block].astype(np.float32), candidates))
-        # Only ratios matter to the fit. Where all candidates fit alike, all observations are used, and confidence is high.
+        # The fit depends on ratios only. If all candidates fit equally well, all observations count and confidence is high.
         weights[:, block] = factors[:, block] * (mean / np.maximum(mean.max(axis=0), _MIN_PEAK_WEIGHT))
     return weights.reshape(shape)
 
@@ -71,7 +72,7 @@ def many_light_weights(images: np.ndarray, trust: np.ndarray, lights: np.ndarray
 def _candidate_weights(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Weights (k, n) of each candidate for the pixels (k, n), and the reference brightness (n,) of each pixel.
 
-    The reference is the median: shadows or highlights in up to half of the observations hardly change it.
+    The reference is the median, because shadows or highlights in up to half of the observations hardly change it.
     """
     count = len(pixels)
     order = np.argsort(pixels.T, axis=1, kind="stable")
@@ -99,11 +100,11 @@ def _log_likelihoods(pixels: np.ndarray, factors: np.ndarray, lights: np.ndarray
 
 
 def _likelihood(pixels: np.ndarray, lights: np.ndarray, scaled: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(k, n): density of each observation, where the surface is albedo-scaled normals `scaled` (3, n).
+    """(k, n): density of each observation, given a surface of albedo-scaled normals `scaled` (3, n).
 
-    Shading is normal around the prediction with a deviation of a share of it, for surfaces that are not quite Lambertian;
-    attached shadow is a prediction of 0. A highlight is log-uniform above the prediction, a cast shadow uniform below half of
-    it.
+    Shading is normal around the prediction, with a deviation proportional to it for surfaces that are not quite Lambertian;
+    an attached shadow is a prediction of 0. A highlight is log-uniform above the prediction, a cast shadow uniform below
+    half of it.
     """
     predicted = np.maximum(lights.astype(np.float32) @ scaled, 0)
     spread = _RELATIVE_SIGMA * predicted + noise
@@ -123,10 +124,5 @@ def _posterior(scores: np.ndarray, lit: np.ndarray) -> np.ndarray:
     """(candidates, n): posterior probability of each candidate; the prior is estimated over the `lit` (n,) pixels."""
     prior = np.full(len(scores), 1 / len(scores))
     for _ in range(_EM_ITERATIONS if lit.any() else 0):
-        prior = _softmax(scores[:, lit] + np.log(prior)[:, None]).mean(axis=1) + _MIN_PRIOR
-    return _softmax(scores + np.log(prior)[:, None])
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    odds = np.exp(scores - scores.max(axis=0))
-    return odds / odds.sum(axis=0)
+        prior = softmax(scores[:, lit] + np.log(prior)[:, None], axis=0).mean(axis=1) + _MIN_PRIOR
+    return softmax(scores + np.log(prior)[:, None], axis=0)

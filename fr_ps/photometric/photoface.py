@@ -28,7 +28,7 @@ LANDMARKS = (
     "mouth_right",
     "chin",
 )
-"""In the order of the file. Left and right are those of the picture, so not of the person."""
+"""In the order of the file. Left and right are those of the picture, not of the subject."""
 _MIRRORED_PAIRS = ((0, 4), (1, 3), (5, 7), (8, 9))
 
 ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusion", "Emotion")
@@ -37,15 +37,15 @@ ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusi
 def read_light_source(path: Path, axes: LightAxes = "xy") -> np.ndarray:
     """The (k, 3) unit vectors toward the lights in the bracketed matrix `[z a; z a; ...]` of zenith and azimuth in degrees.
 
-    Zenith Z and azimuth A are taken as the direction (sin Z cos A, sin Z sin A, cos Z). That convention is not verified;
-    `axes` says to which axis and with which sign the first two components go: "-xy" negates x, "yx" swaps the two, and
-    with "y-x" the first is y and the second -x.
+    Zenith Z and azimuth A give the direction (sin Z cos A, sin Z sin A, cos Z). That convention is not verified; `axes`
+    assigns the first two components to axes and signs: "-xy" negates x, "yx" swaps the two, and with "y-x" the first is y
+    and the second -x.
 
-    Everything outside the brackets is passed over, as are comments (%) and line continuations (...).
+    Text outside the brackets, comments (%) and line continuations (...) are ignored.
 
     Raises:
-        InputError: missing, no matrix or more than one, fewer than three rows, a row that has not two columns, or text
-            that is no number; names the line.
+        InputError: the file is missing, has no matrix or more than one, fewer than three rows, a row without two columns,
+            or text that is not a number; names the line.
     """
     rows = _matrix_rows(path)
     for line, row in rows:
@@ -65,11 +65,11 @@ def read_light_source(path: Path, axes: LightAxes = "xy") -> np.ndarray:
 def read_landmarks(path: Path) -> np.ndarray:
     """The (11, 2) landmarks in the order of `LANDMARKS`: x right and y down in pixels from the picture's top left corner.
 
-    Numbers stand apart by white space, commas or semicolons, as x y x y ... in any number of lines or as a line of x and
-    a line of y; comments begin with # or %. Which side is left is told by x, whichever the file meant.
+    Numbers are separated by white space, commas or semicolons, as x y x y ... in any number of lines or as a line of x and
+    a line of y; comments begin with # or %. Left and right are assigned by x, whatever their order in the file.
 
     Raises:
-        InputError: missing, not 22 numbers, or lines that split a point; names the line.
+        InputError: the file is missing, has not 22 numbers, or a line splits a point; names the line.
     """
     lines = _tokenized_lines(path)
     counts = [len(tokens) for _, tokens in lines]
@@ -92,10 +92,10 @@ def read_landmarks(path: Path) -> np.ndarray:
 
 
 def read_attributes(path: Path) -> dict[str, str]:
-    """The seven comma-separated values by their names in `ATTRIBUTES`; an empty one is an empty text.
+    """The seven comma-separated values by their names in `ATTRIBUTES`; an empty value is an empty string.
 
     Raises:
-        InputError: missing, not one line, or not seven values; names the line.
+        InputError: the file is missing, has more than one line, or not seven values; names the line.
     """
     lines = [(number, line) for number, line in _lines_without_comments(path, "[#%]") if line.strip()]
     if len(lines) != 1:
@@ -109,7 +109,7 @@ def read_attributes(path: Path) -> dict[str, str]:
 
 
 def _matrix_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The line and the cells of each row of the one bracketed matrix in a MATLAB file; empty rows are left out."""
+    """The line and the cells of each row of the one bracketed matrix in a MATLAB file, without empty rows."""
     text = ""
     for _, line in _lines_without_comments(path, "%"):
         code, continued, _ = line.partition("...")
@@ -126,16 +126,15 @@ def _matrix_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _tokenized_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Number and words of each line that has any."""
+    """Number and tokens of each line that is not empty."""
     split = [(number, re.findall(r"[^,;\s]+", line)) for number, line in _lines_without_comments(path, "[#%]")]
-    return [(number, words) for number, words in split if words]
+    return [(number, tokens) for number, tokens in split if tokens]
 
 
 def _lines_without_comments(path: Path, comment: str) -> list[tuple[int, str]]:
-    """Number and text of each line up to where a comment begins.
+    """Number and text of each line, without its comment.
 
-    A byte that is no UTF-8 (a degree sign in a comment) is no reason to refuse the file: where a number is due, it is
-    refused there.
+    Bytes that are not UTF-8 (a degree sign in a comment) are replaced; where a number is expected, they are rejected later.
     """
     try:
         with TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="replace") as file:
@@ -143,5 +142,5 @@ def _lines_without_comments(path: Path, comment: str) -> list[tuple[int, str]]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; copy it from the data set as distributed") from None
     except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror}); check its permissions or copy it again") from None
+        raise InputError(f"{path}: unreadable ({error.strerror}); check its permissions or copy it again") from None
     return [(number, re.split(comment, line, maxsplit=1)[0]) for number, line in enumerate(text.split("\n"), start=1)]

@@ -1,4 +1,4 @@
-"""How far a session's pictures can be believed. Less is better in every measure."""
+"""Measures of the reliability of a session's pictures. Lower is better in every measure."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from fr_ps.photometric.integrate import normals_from_depth
 
 MEASURES = ("residual", "imbalance", "shadowed", "integrability", "saturated")
 SHADOW = 0.2
-"""A picture is taken as shadowed where it is darker than this share of the pixel's brightest one."""
+"""An observation counts as shadowed if it is darker than this share of the pixel's brightest one."""
 
 
 def session_quality(
@@ -19,13 +19,14 @@ def session_quality(
 ) -> dict[str, float]:
     """The measures of one session, over the pixels of `mask`.
 
-    residual: root mean square of what least squares leaves of the pictures, over that of the pictures. High where light
-    directions or intensities are wrong, the face moved, or shadows and highlights are many. imbalance: the same of the
-    mean pixel, where a pixel counts as the square of its darkest picture over its brightest: shadows and highlights fall
-    out of it, a light that failed or was blocked stays; 1 where no pixel has light from all. Both are 0 with three lights,
-    which always fit. shadowed: share of observations under `SHADOW`. integrability: mean angle in degrees between the
-    normals and those of the depth, high where the normals are of no surface. saturated: share of observations at the
-    camera's limit.
+    - residual: root mean square residual of least squares over the root mean square of the pictures. High if light
+      directions or intensities are wrong, the face moved, or shadows and highlights are many. 0 with three lights.
+    - imbalance: the same for the mean pixel, each pixel weighted by the square of its darkest over its brightest picture.
+      The weight excludes shadows and highlights but keeps a light that failed or was blocked. 1 if no pixel has light from
+      all lights; 0 with three lights.
+    - shadowed: share of observations under `SHADOW`.
+    - integrability: mean angle in degrees between the normals and those of the depth. High if no surface has these normals.
+    - saturated: share of observations at the camera's limit.
 
     Args:
         images: (k, H, W) as solved.
@@ -50,9 +51,9 @@ def session_quality(
 
 
 def convexity(normals: np.ndarray, mask: np.ndarray) -> list[list[float]]:
-    """Covariances of n_x (first row) and n_y with x (first column) and y, which are -1..1 across the square.
+    """Covariances of n_x (first row) and n_y with x (first column) and y, which range over -1..1 across the square.
 
-    On a face that of n_x with x is above 0 and the largest; it is below 0 on one that is hollow in x.
+    On a face the covariance of n_x with x is positive and the largest; on one that is concave in x it is negative.
     """
     height, width = mask.shape
     x = np.broadcast_to(np.linspace(-1, 1, width), mask.shape)[mask]
@@ -62,9 +63,9 @@ def convexity(normals: np.ndarray, mask: np.ndarray) -> list[list[float]]:
 
 
 def twist_agreement(normals: np.ndarray, mask: np.ndarray) -> float:
-    """Correlation (-1..1, not centred) of the two mixed second derivatives of depth that the normals state.
+    """Correlation (-1..1, not centred) of the two mixed second derivatives of depth by the normals.
 
-    On a surface they are the same, d(dz/dx)/dy = d(dz/dy)/dx; where one axis is mirrored they are opposite, so it is below 0.
+    On a surface they are equal, d(dz/dx)/dy = d(dz/dy)/dx; with one axis mirrored they are opposite, and it is negative.
     """
     x, y, z = normals
     z = np.maximum(z, 0.1)
@@ -75,12 +76,12 @@ def twist_agreement(normals: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _masked_pixels(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(k, n): the pixels of planes (k, H, W) in the mask; all, without a copy, where it is full as it is for most."""
+    """(k, n): the pixels of planes (k, H, W) in the mask; without a copy in the usual case of a full mask."""
     return planes.reshape(len(planes), -1) if mask.all() else planes[:, mask]
 
 
 def _relative_residual(pixels: np.ndarray, lights: np.ndarray) -> float:
-    """Root mean square of what least squares leaves of pixels (k, n), over that of the pixels; 1, the worst, if all are 0."""
+    """Root mean square residual of least squares for pixels (k, n), over that of the pixels; 1, the worst, if all are 0."""
     projector = (np.eye(len(lights)) - lights @ np.linalg.pinv(lights)).astype(np.float32)
     power = float(np.mean(pixels**2))
     return float(np.sqrt(np.mean((projector @ pixels) ** 2) / power)) if power > 0 else 1.0

@@ -1,7 +1,7 @@
 """Normals despite shadows and highlights, with as few as four lights.
 
-The weight of each observation in each pixel; `solve.weighted` with these weights is the solver `robust`. Then `integrable`,
-which also uses neighbouring pixels.
+`observation_weights` weights each observation in each pixel; `solve.weighted_least_squares` with these weights is the solver
+`robust`. `solve_integrable` also uses neighbouring pixels.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from fr_ps.photometric.outliers import many_light_weights
 from fr_ps.photometric.solve import weighted_least_squares
 
 MIN_MANY_LIGHTS = 8
-"""From this number of lights on, a pixel has enough observations to choose the ones to fit."""
+"""With this number of lights or more, a pixel has enough observations to select which ones to fit."""
 _SATURATED_WEIGHT = 0.05
 _MAX_WEIGHT = 1.04
 _HIGHLIGHT_CANDIDATE_RATIO = 0.8
@@ -21,21 +21,21 @@ _ALL_LIT_RATIO = 0.7
 _EPSILON = 1e-6
 _MIN_SECOND_RATIO = 1e-3
 _SAMPLES = 50
-"""Rows and columns, about, that percentiles are taken from."""
+"""Approximate number of rows and columns that percentiles are computed from."""
 
 
 class _WeightRule(NamedTuple):
-    """How few lights are weighted.
+    """Parameters of the weights with few lights.
 
     Attributes:
-        excess: an observation has full weight above `dark` times the brightest one, but at most `excess` times the second
-            brightest: the brightest may be a highlight.
+        excess: an observation has full weight above `dark` times the smaller of the brightest one and `excess` times the
+            second brightest, because the brightest may be a highlight.
         dark: see `excess`.
-        least: weight of a black observation. Not 0: two shadows among four lights leave the others too few to determine a
-            normal.
-        by_second: whether excess and darkness are measured against the second brightest, not the brightest.
-        highlight: how strongly the weight falls with the excess over what the other lights predict.
-        lit_power: of the darkest over that reference: where a light is missing, no excess is a highlight.
+        min_weight: weight of a black observation. Not 0: with two shadows among four lights, the other two lights alone do
+            not determine a normal.
+        by_second: whether the excess and the darkest observation are relative to the second brightest, not the brightest.
+        highlight: how strongly the weight falls with the excess over the prediction from the other lights.
+        lit_power: exponent of the darkest observation over that reference. In a shadowed pixel no excess counts as a highlight.
     """
 
     excess: float
@@ -49,7 +49,7 @@ class _WeightRule(NamedTuple):
 _MATTE = _WeightRule(excess=4, dark=0.35, min_weight=0.04, by_second=False, highlight=10, lit_power=2)
 _GLOSSY = _WeightRule(excess=1, dark=0.2, min_weight=0.12, by_second=True, highlight=30, lit_power=1)
 _GLOSSINESS_RATIOS = (2.5, 3.5)
-"""Glossiness is 0 at the first of these ratios and 1 at the second. 155 of the 158 sessions of Yale B have at most 2.5."""
+"""Glossiness is 0 at the first and 1 at the second of these ratios. 155 of the 158 sessions of Yale B have at most 2.5."""
 
 _ITERATIONS = 3
 _CG_ITERATIONS = 6
@@ -63,12 +63,14 @@ _MIN_CONFIDENCE = 0.05
 def observation_weights(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> np.ndarray:
     """The weight of each observation in each pixel: low where it is not Lambertian, and where it is saturated.
 
-    From `MANY_LIGHTS` lights on: `outliers.many_light_weights`. With fewer: a shadow is an observation that is dark beside
-    the brighter ones. With four lights a shadow looks like a surface that faces away, but the latter is dark as well, and
-    then constrains the normal little. A highlight is an observation that is brighter than the other lights predict (the
-    residual over 1 - leverage, which is the difference to the fit without it), where no light is missing. On a glossy object
-    dim observations are the surface's shading and the brightest one is the highlight, so two rules are blended by the
-    session's glossiness.
+    With `MIN_MANY_LIGHTS` lights or more: `outliers.many_light_weights`. With fewer:
+
+    - A shadow is an observation that is dark relative to the brighter ones. With four lights it is ambiguous with a surface
+      that faces away from the light, but such an observation is dark too and constrains the normal little.
+    - A highlight is an observation that is brighter than the other lights predict (the residual over 1 - leverage, which is
+      the difference to the fit without it), in a pixel that all lights reach.
+    - On a glossy object the dim observations are the surface's shading and the brightest one is the highlight, so two rules
+      are blended by the session's glossiness.
 
     Args:
         images: (k, H, W), linear in the light received.
@@ -92,10 +94,10 @@ def observation_weights(images: np.ndarray, saturated: np.ndarray, lights: np.nd
 
 
 def glossiness(first: np.ndarray, second: np.ndarray) -> float:
-    """0 (matte) to 1 (glossy): by how much the brightest observations of a session exceed what two lights reach.
+    """0 (matte) to 1 (glossy): how far the brightest observations of a session exceed the second brightest.
 
-    The 99th percentile over pixels of the brightest observation, over the 90th percentile of the second brightest. A shadow
-    makes single pixels' second brightest dark, a highlight single pixels' brightest one bright.
+    The 99th percentile over pixels of the brightest observation, over the 90th percentile of the second brightest. The
+    percentiles are robust to pixels with shadows (dark second brightest) and sensitive to highlights (bright brightest).
 
     Args:
         first: (H, W), the brightest observation of each pixel, above 0.
@@ -110,7 +112,7 @@ def glossiness(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _two_brightest(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) each: the brightest and the second brightest observation, above 0 also where it is dark."""
+    """(H, W) each: the brightest and the second brightest observation, both clipped to be positive."""
     first, second = np.maximum(images[0], images[1]), np.minimum(images[0], images[1])
     for image in images[2:]:
         second = np.maximum(second, np.minimum(first, image))
@@ -122,7 +124,7 @@ def _two_brightest(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _few_light_weights(
     images: np.ndarray, lights: np.ndarray, first: np.ndarray, second: np.ndarray, rule: _WeightRule
 ) -> np.ndarray:
-    # In place, as new arrays of this size cost more than the arithmetic.
+    # In place: allocating arrays of this size takes longer than the arithmetic.
     bright = images / (rule.dark * np.minimum(first, rule.excess * second))
     np.minimum(bright, 1, out=bright)
     weights = np.sqrt(bright)
@@ -140,7 +142,7 @@ def _few_light_weights(
 
 
 def confidence(variance: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """(H, W) in (0, 1]: the variance of a normal with all pictures in full over that with their weights (H, W)."""
+    """(H, W) in (0, 1]: the variance of a normal with all weights 1, over `variance` (H, W), that with the given weights."""
     return np.clip(np.trace(np.linalg.inv(lights.T @ lights)) / variance, 0, 1)
 
 
@@ -151,21 +153,20 @@ def solve_integrable(
     mask: np.ndarray,
     prior: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Albedo-scaled normals (3, H, W) that also belong to one surface.
+    """Albedo-scaled normals (3, H, W) with a prior toward integrability, so that neighbouring pixels constrain each other.
 
-    What one pixel's pictures cannot say, its neighbours can: the normals are integrated, each slope counting as far as it
-    can be trusted, and every pixel is solved again with a pull toward the normal of that surface. Pictures that then
-    disagree with their pixel count less (Cauchy weights). Integrability as a constraint is Frankot and Chellappa's (PAMI
-    1988); as a prior in the per-pixel fit it is our own.
+    Each iteration integrates the normals, weighted by their confidence, and solves every pixel again with a prior at the
+    normal of that surface. Observations that disagree with the fit lose weight (Cauchy weights). Integrability as a
+    constraint is Frankot and Chellappa's (PAMI 1988); as a prior in the per-pixel fit it is our own.
 
     Args:
         images: (k, H, W), linear in the light received.
         lights: (k, 3) unit vectors.
         weights: (k, H, W), `observation_weights`.
-        mask: (H, W) bool: pixels that are in the picture.
-        prior: (3, H, W) mean of many faces' unit normals in the same frame, shorter than 1 where they differ: a further,
-            weak pull, as strong as they agree (the concentration of their von Mises-Fisher distribution; Banerjee et al.,
-            "Clustering on the unit hypersphere using von Mises-Fisher distributions", JMLR 2005, eq. 4.4).
+        mask: (H, W) bool: pixels inside the picture.
+        prior: (3, H, W) mean of many faces' unit normals in the same frame, shorter than 1 where they differ: a second, weak
+            prior, weighted by the concentration of their von Mises-Fisher distribution (Banerjee et al., "Clustering on the
+            unit hypersphere using von Mises-Fisher distributions", JMLR 2005, eq. 4.4).
     """
     scaled, variance = weighted_least_squares(images, lights, weights)
     trusted = weights
@@ -175,10 +176,10 @@ def solve_integrable(
         mean, pull = prior / length, np.minimum(_PRIOR_WEIGHT_PER_CONCENTRATION * concentration, _PRIOR_WEIGHT)
     for _ in range(_ITERATIONS):
         surface = _integrable_normals(scaled * mask, np.maximum(confidence(variance, lights), _MIN_CONFIDENCE) * mask)
-        toward, strength = _PRIOR_WEIGHT * _project_on_normals(scaled, surface), np.full(mask.shape, _PRIOR_WEIGHT)
+        prior_mean, prior_weight = _PRIOR_WEIGHT * _project_on_normals(scaled, surface), np.full(mask.shape, _PRIOR_WEIGHT)
         if prior is not None:
-            toward, strength = toward + pull * _project_on_normals(scaled, mean), strength + pull
-        scaled, _ = weighted_least_squares(images, lights, trusted, strength, toward / strength)
+            prior_mean, prior_weight = prior_mean + pull * _project_on_normals(scaled, mean), prior_weight + pull
+        scaled, _ = weighted_least_squares(images, lights, trusted, prior_weight, prior_mean / prior_weight)
         albedo = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled))
         error = (images - np.tensordot(lights, scaled, axes=1)) / (albedo + _ALBEDO_FLOOR * np.mean(albedo * mask) + 1e-6)
         trusted = weights / (1 + (error / _CAUCHY_SCALE) ** 2)
@@ -192,13 +193,13 @@ def _integrable_normals(scaled: np.ndarray, confidence: np.ndarray) -> np.ndarra
 
 
 def _project_on_normals(scaled: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Normals scaled by the albedo that they leave: its projection, or part of it where they point elsewhere."""
+    """`normals` scaled by the projection of `scaled` on them, at least 0.3 times its length."""
     length = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled))
     return np.maximum(np.einsum("chw,chw->hw", scaled, normals), 0.3 * length) * normals
 
 
 def _leave_one_out_residuals(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """(k, H, W): each picture minus what the others predict for it; 0 where they cannot (three lights)."""
+    """(k, H, W): each picture minus its prediction from the others; 0 with three lights, which allow no prediction."""
     projector = np.eye(len(lights)) - lights @ np.linalg.pinv(lights)
     free = np.diag(projector)
     projector = np.where(free[:, None] > 1e-6, projector / np.maximum(free, 1e-6)[:, None], 0).astype(np.float32)

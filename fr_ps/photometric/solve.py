@@ -1,4 +1,4 @@
-"""From pictures under known lights to albedo-scaled normals, pixel by pixel: least squares, and with weights."""
+"""From pictures under known lights to albedo-scaled normals, pixel by pixel: least squares, plain and weighted."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def least_squares(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
     """Albedo-scaled normals g that minimise sum_k (I_k - l_k . g)^2 in every pixel.
 
     Woodham, "Photometric method for determining surface orientation from multiple images", Optical Engineering 1980.
-    Exact for a Lambertian surface where every light reaches; a shadow or a highlight bends the normal there.
+    Exact for a Lambertian surface that every light reaches; shadows and highlights bias the normal.
 
     Args:
         images: (k, H, W), linear in the light received.
@@ -29,29 +29,29 @@ def weighted_least_squares(
     prior_weight: np.ndarray | None = None,
     prior_mean: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Albedo-scaled normals g that minimise sum_k w_k (I_k - l_k . g)^2 + strength |g - toward|^2 in every pixel.
+    """Albedo-scaled normals g that minimise sum_k w_k (I_k - l_k . g)^2 + v |g - m|^2 in every pixel.
 
     Args:
         images: (k, H, W).
         lights: (k, 3), of rank 3.
-        weights: (k, H, W), above 0 for at least three lights that span space.
-        strength: (H, W) of a pull, 0 and more; none if not given.
-        toward: (3, H, W), where it pulls.
+        weights: (k, H, W), w, positive for at least three lights of rank 3.
+        prior_weight: (H, W), v, at least 0; None: no prior.
+        prior_mean: (3, H, W), m.
 
     Returns:
         g (3, H, W), and the variance of g for unit noise of unit weight (H, W): the trace of the inverse normal matrix.
     """
     shape = images.shape[1:]
-    # In float32 the determinant of a pixel with two shadows has no correct digit.
+    # float32 leaves the determinant of a pixel with two shadows without a correct digit.
     w = weights.reshape(len(images), -1).astype(np.float64)
     products = np.array([[light[i] * light[j] for i, j in _SYMMETRIC_INDICES] for light in lights])
     xx, xy, xz, yy, yz, zz = products.T @ w
     right = lights.T @ (w * images.reshape(len(images), -1))
     if prior_weight is not None and prior_mean is not None:
-        pull = prior_weight.reshape(-1)
-        xx, yy, zz = xx + pull, yy + pull, zz + pull
-        right += pull * prior_mean.reshape(3, -1)
-    # The inverse of a symmetric 3 x 3 matrix by its cofactors: some ten times faster here than a general solver.
+        ridge = prior_weight.reshape(-1)
+        xx, yy, zz = xx + ridge, yy + ridge, zz + ridge
+        right += ridge * prior_mean.reshape(3, -1)
+    # The inverse of a symmetric 3 x 3 matrix by its cofactors: about ten times faster here than a general solver.
     c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
     determinant = xx * c_xx + xy * c_xy + xz * c_xz
@@ -69,10 +69,10 @@ def weighted_least_squares(
 def split_albedo(scaled: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (H, W) and unit normals (3, H, W) of albedo-scaled normals (3, H, W).
 
-    Where the scaled normals are those of a surface whose axes were stretched by (3,) `stretch`, normalise(S^-1 n) for a
-    normal n, so are the unit normals, and the albedo is |S g|.
+    If the scaled normals g are those of a surface with axes stretched by (3,) `stretch`, the unit normals are too
+    (normalise(S^-1 n) for a normal n), and the albedo is |S g|.
 
-    A pixel that no light reached has albedo 0 and, as its normal is unknown, the normal of the picture plane (0, 0, 1).
+    A pixel that no light reaches has albedo 0 and the normal of the picture plane, (0, 0, 1).
     """
     albedo = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled))
     dark = albedo < 1e-6

@@ -11,7 +11,8 @@ import numpy as np
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, is_directory, map_file, read_map, session_folder, session_keys
-from fr_ps.data.preparation import MeanFace, capture_to_maps, reproduce_preparation
+from fr_ps.data.mean_face import MeanFace
+from fr_ps.data.preparation import capture_to_maps, reproduce_preparation
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.files import check_path_component

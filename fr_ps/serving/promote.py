@@ -184,7 +184,7 @@ def _open_champion_dataset(folder: Path, config: Config, data: str | None, versi
     if not root.is_dir():
         raise InputError(f"{root}: the data of {version.uri} are not there; say where they lie by --data")
     settings = replace(config.data, root=str(root))
-    dataset = open_dataset(root, settings.modalities, settings.labels, settings.classes, settings)
+    dataset = open_dataset(root, settings.modalities, settings)
     wanted, found = read_info(folder).provenance.get("data_digest"), dataset.store.digest
     if found != wanted:
         raise InputError(

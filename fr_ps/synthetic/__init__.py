@@ -1,1 +1,1 @@
-"""The built-in faces: who they are, how they look, what a camera sees of them, and the raw captures of that."""
+"""The built-in faces: subjects, their appearance in a session, the view of the camera, and the raw captures."""

@@ -1,4 +1,4 @@
-"""Synthetic sessions as raw captures on disk, in a layout of ours or in Photoface's."""
+"""Synthetic sessions as raw captures on disk, in the plain layout or in that of Photoface."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fr_ps.synthetic.view import CLOSE, WIDE
 from fr_ps.tables import format_csv
 
 VERSION = 1
-"""Raised with every change of what is drawn, so that faces of an earlier version in a cache are not taken for these."""
+"""Increased with every change of the faces, so that a cache of an earlier version is not used."""
 
 
 def write_synthetic_captures(
@@ -29,17 +29,17 @@ def write_synthetic_captures(
 ) -> None:
     """Write `people` x `sessions` sessions under `out`.
 
-    `plain`: `captures/{id}/{session}/im0.png` .. with `lights.csv`, and `labels.csv`; of faces framed closely.
-    `photoface`: `{id}/{session}/im0.bmp` .. with Photoface's text files, as it is distributed; of whole heads, not aligned.
+    - `plain`: `captures/{id}/{session}/im0.png` .. with `lights.csv`, and `labels.csv`; closely framed faces.
+    - `photoface`: `{id}/{session}/im0.bmp` .. with the text files of Photoface; whole heads, not aligned.
 
-    `advance` is called after each session.
+    Calls `advance` after each session.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(people * sessions):
-        person, session = divmod(number, sessions)
-        scene = render_session(seed, person, session, size, CLOSE if layout == "plain" else WIDE)
-        row_id, row_session = f"S{person:03d}", f"s{session:02d}"
+        subject, session = divmod(number, sessions)
+        scene = render_session(seed, subject, session, size, CLOSE if layout == "plain" else WIDE)
+        row_id, row_session = f"S{subject:03d}", f"s{session:02d}"
         if layout == "plain":
             _write_plain(out / "captures" / row_id / row_session, scene)
         else:
@@ -68,5 +68,5 @@ def _write_photoface(folder: Path, scene: Scene) -> None:
     matrix = "; ".join(f"{zenith:.6f} {azimuth:.6f}" for zenith, azimuth in angles)
     (folder / LIGHT_SOURCE_FILE).write_text(f"LightSource = [{matrix}];\n")
     (folder / LANDMARKS_FILE).write_text("".join(f"{x:.3f} {y:.3f}\n" for x, y in scene.landmarks))
-    said = scene.labels | {"Quality": "ok", "Occlusion": ""}
-    (folder / ATTRIBUTES_FILE).write_text(",".join(said[name] for name in ATTRIBUTES) + "\n")
+    attributes = scene.labels | {"Quality": "ok", "Occlusion": ""}
+    (folder / ATTRIBUTES_FILE).write_text(",".join(attributes[name] for name in ATTRIBUTES) + "\n")

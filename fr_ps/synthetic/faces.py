@@ -1,15 +1,17 @@
-"""Who a synthetic person is, how they look in one session, and the head surface with its albedo that follows.
+"""Synthetic subjects: their traits, their appearance in one session, and the head surface with albedo and landmarks.
 
-Lengths are in units of a usual head's half width. A point of the head is addressed by `angle`, radians around the vertical
-axis with 0 at the nose and positive toward the image's right, and `height`, upward from the middle of the face. Every
-feature is a smooth bump in these two, so that a turned head is the same head seen from elsewhere.
+Lengths are in units of an average head's half width. Coordinates on the head are `angle`, radians around the vertical axis
+with 0 at the nose and positive toward the image's right, and `height`, upward from the middle of the face. Every feature is
+a smooth bump in these coordinates, so that a turned head is the same surface from another viewpoint.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from fr_ps.photometric.photoface import LANDMARKS
 
 # Angle, height, their standard deviations, amplitude.
 Blob = tuple[float, float, float, float, float]
@@ -17,7 +19,7 @@ Blob = tuple[float, float, float, float, float]
 FACIAL_HAIR = ("none", "stubble", "both", "moustache", "beard")
 EMOTIONS = ("blankstare", "positive", "negative", "emoOther")
 
-# Mean, spread between people of one gender, and half the difference between male and female.
+# Mean, standard deviation between subjects of one gender, and half the difference between male and female.
 TRAITS = {
     "width": (1.0, 0.03, 0.01),
     "forehead": (0.93, 0.03, 0.0),
@@ -80,11 +82,11 @@ HAIR_GROWTH = {
 
 
 @dataclass(frozen=True)
-class Person:
-    """What stays the same between a person's sessions.
+class Subject:
+    """The properties that a subject has in every session.
 
-    `traits` has the names of TRAITS. `texture` (n, 5) and `marks` (m, 5) are blobs of log albedo, `shape` (n, 5) blobs of height:
-    rows of angle, height, their standard deviations, amplitude.
+    `traits` has the names of TRAITS. `texture` (n, 5) and `marks` (m, 5) are blobs of log albedo, `shape` (n, 5) blobs of
+    relief: rows of angle, height, their standard deviations, amplitude.
     """
 
     male: bool
@@ -99,7 +101,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Appearance:
-    """What a person looks like in one session. `expression` has the columns of EXPRESSIONS; `detail_seed` seeds the hairs."""
+    """The appearance of a subject in one session. `expression` has the columns of EXPRESSIONS; `detail_seed` seeds the hairs."""
 
     spectacles: bool
     facial_hair: str
@@ -108,8 +110,8 @@ class Appearance:
     detail_seed: int
 
 
-def sample_person(male: bool, rng: np.random.Generator) -> Person:
-    """A person of the given gender; two fifths of people never wear spectacles, a fifth always does."""
+def sample_subject(male: bool, rng: np.random.Generator) -> Subject:
+    """A random subject of the given gender. Two fifths of the subjects never wear spectacles, one fifth always does."""
     side = 1.0 if male else -1.0
     traits = {}
     for name, (mean, spread, shift) in TRAITS.items():
@@ -137,14 +139,14 @@ def sample_person(male: bool, rng: np.random.Generator) -> Person:
     spectacles_rate = float(rng.choice([0.0, 1.0, 0.5], p=[0.4, 0.2, 0.4]))
     facial_hair_rate = float(rng.choice([0.0, 1.0, 0.6], p=[0.2, 0.35, 0.45] if male else [0.8, 0.0, 0.2]))
     usual = str(rng.choice(FACIAL_HAIR[1:], p=[0.3, 0.3, 0.2, 0.2] if male else [0.8, 0.0, 0.2, 0.0]))
-    return Person(male, traits, shape, texture, marks, spectacles_rate, facial_hair_rate, usual)
+    return Subject(male, traits, shape, texture, marks, spectacles_rate, facial_hair_rate, usual)
 
 
-def sample_appearance(person: Person, emotion: str, rng: np.random.Generator) -> Appearance:
-    """How `person` looks in a session with `emotion`, which the caller chooses so that everybody shows several."""
-    spectacles = bool(rng.random() < person.spectacles_rate)
-    hair = person.usual_facial_hair if rng.random() < person.facial_hair_rate else "none"
-    # A beard of today was stubble some weeks ago: the kind is a habit, not a constant.
+def sample_appearance(subject: Subject, emotion: str, rng: np.random.Generator) -> Appearance:
+    """A random appearance of `subject` with `emotion`, which the caller chooses so that every subject shows several."""
+    spectacles = bool(rng.random() < subject.spectacles_rate)
+    hair = subject.usual_facial_hair if rng.random() < subject.facial_hair_rate else "none"
+    # The kind of facial hair varies between sessions: a beard was stubble some weeks ago.
     if hair != "none" and rng.random() < 0.25:
         hair = "stubble"
     expression = np.array(EXPRESSIONS[emotion]) * rng.uniform(0.75, 1.2) + rng.normal(0, EXPRESSION_NOISE)
@@ -152,13 +154,13 @@ def sample_appearance(person: Person, emotion: str, rng: np.random.Generator) ->
 
 
 def head_surface(
-    person: Person, appearance: Appearance, angle: np.ndarray, height: np.ndarray
+    subject: Subject, appearance: Appearance, angle: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The head over ascending `angle` (C,) and `height` (R,): x to the right, z toward the viewer, albedo; (R, C) each."""
     u = angle.astype(np.float32)[None, :]
     v = height.astype(np.float32)[:, None]
-    half_width, half_depth = _profiles(person.traits, appearance, height)
-    relief, log_albedo = _features(person, appearance, u, v)
+    half_width, half_depth = _profiles(subject.traits, appearance, height)
+    relief, log_albedo = _features(subject, appearance, u, v)
     radius_x = half_width.astype(np.float32)[:, None] + relief
     radius_z = half_depth.astype(np.float32)[:, None] + relief
     return radius_x * np.sin(u), radius_z * np.cos(u), np.exp(log_albedo)
@@ -171,7 +173,7 @@ def _profiles(t: dict[str, float], appearance: Appearance, height: np.ndarray) -
     width = [0.40, 0.40, t["chin_width"], t["jaw"], 0.95 * t["width"], t["width"], t["forehead"], 0.93 * t["forehead"], 0.3]
     depth = t["depth"] * np.array([0.40, 0.45, 0.84, 0.90, 0.93, 0.97, 1.0, 0.92, 0.3])
     half_width, half_depth = PchipInterpolator(knots, np.column_stack([width, depth]))(height).T
-    # The crown closes above what the close framing of synthetic.py sees.
+    # The crown closes above the part that the close framing of view.py shows.
     crown = np.sqrt(np.clip(1 - (np.clip(height - 1.12, 0, None) / 0.48) ** 2, 0, 1))
     return half_width * crown, half_depth * crown
 
@@ -197,9 +199,9 @@ def _ridge(distance: np.ndarray, width: np.ndarray | float) -> np.ndarray:
     return np.exp(-0.5 * (distance / width) ** 2)
 
 
-def _features(person: Person, appearance: Appearance, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Height above the head's cross section and log albedo, over angle u (1, C) and height v (R, 1); (R, C) each."""
-    t = person.traits
+def _features(subject: Subject, appearance: Appearance, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Relief over the head's cross section and log albedo, over angle u (1, C) and height v (R, 1); (R, C) each."""
+    t = subject.traits
     corners, open_, wide, brows_up, frown, cheeks_up, folds = (float(e) for e in appearance.expression)
     open_ = max(open_, 0.0)
     out = np.abs(u)
@@ -233,7 +235,7 @@ def _features(person: Person, appearance: Appearance, u: np.ndarray, v: np.ndarr
         u,
         v,
     )
-    relief += _blobs(person.shape, u, v)
+    relief += _blobs(subject.shape, u, v)
     relief += _nose(t, u, v)
 
     # The groove from the nose's wing past the mouth's corner.
@@ -241,7 +243,7 @@ def _features(person: Person, appearance: Appearance, u: np.ndarray, v: np.ndarr
     groove = _ridge(out - fold_x, 0.03) * _ridge(v - 0.5 * (tip_v + mouth_v), 0.13)
     relief -= (t["fold"] + folds) * groove
 
-    skin = t["skin"] + _blobs(person.texture, u, v) + _blobs(person.marks, u, v) - 9 * folds * groove
+    skin = t["skin"] + _blobs(subject.texture, u, v) + _blobs(subject.marks, u, v) - 9 * folds * groove
     socket, nostril = (eye_x - 0.03, eye_v - 0.01, 0.17, 0.09, -0.22), (0.06, tip_v - 0.055, 0.03, 0.018, -0.8)
     flush = (t["cheek_x"], -0.1, 0.18, 0.13, -6 * folds)
     skin += _blobs(np.array(_both_sides(socket, nostril, flush)), u, v)
@@ -269,7 +271,7 @@ def _features(person: Person, appearance: Appearance, u: np.ndarray, v: np.ndarr
         beard = _smooth_step(jaw_line - v, 0.06) * (1 - lips) * _smooth_step(1.35 - out, 0.1)
         growth = appearance.growth * np.maximum(lip_growth * moustache, jaw_growth * beard)
         noise = np.random.default_rng(appearance.detail_seed).standard_normal(np.broadcast(u, v).shape, dtype=np.float32)
-        # The same hairs at every resolution of the grid: their size is a length of the head.
+        # The size of the hairs is a length on the head, the same at every resolution of the grid.
         sigma = 0.017 / float(v[1, 0] - v[0, 0])
         noise = gaussian_filter(noise, sigma, truncate=3) * (2 * sigma * np.sqrt(np.pi))
         skin += growth * (-0.85 + 0.22 * noise)
@@ -284,7 +286,7 @@ def _features(person: Person, appearance: Appearance, u: np.ndarray, v: np.ndarr
 
 
 def _nose(t: dict[str, float], u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Height of the nose: narrow at the eyes, widening to the tip, cut off below it; (R, C)."""
+    """Relief of the nose: narrow at the eyes, wider toward the tip, cut off below it; (R, C)."""
     tip, root = t["nose_tip"], t["eye_height"] + 0.06
     knots = np.array([-2, tip - 0.18, tip - 0.10, tip + 0.01, tip + 0.12, 0.5 * (tip + root), root, root + 0.2, 2])
     rise = t["nose_length"] * np.array([0, 0, 0.20, 1.0, 0.93, 0.60, 0.22, 0, 0])
@@ -298,7 +300,7 @@ def _nose(t: dict[str, float], u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _mouth(
     t: dict[str, float], u: np.ndarray, v: np.ndarray, mouth_v: float, width: float, corners: float, open_: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Height and log albedo of lips, the line between them, and teeth or the hole of an open mouth; (R, C) each."""
+    """Relief and log albedo of the lips, the line between them, and the teeth or dark inside of an open mouth; (R, C) each."""
     along = (u / width) ** 2
     extent = np.exp(-(along**2))
     middle = v - (mouth_v + corners * (along - 0.35))
@@ -310,7 +312,7 @@ def _mouth(
     hole = _smooth_step(-upper, 0.012) * _smooth_step(lower, 0.012) * extent * min(open_ / 0.03, 1.0)
     seam = _ridge(upper + 0.5 * gap, 0.016 + 0.35 * gap) * extent
     relief = extent * (0.6 * full * above + 0.75 * full * below) - seam * (0.022 + 0.35 * open_)
-    # A smile shows teeth, astonishment a dark hole.
+    # A smile shows teeth; other open mouths are dark inside.
     inside = np.where((corners > 0.03) & (lower > 0.35 * gap), 0.4, -1.3) if open_ > 0.03 else np.float32(-0.6)
     albedo = -t["lip_darkness"] * extent * np.clip(above + below, 0, 1) - 0.75 * _ridge(upper, 0.014) * extent
     albedo -= 0.5 * _ridge(lower, 0.014) * extent * min(open_ / 0.04, 1.0)
@@ -328,7 +330,7 @@ def _eyes(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye
 
 
 def _spectacles_frame(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye_v: float) -> np.ndarray:
-    """Where the spectacles' frame is, 0 to 1: two rims, the bridge, the temples; (R, C)."""
+    """Coverage of the spectacles' frame, 0 to 1: two rims, the bridge, the temples; (R, C)."""
     x, y = out - eye_x - 0.02, v - eye_v + 0.03
     power = t["roundness"]
     reach = (np.abs(x / 0.275) ** power + np.abs(y / 0.215) ** power + 1e-6) ** (1 / power)
@@ -336,3 +338,34 @@ def _spectacles_frame(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x
     bridge = _ridge(y - 0.07, 0.025) * _smooth_step(eye_x - 0.24 - out, 0.02)
     temple = _ridge(y - 0.07, 0.025) * _smooth_step(out - eye_x - 0.28, 0.03)
     return np.maximum(np.maximum(rim, bridge), temple).astype(np.float32)
+
+
+def head_landmarks(subject: Subject, appearance: Appearance) -> np.ndarray:
+    """(11, 2) angle and height of the landmarks on the head, in the order of `photoface.LANDMARKS`."""
+    t = subject.traits
+    corners, open_, wide = (float(e) for e in appearance.expression[:3])
+    eye_x, eye_v, reach = t["eye_x"], t["eye_height"], t["eye_width"]
+    mouth_w, mouth_v = t["mouth_width"] * (1 + wide), t["mouth_height"] + 0.65 * corners
+    nose_w, nose_v = 0.95 * t["nose_width"] + 0.03, t["nose_tip"] + 0.02
+    places = {
+        "forehead": (0, 0.5 * (eye_v + t["brow_above_eye"] + t["hairline"])),
+        "nose_tip": (0, t["nose_tip"] + 0.01),
+        "mouth_left": (t["mouth_offset"] - mouth_w, mouth_v),
+        "mouth_right": (t["mouth_offset"] + mouth_w, mouth_v),
+        "chin": (0, t["chin_height"] + 0.12 - 0.6 * max(open_, 0.0)),
+    }
+    for side, sign in (("left", -1), ("right", 1)):
+        places[f"{side}_eye_outer"] = (sign * (eye_x + reach), eye_v)
+        places[f"{side}_eye_inner"] = (sign * (eye_x - reach), eye_v)
+        places[f"nose_{side}"] = (sign * nose_w, nose_v)
+    return np.array([places[name] for name in LANDMARKS], dtype=np.float64)
+
+
+def locate_on_surface(
+    points: np.ndarray, angle: np.ndarray, height: np.ndarray, x: np.ndarray, z: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, height and z (n,) of points (n, 2), given as angle and height, on a surface `x`, `z` (R, C) over `height`, `angle`."""
+    columns = np.interp(points[:, 0], angle, np.arange(len(angle)))
+    rows = np.interp(points[:, 1], height, np.arange(len(height)))
+    at_x, at_z = (map_coordinates(plane, [rows, columns], order=1) for plane in (x, z))
+    return at_x, points[:, 1], at_z

@@ -1,6 +1,6 @@
 """Synthetic sessions: face-like surfaces under four lights, rendered with attached shadows and noise.
 
-Everything is a function of (seed, person, session): a person's face is the same however many people and sessions are written.
+Everything is a function of (seed, subject, session), independent of the number of subjects and sessions.
 """
 
 from dataclasses import dataclass
@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from fr_ps.synthetic.faces import EMOTIONS, Person, head_surface, sample_appearance, sample_person
-from fr_ps.synthetic.landmarks import head_landmarks, locate_on_surface
+from fr_ps.synthetic.faces import (
+    EMOTIONS,
+    Subject,
+    head_landmarks,
+    head_surface,
+    locate_on_surface,
+    sample_appearance,
+    sample_subject,
+)
 from fr_ps.synthetic.view import CLOSE, Framing, sample_view
 
 LIGHT_ANGLES = ((35, 40), (-35, 40), (35, -20), (-35, -20))
@@ -24,13 +31,13 @@ _MIN_NORMAL_Z = 0.06
 
 @dataclass(frozen=True)
 class Scene:
-    """One session, with the exact truth beside the pictures.
+    """One session: the pictures and the ground truth.
 
     Directions are x right, y up, z toward the camera; row 0 is the top of the picture.
     """
 
     images: np.ndarray
-    """(k, H, W) uint8: round(exposure * albedo * max(0, normal . light) + noise), of an exposure that nobody is told."""
+    """(k, H, W) uint8: round(exposure * albedo * max(0, normal . light) + noise), with an unrecorded exposure."""
     lights: np.ndarray
     """(k, 3) float64: unit vectors toward the light."""
     albedo: np.ndarray
@@ -51,17 +58,17 @@ def light_directions(angles: tuple[tuple[float, float], ...] = LIGHT_ANGLES) -> 
     return np.column_stack([-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
 
 
-def render_session(seed: int, person: int, session: int, size: int = 128, framing: Framing = CLOSE) -> Scene:
-    """The pictures of one session of one person, `size` x `size` pixels, and the truth behind them."""
-    # Of each pair of people one is male, so that a small set has both genders too.
-    first_is_male = np.random.default_rng([_PAIR_STREAM, seed, person // 2]).random() < 0.5
-    face = sample_person(bool(first_is_male) == (person % 2 == 0), np.random.default_rng([_PERSON_STREAM, seed, person]))
-    return _render(face, seed, person, session, size, framing)
+def render_session(seed: int, subject: int, session: int, size: int = 128, framing: Framing = CLOSE) -> Scene:
+    """The pictures of one session of one subject, `size` x `size` pixels, and the ground truth."""
+    # Of each pair of subjects one is male, so that a small set has both genders.
+    first_is_male = np.random.default_rng([_PAIR_STREAM, seed, subject // 2]).random() < 0.5
+    face = sample_subject(bool(first_is_male) == (subject % 2 == 0), np.random.default_rng([_PERSON_STREAM, seed, subject]))
+    return _render(face, seed, subject, session, size, framing)
 
 
-def _render(face: Person, seed: int, person: int, session: int, size: int, framing: Framing) -> Scene:
-    turned, emotional = _plan_session(seed, person, session)
-    rng = np.random.default_rng([_SESSION_STREAM, seed, person, session])
+def _render(face: Subject, seed: int, subject: int, session: int, size: int, framing: Framing) -> Scene:
+    turned, emotional = _plan_session(seed, subject, session)
+    rng = np.random.default_rng([_SESSION_STREAM, seed, subject, session])
     pose = int(rng.choice([3, 4, 5], p=[0.4, 0.35, 0.25]) if turned else rng.choice([1, 2], p=[0.65, 0.35]))
     emotion = str(rng.choice(EMOTIONS[1:], p=[0.45, 0.3, 0.25])) if emotional else EMOTIONS[0]
     yaw = float(rng.choice([-1, 1]) * np.radians(_DEGREES_A_POSE) * (pose - 1) + rng.normal(0, np.radians(2)))
@@ -78,7 +85,7 @@ def _render(face: Person, seed: int, person: int, session: int, size: int, frami
     z = np.logaddexp(sharpness * z, sharpness * _BACKGROUND_DEPTH) / sharpness
     wall = np.exp(rng.normal(-1.7, 0.3))
     albedo = wall + nearness * (albedo - wall)
-    # Where the nose hides the cheek the depth jumps: a camera's blur, growing with the picture, keeps slopes finite.
+    # Depth jumps where the nose occludes the cheek. A camera's blur, proportional to the picture, keeps slopes finite.
     blur = max(0.6, 0.8 * size / 128)
     albedo = gaussian_filter(albedo, 0.6 * blur)
     depth = gaussian_filter(z * (view.scale / view.pixel), blur)
@@ -100,13 +107,13 @@ def _render(face: Person, seed: int, person: int, session: int, size: int, frami
     return Scene(images, lights, *truth, landmarks, labels)
 
 
-def _plan_session(seed: int, person: int, session: int) -> tuple[bool, bool]:
+def _plan_session(seed: int, subject: int, session: int) -> tuple[bool, bool]:
     """Whether this session is turned (pose 3 and above) and whether it shows an emotion.
 
-    In each four sessions the first two differ in both: every class reaches everybody who has two sessions, and no session depends
-    on how many there are.
+    Of every four sessions the first two differ in both, so that a subject with two sessions has every class. No session
+    depends on the number of sessions.
     """
-    rng = np.random.default_rng([_PLAN_STREAM, seed, person, session // 4])
+    rng = np.random.default_rng([_PLAN_STREAM, seed, subject, session // 4])
     positive = []
     for share in (0.45, 0.6):
         first = bool(rng.random() < 0.5)

@@ -1,4 +1,4 @@
-"""How the camera sees a synthetic head: from where, how large, and which part of it lies on which pixel."""
+"""The camera of the synthetic faces: framing, pose and scale, and the projection of the head to pixels."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ _BACKGROUND_Z = -0.1
 
 @dataclass(frozen=True)
 class Framing:
-    """How a data set frames its faces. Lengths are in head units (see faces.py); what varies is normal around zero.
+    """How a data set frames its faces. Lengths are in head units (see faces.py); variation is normal around zero.
 
     Attributes:
-        half_picture: half the picture's side.
-        reach: how far above and below the middle the head is made.
+        half_picture: half the side of the picture.
+        half_height: extent of the modelled head above and below the middle.
         roll: standard deviation in radians.
-        shift: standard deviation of the middle, each way.
+        shift: standard deviation of the middle, in each direction.
         scale: standard deviation of the logarithm of the size.
-        limit: furthest departure of these three, in standard deviations.
-        rigid: roll by a rotation; else by two shears, which are one to the second order in the angle.
+        limit: largest deviation of these three, in standard deviations.
+        rigid: whether roll is a rotation; else two shears, which equal a rotation to second order in the angle.
     """
 
     half_picture: float
@@ -32,17 +32,17 @@ class Framing:
 
 
 CLOSE = Framing(0.95, 1.2, float(np.radians(2.0)), 0.015, 0.02, np.inf, rigid=False)
-"""Faces that are cropped already: little varies, and roll so little that two shears do."""
+"""Cropped faces, with little variation; roll is so small that two shears suffice."""
 WIDE = Framing(1.35, 2.0, float(np.radians(6.0)), 0.08, 0.06, 2.0, rigid=True)
-"""The whole head, as a rig records it that nobody has aligned."""
+"""The whole head, as a rig records it without alignment."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera is in one session, for a picture of `size` x `size` pixels of `pixel` head units each.
+    """The camera of one session, for a picture of `size` x `size` pixels of `pixel` head units each.
 
-    A point of the head turns about the vertical axis by `yaw`, rolls, and nods by `pitch` (radians). `roll` is the sine and the
-    cosine of the roll: (angle, 1) makes the two shears. Then it moves by the shifts and grows by `scale`.
+    A point of the head is rotated about the vertical axis by `yaw`, then by the roll, then by `pitch` (radians). `roll` is the
+    sine and the cosine of the roll: (angle, 1) gives the two shears. Then it is translated by the shifts and scaled by `scale`.
     """
 
     framing: Framing
@@ -60,14 +60,14 @@ class View:
         return 2 * self.framing.half_picture / self.size
 
     def surface_grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ascending angles and heights at which the head has to be known to be as fine as the pixels that see it."""
+        """Ascending angles and heights of a grid on the head, as fine as the pixels of the picture."""
         # Uniform across the picture for a round head.
         across = np.linspace(-0.999, 0.999, int(2.2 / self.pixel))
         height = _CENTER_HEIGHT + np.arange(-self.framing.half_height, self.framing.half_height, self.pixel)
         return np.arcsin(across) - self.yaw, height
 
     def render_maps(self, x: np.ndarray, z: np.ndarray, albedo: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Depth in head units and albedo as the camera sees them, (size, size) each, row 0 on top.
+        """Depth in head units and albedo in the picture, (size, size) each, row 0 on top.
 
         Args:
             x: (R, C) of the head's surface over `height` (R,) and ascending angle, like `z` and `albedo`.
@@ -75,7 +75,7 @@ class View:
         size, (roll_sin, roll_cos) = self.size, self.roll
         grid = (np.arange(size) - (size - 1) / 2) * self.pixel / self.scale
         seen_x, seen_z = self._apply_yaw(x, z)
-        # What sticks out hides what is behind it on the side it leans to.
+        # A protruding part occludes the surface behind it, on the side to which the head turns.
         if self.yaw >= 0:
             seen_x = np.maximum.accumulate(seen_x, axis=1)
         else:
@@ -96,7 +96,7 @@ class View:
         return picture[0], picture[1]
 
     def project(self, x: np.ndarray, height: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """(n, 2) places of points (n,) of the head: x right, y down in pixels from the picture's top left corner."""
+        """(n, 2) positions of points (n,) of the head: x right, y down in pixels from the picture's top left corner."""
         roll_sin, roll_cos = self.roll
         seen_x, seen_z = self._apply_yaw(x, z)
         right = roll_cos * seen_x + roll_sin * height - self._center_x()
@@ -108,7 +108,7 @@ class View:
         return x * cos + z * sin, z * cos - x * sin
 
     def _center_x(self) -> float:
-        """x of the picture's middle: between the features of a turned head and its axis, as a crop would be centred."""
+        """x of the picture's middle: between the features of a turned head and its axis, like the centre of a face crop."""
         return 0.45 * np.sin(self.yaw) - self.shift_x
 
     def _apply_pitch(self, height: np.ndarray, z: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -117,20 +117,20 @@ class View:
 
 
 def sample_view(framing: Framing, yaw: float, size: int, rng: np.random.Generator) -> View:
-    """A view of a head that is turned by `yaw`."""
+    """A random view of a head that is turned by `yaw`."""
 
-    def draw(spread: float) -> float:
+    def sample(spread: float) -> float:
         return float(np.clip(rng.normal(0, spread), -framing.limit * spread, framing.limit * spread))
 
     pitch = float(rng.normal(0, np.radians(2.5)))
-    roll = draw(framing.roll)
+    roll = sample(framing.roll)
     return View(
         framing=framing,
         size=size,
         yaw=yaw,
         pitch=pitch,
         roll=(float(np.sin(roll)), float(np.cos(roll))) if framing.rigid else (roll, 1.0),
-        shift_x=draw(framing.shift),
-        shift_y=draw(framing.shift),
-        scale=float(np.exp(draw(framing.scale))),
+        shift_x=sample(framing.shift),
+        shift_y=sample(framing.shift),
+        scale=float(np.exp(sample(framing.scale))),
     )

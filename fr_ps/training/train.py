@@ -267,7 +267,7 @@ def open_training_data(config: Config, echo: Echo = print) -> Dataset:
     """The data set that the settings name; the built-in faces are made first where they are not there yet."""
     data = config.data
     root = resolve_root(data.root, config.synthetic)
-    dataset = open_dataset(root, data.modalities, data.labels, data.classes, data)
+    dataset = open_dataset(root, data.modalities, data)
     labels = dataset.labels
     people = len(np.unique(labels.ids))
     echo(f"data: {root}: {len(labels)} sessions of {people} people, {labels.encoding} labels, {dataset.store.size} px")

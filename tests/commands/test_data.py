@@ -36,14 +36,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared, capsys):
     out = printed(capsys, "summary", "--data.root", str(prepared))
-    assert "24 sessions of 6 people, raw labels" in out
+    assert "24 sessions of 6 subjects, raw labels" in out
     assert re.search(r"gender +male +\d+ +\d+ +\d+\.\d%", out)
     assert re.search(r"3-4 +6 +24 +#{40}", out)
     assert out.strip().endswith("contact sheet: contact_sheet.png, 6 sessions")
     with Image.open("contact_sheet.png") as image:
         assert image.format == "PNG"
     again = printed(capsys, "summary", "--data.root", str(prepared))
-    assert again.strip().endswith("contact sheet: contact_sheet.png, 6 sessions, instead of the one that was there")
+    assert again.strip().endswith("contact sheet: contact_sheet.png, 6 sessions, replaces the previous one")
     printed(capsys, "summary", f"--data.root={prepared}", "--out=pictures/sheet.png", "--data.only", "{id: [S001, S003]}")
     with Image.open("pictures/sheet.png") as small, Image.open("contact_sheet.png") as whole:
         assert small.height < whole.height
@@ -60,7 +60,7 @@ def test_summary_prints_its_tables_before_it_refuses_a_picture_that_is_not_ours(
 
 def test_summary_of_the_real_table_says_that_it_has_no_maps(here, photoface_labels, capsys):
     out = printed(capsys, "summary", f"--data.root={photoface_labels / 'metadata.csv'}")
-    assert "3159 sessions of 441 people, raw labels" in out
+    assert "3159 sessions of 441 subjects, raw labels" in out
     assert re.search(r"pose +turned +137 ", out)
     assert "no contact sheet" in out
     assert not list(here.glob("*.png"))
@@ -75,12 +75,12 @@ def test_summary_shows_quality_and_leaves_out_what_is_above_its_limit(here, prep
         r"quality_residual +0\.0115 +0\.115 +0\.218 +0 +S005/s03 0\.23", printed(capsys, "summary", "--data.root=set")
     )
     out = printed(capsys, "summary", "--data.root=set", "--data.limits.quality_residual=0.15")
-    assert "16 sessions of 4 people" in out
+    assert "16 sessions of 4 subjects" in out
     assert "left out: 8 sessions: quality_residual above 0.15" in out
 
 
 def test_check_of_good_maps_says_so(here, prepared, capsys):
-    assert "all 72 maps are good (albedo, normal, depth)" in printed(capsys, "check", f"--data.root={prepared}")
+    assert "all 72 maps are valid (albedo, normal, depth)" in printed(capsys, "check", f"--data.root={prepared}")
 
 
 def test_check_lists_every_bad_file_and_ends_with_2(here, prepared, capsys):
@@ -93,7 +93,7 @@ def test_check_lists_every_bad_file_and_ends_with_2(here, prepared, capsys):
     out, err = capsys.readouterr()
     assert re.search(r"set/data/S000/s01/depth\.npy +no such file", out)
     assert re.search(r"set/data/S002/s00/albedo\.npy +NaN or infinity", out)
-    assert "ignored: 1 sessions with maps but no row" in out
+    assert "ignored: 1 sessions with maps but without a row" in out
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "2 bad files of 69" in errors[0]
@@ -123,9 +123,9 @@ def test_the_data_commands_take_the_data_of_a_trainings_config_and_flags_overrid
     labels = labels.subset(np.flatnonzero(labels.sessions != "s03"))
     drawn = make_split(labels, DataConfig(val_people=1, test_people=1, split_seed=3))
     np.testing.assert_array_equal(read_split(Path("split.csv"), labels).val, drawn.val)
-    assert "18 sessions of 6 people" in printed(capsys, "summary", "--config=train.yaml")
-    assert "3 people, 9 sessions" in printed(capsys, "mean", "--config=train.yaml")
-    assert "all 72 maps are good" in printed(capsys, "check", "--config=train.yaml")  # which reads every row
+    assert "18 sessions of 6 subjects" in printed(capsys, "summary", "--config=train.yaml")
+    assert "3 subjects, 9 sessions" in printed(capsys, "mean", "--config=train.yaml")
+    assert "all 72 maps are valid" in printed(capsys, "check", "--config=train.yaml")  # which reads every row
 
 
 @pytest.mark.parametrize("what", ["split", "mean", "summary"])
@@ -148,10 +148,12 @@ def test_a_config_with_a_misspelt_name_is_refused_by_the_data_commands_too(here,
 
 
 def test_split_says_where_stratifying_was_not_possible(here, capsys):
-    rows = [f"p{person},{session},male,no,none,{3 if person == 0 else 1},blankstare" for person in range(8) for session in "ab"]
+    rows = [
+        f"p{subject},{session},male,no,none,{3 if subject == 0 else 1},blankstare" for subject in range(8) for session in "ab"
+    ]
     Path("table.csv").write_text("\n".join(["id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion", *rows]) + "\n")
     out = printed(capsys, "split", "--data.root=table.csv")
-    assert re.search(r"not stratified: pose turned is in no session of \w+ and \w+ \(2 sessions of 1 people have it\)", out)
+    assert re.search(r"not stratified: no session of \w+ and \w+ has pose turned \(2 sessions of 1 subjects have it\)", out)
     assert "gender" not in "".join(line for line in out.splitlines() if line.startswith("not stratified"))
 
 
@@ -164,11 +166,11 @@ def test_the_originals_split_goes_through(here, photoface_labels, capsys):
 
 def test_the_mean_face_of_some_helps_to_prepare_others(here, prepared, capsys):
     out = printed(capsys, "mean", f"--data.root={prepared}", "--part=all")
-    assert "mean face of 6 people, 24 sessions: mean_face.npy" in out
+    assert "mean face of 6 subjects, 24 sessions: mean_face.npy" in out
     every = np.load("mean_face.npy")
     assert (every.dtype, every.shape) == (np.float32, (48, 48, 3))
     settings = [f"--data.root={prepared}", "--data.val_people=1", "--data.test_people=2", "--data.split_seed=1"]
-    assert "mean face of 3 people, 12 sessions: some/train.npy" in printed(capsys, "mean", *settings, "--out=some/train.npy")
+    assert "mean face of 3 subjects, 12 sessions: some/train.npy" in printed(capsys, "mean", *settings, "--out=some/train.npy")
     labels = read_labels(prepared / "labels.csv")
     split = make_split(labels, DataConfig(val_people=1, test_people=2, split_seed=1))
     maps = [prepared / "data" / labels.ids[row] / labels.sessions[row] / "normal.npy" for row in split.train]

@@ -49,7 +49,7 @@ def normals_of(depth: torch.Tensor) -> np.ndarray:
         geometry(flip=True, degrees=15, side=0.65, centre=(-0.1, 0.1)),
     ],
 )
-def test_moved_normals_are_those_of_the_moved_depth(change):
+def test_transformed_normals_match_the_transformed_depth(change):
     maps = surface()
     expected = normals_of(apply_similarity(maps["depth"], "depth", change))
     got = apply_similarity(maps["normal"], "normal", change)[0].double().numpy()
@@ -59,7 +59,7 @@ def test_moved_normals_are_those_of_the_moved_depth(change):
     assert np.abs(np.linalg.norm(got, axis=0) - 1).max() < 1e-5
 
 
-def test_a_quarter_turn_is_that_of_torch():
+def test_rotation_by_90_degrees_equals_torch_rot90():
     maps = surface()
     turned = {name: apply_similarity(array, name, geometry(degrees=90)) for name, array in maps.items()}
     for name in ("depth", "albedo"):
@@ -68,7 +68,7 @@ def test_a_quarter_turn_is_that_of_torch():
     torch.testing.assert_close(turned["normal"], torch.stack([-y, x, z], dim=1), atol=1e-4, rtol=0)
 
 
-def test_flipping_is_flipping_and_twice_is_nothing():
+def test_flip_equals_torch_flip_and_is_its_own_inverse():
     maps = surface()
     for name, array in maps.items():
         once = apply_similarity(array, name, geometry(flip=True))
@@ -77,7 +77,7 @@ def test_flipping_is_flipping_and_twice_is_nothing():
         torch.testing.assert_close(apply_similarity(once, name, geometry(flip=True)), array, atol=1e-4, rtol=0)
 
 
-def test_a_crop_magnifies_depth_as_the_picture():
+def test_a_crop_magnifies_depth_like_the_picture():
     depth = surface()["depth"]
     half = apply_similarity(depth, "depth", geometry(side=0.5))
     corner = depth[0, 0, SIZE // 4 : 3 * SIZE // 4, SIZE // 4 : 3 * SIZE // 4]
@@ -85,13 +85,13 @@ def test_a_crop_magnifies_depth_as_the_picture():
     assert float(half.mean()) == pytest.approx(0, abs=1e-4)
 
 
-def test_settings_of_nothing_change_nothing():
+def test_disabled_augmentation_is_the_identity():
     maps = surface()
     for name, array in augment(maps, STILL, torch.Generator().manual_seed(0)).items():
         torch.testing.assert_close(array, maps[name], atol=1e-5, rtol=0)
 
 
-def test_it_is_a_function_of_the_generator_and_leaves_its_input_alone():
+def test_augment_depends_on_the_generator_only_and_does_not_change_its_input():
     maps = {name: array.repeat(5, 1, 1, 1) for name, array in surface().items()}
     copies = {name: array.clone() for name, array in maps.items()}
     first, again, other = (augment(maps, AugmentConfig(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
@@ -102,7 +102,7 @@ def test_it_is_a_function_of_the_generator_and_leaves_its_input_alone():
         torch.testing.assert_close(maps[name], copies[name], atol=0, rtol=0)
 
 
-def test_all_maps_of_a_session_move_alike():
+def test_all_maps_of_a_session_get_the_same_transform():
     maps = {name: array.repeat(4, 1, 1, 1) for name, array in surface().items()}
     config = AugmentConfig(flip=0.5, crop=0.7, rotation=20, noise=0)
     together = augment(maps, config, torch.Generator().manual_seed(3))
@@ -114,7 +114,7 @@ def test_all_maps_of_a_session_move_alike():
         assert np.median(degrees) < 1
 
 
-def test_draws_stay_within_the_settings():
+def test_sampled_transforms_stay_within_the_settings():
     config = AugmentConfig(flip=0.25, crop=0.6, rotation=10)
     drawn = sample_similarity(4000, config, torch.Generator().manual_seed(0))
     assert float((drawn.flip < 0).float().mean()) == pytest.approx(0.25, abs=0.03)
@@ -124,7 +124,7 @@ def test_draws_stay_within_the_settings():
     assert float((drawn.centre.abs() + drawn.side[:, None]).max()) <= 1 + 1e-6
 
 
-def test_noise_is_on_a_patch_of_a_tenth_to_a_quarter_and_normals_stay_unit():
+def test_noise_covers_10_to_25_percent_and_normals_stay_unit():
     maps = {name: array.repeat(50, 1, 1, 1) for name, array in surface().items()}
     noisy = augment(maps, AugmentConfig(flip=0, crop=1, rotation=0, noise=0.5), torch.Generator().manual_seed(0))
     for name, array in noisy.items():
@@ -138,7 +138,7 @@ def test_noise_is_on_a_patch_of_a_tenth_to_a_quarter_and_normals_stay_unit():
     assert float(noisy["albedo"].min()) >= 0
 
 
-def test_noise_is_on_the_same_patch_of_all_maps_of_a_session_and_no_two_sessions_have_the_same():
+def test_the_noise_patch_is_shared_by_the_maps_of_a_session_and_differs_between_sessions():
     maps = {name: array.repeat(20, 1, 1, 1) for name, array in surface().items()}
     still, noisy = (augment(maps, AugmentConfig(noise=noise), torch.Generator().manual_seed(0)) for noise in (0, 0.5))
     edges = {}

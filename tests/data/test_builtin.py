@@ -13,7 +13,7 @@ from fr_ps.data.builtin import synthetic_dataset
 from fr_ps.data.dataset import open_dataset
 
 
-def test_the_built_in_faces_are_made_once_and_are_a_data_set(monkeypatch, tmp_path):
+def test_the_built_in_faces_are_made_once_and_form_a_data_set(monkeypatch, tmp_path):
     monkeypatch.setenv("FR_PS_CACHE", str(tmp_path))
     config = SyntheticConfig(people=3, sessions=2, size=32)
     root = synthetic_dataset(config)
@@ -79,7 +79,7 @@ def test_damaged_faces_are_made_again(damage, made, monkeypatch, tmp_path, capsy
     assert capsys.readouterr().err == ""
 
 
-def test_a_making_that_was_interrupted_is_begun_again(made, monkeypatch, tmp_path):
+def test_an_interrupted_creation_restarts(made, monkeypatch, tmp_path):
     cache = shutil.copytree(made, tmp_path / "cache")
     monkeypatch.setenv("FR_PS_CACHE", str(cache))
     (root,) = cache.glob("synthetic/*/synthetic")

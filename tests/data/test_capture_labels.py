@@ -17,7 +17,7 @@ ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusi
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three sessions of two people, without labels of their own. What is no label is not read, so the folders are bare."""
+    """Three sessions of two subjects, without labels of their own. What is no label is not read, so the folders are bare."""
     for key in ("a/s1", "a/s2", "b/s1"):
         (tmp_path / "captures" / key).mkdir(parents=True)
     return tmp_path
@@ -35,31 +35,31 @@ def read(root: Path, table: str | None = None, **settings) -> CaptureLabels:
     return read_capture_labels(config, list_sources(root / "captures"))
 
 
-def test_rows_that_lost_their_zeros_are_refused_with_the_row_and_the_cause(tmp_path: Path, refused: AssertRejected) -> None:
+def test_rows_without_leading_zeros_are_refused_with_the_row_and_the_cause(tmp_path: Path, refused: AssertRejected) -> None:
     (tmp_path / "captures/001/a").mkdir(parents=True)
     table = f"{HEADER}\n1,a,male,no,none,1,blankstare\n"
     with refused("labels.csv: row 2: 1/a has no capture", "lost the leading zeros of '001'"):
         read(tmp_path, table)
-    with refused("labels.csv: no row of it has a capture", "lost the leading zeros of '001'"):
+    with refused("labels.csv: none of its rows has a capture", "lost the leading zeros of '001'"):
         read(tmp_path, table, on_bad="skip")
 
 
-def test_names_in_another_unicode_form_than_the_folders_are_the_same(tmp_path: Path) -> None:
+def test_names_and_folders_match_in_any_unicode_form(tmp_path: Path) -> None:
     (tmp_path / "captures" / unicodedata.normalize("NFD", "Ánh") / "a").mkdir(parents=True)
     labels = read(tmp_path, f"{HEADER}\n{unicodedata.normalize('NFC', 'Ánh')},a,male,no,none,1,blankstare\n")
     assert list(labels.rows) == [("Ánh", "a")]
 
 
-def test_without_a_word_every_attribute_is_empty(root: Path) -> None:
+def test_without_labels_every_attribute_of_a_capture_is_empty(root: Path) -> None:
     labels = read(root)
     assert labels.header == HEADER.split(",")
     assert list(labels.rows) == [("a", "s1"), ("a", "s2"), ("b", "s1")]
     assert labels.rows["a", "s2"] == dict.fromkeys(HEADER.split(","), "") | {"id": "a", "session": "s2"}
     assert not labels.rejected
-    assert not labels.unlabelled  # that nobody has labels is seen; that somebody has none is not
+    assert not labels.unlabelled  # only sessions without labels among labelled ones count
 
 
-def test_photofaces_own_words_are_taken_and_who_has_none_is_unknown(root: Path) -> None:
+def test_photoface_attributes_are_read_and_missing_ones_are_unknown(root: Path) -> None:
     say(root, "a/s1", "male, yes,stubble,2,ok,,positive\r\n")
     say(root, "b/s1", "female,no,none,1,blur,hair,\n")
     labels = read(root)
@@ -83,7 +83,9 @@ def test_photofaces_own_words_are_taken_and_who_has_none_is_unknown(root: Path) 
         ("", ["empty"]),
     ],
 )
-def test_a_bad_word_ends_it_or_leaves_the_session_out(root: Path, text: str, words: list[str], refused: AssertRejected) -> None:
+def test_a_bad_attribute_value_fails_or_skips_the_session(
+    root: Path, text: str, words: list[str], refused: AssertRejected
+) -> None:
     say(root, "a/s1", "male,no,none,1,ok,,blankstare\n")
     say(root, "a/s2", text)
     with refused("a/s2/metadataII.txt", *words, "--on-bad skip"):
@@ -95,12 +97,12 @@ def test_a_bad_word_ends_it_or_leaves_the_session_out(root: Path, text: str, wor
         assert word in labels.rejected["a", "s2"]
 
 
-def test_quality_and_occlusion_may_be_any_words(root: Path) -> None:
+def test_quality_and_occlusion_may_have_any_value(root: Path) -> None:
     say(root, "a/s1", "male,no,none,1,so-so,a lock of hair,blankstare\n")
     assert read(root).rows["a", "s1"]["Quality"] == "so-so"
 
 
-def test_a_table_goes_before_photofaces_words_and_keeps_its_order_and_columns(root: Path) -> None:
+def test_a_table_has_priority_over_photoface_attributes_and_keeps_its_order_and_columns(root: Path) -> None:
     say(root, "a/s1", "nonsense")
     table = f"{HEADER},Note\nb,s1,male,no,none,1,blankstare,x\na,s2,,,,,, \na,s1,female,yes,none,5,negative,z\n"
     labels = read(root, table)
@@ -110,14 +112,14 @@ def test_a_table_goes_before_photofaces_words_and_keeps_its_order_and_columns(ro
     assert labels.rows["a", "s2"] == dict.fromkeys(labels.header, "") | {"id": "a", "session": "s2"}
 
 
-def test_a_capture_without_a_row_is_left_out_however_strict(root: Path) -> None:
+def test_a_capture_without_a_row_is_left_out_with_either_on_bad(root: Path) -> None:
     labels = read(root, f"{HEADER}\na,s1,male,no,none,1,blankstare\n")
     assert list(labels.rows) == [("a", "s1")]
     assert set(labels.rejected) == {("a", "s2"), ("b", "s1")}
     assert all("no row in" in reason and "labels.csv" in reason for reason in labels.rejected.values())
 
 
-def test_a_row_without_a_capture_ends_it_or_is_left_out(root: Path, refused: AssertRejected) -> None:
+def test_a_row_without_a_capture_fails_or_is_left_out(root: Path, refused: AssertRejected) -> None:
     table = f"{HEADER}\na,s1,male,no,none,1,blankstare\nc,s1,male,no,none,1,blankstare\nc,s2,male,no,none,1,blankstare\n"
     with refused("labels.csv", "c/s1", "2 such rows", "--on-bad skip"):
         read(root, table)
@@ -127,8 +129,8 @@ def test_a_row_without_a_capture_ends_it_or_is_left_out(root: Path, refused: Ass
     assert set(labels.rejected) == {("c", "s1"), ("c", "s2"), ("a", "s2"), ("b", "s1")}
 
 
-def test_a_table_of_other_people_is_refused_even_where_bad_rows_are_skipped(root: Path, refused: AssertRejected) -> None:
-    with refused("labels.csv", "no row of it has a capture"):
+def test_a_table_of_other_subjects_is_refused_even_with_on_bad_skip(root: Path, refused: AssertRejected) -> None:
+    with refused("labels.csv", "none of its rows has a capture"):
         read(root, f"{HEADER}\nx,s1,male,no,none,1,blankstare\n", on_bad="skip")
 
 

@@ -18,7 +18,7 @@ def found(root):
     return result, {str(path.relative_to(root / "data")): reason for path, reason in result.bad}, sum(done)
 
 
-def test_a_good_data_set_has_no_bad_file_and_is_only_read(prepared):
+def test_a_valid_data_set_has_no_bad_file_and_is_only_read(prepared):
     before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
     result, bad, done = found(prepared)
     assert (result.files, result.modalities, bad, done) == (72, ["albedo", "normal", "depth"], {}, 24)
@@ -57,7 +57,7 @@ def test_every_bad_file_is_listed_with_its_reason(prepared, tmp_path):
     assert (result.files, done) == (72, 24)
 
 
-def test_a_session_that_cannot_be_looked_into_is_listed_and_the_others_are_read(prepared, tmp_path, monkeypatch):
+def test_an_inaccessible_session_is_listed_and_the_others_are_read(prepared, tmp_path, monkeypatch):
     root = shutil.copytree(prepared, tmp_path / "set")
     long = "x" * 300  # longer than any file system's names
     with (root / "labels.csv").open("a") as file:
@@ -72,12 +72,12 @@ def test_a_session_that_cannot_be_looked_into_is_listed_and_the_others_are_read(
     monkeypatch.setattr(Path, "is_file", closed)
     result, bad, done = found(root)
     assert list(bad) == [f"{key}/{name}.npy" for key in ("S001/s02", f"S000/{long}") for name in ("albedo", "normal", "depth")]
-    assert "cannot be read (Permission denied)" in bad["S001/s02/depth.npy"]
-    assert "cannot be read (File name too long)" in bad[f"S000/{long}/albedo.npy"]
+    assert "unreadable (Permission denied)" in bad["S001/s02/depth.npy"]
+    assert "unreadable (File name too long)" in bad[f"S000/{long}/albedo.npy"]
     assert (result.files, done) == (75, 25)
 
 
-def test_a_modality_that_nobody_has_is_not_missed(prepared, tmp_path):
+def test_a_modality_without_any_map_is_not_reported(prepared, tmp_path):
     root = shutil.copytree(prepared, tmp_path / "set")
     for path in root.glob("data/*/*/depth.npy"):
         path.unlink()
@@ -105,7 +105,7 @@ def test_encoded_normals_are_bad_files_and_wrong_axes_a_warning(prepared, tmp_pa
             assert all("store 2 m - 1" in reason for reason in bad.values())
         else:
             assert bad == {}
-            assert "n_z seems to stand in the first channel" in result.warning
+            assert "n_z seems to be in the first channel" in result.warning
     assert found(prepared)[0].warning is None
 
 

@@ -55,7 +55,7 @@ def test_the_scale_of_albedo_does_not_matter():
         np.testing.assert_array_equal(picture, render_tiles(maps)[name])
 
 
-def test_maps_that_are_not_there_have_no_tile():
+def test_missing_maps_have_no_tile():
     maps = sphere()
     assert list(render_tiles(maps)) == ["albedo", "normals", "depth", "relit"]
     assert list(render_tiles({"depth": maps["depth"]})) == ["depth"]
@@ -67,7 +67,7 @@ def test_flat_and_black_maps_have_tiles_too():
         assert not picture.any()
 
 
-def test_one_session_of_each_of_so_many_people_is_shown(prepared):
+def test_one_session_of_each_of_the_picked_subjects_is_shown(prepared):
     labels = read_labels(prepared / "labels.csv")
     rows = pick_sessions(labels, 4, seed=0)
     assert len(set(labels.ids[rows])) == len(rows) == 4
@@ -79,7 +79,7 @@ def test_one_session_of_each_of_so_many_people_is_shown(prepared):
     assert len(drawn) > 1
 
 
-def test_the_sheet_holds_the_tiles_of_every_session(prepared, tmp_path):
+def test_the_sheet_contains_the_tiles_of_every_session(prepared, tmp_path):
     labels = read_labels(prepared / "labels.csv")
     rows = np.array([0, 5, 9])
     write_contact_sheet(tmp_path / "sheet.png", prepared, labels, rows)
@@ -94,7 +94,7 @@ def test_the_sheet_holds_the_tiles_of_every_session(prepared, tmp_path):
         assert any(np.array_equal(sheet[y : y + TILE_SIZE, x : x + TILE_SIZE], tile) for y, x in corners)
 
 
-def test_a_bad_map_is_named_and_no_black_picture(prepared, tmp_path):
+def test_a_bad_map_is_an_error_that_names_the_file(prepared, tmp_path):
     root = shutil.copytree(prepared, tmp_path / "set")
     (root / "data/S000/s00/normal.npy").write_bytes(b"no map")
     labels = read_labels(root / "labels.csv")

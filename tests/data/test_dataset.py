@@ -9,7 +9,7 @@ from fr_ps.config import DataConfig
 from fr_ps.data.dataset import open_dataset, open_table
 
 
-def test_a_folder_that_is_no_finished_data_set_is_refused(prepared, tmp_path, refused):
+def test_an_unfinished_data_set_is_refused(prepared, tmp_path, refused):
     with refused(tmp_path / "nowhere", "prepare"):
         open_dataset(tmp_path / "nowhere", ["albedo"])
     root = shutil.copytree(prepared, tmp_path / "set")
@@ -25,14 +25,14 @@ def test_sessions_without_a_row_are_reported_and_not_read(prepared, tmp_path):
     dataset = open_dataset(root, ["depth"])
     assert len(dataset.labels) == len(dataset.store.maps["depth"]) == 22
     assert len(dataset.orphans) == 2
-    assert dataset.notes == [f"ignored: 2 sessions with maps but no row in the table, as {dataset.orphans[0]}"]
+    assert dataset.notes == [f"ignored: 2 sessions with maps but without a row in the table, e.g. {dataset.orphans[0]}"]
 
 
-def test_only_the_sessions_within_the_settings_are_opened_and_share_one_pack(prepared, tmp_path, monkeypatch):
+def test_only_selected_sessions_are_opened_and_all_selections_share_one_pack(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("FR_PS_CACHE", str(tmp_path))
     whole = open_dataset(prepared, ["albedo"])
     packed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
-    some = open_dataset(prepared, ["albedo"], selection=DataConfig(only={"session": ["s01", "s03"]}))
+    some = open_dataset(prepared, ["albedo"], config=DataConfig(only={"session": ["s01", "s03"]}))
     assert set(some.labels.sessions.tolist()) == {"s01", "s03"}
     assert len(some.labels) == len(some.left_out) == 12
     assert {session for _, session in some.left_out} == {"s00", "s02"}
@@ -47,8 +47,8 @@ def test_only_the_sessions_within_the_settings_are_opened_and_share_one_pack(pre
     assert whole.left_out == whole.notes == []
 
 
-def test_a_table_alone_can_be_looked_at_but_not_trained_on(prepared, refused):
-    table = open_table(prepared / "labels.csv", selection=DataConfig(limits={"Pose": 2}))
+def test_a_table_without_maps_opens_as_a_table_only(prepared, refused):
+    table = open_table(prepared / "labels.csv", config=DataConfig(limits={"Pose": 2}))
     np.testing.assert_array_equal(table.all_labels.columns["Pose"][table.rows], table.labels.columns["Pose"])
     assert (table.labels.columns["Pose"].astype(int) <= 2).all()
     with refused(prepared / "labels.csv", "folder"):

@@ -76,7 +76,7 @@ def test_a_missing_column_and_an_empty_table_are_refused(tmp_path):
         read_labels(table(tmp_path))
 
 
-def test_values_as_other_programs_write_them_are_read(tmp_path):
+def test_values_in_the_notation_of_other_programs_are_read(tmp_path):
     rows = ["a,1,Male,True,None,1.0,BlankStare", "a,2,FEMALE,false,Beard,3.0,emoother", "a,3,,,,,"]
     labels = read_labels(table(tmp_path, *rows))
     assert labels.encoding == "raw"
@@ -86,7 +86,7 @@ def test_values_as_other_programs_write_them_are_read(tmp_path):
 
 @pytest.mark.parametrize("one", ["1", "1.0", "1.00", "True", "TRUE", "true"])
 @pytest.mark.parametrize("zero", ["0", "0.0", "False"])
-def test_codes_as_other_programs_write_them_are_codes(one, zero, tmp_path):
+def test_codes_in_the_notation_of_other_programs_are_read(one, zero, tmp_path):
     labels = read_labels(table(tmp_path, f"a,1,{one},{zero},{one},{one},{zero}", f"a,2,{zero},,{one},{zero},{one}"))
     assert labels.encoding == "encoded"
     assert labels.codes.tolist() == [[1, 0, 1, 1, 0], [0, MISSING, 1, 0, 1]]
@@ -99,7 +99,7 @@ def test_a_reduced_table_is_recognised_with_decimals(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["true", "1.5", "x1.0", "0"])
-def test_a_truth_value_and_a_number_are_no_pose(cell, tmp_path, refused):
+def test_booleans_and_other_numbers_are_not_poses(cell, tmp_path, refused):
     with refused("row 2", "Pose", repr(cell)):
         read_labels(table(tmp_path, f"a,1,male,no,none,{cell},blankstare"))
 
@@ -123,12 +123,12 @@ def test_three_classes_of_emotion(tmp_path):
 
 
 @pytest.mark.parametrize("groups", [{"all": ["blankstare"]}, {"a": ["positive"], "b": ["positive"]}])
-def test_classes_that_tell_nothing_apart_are_refused(groups, tmp_path):
+def test_classes_that_distinguish_nothing_are_refused(groups, tmp_path):
     with pytest.raises(InputError, match=r"data\.classes\.emotion"):
         read_labels(table(tmp_path, "a,1,male,no,none,1,positive"), classes={"emotion": groups})
 
 
-def test_the_form_can_be_said(tmp_path):
+def test_the_encoding_can_be_set(tmp_path):
     path = table(tmp_path, "a,1,male,no,none,2,blankstare", "a,2,male,no,none,1,blankstare")
     assert column(read_labels(path), "pose") == [1, 0]  # looks reduced
     assert column(read_labels(path, "raw"), "pose") == [0, 0]

@@ -23,7 +23,7 @@ def unit(*shape: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def test_a_map_comes_channels_first(tmp_path):
+def test_a_map_is_read_channels_first(tmp_path):
     normal = unit(4, 5)
     np.testing.assert_array_equal(read_map(save(tmp_path, normal), "normal"), normal.transpose(2, 0, 1))
     depth = np.arange(20, dtype=np.float64).reshape(4, 5, 1)
@@ -32,7 +32,7 @@ def test_a_map_comes_channels_first(tmp_path):
     np.testing.assert_array_equal(got, depth[None, :, :, 0])
 
 
-def test_normals_shortened_by_resampling_are_mended_and_empty_ones_face_the_camera(tmp_path):
+def test_resampled_normals_are_normalised_and_empty_ones_face_the_camera(tmp_path):
     normal = unit(4, 4)
     shortened = normal * 0.8
     shortened[1, 2] = 0
@@ -44,7 +44,7 @@ def test_normals_shortened_by_resampling_are_mended_and_empty_ones_face_the_came
 @pytest.mark.parametrize(
     ("array", "modality", "word"),
     [
-        (np.arange(60.0).reshape(4, 5, 3), "albedo", "4 x 5 x 3, of channels that differ"),
+        (np.arange(60.0).reshape(4, 5, 3), "albedo", "4 x 5 x 3 with different channels"),
         (np.ones((4, 5, 4)), "albedo", "4 x 5 x 4"),
         (np.full((4, 5, 3), np.nan), "depth", "row 0, column 0"),
         (np.ones((4, 5)), "normal", "4 x 5"),
@@ -56,7 +56,7 @@ def test_normals_shortened_by_resampling_are_mended_and_empty_ones_face_the_came
         (np.full((4, 5, 3), 128.0), "normal", "unit vectors"),
         ((unit(8, 9) * np.array([1, 1, 0.01]) + 1) / 2, "normal", "2 m - 1"),
         (np.rint((unit(8, 9) + 1) * 127.5).astype(np.uint8), "normal", "m / 127.5 - 1"),
-        (np.full((4, 5, 3), 0.577), "normal", "nowhere negative"),
+        (np.full((4, 5, 3), 0.577), "normal", "never negative"),
     ],
 )
 def test_a_bad_map_is_refused_by_name(array, modality, word, tmp_path, refused):
@@ -65,7 +65,7 @@ def test_a_bad_map_is_refused_by_name(array, modality, word, tmp_path, refused):
         read_map(path, modality)
 
 
-def test_a_plane_that_faces_the_camera_is_not_taken_for_encoded(tmp_path):
+def test_a_frontal_plane_is_not_rejected_as_encoded(tmp_path):
     flat = np.zeros((4, 5, 3), dtype=np.float32)
     flat[..., 2] = 1
     np.testing.assert_array_equal(read_map(save(tmp_path, flat), "normal"), flat.transpose(2, 0, 1))
@@ -86,7 +86,7 @@ def test_a_row_without_a_map_is_refused_and_maps_without_a_row_are_listed(prepar
     labels = read_labels(root / "labels.csv")
     some = labels.subset(np.arange(3, len(labels)))
     assert find_orphans(root, labels) == []
-    assert find_orphans(root, some) == [f"{person}/{session}" for person, session in zip(labels.ids[:3], labels.sessions[:3])]
+    assert find_orphans(root, some) == [f"{subject}/{session}" for subject, session in zip(labels.ids[:3], labels.sessions[:3])]
     (root / "data/S001/s02/depth.npy").unlink()
     with refused("S001/s02", "depth.npy", "1 such rows"):
         map_files(root, labels, "depth")
@@ -101,8 +101,8 @@ def test_three_equal_channels_are_one_map(tmp_path, modality):
 
 def as_the_original(prepared: Path, root: Path) -> Path:
     """The same maps as the original project stores them: `{id}/{session}` at the root, its names, three equal channels."""
-    for person in (prepared / "data").iterdir():
-        shutil.copytree(person, root / person.name)
+    for subject in (prepared / "data").iterdir():
+        shutil.copytree(subject, root / subject.name)
     for path in root.glob("*/*/*.npy"):
         array = np.load(path)
         path.unlink()

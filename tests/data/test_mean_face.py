@@ -1,4 +1,4 @@
-"""The normals that people have in common."""
+"""The normals that subjects have in common."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from tests.conftest import AssertRejected
 
 
 def open_normals(root: Path):
-    return open_dataset(root, ["normal"], "auto", {}, DataConfig(root=str(root)))
+    return open_dataset(root, ["normal"], DataConfig(root=str(root)))
 
 
-def test_people_weigh_alike_however_many_sessions_they_have(prepared: Path) -> None:
+def test_subjects_have_equal_weight_whatever_their_number_of_sessions(prepared: Path) -> None:
     dataset = open_normals(prepared)
     labels = dataset.labels
-    # All four sessions of one person, one of another, two of a third, not in their order.
+    # All four sessions of one subject, one of another, two of a third, not in their order.
     rows = np.array([9, 0, 1, 5, 3, 8, 2])
     ids = labels.ids[rows]
     assert sorted(np.unique(ids, return_counts=True)[1]) == [1, 2, 4]
@@ -33,7 +33,7 @@ def test_people_weigh_alike_however_many_sessions_they_have(prepared: Path) -> N
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_the_mean_is_a_face_and_shorter_where_people_differ(prepared: Path) -> None:
+def test_the_mean_is_a_face_and_shorter_where_subjects_differ(prepared: Path) -> None:
     dataset = open_normals(prepared)
     every = np.arange(len(dataset.labels))
     found = compute_mean_face(dataset.store, every, dataset.labels.ids)
@@ -70,7 +70,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (np.full((9, 9, 3), np.inf, dtype=np.float32), ["longer than 1"]),
     ],
 )
-def test_what_is_no_mean_face_is_refused(tmp_path: Path, array: np.ndarray, words: list[str], refused: AssertRejected) -> None:
+def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, words: list[str], refused: AssertRejected) -> None:
     np.save(tmp_path / "mean.npy", array)
     with refused(tmp_path / "mean.npy", *words):
         read_mean_face(tmp_path / "mean.npy", 9)

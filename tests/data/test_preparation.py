@@ -35,7 +35,7 @@ def the_session(other: Path) -> tuple[str, str]:
     return folder.parent.name, folder.name
 
 
-def test_what_was_prepared_can_be_made_again_to_the_bit(other: Path) -> None:
+def test_maps_can_be_reproduced_bit_for_bit(other: Path) -> None:
     key = the_session(other)
     settings = find_preparation(other / "out", *key)
     assert (settings["size"], settings["solver"], settings["fit"]) == (40, "integrable", "pad")
@@ -45,28 +45,28 @@ def test_what_was_prepared_can_be_made_again_to_the_bit(other: Path) -> None:
         assert np.array_equal(getattr(maps, name), np.load(session_folder(other / "out", *key) / f"{name}.npy"))
 
 
-def test_the_format_is_kept_and_another_or_an_absent_one_is_warned_of(prepared: Path) -> None:
+def test_the_format_is_recorded_and_another_or_a_missing_one_gives_a_warning(prepared: Path) -> None:
     folder = next((prepared / "data").glob("*/*"))
     settings = find_preparation(prepared, folder.parent.name, folder.name)
     assert settings["format"] == FORMAT
     assert format_warning(settings) is None
     older = settings | {"format": 3}
-    assert f"maps of prepare format 3; captures are solved by format {FORMAT}: " in str(format_warning(older))
+    assert f"maps of prepare format 3, but captures are solved with format {FORMAT}: " in str(format_warning(older))
     absent = {key: value for key, value in settings.items() if key != "format"}
-    assert "an unknown prepare format; captures" in str(format_warning(absent))
+    assert "an unknown prepare format, but captures" in str(format_warning(absent))
     assert reproduce_preparation(older, None) == reproduce_preparation(absent, None) == reproduce_preparation(settings, None)
 
 
 def test_the_mean_face_must_be_the_same_one(other: Path, tmp_path: Path, refused: AssertRejected) -> None:
     settings = find_preparation(other / "out", *the_session(other))
-    with refused("--prior", "name its file"):
+    with refused("--prior", "name the file"):
         reproduce_preparation(settings, None)
     np.save(tmp_path / "another.npy", np.broadcast_to(np.array([0, 0.1, 0.9], np.float32), (40, 40, 3)))
     with refused("another.npy", "not the mean face"):
         reproduce_preparation(settings, str(tmp_path / "another.npy"))
 
 
-def test_what_is_not_known_is_empty(other: Path, prepared: Path, tmp_path: Path) -> None:
+def test_unknown_preparations_are_empty(other: Path, prepared: Path, tmp_path: Path) -> None:
     assert find_preparation(tmp_path, "nobody", "s1") == {}
     folder = session_folder(tmp_path, "anna", "s1")
     folder.mkdir(parents=True)
@@ -77,12 +77,12 @@ def test_what_is_not_known_is_empty(other: Path, prepared: Path, tmp_path: Path)
 
 def test_settings_of_a_later_version_are_refused(refused: AssertRejected) -> None:
     for settings in ({"align": "auto", "solver": "magic"}, {"align": "auto", "glow": 3}):
-        with refused("that this version does not take"):
+        with refused("that this version does not support"):
             reproduce_preparation(settings, None)
 
 
-def test_without_settings_or_with_boxes_nothing_is_guessed(prepared: Path, tmp_path: Path, refused: AssertRejected) -> None:
-    with refused("is not known", "give the maps"):
+def test_missing_settings_and_boxes_are_refused(prepared: Path, tmp_path: Path, refused: AssertRejected) -> None:
+    with refused("has no record", "give the maps"):
         reproduce_preparation({}, None)
     first = sorted(path for path in (prepared.parent / "captures").glob("*/*"))[0]
     (tmp_path / "captures" / first.parent.name).mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_without_settings_or_with_boxes_nothing_is_guessed(prepared: Path, tmp_p
         reproduce_preparation(settings, None)
 
 
-def test_a_mean_face_that_was_not_there_is_refused(prepared: Path, other: Path, refused: AssertRejected) -> None:
+def test_an_unexpected_mean_face_is_refused(prepared: Path, other: Path, refused: AssertRejected) -> None:
     folder = next((prepared / "data").glob("*/*"))
     settings = find_preparation(prepared, folder.parent.name, folder.name)
     with refused("--prior", "made without a mean face"):
@@ -129,6 +129,6 @@ def test_maps_that_are_not_finite_are_refused_before_they_are_written(
 
     monkeypatch.setattr("fr_ps.data.preparation.compute_maps", spoilt)
     config = PrepareConfig(captures=str(prepared.parent / "captures"), out=str(tmp_path / "out"), size=16)
-    with refused("S000", f"{name} comes out as NaN or infinity"):
+    with refused("S000", f"{name} contains NaN or infinity"):
         prepare(config)
     assert not list(tmp_path.rglob("*.npy"))

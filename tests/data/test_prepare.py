@@ -19,7 +19,8 @@ from PIL import Image
 
 from fr_ps.config import LightAxes, PrepareConfig
 from fr_ps.data import prepare_report
-from fr_ps.data.prepare import SessionResult, orientation_warning, prepare, summary_rows, white_level_warning
+from fr_ps.data.prepare import prepare
+from fr_ps.data.prepare_report import SessionResult, orientation_warning, summary_rows, white_level_warning
 from fr_ps.errors import InputError
 from fr_ps.photometric.align import landmark_error, landmark_frame
 from fr_ps.photometric.captures import read_capture
@@ -104,7 +105,7 @@ def whole_sessions(out: Path) -> int:
     return len(folders)
 
 
-def test_a_sphere_comes_out_as_a_sphere(tmp_path, write_capture):
+def test_a_sphere_is_reconstructed(tmp_path, write_capture):
     """Normals within 0.5 degrees, depth within 2 % of the radius, from 8-bit pictures to the files."""
     normal, depth, radius = sphere(64)
     write_capture(tmp_path / "captures/a/s", to_8_bit(0.9 * render(normal, FOUR)), FOUR)
@@ -166,7 +167,7 @@ def test_labels_are_copied_with_all_their_columns(raw, tmp_path):
     assert list(written[0])[-6:] == ["Quality", *(f"quality_{measure}" for measure in MEASURES)]
 
 
-def test_the_table_tells_the_quality_of_each_session(raw, tmp_path):
+def test_the_table_contains_the_quality_of_each_session(raw, tmp_path):
     dimmed = raw / "captures/S001/s01/im2.png"
     with Image.open(dimmed) as image:
         image.point(lambda value: 0.4 * value).save(dimmed)
@@ -178,7 +179,7 @@ def test_the_table_tells_the_quality_of_each_session(raw, tmp_path):
     assert max(rows, key=lambda key: float(rows[key]["quality_imbalance"])) == "S001/s01"
 
 
-def test_quality_that_stands_in_the_table_already_is_written_anew(raw, tmp_path):
+def test_quality_columns_of_the_table_are_replaced(raw, tmp_path):
     run(raw, tmp_path / "first")
     again = run(raw, tmp_path / "second", labels=str(tmp_path / "first/labels.csv"))
     assert statuses(again)["written"] == 9
@@ -192,7 +193,7 @@ def test_without_labels_every_attribute_is_empty(raw, tmp_path):
     assert {row[name] for row in rows for name in ("Gender", "Spectacles", "Facial_Hair", "Pose", "Emotion")} == {""}
 
 
-def test_running_again_keeps_what_is_there_and_redoes_what_changed(raw, tmp_path):
+def test_running_again_keeps_unchanged_sessions_and_redoes_changed_ones(raw, tmp_path):
     out = tmp_path / "out"
     run(raw, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
@@ -204,7 +205,7 @@ def test_running_again_keeps_what_is_there_and_redoes_what_changed(raw, tmp_path
     assert whole_sessions(out) == 9
 
 
-def test_a_bad_session_ends_it_and_nothing_before_is_lost(raw, tmp_path, refused):
+def test_a_bad_session_fails_and_earlier_sessions_are_kept(raw, tmp_path, refused):
     out = tmp_path / "out"
     bad = raw / "captures/S001/s01/im2.png"
     whole = bad.read_bytes()
@@ -266,7 +267,7 @@ def test_two_workers_write_what_one_writes(raw, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["cut off", "removed"])
-def test_a_map_that_is_damaged_is_made_again(raw, tmp_path, fault):
+def test_a_damaged_map_is_made_again(raw, tmp_path, fault):
     out = tmp_path / "out"
     run(raw, out)
     whole = content(out)
@@ -278,7 +279,7 @@ def test_a_map_that_is_damaged_is_made_again(raw, tmp_path, fault):
     }
 
 
-def test_maps_of_mixed_settings_are_no_finished_data_set(raw, tmp_path, refused):
+def test_a_data_set_of_mixed_settings_is_not_finished(raw, tmp_path, refused):
     out = tmp_path / "out"
     run(raw, out)
     (raw / "captures/S001/s01/im2.png").write_bytes(b"no picture")
@@ -287,7 +288,7 @@ def test_maps_of_mixed_settings_are_no_finished_data_set(raw, tmp_path, refused)
     assert not (out / "labels.csv").exists()
 
 
-def test_what_a_killed_run_left_behind_is_removed(raw, tmp_path):
+def test_temporary_files_of_a_killed_run_are_removed(raw, tmp_path):
     remains = tmp_path / "out/data/S000/.partial-deadbeef-s00"
     remains.mkdir(parents=True)
     (remains / "albedo.npy").write_bytes(b"half")
@@ -295,7 +296,7 @@ def test_what_a_killed_run_left_behind_is_removed(raw, tmp_path):
     assert not remains.exists()
 
 
-def test_a_box_of_no_capture_is_refused_or_passed_over(raw, tmp_path, refused):
+def test_a_box_without_a_capture_is_refused_or_ignored(raw, tmp_path, refused):
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("id,session,left,top,right,bottom\nS0X0,s00,2,2,30,30\n")
     with refused(boxes, "S0X0/s00", "--on-bad skip"):
@@ -315,13 +316,13 @@ def test_two_sessions_of_one_name_are_refused_or_listed(raw, tmp_path, refused):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_an_out_that_is_no_folder_is_refused(raw, tmp_path, place, refused):
+def test_an_out_that_is_a_file_is_refused(raw, tmp_path, place, refused):
     (tmp_path / "file").write_text("")
     with refused("file", "choose another place"):
         run(raw, tmp_path / place)
 
 
-def test_a_users_column_is_kept_whatever_its_name_begins_with(raw, tmp_path):
+def test_a_user_column_is_kept_whatever_its_prefix(raw, tmp_path):
     lines = (raw / "labels.csv").read_text().splitlines()
     (raw / "labels.csv").write_text("\n".join([lines[0] + ",quality_note", *(line + ",fine" for line in lines[1:])]))
     run(raw, tmp_path / "out")
@@ -329,7 +330,7 @@ def test_a_users_column_is_kept_whatever_its_name_begins_with(raw, tmp_path):
         assert {row["quality_note"] for row in csv.DictReader(file)} == {"fine"}
 
 
-def test_after_a_kill_in_the_middle_running_again_completes_it(tmp_path):
+def test_running_again_after_a_kill_completes_the_data_set(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_synthetic_captures(raw, people=30, sessions=5, seed=0, size=40)
     code = "import sys; from fr_ps.cli import main; sys.exit(main())"
@@ -361,7 +362,7 @@ def test_after_a_kill_in_the_middle_running_again_completes_it(tmp_path):
     assert again == once
 
 
-def test_what_was_done_stands_beside_the_maps_and_is_enough_to_do_it_again(photoface, tmp_path):
+def test_the_record_beside_the_maps_suffices_to_reproduce_them(photoface, tmp_path):
     out = tmp_path / "out"
     outcomes = run_photoface(photoface, out)
     for outcome in outcomes:
@@ -382,7 +383,7 @@ def test_what_was_done_stands_beside_the_maps_and_is_enough_to_do_it_again(photo
         assert done["convexity"][0][0] > 0
 
 
-def test_a_photoface_tree_needs_nothing_but_its_root(photoface, tmp_path):
+def test_a_photoface_folder_needs_no_further_settings(photoface, tmp_path):
     out = tmp_path / "out"
     assert statuses(run_photoface(photoface, out)) == {"written": 9, "kept": 0, "skipped": 0}
     assert whole_sessions(out) == 9
@@ -395,7 +396,7 @@ def test_a_photoface_tree_needs_nothing_but_its_root(photoface, tmp_path):
     assert statuses(run_photoface(photoface, out)) == {"written": 0, "kept": 9, "skipped": 0}
 
 
-def test_landmarks_bring_faces_to_the_same_place(photoface, tmp_path):
+def test_landmarks_align_faces(photoface, tmp_path):
     spread = {}
     for align in ("landmarks", "none"):
         run_photoface(photoface, tmp_path / align, align=align)
@@ -404,7 +405,7 @@ def test_landmarks_bring_faces_to_the_same_place(photoface, tmp_path):
     assert spread["landmarks"] < 0.9 * spread["none"]
 
 
-def test_a_session_without_landmarks_is_taken_whole_unless_they_are_demanded(photoface, tmp_path, refused):
+def test_a_session_without_landmarks_uses_the_whole_picture_unless_they_are_required(photoface, tmp_path, refused):
     (photoface / "S001/s01/metadata.txt").unlink()
     outcomes = run_photoface(photoface, tmp_path / "auto")
     assert [outcome.details["aligned_by"] for outcome in outcomes] == ["landmarks"] * 4 + ["none"] + ["landmarks"] * 4
@@ -422,7 +423,7 @@ def test_sessions_without_labels_among_others_are_counted_and_one_is_named(photo
     (photoface / "S000/s00/im0.bmp").unlink()
     (photoface / "S000/s00/metadataII.txt").unlink()
     outcomes = run_photoface(photoface, tmp_path / "out", on_bad="skip")
-    assert ["without labels, as S001/s01 (no metadataII.txt)", 2] in summary_rows(outcomes)[0]
+    assert ["without labels, e.g. S001/s01 (no metadataII.txt)", 2] in summary_rows(outcomes)[0]
     for path in photoface.glob("*/*/metadataII.txt"):
         path.unlink()
     counts = dict(summary_rows(run_photoface(photoface, tmp_path / "out", on_bad="skip"))[0])
@@ -452,7 +453,7 @@ def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
         run(raw, out, boxes=str(boxes))
 
 
-def test_a_prior_is_part_of_what_was_done(raw, tmp_path, refused):
+def test_a_prior_is_part_of_the_record(raw, tmp_path, refused):
     out, prior = tmp_path / "out", tmp_path / "mean.npy"
     asked = {"solver": "integrable", "prior": str(prior)}
     with refused("mean.npy", "no such mean face"):
@@ -492,7 +493,7 @@ def test_a_prior_is_part_of_what_was_done(raw, tmp_path, refused):
         {"white_level": 200},
     ],
 )
-def test_another_setting_does_it_again(raw, tmp_path, change):
+def test_a_changed_setting_prepares_again(raw, tmp_path, change):
     for session in ("S000", "S001"):
         shutil.rmtree(raw / "captures" / session)
     rows = [line for line in (raw / "labels.csv").read_text().splitlines() if line[:4] not in ("S000", "S001")]
@@ -502,7 +503,7 @@ def test_another_setting_does_it_again(raw, tmp_path, change):
     assert statuses(run(raw, tmp_path / "out", **change)) == {"written": 0, "kept": 3, "skipped": 0}
 
 
-def test_ambient_light_that_cannot_be_told_is_a_bad_session(raw, tmp_path, refused):
+def test_unobservable_ambient_light_is_a_bad_session(raw, tmp_path, refused):
     with refused("ambient", "--estimate-ambient false", "S000/s00"):
         run(raw, tmp_path / "out", estimate_ambient=True)
 
@@ -520,7 +521,7 @@ def turn_light_source(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("axes", "shape"), [*FLIPS.items(), *EXCHANGED.items()])
-def test_lights_in_another_convention_are_told_with_the_setting_that_mends_them(photoface, tmp_path, axes, shape):
+def test_lights_in_another_convention_give_a_warning_with_the_right_setting(photoface, tmp_path, axes, shape):
     right = "xy" if axes in FLIPS else "yx"
     if right == "yx":
         for folder in photoface.glob("*/*"):
@@ -531,14 +532,14 @@ def test_lights_in_another_convention_are_told_with_the_setting_that_mends_them(
     else:
         assert warning.startswith("warning: ")
         assert "\n" not in warning
-        assert f"come out {shape}:" in warning
+        assert f"appear {shape}:" in warning
         assert f"--light-axes={right} " in warning
     assert statuses(run_photoface(photoface, tmp_path / "out", light_axes=right))["kept"] == (9 if axes == right else 0)
 
 
 @pytest.mark.parametrize("axes", get_args(LightAxes))
 @pytest.mark.parametrize("written_as", ["xy", "yx"])
-def test_heeding_the_warning_until_it_is_silent_ends_at_the_right_setting(photoface, tmp_path, axes, written_as):
+def test_following_the_warnings_leads_to_the_right_setting(photoface, tmp_path, axes, written_as):
     if written_as == "yx":
         for folder in photoface.glob("*/*"):
             turn_light_source(folder)
@@ -551,7 +552,7 @@ def test_heeding_the_warning_until_it_is_silent_ends_at_the_right_setting(photof
     assert (warning, tried) == (None, written_as)
 
 
-def test_nothing_is_said_of_the_orientation_where_nothing_was_prepared():
+def test_without_prepared_sessions_there_is_no_orientation_warning():
     assert orientation_warning([SessionResult("a", "s", "skipped", "why")], "xy") is None
     assert orientation_warning([], "xy") is None
 
@@ -575,7 +576,7 @@ FAULTS = {
     ),
     "landmarks outside": (
         lambda folder: (folder / "metadata.txt").write_text("30 20\n" * 10 + "30 65\n"),
-        ["metadata.txt", "chin", "outside the picture, which is 64 x 64"],
+        ["metadata.txt", "chin", "outside the picture of 64 x 64"],
     ),
     "too few landmarks": (
         lambda folder: (folder / "metadata.txt").write_text("30 20\n" * 10),
@@ -598,10 +599,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_session_ends_it_or_is_skipped_and_listed(photoface, tmp_path, fault, refused):
+def test_a_bad_session_fails_or_is_skipped_and_listed(photoface, tmp_path, fault, refused):
     spoil, words = FAULTS[fault]
-    for person in ("S000", "S002"):
-        shutil.rmtree(photoface / person)
+    for subject in ("S000", "S002"):
+        shutil.rmtree(photoface / subject)
     spoil(photoface / "S001/s01")
     out = tmp_path / "out"
     with refused("S001/s01", *words, "--on-bad skip"):
@@ -619,12 +620,12 @@ def test_a_bad_session_ends_it_or_is_skipped_and_listed(photoface, tmp_path, fau
     assert summary_rows(outcomes)[1:] == ([["S001", "s01", reasons["S001/s01"]]], 0)
 
 
-def test_a_link_to_nothing_that_nobody_asks_for_is_passed_over(raw, tmp_path):
+def test_an_unused_broken_link_is_ignored(raw, tmp_path):
     (raw / "captures/S001/s01/notes.txt").symlink_to("gone")
     assert statuses(run(raw, tmp_path / "out"))["written"] == 9
 
 
-def test_more_skipped_sessions_than_one_wants_to_read_are_counted():
+def test_further_skipped_sessions_are_only_counted():
     outcomes = [SessionResult("a", f"s{number}", "skipped", "why") for number in range(14)]
     counts, shown, more = summary_rows(outcomes, limit=10)
     assert counts == [["written", 0], ["kept", 0], ["skipped", 14]]
@@ -661,7 +662,7 @@ def as_nobody(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         (folder / "raw/captures/S001/s01").chmod(0o777)
 
 
-def test_an_unreadable_session_folder_ends_it_or_is_skipped(raw, tmp_path):
+def test_an_unreadable_session_folder_fails_or_is_skipped(raw, tmp_path):
     done = as_nobody(tmp_path, "prepare", "--captures=raw/captures", "--out=out", "--size=32")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -676,7 +677,7 @@ def test_an_unreadable_session_folder_ends_it_or_is_skipped(raw, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_leaves_whole_sessions_and_with_more_room_the_rest_is_done(raw, small_disk, tmp_path, refused, workers):
+def test_a_full_disk_leaves_complete_sessions_and_a_later_run_does_the_rest(raw, small_disk, tmp_path, refused, workers):
     out = small_disk / "out"
     with refused(out, "the disk is full", "run again"):
         run(raw, out, workers=workers)
@@ -727,18 +728,18 @@ def test_captures_and_output_that_overlap_are_refused_and_untouched(raw, tmp_pat
     (tmp_path / "elsewhere/data").symlink_to("../captures")
     before = everything(tmp_path)
     for overwrite in (False, True):
-        with refused("captures", "lie"):
+        with refused("captures", "inside the"):
             prepare(PrepareConfig(captures=captures, out=out, size=32, overwrite=overwrite))
     assert everything(tmp_path) == before
 
 
-def test_captures_beside_the_data_folder_are_no_overlap(raw, tmp_path):
+def test_captures_beside_the_data_folder_do_not_overlap(raw, tmp_path):
     outcomes = prepare(PrepareConfig(captures=str(raw / "captures"), out=str(raw), size=32, overwrite=True))
     assert statuses(outcomes)["written"] == 9
 
 
 @pytest.mark.parametrize("there", ["maps of somebody else", "a file", "a link to the captures"])
-def test_a_session_folder_that_is_not_ours_is_refused_and_untouched(raw, tmp_path, refused, there):
+def test_a_foreign_session_folder_is_refused_and_untouched(raw, tmp_path, refused, there):
     out = tmp_path / "out"
     target = out / "data/S001/s01"
     target.parent.mkdir(parents=True)
@@ -757,7 +758,7 @@ def test_a_session_folder_that_is_not_ours_is_refused_and_untouched(raw, tmp_pat
 
 
 @pytest.mark.parametrize("on_bad", ["fail", "skip"])
-def test_a_further_file_in_a_session_folder_refuses_to_make_it_anew_and_changes_nothing(raw, tmp_path, refused, on_bad):
+def test_a_session_folder_with_a_further_file_is_refused_and_untouched(raw, tmp_path, refused, on_bad):
     out = tmp_path / "out"
     run(raw, out)
     note = out / "data/S002/s02/notes.txt"  # in the last session
@@ -772,7 +773,7 @@ def test_a_further_file_in_a_session_folder_refuses_to_make_it_anew_and_changes_
     assert statuses(run(raw, out, solver="least_squares")) == {"written": 9, "kept": 0, "skipped": 0}
 
 
-def test_a_data_set_that_a_bad_session_left_half_made_anew_is_completed_by_another_run(raw, tmp_path, refused):
+def test_a_data_set_with_mixed_settings_after_a_failure_is_completed_by_another_run(raw, tmp_path, refused):
     out = tmp_path / "out"
     run(raw, out)
     before = content(out)
@@ -805,7 +806,7 @@ def test_a_table_that_is_the_output_is_refused_and_untouched(raw, tmp_path, refu
     assert everything(tmp_path) == before
 
 
-def test_a_table_that_somebody_else_wrote_or_changed_is_replaced_only_when_asked(raw, tmp_path, refused):
+def test_a_foreign_or_edited_table_is_replaced_only_with_overwrite(raw, tmp_path, refused):
     out = tmp_path / "out"
     run(raw, out, labels=None)
     run(raw, out, labels=None)
@@ -820,7 +821,7 @@ def test_a_table_that_somebody_else_wrote_or_changed_is_replaced_only_when_asked
     assert (out / "labels.csv").read_bytes() == written
 
 
-def test_a_data_set_is_prepared_again_wherever_its_cache_is(raw, tmp_path, monkeypatch):
+def test_tables_are_recognised_with_any_cache(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
     for cache in ("first", "second"):
         monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / cache))
@@ -831,7 +832,7 @@ def test_a_data_set_is_prepared_again_wherever_its_cache_is(raw, tmp_path, monke
 
 
 @pytest.mark.parametrize("edit", ["nothing", "a label", "a column", "a row less", "a report of its own"])
-def test_of_an_older_version_only_tables_that_nobody_edited_are_replaced(raw, tmp_path, refused, edit):
+def test_unedited_tables_of_an_older_version_are_replaced(raw, tmp_path, refused, edit):
     out = tmp_path / "out"
     run(raw, out, labels=None)
     (out / ".prepare.sha256").unlink()
@@ -873,7 +874,7 @@ def test_a_kill_between_checksum_and_table_leaves_a_table_that_is_still_replaced
     assert statuses(run(raw, out, labels=None))["kept"] == 9
 
 
-def test_a_lock_file_of_somebody_else_keeps_its_content(raw, tmp_path):
+def test_a_foreign_lock_file_keeps_its_content(raw, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.lock").write_text("theirs")
     run(raw, tmp_path / "out")

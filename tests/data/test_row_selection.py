@@ -14,7 +14,7 @@ from fr_ps.data.row_selection import select_rows
 
 
 def labels_of(counts: list[int], **columns: list[str]) -> Labels:
-    ids = np.array([f"p{person}" for person, count in enumerate(counts) for _ in range(count)])
+    ids = np.array([f"p{subject}" for subject, count in enumerate(counts) for _ in range(count)])
     sessions = np.array([f"s{session}" for count in counts for session in range(count)])
     table = {"id": ids, "session": sessions} | {name: np.array(cells) for name, cells in columns.items()}
     return Labels(ids, sessions, np.zeros((len(ids), 5), dtype=np.int8), {}, "raw", table)
@@ -24,7 +24,7 @@ def keys(labels: Labels, rows: np.ndarray) -> set[tuple[str, str]]:
     return set(zip(labels.ids[rows].tolist(), labels.sessions[rows].tolist()))
 
 
-def test_by_default_every_session_is_used_and_nothing_is_said():
+def test_by_default_every_session_is_selected_without_notes():
     chosen = select_rows(labels_of([3, 1]), DataConfig())
     assert chosen.rows.tolist() == [0, 1, 2, 3]
     assert chosen.notes == []
@@ -42,17 +42,17 @@ def test_only_and_limits_keep_what_pandas_keeps_of_the_real_table(photoface_labe
     assert sum(int(note.split()[2]) for note in chosen.notes) == len(table) - len(expected)
 
 
-def test_an_empty_text_in_only_stands_for_an_empty_cell():
+def test_an_empty_string_in_only_matches_an_empty_cell():
     labels = labels_of([4], Pose=["1", "2", "", "1"])
     assert select_rows(labels, DataConfig(only={"Pose": ["1"]})).rows.tolist() == [0, 3]
     assert select_rows(labels, DataConfig(only={"Pose": ["2", ""]})).rows.tolist() == [1, 2]
 
 
-def test_a_value_that_never_occurs_beside_one_that_does_is_noted():
+def test_a_value_that_never_occurs_is_noted():
     labels = labels_of([4], Gender=["male", "female", "", "male"])
     chosen = select_rows(labels, DataConfig(only={"Gender": ["mael", "female"]}))
     assert chosen.rows.tolist() == [1]
-    assert chosen.notes[0] == "data.only: Gender is nowhere 'mael'; its values are (empty), female, male"
+    assert chosen.notes[0] == "data.only: Gender is never 'mael'; its values are (empty), female, male"
 
 
 def test_a_value_at_the_limit_is_used():
@@ -67,7 +67,7 @@ def test_a_value_at_the_limit_is_used():
         ({"only": {"qality": ["ok"]}}, ["data.only", "'qality'", "quality"]),
         ({"limits": {"quality": 1}}, ["data.limits", "quality", "p0/s1", "'bad'", "2 such rows"]),
         ({"limits": {"id": 1}}, ["p0/s0", "'p0'"]),
-        ({"only": {"quality": ["5"]}}, ["no session is left", "data.only", "quality is nowhere 5", "some of 0.5, 1, bad, nan"]),
+        ({"only": {"quality": ["5"]}}, ["no session is left", "data.only", "quality is never 5", "some of 0.5, 1, bad, nan"]),
         ({"only": {"pose": ["1"], "quality": ["bad"]}}, ["no session is left", "quality is not bad"]),
         ({"limits": {"pose": -1}}, ["no session is left", "data.limits", "-1"]),
     ],
@@ -79,22 +79,22 @@ def test_settings_that_do_not_fit_the_table_are_refused(settings, words, refused
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 10), st.integers(0, 3))
-def test_a_person_keeps_so_many_sessions_or_all(counts, count, seed):
+def test_a_subject_keeps_at_most_the_given_number_of_sessions(counts, count, seed):
     labels = labels_of(counts)
     chosen = select_rows(labels, DataConfig(subsample_sessions=count, split_seed=seed))
     kept = pd.Series(labels.ids[chosen.rows]).value_counts()
-    assert kept.to_dict() == {f"p{person}": min(number, count) for person, number in enumerate(counts)}
+    assert kept.to_dict() == {f"p{subject}": min(number, count) for subject, number in enumerate(counts)}
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.floats(0.01, 1), st.integers(0, 3))
-def test_a_share_of_all_sessions_is_kept_whoever_they_are_of(counts, share, seed):
+def test_a_share_of_all_sessions_is_kept(counts, share, seed):
     chosen = select_rows(labels_of(counts), DataConfig(subsample_share=share, split_seed=seed))
     assert len(chosen.rows) == max(1, round(share * sum(counts)))
     assert len(set(chosen.rows.tolist())) == len(chosen.rows)
 
 
 @pytest.mark.parametrize("settings", [{"subsample_sessions": 3}, {"subsample_share": 0.4}], ids=str)
-def test_the_seed_draws_the_sub_sample_and_the_order_of_rows_does_not(settings):
+def test_the_subsample_depends_on_the_seed_and_not_on_the_order_of_rows(settings):
     labels = labels_of([10] * 10)
     config = DataConfig(**settings)
     first = keys(labels, select_rows(labels, config).rows)
@@ -104,7 +104,7 @@ def test_the_seed_draws_the_sub_sample_and_the_order_of_rows_does_not(settings):
     assert keys(shuffled, select_rows(shuffled, config).rows) == first
 
 
-def test_sub_samples_are_of_what_the_limits_leave():
+def test_subsamples_are_drawn_after_the_limits():
     labels = labels_of([6, 6], quality=["1", "1", "9", "9", "9", "9"] * 2)
     chosen = select_rows(labels, DataConfig(limits={"quality": 5}, subsample_sessions=1))
     assert set(labels.columns["quality"][chosen.rows].tolist()) == {"1"}

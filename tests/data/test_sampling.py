@@ -1,4 +1,4 @@
-"""Batches: P x K with people or classes in turn, and plain random ones."""
+"""Batches: P x K with subjects or classes in turn, and plain random ones."""
 
 import hashlib
 import math
@@ -17,7 +17,7 @@ tables = st.lists(st.integers(1, 9), min_size=1, max_size=20).map(lambda counts:
 
 @st.composite
 def labelled(draw, least: int = MISSING):
-    """Identities, and classes of which at least two are there; both may differ between sessions of a person."""
+    """Identities, and classes of which at least two are there; both may differ between sessions of a subject."""
     identities = draw(tables.filter(lambda table: len(table) > 1))
     classes = draw(st.lists(st.integers(least, 2), min_size=len(identities), max_size=len(identities)).map(np.array))
     first, second = draw(st.permutations(range(len(identities))))[:2]
@@ -26,7 +26,7 @@ def labelled(draw, least: int = MISSING):
 
 
 def group_by_place(batches: list[np.ndarray], identities: np.ndarray, classes: np.ndarray, sessions: int) -> list[np.ndarray]:
-    """The class of each place of each batch; a place has `sessions` rows of one person and one class."""
+    """The class of each place of each batch; a place has `sessions` rows of one subject and one class."""
     found = []
     for batch in batches:
         owners, groups = identities[batch].reshape(-1, sessions), classes[batch].reshape(-1, sessions)
@@ -38,9 +38,9 @@ def group_by_place(batches: list[np.ndarray], identities: np.ndarray, classes: n
 
 @settings(deadline=None)
 @given(tables, st.integers(1, 8), st.integers(1, 5), st.integers(0, 9), st.integers(0, 9))
-def test_a_batch_has_k_rows_of_each_of_p_people(identities, people, sessions, seed, epoch):
-    batches = pk_batches(identities, people, sessions, seed, epoch)
-    present = min(people, len(set(identities.tolist())))
+def test_a_batch_has_k_rows_of_each_of_p_subjects(identities, subjects, sessions, seed, epoch):
+    batches = pk_batches(identities, subjects, sessions, seed, epoch)
+    present = min(subjects, len(set(identities.tolist())))
     assert len(batches) == math.ceil(len(identities) / (present * sessions))
     for batch in batches:
         owners = identities[batch].reshape(present, sessions)
@@ -50,13 +50,13 @@ def test_a_batch_has_k_rows_of_each_of_p_people(identities, people, sessions, se
 
 @settings(deadline=None)
 @given(tables, st.integers(1, 8), st.integers(1, 5))
-def test_people_and_their_sessions_take_turns(identities, people, sessions):
-    drawn = np.concatenate(pk_batches(identities, people, sessions, 0, 0))
+def test_subjects_and_their_sessions_are_sampled_round_robin(identities, subjects, sessions):
+    drawn = np.concatenate(pk_batches(identities, subjects, sessions, 0, 0))
     turns = np.unique(identities[drawn], return_counts=True)[1] / sessions
     shown = set(identities[drawn].tolist())
     assert turns.max() - (turns.min() if len(shown) == len(set(identities.tolist())) else 0) <= 1
-    for person in shown:
-        rows = np.flatnonzero(identities == person)
+    for subject in shown:
+        rows = np.flatnonzero(identities == subject)
         seen = np.array([np.sum(drawn == row) for row in rows])
         assert seen.max() - seen.min() <= 1
 
@@ -70,7 +70,7 @@ def test_a_batch_is_a_function_of_seed_and_epoch(draw):
     assert not np.array_equal(first, other)
 
 
-def test_a_seed_yields_what_it_always_did():
+def test_batches_of_a_seed_never_change():
     """Else a training could not be repeated or resumed with a later version."""
     random, digest = np.random.default_rng(0), hashlib.sha256()
     for seed in range(50):
@@ -80,12 +80,12 @@ def test_a_seed_yields_what_it_always_did():
     assert digest.hexdigest() == "e8549fe512f104d252ed9adf2cca888ce898147cfb95b004e6ef60e14562a420"
 
 
-def test_a_person_with_enough_sessions_has_none_twice_in_a_first_batch():
+def test_a_subject_with_enough_sessions_has_no_duplicate_in_a_first_batch():
     (batch, *_) = pk_batches(np.repeat(np.arange(5), 4), 5, 4, 0, 0)
     assert len(set(batch.tolist())) == 20
 
 
-def test_the_real_long_tail_is_sampled_with_everybody_equal(photoface_labels):
+def test_all_subjects_of_the_real_long_tail_are_sampled_equally(photoface_labels):
     ids = read_labels(photoface_labels / "train_set.csv").ids
     batches = pk_batches(ids, 8, 4, 0, 0)
     assert len(batches) == math.ceil(1876 / 32)
@@ -95,10 +95,10 @@ def test_the_real_long_tail_is_sampled_with_everybody_equal(photoface_labels):
 
 @settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5), st.integers(0, 9))
-def test_classes_differ_by_at_most_a_place_in_a_batch_and_in_an_epoch(table, people, sessions, seed):
+def test_class_counts_differ_by_at_most_one_slot_in_a_batch_and_in_an_epoch(table, subjects, sessions, seed):
     identities, classes = table
-    batches = class_batches(identities, classes, people, sessions, seed, 0)
-    present = min(people, len(set(identities.tolist())))
+    batches = class_batches(identities, classes, subjects, sessions, seed, 0)
+    present = min(subjects, len(set(identities.tolist())))
     assert [len(batch) for batch in batches] == [present * sessions] * math.ceil(len(identities) / (present * sessions))
     by_batch = group_by_place(batches, identities, classes, sessions)
     for places in (*by_batch, np.concatenate(by_batch)):
@@ -108,9 +108,9 @@ def test_classes_differ_by_at_most_a_place_in_a_batch_and_in_an_epoch(table, peo
 
 @settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5))
-def test_rows_without_a_label_have_the_share_of_places_that_they_have_of_rows(table, people, sessions):
+def test_unlabelled_rows_get_their_share_of_the_slots(table, subjects, sessions):
     identities, classes = table
-    batches = class_batches(identities, classes, people, sessions, 0, 0)
+    batches = class_batches(identities, classes, subjects, sessions, 0, 0)
     share = np.mean(classes == MISSING)
     seen = np.cumsum(np.concatenate(group_by_place(batches, identities, classes, sessions)).reshape(len(batches), -1) == MISSING)
     places = np.arange(1, len(seen) + 1)
@@ -119,7 +119,7 @@ def test_rows_without_a_label_have_the_share_of_places_that_they_have_of_rows(ta
     assert np.abs(seen - share * places)[ends].max() <= 1
 
 
-def test_a_few_rows_without_a_label_are_seen_in_one_epoch_or_another():
+def test_a_few_unlabelled_rows_are_sampled_in_some_epochs():
     """Their share of an epoch is less than one place."""
     identities = np.repeat(np.arange(20), 10)
     classes = np.resize([0, 1], 200)
@@ -130,24 +130,24 @@ def test_a_few_rows_without_a_label_are_seen_in_one_epoch_or_another():
 
 @settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5))
-def test_people_of_a_class_and_their_sessions_of_it_take_turns(table, people, sessions):
+def test_subjects_of_a_class_and_their_sessions_are_sampled_round_robin(table, subjects, sessions):
     identities, classes = table
-    drawn = np.concatenate(class_batches(identities, classes, people, sessions, 0, 0))
+    drawn = np.concatenate(class_batches(identities, classes, subjects, sessions, 0, 0))
     for name in set(classes[drawn].tolist()):
         of_class = drawn[classes[drawn] == name]
         members = set(identities[classes == name].tolist())
-        turns = [np.sum(identities[of_class] == person) / sessions for person in members]
+        turns = [np.sum(identities[of_class] == subject) / sessions for subject in members]
         assert max(turns) - min(turns) <= 1
-        for person in set(identities[of_class].tolist()):
-            seen = [np.sum(drawn == row) for row in np.flatnonzero((identities == person) & (classes == name))]
+        for subject in set(identities[of_class].tolist()):
+            seen = [np.sum(drawn == row) for row in np.flatnonzero((identities == subject) & (classes == name))]
             assert max(seen) - min(seen) <= 1
 
 
 @settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5))
-def test_nobody_comes_twice_for_a_class_of_enough_people(table, people, sessions):
+def test_no_subject_is_repeated_in_a_class_with_enough_subjects(table, subjects, sessions):
     identities, classes = table
-    for batch in class_batches(identities, classes, people, sessions, 0, 0):
+    for batch in class_batches(identities, classes, subjects, sessions, 0, 0):
         places = batch[::sessions]
         for name in set(classes[places].tolist()):
             owners = identities[places[classes[places] == name]]
@@ -155,7 +155,7 @@ def test_nobody_comes_twice_for_a_class_of_enough_people(table, people, sessions
                 assert len(set(owners.tolist())) == len(owners)
 
 
-def test_a_single_person_of_a_class_fills_its_places_with_other_sessions():
+def test_a_single_subject_of_a_class_fills_its_slots_with_different_sessions():
     identities = np.repeat(np.arange(9), 8)
     classes = (identities == 4).astype(int)
     for batch in class_batches(identities, classes, 4, 4, 0, 0):
@@ -173,7 +173,7 @@ def test_rare_classes_of_the_real_table_get_half_of_it_in_a_few_milliseconds(pho
 
 
 @given(st.integers(2, 200), st.integers(2, 40), st.integers(0, 9), st.integers(0, 9))
-def test_every_row_comes_once_in_random_batches_and_the_last_is_filled_up(rows, size, seed, epoch):
+def test_random_batches_contain_every_row_once_and_the_last_is_completed(rows, size, seed, epoch):
     batches = random_batches(rows, size, seed, epoch)
     assert len(batches) == math.ceil(rows / min(size, rows))
     assert {len(batch) for batch in batches} == {len(set(batch.tolist())) for batch in batches} == {min(size, rows)}

@@ -11,9 +11,9 @@ from fr_ps.data.split_files import PARTS, Split, read_part, read_split, write_sp
 from fr_ps.errors import InputError
 
 
-def labels_of(people: int = 5, sessions: int = 4) -> Labels:
-    ids = np.repeat([f"p{person}" for person in range(people)], sessions)
-    names = np.tile([f"s{session}" for session in range(sessions)], people)
+def labels_of(subjects: int = 5, sessions: int = 4) -> Labels:
+    ids = np.repeat([f"p{subject}" for subject in range(subjects)], sessions)
+    names = np.tile([f"s{session}" for session in range(sessions)], subjects)
     return Labels(ids, names, np.zeros((len(ids), 5), dtype=np.int8), {}, "raw", {"id": ids, "session": names})
 
 
@@ -25,7 +25,7 @@ def text_file(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_a_split_comes_back_from_its_file(tmp_path):
+def test_a_split_survives_its_file(tmp_path):
     labels = labels_of()
     write_split(tmp_path / "split.csv", labels, SPLIT)
     table = pd.read_csv(tmp_path / "split.csv")
@@ -40,7 +40,7 @@ def test_a_split_comes_back_from_its_file(tmp_path):
             zip(labels.ids[getattr(SPLIT, part)], labels.sessions[getattr(SPLIT, part)])
         )
         assert rows.tolist() == sorted(rows.tolist())
-    with pytest.raises(InputError, match="nobody"):
+    with pytest.raises(InputError, match="'tset' of that run is empty"):
         read_part(tmp_path / "split.csv", "tset", labels)
     with pytest.raises(InputError, match="not in the data set"):
         read_part(tmp_path / "split.csv", "test", labels.subset(SPLIT.train))
@@ -49,10 +49,10 @@ def test_a_split_comes_back_from_its_file(tmp_path):
 def test_the_originals_tables_are_read(photoface_labels):
     labels = read_labels(photoface_labels / "label_encoded_dataset.csv")
     split = read_split(photoface_labels, labels)
-    people = {part: set(labels.ids[getattr(split, part)]) for part in PARTS}
+    subjects = {part: set(labels.ids[getattr(split, part)]) for part in PARTS}
     assert [len(getattr(split, part)) for part in PARTS] == [1876, 0, 469, 469]
-    assert [len(people[part]) for part in PARTS] == [262, 0, 108, 105]
-    assert len(people["test"] & people["gallery"]) == 63
+    assert [len(subjects[part]) for part in PARTS] == [262, 0, 108, 105]
+    assert len(subjects["test"] & subjects["gallery"]) == 63
     for part in ("train", "test", "gallery"):
         table = pd.read_csv(photoface_labels / f"{part}_set.csv", dtype=str)
         rows = getattr(split, part)
@@ -69,7 +69,7 @@ def test_the_originals_gallery_may_be_absent_but_not_its_test(tmp_path):
     assert (split.train.tolist(), split.test.tolist(), split.gallery.tolist()) == ([0, 4], [8], [])
 
 
-def test_sessions_that_are_left_out_on_purpose_may_be_named_and_others_not(tmp_path, refused):
+def test_files_may_name_left_out_sessions_but_no_unknown_ones(tmp_path, refused):
     labels = labels_of()
     path = text_file(tmp_path / "split.csv", "id,session,part", "p0,s0,train", "p9,s0,test", "p9,s1,test", "p1,s0,test")
     with refused(path, "p9/s0", "test", "2 such sessions of 4"):
@@ -84,7 +84,7 @@ def test_sessions_that_are_left_out_on_purpose_may_be_named_and_others_not(tmp_p
     ("rows", "words"),
     [
         (["id,session,part", "p0,s0,tarin"], ["row 2", "'tarin'", "train, val, test, gallery"]),
-        (["id,session,part", "p0,s0,train", "p0,s0,test"], ["row 3", "p0/s0", "train already"]),
+        (["id,session,part", "p0,s0,train", "p0,s0,test"], ["row 3", "p0/s0", "already in the part train"]),
         (["id,session", "p0,s0"], ["no column part"]),
         (["id,part", "p0,train"], ["no column session"]),
     ],
@@ -98,10 +98,10 @@ def test_a_bad_file_is_refused_by_name(rows, words, tmp_path, refused):
 def test_a_session_in_two_of_the_originals_tables_is_refused(tmp_path, refused):
     text_file(tmp_path / "train_set.csv", "id,session", "p0,s0")
     path = text_file(tmp_path / "test_set.csv", "id,session", "p1,s0", "p0,s0")
-    with refused(path, "row 3", "p0/s0", "train already"):
+    with refused(path, "row 3", "p0/s0", "already in the part train"):
         read_split(tmp_path, labels_of())
 
 
-def test_a_split_that_is_not_there_is_refused(tmp_path, refused):
+def test_a_missing_split_is_refused(tmp_path, refused):
     with refused(tmp_path / "nowhere.csv", "data.split"):
         read_split(tmp_path / "nowhere.csv", labels_of())

@@ -18,12 +18,12 @@ CLASSES = {"gender": {"female": ["f"], "male": ["m"]}, "pose": {"frontal": ["1"]
 
 
 def labels_of(counts: list[int]) -> Labels:
-    ids = np.array([f"p{person}" for person, count in enumerate(counts) for _ in range(count)])
+    ids = np.array([f"p{subject}" for subject, count in enumerate(counts) for _ in range(count)])
     sessions = np.array([f"s{session}" for count in counts for session in range(count)])
     return Labels(ids, sessions, np.zeros((len(ids), 5), dtype=np.int8), CLASSES, "raw", {"id": ids, "session": sessions})
 
 
-def people(labels: Labels, rows: np.ndarray) -> set[str]:
+def subjects(labels: Labels, rows: np.ndarray) -> set[str]:
     return set(labels.ids[rows].tolist())
 
 
@@ -46,11 +46,11 @@ def test_every_row_is_in_one_part_and_the_protocol_holds(sizes, val, test, galle
         return
     rows = np.concatenate([getattr(split, part) for part in PARTS])
     assert sorted(rows.tolist()) == list(range(len(labels)))
-    train = people(labels, split.train)
+    train = subjects(labels, split.train)
     if protocol == "subject_disjoint":
-        assert not train & people(labels, split.val)
-        assert not train & people(labels, np.concatenate([split.test, split.gallery]))
-        assert not people(labels, split.val) & people(labels, split.test)
+        assert not train & subjects(labels, split.val)
+        assert not train & subjects(labels, np.concatenate([split.test, split.gallery]))
+        assert not subjects(labels, split.val) & subjects(labels, split.test)
     else:
         assert train == set(labels.ids.tolist())
 
@@ -64,38 +64,38 @@ def test_folds_test_everything_once(protocol):
     ]
     assert sorted(np.concatenate(tested).tolist()) == list(range(len(labels)))
     if protocol == "subject_disjoint":
-        owners = [people(labels, rows) for rows in tested]
+        owners = [subjects(labels, rows) for rows in tested]
         assert sum(map(len, owners)) == 7
     else:
         assert max(map(len, tested)) - min(map(len, tested)) <= 1
 
 
-def test_counts_and_shares_of_people():
+def test_counts_and_shares_of_subjects():
     labels = labels_of([3] * 20)
     for val, test, expected in ((4, 6, (10, 4, 6)), (0.25, 0.1, (13, 5, 2)), (0, 0, (20, 0, 0))):
         split = make_split(labels, DataConfig(val_people=val, test_people=test))
-        assert tuple(len(people(labels, getattr(split, part))) for part in PARTS[:3]) == expected
+        assert tuple(len(subjects(labels, getattr(split, part))) for part in PARTS[:3]) == expected
 
 
-def test_a_count_of_sessions_is_a_persons():
+def test_a_count_is_of_sessions_per_subject():
     labels = labels_of([6] * 5)
     split = make_split(labels, DataConfig(val_people=2, test_people=2, protocol="session_disjoint"))
     for rows in (split.val, split.test):
         assert np.unique(labels.ids[rows], return_counts=True)[1].tolist() == [2] * 5
 
 
-def test_a_share_of_few_sessions_is_carried_over_instead_of_lost():
+def test_a_share_of_few_sessions_carries_over():
     labels = labels_of([4] * 50)
     split = make_split(labels, DataConfig(val_people=0, test_people=0.35, protocol="session_disjoint"))
     assert len(split.test) == pytest.approx(0.35 * 200, abs=1)
 
 
-def test_the_seed_decides_and_the_order_of_rows_does_not():
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_rows():
     labels = labels_of([12] * 30)
     first, again, other = (make_split(labels, DataConfig(split_seed=seed)) for seed in (1, 1, 2))
-    assert people(labels, first.test) == people(labels, again.test) != people(labels, other.test)
+    assert subjects(labels, first.test) == subjects(labels, again.test) != subjects(labels, other.test)
     shuffled = labels.subset(np.random.default_rng(0).permutation(len(labels)))
-    assert people(shuffled, make_split(shuffled, DataConfig(split_seed=1)).test) == people(labels, first.test)
+    assert subjects(shuffled, make_split(shuffled, DataConfig(split_seed=1)).test) == subjects(labels, first.test)
     by_session = DataConfig(protocol="session_disjoint")
     assert keys(shuffled, make_split(shuffled, by_session).test) == keys(labels, make_split(labels, by_session).test)
     enrolled = DataConfig(gallery=1)
@@ -106,8 +106,8 @@ def test_the_seed_decides_and_the_order_of_rows_does_not():
     ("sizes", "settings_", "word"),
     [
         ([1] * 10, {}, "genuine pair"),
-        ([3] * 10, {"test_people": 10}, "10 people in all"),
-        ([3] * 10, {"test_people": 0.01}, "nobody"),
+        ([3] * 10, {"test_people": 10}, "10 subjects in total"),
+        ([3] * 10, {"test_people": 0.01}, "which is 0 of 10 subjects"),
         ([3] * 10, {"test_people": 5, "val_people": 4}, "train"),
         ([3] * 10, {"folds": 11}, "folds"),
         ([2] * 6, {"protocol": "session_disjoint", "test_people": 1}, "genuine pair"),
@@ -137,7 +137,7 @@ def shares_apart(labels: Labels, parts: list[np.ndarray]) -> float:
 
 
 def plain_draw(labels: Labels, protocol: str, seed: int) -> list[np.ndarray]:
-    """Parts of 60, 20 and 20 % of people, or of sessions, by chance alone."""
+    """Parts of 60, 20 and 20 % of subjects, or of sessions, by chance alone."""
     groups = labels.ids if protocol == "subject_disjoint" else np.arange(len(labels)).astype(str)
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     fifth = round(0.2 * len(names))
@@ -175,29 +175,29 @@ def test_folds_of_the_real_tables_resemble_each_other(name, protocol, photoface_
     assert shares_apart(labels, tested) < 0.02
 
 
-def test_the_gallery_takes_so_many_sessions_of_each_test_person_who_has_more():
+def test_the_gallery_takes_the_given_number_of_sessions_of_each_test_subject_with_more():
     labels = labels_of([1, 2, 3, 4, 5, 6] * 4)
     plain, split = (make_split(labels, DataConfig(gallery=gallery, test_people=12)) for gallery in (0, 2))
     np.testing.assert_array_equal(split.train, plain.train)
     np.testing.assert_array_equal(np.sort(np.concatenate([split.test, split.gallery])), plain.test)
-    for person in people(labels, plain.test):
-        sessions = int((labels.ids == person).sum())
-        assert int((labels.ids[split.gallery] == person).sum()) == (2 if sessions > 2 else 0)
+    for subject in subjects(labels, plain.test):
+        sessions = int((labels.ids == subject).sum())
+        assert int((labels.ids[split.gallery] == subject).sum()) == (2 if sessions > 2 else 0)
 
 
-def test_notes_count_the_test_people_who_are_not_in_the_gallery():
+def test_notes_count_the_test_subjects_outside_the_gallery():
     labels = labels_of([2, 3, 4] * 8)
     split = make_split(labels, DataConfig(gallery=2, test_people=12))
-    tested, enrolled = people(labels, split.test), people(labels, split.gallery)
+    tested, enrolled = subjects(labels, split.test), subjects(labels, split.gallery)
     assert 0 < len(enrolled) < len(tested) == 12
-    assert f"not in the gallery: {12 - len(enrolled)} of 12 people of the test part" in describe_split(labels, split)
+    assert f"not in the gallery: {12 - len(enrolled)} of 12 subjects of the test part" in describe_split(labels, split)
     everybody = make_split(labels, DataConfig(gallery=1, test_people=12))
     for notes in (describe_split(labels, everybody), describe_split(labels, make_split(labels, DataConfig(test_people=12)))):
         assert not [note for note in notes if "gallery" in note]
 
 
 @pytest.mark.parametrize(("sessions", "gallery"), [(2, 1), (3, 2), (4, 3)])
-def test_a_gallery_that_leaves_nobody_a_genuine_pair_is_refused_as_such(sessions, gallery, refused):
+def test_a_gallery_that_leaves_no_genuine_pair_is_refused(sessions, gallery, refused):
     labels = labels_of([sessions] * 20)
     with refused(f"data.gallery is {gallery}", "test part", f"none has {gallery + 2}", "lower it"):
         make_split(labels, DataConfig(gallery=gallery))
@@ -220,9 +220,9 @@ def test_notes_name_each_class_that_a_part_lacks_and_rows_in_no_part():
     labels.codes[[1, 3], 3] = 1
     split = Split(np.arange(4), np.array([4, 5]), np.array([6, 7, 8]))
     assert describe_split(labels, split) == [
-        "not stratified: gender male is in no session of test (6 sessions of 3 people have it)",
-        "not stratified: pose turned is in no session of val and test (2 sessions of 2 people have it)",
-        "in no part: 3 sessions of 2 people",
+        "not stratified: no session of test has gender male (6 sessions of 3 subjects have it)",
+        "not stratified: no session of val and test has pose turned (2 sessions of 2 subjects have it)",
+        "in no part: 3 sessions of 2 subjects",
     ]
 
 
@@ -239,8 +239,8 @@ def test_parts_that_are_read_are_used_as_they_are(tmp_path):
     assert split.train.tolist() == list(range(9))
     assert (split.val.tolist(), split.test.tolist(), split.gallery.tolist()) == ([9, 10], [12, 13, 14], [15])
     assert describe_split(labels, split) == [
-        "not in the gallery: 1 of 1 people of the test part",
-        "in no part: 9 sessions of 4 people",
+        "not in the gallery: 1 of 1 subjects of the test part",
+        "in no part: 9 sessions of 4 subjects",
     ]
 
 
@@ -251,7 +251,7 @@ def test_validation_is_drawn_from_the_train_part_of_files_without_one(protocol, 
     split = make_split(labels, config)
     assert len(split.train) + len(split.val) == 1876
     assert (len(split.test), len(split.gallery)) == (469, 469)
-    train, val = people(labels, split.train), people(labels, split.val)
+    train, val = subjects(labels, split.train), subjects(labels, split.val)
     if protocol == "subject_disjoint":
         assert (len(train), len(val)) == (262 - 66, 66)
         assert not train & val
@@ -268,19 +268,19 @@ def test_a_gallery_is_drawn_from_the_test_part_of_files_without_one(tmp_path):
     assert (len(split.test), len(split.gallery)) == (8, 4)
 
 
-def test_files_that_break_the_protocol_are_refused_by_person(tmp_path, refused):
+def test_files_that_violate_the_protocol_are_refused_and_name_a_subject(tmp_path, refused):
     labels = labels_of([3] * 8)
     config = in_file(tmp_path / "split.csv", labels, train=list(range(8)), test=[8, 9, 10, 11], val=[12, 13])
-    with refused(tmp_path / "split.csv", "p2", "1 such people", "data.protocol=session_disjoint"):
+    with refused(tmp_path / "split.csv", "p2", "1 such subjects", "data.protocol=session_disjoint"):
         make_split(labels, config)
     assert len(make_split(labels, replace(config, protocol="session_disjoint")).test) == 4
     shared = in_file(tmp_path / "split.csv", labels, train=[0, 1, 3, 4], test=[6, 7], gallery=[8], val=[9, 10])
-    assert len(make_split(labels, shared).gallery) == 1  # test and gallery are of the same people
-    with refused("p3", "1 such people"):
+    assert len(make_split(labels, shared).gallery) == 1  # test and gallery are of the same subjects
+    with refused("p3", "1 such subjects"):
         make_split(labels, in_file(tmp_path / "split.csv", labels, train=[0, 1, 3, 4], test=[6, 7], gallery=[11], val=[9, 10]))
 
 
-def test_files_of_other_data_leave_nobody_to_train_on(tmp_path, refused):
+def test_files_of_other_data_are_refused(tmp_path, refused):
     labels = labels_of([3] * 8)
     config = in_file(tmp_path / "split.csv", labels, test=[1, 2])
     with refused(tmp_path / "split.csv", "train part"):

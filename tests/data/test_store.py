@@ -30,7 +30,7 @@ def packs() -> set[Path]:
     return {path for path in (cache_folder() / "packed").glob("*/*") if path.is_dir()}
 
 
-def test_the_store_is_the_files_bit_for_bit(root):
+def test_the_store_equals_the_files_bit_for_bit(root):
     labels = read_labels(root / "labels.csv")
     store, packed = opened(root, "albedo", "normal", "depth")
     assert packed == 3 * len(labels)
@@ -45,7 +45,7 @@ def test_the_store_is_the_files_bit_for_bit(root):
     assert all(isinstance(maps, np.memmap) for maps in store.maps.values())
 
 
-def test_it_is_packed_once_and_the_data_set_is_only_read(root):
+def test_maps_are_packed_once_and_the_data_set_is_only_read(root):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     first, packed = opened(root)
     again, nothing = opened(root)
@@ -96,7 +96,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_pack_is_packed_again_and_used_never(root, damage, capsys):
+def test_a_damaged_pack_is_never_used_and_packed_again(root, damage, capsys):
     first, _ = opened(root)
     before = np.array(first.maps["albedo"])
     (pack,) = packs()
@@ -111,7 +111,7 @@ def test_a_damaged_pack_is_packed_again_and_used_never(root, damage, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_what_a_killed_packing_left_is_removed(root):
+def test_temporary_files_of_a_killed_packing_are_removed(root):
     opened(root)
     (pack,) = packs()
     (pack.parent / ".partial-1234-x").mkdir()
@@ -120,7 +120,7 @@ def test_what_a_killed_packing_left_is_removed(root):
     assert packs() == {pack}
 
 
-def test_a_pack_is_compared_with_its_checksum_once_a_process(root, monkeypatch):
+def test_the_checksum_of_a_pack_is_compared_once_per_process(root, monkeypatch):
     opened(root)
 
     def unexpected(_path: Path) -> int:
@@ -138,7 +138,7 @@ def test_relative_and_linked_roots_share_the_pack(root, monkeypatch, tmp_path):
     assert opened(tmp_path / "link")[1] == 0
 
 
-def test_a_changed_map_is_packed_anew_and_the_old_pack_is_removed(root):
+def test_a_changed_map_is_packed_again_and_the_old_pack_is_removed(root):
     first, _ = opened(root)
     (old,) = packs()
     path = root / "data/S001/s01/albedo.npy"
@@ -154,7 +154,7 @@ def test_a_changed_map_is_packed_anew_and_the_old_pack_is_removed(root):
     np.testing.assert_array_equal(first.maps["albedo"][row, 0], before)  # a run that is under way keeps what it opened
 
 
-def test_touching_a_file_packs_anew_and_keeps_the_digest(root):
+def test_touching_a_file_packs_again_and_keeps_the_digest(root):
     first, _ = opened(root)
     os.utime(root / "data/S001/s01/albedo.npy", ns=(0, 0))
     second, packed = opened(root)
@@ -162,7 +162,7 @@ def test_touching_a_file_packs_anew_and_keeps_the_digest(root):
     assert first.digest == second.digest
 
 
-def test_other_labels_are_another_digest(root):
+def test_other_labels_change_the_digest(root):
     first, _ = opened(root)
     text = (root / "labels.csv").read_text()
     (root / "labels.csv").write_text(text.replace(",yes,", ",no,", 1))

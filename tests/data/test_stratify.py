@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from fr_ps.data.stratify import SessionAllocator, allocate_subjects, combined_labels, count_strata
 
 
-def long_tail(people: int, labels: int, seed: int) -> np.ndarray:
-    """(people, labels) sessions: few have most of them, and some labels are rare."""
+def long_tail(subjects: int, labels: int, seed: int) -> np.ndarray:
+    """(subjects, labels) sessions: few have most of them, and some labels are rare."""
     rng = np.random.default_rng(seed)
-    counts = np.ceil(rng.pareto(0.8, people) + 0.5).clip(max=people).astype(int)
+    counts = np.ceil(rng.pareto(0.8, subjects) + 0.5).clip(max=subjects).astype(int)
     shares = rng.dirichlet([5, 2, 1, 0.2][:labels])
     return np.stack([rng.multinomial(count, rng.dirichlet(20 * shares)) for count in counts])
 
@@ -30,7 +30,7 @@ def test_parts_have_exactly_their_size(sizes, labels, seed):
     assert np.bincount(part, minlength=len(sizes)).tolist() == sizes
 
 
-def test_parts_resemble_the_whole_far_better_than_those_of_a_plain_draw():
+def test_parts_are_closer_to_the_whole_than_those_of_a_random_draw():
     sizes = [120, 40, 40]
     ours, plain = [], []
     for seed in range(20):
@@ -40,7 +40,7 @@ def test_parts_resemble_the_whole_far_better_than_those_of_a_plain_draw():
     assert np.mean(ours) < 0.3 * np.mean(plain)
 
 
-def test_the_seed_still_decides_who_is_where_even_the_most_photographed():
+def test_every_subject_can_be_in_every_part():
     counts = long_tail(200, 4, 0)
     largest = int(counts.sum(axis=1).argmax())
     tested = np.stack([allocate_subjects(counts, [160, 40], np.random.default_rng(seed)) == 1 for seed in range(60)])
@@ -51,34 +51,34 @@ def test_the_seed_still_decides_who_is_where_even_the_most_photographed():
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=20), st.integers(2, 4))
-def test_every_seat_of_every_person_is_taken_once(people, parts):
-    deal = SessionAllocator(parts, np.bincount(np.concatenate(people), minlength=4))
-    for index, combined in enumerate(people):
+def test_every_slot_of_every_subject_is_filled_once(subjects, parts):
+    deal = SessionAllocator(parts, np.bincount(np.concatenate(subjects), minlength=4))
+    for index, combined in enumerate(subjects):
         seats = (index + np.arange(len(combined))) % parts
         part = deal.allocate(np.array(combined), seats)
         assert sorted(part.tolist()) == sorted(seats.tolist())
 
 
-def test_each_part_gets_its_share_of_every_label_though_people_differ():
+def test_each_part_gets_its_share_of_every_label_with_different_subjects():
     rng = np.random.default_rng(0)
-    people = [rng.choice(4, size=rng.integers(4, 20), p=[0.6, 0.3, 0.08, 0.02]) for _ in range(200)]
-    totals = np.bincount(np.concatenate(people), minlength=4)
+    subjects = [rng.choice(4, size=rng.integers(4, 20), p=[0.6, 0.3, 0.08, 0.02]) for _ in range(200)]
+    totals = np.bincount(np.concatenate(subjects), minlength=4)
     deal = SessionAllocator(4, totals)
     given = np.zeros((4, 4), dtype=int)
-    for combined in people:
+    for combined in subjects:
         part = deal.allocate(combined, (rng.integers(4) + np.arange(len(combined))) % 4)
         np.add.at(given, (part, combined), 1)
     assert (np.abs(given - totals / 4) <= np.maximum(4, 0.03 * totals)).all()
 
 
-def test_kinds_are_counted_by_combined_label_and_by_class_alone():
+def test_strata_are_combined_labels_and_single_classes():
     codes = np.array([[0, 1], [1, 1], [0, 1], [-1, 0]], dtype=np.int8)
     counts = count_strata(codes, np.array([0, 0, 1, 1]))
     # Combined: (-1, 0), (0, 1), (1, 1); then the first attribute: -1, 0, 1; then the second: 0, 1.
     assert counts.tolist() == [[0, 1, 1, 0, 1, 1, 0, 2], [1, 1, 0, 1, 1, 0, 1, 1]]
 
 
-def test_combined_labels_tell_rows_apart_as_their_codes_do():
+def test_combined_labels_are_equal_exactly_where_codes_are():
     codes = np.array([[0, 1], [1, 0], [0, 1], [-1, 1], [1, 0]], dtype=np.int8)
     got = combined_labels(codes)
     assert got.shape == (5,)

@@ -32,13 +32,13 @@ def test_classes_are_counted_as_pandas_counts_them(photoface_labels):
     for attribute, (name, positive) in POSITIVE.items():
         has = positive(table)
         assert got.loc[(attribute, name), "sessions"] == has.sum()
-        assert got.loc[(attribute, name), "people"] == table.id[has].nunique()
+        assert got.loc[(attribute, name), "subjects"] == table.id[has].nunique()
         assert got.loc[(attribute, name), "share"] == f"{100 * has.mean():.1f}%"
         assert got.loc[attribute, "sessions"].sum() == len(table)
 
 
 @pytest.mark.parametrize("name", ["label_encoded_dataset.csv", "final_dataset.csv", "train_set.csv", "gallery_set.csv"])
-def test_every_form_of_the_real_tables_has_all_tables(name, photoface_labels):
+def test_every_encoding_of_the_real_tables_has_all_tables(name, photoface_labels):
     labels = read_labels(photoface_labels / name)
     (_, classes), (title, histogram) = summary(labels)
     assert classes.groupby("attribute").sessions.sum().eq(len(labels)).all()
@@ -46,7 +46,7 @@ def test_every_form_of_the_real_tables_has_all_tables(name, photoface_labels):
     assert str(pd.read_csv(photoface_labels / name, dtype=str).id.value_counts().iloc[0]) in title
 
 
-def test_missing_labels_have_a_row_and_no_part_in_the_shares(tmp_path):
+def test_missing_labels_have_a_row_and_do_not_count_in_shares(tmp_path):
     labels = table_of(tmp_path, "a,1,male,,none,1,", "a,2,,,none,1,", "b,1,female,,none,1,", "c,1,male,,none,1,")
     rows = {(row[0], row[1]): row[2:] for row in class_table(labels).to_numpy().tolist()}
     assert rows["gender", "male"] == [2, 2, "66.7%"]
@@ -56,21 +56,23 @@ def test_missing_labels_have_a_row_and_no_part_in_the_shares(tmp_path):
     assert ("pose", "(missing)") not in rows
 
 
-def test_the_histogram_has_every_person_in_the_bin_of_its_sessions(photoface_labels):
+def test_the_histogram_has_every_subject_in_the_bin_of_its_sessions(photoface_labels):
     path = photoface_labels / "metadata.csv"
     counts = pd.read_csv(path).id.value_counts()
     got = subject_histogram(read_labels(path))
-    assert got.people.sum() == len(counts)
-    for name, people, sessions, bar in got.to_numpy().tolist():
+    assert got.subjects.sum() == len(counts)
+    for name, subjects, sessions, bar in got.to_numpy().tolist():
         low, _, high = name.partition("-")
         inside = counts.between(int(low), int(high or low))
-        assert (people, sessions) == (inside.sum(), counts[inside].sum())
-        assert len(bar) == np.ceil(40 * people / got.people.max())
-    assert got["sessions a person"].tolist()[:4] == ["1", "2", "3-4", "5-8"]
+        assert (subjects, sessions) == (inside.sum(), counts[inside].sum())
+        assert len(bar) == np.ceil(40 * subjects / got.subjects.max())
+    assert got["sessions per subject"].tolist()[:4] == ["1", "2", "3-4", "5-8"]
 
 
-def test_the_most_photographed_come_first_and_ties_by_name(tmp_path):
-    labels = table_of(tmp_path, *(f"{person},{session},male,no,none,1," for person in "bac" for session in range(2)), "c,9,,,,,")
+def test_subjects_are_sorted_by_sessions_and_ties_by_name(tmp_path):
+    labels = table_of(
+        tmp_path, *(f"{subject},{session},male,no,none,1," for subject in "bac" for session in range(2)), "c,9,,,,,"
+    )
     assert sessions_per_subject(labels).to_dict() == {"c": 3, "a": 2, "b": 2}
     assert sessions_per_subject(labels).index.tolist() == ["c", "a", "b"]
 

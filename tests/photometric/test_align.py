@@ -46,7 +46,7 @@ def test_a_known_similarity_of_the_canonical_face_is_found(similarity: tuple[flo
 
 @settings(max_examples=20, deadline=None)
 @given(similarity=similarities, seed=st.integers(0, 2**32 - 1), noise=st.floats(0.001, 0.15))
-def test_of_noisy_landmarks_no_similarity_comes_nearer(similarity: tuple[float, ...], seed: int, noise: float) -> None:
+def test_no_other_similarity_fits_noisy_landmarks_better(similarity: tuple[float, ...], seed: int, noise: float) -> None:
     angle, side, x, y = similarity
     moved = CANONICAL_LANDMARKS + np.random.default_rng(seed).normal(0, noise, CANONICAL_LANDMARKS.shape)
     landmarks = side * rolled(moved, angle) + (x, y)
@@ -74,7 +74,7 @@ def test_landmark_error_is_the_root_mean_square_in_pixels_of_the_square() -> Non
 
 
 def test_the_canonical_places_are_the_mean_of_frontal_faces_made_symmetric() -> None:
-    scenes = [render_session(0, person, session, 32) for person in range(40) for session in range(2)]
+    scenes = [render_session(0, subject, session, 32) for subject in range(40) for session in range(2)]
     frontal = np.array([scene.landmarks / 32 for scene in scenes if scene.labels["Pose"] == "1"])
     assert len(frontal) > 20
     mirror = [4, 3, 2, 1, 0, 7, 6, 5, 9, 8, 10]
@@ -116,7 +116,7 @@ BOX = (10.0, 5.0, 50.0, 35.0)
     ],
 )
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_what_a_capture_is_aligned_by(align, landmarks, box, found, fit) -> None:
+def test_auto_alignment_prefers_boxes_then_landmarks(align, landmarks, box, found, fit) -> None:
     to, by = align_capture(blank(landmarks), FOLDER, align, box, size=32, fit=fit)
     assert by == found
     expected = {
@@ -135,7 +135,7 @@ def test_an_alignment_without_what_it_needs_is_refused(refused: AssertRejected) 
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 20, 20), (0, -0.5, 20, 20), (0, 0, 80.5, 20), (70, 50, 80, 61)])
-def test_a_box_that_leaves_the_picture_is_refused(box, refused: AssertRejected) -> None:
+def test_a_box_beyond_the_picture_is_refused(box, refused: AssertRejected) -> None:
     with refused(FOLDER, ", ".join(f"{edge:g}" for edge in box), "80 x 60"):
         align_capture(blank(), FOLDER, "auto", box, size=32, fit="crop")
 
@@ -188,12 +188,12 @@ def moved(scene: Scene, angle: float, scale: float, shift: tuple[float, float]) 
     return Capture(np.clip(np.array(images, dtype=np.float32) / 255, 0, 1), lights, landmarks=landmarks)
 
 
-@pytest.mark.parametrize("person", [1, 4])
+@pytest.mark.parametrize("subject", [1, 4])
 @pytest.mark.parametrize(
     "motion", [(0.25, 1.0, (0.0, 0.0)), (-0.5, 1.1, (9.0, -4.0)), (0.1, 0.8, (-12.0, 3.0)), (0.45, 1.0, (2.0, 2.0))]
 )
-def test_a_face_that_rolled_moved_and_came_nearer_has_the_same_maps_once_aligned(person: int, motion: tuple) -> None:
-    scene = render_session(0, person, 0, 160, WIDE)
+def test_alignment_undoes_roll_translation_and_scale(subject: int, motion: tuple) -> None:
+    scene = render_session(0, subject, 0, 160, WIDE)
 
     def maps(capture: Capture) -> SurfaceMaps:
         to, _ = align_capture(capture, FOLDER, "landmarks", None, size=48, fit="crop")

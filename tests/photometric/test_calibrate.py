@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendering import render
 
 from fr_ps.photometric.calibrate import calibrate_images, estimate_ambient, estimate_intensities
-from fr_ps.synthetic.render import render
 from fr_ps.synthetic.scene import render_session
 from tests.conftest import AssertRejected
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions, sphere
@@ -22,17 +22,17 @@ def pictures(
     intensities: np.ndarray,
     *,
     ambient: float = 0.0,
-    person: int | None = 1,
+    subject: int | None = 1,
     noise: float = 0.0,
     shadows: bool = False,
     exact: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures of a face, or of a ball's cap, of 8 bits unless `exact`; and that none of them is saturated."""
-    if person is None:
+    if subject is None:
         normal, depth, _ = sphere(64)
         albedo = np.full(depth.shape, 0.7)
     else:
-        scene = render_session(0, person, 0, 64)
+        scene = render_session(0, subject, 0, 64)
         normal, depth, albedo = scene.normal, scene.depth, scene.albedo / scene.albedo.max()
     clean = render(albedo, normal, depth, directions(angles), cast_shadows=shadows)
     received = 0.55 * clean * intensities[:, None, None] + ambient
@@ -50,27 +50,27 @@ def drawn(count: int, seed: int) -> np.ndarray:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([FOUR, FIVE, LOPSIDED, SEVEN]), person=st.sampled_from([None, 0, 1])
+    seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([FOUR, FIVE, LOPSIDED, SEVEN]), subject=st.sampled_from([None, 0, 1])
 )
-def test_intensities_are_found_within_2_percent(seed: int, angles: Angles, person: int | None) -> None:
+def test_intensities_are_found_within_2_percent(seed: int, angles: Angles, subject: int | None) -> None:
     truth = drawn(len(angles), seed)
-    found = estimate_intensities(*pictures(angles, truth, person=person, exact=True), directions(angles), with_ambient=False)
+    found = estimate_intensities(*pictures(angles, truth, subject=subject, exact=True), directions(angles), with_ambient=False)
     assert found.mean() == pytest.approx(1)
     np.testing.assert_allclose(found, truth, rtol=0.02)
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([FOUR, FIVE, LOPSIDED, SEVEN]), ambient=st.floats(0.0, 0.15))
-def test_ambient_light_does_not_disturb_that_where_every_light_reaches(seed: int, angles: Angles, ambient: float) -> None:
+def test_ambient_light_does_not_affect_intensities_where_every_light_reaches(seed: int, angles: Angles, ambient: float) -> None:
     truth = drawn(len(angles), seed)
-    images, saturated = pictures(angles, truth, ambient=ambient, person=None, exact=True)
+    images, saturated = pictures(angles, truth, ambient=ambient, subject=None, exact=True)
     found = estimate_intensities(images, saturated, directions(angles), with_ambient=True)
     np.testing.assert_allclose(found, truth, rtol=0.02)
 
 
-def test_expecting_no_ambient_light_where_there_is_some_costs_the_intensities() -> None:
+def test_ignoring_ambient_light_biases_the_intensities() -> None:
     truth = drawn(5, 0)
-    images, saturated = pictures(FIVE, truth, ambient=0.15, exact=True, person=None)
+    images, saturated = pictures(FIVE, truth, ambient=0.15, exact=True, subject=None)
     off = [
         np.abs(estimate_intensities(images, saturated, directions(FIVE), ambient) / truth - 1).max() for ambient in (False, True)
     ]
@@ -78,10 +78,10 @@ def test_expecting_no_ambient_light_where_there_is_some_costs_the_intensities() 
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("person", range(3))
-def test_with_four_lights_a_camera_of_8_bits_costs_at_most_3_percent(seed: int, person: int) -> None:
+@pytest.mark.parametrize("subject", range(3))
+def test_with_four_lights_a_camera_of_8_bits_costs_at_most_3_percent(seed: int, subject: int) -> None:
     truth = drawn(4, seed)
-    found = estimate_intensities(*pictures(FOUR, truth, person=person), directions(FOUR), with_ambient=False)
+    found = estimate_intensities(*pictures(FOUR, truth, subject=subject), directions(FOUR), with_ambient=False)
     np.testing.assert_allclose(found, truth, rtol=0.03)
 
 
@@ -94,8 +94,8 @@ def test_with_a_noise_of_two_gray_levels_most_of_the_difference_is_found(angles:
 
 
 @pytest.mark.parametrize("angles", [FOUR, SEVEN])
-@pytest.mark.parametrize("fault", [{"noise": 0.008}, {"noise": 0.03}, {"shadows": True, "person": 2}])
-def test_in_doubt_it_is_no_worse_than_leaving_them_as_they_are(angles: Angles, fault: dict) -> None:
+@pytest.mark.parametrize("fault", [{"noise": 0.008}, {"noise": 0.03}, {"shadows": True, "subject": 2}])
+def test_uncertain_estimates_are_no_worse_than_nominal_intensities(angles: Angles, fault: dict) -> None:
     for seed in range(6):
         truth = drawn(len(angles), seed)
         found = estimate_intensities(*pictures(angles, truth, **fault), directions(angles), with_ambient=False)
@@ -108,7 +108,7 @@ def test_equal_lights_are_found_equal() -> None:
     )
 
 
-def test_a_saturated_pixel_is_not_asked() -> None:
+def test_saturated_pixels_are_ignored() -> None:
     truth = np.array([1.2, 0.8, 1.1, 0.9])
     images, saturated = pictures(FOUR, truth)
     images[1, 10:50, 10:50], saturated[1, 10:50, 10:50] = 0.5, 1
@@ -119,11 +119,11 @@ def test_a_saturated_pixel_is_not_asked() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(angles=st.sampled_from([FIVE, LOPSIDED, WIDE]), ambient=st.floats(0.0, 0.2), person=st.sampled_from([None, 0, 1]))
-def test_ambient_light_is_found_where_the_lights_allow_it(angles: Angles, ambient: float, person: int | None) -> None:
+@given(angles=st.sampled_from([FIVE, LOPSIDED, WIDE]), ambient=st.floats(0.0, 0.2), subject=st.sampled_from([None, 0, 1]))
+def test_ambient_light_is_found_where_the_lights_allow_it(angles: Angles, ambient: float, subject: int | None) -> None:
     equal = np.ones(len(angles))
     for exact, tolerance in ((True, 2e-4), (False, 1.5 / 255)):
-        images, saturated = pictures(angles, equal, ambient=ambient, person=person, exact=exact)
+        images, saturated = pictures(angles, equal, ambient=ambient, subject=subject, exact=exact)
         assert estimate_ambient(images, saturated, directions(angles), equal) == pytest.approx(ambient, abs=tolerance)
 
 
@@ -133,9 +133,9 @@ def test_ambient_light_is_never_below_0() -> None:
 
 
 @pytest.mark.parametrize("angles", [FOUR, ((45, 45), (-45, 45), (45, -45), (-45, -45)), ((20, 50), (-20, 50), (50, 0), (-50, 0))])
-def test_of_a_rectangle_of_lights_ambient_light_cannot_be_told(angles: Angles, refused: AssertRejected) -> None:
-    images, saturated = pictures(angles, np.ones(4), ambient=0.1, person=None)
-    with refused("looks like a surface", "--estimate-ambient false"):
+def test_ambient_light_under_a_rectangle_of_lights_is_refused(angles: Angles, refused: AssertRejected) -> None:
+    images, saturated = pictures(angles, np.ones(4), ambient=0.1, subject=None)
+    with refused("indistinguishable from a surface", "--estimate-ambient false"):
         estimate_ambient(images, saturated, directions(angles), np.ones(4))
     # It does: with it, the pictures are those of another surface under these lights, exactly.
     equal = np.ones((4, 1))
@@ -144,7 +144,7 @@ def test_of_a_rectangle_of_lights_ambient_light_cannot_be_told(angles: Angles, r
 
 def test_three_lights_are_refused(refused: AssertRejected) -> None:
     images, saturated = pictures(THREE, np.ones(3))
-    with refused("intensities", "3 lights", "four or more"):
+    with refused("intensities", "3 lights", "four lights or more"):
         estimate_intensities(images, saturated, directions(THREE), with_ambient=False)
     for ambient_too, intensities_too, word in ((True, False, "ambient"), (False, True, "intensities")):
         with refused(word):
@@ -166,7 +166,7 @@ def test_too_few_pixels_that_every_light_reaches_are_refused(fault: str, refused
         lambda: estimate_intensities(images, saturated, directions(WIDE), False),
         lambda: estimate_ambient(images, saturated, directions(WIDE), np.ones(4)),
     ):
-        with refused("only 0 pixels", "needs 200"):
+        with refused("only 0 pixels", "200 are required"):
             estimate()
 
 
@@ -174,7 +174,7 @@ def lambertian(angles: Angles) -> np.ndarray:
     return pictures(angles, np.ones(len(angles)))[0].astype(np.float64)
 
 
-def test_calibrated_pictures_are_those_of_equal_lights_and_nothing_else() -> None:
+def test_calibrated_pictures_equal_those_of_equal_lights_without_ambient() -> None:
     truth = drawn(4, 5)
     images, saturated = pictures(WIDE, truth, ambient=0.06)
     given, intensities, ambient = calibrate_images(
@@ -195,7 +195,7 @@ def test_calibrated_pictures_are_those_of_equal_lights_and_nothing_else() -> Non
     assert found.min() >= 0
 
 
-def test_a_false_statement_of_the_intensities_is_corrected_and_a_true_one_kept() -> None:
+def test_wrong_nominal_intensities_are_corrected_and_right_ones_kept() -> None:
     truth = drawn(4, 5)
     images, saturated = pictures(FOUR, truth)
     for stated in (truth, 7 * truth, np.ones(4), np.array([1, 1.2, 0.9, 1])):
@@ -203,7 +203,7 @@ def test_a_false_statement_of_the_intensities_is_corrected_and_a_true_one_kept()
         np.testing.assert_allclose(found, truth, rtol=0.02)
 
 
-def test_unasked_nothing_but_the_stated_intensities_is_taken_out() -> None:
+def test_without_estimates_only_nominal_intensities_are_removed() -> None:
     images, saturated = pictures(FOUR, np.ones(4), ambient=0.1)
     same, intensities, ambient = calibrate_images(
         images, saturated, directions(FOUR), np.full(4, 2.0), intensities_too=False, ambient_too=False

@@ -90,7 +90,7 @@ def write_stored(path: Path, values: np.ndarray, largest: int) -> None:
     ("ending", "largest", "level"),
     [("pgm", 4095, 3500), ("pgm", 65535, 3500), ("pgm", 200, 150), ("ppm", 200, 150), ("png", 65535, 3500), ("tif", 65535, 3500)],
 )
-def test_the_level_at_which_values_pile_up_is_one_to_set(ending: str, largest: int, level: int, tmp_path: Path) -> None:
+def test_the_detected_saturation_level_is_a_valid_white_level(ending: str, largest: int, level: int, tmp_path: Path) -> None:
     """A sensor that saturates at `level`, in files that store values up to `largest`."""
     x, y = np.mgrid[-1:1:64j, -1:1:64j]
     rows, stored = ["image,azimuth_deg,elevation_deg"], []
@@ -141,7 +141,7 @@ def test_more_than_ten_pictures_are_in_the_order_of_their_numbers(photoface):
     assert np.rint(255 * read_capture(photoface, 10).images[:, 0, 0]).tolist() == [10 * k for k in range(12)]
 
 
-def test_lights_csv_goes_before_light_source(photoface, write_capture):
+def test_lights_csv_has_priority_over_light_source(photoface, write_capture):
     write_capture(photoface, IMAGES, FOUR)
     np.testing.assert_allclose(read_capture(photoface, 10).lights, directions(FOUR))
 
@@ -184,7 +184,7 @@ def test_a_missing_picture_and_one_of_another_size_are_named(tmp_path, write_cap
 
 
 @pytest.mark.parametrize("name", ["LightSource.m", "metadata.txt", "im1.bmp"])
-def test_a_fifo_in_a_capture_is_refused_and_not_waited_for(name, photoface, refused):
+def test_a_fifo_in_a_capture_is_refused_without_blocking(name, photoface, refused):
     (photoface / name).unlink(missing_ok=True)
     os.mkfifo(photoface / name)
     with refused(name, "no regular file"):
@@ -209,7 +209,7 @@ def test_a_missing_or_empty_captures_folder_or_a_file_is_refused(tmp_path, refus
         list_sources(tmp_path / "file")
 
 
-def test_files_and_hidden_folders_are_passed_over(tmp_path):
+def test_files_and_hidden_folders_are_ignored(tmp_path):
     for folder in ("p/s", "p/.hidden", ".git/objects"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "readme.txt").touch()
@@ -221,22 +221,22 @@ NAMES = [("Anna", "anna"), ("s1", "s1 "), (" s1", "s1"), ("José", unicodedata.n
 
 
 @pytest.mark.parametrize(("one", "other"), NAMES)
-@pytest.mark.parametrize("level", ["person", "session"])
+@pytest.mark.parametrize("level", ["subject", "session"])
 def test_two_of_the_same_name_are_refused_naming_both(one, other, level, tmp_path, refused):
     for name in (one, other):
-        (tmp_path / (f"{name}/s" if level == "person" else f"p/{name}")).mkdir(parents=True)
+        (tmp_path / (f"{name}/s" if level == "subject" else f"p/{name}")).mkdir(parents=True)
     with refused(tmp_path, repr(one), repr(other), "rename"):
         list_sources(tmp_path)
 
 
-def test_two_people_may_have_sessions_of_the_same_name(tmp_path):
+def test_two_subjects_may_have_sessions_of_the_same_name(tmp_path):
     for folder in ("p/s1", "q/S1"):
         (tmp_path / folder).mkdir(parents=True)
     assert len(list_sources(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("name", [" s1", "s1 ", "a:b", "a\nb", "a\\b"])
-def test_a_name_that_no_table_could_hold_is_refused(name, tmp_path, refused):
+def test_a_name_that_is_not_allowed_in_a_table_is_refused(name, tmp_path, refused):
     (tmp_path / "p" / name).mkdir(parents=True)
     with refused(tmp_path, repr(name)):
         list_sources(tmp_path)
@@ -260,9 +260,9 @@ for act in (lambda: list_sources(root), lambda: read_capture(session, 10), lambd
 """
 
 
-@pytest.mark.parametrize("level", ["person", "session"])
+@pytest.mark.parametrize("level", ["subject", "session"])
 @pytest.mark.parametrize("mode", [0o000, 0o444], ids=["no names", "names only"])
-def test_a_folder_that_may_not_be_read_is_refused(level, mode, photoface):
+def test_an_unreadable_folder_is_refused(level, mode, photoface):
     # pytest's own folders are closed to other users.
     with TemporaryDirectory() as name:
         root = Path(name)

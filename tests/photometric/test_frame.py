@@ -178,7 +178,7 @@ def test_an_upright_frame_weighs_pixels_by_a_triangle(box: tuple[float, float, f
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(40, 60, 10), (33, 47, 20), (168, 192, 112), (50, 50, 37)])
-def test_no_pixel_counts_for_much_more_than_its_share(height: int, width: int, size: int) -> None:
+def test_no_pixel_has_much_more_than_its_share(height: int, width: int, size: int) -> None:
     """Of noise, what is left after averaging n pixels is near 1 / sqrt(n): no pixel is passed over."""
     plane = np.random.default_rng(0).normal(size=(20, height, width)).astype(np.float32)
     left = warp(plane, fit_frame((0, 0, width, height), size, "stretch")).std()

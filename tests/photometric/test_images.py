@@ -255,24 +255,24 @@ def decoded(values: np.ndarray, white: int = 65535, scale: float = 1) -> Decoded
 
 
 @pytest.mark.parametrize("most", [1023, 4095, 16383, 3967, 250])
-def test_a_pile_of_values_at_the_largest_is_where_the_camera_saturates(most: int) -> None:
+def test_a_peak_at_the_largest_value_is_the_saturation_level(most: int) -> None:
     assert find_saturation_level([decoded(exposed(most, 1.3)), decoded(exposed(most, 0.7, 1))]) == most
 
 
 @pytest.mark.parametrize("step", [1, 16, 257])
 @pytest.mark.parametrize("most", [10, 40, 200, 4095, 40000])
-def test_there_is_no_pile_in_pictures_that_are_not_saturated(most: int, step: int) -> None:
+def test_unsaturated_pictures_have_no_saturation_level(most: int, step: int) -> None:
     if most * step < 65535:
         assert find_saturation_level([decoded(exposed(most, 0.9, seed) * step) for seed in range(4)]) is None
 
 
-def test_there_is_no_pile_in_constant_pictures_or_at_the_white_level_that_is_known() -> None:
+def test_constant_pictures_and_the_known_white_level_give_no_saturation_level() -> None:
     for levels in ((100, 100, 100, 100), (90, 100, 110), (0, 0, 0, 0)):
         assert find_saturation_level([decoded(np.full((32, 32), level, np.uint8), 255) for level in levels]) is None
     assert find_saturation_level([decoded(exposed(4095, 1.3), 4095)]) is None
 
 
-def test_there_is_no_pile_in_pictures_of_different_scales() -> None:
+def test_pictures_of_different_scales_have_no_saturation_level() -> None:
     assert find_saturation_level([decoded(exposed(4095, 1.3)), decoded(exposed(4095, 1.3), scale=16)]) is None
 
 
@@ -292,7 +292,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path, r
     assert count_pixels(tmp_path / "b.png") == GREY.size
 
 
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, refused) -> None:
+def test_special_files_are_refused_without_blocking(tmp_path: Path, refused) -> None:
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").mkdir()
     (tmp_path / "c.png").symlink_to("/dev/zero")
@@ -342,7 +342,9 @@ def test_a_truncated_picture_is_refused_and_not_half_black(name: str, kept: floa
         ("print.tif", Image.new("CMYK", (4, 4))),
     ],
 )
-def test_what_has_no_stated_white_or_is_no_light_is_refused(name: str, picture: Image.Image, tmp_path: Path, refused) -> None:
+def test_pictures_of_unknown_scale_are_refused(
+    name: str, picture: Image.Image, tmp_path: Path, refused
+) -> None:
     picture.save(tmp_path / name)
     with refused(tmp_path / name):
         read_image(tmp_path / name)
@@ -358,7 +360,7 @@ def test_what_has_no_stated_white_or_is_no_light_is_refused(name: str, picture: 
         ("header.jpg", bytes.fromhex("ffd8ffc0000b080004000401011100ffd9")),
     ],
 )
-def test_what_would_be_read_with_8_bits_or_not_at_all_is_refused(name: str, content: bytes, tmp_path: Path, refused) -> None:
+def test_unsupported_depths_are_refused(name: str, content: bytes, tmp_path: Path, refused) -> None:
     (tmp_path / name).write_bytes(content)
     with refused(tmp_path / name):
         read_image(tmp_path / name)
@@ -369,7 +371,7 @@ def test_a_missing_picture_is_named(tmp_path: Path, refused) -> None:
         read_image(tmp_path / "a.png")
 
 
-def test_a_format_of_no_camera_is_refused(tmp_path, refused):
+def test_unsupported_formats_are_refused(tmp_path, refused):
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "a.gif")
     with refused(tmp_path / "a.gif", "GIF", "PNG"):
         read_image(tmp_path / "a.gif")

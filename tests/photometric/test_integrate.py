@@ -60,7 +60,7 @@ def test_equals_a_dense_least_squares_solve_even_where_no_surface_fits(shape: tu
     np.testing.assert_allclose(poisson(normal.astype(np.float32)), dense(normal), atol=2e-5)
 
 
-def test_a_normal_that_faces_away_bends_the_depth_no_more_than_the_steepest_slope() -> None:
+def test_a_normal_that_faces_away_counts_as_the_steepest_slope() -> None:
     normal = np.zeros((3, 16, 16), dtype=np.float32)
     normal[2] = 1
     normal[:, 8, 8] = (-0.8, 0, -0.6)
@@ -130,7 +130,7 @@ def rough_normals(shape: tuple[int, int], seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("make", MASKS)
 @pytest.mark.parametrize("shape", [(24, 24), (19, 31)])
-def test_within_a_mask_it_equals_a_sparse_solve_that_never_saw_the_rest(make: MakeMask, shape: tuple[int, int]) -> None:
+def test_within_a_mask_it_equals_a_sparse_solve_of_the_mask_alone(make: MakeMask, shape: tuple[int, int]) -> None:
     mask = make(*shape)
     normal = rough_normals(shape, 5)
     expected = sparse(normal, mask.astype(np.float64))
@@ -163,7 +163,7 @@ quadratics = st.lists(st.floats(-1, 1), min_size=5, max_size=5)
     shape=st.tuples(st.integers(2, 40), st.integers(2, 40)),
     make=st.sampled_from([None, circle, ring, corner, two_parts]),
 )
-def test_what_differentiating_takes_from_a_quadric_integrating_gives_back(coefficients, shape, make) -> None:
+def test_integration_restores_a_quadric_from_its_derivatives(coefficients, shape, make) -> None:
     """Of a quadric, the mean slope of two pixels is exactly their difference."""
     x, y = grid(*shape)
     x, y = x / max(shape), y / max(shape)

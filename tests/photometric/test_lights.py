@@ -20,20 +20,20 @@ def lights_file(folder: Path, *lines: str, header: str = HEADER, end: str = "\n"
     return path
 
 
-def test_lights_stand_where_the_convention_says(tmp_path):
+def test_light_directions_follow_the_convention(tmp_path):
     names, lights, intensities = read_lights(lights_file(tmp_path, *(f"im{k}.png,{a},{e}" for k, (a, e) in enumerate(FOUR))))
     assert names == ["im0.png", "im1.png", "im2.png", "im3.png"]
     np.testing.assert_allclose(lights, directions(FOUR), atol=1e-12)
     assert intensities.tolist() == [1, 1, 1, 1]
 
 
-def test_a_positive_azimuth_stands_left_and_a_positive_elevation_above(tmp_path):
+def test_positive_azimuth_is_left_and_positive_elevation_is_up(tmp_path):
     _, lights, _ = read_lights(lights_file(tmp_path, "a,35,0", "b,0,35", "c,0,0"))
     assert lights[0, 0] < 0 < lights[1, 1]
     np.testing.assert_allclose(lights[2], [0, 0, 1], atol=1e-12)
 
 
-def test_intensities_are_read_wherever_their_column_stands(tmp_path):
+def test_intensities_are_read_from_any_column_position(tmp_path):
     path = lights_file(tmp_path, "2,a,35,40", "0.5,b,-35,40", "1e1,c,35,-20", header="intensity," + HEADER)
     names, lights, intensities = read_lights(path)
     assert names == ["a", "b", "c"]
@@ -41,7 +41,7 @@ def test_intensities_are_read_wherever_their_column_stands(tmp_path):
     np.testing.assert_allclose(lights, directions([(35, 40), (-35, 40), (35, -20)]), atol=1e-12)
 
 
-def test_white_space_line_ends_and_a_byte_order_mark_are_no_matter(tmp_path):
+def test_white_space_line_ends_and_a_byte_order_mark_are_ignored(tmp_path):
     plain = read_lights(lights_file(tmp_path, "a,35,40", "b,-35,40", "c,35,-20"))
     path = lights_file(tmp_path, " a , 35 ,40", "", "b,-35, 40 ", "c,35,-20", end="\r\n")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

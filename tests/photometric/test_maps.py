@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendering import render as render_shadowed
 from scipy.ndimage import binary_erosion
 
 from fr_ps.config import Fit, Solver
 from fr_ps.photometric.captures import Capture, read_capture
 from fr_ps.photometric.frame import Frame, fit_frame, inside_mask
 from fr_ps.photometric.maps import SurfaceMaps, compute_maps
-from fr_ps.synthetic.render import render as render_shadowed
 from fr_ps.synthetic.scene import render_session
 from tests.conftest import AssertRejected, WriteCapture
 from tests.photometric.surfaces import (
@@ -272,7 +272,7 @@ def test_intensity_scales_albedo_alone(seed: int, fit: Fit, factor: float, solve
 
 
 @pytest.mark.parametrize("factor", [0.2, 0.5, 2.0, 10.0])
-def test_intensity_scales_the_albedo_of_a_face_alone_but_for_a_trace_where_neighbours_are_asked(factor: float) -> None:
+def test_intensity_scales_only_the_albedo_of_a_face_up_to_a_small_error_with_integrable(factor: float) -> None:
     one = face_capture()
     other = Capture(one.images * np.float32(factor), one.lights, one.saturated)
     before, after = (compute_maps(capture, whole(capture, 48), solver="integrable") for capture in (one, other))
@@ -305,11 +305,11 @@ def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(refus
     assert degrees(found.normal, scene.normal).mean() < 0.25 * degrees(plain.normal, scene.normal).mean()
     np.testing.assert_allclose(found.notes["intensities"], factors, rtol=0.02)
     assert found.notes["ambient"] == pytest.approx(0.1, abs=0.005)
-    with refused("ambient", "looks like a surface"):
+    with refused("ambient", "indistinguishable from a surface"):
         compute_maps(face_capture(), whole(face_capture(), 48), ambient_too=True)
 
 
-def test_the_robust_solver_is_told_of_saturated_pixels() -> None:
+def test_the_robust_solver_uses_saturation() -> None:
     normal = sphere(48)[0]
     images = render(normal, SEVEN, 1.0)
     clipped = np.minimum(images, 0.9).astype(np.float32)
@@ -335,7 +335,7 @@ def test_a_prior_is_in_the_axes_of_the_maps() -> None:
     assert errors[0] < 0.9 * errors[1] < errors[1] < errors[2]
 
 
-def test_a_frame_that_leaves_the_picture_is_solved_as_far_as_it_goes() -> None:
+def test_a_frame_beyond_the_picture_is_solved_inside_the_picture() -> None:
     images = render(normals(hill, *grid(60, 60)), FOUR, 0.8).astype(np.float32)
     capture = Capture(images, directions(FOUR))
     to = Frame(10, 30, 50, 50, 0.5, 40)
@@ -363,9 +363,9 @@ def test_a_black_capture_is_flat_and_dark_not_nan(solver: Solver) -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("session", ["q1", "q2", "q3", "q6"])
 def test_a_real_face_has_its_nose_in_front_and_faces_up_above_its_middle(yale: Path, session: str, solver: Solver) -> None:
-    people = sorted(folder for folder in (yale / "captures").iterdir() if (folder / session).is_dir())
+    subjects = sorted(folder for folder in (yale / "captures").iterdir() if (folder / session).is_dir())
     noses, tilts, turns = [], [], []
-    for folder in people:
+    for folder in subjects:
         capture = read_capture(folder / session, 10)
         maps = compute_maps(capture, whole(capture, 56), solver=solver)
         np.testing.assert_allclose(np.linalg.norm(maps.normal, axis=-1), 1, atol=1e-5)

@@ -13,8 +13,8 @@ CHANGES = {
     "mirrored in y; negate n_y,": lambda n: n * np.array([1, -1, 1]),
     "concave; negate n_x and n_y,": lambda n: n * np.array([-1, -1, 1]),
     "x and y exchanged; exchange n_x and n_y,": lambda n: n[..., [1, 0, 2]],
-    "n_z seems to stand in the first channel; reverse the order of the channels (OpenCV reads BGR),": lambda n: n[..., ::-1],
-    "n_z seems to stand in the second channel; reorder the channels,": lambda n: n[..., [0, 2, 1]],
+    "n_z seems to be in the first channel; reverse the order of the channels (OpenCV reads BGR),": lambda n: n[..., ::-1],
+    "n_z seems to be in the second channel; reorder the channels,": lambda n: n[..., [0, 2, 1]],
     "n_z is negative in most pixels; negate n_z,": lambda n: n * np.array([1, 1, -1]),
 }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendering import render
 from scipy.integrate import quad
 from scipy.special import logsumexp
 
@@ -13,7 +14,6 @@ from fr_ps.photometric import outliers
 from fr_ps.photometric.outliers import many_light_weights
 from fr_ps.photometric.robust import confidence, observation_weights, solve_integrable
 from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
-from fr_ps.synthetic.render import render
 from tests.photometric.surfaces import ball_on_a_table, degrees, dome, sphere
 
 
@@ -49,7 +49,7 @@ def ratios(images: np.ndarray, lights: np.ndarray, normal: np.ndarray) -> tuple[
         (50, 0.1, 1.0, 60, 0.2),
     ],
 )
-def test_strong_highlights_cost_at_most_06_of_least_squares(
+def test_with_strong_highlights_the_error_is_at_most_06_of_least_squares(
     count: int, albedo: float, highlights: float, exponent: float, bound: float
 ) -> None:
     normal, depth = ball_on_a_table(48)
@@ -63,7 +63,7 @@ def test_strong_highlights_cost_at_most_06_of_least_squares(
 
 @pytest.mark.parametrize("count", [8, 20])
 @pytest.mark.parametrize("ambient", [0.0, 0.02])
-def test_shadows_on_a_matte_surface_cost_a_fraction_of_least_squares(count: int, ambient: float) -> None:
+def test_with_shadows_on_a_matte_surface_the_error_is_a_fraction_of_least_squares(count: int, ambient: float) -> None:
     normal, depth = ball_on_a_table(48)
     lights = dome(count, widest=65)
     images = render(np.full(depth.shape, 0.7), normal, depth, lights, cast_shadows=True) + np.float32(ambient)
@@ -180,7 +180,7 @@ def test_repeated_lights_have_finite_normals_near_the_truth() -> None:
     assert error(weighted_least_squares(images, lights, weights)[0], normal) < 0.1
 
 
-def test_saturated_observations_are_next_to_ignored() -> None:
+def test_saturated_observations_have_almost_no_weight() -> None:
     normal = sphere(32)[0]
     lights = dome(10, widest=40)
     images = np.einsum("hwc,kc->khw", normal, lights).astype(np.float32)

@@ -57,7 +57,7 @@ def test_zenith_and_azimuth_are_a_direction(read) -> None:
         ("-y-x", lambda a, b: (-b, -a)),
     ],
 )
-def test_axes_say_where_the_first_two_components_go(axes: LightAxes, expected, read) -> None:
+def test_axes_assign_the_first_two_components(axes: LightAxes, expected, read) -> None:
     first, second, z = directions(ANGLES).T
     lights = read(read_light_source, MATRIX, "\n", axes)
     np.testing.assert_allclose(lights.T, [*expected(first, second), z], atol=1e-12)
@@ -107,7 +107,7 @@ def test_any_matlab_layout_of_the_matrix_reads_alike(data: st.DataObject, end: s
         ("L = [50 130; 52 90-5; 38 215]", ["line 1", "'90-5'"]),
     ],
 )
-def test_what_is_no_matrix_of_angles_is_refused_by_line(text: str, words: list[str], tmp_path: Path, refused) -> None:
+def test_an_invalid_matrix_is_refused_by_line(text: str, words: list[str], tmp_path: Path, refused) -> None:
     path = tmp_path / "LightSource.m"
     path.write_text(text)
     with refused(path, *words):
@@ -138,7 +138,7 @@ def test_any_layout_of_the_landmarks_reads_alike(data: st.DataObject, end: str, 
     np.testing.assert_allclose(read(read_landmarks, text, end), POINTS)
 
 
-def test_sides_are_told_by_x_whichever_side_the_file_meant(read) -> None:
+def test_left_and_right_are_assigned_by_x(read) -> None:
     of_the_person = POINTS[[4, 3, 2, 1, 0, 7, 6, 5, 9, 8, 10]]
     np.testing.assert_array_equal(read(read_landmarks, "".join(point_lines(*point) for point in of_the_person)), POINTS)
 
@@ -155,7 +155,7 @@ def test_sides_are_told_by_x_whichever_side_the_file_meant(read) -> None:
         (lambda lines: [f"{k} {line}" for k, line in enumerate(lines)], ["line 1", "3 numbers"]),
     ],
 )
-def test_what_is_not_11_points_is_refused_by_line(change, words: list[str], tmp_path: Path, refused) -> None:
+def test_another_number_of_points_is_refused_by_line(change, words: list[str], tmp_path: Path, refused) -> None:
     path = tmp_path / "metadata.txt"
     path.write_text("".join(change([point_lines(*point) for point in POINTS])))
     with refused(path, *words):

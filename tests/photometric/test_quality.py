@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendering import render
 
 from fr_ps.photometric.captures import list_sources, read_capture
 from fr_ps.photometric.frame import fit_frame
@@ -13,7 +14,6 @@ from fr_ps.photometric.integrate import poisson
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.quality import MEASURES, SHADOW, convexity, session_quality, twist_agreement
 from fr_ps.photometric.solve import least_squares, split_albedo
-from fr_ps.synthetic.render import render
 from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, degrees, directions, normals_from_differences, sphere
@@ -35,7 +35,7 @@ def face(angles: Angles, cast_shadows: bool = False) -> np.ndarray:
 
 
 @pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
-def test_a_clean_surface_that_every_light_reaches_has_no_fault(angles: Angles) -> None:
+def test_a_lambertian_surface_under_full_light_has_perfect_quality(angles: Angles) -> None:
     found = measured(surfaces.render(sphere(64)[0], angles, 0.8), directions(angles))
     assert tuple(found) == MEASURES
     assert found["residual"] < 1e-6
@@ -46,7 +46,7 @@ def test_a_clean_surface_that_every_light_reaches_has_no_fault(angles: Angles) -
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([THREE, FOUR, SEVEN]))
-def test_each_measure_is_what_its_words_say(seed: int, angles: Angles) -> None:
+def test_each_measure_equals_its_definition(seed: int, angles: Angles) -> None:
     rng = np.random.default_rng(seed)
     lights, mask = directions(angles), rng.random((10, 12)) < 0.7
     images = rng.random((len(lights), 10, 12)).astype(np.float32) ** 2
@@ -138,7 +138,7 @@ def test_integrability_rises_with_a_twist_that_no_surface_has() -> None:
     assert values[0] == pytest.approx(direct, abs=0.1)
 
 
-def test_what_is_outside_the_mask_is_not_asked() -> None:
+def test_pixels_outside_the_mask_do_not_count() -> None:
     images = surfaces.render(sphere(64)[0], FOUR).astype(np.float32)
     lights = directions(FOUR)
     normals = sphere(64)[0].transpose(2, 0, 1)
@@ -153,7 +153,7 @@ def test_what_is_outside_the_mask_is_not_asked() -> None:
     assert session_quality(spoilt, saturated, lights, normals, sphere(64)[1], EVERYWHERE)["residual"] > 0.1
 
 
-def test_a_black_session_has_numbers_too() -> None:
+def test_a_black_session_has_finite_measures() -> None:
     found = measured(np.zeros((4, 16, 16)), directions(FOUR))
     assert all(np.isfinite(value) for value in found.values())
 
@@ -162,9 +162,9 @@ FLIPS = {"none": (1, 1), "x": (-1, 1), "y": (1, -1), "both": (-1, -1)}
 
 
 @pytest.mark.parametrize("flip", FLIPS)
-@pytest.mark.parametrize("person", range(3))
-def test_lights_of_a_flipped_convention_are_told_from_the_signs(flip: str, person: int) -> None:
-    scene = render_session(0, person, 0, 64)
+@pytest.mark.parametrize("subject", range(3))
+def test_a_flipped_light_convention_shows_in_the_signs(flip: str, subject: int) -> None:
+    scene = render_session(0, subject, 0, 64)
     images = render(scene.albedo, scene.normal, scene.depth, directions(FOUR), cast_shadows=True)
     in_x, in_y = FLIPS[flip]
     _, normals = split_albedo(least_squares(images, directions(FOUR) * (in_x, in_y, 1)))
@@ -216,7 +216,7 @@ def test_the_bad_capture_of_yale_b_is_found(real: dict[tuple[str, str], dict[str
     assert real["B05", "q1"]["imbalance"] > 2.5 * second
 
 
-def test_real_faces_are_neither_hollow_nor_mirrored(real: dict[tuple[str, str], dict[str, float]]) -> None:
+def test_real_faces_are_neither_concave_nor_mirrored(real: dict[tuple[str, str], dict[str, float]]) -> None:
     assert min(session["convexity"][0][0] for session in real.values()) > 0.1
     twists = np.array([session["twist_agreement"] for session in real.values()])
     assert np.median(twists) > 0.15
@@ -224,7 +224,7 @@ def test_real_faces_are_neither_hollow_nor_mirrored(real: dict[tuple[str, str], 
 
 
 @pytest.mark.parametrize("black", [[0], [2], [0, 1, 2, 3]])
-def test_a_light_that_gave_nothing_has_the_worst_imbalance(black: list[int]) -> None:
+def test_a_failed_light_gives_the_worst_imbalance(black: list[int]) -> None:
     normal, depth, _ = sphere(64)
     images = render(np.ones((64, 64)), normal, depth, directions(FOUR), cast_shadows=False)
     images[black] = 0

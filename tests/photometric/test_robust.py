@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendering import render
 
 from fr_ps.photometric.robust import MIN_MANY_LIGHTS, confidence, glossiness, observation_weights, solve_integrable
 from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
-from fr_ps.synthetic.render import render
 from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, ball_on_a_table, degrees, directions, sphere
@@ -39,7 +39,7 @@ def unsaturated(images: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([THREE, FOUR, SEVEN]), power=st.sampled_from([0.2, 1, 6]))
-def test_weights_are_above_0_and_whole_at_most_whatever_the_pictures(seed: int, angles: Angles, power: float) -> None:
+def test_weights_are_positive_and_bounded_for_any_pictures(seed: int, angles: Angles, power: float) -> None:
     rng = np.random.default_rng(seed)
     images = (rng.random((len(angles), 8, 9)) ** power).astype(np.float32)
     images[rng.random(images.shape) < 0.1] = 0
@@ -56,7 +56,7 @@ def test_weights_are_above_0_and_whole_at_most_whatever_the_pictures(seed: int, 
 
 @pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
 @pytest.mark.parametrize("which", [0, 2])
-def test_the_darker_a_shadow_the_less_it_counts(angles: Angles, which: int) -> None:
+def test_a_darker_shadow_has_less_weight(angles: Angles, which: int) -> None:
     images = surfaces.render(sphere(24)[0], angles, 0.8).astype(np.float32)
     darkness = np.array([1, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.02, 0])
     weights = []
@@ -77,7 +77,7 @@ def test_the_darker_a_shadow_the_less_it_counts(angles: Angles, which: int) -> N
 
 
 @pytest.mark.parametrize("angles", [FOUR, SEVEN])
-def test_the_brighter_a_highlight_the_less_it_counts(angles: Angles) -> None:
+def test_a_brighter_highlight_has_less_weight(angles: Angles) -> None:
     # Toward the camera, where every light falls alike.
     images = surfaces.render(np.broadcast_to(np.array([0.0, 0, 1]), (2, 2, 3)), angles).astype(np.float32)
     weights = []
@@ -89,7 +89,7 @@ def test_the_brighter_a_highlight_the_less_it_counts(angles: Angles) -> None:
     assert (np.diff(weights) < -0.02).all()
 
 
-def test_a_saturated_picture_counts_a_twentieth() -> None:
+def test_a_saturated_observation_has_a_twentieth_of_the_weight() -> None:
     images = surfaces.render(sphere(16)[0], FOUR, 0.8).astype(np.float32)
     saturated = unsaturated(images)
     saturated[1], saturated[2] = 1, 0.5
@@ -98,7 +98,7 @@ def test_a_saturated_picture_counts_a_twentieth() -> None:
     np.testing.assert_allclose(ratio, np.array([1, 0.05, 0.525, 1])[:, None, None] * np.ones((1, 16, 16)), rtol=1e-5)
 
 
-def test_saturated_pixels_are_next_to_ignored() -> None:
+def test_saturated_pixels_have_almost_no_weight() -> None:
     normal = sphere(48)[0]
     images = surfaces.render(normal, SEVEN, 1.0)
     limit = 0.9
@@ -115,7 +115,7 @@ def test_saturated_pixels_are_next_to_ignored() -> None:
 
 @pytest.mark.parametrize("angles", [FOUR, SEVEN, GRAZING])
 @pytest.mark.parametrize("highlights", [0.0, 0.3])
-def test_around_a_ball_shadows_and_highlights_cost_much_less(angles: Angles, highlights: float) -> None:
+def test_on_a_ball_shadows_and_highlights_have_much_less_effect(angles: Angles, highlights: float) -> None:
     normal, depth = ball_on_a_table()
     images = render(np.full(depth.shape, 0.7), normal, depth, directions(angles), cast_shadows=True, highlights=highlights)
     assert (images == 0).mean() > 0.08
@@ -140,7 +140,7 @@ def test_few_lights_on_a_dark_glossy_ball_are_not_worse_than_least_squares(
     assert joined < bound * plain
 
 
-def test_a_shadow_is_judged_against_the_second_brightest_observation() -> None:
+def test_a_shadow_is_measured_against_the_second_brightest_observation() -> None:
     # A highlight in one light hides nothing about the other three, of which none is in shadow.
     images = np.full((4, 3, 3), 0.1, dtype=np.float32)
     images[0] = 0.9
@@ -172,10 +172,10 @@ def test_repeated_lights_and_constant_images_give_finite_normals(seed: int, coun
         assert np.isfinite(solve_integrable(pictures, lights, weights, np.ones((6, 6), dtype=bool))).all()
 
 
-@pytest.mark.parametrize("person", range(4))
+@pytest.mark.parametrize("subject", range(4))
 @pytest.mark.parametrize("angles", [FOUR, SEVEN, GRAZING])
-def test_on_faces_robust_beats_least_squares_and_integrable_beats_both(person: int, angles: Angles) -> None:
-    scene = render_session(0, person, 0, 96)
+def test_on_faces_robust_beats_least_squares_and_integrable_beats_both(subject: int, angles: Angles) -> None:
+    scene = render_session(0, subject, 0, 96)
     shine = 0.15 * float(scene.albedo.max())
     images = render(scene.albedo, scene.normal, scene.depth, directions(angles), cast_shadows=True, highlights=shine)
     images /= np.quantile(images, 0.998)
@@ -201,7 +201,7 @@ def test_where_every_light_reaches_nothing_is_lost(angles: Angles, noise: float)
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_three_lights_leave_a_pixel_no_choice(seed: int) -> None:
+def test_three_lights_determine_a_pixel_exactly(seed: int) -> None:
     images = np.random.default_rng(seed).uniform(0, 1, (3, 12, 12)).astype(np.float32)
     lights = directions(THREE)
     weights = observation_weights(images, unsaturated(images), lights)
@@ -210,7 +210,7 @@ def test_three_lights_leave_a_pixel_no_choice(seed: int) -> None:
     assert np.isfinite(solve_integrable(images, lights, weights, np.ones((12, 12), dtype=bool))).all()
 
 
-def test_with_three_lights_neighbours_tell_what_a_shadow_hid() -> None:
+def test_with_three_lights_neighbours_constrain_a_shadowed_pixel() -> None:
     normal, depth = ball_on_a_table()
     images = render(np.full(depth.shape, 0.7), normal, depth, directions(THREE), cast_shadows=True)
     plain, robust, joined = errors(images, unsaturated(images), THREE, normal)
@@ -227,7 +227,7 @@ def test_confidence_is_the_variance_of_all_pictures_over_that_of_their_weights()
         assert got[place] == pytest.approx(np.trace(np.linalg.inv(lights.T @ lights)) / np.trace(weighed), rel=1e-3)
 
 
-def test_confidence_is_whole_in_the_light_and_low_in_shadow() -> None:
+def test_confidence_is_1_in_full_light_and_low_in_shadow() -> None:
     normal, depth = ball_on_a_table()
     lights = directions(FOUR)
     images = render(np.ones(depth.shape), normal, depth, lights, cast_shadows=True)
@@ -240,7 +240,7 @@ def test_confidence_is_whole_in_the_light_and_low_in_shadow() -> None:
     assert found.max() <= 1
 
 
-def test_a_prior_pulls_toward_itself_most_where_there_is_least_evidence() -> None:
+def test_a_prior_has_most_effect_where_confidence_is_low() -> None:
     scene = render_session(0, 1, 0, 64)
     lights = directions(GRAZING)
     images = render(scene.albedo, scene.normal, scene.depth, lights, cast_shadows=True)
@@ -260,7 +260,7 @@ def test_a_prior_pulls_toward_itself_most_where_there_is_least_evidence() -> Non
     assert moved[dark == 0].mean() < 4
 
 
-def test_a_prior_pulls_the_more_the_more_its_faces_agree() -> None:
+def test_a_prior_has_more_effect_where_its_faces_agree() -> None:
     scene = render_session(0, 1, 0, 64)
     lights = directions(FOUR)
     images = render(scene.albedo, scene.normal, scene.depth, lights, cast_shadows=True)
@@ -277,7 +277,7 @@ def test_a_prior_pulls_the_more_the_more_its_faces_agree() -> None:
 
 
 @pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
-def test_black_is_no_reason_for_nan(angles: Angles) -> None:
+def test_black_pictures_give_finite_normals(angles: Angles) -> None:
     images = surfaces.render(sphere(32)[0], angles, 0.8).astype(np.float32)
     images[:, :, 20:] = 0
     images[0] = 0
@@ -300,7 +300,7 @@ def test_black_is_no_reason_for_nan(angles: Angles) -> None:
         assert np.isfinite(confidence(weighted_least_squares(pictures, lights, weights)[1], lights)).all()
 
 
-def test_what_is_outside_the_mask_has_no_say_inside() -> None:
+def test_pixels_outside_the_mask_do_not_affect_the_inside() -> None:
     normal = sphere(40)[0]
     lights = directions(FOUR)
     images = surfaces.render(normal, FOUR, 0.8).astype(np.float32)

@@ -30,7 +30,7 @@ def test_split_gives_length_and_direction() -> None:
     np.testing.assert_allclose(np.linalg.norm(normals, axis=0), 1, atol=1e-6)
 
 
-def test_a_pixel_without_light_has_albedo_zero_and_looks_at_the_camera() -> None:
+def test_a_pixel_without_light_has_albedo_zero_and_a_frontal_normal() -> None:
     scaled = np.ones((3, 2, 2), dtype=np.float32)
     scaled[:, 1, 0] = 0
     albedo, normals = split_albedo(scaled)
@@ -87,7 +87,7 @@ def test_the_variance_is_that_of_noise() -> None:
     assert scaled.var(axis=(1, 2)).sum() == pytest.approx(variance[0, 0], rel=0.02)
 
 
-def test_a_picture_that_counts_next_to_nothing_is_not_heard() -> None:
+def test_a_picture_of_negligible_weight_has_no_effect() -> None:
     truth = np.array([0.2, -0.1, 0.9])[:, None, None] * np.ones((3, 4, 4))
     lights = directions(FOUR)
     images = np.tensordot(lights, truth, axes=1)

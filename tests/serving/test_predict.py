@@ -155,7 +155,7 @@ def test_captures_that_are_solved_by_another_format_are_answered_with_one_line(
     ):
         _run_inference(Namespace(**source, **nothing), one, "predict")
         captured = capsys.readouterr()
-        assert (captured.out + captured.err).count(f"captures are solved by format {FORMAT}") == expected
+        assert (captured.out + captured.err).count(f"captures are solved with format {FORMAT}") == expected
 
 
 def test_normals_with_wrong_axes_are_answered_with_a_warning(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_normals_with_wrong_axes_are_answered_with_a_warning(recognizer: Recogni
     shutil.copytree(prepared, root)
     for path in root.glob("data/*/*/normal.npy"):
         np.save(path, np.load(path)[..., ::-1])
-    assert "n_z seems to stand in the first channel" in str(
+    assert "n_z seems to be in the first channel" in str(
         predict_sessions(recognizer, list_prepared_sessions(recognizer, root), 8).warning
     )
     assert predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared), 8).warning is None

@@ -66,7 +66,7 @@ def test_normals_in_bgr_are_answered_with_a_warning_in_every_row(recognizer: Rec
     reversed_rows = [{"albedo": cells["albedo"], "normal": cells["normal"][..., ::-1]} for cells in rows]
     warnings = predict_rows(recognizer, pd.DataFrame(reversed_rows))["warning"].tolist()
     assert len(set(warnings)) == 1
-    assert "n_z seems to stand in the first channel" in warnings[0]
+    assert "n_z seems to be in the first channel" in warnings[0]
     assert predict_rows(recognizer, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
@@ -101,7 +101,7 @@ def test_pictures_that_are_solved_by_another_format_are_answered_with_a_warning(
 ) -> None:
     with pytest.warns(UserWarning, match="unknown prepare format"):
         found = predict_rows(older, pd.DataFrame([light]))["warning"].tolist()
-    assert f"captures are solved by format {FORMAT}" in found[0]
+    assert f"captures are solved with format {FORMAT}" in found[0]
     assert predict_rows(recognizer, pd.DataFrame([light]))["warning"].tolist() == [None]
     assert predict_rows(older, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 

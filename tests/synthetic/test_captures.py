@@ -22,7 +22,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files_under(tmp_path / "a") == files_under(tmp_path / "b")
 
 
-def test_a_session_does_not_depend_on_how_many_are_written(tmp_path: Path) -> None:
+def test_a_session_does_not_depend_on_the_number_of_sessions(tmp_path: Path) -> None:
     write_synthetic_captures(tmp_path / "few", people=2, sessions=1, seed=5, size=32)
     write_synthetic_captures(tmp_path / "many", people=3, sessions=3, seed=5, size=32)
     few, many = files_under(tmp_path / "few" / "captures"), files_under(tmp_path / "many" / "captures")
@@ -49,11 +49,11 @@ def test_files_are_those_of_a_capture(tmp_path: Path) -> None:
     assert {name: rows[-1][name] for name in LABELS} == scene.labels
 
 
-def test_photofaces_layout_is_read_back_as_what_was_drawn(tmp_path: Path) -> None:
+def test_the_photoface_layout_reads_back_the_rendered_session(tmp_path: Path) -> None:
     write_synthetic_captures(tmp_path, people=2, sessions=3, seed=1, size=64, layout="photoface")
     sources = list_sources(tmp_path)
     assert [(source.id, source.session) for source in sources] == [(f"S00{p}", f"s0{s}") for p in range(2) for s in range(3)]
-    assert {path.name for path in tmp_path.iterdir()} == {"S000", "S001"}, "the root holds people and nothing else"
+    assert {path.name for path in tmp_path.iterdir()} == {"S000", "S001"}, "the root holds subjects and nothing else"
     for number, source in enumerate(sources):
         scene = render_session(1, *divmod(number, 3), 64, WIDE)
         capture = read_capture(source.folder, 10)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.photometric.photoface import LANDMARKS
-from fr_ps.synthetic.faces import EMOTIONS, EXPRESSIONS, FACIAL_HAIR, head_surface, sample_appearance, sample_person
+from fr_ps.synthetic.faces import EMOTIONS, EXPRESSIONS, FACIAL_HAIR, head_surface, sample_appearance, sample_subject
 from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, Scene, light_directions, render_session
 from fr_ps.synthetic.view import CLOSE, WIDE, Framing
 
@@ -17,8 +17,8 @@ PEOPLE, SESSIONS = 40, 8
 
 @cache
 def small_set() -> tuple[tuple[Scene, ...], ...]:
-    """Sessions of a whole default set, person by person, at a size that shows no detail but is quick."""
-    return tuple(tuple(render_session(0, person, session, size=32) for session in range(SESSIONS)) for person in range(PEOPLE))
+    """Sessions of a whole default set, subject by subject, at a size that shows no detail but is quick."""
+    return tuple(tuple(render_session(0, subject, session, size=32) for session in range(SESSIONS)) for subject in range(PEOPLE))
 
 
 def labels_of_small_set(name: str) -> np.ndarray:
@@ -31,11 +31,11 @@ def degrees_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("other", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 2, 0)])
-def test_seed_person_and_session_each_change_the_pictures(other: tuple[int, int, int]) -> None:
+def test_seed_subject_and_session_each_change_the_pictures(other: tuple[int, int, int]) -> None:
     assert not np.array_equal(render_session(0, 0, 0, 32).images, render_session(*other, 32).images)
 
 
-def test_faces_are_those_that_version_1_drew() -> None:
+def test_faces_equal_those_of_version_1() -> None:
     # Where VERSION is raised, these numbers change too. They are means, as processors differ in the last bit of a pixel.
     drawn = render_session(0, 0, 0, 64).images[0].reshape(4, 16, 4, 16).mean(axis=(1, 3))
     expected = [
@@ -49,17 +49,17 @@ def test_faces_are_those_that_version_1_drew() -> None:
 
 @cache
 def scenes_of(framing: Framing) -> list[Scene]:
-    return [render_session(4, person, session, 96, framing) for person in range(6) for session in range(6)]
+    return [render_session(4, subject, session, 96, framing) for subject in range(6) for session in range(6)]
 
 
-def test_framing_changes_neither_who_is_drawn_nor_how_they_look() -> None:
+def test_framing_changes_neither_subject_nor_appearance() -> None:
     assert [scene.labels for scene in scenes_of(CLOSE)] == [scene.labels for scene in scenes_of(WIDE)]
 
 
 def test_landmarks_of_whole_heads_are_in_the_picture_and_left_is_left() -> None:
-    for person in range(40):
+    for subject in range(40):
         for session in range(4):
-            points = render_session(0, person, session, 24, WIDE).landmarks
+            points = render_session(0, subject, session, 24, WIDE).landmarks
             assert 0 < points.min() < points.max() < 24
             places = dict(zip(LANDMARKS, points))
             for left in (name for name in LANDMARKS if "left" in name):
@@ -157,7 +157,7 @@ def test_least_squares_under_the_true_lights_finds_the_truth() -> None:
         assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.03
 
 
-def test_labels_are_photofaces_words_with_plenty_of_each_class() -> None:
+def test_labels_are_photoface_values_with_many_of_each_class() -> None:
     words = {
         "Gender": {"male", "female"},
         "Spectacles": {"no", "yes"},
@@ -181,7 +181,7 @@ def test_labels_are_photofaces_words_with_plenty_of_each_class() -> None:
     assert 0.2 < (hair[gender == "male"] == "none").mean() < 0.5, "a bare chin does not give away the gender"
 
 
-def test_everybody_is_frontal_and_turned_blank_and_emotional_from_two_sessions_on() -> None:
+def test_every_subject_with_two_sessions_has_every_pose_and_emotion_class() -> None:
     for positive in (labels_of_small_set("Pose") >= "3", labels_of_small_set("Emotion") != "blankstare"):
         for first in range(0, SESSIONS, 4):
             assert (positive[:, first] != positive[:, first + 1]).all()
@@ -197,9 +197,9 @@ def test_a_higher_pose_is_a_head_turned_further() -> None:
 @pytest.mark.parametrize("change", ["spectacles", *FACIAL_HAIR[1:], *EMOTIONS[1:]])
 def test_every_attribute_shows_in_shape_and_albedo(change: str) -> None:
     rng = np.random.default_rng(0)
-    person = sample_person(True, rng)
+    subject = sample_subject(True, rng)
     blank = np.array(EXPRESSIONS["blankstare"])
-    plain = replace(sample_appearance(person, "blankstare", rng), spectacles=False, facial_hair="none", expression=blank)
+    plain = replace(sample_appearance(subject, "blankstare", rng), spectacles=False, facial_hair="none", expression=blank)
     if change == "spectacles":
         changed = replace(plain, spectacles=True)
     elif change in FACIAL_HAIR:
@@ -207,22 +207,22 @@ def test_every_attribute_shows_in_shape_and_albedo(change: str) -> None:
     else:
         changed = replace(plain, expression=np.array(EXPRESSIONS[change]))
     grid = np.linspace(-1, 1, 128)
-    _, depth_before, albedo_before = head_surface(person, plain, grid, grid)
-    _, depth_after, albedo_after = head_surface(person, changed, grid, grid)
+    _, depth_before, albedo_before = head_surface(subject, plain, grid, grid)
+    _, depth_after, albedo_after = head_surface(subject, changed, grid, grid)
     # A tenth of the albedo, and a third of a pixel where the face is 128 pixels wide.
     assert np.mean(np.abs(np.log(albedo_after / albedo_before)) > 0.1) > 0.01
     assert np.mean(np.abs(depth_after - depth_before) > 0.005) > 0.01
 
 
-def test_same_person_looks_alike_in_albedo_and_shape_but_not_by_brightness() -> None:
+def test_sessions_of_a_subject_are_similar_in_albedo_and_shape_but_not_in_brightness() -> None:
     plain = (labels_of_small_set("Pose") < "3") & (labels_of_small_set("Emotion") == "blankstare")
     scenes = [scene for row, keep in zip(small_set(), plain) for scene, kept in zip(row, keep) if kept]
-    person = np.repeat(np.arange(PEOPLE), plain.sum(axis=1))
-    first, second = np.triu_indices(len(person), 1)
-    genuine = person[first] == person[second]
+    subject = np.repeat(np.arange(PEOPLE), plain.sum(axis=1))
+    first, second = np.triu_indices(len(subject), 1)
+    genuine = subject[first] == subject[second]
 
     def auc(features: np.ndarray) -> float:
-        features = features.reshape(len(person), -1) - features.reshape(len(person), -1).mean(axis=0)
+        features = features.reshape(len(subject), -1) - features.reshape(len(subject), -1).mean(axis=0)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         return float(roc_auc_score(genuine, np.sum(features[first] * features[second], axis=1)))
 

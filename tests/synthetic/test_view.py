@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fr_ps.synthetic.faces import head_surface, sample_appearance, sample_person
-from fr_ps.synthetic.landmarks import locate_on_surface
+from fr_ps.synthetic.faces import head_surface, locate_on_surface, sample_appearance, sample_subject
 from fr_ps.synthetic.view import CLOSE, WIDE, Framing, View, sample_view
 
 SIZE = 96
@@ -45,7 +44,7 @@ def seen_and_projected(view: View, angle: float, height: float) -> tuple[np.ndar
     height=st.floats(-0.5, 0.4),
     ahead=st.floats(-0.4, 0.4),
 )
-def test_a_spot_on_the_head_is_seen_where_it_is_projected(framing, yaw, pitch, roll, shift, scale, height, ahead) -> None:
+def test_a_point_of_the_head_is_rendered_where_it_is_projected(framing, yaw, pitch, roll, shift, scale, height, ahead) -> None:
     if not framing.rigid:
         roll /= 4
     view = replace(straight(framing), yaw=yaw, pitch=pitch, shift_x=shift[0], shift_y=shift[1], scale=scale)
@@ -84,7 +83,7 @@ def test_a_rigid_roll_is_a_rotation(angle: float) -> None:
     np.testing.assert_allclose(after, before @ np.array([[cos, sin], [-sin, cos]]), atol=1e-9)
 
 
-def test_draws_stay_within_the_framings_limit_and_reach_it() -> None:
+def test_views_stay_within_the_limit_of_the_framing_and_reach_it() -> None:
     views = [sample_view(WIDE, 0.0, SIZE, np.random.default_rng(seed)) for seed in range(300)]
     for values, spread in (
         ([view.shift_x for view in views], WIDE.shift),
@@ -97,11 +96,11 @@ def test_draws_stay_within_the_framings_limit_and_reach_it() -> None:
 
 def test_the_whole_head_is_in_the_wide_picture() -> None:
     rng = np.random.default_rng(5)
-    person = sample_person(True, rng)
-    look = sample_appearance(person, "blankstare", rng)
+    subject = sample_subject(True, rng)
+    look = sample_appearance(subject, "blankstare", rng)
     view = straight(WIDE)
     angle, height = view.surface_grid()
-    x, z, albedo = head_surface(person, look, angle, height)
+    x, z, albedo = head_surface(subject, look, angle, height)
     depth, _ = view.render_maps(x, z, albedo, height)
     middle = depth[SIZE // 2]
     assert middle.max() > 0.8

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from rendering import cast_shadow, render
 
-from fr_ps.synthetic.render import cast_shadow, render
 from tests.photometric import surfaces
 from tests.photometric.surfaces import FOUR, degrees, directions, sphere
 
@@ -42,7 +42,7 @@ def test_a_box_casts_a_shadow_along_the_diagonal() -> None:
 
 
 @pytest.mark.parametrize("light", directions([(0, 0), (80, 0), (-30, 70), (45, -45)]))
-def test_what_is_flat_or_bulges_toward_the_light_hides_nothing(light: np.ndarray) -> None:
+def test_flat_and_convex_surfaces_cast_no_shadow(light: np.ndarray) -> None:
     normal, depth, _ = sphere(64)
     assert not cast_shadow(depth, light)[normal @ light > 0.05].any()
     y, x = np.mgrid[:64, :64]
@@ -57,7 +57,7 @@ def test_without_shadows_and_highlights_it_is_lambert() -> None:
     np.testing.assert_allclose(images, surfaces.render(normal, FOUR, albedo), atol=1e-6)
 
 
-def test_a_cast_shadow_is_black_and_the_rest_as_without() -> None:
+def test_a_cast_shadow_is_black_and_other_pixels_are_unchanged() -> None:
     depth = wall(10.0)
     normal = np.broadcast_to(np.array([0, 0, 1.0]), (80, 80, 3))
     lights = directions([(-50, 0), (50, 0), (-50, 20)])
