@@ -5,8 +5,11 @@ is made here, after `text.parse_math` is off; for the same reason logarithmic ax
 """
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -59,4 +62,29 @@ def to_png(figure: Figure) -> bytes:
     """The figure's PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def plot_png(draw: Callable[[], Any]) -> bytes:
+    """The PNG file of a plot of optuna.visualization.matplotlib, which `draw` draws and returns the axes of.
+
+    The figure is wide enough for its labels. The style that Optuna sets for the process ends with the call.
+    """
+    from matplotlib import pyplot  # only these plots register their figures there
+
+    with mpl.rc_context():
+        axes = np.atleast_1d(np.asarray(draw(), dtype=object)).ravel()
+        figure = axes[0].figure
+        figure.set_size_inches(max(6.4, 1.9 * len(figure.axes)), 4.4)
+        for one in figure.axes:
+            for axis in (one.xaxis, one.yaxis):
+                if axis.get_scale() == "log":
+                    use_plain_tick_labels(axis)
+            if len(axes) > 1:  # slices: horizontal choices would overlap
+                one.tick_params("x", rotation=30)
+            if one.get_legend() and len(one.get_legend().get_texts()) > 4:  # one entry for each trial
+                one.get_legend().remove()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        pyplot.close(figure)
     return buffer.getvalue()

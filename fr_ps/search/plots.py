@@ -1,176 +1,221 @@
-"""Pictures and one page about a study, at its end or at any time before."""
+"""Plots of a study, drawn by optuna.visualization: one HTML page that works offline, and a PNG of each plot."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import plotly.graph_objects as go
-from matplotlib.figure import Figure
-from optuna.trial import TrialState
+from optuna import visualization as interactive
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState, create_trial
+from optuna.visualization import matplotlib as static
+from plotly.offline import get_plotlyjs
 
 from fr_ps.files import write_atomic, write_text
-from fr_ps.report.figures import to_png
+from fr_ps.report.figures import plot_png
+from fr_ps.report.html_page import escape_text, table_html
 from fr_ps.report.table import Table
-from fr_ps.search.outcome.figures import interactive, stills
-from fr_ps.search.outcome.figures.finished import Finished, Objective, finished, objectives_of, pareto_front
-from fr_ps.search.outcome.figures.importance import setting_shares
-from fr_ps.search.outcome.figures.page import Section, page
-from fr_ps.search.outcome.figures.tables import best_table, front_table, label_table, state_table
+from fr_ps.search.space import decode_choice
+
+_TREE_DEPTH = 6
+"""Depth of the trees of the importance forest. Optuna's 64 changes no share by more than 0.01 and takes three times as long for
+200 trials."""
+# By default plotly shows a button that uploads the figure to cloud.plotly.com.
+_BUTTONS = {"showSendToCloud": False, "displaylogo": False, "responsive": True, "typesetMath": False}
+_STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;display:block;overflow-x:auto}.figure{overflow-x:auto}.note{color:#666}"
+    "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left}"
+)
 
 
 @dataclass(frozen=True)
-class _Kind:
-    heading: str
-    meaning: str
-    still: Callable[..., Figure]
-    live: Callable[..., go.Figure]
+class _Plot:
+    """One plot of the page.
+
+    Attributes:
+        name: of the PNG file, without its ending.
+        caption: above the plot.
+        figure: of plotly, for the page.
+        axes: draws the same plot with matplotlib, for the PNG file.
+    """
+
+    name: str
+    caption: str
+    figure: go.Figure
+    axes: Callable[[], Any]
 
 
-_KINDS = {
-    "history": _Kind(
-        "Best value so far", "A point is a finished trial; the line is the best one so far.", stills.history, interactive.history
-    ),
-    "importance": _Kind(
-        "Importance of the settings",
-        "How much of the spread of the values a setting explains alone: fANOVA with a random forest, made to sum to 1. "
-        "With fewer than some twenty finished trials it is no more than a hint.",
-        stills.importance,
-        interactive.importance,
-    ),
-    "parallel": _Kind(
-        "All settings together",
-        "A line is a finished trial; the better, the darker. Drag along an axis to see only the trials that pass there.",
-        stills.parallel,
-        interactive.parallel,
-    ),
-    "slice": _Kind(
-        "Setting by setting", "A point is a finished trial; the later, the darker.", stills.slices, interactive.slices
-    ),
-    "curves": _Kind(
-        "Learning curves",
-        "What each finished or pruned trial reported while it trained.",
-        stills.curves,
-        interactive.curves,
-    ),
-    "pareto": _Kind(
-        "Pareto front",
-        "A trial is on the front if no other one is at least as good in all objectives and better in one. "
-        "With three or more of them it may look beaten in a panel of two.",
-        stills.pareto,
-        interactive.pareto,
-    ),
-}
+class _Shares(BaseImportanceEvaluator):
+    """Importances that are already computed, for Optuna's plot of them."""
 
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        self.shares = dict(shares)
 
-@dataclass(frozen=True)
-class _Picture:
-    """Of one kind; `arguments` are what both of its functions are called with, `suffix` and `about` tell objectives apart."""
-
-    kind: str
-    arguments: tuple[Any, ...]
-    suffix: str = ""
-    about: str = ""
-    remarks: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.kind + self.suffix
-
-    def still(self) -> Figure:
-        return _KINDS[self.kind].still(*self.arguments)
-
-    def section(self) -> Section:
-        kind = _KINDS[self.kind]
-        live = kind.live(*self.arguments)
-        return Section(self.name, kind.heading + self.about, (kind.meaning, *self.remarks), live, self.tables)
+    def evaluate(self, study: optuna.Study, params: Any = None, *, target: Any = None) -> dict[str, float]:
+        return self.shares
 
 
 def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
-    """The share of the spread of an objective that each setting explains alone: setting to share, highest first, sum 1.
+    """The share of an objective's variance that each setting explains alone (fANOVA), highest first; the sum is 1.
 
-    Only of settings that every finished trial has; {} where it cannot be told.
-
-    Args:
-        study: whose finished trials count.
-        objective: its index.
-    """
-    return setting_shares(finished(study.get_trials(deepcopy=False)), objective)[0]
-
-
-def write_plots(study: optuna.Study, objectives: Sequence[str], folder: Path) -> list[str]:
-    """Write search.html, a page that needs nothing beside it, and a PNG of each of its figures into `folder`.
-
-    With several objectives, what is drawn for each of them is called history_1.png, history_2.png and so on. What an earlier
-    call drew and this one cannot is removed.
-
-    Args:
-        study: finished or not, and be it empty.
-        objectives: the names of the metrics, in the order of the study's directions.
-        folder: made if it is not there.
+    Optuna's default (PED-ANOVA) compares the best tenth of the trials with the rest, which are two of twenty trainings. Its
+    fANOVA does not transform logarithmic settings: of a learning rate between 1e-5 and 0.1 only the part above 0.01 counts.
+    Here it gets their logarithms.
 
     Returns:
-        a line for each picture that could not be drawn: which and why.
+        setting to share, of the settings that all complete trials have; empty where fewer than two of them differ.
+    """
+    evaluator = FanovaImportanceEvaluator(max_depth=_TREE_DEPTH, seed=0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            found = get_param_importances(_copy(study, [objective], log10=True), evaluator=evaluator, normalize=False)
+    except (RuntimeError, ValueError):  # all values are equal, or no trial is complete
+        return {}
+    total = sum(found.values())
+    return {name: float(share / total) for name, share in found.items()} if total else {}
+
+
+def write_plots(study: optuna.Study, objectives: Sequence[str], folder: Path, tables: Sequence[Table] = ()) -> list[str]:
+    """Write search.html, which needs no network, and a PNG of each of its plots to `folder`.
+
+    With several objectives the plots of each have its number in their names: history_1.png, history_2.png.
+
+    Returns:
+        a line for each plot that cannot be drawn, with the reason. Its PNG of an earlier call is removed.
 
     Raises:
-        InputError: the disk is full, or the folder may not be written.
+        InputError: the disk is full, or the folder is not writable.
     """
-    trials, goals = study.get_trials(deepcopy=False), objectives_of(study, objectives)
-    known = finished(trials)
-    pictures, missing = _pictures(known, goals)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        plots, missing = _plots(study, objectives)
+        images = {plot.name: plot_png(plot.axes) for plot in plots}
+    for name, png in images.items():
+        write_atomic(folder / f"{name}.png", lambda file, png=png: file.write(png))  # type: ignore[misc]
     lines = [f"{name}: {reason}" for name, reason in missing.items()]
-    for picture in pictures:
-        png = to_png(picture.still())
-        write_atomic(folder / f"{picture.name}.png", lambda file, png=png: file.write(png))  # type: ignore[misc]
-    tables = [state_table(trials), *best_table(trials, known, goals), *label_table(known)]
-    infinite = sum(trial.state == TrialState.COMPLETE for trial in trials) - len(known.numbers)
-    notes = [f"Not in the figures: {infinite} complete trials whose value is infinite."] if infinite else []
-    notes += [f"Not drawn: {line}." for line in lines]
-    write_text(folder / "search.html", page(study.study_name, tables, notes, [picture.section() for picture in pictures]))
+    write_text(folder / "search.html", _page(study.study_name, plots, tables, [f"Not drawn: {line}." for line in lines]))
     for name in missing:
         (folder / f"{name}.png").unlink(missing_ok=True)
     return lines
 
 
-def _pictures(known: Finished, goals: Sequence[Objective]) -> tuple[list[_Picture], dict[str, str]]:
-    """What can be drawn; and the names of what cannot, with the reason."""
-    drawn: list[_Picture] = []
-    missing: dict[str, str] = {}
-    if len(goals) > 1 and len(known.numbers):
-        front = pareto_front(known.values, goals)
-        drawn.append(_Picture("pareto", (known, front, goals), tables=(front_table(known, front, goals),)))
-    elif len(goals) > 1:
-        missing["pareto"] = "no finished trial"
-    for column, goal in enumerate(goals):
-        suffix, about = (f"_{column + 1}", f": {goal.name}") if len(goals) > 1 else ("", "")
-        mine, reasons = _of_objective(known, column, goal, suffix, about)
-        drawn += mine
-        missing |= {kind + suffix: reason for kind, reason in reasons.items()}
-    if known.curves:
-        best = int(known.numbers[goals[0].best(known.values[:, 0])]) if len(known.numbers) else None
-        drawn.append(_Picture("curves", (known.curves, best, goals[0])))
-    elif len(goals) == 1:
-        # With several objectives optuna lets no trial report.
-        missing["curves"] = "no trial reported a value while it trained"
-    return drawn, missing
+def _plots(study: optuna.Study, objectives: Sequence[str]) -> tuple[list[_Plot], dict[str, str]]:
+    """The plots, and the names of those that cannot be drawn, with the reason."""
+    plots, missing = list[_Plot](), dict[str, str]()
+
+    def add(name: str, caption: str, draw: str, reason: str, *arguments: Any, **options: Any) -> None:
+        """Draw with the function `draw` of optuna.visualization, unless there is a reason not to."""
+        if reason:
+            missing[name] = reason
+            return
+        figure = getattr(interactive, draw)(*arguments, **options)
+        plots.append(_Plot(name, caption, figure, lambda: getattr(static, draw)(*arguments, **options)))
+
+    copy = _copy(study, range(len(objectives)))
+    complete = copy.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    empty = "" if complete else "no complete trial"
+    without_params = empty or ("" if any(trial.params for trial in complete) else "the complete trials have no settings")
+    if len(objectives) > 1:
+        names = [f"{name} ({direction.name.lower()})" for name, direction in zip(objectives, study.directions)]
+        reason = empty or ("" if len(objectives) < 4 else "Optuna draws fronts of two or three objectives")
+        caption = "Pareto front: no other trial is better in all objectives"
+        add("pareto", caption, "plot_pareto_front", reason, copy, target_names=names)
+    for index, objective in enumerate(objectives):
+        suffix, one = (f"_{index + 1}" if len(objectives) > 1 else ""), _copy(study, [index])
+        caption = f"{objective}: complete trials and best so far"
+        add(f"history{suffix}", caption, "plot_optimization_history", empty, one, target_name=objective)
+        shares = importances(study, index)
+        reason = empty or ("" if shares else "fewer than two complete trials differ in value and settings")
+        caption = f"{objective}: share of the variance that a setting explains alone (fANOVA); a hint below 20 trials"
+        add(f"importance{suffix}", caption, "plot_param_importances", reason, one, _Shares(shares))
+        for name, draw in (("parallel", "plot_parallel_coordinate"), ("slice", "plot_slice")):
+            add(f"{name}{suffix}", f"{objective}: complete trials by setting", draw, without_params, one, target_name=objective)
+    if len(objectives) == 1:  # with several objectives Optuna has no intermediate values
+        reported = any(trial.intermediate_values for trial in copy.get_trials(deepcopy=False))
+        caption = f"{objectives[0]} by epoch; red: best, grey: complete, amber: pruned"
+        add("curves", caption, "plot_intermediate_values", "" if reported else "no trial reported a value", copy)
+        if reported:
+            plots[-1] = _recoloured(plots[-1], copy)
+    return plots, missing
 
 
-def _of_objective(
-    known: Finished, column: int, goal: Objective, suffix: str, about: str
-) -> tuple[list[_Picture], dict[str, str]]:
-    shares, reason = setting_shares(known, column)
-    missing = {"importance": reason} if reason else {}
-    if not len(known.numbers):
-        return [], {"history": "no finished trial"} | missing | dict.fromkeys(("parallel", "slice"), "no finished trial")
-    drawn = [_Picture("history", (known, column, goal), suffix, about)]
-    if shares:
-        partial = ", ".join(setting.name for setting in known.settings if not setting.everywhere)
-        remarks = (f"Left out, as not every finished trial has them: {partial}.",) if partial else ()
-        drawn.append(_Picture("importance", (shares, goal), suffix, about, remarks))
-    if not known.settings:
-        return drawn, missing | dict.fromkeys(("parallel", "slice"), "the finished trials have no settings")
-    important_first = sorted(known.settings, key=lambda setting: (-shares.get(setting.name, 0), setting.name))
-    drawn += [_Picture(kind, (known, column, goal, important_first), suffix, about) for kind in ("parallel", "slice")]
-    return drawn, missing
+def _recoloured(plot: _Plot, study: optuna.Study) -> _Plot:
+    """The learning curves with the colours of the trials' states; Optuna gives each trial a colour of its own."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values]
+    best = {trial.number for trial in study.best_trials} if any(trial.values for trial in trials) else set()
+    colors = [
+        "#c8102e" if trial.number in best else "#d98e04" if trial.state == TrialState.PRUNED else "#9aa5b1" for trial in trials
+    ]
+    for trace, color in zip(plot.figure.data, colors, strict=True):
+        trace.update(line_color=color, marker_color=color)
+
+    def axes() -> Any:
+        found = plot.axes()
+        for line, color in zip(found.lines, colors, strict=True):
+            line.set_color(color)
+        return found
+
+    return replace(plot, axes=axes)
+
+
+def _copy(study: optuna.Study, objectives: Sequence[int], log10: bool = False) -> optuna.Study:
+    """The study in memory with some of its objectives, short choices, and log10 of logarithmic settings where `log10`.
+
+    Optuna ignores the direction of one objective of several: it draws no best-so-far line and reverses the colours. Trials keep
+    their numbers: those that are neither pruned nor complete with finite values are failed ones without settings.
+    """
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    copy = optuna.create_study(study_name=study.study_name, directions=[study.directions[index] for index in objectives])
+    optuna.logging.set_verbosity(verbosity)
+    for trial in study.get_trials(deepcopy=False):
+        finite = trial.state == TrialState.COMPLETE and all(map(math.isfinite, trial.values))
+        if not finite and trial.state != TrialState.PRUNED:
+            copy.add_trial(create_trial(state=TrialState.FAIL))
+            continue
+        axes = {name: _axis(value, trial.distributions[name], log10) for name, value in trial.params.items()}
+        copy.add_trial(
+            create_trial(
+                state=trial.state,
+                values=[trial.values[index] for index in objectives] if finite else None,
+                params={name: value for name, (value, _) in axes.items()},
+                distributions={name: distribution for name, (_, distribution) in axes.items()},
+                intermediate_values=trial.intermediate_values,
+            )
+        )
+    return copy
+
+
+def _axis(value: Any, distribution: Any, log10: bool) -> tuple[Any, BaseDistribution]:
+    if isinstance(distribution, CategoricalDistribution):
+        labels = tuple(map(_label, distribution.choices))
+        return labels[int(distribution.to_internal_repr(value))], CategoricalDistribution(labels)
+    if log10 and distribution.log:
+        return math.log10(value), FloatDistribution(math.log10(distribution.low), math.log10(distribution.high))
+    return value, distribution
+
+
+def _label(choice: Any) -> Any:
+    """A choice on an axis: `albedo+normal` for a list, which the study has as JSON."""
+    value = decode_choice(choice)
+    return "+".join(map(str, value)) if isinstance(value, list) else choice
+
+
+def _page(title: str, plots: Sequence[_Plot], tables: Sequence[Table], notes: Sequence[str]) -> str:
+    figures = "".join(
+        f"<h2>{escape_text(plot.caption)}</h2><div class=figure>"
+        f"{plot.figure.to_html(_BUTTONS, full_html=False, include_plotlyjs=False, div_id=plot.name)}</div>"
+        for plot in plots
+    )
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape_text(title)}</title><style>{_STYLE}</style>"
+        f"<script>{get_plotlyjs()}</script><h1>{escape_text(title)}</h1>{''.join(map(table_html, tables))}"
+        f"{''.join(f'<p class=note>{escape_text(note)}</p>' for note in notes)}{figures}</html>\n"
+    )

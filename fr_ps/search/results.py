@@ -1,5 +1,6 @@
-"""What came out of a study: a table, the best settings as a file that `train` accepts, pictures."""
+"""Results of a study: tables, the best settings as a file that `train` accepts, plots."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from fr_ps.files import write_text
 from fr_ps.redaction import redact_tree
 from fr_ps.report.table import Cell, Table
 from fr_ps.search.plots import write_plots
+from fr_ps.search.slots import State
 from fr_ps.search.space import params_to_settings
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.trial import EPOCHS, MLFLOW_RUN, RUN
@@ -25,26 +27,26 @@ _TOP = 10
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The best trial; of several objectives, of those that no other is better than in all, the best by the first one."""
+    """The best complete trial. With several objectives: the best one of the Pareto front by the first objective."""
     found = study.best_trials if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else []
     larger = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
     return max(found, key=lambda one: (one.values[0] if larger else -one.values[0], -one.number), default=None)
 
 
 def best_config(spec: StudySpec, trial: FrozenTrial) -> Config:
-    """The settings of the base with what a trial chose."""
+    """The settings of the base with those of a trial."""
     return with_settings(spec.base, params_to_settings(trial.params))
 
 
 def trial_table(spec: StudySpec, study: optuna.Study, limit: int = 0) -> Table:
-    """A row a trial that was begun: how it ended, its values, what it chose, its run.
+    """A row for each trial that has started: state, values, settings, epochs, run.
 
     Args:
-        search: what was searched.
-        study: of it.
-        most: trials of the table, the best ones first; 0: all, in the order of their numbers.
+        spec: of the study.
+        study: in the database.
+        limit: length of the table, best trials first; 0: all trials by number.
     """
-    begun = trials = [one for one in study.get_trials(deepcopy=False) if one.state != TrialState.WAITING]
+    started = trials = [one for one in study.get_trials(deepcopy=False) if one.state != TrialState.WAITING]
     names = [dimension.name for dimension in spec.space.dimensions]
     if limit:
         trials = _best_first(study, trials)[:limit]
@@ -61,31 +63,43 @@ def trial_table(spec: StudySpec, study: optuna.Study, limit: int = 0) -> Table:
         for one in trials
     ]
     header = ["trial", "state", *spec.objectives, *names, "epochs", *([] if limit else ["reason"]), "run"]
-    note = f"the best {limit} of {len(begun)}" if limit and len(rows) < len(begun) else ""
+    note = f"the best {limit} of {len(started)}" if limit and len(rows) < len(started) else ""
     return Table("trials", "Trials", header, rows, note)
 
 
 def top_trials(spec: StudySpec, study: optuna.Study) -> Table:
-    """The best trials, for the terminal."""
+    """The best trials, for the terminal and the page."""
     return trial_table(spec, study, _TOP)
 
 
+def state_table(study: optuna.Study) -> Table:
+    """Number of trials in each state."""
+    counts = Counter(trial_entry(trial).state for trial in study.get_trials(deepcopy=False))
+    states: list[State] = ["complete", "pruned", "failed", "killed", "running", "waiting"]
+    return Table("states", "Trials by state", ["all", *states], [[counts.total(), *(counts[state] for state in states)]])
+
+
 def write_results(spec: StudySpec, study: optuna.Study, folder: Path) -> list[str]:
-    """Write the study file, the trials, the best settings and the pictures into `folder`; returns what could not be drawn."""
+    """Write study file, trials, best settings and plots to `folder`.
+
+    Returns:
+        a line for each plot that cannot be drawn, with the reason.
+
+    Raises:
+        InputError: the disk is full, or the folder is not writable.
+    """
     write_text(folder / STUDY_FILE, yaml.safe_dump(redact_tree(_study_settings(spec)), sort_keys=False))
     table = trial_table(spec, study)
-    write_text(
-        folder / TRIALS_FILE, format_csv(list(table.header), [["" if x is None else x for x in row] for row in table.rows])
-    )
+    write_text(folder / TRIALS_FILE, format_csv(table.header, table.rows))
     best = best_trial(study)
     if best:
         settings = to_dict(with_absolute_paths(best_config(spec, best)))
         write_text(folder / BEST_FILE, yaml.safe_dump(redact_tree(settings), sort_keys=False))
-    return write_plots(study, spec.objectives, folder)
+    return write_plots(study, spec.objectives, folder, [state_table(study), top_trials(spec, study)])
 
 
 def _best_first(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Finished before pruned before others; finished ones by the first objective, with the Pareto front first."""
+    """Complete trials before pruned ones before others; complete ones by the first objective, the Pareto front first."""
     order = {"complete": 0, "pruned": 1}
     front = {one.number for one in study.best_trials} if any(one.state == TrialState.COMPLETE for one in trials) else set()
     sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
@@ -101,7 +115,7 @@ def _values(trial: FrozenTrial, count: int) -> list[Cell]:
 
 
 def _study_settings(spec: StudySpec) -> Mapping[str, Any]:
-    """What makes the same search again, without the address of the database, which may hold a password."""
+    """Settings that repeat the search, without the address of the database, which may hold a password."""
     settings = {key: value for key, value in asdict(spec.config).items() if key != "base"}
     settings["study"].pop("storage")
     return settings | to_dict(spec.base)

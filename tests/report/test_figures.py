@@ -1,15 +1,18 @@
 """No figure parses its text: the real figures, with ids, classes and settings that are formulas to matplotlib."""
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import optuna
 import pytest
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 import fr_ps
 from fr_ps.evaluation.analyses import groups
@@ -17,9 +20,7 @@ from fr_ps.evaluation.analyses.identification import OpenSet, open_set_figure
 from fr_ps.evaluation.analyses.reliability import reliability_diagram, reliability_figure
 from fr_ps.evaluation.pairwise.figures import roc_figure
 from fr_ps.evaluation.pairwise.roc import RocCurve
-from fr_ps.report.figures import new_figure, to_png
-from fr_ps.search.outcome.figures import stills
-from fr_ps.search.outcome.figures.finished import Objective, finished
+from fr_ps.report.figures import new_figure, plot_png, to_png
 from fr_ps.training.figures import curves_figure
 from tests.foreign import MARKUP_LIKE_TEXTS
 
@@ -54,31 +55,9 @@ def _of_open_set() -> Figure:
     return open_set_figure(found, (0.01, 0.1), np.array([0.4, 0.2]))
 
 
-def _of_slices() -> Figure:
-    known, objective = _study()
-    return stills.slices(known, 0, objective, known.settings)
-
-
-def _of_parallel() -> Figure:
-    known, objective = _study()
-    return stills.parallel(known, 0, objective, known.settings)
-
-
-def _of_importance() -> Figure:
-    return stills.importance({name: 1 / len(MARKUP_LIKE_TEXTS) for name in MARKUP_LIKE_TEXTS}, Objective(FORMULA, True))
-
-
-def _study():  # type: ignore[no-untyped-def]
-    study = optuna.create_study()
-    space = {FORMULA: CategoricalDistribution(MARKUP_LIKE_TEXTS)}
-    for index, name in enumerate(MARKUP_LIKE_TEXTS):
-        study.add_trial(optuna.create_trial(value=float(index), params={FORMULA: name}, distributions=space))
-    return finished(study.get_trials()), Objective(FORMULA, True)
-
-
 @pytest.mark.parametrize(
     "build",
-    [_of_groups, _of_reliability, _of_losses, _of_roc, _of_open_set, _of_slices, _of_parallel, _of_importance],
+    [_of_groups, _of_reliability, _of_losses, _of_roc, _of_open_set],
 )
 def test_no_text_of_a_figure_is_parsed(build: Callable[[], Figure]) -> None:
     figure = build()
@@ -101,7 +80,30 @@ def test_every_figure_is_made_where_parsing_is_off() -> None:
     made = [
         path for path in Path(fr_ps.__file__).parent.rglob("*.py") if re.search(r"(?<!go\.)\bFigure\(|pyplot", path.read_text())
     ]
-    assert [path.name for path in made if path.name != "interactive.py"] == ["drawing.py"]
+    assert [path.name for path in made] == ["figures.py"]
+
+
+def test_a_plot_of_optuna_parses_no_text_has_plain_numbers_and_leaves_the_style_alone() -> None:
+    study = optuna.create_study()
+    space = {FORMULA: CategoricalDistribution(MARKUP_LIKE_TEXTS), "lr": FloatDistribution(1e-4, 0.1, log=True)}
+    for index, name in enumerate(MARKUP_LIKE_TEXTS):
+        study.add_trial(optuna.create_trial(value=float(index), params={FORMULA: name, "lr": 0.001}, distributions=space))
+    drawn = []
+
+    def draw() -> np.ndarray:
+        drawn.append(optuna.visualization.matplotlib.plot_slice(study, target_name=FORMULA))
+        return drawn[0]
+
+    before = dict(mpl.rcParams)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        assert plot_png(draw).startswith(b"\x89PNG")
+    assert dict(mpl.rcParams) == before
+    figure = drawn[0][0].figure
+    assert not pyplot.fignum_exists(figure.number)
+    texts = figure.findobj(Text)
+    assert not any(text.get_parse_math() for text in texts)
+    assert not any("mathdefault" in text.get_text() for text in texts)
 
 
 def test_a_dollar_is_drawn() -> None:
