@@ -19,20 +19,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fr_ps.config import Config, SearchConfig, to_dict
-from fr_ps.config.search import StudyConfig
 from fr_ps.data.preparation import RECORD_FILE, find_preparation, read_record
 from fr_ps.data.store import _PackInfo
 from fr_ps.errors import InputError
 from fr_ps.json_files import parse_json, read_json
 from fr_ps.models.folder import INFO_FILE, read_info, write_tensors
 from fr_ps.models.thresholds import THRESHOLDS_FILE, read_thresholds
-from fr_ps.search.worker import read_job
 from fr_ps.serving.gallery import read_gallery
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.listing import list_runs
 from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
-from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, read_run_info
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, read_run_info
 from fr_ps.tracking.run_lock import _LockHolder
 from fr_ps.training.checkpoint import read_checkpoint
 from tests.conftest import AssertRejected
@@ -60,27 +57,6 @@ def outbox_of(file: Path) -> int:
     return outbox.delivered_bytes
 
 
-SEARCH = SearchConfig(
-    study=StudyConfig(name="study"),
-    objectives={"val/identity/auc": "maximize"},
-    space={"optim.lr": {"low": 1e-4, "high": 0.1}},
-)
-ORDERS: dict[str, dict[str, Any]] = {
-    "train": {
-        "train": to_dict(Config()),
-        "name": "study-base",
-        "run": "20261128-220130-0e6e06",
-        "parent": asdict(ParentRun("a" * 32, "1")),
-        "threads": 1,
-    },
-    "search": {
-        "search": asdict(SEARCH),
-        "base": to_dict(Config()),
-        "parent": asdict(ParentRun("a" * 32, "1")),
-        "threads": 0,
-        "began": 1795903290.6,
-    },
-}
 READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
     "run.json": ("run", RUN_INFO_FILE, lambda file: read_run_info(file.parent)),
     "journal.jsonl": ("run", JOURNAL_FILE, lambda file: list(read_events(file))),
@@ -95,9 +71,7 @@ READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
     "prepared.json": ("session", RECORD_FILE, lambda file: read_record(file.parent)),
     "info.json": ("pack", "info.json", lambda file: read_json(file, _PackInfo, "pack again")),
     "state.json": ("checkpoint", "state.json", lambda file: read_checkpoint(checkpoint_around(file)).values),
-    "order to train": ("order", "train", lambda file: read_job(file.read_bytes().decode("utf-8", "surrogateescape"))),
-    "order to search": ("order", "search", lambda file: read_job(file.read_bytes().decode("utf-8", "surrogateescape"))),
-    "champions": ("order", "champions", lambda file: parse_json(file.read_bytes(), list[str], "tag", "remove it")),
+    "champions": ("tag", "champions", lambda file: parse_json(file.read_bytes(), list[str], "tag", "remove it")),
 }
 """File to its folder here, its name in it, and what reads it."""
 
@@ -115,8 +89,8 @@ def copy_of(name: str, folder: Path) -> Path:
         shutil.copy(OLD / "state.json", target)
     elif source == "pack":
         (target / file).write_text(json.dumps({"digest": "a" * 64, "crc32": 2**31}))
-    elif source == "order":
-        (target / file).write_text(json.dumps(ORDERS.get(file, ["1", "3"])))
+    elif source == "tag":
+        (target / file).write_text(json.dumps(["1", "3"]))
     return target / file
 
 
@@ -166,7 +140,7 @@ def test_another_json_is_one_line(name: str, content: bytes, tmp_path: Path) -> 
     assert_read_or_refused(name, file)
 
 
-@pytest.mark.parametrize("name", [name for name, (folder, _, _) in READERS.items() if folder != "order"])
+@pytest.mark.parametrize("name", [name for name, (folder, _, _) in READERS.items() if folder != "tag"])
 def test_what_stands_in_the_place_of_a_file_is_refused(name: str, tmp_path: Path, refused: AssertRejected) -> None:
     file = copy_of(name, tmp_path)
     if READERS[name][0] == "checkpoint":

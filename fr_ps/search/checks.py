@@ -1,21 +1,69 @@
-"""A space in which some trials would differ in a setting that changes nothing in them is refused, with the missing `when`."""
+"""Checks before the first trial: the objectives are defined on the validation set, and every searched setting has an effect."""
 
 import itertools
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from fr_ps.config import Config, with_settings
 from fr_ps.config.dependencies import CONDITIONS, Condition, get_setting
+from fr_ps.config.search import COSTS
+from fr_ps.data.labels import ATTRIBUTES, MISSING
+from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
+from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT_REASON
+from fr_ps.models.inference import Predictions, validation_metrics
 from fr_ps.search.space import Dimension, Space, Value, params_to_settings, parent_assignments
+from fr_ps.search.spec import StudySpec
+from fr_ps.training.train import open_training_data
 
 _MAX_COMBINATIONS = 10_000
 
 
-def require_effect(space: Space, base: Config) -> None:
-    """Refuse a space that samples a setting where, by the rest of the space and the base, it has no effect.
+def check_data(spec: StudySpec) -> str:
+    """Pack the data, which all trials share, and check that the validation set defines the objectives.
+
+    Returns:
+        digest of the data.
 
     Raises:
-        InputError: names the setting, the condition that it needs, and the `when` that guarantees it.
+        InputError: unusable data or split, no validation subjects, or an objective that is undefined or has low support.
+    """
+    config = spec.base
+    dataset = open_training_data(config, lambda _line: None)
+    split = make_split(dataset.labels, config.data, dataset.left_out)
+    if not len(split.val):
+        raise InputError("data.val_people is 0: the objective needs validation subjects; set a share")
+    labels = dataset.labels.subset(split.val)
+    # Which metrics are defined depends on the labels alone: random predictions suffice.
+    rng = np.random.default_rng(0)
+    probabilities: dict[str, np.ndarray] = {
+        task: rng.dirichlet(np.ones(len(labels.classes[task])), len(labels)).astype(np.float32) for task in ATTRIBUTES
+    }
+    predictions = Predictions(rng.normal(size=(len(labels), 8)).astype(np.float32), probabilities)
+    codes = dataset.labels.codes[split.train]
+    trained = [task for column, task in zip(codes.T, ATTRIBUTES) if len(np.unique(column[column != MISSING])) > 1]
+    metrics = validation_metrics(predictions, labels, trained).with_prefix("val")
+    for objective in spec.objectives:
+        if objective in COSTS:
+            continue
+        if objective not in metrics.values:
+            names = ", ".join(sorted(metrics.values))
+            raise InputError(f"objectives: {objective!r} is not a metric; expected some of {names}")
+        reason = metrics.reasons.get(objective, "")
+        if metrics.values[objective] is None or reason.startswith(LOW_SUPPORT_REASON):
+            raise InputError(
+                f"objectives: {objective} is undefined or has low support on the validation set ({reason}); "
+                "expected another metric, or more validation subjects"
+            )
+    return dataset.store.digest
+
+
+def require_effect(space: Space, base: Config) -> None:
+    """Reject a space in which some trials sample a setting without effect.
+
+    Raises:
+        InputError: names the setting, the condition for its effect, and the `when` that ensures it.
     """
     dimensions = {one.name: one for one in space.dimensions}
     for dimension in space.dimensions:
@@ -25,7 +73,7 @@ def require_effect(space: Space, base: Config) -> None:
             ]
             if failing:
                 raise InputError(
-                    f"space.{dimension.name}: has an effect only where {condition.text}, and some trials would have "
+                    f"space.{dimension.name}: has an effect only where {condition.text}, but some trials have "
                     f"{_failing_settings(failing[0], condition, dimensions)}; "
                     f"{_suggested_when(dimension, condition, dimensions, base)}"
                 )
@@ -34,7 +82,7 @@ def require_effect(space: Space, base: Config) -> None:
 def _reachable_configs(
     dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config
 ) -> Iterator[Config]:
-    """The trainings in which the dimension exists, as far as they differ in what decides the condition."""
+    """The configurations in which the dimension exists, one for each combination of the settings that decide the condition."""
     for context in parent_assignments(dimension, dimensions):
         free = [name for name in condition.settings if name in dimensions and name not in context and name != dimension.name]
         combinations = itertools.product(*(_candidate_values(dimensions[name], base) for name in free))
@@ -42,11 +90,11 @@ def _reachable_configs(
             try:
                 yield with_settings(base, params_to_settings({**context, **dict(zip(free, values))}))
             except InputError:
-                continue  # such a trial cannot be built
+                continue  # no trial can be built from it
 
 
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
-    """The choices, or of a range its ends (its upper end alone where the lower one is not met but by chance)."""
+    """The choices, or the ends of a range; of a continuous range the upper end only, as it rarely hits the lower one."""
     if dimension.choices:
         found: list[Value] = list(dimension.choices)
     else:
@@ -62,7 +110,7 @@ def _failing_settings(config: Config, condition: Condition, dimensions: Mapping[
 
 
 def _suggested_when(dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config) -> str:
-    """The `when` to write, where one setting with choices decides; else what is left to do."""
+    """The remedy: the `when` to write, where one setting with choices decides the condition."""
     searched = [name for name in condition.settings if name in dimensions and name != dimension.name]
     for name in searched:
         parent = dimensions[name]
@@ -71,8 +119,8 @@ def _suggested_when(dimension: Dimension, condition: Condition, dimensions: Mapp
             text = ", ".join(f"{other}: [{', '.join(map(_yaml_value, values))}]" for other, values in when.items())
             return f"write when: {{{text}}}"
     if searched:
-        return f"search {searched[0]} by choices, and name those that are meant in a when"
-    return f"take it out of the space, or set {' or '.join(condition.settings)} otherwise"
+        return f"search {searched[0]} by choices, and name the matching ones in a when"
+    return f"remove it from the space, or change {' or '.join(condition.settings)}"
 
 
 def _condition_holds(condition: Condition, name: str, value: Value, base: Config) -> bool:

@@ -1,6 +1,5 @@
-"""After the trials: the best settings and those of the base, trained with several seeds each and tested."""
+"""The final runs: the best settings and those of the base, each trained with several seeds and tested."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,18 +19,18 @@ from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.run import Run, new_run_id
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
 
-_ATTRIBUTE = "fr_ps.final"
-"""Of the study: name of such a training to our id of its run, so that none is done twice."""
+_FINAL = "fr_ps.final"
+"""Attribute of the study in the database: name of a final run to its id. No final run is trained twice."""
 
 
 @dataclass(frozen=True)
 class FinalRuns:
-    """Trainings with several seeds.
+    """The final runs of a study.
 
     Attributes:
-        trial: number of the trial whose settings are the best.
-        best: of each seed, the folder of the run with its settings.
-        base: of each seed, the folder of the run with the settings of the base.
+        trial: number of the trial with the best settings.
+        best: run folder for each seed, best settings.
+        base: run folder for each seed, settings of the base.
     """
 
     trial: int
@@ -40,68 +39,69 @@ class FinalRuns:
 
 
 def train_final_runs(
-    spec: StudySpec, study: optuna.Study, parent: ParentRun, runs: Path, log: Path, workers: int, threads: int
+    spec: StudySpec, study: optuna.Study, parent: ParentRun, runs: Path, logs: Path, workers: int, threads: int
 ) -> FinalRuns:
-    """Train what is not trained yet, as many at once as there are workers.
+    """Train the final runs that are not finished yet.
 
     Args:
-        search: that is over.
-        study: of it, with a finished trial.
-        parent: run of the study.
+        spec: of the study.
+        study: with a complete trial.
+        parent: the study's run in MLflow.
         runs: folder of the runs.
-        log: folder of the workers' logs.
-        workers: how many trainings at once.
-        threads: of each; 0: as many as torch takes.
+        logs: folder of the workers' logs.
+        workers: number of processes.
+        threads: of each process; 0: PyTorch's default.
 
     Raises:
-        InputError: one of them failed.
-        KeyboardInterrupt, SystemExit: a signal came; when the search is started again it goes on with them.
+        InputError: a final run failed.
+        KeyboardInterrupt, SystemExit: on a signal; the next start of the search resumes the final runs.
     """
     best = best_trial(study)
     assert best is not None
     seeds = range(spec.config.after.seeds)
-    configs = {f"trial-{best.number:03d}-seed-{seed}": _with_seed(best_config(spec, best), seed) for seed in seeds}
-    configs |= {f"base-seed-{seed}": _with_seed(spec.base, seed) for seed in seeds}
-    folders = _run_folders(study, configs, runs)
-    left = [name for name, folder in folders.items() if not _is_finished(folder)]
-    with progress("train with seeds", len(left), "trainings") as advance:
-        while left:
-            now, left = left[:workers], left[workers:]
-            orders = {
-                log / f"{name}.log": {
-                    "train": to_dict(configs[name]),
-                    "name": f"{study.study_name}-{name}",
-                    "run": folders[name].name,
-                    "parent": asdict(parent),
-                    "threads": threads,
-                }
-                for name in now
-            }
-            run_workers(orders, lambda: 0, lambda _line: None)
-            for name in now:
-                if not _is_finished(folders[name]):
-                    raise InputError(f"training {name} did not finish; see {log / name}.log, and start the search again")
-            advance(len(now))
-    names = list(folders)
-    return FinalRuns(
-        best.number,
-        tuple(folders[name] for name in names if not name.startswith("base")),
-        tuple(folders[name] for name in names if name.startswith("base")),
-    )
+    best_configs = {f"trial-{best.number:03d}-seed-{seed}": _with_seed(best_config(spec, best), seed) for seed in seeds}
+    base_configs = {f"base-seed-{seed}": _with_seed(spec.base, seed) for seed in seeds}
+    configs = best_configs | base_configs
+    folders = _run_folders(study, list(configs), runs)
+    unfinished = [name for name in configs if not _is_finished(folders[name])]
+    jobs = {
+        logs / f"{name}.log": {
+            "train": to_dict(configs[name]),
+            "name": f"{study.study_name}-{name}",
+            "run": folders[name].name,
+            "parent": asdict(parent),
+            "threads": threads,
+        }
+        for name in unfinished
+    }
+    with progress("final runs", len(unfinished), "trainings") as advance:
+        finished = set[str]()
+
+        def count_finished() -> int:
+            new = {name for name in unfinished if name not in finished and _is_finished(folders[name])}
+            finished.update(new)
+            advance(len(new))
+            return len(finished)
+
+        run_workers(jobs, count_finished, limit=workers)
+    for name in unfinished:
+        if name not in finished:
+            raise InputError(f"training {name} did not finish; see {logs / name}.log, and start the search again")
+    return FinalRuns(best.number, tuple(folders[name] for name in best_configs), tuple(folders[name] for name in base_configs))
 
 
 def _with_seed(config: Config, seed: int) -> Config:
     return replace(config, train=replace(config.train, seed=seed))
 
 
-def _run_folders(study: optuna.Study, configs: Mapping[str, Config], runs: Path) -> dict[str, Path]:
-    """The run's folder of each training; runs that are not here any more get new ones."""
-    known = dict(study.user_attrs.get(_ATTRIBUTE, {}))
-    for name in configs:
-        if not (runs / known.get(name, "nowhere") / RUN_INFO_FILE).is_file():
-            known[name] = new_run_id()
-    retry(lambda: study.set_user_attr(_ATTRIBUTE, known))
-    return {name: runs / known[name] for name in configs}
+def _run_folders(study: optuna.Study, names: list[str], runs: Path) -> dict[str, Path]:
+    """The run folder of each final run. A run whose folder is missing gets a new id."""
+    ids = dict(study.user_attrs.get(_FINAL, {}))
+    for name in names:
+        if not (runs / ids.get(name, "nowhere") / RUN_INFO_FILE).is_file():
+            ids[name] = new_run_id()
+    retry(lambda: study.set_user_attr(_FINAL, ids))
+    return {name: runs / ids[name] for name in names}
 
 
 def _is_finished(folder: Path) -> bool:
@@ -109,7 +109,6 @@ def _is_finished(folder: Path) -> bool:
 
 
 def best_validation(folder: Path, metric: str) -> float:
-    """The best value that a training of a run had of a validation metric; of costs, 0."""
-    points = Run(folder).metric_history.get(metric, {})
-    best = min if lower_is_better(metric) else max
-    return best(points.values(), default=0.0) * (-1 if lower_is_better(metric) else 1)
+    """The best value of a validation metric in a run, negated where lower is better; 0 without such a metric."""
+    values = Run(folder).metric_history.get(metric, {}).values()
+    return -min(values, default=0.0) if lower_is_better(metric) else max(values, default=0.0)

@@ -1,4 +1,4 @@
-"""By how much the best settings beat those of the base on the test people, and how much of that is noise between seeds."""
+"""Improvement of the best settings over those of the base on the test subjects, with the noise between seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from fr_ps.tracking.layout import BEST_CHECKPOINT
 
 @dataclass(frozen=True)
 class Improvement:
-    """The best settings against those of the base.
+    """The best settings compared with those of the base.
 
     Attributes:
-        found: best minus base, of the means over seeds; the interval and p are from drawing people.
-        noise: metric to the standard error of that difference that comes from the seeds; NaN where there is one seed.
-        seeds: of each.
-        people: that were tested.
+        differences: best minus base, of the means over seeds; interval and p-value from a bootstrap over subjects.
+        seed_error: metric to the standard error of that difference between seeds; NaN with one seed.
+        seeds: number of seeds of each.
+        subjects: number of test subjects.
     """
 
     differences: list[Difference]
@@ -37,7 +37,7 @@ class Improvement:
     subjects: int
 
     def table(self) -> Table:
-        """A row a metric."""
+        """One row for each metric."""
         rows = [
             [
                 one.name,
@@ -48,63 +48,60 @@ class Improvement:
             ]
             for one in self.differences
         ]
-        header = ["metric", "best", "base", "difference", "low", "high", "error of seeds"]
+        header = ["metric", "best", "base", "difference", "low", "high", "seed error"]
         note = (
-            f"Means over {self.seeds} seeds each, on {self.subjects} test people. Low and high: 95 %, from the same draws of "
-            "people for both; error of seeds: standard error of the difference between seeds."
+            f"Means over {self.seeds} seeds each, on {self.subjects} test subjects. Low and high: 95 % bootstrap confidence "
+            "interval over subjects, paired; seed error: standard error of the difference between seeds."
         )
-        return Table("gain", "Best settings against the base, on test people", header, rows, note)
+        return Table("gain", "Best settings and base settings on the test subjects", header, rows, note)
 
     def summary(self) -> str:
-        """Whether the first metric is better by more than people and seeds explain, in a sentence."""
+        """Whether the best settings improve the first metric beyond bootstrap interval and seed noise, in a sentence."""
         if not self.differences:
-            return "how much better than the base the best is cannot be told: nothing is defined on the test people"
+            return "improvement over the base not measured: no metric is defined on the test subjects"
         one = self.differences[0]
-        noise = self.seed_error[one.name]
-        seeds = f"{noise:.4f} is the standard error between seeds" if np.isfinite(noise) else "one seed tells no noise"
-        numbers = f"{one.name} {one.first:.4f} against {one.second:.4f}, {one.value:+.4f} {one.interval_text}; {seeds}"
-        beyond_seeds = np.isfinite(noise) and abs(one.value) > 2 * noise
-        better = {"first": "is better than", "second": "is WORSE than", "neither": "is not measurably better than"}[one.better]
-        if one.better != "neither" and not beyond_seeds:
-            better = "may be no more than noise between seeds away from"
-        return f"the best {better} the base: {numbers}"
+        error = self.seed_error[one.name]
+        noise = f"standard error between seeds {error:.4f}" if np.isfinite(error) else "seed noise unknown with one seed"
+        numbers = f"{one.name} {one.first:.4f} and {one.second:.4f}, difference {one.value:+.4f} {one.interval_text}; {noise}"
+        if one.better != "neither" and not abs(one.value) > 2 * error:  # also where the error is NaN
+            return f"the best settings differ from the base, perhaps only by seed noise: {numbers}"
+        verdict = {"first": "better than", "second": "WORSE than", "neither": "not significantly different from"}[one.better]
+        return f"the best settings are {verdict} the base: {numbers}"
 
 
 def measure_improvement(
     final_runs: FinalRuns, objective: str, data: Path, device: torch.device, batch: int, advance: OnProgress
 ) -> Improvement:
-    """Score all of them on the same test people.
+    """Score all final runs on the same test subjects.
 
     Args:
-        finals: trainings with the same split.
-        objective: metric under val/ whose counterpart on test is told first; empty: none.
+        final_runs: trainings with the same split.
+        objective: metric under val/ whose counterpart on test comes first; empty: none.
         data: the prepared data set.
-        device: to compute on.
-        batch: sessions a batch.
-        advance: called with each model that is scored.
+        device: for the networks.
+        batch: sessions in a batch.
+        advance: called for each scored model.
 
     Raises:
-        InputError: a model or the data cannot be read.
+        InputError: a model or the data are unreadable.
     """
-    arms = []
-    for folders in (final_runs.best, final_runs.base):
-        arm = []
-        for folder in folders:
-            arm.append(_test_metrics(folder / BEST_CHECKPOINT, data, device, batch))
-            advance(1)
-        arms.append(arm)
-    people = arms[0][0][1]
-    return compare_seeds([metrics for metrics, _ in arms[0]], [metrics for metrics, _ in arms[1]], objective, people)
+    scored = []
+    for folder in (*final_runs.best, *final_runs.base):
+        scored.append(_test_metrics(folder / BEST_CHECKPOINT, data, device, batch))
+        advance(1)
+    metrics = [metrics for metrics, _ in scored]
+    seeds = len(final_runs.best)
+    return compare_seeds(metrics[:seeds], metrics[seeds:], objective, scored[0][1])
 
 
 def compare_seeds(best: Sequence[Metrics], base: Sequence[Metrics], objective: str, subjects: int) -> Improvement:
-    """Means over seeds, their differences with intervals from people, and the noise between seeds.
+    """Means over seeds, their differences with bootstrap intervals over subjects, and the noise between seeds.
 
     Args:
-        best: of each seed, with draws of the same people in the same places.
-        base: the same.
-        objective: metric under val/ that is told first.
-        people: that were tested.
+        best: metrics for each seed, with replicates of the same bootstrap.
+        base: likewise, for the settings of the base.
+        objective: metric under val/ whose counterpart on test comes first; empty: none.
+        subjects: number of test subjects.
     """
     names = [name for name in headline_metrics(best[0]) if all(one.values.get(name) is not None for one in (*best, *base))]
     first = objective.removeprefix("val/")
@@ -116,7 +113,7 @@ def compare_seeds(best: Sequence[Metrics], base: Sequence[Metrics], objective: s
 
 
 def _seed_mean(arm: Sequence[Metrics], names: Sequence[str]) -> Metrics:
-    """Of each metric, the mean of the seeds, in each draw of people too."""
+    """The mean over seeds of each metric, and of each of its bootstrap replicates."""
     mean = Metrics(subjects=dict(arm[0].subjects))
     for name in names:
         values = [one.values.get(name) for one in arm]

@@ -1,4 +1,4 @@
-"""How far a study is: told to the user and to its run while others work on it."""
+"""Progress of a study: lines for the user and metrics of the study's run, while workers run trials."""
 
 from datetime import datetime
 
@@ -8,18 +8,17 @@ from optuna.trial import FrozenTrial, TrialState
 from fr_ps.progress import OnProgress, echo
 from fr_ps.search.results import best_trial
 from fr_ps.search.spec import StudySpec
-from fr_ps.search.trial import EPOCHS
-from fr_ps.search.trial_queue import REASON, read_slots
+from fr_ps.search.trial_queue import EPOCHS, REASON, read_slots
 from fr_ps.tracking.run import Run
 
 
 class ProgressMonitor:
-    """Follows a study.
+    """Reports the trials that have ended since the last poll.
 
     Args:
-        search: what is searched.
-        study: of it.
-        run: of the study; None where another process writes it.
+        spec: of the study.
+        study: in the database.
+        run: the study's run; None where another process leads the study.
     """
 
     def __init__(self, spec: StudySpec, study: optuna.Study, run: Run | None) -> None:
@@ -28,24 +27,24 @@ class ProgressMonitor:
 
     @property
     def finished(self) -> int:
-        """Trials that have ended for good, as far as it has looked."""
+        """Number of trials that had ended at the last poll."""
         return len(self.reported)
 
     def poll(self, advance: OnProgress) -> int:
-        """Tell what has ended since the last look; returns how many have in all."""
-        over = read_slots(self.study, self.spec.trials).finished
+        """Print a line for each trial that has ended since the last poll; returns the number of all ended trials."""
+        finished = read_slots(self.study, self.spec.trials).finished
         trials = self.study.get_trials(deepcopy=False)
-        for number in sorted(set(over) - self.reported):
+        for number in sorted(set(finished) - self.reported):
             self.reported.add(number)
             best = best_trial(self.study)
-            echo(self._trial_line(trials[number], over[number], best is not None and best.number == number))
+            echo(self._trial_line(trials[number], finished[number], best is not None and best.number == number))
             advance(1)
         if self.run:
-            self._log_best(self.run, [trials[number] for number in over])
+            self._log_best(self.run, [trials[number] for number in finished])
         return len(self.reported)
 
     def _log_best(self, run: Run, finished: list[FrozenTrial]) -> None:
-        """The best value so far of each objective, a point a trial in the order in which they ended."""
+        """Log the best value so far of each objective; the step counts ended trials."""
         names, larger = self.spec.objectives, [way == "maximize" for way in self.spec.config.objectives.values()]
         best: list[float] = []
         for step, trial in enumerate(sorted(finished, key=_completed_at), start=1):
@@ -57,13 +56,12 @@ class ProgressMonitor:
 
     def _trial_line(self, trial: FrozenTrial, state: str, is_best: bool) -> str:
         values = " ".join(f"{value:.4f}" for value in trial.values or ())
-        chosen = ", ".join(f"{name} {_format_value(value)}" for name, value in trial.params.items())
+        settings = ", ".join(f"{name} {_format_value(value)}" for name, value in trial.params.items())
         reason = trial.user_attrs.get(REASON, "")
         epochs = trial.user_attrs.get(EPOCHS, 0)
         mark = "  best" if is_best else ""
-        return (
-            f"trial {trial.number:3d}  {state:8s}  {values:8s}{mark}  {epochs} epochs  {chosen}{'  ' + reason if reason else ''}"
-        )
+        line = f"trial {trial.number:3d}  {state:8s}  {values:8s}{mark}  {epochs} epochs  {settings}"
+        return f"{line}  {reason}" if reason else line
 
 
 def _completed_at(trial: FrozenTrial) -> tuple[datetime, int]:

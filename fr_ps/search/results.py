@@ -18,8 +18,7 @@ from fr_ps.search.plots import write_plots
 from fr_ps.search.slots import State
 from fr_ps.search.space import params_to_settings
 from fr_ps.search.spec import StudySpec
-from fr_ps.search.trial import EPOCHS, MLFLOW_RUN, RUN
-from fr_ps.search.trial_queue import REASON, trial_entry
+from fr_ps.search.trial_queue import EPOCHS, MLFLOW_RUN, REASON, RUN, trial_entry
 from fr_ps.tables import format_csv
 
 BEST_FILE, TRIALS_FILE, STUDY_FILE = "best.yaml", "trials.csv", "study.yaml"

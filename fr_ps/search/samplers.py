@@ -1,4 +1,4 @@
-"""What chooses the settings of a trial, and what ends one early."""
+"""Builds the sampler, which chooses the settings of a trial, and the pruner, which ends a trial early."""
 
 import numpy as np
 import optuna
@@ -11,39 +11,43 @@ from fr_ps.search.space import Space
 
 
 def build_sampler(config: SamplerConfig, space: Space, seed: int, trial_number: int) -> BaseSampler:
-    """The sampler of one trial: a function of the seed, the trial's number and the trials that ended, so that a study that goes
-    on, or has several workers, draws nothing twice.
+    """The sampler of one trial.
+
+    Its draws depend on the study's seed, the number of the trial and the ended trials only: a resumed study, or one with several
+    workers, repeats no draw.
 
     Args:
         config: of the sampler.
-        space: that is searched.
+        space: of the study.
         seed: of the study.
-        number: of the trial.
+        trial_number: of the trial.
     """
-    drawn = int(np.random.SeedSequence([seed, trial_number]).generate_state(1)[0])
-    first = config.startup
+    trial_seed = int(np.random.SeedSequence([seed, trial_number]).generate_state(1)[0])
+    startup = config.startup
     conditional = any(dimension.when for dimension in space.dimensions)
     builders = {
-        "tpe": lambda: optuna.samplers.TPESampler(seed=drawn, n_startup_trials=first, multivariate=True, group=conditional),
-        "gp": lambda: optuna.samplers.GPSampler(seed=drawn, n_startup_trials=first, warn_independent_sampling=False),
-        "cmaes": lambda: optuna.samplers.CmaEsSampler(seed=drawn, n_startup_trials=first, warn_independent_sampling=False),
-        "nsgaii": lambda: optuna.samplers.NSGAIISampler(seed=drawn, population_size=first),
-        "random": lambda: optuna.samplers.RandomSampler(seed=drawn),
-        "grid": lambda: optuna.samplers.RandomSampler(seed=drawn),  # of a grid every value is given
+        "tpe": lambda: optuna.samplers.TPESampler(
+            seed=trial_seed, n_startup_trials=startup, multivariate=True, group=conditional
+        ),
+        "gp": lambda: optuna.samplers.GPSampler(seed=trial_seed, n_startup_trials=startup, warn_independent_sampling=False),
+        "cmaes": lambda: optuna.samplers.CmaEsSampler(seed=trial_seed, n_startup_trials=startup, warn_independent_sampling=False),
+        "nsgaii": lambda: optuna.samplers.NSGAIISampler(seed=trial_seed, population_size=startup),
+        "random": lambda: optuna.samplers.RandomSampler(seed=trial_seed),
+        "grid": lambda: optuna.samplers.RandomSampler(seed=trial_seed),  # the grid fixes every value
     }
     return builders[config.name]()
 
 
 def build_pruner(config: PrunerConfig, objectives: int, epochs: int) -> BasePruner:
-    """The pruner of a study; none where it has several objectives, for which Optuna knows none.
+    """The pruner of a study; with several objectives one that never prunes, as Optuna supports no pruning there.
 
     Args:
         config: of the pruner.
-        objectives: how many there are.
-        epochs: that a trial has at most.
+        objectives: number of objectives.
+        epochs: largest number of epochs of a trial.
 
     Raises:
-        InputError: a trial has no epoch beyond those that every trial gets.
+        InputError: `pruner.epochs` leaves no epoch after which a trial could be pruned.
     """
     if config.name == "none" or objectives > 1:
         return optuna.pruners.NopPruner()

@@ -1,4 +1,4 @@
-"""A search, settled before anything is trained: what the launcher and every worker of it know."""
+"""The specification of a study: settings, base training and space, validated before anything is trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +9,8 @@ from fr_ps.config import Config, SearchConfig, flatten_dict, from_dict, to_dict
 from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from fr_ps.errors import InputError
 from fr_ps.evaluation.differences import lower_is_better
-from fr_ps.search.space import Space, Value, parse_space
+from fr_ps.search.space import Space, Value
+from fr_ps.search.space_parser import parse_space
 
 _MACHINE_SETTINGS = (
     "name",
@@ -20,17 +21,17 @@ _MACHINE_SETTINGS = (
     "train/checkpoint_minutes",
     "train/system_metrics",
 )
-"""Settings of the base that may differ between the machines of a study, and between its starts."""
+"""Settings of the base that may differ between machines, and between starts of a study."""
 
 
 @dataclass(frozen=True)
 class StudySpec:
-    """A search.
+    """A study.
 
     Attributes:
-        config: as the study file and the flags have it.
-        base: the training that it starts from.
-        space: what is searched around that.
+        config: settings of the search.
+        base: settings of the training that the search starts from.
+        space: searched settings.
     """
 
     config: SearchConfig
@@ -39,70 +40,70 @@ class StudySpec:
 
     @property
     def objectives(self) -> list[str]:
-        """Metrics, the first of which also chooses the best epoch of a trial, if it is a metric."""
+        """Names of the objectives. The first metric among them also selects the best epoch of a trial."""
         return list(self.config.objectives)
 
     @property
     def trials(self) -> int:
-        """How many there are to be: no more than the combinations of a grid."""
+        """Number of trials; with a grid at most its combinations."""
         trials = self.config.budget.trials
         return min(trials, len(self.grid)) if self.grid else trials
 
     @cached_property
     def grid(self) -> list[dict[str, Value]]:
-        """The combinations, where the sampler is a grid."""
+        """The combinations of the sampler `grid`; empty for other samplers."""
         return self.space.grid() if self.config.sampler.name == "grid" else []
 
     @property
     def epochs(self) -> int:
-        """That a trial has at most."""
-        searched = [one for one in self.space.dimensions if one.name == "train.epochs"]
-        values = [int(value) for one in searched for value in (*one.choices, one.high)]
+        """The largest number of epochs of a trial."""
+        dimensions = [one for one in self.space.dimensions if one.name == "train.epochs"]
+        values = [int(value) for one in dimensions for value in (*one.choices, one.high)]
         return max(values, default=self.base.train.epochs)
 
     def definition(self) -> dict[str, Any]:
-        """What makes its trials comparable: objectives, space, and the settings of the base."""
+        """Objectives, space and base. A resumed study must have the same: otherwise trials are not comparable."""
         return {"objectives": dict(self.config.objectives), "space": self.space.as_json(), "base": _shared_settings(self.base)}
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for a worker."""
+        """The specification as JSON, for the workers."""
         return {"search": asdict(self.config), "base": to_dict(self.base)}
 
 
 def build_study_spec(config: SearchConfig, base: Config) -> StudySpec:
-    """The search of a study file, checked as far as it can be without data.
+    """The specification of a study file, validated without data.
 
-    Whether every searched setting has an effect is checked where a study begins: one that an earlier version began may go on.
+    `require_effect` is checked later, for new studies only: a study of an earlier version may resume.
 
     Raises:
-        InputError: anything wrong with the space, a direction that makes the model worse, a grid with ranges.
+        InputError: an invalid space, an objective in the wrong direction, a grid over a range without steps.
     """
     for metric, direction in config.objectives.items():
         if metric not in COSTS and (direction == "minimize") != lower_is_better(metric):
             other = "minimize" if direction == "maximize" else "maximize"
-            raise InputError(f"objectives.{metric} is to {direction}; expected {other}, which makes it better")
+            raise InputError(f"objectives.{metric} is {direction}; expected {other}")
     if config.sampler.name == "cmaes" and len(config.objectives) > 1:
-        raise InputError("sampler.name is 'cmaes', which knows one objective only; expected nsgaii, tpe, gp, random or grid")
+        raise InputError("sampler.name is 'cmaes', which supports one objective; expected nsgaii, tpe, gp, random or grid")
     first = first_metric(config)
     if first:
         base = replace(base, train=replace(base.train, select=first))
-    search = StudySpec(config, base, parse_space(config.space, base))
-    _ = search.grid  # a range without steps is refused now
-    return search
+    spec = StudySpec(config, base, parse_space(config.space, base))
+    _ = spec.grid  # raises for a range without steps
+    return spec
 
 
 def _shared_settings(base: Config) -> dict[str, Any]:
-    """The settings of a training that all machines of a study share, by name (`optim.lr`)."""
+    """Setting (`optim.lr`) to value, of the settings that all machines of a study share."""
     return {name.replace("/", "."): value for name, value in flatten_dict(to_dict(base)).items() if name not in _MACHINE_SETTINGS}
 
 
 def first_metric(config: SearchConfig) -> str:
-    """The first objective that is a metric; empty if all are costs."""
+    """The first objective that is a metric; empty where all are costs."""
     return next((metric for metric in config.objectives if metric not in COSTS), "")
 
 
 def spec_from_json(tree: Mapping[str, Any]) -> StudySpec:
-    """The search of which `tree` is `as_json`."""
+    """The specification from its `as_json`."""
     raw = dict(tree["search"])
     groups = {
         "study": StudyConfig,
@@ -116,12 +117,12 @@ def spec_from_json(tree: Mapping[str, Any]) -> StudySpec:
 
 
 def require_same_definition(name: str, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse to go on with the study `name`, whose definition is `there`, with another one.
+    """Reject a resumed study whose definition has changed.
 
-    A setting of the base that is absent there is one that a later version added: its default is what the study began with.
+    A setting that the stored base lacks was added by a later version: the study started with its default.
 
     Raises:
-        InputError: objectives, space or base differ; says where first.
+        InputError: objectives, space or base differ; names the first difference.
     """
     for part in ("objectives", "space", "base"):
         before, after = stored.get(part, {}), current[part]
@@ -129,20 +130,18 @@ def require_same_definition(name: str, stored: Mapping[str, Any], current: Mappi
             before = _shared_settings(Config()) | before
         for key in (*before, *(key for key in after if key not in before)):
             if before.get(key) != after.get(key):
-                what = {"objectives": "objectives", "space": "space", "base": "settings to start from"}[part]
                 raise InputError(
-                    f"study {name!r} has other {what}: {key} is {_shown_value(before, key)} there and "
-                    f"{_shown_value(after, key)} here; its trials could not be compared: "
-                    "take it as it is there, or another study.name"
+                    f"study {name!r} has a different {part}: {key} is {_shown_value(before, key)} in the study and "
+                    f"{_shown_value(after, key)} here, which makes trials incomparable; restore it, or set another study.name"
                 )
     _require_same_order(name, list(stored["objectives"]), list(current["objectives"]))
 
 
 def _require_same_order(name: str, stored: Sequence[str], current: Sequence[str]) -> None:
-    """Refuse the same objectives in another order: a trial's values are told apart by their places."""
+    """Reject the same objectives in another order: the database stores the values of a trial by position."""
     if list(stored) != list(current):
         raise InputError(
-            f"study {name!r} has its objectives in another order: {', '.join(stored)}; take that, or another study.name"
+            f"study {name!r} has its objectives in another order: {', '.join(stored)}; restore it, or set another study.name"
         )
 
 

@@ -1,10 +1,13 @@
-"""Where studies live: a relational database that any number of workers, here and elsewhere, open at once."""
+"""The database of the studies, which the workers of all machines open at the same time."""
 
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, TypeVar
 
 import optuna
@@ -17,32 +20,31 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLA
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import dir_lock
 from fr_ps.redaction import redact
-from fr_ps.training.signals import GracefulStop, StopRequested
 
 HEARTBEAT_GRACE = 4
-"""Heartbeats that may fail to come before a worker is taken for dead."""
+"""Missing heartbeats after which the lease of a trial expires."""
 _SQLITE_TIMEOUT = 60.0
 _RETRY_SECONDS, _MAX_RETRY_PAUSE = 600.0, 30.0
 Result = TypeVar("Result")
 Direction = Literal["maximize", "minimize"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-# Of what was tried around the study, none is told by a warning in the middle of a training.
+# Optuna would warn about experimental features in the middle of a training.
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 
 class Storage:
-    """A database of studies, opened.
+    """An open database of studies.
 
     Args:
-        url: of SQLAlchemy.
-        heartbeat: seconds between two signs of life.
+        url: address of SQLAlchemy.
+        heartbeat: seconds between two heartbeats of a running trial.
 
     Attributes:
-        rdb: as Optuna has it.
+        rdb: Optuna's storage.
 
     Raises:
-        InputError: it cannot be reached, or is none.
+        InputError: the database is unreachable, or holds the tables of another program.
     """
 
     def __init__(self, url: str, heartbeat: int) -> None:
@@ -50,13 +52,13 @@ class Storage:
         address = _parse_url(url)
         self.file = _sqlite_path(url, address)
         if self.file and not self.file.parent.is_dir():
-            raise InputError(f"study.storage: {self.file.parent} is no folder; make it, or name another place")
+            raise InputError(f"study.storage: {self.file.parent} is no folder; create it, or set another path")
         arguments = {"timeout": _SQLITE_TIMEOUT} if self.file else {"connect_timeout": 20}
         engine = {"connect_args": arguments} | ({} if self.file else {"pool_pre_ping": True})
         where = redact(url)
         for last in (False, False, False, True):
             try:
-                with self.lock():  # two that make its tables at once would fail
+                with self.lock():  # two processes that create its tables at once would fail
                     _require_optuna_schema(address, engine)
                     template = url.replace("{", "{{").replace("}", "}}")  # Optuna passes it to str.format
                     self.rdb = RDBStorage(
@@ -71,19 +73,19 @@ class Storage:
                     "for PostgreSQL: pip install 'fr-ps[postgresql]'"
                 ) from None
             except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError, AssertionError) as error:
-                # Where there is no `alone`, another process may be making the tables; once they are there, all is well.
+                # A server has no `lock`: another process may be creating the tables, and the next attempt succeeds.
                 if last or not isinstance(error, (ProgrammingError, IntegrityError, AssertionError)):
                     raise InputError(
                         f"study.storage: {where} cannot be opened ({_redacted_error(error, address)}); "
-                        "see that it is there and answers"
+                        "check that it exists and is reachable"
                     ) from None
             time.sleep(1.0)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Wait until no other process is in here, where the database is a SQLite file.
+        """Lock a SQLite file against the `lock` of other processes; other databases need none.
 
-        SQLite has no locks of rows: two workers would see the same waiting trial and both take it. PostgreSQL has them.
+        SQLite has no row locks: two workers would read the same waiting trial, and both would acquire it. PostgreSQL has them.
         """
         if self.file is None:
             yield
@@ -92,44 +94,66 @@ class Storage:
             yield
 
     def trial_id(self, study: optuna.Study, number: int) -> int:
-        """The database's own number of a trial."""
+        """The database's id of the trial with that number."""
         study_id = self.rdb.get_study_id_from_name(study.study_name)
         return self.rdb.get_trial_id_from_study_id_trial_number(study_id, number)
 
 
 def retry(call: Callable[[], Result]) -> Result:
-    """What `call` returns; where the database does not answer, tried again for ten minutes.
+    """Result of `call`; retried for ten minutes while the database is unreachable.
 
-    A signal waits until it has returned: in the middle of a read the exception would hold on to SQLite's lock, and nothing
-    could be written down any more.
+    Signals are deferred until `call` returns: an exception in the middle of a read would keep SQLite's lock, and no later
+    write would succeed. The handlers that were set before then receive them.
 
     Raises:
-        InputError: the database did not answer for that long.
-        KeyboardInterrupt, SystemExit: a signal came.
+        InputError: the database was unreachable for ten minutes.
+        KeyboardInterrupt, SystemExit: whatever the handlers of the signals raise.
     """
-    begun, pause = time.monotonic(), 0.5
+    started, pause = time.monotonic(), 0.5
     while True:
-        trouble = ""
-        with GracefulStop() as stop:
-            try:
-                found = call()
-            except (StorageInternalError, SQLAlchemyError) as error:
-                trouble = one_line(error, 200)
-        if stop.signal_number:
-            raise StopRequested(stop.signal_number).exit_exception()
-        if not trouble:
-            return found
-        if time.monotonic() - begun > _RETRY_SECONDS:
-            raise InputError(f"study.storage: does not answer any more ({trouble}); see to it, and start the search again")
+        try:
+            with _deferred_signals():
+                return call()
+        except (StorageInternalError, SQLAlchemyError) as error:
+            trouble = one_line(error, 200)
+        if time.monotonic() - started > _RETRY_SECONDS:
+            raise InputError(
+                f"study.storage: unreachable for 10 minutes ({trouble}); check the database and start the search again"
+            )
         time.sleep(pause)
         pause = min(2 * pause, _MAX_RETRY_PAUSE)
 
 
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM after the block. A second SIGINT raises KeyboardInterrupt at once."""
+    received: list[int] = []
+
+    def defer(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    # Python runs handlers in the main thread only.
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    for number in handlers:
+        signal.signal(number, defer)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for deferred in received:
+            signal.raise_signal(deferred)
+
+
 def open_study(storage: Storage, name: str, directions: Sequence[Direction]) -> tuple[optuna.Study, bool]:
-    """The study of that name, and whether it was made now.
+    """The study of that name, and whether this call created it.
 
     Raises:
-        InputError: it is there with other directions, or the name is refused.
+        InputError: the study has other directions, or the database rejects the name.
     """
     try:
         with storage.lock():
@@ -138,21 +162,20 @@ def open_study(storage: Storage, name: str, directions: Sequence[Direction]) -> 
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage.rdb)
     except (StorageInternalError, SQLAlchemyError) as error:
-        raise InputError(f"study.name {name!r}: is refused by the database ({one_line(error, 200)}); use a shorter one") from None
+        raise InputError(f"study.name {name!r}: the database rejects it ({one_line(error, 200)}); use a shorter name") from None
     there = [direction.name.lower() for direction in study.directions]
     if there != list(directions):
         raise InputError(
-            f"study {name!r} is there, and is to {', '.join(there)}, not to {', '.join(directions)}; "
-            "take its objectives, or another study.name"
+            f"study {name!r} exists with the directions {', '.join(there)}, not {', '.join(directions)}; "
+            "set its objectives, or another study.name"
         )
     return study, False
 
 
 def _enable_wal(engine: Engine) -> None:
-    """Let a SQLite file not wait for the disk at every change, of which a trial makes many.
+    """Use SQLite's write-ahead log, where the file system allows it: a commit does not wait for the disk.
 
-    With a log that is written ahead a process that dies loses nothing, and a power cut the last changes, as if they had not
-    been told yet. Where there can be no such log, all stays as it was.
+    A trial makes many commits. When a process dies nothing is lost; a power cut loses the last commits.
     """
     with engine.connect() as connection:
         if connection.execute(text("PRAGMA journal_mode=WAL")).scalar() != "wal":
@@ -162,23 +185,23 @@ def _enable_wal(engine: Engine) -> None:
     def set_up(raw: Any, _record: object) -> None:
         raw.execute("PRAGMA synchronous=NORMAL")
 
-    engine.dispose()  # those that are open begin anew
+    engine.dispose()  # open connections lack the setting
 
 
 def _parse_url(url: str) -> URL:
     try:
         address = make_url(url)
-    except (ArgumentError, ValueError):  # whose words repeat the address, and a password in it
+    except (ArgumentError, ValueError):  # their message contains the address and its password
         raise InputError(
-            f"study.storage is {_redacted_url(url)}: no address of a database; expected one as sqlite:///FILE"
+            f"study.storage is {_redacted_url(url)}: no database address; expected one like sqlite:///FILE"
         ) from None
-    if "@" in (address.host or ""):  # the driver would look for a host of that name, and print it
-        raise InputError(f"study.storage is {_redacted_url(url)}: an @ in its password ends it; expected it written as %40")
+    if "@" in (address.host or ""):  # the driver would print the rest of the password as a host name
+        raise InputError(f"study.storage is {_redacted_url(url)}: an @ ends the password; expected it written as %40")
     return address
 
 
 def _redacted_error(error: BaseException, address: URL) -> str:
-    """The message of a database driver on one line; drivers repeat parts of the address by themselves."""
+    """The message of a database driver on one line, without the secrets of the address."""
     query = [value for values in address.normalized_query.values() for value in values]
     message = str(error)
     for secret in (address.username, address.password, *query):
@@ -188,23 +211,23 @@ def _redacted_error(error: BaseException, address: URL) -> str:
 
 
 def _redacted_url(url: str) -> str:
-    """`url` without secrets; what is no address at all may hold a password in any place."""
+    """`url` without secrets. A malformed address may contain a password anywhere: it becomes ***."""
     return repr(redact(url)) if "://" in url or "@" not in url else "'***'"
 
 
 def _sqlite_path(url: str, address: URL) -> Path | None:
-    """The file of a SQLite address; None for another database."""
+    """The file of a SQLite address; None for other databases."""
     if address.get_backend_name() != "sqlite":
         return None
     if not address.database or address.database.startswith((":memory:", "file:")):
         raise InputError(
-            f"study.storage is {_redacted_url(url)}: no plain file; expected sqlite:///FILE, which each worker opens by name"
+            f"study.storage is {_redacted_url(url)}: not a file; expected sqlite:///FILE, which each worker can open"
         )
     return Path(address.database).absolute()
 
 
 def _require_optuna_schema(address: URL, settings: dict[str, Any]) -> None:
-    """Refuse a database that is another program's, before anything is written to it."""
+    """Reject the database of another program before anything is written to it."""
     engine = create_engine(address, **settings)
     try:
         tables = set(inspect(engine).get_table_names())
@@ -213,6 +236,6 @@ def _require_optuna_schema(address: URL, settings: dict[str, Any]) -> None:
     if tables and "studies" not in tables:
         where = redact(address.render_as_string())
         raise InputError(
-            f"study.storage: {where} cannot be opened, as it has tables of another program "
-            f"({', '.join(sorted(tables)[:3])}); expected a database of its own, which is made where it is a file"
+            f"study.storage: {where} has the tables of another program ({', '.join(sorted(tables)[:3])}); "
+            "expected an empty database, or a new file"
         )

@@ -1,9 +1,9 @@
-"""One trial of a study: a training that is a run of ours, and what it came to."""
+"""One trial of a study: a training with sampled settings, in a run of its own."""
 
 import socket
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from fr_ps.search.samplers import build_sampler
 from fr_ps.search.space import Value, params_to_settings
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.storage import Storage, retry
-from fr_ps.search.trial_queue import OUTCOME, REASON, finish_trial, heartbeat
+from fr_ps.search.trial_queue import EPOCHS, HOST, MLFLOW_RUN, OUTCOME, REASON, RUN, finish_trial, heartbeat
 from fr_ps.search.trials.cost import COSTS
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run, RunStopped, new_run_id
@@ -31,24 +31,22 @@ from fr_ps.tracking.run_lock import is_locked
 from fr_ps.training.guard import DivergedError
 from fr_ps.training.train import FitResult, fit
 
-RUN, MLFLOW_RUN, HOST, EPOCHS = "run", "mlflow_run", "host", "epochs"
-"""Attributes of a trial: ids of its run, the machine that has its folder, and how many epochs it had."""
 TRIAL_TAG = "fr_ps.trial"
 _DELIVERY_TIMEOUT = 3.0
-"""Seconds for the last words of a trial to reach MLflow; what is left then, the end of the search delivers."""
+"""Seconds that the end of a trial waits for MLflow. The end of the search delivers the rest."""
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial came to.
+    """Result of a trial.
 
     Attributes:
         kind: how it ended.
-        values: of the objectives, if it is complete.
-        reason: why it ended before its end, or where its values are from.
-        epochs: that were trained.
+        values: of the objectives, where it is complete.
+        reason: why it ended early, or which trial has the same settings.
+        epochs: number of trained epochs.
     """
 
     kind: Literal["complete", "pruned", "failed"]
@@ -58,28 +56,24 @@ class TrialResult:
 
 
 class _Pruned(Exception):
-    """The pruner has seen enough."""
+    """The pruner ends the training."""
 
 
-class _PrunedRun(RunStopped):
-    """Ends the run of a trial that was pruned."""
-
-
-class _FailedRun(Exception):
-    """Ends the run of a trial that failed."""
+class _TrialFailed(Exception):
+    """Gives the run of a trial the status FAILED."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker does its trials with.
+    """What a worker runs its trials with.
 
     Attributes:
-        search: what is searched.
+        spec: of the study.
         storage: of the study.
-        study: with the pruner of the search.
-        parent: the run of the study in MLflow.
+        study: with the pruner of the spec.
+        parent: the study's run in MLflow.
         runs: folder of the runs.
-        say: called with lines for the log.
+        echo: called with lines for the log.
     """
 
     spec: StudySpec
@@ -87,35 +81,87 @@ class WorkerContext:
     study: optuna.Study
     parent: ParentRun
     runs: Path
-    say: Say = print
+    echo: Echo = print
 
 
 def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
-    """Do the running trial `number` of the study, the `rank`th place of it, to its end.
+    """Run the acquired trial `number` to its end.
 
-    One that was begun before goes on from its last checkpoint, where its run's folder is here.
+    A trial that ran before resumes from its last checkpoint where its run's folder is on this machine.
+
+    Args:
+        context: of the worker.
+        number: of the trial.
+        slot: index of its slot; with a grid, of its combination.
 
     Raises:
-        KeyboardInterrupt, SystemExit: a signal came; a checkpoint is written.
-        NoRoom: the disk is full.
-        InputError: the database does not answer any more.
+        KeyboardInterrupt, SystemExit: on a signal, after a checkpoint.
+        DiskFullError: the disk is full.
+        InputError: the database is unreachable.
     """
     storage, study = context.storage, context.study
-    with heartbeat(storage, study, number):
-        outcome = TrialResult("failed", reason="was taken for dead")
-        try:
-            trial, params = retry(lambda: _sample_params(context, number, slot))
-            outcome, run_ids = _train_in_run(context, trial, params)
-            told: dict[str, str | int] = {OUTCOME: outcome.kind, REASON: outcome.reason, EPOCHS: outcome.epochs, **run_ids}
-            retry(lambda: _set_attributes(trial, told))
-            counts = finish_trial(storage, study, trial, list(outcome.values) if outcome.values else None, _STATES[outcome.kind])
-        except UpdateFinishedTrialError:
-            counts = False
-    if not counts:  # as after the machine was asleep
-        context.say(
-            f"trial {number}: was taken for dead by another worker, which tries it again; what came of it here does not count"
-        )
-    return outcome
+    result, counted = TrialResult("failed", reason="lease expired"), False
+    with heartbeat(storage, study, number), suppress(UpdateFinishedTrialError):
+        trial, params = retry(lambda: _sample_params(context, number, slot))
+        with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
+            run.set_tags({TRIAL_TAG: str(number), "fr_ps.study": study.study_name, f"{TRIAL_TAG}_state": "running"})
+            try:
+                result = _train_trial(context, trial, params, run)
+            except (KeyboardInterrupt, SystemExit):
+                run.set_tags({f"{TRIAL_TAG}_state": "stopped"})
+                raise
+            note = markdown_lines([f"trial {number}: {result.kind}. {result.reason}"])
+            tags = {f"{TRIAL_TAG}_state": result.kind, f"{TRIAL_TAG}_reason": result.reason}
+            run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
+            if result.values:
+                values = zip((f"objective/{name}" for name in context.spec.objectives), result.values)
+                run.log_metrics(dict(values), result.epochs)
+            if result.kind == "pruned":
+                raise RunStopped
+            if result.kind == "failed":
+                raise _TrialFailed
+        attributes: dict[str, str | int] = {OUTCOME: result.kind, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
+        if run.mlflow_id:  # the run of a short trial may be in MLflow only at its end
+            attributes[MLFLOW_RUN] = run.mlflow_id
+        retry(lambda: _set_attributes(trial, attributes))
+        counted = finish_trial(storage, study, trial, list(result.values) if result.values else None, _STATES[result.kind])
+    if not counted:  # as after the machine was asleep
+        context.echo(f"trial {number}: lease expired; another worker retries it, result discarded")
+    return result
+
+
+def trial_run_id(trial: optuna.Trial | FrozenTrial) -> str:
+    """Id of a trial's run, which names its folder. Empty where it has none, or one that is unsafe in a path: others write to the
+    database, too."""
+    run_id = trial.user_attrs.get(RUN, "")
+    try:
+        return check_path_component(run_id, RUN) if isinstance(run_id, str) else ""
+    except InputError:
+        return ""
+
+
+def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optuna.Trial, dict[str, Value]]:
+    """The trial and its sampled settings. A trial that ran before keeps its settings."""
+    spec, storage, study = context.spec, context.storage, context.study
+    trial_id = storage.trial_id(study, number)
+    if spec.grid:
+        storage.rdb.set_trial_system_attr(trial_id, "fixed_params", spec.grid[slot])
+    study.sampler = build_sampler(spec.config.sampler, spec.space, spec.config.study.seed, number)
+    trial = optuna.Trial(study, trial_id)
+    return trial, spec.space.suggest(trial)
+
+
+def _open_run(context: WorkerContext, trial: optuna.Trial) -> AbstractContextManager[Run]:
+    """The trial's earlier run, where its folder is on this machine and no process holds its lock; otherwise a new run."""
+    system_metrics = context.spec.base.train.system_metrics
+    earlier = trial_run_id(trial)
+    folder = context.runs / earlier
+    if earlier and (folder / RUN_INFO_FILE).is_file() and not is_locked(folder):
+        return resume_run(folder, context.echo, _DELIVERY_TIMEOUT, system_metrics)
+    run_id = new_run_id()
+    retry(lambda: _set_attributes(trial, {RUN: run_id, HOST: socket.gethostname()}))
+    name = f"{context.study.study_name}-{trial.number:03d}"
+    return start_run(name, context.runs, context.echo, context.parent, _DELIVERY_TIMEOUT, run_id, system_metrics)
 
 
 def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) -> None:
@@ -123,119 +169,54 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
         trial.set_user_attr(name, value)
 
 
-def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optuna.Trial, dict[str, Value]]:
-    """The trial with its settings; those that it has already, it keeps."""
-    search, storage, study = context.spec, context.storage, context.study
-    trial_id = storage.trial_id(study, number)
-    if search.grid:
-        storage.rdb.set_trial_system_attr(trial_id, "fixed_params", search.grid[slot])
-    study.sampler = build_sampler(search.config.sampler, search.space, search.config.study.seed, number)
-    trial = optuna.Trial(study, trial_id)
-    return trial, search.space.suggest(trial)
-
-
-def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value]) -> tuple[TrialResult, dict[str, str]]:
-    """What the trial came to, and the ids of its run, which has ended when this returns."""
-    outcome = TrialResult("failed")
+def _train_trial(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
+    """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
+    spec = context.spec
+    if duplicate := retry(lambda: _find_duplicate(context.study, trial.number, params)):
+        run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
+        reason = f"same settings as trial {duplicate.number}; values copied"
+        return TrialResult("complete", tuple(duplicate.values or ()), reason, int(duplicate.user_attrs.get(EPOCHS, 0)))
+    callback = _PruningCallback(context, trial)
     try:
-        with _open_run(context, trial) as run:
-            run.set_tags({TRIAL_TAG: str(trial.number), "fr_ps.study": context.study.study_name, f"{TRIAL_TAG}_state": "running"})
-            try:
-                outcome, error = _train_trial(context, trial, params, run)
-            except (KeyboardInterrupt, SystemExit):
-                run.set_tags({f"{TRIAL_TAG}_state": "stopped"})
-                raise
-            how = {f"{TRIAL_TAG}_state": outcome.kind, f"{TRIAL_TAG}_reason": outcome.reason, "fr_ps.kind": "trial"}
-            note = markdown_lines([f"trial {trial.number}: {outcome.kind}. {outcome.reason}"])
-            run.set_tags(how | {"mlflow.note.content": note})
-            if outcome.values:
-                run.log_metrics(
-                    dict(zip((f"objective/{name}" for name in context.spec.objectives), outcome.values)), outcome.epochs
-                )
-            if outcome.kind == "pruned":
-                raise _PrunedRun
-            if outcome.kind == "failed":
-                raise _FailedRun(outcome.reason) from error
-    except (_PrunedRun, _FailedRun):
-        pass
-    # MLflow may have heard of a short trial only at its end.
-    return outcome, {RUN: run.id} | ({MLFLOW_RUN: run.mlflow_id} if run.mlflow_id else {})
-
-
-def trial_run_id(trial: optuna.Trial | FrozenTrial) -> str:
-    """The id of a trial's run, which names its folder; empty where it has none that is safe in a path, as who knows who
-    writes to the database."""
-    found = trial.user_attrs.get(RUN, "")
-    try:
-        return check_path_component(found, RUN) if isinstance(found, str) else ""
-    except InputError:
-        return ""
-
-
-def _open_run(context: WorkerContext, trial: optuna.Trial) -> AbstractContextManager[Run]:
-    """The trial's run: the one that it was begun with, if its folder is here and nobody has it; else a new one."""
-    sampled = context.spec.base.train.system_metrics
-    before = trial_run_id(trial)
-    folder = context.runs / before
-    if before and (folder / RUN_INFO_FILE).is_file() and not is_locked(folder):
-        return resume_run(folder, context.say, _DELIVERY_TIMEOUT, sampled)
-    run_id = new_run_id()
-    retry(lambda: trial.set_user_attr(RUN, run_id))
-    retry(lambda: trial.set_user_attr(HOST, socket.gethostname()))
-    name = f"{context.study.study_name}-{trial.number:03d}"
-    return start_run(name, context.runs, context.say, context.parent, _DELIVERY_TIMEOUT, run_id, sampled)
-
-
-def _train_trial(
-    context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run
-) -> tuple[TrialResult, BaseException | None]:
-    """Train, unless a finished trial had the same settings; what it came to, and the error behind it, if there was one."""
-    if twin := retry(lambda: _find_duplicate(context.study, trial.number, params)):
-        run.log_params(flatten(with_settings(context.spec.base, params_to_settings(params))))
-        reason = f"the same settings as trial {twin.number}, whose values these are"
-        return TrialResult("complete", tuple(twin.values or ()), reason, int(twin.user_attrs.get(EPOCHS, 0))), None
-    judge = _PruningCallback(context, trial)
-    try:
-        config = with_settings(context.spec.base, params_to_settings(params))
+        config = with_settings(spec.base, params_to_settings(params))
     except InputError as error:
-        return TrialResult("pruned", reason=f"cannot be built: {error}"), error
+        return TrialResult("pruned", reason=f"cannot be built: {error}")
     try:
-        fitted = fit(replace(config, name=f"{context.study.study_name}-{trial.number:03d}"), run, context.say, judge)
-        return TrialResult("complete", _objective_values(context.spec, fitted), epochs=fitted.state.epoch), None
+        fitted = fit(replace(config, name=f"{context.study.study_name}-{trial.number:03d}"), run, context.echo, callback)
+        return TrialResult("complete", _objective_values(spec, fitted), epochs=fitted.state.epoch)
     except _Pruned:
-        return TrialResult(
-            "pruned", reason=f"by {context.spec.config.pruner.name} after epoch {judge.epoch}", epochs=judge.epoch
-        ), None
+        reason = f"by {spec.config.pruner.name} after epoch {callback.epoch}"
+        return TrialResult("pruned", reason=reason, epochs=callback.epoch)
     except (DiskFullError, UpdateFinishedTrialError):
         raise
     except DivergedError as error:
-        return TrialResult("pruned", reason=f"came to nothing: {error}", epochs=judge.epoch), error
-    except Exception as error:  # whatever a training does, the study goes on
-        context.say(f"trial {trial.number}: {type(error).__name__}: {one_line(error)}")
-        if _is_infeasible(error, judge.epoch):
-            return TrialResult("pruned", reason=f"cannot be built: {one_line(error)}", epochs=judge.epoch), error
+        return TrialResult("pruned", reason=f"diverged: {error}", epochs=callback.epoch)
+    except Exception as error:  # an error of one training does not end the study
+        context.echo(f"trial {trial.number}: {type(error).__name__}: {one_line(error)}")
+        if _is_infeasible(error, callback.epoch):
+            return TrialResult("pruned", reason=f"cannot be built: {one_line(error)}", epochs=callback.epoch)
         traceback.print_exception(error)
-        return TrialResult("failed", reason=f"{type(error).__name__}: {one_line(error)}", epochs=judge.epoch), error
+        return TrialResult("failed", reason=f"{type(error).__name__}: {one_line(error)}", epochs=callback.epoch)
 
 
 class _PruningCallback:
-    """Reports each epoch to the study, and prunes.
+    """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
-        epoch: the last one that was trained; 0 for none.
+        epoch: last trained epoch; 0 before the first.
     """
 
     def __init__(self, context: WorkerContext, trial: optuna.Trial) -> None:
         self.trial = trial
         (self.objective,) = context.spec.objectives if len(context.spec.objectives) == 1 else ("",)
-        there = retry(lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number)))
-        self.reported_epochs = set(there.intermediate_values)
+        stored = retry(lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number)))
+        self.reported_epochs = set(stored.intermediate_values)
         self.epoch = max(self.reported_epochs, default=0)
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.objective)
-        if value is None:  # several objectives, which Optuna does not prune by, or a cost
+        if value is None:  # a cost, or several objectives, for which Optuna has no pruning
             return
         if epoch not in self.reported_epochs:
             retry(lambda: self.trial.report(value, epoch))
@@ -244,21 +225,21 @@ class _PruningCallback:
 
 
 def _find_duplicate(study: optuna.Study, number: int, params: dict[str, Value]) -> FrozenTrial | None:
-    """A finished trial with the same settings."""
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((one for one in finished if one.params == params and one.number != number), None)
+    """A complete trial with the same settings."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return next((one for one in complete if one.params == params and one.number != number), None)
 
 
 def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:
-    """Of the objectives, at the best epoch."""
-    found = result.state.best_metrics.values
+    """The objectives at the best epoch."""
+    metrics = result.state.best_metrics.values
     network, size = result.state.ema.network, result.setup.info.size
-    values = [COSTS[name](network, size) if name in COSTS else found[name] for name in spec.objectives]
+    values = [COSTS[name](network, size) if name in COSTS else metrics[name] for name in spec.objectives]
     return tuple(float(value) for value in values if value is not None)
 
 
 def _is_infeasible(error: Exception, epoch: int) -> bool:
-    """Whether the settings are to blame: there is not enough memory for them, or they fit together in no network."""
+    """Whether the settings cause the error: too little memory, or no network can be built from them."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return True
     return epoch == 0 and isinstance(error, (InputError, RuntimeError, ValueError))

@@ -1,4 +1,4 @@
-"""Taking the next trial of a study, so that each is taken once, and the trial of a dead worker is found."""
+"""The queue of a study's trials in its database: acquire, heartbeat, finish, release. Each trial runs in one worker at a time."""
 
 import threading
 from collections.abc import Iterator
@@ -13,65 +13,67 @@ from sqlalchemy.exc import SQLAlchemyError
 from fr_ps.search.slots import State, TrialEntry, TrialSlots
 from fr_ps.search.storage import Storage, retry
 
-OUTCOME, REASON = "outcome", "reason"
-"""Attributes of a trial: how it ended, as its worker knew, and why."""
+OUTCOME, REASON, EPOCHS = "outcome", "reason", "epochs"
+"""Attributes of a trial in the database: how it ended, why, and the number of trained epochs."""
+RUN, MLFLOW_RUN, HOST = "run", "mlflow_run", "host"
+"""Attributes of a trial in the database: ids of its run, and the machine with the run's folder."""
 _STATES: dict[TrialState, State] = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
 }
-_retry_stale_trial = RetryHeartbeatStaleTrialCallback(max_retry=1, inherit_intermediate_values=True)
+_add_retry = RetryHeartbeatStaleTrialCallback(max_retry=1, inherit_intermediate_values=True)
 
 
 def read_slots(study: optuna.Study, budget: int) -> TrialSlots:
-    """The study's trials as they are now."""
+    """The slots of the study as they are in the database now."""
     return TrialSlots([trial_entry(trial) for trial in study.get_trials(deepcopy=False)], budget)
 
 
 def trial_entry(trial: FrozenTrial) -> TrialEntry:
-    """A trial for the ledger. One that failed without its worker's word was killed."""
+    """The entry of a trial. A trial in Optuna's state FAIL without the outcome `failed` was killed."""
     state = _STATES.get(trial.state)
     if state is None:
         state = "failed" if trial.user_attrs.get(OUTCOME) == "failed" else "killed"
-    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return TrialEntry(trial.number, state, trial.number if first is None else first)
+    original = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return TrialEntry(trial.number, state, trial.number if original is None else original)
 
 
 def acquire(storage: Storage, study: optuna.Study, budget: int, start_new: bool = True) -> tuple[int | None, TrialSlots]:
-    """Take the next trial.
+    """Set the next trial to running.
 
-    Trials whose worker gave no sign of life are marked failed first, and those that are to be tried again are made.
+    First, trials without a recent heartbeat become failed and get a retry.
 
     Args:
         storage: of the study.
-        study: that is searched.
-        budget: how many places it has.
-        new: whether trials that nobody began yet may be begun.
+        study: in that storage.
+        budget: number of slots.
+        start_new: whether trials that never ran may start.
 
     Returns:
-        The number of the trial, which is running from now on, or None where there is none to take; and the ledger.
+        The number of the acquired trial, None where there is none; and the slots.
     """
     with storage.lock():
         fail_stale_trials(study)
-        ledger = read_slots(study, budget)
+        slots = read_slots(study, budget)
         trials = study.get_trials(deepcopy=False)
-        for number in ledger.to_retry:
-            _retry_stale_trial(study, trials[number])
-        if ledger.to_retry:
-            ledger = read_slots(study, budget)
-        if start_new and not ledger.ready and ledger.unfilled > 0:
-            study.add_trial(_waiting_trial())
-            ledger = read_slots(study, budget)
-        for number in ledger.ready:
-            begun = bool(study.get_trials(deepcopy=False)[number].user_attrs)
-            if (start_new or begun) and _set_running(storage, study, number):
-                return number, ledger
-    return None, ledger
+        for number in slots.to_retry:
+            _add_retry(study, trials[number])
+        if slots.to_retry:
+            slots = read_slots(study, budget)
+        if start_new and not slots.ready and slots.unfilled > 0:
+            study.add_trial(create_trial(state=TrialState.WAITING))
+            slots = read_slots(study, budget)
+        for number in slots.ready:
+            started_before = bool(study.get_trials(deepcopy=False)[number].user_attrs)
+            if (start_new or started_before) and _set_running(storage, study, number):
+                return number, slots
+    return None, slots
 
 
 def release(storage: Storage, study: optuna.Study, number: int) -> None:
-    """Let a running trial wait, for whoever takes it next to go on with; nothing where it has ended."""
+    """Set a running trial to waiting: the next worker that acquires it resumes it. A trial that has ended stays as it is."""
     with suppress(UpdateFinishedTrialError):
         retry(lambda: storage.rdb.set_trial_state_values(storage.trial_id(study, number), TrialState.WAITING))
 
@@ -79,9 +81,9 @@ def release(storage: Storage, study: optuna.Study, number: int) -> None:
 def finish_trial(
     storage: Storage, study: optuna.Study, trial: optuna.Trial, values: list[float] | None, state: TrialState
 ) -> bool:
-    """End a running trial; False where it was taken for dead in the meantime, and what it came to does not count."""
+    """End a running trial; False where its lease expired, as another worker retries it."""
 
-    def told() -> bool:
+    def finish() -> bool:
         with storage.lock():
             if storage.rdb.get_trial(storage.trial_id(study, trial.number)).state != TrialState.RUNNING:
                 return False
@@ -91,18 +93,18 @@ def finish_trial(
                 return False
             return True
 
-    return retry(told)
+    return retry(finish)
 
 
 @contextmanager
 def heartbeat(storage: Storage, study: optuna.Study, number: int) -> Iterator[None]:
-    """In the block a thread gives signs of life of a trial."""
-    over = threading.Event()
+    """In the block, a thread records heartbeats of a trial."""
+    stopped = threading.Event()
     trial_id = retry(lambda: storage.trial_id(study, number))
 
     def beat() -> None:
-        while not over.wait(storage.heartbeat):
-            with suppress(StorageInternalError, SQLAlchemyError):  # the next one may come through
+        while not stopped.wait(storage.heartbeat):
+            with suppress(StorageInternalError, SQLAlchemyError):  # the next one may succeed
                 storage.rdb.record_heartbeat(trial_id)
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -110,21 +112,16 @@ def heartbeat(storage: Storage, study: optuna.Study, number: int) -> Iterator[No
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join(1.0)
 
 
 def _set_running(storage: Storage, study: optuna.Study, number: int) -> bool:
-    """Whether the waiting trial could be had."""
+    """Set a waiting trial to running; False where another worker was faster."""
     trial_id = storage.trial_id(study, number)
-    # The sign of life first: Optuna does not look at a running trial without one, and so would never miss a worker that
-    # was killed right here.
+    # The heartbeat comes first: Optuna ignores running trials without one, and a worker may be killed right after this line.
     storage.rdb.record_heartbeat(trial_id)
     try:
         return storage.rdb.set_trial_state_values(trial_id, TrialState.RUNNING)
     except UpdateFinishedTrialError:
         return False
-
-
-def _waiting_trial() -> FrozenTrial:
-    return create_trial(state=TrialState.WAITING)

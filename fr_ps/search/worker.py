@@ -1,96 +1,110 @@
-"""A worker: a process that does trials of a study, one after the other, until there is none to do.
+"""A worker process: runs trials of a study until none is left.
 
-It is told what to do on its standard input, as JSON, so that a database's password stands in no list of processes.
+It reads its job as JSON from standard input: a command line would show the database's password in the list of processes.
 """
 
 import gc
+import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
+from optuna.trial import TrialState
 
-from fr_ps.config import SearchConfig, from_dict
+from fr_ps.config import from_dict
 from fr_ps.errors import DiskFullError
-from fr_ps.json_files import NonNegativeInt, parse_json
 from fr_ps.process import run_main
 from fr_ps.progress import echo
 from fr_ps.search.samplers import build_pruner
 from fr_ps.search.slots import TrialSlots
 from fr_ps.search.spec import StudySpec, spec_from_json
 from fr_ps.search.storage import Storage, retry
-from fr_ps.search.trial import EPOCHS, WorkerContext, run_trial
-from fr_ps.search.trial_queue import acquire, release
-from fr_ps.search.trials.tidy import prune_checkpoints
-from fr_ps.tracking.layout import RUNS_FOLDER
+from fr_ps.search.trial import WorkerContext, run_trial, trial_run_id
+from fr_ps.search.trial_queue import EPOCHS, OUTCOME, acquire, release
+from fr_ps.tracking.layout import CHECKPOINTS_FOLDER, LAST_CHECKPOINT, RESUME_CHECKPOINTS, RUNS_FOLDER
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
 from fr_ps.training.train import train
 
 _POLL_SECONDS = 1.0
-"""Seconds between two looks at trials that others do, and that may have to be tried again."""
+"""Seconds between two looks at the trials of other workers, which may need a retry."""
+
+
+def main() -> int:
+    """Do the job on standard input; returns the exit code."""
+    # The launcher forwards SIGINT. A shell's background process, and what it starts, ignores SIGINT by default.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run_main(_run_job)
+
+
+def _run_job() -> None:
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_stop_with_launcher, daemon=True).start()
+    parent = ParentRun(**job["parent"])
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    if "train" in job:
+        train_final(job["train"], job["name"], job["run"], parent)
+    else:
+        run_trials(spec_from_json(job), parent, job["began"])
 
 
 def run_trials(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path = RUNS_FOLDER) -> None:
-    """Do trials until none is left, or the budget is used up.
+    """Run trials until none is left, or the budget is used up.
 
     Args:
-        search: what is searched.
-        parent: the run of the study in MLflow.
-        began: seconds since 1970 at which the search was started.
+        spec: of the study.
+        parent: the study's run in MLflow.
+        started_at: start of the search, seconds since 1970.
         runs: folder of the runs.
 
     Raises:
-        InputError: the database does not answer, or the disk is full.
+        InputError: the database is unreachable, or the disk is full.
+        KeyboardInterrupt, SystemExit: on a signal; the running trial has a checkpoint and waits for a worker.
     """
     config = spec.config
     storage = Storage(config.study.storage, config.study.heartbeat)
     pruner = build_pruner(config.pruner, len(spec.objectives), spec.epochs)
     study = optuna.load_study(study_name=config.study.name, storage=storage.rdb, pruner=pruner)
-    bench = WorkerContext(spec, storage, study, parent, runs, echo)
-    gc.freeze()  # what is here by now stays: a collection after each trial need not look at it
+    context = WorkerContext(spec, storage, study, parent, runs, echo)
+    gc.freeze()  # the collections below skip everything that exists by now
     while True:
-        new = not retry(lambda: budget_exhausted(spec, study, started_at))
-        with _acquired_trial(bench, new) as (number, ledger):
-            if number is not None:
-                outcome = run_trial(bench, number, ledger.slot_of(number))
-                echo(f"trial {number}: {outcome.kind} {outcome.values or ''} {outcome.reason}")
+        start_new = not retry(lambda: budget_exhausted(spec, study, started_at))
+        acquired: list[int] = []
+
+        def acquire_next(start_new: bool = start_new, acquired: list[int] = acquired) -> TrialSlots:
+            number, slots = acquire(storage, study, spec.trials, start_new)
+            acquired += [] if number is None else [number]
+            return slots
+
+        try:
+            slots = retry(acquire_next)
+            for number in acquired:
+                result = run_trial(context, number, slots.slot_of(number))
+                echo(f"trial {number}: {result.kind} {result.values or ''} {result.reason}")
                 retry(lambda: prune_checkpoints(study, runs))
-                gc.collect()  # a training's tensors hang in cycles that Python takes for small
-                continue
-        if not ledger.running and not (new and ledger.ready):
+                gc.collect()  # a training's tensors hang in reference cycles
+        except (KeyboardInterrupt, SystemExit, DiskFullError):
+            for number in acquired:
+                release(storage, study, number)
+            raise
+        if acquired:
+            continue
+        if not slots.running and not (start_new and slots.ready):
             return
         time.sleep(_POLL_SECONDS)
 
 
-@contextmanager
-def _acquired_trial(context: WorkerContext, start_new: bool) -> Iterator[tuple[int | None, TrialSlots]]:
-    """The next trial to do, if there is one; a signal or a full disk puts it back, to be gone on with."""
-    taken: list[int] = []
-
-    def take() -> tuple[int | None, TrialSlots]:
-        number, ledger = acquire(context.storage, context.study, context.spec.trials, start_new)
-        taken.extend([] if number is None else [number])
-        return number, ledger
-
-    try:
-        yield retry(take)
-    except (KeyboardInterrupt, SystemExit, DiskFullError):
-        for number in taken:
-            release(context.storage, context.study, number)
-        raise
-
-
 def budget_exhausted(spec: StudySpec, study: optuna.Study, started_at: float) -> bool:
-    """Whether the hours or epochs of the budget are."""
+    """Whether the hours or the epochs of the budget are used up."""
     budget = spec.config.budget
     if budget.hours and time.time() - started_at > 3600 * budget.hours:
         return True
@@ -98,84 +112,50 @@ def budget_exhausted(spec: StudySpec, study: optuna.Study, started_at: float) ->
 
 
 def total_epochs(study: optuna.Study) -> int:
-    """Of all trials together, those that run and those that died included."""
+    """Epochs of all trials together, running and killed ones included."""
     trials = study.get_trials(deepcopy=False)
-    # One that is tried again has the epochs of the one that died.
-    again = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+    # A retry resumes the killed trial and counts its epochs, too.
+    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
     return sum(
         int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)
         for trial in trials
-        if trial.number not in again
+        if trial.number not in retried
     )
 
 
+def prune_checkpoints(study: optuna.Study, runs: Path) -> None:
+    """Remove the checkpoints of ended trials from this machine, except `checkpoints/best` of the best trials.
+
+    The checkpoints of some twenty trials fill a disk. Waiting, running and killed trials keep theirs to resume from. A file that
+    cannot be removed stays.
+    """
+    trials = study.get_trials(deepcopy=False)
+    any_complete = any(trial.state == TrialState.COMPLETE for trial in trials)
+    best = {trial_run_id(trial) for trial in study.best_trials} if any_complete else set()
+    needed = {trial_run_id(trial) for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)}
+    for trial in trials:
+        run = trial_run_id(trial)
+        if not trial.state.is_finished() or OUTCOME not in trial.user_attrs or not run or run in needed:
+            continue
+        for folder in (RESUME_CHECKPOINTS, LAST_CHECKPOINT) if run in best else (CHECKPOINTS_FOLDER,):
+            shutil.rmtree(runs / run / folder, ignore_errors=True)
+
+
 def train_final(settings: Mapping[str, Any], name: str, run_id: str, parent: ParentRun, runs: Path = RUNS_FOLDER) -> None:
-    """Train with the settings `tree` and test, as a part of the study; gone on with where it was begun before."""
+    """Train and test with `settings` in a child run of the study; resumes the run where its folder exists."""
     folder = runs / run_id
-    begun = (folder / RUN_INFO_FILE).is_file()
     config = from_dict(settings)
-    sampled = config.train.system_metrics
+    system_metrics = config.train.system_metrics
     with (
-        resume_run(folder, system_metrics=sampled)
-        if begun
-        else start_run(name, runs, parent=parent, run_id=run_id, system_metrics=sampled)
+        resume_run(folder, system_metrics=system_metrics)
+        if (folder / RUN_INFO_FILE).is_file()
+        else start_run(name, runs, parent=parent, run_id=run_id, system_metrics=system_metrics)
     ) as run:
         train(config, run, echo)
 
 
-@dataclass(frozen=True)
-class _TrainJob:
-    """What a worker is told that trains once."""
-
-    parent: ParentRun
-    threads: NonNegativeInt
-    train: dict[str, Any]
-    name: str
-    run: str
-
-
-@dataclass(frozen=True)
-class _TrialsJob:
-    """What a worker is told that does trials."""
-
-    parent: ParentRun
-    threads: NonNegativeInt
-    search: SearchConfig
-    base: dict[str, Any]
-    began: float
-
-
-def read_job(line: str) -> dict[str, Any]:
-    """What a worker is told by the JSON in `line`.
-
-    Raises:
-        InputError: it is none.
-    """
-    where, remedy = "the order of a worker on standard input", "start the search again with this version of fr-ps"
-    return parse_json(line, dict[str, Any], where, remedy, refine=lambda order: _TrainJob if "train" in order else _TrialsJob)
-
-
-def main() -> int:
-    """Do what standard input says; returns the exit code."""
-    # Whatever the launcher was started from: a shell's background ignores SIGINT, and this process hears it from the launcher.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    return run_main(_run_job)
-
-
-def _run_job() -> None:
-    order = read_job(sys.stdin.readline())
-    threading.Thread(target=_stop_with_launcher, daemon=True).start()
-    parent = ParentRun(**order["parent"])
-    if order["threads"]:
-        torch.set_num_threads(order["threads"])
-    if "train" in order:
-        train_final(order["train"], order["name"], order["run"], parent)
-    else:
-        run_trials(spec_from_json(order), parent, order["began"])
-
-
 def _stop_with_launcher() -> None:
-    """Stop like by SIGTERM when standard input ends: whoever started this process is gone, however it went."""
+    """Send SIGTERM to this process when standard input ends: the launcher has exited or was killed."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

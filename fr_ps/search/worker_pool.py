@@ -1,4 +1,4 @@
-"""Processes of workers: started, watched, replaced when they die, and stopped together."""
+"""The worker processes of a search: started, restarted when they crash, and stopped together."""
 
 import json
 import os
@@ -13,20 +13,21 @@ from types import FrameType
 from typing import Any
 
 from fr_ps.errors import InputError
+from fr_ps.progress import echo
 
 _COMMAND = [sys.executable, "-m", "fr_ps.search.worker"]
 _POLL_SECONDS = 0.5
 _MAX_CRASHES = 3
-"""Of one worker in a row, within which nothing ended, after which it is not replaced."""
+"""Crashes of a worker in a row, without a finished job in between, after which it is not restarted."""
 Job = Mapping[str, Any]
 
 
 class WorkerProcess:
-    """A process of a worker; what it prints goes to a file.
+    """A worker process.
 
     Args:
-        log: that file, to which is appended.
-        order: what it is to do.
+        log: file to which its output is appended.
+        job: for its standard input.
     """
 
     def __init__(self, log: Path, job: Job) -> None:
@@ -44,15 +45,15 @@ class WorkerProcess:
                 stderr=log,
                 text=True,
                 env=os.environ | threads,
-                start_new_session=True,  # Ctrl-C in the terminal comes to the launcher, which passes it on
+                start_new_session=True,  # Ctrl-C in the terminal reaches the launcher, which forwards it
             )
         assert process.stdin is not None
         process.stdin.write(json.dumps(self.job) + "\n")
-        process.stdin.flush()  # and it stays open: when it ends, so does the worker
+        process.stdin.flush()  # it stays open: when it ends the worker stops
         return process
 
     def restart(self) -> None:
-        """Start it again after its death."""
+        """Start it again after a crash."""
         self.crashes += 1
         self.process = self._start()
 
@@ -60,46 +61,47 @@ class WorkerProcess:
     def last_log_line(self) -> str:
         """The last line of its log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("error: ") if lines else "it said nothing"
+        return lines[-1].removeprefix("error: ") if lines else "empty log"
 
 
-def run_workers(jobs: Mapping[Path, Job], count_finished: Callable[[], int], on_crash: Callable[[str], None]) -> None:
-    """Start a worker for each order, wait until all have ended, and replace those that die.
+def run_workers(jobs: Mapping[Path, Job], count_finished: Callable[[], int], limit: int = 0) -> None:
+    """Run a worker process for each job, restart those that crash, and wait until all have ended.
 
-    Signals are passed on to them: by the first SIGINT or SIGTERM they finish their step and write a checkpoint, by a further
-    SIGINT they stop at once.
+    Signals are forwarded to the workers. At the first SIGINT or SIGTERM they finish their step and write a checkpoint; at a
+    second SIGINT they stop at once; at a third one they are killed.
 
     Args:
-        orders: file for what a worker prints to what it is to do.
-        ended: called again and again; how much has come to an end so far.
-        lost: called with a line where a worker died.
+        jobs: log file to job.
+        count_finished: polled for the amount of finished work.
+        limit: number of processes at the same time; 0: all jobs.
 
     Raises:
-        InputError: a worker met bad input, or died again and again.
-        KeyboardInterrupt, SystemExit: a signal came; all workers have ended.
+        InputError: a worker rejected its input, or crashed repeatedly.
+        KeyboardInterrupt, SystemExit: on a signal, after all workers have ended.
     """
-    left, done = list[WorkerProcess](), count_finished()
-    # Begun before the workers are: where a shell's background has SIGINT ignored, they would start with that.
-    with _forward_signals(left) as signals:
-        for log, order in jobs.items():
-            left.append(WorkerProcess(log, order))
-            _forward_pending(left[-1], signals)
-        while left:
+    workers, waiting, finished = list[WorkerProcess](), list(jobs.items()), count_finished()
+    # The handlers are set first: a shell's background process ignores SIGINT, and the workers would inherit that.
+    with _forward_signals(workers) as signals:
+        while workers or waiting:
+            while waiting and not signals and (not limit or len(workers) < limit):
+                workers.append(WorkerProcess(*waiting.pop(0)))
+                _forward_pending(workers[-1], signals)
+            if signals:
+                waiting.clear()
             time.sleep(_POLL_SECONDS)
             now = count_finished()
-            if now != done:
-                done = now
-                for worker in left:
+            if now != finished:
+                finished = now
+                for worker in workers:
                     worker.crashes = 0
-            for worker in [one for one in left if one.process.poll() is not None]:
+            for worker in [one for one in workers if one.process.poll() is not None]:
                 code = worker.process.returncode
                 if code == 0 or signals or code in (130, 143):
-                    left.remove(worker)
+                    workers.remove(worker)
                 elif code == 2 or worker.crashes >= _MAX_CRASHES:
-                    _terminate(left)
-                    raise InputError(f"a worker ended: {worker.last_log_line} (all of it in {worker.log})")
+                    raise InputError(f"worker failed: {worker.last_log_line}; see {worker.log}")
                 else:
-                    on_crash(f"a worker died ({_exit_reason(code)}) and is replaced; its words are in {worker.log}")
+                    echo(f"worker exited ({_exit_reason(code)}), restarting; log: {worker.log}")
                     worker.restart()
                     _forward_pending(worker, signals)
         count_finished()
@@ -108,37 +110,37 @@ def run_workers(jobs: Mapping[Path, Job], count_finished: Callable[[], int], on_
 
 
 def _forward_pending(worker: WorkerProcess, signals: Sequence[int]) -> None:
-    """Give it the signal that came while it was being started, and found nobody there to be given to."""
+    """Forward a signal that was received while the worker started."""
     if signals:
         worker.process.send_signal(signals[0])
 
 
 @contextmanager
 def _forward_signals(workers: Sequence[WorkerProcess]) -> Iterator[list[int]]:
-    """In the block signals go on to the workers; yields those that came. If the block ends by an error, the workers end."""
-    came: list[int] = []
+    """In the block, forward signals to the workers; yields the received ones. An error in the block terminates the workers."""
+    received: list[int] = []
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        words = "stopping: workers finish their step and write a checkpoint (Ctrl-C: at once)"
-        os.write(2, f"{signal.Signals(number).name}: {words if len(came) == 1 else 'stopping at once'}\n".encode())
+    def forward(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        action = "workers finish their step and write a checkpoint (Ctrl-C: stop at once)" if len(received) == 1 else "at once"
+        os.write(2, f"{signal.Signals(number).name}: stopping; {action}\n".encode())
         for worker in workers:
             if worker.process.poll() is None:
-                worker.process.send_signal(number if len(came) < 3 else signal.SIGKILL)
+                worker.process.send_signal(number if len(received) < 3 else signal.SIGKILL)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield received
     except BaseException:
         _terminate(workers)
         raise
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _terminate(workers: Sequence[WorkerProcess]) -> None:
-    """End all that still run, after a checkpoint, and wait for them."""
+    """Send SIGTERM to the running workers, and wait until they have written a checkpoint and ended."""
     running = [worker.process for worker in workers if worker.process.poll() is None]
     for process in running:
         process.terminate()

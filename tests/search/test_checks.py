@@ -1,27 +1,39 @@
-"""Settings that would change nothing in some trials are refused with the `when` that they lack."""
+"""Checks before the first trial: objectives that the validation set defines, searched settings that have an effect."""
 
+import csv
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
 import yaml
 
 from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
-from fr_ps.config import Config, SearchConfig, with_settings
+from fr_ps.config import Config, DataConfig, SearchConfig, with_settings
 from fr_ps.config.dependencies import unmet_condition
 from fr_ps.config.search import StudyConfig
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
+from fr_ps.evaluation.differences import lower_is_better
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.models.inference import Predictions, validation_metrics
 from fr_ps.search import launcher
-from fr_ps.search.checks import require_effect
-from fr_ps.search.space import params_to_settings, parse_space
-from fr_ps.search.spec import build_study_spec
+from fr_ps.search.checks import check_data, require_effect
+from fr_ps.search.space import params_to_settings
+from fr_ps.search.space_parser import parse_space
+from fr_ps.search.spec import StudySpec, build_study_spec
 from tests.conftest import AssertRejected
 from tests.tracking.conftest import no_settings, store  # noqa: F401
 
-ROOT = Path(__file__).parents[3]
+AUC = "val/identity/auc"
+ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments" / "search").glob("*.yaml"))
 ADVERSARIAL = {"low": 0.01, "high": 1.0, "log": True}
 
@@ -40,14 +52,14 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "by the base alone": (
         {"loss.adversarial": ADVERSARIAL},
         {},
-        ("loss.weighting is not uncertainty", "take it out of the space, or set loss.weighting otherwise"),
+        ("loss.weighting is not uncertainty", "remove it from the space, or change loss.weighting"),
     ),
     "an optimizer without momentum": (
         {"optim.name": ["adamw", "sgd"], "optim.momentum": [0.8, 0.9]},
         {},
         ("optim.name is sgd", "write when: {optim.name: [sgd]}"),
     ),
-    "a when of another setting": (
+    "a when on another setting": (
         {
             "optim.name": ["adamw", "sgd"],
             "schedule.name": ["cosine", "constant"],
@@ -56,7 +68,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {},
         ("write when: {optim.name: [sgd], schedule.name: [cosine]}",),
     ),
-    "a when that guarantees less": (
+    "a when that is too wide": (
         {
             "loss.weighting": ["fixed", "dwa", "cagrad"],
             "loss.cagrad_c": {"choices": [0.2, 0.4], "when": {"loss.weighting": ["dwa", "cagrad"]}},
@@ -69,7 +81,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"loss__weighting": "fixed"},
         ("model.adversaries off", "write when: {model.adversaries: [rest]}"),
     ),
-    "a condition on a truth": (
+    "a condition on a boolean": (
         {"model.fsm": [True, False], "model.reduction": [16, 64]},
         {},
         ("write when: {model.fsm: [true]}",),
@@ -79,24 +91,24 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {},
         ("data.modalities names two or more", 'write when: {data.modalities: [["albedo", "normal"]]}'),
     ),
-    "a whole range that begins at 0": (
+    "a range that starts at 0": (
         {"schedule.restart_epochs": {"low": 0, "high": 10, "step": 5}, "schedule.restart_factor": [1, 2]},
         {"schedule__name": "cosine"},
         ("schedule.restart_epochs is above 0", "search schedule.restart_epochs by choices"),
     ),
-    "nobody to be patient for": ({"train.patience": [2, 4]}, {"data__val_people": 0.0}, ("somebody is validated on",)),
+    "patience without validation": ({"train.patience": [2, 4]}, {"data__val_people": 0.0}, ("somebody is validated on",)),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_setting_without_effect_is_refused_with_what_to_write(case: str, refused: AssertRejected) -> None:
+def test_a_setting_without_effect_is_an_error_with_the_when_to_write(case: str, refused: AssertRejected) -> None:
     raw, base, words = REFUSED[case]
     with refused(*words):
         check(raw, **base)
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_the_message_says_is_accepted(case: str) -> None:
+def test_the_remedy_in_the_message_is_accepted(case: str) -> None:
     raw, base, _ = REFUSED[case]
     with pytest.raises(InputError) as caught:
         check(raw, **base)
@@ -107,22 +119,22 @@ def test_what_the_message_says_is_accepted(case: str) -> None:
         check(raw | {found[1]: changed | yaml.safe_load(found[2])}, **base)
 
 
-def test_a_new_study_with_such_a_space_is_refused_and_one_that_exists_goes_on(
+def test_a_new_study_with_such_a_space_is_an_error_and_an_existing_one_resumes(
     store: object,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     refused: AssertRejected,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = StudyConfig(name="s", storage="sqlite:///studies.db")
-    search = build_study_spec(SearchConfig(space={"loss.adversarial": ADVERSARIAL}, study=study), Config())
-    monkeypatch.setattr(launcher, "check_data", lambda _search: "digest")
+    spec = build_study_spec(SearchConfig(space={"loss.adversarial": ADVERSARIAL}, study=study), Config())
+    monkeypatch.setattr(launcher, "check_data", lambda _spec: "digest")
     with refused("space.loss.adversarial", "loss.weighting"):
-        launcher.run_study(search, 1)
+        launcher.run_study(spec, 1)
     assert not Path("runs").exists()
-    with monkeypatch.context() as patch:  # as version 0.1 began it
+    with monkeypatch.context() as patch:  # as version 0.1 created it
         patch.setattr(launcher, "require_effect", lambda _space, _base: None)
-        begun = launcher._open_or_create_study(search, "digest", 1, Path("runs"))
-    assert launcher._open_or_create_study(search, "digest", 1, Path("runs")).run_info.id == begun.run_info.id
+        created = launcher._open_or_create_study(spec, "digest", 1, Path("runs"))
+    assert launcher._open_or_create_study(spec, "digest", 1, Path("runs")).run_info.id == created.run_info.id
     printed = capsys.readouterr()
     assert "note: space.loss.adversarial: has an effect only where" in printed.out + printed.err
 
@@ -140,12 +152,140 @@ def test_in_the_shipped_studies_every_setting_of_every_trial_has_an_effect(file:
     base = training_config(arguments)
     space = parse_space(arguments["space"], base)
     require_effect(space, base)
-    # Independently of how spaces are checked: in what a random sampler draws.
-    import optuna
-
+    # Another way: the draws of a random sampler.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(60):
+    for _ in range(15):
         params = space.suggest(study.ask())
         config = with_settings(base, params_to_settings(params))
         assert [name for name in params if unmet_condition(config, name)] == []
+
+
+def spec_of(root: Path, *objectives: str, **data: Any) -> StudySpec:
+    directions: dict[str, Any] = {
+        name: "minimize" if name.startswith("cost/") or lower_is_better(name) else "maximize" for name in objectives or (AUC,)
+    }
+    config = SearchConfig(space={"optim.lr": [0.1]}, objectives=directions, study=StudyConfig(name="s"))
+    return build_study_spec(config, Config(data=DataConfig(**({"root": str(root), "val_people": 2, "test_people": 2} | data))))
+
+
+def genders(root: Path) -> dict[str, str]:
+    """Subject to gender, from the table."""
+    with (root / "labels.csv").open() as file:
+        return {row["id"]: row["Gender"] for row in csv.DictReader(file)}
+
+
+def split_of(root: Path, file: Path, **parts: list[str]) -> str:
+    """A split file with these subjects in each part."""
+    with (root / "labels.csv").open() as table, file.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "session", "part"])
+        for row in csv.DictReader(table):
+            writer.writerows([row["id"], row["session"], part] for part, subjects in parts.items() if row["id"] in subjects)
+    return str(file)
+
+
+def test_a_split_without_validation_subjects_is_an_error(prepared: Path, tmp_path: Path, refused: AssertRejected) -> None:
+    with refused("data.val_people is 0", "needs validation subjects"):
+        check_data(spec_of(prepared, val_people=0))
+    train_only = split_of(prepared, tmp_path / "split.csv", train=list(genders(prepared)))
+    with refused("data.val_people is 0", "needs validation subjects"):
+        check_data(spec_of(prepared, split=train_only, val_people=0, test_people=0))
+
+
+@pytest.mark.parametrize(
+    "objectives", [["val/identity/auk"], [AUC, "val/gender/auk"], ["cost/latency", "val/identity/auk"]], ids=len
+)
+def test_an_unknown_objective_is_an_error_that_lists_the_metrics(
+    prepared: Path, objectives: list[str], refused: AssertRejected
+) -> None:
+    with refused(f"objectives: {objectives[-1]!r} is not a metric", "val/identity/auc,", "val/gender/auc"):
+        check_data(spec_of(prepared, *objectives))
+
+
+def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Path, refused: AssertRejected) -> None:
+    subjects = genders(prepared)
+    female, male = ([name for name, gender in subjects.items() if gender == which] for which in ("female", "male"))
+    assert min(len(female), len(male)) >= 3
+    single = {
+        "in validation": split_of(prepared, tmp_path / "val.csv", val=male[:2], train=[*female, *male[2:]]),
+        "in training": split_of(prepared, tmp_path / "train.csv", val=[female[0], male[0]], train=male[1:]),
+    }
+    for where, split in single.items():
+        with refused(
+            "objectives: val/gender/auc is undefined or has low support on the validation set", "expected another metric"
+        ):
+            check_data(spec_of(prepared, "val/gender/auc", split=split, test_people=0))
+        assert check_data(spec_of(prepared, AUC, split=split, test_people=0)), where
+
+
+@pytest.mark.parametrize("objective", [AUC, "val/identity/eer", "val/identity/rank1"])
+def test_identity_is_undefined_for_one_subject(prepared: Path, objective: str, refused: AssertRejected) -> None:
+    with refused(f"objectives: {objective} is undefined or has low support", "one person only"):
+        check_data(spec_of(prepared, "cost/parameters", objective, val_people=1))
+
+
+def test_an_objective_with_low_support_is_an_error(prepared: Path, refused: AssertRejected) -> None:
+    """Two subjects with four sessions: 16 impostor pairs, 1.6 expected errors at a rate of 0.1."""
+    with refused(
+        "objectives: val/identity/tar_at_far_0.1 is undefined or has low support", "low support: 1.6", "16 impostor pairs"
+    ):
+        check_data(spec_of(prepared, "val/identity/tar_at_far_0.1"))
+
+
+def perfect(root: Path, spec: StudySpec) -> Metrics:
+    """The validation metrics of a model without errors, on the same subjects."""
+    dataset = open_dataset(root, ["albedo"])
+    rows = make_split(dataset.labels, spec.base.data, dataset.left_out).val
+    labels = dataset.labels.subset(rows)
+    embeddings = np.eye(40)[np.unique(labels.ids, return_inverse=True)[1]]
+    embeddings = embeddings + 0.01 * np.random.default_rng(1).normal(size=embeddings.shape)
+    probabilities = {
+        task: (0.9 * np.eye(len(labels.classes[task]))[labels.codes[:, column]] + 0.05).astype(np.float32)
+        for column, task in enumerate(ATTRIBUTES)
+    }
+    return validation_metrics(Predictions(embeddings.astype(np.float32), probabilities), labels, ATTRIBUTES).with_prefix("val")
+
+
+def test_the_accepted_objectives_are_those_that_a_real_validation_defines(prepared: Path, refused: AssertRejected) -> None:
+    metrics = perfect(prepared, spec_of(prepared))
+    defined = {
+        name
+        for name, value in metrics.values.items()
+        if value is not None and not metrics.reasons.get(name, "").startswith("low support")
+    }
+    assert {AUC, "val/gender/auc", "val/identity/eer"} <= defined < set(metrics.values)
+    assert check_data(spec_of(prepared, *sorted(defined)))
+    for name in metrics.values.keys() - defined:
+        with refused(f"objectives: {name} is undefined or has low support"):
+            check_data(spec_of(prepared, name))
+
+
+def test_costs_need_one_validation_subject_only(prepared: Path) -> None:
+    assert check_data(spec_of(prepared, "cost/latency", "cost/parameters", val_people=1))
+
+
+def test_the_digest_is_that_of_the_maps(prepared: Path, tmp_path: Path) -> None:
+    digest = check_data(spec_of(prepared))
+    assert digest == open_dataset(prepared, ["albedo"]).store.digest
+    assert digest == check_data(spec_of(prepared, "val/gender/auc", val_people=3, test_people=0))
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared, copy)
+    assert check_data(spec_of(copy)) == digest
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other, ignore=shutil.ignore_patterns(".*"))
+    file = sorted(other.glob("data/*/*/albedo.npy"))[0]
+    maps = np.load(file)
+    maps.flat[0] += 0.25
+    np.save(file, maps)
+    assert check_data(spec_of(other)) != digest
+
+
+def test_missing_data_are_an_error(tmp_path: Path, refused: AssertRejected) -> None:
+    with refused(tmp_path / "none", "data.root"):
+        check_data(spec_of(tmp_path / "none"))
+
+
+def test_too_few_training_subjects_are_an_error(prepared: Path, refused: AssertRejected) -> None:
+    with refused("data.val_people", "people to train on", "lower them"):
+        check_data(spec_of(prepared, val_people=3, test_people=3))

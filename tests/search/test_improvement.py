@@ -1,4 +1,4 @@
-"""By how much the best settings beat the base, against numpy: means over seeds, intervals from people, noise between seeds."""
+"""The improvement over the base, against numpy: means over seeds, bootstrap intervals over subjects, noise between seeds."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ AUC, EER, OBJECTIVE = "identity/auc", "identity/eer", "gender/balanced_accuracy"
 
 
 def seed_of(values: dict[str, float | None], spread: float, rng: np.random.Generator, people: np.ndarray) -> Metrics:
-    """Metrics of a training whose draws of people are the common ones, and some of its own."""
+    """Metrics of one seed, with replicates of the common bootstrap plus a part of its own."""
     found = Metrics()
     for name, value in values.items():
         drawn = None if value is None else value + people + spread * rng.normal(size=DRAWS)
@@ -27,7 +27,7 @@ def seed_of(values: dict[str, float | None], spread: float, rng: np.random.Gener
 def arms(
     best: list[float], base: list[float], spread: float = 0.001, name: str = AUC, seed: int = 0
 ) -> tuple[list[Metrics], list[Metrics]]:
-    """Of each arm so many seeds with these values of one metric."""
+    """Seeds of the best settings and of the base with these values of one metric."""
     rng = np.random.default_rng(seed)
     people = 0.02 * rng.normal(size=DRAWS)
     return tuple([seed_of({name: value}, spread, rng, people) for value in values] for values in (best, base))  # type: ignore[return-value]
@@ -37,7 +37,7 @@ def gained(best: list[float], base: list[float], spread: float = 0.001, name: st
     return compare_seeds(*arms(best, base, spread, name), f"val/{name}", PEOPLE)
 
 
-def test_a_gain_is_the_difference_of_the_means_over_seeds_with_the_interval_of_their_draws() -> None:
+def test_the_improvement_is_the_difference_of_the_means_with_a_paired_interval() -> None:
     best, base = arms([0.91, 0.93, 0.95], [0.90, 0.89, 0.94])
     gain = compare_seeds(best, base, f"val/{AUC}", PEOPLE)
     (one,) = gain.differences
@@ -53,8 +53,8 @@ def test_a_gain_is_the_difference_of_the_means_over_seeds_with_the_interval_of_t
     assert (one.low, one.high, one.p) == (pytest.approx(expected.low), pytest.approx(expected.high), pytest.approx(expected.p))
 
 
-def test_the_same_people_in_both_fall_out_of_the_interval() -> None:
-    """Else it would be as wide as the spread over people, 0.02."""
+def test_the_common_variance_of_subjects_cancels_in_the_interval() -> None:
+    """Otherwise it would be as wide as the spread over subjects, 0.02."""
     (one,) = gained([0.91, 0.93], [0.90, 0.89], spread=0.0005).differences
     assert one.high - one.low < 0.005
 
@@ -65,22 +65,22 @@ def test_the_same_people_in_both_fall_out_of_the_interval() -> None:
     [([0.9, 0.8], [0.7, 0.75]), ([0.9, 0.8, 0.95], [0.7, 0.75, 0.6]), ([0.5, 0.5, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4])],
     ids=len,
 )
-def test_the_noise_is_the_standard_error_of_the_difference_between_seeds(name: str, best: list[float], base: list[float]) -> None:
+def test_the_seed_error_is_the_standard_error_of_the_difference(name: str, best: list[float], base: list[float]) -> None:
     variances = [sum((value - sum(arm) / len(arm)) ** 2 for value in arm) / (len(arm) - 1) for arm in (best, base)]
     assert gained(best, base, name=name).seed_error[name] == pytest.approx(math.sqrt(sum(variances) / len(best)))
 
 
-def test_the_noise_of_arms_of_different_length_is_that_of_each() -> None:
+def test_the_seed_error_of_arms_with_different_numbers_of_seeds() -> None:
     best, base = [0.9, 0.8, 0.95], [0.7, 0.75]
     expected = math.sqrt(np.var(best, ddof=1) / 3 + np.var(base, ddof=1) / 2)
     assert gained(best, base).seed_error[AUC] == pytest.approx(expected)
 
 
 BETTER, WORSE, SAME, MAYBE = (
-    "is better than",
-    "is WORSE than",
-    "is not measurably better than",
-    "no more than noise between seeds",
+    "are better than the base",
+    "are WORSE than the base",
+    "are not significantly different from the base",
+    "perhaps only by seed noise",
 )
 
 
@@ -102,25 +102,26 @@ BETTER, WORSE, SAME, MAYBE = (
         "worse",
         "a lower rate",
         "a higher rate",
-        "people",
+        "subjects",
         "seeds",
         "seeds the other way",
         "one seed",
-        "one seed, people",
+        "one seed, subjects",
     ],
 )
-def test_the_verdict_is_better_or_worse_only_beyond_people_and_seeds(
+def test_the_verdict_is_better_or_worse_only_beyond_interval_and_seed_noise(
     best: list[float], base: list[float], spread: float, name: str, verdict: str
 ) -> None:
-    said = gained(best, base, spread, name).summary()
-    assert [one for one in (BETTER, WORSE, SAME, MAYBE) if one in said] == [verdict]
-    assert f"{name} {np.mean(best):.4f} against {np.mean(base):.4f}, {np.mean(best) - np.mean(base):+.4f}" in said
-    assert ("one seed tells no noise" in said) == (len(best) == 1)
-    assert "\n" not in said
+    summary = gained(best, base, spread, name).summary()
+    assert [one for one in (BETTER, WORSE, SAME, MAYBE) if one in summary] == [verdict]
+    expected = f"{name} {np.mean(best):.4f} and {np.mean(base):.4f}, difference {np.mean(best) - np.mean(base):+.4f}"
+    assert expected in summary
+    assert ("seed noise unknown with one seed" in summary) == (len(best) == 1)
+    assert "\n" not in summary
 
 
 def test_two_standard_errors_between_seeds_are_the_limit() -> None:
-    """Of two seeds a distance d apart in each arm, the error is d / sqrt(2)."""
+    """For two seeds at distance d in each arm the error is d / sqrt(2)."""
     gap = 0.02 / math.sqrt(2)
     base = [0.90, 0.92]
     assert MAYBE in gained([value + 1.95 * gap for value in base], base).summary()
@@ -133,7 +134,7 @@ def both(*its: dict[str, float | None], spread: float = 0.001) -> list[Metrics]:
     return [seed_of(values, spread, rng, people) for values in its]
 
 
-def test_the_objective_comes_first_and_the_headlines_after_it() -> None:
+def test_the_objective_comes_first_then_the_headline_metrics() -> None:
     values: dict[str, float | None] = {AUC: 0.9, EER: 0.1, "gender/auc": 0.8, OBJECTIVE: 0.7, "pose/accuracy": 0.6}
     one, other = both(values, values), both(values, values)
     assert [each.name for each in compare_seeds(one, other, f"val/{OBJECTIVE}", PEOPLE).differences] == [
@@ -148,7 +149,7 @@ def test_the_objective_comes_first_and_the_headlines_after_it() -> None:
 
 
 @pytest.mark.parametrize("where", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_what_is_undefined_for_one_seed_is_left_out(where: tuple[int, int]) -> None:
+def test_a_metric_that_is_undefined_for_one_seed_is_left_out(where: tuple[int, int]) -> None:
     whole: dict[str, float | None] = {AUC: 0.9, EER: 0.1, OBJECTIVE: 0.7}
     values = [[dict(whole), dict(whole)], [dict(whole), dict(whole)]]
     values[where[0]][where[1]] |= {EER: None, OBJECTIVE: None}
@@ -158,14 +159,14 @@ def test_what_is_undefined_for_one_seed_is_left_out(where: tuple[int, int]) -> N
     assert AUC in gain.summary()
 
 
-def test_where_nothing_is_defined_the_verdict_says_so() -> None:
+def test_without_a_defined_metric_the_summary_says_so() -> None:
     nothing: dict[str, float | None] = {AUC: None, EER: None}
     gain = compare_seeds(both(nothing, nothing), both(nothing, nothing), f"val/{AUC}", PEOPLE)
     assert gain.differences == []
-    assert gain.summary()
+    assert "no metric is defined" in gain.summary()
 
 
-def test_a_metric_without_draws_has_no_interval_and_proves_nothing() -> None:
+def test_a_metric_without_replicates_has_no_interval_and_no_verdict() -> None:
     best, base = ([Metrics({AUC: value}) for value in values] for values in ([0.95, 0.96], [0.5, 0.51]))
     gain = compare_seeds(best, base, f"val/{AUC}", PEOPLE)
     assert all(math.isnan(number) for number in (gain.differences[0].low, gain.differences[0].high, gain.differences[0].p))
@@ -173,7 +174,7 @@ def test_a_metric_without_draws_has_no_interval_and_proves_nothing() -> None:
     assert gain.table().rows[0][4:6] == [None, None]
 
 
-def test_a_draw_that_is_undefined_for_one_seed_is_undefined() -> None:
+def test_a_replicate_that_is_undefined_for_one_seed_is_left_out() -> None:
     best, base = arms([0.91, 0.93], [0.90, 0.89])
     best[1].replicates[AUC][:30] = np.nan
     (one,) = compare_seeds(best, base, "", PEOPLE).differences
@@ -182,7 +183,7 @@ def test_a_draw_that_is_undefined_for_one_seed_is_undefined() -> None:
     assert one.high - one.value == pytest.approx(wide)
 
 
-def test_a_rate_of_fewer_people_has_the_interval_of_these() -> None:
+def test_a_metric_of_fewer_subjects_has_a_wider_interval() -> None:
     best, base = arms([0.91, 0.93], [0.90, 0.89])
     wide: list[Any] = []
     for people in (PEOPLE, 5):
@@ -194,13 +195,13 @@ def test_a_rate_of_fewer_people_has_the_interval_of_these() -> None:
     assert wide[1] / wide[0] == pytest.approx(ratio)
 
 
-def test_the_table_has_a_row_a_metric_and_an_empty_cell_for_what_is_not_known() -> None:
+def test_the_table_has_a_row_for_each_metric_and_empty_cells_for_unknown_errors() -> None:
     gain = gained([0.95], [0.90])
     table = gain.table()
-    assert list(table.header) == ["metric", "best", "base", "difference", "low", "high", "error of seeds"]
+    assert list(table.header) == ["metric", "best", "base", "difference", "low", "high", "seed error"]
     (row,) = table.rows
     one = gain.differences[0]
     assert row == [AUC, one.first, one.second, one.value, one.low, one.high, None]
     assert "1 seeds each" in table.note
-    assert f"{PEOPLE} test people" in table.note
+    assert f"{PEOPLE} test subjects" in table.note
     assert gained([0.95, 0.96], [0.9, 0.9]).table().rows[0][6] == pytest.approx(0.005)

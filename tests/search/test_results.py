@@ -1,4 +1,4 @@
-"""What came out of a study: the best trial, a file of it that `train` takes, tables, and a study file without secrets."""
+"""Results of a study: the best trial, its settings as a file for `train`, tables, a study file without secrets."""
 
 import csv
 import json
@@ -16,10 +16,9 @@ from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
 from fr_ps.config import Config, SearchConfig, with_absolute_paths, with_settings
 from fr_ps.config.search import AfterConfig, BudgetConfig, StudyConfig
-from fr_ps.search.results import best_config, best_trial, top_trials, trial_table, write_results
+from fr_ps.search.results import best_config, best_trial, state_table, top_trials, trial_table, write_results
 from fr_ps.search.spec import StudySpec, build_study_spec
-from fr_ps.search.trial import EPOCHS, MLFLOW_RUN, RUN
-from fr_ps.search.trial_queue import OUTCOME, REASON
+from fr_ps.search.trial_queue import EPOCHS, MLFLOW_RUN, OUTCOME, REASON, RUN
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 STORAGE = "postgresql+psycopg2://somebody:secret@host/studies"
@@ -41,7 +40,7 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def search_of(objectives: dict[str, Any] | None = None) -> StudySpec:
+def spec_of(objectives: dict[str, Any] | None = None) -> StudySpec:
     study = StudyConfig(name="mine", storage=STORAGE, seed=3, heartbeat=2)
     return build_study_spec(
         SearchConfig(space=SPACE, objectives=objectives or ONE, study=study, budget=BudgetConfig(trials=9)), BASE
@@ -56,46 +55,46 @@ def params_of(lr: float, cosine: bool = True) -> dict[str, Any]:
 
 
 def add(
-    study: optuna.Study, search: StudySpec, state: TrialState, values: Sequence[float] = (), lr: float = 0.01, **attributes: Any
+    study: optuna.Study, spec: StudySpec, state: TrialState, values: Sequence[float] = (), lr: float = 0.01, **attributes: Any
 ) -> None:
-    """A trial with settings as a real study suggests them."""
+    """Add a trial with settings that a real study suggests."""
     other = optuna.create_study()
     other.enqueue_trial(params_of(lr, cosine=attributes.pop("cosine", True)))
     asked = other.ask()
-    search.space.suggest(asked)
+    spec.space.suggest(asked)
     given = {"params": asked.params, "distributions": asked.distributions, "user_attrs": attributes}
     study.add_trial(create_trial(state=state, values=list(values) or None, **given))
 
 
-def mixed(search: StudySpec) -> optuna.Study:
-    """Of one objective: two that finished, a pruned one, one that failed, one that was killed and tried again, one that waits."""
+def mixed(spec: StudySpec) -> optuna.Study:
+    """One objective; trials: complete, pruned, failed, killed, complete, running, waiting."""
     study = optuna.create_study(study_name="mine", direction="maximize")
-    add(study, search, TrialState.COMPLETE, [0.8], 0.01, run="r0", mlflow_run="m0", epochs=7, outcome="complete")
-    add(study, search, TrialState.PRUNED, [0.7], 0.02, run="r1", epochs=2, outcome="pruned", reason="by median after epoch 2")
-    add(study, search, TrialState.FAIL, (), 0.03, run="r2", epochs=1, outcome="failed", reason="KeyError: x")
-    add(study, search, TrialState.FAIL, (), 0.04, run="r3")
-    add(study, search, TrialState.COMPLETE, [0.9], 0.05, run="r4", mlflow_run="m4", epochs=7, outcome="complete", cosine=False)
-    add(study, search, TrialState.RUNNING, (), 0.06, run="r5")
+    add(study, spec, TrialState.COMPLETE, [0.8], 0.01, run="r0", mlflow_run="m0", epochs=7, outcome="complete")
+    add(study, spec, TrialState.PRUNED, [0.7], 0.02, run="r1", epochs=2, outcome="pruned", reason="by median after epoch 2")
+    add(study, spec, TrialState.FAIL, (), 0.03, run="r2", epochs=1, outcome="failed", reason="KeyError: x")
+    add(study, spec, TrialState.FAIL, (), 0.04, run="r3")
+    add(study, spec, TrialState.COMPLETE, [0.9], 0.05, run="r4", mlflow_run="m4", epochs=7, outcome="complete", cosine=False)
+    add(study, spec, TrialState.RUNNING, (), 0.06, run="r5")
     study.add_trial(create_trial(state=TrialState.WAITING))
     return study
 
 
-def two_sided(search: StudySpec) -> optuna.Study:
+def two_sided(spec: StudySpec) -> optuna.Study:
     study = optuna.create_study(study_name="mine", directions=["minimize", "minimize"])
     for values in ([0.3, 5.0], [0.1, 20.0], [0.2, 25.0], [0.2, 10.0]):  # the third is worse than the second in both
-        add(study, search, TrialState.COMPLETE, values, 0.001 * values[1], outcome="complete", epochs=7)
-    add(study, search, TrialState.FAIL, (), 0.03, outcome="failed", reason="KeyError: x")
-    add(study, search, TrialState.PRUNED, (), 0.04, outcome="pruned", reason="cannot be built: memory")
+        add(study, spec, TrialState.COMPLETE, values, 0.001 * values[1], outcome="complete", epochs=7)
+    add(study, spec, TrialState.FAIL, (), 0.03, outcome="failed", reason="KeyError: x")
+    add(study, spec, TrialState.PRUNED, (), 0.04, outcome="pruned", reason="cannot be built: memory")
     return study
 
 
-def test_the_names_of_attributes_are_those_that_these_tests_write() -> None:
+def test_the_attribute_names_of_the_database() -> None:
     assert (OUTCOME, REASON, RUN, MLFLOW_RUN, EPOCHS) == ("outcome", "reason", "run", "mlflow_run", "epochs")
 
 
-def test_the_table_tells_how_every_trial_that_was_begun_ended() -> None:
-    search = search_of()
-    table = trial_table(search, mixed(search))
+def test_the_table_has_every_started_trial() -> None:
+    spec = spec_of()
+    table = trial_table(spec, mixed(spec))
     assert list(table.header) == [
         *[
             "trial",
@@ -120,71 +119,79 @@ def test_the_table_tells_how_every_trial_that_was_begun_ended() -> None:
     ]
 
 
-def test_the_best_come_first_in_the_terminal_and_then_those_that_were_pruned() -> None:
-    search = search_of()
-    table = top_trials(search, mixed(search))
+def test_the_top_table_has_complete_trials_before_pruned_ones() -> None:
+    spec = spec_of()
+    table = top_trials(spec, mixed(spec))
     assert [row[0] for row in table.rows] == [4, 0, 1, 2, 3, 5]
     assert "reason" not in table.header
     assert table.note == ""
-    short = trial_table(search, mixed(search), limit=2)
+    short = trial_table(spec, mixed(spec), limit=2)
     assert [row[0] for row in short.rows] == [4, 0]
     assert short.note.startswith("the best 2 of ")
 
 
-def test_of_several_objectives_the_front_comes_first_ordered_by_the_first_of_them() -> None:
-    search = search_of(TWO)
-    table = top_trials(search, two_sided(search))
+def test_with_several_objectives_the_front_comes_first_by_the_first_objective() -> None:
+    spec = spec_of(TWO)
+    table = top_trials(spec, two_sided(spec))
     assert [row[0] for row in table.rows] == [1, 3, 0, 2, 5, 4]
     assert table.header[2:4] == ["val/identity/eer", "cost/latency"]
     assert [row[2:4] for row in table.rows] == [[0.1, 20.0], [0.2, 10.0], [0.3, 5.0], [0.2, 25.0], [None, None], [None, None]]
     assert [row[1] for row in table.rows[4:]] == ["pruned", "failed"]
 
 
-def test_the_best_trial_is_the_first_of_the_best_and_of_a_front_the_best_by_the_first_objective() -> None:
-    search = search_of()
-    study = mixed(search)
+def test_the_state_table_counts_trials_by_state() -> None:
+    spec = spec_of()
+    table = state_table(mixed(spec))
+    assert list(zip(table.header, table.rows[0], strict=True)) == [
+        *[("all", 7), ("complete", 2), ("pruned", 1), ("failed", 1), ("killed", 1), ("running", 1), ("waiting", 1)]
+    ]
+
+
+def test_the_best_trial_is_the_earliest_and_of_a_front_the_best_by_the_first_objective() -> None:
+    spec = spec_of()
+    study = mixed(spec)
     best = best_trial(study)
     assert best is not None
     assert best.number == 4
-    add(study, search, TrialState.COMPLETE, [0.9], 0.07)
+    add(study, spec, TrialState.COMPLETE, [0.9], 0.07)
     assert best_trial(study) == best
-    front = best_trial(two_sided(search_of(TWO)))
+    front = best_trial(two_sided(spec_of(TWO)))
     assert front is not None
     assert front.number == 1
     other = optuna.create_study(directions=["maximize", "minimize"])
     for values in ([0.3, 5.0], [0.5, 20.0], [0.5, 20.0], [0.4, 1.0]):
-        add(other, search, TrialState.COMPLETE, values)
+        add(other, spec, TrialState.COMPLETE, values)
     front = best_trial(other)
     assert front is not None
     assert front.number == 1
 
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "maximize"]], ids=len)
-def test_where_nothing_was_finished_there_is_no_best_and_a_table_all_the_same(directions: list[str]) -> None:
-    search = search_of(ONE if len(directions) == 1 else TWO)
+def test_without_a_complete_trial_there_is_no_best_trial_but_a_table(directions: list[str]) -> None:
+    spec = spec_of(ONE if len(directions) == 1 else TWO)
     study = optuna.create_study(directions=directions)
     assert best_trial(study) is None
-    assert top_trials(search, study).rows == []
-    add(study, search, TrialState.FAIL, (), outcome="failed")
-    add(study, search, TrialState.PRUNED, (), outcome="pruned")
+    assert top_trials(spec, study).rows == []
+    add(study, spec, TrialState.FAIL, (), outcome="failed")
+    add(study, spec, TrialState.PRUNED, (), outcome="pruned")
     assert best_trial(study) is None
-    assert [row[0] for row in top_trials(search, study).rows] == [1, 0]
+    assert [row[0] for row in top_trials(spec, study).rows] == [1, 0]
 
 
-def written(search: StudySpec, study: optuna.Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What `write_results` writes, without its pictures, which have tests of their own and take seconds."""
-    monkeypatch.setattr("fr_ps.search.results.write_plots", lambda *_: ["a picture"])
+def written(spec: StudySpec, study: optuna.Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Write the results without the plots, which have tests of their own and take seconds."""
+    monkeypatch.setattr("fr_ps.search.results.write_plots", lambda *_: ["a plot"])
     folder.mkdir(exist_ok=True)
-    return write_results(search, study, folder)
+    return write_results(spec, study, folder)
 
 
-def test_best_yaml_is_taken_by_train_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = search_of()
-    study = mixed(search)
-    assert written(search, study, tmp_path, monkeypatch) == ["a picture"]
+def test_train_reads_best_yaml_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of()
+    study = mixed(spec)
+    assert written(spec, study, tmp_path, monkeypatch) == ["a plot"]
     best = best_trial(study)
     assert best is not None
-    expected = with_absolute_paths(best_config(search, best))
+    expected = with_absolute_paths(best_config(spec, best))
     monkeypatch.chdir("/")
     got = training_config(parse_command_line(["train", "--config", str(tmp_path / "best.yaml")])["train"])
     assert got == expected
@@ -196,10 +203,10 @@ def test_best_yaml_is_taken_by_train_from_anywhere(tmp_path: Path, monkeypatch: 
     assert Path(got.data.root).is_absolute()
 
 
-def test_the_table_of_the_file_is_that_of_all_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = search_of()
-    study = mixed(search)
-    written(search, study, tmp_path, monkeypatch)
+def test_trials_csv_has_every_started_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of()
+    study = mixed(spec)
+    written(spec, study, tmp_path, monkeypatch)
     with (tmp_path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["complete", "pruned", "failed", "killed", "complete", "running"]
@@ -209,12 +216,10 @@ def test_the_table_of_the_file_is_that_of_all_trials(tmp_path: Path, monkeypatch
     assert rows[2]["reason"] == "KeyError: x"
 
 
-def test_the_study_file_makes_the_same_search_elsewhere_and_has_no_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    search = search_of(TWO)
-    search = replace(search, config=replace(search.config, after=AfterConfig(seeds=2), base="somewhere.yaml"))
-    written(search, two_sided(search), tmp_path, monkeypatch)
+def test_the_study_file_repeats_the_search_and_has_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(TWO)
+    spec = replace(spec, config=replace(spec.config, after=AfterConfig(seeds=2), base="somewhere.yaml"))
+    written(spec, two_sided(spec), tmp_path, monkeypatch)
     for file in tmp_path.iterdir():
         assert "secret" not in file.read_text()
     assert "storage" not in yaml.safe_load((tmp_path / "study.yaml").read_text())["study"]
@@ -222,23 +227,23 @@ def test_the_study_file_makes_the_same_search_elsewhere_and_has_no_password(
     names = ("base", "space", "objectives", "study", "sampler", "pruner", "budget", "after")
     again = build_study_spec(SearchConfig(**{name: arguments[name] for name in names}), training_config(arguments))
     storage = StudyConfig(name="mine", seed=3, heartbeat=2)
-    assert again == replace(search, config=replace(search.config, study=storage, base=""))
-    assert again.definition() == search.definition()
+    assert again == replace(spec, config=replace(spec.config, study=storage, base=""))
+    assert again.definition() == spec.definition()
 
 
-def test_without_a_finished_trial_there_is_no_best_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = search_of()
+def test_without_a_complete_trial_there_is_no_best_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of()
     study = optuna.create_study(direction="maximize")
-    add(study, search, TrialState.FAIL, (), outcome="failed", reason="KeyError: x")
-    written(search, study, tmp_path, monkeypatch)
+    add(study, spec, TrialState.FAIL, (), outcome="failed", reason="KeyError: x")
+    written(spec, study, tmp_path, monkeypatch)
     assert {file.name for file in tmp_path.iterdir()} == {"study.yaml", "trials.csv"}
     assert "KeyError: x" in (tmp_path / "trials.csv").read_text()
 
 
-def test_a_study_that_goes_on_has_its_best_file_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = search_of()
-    study = mixed(search)
-    written(search, study, tmp_path, monkeypatch)
-    add(study, search, TrialState.COMPLETE, [0.95], 0.09)
-    written(search, study, tmp_path, monkeypatch)
+def test_a_resumed_study_writes_its_best_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of()
+    study = mixed(spec)
+    written(spec, study, tmp_path, monkeypatch)
+    add(study, spec, TrialState.COMPLETE, [0.95], 0.09)
+    written(spec, study, tmp_path, monkeypatch)
     assert yaml.safe_load((tmp_path / "best.yaml").read_text())["optim"]["lr"] == 0.09

@@ -1,4 +1,4 @@
-"""Samplers and pruners by name, on real studies: what is drawn, and who is pruned when."""
+"""Samplers and pruners on real studies: which settings are drawn, which trials are pruned and when."""
 
 from typing import Any, get_args, get_type_hints
 
@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fr_ps.config import Config, with_settings
 from fr_ps.config.search import PrunerConfig, SamplerConfig
 from fr_ps.search.samplers import build_pruner, build_sampler
-from fr_ps.search.space import params_to_settings, parse_space
+from fr_ps.search.space import params_to_settings
+from fr_ps.search.space_parser import parse_space
 from tests.conftest import AssertRejected
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -37,23 +38,23 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def worth(params: dict[str, Any]) -> float:
+def objective_value(params: dict[str, Any]) -> float:
     return -((params["optim.weight_decay"] - 0.3) ** 2) + 0.1 * params.get("schedule.power", 0)
 
 
 def searched(name: str, count: int, seed: int = 0, directions: tuple[str, ...] = ("maximize",)) -> list[FrozenTrial]:
-    """The trials of a study in which each has a sampler of its own, as in a worker."""
+    """The trials of a study in which each trial has its own sampler, as in a worker."""
     study = optuna.create_study(directions=directions)
     for number in range(count):
         study.sampler = build_sampler(SamplerConfig(name=name, startup=STARTUP), SPACE, seed, number)  # type: ignore[arg-type]
         trial = study.ask()
         params = SPACE.suggest(trial)
-        study.tell(trial, [worth(params), -worth(params)][: len(directions)])
+        study.tell(trial, [objective_value(params), -objective_value(params)][: len(directions)])
     return study.get_trials()
 
 
 def suggested(name: str, history: list[FrozenTrial], seed: int, number: int) -> dict[str, Any]:
-    """What the next trial after that history gets."""
+    """The settings of the next trial after that history."""
     study = optuna.create_study(direction="maximize")
     study.add_trials(history)
     study.sampler = build_sampler(SamplerConfig(name=name, startup=STARTUP), SPACE, seed, number)  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def test_every_sampler_searches_a_space_with_conditions(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in ("cmaes", "gp")])
 def test_a_sampler_searches_for_two_objectives(name: str) -> None:
-    """But CMA-ES, which knows one only; the Gaussian process is left out as it takes seconds a trial."""
+    """Except CMA-ES, which supports one objective, and the Gaussian process, which takes seconds for each trial."""
     trials = searched(name, STARTUP + 4, directions=("maximize", "minimize"))
     assert len({trial.params[CONTINUOUS] for trial in trials}) >= STARTUP
 
@@ -96,7 +97,7 @@ def test_the_same_seed_number_and_history_give_the_same_suggestion_and_another_n
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "gp"])
-def test_a_study_is_the_same_when_it_is_searched_again_and_draws_nothing_twice(name: str) -> None:
+def test_a_repeated_study_has_the_same_trials_and_repeats_no_draw(name: str) -> None:
     one, again, other = ([trial.params for trial in searched(name, 10, seed)] for seed in (3, 3, 4))
     assert one == again
     assert not {params[CONTINUOUS] for params in one} & {params[CONTINUOUS] for params in other}
@@ -105,19 +106,19 @@ def test_a_study_is_the_same_when_it_is_searched_again_and_draws_nothing_twice(n
 
 
 @pytest.mark.parametrize("name", ["tpe", "cmaes", "nsgaii"])
-def test_a_sampler_learns_from_the_trials_before(name: str) -> None:
-    """Though each of its trials has one of its own: the last of sixty trials are worth more than those at random."""
-    learnt, drawn = (sum(worth(trial.params) for trial in searched(kind, 60)[40:]) / 20 for kind in (name, "random"))
+def test_a_sampler_learns_from_earlier_trials(name: str) -> None:
+    """Also with a sampler for each trial: the last of sixty trials are better than random ones."""
+    learnt, drawn = (sum(objective_value(trial.params) for trial in searched(kind, 60)[40:]) / 20 for kind in (name, "random"))
     assert learnt > drawn + 0.05
 
 
 def after(epoch: int, value: float) -> float:
-    """A curve that rises to a value, so that no two differences of two of them are tied."""
+    """A curve that rises to `value`, without ties between differences of two curves."""
     return value * (1 - 0.8**epoch)
 
 
 def study_with(config: PrunerConfig, epochs: int, curves: int) -> optuna.Study:
-    """A study with so many finished trials, all of which rise to some 0.9."""
+    """A study whose complete trials all rise to about 0.9."""
     study = optuna.create_study(
         study_name="s",
         direction="maximize",
@@ -133,7 +134,7 @@ def study_with(config: PrunerConfig, epochs: int, curves: int) -> optuna.Study:
 
 
 def pruned_after(study: optuna.Study, epochs: int, value: float) -> int | None:
-    """The epoch after which a trial that rises to that value is pruned, if it is."""
+    """The epoch after which a trial that rises to `value` is pruned; None where it is not."""
     trial = study.ask()
     for epoch in range(1, epochs + 1):
         trial.report(after(epoch, value), epoch)
@@ -145,14 +146,14 @@ def pruned_after(study: optuna.Study, epochs: int, value: float) -> int | None:
 
 
 @pytest.mark.parametrize("least", [1, 2, 5])
-def test_the_median_prunes_a_hopeless_trial_after_the_epochs_that_every_trial_gets(least: int) -> None:
+def test_median_prunes_a_bad_trial_after_pruner_epochs(least: int) -> None:
     config = PrunerConfig(name="median", startup=3, epochs=least)
     study = study_with(config, epochs=8, curves=3)
     assert pruned_after(study, 8, 0.1) == least
     assert pruned_after(study, 8, 0.95) is None
 
 
-def test_the_median_prunes_nothing_before_enough_trials_have_ended() -> None:
+def test_median_prunes_nothing_before_pruner_startup_trials() -> None:
     config = PrunerConfig(name="median", startup=4, epochs=2)
     assert pruned_after(study_with(config, epochs=8, curves=3), 8, 0.1) is None
     assert pruned_after(study_with(config, epochs=8, curves=4), 8, 0.1) == 2
@@ -160,7 +161,7 @@ def test_the_median_prunes_nothing_before_enough_trials_have_ended() -> None:
 
 @pytest.mark.parametrize("least", [1, 2, 4])
 @pytest.mark.parametrize("name", PRUNERS)
-def test_every_pruner_prunes_hopeless_trials_and_none_before_the_epochs_that_every_trial_gets(name: str, least: int) -> None:
+def test_every_pruner_prunes_bad_trials_and_none_before_pruner_epochs(name: str, least: int) -> None:
     config = PrunerConfig(name=name, startup=3, epochs=least, p=0.4)  # type: ignore[arg-type]
     study = study_with(config, epochs=13, curves=8)
     found = [pruned_after(study, 13, 0.1 - 0.001 * index) for index in range(6)]
@@ -171,16 +172,16 @@ def test_every_pruner_prunes_hopeless_trials_and_none_before_the_epochs_that_eve
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_with_several_objectives_nothing_is_pruned_whatever_the_epochs_are(name: str) -> None:
+def test_with_several_objectives_nothing_is_pruned(name: str) -> None:
     assert isinstance(build_pruner(PrunerConfig(name=name, epochs=9), 2, 3), NopPruner)  # type: ignore[arg-type]
 
 
-def test_no_pruner_prunes_nothing_whatever_the_epochs_are() -> None:
+def test_the_pruner_none_prunes_nothing() -> None:
     assert isinstance(build_pruner(PrunerConfig(name="none", epochs=9), 1, 3), NopPruner)
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_a_pruner_that_could_never_prune_is_refused(name: str, refused: AssertRejected) -> None:
+def test_a_pruner_without_epochs_to_prune_after_is_an_error(name: str, refused: AssertRejected) -> None:
     for least in (5, 6):
         with refused(f"pruner.epochs is {least}", "train.epochs (5)", "pruner.name none"):
             build_pruner(PrunerConfig(name=name, epochs=least), 1, 5)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The ledger against workers that read it at one moment, act at a later one, and die at any."""
+"""Slots under workers that act on outdated reads and die at any moment."""
 
 import itertools
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ OVER = ("complete", "pruned", "failed")
 
 @dataclass
 class Worker:
-    """What one process knows and has.
+    """One worker: its last read of the trials, and the trial that it runs.
 
     Attributes:
         seen: the trials as it read them; None before it reads.
@@ -29,7 +29,7 @@ class Worker:
 
 @dataclass
 class Database:
-    """Trials by number, and the two things that a database does at once: give a number, and let one worker have a trial.
+    """Trials by number, with the two atomic operations of a database: assign a number, acquire a trial.
 
     Attributes:
         entries: all of them.
@@ -61,7 +61,7 @@ class Database:
 
 
 class Study(RuleBasedStateMachine):
-    """Workers that follow the ledger, each step of one between any steps of the others."""
+    """Workers that follow the slots, with arbitrary interleaving of their steps."""
 
     @initialize(budget=st.integers(1, 5))
     def begin(self, budget: int) -> None:
@@ -75,7 +75,7 @@ class Study(RuleBasedStateMachine):
 
     @property
     def firsts(self) -> list[int]:
-        """The trials that nobody tried before, of the study's places."""
+        """The trials of the study's slots that are no retries."""
         return [entry.number for entry in self.database.entries if entry.original == entry.number][: self.budget]
 
     @rule(which=WORKERS)
@@ -85,7 +85,7 @@ class Study(RuleBasedStateMachine):
 
     @rule(which=WORKERS)
     def make(self, which: int) -> None:
-        """The retries of the dead, or a new trial, by what was read perhaps long ago."""
+        """Add retries of killed trials, or a new trial, by an outdated read."""
         if seen := self.workers[which].seen:
             for number in seen.to_retry:
                 self.database.add(first=seen.entries[number].original)
@@ -115,7 +115,7 @@ class Study(RuleBasedStateMachine):
 
     @rule(which=WORKERS, seen_as_dead=st.booleans())
     def die(self, which: int, seen_as_dead: bool) -> None:
-        """By kill -9, or only in the eyes of the others, and it ends its trial later all the same."""
+        """The lease expires: by kill -9, or while the worker lives and ends its trial later."""
         number = self.workers[which].trial
         if not seen_as_dead:
             self.workers[which] = Worker()
@@ -177,7 +177,7 @@ class Study(RuleBasedStateMachine):
         return [entry.number for entry in self.database.entries if entry.original == first != entry.number]
 
     def teardown(self) -> None:
-        """Whatever has happened, one worker that lives comes to an end, with as many places ended as the budget has."""
+        """Whatever has happened, one living worker finishes all slots of the budget."""
         if not hasattr(self, "database"):
             return
         for entry in self.database.entries:
@@ -206,25 +206,25 @@ class Study(RuleBasedStateMachine):
 
 
 TestStudy = Study.TestCase
-TestStudy.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestStudy.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
 def of(*entries: tuple[int, State, int], budget: int = 3) -> TrialSlots:
     return TrialSlots([TrialEntry(*entry) for entry in entries], budget)
 
 
-def test_a_new_study_is_all_missing() -> None:
+def test_a_new_study_has_unfilled_slots_only() -> None:
     ledger = of()
     assert (ledger.unfilled, ledger.ready, ledger.to_retry, ledger.finished, ledger.all_finished) == (3, [], [], {}, False)
 
 
-def test_of_two_that_were_made_at_once_beyond_the_budget_the_earlier_one_counts() -> None:
+def test_of_two_surplus_trials_the_earlier_one_counts() -> None:
     ledger = of((0, "complete", 0), (1, "complete", 1), (2, "waiting", 2), (3, "waiting", 3))
     assert (ledger.ready, ledger.unfilled) == ([2], 0)
     assert of((0, "complete", 0), (1, "complete", 1), (2, "complete", 2), (3, "waiting", 3)).all_finished
 
 
-def test_of_two_retries_that_were_made_at_once_the_earlier_one_counts() -> None:
+def test_of_two_retries_the_earlier_one_counts() -> None:
     ledger = of((0, "killed", 0), (1, "running", 1), (2, "waiting", 0), (3, "waiting", 0), (4, "waiting", 4))
     assert ledger.ready == [2, 4]
     ledger = of((0, "killed", 0), (1, "pruned", 1), (2, "killed", 0), (3, "waiting", 0), (4, "failed", 4))
@@ -232,24 +232,24 @@ def test_of_two_retries_that_were_made_at_once_the_earlier_one_counts() -> None:
     assert ledger.finished == {2: "killed", 1: "pruned", 4: "failed"}
 
 
-def test_a_retry_comes_before_what_waits_longer() -> None:
+def test_a_retry_starts_before_earlier_waiting_trials() -> None:
     ledger = of((0, "waiting", 0), (1, "killed", 1), (2, "waiting", 2), (3, "waiting", 1))
     assert ledger.ready == [3, 0, 2]
     assert [ledger.slot_of(number) for number in (0, 1, 2, 3)] == [0, 1, 2, 1]
 
 
-def test_what_failed_by_itself_is_not_tried_again() -> None:
+def test_a_failed_trial_is_not_retried() -> None:
     ledger = of((0, "failed", 0), budget=1)
     assert (ledger.to_retry, ledger.finished, ledger.all_finished) == ([], {0: "failed"}, True)
 
 
-def test_a_trial_that_is_in_no_place_has_no_rank() -> None:
+def test_a_surplus_trial_has_no_slot() -> None:
     with pytest.raises(StopIteration):
         of((0, "running", 0), (1, "waiting", 1), budget=1).slot_of(1)
 
 
 @given(st.permutations([(0, "killed", 0), (1, "complete", 1), (2, "waiting", 0), (3, "waiting", 3), (4, "waiting", 4)]))
-def test_the_order_in_which_a_database_lists_trials_is_no_matter(entries: list[tuple[int, State, int]]) -> None:
+def test_the_order_of_the_trials_does_not_matter(entries: list[tuple[int, State, int]]) -> None:
     ledger, expected = of(*entries), of(*sorted(entries))
     assert ledger.slots == expected.slots
     assert (ledger.ready, ledger.unfilled, ledger.finished) == ([2, 3], 0, {1: "complete"})

@@ -1,4 +1,4 @@
-"""What may be searched and what is refused; what a trial and a grid get, against a space that is told apart by hand."""
+"""The space: invalid ones, the values of trials and grids, against a second computation."""
 
 import datetime
 import itertools
@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
 from fr_ps.config import Config, FusionConfig, to_dict, with_settings
-from fr_ps.search.space import MAX_GRID, Space, params_to_settings, parse_space
+from fr_ps.search.space import MAX_GRID, Space, params_to_settings
+from fr_ps.search.space_parser import parse_space
 from tests.conftest import AssertRejected
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments" / "search").glob("*.yaml"))
 LR = {"low": 0.001, "high": 0.1}
 
@@ -35,7 +36,7 @@ def space_of(raw: Mapping[str, Any], base: Config | None = None) -> Space:
 
 
 def suggestions(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """What trials of a real study get at random."""
+    """The settings of random trials of a real study."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     found = []
     for _ in range(count):
@@ -46,7 +47,7 @@ def suggestions(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]
 
 
 def study_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Space, Config]:
-    """The space of a study file and the training that it starts from, as the command line reads them."""
+    """Space and base of a study file, as the command line reads them."""
     monkeypatch.chdir(ROOT)
     arguments = parse_command_line(["search", "--config", str(file)])["search"]
     base = training_config(arguments)
@@ -95,12 +96,12 @@ REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
     "no choices": ({"optim.lr": []}, ("space.optim.lr: choices is []", "one or more")),
     "choices that are no list": ({"optim.lr": {"choices": 0.1}}, ("space.optim.lr: choices is 0.1", "list")),
     "an empty choice": ({"optim.lr": [0.1, None]}, ("space.optim.lr", "empty")),
-    "a choice twice": ({"optim.lr": [0.1, 0.2, 0.1]}, ("space.optim.lr", "twice")),
-    "a list twice": ({"data.modalities": [["albedo"], ["albedo"]]}, ("space.data.modalities", "twice")),
+    "a choice twice": ({"optim.lr": [0.1, 0.2, 0.1]}, ("space.optim.lr", "duplicate")),
+    "a list twice": ({"data.modalities": [["albedo"], ["albedo"]]}, ("space.data.modalities", "duplicate")),
     "a list that the setting refuses": ({"data.modalities": [["albedo", "albedo"]]}, ("space.data.modalities", "each once")),
     "choices and a range": ({"optim.lr": LR | {"choices": [0.1]}}, ("space.optim.lr", "choices", "low")),
     "an unknown key": ({"optim.lr": LR | {"lg": True}}, ("space.optim.lr", "'lg'", "log")),
-    "a condition on what is not searched": (
+    "a condition on a setting outside the space": (
         {"optim.momentum": {"choices": [0.1], "when": {"optim.name": "sgd"}}},
         ("space.optim.momentum", "optim.name", "not in the space"),
     ),
@@ -125,24 +126,24 @@ REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
     "a condition on itself": ({"optim.clip": {"choices": [1], "when": {"optim.clip": 1}}}, ("space.optim.clip", "when")),
     "conditions on each other": (
         {"optim.clip": {"choices": [1], "when": {"train.ema": 0}}, "train.ema": {"choices": [0], "when": {"optim.clip": 1}}},
-        ("space.optim.clip", "when", "in turn"),
+        ("space.optim.clip", "when", "depend on it"),
     ),
     "a condition without values": (
         {"optim.name": ["adamw", "sgd"], "optim.lr": LR | {"when": {"optim.name": []}}},
         ("space.optim.lr", "when.optim.name is []"),
     ),
-    "a condition on a condition on what is not searched": (
+    "a condition on a condition on a setting outside the space": (
         {"optim.lr": LR | {"when": {"optim.clip": 1}}, "optim.clip": {"choices": [1], "when": {"optim.name": "sgd"}}},
         ("space.optim.clip", "optim.name", "not in the space"),
     ),
     "a whole number that no database holds": ({"model.channels": {"low": 8, "high": 10**20}}, ("space.model.channels: high",)),
     "a setting that is a number": ({1: [1]}, ("space: 1", "GROUP.NAME")),
-    "a number twice, once without a fraction": ({"train.ema": [0, 0.0]}, ("space.train.ema", "twice")),
-    "a number twice, once as text": ({"train.ema": [0.001, "1e-3"]}, ("space.train.ema", "twice")),
+    "a number twice, once without a fraction": ({"train.ema": [0, 0.0]}, ("space.train.ema", "duplicate")),
+    "a number twice, once as text": ({"train.ema": [0.001, "1e-3"]}, ("space.train.ema", "duplicate")),
     "a date": ({"model.weights": [datetime.date(2026, 1, 1)]}, ("space.model.weights", "2026", "a text")),
     "maps instead of lists of them": ({"data.modalities": ["albedo", "normal"]}, ("space.data.modalities", "albedo", "[albedo]")),
 } | {
-    f"what is not searched, {name}": ({name: [1]}, (f"space.{name}", "not searched"))
+    f"forbidden, {name}": ({name: [1]}, (f"space.{name}", "cannot be searched"))
     for name in (
         *("name", "device", "data.root", "data.test_people", "data.val_people", "data.split_seed", "data.fold", "data.only"),
         *("data.limits", "data.classes", "synthetic.seed", "synthetic.people", "train.seed", "train.select", "train.watch"),
@@ -151,35 +152,35 @@ REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_wrong_is_named_by_its_setting_with_what_to_do(name: str, refused: AssertRejected) -> None:
+def test_an_invalid_space_is_an_error_that_names_the_setting_and_the_remedy(name: str, refused: AssertRejected) -> None:
     raw, words = REFUSED[name]
     with refused(*words):
         space_of(raw)
 
 
-def test_a_text_that_begins_with_a_bracket_stays_one() -> None:
+def test_a_text_that_begins_with_a_bracket_stays_a_text() -> None:
     assert params_to_settings(suggestions(space_of({"model.weights": ["[old]/w.pth"]}), 1)[0]) == {"model.weights": "[old]/w.pth"}
 
 
-def test_a_number_that_yaml_takes_for_text_is_one() -> None:
+def test_a_bound_that_yaml_parses_as_text_is_a_number() -> None:
     raw = yaml.safe_load("{optim.lr: {low: 1e-4, high: 1E-2, log: true}, optim.clip: {low: 0, high: 1e1, step: 5e-1}}")
     assert isinstance(raw["optim.lr"]["low"], str)
     rate, clip = space_of(raw).dimensions
     assert (rate.low, rate.high, clip.high, clip.step) == (0.0001, 0.01, 10, 0.5)
 
 
-def test_a_choice_that_yaml_takes_for_text_is_a_number() -> None:
+def test_a_choice_that_yaml_parses_as_text_is_a_number() -> None:
     got = suggestions(space_of(yaml.safe_load("{optim.lr: [1e-4, 1e-3]}")), 20)
     assert {params["optim.lr"] for params in got} == {0.0001, 0.001}
 
 
-def test_a_number_in_a_condition_that_yaml_takes_for_text_is_one() -> None:
+def test_a_condition_that_yaml_parses_as_text_is_a_number() -> None:
     raw = yaml.safe_load("{optim.lr: [1e-3, 1e-2], optim.clip: {choices: [1, 2], when: {optim.lr: [1e-3]}}}")
     assert len(space_of(raw).grid()) == 3
 
 
 SMOOTHED = {"choices": [0.0, 0.1]}
-"""Of loss.label_smoothing, of which the setting takes 0.1 only with cross entropy."""
+"""Choices of loss.label_smoothing; 0.1 is valid only with cross entropy."""
 
 
 def test_a_choice_that_is_valid_only_under_its_condition_is_accepted_with_it(refused: AssertRejected) -> None:
@@ -210,8 +211,8 @@ def test_a_choice_that_is_valid_only_under_the_condition_of_its_condition_is_acc
     assert [one.name for one in space_of(raw).dimensions] == ["loss.attribute_loss", "optim.name", "loss.label_smoothing"]
 
 
-def test_a_choice_that_is_valid_only_where_its_setting_does_not_exist_is_refused(refused: AssertRejected) -> None:
-    """Of cross entropy there is no optimizer to be sgd."""
+def test_a_choice_that_is_valid_only_where_its_dimension_does_not_exist_is_an_error(refused: AssertRejected) -> None:
+    """No trial has both cross entropy and sgd."""
     raw = {
         "loss.attribute_loss": ["focal", "cross_entropy"],
         "optim.name": {"choices": ["adamw", "sgd"], "when": {"loss.attribute_loss": "focal"}},
@@ -235,13 +236,13 @@ def test_a_choice_that_is_valid_only_where_its_setting_does_not_exist_is_refused
     ],
     ids=str,
 )
-def test_settings_that_are_whole_numbers_get_whole_numbers(given: Any, expected: set[int]) -> None:
+def test_integer_settings_get_integers(given: Any, expected: set[int]) -> None:
     values = [params["model.channels"] for params in suggestions(space_of({"model.channels": given}), 100)]
     assert all(type(value) is int for value in values)
     assert set(values) == expected
 
 
-def test_a_number_is_within_its_range_on_its_steps_and_as_dense_in_its_logarithm_as_asked() -> None:
+def test_a_number_is_within_its_range_on_its_steps_and_uniform_on_its_axis() -> None:
     raw = {
         "optim.lr": {"low": 1e-4, "high": 1e-1, "log": True},
         "optim.weight_decay": {"low": 0, "high": 1},
@@ -255,7 +256,7 @@ def test_a_number_is_within_its_range_on_its_steps_and_as_dense_in_its_logarithm
         assert 110 < sum(params[name] < middle for params in got) < 190
 
 
-def test_choices_that_are_lists_come_back_as_lists_and_as_tuples_in_the_settings() -> None:
+def test_lists_stay_lists_and_become_tuples_in_the_settings() -> None:
     lists = [["albedo", "normal"], ["depth", "normal"]]
     weights: list[dict[str, list[float]]] = [{}, {"gender": [1, 2]}]
     space = space_of({"data.modalities": lists, "loss.class_weights": weights})
@@ -269,7 +270,7 @@ def test_choices_that_are_lists_come_back_as_lists_and_as_tuples_in_the_settings
         assert config.loss.class_weights == found["loss.class_weights"]
 
 
-def test_a_list_is_a_condition_within_a_list() -> None:
+def test_a_condition_may_hold_lists() -> None:
     raw = {
         "data.modalities": [["albedo"], ["albedo", "normal"]],
         "fusion.dropout": {"choices": [0.5], "when": {"data.modalities": [["albedo", "normal"]]}},
@@ -283,7 +284,7 @@ def test_a_list_is_a_condition_within_a_list() -> None:
         with_settings(Config(), params_to_settings(params))
 
 
-def test_a_setting_that_the_base_forbids_is_refused(refused: AssertRejected) -> None:
+def test_a_choice_that_is_invalid_with_the_base_is_an_error(refused: AssertRejected) -> None:
     base = with_settings(Config(), {"data.modalities": ["albedo", "normal"], "fusion.dropout": 0.3})
     assert base.fusion == FusionConfig(dropout=0.3)
     with refused("space.data.modalities", "fusion.dropout"):
@@ -292,7 +293,7 @@ def test_a_setting_that_the_base_forbids_is_refused(refused: AssertRejected) -> 
 
 # Spaces by hand: of each setting all that it may be, and under which values of which others.
 
-Told = dict[str, tuple[list[Any], dict[str, list[Any]]]]
+Expected = dict[str, tuple[list[Any], dict[str, list[Any]]]]
 TEXTS = {
     "optim.name": ["adamw", "sgd"],
     "schedule.name": ["polynomial", "cosine", "constant"],
@@ -306,19 +307,19 @@ WHOLE = ("batch.people", "train.accumulate", "train.patience")
 
 
 @st.composite
-def spaces(draw: st.DrawFn) -> tuple[dict[str, Any], Told]:
-    """A space as it stands in a file, and the same by hand."""
+def spaces(draw: st.DrawFn) -> tuple[dict[str, Any], Expected]:
+    """A space of a study file, and its values and conditions."""
     names = draw(st.lists(st.sampled_from([*TEXTS, *NUMBERS, *WHOLE]), min_size=1, max_size=5, unique=True))
     raw: dict[str, Any] = {}
-    told: Told = {}
+    expected: Expected = {}
     for name in names:
         given, values = draw(_values(name))
-        when = draw(_conditions({parent: its for parent, (its, _) in told.items() if "choices" in raw[parent]}))
+        when = draw(_conditions({parent: its for parent, (its, _) in expected.items() if "choices" in raw[parent]}))
         raw[name] = given | ({"when": when} if when else {})
-        told[name] = (values, when)
+        expected[name] = (values, when)
     # A setting that is in no trial is refused.
-    assume({name for params in reachable(told) for name, _ in params} == set(told))
-    return {name: raw[name] for name in draw(st.permutations(names))}, told
+    assume({name for params in reachable(expected) for name, _ in params} == set(expected))
+    return {name: raw[name] for name in draw(st.permutations(names))}, expected
 
 
 @st.composite
@@ -340,44 +341,44 @@ def _conditions(draw: st.DrawFn, above: dict[str, list[Any]]) -> dict[str, list[
     return {parent: draw(st.lists(st.sampled_from(above[parent]), min_size=1, unique_by=str)) for parent in parents}
 
 
-def as_it_stands(value: Any) -> Any:
-    """As in the study, numbers without what their arithmetic leaves behind."""
+def rounded(value: Any) -> Any:
+    """A value without the rounding error of its arithmetic."""
     return json.dumps(value) if isinstance(value, list) else round(value, 9) if isinstance(value, float) else value
 
 
 def combination(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
-    return frozenset((name, as_it_stands(value)) for name, value in params.items())
+    return frozenset((name, rounded(value)) for name, value in params.items())
 
 
-def reachable(told: Told) -> set[frozenset[tuple[str, Any]]]:
-    """Of all ways to give each setting a value or none, those in which each is there exactly if its condition holds."""
+def reachable(expected: Expected) -> set[frozenset[tuple[str, Any]]]:
+    """All combinations in which a setting has a value exactly where its condition holds."""
     absent = object()
     found = set()
-    for values in itertools.product(*([*its, absent] for its, _ in told.values())):
-        every = dict(zip(told, values))
+    for values in itertools.product(*([*its, absent] for its, _ in expected.values())):
+        every = dict(zip(expected, values))
         consistent = all(
             (every[name] is not absent) == all(any(every[parent] is one for one in its) for parent, its in when.items())
-            for name, (_, when) in told.items()
+            for name, (_, when) in expected.items()
         )
         if consistent:
             found.add(combination({name: value for name, value in every.items() if value is not absent}))
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(spaces())
-def test_a_grid_is_every_combination_that_can_be_reached_once(given: tuple[dict[str, Any], Told]) -> None:
-    raw, told = given
+def test_a_grid_has_every_reachable_combination_once(given: tuple[dict[str, Any], Expected]) -> None:
+    raw, expected = given
     grid = [combination(params) for params in space_of(raw).grid()]
     assert len(set(grid)) == len(grid)
-    assert set(grid) == reachable(told)
+    assert set(grid) == reachable(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(spaces(), st.integers(0, 2**32 - 1))
-def test_a_trial_gets_one_of_these_combinations_and_the_settings_take_it(given: tuple[dict[str, Any], Told], seed: int) -> None:
-    raw, told = given
-    possible = reachable(told)
+def test_a_trial_has_a_reachable_combination_that_is_valid(given: tuple[dict[str, Any], Expected], seed: int) -> None:
+    raw, expected = given
+    possible = reachable(expected)
     for params in suggestions(space_of(raw), 3, seed):
         assert combination(params) in possible
         config = with_settings(Config(), params_to_settings(params))
@@ -386,10 +387,10 @@ def test_a_trial_gets_one_of_these_combinations_and_the_settings_take_it(given: 
             assert getattr(getattr(config, group), leaf) == (tuple(value) if isinstance(value, list) else value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(spaces(), st.randoms(use_true_random=False))
-def test_a_space_is_the_same_in_any_order_of_its_keys_and_after_it_was_stored(
-    given: tuple[dict[str, Any], Told], random: Any
+def test_a_space_is_the_same_in_any_order_of_its_keys_and_after_storage(
+    given: tuple[dict[str, Any], Expected], random: Any
 ) -> None:
     raw, _ = given
 
@@ -403,14 +404,14 @@ def test_a_space_is_the_same_in_any_order_of_its_keys_and_after_it_was_stored(
     assert json.loads(json.dumps(described)) == described
 
 
-def test_the_places_of_a_grid_are_the_same_in_any_order_of_the_keys() -> None:
-    """A trial takes the combination at its place, and a space in another order of its keys passes for the same."""
+def test_the_order_of_a_grid_does_not_depend_on_the_order_of_the_keys() -> None:
+    """The index of a slot selects the combination, and spaces in another order of keys are equal."""
     one, other = ({"optim.clip": [1, 2], "train.ema": [0.0, 0.9]}, {"train.ema": [0.0, 0.9], "optim.clip": [1, 2]})
     assert space_of(one).as_json() == space_of(other).as_json()
     assert space_of(one).grid() == space_of(other).grid()
 
 
-def test_a_setting_exists_only_where_its_condition_and_those_of_its_condition_hold() -> None:
+def test_a_setting_exists_only_where_its_condition_and_those_of_its_parents_hold() -> None:
     raw = {
         "train.ema": {"choices": [0.9], "when": {"optim.momentum": 0.5}},
         "optim.momentum": {"choices": [0.5, 0.9], "when": {"optim.name": "sgd", "model.fsm": True}},
@@ -426,7 +427,7 @@ def test_a_setting_exists_only_where_its_condition_and_those_of_its_condition_ho
     }
 
 
-def test_the_values_of_a_grid_end_where_the_range_does() -> None:
+def test_the_values_of_a_grid_end_with_the_range() -> None:
     raw = {
         "optim.clip": {"low": 1, "high": 2, "step": 0.3},
         "batch.people": {"low": 3, "high": 5},
@@ -452,7 +453,7 @@ GRID_OF_DROPOUT = {"fusion.dropout": {"low": 0.0, "high": 0.3, "step": 0.1}}
     [{"low": 0.1, "high": 1}, {"low": 0.1, "high": 1, "log": True}],
     ids=["any number", "a logarithm"],
 )
-def test_a_grid_of_a_range_without_steps_is_refused(given: dict[str, Any], refused: AssertRejected) -> None:
+def test_a_grid_over_a_range_without_step_is_an_error(given: dict[str, Any], refused: AssertRejected) -> None:
     with refused("space.optim.lr", "step", "choices"):
         space_of({"optim.lr": given}).grid()
     with refused("space.batch.people", "step"):
@@ -485,7 +486,7 @@ WHOLE_SPACE: dict[str, Any] = {
     ],
     ids=["1.0 for 1", "4.0 for 4", "a value for a list of it", "a list for choices", "what is the default", "a choice 0.0 for 0"],
 )
-def test_what_is_the_same_space_is_described_in_the_same_way(change: Callable[[dict[str, Any]], object]) -> None:
+def test_equal_spaces_have_equal_json(change: Callable[[dict[str, Any]], object]) -> None:
     assert json.dumps(space_of(changed(WHOLE_SPACE, change)).as_json()) == json.dumps(space_of(WHOLE_SPACE).as_json())
 
 
@@ -506,16 +507,16 @@ def test_what_is_the_same_space_is_described_in_the_same_way(change: Callable[[d
     ],
     ids=["gone", "new", "high", "low", "log", "step", "no step", "no condition", "another condition", "a choice more", "order"],
 )
-def test_another_space_is_described_in_another_way(change: Callable[[dict[str, Any]], object]) -> None:
+def test_different_spaces_have_different_json(change: Callable[[dict[str, Any]], object]) -> None:
     assert space_of(changed(WHOLE_SPACE, change)).as_json() != space_of(WHOLE_SPACE).as_json()
 
 
-def test_there_are_studies_to_try() -> None:
+def test_there_are_shipped_studies() -> None:
     assert {file.stem for file in STUDIES} >= {"backbone", "weighting", "schedule", "all", "fusion"}
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
-def test_the_settings_take_whatever_a_ready_study_suggests(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_suggestion_of_a_shipped_study_is_valid(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space, base = study_file(file, monkeypatch)
     got = suggestions(space, 100)
     for params in got:
@@ -524,7 +525,7 @@ def test_the_settings_take_whatever_a_ready_study_suggests(file: Path, monkeypat
     assert set().union(*got) == {one.name for one in space.dimensions}
 
 
-def test_a_grid_of_too_many_combinations_is_refused_before_it_is_made(refused: AssertRejected) -> None:
+def test_a_grid_with_too_many_combinations_is_an_error_before_it_is_built(refused: AssertRejected) -> None:
     begun = time.monotonic()
     with refused("space.optim.lr", "step 1e-07", str(MAX_GRID)):
         parse_space({"optim.lr": {"low": 0.1, "high": 1.0, "step": 1e-7}}, Config()).grid()

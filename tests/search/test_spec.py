@@ -1,4 +1,4 @@
-"""What a launcher and its workers agree on: a search that is settled, that travels as JSON, and that goes on as the same."""
+"""The specification of a study: validated, sent to workers as JSON, compared when a study resumes."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from fr_ps.config.search import AfterConfig, BudgetConfig, PrunerConfig, Sampler
 from fr_ps.search.spec import StudySpec, build_study_spec, first_metric, require_same_definition, spec_from_json
 from tests.conftest import AssertRejected
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments" / "search").glob("*.yaml"))
 SPACE: dict[str, Any] = {
     "optim.lr": {"low": 0.001, "high": 0.1, "log": True},
@@ -24,12 +24,12 @@ SPACE: dict[str, Any] = {
 }
 
 
-def search_of(start: Config | None = None, **config: Any) -> StudySpec:
+def spec_of(start: Config | None = None, **config: Any) -> StudySpec:
     return build_study_spec(SearchConfig(**({"study": StudyConfig(name="s"), "space": SPACE} | config)), start or Config())
 
 
-def ready(file: Path, monkeypatch: pytest.MonkeyPatch) -> StudySpec:
-    """The search of a study file, as the command line makes it."""
+def shipped(file: Path, monkeypatch: pytest.MonkeyPatch) -> StudySpec:
+    """The specification of a study file, as the command line builds it."""
     monkeypatch.chdir(ROOT)
     arguments = parse_command_line(["search", "--config", str(file)])["search"]
     names = ("base", "space", "objectives", "study", "sampler", "pruner", "budget", "after")
@@ -44,13 +44,13 @@ MAXIMIZED = ["val/identity/auc", "val/identity/tar_at_far_0.01", "val/identity/r
 
 
 @pytest.mark.parametrize("metric", [*MINIMIZED, *MAXIMIZED])
-def test_a_direction_that_makes_the_model_worse_is_refused_with_the_other(metric: str, refused: AssertRejected) -> None:
+def test_an_objective_in_the_wrong_direction_is_an_error(metric: str, refused: AssertRejected) -> None:
     good, bad = ("minimize", "maximize") if metric in MINIMIZED else ("maximize", "minimize")
-    assert search_of(objectives={metric: good}).objectives == [metric]
+    assert spec_of(objectives={metric: good}).objectives == [metric]
     with refused(f"objectives.{metric}", bad, f"expected {good}"):
-        search_of(objectives={metric: bad})
+        spec_of(objectives={metric: bad})
     with refused(f"objectives.{metric}", bad):
-        search_of(objectives={"cost/latency": "minimize", "val/identity/auc": "maximize"} | {metric: bad})
+        spec_of(objectives={"cost/latency": "minimize", "val/identity/auc": "maximize"} | {metric: bad})
 
 
 @pytest.mark.parametrize(
@@ -63,35 +63,35 @@ def test_a_direction_that_makes_the_model_worse_is_refused_with_the_other(metric
     ],
     ids=lambda value: str(list(value) if isinstance(value, dict) else value),
 )
-def test_the_best_epoch_of_a_trial_is_that_of_the_first_metric(objectives: dict[str, Any], selected: str) -> None:
+def test_the_first_metric_selects_the_best_epoch(objectives: dict[str, Any], selected: str) -> None:
     base = Config(train=TrainConfig(select="val/identity/rank1", epochs=7))
-    search = search_of(base, objectives=objectives)
+    search = spec_of(base, objectives=objectives)
     assert search.base == replace(base, train=replace(base.train, select=selected))
     assert first_metric(search.config) == ("" if selected == base.train.select else selected)
     assert search.objectives == list(objectives)
 
 
-def test_a_space_that_the_base_refuses_is_refused(refused: AssertRejected) -> None:
+def test_a_space_that_is_invalid_with_the_base_is_an_error(refused: AssertRejected) -> None:
     with refused("space.model.reduction", "1024", "model.channels"):
-        search_of(space={"model.reduction": [8, 1024]})
-    assert search_of(with_settings(Config(), {"model.channels": 1024}), space={"model.reduction": [8, 1024]})
+        spec_of(space={"model.reduction": [8, 1024]})
+    assert spec_of(with_settings(Config(), {"model.channels": 1024}), space={"model.reduction": [8, 1024]})
 
 
-def test_a_grid_has_no_more_trials_than_combinations_and_refuses_a_range_without_steps(refused: AssertRejected) -> None:
+def test_a_grid_has_at_most_its_combinations_and_needs_steps(refused: AssertRejected) -> None:
     grid = {"sampler": SamplerConfig(name="grid"), "budget": BudgetConfig(trials=20)}
     with refused("space.optim.lr", "grid", "step"):
-        search_of(**grid)
+        spec_of(**grid)
     stepped = SPACE | {"optim.lr": {"low": 0.1, "high": 0.3, "step": 0.1}}
-    assert search_of(**grid, space=stepped).trials == 3 * (1 + 2)
-    assert search_of(**grid | {"budget": BudgetConfig(trials=4)}, space=stepped).trials == 4
-    other = search_of(**grid | {"sampler": SamplerConfig(name="random")}, space=stepped)
+    assert spec_of(**grid, space=stepped).trials == 3 * (1 + 2)
+    assert spec_of(**grid | {"budget": BudgetConfig(trials=4)}, space=stepped).trials == 4
+    other = spec_of(**grid | {"sampler": SamplerConfig(name="random")}, space=stepped)
     assert (other.trials, other.grid) == (20, [])
 
 
-def test_a_sampler_that_knows_one_objective_only_is_refused_for_two(refused: AssertRejected) -> None:
+def test_a_sampler_for_one_objective_with_two_is_an_error(refused: AssertRejected) -> None:
     objectives = {"val/identity/auc": "maximize", "cost/parameters": "minimize"}
     with refused("sampler.name", "cmaes"):
-        search_of(objectives=objectives, sampler=SamplerConfig(name="cmaes"))
+        spec_of(objectives=objectives, sampler=SamplerConfig(name="cmaes"))
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_a_sampler_that_knows_one_objective_only_is_refused_for_two(refused: Ass
     [({}, 7), ({"train.epochs": [3, 12, 9]}, 12), ({"train.epochs": {"low": 2, "high": 5}}, 5), ({"train.epochs": [1]}, 1)],
     ids=str,
 )
-def test_the_most_epochs_are_those_of_the_base_or_the_most_that_are_searched(space: dict[str, Any], epochs: int) -> None:
-    assert search_of(Config(train=TrainConfig(epochs=7)), space=SPACE | space).epochs == epochs
+def test_the_largest_number_of_epochs_is_that_of_the_base_or_of_the_space(space: dict[str, Any], epochs: int) -> None:
+    assert spec_of(Config(train=TrainConfig(epochs=7)), space=SPACE | space).epochs == epochs
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
-def test_a_ready_study_is_the_same_after_its_way_to_a_worker(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = ready(file, monkeypatch)
+def test_a_shipped_study_survives_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = shipped(file, monkeypatch)
     order = json.loads(json.dumps(search.as_json()))
     monkeypatch.chdir("/")
     again = spec_from_json(order)
@@ -115,7 +115,7 @@ def test_a_ready_study_is_the_same_after_its_way_to_a_worker(file: Path, monkeyp
     require_same_definition(search.config.study.name, json.loads(json.dumps(search.definition())), again.definition())
 
 
-def test_all_that_can_be_set_is_the_same_after_its_way_to_a_worker() -> None:
+def test_every_setting_survives_json() -> None:
     base = with_settings(
         Config(name="n", device="cpu"),
         {
@@ -127,7 +127,7 @@ def test_all_that_can_be_set_is_the_same_after_its_way_to_a_worker() -> None:
             "train.watch": ["val/identity/eer"],
         },
     )
-    search = search_of(
+    search = spec_of(
         base,
         space=SPACE | {"data.modalities": [["albedo", "depth"], ["albedo", "normal"]]},
         objectives={"cost/latency": "minimize", "val/identity/eer": "minimize"},
@@ -147,44 +147,46 @@ def without(part: dict[str, Any], key: str) -> dict[str, Any]:
 
 OTHERS: dict[str, tuple[Callable[[], StudySpec], tuple[str, ...]]] = {
     "another setting": (
-        lambda: search_of(with_settings(Config(), {"train.accumulate": 2, "schedule.power": 3})),
-        ("settings to start from", "schedule.power is 1.0 there and 3 here"),  # the first of the two in the order of groups
+        lambda: spec_of(with_settings(Config(), {"train.accumulate": 2, "schedule.power": 3})),
+        ("different base", "schedule.power is 1.0 in the study and 3 here"),  # the first of the two differences
     ),
     "a metric more": (
-        lambda: search_of(objectives={"val/identity/auc": "maximize", "val/identity/eer": "minimize"}),
-        ("objectives", "val/identity/eer is absent there and minimize here"),
+        lambda: spec_of(objectives={"val/identity/auc": "maximize", "val/identity/eer": "minimize"}),
+        ("objectives", "val/identity/eer is absent in the study and minimize here"),
     ),
     "another metric, and all else": (
-        lambda: search_of(
+        lambda: spec_of(
             Config(train=TrainConfig(epochs=3)), objectives={"cost/latency": "minimize"}, space={"optim.clip": [1, 2]}
         ),
-        ("objectives", "val/identity/auc is maximize there and absent here"),
+        ("objectives", "val/identity/auc is maximize in the study and absent here"),
     ),
     "a setting less, and another base": (
-        lambda: search_of(Config(train=TrainConfig(epochs=3)), space=without(SPACE, "optim.lr")),
-        ("space", "optim.lr is", "there and absent here"),
+        lambda: spec_of(Config(train=TrainConfig(epochs=3)), space=without(SPACE, "optim.lr")),
+        ("space", "optim.lr is", "in the study and absent here"),
     ),
     "a setting more": (
-        lambda: search_of(space=SPACE | {"optim.clip": [1, 2]}),
-        ("space", "optim.clip is absent there and", "'1', '2'"),
+        lambda: spec_of(space=SPACE | {"optim.clip": [1, 2]}),
+        ("space", "optim.clip is absent in the study and", "'1', '2'"),
     ),
     "another range": (
-        lambda: search_of(space=SPACE | {"optim.lr": {"low": 0.001, "high": 0.2, "log": True}}),
+        lambda: spec_of(space=SPACE | {"optim.lr": {"low": 0.001, "high": 0.2, "log": True}}),
         ("space", "optim.lr", "0.1]", "0.2]"),
     ),
     "another condition": (
-        lambda: search_of(space=SPACE | {"optim.lr": SPACE["optim.lr"] | {"when": {"optim.name": "sgd"}}}),
+        lambda: spec_of(space=SPACE | {"optim.lr": SPACE["optim.lr"] | {"when": {"optim.name": "sgd"}}}),
         ("space", "optim.lr", "sgd"),
     ),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_study_does_not_go_on_as_another_one_and_what_differs_first_is_named(name: str, refused: AssertRejected) -> None:
+def test_a_resumed_study_with_another_definition_is_an_error_that_names_the_first_difference(
+    name: str, refused: AssertRejected
+) -> None:
     make, words = OTHERS[name]
-    there = json.loads(json.dumps(search_of().definition()))
+    stored = json.loads(json.dumps(spec_of().definition()))
     with refused("study 'mine'", *words, "another study.name"):
-        require_same_definition("mine", there, make().definition())
+        require_same_definition("mine", stored, make().definition())
 
 
 @pytest.mark.parametrize(
@@ -195,14 +197,16 @@ def test_a_study_does_not_go_on_as_another_one_and_what_differs_first_is_named(n
     ],
     ids=["metrics", "costs"],
 )
-def test_a_study_does_not_go_on_with_its_objectives_in_another_order(names: list[str], refused: AssertRejected) -> None:
-    """The values of a trial are told apart by their places. Other directions at these are refused by `open_study`."""
-    ways = {name: "maximize" if name in MAXIMIZED or name == "val/gender/auc" else "minimize" for name in names}
-    there = search_of(objectives=ways).definition()
-    other = {name: ways[name] for name in [names[0], *names[:0:-1]]} if len(names) > 2 else dict(reversed(ways.items()))
-    assert list(other.values()) == list(ways.values())
+def test_a_resumed_study_with_its_objectives_in_another_order_is_an_error(names: list[str], refused: AssertRejected) -> None:
+    """The database stores values by position. `open_study` rejects other directions."""
+    directions = {name: "maximize" if name in MAXIMIZED or name == "val/gender/auc" else "minimize" for name in names}
+    stored = spec_of(objectives=directions).definition()
+    other = (
+        {name: directions[name] for name in [names[0], *names[:0:-1]]} if len(names) > 2 else dict(reversed(directions.items()))
+    )
+    assert list(other.values()) == list(directions.values())
     with refused("another study.name"):
-        require_same_definition("s", json.loads(json.dumps(there)), search_of(objectives=other).definition())
+        require_same_definition("s", json.loads(json.dumps(stored)), spec_of(objectives=other).definition())
 
 
 LOCAL: dict[str, Any] = {
@@ -215,38 +219,38 @@ LOCAL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", [*LOCAL, "device", "name"])
-def test_what_is_a_matter_of_the_machine_may_differ(name: str) -> None:
+def test_machine_settings_may_differ(name: str) -> None:
     base = with_settings(Config(), {name: LOCAL[name]}) if name in LOCAL else replace(Config(), **{name: "cpu"})
     assert base != Config()
-    require_same_definition("s", json.loads(json.dumps(search_of().definition())), search_of(base).definition())
+    require_same_definition("s", json.loads(json.dumps(spec_of().definition())), spec_of(base).definition())
 
 
-def test_a_setting_that_a_later_version_added_has_its_default_in_an_older_study(refused: AssertRejected) -> None:
-    there = json.loads(json.dumps(search_of().definition()))
-    del there["base"]["train.accumulate"]
-    require_same_definition("mine", there, search_of().definition())
-    with refused("train.accumulate is 1 there and 2 here"):
-        require_same_definition("mine", there, search_of(with_settings(Config(), {"train.accumulate": 2})).definition())
+def test_a_setting_of_a_later_version_has_its_default_in_an_older_study(refused: AssertRejected) -> None:
+    stored = json.loads(json.dumps(spec_of().definition()))
+    del stored["base"]["train.accumulate"]
+    require_same_definition("mine", stored, spec_of().definition())
+    with refused("train.accumulate is 1 in the study and 2 here"):
+        require_same_definition("mine", stored, spec_of(with_settings(Config(), {"train.accumulate": 2})).definition())
 
 
-def test_sampler_pruner_and_budget_may_change_while_a_study_goes_on() -> None:
-    other = search_of(
+def test_sampler_pruner_and_budget_may_change() -> None:
+    other = spec_of(
         sampler=SamplerConfig(name="random"),
         pruner=PrunerConfig(name="none"),
         budget=BudgetConfig(trials=99, hours=1),
         study=StudyConfig(name="s", storage="sqlite:///elsewhere.db", seed=9, heartbeat=1),
         base="another.yaml",
     )
-    require_same_definition("s", json.loads(json.dumps(search_of().definition())), other.definition())
+    require_same_definition("s", json.loads(json.dumps(spec_of().definition())), other.definition())
 
 
 @pytest.mark.parametrize("what", ["space", "base"])
-def test_a_definition_says_nothing_of_how_its_numbers_were_written(what: str) -> None:
+def test_a_definition_does_not_depend_on_the_notation_of_numbers(what: str) -> None:
     written = {"space": {"optim.clip": {"low": 1, "high": 2}}, "base": 1}
     otherwise = {"space": {"optim.clip": {"high": 2.0, "low": 1.0}}, "base": 1.0}
-    there, now = (
-        search_of(with_settings(Config(), {"schedule.power": given["base"]}), space=given["space"]).definition()
+    stored, now = (
+        spec_of(with_settings(Config(), {"schedule.power": given["base"]}), space=given["space"]).definition()
         for given in (written, otherwise)
     )
-    require_same_definition("s", json.loads(json.dumps(there)), now)
-    assert there[what] == now[what]
+    require_same_definition("s", json.loads(json.dumps(stored)), now)
+    assert stored[what] == now[what]

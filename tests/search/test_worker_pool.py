@@ -1,5 +1,6 @@
-"""Workers that are small programs, of which each line of `told` says that one started or was told to stop."""
+"""The worker pool with small programs as workers, which log their start and every signal to a file."""
 
+import os
 import signal
 import sys
 import threading
@@ -10,66 +11,62 @@ from pathlib import Path
 import pytest
 
 from fr_ps.errors import InputError
+from fr_ps.search.storage import retry
 from fr_ps.search.worker_pool import run_workers
 
 WORKER = """
 import json, os, signal, sys, time
-order = json.loads(sys.stdin.readline())
+job = json.loads(sys.stdin.readline())
 
-def say(word):
-    with open(order["told"], "a") as file:
-        file.write(word + "\\n")
+def log(event):
+    with open(job["events"], "a") as file:
+        file.write(event + "\\n")
 
 def stop(number, frame):
-    say(signal.Signals(number).name)
-    if order["stubborn"]:
+    log(signal.Signals(number).name)
+    if job["stubborn"]:
         return
     sys.exit(128 + number)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    say("ignores SIGINT")
+    log("ignores SIGINT")
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, stop)
-say("started")
-if order["codes"] and open(order["told"]).read().count("started") <= len(order["codes"]):
-    sys.exit(order["codes"][open(order["told"]).read().count("started") - 1])
+log("started")
+starts = open(job["events"]).read().count("started")
+if job["codes"] and starts <= len(job["codes"]):
+    sys.exit(job["codes"][starts - 1])
 time.sleep(60)
 time.sleep(60)
 """
 
 
-class Crew:
-    """One worker, and what it says."""
+class Pool:
+    """A pool of one worker, and its events."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.file, self.lost = folder, folder / "told", list[str]()
+        self.folder, self.file = folder, folder / "events"
         self.file.touch()
 
     @property
-    def told(self) -> list[str]:
+    def events(self) -> list[str]:
         return self.file.read_text().splitlines()
 
-    def work(
+    def run(
         self,
         codes: tuple[int, ...] = (),
         stubborn: bool = False,
-        lost: Callable[[], None] = lambda: None,
-        ended: Callable[[], int] = lambda: 0,
+        count_finished: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Do the order: end with these codes, one a start, and then sleep until told to stop."""
+        """Run a worker that exits with these codes, one for each start, and then sleeps until a signal."""
+        job = {"events": str(self.file), "codes": codes, "stubborn": stubborn}
+        run_workers({self.folder / "worker.log": job}, count_finished)
 
-        def say(line: str) -> None:
-            self.lost.append(line)
-            lost()
-
-        order = {"told": str(self.file), "codes": codes, "stubborn": stubborn}
-        run_workers({self.folder / "worker.log": order}, ended, say)
-
-    def signalled(self, words: int, number: int = signal.SIGINT) -> None:
-        """Give this process a signal as soon as that many words were said, from a thread."""
+    def signal_after(self, events: int, number: int = signal.SIGINT) -> None:
+        """Send a signal to this process, from a thread, as soon as the worker has logged that many events."""
 
         def wait() -> None:
-            while len(self.told) < words:
+            while len(self.events) < events:
                 time.sleep(0.01)
             signal.pthread_kill(threading.main_thread().ident or 0, number)
 
@@ -77,71 +74,100 @@ class Crew:
 
 
 @pytest.fixture
-def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Crew:
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
     monkeypatch.setattr("fr_ps.search.worker_pool._COMMAND", [sys.executable, "-c", WORKER])
-    monkeypatch.setattr("fr_ps.search.worker_pool._POLL_SECONDS", 0.05)
-    return Crew(tmp_path)
+    monkeypatch.setattr("fr_ps.search.worker_pool._POLL_SECONDS", 0.02)
+    return Pool(tmp_path)
 
 
 @pytest.fixture
-def ignored() -> Iterator[None]:
+def ignored_sigint() -> Iterator[None]:
     """SIGINT is ignored, as in the background of a shell."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_worker_that_dies_is_replaced(crew):
-    crew.work(codes=(1, 1, 0))
-    assert crew.told == ["started"] * 3
-    assert len(crew.lost) == 2
-    assert all("exit code 1" in line for line in crew.lost)
+def test_a_worker_that_crashes_is_restarted(pool, capsys):
+    pool.run(codes=(1, 1, 0))
+    assert pool.events == ["started"] * 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"worker exited (exit code 1), restarting; log: {pool.folder / 'worker.log'}"] * 2
 
 
-def test_a_worker_that_dies_again_and_again_is_given_up(crew):
-    with pytest.raises(InputError, match="it said nothing"):
-        crew.work(codes=(1,) * 9)
-    assert crew.told == ["started"] * 4
+def test_a_worker_that_crashes_repeatedly_is_an_error(pool):
+    with pytest.raises(InputError, match=r"worker failed: empty log; see .*worker.log"):
+        pool.run(codes=(1,) * 9)
+    assert pool.events == ["started"] * 4
 
 
-def test_a_worker_whose_trials_end_may_die_more_often(crew):
-    crew.work(codes=(1,) * 6 + (0,), ended=lambda: len(crew.told))
-    assert crew.told == ["started"] * 7
+def test_a_finished_trial_resets_the_count_of_crashes(pool):
+    pool.run(codes=(1,) * 6 + (0,), count_finished=lambda: len(pool.events))
+    assert pool.events == ["started"] * 7
 
 
-def test_bad_input_of_a_worker_ends_the_search(crew):
-    with pytest.raises(InputError, match="a worker ended"):
-        crew.work(codes=(2,))
-    assert crew.told == ["started"]
+def test_bad_input_of_a_worker_ends_the_search(pool):
+    with pytest.raises(InputError, match="worker failed"):
+        pool.run(codes=(2,))
+    assert pool.events == ["started"]
+
+
+def test_at_most_limit_workers_run_at_the_same_time(pool):
+    jobs = {pool.folder / f"{n}.log": {"events": str(pool.file), "codes": [0] * 9, "stubborn": False} for n in range(3)}
+    alive = []
+
+    def count_finished() -> int:
+        alive.append(len(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()))
+        return 0
+
+    run_workers(jobs, count_finished, limit=1)
+    assert pool.events == ["started"] * 3
+    assert max(alive) <= 1 + alive[0]
 
 
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_is_passed_on_and_nobody_replaced(crew, number, kind):
-    crew.signalled(1, number)
+def test_a_signal_is_forwarded_and_no_worker_restarted(pool, number, kind):
+    pool.signal_after(1, number)
     with pytest.raises(kind):
-        crew.work()
-    assert crew.told == ["started", signal.Signals(number).name]
+        pool.run()
+    assert pool.events == ["started", signal.Signals(number).name]
 
 
-def test_by_the_third_signal_a_worker_ends_whatever_it_does(crew):
-    for words in (1, 2, 3):
-        crew.signalled(words)
+def test_a_signal_during_a_read_of_the_database_is_forwarded_as_it_is(pool):
+    """Signals are deferred there. The workers receive the same signal, not SIGTERM."""
+    sent = []
+
+    def read() -> int:
+        if pool.events and not sent:
+            sent.append(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return 0
+
     with pytest.raises(KeyboardInterrupt):
-        crew.work(stubborn=True)
-    assert crew.told == ["started", "SIGINT", "SIGINT"]
+        pool.run(count_finished=lambda: retry(read))
+    assert pool.events == ["started", "SIGINT"]
 
 
-def test_a_signal_that_comes_while_a_worker_is_replaced_comes_to_the_new_one(crew):
-    begun = time.monotonic()
+def test_the_third_signal_kills_a_worker(pool):
+    for events in (1, 2, 3):
+        pool.signal_after(events)
     with pytest.raises(KeyboardInterrupt):
-        crew.work(codes=(1,), lost=lambda: signal.raise_signal(signal.SIGINT))
-    assert time.monotonic() - begun < 30
-    assert crew.told.count("started") <= 2
+        pool.run(stubborn=True)
+    assert pool.events == ["started", "SIGINT", "SIGINT"]
 
 
-def test_workers_hear_sigint_from_their_start_though_the_shell_had_it_ignored(crew, ignored):
-    crew.signalled(1)
+def test_a_signal_during_a_restart_reaches_the_new_worker(pool, monkeypatch):
+    monkeypatch.setattr("fr_ps.search.worker_pool.echo", lambda _line: signal.raise_signal(signal.SIGINT))
+    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        crew.work()
-    assert crew.told == ["started", "SIGINT"]
+        pool.run(codes=(1,))
+    assert time.monotonic() - started < 30
+    assert pool.events.count("started") <= 2
+
+
+def test_workers_receive_sigint_also_where_the_shell_ignores_it(pool, ignored_sigint):
+    pool.signal_after(1)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run()
+    assert pool.events == ["started", "SIGINT"]
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -1,0 +1,187 @@
+"""Parses the `space` of a study file, and checks every choice and bound against the settings."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+
+from fr_ps.config import Config, with_settings
+from fr_ps.errors import InputError
+from fr_ps.search.space import Dimension, Space, Value, decode_choice, params_to_settings, parent_assignments, parents_first
+
+_KEYS = ("choices", "low", "high", "step", "log", "when")
+_FORBIDDEN = ("data.", "synthetic.", "train.seed", "train.select", "train.watch")
+"""Settings that change the validation set, the objective or the random seed: trials could not be compared."""
+_ALLOWED = ("data.modalities",)
+
+
+def parse_space(raw: Mapping[str, Any], base: Config) -> Space:
+    """The space of a study file.
+
+    Args:
+        raw: setting to choices or range, from YAML.
+        base: settings of the training that the search starts from.
+
+    Raises:
+        InputError: an unknown setting, a setting that cannot be searched, an invalid choice or bound, a range with low above
+            high, a condition on a setting outside the space.
+    """
+    dimensions = {name: _parse_dimension(name, given, base) for name, given in raw.items()}
+    parents_first(dimensions)  # raises for unknown parents, which the next line looks up
+    dimensions = {
+        name: replace(one, when={parent: _match_parent_types(values, dimensions[parent]) for parent, values in one.when.items()})
+        for name, one in dimensions.items()
+    }
+    ordered = parents_first(dimensions)
+    for dimension in ordered:
+        for parent, values in dimension.when.items():
+            _check_condition(f"space.{dimension.name}: when.{parent}", dimensions[parent], values)
+        if dimension.when and next(parent_assignments(dimension, dimensions), None) is None:
+            raise InputError(f"space.{dimension.name}: when never holds: no trial has all of these values; expected other values")
+    for dimension in ordered:
+        _check_values(dimension, dimensions, base)
+    return Space(tuple(ordered))
+
+
+def _parse_dimension(name: str, given: Any, base: Config) -> Dimension:
+    where = f"space.{name}"
+    kind = _setting_types(name, base)
+    if isinstance(given, list):
+        given = {"choices": given}
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where} is {given!r}; expected a list of choices, or a mapping with low and high")
+    if unknown := [key for key in given if key not in _KEYS]:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; expected some of {', '.join(_KEYS)}")
+    when = _parse_condition(where, given.get("when", {}))
+    if "choices" in given:
+        return Dimension(name, choices=_parse_choices(where, given, kind), when=when)
+    for key in ("low", "high"):
+        if key not in given:
+            raise InputError(f"{where}: has neither choices nor {key}; expected a list of choices, or low and high")
+    if not kind & {int, float}:
+        raise InputError(f"{where}: is a range, but the setting is not a number; expected a list of choices")
+    integer = float not in kind
+    low, high = (_parse_number(f"{where}: {key}", given[key], integer) for key in ("low", "high"))
+    if low > high:
+        raise InputError(f"{where}: low {low} is above high {high}; swap them")
+    log = given.get("log", False)
+    if not isinstance(log, bool):
+        raise InputError(f"{where}: log is {log!r}; expected true or false")
+    if log and low <= 0:
+        raise InputError(f"{where}: low is {low}; expected a number above 0, as log is true")
+    step = _parse_number(f"{where}: step", given["step"], integer) if "step" in given else None
+    if step is not None and (step <= 0 or log):
+        raise InputError(f"{where}: step is {step}; expected a number above 0, and no step where log is true")
+    return Dimension(name, low=low, high=high, step=step, log=log, integer=integer, when=when)
+
+
+def _setting_types(name: Any, base: Config) -> set[Any]:
+    """The types of the setting `name`."""
+    if not isinstance(name, str):
+        raise InputError(f"space: {name!r} is not the name of a setting; expected GROUP.NAME, as optim.lr")
+    if name in ("name", "device") or (name.startswith(_FORBIDDEN) and name not in _ALLOWED):
+        effect = "it changes the validation set, the objective or the random seed"
+        raise InputError(f"space.{name}: cannot be searched, as {effect}; set it outside the space")
+    group, dot, leaf = name.partition(".")
+    of_group = getattr(base, group, None)
+    if not dot or not is_dataclass(of_group):
+        groups = [one.name for one in fields(base) if is_dataclass(getattr(base, one.name))]
+        raise InputError(f"space: unknown setting {name!r}; expected GROUP.NAME with a group among {', '.join(groups)}")
+    hints = get_type_hints(type(of_group))
+    if leaf not in hints:
+        raise InputError(f"space: unknown setting {name!r}; expected one of {', '.join(f'{group}.{one}' for one in hints)}")
+    return {hints[leaf], *get_args(hints[leaf])}
+
+
+def _parse_choices(where: str, given: Mapping[str, Any], kind: set[Any]) -> tuple[Value, ...]:
+    if extra := [key for key in ("low", "high", "step", "log") if key in given]:
+        raise InputError(f"{where}: has choices and {extra[0]}; expected one or the other")
+    choices = given["choices"]
+    if not isinstance(choices, list) or not choices:
+        raise InputError(f"{where}: choices is {choices!r}; expected a list of one or more")
+    if float in kind and str not in kind:
+        choices = [_parse_number(where, choice, False) if _is_numeric_text(choice) else choice for choice in choices]
+    labels = tuple(_encode_choice(where, choice) for choice in choices)
+    if len({(isinstance(label, bool), label) for label in labels}) < len(labels):
+        raise InputError(f"{where}: choices has a duplicate ({', '.join(map(str, labels))}); remove it")
+    return labels
+
+
+def _parse_condition(where: str, given: Any) -> dict[str, tuple[Value, ...]]:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: when is {given!r}; expected {{SETTING: [values]}}")
+    found = {
+        parent: tuple(_encode_choice(where, one) for one in (values if isinstance(values, list) else [values]))
+        for parent, values in given.items()
+    }
+    for parent, values in found.items():
+        if not values:
+            raise InputError(f"{where}: when.{parent} is []; expected one value of it or more")
+    return found
+
+
+def _match_parent_types(values: Sequence[Value], parent: Dimension) -> tuple[Value, ...]:
+    """The values of a condition, with numeric texts as numbers where the parent has numbers."""
+    numbers = not any(isinstance(choice, str) for choice in parent.choices)
+    return tuple(float(value) if numbers and _is_numeric_text(value) else value for value in values)
+
+
+def _check_condition(where: str, parent: Dimension, values: Sequence[Value]) -> None:
+    if not parent.choices:
+        raise InputError(f"{where}: {parent.name} is a range; expected a setting with choices")
+    for value in values:
+        if value not in parent.choices:
+            raise InputError(f"{where} is {value!r}; expected some of {', '.join(map(str, parent.choices))}")
+
+
+def _check_values(dimension: Dimension, dimensions: Mapping[str, Dimension], base: Config) -> None:
+    """Reject a value that the setting rejects for all values of its parents."""
+    candidates = (
+        (("choice", one) for one in dimension.choices)
+        if dimension.choices
+        else (("low", dimension.low), ("high", dimension.high))
+    )
+    for key, value in candidates:
+        rejection = None
+        for context in parent_assignments(dimension, dimensions):
+            try:
+                with_settings(base, params_to_settings({**context, dimension.name: _to_setting_type(dimension, value)}))
+                rejection = None
+                break
+            except InputError as error:
+                rejection = error
+        if rejection:
+            raise InputError(f"space.{dimension.name}: {key} {decode_choice(value)}: {rejection}")
+
+
+def _to_setting_type(dimension: Dimension, value: Value) -> Value:
+    return int(value) if dimension.integer and not dimension.choices else value
+
+
+def _is_numeric_text(value: Any) -> bool:
+    """Whether `value` is a text with a number: YAML parses 1e-3, without a dot, as text."""
+    with suppress(ValueError):
+        return isinstance(value, str) and np.isfinite(float(value))
+    return False
+
+
+def _parse_number(where: str, value: Any, integer: bool) -> float:
+    number = float(value) if _is_numeric_text(value) else value
+    kinds = (int,) if integer else (int, float)
+    # The database stores numbers as float64, which holds integers up to 2^53.
+    if isinstance(number, bool) or not isinstance(number, kinds) or not abs(number) < 2.0**53:
+        raise InputError(f"{where} is {value!r}; expected a {'whole ' if integer else ''}number")
+    return number
+
+
+def _encode_choice(where: str, value: Any) -> Value:
+    """A choice as stored in the study: lists become JSON."""
+    if isinstance(value, (list, dict)):
+        return json.dumps(value)
+    if not isinstance(value, (str, int, float, bool)):
+        what = "empty" if value is None else repr(value)
+        raise InputError(f"{where}: a choice is {what}; expected a text, a number, true or false, or a list")
+    return value

@@ -1,1 +1,0 @@
-"""What a study is: its settings, its space, its database, and which trial is next."""
