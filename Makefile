@@ -17,14 +17,14 @@ $(VENV)/installed: pyproject.toml
 train: setup
 	$(BIN)/mlflow run . -e train --env-manager local
 
-# Two processes with one thread each: the tensors are too small for two threads. The hash seed is fixed, as both processes have
-# to collect the tests in the same order.
+# Two workers with one thread each: the tensors are too small for two threads. The hash seed is fixed because both workers must
+# collect the tests in the same order.
 PYTEST = OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST) -m "not slow"
 
-# Killed processes, real servers, PostgreSQL, mlflow run, whole searches; and each property test with 300 random examples.
+# Killed processes, real servers, PostgreSQL, mlflow run, whole searches; and every property test with 300 random examples.
 test-slow: setup
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "slow or hypothesis"
 

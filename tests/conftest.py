@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a cache of their own, the shared data where it is there, a small prepared data set."""
+"""Fixtures of all tests: a temporary cache, the shared data, a small prepared data set, an empty MLflow store."""
 
 import csv
 import os
@@ -51,7 +51,7 @@ AssertRejected = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """FR_PS_CACHE for the whole session: the user's cache is never touched, and built-in faces are made once."""
+    """A temporary FR_PS_CACHE for the session: the user's cache stays untouched, and built-in faces are rendered once."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FR_PS_CACHE", str(folder))
@@ -60,7 +60,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of MLflow's that nothing is in; made once, as its tables take seconds. To be copied."""
+    """An empty MLflow store, to be copied. It is created once, because creating its tables takes seconds."""
     from fr_ps.tracking.uris import create_sqlite_store
 
     path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
@@ -70,7 +70,7 @@ def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_store(new_sqlite: Path) -> MakeStore:
-    """Makes a store in a folder, as MLflow would there; returns its address."""
+    """Creates an MLflow store in a folder and returns its URI."""
 
     def make(folder: Path) -> str:
         path = folder / "mlflow.db"
@@ -87,13 +87,13 @@ def _shared_folder(name: str) -> Path:
     shared = Path(given) if given else Path(__file__).parents[2] / "shared"
     folder = shared / "data" / name
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set FR_PS_SHARED to the folder that holds data/{name}")
+        pytest.skip(f"{folder} does not exist; set FR_PS_SHARED to the folder that contains data/{name}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def yale() -> Path:
-    """Real captures of 20 people (captures/ and labels.csv)."""
+    """Real captures of 20 subjects (captures/ and labels.csv)."""
     return _shared_folder("yale_b")
 
 
@@ -105,7 +105,7 @@ def photoface_labels() -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared data set of 6 synthetic people with 4 sessions, 48 x 48. To be read only."""
+    """A prepared data set of 6 synthetic subjects with 4 sessions each, 48 x 48. Read-only."""
     folder = tmp_path_factory.mktemp("synthetic")
     write_synthetic_captures(folder, people=6, sessions=4, seed=0, size=48)
     out = folder / "prepared"
@@ -115,7 +115,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_capture() -> WriteCapture:
-    """Writes one session: images (k, H, W) uint8 as PNG, and lights.csv of their (azimuth, elevation) in degrees."""
+    """Writes one session: (k, H, W) uint8 images as PNG, and lights.csv with their (azimuth, elevation) in degrees."""
 
     def write(folder: Path, images: np.ndarray, angles: Sequence[tuple[float, float]]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def write_capture() -> WriteCapture:
 
 @pytest.fixture(scope="session")
 def refused() -> AssertRejected:
-    """`with refused("words", ...)`: the block is refused as bad input, in one line with these words that says a remedy."""
+    """`with refused("text", ...)`: the block raises InputError with one line that contains these texts and a remedy."""
 
     @contextmanager
     def check(*words: object) -> Iterator[None]:
@@ -156,7 +156,7 @@ def undrawn() -> Iterator[None]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk in memory of 200 kB."""
+    """An in-memory disk of 200 kB."""
     folder = tmp_path / "small"
     folder.mkdir()
     try:
@@ -164,10 +164,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        pytest.skip("there is no mount command, which a small disk needs")
+        pytest.skip("no mount command on this machine")
     if done.returncode:
-        pytest.skip(f"a small disk may not be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"mounting a small disk is not permitted: {done.stderr.strip()}")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a test that failed has files open there
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a failed test may have open files there

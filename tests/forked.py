@@ -1,8 +1,8 @@
-"""`fr-ps` as a process of its own, without the ten seconds in which it imports torch and mlflow.
+"""`fr-ps` in a process of its own, without the ten seconds that importing torch and mlflow takes.
 
-The processes are forked from a server that has imported these (`multiprocessing`'s forkserver, one a pytest process). They have
-their own folder, environment, output, signals and exit code, and can be killed; only their command line in /proc is the server's,
-and the pictures of their reports are empty.
+The processes are forked from a server that has imported both (the forkserver of `multiprocessing`, one for each pytest process).
+A process has its own working directory, environment, output, signals and exit code, and can be killed. Two things differ from a
+real process: its command line in /proc is that of the server, and the figures of its reports are empty.
 """
 
 import multiprocessing
@@ -29,12 +29,12 @@ def _main(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: 
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, stream)
         os.close(handle)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
     sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
-    # As from a terminal, whatever the shell did with the suite.
+    # A shell that runs the suite in the background makes it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # The child of a forkserver would start a forkserver of its own, which imports everything again, for its own processes.
+    # Otherwise a child of the forkserver starts a second forkserver, which imports everything again.
     multiprocessing.set_start_method(None, force=True)
     sys.argv = ["fr-ps", *words]
     from fr_ps.cli import main
@@ -50,14 +50,14 @@ def empty_png(draw: DrawFigure) -> bytes:
 
 
 class ForkedCommand:
-    """A process of `fr-ps` with these words; as `subprocess.Popen` as far as tests need it.
+    """A process of `fr-ps`, with the part of the interface of `subprocess.Popen` that tests need.
 
     Args:
-        words: of the command line.
-        cwd: folder to run in.
-        environment: all of it.
-        out: file that gets what it prints.
-        errors: file that gets its standard error.
+        words: arguments of the command line.
+        cwd: working directory.
+        environment: complete environment.
+        out: file for standard output.
+        errors: file for standard error.
     """
 
     def __init__(self, words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: Path, errors: Path) -> None:
@@ -83,7 +83,7 @@ class ForkedCommand:
         return self.process.exitcode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """All that it printed, from its beginning, and its standard error."""
+        """Standard output since the start, and standard error."""
         self.wait(timeout)
         return self.out.read_text(), self.errors.read_text()
 
@@ -99,16 +99,16 @@ class ForkedCommand:
 
     @property
     def stdout(self) -> Iterator[str]:
-        """The lines that it prints, as they come."""
+        """The lines of standard output, as they are printed."""
         with self.out.open() as file:
             line = ""
             while True:
-                over = self.poll() is not None
+                ended = self.poll() is not None
                 line += file.readline()
                 if line.endswith("\n"):
                     yield line
                     line = ""
-                elif over:
+                elif ended:
                     return
                 else:
                     time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The project's own files agree with each other, and the layout keeps its promises."""
+"""The files of the project agree with each other, and its packages import only what the architecture allows."""
 
 import ast
 import os
@@ -26,7 +26,7 @@ from fr_ps.training.train import train
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
-ONLY_IN = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
+ALLOWED_PACKAGES = {"mlflow": {"tracking", "serving"}, "optuna": {"search"}}
 
 
 def experiment(file: Path) -> Config:
@@ -62,7 +62,7 @@ def test_an_experiment_trains_at_tiny_size(name, prepared, tmp_path, undrawn):
     assert result.metrics.values["test/identity/auc"] is not None
 
 
-def test_every_command_of_the_project_is_one_of_ours():
+def test_every_entry_point_of_mlproject_runs_a_command():
     project = yaml.safe_load((ROOT / "MLproject").read_text())
     for name, entry in project["entry_points"].items():
         words = entry["command"].split()
@@ -73,7 +73,7 @@ def test_every_command_of_the_project_is_one_of_ours():
     assert (ROOT / project["conda_env"]).is_file()
 
 
-def test_every_command_is_found_in_the_module_that_the_list_names():
+def test_every_command_is_in_the_module_that_the_list_names():
     for name, (text, module) in COMMANDS.items():
         assert text
         assert load_command(name) is import_module(f"fr_ps.commands.{module}").COMMANDS[name]
@@ -81,7 +81,7 @@ def test_every_command_is_found_in_the_module_that_the_list_names():
     assert {name for module in modules for name in import_module(f"fr_ps.commands.{module}").COMMANDS} == COMMANDS.keys()
 
 
-def test_conda_installs_the_project_itself_on_a_python_that_it_accepts():
+def test_conda_installs_the_project_on_a_supported_python():
     environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
@@ -107,17 +107,17 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-def test_only_tracking_and_serving_know_mlflow():
+def test_only_tracking_and_serving_import_mlflow_and_only_search_optuna():
     for name, file in modules().items():
-        room = name.split(".")[1] if "." in name else ""
-        for library, rooms in ONLY_IN.items():
+        package = name.split(".")[1] if "." in name else ""
+        for library, packages in ALLOWED_PACKAGES.items():
             used = any(imported.split(".")[0] == library for imported in imports(file))
-            assert not used or room in rooms, f"{name} imports {library}"
+            assert not used or package in packages, f"{name} imports {library}"
 
 
-def test_no_module_imports_itself_through_others():
+def test_imports_have_no_cycle():
     known = modules()
-    arrows = {
+    edges = {
         name: {imported for imported in imports(file) if imported in known and imported != name} for name, file in known.items()
     }
     done: set[str] = set()
@@ -125,16 +125,16 @@ def test_no_module_imports_itself_through_others():
     def visit(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, " -> ".join([*path, name])
         if name not in done:
-            for other in arrows[name]:
+            for other in edges[name]:
                 visit(other, (*path, name))
             done.add(name)
 
-    for name in arrows:
+    for name in edges:
         visit(name, ())
 
 
 @pytest.mark.slow
-def test_mlflow_run_trains_with_a_flag_that_the_entry_point_does_not_declare(prepared, tmp_path):
+def test_mlflow_run_trains_with_an_undeclared_parameter(prepared, tmp_path):
     copy = tmp_path / "project"
     copy.mkdir()
     for name in ("MLproject", "conda.yaml", "pyproject.toml"):
