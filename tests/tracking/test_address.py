@@ -81,7 +81,7 @@ def test_artifacts_lie_in_this_folder_whatever_it_is_called(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a b", "dự án", "a?b", "a#b", "a%20b"])
 def test_a_file_of_a_run_is_written_and_read_in_such_a_folder(tmp_path, monkeypatch, make_store: MakeStore, name):
-    """Through MLflow, with the run and experiment that RunStore makes."""
+    """Through MLflow, with the run and experiment that MlflowSink makes."""
     from fr_ps.tracking.lifecycle import start_run
 
     folder = tmp_path / name

@@ -51,7 +51,7 @@ class Carried:
 
 @pytest.fixture
 def carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Carried]:
-    for name, seconds in (("_GATHER", 0.02), ("_FIRST_PAUSE", 0.02), ("_LONGEST_PAUSE", 0.1), ("_CLOSING_PAUSE", 0.02)):
+    for name, seconds in (("_BATCH_DELAY", 0.02), ("_MIN_BACKOFF", 0.02), ("_MAX_BACKOFF", 0.1), ("_CLOSING_BACKOFF", 0.02)):
         monkeypatch.setattr(delivery, name, seconds)
     one = Carried(tmp_path / "run")
     yield one
@@ -74,7 +74,7 @@ def until(true: Callable[[], bool]) -> None:
 def test_what_is_told_arrives_while_the_run_goes_on(carried):
     carried.delivery.start()
     for number in range(3):
-        carried.run.tags({"number": str(number)})
+        carried.run.set_tags({"number": str(number)})
         until(lambda number=number: len(carried.store.events) == number + 1)
     until(lambda: carried.ids[-1:] == ["the id"])
     assert carried.delivery.finish(30)
@@ -84,17 +84,17 @@ def test_what_is_told_arrives_while_the_run_goes_on(carried):
 
 def test_the_end_waits_for_what_is_left(carried):
     for number in range(50):
-        carried.run.tags({f"t{index}": "" for index in range(500)} | {"number": str(number)})
+        carried.run.set_tags({f"t{index}": "" for index in range(500)} | {"number": str(number)})
     carried.delivery.start()
     assert carried.delivery.finish(30)
     assert len(carried.store.events) == 50
-    assert carried.delivery.outbox.done == carried.run.journal.size
+    assert carried.delivery.queue.delivered_bytes == carried.run.journal.size
 
 
 def test_the_end_is_prompt_where_everything_is_there_already(carried):
     carried.delivery.start()
-    carried.run.tags({"number": "0"})
-    until(lambda: carried.delivery.outbox.done == carried.run.journal.size)
+    carried.run.set_tags({"number": "0"})
+    until(lambda: carried.delivery.queue.delivered_bytes == carried.run.journal.size)
     time.sleep(0.2)  # it has nothing to do but to wait for more
     begun = time.monotonic()
     assert carried.delivery.finish(30)
@@ -105,7 +105,7 @@ def test_what_is_told_step_by_step_goes_together(carried, monkeypatch):
     monkeypatch.setattr(delivery, "_BATCH_DELAY", 0.5)
     carried.delivery.start()
     for number in range(200):
-        carried.run.tags({"number": str(number)})
+        carried.run.set_tags({"number": str(number)})
         time.sleep(0.001)
     assert carried.delivery.finish(30)
     assert len(carried.store.events) == 200
@@ -114,9 +114,9 @@ def test_what_is_told_step_by_step_goes_together(carried, monkeypatch):
 
 def test_trouble_is_said_once_in_one_line_and_so_is_its_end(carried):
     carried.store.trouble = ConnectionError("nobody\nanswers")
-    carried.run.tags({"number": "0"})
+    carried.run.set_tags({"number": "0"})
     carried.delivery.start()
-    until(lambda: bool(carried.delivery.trouble))
+    until(lambda: bool(carried.delivery.last_error))
     time.sleep(0.2)
     assert carried.lines == ["tracking: MLflow does not take it (nobody answers); the run goes on, and what it tells is kept"]
     carried.store.trouble = None
@@ -124,7 +124,7 @@ def test_trouble_is_said_once_in_one_line_and_so_is_its_end(carried):
     assert carried.lines[1] == "tracking: MLflow takes it again"
     assert carried.delivery.finish(30)
     assert carried.numbers() == ["0"]
-    assert carried.delivery.trouble == ""
+    assert carried.delivery.last_error == ""
 
 
 @pytest.mark.parametrize("how", ["it refuses", "it hangs"])
@@ -132,7 +132,7 @@ def test_the_end_waits_no_longer_than_it_is_told(carried, how):
     carried.store.trouble = ConnectionError("no")
     if how == "it hangs":
         carried.store.answers.clear()
-    carried.run.tags({"number": "0"})
+    carried.run.set_tags({"number": "0"})
     carried.delivery.start()
     begun = time.monotonic()
     assert not carried.delivery.finish(0.5)
@@ -149,7 +149,7 @@ def test_a_slow_store_that_goes_on_taking_is_waited_for(carried, monkeypatch):
 
     monkeypatch.setattr(carried.store, "send", slow)
     for number in range(6):
-        carried.run.artifact(Path(str(number)))  # a batch each
+        carried.run.log_artifact(Path(str(number)))  # a batch each
     carried.delivery.start()
     assert carried.delivery.finish(1.0)
     assert len(carried.store.events) == 6
@@ -160,7 +160,7 @@ def test_telling_does_not_wait_while_the_store_hangs(carried):
     carried.delivery.start()
     begun = time.monotonic()
     for number in range(1000):
-        carried.run.tags({"number": str(number)})
+        carried.run.set_tags({"number": str(number)})
     assert time.monotonic() - begun < 10
     carried.store.answers.set()
     assert carried.delivery.finish(30)
@@ -172,9 +172,9 @@ def test_a_thread_that_died_is_not_taken_for_one_that_is_done(carried):
     def broken(line: str) -> None:
         raise RuntimeError
 
-    carried.delivery.say = broken
+    carried.delivery.echo = broken
     carried.store.trouble = ConnectionError("no")
-    carried.run.tags({"number": "0"})
+    carried.run.set_tags({"number": "0"})
     carried.delivery.start()
     carried.delivery.join(30)
     assert not carried.delivery.finish(0.1)

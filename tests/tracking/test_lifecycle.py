@@ -31,7 +31,7 @@ RUNS = Path("runs")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of tenths of a second."""
-    for name, seconds in (("_GATHER", 0.05), ("_FIRST_PAUSE", 0.1), ("_LONGEST_PAUSE", 0.3), ("_CLOSING_PAUSE", 0.1)):
+    for name, seconds in (("_BATCH_DELAY", 0.05), ("_MIN_BACKOFF", 0.1), ("_MAX_BACKOFF", 0.3), ("_CLOSING_BACKOFF", 0.1)):
         monkeypatch.setattr(delivery, name, seconds)
 
 

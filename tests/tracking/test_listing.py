@@ -28,17 +28,17 @@ RUNS = Path("runs")
 TRAINING = """
 import sys
 from pathlib import Path
-from fr_ps.tracking.run_folder import new_card
-from fr_ps.tracking.run_lock import owned
+from fr_ps.tracking.run_folder import new_run_info
+from fr_ps.tracking.run_lock import run_lock
 from fr_ps.tracking.run import Run
 folder = Path("runs") / sys.argv[1]
-with owned(folder):
-    new_card(folder.name, "a name").write(folder)
+with run_lock(folder):
+    new_run_info(folder.name, "a name").write(folder)
     run = Run(folder)
-    run.status("RUNNING")
-    run.tags({"fr_ps.kind": "train"})
+    run.set_status("RUNNING")
+    run.set_tags({"fr_ps.kind": "train"})
     for epoch in range(1, 4):
-        run.metrics({"train/loss/total": 1 / epoch}, epoch)
+        run.log_metrics({"train/loss/total": 1 / epoch}, epoch)
     print("running", flush=True)
     sys.stdin.read()
 """
@@ -214,7 +214,7 @@ def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interr
 
 def test_without_an_id_the_last_interrupted_training_is_taken(refused):
     for name, status in (("1", "KILLED"), ("2", "FAILED"), ("3", "RUNNING"), ("4", "FINISHED")):
-        (ended_run(name, lambda run, status=status: run.status(status)) / CONFIG_FILE).write_text("")
+        (ended_run(name, lambda run, status=status: run.set_status(status)) / CONFIG_FILE).write_text("")
     ended_run("5", lambda run: run.set_status("KILLED"))  # no training
     part = ended_run("6", lambda run: run.set_status("KILLED"))  # of a study, which goes on with it
     (part / CONFIG_FILE).write_text("")

@@ -15,8 +15,8 @@ from fr_ps.tracking.run_lock import is_locked, run_lock
 OWNER = """
 import os, subprocess, sys
 from pathlib import Path
-from fr_ps.tracking.run_lock import owned
-with owned(Path(sys.argv[1])):
+from fr_ps.tracking.run_lock import run_lock
+with run_lock(Path(sys.argv[1])):
     {inside}
     print("owned", flush=True)
     sys.stdin.read()

@@ -115,7 +115,7 @@ def test_no_row_stands_twice_in_the_database_after_it_was_sent_again(store, run,
 
 
 def test_the_point_of_a_step_that_is_done_again_is_the_first_one(either, run):
-    run.metrics({"a": 1.0}, 1)
+    run.log_metrics({"a": 1.0}, 1)
     mlflow_id, _ = deliver(run)
     run.journal.close()
     again = Run(run.folder)
@@ -126,7 +126,7 @@ def test_the_point_of_a_step_that_is_done_again_is_the_first_one(either, run):
 
 
 def test_values_that_are_no_numbers_arrive_once(either, run):
-    run.metrics({"nan": math.nan, "up": math.inf, "down": -math.inf}, 1)
+    run.log_metrics({"nan": math.nan, "up": math.inf, "down": -math.inf}, 1)
     mlflow_id, refused = deliver(run)
     (run.folder / DELIVERED_FILE).unlink()
     assert deliver(run) == (mlflow_id, refused) == (mlflow_id, [])
@@ -139,9 +139,9 @@ def test_values_that_are_no_numbers_arrive_once(either, run):
 
 
 def test_more_than_a_call_may_hold_arrives(either, run):
-    run.params({f"p{number}": str(number) for number in range(250)})
-    run.tags({f"t{number}": str(number) for number in range(250)})
-    run.metrics({f"m{number}": float(number) for number in range(2500)}, 1)
+    run.log_params({f"p{number}": str(number) for number in range(250)})
+    run.set_tags({f"t{number}": str(number) for number in range(250)})
+    run.log_metrics({f"m{number}": float(number) for number in range(2500)}, 1)
     mlflow_id, refused = deliver(run)
     data = either.get_run(mlflow_id).data
     assert (len(data.params), len(data.metrics), refused) == (250, 2500, [])
@@ -151,13 +151,13 @@ def test_more_than_a_call_may_hold_arrives(either, run):
 def test_what_is_refused_costs_only_itself_and_is_said(either, run):
     mlflow_id, _ = deliver_begun(run)
     either.log_param(mlflow_id, "p3", "another value")
-    run.params({f"p{number}": str(number) for number in range(7)})
-    run.metrics({"good": 1.0, "bad=name": 2.0, "fine": 3.0}, 1)
-    run.tags({"first": "1", "k" * 300: "too long a name", "last": "2"})
-    run.artifact(run.folder / "not there")
-    run.dataset("d" * 600, "/somewhere", "digest", {}, "training")
-    run.metrics({"after": 4.0}, 2)
-    run.status("FINISHED")
+    run.log_params({f"p{number}": str(number) for number in range(7)})
+    run.log_metrics({"good": 1.0, "bad=name": 2.0, "fine": 3.0}, 1)
+    run.set_tags({"first": "1", "k" * 300: "too long a name", "last": "2"})
+    run.log_artifact(run.folder / "not there")
+    run.log_dataset("d" * 600, "/somewhere", "digest", {}, "training")
+    run.log_metrics({"after": 4.0}, 2)
+    run.set_status("FINISHED")
     _, refused = deliver(run)
     stored = either.get_run(mlflow_id)
     assert stored.info.status == "FINISHED"
@@ -179,11 +179,11 @@ def deliver_begun(run: Run) -> tuple[str, list[str]]:
 def test_a_deleted_run_blocks_and_nothing_is_refused_until_it_is_restored(either, run):
     mlflow_id, _ = deliver_begun(run)
     either.delete_run(mlflow_id)
-    run.metrics({"a": 1.0}, 1)
-    run.params({"p": "1"})
-    run.tags({"t": "1"})
-    run.dataset("faces", "/somewhere", "digest", {}, "training")
-    run.status("FINISHED")
+    run.log_metrics({"a": 1.0}, 1)
+    run.log_params({"p": "1"})
+    run.set_tags({"t": "1"})
+    run.log_dataset("faces", "/somewhere", "digest", {}, "training")
+    run.set_status("FINISHED")
     for _ in range(2):
         with pytest.raises(MlflowException, match="active"):
             deliver(run)
@@ -198,9 +198,9 @@ def test_a_deleted_run_blocks_and_nothing_is_refused_until_it_is_restored(either
 
 def test_text_for_another_run_arrives_there_or_is_refused_where_that_is_gone(either, run):
     other = either.create_run("0").info.run_id
-    run.elsewhere(other, {"fr_ps.kind": "resume"})
-    run.elsewhere("0" * 32, {"fr_ps.kind": "resume"})
-    run.status("FINISHED")
+    run.tag_other_run(other, {"fr_ps.kind": "resume"})
+    run.tag_other_run("0" * 32, {"fr_ps.kind": "resume"})
+    run.set_status("FINISHED")
     mlflow_id, refused = deliver(run)
     assert either.get_run(other).data.tags["fr_ps.kind"] == "resume"
     assert either.get_run(mlflow_id).info.status == "FINISHED"
@@ -211,12 +211,12 @@ def test_text_for_another_run_arrives_there_or_is_refused_where_that_is_gone(eit
 def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
     begun = either.create_run(either.create_experiment(f"of {run.id}"), run_name="polite-ant-7").info.run_id
     RunInfo(run.id, "a name", begun, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     assert deliver(run) == (begun, [])
     assert either.get_run(begun).info.run_name == "a name"
     assert either.get_run(begun).data.tags[RUN_ID_TAG] == run.id
     either.update_run(begun, name="what its user calls it")
-    run.status("FINISHED")
+    run.set_status("FINISHED")
     deliver(run)
     assert either.get_run(begun).info.run_name == "what its user calls it"
 
@@ -224,7 +224,7 @@ def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
 def test_a_delivered_run_that_its_store_does_not_have_any_more_names_the_remedy_and_gets_no_other(either, run, refused):
     deliver_begun(run)
     replace(read_run_info(run.folder), mlflow_id="0" * 32).write(run.folder)
-    run.status("FINISHED")
+    run.set_status("FINISHED")
     before = of_ours(either, run)
     where = read_run_info(run.folder).tracking_uri
     with refused(where, "0" * 32, run.id, f"deliver the run anew: fr-ps sync --run {run.id} --store {where}"):
@@ -248,8 +248,8 @@ def begun_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> 
 def test_an_mlflow_run_that_ended_while_mlflow_was_away_is_still_that_of_its_process(either, run):
     begun = begun_by_mlflow(either, run, "FINISHED", "")
     replace(read_run_info(run.folder), begun=either.get_run(begun).info.end_time - 1000).write(run.folder)
-    run.metrics({"a": 1.0}, 1)
-    run.status("FINISHED")
+    run.log_metrics({"a": 1.0}, 1)
+    run.set_status("FINISHED")
     assert deliver(run)[0] == begun
     assert either.get_run(begun).data.metrics == {"a": 1.0}
 
@@ -261,8 +261,8 @@ def test_an_mlflow_run_that_ended_while_mlflow_was_away_is_still_that_of_its_pro
 def test_an_mlflow_run_that_is_not_free_is_not_adopted(either, run, status, owner, why):
     begun = begun_by_mlflow(either, run, status, owner)
     before = either.get_run(begun).to_dictionary()
-    run.metrics({"a": 1.0}, 1)
-    run.status("FINISHED")
+    run.log_metrics({"a": 1.0}, 1)
+    run.set_status("FINISHED")
     store = MlflowSink(run.folder, read_run_info(run.folder))
     mlflow_id = store.connect()
     assert why in store.note
@@ -276,7 +276,7 @@ def test_an_mlflow_run_that_is_not_free_is_not_adopted(either, run, status, owne
 
 def test_an_mlflow_run_that_is_not_there_is_not_waited_for(either, run):
     RunInfo(run.id, "a name", "0" * 32, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
-    run.status("FINISHED")
+    run.set_status("FINISHED")
     mlflow_id, _ = deliver(run)
     assert of_ours(either, run) == [mlflow_id]
     assert read_run_info(run.folder).mlflow_id == mlflow_id
@@ -291,11 +291,11 @@ CONNECT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from fr_ps.tracking import store as store_module
-from fr_ps.tracking.run_folder import Card, read_card
-from fr_ps.tracking.mlflow_sink import RunStore
+from fr_ps.tracking.run_folder import RunInfo, read_run_info
+from fr_ps.tracking.mlflow_sink import MlflowSink
 folder = Path(sys.argv[1])
-store = RunStore(folder, read_card(folder))
-Card.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # it has the run in MLflow, and dies before it wrote that down
+store = MlflowSink(folder, read_run_info(folder))
+RunInfo.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # it has the run in MLflow, and dies before it wrote that down
 store.connect()
 """
 
@@ -306,7 +306,7 @@ def test_a_process_killed_between_making_the_run_and_writing_it_down_makes_no_se
     assert process.returncode == -signal.SIGKILL
     assert read_run_info(run.folder).mlflow_id is None
     (left,) = of_ours(either, run)
-    run.status("FINISHED")
+    run.set_status("FINISHED")
     assert deliver(run) == (left, [])
     assert read_run_info(run.folder).mlflow_id == left
     assert of_ours(either, run) == [left]
@@ -318,7 +318,7 @@ def test_the_card_says_the_experiment(either, run, by):
     experiment = either.create_experiment(f"mine of {run.id}")
     named = {"experiment": f"mine of {run.id}"} if by == "name" else {"experiment_id": experiment}
     RunInfo(run.id, "a name", **named, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     mlflow_id, _ = deliver(run)
     assert either.get_run(mlflow_id).info.experiment_id == experiment
     assert read_run_info(run.folder).experiment == f"mine of {run.id}"
@@ -328,7 +328,7 @@ def test_the_place_that_the_card_says_is_used_where_the_environment_says_none(st
     uri = os.environ["MLFLOW_TRACKING_URI"]
     assert read_run_info(run.folder).tracking_uri == uri
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     mlflow_id, _ = deliver(run)
     assert store.get_run(mlflow_id).info.run_name == "a name"
 
@@ -338,7 +338,7 @@ def test_a_run_belongs_to_its_store_whatever_the_environment_names_later(store, 
     (tmp_path / "other").mkdir()
     other = make_store(tmp_path / "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
-    run.status("FINISHED")
+    run.set_status("FINISHED")
     assert deliver(run) == (mlflow_id, [])
     assert store.get_run(mlflow_id).info.status == "FINISHED"
     assert MlflowClient(other).get_experiment_by_name("fr-ps") is None
@@ -356,7 +356,7 @@ def test_the_environment_gives_the_secrets_of_an_address(run, monkeypatch):
 @pytest.mark.parametrize("how", ["refuses", "hangs", "answers 500"])
 def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_sent(run, monkeypatch, how):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     with servers.hanging() as hanging, servers.failing() as (failing, calls):
         uri = {"refuses": servers.refusing(), "hangs": hanging, "answers 500": failing}[how]
         replace(read_run_info(run.folder), tracking_uri=uri).write(run.folder)
@@ -370,7 +370,7 @@ def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_se
 def test_the_store_that_is_not_there_yet_is_made(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/folder/mlflow.db")
     new_run_info(run.id, "a name").write(run.folder)
-    run.status("FINISHED")
+    run.set_status("FINISHED")
     mlflow_id, _ = deliver(run)
     assert MlflowClient().get_run(mlflow_id).info.status == "FINISHED"
     assert [file.name for file in (tmp_path / "new/folder").iterdir()] == ["mlflow.db"]
@@ -379,11 +379,11 @@ def test_the_store_that_is_not_there_yet_is_made(run, tmp_path, monkeypatch):
 WARM = """
 import os, signal, sys, time
 from pathlib import Path
-from fr_ps.tracking.run_folder import new_card
+from fr_ps.tracking.run_folder import new_run_info
 from fr_ps.tracking.journal import Journal
-from fr_ps.tracking.outbox import Outbox
-from fr_ps.tracking.uris import make_sqlite
-from fr_ps.tracking.mlflow_sink import RunStore
+from fr_ps.tracking.outbox import DeliveryQueue
+from fr_ps.tracking.uris import create_sqlite_store
+from fr_ps.tracking.mlflow_sink import MlflowSink
 import mlflow.store.tracking.sqlalchemy_store  # so that a child begins with its work at once
 """
 KILLED = (
@@ -393,7 +393,7 @@ path = Path(sys.argv[1])
 for moment in map(float, sys.argv[2:]):
     child = os.fork()
     if child == 0:
-        make_sqlite(f"sqlite:///{path}")
+        create_sqlite_store(f"sqlite:///{path}")
         os._exit(0)
     time.sleep(moment)
     os.kill(child, signal.SIGKILL)
@@ -429,10 +429,10 @@ for number in range(int(sys.argv[2])):
     if child == 0:
         try:
             folder = Path(sys.argv[1]) / (f"runs{number}" if sys.argv[3] == "apart" else "runs") / f"run{number}"
-            new_card(folder.name, folder.name).write(folder)
+            new_run_info(folder.name, folder.name).write(folder)
             Journal(folder).append("status", {"status": "FINISHED"})
             time.sleep(start + 0.15 * number - time.time())
-            Outbox(folder).deliver(RunStore(folder, new_card(folder.name, folder.name)))
+            DeliveryQueue(folder).send_batch(MlflowSink(folder, new_run_info(folder.name, folder.name)))
             os._exit(0)
         except BaseException as error:
             print(repr(error)[:500], flush=True)

@@ -252,8 +252,8 @@ def test_sync_marks_the_interrupted_before_it_says_that_mlflow_knows_all(store):
 def test_a_place_for_files_that_cannot_be_written_does_not_keep_the_curves(store, capsys):
     def tell(run):
         (run.folder / "a.txt").write_text("a")
-        run.artifact(run.folder / "a.txt")
-        run.metrics({"a": 1.0}, 1)
+        run.log_artifact(run.folder / "a.txt")
+        run.log_metrics({"a": 1.0}, 1)
 
     experiment = MlflowClient().create_experiment("elsewhere", artifact_location="file:///proc/nowhere")
     folder = ended_run("one", tell, experiment_id=experiment)
