@@ -59,8 +59,9 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     from fr_ps.data.splits import make_split
     from fr_ps.device import pick_device
     from fr_ps.evaluation.analyses.linear_probes import linear_probe_section
+    from fr_ps.evaluation.evaluate_predictions import validation_metrics
     from fr_ps.models.folder import load_model
-    from fr_ps.models.inference import predict, validation_metrics
+    from fr_ps.models.inference import predict
     from fr_ps.tracking.layout import BEST_CHECKPOINT
     from fr_ps.tracking.run import Run
     from fr_ps.training.train import open_training_data, train

@@ -142,8 +142,8 @@ def over_pairs(comparisons: "PairScores", metrics: "Metrics", draws: int, seed: 
     from fr_ps.evaluation.pairwise.roc import subject_weights
 
     rng = np.random.default_rng(seed)
-    genuine, own_weight = comparisons.genuine_keys, subject_weights(comparisons)
-    every = np.repeat(comparisons.impostor_keys, comparisons.impostor_counts)
+    genuine, own_weight = comparisons.genuine_levels, subject_weights(comparisons)
+    every = np.repeat(comparisons.impostor_levels, comparisons.impostor_counts)
     shares = np.concatenate([np.linspace(0, 0.9, 100), 1 - np.geomspace(0.1, 1 / len(every), 150)])
     nodes = np.union1d(*(np.quantile(keys, shares, method="nearest") for keys in (every, genuine)))[::-1]
     bins = len(nodes)  # each down to its node; the lowest node is the lowest score
@@ -151,7 +151,7 @@ def over_pairs(comparisons: "PairScores", metrics: "Metrics", draws: int, seed: 
     def place(keys: np.ndarray) -> np.ndarray:
         return np.searchsorted(-nodes, -keys, side="left")
 
-    counts = np.bincount(place(comparisons.impostor_keys), comparisons.impostor_counts, minlength=bins)
+    counts = np.bincount(place(comparisons.impostor_levels), comparisons.impostor_counts, minlength=bins)
     in_bin = np.eye(bins)[place(genuine)]  # (m, bins)
 
     def rates(impostors: np.ndarray, times: np.ndarray) -> BootstrapRates:

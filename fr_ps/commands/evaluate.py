@@ -82,7 +82,7 @@ def _compare(arguments: Namespace) -> None:
     """Compare two models and print their differences."""
     from fr_ps.device import pick_device
     from fr_ps.evaluation.compare_models import compare_models
-    from fr_ps.evaluation.report import table_text
+    from fr_ps.report.table import table_text
     from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import resolve_model

@@ -56,7 +56,7 @@ def _promote(arguments: Namespace) -> None:
     if arguments.rollback or arguments.demote:
         return _rollback_or_demote(arguments)
     from fr_ps.device import pick_device
-    from fr_ps.evaluation.report import table_text
+    from fr_ps.report.table import table_text
     from fr_ps.serving.promote import decision_text, promote
     from fr_ps.serving.registry import parse_version
     from fr_ps.tracking.layout import RUNS_FOLDER

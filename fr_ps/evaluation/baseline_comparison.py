@@ -9,9 +9,8 @@ from fr_ps.evaluation.analyses.identification import rank_metrics
 from fr_ps.evaluation.baselines import BaselineEmbeddings
 from fr_ps.evaluation.differences import HEADLINE_METRICS, Difference, difference_table, paired_differences
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, make_pairs
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
-from fr_ps.report.table import ReportSection
 
 BASELINE_PREFIX = "baseline_"
 JITTERED_PREFIX = "jittered"

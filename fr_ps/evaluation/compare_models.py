@@ -12,7 +12,7 @@ from fr_ps.evaluation.differences import Difference, difference_table, headline_
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, count_seen_subjects, open_model_dataset, split_rows
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.group_differences import group_differences
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import read_pairs
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, write_report
 from fr_ps.markdown import markdown_lines
@@ -20,7 +20,7 @@ from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.inference import predict, require_finite, session_names
 from fr_ps.models.thresholds import read_thresholds
 from fr_ps.progress import progress
-from fr_ps.report.table import ReportSection, Table
+from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
 
 _NOTE = "Interval and p are of the difference, from the same draws of people for both; p is two-sided."

@@ -8,12 +8,9 @@ from scipy.stats import t
 
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.bootstrap import CONFIDENCE
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, lower_is_better
 from fr_ps.report.table import Cell, Table
 
-LOWER_IS_BETTER = ("eer", "ece")
-"""The last part of a metric's name, or how it begins: of the others, higher is better."""
-_RATES = ("fnir_at_", "fmr_at_", "fnmr_at_")
 _ZERO = 1e-12
 
 
@@ -55,12 +52,6 @@ class Difference:
         if not (self.low > 0 or self.high < 0):
             return "neither"
         return "first" if (self.low > 0) != lower_is_better(self.name) else "second"
-
-
-def lower_is_better(name: str) -> bool:
-    """Whether less of the metric is better."""
-    last = name.rsplit("/", 1)[-1]
-    return last in LOWER_IS_BETTER or last.startswith(_RATES)
 
 
 def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], subjects: int) -> list[Difference]:

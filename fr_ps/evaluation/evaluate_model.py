@@ -15,7 +15,7 @@ from fr_ps.evaluation.baseline_comparison import baseline_section, jitter_sectio
 from fr_ps.evaluation.baselines import baseline_embeddings, count_maps_to_read
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.jitter import JitteredMaps
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import predict_with_subsets
 from fr_ps.evaluation.pair_figures import pair_figures
 from fr_ps.evaluation.pairwise.pair_list import read_pairs
@@ -27,7 +27,7 @@ from fr_ps.models.inference import predict, require_finite, session_names
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import read_thresholds
 from fr_ps.progress import progress
-from fr_ps.report.table import ReportSection, Table
+from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
 
 

@@ -6,23 +6,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fr_ps.data.labels import Labels
-from fr_ps.evaluation.analyses.attributes import attributes_section
+from fr_ps.evaluation.analyses.attributes import all_attribute_metrics, attributes_section
 from fr_ps.evaluation.analyses.gallery_search import GallerySearch, search_gallery
 from fr_ps.evaluation.analyses.groups import group_section
-from fr_ps.evaluation.analyses.identification import identification_section
+from fr_ps.evaluation.analyses.identification import identification_section, rank_metrics
 from fr_ps.evaluation.analyses.linear_probes import linear_probe_section
 from fr_ps.evaluation.analyses.quality import quality_section
 from fr_ps.evaluation.bootstrap import FEW_SUBJECTS, BootstrapWeights, bootstrap_weights
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import compute_roc, default_operating_point
 from fr_ps.evaluation.pairwise.similarity import Measure, similarity
 from fr_ps.evaluation.pairwise.ten_fold import NAMES, draw_folds, folds_from_list, ten_fold_accuracy
-from fr_ps.evaluation.pairwise.verification import verification_section, verification_with_intervals
+from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_section, verification_with_intervals
 from fr_ps.models.inference import Predictions
 from fr_ps.models.thresholds import Thresholds
-from fr_ps.report.table import ReportSection
 
 MIN_DISTINCT_SCORES = 1000
 """Of the scores of ten times as many pairs: with fewer, error rates are read off a coarse curve."""
@@ -200,3 +199,19 @@ def make_pairs(
     if pair_list is None:
         return AllPairs(embeddings, ids, measure, bootstrap)
     return ListedPairs(embeddings, ids, pair_list.first, pair_list.second, measure, bootstrap)
+
+
+def validation_metrics(predictions: Predictions, labels: Labels, trained: Sequence[str]) -> Metrics:
+    """The numbers of a model's answers without intervals, as a validation needs them: `identity/auc`, `gender/auc`, ...
+
+    Args:
+        answers: of n sessions.
+        labels: of the same sessions, coded with the model's classes.
+        trained: the attributes that the model was trained on; those of others are undefined.
+
+    Raises:
+        InputError: an answer with NaN or infinity.
+    """
+    identity = verification_metrics(AllPairs(predictions.embeddings, labels.ids).score())
+    identity = identity.merge(rank_metrics(search_gallery(predictions.embeddings, labels.ids, None)))
+    return identity.with_prefix("identity").merge(all_attribute_metrics(predictions.probabilities, labels, {}, trained))

@@ -1,23 +1,38 @@
-"""Named numbers, where what is undefined is None with a reason and never a made-up value."""
+"""Named metric values. An undefined metric is None with a reason, never a made-up number."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fr_ps.evaluation.bootstrap import confidence_interval
+from fr_ps.report.table import DrawFigure, Table
+
+LOW_SUPPORT = 30
+"""A rate with fewer expected errors than this is marked: it is too uncertain to decide anything."""
+LOW_SUPPORT_REASON = "low support"
+"""Start of the reason of such a metric."""
+LOWER_IS_BETTER = ("eer", "ece")
+"""Last part of the metric names where lower is better, beside the error rates below."""
+_ERROR_RATES = ("fnir_at_", "fmr_at_", "fnmr_at_")
+
+
+def lower_is_better(name: str) -> bool:
+    """True if a lower value of the metric `name` is better."""
+    last = name.rsplit("/", 1)[-1]
+    return last in LOWER_IS_BETTER or last.startswith(_ERROR_RATES)
 
 
 @dataclass
 class Metrics:
-    """Metric names to values.
+    """Metric values by name.
 
     Attributes:
         values: None where the metric is undefined on these data.
-        reasons: why a value is None, or what to know about one that is not.
-        intervals: (low, high) of those that people were resampled for, at 95 %.
-        people: whom those that are rates are of.
-        replicates: (B,) the values of these in each draw of people, NaN where undefined in it; on the same people, the same
-            place in two of them is the same draw.
+        reasons: why a value is None, or a remark on a value.
+        intervals: (low, high), the 95 % bootstrap confidence interval over subjects.
+        replicates: (B,) value in each bootstrap replicate, NaN where undefined. Metrics of the same subjects share replicates:
+            the same index is the same draw.
+        subjects: number of subjects behind a rate; absent if the metric is not a rate.
     """
 
     values: dict[str, float | None] = field(default_factory=dict)
@@ -29,15 +44,14 @@ class Metrics:
     def add(
         self, name: str, value: float | None, reason: str = "", replicates: np.ndarray | None = None, subjects: int = 0
     ) -> None:
-        """Record one metric; an undefined one needs a reason.
+        """Add one metric, with its confidence interval if there are replicates.
 
         Args:
-            name: of the metric.
-            value: of it.
-            reason: why it is undefined, or what to know about it.
-            people: whom those that are rates are of.
-        replicates: (B,) of it in each draw of people; None: no interval.
-            people: whom a rate is of; 0: the value is no rate (`interval`).
+            name: metric name.
+            value: None: undefined.
+            reason: why the value is None (required), or a remark on it.
+            replicates: (B,) value in each bootstrap replicate; None: no interval.
+            subjects: number of subjects behind a rate; 0: the value is not a rate (see `confidence_interval`).
         """
         assert value is not None or reason, name
         self.values[name] = value
@@ -51,20 +65,29 @@ class Metrics:
                 self.intervals[name] = found
 
     def defined(self) -> dict[str, float]:
-        """Those with a value."""
+        """The metrics that have a value."""
         return {name: value for name, value in self.values.items() if value is not None}
 
+    def is_low_support(self, name: str) -> bool:
+        """True if the metric rests on fewer than `LOW_SUPPORT` expected errors."""
+        return self.reasons.get(name, "").startswith(LOW_SUPPORT_REASON)
+
     def with_prefix(self, prefix: str) -> "Metrics":
-        """The same with `prefix/` before every name."""
+        """A copy with `prefix/` before every name."""
         return Metrics(*({f"{prefix}/{name}": value for name, value in its.items()} for its in self._fields()))
 
-    def merge(self, other: "Metrics") -> "Metrics":
-        """These and those of `other`, which win where a name is in both."""
-        kept = [{name: value for name, value in its.items() if name not in other.values} for its in self._fields()]
-        return Metrics(*(mine | its for mine, its in zip(kept, other._fields())))
+    def merge(self, *others: "Metrics") -> "Metrics":
+        """A copy with the metrics of `others` added; the last one wins where a name is in several."""
+        merged = Metrics(*(dict(its) for its in self._fields()))
+        for other in others:
+            for its, new in zip(merged._fields(), other._fields()):
+                for name in other.values:
+                    its.pop(name, None)
+                its.update(new)
+        return merged
 
     def select(self, names: set[str]) -> "Metrics":
-        """Those of these names."""
+        """A copy with these names only."""
         return Metrics(*({name: value for name, value in its.items() if name in names} for its in self._fields()))
 
     def as_json(self) -> dict[str, dict]:
@@ -77,3 +100,18 @@ class Metrics:
 
     def _fields(self) -> tuple[dict, dict, dict, dict, dict]:
         return self.values, self.reasons, self.intervals, self.replicates, self.subjects
+
+
+@dataclass
+class ReportSection:
+    """Result of one analysis: metrics, tables and figures.
+
+    Attributes:
+        metrics: named as in metrics.json, without the split part (`identity/auc`).
+        tables: tables of the report.
+        figures: PNG file name without its suffix, to the function that draws the figure; `write_report` calls it.
+    """
+
+    metrics: Metrics = field(default_factory=Metrics)
+    tables: list[Table] = field(default_factory=list)
+    figures: dict[str, DrawFigure] = field(default_factory=dict)

@@ -6,8 +6,9 @@ from itertools import combinations
 import numpy as np
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
-from fr_ps.models.inference import MapReader, Predictions, predict_subsets, validation_metrics
+from fr_ps.models.inference import MapReader, Predictions, predict_subsets
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import OnProgress, no_progress
 

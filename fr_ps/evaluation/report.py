@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
 
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.bootstrap import REPLICATES
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import subset_table
 from fr_ps.evaluation.scores import score_table
 from fr_ps.files import write_atomic, write_json, write_text
 from fr_ps.report.figures import draw_png
-from fr_ps.report.html_page import format_cell, render_page
-from fr_ps.report.table import ReportSection, Table
+from fr_ps.report.html_page import render_page
+from fr_ps.report.table import Table, format_cell, table_text
 from fr_ps.tables import format_csv
 
 REPORT_FILES = ("metrics.json", "report.html", "scores.parquet", "tables", "*.png")
@@ -62,13 +61,6 @@ def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
     header, rows = subset_table(metrics)
     fewer = [Table("", "", header, rows)] if rows else []
     return "\n".join(whole).rstrip() + "".join(f"\n\n{table_text(table)}" for table in (*fewer, *tables))
-
-
-def table_text(table: Table) -> str:
-    """A table for the terminal, with its title and note."""
-    rows = [[format_cell(cell) for cell in row] for row in table.rows]
-    text = tabulate(rows, headers=list(table.header), disable_numparse=True)
-    return "\n".join(part for part in (table.title, text, table.note) if part)
 
 
 def describe_test_set(result: EvaluationResult) -> str:

@@ -11,12 +11,6 @@ from torch import Tensor
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
-from fr_ps.evaluation.analyses.attributes import all_attribute_metrics
-from fr_ps.evaluation.analyses.gallery_search import search_gallery
-from fr_ps.evaluation.analyses.identification import rank_metrics
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.pairwise.pairs import AllPairs
-from fr_ps.evaluation.pairwise.verification import verification_metrics
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import OnProgress, no_progress
 
@@ -111,19 +105,3 @@ def require_finite(predictions: Predictions, names: Sequence[str], model: Path) 
             f"{model}: its answer about {names[int(np.argmin(good))]} is NaN or infinite ({(~good).sum()} of {len(good)} "
             "sessions); take another checkpoint, or train again with a lower optim.lr"
         )
-
-
-def validation_metrics(predictions: Predictions, labels: Labels, trained: Sequence[str]) -> Metrics:
-    """The numbers of a model's answers without intervals, as a validation needs them: `identity/auc`, `gender/auc`, ...
-
-    Args:
-        answers: of n sessions.
-        labels: of the same sessions, coded with the model's classes.
-        trained: the attributes that the model was trained on; those of others are undefined.
-
-    Raises:
-        InputError: an answer with NaN or infinity.
-    """
-    identity = verification_metrics(AllPairs(predictions.embeddings, labels.ids).score())
-    identity = identity.merge(rank_metrics(search_gallery(predictions.embeddings, labels.ids, None)))
-    return identity.with_prefix("identity").merge(all_attribute_metrics(predictions.probabilities, labels, {}, trained))

@@ -1,7 +1,8 @@
-"""Matplotlib figures in which no text is parsed. Margins are fixed, as measuring the text first takes longer than drawing.
+"""Matplotlib figures with math text off and fixed margins.
 
-Ids, class names and settings are foreign text: two dollar signs in one of them are no formula. Every figure of the project
-is made here, after `text.parse_math` is off; for the same reason logarithmic axes have plain numbers.
+Ids, class names and settings may hold two dollar signs, which matplotlib would parse as a formula. So every figure of the project
+is created here, where `text.parse_math` is off; logarithmic axes get plain numbers for the same reason. Margins are fixed because
+measuring the text takes longer than drawing.
 """
 
 import io
@@ -22,30 +23,30 @@ mpl.rcParams["text.parse_math"] = False
 
 
 class _PlainLogFormatter(LogFormatter):
-    """The numbers of a logarithmic axis; of those that matplotlib would leave out, nothing."""
+    """Plain numbers at the ticks of a logarithmic axis that matplotlib labels; an empty text at the others."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def empty_figure(width: float, height: float) -> Figure:
-    """A figure without axes, of so many inches."""
+    """A figure without axes; sizes in inches."""
     return Figure(figsize=(width, height))
 
 
 def use_plain_tick_labels(axis: Axis) -> None:
-    """Make the numbers of a logarithmic or symmetrical logarithmic axis plain text."""
+    """Label a logarithmic or symmetrical logarithmic axis with plain numbers."""
     axis.set_major_formatter(_PlainLogFormatter())
     axis.set_minor_formatter(_PlainLogFormatter(labelOnlyBase=False))
 
 
 def new_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    """An empty one with a grid.
+    """A figure with one empty axes and a grid.
 
     Args:
-        title: above it.
-        x: what the horizontal axis is called.
-        y: what the vertical axis is called.
+        title: figure title.
+        x: label of the horizontal axis.
+        y: label of the vertical axis.
     """
     figure = empty_figure(5.5, 3.8)
     axes = figure.add_axes((0.13, 0.13, 0.84, 0.78), title=title, xlabel=x, ylabel=y)
@@ -54,12 +55,12 @@ def new_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def draw_png(draw: DrawFigure) -> bytes:
-    """Draw a figure; returns its PNG file."""
+    """Draw a figure and return it as PNG."""
     return to_png(draw())
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure's PNG file."""
+    """The figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,11 +1,11 @@
-"""The report as one HTML page that needs nothing beside it."""
+"""The report as one self-contained HTML page."""
 
 import base64
 import html
 from collections.abc import Mapping, Sequence
 
 from fr_ps.redaction import redact
-from fr_ps.report.table import Cell, Table
+from fr_ps.report.table import Table, format_cell
 
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -17,20 +17,11 @@ _STYLE = (
     ".why{color:#666;margin:.2rem 0}.warn td{background:#fff4d6}h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}"
 )
 WIDE_FIGURES = ("worst_genuine", "best_genuine", "worst_impostor", "quality_measures")
-"""Figures that take the whole width."""
-
-
-def format_cell(cell: Cell) -> str:
-    """A cell as people read it: four significant decimals, a dash for what is undefined."""
-    if cell is None:
-        return "-"
-    if isinstance(cell, float):
-        return f"{cell:.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.2e}"
-    return str(cell)
+"""Figures shown at full page width."""
 
 
 def table_html(table: Table) -> str:
-    """One table with its title and note."""
+    """One table with title and note."""
     text = [all(isinstance(row[column], str) or row[column] is None for row in table.rows) for column in range(len(table.header))]
     head = "".join(f"<th{_class(is_text)}>{escape_text(name)}</th>" for name, is_text in zip(table.header, text))
     body = "".join(
@@ -51,18 +42,18 @@ def render_page(
     footnotes: Sequence[str],
     sections: Mapping[str, tuple[Sequence[Table], Mapping[str, bytes]]],
 ) -> str:
-    """The page.
+    """The whole page.
 
     Args:
-        title: of the page.
-        facts: what stands first: what was tested, on whom, how, what came out.
-        warnings: what has to be known before any number is read.
-        numbers: the metrics.
-        remarks: below them.
-        sections: title to tables and figures (name to PNG).
+        title: page title.
+        facts: first table: what was tested, how, and the headline results.
+        warnings: what limits the use of the numbers; shown below the facts.
+        numbers: the table of metrics.
+        footnotes: lines below the metrics.
+        sections: section title to its tables and figures (name to PNG).
     """
     about = "".join(f"<tr><td>{escape_text(name)}</td><td>{escape_text(text)}</td></tr>" for name, text in facts.items())
-    about += "".join(f"<tr class=warn><td>mind</td><td>{escape_text(text)}</td></tr>" for text in warnings)
+    about += "".join(f"<tr class=warn><td>warning</td><td>{escape_text(text)}</td></tr>" for text in warnings)
     parts = []
     for name, (tables, pictures) in sections.items():
         if tables or pictures:
@@ -76,7 +67,7 @@ def render_page(
 
 
 def escape_text(text: str) -> str:
-    """`text` in HTML, without secrets."""
+    """`text` escaped for HTML, with secrets removed."""
     return html.escape(redact(text))
 
 

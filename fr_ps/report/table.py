@@ -1,30 +1,30 @@
-"""What an analysis comes to: numbers, tables, pictures. The report puts those of all analyses one after the other."""
+"""Tables of a report, as text and as CSV cells. No matplotlib here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fr_ps.evaluation.metrics import Metrics
+from tabulate import tabulate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Cell = str | int | float | None
-"""None is undefined: empty in the CSV file, a dash where people read."""
+"""None is undefined: an empty CSV field, a dash on the page and in the terminal."""
 DrawFigure = Callable[[], "Figure"]
-"""Draws a figure when it is called."""
+"""Draws a figure when called."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows for the report, and for a CSV file of their own.
+    """A table of the report, also written as a CSV file.
 
     Attributes:
-        name: of the file, without its ending.
-        title: above it in the report.
-        header: a name a column.
-        rows: a cell a column.
-        note: what a reader has to know, below it.
+        name: CSV file name without its suffix.
+        title: title above the table.
+        header: column names.
+        rows: one cell per column.
+        note: explanation below the table.
     """
 
     name: str
@@ -34,16 +34,17 @@ class Table:
     note: str = ""
 
 
-@dataclass
-class ReportSection:
-    """Of one analysis.
+def format_cell(cell: Cell) -> str:
+    """A cell as text: floats with four decimals (or two in scientific notation), a dash for undefined."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.2e}"
+    return str(cell)
 
-    Attributes:
-        metrics: named as in metrics.json but for the part (`identity/auc`).
-        tables: for the report.
-        figures: name of the PNG file, without its ending, to the function that draws it; `write_report` calls it.
-    """
 
-    metrics: Metrics = field(default_factory=Metrics)
-    tables: list[Table] = field(default_factory=list)
-    figures: dict[str, DrawFigure] = field(default_factory=dict)
+def table_text(table: Table) -> str:
+    """The table for the terminal, with title and note."""
+    rows = [[format_cell(cell) for cell in row] for row in table.rows]
+    text = tabulate(rows, headers=list(table.header), disable_numparse=True)
+    return "\n".join(part for part in (table.title, text, table.note) if part)

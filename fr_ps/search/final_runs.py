@@ -7,7 +7,7 @@ import optuna
 
 from fr_ps.config import Config, to_dict
 from fr_ps.errors import InputError
-from fr_ps.evaluation.differences import lower_is_better
+from fr_ps.evaluation.metrics import lower_is_better
 from fr_ps.progress import progress
 from fr_ps.search.results import best_config, best_trial
 from fr_ps.search.spec import StudySpec

@@ -8,7 +8,7 @@ from typing import Any
 from fr_ps.config import Config, SearchConfig, flatten_dict, from_dict, to_dict
 from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from fr_ps.errors import InputError
-from fr_ps.evaluation.differences import lower_is_better
+from fr_ps.evaluation.metrics import lower_is_better
 from fr_ps.search.space import Space, Value
 from fr_ps.search.space_parser import parse_space
 

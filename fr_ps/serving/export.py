@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
-from fr_ps.evaluation.pairwise.pairs import AllPairs
-from fr_ps.evaluation.pairwise.verification import verification_metrics
 from fr_ps.files import atomic_folder, sync_file, write_json
 from fr_ps.models.inference import Predictions, concatenate
 from fr_ps.models.network import FaceNetwork
@@ -201,6 +199,10 @@ def _measure_accuracy(
     rows: list[dict[str, object]],
 ) -> str:
     """Put identity's AUC of both into the rows; returns a line on whom that is."""
+    # Imported here: serving a model needs no metrics code.
+    from fr_ps.evaluation.pairwise.pairs import AllPairs
+    from fr_ps.evaluation.pairwise.verification import verification_metrics
+
     answered = predict_sessions(recognizer, sessions, batch)
     ids = np.array([person for person, _ in answered.keys])
     by_key = {session.key: session for session in sessions}

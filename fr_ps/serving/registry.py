@@ -14,7 +14,6 @@ from mlflow.exceptions import MlflowException
 from fr_ps.config.checks import check_registered_name
 from fr_ps.config.yaml_files import read_settings
 from fr_ps.errors import InputError, one_line
-from fr_ps.evaluation.differences import lower_is_better
 from fr_ps.json_files import parse_json
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.redaction import redact, redact_tree
@@ -206,6 +205,8 @@ def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list
     curve = client.get_metric_history(run, metric)
     if not curve:  # nobody was validated on, or MLflow has not heard of it
         return 0, []
+    from fr_ps.evaluation.metrics import lower_is_better  # here: serving a model needs no metrics code
+
     best = (min if lower_is_better(metric) else max)(curve, key=lambda point: point.value)
     names = [name for name in client.get_run(run).data.metrics if name.startswith(("val/", "test/"))]
     return best.step, [point for name in names for point in client.get_metric_history(run, name) if point.step == best.step]

@@ -3,9 +3,7 @@
 from typing import Any
 
 from fr_ps.errors import InputError
-from fr_ps.evaluation.differences import lower_is_better
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT_REASON
+from fr_ps.evaluation.metrics import Metrics, lower_is_better
 
 
 class BestTracker:
@@ -38,11 +36,10 @@ class BestTracker:
             raise InputError(
                 f"{self.setting} is {self.metric!r}, which is undefined on the validation part ({reason}); select another"
             )
-        reason = metrics.reasons.get(self.metric, "")
-        if reason.startswith(LOW_SUPPORT_REASON):
+        if metrics.is_low_support(self.metric):
             raise InputError(
-                f"{self.setting} is {self.metric!r}, which may not decide on the validation part ({reason}); "
-                "select another, or validate on more people"
+                f"{self.setting} is {self.metric!r}, which may not decide on the validation part "
+                f"({metrics.reasons[self.metric]}); select another, or validate on more people"
             )
         self.epoch += 1
         better = self.best is None or (value < self.best if self.lower_is_better else value > self.best)

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.report import headline_lines, write_report
 from fr_ps.markdown import markdown_lines
-from fr_ps.report.table import ReportSection
 from fr_ps.tracking.layout import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
 from fr_ps.tracking.run import Run
 from fr_ps.training.checkpoint_manager import best_folder

@@ -8,14 +8,13 @@ import torch
 
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import predict_with_subsets
 from fr_ps.evaluation.pair_figures import pair_figures
 from fr_ps.models.folder import load_model
 from fr_ps.models.inference import predict
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import read_thresholds, write_thresholds
-from fr_ps.report.table import ReportSection
 from fr_ps.tracking.layout import BEST_CHECKPOINT
 from fr_ps.training.setup import TrainingSetup
 

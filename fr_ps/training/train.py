@@ -14,13 +14,14 @@ from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.preparation import find_preparation
 from fr_ps.data.splits import make_split
 from fr_ps.device import pick_device
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.evaluate_predictions import validation_metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.losses import MultiTaskLoss, build_losses
 from fr_ps.models.folder import ModelInfo
-from fr_ps.models.inference import predict, validation_metrics
+from fr_ps.models.inference import predict
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import OnProgress, progress
-from fr_ps.report.table import DrawFigure, ReportSection
+from fr_ps.report.table import DrawFigure
 from fr_ps.tracking.layout import CONFIG_FILE, list_checkpoints
 from fr_ps.tracking.provenance import code_versions
 from fr_ps.tracking.run import Run

@@ -8,8 +8,9 @@ import pytest
 
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
+from fr_ps.evaluation.metrics import LOW_SUPPORT
 from fr_ps.evaluation.pairwise.pairs import AllPairs
-from fr_ps.evaluation.pairwise.roc import FAR_POINTS, LOW_SUPPORT
+from fr_ps.evaluation.pairwise.roc import FAR_POINTS
 from fr_ps.evaluation.pairwise.similarity import STEPS
 from fr_ps.models.inference import Predictions
 from fr_ps.models.thresholds import Thresholds, read_thresholds, write_thresholds

@@ -11,8 +11,8 @@ from scipy.stats import kstest
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.evaluation.bootstrap import bootstrap_weights
-from fr_ps.evaluation.differences import Difference, difference_table, headline_metrics, lower_is_better, paired_differences
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.differences import Difference, difference_table, headline_metrics, paired_differences
+from fr_ps.evaluation.metrics import Metrics, lower_is_better
 from fr_ps.evaluation.pairwise.pairs import AllPairs
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 

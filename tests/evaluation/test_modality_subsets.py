@@ -12,12 +12,13 @@ from fr_ps.config import Fusion, Modality, ModelConfig
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.modality_subsets import modality_subsets, predict_with_subsets, subset_table
 from fr_ps.evaluation.report import metric_table, terminal_table, write_report
 from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
-from fr_ps.models.inference import Predictions, predict, predict_subsets, validation_metrics
+from fr_ps.models.inference import Predictions, predict, predict_subsets
 from fr_ps.models.network import FaceNetwork
 from fr_ps.tracking.run import Run
 from tests.pages import HtmlPage

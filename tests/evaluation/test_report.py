@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.evaluation import report as module
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.report import describe_test_set, headline_lines, table_text, terminal_table, undefined_summary, write_report
+from fr_ps.evaluation.metrics import Metrics, ReportSection
+from fr_ps.evaluation.report import describe_test_set, headline_lines, terminal_table, undefined_summary, write_report
 from fr_ps.models.inference import Predictions
-from fr_ps.report.table import ReportSection, Table
+from fr_ps.report.table import Table, table_text
 from tests.foreign import MARKUP_LIKE_TEXTS
 
 EVIL = '<script>alert("x")</script> & <b>'

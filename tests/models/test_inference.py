@@ -10,8 +10,9 @@ from fr_ps.config import ModelConfig
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.analyses.attributes import NAMES
+from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.models import build_network
-from fr_ps.models.inference import Predictions, predict, validation_metrics
+from fr_ps.models.inference import Predictions, predict
 from fr_ps.models.network import FaceNetwork
 
 

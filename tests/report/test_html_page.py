@@ -4,13 +4,13 @@ import base64
 
 import pytest
 
-from fr_ps.report.html_page import WIDE_FIGURES, format_cell, render_page, table_html
-from fr_ps.report.table import Table
+from fr_ps.report.html_page import WIDE_FIGURES, render_page, table_html
+from fr_ps.report.table import Table, format_cell
 from tests.pages import HtmlPage
 
 EVIL = '</td></table><script src="https://evil.example/x.js">alert("x")</script><img onerror=\'x\' src=x> & &amp; <b>'
 PNG = b"\x89PNG\r\n\x1a\n any bytes"
-EMPTY = {"facts": {}, "warnings": [], "numbers": Table("metrics", "", ["metric"], []), "remarks": [], "sections": {}}
+EMPTY = {"facts": {}, "warnings": [], "numbers": Table("metrics", "", ["metric"], []), "footnotes": [], "sections": {}}
 
 
 def table(*rows: list, header: tuple[str, ...] = ("name", "value"), title: str = "", note: str = "") -> Table:
@@ -67,7 +67,7 @@ def test_facts_and_warnings_come_first_then_the_metrics_with_their_remarks_then_
     content = render_page("Title", {"tested": "6 people", "headline": "auc"}, ["few"], numbers, ["because", "so"], sections)
     reader = HtmlPage(content)
     assert reader.text["title"] == reader.text["h1"] == ["Title"]
-    assert reader.cells(0) == [["tested", "6 people"], ["headline", "auc"], ["mind", "few"]]
+    assert reader.cells(0) == [["tested", "6 people"], ["headline", "auc"], ["warning", "few"]]
     assert [attributes.get("class") for tag, attributes in reader.tags if tag == "tr"][:3] == [None, None, "warn"]
     assert reader.cells(1) == [["metric", "test"], ["identity/auc", "0.9"]]
     assert reader.cells(2) == [["name", "value"], ["b", "2"]]

@@ -88,7 +88,8 @@ def test_the_metrics_of_the_report_are_those_of_the_result(trained):
 def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepared):
     from fr_ps.data.dataset import open_dataset
     from fr_ps.data.split_files import read_part
-    from fr_ps.models.inference import predict, validation_metrics
+    from fr_ps.evaluation.evaluate_predictions import validation_metrics
+    from fr_ps.models.inference import predict
 
     result, run, _ = trained
     best = run.folder / "checkpoints/best"

@@ -9,9 +9,9 @@ from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.reliability import BINS, expected_calibration_error, reliability_diagram, reliability_figure
 from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.weighted_metrics import auc_and_average_precision, balanced_accuracy, unweighted
-from fr_ps.report.table import Cell, ReportSection, Table
+from fr_ps.report.table import Cell, Table
 
 NAMES = ("auc", "balanced_accuracy", "average_precision", "ece")
 NOT_TRAINED = "not trained: the training part has fewer than two classes of it"

@@ -17,11 +17,10 @@ from scipy import sparse
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.evaluation.bootstrap import BootstrapWeights, confidence_interval
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT
+from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics, ReportSection
 from fr_ps.evaluation.pairwise.similarity import Similarity, similarity
 from fr_ps.report.figures import empty_figure, use_plain_tick_labels
-from fr_ps.report.table import Cell, ReportSection, Table
+from fr_ps.report.table import Cell, Table
 
 BLOCK_COLUMNS = 4096
 """Sessions that a block is compared with at once."""

@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 
 from fr_ps.evaluation.analyses.gallery_search import GallerySearch
 from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT
+from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics, ReportSection
 from fr_ps.evaluation.weighted_metrics import unweighted
 from fr_ps.report.figures import new_figure, use_plain_tick_labels
-from fr_ps.report.table import Cell, DrawFigure, ReportSection, Table
+from fr_ps.report.table import Cell, DrawFigure, Table
 
 FPIR_POINTS = (0.1, 0.01, 0.001)
 RANKS = (1, 5)

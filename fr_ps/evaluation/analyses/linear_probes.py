@@ -29,8 +29,9 @@ from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedGroupKFold
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.evaluation.metrics import ReportSection
 from fr_ps.evaluation.pairwise.similarity import check_finite
-from fr_ps.report.table import Cell, ReportSection, Table
+from fr_ps.report.table import Cell, Table
 
 FOLDS = 5
 PERMUTATIONS = 100

@@ -15,11 +15,10 @@ from scipy.stats import rankdata
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import QUALITY
 from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT
+from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics, ReportSection
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.report.figures import empty_figure, new_figure
-from fr_ps.report.table import Cell, ReportSection, Table
+from fr_ps.report.table import Cell, Table
 
 DISCARD_LIMIT = 0.2
 """Share of the genuine pairs up to which discarding them is looked at."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from fr_ps.evaluation.bootstrap import BootstrapWeights
 from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, similarity
 
-BLOCK_ROWS, COLUMNS = 512, 16384
+BLOCK_ROWS, BLOCK_COLUMNS = 512, 16384
 """Of a block."""
 _NOT_IMPOSTOR = LEVELS
 """In the place of what is no impostor pair, among keys."""
@@ -228,8 +228,8 @@ class ListedPairs:
 def _blocks(count: int, rows: int) -> Iterator[tuple[slice, slice]]:
     """Of the pairs of rows, the upper triangle."""
     for row in range(0, count, rows):
-        for column in range(row, count, COLUMNS):
-            yield slice(row, min(row + rows, count)), slice(column, min(column + COLUMNS, count))
+        for column in range(row, count, BLOCK_COLUMNS):
+            yield slice(row, min(row + rows, count)), slice(column, min(column + BLOCK_COLUMNS, count))
 
 
 def _thread_workspace() -> Callable[[], Workspace]:
@@ -238,7 +238,7 @@ def _thread_workspace() -> Callable[[], Workspace]:
 
     def space() -> Workspace:
         if not hasattr(own, "space"):
-            own.space = Workspace(BLOCK_ROWS * COLUMNS)
+            own.space = Workspace(BLOCK_ROWS * BLOCK_COLUMNS)
         return own.space
 
     return space

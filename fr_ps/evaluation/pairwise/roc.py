@@ -8,14 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fr_ps.evaluation.metrics import LOW_SUPPORT, LOW_SUPPORT_REASON
 from fr_ps.evaluation.pairwise.pairs import PairScores
 from fr_ps.evaluation.pairwise.similarity import LEVELS
 
 FAR_POINTS = (0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001)
-LOW_SUPPORT = 30
-"""With fewer expected errors a point draws no headline and decides nothing."""
-LOW_SUPPORT_REASON = "low support"
-"""How the remark about such a metric begins."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.bootstrap_rates import add_bootstrap_intervals, add_fixed_threshold_rates, bootstrap_rates
 from fr_ps.evaluation.pairwise.figures import det_figure, roc_figure, score_figure
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
@@ -19,7 +19,7 @@ from fr_ps.evaluation.pairwise.roc import (
     subject_weights,
 )
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
-from fr_ps.report.table import ReportSection, Table
+from fr_ps.report.table import Table
 
 NAMES = ("auc", "auc_person_balanced", "eer", "dprime")
 

@@ -13,7 +13,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses import groups
 from fr_ps.evaluation.analyses.groups import GroupCounts, group_counts, group_section
 from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
-from fr_ps.report.table import ReportSection
+from fr_ps.evaluation.metrics import ReportSection
 
 CLASSES = (2, 3)
 MATRICES = ("impostors", "false_matches", "genuine", "false_non_matches")

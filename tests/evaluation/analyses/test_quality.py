@@ -18,7 +18,7 @@ from fr_ps.evaluation.analyses.quality import (
     quality_section,
 )
 from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
-from fr_ps.report.table import ReportSection
+from fr_ps.evaluation.metrics import ReportSection
 
 THRESHOLD = 0.5
 

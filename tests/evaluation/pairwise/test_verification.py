@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fr_ps.evaluation.bootstrap import bootstrap_weights
-from fr_ps.evaluation.metrics import Metrics
+from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics
 from fr_ps.evaluation.pairwise.pairs import AllPairs, PairScores
-from fr_ps.evaluation.pairwise.roc import FAR_POINTS, LOW_SUPPORT, compute_roc, default_operating_point, equal_error_rate
+from fr_ps.evaluation.pairwise.roc import FAR_POINTS, compute_roc, default_operating_point, equal_error_rate
 from fr_ps.evaluation.pairwise.similarity import STEPS, ScoreScale
 from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_section, verification_with_intervals
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
