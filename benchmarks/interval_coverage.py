@@ -138,8 +138,8 @@ def over_pairs(comparisons: "PairScores", metrics: "Metrics", draws: int, seed: 
     """`metrics` with the intervals of drawing pairs with replacement, genuine and impostor ones apart."""
     import numpy as np
 
-    from fr_ps.evaluation.pairwise.bootstrap_rates import BootstrapRates, add_bootstrap_intervals
     from fr_ps.evaluation.pairwise.roc import subject_weights
+    from fr_ps.evaluation.pairwise.verification import BootstrapRates, add_bootstrap_intervals
 
     rng = np.random.default_rng(seed)
     genuine, own_weight = comparisons.genuine_levels, subject_weights(comparisons)

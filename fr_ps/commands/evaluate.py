@@ -69,7 +69,7 @@ def _evaluate(arguments: Namespace) -> None:
             Path(arguments.data),
             out,
             run,
-            protocol=replace(_make_protocol(arguments), baselines=arguments.baselines, jitter=arguments.jitter),
+            options=replace(_make_options(arguments), baselines=arguments.baselines, jitter=arguments.jitter),
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
@@ -99,7 +99,7 @@ def _compare(arguments: Namespace) -> None:
             Path(arguments.data),
             out,
             run,
-            protocol=_make_protocol(arguments),
+            options=_make_options(arguments),
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
@@ -140,7 +140,7 @@ def _add_scoring_arguments(parser: ArgumentParser) -> None:
     add_overwrite_flag(parser)
 
 
-def _make_protocol(arguments: Namespace) -> "EvaluationOptions":
+def _make_options(arguments: Namespace) -> "EvaluationOptions":
     from fr_ps.evaluation.evaluate_model import EvaluationOptions
 
     return EvaluationOptions(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure)

@@ -1,4 +1,4 @@
-"""What a model is measured against in its own report: linear baselines, and itself where crops are not perfect."""
+"""Comparison of a model with linear baselines, and with itself on warped maps."""
 
 from collections.abc import Mapping
 
@@ -18,9 +18,9 @@ _COMPARED = ("identity/auc", "identity/eer")
 
 
 def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Metrics:
-    """The identity metrics, under `identity/`, of other embeddings of the sessions of an assessment, on its pairs and draws.
+    """Identity metrics, under `identity/`, of other embeddings of the same sessions, on the pairs and replicates of `reference`.
 
-    Ranks are among all these sessions; where the assessment has a gallery, of which there are no other embeddings, without.
+    Rank rates are among all these sessions. They are left out if the reference has a gallery, for which there are no embeddings.
     """
     labels = reference.tested.labels
     pairs = make_pairs(embeddings, labels.ids, reference.pair_list, reference.pair_scores.scale.measure, reference.bootstrap)
@@ -35,14 +35,14 @@ def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Met
 def baseline_section(
     result: EvaluationResult, baselines: BaselineEmbeddings, jittered: np.ndarray | None = None
 ) -> tuple[ReportSection, str]:
-    """What each baseline comes to on the same pairs, and in a sentence whether the network beats them.
+    """Metrics of each baseline on the same pairs, and a headline that states if the network is better.
 
-    It does if the interval of the difference in AUC to the best of them lies above 0.
+    The network is better if the interval of its difference in AUC to the best baseline is above 0.
 
     Args:
-        assessment: of the network.
-        baselines: embeddings of the same sessions.
-        warped: (n, C) the network's own of warped maps, where the baselines' are of these; None: of the maps as they are.
+        result: evaluation of the network.
+        baselines: baseline embeddings of the same sessions.
+        jittered: (n, C) embeddings of the network on warped maps, if the baselines are of warped maps; None: original maps.
     """
     own = result.metrics if jittered is None else identity_metrics(jittered, result)
     prefix, crops = ("", "") if jittered is None else (f"{JITTERED_PREFIX}_", ", on warped maps")
@@ -55,29 +55,29 @@ def baseline_section(
     why = "; ".join(f"{name}: {reason}" for name, reason in baselines.omitted.items())
     table = difference_table(
         f"{prefix}baselines",
-        f"Network against linear baselines fit on the same training people{crops}",
+        f"Network against linear baselines, fitted on the same training subjects{crops}",
         ("network", "baseline"),
         found,
-        "Difference: network minus baseline, its interval and p from the same draws of people."
-        + (f" Left out: {why}." if why else ""),
+        "Difference: network minus baseline. Low, high: 95 % confidence interval on the same bootstrap replicates."
+        + (f" Omitted: {why}." if why else ""),
     )
     return ReportSection(metrics, [table] if table.rows or why else []), _baseline_headline(found)
 
 
 def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSection:
-    """What is left where every map was turned, scaled and shifted a little.
+    """Metrics of the network on maps that are rotated, scaled and shifted a little.
 
     Args:
-        assessment: of the network on the maps as they are.
-        warped: (n, C) its embeddings of the changed maps of the same sessions.
+        result: evaluation of the network on the original maps.
+        jittered: (n, C) its embeddings of the warped maps of the same sessions.
     """
     metrics = identity_metrics(jittered, result)
     table = difference_table(
         "jitter",
-        "Perfect crops against maps warped by random similarities (up to 5 degrees, 10 %, 4 px at 112)",
-        ("as they are", "warped"),
+        "Original maps against maps warped by random similarities (up to 5 degrees, 10 %, 4 px at 112)",
+        ("original", "warped"),
         {"": paired_differences(result.metrics, metrics, HEADLINE_METRICS, result.bootstrap.subjects)},
-        "Each session was warped once, by a draw that depends on its name alone.",
+        "Each session is warped once, by a transform that depends only on its id and session name.",
     )
     return ReportSection(metrics.with_prefix(JITTERED_PREFIX), [table])
 
@@ -85,11 +85,11 @@ def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSect
 def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
     by_auc = {name: one for name, its in compared.items() for one in its if one.name == "identity/auc"}
     if not by_auc:
-        return "no baseline could be compared"
+        return "no baseline has a defined identity AUC"
     best = max(by_auc, key=lambda name: by_auc[name].second)
     one = by_auc[best]
-    against = f"{one.second:.4f} of {best}, the best of {len(by_auc)}"
+    against = f"{one.second:.4f} of {best}, the best of {len(by_auc)} baselines"
     numbers = f"AUC {one.first:.4f} against {against}; difference {one.value:+.4f} {one.interval_text}"
     if one.better == "first":
-        return f"the network beats the linear baselines: {numbers}"
-    return f"the network does NOT beat the linear baselines: {numbers}"
+        return f"the network is better than the linear baselines: {numbers}"
+    return f"the network is NOT significantly better than the linear baselines: {numbers}"

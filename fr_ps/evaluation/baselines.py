@@ -1,12 +1,12 @@
-"""Linear baselines, fit on the training people under the same protocol: what a network has to beat.
+"""Linear baselines, fitted on the training subjects of the same split.
 
 - `pixels`: the map itself, flattened.
 - `eigenfaces`: its whitened principal components (Turk and Pentland, "Eigenfaces for recognition", Journal of Cognitive
   Neuroscience 1991; whitened for the cosine as by Yambor, Draper and Beveridge, "Analyzing PCA-based face recognition
   algorithms: eigenvector selection and distance measures", 2002).
 - `wccn`: principal components with within-class covariance normalisation (Hatch, Kajarekar and Stolcke, "Within-class
-  covariance normalization for SVM-based speaker recognition", Interspeech 2006), fit with jittered copies of the training
-  maps; of the logarithm of albedo, of normals and depth as they are, and of all of them side by side.
+  covariance normalization for SVM-based speaker recognition", Interspeech 2006), fitted with jittered copies of the training
+  maps; on the logarithm of albedo, on normals and depth, and on all of them concatenated.
 - `normals_10x10`: normals averaged to 10 x 10 pixels, the resolution that Hansen found best for recognition by normals ("3D
   face recognition using photometric stereo", PhD thesis, University of the West of England, 2012).
 """
@@ -26,34 +26,34 @@ from fr_ps.evaluation.jitter import TEST_SEED, jitter
 from fr_ps.progress import OnProgress, no_progress
 
 MAX_SESSIONS = 2000
-"""That a baseline is fit on, and maps that principal components are computed of."""
+"""Largest number of training sessions, and of maps for the principal components."""
 COMPONENTS = 150
 COPIES = 4
-"""Jittered, of each training session, for `wccn`."""
+"""Jittered copies of each training session, for `wccn`."""
 LOG_SHARE = 0.1
-"""Of a map's mean albedo, added before the logarithm: else the darkest pixels would be all that counts."""
+"""Share of the mean albedo of a map added before the logarithm; without it the darkest pixels dominate."""
 MAX_PIXELS = 2**27
-"""Numbers that the `pixels` of all tested sessions may have, half a gigabyte; with more they are left out."""
+"""Largest size of `pixels` over all test sessions, half a gigabyte; larger ones are omitted."""
 
 Output = Callable[[np.ndarray], np.ndarray]
 """(b, C, H, W) maps to (b, D) float32."""
 
 _MapSources = Sequence[tuple[np.ndarray, int | None]]
-"""Rows, and the seed that their maps are jittered by; None: as they are."""
+"""Rows, and the jitter seed of their maps; None: no jitter."""
 
 _CONSTANT_MAPS = "the training maps do not differ"
 _BATCH = 64
 _EXACT_UP_TO = 500
-_RANK_TOLERANCE = 1e-5  # of the largest standard deviation: what is below is rounding error, which whitening would blow up
+_RANK_TOLERANCE = 1e-5  # of the largest standard deviation; smaller ones are rounding error, which whitening would amplify
 
 
 @dataclass(frozen=True)
 class BaselineEmbeddings:
-    """What the baselines say of n tested sessions.
+    """Baseline embeddings of n test sessions.
 
     Attributes:
-        embeddings: name (`pixels_albedo`, `wccn_albedo_normal`, `normals_10x10`, ...) to (n, D) float32, for the cosine.
-        left_out: name of each baseline that is not among these, to the reason.
+        embeddings: name (`pixels_albedo`, `wccn_albedo_normal`, `normals_10x10`, ...) to (n, D) float32, compared by cosine.
+        omitted: name of each omitted baseline to the reason.
     """
 
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
@@ -70,18 +70,18 @@ def baseline_embeddings(
     seed: int = 0,
     advance: OnProgress = no_progress,
 ) -> BaselineEmbeddings:
-    """The embeddings of `tested_rows` by every baseline of the store's modalities, fit on `train_rows` alone.
+    """Embed `test_rows` by every baseline of the store's modalities, fitted on `train_rows` only.
 
-    Memory: what is returned, and `MOST_SESSIONS` maps of one modality two times over.
+    Memory: the result, and twice `MAX_SESSIONS` maps of one modality.
 
     Args:
-        store: of the maps.
-        labels: of the store's rows.
-        train_rows: that the baselines are fit on; of more than `MOST_SESSIONS`, the `drawn_people`.
-        tested_rows: that are embedded.
-        jittered: embed the tested maps as `jitter` warps them.
-        seed: of the draw of people, of the jittered copies and of the principal components.
-        advance: called with the number of maps done, `maps_to_read` in all.
+        store: store of the maps.
+        labels: labels of the store's rows.
+        train_rows: rows to fit on; beyond `MAX_SESSIONS`, a sample by `sample_subjects`.
+        test_rows: rows to embed.
+        jittered: warp the test maps by `jitter`.
+        seed: random seed of the sample of subjects, the jittered copies and the principal components.
+        advance: called with the number of maps done, `count_maps_to_read` in total.
     """
     rows = sample_subjects(labels, train_rows, seed)
     several = _rows_with_several_sessions(labels, rows)
@@ -95,7 +95,7 @@ def baseline_embeddings(
         if len(test_rows) * maps[0].size <= MAX_PIXELS:
             outputs[f"pixels_{modality}"] = _flatten
         else:
-            found.omitted[f"pixels_{modality}"] = f"{len(test_rows)} maps hold more than {MAX_PIXELS} numbers"
+            found.omitted[f"pixels_{modality}"] = f"{len(test_rows)} maps have more than {MAX_PIXELS} values"
         if modality == "normal":
             outputs["normals_10x10"] = normals_10x10
         if few:
@@ -108,7 +108,7 @@ def baseline_embeddings(
             components = outputs[f"wccn_{modality}"] = _fit_components(reader, vectors, sample, whiten=False, seed=seed)
             (scores[modality],) = reader.apply([components], _with_jittered_copies(several, seed))
         found.embeddings.update(zip(outputs, reader.apply(list(outputs.values()), tested)))
-    _apply_wccn(found, list(store.maps), scores, labels.ids[several], few or "no training person has two sessions")
+    _apply_wccn(found, list(store.maps), scores, labels.ids[several], few or "no training subject has two sessions")
     for name in [name for name, embeddings in found.embeddings.items() if not embeddings.shape[1]]:
         del found.embeddings[name]
         found.omitted[name] = _CONSTANT_MAPS
@@ -116,7 +116,7 @@ def baseline_embeddings(
 
 
 def count_maps_to_read(modalities: int, labels: Labels, train_rows: np.ndarray, tested: int, seed: int = 0) -> int:
-    """What `advance` of `baseline_embeddings` adds up to, for so many modalities and tested sessions."""
+    """Total of `advance` of `baseline_embeddings`, for a number of modalities and test sessions."""
     rows = sample_subjects(labels, train_rows, seed)
     several = len(_rows_with_several_sessions(labels, rows))
     copied = min(len(rows) * (COPIES + 1), MAX_SESSIONS) + several * (COPIES + 1) if several else 0
@@ -124,9 +124,9 @@ def count_maps_to_read(modalities: int, labels: Labels, train_rows: np.ndarray, 
 
 
 def sample_subjects(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
-    """At most `MOST_SESSIONS` of the (n,) rows: all sessions of each person of a seeded draw, sorted by person and session.
+    """At most `MAX_SESSIONS` of the (n,) rows: all sessions of randomly chosen subjects, sorted by subject and session.
 
-    A person with more sessions than there is room for is passed over.
+    A subject with more sessions than fit is skipped.
     """
     rows = rows[np.lexsort((labels.sessions[rows], labels.ids[rows]))]
     _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
@@ -139,16 +139,15 @@ def sample_subjects(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def principal_components(vectors: np.ndarray, *, whiten: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (D,) and the scaled components (D, k) of (n, D) vectors, which are overwritten: (x - mean) @ components.
+    """Mean (D,) and scaled components (D, k) of (n, D) vectors, for (x - mean) @ components; overwrites the vectors.
 
-    k is min(`COMPONENTS`, n - 1), less those along which the vectors do not differ: of equal vectors, it is 0. The components
-    are exact for up to 500 vectors, else of a randomised SVD (Halko, Martinsson and Tropp, "Finding structure with
-    randomness", SIAM Review 2011).
+    k is min(`COMPONENTS`, n - 1) without components of no variance; 0 for equal vectors. The components are exact for up to 500
+    vectors, else from a randomised SVD (Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011).
 
     Args:
         vectors: (n, D) float32.
-        whiten: scale each to variance 1; else all of them alike, to a total variance of 1.
-        seed: of the randomised SVD.
+        whiten: scale each component to variance 1; False: scale all alike, to a total variance of 1.
+        seed: random seed of the SVD.
     """
     count = min(COMPONENTS, len(vectors) - 1, vectors.shape[1])
     if count < 1 or np.ptp(vectors, axis=0).max() <= _RANK_TOLERANCE * np.abs(vectors[0]).max():
@@ -162,11 +161,11 @@ def principal_components(vectors: np.ndarray, *, whiten: bool, seed: int) -> tup
 
 
 def wccn(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """(k, k) B that normalises (n, k) scores @ B: B B^T = W^-1, W their covariance within the (n,) people.
+    """(k, k) B that normalises (n, k) scores @ B: B B^T = W^-1, W being their covariance within the (n,) subjects.
 
-    W is pooled, so that a person weighs by its sessions, and shrunk toward a multiple of the identity by as much as Ledoit
-    and Wolf tell ("A well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate
-    Analysis 2004). Where nobody's scores differ, there is no W, and B is (k, 0).
+    W is pooled, so a subject weighs by its sessions, and shrunk toward a multiple of the identity (Ledoit and Wolf, "A
+    well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis 2004). If no subject
+    has differing scores, W is undefined and B is (k, 0).
     """
     _, person, counts = np.unique(ids, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), scores.shape[1]))
@@ -179,20 +178,20 @@ def wccn(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def log_albedo(maps: np.ndarray) -> np.ndarray:
-    """(n, H W) logarithm of (n, 1, H, W) albedo, to which `LOG_SHARE` of the map's mean is added."""
+    """(n, H W) logarithm of (n, 1, H, W) albedo plus `LOG_SHARE` of the mean of its map."""
     vectors = np.maximum(_flatten(maps), 0)
     floor = LOG_SHARE * vectors.mean(axis=1, keepdims=True)
     return np.log(vectors + np.maximum(floor, np.finfo(np.float32).tiny))
 
 
 def normals_10x10(maps: np.ndarray) -> np.ndarray:
-    """(n, 300) of (n, 3, H, W) normals: averaged over 10 x 10 parts of the picture and brought back to unit length."""
+    """(n, 300) from (n, 3, H, W) normals: averaged to 10 x 10 pixels and renormalised to unit length."""
     return _flatten(functional.normalize(functional.adaptive_avg_pool2d(torch.from_numpy(maps), 10), dim=1).numpy())
 
 
 @dataclass(frozen=True)
 class _MapReader:
-    """Reads the maps of one modality, batch by batch."""
+    """Reads the maps of one modality in batches."""
 
     store: MapStore
     labels: Labels
@@ -200,7 +199,7 @@ class _MapReader:
     advance: OnProgress
 
     def apply(self, outputs: Sequence[Output], sources: _MapSources) -> list[np.ndarray]:
-        """(n, D) of each output; n are the rows of all draws, one draw after the other."""
+        """(n, D) of each output; n counts the rows of all sources, one source after the other."""
         total = sum(len(rows) for rows, _ in sources)
         found: list[np.ndarray] = []
         done = 0
@@ -227,7 +226,7 @@ def _flatten(maps: np.ndarray) -> np.ndarray:
 
 
 def _rows_with_several_sessions(labels: Labels, rows: np.ndarray) -> np.ndarray:
-    """Those of the people who have two sessions or more among them."""
+    """Rows of the subjects with two sessions or more among them."""
     _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
     return rows[counts[person] > 1]
 
@@ -238,7 +237,7 @@ def _with_jittered_copies(rows: np.ndarray, seed: int) -> _MapSources:
 
 
 def _sample_maps(sources: _MapSources, seed: int) -> _MapSources:
-    """`MOST_SESSIONS` of the maps at random, all where there are no more."""
+    """A random sample of `MAX_SESSIONS` of the maps; all if there are no more."""
     sizes = [len(rows) for rows, _ in sources]
     chosen = np.sort(np.random.default_rng(seed).permutation(sum(sizes))[:MAX_SESSIONS])
     parts = np.split(chosen, np.searchsorted(chosen, np.cumsum(sizes)[:-1]))
@@ -255,14 +254,14 @@ def _fit_components(reader: _MapReader, vectors: Output, sources: _MapSources, *
 def _apply_wccn(
     found: BaselineEmbeddings, modalities: list[str], scores: Mapping[str, np.ndarray], ids: np.ndarray, reason: str
 ) -> None:
-    """Replace the components of each modality by the normalised ones, and add those of all modalities side by side.
+    """Normalise the components of each modality, and add the normalised components of all modalities concatenated.
 
     Args:
-        found: with the tested sessions' components under the name of `wccn`.
-        modalities: of the store.
-        scores: modality to the components that the normalisation is fit on; empty: left out.
-        ids: whose these are, before copying.
-        reason: why there are none.
+        found: embeddings with the components of the test sessions under the names of `wccn`.
+        modalities: modalities of the store.
+        scores: modality to the components that the normalisation is fitted on; empty: omitted.
+        ids: subjects of these, before copying.
+        reason: why `scores` is empty.
     """
     own = {modality: found.embeddings.pop(f"wccn_{modality}") for modality in scores}
     for group in [*([modality] for modality in modalities), *([modalities] if len(modalities) > 1 else [])]:

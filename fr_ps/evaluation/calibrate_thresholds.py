@@ -1,4 +1,4 @@
-"""The thresholds of a model, chosen on validation."""
+"""Which threshold is used where: calibration on validation, and the one threshold of quality and groups."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,21 @@ import numpy as np
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.evaluation.analyses.attributes import best_threshold
 from fr_ps.evaluation.pairwise.pairs import AllPairs, PairScores
-from fr_ps.evaluation.pairwise.roc import compute_roc, operating_points
+from fr_ps.evaluation.pairwise.roc import compute_roc, default_operating_point, operating_points
 from fr_ps.models.inference import Predictions
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 
 
 def calibrate_thresholds(predictions: Predictions, labels: Labels, trained: Sequence[str]) -> Thresholds:
-    """Of identity for every FMR that these sessions can tell, and of each attribute of two classes that was trained.
+    """Thresholds of identity at each FMR that the validation set supports, and of each trained attribute with two classes.
 
     Args:
-        answers: of the sessions of validation.
-        labels: of the same.
-        trained: the attributes that the model was trained on.
+        predictions: predictions of the validation sessions.
+        labels: labels of the same sessions.
+        trained: attributes that the model was trained on.
 
     Raises:
-        InputError: an answer with NaN or infinity.
+        InputError: a prediction with NaN or infinity.
     """
     attributes: dict[str, float] = {}
     for column, attribute in enumerate(ATTRIBUTES):
@@ -31,6 +31,21 @@ def calibrate_thresholds(predictions: Predictions, labels: Labels, trained: Sequ
                 attributes[attribute] = threshold
     identity = _identity_thresholds(AllPairs(predictions.embeddings, labels.ids).score())
     return Thresholds(len(np.unique(labels.ids)), len(labels), identity, attributes)
+
+
+def global_threshold(pair_scores: PairScores, thresholds: Thresholds | None) -> tuple[float | None, str]:
+    """The one threshold of quality and groups (None: undefined), and where it comes from or why it is undefined."""
+    if thresholds and thresholds.strictest and pair_scores.scale.measure == "cosine":
+        point = thresholds.strictest
+        return point.threshold, f"from validation at FMR {point.fmr:g}"
+    if pair_scores.undefined_reason:
+        return None, pair_scores.undefined_reason
+    own = default_operating_point(pair_scores, compute_roc(pair_scores))
+    score = float(pair_scores.scale.scores(np.array(own.threshold)))
+    why = "validation has no threshold with support" if thresholds else "the model has no thresholds from validation"
+    if thresholds and thresholds.strictest:
+        why = "the thresholds from validation are cosines"
+    return score, f"from these test sessions at FMR {own.target_fmr:.3g}, because {why}"
 
 
 def _identity_thresholds(pair_scores: PairScores) -> tuple[ValidationThreshold, ...]:

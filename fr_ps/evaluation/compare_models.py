@@ -1,4 +1,4 @@
-"""Two models on the same pairs of the same people: which is better, and is it more than chance?"""
+"""Comparison of two models on the same pairs of the same subjects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fr_ps.data.split_files import SPLIT_FILE
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.leakage import leakage_notes, split_overlap
+from fr_ps.evaluation.bootstrap import bootstrap_weights
 from fr_ps.evaluation.differences import Difference, difference_table, headline_metrics, paired_differences
-from fr_ps.evaluation.evaluate_model import EvaluationOptions, count_seen_subjects, open_model_dataset, split_rows
+from fr_ps.evaluation.evaluate_model import EvaluationOptions, log_report, open_model_dataset, session_keys, split_rows
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions, evaluate_predictions
-from fr_ps.evaluation.group_differences import group_differences
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import read_pairs
+from fr_ps.evaluation.pairwise.pairs import AllPairs
+from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, write_report
-from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.inference import predict, require_finite, session_names
 from fr_ps.models.thresholds import read_thresholds
@@ -23,18 +25,19 @@ from fr_ps.progress import progress
 from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
 
-_NOTE = "Interval and p are of the difference, from the same draws of people for both; p is two-sided."
+_NOTE = "Low, high: 95 % confidence interval of the difference, both models on the same bootstrap replicates. p is two-sided."
+_GROUP_METRIC = "auc"
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """Two models.
+    """Result of a comparison.
 
     Attributes:
-        found: the differences, first model minus second.
-        groups: those of identity among the sessions of each class of each attribute.
-        tables: of both.
-        lines: which model is better, and what has to be known before that is believed.
+        differences: first model minus second.
+        group_differences: identity AUC within each class of each attribute, first model minus second.
+        tables: one table of each.
+        notes: the headline, then the warnings.
     """
 
     differences: list[Difference]
@@ -49,120 +52,119 @@ def compare_models(
     out: Path,
     run: Run,
     *,
-    protocol: EvaluationOptions,
+    options: EvaluationOptions,
     device: torch.device,
     batch: int,
     names: Sequence[str] = (),
 ) -> ComparisonResult:
-    """Score both model folders on the same sessions of the data set at `data`, and tell how they differ.
+    """Evaluate two model folders on the same sessions and compare them, write the report and log it to the run.
 
-    The sessions are those of a part of the first model's split, or all. Each draw of people is of the same people for
-    both, so that what both find hard falls out of the difference.
+    The sessions are a part of the first model's split, or all. Both models use the same bootstrap replicates of subjects, so
+    that what is hard for both cancels in the difference.
 
     Args:
         models: two model folders.
-        data: a prepared data set that has the maps of both.
+        data: prepared data set with the maps of both models.
         out: folder for the report.
-        run: what records it.
-        protocol: part, pairs and measure.
-        device: to compute on.
-        batch: sessions a batch.
-        names: of the models, to be shown; empty: those of the folders.
+        run: run that logs the comparison.
+        options: part, pairs and measure.
+        device: device of the networks.
+        batch: sessions per batch.
+        names: names of the models in the report; empty: their folders.
 
     Raises:
         InputError: a model, the data, the part or the pairs cannot be used.
     """
     first, second = models
-    assessments, seen, infos = [], [], []
+    results, leakage, infos = [], [], []
     for name, model in zip("AB", models):
         network, info = load_model(model, device)
         dataset = open_model_dataset(info, data)
-        rows = split_rows(dataset, first, protocol.part)
+        rows = split_rows(dataset, first, options.part)
         labels = dataset.labels.subset(rows)
-        listed = read_pairs(protocol.pairs, labels) if protocol.pairs else None
+        pair_list = read_pairs(options.pairs, labels) if options.pairs else None
         with progress(f"score {name}", len(rows), "sessions") as advance:
-            answers = predict(network, dataset.store, rows, batch, advance)
-        require_finite(answers, session_names(labels), model)
-        assessments.append(
-            evaluate_predictions(
-                LabelledPredictions(answers, labels),
-                info.trained,
-                read_thresholds(model),
-                listed=listed,
-                measure=protocol.measure,
-            )
+            predictions = predict(network, dataset.store, rows, batch, advance)
+        require_finite(predictions, session_names(labels), model)
+        labelled = LabelledPredictions(predictions, labels)
+        results.append(
+            evaluate_predictions(labelled, info.trained, read_thresholds(model), pair_list=pair_list, measure=options.measure)
         )
-        seen.append(count_seen_subjects(dataset, model, rows))
+        leakage += leakage_notes(name, split_overlap(model, session_keys(dataset, rows), "subject"))
         infos.append(info)
-    one, other = (assessment.metrics for assessment in assessments)
-    compared, apart = _comparable_metrics(infos[0], infos[1], headline_metrics(one) + _probe_metric_names(one))
-    found = paired_differences(one, other, compared, assessments[0].bootstrap.subjects)
-    groups = group_differences(assessments[0].tested, assessments[1].tested)
+    one, other = (result.metrics for result in results)
+    compared, incomparable = _comparable_metrics(infos[0], infos[1], headline_metrics(one) + _probe_metric_names(one))
+    differences = paired_differences(one, other, compared, results[0].bootstrap.subjects)
+    groups = group_differences(results[0].tested, results[1].tested)
     tables = [
-        difference_table("differences", "A minus B", ("A", "B"), {"": found}, _NOTE),
-        difference_table("group_differences", "A minus B among the sessions of a class", ("A", "B"), {"": groups}, _NOTE),
+        difference_table("differences", "A minus B", ("A", "B"), {"": differences}, _NOTE),
+        difference_table("group_differences", "A minus B within each class", ("A", "B"), {"": groups}, _NOTE),
     ]
-    warnings = (*dataset.notes, *assessments[0].warnings, *_leakage_warnings(seen), *apart)
+    warnings = (*dataset.notes, *results[0].warnings, *leakage, *incomparable)
     metrics = one.with_prefix("a").merge(other.with_prefix("b"))
-    for difference in (*found, *groups):
-        low, high = difference.low, difference.high
+    for difference in (*differences, *groups):
         metrics.add(f"difference/{difference.name}", difference.value)
-        if np.isfinite(low):
-            metrics.intervals[f"difference/{difference.name}"] = (low, high)
+        if np.isfinite(difference.low):
+            metrics.intervals[f"difference/{difference.name}"] = (difference.low, difference.high)
             metrics.add(f"p/{difference.name}", difference.p)
     shown = tuple(names) or (str(first), str(second))
     facts = {
         "A": shown[0],
         "B": shown[1],
-        "tested": f"{describe_test_set(assessments[0])}: "
-        + (f"the {protocol.part} part of A's split" if protocol.part else "every row"),
-        "headline": comparison_headline(found),
+        "tested": f"{describe_test_set(results[0])}: "
+        + (f"the {options.part} part of A's split" if options.part else "every row of the table"),
+        "headline": comparison_headline(differences),
         "intervals": INTERVAL_NOTE,
     }
     sections = {"Differences": ReportSection(tables=tables)}
     written = write_report(out, f"{shown[0]} against {shown[1]}", facts, metrics, None, sections, warnings)
-    run.log_params({"model_a": shown[0], "model_b": shown[1], "data": str(data), "part": protocol.part or "all"})
-    run.set_tags(
-        {"fr_ps.kind": "compare", "mlflow.note.content": markdown_lines([facts["tested"], facts["headline"], *warnings])}
-    )
+    params = {"model_a": shown[0], "model_b": shown[1], "data": str(data), "part": options.part or "all"}
+    log_report(run, out, written, params, {"fr_ps.kind": "compare"}, [facts["tested"], facts["headline"], *warnings])
     run.log_metrics({name: value for name, value in metrics.defined().items() if name.split("/")[0] in ("difference", "p")}, 0)
-    for path in written:
-        run.log_artifact(path, str("report" / path.parent.relative_to(out)))
-    return ComparisonResult(found, groups, tables, [facts["headline"], *warnings])
+    return ComparisonResult(differences, groups, tables, [facts["headline"], *warnings])
 
 
-def comparison_headline(compared: Sequence[Difference]) -> str:
-    """Whether A's identity AUC is better than B's, in a sentence."""
-    for one in compared:
+def comparison_headline(differences: Sequence[Difference]) -> str:
+    """Which model has the better identity AUC, with both values, the difference and its interval."""
+    for one in differences:
         if one.name == "identity/auc":
             numbers = f"{one.first:.4f} against {one.second:.4f}, {one.value:+.4f} {one.interval_text}"
-            better = {"first": "A is better than B", "second": "B is better than A", "neither": "neither is measurably better"}
+            better = {"first": "A is better than B", "second": "B is better than A", "neither": "no significant difference"}
             return f"{better[one.better]} by identity AUC: {numbers}"
-    return "nothing of identity can be compared"
+    return "no identity metric is defined for both models"
 
 
-def _probe_metric_names(metrics: Metrics) -> list[str]:
-    return [
-        name
-        for name, value in metrics.values.items()
-        if name.startswith("probe/") and name.endswith("/auc") and value is not None
-    ]
+def group_differences(first: LabelledPredictions, second: LabelledPredictions) -> list[Difference]:
+    """Identity AUC within each class of each attribute, first minus second: `groups/gender/male/identity/auc`.
 
-
-def _leakage_warnings(seen: Sequence[tuple[int, int] | None]) -> list[str]:
-    found = []
-    for name, known in zip("AB", seen):
-        if known is None:
-            found.append(f"whom {name} was trained on is not known: its folder has no {SPLIT_FILE}")
-            continue
-        for count, how in zip(known, ("trained on", "chosen by")):
-            if count:
-                found.append(f"{name} was {how} {count} of the people tested: no comparison of what they can do with strangers")
+    Both are of the same sessions, with the classes of the first model. A class without genuine or impostor pairs is left out.
+    """
+    found: list[Difference] = []
+    labels = first.labels
+    for column, attribute in enumerate(ATTRIBUTES):
+        for code, name in enumerate(labels.class_names(attribute)):
+            rows = np.flatnonzero(labels.codes[:, column] == code)
+            subjects = len(np.unique(labels.ids[rows]))
+            if subjects < 2:
+                continue
+            prefix = f"groups/{attribute}/{name}/identity"
+            one, other = (_identity_auc(labelled, rows).with_prefix(prefix) for labelled in (first, second))
+            found += paired_differences(one, other, [f"{prefix}/{_GROUP_METRIC}"], subjects)
     return found
 
 
+def _identity_auc(labelled: LabelledPredictions, rows: np.ndarray) -> Metrics:
+    ids = labelled.labels.ids[rows]
+    pairs = AllPairs(labelled.predictions.embeddings[rows], ids, "cosine", bootstrap_weights(ids))
+    return verification_with_intervals(pairs, None)[1].select({_GROUP_METRIC})
+
+
+def _probe_metric_names(metrics: Metrics) -> list[str]:
+    return [name for name in metrics.defined() if name.startswith("probe/") and name.endswith("/auc")]
+
+
 def _comparable_metrics(first: ModelInfo, second: ModelInfo, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The metrics of identity and of attributes that both models divide into the same classes; and a line about the others."""
+    """Metrics of identity and of the attributes that have the same classes in both models, and a note on the others."""
     other = [attribute for attribute in first.classes if first.classes[attribute] != second.classes[attribute]]
     kept = [name for name in names if not set(name.split("/")) & set(other)]
-    return kept, [f"not compared, as A and B know other classes of it: {', '.join(other)}"] if other else []
+    return kept, [f"not compared, because the classes of A and B differ: {', '.join(other)}"] if other else []

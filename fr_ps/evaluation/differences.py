@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same people."""
+"""Paired differences of the metrics of two models on the same subjects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ _ZERO = 1e-12
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a metric of two models, first minus second.
+    """Difference of a metric between two models, first minus second.
 
     Attributes:
-        name: of the metric.
-        first: its value for the first model.
-        second: for the second.
-        low: of the difference's interval at 95 %; NaN where people were not drawn, or the draws say nothing.
-        high: of it.
-        p: two-sided; NaN where there is no interval.
+        name: metric name.
+        first: value of the first model.
+        second: value of the second model.
+        low: lower bound of the 95 % confidence interval of the difference; NaN without an interval.
+        high: upper bound.
+        p: two-sided p-value; NaN without an interval.
     """
 
     name: str
@@ -41,32 +41,32 @@ class Difference:
 
     @property
     def interval_text(self) -> str:
-        """Interval and p, for a sentence."""
+        """Interval and p-value as text."""
         if np.isnan(self.p):
-            return "without an interval: drawing people says nothing here"
+            return "(no interval: the bootstrap replicates have no spread)"
         return f"[{self.low:+.4f}, {self.high:+.4f}], p {self.p:.3f}"
 
     @property
     def better(self) -> str:
-        """Which is better with an interval that excludes no difference: first, second, or neither."""
+        """The better model, `first` or `second`, if the interval excludes 0; else `neither`."""
         if not (self.low > 0 or self.high < 0):
             return "neither"
         return "first" if (self.low > 0) != lower_is_better(self.name) else "second"
 
 
 def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], subjects: int) -> list[Difference]:
-    """Of those of `names` that both have, on the same sessions with the same draws of people.
+    """Differences of the metrics `names` that both models have, on the same sessions and bootstrap replicates.
 
-    Each draw gives a difference, so that what both find hard falls out of it. With their standard deviation s, P people and
-    Student's t with P - 1 degrees of freedom, the interval is value +- t s sqrt(P / (P - 1)), and p that of no difference: with a
-    handful of people the draws' own percentiles would be sure too easily. There is neither where most draws are undefined, or
-    all give the same difference: of two people, each draw that has impostors is these two.
+    Each replicate gives a difference, in which what is hard for both models cancels. With their standard deviation s, P subjects
+    and Student's t with P - 1 degrees of freedom, the interval is value +- t s sqrt(P / (P - 1)), and p tests for no difference.
+    With few subjects the percentiles of the replicates would be too narrow. There is no interval if most replicates are
+    undefined, or all give the same difference (with two subjects, every replicate with impostors has both).
 
     Args:
-        first: of one model.
-        second: of the other.
-        names: of metrics.
-        people: who were drawn; where a metric says that it is of fewer, as those of the rarer class, these count.
+        first: metrics of the first model.
+        second: metrics of the second model.
+        names: metrics to compare.
+        subjects: number of resampled subjects; a metric with fewer subjects of its own, as of a rare class, uses those.
     """
     found = []
     for name in names:
@@ -82,7 +82,7 @@ def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], su
 
 
 def _difference_interval(value: float, replicates: np.ndarray, subjects: int) -> tuple[float, float, float]:
-    """Low, high and p of a difference; NaN where drawing says nothing."""
+    """Low, high and p of a difference; NaN without an interval."""
     known = replicates[np.isfinite(replicates)]
     if 2 * len(known) <= len(replicates) or subjects < 2:
         return float("nan"), float("nan"), float("nan")
@@ -98,7 +98,7 @@ HEADLINE_METRICS = ("identity/auc", "identity/auc_person_balanced", "identity/ee
 
 
 def headline_metrics(metrics: Metrics) -> list[str]:
-    """What two models are compared by: identity's headlines and supported points, and each attribute's AUC, where defined."""
+    """The defined metrics for a comparison: identity headlines, supported operating points, AUC of each attribute."""
     points = [
         name
         for name, value in metrics.values.items()
@@ -111,14 +111,14 @@ def headline_metrics(metrics: Metrics) -> list[str]:
 def difference_table(
     name: str, title: str, names: tuple[str, str], differences_by_label: Mapping[str, Sequence[Difference]], note: str = ""
 ) -> Table:
-    """A row a difference, those of each label together.
+    """A table with a row per difference, grouped by label.
 
     Args:
-        name: of the table's file.
-        title: of the table.
-        names: of the first and the second model; the label's column comes first where there are several.
-        found: label to differences; which is better is said only where the interval excludes no difference.
-        note: below the table.
+        name: CSV file name without its suffix.
+        title: table title.
+        names: names of the first and the second model.
+        differences_by_label: label to differences; several labels get a column of their own.
+        note: explanation below the table.
     """
     several = [] if len(differences_by_label) == 1 else ["against"]
     header = [*several, "metric", *names, "difference", "low", "high", "p", "better"]

@@ -1,4 +1,4 @@
-"""How a fused network answers when maps are missing: the metrics of every subset of its modalities."""
+"""Metrics of a fused network when maps are missing, for every subset of its modalities."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,14 +11,16 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.inference import MapReader, Predictions, predict_subsets
 from fr_ps.models.network import FaceNetwork
 from fr_ps.progress import OnProgress, no_progress
+from fr_ps.report.table import Table
 
 SUBSET_PREFIX = "only_"
-"""Before the modalities that were there: `only_albedo_depth/identity/auc`."""
+"""Before the available modalities in a metric name: `only_albedo_depth/identity/auc`."""
+SUBSET_SECTION = "Modality subsets"
 _COLUMNS = {"identity": "identity/auc", "identity EER": "identity/eer"} | {task: f"{task}/auc" for task in ATTRIBUTES}
 
 
 def modality_subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """All subsets but the empty and the whole one, the small ones first."""
+    """All non-empty proper subsets, the small ones first."""
     return [subset for count in range(1, len(modalities)) for subset in combinations(modalities, count)]
 
 
@@ -31,29 +33,30 @@ def predict_with_subsets(
     batch: int,
     advance: OnProgress = no_progress,
 ) -> tuple[Predictions, Metrics]:
-    """The answers about `rows` with all maps, and the metrics with fewer; every branch runs once.
+    """Predictions with all maps, and the metrics with each proper subset of the maps; every branch runs once a batch.
 
-    The latter are those of each proper subset of the modalities, named `only_albedo/identity/auc`; of one, there are none.
+    The metrics are named `only_albedo/identity/auc`; a single-modality network has none.
 
     Args:
-        network: that answers.
-        store: of maps.
-        rows: of it that are scored.
-        labels: of these rows.
-        trained: the attributes that the network was trained on.
-        batch: sessions a batch.
+        network: network to evaluate.
+        store: store of the maps.
+        rows: rows of the store.
+        labels: labels of these rows.
+        trained: attributes that the network was trained on.
+        batch: sessions per batch.
         advance: called with the number of sessions done.
     """
     subsets = modality_subsets(network.modalities)
-    whole, *found = predict_subsets(network, store, rows, batch, [network.modalities, *subsets], advance)
-    metrics = Metrics()
-    for subset, answers in zip(subsets, found):
-        metrics = metrics.merge(validation_metrics(answers, labels, trained).with_prefix(SUBSET_PREFIX + "_".join(subset)))
-    return whole, metrics
+    complete, *partial = predict_subsets(network, store, rows, batch, [network.modalities, *subsets], advance)
+    metrics = [
+        validation_metrics(predictions, labels, trained).with_prefix(SUBSET_PREFIX + "_".join(subset))
+        for subset, predictions in zip(subsets, partial)
+    ]
+    return complete, Metrics().merge(*metrics)
 
 
-def subset_table(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main metrics, a row a part and subset of the maps, all of them last; no rows without subsets."""
+def subset_table(metrics: Metrics) -> Table:
+    """The main metrics, a row per part and subset of the maps, all maps last; no rows without subset metrics."""
     groups = list(dict.fromkeys(tuple(name.split("/")[:2]) for name in metrics.values if _is_subset_metric(name)))
     parts = list(dict.fromkeys(part for part, _ in groups))
     rows = []
@@ -61,7 +64,7 @@ def subset_table(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
         subsets = [group.removeprefix(SUBSET_PREFIX) for of, group in groups if of == part]
         rows += [[part, subset.replace("_", " + "), *_cells(metrics, f"{part}/{SUBSET_PREFIX}{subset}")] for subset in subsets]
         rows.append([part, "all", *_cells(metrics, part)])
-    return ["AUC by maps", "", *_COLUMNS], rows
+    return Table("fewer_maps", "", ["AUC by maps", "", *_COLUMNS], rows)
 
 
 def _is_subset_metric(name: str) -> bool:

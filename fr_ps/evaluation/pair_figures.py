@@ -1,4 +1,4 @@
-"""The pairs that a model finds most and least alike, to be looked at."""
+"""Figures of the genuine pairs with extreme scores, and of the top impostors."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,34 +17,30 @@ PAIRS_SHOWN = 5
 
 
 def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, labels: Labels) -> dict[str, DrawFigure]:
-    """Pictures of the genuine pairs with the lowest and the highest scores, and of sessions with the most similar other people.
+    """Figures of the genuine pairs with the lowest and the highest scores, and of the impostor pairs with the highest cosine.
 
-    Of the latter, each session's most similar other person is looked at, by cosine.
+    The impostor pairs are those of each probe with its top impostor.
 
     Args:
-        assessment: whose pairs.
-        store: of maps.
-        rows: of it that the search's rows are: those tested, then those of the gallery.
-        labels: of these rows.
+        result: evaluation with the pairs.
+        store: store of the maps.
+        rows: rows of the store for the rows of the gallery search: test rows, then gallery rows.
+        labels: labels of these rows.
     """
-    comparisons, search = result.pair_scores, result.gallery_search
+    scored, search = result.pair_scores, result.gallery_search
     found: dict[str, DrawFigure] = {}
-    if len(comparisons.genuine_levels):
-        order = np.argsort(comparisons.genuine_levels, kind="stable")
-        scores = comparisons.scale.scores(comparisons.genuine_levels)
+    if len(scored.genuine_levels):
+        order = np.argsort(scored.genuine_levels, kind="stable")
+        scores = scored.scale.scores(scored.genuine_levels)
         for name, title, some in (
             ("worst_genuine", "Genuine pairs with the lowest scores", order[:PAIRS_SHOWN]),
             ("best_genuine", "Genuine pairs with the highest scores", order[::-1][:PAIRS_SHOWN]),
         ):
-            pairs = list(
-                zip(comparisons.genuine_first[some].tolist(), comparisons.genuine_second[some].tolist(), scores[some].tolist())
-            )
+            pairs = list(zip(scored.genuine_first[some].tolist(), scored.genuine_second[some].tolist(), scores[some].tolist()))
             found[name] = partial(_figure, title, pairs, store, rows, labels)
-    rivals = _top_impostor_pairs(search.probes, search.top_impostor, search.by_maximum.nonmated)
-    if rivals:
-        found["worst_impostor"] = partial(
-            _figure, "The most similar other people of a session (cosine)", rivals, store, rows, labels
-        )
+    impostors = _top_impostor_pairs(search.probes, search.top_impostor, search.by_maximum.nonmated)
+    if impostors:
+        found["worst_impostor"] = partial(_figure, "Impostor pairs with the highest cosine", impostors, store, rows, labels)
     return found
 
 

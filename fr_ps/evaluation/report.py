@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.bootstrap import REPLICATES
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult
 from fr_ps.evaluation.metrics import Metrics, ReportSection
-from fr_ps.evaluation.modality_subsets import subset_table
-from fr_ps.evaluation.scores import score_table
+from fr_ps.evaluation.modality_subsets import SUBSET_SECTION, subset_table
+from fr_ps.evaluation.pairwise.similarity import similarity
 from fr_ps.files import write_atomic, write_json, write_text
 from fr_ps.report.figures import draw_png
 from fr_ps.report.html_page import render_page
@@ -19,18 +20,100 @@ from fr_ps.report.table import Table, format_cell, table_text
 from fr_ps.tables import format_csv
 
 REPORT_FILES = ("metrics.json", "report.html", "scores.parquet", "tables", "*.png")
-"""What `write_report` writes, as patterns."""
+"""Patterns of the files that `write_report` writes."""
+INTERVAL_NOTE = f"[low, high]: 95 % bootstrap confidence interval over subjects, {REPLICATES:,} replicates"
+MAX_PAIRS = 1_000_000
+"""Rows of scores.parquet, unless there are more genuine pairs."""
 _UNFINISHED = ".unfinished-report"
-"""An empty file in the folder of a report while it is being written, by which `is_report` recognises what a kill left."""
-INTERVAL_NOTE = f"95 %, from {REPLICATES:,} draws of people with replacement (multinomial weights), not of pairs"
+"""Empty file in the folder while a report is written; `is_report` recognises an interrupted report by it."""
 _MAIN_TASKS = ("identity", *ATTRIBUTES)
 
 
-def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
-    """The metrics of identity and attributes with all maps: a row a metric, a column a part (val, test); and remarks.
+def write_report(
+    folder: Path,
+    title: str,
+    facts: Mapping[str, str],
+    metrics: Metrics,
+    result: EvaluationResult | None,
+    sections: Mapping[str, ReportSection] | None = None,
+    warnings: Sequence[str] = (),
+) -> list[Path]:
+    """Write metrics.json, report.html, a PNG per figure, a CSV per table, and with a result scores.parquet into `folder`.
 
-    An interval stands behind its number. What is undefined is a dash, what has a remark bears a star; the remarks say why,
-    those of a kind together.
+    metrics.json is written last, and an old one is removed first: if it exists, the report is complete.
+
+    Args:
+        folder: created if missing.
+        title: page title.
+        facts: first table of the page: what was tested, how, and the headline results.
+        metrics: metrics of the page and of metrics.json.
+        result: sections and pairs to report; None without test subjects.
+        sections: further sections by title.
+        warnings: further warnings, shown below the facts.
+
+    Returns:
+        The files written.
+    """
+    write_text(folder / _UNFINISHED, "")
+    (folder / "metrics.json").unlink(missing_ok=True)
+    written: list[Path] = []
+
+    def write(name: str, content: bytes) -> None:
+        write_atomic(folder / name, lambda file: file.write(content))
+        written.append(folder / name)
+
+    shown = dict(result.sections if result else {}) | dict(sections or {})
+    footnotes: list[str] = []
+    if result is not None:
+        scores, note = score_table(result)
+        write("scores.parquet", scores.to_parquet(index=False))
+        footnotes += [note] if note else []
+    numbers, remarks = metric_table(metrics)
+    if (subsets := subset_table(metrics)).rows:
+        shown[SUBSET_SECTION] = ReportSection(tables=[subsets])
+    figures = {title: {name: draw_png(draw) for name, draw in section.figures.items()} for title, section in shown.items()}
+    for name, png in (one for its in figures.values() for one in its.items()):
+        write(f"{name}.png", png)
+    for table in (numbers, *(table for section in shown.values() for table in section.tables)):
+        cells = [["" if cell is None else cell for cell in row] for row in table.rows]
+        write(f"tables/{table.name}.csv", format_csv(list(table.header), cells).encode())
+    body = {title: (section.tables, figures[title]) for title, section in shown.items()}
+    every_warning = [*(result.warnings if result else ()), *warnings]
+    write("report.html", render_page(title, facts, every_warning, numbers, [*remarks, *footnotes], body).encode())
+    write_json(folder / "metrics.json", metrics.as_json())
+    (folder / _UNFINISHED).unlink(missing_ok=True)
+    return [*written, folder / "metrics.json"]
+
+
+def is_report(folder: Path) -> bool:
+    """True if `write_report` wrote the folder, or was interrupted while writing it.
+
+    The keys of metrics.json are ones that no other program writes together.
+    """
+    if (folder / _UNFINISHED).exists():
+        return True
+    try:
+        found = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() == {"metrics", "reasons", "intervals"}
+
+
+def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
+    """The metrics as a table for the terminal, with remarks below and further tables after them."""
+    if not metrics.values:
+        return "no metrics: no validation and no test subjects"
+    numbers, remarks = metric_table(metrics)
+    text = "\n".join([table_text(numbers), "", *remarks]).rstrip()
+    subsets = subset_table(metrics)
+    return text + "".join(f"\n\n{table_text(table)}" for table in (*([subsets] if subsets.rows else []), *tables))
+
+
+def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
+    """Metrics of identity and attributes with all maps, a row per metric and a column per part (val, test); and remarks.
+
+    A value is followed by its interval. An undefined one is a dash, and one with a remark has a star; the remarks give the
+    reasons, grouped by reason.
     """
     metrics = metrics.select({name for name in metrics.values if name.split("/")[1] in _MAIN_TASKS})
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))
@@ -43,36 +126,24 @@ def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
 
     grouped: dict[str, dict[str, None]] = {}
     for name, reason in metrics.reasons.items():
-        unknown, task = metrics.values[name] is None, name.rsplit("/", 1)[0] + "/"
-        all_unknown = all(value is None for other, value in metrics.values.items() if other.startswith(task))
-        grouped.setdefault(f"{'- undefined' if unknown else '*'}: {reason}", {})[f"{task}..." if all_unknown else name] = None
-    remarks = [f"{reason} ({', '.join(under)})" for reason, under in grouped.items()]
-    return Table(
-        "metrics", "", ["metric", *parts], [[name, *(cell(f"{part}/{name}") for part in parts)] for name in names]
-    ), remarks
-
-
-def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
-    """The metrics as a table for the terminal, remarks below, and further tables after them."""
-    if not metrics.values:
-        return "no metrics: nobody was validated or tested on"
-    numbers, remarks = metric_table(metrics)
-    whole = [table_text(numbers), "", *remarks]
-    header, rows = subset_table(metrics)
-    fewer = [Table("", "", header, rows)] if rows else []
-    return "\n".join(whole).rstrip() + "".join(f"\n\n{table_text(table)}" for table in (*fewer, *tables))
+        undefined, task = metrics.values[name] is None, name.rsplit("/", 1)[0] + "/"
+        all_undefined = all(value is None for other, value in metrics.values.items() if other.startswith(task))
+        grouped.setdefault(f"{'- undefined' if undefined else '*'}: {reason}", {})[f"{task}..." if all_undefined else name] = None
+    remarks = [f"{reason} ({', '.join(names)})" for reason, names in grouped.items()]
+    rows = [[name, *(cell(f"{part}/{name}") for part in parts)] for name in names]
+    return Table("metrics", "", ["metric", *parts], rows), remarks
 
 
 def describe_test_set(result: EvaluationResult) -> str:
-    """One sentence: how many people, sessions and pairs."""
-    labels, comparisons = result.tested.labels, result.pair_scores
-    pairs = f"{len(comparisons.genuine_levels)} genuine and {comparisons.impostor_count} impostor pairs"
+    """Number of subjects, sessions and pairs."""
+    labels, pair_scores = result.tested.labels, result.pair_scores
+    pairs = f"{len(pair_scores.genuine_levels)} genuine and {pair_scores.impostor_count} impostor pairs"
     listed = " of a list" if result.pair_list is not None else ""
-    return f"{len(np.unique(labels.ids))} people, {len(labels)} sessions, {pairs}{listed}"
+    return f"{len(np.unique(labels.ids))} subjects, {len(labels)} sessions, {pairs}{listed}"
 
 
 def headline_lines(metrics: Metrics, part: str) -> list[str]:
-    """The first things to say of a part, with intervals: identity's AUC and EER, each attribute's AUC, what is undefined."""
+    """The main metrics of a part with intervals: AUC and EER of identity, AUC of each attribute."""
     names = [f"{part}/identity/auc", f"{part}/identity/eer", *(f"{part}/{attribute}/auc" for attribute in ATTRIBUTES)]
     return [
         f"{name} undefined" if metrics.values[name] is None else f"{name} {metrics.values[name]:.4f}{_interval(metrics, name)}"
@@ -82,7 +153,7 @@ def headline_lines(metrics: Metrics, part: str) -> list[str]:
 
 
 def undefined_summary(metrics: Metrics, prefix: str) -> dict[str, str]:
-    """A line that says what of identity and the attributes is undefined and why; none where all is defined."""
+    """A row `undefined` with the undefined tasks and the reasons; empty if all metrics are defined."""
     reasons: dict[str, dict[str, None]] = {}
     for name, value in metrics.values.items():
         task = name.split("/")[1]
@@ -91,75 +162,47 @@ def undefined_summary(metrics: Metrics, prefix: str) -> dict[str, str]:
     return {"undefined": "; ".join(f"{', '.join(tasks)}: {why}" for why, tasks in reasons.items())} if reasons else {}
 
 
-def write_report(
-    folder: Path,
-    title: str,
-    facts: Mapping[str, str],
-    metrics: Metrics,
-    result: EvaluationResult | None,
-    sections: Mapping[str, ReportSection] | None = None,
-    warnings: Sequence[str] = (),
-) -> list[Path]:
-    """Write metrics.json, report.html, a PNG a figure, a CSV a table, and, of an assessment, scores.parquet into `folder`.
-
-    metrics.json is written last, and an earlier one is removed first: where it stands, the report is whole.
-
-    Args:
-        folder: made if it is not there.
-        title: of the page.
-        facts: what stands first on the page: what was tested, on whom, how.
-        metrics: of the table.
-        assessment: whose sections and pairs are told; None where nobody was tested.
-        sections: further ones, title to findings.
-        warnings: further ones, that a reader has to know first.
-
-    Returns:
-        The files that were written.
-    """
-    write_text(folder / _UNFINISHED, "")
-    (folder / "metrics.json").unlink(missing_ok=True)
-    written: list[Path] = []
-
-    def write(name: str, content: bytes) -> None:
-        write_atomic(folder / name, lambda file: file.write(content))
-        written.append(folder / name)
-
-    told = dict(result.sections if result else {}) | dict(sections or {})
-    remarks: list[str] = []
-    if result is not None:
-        scores, note = score_table(result)
-        write("scores.parquet", scores.to_parquet(index=False))
-        remarks += [note] if note else []
-    numbers, reasons = metric_table(metrics)
-    header, rows = subset_table(metrics)
-    if rows:
-        told["With fewer maps"] = ReportSection(tables=[Table("fewer_maps", "", header, rows)])
-    pictures = {section: {name: draw_png(draw) for name, draw in found.figures.items()} for section, found in told.items()}
-    for name, png in (one for its in pictures.values() for one in its.items()):
-        write(f"{name}.png", png)
-    for table in (numbers, *(table for found in told.values() for table in found.tables)):
-        cells = [["" if cell is None else cell for cell in row] for row in table.rows]
-        write(f"tables/{table.name}.csv", format_csv(list(table.header), cells).encode())
-    body = {section: (found.tables, pictures[section]) for section, found in told.items()}
-    mind = [*(result.warnings if result else ()), *warnings]
-    write("report.html", render_page(title, facts, mind, numbers, [*reasons, *remarks], body).encode())
-    write_json(folder / "metrics.json", metrics.as_json())
-    (folder / _UNFINISHED).unlink(missing_ok=True)
-    return [*written, folder / "metrics.json"]
+def score_table(result: EvaluationResult, max_pairs: int = MAX_PAIRS, seed: int = 0) -> tuple[pd.DataFrame, str]:
+    """The rows of scores.parquet, and a note if it is a sample: beyond `max_pairs`, all genuine and some impostor pairs."""
+    labels, pair_scores = result.tested.labels, result.pair_scores
+    count, note = len(labels), ""
+    if result.pair_list is not None:
+        first, second = result.pair_list.first, result.pair_list.second
+    elif count * (count - 1) // 2 <= max_pairs:
+        first, second = np.triu_indices(count, k=1)
+    else:
+        wanted = max(max_pairs - len(pair_scores.genuine_first), 0)
+        one, other = _sample_impostors(labels.ids, wanted, np.random.default_rng(seed))
+        sampled = f"a random sample of {len(one)} of {pair_scores.impostor_count} impostor pairs"
+        note = f"scores.parquet holds all {len(pair_scores.genuine_first)} genuine pairs and {sampled}"
+        first, second = np.concatenate([pair_scores.genuine_first, one]), np.concatenate([pair_scores.genuine_second, other])
+        order = np.lexsort((second, first))
+        first, second = first[order], second[order]
+    compared = similarity(result.tested.predictions.embeddings, labels.ids, pair_scores.scale.measure)
+    columns = {
+        "id_a": labels.ids[first],
+        "session_a": labels.sessions[first],
+        "id_b": labels.ids[second],
+        "session_b": labels.sessions[second],
+        "score": compared.scale.scores(compared.pair_levels(first, second)),  # float64: float32 has few values near 1
+        "genuine": labels.ids[first] == labels.ids[second],
+    }
+    return pd.DataFrame(columns), note
 
 
-def is_report(folder: Path) -> bool:
-    """Whether `write_report` made the folder, or began to.
-
-    A metrics.json of ours has three keys that no other program writes together.
-    """
-    if (folder / _UNFINISHED).exists():
-        return True
-    try:
-        found = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found.keys() == {"metrics", "reasons", "intervals"}
+def _sample_impostors(ids: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` different impostor pairs, all equally likely."""
+    subject = np.unique(ids, return_inverse=True)[1]
+    drawn = np.empty(0, dtype=np.int64)
+    for _ in range(20):
+        one, other = np.sort(rng.integers(0, len(ids), size=(2, 2 * count)), axis=0)
+        fresh = (one * len(ids) + other)[subject[one] != subject[other]]
+        both = np.concatenate([drawn, fresh])
+        _, place = np.unique(both, return_index=True)
+        drawn = both[np.sort(place)][:count]
+        if len(drawn) == count:
+            break
+    return drawn // len(ids), drawn % len(ids)
 
 
 def _interval(metrics: Metrics, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Scoring a model on data: the one function that validation, test and `evaluate` share."""
+"""Inference: predictions of a network on the maps of a store, shared by validation, test, `evaluate` and serving."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from fr_ps.progress import OnProgress, no_progress
 
 
 class MapReader(Protocol):
-    """Where maps are read from: a store, or what changes those of one."""
+    """Source of maps: a store, or a wrapper that changes its maps."""
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The maps of some rows: modality to (len(rows), C, H, W) float32."""
+        """Read some rows: modality to (len(rows), C, H, W) float32."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of n sessions.
+    """Predictions of a model for n sessions.
 
     Attributes:
-        embeddings: (n, C) float32; the norm is MagFace's quality.
+        embeddings: (n, C) float32; the norm is the MagFace quality.
         probabilities: attribute to (n, classes) float32.
     """
 
@@ -38,7 +38,7 @@ class Predictions:
 def predict(
     network: FaceNetwork, store: MapReader, rows: np.ndarray, batch: int, advance: OnProgress = no_progress
 ) -> Predictions:
-    """What `network` says of some rows of the store; the network is left in the mode that it was in."""
+    """Predictions of `network` for some rows of the store; the train or eval mode of the network does not change."""
     return predict_subsets(network, store, rows, batch, [network.modalities], advance)[0]
 
 
@@ -51,7 +51,7 @@ def predict_subsets(
     subsets: Sequence[Sequence[str]],
     advance: OnProgress = no_progress,
 ) -> list[Predictions]:
-    """What `network` says of some rows of the store when it has the maps of each of `subsets` only; each branch runs once."""
+    """Predictions with each of several subsets of the modalities; each branch runs once per batch."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -74,7 +74,7 @@ def _to_predictions(outputs: Mapping[str, Tensor]) -> Predictions:
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """Answers about some sessions after those about others."""
+    """Concatenate predictions of consecutive sessions."""
     return Predictions(
         np.concatenate([part.embeddings for part in parts]),
         {task: np.concatenate([part.probabilities[task] for part in parts]) for task in ATTRIBUTES},
@@ -87,21 +87,21 @@ def session_names(labels: Labels) -> list[str]:
 
 
 def require_finite(predictions: Predictions, names: Sequence[str], model: Path) -> None:
-    """Refuse answers about n sessions with NaN or infinity.
+    """Reject predictions with NaN or infinity.
 
     Args:
-        answers: of the model.
-        names: (n,) of the sessions.
-        model: its folder.
+        predictions: predictions of n sessions.
+        names: (n,) session names.
+        model: model folder.
 
     Raises:
-        InputError: there are some; names the model and the first session.
+        InputError: names the model and the first such session.
     """
-    good = np.isfinite(predictions.embeddings).all(axis=1)
+    finite = np.isfinite(predictions.embeddings).all(axis=1)
     for probabilities in predictions.probabilities.values():
-        good &= np.isfinite(probabilities).all(axis=1)
-    if not good.all():
+        finite &= np.isfinite(probabilities).all(axis=1)
+    if not finite.all():
         raise InputError(
-            f"{model}: its answer about {names[int(np.argmin(good))]} is NaN or infinite ({(~good).sum()} of {len(good)} "
-            "sessions); take another checkpoint, or train again with a lower optim.lr"
+            f"{model}: the prediction for {names[int(np.argmin(finite))]} is NaN or infinite ({(~finite).sum()} of {len(finite)} "
+            "sessions); use another checkpoint, or train again with a lower optim.lr"
         )

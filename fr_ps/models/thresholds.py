@@ -1,4 +1,4 @@
-"""Thresholds that were chosen on validation: part of a model, and never of what it is tested on."""
+"""Thresholds calibrated on validation; part of a model folder."""
 
 import os
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ THRESHOLDS_FILE = "thresholds.json"
 
 @dataclass(frozen=True)
 class ValidationThreshold:
-    """A threshold of verification.
+    """A verification threshold.
 
     Attributes:
-        fmr: that was wanted.
-        threshold: cosine; a pair is accepted that scores as much or more.
-        false_matches: it gave so many on validation.
-        impostors: of so many impostor pairs.
-        support: why it should not be leant on; empty where it may.
+        fmr: target false match rate.
+        threshold: cosine; a pair is accepted at this score or above.
+        false_matches: false matches on validation.
+        impostors: impostor pairs on validation.
+        support: reason for low support; empty if supported.
     """
 
     fmr: float
@@ -32,13 +32,13 @@ class ValidationThreshold:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What validation said.
+    """Thresholds of a model.
 
     Attributes:
-        people: who were validated on.
-        sessions: of theirs.
-        identity: by wanted FMR, the largest first.
-        attributes: attribute of two classes to the probability of the positive one from which it is said.
+        people: validation subjects.
+        sessions: validation sessions.
+        identity: thresholds by target FMR, the largest first.
+        attributes: attribute with two classes to the probability from which the positive class is predicted.
     """
 
     people: NonNegativeInt
@@ -48,40 +48,42 @@ class Thresholds:
 
     @property
     def strictest(self) -> ValidationThreshold | None:
-        """That of the smallest FMR with support."""
+        """The threshold of the lowest FMR with support."""
         supported = [point for point in self.identity if not point.support]
         return supported[-1] if supported else None
 
     def for_fmr(self, fmr: float | None) -> ValidationThreshold:
-        """The threshold whose FMR on validation is the largest that is not above `fmr`; of None, `strictest`.
+        """The threshold with the largest target FMR of at most `fmr`; `strictest` if `fmr` is None.
 
         Raises:
-            InputError: validation, with the people it had, cannot tell so small an FMR.
+            InputError: the validation set supports no FMR this low.
         """
         if fmr is None and self.strictest:
             return self.strictest
         known = [point for point in self.identity if fmr is None or point.fmr <= fmr * (1 + 1e-9)]
         if not known:
-            least = f"the smallest is {self.identity[-1].fmr:g}" if self.identity else "they have no pairs of both kinds"
-            raise InputError(
-                f"--fmr {fmr or ''}: {self.people} people of validation cannot tell it; {least}; or give --threshold"
+            lowest = (
+                f"lowest false match rate that the validation set supports: {self.identity[-1].fmr:g}"
+                if self.identity
+                else "the validation set has no genuine or no impostor pairs"
             )
+            raise InputError(f"--fmr {fmr or ''}: not supported by {self.people} validation subjects ({lowest}); use --threshold")
         return known[0]
 
 
 def write_thresholds(folder: Path, thresholds: Thresholds) -> None:
-    """Write them into the model folder."""
+    """Write the thresholds into the model folder."""
     identity = [vars(point) for point in thresholds.identity]
     write_json(folder / THRESHOLDS_FILE, vars(thresholds) | {"identity": identity})
 
 
 def read_thresholds(folder: Path) -> Thresholds | None:
-    """Those of the model in `folder`; None where it has none, as one that nobody was validated on.
+    """Thresholds of the model in `folder`; None without the file, as after a training without validation.
 
     Raises:
-        InputError: the file is no such file.
+        InputError: the file is damaged.
     """
     path = folder / THRESHOLDS_FILE
-    if not os.path.lexists(path):  # a link to nothing is damage
+    if not os.path.lexists(path):  # a dangling link is damage
         return None
     return read_json(path, Thresholds, "expected the thresholds of a model; copy the model again, or remove the file")

@@ -11,6 +11,7 @@ from fr_ps.config import Config, from_dict
 from fr_ps.config.yaml_files import read_settings
 from fr_ps.data.builtin import resolve_root
 from fr_ps.data.dataset import Dataset, open_dataset
+from fr_ps.data.leakage import Unit, split_overlap
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.compare_models import ComparisonResult, compare_models
@@ -29,6 +30,7 @@ PROMOTION_METRIC = "identity/auc"
 """The metric that has to be better."""
 TEST_PART = "test"
 _SUBJECT_DISJOINT = "subject_disjoint"
+_UNITS: tuple[Unit, Unit] = ("session", "subject")
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _compare_with_champion(
     champion_folder, challenger_folder = resolve_model(previous.uri), resolve_model(challenger.uri)
     config = _read_config(champion_folder, previous)
     dataset = _open_champion_dataset(champion_folder, config, data, previous)
-    seen = _find_leakage(challenger_folder, champion_folder, config, dataset)
+    seen = _find_leakage(challenger_folder, champion_folder, config)
     if seen:
         return PromotionDecision(challenger, previous, False, (seen,))
     compared: ComparisonResult = compare_models(
@@ -146,7 +148,7 @@ def _compare_with_champion(
         dataset.root,
         out,
         run,
-        protocol=EvaluationOptions(TEST_PART),
+        options=EvaluationOptions(TEST_PART),
         device=device,
         batch=batch,
         names=[f"{previous.uri} (champion)", f"{challenger.uri} (challenger)"],
@@ -193,19 +195,22 @@ def _open_champion_dataset(folder: Path, config: Config, data: str | None, versi
     return dataset
 
 
-def _find_leakage(challenger: Path, champion: Path, config: Config, dataset: Dataset) -> str:
-    """Why the challenger cannot be judged on the champion's test part; empty if it can."""
-    if not (challenger / SPLIT_FILE).is_file():
-        return f"whom it was trained on is not known: it has no {SPLIT_FILE}"
+def _find_leakage(challenger: Path, champion: Path, config: Config) -> str:
+    """Why the champion's test part is no fair test of the challenger; empty if it is.
+
+    Only the test part is checked: the comparison enrols no gallery.
+    """
     tested = _test_sessions(champion)
     if not tested:
-        return "the champion was tested on nobody, so that nothing can be compared; --demote it to let another take its place"
-    known = {key for key, part in read_parts(challenger / SPLIT_FILE).items() if part in ("train", "val")}
-    if sessions := len(known & tested):
-        return f"it was trained or chosen on {sessions} of the {len(tested)} sessions that the champion was tested on"
-    people = {person for person, _ in known} & {person for person, _ in tested}
-    if people and config.data.protocol == _SUBJECT_DISJOINT:
-        return f"it was trained or chosen on {len(people)} of the people that the champion was tested on"
+        return "the champion has no test sessions to compare on; --demote it to let another version take its place"
+    sessions, subjects = (split_overlap(challenger, tested, by) for by in _UNITS)
+    if sessions is None or subjects is None:
+        return f"its training subjects are unknown: it has no {SPLIT_FILE}"
+    if leaked := sessions.trained | sessions.selected:
+        return f"it was trained or selected on {len(leaked)} of the {len(tested)} test sessions of the champion"
+    leaked = subjects.trained | subjects.selected
+    if leaked and config.data.protocol == _SUBJECT_DISJOINT:
+        return f"it was trained or selected on {len(leaked)} of the test subjects of the champion"
     return ""
 
 

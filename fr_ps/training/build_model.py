@@ -5,9 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from fr_ps.config import Config, Modality, ModelConfig
 from fr_ps.data.labels import Classes, Labels
-from fr_ps.data.split_files import SPLIT_FILE, Split, read_parts
+from fr_ps.data.leakage import Unit, split_overlap
+from fr_ps.data.split_files import SPLIT_FILE, Split
 from fr_ps.errors import InputError
 from fr_ps.models import build_network
 from fr_ps.models.branch import Branch, check_input_size
@@ -48,27 +51,23 @@ def branch_configs(config: Config, folders: Folders, classes: Classes, size: int
 
 
 def check_leakage(folders: Folders, labels: Labels, split: Split, protocol: str) -> None:
-    """Refuse branches that were trained on who is to be validated or tested on, or whose epoch was chosen on the tested.
+    """Reject branches that were trained on validation or test data of the split, or selected on its test data.
 
     Raises:
-        InputError: they were, or the folder does not say who was.
+        InputError: a branch was, or its folder has no split.csv.
     """
-    by_session = protocol == "session_disjoint"
+    by: Unit = "session" if protocol == "session_disjoint" else "subject"
     for modality, folder in folders.items():
-        if not (folder / SPLIT_FILE).is_file():
-            raise InputError(f"fusion.branches.{modality}: {folder}: has no {SPLIT_FILE}; it must say who was trained on")
-        parts = read_parts(folder / SPLIT_FILE)
-        seen = {part: {key if by_session else key[0] for key, its in parts.items() if its == part} for part in ("train", "val")}
-        for name, rows, used in (
-            ("validated", split.val, seen["train"]),
-            ("tested", [*split.test, *split.gallery], seen["train"] | seen["val"]),
-        ):
-            keys = {(str(labels.ids[row]), str(labels.sessions[row])) if by_session else str(labels.ids[row]) for row in rows}
-            if known := sorted(keys & used, key=str):
-                who = "/".join(known[0]) if isinstance(known[0], tuple) else known[0]
+        for part, rows in (("validation", split.val), ("test", np.concatenate([split.test, split.gallery]))):
+            keys = list(zip(labels.ids[rows].tolist(), labels.sessions[rows].tolist()))
+            overlap = split_overlap(folder, keys, by)
+            if overlap is None:
+                raise InputError(f"fusion.branches.{modality}: {folder}: has no {SPLIT_FILE}, which the leakage check needs")
+            if leaked := sorted(overlap.trained | (overlap.selected if part == "test" else set())):
+                count = f"{len(leaked)} {part} {by}{'s' if len(leaked) > 1 else ''}"
                 raise InputError(
-                    f"fusion.branches.{modality}: {folder}: was trained or chosen on {len(known)} of those to be {name} on, "
-                    f"as {who}; take its split: --data.split {folder / SPLIT_FILE}"
+                    f"fusion.branches.{modality}: {folder}: was trained or selected on {count}, such as {'/'.join(leaked[0])}; "
+                    f"use its split: --data.split {folder / SPLIT_FILE}"
                 )
 
 

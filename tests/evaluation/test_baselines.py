@@ -233,7 +233,7 @@ def test_jittered_is_what_it_is_on_maps_that_were_jittered_before() -> None:
     [
         ([], "fewer than two training sessions", "fewer than two training sessions"),
         (["a"], "fewer than two training sessions", "fewer than two training sessions"),
-        (["a", "b", "c"], None, "no training person has two sessions"),
+        (["a", "b", "c"], None, "no training subject has two sessions"),
         (["a", "a", "b"], None, None),
     ],
 )
@@ -262,7 +262,7 @@ def test_pixels_that_would_not_fit_in_memory_are_left_out(monkeypatch: pytest.Mo
     store, labels = people(6, 2, "albedo", "normal")
     monkeypatch.setattr(baselines, "MAX_PIXELS", 4 * SIDE**2)
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert found.omitted == {"pixels_normal": f"4 maps hold more than {4 * SIDE**2} numbers"}
+    assert found.omitted == {"pixels_normal": f"4 maps have more than {4 * SIDE**2} numbers"}
     assert "pixels_albedo" in found.embeddings
 
 

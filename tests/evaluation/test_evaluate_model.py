@@ -72,7 +72,7 @@ def evaluated_with(
     model: Path, data: Path, out: Path, part: str | None = None, batch: int = 8, **asked: Any
 ) -> tuple[EvaluationSummary, Recorder]:
     run = Recorder(out.parent / "run")
-    return evaluate_model(model, data, out, run, protocol=EvaluationOptions(part, **asked), device=CPU, batch=batch), run
+    return evaluate_model(model, data, out, run, options=EvaluationOptions(part, **asked), device=CPU, batch=batch), run
 
 
 def test_every_row_is_scored_and_recorded_as_test(model: Path, prepared: Path, tmp_path: Path) -> None:
@@ -165,11 +165,11 @@ def test_baselines_need_to_know_the_training_people_and_their_maps(model: Path, 
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
     (copy / SPLIT_FILE).unlink()
-    with refused(SPLIT_FILE, "trained on"):
+    with refused(SPLIT_FILE, "training subjects"):
         score(copy, prepared, tmp_path / "out", baselines=True)
     text = (model / SPLIT_FILE).read_text()
     (copy / SPLIT_FILE).write_text("".join(line for line in text.splitlines(keepends=True) if ",train" not in line))
-    with refused("nobody whom the model was trained on"):
+    with refused("no training session of the model"):
         score(copy, prepared, tmp_path / "out", baselines=True)
 
 
@@ -198,16 +198,16 @@ def test_listed_pairs_are_what_is_verified(model: Path, prepared: Path, tmp_path
     assert "2 genuine and 3 impostor pairs of a list" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_the_report_says_how_many_of_the_tested_people_were_trained_on(model: Path, prepared: Path, tmp_path: Path) -> None:
+def test_the_report_names_leakage(model: Path, prepared: Path, tmp_path: Path) -> None:
     score(model, prepared, tmp_path / "all")
-    assert "the model was trained on 3 of these people" in (tmp_path / "all" / "report.html").read_text()
+    assert "the model was trained on 3 of the test subjects" in (tmp_path / "all" / "report.html").read_text()
     score(model, prepared, tmp_path / "test", "test")
-    assert "the model was trained on none of them" in (tmp_path / "test" / "report.html").read_text()
+    assert "the model was trained on none of the test subjects" in (tmp_path / "test" / "report.html").read_text()
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
     (copy / SPLIT_FILE).unlink()
     score(copy, prepared, tmp_path / "unknown")
-    assert "whom the model was trained on is not known" in (tmp_path / "unknown" / "report.html").read_text()
+    assert "the training subjects of the model are unknown" in (tmp_path / "unknown" / "report.html").read_text()
 
 
 def test_thresholds_of_the_model_are_told_with_what_they_give(model: Path, prepared: Path, tmp_path: Path) -> None:

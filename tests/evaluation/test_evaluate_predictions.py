@@ -15,7 +15,7 @@ from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 from fr_ps.report.table import Table
 from tests.conftest import AssertRejected
 
-SECTIONS = ["Verification", "Identification", "Attributes", "Quality", "Groups", "What the identity embedding betrays"]
+SECTIONS = ["Verification", "Identification", "Attributes", "Quality", "Groups", "Linear probes"]
 ACCURACY = ("identity/accuracy_10fold", "identity/accuracy_10fold_se")
 LOW = "low support: 4.5 expected false matches of 45 impostor pairs"
 SUPPORTED = ValidationThreshold(0.01, 0.5, 40, 4000, "")
@@ -131,7 +131,7 @@ def test_the_same_answers_give_the_same_numbers() -> None:
     ("ids", "why"),
     [
         (["a"] * 4, "no impostor pair: there is one person only"),
-        (["a", "b", "c", "d"], "no genuine pair: nobody has two sessions"),
+        (["a", "b", "c", "d"], "no genuine pair: no subject has two sessions"),
         (["a"], "no pair: fewer than two sessions"),
     ],
     ids=["one person", "one session each", "one session"],
@@ -151,7 +151,7 @@ def test_where_nothing_can_be_verified_all_of_identity_is_undefined_with_its_rea
     for name in ("identity/rank1", "identity/rank5"):
         assert metrics.values[name] is None
         assert metrics.reasons[name]
-    assert f"nothing can be verified: {why}" in found.warnings
+    assert f"verification is undefined: {why}" in found.warnings
     assert not [name for name in metrics.values if "at_val" in name or "tar_at" in name]
     assert metrics.values["gender/ece"] is not None
 
@@ -180,7 +180,7 @@ def test_probes_are_searched_in_the_gallery_and_only_the_tested_are_verified() -
     assert len(found.pair_scores.genuine_levels) == 8
     low, high = found.metrics.intervals["identity/rank1"]
     assert low <= right[mated].mean() <= high
-    assert "9 enrolled sessions of 8 people" in table(found, "Identification", "identification").note
+    assert "9 enrolled sessions of 8 subjects" in table(found, "Identification", "identification").note
 
 
 def test_a_gallery_of_strangers_leaves_identification_undefined_with_the_reason() -> None:
@@ -202,7 +202,7 @@ def listed(tested: LabelledPredictions, fold: np.ndarray | None, count: int = 12
 def test_listed_pairs_are_all_that_is_verified_and_their_folds_those_of_accuracy(fold: np.ndarray | None) -> None:
     tested = scored(people(12, 5))
     pairs = listed(tested, fold)
-    found = evaluate_predictions(tested, [], None, listed=pairs)
+    found = evaluate_predictions(tested, [], None, pair_list=pairs)
     score = cosines(tested.predictions.embeddings)[pairs.first, pairs.second]
     genuine = tested.labels.ids[pairs.first] == tested.labels.ids[pairs.second]
     assert found.metrics.values["identity/auc"] == pytest.approx(roc_auc_score(genuine, score), abs=1e-5)
@@ -221,7 +221,7 @@ def test_a_list_of_one_kind_of_pairs_is_undefined_and_the_reason_is_the_list(kin
     tested = scored(people(6, 3))
     first, second = np.triu_indices(18, k=1)
     some = (tested.labels.ids[first] == tested.labels.ids[second]) == kind
-    found = evaluate_predictions(tested, [], None, listed=PairList(first[some], second[some], None))
+    found = evaluate_predictions(tested, [], None, pair_list=PairList(first[some], second[some], None))
     assert found.metrics.values["identity/auc"] is None
     assert found.metrics.reasons["identity/auc"].startswith(f"no {missing} pair")
     assert "list" in found.metrics.reasons["identity/auc"]
@@ -232,7 +232,7 @@ def test_a_list_of_one_kind_of_pairs_is_undefined_and_the_reason_is_the_list(kin
 def test_below_twenty_people_with_two_sessions_the_accuracy_is_undefined_with_the_reason() -> None:
     metrics = evaluate_predictions(scored(people(19, 2)), [], None).metrics
     assert [metrics.values[name] for name in ACCURACY] == [None, None]
-    assert "19 people" in metrics.reasons[ACCURACY[0]]
+    assert "19 subjects" in metrics.reasons[ACCURACY[0]]
     assert evaluate_predictions(scored(people(20, 2)), [], None).metrics.values[ACCURACY[0]] is not None
 
 
@@ -254,14 +254,14 @@ def test_distances_are_for_verification_alone_and_that_is_said() -> None:
     assert found.metrics.values["identity/rank1"] == pytest.approx((ids[score.argmax(axis=1)] == ids).mean())
     threshold, source = threshold_and_source(found)
     assert threshold < 0
-    assert source.startswith("chosen on these sessions for FMR ")
-    assert source.endswith("those of validation are cosines")
+    assert source.startswith("from these test sessions at FMR ")
+    assert source.endswith("the thresholds from validation are cosines")
 
 
 def test_below_fifty_people_the_intervals_are_warned_of() -> None:
     few, enough = (evaluate_predictions(scored(people(count, 1)), [], None).warnings for count in (49, 50))
-    assert [warning.split(":")[0] for warning in few] == ["49 people were tested", "nothing can be verified"]
-    assert [warning.split(":")[0] for warning in enough] == ["nothing can be verified"]
+    assert [warning.split(":")[0] for warning in few] == ["only 49 test subjects", "verification is undefined"]
+    assert [warning.split(":")[0] for warning in enough] == ["verification is undefined"]
 
 
 def test_scores_of_few_different_values_are_warned_of() -> None:
@@ -270,15 +270,15 @@ def test_scores_of_few_different_values_are_warned_of() -> None:
     common = good.predictions.embeddings + np.float32(1e5)
     common[0] *= -1
     collapsed = LabelledPredictions(Predictions(common, good.predictions.probabilities), good.labels)
-    assert not any("different values" in warning for warning in evaluate_predictions(good, [], None).warnings)
-    (warning,) = [one for one in evaluate_predictions(collapsed, [], None).warnings if "different values" in one]
-    assert re.match(r"the 11175 scores of verification have only \d+ different values", warning)
+    assert not any("distinct values" in warning for warning in evaluate_predictions(good, [], None).warnings)
+    (warning,) = [one for one in evaluate_predictions(collapsed, [], None).warnings if "distinct values" in one]
+    assert re.match(r"the 11175 verification scores have only \d+ distinct values", warning)
 
 
 def test_the_one_threshold_is_the_strictest_of_validation_that_has_support() -> None:
     points = (ValidationThreshold(0.1, 0.2, 300, 4000, ""), SUPPORTED, ValidationThreshold(0.001, 0.7, 4, 4000, LOW))
     found = evaluate_predictions(scored(people(10, 3)), [], thresholds(*points))
-    assert threshold_and_source(found) == (0.5, "chosen on validation for FMR 0.01")
+    assert threshold_and_source(found) == (0.5, "from validation at FMR 0.01")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_the_one_threshold_is_the_strictest_of_validation_that_has_support() -> 
 def test_without_a_threshold_from_validation_it_is_chosen_here_and_that_is_said(given: Thresholds | None, why: str) -> None:
     tested = scored(people(10, 3))
     threshold, source = threshold_and_source(evaluate_predictions(tested, [], given))
-    assert source == f"chosen on these sessions for FMR 0.1, as {why}"
+    assert source == f"from these test sessions at FMR 0.1, as {why}"
     score, ids = cosines(tested.predictions.embeddings), tested.labels.ids
     first, second = np.triu_indices(30, k=1)
     impostor = np.sort(score[first, second][ids[first] != ids[second]])
@@ -307,7 +307,7 @@ def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected, bad: f
     tested.predictions.embeddings[5, 2] = bad
     pairs = listed(tested, None, 6)
     for also in ({}, {"listed": pairs}, {"measure": "euclidean"}):
-        with refused("session of p01", "NaN or infinite"):
+        with refused("subject p01", "NaN or infinite"):
             evaluate_predictions(tested, ATTRIBUTES, None, **also)  # type: ignore[arg-type]
     tested = scored(people(4, 3), labelled=True)
     tested.predictions.probabilities["gender"][3] = bad
@@ -318,5 +318,5 @@ def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected, bad: f
 def test_a_gallery_with_an_answer_that_is_no_number_is_refused(refused: AssertRejected) -> None:
     gallery = scored(["a", "b"])
     gallery.predictions.embeddings[1, 2] = np.nan
-    with refused("session of b", "NaN or infinite"):
+    with refused("subject b", "NaN or infinite"):
         evaluate_predictions(scored(["a", "b", "c"]), [], None, gallery=gallery)

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.data.labels import ATTRIBUTES, Labels, read_labels
+from fr_ps.evaluation.compare_models import group_differences
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions
-from fr_ps.evaluation.group_differences import group_differences
 from fr_ps.models.inference import Predictions
 
 

@@ -74,7 +74,7 @@ def test_the_metrics_of_a_subset_are_those_of_the_network_given_these_maps_only(
 def test_a_single_modality_has_no_subsets(dataset: Dataset) -> None:
     made = network(dataset, modalities=("albedo",))
     assert predict_with_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=10)[1] == Metrics()
-    assert subset_table(example_metrics(subsets=False))[1] == []
+    assert subset_table(example_metrics(subsets=False)).rows == []
 
 
 def test_names_are_such_that_mlflow_takes_them(dataset: Dataset) -> None:
@@ -114,7 +114,8 @@ def example_metrics(subsets: bool = True) -> Metrics:
 
 
 def test_the_table_has_a_row_a_part_and_subset_and_the_row_of_all_maps_last() -> None:
-    header, rows = subset_table(example_metrics())
+    table = subset_table(example_metrics())
+    header, rows = table.header, table.rows
     assert header == ["AUC by maps", "", "identity", "identity EER", *ATTRIBUTES]
     assert [row[:4] for row in rows] == [
         ["val", "albedo", "0.5100", "0.2500"],
@@ -144,11 +145,11 @@ def test_the_terminal_shows_the_table_below_the_metrics_and_only_where_there_are
 def test_the_page_holds_the_table_and_the_file_all_names(tmp_path: Path) -> None:
     metrics = example_metrics()
     write_report(tmp_path, "t", {"tested": "x"}, metrics, None)
-    header, rows = subset_table(metrics)
+    table = subset_table(metrics)
     reader = HtmlPage((tmp_path / "report.html").read_text())
     assert len(reader.tables) == 3
     main, subsets = reader.cells(1), reader.cells(2)
-    assert subsets == [header, *rows]
+    assert subsets == [table.header, *table.rows]
     assert [row[0] for row in main] == ["metric", "identity/auc", "identity/eer", "pose/auc"]
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["metrics"] == metrics.values
@@ -160,7 +161,7 @@ def test_the_page_of_a_single_modality_has_no_such_table(tmp_path: Path) -> None
     write_report(tmp_path, "t", {"tested": "x"}, example_metrics(subsets=False), None)
     text = (tmp_path / "report.html").read_text()
     assert len(HtmlPage(text).tables) == 2
-    assert "fewer maps" not in text
+    assert "Modality subsets" not in text
 
 
 class Recorder(Run):
@@ -176,7 +177,7 @@ def test_an_evaluation_of_a_fused_model_reports_every_subset(dataset: Dataset, p
     save_model(tmp_path / "model", made, info)
     run = Recorder(tmp_path / "run")
     found = evaluate_model(
-        tmp_path / "model", prepared, tmp_path / "out", run, protocol=EvaluationOptions(), device=CPU, batch=7
+        tmp_path / "model", prepared, tmp_path / "out", run, options=EvaluationOptions(), device=CPU, batch=7
     ).metrics
     whole = validation_metrics(predict(made, dataset.store, ROWS, 24), dataset.labels, ATTRIBUTES)
     _, fewer = predict_with_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, 24)

@@ -130,7 +130,7 @@ def test_the_page_holds_the_metrics_and_the_reasons(folder: Path) -> None:
             assert f">{name.partition('/')[2]}</td>" in text
             assert value is None or f"{value:.4f}" in text
     assert "mind &lt;this&gt;" in text
-    assert "6 people were tested: with fewer than 50" in text
+    assert "only 6 test subjects: bootstrap intervals under-cover below 50" in text
     assert "male" in text
 
 
@@ -219,7 +219,7 @@ def test_the_terminal_shows_foreign_text_as_it_is() -> None:
 
 def test_population_and_headline_say_on_whom_and_how_well() -> None:
     found = example()
-    assert describe_test_set(found) == "6 people, 24 sessions, 36 genuine and 240 impostor pairs"
+    assert describe_test_set(found) == "6 subjects, 24 sessions, 36 genuine and 240 impostor pairs"
     shown = headline_lines(found.metrics.with_prefix("test"), "test")
     low, high = found.metrics.intervals["identity/auc"]
     assert f"test/identity/auc {found.metrics.values['identity/auc']:.4f} [{low:.3f}, {high:.3f}]" in shown
@@ -240,4 +240,4 @@ def test_what_is_undefined_is_said_in_a_line_by_reason() -> None:
 
 
 def test_without_metrics_the_terminal_says_so() -> None:
-    assert terminal_table(Metrics()) == "no metrics: nobody was validated or tested on"
+    assert terminal_table(Metrics()) == "no metrics: no validation and no test subjects"

@@ -8,9 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
-from fr_ps.evaluation import weighted_metrics
-from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
-from fr_ps.evaluation.weighted_metrics import auc_and_average_precision, balanced_accuracy, unweighted
+from fr_ps.evaluation import bootstrap as module
+from fr_ps.evaluation.bootstrap import (
+    BootstrapWeights,
+    auc_and_average_precision,
+    balanced_accuracy,
+    bootstrap_weights,
+    unweighted,
+)
 
 
 def sample(seed: int, count: int, people: int, levels: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,7 +98,7 @@ def test_blocks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     scores, codes, ids = sample(3, 50, 20, 10)
     draws = bootstrap_weights(ids, 33)
     whole = auc_and_average_precision(scores, codes == 1, draws)
-    monkeypatch.setattr(weighted_metrics, "_MAX_CELLS", 220)  # 4 draws at a time, and 1 in the last block
+    monkeypatch.setattr(module, "_MAX_CELLS", 220)  # 4 draws at a time, and 1 in the last block
     np.testing.assert_array_equal(auc_and_average_precision(scores, codes == 1, draws), whole)
 
 

@@ -120,7 +120,7 @@ def test_a_wanted_rate_takes_the_largest_known_one_that_is_not_above_it(refused:
     for wanted, fmr in ((0.5, 0.1), (0.1, 0.1), (0.05, 0.01), (0.01, 0.01), (0.001, 0.001)):
         assert given.for_fmr(wanted).fmr == fmr
     assert given.for_fmr(None).fmr == 0.01  # the smallest with support
-    with refused("--fmr 0.0001", "3 people of validation cannot tell", "the smallest is 0.001"):
+    with refused("--fmr 0.0001", "3 validation subjects", "lowest false match rate that the validation set supports: 0.001"):
         given.for_fmr(0.0001)
-    with refused("no pairs of both kinds"):
+    with refused("no genuine or no impostor pairs"):
         Thresholds(1, 2, (), {}).for_fmr(None)

@@ -18,8 +18,8 @@ import fr_ps
 from fr_ps.evaluation.analyses import groups
 from fr_ps.evaluation.analyses.identification import OpenSet, open_set_figure
 from fr_ps.evaluation.analyses.reliability import reliability_diagram, reliability_figure
-from fr_ps.evaluation.pairwise.figures import roc_figure
 from fr_ps.evaluation.pairwise.roc import RocCurve
+from fr_ps.evaluation.pairwise.verification_report import roc_figure
 from fr_ps.report.figures import new_figure, plot_png, to_png
 from fr_ps.training.figures import curves_figure
 from tests.foreign import MARKUP_LIKE_TEXTS

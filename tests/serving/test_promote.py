@@ -134,16 +134,16 @@ def test_whoever_was_trained_on_the_tested_people_is_no_challenger(
     (seen / SPLIT_FILE).write_text(text.replace(",test\n", ",train\n"))
     decision, _ = promoted(registered(seen))
     assert not decision.promoted
-    assert "it was trained or chosen on 42 of the 42 sessions" in decision.reasons[0]
+    assert "it was trained or selected on 42 of the 42 test sessions" in decision.reasons[0]
     # The same people in other sessions are no strangers either.
     (seen / SPLIT_FILE).write_text(text.replace(",s0,test\n", ",other,train\n"))
     decision, _ = promoted(registered(seen))
-    assert "it was trained or chosen on 14 of the people" in decision.reasons[0]
+    assert "it was trained or selected on 14 of the test subjects" in decision.reasons[0]
     unknown = tmp_path / "unknown"
     shutil.copytree(models["albedo"], unknown)
     (unknown / SPLIT_FILE).unlink()
     decision, _ = promoted(registered(unknown))
-    assert "whom it was trained on is not known" in decision.reasons[0]
+    assert "its training subjects are unknown" in decision.reasons[0]
 
 
 def test_the_data_must_be_those_of_the_champion(

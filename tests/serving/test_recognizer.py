@@ -181,7 +181,7 @@ def test_without_thresholds_there_is_no_verification(both: Path, tmp_path: Path)
 
 
 def test_an_fmr_that_validation_cannot_tell_is_refused_with_the_smallest_that_it_can(recognizer: Recognizer) -> None:
-    with pytest.raises(InputError, match=r"--fmr 1e-06: .*the smallest is 0\.1"):
+    with pytest.raises(InputError, match=r"--fmr 1e-06: .*lowest false match rate that the validation set supports: 0\.1"):
         recognizer.validation_threshold(1e-6)
 
 

@@ -37,7 +37,7 @@ def test_the_card_of_the_best_model_says_what_it_is_and_how_good_on_whom(trained
     assert f"Epoch {result.best_epoch}, the best by val/identity/auc" in text
     assert info.provenance["data_digest"] in text
     assert "train 8 sessions of 2 people; val 8 sessions of 2 people; test 8 sessions of 2 people" in text
-    assert "Tested on 2 people, 8 sessions, 12 genuine and 16 impostor pairs" in text
+    assert "Tested on 2 subjects, 8 sessions, 12 genuine and 16 impostor pairs" in text
     for part in ("val", "test"):
         assert f"- {part}/identity/auc {result.metrics.values[f'{part}/identity/auc']:.4f}" in text
     for warning in result.warnings:

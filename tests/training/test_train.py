@@ -359,14 +359,14 @@ def test_every_fusion_trains_and_evaluating_its_run_gives_the_metrics_of_its_rep
     assert len([step for point, _, step in run.points if point == "val/only_albedo/identity/auc"]) == 1
     asked = EvaluationOptions("test")
     out = tmp_path / "out"
-    again = evaluate_model(best, prepared, out, Run(tmp_path), protocol=asked, device=torch.device("cpu"), batch=64).metrics
+    again = evaluate_model(best, prepared, out, Run(tmp_path), options=asked, device=torch.device("cpu"), batch=64).metrics
     tested = {metric: value for metric, value in result.metrics.values.items() if metric.startswith("test/")}
     assert again.values.keys() == tested.keys()
     for metric, value in tested.items():
         assert again.values[metric] == (value if value is None else pytest.approx(value, abs=1e-6)), metric
     written = json.loads((run.folder / "report/metrics.json").read_text())
     assert written["metrics"] == result.metrics.values
-    assert "With fewer maps" in (run.folder / "report/report.html").read_text()
+    assert "Modality subsets" in (run.folder / "report/report.html").read_text()
     assert f"({name})" in (run.folder / "report/report.html").read_text()
 
 
@@ -382,4 +382,4 @@ def test_dropout_of_modalities_and_nothing_else_changes_what_is_learnt(prepared,
 
 def test_one_modality_has_no_metrics_of_fewer_maps(trained):
     assert not [name for name in trained[0].metrics.values if "only_" in name]
-    assert "With fewer maps" not in (trained[1].folder / "report/report.html").read_text()
+    assert "Modality subsets" not in (trained[1].folder / "report/report.html").read_text()

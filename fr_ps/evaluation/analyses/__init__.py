@@ -1,1 +1,1 @@
-"""Whom, what and how well: each file one analysis of a model's answers."""
+"""Analyses of a model's predictions, one per module."""

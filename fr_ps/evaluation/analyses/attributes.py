@@ -1,4 +1,4 @@
-"""Attribute metrics: does the score of the positive class rank the positive sessions first, and can it be believed?"""
+"""Attribute metrics: ranking (AUC, average precision), decisions (balanced accuracy) and calibration (ECE)."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,13 +8,12 @@ import numpy as np
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.reliability import BINS, expected_calibration_error, reliability_diagram, reliability_figure
-from fr_ps.evaluation.bootstrap import BootstrapWeights
+from fr_ps.evaluation.bootstrap import BootstrapWeights, auc_and_average_precision, balanced_accuracy, unweighted
 from fr_ps.evaluation.metrics import Metrics, ReportSection
-from fr_ps.evaluation.weighted_metrics import auc_and_average_precision, balanced_accuracy, unweighted
 from fr_ps.report.table import Cell, Table
 
 NAMES = ("auc", "balanced_accuracy", "average_precision", "ece")
-NOT_TRAINED = "not trained: the training part has fewer than two classes of it"
+NOT_TRAINED = "not trained: fewer than two classes in the training part"
 
 
 def attribute_metrics(
@@ -24,20 +23,19 @@ def attribute_metrics(
     threshold: float | None = None,
     bootstrap: BootstrapWeights | None = None,
 ) -> Metrics:
-    """AUC, balanced accuracy, average precision and expected calibration error (ECE), as `NAMES` calls them.
+    """AUC, balanced accuracy, average precision and expected calibration error (ECE), under the names `NAMES`.
 
-    With two classes the AUC, the average precision and the ECE are of the second class's probability against the label.
-    With more the former two are one-vs-rest, averaged over the classes (macro), and the ECE is of the predicted class's
-    probability. Where a class is missing among the labels, only the ECE is defined, and a replicate of the others is NaN
-    likewise. The ECE has no interval.
+    With two classes AUC, average precision and ECE are those of the second class's probability against the label. With more,
+    AUC and average precision are one-vs-rest, averaged over the classes (macro), and the ECE is that of the predicted class's
+    probability. If a class is missing among the labels only the ECE is defined. The ECE has no interval.
 
     Args:
         probabilities: (n, classes).
-        codes: (n,) true classes; -1 is unknown and left out.
-        class_names: for the reasons.
-        threshold: of two classes, the second is predicted if its probability is at least this; None, or more classes: the
-            most probable one is.
-        draws: of the people of these n sessions, for intervals; None: none.
+        codes: (n,) true classes; -1 is a missing label and left out.
+        class_names: class names, for the reasons.
+        threshold: with two classes, the second is predicted at this probability or above; None, or more classes: the most
+            probable class is predicted.
+        bootstrap: replicates of the subjects of these n sessions; None: no intervals.
 
     Raises:
         InputError: a probability that is NaN or infinite.
@@ -52,32 +50,32 @@ def attribute_metrics(
         return metrics
     present = np.unique(codes)
     values = _bootstrap_values(probabilities, codes, threshold, unweighted(len(codes)))
-    replicates, people = {}, 0
+    replicates, subjects = {}, 0
     if bootstrap is not None:
         bootstrap = bootstrap.select(known)
         replicates = _bootstrap_values(probabilities, codes, threshold, bootstrap)
-        # Drawing with replacement adds noise that the ECE takes for error: an interval of it could lie above its own value.
+        # Resampling adds noise that the ECE counts as error: its interval could lie above its value.
         del replicates["ece"]
-        # That one class shows no error says nothing of another, so that the people of the rarest one set the bound.
-        people = min(len(np.unique(bootstrap.unit[codes == code])) for code in present)
+        # No error in one class proves nothing about another: the bound uses the subjects of the rarest class.
+        subjects = min(len(np.unique(bootstrap.unit[codes == code])) for code in present)
     for name in NAMES:
         if name != "ece" and len(present) < len(class_names):
             metrics.add(name, None, _undefined_reason(present, class_names))
         else:
-            metrics.add(name, float(values[name][0]), replicates=replicates.get(name), subjects=people)
+            metrics.add(name, float(values[name][0]), replicates=replicates.get(name), subjects=subjects)
     return metrics
 
 
 def best_threshold(probabilities: np.ndarray, codes: np.ndarray) -> float | None:
-    """The threshold of the highest balanced accuracy, where a probability of at least it is positive; for validation.
+    """The threshold of the highest balanced accuracy; a probability at or above it is positive.
 
-    That is the one of the highest J = sensitivity + specificity - 1 (Youden, "Index for rating diagnostic tests", Cancer
-    1950). It lies midway between two neighbouring probabilities; of equally good ones it is the nearest to 0.5, and of
-    equally near ones the lower. None where a class is missing or all probabilities are the same.
+    It has the highest J = sensitivity + specificity - 1 (Youden, "Index for rating diagnostic tests", Cancer 1950) and is midway
+    between two neighbouring probabilities. Ties go to the threshold nearest to 0.5, then to the lower one. None if a class is
+    missing or all probabilities are the same.
 
     Args:
-        probabilities: (n,) of the positive class.
-        codes: (n,) true classes, 1 being the positive one; -1 is unknown and left out.
+        probabilities: (n,) probability of the positive class.
+        codes: (n,) true classes, 1 is positive; -1 is a missing label and left out.
 
     Raises:
         InputError: a probability that is NaN or infinite.
@@ -89,11 +87,11 @@ def best_threshold(probabilities: np.ndarray, codes: np.ndarray) -> float | None
     positives, negatives = (np.bincount(place[chosen], minlength=len(scores)) for chosen in (positive, ~positive))
     if len(scores) < 2 or not positives.any() or not negatives.any():
         return None
-    # J x positives x negatives: in whole numbers, so that equally good ones are equal.
+    # J x positives x negatives, in whole numbers, so that ties are exact.
     youden = (negatives.cumsum() * positives.sum() - positives.cumsum() * negatives.sum())[:-1]
     lower, upper = scores[:-1], scores[1:]
     middle = (lower + upper) / 2
-    middle = np.where(middle > lower, middle, upper)  # between two floats next to each other there is none
+    middle = np.where(middle > lower, middle, upper)  # neighbouring floats have no midpoint
     best = middle[youden == youden.max()]
     return float(best[np.abs(best - 0.5).argmin()])
 
@@ -105,14 +103,14 @@ def all_attribute_metrics(
     trained: Sequence[str],
     bootstrap: BootstrapWeights | None = None,
 ) -> Metrics:
-    """`attribute_metrics` of every attribute, named `gender/auc`, ...; those of an untrained one are None with the reason.
+    """`attribute_metrics` of every attribute, named `gender/auc`, ...; undefined for an untrained attribute.
 
     Args:
         probabilities: attribute to (n, classes).
-        labels: of the same n sessions.
-        thresholds: attribute to its threshold from validation; of one that has none, the most probable class is predicted.
-        trained: the attributes that the model was trained on.
-        draws: of the people of these sessions, for intervals; None: none.
+        labels: labels of the same n sessions.
+        thresholds: attribute to its threshold from validation; without one, the most probable class is predicted.
+        trained: attributes that the model was trained on.
+        bootstrap: replicates of the subjects of these sessions; None: no intervals.
 
     Raises:
         InputError: a probability of a trained attribute that is NaN or infinite.
@@ -137,10 +135,10 @@ def attributes_section(
     trained: Sequence[str],
     bootstrap: BootstrapWeights | None = None,
 ) -> ReportSection:
-    """Metrics, a table of them, and of each trained attribute that has labels its confusion matrix and reliability diagram.
+    """Metrics and their table, and a confusion matrix and reliability diagram of each trained attribute with labels.
 
-    Args and errors are those of `metrics_of_attributes`. The tables are `attributes` and `confusion_gender`, ...; the figures
-    are `reliability_gender`, ....
+    Args and errors are those of `all_attribute_metrics`. The tables are `attributes`, `confusion_gender`, ...; the figures
+    `reliability_gender`, ...
     """
     findings = ReportSection(all_attribute_metrics(probabilities, labels, thresholds, trained, bootstrap))
     findings.tables.append(_attribute_table(findings.metrics, labels, thresholds, trained))
@@ -149,15 +147,15 @@ def attributes_section(
         if attribute not in trained or not known.any():
             continue
         names, threshold = labels.class_names(attribute), thresholds.get(attribute)
-        answers, codes = probabilities[attribute][known], labels.codes[known, column]
-        findings.tables.append(_confusion_table(attribute, codes, _predicted(answers, threshold), names))
+        scores, codes = probabilities[attribute][known], labels.codes[known, column]
+        findings.tables.append(_confusion_table(attribute, codes, _predicted(scores, threshold), names))
         two = len(names) == 2
         findings.figures[f"reliability_{attribute}"] = partial(
             reliability_figure,
-            reliability_diagram(*_confidence_and_correctness(answers, codes)),
+            reliability_diagram(*_confidence_and_correctness(scores, codes)),
             f"Reliability of {_display_name(attribute)}",
             f"predicted probability of {names[1]}" if two else "probability of the predicted class",
-            f"observed share of {names[1]}" if two else "observed share of right predictions",
+            f"observed frequency of {names[1]}" if two else "observed share of correct predictions",
         )
     return findings
 
@@ -165,7 +163,7 @@ def attributes_section(
 def _require_finite(probabilities: np.ndarray, what: str) -> None:
     if bad := int((~np.isfinite(probabilities)).any(axis=1).sum()):
         raise InputError(
-            f"the model's probability of {what} is NaN or infinite in {bad} of {len(probabilities)} sessions; "
+            f"the predicted probability of {what} is NaN or infinite in {bad} of {len(probabilities)} sessions; "
             "train with a lower optim.lr"
         )
 
@@ -173,7 +171,7 @@ def _require_finite(probabilities: np.ndarray, what: str) -> None:
 def _bootstrap_values(
     probabilities: np.ndarray, codes: np.ndarray, threshold: float | None, bootstrap: BootstrapWeights
 ) -> dict[str, np.ndarray]:
-    """Name to (B,) value; of the same sessions."""
+    """Metric name to (B,) values."""
     classes = probabilities.shape[1]
     ranked = [
         auc_and_average_precision(probabilities[:, code], codes == code, bootstrap)
@@ -191,12 +189,12 @@ def _bootstrap_values(
 def _predicted(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
     if threshold is None or probabilities.shape[1] > 2:
         return probabilities.argmax(axis=1)
-    # In float64, as in float32 a threshold midway between two neighbouring probabilities would be rounded to one of them.
+    # In float64: float32 would round a threshold midway between neighbouring probabilities to one of them.
     return (probabilities[:, 1].astype(np.float64) >= threshold).astype(int)
 
 
 def _confidence_and_correctness(probabilities: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is checked for calibration: (n,) the probability of a statement about each session, and (n,) whether it is true."""
+    """For calibration: (n,) probability of the second or the predicted class, and (n,) whether the session has that class."""
     predicted = np.ones(len(codes), dtype=int) if probabilities.shape[1] == 2 else probabilities.argmax(axis=1)
     return probabilities[np.arange(len(codes)), predicted].astype(np.float64), codes == predicted
 
@@ -205,17 +203,27 @@ def _attribute_table(metrics: Metrics, labels: Labels, thresholds: Mapping[str, 
     rows: list[list[Cell]] = []
     for column, attribute in enumerate(ATTRIBUTES):
         codes, names = labels.codes[:, column], labels.class_names(attribute)
-        people = ", ".join(f"{name} {len(np.unique(labels.ids[codes == code]))}" for code, name in enumerate(names))
+        subjects = ", ".join(f"{name} {len(np.unique(labels.ids[codes == code]))}" for code, name in enumerate(names))
         threshold = thresholds.get(attribute) if attribute in trained and len(names) == 2 else None
         source = "validation" if threshold is not None else "most probable class" if attribute in trained else None
         values = [metrics.values[f"{attribute}/{name}"] for name in ("auc", "average_precision", "balanced_accuracy", "ece")]
-        rows.append([_display_name(attribute), int((codes >= 0).sum()), people, threshold, source, *values])
-    header = ["attribute", "sessions", "people", "threshold", "chosen by", "AUC", "average precision", "balanced accuracy", "ECE"]
+        rows.append([_display_name(attribute), int((codes >= 0).sum()), subjects, threshold, source, *values])
+    header = [
+        "attribute",
+        "sessions",
+        "subjects",
+        "threshold",
+        "threshold from",
+        "AUC",
+        "average precision",
+        "balanced accuracy",
+        "ECE",
+    ]
     note = (
-        "Sessions without a label are left out. Of two classes, AUC, average precision, threshold and ECE are of the second; "
-        "beyond two, AUC and average precision are the mean over the classes, each against the rest. Balanced accuracy is at "
-        f"the threshold, or of the most probable class. ECE: expected calibration error over {BINS} bins; chance alone makes "
-        "it more than 0, the more the fewer sessions there are."
+        "Sessions without a label are left out. With two classes, AUC, average precision, threshold and ECE are those of the "
+        "second class; with more, AUC and average precision are one-vs-rest means. Balanced accuracy uses the threshold, or the "
+        f"most probable class. ECE: expected calibration error over {BINS} bins; it is above 0 even for a calibrated model, more "
+        "so with few sessions."
     )
     return Table("attributes", "Attributes", header, rows, note)
 
@@ -228,7 +236,7 @@ def _confusion_table(attribute: str, codes: np.ndarray, predicted: np.ndarray, n
         rows.append([name, *row, *(count / sum(row) if any(row) else None for count in row)])
     header = ["true class", *(f"predicted {name}" for name in names), *(f"share {name}" for name in names)]
     title = f"Confusion matrix of {_display_name(attribute)}"
-    return Table(f"confusion_{attribute}", title, header, rows, "Sessions; shares are of the true class.")
+    return Table(f"confusion_{attribute}", title, header, rows, "Counts are sessions; shares are of the true class.")
 
 
 def _undefined_reason(present: np.ndarray, class_names: Sequence[str]) -> str:

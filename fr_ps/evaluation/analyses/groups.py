@@ -1,10 +1,11 @@
 """Verification errors of the classes of each attribute at one global threshold.
 
-A system in use has one threshold. What it does to a group are the false matches among impostors of that group, who are the ones
-that are taken for each other, and the false non-matches of the group's own people; impostors of two groups are told apart more
-easily and stand in a table of their own. (ISO/IEC 19795-10:2024, "Quantifying biometric system performance variation across
-demographic groups"; Grother, Ngan and Hanaoka, "FRVT part 3: demographic effects", NIST IR 8280, 2019; Howard et al.,
-"Evaluating proposed fairness models for face recognition algorithms", 2022.)
+A deployed system has one threshold. A group is affected by the false matches among its own impostor pairs, which are the most
+frequent ones, and by the false non-matches of its subjects. Impostor pairs of two groups are easier and have their own table.
+
+ISO/IEC 19795-10:2024, "Quantifying biometric system performance variation across demographic groups"; Grother, Ngan and Hanaoka,
+"FRVT part 3: demographic effects", NIST IR 8280, 2019; Howard et al., "Evaluating proposed fairness models for face recognition
+algorithms", 2022.
 """
 
 from collections.abc import Sequence
@@ -17,40 +18,40 @@ from scipy import sparse
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.evaluation.bootstrap import BootstrapWeights, confidence_interval
-from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics, ReportSection
+from fr_ps.evaluation.metrics import LOW_SUPPORT, LOW_SUPPORT_REASON, Metrics, ReportSection
 from fr_ps.evaluation.pairwise.similarity import Similarity, similarity
 from fr_ps.report.figures import empty_figure, use_plain_tick_labels
 from fr_ps.report.table import Cell, Table
 
 BLOCK_COLUMNS = 4096
-"""Sessions that a block is compared with at once."""
+"""Sessions that a block is compared with at a time."""
 _RATIOS = (("fmr_ratio", "false match", "impostor pair"), ("fnmr_ratio", "false non-match", "genuine pair"))
 _FMR = ("FMR", "FMR low", "FMR high", "false matches", "of impostor pairs")
 _FNMR = ("FNMR", "FNMR low", "FNMR high", "false non-matches", "of genuine pairs")
 _WITHIN = (
-    "Both sessions of a pair are of the class; low and high are the 95 % interval from drawing people. Fewer than "
-    f"{LOW_SUPPORT} errors tell little."
+    "Both sessions of a pair are of the class. Low, high: 95 % bootstrap confidence interval over subjects. "
+    f"Rates with fewer than {LOW_SUPPORT} errors are uncertain."
 )
 
 
 @dataclass(frozen=True)
 class GroupCounts:
-    """Pairs of sessions by their k classes of one attribute; every unordered pair once, and only of sessions with a class.
+    """Counts of pairs by the k classes of one attribute, over the labelled sessions; every unordered pair counts once.
 
-    A cell of a symmetric matrix and its mirror image are the same pairs. U units are what people are drawn in.
+    A cell of a symmetric matrix and its mirror image are the same pairs. There are U resampling units (see `BootstrapWeights`).
 
     Attributes:
-        sessions: (k,) of each class.
-        people: (k,) who have such a session.
-        mated: (k,) people who have two.
-        impostors: (k, k) symmetric, pairs of two people by the class of one session and that of the other.
-        false_matches: (k, k) symmetric, of these.
-        genuine: (k, k) symmetric, pairs of one person.
-        false_non_matches: (k, k) symmetric, of these.
-        unit_sessions: (U, k).
-        unit_squares: (U, k) sum over a unit's people of the square of how many such sessions each has.
-        unit_false_matches: (k, U, U) float32, within a class, by the unit of one session and that of the other; each once.
-        unit_false_non_matches: (U, k) within a class.
+        sessions: (k,) sessions per class.
+        subjects: (k,) subjects with a session of the class.
+        mated_subjects: (k,) subjects with two sessions of the class.
+        impostors: (k, k) symmetric, impostor pairs by the classes of their sessions.
+        false_matches: (k, k) symmetric, accepted impostor pairs.
+        genuine: (k, k) symmetric, genuine pairs.
+        false_non_matches: (k, k) symmetric, rejected genuine pairs.
+        unit_sessions: (U, k) sessions per unit and class.
+        unit_squares: (U, k) sum over the subjects of a unit of the squared number of sessions.
+        unit_false_matches: (k, U, U) float32, false matches within a class by the units of the two sessions; each once.
+        unit_false_non_matches: (U, k) false non-matches within a class.
     """
 
     sessions: np.ndarray
@@ -66,9 +67,9 @@ class GroupCounts:
     unit_false_non_matches: np.ndarray
 
     def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, k) FMR and (B, k) FNMR within each class in draws of people, NaN where there is no such pair.
+        """(B, k) FMR and (B, k) FNMR within each class in B replicates, NaN without such pairs.
 
-        A genuine pair of person i weighs w_i, an impostor pair of i and j w_i w_j; a copy of a person is no impostor of it.
+        A genuine pair of subject i weighs w_i, an impostor pair of i and j w_i w_j; copies of a subject are no impostors.
 
         Args:
             weights: (B, U) how often each unit was drawn.
@@ -94,12 +95,12 @@ def group_counts(
 
     Args:
         embeddings: (n, C).
-        ids: (n,) whose they are.
-        codes: (n, attributes) class of each; a session with -1 is left out of that attribute.
-        class_counts: how many classes each attribute has.
-        threshold: the smallest cosine that is accepted, rounded as in `similarity`.
-        draws: of these n sessions; without, all people are one unit.
-        block: sessions that are compared with all at once.
+        ids: (n,) subject of each session.
+        codes: (n, attributes) classes; a session with -1 is left out of that attribute.
+        class_counts: number of classes of each attribute.
+        threshold: the lowest accepted cosine, rounded as in `similarity`.
+        bootstrap: replicates of these n sessions; None: all subjects are one unit.
+        block: sessions per block.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -107,7 +108,7 @@ def group_counts(
     person = np.unique(ids, return_inverse=True)[1]
     unit = bootstrap.unit if bootstrap else np.zeros(len(ids), dtype=int)
     units = bootstrap.weights.shape[1] if bootstrap else 1
-    order = np.lexsort((person, unit))  # so that a block is of few people and units
+    order = np.lexsort((person, unit))  # so that a block has few subjects and units
     first_row = np.flatnonzero(np.diff(person[order], prepend=-1))
     person, unit = np.repeat(np.arange(len(first_row)), np.diff(first_row, append=len(ids))), unit[order]
     onehot = np.hstack([codes[order, i, None] == np.arange(k) for i, k in enumerate(class_counts)]).astype(np.float32)
@@ -144,16 +145,16 @@ def group_section(
 ) -> ReportSection:
     """FMR and FNMR of each class, their ratio of the worst class to the best, and the FMR across classes.
 
-    Metrics: `groups/{attribute}/fmr_ratio` and `groups/{attribute}/fnmr_ratio`. In each draw of people they are of the two
-    classes that are the worst and the best without drawing, so that an interval that holds 1 says that the order of the two is
-    not certain; a draw in which the best has no error is left out, so that the interval ends too low where that is frequent.
+    Metrics: `groups/{attribute}/fmr_ratio` and `groups/{attribute}/fnmr_ratio`. All replicates use the worst and the best class
+    of the original data: an interval that contains 1 means that the order of the two is uncertain. Replicates in which the best
+    class has no error are left out; if there are many, the upper bound is too low.
 
     Args:
         embeddings: (n, C).
-        labels: of the n sessions.
-        threshold: cosine that is accepted; None: no error can be told.
-        source: where the threshold comes from, or why there is none.
-        draws: of people, for the intervals.
+        labels: labels of the n sessions.
+        threshold: the lowest accepted cosine; None: undefined.
+        source: where the threshold comes from, or why it is undefined.
+        bootstrap: replicates of the subjects; None: no intervals.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -178,16 +179,16 @@ def group_section(
             _add_ratio(findings.metrics, f"groups/{attribute}/", words, names, errors[kind], trials[kind], drawn[kind])
         for code in np.flatnonzero(counts.sessions):
             row: list[Cell] = [attribute, names[code], int(counts.subjects[code]), int(counts.sessions[code])]
-            for kind, people in enumerate((counts.subjects, counts.mated_subjects)):
+            for kind, subjects in enumerate((counts.subjects, counts.mated_subjects)):
                 of_code = None if (its := drawn[kind]) is None else its[:, code]
-                row += _rate(int(errors[kind][code]), int(trials[kind][code]), of_code, int(people[code]))
+                row += _rate(int(errors[kind][code]), int(trials[kind][code]), of_code, int(subjects[code]))
             groups.append(row)
         for one, other in zip(*np.triu_indices(len(names), 1)):
             if trial := int(counts.impostors[one, other]):
                 matches = int(counts.false_matches[one, other])
                 across.append([attribute, names[one], names[other], matches / trial, matches, trial])
     note = f"One threshold for all: cosine {threshold:.4f} ({source})."
-    header = ("attribute", "class", "people", "sessions", *_FMR, *_FNMR)
+    header = ("attribute", "class", "subjects", "sessions", *_FMR, *_FNMR)
     findings.tables.append(Table("groups", "Errors by class at one threshold", header, groups, f"{note} {_WITHIN}"))
     other_header = ("attribute", "class", "other class", "FMR", *_FMR[3:])
     findings.tables.append(Table("cross_groups", "False matches across classes", other_header, across, note))
@@ -199,12 +200,12 @@ def group_section(
 def _count_errors(
     compared: Similarity, threshold: float, person: np.ndarray, unit: np.ndarray, units: int, onehot: np.ndarray, block: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices of false matches and false non-matches by class, and by class and unit, the classes of all attributes in a row.
+    """False matches and false non-matches by class, and by class and unit; the classes of all attributes are concatenated.
 
-    The sessions are in the order of units and in these of people, who are numbered so.
+    The sessions are sorted by unit, then by subject.
     """
     count, classes = onehot.shape
-    key = compared.scale.threshold_level(threshold)
+    level = compared.scale.threshold_level(threshold)
     row, code = np.nonzero(onehot)
     place = sparse.csr_array((np.ones(len(row), np.float32), (row, code * units + unit[row])), (count, classes * units))
     matched, missed = np.zeros((classes, classes)), np.zeros((classes, classes))
@@ -214,7 +215,7 @@ def _count_errors(
         by_place = np.zeros((classes * units, mine.stop - start), np.float32)
         for at in range(start, count, BLOCK_COLUMNS):
             others = slice(at, min(at + BLOCK_COLUMNS, count))
-            accepted = (compared.levels(others, mine) >= key).numpy()
+            accepted = (compared.levels(others, mine) >= level).numpy()
             errors = _extract_false_non_matches(accepted, person, others, mine)
             by_class = errors.T @ onehot[at : at + len(errors)]
             missed += by_class.T @ onehot[mine]
@@ -228,7 +229,7 @@ def _count_errors(
 
 
 def _extract_false_non_matches(accepted: np.ndarray, person: np.ndarray, others: slice, mine: slice) -> np.ndarray:
-    """Float32 false non-matches in the first rows of a block (others, mine), where what is no impostor pair is cleared."""
+    """Float32 false non-matches in the first rows of a block (others, mine); keeps impostor pairs only in `accepted`."""
     band = int(np.searchsorted(person[others], person[mine.stop - 1], side="right"))
     same = person[others][:band, None] == person[mine]
     pair = np.arange(others.start, others.start + band)[:, None] > np.arange(mine.start, mine.stop)
@@ -238,7 +239,7 @@ def _extract_false_non_matches(accepted: np.ndarray, person: np.ndarray, others:
 
 
 def _unordered(ordered: np.ndarray) -> np.ndarray:
-    """Counts of ordered pairs by class as those of unordered ones: within a class each pair was there twice."""
+    """Counts of unordered pairs from those of ordered ones: within a class each pair was counted twice."""
     return (ordered / (1 + np.eye(len(ordered)))).round().astype(np.int64)
 
 
@@ -264,27 +265,27 @@ def _add_ratio(
     name, error, trial = ratio
     there = np.flatnonzero(trials)
     if len(there) < 2:
-        only = f"the only class with {trial}s within it is {names[there[0]]!r}" if len(there) else f"no class has {trial}s"
+        only = f"only class {names[there[0]]!r} has {trial}s" if len(there) else f"no class has {trial}s"
         return metrics.add(prefix + name, None, only)
     rates = errors[there] / trials[there]
-    worst, best = there[rates.argmax()], there[::-1][rates[::-1].argmin()]  # two classes also where all are the same
+    worst, best = there[rates.argmax()], there[::-1][rates[::-1].argmin()]  # two different classes even if all rates are equal
 
-    def told(code: int) -> str:
+    def counted(code: int) -> str:
         return f"{errors[code]} of {trials[code]} {trial}s of {names[code]!r}"
 
     if not errors[best]:
-        return metrics.add(prefix + name, None, f"the best class has no {error}: {told(best)}, {told(worst)}")
+        return metrics.add(prefix + name, None, f"the best class has no {error}: {counted(best)}, {counted(worst)}")
     few = min(errors[worst], errors[best]) < LOW_SUPPORT
     replicates = None
-    if bootstrap_rates is not None and rates.min() < 1:  # where all are errors no draw differs, which says nothing
+    if bootstrap_rates is not None and rates.min() < 1:  # if all pairs are errors the replicates have no spread
         above, below = bootstrap_rates[:, worst], bootstrap_rates[:, best]
         replicates = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-    reason = f"low support: {error}es in {told(worst)}, {told(best)}" if few else ""
+    reason = f"{LOW_SUPPORT_REASON}: {error}es in {counted(worst)}, {counted(best)}" if few else ""
     return metrics.add(prefix + name, float(rates.max() / rates.min()), reason, replicates)
 
 
 def _figure(rows: Sequence[Sequence[Cell]]) -> Figure:
-    """FMR and FNMR of the table's rows, with bars from low to high."""
+    """FMR and FNMR of the rows of the table, with bars from low to high."""
     height = 1.2 + 0.28 * len(rows)
     figure = empty_figure(7.5, height)
     panels = figure.subplots(1, 2, sharey=True)
@@ -297,7 +298,7 @@ def _figure(rows: Sequence[Sequence[Cell]]) -> Figure:
             axes.plot(value, y, "o", color="tab:blue", markersize=4)
         if column == 4 and any(value for _, value, _, _ in found):
             least = min(edge for _, *edges in found for edge in edges if edge)
-            axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(least)))  # so that 0 has a place
+            axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(least)))  # symlog, because a rate may be 0
             use_plain_tick_labels(axes.xaxis)
         axes.set_xlim(left=0)
         axes.set_xlabel(title)

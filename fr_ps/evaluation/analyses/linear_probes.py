@@ -1,24 +1,22 @@
-"""How well a linear probe reads each attribute off the identity embedding, of people whom it was not fitted to.
+"""Linear probes: how well each attribute can be predicted from the identity embedding, on subjects not used for the fit.
 
-An adversary that no longer finds an attribute does not show that it is gone: a probe that is fitted afterwards often does
-(Elazar and Goldberg, "Adversarial removal of demographic attributes from text data", EMNLP 2018; linear probes: Alain and
-Bengio, "Understanding intermediate layers using linear classifier probes", 2016).
+That an adversary no longer finds an attribute does not show that it is gone: a probe fitted afterwards often does (Elazar and
+Goldberg, "Adversarial removal of demographic attributes from text data", EMNLP 2018; linear probes: Alain and Bengio,
+"Understanding intermediate layers using linear classifier probes", 2016).
 
-The probe is ridge regression of each class's indicator on unit-length embeddings, every channel centred and scaled by the
-people fitted to. Its penalty is the one of `PENALTIES` with the least squared error when each of these people is left out in
-turn, which costs no further fit (An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector
-machine and kernel ridge regression", Pattern Recognition 2007); leaving out sessions would let a person answer for itself.
-The people scored have no part in it.
+The probe is ridge regression of each class indicator on unit-length embeddings, every channel standardised on the training
+subjects of the fold. The penalty is the one of `PENALTIES` with the smallest leave-one-subject-out squared error, which needs no
+further fit (An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine and kernel ridge
+regression", Pattern Recognition 2007). The test subjects of the fold have no part in it.
 
-Only scores of one fold are compared with each other: the AUC is the share of (positive, negative) pairs of sessions of the
-same fold that are in order, a tie being half, so the mean of the folds' AUC weighted by their pairs. Pooling all scores
-pulls the AUC of useless ones below 0.5, since a fold with many positives leaves few to fit to (Parker, Guenter and Bedo,
-"Stratification bias in low signal microarray studies", BMC Bioinformatics 2007).
+Only scores of the same fold are compared: the AUC is the share of correctly ordered (positive, negative) pairs of sessions
+within a fold, ties counting half, i.e. the mean of the folds' AUC weighted by their pairs. Pooling all scores biases the AUC of
+useless scores below 0.5, because a fold with many positives leaves few to fit (Parker, Guenter and Bedo, "Stratification bias in
+low signal microarray studies", BMC Bioinformatics 2007).
 
-Chance is the same probe on permuted labels. The sessions of a person are alike, so whole people are permuted within each fold:
-each gets the labels of one of them in random order, the first of them where it has fewer sessions, all again and again
-where it has more. How labels cluster in people, and which classes a fold has, stays; of an attribute that is constant in
-each person this permutes the people's labels. It is exact where the people of a fold have equally many sessions.
+Chance is the same probe on permuted labels. The sessions of a subject are alike, so whole subjects are permuted within each fold:
+each gets the labels of another one in random order, cut or repeated to its number of sessions. This keeps how labels cluster in
+subjects and which classes a fold has. The permutation test is exact if the subjects of a fold have equally many sessions.
 """
 
 from collections.abc import Sequence
@@ -37,30 +35,29 @@ FOLDS = 5
 PERMUTATIONS = 100
 MAX_SESSIONS = 5000
 PENALTIES = 10.0 ** np.arange(2, -4, -1)
-"""Times the number of fitted sessions, the mean eigenvalue of their (C, C) product; of equally good ones the first."""
+"""Multiples of the number of training sessions, the mean eigenvalue of their (C, C) product; ties go to the first."""
 _CONSTANT = 1e-7
-"""Standard deviation of a channel of unit-length float32 embeddings below which it is rounding."""
+"""A channel of unit-length float32 embeddings with a smaller standard deviation is rounding error."""
 _DIGITS = 9
-"""Scores are of the size of 1. Rounded, those of equal embeddings tie, in whatever order BLAS adds."""
+"""Scores are about 1 in size; rounding makes the scores of equal embeddings tie in any summation order of BLAS."""
 
 _NOTE = (
-    f"AUC of a linear probe (ridge regression) of the attribute on the identity embedding, fitted and scored on different "
-    f"people. Chance: mean and 95th percentile of the same probe on {PERMUTATIONS} permutations of the labels between people; "
-    "p: how often it is as good by chance. Above the 95th percentile the identity embedding still betrays the attribute to "
-    "whoever looks for it; lower is more separated. At chance, a linear probe of this many people does not find it, "
-    "which is no proof that it is gone."
+    "AUC of a linear probe (ridge regression) of the attribute on the identity embedding, fitted and tested on different "
+    f"subjects. Chance: mean and 95th percentile of the same probe on {PERMUTATIONS} label permutations between subjects; "
+    "p: share of permutations at least as good. Above the 95th percentile the identity embedding contains the attribute; lower "
+    "is better separated. A probe at chance does not prove that the attribute is absent."
 )
 
 
 @dataclass(frozen=True)
 class LinearProbeResult:
-    """What a linear probe reads of one attribute.
+    """Result of the linear probe of one attribute.
 
     Attributes:
-        people: a class, how many have a session of it.
-        auc: of people not fitted to, one-vs-rest and averaged over the classes (macro) beyond two; None: undefined.
-        chance: (permutations,) the same with permuted labels; those in which it is undefined are left out.
-        reason: why it is undefined.
+        subjects: subjects per class.
+        auc: AUC on the test subjects of the folds, one-vs-rest and macro-averaged beyond two classes; None: undefined.
+        chance: (permutations,) AUC with permuted labels, without undefined ones.
+        reason: why the AUC is undefined.
     """
 
     subjects: tuple[int, ...]
@@ -70,17 +67,17 @@ class LinearProbeResult:
 
     @property
     def chance_mean(self) -> float | None:
-        """Of the permutations."""
+        """Mean over the permutations."""
         return None if self.auc is None else float(self.chance.mean())
 
     @property
     def chance_95(self) -> float | None:
-        """The 95th percentile of the permutations."""
+        """95th percentile of the permutations."""
         return None if self.auc is None else float(np.quantile(self.chance, 0.95))
 
     @property
     def p_value(self) -> float | None:
-        """Probability of so high an AUC where the embedding says nothing: (permutations at least as good + 1) / (all + 1).
+        """Permutation p-value: (permutations at least as good + 1) / (permutations + 1).
 
         Phipson and Smyth, "Permutation p-values should never be zero", 2010.
         """
@@ -88,12 +85,12 @@ class LinearProbeResult:
 
 
 def linear_probe_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) -> ReportSection:
-    """`probe/gender/auc` and `probe/gender/chance_auc_95` of each attribute, and the table `probes`.
+    """Metrics `probe/gender/auc` and `probe/gender/chance_auc_95` of each attribute, and the table `probes`.
 
     Args:
         embeddings: (n, C) identity embeddings of any length.
-        labels: of the same sessions; the order of the rows has no influence.
-        seed: of folds, permutations, and the draw of people beyond `MOST_SESSIONS`.
+        labels: labels of the same sessions; the order of the rows does not matter.
+        seed: random seed of folds, permutations, and the sample of subjects beyond `MAX_SESSIONS`.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -106,12 +103,12 @@ def linear_probe_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) 
         found = linear_probe(embeddings, labels.codes[:, column], labels.ids, names, seed)
         findings.metrics.add(f"probe/{attribute}/auc", found.auc, found.reason)
         findings.metrics.add(f"probe/{attribute}/chance_auc_95", found.chance_95, found.reason)
-        people = ", ".join(f"{name} {count}" for name, count in zip(names, found.subjects))
-        rows.append([attribute, people, found.auc, found.chance_mean, found.chance_95, found.p_value])
+        subjects = ", ".join(f"{name} {count}" for name, count in zip(names, found.subjects))
+        rows.append([attribute, subjects, found.auc, found.chance_mean, found.chance_95, found.p_value])
     note = _NOTE
     if (most := int((labels.codes >= 0).sum(axis=0).max())) > MAX_SESSIONS:
-        note += f" Of up to {most} labelled sessions, {MAX_SESSIONS} of people drawn at random are used."
-    header = ["attribute", "people", "probe AUC", "chance mean", "chance 95 %", "p"]
+        note += f" A random sample of {MAX_SESSIONS} of up to {most} labelled sessions, by subject, is used."
+    header = ["attribute", "subjects", "probe AUC", "chance mean", "chance 95 %", "p"]
     findings.tables.append(Table("probes", "Attributes in the identity embedding", header, rows, note))
     return findings
 
@@ -119,16 +116,16 @@ def linear_probe_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) 
 def linear_probe(
     embeddings: np.ndarray, codes: np.ndarray, ids: np.ndarray, class_names: Sequence[str], seed: int = 0
 ) -> LinearProbeResult:
-    """How well the classes can be read off the embeddings by a linear probe, people being disjoint between fit and score.
+    """Cross-validated linear probe of one attribute, with subject-disjoint folds.
 
-    People are dealt to `FOLDS` folds, stratified by class, or to as many as there are people of the rarest class.
+    There are `FOLDS` folds, stratified by class, or as many as the rarest class has subjects.
 
     Args:
         embeddings: (n, C) of any length.
-        codes: (n,) classes; -1 is unknown and left out.
-        ids: (n,) people.
-        class_names: in the order of the codes.
-        seed: of folds, permutations, and the draw of people beyond `MOST_SESSIONS`.
+        codes: (n,) classes; -1 is a missing label and left out.
+        ids: (n,) subject of each session.
+        class_names: class names in the order of the codes.
+        seed: random seed of folds, permutations, and the sample of subjects beyond `MAX_SESSIONS`.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -138,13 +135,13 @@ def linear_probe(
     rows = np.flatnonzero(codes >= 0)
     rows = rows[_sample_subjects(ids[rows], rng)]
     codes, person = codes[rows], np.unique(ids[rows], return_inverse=True)[1]
-    people = tuple(len(np.unique(person[codes == code])) for code in range(len(class_names)))
-    if reason := _undefined_reason(people, class_names):
-        return LinearProbeResult(people, reason=reason)
+    subjects = tuple(len(np.unique(person[codes == code])) for code in range(len(class_names)))
+    if reason := _undefined_reason(subjects, class_names):
+        return LinearProbeResult(subjects, reason=reason)
     unit = embeddings[rows].astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
 
-    fold = _folds(codes, person, min(FOLDS, *people), seed)
+    fold = _folds(codes, person, min(FOLDS, *subjects), seed)
     drawn = np.column_stack([codes, _permuted(codes, person, fold, rng)])
     positive = [1] if len(class_names) == 2 else range(len(class_names))
     problems = np.concatenate([drawn == code for code in positive], axis=1)
@@ -152,26 +149,28 @@ def linear_probe(
     auc, *chance = aucs.reshape(len(positive), -1).mean(axis=0)
     chance = np.array(chance)[np.isfinite(chance)]
     if np.isnan(auc) or not len(chance):
-        return LinearProbeResult(people, reason="the people cannot be dealt so that both a fold and the others have every class")
-    return LinearProbeResult(people, float(auc), chance)
+        return LinearProbeResult(
+            subjects, reason="the subjects cannot be split so that each fold and its complement have every class"
+        )
+    return LinearProbeResult(subjects, float(auc), chance)
 
 
-def _undefined_reason(people: Sequence[int], class_names: Sequence[str]) -> str:
-    if not any(people):
+def _undefined_reason(subjects: Sequence[int], class_names: Sequence[str]) -> str:
+    if not any(subjects):
         return "no labels"
-    few = ", ".join(f"{name} has {count}" for name, count in zip(class_names, people) if count < 2)
-    return few and f"each class needs two people, to fit to one and to score the other: {few}"
+    few = ", ".join(f"{name} has {count}" for name, count in zip(class_names, subjects) if count < 2)
+    return few and f"each class needs two subjects, one to fit and one to test: {few}"
 
 
 def _sample_subjects(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sorted rows of people in random order, up to `MOST_SESSIONS`; of the last one perhaps not all."""
+    """Sorted rows of a random sample of subjects, up to `MAX_SESSIONS`; the last subject may be cut."""
     names, person = np.unique(ids, return_inverse=True)
     order = np.lexsort((rng.random(len(ids)), rng.permutation(len(names))[person]))
     return np.sort(order[:MAX_SESSIONS])
 
 
 def _folds(codes: np.ndarray, person: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(n,) the fold of each session, that of its person."""
+    """(n,) fold of each session."""
     fold = np.empty(len(codes), dtype=int)
     dealer = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     for number, (_, scored) in enumerate(dealer.split(codes, codes, person)):
@@ -180,11 +179,11 @@ def _folds(codes: np.ndarray, person: np.ndarray, count: int, seed: int) -> np.n
 
 
 def _permuted(codes: np.ndarray, person: np.ndarray, fold: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n, permutations) codes: each person has those of another one of the same fold, thinned or repeated to its sessions."""
+    """(n, permutations) codes: each subject gets those of one of its fold, cut or repeated to its number of sessions."""
     counts = np.bincount(person)
     starts = np.cumsum(counts) - counts
     by_person = np.argsort(person, kind="stable")
-    nth = np.empty(len(codes), dtype=int)  # of its person's sessions
+    nth = np.empty(len(codes), dtype=int)  # index among the sessions of its subject
     nth[by_person] = np.arange(len(codes)) - starts[person[by_person]]
     fold_of = fold[by_person[starts]]
     giver = np.empty(len(counts), dtype=int)
@@ -198,7 +197,7 @@ def _permuted(codes: np.ndarray, person: np.ndarray, fold: np.ndarray, rng: np.r
 
 
 def _cross_validated_scores(unit: np.ndarray, problems: np.ndarray, person: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """(n, Q) the score of each session in each of the (n, Q) bool problems, by the probe fitted to the other folds."""
+    """(n, Q) score of each session in each of the (n, Q) bool problems, from the probe fitted on the other folds."""
     scores = np.empty(problems.shape)
     for number in np.unique(fold):
         fitted, scored = fold != number, fold == number
@@ -210,9 +209,9 @@ def _cross_validated_scores(unit: np.ndarray, problems: np.ndarray, person: np.n
 
 
 def _ridge(fitted: np.ndarray, scored: np.ndarray, targets: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(m, Q) predictions for the (m, C) `scored`, less the mean, by regression of (n, Q) targets on the (n, C) `fitted`.
+    """(m, Q) centred predictions for the (m, C) `scored`, by ridge regression of (n, Q) targets on the (n, C) `fitted`.
 
-    The eigenvalues are of the smaller of the (n, n) and the (C, C) products, and serve all problems and penalties.
+    One eigendecomposition, of the smaller of the (n, n) and the (C, C) products, serves all problems and penalties.
     """
     targets = targets - targets.mean(axis=0)
     dual = fitted.shape[0] < fitted.shape[1]
@@ -235,25 +234,25 @@ def _ridge(fitted: np.ndarray, scored: np.ndarray, targets: np.ndarray, person: 
 def _leave_subject_out_error(
     basis: np.ndarray, weights: np.ndarray, targets: np.ndarray, moments: np.ndarray, groups: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """(Q,) the sum of squared errors when each person is predicted by the fit to the others: (I - H_gg)^-1 residual_g."""
+    """(Q,) leave-one-subject-out sum of squared errors: (I - H_gg)^-1 residual_g for each subject g."""
     residual = targets - basis @ (weights[:, None] * moments)
     error = np.zeros(targets.shape[1])
     for rows in groups:
-        its = basis[rows]  # (people, sessions, r)
+        its = basis[rows]  # (subjects, sessions, r)
         own = (its * weights) @ its.transpose(0, 2, 1)
         error += (np.linalg.solve(np.eye(rows.shape[1]) - own, residual[rows]) ** 2).sum(axis=(0, 1))
     return error
 
 
 def _rows_by_session_count(person: np.ndarray) -> list[np.ndarray]:
-    """(people, sessions) the rows of the people with equally many sessions, for each such number."""
+    """One (subjects, sessions) array of rows for each number of sessions per subject."""
     counts = np.unique(person, return_counts=True)[1]
     starts, by_person = np.cumsum(counts) - counts, np.argsort(person, kind="stable")
     return [by_person[starts[counts == count][:, None] + np.arange(count)] for count in np.unique(counts)]
 
 
 def _auc_within(scores: np.ndarray, problems: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """(Q,) the AUC over the pairs within a fold, of those folds whose others have both classes; NaN where there is none."""
+    """(Q,) AUC over the pairs within a fold, for folds whose complement has both classes; NaN without such pairs."""
     won, pairs = np.zeros(problems.shape[1]), np.zeros(problems.shape[1])
     for number in np.unique(fold):
         its, others = problems[fold == number], problems[fold != number]

@@ -1,8 +1,8 @@
-"""Does the length of an embedding tell how far its session can be trusted?
+"""Magnitude of an embedding as quality of its session: error versus discard, and correlation with the measures of `prepare`.
 
-MagFace makes the length (magnitude) of an embedding the quality of its session (Meng et al., "MagFace: A universal
-representation for face recognition and quality assessment", CVPR 2021). That is so if errors go away as the sessions of low
-magnitude are discarded, and should show in how well the session's pictures can be believed, which `prepare` measures.
+MagFace trains the magnitude (length) of an embedding to be its quality (Meng et al., "MagFace: A universal representation for
+face recognition and quality assessment", CVPR 2021). A good quality removes errors as the sessions of low magnitude are
+discarded, and correlates with the photometric quality measures.
 """
 
 from functools import partial
@@ -15,19 +15,19 @@ from scipy.stats import rankdata
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import QUALITY
 from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics, ReportSection
+from fr_ps.evaluation.metrics import LOW_SUPPORT, LOW_SUPPORT_REASON, Metrics, ReportSection
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.report.figures import empty_figure, new_figure
 from fr_ps.report.table import Cell, Table
 
 DISCARD_LIMIT = 0.2
-"""Share of the genuine pairs up to which discarding them is looked at."""
+"""Largest share of the genuine pairs to discard, for the partial AUC."""
 DISCARDS = (0.0, 0.05, 0.1, 0.2)
 MAX_STEPS = 2000
-"""Where there are more distinct qualities than these, the draws of people discard neighbouring ones together."""
+"""With more distinct qualities, the replicates discard neighbouring ones together."""
 MAX_POINTS = 2000
 Curve = tuple[np.ndarray, np.ndarray]
-"""Shares discarded, from 0 and growing, and the FNMR of what is left at each: (..., k) and (..., k)."""
+"""Shares discarded, growing from 0, and the FNMR of the remaining pairs: (..., k) and (..., k)."""
 _PAUC = "quality/edc_pauc"
 _SHOWN_DISCARD = 0.5
 
@@ -35,17 +35,18 @@ _SHOWN_DISCARD = 0.5
 def error_versus_discard(
     genuine_score: np.ndarray, quality_first: np.ndarray, quality_second: np.ndarray, threshold: float
 ) -> Curve:
-    """What FNMR is left when the genuine pairs of the lowest quality are discarded: (k,) shares discarded and (k,) FNMR.
+    """FNMR at a fixed threshold after the genuine pairs of the lowest quality are discarded: (k,) shares and (k,) FNMR.
 
-    The quality of a pair is the smaller one of its two sessions'; pairs of the same quality go together, so that k is the
-    number of distinct ones. The threshold stays what it is. Between two shares the curve is flat, and so it is after the last
-    one: there is one quality left. (Grother and Tabassi, "Performance of biometric quality measures", PAMI 2007; Schlett et
-    al., "Considerations on the evaluation of biometric quality assessment algorithms", 2023.) Without pairs: ([0], [NaN]).
+    The quality of a pair is the lower one of its two sessions. Pairs of equal quality are discarded together, so k is the number
+    of distinct qualities. The curve is constant between two shares and after the last one. Without pairs: ([0], [NaN]).
+
+    Grother and Tabassi, "Performance of biometric quality measures", PAMI 2007; Schlett et al., "Considerations on the evaluation
+    of biometric quality assessment algorithms", 2023.
 
     Args:
-        genuine_score: (m,) of the genuine pairs.
-        quality_first: (m,) of one session of each; more is better.
-        quality_second: (m,) of the other.
+        genuine_score: (m,) scores of the genuine pairs.
+        quality_first: (m,) quality of one session of each; higher is better.
+        quality_second: (m,) quality of the other.
         threshold: a pair is accepted if its score is at least this.
     """
     if not len(genuine_score):
@@ -55,27 +56,26 @@ def error_versus_discard(
 
 
 def oracle_curve(pairs: int, errors: int) -> Curve:
-    """`error_versus_discard` of a quality that discards errors first, one by one.
+    """`error_versus_discard` of an oracle that discards the errors first, one by one.
 
-    No quality can do better; one of single sessions, which takes a session's good pairs along with its bad ones, need not be
-    able to do as well.
+    It is a lower bound. A quality of sessions may not reach it, because it discards the correct pairs of a session with the
+    errors.
     """
     discarded = np.arange(pairs)
     return discarded / pairs, np.maximum(errors - discarded, 0) / (pairs - discarded)
 
 
 def partial_auc(discard: np.ndarray, fnmr: np.ndarray, limit: float = DISCARD_LIMIT) -> np.ndarray:
-    """(...) the mean FNMR along an error-versus-discard curve from 0 to `limit`, over the FNMR before anything is discarded.
+    """(...) mean FNMR along an error-versus-discard curve from 0 to `limit`, over the starting FNMR.
 
-    In other words the partial area under the step curve by `limit` times the starting FNMR. 1 is what discarding at random
-    gives on average: the quality tells nothing. Less is better; more than 1 says that good pairs are discarded before bad
-    ones. It is never 0: the least that can be reached is the value of the `oracle`, about E / (2 limit) for a small starting
-    FNMR E. NaN where the starting FNMR is 0 or undefined.
+    This is the partial area under the step curve, divided by `limit` times the starting FNMR. Random discarding gives 1 on
+    average; lower is better, and above 1 correct pairs are discarded before errors. The minimum is that of `oracle_curve`, about
+    E / (2 limit) for a small starting FNMR E. NaN if the starting FNMR is 0 or undefined.
 
     Args:
         discard: (..., k) shares discarded, from 0.
-        fnmr: (..., k) of what is left.
-        limit: in (0, 1].
+        fnmr: (..., k) FNMR of the remaining pairs.
+        limit: largest share, in (0, 1].
     """
     edges = np.minimum(np.concatenate([discard, np.ones((*discard.shape[:-1], 1))], axis=-1), limit)
     width = np.diff(edges)
@@ -87,15 +87,15 @@ def partial_auc(discard: np.ndarray, fnmr: np.ndarray, limit: float = DISCARD_LI
 def partial_auc_replicates(
     genuine_score: np.ndarray, quality: np.ndarray, threshold: float, bootstrap: BootstrapWeights
 ) -> np.ndarray:
-    """(B,) `pauc` in each draw of people, where a genuine pair of person i weighs w_i; NaN where it is undefined.
+    """(B,) `partial_auc` in each replicate, a genuine pair of subject i weighing w_i; NaN where it is undefined.
 
-    Beyond `MOST_STEPS` distinct qualities, neighbouring ones are discarded together.
+    Beyond `MAX_STEPS` distinct qualities, neighbouring ones are discarded together.
 
     Args:
-        genuine_score: (m,) of the genuine pairs.
-        quality: (m,) of the pairs.
-        threshold: of acceptance.
-        draws: of people, by pair.
+        genuine_score: (m,) scores of the genuine pairs.
+        quality: (m,) quality of the pairs.
+        threshold: a pair is accepted if its score is at least this.
+        bootstrap: replicates of the subjects, by pair.
     """
     step = np.unique(quality, return_inverse=True)[1]
     steps = int(step.max()) + 1
@@ -108,7 +108,7 @@ def partial_auc_replicates(
 
 
 def correlation_replicates(x: np.ndarray, y: np.ndarray, bootstrap: BootstrapWeights) -> np.ndarray:
-    """(B,) Pearson correlation of (n,) x and (n,) y in each draw of people, a session weighing w_i; NaN where one is constant."""
+    """(B,) Pearson correlation of (n,) x and (n,) y in each replicate, a session weighing w_i; NaN if one is constant."""
     x, y = x - x.mean(), y - y.mean()
     count, of_x, of_y, xx, yy, xy = bootstrap.weighted_sums(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)).T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -127,21 +127,21 @@ def quality_section(
     threshold_source: str,
     bootstrap: BootstrapWeights | None,
 ) -> ReportSection:
-    """Errors against discarding by magnitude, and magnitude against the measures of the session that the labels table has.
+    """Error versus discard by magnitude, and correlation of the magnitude with the quality measures of the labels table.
 
-    Metrics: `quality/edc_pauc`, and `quality/spearman_{measure}` for each of prepare's measures, in which less is better, so
-    that a good magnitude correlates negatively. Spearman's is Pearson's correlation of the ranks; these are of all sessions
-    and not ranked anew in each draw of people.
+    Metrics: `quality/edc_pauc`, and `quality/spearman_{measure}` for each quality measure of `prepare`. Lower measures are
+    better, so a good magnitude correlates negatively. Spearman's correlation is Pearson's of the ranks; the replicates keep the
+    ranks of all sessions.
 
     Args:
-        embeddings_norm: (n,) length of each session's embedding.
-        labels: of the n sessions.
+        embeddings_norm: (n,) magnitude of each embedding.
+        labels: labels of the n sessions.
         first: (m,) row of one session of each genuine pair.
         second: (m,) row of the other.
-        score: (m,) of these pairs.
-        threshold: a pair is accepted if its score is at least this; None: no error can be told.
-        threshold_source: where it comes from, or why there is none.
-        draws: of people, for the intervals.
+        score: (m,) scores of these pairs.
+        threshold: a pair is accepted if its score is at least this; None: undefined.
+        threshold_source: where the threshold comes from, or why it is undefined.
+        bootstrap: replicates of the subjects; None: no intervals.
     """
     findings = ReportSection()
     if threshold is None:
@@ -162,14 +162,14 @@ def quality_section(
     findings.tables.append(_table(findings.metrics, curve, best, [threshold, None, None, threshold_source], measured))
     if findings.metrics.values[_PAUC] is not None:
         findings.figures["error_versus_discard"] = partial(_curve_figure, curve, best)
-    told = {measure: findings.metrics.values[f"quality/spearman_{measure}"] for measure in measured}
-    if any(value is not None for value in told.values()):
-        findings.figures["quality_measures"] = partial(_measures_figure, embeddings_norm, measured, told)
+    correlations = {measure: findings.metrics.values[f"quality/spearman_{measure}"] for measure in measured}
+    if any(value is not None for value in correlations.values()):
+        findings.figures["quality_measures"] = partial(_measures_figure, embeddings_norm, measured, correlations)
     return findings
 
 
 def _curve(pairs: np.ndarray, errors: np.ndarray) -> Curve:
-    """Shares discarded and FNMR of what is left (..., k), of the weights of pairs and errors at each quality, lowest first."""
+    """Shares discarded and remaining FNMR (..., k), from the weights of pairs and errors at each quality, lowest first."""
     left, wrong = (np.cumsum(of[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1] for of in (pairs, errors))
     total = left[..., :1]
     with np.errstate(invalid="ignore"):
@@ -181,14 +181,16 @@ def _add_partial_auc(
 ) -> None:
     errors = int((score < threshold).sum())
     if not len(score):
-        metrics.add(_PAUC, None, "no genuine pair: nobody has two sessions")
+        metrics.add(_PAUC, None, "no genuine pair: no subject has two sessions")
     elif not errors:
         metrics.add(_PAUC, None, f"no false non-match among {len(score)} genuine pairs at the threshold {threshold:.4g}")
     elif _constant(quality):
         metrics.add(_PAUC, None, "all embeddings have the same magnitude")
     else:
         value = float(partial_auc(*error_versus_discard(score, quality, quality, threshold)))
-        note = f"low support: {errors} false non-matches among {len(score)} genuine pairs" if errors < LOW_SUPPORT else ""
+        note = (
+            f"{LOW_SUPPORT_REASON}: {errors} false non-matches among {len(score)} genuine pairs" if errors < LOW_SUPPORT else ""
+        )
         metrics.add(_PAUC, value, note, partial_auc_replicates(score, quality, threshold, bootstrap) if bootstrap else None)
 
 
@@ -208,7 +210,7 @@ def _add_spearman(
 
 
 def _constant(magnitude: np.ndarray) -> bool:
-    """Whether they differ by no more than float32's error: those of unit vectors do."""
+    """True if the magnitudes are equal up to float32 rounding, as those of unit vectors are."""
     return bool(np.ptp(magnitude) <= 1e-5 * magnitude.max())
 
 
@@ -231,16 +233,16 @@ def _table(metrics: Metrics, curve: Curve, best: Curve, threshold: list[Cell], m
     for measure, values in measured.items():
         add(f"Spearman, magnitude and {measure}", f"quality/spearman_{measure}", f"{int(np.isfinite(values).sum())} sessions")
     note = (
-        "FNMR of the genuine pairs that are left when those with the shortest embeddings are discarded, at one threshold. pAUC "
-        "is its mean up to the limit over the starting FNMR: 1 is a quality that tells nothing, less is better. In the "
-        "measures of the pictures less is better, so that a good magnitude correlates negatively with them"
+        "FNMR at one threshold after the genuine pairs with the smallest magnitude are discarded. pAUC: mean FNMR up to the "
+        "limit over the starting FNMR; 1 is an uninformative quality, lower is better. Lower photometric measures are better, so "
+        "a good magnitude correlates negatively with them"
     )
     return Table(
         "quality",
         "Quality: the magnitude of the embedding",
         ["", "value", "95 % low", "95 % high", "of"],
         rows,
-        note + ("." if measured else "; the labels table has none of them."),
+        note + ("." if measured else "; the labels table has none."),
     )
 
 
@@ -256,8 +258,8 @@ def _curve_figure(curve: Curve, best: Curve) -> Figure:
     return figure
 
 
-def _measures_figure(magnitude: np.ndarray, measured: dict[str, np.ndarray], told: dict[str, float | None]) -> Figure:
-    shown = {measure: rho for measure, rho in told.items() if rho is not None}
+def _measures_figure(magnitude: np.ndarray, measured: dict[str, np.ndarray], correlations: dict[str, float | None]) -> Figure:
+    shown = {measure: rho for measure, rho in correlations.items() if rho is not None}
     width = max(2.4 * len(shown), 4)
     figure = empty_figure(width, 2.8)
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]

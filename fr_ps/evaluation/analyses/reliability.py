@@ -1,4 +1,4 @@
-"""Calibration: of the sessions that are given 80 %, are 80 % so?
+"""Calibration: expected calibration error and reliability diagram.
 
 Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017; Naeini, Cooper and Hauskrecht,
 "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.weighted_metrics import unweighted
+from fr_ps.evaluation.bootstrap import BootstrapWeights, unweighted
 from fr_ps.report.figures import empty_figure
 
 BINS = 10
@@ -19,13 +18,13 @@ _EDGES = np.linspace(0, 1, BINS + 1)
 
 @dataclass(frozen=True)
 class ReliabilityDiagram:
-    """A reliability diagram in `BINS` bins of equal width, each with its upper edge, the first one with both.
+    """A reliability diagram in `BINS` bins of equal width; a bin includes its upper edge, the first one both.
 
     Attributes:
-        counts: (bins,) sessions in each.
-        confidence: (bins,) mean probability of these; NaN of none.
-        frequency: (bins,) share of these of which it was true; NaN of none.
-        error: the expected calibration error, 0 to 1.
+        counts: (bins,) sessions per bin.
+        confidence: (bins,) mean probability; NaN in an empty bin.
+        frequency: (bins,) share of correct sessions; NaN in an empty bin.
+        error: expected calibration error, 0 to 1.
     """
 
     counts: np.ndarray
@@ -38,9 +37,8 @@ def reliability_diagram(confidence: np.ndarray, correct: np.ndarray) -> Reliabil
     """The reliability diagram of probabilities.
 
     Args:
-        confidence: (n,) probability, 0 to 1, of a statement about each session, that it is of the positive class, or of the
-            predicted one; n is 1 or more.
-        correct: (n,) bool, whether the statement is true.
+        confidence: (n,) probability of the positive or the predicted class, 0 to 1; n is 1 or more.
+        correct: (n,) bool, the session has that class.
     """
     counts, sums, hits = (
         _one_hot_bins(confidence, values).sum(axis=0) for values in (np.ones(len(correct)), confidence, correct)
@@ -53,16 +51,15 @@ def reliability_diagram(confidence: np.ndarray, correct: np.ndarray) -> Reliabil
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bootstrap: BootstrapWeights) -> np.ndarray:
-    """(B,) expected calibration error in each draw; NaN where none of the sessions was drawn.
+    """(B,) expected calibration error in each replicate; NaN where no session was drawn.
 
-    It is the sum over the bins of share of the sessions x |mean confidence - observed frequency|. Chance alone makes it
-    more than 0: of few sessions that of a perfectly calibrated model is well above, and that of a draw tends to be above
-    that of the sessions that were drawn from, so that a percentile interval of a small one may lie above its value.
+    The sum over the bins of share of the sessions x |mean confidence - observed frequency|. It is biased upwards: with few
+    sessions it is well above 0 for a calibrated model, and a replicate tends to be above the original value.
 
     Args:
-        confidence: as for `reliability`.
-        correct: as for `reliability`.
-        draws: of these n sessions.
+        confidence: see `reliability_diagram`.
+        correct: see `reliability_diagram`.
+        bootstrap: replicates of these n sessions.
     """
     gaps = np.abs(bootstrap.weighted_sums(_one_hot_bins(confidence, confidence - correct)))
     with np.errstate(invalid="ignore"):
@@ -70,13 +67,13 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, boot
 
 
 def reliability_figure(diagram: ReliabilityDiagram, title: str, probability: str, frequency: str) -> Figure:
-    """Observed frequency against mean probability, and below it how many sessions are in each bin.
+    """Observed frequency against mean probability, and below it the number of sessions per bin.
 
     Args:
-        found: what is drawn.
-        title: of the picture; the expected calibration error (ECE) is put after it.
-        probability: what the horizontal axis is called.
-        frequency: what the vertical axis is called.
+        diagram: reliability diagram.
+        title: figure title; the expected calibration error (ECE) is appended.
+        probability: label of the horizontal axis.
+        frequency: label of the vertical axis.
     """
     figure = empty_figure(5.5, 4.8)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -101,5 +98,5 @@ def reliability_figure(diagram: ReliabilityDiagram, title: str, probability: str
 
 
 def _one_hot_bins(confidence: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(n, bins) the values, each in the column of its confidence; 0 elsewhere."""
+    """(n, bins) the values, each in the column of the bin of its confidence; 0 elsewhere."""
     return np.eye(BINS)[np.digitize(confidence, _EDGES[1:-1], right=True)] * values[:, None]

@@ -1,1 +1,1 @@
-"""Sessions two by two: how alike they are, and the error rates of saying that they are one person."""
+"""Pairs of sessions: similarity, error rates and verification metrics."""

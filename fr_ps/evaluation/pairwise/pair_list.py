@@ -1,4 +1,4 @@
-"""A list of pairs to verify, as a protocol prescribes them."""
+"""Pair list of a verification protocol, from a CSV."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ class PairList:
 
     Attributes:
         first: (m,) row of one session.
-        second: (m,) of the other.
-        fold: (m,) of each, as numbers; None where the file has no such column.
+        second: (m,) row of the other.
+        fold: (m,) fold number; None if the file has no column fold.
     """
 
     first: np.ndarray
@@ -29,11 +29,11 @@ class PairList:
 
 
 def read_pairs(path: Path, labels: Labels) -> PairList:
-    """The pairs in a CSV of id_a, session_a, id_b, session_b and perhaps fold, as rows of `labels`.
+    """Read a CSV with the columns id_a, session_a, id_b, session_b and optionally fold.
 
     Raises:
-        InputError: a missing column, a session that is not in `labels`, one compared with itself, a pair that stands
-            twice, or an empty fold; names the file and the row.
+        InputError: a missing column, a session that is not in `labels`, a session paired with itself, a duplicate pair, or an
+            empty fold; names the file and the row.
     """
     header, rows = read_csv_rows(path)
     check_columns(path, header, COLUMNS)
@@ -46,21 +46,21 @@ def read_pairs(path: Path, labels: Labels) -> PairList:
         for key in keys:
             if key not in index:
                 raise InputError(
-                    f"{where}: {'/'.join(key)} is not among the {len(labels)} sessions that are scored; "
+                    f"{where}: {'/'.join(key)} is not among the {len(labels)} scored sessions; "
                     f"{suggest_session(key, index) or 'remove the row'}"
                 )
         first, second = (index[key] for key in keys)
         if first == second:
-            raise InputError(f"{where}: {'/'.join(keys[0])} is compared with itself; remove the row")
+            raise InputError(f"{where}: {'/'.join(keys[0])} is paired with itself; remove the row")
         pair = (min(first, second), max(first, second))
         if pair in seen:
-            raise InputError(f"{where}: is the pair of row {seen[pair]} again; remove one of the two")
+            raise InputError(f"{where}: duplicate of row {seen[pair]}; remove one of the two")
         if row.get(FOLD) == "":
-            raise InputError(f"{where}: {FOLD} is empty; say it in every row, or remove the column")
+            raise InputError(f"{where}: {FOLD} is empty; fill it in every row, or remove the column")
         seen[pair] = number
         ends.append((first, second))
     if not ends:
-        raise InputError(f"{path}: no rows below the header; expected a pair a row")
+        raise InputError(f"{path}: no rows below the header; expected one pair per row")
     fold = np.unique([row[FOLD] for _, row in rows], return_inverse=True)[1] if FOLD in header else None
     places = np.array(ends)
     return PairList(places[:, 0], places[:, 1], fold)

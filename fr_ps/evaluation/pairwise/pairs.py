@@ -1,7 +1,7 @@
-"""Comparing all pairs of sessions, or listed ones, without ever holding them all.
+"""Scores of all pairs of sessions, or of listed pairs, in blocks.
 
-The rows stand in the order of people, so that genuine pairs lie along the diagonal; what is off it is counted as it is
-computed. Time grows with the square of the number of sessions, memory with the block and the genuine pairs.
+The rows are sorted by subject, so that genuine pairs are near the diagonal; impostor pairs are counted block by block. Time grows
+with the square of the number of sessions, memory with the block size and the number of genuine pairs.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,23 +17,23 @@ from fr_ps.evaluation.bootstrap import BootstrapWeights
 from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, similarity
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 16384
-"""Of a block."""
+"""Block size of `AllPairs`."""
 _NOT_IMPOSTOR = LEVELS
-"""In the place of what is no impostor pair, among keys."""
+"""Level that marks what is not an impostor pair."""
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """What all pairs say: each genuine one, and how many impostor pairs have each key.
+    """Scores of pairs: one per genuine pair, and a histogram of the impostor pairs. A level is a quantised score.
 
     Attributes:
-        scale: from keys to scores.
-        person: (n,) number of each session's person.
-        impostor_keys: (u,) int64, distinct, growing.
-        impostor_counts: (u,) int64.
-        first: (m,) row of one session of each genuine pair.
-        second: (m,) of the other.
-        genuine_keys: (m,) int64.
+        scale: converts levels to scores.
+        subject: (n,) subject number of each session.
+        impostor_levels: (u,) int64, distinct, growing.
+        impostor_counts: (u,) int64, impostor pairs at each level.
+        genuine_first: (m,) row of one session of each genuine pair.
+        genuine_second: (m,) row of the other.
+        genuine_levels: (m,) int64.
     """
 
     scale: ScoreScale
@@ -51,15 +51,15 @@ class PairScores:
 
     @property
     def undefined_reason(self) -> str:
-        """Why nothing can be verified; empty where it can."""
+        """Why verification is undefined; empty if it is defined."""
         if len(self.genuine_levels) and self.impostor_count:
             return ""
-        people = len(np.unique(self.subject))
+        subjects = len(np.unique(self.subject))
         if len(self.genuine_levels):
-            return f"no impostor pair: {'there is one person only' if people == 1 else 'the list has none'}"
+            return f"no impostor pair: {'only one subject' if subjects == 1 else 'the list has none'}"
         if not self.impostor_count:
             return "no pair: fewer than two sessions"
-        return f"no genuine pair: {'nobody has two sessions' if people == len(self.subject) else 'the list has none'}"
+        return f"no genuine pair: {'no subject has two sessions' if subjects == len(self.subject) else 'the list has none'}"
 
 
 class AllPairs:
@@ -67,9 +67,9 @@ class AllPairs:
 
     Args:
         embeddings: (n, C).
-        ids: (n,) whose they are.
-        measure: cosine or euclidean.
-        draws: of these people, for `weighed`.
+        ids: (n,) subject of each session.
+        measure: similarity measure.
+        bootstrap: replicates of these subjects, for `impostor_weights`.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -87,7 +87,7 @@ class AllPairs:
         self.similarity = similarity(embeddings, ids, measure).select(self.order)
 
     def score(self) -> PairScores:
-        """All of them, counted."""
+        """Scores of all pairs."""
         count = len(self.subject)
         few = count * (count - 1) // 2 < LEVELS
         counts = torch.zeros(LEVELS + 1, dtype=torch.int64)
@@ -97,9 +97,9 @@ class AllPairs:
         lock, space = Lock(), _thread_workspace()
 
         def block(rows: slice, columns: slice) -> None:
-            keys = self.similarity.levels(rows, columns, space())
-            found = self._extract_genuine(keys, rows, columns)
-            part = keys.flatten().clone() if few else torch.bincount(keys.view(-1), minlength=LEVELS + 1)
+            levels = self.similarity.levels(rows, columns, space())
+            found = self._extract_genuine(levels, rows, columns)
+            part = levels.flatten().clone() if few else torch.bincount(levels.view(-1), minlength=LEVELS + 1)
             with lock:
                 genuine.extend(found)
                 if few:
@@ -109,17 +109,17 @@ class AllPairs:
 
         _run_blocks(block, list(_blocks(count, BLOCK_ROWS)))
         if few:
-            keys, number = np.unique(torch.cat([nothing, *singles]).numpy(), return_counts=True)
+            levels, number = np.unique(torch.cat([nothing, *singles]).numpy(), return_counts=True)
         else:
-            keys = np.flatnonzero(counts.numpy())
-            number = counts.numpy()[keys]
+            levels = np.flatnonzero(counts.numpy())
+            number = counts.numpy()[levels]
         first, second, own = (torch.cat([one[part] for one in genuine]).numpy() for part in range(3))
-        kept = keys != _NOT_IMPOSTOR
+        kept = levels != _NOT_IMPOSTOR
         place = np.lexsort((second, first))
         return PairScores(
             self.similarity.scale,
             self.subject,
-            keys[kept].astype(np.int64),
+            levels[kept].astype(np.int64),
             number[kept],
             self.order[first[place]],
             self.order[second[place]],
@@ -127,14 +127,14 @@ class AllPairs:
         )
 
     def impostor_weights(self, thresholds: np.ndarray) -> np.ndarray:
-        """(B, K + 1) the weight of the impostor pairs in each draw of people whose key is below, between or above K nodes.
+        """(B, K + 1) weight in each replicate of the impostor pairs below, between and above K thresholds.
 
         Args:
-            nodes: (K,) growing keys; a key that is one belongs above it.
+            thresholds: (K,) growing levels; a pair at a threshold counts above it.
         """
         assert self.bootstrap is not None
         weights = torch.from_numpy(self.bootstrap.weights)
-        bins = len(thresholds) + 2  # the last is of what is no impostor pair
+        bins = len(thresholds) + 2  # the last bin is for _NOT_IMPOSTOR
         lookup = torch.from_numpy(
             np.append(np.searchsorted(thresholds, np.arange(LEVELS), side="right"), bins - 1).astype(np.int32)
         )
@@ -142,13 +142,13 @@ class AllPairs:
         lock, space = Lock(), _thread_workspace()
 
         def block(rows: slice, columns: slice) -> None:
-            keys = self.similarity.levels(rows, columns, space())
-            self._extract_genuine(keys, rows, columns)
+            levels = self.similarity.levels(rows, columns, space())
+            self._extract_genuine(levels, rows, columns)
             high, low = int(self.unit[rows][0]), int(self.unit[columns][0])
             across = int(self.unit[columns][-1]) - low + 1
             down = int(self.unit[rows][-1]) - high + 1
             place = (self.unit[rows, None] - high) + (self.unit[columns] - low) * down  # (r, c)
-            flat = torch.add(lookup[keys], place, alpha=bins).view(-1)
+            flat = torch.add(lookup[levels], place, alpha=bins).view(-1)
             found = torch.bincount(flat, minlength=across * down * bins).float().view(across, down * bins)
             part = (weights[:, low : low + across] @ found).view(len(weights), down, bins)[:, :, :-1]
             part = torch.einsum("bu,buk->bk", weights[:, high : high + down], part)
@@ -158,13 +158,13 @@ class AllPairs:
         _run_blocks(block, list(_blocks(len(self.subject), BLOCK_ROWS // 4)))
         return total.numpy()
 
-    def _extract_genuine(self, keys: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Rows, columns and keys of the genuine pairs of a block, in whose place, and in that of no pairs, it is marked."""
+    def _extract_genuine(self, levels: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Rows, columns and levels of the genuine pairs of a block; marks these, and what is no pair, as `_NOT_IMPOSTOR`."""
         person, others = self.ordered_subject[rows], self.ordered_subject[columns]
         if others[0] > person[-1]:
             return []
         end = int(torch.searchsorted(others, person[-1:], right=True))
-        band = keys[:, :end]
+        band = levels[:, :end]
         same = person[:, None] == others[:end]
         pair = torch.arange(rows.start, rows.stop)[:, None] < torch.arange(columns.start, columns.start + end)
         down, across = torch.nonzero(same & pair, as_tuple=True)
@@ -174,15 +174,15 @@ class AllPairs:
 
 
 class ListedPairs:
-    """The pairs of a list.
+    """Listed pairs.
 
     Args:
         embeddings: (n, C).
-        ids: (n,) whose they are.
+        ids: (n,) subject of each session.
         first: (m,) row of one session of each pair.
-        second: (m,) of the other.
-        measure: cosine or euclidean.
-        draws: of these people, for `weighed`.
+        second: (m,) row of the other.
+        measure: similarity measure.
+        bootstrap: replicates of these subjects, for `impostor_weights`.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -203,13 +203,13 @@ class ListedPairs:
         self.genuine = ids[first] == ids[second]
 
     def score(self) -> PairScores:
-        """All of them, counted."""
-        keys, counts = np.unique(self.levels[~self.genuine], return_counts=True)
+        """Scores of all pairs."""
+        levels, counts = np.unique(self.levels[~self.genuine], return_counts=True)
         own = self.genuine
-        return PairScores(self.scale, self.subject, keys, counts, self.first[own], self.second[own], self.levels[own])
+        return PairScores(self.scale, self.subject, levels, counts, self.first[own], self.second[own], self.levels[own])
 
     def impostor_weights(self, thresholds: np.ndarray) -> np.ndarray:
-        """As `AllPairs.weighed`."""
+        """See `AllPairs.impostor_weights`."""
         assert self.bootstrap is not None
         weights, bins, units = self.bootstrap.weights, len(thresholds) + 1, self.bootstrap.weights.shape[1]
         place = np.searchsorted(thresholds, self.levels[~self.genuine], side="right")
@@ -226,14 +226,14 @@ class ListedPairs:
 
 
 def _blocks(count: int, rows: int) -> Iterator[tuple[slice, slice]]:
-    """Of the pairs of rows, the upper triangle."""
+    """Blocks that cover the upper triangle of all pairs of rows."""
     for row in range(0, count, rows):
         for column in range(row, count, BLOCK_COLUMNS):
             yield slice(row, min(row + rows, count)), slice(column, min(column + BLOCK_COLUMNS, count))
 
 
 def _thread_workspace() -> Callable[[], Workspace]:
-    """A function that gives each thread a space of its own, the same every time."""
+    """A function that returns the workspace of the calling thread."""
     own = local()
 
     def space() -> Workspace:
@@ -245,9 +245,9 @@ def _thread_workspace() -> Callable[[], Workspace]:
 
 
 def _run_blocks(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]]) -> None:
-    """`block` of each, on as many threads as torch has, one thread each.
+    """Run `block` on each block, with as many threads as torch uses.
 
-    What is summed must be whole numbers: blocks end in any order, and of those the sum is the same in each.
+    The blocks must sum whole numbers: they end in any order, and only then is the sum the same in every order.
     """
     threads = torch.get_num_threads()
     if len(blocks) < 2 or threads < 2:

@@ -1,12 +1,11 @@
-"""How alike two embeddings are, as a whole number.
+"""Similarity of two embeddings, quantised to whole-number levels.
 
-Scores are rounded to 2^-20 of half their range, about 10^-6, which a sum of some hundred float32 products is hardly known
-better than. So all pairs are counted in a table of fixed size instead of being sorted, and equal embeddings tie wherever in a
-block they stand.
+A level is a score rounded to 2^-20 of half the range, about 10^-6: the accuracy of a sum of some hundred float32 products. All
+pairs are counted in a histogram of fixed size instead of being sorted, and equal embeddings tie wherever they are in a block.
 
-Embeddings that have much in common, whose cosines all lie close to 1, are compared by what they differ in: for unit vectors
-a . b = 1 - |a - b|^2 / 2, and with the mean taken out the differences fill the range of the keys. Else a model whose embeddings
-collapsed onto one direction would have all pairs in a handful of keys, though float64 tells people apart.
+Embeddings with cosines all close to 1 are compared by their differences: for unit vectors a . b = 1 - |a - b|^2 / 2, and without
+the mean the differences fill the range of levels. Otherwise a model with collapsed embeddings would have all pairs at a few
+levels, although float64 separates its subjects.
 """
 
 from dataclasses import dataclass
@@ -21,46 +20,46 @@ from fr_ps.errors import InputError
 Measure = Literal["cosine", "euclidean"]
 STEPS = 2**20
 LEVELS = 2 * STEPS + 1
-"""A key is 0 or more and below this; the higher, the more alike."""
+"""Number of levels; a higher level is more similar."""
 NARROW_RADIUS = 0.5
-"""Embeddings of length 1 that are all nearer than that to their mean are compared by differences: their cosines are above 0.5."""
+"""Unit embeddings that are all closer than this to their mean are compared by differences: their cosines are above 0.5."""
 _MIN_RADIUS = 1e-4
-"""Below it a key would be finer than float64 holds cosines near 1."""
+"""With a smaller radius a level would be finer than float64 near 1."""
 
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """What keys mean.
+    """Conversion between levels and scores.
 
     Attributes:
         measure: cosine, or euclidean: minus the distance.
-        reach: the largest distance of an embedding (euclidean) or of one of length 1 (cosine) from their mean, where pairs
-            are compared by differences; a cosine of reach 1 is compared as it is.
+        radius: largest distance of an embedding (euclidean) or of a unit embedding (cosine) from the mean, if pairs are compared
+            by differences; a cosine of radius 1 is compared directly.
     """
 
     measure: Measure
     radius: float = 1.0
 
     def scores(self, levels: np.ndarray) -> np.ndarray:
-        """Float64 scores of keys."""
+        """Float64 scores of levels."""
         product = np.asarray(levels) / STEPS - 1
         if self.measure == "cosine":
             return product if self.radius == 1 else 1 - self.radius**2 * (1 - product)
         return -self.radius * np.sqrt(np.maximum(2 - 2 * product, 0))
 
     def threshold_level(self, score: float) -> int:
-        """The smallest key whose score is at least `score`: that of a threshold."""
+        """The lowest level with a score of at least `score`, for a threshold."""
         if self.measure == "cosine":
             wanted = score if self.radius == 1 else 1 - (1 - score) / self.radius**2
         else:
             wanted = 1 - (min(score, 0.0) / self.radius) ** 2 / 2
-        # What `scores` gave is found again, though it was rounded on the way, the more the smaller the reach.
+        # Slack for rounding: the level of a score from `scores` is found again. A smaller radius rounds more.
         slack = 1e-3 + 2**-52 * STEPS / min(self.radius**2, 1) if self.measure == "cosine" else 1e-3
         return int(np.clip(np.ceil((wanted + 1) * STEPS - slack), 0, LEVELS))
 
 
 class Workspace:
-    """Where the products of blocks of at most so many pairs are computed: to ask for it anew each time costs more."""
+    """Reused memory for the products of a block; allocating it for each block is slower."""
 
     def __init__(self, pairs: int) -> None:
         self.product = torch.empty(pairs, dtype=torch.float32)
@@ -68,12 +67,12 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Similarity:
-    """n embeddings ready to be compared: the product of one's row of `left` and another's of `right` is -1 .. 1.
+    """n embeddings prepared for comparison: a row of `left` times a row of `right` is the similarity in [-1, 1].
 
     Attributes:
         left: (n, D) float32.
         right: (n, D) float32.
-        scale: from keys to scores.
+        scale: converts levels to scores.
     """
 
     left: Tensor
@@ -90,7 +89,7 @@ class Similarity:
         return product.view(torch.int32).copy_(product)  # in its own place: both have four bytes
 
     def pair_levels(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """(m,) int64 of m pairs of rows."""
+        """(m,) int64 levels of m pairs of rows."""
         found = np.empty(len(first), dtype=np.int64)
         step = max(1, 2**24 // self.left.shape[1])
         for start in range(0, len(first), step):
@@ -100,29 +99,29 @@ class Similarity:
         return found
 
     def select(self, rows: np.ndarray) -> "Similarity":
-        """Some of the embeddings."""
+        """A subset of the embeddings."""
         left = self.left[rows]
         return Similarity(left, left if self.right is self.left else self.right[rows], self.scale)
 
 
 def _to_levels(product: Tensor) -> Tensor:
-    """In place: a float32 cosine may be some last bits beyond 1, which must not be a key that there is not."""
+    """In place. Clamped, because a float32 cosine may be a few last bits above 1."""
     return product.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, LEVELS - 0.5)
 
 
 def check_finite(embeddings: np.ndarray, ids: np.ndarray) -> None:
-    """Refuse (n, C) embeddings of the (n,) people with NaN or infinity.
+    """Reject (n, C) embeddings of (n,) subjects with NaN or infinity.
 
     Raises:
-        InputError: names whose it is.
+        InputError: names the subject.
     """
     if not np.isfinite(embeddings).all():
-        person = ids[np.argwhere(~np.isfinite(embeddings))[0][0]]
-        raise InputError(f"the model's embedding of a session of {person} is NaN or infinite; train with a lower optim.lr")
+        subject = ids[np.argwhere(~np.isfinite(embeddings))[0][0]]
+        raise InputError(f"an embedding of subject {subject} is NaN or infinite; train with a lower optim.lr")
 
 
 def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine") -> Similarity:
-    """(n, C) embeddings of the (n,) people, ready to be compared. One of length 0 has the cosine 0 with all.
+    """(n, C) embeddings of (n,) subjects, prepared for comparison. A zero embedding has cosine 0 with all.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -143,13 +142,13 @@ def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosi
 
 
 def _radius(unit: np.ndarray) -> float:
-    """The largest distance of (n, C) rows of length 1 from their mean, to some 10^-3."""
+    """The largest distance of (n, C) unit rows from their mean, accurate to about 10^-3."""
     mean = unit.mean(axis=0, dtype=np.float64)
     return float(np.sqrt(max(1 - 2 * float((unit @ mean.astype(unit.dtype)).min()) + float(mean @ mean), 0)))
 
 
 def _from_differences(centred: np.ndarray, measure: Measure, radius: float) -> Similarity:
-    """(n, C) rows without their mean, float64, none longer than `reach`: the product of two is 1 - (distance / reach)^2 / 2."""
+    """From (n, C) float64 centred rows, none longer than `radius`; the product of two is 1 - (distance / radius)^2 / 2."""
     rows = torch.from_numpy((centred / radius).astype(np.float32))
     half = rows.square().sum(dim=1, keepdim=True) / 2
     one = torch.ones_like(half)

@@ -1,4 +1,4 @@
-"""Accuracy as Labeled Faces in the Wild has it: ten folds of people, the threshold of each chosen on the nine others.
+"""Ten-fold verification accuracy of Labeled Faces in the Wild: the threshold of each fold comes from the nine others.
 
 Huang, Ramesh, Berg and Learned-Miller, "Labeled Faces in the Wild", TR 07-49, University of Massachusetts, 2007: the mean over
 the folds, with its standard error (the standard deviation over the folds divided by the square root of ten).
@@ -13,19 +13,19 @@ from fr_ps.evaluation.pairwise.pair_list import PairList
 
 FOLDS = 10
 MAX_PAIRS_PER_FOLD = 300
-"""Genuine pairs, and as many impostor pairs, as LFW has."""
+"""Genuine pairs per fold, and as many impostor pairs, as in LFW."""
 NAMES = ("accuracy_10fold", "accuracy_10fold_se")
 
 
 @dataclass(frozen=True)
 class Folds:
-    """Pairs in ten folds, as many genuine as impostor ones in each.
+    """Pairs in ten folds, with as many genuine as impostor pairs in each.
 
     Attributes:
         first: (m,) row of one session.
-        second: (m,) of the other.
-        fold: (m,) 0 to 9.
-        why_not: why there are none; empty where there are.
+        second: (m,) row of the other.
+        fold: (m,) fold number, 0 to 9.
+        undefined_reason: why there are no folds; empty if there are.
     """
 
     first: np.ndarray
@@ -35,24 +35,24 @@ class Folds:
 
 
 def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0) -> Folds:
-    """Ten folds of people, no one in two, with seeded draws of their pairs.
+    """Sample ten subject-disjoint folds of pairs.
 
     Args:
-        ids: (n,) of the sessions.
+        ids: (n,) subject of each session.
         first: (m,) row of one session of each genuine pair.
-        second: (m,) of the other.
-        seed: of the draws.
+        second: (m,) row of the other.
+        seed: random seed.
     """
     rng = np.random.default_rng(seed)
     paired = rng.permutation(np.unique(ids[first]))
     if len(paired) < 2 * FOLDS:
-        return _no_folds(f"{len(paired)} people have two sessions or more; ten folds with impostors in each need {2 * FOLDS}")
+        return _no_folds(f"{len(paired)} subjects have two sessions or more; ten folds with impostor pairs need {2 * FOLDS}")
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for fold in range(FOLDS):
-        people = paired[fold::FOLDS]
-        own = np.flatnonzero(np.isin(ids[first], people))
+        subjects = paired[fold::FOLDS]
+        own = np.flatnonzero(np.isin(ids[first], subjects))
         own = rng.permutation(own)[:MAX_PAIRS_PER_FOLD]
-        one, other = _sample_impostors(ids, np.flatnonzero(np.isin(ids, people)), len(own), rng)
+        one, other = _sample_impostors(ids, np.flatnonzero(np.isin(ids, subjects)), len(own), rng)
         count = min(len(own), len(one))
         found.append(
             (
@@ -66,9 +66,9 @@ def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int
 
 
 def folds_from_list(pair_list: PairList) -> Folds:
-    """Those of a list."""
+    """The folds of a pair list."""
     if pair_list.fold is None or len(np.unique(pair_list.fold)) < 2:
-        return _no_folds("the list of pairs has no column fold with two folds or more")
+        return _no_folds("the pair list has no column fold with two folds or more")
     return Folds(pair_list.first, pair_list.second, pair_list.fold)
 
 
@@ -78,12 +78,12 @@ def _no_folds(reason: str) -> Folds:
 
 
 def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) -> Metrics:
-    """Mean accuracy over the folds and its standard error; where they are not ten, that is said.
+    """Mean accuracy over the folds and its standard error, with a remark if there are not ten folds.
 
     Args:
-        score: (m,) of pairs.
+        score: (m,) scores of the pairs.
         genuine: (m,) bool.
-        fold: (m,) of each.
+        fold: (m,) fold number.
     """
     accuracy = []
     for one in np.unique(fold):
@@ -97,7 +97,7 @@ def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) 
 
 
 def _sample_impostors(ids: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """At most `count` different pairs of the rows that are of two people."""
+    """At most `count` different impostor pairs of the rows."""
     drawn = np.sort(rng.choice(rows, size=(8 * count, 2)), axis=1)
     drawn = drawn[ids[drawn[:, 0]] != ids[drawn[:, 1]]]
     _, once = np.unique(drawn, axis=0, return_index=True)
@@ -106,20 +106,19 @@ def _sample_impostors(ids: np.ndarray, rows: np.ndarray, count: int, rng: np.ran
 
 
 def _best_threshold(score: np.ndarray, genuine: np.ndarray) -> float:
-    """The threshold of the highest accuracy; of several, the smallest.
+    """The threshold of the highest accuracy; the smallest if several are equal.
 
-    Candidates are minus infinity, which accepts everything, the midpoints of neighbouring distinct scores, and infinity. At a
-    score itself the threshold would leave no margin to one side: the lowest genuine pair would always be refused in the fold
-    that it is in.
+    Candidates are minus infinity, the midpoints of neighbouring distinct scores, and infinity. A threshold at a score itself
+    leaves no margin on one side: the lowest genuine pair would always be rejected in its own fold.
     """
     order = np.argsort(score)
     distinct, start = np.unique(score[order], return_index=True)
     low, high = distinct[:-1], distinct[1:]
     middle = (low + high) / 2
-    middle = np.where(middle > low, middle, high)  # between two neighbouring floats there is no other
+    middle = np.where(middle > low, middle, high)  # neighbouring floats have no midpoint
     candidates, start = np.concatenate([[-np.inf], middle, [np.inf]]), np.append(start, len(score))
     below = np.concatenate([[0], np.cumsum(genuine[order])])
-    right = (start - below[start]) + (genuine.sum() - below[start])  # impostors below, genuine from there on
+    right = (start - below[start]) + (genuine.sum() - below[start])  # impostors below, genuine at or above
     return float(candidates[np.argmax(right)])
 
 

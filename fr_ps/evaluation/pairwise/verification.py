@@ -1,34 +1,41 @@
-"""Verification: are these two sessions of one person?"""
+"""Verification metrics, and their bootstrap replicates over subjects.
 
-from functools import partial
+The replicates come from the weight of the pairs between a few thresholds. With few distinct scores each is a threshold, and the
+rates are exact. With more, some hundred thresholds are used, dense where rates are read off, and the error of this grid, measured
+on the unweighted subjects, is subtracted.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.evaluation.metrics import Metrics, ReportSection
-from fr_ps.evaluation.pairwise.bootstrap_rates import add_bootstrap_intervals, add_fixed_threshold_rates, bootstrap_rates
-from fr_ps.evaluation.pairwise.figures import det_figure, roc_figure, score_figure
+from fr_ps.evaluation.bootstrap import BootstrapWeights
+from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import (
     OperatingPoint,
     compute_roc,
     d_prime,
     equal_error_rate,
+    equal_error_rates,
     operating_point_at,
     operating_points,
     roc_auc,
     subject_weights,
 )
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
-from fr_ps.report.table import Table
 
 NAMES = ("auc", "auc_person_balanced", "eer", "dprime")
+MAX_EXACT_THRESHOLDS = 500
+"""Up to this many distinct scores, each is a threshold."""
+_TAIL, _QUANTILES = 128, 96
 
 
 def verification_metrics(pair_scores: PairScores) -> Metrics:
-    """AUC, person-balanced AUC, EER, d', and the true match rate at each FMR of `FAR_POINTS`.
+    """AUC, subject-balanced AUC, EER, d', and the true match rate at each FMR of `FAR_POINTS`.
 
-    In the person-balanced AUC every person's genuine pairs weigh the same together. A point with fewer than one expected
-    false match (FMR x impostor pairs) is left out, one with fewer than 30 is marked.
+    The subject-balanced AUC gives all subjects the same total weight of genuine pairs. A point with fewer than one expected false
+    match (FMR x impostor pairs) is left out; one with fewer than 30 is marked low support.
     """
     metrics = Metrics()
     if pair_scores.undefined_reason:
@@ -40,122 +47,176 @@ def verification_metrics(pair_scores: PairScores) -> Metrics:
     metrics.add("auc_person_balanced", roc_auc(compute_roc(pair_scores, subject_weights(pair_scores))))
     metrics.add("eer", equal_error_rate(curve.fmr, curve.tmr))
     separation = d_prime(pair_scores)
-    metrics.add("dprime", separation, "" if separation is not None else "all scores of a kind are the same")
+    metrics.add("dprime", separation, "" if separation is not None else "genuine and impostor scores have no variance")
     for point in operating_points(pair_scores, curve):
         metrics.add(f"tar_at_far_{point.target_fmr:g}", 1 - point.fnmr, point.low_support)
     return metrics
 
 
 def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thresholds | None) -> tuple[PairScores, Metrics]:
-    """What was compared, and `verification`'s metrics with intervals.
+    """The pair scores, and `verification_metrics` with confidence intervals.
 
-    Where there are thresholds from validation, also what they give here: `fmr_at_val_far_0.01` and `fnmr_at_val_far_0.01`.
+    With thresholds from validation, also the error rates at these: `fmr_at_val_far_0.01` and `fnmr_at_val_far_0.01`.
 
     Args:
-        pairs: with draws of people.
-        thresholds: of the model.
+        pairs: pairs with bootstrap replicates.
+        thresholds: thresholds of the model.
     """
-    comparisons = pairs.score()
-    metrics = verification_metrics(comparisons)
-    if comparisons.undefined_reason:
-        return comparisons, metrics
-    chosen = _at_validation_thresholds(comparisons, thresholds)
-    drawn, undrawn = bootstrap_rates(pairs, comparisons, [point.threshold for _, point in chosen])
-    metrics = add_bootstrap_intervals(metrics, comparisons, drawn, undrawn)
-    for operating, point in chosen:
-        names = (f"fmr_at_val_far_{operating.fmr:g}", f"fnmr_at_val_far_{operating.fmr:g}")
-        reason = f"on validation, {operating.support}" if operating.support else point.low_support
-        add_fixed_threshold_rates(metrics, names, point, reason, drawn)
-    return comparisons, metrics
-
-
-def verification_section(pair_scores: PairScores, metrics: Metrics, thresholds: Thresholds | None) -> ReportSection:
-    """The tables and figures of `verification_with_intervals`, and its metrics under `identity/`."""
-    findings = ReportSection(metrics.with_prefix("identity"))
+    pair_scores = pairs.score()
+    metrics = verification_metrics(pair_scores)
     if pair_scores.undefined_reason:
-        return findings
-    curve = compute_roc(pair_scores)
-    found = operating_points(pair_scores, curve)
-    names = [f"tar_at_far_{point.target_fmr:g}" for point in found]
-    findings.tables.append(
-        Table(
-            "operating_points",
-            "FNMR at fixed FMR, thresholds chosen here",
-            _HEADER,
-            [_row(pair_scores, metrics, point, name, point.low_support) for point, name in zip(found, names)],
-            "The threshold is the smallest whose FMR is at most the one wanted; the interval is that of FNMR.",
-        )
-    )
-    if chosen := _at_validation_thresholds(pair_scores, thresholds):
-        assert thresholds is not None
-        rows = [
-            _row(pair_scores, metrics, point, f"fnmr_at_val_far_{operating.fmr:g}", operating.support or point.low_support)
-            for operating, point in chosen
-        ]
-        findings.tables.append(
-            Table(
-                "validation_thresholds",
-                "FMR and FNMR at the thresholds that validation chose",
-                _HEADER,
-                rows,
-                f"Chosen on {thresholds.sessions} sessions of {thresholds.people} people; low support is that there or here.",
-            )
-        )
-    findings.figures = {
-        "roc": partial(roc_figure, curve, pair_scores.impostor_count, found),
-        "det": partial(det_figure, curve, pair_scores.impostor_count, len(pair_scores.genuine_levels), found),
-        "scores": partial(score_figure, pair_scores),
-    }
-    return findings
+        return pair_scores, metrics
+    at_validation = at_validation_thresholds(pair_scores, thresholds)
+    replicates, reference = bootstrap_rates(pairs, pair_scores, [point.threshold for _, point in at_validation])
+    metrics = add_bootstrap_intervals(metrics, pair_scores, replicates, reference)
+    for calibrated, point in at_validation:
+        reason = f"on validation, {calibrated.support}" if calibrated.support else point.low_support
+        names = (f"fmr_at_val_far_{calibrated.fmr:g}", f"fnmr_at_val_far_{calibrated.fmr:g}")
+        for name, value, drawn in zip(names, (point.fmr, point.fnmr), replicates.at_threshold(point.threshold)):
+            metrics.add(name, value, reason, drawn, point.subjects)
+    return pair_scores, metrics
 
 
-_HEADER = (
-    "FMR wanted",
-    "threshold",
-    "FMR",
-    "false matches",
-    "of impostor pairs",
-    "FNMR",
-    "low",
-    "high",
-    "false non-matches",
-    "of genuine pairs",
-    "people refused",
-    "of people",
-    "support",
-)
-
-
-def _row(
-    pair_scores: PairScores, metrics: Metrics, point: OperatingPoint, name: str, support: str
-) -> list[str | int | float | None]:
-    low, high = metrics.intervals.get(name, (None, None))
-    if name.startswith("tar_") and low is not None and high is not None:
-        low, high = 1 - high, 1 - low
-    return [
-        f"{point.target_fmr:g}",
-        float(pair_scores.scale.scores(np.array(point.threshold))),
-        point.fmr,
-        point.false_matches,
-        point.impostor_pairs,
-        point.fnmr,
-        low,
-        high,
-        point.false_non_matches,
-        point.genuine_pairs,
-        point.subjects_rejected,
-        point.subjects,
-        "low" if support else "",
-    ]
-
-
-def _at_validation_thresholds(
+def at_validation_thresholds(
     pair_scores: PairScores, thresholds: Thresholds | None
 ) -> list[tuple[ValidationThreshold, OperatingPoint]]:
-    """The thresholds from validation with what they come to here; they are cosines."""
+    """The thresholds from validation with their operating points on these pairs; empty if the scores are not cosines."""
     if thresholds is None or pair_scores.scale.measure != "cosine":
         return []
     return [
-        (operating, operating_point_at(pair_scores, pair_scores.scale.threshold_level(operating.threshold), operating.fmr))
-        for operating in thresholds.identity
+        (calibrated, operating_point_at(pair_scores, pair_scores.scale.threshold_level(calibrated.threshold), calibrated.fmr))
+        for calibrated in thresholds.identity
     ]
+
+
+@dataclass(frozen=True)
+class BootstrapRates:
+    """Error rates of B replicates at t falling thresholds; NaN where a replicate has no such pair.
+
+    Attributes:
+        thresholds: (t,) levels.
+        fmr: (B, t).
+        tmr: (B, t).
+        tmr_balanced: (B, t), all subjects with the same total weight of genuine pairs.
+        exact: the rates change at these thresholds only; else the curve is interpolated between them.
+    """
+
+    thresholds: np.ndarray
+    fmr: np.ndarray
+    tmr: np.ndarray
+    tmr_balanced: np.ndarray
+    exact: bool
+
+    def at_threshold(self, threshold: int) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) FMR and (B,) FNMR at one of `thresholds`."""
+        (place,) = np.flatnonzero(self.thresholds == threshold)
+        return self.fmr[:, place], 1 - self.tmr[:, place]
+
+
+def bootstrap_rates(
+    pairs: AllPairs | ListedPairs, pair_scores: PairScores, extra_thresholds: list[int]
+) -> tuple[BootstrapRates, BootstrapRates]:
+    """Rates of all replicates, and those with every subject once (B = 1), at the same thresholds.
+
+    Args:
+        pairs: pairs with bootstrap replicates.
+        pair_scores: scores of these pairs.
+        extra_thresholds: levels that must be among the thresholds.
+    """
+    assert pairs.bootstrap is not None
+    thresholds, exact = _threshold_grid(pair_scores, extra_thresholds)
+    impostor = pairs.impostor_weights(thresholds)
+    bins = np.searchsorted(thresholds, pair_scores.impostor_levels, side="right")
+    counts = np.bincount(bins, pair_scores.impostor_counts, minlength=len(thresholds) + 1)
+    every_once = np.ones((1, pairs.bootstrap.weights.shape[1]), np.float32)
+    reference = BootstrapWeights(pairs.bootstrap.unit, every_once, pairs.bootstrap.subjects)
+    return (
+        _rates_from_weights(thresholds, exact, impostor, *_genuine_weights(pair_scores, thresholds, pairs.bootstrap)),
+        _rates_from_weights(thresholds, exact, counts[None], *_genuine_weights(pair_scores, thresholds, reference)),
+    )
+
+
+def add_bootstrap_intervals(
+    metrics: Metrics, pair_scores: PairScores, resampled: BootstrapRates, reference: BootstrapRates
+) -> Metrics:
+    """A copy of `verification_metrics` with replicates and confidence intervals.
+
+    Args:
+        metrics: from `verification_metrics`.
+        pair_scores: scores of the same pairs.
+        resampled: rates of all replicates.
+        reference: rates with every subject once; its difference to `metrics` is the error of the threshold grid.
+    """
+    subjects = len(np.unique(pair_scores.subject[pair_scores.genuine_first]))
+    found = metrics.merge()
+
+    def add(name: str, replicates: np.ndarray, on_grid: np.ndarray) -> None:
+        value = metrics.values[name]
+        if value is not None:
+            shifted = np.clip(replicates + (value - on_grid), 0, 1)
+            found.add(name, value, metrics.reasons.get(name, ""), shifted, subjects)
+
+    add("auc", _aucs(resampled.fmr, resampled.tmr), _aucs(reference.fmr, reference.tmr))
+    add("auc_person_balanced", *(_aucs(rates.fmr, rates.tmr_balanced) for rates in (resampled, reference)))
+    add("eer", *(equal_error_rates(rates.fmr, rates.tmr) for rates in (resampled, reference)))
+    for point in operating_points(pair_scores, compute_roc(pair_scores)):
+        add(f"tar_at_far_{point.target_fmr:g}", *(_tmr_at(rates, point.target_fmr) for rates in (resampled, reference)))
+    return found
+
+
+def _threshold_grid(pair_scores: PairScores, extra_thresholds: list[int]) -> tuple[np.ndarray, bool]:
+    """Growing thresholds, and whether they are all distinct scores."""
+    levels, counts, genuine = pair_scores.impostor_levels, pair_scores.impostor_counts, pair_scores.genuine_levels
+    distinct = np.union1d(levels, genuine)
+    exact = len(distinct) <= MAX_EXACT_THRESHOLDS
+    if not exact:
+        above = np.cumsum(counts[::-1])[::-1]  # impostor pairs at or above each level
+        wanted = np.geomspace(1, above[0], _TAIL)
+        tail = levels[len(levels) - np.searchsorted(above[::-1], wanted, side="left") - 1]
+        quantiles = np.quantile(genuine, np.linspace(0, 1, _QUANTILES), method="nearest")
+        distinct = np.union1d(tail, quantiles.astype(np.int64))
+    own = [point.threshold for point in operating_points(pair_scores, compute_roc(pair_scores))]
+    return np.union1d(distinct, np.array([*own, *extra_thresholds], dtype=np.int64)), exact
+
+
+def _genuine_weights(
+    pair_scores: PairScores, thresholds: np.ndarray, bootstrap: BootstrapWeights
+) -> tuple[np.ndarray, np.ndarray]:
+    """(B, K + 1) weight of the genuine pairs below, between and above K thresholds, and the same subject-balanced."""
+    place = np.searchsorted(thresholds, pair_scores.genuine_levels, side="right")
+    unit, shape = bootstrap.unit[pair_scores.genuine_first], (bootstrap.weights.shape[1], len(thresholds) + 1)
+    found = []
+    for weight in (None, subject_weights(pair_scores)):
+        table = np.bincount(unit * shape[1] + place, weight, minlength=shape[0] * shape[1]).reshape(shape)
+        found.append(bootstrap.weights.astype(np.float64) @ table)
+    return found[0], found[1]
+
+
+def _rates_from_weights(
+    thresholds: np.ndarray, exact: bool, impostor: np.ndarray, genuine: np.ndarray, balanced: np.ndarray
+) -> BootstrapRates:
+    """From (B, K + 1) weights to rates above all thresholds, at each one, and below all."""
+
+    def share(weights: np.ndarray) -> np.ndarray:
+        above = np.cumsum(weights[:, ::-1], axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.concatenate([np.zeros((len(weights), 1)), above], axis=1) / above[:, -1:]
+
+    levels = np.concatenate([[-1], thresholds, [np.iinfo(np.int64).max]])[::-1]
+    return BootstrapRates(levels, share(impostor), share(genuine), share(balanced), exact)
+
+
+def _aucs(fmr: np.ndarray, tmr: np.ndarray) -> np.ndarray:
+    return np.trapezoid(tmr, fmr, axis=1)
+
+
+def _tmr_at(rates: BootstrapRates, fmr: float) -> np.ndarray:
+    """(B,) TMR at an FMR."""
+    place = np.clip((rates.fmr <= fmr).sum(axis=1) - 1, 0, rates.fmr.shape[1] - 2)[:, None]
+    (fmr_0, fmr_1), (tmr_0, tmr_1) = (
+        [np.take_along_axis(of, at, axis=1)[:, 0] for at in (place, place + 1)] for of in (rates.fmr, rates.tmr)
+    )
+    if rates.exact:
+        return tmr_0 + np.where(np.isnan(fmr_0), np.nan, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return tmr_0 + np.nan_to_num((fmr - fmr_0) / (fmr_1 - fmr_0)) * (tmr_1 - tmr_0)

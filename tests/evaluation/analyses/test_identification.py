@@ -176,11 +176,11 @@ def test_a_point_with_fewer_than_one_expected_false_positive_is_left_out(count: 
 @pytest.mark.parametrize(
     ("ids", "gallery", "reason"),
     [
-        (["a"] * 12, None, "no search that could be wrong: one person only is enrolled"),
-        (list("abcdefghijkl"), None, "no mated search: nobody has two sessions"),
-        (["a"] * 6 + ["b"] * 6, [0, 1], "no search that could be wrong: one person only is enrolled"),
-        (["a"] * 2 + ["b"] * 10, [0, 1], "no mated search: no probe's person is enrolled"),
-        (["a"] * 6 + ["b"] * 6, [], "no mated search: no probe's person is enrolled"),
+        (["a"] * 12, None, "only one subject is enrolled"),
+        (list("abcdefghijkl"), None, "no mated search: no subject has two sessions"),
+        (["a"] * 6 + ["b"] * 6, [0, 1], "only one subject is enrolled"),
+        (["a"] * 2 + ["b"] * 10, [0, 1], "no mated search: no subject of a probe is enrolled"),
+        (["a"] * 6 + ["b"] * 6, [], "no mated search: no subject of a probe is enrolled"),
         (["a"] * 6 + ["b"] * 6, list(range(12)), "no probe: no session, or all are enrolled"),
         ([], None, "no probe: no session, or all are enrolled"),
     ],
@@ -206,7 +206,7 @@ def test_rank_5_needs_six_people(people: int, defined: bool) -> None:
     found = rank_metrics(search_gallery(embeddings, ids, None))
     assert found.values["rank1"] is not None
     assert (found.values["rank5"] is not None) == (found.values["rank5_mean"] is not None) == defined
-    assert (found.reasons.get("rank5") == "fewer than six people are enrolled") != defined
+    assert (found.reasons.get("rank5") == "fewer than six subjects are enrolled") != defined
 
 
 def test_the_table_counts_searches_errors_and_people() -> None:

@@ -273,7 +273,7 @@ def test_of_many_sessions_those_of_some_people_are_drawn_and_it_is_said(monkeypa
     monkeypatch.setattr(linear_probes, "MAX_SESSIONS", 60)
     embeddings, ids = faces(40, 4, 8)
     [shown] = linear_probe_section(embeddings, table(ids, gender=constant(ids))).tables
-    assert "Of up to 160 labelled sessions, 60 of people drawn at random are used." in shown.note
+    assert "A random sample of 60 of up to 160 labelled sessions, by subject, is used." in shown.note
     counts = [int(word.split()[1]) for word in str(shown.rows[0][1]).split(", ")]
     assert sum(counts) == 15
     assert sum(linear_probe(embeddings, constant(ids), ids, GENDERS, seed=1).subjects) == 15

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from fr_ps.evaluation.analyses.reliability import expected_calibration_error, reliability_diagram, reliability_figure
-from fr_ps.evaluation.bootstrap import bootstrap_weights
-from fr_ps.evaluation.weighted_metrics import unweighted
+from fr_ps.evaluation.bootstrap import bootstrap_weights, unweighted
 
 
 def by_loop(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> float:
@@ -93,13 +92,13 @@ def test_the_order_of_the_sessions_does_not_matter() -> None:
 
 def test_the_figure_shows_bins_with_sessions_only_their_counts_and_the_error() -> None:
     found = reliability_diagram(np.array([0.05, 0.65, 0.7, 0.95]), np.array([False, True, False, True]))
-    figure = reliability_figure(found, "Reliability of gender", "predicted probability of male", "observed share of male")
+    figure = reliability_figure(found, "Reliability of gender", "predicted probability of male", "observed frequency of male")
     above, below = figure.axes
     assert above.get_title() == f"Reliability of gender (ECE {found.error:.3f})"
     observed = above.lines[1].get_xydata()
     np.testing.assert_allclose(observed, [[0.05, 0], [0.675, 0.5], [0.95, 1]])
     assert [bar.get_height() for bar in below.patches] == [1, 0, 0, 0, 0, 0, 2, 0, 0, 1]
     assert [text.get_text() for text in below.texts] == ["1", "0", "0", "0", "0", "0", "2", "0", "0", "1"]
-    assert (above.get_ylabel(), below.get_xlabel()) == ("observed share of male", "predicted probability of male")
+    assert (above.get_ylabel(), below.get_xlabel()) == ("observed frequency of male", "predicted probability of male")
     figure.savefig(picture := io.BytesIO(), format="png")
     assert picture.getvalue().startswith(b"\x89PNG")

@@ -5,11 +5,10 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
-from fr_ps.evaluation.pairwise import bootstrap_rates as module
-from fr_ps.evaluation.pairwise.bootstrap_rates import add_bootstrap_intervals, bootstrap_rates
+from fr_ps.evaluation.pairwise import verification as module
 from fr_ps.evaluation.pairwise.pairs import AllPairs
 from fr_ps.evaluation.pairwise.roc import compute_roc, equal_error_rate
-from fr_ps.evaluation.pairwise.verification import verification_metrics
+from fr_ps.evaluation.pairwise.verification import add_bootstrap_intervals, bootstrap_rates, verification_metrics
 
 
 def people(count: int, sessions: tuple[int, int], noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,10 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from fr_ps.evaluation.pairwise.figures import det_figure, roc_figure, score_figure
 from fr_ps.evaluation.pairwise.pairs import PairScores
 from fr_ps.evaluation.pairwise.roc import compute_roc, operating_points
 from fr_ps.evaluation.pairwise.similarity import STEPS, ScoreScale
+from fr_ps.evaluation.pairwise.verification_report import det_figure, roc_figure, score_figure
 from fr_ps.report.figures import to_png
 
 

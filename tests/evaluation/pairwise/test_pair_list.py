@@ -74,7 +74,7 @@ def test_the_rows_are_those_of_the_labels_that_are_scored(tmp_path: Path) -> Non
         (HEADER + "B01,q7,B02,q1\n", ["row 2", "B01/q7"]),
         (HEADER + "b01,q1,B02,q1\n", ["row 2", "b01/q1"]),
         (HEADER + "B01,,B02,q1\n", ["row 2", "B01/"]),
-        (HEADER + "B02,q1,B01,q1\n\nB01,q2,B01,q2\n", ["row 4", "B01/q2", "compared with itself"]),
+        (HEADER + "B02,q1,B01,q1\n\nB01,q2,B01,q2\n", ["row 4", "B01/q2", "paired with itself"]),
         (HEADER + "B01,q1,B02,q1\nB01,q1,B02,q2\nB01,q1,B02,q1\n", ["row 4", "pair of row 2"]),
         (HEADER + "B01,q1,B02,q1\nB02,q1,B01,q1\n", ["row 3", "pair of row 2"]),
         (HEADER, ["no rows"]),

@@ -182,7 +182,7 @@ def test_an_embedding_that_is_no_number_is_refused(refused):
 def test_why_nothing_can_be_verified_is_said():
     embeddings = np.eye(3, 4, dtype=np.float32)
     assert "one person" in AllPairs(embeddings, np.array(["a", "a", "a"])).score().undefined_reason
-    assert "nobody has two sessions" in AllPairs(embeddings, np.array(["a", "b", "c"])).score().undefined_reason
+    assert "no subject has two sessions" in AllPairs(embeddings, np.array(["a", "b", "c"])).score().undefined_reason
     assert "fewer than two sessions" in AllPairs(embeddings[:1], np.array(["a"])).score().undefined_reason
     assert AllPairs(embeddings, np.array(["a", "a", "c"])).score().undefined_reason == ""
 

@@ -15,7 +15,8 @@ from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics
 from fr_ps.evaluation.pairwise.pairs import AllPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import FAR_POINTS, compute_roc, default_operating_point, equal_error_rate
 from fr_ps.evaluation.pairwise.similarity import STEPS, ScoreScale
-from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_section, verification_with_intervals
+from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_with_intervals
+from fr_ps.evaluation.pairwise.verification_report import verification_section
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 
 Scored = list[tuple[float, bool]]
@@ -257,7 +258,7 @@ def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
     named = dict(zip(tables["validation_thresholds"].header, row))
     assert named["false matches"] == accepted[~genuine].sum()
     assert named["false non-matches"] == (~accepted)[genuine].sum()
-    assert named["people refused"] == len({ids[i] for i in first[genuine & ~accepted]})
+    assert named["subjects with a false non-match"] == len({ids[i] for i in first[genuine & ~accepted]})
     assert named["of people"] == 20
 
 
@@ -268,10 +269,10 @@ def test_the_table_of_points_has_what_the_metrics_say_and_its_intervals_are_thos
     (table,) = findings.tables
     for row in table.rows:
         named = dict(zip(table.header, row))
-        name = f"tar_at_far_{named['FMR wanted']}"
+        name = f"tar_at_far_{named['target FMR']}"
         low, high = metrics.intervals[name]
         assert (named["FNMR"], named["low"], named["high"]) == pytest.approx((1 - metrics.values[name], 1 - high, 1 - low))  # type: ignore[operator]
-        assert named["FMR"] <= float(named["FMR wanted"])
+        assert named["FMR"] <= float(named["target FMR"])
         assert (named["support"] == "low") == (name in metrics.reasons)
     assert set(findings.figures) == {"roc", "det", "scores"}
     assert "identity/auc" in findings.metrics.intervals

@@ -1,1 +1,0 @@
-"""Named numbers with their intervals, tables and pictures: what every analysis gives."""
