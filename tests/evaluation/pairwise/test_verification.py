@@ -259,7 +259,7 @@ def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
     assert named["false matches"] == accepted[~genuine].sum()
     assert named["false non-matches"] == (~accepted)[genuine].sum()
     assert named["subjects with a false non-match"] == len({ids[i] for i in first[genuine & ~accepted]})
-    assert named["of people"] == 20
+    assert named["of subjects"] == 20
 
 
 def test_the_table_of_points_has_what_the_metrics_say_and_its_intervals_are_those_of_fnmr() -> None:
