@@ -11,8 +11,8 @@ from fr_ps.config.search import COSTS
 from fr_ps.data.labels import ATTRIBUTES, MISSING
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
-from fr_ps.evaluation.pairwise.roc import LOW_SUPPORT_REASON
-from fr_ps.models.inference import Predictions, validation_metrics
+from fr_ps.evaluation.evaluate_predictions import validation_metrics
+from fr_ps.models.inference import Predictions
 from fr_ps.search.space import Dimension, Space, Value, params_to_settings, parent_assignments
 from fr_ps.search.spec import StudySpec
 from fr_ps.training.train import open_training_data
@@ -50,10 +50,9 @@ def check_data(spec: StudySpec) -> str:
         if objective not in metrics.values:
             names = ", ".join(sorted(metrics.values))
             raise InputError(f"objectives: {objective!r} is not a metric; expected some of {names}")
-        reason = metrics.reasons.get(objective, "")
-        if metrics.values[objective] is None or reason.startswith(LOW_SUPPORT_REASON):
+        if metrics.values[objective] is None or metrics.is_low_support(objective):
             raise InputError(
-                f"objectives: {objective} is undefined or has low support on the validation set ({reason}); "
+                f"objectives: {objective} is undefined or has low support on the validation set ({metrics.reasons[objective]}); "
                 "expected another metric, or more validation subjects"
             )
     return dataset.store.digest

@@ -19,7 +19,7 @@ from fr_ps.files import write_text
 from fr_ps.json_files import parse_json
 from fr_ps.markdown import markdown_lines
 from fr_ps.progress import echo, no_progress, progress
-from fr_ps.report.table import Table, table_text
+from fr_ps.report.table import table_text
 from fr_ps.search.checks import check_data, require_effect
 from fr_ps.search.final_runs import FinalRuns, best_validation, train_final_runs
 from fr_ps.search.improvement import measure_improvement

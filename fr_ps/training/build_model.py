@@ -62,12 +62,13 @@ def check_leakage(folders: Folders, labels: Labels, split: Split, protocol: str)
             keys = list(zip(labels.ids[rows].tolist(), labels.sessions[rows].tolist()))
             overlap = split_overlap(folder, keys, by)
             if overlap is None:
-                raise InputError(f"fusion.branches.{modality}: {folder}: has no {SPLIT_FILE}, which the leakage check needs")
-            if leaked := sorted(overlap.trained | (overlap.selected if part == "test" else set())):
-                count = f"{len(leaked)} {part} {by}{'s' if len(leaked) > 1 else ''}"
                 raise InputError(
-                    f"fusion.branches.{modality}: {folder}: was trained or selected on {count}, such as {'/'.join(leaked[0])}; "
-                    f"use its split: --data.split {folder / SPLIT_FILE}"
+                    f"fusion.branches.{modality}: {folder}: has no {SPLIT_FILE}, which must list its training subjects"
+                )
+            if leaked := sorted(overlap.trained | (overlap.selected if part == "test" else set())):
+                raise InputError(
+                    f"fusion.branches.{modality}: {folder}: {len(leaked)} of the {part} {by}s were in its training or selection, "
+                    f"as {'/'.join(leaked[0])}; use its split: --data.split {folder / SPLIT_FILE}"
                 )
 
 

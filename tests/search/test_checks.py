@@ -21,9 +21,9 @@ from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
-from fr_ps.evaluation.differences import lower_is_better
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.models.inference import Predictions, validation_metrics
+from fr_ps.evaluation.evaluate_predictions import validation_metrics
+from fr_ps.evaluation.metrics import Metrics, lower_is_better
+from fr_ps.models.inference import Predictions
 from fr_ps.search import launcher
 from fr_ps.search.checks import check_data, require_effect
 from fr_ps.search.space import params_to_settings

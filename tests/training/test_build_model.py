@@ -224,10 +224,10 @@ def check(folder: Path, trained: Split, now: Split, protocol: str) -> None:
 @pytest.mark.parametrize(
     ("trained", "now", "words"),
     [
-        (({0, 1}, {2}, {3}), ({4}, {5}, {0, 3}), ("1 test subject, ", "p0")),
-        (({0, 1}, {2}, {3}), ({4}, {5}, {2, 3}), ("1 test subject, ", "p2")),
-        (({0, 1}, {2}, {3}), ({4}, {0, 1}, {3}), ("2 validation subjects", "p0")),
-        (({0, 1}, {2}, set()), ({4}, {5}, {0, 1, 2}), ("3 test subjects", "p0")),
+        (({0, 1}, {2}, {3}), ({4}, {5}, {0, 3}), ("1 of the test subjects", "p0")),
+        (({0, 1}, {2}, {3}), ({4}, {5}, {2, 3}), ("1 of the test subjects", "p2")),
+        (({0, 1}, {2}, {3}), ({4}, {0, 1}, {3}), ("2 of the validation subjects", "p0")),
+        (({0, 1}, {2}, set()), ({4}, {5}, {0, 1, 2}), ("3 of the test subjects", "p0")),
     ],
     ids=["trained on the tested", "chosen on the tested", "trained on the validated", "several of them"],
 )
@@ -257,14 +257,14 @@ def test_people_that_it_does_not_know_may_be_and_the_same_may_choose_again(
 def test_where_sessions_are_apart_it_is_sessions_that_may_not_be_known(tmp_path: Path, refused: AssertRejected) -> None:
     check(tmp_path, of_sessions({0, 1}, {2}, {3}), of_sessions({0, 1}, {2}, {3}), "session_disjoint")
     for now, words in (
-        (({2}, set(), {0}), ("6 test sessions", "p0/s0")),
-        (({0}, set(), {2}), ("6 test sessions", "p0/s2")),
-        (({0}, {1}, {3}), ("6 validation sessions", "p0/s1")),
+        (({2}, set(), {0}), ("6 of the test sessions", "p0/s0")),
+        (({0}, set(), {2}), ("6 of the test sessions", "p0/s2")),
+        (({0}, {1}, {3}), ("6 of the validation sessions", "p0/s1")),
     ):
         with refused("fusion.branches.albedo", *words, "--data.split"):
             check(tmp_path, of_sessions({0, 1}, {2}, {3}), of_sessions(*now), "session_disjoint")
     # Where people are apart, one of whom it knows some sessions is known.
-    with refused("fusion.branches.albedo", "1 test subject, ", "p2"):
+    with refused("fusion.branches.albedo", "1 of the test subjects", "p2"):
         check(tmp_path, of_sessions({0, 1}, {2}, {3}), of_people({0}, set(), {2}), "subject_disjoint")
 
 
@@ -272,7 +272,7 @@ def test_a_gallery_that_a_branch_knows_is_no_fair_one_to_find_the_tested_in(tmp_
     trained = of_sessions({0, 1}, set(), {3})
     known, unknown = (replace(of_sessions({0}, set(), {3}), gallery=of_sessions({s}, set(), set()).train) for s in (1, 2))
     check(tmp_path, trained, unknown, "session_disjoint")
-    with refused("fusion.branches.albedo", "6 test sessions", "p0/s1"):
+    with refused("fusion.branches.albedo", "6 of the test sessions", "p0/s1"):
         check(tmp_path, trained, known, "session_disjoint")
 
 
