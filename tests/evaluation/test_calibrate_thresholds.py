@@ -124,7 +124,7 @@ def test_a_threshold_gives_the_same_after_it_was_stored(tmp_path: Path) -> None:
 def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected) -> None:
     answers, labels = example()
     answers.embeddings[3, 1] = np.nan
-    with refused(f"session of {labels.ids[3]}", "NaN"):
+    with refused(f"subject {labels.ids[3]}", "NaN"):
         calibrate_thresholds(answers, labels, [])
     answers, labels = example()
     answers.probabilities["gender"][3] = np.inf

@@ -23,13 +23,13 @@ CPU = torch.device("cpu")
 PARTS = DataConfig(val_people=1, test_people=3)
 
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "few_replicates")
 
 
 def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:
     """An untrained model of one map with a split; seeds differ in their weights."""
     dataset = open_dataset(prepared, [modality])
-    config = ModelConfig(backbone="convnextv2_atto", channels=32, reduction=8)
+    config = ModelConfig(backbone="timm:test_resnet", channels=32, reduction=8)
     info = ModelInfo({modality: config}, "concat", 48, dataset.labels.classes, ATTRIBUTES, {"run": f"r{seed}"})
     torch.manual_seed(seed)
     network = build_network(info.branches, info.fusion, info.class_counts())
@@ -49,8 +49,20 @@ def compared(models: tuple[Path, Path], data: Path, out: Path, part: str | None 
     return compare_models(models, data, out, run, options=EvaluationOptions(part), device=CPU, batch=8)
 
 
-def test_differences_are_those_of_the_two_evaluations(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
-    found = compared(models, prepared, tmp_path / "out")
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("comparison") / "out"
+
+
+@pytest.fixture(scope="module")
+def found(models: tuple[Path, Path], prepared: Path, out: Path) -> ComparisonResult:
+    """A comparison on all rows, made once."""
+    return compared(models, prepared, out)
+
+
+def test_differences_are_those_of_the_two_evaluations(
+    models: tuple[Path, Path], found: ComparisonResult, out: Path, prepared: Path, tmp_path: Path
+) -> None:
     values = [
         evaluate_model(
             one, prepared, tmp_path / name, Run(tmp_path / f"run{name}"), options=EvaluationOptions(), device=CPU, batch=8
@@ -65,13 +77,13 @@ def test_differences_are_those_of_the_two_evaluations(models: tuple[Path, Path],
     auc = named["identity/auc"]
     assert auc.low <= auc.value <= auc.high
     assert 0 < auc.p <= 1
-    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    content = json.loads((out / "metrics.json").read_text())
     assert content["metrics"]["difference/identity/auc"] == auc.value
     assert content["intervals"]["difference/identity/auc"] == [auc.low, auc.high]
     assert content["metrics"]["a/identity/auc"] == auc.first
 
 
-def test_a_model_is_as_good_as_itself(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
+def test_a_model_does_not_differ_from_itself(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
     found = compared((models[0], models[0]), prepared, tmp_path / "out")
     for one in found.differences:
         assert one.value == 0
@@ -80,23 +92,19 @@ def test_a_model_is_as_good_as_itself(models: tuple[Path, Path], prepared: Path,
     assert "no significant difference by identity AUC" in found.notes[0]
 
 
-def test_leakage_is_a_warning(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
-    found = compared(models, prepared, tmp_path / "all")
+def test_leakage_is_a_warning(models: tuple[Path, Path], found: ComparisonResult, prepared: Path, tmp_path: Path) -> None:
     for name in "AB":
         assert [line for line in found.notes if line.startswith(f"{name} was trained on 2")]
         assert [line for line in found.notes if line.startswith(f"checkpoint and thresholds of {name} were selected on 1")]
-    found = compared(models, prepared, tmp_path / "test", "test")
-    assert not [line for line in found.notes if "trained on" in line or "selected on" in line]
     unknown = tmp_path / "unknown"
     shutil.copytree(models[1], unknown)
     (unknown / SPLIT_FILE).unlink()
     found = compared((models[0], unknown), prepared, tmp_path / "third", "test")
+    assert not [line for line in found.notes if "trained on" in line or "selected on" in line]
     assert [line for line in found.notes if line.startswith("the training subjects of B are unknown")]
 
 
-def test_a_model_of_another_map_than_the_data_has_is_refused(
-    models: tuple[Path, Path], prepared: Path, tmp_path: Path, refused
-) -> None:  # type: ignore[no-untyped-def]
+def test_data_without_a_map_of_a_model_are_rejected(models: tuple[Path, Path], prepared: Path, tmp_path: Path, refused) -> None:  # type: ignore[no-untyped-def]
     data = tmp_path / "data"
     shutil.copytree(prepared, data)
     for file in data.rglob("normal.npy"):
@@ -105,9 +113,7 @@ def test_a_model_of_another_map_than_the_data_has_is_refused(
         compared(models, data, tmp_path / "out")
 
 
-def test_an_attribute_that_the_models_divide_otherwise_is_not_compared(
-    models: tuple[Path, Path], prepared: Path, tmp_path: Path
-) -> None:
+def test_an_attribute_with_other_classes_is_not_compared(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(models[1], other)
     raw = json.loads((other / "model.json").read_text())

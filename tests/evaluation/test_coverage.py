@@ -29,11 +29,13 @@ def test_the_same_seed_gives_the_same_people():
     assert len(set(ids)) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", TRUE)
 def test_intervals_over_people_hold_the_truth(metric, found):
     assert coverage([one["people"][metric] for one in found], TRUE[metric]) >= 0.86
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", TRUE)
 def test_intervals_over_pairs_are_much_narrower_and_miss_it(metric, found):
     over = {how: [one[how][metric] for one in found] for how in ("people", "pairs")}

@@ -1,13 +1,17 @@
-"""The whole evaluation: what is in it for which people, pairs and thresholds."""
+"""All analyses together: sections, thresholds and warnings for different subjects, pairs and galleries."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
+from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
-from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.analyses.attributes import NAMES
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions, validation_metrics
 from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.ten_fold import draw_folds, ten_fold_accuracy
 from fr_ps.models.inference import Predictions
@@ -68,6 +72,17 @@ def whole() -> EvaluationResult:
     return evaluate_predictions(scored(people(24, 4), labelled=True), ATTRIBUTES, thresholds(SUPPORTED))
 
 
+def test_an_evaluation_draws_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a figure was drawn")
+
+    monkeypatch.setattr(Figure, "__init__", fail)
+    found = evaluate_predictions(scored(people(6, 2), labelled=True), ATTRIBUTES, None)
+    assert found.sections["Verification"].figures
+    with pytest.raises(AssertionError, match="a figure was drawn"):
+        found.sections["Verification"].figures["roc"]()
+
+
 def test_every_analysis_has_its_section(whole: EvaluationResult) -> None:
     assert list(whole.sections) == SECTIONS
     for title in SECTIONS:
@@ -117,8 +132,8 @@ def test_the_thresholds_of_validation_are_applied(whole: EvaluationResult) -> No
     assert whole.metrics.values["identity/fnmr_at_val_far_0.01"] == pytest.approx((~accepted[genuine]).mean())
     attributes = table(whole, "Attributes", "attributes")
     rows = {row[0]: dict(zip(attributes.header, row)) for row in attributes.rows}
-    assert (rows["gender"]["threshold"], rows["gender"]["chosen by"]) == (0.4, "validation")
-    assert (rows["pose"]["threshold"], rows["pose"]["chosen by"]) == (None, "most probable class")
+    assert (rows["gender"]["threshold"], rows["gender"]["threshold from"]) == (0.4, "validation")
+    assert (rows["pose"]["threshold"], rows["pose"]["threshold from"]) == (None, "most probable class")
 
 
 def test_the_same_answers_give_the_same_numbers() -> None:
@@ -130,7 +145,7 @@ def test_the_same_answers_give_the_same_numbers() -> None:
 @pytest.mark.parametrize(
     ("ids", "why"),
     [
-        (["a"] * 4, "no impostor pair: there is one person only"),
+        (["a"] * 4, "no impostor pair: only one subject"),
         (["a", "b", "c", "d"], "no genuine pair: no subject has two sessions"),
         (["a"], "no pair: fewer than two sessions"),
     ],
@@ -292,7 +307,7 @@ def test_the_one_threshold_is_the_strictest_of_validation_that_has_support() -> 
 def test_without_a_threshold_from_validation_it_is_chosen_here_and_that_is_said(given: Thresholds | None, why: str) -> None:
     tested = scored(people(10, 3))
     threshold, source = threshold_and_source(evaluate_predictions(tested, [], given))
-    assert source == f"from these test sessions at FMR 0.1, as {why}"
+    assert source == f"from these test sessions at FMR 0.1, because {why}"
     score, ids = cosines(tested.predictions.embeddings), tested.labels.ids
     first, second = np.triu_indices(30, k=1)
     impostor = np.sort(score[first, second][ids[first] != ids[second]])
@@ -306,7 +321,7 @@ def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected, bad: f
     tested = scored(people(4, 3), labelled=True)
     tested.predictions.embeddings[5, 2] = bad
     pairs = listed(tested, None, 6)
-    for also in ({}, {"listed": pairs}, {"measure": "euclidean"}):
+    for also in ({}, {"pair_list": pairs}, {"measure": "euclidean"}):
         with refused("subject p01", "NaN or infinite"):
             evaluate_predictions(tested, ATTRIBUTES, None, **also)  # type: ignore[arg-type]
     tested = scored(people(4, 3), labelled=True)
@@ -320,3 +335,66 @@ def test_a_gallery_with_an_answer_that_is_no_number_is_refused(refused: AssertRe
     gallery.predictions.embeddings[1, 2] = np.nan
     with refused("subject b", "NaN or infinite"):
         evaluate_predictions(scored(["a", "b", "c"]), [], None, gallery=gallery)
+
+
+# validation_metrics
+
+
+@pytest.fixture(scope="module")
+def dataset(prepared: Path) -> Dataset:
+    return open_dataset(prepared, ["albedo"])
+
+
+def test_validation_metrics_do_not_depend_on_the_order_of_the_rows() -> None:
+    tested = scored(people(8, 3), labelled=True)
+    order = np.random.default_rng(0).permutation(24)
+    predictions = tested.predictions
+    turned = Predictions(predictions.embeddings[order], {task: of[order] for task, of in predictions.probabilities.items()})
+    first = validation_metrics(predictions, tested.labels, ATTRIBUTES)
+    second = validation_metrics(turned, tested.labels.subset(order), ATTRIBUTES)
+    assert second.values.keys() == first.values.keys()
+    assert second.defined() == pytest.approx(first.defined(), abs=1e-6)
+
+
+def oracle(dataset: Dataset, rows: np.ndarray) -> Predictions:
+    """Predictions without an error."""
+    labels = dataset.labels.subset(rows)
+    people = np.unique(labels.ids, return_inverse=True)[1]
+    return Predictions(
+        np.eye(people.max() + 1, dtype=np.float32)[people],
+        {
+            task: np.eye(len(labels.class_names(task)), dtype=np.float32)[labels.codes[:, column]]
+            for column, task in enumerate(ATTRIBUTES)
+        },
+    )
+
+
+def test_all_defined_validation_metrics_of_an_oracle_are_perfect(dataset: Dataset) -> None:
+    rows = np.arange(len(dataset.labels))
+    found = validation_metrics(oracle(dataset, rows), dataset.labels, ATTRIBUTES)
+    defined = found.defined()
+    assert {"identity/auc", "identity/rank1", "identity/eer", "identity/auc_person_balanced", "gender/auc"} <= set(defined)
+    assert "no variance" in found.reasons["identity/dprime"]  # 1 of all genuine pairs, 0 of all others
+    assert all(value == (0 if name.endswith(("eer", "ece")) else 1) for name, value in defined.items())
+
+
+def test_an_untrained_attribute_is_undefined_with_the_reason(dataset: Dataset) -> None:
+    rows = np.arange(len(dataset.labels))
+    found = validation_metrics(oracle(dataset, rows), dataset.labels, ["gender"])
+    for task in ATTRIBUTES:
+        for name in NAMES:
+            undefined = found.values[f"{task}/{name}"] is None
+            assert undefined == (task != "gender")
+            if undefined:
+                assert "not trained" in found.reasons[f"{task}/{name}"]
+
+
+@pytest.mark.parametrize("people", ["one", "singles"])
+def test_without_genuine_or_impostor_pairs_all_of_identity_is_undefined_with_a_reason(dataset: Dataset, people: str) -> None:
+    ids = dataset.labels.ids
+    rows = np.flatnonzero(ids == ids[0]) if people == "one" else np.unique(ids, return_index=True)[1]
+    found = validation_metrics(oracle(dataset, rows), dataset.labels.subset(rows), ATTRIBUTES)
+    identity = {name: value for name, value in found.values.items() if name.startswith("identity/")}
+    assert {"identity/auc", "identity/auc_person_balanced", "identity/eer", "identity/rank1"} <= set(identity)
+    assert set(identity.values()) == {None}
+    assert all(found.reasons[name] for name in identity)

@@ -1,4 +1,4 @@
-"""What a fused network says with fewer maps: the numbers are those of a network that is given these maps only."""
+"""Metrics of a fused network with missing maps: those of a network that gets the available maps only."""
 
 import json
 import re
@@ -26,7 +26,9 @@ from tests.pages import HtmlPage
 ALL: tuple[Modality, ...] = ("albedo", "normal", "depth")
 SUBSETS = [("albedo",), ("normal",), ("depth",), ("albedo", "normal"), ("albedo", "depth"), ("normal", "depth")]
 ROWS = np.arange(24)
-MODEL = ModelConfig(channels=16, reduction=8)
+MODEL = ModelConfig(backbone="timm:test_resnet", channels=16, reduction=8)
+
+pytestmark = pytest.mark.usefixtures("few_replicates", "undrawn")
 CPU = torch.device("cpu")
 
 
@@ -45,14 +47,14 @@ def network(dataset: Dataset, fusion: Fusion = "gated", modalities: tuple[Modali
 
 
 def by_hand(made: FaceNetwork, dataset: Dataset, subset: tuple[str, ...]) -> Predictions:
-    """Of the network called with these maps only, all sessions at once."""
+    """Predictions of the network called with these maps only, in one batch."""
     maps = {m: torch.from_numpy(array) for m, array in dataset.store.read(ROWS).items() if m in subset}
     with torch.no_grad():
         outputs = made(maps)
     return Predictions(outputs["identity"].numpy(), {task: outputs[task].softmax(dim=1).numpy() for task in ATTRIBUTES})
 
 
-def test_subsets_are_all_but_none_and_all_of_them_the_small_ones_first() -> None:
+def test_subsets_are_all_proper_ones_the_small_ones_first() -> None:
     assert modality_subsets(["albedo"]) == []
     assert modality_subsets(["normal", "albedo"]) == [("normal",), ("albedo",)]
     assert modality_subsets(ALL) == SUBSETS
@@ -67,7 +69,7 @@ def test_the_metrics_of_a_subset_are_those_of_the_network_given_these_maps_only(
         of_one = validation_metrics(by_hand(made, dataset, subset), dataset.labels, ATTRIBUTES)
         expected = expected.merge(of_one.with_prefix("only_" + "_".join(subset)))
     assert list(found.values) == list(expected.values)
-    assert found.defined() == pytest.approx(expected.defined(), abs=1e-5)  # d' of float32 answers in other batches
+    assert found.defined() == pytest.approx(expected.defined(), abs=1e-3)  # another batch size may swap two scores within 10^-6
     assert {found.values[f"only_{m}/identity/auc"] for m in ALL} != {found.values["only_albedo/identity/auc"]}
 
 
@@ -77,7 +79,7 @@ def test_a_single_modality_has_no_subsets(dataset: Dataset) -> None:
     assert subset_table(example_metrics(subsets=False)).rows == []
 
 
-def test_names_are_such_that_mlflow_takes_them(dataset: Dataset) -> None:
+def test_metric_names_are_valid_in_mlflow(dataset: Dataset) -> None:
     found = predict_with_subsets(network(dataset), dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=24)[1].with_prefix(
         "test"
     )
@@ -94,7 +96,7 @@ def test_each_branch_reads_a_batch_once_for_all_subsets(dataset: Dataset) -> Non
     assert sorted(calls) == sorted(3 * list(ALL))  # 24 sessions: 10, 10, 4
 
 
-def test_answers_to_all_maps_are_the_same_whichever_other_subsets_are_asked_for(dataset: Dataset) -> None:
+def test_predictions_with_all_maps_do_not_depend_on_other_subsets(dataset: Dataset) -> None:
     made = network(dataset)
     whole, together = predict(made, dataset.store, ROWS, 10), predict_subsets(made, dataset.store, ROWS, 10, [("depth",), ALL])[1]
     np.testing.assert_array_equal(whole.embeddings, together.embeddings)
@@ -165,7 +167,7 @@ def test_the_page_of_a_single_modality_has_no_such_table(tmp_path: Path) -> None
 
 
 class Recorder(Run):
-    """Remembers the metrics."""
+    """Records the metrics."""
 
     def log_metrics(self, values, step):  # type: ignore[no-untyped-def]
         self.points = dict(values)
@@ -183,8 +185,8 @@ def test_an_evaluation_of_a_fused_model_reports_every_subset(dataset: Dataset, p
     _, fewer = predict_with_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, 24)
     expected = whole.merge(fewer).with_prefix("test")
     assert found.select(set(expected.values)).defined() == pytest.approx(
-        expected.defined(), abs=1e-5
-    )  # d' of float32 answers in other batches
+        expected.defined(), abs=1e-3
+    )  # another batch size may swap two scores within 10^-6
     assert {name for name in found.values if "only_" in name} == {name for name in expected.values if "only_" in name}
     assert run.points == found.defined()
     assert json.loads((tmp_path / "out/metrics.json").read_text())["metrics"] == found.values

@@ -52,7 +52,7 @@ def assessed(ids: str, enrolled: str = "", listed: PairList | None = None, measu
 
 
 def figures_of(example: Example) -> dict[str, Figure]:
-    """With a store in which the map of the label's row r stands in row 63 - r, and is dark in pixel r alone."""
+    """From a store in which the map of the label's row r stands in row 63 - r, and is dark in pixel r alone."""
     maps = np.ones((SIDE * SIDE, 1, SIDE, SIDE), np.float32)
     for row in range(SIDE * SIDE):
         maps[SIDE * SIDE - 1 - row, 0, row // SIDE, row % SIDE] = 0
@@ -115,12 +115,13 @@ def test_the_pairs_with_the_lowest_and_highest_scores_are_shown() -> None:
 
 def test_ids_and_sessions_are_drawn_as_they_are() -> None:
     """Two dollar signs in an id once ended a finished training, and every resume of it, in a traceback."""
-    example = assessed("aabb")
-    for first, second in zip(MARKUP_LIKE_TEXTS, (*MARKUP_LIKE_TEXTS[1:], MARKUP_LIKE_TEXTS[0])):
-        labels = replace(example.labels, ids=np.array([first, first, second, second]), sessions=np.array([first] * 4))
-        found = figures_of(replace(example, labels=labels))
-        assert found["best_genuine"].axes[PAIRS_SHOWN].get_title() in (f"{first}/{first}", f"{second}/{first}")
-        assert to_png(found["worst_impostor"]).startswith(b"\x89PNG")
+    example = assessed("aabbccddee")  # five genuine pairs: a figure shows ten names
+    for start in range(0, len(MARKUP_LIKE_TEXTS), 5):
+        names = np.resize(MARKUP_LIKE_TEXTS[start : start + 5], 5)
+        labels = replace(example.labels, ids=np.repeat(names, 2), sessions=np.repeat(names, 2))
+        figure = figures_of(replace(example, labels=labels))["best_genuine"]
+        assert {axes.get_title() for axes in figure.axes[PAIRS_SHOWN:]} == {f"{name}/{name}" for name in names}
+        assert to_png(figure).startswith(b"\x89PNG")
 
 
 def test_fewer_pairs_than_places_leave_places_empty() -> None:

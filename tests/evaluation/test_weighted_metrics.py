@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
@@ -26,7 +26,6 @@ def sample(seed: int, count: int, people: int, levels: int, classes: int = 2) ->
     return scores, codes, rng.integers(people, size=count).astype(str)
 
 
-@settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 40), people=st.integers(1, 12), levels=st.sampled_from([1, 2, 5, 1000]))
 def test_each_draw_is_scikit_learns_with_sample_weights_and_nan_without_both_classes(
     seed: int, count: int, people: int, levels: int

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.errors import InputError
@@ -46,7 +46,6 @@ def scores_by_loop(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray 
     return best, mean
 
 
-@settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), people=st.integers(1, 8), share=SHARES, block=st.integers(1, 40))
 def test_a_search_is_that_of_a_loop_over_people(seed: int, count: int, people: int, share: float | None, block: int) -> None:
     embeddings, ids = signs(seed, count, people)
@@ -63,7 +62,6 @@ def test_a_search_is_that_of_a_loop_over_people(seed: int, count: int, people: i
             assert ranking.nonmated[place] == pytest.approx(float(max(others, default=np.nan)), abs=1e-6, nan_ok=True)
 
 
-@settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), people=st.integers(1, 8), share=SHARES)
 def test_the_row_of_the_best_rival_has_the_score_of_the_maximum(seed: int, count: int, people: int, share: float | None) -> None:
     embeddings, ids = signs(seed, count, people)

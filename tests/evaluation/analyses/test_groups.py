@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
@@ -14,6 +14,7 @@ from fr_ps.evaluation.analyses import groups
 from fr_ps.evaluation.analyses.groups import GroupCounts, group_counts, group_section
 from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.metrics import ReportSection
+from fr_ps.evaluation.pairwise.similarity import similarity
 
 CLASSES = (2, 3)
 MATRICES = ("impostors", "false_matches", "genuine", "false_non_matches")
@@ -64,6 +65,7 @@ def assert_same(one: list[GroupCounts], other: list[GroupCounts]) -> None:
 @given(sessions(), st.sampled_from([-1.0, -0.5, 0.0, 0.6, 0.8, 1.0]))
 def test_the_counts_are_those_of_loops_over_every_pair(data: tuple[np.ndarray, np.ndarray, np.ndarray], threshold: float) -> None:
     embeddings, ids, codes = data
+    assume(similarity(embeddings, ids).scale.radius == 1)  # else a cosine at the threshold itself may round to either side
     for column, counts in enumerate(group_counts(embeddings, ids, codes, CLASSES, threshold)):
         expected = by_loops(embeddings, ids, codes[:, column], CLASSES[column], threshold)
         for name in MATRICES:
@@ -75,7 +77,6 @@ def test_the_counts_are_those_of_loops_over_every_pair(data: tuple[np.ndarray, n
             assert counts.mated_subjects[code] == (number > 1).sum()
 
 
-@settings(max_examples=60)
 @given(sessions(), st.integers(0, 99), st.integers(1, 4))
 def test_a_draw_weighs_genuine_pairs_w_and_impostor_pairs_w_w_whatever_people_are_drawn_together(
     data: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, units: int

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.evaluation.analyses.gallery_search import GallerySearch, search_gallery
@@ -80,7 +80,6 @@ def fnir_by_loop(found: GallerySearch, strangers_only: bool, rate: float, weight
     raise AssertionError
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     count=st.integers(2, 30),

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
@@ -205,7 +205,6 @@ def test_labels_that_are_constant_in_people_stay_so() -> None:
         assert all(len(set(column[person == one].tolist())) == 1 for one in range(20))
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(-1, 2)), min_size=1, max_size=25), st.integers(1, 5))
 def test_any_small_table_gives_numbers_in_range_or_a_reason(rows: list[tuple[int, int]], channels: int) -> None:
     person, codes = (np.array(column) for column in zip(*rows))

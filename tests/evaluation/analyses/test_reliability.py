@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
@@ -29,7 +29,6 @@ def sample(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return confidence, rng.random(count) < confidence**2
 
 
-@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), people=st.integers(1, 10))
 def test_the_error_of_each_draw_is_that_of_a_loop_over_bins(seed: int, count: int, people: int) -> None:
     confidence, correct = sample(seed, count)

@@ -61,8 +61,8 @@ def test_with_few_scores_every_draw_is_what_scikit_learn_says():
 
 
 def test_with_many_scores_every_draw_is_nearly_what_scikit_learn_says_and_the_spread_is_the_same():
-    embeddings, ids = people(60, (1, 12), 1.2)
-    draws = bootstrap_weights(ids, replicates=60)
+    embeddings, ids = people(60, (1, 8), 1.2)
+    draws = bootstrap_weights(ids, replicates=40)
     mine, theirs = by_us(embeddings, ids, draws), by_scikit_learn(embeddings, ids, draws)
     for name, values in theirs.items():
         spread = values.std()

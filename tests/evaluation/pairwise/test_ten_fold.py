@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.evaluation.pairwise.ten_fold import (
@@ -52,7 +52,6 @@ def scored(draw: st.DrawFn) -> list[Pair]:
     return [(score / 3, same, fold) for score, same, fold in draw(st.permutations([*first, *rest]))]
 
 
-@settings(max_examples=300, deadline=None)
 @given(scored())
 def test_accuracy_and_its_standard_error_are_those_of_loops(pairs: list[Pair]) -> None:
     score, genuine, fold = (np.array(part) for part in zip(*pairs))
@@ -126,7 +125,6 @@ def by_pair(folds: Folds) -> list[tuple[int, int, int]]:
     return [(one, other, fold) for (one, other), fold in zip(ends.tolist(), folds.fold.tolist())]
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(20, 45), st.integers(0, 10), st.integers(0, 99))
 def test_nobody_is_in_two_folds_and_each_has_as_many_impostor_as_genuine_pairs(people: int, singles: int, seed: int) -> None:
     ids = sessions_of(people, singles, seed)
