@@ -1,7 +1,8 @@
-"""`fr-ps search` as its users run it: processes of their own in a folder of their own, with a real tracking server."""
+"""Searches for tests: rejected ones in this process, and ones as processes with a real tracking server."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,13 +21,17 @@ from mlflow.entities import Run
 from mlflow_server import Server
 from optuna.trial import FrozenTrial, TrialState
 
+from fr_ps.cli import main
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.listing import last_status
 from tests.forked import ForkedCommand
+from tests.tracking import servers
 
 EPOCHS = 6
-DEADLINE = 480.0
-"""Seconds after which something that takes some ten at most is not waited for any longer."""
+DEADLINE = 120.0
+"""Seconds to wait for an event that takes about ten."""
+RATES = [0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006]
+OBJECTIVE = "val/identity/auc"
 SETTINGS: dict[str, Any] = {
     "data": {"root": "synthetic", "val_people": 3, "test_people": 3},
     "synthetic": {"people": 12, "sessions": 3, "size": 32},
@@ -35,8 +40,7 @@ SETTINGS: dict[str, Any] = {
     "train": {"epochs": EPOCHS, "threads": 1},
     "after": {"seeds": 0},
 }
-"""Of all studies of these tests: an epoch takes some tenths of a second."""
-OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+"""Settings of all studies: an epoch takes some tenths of a second."""
 Found = TypeVar("Found")
 
 
@@ -47,7 +51,7 @@ class Launcher:
         folder: to run it in.
         environment: of it.
         workers: how many.
-        log: file for what it prints; what it says on standard error goes beside it.
+        log: file for its output; standard error goes to a file beside it.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str], workers: int, log: Path) -> None:
@@ -56,36 +60,36 @@ class Launcher:
         self.process = ForkedCommand(words, folder, environment, self.log, self.errors)
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     @property
     def last_line(self) -> str:
-        return self.said.splitlines()[-1]
+        return self.output.splitlines()[-1]
 
     def workers(self) -> list[int]:
-        """Ids of its living workers."""
+        """Process ids of its running workers."""
         found = []
         for file in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             with suppress(OSError):
                 found += [int(pid) for pid in file.read_text().split()]
         return [pid for pid in found if "fr_ps.search.worker" in command(pid)]
 
-    def ended(self) -> int:
-        """Its exit code, once it has ended."""
+    def wait(self) -> int:
+        """Its exit code, after its end."""
         try:
             return self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"a search does not end: {self.said}{self.errors.read_text()}")
+            pytest.fail(f"the search does not end: {self.output}{self.errors.read_text()}")
 
 
 class Place:
-    """A folder with a study file, and what Optuna and MLflow say of that study.
+    """A folder with a study file, and the study in Optuna and MLflow.
 
     Args:
         folder: empty.
         tracking: address of the tracking server.
-        settings: of the study file, beside those of all.
+        settings: of the study file, in addition to SETTINGS.
     """
 
     def __init__(self, folder: Path, tracking: str, **settings: Any) -> None:
@@ -106,7 +110,7 @@ class Place:
 
     @property
     def study(self) -> optuna.Study:
-        """As Optuna itself opens it."""
+        """The study, opened by Optuna alone."""
         if self._study is None:
             self._study = optuna.load_study(study_name=self.name, storage=self.storage)
         return self._study
@@ -116,11 +120,11 @@ class Place:
 
     @property
     def parent(self) -> str:
-        """Our id of the study's run."""
+        """The fr-ps id of the study's run."""
         return str(self.study.user_attrs["fr_ps.parent"]["card"]["id"])
 
     def runs(self) -> tuple[list[Run], Run]:
-        """All runs of its experiment in MLflow: those that are parts, and the one that is none."""
+        """The child runs in MLflow, and the study's run."""
         experiment = self.client.get_experiment_by_name(self.name)
         runs = self.client.search_runs([experiment.experiment_id])
         (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -134,34 +138,34 @@ class Place:
         return found
 
     def curve(self, run: str, metric: str) -> list[tuple[int, float]]:
-        """The points of MLflow, each as often as it is there."""
+        """The points (step, value) in MLflow, duplicates included."""
         return sorted((point.step, point.value) for point in self.client.get_metric_history(run, metric))
 
-    def owner(self, run: str) -> int:
-        """Id of the process that has, or had, the run of our id; -1 for none."""
+    def lock_holder(self, run: str) -> int:
+        """Id of the process that holds, or held, the lock of a run; -1 for none."""
         try:
             return int(json.loads((self.folder / "runs" / run / "owner.lock").read_text())["pid"])
         except (OSError, ValueError):
             return -1
 
     def in_the_middle(self) -> dict[int, FrozenTrial]:
-        """Id of a process that lives to its trial, of which it did an epoch at least and has two to do."""
+        """Id of a worker process to its trial, with one or more epochs done and two or more left."""
         trials, found = self.trials(), {}
         for trial in trials:
             first = trial.system_attrs.get("failed_trial")
             done = len(trial.intermediate_values) - (0 if first is None else len(trials[first].intermediate_values))
-            pid = self.owner(trial.user_attrs.get("run", ""))
+            pid = self.lock_holder(trial.user_attrs.get("run", ""))
             if trial.state == TrialState.RUNNING and done and max(trial.intermediate_values) < EPOCHS - 1 and not is_gone(pid):
                 found[pid] = trial
         return found
 
     def status(self, run: str) -> str:
-        """What the run of our id wrote down last; empty for nothing."""
+        """The last status in the journal of a run; empty where it has none."""
         folder = self.folder / "runs" / run
         return last_status(folder) if (folder / JOURNAL_FILE).is_file() else ""
 
     def processes(self) -> list[int]:
-        """Ids of all that live in the folder."""
+        """Ids of all processes with this working folder."""
         found = []
         for place in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):
@@ -170,7 +174,7 @@ class Place:
         return found
 
     def close(self) -> None:
-        """End whatever a test that failed has left."""
+        """Kill the processes that a failed test has left."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -179,15 +183,15 @@ class Place:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, its parent may know it or not."""
+    """Whether a process has ended; its parent may still have to wait for it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
 
 
-def until(what: str, look: Callable[[], Found], place: Place) -> Found:
-    """What `look` returns as soon as that is something."""
+def until(event: str, look: Callable[[], Found], place: Place) -> Found:
+    """The first true result of `look`."""
     begun = time.monotonic()
     while time.monotonic() - begun < DEADLINE:
         if found := look():
@@ -196,12 +200,54 @@ def until(what: str, look: Callable[[], Found], place: Place) -> Found:
             break
         time.sleep(0.05)
     logs = [*place.folder.glob("launcher-*"), *place.folder.glob("runs/*/worker-*.log")]
-    pytest.fail(f"waited for {what}\n" + "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in logs))
+    pytest.fail(f"no event: {event}\n" + "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in logs))
+
+
+class RejectedSearch:
+    """A folder for searches that are rejected before anything is trained."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+        self.storage = f"sqlite:///{folder}/studies.db"
+
+    def __call__(self, trials: int = 0, **settings: Any) -> str:
+        """The error of a search with these settings; the storage has `trials` trials then."""
+        tree = {"study": {"name": "bad", "storage": self.storage}, "space": {"optim.lr": RATES}} | SETTINGS | settings
+        (self.folder / "bad.yaml").write_text(yaml.safe_dump(tree))
+        line = rejection(self.folder / "bad.yaml", self.capsys)
+        assert not list(self.folder.glob("runs/*/checkpoints"))
+        if (self.folder / "studies.db").exists():
+            studies = optuna.get_all_study_summaries(self.storage)
+            assert sum(study.n_trials for study in studies) == trials
+        return line
+
+
+def rejection(file: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The error, one line, of a search with this study file."""
+    assert main(["search", "--config", str(file)]) == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert errors.splitlines()[-1] == line
+    assert re.search(r"; \w|expected|must|needs", line), f"no remedy in: {line}"
+    return line
+
+
+@pytest.fixture
+def rejected_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RejectedSearch:
+    """Searches for which MLflow is unreachable."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    for name, value in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
+    return RejectedSearch(tmp_path, capsys)
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Iterator[Server]:
-    """A tracking server that is being started; `new_place` waits until it answers."""
+    """A tracking server; `new_place` waits until it has started."""
     server = Server(tmp_path_factory.mktemp("tracking"))
     shutil.copy(new_sqlite, server.folder / "server.db")
     server.start()
@@ -213,7 +259,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Iter
 
 @pytest.fixture(scope="module")
 def new_place(tracking: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Place]]:
-    """Makes a place for a study of that name; the tracking server answers when it is made."""
+    """Creates a place for a study of that name; the tracking server has started by then."""
     places = []
 
     def make(name: str, **settings: Any) -> Place:
@@ -227,7 +273,7 @@ def new_place(tracking: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def command(pid: int) -> str:
-    """The command line of a process with its id and parent; empty for none that lives."""
+    """The command line of a process, with its id and parent; empty where it has ended."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         return f"{pid} of {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1]}: {words}"
@@ -236,7 +282,7 @@ def command(pid: int) -> str:
 
 
 def four_at_once(program: str, argument: str) -> list[str]:
-    """What each of four processes of a Python program prints after it says `ready`, all of them going on at once."""
+    """The output of four processes of a Python program after `ready`, at which all of them continue at once."""
     command = [sys.executable, "-c", program, argument]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for process in processes:
@@ -246,6 +292,6 @@ def four_at_once(program: str, argument: str) -> list[str]:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate()[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
-    return said
+    return outputs

@@ -1,0 +1,109 @@
+"""One trial: how each end of its training shows in the study and in the run."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from fr_ps.config import Config, SearchConfig
+from fr_ps.config.search import PrunerConfig, StudyConfig
+from fr_ps.errors import DiskFullError, InputError
+from fr_ps.evaluation.metrics import Metrics
+from fr_ps.search.samplers import build_pruner
+from fr_ps.search.spec import build_study_spec
+from fr_ps.search.storage import Storage, open_study
+from fr_ps.search.trial import TrialResult, WorkerContext, run_trial, trial_run_id
+from fr_ps.search.trial_queue import acquire
+from fr_ps.tracking.listing import last_status
+from fr_ps.tracking.run_folder import ParentRun
+from fr_ps.training.guard import DivergedError
+from tests.tracking import servers
+
+OBJECTIVE = "val/identity/auc"
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
+    """A study with one running trial; MLflow is unreachable."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
+    monkeypatch.setattr("fr_ps.search.trial._DELIVERY_TIMEOUT", 0.0)
+    config = SearchConfig(
+        space={"optim.lr": [0.1]},
+        study=StudyConfig(name="s", storage=f"sqlite:///{tmp_path}/studies.db"),
+        pruner=PrunerConfig(name="median", startup=1, epochs=1),
+    )
+    spec = build_study_spec(config, Config())
+    storage = Storage(config.study.storage, 60)
+    open_study(storage, "s", ["maximize"])
+    study = optuna.load_study(study_name="s", storage=storage.rdb, pruner=build_pruner(config.pruner, 1, spec.epochs))
+    return WorkerContext(spec, storage, study, ParentRun("p", "0"), tmp_path / "runs", lambda _line: None)
+
+
+def ended_by(
+    error: BaseException | type[BaseException], epochs: int, context: WorkerContext, patch: pytest.MonkeyPatch
+) -> tuple[TrialResult, str, TrialState, str]:
+    """Run the next trial, whose training raises `error` after so many epochs; result, status of the run, state, reason."""
+
+    def fit(_config: Config, _run: Any, _echo: Any, on_epoch: Any) -> None:
+        for epoch in range(1, epochs + 1):
+            on_epoch(epoch, Metrics({OBJECTIVE: 0.5}))
+        raise error
+
+    patch.setattr("fr_ps.search.trial.fit", fit)
+    number, slots = acquire(context.storage, context.study, 9)
+    assert number is not None
+    result = run_trial(context, number, slots.slot_of(number))
+    trial = context.study.get_trials()[number]
+    return result, last_status(context.runs / trial_run_id(trial)), trial.state, trial.user_attrs["reason"]
+
+
+@pytest.mark.parametrize(
+    ("error", "epochs", "kind", "status", "reason"),
+    [
+        (DivergedError("no finite loss"), 1, "pruned", "KILLED", "diverged: no finite loss"),
+        (InputError("model.x is 1; expected 2"), 0, "pruned", "KILLED", "cannot be built: model.x is 1; expected 2"),
+        (MemoryError("too large"), 1, "pruned", "KILLED", "cannot be built: too large"),
+        (ValueError("later"), 1, "failed", "FAILED", "ValueError: later"),
+        (KeyError("x"), 0, "failed", "FAILED", "KeyError: 'x'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_of_the_training_ends_the_trial(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch, error: Exception, epochs: int, kind: str, status: str, reason: str
+) -> None:
+    states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    result, run_status, state, stored = ended_by(error, epochs, context, monkeypatch)
+    assert (result.kind, result.epochs, run_status, state, stored) == (kind, epochs, status, states[kind], reason)
+    assert result.reason == reason
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, DiskFullError("full; free space")])
+def test_a_signal_or_a_full_disk_leaves_the_trial_running(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch, error: BaseException | type[BaseException]
+) -> None:
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        ended_by(error, 1, context, monkeypatch)
+    (trial,) = context.study.get_trials()
+    assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {1: 0.5})
+    assert last_status(context.runs / trial_run_id(trial)) == ("FAILED" if isinstance(error, DiskFullError) else "KILLED")
+
+
+def test_the_pruner_ends_a_trial(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributions: Any = {"optim.lr": optuna.distributions.CategoricalDistribution([0.1])}
+    better = optuna.create_trial(
+        value=0.9, params={"optim.lr": 0.1}, distributions=distributions, intermediate_values={1: 0.9, 2: 0.9, 3: 0.9}
+    )
+    context.study.add_trial(better)
+    monkeypatch.setattr("fr_ps.search.trial._find_duplicate", lambda *_: None)
+    result, status, state, reason = ended_by(RuntimeError("not pruned"), 9, context, monkeypatch)
+    assert (result.kind, status, state) == ("pruned", "KILLED", TrialState.PRUNED)
+    assert reason == f"by median after epoch {result.epochs}"
+    assert 1 <= result.epochs < 9
+
+
+def test_the_run_id_of_a_trial_is_empty_where_it_is_unsafe_in_a_path() -> None:
+    for value in ("../x", "a/b", "", 3, None):
+        assert trial_run_id(optuna.create_trial(value=0.1, user_attrs={"run": value})) == ""
+    assert trial_run_id(optuna.create_trial(value=0.1, user_attrs={"run": "r1"})) == "r1"
