@@ -192,8 +192,8 @@ def is_gone(pid: int) -> bool:
 
 def until(event: str, look: Callable[[], Found], place: Place) -> Found:
     """The first true result of `look`."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < DEADLINE:
+    started = time.monotonic()
+    while time.monotonic() - started < DEADLINE:
         if found := look():
             return found
         if place.launchers and all(launcher.process.poll() is not None for launcher in place.launchers):

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of its own, in a folder that is gone afterwards."""
+"""A temporary PostgreSQL server."""
 
 import os
 import pwd
@@ -19,7 +19,7 @@ _START = 60
 
 
 class Server:
-    """A server that runs on this machine only, and asks for a password.
+    """A server on 127.0.0.1 with password authentication.
 
     Args:
         tools: folder of its programs.
@@ -40,7 +40,7 @@ class Server:
 
 @contextmanager
 def postgresql() -> Iterator[Server]:
-    """The server while the block lasts; where its programs are missing, the test is skipped."""
+    """Run a server during the block; skip the test where PostgreSQL is not installed."""
     tools = _tools()
     # Not pytest's folder, which only root may enter; and a short name, as that of a socket has 107 characters at most.
     folder = Path(tempfile.mkdtemp(prefix="fr-ps-pg-"))
@@ -74,16 +74,16 @@ def _tools() -> Path:
 
 
 def _as_its_user(folder: Path) -> list[str]:
-    """What stands before its programs, which refuse to run as root; `folder` is then the user's."""
+    """The prefix of PostgreSQL's commands, which do not run as root; `folder` then belongs to their user."""
     if os.geteuid():
         return []
     try:
         user = pwd.getpwnam("postgres")
     except KeyError:
-        pytest.skip("we are root, as whom PostgreSQL does not run, and there is no user postgres")
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        pytest.skip("we are root, as whom PostgreSQL does not run, and there is no setpriv (Debian: util-linux)")
+        pytest.skip("PostgreSQL does not run as root, and setpriv is missing (Debian: util-linux)")
     os.chown(folder, user.pw_uid, user.pw_gid)
     return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
@@ -95,9 +95,9 @@ def _free_port() -> int:
 
 
 def _run(words: Sequence[str], log: Path | None = None, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    # To a file, not a pipe: the server keeps what pg_ctl was given, and the end of a pipe would never come.
-    with tempfile.TemporaryFile("w+") as said:
-        done = subprocess.run(words, stdout=said, stderr=said, stdin=subprocess.DEVNULL, cwd=cwd, env=env, check=False)
-        said.seek(0)
-        words_of_log = log.read_text() if log and log.is_file() else ""
-        assert done.returncode == 0, f"{' '.join(words)}: {said.read()}{words_of_log}"
+    # To a file, not a pipe: the server keeps the descriptors of pg_ctl open, and a pipe would never end.
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(words, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=cwd, env=env, check=False)
+        output.seek(0)
+        server_log = log.read_text() if log and log.is_file() else ""
+        assert done.returncode == 0, f"{' '.join(words)}: {output.read()}{server_log}"

@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {},
         ("space.loss.adversarial", "loss.weighting uncertainty", "write when: {loss.weighting: [fixed, upgrad, pcgrad]}"),
     ),
-    "by the base alone": (
+    "without effect in the base": (
         {"loss.adversarial": ADVERSARIAL},
         {},
         ("loss.weighting is not uncertainty", "remove it from the space, or change loss.weighting"),

@@ -89,7 +89,7 @@ def test_the_same_seed_number_and_history_give_the_same_suggestion_and_another_n
     history = searched("random" if name == "gp" else name, count)
     first = suggested(name, history, seed=5, number=count)
     assert suggested(name, history, seed=5, number=count) == first
-    if name != "nsgaii":  # whose children are made of what their parents had
+    if name != "nsgaii":  # its children combine settings of their parents
         others = [
             suggested(name, history, *other) for other in ([(5, count + 1)] if name == "gp" else [(5, count + 1), (6, count)])
         ]

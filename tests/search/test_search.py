@@ -122,6 +122,17 @@ def test_every_trial_is_a_child_run_with_its_settings_and_value(search: Search) 
         assert not any(name.startswith("test/") for name in run.data.metrics)
 
 
+def test_the_attributes_of_the_study_keep_the_keys_of_version_0_1(search: Search) -> None:
+    attributes = search.study.user_attrs
+    assert {"fr_ps.definition", "fr_ps.parent", "fr_ps.data_digest", "fr_ps.final"} <= attributes.keys()
+    assert attributes["fr_ps.parent"].keys() == {"card", "parent", "folder"}
+    assert {"id", "name", "mlflow_id", "host", "experiment_id", "tags"} <= attributes["fr_ps.parent"]["card"].keys()
+    assert attributes["fr_ps.parent"]["parent"].keys() == {"mlflow_id", "experiment_id"}
+    assert attributes["fr_ps.definition"].keys() == {"objectives", "space", "base"}
+    assert attributes["fr_ps.final"].keys() == {f"trial-{search.study.best_trial.number:03d}-seed-0", "base-seed-0"}
+    assert {"run", "host"} <= search.trials()[0].user_attrs.keys()
+
+
 def test_a_trial_with_the_settings_of_another_copies_its_values(search: Search) -> None:
     rates = [trial.params["optim.lr"] for trial in search.trials()]
     assert len(set(rates)) == 2

@@ -118,10 +118,10 @@ def start_worker(rejected_search: RejectedSearch) -> Iterator[Callable[..., tupl
 
 
 def wait_in_worker(process: "subprocess.Popen[str]", look: Callable[[], bool]) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     while not look():
         assert process.poll() is None, Path("worker.log").read_text()
-        assert time.monotonic() - begun < DEADLINE, Path("worker.log").read_text()
+        assert time.monotonic() - started < DEADLINE, Path("worker.log").read_text()
         time.sleep(0.05)
 
 

@@ -19,8 +19,8 @@ class Worker:
     """One worker: its last read of the trials, and the trial that it runs.
 
     Attributes:
-        seen: the trials as it read them; None before it reads.
-        trial: that it does.
+        seen: the trials at its last read; None before the first.
+        trial: that it runs.
     """
 
     seen: TrialSlots | None = None
@@ -32,32 +32,32 @@ class Database:
     """Trials by number, with the two atomic operations of a database: assign a number, acquire a trial.
 
     Attributes:
-        entries: all of them.
-        begun: numbers of those that a worker ever had, in order.
+        entries: all trials.
+        started: numbers of the trials that a worker acquired, in order.
     """
 
     entries: list[TrialEntry] = field(default_factory=list)
-    begun: list[int] = field(default_factory=list)
+    started: list[int] = field(default_factory=list)
 
-    def add(self, first: int | None = None) -> None:
+    def add(self, original: int | None = None) -> None:
         number = len(self.entries)
-        self.entries.append(TrialEntry(number, "waiting", number if first is None else first))
+        self.entries.append(TrialEntry(number, "waiting", number if original is None else original))
 
     def mark(self, number: int, state: State) -> None:
         self.entries[number] = replace(self.entries[number], state=state)
 
-    def take(self, number: int) -> bool:
+    def acquire(self, number: int) -> bool:
         if self.entries[number].state != "waiting":
             return False
         self.mark(number, "running")
-        self.begun.append(number)
+        self.started.append(number)
         return True
 
-    def begun_of(self, first: int) -> set[int]:
-        return {number for number in self.begun if self.entries[number].original == first}
+    def started_of(self, original: int) -> set[int]:
+        return {number for number in self.started if self.entries[number].original == original}
 
-    def states_of(self, first: int) -> list[State]:
-        return [entry.state for entry in self.entries if entry.original == first]
+    def states_of(self, original: int) -> list[State]:
+        return [entry.state for entry in self.entries if entry.original == original]
 
 
 class Study(RuleBasedStateMachine):
@@ -70,33 +70,33 @@ class Study(RuleBasedStateMachine):
         self.workers = [Worker() for _ in range(4)]
         self.killed: set[int] = set()
 
-    def ledger(self) -> TrialSlots:
+    def slots(self) -> TrialSlots:
         return TrialSlots(list(self.database.entries), self.budget)
 
     @property
-    def firsts(self) -> list[int]:
+    def originals(self) -> list[int]:
         """The trials of the study's slots that are no retries."""
         return [entry.number for entry in self.database.entries if entry.original == entry.number][: self.budget]
 
     @rule(which=WORKERS)
     def read(self, which: int) -> None:
         if self.workers[which].trial is None:
-            self.workers[which].seen = self.ledger()
+            self.workers[which].seen = self.slots()
 
     @rule(which=WORKERS)
     def make(self, which: int) -> None:
         """Add retries of killed trials, or a new trial, by an outdated read."""
         if seen := self.workers[which].seen:
             for number in seen.to_retry:
-                self.database.add(first=seen.entries[number].original)
+                self.database.add(original=seen.entries[number].original)
             if not seen.to_retry and not seen.ready and seen.unfilled > 0:
                 self.database.add()
             self.workers[which].seen = None
 
     @rule(which=WORKERS)
-    def take(self, which: int) -> None:
+    def acquire(self, which: int) -> None:
         if seen := self.workers[which].seen:
-            self.workers[which].trial = next((number for number in seen.ready if self.database.take(number)), None)
+            self.workers[which].trial = next((number for number in seen.ready if self.database.acquire(number)), None)
             self.workers[which].seen = None
 
     @rule(which=WORKERS, state=st.sampled_from(OVER))
@@ -107,74 +107,74 @@ class Study(RuleBasedStateMachine):
         worker.trial = None
 
     @rule(which=WORKERS)
-    def put_back(self, which: int) -> None:
+    def release(self, which: int) -> None:
         worker = self.workers[which]
         if worker.trial is not None and self.database.entries[worker.trial].state == "running":
             self.database.mark(worker.trial, "waiting")
         worker.trial = None
 
-    @rule(which=WORKERS, seen_as_dead=st.booleans())
-    def die(self, which: int, seen_as_dead: bool) -> None:
+    @rule(which=WORKERS, lives=st.booleans())
+    def die(self, which: int, lives: bool) -> None:
         """The lease expires: by kill -9, or while the worker lives and ends its trial later."""
         number = self.workers[which].trial
-        if not seen_as_dead:
+        if not lives:
             self.workers[which] = Worker()
         if number is not None and self.database.entries[number].state == "running":
             self.database.mark(number, "killed")
 
-    @precondition(lambda self: self.ledger().all_finished)
+    @precondition(lambda self: self.slots().all_finished)
     @rule(more=st.integers(1, 2))
     def raise_budget(self, more: int) -> None:
         self.budget += more
-        assert self.ledger().unfilled <= more
-        assert not self.ledger().all_finished
+        assert self.slots().unfilled <= more
+        assert not self.slots().all_finished
 
     @invariant()
-    def no_trial_beyond_the_budget_is_begun(self) -> None:
-        assert {self.database.entries[number].original for number in self.database.begun} <= set(self.firsts)
-        ledger = self.ledger()
-        assert [place[0].number for place in ledger.slots] == self.firsts
-        assert ledger.unfilled == self.budget - len(self.firsts)
+    def no_trial_beyond_the_budget_starts(self) -> None:
+        assert {self.database.entries[number].original for number in self.database.started} <= set(self.originals)
+        slots = self.slots()
+        assert [slot[0].number for slot in slots.slots] == self.originals
+        assert slots.unfilled == self.budget - len(self.originals)
 
     @invariant()
-    def what_may_be_begun_waits_in_a_place_and_retries_come_first(self) -> None:
-        ledger = self.ledger()
-        entries = [self.database.entries[number] for number in ledger.ready]
-        assert all(entry.state == "waiting" and entry.original in self.firsts for entry in entries)
-        again = [entry.original != entry.number for entry in entries]
-        assert again == sorted(again, reverse=True)
-        for retries, its in itertools.groupby(entries, key=lambda entry: entry.original != entry.number):
-            numbers = [entry.number for entry in its]
+    def ready_trials_wait_in_a_slot_and_retries_come_first(self) -> None:
+        slots = self.slots()
+        entries = [self.database.entries[number] for number in slots.ready]
+        assert all(entry.state == "waiting" and entry.original in self.originals for entry in entries)
+        is_retry = [entry.original != entry.number for entry in entries]
+        assert is_retry == sorted(is_retry, reverse=True)
+        for retries, group in itertools.groupby(entries, key=lambda entry: entry.original != entry.number):
+            numbers = [entry.number for entry in group]
             assert numbers == sorted(numbers), retries
 
     @invariant()
-    def each_place_is_ended_once_and_tried_again_once_if_its_worker_died(self) -> None:
-        for first in self.firsts:
-            states = self.database.states_of(first)
+    def each_slot_ends_once_and_is_retried_once_if_its_worker_died(self) -> None:
+        for original in self.originals:
+            states = self.database.states_of(original)
             assert sum(state in OVER for state in states) <= 1
-            assert len(self.database.begun_of(first)) <= 1 + (states[0] == "killed")
-            assert self.database.begun_of(first) <= {first, *self.retries_of(first)[:1]}
-        ledger = self.ledger()
-        waiting = [first for first in self.firsts if self.database.states_of(first) == ["killed"]]
-        assert ledger.to_retry == waiting
+            assert len(self.database.started_of(original)) <= 1 + (states[0] == "killed")
+            assert self.database.started_of(original) <= {original, *self.retries_of(original)[:1]}
+        slots = self.slots()
+        waiting = [original for original in self.originals if self.database.states_of(original) == ["killed"]]
+        assert slots.to_retry == waiting
 
     @invariant()
-    def what_has_ended_is_what_ended_by_itself_or_died_twice(self) -> None:
+    def finished_slots_ended_or_were_killed_twice(self) -> None:
         expected = {}
-        for first in self.firsts:
-            last = (self.retries_of(first)[:1] or [first])[0]
+        for original in self.originals:
+            last = (self.retries_of(original)[:1] or [original])[0]
             state = self.database.entries[last].state
-            if state in OVER or (state == "killed" and last != first):
+            if state in OVER or (state == "killed" and last != original):
                 expected[last] = state
-        ledger = self.ledger()
-        assert ledger.finished == expected
-        assert ledger.all_finished == (len(expected) == self.budget)
-        assert set(ledger.running) == {entry.number for entry in self.database.entries if entry.state == "running"}
-        for place, first in enumerate(self.firsts):
-            assert {ledger.slot_of(number) for number in [first, *self.retries_of(first)[:1]]} == {place}
+        slots = self.slots()
+        assert slots.finished == expected
+        assert slots.all_finished == (len(expected) == self.budget)
+        assert set(slots.running) == {entry.number for entry in self.database.entries if entry.state == "running"}
+        for index, original in enumerate(self.originals):
+            assert {slots.slot_of(number) for number in [original, *self.retries_of(original)[:1]]} == {index}
 
-    def retries_of(self, first: int) -> list[int]:
-        return [entry.number for entry in self.database.entries if entry.original == first != entry.number]
+    def retries_of(self, original: int) -> list[int]:
+        return [entry.number for entry in self.database.entries if entry.original == original != entry.number]
 
     def teardown(self) -> None:
         """Whatever has happened, one living worker finishes all slots of the budget."""
@@ -184,25 +184,25 @@ class Study(RuleBasedStateMachine):
             if entry.state == "running":
                 self.database.mark(entry.number, "killed")
         for _ in range(6 * self.budget + 6):
-            ledger = self.ledger()
-            if ledger.all_finished:
+            slots = self.slots()
+            if slots.all_finished:
                 break
-            self.workers = [Worker(seen=ledger)]
-            if ledger.ready:
-                self.take(0)
+            self.workers = [Worker(seen=slots)]
+            if slots.ready:
+                self.acquire(0)
                 self.end(0, "complete")
             else:
                 self.make(0)
-        ledger = self.ledger()
-        assert ledger.all_finished
-        assert len(ledger.finished) == len(self.firsts) == self.budget
-        assert (ledger.ready, ledger.to_retry, ledger.unfilled, ledger.running) == ([], [], 0, [])
-        self.no_trial_beyond_the_budget_is_begun()
-        self.each_place_is_ended_once_and_tried_again_once_if_its_worker_died()
-        for first in self.firsts:
-            states = self.database.states_of(first)
+        slots = self.slots()
+        assert slots.all_finished
+        assert len(slots.finished) == len(self.originals) == self.budget
+        assert (slots.ready, slots.to_retry, slots.unfilled, slots.running) == ([], [], 0, [])
+        self.no_trial_beyond_the_budget_starts()
+        self.each_slot_ends_once_and_is_retried_once_if_its_worker_died()
+        for original in self.originals:
+            states = self.database.states_of(original)
             ended = sum(state in OVER for state in states)
-            assert ended == 1 or (ended, len(self.database.begun_of(first))) == (0, 2)
+            assert ended == 1 or (ended, len(self.database.started_of(original))) == (0, 2)
 
 
 TestStudy = Study.TestCase
@@ -214,33 +214,33 @@ def of(*entries: tuple[int, State, int], budget: int = 3) -> TrialSlots:
 
 
 def test_a_new_study_has_unfilled_slots_only() -> None:
-    ledger = of()
-    assert (ledger.unfilled, ledger.ready, ledger.to_retry, ledger.finished, ledger.all_finished) == (3, [], [], {}, False)
+    slots = of()
+    assert (slots.unfilled, slots.ready, slots.to_retry, slots.finished, slots.all_finished) == (3, [], [], {}, False)
 
 
 def test_of_two_surplus_trials_the_earlier_one_counts() -> None:
-    ledger = of((0, "complete", 0), (1, "complete", 1), (2, "waiting", 2), (3, "waiting", 3))
-    assert (ledger.ready, ledger.unfilled) == ([2], 0)
+    slots = of((0, "complete", 0), (1, "complete", 1), (2, "waiting", 2), (3, "waiting", 3))
+    assert (slots.ready, slots.unfilled) == ([2], 0)
     assert of((0, "complete", 0), (1, "complete", 1), (2, "complete", 2), (3, "waiting", 3)).all_finished
 
 
 def test_of_two_retries_the_earlier_one_counts() -> None:
-    ledger = of((0, "killed", 0), (1, "running", 1), (2, "waiting", 0), (3, "waiting", 0), (4, "waiting", 4))
-    assert ledger.ready == [2, 4]
-    ledger = of((0, "killed", 0), (1, "pruned", 1), (2, "killed", 0), (3, "waiting", 0), (4, "failed", 4))
-    assert (ledger.ready, ledger.to_retry, ledger.all_finished) == ([], [], True)
-    assert ledger.finished == {2: "killed", 1: "pruned", 4: "failed"}
+    slots = of((0, "killed", 0), (1, "running", 1), (2, "waiting", 0), (3, "waiting", 0), (4, "waiting", 4))
+    assert slots.ready == [2, 4]
+    slots = of((0, "killed", 0), (1, "pruned", 1), (2, "killed", 0), (3, "waiting", 0), (4, "failed", 4))
+    assert (slots.ready, slots.to_retry, slots.all_finished) == ([], [], True)
+    assert slots.finished == {2: "killed", 1: "pruned", 4: "failed"}
 
 
 def test_a_retry_starts_before_earlier_waiting_trials() -> None:
-    ledger = of((0, "waiting", 0), (1, "killed", 1), (2, "waiting", 2), (3, "waiting", 1))
-    assert ledger.ready == [3, 0, 2]
-    assert [ledger.slot_of(number) for number in (0, 1, 2, 3)] == [0, 1, 2, 1]
+    slots = of((0, "waiting", 0), (1, "killed", 1), (2, "waiting", 2), (3, "waiting", 1))
+    assert slots.ready == [3, 0, 2]
+    assert [slots.slot_of(number) for number in (0, 1, 2, 3)] == [0, 1, 2, 1]
 
 
 def test_a_failed_trial_is_not_retried() -> None:
-    ledger = of((0, "failed", 0), budget=1)
-    assert (ledger.to_retry, ledger.finished, ledger.all_finished) == ([], {0: "failed"}, True)
+    slots = of((0, "failed", 0), budget=1)
+    assert (slots.to_retry, slots.finished, slots.all_finished) == ([], {0: "failed"}, True)
 
 
 def test_a_surplus_trial_has_no_slot() -> None:
@@ -250,6 +250,6 @@ def test_a_surplus_trial_has_no_slot() -> None:
 
 @given(st.permutations([(0, "killed", 0), (1, "complete", 1), (2, "waiting", 0), (3, "waiting", 3), (4, "waiting", 4)]))
 def test_the_order_of_the_trials_does_not_matter(entries: list[tuple[int, State, int]]) -> None:
-    ledger, expected = of(*entries), of(*sorted(entries))
-    assert ledger.slots == expected.slots
-    assert (ledger.ready, ledger.unfilled, ledger.finished) == ([2, 3], 0, {1: "complete"})
+    slots, expected = of(*entries), of(*sorted(entries))
+    assert slots.slots == expected.slots
+    assert (slots.ready, slots.unfilled, slots.finished) == ([2, 3], 0, {1: "complete"})

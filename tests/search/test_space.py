@@ -526,10 +526,10 @@ def test_every_suggestion_of_a_shipped_study_is_valid(file: Path, monkeypatch: p
 
 
 def test_a_grid_with_too_many_combinations_is_an_error_before_it_is_built(refused: AssertRejected) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     with refused("space.optim.lr", "step 1e-07", str(MAX_GRID)):
         parse_space({"optim.lr": {"low": 0.1, "high": 1.0, "step": 1e-7}}, Config()).grid()
     many = {"low": 0.1, "high": 0.9, "step": 0.001}
     with refused("space: a grid", str(MAX_GRID), "801"):
         parse_space({"optim.lr": many, "augment.flip": many}, Config()).grid()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5

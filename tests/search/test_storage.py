@@ -50,8 +50,8 @@ print(study.study_name, created, flush=True)
 @pytest.mark.slow
 def test_processes_that_open_a_new_file_at_once_get_the_same_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'new.db'}"
-    said = [text.strip() for text in four_at_once(OPEN, url)]
-    assert sorted(said) == ["s False", "s False", "s False", "s True"]
+    outputs = [text.strip() for text in four_at_once(OPEN, url)]
+    assert sorted(outputs) == ["s False", "s False", "s False", "s True"]
     (study,) = optuna.get_all_study_summaries(url)
     assert (study.study_name, study.n_trials) == ("s", 4)
     assert sorted(trial.number for trial in optuna.load_study(study_name="s", storage=url).trials) == [0, 1, 2, 3]
@@ -139,18 +139,18 @@ def test_an_invalid_address_is_an_error(
 
 def test_an_unreachable_server_is_an_error_without_the_password(refused: AssertRejected, unused_port: int) -> None:
     pytest.importorskip("psycopg2")
-    begun = time.monotonic()
+    started = time.monotonic()
     with refused("study.storage: postgresql+psycopg2://127.0.0.1", f"port {unused_port} failed", "refused"):
         Storage(POSTGRESQL.format(port=unused_port), 1)
     with pytest.raises(InputError) as caught:
         Storage(POSTGRESQL.format(port=unused_port), 1)
     assert "secret" not in str(caught.value)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
 
 
 @pytest.fixture
 def unused_port() -> int:
-    """A port where nobody listens."""
+    """A port without a listener."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
