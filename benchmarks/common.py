@@ -1,17 +1,22 @@
-"""What every benchmark does with its numbers: a table for people, JSON for machines."""
+"""Shared by all benchmarks: flags, interleaved timing, and the report as a table and as JSON."""
 
 import argparse
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tabulate import tabulate
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured value, and what it should be."""
+    """One measured value and its goal."""
 
     value: float
     goal: float
@@ -28,19 +33,35 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def limit_threads(threads: int) -> None:
-    """Let BLAS and torch, which are not imported yet, use so many CPU threads."""
+    """Set the CPU threads of BLAS and torch, before they are imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
 
 
+def interleave(functions: dict[Key, Callable[[], float | None]], turns: int) -> dict[Key, list[float]]:
+    """Seconds of each function in each turn, after one turn to warm up.
+
+    The functions alternate, in reverse order in every second turn, because the speed of the machine drifts. A function that
+    returns a number is timed by that number, else by the duration of the call.
+    """
+    seconds: dict[Key, list[float]] = {name: [] for name in functions}
+    for turn in range(turns + 1):
+        for name in list(functions)[:: 1 if turn % 2 else -1]:
+            started = time.perf_counter()
+            own = functions[name]()
+            if turn:
+                seconds[name].append(time.perf_counter() - started if own is None else own)
+    return seconds
+
+
 def report(numbers: dict[str, Measurement], rows: list[list[object]], headers: list[str], path: Path | None) -> None:
-    """Print the table of `rows`, then each number beside its goal; write the numbers to `path` if it is given."""
+    """Print the table of `rows`, then each number with its goal; write the numbers to `path` if given."""
     print(tabulate(rows, headers=headers, floatfmt=".3f"))
     print()
-    verdicts = []
+    results = []
     for name, number in numbers.items():
         met = number.value >= number.goal if number.better == "higher" else number.value <= number.goal
-        verdicts.append([name, number.value, number.goal, number.unit, "met" if met else "MISSED"])
-    print(tabulate(verdicts, headers=["number", "value", "goal", "unit", ""], floatfmt=".3f"))
+        results.append([name, number.value, number.goal, number.unit, "met" if met else "MISSED"])
+    print(tabulate(results, headers=["number", "value", "goal", "unit", ""], floatfmt=".3f"))
     if path:
         path.write_text(json.dumps({name: asdict(number) for name, number in numbers.items()}, indent=1) + "\n")

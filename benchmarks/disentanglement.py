@@ -1,9 +1,9 @@
-"""What the adversaries take out of the identity embedding of the built-in faces, over seeds.
+"""Effect of the adversaries on the attributes in the identity embedding of the built-in faces, over seeds.
 
-For every seed, which is that of the faces' split and of the training: a network each without adversaries, with those of every
-attribute's own rest, and with all of them on the last rest, identity. Each is asked on the people who were not trained on
-(validation and test together): how well a linear probe reads each attribute off the identity embedding, with people
-disjoint between fit and score, beside the same probe on permuted labels (chance); and how well it tells the people apart.
+Each seed determines the split and the trainings: one network each without adversaries, with adversaries on every attribute's
+own rest, and with all of them on the last rest, identity. Measured on the subjects outside training (validation and test
+together): the AUC of a linear probe for each attribute in the identity embedding, with disjoint subjects in fit and score,
+and of the same probe on permuted labels (chance); and the identity AUC.
 
     python benchmarks/disentanglement.py
 """
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20, help="of every training")
-    parser.add_argument("--people", type=int, default=40, help="of the built-in faces; of more, chance is narrower")
+    parser.add_argument("--people", type=int, default=40, help="subjects of the built-in faces; more narrow the chance interval")
     options = parser.parse_args()
     limit_threads(options.threads)
     seeds = []
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ignore[no-untyped-def]
-    """The probes and the identity AUC of one network, on the people of validation and test."""
+    """The probe AUCs and the identity AUC of one network, on the validation and test subjects."""
     import numpy as np
 
     from fr_ps.arguments import training_config
@@ -82,10 +82,10 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     split = make_split(dataset.labels, config.data, dataset.left_out)
     rows = np.sort(np.concatenate([split.val, split.test]))
     labels = dataset.labels.subset(rows)
-    answers = predict(network, dataset.store, rows, config.train.scoring_batch)
+    predictions = predict(network, dataset.store, rows, config.train.scoring_batch)
     scores = (
-        validation_metrics(answers, labels, info.trained).values
-        | linear_probe_section(answers.embeddings, labels, seed).metrics.values
+        validation_metrics(predictions, labels, info.trained).values
+        | linear_probe_section(predictions.embeddings, labels, seed).metrics.values
     )
     print(f"seed {seed}: adversaries {kind}: identity AUC {scores['identity/auc']:.4f}", flush=True)
     return scores
@@ -96,7 +96,7 @@ def _defined(seeds: list[dict[str, Scores]], kind: str, name: str) -> list[float
 
 
 def _mean(seeds: list[dict[str, Scores]], kind: str, name: str) -> float | None:
-    """Over the seeds in which it is defined."""
+    """The mean over the seeds in which the metric is defined."""
     values = _defined(seeds, kind, name)
     return statistics.mean(values) if values else None
 

@@ -1,8 +1,8 @@
-"""What fusing trained modalities gains on the built-in faces, and what a missing map costs, over seeds.
+"""Gain of fusing trained modalities on the built-in faces, and loss with a missing map, over seeds.
 
-For every seed, which is that of the faces' split and of all trainings: a network each for albedo, normals and depth, then
-their fusions with the branches as they are (frozen) and modality dropout. Compared are areas under the identity ROC on the
-validation people (which chose the epochs) and on the test people (which chose nothing).
+Each seed determines the split and all trainings: one network each for albedo, normals and depth, then their fusions with
+frozen branches and modality dropout. Compares areas under the identity ROC on the validation subjects (which selected the
+epochs) and on the test subjects (which selected nothing).
 
     python benchmarks/fusion.py
 """
@@ -39,7 +39,7 @@ def main() -> None:
     numbers = {}
     for fusion in options.fusions:
         gains = [_auc(s, fusion, "all", "val") - max(_auc(s, m, "all", "val") for m in MODALITIES) for s in seeds]
-        # What a branch alone says is what its maps can say; of two maps, the better branch's.
+        # The reference for some of the maps is the best branch of these maps.
         lost = [
             max(_auc(s, m, "all", "val") for m in subset.split("_")) - _auc(s, fusion, subset, "val")
             for s in seeds

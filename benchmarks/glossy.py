@@ -1,4 +1,4 @@
-"""Rendered glossy surfaces with exact normals, and how true `robust` is on them; a part of `photometric.py`.
+"""Accuracy of `robust` on rendered glossy surfaces with exact normals; a part of `photometric.py`.
 
 Four surfaces (a sphere with bumps, waves, a synthetic head, half a ball on a table), cast shadows, ambient light of 2 % of
 the albedo, noise, 8 or 16 bit. Highlights: Blinn, "Models of light reflection for computer synthesized pictures", SIGGRAPH
@@ -46,13 +46,13 @@ def report_glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict
         for count in COUNTS:
             rows[-1] += summary(by_count[count][material])
     strong = [material for material in few if material != BROAD]
-    rows.append(["all but the broad one", *summary(chain(*(of_four[material] for material in strong)))])
+    rows.append(["all except broad", *summary(chain(*(of_four[material] for material in strong)))])
     numbers["glossy_4"] = Measurement(error_ratio(chain(*of_four.values())), 1.01, "lower", "error over least squares'")
     numbers["glossy_4_worst"] = Measurement(max(by_pair.values()), 1.01, "lower", "the same, worst material and light set")
     for count in COUNTS:
         average = summary(chain(*(by_count[count][material] for material in strong)))
         rows[-1] += average
-        numbers[f"glossy_{count}"] = Measurement(average[1], 0.6, "lower", "error over least squares', without the broad one")
+        numbers[f"glossy_{count}"] = Measurement(average[1], 0.6, "lower", "error over least squares', without broad")
         worst = max(map(error_ratio, by_count[count].values()))
         numbers[f"glossy_{count}_worst"] = Measurement(worst, 0.6, "lower", "the same, worst of all materials")
     print("\nglossy surfaces: mean angular error of least squares in degrees, and ratio of robust to it, by number of lights\n")
@@ -94,7 +94,7 @@ def errors(capture, to, normal: np.ndarray, mask: np.ndarray) -> tuple[float, fl
 
 
 def case_errors(folder: Path) -> tuple[float, float]:
-    """The errors of a stored capture with its truth beside it."""
+    """The errors of a stored capture, whose folder contains the ground truth."""
     from fr_ps.photometric.captures import read_capture
     from fr_ps.photometric.frame import fit_frame
     from fr_ps.photometric.images import read_image
@@ -106,7 +106,7 @@ def case_errors(folder: Path) -> tuple[float, float]:
 
 
 def rendered(surface: str, albedo: float, strength: float, lobe: Lobe, lights: np.ndarray):
-    """A capture, its frame, the true normals (H, W, 3), and the pixels (H, W) that are the object's."""
+    """A capture, its frame, the true normals (H, W, 3), and the pixels (H, W) of the object."""
     from rendering import cast_shadow
 
     from fr_ps.photometric.captures import Capture
@@ -157,7 +157,7 @@ def normals_of(depth: np.ndarray) -> np.ndarray:
 
 
 def dome(count: int, widest: float = 50.0) -> np.ndarray:
-    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the camera's axis."""
+    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the viewing axis."""
     index = np.arange(count) + 0.5
     z = 1 - (1 - np.cos(np.radians(widest))) * index / count
     angle = np.pi * (3 - np.sqrt(5)) * index

@@ -1,4 +1,4 @@
-"""A real `mlflow server` or `mlflow models serve` that can be killed and started again; for benchmarks and tests."""
+"""A real `mlflow server` or `mlflow models serve` that can be killed and restarted, for benchmarks and tests."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class MlflowProcess:
-    """A server of MLflow's on one port for as long as this lives; what it prints goes to `server.log` in `folder`."""
+    """An MLflow server on a fixed port; its output goes to `server.log` in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -23,14 +23,14 @@ class MlflowProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def arguments(self) -> list[str]:
-        """Of `mlflow`."""
+        """Arguments of the command `mlflow`."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start it, if it does not run."""
+        """Start the server unless it is running."""
         if self.process and self.process.poll() is None:
             return
-        # MLflow finds `uvicorn` on PATH.
+        # MLflow looks up `uvicorn` on PATH.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": path}
         command = [sys.executable, "-m", "mlflow", *self.arguments(), "--host", "127.0.0.1", "--port", str(self.port)]
@@ -38,7 +38,7 @@ class MlflowProcess:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until the server responds."""
         for _ in range(600):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=1)
@@ -48,13 +48,13 @@ class MlflowProcess:
         raise RuntimeError((self.folder / "server.log").read_text())
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it with all processes that it started."""
+        """Stop the server and all its processes."""
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, number)
             self.process.wait()
 
     def kill(self) -> None:
-        """As `kill -9` does."""
+        """Stop it by `kill -9`."""
         self.stop(signal.SIGKILL)
 
 
@@ -81,10 +81,10 @@ class ModelServer(MlflowProcess):
         return ["models", "serve", "-m", self.model, "--env-manager", "local"]
 
     def post(self, body: bytes, kind: str = "application/json") -> tuple[int, str]:
-        """Status and text of the answer to a request.
+        """Status and text of the response to a request.
 
         Raises:
-            OSError, http.client.HTTPException: there was none.
+            OSError, http.client.HTTPException: there was no response.
         """
         request = urllib.request.Request(f"{self.uri}/invocations", body, {"Content-Type": kind})
         try:

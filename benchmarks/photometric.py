@@ -1,14 +1,17 @@
-"""How true the normals are, and how fast `prepare` is.
+"""Accuracy of the normals and speed of `prepare`.
 
-Accuracy: mean angle in degrees between a solver's normals and the truth, by light set, as a ratio to least squares. On
-Yale B (20 people, 158 sessions, q1..q8) the truth is a fit over all of a person's other pictures, this session's left out,
-with shadows and saturated pixels masked and weights that make it least absolute deviations. On rendered faces (synthetic
-heads under the same eight light sets, with cast shadows, highlights and noise, 8 bit) it is exact. The mean face is that of
-the other people, from their maps by `integrable` without one. Where the shared data are absent, the rendered faces are
-under the built-in light set alone. Then glossy surfaces by number of lights (`glossy.py`).
+Accuracy: mean angular error of a solver's normals in degrees, by light set, as a ratio to least squares.
 
-Speed: sessions per second of `prepare` with one and two workers, and of only reading and decoding the same pictures and
-writing maps of the same size, synced and renamed alike; in turns in one process. Then the solver's share of the time.
+- On Yale B (20 subjects, 158 sessions, q1..q8) the reference is a fit over all other pictures of the subject, without this
+  session, with shadows and saturated pixels masked and weights that make it least absolute deviations.
+- On rendered faces (synthetic heads under the same eight light sets, with cast shadows, highlights and noise, 8 bit) the
+  ground truth is exact.
+- The mean face is that of the other subjects, from their maps by `integrable` without a prior.
+- Without the shared data, the rendered faces use the built-in light set only.
+- Then glossy surfaces by number of lights (`glossy.py`).
+
+Speed: sessions per second of `prepare` with one and two workers, relative to only reading and decoding the same pictures and
+writing maps of the same size, synced and renamed likewise; interleaved in one process. Then the solver's share of the time.
 
     python benchmarks/photometric.py
 """
@@ -22,7 +25,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from common import Measurement, argument_parser, limit_threads, report
+from common import Measurement, argument_parser, interleave, limit_threads, report
 from glossy import report_glossy
 
 SIZE = 112
@@ -33,8 +36,8 @@ HIGHLIGHT, NOISE = 0.15, 1.5 / 255
 
 def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
-    parser.add_argument("--people", type=int, default=20, help="of Yale B, and rendered ones")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--people", type=int, default=20, help="subjects of Yale B, and rendered subjects")
+    parser.add_argument("--turns", type=int, default=5, help="of the speed measurement")
     options = parser.parse_args()
     limit_threads(options.threads)
     from fr_ps.synthetic.captures import write_synthetic_captures
@@ -47,7 +50,7 @@ def main() -> None:
         captures = read_yale(yale, options.people)
         cases = yale_cases(captures)
         accuracy("Yale B", cases, numbers)
-        print("\nYale B: intensity of each light that the truth asks for, mean 1: median and standard deviation over people\n")
+        print("\nYale B: intensity of each light by the reference, mean 1: median and standard deviation over subjects\n")
         light_intensities(cases)
         lights = {session: capture.lights for (_, session), (capture, _) in captures.items()}
     accuracy("rendered", rendered_cases(lights, options.people), numbers)
@@ -67,7 +70,7 @@ def shared_yale() -> Path | None:
     folder = (Path(shared) if shared else Path(__file__).parents[2] / "shared") / "data" / "yale_b"
     if folder.is_dir():
         return folder
-    print(f"{folder} is not there, so nothing is measured on it; FR_PS_SHARED names the folder that holds data/yale_b")
+    print(f"{folder} does not exist: skipping Yale B; set FR_PS_SHARED to the folder that contains data/yale_b")
     return None
 
 
@@ -82,23 +85,23 @@ def read_yale(yale: Path, people: int) -> dict:
     for source in sources:
         if source.id in chosen:
             capture = read_capture(source.folder, max_condition=10)
-            to, _ = align_capture(capture, source.folder, "none", None, size=SIZE, fit="crop")
-            found[source.id, source.session] = capture, to
+            frame, _ = align_capture(capture, source.folder, "none", None, size=SIZE, fit="crop")
+            found[source.id, source.session] = capture, frame
     return found
 
 
 def yale_cases(captures: dict) -> dict:
-    """(id, session) to its capture, its frame, and the normals (H, W, 3) of the person's other pictures."""
+    """(id, session) to its capture, its frame, and the reference normals (H, W, 3) from the subject's other pictures."""
     from fr_ps.photometric.frame import warp
 
     planes = {}
-    for key, (capture, to) in captures.items():
-        planes[key] = warp(capture.images, to), warp(capture.saturated, to), capture.lights
+    for key, (capture, frame) in captures.items():
+        planes[key] = warp(capture.images, frame), warp(capture.saturated, frame), capture.lights
     cases = {}
-    for (person, session), (capture, to) in captures.items():
-        others = [planes[key] for key in planes if key[0] == person and key[1] != session]
+    for (subject, session), (capture, frame) in captures.items():
+        others = [planes[key] for key in planes if key[0] == subject and key[1] != session]
         truth = reference(*(np.concatenate(parts) for parts in zip(*others)))
-        cases[person, session] = capture, to, truth
+        cases[subject, session] = capture, frame, truth
     return cases
 
 
@@ -117,30 +120,30 @@ def reference(images: np.ndarray, saturated: np.ndarray, lights: np.ndarray) -> 
 
 
 def rendered_cases(lights: dict[str, np.ndarray], people: int) -> dict:
-    """Like `yale_cases`, of synthetic people under the same lights."""
+    """Like `yale_cases`, of synthetic subjects under the same lights."""
     from rendering import render
 
     from fr_ps.photometric.captures import Capture
     from fr_ps.photometric.frame import fit_frame
     from fr_ps.synthetic.scene import render_session
 
-    to = fit_frame((0, 0, SIZE, SIZE), SIZE, "crop")
+    frame = fit_frame((0, 0, SIZE, SIZE), SIZE, "crop")
     cases = {}
-    for person in range(people):
-        scene = render_session(seed=7, subject=person, session=0, size=SIZE)
+    for subject in range(people):
+        scene = render_session(seed=7, subject=subject, session=0, size=SIZE)
         shine = HIGHLIGHT * float(np.quantile(scene.albedo, 0.9))
         for session, directions in lights.items():
             images = render(scene.albedo, scene.normal, scene.depth, directions, cast_shadows=True, highlights=shine)
             images *= 0.95 / np.quantile(images, 0.995)
-            images += np.random.default_rng([person, *session.encode()]).normal(0, NOISE, images.shape)
+            images += np.random.default_rng([subject, *session.encode()]).normal(0, NOISE, images.shape)
             stored = np.clip(np.rint(255 * images), 0, 255)
             capture = Capture((stored / 255).astype(np.float32), directions, stored == 255)
-            cases[f"S{person:03d}", session] = capture, to, scene.normal
+            cases[f"S{subject:03d}", session] = capture, frame, scene.normal
     return cases
 
 
 def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
-    """Print the table of one kind of truth, and add its summary to the numbers."""
+    """Print the table of one kind of ground truth, and add its summary to the numbers."""
     from tabulate import tabulate
 
     from fr_ps.errors import InputError
@@ -151,11 +154,11 @@ def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
     normals = {}
 
     def solve(column: str, key: tuple[str, str], **settings) -> None:
-        capture, to, truth = cases[key]
+        capture, frame, truth = cases[key]
         try:
-            normals[key] = compute_maps(capture, to, **settings).normal
-        except InputError:  # intensities that cannot be estimated, as too few pixels are lit by every light
-            normals[key] = compute_maps(capture, to, solver="robust").normal
+            normals[key] = compute_maps(capture, frame, **settings).normal
+        except InputError:  # too few pixels are lit by every light to estimate intensities
+            normals[key] = compute_maps(capture, frame, solver="robust").normal
         angles = np.degrees(np.arccos(np.clip(np.sum(normals[key] * truth, axis=-1), -1, 1)))
         errors[column][key[1]].append(float(angles.mean()))
 
@@ -164,7 +167,7 @@ def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
         solve("robust", key, solver="robust")
         solve("robust + intensities", key, solver="robust", intensities_too=True)
         solve("integrable", key, solver="integrable")
-    priors = {person: mean_face(normals, person) for person, _ in cases}
+    priors = {subject: mean_face(normals, subject) for subject, _ in cases}
     for key in cases:
         solve("integrable + mean face", key, solver="integrable", prior=priors[key[0]])
 
@@ -183,14 +186,14 @@ def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
 
 
 def light_intensities(cases: dict) -> None:
-    """Print, for each light, the median over its pixels of the picture over what the truth gives under equal lights."""
+    """Print the intensity of each light: the median over its pixels of the picture over the reference under equal lights."""
     from tabulate import tabulate
 
     from fr_ps.photometric.frame import warp
 
     found = defaultdict(list)
-    for (_, session), (capture, to, truth) in cases.items():
-        images = warp(capture.images, to)
+    for (_, session), (capture, frame, truth) in cases.items():
+        images = warp(capture.images, frame)
         shading = np.einsum("hwc,kc->khw", truth, capture.lights)
         lit = (images > 0.25 * images.max(axis=0)) & (shading > 0.1)
         several = lit.sum(axis=0) >= 2
@@ -206,33 +209,30 @@ def light_intensities(cases: dict) -> None:
 
 
 def mean_face(normals: dict, without: str) -> np.ndarray:
-    """(H, W, 3): the mean over the other people of each one's mean over sessions, as fr-ps data mean computes it."""
-    by_person = defaultdict(list)
-    for (person, _), found in normals.items():
-        if person != without:
-            by_person[person].append(found)
-    return np.mean([np.mean(found, axis=0) for found in by_person.values()], axis=0)
+    """(H, W, 3): the mean over the other subjects of the mean over their sessions, like fr-ps data mean."""
+    by_subject = defaultdict(list)
+    for (subject, _), found in normals.items():
+        if subject != without:
+            by_subject[subject].append(found)
+    return np.mean([np.mean(found, axis=0) for found in by_subject.values()], axis=0)
 
 
 def speed(captures: Path, out: Path, turns: int, numbers: dict[str, Measurement]) -> list[list[object]]:
-    """Rows of sessions per second, and the numbers about them."""
+    """Rows of sessions per second; adds their summary to the numbers."""
     from fr_ps.photometric.captures import list_sources
 
     count = len(list_sources(captures))
-    ways = {
-        "read, decode, write": lambda: time_floor(captures, out),
-        "prepare, least squares": lambda: time_prepare(captures, out, solver="least_squares"),
-        "prepare, robust": lambda: time_prepare(captures, out, solver="robust"),
-        "prepare, robust, 2 workers": lambda: time_prepare(captures, out, solver="robust", workers=2),
-        "prepare, integrable": lambda: time_prepare(captures, out, solver="integrable"),
-        "prepare, integrable, 2 workers": lambda: time_prepare(captures, out, solver="integrable", workers=2),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(-1, turns):  # the first one warms up
-        for name, way in ways.items():
-            taken = way()
-            if turn >= 0:
-                seconds[name].append(taken)
+    seconds = interleave(
+        {
+            "read, decode, write": lambda: time_floor(captures, out),
+            "prepare, least squares": lambda: time_prepare(captures, out, solver="least_squares"),
+            "prepare, robust": lambda: time_prepare(captures, out, solver="robust"),
+            "prepare, robust, 2 workers": lambda: time_prepare(captures, out, solver="robust", workers=2),
+            "prepare, integrable": lambda: time_prepare(captures, out, solver="integrable"),
+            "prepare, integrable, 2 workers": lambda: time_prepare(captures, out, solver="integrable", workers=2),
+        },
+        turns,
+    )
     floor = seconds["read, decode, write"]
     shares = {name: statistics.median(f / s for f, s in zip(floor, found)) for name, found in seconds.items()}
     numbers["prepare_of_floor"] = Measurement(shares["prepare, robust"], 0.5, "higher", "sessions/s over sessions/s")
@@ -243,7 +243,7 @@ def speed(captures: Path, out: Path, turns: int, numbers: dict[str, Measurement]
 
 
 def time_prepare(captures: Path, out: Path, **settings) -> float:
-    """Seconds that `prepare` takes from nothing."""
+    """Seconds of `prepare` into a new folder."""
     from fr_ps.config import PrepareConfig
     from fr_ps.data.prepare import prepare
 
@@ -255,7 +255,7 @@ def time_prepare(captures: Path, out: Path, **settings) -> float:
 
 
 def time_floor(captures: Path, out: Path) -> float:
-    """Seconds that reading and decoding the pictures and writing maps of the same size take."""
+    """Seconds to read and decode the pictures and to write maps of the same size."""
     from fr_ps.files import atomic_folder, write_array
     from fr_ps.photometric.captures import list_sources
     from fr_ps.photometric.images import read_image
@@ -275,7 +275,7 @@ def time_floor(captures: Path, out: Path) -> float:
 
 
 def solver_share(captures: Path, solver: str, session_seconds: float) -> float:
-    """The time of the solver alone as a share of a session's."""
+    """The time of the solver alone as a share of the time of a session."""
     from fr_ps.photometric.captures import list_sources, read_capture
     from fr_ps.photometric.frame import fit_frame, warp
     from fr_ps.photometric.robust import observation_weights, solve_integrable
@@ -286,8 +286,8 @@ def solver_share(captures: Path, solver: str, session_seconds: float) -> float:
     for source in list_sources(captures)[:40]:
         capture = read_capture(source.folder, max_condition=10)
         height, width = capture.images.shape[1:]
-        to = fit_frame((0, 0, width, height), SIZE, "crop")
-        ready.append((warp(capture.images, to), warp(capture.saturated, to), capture.lights))
+        frame = fit_frame((0, 0, width, height), SIZE, "crop")
+        ready.append((warp(capture.images, frame), warp(capture.saturated, frame), capture.lights))
     started = time.perf_counter()
     for images, saturated, lights in ready:
         weights = observation_weights(images, saturated, lights)

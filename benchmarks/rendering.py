@@ -1,10 +1,10 @@
-"""Pictures of a known surface under any lights: what a benchmark needs whose truth is exact."""
+"""Pictures of a known surface under given lights, for benchmarks and tests with an exact ground truth."""
 
 import numpy as np
 from scipy.ndimage import shift
 
 _TOLERANCE = 1e-6
-"""Pixels by which a point must be above a ray to cast a shadow, so that rounding does not shade a plane along the ray."""
+"""Height in pixels over a ray from which a point casts a shadow, so that rounding does not shade a plane along the ray."""
 
 
 def render(
@@ -17,18 +17,18 @@ def render(
     highlights: float = 0.0,
     exponent: float = 25.0,
 ) -> np.ndarray:
-    """The light that each pixel sends to the camera, under each light alone, without noise or an upper limit.
+    """The radiance of each pixel toward the camera under each light alone, without noise or saturation.
 
-    albedo * max(0, n . l) + highlights * max(0, n . h)^exponent where the light reaches, h halfway between the light and
-    the camera at (0, 0, 1): Blinn, "Models of light reflection for computer synthesized pictures", SIGGRAPH 1977.
+    albedo * max(0, n . l) + highlights * max(0, n . h)^exponent where the light reaches; h is halfway between the light and
+    the camera at (0, 0, 1). Blinn, "Models of light reflection for computer synthesized pictures", SIGGRAPH 1977.
 
     Args:
         albedo: (H, W).
         normal: (H, W, 3) unit vectors, x right, y up, z toward the camera.
         depth: (H, W) in pixels, growing toward the camera; used for cast shadows only.
         lights: (k, 3) unit vectors toward lights in front of the picture plane.
-        cast_shadows: whether the surface takes the light from what is behind it; a side that faces away is dark anyway.
-        highlights: brightness of the surface where it mirrors a light into the camera, whatever its albedo.
+        cast_shadows: whether the surface occludes lights; a side that faces away from a light is dark in any case.
+        highlights: brightness of the mirror direction, independent of the albedo.
         exponent: sharpness of the highlights; 20 to 30 looks like skin.
 
     Returns:
@@ -47,9 +47,9 @@ def render(
 
 
 def cast_shadow(depth: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """(H, W) bool: where the surface stands between a pixel and the light; nothing stands outside the picture.
+    """(H, W) bool: True where the surface occludes the light; nothing outside the picture does.
 
-    The ray from every pixel goes toward the light in steps of one column or one row, whichever it crosses faster, and is
+    The ray from every pixel advances toward the light in steps of one column or one row, whichever it crosses faster, and is
     compared with the depth (H, W) there, interpolated between the two nearest pixels.
     """
     x, y, z = (float(component) for component in light)
@@ -57,7 +57,7 @@ def cast_shadow(depth: np.ndarray, light: np.ndarray) -> np.ndarray:
     shadow = np.zeros(depth.shape, dtype=bool)
     if fastest < _TOLERANCE:
         return shadow
-    # Rounded, so that a ray along a row stays on it: one that leaves the picture by 1e-16 meets nothing.
+    # Rounded so that a ray along a row stays on it: rounding errors of 1e-16 would leave the picture.
     column, row, rise = round(x / fastest, 9), round(-y / fastest, 9), z / fastest
     height = depth.astype(np.float64)
     outside = 2 * height.min() - height.max() - 1

@@ -1,24 +1,22 @@
-"""What a step of the optimizer costs with each weighting of the losses, relative to fixed weights.
+"""Cost of an optimizer step with each loss weighting, relative to fixed weights.
 
-The default network (separation, five attributes, their adversaries) and batch on random maps of 112 px. In every turn
-each weighting does one step, in an order that is another each turn, as the machine's speed drifts; the cost is the median
-over the turns of a step's time over that of the same turn's with fixed weights. All share one network and one optimizer,
-so that memory is the same for all.
+The default network (separation, five attributes, their adversaries) and batch on random maps of 112 px. In every turn each
+weighting runs one step. The cost is the median over the turns of the ratio of its time to that of fixed weights in the same
+turn. All weightings share one network and one optimizer, and therefore the same memory.
 
     python benchmarks/weighting_cost.py
 """
 
-import random
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
-from common import Measurement, argument_parser, limit_threads, report
+from common import Measurement, argument_parser, interleave, limit_threads, report
 
 GOALS = {"convnextv2_atto": 1.8, "miresnet18": 1.5}
-"""Backbone to the cost that the gradient-based weightings may have."""
+"""Highest cost of the gradient-based weightings, by backbone."""
 CHEAP = {"uncertainty": 1.05, "dwa": 1.05}
-"""The others to theirs."""
+"""Highest cost of the other weightings."""
 
 
 def main() -> None:
@@ -31,40 +29,25 @@ def main() -> None:
     rows: list[list[object]] = []
     for backbone in options.backbones:
         seconds = measure(backbone, options.turns, options.threads)
-        for weighting, its in seconds.items():
-            cost = statistics.median(weighed / fixed for weighed, fixed in zip(its, seconds["fixed"]))
-            rows.append([backbone, weighting, 1000 * statistics.median(its), cost])
+        for weighting, times in seconds.items():
+            cost = statistics.median(weighted / fixed for weighted, fixed in zip(times, seconds["fixed"]))
+            rows.append([backbone, weighting, 1000 * statistics.median(times), cost])
             if weighting != "fixed":
                 goal = CHEAP.get(weighting, GOALS[backbone])
                 numbers[f"{backbone}_{weighting}"] = Measurement(cost, goal, "lower", "of a step with fixed")
-    report(numbers, rows, ["backbone", "weighting", "ms a step", "cost (median of turns)"], options.json)
+    report(numbers, rows, ["backbone", "weighting", "ms per step", "cost (median of turns)"], options.json)
 
 
 def measure(backbone: str, turns: int, threads: int) -> dict[str, list[float]]:
-    """Weighting to its seconds a step, one a turn."""
+    """Seconds of a step with each weighting, in each turn."""
     import torch
 
     torch.set_num_threads(threads)
-    steps = build_steps(backbone)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    order = random.Random(0)
-    for turn in range(turns + 1):
-        for name in order.sample(list(steps), len(steps)):
-            taken = time_step(steps[name])
-            if turn:  # the first warms up
-                seconds[name].append(taken)
-    return seconds
-
-
-def time_step(step: Callable[[], None]) -> float:
-    """Seconds that it takes."""
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
+    return interleave(build_steps(backbone), turns)
 
 
 def build_steps(backbone: str) -> dict[str, Callable[[], None]]:
-    """Weighting to a step of the optimizer with it."""
+    """An optimizer step with each weighting."""
     import torch
     from torch import nn
 
@@ -89,17 +72,17 @@ def build_steps(backbone: str) -> dict[str, Callable[[], None]]:
         )
         for name in WEIGHTINGS
     }
-    identities = [of_one.identity for of_one in losses.values()]
-    weightings = nn.ModuleList([of_one.weighting for of_one in losses.values()])
+    identities = [loss.identity for loss in losses.values()]
+    weightings = nn.ModuleList([loss.weighting for loss in losses.values()])
     optimizer = build_optimizer(OptimConfig(), [network, *identities], weightings)
 
-    def step(of_one: MultiTaskLoss) -> None:
-        total, _ = of_one(network(maps), targets)
+    def step(loss: MultiTaskLoss) -> None:
+        total, _ = loss(network(maps), targets)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
 
-    return {name: lambda of_one=of_one: step(of_one) for name, of_one in losses.items()}  # type: ignore[misc]
+    return {name: partial(step, loss) for name, loss in losses.items()}
 
 
 if __name__ == "__main__":

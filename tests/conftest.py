@@ -146,6 +146,24 @@ def refused() -> AssertRejected:
     return check
 
 
+@pytest.fixture(scope="session")
+def other_user() -> Callable[[], AbstractContextManager[None]]:
+    """A block without the rights of root, which may read every file."""
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return block
+
+
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
     """Reports of this module draw no figures. Request it by an autouse fixture of module scope: that runs before the others."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import IO, get_args
 
@@ -17,8 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fr_ps.cli import main
 from fr_ps.config import LightAxes, PrepareConfig
 from fr_ps.data import prepare_report
+from fr_ps.data.preparation import capture_to_maps
 from fr_ps.data.prepare import prepare
 from fr_ps.data.prepare_report import SessionResult, orientation_warning, summary_rows, white_level_warning
 from fr_ps.errors import InputError
@@ -78,6 +81,14 @@ def without_quality(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def skipped(outcomes: list[SessionResult]) -> dict[str, str]:
     return {f"{outcome.id}/{outcome.session}": outcome.reason for outcome in outcomes if outcome.status == "skipped"}
+
+
+def keep_one_subject(raw: Path) -> None:
+    """Remove all captures and labels except the three sessions of S002."""
+    for subject in ("S000", "S001"):
+        shutil.rmtree(raw / "captures" / subject)
+    rows = [line for line in (raw / "labels.csv").read_text().splitlines() if line[:4] not in ("S000", "S001")]
+    (raw / "labels.csv").write_text("\n".join(rows))
 
 
 def run(raw: Path, out: Path, **settings) -> list[SessionResult]:
@@ -330,6 +341,7 @@ def test_a_user_column_is_kept_whatever_its_prefix(raw, tmp_path):
         assert {row["quality_note"] for row in csv.DictReader(file)} == {"fine"}
 
 
+@pytest.mark.slow
 def test_running_again_after_a_kill_completes_the_data_set(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_synthetic_captures(raw, people=30, sessions=5, seed=0, size=40)
@@ -454,6 +466,7 @@ def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
 
 
 def test_a_prior_is_part_of_the_record(raw, tmp_path, refused):
+    keep_one_subject(raw)
     out, prior = tmp_path / "out", tmp_path / "mean.npy"
     asked = {"solver": "integrable", "prior": str(prior)}
     with refused("mean.npy", "no such mean face"):
@@ -467,40 +480,37 @@ def test_a_prior_is_part_of_the_record(raw, tmp_path, refused):
     flat = np.zeros((32, 32, 3), dtype=np.float32)
     flat[..., 2] = 0.9
     np.save(prior, flat)
-    assert statuses(run(raw, out, **asked))["written"] == 9
-    key = "data/S000/s00/normal.npy"
+    assert statuses(run(raw, out, **asked))["written"] == 3
+    key = "data/S002/s00/normal.npy"
     steepness = [np.load(folder / key)[..., 2].mean() for folder in (tmp_path / "without", out)]
     assert steepness[0] < steepness[1], "a flat prior makes faces flatter"
 
     shutil.copy(prior, tmp_path / "copy.npy")
-    assert statuses(run(raw, out, solver="integrable", prior=str(tmp_path / "copy.npy")))["kept"] == 9
+    assert statuses(run(raw, out, solver="integrable", prior=str(tmp_path / "copy.npy")))["kept"] == 3
     flat[0, 0, 2] = 0.8
     np.save(prior, flat)
-    assert statuses(run(raw, out, **asked))["written"] == 9
-    assert statuses(run(raw, out, solver="integrable"))["written"] == 9
+    assert statuses(run(raw, out, **asked))["written"] == 3
+    assert statuses(run(raw, out, solver="integrable"))["written"] == 3
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"solver": "least_squares"},
-        {"integration": "frankot_chellappa"},
-        {"size": 24},
-        {"fit": "stretch"},
-        {"align": "none"},
-        {"estimate_intensities": True},
-        {"max_condition": 9.0},
-        {"white_level": 200},
-    ],
-)
-def test_a_changed_setting_prepares_again(raw, tmp_path, change):
-    for session in ("S000", "S001"):
-        shutil.rmtree(raw / "captures" / session)
-    rows = [line for line in (raw / "labels.csv").read_text().splitlines() if line[:4] not in ("S000", "S001")]
-    (raw / "labels.csv").write_text("\n".join(rows))
+CHANGES = [
+    {"solver": "least_squares"},
+    {"integration": "frankot_chellappa"},
+    {"size": 24},
+    {"fit": "stretch"},
+    {"align": "none"},
+    {"estimate_intensities": True},
+    {"max_condition": 9.0},
+    {"white_level": 200},
+]
+
+
+def test_a_changed_setting_prepares_again(raw, tmp_path):
+    keep_one_subject(raw)
     run(raw, tmp_path / "out")
-    assert statuses(run(raw, tmp_path / "out", **change)) == {"written": 3, "kept": 0, "skipped": 0}
-    assert statuses(run(raw, tmp_path / "out", **change)) == {"written": 0, "kept": 3, "skipped": 0}
+    for change in CHANGES:
+        assert statuses(run(raw, tmp_path / "out", **change)) == {"written": 3, "kept": 0, "skipped": 0}, change
+    assert statuses(run(raw, tmp_path / "out", **CHANGES[-1])) == {"written": 0, "kept": 3, "skipped": 0}
 
 
 def test_unobservable_ambient_light_is_a_bad_session(raw, tmp_path, refused):
@@ -520,36 +530,56 @@ def turn_light_source(folder: Path) -> None:
     (folder / "LightSource.m").write_text(f"L = [{matrix}];\n")
 
 
-@pytest.mark.parametrize(("axes", "shape"), [*FLIPS.items(), *EXCHANGED.items()])
-def test_lights_in_another_convention_give_a_warning_with_the_right_setting(photoface, tmp_path, axes, shape):
-    right = "xy" if axes in FLIPS else "yx"
-    if right == "yx":
-        for folder in photoface.glob("*/*"):
-            turn_light_source(folder)
-    warning = orientation_warning(run_photoface(photoface, tmp_path / "out", light_axes=axes), axes)
-    if axes == right:
-        assert warning is None
-    else:
-        assert warning.startswith("warning: ")
-        assert "\n" not in warning
-        assert f"appear {shape}:" in warning
-        assert f"--light-axes={right} " in warning
-    assert statuses(run_photoface(photoface, tmp_path / "out", light_axes=right))["kept"] == (9 if axes == right else 0)
+@pytest.fixture(scope="module")
+def axes_results(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], list[SessionResult]]:
+    """The results of four sessions by (written_as, light_axes), without writing a data set."""
+    roots = {"xy": heads, "yx": shutil.copytree(heads, tmp_path_factory.mktemp("turned") / "heads")}
+    for folder in roots["yx"].glob("*/*"):
+        turn_light_source(folder)
+
+    @cache
+    def results(written_as: str, axes: str) -> list[SessionResult]:
+        config = PrepareConfig(captures="", out="", size=32, light_axes=axes)
+        folders = sorted(roots[written_as].glob("S00[01]/s0[01]"))
+        return [
+            SessionResult(folder.parent.name, folder.name, "written", details=capture_to_maps(folder, config, None, None)[1])
+            for folder in folders
+        ]
+
+    return results
 
 
 @pytest.mark.parametrize("axes", get_args(LightAxes))
 @pytest.mark.parametrize("written_as", ["xy", "yx"])
-def test_following_the_warnings_leads_to_the_right_setting(photoface, tmp_path, axes, written_as):
-    if written_as == "yx":
-        for folder in photoface.glob("*/*"):
-            turn_light_source(folder)
+def test_following_the_warnings_leads_to_the_right_setting(axes_results, axes, written_as):
     tried = axes
     for _ in range(3):
-        warning = orientation_warning(run_photoface(photoface, tmp_path / "out", light_axes=tried), tried)
+        warning = orientation_warning(axes_results(written_as, tried), tried)
         if warning is None:
             break
+        assert warning.startswith("warning: ")
+        assert "\n" not in warning
         tried = re.search(r"--light-axes=(\S+)", warning)[1]
     assert (warning, tried) == (None, written_as)
+
+
+@pytest.mark.parametrize(("axes", "shape"), [*FLIPS.items(), *EXCHANGED.items()])
+def test_flipped_lights_give_a_warning_with_the_shape_and_the_right_setting(axes_results, axes, shape):
+    right = "xy" if axes in FLIPS else "yx"
+    warning = orientation_warning(axes_results(right, axes), axes)
+    if axes == right:
+        assert warning is None
+    else:
+        assert f"appear {shape}:" in warning
+        assert f"--light-axes={right} " in warning
+
+
+def test_other_light_axes_prepare_again(photoface, tmp_path):
+    wrong = run_photoface(photoface, tmp_path / "out", light_axes="-xy")
+    assert "--light-axes=xy " in orientation_warning(wrong, "-xy")
+    right = run_photoface(photoface, tmp_path / "out")
+    assert statuses(right) == {"written": 9, "kept": 0, "skipped": 0}
+    assert orientation_warning(right, "xy") is None
 
 
 def test_without_prepared_sessions_there_is_no_orientation_warning():
@@ -598,26 +628,30 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_session_fails_or_is_skipped_and_listed(photoface, tmp_path, fault, refused):
+@pytest.mark.parametrize("fault", ["truncated BMP", "bad attribute"])
+def test_a_bad_session_fails(photoface, tmp_path, fault, refused):
     spoil, words = FAULTS[fault]
-    for subject in ("S000", "S002"):
-        shutil.rmtree(photoface / subject)
     spoil(photoface / "S001/s01")
-    out = tmp_path / "out"
     with refused("S001/s01", *words, "--on-bad skip"):
-        run_photoface(photoface, out)
-    assert not (out / "labels.csv").exists()
+        run_photoface(photoface, tmp_path / "out")
+    assert not (tmp_path / "out/labels.csv").exists()
+
+
+def test_bad_sessions_are_skipped_and_listed(photoface, tmp_path):
+    for fault, (spoil, _) in FAULTS.items():
+        spoil(shutil.copytree(photoface / "S000/s00", photoface / "S003" / fault))
+    out = tmp_path / "out"
     outcomes = run_photoface(photoface, out, on_bad="skip")
     reasons = skipped(outcomes)
-    assert list(reasons) == ["S001/s01"]
-    for word in words:
-        assert word in reasons["S001/s01"]
-    assert whole_sessions(out) == 2
-    assert [row["session"] for row in table(out / "labels.csv")] == ["s00", "s02"]
+    assert sorted(reasons) == sorted(f"S003/{fault}" for fault in FAULTS)
+    for fault, (_, words) in FAULTS.items():
+        for word in (f"S003/{fault}", *words):
+            assert word in reasons[f"S003/{fault}"]
+    assert whole_sessions(out) == 9
+    assert {row["id"] for row in table(out / "labels.csv")} == {"S000", "S001", "S002"}
     listed = [row for row in table(out / "prepare.csv") if row["status"] == "skipped"]
-    assert [row["reason"] for row in listed] == [reasons["S001/s01"]]
-    assert summary_rows(outcomes)[1:] == ([["S001", "s01", reasons["S001/s01"]]], 0)
+    assert {f"{row['id']}/{row['session']}": row["reason"] for row in listed} == reasons
+    assert summary_rows(outcomes)[1:] == ([[*key.split("/"), reason] for key, reason in reasons.items()], 0)
 
 
 def test_an_unused_broken_link_is_ignored(raw, tmp_path):
@@ -633,49 +667,30 @@ def test_further_skipped_sessions_are_only_counted():
     assert summary_rows(outcomes[:10])[2] == 0
 
 
-AS_NOBODY = """
-import os, sys
-from fr_ps.config import LightAxes, PrepareConfig
-from fr_ps.cli import main
-from fr_ps.data.prepare import prepare
-# All that is imported late is imported before root's own folders are closed to us.
-main(["prepare", "--captures=raw/captures", f"--out=warm{os.getpid()}", "--size=16", "--on-bad=skip"])
-sys.stdout.flush()
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def as_nobody(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`fr-ps` in `folder`, by a user to whom the system refuses what is not theirs."""
-    folder.chmod(0o777)
-    for path in folder.rglob("*"):
-        path.chmod(0o777 if path.is_dir() else 0o666)
-    command = [sys.executable, "-c", AS_NOBODY, *arguments]
-    (folder / "raw/captures/S001/s01").chmod(0)
-    try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    finally:
-        (folder / "raw/captures/S001/s01").chmod(0o777)
-
-
-def test_an_unreadable_session_folder_fails_or_is_skipped(raw, tmp_path):
-    done = as_nobody(tmp_path, "prepare", "--captures=raw/captures", "--out=out", "--size=32")
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "raw/captures/S001/s01: unreadable folder (Permission denied)" in line
-    assert "--on-bad skip" in line
-    done = as_nobody(tmp_path, "prepare", "--captures=raw/captures", "--out=out", "--size=32", "--on-bad=skip")
-    assert done.returncode == 0, done.stderr
+def test_an_unreadable_session_folder_fails_or_is_skipped(raw, tmp_path, monkeypatch, capsys, other_user):
+    closed = tmp_path / "raw/captures/S001/s01"
+    for folder in (tmp_path, *raw.rglob("*/"), raw):
+        folder.chmod(0o777)
+    closed.chmod(0)
+    monkeypatch.chdir(tmp_path)
+    command = ["prepare", "--captures=raw/captures", "--out=out", "--size=32"]
+    for out in ("warm", "captures/warm"):  # imports, as root, what another user may not be able to read
+        main(["prepare", "--captures=raw/captures", f"--out=raw/{out}", "--size=16"])
+    capsys.readouterr()
+    with other_user():
+        assert main(command) == 2
+    assert "raw/captures/S001/s01: unreadable folder (Permission denied)" in (error := capsys.readouterr().err)
+    assert "--on-bad skip" in error
+    with other_user():
+        assert main([*command, "--on-bad=skip"]) == 0
+    closed.chmod(0o755)
     reasons = {f"{row['id']}/{row['session']}": row["reason"] for row in table(tmp_path / "out/prepare.csv") if row["reason"]}
     assert list(reasons) == ["S001/s01"]
     assert "Permission denied" in reasons["S001/s01"]
     assert whole_sessions(tmp_path / "out") == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_leaves_complete_sessions_and_a_later_run_does_the_rest(raw, small_disk, tmp_path, refused, workers):
     out = small_disk / "out"
@@ -823,8 +838,8 @@ def test_a_foreign_or_edited_table_is_replaced_only_with_overwrite(raw, tmp_path
 
 def test_tables_are_recognised_with_any_cache(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    for cache in ("first", "second"):
-        monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / cache))
+    for name in ("first", "second"):
+        monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / name))
         run(raw, out)
     written = (out / "labels.csv").read_bytes()
     run(raw, shutil.move(out, tmp_path / "moved"), labels=None)  # other labels

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.data.labels import ATTRIBUTES, MISSING, read_labels
@@ -36,7 +36,6 @@ def group_by_place(batches: list[np.ndarray], identities: np.ndarray, classes: n
     return found
 
 
-@settings(deadline=None)
 @given(tables, st.integers(1, 8), st.integers(1, 5), st.integers(0, 9), st.integers(0, 9))
 def test_a_batch_has_k_rows_of_each_of_p_subjects(identities, subjects, sessions, seed, epoch):
     batches = pk_batches(identities, subjects, sessions, seed, epoch)
@@ -48,7 +47,6 @@ def test_a_batch_has_k_rows_of_each_of_p_subjects(identities, subjects, sessions
         assert len(set(owners[:, 0].tolist())) == present
 
 
-@settings(deadline=None)
 @given(tables, st.integers(1, 8), st.integers(1, 5))
 def test_subjects_and_their_sessions_are_sampled_round_robin(identities, subjects, sessions):
     drawn = np.concatenate(pk_batches(identities, subjects, sessions, 0, 0))
@@ -93,7 +91,6 @@ def test_all_subjects_of_the_real_long_tail_are_sampled_equally(photoface_labels
     assert set(turns.tolist()) <= {1, 2}
 
 
-@settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5), st.integers(0, 9))
 def test_class_counts_differ_by_at_most_one_slot_in_a_batch_and_in_an_epoch(table, subjects, sessions, seed):
     identities, classes = table
@@ -106,7 +103,6 @@ def test_class_counts_differ_by_at_most_one_slot_in_a_batch_and_in_an_epoch(tabl
         assert max(counts) - min(counts) <= 1
 
 
-@settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5))
 def test_unlabelled_rows_get_their_share_of_the_slots(table, subjects, sessions):
     identities, classes = table
@@ -128,7 +124,6 @@ def test_a_few_unlabelled_rows_are_sampled_in_some_epochs():
     assert 5 <= sum(7 in epoch for epoch in epochs) <= 60  # a row of 200, in 52 places of 4 rows: in a quarter of the epochs
 
 
-@settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5))
 def test_subjects_of_a_class_and_their_sessions_are_sampled_round_robin(table, subjects, sessions):
     identities, classes = table
@@ -143,7 +138,6 @@ def test_subjects_of_a_class_and_their_sessions_are_sampled_round_robin(table, s
             assert max(seen) - min(seen) <= 1
 
 
-@settings(deadline=None)
 @given(labelled(), st.integers(1, 8), st.integers(1, 5))
 def test_no_subject_is_repeated_in_a_class_with_enough_subjects(table, subjects, sessions):
     identities, classes = table

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.config import DataConfig
@@ -35,7 +35,6 @@ counts = st.lists(st.integers(1, 12), min_size=6, max_size=25)
 shares = st.sampled_from([0, 0.1, 0.2, 0.3, 1, 2])
 
 
-@settings(deadline=None)
 @given(counts, shares, shares, st.integers(0, 2), st.integers(0, 5), st.sampled_from(["subject_disjoint", "session_disjoint"]))
 def test_every_row_is_in_one_part_and_the_protocol_holds(sizes, val, test, gallery, seed, protocol):
     labels = labels_of(sizes)

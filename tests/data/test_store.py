@@ -181,6 +181,7 @@ def test_a_map_of_another_size_and_one_that_is_not_square_are_named(root, refuse
         opened(root)
 
 
+@pytest.mark.slow
 def test_two_processes_that_pack_at_once_both_succeed(root):
     code = "import sys\nfrom pathlib import Path\nfrom fr_ps.data.labels import read_labels\n"
     code += "from fr_ps.data.store import open_store\n"

@@ -1,7 +1,7 @@
 """Draws whose parts resemble the whole."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.data.stratify import SessionAllocator, allocate_subjects, combined_labels, count_strata
@@ -22,7 +22,6 @@ def distance(counts: np.ndarray, part: np.ndarray, sizes: list[int]) -> float:
     return float(np.abs(got - wanted).sum() / 2 / counts.sum())
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 15), min_size=1, max_size=5), st.integers(1, 4), st.integers(0, 9))
 def test_parts_have_exactly_their_size(sizes, labels, seed):
     counts = long_tail(sum(sizes), labels, seed)
@@ -49,7 +48,6 @@ def test_every_subject_can_be_in_every_part():
     assert 0.03 < tested[:, largest].mean() < 0.6
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=20), st.integers(2, 4))
 def test_every_slot_of_every_subject_is_filled_once(subjects, parts):
     deal = SessionAllocator(parts, np.bincount(np.concatenate(subjects), minlength=4))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from scipy.optimize import minimize
@@ -44,7 +44,6 @@ def test_a_known_similarity_of_the_canonical_face_is_found(similarity: tuple[flo
     assert landmark_error(landmarks, to) < 1e-6 * size
 
 
-@settings(max_examples=20, deadline=None)
 @given(similarity=similarities, seed=st.integers(0, 2**32 - 1), noise=st.floats(0.001, 0.15))
 def test_no_other_similarity_fits_noisy_landmarks_better(similarity: tuple[float, ...], seed: int, noise: float) -> None:
     angle, side, x, y = similarity

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rendering import render
 
@@ -48,7 +48,6 @@ def drawn(count: int, seed: int) -> np.ndarray:
     return values / values.mean()
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([FOUR, FIVE, LOPSIDED, SEVEN]), subject=st.sampled_from([None, 0, 1])
 )
@@ -59,7 +58,6 @@ def test_intensities_are_found_within_2_percent(seed: int, angles: Angles, subje
     np.testing.assert_allclose(found, truth, rtol=0.02)
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([FOUR, FIVE, LOPSIDED, SEVEN]), ambient=st.floats(0.0, 0.15))
 def test_ambient_light_does_not_affect_intensities_where_every_light_reaches(seed: int, angles: Angles, ambient: float) -> None:
     truth = drawn(len(angles), seed)
@@ -118,7 +116,6 @@ def test_saturated_pixels_are_ignored() -> None:
     assert np.abs(fooled - truth).max() > 0.03
 
 
-@settings(max_examples=20, deadline=None)
 @given(angles=st.sampled_from([FIVE, LOPSIDED, WIDE]), ambient=st.floats(0.0, 0.2), subject=st.sampled_from([None, 0, 1]))
 def test_ambient_light_is_found_where_the_lights_allow_it(angles: Angles, ambient: float, subject: int | None) -> None:
     equal = np.ones(len(angles))

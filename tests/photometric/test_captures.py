@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -242,44 +240,24 @@ def test_a_name_that_is_not_allowed_in_a_table_is_refused(name, tmp_path, refuse
         list_sources(tmp_path)
 
 
-AS_NOBODY = """
-import os, sys
-from pathlib import Path
-from fr_ps.errors import InputError
-from fr_ps.photometric.captures import read_capture_attributes, list_sources, read_capture
-if os.getuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
-root, session = map(Path, sys.argv[1:])
-for act in (lambda: list_sources(root), lambda: read_capture(session, 10), lambda: read_capture_attributes(session)):
-    try:
-        act()
-        print("not refused")
-    except InputError as error:
-        print(error)
-"""
-
-
 @pytest.mark.parametrize("level", ["subject", "session"])
 @pytest.mark.parametrize("mode", [0o000, 0o444], ids=["no names", "names only"])
-def test_an_unreadable_folder_is_refused(level, mode, photoface):
-    # pytest's own folders are closed to other users.
-    with TemporaryDirectory() as name:
+def test_an_unreadable_folder_is_refused(level, mode, photoface, refused, other_user):
+    with TemporaryDirectory() as name:  # other users cannot enter pytest's own folders
         root = Path(name)
         root.chmod(0o755)
         session = root / "p" / "s"
         shutil.copytree(photoface, session)
+        read_capture(session, 10)  # imports modules that another user may not be able to read
         closed = session if level == "session" else session.parent
         closed.chmod(mode)
-        command = [sys.executable, "-c", AS_NOBODY, str(root), str(session)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with other_user():
+            if level == "session":
+                assert [source.folder for source in list_sources(root)] == [session]
+            else:
+                with refused(closed, "unreadable folder (Permission denied); make it readable"):
+                    list_sources(root)
+            for read in (lambda: read_capture(session, 10), lambda: read_capture_attributes(session)):
+                with refused(closed, "Permission denied", "; "):
+                    read()
         closed.chmod(0o755)
-    listed, read, attributes = done.stdout.splitlines()
-    if level == "session":
-        assert listed == "not refused", "its name can be seen"
-    else:
-        assert f"{closed}: unreadable folder (Permission denied); make it readable" in listed
-    for line in (read, attributes):
-        assert str(closed) in line
-        assert "Permission denied" in line
-        assert "; " in line

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.photometric.captures import Capture
@@ -105,7 +105,6 @@ def picture_of(function, height: int, width: int) -> np.ndarray:
     return function(x, y)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     angle=ANGLES.filter(bool),
     shift=st.tuples(st.floats(-6, 6), st.floats(-6, 6)),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label
 from scipy.sparse import coo_matrix
@@ -157,7 +157,6 @@ def test_equal_weights_are_none() -> None:
 quadratics = st.lists(st.floats(-1, 1), min_size=5, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     coefficients=quadratics,
     shape=st.tuples(st.integers(2, 40), st.integers(2, 40)),
@@ -181,7 +180,6 @@ def test_integration_restores_a_quadric_from_its_derivatives(coefficients, shape
 term = st.tuples(st.floats(0.5, 3), st.floats(-2.5, 2.5), st.floats(-2.5, 2.5), st.floats(0, 6.3))
 
 
-@settings(max_examples=40, deadline=None)
 @given(terms=st.lists(term, min_size=1, max_size=4), method=st.sampled_from(["poisson", "frankot_chellappa"]))
 def test_integrating_undoes_differentiating_of_any_smooth_surface(terms, method: Integration) -> None:
     def surface(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rendering import render as render_shadowed
 from scipy.ndimage import binary_erosion
@@ -200,7 +200,6 @@ def assert_same(one: SurfaceMaps, albedo: np.ndarray, normal: np.ndarray, depth:
     np.testing.assert_allclose(one.confidence, confidence, atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=seeds, fit=st.sampled_from(FITS), solver=solvers, integration=st.sampled_from(["poisson", "frankot_chellappa"]))
 def test_a_turned_capture_has_turned_maps(seed: int, fit: Fit, solver: Solver, integration) -> None:
     for capture in (random_capture(seed), random_capture(seed, SEVEN)):
@@ -211,7 +210,6 @@ def test_a_turned_capture_has_turned_maps(seed: int, fit: Fit, solver: Solver, i
         assert other.quality == pytest.approx(one.quality, rel=1e-3, abs=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=seeds, fit=st.sampled_from(FITS), solver=solvers, integration=st.sampled_from(["poisson", "frankot_chellappa"]))
 def test_a_mirrored_capture_has_mirrored_maps_and_the_opposite_n_x(seed: int, fit: Fit, solver: Solver, integration) -> None:
     capture = random_capture(seed)
@@ -237,7 +235,6 @@ def test_a_face_turned_or_mirrored_keeps_its_maps_too(solver: Solver) -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@settings(max_examples=12, deadline=None)
 @given(angle=st.floats(-3.1, 3.1))
 def test_a_capture_that_the_frame_turns_has_the_maps_of_one_that_was_held_so(solver: Solver, angle: float) -> None:
     """The pictures and lights turn by any angle; the surface is rendered anew, so that nothing is resampled in the truth."""
@@ -259,7 +256,6 @@ def test_a_capture_that_the_frame_turns_has_the_maps_of_one_that_was_held_so(sol
     np.testing.assert_allclose(by_frame.depth, by_hand.depth, atol=0.02 * np.ptp(by_hand.depth))
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=seeds, fit=st.sampled_from(FITS), factor=st.floats(0.05, 20), solver=st.sampled_from(["least_squares", "robust"]))
 def test_intensity_scales_albedo_alone(seed: int, fit: Fit, factor: float, solver: Solver) -> None:
     one = random_capture(seed)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rendering import render
 from scipy.integrate import quad
@@ -135,7 +135,6 @@ def random_images(seed: int, count: int, power: float) -> tuple[np.ndarray, np.n
     return images, rng.random(images.shape).astype(np.float32)
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.sampled_from([8, 13]), power=st.sampled_from([0.2, 1, 4]))
 def test_weights_are_positive_and_independent_of_exposure_and_of_the_order_of_lights(seed: int, count: int, power: float) -> None:
     images, saturated = random_images(seed, count, power)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rendering import render
 
@@ -44,7 +44,6 @@ def test_a_lambertian_surface_under_full_light_has_perfect_quality(angles: Angle
     assert found["shadowed"] == found["saturated"] == 0
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([THREE, FOUR, SEVEN]))
 def test_each_measure_equals_its_definition(seed: int, angles: Angles) -> None:
     rng = np.random.default_rng(seed)

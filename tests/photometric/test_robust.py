@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rendering import render
 
@@ -37,7 +37,6 @@ def unsaturated(images: np.ndarray) -> np.ndarray:
     return np.zeros(images.shape, dtype=np.float32)
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), angles=st.sampled_from([THREE, FOUR, SEVEN]), power=st.sampled_from([0.2, 1, 6]))
 def test_weights_are_positive_and_bounded_for_any_pictures(seed: int, angles: Angles, power: float) -> None:
     rng = np.random.default_rng(seed)
@@ -159,7 +158,6 @@ def test_glossiness_is_0_on_faces_and_1_on_a_dark_glossy_ball() -> None:
     assert found == [0, 0, 1]
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(4, MIN_MANY_LIGHTS + 2))
 def test_repeated_lights_and_constant_images_give_finite_normals(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
@@ -199,7 +197,6 @@ def test_where_every_light_reaches_nothing_is_lost(angles: Angles, noise: float)
         assert joined < 0.85 * plain, "neighbours average noise out"
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_three_lights_determine_a_pixel_exactly(seed: int) -> None:
     images = np.random.default_rng(seed).uniform(0, 1, (3, 12, 12)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.photometric.frame import fit_frame, warp
@@ -50,7 +50,6 @@ def problem(seed: int, count: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return rng.random((count, 6, 5)).astype(np.float32), lights, weights, rng.normal(size=(3, 6, 5))
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(4, 8), strongest=st.sampled_from([None, 0.01, 0.5, 20.0]))
 def test_weighted_equals_numpys_least_squares_of_weighted_rows(seed: int, count: int, strongest: float | None) -> None:
     images, lights, weights, toward = problem(seed, count)
@@ -97,7 +96,6 @@ def test_a_picture_of_negligible_weight_has_no_effect() -> None:
     np.testing.assert_allclose(weighted_least_squares(images, lights, weights)[0], truth, atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), fit=st.sampled_from(["crop", "pad", "stretch"]), size=st.integers(8, 60))
 def test_solving_then_averaging_is_averaging_then_solving(seed: int, fit: str, size: int) -> None:
     rng = np.random.default_rng(seed)

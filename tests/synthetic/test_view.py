@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.synthetic.faces import head_surface, locate_on_surface, sample_appearance, sample_subject
@@ -33,7 +33,6 @@ def seen_and_projected(view: View, angle: float, height: float) -> tuple[np.ndar
     return centre, view.project(*locate_on_surface(np.array([(angle, height)]), angles, heights, x, z))[0]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     framing=st.sampled_from([CLOSE, WIDE]),
     yaw=st.floats(-0.6, 0.6),
