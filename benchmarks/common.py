@@ -7,11 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from tabulate import tabulate
-
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,13 @@ def limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def interleave(functions: dict[Key, Callable[[], float | None]], turns: int) -> dict[Key, list[float]]:
+def interleave(functions: dict[str, Callable[[], float | None]], turns: int) -> dict[str, list[float]]:
     """Seconds of each function in each turn, after one turn to warm up.
 
     The functions alternate, in reverse order in every second turn, because the speed of the machine drifts. A function that
     returns a number is timed by that number, else by the duration of the call.
     """
-    seconds: dict[Key, list[float]] = {name: [] for name in functions}
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(turns + 1):
         for name in list(functions)[:: 1 if turn % 2 else -1]:
             started = time.perf_counter()

@@ -1,13 +1,13 @@
-"""How often 95 % intervals of verification hold the truth, on simulated people.
+"""Coverage of the 95 % intervals of verification, on simulated subjects.
 
-Some people are harder to know than others (their sessions scatter more), some are taken for others more often (they are nearer
-to the mean face), and two people are as alike as their centres are in all of their sessions. So neither two genuine pairs of
-one person nor two impostor pairs of the same two are independent. The truth is what the same engine says of thousands of
-people. Beside our interval, over people, stands the bootstrap over pairs, which takes pairs for independent.
+Some subjects are harder to verify than others (their sessions scatter more), some resemble others more (they are nearer to
+the mean face), and the similarity of two subjects affects all of their sessions. Hence neither two genuine pairs of one
+subject nor two impostor pairs of the same two subjects are independent. The true value is that of the same code on thousands
+of subjects. Compares our bootstrap over subjects with a bootstrap over pairs, which assumes independent pairs.
 
     python benchmarks/interval_coverage.py
 
-It is not called coverage.py, as that would hide the package of this name from whatever is started here.
+The file is not named coverage.py, which would shadow the package of that name.
 """
 
 import math
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 METRICS = ("auc", "auc_person_balanced", "eer", "tar_at_far_0.1", "tar_at_far_0.01")
 SCATTER = {"AUC 0.95": 1.15, "AUC 0.995": 0.67}
-"""Name of a setting to the spread of a person's sessions, relative to that of people, per dimension."""
+"""Standard deviation of the sessions of a subject relative to that of subjects, per dimension, by setting."""
 SIZE = 32
 HOWS = ("people", "pairs")
 GOAL, ENOUGH_PEOPLE = 0.90, 50
@@ -38,11 +38,11 @@ Intervals = dict[str, tuple[float, float]]
 
 def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=300, help="of every population")
-    parser.add_argument("--draws", type=int, default=500, help="of an interval")
-    parser.add_argument("--people", type=int, nargs="+", default=[18, 50, 100, 200])
-    parser.add_argument("--easy-people", type=int, nargs="*", default=[50, 100], help="as --people, of the setting AUC 0.995")
-    parser.add_argument("--truth", type=int, default=6, help=f"populations of {TRUE_PEOPLE} people whose mean is the truth")
+    parser.add_argument("--repetitions", type=int, default=300, help="populations of each size")
+    parser.add_argument("--draws", type=int, default=500, help="bootstrap samples per interval")
+    parser.add_argument("--people", type=int, nargs="+", default=[18, 50, 100, 200], help="subjects, with AUC 0.95")
+    parser.add_argument("--easy-people", type=int, nargs="*", default=[50, 100], help="subjects, with AUC 0.995")
+    parser.add_argument("--truth", type=int, default=6, help=f"populations of {TRUE_PEOPLE} subjects for the true value")
     options = parser.parse_args()
     limit_threads(1)  # --threads are processes here
     populations = dict(zip(SCATTER, (options.people, options.easy_people)))
@@ -62,23 +62,23 @@ def main() -> None:
                     if people >= ENOUGH_PEOPLE:
                         label = f"{name.replace(' ', '_').lower()}_{people}_people_{metric}"
                         share = coverage(held["people"], true[metric])
-                        numbers[label] = Measurement(share, GOAL, "higher", "of the 95 % intervals hold the truth")
-    headers = ["setting", "people", "metric", "truth", "over people", "+/-", "width", "over pairs", "+/-", "width"]
+                        numbers[label] = Measurement(share, GOAL, "higher", "coverage of the 95 % intervals")
+    headers = ["setting", "subjects", "metric", "true", "over subjects", "+/-", "width", "over pairs", "+/-", "width"]
     report(numbers, rows, headers, options.json)
 
 
 def coverage(found: list[tuple[float, float]], true: float) -> float:
-    """The share of the intervals that hold `true`."""
+    """The share of the intervals that contain `true`."""
     return sum(low <= true <= high for low, high in found) / len(found)
 
 
 def width(found: list[tuple[float, float]]) -> float:
-    """Of the intervals, in the mean."""
+    """Mean width of the intervals."""
     return sum(high - low for low, high in found) / len(found)
 
 
 def _cells(held: dict[str, list[tuple[float, float]]], true: float) -> list[float]:
-    """Coverage, its standard error and the width, over people and over pairs."""
+    """Coverage, its standard error and the width, over subjects and over pairs."""
     cells = []
     for found in held.values():
         share = coverage(found, true)
@@ -92,29 +92,29 @@ def _mean(found: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def simulate(seed: int, people: int, scatter: float, sessions: tuple[int, int] = (3, 8)) -> "tuple[np.ndarray, np.ndarray]":
-    """Embeddings (n, 32) and whose they are (n,).
+    """Embeddings (n, 32) and their subjects (n,).
 
     Args:
-        seed: of all that is drawn.
-        people: how many.
-        scatter: of the sessions around their person's centre, as a share of that of the centres.
-        sessions: the fewest and the most of a person.
+        seed: of the random generator.
+        people: number of subjects.
+        scatter: standard deviation of sessions around the centre of their subject, relative to that of the centres.
+        sessions: smallest and largest number of sessions per subject.
     """
     import numpy as np
 
     rng = np.random.default_rng(seed)
     ids = np.repeat(np.arange(people), rng.integers(sessions[0], sessions[1], people, endpoint=True))
-    size = np.linspace(1.5, 0.5, SIZE)  # people differ more in some dimensions than in others
+    size = np.linspace(1.5, 0.5, SIZE)  # subjects differ more in some dimensions than in others
     toward_mean = rng.normal(1.5, 0.75, people)
     centres = rng.standard_normal((people, SIZE)) * size
     centres[:, 0] += toward_mean
-    of_person = scatter * np.exp(rng.normal(0, 0.25, people))
-    rows = centres[ids] + of_person[ids, None] * rng.standard_normal((len(ids), SIZE))
+    subject_scatter = scatter * np.exp(rng.normal(0, 0.25, people))
+    rows = centres[ids] + subject_scatter[ids, None] * rng.standard_normal((len(ids), SIZE))
     return rows.astype(np.float32), ids
 
 
 def true_values(scatter: float, seed: int, people: int = TRUE_PEOPLE) -> dict[str, float]:
-    """Metric to its value on a very large population."""
+    """The metrics of a very large population."""
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_metrics
 
@@ -123,7 +123,7 @@ def true_values(scatter: float, seed: int, people: int = TRUE_PEOPLE) -> dict[st
 
 
 def intervals(scatter: float, people: int, draws: int, seed: int, sessions: tuple[int, int] = (3, 8)) -> dict[str, Intervals]:
-    """How they were found to the intervals of one simulated population."""
+    """The intervals of one simulated population, over subjects and over pairs."""
     from fr_ps.evaluation.bootstrap import bootstrap_weights
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_with_intervals
@@ -135,7 +135,7 @@ def intervals(scatter: float, people: int, draws: int, seed: int, sessions: tupl
 
 
 def over_pairs(comparisons: "PairScores", metrics: "Metrics", draws: int, seed: int) -> "Metrics":
-    """`metrics` with the intervals of drawing pairs with replacement, genuine and impostor ones apart."""
+    """`metrics` with intervals from a bootstrap over pairs, separate for genuine and impostor pairs."""
     import numpy as np
 
     from fr_ps.evaluation.pairwise.roc import subject_weights

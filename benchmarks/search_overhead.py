@@ -1,14 +1,14 @@
-"""What a study costs beside its trainings, what a second worker gives, and whether the sampler and pruner are worth it.
+"""Overhead of a study per trial, speed-up of a second worker, and benefit of sampler and pruner.
 
-Three tables.
+Three tables:
 
-1. Seconds a trial beyond its training: the same tiny trainings with nothing around them, under plain Optuna without MLflow,
-   under our driver, under plain Optuna with the callback of optuna-integration, and in mlflow's own storage; in turns, in one
-   process, each with a new SQLite file.
-2. `fr-ps search` with two workers of one thread each beside one: trials an hour, from the begin of the first to the end of the
-   last. Beside it what the machine gives: two processes that only train, beside one.
-3. Random search beside TPE with pruning, over several seeds: the best validation value after half of the epochs that
-   random search has, and after all of them.
+1. Seconds per trial beyond its training: the same tiny trainings alone, with plain Optuna without MLflow, with `fr-ps search`,
+   with plain Optuna and the callback of optuna-integration, and with MLflow's own Optuna storage; interleaved in one process,
+   each with a new SQLite file.
+2. Trials per hour of `fr-ps search` with two workers of one thread each and with one, from the start of the first trial to
+   the end of the last. For comparison, two processes that only train, and one.
+3. Random search and TPE with pruning, over several seeds: the best validation value after half of the epochs of random search
+   and after all of them.
 
     python benchmarks/search_overhead.py
 """
@@ -38,11 +38,9 @@ BATCH = {"people": 4, "sessions": 2}
 def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=8, help="a turn")
-    parser.add_argument("--seeds", type=int, default=5, help="of random search and TPE; 0 leaves the third table away")
-    parser.add_argument(
-        "--only-train", type=int, help="so many trainings in this folder, and nothing else: the machine's measure"
-    )
+    parser.add_argument("--trials", type=int, default=8, help="per turn")
+    parser.add_argument("--seeds", type=int, default=5, help="of random search and TPE; 0 omits the third table")
+    parser.add_argument("--only-train", type=int, help="run this number of trainings in the current folder, and nothing else")
     parser.set_defaults(threads=1)
     options = parser.parse_args()
     limit_threads(options.threads)
@@ -59,11 +57,11 @@ def main() -> None:
         if options.seeds:
             quality, more = measure_quality(Path(name), options.seeds)
             numbers |= more
-        print(tabulate(overhead, headers=["around the trainings", "seconds a trial", "beyond the training"], floatfmt=".3f"))
+        print(tabulate(overhead, headers=["driver", "seconds per trial", "beyond the training"], floatfmt=".3f"))
         print()
-        print(tabulate(rows, headers=["workers", "trials an hour", "only training, an hour"], floatfmt=".2f"))
+        print(tabulate(rows, headers=["workers", "trials per hour", "only training, per hour"], floatfmt=".2f"))
         print()
-        headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs TPE needs / random's"]
+        headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs of TPE / epochs of random"]
         report(numbers, quality, headers if quality else [], options.json)
 
 
@@ -99,7 +97,7 @@ def study_file(folder: Path, name: str, **other: Any) -> Path:
 
 
 def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[object]], dict[str, Measurement]]:
-    """Seconds a trial of each way, and beyond the training."""
+    """Seconds per trial of each driver, and beyond the training."""
     warnings.simplefilter("ignore")
     ways: dict[str, Callable[[Path, str, int], None]] = {
         "nothing": run_trainings_only,
@@ -114,9 +112,9 @@ def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[o
             begun = time.perf_counter()
             with silence():
                 run(folder, f"turn{turn}", trials if turn else 1)
-            if turn:  # the first one warms up, and makes the faces and the stores
+            if turn:  # the first turn is for warm-up, and makes the faces and the stores
                 seconds[way].append((time.perf_counter() - begun) / trials)
-                print(f"turn {turn}: {way}: {seconds[way][-1]:.3f} s a trial", file=sys.stderr)
+                print(f"turn {turn}: {way}: {seconds[way][-1]:.3f} s per trial", file=sys.stderr)
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     beyond = {way: statistics.median(a - b for a, b in zip(seconds[way], seconds["nothing"])) for way in ways}
     rows: list[list[object]] = [[way, medians[way], beyond[way] if way != "nothing" else None] for way in ways]
@@ -124,7 +122,7 @@ def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[o
 
 
 def run_training(config: Any, folder: Path, judge: Any = None) -> float:
-    """A training that nobody but its folder hears of; its best validation value."""
+    """A training without tracking; returns its best validation value."""
     from fr_ps.tracking.run import Run
     from fr_ps.training.train import fit
 
@@ -140,7 +138,7 @@ def run_trainings_only(folder: Path, name: str, trials: int) -> None:
 
 
 def objective(base: Any, folder: Path) -> Callable[[Any], float]:
-    """What Optuna calls, as a user would write it."""
+    """A typical objective function for Optuna."""
     import optuna
 
     from fr_ps.config import with_settings
@@ -207,7 +205,7 @@ def run_fr_ps_search(folder: Path, name: str, trials: int) -> None:
 
 
 def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict[str, Measurement]]:
-    """Trials an hour with one worker and with two, of one thread each; and of processes that only train."""
+    """Trials per hour with one worker and with two, of one thread each; and of processes that only train."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     trained: dict[int, list[float]] = {1: [], 2: []}
     for turn, workers in enumerate((1, 2, 2, 1)):
@@ -218,40 +216,40 @@ def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict
         rates[workers].append(2 * trials / (ended - begun) * 3600)
         trained[workers].append(trainings_an_hour(folder / f"only-{turn}", workers, trials))
         print(
-            f"{workers} workers: {rates[workers][-1]:.1f} trials an hour; only training {trained[workers][-1]:.1f}",
+            f"{workers} workers: {rates[workers][-1]:.1f} trials per hour; only training {trained[workers][-1]:.1f}",
             file=sys.stderr,
         )
-    gain, machine = (statistics.mean(its[2]) / statistics.mean(its[1]) for its in (rates, trained))
+    gain, machine = (statistics.mean(rate[2]) / statistics.mean(rate[1]) for rate in (rates, trained))
     rows: list[list[object]] = [
         [workers, statistics.mean(rates[workers]), statistics.mean(trained[workers])] for workers in (1, 2)
     ]
-    rows.append(["two beside one", gain, machine])
+    rows.append(["two over one", gain, machine])
     return rows, {
         "two_workers": Measurement(gain, 1.8, "higher", "times the trials of one"),
-        "two_workers_of_machine": Measurement(gain / machine, 0.95, "higher", "of what two processes that only train give"),
+        "two_workers_of_machine": Measurement(gain / machine, 0.95, "higher", "of the speed-up of two processes that only train"),
     }
 
 
 def trainings_an_hour(folder: Path, processes: int, trainings: int) -> float:
-    """Of so many processes that do nothing else, from the begin of the first training to the end of the last."""
+    """Trainings per hour of processes that only train, from the start of the first training to the end of the last."""
     started = []
     for number in range(processes):
-        place = folder / str(number)
-        place.mkdir(parents=True)
+        own = folder / str(number)
+        own.mkdir(parents=True)
         command = [sys.executable, str(Path(__file__).resolve()), "--only-train", str(2 * trainings // processes)]
-        started.append(subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
-    spans = [[float(word) for word in one.communicate()[0].splitlines()[-1].split()] for one in started]
+        started.append(subprocess.Popen(command, cwd=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+    spans = [[float(text) for text in process.communicate()[0].splitlines()[-1].split()] for process in started]
     return 2 * trainings / (max(end for _, end in spans) - min(begin for begin, _ in spans)) * 3600
 
 
 def only_train(folder: Path, trainings: int) -> None:
-    """Train so often as a trial of the workers' table does; prints when that began and ended."""
+    """Run `trainings` trainings with the settings of the second table; prints the times of start and end."""
     import torch
 
     torch.set_num_threads(1)
     config = make_search(folder, "only", train={"epochs": 6}).base
     with silence():
-        run_training(config, folder / "first")  # what is imported and made only once
+        run_training(config, folder / "first")  # warm-up: imports, caches
     begun = time.time()
     for index in range(trainings):
         with silence():
@@ -267,15 +265,18 @@ def run_search(file: Path, workers: int) -> None:
 
 
 def study_interval(storage: str, name: str) -> tuple[float, float]:
-    """Seconds since 1970 at which the first trial of a study began, and the last one ended."""
+    """Start of the first trial of a study and end of the last one, in seconds since 1970."""
     import optuna
 
     trials = optuna.load_study(study_name=name, storage=storage).trials
-    return min(one.datetime_start.timestamp() for one in trials), max(one.datetime_complete.timestamp() for one in trials)
+    return (
+        min(trial.datetime_start.timestamp() for trial in trials),
+        max(trial.datetime_complete.timestamp() for trial in trials),
+    )
 
 
 def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[str, Measurement]]:
-    """Best values of random search and of TPE with pruning against the epochs that they took."""
+    """Best values of random search and of TPE with pruning by their number of epochs."""
     epochs, trials = 8, 16
     space = {
         "optim.lr": {"low": 1e-5, "high": 0.1, "log": True},
@@ -304,7 +305,7 @@ def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[
         target = best_at(curves["random"], whole)
         needed = next((spent for spent, value in curves["tpe"] if value >= target), None)
         shares.append(needed / whole if needed else float("inf"))
-        values = [best_at(curves[one], share) for one in ("random", "tpe") for share in (whole / 2, whole)]
+        values = [best_at(curves[sampler], share) for sampler in ("random", "tpe") for share in (whole / 2, whole)]
         rows.append([seed, *values, shares[-1]])
         print(json.dumps(dict(zip(("seed", "random half", "random", "tpe half", "tpe", "share"), rows[-1]))), file=sys.stderr)
     return rows, {
@@ -313,12 +314,12 @@ def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[
 
 
 def best_by_epochs(storage: str, name: str) -> list[tuple[int, float]]:
-    """Epochs of all trials together to the best value so far, in the order in which they ended."""
+    """Total epochs and best value so far after each trial, in the order of completion."""
     import optuna
 
-    trials = [one for one in optuna.load_study(study_name=name, storage=storage).trials if one.datetime_complete]
+    trials = [trial for trial in optuna.load_study(study_name=name, storage=storage).trials if trial.datetime_complete]
     spent, best, found = 0, 0.0, []
-    for trial in sorted(trials, key=lambda one: one.datetime_complete):
+    for trial in sorted(trials, key=lambda trial: trial.datetime_complete):
         spent += int(trial.user_attrs["epochs"])
         best = max(best, *(trial.values if trial.state.name == "COMPLETE" else [0.0]), 0.0)
         found.append((spent, best))

@@ -1,12 +1,13 @@
-"""What a model costs those who ask it: many sessions, one at a time, over HTTP, and from nothing.
+"""Speed of inference: throughput, latency, HTTP server and cold start.
 
-1. `predict` (reading files, checks, table, parquet) beside the bare forward pass on tensors in memory, in turns in one process.
-2. One session: median and 95th percentile of torch, with what the recognizer does around it, and of ONNX.
-3. `mlflow models serve` asked by 1, 8 and 32 clients at once: answers a second, and how many failed.
-4. Cold start: from the name in the registry to the first answer, in a new process; the server until it answers; `import fr_ps`
-   and `fr-ps --help`.
+1. Throughput of `predict` (reading files, checks, table, parquet) relative to the bare forward pass on tensors in memory,
+   interleaved in one process.
+2. Latency of one session: median and 95th percentile of torch, of the recognizer, and of ONNX.
+3. `mlflow models serve` with 1, 8 and 32 concurrent clients: responses per second, and failed requests.
+4. Cold start: from the name in the registry to the first prediction, in a new process; the server until its first response;
+   `import fr_ps` and `fr-ps --help`.
 
-The model is untrained: what it says takes as long.
+The model is untrained, which does not affect its speed.
 
     python benchmarks/serving.py
 """
@@ -39,7 +40,7 @@ def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="convnextv2_atto")
     parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--requests", type=int, default=96, help="of each number of clients")
+    parser.add_argument("--requests", type=int, default=96, help="for each number of clients")
     options = parser.parse_args()
     limit_threads(options.threads)
     with tempfile.TemporaryDirectory() as name, chdir(name):
@@ -47,14 +48,14 @@ def main() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
         model, data = make_model(Path(name), options.backbone, options.threads)
         numbers, rows = measure_throughput(model, data, options.turns)
-        print(tabulate(rows, headers=["", "sessions a second"], floatfmt=".2f"), end="\n\n")
+        print(tabulate(rows, headers=["", "sessions/s"], floatfmt=".2f"), end="\n\n")
         print(tabulate(measure_latency(model, data), headers=["one session", "p50 ms", "p95 ms"], floatfmt=".2f"), end="\n\n")
         more, rows, cold = measure_http(Path(name), data, options.requests)
         numbers |= more
-        print(tabulate(rows, headers=["clients", "answers/s", "p50 ms", "p95 ms", "failed"], floatfmt=".2f"), end="\n\n")
+        print(tabulate(rows, headers=["clients", "responses/s", "p50 ms", "p95 ms", "failed"], floatfmt=".2f"), end="\n\n")
         more, rows = measure_cold_start(cold)
         numbers |= more
-        report(numbers, rows, ["from nothing", "seconds, median"], options.json)
+        report(numbers, rows, ["cold start", "seconds, median"], options.json)
 
 
 def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
@@ -130,9 +131,9 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
 
 
 def measure_latency(model: Path, data: Path, turns: int = 12, block: int = 8) -> list[list[object]]:
-    """One session with torch bare, through the recognizer, and with ONNX.
+    """Latency of one session with bare torch, with the recognizer, and with ONNX.
 
-    In turns of blocks: ONNX's threads keep turning for a while after an answer, and take from whoever comes right after it.
+    Alternates in blocks, because the threads of ONNX spin for a while after a run and slow down the next measurement.
     """
     import numpy as np
     import torch
@@ -164,11 +165,11 @@ def measure_latency(model: Path, data: Path, turns: int = 12, block: int = 8) ->
                 ways[way]()
                 if count >= 3:
                     seconds[way].append(time.perf_counter() - begun)
-    return [[way, *_milliseconds(its)] for way, its in seconds.items()]
+    return [[way, *_milliseconds(times)] for way, times in seconds.items()]
 
 
 def measure_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Measurement], list[list[object]], float]:
-    """Answers a second by clients; also how long the server takes until it answers."""
+    """Responses per second by number of clients, and the seconds until the first response of the server."""
     import numpy as np
 
     content = io.BytesIO()
@@ -193,7 +194,7 @@ def measure_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Mea
 
 
 def time_request(server: ModelServer, body: bytes) -> float | None:
-    """Seconds until the answer; None if there was none, or a wrong one."""
+    """Seconds until the response; None without a response, or with a wrong one."""
     begun = time.perf_counter()
     try:
         status, text = server.post(body)
@@ -204,7 +205,7 @@ def time_request(server: ModelServer, body: bytes) -> float | None:
 
 
 def load_test(server: ModelServer, body: bytes, clients: int, requests: int) -> tuple[float, list[float], int]:
-    """Answers a second, their seconds, and how many failed."""
+    """Responses per second, the seconds of each, and the number of failed requests."""
     found: list[float | None] = []
     left = iter(range(requests))
     lock = threading.Lock()
@@ -235,16 +236,16 @@ model.predict(pandas.DataFrame([{{"albedo": numpy.full((112, 112), 0.5, numpy.fl
 
 
 def measure_cold_start(served: float) -> tuple[dict[str, Measurement], list[list[object]]]:
-    """New processes, the median of five each."""
+    """The median of five new processes each."""
     ways = {
         "python -c 'pass'": [sys.executable, "-c", "pass"],
         "import fr_ps": [sys.executable, "-c", "import fr_ps"],
         "fr-ps --help": [str(Path(sys.executable).with_name("fr-ps")), "--help"],
-        "pyfunc, registry to answer": [sys.executable, "-c", COLD],
+        "pyfunc, registry to prediction": [sys.executable, "-c", COLD],
     }
     found = {way: statistics.median(time_command(command) for _ in range(5)) for way, command in ways.items()}
     rows: list[list[object]] = [[way, seconds] for way, seconds in found.items()]
-    rows.append(["mlflow models serve, until the first answer (once)", served])
+    rows.append(["mlflow models serve, until the first response (once)", served])
     numbers = {
         "import": Measurement(found["import fr_ps"], 0.3, "lower", "s"),
         "help": Measurement(found["fr-ps --help"], 0.3, "lower", "s"),

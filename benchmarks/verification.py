@@ -1,13 +1,13 @@
-"""Time and memory of verification over all pairs, beside the matrix product alone, scikit-learn and integer matrices.
+"""Time and memory of verification over all pairs, relative to the matrix product alone, scikit-learn and integer matrices.
 
-The floor is the product of the same blocks of the upper triangle by the same threads, with nothing done to it. scikit-learn
-gets the full matrix of cosines and the upper triangle of it; the integer matrices are the same with both sessions' person and
-the mask as N x N matrices of int64, as the project that we replace had them. Both need a smaller N to fit, where the floor and
-ours are measured again.
+The floor is the product of the same blocks of the upper triangle with the same threads, and nothing else. scikit-learn gets
+the full cosine matrix and its upper triangle; the integer matrices are the same with the subjects of both sessions and the
+mask as N x N matrices of int64, as in the original project. Both require a smaller N to fit in memory, for which the floor
+and ours are measured again.
 
-At each N all take turns in one process; a time is the median over the turns, a ratio that over the turns' ratios. Memory is
-the peak resident size of a fresh process that does one of them only; extra is what it rises by once all is imported and the
-embeddings (10 sessions a person) are made. Most of the peak is torch itself.
+At each N all are interleaved in one process; a time is the median over the turns, a ratio the median of the ratios. Memory is
+the peak resident size of a new process that runs one of them only; extra is its increase after the imports and the creation
+of the embeddings (10 sessions per subject). Most of the peak is torch itself.
 
     python benchmarks/verification.py
 """
@@ -32,20 +32,20 @@ SESSIONS, SIZE, NOISE = 10, 512, 3.0
 FLOOR, OURS, INTERVALS, SCIKIT, INTEGERS = "product alone", "ours", "ours, intervals", "scikit-learn", "integer matrices"
 LARGE = 100_000
 MEMORY_BOUND_WAYS = (FLOOR, OURS, INTERVALS)
-"""At any N."""
+"""Those that fit in memory at any N."""
 Values = dict[str, float]
 """Metric to its value."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one process saw.
+    """The measurements of one process.
 
     Attributes:
-        seconds: of each way, one a turn.
+        seconds: of each method, in each turn.
         peak: resident size in MB.
-        extra: by how much that rose when all was imported and the embeddings were made.
-        values: the metrics that each way found.
+        extra: increase of the peak after the imports and the creation of the embeddings.
+        values: the metrics of each method.
     """
 
     seconds: dict[str, list[float]]
@@ -57,9 +57,9 @@ class Measured:
 def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20_000, help="embeddings")
-    parser.add_argument("--small", type=int, default=4_000, help="embeddings where the full matrices are measured")
+    parser.add_argument("--small", type=int, default=4_000, help="embeddings for the full matrices")
     parser.add_argument("--growth", type=int, nargs="*", default=[5_000, 10_000, 20_000, 40_000], help="embeddings")
-    parser.add_argument("--large", action="store_true", help="100,000 embeddings too, once: minutes")
+    parser.add_argument("--large", action="store_true", help="also 100,000 embeddings, once (takes minutes)")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     limit_threads(options.threads)
@@ -72,14 +72,14 @@ def main() -> None:
         found = grown[count] = _measure_in_new_process(count, (OURS,), 1 if count == LARGE else options.turns, options.threads)
         rows.append([count, "ours, alone", *_cells(count, found.seconds[OURS], None), found.peak, found.extra])
     numbers |= growth(grown)
-    headers = ["N", "", "s", "to product", "ns a pair", "peak MB", "extra MB"]
+    headers = ["N", "", "s", "over product", "ns per pair", "peak MB", "extra MB"]
     report(numbers, rows, headers, options.json)
 
 
 def compare(
     count: int, ways: tuple[str, ...], options: argparse.Namespace, numbers: dict[str, Measurement]
 ) -> list[list[object]]:
-    """A row a way at this N."""
+    """A row per method at this N."""
     timed = _measure_in_new_process(count, ways, options.turns, options.threads)
     rows: list[list[object]] = []
     for way in ways:
@@ -99,16 +99,16 @@ def compare(
 
 
 def growth(grown: dict[int, Measured]) -> dict[str, Measurement]:
-    """How time and memory grow from the second smallest N to the largest; at the smallest much is what does not grow."""
+    """Growth of time and memory from the second smallest N to the largest; constant costs dominate the smallest."""
     if len(grown) < 3:
         return {}
     (_, small, *_, large) = sorted(grown)
     each_small, each_large = (statistics.median(grown[count].seconds[OURS]) / math.comb(count, 2) for count in (small, large))
     more = grown[large].extra - grown[small].extra
-    copies = 2 * (large - small) * SIZE * 4 / 2**20  # of unit length, and these in the order of people
-    span = f"{large} embeddings beside {small}"
+    copies = 2 * (large - small) * SIZE * 4 / 2**20  # normalised, and sorted by subject
+    span = f"{large} embeddings over {small}"
     return {
-        "growth": Measurement(each_large / each_small, 1.2, "lower", f"of the time a pair, {span}"),
+        "growth": Measurement(each_large / each_small, 1.2, "lower", f"time per pair, {span}"),
         "extra_growth_mb": Measurement(more, copies, "lower", f"MB more, {span}; goal: two copies of those added"),
     }
 
@@ -119,13 +119,13 @@ def _cells(count: int, seconds: list[float], ratio: float | None) -> list[object
 
 
 def _measure_in_new_process(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
-    """`measure` in a process of its own. This one stays small: a child's peak begins at the size of its parent."""
+    """`measure` in a new process. This process stays small, because a child's peak starts at the size of its parent."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, count, ways, turns, threads).result()
 
 
 def measure(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
-    """The time of each of some ways to verify all pairs, one after the other in every turn."""
+    """The time of each method to verify all pairs, interleaved in every turn."""
     import torch
 
     torch.set_num_threads(threads)
@@ -133,7 +133,7 @@ def measure(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Meas
     ready = {way: WAYS[way](embeddings, ids) for way in ways}
     before = _peak()
     for way in ways:
-        WAYS[way](*make_embeddings(1_000))()  # whatever the first run starts
+        WAYS[way](*make_embeddings(1_000))()  # warm-up
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     values = {}
     for turn in range(turns):
@@ -145,27 +145,27 @@ def measure(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Meas
 
 
 def _peak() -> float:
-    """Resident size of this process so far, in MB."""
+    """Peak resident size of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def make_embeddings(count: int) -> "tuple[np.ndarray, np.ndarray]":
-    """Embeddings (n, 512) float32 and whose they are (n,), made in place."""
+    """Embeddings (n, 512) float32 and their subjects (n,), made in place."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     ids = np.arange(count) % max(count // SESSIONS, 1)
     embeddings = rng.standard_normal((count, SIZE), dtype=np.float32)
     embeddings *= NOISE
-    people = count // SESSIONS
-    centres = rng.standard_normal((people, SIZE), dtype=np.float32)
-    for start in range(0, people * SESSIONS, people):
-        embeddings[start : start + people] += centres
+    subjects = count // SESSIONS
+    centres = rng.standard_normal((subjects, SIZE), dtype=np.float32)
+    for start in range(0, subjects * SESSIONS, subjects):
+        embeddings[start : start + subjects] += centres
     return embeddings, ids
 
 
 def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
-    """What is to be timed: the products that verification needs, by its own threads."""
+    """The function to time: the products that verification needs, on its threads."""
     import torch
 
     from fr_ps.evaluation.pairwise.pairs import BLOCK_ROWS, _blocks, _run_blocks
@@ -184,7 +184,7 @@ def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], V
 
 
 def ours(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
-    """What is to be timed: verification from embeddings to metrics."""
+    """The function to time: verification from embeddings to metrics."""
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_metrics
 
@@ -192,7 +192,7 @@ def ours(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
 
 
 def ours_with_intervals(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
-    """What is to be timed: the same with intervals from 1,000 draws of people."""
+    """The function to time: the same with intervals from 1,000 bootstrap samples over subjects."""
     from fr_ps.evaluation.bootstrap import bootstrap_weights
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_with_intervals
@@ -201,7 +201,7 @@ def ours_with_intervals(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable
 
 
 def scikit_learn(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
-    """What is to be timed: the full matrix, and one ROC curve of its upper triangle."""
+    """The function to time: the full matrix, and one ROC curve of its upper triangle."""
     import numpy as np
     import sklearn.metrics  # noqa: F401
 
@@ -214,15 +214,15 @@ def scikit_learn(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Va
 
 
 def integer_matrices(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
-    """What is to be timed: the full matrix, and people and mask as matrices of int64."""
+    """The function to time: the full matrix, and subjects and mask as matrices of int64."""
     import sklearn.metrics  # noqa: F401
     import torch
     from torch.nn.functional import normalize
 
     def run() -> Values:
         unit = normalize(torch.from_numpy(embeddings))
-        people = torch.from_numpy(ids).repeat(len(ids), 1)
-        same = (people == people.T.contiguous()).long()
+        subjects = torch.from_numpy(ids).repeat(len(ids), 1)
+        same = (subjects == subjects.T.contiguous()).long()
         upper = torch.ones_like(same).triu(diagonal=1) == 1
         return _from_curve(same[upper].numpy(), (unit @ unit.T)[upper].numpy())
 
