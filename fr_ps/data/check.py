@@ -33,8 +33,7 @@ class Check:
 
 def any_session_modalities(root: Path, labels: Labels) -> list[str]:
     """The modalities of which at least one session has a map; all modalities if there are no maps."""
-    keys = list(zip(labels.ids, labels.sessions))
-    return [name for name in CHANNELS if any(_has_map(root, *key, name) for key in keys)] or list(CHANNELS)
+    return [name for name in CHANNELS if any(_has_map(root, *key, name) for key in labels.row_keys())] or list(CHANNELS)
 
 
 def _has_map(root: Path, subject: str, session: str, modality: str) -> bool:
@@ -58,8 +57,8 @@ def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) ->
     modalities = any_session_modalities(root, labels)
     found: list[tuple[Path, Size | str]] = []
     normals: list[NormalStatistics] = []
-    for subject, session in zip(labels.ids, labels.sessions):
-        found += [_check_map(root, subject, session, modality, normals) for modality in modalities]
+    for key in labels.row_keys():
+        found += [_check_map(root, *key, modality, normals) for modality in modalities]
         advance(1)
     squares = Counter(size for _, size in found if not isinstance(size, str) and size[0] == size[1])
     most_common = squares.most_common(1)[0][0] if squares else None

@@ -38,8 +38,7 @@ class LabelTable:
     @property
     def left_out(self) -> list[SessionKey]:
         """(id, session) of the rows that are not selected."""
-        others = self.all_labels.subset(np.setdiff1d(np.arange(len(self.all_labels)), self.rows))
-        return list(zip(others.ids.tolist(), others.sessions.tolist()))
+        return self.all_labels.subset(np.setdiff1d(np.arange(len(self.all_labels)), self.rows)).row_keys()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fr_ps.config import Attribute, LabelForm
 from fr_ps.errors import InputError
-from fr_ps.tables import read_session_rows
+from fr_ps.tables import SessionKey, read_session_rows
 
 Classes = Mapping[Attribute, Mapping[str, Sequence[str]]]
 """Attribute to class name to the raw values of that class. Of two classes, the second is the positive one."""
@@ -61,6 +61,10 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def row_keys(self) -> list[SessionKey]:
+        """(id, session) of each row."""
+        return list(zip(self.ids.tolist(), self.sessions.tolist()))
 
     def class_names(self, attribute: Attribute) -> list[str]:
         """The class names of one attribute, in the order of the codes."""

@@ -90,28 +90,26 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     Raises:
         InputError: a row has none (names the row and their number), or a folder is inaccessible.
     """
-    found = [map_file(root, subject, session, modality) for subject, session in zip(labels.ids, labels.sessions)]
-    absent = [index for index, path in enumerate(found) if path is None]
+    files = {key: map_file(root, *key, modality) for key in labels.row_keys()}
+    absent = [key for key, path in files.items() if path is None]
     if absent:
-        subject, session = labels.ids[absent[0]], labels.sessions[absent[0]]
-        folder = session_folder(root, subject, session)
-        remedy = suggest_session((subject, session), session_keys(root)) or "prepare it, or remove the row"
+        expected = session_folder(root, *absent[0]) / f"{modality}.npy"
+        remedy = suggest_session(absent[0], session_keys(root)) or "prepare it, or remove the row"
         raise InputError(
-            f"{root / LABELS_FILE}: row of {subject}/{session} has no {modality} map (no file {folder / f'{modality}.npy'}; "
-            f"{len(absent)} such rows); {remedy}"
+            f"{root / LABELS_FILE}: row of {'/'.join(absent[0])} has no {modality} map (no file {expected}; {len(absent)} such "
+            f"rows); {remedy}"
         )
-    return [path for path in found if path is not None]
+    return [path for path in files.values() if path is not None]
 
 
 def common_modalities(root: Path, labels: Labels) -> list[Modality]:
     """The modalities of which every row of the table has a map."""
-    rows = list(zip(labels.ids, labels.sessions))
-    return [modality for modality in get_args(Modality) if all(map_file(root, *row, modality) for row in rows)]
+    return [modality for modality in get_args(Modality) if all(map_file(root, *key, modality) for key in labels.row_keys())]
 
 
 def find_orphans(root: Path, labels: Labels) -> list[str]:
     """Sessions (`id/session`) that have a folder but no row in the table."""
-    listed = set(zip(labels.ids.tolist(), labels.sessions.tolist()))
+    listed = set(labels.row_keys())
     return ["/".join(key) for key in session_keys(root) if key not in listed]
 
 

@@ -120,14 +120,14 @@ def _is_up_to_date(job: _SessionJob, config: PrepareConfig, mean_face: MeanFace 
 
 
 def _read_boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict[tuple[str, str], Box]:
-    """The box of each (id, session); a row that belongs to no capture is a slip of the pen that would go unseen."""
+    """The box of each (id, session). A row without a capture is probably a typing error; with `on_bad="fail"` it raises."""
     boxes = read_boxes(Path(config.boxes)) if config.boxes else {}
-    strange = [key for key in boxes if key not in captured]
-    if strange and config.on_bad == "fail":
-        remedy = suggest_session(strange[0], captured) or "correct it, or go on without it by --on-bad skip"
+    absent = [key for key in boxes if key not in captured]
+    if absent and config.on_bad == "fail":
+        remedy = suggest_session(absent[0], captured) or "correct it, or continue without it by --on-bad skip"
         raise InputError(
-            f"{config.boxes}: row of {'/'.join(strange[0])} has no capture in {config.captures} ({len(strange)} such rows); "
-            f"{remedy}"
+            f"{config.boxes}: row of {'/'.join(absent[0])} has no capture in {config.captures} ({len(absent)} such "
+            f"rows); {remedy}"
         )
     return boxes
 

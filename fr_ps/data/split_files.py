@@ -54,7 +54,7 @@ def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
     keys = [key for key, its_part in read_parts(path).items() if its_part == part]
     if not keys:
         raise InputError(f"{path}: the part {part!r} of that run is empty; name another part")
-    index = {key: row for row, key in enumerate(_keys(labels))}
+    index = {key: row for row, key in enumerate(labels.row_keys())}
     absent = [key for key in keys if key not in index]
     if absent:
         raise InputError(
@@ -79,7 +79,7 @@ def read_split(path: Path, labels: Labels, left_out: Collection[SessionKey] = ()
     if not path.exists():
         raise InputError(f"{path}: no such split; data.split must name a split.csv or a folder with train_set.csv, test_set.csv")
     parts = _read_folder(path) if path.is_dir() else read_parts(path)
-    index = {key: row for row, key in enumerate(_keys(labels))}
+    index = {key: row for row, key in enumerate(labels.row_keys())}
     left = set(left_out)
     absent = [key for key in parts if key not in index and key not in left]
     if absent:
@@ -92,10 +92,6 @@ def read_split(path: Path, labels: Labels, left_out: Collection[SessionKey] = ()
         if key in index:
             rows[part].append(index[key])
     return Split(**{part: np.array(sorted(found), dtype=int) for part, found in rows.items()})
-
-
-def _keys(labels: Labels) -> list[SessionKey]:
-    return list(zip(labels.ids.tolist(), labels.sessions.tolist()))
 
 
 def _read_folder(folder: Path) -> dict[SessionKey, str]:

@@ -95,7 +95,7 @@ def open_store(
         raise InputError(f"{root}: the modalities differ in size ({shapes}); prepare them together")
     rows = np.arange(len(labels)) if rows is None else rows
     selected = labels.subset(rows)
-    table = "\n".join(map("/".join, zip(selected.ids, selected.sessions))).encode() + selected.codes.tobytes()
+    table = "\n".join(map("/".join, selected.row_keys())).encode() + selected.codes.tobytes()
     return MapStore(maps, rows, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
 
 

@@ -1,4 +1,4 @@
-"""`fr-ps data` as a user meets it: what it prints and writes, and its exit codes."""
+"""`fr-ps data`: printed output, files and exit codes."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line with which `fr-ps data` refuses `arguments`."""
+    """The one-line error of `fr-ps data` for `arguments`."""
     assert main(["data", *arguments]) == 2
     (line,) = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("error: ")]
     return line
@@ -178,13 +178,13 @@ def test_the_mean_face_of_some_helps_to_prepare_others(here, prepared, capsys):
     np.testing.assert_allclose(np.load("some/train.npy"), np.mean([np.load(path) for path in maps], axis=0), atol=1e-3)
 
     printed(capsys, "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=48", "--seed=5")
-    asked = ["prepare", "--captures=raw/captures", "--size=48", "--solver=integrable"]
-    assert main([*asked, "--prior=some/train.npy", "--out=set"]) == 0
-    assert main([*asked, "--out=without"]) == 0
+    command = ["prepare", "--captures=raw/captures", "--size=48", "--solver=integrable"]
+    assert main([*command, "--prior=some/train.npy", "--out=set"]) == 0
+    assert main([*command, "--out=without"]) == 0
     with_prior, without = (np.load(f"{folder}/data/S001/s00/normal.npy") for folder in ("set", "without"))
     apart = np.abs(with_prior - without).max()
     assert 0.01 < apart < 1.5
-    assert main([*asked[:2], "--size=40", "--solver=integrable", "--prior=some/train.npy", "--out=small"]) == 2
+    assert main([*command[:2], "--size=40", "--solver=integrable", "--prior=some/train.npy", "--out=small"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "48 x 48" in line
     assert "--size 40" in line

@@ -1,4 +1,4 @@
-"""Augmentation that keeps the maps true to each other."""
+"""Augmentation keeps albedo, normals and depth consistent."""
 
 import math
 

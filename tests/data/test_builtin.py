@@ -30,7 +30,7 @@ def test_the_built_in_faces_are_made_once_and_form_a_data_set(monkeypatch, tmp_p
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with built-in faces. To be copied."""
+    """A cache with built-in faces, to be copied."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FR_PS_CACHE", str(folder))
@@ -43,7 +43,7 @@ MAP = "data/S000/s00/normal.npy"
 
 
 def flip(path: Path) -> None:
-    """Flip a bit of the last byte, and leave the times as they were."""
+    """Flip a bit of the last byte, and restore the modification time."""
     content, times = path.read_bytes(), path.stat()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

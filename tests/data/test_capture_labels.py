@@ -1,4 +1,4 @@
-"""Which captures are wanted, and what is said of them."""
+"""The captures to prepare and their labels."""
 
 import unicodedata
 from pathlib import Path
@@ -17,13 +17,13 @@ ATTRIBUTES = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Quality", "Occlusi
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three sessions of two subjects, without labels of their own. What is no label is not read, so the folders are bare."""
+    """Empty folders of three sessions of two subjects, without labels. Pictures are not read here."""
     for key in ("a/s1", "a/s2", "b/s1"):
         (tmp_path / "captures" / key).mkdir(parents=True)
     return tmp_path
 
 
-def say(root: Path, key: str, text: str) -> None:
+def write_attributes(root: Path, key: str, text: str) -> None:
     (root / "captures" / key / "metadataII.txt").write_text(text)
 
 
@@ -60,8 +60,8 @@ def test_without_labels_every_attribute_of_a_capture_is_empty(root: Path) -> Non
 
 
 def test_photoface_attributes_are_read_and_missing_ones_are_unknown(root: Path) -> None:
-    say(root, "a/s1", "male, yes,stubble,2,ok,,positive\r\n")
-    say(root, "b/s1", "female,no,none,1,blur,hair,\n")
+    write_attributes(root, "a/s1", "male, yes,stubble,2,ok,,positive\r\n")
+    write_attributes(root, "b/s1", "female,no,none,1,blur,hair,\n")
     labels = read(root)
     assert labels.header == ["id", "session", *ATTRIBUTES]
     assert labels.rows["a", "s1"] == dict(
@@ -86,8 +86,8 @@ def test_photoface_attributes_are_read_and_missing_ones_are_unknown(root: Path) 
 def test_a_bad_attribute_value_fails_or_skips_the_session(
     root: Path, text: str, words: list[str], refused: AssertRejected
 ) -> None:
-    say(root, "a/s1", "male,no,none,1,ok,,blankstare\n")
-    say(root, "a/s2", text)
+    write_attributes(root, "a/s1", "male,no,none,1,ok,,blankstare\n")
+    write_attributes(root, "a/s2", text)
     with refused("a/s2/metadataII.txt", *words, "--on-bad skip"):
         read(root)
     labels = read(root, on_bad="skip")
@@ -98,12 +98,12 @@ def test_a_bad_attribute_value_fails_or_skips_the_session(
 
 
 def test_quality_and_occlusion_may_have_any_value(root: Path) -> None:
-    say(root, "a/s1", "male,no,none,1,so-so,a lock of hair,blankstare\n")
+    write_attributes(root, "a/s1", "male,no,none,1,so-so,a lock of hair,blankstare\n")
     assert read(root).rows["a", "s1"]["Quality"] == "so-so"
 
 
 def test_a_table_has_priority_over_photoface_attributes_and_keeps_its_order_and_columns(root: Path) -> None:
-    say(root, "a/s1", "nonsense")
+    write_attributes(root, "a/s1", "nonsense")
     table = f"{HEADER},Note\nb,s1,male,no,none,1,blankstare,x\na,s2,,,,,, \na,s1,female,yes,none,5,negative,z\n"
     labels = read(root, table)
     assert labels.header == [*HEADER.split(","), "Note"]

@@ -12,7 +12,7 @@ from fr_ps.errors import InputError
 
 
 def sphere(size: int = 65) -> dict[str, np.ndarray]:
-    """The front of a ball of even albedo: (C, H, W) maps."""
+    """The front of a ball of constant albedo: (C, H, W) maps."""
     down, right = np.mgrid[:size, :size] * 2 / (size - 1) - 1
     up = -down
     inside = right**2 + up**2 < 1

@@ -1,4 +1,4 @@
-"""The labels table, on made-up and on the real Photoface tables."""
+"""The labels table, with small tables and with the real Photoface tables."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Maps of a prepared data set: names, shapes, and what is refused."""
+"""Maps of a prepared data set: names, shapes, and rejected maps."""
 
 import shutil
 import unicodedata
@@ -100,7 +100,7 @@ def test_three_equal_channels_are_one_map(tmp_path, modality):
 
 
 def as_the_original(prepared: Path, root: Path) -> Path:
-    """The same maps as the original project stores them: `{id}/{session}` at the root, its names, three equal channels."""
+    """The same maps in the layout of the original project: `{id}/{session}` at the root, its names, three equal channels."""
     for subject in (prepared / "data").iterdir():
         shutil.copytree(subject, root / subject.name)
     for path in root.glob("*/*/*.npy"):

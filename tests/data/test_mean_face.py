@@ -1,4 +1,4 @@
-"""The normals that subjects have in common."""
+"""The mean face: computation, file, and rejected files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How the maps of a data set were made, so that others can be made the same way."""
+"""The record of a preparation, and maps that are reproduced from it."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tests.conftest import AssertRejected
 
 @pytest.fixture(scope="module")
 def other(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first captures of `prepared`, otherwise prepared, with a mean face."""
+    """The first captures of `prepared`, prepared with other settings and a mean face."""
     folder = tmp_path_factory.mktemp("other")
     np.save(folder / "mean.npy", np.broadcast_to(np.array([0, 0, 0.9], np.float32), (40, 40, 3)))
     first = sorted(path for path in (prepared.parent / "captures").glob("*/*"))[0]

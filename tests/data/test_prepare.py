@@ -1,4 +1,4 @@
-"""From captures to a prepared data set: right, whole, and done once."""
+"""From captures to a prepared data set: correct maps, complete sessions, no repeated work."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def raw(faces: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Captures as Photoface distributes them: whole heads, landmarks, attributes."""
+    """Captures in the layout of Photoface: whole heads, landmarks, attributes."""
     folder = tmp_path_factory.mktemp("heads")
     write_synthetic_captures(folder, people=3, sessions=3, seed=0, size=64, layout="photoface")
     return folder
@@ -134,7 +134,7 @@ def test_a_sphere_is_reconstructed(tmp_path, write_capture):
 
 
 def test_lights_are_of_the_upright_picture(tmp_path, write_capture):
-    """Pictures that are stored turned by 90 degrees, with the tag that says so."""
+    """Pictures that are stored rotated by 90 degrees, with an orientation tag."""
     normal, _, _ = sphere(64)
     folder = tmp_path / "captures/a/s"
     write_capture(folder, to_8_bit(0.9 * render(normal, FOUR)), FOUR)
@@ -468,19 +468,19 @@ def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
 def test_a_prior_is_part_of_the_record(raw, tmp_path, refused):
     keep_one_subject(raw)
     out, prior = tmp_path / "out", tmp_path / "mean.npy"
-    asked = {"solver": "integrable", "prior": str(prior)}
+    settings = {"solver": "integrable", "prior": str(prior)}
     with refused("mean.npy", "no such mean face"):
-        run(raw, out, **asked)
+        run(raw, out, **settings)
     np.save(prior, np.zeros((40, 40, 3), dtype=np.float32))
     with refused("mean.npy", "40 x 40", "--size 32"):
-        run(raw, out, **asked)
+        run(raw, out, **settings)
     assert not out.exists()
 
     run(raw, tmp_path / "without", solver="integrable")
     flat = np.zeros((32, 32, 3), dtype=np.float32)
     flat[..., 2] = 0.9
     np.save(prior, flat)
-    assert statuses(run(raw, out, **asked))["written"] == 3
+    assert statuses(run(raw, out, **settings))["written"] == 3
     key = "data/S002/s00/normal.npy"
     steepness = [np.load(folder / key)[..., 2].mean() for folder in (tmp_path / "without", out)]
     assert steepness[0] < steepness[1], "a flat prior makes faces flatter"
@@ -489,7 +489,7 @@ def test_a_prior_is_part_of_the_record(raw, tmp_path, refused):
     assert statuses(run(raw, out, solver="integrable", prior=str(tmp_path / "copy.npy")))["kept"] == 3
     flat[0, 0, 2] = 0.8
     np.save(prior, flat)
-    assert statuses(run(raw, out, **asked))["written"] == 3
+    assert statuses(run(raw, out, **settings))["written"] == 3
     assert statuses(run(raw, out, solver="integrable"))["written"] == 3
 
 
@@ -523,7 +523,7 @@ EXCHANGED = {"yx": "yx", "y-x": "mirrored in x", "-yx": "mirrored in y", "-y-x":
 
 
 def turn_light_source(folder: Path) -> None:
-    """What was called y is written as x: an azimuth counted from the other axis."""
+    """Rewrite the lights with exchanged x and y: an azimuth from the other axis."""
     lights = read_capture(folder, 10).lights
     angles = np.degrees([np.arccos(lights[:, 2]), np.arctan2(lights[:, 0], lights[:, 1])]).T
     matrix = "; ".join(f"{zenith:.6f} {azimuth:.6f}" for zenith, azimuth in angles)
@@ -753,7 +753,7 @@ def test_captures_beside_the_data_folder_do_not_overlap(raw, tmp_path):
     assert statuses(outcomes)["written"] == 9
 
 
-@pytest.mark.parametrize("there", ["maps of somebody else", "a file", "a link to the captures"])
+@pytest.mark.parametrize("there", ["foreign maps", "a file", "a link to the captures"])
 def test_a_foreign_session_folder_is_refused_and_untouched(raw, tmp_path, refused, there):
     out = tmp_path / "out"
     target = out / "data/S001/s01"

@@ -1,4 +1,4 @@
-"""Which sessions are used."""
+"""Selection of the rows of the labels table."""
 
 from dataclasses import replace
 

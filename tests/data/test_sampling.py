@@ -1,4 +1,4 @@
-"""Batches: P x K with subjects or classes in turn, and plain random ones."""
+"""Batch samplers: P x K over subjects or classes, and random batches."""
 
 import hashlib
 import math
@@ -17,7 +17,7 @@ tables = st.lists(st.integers(1, 9), min_size=1, max_size=20).map(lambda counts:
 
 @st.composite
 def labelled(draw, least: int = MISSING):
-    """Identities, and classes of which at least two are there; both may differ between sessions of a subject."""
+    """Identities, and classes (at least two), which may differ between sessions of a subject."""
     identities = draw(tables.filter(lambda table: len(table) > 1))
     classes = draw(st.lists(st.integers(least, 2), min_size=len(identities), max_size=len(identities)).map(np.array))
     first, second = draw(st.permutations(range(len(identities))))[:2]
@@ -26,7 +26,7 @@ def labelled(draw, least: int = MISSING):
 
 
 def group_by_place(batches: list[np.ndarray], identities: np.ndarray, classes: np.ndarray, sessions: int) -> list[np.ndarray]:
-    """The class of each place of each batch; a place has `sessions` rows of one subject and one class."""
+    """The class of each slot of each batch; a slot has `sessions` rows of one subject and one class."""
     found = []
     for batch in batches:
         owners, groups = identities[batch].reshape(-1, sessions), classes[batch].reshape(-1, sessions)
@@ -69,7 +69,7 @@ def test_a_batch_is_a_function_of_seed_and_epoch(draw):
 
 
 def test_batches_of_a_seed_never_change():
-    """Else a training could not be repeated or resumed with a later version."""
+    """Resuming and repeating a training with a later version requires it."""
     random, digest = np.random.default_rng(0), hashlib.sha256()
     for seed in range(50):
         identities = random.integers(0, random.integers(1, 30), random.integers(1, 200))
@@ -116,7 +116,7 @@ def test_unlabelled_rows_get_their_share_of_the_slots(table, subjects, sessions)
 
 
 def test_a_few_unlabelled_rows_are_sampled_in_some_epochs():
-    """Their share of an epoch is less than one place."""
+    """Their share of an epoch is less than one slot."""
     identities = np.repeat(np.arange(20), 10)
     classes = np.resize([0, 1], 200)
     classes[7] = MISSING

@@ -1,4 +1,4 @@
-"""Splits on disk: ours, and the original project's."""
+"""Split files: split.csv, and those of the original project."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Who is in which part."""
+"""Splits: protocols, folds, stratification, gallery, and predefined files."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The packed store: true to the files, built once, built again when they change."""
+"""The packed store equals the files, is built once, and is rebuilt when files change."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def test_maps_are_packed_once_and_the_data_set_is_only_read(root):
 
 
 def flip(path: Path, place: float) -> None:
-    """Flip one bit at a share of the file."""
+    """Flip one bit at a relative position of the file."""
     content = bytearray(path.read_bytes())
     content[int(place * (len(content) - 1))] ^= 0x10
     path.write_bytes(bytes(content))

@@ -1,4 +1,4 @@
-"""Draws whose parts resemble the whole."""
+"""Stratified allocation of subjects and sessions to parts."""
 
 import numpy as np
 from hypothesis import given
@@ -8,7 +8,7 @@ from fr_ps.data.stratify import SessionAllocator, allocate_subjects, combined_la
 
 
 def long_tail(subjects: int, labels: int, seed: int) -> np.ndarray:
-    """(subjects, labels) sessions: few have most of them, and some labels are rare."""
+    """(subjects, labels) numbers of sessions: few subjects have most of them, and some labels are rare."""
     rng = np.random.default_rng(seed)
     counts = np.ceil(rng.pareto(0.8, subjects) + 0.5).clip(max=subjects).astype(int)
     shares = rng.dirichlet([5, 2, 1, 0.2][:labels])
@@ -16,10 +16,10 @@ def long_tail(subjects: int, labels: int, seed: int) -> np.ndarray:
 
 
 def distance(counts: np.ndarray, part: np.ndarray, sizes: list[int]) -> float:
-    """Share of the sessions that are in another part than they would be if every part had its share of every label."""
+    """Share of the sessions that must change parts for every part to have its share of every label."""
     got = np.stack([counts[part == index].sum(axis=0) for index in range(len(sizes))])
-    wanted = np.array(sizes)[:, None] / len(counts) * counts.sum(axis=0)
-    return float(np.abs(got - wanted).sum() / 2 / counts.sum())
+    expected = np.array(sizes)[:, None] / len(counts) * counts.sum(axis=0)
+    return float(np.abs(got - expected).sum() / 2 / counts.sum())
 
 
 @given(st.lists(st.integers(1, 15), min_size=1, max_size=5), st.integers(1, 4), st.integers(0, 9))
@@ -50,21 +50,21 @@ def test_every_subject_can_be_in_every_part():
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=20), st.integers(2, 4))
 def test_every_slot_of_every_subject_is_filled_once(subjects, parts):
-    deal = SessionAllocator(parts, np.bincount(np.concatenate(subjects), minlength=4))
+    allocator = SessionAllocator(parts, np.bincount(np.concatenate(subjects), minlength=4))
     for index, combined in enumerate(subjects):
-        seats = (index + np.arange(len(combined))) % parts
-        part = deal.allocate(np.array(combined), seats)
-        assert sorted(part.tolist()) == sorted(seats.tolist())
+        slots = (index + np.arange(len(combined))) % parts
+        part = allocator.allocate(np.array(combined), slots)
+        assert sorted(part.tolist()) == sorted(slots.tolist())
 
 
 def test_each_part_gets_its_share_of_every_label_with_different_subjects():
     rng = np.random.default_rng(0)
     subjects = [rng.choice(4, size=rng.integers(4, 20), p=[0.6, 0.3, 0.08, 0.02]) for _ in range(200)]
     totals = np.bincount(np.concatenate(subjects), minlength=4)
-    deal = SessionAllocator(4, totals)
+    allocator = SessionAllocator(4, totals)
     given = np.zeros((4, 4), dtype=int)
     for combined in subjects:
-        part = deal.allocate(combined, (rng.integers(4) + np.arange(len(combined))) % 4)
+        part = allocator.allocate(combined, (rng.integers(4) + np.arange(len(combined))) % 4)
         np.add.at(given, (part, combined), 1)
     assert (np.abs(given - totals / 4) <= np.maximum(4, 0.03 * totals)).all()
 

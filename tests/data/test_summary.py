@@ -1,4 +1,4 @@
-"""The tables of a data set, against pandas on the real ones."""
+"""The summary tables of a data set, compared with pandas on the real tables."""
 
 import numpy as np
 import pandas as pd

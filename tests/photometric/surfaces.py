@@ -1,4 +1,4 @@
-"""Surfaces whose normals and depth are known, rendered as a Lambertian would look: the truth of these tests, in float64."""
+"""Lambertian surfaces with known normals and depth, in float64: the ground truth of these tests."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,7 +29,7 @@ def directions(angles: Angles) -> np.ndarray:
 
 
 def dome(count: int, widest: float = 50.0) -> np.ndarray:
-    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the camera's axis."""
+    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the viewing axis."""
     index = np.arange(count) + 0.5
     z = 1 - (1 - np.cos(np.radians(widest))) * index / count
     angle = np.pi * (3 - np.sqrt(5)) * index
@@ -51,7 +51,7 @@ def normals(height: Height, x: np.ndarray, y: np.ndarray, step: float = 1e-4) ->
 
 
 def render(normal: np.ndarray, angles: Angles, albedo: float | np.ndarray = 1.0) -> np.ndarray:
-    """(k, H, W) light received from (H, W, 3) normals."""
+    """(k, H, W) irradiance of (H, W, 3) normals."""
     return albedo * np.maximum(0, np.einsum("hwc,kc->khw", normal, directions(angles)))
 
 
@@ -64,7 +64,7 @@ def sphere(size: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def ball_on_a_table(size: int = 72) -> tuple[np.ndarray, np.ndarray]:
-    """Normals (H, W, 3) and depth (H, W) of half a ball that throws its shadow on what is flat around it."""
+    """Normals (H, W, 3) and depth (H, W) of half a ball on a plane, on which it casts a shadow."""
     x, y = grid(size, size)
     depth = gaussian_filter(np.sqrt(np.maximum((0.4 * size) ** 2 - x**2 - y**2, 0)), 1)
     down, right = np.gradient(depth)
@@ -82,7 +82,7 @@ def degrees(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def normals_from_differences(depth: np.ndarray) -> np.ndarray:
-    """(H - 2, W - 2, 3) unit normals that the differences between the pixels of a depth map say."""
+    """(H - 2, W - 2, 3) unit normals from the differences between the pixels of a depth map."""
     d = depth.astype(np.float64)
     vectors = np.stack(
         [(d[1:-1, :-2] - d[1:-1, 2:]) / 2, (d[2:, 1:-1] - d[:-2, 1:-1]) / 2, np.ones((d.shape[0] - 2, d.shape[1] - 2))], axis=-1

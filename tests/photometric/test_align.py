@@ -1,4 +1,4 @@
-"""Which part of a picture is the face."""
+"""Alignment: the part of a picture that shows the face."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ FOLDER = Path("captures/a/s")
 
 
 def rolled(points: np.ndarray, angle: float) -> np.ndarray:
-    """Points (n, 2), right and down, turned counter-clockwise as one sees it about the top left corner."""
+    """Points (n, 2), right and down, rotated counter-clockwise (as displayed) about the top left corner."""
     cos, sin = math.cos(angle), math.sin(angle)
     return np.column_stack([points[:, 0] * cos + points[:, 1] * sin, points[:, 1] * cos - points[:, 0] * sin])
 
@@ -173,7 +173,7 @@ def test_a_bad_table_of_boxes_is_refused(tmp_path: Path, text: str, words: list[
 
 
 def moved(scene: Scene, angle: float, scale: float, shift: tuple[float, float]) -> Capture:
-    """The capture of a face whose head rolls by `angle` about the picture's middle, grows by `scale` and moves by `shift`."""
+    """The capture of a face after a roll by `angle` about the picture's middle, a scale and a translation."""
     size = scene.images.shape[1]
     middle = np.full(2, size / 2)
     # Rows and columns of the picture that is made, to those of the one that is there.

@@ -1,4 +1,4 @@
-"""Intensities and ambient light found again in pictures that were rendered with them."""
+"""Estimates of intensities and ambient light, compared with those of rendered pictures."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions, s
 FIVE: Angles = ((0, 0), (40, 10), (-35, 20), (10, -35), (-20, 45))
 LOPSIDED: Angles = ((0, 0), (40, 10), (-40, 15), (5, -40))
 WIDE: Angles = ((0, 0), (60, 10), (-50, 15), (5, -50))
-"""Four lights each, one of them at the camera: no rectangle, so that ambient light shows."""
+"""Four lights each, one of them at the camera: not a rectangle, so that ambient light is observable."""
 
 
 def pictures(

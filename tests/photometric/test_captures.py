@@ -1,4 +1,4 @@
-"""Reading raw captures in both layouts: what is understood, and what is refused."""
+"""Reading raw captures in both layouts, and rejected captures."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ POINTS = "1 4\n3 4\n4.5 2\n6 4\n8 4\n3 7\n4.5 7\n6 7\n3 9\n6 9\n4.5 12\n"
 
 @pytest.fixture
 def photoface(tmp_path: Path) -> Path:
-    """A session folder as Photoface has it."""
+    """A session folder in the layout of Photoface."""
     folder = tmp_path / "1001" / "2008-02-23_12-21-31"
     folder.mkdir(parents=True)
     for k, image in enumerate(IMAGES):

@@ -1,4 +1,4 @@
-"""The square of a picture that becomes maps: where its points lie, what pictures and directions become there."""
+"""Frames: positions of their points, resampled pictures, rotated directions."""
 
 import math
 
@@ -161,7 +161,7 @@ def test_whole_pixels_that_merge_are_averaged_in_a_turned_frame_and_in_one_with_
 
 
 def triangles(start: float, side: float, size: int, length: int) -> np.ndarray:
-    """(size, length) of one axis: what each source pixel counts, falling linearly to 0 at the next output pixel's middle."""
+    """(size, length) weights of the source pixels along one axis, linear to 0 at the middle of the next output pixel."""
     step = side / size
     away = np.arange(length)[None] + 0.5 - (start + (np.arange(size)[:, None] + 0.5) * step)
     weights = np.maximum(0, 1 - np.abs(away) / max(step, 1))
@@ -178,7 +178,7 @@ def test_an_upright_frame_weighs_pixels_by_a_triangle(box: tuple[float, float, f
 
 @pytest.mark.parametrize(("height", "width", "size"), [(40, 60, 10), (33, 47, 20), (168, 192, 112), (50, 50, 37)])
 def test_no_pixel_has_much_more_than_its_share(height: int, width: int, size: int) -> None:
-    """Of noise, what is left after averaging n pixels is near 1 / sqrt(n): no pixel is passed over."""
+    """Averaging n pixels reduces noise to about 1 / sqrt(n) if no pixel is skipped."""
     plane = np.random.default_rng(0).normal(size=(20, height, width)).astype(np.float32)
     left = warp(plane, fit_frame((0, 0, width, height), size, "stretch")).std()
     merged = height * width / size**2

@@ -1,4 +1,4 @@
-"""Reading pictures: every format gives the same light, and half a picture is refused."""
+"""Reading pictures: every format gives the same luminance, and damaged pictures are rejected."""
 
 import os
 import struct
@@ -21,7 +21,7 @@ WEIGHTS = [0.299, 0.587, 0.114]
 
 
 def png_16(values: np.ndarray, orientation: int = 1) -> bytes:
-    """A PNG (H, W, channels) of 16 bits, written down from its specification, as Pillow writes none in colour."""
+    """A PNG (H, W, channels) of 16 bits, written by the specification, because Pillow writes none in colour."""
     height, width, channels = values.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -38,7 +38,7 @@ def png_16(values: np.ndarray, orientation: int = 1) -> bytes:
 def tiff_16(
     values: np.ndarray, *, order: str = "<", deflate: bool = False, strips: int = 1, planar: int = 1, orientation: int = 1
 ) -> bytes:
-    """A TIFF (H, W, 3) of 16 bits, written down from its specification."""
+    """A TIFF (H, W, 3) of 16 bits, written by the specification."""
     height, width, channels = values.shape
     rows = -(-height // strips)
     bodies = [values[top : top + rows].astype(f"{order}u2").tobytes() for top in range(0, height, rows)]
@@ -165,11 +165,11 @@ UPRIGHT = {
     7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
     8: lambda stored: np.rot90(stored, 1),
 }
-"""By the definition of the tag: 6 says that the stored picture is to be turned by 90 degrees clockwise."""
+"""By the definition of the tag: 6 is a rotation of the stored picture by 90 degrees clockwise."""
 
 
 def saved(path: Path, values: np.ndarray, orientation: int, **options: object) -> None:
-    """As Pillow writes the tag."""
+    """The tag in the form that Pillow writes."""
     if path.suffix == ".tif":
         Image.fromarray(values).save(path, tiffinfo={274: orientation}, **options)
     else:

@@ -1,4 +1,4 @@
-"""Depth from normals, against analytic surfaces and least-squares solves of another make in float64."""
+"""Depth from normals, compared with analytic surfaces and other least-squares solvers in float64."""
 
 from collections.abc import Callable
 
@@ -24,11 +24,11 @@ def bowl(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def dense(normal: np.ndarray) -> np.ndarray:
-    """The depth of zero mean whose differences between neighbours are nearest to the mean slope of both; (3, H, W) to (H, W)."""
+    """The depth of zero mean whose differences between neighbours best fit the mean slope of both; (3, H, W) to (H, W)."""
     height, width = normal.shape[1:]
     right, down = -normal[0] / normal[2], normal[1] / normal[2]
     index = np.arange(height * width).reshape(height, width)
-    rows, wanted = [], []
+    rows, expected = [], []
     for row in range(height):
         for column in range(width):
             for other, slope in (((row, column + 1), right), ((row + 1, column), down)):
@@ -36,9 +36,9 @@ def dense(normal: np.ndarray) -> np.ndarray:
                     equation = np.zeros(height * width)
                     equation[index[other]], equation[index[row, column]] = 1, -1
                     rows.append(equation)
-                    wanted.append((slope[other] + slope[row, column]) / 2)
+                    expected.append((slope[other] + slope[row, column]) / 2)
     # The solution of least norm is the one of zero mean: constants are all that the differences do not see.
-    return np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0].reshape(height, width)
+    return np.linalg.lstsq(np.array(rows), np.array(expected), rcond=None)[0].reshape(height, width)
 
 
 @pytest.mark.parametrize("surface", [waves, bowl])
@@ -97,24 +97,24 @@ MakeMask = Callable[[int, int], np.ndarray]
 
 
 def sparse(normal: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The depth whose differences, each counting as the lesser of its pixels' weights, are nearest to the slopes."""
+    """The depth whose differences, weighted by the smaller weight of their pixels, best fit the slopes."""
     height, width = weights.shape
     right = np.clip(-normal[0] / np.maximum(normal[2], 1e-6), -MAX_SLOPE, MAX_SLOPE)
     down = np.clip(normal[1] / np.maximum(normal[2], 1e-6), -MAX_SLOPE, MAX_SLOPE)
     index = np.arange(height * width).reshape(height, width)
     pairs = ((index[:, :-1], index[:, 1:], right), (index[:-1], index[1:], down))
     first, second = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
-    wanted = np.concatenate([(slope.ravel()[a.ravel()] + slope.ravel()[b.ravel()]) / 2 for a, b, slope in pairs])
+    expected = np.concatenate([(slope.ravel()[a.ravel()] + slope.ravel()[b.ravel()]) / 2 for a, b, slope in pairs])
     root = np.sqrt(np.minimum(weights.ravel()[first], weights.ravel()[second]))
     count = np.arange(len(first))
     matrix = coo_matrix(
         (np.concatenate([-root, root]), (np.tile(count, 2), np.concatenate([first, second]))), (len(first), index.size)
     )
-    return lsqr(matrix.tocsr(), root * wanted, atol=1e-13, btol=1e-13, iter_lim=20000)[0].reshape(height, width)
+    return lsqr(matrix.tocsr(), root * expected, atol=1e-13, btol=1e-13, iter_lim=20000)[0].reshape(height, width)
 
 
 def assert_same_shape(depth: np.ndarray, truth: np.ndarray, mask: np.ndarray, atol: float) -> None:
-    """Equal within each connected part of the mask, but for a constant."""
+    """Equal within each connected part of the mask, up to a constant."""
     parts, count = label(mask)
     for part in range(1, count + 1):
         here = parts == part
@@ -163,7 +163,7 @@ quadratics = st.lists(st.floats(-1, 1), min_size=5, max_size=5)
     make=st.sampled_from([None, circle, ring, corner, two_parts]),
 )
 def test_integration_restores_a_quadric_from_its_derivatives(coefficients, shape, make) -> None:
-    """Of a quadric, the mean slope of two pixels is exactly their difference."""
+    """For a quadric, the mean slope of two pixels equals their difference."""
     x, y = grid(*shape)
     x, y = x / max(shape), y / max(shape)
     a, b, c, d, e = coefficients
@@ -208,7 +208,7 @@ def test_frankot_and_chellappa_give_a_smooth_surface_back(surface: Height, shape
 
 
 def test_frankot_and_chellappa_project_what_is_no_surface_on_one_in_least_squares() -> None:
-    """Adding a curl, which is orthogonal to every surface's slopes, changes nothing."""
+    """Adding a curl field, which is orthogonal to the slopes of every surface, changes nothing."""
     height, width = 32, 40
     y, x = np.mgrid[:height, :width] + 0.5
     bump = np.pi / width, np.pi / height

@@ -1,4 +1,4 @@
-"""Reading lights.csv, and which lights are refused."""
+"""Reading lights.csv, and rejected lights."""
 
 from pathlib import Path
 

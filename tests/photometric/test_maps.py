@@ -1,4 +1,4 @@
-"""From pictures to maps, against surfaces whose truth is known."""
+"""From pictures to maps, compared with the ground truth of known surfaces."""
 
 from pathlib import Path
 
@@ -162,7 +162,7 @@ def any_capture(seed: int) -> np.ndarray:
 
 
 def turned(capture: Capture) -> Capture:
-    """The same by a quarter turn counter-clockwise."""
+    """The same, rotated by 90 degrees counter-clockwise."""
     x, y, z = capture.lights.T
     images, saturated = (np.rot90(planes, axes=(1, 2)).copy() for planes in (capture.images, capture.saturated))
     return Capture(images, np.column_stack([-y, x, z]), saturated, capture.intensities)
@@ -175,7 +175,7 @@ def mirrored(capture: Capture) -> Capture:
 
 
 def random_capture(seed: int, angles: Angles = FOUR) -> Capture:
-    """Pictures that no surface explains, of a size that is not square, some saturated, under lights that are not alike."""
+    """Pictures that no surface explains, not square, some saturated, under lights of different intensity."""
     rng = np.random.default_rng(seed)
     images = rng.uniform(0.1, 1, (len(angles), rng.integers(16, 40), rng.integers(16, 40))).astype(np.float32)
     return Capture(images, directions(angles), images > 0.95, rng.uniform(0.7, 1.4, len(angles)))
@@ -237,7 +237,7 @@ def test_a_face_turned_or_mirrored_keeps_its_maps_too(solver: Solver) -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 @given(angle=st.floats(-3.1, 3.1))
 def test_a_capture_that_the_frame_turns_has_the_maps_of_one_that_was_held_so(solver: Solver, angle: float) -> None:
-    """The pictures and lights turn by any angle; the surface is rendered anew, so that nothing is resampled in the truth."""
+    """Pictures and lights rotate by any angle; the surface is rendered again, so that the truth is not resampled."""
 
     def held(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         before = (x + 1j * y) * np.exp(-1j * angle)
@@ -296,7 +296,7 @@ def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(refus
     images = (0.6 * clean * factors[:, None, None] + 0.1).astype(np.float32)
     capture = Capture(images, directions(angles))
     plain, found = (
-        compute_maps(capture, whole(capture, 48), intensities_too=asked, ambient_too=asked) for asked in (False, True)
+        compute_maps(capture, whole(capture, 48), intensities_too=estimate, ambient_too=estimate) for estimate in (False, True)
     )
     assert degrees(found.normal, scene.normal).mean() < 0.25 * degrees(plain.normal, scene.normal).mean()
     np.testing.assert_allclose(found.notes["intensities"], factors, rtol=0.02)
@@ -309,18 +309,18 @@ def test_the_robust_solver_uses_saturation() -> None:
     normal = sphere(48)[0]
     images = render(normal, SEVEN, 1.0)
     clipped = np.minimum(images, 0.9).astype(np.float32)
-    told = Capture(clipped, directions(SEVEN), images >= 0.9)
-    untold = Capture(clipped, directions(SEVEN))
-    errors = [degrees(compute_maps(capture, whole(capture, 48)).normal, normal).mean() for capture in (told, untold)]
+    known = Capture(clipped, directions(SEVEN), images >= 0.9)
+    unknown = Capture(clipped, directions(SEVEN))
+    errors = [degrees(compute_maps(capture, whole(capture, 48)).normal, normal).mean() for capture in (known, unknown)]
     assert errors[0] < 0.5 * errors[1]
-    maps = compute_maps(told, whole(told, 48))
+    maps = compute_maps(known, whole(known, 48))
     assert maps.quality["saturated"] == pytest.approx((images >= 0.9).mean())
     clipped_pictures = (images >= 0.9).sum(axis=0)
     assert np.corrcoef(maps.confidence.ravel(), clipped_pictures.ravel())[0, 1] < -0.5
 
 
 def test_a_prior_is_in_the_axes_of_the_maps() -> None:
-    """Turned lights and a turned prior: only if both are read alike does the truth as a prior help."""
+    """With rotated lights and a rotated prior, the true normals help as a prior only if both have the same axes."""
     capture = face_capture()
     scene = render_session(0, 1, 0, 48)
     to = whole(capture, 48)

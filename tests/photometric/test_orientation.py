@@ -1,4 +1,4 @@
-"""Normals in other axes are found in a data set of faces, and in a bumpy sphere; right ones give no warning."""
+"""Warnings about normals in wrong axes, for faces and for a bumpy hill; none for right axes."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def warning_of(maps: list[np.ndarray]) -> str | None:
 
 
 def bumpy_hill(size: int = 48) -> np.ndarray:
-    """(size, size, 3): narrower than it is high, as a face's normals vary more across than along."""
+    """(size, size, 3): narrower than high, like a face, whose normals vary more in x than in y."""
     x, y = grid(size, size)
 
     def height(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The weights of eight lights and more, against rendered surfaces, known outliers and direct computations."""
+"""Weights with eight lights or more, compared with rendered surfaces, known outliers and direct computations."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Photoface's text files: any layout of the same numbers reads alike, and what is refused is named by its line."""
+"""Photoface's text files: any layout of the same numbers is read, and errors name the line."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def directions(angles: Sequence[tuple[float, float]]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., np.ndarray]:
-    """Reads `text` by a reader, as a file with the given line ends."""
+    """Reads `text` from a file with the given line ends."""
     path = tmp_path_factory.mktemp("photoface") / "file"
 
     def written(reader: Callable[..., np.ndarray], text: str, end: str = "\n", *rest: object) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How far a session can be believed: each measure near 0 on clean pictures, and rising with the fault that it is for."""
+"""Quality measures: near 0 for ideal pictures, and increasing with the fault that they measure."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ EVERYWHERE = np.ones((64, 64), dtype=bool)
 
 
 def measured(images: np.ndarray, lights: np.ndarray, saturated: np.ndarray | None = None) -> dict[str, float]:
-    """The measures of least squares' maps."""
+    """The measures of the least-squares maps."""
     images = images.astype(np.float32)
     _, normals = split_albedo(least_squares(images, lights))
     saturated = np.zeros(images.shape, dtype=np.float32) if saturated is None else saturated
@@ -191,7 +191,7 @@ def test_convexity_is_the_slope_of_n_x_in_x_times_the_spread_of_x() -> None:
 
 @pytest.fixture(scope="module")
 def real(yale: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """Quality of every session of Yale B, and the two signs."""
+    """Quality, convexity and twist agreement of every session of Yale B."""
     found = {}
     for source in list_sources(yale / "captures"):
         capture = read_capture(source.folder, 1000)

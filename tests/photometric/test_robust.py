@@ -1,4 +1,4 @@
-"""Shadows, highlights and saturation: what they cost least squares, and what is left of that."""
+"""Errors by shadows, highlights and saturation: robust and integrable compared with least squares."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Least squares, with and without weights, and its split, against numpy's solver in float64."""
+"""Least squares with and without weights, and the split into albedo and normal, compared with numpy in float64."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_pixel_without_light_has_albedo_zero_and_a_frontal_normal() -> None:
 
 
 def problem(seed: int, count: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures of no surface, lights as bad as `prepare` takes them, weights of all magnitudes, and where to be pulled to."""
+    """Random pictures, lights up to the largest condition number of `prepare`, weights of all magnitudes, and a prior."""
     rng = np.random.default_rng(seed)
     lights = np.ones((count, 3))
     while np.linalg.cond(lights) > 10:
@@ -59,11 +59,11 @@ def test_weighted_equals_numpys_least_squares_of_weighted_rows(seed: int, count:
     for place in np.ndindex(6, 5):
         here = (slice(None), *place)
         root = np.sqrt(weights[here])
-        rows, wanted = root[:, None] * lights, root * images[here]
+        rows, right_side = root[:, None] * lights, root * images[here]
         if strength is not None:
             rows = np.vstack([rows, np.sqrt(strength[place]) * np.eye(3)])
-            wanted = np.concatenate([wanted, np.sqrt(strength[place]) * toward[here]])
-        expected, _, _, singular = np.linalg.lstsq(rows, wanted, rcond=None)
+            right_side = np.concatenate([right_side, np.sqrt(strength[place]) * toward[here]])
+        expected, _, _, singular = np.linalg.lstsq(rows, right_side, rcond=None)
         np.testing.assert_allclose(scaled[here], expected, atol=1e-5 * (1 + np.abs(expected).max()))
         assert variance[place] == pytest.approx(np.sum(singular**-2.0), rel=1e-6)
 

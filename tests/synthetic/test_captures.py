@@ -1,4 +1,4 @@
-"""Synthetic captures on disk: repeatable, and read back as what was drawn, in both layouts."""
+"""Synthetic captures on disk: reproducible, and equal to the rendered session in both layouts."""
 
 import csv
 from pathlib import Path
@@ -31,9 +31,9 @@ def test_a_session_does_not_depend_on_the_number_of_sessions(tmp_path: Path) -> 
 
 
 def test_files_are_those_of_a_capture(tmp_path: Path) -> None:
-    told: list[int] = []
-    write_synthetic_captures(tmp_path, people=2, sessions=3, seed=1, size=40, advance=told.append)
-    assert told == [1] * 6
+    advanced: list[int] = []
+    write_synthetic_captures(tmp_path, people=2, sessions=3, seed=1, size=40, advance=advanced.append)
+    assert advanced == [1] * 6
 
     scene = render_session(1, 1, 2, 40)
     folder = tmp_path / "captures" / "S001" / "s02"

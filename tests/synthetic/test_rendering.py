@@ -1,4 +1,4 @@
-"""Rendering a known surface under other lights: against lengths, angles and another computation."""
+"""Rendering of known surfaces, compared with lengths, angles and another computation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The synthetic sessions: repeatable, true to their own maps, and with every label to be seen in them."""
+"""The synthetic sessions: reproducible, consistent with their ground truth, and with visible labels."""
 
 from dataclasses import replace
 from functools import cache
@@ -17,7 +17,7 @@ PEOPLE, SESSIONS = 40, 8
 
 @cache
 def small_set() -> tuple[tuple[Scene, ...], ...]:
-    """Sessions of a whole default set, subject by subject, at a size that shows no detail but is quick."""
+    """All sessions of a default data set by subject, at a small size."""
     return tuple(tuple(render_session(0, subject, session, size=32) for session in range(SESSIONS)) for subject in range(PEOPLE))
 
 
@@ -158,15 +158,15 @@ def test_least_squares_under_the_true_lights_finds_the_truth() -> None:
 
 
 def test_labels_are_photoface_values_with_many_of_each_class() -> None:
-    words = {
+    choices = {
         "Gender": {"male", "female"},
         "Spectacles": {"no", "yes"},
         "Facial_Hair": set(FACIAL_HAIR),
         "Pose": set("12345"),
         "Emotion": set(EMOTIONS),
     }
-    assert tuple(words) == LABELS
-    for name, expected in words.items():
+    assert tuple(choices) == LABELS
+    for name, expected in choices.items():
         assert set(labels_of_small_set(name).ravel()) == expected
     gender, hair = labels_of_small_set("Gender"), labels_of_small_set("Facial_Hair")
     assert (gender == gender[:, :1]).all()

@@ -1,4 +1,4 @@
-"""The camera of the synthetic faces: a point lands where its picture shows it, and moves as the view says."""
+"""The camera of the synthetic faces: projection agrees with rendering and with the view's parameters."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def rolled(view: View, angle: float) -> View:
 
 
 def seen_and_projected(view: View, angle: float, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where a spot painted on a smooth head is in its picture, and where the view says that it is."""
+    """The position of a spot on a smooth head in the picture, and its projection by the view."""
     angles, heights = view.surface_grid()
     width = 0.95 - 0.25 * heights[:, None] ** 2 / 4
     x, z = width * np.sin(angles), 0.9 * width * np.cos(angles)
