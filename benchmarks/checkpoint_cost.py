@@ -1,6 +1,6 @@
 """What a checkpoint costs the training thread, and what it would cost without a thread of its own.
 
-Real checkpoints (`Keeper`) of a real training on the built-in faces with a moving average of the weights, which is the
+Real checkpoints (`CheckpointManager`) of a real training on the built-in faces with a moving average of the weights, which is the
 largest that there is: trained and averaged weights, two moments a weight. The copy is taken on the training thread; writing,
 checksums and syncing go on beside the next steps. Printed are, as medians over the epochs: the copy; the whole until it is on
 disk; the copy as a share of an epoch; and how much longer a step takes while a checkpoint is being written.
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import Measurement, argument_parser, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, make_trainer, report
 
 
 def main() -> None:
@@ -43,13 +43,8 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
     import torch
 
     from fr_ps.config import BatchConfig, Config, ModelConfig, SyntheticConfig, TrainConfig
-    from fr_ps.device import pick_device
-    from fr_ps.losses import build_losses
-    from fr_ps.models import build_network
     from fr_ps.tracking.run import Run
-    from fr_ps.training.checkpoint_manager import CheckpointManager
-    from fr_ps.training.train import build_setup, build_train_state
-    from fr_ps.training.trainer import train_epoch
+    from fr_ps.training.checkpoint_manager import CheckpointManager, describe_environment
 
     torch.set_num_threads(threads)
     config = Config(
@@ -59,51 +54,38 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
         train=TrainConfig(ema=0.999),
     )
     run = Run(folder / "run")
-    plan, feed = build_setup(config, {}, run, pick_device("cpu"), lambda line: None)
-    torch.manual_seed(0)
-    network = build_network(plan.info.branches, plan.info.fusion, plan.info.class_counts(), config.loss.reversal)
-    counts = feed.class_counts(plan.info.class_counts())
-    losses = build_losses(config.loss, network.channels, feed.sessions_per_subject(), counts, network.adversarial_tasks)
-    learner = build_train_state(config, network, losses)
+    trainer = make_trainer(config, 24 * 8)
+    environment = describe_environment(trainer.setup, trainer.loader, torch.device("cpu"))
     copies, wholes, seconds, during, alone = [], [], [], [], []
-    with CheckpointManager(plan, feed, learner, run) as keeper:
+    with CheckpointManager(run, trainer.setup, trainer.state, environment) as checkpoints:
         for epoch in range(epochs + 1):
             steps = during if epoch % 2 else alone
             writing, last = bool(epoch % 2), [time.perf_counter()]
-            stepped = partial(_step, keeper, writing, last, steps)
+            trainer.checkpoints.save_if_due = partial(_time_step, checkpoints, writing, last, steps)  # called after every step
             begun = time.perf_counter()
-            train_epoch(
-                learner,
-                feed,
-                rate=lambda step: 1e-4,
-                reversal=lambda step: 0.1,
-                clip=5.0,
-                accumulate=1,
-                stepped=stepped,
-            )
+            trainer.train_epoch()
             if not writing:
                 seconds.append(time.perf_counter() - begun)
-            keeper.wait()
-            learner.end_epoch()
+            checkpoints.wait()
+            trainer.state.end_epoch()
             begun = time.perf_counter()
-            keeper.save_epoch(["val/identity/auc"])
+            checkpoints.save_epoch(["val/identity/auc"])
             copies.append(time.perf_counter() - begun)
-            keeper.wait()
+            checkpoints.wait()
             wholes.append(time.perf_counter() - begun)
-    size = sum(file.stat().st_size for file in Path(keeper.latest_name()).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in Path(checkpoints.latest_name()).rglob("*") if file.is_file())
     slower = statistics.median(during) / statistics.median(alone) if during else float("nan")
     return size, statistics.median(copies[1:]), statistics.median(wholes[1:]), statistics.median(seconds[1:] or seconds), slower
 
 
-def _step(keeper: Any, writing: bool, last: list[float], steps: list[float]) -> None:
-    """Note how long a step took, if a checkpoint was being written all the while, or none, as `writing` says."""
+def _time_step(checkpoints: Any, writing: bool, last: list[float], steps: list[float]) -> None:
+    """Add the seconds of a step during all of which a checkpoint was being written, or none, as `writing` requires."""
     took = time.perf_counter() - last[0]
-    pending = keeper.writer._pending
-    busy = pending is not None and not pending.done()
+    busy = checkpoints.writing
     if busy == writing:
         steps.append(took)
     elif writing:
-        keeper.write()
+        checkpoints.save()
     last[0] = time.perf_counter()
 
 

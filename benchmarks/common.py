@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -62,3 +63,33 @@ def report(numbers: dict[str, Measurement], rows: list[list[object]], headers: l
     print(tabulate(results, headers=["number", "value", "goal", "unit", ""], floatfmt=".3f"))
     if path:
         path.write_text(json.dumps({name: asdict(number) for name, number in numbers.items()}, indent=1) + "\n")
+
+
+class NoCheckpoints:
+    """In place of a checkpoint manager, for trainings that save nothing."""
+
+    def save_if_due(self) -> None:
+        """Count nothing, save nothing."""
+
+    def latest_name(self) -> str:
+        """No checkpoint."""
+        return "none"
+
+
+def make_trainer(config: Any, images: int) -> Any:
+    """A trainer of `config` on the first `images` of its training part, on the CPU; it writes no checkpoint and has no run."""
+    import torch
+
+    from fr_ps.models import build_network
+    from fr_ps.training.batch_loader import BatchLoader
+    from fr_ps.training.setup import build_setup
+    from fr_ps.training.train import build_train_state
+    from fr_ps.training.trainer import Trainer
+
+    torch.manual_seed(0)
+    setup, _ = build_setup(config, {}, "benchmark", torch.device("cpu"), lambda line: None)
+    loader = BatchLoader(setup.dataset, setup.split.train[:images], config.batch, config.augment, 0, torch.device("cpu"))
+    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts())
+    state = build_train_state(setup, loader, network)
+    unused: Any = None
+    return Trainer(setup, loader, state, NoCheckpoints(), unused, lambda line: None)  # type: ignore[arg-type]

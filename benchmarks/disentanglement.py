@@ -64,7 +64,8 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     from fr_ps.models.inference import predict
     from fr_ps.tracking.layout import BEST_CHECKPOINT
     from fr_ps.tracking.run import Run
-    from fr_ps.training.train import open_training_data, train
+    from fr_ps.training.setup import open_training_data
+    from fr_ps.training.train import train
 
     file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
     base = training_config(parse_command_line(["train", "--config", str(file)])["train"])

@@ -127,7 +127,7 @@ def run_training(config: Any, folder: Path, judge: Any = None) -> float:
     from fr_ps.training.train import fit
 
     folder.mkdir(parents=True)
-    fitted = fit(config, Run(folder), lambda _line: None, judge)
+    fitted = fit(config, Run(folder), lambda _line: None, on_epoch=judge)
     return float(fitted.state.best_metrics.values[config.train.select] or 0.0)
 
 

@@ -84,7 +84,8 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     network = build_network(info.branches, info.fusion, info.class_counts())
     config = Config(data=DataConfig(root=str(data)), model=architecture)
     plan = TrainingSetup(config, dataset, make_split(dataset.labels, config.data), info)
-    save_model(folder / "model", network, info, write_extra=lambda new: write_config_and_split(new, plan))
+    save_model(folder / "model", network, info)
+    write_config_and_split(folder / "model", plan)
     with start_run("benchmark", Path("runs")) as run:
         shutil.copytree(folder / "model", run.folder / BEST_CHECKPOINT)
         run.log_model(run.folder / BEST_CHECKPOINT, 1)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from common import Measurement, argument_parser, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, make_trainer, report
 from mlflow_server import Server
 
 METRICS = 12
@@ -102,67 +102,39 @@ def measure(
     import torch
 
     from fr_ps.config import Config, ModelConfig, SyntheticConfig
-    from fr_ps.data.splits import make_split
-    from fr_ps.losses import build_losses
-    from fr_ps.models import build_network
-    from fr_ps.training.batch_loader import BatchLoader
-    from fr_ps.training.ema import ModelEma
-    from fr_ps.training.guard import NonFiniteGuard
-    from fr_ps.training.optim import build_optimizer
-    from fr_ps.training.train import open_training_data
-    from fr_ps.training.train_state import TrainState
-    from fr_ps.training.trainer import train_epoch
 
     torch.set_num_threads(options.threads)  # type: ignore[attr-defined]
-    torch.manual_seed(0)
     model = ModelConfig(backbone=options.backbone)  # type: ignore[attr-defined]
     config = Config(model=model, synthetic=SyntheticConfig(people=24, sessions=8))
-    dataset = open_training_data(config, echo=lambda line: None)
-    split = make_split(dataset.labels, config.data)
-    rows = split.train[: 4 * config.batch.people * config.batch.sessions]
-    feed = BatchLoader(dataset, rows, config.batch, config.augment, 0, torch.device("cpu"))
-    classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
-    network = build_network({"albedo": config.model}, "concat", classes, config.loss.reversal)
-    losses = build_losses(
-        config.loss, network.channels, feed.sessions_per_subject(), feed.class_counts(classes), network.adversarial_tasks
-    )
-    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
-    learner = TrainState(network, losses, optimizer, ModelEma(network, 0), NonFiniteGuard([network, losses], 10), {})
+    trainer = make_trainer(config, 4 * config.batch.people * config.batch.sessions)
     shares: dict[tuple[str, str], list[float]] = {sink: [] for sink in sinks}
     rates: dict[tuple[str, str], list[float]] = {sink: [] for sink in sinks}
     step = 0
 
-    def epoch(tell: LogFunction) -> tuple[float, float, int]:
-        """Seconds in all, seconds of telling, steps."""
+    def epoch(log: LogFunction) -> tuple[float, float, int]:
+        """Seconds in all, seconds of logging, steps."""
         nonlocal step
-        told, first = 0.0, step
+        logging, first = 0.0, step
 
-        def stepped() -> None:
-            nonlocal told, step
+        def log_step() -> None:
+            nonlocal logging, step
             step += 1
             begun = time.perf_counter()
-            tell({f"train/metric_{number}": 1.0 / (step + number) for number in range(METRICS)}, step)
-            told += time.perf_counter() - begun
+            log({f"train/metric_{number}": 1.0 / (step + number) for number in range(METRICS)}, step)
+            logging += time.perf_counter() - begun
 
+        trainer.checkpoints.save_if_due = log_step  # called after every step
         begun = time.perf_counter()
-        train_epoch(
-            learner,
-            feed,
-            rate=lambda step: 1e-4,
-            reversal=lambda step: 0.1,
-            clip=config.optim.clip,
-            accumulate=1,
-            stepped=stepped,
-        )
-        learner.reset_epoch()
-        return time.perf_counter() - begun, told, step - first
+        trainer.train_epoch()
+        trainer.state.reset_epoch()
+        return time.perf_counter() - begun, logging, step - first
 
     order = list(sinks)
     for turn in range(options.turns + 1):  # type: ignore[attr-defined]
         for sink in order if turn % 2 else order[::-1]:
-            seconds, told, steps = epoch(sinks[sink])
+            seconds, logging, steps = epoch(sinks[sink])
             if turn:  # the first one warms up
-                shares[sink].append(told / seconds)
+                shares[sink].append(logging / seconds)
                 rates[sink].append(steps / seconds)
     return shares, rates
 

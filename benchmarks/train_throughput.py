@@ -1,6 +1,6 @@
 """How much of the bare steps' speed the real training loop keeps.
 
-Bare: forward, losses, backward, optimizer step on tensors that are in memory already. Real: `train_epoch` (store,
+Bare: forward, losses, backward, optimizer step on tensors that are in memory already. Real: `Trainer.train_epoch` (store,
 sampler, augmentation, losses, clipping, means) and the epoch's metrics logged to MLflow on SQLite. Same network, losses,
 optimizer and batch shape, one process. The machine's speed drifts, so epochs are short (two steps) and real and bare ones
 take turns in going first; the ratio is the median over the turns. Short epochs pay more for logging than real ones do.
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Measurement, argument_parser, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, make_trainer, report
 
 
 def main() -> None:
@@ -40,64 +40,30 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     import torch
 
     from fr_ps.config import Config, ModelConfig, SyntheticConfig
-    from fr_ps.data.splits import make_split
-    from fr_ps.losses import build_losses
-    from fr_ps.models import build_network
     from fr_ps.tracking.lifecycle import start_run
-    from fr_ps.training.batch_loader import BatchLoader
-    from fr_ps.training.ema import ModelEma
-    from fr_ps.training.guard import NonFiniteGuard
-    from fr_ps.training.optim import build_optimizer
-    from fr_ps.training.train import open_training_data
-    from fr_ps.training.train_state import TrainState
-    from fr_ps.training.trainer import train_epoch
 
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
     config = Config(model=ModelConfig(backbone=backbone), synthetic=SyntheticConfig(people=24, sessions=8))  # type: ignore[arg-type]
-    dataset = open_training_data(config, echo=lambda line: None)
-    split = make_split(dataset.labels, config.data)
-    feed = BatchLoader(
-        dataset,
-        split.train[: 2 * config.batch.people * config.batch.sessions],
-        config.batch,
-        config.augment,
-        0,
-        torch.device("cpu"),
-    )
-    classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
-    network = build_network({"albedo": config.model}, "concat", classes, config.loss.reversal)
-    losses = build_losses(
-        config.loss, network.channels, feed.sessions_per_subject(), feed.class_counts(classes), network.adversarial_tasks
-    )
-    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
-    guard = NonFiniteGuard([network, losses], config.train.bad_steps)
-    learner = TrainState(network, losses, optimizer, ModelEma(network, 0), guard, {})
-    steps = len(feed.epoch_batches(0))
-    images = sum(len(chosen) for chosen in feed.epoch_batches(0))
-    maps, targets, _ = feed.load(feed.epoch_batches(0)[0], 0, 0)
+    trainer = make_trainer(config, 2 * config.batch.people * config.batch.sessions)
+    state, loader = trainer.state, trainer.loader
+    steps = len(loader.epoch_batches(0))
+    images = sum(len(indices) for indices in loader.epoch_batches(0))
+    batch = loader.load(loader.epoch_batches(0)[0], 0, 0)
 
     def bare_epoch() -> None:
-        network.train()
+        state.network.train()
         for _ in range(steps):
-            total, _ = losses(network(maps), targets)
-            optimizer.zero_grad(set_to_none=True)
+            total = state.losses(state.network(batch.maps), batch.targets).total
+            state.optimizer.zero_grad(set_to_none=True)
             total.backward()
-            optimizer.step()
+            state.optimizer.step()
 
     real, bare = [], []
     with start_run(backbone, folder / "runs") as run:
 
         def real_epoch() -> None:
-            values = train_epoch(
-                learner,
-                feed,
-                rate=lambda step: 1e-4,
-                reversal=lambda step: config.loss.reversal,
-                clip=config.optim.clip,
-                accumulate=1,
-            )
-            learner.reset_epoch()
+            values = trainer.train_epoch()
+            state.reset_epoch()
             run.log_metrics(values, len(real))
 
         timed = [(real_epoch, real), (bare_epoch, bare)]

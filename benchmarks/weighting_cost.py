@@ -61,7 +61,8 @@ def build_steps(backbone: str) -> dict[str, Callable[[], None]]:
     images = batch.people * batch.sessions
     maps = {"albedo": torch.rand(images, 1, 112, 112)}
     targets = {"identity": torch.arange(images) // batch.sessions} | {task: torch.arange(images) % 2 for task in PEELING_ORDER}
-    network = build_network({"albedo": ModelConfig(backbone=backbone)}, "concat", dict.fromkeys(PEELING_ORDER, 2), 0.1).train()
+    network = build_network({"albedo": ModelConfig(backbone=backbone)}, "concat", dict.fromkeys(PEELING_ORDER, 2)).train()
+    network.reversal_alpha = 0.1
     losses = {
         name: build_losses(
             LossConfig(weighting=name),  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def build_steps(backbone: str) -> dict[str, Callable[[], None]]:
     optimizer = build_optimizer(OptimConfig(), [network, *identities], weightings)
 
     def step(loss: MultiTaskLoss) -> None:
-        total, _ = loss(network(maps), targets)
+        total = loss(network(maps), targets).total
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()

@@ -91,8 +91,8 @@ def test_a_gallery_is_put_aside_by_the_training_and_can_be_scored(here, prepared
         == 0
     )
     printed = capsys.readouterr().out.strip().splitlines()
-    assert "test: 4 sessions of 2 people" in printed
-    assert "gallery: 4 sessions of 2 people" in printed
+    assert "test: 4 sessions of 2 subjects" in printed
+    assert "gallery: 4 sessions of 2 subjects" in printed
     run = printed[-1]
     (split,) = Path("runs").glob("*/split.csv")
     assert split.read_text().count(",gallery") == 4

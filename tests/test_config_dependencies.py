@@ -33,9 +33,9 @@ def trained(config: Config) -> Steps:
     found: Steps = [[rate(step) for step in range(40)]]
     for step in (3, 19, 34):
         for group in optimizer.param_groups:
-            group["lr"] = 0.1 * rate(step) * group["factor"]
+            group["lr"] = 0.1 * rate(step) * group["lr_scale"]
         network.reversal_alpha = reversal_alpha(step, steps=40, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
-        total, parts = losses(network(maps), targets)
+        total, parts, _ = losses(network(maps), targets)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

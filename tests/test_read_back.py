@@ -70,7 +70,7 @@ READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
     "embeddings.npy": ("gallery", "embeddings.npy", lambda file: read_gallery(file.parent)),
     "prepared.json": ("session", RECORD_FILE, lambda file: read_record(file.parent)),
     "info.json": ("pack", "info.json", lambda file: read_json(file, _PackInfo, "pack again")),
-    "state.json": ("checkpoint", "state.json", lambda file: read_checkpoint(checkpoint_around(file)).values),
+    "state.json": ("checkpoint", "state.json", lambda file: read_checkpoint(checkpoint_around(file))),
     "champions": ("tag", "champions", lambda file: parse_json(file.read_bytes(), list[str], "tag", "remove it")),
 }
 """File to its folder here, its name in it, and what reads it."""

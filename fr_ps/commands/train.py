@@ -13,7 +13,9 @@ from fr_ps.progress import echo
 def _add_train_arguments(train: Parser) -> None:
     train.description = "Train, evaluate on test once, track; the last line printed is the run id."
     train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
-    train.add_argument("--resume", type=str, default=None, help="run id (or nothing: the last interrupted one) to go on with")
+    train.add_argument(
+        "--resume", type=str, default=None, help="run id of the training to resume; without an id: the last interrupted one"
+    )
     train.add_argument(
         "--allow_changed",
         type=bool,
@@ -54,7 +56,7 @@ def _train(arguments: Namespace) -> None:
         if folder
         else start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=sampled)
     ) as run:
-        result = train(config, run, echo, arguments.allow_changed, changed)
+        result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
         echo("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
     echo(run.display_id)
 

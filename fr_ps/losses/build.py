@@ -8,24 +8,19 @@ from torch import Tensor, nn
 
 from fr_ps.config import LossConfig
 from fr_ps.errors import InputError
-from fr_ps.losses.adaface import AdaFace
-from fr_ps.losses.arcface import ArcFace
-from fr_ps.losses.class_weights import (
+from fr_ps.losses.classification import (
+    CrossEntropy,
+    FocalLoss,
     balanced_alpha,
     balanced_weights,
     gamma_from_counts,
     original_person_weights,
     soft_person_weights,
 )
-from fr_ps.losses.cosface import CosFace
-from fr_ps.losses.cross_entropy import CrossEntropy
-from fr_ps.losses.focal import FocalLoss
 from fr_ps.losses.gradient_weighting import GradientWeighting, gradient_method
-from fr_ps.losses.magface import MagFace
-from fr_ps.losses.margin import MarginLoss
-from fr_ps.losses.multitask import MultiTaskLoss
+from fr_ps.losses.margin import AdaFace, ArcFace, CosFace, MagFace, MarginLoss
+from fr_ps.losses.multitask import ADVERSARIAL_PREFIX, MultiTaskLoss
 from fr_ps.losses.weighting import DynamicWeightAverage, FixedWeighting, UncertaintyWeighting, Weighting
-from fr_ps.models.network import ADVERSARIAL_PREFIX
 
 IDENTITY_LOSSES: dict[str, Callable[[LossConfig], Callable[..., MarginLoss]]] = {
     "magface": lambda config: partial(
@@ -40,7 +35,7 @@ IDENTITY_LOSSES: dict[str, Callable[[LossConfig], Callable[..., MarginLoss]]] = 
     "cosface": lambda config: partial(CosFace, margin=config.cosface_margin),
     "adaface": lambda config: partial(AdaFace, margin=config.adaface_margin, h=config.adaface_h, t_alpha=config.adaface_t_alpha),
 }
-"""Name to the loss with its own settings; to be called with what all of them take."""
+"""Name to a function from the settings to the loss, which takes the arguments of `MarginLoss`."""
 
 PERSON_WEIGHTS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "none": lambda sessions: None,
@@ -81,7 +76,7 @@ WEIGHTINGS: dict[str, Callable[[LossConfig, Mapping[str, float], Mapping[str, fl
     "dwa": lambda config, tasks, adversarial: DynamicWeightAverage(list(tasks), adversarial, config.dwa_temperature),
     **{name: partial(_gradient_weighting, name) for name in ("upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl")},
 }
-"""Name to a function from the settings and the fixed weights of the tasks and of the adversaries to the weighting."""
+"""Name to a function from the settings and the constant weights of the tasks and of the adversaries to the weighting."""
 
 
 def build_losses(
@@ -89,44 +84,41 @@ def build_losses(
     channels: int,
     sessions_per_subject: Tensor,
     class_counts: Mapping[str, Tensor],
-    adversarial_tasks: Collection[str] | None = None,
+    adversarial_tasks: Collection[str],
 ) -> MultiTaskLoss:
     """The losses of `config`.
 
     Args:
-        config: of the losses.
+        config: the settings of the losses.
         channels: of the identity embedding.
-        sessions: (people,) numbers of training sessions of each person in the training part.
-        counts: attribute to the (classes,) numbers of its training samples, for the attributes that are trained.
-        judged: attributes that have an adversarial discriminator; None: all of them.
+        sessions_per_subject: (subjects,) number of training sessions.
+        class_counts: trained attribute to its (classes,) number of training samples.
+        adversarial_tasks: attributes that have an adversarial discriminator.
 
     Raises:
-        InputError: numbers a class of an attribute that has another number of classes.
+        InputError: a setting with one number per class has the wrong length.
     """
     identity = build_identity_loss(
         config, channels, len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
     )
     attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in class_counts.items()}
     tasks = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
-    adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if adversarial_tasks is None or task in adversarial_tasks]
+    adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if task in adversarial_tasks]
     weighting = WEIGHTINGS[config.weighting](config, tasks, dict.fromkeys(adversaries, config.adversarial))
     return MultiTaskLoss(identity, attributes, weighting)
 
 
 def build_identity_loss(config: LossConfig, channels: int, num_subjects: int, person_weights: Tensor | None) -> MarginLoss:
-    """The identity loss of `config` for embeddings of `channels` and `people` to tell apart.
-
-    `person_weights` (people,) multiply the cross-entropy of each one's samples; None: 1.
-    """
+    """The identity loss of `config`; the other arguments as in `MarginLoss`."""
     loss = IDENTITY_LOSSES[config.identity_loss](config)
     return loss(channels, num_subjects, scale=config.scale, person_weights=person_weights)
 
 
 def _per_class_setting(config: LossConfig, key: str, task: str, counts: Tensor) -> Tensor | None:
-    """What the setting `key` says of the classes of `task`; None: nothing."""
+    """The value per class of `task` in the setting `key`; None if the setting does not list `task`."""
     values = getattr(config, key).get(task)
     if values is None:
         return None
     if len(values) != len(counts):
-        raise InputError(f"loss.{key}.{task} is {values!r}; expected {len(counts)} numbers, one a class")
+        raise InputError(f"loss.{key}.{task} is {values!r}; expected {len(counts)} numbers, one per class")
     return torch.tensor(values)

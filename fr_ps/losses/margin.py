@@ -1,4 +1,4 @@
-"""What all identity losses share: cosines to one direction a person, a margin for the true one, a scale, cross-entropy."""
+"""Identity losses: softmax cross-entropy over the cosines to one direction per subject, with a margin for the true one."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,15 +9,15 @@ from torch.nn import functional
 
 
 class MarginLoss(nn.Module, ABC):
-    """Mean cross-entropy of scaled cosines in which the true person's is made harder by a margin.
+    """Mean cross-entropy of scaled cosines, with a margin on the cosine to the true subject.
 
-    A loss of this family says `with_margin`, and where it has them `penalty` and `clamped`.
+    A subclass defines `apply_margin`, and `penalty` and `saturated` where it has them.
 
     Args:
-        channels: of the embedding.
-        people: to tell apart.
+        channels: C of the embedding.
+        num_subjects: number of classes.
         scale: s, which multiplies the cosines.
-        person_weights: (people,) by which the cross-entropy of each one's samples is multiplied; None: 1.
+        person_weights: (num_subjects,) factors of the cross-entropy of each subject's samples; None: 1.
     """
 
     weight: nn.Parameter
@@ -32,39 +32,204 @@ class MarginLoss(nn.Module, ABC):
 
     @abstractmethod
     def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
-        """(B,) cosines to the true people and (B,) norms of the embeddings to the cosines with the margin in them."""
+        """The (B,) cosines to the true subjects with the margin; `norm` (B,) are the norms of the embeddings."""
 
     def penalty(self, norm: Tensor) -> Tensor:
-        """What the (B,) norms add to the loss, a scalar."""
+        """The term that the (B,) norms add to the loss, a scalar."""
         return norm.new_zeros(())
 
     def saturated(self, norm: Tensor) -> Tensor:
-        """(B,) whether a norm is beyond what the margin responds to."""
+        """(B,) whether a norm is outside the range in which the margin depends on it."""
         return torch.zeros_like(norm, dtype=torch.bool)
 
     def logits(self, embeddings: Tensor, targets: Tensor) -> Tensor:
-        """(B, people) scaled cosines of (B, C) embeddings, that to the true one of the (B,) people with its margin."""
+        """(B, num_subjects) scaled cosines of (B, C) embeddings, with the margin on the one to each (B,) target."""
         cosine = functional.linear(functional.normalize(embeddings), functional.normalize(self.weight))
         true = cosine.gather(1, targets[:, None])[:, 0]
         harder = self.apply_margin(true, embeddings.norm(dim=1))
         return self.scale * cosine.scatter(1, targets[:, None], harder[:, None])
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
-        """The loss of (B, C) embeddings of the (B,) true people, a scalar."""
+        """The loss of (B, C) embeddings with (B,) target subjects, a scalar."""
         with torch.autocast(embeddings.device.type, enabled=False):  # cosines near 1 need more than bfloat16
             embeddings = embeddings.to(self.weight.dtype)
             return self._cross_entropy(self.logits(embeddings, targets), targets) + self.penalty(embeddings.norm(dim=1))
 
     def diagnostics(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """The mean norm of (B, C) embeddings, the share of them that is clamped, and what their norms add to the loss."""
+        """Of (B, C) embeddings: the mean norm, the share of saturated norms, and the penalty on the norms."""
         norm = embeddings.float().norm(dim=1)
         return {"norm/mean": norm.mean(), "norm/clamped": self.saturated(norm).float().mean(), "norm/penalty": self.penalty(norm)}
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.person_weights is None:
             return functional.cross_entropy(logits, targets)
-        # torch's own `weight` divides by the batch's weights: in a batch of frequent people only, theirs would cancel.
+        # torch's own `weight` divides by the sum of the batch's weights: in a batch of frequent subjects only, they would cancel.
         return (self.person_weights[targets] * functional.cross_entropy(logits, targets, reduction="none")).mean()
+
+
+class ArcFace(MarginLoss):
+    """A constant angular margin: cos(theta + m) for the true subject. Deng et al., CVPR 2019, arXiv:1801.07698.
+
+    Beyond theta + m = pi, where the cosine would rise again, it is cos theta - m sin m, as in the paper's code, which keeps
+    falling with theta. The easy margin (none for cos theta <= 0) belongs to MagFace; above 0 the two losses agree if MagFace's
+    margin is constant and its lambda_g is 0.
+
+    Args:
+        margin: m in radians, 0 to pi / 2.
+        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+    """
+
+    def __init__(
+        self, channels: int, num_subjects: int, *, scale: float, margin: float, person_weights: Tensor | None = None
+    ) -> None:
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        self.margin = margin
+
+    def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
+        below_pi = cosine > -math.cos(self.margin)
+        return torch.where(below_pi, add_angle(cosine, self.margin), cosine - self.margin * math.sin(self.margin))
+
+
+class CosFace(MarginLoss):
+    """A constant margin on the cosine: cos theta - m for the true subject. Wang et al., CVPR 2018, arXiv:1801.09414.
+
+    Args:
+        margin: m.
+        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+    """
+
+    def __init__(
+        self, channels: int, num_subjects: int, *, scale: float, margin: float, person_weights: Tensor | None = None
+    ) -> None:
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        self.margin = margin
+
+    def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
+        return cosine - self.margin
+
+
+class AdaFace(MarginLoss):
+    """A margin that follows the norm of the embedding as a sign of image quality. Kim et al., CVPR 2022, arXiv:2204.00964.
+
+    cos(theta + g_angle) - g_add for the true subject, with g_angle = -m z and g_add = m z + m.
+
+    z = h (|x| - mean) / deviation, clamped to [-1, 1] and without gradient; mean and deviation are running statistics of the
+    norms. z = -1 (poor images) gives ArcFace, 0 CosFace, and 1 a negative angle, which increases the weight of hard samples of
+    good images. theta + g_angle is clamped to [0, pi] as in the paper's code: beyond, the true subject's logit gets no gradient.
+
+    A batch enters the running statistics with weight t_alpha; the first 1 / t_alpha batches have equal weights. (The paper's
+    code starts from a mean of 20 and a deviation of 100, which a training of some hundred steps would keep.)
+
+    Args:
+        margin: m, below pi / 2.
+        h: the margin follows norms within 1 / h deviations of the mean.
+        t_alpha: weight of a batch in the running statistics, above 0, at most 1.
+        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+    """
+
+    batches: Tensor
+    norm_mean: Tensor
+    norm_std: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        num_subjects: int,
+        *,
+        scale: float,
+        margin: float,
+        h: float,
+        t_alpha: float,
+        person_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        self.margin, self.h, self.t_alpha = margin, h, t_alpha
+        for name in ("batches", "norm_mean", "norm_std"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
+        """As in `MarginLoss`; in training, the statistics of the norms are updated first."""
+        if self.training and len(embeddings) > 1:  # one embedding has no deviation
+            self._update_norm_statistics(embeddings.detach().to(self.weight.dtype).norm(dim=1))
+        return super().forward(embeddings, targets)
+
+    def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
+        z = self._standardise(norm.detach()).clamp(-1, 1)
+        angle = -self.margin * z
+        turned = add_angle(cosine, angle)
+        turned = torch.where((angle < 0) & (cosine > angle.cos()), 1.0, turned)  # theta + g_angle is below 0
+        turned = torch.where((angle > 0) & (cosine < -angle.cos()), -1.0, turned)  # and beyond pi
+        return turned - (self.margin * z + self.margin)
+
+    def saturated(self, norm: Tensor) -> Tensor:
+        return self._standardise(norm).abs() > 1
+
+    def _standardise(self, norm: Tensor) -> Tensor:
+        return self.h * (norm - self.norm_mean) / (self.norm_std + 1e-3)
+
+    @torch.no_grad()
+    def _update_norm_statistics(self, norm: Tensor) -> None:
+        self.batches += 1
+        share = (1 / self.batches).clamp_min(self.t_alpha)
+        self.norm_mean.lerp_(norm.mean(), share)
+        self.norm_std.lerp_(norm.std(), share)
+
+
+class MagFace(MarginLoss):
+    """An angular margin that grows with the norm of the embedding. Meng et al., CVPR 2021, arXiv:2103.06627.
+
+    cos(theta + m(a)) for the true subject, and a regulariser that increases norms.
+
+    a = |x| clamped to [lower_norm, upper_norm]; m(a) is linear from lower_margin to upper_margin. It is the easy margin of the
+    paper's code: none for cos theta <= 0. The loss is the mean cross-entropy plus lambda_g times the mean of
+    g(a) = a / upper_norm^2 + 1 / a.
+
+    Args:
+        lower_norm: l_a.
+        upper_norm: u_a.
+        lower_margin: m(l_a) in radians.
+        upper_margin: m(u_a) in radians.
+        lambda_g: weight of g.
+        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_subjects: int,
+        *,
+        scale: float,
+        lower_norm: float,
+        upper_norm: float,
+        lower_margin: float,
+        upper_margin: float,
+        lambda_g: float,
+        person_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        self.lambda_g = lambda_g
+        self.lower_norm, self.upper_norm = lower_norm, upper_norm
+        self.lower_margin = lower_margin
+        self.slope = (upper_margin - lower_margin) / (upper_norm - lower_norm)
+
+    def margin(self, norm: Tensor) -> Tensor:
+        """m(a) in radians of clamped norms a."""
+        return self.lower_margin + self.slope * (norm - self.lower_norm)
+
+    def regulariser(self, norm: Tensor) -> Tensor:
+        """g(a) of clamped norms a: convex, smallest at upper_norm."""
+        return norm / self.upper_norm**2 + 1 / norm
+
+    def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
+        margin = self.margin(norm.clamp(self.lower_norm, self.upper_norm))
+        return torch.where(cosine > 0, add_angle(cosine, margin), cosine)
+
+    def penalty(self, norm: Tensor) -> Tensor:
+        return self.lambda_g * self.regulariser(norm.clamp(self.lower_norm, self.upper_norm)).mean()
+
+    def saturated(self, norm: Tensor) -> Tensor:
+        """Where the regulariser has no gradient."""
+        return (norm < self.lower_norm) | (norm > self.upper_norm)
 
 
 def add_angle(cosine: Tensor, angle: Tensor | float) -> Tensor:

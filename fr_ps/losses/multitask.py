@@ -1,22 +1,48 @@
 """All losses of a batch: identity, attributes, adversaries, and their total."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from fr_ps.losses.margin import MarginLoss
 from fr_ps.losses.weighting import Weighting
-from fr_ps.models.network import ADVERSARIAL_PREFIX, SHARED_PREFIX
+from fr_ps.models.network import NetworkOutput
+
+ADVERSARIAL_PREFIX = "adversarial_"
+"""Prefix of an attribute's name: the loss of its adversarial discriminator."""
+
+
+class LossOutput(NamedTuple):
+    """The losses of one batch, each a scalar.
+
+    Attributes:
+        total: the weighted sum.
+        tasks: task to its loss before weighting.
+        diagnostics: `norm/...` of the identity embeddings, without gradient.
+    """
+
+    total: Tensor
+    tasks: dict[str, Tensor]
+    diagnostics: dict[str, Tensor]
+
+    def detach(self) -> "LossOutput":
+        """The same values without their graph."""
+        return LossOutput(self.total.detach(), {task: loss.detach() for task, loss in self.tasks.items()}, self.diagnostics)
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Metric name to value: `loss/total`, `loss/TASK`, `norm/...`."""
+        return {"loss/total": self.total} | {f"loss/{task}": loss for task, loss in self.tasks.items()} | self.diagnostics
 
 
 class MultiTaskLoss(nn.Module):
-    """Outputs and targets to the total loss and its parts.
+    """Network outputs and targets to the losses of all tasks and their weighted total.
 
     Args:
-        identity: (embeddings, people) -> scalar.
-        attributes: attribute to (logits, classes) -> scalar; serves that attribute's adversary too. An attribute that
-            is not in it is not trained.
-        weighting: from the parts to the total.
+        identity: (embeddings, targets) -> scalar.
+        attributes: attribute to (logits, classes) -> scalar; its adversary has the same loss. An attribute that is missing
+            here is not trained.
+        weighting: task losses to the total.
     """
 
     identity: MarginLoss
@@ -28,39 +54,38 @@ class MultiTaskLoss(nn.Module):
         self.attributes = nn.ModuleDict(attributes)
         self.weighting = weighting
 
-    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and each part without gradient.
+    def forward(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> LossOutput:
+        """The losses of a batch; `targets` holds the (B,) classes of every task.
 
-        Samples whose label is missing (-1) are left out of that task's loss; a task without a labelled sample in the
-        batch has no part in it.
+        Samples with a missing label (-1) are left out of that task's loss. A task without a labelled sample in the batch has
+        no loss.
         """
-        parts = self.parts(outputs, targets)
-        shared = [output for name, output in outputs.items() if name.startswith(SHARED_PREFIX)]
-        penalties = {"identity": self.diagnostics(outputs)["norm/penalty"]}
-        return self.weighting(parts, shared, penalties), {task: part.detach() for task, part in parts.items()}
+        losses = self.task_losses(outputs, targets)
+        diagnostics = self.identity.diagnostics(outputs.embedding.detach())
+        penalties = {"identity": diagnostics["norm/penalty"]}
+        total = self.weighting(losses, list(outputs.shared.values()), penalties)
+        return LossOutput(total, losses, diagnostics)
 
-    def parts(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each task's loss by itself, with its gradient."""
-        parts = {"identity": self.identity(outputs["identity"], targets["identity"])}
+    def task_losses(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Task to its loss before weighting, with its gradient."""
+        losses = {"identity": self.identity(outputs.embedding, targets["identity"])}
         for task, loss in self.attributes.items():
             known = targets[task] >= 0
             if not known.any():
                 continue
-            for output in (task, ADVERSARIAL_PREFIX + task):
-                if output in outputs:
-                    parts[output] = loss(outputs[output][known], targets[task][known])
-        return parts
+            losses[task] = loss(outputs.logits[task][known], targets[task][known])
+            if task in outputs.adversarial:
+                losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][known], targets[task][known])
+        return losses
 
-    def end_epoch(self, means: Mapping[str, float]) -> None:
+    def end_epoch(self, losses: Mapping[str, float], identity_penalty: float) -> None:
         """Pass the mean losses of an epoch to the weighting.
 
-        `means` holds `loss/TASK` of each part that the epoch had, and the means of what `observe` returns.
+        Args:
+            losses: task to mean loss; a task without a loss in the epoch is absent.
+            identity_penalty: the mean penalty in the identity loss, which the weighting leaves out.
         """
-        losses = {task: means[f"loss/{task}"] for task in self.weighting.weights() if f"loss/{task}" in means}
-        if "identity" in losses:
-            losses["identity"] -= means.get("norm/penalty", 0.0)  # absent: resumed from a checkpoint of an older version
-        self.weighting.end_epoch(losses)
-
-    def diagnostics(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the identity loss tells of a batch beside its value, without gradient."""
-        return self.identity.diagnostics(outputs["identity"].detach())
+        known = {task: losses[task] for task in self.weighting.weights() if task in losses}
+        if "identity" in known:
+            known["identity"] -= identity_penalty
+        self.weighting.end_epoch(known)

@@ -10,53 +10,47 @@ from fr_ps.config import Fusion, ModelConfig
 from fr_ps.config.names import TIMM_PREFIX
 from fr_ps.data.layout import CHANNELS
 from fr_ps.models.branch import Branch
-from fr_ps.models.convnext import ConvNeXt
 from fr_ps.models.iresnet import IRESNETS, IResNet
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.timm_backbones import TimmBackbone
+from fr_ps.models.timm_backbones import ConvNeXt, TimmBackbone
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     **{name: partial(IResNet, block, units) for name, (block, units) in IRESNETS.items()},
     **{name: partial(ConvNeXt, name) for name in NAMES if name.startswith("convnextv2_")},
 }
-"""Name to a function from the number of input channels to a module with `out_channels`."""
+"""Backbone name to a function from the number of input channels to a module with `out_channels`."""
 
 
 def build_backbone(name: str, inputs: int) -> nn.Module:
     """The backbone `name` for maps of `inputs` channels, with new random weights; a module with `out_channels`.
 
     Raises:
-        InputError: `timm:NAME`, and timm has no such feature map.
+        InputError: timm has no feature map for `timm:NAME`.
     """
     return TimmBackbone(name.removeprefix(TIMM_PREFIX), inputs) if name.startswith(TIMM_PREFIX) else BACKBONES[name](inputs)
 
 
-def build_network(
-    branch_configs: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int], reversal_alpha: float = 1.0
-) -> FaceNetwork:
+def build_network(branch_configs: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int]) -> FaceNetwork:
     """A network with new random weights.
 
     Args:
-        models: modality to the settings of the branch that reads it; those of the first are also the fused embedding's.
-        fusion: how several become one; one has nothing to be fused with.
+        branch_configs: modality to the settings of its branch; those of the first one also set the width of the fused embedding.
+        fusion: of several modalities; a single modality ignores it.
         classes: attribute to its number of classes.
-        reversal: alpha of the gradient reversal in training.
 
     Raises:
-        InputError: `timm:NAME`, and timm has no such feature map.
+        InputError: timm has no feature map for `timm:NAME`.
     """
     branches = {modality: build_branch(config, modality, classes) for modality, config in branch_configs.items()}
     channels = next(iter(branch_configs.values())).channels
-    return FaceNetwork(
-        branches, fusion if len(branch_configs) > 1 else "concat", channels=channels, classes=classes, reversal=reversal_alpha
-    )
+    return FaceNetwork(branches, fusion if len(branches) > 1 else "concat", channels=channels, classes=classes)
 
 
 def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int]) -> Branch:
-    """The branch of `config` that reads maps of `modality`, with new random weights.
+    """The branch of `config` for maps of `modality`, with new random weights.
 
     Raises:
-        InputError: `timm:NAME`, and timm has no such feature map.
+        InputError: timm has no feature map for `timm:NAME`.
     """
     return Branch(
         modality,

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from fr_ps.config import Adversaries
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
-from fr_ps.models.fsm import FeatureSeparation
-from fr_ps.models.grl import reverse_gradient
-from fr_ps.models.layers import Discriminator, Embedding
-from fr_ps.models.normalise import normalise_maps
+from fr_ps.models.layers import Discriminator, Embedding, FeatureSeparation, normalise_maps, reverse_gradient
 
 IDENTITY = "identity"
 

@@ -1,35 +1,37 @@
-"""What each backbone costs: parameters, multiply-adds, feature map, and the seconds of a training step."""
+"""What a network costs: parameters, multiply-adds, feature map, seconds of a training step, latency of a prediction."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fr_ps.config import ModelConfig
 from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
 from fr_ps.models import build_network
 from fr_ps.models.branch import Branch
-from fr_ps.models.network import FaceNetwork
+from fr_ps.models.network import FaceNetwork, NetworkOutput
 
 MODALITY_OF_CHANNELS = {1: "albedo", 3: "normal"}
-"""Number of input channels to a modality that has them."""
+"""Number of input channels to a modality with as many."""
 MAX_TIMED_PARAMETERS = 250
-"""Millions of parameters of the largest network whose step is timed: with gradients, larger ones need gigabytes."""
+"""Millions of parameters of the largest network with a timed step; larger ones need gigabytes for their gradients."""
 _TIMED_BATCH = 2
+_WARMUP_RUNS, _TIMED_RUNS = 3, 15
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one backbone.
+    """The cost of the default network with a backbone.
 
     Attributes:
-        backbone: millions of its parameters.
-        network: of the whole network's, adversaries included.
-        multiply_adds: billions, for the answer to one map.
+        backbone: millions of parameters of the backbone.
+        network: millions of parameters of the whole network, adversaries included.
+        multiply_adds: billions, for one session.
         shape: of the shared feature map: channels, height, width.
     """
 
@@ -40,9 +42,9 @@ class Cost:
 
 
 def cost(name: str, inputs: int, size: int) -> Cost:
-    """What the default network with the backbone `name` costs on maps of `inputs` x `size` x `size`.
+    """The cost of the default network with the backbone `name` on maps of `inputs` x `size` x `size`.
 
-    Counted on the meta device, which has shapes and no memory: the largest network costs nothing.
+    Counted on the meta device, which allocates no memory.
 
     Raises:
         InputError: no such network of timm, or one that takes no maps of that size.
@@ -57,12 +59,12 @@ def cost(name: str, inputs: int, size: int) -> Cost:
     except (RuntimeError, AssertionError) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(f"{name} takes no maps of {size} px ({text}); try another --size") from None
-    # The counter takes a multiply-add for two operations.
+    # The counter counts a multiply-add as two operations.
     return Cost(_millions(_only_branch(network).backbone), _millions(network), counter.get_total_flops() / 2 / 1e9, tuple(shape))
 
 
 def step_seconds(name: str, inputs: int, size: int, device: torch.device) -> float:
-    """The seconds that forward and backward of a batch of two take, after one that warms up.
+    """Seconds of a forward and backward pass of a batch of two, after a warm-up pass.
 
     Raises:
         RuntimeError: a gradient that is not finite.
@@ -73,8 +75,9 @@ def step_seconds(name: str, inputs: int, size: int, device: torch.device) -> flo
     for _ in range(2):
         network.zero_grad()
         started = time.perf_counter()
-        outputs: dict[str, Tensor] = network(maps)
-        torch.stack([output.square().mean() for output in outputs.values()]).sum().backward()
+        outputs: NetworkOutput = network(maps)
+        tensors = [outputs.embedding, *outputs.logits.values(), *outputs.shared.values(), *outputs.adversarial.values()]
+        torch.stack([tensor.square().mean() for tensor in tensors]).sum().backward()
         finite = all(parameter.grad is None or bool(parameter.grad.isfinite().all()) for parameter in network.parameters())
         seconds = time.perf_counter() - started  # after a reading of the gradients, for which a GPU has to be done
         if not finite:
@@ -83,7 +86,7 @@ def step_seconds(name: str, inputs: int, size: int, device: torch.device) -> flo
 
 
 def cost_row(name: str, inputs: int, size: int, step_device: torch.device | None) -> dict[str, str | float | None]:
-    """Columns to values of one backbone; where `smoke` names a device, one up to SMOKE_LIMIT also does a training step."""
+    """Table columns of one backbone; with `step_device`, also the seconds of a training step, up to MAX_TIMED_PARAMETERS."""
     found = cost(name, inputs, size)
     columns: dict[str, str | float | None] = {
         "name": name,
@@ -95,6 +98,34 @@ def cost_row(name: str, inputs: int, size: int, step_device: torch.device | None
     if step_device:
         columns["step (s)"] = None if found.network > MAX_TIMED_PARAMETERS else step_seconds(name, inputs, size, step_device)
     return columns
+
+
+def parameters_millions(network: FaceNetwork) -> float:
+    """Millions of parameters that a prediction needs: all but those of the adversaries."""
+    return sum(parameter.numel() for name, parameter in network.named_parameters() if ".adversaries." not in name) / 1e6
+
+
+@torch.inference_mode()
+def latency_ms(network: FaceNetwork, size: int) -> float:
+    """Median milliseconds of a prediction for one session; the network keeps its mode."""
+    first = next(network.parameters())
+    maps = {name: torch.zeros(1, CHANNELS[name], size, size, device=first.device) for name in network.modalities}
+    was_training = network.training
+    network.eval()
+    seconds = []
+    for _ in range(_WARMUP_RUNS + _TIMED_RUNS):
+        started = time.perf_counter()
+        network.decode(network.encode(maps)).embedding.sum().item()  # waits for a GPU
+        seconds.append(time.perf_counter() - started)
+    network.train(was_training)
+    return 1000 * sorted(seconds[_WARMUP_RUNS:])[_TIMED_RUNS // 2]
+
+
+COSTS: dict[str, Callable[[FaceNetwork, int], float]] = {
+    "cost/parameters": lambda network, _: parameters_millions(network),
+    "cost/latency": latency_ms,
+}
+"""Objective of a study to its value for a network of maps of some size."""
 
 
 def _build(name: str, inputs: int) -> FaceNetwork:

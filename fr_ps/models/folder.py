@@ -1,9 +1,9 @@
-"""A model on disk: a folder that says all that is needed to use it, and runs no code when it is loaded."""
+"""A model on disk: a folder with everything that its use needs; loading it runs no code."""
 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,16 @@ _OLDEST_FORMAT = 2
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model is, beside its weights.
+    """The description of a model: everything but its weights.
 
     Attributes:
         branches: modality to the architecture of the branch that reads it.
-        fusion: how several become one.
-        size: side of the maps it was trained on, in pixels.
+        fusion: of several modalities.
+        size: side of the training maps in pixels.
         classes: attribute to class names to raw values.
-        trained: the attributes that training had two classes of; what it says of others means nothing.
+        trained: the attributes with two classes or more in training; predictions of others are meaningless.
         provenance: run, data digest, git commit, versions.
-        preparation: the settings of `prepare` that made the maps it was trained on, so that captures can be read as these
-            were; empty where they are not known.
+        preparation: the settings of `prepare` for the training maps, which captures need too; empty if unknown.
     """
 
     branches: dict[str, ModelConfig]
@@ -53,12 +52,12 @@ class ModelInfo:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The maps that it reads."""
+        """The maps that the model reads."""
         return tuple(self.branches)
 
     @property
     def backbones(self) -> str:
-        """The name of its backbone, or those of each modality where they differ."""
+        """The name of the backbone, or one per modality if they differ."""
         names = [config.backbone for config in self.branches.values()]
         return names[0] if len(set(names)) == 1 else ", ".join(names)
 
@@ -80,31 +79,23 @@ class _ModelFile(ModelInfo):
     weights: str = ""
 
 
-def save_model(folder: Path, network: FaceNetwork, info: ModelInfo, write_extra: Callable[[Path], None] | None = None) -> None:
-    """Write the model to `folder`, which appears, or replaces what stood there, only when all of it is on disk.
-
-    `also` may write further files to the folder that it is given before that.
-    """
-    save_weights(folder, network.state_dict(), info, write_extra)
-
-
-def save_weights(
-    folder: Path, weights: Mapping[str, Tensor], info: ModelInfo, write_extra: Callable[[Path], None] | None = None
-) -> None:
-    """`save_model` of a network whose state is `weights`."""
+def save_model(folder: Path, network: FaceNetwork, info: ModelInfo) -> None:
+    """Write the model to `folder`, which appears, or replaces the one before, only once all of it is on disk."""
     with atomic_folder(folder) as temporary:
-        write_tensors(temporary / WEIGHTS_FILE, weights)
-        digest = weights_digest(temporary)
-        write_json(temporary / INFO_FILE, {"format": FORMAT, "weights": digest, **asdict(info)})
-        if write_extra:
-            write_extra(temporary)
+        write_model(temporary, network.state_dict(), info)
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelInfo) -> None:
+    """Write the files of a model into an existing folder, synced. Not atomic: for folders inside `atomic_folder`."""
+    write_tensors(folder / WEIGHTS_FILE, weights)
+    write_json(folder / INFO_FILE, {"format": FORMAT, "weights": weights_digest(folder), **asdict(info)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, synced. Not atomic: for files inside `new_folder`.
+    """Write tensors as safetensors, synced. Not atomic: for files inside `atomic_folder`.
 
     Raises:
-        OSError: the disk is full, or another fault of it.
+        OSError: the disk is full or fails.
     """
     try:
         safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -112,13 +103,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         if found := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
         raise
-    path.chmod(0o644)  # safetensors makes it for its owner's eyes only
+    path.chmod(0o644)  # safetensors makes it readable for its owner only
     with path.open("rb+") as file:
         sync_file(file)
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Make `target` the same model as the folder `source`; files are shared (hard links) where the disk can."""
+    """Copy the model folder `source` to `target`, with hard links where the file system supports them."""
     with atomic_folder(target) as temporary:
         for file in source.iterdir():
             try:
@@ -128,26 +119,26 @@ def copy_model(source: Path, target: Path) -> None:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of the weights in the model folder, in hexadecimal: what tells one model from another.
+    """SHA-256 of the weights in the model folder, in hexadecimal; it identifies a model.
 
     Raises:
-        InputError: there are none.
+        InputError: the folder has no weights.
     """
     path = folder / WEIGHTS_FILE
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the model folder is not whole") from None
+        raise InputError(f"{path}: no such file; the model folder is incomplete") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); copy the model folder again") from None
 
 
 def check_no_external_links(folder: Path) -> None:
-    """Refuse a model folder with a link to something outside of it, which would be read, and copied to the registry.
+    """Refuse a model folder with a link to a file outside, which would be read and copied to the registry.
 
     Raises:
-        InputError: there is one; names it.
+        InputError: there is such a link.
     """
     root = folder.resolve()
     for path in root.rglob("*"):
@@ -159,15 +150,15 @@ def check_no_external_links(folder: Path) -> None:
             inside = False
         if not inside:
             raise InputError(
-                f"{folder / path.relative_to(root)}: is a link out of the model folder; put a copy of the file in its place"
+                f"{folder / path.relative_to(root)}: links to a file outside the model folder; replace the link by a copy"
             )
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelInfo]:
-    """The network in `folder`, in evaluation mode on `device`, and what it is.
+    """The network in `folder`, in evaluation mode on `device`, and its description.
 
     Raises:
-        InputError: no model there, a newer format, or weights that do not fit, are not those that were saved, or are not finite.
+        InputError: no model, a newer format, or weights that do not fit, were changed after saving, or are not finite.
     """
     stored = _read_info(folder)
     info = _to_model_info(stored)
@@ -193,10 +184,10 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
 
 
 def read_info(folder: Path) -> ModelInfo:
-    """What `model.json` in `folder` says.
+    """The description in `model.json`.
 
     Raises:
-        InputError: it is missing, no JSON, of a newer format, or lacks something.
+        InputError: the file is missing, not JSON, incomplete, or has a newer format.
     """
     return _to_model_info(_read_info(folder))
 
@@ -217,7 +208,7 @@ def _read_info(folder: Path) -> _ModelFile:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
         if unknown := sorted(set(info.trained) - set(ATTRIBUTES)):
             raise InputError(f"trained has {unknown[0][:40]!r}; expected some of {', '.join(ATTRIBUTES)}")
-        # The settings of data say which modalities there are.
+        # Their order is that of the settings of data.
         modalities = DataConfig(modalities=tuple(info.branches)).modalities  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

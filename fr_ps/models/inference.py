@@ -1,17 +1,16 @@
 """Inference: predictions of a network on the maps of a store, shared by validation, test, `evaluate` and serving."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
-from fr_ps.models.network import FaceNetwork
+from fr_ps.models.network import FaceNetwork, NetworkOutput
 from fr_ps.progress import OnProgress, no_progress
 
 
@@ -68,9 +67,10 @@ def predict_subsets(
     return [concatenate(found) for found in parts]
 
 
-def _to_predictions(outputs: Mapping[str, Tensor]) -> Predictions:
-    probabilities: dict[str, np.ndarray] = {task: outputs[task].float().softmax(dim=1).cpu().numpy() for task in ATTRIBUTES}
-    return Predictions(outputs["identity"].float().cpu().numpy(), probabilities)
+def _to_predictions(outputs: NetworkOutput) -> Predictions:
+    logits = outputs.logits
+    probabilities: dict[str, np.ndarray] = {task: logits[task].float().softmax(dim=1).cpu().numpy() for task in ATTRIBUTES}
+    return Predictions(outputs.embedding.float().cpu().numpy(), probabilities)
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:

@@ -1,14 +1,103 @@
-"""What stands on the separated feature maps of one modality."""
+"""Parts of a branch: normalisation of the maps, feature separation, gradient reversal, embeddings and discriminators."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+PYRAMID_BINS = (1, 2, 3)
+_PYRAMID_SIZE = sum(bins * bins for bins in PYRAMID_BINS)
+_DEPTH_UNIT = 8
 
 
-class Embedding(nn.Module):
-    """(B, C, h, w) -> (B, width): BN, then the mean over the picture.
+def normalise_maps(maps: Tensor, modality: str) -> Tensor:
+    """(B, C, H, W) maps scaled to about [-1, 1]; part of the network, so that no caller can omit it.
+
+    Albedo is known only up to the intensity of the lights, so each map is divided by its own mean. Depth, in pixels, is
+    divided by an eighth of the map's side, which makes it independent of the resolution. Normals stay as they are.
+    """
+    if modality == "albedo":
+        return maps / maps.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6) - 1
+    if modality == "depth":
+        return maps * (_DEPTH_UNIT / maps.shape[-1])
+    return maps
+
+
+class FeatureSeparation(nn.Module):
+    """Splits a feature map for one task: x -> (x_task, x_rest) with x_task + x_rest = x.
+
+    This is the attention-based feature decomposition of MTLFace (Huang, Zhang, Shan, "When Age-Invariant Face Recognition Meets
+    Face Age Synthesis: A Multi-Task Learning Framework", CVPR 2021, arXiv:2103.01520), as in its code but for biases in the
+    channel scale. MTLFace separates age from identity once; the original project chained five modules. The two scales are
+    those of Woo et al., "CBAM", ECCV 2018, side by side and over a pyramid of bins.
+
+    x_task = (x * channel + x * spatial) / 2. The channel scale (B, C, 1, 1) comes from average- and max-pooled pyramids
+    of 1, 2 and 3 bins a side, summed, through a bottleneck of 14 C / reduction; the spatial scale (B, 1, h, w) from the
+    maximum and the mean over channels through a 7 x 7 convolution.
 
     Args:
         channels: C.
-        narrow: channels that a learnt reduction (FC, BN, PReLU) leaves of them; 0: they stay as they are.
+        reduction: ratio of the 14 C pyramid values to the bottleneck.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        bottleneck = max(1, _PYRAMID_SIZE * channels // reduction)
+        self.channel = nn.Sequential(
+            nn.Conv2d(_PYRAMID_SIZE * channels, bottleneck, 1),
+            nn.ReLU(),
+            nn.Conv2d(bottleneck, channels, 1),
+            nn.BatchNorm2d(channels),
+            nn.Sigmoid(),
+        )
+        self.spatial = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3, bias=False), nn.BatchNorm2d(1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, h, w) -> twice the same shape
+        spatial = self.spatial(torch.stack([x.amax(dim=1), x.mean(dim=1)], dim=1))
+        task = x * (self.channel(_pyramid_pool(x)) + spatial) / 2
+        return task, x - task
+
+
+def _pyramid_pool(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 14 C, 1, 1): average plus maximum in each bin."""
+    maximum = _adaptive_max_pool if torch.compiler.is_exporting() else functional.adaptive_max_pool2d
+    pooled = [(functional.adaptive_avg_pool2d(x, bins) + maximum(x, bins)).flatten(1) for bins in PYRAMID_BINS]
+    return torch.cat(pooled, dim=1)[:, :, None, None]
+
+
+def _adaptive_max_pool(x: Tensor, bins: int) -> Tensor:
+    """`adaptive_max_pool2d`, which ONNX has no operator for, from slices."""
+    rows, columns = ([(side * i // bins, -(-side * (i + 1) // bins)) for i in range(bins)] for side in x.shape[2:])
+    maxima = [x[:, :, top:bottom, left:right].amax(dim=(2, 3)) for top, bottom in rows for left, right in columns]
+    return torch.stack(maxima, dim=2).unflatten(2, (bins, bins))
+
+
+class _GradientReversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: float) -> Tensor:
+        ctx.alpha = alpha
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return -ctx.alpha * gradients[0], None
+
+
+def reverse_gradient(x: Tensor, alpha: float) -> Tensor:
+    """`x` in the forward pass; in the backward pass the gradient times -alpha.
+
+    Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016.
+    """
+    return _GradientReversal.apply(x, alpha)
+
+
+class Embedding(nn.Module):
+    """(B, C, h, w) -> (B, width): batch norm, then the mean over the map.
+
+    Args:
+        channels: C.
+        reduced: width after a learnt reduction (FC, BN, PReLU); 0: no reduction.
     """
 
     def __init__(self, channels: int, reduced: int = 0) -> None:
@@ -22,7 +111,7 @@ class Embedding(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(B, C, h, w) -> (B, classes) logits of an attribute, which are to be useless."""
+    """(B, C, h, w) -> (B, classes) logits of an attribute, for adversarial training."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -34,5 +123,5 @@ class Discriminator(nn.Module):
 
 
 def reduction_layer(channels: int, reduced: int) -> nn.Sequential:
-    """(B, channels) -> (B, narrow): FC, BN, PReLU."""
+    """(B, channels) -> (B, reduced): FC, BN, PReLU."""
     return nn.Sequential(nn.Linear(channels, reduced, bias=False), nn.BatchNorm1d(reduced), nn.PReLU(reduced))

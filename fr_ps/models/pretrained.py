@@ -1,22 +1,27 @@
-"""Trained weights of others, from a local file, into a network."""
+"""Trained weights into a network: published ones from a local file, and the branch of a trained model into a fusion."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from fr_ps.config import Modality
+from fr_ps.data.labels import Classes
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
 from fr_ps.files import check_regular_file
 from fr_ps.models.arcface_weights import IGNORED_TENSORS_NOTE, is_published_iresnet, rename_published_iresnet
 from fr_ps.models.branch import Branch
+from fr_ps.models.folder import ModelInfo, load_model, read_info
+from fr_ps.models.fusion import ClassHead, ProbabilityFusionHead
+from fr_ps.models.network import FaceNetwork
 
 _BRANCHES = tuple(f"branches.{modality}." for modality in CHANNELS)
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", *_BRANCHES, "backbone.", "trunk.")
-"""What stands before a name because of what the network stood in: DDP, torch.compile, a lightning module, ours."""
+"""Prefixes of names from wrappers of the network: DDP, torch.compile, a lightning module, ours."""
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "network", "backbone")
 _MAX_NESTING = 10
 """Dictionaries around the state_dict of a checkpoint."""
@@ -130,3 +135,45 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _nested_state_dict(content: dict[str, Any]) -> dict[str, Any] | None:
     """The state_dict in a trainer's checkpoint."""
     return next((content[key] for key in _NESTED_KEYS if isinstance(content.get(key), dict)), None)
+
+
+def read_branch_info(folder: Path, modality: Modality, classes: Classes, size: int) -> ModelInfo:
+    """The description of the model in `folder`, a source of the branch of `modality` in a network of `classes` and map `size`.
+
+    Raises:
+        InputError: no model, or one with other inputs or classes.
+    """
+    info = read_info(folder)
+    if info.modalities != (modality,):
+        raise InputError(f"{folder}: reads {', '.join(info.modalities)}; expected a model of {modality} alone")
+    if info.size != size:
+        raise InputError(f"{folder}: was trained on maps of {info.size} px, these have {size}; prepare with --size {info.size}")
+    for attribute, groups in classes.items():
+        if list(info.classes[attribute]) != list(groups):
+            theirs, ours = ", ".join(info.classes[attribute]), ", ".join(groups)
+            raise InputError(f"{folder}: its classes of {attribute} are {theirs}; here they are {ours}; set data.classes so")
+    return info
+
+
+def load_branch(network: FaceNetwork, modality: str, folder: Path, freeze: bool) -> None:
+    """Copy the weights of the model in `folder`, a model of `modality` alone, into that branch of `network`.
+
+    The gain is copied too, and with score fusion, where every modality has its own heads, the heads. With `freeze` only the
+    gain, which weighs the modalities against each other, is trained.
+
+    Raises:
+        InputError: the weights cannot be read.
+    """
+    source, _ = load_model(folder, torch.device("cpu"))
+    index = network.modalities.index(modality)
+    branch = cast(Branch, network.branches[modality])
+    branch.load_state_dict(source.branches[modality].state_dict())
+    if freeze:
+        branch.freeze()
+    with torch.no_grad():
+        network.log_gains[modality].copy_(source.log_gains[modality])
+    for task, head in network.heads.items():
+        if isinstance(head, ProbabilityFusionHead):
+            own = head.linears[index]
+            own.load_state_dict(cast(ClassHead, source.heads[task]).linear.state_dict())
+            own.requires_grad_(not freeze)

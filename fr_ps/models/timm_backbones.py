@@ -1,7 +1,7 @@
-"""Any network of timm that yields a feature map, named `timm:NAME`."""
+"""Backbones from timm: ConvNeXt V2, and any network with a feature map, named `timm:NAME`."""
 
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -9,11 +9,30 @@ from fr_ps.config.names import TIMM_PREFIX
 from fr_ps.errors import InputError
 
 
+class ConvNeXt(nn.Module):
+    """ConvNeXt V2: (B, inputs, H, W) -> (B, out_channels, H / 32, W / 32), 3 x 3 for 112 x 112 pixels.
+
+    Woo et al., "ConvNeXt V2", CVPR 2023.
+    """
+
+    def __init__(self, name: str, inputs: int) -> None:
+        super().__init__()
+        import timm
+
+        trunk: Any = timm.create_model(name, pretrained=False, in_chans=inputs, num_classes=0, global_pool="")
+        trunk.head = nn.Identity()  # its norm would be an untrained parameter
+        self.trunk = trunk
+        self.out_channels: int = trunk.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Any, self.trunk).forward_features(x)
+
+
 class TimmBackbone(nn.Module):
     """(B, inputs, H, W) -> (B, out_channels, h, w): the last feature map of timm's `name`.
 
     Raises:
-        InputError: timm does not have it, or no feature map of it.
+        InputError: timm has no such network, or no feature map of it.
     """
 
     def __init__(self, name: str, inputs: int) -> None:

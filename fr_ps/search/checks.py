@@ -15,7 +15,7 @@ from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.models.inference import Predictions
 from fr_ps.search.space import Dimension, Space, Value, params_to_settings, parent_assignments
 from fr_ps.search.spec import StudySpec
-from fr_ps.training.train import open_training_data
+from fr_ps.training.setup import open_training_data
 
 _MAX_COMBINATIONS = 10_000
 

@@ -18,17 +18,17 @@ from fr_ps.errors import DiskFullError, InputError, one_line
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.files import check_path_component
 from fr_ps.markdown import markdown_lines
+from fr_ps.models.cost import COSTS
 from fr_ps.search.samplers import build_sampler
 from fr_ps.search.space import Value, params_to_settings
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.storage import Storage, retry
 from fr_ps.search.trial_queue import EPOCHS, HOST, MLFLOW_RUN, OUTCOME, REASON, RUN, finish_trial, heartbeat
-from fr_ps.search.trials.cost import COSTS
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run, RunStopped, new_run_id
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
 from fr_ps.tracking.run_lock import is_locked
-from fr_ps.training.guard import DivergedError
+from fr_ps.training.divergence import DivergedError
 from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
@@ -182,7 +182,7 @@ def _train_trial(context: WorkerContext, trial: optuna.Trial, params: dict[str, 
     except InputError as error:
         return TrialResult("pruned", reason=f"cannot be built: {error}")
     try:
-        fitted = fit(replace(config, name=f"{context.study.study_name}-{trial.number:03d}"), run, context.echo, callback)
+        fitted = fit(replace(config, name=f"{context.study.study_name}-{trial.number:03d}"), run, context.echo, on_epoch=callback)
         return TrialResult("complete", _objective_values(spec, fitted), epochs=fitted.state.epoch)
     except _Pruned:
         reason = f"by {spec.config.pruner.name} after epoch {callback.epoch}"

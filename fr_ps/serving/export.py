@@ -57,7 +57,7 @@ class _ExportedNetwork(nn.Module):
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
         outputs = self.network(dict(zip(self.network.modalities, maps)))
-        return outputs["identity"], *(outputs[task].softmax(dim=1) for task in ATTRIBUTES)
+        return outputs.embedding, *(outputs.logits[task].softmax(dim=1) for task in ATTRIBUTES)
 
 
 def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | None, batch: int) -> ExportResult:

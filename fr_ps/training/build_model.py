@@ -1,4 +1,4 @@
-"""The network of a training: new, from weights of others, or from trained runs of single modalities."""
+"""The network of a training: new, from published weights, or from trained runs of single modalities."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ from fr_ps.models import build_network
 from fr_ps.models.branch import Branch, check_input_size
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.pretrained import load_weights
-from fr_ps.models.trained import load_branch, read_branch_info
+from fr_ps.models.pretrained import load_branch, load_weights, read_branch_info
 from fr_ps.tracking.resolve import resolve_model
 
-Folders = Mapping[Modality, Path]
+BranchFolders = Mapping[Modality, Path]
+"""Modality to the model folder of the trained run that its branch starts from, for the modalities that have one."""
 
 
-def resolve_branch_folders(config: Config) -> Folders:
-    """Modality to the model folder of the trained run that its branch starts from, of those that have one.
+def resolve_branch_folders(config: Config) -> BranchFolders:
+    """The model folders of the runs in `fusion.branches`.
 
     Raises:
-        InputError: there is no such run.
+        InputError: a run does not exist.
     """
     folders = {}
     for modality, run in config.fusion.branches.items():
@@ -36,11 +36,11 @@ def resolve_branch_folders(config: Config) -> Folders:
     return folders
 
 
-def branch_configs(config: Config, folders: Folders, classes: Classes, size: int) -> dict[str, ModelConfig]:
-    """Modality to the settings of its branch: those of its run, else `config.model`.
+def branch_configs(config: Config, folders: BranchFolders, classes: Classes, size: int) -> dict[str, ModelConfig]:
+    """Modality to the settings of its branch: those of its trained run, else `config.model`.
 
     Raises:
-        InputError: the run's model reads something else, or tells other classes apart.
+        InputError: the run's model has other inputs or classes.
     """
     found: dict[str, ModelConfig] = {}
     for modality in config.data.modalities:
@@ -50,7 +50,7 @@ def branch_configs(config: Config, folders: Folders, classes: Classes, size: int
     return found
 
 
-def check_leakage(folders: Folders, labels: Labels, split: Split, protocol: str) -> None:
+def check_leakage(folders: BranchFolders, labels: Labels, split: Split, protocol: str) -> None:
     """Reject branches that were trained on validation or test data of the split, or selected on its test data.
 
     Raises:
@@ -73,14 +73,19 @@ def check_leakage(folders: Folders, labels: Labels, split: Split, protocol: str)
 
 
 def build_model(
-    config: Config, info: ModelInfo, folders: Folders, echo: Callable[[str], None], load_initial_weights: bool = True
+    config: Config, info: ModelInfo, folders: BranchFolders, echo: Callable[[str], None], *, load_initial_weights: bool = True
 ) -> FaceNetwork:
-    """The network of `info` with the weights that `config` has it start from.
+    """The network of `info` with its initial weights.
 
-    Where it is not `fresh`, the weights come from a checkpoint, and the file of `model.weights` is not needed any more.
+    Args:
+        config: the settings.
+        info: the architecture.
+        folders: modality to the trained model that its branch starts from.
+        echo: prints a line for the user.
+        load_initial_weights: whether to load `model.weights`; false if a checkpoint replaces them.
 
     Raises:
-        InputError: maps too small for a backbone, or weights that cannot be used.
+        InputError: maps too small for a backbone, or weights that do not fit.
     """
     network = build_network(info.branches, info.fusion, info.class_counts())
     for modality, module in network.branches.items():
@@ -89,8 +94,8 @@ def build_model(
         if modality in folders:
             with _prefix_errors(modality):
                 load_branch(network, modality, folders[cast(Modality, modality)], config.fusion.frozen)
-            how = "frozen" if config.fusion.frozen else "to be trained further"
-            echo(f"{modality}: the branch of {folders[cast(Modality, modality)]}, {how}")
+            how = "frozen" if config.fusion.frozen else "trained further"
+            echo(f"{modality}: branch from {folders[cast(Modality, modality)]}, {how}")
         elif config.model.weights and load_initial_weights:
             echo(load_weights(branch, Path(config.model.weights)))
     return network
@@ -98,7 +103,7 @@ def build_model(
 
 @contextmanager
 def _prefix_errors(modality: str) -> Iterator[None]:
-    """What is refused in the block is about the trained run of `modality`."""
+    """Prefix the errors of the block with the setting of the branch of `modality`."""
     try:
         yield
     except InputError as error:

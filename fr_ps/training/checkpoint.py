@@ -1,146 +1,165 @@
-"""Checkpoints to go on from: written beside the training, checksummed, and never trusted blindly."""
+"""A checkpoint on disk: a model folder, `training.safetensors`, `state.json` and the SHA-256 of every file."""
 
 import hashlib
-import shutil
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
-import torch
+from annotated_types import Interval, Len
 from safetensors import SafetensorError
 from torch import Tensor
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import atomic_folder, check_free_space, remove_stale_temp, write_json, write_text
-from fr_ps.json_files import NewerFormatError, parse_json
-from fr_ps.models.folder import WEIGHTS_FILE, write_tensors
-from fr_ps.tracking.layout import CHECKPOINTS_FOLDER, MODEL_FOLDER, RESUME_CHECKPOINTS, list_checkpoints
-from fr_ps.training.checkpoint_schema import StateFile
-from fr_ps.training.train_state import CheckpointData
+from fr_ps.files import remove_stale_temp, write_json, write_text
+from fr_ps.json_files import NewerFormatError, NonNegativeInt, parse_json
+from fr_ps.models.folder import WEIGHTS_FILE, write_model, write_tensors
+from fr_ps.tracking.layout import CHECKPOINTS_FOLDER, MODEL_FOLDER, list_checkpoints
+from fr_ps.training.setup import TrainingSetup, write_config_and_split
 
 FORMAT = 1
 _TRAINING_FILE = "training.safetensors"
 _STATE_FILE = "state.json"
 _CHECKSUM_FILE = "SHA256SUMS"
 _CORRUPT_SUFFIX = ".damaged"
-_KEEP_LAST = 2
-_DISK_RESERVE = 1 << 20
+_TENSOR_SECTIONS = ("network", "losses", "means", "rng", "optimizer")
+"""Sections of a state whose tensors go into `training.safetensors`, named SECTION.NAME; the rest goes into `state.json`."""
+
+_UInt32 = Annotated[int, Interval(ge=0, lt=1 << 32)]
 
 
 class CorruptCheckpoint(InputError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint with missing or changed files."""
 
 
-class CheckpointWriter:
-    """Writes checkpoints in a thread of its own, one at a time, and keeps the last two.
-
-    Args:
-        folder: of the run.
-        save_model: writes a model folder from a model's tensors.
-    """
-
-    def __init__(self, folder: Path, save_model: Callable[[Path, dict[str, Tensor]], None]) -> None:
-        self.run_folder, self.folder, self.save_model = folder, folder / RESUME_CHECKPOINTS, save_model
-        self._executor = ThreadPoolExecutor(1, "checkpoint")
-        self._pending: Future[None] | None = None
-
-    def write(self, snapshot: CheckpointData, publish: Callable[[Path], None]) -> None:
-        """Begin to write `snapshot`; waits for the one before to be on disk.
-
-        `publish` is called with the new model's folder before the checkpoint counts: what it does is done again by
-        whoever goes on from the checkpoint before.
-
-        Raises:
-            InputError: the one before could not be written.
-        """
-        self.wait()
-        self._pending = self._executor.submit(self._write, snapshot, publish)
-
-    def wait(self) -> None:
-        """Wait until all is on disk.
-
-        Raises:
-            InputError: it could not be written.
-        """
-        pending, self._pending = self._pending, None
-        if pending:
-            pending.result()
-
-    def close(self) -> None:
-        """End the thread, after what it is writing."""
-        self._executor.shutdown()
-
-    def _write(self, snapshot: CheckpointData, publish: Callable[[Path], None]) -> None:
-        tensors = [*snapshot.model.values(), *snapshot.tensors.values()]
-        check_free_space(self.folder, sum(tensor.nbytes for tensor in tensors) + _DISK_RESERVE)
-        if not all(torch.isfinite(tensor.sum()) for tensor in snapshot.model.values()):
-            raise InputError(
-                f"weights became NaN or infinite and are not written; the last good checkpoint is "
-                f"{latest_name(self.run_folder)}; lower optim.lr (fr-ps train --resume --allow-changed --optim.lr VALUE)"
-            )
-        number = max((int(path.name[:6]) for path in self.folder.glob("[0-9]*")), default=0) + 1
-        with atomic_folder(self.folder / f"{number:06d}") as temporary:
-            self.save_model(temporary / MODEL_FOLDER, snapshot.model)
-            write_tensors(temporary / _TRAINING_FILE, snapshot.tensors)
-            write_json(temporary / _STATE_FILE, {"format": FORMAT, **snapshot.values})
-            files = sorted(file for file in temporary.rglob("*") if file.is_file())
-            sums = [f"{_sha256(file)}  {file.relative_to(temporary)}\n" for file in files]
-            write_text(temporary / _CHECKSUM_FILE, "".join(sums))
-            publish(temporary / MODEL_FOLDER)
-        for old in list_checkpoints(self.run_folder)[_KEEP_LAST:]:
-            shutil.rmtree(old, ignore_errors=True)
+@dataclass(frozen=True)
+class _TrackerState:
+    best: float | None
+    best_epoch: NonNegativeInt
+    epoch: NonNegativeInt
 
 
-def latest_name(folder: Path) -> str:
-    """What to call the newest checkpoint of the run in `folder`; `none` where there is none."""
-    return str(next(iter(list_checkpoints(folder)), "none"))
+@dataclass(frozen=True)
+class _OptimizerState:
+    rates: list[float]
+    plain: dict[str, dict[str, Any]]
 
 
-def load_latest(folder: Path, echo: Callable[[str], None]) -> tuple[Path, CheckpointData] | None:
-    """The newest whole checkpoint of the run in `folder`, and where it is; None if none was ever written.
+@dataclass(frozen=True)
+class _RngState:
+    """The states of numpy's and Python's Mersenne Twisters: 624 words, in Python's followed by the position."""
 
-    A damaged one is put aside under another name, and the one before is taken, saying so.
+    numpy: tuple[
+        Literal["MT19937"],
+        Annotated[list[_UInt32], Len(624, 624)],
+        Annotated[int, Interval(ge=0, le=624)],
+        Annotated[int, Interval(ge=0, le=1)],
+        float,
+    ]
+    python: tuple[Literal[3], Annotated[list[_UInt32], Len(625, 625)], float | None]
+
+
+@dataclass(frozen=True)
+class _Environment:
+    data: str
+    split: str
+    batches: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """The content of `state.json`: `TrainState.state_dict` without its tensors, and what `CheckpointManager.save` adds."""
+
+    format: NonNegativeInt
+    epoch: NonNegativeInt
+    batch: NonNegativeInt
+    images: NonNegativeInt
+    seconds: float
+    counts: dict[str, NonNegativeInt]
+    bad: tuple[NonNegativeInt, NonNegativeInt]
+    selections: dict[str, _TrackerState]
+    validation: tuple[dict[str, float | None], dict[str, str]]
+    optimizer: _OptimizerState
+    rng: _RngState
+    surroundings: _Environment
+    journal: NonNegativeInt
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any], setup: TrainingSetup) -> None:
+    """Write `state` into the empty `folder`, synced."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {"format": FORMAT}
+    for name, value in state.items():
+        if name in _TENSOR_SECTIONS:
+            tensors |= {f"{name}.{key}": part for key, part in value.items() if isinstance(part, Tensor)}
+            value = {key: part for key, part in value.items() if not isinstance(part, Tensor)}
+            if not value:
+                continue
+        if name != "model":
+            values[name] = value
+    model = folder / MODEL_FOLDER
+    model.mkdir()
+    write_model(model, state["model"], setup.info)
+    write_config_and_split(model, setup)
+    write_tensors(folder / _TRAINING_FILE, tensors)
+    write_json(folder / _STATE_FILE, values)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    write_text(folder / _CHECKSUM_FILE, "".join(f"{_sha256(file)}  {file.relative_to(folder)}\n" for file in files))
+
+
+def latest_name(run_folder: Path) -> str:
+    """The path of the newest checkpoint of a run, for messages; `none` where there is none."""
+    return str(next(iter(list_checkpoints(run_folder)), "none"))
+
+
+def load_latest(run_folder: Path, echo: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint of a run and its state; None if the run has none.
+
+    A corrupt one is renamed and reported, and the one before is taken.
 
     Raises:
-        InputError: all are damaged, or the newest is of a newer format.
+        InputError: all are corrupt, or the newest has a newer format.
     """
-    remove_stale_temp(folder / CHECKPOINTS_FOLDER)
-    damaged: list[tuple[Path, str]] = []
-    for one in list_checkpoints(folder):
+    remove_stale_temp(run_folder / CHECKPOINTS_FOLDER)
+    corrupt: list[tuple[Path, str]] = []
+    for folder in list_checkpoints(run_folder):
         try:
-            snapshot = read_checkpoint(one)
+            state = read_checkpoint(folder)
         except CorruptCheckpoint as error:
-            damaged.append((one, str(error)))
+            corrupt.append((folder, str(error)))
             continue
-        for path, why in damaged:
+        for path, reason in corrupt:
             path.rename(path.with_name(f"{path.name}{_CORRUPT_SUFFIX}"))
-            echo(f"{why}; put aside, going on from the one before, {one.name}")
-        return one, snapshot
-    if damaged:
-        path, why = damaged[0]
-        raise InputError(f"{why}; no whole checkpoint is left in {path.parent}; begin a new run")
+            echo(f"{reason}; renamed to {path.name}{_CORRUPT_SUFFIX}, resuming from the checkpoint before, {folder.name}")
+        return folder, state
+    if corrupt:
+        path, reason = corrupt[0]
+        raise InputError(f"{reason}; {path.parent} has no intact checkpoint left; begin a new run")
     return None
 
 
-def read_checkpoint(folder: Path) -> CheckpointData:
-    """The checkpoint in `folder`. Nothing in it is ever run.
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """The state in `folder`, as `write_checkpoint` got it. Reading runs no code.
 
     Raises:
-        Damaged: it is not whole, or a byte of it is not what was written.
-        InputError: it is of a newer format.
+        CorruptCheckpoint: a file is missing or differs from its checksum.
+        InputError: the format is newer.
     """
     files = _read_verified(folder)
     try:
         model = safetensors.torch.load(files[f"{MODEL_FOLDER}/{WEIGHTS_FILE}"])
-        training = safetensors.torch.load(files[_TRAINING_FILE])
+        tensors = safetensors.torch.load(files[_TRAINING_FILE])
     except SafetensorError as error:
         raise CorruptCheckpoint(f"{folder}: not a checkpoint ({one_line(error, 200)})") from None
-    return CheckpointData(model, training, _parse_state(files[_STATE_FILE], folder / _STATE_FILE))
+    state = _parse_values(files[_STATE_FILE], folder / _STATE_FILE)
+    for path, tensor in tensors.items():
+        section, _, name = path.partition(".")
+        state.setdefault(section, {})[name] = tensor
+    return {"model": model, **state}
 
 
-def _parse_state(content: bytes, path: Path) -> dict[str, Any]:
+def _parse_values(content: bytes, path: Path) -> dict[str, Any]:
     formats = range(FORMAT, FORMAT + 1)
     try:
         values = parse_json(content, dict[str, Any], str(path), "copy the checkpoint again", formats, refine=lambda _: StateFile)
@@ -152,7 +171,7 @@ def _parse_state(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _read_verified(folder: Path) -> dict[str, bytes]:
-    """What the files of a checkpoint hold, of which every one must be what its checksum says."""
+    """File name to content, each verified against its checksum."""
     files = {}
     try:
         lines = (folder / _CHECKSUM_FILE).read_text().splitlines()
@@ -162,10 +181,10 @@ def _read_verified(folder: Path) -> dict[str, bytes]:
                 raise ValueError(name)
             files[name] = (folder / name).read_bytes()
             if hashlib.sha256(files[name]).hexdigest() != sums[name]:
-                raise CorruptCheckpoint(f"{folder / name}: is not what was written (its checksum differs)")
+                raise CorruptCheckpoint(f"{folder / name}: its checksum differs from the one in {_CHECKSUM_FILE}")
     except (OSError, ValueError, KeyError) as error:
-        text = error.strerror if isinstance(error, OSError) else f"{_CHECKSUM_FILE} is no list of checksums"
-        raise CorruptCheckpoint(f"{folder}: not a whole checkpoint ({text})") from None
+        reason = error.strerror if isinstance(error, OSError) else f"{_CHECKSUM_FILE} is not a list of checksums"
+        raise CorruptCheckpoint(f"{folder}: incomplete checkpoint ({reason})") from None
     return files
 
 

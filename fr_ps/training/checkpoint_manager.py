@@ -1,10 +1,11 @@
-"""When a checkpoint is written, what it says of its surroundings, and how a training goes on from one."""
+"""Checkpoints of a running training: when they are written, how many are kept, and how a training resumes from one."""
 
 import hashlib
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,60 @@ from torch import Tensor
 
 from fr_ps.config import SYNTHETIC_ROOT
 from fr_ps.data.split_files import SPLIT_FILE, split_text
-from fr_ps.errors import InputError
-from fr_ps.models.folder import copy_model, save_weights
-from fr_ps.tracking.layout import BEST_CHECKPOINT, LAST_CHECKPOINT
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import atomic_folder, check_free_space
+from fr_ps.models.folder import copy_model
+from fr_ps.tracking.layout import BEST_CHECKPOINT, LAST_CHECKPOINT, MODEL_FOLDER, RESUME_CHECKPOINTS, list_checkpoints
 from fr_ps.tracking.provenance import code_versions
 from fr_ps.tracking.run import Run
 from fr_ps.training.batch_loader import BatchLoader
-from fr_ps.training.checkpoint import CheckpointWriter, latest_name, load_latest
-from fr_ps.training.setup import Echo, TrainingSetup, write_config_and_split
+from fr_ps.training.checkpoint import latest_name, load_latest, write_checkpoint
+from fr_ps.training.setup import Echo, TrainingSetup
 from fr_ps.training.train_state import TrainState
+
+_KEEP_LAST = 2
+_DISK_RESERVE = 1 << 20
 
 
 def best_folder(metric: str) -> Path:
-    """Of the checkpoint with the best `metric`, which is watched beside the one that decides."""
+    """The folder of the best model by `metric`, one of `train.watch`, relative to the run's folder."""
     return BEST_CHECKPOINT.with_name("best_" + metric.removeprefix("val/").replace("/", "_"))
 
 
-class CheckpointManager:
-    """Writes the checkpoints of a training: after every epoch, and within one after so many steps or minutes.
+def describe_environment(setup: TrainingSetup, loader: BatchLoader, device: torch.device) -> dict[str, Any]:
+    """What decides how a training continues, beside its state: data, split, hardware and versions."""
+    return {
+        "data": setup.dataset.store.digest,
+        "split": hashlib.sha256(split_text(setup.dataset.labels, setup.split).encode()).hexdigest()[:32],
+        "batches": len(loader.epoch_batches(0)),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        **code_versions(),
+    }
 
-    To be used in a `with`, whose end waits for the disk.
+
+class CheckpointManager:
+    """Writes the checkpoints of `state`: after every epoch, and within one after so many steps or minutes.
+
+    `save` copies the state in the caller's thread; another thread writes the copy. The last two checkpoints are kept. As a
+    context manager it waits for the disk at its end.
+
+    Args:
+        run: of the training; its folder holds the checkpoints.
+        setup: of the training.
+        state: to be saved.
+        environment: stored in every checkpoint, and compared with the present one on resuming.
     """
 
-    def __init__(self, setup: TrainingSetup, loader: BatchLoader, state: TrainState, run: Run) -> None:
-        self.setup, self.state, self.run = setup, state, run
+    def __init__(self, run: Run, setup: TrainingSetup, state: TrainState, environment: Mapping[str, Any]) -> None:
+        self.run, self.setup, self.state, self.environment = run, setup, state, environment
+        self.folder = run.folder / RESUME_CHECKPOINTS
         self.every_steps = setup.config.train.checkpoint_steps
         self.every_seconds = 60 * setup.config.train.checkpoint_minutes
-        self.environment = _environment(setup, loader, state)
-        self.writer = CheckpointWriter(run.folder, self._save_model)
         self.steps_since_save, self.last_save = 0, time.monotonic()
+        self._executor = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
 
     def __enter__(self) -> "CheckpointManager":
         return self
@@ -49,12 +75,17 @@ class CheckpointManager:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self.writer.wait()
+                self.wait()
         finally:
-            self.writer.close()
+            self._executor.shutdown()
+
+    @property
+    def writing(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._pending is not None and not self._pending.done()
 
     def save_if_due(self) -> None:
-        """Take notice of a step, and write a checkpoint if it is time and the last step was good."""
+        """Count a step, and save if a checkpoint is due and the step was not skipped."""
         self.steps_since_save += 1
         by_steps = 0 < self.every_steps <= self.steps_since_save
         by_time = 0 < self.every_seconds <= time.monotonic() - self.last_save
@@ -62,87 +93,99 @@ class CheckpointManager:
             self.save()
 
     def save_epoch(self, improved: Sequence[str]) -> None:
-        """Write the checkpoint of an epoch's end, which is the last model, and the best by the metrics `better`."""
-        train = self.setup.config.train
-        folders = [LAST_CHECKPOINT, *(BEST_CHECKPOINT if metric == train.select else best_folder(metric) for metric in improved)]
+        """Save at the end of an epoch, with the last model, and the best model by each of the metrics `improved`."""
+        select = self.setup.config.train.select
+        folders = [LAST_CHECKPOINT, *(BEST_CHECKPOINT if metric == select else best_folder(metric) for metric in improved)]
         self.save([self.run.folder / folder for folder in folders])
 
     def save(self, model_folders: Sequence[Path] = ()) -> None:
-        """Begin to write a checkpoint, and its model to the folders `models` too."""
-        snapshot = self.state.state_dict()
-        snapshot.values.update(surroundings=self.environment, journal=self.run.journal.size)
+        """Begin to write a checkpoint, and its model to `model_folders` too; waits for the checkpoint before.
 
-        def publish(model: Path) -> None:
-            self.run.journal.sync()  # a checkpoint never knows more than the journal
-            for folder in model_folders:
-                copy_model(model, folder)
-
-        self.writer.write(snapshot, publish)
+        Raises:
+            InputError: the checkpoint before could not be written.
+        """
+        state = self.state.state_dict() | {"surroundings": dict(self.environment), "journal": self.run.journal.size}
+        self.wait()
+        self._pending = self._executor.submit(self._write, state, model_folders)
         self.steps_since_save, self.last_save = 0, time.monotonic()
 
     def wait(self) -> None:
-        """Wait until all is on disk.
+        """Wait until everything is on disk.
 
         Raises:
             InputError: it could not be written.
         """
-        self.writer.wait()
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
 
     def latest_name(self) -> str:
-        """The newest checkpoint, for the user."""
-        with suppress(InputError):  # that the last one could not be written is no answer here
-            self.writer.wait()
+        """The path of the newest checkpoint, for messages."""
+        with suppress(InputError):  # the caller reports another error already
+            self.wait()
         return latest_name(self.run.folder)
 
-    def _save_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        save_weights(folder, weights, self.setup.info, write_extra=partial(write_config_and_split, setup=self.setup))
+    def resume(self, echo: Echo, allow_changed: bool) -> None:
+        """Restore the state from the newest checkpoint of the run, if it has one.
 
+        Differences in versions, threads and the like are reported, and become a tag of the run.
 
-def resume(state: TrainState, setup: TrainingSetup, loader: BatchLoader, run: Run, echo: Echo, allow_changed: bool) -> None:
-    """Bring `learner` to the newest checkpoint of the run, if it has one.
+        Args:
+            echo: prints a line for the user.
+            allow_changed: whether the data and the split may differ.
 
-    What else the result depends on, as versions and threads, is compared with what the checkpoint was made with, and a
-    difference told, also to the run, as a tag.
-
-    Raises:
-        InputError: the checkpoints are all damaged, or of another training, or the data or the split are others and may
-            not be.
-    """
-    found = load_latest(run.folder, echo)
-    if found is None:
-        if run.metric_history:
-            echo("no checkpoint was written yet: the run begins again; its curves keep the points that they have")
-        return
-    folder, snapshot = found
-    before, now = snapshot.values["surroundings"], _environment(setup, loader, state)
-    for key, what in (("data", "the data"), ("split", f"who is in which part ({SPLIT_FILE})")):
-        if before[key] != now[key] and not allow_changed:
-            cause = " (another version of fr-ps makes other built-in faces)" if setup.config.data.root == SYNTHETIC_ROOT else ""
+        Raises:
+            InputError: all checkpoints are corrupt or of another training, or data or split differ and may not.
+        """
+        found = load_latest(self.run.folder, echo)
+        if found is None:
+            if self.run.metric_history:
+                echo("no checkpoint yet: restarting from epoch 1; logged metrics keep their values")
+            return
+        folder, saved = found
+        before, now = saved["surroundings"], self.environment
+        for key, what in (("data", "the data"), ("split", f"the split ({SPLIT_FILE})")):
+            if before[key] != now[key] and not allow_changed:
+                synthetic = self.setup.config.data.root == SYNTHETIC_ROOT
+                cause = " (another version of fr-ps generates other synthetic faces)" if synthetic else ""
+                raise InputError(
+                    f"{self.setup.dataset.root}: {what} changed since {folder} was written{cause}; restore it, or give "
+                    "--allow-changed"
+                )
+        try:
+            self.state.load_state_dict(saved)
+        except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(
-                f"{setup.dataset.root}: {what} changed since {folder} was written{cause}; bring it back, or give --allow-changed"
+                f"{folder}: not a checkpoint of this training: another architecture, losses or optimizer ({one_line(error)}); "
+                "resume with the settings of the checkpoint"
+            ) from None
+        if before["batches"] != now["batches"] and self.state.batch:
+            echo("the number of batches per epoch changed: restarting the current epoch")
+            self.state.reset_epoch()
+        if saved["journal"] > self.run.journal.size:
+            echo(f"{self.run.journal.path}: shorter than at the checkpoint; the missing metrics can only be in MLflow")
+        epoch, batch = self.state.epoch, self.state.batch
+        echo(f"resuming from {folder}, {f'epoch {epoch + 1}, batch {batch + 1}' if batch else f'end of epoch {epoch}'}")
+        changed = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
+        if changed:
+            echo(f"the result can differ from an uninterrupted training: {'; '.join(changed)}")
+            self.run.set_tags({f"fr_ps.resumed.{epoch}.{batch}": "; ".join(changed)})
+
+    def _write(self, state: Mapping[str, Any], model_folders: Sequence[Path]) -> None:
+        sections = [section for section in state.values() if isinstance(section, dict)]
+        tensors = [tensor for section in sections for tensor in section.values() if isinstance(tensor, Tensor)]
+        check_free_space(self.folder, sum(tensor.nbytes for tensor in tensors) + _DISK_RESERVE)
+        if not all(torch.isfinite(tensor.sum()) for tensor in state["model"].values()):
+            raise InputError(
+                "the weights became NaN or infinite, and no checkpoint of them is written; the last good checkpoint is "
+                f"{latest_name(self.run.folder)}; lower optim.lr (fr-ps train --resume --allow-changed --optim.lr VALUE)"
             )
-    state.load_state_dict(snapshot, str(folder))
-    if before["batches"] != now["batches"] and state.batch:
-        echo("epochs have another number of batches now: the present epoch begins again")
-        state.reset_epoch()
-    if snapshot.values["journal"] > run.journal.size:
-        echo(f"{run.journal.path}: is shorter than when the checkpoint was written; points that it lost are in MLflow at most")
-    changed = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
-    at = f"epoch {state.epoch + 1}, batch {state.batch + 1}" if state.batch else f"the end of epoch {state.epoch}"
-    echo(f"going on from {folder}, {at}")
-    if changed:
-        echo(f"not the same bits as without the interruption: {'; '.join(changed)}")
-        run.set_tags({f"fr_ps.resumed.{state.epoch}.{state.batch}": "; ".join(changed)})
-
-
-def _environment(setup: TrainingSetup, loader: BatchLoader, state: TrainState) -> dict[str, Any]:
-    """What decides the future and is no state of the learner."""
-    return {
-        "data": setup.dataset.store.digest,
-        "split": hashlib.sha256(split_text(setup.dataset.labels, setup.split).encode()).hexdigest()[:32],
-        "batches": len(loader.epoch_batches(0)),
-        "device": str(next(state.network.parameters()).device),
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        **code_versions(),
-    }
+        number = max((int(path.name[:6]) for path in self.folder.glob("[0-9]*")), default=0) + 1
+        with atomic_folder(self.folder / f"{number:06d}") as temporary:
+            write_checkpoint(temporary, state, self.setup)
+            # Before the checkpoint appears: a resume from the one before repeats both.
+            self.run.journal.sync()
+            for folder in model_folders:
+                copy_model(temporary / MODEL_FOLDER, folder)
+        for old in list_checkpoints(self.run.folder)[_KEEP_LAST:]:
+            shutil.rmtree(old, ignore_errors=True)

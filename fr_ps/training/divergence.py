@@ -1,24 +1,110 @@
-"""Whether a training diverged although all its numbers stayed finite."""
+"""Trainings whose numbers go wrong: non-finite steps are skipped, counted and explained; growing losses are reported."""
 
 from collections.abc import Mapping, Sequence
 
+import torch
+from torch import Tensor, nn
+
+from fr_ps.errors import InputError
+from fr_ps.losses.multitask import MultiTaskLoss
+from fr_ps.models.network import FaceNetwork
+from fr_ps.training.batch_loader import Batch
+
 MAX_LOSS_RATIO = 1.5
-"""By how much the losses have to exceed those of the first epoch: more than the noise of batches and augmentation."""
+"""How far the final losses may exceed those of the first epoch: more than the noise of batches and augmentation."""
 _WINDOW = 3
+_MAX_SESSIONS_SHOWN = 6
 
 
-def divergence_warning(curves: Mapping[str, Mapping[int, float]], attributes: Sequence[str]) -> str:
-    """One line where the losses grew; empty where they did not, or where there are too few epochs to compare.
+class DivergedError(InputError):
+    """Too many steps in a row had a loss or gradient that is NaN or infinite."""
 
-    Compared is the plain sum of the losses of identity and `attributes`, so that weights which are learnt or change do not
-    matter, and adversaries, whose losses are meant to grow, do not either: the mean over the last epochs, up to three and at
-    most half of all, with the first epoch.
+
+class NonFiniteGuard:
+    """Skips steps with a loss or gradient that is not finite.
+
+    A skipped step leaves no trace: the caller does not move the weights, and `rollback` restores the buffers that the forward
+    pass changed (statistics of batch norm, AdaFace and task weightings). Draws from the global random generators are not
+    undone.
 
     Args:
-        curves: metric to epoch to value, with `train/loss/...` of each task.
-        attributes: that are trained.
+        modules: whose buffers are restored.
+        max_consecutive: skipped steps in a row after which `rollback` reports that the training diverged.
+
+    Attributes:
+        consecutive_skipped: skipped steps since the last good one.
+        skipped_in_epoch: skipped steps of the current epoch.
     """
-    losses = [curves.get(f"train/loss/{task}", {}) for task in ("identity", *attributes)]
+
+    def __init__(self, modules: Sequence[nn.Module], max_consecutive: int) -> None:
+        self.max_consecutive = max_consecutive
+        self.consecutive_skipped = 0
+        self.skipped_in_epoch = 0
+        self.buffers = [buffer for module in modules for buffer in module.buffers()]
+        self.backup = [buffer.clone() for buffer in self.buffers]
+
+    @torch.no_grad()
+    def snapshot(self) -> None:
+        """Copy the buffers, before the first forward pass of a step."""
+        if self.buffers:
+            torch._foreach_copy_(self.backup, self.buffers)
+
+    def is_finite(self, loss: Tensor, grad_norm: Tensor) -> bool:
+        """Whether the loss and the gradient norm of a step are finite. Waits for the device."""
+        finite = bool(torch.isfinite(loss + grad_norm))
+        if finite:
+            self.consecutive_skipped = 0
+        return finite
+
+    @torch.no_grad()
+    def rollback(self) -> bool:
+        """Restore the buffers and count a skipped step; returns whether there were too many in a row."""
+        if self.buffers:
+            torch._foreach_copy_(self.buffers, self.backup)
+        self.consecutive_skipped += 1
+        self.skipped_in_epoch += 1
+        return self.consecutive_skipped >= self.max_consecutive
+
+
+def diagnose_nonfinite(network: FaceNetwork, losses: MultiTaskLoss, batch: Batch) -> str:
+    """The tasks of a batch with a loss, or else a gradient, that is not finite; empty if there are none."""
+    task_losses = losses.task_losses(network(batch.maps, batch.present), batch.targets)
+    bad = [task for task, loss in task_losses.items() if not torch.isfinite(loss)]
+    if bad:
+        return f"the loss of {', '.join(bad)} is NaN or infinite"
+    parameters = [one for module in (network, losses) for one in module.parameters() if one.requires_grad]
+    for task, loss in task_losses.items():
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
+            bad.append(task)
+    return f"the gradient of {', '.join(bad)} is NaN or infinite" if bad else ""
+
+
+def diverged_error(
+    consecutive: int, *, cause: str, epoch: int, sessions: Sequence[str], checkpoint: str, lr: float
+) -> DivergedError:
+    """The error that ends a training after `consecutive` skipped steps."""
+    more = len(sessions) - _MAX_SESSIONS_SHOWN
+    shown = ", ".join(sessions[:_MAX_SESSIONS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return DivergedError(
+        f"{consecutive} steps in a row were skipped in epoch {epoch}: {cause}, at the sessions {shown}; "
+        f"the last good checkpoint is {checkpoint}; check those sessions, or lower optim.lr ({lr:g}) "
+        "(fr-ps train --resume --allow-changed --optim.lr VALUE)"
+    )
+
+
+def divergence_warning(metric_history: Mapping[str, Mapping[int, float]], attributes: Sequence[str]) -> str:
+    """One line if the losses grew; empty if they did not, or if there are too few epochs to compare.
+
+    Compares the plain sum of the losses of identity and `attributes` between the first epoch and the mean of the last ones, up
+    to three and at most half of all. The plain sum does not depend on task weights; adversaries are left out, as their losses
+    should grow.
+
+    Args:
+        metric_history: metric to epoch to value, with `train/loss/...` of each task.
+        attributes: the trained ones.
+    """
+    losses = [metric_history.get(f"train/loss/{task}", {}) for task in ("identity", *attributes)]
     epochs = sorted(set.intersection(*(set(one) for one in losses)))
     last = epochs[len(epochs) - min(_WINDOW, len(epochs) // 2) :]
     if not last:

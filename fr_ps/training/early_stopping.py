@@ -1,4 +1,4 @@
-"""Which epoch is the best so far, and when to stop waiting for a better one."""
+"""The best epoch so far by a validation metric, and early stopping."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from fr_ps.evaluation.metrics import Metrics, lower_is_better
 
 
 class BestTracker:
-    """Follows one validation metric.
+    """Tracks one validation metric.
 
     Args:
         metric: its name; lower is better for an `eer` or `ece`, higher for everything else.
-        patience: epochs without a better value after which `exhausted` is true; 0 for never.
-        setting: that named the metric.
+        patience: epochs without a better value after which `should_stop` is true; 0: never.
+        setting: the setting with the metric, for messages.
     """
 
     def __init__(self, metric: str, patience: int = 0, setting: str = "train.select") -> None:
@@ -23,10 +23,10 @@ class BestTracker:
         self.epoch = 0
 
     def update(self, metrics: Metrics) -> bool:
-        """Take the next epoch's metrics; whether it is the best so far.
+        """Add the metrics of the next epoch; returns whether it is the best so far.
 
         Raises:
-            InputError: there is no such metric, or on the validation part it is undefined or has too little support.
+            InputError: the metric is missing, undefined on the validation part, or has too little support.
         """
         if self.metric not in metrics.values:
             raise InputError(f"{self.setting} is {self.metric!r}; expected one of {', '.join(sorted(metrics.values))}")
@@ -38,8 +38,8 @@ class BestTracker:
             )
         if metrics.is_low_support(self.metric):
             raise InputError(
-                f"{self.setting} is {self.metric!r}, which may not decide on the validation part "
-                f"({metrics.reasons[self.metric]}); select another, or validate on more people"
+                f"{self.setting} is {self.metric!r}, which has too little support on the validation part "
+                f"({metrics.reasons[self.metric]}); select another metric, or raise data.val_people"
             )
         self.epoch += 1
         better = self.best is None or (value < self.best if self.lower_is_better else value > self.best)
@@ -49,13 +49,13 @@ class BestTracker:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the patience is used up."""
+        """Whether the last `patience` epochs brought no better value."""
         return self.patience > 0 and self.epoch - self.best_epoch >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """What is known so far, as JSON holds it."""
+        """The state, as JSON values."""
         return {"best": self.best, "best_epoch": self.best_epoch, "epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state_dict` returned."""
         self.best, self.best_epoch, self.epoch = state["best"], state["best_epoch"], state["epoch"]

@@ -1,32 +1,65 @@
-"""What comes after the last epoch: thresholds from validation into the models, and the one test."""
+"""The end of a training: thresholds from validation, the one test, the report, the model cards, and their upload."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import predict_with_subsets
 from fr_ps.evaluation.pair_figures import pair_figures
+from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
+from fr_ps.losses.multitask import ADVERSARIAL_PREFIX
+from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model
 from fr_ps.models.inference import predict
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import read_thresholds, write_thresholds
-from fr_ps.tracking.layout import BEST_CHECKPOINT
-from fr_ps.training.setup import TrainingSetup
+from fr_ps.report.figures import new_figure, use_plain_tick_labels
+from fr_ps.report.table import DrawFigure
+from fr_ps.tracking.layout import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
+from fr_ps.tracking.run import Run
+from fr_ps.training.checkpoint_manager import best_folder
+from fr_ps.training.model_card import write_model_card
+from fr_ps.training.schedule import learning_rate
+from fr_ps.training.setup import TrainingSetup, default_run_name
+from fr_ps.training.train_state import TrainState
+
+Curves = Mapping[str, Mapping[int, float]]
+"""Metric name to epoch to value."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The result of a training.
+
+    Attributes:
+        metrics: `val/...` of the best checkpoint, and `test/...`.
+        best_epoch: from 1; without validation the last one.
+        epochs_trained: number of epochs.
+        warnings: that qualify the metrics.
+    """
+
+    metrics: Metrics
+    best_epoch: int
+    epochs_trained: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """What the test part said.
+    """The evaluation of the best model.
 
     Attributes:
-        assessment: None where nobody was tested.
+        assessment: of the test part; None without one.
         metrics: `val/...` with fewer maps, and `test/...`.
-        sections: of the report, beside the assessment's.
+        sections: of the report, beside those of the assessment.
     """
 
     assessment: EvaluationResult | None
@@ -34,13 +67,38 @@ class FinalEvaluation:
     sections: dict[str, ReportSection] = field(default_factory=dict)
 
 
-def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) -> FinalEvaluation:
-    """Give every best model its thresholds, and test the one that was chosen.
+def finalize(
+    setup: TrainingSetup, state: TrainState, run: Run, *, steps_per_epoch: int, warnings: tuple[str, ...]
+) -> TrainResult:
+    """Evaluate the best model, write report and model cards, and log them and the checkpoints to `run`.
 
     Args:
-        run_folder: where the checkpoints are.
-        plan: of the training.
-        device: to compute on.
+        setup: of the training.
+        state: after the last epoch.
+        run: of the training, with its checkpoints.
+        steps_per_epoch: of the optimizer.
+        warnings: of the training.
+    """
+    best_epoch = state.best_epoch
+    test = evaluate_best(run.folder, setup, next(state.network.parameters()).device)
+    run.log_metrics(test.metrics.defined(), best_epoch)
+    metrics = state.best_metrics.merge(test.metrics)
+    figures = training_figures(run.metric_history, setup.info.trained)
+    rate = learning_rate(setup.config.schedule, lr=setup.config.optim.lr, epochs=setup.config.train.epochs, steps=steps_per_epoch)
+    figures["learning_rate"] = partial(learning_rate_figure, rate, state.epoch, steps_per_epoch)
+    sections = test.sections | {"Training": ReportSection(figures=figures)}
+    epochs = {metric: tracker.best_epoch or state.epoch for metric, tracker in state.trackers.items()}
+    log_artifacts(setup, run, metrics, test.assessment, epochs, sections, warnings)
+    return TrainResult(metrics, best_epoch, state.epoch, (*warnings, *(test.assessment.warnings if test.assessment else ())))
+
+
+def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) -> FinalEvaluation:
+    """Write the thresholds of every best model, and evaluate the selected one on the test part.
+
+    Args:
+        run_folder: with the checkpoints.
+        setup: of the training.
+        device: of the networks.
     """
     metrics = Metrics()
     for folder in sorted(run_folder.glob(f"{BEST_CHECKPOINT}*")) if len(setup.split.val) else ():
@@ -52,23 +110,139 @@ def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) 
     if not len(setup.split.test):
         return FinalEvaluation(None, metrics)
     network, _ = load_model(run_folder / BEST_CHECKPOINT, device)
-    scored, fewer = _predict(network, setup, setup.split.test)
+    tested, fewer = _predict(network, setup, setup.split.test)
     store, labels = setup.dataset.store, setup.dataset.labels
     gallery = None
     if len(enrolled := setup.split.gallery):
-        gallery = LabelledPredictions(
-            predict(network, store, enrolled, setup.config.train.scoring_batch), labels.subset(enrolled)
-        )
-    assessment = evaluate_predictions(scored, setup.info.trained, read_thresholds(run_folder / BEST_CHECKPOINT), gallery=gallery)
+        predictions = predict(network, store, enrolled, setup.config.train.scoring_batch)
+        gallery = LabelledPredictions(predictions, labels.subset(enrolled))
+    assessment = evaluate_predictions(tested, setup.info.trained, read_thresholds(run_folder / BEST_CHECKPOINT), gallery=gallery)
     shown = np.concatenate([setup.split.test, setup.split.gallery])
-    pictures = pair_figures(assessment, store, shown, labels.subset(shown))
+    pairs = pair_figures(assessment, store, shown, labels.subset(shown))
     metrics = metrics.merge(assessment.metrics.merge(fewer).with_prefix("test"))
-    return FinalEvaluation(assessment, metrics, {"Pairs": ReportSection(figures=pictures)})
+    return FinalEvaluation(assessment, metrics, {"Pairs": ReportSection(figures=pairs)})
 
 
 def _predict(network: FaceNetwork, setup: TrainingSetup, rows: np.ndarray) -> tuple[LabelledPredictions, Metrics]:
-    """About some rows with all maps, and the metrics with fewer."""
+    """The predictions of some rows with all maps, and the metrics with fewer maps."""
     labels = setup.dataset.labels.subset(rows)
     batch = setup.config.train.scoring_batch
-    answers, fewer = predict_with_subsets(network, setup.dataset.store, rows, labels, setup.info.trained, batch)
-    return LabelledPredictions(answers, labels), fewer
+    predictions, fewer = predict_with_subsets(network, setup.dataset.store, rows, labels, setup.info.trained, batch)
+    return LabelledPredictions(predictions, labels), fewer
+
+
+def log_artifacts(
+    setup: TrainingSetup,
+    run: Run,
+    metrics: Metrics,
+    assessment: EvaluationResult | None,
+    best_epochs: Mapping[str, int],
+    sections: Mapping[str, ReportSection],
+    warnings: Sequence[str] = (),
+) -> None:
+    """Write the report and the model cards, and log them and the checkpoints to the run.
+
+    Args:
+        setup: of the training.
+        run: of the training.
+        metrics: `val/...` of the selected model, and `test/...`.
+        assessment: of the test part; None without one.
+        best_epochs: metric to its best epoch; `train.select` first.
+        sections: of the report, beside those of the assessment.
+        warnings: of the training, beside those of the assessment.
+    """
+    select = setup.config.train.select
+    facts = report_facts(setup, metrics, assessment, best_epochs[select])
+    title = setup.config.name or default_run_name(setup.config)
+    write_report(run.folder / "report", title, facts, metrics, assessment, sections, warnings)
+    warnings = [*warnings, *(assessment.warnings if assessment else ())]
+    lines = [*headline_lines(metrics, "test" if assessment else "val"), *warnings]
+    if assessment:
+        lines = [facts["tested"], *lines]
+    run.set_tags({"fr_ps.best_epoch": str(best_epochs[select]), "mlflow.note.content": markdown_lines(lines)})
+    run.log_artifact(run.folder / "report", "report")
+    models = {metric: run.folder / (BEST_CHECKPOINT if metric == select else best_folder(metric)) for metric in best_epochs}
+    for metric, epoch in best_epochs.items():
+        selected = metric == select
+        of_model = (metrics, facts, warnings) if selected else (_metrics_at_epoch(run, epoch), {"intervals": "none"}, ())
+        write_model_card(models[metric], setup, metric, epoch, *of_model)
+    for file in sorted((run.folder / CHECKPOINTS_FOLDER).glob("[!.]*/model.safetensors")):
+        run.log_artifact(file.parent, f"{CHECKPOINTS_FOLDER}/{file.parent.name}")
+    for metric, epoch in best_epochs.items():
+        run.log_model(models[metric], epoch)
+
+
+def _metrics_at_epoch(run: Run, epoch: int) -> Metrics:
+    """The validation metrics of an epoch."""
+    metrics = Metrics()
+    for name, points in run.metric_history.items():
+        if name.startswith("val/") and epoch in points:
+            metrics.add(name, points[epoch])
+    return metrics
+
+
+def report_facts(setup: TrainingSetup, metrics: Metrics, assessment: EvaluationResult | None, best_epoch: int) -> dict[str, str]:
+    """The first lines of the report: the test part, the headline metrics, the model, its selection, and the data."""
+    config, dataset, validated = setup.config, setup.dataset, setup.split.val
+    disjoint = config.data.protocol == "subject_disjoint"
+    unseen = "subjects not in training" if disjoint else "other sessions of the training subjects"
+    maps = ", ".join(config.data.modalities) + (f" ({config.fusion.name})" if len(config.data.modalities) > 1 else "")
+    return {
+        "tested": f"{describe_test_set(assessment)}: {unseen}" if assessment else "no test (data.test_people is 0)",
+        "headline": "; ".join(headline_lines(metrics, "test" if assessment else "val")) or "no validation and no test",
+        **(undefined_summary(metrics, "test") if assessment else {}),
+        "model": f"{setup.info.backbones} on {maps}, {dataset.store.size} px, epoch {best_epoch}",
+        "chosen by": f"{config.train.select} on {len(validated)} sessions" if len(validated) else "nothing: the last epoch",
+        "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
+        "intervals": INTERVAL_NOTE,
+    }
+
+
+def training_figures(metric_history: Curves, trained: Sequence[str]) -> dict[str, DrawFigure]:
+    """Losses, task weights and validation metrics over the epochs."""
+    tasks = ["identity", *trained]
+    adversarial = [ADVERSARIAL_PREFIX + task for task in trained]
+    losses = [f"train/loss/{task}" for task in tasks]
+    weights = [f"train/weight/{task}" for task in tasks + adversarial]
+    figures: dict[str, DrawFigure] = {
+        "losses": partial(curves_figure, metric_history, "Training losses", losses, logarithmic=True),
+        "weights": partial(curves_figure, metric_history, "Task weights", weights),
+    }
+    optional = {
+        "adversarial": ("Adversarial losses", [f"train/loss/{task}" for task in adversarial]),
+        "validation": ("Validation AUC", [f"val/{task}/auc" for task in tasks]),
+    }
+    for key, (title, names) in optional.items():
+        if any(name in metric_history for name in names):
+            figures[key] = partial(curves_figure, metric_history, title, names)
+    return figures
+
+
+def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic: bool = False) -> Figure:
+    """The curves `names` over the epochs, one line each; a curve without points is left out."""
+    figure, axes = new_figure(title, "epoch", "")
+    for name in names:
+        if curves.get(name):
+            epochs, values = zip(*sorted(curves[name].items()))
+            axes.plot(epochs, values, marker=".", label=name.split("/", 1)[1])
+    if logarithmic:
+        axes.set_yscale("log")
+        use_plain_tick_labels(axes.yaxis)
+    if axes.lines:
+        axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def learning_rate_figure(learning_rate: Callable[[int], float], epochs: int, steps: int) -> Figure:
+    """The learning rate of each step over the epochs.
+
+    Args:
+        learning_rate: of a step, counted from 0.
+        epochs: that were trained.
+        steps: per epoch; the last one of epoch e is drawn at e, like the other curves' points.
+    """
+    figure, axes = new_figure("Learning rate of each step", "epoch", "")
+    axes.plot([(step + 1) / steps for step in range(epochs * steps)], [learning_rate(step) for step in range(epochs * steps)])
+    axes.set_xlim(0, epochs)
+    axes.set_ylim(bottom=0)
+    return figure

@@ -1,4 +1,4 @@
-"""The model card: what a model is, on whom it was trained and tested, and what it must not be trusted with.
+"""The model card: what a model is, which data trained and tested it, and its limits.
 
 Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
@@ -31,17 +31,17 @@ def write_model_card(
 
     Args:
         folder: of the model, with its thresholds.
-        plan: of the training.
-        metric: that the model was chosen by.
+        setup: of the training.
+        metric: by which the model was selected.
         epoch: of the model.
-        metrics: `val/...` and, where the model was tested, `test/...`.
+        metrics: `val/...`, and `test/...` if the model was tested.
         facts: of the report.
-        warnings: what has to be known before the numbers are believed.
+        warnings: that qualify the metrics.
     """
     info, labels = setup.info, setup.dataset.labels
     maps = " + ".join(info.modalities)
     parts = [
-        f"{part} {len(rows)} sessions of {len(np.unique(labels.ids[rows]))} people"
+        f"{part} {len(rows)} sessions of {len(np.unique(labels.ids[rows]))} subjects"
         for part in PARTS
         if len(rows := getattr(setup.split, part))
     ]
@@ -49,20 +49,20 @@ def write_model_card(
     lines = [
         f"# {escape_markdown(info.backbones)} on {maps}",
         "",
-        f"Answers who a face is and {', '.join(info.trained) or 'no attribute'}, from {maps} maps of {info.size} x {info.size} "
-        f"pixels by photometric stereo. Epoch {epoch}, {by}. Run {info.provenance['run']}.",
+        f"Predicts identity and {', '.join(info.trained) or 'no attribute'} from {maps} maps of {info.size} x {info.size} pixels "
+        f"by photometric stereo. Epoch {epoch}, {by}. Run {info.provenance['run']}.",
         "",
         "## Data",
         "",
         f"{escape_markdown(setup.dataset.root.resolve().name)}, digest {setup.dataset.store.digest}; "
         f"{setup.config.data.protocol}: {'; '.join(parts)}.",
         "",
-        "## Numbers",
+        "## Metrics",
         "",
         *_metric_lines(metrics, facts),
-        *(f"- Mind: {escape_markdown(warning)}" for warning in warnings),
+        *(f"- Warning: {escape_markdown(warning)}" for warning in warnings),
         "",
-        "## Thresholds, chosen on validation",
+        "## Thresholds from validation",
         "",
         *_threshold_lines(folder),
         "",
@@ -80,8 +80,8 @@ def write_model_card(
         "",
         _preparation_line(setup),
         "",
-        "The numbers are of the people above. Of others, other cameras, lights, ages and expressions they say nothing; "
-        "before it decides anything about people, evaluate it on such as it will meet, by group.",
+        "The metrics hold for the subjects above. They do not transfer to other subjects, cameras, lights, ages and expressions: "
+        "before the model decides anything about people, evaluate it on data from its field of use, by group.",
         "",
     ]
     write_text(folder / MODEL_CARD_FILE, "\n".join(lines))
@@ -91,32 +91,32 @@ def _metric_lines(metrics: Metrics, facts: Mapping[str, str]) -> list[str]:
     found = [f"- Tested on {escape_markdown(facts['tested'])}"] if "tested" in facts else []
     for part in ("test", "val"):
         found += [f"- {escape_markdown(line)}" for line in headline_lines(metrics, part)]
-    return [*found, f"- Intervals: {escape_markdown(facts['intervals'])}"] if found else ["- nobody was validated or tested on"]
+    return [*found, f"- Intervals: {escape_markdown(facts['intervals'])}"] if found else ["- no validation and no test"]
 
 
 def _threshold_lines(folder: Path) -> list[str]:
     thresholds = read_thresholds(folder)
     if thresholds is None:
-        return ["none: nobody was validated on"]
+        return ["none: no validation part"]
     rows = [
         f"| {point.fmr:g} | {point.threshold:.4f} | {point.false_matches} of {point.impostors} "
         f"| {escape_markdown(point.support)} |"
         for point in thresholds.identity
     ]
-    told = [f"- {attribute}: {value:.4f}" for attribute, value in thresholds.attributes.items()]
-    return ["| wanted FMR | cosine | false matches | |", "|---|---|---|---|", *rows, "", *told]
+    attributes = [f"- {attribute}: {value:.4f}" for attribute, value in thresholds.attributes.items()]
+    return ["| target FMR | cosine | false matches | |", "|---|---|---|---|", *rows, "", *attributes]
 
 
 def _class_line(setup: TrainingSetup, attribute: str) -> str:
     groups = setup.info.classes[attribute]  # type: ignore[index]
-    untrained = "" if attribute in setup.info.trained else ", not trained: what it says of it means nothing"
-    told = "; ".join(f"{name} ({', '.join(raw)})" for name, raw in groups.items())
-    return f"- {attribute}: {escape_markdown(told)}{untrained}"
+    untrained = "" if attribute in setup.info.trained else ", not trained: ignore its predictions"
+    names = "; ".join(f"{name} ({', '.join(raw)})" for name, raw in groups.items())
+    return f"- {attribute}: {escape_markdown(names)}{untrained}"
 
 
 def _preparation_line(setup: TrainingSetup) -> str:
     settings = setup.info.preparation
     if not settings:
-        return "How its maps were made is not known."
-    told = escape_markdown(", ".join(f"{name} {value}" for name, value in settings.items()))
-    return f"Its maps were made by `fr-ps prepare` with {told}."
+        return "The preparation of its maps is unknown."
+    values = escape_markdown(", ".join(f"{name} {value}" for name, value in settings.items()))
+    return f"Its maps come from `fr-ps prepare` with {values}."

@@ -1,4 +1,4 @@
-"""The optimizer."""
+"""The optimizer, and the moving average of the weights."""
 
 from collections.abc import Iterable
 
@@ -6,25 +6,26 @@ import torch
 from torch import nn
 
 from fr_ps.config import OptimConfig
+from fr_ps.models.network import FaceNetwork
 
 
 def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], weighting: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of all parameters of `modules` and of the loss `weighting`.
 
-    Its groups have a `factor` by which whoever sets the learning rate is to multiply it: the weighting's is
-    `config.weighting_factor`. What `undecayed` names and the weighting's parameters have no weight decay.
+    Each group has an `lr_scale`, by which the trainer multiplies the learning rate: `config.weighting_factor` for the
+    weighting, 1 for the rest. The parameters in `no_decay` and those of the weighting have no weight decay.
     """
     decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    not_decayed: list[nn.Parameter] = []
     for module in modules:
         names = no_decay(module)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                (spared if name in names else decayed).append(parameter)
+                (not_decayed if name in names else decayed).append(parameter)
     groups = [
-        {"params": decayed, "factor": 1.0, "weight_decay": config.weight_decay},
-        {"params": spared, "factor": 1.0, "weight_decay": 0.0},
-        {"params": list(weighting.parameters()), "factor": config.weighting_factor, "weight_decay": 0.0},
+        {"params": decayed, "lr_scale": 1.0, "weight_decay": config.weight_decay},
+        {"params": not_decayed, "lr_scale": 1.0, "weight_decay": 0.0},
+        {"params": list(weighting.parameters()), "lr_scale": config.weighting_factor, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":
@@ -33,21 +34,53 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], weighting
 
 
 def no_decay(root: nn.Module) -> set[str]:
-    """Names of the parameters of `root` that weight decay is not for: norms, biases, gains, slopes, and what a network of
-    timm names so itself (`no_weight_decay`: embeddings of positions)."""
+    """Names of the parameters of `root` without weight decay: norms, biases, gains, slopes, and those that a timm network
+    lists in `no_weight_decay` (position embeddings)."""
     names = set()
     for path, module in root.named_modules():
-        spared = {name for name, parameter in module.named_parameters(recurse=False) if not _decays(module, name, parameter)}
+        found = {name for name, parameter in module.named_parameters(recurse=False) if not _decays(module, name, parameter)}
         if hasattr(module, "no_weight_decay"):
-            spared |= set(module.no_weight_decay())
-        names |= {f"{path}.{name}" if path else name for name in spared}
+            found |= set(module.no_weight_decay())
+        names |= {f"{path}.{name}" if path else name for name in found}
     return names
 
 
 def _decays(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
-    """Whether it mixes channels or pixels, rather than scaling or shifting them."""
+    """Whether the parameter mixes channels or pixels, rather than scaling or shifting them."""
     if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
         return name == "weight"  # a gain beside it, as in normaliser-free networks, has the shape (C, 1, 1, 1)
     if isinstance(module, nn.LayerNorm) or "bias" in name:  # tables of attention biases have two dimensions and more
         return False
     return sum(length > 1 for length in parameter.shape) > 1  # layer scales: (C, 1, 1); temperatures: (heads, 1, 1)
+
+
+class ModelEma:
+    """An exponential moving average of a network's weights: after step t, average = d average + (1 - d) weights.
+
+    d = min(decay, 1 - (1 + t)^(-2/3)), t from 0, so that the initial weights do not dominate a short training.
+
+    timm's ModelEmaV3 rather than torch's AveragedModel: it averages the statistics of batch norm like the weights that they
+    belong to, and copies integer buffers (batch norm's count of batches). torch truncates those at every step, or else takes
+    the last step's statistics for the averaged weights. As d is a function of the step, `network.state_dict()` is the whole
+    state.
+
+    Attributes:
+        network: the averaged one, in evaluation mode; with a decay of 0 the trained one itself.
+    """
+
+    network: FaceNetwork
+
+    def __init__(self, source: FaceNetwork, decay: float) -> None:
+        self.source = source
+        self.network = source
+        self._ema = None
+        if decay:
+            from timm.utils import ModelEmaV3  # the import takes seconds
+
+            self._ema = ModelEmaV3(source, decay=decay, use_warmup=True)
+            self.network = self._ema.module
+
+    def update(self, step: int) -> None:
+        """Add the weights after `step` of the optimizer, counted from 0."""
+        if self._ema:
+            self._ema.update(self.source, step=step + 1)  # timm counts from 1

@@ -1,4 +1,4 @@
-"""`train --resume`: whether a run may be gone on with, and with which settings. No torch: a refusal comes at once."""
+"""`train --resume`: whether a run can be resumed, and with which settings. Imports no torch, so an error comes at once."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -22,44 +22,44 @@ _IMMUTABLE = (
     "loss/weighting",
     "data/modalities",
 )
-"""What a training that has begun cannot take otherwise: it would be another one, or nothing would come of it."""
+"""Settings that a resumed training cannot change, by prefix."""
 
 
 def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[str, str]:
-    """What of the settings of the training in `folder` is otherwise in `config`: `group/name` to `before -> now`.
+    """The settings of `config` that differ from those of the run in `folder`: `group/name` to `before -> now`.
 
-    Its settings are those of its newest checkpoint, or where it has none, those in its folder.
+    The settings of a run are those of its newest checkpoint, or without one those in its folder.
 
     Args:
         folder: of the run.
-        config: what it is to go on with.
-        allow_changed: whether anything may be changed.
+        config: the settings to resume with.
+        allow_changed: whether settings may differ.
 
     Raises:
-        InputError: it is finished, a living process runs it, or it has changed settings that may not be changed.
+        InputError: the run is finished, another process runs it, or a setting differs that may not.
     """
     with run_lock(folder):
         if last_status(folder) == "FINISHED":
             raise InputError(
-                f"run {folder.name} is finished (fr-ps sync delivers what MLflow may lack of it); to train its model further, "
-                f"begin a run with --model.weights {folder}/checkpoints/best/model.safetensors"
+                f"run {folder.name} is finished (fr-ps sync uploads what MLflow may lack); to train its model further, "
+                f"begin a new run with --model.weights {folder}/checkpoints/best/model.safetensors"
             )
-    # A setting that an earlier version did not have yet has what is now its default.
+    # A setting that an earlier version lacked has its present default.
     before = flatten_dict(to_dict(Config())) | flatten_dict(_saved_config(folder))
     now = flatten_dict(to_dict(with_absolute_paths(config)))
     changed = {name: f"{before[name]} -> {now[name]}" for name in now if now[name] != before[name]}
     what = "; ".join(f"{name.replace('/', '.')} {change}" for name, change in changed.items())
     if changed and not allow_changed:
-        raise InputError(f"run {folder.name} has other settings: {what}; leave them, or go on with --allow-changed")
+        raise InputError(f"run {folder.name} has other settings: {what}; leave them out, or give --allow-changed")
     if fixed := [name.replace("/", ".") for name in changed if name.startswith(_IMMUTABLE)]:
-        raise InputError(f"run {folder.name} cannot take another {fixed[0]} ({what}); leave it, or begin a new run")
+        raise InputError(f"run {folder.name} cannot change {fixed[0]} ({what}); leave it out, or begin a new run")
     return changed
 
 
 def _saved_config(folder: Path) -> dict[str, Any]:
-    """Those of the newest checkpoint of which they can be read, else those in the run's folder, which have been read already."""
+    """The settings of the newest checkpoint with a readable file, else those in the run's folder."""
     for checkpoint in list_checkpoints(folder):
-        # A damaged one is reported where the training goes on from it.
+        # `load_latest` reports a corrupt one.
         with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
             found = yaml.safe_load((checkpoint / MODEL_FOLDER / CONFIG_FILE).read_text())
             if isinstance(found, dict):

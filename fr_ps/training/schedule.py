@@ -1,4 +1,4 @@
-"""Learning rate and gradient reversal as pure functions of the step: what a step gets needs no state to be resumed."""
+"""Learning rate and gradient reversal as pure functions of the step; a resumed training needs no state for them."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from fr_ps.config.checks import check_setting
 def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int) -> Callable[[int], float]:
     """The function from a step of the optimizer, from 0, to its learning rate.
 
-    Over the warm-up it rises linearly, so that the last step of the warm-up has the full rate; what `config.name` says
-    begins with the full rate at the step after it.
+    It rises linearly over the warm-up, whose last step has the full rate. The schedule `config.name` begins with the full rate
+    at the next step.
 
     Args:
         config: the schedule.
@@ -20,7 +20,7 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
         steps: of the optimizer an epoch.
 
     Raises:
-        InputError: as `check_lowest`.
+        InputError: as in `check_lowest_rate`.
     """
     check_lowest_rate(config, lr=lr)
     warmup = round(steps * config.warmup_epochs)
@@ -42,7 +42,7 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
 
 
 def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
-    """Refuse a cosine that would rise.
+    """Refuse a cosine schedule that would rise.
 
     Raises:
         InputError: `lowest` is above the full rate `lr`.
@@ -52,7 +52,7 @@ def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
 
 
 def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:
-    """One line where the warm-up outlasts a training of `epochs`, whose rate then never reaches `lr`; else empty."""
+    """One line if the warm-up is longer than `epochs`, so that the rate never reaches `lr`; else empty."""
     if config.warmup_epochs <= epochs:
         return ""
     reached = lr * epochs / config.warmup_epochs
@@ -77,7 +77,7 @@ def cosine(progress: float, *, lr: float, lowest: float) -> float:
 
 
 def cycle_progress(step: int, *, first: int, factor: int) -> float:
-    """How far `step` is in its cycle, 0 or more and below 1: the first has `first` steps, each next `factor` times as many.
+    """The progress of `step` in its cycle, in [0, 1). The first cycle has `first` steps, each next one `factor` times as many.
 
     `first` is the paper's T_0, `factor` its T_mult.
     """
@@ -92,7 +92,7 @@ def cycle_progress(step: int, *, first: int, factor: int) -> float:
 def reversal_alpha(step: int, *, steps: int, alpha: float, ramp: bool) -> float:
     """Alpha of the gradient reversal: constant, or with `ramp` times 2 / (1 + exp(-10 p)) - 1 over the progress p.
 
-    p goes from 0 at the first step to 1 after the last of `steps`, so that discriminators that know nothing yet do not
-    disturb the features. Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016.
+    p goes from 0 at the first step to 1 after the last of `steps`, so that untrained discriminators do not disturb the
+    features. Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016.
     """
     return alpha * (2 / (1 + math.exp(-10 * step / steps)) - 1) if ramp else alpha

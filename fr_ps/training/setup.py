@@ -1,39 +1,37 @@
-"""What a training tells: to the run, to the user, and in its report."""
+"""What a training needs before its first step: data, split, model description, and their record in the run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 
 from fr_ps.config import Config, flatten, to_dict, with_absolute_paths
-from fr_ps.data.dataset import Dataset
+from fr_ps.data.builtin import resolve_root
+from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.preparation import find_preparation
 from fr_ps.data.split_files import PARTS, SPLIT_FILE, Split, write_split
-from fr_ps.data.splits import describe_split
-from fr_ps.evaluation.evaluate_predictions import EvaluationResult
-from fr_ps.evaluation.metrics import Metrics
-from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary
+from fr_ps.data.splits import describe_split, make_split
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
-from fr_ps.models.network import ADVERSARIAL_PREFIX
 from fr_ps.redaction import redact_tree
-from fr_ps.report.table import DrawFigure
 from fr_ps.tracking.layout import CONFIG_FILE
-from fr_ps.tracking.provenance import environment_text
+from fr_ps.tracking.provenance import code_versions, environment_text
 from fr_ps.tracking.run import Run
-from fr_ps.training.early_stopping import BestTracker
-from fr_ps.training.figures import curves_figure
+from fr_ps.training.batch_loader import BatchLoader
+from fr_ps.training.build_model import BranchFolders, branch_configs, check_leakage
 
 ENVIRONMENT_FILE = "environment.txt"
 Echo = Callable[[str], None]
+"""Prints a line for the user."""
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What is to be trained on what: settled before the first step."""
+    """What is trained on which data; fixed before the first step."""
 
     config: Config
     dataset: Dataset
@@ -41,47 +39,70 @@ class TrainingSetup:
     info: ModelInfo
 
 
+def build_setup(
+    config: Config, branch_folders: BranchFolders, run_id: str, device: torch.device, echo: Echo
+) -> tuple[TrainingSetup, BatchLoader]:
+    """The setup of a training, and its batches.
+
+    Args:
+        config: the settings.
+        branch_folders: modality to the trained model that its branch starts from.
+        run_id: our id of the run; part of the model's provenance.
+        device: of the batches.
+        echo: prints a line for the user.
+
+    Raises:
+        InputError: data, split or branches that cannot be used.
+    """
+    dataset = open_training_data(config, echo)
+    split = make_split(dataset.labels, config.data, dataset.left_out)
+    check_leakage(branch_folders, dataset.labels, split, config.data.protocol)
+    loader = BatchLoader(dataset, split.train, config.batch, config.augment, config.train.seed, device, config.fusion.dropout)
+    classes = dataset.labels.classes
+    info = ModelInfo(
+        branches=branch_configs(config, branch_folders, classes, dataset.store.size),
+        fusion=config.fusion.name,
+        size=dataset.store.size,
+        classes=classes,
+        trained=tuple(loader.class_counts({task: len(groups) for task, groups in classes.items()})),
+        provenance={"run": run_id, "data_digest": dataset.store.digest}
+        | {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()},
+        preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
+    )
+    return TrainingSetup(config, dataset, split, info), loader
+
+
+def open_training_data(config: Config, echo: Echo = print) -> Dataset:
+    """The data set of the settings; the synthetic faces are generated first if they do not exist yet."""
+    data = config.data
+    root = resolve_root(data.root, config.synthetic)
+    dataset = open_dataset(root, data.modalities, data)
+    labels = dataset.labels
+    subjects = len(np.unique(labels.ids))
+    echo(f"data: {root}: {len(labels)} sessions of {subjects} subjects, {labels.encoding} labels, {dataset.store.size} px")
+    for note in dataset.notes:
+        echo(note)
+    return dataset
+
+
 def default_run_name(config: Config) -> str:
-    """Data, modalities, fusion and backbone: what tells runs apart in a table."""
+    """Data, modalities, fusion and backbone: what distinguishes runs in a table."""
     fusion = [config.fusion.name] if len(config.data.modalities) > 1 else []
     return "-".join([Path(config.data.root).name, *config.data.modalities, *fusion, config.model.backbone])
 
 
-def training_figures(
-    curves: Mapping[str, Mapping[int, float]], trained: Sequence[str], learning_rate_figure: DrawFigure
-) -> dict[str, DrawFigure]:
-    """Losses, weights, validation and learning rate (`rates`) over the epochs."""
-    lines = {name: sorted(points.items()) for name, points in curves.items()}
-    tasks = ["identity", *trained]
-    adversarial = [ADVERSARIAL_PREFIX + task for task in trained]
-    found: dict[str, DrawFigure] = {
-        "losses": partial(curves_figure, lines, "Training losses", [f"train/loss/{task}" for task in tasks], logarithmic=True),
-        "weights": partial(
-            curves_figure, lines, "Weights of the losses", [f"train/weight/{task}" for task in tasks + adversarial]
-        ),
-        "learning_rate": learning_rate_figure,
-    }
-    judged = [f"train/loss/{task}" for task in adversarial]
-    if any(name in lines for name in judged):
-        found["adversarial"] = partial(curves_figure, lines, "Adversarial losses", judged)
-    validated = [f"val/{task}/auc" for task in tasks]
-    if any(name in lines for name in validated):
-        found["validation"] = partial(curves_figure, lines, "Validation AUC", validated)
-    return found
-
-
 def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
-    """Tell the run and the user what is about to be trained."""
+    """Log parameters, tags, data and files of the training to the run, and print its parts for the user."""
     config, dataset, split, info = setup.config, setup.dataset, setup.split, setup.info
     for part in PARTS:
         rows = getattr(split, part)
         if len(rows) or part != "gallery":
-            echo(f"{part}: {len(rows)} sessions of {len(np.unique(dataset.labels.ids[rows]))} people")
+            echo(f"{part}: {len(rows)} sessions of {len(np.unique(dataset.labels.ids[rows]))} subjects")
     for note in describe_split(dataset.labels, split):
         echo(note)
     for attribute in ATTRIBUTES:
         if attribute not in info.trained:
-            echo(f"{attribute}: not trained, as the training part has fewer than two classes of it")
+            echo(f"{attribute}: not trained (the training part has fewer than two of its classes)")
     run.log_params(flatten(config))
     run.set_tags(
         {
@@ -104,7 +125,7 @@ def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
 
 
 def write_config_and_split(folder: Path, setup: TrainingSetup) -> None:
-    """Write what makes the same training again into `folder`: the settings, and who is in which part."""
+    """Write the settings and the split, which reproduce the training, into `folder`."""
     write_config(folder, setup.config)
     write_split(folder / SPLIT_FILE, setup.dataset.labels, setup.split)
 
@@ -112,32 +133,3 @@ def write_config_and_split(folder: Path, setup: TrainingSetup) -> None:
 def write_config(folder: Path, config: Config) -> None:
     """Write the resolved settings into `folder`."""
     write_text(folder / CONFIG_FILE, yaml.safe_dump(redact_tree(to_dict(with_absolute_paths(config))), sort_keys=False))
-
-
-def epoch_line(epoch: int, epochs: int, values: dict[str, float], validation: Metrics, tracker: BestTracker) -> str:
-    loss = f"loss {values['train/loss/total']:.3f}" if "train/loss/total" in values else "no good step"
-    line = f"epoch {epoch}/{epochs}  {loss}  {values['train/images_per_second']:.0f} images/s"
-    if bad := values["train/bad_steps"]:
-        line += f"  {bad:.0f} bad steps skipped"
-    if not validation.values:
-        return line
-    mark = "  best" if tracker.best_epoch == epoch else ""
-    return f"{line}  {tracker.metric} {validation.values[tracker.metric]:.4f}{mark}"
-
-
-def report_facts(setup: TrainingSetup, metrics: Metrics, assessment: EvaluationResult | None, best_epoch: int) -> dict[str, str]:
-    """The first lines of the report of epoch `chosen`: who was tested, what came out, and what could not be told."""
-    config, dataset, validated = setup.config, setup.dataset, setup.split.val
-    unseen = (
-        "people never trained on" if config.data.protocol == "subject_disjoint" else "other sessions of the people trained on"
-    )
-    maps = ", ".join(config.data.modalities) + (f" ({config.fusion.name})" if len(config.data.modalities) > 1 else "")
-    return {
-        "tested": f"{describe_test_set(assessment)}: {unseen}" if assessment else "nobody (data.test_people is 0)",
-        "headline": "; ".join(headline_lines(metrics, "test" if assessment else "val")) or "nobody was validated or tested on",
-        **(undefined_summary(metrics, "test") if assessment else {}),
-        "model": f"{setup.info.backbones} on {maps}, {dataset.store.size} px, epoch {best_epoch}",
-        "chosen by": f"{config.train.select} on {len(validated)} sessions" if len(validated) else "nothing: the last epoch",
-        "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
-        "intervals": INTERVAL_NOTE,
-    }

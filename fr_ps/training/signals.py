@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a training can still be brought to a good end."""
+"""SIGINT and SIGTERM during a training: finish the step, write a checkpoint, exit."""
 
 import os
 import signal
@@ -9,21 +9,21 @@ from typing import Any
 
 
 class StopRequested(Exception):
-    """The user, or the machine's scheduler, wants the training to stop, and now is a moment at which it can."""
+    """A signal asked the training to stop."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
 
     def exit_exception(self) -> BaseException:
-        """What is to be raised once everything is on disk: KeyboardInterrupt, or SystemExit(143) for SIGTERM."""
+        """The exception to raise once everything is on disk: KeyboardInterrupt, or SystemExit(143) for SIGTERM."""
         return KeyboardInterrupt() if self.signal_number == signal.SIGINT else SystemExit(128 + self.signal_number)
 
 
 class GracefulStop:
-    """In its block the first SIGINT or SIGTERM is only noticed, until `poll`; a further SIGINT stops at once.
+    """In its block, the first SIGINT or SIGTERM is stored until `check`; a second SIGINT stops at once.
 
-    Outside the main thread, where Python hears no signals, it does nothing.
+    Outside the main thread, where Python handles no signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class GracefulStop:
     def __enter__(self) -> "GracefulStop":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) != signal.SIG_IGN:  # as for what a shell runs in the background
+                if signal.getsignal(number) != signal.SIG_IGN:  # ignored in what a shell runs in the background
                     self._previous_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -42,7 +42,7 @@ class GracefulStop:
             signal.signal(number, before)
 
     def check(self, _items: int = 0) -> None:
-        """To be called where the training can stop; may stand for an `Advance`.
+        """Raise if a signal came; called where the training can stop. Its signature is that of `OnProgress`.
 
         Raises:
             StopRequested: a signal came.
@@ -55,6 +55,6 @@ class GracefulStop:
             raise KeyboardInterrupt
         self.signal_number = self.signal_number or number
         name = signal.Signals(number).name
-        # Not print: the signal may have come in the middle of one, which Python refuses.
+        # Not print: the signal may interrupt a print, and Python refuses a nested one.
         with suppress(OSError):
             os.write(2, f"{name}: finishing the step and writing a checkpoint (Ctrl-C stops at once)\n".encode())

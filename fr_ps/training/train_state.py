@@ -1,76 +1,61 @@
-"""All that a training changes as it goes, and that therefore decides how it goes on."""
+"""The complete state of a training: everything that a step or an epoch changes, and that a checkpoint holds."""
 
 import copy
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import MultiTaskLoss
 from fr_ps.models.network import FaceNetwork
+from fr_ps.training.divergence import NonFiniteGuard
 from fr_ps.training.early_stopping import BestTracker
-from fr_ps.training.ema import ModelEma
-from fr_ps.training.guard import NonFiniteGuard
-from fr_ps.training.rng import restore_rng, rng_tensors, rng_values
+from fr_ps.training.optim import ModelEma
 
 
 class MeanMeter:
-    """Means of scalars over batches, left on the device until they are read: reading one waits for the batch."""
+    """Means of scalars over batches. The sums stay on the device: reading one waits for the batch."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def update(self, values: Mapping[str, Tensor]) -> None:
-        """Add a batch's scalars; a name may be missing in some batches."""
+        """Add the scalars of a batch; a name may be missing in some batches."""
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def compute(self) -> dict[str, float]:
-        """Name to mean over the batches that had it."""
+        """Name to its mean over the batches that had it."""
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-
-
-@dataclass(frozen=True)
-class CheckpointData:
-    """A copy of a `Learner`'s state, on the CPU.
-
-    Attributes:
-        model: the weights that are validated and saved, by their names in the network.
-        training: all other tensors, by a path each.
-        values: the rest, as JSON holds it.
-    """
-
-    model: dict[str, Tensor]
-    tensors: dict[str, Tensor]
-    values: dict[str, Any]
 
 
 @dataclass
 class TrainState:
-    """What is trained, and how far it is.
+    """What is trained, and how far.
 
-    The learning rate, the reversal, and the batches are functions of the epoch and the step; so the position is all that
-    is to be known of schedule and sampler.
+    Learning rate, gradient reversal and batches are functions of the seed, the epoch and the step, so the position is the
+    whole state of schedule and batch sampler.
 
     Attributes:
-        network: that is trained.
-        losses: with what they learn themselves.
+        network: the trained network.
+        losses: with their learnt weights and running statistics.
         optimizer: of the parameters of both.
-        average: of the weights.
-        guard: against bad numbers.
-        selections: metric to what is known of its best epoch; the first decides.
-        validation: metrics of the first selection's best epoch, `val/...`.
-        epoch: finished ones.
-        batch: finished ones of the present epoch.
-        means: of the present epoch so far.
-        images: that the present epoch has shown.
-        seconds: that it took.
+        ema: moving average of the network's weights; validated, saved and tested.
+        guard: counts of skipped steps.
+        trackers: metric to its best epoch so far; the first one, `train.select`, decides.
+        best_metrics: `val/...` metrics of the best epoch.
+        epoch: number of finished epochs.
+        batch: number of finished batches of the current epoch.
+        meter: means of the current epoch so far.
+        images_seen: in the current epoch.
+        seconds: spent in the current epoch.
     """
 
     network: FaceNetwork
@@ -86,120 +71,154 @@ class TrainState:
     images_seen: int = 0
     seconds: float = 0.0
 
+    @property
+    def selection(self) -> BestTracker:
+        """The tracker of `train.select`."""
+        return next(iter(self.trackers.values()))
+
+    @property
+    def best_epoch(self) -> int:
+        """The best epoch so far, from 1; without validation the last one."""
+        return self.selection.best_epoch or self.epoch
+
     def update_best(self, validation: Metrics) -> list[str]:
-        """Take the metrics of the present epoch; returns those by which it is the best so far.
+        """Add the validation metrics of the current epoch; returns the tracked metrics that are the best so far.
 
         Raises:
-            InputError: a metric to select by is not there, or undefined.
+            InputError: a tracked metric is missing or undefined.
         """
-        better = [metric for metric, selection in self.trackers.items() if selection.update(validation)]
-        if next(iter(self.trackers)) in better:
+        improved = [metric for metric, tracker in self.trackers.items() if tracker.update(validation)]
+        if self.selection.metric in improved:
             self.best_metrics = validation
-        return better
+        return improved
 
     def end_epoch(self) -> None:
-        """Take notice that the present epoch is over."""
-        self.losses.end_epoch(self.meter.compute())
+        """Finish the current epoch: pass its mean losses to the task weighting and begin the next one."""
+        means = self.meter.compute()
+        tasks = self.losses.weighting.weights()
+        losses = {task: means[f"loss/{task}"] for task in tasks if f"loss/{task}" in means}
+        self.losses.end_epoch(losses, means.get("norm/penalty", 0.0))  # absent in a meter of version 0.1
         self.epoch += 1
         self.reset_epoch()
 
     def reset_epoch(self) -> None:
-        """Forget how far the present epoch is."""
+        """Set the position to the start of the current epoch."""
         self.batch = 0
         self.meter, self.images_seen, self.seconds = MeanMeter(), 0, 0.0
         self.guard.skipped_in_epoch = 0
 
-    def state_dict(self) -> CheckpointData:
-        """A copy of everything that decides the future."""
-        tensors: dict[str, Tensor] = {}
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything that decides how the training continues, on the CPU.
+
+        Sections of tensors: `model` (the weights that are validated and saved), `network` (the trained weights, where a
+        moving average makes them differ), `losses`, `means`, `rng`, `optimizer`. The values beside them are JSON values.
+        """
+        state: dict[str, Any] = {"model": self.ema.network.state_dict()}
         if self.ema.network is not self.network:
-            tensors |= _add_prefix("network", self.network.state_dict())
-        tensors |= _add_prefix("losses", self.losses.state_dict())
-        tensors |= _add_prefix("means", self.meter.sums)
-        tensors |= _add_prefix("rng", rng_tensors())
-        state = self.optimizer.state_dict()
+            state["network"] = self.network.state_dict()
+        optimizer = self.optimizer.state_dict()
+        slots = {f"{index}.{name}": value for index, values in optimizer["state"].items() for name, value in values.items()}
         plain: dict[str, dict[str, Any]] = {}
-        for index, slots in state["state"].items():
-            for name, value in slots.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{index}.{name}"] = value
-                else:
-                    plain.setdefault(str(index), {})[name] = value
-        values = {
+        for path, value in slots.items():
+            if not isinstance(value, Tensor):
+                index, name = path.split(".", 1)
+                plain.setdefault(index, {})[name] = value
+        state |= {
+            "losses": self.losses.state_dict(),
+            "means": self.meter.sums,
             "epoch": self.epoch,
             "batch": self.batch,
             "images": self.images_seen,
             "seconds": self.seconds,
             "counts": self.meter.counts,
             "bad": [self.guard.consecutive_skipped, self.guard.skipped_in_epoch],
-            "selections": {metric: one.state_dict() for metric, one in self.trackers.items()},
+            "selections": {metric: tracker.state_dict() for metric, tracker in self.trackers.items()},
             "validation": [self.best_metrics.values, self.best_metrics.reasons],
-            "optimizer": {"rates": [group["lr"] for group in state["param_groups"]], "plain": plain},
-            "rng": rng_values(),
+            "optimizer": {path: value for path, value in slots.items() if isinstance(value, Tensor)}
+            | {"rates": [group["lr"] for group in optimizer["param_groups"]], "plain": plain},
+            "rng": rng_state(),
         }
-        # Whatever is still shared with the training would change while the snapshot is being written.
-        return CheckpointData(_to_cpu(self.ema.network.state_dict()), _to_cpu(tensors), copy.deepcopy(values))
+        # The next step changes whatever is still shared, while the checkpoint is being written.
+        return {name: _copy(value) for name, value in state.items()}
 
-    def load_state_dict(self, checkpoint: CheckpointData, where: str) -> None:
-        """Take over the state of `snapshot`, which was read from `where`.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
 
         Raises:
-            InputError: it is of another architecture, other losses or another optimizer.
+            RuntimeError, ValueError, KeyError: the state belongs to another architecture, other losses or another optimizer.
         """
-        tensors, values = checkpoint.tensors, checkpoint.values
-        try:
-            self.network.load_state_dict(_strip_prefix("network", tensors) or checkpoint.model)
-            if self.ema.network is not self.network:
-                self.ema.network.load_state_dict(checkpoint.model)
-            self.losses.load_state_dict(_strip_prefix("losses", tensors))
-            self.optimizer.load_state_dict(self._optimizer_state(tensors, values["optimizer"]))
-            unknown = {"best": None, "best_epoch": values["epoch"], "epoch": values["epoch"]}  # selected by from now on
-            for metric, selection in self.trackers.items():
-                selection.load_state_dict(values["selections"].get(metric, unknown))
-        except (RuntimeError, ValueError, KeyError) as error:
-            text = one_line(error)
-            raise InputError(
-                f"{where}: is not of this training: another architecture, losses or optimizer ({text}); resume with the settings "
-                "that it was made with"
-            ) from None
+        self.network.load_state_dict(state.get("network") or state["model"])
+        if self.ema.network is not self.network:
+            self.ema.network.load_state_dict(state["model"])
+        self.losses.load_state_dict(state.get("losses", {}))
+        self.optimizer.load_state_dict(self._optimizer_state(state["optimizer"]))
+        new = {"best": None, "best_epoch": state["epoch"], "epoch": state["epoch"]}  # of a metric that was not tracked before
+        for metric, tracker in self.trackers.items():
+            tracker.load_state_dict(state["selections"].get(metric, new))
         device = next(self.network.parameters()).device
-        self.meter.sums = {name: tensor.to(device) for name, tensor in _strip_prefix("means", tensors).items()}
-        self.meter.counts = dict(values["counts"])
-        self.guard.consecutive_skipped, self.guard.skipped_in_epoch = values["bad"]
-        self.best_metrics = Metrics(*values["validation"])
-        self.epoch, self.batch = values["epoch"], values["batch"]
-        self.images_seen, self.seconds = values["images"], values["seconds"]
-        restore_rng(_strip_prefix("rng", tensors), values["rng"])
+        self.meter.sums = {name: tensor.to(device) for name, tensor in state.get("means", {}).items()}
+        self.meter.counts = dict(state["counts"])
+        self.guard.consecutive_skipped, self.guard.skipped_in_epoch = state["bad"]
+        self.best_metrics = Metrics(*state["validation"])
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.images_seen, self.seconds = state["images"], state["seconds"]
+        restore_rng(state["rng"])
 
-    def _optimizer_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:
-        """The optimizer's state as its `load_state_dict` wants it.
+    def _optimizer_state(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """The argument of the optimizer's own `load_state_dict`.
 
         Raises:
-            ValueError: it has other parameters.
+            ValueError: the state belongs to other parameters.
         """
-        state: dict[int, dict[str, Any]] = {int(index): dict(slots) for index, slots in values["plain"].items()}
-        for path, tensor in _strip_prefix("optimizer", tensors).items():
-            index, name = path.split(".", 1)
-            state.setdefault(int(index), {})[name] = tensor
-        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        state: dict[int, dict[str, Any]] = {int(index): dict(slots) for index, slots in saved["plain"].items()}
+        for path, tensor in saved.items():
+            if isinstance(tensor, Tensor):
+                index, name = path.split(".", 1)
+                state.setdefault(int(index), {})[name] = tensor
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         for number, slots in state.items():
             moment = next((value for value in slots.values() if isinstance(value, Tensor) and value.dim()), None)
             if number >= len(parameters) or (moment is not None and moment.shape != parameters[number].shape):
                 raise ValueError(f"the optimizer's parameter {number} has another shape")
         groups = self.optimizer.state_dict()["param_groups"]  # weight decay and the like are settings, which may be changed
-        if len(groups) != len(values["rates"]):
-            raise ValueError(f"the optimizer has {len(groups)} groups of parameters, not {len(values['rates'])}")
-        return {"state": state, "param_groups": [group | {"lr": rate} for group, rate in zip(groups, values["rates"])]}
+        if len(groups) != len(saved["rates"]):
+            raise ValueError(f"the optimizer has {len(groups)} groups of parameters, not {len(saved['rates'])}")
+        return {"state": state, "param_groups": [group | {"lr": rate} for group, rate in zip(groups, saved["rates"])]}
 
 
-def _add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+def rng_state() -> dict[str, Any]:
+    """The states of all global random generators: tensors of torch's, JSON values of numpy's and Python's."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state |= {f"cuda.{index}": tensor for index, tensor in enumerate(torch.cuda.get_rng_state_all())}
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    version, numbers, next_gauss = random.getstate()
+    state["numpy"] = [name, np.asarray(keys).tolist(), position, has_gauss, gauss]
+    state["python"] = [version, list(numbers), next_gauss]
+    return state
 
 
-def _strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Restore what `rng_state` returned; the generator of a device that this machine lacks is skipped."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available():
+        for name, tensor in state.items():
+            if name.startswith("cuda.") and int(name[5:]) < torch.cuda.device_count():
+                torch.cuda.set_rng_state(tensor, int(name[5:]))
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, numbers, next_gauss = state["python"]
+    random.setstate((version, tuple(numbers), next_gauss))
 
 
-def _to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, which no later step changes."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+def _copy(value: Any) -> Any:
+    """A deep copy with tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, dict):
+        return {name: _copy(part) for name, part in value.items()}
+    return copy.deepcopy(value)

@@ -34,7 +34,8 @@ def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:
     torch.manual_seed(seed)
     network = build_network(info.branches, info.fusion, info.class_counts())
     split = make_split(dataset.labels, PARTS)
-    save_model(folder, network, info, write_extra=lambda new: write_split(new / SPLIT_FILE, dataset.labels, split))
+    save_model(folder, network, info)
+    write_split(folder / SPLIT_FILE, dataset.labels, split)
     return folder
 
 

@@ -44,7 +44,8 @@ def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "best"
     split = make_split(dataset.labels, PARTS)
     network = build_network(info.branches, info.fusion, info.class_counts())
-    save_model(folder, network, info, write_extra=lambda new: write_split(new / SPLIT_FILE, dataset.labels, split))
+    save_model(folder, network, info)
+    write_split(folder / SPLIT_FILE, dataset.labels, split)
     return folder
 
 

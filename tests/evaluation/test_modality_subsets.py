@@ -51,7 +51,7 @@ def by_hand(made: FaceNetwork, dataset: Dataset, subset: tuple[str, ...]) -> Pre
     maps = {m: torch.from_numpy(array) for m, array in dataset.store.read(ROWS).items() if m in subset}
     with torch.no_grad():
         outputs = made(maps)
-    return Predictions(outputs["identity"].numpy(), {task: outputs[task].softmax(dim=1).numpy() for task in ATTRIBUTES})
+    return Predictions(outputs.embedding.numpy(), {task: outputs.logits[task].softmax(dim=1).numpy() for task in ATTRIBUTES})
 
 
 def test_subsets_are_all_proper_ones_the_small_ones_first() -> None:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fr_ps.losses.adaface import AdaFace
-from fr_ps.losses.arcface import ArcFace
-from fr_ps.losses.cosface import CosFace
+from fr_ps.losses.margin import AdaFace, ArcFace, CosFace
 
 CHANNELS, PEOPLE, M = 8, 5, 0.4
 PEOPLE_OF = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])

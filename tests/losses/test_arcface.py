@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fr_ps.losses.arcface import ArcFace
-from fr_ps.losses.magface import MagFace
+from fr_ps.losses.margin import ArcFace, MagFace
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3, 0.5, 1.2])

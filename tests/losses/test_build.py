@@ -11,6 +11,8 @@ from fr_ps.config import LossConfig
 from fr_ps.errors import InputError
 from fr_ps.losses import ATTRIBUTE_LOSSES, IDENTITY_LOSSES, PERSON_WEIGHTS, WEIGHTINGS, build_losses
 from fr_ps.losses.multitask import MultiTaskLoss
+from fr_ps.models.network import NetworkOutput
+from tests.models.small import to_output
 
 COUNTS = {"gender": torch.tensor([3, 9]), "pose": torch.tensor([8, 2])}
 SESSIONS = torch.tensor([1, 2, 4, 5])
@@ -25,16 +27,16 @@ NAMES = [(key, name) for key in TABLES for name in get_args(get_type_hints(LossC
 
 def build(**settings: Any) -> MultiTaskLoss:
     torch.manual_seed(0)
-    return build_losses(LossConfig(**settings), 8, SESSIONS, COUNTS)
+    return build_losses(LossConfig(**settings), 8, SESSIONS, COUNTS, COUNTS)
 
 
-def batch() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def batch() -> tuple[NetworkOutput, dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     shared = torch.randn(6, 8, generator=generator).requires_grad_()
     outputs = {"identity": 20 * shared, "shared_normal": shared}
     for task in COUNTS:
         outputs |= {name: shared @ torch.randn(8, 2, generator=generator) for name in (task, f"adversarial_{task}")}
-    return outputs, {
+    return to_output(outputs), {
         "identity": torch.tensor([0, 1, 2, 3, 0, 1]),
         "gender": torch.tensor([0, 1] * 3),
         "pose": torch.arange(6) // 3,
@@ -45,9 +47,9 @@ def parts(losses: MultiTaskLoss) -> dict[str, float]:
     """The parts of a batch's loss, and the total after two epochs of it."""
     outputs, targets = batch()
     for factor in (2.0, 1.0):
-        total, made = losses(outputs, targets)
+        total, made, _ = losses(outputs, targets)
         losses.weighting.end_epoch({task: factor * float(part) ** factor for task, part in made.items()})
-    total, made = losses(outputs, targets)
+    total, made, _ = losses(outputs, targets)
     return {task: float(part) for task, part in made.items()} | {"total": float(total.detach())}
 
 
@@ -55,7 +57,7 @@ def parts(losses: MultiTaskLoss) -> dict[str, float]:
 def test_every_name_is_built_trains_and_is_loaded_from_its_state(key: str, name: str) -> None:
     losses = build(**{key: name})
     outputs, targets = batch()
-    losses(outputs, targets)[0].backward()
+    losses(outputs, targets).total.backward()
     assert losses.identity.weight.grad is not None
     assert losses.identity.weight.grad.abs().sum() > 0
     again = build(**{key: name})
@@ -71,7 +73,7 @@ def test_a_weighting_goes_on_from_its_state_in_the_middle_of_an_epoch(name: str)
     def steps(losses: MultiTaskLoss, optimizer: torch.optim.Optimizer | None, count: int) -> list[float]:
         seen = []
         for index in range(count):
-            total, made = losses(outputs, wanted if index % 2 else targets)
+            total, made, _ = losses(outputs, wanted if index % 2 else targets)
             if optimizer:
                 optimizer.zero_grad()
                 total.backward(retain_graph=True)
@@ -100,17 +102,17 @@ def test_a_weighting_goes_on_from_its_state_in_the_middle_of_an_epoch(name: str)
     assert name == "fixed" or went_on[-9:] != fresh
 
 
-@pytest.mark.parametrize(("judged", "there"), [(None, set(COUNTS)), ((), set()), (("pose", "emotion"), {"pose"})])
+@pytest.mark.parametrize(("judged", "there"), [(tuple(COUNTS), set(COUNTS)), ((), set()), (("pose", "emotion"), {"pose"})])
 @pytest.mark.parametrize("name", WEIGHTINGS)
 def test_only_attributes_that_have_a_discriminator_have_an_adversarial_term(
-    name: str, judged: tuple[str, ...] | None, there: set[str]
+    name: str, judged: tuple[str, ...], there: set[str]
 ) -> None:
-    losses = build_losses(LossConfig(weighting=name), 8, SESSIONS, COUNTS, judged)  # type: ignore[arg-type]
+    losses = build_losses(LossConfig(weighting=name), 8, SESSIONS, COUNTS, judged)
     adversarial = {f"adversarial_{task}" for task in there}
     assert set(losses.weighting.weights()) == {"identity", *COUNTS, *adversarial}
     outputs, targets = batch()
-    made = {task: output for task, output in outputs.items() if not task.startswith("adversarial") or task in adversarial}
-    assert set(losses(made, targets)[1]) == {"identity", *COUNTS, *adversarial}
+    outputs = outputs._replace(adversarial={task: outputs.adversarial[task] for task in there})
+    assert set(losses(outputs, targets).tasks) == {"identity", *COUNTS, *adversarial}
 
 
 def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
@@ -166,14 +168,14 @@ def test_the_share_of_a_batch_reaches_adaface() -> None:
     losses = build(identity_loss="adaface", adaface_t_alpha=0.9)
     outputs, targets = batch()
     losses(outputs, targets)
-    losses(outputs | {"identity": 2 * outputs["identity"]}, targets)
-    mean = outputs["identity"].norm(dim=1).mean()
+    losses(outputs._replace(embedding=2 * outputs.embedding), targets)
+    mean = outputs.embedding.norm(dim=1).mean()
     torch.testing.assert_close(losses.identity.norm_mean, 1.9 * mean)
 
 
 @pytest.mark.parametrize("key", ["class_weights", "focal_gammas"])
 def test_numbers_for_another_number_of_classes_are_refused(key: str) -> None:
-    with pytest.raises(InputError, match=rf"^loss\.{key}\.pose is \[1, 2, 3\]; expected 2 numbers, one a class$"):
+    with pytest.raises(InputError, match=rf"^loss\.{key}\.pose is \[1, 2, 3\]; expected 2 numbers, one per class$"):
         build(**{key: {"pose": [1, 2, 3]}})
 
 

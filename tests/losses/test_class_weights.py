@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from fr_ps.losses.class_weights import (
+from fr_ps.losses.classification import (
     balanced_alpha,
     balanced_weights,
     gamma_from_counts,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fr_ps.losses.cosface import CosFace
+from fr_ps.losses.margin import CosFace
 
 
 def test_it_is_the_papers_formula() -> None:

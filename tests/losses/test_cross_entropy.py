@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fr_ps.losses.cross_entropy import CrossEntropy
-from fr_ps.losses.focal import FocalLoss
+from fr_ps.losses.classification import CrossEntropy, FocalLoss
 
 
 def sample(classes: int, count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from fr_ps.losses.focal import FocalLoss
+from fr_ps.losses.classification import FocalLoss
 
 
 def sample(classes: int, count: int = 12, spread: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from torchjd import aggregation
 from torchjd.linalg import QuadprogProjector
 
 from fr_ps.losses.gradient_weighting import GradientWeighting, gradient_method
-from fr_ps.models.grl import reverse_gradient
+from fr_ps.models.layers import reverse_gradient
 
 # Name to torchjd's own aggregation of a Jacobian, for the sum of the losses.
 OF_JACOBIANS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fr_ps.losses.magface import MagFace
+from fr_ps.losses.margin import MagFace
 
 SETTINGS: dict[str, float] = {
     "scale": 64.0,

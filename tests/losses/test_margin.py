@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from fr_ps.config import LossConfig
 from fr_ps.losses import IDENTITY_LOSSES, build_identity_loss
-from fr_ps.losses.adaface import AdaFace
-from fr_ps.losses.margin import MarginLoss, add_angle
+from fr_ps.losses.margin import AdaFace, MarginLoss, add_angle
 
 NAMES = get_args(get_type_hints(LossConfig)["identity_loss"])
 CHANNELS, PEOPLE = 8, 5

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fr_ps.data.layout import CHANNELS as INPUTS
 from fr_ps.models.branch import Branch
-from fr_ps.models.network import FaceNetwork
+from fr_ps.models.network import FaceNetwork, NetworkOutput
 
 ORDER = ("spectacles", "facial_hair", "emotion", "pose", "gender")
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
@@ -55,7 +55,26 @@ def make_network(
     """Twice the same weights for two calls."""
     torch.manual_seed(1)
     branches = {modality: Branch(modality, TinyBackbone(INPUTS[modality]), **(SETTINGS | settings)) for modality in modalities}
-    return FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, reversal=reversal).to(dtype)
+    network = FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES).to(dtype)
+    network.reversal_alpha = reversal
+    return network
+
+
+def by_name(outputs: NetworkOutput) -> dict[str, Tensor]:
+    """All tensors of an output: `identity`, each attribute, `adversarial_ATTRIBUTE`, `shared_MODALITY`."""
+    named = {"identity": outputs.embedding, **outputs.logits}
+    named |= {f"adversarial_{task}": logits for task, logits in outputs.adversarial.items()}
+    return named | {f"shared_{modality}": maps for modality, maps in outputs.shared.items()}
+
+
+def to_output(named: dict[str, Tensor]) -> NetworkOutput:
+    """The inverse of `by_name`."""
+    parts = {
+        prefix: {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
+        for prefix in ("adversarial_", "shared_")
+    }
+    logits = {name: tensor for name, tensor in named.items() if name != "identity" and not name.startswith(tuple(parts))}
+    return NetworkOutput(named["identity"], logits, *parts.values())
 
 
 def make_maps(modalities: Sequence[str] = ("albedo",), dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

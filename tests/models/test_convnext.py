@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fr_ps.models.convnext import ConvNeXt
+from fr_ps.models.timm_backbones import ConvNeXt
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -165,31 +165,33 @@ def test_loading_does_not_depend_on_the_random_state(saved: Path) -> None:
 
 def test_saving_again_replaces_the_model_whole(folder: Path) -> None:
     (folder / "leftover.txt").write_text("of the old model")
-    save_model(folder, network(seed=7), info(), write_extra=lambda temporary: (temporary / "split.csv").write_text("x"))
-    assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, INFO_FILE, "split.csv"}
+    save_model(folder, network(seed=7), info())
+    assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, INFO_FILE}
     assert same_answers(network(seed=7), load_model(folder, CPU)[0])
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_save_that_fails_leaves_the_model_before_it_whole(folder: Path) -> None:
+def test_a_failed_save_leaves_the_previous_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def full_disk(temporary: Path) -> None:
-        (temporary / "half").write_text("half")
+    def full_disk(path: Path, _value: object) -> None:
+        (path.parent / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr("fr_ps.models.folder.write_json", full_disk)
     with pytest.raises(InputError, match="the disk is full"):
-        save_model(folder, network(seed=7), info(), write_extra=full_disk)
+        save_model(folder, network(seed=7), info())
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_first_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def interrupted(_temporary: Path) -> None:
+def test_a_failed_first_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("fr_ps.models.folder.write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        save_model(tmp_path / "model", network(), info(), write_extra=interrupted)
+        save_model(tmp_path / "model", network(), info())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,7 +258,7 @@ def test_a_link_out_of_the_model_folder_is_refused(folder: Path, tmp_path: Path)
     (tmp_path / "secret").write_text("")
     for target in (tmp_path / "secret", "../secret", "link"):
         (folder / "link").symlink_to(target)
-        assert f"{folder}/link: is a link out of the model folder" in refusal(folder)
+        assert f"{folder}/link: links to a file outside the model folder" in refusal(folder)
         (folder / "link").unlink()
     (folder / "copy.safetensors").symlink_to(WEIGHTS_FILE)
     (tmp_path / "elsewhere").symlink_to(folder)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fr_ps.models import fsm
-from fr_ps.models.fsm import FeatureSeparation
+from fr_ps.models import layers
+from fr_ps.models.layers import FeatureSeparation
 
 
 def bins(size: int, count: int) -> list[slice]:
@@ -143,5 +143,5 @@ def test_in_float64_the_parts_sum_to_the_whole_exactly_where_the_task_has_at_lea
 @pytest.mark.parametrize("size", [(3, 3), (4, 7), (7, 7), (14, 9)])
 def test_the_maxima_that_are_exported_are_those_that_are_trained(size: tuple[int, int]) -> None:
     x = torch.randn(2, 5, *size)
-    for count in fsm.PYRAMID_BINS:
-        assert torch.equal(fsm._adaptive_max_pool(x, count), torch.nn.functional.adaptive_max_pool2d(x, count))
+    for count in layers.PYRAMID_BINS:
+        assert torch.equal(layers._adaptive_max_pool(x, count), torch.nn.functional.adaptive_max_pool2d(x, count))

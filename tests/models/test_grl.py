@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fr_ps.models.grl import reverse_gradient
+from fr_ps.models.layers import reverse_gradient
 
 ALPHAS = (0.0, 0.1, 1.0, 2.5)
 

@@ -70,7 +70,7 @@ def test_probabilities_are_the_softmax_of_the_networks_logits(dataset: Dataset, 
         outputs = network({"albedo": torch.from_numpy(dataset.store.read(np.arange(5))["albedo"])})
     got = predict(network, dataset.store, np.arange(5), 5)
     for task in ATTRIBUTES:
-        raw = np.exp(outputs[task].double().numpy())
+        raw = np.exp(outputs.logits[task].double().numpy())
         np.testing.assert_allclose(got.probabilities[task], raw / raw.sum(axis=1, keepdims=True), atol=1e-5)
 
 

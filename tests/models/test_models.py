@@ -11,6 +11,7 @@ from fr_ps.config import BACKBONES as NAMES
 from fr_ps.config import ModelConfig
 from fr_ps.models import BACKBONES, build_backbone, build_branch, build_network
 from fr_ps.models.branch import check_input_size
+from tests.models.small import by_name
 
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
 
@@ -37,8 +38,8 @@ def test_every_backbone_ends_in_the_same_channels_at_every_size(name: str) -> No
         network = build_network({"albedo": ModelConfig(backbone=name)}, "concat", CLASSES)
         for size, side in sides.items():
             outputs = network({"albedo": torch.empty(2, 1, size, size)})
-            assert outputs["shared_albedo"].shape == (2, 512, side, side)
-    assert outputs["identity"].shape == (2, 512)
+            assert outputs.shared["albedo"].shape == (2, 512, side, side)
+    assert outputs.embedding.shape == (2, 512)
 
 
 @pytest.mark.parametrize("name", OF_TIMM)
@@ -93,7 +94,7 @@ def test_a_network_answers_every_task_for_every_modality(backbone: str, size: in
     network = build_network({modality: config}, "concat", CLASSES).eval()
     with torch.no_grad():
         outputs = network({modality: torch.rand(2, channels, size, size)})
-    assert {task: tuple(output.shape) for task, output in outputs.items()} == {
+    assert {task: tuple(output.shape) for task, output in by_name(outputs).items()} == {
         "identity": (2, 32),
         **{task: (2, count) for task, count in CLASSES.items()},
     }
@@ -103,13 +104,14 @@ def test_a_network_answers_every_task_for_every_modality(backbone: str, size: in
 def test_steps_on_one_batch_lower_its_loss(backbone: str, size: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(backbone=backbone, channels=32, reduction=8)
-    network = build_network({"albedo": config}, "concat", CLASSES, reversal_alpha=0.0)
+    network = build_network({"albedo": config}, "concat", CLASSES)
+    network.reversal_alpha = 0.0
     maps, target = {"albedo": torch.rand(8, 1, size, size) + 0.1}, torch.tensor([0, 1] * 4)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(8):
         outputs = network(maps)
-        loss = sum(functional.cross_entropy(outputs[task], target) for task in CLASSES)
+        loss = sum(functional.cross_entropy(outputs.logits[task], target) for task in CLASSES)
         assert isinstance(loss, torch.Tensor)
         optimizer.zero_grad()
         loss.backward()

@@ -13,8 +13,8 @@ from fr_ps.config import PEELING_ORDER
 from fr_ps.errors import InputError
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS
-from fr_ps.models.network import FaceNetwork
-from tests.models.small import CHANNELS, CLASSES, COUNT, ORDER, SETTINGS, make_branch, make_maps, make_network
+from fr_ps.models.network import FaceNetwork, NetworkOutput
+from tests.models.small import CHANNELS, CLASSES, COUNT, ORDER, SETTINGS, by_name, make_branch, make_maps, make_network
 
 STEP = 1e-7  # small, as the modules have kinks (maxima, ReLU)
 TARGET = torch.tensor([0, 1, 0, 1, 1, 0])
@@ -26,10 +26,11 @@ def branch_of(network: FaceNetwork, modality: str = "albedo") -> Branch:
     return cast(Branch, network.branches[modality])
 
 
-def loss_of(outputs: dict[str, Tensor], name: str) -> Tensor:
+def loss_of(outputs: NetworkOutput, name: str) -> Tensor:
+    output = by_name(outputs)[name]
     if name == IDENTITY:
-        return functional.normalize(outputs[name])[:, 0].sum() + outputs[name].norm(dim=1).mean()
-    return functional.cross_entropy(outputs[name], TARGET)
+        return functional.normalize(output)[:, 0].sum() + output.norm(dim=1).mean()
+    return functional.cross_entropy(output, TARGET)
 
 
 def parts(network: FaceNetwork) -> Iterator[tuple[str, list[nn.Parameter]]]:
@@ -197,8 +198,8 @@ def test_a_reversal_of_one_half_gives_minus_half_of_the_unreversed_gradient(moda
 def test_in_training_every_task_but_identity_has_an_adversary_and_in_evaluation_none(modalities: Sequence[str]) -> None:
     network, inputs = make_network(modalities), make_maps(modalities)
     shared = {f"shared_{modality}" for modality in modalities}
-    assert set(network(inputs)) == {*TASKS, *(f"adversarial_{task}" for task in ORDER), *shared}
-    assert set(network.eval()(inputs)) == set(TASKS)
+    assert set(by_name(network(inputs))) == {*TASKS, *(f"adversarial_{task}" for task in ORDER), *shared}
+    assert set(by_name(network.eval()(inputs))) == set(TASKS)
 
 
 WIDTHS = {"concat": 2 * CHANNELS, "fc": CHANNELS, "gated": CHANNELS, "score": 2 * CHANNELS}
@@ -208,7 +209,7 @@ WIDTHS = {"concat": 2 * CHANNELS, "fc": CHANNELS, "gated": CHANNELS, "score": 2 
 def test_outputs_have_a_column_a_class_and_an_embedding_the_channels_of_the_fusion(fusion: str) -> None:
     network = make_network(TWO, fusion)
     assert network.channels == WIDTHS[fusion]
-    for name, output in network(make_maps(TWO)).items():
+    for name, output in by_name(network(make_maps(TWO))).items():
         if name.startswith("shared_"):
             assert output.shape == (COUNT, CHANNELS, 4, 4)
         else:
@@ -219,7 +220,7 @@ def test_outputs_have_a_column_a_class_and_an_embedding_the_channels_of_the_fusi
 def test_a_single_modality_has_as_many_channels_as_its_map() -> None:
     network = make_network()
     assert network.channels == CHANNELS
-    assert network(make_maps())[IDENTITY].shape == (COUNT, CHANNELS)
+    assert network(make_maps()).embedding.shape == (COUNT, CHANNELS)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 7.0, 255.0])
@@ -228,9 +229,9 @@ def test_answers_do_not_depend_on_how_bright_the_lights_were(scale: float) -> No
     factors = torch.tensor([scale, 1.0, scale, 1.0, scale, 1.0])[:, None, None, None]
     with torch.no_grad():
         plain, scaled = network(inputs), network({"albedo": inputs["albedo"] * factors})
-    for name in plain:
-        torch.testing.assert_close(scaled[name], plain[name], rtol=1e-3, atol=1e-4)
-    assert (plain[IDENTITY].std(dim=0) > 0).any()
+    for name, output in by_name(plain).items():
+        torch.testing.assert_close(by_name(scaled)[name], output, rtol=1e-3, atol=1e-4)
+    assert (plain.embedding.std(dim=0) > 0).any()
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -239,8 +240,8 @@ def test_an_answer_in_evaluation_does_not_depend_on_the_rest_of_the_batch(fusion
     with torch.no_grad():
         together = network(inputs)
         alone = network({modality: array[2:3] for modality, array in inputs.items()})
-    for name in together:
-        torch.testing.assert_close(alone[name], together[name][2:3], rtol=1e-4, atol=1e-5)
+    for name, output in by_name(together).items():
+        torch.testing.assert_close(by_name(alone)[name], output[2:3], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("modalities", [ONE, TWO, THREE], ids="+".join)
@@ -276,22 +277,22 @@ def test_discriminators_of_the_identity_move_all_separations_with_the_reversed_s
 def test_without_separation_a_loss_moves_its_head_and_what_is_shared_and_there_are_no_adversaries(name: str) -> None:
     own = {"albedo gain"} if name == IDENTITY else {f"head {name}"}
     assert moved(name, fsm=False) == own | in_branches(ONE, "backbone", "project", f"embedding {name}")
-    assert set(make_network(fsm=False)(make_maps())) == {*TASKS, "shared_albedo"}
+    assert set(by_name(make_network(fsm=False)(make_maps()))) == {*TASKS, "shared_albedo"}
 
 
 def test_without_adversaries_the_other_answers_are_the_same() -> None:
     inputs = make_maps(TWO)
-    on, without = make_network(TWO)(inputs), make_network(TWO, adversaries="off")
+    on, without = by_name(make_network(TWO)(inputs)), make_network(TWO, adversaries="off")
     assert not any("adversar" in name for name in without.state_dict())
     without.load_state_dict(make_network(TWO).state_dict(), strict=False)
-    off = without(inputs)
+    off = by_name(without(inputs))
     assert set(off) == {*TASKS, "shared_albedo", "shared_normal"}
     assert all(torch.equal(on[name], off[name]) for name in off)
 
 
 def test_a_narrow_attribute_moves_what_a_wide_one_does() -> None:
     network = make_network(attribute_channels=4)
-    assert network(make_maps())[IDENTITY].shape == (COUNT, CHANNELS)
+    assert network(make_maps()).embedding.shape == (COUNT, CHANNELS)
     assert moved("pose", attribute_channels=4) == expected("pose", ONE, "concat")
 
 
@@ -300,7 +301,7 @@ def test_a_batch_of_one_is_refused_in_training_and_answered_in_evaluation() -> N
     one = {modality: array[:1] for modality, array in make_maps(TWO).items()}
     with pytest.raises(InputError, match=r"batch\.people"):
         network(one)
-    assert network.eval()(one)[IDENTITY].shape == (1, 2 * CHANNELS)
+    assert network.eval()(one).embedding.shape == (1, 2 * CHANNELS)
 
 
 # What a network of one modality answers.
@@ -311,19 +312,19 @@ def test_the_identity_of_one_modality_is_its_branchs_embedding_times_the_gain_an
     with torch.no_grad():
         network.log_gains["albedo"].copy_(torch.tensor(2.5).log())
         outputs, features = network(inputs), branch_of(network)(inputs["albedo"], 1.0)
-    torch.testing.assert_close(outputs[IDENTITY], 2.5 * features.embeddings[IDENTITY])
+    torch.testing.assert_close(outputs.embedding, 2.5 * features.embeddings[IDENTITY])
     for task in ORDER:
         state = network.heads[task].state_dict()
         logits = features.embeddings[task] @ state["linear.weight"].T + state["linear.bias"]
-        torch.testing.assert_close(outputs[task], logits)
+        torch.testing.assert_close(outputs.logits[task], logits)
 
 
 def test_the_gain_starts_as_it_says_and_learns() -> None:
     network = make_network()
     outputs = network(make_maps())
     embedding = make_network().branches["albedo"](make_maps()["albedo"], 1.0).embeddings[IDENTITY]
-    torch.testing.assert_close(outputs[IDENTITY], FaceNetwork.INITIAL_GAIN * embedding)
-    outputs[IDENTITY].square().sum().backward()
+    torch.testing.assert_close(outputs.embedding, FaceNetwork.INITIAL_GAIN * embedding)
+    outputs.embedding.square().sum().backward()
     gradient = network.log_gains["albedo"].grad
     assert gradient is not None
     assert gradient > 0
@@ -346,9 +347,9 @@ def norms_at_the_start(fusion: str, modalities: Sequence[str], between: float, s
     torch.manual_seed(0)
     settings = SETTINGS | {"channels": 512, "fsm": False}
     branches = {modality: Branch(modality, Given(between, side), **settings) for modality in modalities}
-    network = FaceNetwork(branches, fusion, channels=512, classes=CLASSES, reversal=1.0)
+    network = FaceNetwork(branches, fusion, channels=512, classes=CLASSES)
     inputs = {modality: array.repeat(5, 1, 1, 1) for modality, array in make_maps(modalities).items()}
-    return network(inputs)[IDENTITY].norm(dim=1)
+    return network(inputs).embedding.norm(dim=1)
 
 
 @pytest.mark.parametrize("side", [3, 7])
@@ -372,7 +373,8 @@ def test_so_do_those_of_every_fusion(fusion: str, modalities: Sequence[str]) -> 
 # Maps that are missing.
 
 
-def outputs_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+def outputs_close(first: NetworkOutput, second: NetworkOutput) -> bool:
+    a, b = by_name(first), by_name(second)
     return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], rtol=1e-5, atol=1e-5) for name in a)
 
 
@@ -386,7 +388,7 @@ def test_a_map_that_is_not_given_is_one_that_is_not_present(fusion: str, there: 
         of_all = network(inputs, present)
         whole = network(inputs)
     assert outputs_close(of_few, of_all)
-    assert not any(torch.allclose(of_few[task], whole[task], rtol=1e-3) for task in TASKS)
+    assert not any(torch.allclose(by_name(of_few)[task], by_name(whole)[task], rtol=1e-3) for task in TASKS)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -402,7 +404,7 @@ def test_the_content_of_a_map_that_is_not_present_does_not_matter_and_a_row_has_
         first, second, whole = network(inputs, present), network(mixed, present), network(inputs)
     assert outputs_close(first, second)
     for task in TASKS:
-        same = torch.isclose(first[task], whole[task], rtol=1e-4, atol=1e-5).all(dim=1)
+        same = torch.isclose(by_name(first)[task], by_name(whole)[task], rtol=1e-4, atol=1e-5).all(dim=1)
         assert same.tolist() == [True, False, False] * 2
 
 
@@ -437,7 +439,7 @@ def test_missing_maps_leave_no_nan_in_any_output_or_gradient(fusion: str) -> Non
     network = make_network(THREE, fusion)
     present = torch.tensor([[True, False, False], [False, True, False], [False, False, True]] * 2)
     outputs = network(make_maps(THREE), present)
-    assert all(output.isfinite().all() for output in outputs.values())
+    assert all(output.isfinite().all() for output in by_name(outputs).values())
     torch.stack([loss_of(outputs, name) for name in LOSSES]).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -470,25 +472,25 @@ def test_adversaries_of_an_attribute_are_the_mean_of_the_branches() -> None:
     of_branches = [branch_of(make_network(TWO), modality)(inputs[modality], 1.0).adversarial for modality in TWO]
     for task in ORDER:
         expected = np.mean([logits[task].detach().double().numpy() for logits in of_branches], axis=0)
-        np.testing.assert_allclose(outputs[f"adversarial_{task}"].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(outputs.adversarial[task].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_branches_of_other_widths_fuse(fusion: str) -> None:
     branches = {"albedo": make_branch(), "depth": make_branch("depth", channels=16, attribute_channels=8, adversaries="off")}
-    network = FaceNetwork(branches, fusion, channels=24, classes=CLASSES, reversal=1.0)
+    network = FaceNetwork(branches, fusion, channels=24, classes=CLASSES)
     outputs = network(make_maps(("albedo", "depth")))
-    assert outputs[IDENTITY].shape == (COUNT, 24 if fusion in ("fc", "gated") else CHANNELS + 16)
-    assert {task: outputs[task].shape[1] for task in ORDER} == CLASSES
+    assert outputs.embedding.shape == (COUNT, 24 if fusion in ("fc", "gated") else CHANNELS + 16)
+    assert {task: outputs.logits[task].shape[1] for task in ORDER} == CLASSES
     torch.stack([loss_of(outputs, name) for name in LOSSES]).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def step(network: FaceNetwork, modalities: Sequence[str]) -> dict[str, Tensor]:
+def step(network: FaceNetwork, modalities: Sequence[str]) -> NetworkOutput:
     """One training step on all its losses; the outputs before it."""
     network.train()
     outputs = network(make_maps(modalities))
-    losses = [loss_of(outputs, name) for name in LOSSES if name in outputs]
+    losses = [loss_of(outputs, name) for name in LOSSES if name in by_name(outputs)]
     torch.stack(losses).sum().backward()
     free = [parameter for parameter in network.parameters() if parameter.requires_grad]
     torch.optim.AdamW(free, lr=0.1, weight_decay=0.1).step()
@@ -514,10 +516,10 @@ def test_a_frozen_branch_has_no_say_in_the_adversaries_and_with_all_frozen_there
     outputs = network.train()(inputs)
     assert network.adversarial_tasks == tuple(CLASSES)
     for task in ORDER:
-        torch.testing.assert_close(outputs[f"adversarial_{task}"], logits[task])
+        torch.testing.assert_close(outputs.adversarial[task], logits[task])
     branch_of(network, "normal").freeze()
     assert network.adversarial_tasks == ()
-    assert set(network.train()(inputs)) == {*TASKS, "shared_albedo", "shared_normal"}
+    assert set(by_name(network.train()(inputs))) == {*TASKS, "shared_albedo", "shared_normal"}
 
 
 def test_the_shared_map_of_a_frozen_branch_asks_for_no_gradient() -> None:
@@ -525,4 +527,4 @@ def test_the_shared_map_of_a_frozen_branch_asks_for_no_gradient() -> None:
     network = make_network(TWO)
     branch_of(network, "albedo").freeze()
     outputs = network.train()(make_maps(TWO))
-    assert (outputs["shared_albedo"].requires_grad, outputs["shared_normal"].requires_grad) == (False, True)
+    assert (outputs.shared["albedo"].requires_grad, outputs.shared["normal"].requires_grad) == (False, True)

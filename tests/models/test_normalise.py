@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fr_ps.models.normalise import normalise_maps
+from fr_ps.models.layers import normalise_maps
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 3.0, 255.0, 65535.0])

@@ -18,7 +18,7 @@ from fr_ps.models.branch import Branch
 from fr_ps.models.folder import WEIGHTS_FILE, ModelInfo, load_model, save_model
 from fr_ps.models.fusion import FUSIONS, ProbabilityFusionHead
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.trained import load_branch, read_branch_info
+from fr_ps.models.pretrained import load_branch, read_branch_info
 from tests.conftest import AssertRejected
 from tests.models.small import make_maps
 

@@ -21,7 +21,7 @@ from fr_ps.evaluation.analyses.reliability import reliability_diagram, reliabili
 from fr_ps.evaluation.pairwise.roc import RocCurve
 from fr_ps.evaluation.pairwise.verification_report import roc_figure
 from fr_ps.report.figures import new_figure, plot_png, to_png
-from fr_ps.training.figures import curves_figure
+from fr_ps.training.finalize import curves_figure
 from tests.foreign import MARKUP_LIKE_TEXTS
 
 FORMULA = r"a$\frac{$b"

@@ -5,6 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
+from fr_ps.training.guard import DivergedError
 from optuna.trial import TrialState
 
 from fr_ps.config import Config, SearchConfig
@@ -18,7 +19,6 @@ from fr_ps.search.trial import TrialResult, WorkerContext, run_trial, trial_run_
 from fr_ps.search.trial_queue import acquire
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.run_folder import ParentRun
-from fr_ps.training.guard import DivergedError
 from tests.tracking import servers
 
 OBJECTIVE = "val/identity/auc"

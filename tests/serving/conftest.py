@@ -40,7 +40,8 @@ def make_model(folder: Path, root: Path, *modalities: str, seed: int = 0, val: f
     torch.manual_seed(seed)
     network = build_network(info.branches, info.fusion, info.class_counts())
     plan = TrainingSetup(config, dataset, split, info)
-    save_model(folder, network, info, write_extra=lambda new: write_config_and_split(new, plan))
+    save_model(folder, network, info)
+    write_config_and_split(folder, plan)
     validated = predict(network, dataset.store, split.val, 64)
     write_thresholds(folder, calibrate_thresholds(validated, dataset.labels.subset(split.val), info.trained))
     return folder

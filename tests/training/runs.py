@@ -1,16 +1,25 @@
-"""Small trainings in process, and what they told."""
+"""Small trainings in this process, and trainers without a run."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from fr_ps.config import BatchConfig, Config, DataConfig, ModelConfig, TrainConfig
+import torch
+
+from fr_ps.config import AugmentConfig, BatchConfig, Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from fr_ps.models import build_network
 from fr_ps.tracking.run import Run
-from fr_ps.training.train import TrainResult, train
+from fr_ps.training.setup import build_setup
+from fr_ps.training.train import TrainResult, build_train_state, train
+from fr_ps.training.trainer import Trainer
+
+TINY_MODEL = ModelConfig(backbone="timm:test_resnet", channels=16, reduction=8)
+LATEST_CHECKPOINT = "runs/a/checkpoints/resume/000003"
 
 
 class RecordingRun(Run):
-    """A run that remembers what this process told it."""
+    """A run that keeps what this process logs."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -30,7 +39,7 @@ def small_config(root: Path, **train_settings: Any) -> Config:
     return Config(
         data=DataConfig(root=str(root), val_people=2, test_people=2),
         batch=BatchConfig(people=3, sessions=2),
-        model=ModelConfig(backbone="timm:test_resnet", channels=16, reduction=8),
+        model=TINY_MODEL,
         train=TrainConfig(**({"epochs": 2} | train_settings)),
     )
 
@@ -41,10 +50,45 @@ def run_training(config: Config, folder: Path) -> tuple[TrainResult, RecordingRu
     return train(config, run, echo=lines.append), run, lines
 
 
-def parts(folder: Path) -> dict[str, set[tuple[str, str]]]:
-    """Part to the sessions in it, of the run in `folder`."""
+def read_split(folder: Path) -> dict[str, set[tuple[str, str]]]:
+    """Part to its sessions, of the run in `folder`."""
     found: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
     with (folder / "split.csv").open() as file:
         for row in csv.DictReader(file):
             found[row["part"]].add((row["id"], row["session"]))
     return found
+
+
+class NoCheckpoints:
+    """In place of a checkpoint manager: counts the steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def save_if_due(self) -> None:
+        self.steps += 1
+
+    def latest_name(self) -> str:
+        return LATEST_CHECKPOINT
+
+
+def make_config(root: Path, *, channels: int = 16, loss: dict[str, Any] | None = None, **train_settings: Any) -> Config:
+    """A training on all sessions of `root`, four batches an epoch, without validation and test."""
+    return Config(
+        data=DataConfig(root=str(root), val_people=0, test_people=0),
+        batch=BatchConfig(people=3, sessions=2),
+        augment=AugmentConfig(rotation=0, crop=1, noise=0),
+        model=replace(TINY_MODEL, channels=channels),
+        loss=LossConfig(**({"reversal": 0.1} | (loss or {}))),
+        optim=OptimConfig(lr=2e-3),
+        train=TrainConfig(**({"epochs": 2} | train_settings)),
+    )
+
+
+def make_trainer(config: Config) -> Trainer:
+    """A trainer of `config` before its first step; it writes no checkpoint and has no run."""
+    setup, loader = build_setup(config, {}, "run", torch.device("cpu"), lambda line: None)
+    torch.manual_seed(config.train.seed)
+    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts())
+    state = build_train_state(setup, loader, network)
+    return Trainer(setup, loader, state, cast(Any, NoCheckpoints()), cast(Any, None), lambda line: None)

@@ -56,12 +56,12 @@ def test_a_batch_does_not_depend_on_those_before_it(dataset: Dataset) -> None:
     """So that a resumed training sees what an uninterrupted one would have."""
     source = feed(dataset)
     order = source.epoch_batches(1)
-    assert torch.equal(batches(source, 1)[-1][0], feed(dataset).load(order[-1], 1, len(order) - 1)[0]["normal"])
+    assert torch.equal(batches(source, 1)[-1][0], feed(dataset).load(order[-1], 1, len(order) - 1).maps["normal"])
 
 
 def test_the_same_sessions_are_augmented_differently_in_every_batch_and_epoch(dataset: Dataset) -> None:
     source, chosen = feed(dataset), np.arange(6)
-    drawn = [source.load(chosen, epoch, index)[0]["normal"] for epoch in (0, 1) for index in (0, 1)]
+    drawn = [source.load(chosen, epoch, index).maps["normal"] for epoch in (0, 1) for index in (0, 1)]
     for a, x in enumerate(drawn):
         for y in drawn[:a]:
             assert not torch.equal(x, y)
@@ -130,7 +130,7 @@ def test_an_attribute_without_two_classes_to_balance_is_refused_at_once(
     codes = np.resize([0, 1], dataset.labels.codes.shape).astype(np.int8)
     codes[ROWS, ATTRIBUTES.index("emotion")] = code
     batch = BatchConfig(balance="class", attribute="emotion")
-    with refused("batch.attribute is 'emotion'", f"have {code + 1}", "batch.balance"):
+    with refused("batch.attribute is 'emotion'", f"have {code + 1} of its classes", "batch.balance"):
         BatchLoader(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
     BatchLoader(with_codes(dataset, codes), ROWS, replace(batch, balance="identity"), PLAIN, 0, torch.device("cpu"))
 
@@ -202,7 +202,7 @@ def test_a_batch_says_which_maps_each_session_is_taken_to_have_as_seed_epoch_and
 
     def present(epoch: int, index: int, dropout: float = 0.5) -> torch.Tensor:
         made = BatchLoader(source, ROWS, BatchConfig(people=2, sessions=3), PLAIN, 0, torch.device("cpu"), dropout)
-        return made.load(np.arange(11), epoch, index)[2]
+        return made.load(np.arange(11), epoch, index).present
 
     assert present(0, 0).shape == (11, 3)
     assert torch.equal(present(1, 2), present(1, 2))

@@ -24,7 +24,7 @@ from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.inference import Predictions, predict
 from fr_ps.training.build_model import branch_configs, build_model, check_leakage, resolve_branch_folders
 from tests.conftest import AssertRejected
-from tests.training.runs import RecordingRun, parts, run_training, small_config
+from tests.training.runs import RecordingRun, read_split, run_training, small_config
 
 CPU = torch.device("cpu")
 BOTH: tuple[Modality, ...] = ("albedo", "normal")
@@ -291,7 +291,7 @@ def test_a_training_that_would_test_on_people_of_a_run_is_refused_and_with_the_r
     assert not (tmp_path / "refused" / "checkpoints").exists()
     taken = replace(other, data=replace(other.data, split=str(best(runs["albedo"]) / SPLIT_FILE)))
     _, run, _ = run_training(taken, tmp_path / "run")
-    assert parts(run.folder) == parts(runs["albedo"])
+    assert read_split(run.folder) == read_split(runs["albedo"])
 
 
 # Training from runs, end to end.

@@ -1,62 +1,79 @@
-"""Checkpoints on a real disk, whole, damaged and too large for it."""
+"""Checkpoints on a real disk: intact, corrupt, and too large for it."""
 
 import hashlib
 import json
 import pickle
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
+from fr_ps.config import Config, LossConfig, ModelConfig, OptimConfig
+from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
-from fr_ps.files import atomic_folder
-from fr_ps.models.folder import write_tensors
+from fr_ps.losses import build_losses
+from fr_ps.models.folder import ModelInfo, read_info
 from fr_ps.tracking.layout import RESUME_CHECKPOINTS
-from fr_ps.training.checkpoint import CheckpointWriter, CorruptCheckpoint, latest_name, load_latest, read_checkpoint
-from fr_ps.training.train_state import CheckpointData
-
-
-def snapshot(number: int, size: int = 4) -> CheckpointData:
-    model = {"a.weight": torch.full((size, 2), float(number)), "a.steps": torch.tensor(number)}
-    return CheckpointData(
-        model, {"optimizer.0.step": torch.tensor(float(number)), "rng.cpu": torch.get_rng_state()}, values(number)
-    )
+from fr_ps.training import checkpoint, checkpoint_manager
+from fr_ps.training.checkpoint import CorruptCheckpoint, latest_name, load_latest, read_checkpoint
+from fr_ps.training.checkpoint_manager import CheckpointManager
+from fr_ps.training.divergence import NonFiniteGuard
+from fr_ps.training.early_stopping import BestTracker
+from fr_ps.training.optim import ModelEma, build_optimizer
+from fr_ps.training.train_state import TrainState
+from tests.models.small import CLASSES, make_network
 
 
 def values(epoch: int) -> dict[str, Any]:
-    """As of a training with one batch an epoch."""
+    """`state.json` of a training with one batch an epoch."""
     state = json.loads((Path(__file__).parents[1] / "old_files" / "state.json").read_text())
     del state["format"]
     return state | {"epoch": epoch}
 
 
-def save_model(folder: Path, tensors: dict[str, Tensor]) -> None:
-    with atomic_folder(folder) as temporary:
-        write_tensors(temporary / "model.safetensors", tensors)
-        (temporary / "model.json").write_text("{}")
+def make_state(number: int, size: int = 4) -> dict[str, Any]:
+    state = values(number)
+    state["optimizer"]["0.step"] = torch.tensor(float(number))
+    state["rng"]["cpu"] = torch.get_rng_state()
+    model = {"a.weight": torch.full((size, 2), float(number)), "a.steps": torch.tensor(number)}
+    return {"model": model} | state
 
 
-def write(run: Path, *numbers: int, size: int = 4) -> None:
-    writer = CheckpointWriter(run, save_model)
-    try:
+INFO = ModelInfo({"albedo": ModelConfig()}, "concat", 48, {name: {"a": ["a"], "b": ["b"]} for name in ATTRIBUTES}, (), {})
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "write_config_and_split", lambda folder, setup: None)
+
+
+def make_manager(folder: Path, synced: Callable[[], None] = lambda: None) -> Any:
+    """A manager whose state is set by the test."""
+    state = values(0)
+    run: Any = SimpleNamespace(folder=folder, journal=SimpleNamespace(size=state["journal"], sync=synced))
+    setup: Any = SimpleNamespace(config=Config(), info=INFO)
+    return CheckpointManager(run, setup, cast(Any, SimpleNamespace()), state["surroundings"])
+
+
+def write(folder: Path, *numbers: int, size: int = 4) -> None:
+    with make_manager(folder) as manager:
         for number in numbers:
-            writer.write(snapshot(number, size), lambda model: None)
-        writer.wait()
-    finally:
-        writer.close()
+            manager.state.state_dict = partial(make_state, number, size)
+            manager.save()
 
 
-def same(first: CheckpointData, second: CheckpointData) -> bool:
-    return first.values == second.values and all(
-        mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
-        for mine, theirs in ((first.model, second.model), (first.tensors, second.tensors))
-    )
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
+    return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
 
 
 def test_what_is_written_comes_back(tmp_path):
@@ -65,7 +82,7 @@ def test_what_is_written_comes_back(tmp_path):
     assert found is not None
     where, again = found
     assert where == tmp_path / RESUME_CHECKPOINTS / "000001"
-    assert same(again, snapshot(7))
+    assert same(again, make_state(7))
     assert not list(tmp_path.rglob(".partial-*"))
 
 
@@ -83,7 +100,7 @@ def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
     assert sorted(path.name for path in (tmp_path / RESUME_CHECKPOINTS).iterdir()) == ["000002", "000003"]
     found = load_latest(tmp_path, pytest.fail)
     assert found is not None
-    assert found[1].values == values(7)
+    assert same(found[1], make_state(7))
     assert latest_name(tmp_path) == str(tmp_path / RESUME_CHECKPOINTS / "000003")
 
 
@@ -111,14 +128,14 @@ def test_a_damaged_one_is_put_aside_for_the_one_before(tmp_path, file, how):
     found = load_latest(tmp_path, lines.append)
     assert found is not None
     assert found[0].name == "000001"
-    assert same(found[1], snapshot(1))
+    assert same(found[1], make_state(1))
     (line,) = lines
     assert "000002" in line
-    assert "going on from the one before, 000001" in line
+    assert "resuming from the checkpoint before, 000001" in line
     after = {one: one.read_bytes() for one in (tmp_path / RESUME_CHECKPOINTS).rglob("*") if one.is_file()}
-    assert sorted(after.values()) == sorted(before.values())  # put aside, not overwritten
+    assert sorted(after.values()) == sorted(before.values())  # renamed, not overwritten
     write(tmp_path, 9)
-    assert latest_name(tmp_path).endswith("000003")  # nor by what comes
+    assert latest_name(tmp_path).endswith("000003")  # nor by the next one
 
 
 @given(data=st.data())
@@ -139,7 +156,7 @@ def test_any_flipped_bit_anywhere_is_noticed(tmp_path, data):
             read_checkpoint(folder)
     finally:
         path.write_bytes(content)
-    assert same(read_checkpoint(folder), snapshot(3))
+    assert same(read_checkpoint(folder), make_state(3))
 
 
 class Bomb:
@@ -155,7 +172,7 @@ def test_a_pickle_with_a_right_checksum_runs_nothing(tmp_path, monkeypatch):
     folder = tmp_path / RESUME_CHECKPOINTS / "000001"
     torch.save({"a": Bomb()}, folder / "training.safetensors")
     subprocess.run("sha256sum state.json training.safetensors model/* > SHA256SUMS", shell=True, cwd=folder, check=True)
-    with pytest.raises(InputError, match=r"not a checkpoint .*no whole checkpoint is left"):
+    with pytest.raises(InputError, match=r"not a checkpoint .*has no intact checkpoint left"):
         load_latest(tmp_path, pytest.fail)
     assert not (tmp_path / "exploded").exists()
 
@@ -165,7 +182,7 @@ def test_where_all_are_damaged_nothing_is_moved_and_it_says_so(tmp_path):
     for name in ("000001", "000002"):
         (tmp_path / RESUME_CHECKPOINTS / name / "state.json").write_text("{")
     with pytest.raises(
-        InputError, match=r"000002/state\.json: is not what was written .*no whole checkpoint is left.*; begin a new"
+        InputError, match=r"000002/state\.json: its checksum differs .*has no intact checkpoint left; begin a new"
     ):
         load_latest(tmp_path, pytest.fail)
     assert sorted(path.name for path in (tmp_path / RESUME_CHECKPOINTS).iterdir()) == ["000001", "000002"]
@@ -186,7 +203,7 @@ def test_a_list_of_sums_that_leaves_its_folder_is_not_followed(tmp_path):
     (tmp_path / "secret").write_text("x")
     sums = tmp_path / RESUME_CHECKPOINTS / "000001" / "SHA256SUMS"
     sums.write_text(sums.read_text() + f"{hashlib.sha256(b'x').hexdigest()}  ../../../secret\n")
-    with pytest.raises(CorruptCheckpoint, match="no list of checksums"):
+    with pytest.raises(CorruptCheckpoint, match="not a list of checksums"):
         read_checkpoint(sums.parent)
 
 
@@ -199,25 +216,33 @@ def test_remains_of_a_killed_writer_are_no_checkpoint(tmp_path):
     assert not list((tmp_path / RESUME_CHECKPOINTS).glob(".partial-*"))
 
 
-def test_weights_that_are_no_numbers_are_not_written(tmp_path):
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
     write(tmp_path, 1)
-    bad = snapshot(2)
-    bad.model["a.weight"][1, 1] = torch.inf
-    writer = CheckpointWriter(tmp_path, save_model)
-    writer.write(bad, lambda model: None)
-    with pytest.raises(InputError, match=r"NaN or infinite .*the last good checkpoint is .*000001; lower optim\.lr"):
-        writer.wait()
-    writer.close()
+    bad = make_state(2)
+    bad["model"]["a.weight"][1, 1] = torch.inf
+    manager = make_manager(tmp_path)
+    manager.state.state_dict = lambda: bad
+    manager.save()
+    with pytest.raises(InputError, match=r"NaN or infinite.*the last good checkpoint is .*000001; lower optim\.lr"):
+        manager.wait()
     assert [path.name for path in (tmp_path / RESUME_CHECKPOINTS).iterdir()] == ["000001"]
 
 
-def test_a_model_is_published_before_its_checkpoint_counts(tmp_path):
+def test_journal_and_model_are_on_disk_before_their_checkpoint_appears(tmp_path):
     seen = []
-    writer = CheckpointWriter(tmp_path, save_model)
-    writer.write(snapshot(1), lambda model: seen.append(((model / "model.safetensors").is_file(), latest_name(tmp_path))))
-    writer.wait()
-    writer.close()
-    assert seen == [(True, "none")]
+    manager = make_manager(tmp_path, synced=lambda: seen.append(("journal", latest_name(tmp_path))))
+    manager.state.state_dict = partial(make_state, 1)
+    with pytest.MonkeyPatch.context() as patch, manager:
+        copy = checkpoint_manager.copy_model
+
+        def copied(source: Path, target: Path) -> None:
+            copy(source, target)
+            seen.append((target.name, latest_name(tmp_path)))
+
+        patch.setattr(checkpoint_manager, "copy_model", copied)
+        manager.save([tmp_path / "checkpoints" / "best"])
+    assert seen == [("journal", "none"), ("best", "none")]
+    assert (tmp_path / "checkpoints/best/model.safetensors").is_file()
 
 
 def test_space_is_asked_for_before_anything_is_written(small_disk):
@@ -227,15 +252,40 @@ def test_space_is_asked_for_before_anything_is_written(small_disk):
 
 
 def test_a_disk_that_fills_up_on_the_way_leaves_the_earlier_one_whole(small_disk, monkeypatch):
-    from fr_ps.training import checkpoint
-
-    monkeypatch.setattr(checkpoint, "_DISK_RESERVE", 0)  # on 200 kB the spare megabyte would refuse everything
+    monkeypatch.setattr(checkpoint_manager, "_DISK_RESERVE", 0)  # on 200 kB the spare megabyte would refuse everything
     write(small_disk, 1)
     before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
-    monkeypatch.setattr(checkpoint, "check_free_space", lambda folder, needed: None)  # as if others took the room afterwards
+    monkeypatch.setattr(
+        checkpoint_manager, "check_free_space", lambda folder, needed: None
+    )  # as if others took the room afterwards
     with pytest.raises(InputError, match="the disk is full"):
         write(small_disk, 2, size=100_000)
     assert {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()} == before
     found = load_latest(small_disk, pytest.fail)
     assert found is not None
-    assert found[1].values == values(1)
+    assert same(found[1], make_state(1))
+
+
+def test_a_checkpoint_of_version_0_1_loads_and_is_written_again_byte_for_byte(tmp_path):
+    """`old_files/checkpoint` was written within an epoch by commit c38f007, with every section of a state."""
+    old = Path(__file__).parents[1] / "old_files" / "checkpoint"
+    saved = read_checkpoint(old)
+    assert {"model", "network", "losses", "means", "rng", "optimizer"} <= saved.keys()
+    network = make_network(channels=8, reduction=112)
+    counts = {task: torch.full((count,), 6) for task, count in CLASSES.items()}
+    config = LossConfig(weighting="uncertainty", identity_loss="adaface")
+    losses = build_losses(config, network.channels, torch.full((3,), 2), counts, network.adversarial_tasks)
+    optimizer = build_optimizer(OptimConfig(), [network, losses.identity], losses.weighting)
+    tracker = BestTracker("val/identity/auc", 3)
+    guard = NonFiniteGuard([network, losses], 10)
+    state = TrainState(network, losses, optimizer, ModelEma(network, 0.9), guard, {tracker.metric: tracker})
+    state.load_state_dict(saved)
+    assert (state.epoch, state.batch, state.images_seen, state.seconds) == (1, 2, 12, 1.0)
+    assert (tracker.best, tracker.best_epoch, state.best_metrics.values["val/identity/eer"]) == (0.75, 1, 0.25)
+    assert state.meter.counts["loss/total"] == 2
+    again = state.state_dict() | {key: saved[key] for key in ("surroundings", "journal")}
+    setup: Any = SimpleNamespace(config=Config(), info=read_info(old / "model"))
+    checkpoint.write_checkpoint(tmp_path, again, setup)
+    for file in sorted(old.rglob("*")):
+        if file.is_file():
+            assert (tmp_path / file.relative_to(old)).read_bytes() == file.read_bytes(), file

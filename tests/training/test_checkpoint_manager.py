@@ -83,8 +83,8 @@ def test_a_training_that_is_gone_on_with_ends_like_one_that_was_not_interrupted(
     folder = tmp_path / "run"
     interrupted(configured(prepared), folder, after, monkeypatch)
     _, _, lines = run_training(configured(prepared), folder)
-    assert any(line.startswith("going on from ") for line in lines)
-    assert not any("not the same bits" in line for line in lines)
+    assert any(line.startswith("resuming from ") for line in lines)
+    assert not any("can differ from an uninterrupted" in line for line in lines)
     assert weights(folder) == weights(whole)
     assert curves(folder) == curves(whole)
     steps = [point for event in journal(folder) if event["kind"] == "metrics" for point in _points(event)]
@@ -107,7 +107,7 @@ def test_a_fusion_with_everything_that_draws_or_remembers_goes_on_to_the_same_bi
     run_training(config, tmp_path / "straight")
     interrupted(config, tmp_path / "run", 8, monkeypatch)
     _, _, lines = run_training(config, tmp_path / "run")
-    assert any(line.startswith("going on") and ", batch" in line for line in lines), [line for line in lines if "going" in line]
+    assert any(line.startswith("resuming") and ", batch" in line for line in lines), [line for line in lines if "resum" in line]
     assert weights(tmp_path / "run") == weights(tmp_path / "straight")
     assert curves(tmp_path / "run") == curves(tmp_path / "straight")
 
@@ -124,7 +124,7 @@ def test_a_damaged_last_checkpoint_costs_only_the_steps_since_the_one_before(who
     content[1000] ^= 4
     (last / "training.safetensors").write_bytes(bytes(content))
     _, _, lines = run_training(configured(prepared), folder)
-    assert any("put aside, going on from the one before" in line for line in lines)
+    assert any("resuming from the checkpoint before" in line for line in lines)
     assert weights(folder) == weights(whole)
     assert curves(folder) == curves(whole)
     assert (last.with_name(f"{last.name}.damaged") / "training.safetensors").read_bytes() == bytes(content)
@@ -137,7 +137,7 @@ def test_without_a_checkpoint_it_begins_again_and_keeps_its_points(whole, prepar
     before = journal(folder)
     shutil.rmtree(folder / "checkpoints")
     _, _, lines = run_training(config, folder)
-    assert any("no checkpoint was written yet" in line for line in lines)
+    assert any("no checkpoint yet" in line for line in lines)
     assert weights(folder) == weights(whole)
     assert curves(folder) == curves(whole)
     assert journal(folder)[: len(before)] == before
@@ -145,13 +145,13 @@ def test_without_a_checkpoint_it_begins_again_and_keeps_its_points(whole, prepar
 
 def test_a_run_that_died_after_its_last_epoch_only_tests(whole, prepared, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    from fr_ps.training import train as module
+    from fr_ps.training import finalize
 
     def died(*_):  # type: ignore[no-untyped-def]
         raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "evaluate_best", died)
+        patch.setattr(finalize, "evaluate_best", died)
         with pytest.raises(Interruption):
             run_training(configured(prepared), folder)
     result, _, lines = run_training(configured(prepared), folder)
@@ -169,7 +169,7 @@ def test_a_signal_after_the_last_step_stops_before_the_test(whole, prepared, tmp
 
     def asked(self, better):  # type: ignore[no-untyped-def]
         ended(self, better)
-        if self.learner.epoch == 3:
+        if self.state.epoch == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
@@ -190,7 +190,7 @@ def test_early_stopping_goes_on_counting(prepared, tmp_path, monkeypatch):
     interrupted(config, tmp_path / "run", 2 * straight.epochs_trained - 1, monkeypatch)  # in the epoch that uses the patience up
     resumed, _, lines = run_training(config, tmp_path / "run")
     assert (resumed.epochs_trained, resumed.best_epoch) == (straight.epochs_trained, straight.best_epoch)
-    assert any("stopped: 2 epochs without a better" in line for line in lines)
+    assert any("early stopping: 2 epochs without a better" in line for line in lines)
 
 
 def test_by_time_there_are_checkpoints_too(prepared, tmp_path, monkeypatch):
@@ -211,7 +211,7 @@ def test_other_data_are_refused_and_taken_when_that_is_allowed(prepared, tmp_pat
         run_training(config, tmp_path / "run")
     run, lines = Run(tmp_path / "run"), list[str]()
     train(config, run, lines.append, allow_changed=True)
-    assert any(line.startswith("not the same bits as without the interruption: data ") for line in lines)
+    assert any(line.startswith("the result can differ from an uninterrupted training: data ") for line in lines)
     (tag,) = [event["data"] for event in journal(run.folder) if event["kind"] == "tags" and "fr_ps.resumed.1.1" in event["data"]]
     assert tag["fr_ps.resumed.1.1"].startswith("data ")
 
@@ -221,7 +221,7 @@ def test_other_threads_are_said(prepared, tmp_path, monkeypatch):
     interrupted(config, tmp_path / "run", 3, monkeypatch)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     _, _, lines = run_training(config, tmp_path / "run")
-    assert any("not the same bits" in line and "threads" in line and "-> 77" in line for line in lines)
+    assert any("can differ from an uninterrupted" in line and "threads" in line and "-> 77" in line for line in lines)
 
 
 def test_another_architecture_is_refused_even_where_changes_are_allowed(prepared, tmp_path, monkeypatch, refused):
@@ -241,14 +241,14 @@ def test_another_number_of_batches_begins_the_epoch_again(prepared, tmp_path, mo
     lines: list[str] = []
     change = {"batch/people": "3 -> 2"}
     result = train(other, Run(tmp_path / "run"), lines.append, allow_changed=True, changed_settings=change)
-    assert any("the present epoch begins again" in line for line in lines)
+    assert any("restarting the current epoch" in line for line in lines)
     tags = [event["data"] for event in journal(tmp_path / "run") if event["kind"] == "tags"]
     assert {"fr_ps.changed.batch/people": "3 -> 2"} in tags
     assert result.epochs_trained == 3
 
 
 def test_a_disk_that_is_full_ends_the_training_with_the_earlier_checkpoint_whole(whole, prepared, tmp_path, monkeypatch):
-    from fr_ps.training import checkpoint
+    from fr_ps.training import checkpoint_manager
 
     written = []
 
@@ -258,9 +258,9 @@ def test_a_disk_that_is_full_ends_the_training_with_the_earlier_checkpoint_whole
         written.append(needed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "check_free_space", full)
+        patch.setattr(checkpoint_manager, "check_free_space", full)
         with pytest.raises(InputError, match="the disk is full"):
             run_training(configured(prepared), tmp_path / "run")
     _, _, lines = run_training(configured(prepared), tmp_path / "run")
-    assert any(line.startswith("going on from ") for line in lines)
+    assert any(line.startswith("resuming from ") for line in lines)
     assert weights(tmp_path / "run") == weights(whole)

@@ -1,14 +1,21 @@
-"""A training whose losses grew, all of them finite, ends with a warning; others do not."""
+"""Non-finite steps are skipped, counted and explained; a training whose losses grew ends with a warning."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from fr_ps.config import OptimConfig, ScheduleConfig
+from fr_ps.errors import InputError
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
-from fr_ps.training.divergence import divergence_warning
-from tests.training.runs import run_training, small_config
+from fr_ps.training.batch_loader import Batch, BatchLoader
+from fr_ps.training.divergence import diagnose_nonfinite, divergence_warning
+from fr_ps.training.trainer import Trainer
+from tests.training.runs import LATEST_CHECKPOINT, make_config, make_trainer, run_training, small_config
 
 
 def curves(**losses: list[float]) -> dict[str, dict[int, float]]:
@@ -65,3 +72,120 @@ def test_a_training_that_diverged_ends_with_the_warning_everywhere(prepared: Pat
     assert "the training diverged" in tags["mlflow.note.content"]
     for page in ("report/report.html", "checkpoints/best/README.md"):
         assert "the training diverged" in (run.folder / page).read_text()
+
+
+class Poisoned(BatchLoader):
+    """Maps with a NaN in the batches `bad`."""
+
+    bad: tuple[int, ...] = ()
+
+    def load(self, indices: np.ndarray, epoch: int, index: int) -> Batch:
+        batch = super().load(indices, epoch, index)
+        if index in self.bad:
+            batch.maps["albedo"][0, 0, 3, 3] = torch.nan
+        return batch
+
+
+def training(prepared: Path, weighting: str, bad: tuple[int, ...], limit: int = 10) -> Any:
+    """With batch norm, AdaFace's statistics, an average and a weighting: everything that a forward pass changes."""
+    loss = {"weighting": weighting, "identity_loss": "adaface"}
+    trainer = make_trainer(make_config(prepared, loss=loss, ema=0.9, bad_steps=limit))
+    trainer.loader.__class__ = Poisoned
+    trainer.loader.bad = bad  # type: ignore[attr-defined]
+    return trainer
+
+
+def epoch(trainer: Trainer, accumulate: int = 1, clip: float = 5.0) -> dict[str, float]:
+    trainer.accumulate, trainer.clip = accumulate, clip
+    return trainer.train_epoch()
+
+
+def state(trainer: Trainer) -> dict[str, Tensor]:
+    found = trainer.state.state_dict()
+    return {
+        f"{section}.{name}": tensor
+        for section in ("model", "network", "losses", "optimizer")
+        for name, tensor in found[section].items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+@pytest.mark.parametrize("weighting", ["uncertainty", "dwa", "upgrad", "mgda", "cagrad", "aligned_mtl", "pcgrad"])
+@pytest.mark.parametrize("clip", [5.0, 0.0])
+def test_a_bad_step_leaves_nothing_behind(prepared, weighting, clip):
+    trainer = training(prepared, weighting, bad=(0, 1, 2, 3), limit=99)
+    before = state(trainer)
+    values = epoch(trainer, clip=clip)
+    after = state(trainer)
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0, equal_nan=True)
+    assert values["train/bad_steps"] == len(trainer.loader.epoch_batches(0)) == 4
+    assert "train/loss/total" not in values  # nothing of a bad step is in the means, and a mean of nothing is absent
+
+
+def test_the_steps_beside_a_bad_one_are_taken_and_counted(prepared):
+    trainer = training(prepared, "uncertainty", bad=(1,))
+    values = epoch(trainer)
+    assert values["train/bad_steps"] == 1
+    assert trainer.state.guard.consecutive_skipped == 0
+    assert all(np.isfinite(value) for value in values.values())
+    assert all(torch.isfinite(tensor).all() for tensor in state(trainer).values())
+    assert trainer.state.meter.counts["loss/total"] == 3
+    trainer.state.end_epoch()
+    trainer.loader.bad = ()
+    assert epoch(trainer)["train/bad_steps"] == 0
+
+
+def test_a_step_of_several_batches_is_bad_with_one_of_them(prepared):
+    trainer = training(prepared, "fixed", bad=(3,))
+    assert epoch(trainer, accumulate=2)["train/bad_steps"] == 1
+    assert trainer.state.meter.counts["loss/total"] == 2
+
+
+def test_too_many_in_a_row_name_task_sessions_and_checkpoint(prepared, refused):
+    trainer = training(prepared, "fixed", bad=(1, 2, 3), limit=2)
+    sessions = trainer.loader.session_names(trainer.loader.epoch_batches(0)[2])
+    expected = (
+        "2 steps in a row were skipped",
+        "the loss of identity",
+        "in epoch 1",
+        sessions[0],
+        sessions[5],
+        LATEST_CHECKPOINT,
+        "optim.lr",
+    )
+    with refused(*expected):
+        epoch(trainer)
+
+
+def test_of_several_batches_a_step_the_bad_ones_are_named(prepared, refused):
+    trainer = training(prepared, "fixed", bad=(0,), limit=1)
+    order = trainer.loader.epoch_batches(0)
+    with refused("the loss of identity", trainer.loader.session_names(order[0])[0]):
+        epoch(trainer, accumulate=2)
+    assert not set(trainer.loader.session_names(order[0])) >= set(trainer.loader.session_names(order[1]))
+
+
+def test_bad_steps_that_are_not_in_a_row_do_not_end_it(prepared):
+    trainer = training(prepared, "fixed", bad=(0, 2), limit=2)
+    assert epoch(trainer)["train/bad_steps"] == 2
+
+
+def test_the_task_is_found_whose_gradient_alone_is_bad(prepared):
+    """A loss that is a number, and whose gradient is none: the root of 0."""
+    trainer = training(prepared, "fixed", bad=())
+
+    class Rooted(nn.Module):
+        def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+            return (0 * logits).sum().sqrt()
+
+    trainer.state.losses.attributes["pose"] = Rooted()
+    batch = trainer.loader.load(trainer.loader.epoch_batches(0)[0], 0, 0)
+    assert (
+        diagnose_nonfinite(trainer.state.network, trainer.state.losses, batch)
+        == "the gradient of pose, adversarial_pose is NaN or infinite"
+    )
+    trainer.state.guard.max_consecutive = 1
+    with pytest.raises(InputError, match="the gradient of pose, adversarial_pose is NaN or infinite"):
+        epoch(trainer)

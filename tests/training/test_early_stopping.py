@@ -62,7 +62,7 @@ def test_an_undefined_metric_says_why() -> None:
 def test_a_metric_with_low_support_decides_nothing(refused) -> None:  # type: ignore[no-untyped-def]
     metrics = Metrics()
     metrics.add("val/identity/tar_at_far_0.01", 0.7, "low support: 3.6 expected false matches of 360 impostor pairs")
-    with refused("train.select", "may not decide", "3.6 expected"):
+    with refused("train.select", "too little support", "3.6 expected"):
         BestTracker("val/identity/tar_at_far_0.01").update(metrics)
 
 

@@ -1,8 +1,7 @@
-"""`train --resume` as its users run it: real processes, real signals, a real disk that is full."""
+"""`train --resume` as users run it: real processes, real signals, a real full disk."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,15 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fr_ps.tracking.run_lock import run_lock
 from tests.conftest import MakeStore
 from tests.forked import ForkedCommand
 
-EPOCHS = 5
+pytestmark = pytest.mark.slow
+EPOCHS = 4
 
 
 class Shell:
-    """A folder in which `fr-ps` is run as a process of its own."""
+    """A folder in which `fr-ps` runs as another process."""
 
     def __init__(self, folder: Path, prepared: Path, make_store: MakeStore) -> None:
         self.folder, self.started = folder, 0
@@ -59,14 +58,8 @@ class Shell:
         out, err = process.communicate(timeout=240)
         return subprocess.CompletedProcess(words, process.wait(), out, err)
 
-    def refused(self, *words: str) -> str:
-        done = self.run(*words)
-        assert done.returncode == 2, done.stderr
-        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        return line
-
     def killed_in(self, epoch: int, number: signal.Signals) -> tuple[str, int, str]:
-        """Our id of a training that got a signal within an epoch, its exit code, and what it said."""
+        """Our id of a training that got a signal within an epoch, its exit code and output."""
         process = self.start("train", "--config", "config.yaml")
         for line in process.stdout:
             if line.startswith(f"epoch {epoch - 1}/"):
@@ -96,7 +89,7 @@ def shell(tmp_path, prepared, make_store) -> Shell:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, prepared, make_store) -> tuple[Shell, str]:
-    """A training that nobody disturbed."""
+    """An uninterrupted training."""
     shell = Shell(tmp_path_factory.mktemp("whole"), prepared, make_store)
     done = shell.run("train", "--config", "config.yaml")
     assert done.returncode == 0, done.stderr
@@ -126,7 +119,7 @@ def test_sigterm_costs_nothing(shell, whole):
     run, code, said = shell.killed_in(3, signal.SIGTERM)
     assert code == 143, said
     assert "finishing the step" in said
-    assert f"go on with: fr-ps train --resume {run}" in said
+    assert f"resume with: fr-ps train --resume {run}" in said
     assert "Traceback" not in said
     _, stored = shell.stored(run)
     assert stored.info.status == stored.data.tags["fr_ps.status"] == "KILLED"
@@ -134,16 +127,13 @@ def test_sigterm_costs_nothing(shell, whole):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == stored.info.run_id
     check_same(shell, run, whole)
-    assert "is finished" in shell.refused("train", "--resume", run)
 
 
-def test_after_sigint_settings_that_changed_are_refused_or_written_down(shell):
+def test_after_sigint_a_changed_setting_is_recorded(shell):
     run, code, said = shell.killed_in(3, signal.SIGINT)
     assert code == 130, said
     assert "Traceback" not in said
     assert shell.stored(run)[1].info.status == "KILLED"
-    assert "optim.lr 0.001 -> 0.0005" in shell.refused("train", "--resume", run, "--optim.lr", "0.0005")
-    assert "own settings" in shell.refused("train", "--resume", run, "--config", "config.yaml")
     before = yaml.safe_load((shell.folder / f"runs/{run}/config.yaml").read_text())
     done = shell.run("train", "--resume", run, "--optim.lr", "0.0005", "--allow-changed")
     assert done.returncode == 0, done.stderr
@@ -156,7 +146,7 @@ def test_after_sigint_settings_that_changed_are_refused_or_written_down(shell):
 
 
 def test_after_kill_9_mlflow_run_resumes_in_the_same_run(shell, whole):
-    run, code, _ = shell.killed_in(4, signal.SIGKILL)
+    run, code, _ = shell.killed_in(3, signal.SIGKILL)
     assert code == -9
     # A quick training is killed before MLflow has heard of it: the first contact makes the store, which takes seconds.
     name = json.loads((shell.folder / f"runs/{run}/run.json").read_text())["mlflow_id"] or run
@@ -199,49 +189,6 @@ def test_a_second_sigint_stops_at_once(shell):
     assert stored.info.status == "KILLED"
 
 
-@pytest.fixture
-def interrupted(shell, whole) -> str:
-    """A run as it is without its last words: those of `whole`."""
-    run = whole[1]
-    shutil.copytree(whole[0].folder / "runs" / run, shell.folder / "runs" / run)
-    journal = shell.folder / "runs" / run / "journal.jsonl"
-    lines = journal.read_text().splitlines(keepends=True)
-    assert "FINISHED" in lines[-1]
-    journal.write_text("".join(lines[:-1]))
-    return run
-
-
-def test_a_refused_resume_leaves_the_settings_and_an_edited_file_does_not_pass(shell, interrupted):
-    folder = shell.folder / "runs" / interrupted
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "owner.lock"}
-    for words in (["--model.channels", "32"], ["--train.select", "val/identity/eer"], ["--optim.name", "sgd"]):
-        assert "leave it, or begin a new run" in shell.refused("train", "--resume", interrupted, "--allow-changed", *words)
-    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "owner.lock"}
-    assert after == before
-    config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("  lr: 0.001", "  lr: 0.5"))
-    assert "optim.lr 0.001 -> 0.5" in shell.refused("train", "--resume", interrupted)
-    assert "goes with --resume" in shell.refused("train", "--config", "config.yaml", "--allow-changed")
-
-
-def test_a_setting_that_an_earlier_version_did_not_have_is_no_change(shell, interrupted):
-    folder = shell.folder / "runs" / interrupted
-    for file in folder.rglob("config.yaml"):
-        file.write_text(re.sub(r"  bad_steps: \d+\n", "", file.read_text()))
-    assert "train.seed 0 -> 1" in shell.refused("train", "--resume", interrupted, "--train.seed", "1")
-    assert "bad_steps" not in shell.refused("train", "--resume", interrupted, "--train.seed", "1")
-
-
-def test_what_cannot_be_resumed_is_said_in_one_line(shell, interrupted):
-    assert "no such run under" in shell.refused("train", "--resume", "20200101-000000-abcdef")
-    with run_lock(shell.folder / "runs" / interrupted):
-        assert f"process {os.getpid()} on " in shell.refused("train", "--resume", interrupted)
-        (line,) = [line for line in shell.run("runs").stdout.splitlines() if interrupted in line]
-        assert "RUNNING" in line
-    (shell.folder / "runs" / interrupted / "config.yaml").unlink()
-    assert "no training" in shell.refused("train", "--resume", interrupted)
-
-
 def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prepared, make_store, whole):
     """A real one, of 40 MB: some of the run's checkpoints fit, and then somebody else's file takes the rest."""
     home = tmp_path / "home"
@@ -276,21 +223,6 @@ def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prep
         subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
-def test_a_run_whose_folder_may_not_be_written_is_refused_and_left_alone(shell, interrupted):
-    folder = shell.folder / "runs"
-    done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"nothing may be mounted here: {done.stderr.decode().strip()}")
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
-        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        assert "cannot be written" in shell.refused("train", "--resume", interrupted)
-        assert "cannot be written" in shell.refused("train", "--config", "config.yaml")
-        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_under_torchrun_the_status_is_true(shell):
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "fr_ps")
     process = shell.start_program(*torchrun, "train", "--config", "config.yaml", "--train.epochs", "1000")
@@ -306,9 +238,3 @@ def test_under_torchrun_the_status_is_true(shell):
         time.sleep(0.5)
     _, stored = shell.stored(run)
     assert stored.info.status == stored.data.tags["fr_ps.status"] == "KILLED"
-
-
-def test_several_processes_are_refused_before_each_trains_for_itself(shell):
-    shell.environment |= {"WORLD_SIZE": "2", "RANK": "0"}
-    assert "WORLD_SIZE is 2" in shell.refused("train", "--config", "config.yaml")
-    assert shell.ids() == []

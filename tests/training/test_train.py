@@ -31,7 +31,7 @@ from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.tracking.run import Run
 from fr_ps.training.train import TrainResult, fit
-from tests.training.runs import RecordingRun, parts, run_training, small_config
+from tests.training.runs import RecordingRun, read_split, run_training, small_config
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[T
 
 
 def test_test_people_are_not_trained_on_and_every_session_has_a_part(trained, prepared):
-    found = parts(trained[1].folder)
+    found = read_split(trained[1].folder)
     people = {part: {person for person, _ in sessions} for part, sessions in found.items()}
     assert not people["train"] & people["test"]
     assert not people["train"] & people["val"]
@@ -127,7 +127,7 @@ def test_without_validation_and_test_people_all_are_trained_on_and_the_last_epoc
     config = small_config(prepared)
     config = replace(config, data=replace(config.data, val_people=0, test_people=0))
     result, run, _ = run_training(config, tmp_path / "all")
-    assert not parts(run.folder)["val"] | parts(run.folder)["test"]
+    assert not read_split(run.folder)["val"] | read_split(run.folder)["test"]
     assert result.best_epoch == result.epochs_trained == 2
     assert result.metrics.values == {}
     last, best = (run.folder / f"checkpoints/{name}/model.safetensors" for name in ("last", "best"))
@@ -140,7 +140,7 @@ def test_folds_test_everybody_once(prepared, tmp_path):
         config = small_config(prepared, epochs=1)
         config = replace(config, data=replace(config.data, val_people=0, folds=3, fold=fold))
         _, run, _ = run_training(config, tmp_path / str(fold))
-        tested += sorted({person for person, _ in parts(run.folder)["test"]})
+        tested += sorted({person for person, _ in read_split(run.folder)["test"]})
     with (prepared / "labels.csv").open() as file:
         assert sorted(tested) == sorted({row["id"] for row in csv.DictReader(file)})
 
@@ -153,7 +153,7 @@ def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
     )
     result, _, lines = run_training(config, tmp_path / "stopped")
     assert result.epochs_trained < 6
-    assert any("stopped" in line for line in lines)
+    assert any("early stopping" in line for line in lines)
 
 
 def test_the_first_half_alone_trains_the_same_and_tests_nobody(trained, prepared, tmp_path):

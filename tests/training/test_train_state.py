@@ -1,178 +1,204 @@
-"""All that decides the future, copied and put back."""
+"""The state of a training: saved and restored, it continues to the same bits."""
 
 import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fr_ps.config import AugmentConfig, BatchConfig, LossConfig, ModelConfig, OptimConfig
-from fr_ps.data.dataset import Dataset, open_dataset
+from fr_ps.config import Config, OptimConfig
 from fr_ps.evaluation.metrics import Metrics
-from fr_ps.losses import build_losses
-from fr_ps.models import build_network
-from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.early_stopping import BestTracker
-from fr_ps.training.ema import ModelEma
-from fr_ps.training.guard import NonFiniteGuard
-from fr_ps.training.optim import build_optimizer
-from fr_ps.training.train_state import CheckpointData, TrainState
-from fr_ps.training.trainer import train_epoch
+from fr_ps.training.train_state import MeanMeter, TrainState, restore_rng, rng_state
+from fr_ps.training.trainer import Trainer
+from tests.training.runs import make_config, make_trainer
+
+AUC = "val/identity/auc"
 
 
-@pytest.fixture(scope="module")
-def dataset(prepared) -> Dataset:
-    return open_dataset(prepared, ["albedo"])
+class Interruption(Exception):
+    """The training is interrupted."""
 
 
-class Enough(Exception):
-    """The training was interrupted."""
+def configured(prepared: Path, ema: float = 0.9, optim: str = "adamw", channels: int = 16, **losses: Any) -> Config:
+    config = make_config(prepared, channels=channels, ema=ema, patience=3, loss={"reversal_ramp": True} | losses)
+    return replace(config, optim=OptimConfig(name=optim))  # type: ignore[arg-type]
 
 
-def made(
-    dataset: Dataset, channels: int = 16, ema: float = 0.9, optim: str = "adamw", **losses
-) -> tuple[TrainState, BatchLoader]:
-    torch.manual_seed(0)
-    rows = np.arange(len(dataset.labels))
-    feed = BatchLoader(dataset, rows, BatchConfig(people=3, sessions=2), AugmentConfig(), 0, torch.device("cpu"))
-    classes = {task: len(groups) for task, groups in dataset.labels.classes.items()}
-    network = build_network({"albedo": ModelConfig(channels=channels, reduction=8)}, "concat", classes, reversal_alpha=0.1)
-    config = LossConfig(**losses)
-    loss = build_losses(config, channels, feed.sessions_per_subject(), feed.class_counts(classes), network.adversarial_tasks)
-    optimizer = build_optimizer(OptimConfig(name=optim), [network, loss.identity], loss.weighting)  # type: ignore[arg-type]
-    selections = {"val/identity/auc": BestTracker("val/identity/auc", 3)}
-    return TrainState(network, loss, optimizer, ModelEma(network, ema), NonFiniteGuard([network, loss], 10), selections), feed
-
-
-def go(learner: TrainState, feed: BatchLoader, steps: int, epochs: int = 2, accumulate: int = 1) -> list[dict[str, float]]:
-    """So many steps, over the ends of epochs; the values of the epochs that ended."""
-    done: list[dict[str, float]] = []
+def advance(trainer: Trainer, steps: int) -> list[dict[str, float]]:
+    """Train so many steps, across the ends of epochs; the metrics of the epochs that ended."""
+    finished: list[dict[str, float]] = []
     left = steps
+    state = trainer.state
 
-    def stepped() -> None:
+    def count() -> None:
         nonlocal left
         left -= 1
         if left == 0:
-            raise Enough
+            raise Interruption
 
-    while learner.epoch < epochs:
+    trainer.checkpoints.save_if_due = count  # type: ignore[method-assign]
+    while state.epoch < trainer.epochs:
         try:
-            values = train_epoch(
-                learner,
-                feed,
-                rate=lambda step: 1e-3 * 0.9**step,
-                reversal=lambda step: 0.01 * step,
-                clip=5.0,
-                accumulate=accumulate,
-                stepped=stepped,
-            )
-        except Enough:
-            return done
-        learner.trackers["val/identity/auc"].update(Metrics({"val/identity/auc": 0.5 + 0.1 * learner.epoch}))
-        learner.end_epoch()
+            values = trainer.train_epoch()
+        except Interruption:
+            return finished
+        state.trackers[AUC].update(Metrics({AUC: 0.5 + 0.1 * state.epoch}))
+        state.end_epoch()
         del values["train/images_per_second"]
-        done.append(values)
-    return done
+        finished.append(values)
+    return finished
 
 
-def through_json(snapshot: CheckpointData) -> CheckpointData:
-    return CheckpointData(snapshot.model, snapshot.tensors, json.loads(json.dumps(snapshot.values)))
+def through_json(state: dict[str, Any]) -> dict[str, Any]:
+    """As a checkpoint holds it: tensors as they are, the rest as JSON."""
+    if isinstance(state, dict):
+        return {name: through_json(value) for name, value in state.items()}
+    return state if isinstance(state, torch.Tensor) else json.loads(json.dumps(state))
 
 
-def same(first: CheckpointData, second: CheckpointData) -> bool:
-    mine, theirs = first.values | {"seconds": 0}, second.values | {"seconds": 0}
-    tensors = [(first.model, second.model), (first.tensors, second.tensors)]
-    return json.dumps(mine, sort_keys=True) == json.dumps(theirs, sort_keys=True) and all(
-        one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one) for one, other in tensors
-    )
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first if name != "seconds")
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    return json.dumps(first) == json.dumps(second)
 
 
-FORMS = [
+FORMS: list[dict[str, Any]] = [
     {"weighting": "uncertainty"},
     {"weighting": "pcgrad", "identity_loss": "adaface"},
     {"weighting": "dwa", "ema": 0.0},
     {"weighting": "upgrad", "optim": "sgd"},
     {"weighting": "fixed", "attribute_loss": "cross_entropy", "ema": 0.0, "optim": "sgd"},
 ]
-
-
 CASES = [(0, 4, 1), (0, 1, 2), (1, 1, 1), (1, 3, 2), (2, 6, 1), (3, 6, 1), (4, 4, 1)]
 
 
 @pytest.mark.parametrize(("form", "stop", "accumulate"), [(FORMS[number], *rest) for number, *rest in CASES], ids=str)
-def test_a_restored_training_goes_on_to_the_same_bits(dataset, form, stop, accumulate):
-    """Of four batches an epoch; within the first, at the end of one, within the second, and with two batches a step."""
-    straight, feed = made(dataset, **form)
-    expected = go(straight, feed, 99, accumulate=accumulate)
-    broken, feed = made(dataset, **form)
-    before = go(broken, feed, stop, accumulate=accumulate)
-    kept = through_json(broken.state_dict())
-    torch.manual_seed(99)  # another process begins with other numbers and other weights
-    resumed, feed = made(dataset, **form)
+def test_a_restored_training_continues_to_the_same_bits(prepared: Path, form: dict[str, Any], stop: int, accumulate: int) -> None:
+    """Four batches an epoch: within the first epoch, at its end, within the second, and with two batches a step."""
+    config = configured(prepared, **form)
+
+    def start() -> Trainer:
+        trainer = make_trainer(config)
+        trainer.accumulate, trainer.steps_per_epoch = accumulate, 4 // accumulate
+        return trainer
+
+    straight = start()
+    expected = advance(straight, 99)
+    broken = start()
+    before = advance(broken, stop)
+    kept = through_json(broken.state.state_dict())
+    torch.manual_seed(99)  # another process starts with other random numbers
+    resumed = start()
     torch.manual_seed(98)
-    resumed.load_state_dict(kept, "here")
-    assert (resumed.epoch, resumed.batch) == (broken.epoch, broken.batch)
-    after = go(resumed, feed, 99, accumulate=accumulate)
-    assert before + after == expected
-    assert same(resumed.state_dict(), straight.state_dict())
+    resumed.state.load_state_dict(kept)
+    assert (resumed.state.epoch, resumed.state.batch) == (broken.state.epoch, broken.state.batch)
+    assert before + advance(resumed, 99) == expected
+    assert same(resumed.state.state_dict(), straight.state.state_dict())
 
 
-def test_a_snapshot_is_not_changed_by_what_comes_after_it(dataset):
-    learner, feed = made(dataset)
-    go(learner, feed, 2)
-    taken = learner.state_dict()
-    kept = CheckpointData(
-        {name: tensor.clone() for name, tensor in taken.model.items()},
-        {name: tensor.clone() for name, tensor in taken.tensors.items()},
-        json.loads(json.dumps(taken.values)),
-    )
-    go(learner, feed, 3)
+def test_later_steps_do_not_change_a_state_dict(prepared: Path) -> None:
+    trainer = make_trainer(configured(prepared))
+    advance(trainer, 2)
+    taken = trainer.state.state_dict()
+    kept = through_json({name: _clone(value) for name, value in taken.items()})
+    advance(trainer, 3)
     assert same(taken, kept)
-    assert not same(learner.state_dict(), kept)
+    assert not same(trainer.state.state_dict(), kept)
 
 
-def test_what_the_settings_say_of_the_optimizer_is_taken_from_the_settings(dataset):
-    learner, feed = made(dataset)
-    go(learner, feed, 3)
-    rates = [group["lr"] for group in learner.optimizer.param_groups]
-    other, _ = made(dataset)
-    for group in other.optimizer.param_groups:
+def _clone(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _clone(part) for name, part in value.items()}
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def test_weight_decay_follows_the_settings_and_not_the_checkpoint(prepared: Path) -> None:
+    trainer, other = make_trainer(configured(prepared)), make_trainer(configured(prepared))
+    advance(trainer, 3)
+    rates = [group["lr"] for group in trainer.state.optimizer.param_groups]
+    for group in other.state.optimizer.param_groups:
         group["weight_decay"] = 0.125
-    other.load_state_dict(learner.state_dict(), "here")
-    assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.125}
-    assert [group["lr"] for group in other.optimizer.param_groups] == rates
+    other.state.load_state_dict(trainer.state.state_dict())
+    assert {group["weight_decay"] for group in other.state.optimizer.param_groups} == {0.125}
+    assert [group["lr"] for group in other.state.optimizer.param_groups] == rates
 
 
-def test_a_metric_that_is_selected_by_anew_begins_without_a_best(dataset):
-    learner, feed = made(dataset)
-    go(learner, feed, 6)
-    other, _ = made(dataset)
-    other.trackers = {"val/identity/eer": BestTracker("val/identity/eer", 3)}
-    other.load_state_dict(learner.state_dict(), "here")
-    assert other.update_best(Metrics({"val/identity/eer": 0.4})) == ["val/identity/eer"]
-    assert other.trackers["val/identity/eer"].best_epoch == 2
+def test_a_metric_that_was_not_tracked_starts_without_a_best(prepared: Path) -> None:
+    trainer, other = make_trainer(configured(prepared)), make_trainer(configured(prepared))
+    advance(trainer, 6)
+    other.state.trackers = {"val/identity/eer": BestTracker("val/identity/eer", 3)}
+    other.state.load_state_dict(trainer.state.state_dict())
+    assert other.state.update_best(Metrics({"val/identity/eer": 0.4})) == ["val/identity/eer"]
+    assert other.state.trackers["val/identity/eer"].best_epoch == 2
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.9, 0.0), (0.0, 0.9)])
-def test_an_average_may_be_given_up_or_begun_and_the_trained_weights_stay(dataset, before, after):
-    learner, feed = made(dataset, ema=before)
-    go(learner, feed, 3)
-    trained = {name: tensor.clone() for name, tensor in learner.network.state_dict().items()}
-    other, feed = made(dataset, ema=after)
-    other.load_state_dict(learner.state_dict(), "here")
-    for network in (other.network, other.ema.network):
+def test_a_resumed_training_may_drop_or_begin_the_average_and_keeps_its_weights(
+    prepared: Path, before: float, after: float
+) -> None:
+    trainer, other = make_trainer(configured(prepared, ema=before)), make_trainer(configured(prepared, ema=after))
+    advance(trainer, 3)
+    trained = {name: tensor.clone() for name, tensor in trainer.state.network.state_dict().items()}
+    other.state.load_state_dict(trainer.state.state_dict())
+    for network in (other.state.network, other.state.ema.network):
         assert all(torch.equal(tensor, trained[name]) for name, tensor in network.state_dict().items())
-    go(other, feed, 2)
+    advance(other, 2)
 
 
-OTHERS = [{"channels": 24}, {"weighting": "dwa"}, {"optim": "sgd"}, {"identity_loss": "adaface"}]
+OTHERS: list[dict[str, Any]] = [{"channels": 24}, {"weighting": "dwa"}, {"optim": "sgd"}, {"identity_loss": "adaface"}]
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=str)
-def test_a_checkpoint_of_something_else_is_refused_by_name(dataset, refused, other):
-    learner, feed = made(dataset)
-    go(learner, feed, 1)
-    different, feed = made(dataset, **other)
-    go(different, feed, 1)
-    with refused("resume/000001", "is not of this training"):
-        learner.load_state_dict(different.state_dict(), "runs/a/checkpoints/resume/000001")
+def test_the_state_of_another_training_is_refused(prepared: Path, other: dict[str, Any]) -> None:
+    trainer, different = make_trainer(configured(prepared)), make_trainer(configured(prepared, **other))
+    advance(different, 1)
+    with pytest.raises((RuntimeError, ValueError, KeyError)):
+        trainer.state.load_state_dict(different.state.state_dict())
+
+
+def test_means_are_over_the_batches_that_had_the_name() -> None:
+    meter = MeanMeter()
+    start = torch.tensor(1.0)
+    meter.update({"a": start, "b": torch.tensor(10.0)})
+    meter.update({"a": torch.tensor(2.0)})
+    meter.update({"a": torch.tensor(6.0), "b": torch.tensor(20.0)})
+    assert meter.compute() == {"a": 3.0, "b": 15.0}
+    assert start == 1  # the meter does not sum into its inputs
+
+
+def test_the_best_epoch_is_the_last_one_without_validation(prepared: Path) -> None:
+    state: TrainState = make_trainer(configured(prepared)).state
+    state.epoch = 4
+    assert state.best_epoch == 4
+    state.update_best(Metrics({AUC: 0.5}))
+    assert state.best_epoch == 1
+
+
+def draw() -> list[float]:
+    return [torch.rand(3).sum().item(), torch.randn(1).item(), np.random.normal(), np.random.rand(), random.gauss(0, 1)]  # noqa: NPY002
+
+
+def test_every_generator_continues_after_json() -> None:
+    torch.manual_seed(3)
+    np.random.seed(4)  # noqa: NPY002
+    random.seed(5)
+    draw()  # an odd number of normals: the generators keep the second of a pair
+    kept = through_json(rng_state())
+    expected = [draw() for _ in range(3)]
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+    assert draw() != expected[0]
+    restore_rng(kept)
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_the_generator_of_a_missing_gpu_is_skipped() -> None:
+    restore_rng(rng_state() | {"cuda.7": torch.zeros(16, dtype=torch.uint8)})

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fr_ps.config.search import COSTS as NAMES
+from fr_ps.models.cost import COSTS, latency_ms, parameters_millions
 from fr_ps.models.network import FaceNetwork
-from fr_ps.search.trials.cost import COSTS, latency_ms, parameters_millions
 from tests.models.small import CHANNELS, CLASSES, make_network
 
 INPUTS = {"albedo": 1, "normal": 3, "depth": 1}
