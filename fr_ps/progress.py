@@ -74,7 +74,7 @@ def _lines(label: str, total: int, unit: str) -> Iterator[OnProgress]:
             return
         last = now
         rate = done / max(now - started, 1e-9)
-        left = f", {(total - done) / rate:.0f} s left" if done < total else ""
+        left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
         echo(f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s{left}", sys.stderr)
 
     yield advance

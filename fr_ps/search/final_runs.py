@@ -78,9 +78,10 @@ def train_final_runs(
         finished = set[str]()
 
         def count_finished() -> int:
-            new = {name for name in unfinished if name not in finished and _is_finished(folders[name])}
-            finished.update(new)
-            advance(len(new))
+            for name in unfinished:
+                if name not in finished and _is_finished(folders[name]):
+                    finished.add(name)
+                    advance(1)
             return len(finished)
 
         run_workers(jobs, count_finished, limit=workers)

@@ -82,6 +82,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore, undr
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         for module in ("launcher", "final_runs"):
             patch.setattr(f"fr_ps.search.{module}.run_workers", run_jobs)
+        patch.setattr("fr_ps.progress._SECONDS_BETWEEN_LINES", 0.0)  # a line at each advance
         patch.setattr("fr_ps.search.results.write_plots", lambda *_: ["slice: not drawn here"])
         patch.setattr(worker, "_stop_with_launcher", lambda: None)  # reads the standard input of this process
         output = io.StringIO()
