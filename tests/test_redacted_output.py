@@ -107,7 +107,7 @@ def test_an_internal_error_and_what_libraries_log_are_redacted() -> None:
 import logging, sys, threading, warnings
 handler = logging.StreamHandler()  # as optuna makes it when it is imported
 logging.getLogger("library").addHandler(handler)
-from fr_ps.process import exit_code
+from fr_ps.process import run_main
 
 def fail():
     raise RuntimeError("no answer from http://me:{SECRET}@host/?key={SECRET}")
@@ -121,7 +121,7 @@ def run():
     thread.join()
     fail()
 
-sys.exit(exit_code(run))
+sys.exit(run_main(run))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1

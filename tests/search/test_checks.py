@@ -221,7 +221,7 @@ def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("objective", [AUC, "val/identity/eer", "val/identity/rank1"])
 def test_identity_is_undefined_for_one_subject(prepared: Path, objective: str, refused: AssertRejected) -> None:
-    with refused(f"objectives: {objective} is undefined or has low support", "one person only"):
+    with refused(f"objectives: {objective} is undefined or has low support", "only one subject"):
         check_data(spec_of(prepared, "cost/parameters", objective, val_people=1))
 
 
@@ -287,5 +287,5 @@ def test_missing_data_are_an_error(tmp_path: Path, refused: AssertRejected) -> N
 
 
 def test_too_few_training_subjects_are_an_error(prepared: Path, refused: AssertRejected) -> None:
-    with refused("data.val_people", "people to train on", "lower them"):
+    with refused("data.val_people", "subjects to train on", "lower them"):
         check_data(spec_of(prepared, val_people=3, test_people=3))
