@@ -29,7 +29,8 @@ _TREE_DEPTH = 6
 _BUTTONS = {"showSendToCloud": False, "displaylogo": False, "responsive": True, "typesetMath": False}
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;display:block;overflow-x:auto}.figure{overflow-x:auto}.note{color:#666}"
+    "table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}"
+    "caption{text-align:left;font-weight:600}.figure{overflow-x:auto}.note{color:#666}"
     "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left}"
 )
 
@@ -133,7 +134,7 @@ def _plots(study: optuna.Study, objectives: Sequence[str]) -> tuple[list[_Plot],
         add(f"history{suffix}", caption, "plot_optimization_history", empty, one, target_name=objective)
         shares = importances(study, index)
         reason = empty or ("" if shares else "fewer than two complete trials differ in value and settings")
-        caption = f"{objective}: share of the variance that a setting explains alone (fANOVA); a hint below 20 trials"
+        caption = f"{objective}: share of the variance that each setting explains (fANOVA); unreliable below 20 trials"
         add(f"importance{suffix}", caption, "plot_param_importances", reason, one, _Shares(shares))
         for name, draw in (("parallel", "plot_parallel_coordinate"), ("slice", "plot_slice")):
             add(f"{name}{suffix}", f"{objective}: complete trials by setting", draw, without_params, one, target_name=objective)
