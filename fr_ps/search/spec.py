@@ -1,6 +1,6 @@
 """The specification of a study: settings, base training and space, validated before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -134,14 +134,10 @@ def require_same_definition(name: str, stored: Mapping[str, Any], current: Mappi
                     f"study {name!r} has a different {part}: {key} is {_shown_value(before, key)} in the study and "
                     f"{_shown_value(after, key)} here, which makes trials incomparable; restore it, or set another study.name"
                 )
-    _require_same_order(name, list(stored["objectives"]), list(current["objectives"]))
-
-
-def _require_same_order(name: str, stored: Sequence[str], current: Sequence[str]) -> None:
-    """Reject the same objectives in another order: the database stores the values of a trial by position."""
-    if list(stored) != list(current):
+    # The database stores the values of a trial by position.
+    if (before := list(stored["objectives"])) != list(current["objectives"]):
         raise InputError(
-            f"study {name!r} has its objectives in another order: {', '.join(stored)}; restore it, or set another study.name"
+            f"study {name!r} has its objectives in another order: {', '.join(before)}; restore it, or set another study.name"
         )
 
 
