@@ -90,6 +90,5 @@ def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
     one = by_auc[best]
     against = f"{one.second:.4f} of {best}, the best of {len(by_auc)} baselines"
     numbers = f"AUC {one.first:.4f} against {against}; difference {one.value:+.4f} {one.interval_text}"
-    if one.better == "first":
-        return f"the network is better than the linear baselines: {numbers}"
-    return f"the network is NOT significantly better than the linear baselines: {numbers}"
+    better = {"first": "better", "second": "WORSE", "neither": "NOT significantly better"}[one.better]
+    return f"the network is {better} than the linear baselines: {numbers}"

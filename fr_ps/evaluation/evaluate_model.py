@@ -109,9 +109,8 @@ def evaluate_model(
     part = f"the {options.part} part of the model's own split" if options.part else "every row of the table"
     leakage = leakage_notes("the model", split_overlap(model, session_keys(dataset, rows), "subject"))
     facts = {
-        "tested": "; ".join(
-            [f"{describe_test_set(result)}: {part}", *(leakage or ["the model was trained on none of the test subjects"])]
-        ),
+        "tested": f"{describe_test_set(result)}: {part}"
+        + ("" if leakage else "; the model was trained on none of the test subjects"),
         "headline": "; ".join(headline_lines(metrics, prefix)),
         **({"baselines": baseline_headline} if baseline_headline else {}),
         **undefined_summary(metrics, prefix),
@@ -119,8 +118,8 @@ def evaluate_model(
         "data": f"{data}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
         "intervals": INTERVAL_NOTE,
     }
-    notes = [*([baseline_headline] if baseline_headline else []), *result.warnings]
-    written = write_report(out, f"Evaluation of {model}", facts, metrics, result, sections)
+    notes = [*([baseline_headline] if baseline_headline else []), *result.warnings, *leakage]
+    written = write_report(out, f"Evaluation of {model}", facts, metrics, result, sections, leakage)
     params = {"model": str(model), "data": str(data), "part": options.part or "all", "measure": options.measure}
     tags = {"fr_ps.kind": "evaluate", "fr_ps.data_digest": dataset.store.digest}
     log_report(run, out, written, params, tags, [facts["tested"], *headline_lines(metrics, prefix), *notes])

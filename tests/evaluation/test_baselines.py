@@ -262,7 +262,7 @@ def test_pixels_that_would_not_fit_in_memory_are_left_out(monkeypatch: pytest.Mo
     store, labels = people(6, 2, "albedo", "normal")
     monkeypatch.setattr(baselines, "MAX_PIXELS", 4 * SIDE**2)
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert found.omitted == {"pixels_normal": f"4 maps have more than {4 * SIDE**2} numbers"}
+    assert found.omitted == {"pixels_normal": f"4 maps have more than {4 * SIDE**2} values"}
     assert "pixels_albedo" in found.embeddings
 
 

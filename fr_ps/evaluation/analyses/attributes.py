@@ -225,7 +225,7 @@ def _attribute_table(metrics: Metrics, labels: Labels, thresholds: Mapping[str, 
         f"most probable class. ECE: expected calibration error over {BINS} bins; it is above 0 even for a calibrated model, more "
         "so with few sessions."
     )
-    return Table("attributes", "Attributes", header, rows, note)
+    return Table("attributes", "Metrics of the attributes", header, rows, note)
 
 
 def _confusion_table(attribute: str, codes: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Table:

@@ -159,7 +159,9 @@ def identification_section(search: GallerySearch, ids: np.ndarray, bootstrap: Bo
             add_row(name, f"FNIR at FPIR {rate:g}", errors, len(found.mated), mated, threshold)
         if mated:
             figures["open_set"] = partial(open_set_figure, found, rates, fnir)
-    return ReportSection(metrics, [Table("identification", "Identification", _HEADER, rows, _note(search, found))], figures)
+    return ReportSection(
+        metrics, [Table("identification", "Rank rates and open-set errors", _HEADER, rows, _note(search, found))], figures
+    )
 
 
 def cmc_figure(search: GallerySearch) -> Figure:

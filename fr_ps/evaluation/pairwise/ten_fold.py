@@ -46,7 +46,7 @@ def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int
     rng = np.random.default_rng(seed)
     paired = rng.permutation(np.unique(ids[first]))
     if len(paired) < 2 * FOLDS:
-        return _no_folds(f"{len(paired)} subjects have two sessions or more; ten folds with impostor pairs need {2 * FOLDS}")
+        return _no_folds(f"only {len(paired)} subjects have two sessions or more; ten folds with impostor pairs need {2 * FOLDS}")
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for fold in range(FOLDS):
         subjects = paired[fold::FOLDS]

@@ -160,6 +160,6 @@ def test_the_folds_are_a_function_of_the_seed() -> None:
 def test_below_twenty_people_with_two_sessions_there_are_no_folds_however_many_have_one() -> None:
     ids = sessions_of(19, 30, 0)
     folds = draw_folds(ids, *genuine_pairs(ids))
-    assert folds.undefined_reason.startswith("19 subjects have two sessions or more")
+    assert folds.undefined_reason.startswith("only 19 subjects have two sessions or more")
     assert "20" in folds.undefined_reason
     assert len(folds.first) == len(folds.second) == len(folds.fold) == 0

@@ -256,7 +256,7 @@ def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
     named = dict(zip(tables["validation_thresholds"].header, row))
     assert named["false matches"] == accepted[~genuine].sum()
     assert named["false non-matches"] == (~accepted)[genuine].sum()
-    assert named["subjects with a false non-match"] == len({ids[i] for i in first[genuine & ~accepted]})
+    assert named["subjects rejected"] == len({ids[i] for i in first[genuine & ~accepted]})
     assert named["of subjects"] == 20
 
 
