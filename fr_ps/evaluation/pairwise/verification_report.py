@@ -48,8 +48,8 @@ def verification_section(pair_scores: PairScores, metrics: Metrics, thresholds: 
             "FNMR at fixed FMR, thresholds from these test pairs",
             _HEADER,
             [_row(pair_scores, metrics, point, name, point.low_support) for point, name in zip(points, names)],
-            "The threshold is the lowest with an FMR of at most the target. Low, high: 95 % confidence interval of the FNMR. A subject is "
-            "rejected if it has a false non-match.",
+            "The threshold is the lowest with an FMR of at most the target. Low, high: 95 % confidence interval of the FNMR. "
+            "A subject with a false non-match is rejected.",
         )
     )
     if at_validation := at_validation_thresholds(pair_scores, thresholds):
