@@ -11,7 +11,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.leakage import leakage_notes, split_overlap
 from fr_ps.evaluation.bootstrap import bootstrap_weights
 from fr_ps.evaluation.differences import Difference, difference_table, headline_metrics, paired_differences
-from fr_ps.evaluation.evaluate_model import EvaluationOptions, log_report, open_model_dataset, session_keys, split_rows
+from fr_ps.evaluation.evaluate_model import EvaluationOptions, log_report, open_model_dataset, split_rows
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import read_pairs
@@ -90,7 +90,7 @@ def compare_models(
         results.append(
             evaluate_predictions(labelled, info.trained, read_thresholds(model), pair_list=pair_list, measure=options.measure)
         )
-        leakage += leakage_notes(name, split_overlap(model, session_keys(dataset, rows), "subject"))
+        leakage += leakage_notes(name, split_overlap(model, labels.row_keys(), "subject"))
         infos.append(info)
     one, other = (result.metrics for result in results)
     compared, incomparable = _comparable_metrics(infos[0], infos[1], headline_metrics(one) + _probe_metric_names(one))

@@ -30,7 +30,6 @@ from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import Thresholds, read_thresholds
 from fr_ps.progress import OnProgress, no_progress, progress
 from fr_ps.report.table import Table
-from fr_ps.tables import SessionKey
 from fr_ps.tracking.run import Run
 
 
@@ -107,7 +106,7 @@ def evaluate_model(
     prefix = options.part or "test"
     metrics = result.metrics.merge(*(section.metrics for section in sections.values())).with_prefix(prefix)
     part = f"the {options.part} part of the model's own split" if options.part else "every row of the table"
-    leakage = leakage_notes("the model", split_overlap(model, session_keys(dataset, rows), "subject"))
+    leakage = leakage_notes("the model", split_overlap(model, dataset.labels.subset(rows).row_keys(), "subject"))
     facts = {
         "tested": f"{describe_test_set(result)}: {part}"
         + ("" if leakage else "; the model was trained on none of the test subjects"),
@@ -209,12 +208,6 @@ def split_rows(dataset: Dataset, model: Path, part: str | None) -> np.ndarray:
     return np.arange(len(dataset.labels)) if part is None else read_part(model / SPLIT_FILE, part, dataset.labels)
 
 
-def session_keys(dataset: Dataset, rows: np.ndarray) -> list[SessionKey]:
-    """(id, session) of some rows."""
-    labels = dataset.labels.subset(rows)
-    return list(zip(labels.ids.tolist(), labels.sessions.tolist()))
-
-
 def _gallery_rows(dataset: Dataset, model: Path) -> np.ndarray:
     parts = read_parts(model / SPLIT_FILE)
     return read_part(model / SPLIT_FILE, "gallery", dataset.labels) if "gallery" in parts.values() else np.empty(0, dtype=int)
@@ -264,7 +257,7 @@ def _training_rows(dataset: Dataset, model: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file; baselines need it to find the training subjects")
     parts = read_parts(path)
-    rows = [row for row, key in enumerate(session_keys(dataset, np.arange(len(dataset.labels)))) if parts.get(key) == "train"]
+    rows = [row for row, key in enumerate(dataset.labels.row_keys()) if parts.get(key) == "train"]
     if not rows:
         raise InputError(
             f"{dataset.root}: holds no training session of the model; baselines need the maps of the training subjects"

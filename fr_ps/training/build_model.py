@@ -59,8 +59,7 @@ def check_leakage(folders: BranchFolders, labels: Labels, split: Split, protocol
     by: Unit = "session" if protocol == "session_disjoint" else "subject"
     for modality, folder in folders.items():
         for part, rows in (("validation", split.val), ("test", np.concatenate([split.test, split.gallery]))):
-            keys = list(zip(labels.ids[rows].tolist(), labels.sessions[rows].tolist()))
-            overlap = split_overlap(folder, keys, by)
+            overlap = split_overlap(folder, labels.subset(rows).row_keys(), by)
             if overlap is None:
                 raise InputError(
                     f"fusion.branches.{modality}: {folder}: has no {SPLIT_FILE}, which must list its training subjects"

@@ -37,7 +37,7 @@ def read_pairs(path: Path, labels: Labels) -> PairList:
     """
     header, rows = read_csv_rows(path)
     check_columns(path, header, COLUMNS)
-    index = {key: row for row, key in enumerate(zip(labels.ids.tolist(), labels.sessions.tolist()))}
+    index = {key: row for row, key in enumerate(labels.row_keys())}
     ends: list[tuple[int, int]] = []
     seen: dict[tuple[int, int], int] = {}
     for number, row in rows:
