@@ -21,7 +21,7 @@ IDS = np.repeat([f"p{i:02d}" for i in range(PEOPLE)], SESSIONS)
 
 
 def embeddings(noise: float, seed: int = 1) -> np.ndarray:
-    """Of the people of `IDS`: the more noise, the worse."""
+    """Embeddings of the subjects `IDS`; more noise is worse."""
     centres = np.repeat(np.random.default_rng(0).normal(size=(PEOPLE, 16)), SESSIONS, axis=0)
     return (centres + noise * np.random.default_rng(seed).normal(size=centres.shape)).astype(np.float32)
 
@@ -128,7 +128,7 @@ def test_every_baseline_has_its_metrics_and_its_rows_the_best_first(fair: Evalua
         assert findings.metrics.values[f"baseline_{name}/identity/rank1"] is not None
 
 
-def test_on_warped_maps_the_networks_own_answers_are_those_of_warped_maps(fair: EvaluationResult) -> None:
+def test_on_warped_maps_the_network_uses_its_predictions_on_warped_maps(fair: EvaluationResult) -> None:
     warped, rows = embeddings(4, 5), {"pixels_albedo": embeddings(3, 2)}
     findings, verdict = baseline_section(fair, BaselineEmbeddings(rows), warped)
     assert read(verdict)["own"] == pytest.approx(auc_of_all(warped), abs=6e-5)
@@ -138,7 +138,7 @@ def test_on_warped_maps_the_networks_own_answers_are_those_of_warped_maps(fair: 
     assert named_rows(table)[0]["network"] == pytest.approx(auc_of_all(warped), abs=1e-5)
 
 
-def test_where_no_baseline_could_be_fit_it_is_said_and_why(fair: EvaluationResult) -> None:
+def test_without_a_baseline_the_reason_is_reported(fair: EvaluationResult) -> None:
     findings, verdict = baseline_section(fair, BaselineEmbeddings({}, {"pixels_albedo": "too large"}))
     assert verdict == "no baseline has a defined identity AUC"
     assert findings.metrics.values == {}
@@ -157,8 +157,8 @@ def test_where_nothing_can_be_verified_no_baseline_is_beaten(ids: list[str]) -> 
     assert findings.metrics.values["baseline_pixels_albedo/identity/auc"] is None
 
 
-def test_of_two_people_there_is_no_interval_and_nothing_is_beaten() -> None:
-    """Each draw of two people that has impostors is these two."""
+def test_two_subjects_give_no_interval_and_no_winner() -> None:
+    """Every replicate of two subjects with impostors has both."""
     ids = np.array(list("aaabbb"))
     rng = np.random.default_rng(0)
     good = (np.eye(2, 8)[[0, 0, 0, 1, 1, 1]] + 0.01 * rng.normal(size=(6, 8))).astype(np.float32)
@@ -201,7 +201,7 @@ def test_with_a_gallery_rank_1_is_not_compared_as_the_warped_maps_have_none() ->
     assert not any("rank" in name for name in findings.metrics.values)
 
 
-def test_listed_pairs_are_the_pairs_of_rivals_too() -> None:
+def test_the_baselines_use_the_listed_pairs_too() -> None:
     rng = np.random.default_rng(3)
     first, second = np.triu_indices(len(IDS), k=1)
     some = np.sort(rng.permutation(len(first))[:300])
@@ -216,7 +216,7 @@ def test_listed_pairs_are_the_pairs_of_rivals_too() -> None:
     )
 
 
-def test_rivals_are_compared_by_the_measure_of_the_assessment() -> None:
+def test_the_baselines_use_the_measure_of_the_evaluation() -> None:
     rows = embeddings(3, 2) * np.random.default_rng(0).uniform(1, 3, size=(36, 1)).astype(np.float32)
     first, second = np.triu_indices(len(IDS), k=1)
     distance = np.linalg.norm(rows[first].astype(float) - rows[second], axis=1)

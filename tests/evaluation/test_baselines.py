@@ -41,7 +41,7 @@ def smooth(rng: np.random.Generator, count: int, channels: int) -> np.ndarray:
 
 
 def people(count: int, sessions: int, *modalities: str, nuisance: float = 1.0, seed: int = 0) -> tuple[MapStore, Labels]:
-    """People who differ by a pattern of their own, whose sessions differ far more along three patterns that all share."""
+    """Subjects differ by a pattern each; their sessions differ far more along three common patterns."""
     rng = np.random.default_rng(seed)
     who = np.repeat(np.arange(count), sessions)
     maps = {}
@@ -115,7 +115,7 @@ def test_components_along_which_nothing_differs_are_none() -> None:
     assert principal_components(vectors[:1].copy(), whiten=True, seed=0)[1].shape == (50, 0)
 
 
-def test_wccn_makes_the_covariance_within_people_the_identity() -> None:
+def test_wccn_makes_the_within_subject_covariance_the_identity() -> None:
     rng = np.random.default_rng(0)
     mixing = np.linalg.qr(rng.normal(size=(8, 8)))[0] * np.geomspace(3, 1, 8)
     ids = rng.permutation(np.repeat(np.arange(40), rng.integers(2, 100, size=40)))
@@ -127,7 +127,7 @@ def test_wccn_makes_the_covariance_within_people_the_identity() -> None:
     np.testing.assert_allclose(normaliser.T @ (residuals.T @ residuals / len(ids)) @ normaliser, np.eye(8), atol=0.05)
 
 
-def test_wccn_ranks_people_better_than_pixels_where_sessions_differ_more_than_people() -> None:
+def test_wccn_beats_pixels_if_sessions_differ_more_than_subjects() -> None:
     store, labels = people(40, 6, "albedo", "depth", nuisance=3)
     train, tested = np.arange(150), np.arange(150, 240)
     found = baseline_embeddings(store, labels, train, tested).embeddings
@@ -247,13 +247,13 @@ def test_what_cannot_be_fit_is_left_out_with_its_reason(ids: list[str], eigenfac
     assert set(found.embeddings) == {"pixels_albedo", "pixels_depth"} | {name for name, reason in reasons.items() if not reason}
 
 
-def test_training_maps_that_do_not_differ_leave_out_what_would_learn_from_them() -> None:
+def test_equal_training_maps_omit_the_fitted_baselines() -> None:
     store, labels = people(6, 2, "albedo")
     store.maps["albedo"][:8] = 0.5
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
     assert found.omitted == dict.fromkeys(["eigenfaces_albedo", "wccn_albedo"], "the training maps do not differ")
     assert set(found.embeddings) == {"pixels_albedo"}
-    store.maps["albedo"][:8] = np.repeat(np.arange(1, 5), 2)[:, None, None, None]  # people differ, their sessions do not
+    store.maps["albedo"][:8] = np.repeat(np.arange(1, 5), 2)[:, None, None, None]  # subjects differ, their sessions do not
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
     assert set(found.omitted) == {"wccn_albedo"}
 
@@ -266,7 +266,7 @@ def test_pixels_that_would_not_fit_in_memory_are_left_out(monkeypatch: pytest.Mo
     assert "pixels_albedo" in found.embeddings
 
 
-def test_people_are_drawn_whole_by_the_seed_whatever_the_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whole_subjects_are_sampled_by_the_seed_for_any_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     labels = labels_of([f"p{person:02d}" for person in rng.permutation(np.repeat(np.arange(30), rng.integers(1, 9, size=30)))])
     rows = np.flatnonzero(labels.ids != "p03")
@@ -283,7 +283,7 @@ def test_people_are_drawn_whole_by_the_seed_whatever_the_order_of_the_rows(monke
     assert set(labels.ids[drawn[0]]) != set(labels.ids[drawn[2]])
 
 
-def test_of_many_training_sessions_only_the_drawn_ones_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_many_training_sessions_only_the_sample_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     store, labels = people(12, 4)
     monkeypatch.setattr(baselines, "MAX_SESSIONS", 20)
     train, tested = np.arange(40), np.arange(40, 48)

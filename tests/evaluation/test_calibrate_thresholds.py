@@ -66,7 +66,7 @@ def test_every_threshold_of_identity_is_the_smallest_that_keeps_its_rate(people:
 
 
 def test_with_tied_scores_fewer_false_matches_than_allowed_may_be_all_that_a_threshold_can_give() -> None:
-    """All 16 impostor pairs of two people have the cosine 0: at a rate of 0.1 none may match."""
+    """All 16 impostor pairs of two subjects have the cosine 0: at FMR 0.1 none may match."""
     answers, labels = example(2, 4)
     person = np.unique(labels.ids, return_inverse=True)[1]
     (point,) = calibrate_thresholds(
@@ -98,7 +98,7 @@ def test_attributes_that_were_not_trained_have_no_threshold() -> None:
     assert calibrate_thresholds(*example(), []).attributes == {}
 
 
-def test_who_was_validated_on_is_counted() -> None:
+def test_validation_subjects_and_sessions_are_counted() -> None:
     assert (chosen(11, 3).people, chosen(11, 3).sessions) == (11, 33)
 
 
@@ -121,7 +121,7 @@ def test_a_threshold_gives_the_same_after_it_was_stored(tmp_path: Path) -> None:
         assert comparisons.impostor_counts[comparisons.impostor_levels >= key].sum() == point.false_matches
 
 
-def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected) -> None:
+def test_nan_and_infinite_predictions_are_rejected(refused: AssertRejected) -> None:
     answers, labels = example()
     answers.embeddings[3, 1] = np.nan
     with refused(f"subject {labels.ids[3]}", "NaN"):

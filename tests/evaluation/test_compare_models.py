@@ -1,4 +1,4 @@
-"""Two model folders on the same sessions."""
+"""Comparison of two model folders on the same sessions, and within groups."""
 
 import json
 import shutil
@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from fr_ps.config import DataConfig, ModelConfig
 from fr_ps.data.dataset import open_dataset
-from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.labels import ATTRIBUTES, Labels, read_labels
 from fr_ps.data.split_files import SPLIT_FILE, write_split
 from fr_ps.data.splits import make_split
-from fr_ps.evaluation.compare_models import ComparisonResult, compare_models
+from fr_ps.evaluation.compare_models import ComparisonResult, compare_models, group_differences
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+from fr_ps.evaluation.evaluate_predictions import LabelledPredictions
 from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.models.inference import Predictions
 from fr_ps.tracking.run import Run
 
 CPU = torch.device("cpu")
@@ -124,3 +127,43 @@ def test_an_attribute_with_other_classes_is_not_compared(models: tuple[Path, Pat
     assert not [one for one in found.differences if "facial_hair" in one.name]
     assert [one for one in found.differences if one.name == "gender/auc"]
     assert [line for line in found.notes if "classes of A and B differ: facial_hair" in line]
+
+
+@pytest.fixture(scope="module")
+def labels(prepared: Path) -> Labels:
+    return read_labels(prepared / "labels.csv")
+
+
+def noisy_predictions(labels: Labels, noise: float, seed: int) -> LabelledPredictions:
+    """Subjects separated from each other, with a level of noise."""
+    rng = np.random.default_rng(seed)
+    names, person = np.unique(labels.ids, return_inverse=True)
+    embeddings = np.random.default_rng(0).normal(size=(len(names), 16))[person] + noise * rng.normal(size=(len(labels), 16))
+    return LabelledPredictions(Predictions(embeddings.astype(np.float32), {}), labels)
+
+
+def auc_among(one: LabelledPredictions, rows: np.ndarray) -> float:
+    unit = one.predictions.embeddings[rows] / np.linalg.norm(one.predictions.embeddings[rows], axis=1, keepdims=True)
+    first, second = np.triu_indices(len(rows), 1)
+    ids = one.labels.ids[rows]
+    return float(roc_auc_score(ids[first] == ids[second], (unit @ unit.T)[first, second]))
+
+
+def test_each_is_the_difference_of_the_aucs_among_the_sessions_of_a_class(labels: Labels) -> None:
+    first, second = noisy_predictions(labels, 1.0, 1), noisy_predictions(labels, 3.0, 3)
+    found = {one.name: one for one in group_differences(first, second)}
+    expected = {}
+    for column, attribute in enumerate(ATTRIBUTES):
+        for code, name in enumerate(labels.class_names(attribute)):
+            rows = np.flatnonzero(labels.codes[:, column] == code)
+            counts = np.unique(labels.ids[rows], return_counts=True)[1]
+            if len(counts) >= 2 and counts.max() >= 2:
+                expected[f"groups/{attribute}/{name}/identity/auc"] = auc_among(first, rows), auc_among(second, rows)
+    assert set(found) == set(expected)
+    for name, (one, other) in expected.items():
+        assert (found[name].first, found[name].second) == pytest.approx((one, other), abs=1e-6)
+
+
+def test_a_model_differs_from_itself_in_no_group(labels: Labels) -> None:
+    one = noisy_predictions(labels, 2.0, 1)
+    assert all(found.value == 0 and found.better == "neither" for found in group_differences(one, one))

@@ -1,4 +1,4 @@
-"""Differences between two models on the same draws of people, against scikit-learn and by simulation."""
+"""Paired differences of two models on the same replicates, against scikit-learn and by simulation."""
 
 import math
 
@@ -24,7 +24,7 @@ def of_replicates(values: np.ndarray, value: float = 0.5, name: str = "auc") -> 
 
 
 def between(first: np.ndarray, second: np.ndarray, people: int = 60) -> Difference:
-    """Of the means of the draws."""
+    """Metrics with given replicates."""
     value = (
         float(np.nanmean(np.where(np.isfinite(first - second), first - second, NAN)))
         if np.isfinite(first - second).any()
@@ -40,7 +40,7 @@ def by_t(value: float, drawn: np.ndarray, people: int) -> tuple[float, float, fl
     return value - wide, value + wide, 2 * scipy.stats.t.cdf(-abs(value) / error, people - 1)
 
 
-def test_the_difference_of_two_models_is_that_of_scikit_learn_in_every_draw() -> None:
+def test_the_difference_of_two_models_is_that_of_scikit_learn_in_every_replicate() -> None:
     rng = np.random.default_rng(0)
     ids = np.repeat([f"p{i}" for i in range(15)], 2)
     centres = np.repeat(rng.normal(size=(15, 16)), 2, axis=0)
@@ -61,7 +61,7 @@ def test_the_difference_of_two_models_is_that_of_scikit_learn_in_every_draw() ->
     assert (found.low, found.high, found.p) == pytest.approx(by_t(value, np.array(drawn), 15), abs=1e-3)
 
 
-def test_a_difference_is_between_the_same_draws() -> None:
+def test_a_difference_uses_the_same_replicates() -> None:
     rng = np.random.default_rng(1)
     second = rng.normal(size=200)
     found = between(second + 0.01 + 0.001 * rng.normal(size=200), second)
@@ -85,7 +85,7 @@ def test_p_is_a_probability_above_0_and_the_same_whichever_model_is_first(pairs:
 
 
 def test_p_is_uniform_where_there_is_no_difference_and_small_where_there_is_one() -> None:
-    """Two models that are each right about a person with the same, or another, probability; the metric is the mean."""
+    """Two models, each correct on a subject with the same or another probability; the metric is the mean."""
     rng = np.random.default_rng(2)
 
     def p(shift: float) -> float:
@@ -101,14 +101,14 @@ def test_p_is_uniform_where_there_is_no_difference_and_small_where_there_is_one(
     assert np.median([p(1) for _ in range(20)]) < 0.01
 
 
-def test_draws_in_which_a_metric_is_undefined_are_left_out() -> None:
+def test_undefined_replicates_are_left_out() -> None:
     first = np.array([NAN, 0.5, 0.7, 0.9, 0.6, 0.8])
     second = np.array([0.1, NAN, 0.6, 0.6, 0.5, 0.9])
     found = between(first, second)
     assert (found.low, found.high, found.p) == pytest.approx(by_t(0.1, np.array([0.1, 0.3, 0.1, -0.1]), 60))
 
 
-def test_the_fewer_the_people_the_less_is_sure() -> None:
+def test_fewer_subjects_give_wider_intervals() -> None:
     drawn = 0.02 + 0.01 * np.random.default_rng(0).standard_normal(4000)
     few, many = between(drawn, np.zeros(4000), 6), between(drawn, np.zeros(4000), 600)
     assert few.better == "neither"
@@ -117,8 +117,8 @@ def test_the_fewer_the_people_the_less_is_sure() -> None:
     assert math.isnan(between(drawn, np.zeros(4000), 1).p)
 
 
-def test_draws_that_say_nothing_give_no_interval_and_no_winner() -> None:
-    """Of two people, every draw in which there are impostors is the people themselves; or most draws are undefined."""
+def test_replicates_without_spread_give_no_interval_and_no_winner() -> None:
+    """With two subjects every replicate with impostors has both; or most replicates are undefined."""
     ids = np.repeat(["a", "b"], 4)
     rng = np.random.default_rng(0)
     draws = bootstrap_weights(ids)
@@ -141,7 +141,7 @@ def test_a_model_is_not_better_than_itself() -> None:
     assert (found.value, found.low, found.high, found.p, found.better) == (0, 0, 0, 1, "neither")
 
 
-def test_only_what_both_have_is_compared_and_without_draws_there_is_no_interval() -> None:
+def test_only_common_metrics_are_compared_and_without_replicates_there_is_no_interval() -> None:
     first, second = Metrics(), Metrics()
     for metrics, value, spread in ((first, 0.9, 0.02), (second, 0.7, 0.01)):
         metrics.add("drawn", value, replicates=np.linspace(value - spread, value + spread, 9))
@@ -188,7 +188,7 @@ def test_models_are_compared_by_headlines_supported_points_and_the_aucs_of_attri
     assert headline_metrics(Metrics()) == []
 
 
-def test_the_table_has_a_row_a_difference_and_nothing_where_people_were_not_drawn() -> None:
+def test_the_table_has_a_row_per_difference_and_no_interval_without_replicates() -> None:
     drawn, other = Difference("auc", 0.75, 0.5, 0.125, 0.375, 0.01), Difference("eer", 0.25, 0.5, NAN, NAN, NAN)
     table = difference_table("file", "Title", ("A", "B"), {"": [drawn, other]}, "note")
     assert (table.name, table.title, table.note) == ("file", "Title", "note")
@@ -201,8 +201,8 @@ def test_the_table_has_a_row_a_difference_and_nothing_where_people_were_not_draw
     assert {len(row) for row in both.rows} == {9}
 
 
-def test_people_of_the_rarer_class_count_where_a_metric_is_of_them() -> None:
-    """One of ten people in the rarer class: nothing is sure, whatever the draws say."""
+def test_a_metric_of_a_rarer_class_uses_its_number_of_subjects() -> None:
+    """One of ten subjects is in the rarer class: there is no interval."""
     drawn = 0.7 + 0.01 * np.random.default_rng(0).standard_normal(500)
     first, second = Metrics(), Metrics()
     first.add("gender/auc", 0.7, replicates=drawn, subjects=1)

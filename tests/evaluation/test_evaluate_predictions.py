@@ -26,7 +26,7 @@ SUPPORTED = ValidationThreshold(0.01, 0.5, 40, 4000, "")
 
 
 def scored(ids: list[str], labelled: bool = False, seed: int = 0) -> LabelledPredictions:
-    """Sessions of people whose centres depend on their names alone; a person keeps its attributes."""
+    """Sessions of subjects; centre and attributes of a subject depend only on its name."""
     rng, names = np.random.default_rng(seed), np.array(ids)
     centres = {name: np.random.default_rng(list(name.encode())).normal(size=12) for name in ids}
     embeddings = np.array([centres[name] for name in ids]) + 1.2 * rng.normal(size=(len(ids), 12))
@@ -110,7 +110,7 @@ def test_headlines_have_intervals_around_them(whole: EvaluationResult) -> None:
     assert whole.bootstrap.subjects == 24
 
 
-def test_identity_is_what_scikit_learn_and_a_loop_say(whole: EvaluationResult) -> None:
+def test_identity_metrics_equal_scikit_learn_and_a_loop(whole: EvaluationResult) -> None:
     ids, score = whole.tested.labels.ids, cosines(whole.tested.predictions.embeddings)
     first, second = np.triu_indices(len(ids), k=1)
     genuine = ids[first] == ids[second]
@@ -136,7 +136,7 @@ def test_the_thresholds_of_validation_are_applied(whole: EvaluationResult) -> No
     assert (rows["pose"]["threshold"], rows["pose"]["threshold from"]) == (None, "most probable class")
 
 
-def test_the_same_answers_give_the_same_numbers() -> None:
+def test_the_same_predictions_give_the_same_metrics() -> None:
     one, again = (evaluate_predictions(scored(people(5, 3)), [], None).metrics for _ in range(2))
     assert one.values == again.values
     assert one.intervals == again.intervals
@@ -151,13 +151,13 @@ def test_the_same_answers_give_the_same_numbers() -> None:
     ],
     ids=["one person", "one session each", "one session"],
 )
-def test_where_nothing_can_be_verified_all_of_identity_is_undefined_with_its_reason(ids: list[str], why: str) -> None:
+def test_without_verification_all_identity_metrics_are_undefined_with_the_reason(ids: list[str], why: str) -> None:
     found = evaluate_predictions(scored(ids, labelled=True), ATTRIBUTES, thresholds(SUPPORTED))
     assert list(found.sections) == SECTIONS
     metrics = found.metrics
     plain = evaluate_predictions(scored(ids, labelled=True), ATTRIBUTES, None).metrics
     for name in ("quality/edc_pauc", "groups/gender/fmr_ratio", "groups/pose/fnmr_ratio"):
-        assert name in metrics.values  # validation's threshold can tell false non-matches where there are no impostors
+        assert name in metrics.values  # a threshold from validation gives false non-matches without impostors
         assert plain.values[name] is None
         assert plain.reasons[name] == why
     for name in ("identity/auc", "identity/auc_person_balanced", "identity/eer", *ACCURACY):
@@ -198,7 +198,7 @@ def test_probes_are_searched_in_the_gallery_and_only_the_tested_are_verified() -
     assert "9 enrolled sessions of 8 subjects" in table(found, "Identification", "identification").note
 
 
-def test_a_gallery_of_strangers_leaves_identification_undefined_with_the_reason() -> None:
+def test_a_gallery_of_other_subjects_leaves_identification_undefined_with_the_reason() -> None:
     metrics = evaluate_predictions(scored(people(6, 2)), [], None, gallery=scored(["x", "y", "y"])).metrics
     assert metrics.values["identity/rank1"] is None
     assert "enrolled" in metrics.reasons["identity/rank1"]
@@ -244,14 +244,14 @@ def test_a_list_of_one_kind_of_pairs_is_undefined_and_the_reason_is_the_list(kin
     assert found.metrics.values["identity/rank1"] is not None
 
 
-def test_below_twenty_people_with_two_sessions_the_accuracy_is_undefined_with_the_reason() -> None:
+def test_below_twenty_subjects_with_two_sessions_the_accuracy_is_undefined_with_the_reason() -> None:
     metrics = evaluate_predictions(scored(people(19, 2)), [], None).metrics
     assert [metrics.values[name] for name in ACCURACY] == [None, None]
     assert "19 subjects" in metrics.reasons[ACCURACY[0]]
     assert evaluate_predictions(scored(people(20, 2)), [], None).metrics.values[ACCURACY[0]] is not None
 
 
-def test_distances_are_for_verification_alone_and_that_is_said() -> None:
+def test_distances_are_for_verification_only_with_a_warning() -> None:
     tested = scored(people(10, 3))
     tested.predictions.embeddings[:] *= np.linspace(1, 4, 30, dtype=np.float32)[:, None]
     found = evaluate_predictions(tested, [], thresholds(SUPPORTED), measure="euclidean")
@@ -273,13 +273,13 @@ def test_distances_are_for_verification_alone_and_that_is_said() -> None:
     assert source.endswith("the thresholds from validation are cosines")
 
 
-def test_below_fifty_people_the_intervals_are_warned_of() -> None:
+def test_below_fifty_subjects_there_is_a_warning() -> None:
     few, enough = (evaluate_predictions(scored(people(count, 1)), [], None).warnings for count in (49, 50))
     assert [warning.split(":")[0] for warning in few] == ["only 49 test subjects", "verification is undefined"]
     assert [warning.split(":")[0] for warning in enough] == ["verification is undefined"]
 
 
-def test_scores_of_few_different_values_are_warned_of() -> None:
+def test_few_distinct_scores_give_a_warning() -> None:
     """Of embeddings that collapsed but for one session, which keeps the differences of the others below a key."""
     good = scored(people(50, 3))
     common = good.predictions.embeddings + np.float32(1e5)
@@ -304,7 +304,7 @@ def test_the_one_threshold_is_the_strictest_of_validation_that_has_support() -> 
     ],
     ids=["none", "low support"],
 )
-def test_without_a_threshold_from_validation_it_is_chosen_here_and_that_is_said(given: Thresholds | None, why: str) -> None:
+def test_without_a_threshold_from_validation_it_comes_from_the_test_sessions(given: Thresholds | None, why: str) -> None:
     tested = scored(people(10, 3))
     threshold, source = threshold_and_source(evaluate_predictions(tested, [], given))
     assert source == f"from these test sessions at FMR 0.1, because {why}"
@@ -317,7 +317,7 @@ def test_without_a_threshold_from_validation_it_is_chosen_here_and_that_is_said(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected, bad: float) -> None:
+def test_nan_and_infinite_predictions_are_rejected(refused: AssertRejected, bad: float) -> None:
     tested = scored(people(4, 3), labelled=True)
     tested.predictions.embeddings[5, 2] = bad
     pairs = listed(tested, None, 6)
@@ -330,7 +330,7 @@ def test_answers_that_are_no_numbers_are_refused(refused: AssertRejected, bad: f
         evaluate_predictions(tested, ATTRIBUTES, None)
 
 
-def test_a_gallery_with_an_answer_that_is_no_number_is_refused(refused: AssertRejected) -> None:
+def test_nan_in_the_gallery_predictions_is_rejected(refused: AssertRejected) -> None:
     gallery = scored(["a", "b"])
     gallery.predictions.embeddings[1, 2] = np.nan
     with refused("subject b", "NaN or infinite"):

@@ -1,4 +1,4 @@
-"""Jitter: the draw of a session is its own, within its bounds, and all its maps stay true to each other."""
+"""Jitter: one transform per session, within the bounds, consistent over its maps."""
 
 import hashlib
 import math
@@ -34,7 +34,7 @@ def names(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([f"p{row // 4}" for row in range(count)]), np.array([f"s{row % 4}" for row in range(count)])
 
 
-def test_draws_fill_their_bounds_evenly_and_do_not_hang_together() -> None:
+def test_transforms_are_uniform_within_their_bounds_and_uncorrelated() -> None:
     drawn = draw_jitter(*names(MANY), seed=0)
     turn = np.degrees(drawn.angle.double().numpy()) / 5
     scale = (1 / drawn.side.double().numpy() - 1) / 0.1
@@ -48,7 +48,7 @@ def test_draws_fill_their_bounds_evenly_and_do_not_hang_together() -> None:
     assert (drawn.flip == 1).all()
 
 
-def test_a_draw_is_that_of_its_seed_id_and_session_by_a_hash_written_down_here() -> None:
+def test_a_transform_follows_from_seed_id_and_session_by_the_hash() -> None:
     drawn = draw_jitter(np.array(["B05"]), np.array(["q1"]), seed=3)
     digest = hashlib.sha256(b"3\0B05\0q1").digest()
     u = [2 * int.from_bytes(digest[8 * k : 8 * k + 8], "little") / 2**64 - 1 for k in range(4)]
@@ -71,7 +71,7 @@ def test_neither_batch_nor_order_changes_a_session() -> None:
             np.testing.assert_allclose(alone[modality][0], array[row], atol=1e-5)
 
 
-def test_another_seed_person_or_session_is_another_draw() -> None:
+def test_another_seed_subject_or_session_gives_another_transform() -> None:
     ids, sessions = np.array(["a", "b", "a", "ab", "a"]), np.array(["s", "s", "t", "c", "bc"])
     angles = {float(angle) for seed in (0, 1) for angle in draw_jitter(ids, sessions, seed).angle}
     assert len(angles) == 10
@@ -122,7 +122,7 @@ def test_a_sphere_stays_a_sphere_whose_top_moved() -> None:
     assert np.ptp(off) < 0.01
 
 
-def test_normals_stay_unit_vectors_depth_keeps_its_mean_and_the_maps_given_are_left_alone() -> None:
+def test_normals_stay_unit_vectors_depth_keeps_its_mean_and_the_input_does_not_change() -> None:
     maps = bumps(48, 8)
     rng = np.random.default_rng(0)
     rough = rng.normal(size=maps["normal"].shape)

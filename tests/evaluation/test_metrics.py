@@ -23,7 +23,7 @@ def test_a_zero_is_defined_and_none_is_not() -> None:
     assert example().defined() == {"auc": 0.0, "tar": 0.5}
 
 
-def test_a_prefix_stands_before_values_and_reasons() -> None:
+def test_a_prefix_applies_to_values_and_reasons() -> None:
     metrics = example().with_prefix("val/identity")
     assert metrics.values == {"val/identity/auc": 0.0, "val/identity/eer": None, "val/identity/tar": 0.5}
     assert metrics.reasons == {"val/identity/eer": "no genuine pair", "val/identity/tar": "low support"}
@@ -49,7 +49,7 @@ def test_replicates_give_an_interval_which_a_prefix_and_a_join_carry() -> None:
     assert set(carried.replicates) == {"test/auc", "test/eer"}
 
 
-def test_who_wins_a_join_wins_with_all_that_is_known_of_it() -> None:
+def test_the_last_one_wins_a_merge_with_all_its_fields() -> None:
     first, second = Metrics(), Metrics()
     first.add("auc", 0.9, "low support", np.linspace(0.8, 1, 11))
     second.add("auc", 0.7)

@@ -130,7 +130,7 @@ def test_the_table_has_a_row_a_part_and_subset_and_the_row_of_all_maps_last() ->
     assert {cell for row in rows for cell in row[4:]} == {"-"}
 
 
-def test_the_main_table_is_of_all_maps_alone() -> None:
+def test_the_main_table_has_the_metrics_with_all_maps_only() -> None:
     assert metric_table(example_metrics()) == metric_table(example_metrics(subsets=False))
 
 

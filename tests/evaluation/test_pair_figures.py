@@ -36,7 +36,7 @@ class Example:
 
 
 def assessed(ids: str, enrolled: str = "", listed: PairList | None = None, measure: Measure = "cosine") -> Example:
-    """Of sessions of people of one letter each, those enrolled being a gallery; as far as pictures need it."""
+    """A minimal evaluation of subjects with one-letter names; `enrolled` are the gallery."""
     names = np.array(list(ids + enrolled))
     sessions = np.array([f"s{i:02d}" for i in range(len(names))])
     labels = Labels(names, sessions, np.full((len(names), 5), -1, np.int8), DEFAULT_CLASSES, "raw", {})
@@ -88,7 +88,7 @@ def check(shown: Shown, expected: Sequence[tuple[int, int]], embeddings: np.ndar
 
 
 def worst_impostors(embeddings: np.ndarray, ids: np.ndarray, probes: Sequence[int], gallery: Sequence[int]) -> list[tuple]:
-    """Of every probe's pair with its most similar other person, those with the highest scores, each once."""
+    """The pairs of a probe with its top impostor that have the highest scores, each once."""
     rivals = set()
     for probe in probes:
         others = [row for row in gallery if ids[row] != ids[probe]]
@@ -132,7 +132,7 @@ def test_fewer_pairs_than_places_leave_places_empty() -> None:
     assert worst == best[::-1]
 
 
-def test_where_nobody_has_two_sessions_only_impostors_are_shown() -> None:
+def test_without_genuine_pairs_only_impostors_are_shown() -> None:
     example = assessed("abcdefgh")
     found = figures_of(example)
     assert list(found) == ["worst_impostor"]
@@ -140,7 +140,7 @@ def test_where_nobody_has_two_sessions_only_impostors_are_shown() -> None:
     check(read(found["worst_impostor"], example.labels), rivals, example.embeddings)
 
 
-def test_where_there_is_one_person_only_genuine_pairs_are_shown() -> None:
+def test_with_one_subject_only_genuine_pairs_are_shown() -> None:
     assert list(figures_of(assessed("aaa"))) == ["worst_genuine", "best_genuine"]
 
 
@@ -157,7 +157,7 @@ def test_impostors_of_a_gallery_are_enrolled_sessions(enrolled: str) -> None:
     assert all(min(pair) < 6 <= max(pair) for _, *pair in shown)
 
 
-def test_where_only_the_probes_own_person_is_enrolled_no_impostor_is_shown() -> None:
+def test_without_other_enrolled_subjects_no_impostor_is_shown() -> None:
     assert list(figures_of(assessed("aa", "a"))) == ["worst_genuine", "best_genuine"]
 
 

@@ -1,5 +1,6 @@
-"""What stands in the files of a report."""
+"""The files of a report: content, scores, and the terminal table."""
 
+import itertools
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -13,9 +14,20 @@ from matplotlib.figure import Figure
 
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.evaluation import report as module
-from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.analyses.gallery_search import search_gallery
+from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions, make_pairs
 from fr_ps.evaluation.metrics import Metrics, ReportSection
-from fr_ps.evaluation.report import describe_test_set, headline_lines, terminal_table, undefined_summary, write_report
+from fr_ps.evaluation.pairwise.pair_list import PairList
+from fr_ps.evaluation.pairwise.similarity import Measure
+from fr_ps.evaluation.report import (
+    describe_test_set,
+    headline_lines,
+    score_table,
+    terminal_table,
+    undefined_summary,
+    write_report,
+)
 from fr_ps.models.inference import Predictions
 from fr_ps.report.table import Table, table_text
 from tests.foreign import MARKUP_LIKE_TEXTS
@@ -45,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "of a model"
     extra = ReportSection(tables=[Table("extra", "An extra table", ["name", "value"], [["a", 0.25], ["b", None]])])
     extra.figures["losses"] = lambda: Figure(figsize=(1, 1))
-    write_report(folder, EVIL, {EVIL: EVIL}, found.metrics.with_prefix("test"), found, {"Extra": extra}, ["mind <this>"])
+    write_report(folder, EVIL, {EVIL: EVIL}, found.metrics.with_prefix("test"), found, {"Extra": extra}, ["a <warning>"])
     return folder
 
 
@@ -129,7 +141,7 @@ def test_the_page_holds_the_metrics_and_the_reasons(folder: Path) -> None:
         if name.split("/")[1] in ("identity", *ATTRIBUTES):
             assert f">{name.partition('/')[2]}</td>" in text
             assert value is None or f"{value:.4f}" in text
-    assert "mind &lt;this&gt;" in text
+    assert "a &lt;warning&gt;" in text
     assert "only 6 test subjects: bootstrap intervals under-cover below 50" in text
     assert "male" in text
 
@@ -164,7 +176,7 @@ def test_scores_hold_every_pair_with_its_cosine(folder: Path) -> None:
     assert len(seen) == len(table)
 
 
-def test_a_report_of_nobody_has_metrics_and_a_page_and_no_scores(tmp_path: Path) -> None:
+def test_a_report_without_test_subjects_has_metrics_and_a_page_but_no_scores(tmp_path: Path) -> None:
     write_report(tmp_path / "new", "t", {"tested": "nobody"}, Metrics(), None)
     assert {file.name for file in (tmp_path / "new").iterdir()} == {"metrics.json", "report.html", "tables"}
     assert strict((tmp_path / "new" / "metrics.json").read_text())["metrics"] == {}
@@ -217,7 +229,7 @@ def test_the_terminal_shows_foreign_text_as_it_is() -> None:
     assert [line.strip() for line in lines[2:]] == list(MARKUP_LIKE_TEXTS)
 
 
-def test_population_and_headline_say_on_whom_and_how_well() -> None:
+def test_the_test_set_and_the_headline_are_described() -> None:
     found = example()
     assert describe_test_set(found) == "6 subjects, 24 sessions, 36 genuine and 240 impostor pairs"
     shown = headline_lines(found.metrics.with_prefix("test"), "test")
@@ -227,7 +239,7 @@ def test_population_and_headline_say_on_whom_and_how_well() -> None:
     assert headline_lines(found.metrics.with_prefix("test"), "val") == []
 
 
-def test_what_is_undefined_is_said_in_a_line_by_reason() -> None:
+def test_the_summary_groups_undefined_metrics_by_reason() -> None:
     metrics = Metrics()
     metrics.add("test/pose/auc", None, "one class")
     metrics.add("test/pose/ece", None, "one class")
@@ -239,5 +251,120 @@ def test_what_is_undefined_is_said_in_a_line_by_reason() -> None:
     assert undefined_summary(metrics, "train") == {}
 
 
-def test_without_metrics_the_terminal_says_so() -> None:
+def test_without_metrics_the_terminal_table_is_one_line() -> None:
     assert terminal_table(Metrics()) == "no metrics: no validation and no test subjects"
+
+
+COLUMNS = ["id_a", "session_a", "id_b", "session_b", "score", "genuine"]
+
+
+def scored_example(ids: list[str], listed: PairList | None = None, measure: Measure = "cosine") -> EvaluationResult:
+    """A minimal evaluation of random embeddings of the given subjects."""
+    names, count = np.array(ids), len(ids)
+    embeddings = (5 * np.random.default_rng(0).normal(size=(count, 24)) + 1).astype(np.float32)
+    labels = Labels(names, np.array([f"s{i}" for i in range(count)]), np.zeros((count, 5), np.int8), DEFAULT_CLASSES, "raw", {})
+    draws = bootstrap_weights(names, replicates=2)
+    comparisons = make_pairs(embeddings, names, listed, measure, draws).score()
+    found = search_gallery(embeddings, names, None)
+    return EvaluationResult(LabelledPredictions(Predictions(embeddings, {}), labels), comparisons, listed, found, draws, {}, ())
+
+
+def rows_of(table: pd.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows, from the session names."""
+    return [(int(a[1:]), int(b[1:])) for a, b in zip(table.session_a, table.session_b)]
+
+
+def check(table: pd.DataFrame, assessment: EvaluationResult) -> None:
+    """Check every row against float64."""
+    assert list(table.columns) == COLUMNS
+    assert table.score.dtype == np.float64
+    assert table.genuine.dtype == bool
+    embeddings, ids = assessment.tested.predictions.embeddings.astype(float), assessment.tested.labels.ids
+    for row, (one, other) in zip(table.itertuples(), rows_of(table)):
+        a, b = embeddings[one], embeddings[other]
+        if assessment.pair_scores.scale.measure == "cosine":
+            assert row.score == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), abs=1e-5)
+        else:
+            assert row.score == pytest.approx(-np.linalg.norm(a - b), rel=1e-4)
+        assert (row.id_a, row.id_b) == (ids[one], ids[other])
+        assert row.genuine == (ids[one] == ids[other])
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_every_pair_is_there_once_with_its_score(measure: Measure) -> None:
+    assessment = scored_example(list("abcabcabbd"), measure=measure)
+    table, note = score_table(assessment)
+    assert note == ""
+    assert sorted(rows_of(table)) == list(itertools.combinations(range(10), 2))
+    check(table, assessment)
+
+
+def test_the_limit_itself_still_has_every_pair() -> None:
+    assessment = scored_example(list("abcabcabbd"))
+    assert len(score_table(assessment, max_pairs=45)[0]) == 45
+    assert score_table(assessment, max_pairs=45)[1] == ""
+    assert score_table(assessment, max_pairs=44)[1] != ""
+
+
+def test_beyond_the_limit_all_genuine_pairs_and_a_sample_of_impostors_are_there_once() -> None:
+    ids = list("aabbccdd" * 4)
+    assessment = scored_example(ids)
+    genuine = {pair for pair in itertools.combinations(range(32), 2) if ids[pair[0]] == ids[pair[1]]}
+    for most in (len(genuine) + 1, 200, 400, 495):
+        table, note = score_table(assessment, max_pairs=most)
+        pairs = rows_of(table)
+        assert len(pairs) == len(set(pairs)) == most
+        assert all(one < other for one, other in pairs)
+        assert {pair for pair, own in zip(pairs, table.genuine) if own} == genuine
+        assert note.startswith("scores.parquet holds all 112 genuine pairs")
+        assert f"{most - 112} of 384 impostor pairs" in note
+        check(table, assessment)
+
+
+def test_genuine_pairs_may_exceed_the_limit() -> None:
+    table, note = score_table(scored_example(list("aaaaabbb")), max_pairs=5)
+    assert len(table) == 13
+    assert table.genuine.all()
+    assert " 0 of 15 impostor pairs" in note
+
+
+def test_the_sample_is_a_function_of_the_seed() -> None:
+    assessment = scored_example(list("abcdef" * 4))
+    one, again, other = (score_table(assessment, max_pairs=100, seed=seed)[0] for seed in (1, 1, 2))
+    assert one.equals(again)
+    assert not one.equals(other)
+
+
+def test_every_impostor_pair_is_as_likely_as_any_other() -> None:
+    """20 of 49 impostor pairs in each of 150 samples; the subjects have 1 to 5 sessions."""
+    ids = list("aaaaabbbbccd")
+    assessment = scored_example(ids)
+    impostors = [pair for pair in itertools.combinations(range(12), 2) if ids[pair[0]] != ids[pair[1]]]
+    seen = dict.fromkeys(impostors, 0)
+    for seed in range(150):
+        table, _ = score_table(assessment, max_pairs=17 + 20, seed=seed)
+        for pair, own in zip(rows_of(table), table.genuine):
+            if not own:
+                seen[pair] += 1
+    share = 20 / len(impostors)
+    away = (np.array(list(seen.values())) - 150 * share) / np.sqrt(150 * share * (1 - share))
+    assert np.abs(away).max() < 4
+    assert away.std() == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.parametrize("most", [2, 1000])
+def test_a_pair_list_is_complete_and_in_order_for_every_limit(most: int) -> None:
+    listed = PairList(np.array([5, 0, 3, 1]), np.array([2, 4, 0, 6]), None)
+    assessment = scored_example(list("aabbaba"), listed)
+    table, note = score_table(assessment, max_pairs=most)
+    assert rows_of(table) == [(5, 2), (0, 4), (3, 0), (1, 6)]
+    assert note == ""
+    assert table.genuine.tolist() == [True, True, False, True]
+    check(table, assessment)
+
+
+def test_one_session_has_a_table_without_rows() -> None:
+    table, note = score_table(scored_example(["a"]))
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 0
+    assert note == ""

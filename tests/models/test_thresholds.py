@@ -1,4 +1,4 @@
-"""Thresholds in the model folder: written, read back, and refused where the file is another."""
+"""Thresholds of a model folder: written, read back, and rejected if damaged."""
 
 import json
 from pathlib import Path
@@ -43,13 +43,13 @@ def written(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"thresholds"', '{"people": 1}', '{"metrics": {}, "reasons": {}}'])
-def test_another_file_is_refused_by_its_name(tmp_path: Path, refused: AssertRejected, text: str) -> None:
+def test_another_file_is_rejected_by_its_name(tmp_path: Path, refused: AssertRejected, text: str) -> None:
     (tmp_path / THRESHOLDS_FILE).write_text(text)
     with refused(tmp_path / THRESHOLDS_FILE, "expected the thresholds of a model"):
         read_thresholds(tmp_path)
 
 
-def test_a_file_that_broke_off_or_is_no_text_is_refused_by_its_name(tmp_path: Path, refused: AssertRejected) -> None:
+def test_a_truncated_or_binary_file_is_rejected_by_its_name(tmp_path: Path, refused: AssertRejected) -> None:
     file = tmp_path / THRESHOLDS_FILE
     text = json.dumps(written(tmp_path)).encode()
     for damaged in (text[: len(text) // 2], b"\xff\xfe" + text, b"\0" * 100):
@@ -60,7 +60,7 @@ def test_a_file_that_broke_off_or_is_no_text_is_refused_by_its_name(tmp_path: Pa
 
 @pytest.mark.parametrize("key", ["people", "sessions", "identity", "attributes"])
 @pytest.mark.parametrize("value", [None, "many", [3], float("nan"), float("inf")])
-def test_a_value_of_another_kind_is_refused_by_the_files_name(
+def test_a_value_of_another_type_is_rejected_by_the_file_name(
     tmp_path: Path, refused: AssertRejected, key: str, value: object
 ) -> None:
     (tmp_path / THRESHOLDS_FILE).write_text(json.dumps(written(tmp_path) | {key: value}))
@@ -69,7 +69,7 @@ def test_a_value_of_another_kind_is_refused_by_the_files_name(
 
 
 @pytest.mark.parametrize("key", ["people", "sessions", "identity", "attributes"])
-def test_a_key_that_is_missing_is_refused_by_the_files_name(tmp_path: Path, refused: AssertRejected, key: str) -> None:
+def test_a_missing_key_is_rejected_by_the_file_name(tmp_path: Path, refused: AssertRejected, key: str) -> None:
     raw = written(tmp_path)
     del raw[key]
     (tmp_path / THRESHOLDS_FILE).write_text(json.dumps(raw))
@@ -78,7 +78,7 @@ def test_a_key_that_is_missing_is_refused_by_the_files_name(tmp_path: Path, refu
 
 
 @pytest.mark.parametrize("value", [None, "high", [], float("nan"), float("-inf")])
-def test_a_threshold_that_is_no_number_is_refused_by_the_files_name(
+def test_a_threshold_that_is_not_a_number_is_rejected_by_the_file_name(
     tmp_path: Path, refused: AssertRejected, value: object
 ) -> None:
     raw = written(tmp_path)
@@ -93,7 +93,7 @@ def test_a_threshold_that_is_no_number_is_refused_by_the_files_name(
         read_thresholds(tmp_path)
 
 
-def test_a_folder_in_the_files_place_is_refused_by_its_name(tmp_path: Path, refused: AssertRejected) -> None:
+def test_a_folder_in_place_of_the_file_is_rejected_by_its_name(tmp_path: Path, refused: AssertRejected) -> None:
     (tmp_path / THRESHOLDS_FILE).mkdir()
     with refused(tmp_path / THRESHOLDS_FILE):
         read_thresholds(tmp_path)

@@ -1,4 +1,4 @@
-"""The report's page, read by a parser: what is told in it, and that it asks for nothing from elsewhere."""
+"""The report page, parsed: its content, its escapes, and no external resources."""
 
 import base64
 
@@ -23,7 +23,7 @@ def everything(text: str) -> str:
     return render_page(text, {text: text}, [text], own, [text, text], {text: ([own], {text: PNG})})
 
 
-def test_names_stand_there_as_they_are_and_never_as_html() -> None:
+def test_names_are_escaped() -> None:
     plain, evil = HtmlPage(everything("plain")), HtmlPage(everything(EVIL))
     assert [tag for tag, _ in evil.tags] == [tag for tag, _ in plain.tags]
     assert [list(attributes) for _, attributes in evil.tags] == [list(attributes) for _, attributes in plain.tags]
@@ -61,7 +61,7 @@ def test_a_section_without_anything_is_left_out() -> None:
     assert reader.text["h2"] == ["Metrics", "Something"]
 
 
-def test_facts_and_warnings_come_first_then_the_metrics_with_their_remarks_then_the_sections() -> None:
+def test_the_order_is_facts_warnings_metrics_footnotes_sections() -> None:
     sections = {"Verification": ([table(["b", 2], note="of the table")], {})}
     numbers = Table("metrics", "", ["metric", "test"], [["identity/auc", "0.9"]])
     content = render_page("Title", {"tested": "6 people", "headline": "auc"}, ["few"], numbers, ["because", "so"], sections)
@@ -99,7 +99,7 @@ def test_what_is_undefined_is_a_dash_and_small_numbers_keep_their_digits(cell: s
     assert HtmlPage(table_html(table(["a", cell]))).cells(0)[1] == ["a", text]
 
 
-def test_a_note_stands_below_its_table_and_a_title_above_and_neither_where_there_is_none() -> None:
+def test_a_note_is_below_its_table_and_a_title_above() -> None:
     with_both = HtmlPage(table_html(table(["a", 1], title="The title", note="The note")))
     assert (with_both.text["caption"], with_both.text["p"]) == (["The title"], ["The note"])
     assert [tag for tag, _ in with_both.tags][:2] == ["table", "caption"]
@@ -107,7 +107,7 @@ def test_a_note_stands_below_its_table_and_a_title_above_and_neither_where_there
     assert not {"caption", "p"} & set(HtmlPage(table_html(table(["a", 1]))).text)
 
 
-def test_columns_of_words_stand_left_and_columns_with_a_number_right() -> None:
+def test_text_columns_are_left_aligned_and_number_columns_right_aligned() -> None:
     rows = (["a", 1, None, "b"], [None, "low", 0.5, "c"])
     (head, *body) = HtmlPage(table_html(table(*rows, header=("w", "mixed", "n", "x")))).tables[0]
     for row in (head, *body):

@@ -60,7 +60,7 @@ def test_at_a_threshold_a_probability_of_at_least_it_is_positive(place: int) -> 
     assert found | {"balanced_accuracy": 0} == attribute_metrics(probabilities, codes, TWO).values | {"balanced_accuracy": 0}
 
 
-def test_a_threshold_between_two_neighbouring_float32_tells_them_apart() -> None:
+def test_a_threshold_between_neighbouring_float32_separates_them() -> None:
     low = np.float32(0.3)
     score = np.array([low, np.nextafter(low, np.float32(1))])
     for some in (score, score + np.spacing(low)):  # one of the two is where rounding to even goes down
@@ -97,7 +97,7 @@ def test_inverted_scores_give_one_minus_the_auc() -> None:
     assert inverted == pytest.approx(1 - auc, abs=1e-6)
 
 
-def test_scores_without_information_give_one_half_even_if_most_answers_are_right() -> None:
+def test_uninformative_scores_give_one_half_even_if_most_predictions_are_right() -> None:
     """The original's AUC is 1 here."""
     codes = np.array([0] * 95 + [1] * 5)
     values = attribute_metrics(np.tile(np.array([0.9, 0.1], dtype=np.float32), (100, 1)), codes, TWO).values
@@ -139,7 +139,7 @@ def test_without_every_class_all_but_calibration_is_undefined_with_a_reason_that
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_is_refused_with_what_to_do(bad: float) -> None:
+def test_nan_is_rejected_with_a_remedy(bad: float) -> None:
     probabilities, codes = sample(2)
     probabilities[3, 1] = bad
     with pytest.raises(InputError, match=r"of none or any is NaN or infinite in 1 of 60 sessions; train with a lower optim\.lr"):
@@ -149,13 +149,11 @@ def test_nan_is_refused_with_what_to_do(bad: float) -> None:
 
 
 @pytest.mark.parametrize(("classes", "threshold"), [(2, None), (2, 0.4), (3, None)])
-def test_each_draw_is_the_metric_of_the_sessions_written_out_as_often_as_they_were_drawn(
-    classes: int, threshold: float | None
-) -> None:
+def test_each_replicate_is_the_metric_of_its_sessions_repeated(classes: int, threshold: float | None) -> None:
     probabilities, codes = sample(classes)
     probabilities, names = probabilities.round(1), THREE[:classes]  # with ties
     codes = np.where(np.arange(60) % 7 == 0, -1, codes)
-    draws = bootstrap_weights(np.arange(60) // 10, 40)  # 6 people
+    draws = bootstrap_weights(np.arange(60) // 10, 40)  # 6 subjects
     found = attribute_metrics(probabilities, codes, names, threshold, draws)
     assert found.values == attribute_metrics(probabilities, codes, names, threshold).values
     for draw, weights in enumerate(draws.weights[:, draws.unit]):
@@ -166,7 +164,7 @@ def test_each_draw_is_the_metric_of_the_sessions_written_out_as_often_as_they_we
             assert found.replicates[name][draw] == pytest.approx(expected, nan_ok=True)
 
 
-def test_a_draw_without_a_class_is_nan_and_calibration_has_no_draws() -> None:
+def test_a_replicate_without_a_class_is_nan_and_calibration_has_no_replicates() -> None:
     probabilities, codes = sample(2)
     codes = np.where(np.arange(60) < 10, codes, 0)
     draws = bootstrap_weights(np.arange(60) // 10, 40)
@@ -178,9 +176,9 @@ def test_a_draw_without_a_class_is_nan_and_calibration_has_no_draws() -> None:
         assert (np.isnan(replicates) == missing).all()
 
 
-def test_the_bound_of_a_perfect_model_comes_from_the_people_of_the_rarest_class() -> None:
+def test_the_bound_of_a_perfect_model_comes_from_the_subjects_of_the_rarest_class() -> None:
     codes = np.repeat([0, 1], [80, 20])
-    draws = bootstrap_weights(np.arange(100) // 2)  # 40 and 10 people
+    draws = bootstrap_weights(np.arange(100) // 2)  # 40 and 10 subjects
     found = attribute_metrics(np.eye(2)[codes], codes, TWO, bootstrap=draws)
     for name in ("auc", "balanced_accuracy", "average_precision"):
         assert found.values[name] == 1
@@ -206,18 +204,18 @@ def test_the_best_threshold_beats_every_midway_one_and_of_equal_ones_is_the_near
     assert abs(found - 0.5) == min(abs(threshold - 0.5) for threshold in best)
 
 
-def test_perfect_scores_are_told_apart_midway_between_the_classes() -> None:
+def test_perfect_scores_are_separated_midway_between_the_classes() -> None:
     assert best_threshold(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1])) == pytest.approx(0.5)
     assert best_threshold(np.array([0.01, 0.02, 0.04]), np.array([0, 0, 1])) == pytest.approx(0.03)
 
 
 def test_a_rare_class_weighs_as_much_as_a_frequent_one() -> None:
-    """At 0.75 two answers are wrong, at 0.25 five, but half of the rare class is lost at the former."""
+    """At 0.75 two predictions are wrong, at 0.25 five, but 0.75 misses half of the rare class."""
     scores = np.array([0.0] * 90 + [0.5] * 5 + [0.5] * 2 + [1.0] * 2)
     assert best_threshold(scores, np.array([0] * 95 + [1] * 4)) == 0.25
 
 
-def test_neighbouring_floats_are_told_apart() -> None:
+def test_neighbouring_floats_are_separated() -> None:
     high = np.nextafter(0.3, 1)
     for low in (0.3, high):
         found = best_threshold(np.array([low, np.nextafter(low, 1)]), np.array([0, 1]))
@@ -235,7 +233,7 @@ def test_where_all_scores_are_the_same_there_is_no_threshold() -> None:
 
 
 def people_with_labels() -> tuple[dict[str, np.ndarray], Labels]:
-    """Of 10 people, 4 sessions each: gender, three classes of emotion, hair of one class only, some poses, no spectacles."""
+    """10 subjects with 4 sessions each: gender, three classes of emotion, hair of one class only, some poses, no spectacles."""
     rng = np.random.default_rng(0)
     classes = DEFAULT_CLASSES | {"emotion": {"calm": ["a"], "glad": ["b"], "sad": ["c"]}}
     codes = np.full((40, 5), -1, dtype=np.int8)
@@ -248,11 +246,11 @@ def people_with_labels() -> tuple[dict[str, np.ndarray], Labels]:
     return probabilities, Labels(ids, sessions, codes, classes, "raw", {})
 
 
-def test_findings_are_the_metrics_of_every_attribute_and_tell_why_an_untrained_one_has_none() -> None:
+def test_the_section_has_the_metrics_of_every_attribute_and_the_reason_for_an_untrained_one() -> None:
     probabilities, labels = people_with_labels()
     draws = bootstrap_weights(labels.ids, 50)
     trained = ["gender", "emotion", "facial_hair", "pose"]
-    probabilities["spectacles"][:] = np.nan  # nobody looks at it
+    probabilities["spectacles"][:] = np.nan  # not used
     metrics = attributes_section(probabilities, labels, {"gender": 0.3}, trained, draws).metrics
     assert list(metrics.values) == [f"{task}/{name}" for task in ATTRIBUTES for name in NAMES]
     again = all_attribute_metrics(probabilities, labels, {"gender": 0.3}, trained, draws)
@@ -269,7 +267,7 @@ def test_findings_are_the_metrics_of_every_attribute_and_tell_why_an_untrained_o
     assert "none" in metrics.reasons["facial_hair/auc"]
 
 
-def test_the_table_says_on_whom_and_at_which_threshold() -> None:
+def test_the_table_has_subjects_and_thresholds() -> None:
     probabilities, labels = people_with_labels()
     found = attributes_section(probabilities, labels, {"gender": 0.3, "emotion": 0.3}, ["gender", "emotion", "pose"])
     table = found.tables[0]
@@ -304,7 +302,7 @@ def test_confusion_matrices_are_scikit_learns_at_the_threshold_and_a_class_witho
     assert list(tables["confusion_facial_hair"].rows[1]) == ["any", 0, 0, None, None]
 
 
-def test_reliability_is_drawn_of_what_is_trained_and_has_labels_with_the_error_of_the_metrics() -> None:
+def test_reliability_diagrams_are_those_of_trained_attributes_with_labels() -> None:
     probabilities, labels = people_with_labels()
     found = attributes_section(probabilities, labels, {}, ["gender", "emotion", "spectacles"])
     assert set(found.figures) == {"reliability_gender", "reliability_emotion"}

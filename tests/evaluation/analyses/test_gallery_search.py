@@ -15,7 +15,7 @@ SHARES = st.sampled_from([None, 0.0, 0.5, 1.0])
 
 
 def signs(seed: int, count: int, people: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings whose cosines are whole sixteenths, many of them the same, some of length 0; and people."""
+    """Embeddings whose cosines are whole sixteenths, many of them equal, some of length 0; and subjects."""
     rng = np.random.default_rng(seed)
     kinds = rng.choice([-1.0, 1.0], size=(max(1, count // 2), 16))
     kinds[:, 6:] = 1
@@ -36,7 +36,7 @@ def some_rows(seed: int, count: int, share: float | None) -> np.ndarray | None:
 
 
 def scores_by_loop(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray | None, probe: int) -> tuple[dict, dict]:
-    """The exact score of every enrolled person, by its best session and by their mean."""
+    """The exact score of every enrolled subject, by its best session and by the mean."""
     whole = embeddings.astype(int)
     enrolled = [row for row in (range(len(ids)) if gallery is None else gallery) if row != probe]
     best, mean = {}, {}
@@ -47,7 +47,7 @@ def scores_by_loop(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray 
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), people=st.integers(1, 8), share=SHARES, block=st.integers(1, 40))
-def test_a_search_is_that_of_a_loop_over_people(seed: int, count: int, people: int, share: float | None, block: int) -> None:
+def test_a_search_is_that_of_a_loop_over_subjects(seed: int, count: int, people: int, share: float | None, block: int) -> None:
     embeddings, ids = signs(seed, count, people)
     gallery = some_rows(seed, count, share)
     found = search_gallery(embeddings, ids, gallery, block)
@@ -63,7 +63,7 @@ def test_a_search_is_that_of_a_loop_over_people(seed: int, count: int, people: i
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), people=st.integers(1, 8), share=SHARES)
-def test_the_row_of_the_best_rival_has_the_score_of_the_maximum(seed: int, count: int, people: int, share: float | None) -> None:
+def test_the_top_impostor_has_the_best_non_mated_score(seed: int, count: int, people: int, share: float | None) -> None:
     embeddings, ids = signs(seed, count, people)
     gallery = some_rows(seed, count, share)
     found = search_gallery(embeddings, ids, gallery)
@@ -87,7 +87,7 @@ def test_the_probe_itself_counts_neither_in_the_maximum_nor_in_the_mean() -> Non
     assert found.top_impostor.tolist() == [2, 2, 1]
 
 
-def test_an_embedding_that_is_not_a_number_is_refused() -> None:
+def test_a_nan_embedding_is_rejected() -> None:
     embeddings, ids = faces(0, 3, 2, 1.0)
     embeddings[4, 1] = np.nan
     with pytest.raises(InputError, match="p002"):

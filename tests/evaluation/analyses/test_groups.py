@@ -29,7 +29,7 @@ def accepted(one: np.ndarray, other: np.ndarray, threshold: float) -> bool:
 def by_loops(
     embeddings: np.ndarray, ids: np.ndarray, codes: np.ndarray, classes: int, threshold: float, weights: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """The four matrices of one attribute; a session counts as often as its person was drawn, a copy being no impostor."""
+    """The four matrices of one attribute; a session counts as often as its subject was drawn, and a copy is no impostor."""
     weights = np.ones(len(ids)) if weights is None else weights
     counts = {name: np.zeros((classes, classes)) for name in MATRICES}
     for i in range(len(ids)):
@@ -78,7 +78,7 @@ def test_the_counts_are_those_of_loops_over_every_pair(data: tuple[np.ndarray, n
 
 
 @given(sessions(), st.integers(0, 99), st.integers(1, 4))
-def test_a_draw_weighs_genuine_pairs_w_and_impostor_pairs_w_w_whatever_people_are_drawn_together(
+def test_a_replicate_weighs_genuine_pairs_w_and_impostor_pairs_w_w_in_any_units(
     data: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, units: int
 ) -> None:
     embeddings, ids, codes = data
@@ -122,7 +122,7 @@ def test_the_order_of_the_sessions_changes_nothing() -> None:
     assert_same(there, back)
 
 
-def test_drawing_everybody_once_gives_the_rates_of_the_counts() -> None:
+def test_the_replicate_with_every_subject_once_gives_the_rates_of_the_counts() -> None:
     embeddings, ids, codes = some()
     for counts in group_counts(embeddings, ids, codes, CLASSES, 0.5, bootstrap_weights(ids, replicates=2)):
         fmr, fnmr = counts.rates(np.ones((1, 40), np.float32))
@@ -130,7 +130,7 @@ def test_drawing_everybody_once_gives_the_rates_of_the_counts() -> None:
         np.testing.assert_allclose(fnmr[0], (counts.false_non_matches / counts.genuine).diagonal())
 
 
-def test_nobody_has_no_pairs() -> None:
+def test_without_sessions_there_are_no_pairs() -> None:
     (counts,) = group_counts(np.zeros((0, 3), np.float32), np.empty(0, str), np.zeros((0, 1), np.int8), [2], 0.5)
     assert not counts.impostors.any()
     assert np.isnan(counts.rates(np.ones((1, 1), np.float32))).all()
@@ -152,7 +152,7 @@ def test_the_findings_are_the_rates_of_the_classes_with_intervals_and_the_ratio_
     embeddings, ids, _ = some(people=80)
     person = np.unique(ids, return_inverse=True)[1]
     labels = labels_of(ids, gender=person % 2, emotion=np.arange(len(ids)) % 3 - 1)
-    # Women are harder to tell apart, and their sessions differ more.
+    # One class is harder: its subjects are closer to each other and its sessions differ more.
     women = (person % 2 == 0)[:, None]
     rng = np.random.default_rng(0)
     embeddings = np.where(women, embeddings + 0.8 + rng.normal(size=embeddings.shape), embeddings).astype(np.float32)
@@ -207,10 +207,10 @@ def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_unde
     assert reasons["groups/emotion/fmr_ratio"] == "only class 'blankstare' has impostor pairs"
     assert reasons["groups/spectacles/fnmr_ratio"] == "no class has genuine pairs"
     rows = {(row["attribute"], row["class"]): row for row in cells(findings, "groups")}
-    assert rows["emotion", "other"]["FMR"] is None  # one person
+    assert rows["emotion", "other"]["FMR"] is None  # one subject
     assert rows["emotion", "other"]["FNMR"] == 0
     assert (rows["gender", "female"]["FMR"], rows["gender", "male"]["FMR"]) == (1, 0)
-    # No error among two people bounds the rate at 1 - 0.05^(1 / 2).
+    # No error among two subjects bounds the rate at 1 - 0.05^(1 / 2).
     assert rows["gender", "male"]["FNMR high"] == pytest.approx(1 - 0.05**0.5)
     assert rows["facial_hair", "none"]["subjects"] == 2
     assert rows["facial_hair", "none"]["FNMR high"] == pytest.approx(0.95)  # one of them has one session
@@ -255,7 +255,7 @@ def test_without_labels_there_is_no_row_and_no_figure() -> None:
     assert set(findings.metrics.values.values()) == {None}
 
 
-def test_an_embedding_that_is_no_number_is_refused() -> None:
+def test_a_nan_embedding_is_rejected() -> None:
     embeddings, ids, codes = some(people=4)
     embeddings[3, 1] = np.nan
     with pytest.raises(InputError, match=ids[3]):

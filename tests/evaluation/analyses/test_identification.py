@@ -1,4 +1,4 @@
-"""Identification against loops, models whose rates are known, and searches that cannot be told."""
+"""Identification against loops, against models with known rates, and undefined searches."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ from tests.evaluation.analyses.test_gallery_search import SHARES, faces, signs, 
 NAMES = ("rank1", "rank5", "rank1_mean", "rank5_mean")
 
 
-def test_rank_1_is_how_often_the_nearest_other_session_is_of_the_same_person() -> None:
+def test_rank_1_is_the_share_of_sessions_with_the_nearest_other_of_the_same_subject() -> None:
     embeddings, ids = faces(3, 12, 4, 1.5)
     embeddings, ids = embeddings[2:-3], ids[2:-3]  # 2, 4, ..., 4 and 1 sessions
     right = []
@@ -31,14 +31,14 @@ def test_rank_1_is_how_often_the_nearest_other_session_is_of_the_same_person() -
 
 
 @pytest.mark.parametrize("value", [0.0, 0.37])
-def test_a_model_that_says_the_same_of_everybody_is_never_right(value: float) -> None:
+def test_a_constant_embedding_identifies_nothing(value: float) -> None:
     ids = np.repeat(list("abcdefg"), [1, 2, 3, 5, 7, 11, 13])
     found = identification_section(search_gallery(np.full((len(ids), 24), value, dtype=np.float32), ids, None), ids, None).metrics
     assert [found.values[name] for name in NAMES] == [0, 0, 0, 0]
     assert found.values["fnir_at_fpir_0.1"] == 1
 
 
-def test_a_perfect_model_makes_no_error_and_its_bounds_come_from_people() -> None:
+def test_a_perfect_model_makes_no_error_and_its_bounds_come_from_subjects() -> None:
     ids = np.repeat([f"p{person}" for person in range(20)], 3)
     embeddings = np.repeat(np.eye(20, dtype=np.float32), 3, axis=0)
     found = identification_section(search_gallery(embeddings, ids, None), ids, bootstrap_weights(ids)).metrics
@@ -49,7 +49,9 @@ def test_a_perfect_model_makes_no_error_and_its_bounds_come_from_people() -> Non
 
 def test_an_inverted_model_is_always_wrong() -> None:
     axes = np.eye(8, dtype=np.float32)
-    ids = np.repeat([f"p{person}" for person in range(8)], 2)  # one's two sessions are opposite, and another's is nearest
+    ids = np.repeat(
+        [f"p{person}" for person in range(8)], 2
+    )  # the two sessions of a subject are opposite, and another subject is nearest
     embeddings = np.stack([axes, -np.roll(axes, 1, axis=0)], axis=1).reshape(16, 8) + 0.1
     embeddings[1::2] = -embeddings[::2]
     found = identification_section(search_gallery(embeddings, ids, None), ids, None).metrics
@@ -87,7 +89,7 @@ def fnir_by_loop(found: GallerySearch, strangers_only: bool, rate: float, weight
     share=SHARES,
     rate=st.sampled_from([0, 0.1, 0.5]),
 )
-def test_fnir_of_each_draw_is_that_of_a_loop_over_thresholds(
+def test_fnir_of_each_replicate_is_that_of_a_loop_over_thresholds(
     seed: int, count: int, people: int, share: float | None, rate: float
 ) -> None:
     embeddings, ids = signs(seed, count, people)
@@ -109,7 +111,7 @@ def hand_made(best: list[float], own: list[float]) -> OpenSet:
 @pytest.mark.parametrize(
     ("rate", "threshold", "fnir"),
     [
-        (0, 0.9, 0.75),  # at 0.9 itself a stranger is accepted: only who scores more is returned
+        (0, 0.9, 0.75),  # at 0.9 a non-mated search is accepted: the threshold is just above
         (0.2, 0.5, 0.25),
         (0.4, 0.5, 0.25),  # the two at 0.5 are accepted together
         (0.6, 0.3, 0.25),
@@ -125,7 +127,7 @@ def test_the_threshold_lies_just_above_the_score_that_would_be_too_many(rate: fl
     assert got[0, 0] == pytest.approx(fnir)
 
 
-def test_drawing_holds_a_part_of_the_draws_at_a_time() -> None:
+def test_memory_holds_a_block_of_replicates_at_a_time() -> None:
     rng = np.random.default_rng(0)
     found = hand_made(sorted(rng.random(10_000), reverse=True), sorted(rng.random(10_000), reverse=True))
     draws = bootstrap_weights(np.arange(20_000) // 20, 1000)
@@ -136,7 +138,7 @@ def test_drawing_holds_a_part_of_the_draws_at_a_time() -> None:
     assert peak < 100e6
 
 
-def test_strangers_are_the_non_mated_searches_where_there_are_any() -> None:
+def test_probes_of_subjects_not_enrolled_are_the_non_mated_searches() -> None:
     embeddings, ids = faces(0, 10, 4, 0.5)
     first = np.arange(0, 40, 4)
     with_strangers = search_gallery(embeddings, ids, first[:7])
@@ -149,7 +151,7 @@ def test_strangers_are_the_non_mated_searches_where_there_are_any() -> None:
         assert len(open_set(everyone).nonmated) == len(everyone.probes)
 
 
-def test_the_gallery_is_not_drawn() -> None:
+def test_the_gallery_is_not_resampled() -> None:
     embeddings, ids = faces(1, 15, 3, 1.5)
     searched = search_gallery(embeddings, ids, None)
     draws = bootstrap_weights(ids, 30)
@@ -184,7 +186,7 @@ def test_a_point_with_fewer_than_one_expected_false_positive_is_left_out(count: 
         ([], None, "no probe: no session, or all are enrolled"),
     ],
 )
-def test_what_cannot_be_told_has_a_reason(ids: list[str], gallery: list[int] | None, reason: str) -> None:
+def test_undefined_metrics_have_a_reason(ids: list[str], gallery: list[int] | None, reason: str) -> None:
     people = np.array(ids, dtype=str)
     embeddings = np.random.default_rng(0).standard_normal((len(ids), 8)).astype(np.float32)
     searched = search_gallery(embeddings, people, None if gallery is None else np.array(gallery, dtype=int))
@@ -200,7 +202,7 @@ def test_what_cannot_be_told_has_a_reason(ids: list[str], gallery: list[int] | N
 
 
 @pytest.mark.parametrize(("people", "defined"), [(5, False), (6, True)])
-def test_rank_5_needs_six_people(people: int, defined: bool) -> None:
+def test_rank_5_needs_six_subjects(people: int, defined: bool) -> None:
     embeddings, ids = faces(0, people, 3, 1.0)
     found = rank_metrics(search_gallery(embeddings, ids, None))
     assert found.values["rank1"] is not None
@@ -208,7 +210,7 @@ def test_rank_5_needs_six_people(people: int, defined: bool) -> None:
     assert (found.reasons.get("rank5") == "fewer than six subjects are enrolled") != defined
 
 
-def test_the_table_counts_searches_errors_and_people() -> None:
+def test_the_table_counts_searches_errors_and_subjects() -> None:
     embeddings, ids = faces(2, 20, 3, 1.0)
     embeddings, ids = embeddings[:-2], ids[:-2]  # the last one has a single session
     found = identification_section(search_gallery(embeddings, ids, None), ids, bootstrap_weights(ids))

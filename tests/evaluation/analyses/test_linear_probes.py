@@ -1,4 +1,4 @@
-"""Linear probes against scikit-learn fits person by person, and against what chance must give."""
+"""Linear probes against leave-one-subject-out fits of scikit-learn, and against chance."""
 
 import itertools
 
@@ -28,7 +28,7 @@ GENDERS = ["female", "male"]
 
 
 def faces(people: int, sessions: int, channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings that know people apart, and the people's names."""
+    """Embeddings that separate subjects, and the subject of each."""
     rng = np.random.default_rng(seed)
     person = np.repeat(np.arange(people), sessions)
     embeddings = rng.normal(size=(people, channels))[person] + 0.5 * rng.normal(size=(len(person), channels))
@@ -36,7 +36,7 @@ def faces(people: int, sessions: int, channels: int, seed: int = 0) -> tuple[np.
 
 
 def constant(ids: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Codes of two classes, one a person and half of the people each."""
+    """Codes of two classes, constant within a subject, half of the subjects each."""
     names, person = np.unique(ids, return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(names)) < len(names) // 2).astype(np.int8)[person]
 
@@ -48,7 +48,7 @@ def table(ids: np.ndarray, **codes: np.ndarray) -> Labels:
 
 
 def by_refitting(embeddings: np.ndarray, codes: np.ndarray, ids: np.ndarray, classes: int, seed: int) -> float:
-    """The probe's AUC, every model of every penalty and left-out person being fitted by scikit-learn."""
+    """The AUC of the probe, with scikit-learn fits for every penalty and left-out subject."""
     aucs = []
     folds = min(5, *(len(set(ids[codes == code])) for code in range(classes)))
     for code in [1] if classes == 2 else range(classes):
@@ -77,7 +77,7 @@ def by_refitting(embeddings: np.ndarray, codes: np.ndarray, ids: np.ndarray, cla
 
 
 @pytest.mark.parametrize(("channels", "classes"), [(4, 2), (60, 2), (60, 3)])
-def test_auc_equals_that_of_models_refitted_without_each_person(channels: int, classes: int) -> None:
+def test_auc_equals_that_of_models_refitted_without_each_subject(channels: int, classes: int) -> None:
     rng = np.random.default_rng(channels + classes)
     ids = np.repeat([f"p{number:02d}" for number in range(11)], rng.integers(1, 5, size=11))
     names, person = np.unique(ids, return_inverse=True)
@@ -127,12 +127,12 @@ def test_of_three_classes_the_auc_is_the_mean_of_each_against_the_rest() -> None
     ids = np.repeat([f"p{number:02d}" for number in range(30)], 4)
     codes = np.repeat(np.arange(30) % 3, 4)
     found = linear_probe(np.eye(2)[(codes == 2).astype(int)], codes, ids, ["a", "b", "c"])
-    # The third class is told from the others, which tie with each other: half of their negatives are right, half are even.
+    # The third class is separated from the others, which tie: half of their negatives are right, half are ties.
     assert found.auc == pytest.approx((1 + 0.75 + 0.75) / 3)
     assert found.subjects == (10, 10, 10)
 
 
-def test_what_the_embedding_knows_of_a_person_only_is_of_no_use_for_another() -> None:
+def test_subject_specific_information_does_not_help_on_other_subjects() -> None:
     ids = np.repeat([f"p{number:02d}" for number in range(12)], 4)
     found = linear_probe(np.repeat(np.eye(12), 4, axis=0), constant(ids), ids, GENDERS)
     assert found.auc == 0.5
@@ -160,7 +160,7 @@ def test_length_has_no_influence_and_unknown_labels_are_left_out() -> None:
     assert np.array_equal(part.chance, whole.chance)
 
 
-def test_permuted_labels_are_those_of_another_person_of_the_fold() -> None:
+def test_permuted_labels_are_those_of_another_subject_of_the_fold() -> None:
     rng = np.random.default_rng(0)
     person = np.repeat(np.arange(30), 4)
     codes = rng.integers(0, 3, size=len(person))
@@ -171,7 +171,7 @@ def test_permuted_labels_are_those_of_another_person_of_the_fold() -> None:
     assert drawn.shape == (len(person), PERMUTATIONS)
 
     def held(column: np.ndarray, number: int) -> list[tuple[int, ...]]:
-        """The labels of each person of a fold, regardless of order."""
+        """The labels of each subject of a fold, in any order."""
         its = np.unique(person[fold == number])
         return [tuple(sorted(column[person == one].tolist())) for one in its]
 
@@ -183,7 +183,7 @@ def test_permuted_labels_are_those_of_another_person_of_the_fold() -> None:
     assert len(np.unique(drawn, axis=1).T) == PERMUTATIONS
 
 
-def test_permuted_labels_of_people_with_unequally_many_sessions_are_thinned_or_repeated() -> None:
+def test_permuted_labels_are_cut_or_repeated_for_unequal_numbers_of_sessions() -> None:
     person = np.repeat([0, 1], [2, 5])
     codes = np.array([0, 1, 2, 3, 4, 5, 6])
     drawn = _permuted(codes, person, np.zeros(7, dtype=int), np.random.default_rng(0))
@@ -197,7 +197,7 @@ def test_permuted_labels_of_people_with_unequally_many_sessions_are_thinned_or_r
     assert (np.sort(own, axis=0) == codes[:, None]).all()
 
 
-def test_labels_that_are_constant_in_people_stay_so() -> None:
+def test_labels_that_are_constant_within_subjects_stay_so() -> None:
     rng = np.random.default_rng(1)
     person = np.repeat(np.arange(20), rng.integers(1, 9, size=20))
     codes = (rng.random(20) < 0.5).astype(int)[person]
@@ -222,7 +222,7 @@ def test_any_small_table_gives_numbers_in_range_or_a_reason(rows: list[tuple[int
         assert 1 / (PERMUTATIONS + 1) <= found.p_value <= 1
 
 
-def test_two_people_of_each_class_are_enough_but_tell_little() -> None:
+def test_two_subjects_of_each_class_are_enough() -> None:
     ids = np.repeat(["a", "b", "c", "d"], 3)
     codes = np.repeat([0, 0, 1, 1], 3)
     found = linear_probe(np.eye(2)[codes], codes, ids, GENDERS)
@@ -268,7 +268,7 @@ def test_the_order_of_rows_has_no_influence_and_the_seed_has() -> None:
     assert linear_probe_section(embeddings, labels, seed=1).metrics.values != first
 
 
-def test_of_many_sessions_those_of_some_people_are_drawn_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_sessions_are_sampled_by_subject_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_probes, "MAX_SESSIONS", 60)
     embeddings, ids = faces(40, 4, 8)
     [shown] = linear_probe_section(embeddings, table(ids, gender=constant(ids))).tables
@@ -278,7 +278,7 @@ def test_of_many_sessions_those_of_some_people_are_drawn_and_it_is_said(monkeypa
     assert sum(linear_probe(embeddings, constant(ids), ids, GENDERS, seed=1).subjects) == 15
 
 
-def test_a_bad_embedding_is_refused(refused: AssertRejected) -> None:
+def test_a_bad_embedding_is_rejected(refused: AssertRejected) -> None:
     embeddings, ids = faces(12, 4, 8)
     embeddings[9, 3] = np.nan
     with refused("p002", "NaN"):

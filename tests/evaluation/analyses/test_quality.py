@@ -114,7 +114,7 @@ def test_without_pairs_or_errors_the_area_is_undefined() -> None:
 
 
 @given(genuine_pairs(), st.integers(0, 99))
-def test_a_draw_gives_what_its_pairs_give_when_each_is_there_as_often_as_its_person_was_drawn(
+def test_a_replicate_equals_its_pairs_repeated_as_often_as_their_subjects(
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int
 ) -> None:
     score, first, second = pairs
@@ -127,7 +127,7 @@ def test_a_draw_gives_what_its_pairs_give_when_each_is_there_as_often_as_its_per
         assert drawn == pytest.approx(value(again), nan_ok=True)
 
 
-def test_of_very_many_qualities_neighbours_are_drawn_together_which_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_very_many_qualities_neighbours_are_merged_which_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     lengths = rng.random(5000)
     score = 0.5 * lengths + rng.random(5000)
@@ -138,7 +138,7 @@ def test_of_very_many_qualities_neighbours_are_drawn_together_which_changes_litt
     assert 0 < np.abs(few - exact).max() < 0.02 * exact.std() + 1e-3
 
 
-def test_a_correlation_in_a_draw_is_numpys_of_repeated_sessions_and_undefined_where_one_is_constant() -> None:
+def test_a_correlation_in_a_replicate_is_numpys_of_repeated_sessions_and_undefined_if_constant() -> None:
     rng = np.random.default_rng(0)
     people = np.array([0, 0, *([1] * 50), 2])
     x, y = rng.random(53), rng.random(53)
@@ -206,7 +206,7 @@ def test_the_metrics_are_those_of_the_functions_with_intervals_that_hold_them() 
     assert low < 0 < high
 
 
-def test_measures_that_say_nothing_are_undefined_and_those_not_in_the_table_are_not_there() -> None:
+def test_constant_measures_are_undefined_and_missing_ones_are_absent() -> None:
     metrics = found(*example()).metrics
     assert metrics.values["quality/spearman_saturated"] is None
     assert metrics.reasons["quality/spearman_saturated"] == "quality_saturated is 0 in all sessions"
@@ -234,7 +234,7 @@ def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curv
     assert len(findings.figures["quality_measures"]().axes) == 2
 
 
-def test_more_than_2000_sessions_are_drawn_as_2000_points() -> None:
+def test_more_than_2000_sessions_are_resampled_as_2000_points() -> None:
     figure = found(*example(people=700)).figures["quality_measures"]()
     assert len(figure.axes[0].lines[0].get_xdata()) == quality.MAX_POINTS  # type: ignore[arg-type]
 
@@ -254,7 +254,7 @@ def test_without_genuine_pairs_errors_or_differences_in_length_there_is_a_reason
     assert findings.metrics.values["quality/spearman_residual"] is None
 
 
-def test_fewer_than_30_errors_are_low_support_and_no_draws_no_interval() -> None:
+def test_fewer_than_30_errors_are_low_support_and_there_is_no_interval_without_replicates() -> None:
     lengths, labels, first, second, score = example(people=6)
     threshold = float(np.sort(score)[5])
     findings = quality_section(lengths, labels, first, second, score, threshold, "test", None)

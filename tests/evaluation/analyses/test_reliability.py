@@ -1,4 +1,4 @@
-"""Calibration against a loop over bins, scikit-learn's calibration curve, and models whose error is known."""
+"""Calibration against a loop over bins, scikit-learn's calibration curve, and models with a known error."""
 
 import io
 
@@ -30,7 +30,7 @@ def sample(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), people=st.integers(1, 10))
-def test_the_error_of_each_draw_is_that_of_a_loop_over_bins(seed: int, count: int, people: int) -> None:
+def test_the_error_of_each_replicate_is_that_of_a_loop_over_bins(seed: int, count: int, people: int) -> None:
     confidence, correct = sample(seed, count)
     draws = bootstrap_weights(np.random.default_rng(seed).integers(people, size=count), 10, seed)
     found = expected_calibration_error(confidence, correct, draws)
@@ -39,7 +39,7 @@ def test_the_error_of_each_draw_is_that_of_a_loop_over_bins(seed: int, count: in
     assert reliability_diagram(confidence, correct).error == pytest.approx(by_loop(confidence, correct, np.ones(count)))
 
 
-def test_a_draw_without_any_of_the_sessions_is_nan() -> None:
+def test_a_replicate_without_any_of_the_sessions_is_nan() -> None:
     draws = bootstrap_weights(np.array(["a", "b"]), 50).select(np.array([0]))
     found = expected_calibration_error(np.array([0.8]), np.array([True]), draws)
     assert (np.isnan(found) == (draws.weights[:, draws.unit[0]] == 0)).all()
@@ -70,7 +70,7 @@ def test_sure_and_right_is_0_and_sure_and_wrong_is_1() -> None:
     assert reliability_diagram(1 - correct.astype(float), correct).error == 1
 
 
-def test_one_constant_answer_errs_by_its_distance_from_the_share() -> None:
+def test_one_constant_prediction_errs_by_its_distance_from_the_share() -> None:
     assert reliability_diagram(np.full(10, 0.75), np.arange(10) < 3).error == pytest.approx(0.45)
 
 

@@ -1,4 +1,4 @@
-"""The list of pairs that a protocol prescribes: read as it was written, and refused with file, row and remedy."""
+"""Pair lists: read back as written, and rejected with file, row and remedy."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_the_rows_are_those_of_the_labels_that_are_scored(tmp_path: Path) -> Non
     ],
     ids=["column", "all columns", "person", "session", "case", "empty cell", "itself", "twice", "reversed", "no rows", "fold"],
 )
-def test_a_bad_list_is_refused_with_its_file_row_and_remedy(
+def test_a_bad_list_is_rejected_with_its_file_row_and_remedy(
     tmp_path: Path, refused: AssertRejected, text: str, words: list[str]
 ) -> None:
     path = tmp_path / "pairs.csv"
@@ -91,7 +91,7 @@ def test_a_bad_list_is_refused_with_its_file_row_and_remedy(
 
 
 @pytest.mark.parametrize("text", [None, "", HEADER + "B01,q1,B02\n", HEADER + "B01,q1,B02,q1,more\n", 'id_a,"session_a\n'])
-def test_a_file_that_is_no_table_is_refused_by_its_name(tmp_path: Path, text: str | None) -> None:
+def test_a_file_without_a_table_is_rejected_by_its_name(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "pairs.csv"
     if text is not None:
         path.write_text(text)

@@ -21,7 +21,7 @@ Impostors = dict[int, int]
 
 @st.composite
 def sets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of -1 and 1, 16 long, whose cosines are exact and often the same, of a few people in any order."""
+    """Embeddings of -1 and 1, 16 long, whose cosines are exact and often equal, of a few subjects in any order."""
     ids = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12))
     kinds = draw(st.lists(st.integers(0, 4), min_size=len(ids), max_size=len(ids)))
     rows = np.random.default_rng(draw(st.integers(0, 9))).choice([-1.0, 1.0], size=(5, 16)).astype(np.float32)
@@ -55,7 +55,7 @@ def test_every_pair_is_counted_once_with_its_key(drawn):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_of_any_size_on_any_threads_say_the_same(monkeypatch, threads):
+def test_blocks_of_any_size_on_any_threads_give_the_same(monkeypatch, threads):
     rng = np.random.default_rng(0)
     embeddings = rng.choice([-1.0, 1.0], size=(90, 64)).astype(np.float32)
     ids = rng.choice(list("abcdefgh"), size=90)
@@ -85,7 +85,7 @@ def test_more_pairs_than_keys_are_counted_in_a_table_and_give_the_same():
     assert np.abs(mine - theirs).max() <= 1  # a product of another shape may round to the neighbouring step
 
 
-def test_the_distance_of_embeddings_that_are_not_of_unit_length_is_told_as_such():
+def test_the_euclidean_score_is_minus_the_distance():
     rng = np.random.default_rng(2)
     embeddings = (rng.standard_normal((30, 8)) * rng.uniform(1, 20, size=(30, 1)) + 100).astype(np.float32)
     ids = np.array(list("abcde") * 6)
@@ -97,7 +97,7 @@ def test_the_distance_of_embeddings_that_are_not_of_unit_length_is_told_as_such(
 
 
 def with_offset(offset: float, people: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy embeddings of people with 5 sessions, with a common part of `offset` times their spread."""
+    """Noisy embeddings of subjects with 5 sessions, with a common part of `offset` times their spread."""
     rng = np.random.default_rng(0)
     own = np.repeat(rng.normal(size=(people, 64)), 5, axis=0) + 2 * rng.normal(size=(5 * people, 64))
     common = rng.normal(size=64)
@@ -134,7 +134,7 @@ def test_the_same_embedding_for_everybody_has_an_area_of_one_half():
 
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
-def test_a_threshold_that_was_told_as_a_score_is_the_same_key_again(measure):
+def test_a_threshold_converted_to_a_score_and_back_is_the_same_level(measure):
     rng = np.random.default_rng(3)
     scale = AllPairs(rng.standard_normal((9, 5)).astype(np.float32), np.array(list("aabbccdde")), measure).score().scale
     keys = np.unique(rng.integers(0, LEVELS, size=2000))
@@ -142,7 +142,7 @@ def test_a_threshold_that_was_told_as_a_score_is_the_same_key_again(measure):
 
 
 @given(sets(), st.integers(0, 5))
-def test_a_pair_weighs_as_often_as_both_people_were_drawn(drawn, seed):
+def test_a_pair_weighs_as_often_as_both_subjects_were_resampled(drawn, seed):
     embeddings, ids = drawn
     draws = bootstrap_weights(ids, replicates=4, seed=seed)
     nodes = np.unique(np.random.default_rng(seed).integers(0, LEVELS, size=6))
@@ -158,7 +158,7 @@ def test_a_pair_weighs_as_often_as_both_people_were_drawn(drawn, seed):
     assert np.array_equal(ListedPairs(embeddings, ids, first, second, bootstrap=draws).impostor_weights(nodes), truth)
 
 
-def test_people_in_a_group_are_drawn_together_and_are_impostors_of_each_other():
+def test_subjects_of_a_group_are_resampled_together_and_are_impostors_of_each_other():
     rng = np.random.default_rng(4)
     embeddings = rng.choice([-1.0, 1.0], size=(40, 16)).astype(np.float32)
     ids = np.array([f"p{i // 2:02d}" for i in range(40)])
@@ -170,14 +170,14 @@ def test_people_in_a_group_are_drawn_together_and_are_impostors_of_each_other():
     assert total.sum(axis=1) == pytest.approx(sum(weight[:, i] * weight[:, j] for i, j in pairs))
 
 
-def test_an_embedding_that_is_no_number_is_refused(refused):
+def test_a_nan_embedding_is_rejected(refused):
     embeddings = np.ones((3, 4), np.float32)
     embeddings[1, 2] = np.nan
     with refused("subject b", "NaN"):
         AllPairs(embeddings, np.array(["a", "b", "c"]))
 
 
-def test_why_nothing_can_be_verified_is_said():
+def test_the_reason_for_undefined_verification():
     embeddings = np.eye(3, 4, dtype=np.float32)
     assert "only one subject" in AllPairs(embeddings, np.array(["a", "a", "a"])).score().undefined_reason
     assert "no subject has two sessions" in AllPairs(embeddings, np.array(["a", "b", "c"])).score().undefined_reason
@@ -191,7 +191,7 @@ def test_embeddings_of_length_0_have_the_cosine_0_with_all():
     assert comparisons.scale.scores(comparisons.impostor_levels).tolist() == [0]
 
 
-def test_an_infinite_embedding_is_refused_by_listed_pairs_too():
+def test_listed_pairs_reject_an_infinite_embedding():
     with pytest.raises(InputError, match="NaN or infinite"):
         ListedPairs(np.full((2, 2), np.inf, np.float32), np.array(["a", "b"]), np.array([0]), np.array([1]))
 

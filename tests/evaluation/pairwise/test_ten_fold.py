@@ -70,7 +70,7 @@ def test_the_error_is_that_of_the_mean_and_not_the_deviation_of_the_folds() -> N
 
 
 def test_the_threshold_of_a_fold_is_not_chosen_on_it() -> None:
-    """Each fold alone could be told apart perfectly, at another threshold than the other one."""
+    """Each fold is separable, but at different thresholds."""
     score, genuine = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, True, False, True])
     assert values(score, genuine, np.array([0, 0, 1, 1]))[0] == pytest.approx(0.5)
 
@@ -114,7 +114,7 @@ def genuine_pairs(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sessions_of(people: int, singles: int, seed: int) -> np.ndarray:
-    """In any order: people with 2 to 6 sessions and people with one."""
+    """Subjects with 2 to 6 sessions and subjects with one, in any order."""
     rng = np.random.default_rng(seed)
     several = np.repeat([f"p{i}" for i in range(people)], rng.integers(2, 7, size=people))
     return rng.permutation(np.concatenate([several, [f"single{i}" for i in range(singles)]]))
@@ -126,7 +126,7 @@ def by_pair(folds: Folds) -> list[tuple[int, int, int]]:
 
 
 @given(st.integers(20, 45), st.integers(0, 10), st.integers(0, 99))
-def test_nobody_is_in_two_folds_and_each_has_as_many_impostor_as_genuine_pairs(people: int, singles: int, seed: int) -> None:
+def test_folds_are_subject_disjoint_with_as_many_impostor_as_genuine_pairs(people: int, singles: int, seed: int) -> None:
     ids = sessions_of(people, singles, seed)
     folds = draw_folds(ids, *genuine_pairs(ids), seed)
     assert folds.undefined_reason == ""
@@ -142,7 +142,7 @@ def test_nobody_is_in_two_folds_and_each_has_as_many_impostor_as_genuine_pairs(p
     assert not any(name.startswith("single") for name in fold_of)
 
 
-def test_people_are_spread_evenly_over_the_folds_and_a_fold_has_no_more_pairs_than_those_of_lfw() -> None:
+def test_subjects_are_spread_evenly_over_the_folds_and_a_fold_has_no_more_pairs_than_those_of_lfw() -> None:
     ids = np.repeat([f"p{i}" for i in range(43)], 20)
     folds = draw_folds(ids, *genuine_pairs(ids))
     people = [len(np.unique(ids[folds.first[folds.fold == fold]])) for fold in range(FOLDS)]
@@ -157,7 +157,7 @@ def test_the_folds_are_a_function_of_the_seed() -> None:
     assert by_pair(draw_folds(ids, *pairs, seed=3)) != by_pair(draw_folds(ids, *pairs, seed=4))
 
 
-def test_below_twenty_people_with_two_sessions_there_are_no_folds_however_many_have_one() -> None:
+def test_below_twenty_subjects_with_two_sessions_there_are_no_folds_however_many_have_one() -> None:
     ids = sessions_of(19, 30, 0)
     folds = draw_folds(ids, *genuine_pairs(ids))
     assert folds.undefined_reason.startswith("only 19 subjects have two sessions or more")

@@ -1,4 +1,4 @@
-"""Verification against loops over every pair."""
+"""Verification metrics against loops over every pair, and their replicates against weighted scikit-learn."""
 
 import itertools
 import math
@@ -10,12 +10,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics
+from fr_ps.evaluation.pairwise import verification as module
 from fr_ps.evaluation.pairwise.pairs import AllPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import FAR_POINTS, compute_roc, default_operating_point, equal_error_rate
 from fr_ps.evaluation.pairwise.similarity import STEPS, ScoreScale
-from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_with_intervals
+from fr_ps.evaluation.pairwise.verification import (
+    add_bootstrap_intervals,
+    bootstrap_rates,
+    verification_metrics,
+    verification_with_intervals,
+)
 from fr_ps.evaluation.pairwise.verification_report import verification_section
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 
@@ -23,7 +29,7 @@ Scored = list[tuple[float, bool]]
 
 
 def compared(scores: np.ndarray, genuine: np.ndarray, owner: np.ndarray) -> PairScores:
-    """Comparisons with given (m,) scores, of which those that are genuine are of the person `owner`."""
+    """Pair scores with given (m,) scores; the genuine ones are of the subject `owner`."""
     keys = np.round((scores + 8) * STEPS / 8).astype(np.int64)
     impostor_keys, counts = np.unique(keys[~genuine], return_counts=True)
     own = np.arange(int(genuine.sum()))
@@ -42,7 +48,7 @@ def pairs_of(scores: np.ndarray, ids: list[int]) -> tuple[PairScores, Scored]:
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
-    """Scores on a coarse grid, so that there are many ties, of a few sessions of a few people."""
+    """Scores on a coarse grid, so that there are many ties, of a few sessions of a few subjects."""
     ids = draw(st.lists(st.integers(0, 3), min_size=2, max_size=9))
     count = len(ids) * (len(ids) - 1) // 2
     values = draw(st.lists(st.integers(-4, 4), min_size=count, max_size=count))
@@ -90,7 +96,7 @@ def by_loops_tar(pairs: Scored, far: float) -> float:
 
 
 @given(tables())
-def test_auc_eer_and_person_balanced_auc_are_those_of_loops(table: tuple[np.ndarray, list[int]]) -> None:
+def test_auc_eer_and_subject_balanced_auc_are_those_of_loops(table: tuple[np.ndarray, list[int]]) -> None:
     comparisons, scored = pairs_of(*table)
     assume(not comparisons.undefined_reason)
     values = verification_metrics(comparisons).values
@@ -162,8 +168,8 @@ def test_a_random_model_is_near_one_half() -> None:
     assert values["tar_at_far_0.1"] == pytest.approx(0.1, abs=0.06)
 
 
-def test_a_person_with_many_sessions_does_not_rule_the_balanced_auc() -> None:
-    """One person with 20 sessions who is always recognised, four with 2 who never are."""
+def test_a_subject_with_many_sessions_does_not_dominate_the_balanced_auc() -> None:
+    """One subject with 20 sessions and perfect scores, four with 2 sessions and no correct one."""
     ids = [0] * 20 + [1, 1, 2, 2, 3, 3, 4, 4]
     same = np.equal.outer(ids, ids)
     scores = np.where(same, 1.0, 0.5)
@@ -174,7 +180,7 @@ def test_a_person_with_many_sessions_does_not_rule_the_balanced_auc() -> None:
     assert values["auc_person_balanced"] == pytest.approx(1 / 5)
 
 
-def test_all_pairs_are_what_scikit_learn_says_of_their_cosines() -> None:
+def test_all_pairs_equal_scikit_learn_on_their_cosines() -> None:
     embeddings, ids = faces(12, 5, 6.0)
     unit = embeddings.astype(float) / np.linalg.norm(embeddings.astype(float), axis=1, keepdims=True)
     first, second = np.triu_indices(len(ids), k=1)
@@ -236,7 +242,7 @@ def test_the_operating_point_is_the_strictest_that_has_support_and_without_one_t
     assert point.target_fmr == pytest.approx(point.fmr)
 
 
-def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
+def test_error_rates_at_the_thresholds_from_validation_are_reported() -> None:
     embeddings, ids = faces(20, 4, 6.0)
     pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids))
     threshold = 0.25
@@ -260,7 +266,7 @@ def test_thresholds_from_validation_are_told_with_what_they_give_here() -> None:
     assert named["of subjects"] == 20
 
 
-def test_the_table_of_points_has_what_the_metrics_say_and_its_intervals_are_those_of_fnmr() -> None:
+def test_the_table_of_points_agrees_with_the_metrics_and_has_intervals_of_the_fnmr() -> None:
     embeddings, ids = faces(20, 4, 6.0)
     comparisons, metrics = verification_with_intervals(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)
     findings = verification_section(comparisons, metrics, None)
@@ -282,3 +288,99 @@ def test_euclidean_distance_has_no_use_for_thresholds_that_are_cosines() -> None
     metrics = verification_with_intervals(AllPairs(embeddings, ids, "euclidean", bootstrap_weights(ids)), thresholds)[1]
     assert not [name for name in metrics.values if "at_val" in name]
     assert metrics.values["auc"] is not None
+
+
+def people(count: int, sessions: tuple[int, int], noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of subjects with different spread and number of sessions."""
+    rng = np.random.default_rng(seed)
+    ids, rows = [], []
+    for person in range(count):
+        centre, spread = rng.standard_normal(32), noise * rng.uniform(0.5, 1.5)
+        for _ in range(rng.integers(sessions[0], sessions[1] + 1)):
+            ids.append(f"p{person:03d}")
+            rows.append(centre + spread * rng.standard_normal(32))
+    order = rng.permutation(len(ids))
+    return np.array(rows, np.float32)[order], np.array(ids)[order]
+
+
+def by_scikit_learn(embeddings: np.ndarray, ids: np.ndarray, draws: BootstrapWeights) -> dict[str, np.ndarray]:
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(ids), k=1)
+    score, genuine = (unit @ unit.T)[first, second], ids[first] == ids[second]
+    weight = draws.weights[:, draws.unit]
+    pairs_of = {name: int((genuine & (ids[first] == name)).sum()) for name in set(ids)}
+    share = np.array([1 / max(pairs_of[name], 1) for name in ids[first]])
+    found: dict[str, list[float]] = {"auc": [], "auc_person_balanced": [], "eer": [], "tar_at_far_0.1": [], "tar_at_far_0.01": []}
+    for w in weight:
+        of_pair = np.where(genuine, w[first], w[first] * w[second])
+        found["auc"].append(roc_auc_score(genuine, score, sample_weight=of_pair))
+        found["auc_person_balanced"].append(roc_auc_score(genuine, score, sample_weight=of_pair * np.where(genuine, share, 1)))
+        far, tar, _ = roc_curve(genuine, score, sample_weight=of_pair, drop_intermediate=False)
+        found["eer"].append(equal_error_rate(far, tar))
+        for point in (0.1, 0.01):
+            found[f"tar_at_far_{point:g}"].append(tar[far <= point + 1e-12].max())
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def by_us(embeddings: np.ndarray, ids: np.ndarray, draws: BootstrapWeights) -> dict[str, np.ndarray]:
+    pairs = AllPairs(embeddings, ids, bootstrap=draws)
+    comparisons = pairs.score()
+    return add_bootstrap_intervals(
+        verification_metrics(comparisons), comparisons, *bootstrap_rates(pairs, comparisons, [])
+    ).replicates
+
+
+def test_with_few_scores_every_replicate_equals_scikit_learn():
+    embeddings, ids = people(8, (1, 4), 1.0)
+    draws = bootstrap_weights(ids, replicates=40)
+    mine, theirs = by_us(embeddings, ids, draws), by_scikit_learn(embeddings, ids, draws)
+    for name, values in theirs.items():
+        if name in mine:
+            assert mine[name] == pytest.approx(values, abs=1e-6), name
+
+
+def test_with_many_scores_every_replicate_is_close_to_scikit_learn_with_the_same_spread():
+    embeddings, ids = people(60, (1, 8), 1.2)
+    draws = bootstrap_weights(ids, replicates=40)
+    mine, theirs = by_us(embeddings, ids, draws), by_scikit_learn(embeddings, ids, draws)
+    for name, values in theirs.items():
+        spread = values.std()
+        assert np.abs(mine[name] - values).mean() < 0.1 * spread, name
+        assert mine[name].std() == pytest.approx(spread, rel=0.1), name
+
+
+def test_every_subject_once_gives_the_value_itself(monkeypatch):
+    embeddings, ids = people(30, (2, 5), 1.2)
+    ones = BootstrapWeights(np.unique(ids, return_inverse=True)[1], np.ones((1, 30), np.float32), 30)
+    for exact in (10**9, 50):
+        monkeypatch.setattr(module, "MAX_EXACT_THRESHOLDS", exact)
+        values = verification_metrics(AllPairs(embeddings, ids).score()).values
+        for name, found in by_us(embeddings, ids, ones).items():
+            assert found == pytest.approx([values[name]], abs=1e-9), name
+
+
+def test_a_replicate_without_a_genuine_pair_is_undefined_in_it():
+    ids = np.array(["a", "a", "b", "c"])
+    weights = np.array([[0, 2, 1], [1, 1, 1]], np.float32)
+    found = by_us(
+        np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32),
+        ids,
+        BootstrapWeights(np.array([0, 0, 1, 2]), weights, 3),
+    )
+    assert np.isnan(found["auc"][0])
+    assert np.isfinite(found["auc"][1])
+
+
+def test_fixed_thresholds_are_among_those_whose_rates_are_known():
+    embeddings, ids = people(40, (2, 6), 1.2)
+    pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids, replicates=5))
+    comparisons = pairs.score()
+    drawn, undrawn = bootstrap_rates(pairs, comparisons, [1_234_567])
+    fmr, fnmr = undrawn.at_threshold(1_234_567)
+    above = comparisons.impostor_counts[comparisons.impostor_levels >= 1_234_567].sum()
+    assert fmr == pytest.approx([above / comparisons.impostor_count])
+    assert fnmr == pytest.approx([(comparisons.genuine_levels < 1_234_567).mean()])
+    curve = compute_roc(comparisons)
+    assert drawn.fmr[:, 0].tolist() == [0] * 5
+    assert drawn.fmr[:, -1] == pytest.approx(1)
+    assert curve.fmr[-1] == 1

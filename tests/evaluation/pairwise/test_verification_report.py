@@ -1,4 +1,4 @@
-"""Pictures of an evaluation and of a training."""
+"""Figures of verification."""
 
 import numpy as np
 import pytest
