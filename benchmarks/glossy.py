@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Measurement
+from rendering import cast_shadow, dome
 from scipy.ndimage import gaussian_filter
 
 SIZE = 48
@@ -107,8 +108,6 @@ def case_errors(folder: Path) -> tuple[float, float]:
 
 def rendered(surface: str, albedo: float, strength: float, lobe: Lobe, lights: np.ndarray):
     """A capture, its frame, the true normals (H, W, 3), and the pixels (H, W) of the object."""
-    from rendering import cast_shadow
-
     from fr_ps.photometric.captures import Capture
     from fr_ps.photometric.frame import fit_frame
 
@@ -154,14 +153,6 @@ def normals_of(depth: np.ndarray) -> np.ndarray:
     down, right = np.gradient(depth)
     vectors = np.stack([-right, down, np.ones_like(depth)], axis=-1)
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-def dome(count: int, widest: float = 50.0) -> np.ndarray:
-    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the viewing axis."""
-    index = np.arange(count) + 0.5
-    z = 1 - (1 - np.cos(np.radians(widest))) * index / count
-    angle = np.pi * (3 - np.sqrt(5)) * index
-    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
 
 
 def blinn(exponent: float) -> Lobe:

@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="of the speed measurement")
     options = parser.parse_args()
     limit_threads(options.threads)
+    from fr_ps.photometric.lights import light_directions
     from fr_ps.synthetic.captures import write_synthetic_captures
-    from fr_ps.synthetic.scene import light_directions
+    from fr_ps.synthetic.scene import LIGHT_ANGLES
 
     numbers: dict[str, Measurement] = {}
-    lights = {"built-in": light_directions()}
+    lights = {"built-in": light_directions(LIGHT_ANGLES)}
     yale = shared_yale()
     if yale:
         captures = read_yale(yale, options.people)

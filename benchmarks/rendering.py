@@ -66,3 +66,11 @@ def cast_shadow(depth: np.ndarray, light: np.ndarray) -> np.ndarray:
         there = shift(height, (-step * row, -step * column), order=1, mode="constant", cval=outside)
         shadow |= there > height + step * rise + _TOLERANCE
     return shadow
+
+
+def dome(count: int, widest: float = 50.0) -> np.ndarray:
+    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the viewing axis."""
+    index = np.arange(count) + 0.5
+    z = 1 - (1 - np.cos(np.radians(widest))) * index / count
+    angle = np.pi * (3 - np.sqrt(5)) * index
+    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)

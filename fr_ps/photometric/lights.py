@@ -1,6 +1,7 @@
 """Reading `lights.csv` (image, azimuth_deg, elevation_deg and optionally intensity), and the check of light directions."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,7 @@ MAX_INTENSITY_RATIO = 1e4
 def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The image names, (k, 3) unit vectors toward the lights and (k,) intensities of a `lights.csv`.
 
-    A light of azimuth A and elevation E is in the direction (-sin A cos E, sin E, cos A cos E): a positive azimuth
-    lights the left half of the picture (the convention of the Extended Yale Face Database B). Intensities are relative to
-    each other; 1 without the column.
+    Angles are converted by `light_directions`. Intensities are relative to each other; 1 without the column.
 
     Raises:
         InputError: a missing or unknown column, fewer than three rows, a duplicate image, a cell that is not a number or
@@ -49,9 +48,16 @@ def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         number = rows[intensities.index(weakest)][0]
         apart = f"is {weakest:g}, and the strongest light's {strongest:g} is more than {MAX_INTENSITY_RATIO:g} times that"
         raise InputError(f"{path}: row {number}: {INTENSITY_COLUMN} {apart}; correct it, or remove the light and its image")
-    azimuth, elevation = np.radians(np.array(angles)).T
-    directions = (-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
-    return names, np.stack(directions, axis=1), np.array(intensities)
+    return names, light_directions(angles), np.array(intensities)
+
+
+def light_directions(angles: Sequence[Sequence[float]]) -> np.ndarray:
+    """(k, 3) float64 unit vectors (-sin A cos E, sin E, cos A cos E) for azimuths A and elevations E in degrees.
+
+    A positive azimuth lights the left half of the picture, as in the Extended Yale Face Database B.
+    """
+    azimuth, elevation = np.radians(np.array(angles, dtype=np.float64)).T
+    return np.column_stack([-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
 
 
 def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:

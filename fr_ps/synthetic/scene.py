@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from fr_ps.photometric.lights import light_directions
 from fr_ps.synthetic.faces import (
     EMOTIONS,
     Subject,
@@ -52,12 +53,6 @@ class Scene:
     """Gender, Spectacles, Facial_Hair, Pose, Emotion in Photoface's raw strings."""
 
 
-def light_directions(angles: tuple[tuple[float, float], ...] = LIGHT_ANGLES) -> np.ndarray:
-    """(k, 3) float64 unit vectors for (azimuth, elevation) in degrees; a positive azimuth lights the image's left half."""
-    azimuth, elevation = np.radians(np.array(angles, dtype=np.float64)).T
-    return np.column_stack([-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
-
-
 def render_session(seed: int, subject: int, session: int, size: int = 128, framing: Framing = CLOSE) -> Scene:
     """The pictures of one session of one subject, `size` x `size` pixels, and the ground truth."""
     # Of each pair of subjects one is male, so that a small set has both genders.
@@ -94,7 +89,7 @@ def _render(face: Subject, seed: int, subject: int, session: int, size: int, fra
         depth = gaussian_filter(depth, blur)
         normal = _normals(depth)
 
-    lights = light_directions()
+    lights = light_directions(LIGHT_ANGLES)
     shading = albedo * np.maximum(0, np.einsum("hwc,kc->khw", normal, lights))
     exposure = rng.uniform(0.6, 1.0) * 250 / np.quantile(shading, 0.998)
     noise = rng.normal(0, rng.uniform(0.8, 2.0), shading.shape)

@@ -28,14 +28,6 @@ def directions(angles: Angles) -> np.ndarray:
     )
 
 
-def dome(count: int, widest: float = 50.0) -> np.ndarray:
-    """(count, 3) directions spread evenly (golden angle) over the cap of `widest` degrees around the viewing axis."""
-    index = np.arange(count) + 0.5
-    z = 1 - (1 - np.cos(np.radians(widest))) * index / count
-    angle = np.pi * (3 - np.sqrt(5)) * index
-    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
-
-
 def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """x to the right and y up of every pixel's centre, in pixels from the picture's middle."""
     y, x = np.mgrid[:height, :width]

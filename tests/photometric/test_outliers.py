@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rendering import render
+from rendering import dome, render
 from scipy.integrate import quad
 from scipy.special import logsumexp
 
@@ -14,7 +14,7 @@ from fr_ps.photometric import outliers
 from fr_ps.photometric.outliers import many_light_weights
 from fr_ps.photometric.robust import confidence, observation_weights, solve_integrable
 from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
-from tests.photometric.surfaces import ball_on_a_table, degrees, dome, sphere
+from tests.photometric.surfaces import ball_on_a_table, degrees, sphere
 
 
 def error(scaled: np.ndarray, normal: np.ndarray) -> float:

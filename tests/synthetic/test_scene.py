@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from fr_ps.photometric.lights import light_directions
 from fr_ps.photometric.photoface import LANDMARKS
 from fr_ps.synthetic.faces import EMOTIONS, EXPRESSIONS, FACIAL_HAIR, head_surface, sample_appearance, sample_subject
-from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, Scene, light_directions, render_session
+from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, Scene, render_session
 from fr_ps.synthetic.view import CLOSE, WIDE, Framing
 
 PEOPLE, SESSIONS = 40, 8
@@ -94,7 +95,7 @@ def test_positive_azimuth_lights_the_left_and_positive_elevation_the_top() -> No
     assert left[0] < 0 < right[0]
     assert above[1] > 0
     np.testing.assert_allclose(ahead, [0, 0, 1], atol=1e-12)
-    np.testing.assert_allclose(np.linalg.norm(light_directions(), axis=1), 1)
+    np.testing.assert_allclose(np.linalg.norm(light_directions(LIGHT_ANGLES), axis=1), 1)
 
     halves = np.array([[image[:, :64].mean(), image[:, 64:].mean()] for image in frontal_scene().images])
     for (azimuth, _), (left_half, right_half) in zip(LIGHT_ANGLES, halves):
