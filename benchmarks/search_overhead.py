@@ -61,7 +61,7 @@ def main() -> None:
         print()
         print(tabulate(rows, headers=["workers", "trials per hour", "only training, per hour"], floatfmt=".2f"))
         print()
-        headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs of TPE / epochs of random"]
+        headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs of TPE / random's"]
         report(numbers, quality, headers if quality else [], options.json)
 
 
@@ -118,7 +118,7 @@ def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[o
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     beyond = {way: statistics.median(a - b for a, b in zip(seconds[way], seconds["nothing"])) for way in ways}
     rows: list[list[object]] = [[way, medians[way], beyond[way] if way != "nothing" else None] for way in ways]
-    return rows, {"overhead": Measurement(beyond["fr-ps search"], 0.5, "lower", "s a trial")}
+    return rows, {"overhead": Measurement(beyond["fr-ps search"], 0.5, "lower", "s per trial")}
 
 
 def run_training(config: Any, folder: Path, judge: Any = None) -> float:

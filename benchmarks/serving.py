@@ -246,7 +246,7 @@ def measure_cold_start(served: float) -> tuple[dict[str, Measurement], list[list
     }
     found = {way: statistics.median(time_command(command) for _ in range(5)) for way, command in ways.items()}
     rows: list[list[object]] = [[way, seconds] for way, seconds in found.items()]
-    rows.append(["mlflow models serve, until the first response (once)", served])
+    rows.append(["mlflow models serve, until first response (once)", served])
     numbers = {
         "import": Measurement(found["import fr_ps"], 0.3, "lower", "s"),
         "help": Measurement(found["fr-ps --help"], 0.3, "lower", "s"),
