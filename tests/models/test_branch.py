@@ -159,5 +159,5 @@ def test_a_frozen_branch_answers_as_in_evaluation_with_no_gradient_and_no_statis
     assert all(torch.equal(features.embeddings[task], expected.embeddings[task]) for task in TASKS)
     assert not any(embedding.requires_grad for embedding in features.embeddings.values())
     assert features.adversarial == {}
-    assert branch.judged == ()
+    assert branch.adversarial_tasks == ()
     assert all(torch.equal(before[name], tensor) for name, tensor in branch.state_dict().items())

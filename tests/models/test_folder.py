@@ -18,10 +18,10 @@ from fr_ps.models import build_network
 from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, save_model, weights_digest
 from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.network import FaceNetwork
-from tests.models.small import make_maps
+from tests.models.small import by_name, make_maps
 
 CPU = torch.device("cpu")
-MODEL = ModelConfig(backbone="miresnet18", channels=16, reduction=8)
+MODEL = ModelConfig(backbone="timm:test_resnet", channels=16, reduction=8)
 
 
 def info(modalities: Sequence[Modality] = ("albedo",), fusion: Fusion = "concat", model: ModelConfig = MODEL) -> ModelInfo:
@@ -47,7 +47,7 @@ def network(seed: int = 0, of: ModelInfo | None = None) -> FaceNetwork:
 
 def answers(of: FaceNetwork) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        return of({modality: array.flip(3) for modality, array in make_maps(of.modalities).items()})
+        return by_name(of({modality: array.flip(3) for modality, array in make_maps(of.modalities).items()}))
 
 
 def same_answers(a: FaceNetwork, b: FaceNetwork) -> bool:
@@ -117,8 +117,8 @@ def test_branches_of_other_settings_are_each_stored_with_theirs(tmp_path: Path) 
     save_model(tmp_path / "model", network(of=of), of)
     loaded, read = load_model(tmp_path / "model", CPU)
     assert read == of
-    assert read.backbones == "miresnet18, convnextv2_atto"
-    assert info(("albedo", "depth")).backbones == "miresnet18"
+    assert read.backbones == "timm:test_resnet, convnextv2_atto"
+    assert info(("albedo", "depth")).backbones == "timm:test_resnet"
     assert same_answers(network(of=of), loaded)
 
 

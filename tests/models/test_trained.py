@@ -20,12 +20,12 @@ from fr_ps.models.fusion import FUSIONS, ProbabilityFusionHead
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.pretrained import load_branch, read_branch_info
 from tests.conftest import AssertRejected
-from tests.models.small import make_maps
+from tests.models.small import by_name, make_maps
 
 MODALITIES: tuple[Modality, ...] = ("albedo", "normal")
 MODELS = {
     "albedo": ModelConfig(channels=16, reduction=8),
-    "normal": ModelConfig(channels=24, reduction=8, backbone="timm:resnet10t", attribute_channels=8, adversaries="off"),
+    "normal": ModelConfig(channels=24, reduction=8, backbone="timm:test_efficientnet", attribute_channels=8, adversaries="off"),
 }
 """That differ in all but the order of the attributes."""
 CPU = torch.device("cpu")
@@ -66,7 +66,8 @@ def adopted(folders: Mapping[str, Path], fusion: Fusion, frozen: bool = False) -
 def answers(of: FaceNetwork, modalities: Sequence[str] = MODALITIES) -> dict[str, Tensor]:
     """To the same maps, whichever of them it reads."""
     with torch.no_grad():
-        return of({modality: array.flip(3) for modality, array in make_maps(MODALITIES).items() if modality in modalities})
+        maps = {modality: array.flip(3) for modality, array in make_maps(MODALITIES).items() if modality in modalities}
+        return by_name(of(maps))
 
 
 def alone(folders: Mapping[str, Path]) -> list[dict[str, Tensor]]:
