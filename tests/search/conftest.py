@@ -30,6 +30,8 @@ from tests.tracking import servers
 EPOCHS = 6
 DEADLINE = 120.0
 """Seconds to wait for an event that takes about ten."""
+SEARCH_TIMEOUT = 240.0
+"""Seconds to wait for the end of a search that takes about thirty."""
 RATES = [0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006]
 OBJECTIVE = "val/identity/auc"
 SETTINGS: dict[str, Any] = {
@@ -78,7 +80,7 @@ class Launcher:
     def wait(self) -> int:
         """Its exit code, after its end."""
         try:
-            return self.process.wait(DEADLINE)
+            return self.process.wait(SEARCH_TIMEOUT)
         except subprocess.TimeoutExpired:
             pytest.fail(f"the search does not end: {self.output}{self.errors.read_text()}")
 
