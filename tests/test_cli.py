@@ -82,7 +82,7 @@ def test_evaluate_scores_the_test_part_as_the_training_did(here, prepared, capsy
     assert MlflowClient().get_run(second).data.metrics["test/identity/auc"] == scored["test/identity/auc"]
     assert Path("scored/report.html").is_file()
     assert main(["evaluate", f"--model={run}", f"--data={prepared}", "--out=all"]) == 0
-    assert "6 people, 24 sessions" in Path("all/report.html").read_text()
+    assert "6 subjects, 24 sessions" in Path("all/report.html").read_text()
 
 
 def test_a_gallery_is_put_aside_by_the_training_and_can_be_scored(here, prepared, capsys):

@@ -212,7 +212,7 @@ def test_an_unknown_metric_to_select_on_lists_the_choices(prepared, tmp_path):
 def test_one_validation_person_cannot_be_selected_on_by_auc(prepared, tmp_path):
     config = small_config(prepared)
     config = replace(config, data=replace(config.data, val_people=1))
-    with pytest.raises(InputError, match="one person only"):
+    with pytest.raises(InputError, match="only one subject"):
         run_training(config, tmp_path / "one")
 
 
