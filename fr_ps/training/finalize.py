@@ -1,25 +1,22 @@
 """The end of a training: thresholds from validation, the one test, the report, the model cards, and their upload."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
-from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.evaluate_model import evaluate_rows
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import predict_with_subsets
-from fr_ps.evaluation.pair_figures import pair_figures
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
 from fr_ps.losses.multitask import ADVERSARIAL_PREFIX
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model
-from fr_ps.models.inference import predict
-from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import read_thresholds, write_thresholds
 from fr_ps.report.figures import new_figure, use_plain_tick_labels
 from fr_ps.report.table import DrawFigure
@@ -59,12 +56,10 @@ class FinalEvaluation:
     Attributes:
         assessment: of the test part; None without one.
         metrics: `val/...` with fewer maps, and `test/...`.
-        sections: of the report, beside those of the assessment.
     """
 
     assessment: EvaluationResult | None
     metrics: Metrics
-    sections: dict[str, ReportSection] = field(default_factory=dict)
 
 
 def finalize(
@@ -86,7 +81,7 @@ def finalize(
     figures = training_figures(run.metric_history, setup.info.trained)
     rate = learning_rate(setup.config.schedule, lr=setup.config.optim.lr, epochs=setup.config.train.epochs, steps=steps_per_epoch)
     figures["learning_rate"] = partial(learning_rate_figure, rate, state.epoch, steps_per_epoch)
-    sections = test.sections | {"Training": ReportSection(figures=figures)}
+    sections = {"Training": ReportSection(figures=figures)}
     epochs = {metric: tracker.best_epoch or state.epoch for metric, tracker in state.trackers.items()}
     log_artifacts(setup, run, metrics, test.assessment, epochs, sections, warnings)
     return TrainResult(metrics, best_epoch, state.epoch, (*warnings, *(test.assessment.warnings if test.assessment else ())))
@@ -103,32 +98,21 @@ def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) 
     metrics = Metrics()
     for folder in sorted(run_folder.glob(f"{BEST_CHECKPOINT}*")) if len(setup.split.val) else ():
         network, _ = load_model(folder, device)
-        validated, fewer = _predict(network, setup, setup.split.val)
-        write_thresholds(folder, calibrate_thresholds(validated.predictions, validated.labels, setup.info.trained))
+        labels, trained = setup.dataset.labels.subset(setup.split.val), setup.info.trained
+        batch = setup.config.train.scoring_batch
+        predictions, subsets = predict_with_subsets(network, setup.dataset.store, setup.split.val, labels, trained, batch)
+        write_thresholds(folder, calibrate_thresholds(predictions, labels, trained))
         if folder == run_folder / BEST_CHECKPOINT:
-            metrics = fewer.with_prefix("val")
+            metrics = subsets.with_prefix("val")
     if not len(setup.split.test):
         return FinalEvaluation(None, metrics)
-    network, _ = load_model(run_folder / BEST_CHECKPOINT, device)
-    tested, fewer = _predict(network, setup, setup.split.test)
-    store, labels = setup.dataset.store, setup.dataset.labels
-    gallery = None
-    if len(enrolled := setup.split.gallery):
-        predictions = predict(network, store, enrolled, setup.config.train.scoring_batch)
-        gallery = LabelledPredictions(predictions, labels.subset(enrolled))
-    assessment = evaluate_predictions(tested, setup.info.trained, read_thresholds(run_folder / BEST_CHECKPOINT), gallery=gallery)
-    shown = np.concatenate([setup.split.test, setup.split.gallery])
-    pairs = pair_figures(assessment, store, shown, labels.subset(shown))
-    metrics = metrics.merge(assessment.metrics.merge(fewer).with_prefix("test"))
-    return FinalEvaluation(assessment, metrics, {"Pairs": ReportSection(figures=pairs)})
-
-
-def _predict(network: FaceNetwork, setup: TrainingSetup, rows: np.ndarray) -> tuple[LabelledPredictions, Metrics]:
-    """The predictions of some rows with all maps, and the metrics with fewer maps."""
-    labels = setup.dataset.labels.subset(rows)
-    batch = setup.config.train.scoring_batch
-    predictions, fewer = predict_with_subsets(network, setup.dataset.store, rows, labels, setup.info.trained, batch)
-    return LabelledPredictions(predictions, labels), fewer
+    best = run_folder / BEST_CHECKPOINT
+    network, _ = load_model(best, device)
+    split, batch = setup.split, setup.config.train.scoring_batch
+    result = evaluate_rows(
+        network, setup.info.trained, setup.dataset, split.test, split.gallery, read_thresholds(best), model=best, batch=batch
+    )
+    return FinalEvaluation(result, metrics.merge(result.metrics.with_prefix("test")))
 
 
 def log_artifacts(
@@ -148,7 +132,6 @@ def log_artifacts(
         metrics: `val/...` of the selected model, and `test/...`.
         assessment: of the test part; None without one.
         best_epochs: metric to its best epoch; `train.select` first.
-        sections: of the report, beside those of the assessment.
         warnings: of the training, beside those of the assessment.
     """
     select = setup.config.train.select
