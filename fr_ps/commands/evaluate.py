@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def _add_evaluate_arguments(evaluate: Parser) -> None:
-    evaluate.description = "Score a model on a prepared data set and write a report."
+    evaluate.description = "Evaluate a model on a prepared data set and write a report."
     evaluate.add_argument("--model", type=str, required=True, help="run id, or model folder")
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
     evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
     evaluate.add_argument(
-        "--split", type=str, default=None, help="train, val, test or gallery of the model's own split; else every row"
+        "--split", type=str, default=None, help="part of the model's own split: train, val, test or gallery; default: every row"
     )
     evaluate.add_argument(
         "--baselines",
@@ -29,7 +29,7 @@ def _add_evaluate_arguments(evaluate: Parser) -> None:
         nargs="?",
         const=True,
         default=False,
-        help="also fit linear baselines on the model's training people, and say whether the network beats them",
+        help="also fit linear baselines on the model's training subjects and compare the network with them",
     )
     evaluate.add_argument(
         "--jitter",
@@ -37,22 +37,26 @@ def _add_evaluate_arguments(evaluate: Parser) -> None:
         nargs="?",
         const=True,
         default=False,
-        help="also score the maps warped by seeded random similarities (5 degrees, 10 %, 4 px)",
+        help="also evaluate on maps warped by seeded random similarities (5 degrees, 10 %, 4 px)",
     )
     _add_scoring_arguments(evaluate)
 
 
 def _add_compare_arguments(compare: Parser) -> None:
-    compare.description = "Two models on the same pairs of a prepared data set: differences with intervals."
-    compare.add_argument("--model", type=str, action="append", required=True, help="run id, or model folder; given twice: A, B")
+    compare.description = "Compare two models on the same pairs of a prepared data set: differences with confidence intervals."
+    compare.add_argument(
+        "--model", type=str, action="append", required=True, help="run id, or model folder; twice, for A and for B"
+    )
     compare.add_argument("--data", type=str, required=True, help="prepared data set")
     compare.add_argument("--out", type=str, default="comparison", help="folder for the report")
-    compare.add_argument("--split", type=str, default=None, help="train, val, test or gallery of A's own split; else every row")
+    compare.add_argument(
+        "--split", type=str, default=None, help="part of A's own split: train, val, test or gallery; default: every row"
+    )
     _add_scoring_arguments(compare)
 
 
 def _evaluate(arguments: Namespace) -> None:
-    """Score a model and print its numbers."""
+    """Evaluate a model and print its metrics."""
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate_model import evaluate_model
     from fr_ps.evaluation.report import terminal_table
@@ -109,12 +113,12 @@ def _compare(arguments: Namespace) -> None:
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
-    """Refuse an --out that is or holds an input, or files of a report's names that fr-ps did not write.
+    """Reject an --out that is or contains an input, or that has files with names of a report from another program.
 
-    Nor may it be, hold or lie in what this folder has of runs and of MLflow, whether that is there already or not.
+    It may not be, contain or be inside the runs folder or the MLflow files of the working folder, even if these do not exist yet.
 
     Raises:
-        InputError: names the input, the file, or what --out would hold or lie in.
+        InputError: names the input, the file, or the runs folder.
     """
     from fr_ps.evaluation.report import REPORT_FILES, is_report
     from fr_ps.outputs import check_output_folder
@@ -122,21 +126,24 @@ def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
 
     for kept in (RUNS_FOLDER, Path("mlruns"), Path("mlflow.db")):
         if kept.resolve().is_relative_to(out.resolve()):
-            raise InputError(f"{out}: is or holds {kept}, where runs are kept; choose a folder of its own for the report")
+            raise InputError(f"{out}: is or contains {kept}, which belongs to the runs; use a separate folder for the report")
         if out.resolve().is_relative_to(kept.resolve()):
-            raise InputError(f"{out}: lies in {kept}, where runs are kept; choose a folder of its own for the report")
+            raise InputError(f"{out}: is inside {kept}, which belongs to the runs; use a separate folder for the report")
     check_output_folder(out, inputs, is_report, REPORT_FILES, overwrite)
 
 
 def _add_scoring_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--pairs", type=str, default=None, help="CSV of id_a,session_a,id_b,session_b (and fold): verify these; else all"
+        "--pairs",
+        type=str,
+        default=None,
+        help="CSV of the pairs to verify, id_a,session_a,id_b,session_b (and fold); default: all pairs",
     )
     parser.add_argument(
-        "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="how verification compares embeddings"
+        "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="similarity measure of verification"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
+    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions per batch")
     add_overwrite_flag(parser)
 
 

@@ -20,9 +20,9 @@ def test_a_report_neither_holds_nor_lies_in_what_is_kept_of_runs(
         (here / "mlflow.db").touch()
     (here / "link").symlink_to(tmp_path)
     for out in (".", "..", str(tmp_path), "x/..", "link", "runs", "mlruns", "mlflow.db"):
-        with refused(f"{Path(out)}: is or holds", "choose a folder of its own"):
+        with refused(f"{Path(out)}: is or contains", "use a separate folder"):
             check_report_folder(Path(out), {}, overwrite=True)
     for out in ("runs/r/report", "mlruns/0", "x/../runs/r"):
-        with refused("lies in", "choose a folder of its own"):
+        with refused("is inside", "use a separate folder"):
             check_report_folder(Path(out), {}, overwrite=True)
     check_report_folder(Path("report"), {}, overwrite=False)
