@@ -141,7 +141,7 @@ def summary_rows(results: list[SessionResult], limit: int = 10) -> tuple[list[li
 
 
 def orientation_warning(results: list[SessionResult], light_axes: str) -> str | None:
-    """A warning with a remedy if most faces come out concave or mirrored; else None.
+    """A warning with a remedy if most faces appear concave or mirrored; else None.
 
     `light_axes` is the setting that prepared them.
     """
@@ -159,7 +159,7 @@ def orientation_warning(results: list[SessionResult], light_axes: str) -> str | 
         axes = "".join(("-" if (sign == "-") != (axis in mismatch.negated) else "") + axis for sign, axis in signed)
     return (
         f"warning: the faces appear {mismatch.shape}: the light directions probably follow another convention; for "
-        f"LightSource.m prepare again with --light-axes={axes} and check this warning again; in lights.csv change the angles"
+        f"LightSource.m prepare again with --light-axes={axes} and check for this warning; in lights.csv change the angles"
     )
 
 

@@ -52,7 +52,7 @@ def read_light_source(path: Path, axes: LightAxes = "xy") -> np.ndarray:
         if len(row) != 2:
             raise InputError(f"{path}: line {line}: {len(row)} columns in a row of the matrix; expected zenith and azimuth")
     if len(rows) < MIN_LIGHTS:
-        raise InputError(f"{path}: the matrix has {len(rows)} rows; expected a row a light, at least three")
+        raise InputError(f"{path}: the matrix has {len(rows)} rows; expected one row per light, at least three")
     angles = [[parse_degrees(text, f"{path}: line {line}: an angle") for text in row] for line, row in rows]
     zenith, azimuth = np.radians(np.array(angles)).T
     lights = np.empty((len(rows), 3))
