@@ -257,6 +257,10 @@ def test_an_unreadable_folder_is_refused(level, mode, photoface, refused, other_
             else:
                 with refused(closed, "unreadable folder (Permission denied); make it readable"):
                     list_sources(root)
+                unusable: dict[tuple[str, str], str] = {}
+                with refused(root, "contains no session"):
+                    list_sources(root, unusable)
+                assert str(closed) in unusable["p", ""]
             for read in (lambda: read_capture(session, 10), lambda: read_capture_attributes(session)):
                 with refused(closed, "Permission denied", "; "):
                     read()
