@@ -117,7 +117,7 @@ def test_a_training_says_where_its_parts_do_not_resemble_the_whole(here, prepare
         row[header.index("Gender")] = "female" if row[0] == "S000" else "male"
     (root / "labels.csv").write_text("\n".join(map(",".join, [header, *rows])) + "\n")
     assert main(["train", "--data.root=set", *TINY, *PARTS]) == 0
-    assert re.search(r"not stratified: gender female is in no session of \w+ and \w+", capsys.readouterr().out)
+    assert re.search(r"not stratified: no session of \w+ and \w+ has gender female", capsys.readouterr().out)
 
 
 def test_prepare_says_what_it_read_and_what_it_skipped_and_why(here, capsys):
