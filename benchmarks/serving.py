@@ -97,11 +97,11 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
     import torch
 
     from fr_ps.data.dataset import open_dataset
-    from fr_ps.serving.load import load
     from fr_ps.serving.predict import list_prepared_sessions, predict_sessions
-    from fr_ps.serving.results import add_keys, prediction_table, write_table
+    from fr_ps.serving.recognizer import load_recognizer
+    from fr_ps.serving.results import prediction_table, write_table
 
-    recognizer = load(str(model), "cpu")
+    recognizer = load_recognizer(str(model), "cpu")
     sessions = list_prepared_sessions(recognizer, data)
     store = open_dataset(data, ["albedo"]).store
     whole = torch.from_numpy(store.read(store.rows)["albedo"])
@@ -114,7 +114,7 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
 
     def predict() -> None:
         answered = predict_sessions(recognizer, sessions, 64)
-        write_table(Path("out.parquet"), add_keys(prediction_table(recognizer, answered.predictions), answered.keys))
+        write_table(Path("out.parquet"), prediction_table(recognizer, answered.predictions, answered.keys))
 
     seconds: dict[Callable[[], None], list[float]] = {bare: [], predict: []}
     for turn in range(turns + 1):
@@ -140,9 +140,9 @@ def measure_latency(model: Path, data: Path, turns: int = 12, block: int = 8) ->
     import torch
 
     from fr_ps.serving.export import ONNX_FILE, export, onnx_session
-    from fr_ps.serving.load import load
+    from fr_ps.serving.recognizer import load_recognizer
 
-    recognizer = load(str(model), "cpu")
+    recognizer = load_recognizer(str(model), "cpu")
     export(recognizer, Path("onnx"), None, part=None, batch=1)
     onnx = onnx_session(Path("onnx") / ONNX_FILE)
     albedo = np.load(next(data.glob("data/*/*/albedo.npy")))

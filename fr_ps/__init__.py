@@ -10,27 +10,27 @@ __version__ = "0.1.0"
 
 
 def load(model: str, device: str = "auto") -> "Recognizer":
-    """The model that MODEL names, ready to answer: `embed`, `verify`, `identify`, `attributes`.
+    """Load MODEL as a recognizer with `embed`, `verify`, `identify` and `attributes`.
 
-    MODEL is a run's id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder. No code runs from what is loaded.
+    MODEL is a run id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder. No code of the model runs.
 
     Args:
-        model: its name.
+        model: MODEL.
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
-        InputError: there is no such model, it is damaged or of a newer format, or there is no such device.
+        InputError: there is no such model or device, or the model is damaged or of a newer format.
     """
-    from fr_ps.serving.load import load as load_recognizer  # torch is needed from here on
+    from fr_ps.serving.recognizer import load_recognizer  # imports torch
 
     return load_recognizer(model, device)
 
 
 def read_gallery(folder: str) -> "Gallery":
-    """The gallery in `folder`, as `fr-ps enroll` made it, for `identify`.
+    """Read the gallery in `folder`, written by `fr-ps enroll`, for `identify`.
 
     Raises:
-        InputError: there is none, it is damaged, or of a newer format.
+        InputError: it is missing, damaged, or of a newer format.
     """
     from pathlib import Path
 

@@ -63,14 +63,14 @@ def _add_forget_arguments(forget: Parser) -> None:
 
 def _predict(arguments: Namespace) -> None:
     """Answer, and write the table."""
-    from fr_ps.serving.results import PREDICTIONS, add_keys, check_suffix, prediction_table, write_table
+    from fr_ps.serving.results import PREDICTIONS, check_suffix, prediction_table, write_table
 
     out = Path(arguments.out)
     check_suffix(out)
     recognizer = _load_recognizer(arguments)
     _check_output(arguments, PREDICTIONS, recognizer)
     answered = _run_inference(arguments, recognizer, "predict", arguments.split)
-    write_table(out, add_keys(prediction_table(recognizer, answered.predictions), answered.keys))
+    write_table(out, prediction_table(recognizer, answered.predictions, answered.keys))
     _print_failures(answered.failures, out)
     echo(f"{len(answered.keys)} sessions: {out}")
 
@@ -96,19 +96,19 @@ def _enroll(arguments: Namespace) -> None:
 
 def _identify(arguments: Namespace) -> None:
     """Answer, search the gallery, and print and write who it is."""
-    from fr_ps.serving.gallery_rows import identification_rows, identification_summary
+    from fr_ps.serving.results import identification_rows, identification_summary
 
     gallery, recognizer, threshold = _open_gallery(arguments)
     _check_output(arguments, "identify", recognizer)
     answered = _run_inference(arguments, recognizer, "identify")
     matches = gallery.search(answered.predictions.embeddings, threshold, arguments.top)
-    _print_rows(identification_rows(answered, matches), answered, arguments.out, "identify")
+    _print_rows(identification_rows(answered.keys, matches), answered, arguments.out, "identify")
     echo(identification_summary(answered.keys, matches, gallery, threshold))
 
 
 def _verify(arguments: Namespace) -> None:
     """Answer, compare with the gallery, and print and write whether the claims hold."""
-    from fr_ps.serving.gallery_rows import verification_rows
+    from fr_ps.serving.results import verification_rows
 
     gallery, recognizer, threshold = _open_gallery(arguments)
     claimed = None if arguments.person is None else to_nfc(arguments.person)
@@ -116,7 +116,7 @@ def _verify(arguments: Namespace) -> None:
         raise InputError(f"--person {claimed}: is not enrolled in {gallery.folder}; name somebody of its table")
     _check_output(arguments, "verify", recognizer)
     answered = _run_inference(arguments, recognizer, "verify")
-    rows = verification_rows(answered, gallery, claimed, threshold)
+    rows = verification_rows(answered.keys, answered.predictions.embeddings, gallery, claimed, threshold)
     _print_rows(rows, answered, arguments.out, "verify")
     accepted = sum(row["accepted"] == "yes" for row in rows)
     echo(f"{accepted} of {len(rows)} claims accepted at a cosine of {threshold:.4f}")
@@ -156,11 +156,11 @@ def _add_threshold_arguments(parser: ArgumentParser) -> None:
 
 
 def _load_recognizer(arguments: Namespace) -> "Recognizer":
-    from fr_ps.serving.load import load
+    from fr_ps.serving.recognizer import load_recognizer
 
     if bool(arguments.data) == bool(arguments.captures):
         raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
-    return load(arguments.model, arguments.device)
+    return load_recognizer(arguments.model, arguments.device)
 
 
 def _input_paths(arguments: Namespace, recognizer: "Recognizer") -> dict[str, str | Path | None]:
@@ -241,7 +241,7 @@ def _print_rows(rows: list[dict[str, str]], predictions: "PredictionResult", out
     """Print the first rows, write all of them, and list what could not be answered."""
     from tabulate import tabulate
 
-    from fr_ps.serving.gallery_rows import write_rows
+    from fr_ps.serving.results import write_rows
 
     print(tabulate(rows[:_MAX_ROWS], headers="keys", disable_numparse=True))
     if len(rows) > _MAX_ROWS:

@@ -104,9 +104,9 @@ def _export(arguments: Namespace) -> None:
     from tabulate import tabulate
 
     from fr_ps.serving.export import export
-    from fr_ps.serving.load import load
+    from fr_ps.serving.recognizer import load_recognizer
 
-    recognizer = load(arguments.model, "cpu")
+    recognizer = load_recognizer(arguments.model, "cpu")
     part = None if arguments.split == "all" else arguments.split
     exported = export(
         recognizer, Path(arguments.out), Path(arguments.data) if arguments.data else None, part=part, batch=arguments.batch

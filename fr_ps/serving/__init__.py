@@ -1,1 +1,1 @@
-"""A trained model, for those who did not train it."""
+"""A trained model in use: inference, galleries, the model registry, MLflow models, ONNX."""

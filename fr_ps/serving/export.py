@@ -1,4 +1,4 @@
-"""A model as ONNX, for programs that have no torch: checked against torch on the same input, with what it costs."""
+"""Export of a model to ONNX: the outputs are compared with torch, and size, latency and accuracy are measured."""
 
 import logging
 import statistics
@@ -16,7 +16,6 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, sync_file, write_json
-from fr_ps.models.inference import Predictions, concatenate
 from fr_ps.models.network import FaceNetwork
 from fr_ps.outputs import check_contains_no_input, check_replaceable
 from fr_ps.serving.predict import SessionInput, list_prepared_sessions, predict_sessions
@@ -25,21 +24,21 @@ from fr_ps.serving.recognizer import Recognizer
 ONNX_FILE = "model.onnx"
 INFO_FILE = "model_onnx.json"
 TOLERANCE = 1e-3
-"""The largest difference, as a share of the largest value, that is taken for rounding."""
+"""The largest accepted difference from torch, relative to the largest value of the output."""
 _CHECKED_BATCH_SIZES = (1, 2, 7)
-_LATENCY_RUNS = 30
+_LATENCY_RUNS, _WARM_UP_RUNS = 30, 3
 InferenceFunction = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export came to.
+    """The result of an export.
 
     Attributes:
         file: the ONNX file.
-        differences: output to the largest difference from torch, as a share of torch's largest value.
-        rows: of torch and of ONNX: size, latency, and accuracy where data were given.
-        lines: what was checked.
+        differences: output to its largest difference from torch, relative to torch's largest value.
+        rows: one row for torch and one for ONNX: size, latency, and with data the accuracy.
+        lines: sentences about the checks.
     """
 
     file: Path
@@ -49,7 +48,7 @@ class ExportResult:
 
 
 class _ExportedNetwork(nn.Module):
-    """The network as a function of arrays to arrays: embedding, then the probabilities of each attribute."""
+    """The network from maps in the order of its modalities to the embedding and the probabilities of each attribute."""
 
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
@@ -61,20 +60,21 @@ class _ExportedNetwork(nn.Module):
 
 
 def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | None, batch: int) -> ExportResult:
-    """Write the model to `out` as `model.onnx` with a dynamic batch, and `model_onnx.json`, which says what is in and out.
+    """Write the model to `out` as `model.onnx` with a dynamic batch size, and its inputs and outputs as `model_onnx.json`.
 
-    Inputs are named as the modalities, (batch, C, H, W) float32; outputs `embedding` and `{attribute}_probabilities`.
+    Inputs have the names of the modalities, (batch, C, H, W) float32; outputs are `embedding` and
+    `{attribute}_probabilities`.
 
     Args:
-        recognizer: with the model.
-        out: folder, made, or replaced whole where it holds an export and nothing else.
-        data: prepared data set to measure identity's AUC on; None: no accuracy.
-        part: of the model's own split; None: every row.
-        batch: sessions a batch.
+        recognizer: recognizer of the model.
+        out: folder to create, or to replace if it holds only an earlier export.
+        data: prepared data set to measure the identity AUC on; None: no accuracy.
+        part: only sessions of this part of the model's own split; None: all.
+        batch: sessions per batch.
 
     Raises:
-        InputError: it cannot be exported; `out` is an input, or holds what is no export; what comes out differs from torch;
-            the data cannot be used.
+        InputError: the model cannot be exported; `out` is an input or holds other files; the outputs differ from torch; the
+            data set cannot be used.
     """
     out = out.resolve()
     check_contains_no_input(out, {"--model": recognizer.folder, "--data": data})
@@ -88,7 +88,10 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
         differences = _relative_differences(recognizer, run, outputs)
         worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
         if not differences[worst] <= TOLERANCE:
-            raise InputError(f"{out}: ONNX gives another {worst} than torch, by {differences[worst]:.2g} of its largest value")
+            raise InputError(
+                f"{out}: {worst} of ONNX differs from torch by {differences[worst]:.2g} of its largest value, more than "
+                f"{TOLERANCE:g}; nothing was written, use the model with torch"
+            )
         described = {
             "weights": recognizer.digest,
             "inputs": {modality: ["batch", CHANNELS[modality], info.size, info.size] for modality in info.modalities},
@@ -109,10 +112,12 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
 
 
 def onnx_session(file: Path) -> InferenceFunction:
-    """The ONNX file as a function of modality to (n, C, H, W) float32; it computes on the CPU, by as many threads as torch.
+    """The ONNX file as a function of a mapping of modality to (n, C, H, W) float32.
+
+    It runs on the CPU with as many threads as torch.
 
     Raises:
-        InputError: onnxruntime cannot read it.
+        InputError: onnxruntime cannot read the file.
     """
     import onnxruntime
 
@@ -120,8 +125,8 @@ def onnx_session(file: Path) -> InferenceFunction:
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has many, without a common kind
-        raise InputError(f"{file}: onnxruntime cannot read it ({one_line(error)})") from None
+    except Exception as error:  # onnxruntime's exceptions have no common base class
+        raise InputError(f"{file}: onnxruntime cannot read this file ({one_line(error)}); export the model again") from None
     return lambda maps: session.run(None, dict(maps))
 
 
@@ -145,13 +150,15 @@ def _write_onnx(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
                 external_data=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(f"{recognizer.info.backbones}: cannot be exported to ONNX ({one_line(error)})") from None
+            raise InputError(
+                f"{recognizer.info.backbones}: torch cannot export this model to ONNX ({one_line(error)}); try another backbone"
+            ) from None
     with file.open("rb+") as written:
         sync_file(written)
 
 
 def _random_maps(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:
-    """Something that looks like maps to the network."""
+    """Random maps (rows, C, H, W) of every modality."""
     rng = np.random.default_rng(0)
     size = recognizer.info.size
     return {name: rng.random((rows, CHANNELS[name], size, size), dtype=np.float32) for name in recognizer.info.modalities}
@@ -168,25 +175,25 @@ def _torch_session(recognizer: Recognizer) -> InferenceFunction:
 
 
 def _relative_differences(recognizer: Recognizer, run: InferenceFunction, outputs: list[str]) -> dict[str, float]:
-    """Output to the largest difference from torch over batches of other sizes than the exported one."""
+    """Output to its largest relative difference from torch, over batch sizes other than the exported one."""
     differences = dict.fromkeys(outputs, 0.0)
     for rows in _CHECKED_BATCH_SIZES:
         maps = _random_maps(recognizer, rows)
         for name, expected, got in zip(outputs, _torch_session(recognizer)(maps), run(maps), strict=True):
             share = np.abs(expected - got).max() / max(float(np.abs(expected).max()), 1e-12)
-            differences[name] = float(np.maximum(differences[name], share))  # a NaN stays one
+            differences[name] = float(np.maximum(differences[name], share))  # np.maximum keeps NaN
     return differences
 
 
 def _measure_latency(run: InferenceFunction, recognizer: Recognizer) -> dict[str, object]:
-    """Milliseconds of one session: median and 95th percentile of some turns after a warm-up."""
+    """Milliseconds per session: median and 95th percentile after a warm-up."""
     maps = _random_maps(recognizer, 1)
     seconds = []
-    for turn in range(_LATENCY_RUNS + 3):
+    for _ in range(_LATENCY_RUNS + _WARM_UP_RUNS):
         begun = time.perf_counter()
         run(maps)
-        if turn >= 3:
-            seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - begun)
+    del seconds[:_WARM_UP_RUNS]
     return {"p50 ms": 1000 * statistics.median(seconds), "p95 ms": 1000 * float(np.quantile(seconds, 0.95))}
 
 
@@ -198,22 +205,21 @@ def _measure_accuracy(
     batch: int,
     rows: list[dict[str, object]],
 ) -> str:
-    """Put identity's AUC of both into the rows; returns a line on whom that is."""
-    # Imported here: serving a model needs no metrics code.
+    """Add the identity AUC to both rows. Return a sentence about the sessions that were used."""
+    # Imported here: serving needs no metrics code.
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_metrics
 
-    answered = predict_sessions(recognizer, sessions, batch)
-    ids = np.array([person for person, _ in answered.keys])
+    result = predict_sessions(recognizer, sessions, batch)
+    ids = np.array([subject for subject, _ in result.keys])
     by_key = {session.key: session for session in sessions}
-    parts = []
-    for start in range(0, len(answered.keys), batch):
-        read = [by_key[key].read() for key in answered.keys[start : start + batch]]
-        embeddings, *probabilities = run({name: np.stack([maps[name] for maps in read]) for name in recognizer.info.modalities})
-        parts.append(Predictions(embeddings, dict(zip(ATTRIBUTES, probabilities))))
-    for row, answers in zip(rows, (answered.predictions, concatenate(parts))):
-        row["identity AUC"] = verification_metrics(AllPairs(answers.embeddings, ids).score()).values["auc"]
-    return f"accuracy on {len(ids)} sessions of {len(np.unique(ids))} people of {data}"
+    embeddings = []
+    for start in range(0, len(ids), batch):
+        read = [by_key[key].read() for key in result.keys[start : start + batch]]
+        embeddings.append(run({name: np.stack([maps[name] for maps in read]) for name in recognizer.info.modalities})[0])
+    for row, found in zip(rows, (result.predictions.embeddings, np.concatenate(embeddings))):
+        row["identity AUC"] = verification_metrics(AllPairs(found, ids).score()).values["auc"]
+    return f"accuracy on {len(ids)} sessions of {len(np.unique(ids))} subjects of {data}"
 
 
 def _megabytes(file: Path) -> float:

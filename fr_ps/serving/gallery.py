@@ -1,4 +1,4 @@
-"""Who is enrolled: a folder with a file of embeddings and a table of whose they are, made by one model."""
+"""A gallery of enrolled subjects: a folder with the embeddings of one model, and a table that names the session of each row."""
 
 import hashlib
 import time
@@ -28,15 +28,15 @@ PEOPLE_FILE = "people.csv"
 INFO_FILE = "gallery.json"
 FORMAT = 1
 UNKNOWN = "unknown"
-"""What stands in the place of a person where a session is nobody of the gallery; so nobody bears this name, in any case."""
+"""Result of an identification below the threshold. As a subject's id it is reserved, in upper or lower case."""
 _READ_ATTEMPTS, _RETRY_SECONDS = 20, 0.05
-_RESERVED_ID_MESSAGE = f"the id {UNKNOWN} is reserved for sessions that are nobody of the gallery"
+_RESERVED_ID_MESSAGE = f"the id {UNKNOWN} is reserved for sessions that match no subject of the gallery"
 _COLUMNS = ["id", "session", "row", "quality", "enrolled"]
 _CHECKSUM = "checksum"
-"""Column of the first 16 hexadecimal digits of the SHA-256 of a row's embedding; galleries of version 0.1 lack it.
+"""Column with the first 16 hexadecimal digits of the SHA-256 of a row's embedding. Galleries of version 0.1 lack it.
 
-In the table and not in `gallery.json`, as the table is the one file whose replacement changes who is enrolled: whenever
-a process is killed, it names embeddings that are on disk.
+The checksums are in the table because replacing the table is what commits a change. Whenever a process is killed, the table
+matches embeddings that are on disk.
 """
 
 
@@ -45,9 +45,9 @@ class _GalleryInfo:
     """The content of `gallery.json`.
 
     Attributes:
-        format: of the gallery.
+        format: version of the gallery's format.
         model: SHA-256 of the weights that made the embeddings.
-        width: of an embedding.
+        width: length of an embedding.
     """
 
     format: NonNegativeInt
@@ -57,13 +57,14 @@ class _GalleryInfo:
 
 @dataclass(frozen=True)
 class EnrolledSession:
-    """A session of somebody.
+    """One enrolled session.
 
     Attributes:
-        id, session: of it.
-        row: of its embedding in the file.
+        id: subject.
+        session: name of the session.
+        row: row of its embedding in the file.
         quality: norm of the embedding.
-        when: it was enrolled, UTC.
+        enrolled_at: time of the enrolment, UTC.
     """
 
     id: str
@@ -75,12 +76,12 @@ class EnrolledSession:
 
 @dataclass(frozen=True)
 class Match:
-    """Who a session is.
+    """The identification of one session.
 
     Attributes:
-        person: of the gallery; None: nobody who is enrolled.
-        score: of the most alike person.
-        candidates: the most alike people with their scores, the first the most.
+        subject: identified subject; None: no enrolled subject reaches the threshold.
+        score: score of the first candidate.
+        candidates: subjects with the highest scores, in falling order.
     """
 
     subject: str | None
@@ -90,13 +91,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Those who are enrolled.
+    """The enrolled sessions.
 
     Attributes:
-        folder: of it.
+        folder: folder of the gallery.
         model: SHA-256 of the weights that made the embeddings.
-        sessions: of all people.
-        embeddings: (n, D) float32 by `Enrolled.row`; a row that no session names is zero and free.
+        sessions: sessions of all subjects.
+        embeddings: (n, D) float32, indexed by `EnrolledSession.row`. A row without a session is zero and free.
     """
 
     folder: Path
@@ -106,64 +107,70 @@ class Gallery:
 
     @property
     def subjects(self) -> list[str]:
-        """Sorted."""
+        """The enrolled subjects, sorted."""
         return sorted({one.id for one in self.sessions})
 
     def check_model(self, model: str) -> None:
-        """Refuse embeddings of another model.
+        """Check that the weights with SHA-256 `model` made this gallery.
 
         Raises:
-            InputError: the gallery is another model's.
+            InputError: another model made it.
         """
         if self.model != model:
             raise InputError(
-                f"{self.folder / INFO_FILE}: was made by another model (weights {self.model[:12]}, not {model[:12]}), "
-                "and embeddings of two models cannot be compared; enroll its people anew into another folder"
+                f"{self.folder / INFO_FILE}: another model made this gallery (weights {self.model[:12]}, not {model[:12]}), and "
+                "embeddings of two models cannot be compared; enroll the subjects into another folder"
             )
 
     def check_searchable(self, model: str) -> None:
-        """Refuse a search that means nothing.
+        """Check that embeddings of `model` can be searched for here.
 
         Raises:
-            InputError: nobody is enrolled, or by another model.
+            InputError: the gallery is empty, or another model made it.
         """
         self.check_model(model)
         if not self.sessions:
-            raise InputError(f"{self.folder / PEOPLE_FILE}: nobody is enrolled; do so by fr-ps enroll")
+            raise InputError(f"{self.folder / PEOPLE_FILE}: the gallery is empty; enroll subjects with fr-ps enroll")
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """(m, people) float32: the mean cosine of each of m embeddings to a person's sessions, in the order of `people`."""
-        place = {person: column for column, person in enumerate(self.subjects)}
-        owners = np.array([place[one.id] for one in self.sessions])
+        """(m, subjects) float32: the mean cosine of each of m embeddings to a subject's sessions, in the order of `subjects`."""
+        columns = {subject: column for column, subject in enumerate(self.subjects)}
+        owners = np.array([columns[one.id] for one in self.sessions])
         rows = normalize_rows(self.embeddings[[one.row for one in self.sessions]])
-        templates = np.zeros((len(place), rows.shape[1]), dtype=np.float64)
+        templates = np.zeros((len(columns), rows.shape[1]), dtype=np.float64)
         np.add.at(templates, owners, rows)
         templates /= np.bincount(owners)[:, None]
         return normalize_rows(embeddings) @ templates.T.astype(np.float32)
 
     def search(self, embeddings: np.ndarray, threshold: float, top: int = 1) -> list[Match]:
-        """Who each of m embeddings is: the person of the highest score if that is the threshold or more, else nobody."""
-        people, found = self.subjects, []
+        """Identify m embeddings: each as the subject with the highest score, if that score reaches the threshold.
+
+        Args:
+            embeddings: (m, D).
+            threshold: cosine.
+            top: candidates per session.
+        """
+        subjects, matches = self.subjects, []
         for scores in self.scores(embeddings):
             order = np.argsort(-scores, kind="stable")[: max(top, 1)]
-            candidates = tuple((people[column], float(scores[column])) for column in order)
+            candidates = tuple((subjects[column], float(scores[column])) for column in order)
             best, score = candidates[0]
-            found.append(Match(best if score >= threshold else None, score, candidates))
-        return found
+            matches.append(Match(best if score >= threshold else None, score, candidates))
+        return matches
 
 
 def normalize_rows(embeddings: np.ndarray) -> np.ndarray:
-    """The rows brought to length 1."""
+    """The rows, each divided by its norm."""
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
 
 
 def read_gallery(folder: Path) -> Gallery:
-    """The gallery in `folder`.
+    """Read the gallery in `folder`.
 
     Raises:
-        InputError: there is none, it is damaged, of a newer format, or has a person called `unknown`.
+        InputError: it is missing, damaged or of a newer format, or the id of a subject is `unknown`.
     """
-    remedy = "expected a gallery, which fr-ps enroll makes; restore it from a copy"
+    remedy = "expected a gallery written by fr-ps enroll; restore it from a copy"
     info = read_json(folder / INFO_FILE, _GalleryInfo, remedy, formats=range(FORMAT, FORMAT + 1))
     for _ in range(_READ_ATTEMPTS):
         before = _table_text(folder)
@@ -173,25 +180,25 @@ def read_gallery(folder: Path) -> Gallery:
             sessions = tuple(_parse_sessions(folder / PEOPLE_FILE, embeddings))
         except InputError as error:
             damage = error
-        if _table_text(folder) == before:  # else another process is changing it, and its files do not belong together
+        if _table_text(folder) == before:  # else another process wrote in between, and the two files may not match
             if damage:
                 raise damage
             return Gallery(folder, info.model, sessions, embeddings)
         time.sleep(_RETRY_SECONDS)
-    raise InputError(f"{folder}: is being changed all the time; try again")
+    raise InputError(f"{folder}: other processes keep changing this gallery; try again")
 
 
 def _table_text(folder: Path) -> str:
     try:
         return (folder / PEOPLE_FILE).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{folder / PEOPLE_FILE}: cannot be read ({one_line(error)}); bring it back from a copy") from None
+        raise InputError(f"{folder / PEOPLE_FILE}: cannot be read ({one_line(error)}); restore it from a copy") from None
 
 
 def _read_embeddings(folder: Path, width: int) -> np.ndarray:
     path = folder / EMBEDDINGS_FILE
     if not path.is_file():
-        raise InputError(f"{path}: no such file; bring it back from a copy, or enroll into another folder")
+        raise InputError(f"{path}: no such file; restore it from a copy, or enroll into another folder")
     embeddings = read_array(path)
     if embeddings.ndim != 2 or embeddings.shape[1] != width or embeddings.dtype != np.float32:
         raise InputError(f"{path}: {embeddings.dtype} {embeddings.shape}; expected float32 rows of {width}")
@@ -199,28 +206,29 @@ def _read_embeddings(folder: Path, width: int) -> np.ndarray:
 
 
 def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings: np.ndarray) -> Gallery:
-    """Add sessions to the gallery in `folder`, which is made where there is none; those that are there already are replaced.
+    """Add sessions to the gallery in `folder`; create it if it is missing. Sessions that are already enrolled are replaced.
 
-    Either all of them are added or none, whenever it is interrupted: the table says who is there, and is written last.
+    An interruption leaves either all sessions added or none: the table is written last.
 
     Args:
-        folder: of the gallery.
+        folder: folder of the gallery.
         model: SHA-256 of the weights that made the embeddings.
-        keys: (id, session) of each.
+        keys: (id, session) of each embedding.
         embeddings: (len(keys), D) float32.
 
     Raises:
-        InputError: the gallery is another model's, or cannot be written; an embedding with NaN; a person called `unknown`.
+        InputError: another model made the gallery; it cannot be written; an embedding is zero or has NaN; a subject's id is
+            `unknown`.
     """
     if not np.isfinite(embeddings).all() or not embeddings.any(axis=1).all():
-        raise InputError(f"{folder}: an embedding is zero, or has NaN; nothing is enrolled; check the model and its maps")
+        raise InputError(f"{folder}: an embedding is zero or has NaN; no session was enrolled; check the model and its maps")
     for key in keys:
         if key[0].casefold() == UNKNOWN:
-            raise InputError(f"{folder}: {'/'.join(key)}: {_RESERVED_ID_MESSAGE}; give the person another id")
+            raise InputError(f"{folder}: {'/'.join(key)}: {_RESERVED_ID_MESSAGE}; give the subject another id")
         for name in key:
             check_path_component(name, f"{folder}: {'/'.join(key)}")
     if len(set(keys)) < len(keys):
-        raise InputError(f"{folder}: a session is to be enrolled twice at once; name each once")
+        raise InputError(f"{folder}: a session is listed twice; list each session once")
     with folder_lock(folder):
         remove_stale_temp(folder)
         if not (folder / INFO_FILE).exists():
@@ -232,9 +240,9 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         old.check_model(model)
         new = set(keys)
         kept = [one for one in old.sessions if (one.id, one.session) not in new]
-        # Rows that the present table names are never written over before it is replaced.
-        named = {one.row for one in old.sessions}
-        free = (row for row in range(len(old.embeddings) + len(keys)) if row not in named)
+        # A row that the old table refers to is never overwritten before that table is replaced.
+        used = {one.row for one in old.sessions}
+        free = (row for row in range(len(old.embeddings) + len(keys)) if row not in used)
         rows = [next(free) for _ in keys]
         stored = np.zeros((max([len(old.embeddings) - 1, *rows]) + 1, embeddings.shape[1]), dtype=np.float32)
         stored[: len(old.embeddings)] = old.embeddings
@@ -242,52 +250,52 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         when = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
         norms = np.linalg.norm(embeddings, axis=1)
         added = [EnrolledSession(*key, row, float(norm), when) for key, row, norm in zip(keys, rows, norms)]
-        # With the new rows the table on disk still finds its embeddings.
+        # The old table stays valid for these embeddings: its rows are unchanged.
         write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(stored)))
         return _write_table(replace(old, sessions=tuple(kept + added), embeddings=stored))
 
 
 def forget(folder: Path, subject: str, session: str | None = None) -> int:
-    """Remove a person, or one session of theirs, and overwrite the embeddings by zeros; returns how many sessions that was.
+    """Remove a subject, or one of its sessions, and overwrite the embeddings with zeros. Return the number of removed sessions.
 
     Raises:
-        InputError: there is no gallery, or no such person or session in it.
+        InputError: there is no gallery, or the subject or session is not enrolled.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such gallery")
-    read_gallery(folder)  # before anything is written where there is none
+        raise InputError(f"{folder}: no such gallery; check --gallery")
+    read_gallery(folder)  # fails before the lock file is written into a folder that is no gallery
     with folder_lock(folder):
         remove_stale_temp(folder)
         old = read_gallery(folder)
         kept = [one for one in old.sessions if one.id != subject or (session is not None and one.session != session)]
         gone = len(old.sessions) - len(kept)
         if not gone:
-            _write_table(old)  # where an earlier one was interrupted, its embeddings may still be there
+            _write_table(old)  # clears embeddings that an interrupted removal left behind
             what = subject if session is None else f"{subject}/{session}"
-            raise InputError(f"{folder / PEOPLE_FILE}: {what} is not enrolled; its people: {_join_names(old.subjects)}")
+            raise InputError(f"{folder / PEOPLE_FILE}: {what} is not enrolled; enrolled subjects: {_join_names(old.subjects)}")
         _write_table(replace(old, sessions=tuple(kept)))
         return gone
 
 
 def check_empty(folder: Path) -> None:
-    """Refuse to begin a gallery over one that lost its description, or over something else.
+    """Check that a new gallery in `folder` overwrites nothing: no gallery without its `gallery.json`, no other files.
 
-    What a process that was killed while it began a gallery left there is accepted: a header, and embeddings of nobody.
+    The start of a gallery that a killed process left behind is accepted: a table without rows, and an empty array.
 
     Raises:
         InputError: names the file.
     """
     people, embeddings = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
     if people.exists() and _table_text(folder) not in (format_csv(_COLUMNS, []), format_csv([*_COLUMNS, _CHECKSUM], [])):
-        raise InputError(f"{people}: is there already, without {INFO_FILE}; bring that back, or choose another folder")
+        raise InputError(f"{people}: already exists, without {INFO_FILE}; restore that file, or choose another folder")
     if embeddings.exists():
         stored = read_array(embeddings)
         if stored.dtype != np.float32 or stored.ndim != 2 or len(stored):
-            raise InputError(f"{embeddings}: is there already, without {INFO_FILE}; bring that back, or choose another folder")
+            raise InputError(f"{embeddings}: already exists, without {INFO_FILE}; restore that file, or choose another folder")
 
 
 def _write_table(gallery: Gallery) -> Gallery:
-    """Write the table, whose embeddings are on disk, then clear the rows that it does not name."""
+    """Write the table, whose embeddings are already on disk, then zero the rows that no session uses."""
     folder, table = gallery.folder, gallery.sessions
     rows = [
         [one.id, one.session, one.row, f"{one.quality:.4f}", one.enrolled_at, _checksum(gallery.embeddings[one.row])]
@@ -304,24 +312,26 @@ def _write_table(gallery: Gallery) -> Gallery:
 def _parse_sessions(path: Path, embeddings: np.ndarray) -> Iterator[EnrolledSession]:
     _, rows = read_session_rows(path, _COLUMNS[2:])
     seen: set[int] = set()
-    for (person, session), (number, cells) in rows.items():
+    for (subject, session), (number, cells) in rows.items():
         try:
             row, quality = int(cells["row"]), float(cells["quality"])
         except ValueError:
-            raise InputError(f"{path}: row {number}: row and quality must be numbers; the gallery is damaged") from None
-        if person.casefold() == UNKNOWN:
-            raise InputError(f"{path}: row {number}: {_RESERVED_ID_MESSAGE}; write another id into this row")
+            raise InputError(f"{path}: row {number}: row and quality must be numbers; restore the gallery from a copy") from None
+        if subject.casefold() == UNKNOWN:
+            raise InputError(f"{path}: row {number}: {_RESERVED_ID_MESSAGE}; change the id in this row")
         if not 0 <= row < len(embeddings) or row in seen:
-            raise InputError(f"{path}: row {number}: no embedding of its own in {EMBEDDINGS_FILE}; the gallery is damaged")
+            raise InputError(
+                f"{path}: row {number}: its number is used twice or not in {EMBEDDINGS_FILE}; restore the gallery from a copy"
+            )
         if not np.isfinite(embeddings[row]).all() or not embeddings[row].any():
-            raise InputError(f"{path}: row {number}: its embedding is empty; remove the row of {person}/{session}")
+            raise InputError(f"{path}: row {number}: its embedding is zero or has NaN; remove the row of {subject}/{session}")
         if cells.get(_CHECKSUM, "") not in ("", _checksum(embeddings[row])):
             raise InputError(
-                f"{path}: row {number}: the embedding of {person}/{session} in {EMBEDDINGS_FILE} is not the enrolled one "
-                "(its checksum differs); restore that file from a copy, or remove the row and enroll the session again"
+                f"{path}: row {number}: the embedding of {subject}/{session} in {EMBEDDINGS_FILE} was changed "
+                "after its enrolment (its checksum differs); restore that file from a copy, or remove the row and enroll it again"
             )
         seen.add(row)
-        yield EnrolledSession(person, session, row, quality, cells["enrolled"])
+        yield EnrolledSession(subject, session, row, quality, cells["enrolled"])
 
 
 def _checksum(embedding: np.ndarray) -> str:
@@ -329,4 +339,4 @@ def _checksum(embedding: np.ndarray) -> str:
 
 
 def _join_names(names: Sequence[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "nobody"
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "none"

@@ -1,4 +1,4 @@
-"""A model folder as a model of MLflow's: what `mlflow.pyfunc.load_model` and `mlflow models serve` take."""
+"""A model folder packaged as an MLflow model, for `mlflow.pyfunc.load_model` and `mlflow models serve`."""
 
 import logging
 import os
@@ -16,35 +16,39 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
 
-import fr_ps
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
 from fr_ps.models.folder import weights_digest
 
-PACKAGE_FOLDER = Path(fr_ps.__file__).parent
-PYFUNC_FILE = PACKAGE_FOLDER / "serving" / "pyfunc_model.py"
+PACKAGE_FOLDER = Path(__file__).parents[1]
+PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
 MODEL_ARTIFACT = "model"
 INPUT_COLUMNS = (*CHANNELS, "images", "azimuth_deg", "elevation_deg", "intensity", "landmarks")
-"""What a request may have of a session: its maps, or its pictures with their lights."""
+"""Columns of a request, one row per session: its maps, or its images with their lights."""
 MODEL_TYPE = "fr_ps"
 WEIGHTS_TAG = "fr_ps.weights"
-"""SHA-256 of a model's weights, of logged models and of versions."""
-# What MLflow would print between a training's own lines: bars for copying five files, and advice to add an input example, of
-# which the signature has no need.
+"""Tag of logged models and versions: SHA-256 of the weights."""
+# Keeps MLflow from printing between the lines of a training: progress bars for five files, and advice to add an input example,
+# which the signature does not need.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 warnings.filterwarnings("ignore", ".*An input example was not provided.*")
 logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
 
 
 def save_pyfunc_model(model: Path, target: Path, mlflow_model: Model | None = None) -> None:
-    """Write the model folder `model` as a model of MLflow's to `target`, which must not be there yet.
+    """Package the model folder `model` as an MLflow model in `target`, which must not exist.
 
-    It has the weights as they are, this package's code, and no pickle. `described` is what MLflow knows of it already.
+    It contains the model folder, the code of this package, and no pickle.
+
+    Args:
+        model: the model folder.
+        target: folder to create.
+        mlflow_model: metadata of a model that MLflow has registered already; None: none.
 
     Raises:
-        InputError: MLflow cannot make it.
-        OSError: the disk is full, or another fault of it.
+        InputError: MLflow rejects the model.
+        OSError: the disk is full or fails.
     """
     try:
         mlflow.pyfunc.save_model(
@@ -59,19 +63,19 @@ def save_pyfunc_model(model: Path, target: Path, mlflow_model: Model | None = No
     except OSError:
         raise
     except Exception as error:
-        raise InputError(f"{model}: MLflow cannot make a model of it ({one_line(error)})") from error
+        raise InputError(f"{model}: MLflow cannot package this model ({one_line(error)}); check the model folder") from error
     for folder in target.rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def signature() -> ModelSignature:
-    """What is asked and answered, a row a session. Everything asked may be left away: which maps are needed, the model says.
+    """Columns of requests and results, all optional: the model itself checks which maps it needs.
 
-    Cells are not typed: MLflow would walk through every pixel of a map to check it.
+    Cells have no type, because MLflow would check every pixel of a map.
     """
-    asked = Schema([ColSpec(AnyType(), name, required=False) for name in INPUT_COLUMNS])
-    answered = Schema([ColSpec(AnyType(), name, required=False) for name in ("quality", "embedding", *ATTRIBUTES)])
-    return ModelSignature(inputs=asked, outputs=answered)
+    inputs = Schema([ColSpec(AnyType(), name, required=False) for name in INPUT_COLUMNS])
+    outputs = Schema([ColSpec(AnyType(), name, required=False) for name in ("quality", "embedding", *ATTRIBUTES)])
+    return ModelSignature(inputs=inputs, outputs=outputs)
 
 
 def requirements() -> list[str]:
@@ -85,21 +89,22 @@ def requirements() -> list[str]:
 
 
 def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int, points: Sequence[Metric]) -> str:
-    """Log the model folder `model` with a run in MLflow; returns the id of the logged model. Twice is as good as once.
+    """Log the model folder `model` to a run, and return the id of the logged model.
 
-    A run that goes on after its model was logged may end with other weights: these are a logged model of their own.
+    Logging the same weights again changes nothing. A resumed run may log other weights under the same name: these become
+    another logged model.
 
     Args:
-        client: of MLflow.
+        client: MLflow client.
         run: MLflow's id of the run.
-        model: the folder.
-        name: of the logged model.
-        step: of the run that the model is of.
-        points: of the run's curves, which say how good the model is.
+        model: the model folder.
+        name: name of the logged model.
+        step: epoch of the model.
+        points: metrics of that epoch.
 
     Raises:
-        InputError: it cannot be made a model of MLflow's.
-        Exception: whatever keeps MLflow from taking it.
+        InputError: the model cannot be packaged.
+        Exception: MLflow or its artifact storage fails.
     """
     info, digest = client.get_run(run).info, weights_digest(model)
     found = find_logged_model(client, run, name, digest)
@@ -109,21 +114,19 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
     logged = found or client.create_logged_model(info.experiment_id, name, run, tags=tags, model_type=MODEL_TYPE)
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "model"
-        described = Model(
-            artifact_path=logged.artifact_location, run_id=run, model_uuid=logged.model_id, model_id=logged.model_id
-        )
-        save_pyfunc_model(model, target, described)
+        metadata = Model(artifact_path=logged.artifact_location, run_id=run, model_uuid=logged.model_id, model_id=logged.model_id)
+        save_pyfunc_model(model, target, metadata)
         client.log_model_artifacts(logged.model_id, str(target))
     client.log_outputs(run, [LoggedModelOutput(logged.model_id, step)])
     for start in range(0, len(points), 1000):
-        some = [Metric(p.key, p.value, p.timestamp, p.step, model_id=logged.model_id) for p in points[start : start + 1000]]
-        client.log_batch(run, metrics=some)
+        batch = [Metric(p.key, p.value, p.timestamp, p.step, model_id=logged.model_id) for p in points[start : start + 1000]]
+        client.log_batch(run, metrics=batch)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     return str(logged.model_id)
 
 
 def find_logged_model(client: MlflowClient, run: str, name: str, digest: str):  # type: ignore[no-untyped-def]  # mlflow has no types
-    """The logged model of that name and these weights of a run in MLflow, a whole one first; None if there is none."""
+    """The run's logged model with this name and weights digest, preferably a READY one; None if there is none."""
     experiment = client.get_run(run).info.experiment_id
     found = client.search_logged_models([experiment], filter_string=f"name = '{name}' AND source_run_id = '{run}'")
     same = [one for one in found if one.tags.get(WEIGHTS_TAG) == digest]

@@ -1,11 +1,11 @@
-"""The sessions that a model is asked about: of a prepared data set or of raw captures, each read only when it is needed."""
+"""Predictions for many sessions, of a prepared data set or of raw captures. Each session is read only when it is needed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,37 +21,73 @@ from fr_ps.photometric.captures import list_sources
 from fr_ps.photometric.orientation import NormalStatistics, axes_warning, normal_statistics
 from fr_ps.progress import OnProgress, no_progress
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.tables import read_session_rows, suggest_session
+from fr_ps.tables import SessionKey, read_session_rows, suggest_session
 
 ModalityMaps = dict[str, np.ndarray]
 """Modality to (C, H, W) float32."""
 READER_THREADS = 2
 _ORIENTATION_SAMPLE = 200
-"""Sessions whose normals' axes are judged: enough for a median."""
+"""Sessions whose normals are checked for wrong axes: enough for a median."""
+
+
+class SessionInput(Protocol):
+    """One session to predict."""
+
+    @property
+    def key(self) -> SessionKey:
+        """(id, session)."""
+
+    def read(self) -> ModalityMaps:
+        """Its maps, checked.
+
+        Raises:
+            InputError: they cannot be read.
+        """
 
 
 @dataclass(frozen=True)
-class SessionInput:
-    """One session that a model is asked about.
+class PreparedSession:
+    """A session of the prepared data set at `root`."""
 
-    Attributes:
-        id, session: of it.
-        read: its maps, checked.
-    """
+    recognizer: Recognizer
+    root: Path
+    key: SessionKey
 
-    id: str
-    session: str
-    read: Callable[[], ModalityMaps]
+    def read(self) -> ModalityMaps:
+        """The maps that the model reads; see `SessionInput`."""
+        maps = {}
+        for modality in self.recognizer.info.modalities:
+            file = map_file(self.root, *self.key, modality)
+            if file is None:
+                raise InputError(f"{session_folder(self.root, *self.key) / modality}.npy: no such file; prepare it")
+            maps[modality] = read_map(file, modality)
+            self.recognizer.check_size(maps[modality], str(file))
+        return maps
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """Who and which."""
-        return self.id, self.session
+
+@dataclass(frozen=True)
+class CaptureSession:
+    """A raw capture in `folder`, and how its maps are computed; `error` says why the folder cannot be used."""
+
+    recognizer: Recognizer
+    config: PrepareConfig
+    mean_face: MeanFace | None
+    key: SessionKey
+    folder: Path
+    error: str = ""
+
+    def read(self) -> ModalityMaps:
+        """The maps that the model reads; see `SessionInput`."""
+        if self.error:
+            raise InputError(self.error)
+        maps, _ = capture_to_maps(self.folder, self.config, None, self.mean_face)
+        modalities = self.recognizer.info.modalities
+        return {name: self.recognizer.check_map(name, getattr(maps, name), f"{self.folder}: {name}") for name in modalities}
 
 
 @dataclass(frozen=True)
 class FailedSession:
-    """A session that could not be answered, and why."""
+    """A session that could not be read, and the reason."""
 
     id: str
     session: str
@@ -60,16 +96,16 @@ class FailedSession:
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """What a model says of some sessions.
+    """Predictions for many sessions.
 
     Attributes:
-        keys: (id, session) of the n that it could answer, in their order.
-        answers: about these.
-        failures: the others.
-        warning: about normals whose axes are probably wrong; None where they look right.
+        keys: (id, session) of the n predicted sessions, in the order of the input.
+        predictions: of these n sessions.
+        failures: sessions that could not be read.
+        warning: the normals probably have wrong axes; None if they look right.
     """
 
-    keys: list[tuple[str, str]]
+    keys: list[SessionKey]
     predictions: Predictions
     failures: list[FailedSession]
     warning: str | None = None
@@ -78,156 +114,127 @@ class PredictionResult:
 def list_prepared_sessions(
     recognizer: Recognizer, root: Path, table: Path | None = None, part: str | None = None
 ) -> list[SessionInput]:
-    """Those of the prepared data set at `root`.
+    """The sessions of the prepared data set at `root`.
 
     Args:
-        recognizer: says which maps are read.
-        root: folder with `labels.csv` and maps; without the former, every session that has a folder.
-        table: CSV of id and session: only these; None: all.
-        part: of the model's own split: only these; None: all.
+        recognizer: recognizer of the model that will predict.
+        root: folder with `labels.csv` and maps; without `labels.csv`, every session folder counts.
+        table: CSV of id and session: only these sessions; None: all.
+        part: only sessions of this part of the model's own split; None: all.
 
     Raises:
-        InputError: the folder or the table is missing or bad, names nobody, or the model has no such part.
+        InputError: the folder or table is missing, invalid or empty, or the split has no session of that part.
     """
     keys = _session_keys(root, table)
-    absent = [key for key in keys if not is_directory(session_folder(root, *key))]
-    if absent and (cause := suggest_session(absent[0], session_keys(root))):
-        raise InputError(f"{table or root / LABELS_FILE}: {'/'.join(absent[0])} has no maps in {root}; {cause}")
+    missing = [key for key in keys if not is_directory(session_folder(root, *key))]
+    if missing and (cause := suggest_session(missing[0], session_keys(root))):
+        raise InputError(f"{table or root / LABELS_FILE}: {'/'.join(missing[0])} has no maps in {root}; {cause}")
     if part is not None:
         parts = read_parts(recognizer.folder / SPLIT_FILE)
         keys = [key for key in keys if parts.get(key) == part]
         if not keys:
-            raise InputError(f"--split {part}: {root} has nobody of that part of the model's split")
-    return [SessionInput(*key, partial(_load_prepared, recognizer, root, *key)) for key in keys]
+            raise InputError(f"--split {part}: no session of {root} is in that part of the model's split; choose another part")
+    return [PreparedSession(recognizer, root, key) for key in keys]
 
 
 def list_capture_sessions(
     recognizer: Recognizer, root: Path, table: Path | None = None, prior: str | None = None
 ) -> list[SessionInput]:
-    """Those of the raw captures below `root`, to be made into maps as the model's own were.
+    """The sessions of the raw captures below `root`; their maps are computed like the training maps of the model.
 
     Args:
-        recognizer: says how.
+        recognizer: recognizer of the model that will predict.
         root: folder of `{id}/{session}/`.
-        table: CSV of id and session: only these; None: all.
-        prior: file of the mean face, if the model's maps were made with one.
+        table: CSV of id and session: only these sessions; None: all.
+        prior: file of the mean face, if the training maps were prepared with one.
 
     Raises:
-        InputError: no captures there, or a table that names others; a mean face that is missing or another one.
+        InputError: there are no captures, the table lists a session without one, or the mean face is missing or different.
     """
     config, mean_face = reproduce_preparation(recognizer.info.preparation, prior)
-    unusable: dict[tuple[str, str], str] = {}
-    solve = partial(_load_capture, recognizer, config, mean_face)
-    sessions = {
-        (source.id, source.session): SessionInput(source.id, source.session, partial(solve, source.folder))
-        for source in list_sources(root, unusable)
+    unusable: dict[SessionKey, str] = {}
+    folders = {(source.id, source.session): source.folder for source in list_sources(root, unusable)}
+    sessions: dict[SessionKey, SessionInput] = {
+        key: CaptureSession(recognizer, config, mean_face, key, folder) for key, folder in folders.items()
     }
-    sessions |= {key: SessionInput(*key, partial(_raise_input_error, reason)) for key, reason in unusable.items()}
+    sessions |= {key: CaptureSession(recognizer, config, mean_face, key, root, reason) for key, reason in unusable.items()}
     keys = list(read_session_rows(table, ())[1]) if table else sorted(sessions)
     for key in keys:
         if key not in sessions:
-            raise InputError(
-                f"{table}: row of {'/'.join(key)} has no capture in {root}; {suggest_session(key, sessions) or 'correct it'}"
-            )
+            remedy = suggest_session(key, sessions) or "correct the row"
+            raise InputError(f"{table}: row of {'/'.join(key)} has no capture in {root}; {remedy}")
     return [sessions[key] for key in keys]
 
 
 def predict_sessions(
     recognizer: Recognizer, sessions: Sequence[SessionInput], batch: int, advance: OnProgress = no_progress
 ) -> PredictionResult:
-    """What the model says of all sessions that can be read; the others are listed with the reason.
+    """Predict all sessions that can be read; list the others with the reason.
 
-    Maps are read while the network is at work. Sessions that were read fill the batches in their order, so that without failures
-    these are the batches of an evaluation.
+    Threads read maps while the network computes. Readable sessions fill the batches in order, so that without failures the
+    batches equal those of an evaluation.
+
+    Args:
+        recognizer: recognizer of the model.
+        sessions: sessions to predict.
+        batch: sessions per batch.
+        advance: called with the number of sessions that are done.
 
     Raises:
-        InputError: no session could be read at all, or an answer has NaN or infinity.
+        InputError: no session can be read, or a prediction has NaN or infinity.
     """
-    keys: list[tuple[str, str]] = []
-    found: list[Predictions] = []
+    keys: list[SessionKey] = []
+    parts: list[Predictions] = []
     failures: list[FailedSession] = []
-    waiting: list[tuple[SessionInput, ModalityMaps]] = []
     normals: list[NormalStatistics] = []
-
-    def answer() -> None:
-        maps = {modality: np.stack([its[modality] for _, its in waiting]) for modality in recognizer.info.modalities}
-        found.append(recognizer.predict_checked(maps, batch, ["/".join(session.key) for session, _ in waiting]))
-        keys.extend(session.key for session, _ in waiting)
-        advance(len(waiting))
-        waiting.clear()
-
-    for session, maps in _prefetch(sessions, 2 * batch):
-        if isinstance(maps, FailedSession):
-            failures.append(maps)
-            advance(1)
-            continue
-        if "normal" in maps and len(normals) < _ORIENTATION_SAMPLE:
-            normals.append(normal_statistics(maps["normal"]))
-        waiting.append((session, maps))
-        if len(waiting) == batch:
-            answer()
-    if waiting:
-        answer()
-    if not found:
-        first = failures[0].reason if failures else "no session was named"
-        raise InputError(f"none of {len(sessions)} sessions could be read; see the first: {first}")
-    return PredictionResult(keys, concatenate(found), failures, axes_warning(normals))
+    readable = _readable_sessions(sessions, 2 * batch, failures, advance)
+    while some := list(islice(readable, batch)):
+        maps = {modality: np.stack([one[modality] for _, one in some]) for modality in recognizer.info.modalities}
+        parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in some]))
+        if "normal" in maps:
+            normals += [normal_statistics(normal) for normal in maps["normal"][: _ORIENTATION_SAMPLE - len(normals)]]
+        keys += [key for key, _ in some]
+        advance(len(some))
+    if not parts:
+        first = failures[0].reason if failures else "the list of sessions is empty"
+        raise InputError(f"none of {len(sessions)} sessions could be read; first error: {first}")
+    return PredictionResult(keys, concatenate(parts), failures, axes_warning(normals))
 
 
-def _prefetch(sessions: Sequence[SessionInput], limit: int) -> Iterator[tuple[SessionInput, ModalityMaps | FailedSession]]:
-    """Each session with its maps, or why there are none, in their order; at most so many are read before they are asked for."""
+def _readable_sessions(
+    sessions: Sequence[SessionInput], limit: int, failures: list[FailedSession], advance: OnProgress
+) -> Iterator[tuple[SessionKey, ModalityMaps]]:
+    """The sessions that can be read, in order; the others are appended to `failures`. At most `limit` are read ahead."""
     rest = iter(sessions)
     with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="maps") as pool:
-        queue = [(session, pool.submit(_read_or_failure, session)) for session in islice(rest, limit)]
+        queue = [(session.key, pool.submit(session.read)) for session in islice(rest, limit)]
         try:
             while queue:
-                session, future = queue.pop(0)
-                queue += [(after, pool.submit(_read_or_failure, after)) for after in islice(rest, 1)]
-                yield session, future.result()
+                key, future = queue.pop(0)
+                queue += [(following.key, pool.submit(following.read)) for following in islice(rest, 1)]
+                try:
+                    maps = future.result()
+                except InputError as error:
+                    failures.append(FailedSession(*key, str(error)))
+                    advance(1)
+                else:
+                    yield key, maps
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read_or_failure(session: SessionInput) -> ModalityMaps | FailedSession:
-    try:
-        return session.read()
-    except InputError as error:
-        return FailedSession(session.id, session.session, str(error))
-
-
-def _load_prepared(recognizer: Recognizer, root: Path, person: str, session: str) -> ModalityMaps:
-    maps = {}
-    for modality in recognizer.info.modalities:
-        file = map_file(root, person, session, modality)
-        if file is None:
-            raise InputError(f"{session_folder(root, person, session) / modality}.npy: no such file; prepare it")
-        array = read_map(file, modality)
-        recognizer.check_size(array, str(file))
-        maps[modality] = array
-    return maps
-
-
-def _load_capture(recognizer: Recognizer, config: PrepareConfig, mean_face: MeanFace | None, folder: Path) -> ModalityMaps:
-    maps, _ = capture_to_maps(folder, config, None, mean_face)
-    return {name: recognizer.check_map(name, getattr(maps, name), f"{folder}: {name}") for name in recognizer.info.modalities}
-
-
-def _raise_input_error(reason: str) -> ModalityMaps:
-    raise InputError(reason)
-
-
-def _session_keys(root: Path, table: Path | None) -> list[tuple[str, str]]:
+def _session_keys(root: Path, table: Path | None) -> list[SessionKey]:
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; name a prepared data set")
+        raise InputError(f"{root}: no such folder; give a prepared data set")
     if table is None and not (root / LABELS_FILE).is_file():
         keys = session_keys(root)
         if not keys:
-            raise InputError(f"{root}: has neither {LABELS_FILE} nor {DATA_FOLDER}/ID/SESSION; name a prepared data set")
+            raise InputError(f"{root}: has neither {LABELS_FILE} nor {DATA_FOLDER}/ID/SESSION; give a prepared data set")
         for name in (name for key in keys for name in key):
             check_path_component(name, str(root))
         return keys
     listing = table or root / LABELS_FILE
     keys = list(read_session_rows(listing, ())[1])
     if not keys:
-        raise InputError(f"{listing}: has no rows")
+        raise InputError(f"{listing}: has no rows; list the sessions to predict")
     return keys

@@ -1,4 +1,4 @@
-"""The model as MLflow loads and serves it. MLflow reads this file from the model's own folder; nothing else imports it."""
+"""The model that MLflow loads and serves. MLflow runs the copy of this file in the model folder; no module imports it."""
 
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ from fr_ps.serving.request import predict_rows
 
 
 class FaceModel(PythonModel):
-    """Answers about sessions, a row of a table each; see `fr_ps.serving.request`."""
+    """Predicts the sessions of a request; see `fr_ps.serving.request`."""
 
     def load_context(self, context: Any) -> None:
-        """Read the model of this folder."""
+        """Load the model among the artifacts."""
         self.recognizer = Recognizer(Path(context.artifacts["model"]), torch.device("cpu"))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """A row a session: quality, embedding, attributes with probabilities.
+        """One row per session: quality, embedding, attributes with probabilities.
 
         Raises:
-            MlflowException: bad input, which a server answers by 400 and the reason.
+            MlflowException: invalid input; a server sends status 400 with the message.
         """
         try:
             return predict_rows(self.recognizer, model_input)

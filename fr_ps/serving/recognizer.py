@@ -1,4 +1,4 @@
-"""A trained model as an object that answers: who, whether two are one, and the attributes."""
+"""A trained model as a Python object: embeddings, attributes, verification, identification."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ import torch
 
 from fr_ps.data.layout import check_map
 from fr_ps.data.preparation import capture_to_maps, format_warning, reproduce_preparation
+from fr_ps.device import pick_device
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.models.inference import Predictions, predict_subsets, require_finite
@@ -18,17 +19,17 @@ from fr_ps.models.thresholds import ValidationThreshold, read_thresholds
 from fr_ps.serving.gallery import Gallery, Match, normalize_rows
 
 DEFAULT_BATCH_SIZE = 64
-"""Sessions that are answered at once; training scores by as many, and the last bits of an answer depend on it."""
+"""Sessions per batch. Training evaluates with the same number, and the last bits of an embedding depend on it."""
 
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """Whether two sessions are of one person.
+    """The comparison of two sessions.
 
     Attributes:
         score: cosine of their embeddings.
-        threshold: that it was held against.
-        point: what that threshold did on validation; None where it was given.
+        threshold: cosine from which the sessions match.
+        validation_threshold: where `threshold` comes from; None if the caller gave it.
     """
 
     score: float
@@ -37,20 +38,37 @@ class VerificationResult:
 
     @property
     def same(self) -> bool:
-        """Whether they are taken for one person."""
+        """Whether the sessions match: the score reaches the threshold."""
         return self.score >= self.threshold
 
 
-class Recognizer:
-    """A model that is ready to answer.
+def load_recognizer(model: str, device: str = "auto") -> "Recognizer":
+    """The recognizer for MODEL: a run, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder.
 
-    Maps are given as prepared data sets have them: modality to H x W (albedo, depth) or H x W x 3 (normals), or n of them in
-    one array. Of a model of several modalities some may be left away.
+    Loading reads weights and settings only; no code of the model runs.
+
+    Args:
+        model: MODEL.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        InputError: there is no such model or device, or the model is damaged or of a newer format.
+    """
+    from fr_ps.tracking.resolve import resolve_model  # kept out of models that MLflow serves
+
+    return Recognizer(resolve_model(str(model)), pick_device(device))
+
+
+class Recognizer:
+    """A model, ready for inference.
+
+    Maps have the shapes of a prepared data set: modality to H x W (albedo, depth) or H x W x 3 (normals), or n of them in one
+    array. A model of several modalities accepts a part of them.
 
     Attributes:
-        folder: of the model.
-        info: what it is: modalities, size, classes, provenance.
-        thresholds: that validation chose; None where nobody was validated on.
+        folder: folder of the model.
+        info: modalities, size, classes, provenance.
+        thresholds: chosen on the validation set; None for a model without one.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -60,41 +78,44 @@ class Recognizer:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of its weights, which tells whose gallery it is."""
+        """SHA-256 of the weights. A gallery stores it, because embeddings of two models cannot be compared."""
         return weights_digest(self.folder)
 
     def predict(self, maps: Mapping[str, np.ndarray], batch: int = DEFAULT_BATCH_SIZE) -> Predictions:
         """Embeddings and probabilities of n sessions.
 
         Raises:
-            InputError: maps that this model does not read, of another size, or with NaN; an answer with NaN or infinity.
+            InputError: maps of another modality or size, or with NaN; a prediction has NaN or infinity.
         """
         return self.predict_checked(self._check_maps(maps), batch)
 
     def predict_checked(
         self, maps: Mapping[str, np.ndarray], batch: int = DEFAULT_BATCH_SIZE, names: Sequence[str] = ()
     ) -> Predictions:
-        """`answer` about maps that `check_map` has brought to (n, C, H, W).
+        """`predict` for maps (n, C, H, W) that `check_map` has checked.
 
-        `names` (n,) are those of the sessions in errors; none: their places.
+        Args:
+            maps: modality to (n, C, H, W) float32.
+            batch: sessions per batch.
+            names: (n,) names of the sessions, for errors; empty: their positions.
 
         Raises:
-            InputError: an answer with NaN or infinity.
+            InputError: a prediction has NaN or infinity.
         """
         rows = np.arange(len(next(iter(maps.values()))))
         subset = [modality for modality in self.info.modalities if modality in maps]
-        answers = predict_subsets(self.network, InMemoryMaps(maps), rows, batch, [subset])[0]
-        require_finite(answers, names or [f"session {row}" for row in rows], self.folder)
-        return answers
+        predictions = predict_subsets(self.network, InMemoryMaps(maps), rows, batch, [subset])[0]
+        require_finite(predictions, names or [f"session {row}" for row in rows], self.folder)
+        return predictions
 
     def embed(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n, D) float32: the direction says who, and the norm how well that can be seen. Errors as of `answer`."""
+        """(n, D) float32: the direction identifies the subject, the norm is the quality. Raises as `predict`."""
         return self.predict(maps).embeddings
 
     def attributes(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """(n, classes) float32 probabilities of each attribute that was trained, in the order of `info.classes`.
+        """(n, classes) float32 probabilities of each trained attribute; classes in the order of `info.classes`.
 
-        Errors as of `answer`.
+        Raises as `predict`.
         """
         probabilities = self.predict(maps).probabilities
         return {attribute: probabilities[attribute] for attribute in self.info.trained}
@@ -106,26 +127,26 @@ class Recognizer:
         fmr: float | None = None,
         threshold: float | None = None,
     ) -> VerificationResult:
-        """Whether two sessions are of one person, at the threshold for a wanted false match rate.
+        """Compare two sessions, at the threshold for a false match rate.
 
         Args:
             first: maps of one session.
-            second: of the other.
-            fmr: wanted; None: the smallest that validation could tell with support.
-            threshold: cosine instead of that.
+            second: maps of the other session.
+            fmr: false match rate; None: the lowest that the validation set supports.
+            threshold: cosine to use instead.
 
         Raises:
-            InputError: as `answer`, more than one session, or an FMR that validation cannot tell.
+            InputError: as `predict`; more than one session; an FMR that the validation set does not support.
         """
         embeddings = [self.embed(maps) for maps in (first, second)]
-        if any(len(some) != 1 for some in embeddings):
+        if any(len(rows) != 1 for rows in embeddings):
             raise InputError("verify: expected maps of one session each; give H x W and H x W x 3 arrays")
-        one, other = (normalize_rows(some)[0] for some in embeddings)
+        one, other = (normalize_rows(rows)[0] for rows in embeddings)
         score = float(one @ other)
         if threshold is not None:
             return VerificationResult(score, threshold)
-        point = self.validation_threshold(fmr)
-        return VerificationResult(score, point.threshold, point)
+        chosen = self.validation_threshold(fmr)
+        return VerificationResult(score, chosen.threshold, chosen)
 
     def identify(
         self,
@@ -135,35 +156,40 @@ class Recognizer:
         top: int = 1,
         threshold: float | None = None,
     ) -> list[Match]:
-        """Who of the gallery each of n sessions is, or that it is nobody of them; with the `top` most alike.
+        """Identify n sessions among the subjects of a gallery; `top` candidates each.
+
+        `fmr` and `threshold` as in `verify`.
 
         Raises:
-            InputError: as `answer`; the gallery is empty or another model's; an FMR that validation cannot tell.
+            InputError: as `predict`; the gallery is empty, or another model made it; an FMR that the validation set does not
+                support.
         """
         gallery.check_searchable(self.digest)
-        return gallery.search(self.embed(maps), self.validation_threshold(fmr).threshold if threshold is None else threshold, top)
+        if threshold is None:
+            threshold = self.validation_threshold(fmr).threshold
+        return gallery.search(self.embed(maps), threshold, top)
 
     def validation_threshold(self, fmr: float | None = None) -> ValidationThreshold:
-        """The threshold of verification for a wanted FMR.
+        """The verification threshold for a false match rate; of None, for the lowest rate that the validation set supports.
 
         Raises:
-            InputError: the model has none, or validation cannot tell that FMR.
+            InputError: the model has no thresholds, or the validation set does not support that FMR.
         """
         if self.thresholds is None:
-            raise InputError(f"{self.folder}: has no thresholds, as nobody was validated on; give --threshold")
+            raise InputError(f"{self.folder}: has no thresholds, as it was trained without a validation set; give --threshold")
         return self.thresholds.for_fmr(fmr)
 
     def capture_to_maps(self, capture: str | Path, prior: str | None = None) -> dict[str, np.ndarray]:
-        """The maps of a raw capture, made as those were that the model was trained on: modality to H x W (x 3).
+        """The maps of a raw capture, prepared like the training maps of the model: modality to H x W (x 3).
 
-        A Python warning is issued where these are of another format of `prepare`.
+        Issues a Python warning if the training maps have another format of `prepare`.
 
         Args:
-            capture: folder of one session, with its pictures and lights.
-            prior: file of the mean face, if these were made with one.
+            capture: folder of one session, with its images and lights.
+            prior: file of the mean face, if the training maps were prepared with one.
 
         Raises:
-            InputError: a capture that cannot be used.
+            InputError: the capture cannot be used.
         """
         config, mean_face = reproduce_preparation(self.info.preparation, prior)
         if warning := format_warning(self.info.preparation):
@@ -172,19 +198,19 @@ class Recognizer:
         return {modality: getattr(maps, modality) for modality in self.info.modalities}
 
     def predicted_classes(self, attribute: str, probabilities: np.ndarray) -> list[str]:
-        """The class names that (n, classes) probabilities stand for, at the threshold of validation where there is one."""
+        """The class names for (n, classes) probabilities; of two classes, at the validation threshold if there is one."""
         names = list(self.info.classes[attribute])  # type: ignore[index]
         threshold = self.thresholds.attributes.get(attribute) if self.thresholds else None
         if threshold is not None and len(names) == 2:
-            # In float64, as in the evaluation: in float32 a threshold between two neighbouring probabilities becomes one of them.
+            # float64 as in the evaluation: a threshold between two adjacent float32 values rounds to one of them in float32.
             return [names[int(positive >= threshold)] for positive in probabilities[:, 1].astype(np.float64)]
         return [names[code] for code in probabilities.argmax(axis=1)]
 
     def check_map(self, modality: str, array: np.ndarray, where: str) -> np.ndarray:
-        """One map as (C, H, W) float32.
+        """Check one map, and return it as (C, H, W) float32. Errors begin with `where`.
 
         Raises:
-            InputError: not one that this model reads.
+            InputError: the model does not read this modality, or the map is invalid or of another size.
         """
         if modality not in self.info.modalities:
             raise InputError(f"{where}: this model does not read {modality}; it reads {', '.join(self.info.modalities)}")
@@ -193,25 +219,25 @@ class Recognizer:
         return checked
 
     def check_size(self, array: np.ndarray, where: str) -> None:
-        """Refuse a (C, H, W) map of another size than the model's, by an InputError that names `where` it stands."""
+        """Raise an InputError that begins with `where` if a (C, H, W) map does not have the size of the model."""
         size, (height, width) = self.info.size, array.shape[1:]
         if (height, width) != (size, size):
             raise InputError(f"{where}: {height} x {width} px; this model reads {size} x {size}; prepare with --size {size}")
 
     def _check_maps(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """n maps of each modality as (n, C, H, W)."""
-        found = {}
+        checked = {}
         for modality, array in maps.items():
             array = np.asarray(array)
             single = array.ndim == (3 if modality == "normal" else 2)
-            several = [array] if single or not array.ndim else list(array)
-            if not several:
+            sessions = [array] if single or not array.ndim else list(array)
+            if not sessions:
                 raise InputError(f"{modality}: no session; expected one or more")
-            found[modality] = np.stack([self.check_map(modality, one, f"{modality} {row}") for row, one in enumerate(several)])
-        if len({len(several) for several in found.values()}) != 1:
-            counts = ", ".join(f"{len(several)} of {modality}" for modality, several in found.items()) or "none"
+            checked[modality] = np.stack([self.check_map(modality, one, f"{modality} {row}") for row, one in enumerate(sessions)])
+        if len({len(sessions) for sessions in checked.values()}) != 1:
+            counts = ", ".join(f"{len(sessions)} of {modality}" for modality, sessions in checked.items()) or "none"
             raise InputError(f"maps: {counts}; expected one or more, and as many of each modality")
-        return found
+        return checked
 
 
 class InMemoryMaps:

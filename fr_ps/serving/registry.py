@@ -1,4 +1,4 @@
-"""Models by name and version: which there are, and which one is the champion."""
+"""The model registry: versions of registered models, and the alias `champion`."""
 
 import json
 from collections.abc import Iterator
@@ -25,8 +25,11 @@ from fr_ps.tracking.run_folder import find_run, read_run_info
 from fr_ps.tracking.uris import connect, redacted_uri, tracking_uri
 
 CHAMPION = "champion"
-"""The alias of the version that is to be used."""
+"""Alias of the version in use."""
 _HISTORY_TAG = "fr_ps.champions"
+"""Tag of a registered model: JSON list of the versions that became champion, the latest last."""
+_ARTIFACT_API = "/mlflow-artifacts/"
+"""Part of the URLs through which an MLflow server passes artifacts on to their storage."""
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -39,53 +42,49 @@ class ModelVersion:
 
     @property
     def uri(self) -> str:
-        """As MODEL is written."""
+        """The version as MODEL."""
         return f"{REGISTRY_PREFIX}{self.name}/{self.number}"
 
 
 def register(
     run: str, name: str, tags: dict[str, str] | None = None, description: str = "", runs: Path = RUNS_FOLDER
 ) -> ModelVersion:
-    """Make the best model of a run the next version of the registered model `name`.
+    """Register the best model of a run as the next version of the registered model `name`.
 
-    The version is the run's logged model; a run that has none, as it ended early, gets one now.
+    The version is the model that the run logged. A run that ended before it logged one logs it now.
 
     Args:
         run: id of the run, ours or MLflow's.
-        name: of the registered model, made where it is not there yet.
-        tags: of the version, beside those that say what it is.
-        description: of the version; empty: its model card.
+        name: name of the registered model, which is created if it is missing.
+        tags: tags of the version, in addition to those that describe the model.
+        description: description of the version; empty: the model card.
         runs: folder of the runs.
 
     Raises:
-        InputError: the name cannot be written as models:/NAME, there is no such run or model, it cannot be loaded, or MLflow
-            refuses it or does not answer.
+        InputError: the name is invalid, there is no such run or model, the model cannot be loaded, MLflow rejects it or is
+            unreachable, or its artifact storage fails.
     """
     check_registered_name("--name", name)
     folder = resolve_model(run, runs)
     mlflow_run = _mlflow_run_id(run, runs)
-    _, info = load_model(folder, torch.device("cpu"))  # a version that cannot be loaded would be found out by its users
-    client = connect()
-    with (
-        _registry_errors(f"{name}: run {run} cannot be registered under that name"),
-        _artifact_storage_errors(client, mlflow_run),
-    ):
-        model_id = log_model(client, mlflow_run, folder, BEST_CHECKPOINT.name, *_best_epoch(client, mlflow_run, folder))
+    _, info = load_model(folder, torch.device("cpu"))  # never register a version that cannot be loaded
+    with _registry(f"{name}: run {run} cannot be registered under that name") as client:
+        with _artifact_storage_errors(client, mlflow_run):
+            model_id = log_model(client, mlflow_run, folder, BEST_CHECKPOINT.name, *_best_epoch(client, mlflow_run, folder))
         with _ignore_existing():
             client.create_registered_model(name)
-        told = {
+        model_tags = {
             "fr_ps.run_id": info.provenance.get("run", ""),
             WEIGHTS_TAG: weights_digest(folder),
             "fr_ps.data_digest": info.provenance.get("data_digest", ""),
             "fr_ps.modality": "+".join(info.modalities),
             "fr_ps.backbone": info.backbones,
         }
-        source = client.get_logged_model(model_id).artifact_location
         version = client.create_model_version(
             name,
-            source,
+            client.get_logged_model(model_id).artifact_location,
             run_id=mlflow_run,
-            tags=redact_tree(told | (tags or {})),
+            tags=redact_tree(model_tags | (tags or {})),
             description=redact(description) or _read_model_card(folder),
             model_id=model_id,
         )
@@ -93,15 +92,14 @@ def register(
 
 
 def parse_version(model: str) -> ModelVersion:
-    """The version that `models:/NAME/VERSION` or `models:/NAME@ALIAS` names.
+    """The version `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
 
     Raises:
-        InputError: it is written otherwise, or there is no such version.
+        InputError: another form, or there is no such version.
     """
     rest = model.removeprefix(REGISTRY_PREFIX)
     name, at, alias = rest.partition("@")
-    with _registry_errors(f"{model}: cannot be had from the registry"):
-        client = connect()
+    with _registry(f"{model}: cannot be read from the registry") as client:
         if rest != model and at and name and alias:
             return ModelVersion(name, str(client.get_model_version_by_alias(name, alias).version))
         name, slash, number = rest.rpartition("/")
@@ -112,98 +110,100 @@ def parse_version(model: str) -> ModelVersion:
 
 
 def get_champion(name: str) -> ModelVersion | None:
-    """The version that is the champion; None if there is none.
+    """The version with the alias `champion`; None if there is none.
 
     Raises:
-        InputError: there is no registered model of that name, or MLflow does not answer.
+        InputError: there is no registered model of that name, or MLflow is unreachable.
     """
-    with _registry_errors(f"{REGISTRY_PREFIX}{name}: cannot be had from the registry"):
-        number = connect().get_registered_model(name).aliases.get(CHAMPION)
+    with _registry(f"{REGISTRY_PREFIX}{name}: cannot be read from the registry") as client:
+        number = client.get_registered_model(name).aliases.get(CHAMPION)
     return None if number is None else ModelVersion(name, str(number))
 
 
 def set_champion(version: ModelVersion, expected: ModelVersion | None) -> None:
-    """Make `version` the champion, if `before` (None: nobody) still is.
+    """Make `version` the champion, provided that the champion is `expected` (None: there is none).
 
     Raises:
-        InputError: somebody else became it meanwhile, or MLflow does not answer.
+        InputError: another process changed the champion, or MLflow is unreachable.
     """
-    now = get_champion(version.name)
-    if now != expected:
-        raise InputError(f"{version.uri}: the champion is {now.uri if now else 'nobody'} by now; promote again")
-    with _registry_errors(f"{version.uri}: cannot be made the champion"):
-        client = connect()
+    current = get_champion(version.name)
+    if current != expected:
+        raise InputError(f"{version.uri}: the champion is now {_uri_or_none(current)}, changed meanwhile; promote again")
+    with _registry(f"{version.uri}: cannot become the champion") as client:
         client.set_registered_model_alias(version.name, CHAMPION, version.number)
         _write_history(client, version.name, [*_history(client, version.name), version.number])
-    if (now := get_champion(version.name)) != version:
-        raise InputError(f"{version.uri}: somebody else made {now.uri if now else 'nobody'} the champion; promote again")
+    if (current := get_champion(version.name)) != version:
+        raise InputError(f"{version.uri}: another process made {_uri_or_none(current)} the champion; promote again")
 
 
 def demote(name: str) -> ModelVersion:
-    """Let the model have no champion; returns who was it. `roll_back` brings that one back.
+    """Remove the alias `champion`, and return the version that had it. `roll_back` restores it.
 
     Raises:
-        InputError: there is no such model or champion, or MLflow does not answer.
+        InputError: there is no such registered model, it has no champion, or MLflow is unreachable.
     """
-    before = get_champion(name)
-    if before is None:
-        raise InputError(f"{REGISTRY_PREFIX}{name}: has no champion; promote one")
-    with _registry_errors(f"{before.uri}: cannot be demoted"):
-        connect().delete_registered_model_alias(name, CHAMPION)
-    return before
+    previous = get_champion(name)
+    if previous is None:
+        raise InputError(f"{REGISTRY_PREFIX}{name}: has no champion; promote a version")
+    with _registry(f"{previous.uri}: cannot be demoted") as client:
+        client.delete_registered_model_alias(name, CHAMPION)
+    return previous
 
 
 def roll_back(name: str) -> tuple[ModelVersion | None, ModelVersion]:
-    """Make the champion before this one the champion again, or the last one where there is none; returns before and after.
+    """Restore the previous champion; without a champion, the latest one. Return the champions before and after.
 
     Raises:
-        InputError: there was none, or MLflow does not answer.
+        InputError: there was no other champion, or MLflow is unreachable.
     """
-    before = get_champion(name)
-    with _registry_errors(f"{REGISTRY_PREFIX}{name}: cannot be rolled back"):
-        client = connect()
-        known = [number for number in _history(client, name) if _exists(client, name, number)]
-        while known and before is not None and known[-1] == before.number:
-            known.pop()
-        if not known:
+    current = get_champion(name)
+    with _registry(f"{REGISTRY_PREFIX}{name}: cannot be rolled back") as client:
+        past = [number for number in _history(client, name) if _exists(client, name, number)]
+        while past and current is not None and past[-1] == current.number:
+            past.pop()
+        if not past:
             raise InputError(f"{REGISTRY_PREFIX}{name}: has had no other champion; promote another version")
-        client.set_registered_model_alias(name, CHAMPION, known[-1])
-        _write_history(client, name, known)
-    return before, ModelVersion(name, known[-1])
+        client.set_registered_model_alias(name, CHAMPION, past[-1])
+        _write_history(client, name, past)
+    return current, ModelVersion(name, past[-1])
 
 
 def set_tags(version: ModelVersion, tags: dict[str, str]) -> None:
-    """Set tags of a version."""
-    with _registry_errors(f"{version.uri}: cannot be tagged"):
+    """Set tags of a version.
+
+    Raises:
+        InputError: there is no such version, or MLflow is unreachable.
+    """
+    with _registry(f"{version.uri}: cannot be tagged") as client:
         for key, value in tags.items():
-            connect().set_model_version_tag(version.name, version.number, key, value)
+            client.set_model_version_tag(version.name, version.number, key, value)
 
 
 def _mlflow_run_id(run: str, runs: Path) -> str:
     folder = find_run(run, runs)
     if folder is None:
         return run
-    card = read_run_info(folder)
-    if card.mlflow_id is None:
-        raise InputError(f"{run}: MLflow does not know this run yet; deliver it by fr-ps sync, then register it")
-    if not uses_current_store(card):
+    info = read_run_info(folder)
+    if info.mlflow_id is None:
+        raise InputError(f"{run}: this run is not in MLflow yet; deliver it with fr-ps sync, then register it")
+    if not uses_current_store(info):
         raise InputError(
-            f"{run}: belongs to the MLflow store {display_uri(card)}, and {redacted_uri(tracking_uri())} is in use; set "
-            f"MLFLOW_TRACKING_URI to the former, or deliver the run to the latter by fr-ps sync --run {card.id} --store URI"
+            f"{run}: is in the MLflow store {display_uri(info)}, and {redacted_uri(tracking_uri())} is in use; set "
+            f"MLFLOW_TRACKING_URI to the former, or deliver the run to the latter with fr-ps sync --run {info.id} --store URI"
         )
-    return card.mlflow_id
+    return info.mlflow_id
 
 
 def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list[Metric]]:
-    """The epoch of the model in `folder`, by the run's curve of the metric that chose it, and what was told of that epoch."""
+    """The best epoch by the curve of the metric `train.select`, and the metrics of that epoch under `val/` and `test/`."""
     try:
         metric = str(read_settings(folder / CONFIG_FILE)["train"]["select"])
     except (InputError, TypeError, KeyError) as error:
         raise InputError(
-            f"{folder / CONFIG_FILE}: does not say what chose the model ({one_line(error)}); copy it again"
+            f"{folder / CONFIG_FILE}: train.select cannot be read ({one_line(error)}); copy the model again"
         ) from None
     curve = client.get_metric_history(run, metric)
-    if not curve:  # nobody was validated on, or MLflow has not heard of it
+    if not curve:  # no validation set, or the metrics are not delivered yet
         return 0, []
     from fr_ps.evaluation.metrics import lower_is_better  # here: serving a model needs no metrics code
 
@@ -213,11 +213,11 @@ def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list
 
 
 def _history(client: MlflowClient, name: str) -> list[str]:
-    """Numbers of the versions that became champion, the last one last."""
+    """Numbers of the versions that became champion, the latest last."""
     stored = client.get_registered_model(name).tags.get(_HISTORY_TAG, "[]")
     try:
         return parse_json(stored, list[str], f"{REGISTRY_PREFIX}{name}: tag {_HISTORY_TAG}", "remove the tag")
-    except InputError:  # somebody else wrote it
+    except InputError:  # another program wrote the tag
         return []
 
 
@@ -240,32 +240,43 @@ def _read_model_card(folder: Path) -> str:
     return card.read_text() if card.is_file() else ""
 
 
+def _uri_or_none(version: ModelVersion | None) -> str:
+    return version.uri if version else "none"
+
+
 @contextmanager
-def _registry_errors(message: str) -> Iterator[None]:
-    """MLflow's refusals in the block become an `InputError` that begins with `trouble`."""
+def _registry(message: str) -> Iterator[MlflowClient]:
+    """A client of the registry. MLflow's errors in the block become an `InputError` that begins with `message`."""
     try:
-        yield
+        yield connect()
     except MlflowException as error:
-        raise InputError(f"{message} ({one_line(error, 200).rstrip('.')}); see what mlflow ui lists under Models") from None
+        remedy = "see the registered models in mlflow ui"
+        if "API request to" in str(error):
+            remedy = f"check that the MLflow server {redacted_uri(tracking_uri())} is reachable, then try again"
+        raise InputError(f"{message} ({one_line(error, 200).rstrip('.')}); {remedy}") from None
 
 
 @contextmanager
 def _artifact_storage_errors(client: MlflowClient, run: str) -> Iterator[None]:
-    """A failure of the storage of artifacts in the block becomes an `InputError` that names the storage."""
+    """Errors of the artifact storage in the block become an `InputError` that names the storage."""
     try:
         yield
-    except (InputError, MlflowException):
+    except InputError:
         raise
-    except Exception as error:  # each kind of storage has exceptions of its own
-        where = redact(str(client.get_run(run).info.artifact_uri))
+    except Exception as error:  # every kind of storage raises its own types
+        if isinstance(error, MlflowException) and _ARTIFACT_API not in str(error):
+            raise
+        storage = redact(str(client.get_run(run).info.artifact_uri))
+        server = f" of the MLflow server {redacted_uri(tracking_uri())}" if storage.startswith("mlflow-artifacts:") else ""
         raise InputError(
-            f"run {run}: its model cannot be written to the artifact storage {where} ({one_line(error, 200)}); see that it "
-            "is reachable and register again"
+            f"run {run}: the model cannot be written to the artifact storage {storage}{server} ({one_line(error, 200)}); check "
+            "that the storage is reachable and writable, then register again"
         ) from None
 
 
 @contextmanager
 def _ignore_existing() -> Iterator[None]:
+    """Suppress MLflow's error that the registered model exists already."""
     try:
         yield
     except MlflowException as error:

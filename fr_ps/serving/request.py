@@ -1,7 +1,7 @@
-"""A request as a table, a row a session: its maps, or its pictures with their lights. What a server is asked over HTTP.
+"""Prediction requests of an MLflow model, as over HTTP: a table with one row per session, of maps or of images and lights.
 
-A map is an array, or nested lists, or text: a .npy file in base64. Pictures are a list of image files in base64, with
-`azimuth_deg` and `elevation_deg` (and perhaps `intensity`) of their lights, and perhaps `landmarks`, a `metadata.txt`'s text.
+A map is an array, nested lists, or a .npy file in base64. `images` is a list of image files in base64, with `azimuth_deg`,
+`elevation_deg` and optionally `intensity` of their lights, and optionally `landmarks`, the text of a `metadata.txt`.
 """
 
 import base64
@@ -22,7 +22,7 @@ import pandas as pd
 from fr_ps.data.layout import CHANNELS
 from fr_ps.data.preparation import format_warning
 from fr_ps.errors import InputError
-from fr_ps.models.inference import Predictions
+from fr_ps.models.inference import Predictions, concatenate
 from fr_ps.npy import NpyError, read_npy
 from fr_ps.photometric.images import count_pixels
 from fr_ps.photometric.lights import LIGHTS_FILE
@@ -33,11 +33,11 @@ from fr_ps.serving.results import prediction_table
 from fr_ps.tables import format_csv
 
 MAX_SESSIONS = 256
-"""Sessions of one request: more would keep a server busy for longer than a client waits."""
+"""Sessions per request. More would take longer than a client waits."""
 MAX_REQUEST_PIXELS = 100_000_000
-"""Of all pictures of one request together: four of 24 million, or 256 sessions of four with 97,000."""
+"""Pixels of all images of a request: 4 images of 24 million pixels, or 256 sessions of 4 images of 97,000."""
 MAX_CONCURRENT_REQUESTS = 2
-"""Further ones wait: a picture of a few kB may take a hundred MB while maps are made of it."""
+"""Further requests wait: an image file of a few kB may need 100 MB while its maps are computed."""
 _MAX_IMAGES = 64
 _DATA_URL = re.compile(r"\A\s*data:[^,]{0,100};base64,", re.IGNORECASE)
 _REQUEST_SLOTS = threading.BoundedSemaphore(MAX_CONCURRENT_REQUESTS)
@@ -45,79 +45,81 @@ _SUFFIX_BY_MAGIC = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": 
 
 
 def predict_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a session in the same order: `quality`, `embedding`, each attribute and its probability, the `maps` that were read.
+    """Predict the sessions of a request.
 
-    `warning` is the same in every row: about normals whose axes are probably wrong in most of the request's rows, and about
-    pictures that become maps by another format of `prepare` than the model's own; else None.
-
-    An attribute that the model was not trained on is empty.
+    Returns:
+        One row per session, in the same order: the columns of `prediction_table`; `maps`, the modalities that were read; and
+        `warning`. The warning is the same in every row: the normals of most rows probably have wrong axes, or the images become
+        maps by another format of `prepare` than the training maps. None: no warning.
 
     Raises:
-        InputError: no rows or too many, a row without maps or pictures, or with such that cannot be used; names the row.
+        InputError: no rows or too many, or a row whose maps or images are missing or invalid; names the row.
     """
     if not isinstance(rows, pd.DataFrame):
-        raise InputError(f"expected a table, a row a session, with {', '.join(CHANNELS)} or images and their lights")
+        raise InputError(f"expected a table, one row per session, with {', '.join(CHANNELS)} or images and their lights")
     if not 1 <= len(rows) <= MAX_SESSIONS:
-        raise InputError(f"{len(rows)} sessions; expected 1 to {MAX_SESSIONS} in a request")
+        raise InputError(f"{len(rows)} sessions; expected 1 to {MAX_SESSIONS} per request")
     with _REQUEST_SLOTS:
-        asked = _parse_rows(recognizer, rows)
-        table = prediction_table(recognizer, _predict(recognizer, asked)).astype(object)
-    # MLflow drops a column that it does not know, as a modality that is misspelt: what was read is said.
-    table["maps"] = ["+".join(maps) for maps in asked]
-    axes = axes_warning([normal_statistics(maps["normal"]) for maps in asked if "normal" in maps])
-    pictured = "images" in rows and not rows["images"].map(_is_empty).all()
-    other_format = format_warning(recognizer.info.preparation) if pictured else None
+        sessions = _parse_rows(recognizer, rows)
+        table = prediction_table(recognizer, _predict(recognizer, sessions)).astype(object)
+    # MLflow drops unknown columns, such as a misspelt modality: the client sees here which maps were read.
+    table["maps"] = ["+".join(maps) for maps in sessions]
+    axes = axes_warning([normal_statistics(maps["normal"]) for maps in sessions if "normal" in maps])
+    has_images = "images" in rows and not rows["images"].map(_is_empty).all()
+    other_format = format_warning(recognizer.info.preparation) if has_images else None
     table["warning"] = "; ".join(filter(None, (axes, other_format))) or None
     return table.where(table.notna(), None)
 
 
+answer_rows = predict_rows
+"""`pyfunc_model.py` in MLflow models that version 0.1 logged imports this name; see tests/old_files/pyfunc_model.py."""
+
+
 def _parse_rows(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:
     """Modality to (C, H, W) of each row."""
-    asked = []
+    sessions = []
     pixels = 0
     for number, cells in enumerate(rows.to_dict("records")):
         try:
             given = {str(name): cell for name, cell in cells.items() if not _is_empty(cell)}
             if "images" not in given:
-                asked.append(_parse_maps(recognizer, given))
+                sessions.append(_parse_maps(recognizer, given))
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 pixels += _write_capture(Path(folder), given)
                 if pixels > MAX_REQUEST_PIXELS:
-                    limit = f"at most {MAX_REQUEST_PIXELS // 1_000_000} million"
+                    limit = f"at most {MAX_REQUEST_PIXELS // 1_000_000} million per request"
                     raise InputError(
-                        f"images: the request has {pixels:,} pixels up to here; expected {limit}, send fewer or smaller"
+                        f"images: {pixels:,} pixels up to this row; expected {limit}; send fewer sessions or smaller images"
                     )
-                asked.append(_solve_capture(recognizer, Path(folder)))
+                sessions.append(_solve_capture(recognizer, Path(folder)))
         except InputError as error:
             raise InputError(f"row {number}: {error}") from None
-    return asked
+    return sessions
 
 
 def _predict(recognizer: Recognizer, sessions: list[dict[str, np.ndarray]]) -> Predictions:
-    """Those that have the same maps are answered together."""
-    embeddings: list[np.ndarray] = [np.empty(0)] * len(sessions)
-    probabilities: dict[str, list[np.ndarray]] = {task: [np.empty(0)] * len(sessions) for task in recognizer.info.classes}
-    for modalities in dict.fromkeys(tuple(maps) for maps in sessions):
-        rows = [row for row, maps in enumerate(sessions) if tuple(maps) == modalities]
+    """Predict sessions, those with the same modalities in one batch; the result has the order of `sessions`."""
+    rows_by_modalities: dict[tuple[str, ...], list[int]] = {}
+    for row, maps in enumerate(sessions):
+        rows_by_modalities.setdefault(tuple(maps), []).append(row)
+    parts = []
+    for modalities, rows in rows_by_modalities.items():
         stacked = {modality: np.stack([sessions[row][modality] for row in rows]) for modality in modalities}
-        found = recognizer.predict_checked(stacked, names=[f"row {row}" for row in rows])
-        for place, row in enumerate(rows):
-            embeddings[row] = found.embeddings[place]
-            for task, known in probabilities.items():
-                known[row] = found.probabilities[task][place]
-    return Predictions(np.stack(embeddings), {task: np.stack(known) for task, known in probabilities.items()})
+        parts.append(recognizer.predict_checked(stacked, names=[f"row {row}" for row in rows]))
+    grouped = concatenate(parts)
+    order = np.argsort(np.concatenate(list(rows_by_modalities.values())))
+    return Predictions(grouped.embeddings[order], {task: found[order] for task, found in grouped.probabilities.items()})
 
 
 def _parse_maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Modality to (C, H, W) of one session that is given by its maps."""
+    """Modality to (C, H, W) of a row with maps."""
     given = [modality for modality in CHANNELS if modality in cells]
     if not given:
-        wanted = ", ".join(recognizer.info.modalities)
-        there = ", ".join(cells) or "none"
-        raise InputError(f"has neither {wanted} nor images with azimuth_deg and elevation_deg; its columns: {there}")
-    found = {modality: recognizer.check_map(modality, _parse_array(cells[modality], modality), modality) for modality in given}
-    return {modality: found[modality] for modality in recognizer.info.modalities if modality in found}
+        expected = f"{', '.join(recognizer.info.modalities)}, or images with azimuth_deg and elevation_deg"
+        raise InputError(f"no maps and no images; expected {expected}; the columns of the row: {', '.join(cells) or 'none'}")
+    maps = {modality: recognizer.check_map(modality, _parse_array(cells[modality], modality), modality) for modality in given}
+    return {modality: maps[modality] for modality in recognizer.info.modalities if modality in maps}
 
 
 def _parse_array(cell: Any, name: str) -> np.ndarray:
@@ -127,27 +129,27 @@ def _parse_array(cell: Any, name: str) -> np.ndarray:
             return read_npy(io.BytesIO(content), len(content))
         except NpyError as error:
             raise InputError(
-                f"{name}: the text is no .npy file of numbers in base64 ({error}); expected what numpy.save writes"
+                f"{name}: the text is no .npy file of numbers in base64 ({error}); expected a file written by numpy.save"
             ) from None
     try:
-        with np.errstate(over="ignore"):  # infinity, which the check of maps refuses
+        with np.errstate(over="ignore"):  # overflow gives infinity, which the check of maps rejects
             return np.asarray(cell, dtype=np.float32) if isinstance(cell, list) else np.asarray(cell)
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError):
         raise InputError(f"{name}: not an array of numbers; expected nested lists, or a .npy file in base64") from None
 
 
 def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
-    """Write a session that is given by its pictures as a capture on disk; returns their pixels, by the files' headers."""
+    """Write a row with images to `folder` as a capture. Return the number of pixels by the headers of the images."""
     given = [modality for modality in CHANNELS if modality in cells]
     if given:
-        raise InputError(f"has images and {given[0]}; expected one or the other")
+        raise InputError(f"images and {given[0]} in one row; expected one or the other")
     images = cells["images"]
     if not isinstance(images, (list, tuple, np.ndarray)) or not 3 <= len(images) <= _MAX_IMAGES:
         raise InputError(f"images: expected a list of 3 to {_MAX_IMAGES} image files in base64")
     lights = [name for name in ("azimuth_deg", "elevation_deg", "intensity") if name in cells]
     for name in dict.fromkeys(("azimuth_deg", "elevation_deg", *lights)):
         if not _is_number_list(cells.get(name), len(images)):
-            raise InputError(f"{name}: expected a list of {len(images)} numbers, one a picture")
+            raise InputError(f"{name}: expected a list of {len(images)} numbers, one per image")
     landmarks = cells.get("landmarks", "")
     if not isinstance(landmarks, str) or not landmarks.isascii():
         raise InputError("landmarks: expected the text of a metadata.txt")
@@ -170,7 +172,7 @@ def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
 
 
 def _solve_capture(recognizer: Recognizer, folder: Path) -> dict[str, np.ndarray]:
-    """From light to maps, by the reader of captures on disk, which knows all that can be wrong with them."""
+    """The maps of the capture in `folder`. The same code reads captures from disk, so that it makes the same checks."""
     with _hide_folder(folder):
         maps = recognizer.capture_to_maps(folder)
     return {modality: recognizer.check_map(modality, array, modality) for modality, array in maps.items()}
@@ -178,7 +180,7 @@ def _solve_capture(recognizer: Recognizer, folder: Path) -> dict[str, np.ndarray
 
 @contextmanager
 def _hide_folder(folder: Path) -> Iterator[None]:
-    """An error about a file in the temporary `folder` names the file alone."""
+    """Remove the temporary `folder` from error messages; the names of its files remain."""
     try:
         yield
     except InputError as error:
@@ -194,17 +196,17 @@ def _is_number_list(cell: Any, count: int) -> bool:
 def _is_finite(number: Any) -> bool:
     try:
         return math.isfinite(number)
-    except (OverflowError, TypeError):  # a whole number beyond float64; a complex number
+    except (OverflowError, TypeError):  # an integer above the largest float64; a complex number
         return False
 
 
 def _decode_base64(text: Any, name: str) -> bytes:
-    """The bytes of base64, which may be wrapped into lines, or be a data: URL."""
+    """Decode base64. Line breaks and the prefix of a data: URL are allowed."""
     try:
         plain = text.decode("ascii") if isinstance(text, bytes) else text
         return base64.b64decode("".join(_DATA_URL.sub("", plain).split()), validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise InputError(f"{name}: not base64") from None
+        raise InputError(f"{name}: not base64; expected the content of a file in base64") from None
 
 
 def _is_empty(cell: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a model says as a table, a row a session, and that table as a file."""
+"""Results of predict, identify and verify as tables, and those tables as files."""
 
 import json
 from collections.abc import Sequence
@@ -12,63 +12,128 @@ import pandas as pd
 from fr_ps.errors import InputError
 from fr_ps.models.inference import Predictions
 from fr_ps.outputs import write_output
+from fr_ps.serving.gallery import UNKNOWN, Gallery, Match
 from fr_ps.serving.recognizer import Recognizer
-from fr_ps.tables import escape_formula
+from fr_ps.tables import SessionKey, escape_formula, format_csv
 
 SUFFIXES = (".parquet", ".csv", ".npz")
 PREDICTIONS = "predictions"
-"""The kind of this output for `fr_ps.outputs`."""
+"""Kind of this output in `fr_ps.outputs`."""
 
 
-def prediction_table(recognizer: Recognizer, answers: Predictions) -> pd.DataFrame:
-    """A row a session: `quality`, `embedding` (list of float32), and of each attribute the class's name and its probability.
+def prediction_table(recognizer: Recognizer, predictions: Predictions, keys: Sequence[SessionKey] | None = None) -> pd.DataFrame:
+    """A table with one row per session: `id`, `session` (with `keys`), `quality`, `embedding`, and the attributes.
 
-    Of two classes the probability is of the second, the positive one, as `gender_probability`; of more, there is a column a
-    class, as `emotion_probability_positive`. An attribute that the model was not trained on is empty.
+    `quality` is the norm of the embedding; `embedding` is an array of float32. Each attribute has its predicted class and
+    probabilities: with two classes that of the second, positive one (`gender_probability`), with more a column per class
+    (`emotion_probability_good`). Attributes that the model was not trained on are empty.
+
+    Args:
+        recognizer: recognizer of the model that predicted.
+        predictions: of n sessions.
+        keys: (id, session) of the n sessions; None: without these columns.
     """
-    columns: dict[str, object] = {
-        "quality": np.linalg.norm(answers.embeddings, axis=1),
-        "embedding": list(answers.embeddings),
-    }
-    rows = len(answers.embeddings)
+    columns: dict[str, object] = {}
+    if keys is not None:
+        columns |= {"id": [subject for subject, _ in keys], "session": [session for _, session in keys]}
+    columns["quality"] = np.linalg.norm(predictions.embeddings, axis=1)
+    columns["embedding"] = list(predictions.embeddings)
+    rows = len(predictions.embeddings)
     for attribute, classes in recognizer.info.classes.items():
-        known = attribute in recognizer.info.trained
-        probabilities = answers.probabilities[attribute]
+        trained = attribute in recognizer.info.trained
+        probabilities = predictions.probabilities[attribute]
         columns[attribute] = (
-            recognizer.predicted_classes(attribute, probabilities) if known else pd.array([None] * rows, dtype="string")
+            recognizer.predicted_classes(attribute, probabilities) if trained else pd.array([None] * rows, dtype="string")
         )
-        shown = {1: ""} if len(classes) == 2 else {code: f"_{name}" for code, name in enumerate(classes)}
-        for code, name in shown.items():
+        suffixes = {1: ""} if len(classes) == 2 else {code: f"_{name}" for code, name in enumerate(classes)}
+        for code, suffix in suffixes.items():
             missing = np.full(rows, np.nan, dtype=np.float32)
-            columns[f"{attribute}_probability{name}"] = probabilities[:, code] if known else missing
+            columns[f"{attribute}_probability{suffix}"] = probabilities[:, code] if trained else missing
     return pd.DataFrame(columns)
 
 
-def add_keys(table: pd.DataFrame, keys: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """The table with the columns `id` and `session` before the others."""
-    table.insert(0, "session", [session for _, session in keys])
-    table.insert(0, "id", [person for person, _ in keys])
-    return table
-
-
 def check_suffix(path: Path) -> None:
-    """Refuse a file that `write_table` cannot write.
+    """Check that `write_table` can write this file.
 
     Raises:
-        InputError: neither .parquet, .csv nor .npz.
+        InputError: the name ends in none of .parquet, .csv and .npz.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"--out {path}: expected a name that ends in {', '.join(SUFFIXES)}")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write the table as its name's ending says: parquet; CSV, embeddings as JSON lists; or NPZ, an array a column.
+    """Write the table in the format of the file's suffix: parquet; CSV, embeddings as JSON lists; NPZ, one array per column.
 
     Raises:
-        InputError: another ending, a full disk, or a folder that cannot be written.
+        InputError: another suffix, a full disk, or a folder that is not writable.
     """
     check_suffix(path)
     write_output(path, PREDICTIONS, _serialize(path.suffix, table))
+
+
+def identification_rows(keys: Sequence[SessionKey], matches: Sequence[Match]) -> list[dict[str, str]]:
+    """One row per session: the identified subject or `unknown`, the score, and the candidates."""
+    return [
+        {
+            "id": subject,
+            "session": session,
+            "identified": match.subject or UNKNOWN,
+            "score": f"{match.score:.4f}",
+            "most alike": ", ".join(f"{candidate} {score:.4f}" for candidate, score in match.candidates),
+        }
+        for (subject, session), match in zip(keys, matches)
+    ]
+
+
+def identification_summary(keys: Sequence[SessionKey], matches: Sequence[Match], gallery: Gallery, threshold: float) -> str:
+    """Lines of text: how many sessions were identified, and how many of these correctly by the ids of the sessions."""
+    enrolled = set(gallery.subjects)
+    mated = [(subject, match) for (subject, _), match in zip(keys, matches) if subject in enrolled]
+    nonmated = [match for (subject, _), match in zip(keys, matches) if subject not in enrolled]
+    lines = [f"threshold {threshold:.4f}, {len(enrolled)} subjects enrolled"]
+    if mated:
+        correct = sum(match.subject == subject for subject, match in mated)
+        first = sum(match.candidates[0][0] == subject for subject, match in mated)
+        unknown = sum(match.subject is None for _, match in mated)
+        lines.append(
+            f"{len(mated)} sessions of enrolled subjects: {correct} identified correctly, "
+            f"{len(mated) - correct - unknown} as another subject, {unknown} unknown; rank 1 correct: {first}"
+        )
+    if nonmated:
+        unknown = sum(match.subject is None for match in nonmated)
+        lines.append(f"{len(nonmated)} sessions of subjects that are not enrolled: {unknown} unknown")
+    return "\n".join(lines)
+
+
+def verification_rows(
+    keys: Sequence[SessionKey], embeddings: np.ndarray, gallery: Gallery, claimed: str | None, threshold: float
+) -> list[dict[str, str]]:
+    """One row per session: the claimed subject, the score against it, and whether the claim is accepted.
+
+    `accepted` is `yes`, `no`, or `not enrolled`.
+
+    Args:
+        keys: (id, session) of n sessions.
+        embeddings: (n, D).
+        gallery: gallery with the enrolled subjects.
+        claimed: subject that all sessions claim to be; None: each session claims its own id.
+        threshold: cosine from which a claim is accepted.
+    """
+    columns = {subject: column for column, subject in enumerate(gallery.subjects)}
+    rows = []
+    for (subject, session), scores in zip(keys, gallery.scores(embeddings)):
+        row = {"id": subject, "session": session, "claims": claimed or subject, "score": "", "accepted": "not enrolled"}
+        if row["claims"] in columns:
+            score = float(scores[columns[row["claims"]]])
+            row |= {"score": f"{score:.4f}", "accepted": "yes" if score >= threshold else "no"}
+        rows.append(row)
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, str]], kind: str) -> None:
+    """Write rows as CSV; `kind` is the kind of this output in `fr_ps.outputs`."""
+    write_output(path, kind, format_csv(list(rows[0]), [row.values() for row in rows]).encode())
 
 
 def _serialize(suffix: str, table: pd.DataFrame) -> bytes:
@@ -87,7 +152,7 @@ def _serialize(suffix: str, table: pd.DataFrame) -> bytes:
 
 
 def _shortest_decimals(embedding: np.ndarray) -> list[float]:
-    """The decimals that are read back as the same float32, and no more."""
+    """The shortest decimals that read back as the same float32."""
     return [float(str(value)) for value in embedding]
 
 

@@ -129,11 +129,11 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
     assert len(found) == len(asked)
     assert set(found["identified"]) <= {*people[:4], "unknown"}
     first = sum(row["most alike"].split()[0] == row["id"] for _, row in found.iterrows() if row["id"] in people[:4])
-    assert f"that person is the most alike of {first}" in told
+    assert f"rank 1 correct: {first}" in told
     everything = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "-1")
-    assert "of 8 sessions of others: 0 unknown" in everything
+    assert "8 sessions of subjects that are not enrolled: 0 unknown" in everything
     nobody = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "1")
-    assert "of 8 sessions of others: 8 unknown" in nobody
+    assert "8 sessions of subjects that are not enrolled: 8 unknown" in nobody
     told = said("verify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--person", people[0], "--threshold", "-1")
     assert "16 of 16 claims accepted" in told
     assert "is not enrolled" in refused("verify", *model, *gallery, "--person", "nobody")
@@ -206,7 +206,7 @@ def test_an_answer_is_written_again_but_not_over_what_somebody_else_wrote(
 def test_a_second_version_of_the_same_weights_is_no_champion_and_a_roll_back_is_told(run: str, said: Said, refused: Said) -> None:
     assert said("register", "--model", run, "--name", "fr-ps", "--tags", "{site: lab}").split()[-1] == "models:/fr-ps/2"
     told = said("promote", "--model", "models:/fr-ps/2", "--dry-run")
-    assert "models:/fr-ps/2 does not become the champion; models:/fr-ps/1 remains it" in told
+    assert "models:/fr-ps/2 does not become the champion; the champion remains models:/fr-ps/1" in told
     assert "A: models:/fr-ps/1, the champion; B: models:/fr-ps/2" in told
     assert "not measurably better" in told
     evidence = MlflowClient().get_run(told.split()[-1])

@@ -1,4 +1,4 @@
-"""Model folders as a training leaves them, without the training."""
+"""Model folders like those of a training, with untrained weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +27,7 @@ MakeModel = Callable[..., Path]
 
 
 def make_model(folder: Path, root: Path, *modalities: str, seed: int = 0, val: float = 2, test: float = 2) -> Path:
-    """An untrained model that tells people apart as well as its random features do, with a split and thresholds."""
+    """An untrained model with a split and thresholds."""
     data = DataConfig(root=str(root), modalities=modalities, val_people=val, test_people=test)
     config = Config(data=data, model=SMALL)
     dataset = open_dataset(root, modalities)
@@ -39,11 +39,10 @@ def make_model(folder: Path, root: Path, *modalities: str, seed: int = 0, val: f
     info = ModelInfo(branches, "concat", dataset.store.size, dataset.labels.classes, trained, provenance, preparation)
     torch.manual_seed(seed)
     network = build_network(info.branches, info.fusion, info.class_counts())
-    plan = TrainingSetup(config, dataset, split, info)
     save_model(folder, network, info)
-    write_config_and_split(folder, plan)
-    validated = predict(network, dataset.store, split.val, 64)
-    write_thresholds(folder, calibrate_thresholds(validated, dataset.labels.subset(split.val), info.trained))
+    write_config_and_split(folder, TrainingSetup(config, dataset, split, info))
+    predictions = predict(network, dataset.store, split.val, 64)
+    write_thresholds(folder, calibrate_thresholds(predictions, dataset.labels.subset(split.val), info.trained))
     return folder
 
 
@@ -60,7 +59,7 @@ def recognizer(both: Path) -> Recognizer:
 
 @pytest.fixture
 def older(both: Path) -> Recognizer:
-    """That of a model of an earlier version, which does not record the format of its maps."""
+    """The recognizer of a model of an earlier version, which did not record the format of its maps."""
     recognizer = Recognizer(both, CPU)
     known = {key: value for key, value in recognizer.info.preparation.items() if key != "format"}
     recognizer.info = replace(recognizer.info, preparation=known)
@@ -69,5 +68,5 @@ def older(both: Path) -> Recognizer:
 
 @pytest.fixture(scope="session")
 def captures(prepared: Path) -> Path:
-    """What `prepared` was made from."""
+    """The captures that `prepared` was made from."""
     return prepared.parent / "captures"

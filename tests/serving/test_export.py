@@ -1,4 +1,4 @@
-"""A model as ONNX: what another program computes is what torch does."""
+"""ONNX export: the same outputs as torch."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def exported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.mark.parametrize("batch", [1, 3, 24])
-def test_onnx_says_what_torch_says_of_real_maps_at_any_batch(
+def test_onnx_equals_torch_on_real_maps_at_any_batch_size(
     exported: tuple[Recognizer, ExportResult, Path], prepared: Path, batch: int
 ) -> None:
     recognizer, _, folder = exported
@@ -36,7 +36,7 @@ def test_onnx_says_what_torch_says_of_real_maps_at_any_batch(
         assert np.abs(found - expected.probabilities[attribute]).max() <= 1e-5
 
 
-def test_its_inputs_and_outputs_are_named_and_the_batch_is_free(exported: tuple[Recognizer, ExportResult, Path]) -> None:
+def test_inputs_and_outputs_have_names_and_a_dynamic_batch(exported: tuple[Recognizer, ExportResult, Path]) -> None:
     graph = onnx.load(exported[2] / ONNX_FILE).graph
     onnx.checker.check_model(str(exported[2] / ONNX_FILE))
     shapes = {one.name: [d.dim_param or d.dim_value for d in one.type.tensor_type.shape.dim] for one in graph.input}
@@ -45,7 +45,7 @@ def test_its_inputs_and_outputs_are_named_and_the_batch_is_free(exported: tuple[
     assert f'"weights": "{exported[0].digest}"' in (exported[2] / INFO_FILE).read_text()
 
 
-def test_the_table_has_size_latency_and_the_same_accuracy(exported: tuple[Recognizer, ExportResult, Path]) -> None:
+def test_the_table_has_size_latency_and_accuracy(exported: tuple[Recognizer, ExportResult, Path]) -> None:
     _, found, _ = exported
     by_torch, by_onnx = found.rows
     for row in found.rows:
@@ -53,11 +53,11 @@ def test_the_table_has_size_latency_and_the_same_accuracy(exported: tuple[Recogn
         assert 0 < row["p50 ms"] <= row["p95 ms"]  # type: ignore[operator]
     assert by_onnx["identity AUC"] == pytest.approx(by_torch["identity AUC"], abs=1e-3)
     assert max(found.differences.values()) < 1e-4
-    assert "accuracy on 24 sessions of 6 people" in found.lines[1]
+    assert "accuracy on 24 sessions of 6 subjects" in found.lines[1]
 
 
 @pytest.mark.parametrize(("factor", "by"), [(1.01, r"by 0\.01"), (np.nan, "by nan")])
-def test_what_differs_from_torch_is_not_left_behind(
+def test_an_export_that_differs_from_torch_leaves_no_files(
     exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, by: str
 ) -> None:
     recognizer, _, folder = exported
@@ -66,20 +66,20 @@ def test_what_differs_from_torch_is_not_left_behind(
         module, "_write_onnx", lambda _recognizer, file, _outputs: file.write_bytes((folder / ONNX_FILE).read_bytes())
     )
     monkeypatch.setattr(module, "onnx_session", lambda _file: lambda maps: [array * factor for array in real(maps)])
-    with pytest.raises(InputError, match=f"ONNX gives another .* than torch, {by}"):
+    with pytest.raises(InputError, match=f"of ONNX differs from torch {by}"):
         export(recognizer, tmp_path / "onnx", None, part=None, batch=8)
     assert not (tmp_path / "onnx").exists()
     assert not list(tmp_path.glob(".partial-*"))
 
 
-def test_a_folder_of_something_else_is_left_alone(exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_replaced(exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(InputError, match=r"is there already, and fr-ps did not make it \(it has no model_onnx.json\); move it"):
         export(exported[0], tmp_path, None, part=None, batch=8)
     assert (tmp_path / "precious.txt").read_text() == "x"
 
 
-def test_an_onnx_file_of_somebody_else_and_the_model_itself_are_left_alone(
+def test_another_onnx_file_and_the_model_itself_are_not_replaced(
     exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path
 ) -> None:
     recognizer = exported[0]
@@ -93,7 +93,7 @@ def test_an_onnx_file_of_somebody_else_and_the_model_itself_are_left_alone(
     assert (recognizer.folder / "model.safetensors").is_file()
 
 
-def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_onnx_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"hello")
-    with pytest.raises(InputError, match=r"x.onnx: onnxruntime cannot read it"):
+    with pytest.raises(InputError, match=r"x.onnx: onnxruntime cannot read this file"):
         onnx_session(tmp_path / "x.onnx")

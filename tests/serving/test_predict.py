@@ -1,4 +1,4 @@
-"""Many sessions: in their order, from maps or from light, and one bad one costs no other."""
+"""Predictions for many sessions: order, sources, failures."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.serving.conftest import CPU
 
 @pytest.fixture
 def broken(prepared: Path, tmp_path: Path) -> tuple[Path, list[tuple[str, str]]]:
-    """A copy with three bad sessions, and who these are."""
+    """A copy with three unreadable sessions, and their keys."""
     root = tmp_path / "data"
     shutil.copytree(prepared, root)
     keys = sorted((path.parent.name, path.name) for path in (root / "data").glob("*/*"))
@@ -35,7 +35,7 @@ def broken(prepared: Path, tmp_path: Path) -> tuple[Path, list[tuple[str, str]]]
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
-def test_answers_come_in_the_order_of_the_table(recognizer: Recognizer, prepared: Path, both: Path, batch: int) -> None:
+def test_predictions_have_the_order_of_the_table(recognizer: Recognizer, prepared: Path, both: Path, batch: int) -> None:
     counted = []
     found = predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared), batch, counted.append)
     dataset = open_dataset(prepared, ["albedo", "normal"])
@@ -46,14 +46,14 @@ def test_answers_come_in_the_order_of_the_table(recognizer: Recognizer, prepared
     assert sum(counted) == len(found.keys)
 
 
-def test_a_part_of_the_models_split_is_answered_as_its_test_was(recognizer: Recognizer, prepared: Path, both: Path) -> None:
+def test_split_selects_the_sessions_of_that_part(recognizer: Recognizer, prepared: Path, both: Path) -> None:
     found = predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared, part="test"), 64)
     assert set(found.keys) == {key for key, part in read_parts(both / SPLIT_FILE).items() if part == "test"}
     with pytest.raises(InputError, match="--split nobody"):
         list_prepared_sessions(recognizer, prepared, part="nobody")
 
 
-def test_a_table_that_lost_its_zeros_is_refused_with_the_cause(
+def test_a_table_without_leading_zeros_is_rejected_with_the_cause(
     recognizer: Recognizer, prepared: Path, tmp_path: Path, refused: AssertRejected
 ) -> None:
     root = tmp_path / "data"
@@ -68,7 +68,7 @@ def test_a_table_that_lost_its_zeros_is_refused_with_the_cause(
         list_capture_sessions(recognizer, tmp_path / "captures", tmp_path / "asked.csv")
 
 
-def test_bad_sessions_are_listed_and_all_others_answered(
+def test_unreadable_sessions_are_listed_and_all_others_predicted(
     recognizer: Recognizer, broken: tuple[Path, list[tuple[str, str]]], prepared: Path
 ) -> None:
     root, bad = broken
@@ -87,25 +87,23 @@ def test_bad_sessions_are_listed_and_all_others_answered(
     assert sum(counted) == len(whole.keys)
 
 
-def test_if_none_can_be_read_it_says_why(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
+def test_without_a_readable_session_the_first_cause_is_named(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(prepared, root)
     for file in root.rglob("albedo.npy"):
         file.unlink()
-    with pytest.raises(InputError, match=r"none of 24 sessions could be read; see the first: .*albedo.npy"):
+    with pytest.raises(InputError, match=r"none of 24 sessions could be read; first error: .*albedo.npy"):
         predict_sessions(recognizer, list_prepared_sessions(recognizer, root), 8)
 
 
-def test_without_a_table_the_folders_are_the_sessions_and_a_table_names_some(
-    recognizer: Recognizer, prepared: Path, tmp_path: Path
-) -> None:
+def test_sessions_come_from_the_folders_or_from_a_table(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(prepared, root)
     (root / "labels.csv").unlink()
     every = list_prepared_sessions(recognizer, root)
     assert [one.key for one in every] == sorted(one.key for one in list_prepared_sessions(recognizer, prepared))
     table = tmp_path / "some.csv"
-    table.write_text("id,session\n" + "".join(f"{one.id},{one.session}\n" for one in every[3:5]))
+    table.write_text("id,session\n" + "".join(f"{','.join(one.key)}\n" for one in every[3:5]))
     assert [one.key for one in list_prepared_sessions(recognizer, root, table)] == [one.key for one in every[3:5]]
     table.write_text("id,session\n../../etc,passwd\n")
     with pytest.raises(InputError, match=r"some.csv: row 2: id: '../../etc' is not a plain name"):
@@ -115,17 +113,17 @@ def test_without_a_table_the_folders_are_the_sessions_and_a_table_names_some(
         list_prepared_sessions(recognizer, root)
 
 
-def test_from_light_come_the_answers_of_the_prepared_maps(recognizer: Recognizer, prepared: Path, captures: Path) -> None:
+def test_captures_give_the_predictions_of_the_prepared_maps(recognizer: Recognizer, prepared: Path, captures: Path) -> None:
     from_maps = predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared), 64)
-    from_light = predict_sessions(recognizer, list_capture_sessions(recognizer, captures), 64)
-    assert from_light.failures == []
-    assert sorted(from_light.keys) == sorted(from_maps.keys)
+    from_captures = predict_sessions(recognizer, list_capture_sessions(recognizer, captures), 64)
+    assert from_captures.failures == []
+    assert sorted(from_captures.keys) == sorted(from_maps.keys)
     place = {key: row for row, key in enumerate(from_maps.keys)}
-    rows = [place[key] for key in from_light.keys]
-    assert np.allclose(from_light.predictions.embeddings, from_maps.predictions.embeddings[rows], rtol=1e-4, atol=1e-5)
+    rows = [place[key] for key in from_captures.keys]
+    assert np.allclose(from_captures.predictions.embeddings, from_maps.predictions.embeddings[rows], rtol=1e-4, atol=1e-5)
 
 
-def test_a_bad_capture_is_listed_and_one_that_is_not_there_is_refused(
+def test_an_unusable_capture_is_listed_and_a_missing_one_is_rejected(
     recognizer: Recognizer, captures: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "captures"
@@ -141,7 +139,7 @@ def test_a_bad_capture_is_listed_and_one_that_is_not_there_is_refused(
         list_capture_sessions(recognizer, root, table)
 
 
-def test_captures_that_are_solved_by_another_format_are_answered_with_one_line(
+def test_captures_of_another_prepare_format_get_one_warning(
     recognizer: Recognizer, older: Recognizer, captures: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = sorted(captures.glob("*/*"))[0]
@@ -158,7 +156,7 @@ def test_captures_that_are_solved_by_another_format_are_answered_with_one_line(
         assert (captured.out + captured.err).count(f"captures are solved with format {FORMAT}") == expected
 
 
-def test_normals_with_wrong_axes_are_answered_with_a_warning(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
+def test_normals_with_wrong_axes_get_a_warning(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(prepared, root)
     for path in root.glob("data/*/*/normal.npy"):

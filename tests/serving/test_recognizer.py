@@ -1,4 +1,4 @@
-"""The object that answers: the same bits as an evaluation, and no answer to what it cannot read."""
+"""The recognizer: the same bits as an evaluation, verification, identification, and rejected input."""
 
 import shutil
 from dataclasses import replace
@@ -25,8 +25,8 @@ from tests.serving.conftest import CPU
 Maps = dict[str, np.ndarray]
 
 
-def maps_of(root: Path, sessions: list[tuple[str, str]]) -> Maps:
-    """As they lie in the files."""
+def load_maps(root: Path, sessions: list[tuple[str, str]]) -> Maps:
+    """The maps in the files of these sessions."""
     folders = [session_folder(root, *key) for key in sessions]
     return {name: np.stack([np.load(folder / f"{name}.npy") for folder in folders]) for name in ("albedo", "normal")}
 
@@ -37,12 +37,12 @@ def keys(prepared: Path) -> list[tuple[str, str]]:
     return list(zip(labels.ids.tolist(), labels.sessions.tolist()))
 
 
-def test_its_answers_are_those_of_an_evaluation_to_the_bit(
+def test_predictions_equal_those_of_an_evaluation_to_the_bit(
     recognizer: Recognizer, both: Path, prepared: Path, keys: list[tuple[str, str]]
 ) -> None:
     dataset = open_dataset(prepared, ["albedo", "normal"])
     expected = predict(load_model(both, CPU)[0], dataset.store, np.arange(len(keys)), 64)
-    maps = maps_of(prepared, keys)
+    maps = load_maps(prepared, keys)
     assert np.array_equal(recognizer.embed(maps), expected.embeddings)
     found = recognizer.attributes(maps)
     assert set(found) == {"gender", "spectacles", "facial_hair", "emotion"}  # the model was not trained on pose
@@ -50,15 +50,15 @@ def test_its_answers_are_those_of_an_evaluation_to_the_bit(
         assert np.array_equal(probabilities, expected.probabilities[name])
 
 
-def test_one_session_needs_no_dimension_of_its_own(recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]]) -> None:
-    several = maps_of(prepared, keys[:1])
+def test_one_session_needs_no_batch_dimension(recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]]) -> None:
+    several = load_maps(prepared, keys[:1])
     single = {name: array[0] for name, array in several.items()}
     assert np.array_equal(recognizer.embed(single), recognizer.embed(several))
     assert recognizer.embed(single).shape == (1, recognizer.network.channels)
 
 
-def test_of_two_maps_one_may_be_missing(recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]]) -> None:
-    maps = maps_of(prepared, keys[:3])
+def test_one_of_two_modalities_may_be_missing(recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]]) -> None:
+    maps = load_maps(prepared, keys[:3])
     only = recognizer.embed({"normal": maps["normal"]})
     with torch.no_grad():
         normals = torch.from_numpy(maps["normal"]).permute(0, 3, 1, 2)
@@ -67,10 +67,10 @@ def test_of_two_maps_one_may_be_missing(recognizer: Recognizer, prepared: Path, 
     assert not np.allclose(only, recognizer.embed(maps))
 
 
-def test_verify_holds_the_cosine_against_the_threshold_of_a_wanted_fmr(
+def test_verify_compares_the_cosine_with_the_threshold_for_an_fmr(
     recognizer: Recognizer, both: Path, prepared: Path, keys: list[tuple[str, str]]
 ) -> None:
-    first, second = ({name: array[0] for name, array in maps_of(prepared, [key]).items()} for key in (keys[0], keys[5]))
+    first, second = ({name: array[0] for name, array in load_maps(prepared, [key]).items()} for key in (keys[0], keys[5]))
     a, b = (recognizer.embed(maps)[0].astype(np.float64) for maps in (first, second))
     found = recognizer.verify(first, second, fmr=0.1)
     assert found.score == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
@@ -85,16 +85,14 @@ def test_verify_holds_the_cosine_against_the_threshold_of_a_wanted_fmr(
     assert given.same
     assert given.validation_threshold is None
     assert not recognizer.verify(first, second, threshold=found.score + 1e-4).same
-    assert (
-        recognizer.validation_threshold(0.5) == point
-    )  # the largest that validation can tell and that is not above what is wanted
+    assert recognizer.validation_threshold(0.5) == point  # the highest supported rate below 0.5
 
 
 @pytest.mark.parametrize("low", [0.5, 0.6, 0.7, 0.8, 0.9])
-def test_a_threshold_between_two_neighbouring_probabilities_tells_them_apart(
+def test_a_threshold_between_two_adjacent_probabilities_separates_them(
     low: float, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the evaluation does, in float64: in float32 such a threshold is rounded to one of the two."""
+    """In float64 as in the evaluation: in float32 such a threshold rounds to one of the two."""
     below = np.float32(low)
     above = np.nextafter(below, np.float32(1))
     threshold = best_threshold(np.array([below, above]), np.array([0, 1]))
@@ -105,32 +103,32 @@ def test_a_threshold_between_two_neighbouring_probabilities_tells_them_apart(
     assert recognizer.predicted_classes("gender", probabilities) == list(recognizer.info.classes["gender"])
 
 
-def test_identify_says_who_and_that_it_is_nobody(
+def test_identify_returns_the_subject_or_none(
     recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    mine = keys[:8]
-    gallery = enroll(tmp_path / "gallery", recognizer.digest, mine, recognizer.embed(maps_of(prepared, mine)))
-    matches = recognizer.identify(maps_of(prepared, mine), gallery, fmr=0.1, top=2)
+    enrolled = keys[:8]
+    gallery = enroll(tmp_path / "gallery", recognizer.digest, enrolled, recognizer.embed(load_maps(prepared, enrolled)))
+    matches = recognizer.identify(load_maps(prepared, enrolled), gallery, fmr=0.1, top=2)
     assert [len(one.candidates) for one in matches] == [2] * 8
     threshold = recognizer.validation_threshold(0.1).threshold
     for one in matches:
         assert one.subject == (one.candidates[0][0] if one.score >= threshold else None)
-    strange = enroll(tmp_path / "other", "f" * 64, mine, recognizer.embed(maps_of(prepared, mine)))
+    other = enroll(tmp_path / "other", "f" * 64, enrolled, recognizer.embed(load_maps(prepared, enrolled)))
     with pytest.raises(InputError, match="another model"):
-        recognizer.identify(maps_of(prepared, mine), strange)
+        recognizer.identify(load_maps(prepared, enrolled), other)
 
 
-def test_a_capture_becomes_the_maps_that_prepare_made_of_it(
+def test_a_capture_becomes_the_maps_of_prepare(
     recognizer: Recognizer, prepared: Path, captures: Path, keys: list[tuple[str, str]]
 ) -> None:
     made = recognizer.capture_to_maps(f"{captures}/{keys[3][0]}/{keys[3][1]}")
-    expected = maps_of(prepared, [keys[3]])
+    expected = load_maps(prepared, [keys[3]])
     assert set(made) == {"albedo", "normal"}
     for name, array in made.items():
         assert np.array_equal(array, expected[name][0])
 
 
-def test_a_capture_that_is_solved_by_another_format_is_warned_of(
+def test_a_capture_of_another_prepare_format_gets_a_warning(
     recognizer: Recognizer, older: Recognizer, captures: Path, keys: list[tuple[str, str]], recwarn: pytest.WarningsRecorder
 ) -> None:
     capture = captures / keys[3][0] / keys[3][1]
@@ -157,46 +155,46 @@ GOOD = {"albedo": np.full((48, 48), 0.5, np.float32), "normal": np.full((48, 48,
         ({"albedo": np.zeros((0, 48, 48), np.float32)}, ("albedo: no session", "expected")),
         ({"albedo": np.float32(3)}, ("albedo 0", "must be H x W")),
     ],
-    ids=["another map", "size", "nan", "text", "shape", "length", "counts", "nothing", "none", "a number"],
+    ids=["another modality", "size", "nan", "text", "shape", "length", "counts", "nothing", "none", "a number"],
 )
-def test_what_it_cannot_read_is_refused(recognizer: Recognizer, maps: Maps, words: tuple[str, ...]) -> None:
+def test_invalid_maps_are_rejected(recognizer: Recognizer, maps: Maps, words: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:
         recognizer.embed(maps)
     for word in words:
         assert word in str(caught.value)
 
 
-def test_verify_is_of_one_session_each(recognizer: Recognizer, refused: AssertRejected) -> None:
+def test_verify_takes_one_session_each(recognizer: Recognizer, refused: AssertRejected) -> None:
     two = {name: np.stack([array] * 2) for name, array in GOOD.items()}
     with refused("one session each"):
         recognizer.verify(two, GOOD)
 
 
-def test_without_thresholds_there_is_no_verification(both: Path, tmp_path: Path) -> None:
+def test_verify_without_thresholds_is_rejected(both: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(both, bare)
     (bare / THRESHOLDS_FILE).unlink()
-    with pytest.raises(InputError, match="nobody was validated on"):
+    with pytest.raises(InputError, match="trained without a validation set; give --threshold"):
         Recognizer(bare, CPU).verify(GOOD, GOOD)
 
 
-def test_an_fmr_that_validation_cannot_tell_is_refused_with_the_smallest_that_it_can(recognizer: Recognizer) -> None:
+def test_an_unsupported_fmr_is_rejected_with_the_lowest_supported_one(recognizer: Recognizer) -> None:
     with pytest.raises(InputError, match=r"--fmr 1e-06: .*lowest false match rate that the validation set supports: 0\.1"):
         recognizer.validation_threshold(1e-6)
 
 
-def test_load_is_by_the_models_name(both: Path, keys: list[tuple[str, str]], prepared: Path, recognizer: Recognizer) -> None:
+def test_fr_ps_load_returns_a_recognizer(both: Path, keys: list[tuple[str, str]], prepared: Path, recognizer: Recognizer) -> None:
     loaded = fr_ps.load(str(both), device="cpu")
-    maps = maps_of(prepared, keys[:2])
+    maps = load_maps(prepared, keys[:2])
     assert np.array_equal(loaded.embed(maps), recognizer.embed(maps))
     with pytest.raises(InputError, match="device is 'moon'"):
         fr_ps.load(str(both), device="moon")
 
 
-def test_weights_and_answers_that_are_no_numbers_are_refused(
+def test_weights_and_predictions_with_nan_or_infinity_are_rejected(
     both: Path, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path, refused: AssertRejected
 ) -> None:
-    """A model of NaN weights predicted NaN; weights that are numbers may still give infinite embeddings."""
+    """Finite weights can give infinite embeddings."""
 
     def changed(name: str, gain: float) -> Path:
         network, info = load_model(both, CPU)
@@ -217,6 +215,6 @@ def test_weights_and_answers_that_are_no_numbers_are_refused(
     with refused(model, "/".join(sessions[0].key), "of 24 sessions"):
         predict_sessions(recognizer, sessions, batch=64)
     dataset = open_dataset(prepared, ["albedo", "normal"])
-    answers = predict(recognizer.network, dataset.store, np.arange(4), 4)
+    predictions = predict(recognizer.network, dataset.store, np.arange(4), 4)
     with refused(model, session_names(dataset.labels)[0], "4 of 4 sessions"):
-        require_finite(answers, session_names(dataset.labels), model)
+        require_finite(predictions, session_names(dataset.labels), model)

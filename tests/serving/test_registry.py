@@ -1,4 +1,4 @@
-"""Versions and their champion, in a real store."""
+"""The model registry in a real MLflow store."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from tests.serving.conftest import make_model
 
 @pytest.fixture
 def run(both: Path, store: MlflowClient) -> Run:
-    """A run that left that model, and curves."""
+    """A run with the model `both` and metrics."""
     with start_run("r", Path("runs")) as run:
         shutil.copytree(both, run.folder / BEST_CHECKPOINT)
         for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
@@ -36,7 +36,7 @@ def run(both: Path, store: MlflowClient) -> Run:
     return run
 
 
-def test_the_best_checkpoint_is_a_logged_model_with_its_step_and_metrics(run: Run, store: MlflowClient) -> None:
+def test_the_best_checkpoint_is_a_logged_model_with_step_and_metrics(run: Run, store: MlflowClient) -> None:
     stored = store.get_run(run.mlflow_id)
     (output,) = stored.outputs.model_outputs
     assert output.step == 2
@@ -46,7 +46,7 @@ def test_the_best_checkpoint_is_a_logged_model_with_its_step_and_metrics(run: Ru
         ("val/identity/auc", 0.9, 2),
         ("test/identity/auc", 0.85, 2),
     }
-    # The run's own curves have no point twice.
+    # The run's own metrics have no duplicate points.
     assert [(point.step, point.value) for point in store.get_metric_history(run.mlflow_id, "val/identity/auc")] == [
         (1, 0.7),
         (2, 0.9),
@@ -55,7 +55,7 @@ def test_the_best_checkpoint_is_a_logged_model_with_its_step_and_metrics(run: Ru
     assert len(store.get_metric_history(run.mlflow_id, "test/identity/auc")) == 1
 
 
-def test_a_version_loads_by_alias_and_answers_as_its_folder_does(run: Run, both: Path, prepared: Path) -> None:
+def test_a_version_predicts_like_its_model_folder(run: Run, both: Path, prepared: Path) -> None:
     version = register(run.id, "faces", {"site": "lab 3"})
     assert version == ModelVersion("faces", "1")
     assert register(str(run.mlflow_id), "faces") == ModelVersion("faces", "2")
@@ -75,7 +75,7 @@ def test_a_version_loads_by_alias_and_answers_as_its_folder_does(run: Run, both:
     assert stored.run_id == run.mlflow_id
 
 
-def test_its_files_hold_no_pickle_and_name_what_they_need(run: Run) -> None:
+def test_a_version_has_no_pickle_and_lists_its_requirements(run: Run) -> None:
     register(run.id, "faces")
     files = Path(mlflow.artifacts.download_artifacts("models:/faces/1"))
     assert not [file for file in files.rglob("*") if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
@@ -86,12 +86,12 @@ def test_its_files_hold_no_pickle_and_name_what_they_need(run: Run) -> None:
     assert not list(files.rglob("__pycache__"))
 
 
-def test_a_run_that_logged_no_model_gets_one(both: Path, store: MlflowClient) -> None:
+def test_register_logs_the_model_of_a_run_that_ended_early(both: Path, store: MlflowClient) -> None:
     with start_run("early", Path("runs")) as run:
         shutil.copytree(both, run.folder / BEST_CHECKPOINT)
         for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
             run.log_metrics({"val/identity/auc": auc, "val/identity/eer": 1 - auc}, epoch)
-    register(run.id, "faces", description="what I know of it")
+    register(run.id, "faces", description="a description")
     (output,) = store.get_run(run.mlflow_id).outputs.model_outputs
     assert output.step == 2
     logged = store.get_logged_model(output.model_id)
@@ -99,13 +99,11 @@ def test_a_run_that_logged_no_model_gets_one(both: Path, store: MlflowClient) ->
         ("val/identity/auc", 0.9),
         ("val/identity/eer", 1 - 0.9),
     }
-    assert MlflowClient().get_model_version("faces", "1").description == "what I know of it"
+    assert MlflowClient().get_model_version("faces", "1").description == "a description"
     assert isinstance(fr_ps.load("models:/faces/1", "cpu"), Recognizer)
 
 
-def test_a_run_that_went_on_is_registered_with_its_new_weights(
-    run: Run, prepared: Path, store: MlflowClient, tmp_path: Path
-) -> None:
+def test_a_resumed_run_is_registered_with_its_new_weights(run: Run, prepared: Path, store: MlflowClient, tmp_path: Path) -> None:
     register(run.id, "faces")
     shutil.rmtree(run.folder / BEST_CHECKPOINT)
     make_model(run.folder / BEST_CHECKPOINT, prepared, "albedo", "normal", seed=7)
@@ -116,7 +114,7 @@ def test_a_run_that_went_on_is_registered_with_its_new_weights(
     assert tags == digests
 
 
-def test_what_cannot_be_registered_is_one_line(run: Run, store: MlflowClient) -> None:
+def test_invalid_runs_and_names_are_rejected(run: Run, store: MlflowClient) -> None:
     with pytest.raises(InputError, match="nothing: no model folder"):
         register("nothing", "faces")
     for name in ("", "a/b", "x:y", "a@b", "a\nb"):
@@ -125,7 +123,7 @@ def test_what_cannot_be_registered_is_one_line(run: Run, store: MlflowClient) ->
         assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_cannot_be_loaded_is_not_registered(run: Run, store: MlflowClient) -> None:
+def test_a_damaged_model_is_not_registered(run: Run, store: MlflowClient) -> None:
     (run.folder / BEST_CHECKPOINT / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"model\.safetensors: was changed after it was saved"):
         register(run.id, "faces")
@@ -137,7 +135,7 @@ def three(run: Run) -> list[ModelVersion]:
     return [register(run.id, "faces") for _ in range(3)]
 
 
-def test_names_of_versions(three: list[ModelVersion]) -> None:
+def test_parse_version(three: list[ModelVersion]) -> None:
     assert parse_version("models:/faces/2") == three[1]
     set_champion(three[2], None)
     assert parse_version("models:/faces@champion") == three[2]
@@ -146,7 +144,7 @@ def test_names_of_versions(three: list[ModelVersion]) -> None:
             parse_version(name)
 
 
-def test_the_champion_is_rolled_back_demoted_and_brought_back(three: list[ModelVersion]) -> None:
+def test_champion_roll_back_and_demote(three: list[ModelVersion]) -> None:
     first, second, third = three
     assert get_champion("faces") is None
     for version, before in ((first, None), (second, first), (third, second)):
@@ -165,7 +163,7 @@ def test_the_champion_is_rolled_back_demoted_and_brought_back(three: list[ModelV
     assert get_champion("faces") == first
 
 
-def test_a_version_that_was_deleted_is_not_rolled_back_to(three: list[ModelVersion]) -> None:
+def test_roll_back_skips_deleted_versions(three: list[ModelVersion]) -> None:
     first, second, third = three
     set_champion(first, None)
     set_champion(second, first)
@@ -174,19 +172,19 @@ def test_a_version_that_was_deleted_is_not_rolled_back_to(three: list[ModelVersi
     assert roll_back("faces") == (third, first)
 
 
-def test_of_two_who_are_crowned_at_once_the_second_is_refused(three: list[ModelVersion]) -> None:
+def test_of_two_concurrent_promotions_the_second_is_rejected(three: list[ModelVersion]) -> None:
     first, second, third = three
     set_champion(first, None)
-    set_champion(second, first)  # somebody else's
-    with pytest.raises(InputError, match="the champion is models:/faces/2 by now"):
+    set_champion(second, first)  # by another process
+    with pytest.raises(InputError, match="the champion is now models:/faces/2"):
         set_champion(third, first)
     assert get_champion("faces") == second
     history = MlflowClient().get_registered_model("faces").tags["fr_ps.champions"]
     assert json.loads(history) == ["1", "2"]
 
 
-def test_a_storage_of_artifacts_that_is_out_of_reach_is_named_in_one_line(both: Path, store: MlflowClient, capsys) -> None:
-    """The storage was there while the run lasted."""
+def test_an_unreachable_artifact_storage_is_named_in_one_line(both: Path, store: MlflowClient, capsys) -> None:
+    """The storage fails after the run ended."""
     experiment = store.create_experiment("e", artifact_location="file:///proc/nowhere")
     folder = Path("runs/r")
     replace(new_run_info("r", "r"), experiment_id=experiment, experiment="e").write(folder)
@@ -195,11 +193,11 @@ def test_a_storage_of_artifacts_that_is_out_of_reach_is_named_in_one_line(both: 
     assert main(["register", "--model", "r", "--name", "faces"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: run ")
-    assert "its model cannot be written to the artifact storage file:///proc/nowhere" in line
+    assert "the model cannot be written to the artifact storage file:///proc/nowhere" in line
     assert store.search_registered_models() == []
 
 
-def test_a_run_of_another_store_names_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, refused) -> None:
+def test_a_run_of_another_store_is_rejected_with_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, refused) -> None:
     (tmp_path / "other").mkdir()
     before, uri = str(read_run_info(run.folder).tracking_uri), make_store(tmp_path / "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

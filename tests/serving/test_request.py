@@ -1,4 +1,4 @@
-"""A request in all its forms, and one line about each that is no request."""
+"""Requests in every form, and one line of error for each invalid one."""
 
 import base64
 import csv
@@ -28,7 +28,7 @@ Cells = dict[str, Any]
 
 
 def text_of(array: np.ndarray) -> str:
-    """As a client writes a map."""
+    """A map as base64 of a .npy file."""
     content = io.BytesIO()
     np.save(content, array)
     return base64.b64encode(content.getvalue()).decode()
@@ -39,30 +39,30 @@ def encoded(file: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def answered(recognizer: Recognizer, prepared: Path) -> PredictionResult:
+def result(recognizer: Recognizer, prepared: Path) -> PredictionResult:
     return predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared), 64)
 
 
 @pytest.fixture(scope="module")
-def rows(prepared: Path, answered: PredictionResult) -> list[Cells]:
-    """Three sessions with their maps."""
-    folders = [prepared / "data" / person / session for person, session in answered.keys[:3]]
+def rows(prepared: Path, result: PredictionResult) -> list[Cells]:
+    """Rows of three sessions with maps."""
+    folders = [prepared / "data" / person / session for person, session in result.keys[:3]]
     return [{name: np.load(folder / f"{name}.npy") for name in ("albedo", "normal")} for folder in folders]
 
 
 @pytest.mark.parametrize("form", [lambda array: array, lambda array: array.tolist(), text_of], ids=["array", "lists", "text"])
-def test_maps_in_every_form_get_the_answers_of_the_files(
-    recognizer: Recognizer, answered: PredictionResult, rows: list[Cells], form: Any
+def test_maps_in_every_form_give_the_predictions_of_the_files(
+    recognizer: Recognizer, result: PredictionResult, rows: list[Cells], form: Any
 ) -> None:
-    asked = pd.DataFrame([{name: form(array) for name, array in cells.items()} for cells in rows])
-    found = predict_rows(recognizer, asked)
-    assert np.allclose(np.stack(found["embedding"]), answered.predictions.embeddings[:3], rtol=1e-4, atol=1e-5)
-    assert np.allclose(found["gender_probability"].astype(float), answered.predictions.probabilities["gender"][:3, 1], atol=1e-5)
+    request = pd.DataFrame([{name: form(array) for name, array in cells.items()} for cells in rows])
+    found = predict_rows(recognizer, request)
+    assert np.allclose(np.stack(found["embedding"]), result.predictions.embeddings[:3], rtol=1e-4, atol=1e-5)
+    assert np.allclose(found["gender_probability"].astype(float), result.predictions.probabilities["gender"][:3, 1], atol=1e-5)
     assert found["pose"].tolist() == [None] * 3
     assert found["maps"].tolist() == ["albedo+normal"] * 3
 
 
-def test_normals_in_bgr_are_answered_with_a_warning_in_every_row(recognizer: Recognizer, rows: list[Cells]) -> None:
+def test_normals_in_bgr_order_get_a_warning_in_every_row(recognizer: Recognizer, rows: list[Cells]) -> None:
     reversed_rows = [{"albedo": cells["albedo"], "normal": cells["normal"][..., ::-1]} for cells in rows]
     warnings = predict_rows(recognizer, pd.DataFrame(reversed_rows))["warning"].tolist()
     assert len(set(warnings)) == 1
@@ -70,7 +70,7 @@ def test_normals_in_bgr_are_answered_with_a_warning_in_every_row(recognizer: Rec
     assert predict_rows(recognizer, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
-def test_rows_with_other_maps_keep_their_places(recognizer: Recognizer, rows: list[Cells]) -> None:
+def test_rows_with_different_modalities_keep_their_order(recognizer: Recognizer, rows: list[Cells]) -> None:
     mixed = pd.DataFrame([rows[0], {"normal": rows[1]["normal"]}, rows[2]])
     found = np.stack(predict_rows(recognizer, mixed)["embedding"])
     whole = np.stack(predict_rows(recognizer, pd.DataFrame(rows))["embedding"])
@@ -80,29 +80,29 @@ def test_rows_with_other_maps_keep_their_places(recognizer: Recognizer, rows: li
 
 
 @pytest.fixture(scope="module")
-def light(captures: Path, answered: PredictionResult) -> Cells:
-    """The first session as it was captured."""
-    folder = captures / answered.keys[0][0] / answered.keys[0][1]
+def capture_row(captures: Path, result: PredictionResult) -> Cells:
+    """The row of the first session with its images and lights."""
+    folder = captures / result.keys[0][0] / result.keys[0][1]
     with (folder / "lights.csv").open() as file:
         lights = list(csv.DictReader(file))
     numbers = {name: [float(one[name]) for one in lights] for name in lights[0] if name != "image"}
     return {"images": [encoded(folder / one["image"]) for one in lights], **numbers}
 
 
-def test_pictures_with_their_lights_get_the_answer_of_the_prepared_maps(
-    recognizer: Recognizer, answered: PredictionResult, light: Cells
+def test_images_with_lights_give_the_prediction_of_the_prepared_maps(
+    recognizer: Recognizer, result: PredictionResult, capture_row: Cells
 ) -> None:
-    found = predict_rows(recognizer, pd.DataFrame([light]))
-    assert np.allclose(found["embedding"][0], answered.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
+    found = predict_rows(recognizer, pd.DataFrame([capture_row]))
+    assert np.allclose(found["embedding"][0], result.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_that_are_solved_by_another_format_are_answered_with_a_warning(
-    recognizer: Recognizer, older: Recognizer, light: Cells, rows: list[Cells]
+def test_images_of_another_prepare_format_get_a_warning(
+    recognizer: Recognizer, older: Recognizer, capture_row: Cells, rows: list[Cells]
 ) -> None:
     with pytest.warns(UserWarning, match="unknown prepare format"):
-        found = predict_rows(older, pd.DataFrame([light]))["warning"].tolist()
+        found = predict_rows(older, pd.DataFrame([capture_row]))["warning"].tolist()
     assert f"captures are solved with format {FORMAT}" in found[0]
-    assert predict_rows(recognizer, pd.DataFrame([light]))["warning"].tolist() == [None]
+    assert predict_rows(recognizer, pd.DataFrame([capture_row]))["warning"].tolist() == [None]
     assert predict_rows(older, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
@@ -113,7 +113,7 @@ def picture(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:
 
 
 def header_of_png(side: int) -> str:
-    """A PNG without its pixels."""
+    """A PNG without pixels."""
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     chunks = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -132,31 +132,34 @@ def deep(levels: int) -> Any:
 ANGLES = {"azimuth_deg": [-20, 20, 0, 0], "elevation_deg": [0, 0, 20, -20]}
 ALBEDO = np.full((48, 48), 0.5, np.float32)
 BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
-    "nothing": ({"other": 1}, ("has neither albedo, normal nor images", "its columns: other")),
-    "another map": ({"depth": ALBEDO.tolist()}, ("depth", "it reads albedo, normal")),
+    "nothing": ({"other": 1}, ("no maps and no images; expected albedo, normal, or images", "columns of the row: other")),
+    "another modality": ({"depth": ALBEDO.tolist()}, ("depth", "it reads albedo, normal")),
     "size": ({"albedo": ALBEDO[:32, :32].tolist()}, ("albedo", "32 x 32", "48")),
     "nan": ({"albedo": np.where(ALBEDO == ALBEDO, np.nan, 0)}, ("albedo", "NaN")),
     "encoded normals": ({"normal": np.random.default_rng(0).uniform(0.4, 0.7, (48, 48, 3))}, ("normal", "store 2 m - 1")),
     "ragged": ({"albedo": [[1, 2], [3]]}, ("albedo", "not an array of numbers")),
-    "words": ({"albedo": [["a"] * 48] * 48}, ("albedo", "not an array of numbers")),
+    "text": ({"albedo": [["a"] * 48] * 48}, ("albedo", "not an array of numbers")),
     "a number": ({"albedo": 3}, ("albedo", "must be H x W")),
     "no base64": ({"albedo": "../../etc/passwd"}, ("albedo", "not base64")),
     "no npy": ({"albedo": base64.b64encode(b"hello").decode()}, ("albedo", "no .npy file")),
     "a pickle": ({"albedo": base64.b64encode(pickle.dumps(ALBEDO)).decode()}, ("albedo", "no .npy file")),
-    "no list of pictures": ({"images": "x", **ANGLES}, ("images", "3 to 64")),
-    "two pictures": ({"images": [picture()] * 2, **ANGLES}, ("images", "3 to 64")),
+    "no list of images": ({"images": "x", **ANGLES}, ("images", "3 to 64")),
+    "two images": ({"images": [picture()] * 2, **ANGLES}, ("images", "3 to 64")),
     "no lights": ({"images": [picture()] * 4}, ("azimuth_deg", "list of 4 numbers")),
     "fewer lights": ({"images": [picture()] * 4, **ANGLES, "elevation_deg": [1, 2]}, ("elevation_deg", "list of 4 numbers")),
-    "no picture": ({"images": ["aGVsbG8="] * 4, **ANGLES}, ("images 0", "no PNG")),
-    "a picture cut off": ({"images": [picture()[:80]] * 4, **ANGLES}, ("im0.png",)),
+    "no image": ({"images": ["aGVsbG8="] * 4, **ANGLES}, ("images 0", "no PNG")),
+    "a truncated image": ({"images": [picture()[:80]] * 4, **ANGLES}, ("im0.png",)),
     "transparent": ({"images": [picture("LA")] * 4, **ANGLES}, ("im0.png", "alpha")),
     "lights in a plane": (
         {"images": [picture()] * 4, "azimuth_deg": [0, 0, 0, 0], "elevation_deg": [0, 10, 20, 30]},
         ("lights.csv",),
     ),
-    "maps and pictures": ({"images": [picture()] * 4, **ANGLES, "albedo": ALBEDO}, ("images and albedo", "one or the other")),
+    "maps and images": (
+        {"images": [picture()] * 4, **ANGLES, "albedo": ALBEDO},
+        ("images and albedo", "one or the other"),
+    ),
     "a ragged list": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": [1, [2], 3, 4]}, ("azimuth_deg", "4 numbers")),
-    "landmarks that are none": ({"images": [picture()] * 4, **ANGLES, "landmarks": "ä"}, ("landmarks", "metadata.txt")),
+    "invalid landmarks": ({"images": [picture()] * 4, **ANGLES, "landmarks": "ä"}, ("landmarks", "metadata.txt")),
     "a forged header": (
         {"albedo": base64.b64encode(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4',").decode()},
         ("albedo", "no .npy file"),
@@ -174,20 +177,20 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
     "a number too large": ({"albedo": [[10**400] * 48] * 48}, ("albedo", "not an array of numbers")),
     "an infinite number": ({"albedo": [[1e39] * 48] * 48}, ("albedo", "infinity")),
     "too deep": ({"albedo": deep(5000)}, ("albedo", "not an array of numbers")),
-    "a picture of too many pixels": (
+    "an image of too many pixels": (
         {"images": [header_of_png(13_000)] * 4, **ANGLES},
         ("im0.png", "13000 x 13000 pixels", "64 million"),
     ),
-    "pictures of too many pixels together": (
+    "images of too many pixels together": (
         {"images": [header_of_png(7_000)] * 4, **ANGLES},
         ("images", "196,000,000 pixels", "100 million"),
     ),
-    "an angle that is none": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
+    "an invalid angle": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_row_is_named_with_what_is_wrong(recognizer: Recognizer, rows: list[Cells], name: str) -> None:
+def test_an_invalid_row_is_rejected_with_its_number_and_the_cause(recognizer: Recognizer, rows: list[Cells], name: str) -> None:
     cells, words = BAD[name]
     with pytest.raises(InputError) as caught:
         predict_rows(recognizer, pd.DataFrame([rows[0], cells]))
@@ -200,68 +203,68 @@ def test_a_bad_row_is_named_with_what_is_wrong(recognizer: Recognizer, rows: lis
         assert word in text
 
 
-def test_a_npy_file_with_objects_runs_nothing(recognizer: Recognizer, tmp_path: Path) -> None:
-    class Evil:
+def test_a_npy_file_with_objects_runs_no_code(recognizer: Recognizer, tmp_path: Path) -> None:
+    class Payload:
         def __reduce__(self) -> tuple[Any, tuple[str]]:
             return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value]
 
     content = io.BytesIO()
-    np.save(content, np.array([Evil()], dtype=object), allow_pickle=True)
+    np.save(content, np.array([Payload()], dtype=object), allow_pickle=True)
     cell = base64.b64encode(content.getvalue()).decode()
     with pytest.raises(InputError, match=r"no \.npy file of numbers"):
         predict_rows(recognizer, pd.DataFrame([{"albedo": cell}]))
     assert not (tmp_path / "ran").exists()
 
 
-def test_too_many_and_none_are_refused(recognizer: Recognizer, rows: list[Cells]) -> None:
-    for asked in (pd.DataFrame([rows[0]] * (MAX_SESSIONS + 1)), pd.DataFrame()):
+def test_too_many_rows_and_no_row_are_rejected(recognizer: Recognizer, rows: list[Cells]) -> None:
+    for request in (pd.DataFrame([rows[0]] * (MAX_SESSIONS + 1)), pd.DataFrame()):
         with pytest.raises(InputError, match=f"expected 1 to {MAX_SESSIONS}"):
-            predict_rows(recognizer, asked)
+            predict_rows(recognizer, request)
     with pytest.raises(InputError, match="expected a table"):
         predict_rows(recognizer, np.zeros((2, 2)))  # type: ignore[arg-type]
 
 
-def test_only_so_many_requests_are_answered_at_once(recognizer: Recognizer, rows: list[Cells], monkeypatch: Any) -> None:
+def test_concurrent_requests_are_limited(recognizer: Recognizer, rows: list[Cells], monkeypatch: Any) -> None:
     inside, most, lock = 0, 0, threading.Lock()
-    answer_checked, enough = recognizer.predict_checked, threading.Barrier(MAX_CONCURRENT_REQUESTS)
+    predict_checked, barrier = recognizer.predict_checked, threading.Barrier(MAX_CONCURRENT_REQUESTS)
 
     def counted(*arguments: Any, **named: Any) -> Any:
         nonlocal inside, most
         with lock:
             inside += 1
             most = max(most, inside)
-        enough.wait(20)  # so many are inside together, and no more come while they are
+        barrier.wait(20)  # the maximum is inside together
         with lock:
             inside -= 1
-        return answer_checked(*arguments, **named)
+        return predict_checked(*arguments, **named)
 
     monkeypatch.setattr(recognizer, "predict_checked", counted)
     with ThreadPoolExecutor(3 * MAX_CONCURRENT_REQUESTS) as pool:
-        answers = list(pool.map(lambda _: predict_rows(recognizer, pd.DataFrame(rows)), range(3 * MAX_CONCURRENT_REQUESTS)))
-    assert len(answers) == 3 * MAX_CONCURRENT_REQUESTS
+        results = list(pool.map(lambda _: predict_rows(recognizer, pd.DataFrame(rows)), range(3 * MAX_CONCURRENT_REQUESTS)))
+    assert len(results) == 3 * MAX_CONCURRENT_REQUESTS
     assert most == MAX_CONCURRENT_REQUESTS
 
 
-def test_base64_may_be_wrapped_or_a_data_url(recognizer: Recognizer, rows: list[Cells], answered: PredictionResult) -> None:
+def test_base64_may_be_wrapped_or_a_data_url(recognizer: Recognizer, rows: list[Cells], result: PredictionResult) -> None:
     plain = {name: text_of(array) for name, array in rows[0].items()}
     wrapped = {name: base64.encodebytes(base64.b64decode(text)).decode().replace("\n", "\r\n") for name, text in plain.items()}
     url = {name: f"data:application/octet-stream;base64,{text}" for name, text in plain.items()}
     for cells in (wrapped, url, {name: text.encode() for name, text in plain.items()}):
         found = predict_rows(recognizer, pd.DataFrame([cells]))
-        assert np.allclose(found["embedding"][0], answered.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
+        assert np.allclose(found["embedding"][0], result.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "cell", [{}, {"a": [1]}, True, 3, "", "text", [[True]], [None], [[[]]], [10**400], ["1"], [{"a": 1}], 1e400]
 )
 @pytest.mark.parametrize("name", ["albedo", "normal", "images", "landmarks", "azimuth_deg", "intensity"])
-def test_a_cell_of_any_other_type_names_its_row_and_column(
-    recognizer: Recognizer, rows: list[Cells], light: Cells, name: str, cell: Any, refused: AssertRejected
+def test_a_cell_of_another_type_is_rejected_with_row_and_column(
+    recognizer: Recognizer, rows: list[Cells], capture_row: Cells, name: str, cell: Any, refused: AssertRejected
 ) -> None:
-    asked = [rows[0], (rows[0] if name in rows[0] else light) | {name: cell}]
+    request = [rows[0], (rows[0] if name in rows[0] else capture_row) | {name: cell}]
     if name == "landmarks" and isinstance(cell, str):
-        pytest.skip("a text, which the reader of metadata.txt judges")
+        pytest.skip("text is read as a metadata.txt")
     with refused("row 1: ", name):
         predict_rows(
-            recognizer, pd.DataFrame({column: [one.get(column) for one in asked] for column in {**asked[0], **asked[1]}})
+            recognizer, pd.DataFrame({column: [one.get(column) for one in request] for column in {**request[0], **request[1]}})
         )

@@ -1,4 +1,4 @@
-"""`mlflow models serve`: a real server, asked over HTTP."""
+"""`mlflow models serve`: requests to a real server over HTTP."""
 
 import json
 import shutil
@@ -24,9 +24,9 @@ from tests.test_npy import BAD_HEADERS, forged
 
 
 class Served(ModelServer):
-    """The registered champion behind HTTP."""
+    """A server of the registered champion."""
 
-    def ask(self, body: Any) -> tuple[int, Any]:
+    def post_json(self, body: Any) -> tuple[int, Any]:
         status, text = self.post(json.dumps(body).encode())
         return status, json.loads(text)
 
@@ -62,7 +62,7 @@ def texts(session: dict[str, np.ndarray]) -> dict[str, str]:
     return {name: text_of(array) for name, array in session.items()}
 
 
-def test_it_answers_as_the_model_does(served: Served, recognizer: Recognizer, prepared: Path, sessions: Any) -> None:
+def test_the_server_predicts_like_the_model(served: Served, recognizer: Recognizer, prepared: Path, sessions: Any) -> None:
     expected = predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared), 64)
     records = [texts(one) for one in sessions]
     lists = {name: array.tolist() for name, array in sessions[0].items()}
@@ -74,7 +74,7 @@ def test_it_answers_as_the_model_does(served: Served, recognizer: Recognizer, pr
     by_key = dict(zip(expected.keys, expected.predictions.embeddings))
     keys = sorted(by_key)
     for body, count in bodies:
-        status, answer = served.ask(body)
+        status, answer = served.post_json(body)
         assert status == 200, answer
         assert len(answer["predictions"]) == count
         for row, key in zip(answer["predictions"], keys):
@@ -84,13 +84,13 @@ def test_it_answers_as_the_model_does(served: Served, recognizer: Recognizer, pr
             assert row["pose"] is None
 
 
-def test_clients_at_once_all_get_their_own_answer(served: Served, sessions: Any) -> None:
+def test_concurrent_clients_get_their_own_predictions(served: Served, sessions: Any) -> None:
     def call(place: int) -> tuple[int, tuple[int, Any]]:
-        return place % 4, served.ask({"dataframe_records": [texts(sessions[place % 4])]})
+        return place % 4, served.post_json({"dataframe_records": [texts(sessions[place % 4])]})
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(call, range(24)))
-    alone = [served.ask({"dataframe_records": [texts(one)]})[1]["predictions"][0]["embedding"] for one in sessions]
+    alone = [served.post_json({"dataframe_records": [texts(one)]})[1]["predictions"][0]["embedding"] for one in sessions]
     for place, (status, answer) in answers:
         assert status == 200
         assert np.allclose(answer["predictions"][0]["embedding"], alone[place], rtol=1e-5, atol=1e-6)
@@ -128,7 +128,7 @@ def test_a_bad_request_gets_a_400_with_the_reason_and_the_server_lives(
     assert words in answer
     assert "Traceback" not in answer
     assert len(answer) < 20_000
-    assert served.ask({"dataframe_records": [texts(sessions[0])]})[0] == 200
+    assert served.post_json({"dataframe_records": [texts(sessions[0])]})[0] == 200
 
 
 def test_another_kind_of_content_gets_a_4xx(served: Served) -> None:
@@ -148,4 +148,4 @@ def test_a_request_of_100_mb_gets_a_4xx_and_the_server_lives(served: Served, ses
     assert 400 <= status < 500
     assert "row 0: albedo" in answer
     assert len(answer) < 20_000
-    assert served.ask({"dataframe_records": [texts(sessions[0])]})[0] == 200
+    assert served.post_json({"dataframe_records": [texts(sessions[0])]})[0] == 200
