@@ -1,11 +1,14 @@
 """Model folders like those of a training, with untrained weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from fr_ps.config import Config, DataConfig, ModelConfig
 from fr_ps.data.dataset import open_dataset
@@ -19,7 +22,8 @@ from fr_ps.models.inference import predict
 from fr_ps.models.thresholds import write_thresholds
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.training.setup import TrainingSetup, write_config_and_split
-from tests.tracking.conftest import no_settings, store  # noqa: F401
+from tests.conftest import MakeStore
+from tests.tracking.conftest import no_settings  # noqa: F401
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(backbone="timm:test_resnet", channels=32, fsm=False)
@@ -70,3 +74,33 @@ def older(both: Path) -> Recognizer:
 def captures(prepared: Path) -> Path:
     """The captures that `prepared` was made from."""
     return prepared.parent / "captures"
+
+
+@contextmanager
+def in_store(folder: Path) -> Iterator[MlflowClient]:
+    """Work in `folder`, with its MLflow store in use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        yield MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def store_folder(make_store: MakeStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store for all tests of a module, each of which registers under `name`."""
+    folder = tmp_path_factory.mktemp("store")
+    make_store(folder)
+    return folder
+
+
+@pytest.fixture
+def store(store_folder: Path) -> Iterator[MlflowClient]:
+    with in_store(store_folder) as client:
+        yield client
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """The test's own name of a registered model."""
+    return str(request.node.name)[:60]

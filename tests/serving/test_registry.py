@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 import fr_ps
 from fr_ps.cli import main
@@ -21,19 +22,31 @@ from fr_ps.tracking.layout import BEST_CHECKPOINT
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import new_run_info, read_run_info
-from tests.serving.conftest import make_model
+from tests.serving.conftest import in_store, make_model
 
 
-@pytest.fixture
-def run(both: Path, store: MlflowClient) -> Run:
-    """A run with the model `both` and metrics."""
+def finished_run(model: Path, log_model: bool = False) -> Run:
+    """A run with metrics and `model` as its best checkpoint."""
     with start_run("r", Path("runs")) as run:
-        shutil.copytree(both, run.folder / BEST_CHECKPOINT)
+        shutil.copytree(model, run.folder / BEST_CHECKPOINT)
         for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
             run.log_metrics({"val/identity/auc": auc, "train/loss/total": 9.0 - epoch}, epoch)
         run.log_metrics({"test/identity/auc": 0.85}, 2)
-        run.log_model(run.folder / BEST_CHECKPOINT, 2)
+        if log_model:
+            run.log_model(run.folder / BEST_CHECKPOINT, 2)
     return run
+
+
+@pytest.fixture(scope="module")
+def shared_run(both: Path, store_folder: Path) -> Run:
+    with in_store(store_folder):
+        return finished_run(both, log_model=True)
+
+
+@pytest.fixture
+def run(shared_run: Run, store: MlflowClient) -> Run:
+    """A finished run with a logged model. To be read only."""
+    return shared_run
 
 
 def test_the_best_checkpoint_is_a_logged_model_with_step_and_metrics(run: Run, store: MlflowClient) -> None:
@@ -55,146 +68,135 @@ def test_the_best_checkpoint_is_a_logged_model_with_step_and_metrics(run: Run, s
     assert len(store.get_metric_history(run.mlflow_id, "test/identity/auc")) == 1
 
 
-def test_a_version_predicts_like_its_model_folder(run: Run, both: Path, prepared: Path) -> None:
-    version = register(run.id, "faces", {"site": "lab 3"})
-    assert version == ModelVersion("faces", "1")
-    assert register(str(run.mlflow_id), "faces") == ModelVersion("faces", "2")
+def test_a_version_predicts_like_its_model_folder(run: Run, name: str, both: Path, prepared: Path, store: MlflowClient) -> None:
+    version = register(run.id, name, {"site": "lab 3"})
+    assert version == ModelVersion(name, "1")
+    assert register(str(run.mlflow_id), name) == ModelVersion(name, "2")
     set_champion(version, None)
     folder = next((prepared / "data").glob("*/*"))
-    maps = {name: np.load(folder / f"{name}.npy") for name in ("albedo", "normal")}
+    maps = {modality: np.load(folder / f"{modality}.npy") for modality in ("albedo", "normal")}
     expected = fr_ps.load(str(both), "cpu").embed(maps)
-    for name in ("models:/faces@champion", "models:/faces/2"):
-        loaded = mlflow.pyfunc.load_model(name)
-        answer = loaded.predict(pd.DataFrame([maps]))
-        assert np.array_equal(np.stack(answer["embedding"]), expected)
-        assert np.array_equal(fr_ps.load(name, "cpu").embed(maps), expected)
-    client = MlflowClient()
-    stored = client.get_model_version("faces", "1")
+    for model in (f"models:/{name}@champion", f"models:/{name}/2"):
+        table = mlflow.pyfunc.load_model(model).predict(pd.DataFrame([maps]))
+        assert np.array_equal(np.stack(table["embedding"]), expected)
+        assert np.array_equal(fr_ps.load(model, "cpu").embed(maps), expected)
+    stored = store.get_model_version(name, "1")
     assert stored.tags["site"] == "lab 3"
     assert stored.tags["fr_ps.weights"] == weights_digest(both)
     assert stored.run_id == run.mlflow_id
 
 
-def test_a_version_has_no_pickle_and_lists_its_requirements(run: Run) -> None:
-    register(run.id, "faces")
-    files = Path(mlflow.artifacts.download_artifacts("models:/faces/1"))
-    assert not [file for file in files.rglob("*") if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
-    needs = (files / "requirements.txt").read_text()
-    for name in ("torch==", "timm==", "safetensors==", "mlflow=="):
-        assert name in needs
-    assert (files / "code/fr_ps/serving/recognizer.py").is_file()
-    assert not list(files.rglob("__pycache__"))
-
-
-def test_register_logs_the_model_of_a_run_that_ended_early(both: Path, store: MlflowClient) -> None:
-    with start_run("early", Path("runs")) as run:
-        shutil.copytree(both, run.folder / BEST_CHECKPOINT)
-        for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
-            run.log_metrics({"val/identity/auc": auc, "val/identity/eer": 1 - auc}, epoch)
-    register(run.id, "faces", description="a description")
+def test_register_logs_the_model_of_a_run_that_ended_early(both: Path, store: MlflowClient, name: str) -> None:
+    run = finished_run(both)
+    register(run.id, name, description="a description")
     (output,) = store.get_run(run.mlflow_id).outputs.model_outputs
     assert output.step == 2
     logged = store.get_logged_model(output.model_id)
-    assert {(metric.key, metric.value) for metric in logged.metrics} == {
-        ("val/identity/auc", 0.9),
-        ("val/identity/eer", 1 - 0.9),
-    }
-    assert MlflowClient().get_model_version("faces", "1").description == "a description"
-    assert isinstance(fr_ps.load("models:/faces/1", "cpu"), Recognizer)
+    assert {(metric.key, metric.value) for metric in logged.metrics} == {("val/identity/auc", 0.9), ("test/identity/auc", 0.85)}
+    assert store.get_model_version(name, "1").description == "a description"
+    assert isinstance(fr_ps.load(f"models:/{name}/1", "cpu"), Recognizer)
 
 
-def test_a_resumed_run_is_registered_with_its_new_weights(run: Run, prepared: Path, store: MlflowClient, tmp_path: Path) -> None:
-    register(run.id, "faces")
+def test_a_resumed_run_is_registered_with_its_new_weights(both: Path, prepared: Path, store: MlflowClient, name: str) -> None:
+    run = finished_run(both)
+    register(run.id, name)
     shutil.rmtree(run.folder / BEST_CHECKPOINT)
     make_model(run.folder / BEST_CHECKPOINT, prepared, "albedo", "normal", seed=7)
-    register(run.id, "faces")
-    digests = [fr_ps.load(f"models:/faces/{number}", "cpu").digest for number in (1, 2)]
+    register(run.id, name)
+    digests = [fr_ps.load(f"models:/{name}/{number}", "cpu").digest for number in (1, 2)]
     assert digests[1] == weights_digest(run.folder / BEST_CHECKPOINT) != digests[0]
-    tags = [store.get_model_version("faces", number).tags["fr_ps.weights"] for number in ("1", "2")]
-    assert tags == digests
+    assert [store.get_model_version(name, number).tags["fr_ps.weights"] for number in ("1", "2")] == digests
 
 
-def test_invalid_runs_and_names_are_rejected(run: Run, store: MlflowClient) -> None:
+def test_invalid_runs_and_names_are_rejected(run: Run) -> None:
     with pytest.raises(InputError, match="nothing: no model folder"):
         register("nothing", "faces")
-    for name in ("", "a/b", "x:y", "a@b", "a\nb"):
+    for invalid in ("", "a/b", "x:y", "a@b", "a\nb"):
         with pytest.raises(InputError, match=r"^--name is .*; expected a name") as caught:
-            register(run.id, name)
+            register(run.id, invalid)
         assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_model_is_not_registered(run: Run, store: MlflowClient) -> None:
+def is_registered(store: MlflowClient, name: str) -> bool:
+    return name in [model.name for model in store.search_registered_models()]
+
+
+def test_a_damaged_model_is_not_registered(both: Path, store: MlflowClient, name: str) -> None:
+    run = finished_run(both)
     (run.folder / BEST_CHECKPOINT / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"model\.safetensors: was changed after it was saved"):
-        register(run.id, "faces")
-    assert store.search_registered_models() == []
+        register(run.id, name)
+    assert not is_registered(store, name)
 
 
 @pytest.fixture
-def three(run: Run) -> list[ModelVersion]:
-    return [register(run.id, "faces") for _ in range(3)]
+def three(run: Run, name: str) -> list[ModelVersion]:
+    return [register(run.id, name) for _ in range(3)]
 
 
-def test_parse_version(three: list[ModelVersion]) -> None:
-    assert parse_version("models:/faces/2") == three[1]
+def test_parse_version(three: list[ModelVersion], name: str) -> None:
+    assert parse_version(f"models:/{name}/2") == three[1]
     set_champion(three[2], None)
-    assert parse_version("models:/faces@champion") == three[2]
-    for name in ("faces/2", "models:/faces", "models:/faces/two", "models:/faces/9", "models:/faces@nobody", "models:/no/1"):
-        with pytest.raises(InputError, match=name):
-            parse_version(name)
+    assert parse_version(f"models:/{name}@champion") == three[2]
+    for rest in ("", "/two", "/9", "@nobody"):
+        with pytest.raises(InputError, match=f"^models:/{name}{rest}: "):
+            parse_version(f"models:/{name}{rest}")
+    for model in (f"{name}/2", "models:/no/1"):
+        with pytest.raises(InputError, match=f"^{model}: "):
+            parse_version(model)
 
 
-def test_champion_roll_back_and_demote(three: list[ModelVersion]) -> None:
+def test_champion_roll_back_and_demote(three: list[ModelVersion], name: str) -> None:
     first, second, third = three
-    assert get_champion("faces") is None
+    assert get_champion(name) is None
     for version, before in ((first, None), (second, first), (third, second)):
         set_champion(version, before)
-        assert get_champion("faces") == version
-    assert roll_back("faces") == (third, second)
-    assert get_champion("faces") == second
-    assert demote("faces") == second
-    assert get_champion("faces") is None
+        assert get_champion(name) == version
+    assert roll_back(name) == (third, second)
+    assert get_champion(name) == second
+    assert demote(name) == second
+    assert get_champion(name) is None
     with pytest.raises(InputError, match="has no champion"):
-        demote("faces")
-    assert roll_back("faces") == (None, second)
-    assert roll_back("faces") == (second, first)
+        demote(name)
+    assert roll_back(name) == (None, second)
+    assert roll_back(name) == (second, first)
     with pytest.raises(InputError, match="no other champion"):
-        roll_back("faces")
-    assert get_champion("faces") == first
+        roll_back(name)
+    assert get_champion(name) == first
 
 
-def test_roll_back_skips_deleted_versions(three: list[ModelVersion]) -> None:
+def test_roll_back_skips_deleted_versions(three: list[ModelVersion], name: str) -> None:
     first, second, third = three
     set_champion(first, None)
     set_champion(second, first)
     set_champion(third, second)
-    MlflowClient().delete_model_version("faces", "2")
-    assert roll_back("faces") == (third, first)
+    MlflowClient().delete_model_version(name, "2")
+    assert roll_back(name) == (third, first)
 
 
-def test_of_two_concurrent_promotions_the_second_is_rejected(three: list[ModelVersion]) -> None:
+def test_of_two_concurrent_promotions_the_second_is_rejected(three: list[ModelVersion], name: str) -> None:
     first, second, third = three
     set_champion(first, None)
     set_champion(second, first)  # by another process
-    with pytest.raises(InputError, match="the champion is now models:/faces/2"):
+    with pytest.raises(InputError, match=f"the champion is now models:/{name}/2, changed meanwhile"):
         set_champion(third, first)
-    assert get_champion("faces") == second
-    history = MlflowClient().get_registered_model("faces").tags["fr_ps.champions"]
+    assert get_champion(name) == second
+    history = MlflowClient().get_registered_model(name).tags["fr_ps.champions"]
     assert json.loads(history) == ["1", "2"]
 
 
-def test_an_unreachable_artifact_storage_is_named_in_one_line(both: Path, store: MlflowClient, capsys) -> None:
+def test_an_unreachable_artifact_storage_is_named_in_one_line(both: Path, store: MlflowClient, name: str, capsys) -> None:
     """The storage fails after the run ended."""
     experiment = store.create_experiment("e", artifact_location="file:///proc/nowhere")
     folder = Path("runs/r")
     replace(new_run_info("r", "r"), experiment_id=experiment, experiment="e").write(folder)
     with resume_run(folder):
         shutil.copytree(both, folder / BEST_CHECKPOINT)
-    assert main(["register", "--model", "r", "--name", "faces"]) == 2
+    assert main(["register", "--model", "r", "--name", name]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: run ")
     assert "the model cannot be written to the artifact storage file:///proc/nowhere" in line
-    assert store.search_registered_models() == []
+    assert not is_registered(store, name)
 
 
 def test_a_run_of_another_store_is_rejected_with_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, refused) -> None:
@@ -202,4 +204,38 @@ def test_a_run_of_another_store_is_rejected_with_both_stores(run: Run, make_stor
     before, uri = str(read_run_info(run.folder).tracking_uri), make_store(tmp_path / "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with refused(run.id, before, uri, f"fr-ps sync --run {run.id} --store"):
+        register(run.id, "faces")
+
+
+def test_a_failing_artifact_storage_behind_an_mlflow_server_is_named(
+    both: Path, store: MlflowClient, name: str, monkeypatch: pytest.MonkeyPatch, refused
+) -> None:
+    """The server passes artifacts on to its storage, and MLflow's retries of that request are used up."""
+    run = finished_run(both)
+    failure = MlflowException("API request to http://host/api/2.0/mlflow-artifacts/artifacts/1/x failed with exception: 503")
+
+    def fail(*_arguments: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", fail)
+    with refused(f"run {run.mlflow_id}: the model cannot be written to the artifact storage ", "mlruns", "storage is reachable"):
+        register(run.id, name)
+    assert not is_registered(store, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("API request to http://host/api/2.0/mlflow/runs failed with exception: refused", "check that the MLflow server"),
+        ("Registered Model name=faces is locked", "see the registered models in mlflow ui"),
+    ],
+)
+def test_an_error_of_the_registry_has_a_remedy(
+    run: Run, monkeypatch: pytest.MonkeyPatch, refused, text: str, remedy: str
+) -> None:
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise MlflowException(text)
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", fail)
+    with refused(f"faces: run {run.id} cannot be registered under that name ({text}); {remedy}"):
         register(run.id, "faces")
