@@ -1,6 +1,7 @@
 """Promotion: a challenger must be measurably better, and not worse for any group."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from fr_ps.serving.promote import PromotionDecision, decide, promote
 from fr_ps.serving.registry import ModelVersion, get_champion, register
 from fr_ps.tracking.layout import BEST_CHECKPOINT
 from fr_ps.tracking.lifecycle import start_run
-from tests.serving.conftest import CPU, make_model
+from tests.serving.conftest import CPU, in_store, make_model
 
 NAN = float("nan")
 
@@ -77,88 +78,118 @@ def models(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     return {name: make_model(folder / name, faces, name, val=4, test=14) for name in ("albedo", "depth")}
 
 
-def registered(model: Path, name: str = "faces") -> ModelVersion:
+@pytest.fixture(autouse=True, scope="module")
+def module_undrawn(undrawn: None) -> None:
+    """Reports draw no figures."""
+
+
+@pytest.fixture(scope="module")
+def registered(models: dict[str, Path], store_folder: Path) -> Callable[[str, str], ModelVersion]:
+    """Registers the run of a model as the next version of a name; the runs are made once."""
+    with in_store(store_folder):
+        runs = {kind: _run_of(folder) for kind, folder in models.items()}
+    return lambda kind, name: register(runs[kind], name)
+
+
+def _run_of(model: Path) -> str:
+    """The id of a run with `model` as its best checkpoint."""
     with start_run("r", Path("runs")) as run:
         shutil.copytree(model, run.folder / BEST_CHECKPOINT)
         run.log_model(run.folder / BEST_CHECKPOINT, 1)
-    return register(run.id, name)
+    return run.id
 
 
 def promoted(version: ModelVersion, **settings) -> tuple[PromotionDecision, str]:  # type: ignore[no-untyped-def]
     """The decision, and MLflow's id of the run that holds it."""
-    given = {"data": None, "limit": 0.05, "dry_run": False, "device": CPU, "batch": 64} | settings
+    given = {"data": None, "limit": 1.0, "dry_run": False, "device": CPU, "batch": 64} | settings
     with start_run("promote", Path("runs")) as run:
         decision = promote(version.uri, run, Path("promotion"), **given)
     return decision, str(run.mlflow_id)
 
 
-def test_only_a_better_challenger_becomes_champion(models: dict[str, Path], store: MlflowClient) -> None:
-    worse, better, equal = (registered(models[name]) for name in ("depth", "albedo", "albedo"))
+def test_only_a_better_challenger_becomes_champion(registered, store: MlflowClient, name: str) -> None:
+    worse, better, equal = (registered(kind, name) for kind in ("depth", "albedo", "albedo"))
     decision, _ = promoted(worse)
     assert decision.promoted
-    assert get_champion("faces") == worse
+    assert decision.reasons == (f"{name} had no champion",)
+    assert get_champion(name) == worse
 
-    decision, run = promoted(better, dry_run=True, limit=1.0)
-    assert decision.promoted
-    assert get_champion("faces") == worse
-    assert store.get_run(run).data.tags["fr_ps.dry_run"] == "true"
-    assert "fr_ps.promotion" not in store.get_model_version("faces", better.number).tags
-
-    decision, run = promoted(better, limit=1.0)
+    decision, run = promoted(better)
     assert decision.promoted, decision.reasons
-    assert get_champion("faces") == better
+    assert get_champion(name) == better
     stored = store.get_run(run)
     assert stored.data.tags["fr_ps.decision"] == "promoted"
     assert stored.data.params["challenger"] == better.uri
-    assert stored.data.metrics["difference/identity/auc"] < 0  # the champion until now minus the challenger
-    assert any(name.startswith("difference/groups/") for name in stored.data.metrics)
+    assert stored.data.metrics["difference/identity/auc"] < 0  # the previous champion minus the challenger
+    assert any(metric.startswith("difference/groups/") for metric in stored.data.metrics)
     assert "report/report.html" in [file.path for file in store.list_artifacts(run, "report")]
-    assert f"run {run}" in store.get_model_version("faces", better.number).tags["fr_ps.promotion"]
+    assert f"run {run}" in store.get_model_version(name, better.number).tags["fr_ps.promotion"]
 
     for other, reason in ((equal, "not measurably better"), (worse, "measurably worse")):
-        decision, run = promoted(other)
+        decision, run = promoted(other, limit=0.05)
         assert not decision.promoted
         assert decision.reasons[0].startswith(reason)
-        assert get_champion("faces") == better
+        assert get_champion(name) == better
         assert store.get_run(run).data.tags["fr_ps.decision"] == "refused"
 
     decision, _ = promoted(better)
     assert decision.reasons == ("it is the champion already",)
 
 
-def test_a_challenger_trained_on_the_test_set_is_rejected(models: dict[str, Path], store: MlflowClient, tmp_path: Path) -> None:
-    promoted(registered(models["depth"]))
-    seen = tmp_path / "seen"
-    shutil.copytree(models["albedo"], seen)
-    text = (seen / SPLIT_FILE).read_text()
-    (seen / SPLIT_FILE).write_text(text.replace(",test\n", ",train\n"))
-    decision, _ = promoted(registered(seen))
-    assert not decision.promoted
-    assert "it was trained or selected on 42 of the 42 test sessions" in decision.reasons[0]
-    # Other sessions of the test subjects count too.
-    (seen / SPLIT_FILE).write_text(text.replace(",s0,test\n", ",other,train\n"))
-    decision, _ = promoted(registered(seen))
-    assert "it was trained or selected on 14 of the test subjects" in decision.reasons[0]
-    unknown = tmp_path / "unknown"
-    shutil.copytree(models["albedo"], unknown)
-    (unknown / SPLIT_FILE).unlink()
-    decision, _ = promoted(registered(unknown))
-    assert "its training subjects are unknown" in decision.reasons[0]
+def test_a_challenger_trained_on_the_test_set_is_rejected(
+    models: dict[str, Path], registered, store: MlflowClient, name: str, tmp_path: Path
+) -> None:
+    promoted(registered("depth", name))
+    split = (models["albedo"] / SPLIT_FILE).read_text()
+    for number, (changed, reason) in enumerate(
+        (
+            (split.replace(",test\n", ",train\n"), "it was trained or selected on 42 of the 42 test sessions"),
+            # Other sessions of the test subjects count too.
+            (split.replace(",s0,test\n", ",other,train\n"), "it was trained or selected on 14 of the test subjects"),
+            (None, "its training subjects are unknown: it has no split.csv"),
+        )
+    ):
+        model = tmp_path / str(number)
+        shutil.copytree(models["albedo"], model)
+        (model / SPLIT_FILE).unlink()
+        if changed is not None:
+            (model / SPLIT_FILE).write_text(changed)
+        decision, _ = promoted(register(_run_of(model), name))
+        assert not decision.promoted
+        assert reason in decision.reasons[0]
+
+
+def test_a_champion_without_a_test_set_is_never_replaced(
+    models: dict[str, Path], registered, store: MlflowClient, name: str, tmp_path: Path
+) -> None:
+    shutil.copytree(models["depth"], tmp_path / "untested")
+    split = tmp_path / "untested" / SPLIT_FILE
+    split.write_text("\n".join(line for line in split.read_text().splitlines() if not line.endswith(",test")) + "\n")
+    decision, _ = promoted(register(_run_of(tmp_path / "untested"), name))
+    assert decision.promoted
+    assert decision.reasons[1].startswith("warning: it has no test set, so that no later version can be compared with it")
+    decision, _ = promoted(registered("albedo", name))
+    assert decision.reasons == (
+        "the champion has no test set, so that nothing can be compared; --demote it to promote another version",
+    )
 
 
 def test_the_data_set_must_be_that_of_the_champion(
-    models: dict[str, Path], faces: Path, prepared: Path, store: MlflowClient, tmp_path: Path
+    registered, faces: Path, prepared: Path, store: MlflowClient, name: str, tmp_path: Path
 ) -> None:
-    promoted(registered(models["depth"]))
-    challenger = registered(models["albedo"])
-    with pytest.raises(InputError, match="not the data that models:/faces/1 was tested on"):
+    promoted(registered("depth", name))
+    challenger = registered("albedo", name)
+    with pytest.raises(InputError, match=f"not the data that models:/{name}/1 was tested on"):
         promoted(challenger, data=str(prepared))
-    with pytest.raises(InputError, match=r"nowhere: no such folder, and models:/faces/1 .*; give their folder with --data"):
+    with pytest.raises(InputError, match=f"nowhere: no such folder, and models:/{name}/1 .*; give their folder with --data"):
         promoted(challenger, data="nowhere")
     moved = tmp_path / "moved"
     shutil.copytree(faces, moved)
-    decision, _ = promoted(challenger, data=str(moved), dry_run=True, limit=1.0)
+    decision, run = promoted(challenger, data=str(moved), dry_run=True)
     assert decision.promoted
+    assert get_champion(name) != challenger
+    assert store.get_run(run).data.tags["fr_ps.dry_run"] == "true"
+    assert "fr_ps.promotion" not in store.get_model_version(name, challenger.number).tags
     file = next(moved.rglob("depth.npy"))
     np.save(file, np.load(file) + 1)
     with pytest.raises(InputError, match="not the data"):
