@@ -2,12 +2,11 @@
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -26,6 +25,19 @@ PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
 MODEL_ARTIFACT = "model"
 INPUT_COLUMNS = (*CHANNELS, "images", "azimuth_deg", "elevation_deg", "intensity", "landmarks")
 """Columns of a request, one row per session: its maps, or its images with their lights."""
+REQUIREMENTS = (
+    "annotated-types",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "safetensors",
+    "scipy",
+    "timm",
+    "torch",
+)
+"""Distributions that the code of a loaded model imports; training, search and reports need more."""
 MODEL_TYPE = "fr_ps"
 WEIGHTS_TAG = "fr_ps.weights"
 """Tag of logged models and versions: SHA-256 of the weights."""
@@ -79,13 +91,8 @@ def signature() -> ModelSignature:
 
 
 def requirements() -> list[str]:
-    """What this package needs, in the versions that are installed."""
-    try:
-        needed = [text for text in requires("fr-ps") or [] if "extra ==" not in text]
-    except PackageNotFoundError:  # run from its folder, not installed
-        return []
-    names = [re.split(r"[\s<>=!~;\[(]", text, maxsplit=1)[0] for text in needed]
-    return [f"{name}=={version(name)}" for name in names]
+    """`REQUIREMENTS`, pinned to the installed versions. A local part such as `+cu128` is dropped: PyPI does not have it."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 
 def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int, points: Sequence[Metric]) -> str:

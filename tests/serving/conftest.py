@@ -30,13 +30,15 @@ SMALL = ModelConfig(backbone="timm:test_resnet", channels=32, fsm=False)
 MakeModel = Callable[..., Path]
 
 
-def make_model(folder: Path, root: Path, *modalities: str, seed: int = 0, val: float = 2, test: float = 2) -> Path:
+def make_model(
+    folder: Path, root: Path, *modalities: str, seed: int = 0, val: float = 2, test: float = 2, model: ModelConfig = SMALL
+) -> Path:
     """An untrained model with a split and thresholds."""
     data = DataConfig(root=str(root), modalities=modalities, val_people=val, test_people=test)
-    config = Config(data=data, model=SMALL)
+    config = Config(data=data, model=model)
     dataset = open_dataset(root, modalities)
     split = make_split(dataset.labels, data)
-    branches = dict.fromkeys(modalities, SMALL)
+    branches = dict.fromkeys(modalities, model)
     preparation = find_preparation(root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0]))
     provenance = {"run": "r1", "data_digest": dataset.store.digest}
     trained = tuple(name for name in ATTRIBUTES if name != "pose")

@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
 
+from fr_ps.config import ModelConfig
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError
 from fr_ps.serving import mlflow_model
-from fr_ps.serving.mlflow_model import save_pyfunc_model
+from fr_ps.serving.mlflow_model import REQUIREMENTS, save_pyfunc_model
 from fr_ps.serving.recognizer import Recognizer
-from tests.serving.test_request import ANGLES, header_of_png, text_of
+from tests.serving.conftest import make_model
+from tests.serving.test_request import ANGLES, header_of_png, make_capture_row, text_of
 from tests.test_npy import BAD_HEADERS, forged
 
 OLD_PYFUNC_FILE = Path(__file__).parents[1] / "old_files" / "pyfunc_model.py"
@@ -146,3 +151,79 @@ def test_a_failure_to_package_is_an_input_error_or_that_of_the_disk(
     monkeypatch.setattr(mlflow.pyfunc, "save_model", fail)
     with pytest.raises(raised, match=text):
         save_pyfunc_model(both, tmp_path / "model")
+
+
+def test_the_requirements_are_pinned_without_local_versions(packaged: Path) -> None:
+    lines = (packaged / "requirements.txt").read_text().split()
+    assert [line.partition("==")[0] for line in lines] == list(REQUIREMENTS)
+    assert not [line for line in lines if "+" in line]
+
+
+ALLOWED_ONLY = """
+import importlib.metadata as metadata
+import sys
+from importlib.machinery import PathFinder
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+def closure(names):
+    found, rest = set(), list(names)
+    while rest:
+        name = canonicalize_name(rest.pop())
+        if name in found:
+            continue
+        try:
+            needed = [Requirement(text) for text in metadata.requires(name) or []]
+        except metadata.PackageNotFoundError:  # optional on this platform
+            continue
+        found.add(name)
+        rest += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+folder, requirements = sys.argv[1:]
+allowed = closure(line.partition("==")[0] for line in open(requirements))
+blocked = {
+    root for root, owners in metadata.packages_distributions().items()
+    if not allowed & {canonicalize_name(owner) for owner in owners}
+} - {"packaging", "fr_ps"}
+assert {"optuna", "plotly", "onnx", "onnxruntime", "torchjd", "jsonargparse"} <= blocked, blocked
+
+class AllowedFinder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in blocked else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = AllowedFinder
+import glob
+
+import mlflow.pyfunc
+import numpy
+import pandas
+
+rows = pandas.read_pickle(f"{folder}/rows.pickle")
+for model in sorted(glob.glob(f"{folder}/*/MLmodel")):
+    loaded = mlflow.pyfunc.load_model(model.removesuffix("/MLmodel"))
+    for row in rows:
+        assert numpy.isfinite(loaded.predict(pandas.DataFrame([row]))["embedding"][0]).all()
+import fr_ps
+
+assert fr_ps.__file__.startswith(folder), fr_ps.__file__
+print("predicted")
+"""
+
+
+@pytest.mark.slow
+def test_a_model_predicts_with_its_requirements_alone(
+    prepared: Path, captures: Path, session: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """A process that cannot import any other distribution loads models of each kind, and predicts from maps and from images."""
+    for place, backbone in enumerate(("miresnet18", "convnextv2_atto", "timm:test_resnet")):
+        architecture = ModelConfig(backbone=backbone, channels=32, fsm=False)  # type: ignore[arg-type]
+        folder = make_model(tmp_path / f"folder{place}", prepared, "albedo", "normal", model=architecture)
+        save_pyfunc_model(folder, tmp_path / f"model{place}")
+    pd.to_pickle([session, make_capture_row(next(captures.glob("*/*")))], tmp_path / "rows.pickle")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", ALLOWED_ONLY, str(tmp_path), str(tmp_path / "model0" / "requirements.txt")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-1:] == ["predicted"], done.stderr

@@ -1,7 +1,7 @@
 """Promotion: a challenger must be measurably better, and not worse for any group."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,11 @@ def models(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 @pytest.fixture(autouse=True, scope="module")
-def module_undrawn(undrawn: None) -> None:
-    """Reports draw no figures."""
+def small_reports(undrawn: None) -> Iterator[None]:
+    """Reports draw no figures, and the bootstrap has few replicates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fr_ps.evaluation.bootstrap.REPLICATES", 100)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,10 @@ def test_rows_with_different_modalities_keep_their_order(recognizer: Recognizer,
 @pytest.fixture(scope="module")
 def capture_row(captures: Path, result: PredictionResult) -> Cells:
     """The row of the first session with its images and lights."""
-    folder = captures / result.keys[0][0] / result.keys[0][1]
+    return make_capture_row(captures / result.keys[0][0] / result.keys[0][1])
+
+
+def make_capture_row(folder: Path) -> Cells:
     with (folder / "lights.csv").open() as file:
         lights = list(csv.DictReader(file))
     numbers = {name: [float(one[name]) for one in lights] for name in lights[0] if name != "image"}
