@@ -6,14 +6,13 @@ import sys
 MODULES = (
     "export",
     "gallery",
-    "gallery_rows",
-    "load",
     "mlflow_model",
     "predict",
     "pyfunc_model",
     "recognizer",
     "registry",
     "request",
+    "results",
 )
 
 
