@@ -41,7 +41,6 @@ def predict(
     return predict_subsets(network, store, rows, batch, [network.modalities], advance)[0]
 
 
-@torch.inference_mode()
 def predict_subsets(
     network: FaceNetwork,
     store: MapReader,
@@ -51,20 +50,30 @@ def predict_subsets(
     advance: OnProgress = no_progress,
 ) -> list[Predictions]:
     """Predictions with each of several subsets of the modalities; each branch runs once per batch."""
-    device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     parts: list[list[Predictions]] = [[] for _ in subsets]
     for start in range(0, len(rows), batch):
-        maps = {
-            modality: torch.from_numpy(array).to(device) for modality, array in store.read(rows[start : start + batch]).items()
-        }
-        features = network.encode(maps)
-        for subset, found in zip(subsets, parts):
-            found.append(_to_predictions(network.decode({modality: features[modality] for modality in subset})))
-        advance(len(rows[start : start + batch]))
+        some = rows[start : start + batch]
+        for part, found in zip(parts, predict_batch(network, store.read(some), subsets)):
+            part.append(found)
+        advance(len(some))
     network.train(was_training)
     return [concatenate(found) for found in parts]
+
+
+@torch.inference_mode()
+def predict_batch(network: FaceNetwork, maps: Mapping[str, np.ndarray], subsets: Sequence[Sequence[str]]) -> list[Predictions]:
+    """Predictions for one batch with each of several subsets of the modalities.
+
+    Args:
+        network: in eval mode.
+        maps: modality to (n, C, H, W) float32.
+        subsets: the modalities of each prediction.
+    """
+    device = next(network.parameters()).device
+    features = network.encode({modality: torch.from_numpy(array).to(device) for modality, array in maps.items()})
+    return [_to_predictions(network.decode({modality: features[modality] for modality in subset})) for subset in subsets]
 
 
 def _to_predictions(outputs: NetworkOutput) -> Predictions:

@@ -14,7 +14,7 @@ from fr_ps.data.preparation import capture_to_maps, format_warning, reproduce_pr
 from fr_ps.device import pick_device
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model, weights_digest
-from fr_ps.models.inference import Predictions, predict_subsets, require_finite
+from fr_ps.models.inference import Predictions, concatenate, predict_batch, require_finite
 from fr_ps.models.thresholds import ValidationThreshold, read_thresholds
 from fr_ps.serving.gallery import Gallery, Match, normalize_rows
 
@@ -102,10 +102,14 @@ class Recognizer:
         Raises:
             InputError: a prediction has NaN or infinity.
         """
-        rows = np.arange(len(next(iter(maps.values()))))
+        count = len(next(iter(maps.values())))
         subset = [modality for modality in self.info.modalities if modality in maps]
-        predictions = predict_subsets(self.network, InMemoryMaps(maps), rows, batch, [subset])[0]
-        require_finite(predictions, names or [f"session {row}" for row in rows], self.folder)
+        parts = []
+        for start in range(0, count, batch):
+            some = {modality: array[start : start + batch] for modality, array in maps.items()}
+            parts += predict_batch(self.network, some, [subset])
+        predictions = concatenate(parts)
+        require_finite(predictions, names or [f"session {row}" for row in range(count)], self.folder)
         return predictions
 
     def embed(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -238,11 +242,3 @@ class Recognizer:
             counts = ", ".join(f"{len(sessions)} of {modality}" for modality, sessions in checked.items()) or "none"
             raise InputError(f"maps: {counts}; expected one or more, and as many of each modality")
         return checked
-
-
-class InMemoryMaps:
-    def __init__(self, maps: Mapping[str, np.ndarray]) -> None:
-        self.maps = maps
-
-    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {modality: several[rows] for modality, several in self.maps.items()}
