@@ -1,6 +1,6 @@
 """Inference: predictions of a network on the maps of a store, shared by validation, test, `evaluate` and serving."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
