@@ -106,8 +106,8 @@ def test_a_network_that_is_better_by_no_more_than_chance_does_not_beat_the_basel
 
 def test_every_baseline_has_its_metrics_and_its_rows_the_best_first(fair: EvaluationResult) -> None:
     rows = {"pixels_albedo": embeddings(4, 2), "wccn_albedo": embeddings(2, 3), "eigenfaces_normal": embeddings(3, 4)}
-    findings, _ = baseline_section(fair, BaselineEmbeddings(rows, {"eigenfaces_albedo": "fewer than two training sessions"}))
-    (table,) = findings.tables
+    section, _ = baseline_section(fair, BaselineEmbeddings(rows, {"eigenfaces_albedo": "fewer than two training sessions"}))
+    (table,) = section.tables
     assert table.name == "baselines"
     assert "eigenfaces_albedo: fewer than two training sessions" in table.note
     found = named_rows(table)
@@ -116,33 +116,33 @@ def test_every_baseline_has_its_metrics_and_its_rows_the_best_first(fair: Evalua
     assert [(row["against"], row["metric"]) for row in found] == expected
     for row in found:
         name = f"baseline_{row['against']}/{row['metric']}"
-        assert row["baseline"] == findings.metrics.values[name]
+        assert row["baseline"] == section.metrics.values[name]
         assert row["network"] == fair.metrics.values[row["metric"]]
         assert row["difference"] == row["network"] - row["baseline"]
-        drawn = fair.metrics.replicates[row["metric"]] - findings.metrics.replicates[name]
+        drawn = fair.metrics.replicates[row["metric"]] - section.metrics.replicates[name]
         wide = scipy.stats.t.ppf(0.975, 11) * drawn.std(ddof=1) * np.sqrt(12 / 11)
         assert (row["low"], row["high"]) == pytest.approx((row["difference"] - wide, row["difference"] + wide))
     for name, of in rows.items():
-        assert findings.metrics.values[f"baseline_{name}/identity/auc"] == pytest.approx(auc_of_all(of), abs=1e-5)
-        assert f"baseline_{name}/identity/auc" in findings.metrics.intervals
-        assert findings.metrics.values[f"baseline_{name}/identity/rank1"] is not None
+        assert section.metrics.values[f"baseline_{name}/identity/auc"] == pytest.approx(auc_of_all(of), abs=1e-5)
+        assert f"baseline_{name}/identity/auc" in section.metrics.intervals
+        assert section.metrics.values[f"baseline_{name}/identity/rank1"] is not None
 
 
 def test_on_warped_maps_the_network_uses_its_predictions_on_warped_maps(fair: EvaluationResult) -> None:
     warped, rows = embeddings(4, 5), {"pixels_albedo": embeddings(3, 2)}
-    findings, verdict = baseline_section(fair, BaselineEmbeddings(rows), warped)
+    section, verdict = baseline_section(fair, BaselineEmbeddings(rows), warped)
     assert read(verdict)["own"] == pytest.approx(auc_of_all(warped), abs=6e-5)
-    assert {name.split("/")[0] for name in findings.metrics.values} == {"jittered_baseline_pixels_albedo"}
-    (table,) = findings.tables
+    assert {name.split("/")[0] for name in section.metrics.values} == {"jittered_baseline_pixels_albedo"}
+    (table,) = section.tables
     assert (table.name, "warped" in table.title) == ("jittered_baselines", True)
     assert named_rows(table)[0]["network"] == pytest.approx(auc_of_all(warped), abs=1e-5)
 
 
 def test_without_a_baseline_the_reason_is_reported(fair: EvaluationResult) -> None:
-    findings, verdict = baseline_section(fair, BaselineEmbeddings({}, {"pixels_albedo": "too large"}))
+    section, verdict = baseline_section(fair, BaselineEmbeddings({}, {"pixels_albedo": "too large"}))
     assert verdict == "no baseline has a defined identity AUC"
-    assert findings.metrics.values == {}
-    (table,) = findings.tables
+    assert section.metrics.values == {}
+    (table,) = section.tables
     assert len(table.rows) == 0
     assert "pixels_albedo: too large" in table.note
 
@@ -150,11 +150,11 @@ def test_without_a_baseline_the_reason_is_reported(fair: EvaluationResult) -> No
 @pytest.mark.parametrize("ids", [["a"] * 4, ["a", "b", "c", "d"]], ids=["one person", "one session each"])
 def test_where_nothing_can_be_verified_no_baseline_is_beaten(ids: list[str]) -> None:
     rows = embeddings(1)[:4]
-    findings, verdict = baseline_section(
+    section, verdict = baseline_section(
         evaluate_predictions(scored(rows, np.array(ids)), [], None), BaselineEmbeddings({"pixels_albedo": rows})
     )
     assert verdict == "no baseline has a defined identity AUC"
-    assert findings.metrics.values["baseline_pixels_albedo/identity/auc"] is None
+    assert section.metrics.values["baseline_pixels_albedo/identity/auc"] is None
 
 
 def test_two_subjects_give_no_interval_and_no_winner() -> None:
@@ -170,13 +170,13 @@ def test_two_subjects_give_no_interval_and_no_winner() -> None:
 
 def test_the_jitter_table_has_both_numbers_and_their_difference(fair: EvaluationResult) -> None:
     warped = embeddings(4, 5)
-    findings = jitter_section(fair, warped)
-    (table,) = findings.tables
+    section = jitter_section(fair, warped)
+    (table,) = section.tables
     rows = {row["metric"]: row for row in named_rows(table)}
     assert list(rows) == ["identity/auc", "identity/auc_person_balanced", "identity/eer", "identity/rank1"]
     for name, row in rows.items():
         assert row["original"] == fair.metrics.values[name]
-        assert row["warped"] == findings.metrics.values[f"jittered/{name}"]
+        assert row["warped"] == section.metrics.values[f"jittered/{name}"]
     assert rows["identity/auc"]["original"] == pytest.approx(auc_of_all(embeddings(1.5)), abs=1e-5)
     assert rows["identity/auc"]["warped"] == pytest.approx(auc_of_all(warped), abs=1e-5)
     assert rows["identity/auc"]["low"] > 0
@@ -194,11 +194,11 @@ def test_with_a_gallery_rank_1_is_not_compared_as_the_warped_maps_have_none() ->
     rows = embeddings(1.5)
     enrolled, probes = np.arange(0, 36, 3), np.setdiff1d(np.arange(36), np.arange(0, 36, 3))
     tested, gallery = scored(rows[probes], IDS[probes]), scored(rows[enrolled], IDS[enrolled])
-    assessment = evaluate_predictions(tested, [], None, gallery=gallery)
-    findings = jitter_section(assessment, tested.predictions.embeddings)
-    assert assessment.metrics.values["identity/rank1"] is not None
-    assert [row["metric"] for row in named_rows(findings.tables[0])][-1] == "identity/eer"
-    assert not any("rank" in name for name in findings.metrics.values)
+    result = evaluate_predictions(tested, [], None, gallery=gallery)
+    section = jitter_section(result, tested.predictions.embeddings)
+    assert result.metrics.values["identity/rank1"] is not None
+    assert [row["metric"] for row in named_rows(section.tables[0])][-1] == "identity/eer"
+    assert not any("rank" in name for name in section.metrics.values)
 
 
 def test_the_baselines_use_the_listed_pairs_too() -> None:
@@ -206,12 +206,12 @@ def test_the_baselines_use_the_listed_pairs_too() -> None:
     first, second = np.triu_indices(len(IDS), k=1)
     some = np.sort(rng.permutation(len(first))[:300])
     listed = PairList(first[some], second[some], None)
-    assessment, rows = network(1.5, listed), embeddings(3, 2)
+    result, rows = network(1.5, listed), embeddings(3, 2)
     truth = auc(rows, first[some], second[some])
     assert truth != pytest.approx(auc_of_all(rows), abs=1e-3)
-    assert identity_metrics(rows, assessment).values["identity/auc"] == pytest.approx(truth, abs=1e-5)
-    assert jitter_section(assessment, rows).metrics.values["jittered/identity/auc"] == pytest.approx(truth, abs=1e-5)
-    assert read(baseline_section(assessment, BaselineEmbeddings({"pixels_albedo": rows}))[1])["theirs"] == pytest.approx(
+    assert identity_metrics(rows, result).values["identity/auc"] == pytest.approx(truth, abs=1e-5)
+    assert jitter_section(result, rows).metrics.values["jittered/identity/auc"] == pytest.approx(truth, abs=1e-5)
+    assert read(baseline_section(result, BaselineEmbeddings({"pixels_albedo": rows}))[1])["theirs"] == pytest.approx(
         truth, abs=6e-5
     )
 

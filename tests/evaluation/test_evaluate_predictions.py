@@ -53,17 +53,17 @@ def cosines(rows: np.ndarray) -> np.ndarray:
     return unit @ unit.T
 
 
-def table(assessment: EvaluationResult, section: str, name: str) -> Table:
-    (found,) = [one for one in assessment.sections[section].tables if one.name == name]
+def table(result: EvaluationResult, section: str, name: str) -> Table:
+    (found,) = [one for one in result.sections[section].tables if one.name == name]
     return found
 
 
-def threshold_and_source(assessment: EvaluationResult) -> tuple[float, str]:
+def threshold_and_source(result: EvaluationResult) -> tuple[float, str]:
     """Of quality, which has to be that of groups."""
-    what, threshold, _, _, source = table(assessment, "Quality", "quality").rows[0]
+    what, threshold, _, _, source = table(result, "Quality", "quality").rows[0]
     assert what == "threshold"
-    if assessment.sections["Groups"].tables:
-        assert any(str(source) in one.note for one in assessment.sections["Groups"].tables)
+    if result.sections["Groups"].tables:
+        assert any(str(source) in one.note for one in result.sections["Groups"].tables)
     return threshold, source  # type: ignore[return-value]
 
 

@@ -28,9 +28,9 @@ Shown = list[tuple[float, int, int]]
 
 @dataclass(frozen=True)
 class Example:
-    """An assessment, and labels and embeddings of the tested sessions, then of those of the gallery."""
+    """An result, and labels and embeddings of the tested sessions, then of those of the gallery."""
 
-    assessment: EvaluationResult
+    result: EvaluationResult
     labels: Labels
     embeddings: np.ndarray
 
@@ -45,10 +45,10 @@ def assessed(ids: str, enrolled: str = "", listed: PairList | None = None, measu
     embeddings = (centres + 1.5 * rng.normal(size=centres.shape)).astype(np.float32)
     own = np.arange(len(ids))
     draws = bootstrap_weights(names[own], replicates=2)
-    comparisons = make_pairs(embeddings[own], names[own], listed, measure, draws).score()
+    pair_scores = make_pairs(embeddings[own], names[own], listed, measure, draws).score()
     searched = search_gallery(embeddings, names, np.arange(len(ids), len(names)) if enrolled else None)
     tested = LabelledPredictions(Predictions(embeddings[own], {}), labels.subset(own))
-    return Example(EvaluationResult(tested, comparisons, listed, searched, draws, {}, ()), labels, embeddings)
+    return Example(EvaluationResult(tested, pair_scores, listed, searched, draws, {}, ()), labels, embeddings)
 
 
 def figures_of(example: Example) -> dict[str, Figure]:
@@ -58,7 +58,7 @@ def figures_of(example: Example) -> dict[str, Figure]:
         maps[SIDE * SIDE - 1 - row, 0, row // SIDE, row % SIDE] = 0
     store = MapStore({"albedo": maps}, np.arange(len(maps)), "digest")
     rows = SIDE * SIDE - 1 - np.arange(len(example.labels))
-    return {name: draw() for name, draw in pair_figures(example.assessment, store, rows, example.labels).items()}
+    return {name: draw() for name, draw in pair_figures(example.result, store, rows, example.labels).items()}
 
 
 def read(figure: Figure, labels: Labels) -> Shown:

@@ -264,9 +264,9 @@ def scored_example(ids: list[str], listed: PairList | None = None, measure: Meas
     embeddings = (5 * np.random.default_rng(0).normal(size=(count, 24)) + 1).astype(np.float32)
     labels = Labels(names, np.array([f"s{i}" for i in range(count)]), np.zeros((count, 5), np.int8), DEFAULT_CLASSES, "raw", {})
     draws = bootstrap_weights(names, replicates=2)
-    comparisons = make_pairs(embeddings, names, listed, measure, draws).score()
+    pair_scores = make_pairs(embeddings, names, listed, measure, draws).score()
     found = search_gallery(embeddings, names, None)
-    return EvaluationResult(LabelledPredictions(Predictions(embeddings, {}), labels), comparisons, listed, found, draws, {}, ())
+    return EvaluationResult(LabelledPredictions(Predictions(embeddings, {}), labels), pair_scores, listed, found, draws, {}, ())
 
 
 def rows_of(table: pd.DataFrame) -> list[tuple[int, int]]:
@@ -274,15 +274,15 @@ def rows_of(table: pd.DataFrame) -> list[tuple[int, int]]:
     return [(int(a[1:]), int(b[1:])) for a, b in zip(table.session_a, table.session_b)]
 
 
-def check(table: pd.DataFrame, assessment: EvaluationResult) -> None:
+def check(table: pd.DataFrame, result: EvaluationResult) -> None:
     """Check every row against float64."""
     assert list(table.columns) == COLUMNS
     assert table.score.dtype == np.float64
     assert table.genuine.dtype == bool
-    embeddings, ids = assessment.tested.predictions.embeddings.astype(float), assessment.tested.labels.ids
+    embeddings, ids = result.tested.predictions.embeddings.astype(float), result.tested.labels.ids
     for row, (one, other) in zip(table.itertuples(), rows_of(table)):
         a, b = embeddings[one], embeddings[other]
-        if assessment.pair_scores.scale.measure == "cosine":
+        if result.pair_scores.scale.measure == "cosine":
             assert row.score == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), abs=1e-5)
         else:
             assert row.score == pytest.approx(-np.linalg.norm(a - b), rel=1e-4)
@@ -292,33 +292,33 @@ def check(table: pd.DataFrame, assessment: EvaluationResult) -> None:
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
 def test_every_pair_is_there_once_with_its_score(measure: Measure) -> None:
-    assessment = scored_example(list("abcabcabbd"), measure=measure)
-    table, note = score_table(assessment)
+    result = scored_example(list("abcabcabbd"), measure=measure)
+    table, note = score_table(result)
     assert note == ""
     assert sorted(rows_of(table)) == list(itertools.combinations(range(10), 2))
-    check(table, assessment)
+    check(table, result)
 
 
 def test_the_limit_itself_still_has_every_pair() -> None:
-    assessment = scored_example(list("abcabcabbd"))
-    assert len(score_table(assessment, max_pairs=45)[0]) == 45
-    assert score_table(assessment, max_pairs=45)[1] == ""
-    assert score_table(assessment, max_pairs=44)[1] != ""
+    result = scored_example(list("abcabcabbd"))
+    assert len(score_table(result, max_pairs=45)[0]) == 45
+    assert score_table(result, max_pairs=45)[1] == ""
+    assert score_table(result, max_pairs=44)[1] != ""
 
 
 def test_beyond_the_limit_all_genuine_pairs_and_a_sample_of_impostors_are_there_once() -> None:
     ids = list("aabbccdd" * 4)
-    assessment = scored_example(ids)
+    result = scored_example(ids)
     genuine = {pair for pair in itertools.combinations(range(32), 2) if ids[pair[0]] == ids[pair[1]]}
     for most in (len(genuine) + 1, 200, 400, 495):
-        table, note = score_table(assessment, max_pairs=most)
+        table, note = score_table(result, max_pairs=most)
         pairs = rows_of(table)
         assert len(pairs) == len(set(pairs)) == most
         assert all(one < other for one, other in pairs)
         assert {pair for pair, own in zip(pairs, table.genuine) if own} == genuine
         assert note.startswith("scores.parquet holds all 112 genuine pairs")
         assert f"{most - 112} of 384 impostor pairs" in note
-        check(table, assessment)
+        check(table, result)
 
 
 def test_genuine_pairs_may_exceed_the_limit() -> None:
@@ -329,8 +329,8 @@ def test_genuine_pairs_may_exceed_the_limit() -> None:
 
 
 def test_the_sample_is_a_function_of_the_seed() -> None:
-    assessment = scored_example(list("abcdef" * 4))
-    one, again, other = (score_table(assessment, max_pairs=100, seed=seed)[0] for seed in (1, 1, 2))
+    result = scored_example(list("abcdef" * 4))
+    one, again, other = (score_table(result, max_pairs=100, seed=seed)[0] for seed in (1, 1, 2))
     assert one.equals(again)
     assert not one.equals(other)
 
@@ -338,11 +338,11 @@ def test_the_sample_is_a_function_of_the_seed() -> None:
 def test_every_impostor_pair_is_as_likely_as_any_other() -> None:
     """20 of 49 impostor pairs in each of 150 samples; the subjects have 1 to 5 sessions."""
     ids = list("aaaaabbbbccd")
-    assessment = scored_example(ids)
+    result = scored_example(ids)
     impostors = [pair for pair in itertools.combinations(range(12), 2) if ids[pair[0]] != ids[pair[1]]]
     seen = dict.fromkeys(impostors, 0)
     for seed in range(150):
-        table, _ = score_table(assessment, max_pairs=17 + 20, seed=seed)
+        table, _ = score_table(result, max_pairs=17 + 20, seed=seed)
         for pair, own in zip(rows_of(table), table.genuine):
             if not own:
                 seen[pair] += 1
@@ -355,12 +355,12 @@ def test_every_impostor_pair_is_as_likely_as_any_other() -> None:
 @pytest.mark.parametrize("most", [2, 1000])
 def test_a_pair_list_is_complete_and_in_order_for_every_limit(most: int) -> None:
     listed = PairList(np.array([5, 0, 3, 1]), np.array([2, 4, 0, 6]), None)
-    assessment = scored_example(list("aabbaba"), listed)
-    table, note = score_table(assessment, max_pairs=most)
+    result = scored_example(list("aabbaba"), listed)
+    table, note = score_table(result, max_pairs=most)
     assert rows_of(table) == [(5, 2), (0, 4), (3, 0), (1, 6)]
     assert note == ""
     assert table.genuine.tolist() == [True, True, False, True]
-    check(table, assessment)
+    check(table, result)
 
 
 def test_one_session_has_a_table_without_rows() -> None:

@@ -140,24 +140,24 @@ def attributes_section(
     Args and errors are those of `all_attribute_metrics`. The tables are `attributes`, `confusion_gender`, ...; the figures
     `reliability_gender`, ...
     """
-    findings = ReportSection(all_attribute_metrics(probabilities, labels, thresholds, trained, bootstrap))
-    findings.tables.append(_attribute_table(findings.metrics, labels, thresholds, trained))
+    section = ReportSection(all_attribute_metrics(probabilities, labels, thresholds, trained, bootstrap))
+    section.tables.append(_attribute_table(section.metrics, labels, thresholds, trained))
     for column, attribute in enumerate(ATTRIBUTES):
         known = labels.codes[:, column] >= 0
         if attribute not in trained or not known.any():
             continue
         names, threshold = labels.class_names(attribute), thresholds.get(attribute)
         scores, codes = probabilities[attribute][known], labels.codes[known, column]
-        findings.tables.append(_confusion_table(attribute, codes, _predicted(scores, threshold), names))
+        section.tables.append(_confusion_table(attribute, codes, _predicted(scores, threshold), names))
         two = len(names) == 2
-        findings.figures[f"reliability_{attribute}"] = partial(
+        section.figures[f"reliability_{attribute}"] = partial(
             reliability_figure,
             reliability_diagram(*_confidence_and_correctness(scores, codes)),
             f"Reliability of {_display_name(attribute)}",
             f"predicted probability of {names[1]}" if two else "probability of the predicted class",
             f"observed frequency of {names[1]}" if two else "observed share of correct predictions",
         )
-    return findings
+    return section
 
 
 def _require_finite(probabilities: np.ndarray, what: str) -> None:

@@ -159,12 +159,12 @@ def group_section(
     Raises:
         InputError: an embedding with NaN or infinity.
     """
-    findings = ReportSection()
+    section = ReportSection()
     if threshold is None:
         for attribute in ATTRIBUTES:
             for name, _, _ in _RATIOS:
-                findings.metrics.add(f"groups/{attribute}/{name}", None, source)
-        return findings
+                section.metrics.add(f"groups/{attribute}/{name}", None, source)
+        return section
     class_counts = [len(labels.class_names(attribute)) for attribute in ATTRIBUTES]
     groups: list[list[Cell]] = []
     across: list[list[Cell]] = []
@@ -176,7 +176,7 @@ def group_section(
         errors = (counts.false_matches.diagonal(), counts.false_non_matches.diagonal())
         trials = (counts.impostors.diagonal(), counts.genuine.diagonal())
         for kind, words in enumerate(_RATIOS):
-            _add_ratio(findings.metrics, f"groups/{attribute}/", words, names, errors[kind], trials[kind], drawn[kind])
+            _add_ratio(section.metrics, f"groups/{attribute}/", words, names, errors[kind], trials[kind], drawn[kind])
         for code in np.flatnonzero(counts.sessions):
             row: list[Cell] = [attribute, names[code], int(counts.subjects[code]), int(counts.sessions[code])]
             for kind, subjects in enumerate((counts.subjects, counts.mated_subjects)):
@@ -189,12 +189,12 @@ def group_section(
                 across.append([attribute, names[one], names[other], matches / trial, matches, trial])
     note = f"One threshold for all: cosine {threshold:.4f} ({source})."
     header = ("attribute", "class", "subjects", "sessions", *_FMR, *_FNMR)
-    findings.tables.append(Table("groups", "Errors by class at one threshold", header, groups, f"{note} {_WITHIN}"))
+    section.tables.append(Table("groups", "Errors by class at one threshold", header, groups, f"{note} {_WITHIN}"))
     other_header = ("attribute", "class", "other class", "FMR", *_FMR[3:])
-    findings.tables.append(Table("cross_groups", "False matches across classes", other_header, across, note))
+    section.tables.append(Table("cross_groups", "False matches across classes", other_header, across, note))
     if any(row[4] is not None or row[9] is not None for row in groups):
-        findings.figures["groups"] = partial(_figure, groups)
-    return findings
+        section.figures["groups"] = partial(_figure, groups)
+    return section
 
 
 def _count_errors(

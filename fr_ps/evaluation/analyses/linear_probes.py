@@ -97,20 +97,20 @@ def linear_probe_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) 
     """
     order = labels.sorted_rows()
     embeddings, labels = embeddings[order], labels.subset(order)
-    findings, rows = ReportSection(), list[Sequence[Cell]]()
+    section, rows = ReportSection(), list[Sequence[Cell]]()
     for column, attribute in enumerate(ATTRIBUTES):
         names = labels.class_names(attribute)
         found = linear_probe(embeddings, labels.codes[:, column], labels.ids, names, seed)
-        findings.metrics.add(f"probe/{attribute}/auc", found.auc, found.reason)
-        findings.metrics.add(f"probe/{attribute}/chance_auc_95", found.chance_95, found.reason)
+        section.metrics.add(f"probe/{attribute}/auc", found.auc, found.reason)
+        section.metrics.add(f"probe/{attribute}/chance_auc_95", found.chance_95, found.reason)
         subjects = ", ".join(f"{name} {count}" for name, count in zip(names, found.subjects))
         rows.append([attribute, subjects, found.auc, found.chance_mean, found.chance_95, found.p_value])
     note = _NOTE
     if (most := int((labels.codes >= 0).sum(axis=0).max())) > MAX_SESSIONS:
         note += f" A random sample of {MAX_SESSIONS} of up to {most} labelled sessions, by subject, is used."
     header = ["attribute", "subjects", "probe AUC", "chance mean", "chance 95 %", "p"]
-    findings.tables.append(Table("probes", "Attributes in the identity embedding", header, rows, note))
-    return findings
+    section.tables.append(Table("probes", "Attributes in the identity embedding", header, rows, note))
+    return section
 
 
 def linear_probe(

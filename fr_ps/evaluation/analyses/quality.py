@@ -143,29 +143,29 @@ def quality_section(
         threshold_source: where the threshold comes from, or why it is undefined.
         bootstrap: replicates of the subjects; None: no intervals.
     """
-    findings = ReportSection()
+    section = ReportSection()
     if threshold is None:
         first, second, score = first[:0], second[:0], score[:0]
-        findings.metrics.add(_PAUC, None, threshold_source)
+        section.metrics.add(_PAUC, None, threshold_source)
     limit = np.nan if threshold is None else threshold
     quality = np.minimum(embeddings_norm[first], embeddings_norm[second])
     curve = error_versus_discard(score, quality, quality, limit)
     best = oracle_curve(len(score), int((score < limit).sum()))
     if threshold is not None:
-        _add_partial_auc(findings.metrics, score, quality, threshold, bootstrap and bootstrap.select(first))
+        _add_partial_auc(section.metrics, score, quality, threshold, bootstrap and bootstrap.select(first))
     measured: dict[str, np.ndarray] = {}
     for measure in [measure for measure in MEASURES if QUALITY + measure in labels.columns]:
         values = np.asarray(pd.to_numeric(pd.Series(labels.columns[QUALITY + measure]), errors="coerce"), dtype=np.float64)
         rows = np.flatnonzero(np.isfinite(values))
-        _add_spearman(findings.metrics, measure, embeddings_norm[rows], values[rows], bootstrap and bootstrap.select(rows))
+        _add_spearman(section.metrics, measure, embeddings_norm[rows], values[rows], bootstrap and bootstrap.select(rows))
         measured[measure] = np.where(np.isfinite(values), values, np.nan)
-    findings.tables.append(_table(findings.metrics, curve, best, [threshold, None, None, threshold_source], measured))
-    if findings.metrics.values[_PAUC] is not None:
-        findings.figures["error_versus_discard"] = partial(_curve_figure, curve, best)
-    correlations = {measure: findings.metrics.values[f"quality/spearman_{measure}"] for measure in measured}
+    section.tables.append(_table(section.metrics, curve, best, [threshold, None, None, threshold_source], measured))
+    if section.metrics.values[_PAUC] is not None:
+        section.figures["error_versus_discard"] = partial(_curve_figure, curve, best)
+    correlations = {measure: section.metrics.values[f"quality/spearman_{measure}"] for measure in measured}
     if any(value is not None for value in correlations.values()):
-        findings.figures["quality_measures"] = partial(_measures_figure, embeddings_norm, measured, correlations)
-    return findings
+        section.figures["quality_measures"] = partial(_measures_figure, embeddings_norm, measured, correlations)
+    return section
 
 
 def _curve(pairs: np.ndarray, errors: np.ndarray) -> Curve:

@@ -142,8 +142,8 @@ def labels_of(ids: np.ndarray, **codes: np.ndarray) -> Labels:
     return Labels(ids, np.arange(len(ids)).astype(str), table, DEFAULT_CLASSES, "raw", {"id": ids})
 
 
-def cells(findings: ReportSection, name: str) -> list[dict[str, object]]:
-    (table,) = [table for table in findings.tables if table.name == name]
+def cells(section: ReportSection, name: str) -> list[dict[str, object]]:
+    (table,) = [table for table in section.tables if table.name == name]
     assert all(len(row) == len(table.header) for row in table.rows)
     return [dict(zip(table.header, row)) for row in table.rows]
 
@@ -157,10 +157,10 @@ def test_the_findings_are_the_rates_of_the_classes_with_intervals_and_the_ratio_
     rng = np.random.default_rng(0)
     embeddings = np.where(women, embeddings + 0.8 + rng.normal(size=embeddings.shape), embeddings).astype(np.float32)
     draws = bootstrap_weights(ids, replicates=300)
-    findings = group_section(embeddings, labels, 0.7, "validation", draws)
+    section = group_section(embeddings, labels, 0.7, "validation", draws)
     for column, attribute in ((0, "gender"), (4, "emotion")):
         expected = by_loops(embeddings, ids, labels.codes[:, column], 2, 0.7)
-        rows = [row for row in cells(findings, "groups") if row["attribute"] == attribute]
+        rows = [row for row in cells(section, "groups") if row["attribute"] == attribute]
         assert [row["class"] for row in rows] == labels.class_names(attribute)  # type: ignore[arg-type]
         for code, row in enumerate(rows):
             assert row["sessions"] == (labels.codes[:, column] == code).sum()
@@ -173,20 +173,20 @@ def test_the_findings_are_the_rates_of_the_classes_with_intervals_and_the_ratio_
                 assert row[f"{rate} low"] < row[rate] < row[f"{rate} high"]  # type: ignore[operator]
             assert row["false matches"] == expected["false_matches"][code, code]
             assert row["of genuine pairs"] == expected["genuine"][code, code]
-        (across,) = [row for row in cells(findings, "cross_groups") if row["attribute"] == attribute]
+        (across,) = [row for row in cells(section, "cross_groups") if row["attribute"] == attribute]
         assert (across["class"], across["other class"]) == tuple(labels.class_names(attribute))  # type: ignore[arg-type]
         assert across["false matches"] == expected["false_matches"][0, 1]
         assert across["FMR"] == expected["false_matches"][0, 1] / expected["impostors"][0, 1]
         for rate in ("FMR", "FNMR"):
             both = sorted(row[rate] for row in rows)  # type: ignore[type-var]
-            assert findings.metrics.values[f"groups/{attribute}/{rate.lower()}_ratio"] == pytest.approx(both[1] / both[0])  # type: ignore[operator]
-    low, high = findings.metrics.intervals["groups/gender/fnmr_ratio"]
-    assert 1 < low < findings.metrics.values["groups/gender/fnmr_ratio"] < high  # type: ignore[operator]
-    low, high = findings.metrics.intervals["groups/emotion/fnmr_ratio"]
+            assert section.metrics.values[f"groups/{attribute}/{rate.lower()}_ratio"] == pytest.approx(both[1] / both[0])  # type: ignore[operator]
+    low, high = section.metrics.intervals["groups/gender/fnmr_ratio"]
+    assert 1 < low < section.metrics.values["groups/gender/fnmr_ratio"] < high  # type: ignore[operator]
+    low, high = section.metrics.intervals["groups/emotion/fnmr_ratio"]
     assert low < 1 < high
-    assert not findings.metrics.reasons.keys() & {"groups/gender/fmr_ratio", "groups/gender/fnmr_ratio"}
-    assert "cosine 0.7000 (validation)" in findings.tables[0].note
-    assert set(findings.figures) == {"groups"}
+    assert not section.metrics.reasons.keys() & {"groups/gender/fmr_ratio", "groups/gender/fnmr_ratio"}
+    assert "cosine 0.7000 (validation)" in section.tables[0].note
+    assert set(section.figures) == {"groups"}
 
 
 def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_undefined() -> None:
@@ -196,8 +196,8 @@ def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_unde
     embeddings = axes[[0, 0, 0, 0, 1, 1, 2, 2]]
     gender, emotion = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 0, 0, 0, 0, 1, 1])
     labels = labels_of(ids, gender=gender, emotion=emotion, pose=np.zeros(8), facial_hair=np.array([0, 0, 0, -1, -1, -1, -1, -1]))
-    findings = group_section(embeddings, labels, 0.5, "test", bootstrap_weights(ids, replicates=200))
-    values, reasons = findings.metrics.values, findings.metrics.reasons
+    section = group_section(embeddings, labels, 0.5, "test", bootstrap_weights(ids, replicates=200))
+    values, reasons = section.metrics.values, section.metrics.reasons
     assert set(values) == {f"groups/{attribute}/{rate}_ratio" for attribute in ATTRIBUTES for rate in ("fmr", "fnmr")}
     assert set(values.values()) == {None}
     assert reasons["groups/gender/fmr_ratio"] == (
@@ -206,7 +206,7 @@ def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_unde
     assert reasons["groups/pose/fmr_ratio"] == "only class 'frontal' has impostor pairs"
     assert reasons["groups/emotion/fmr_ratio"] == "only class 'blankstare' has impostor pairs"
     assert reasons["groups/spectacles/fnmr_ratio"] == "no class has genuine pairs"
-    rows = {(row["attribute"], row["class"]): row for row in cells(findings, "groups")}
+    rows = {(row["attribute"], row["class"]): row for row in cells(section, "groups")}
     assert rows["emotion", "other"]["FMR"] is None  # one subject
     assert rows["emotion", "other"]["FNMR"] == 0
     assert (rows["gender", "female"]["FMR"], rows["gender", "male"]["FMR"]) == (1, 0)
@@ -220,12 +220,12 @@ def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_unde
 def test_fewer_than_30_errors_are_low_support() -> None:
     embeddings, ids, _ = some(people=12)
     labels = labels_of(ids, gender=np.unique(ids, return_inverse=True)[1] % 2)
-    findings = group_section(embeddings, labels, 0.8, "test", None)
+    section = group_section(embeddings, labels, 0.8, "test", None)
     name = "groups/gender/fmr_ratio"
-    assert findings.metrics.values[name] is not None
-    assert findings.metrics.reasons[name].startswith("low support: ")
-    assert not findings.metrics.intervals
-    assert all(row["FMR low"] is None for row in cells(findings, "groups"))
+    assert section.metrics.values[name] is not None
+    assert section.metrics.reasons[name].startswith("low support: ")
+    assert not section.metrics.intervals
+    assert all(row["FMR low"] is None for row in cells(section, "groups"))
 
 
 def test_classes_with_the_same_rate_have_the_ratio_1_and_an_interval_around_it() -> None:
@@ -249,10 +249,10 @@ def test_a_ratio_of_classes_in_which_all_are_errors_has_no_interval() -> None:
 
 def test_without_labels_there_is_no_row_and_no_figure() -> None:
     embeddings, ids, _ = some(people=4)
-    findings = group_section(embeddings, labels_of(ids), 0.5, "test", bootstrap_weights(ids, replicates=20))
-    assert cells(findings, "groups") == cells(findings, "cross_groups") == []
-    assert not findings.figures
-    assert set(findings.metrics.values.values()) == {None}
+    section = group_section(embeddings, labels_of(ids), 0.5, "test", bootstrap_weights(ids, replicates=20))
+    assert cells(section, "groups") == cells(section, "cross_groups") == []
+    assert not section.figures
+    assert set(section.metrics.values.values()) == {None}
 
 
 def test_a_nan_embedding_is_rejected() -> None:

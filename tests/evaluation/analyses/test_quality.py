@@ -189,8 +189,8 @@ def found(
 
 def test_the_metrics_are_those_of_the_functions_with_intervals_that_hold_them() -> None:
     lengths, labels, first, second, score = example()
-    findings = found(lengths, labels, first, second, score)
-    values, intervals = findings.metrics.values, findings.metrics.intervals
+    section = found(lengths, labels, first, second, score)
+    values, intervals = section.metrics.values, section.metrics.intervals
     curve = error_versus_discard(score, lengths[first], lengths[second], THRESHOLD)
     assert values["quality/edc_pauc"] == value(curve)
     residual = labels.columns["quality_residual"].astype(float)
@@ -217,8 +217,8 @@ def test_constant_measures_are_undefined_and_missing_ones_are_absent() -> None:
 
 def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curves() -> None:
     lengths, labels, first, second, score = example()
-    findings = found(lengths, labels, first, second, score)
-    (table,) = findings.tables
+    section = found(lengths, labels, first, second, score)
+    (table,) = section.tables
     cells = {row[0]: row[1:] for row in table.rows}
     assert cells["threshold"] == [THRESHOLD, None, None, "test"]
     discard, fnmr = error_versus_discard(score, lengths[first], lengths[second], THRESHOLD)
@@ -230,8 +230,8 @@ def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curv
     assert cells["pAUC of an oracle"][0] == value(oracle_curve(len(score), errors))
     assert cells["Spearman, magnitude and shadowed"][3] == f"{len(lengths) - 2} sessions"
     assert {len(row) for row in table.rows} == {len(table.header)}
-    assert set(findings.figures) == {"error_versus_discard", "quality_measures"}
-    assert len(findings.figures["quality_measures"]().axes) == 2
+    assert set(section.figures) == {"error_versus_discard", "quality_measures"}
+    assert len(section.figures["quality_measures"]().axes) == 2
 
 
 def test_more_than_2000_sessions_are_resampled_as_2000_points() -> None:
@@ -242,26 +242,26 @@ def test_more_than_2000_sessions_are_resampled_as_2000_points() -> None:
 def test_without_genuine_pairs_errors_or_differences_in_length_there_is_a_reason_and_no_curve() -> None:
     lengths, labels, first, second, score = example()
     none = np.empty(0, dtype=int)
-    for findings, reason in (
+    for section, reason in (
         (found(lengths, labels, none, none, np.empty(0)), "no genuine pair"),
         (found(lengths, labels, first, second, score, threshold=-9), f"no false non-match among {len(score)}"),
         (found(np.ones(len(lengths)) + 1e-7 * lengths, labels, first, second, score), "same magnitude"),
     ):
-        assert findings.metrics.values["quality/edc_pauc"] is None
-        assert reason in findings.metrics.reasons["quality/edc_pauc"]
-        assert "error_versus_discard" not in findings.figures
-        assert len(findings.tables) == 1
-    assert findings.metrics.values["quality/spearman_residual"] is None
+        assert section.metrics.values["quality/edc_pauc"] is None
+        assert reason in section.metrics.reasons["quality/edc_pauc"]
+        assert "error_versus_discard" not in section.figures
+        assert len(section.tables) == 1
+    assert section.metrics.values["quality/spearman_residual"] is None
 
 
 def test_fewer_than_30_errors_are_low_support_and_there_is_no_interval_without_replicates() -> None:
     lengths, labels, first, second, score = example(people=6)
     threshold = float(np.sort(score)[5])
-    findings = quality_section(lengths, labels, first, second, score, threshold, "test", None)
-    assert findings.metrics.reasons["quality/edc_pauc"] == f"low support: 5 false non-matches among {len(score)} genuine pairs"
-    assert not findings.metrics.intervals
+    section = quality_section(lengths, labels, first, second, score, threshold, "test", None)
+    assert section.metrics.reasons["quality/edc_pauc"] == f"low support: 5 false non-matches among {len(score)} genuine pairs"
+    assert not section.metrics.intervals
     bare = Labels(labels.ids, labels.sessions, labels.codes, labels.classes, labels.encoding, {"id": labels.ids})
-    findings = quality_section(lengths, bare, first, second, score, threshold, "test", None)
-    assert set(findings.metrics.values) == {"quality/edc_pauc"}
-    assert "the labels table has none" in findings.tables[0].note
-    assert "quality_measures" not in findings.figures
+    section = quality_section(lengths, bare, first, second, score, threshold, "test", None)
+    assert set(section.metrics.values) == {"quality/edc_pauc"}
+    assert "the labels table has none" in section.tables[0].note
+    assert "quality_measures" not in section.figures

@@ -64,7 +64,7 @@ def rates(pairs: Scored, threshold: float) -> tuple[float, float]:
 
 
 def by_loops_auc(genuine: list[float], impostor: list[float], weights: list[float] | None = None) -> float:
-    """The share of (genuine, impostor) comparisons that are right, a tie being half."""
+    """The share of (genuine, impostor) pair_scores that are right, a tie being half."""
     weights = weights or [1.0] * len(genuine)
     won = sum(w * ((g > i) + (g == i) / 2) for (g, w), i in itertools.product(zip(genuine, weights), impostor))
     return won / (sum(weights) * len(impostor))
@@ -97,9 +97,9 @@ def by_loops_tar(pairs: Scored, far: float) -> float:
 
 @given(tables())
 def test_auc_eer_and_subject_balanced_auc_are_those_of_loops(table: tuple[np.ndarray, list[int]]) -> None:
-    comparisons, scored = pairs_of(*table)
-    assume(not comparisons.undefined_reason)
-    values = verification_metrics(comparisons).values
+    pair_scores, scored = pairs_of(*table)
+    assume(not pair_scores.undefined_reason)
+    values = verification_metrics(pair_scores).values
     genuine, impostor = [score for score, same in scored if same], [score for score, same in scored if not same]
     assert values["auc"] == pytest.approx(by_loops_auc(genuine, impostor), abs=1e-9)
     assert values["eer"] == pytest.approx(by_bisection_eer(scored), abs=1e-9)
@@ -117,10 +117,10 @@ def test_the_true_accept_rate_is_that_of_the_smallest_threshold_that_keeps_the_f
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 5, size=int(rng.integers(8, 22))).tolist()
     scores = np.round(rng.normal(size=(len(ids), len(ids))) * grid) / grid + np.equal.outer(ids, ids)
-    comparisons, scored = pairs_of(scores, ids)
-    impostors = comparisons.impostor_count
-    assume(not comparisons.undefined_reason)
-    values = verification_metrics(comparisons).values
+    pair_scores, scored = pairs_of(scores, ids)
+    impostors = pair_scores.impostor_count
+    assume(not pair_scores.undefined_reason)
+    values = verification_metrics(pair_scores).values
     for far in FAR_POINTS:
         name = f"tar_at_far_{far:g}"
         assert (name in values) == (impostors >= round(1 / far))
@@ -218,12 +218,12 @@ def test_a_far_point_needs_one_expected_error_and_is_marked_below_thirty(far: fl
 )
 def test_without_genuine_or_impostor_pairs_all_is_undefined_with_the_reason(ids: list[str], reason: str) -> None:
     pairs = AllPairs(np.eye(3, dtype=np.float32)[: len(ids)], np.array(ids), bootstrap=bootstrap_weights(np.array(ids)))
-    comparisons, metrics = verification_with_intervals(pairs, None)
+    pair_scores, metrics = verification_with_intervals(pairs, None)
     assert {"auc", "auc_person_balanced", "eer"} <= set(metrics.values)
     assert set(metrics.values.values()) == {None}
     assert all(metrics.reasons[name].startswith(reason) for name in metrics.values)
     assert not metrics.intervals
-    assert not verification_section(comparisons, metrics, None).tables
+    assert not verification_section(pair_scores, metrics, None).tables
 
 
 def test_equal_errors_between_two_thresholds_are_interpolated() -> None:
@@ -232,9 +232,9 @@ def test_equal_errors_between_two_thresholds_are_interpolated() -> None:
 
 
 def test_the_operating_point_is_the_strictest_that_has_support_and_without_one_that_of_equal_errors() -> None:
-    comparisons = AllPairs(*faces(20, 4, 6.0)).score()
-    point = default_operating_point(comparisons, compute_roc(comparisons))
-    assert comparisons.impostor_count == 80 * 79 / 2 - 20 * 6
+    pair_scores = AllPairs(*faces(20, 4, 6.0)).score()
+    point = default_operating_point(pair_scores, compute_roc(pair_scores))
+    assert pair_scores.impostor_count == 80 * 79 / 2 - 20 * 6
     assert point.target_fmr == 0.01  # 30.4 expected false matches; at 0.001 there are 3
     few = AllPairs(*faces(5, 2, 6.0)).score()  # 40 impostor pairs: 4 expected at 0.1
     point = default_operating_point(few, compute_roc(few))
@@ -248,7 +248,7 @@ def test_error_rates_at_the_thresholds_from_validation_are_reported() -> None:
     threshold = 0.25
     operating = ValidationThreshold(0.01, threshold, 9, 900, "low support: 9.0 expected false matches of 900 impostor pairs")
     thresholds = Thresholds(15, 45, (operating,), {})
-    comparisons, metrics = verification_with_intervals(pairs, thresholds)
+    pair_scores, metrics = verification_with_intervals(pairs, thresholds)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     first, second = np.triu_indices(len(ids), k=1)
     accepted, genuine = (unit @ unit.T)[first, second] >= threshold, ids[first] == ids[second]
@@ -257,7 +257,7 @@ def test_error_rates_at_the_thresholds_from_validation_are_reported() -> None:
     low, high = metrics.intervals["fnmr_at_val_far_0.01"]
     assert low <= metrics.values["fnmr_at_val_far_0.01"] <= high
     assert metrics.reasons["fmr_at_val_far_0.01"].startswith("on validation, low support")
-    tables = {table.name: table for table in verification_section(comparisons, metrics, thresholds).tables}
+    tables = {table.name: table for table in verification_section(pair_scores, metrics, thresholds).tables}
     (row,) = tables["validation_thresholds"].rows
     named = dict(zip(tables["validation_thresholds"].header, row))
     assert named["false matches"] == accepted[~genuine].sum()
@@ -268,9 +268,9 @@ def test_error_rates_at_the_thresholds_from_validation_are_reported() -> None:
 
 def test_the_table_of_points_agrees_with_the_metrics_and_has_intervals_of_the_fnmr() -> None:
     embeddings, ids = faces(20, 4, 6.0)
-    comparisons, metrics = verification_with_intervals(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)
-    findings = verification_section(comparisons, metrics, None)
-    (table,) = findings.tables
+    pair_scores, metrics = verification_with_intervals(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)
+    section = verification_section(pair_scores, metrics, None)
+    (table,) = section.tables
     for row in table.rows:
         named = dict(zip(table.header, row))
         name = f"tar_at_far_{named['target FMR']}"
@@ -278,8 +278,8 @@ def test_the_table_of_points_agrees_with_the_metrics_and_has_intervals_of_the_fn
         assert (named["FNMR"], named["low"], named["high"]) == pytest.approx((1 - metrics.values[name], 1 - high, 1 - low))  # type: ignore[operator]
         assert named["FMR"] <= float(named["target FMR"])
         assert (named["support"] == "low") == (name in metrics.reasons)
-    assert set(findings.figures) == {"roc", "det", "scores"}
-    assert "identity/auc" in findings.metrics.intervals
+    assert set(section.figures) == {"roc", "det", "scores"}
+    assert "identity/auc" in section.metrics.intervals
 
 
 def test_euclidean_distance_has_no_use_for_thresholds_that_are_cosines() -> None:
@@ -324,9 +324,9 @@ def by_scikit_learn(embeddings: np.ndarray, ids: np.ndarray, draws: BootstrapWei
 
 def by_us(embeddings: np.ndarray, ids: np.ndarray, draws: BootstrapWeights) -> dict[str, np.ndarray]:
     pairs = AllPairs(embeddings, ids, bootstrap=draws)
-    comparisons = pairs.score()
+    pair_scores = pairs.score()
     return add_bootstrap_intervals(
-        verification_metrics(comparisons), comparisons, *bootstrap_rates(pairs, comparisons, [])
+        verification_metrics(pair_scores), pair_scores, *bootstrap_rates(pairs, pair_scores, [])
     ).replicates
 
 
@@ -374,13 +374,13 @@ def test_a_replicate_without_a_genuine_pair_is_undefined_in_it():
 def test_fixed_thresholds_are_among_those_whose_rates_are_known():
     embeddings, ids = people(40, (2, 6), 1.2)
     pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids, replicates=5))
-    comparisons = pairs.score()
-    drawn, undrawn = bootstrap_rates(pairs, comparisons, [1_234_567])
+    pair_scores = pairs.score()
+    drawn, undrawn = bootstrap_rates(pairs, pair_scores, [1_234_567])
     fmr, fnmr = undrawn.at_threshold(1_234_567)
-    above = comparisons.impostor_counts[comparisons.impostor_levels >= 1_234_567].sum()
-    assert fmr == pytest.approx([above / comparisons.impostor_count])
-    assert fnmr == pytest.approx([(comparisons.genuine_levels < 1_234_567).mean()])
-    curve = compute_roc(comparisons)
+    above = pair_scores.impostor_counts[pair_scores.impostor_levels >= 1_234_567].sum()
+    assert fmr == pytest.approx([above / pair_scores.impostor_count])
+    assert fnmr == pytest.approx([(pair_scores.genuine_levels < 1_234_567).mean()])
+    curve = compute_roc(pair_scores)
     assert drawn.fmr[:, 0].tolist() == [0] * 5
     assert drawn.fmr[:, -1] == pytest.approx(1)
     assert curve.fmr[-1] == 1
