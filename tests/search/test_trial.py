@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
-from fr_ps.training.guard import DivergedError
+from fr_ps.training.divergence import DivergedError
 from optuna.trial import TrialState
 
 from fr_ps.config import Config, SearchConfig
