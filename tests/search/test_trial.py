@@ -5,7 +5,6 @@ from typing import Any
 
 import optuna
 import pytest
-from fr_ps.training.divergence import DivergedError
 from optuna.trial import TrialState
 
 from fr_ps.config import Config, SearchConfig
@@ -19,6 +18,7 @@ from fr_ps.search.trial import TrialResult, WorkerContext, run_trial, trial_run_
 from fr_ps.search.trial_queue import acquire
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.run_folder import ParentRun
+from fr_ps.training.divergence import DivergedError
 from tests.tracking import servers
 
 OBJECTIVE = "val/identity/auc"
