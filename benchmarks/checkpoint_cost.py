@@ -1,9 +1,9 @@
-"""What a checkpoint costs the training thread, and what it would cost without a thread of its own.
+"""Cost of a checkpoint on the training thread, with a writer thread and without one.
 
-Real checkpoints (`CheckpointManager`) of a real training on the built-in faces with a moving average of the weights, which is the
-largest that there is: trained and averaged weights, two moments a weight. The copy is taken on the training thread; writing,
-checksums and syncing go on beside the next steps. Printed are, as medians over the epochs: the copy; the whole until it is on
-disk; the copy as a share of an epoch; and how much longer a step takes while a checkpoint is being written.
+Real checkpoints (`CheckpointManager`) of a real training on the built-in faces with an exponential moving average of the
+weights, the largest kind: trained and averaged weights, two moments per weight. The training thread takes a copy; writing,
+checksums and syncing run beside the next steps. Prints, as medians over the epochs: the time of the copy, the time until the
+checkpoint is on disk, the copy as a share of an epoch, and the slowdown of a step during writing.
 
     python benchmarks/checkpoint_cost.py
 """
@@ -34,12 +34,12 @@ def main() -> None:
             numbers[f"{backbone}_percent"] = Measurement(
                 100 * copy / epoch, 2.0, "lower", "% of an epoch, on the training thread"
             )
-    headers = ["backbone", "MB", "copy ms", "on disk ms", "epoch s", "copy, % of an epoch", "step while writing / step"]
+    headers = ["backbone", "MB", "copy ms", "on disk ms", "epoch s", "copy, % of an epoch", "step during writing / step"]
     report(numbers, rows, headers, options.json)
 
 
 def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[float, float, float, float, float]:
-    """Bytes, seconds of the copy, seconds until it is on disk, seconds an epoch, step while writing over step."""
+    """Bytes, seconds of the copy, seconds until it is on disk, seconds per epoch, step during writing over step."""
     import torch
 
     from fr_ps.config import BatchConfig, Config, ModelConfig, SyntheticConfig, TrainConfig
@@ -79,7 +79,7 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
 
 
 def _time_step(checkpoints: Any, writing: bool, last: list[float], steps: list[float]) -> None:
-    """Add the seconds of a step during all of which a checkpoint was being written, or none, as `writing` requires."""
+    """Record the duration of a step that ran entirely during writing (with `writing`), or entirely without it."""
     took = time.perf_counter() - last[0]
     busy = checkpoints.writing
     if busy == writing:

@@ -1,10 +1,10 @@
-"""How much of the training thread's time goes into telling what it does.
+"""Share of the training thread's time that logging takes.
 
-The real loop, which tells 12 metrics after every step, far more than `train` does. Into the journal that a thread of ours
-carries to MLflow, beside mlflow's own `log_metrics`, which waits for the store, and its asynchronous logging, which does not;
-each over a local SQLite file and over HTTP to an `mlflow server` on this machine. They take turns in one process. Printed is
-the share of the time in the call itself, and the steps a second beside those without any telling, which contains what the
-threads behind take from two cores. The medians over the turns.
+The real loop logs 12 metrics after every step, far more than `train` does: to the journal, which a thread delivers to MLflow;
+by MLflow's own `log_metrics`, which waits for the store; and by its asynchronous logging. Each with a local SQLite file and
+over HTTP with an `mlflow server` on this machine, interleaved in one process. Prints the share of time in the call itself,
+and the steps per second relative to a loop without logging, which includes the load of background threads on two cores.
+Medians over the turns.
 
     python benchmarks/tracking_cost.py
 """
@@ -42,7 +42,7 @@ def main() -> None:
         rows = [
             [how, where, 100 * statistics.median(shares[how, where]), statistics.median(ratio(rates, (how, where)))]
             for how, where in sinks
-            if how != "nothing"
+            if how != "no logging"
         ]
         numbers = {
             f"{where}_percent": Measurement(
@@ -50,37 +50,37 @@ def main() -> None:
             )
             for where in ("SQLite", "HTTP")
         }
-        report(numbers, rows, ["", "store", "% of the training thread", "steps/s beside nothing told"], options.json)
+        report(numbers, rows, ["", "store", "% of the training thread", "steps/s over no logging"], options.json)
 
 
 def ratio(rates: dict[tuple[str, str], list[float]], sink: tuple[str, str]) -> list[float]:
-    return [mine / nothing for mine, nothing in zip(rates[sink], rates["nothing", "-"])]
+    return [rate / without for rate, without in zip(rates[sink], rates["no logging", "-"])]
 
 
 def log_functions(folder: Path, uris: dict[str, str], stack: ExitStack) -> dict[tuple[str, str], LogFunction]:
-    """How and where to, to the call that tells metrics at a step."""
+    """The function that logs metrics at a step, by method and store."""
     import mlflow
     from mlflow import MlflowClient
 
     from fr_ps.tracking.lifecycle import start_run
 
-    sinks: dict[tuple[str, str], LogFunction] = {("nothing", "-"): lambda values, step: None}
+    sinks: dict[tuple[str, str], LogFunction] = {("no logging", "-"): lambda values, step: None}
     for where, uri in uris.items():
         os.environ["MLFLOW_TRACKING_URI"] = uri
         run = stack.enter_context(start_run("journal", folder / "runs"))
-        while run.mlflow_id is None:  # so that the next one's address is not taken for its own
+        while run.mlflow_id is None:  # before MLFLOW_TRACKING_URI changes to the next store
             time.sleep(0.05)
         sinks["journal", where] = run.log_metrics
         client = MlflowClient(uri)
         for how, synchronous in (("log_metrics", True), ("log_metrics, asynchronous", False)):
             run_id = client.create_run("0", run_name=how).info.run_id
 
-            def tell(
+            def log(
                 values: dict[str, float], step: int, uri: str = uri, run_id: str = run_id, synchronous: bool = synchronous
             ) -> None:
                 mlflow.log_metrics(values, step=step, run_id=run_id, synchronous=synchronous)
 
-            sinks[how, where] = _with_tracking_uri(uri, tell)
+            sinks[how, where] = _with_tracking_uri(uri, log)
     return sinks
 
 
@@ -98,7 +98,7 @@ def _with_tracking_uri(uri: str, log: LogFunction) -> LogFunction:
 def measure(
     sinks: dict[tuple[str, str], LogFunction], options: object
 ) -> tuple[dict[tuple[str, str], list[float]], dict[tuple[str, str], list[float]]]:
-    """Each sink's share of the time, and its steps a second, a value a turn."""
+    """For each sink, its share of the time and its steps per second, in each turn."""
     import torch
 
     from fr_ps.config import Config, ModelConfig, SyntheticConfig
@@ -112,7 +112,7 @@ def measure(
     step = 0
 
     def epoch(log: LogFunction) -> tuple[float, float, int]:
-        """Seconds in all, seconds of logging, steps."""
+        """Total seconds, seconds of logging, steps."""
         nonlocal step
         logging, first = 0.0, step
 
@@ -133,7 +133,7 @@ def measure(
     for turn in range(options.turns + 1):  # type: ignore[attr-defined]
         for sink in order if turn % 2 else order[::-1]:
             seconds, logging, steps = epoch(sinks[sink])
-            if turn:  # the first one warms up
+            if turn:  # the first turn is for warm-up
                 shares[sink].append(logging / seconds)
                 rates[sink].append(steps / seconds)
     return shares, rates

@@ -1,9 +1,9 @@
-"""How much of the bare steps' speed the real training loop keeps.
+"""Throughput of the real training loop relative to bare steps.
 
-Bare: forward, losses, backward, optimizer step on tensors that are in memory already. Real: `Trainer.train_epoch` (store,
-sampler, augmentation, losses, clipping, means) and the epoch's metrics logged to MLflow on SQLite. Same network, losses,
-optimizer and batch shape, one process. The machine's speed drifts, so epochs are short (two steps) and real and bare ones
-take turns in going first; the ratio is the median over the turns. Short epochs pay more for logging than real ones do.
+Bare: forward, losses, backward and optimizer step on tensors in memory. Real: `Trainer.train_epoch` (store, sampler,
+augmentation, losses, clipping, means) and the epoch's metrics logged to MLflow on SQLite. Same network, losses, optimizer,
+batch shape and process. The speed of the machine drifts, so epochs are short (two steps), real and bare epochs alternate, and
+the ratio is the median over the turns. Logging takes a larger share of short epochs than of real ones.
 
     python benchmarks/train_throughput.py
 """
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list[float], list[float]]:
-    """Images per second of the real loop and of bare steps, a pair a turn."""
+    """Images per second of the real loop and of bare steps, one pair per turn."""
     import torch
 
     from fr_ps.config import Config, ModelConfig, SyntheticConfig
@@ -72,7 +72,7 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
                 started = time.perf_counter()
                 epoch()
                 rates.append(images / (time.perf_counter() - started))
-    return real[1:], bare[1:]  # the first ones warm up
+    return real[1:], bare[1:]  # the first turn is for warm-up
 
 
 if __name__ == "__main__":
