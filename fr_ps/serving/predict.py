@@ -18,7 +18,7 @@ from fr_ps.errors import InputError
 from fr_ps.files import check_path_component
 from fr_ps.models.inference import Predictions, concatenate
 from fr_ps.photometric.captures import list_sources
-from fr_ps.photometric.orientation import NormalStatistics, axes_warning, normal_statistics
+from fr_ps.photometric.orientation import ORIENTATION_SAMPLE, NormalStatistics, axes_warning, normal_statistics
 from fr_ps.progress import OnProgress, no_progress
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.tables import SessionKey, read_session_rows, suggest_session
@@ -26,8 +26,6 @@ from fr_ps.tables import SessionKey, read_session_rows, suggest_session
 ModalityMaps = dict[str, np.ndarray]
 """Modality to (C, H, W) float32."""
 READER_THREADS = 2
-_ORIENTATION_SAMPLE = 200
-"""Sessions whose normals are checked for wrong axes: enough for a median."""
 
 
 class SessionInput(Protocol):
@@ -192,7 +190,7 @@ def predict_sessions(
         maps = {modality: np.stack([one[modality] for _, one in some]) for modality in recognizer.info.modalities}
         parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in some]))
         if "normal" in maps:
-            normals += [normal_statistics(normal) for normal in maps["normal"][: _ORIENTATION_SAMPLE - len(normals)]]
+            normals += [normal_statistics(normal) for normal in maps["normal"][: ORIENTATION_SAMPLE - len(normals)]]
         keys += [key for key, _ in some]
         advance(len(some))
     if not parts:
