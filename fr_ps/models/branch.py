@@ -1,4 +1,4 @@
-"""One modality's part of a network: backbone, feature separation in the peeling order, an embedding for every task."""
+"""A branch: backbone, feature separation in the peeling order, and an embedding per task, for one modality."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
@@ -15,10 +15,10 @@ IDENTITY = "identity"
 
 
 class Features(NamedTuple):
-    """What one map of a modality says.
+    """The features of a batch of one modality.
 
     Attributes:
-        shared: (B, channels, h, w) from which everything else is made.
+        shared: (B, channels, h, w), the input of all that follows.
         embeddings: task to (B, width of the task).
         adversarial: attribute to the (B, classes) logits of its discriminator; empty in evaluation.
     """
@@ -31,21 +31,21 @@ class Features(NamedTuple):
 class Branch(nn.Module):
     """Maps of one modality to an embedding for identity and for every attribute.
 
-    Each attribute's module splits the rest of the one before into what its embedding is made of and a new rest; the last
-    rest is the identity's. Behind a gradient reversal, an adversarial discriminator of each attribute looks for it in the
-    rest of its split, or in the last rest. Without separation all embeddings are made of the shared map, and there are no
-    discriminators: a map that is to carry an attribute for one task cannot be asked to forget it for another.
+    Each attribute's module splits the rest of the module before into the input of its embedding and a new rest; the last rest
+    is the input of the identity embedding. Behind a gradient reversal, an adversarial discriminator of each attribute reads
+    the rest of its split, or the last rest. Without separation all embeddings share one input, and there are no
+    discriminators: one map cannot both carry an attribute for one task and lack it for another.
 
     Args:
-        modality: the map that it reads.
+        modality: of the maps.
         backbone: (B, C_in, H, W) -> (B, out_channels, h, w).
-        channels: of the shared map that everything after the backbone works on.
+        channels: of the shared map.
         classes: attribute to its number of classes.
-        order: of the attributes, in which they are split off.
-        fsm: whether they are.
+        order: of the attributes in the separation.
+        fsm: whether there is feature separation.
         reduction: of the feature separation modules.
-        adversaries: what the discriminators read.
-        attribute_channels: of each attribute's embedding; 0: as the map.
+        adversaries: the input of the discriminators.
+        attribute_channels: width of each attribute's embedding; 0: that of the map.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Branch(nn.Module):
         self.separate = nn.ModuleDict({task: FeatureSeparation(channels, reduction) for task in order if fsm})
         self.embeddings = nn.ModuleDict({task: Embedding(channels, attribute_channels) for task in order})
         self.embeddings[IDENTITY] = Embedding(channels)
-        judged = order if fsm and adversaries != "off" else ()
-        self.adversaries = nn.ModuleDict({task: Discriminator(channels, classes[task]) for task in judged})
+        adversarial = order if fsm and adversaries != "off" else ()
+        self.adversaries = nn.ModuleDict({task: Discriminator(channels, classes[task]) for task in adversarial})
 
     @property
     def embedding_widths(self) -> dict[str, int]:
@@ -82,11 +82,11 @@ class Branch(nn.Module):
 
     @property
     def adversarial_tasks(self) -> tuple[str, ...]:
-        """The attributes that have a discriminator that is trained."""
+        """The attributes with a discriminator that is trained."""
         return () if self.frozen else tuple(self.adversaries)
 
     def freeze(self) -> None:
-        """Train no parameter any more, and no statistic of a norm."""
+        """Stop training all parameters and the statistics of the norms."""
         self.frozen = True
         self.requires_grad_(False)
         self.eval()
@@ -95,14 +95,14 @@ class Branch(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, maps: Tensor, reversal: float) -> Features:
-        """What (B, C_in, H, W) maps say; `reversal` is alpha of the gradient reversal.
+        """The features of (B, C_in, H, W) maps; `reversal` is alpha of the gradient reversal.
 
         Raises:
-            InputError: a training batch of one.
+            InputError: a training batch of one session.
         """
         shared = self.shared_map(maps)
         if self.training and len(shared) == 1:
-            raise InputError("a training batch of one has no variance for its norms; raise batch.people or batch.sessions")
+            raise InputError("batch norm needs two sessions or more in a training batch; raise batch.people or batch.sessions")
         parts, rests = self.separate_features(shared)
         last = rests[self.order[-1]]
         parts[IDENTITY] = last
@@ -115,11 +115,11 @@ class Branch(nn.Module):
         return Features(shared, embeddings, adversarial)
 
     def shared_map(self, maps: Tensor) -> Tensor:
-        """(B, channels, h, w), from which every embedding is made."""
+        """(B, channels, h, w), the input of every embedding."""
         return self.project(self.backbone(normalise_maps(maps, self.modality)))
 
     def separate_features(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Attribute to what its embedding is made of, and attribute to what is left after it; each of the shape of `shared`."""
+        """Attribute to the input of its embedding, and attribute to the rest after it; each has the shape of `shared`."""
         parts, rests, rest = {}, {}, shared
         for task in self.order:
             parts[task], rest = self.separate[task](rest) if task in self.separate else (rest, rest)
@@ -128,10 +128,10 @@ class Branch(nn.Module):
 
 
 def check_input_size(branch: Branch, size: int) -> None:
-    """Refuse maps of `size` x `size` pixels that the backbone of `branch` cannot take, before a training begins.
+    """Refuse maps of `size` x `size` pixels that are too small for the backbone of `branch`.
 
     Raises:
-        InputError: they leave no feature map.
+        InputError: the backbone yields no feature map.
     """
     device = next(branch.parameters()).device
     was_training = branch.training
@@ -143,6 +143,8 @@ def check_input_size(branch: Branch, size: int) -> None:
             raise ValueError(f"its feature map would be {shape[2]} x {shape[3]}")
     except (RuntimeError, AssertionError, ValueError) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
-        raise InputError(f"model.backbone takes no maps of {size} px ({text}); prepare larger ones, or take another") from None
+        raise InputError(
+            f"model.backbone accepts no maps of {size} px ({text}); prepare larger ones, or choose another"
+        ) from None
     finally:
         branch.train(was_training)

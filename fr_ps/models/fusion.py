@@ -1,7 +1,7 @@
-"""How the embeddings of several modalities become one, or one answer.
+"""Fusion of several modalities: of their embeddings, or of their class probabilities.
 
-Every module here takes a list of embeddings, one a modality in a fixed order, those that are missing being zero, and
-`present` (B, modalities), which says which are there; at least one is.
+Every module takes a list of embeddings, one per modality in a fixed order, with zeros for missing ones, and the mask
+`present` (B, modalities), with at least one modality per row.
 """
 
 import math
@@ -15,7 +15,7 @@ from fr_ps.models.layers import reduction_layer
 
 
 class Concatenation(nn.Module):
-    """(B, sum of widths): side by side, as in the original project. Of one modality: its embedding as it is."""
+    """(B, sum of widths): concatenated, as in the original project. With one modality: its embedding."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Concatenation(nn.Module):
 
 
 class FullyConnected(nn.Module):
-    """(B, channels): side by side, then FC, BN, PReLU, as in the original project."""
+    """(B, channels): concatenated, then FC, BN, PReLU, as in the original project."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
