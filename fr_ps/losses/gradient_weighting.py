@@ -1,4 +1,4 @@
-"""Task weighting by gradients at the last maps that all tasks read: what agrees with every task moves the backbone."""
+"""Task weighting by the gradients at the last shared maps: the backbone follows a direction that suits every task."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -52,7 +52,7 @@ class GradientWeighting(Weighting):
     def weights(self) -> dict[str, Tensor]:
         """Task to the mean of its weight at the maps over this epoch, or before its first step over the one before.
 
-        That of a single step says little: it follows the batch.
+        The weight of a single step is noisy: it follows the batch.
         """
         constant = self.mean.new_tensor(list(self.tasks.values()))
         adversarial = {task: self.mean.new_tensor(weight) for task, weight in self.adversarial.items()}
@@ -88,7 +88,7 @@ class GradientWeighting(Weighting):
         squares = gramian.diagonal()
         weights = torch.ones_like(squares)
         there = squares > 0
-        if there.any() and torch.isfinite(gramian).all():  # else the total's own gradient is no number, and nobody steps along it
+        if there.any() and torch.isfinite(gramian).all():  # else the total's own gradient is not finite, and the step is skipped
             # No method depends on the common scale of the gradients, but the solvers' tolerances do.
             weights[there] = self.method(gramian[there][:, there] / squares[there].mean())
         return weights
@@ -101,9 +101,9 @@ class GradientWeighting(Weighting):
 
 
 def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
-    """The method `name`.
+    """The weighting method `name`.
 
-    Its weights are for a sum of losses, so that learning rate and adversaries mean what they do with fixed weights: 1 each
+    Its weights are for a sum of losses, so that learning rate and adversaries keep the scale of fixed weights: 1 each
     (CAGrad: 1 + c) where the gradients are equally long and orthogonal. They are not brought to a common sum: the length
     of the direction is the method's own.
 
@@ -128,7 +128,7 @@ def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
         name: of the method.
         cagrad_c: c of CAGrad.
     """
-    # Here, as with its solvers it takes up to a second, which other weightings need not spend.
+    # Imported here: with its solvers it takes up to a second, which other weightings need not spend.
     from torchjd import aggregation
 
     methods: dict[str, Callable[[], WeightingMethod]] = {

@@ -1,4 +1,4 @@
-"""How the losses of the tasks become one."""
+"""Task weighting: from the losses of the tasks to their total."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,30 +17,29 @@ NO_PENALTIES: Penalties = MappingProxyType({})
 class Weighting(nn.Module, ABC):
     """From the losses of the tasks to their total.
 
-    What it learns by gradient are parameters, which are to be given to the optimizer; what it learns otherwise are
-    buffers: `state_dict` holds all of its state.
+    Weights learnt by gradient are parameters, for the optimizer; other state is in buffers. `state_dict` holds all of it.
 
-    A loss can contain a penalty, as that of MagFace on the norms, which stays when the task is solved. A weighting that takes
-    the size of a loss as the difficulty of the task leaves the penalty out of that size. The weight itself is that of the whole
-    loss: MagFace has one best norm only while the penalty keeps its proportion to the cross-entropy.
+    A loss can contain a penalty, such as MagFace's on the norms, which does not vanish when the task is solved. A weighting that
+    takes the size of a loss as the difficulty of the task leaves the penalty out of that size. The weight itself applies to the
+    whole loss: MagFace has one best norm only while the penalty keeps its proportion to the cross-entropy.
     """
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """Task to its present weight, without gradient."""
+        """Task to its current weight, without gradient."""
 
     @abstractmethod
     def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
-        """The total of the tasks in `losses`, which may be some of them, for one `backward`.
+        """The total of `losses`, which may lack some tasks, for one `backward`.
 
         Args:
-            losses: task to its loss, a scalar, the penalty included.
-            shared: the last maps that all tasks read, one a modality; empty outside training.
-            penalties: in the losses.
+            losses: task to its loss, a scalar, including the penalty.
+            shared: the last maps that all tasks share, one per modality; empty outside training.
+            penalties: contained in the losses.
         """
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
-        """Take notice of an epoch's mean losses without their penalties; a task that had no loss in it is absent."""
+        """Update from the mean losses of an epoch, without penalties; a task without a loss in the epoch is absent."""
 
 
 class FixedWeighting(Weighting):
@@ -82,7 +81,7 @@ class UncertaintyWeighting(Weighting):
         return dict(zip(self.tasks, (-self.log_variances()).exp().detach()))
 
     def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
-        """The total of the tasks in `losses`, which may be some of them; the others' s is left alone."""
+        """The total of `losses`; the s of tasks that are missing gets no gradient."""
         present = torch.tensor([self.tasks.index(task) for task in losses], device=self.raw.device)
         s = self.log_variances()[present]
         weights, all_losses = (-s).exp(), torch.stack(list(losses.values()))
@@ -96,13 +95,12 @@ class DynamicWeightAverage(Weighting):
     r_i is the ratio of the mean losses, without their penalties, of the last two epochs with that loss, and 1 before there are
     two; n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
 
-    An adversarial loss is no such task: when it rises, the network is succeeding, and more weight would be the wrong
-    answer. So the adversaries keep constant weights.
+    Adversaries keep constant weights: a rising adversarial loss means that the network succeeds.
 
     Args:
-        tasks: that are weighed against each other.
-        constant: further tasks to their weights.
-        temperature: T; the larger, the more equal the weights.
+        tasks: with dynamic weights.
+        constant: further tasks to their constant weights.
+        temperature: T; a larger one makes the weights more equal.
     """
 
     means: Tensor
@@ -111,7 +109,7 @@ class DynamicWeightAverage(Weighting):
         super().__init__()
         self.tasks, self.constant = tuple(tasks), dict(constant)
         self.temperature = temperature
-        self.register_buffer("means", torch.full((2, len(self.tasks)), torch.nan))  # of the last epoch but one, and the last
+        self.register_buffer("means", torch.full((2, len(self.tasks)), torch.nan))  # of the last two epochs, the last one second
 
     def weights(self) -> dict[str, Tensor]:
         before, last = self.means.clamp_min(1e-8)  # two losses of 0 have the ratio 1

@@ -156,16 +156,18 @@ def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
     assert any("early stopping" in line for line in lines)
 
 
-def test_the_first_half_alone_trains_the_same_and_tests_nobody(trained, prepared, tmp_path):
+def test_fit_trains_the_same_without_test_and_report(trained, prepared, tmp_path):
     result, run, _ = trained
     seen: list[tuple[int, float | None]] = []
     half = RecordingRun(tmp_path / "half")
-    fitted = fit(
-        small_config(prepared), half, lambda _: None, lambda epoch, found: seen.append((epoch, found.values["val/identity/auc"]))
-    )
+
+    def on_epoch(epoch: int, found: Metrics) -> None:
+        seen.append((epoch, found.values["val/identity/auc"]))
+
+    fitted = fit(small_config(prepared), half, lambda _: None, on_epoch=on_epoch)
     assert [epoch for epoch, _ in seen] == [1, 2]
-    assert dict(seen) == half.metric_history["val/identity/auc"] == run.curves["val/identity/auc"]
-    assert fitted.best_epoch == result.best_epoch
+    assert dict(seen) == half.metric_history["val/identity/auc"] == run.metric_history["val/identity/auc"]
+    assert fitted.state.best_epoch == result.best_epoch
     assert fitted.state.best_metrics.values == {name: x for name, x in result.metrics.values.items() if name.startswith("val/")}
     assert not (half.folder / "report").exists()
     assert not [name for name in half.metric_history if name.startswith("test/")]
@@ -173,26 +175,26 @@ def test_the_first_half_alone_trains_the_same_and_tests_nobody(trained, prepared
     assert weights[0] == weights[1]
 
 
-def test_a_judge_ends_a_training_and_one_that_goes_on_is_judged_from_there(prepared, tmp_path):
+def test_the_callback_can_end_a_training_and_a_resumed_one_calls_it_for_the_remaining_epochs(prepared, tmp_path):
     class Enough(Exception):
         pass
 
     seen: list[int] = []
 
-    def judge(epoch: int, _: Metrics) -> None:
+    def end_after_two(epoch: int, _: Metrics) -> None:
         seen.append(epoch)
         if epoch == 2:
             raise Enough
 
     config = small_config(prepared, epochs=4)
     with pytest.raises(Enough):
-        fit(config, RecordingRun(tmp_path / "run"), lambda _: None, judge)
+        fit(config, RecordingRun(tmp_path / "run"), lambda _: None, on_epoch=end_after_two)
     assert (tmp_path / "run/checkpoints/resume").is_dir()
-    fitted = fit(config, RecordingRun(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
+    fitted = fit(config, RecordingRun(tmp_path / "run"), lambda _: None, on_epoch=lambda epoch, _: seen.append(epoch))
     assert seen == [1, 2, 3, 4]
     assert fitted.state.epoch == 4
     # Once more, there is nothing left to train, and the result is the same at once.
-    again = fit(config, RecordingRun(tmp_path / "run"), lambda _: None, lambda epoch, _: seen.append(epoch))
+    again = fit(config, RecordingRun(tmp_path / "run"), lambda _: None, on_epoch=lambda epoch, _: seen.append(epoch))
     assert seen == [1, 2, 3, 4]
     assert again.state.best_metrics.values == fitted.state.best_metrics.values
 
