@@ -62,8 +62,8 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     from fr_ps.evaluation.evaluate_predictions import validation_metrics
     from fr_ps.models.folder import load_model
     from fr_ps.models.inference import predict
-    from fr_ps.tracking.layout import BEST_CHECKPOINT
     from fr_ps.tracking.run import Run
+    from fr_ps.tracking.run_folder import BEST_CHECKPOINT
     from fr_ps.training.setup import open_training_data
     from fr_ps.training.train import train
 
@@ -83,7 +83,7 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     split = make_split(dataset.labels, config.data, dataset.left_out)
     rows = np.sort(np.concatenate([split.val, split.test]))
     labels = dataset.labels.subset(rows)
-    predictions = predict(network, dataset.store, rows, config.train.scoring_batch)
+    predictions = predict(network, dataset.store, rows)
     scores = (
         validation_metrics(predictions, labels, info.trained).values
         | linear_probe_section(predictions.embeddings, labels, seed).metrics.values

@@ -257,7 +257,8 @@ def time_prepare(captures: Path, out: Path, **settings) -> float:
 
 def time_floor(captures: Path, out: Path) -> float:
     """Seconds to read and decode the pictures and to write maps of the same size."""
-    from fr_ps.files import atomic_folder, write_array
+    from fr_ps.files import atomic_folder
+    from fr_ps.npy import write_array
     from fr_ps.photometric.captures import list_sources
     from fr_ps.photometric.images import read_image
 

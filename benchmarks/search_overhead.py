@@ -193,7 +193,7 @@ def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any =
 def run_fr_ps_search(folder: Path, name: str, trials: int) -> None:
     from fr_ps.search.storage import Storage, open_study
     from fr_ps.search.worker import run_trials
-    from fr_ps.tracking.parent import start_parent_run
+    from fr_ps.tracking.lifecycle import start_parent_run
     from fr_ps.tracking.run_folder import ParentRun
 
     found = make_search(folder, f"ours-{name}", budget={"trials": trials})

@@ -70,8 +70,8 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     from fr_ps.models import build_network
     from fr_ps.models.folder import ModelInfo, save_model
     from fr_ps.serving.registry import register, set_champion
-    from fr_ps.tracking.layout import BEST_CHECKPOINT
     from fr_ps.tracking.lifecycle import start_run
+    from fr_ps.tracking.run_folder import BEST_CHECKPOINT
     from fr_ps.training.setup import TrainingSetup, write_config_and_split
 
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The parser under the command line: forgiving about order and dashes, one line about what is wrong."""
+"""The parser of the command line: flags in any order and with either dash, settings from YAML files, errors in one line."""
 
 import json
 import re
@@ -12,15 +12,14 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
-from fr_ps.config import Config, SearchConfig
+from fr_ps.config import Config, SearchConfig, without_removed
 from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_STEPS
 from fr_ps.config.yaml_files import parse_search_space, read_settings
 from fr_ps.errors import InputError
-from fr_ps.tracking.layout import CONFIG_FILE, RUNS_FOLDER
-from fr_ps.tracking.listing import find_resumable_run
+from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
 
 LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
-"""Flags whose value may be written as `a` or `a,b`."""
+"""Flags with a list, which may be written as `a` or `a,b`."""
 
 
 def _groups(config: type) -> dict[str, list[str]]:
@@ -32,17 +31,17 @@ def _groups(config: type) -> dict[str, list[str]]:
 
 
 SETTING_GROUPS, SEARCH_SETTING_GROUPS = _groups(Config), _groups(SearchConfig)
-"""The groups of a training's settings, and the settings of each; and those that a search has besides."""
+"""Group of settings to its settings, of a training, and of a search in addition."""
 TABLE_SETTINGS = ("root", "labels", "classes")
-"""The settings of data that say how its table is read."""
+"""The data settings that apply to reading the labels table."""
 _DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary", "split", "mean")} | {
     "data check": list(TABLE_SETTINGS)
 }
-"""Those that take a training's settings of data, and which."""
+"""Command to the data settings of a training that it takes."""
 _COMMAND_LINE_ONLY = ("config", "resume", "allow_changed")
-"""What jsonargparse would take from a file as well, as it takes every argument."""
+"""Flags that are not settings; jsonargparse takes them from a file, too."""
 _TEXT_SETTINGS = ("only", "classes")
-"""Settings of data that hold cells of a table. They are read as they are written: in YAML a bare `no` is false, and 01 is 1."""
+"""Data settings that hold cells of a table. They stay as written; YAML reads `no` as false, and 01 as 1."""
 
 BatchSize = restricted_number_type("BatchSize", int, [(">=", 1), ("<=", MAX_BATCH)])
 Processes = restricted_number_type("Processes", int, [(">=", 1), ("<=", MAX_PROCESSES)])
@@ -50,11 +49,11 @@ PositiveInt = restricted_number_type("Count", int, [(">=", 1), ("<=", MAX_STEPS)
 ImageSize = restricted_number_type("Side", int, [(">=", 8), ("<=", 4096)])
 UnitInterval = ClosedUnitInterval
 Cosine = restricted_number_type("Cosine", float, [(">=", -1), ("<=", 1)])
-"""Types of flags whose numbers have bounds."""
+"""Types of bounded numbers."""
 
 
 class Parser(ArgumentParser):
-    """Refuses by exception, without argparse's usage block, and takes no abbreviations."""
+    """A parser that raises its errors, without a usage message, and accepts no abbreviated flags."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**({"allow_abbrev": False} | settings))
@@ -68,8 +67,8 @@ class Command:
     """A command of `fr-ps`.
 
     Attributes:
-        declare: gives its parser the description and the arguments.
-        run: does it, with what that parser read.
+        add_arguments: adds description and arguments to its parser.
+        run: runs it with the parsed arguments.
     """
 
     add_arguments: Callable[[Parser], None]
@@ -77,37 +76,44 @@ class Command:
 
 
 class _ParseError(Exception):
-    """jsonargparse's own words about what it refused."""
+    """An error message of jsonargparse."""
+
+
+def add_switch(parser: ArgumentParser, name: str, help: str) -> None:
+    """Add the flag --NAME, with or without `true` or `false`; off by default."""
+    parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=help)
 
 
 def add_overwrite_flag(parser: ArgumentParser) -> None:
-    """The flag that lets a command replace what `fr_ps.outputs` protects."""
-    parser.add_argument(
-        "--overwrite",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="replace an output that fr-ps did not write, or that was changed since",
-    )
+    """Add the flag that allows a command to replace what `fr_ps.outputs` protects."""
+    add_switch(parser, "overwrite", "replace an output that fr-ps did not write, or that was changed since")
+
+
+def add_device_flag(parser: ArgumentParser) -> None:
+    """Add the flag that names the device."""
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+
+
+def add_batch_flag(parser: ArgumentParser) -> None:
+    """Add the flag with the batch size of inference."""
+    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions per batch")
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """The parsed and instantiated arguments.
+    """Parse and instantiate the arguments of a command.
 
-    `--on-bad` is `--on_bad`; a list may be written as `a` or `a,b`; and `--config FILE` comes first, so that flags override
-    it wherever they stand on the line; the command gets its files as `config`. `--resume RUN` is `--config` with that run's
-    own settings, and RUN becomes our id of it.
+    `--on-bad` equals `--on_bad`; a list may be written as `a` or `a,b`; flags override `--config FILE` in any order, and the
+    command gets the file names as `config`. `--resume RUN` loads the settings of that run, and RUN becomes its id.
 
     Raises:
-        InputError: anything wrong with them, in one line that names the setting and what it may be.
+        InputError: any error, in one line with the setting and its expected values.
     """
     rest, resumed = _extract_resume(argv)
     words, configs = _normalize_flags(rest)
     if resumed:
         if configs:
             raise InputError(
-                f"--config {configs[0]}: a run is resumed with its own settings; give --resume alone, and changes as flags "
+                f"--config {configs[0]}: a resumed run has its own settings; use --resume alone, with flags for changes "
                 "(under mlflow run: -e resume -P run=RUN)"
             )
         words.append(f"--resume={resumed.name}")
@@ -123,17 +129,17 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees)) from None
     if configs:
-        arguments[".".join([*words[:depth], "config"])] = configs  # jsonargparse got their contents
+        arguments[".".join([*words[:depth], "config"])] = configs  # instead of their contents
     return arguments
 
 
 def training_config(arguments: Namespace) -> Config:
-    """The settings of a training among the parsed `arguments` of its command."""
+    """The settings of a training in parsed `arguments`."""
     return Config(**{field.name: arguments[field.name] for field in fields(Config)})
 
 
 def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words as jsonargparse wants them, without `--config`, and the files of that."""
+    """The arguments in jsonargparse's form, without `--config`, and the config files."""
     words: list[str] = []
     configs: list[str] = []
     rest = iter(argv)
@@ -161,7 +167,7 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
-    """The words without `--resume RUN`, and the folder of that run; alone, `--resume` means the last that was interrupted."""
+    """The arguments without `--resume RUN`, and the folder of that run; without RUN, the last interrupted training."""
     words: list[str] = []
     folder = None
     rest = list(argv)
@@ -174,25 +180,27 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
         if not equals and rest and not rest[0].startswith("--"):
             equals, run = "=", rest.pop(0)
         if equals and not run:
-            raise InputError("--resume is empty; give the id of a run, or the flag alone for the last that was interrupted")
+            raise InputError("--resume is empty; expected a run id, or the flag alone for the last interrupted training")
+        from fr_ps.tracking.listing import find_resumable_run  # not needed for --help
+
         folder = find_resumable_run(run, RUNS_FOLDER)
     return words, folder
 
 
 def _merge_base(trees: dict[str, dict[str, Any]], words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of a search's files, after those of the training that it starts from."""
+    """The settings of the base training, followed by those of the study files."""
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
     bases += [word.partition("=")[2] for word in words if word.startswith("--base=")]
     bases += [after for word, after in pairwise(words) if word == "--base"]
     if not bases:
         return trees
     if not isinstance(bases[-1], str):
-        raise InputError(f"base is {bases[-1]!r}; expected the file of a training, as experiments/synthetic.yaml")
+        raise InputError(f"base is {bases[-1]!r}; expected a config file of a training, as experiments/synthetic.yaml")
     return {bases[-1]: _read_config(Path(bases[-1]))} | trees
 
 
 def _quote_scalars(value: str) -> str:
-    """YAML in which every scalar of a mapping or list is quoted; what is neither, or no YAML, as it is."""
+    """A YAML mapping or list with all scalars quoted; any other text unchanged."""
     try:
         found = _parse_as_text(value)
     except yaml.YAMLError:
@@ -201,15 +209,15 @@ def _quote_scalars(value: str) -> str:
 
 
 def _parse_as_text(text: str) -> Any:
-    """YAML whose scalars are all text. BaseLoader makes nothing but text, lists and mappings: less than safe_load does."""
+    """Parse YAML with all scalars as text. BaseLoader creates text, lists and mappings only, and is as safe as safe_load."""
     return yaml.load(text, Loader=yaml.BaseLoader)
 
 
 def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
-    """What a command takes of a config file, which is that of a training."""
+    """The settings that a command takes from the config file of a training."""
     if command not in _DATA_COMMANDS:
         return settings
-    # The parser of such a command knows the rest of a training's settings as little as it knows misspelt ones.
+    # The parser of such a command rejects all other settings of a training, so misspelt ones are found here.
     known = [field.name for field in fields(Config)] + [
         f"{group}.{name}" for group in SETTING_GROUPS for name in SETTING_GROUPS[group]
     ]
@@ -222,15 +230,15 @@ def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file; jsonargparse checks them, but for the shape, which it takes for granted."""
-    settings = read_settings(path)
+    """Read the settings in a YAML file and check their nesting; jsonargparse checks the values."""
+    settings = without_removed(read_settings(path), f"{path}: ")
     groups = SETTING_GROUPS | SEARCH_SETTING_GROUPS
     for group, value in settings.items():
         if group in groups and not isinstance(value, dict):
             raise InputError(f"{path}: {group} is {value!r}; expected settings among {', '.join(groups[group])}")
-        if group in _COMMAND_LINE_ONLY and value:  # --print_config prints those that are not given as well
+        if group in _COMMAND_LINE_ONLY and value:  # --print_config prints them without a value
             flag = group.replace("_", "-")
-            raise InputError(f"{path}: {group} is no setting; give it on the command line, as --{flag}")
+            raise InputError(f"{path}: {group} is not a setting; use the flag --{flag}")
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]
@@ -238,7 +246,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]]) -> str:
-    """What jsonargparse refused, in the user's terms."""
+    """Translate an error message of jsonargparse."""
     if found := re.search(r"does not accept option '([^']+)'", message):
         files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
         return f"{', '.join(files)}: {_unknown_setting(found[1], command)}"
@@ -260,7 +268,7 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
 
 
 def _has_key(tree: dict[str, Any], key: str) -> bool:
-    """Whether a config file says something of a key, as `optim.lr`."""
+    """Whether a config file has a key, as `optim.lr`."""
     first, _, rest = key.partition(".")
     inner = tree.get(first)
     return first in tree and (not rest or (isinstance(inner, dict) and _has_key(inner, rest)))

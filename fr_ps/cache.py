@@ -1,4 +1,4 @@
-"""Where what can be made again is kept, and checksums of it: what a crash, a full disk or a person damaged is made again."""
+"""The cache folder, and checksums that detect damaged cache files. Everything in the cache can be computed again."""
 
 import os
 import shutil
@@ -19,8 +19,7 @@ def cache_folder() -> Path:
 def checksum(path: Path) -> int:
     """CRC-32 of a file's content, computed in chunks of 4 MiB.
 
-    CRC-32 is the fastest checksum of the standard library, and finds every damage within 32 bits. It is no protection
-    against a forger, who may write here whatever he likes anyway.
+    CRC-32 is the fastest checksum of the standard library. It detects damage, not forgery.
 
     Raises:
         OSError: the file is missing or cannot be read.
@@ -33,7 +32,7 @@ def checksum(path: Path) -> int:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it; nothing where there is none."""
+    """Remove a file, a link or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""The command line: which commands there are. What a command needs is imported when it is asked for, and torch not before."""
+"""The command line and its commands. Each command imports its modules on demand; `--help` imports no torch."""
 
 import argparse
 import sys
@@ -17,45 +17,44 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "prepare": ("raw captures to a prepared data set", "prepare"),
-    "data": ("look at, check, split and make data sets", "data"),
+    "data": ("summarize, check, split and create data sets", "data"),
     "train": ("train, evaluate on test once, track", "train"),
-    "evaluate": ("score a model on data", "evaluate"),
-    "compare": ("two models on the same pairs", "evaluate"),
+    "evaluate": ("evaluate a model on a data set", "evaluate"),
+    "compare": ("compare two models on the same pairs", "evaluate"),
     "search": ("find the best settings for a data set", "search"),
     "register": ("make a run's model a version of a registered model", "registry"),
-    "promote": ("make a version the champion, if it is measurably better", "registry"),
-    "export": ("a model as ONNX", "registry"),
-    "predict": ("what a model says of each session", "recognition"),
-    "enroll": ("add people to a gallery", "recognition"),
-    "identify": ("who of a gallery each session is", "recognition"),
-    "verify": ("whether sessions are of the person that they claim", "recognition"),
-    "forget": ("remove a person from a gallery", "recognition"),
-    "runs": ("runs of this folder with their true status", "runs"),
-    "sync": ("deliver to MLflow what an outage held back", "runs"),
-    "models": ("what every backbone costs", "models"),
+    "promote": ("make a version the champion if it is significantly better", "registry"),
+    "export": ("export a model to ONNX", "registry"),
+    "predict": ("embedding, quality and attributes of each session", "recognition"),
+    "enroll": ("add subjects to a gallery", "recognition"),
+    "identify": ("search each session in a gallery", "recognition"),
+    "verify": ("compare each session with its claimed subject", "recognition"),
+    "forget": ("remove a subject from a gallery", "recognition"),
+    "runs": ("list the runs of this folder with their true status", "runs"),
+    "sync": ("deliver held-back events to MLflow", "runs"),
+    "models": ("size and speed of every backbone", "models"),
 }
-"""Name to help, and the module of `fr_ps.commands` that has it."""
+"""Command to its help, and to its module in `fr_ps.commands`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`; returns the exit code: 0, 2 (bad input), 130 (SIGINT).
 
-    A fault of ours leaves as an exception (exit code 1, with its traceback), SIGTERM as SystemExit(143).
+    An internal error is raised (exit code 1, with its traceback), SIGTERM as SystemExit(143).
     """
-
-    given: list[str] = []
+    user_texts: list[str] = []
 
     def run() -> None:
-        with unredacted_output():  # --print_config prints settings that are to be read again
+        with unredacted_output():  # --print_config prints settings as input for another run
             arguments = parse_command_line(sys.argv[1:] if argv is None else argv)
-        given.extend(_strings_in(arguments))
+        user_texts.extend(_strings_in(arguments))
         load_command(arguments.command).run(arguments[arguments.command])
 
-    return run_main(run, given)
+    return run_main(run, user_texts)
 
 
 def _strings_in(value: object) -> Iterator[str]:
-    """Every text in parsed arguments, which may be the name of a file."""
+    """All texts in parsed arguments; some of them are paths."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -67,23 +66,23 @@ def _strings_in(value: object) -> Iterator[str]:
 
 
 def load_command(name: str) -> "Command":
-    """The command of that name."""
+    """Import the command `name`."""
     command: Command = import_module(f"fr_ps.commands.{COMMANDS[name][1]}").COMMANDS[name]
     return command
 
 
 def parse_command_line(argv: Sequence[str]) -> "Namespace":
-    """What a command line says, parsed and instantiated; its `command` names the subcommand.
+    """Parse and instantiate a command line; `command` of the result names the subcommand.
 
     Raises:
-        InputError: anything wrong with it, in one line.
-        SystemExit: help or the version was asked for, and printed.
+        InputError: any error, in one line.
+        SystemExit: after printing help or version.
     """
     name = argv[0] if argv else ""
     if name in ("-h", "--help", "--version"):
         _overview_parser().parse_args([name])
     if name not in COMMANDS:
-        given = f"{name}: is no command" if name else "no command was given"
+        given = f"{name}: no such command" if name else "no command given"
         raise InputError(f"{given}; expected one of {', '.join(COMMANDS)} (or see fr-ps --help)")
     from fr_ps.arguments import Parser, parse
 
@@ -94,7 +93,7 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
 
 
 def _overview_parser() -> argparse.ArgumentParser:
-    """Of what stands before a command. jsonargparse, which reads the rest, takes longer to import than `--help` may take."""
+    """The parser of `fr-ps --help` and `--version`, with argparse, as importing jsonargparse is slow."""
     description = "Multi-task face recognition on photometric-stereo maps."
     parser = argparse.ArgumentParser(prog="fr-ps", description=description)
     parser.add_argument("--version", action="version", version=f"fr-ps {__version__}")

@@ -1,22 +1,22 @@
-"""The one exception that means "your input", as opposed to a fault of ours; and errors in one line."""
+"""InputError, the exception for bad input, as opposed to internal errors; and error messages in one line."""
 
 from fr_ps.redaction import redact, shorten
 
 MAX_MESSAGE = 1500
-"""Characters of a message. A cell of a table that is echoed in it may be of any length."""
+"""Largest number of characters of a message, which may quote a long cell of a table."""
 _ELLIPSIS = " [...] "
 _MAX_REDACTED = 10_000
-"""Characters of a message that are searched for secrets; what is shown of it is shorter."""
+"""Number of characters that are searched for secrets, before the message is shortened further."""
 
 
 def one_line(error: BaseException, max_length: int = 300) -> str:
-    """The message of `error` without secrets, on one line of at most so many characters."""
+    """The message of `error` without secrets, on one line of at most `max_length` characters."""
     text = redact(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def _clip(message: str) -> str:
-    """The message without its middle where it is longer than `MOST`: what is wrong stands first, the remedy last."""
+    """`message` without its middle if it is too long: it starts with the problem and ends with the remedy."""
     if len(message) <= MAX_MESSAGE:
         return message
     half = (MAX_MESSAGE - len(_ELLIPSIS)) // 2
@@ -26,8 +26,8 @@ def _clip(message: str) -> str:
 class InputError(Exception):
     """Bad input or settings. The message is one line: what, where (file, row, key), and what to do.
 
-    The command line prints it as ``error: ...`` and exits with 2; anything else that is raised is a fault of ours. The
-    message also goes to tags, files and databases: addresses in it are redacted, and a long one loses its middle.
+    The command line prints it as ``error: ...`` and exits with 2; any other exception is an internal error. As messages also
+    go to tags, files and databases, addresses are redacted, and a long message loses its middle.
     """
 
     def __init__(self, message: str) -> None:
@@ -35,4 +35,4 @@ class InputError(Exception):
 
 
 class DiskFullError(InputError):
-    """The disk is full: no fault of the settings, and nothing to be tried again before there is room."""
+    """The disk is full; a retry makes sense only after space was freed."""

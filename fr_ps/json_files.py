@@ -1,7 +1,7 @@
-"""Reading JSON that others may have changed: every file is checked against a type before anything uses it.
+"""Reads JSON files, which users may have edited, and checks them against a type.
 
-The type of a file is a dataclass, or a dict or list of them, that stands beside the function that writes the file. Keys that a
-dataclass does not have are ignored, so that a file of a newer version, which may add some, is still read.
+The type is a dataclass, or a dict or list of dataclasses, defined beside the function that writes the file. Unknown keys are
+ignored, so that files of newer versions with additional keys are still read.
 """
 
 import json
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
 MAX_BYTES = 4 << 20
-"""Of a JSON file or of a line of the journal. The largest that the program writes, the state of a checkpoint, has 50 kB."""
+"""Largest size of a JSON file or journal line. The largest written file, the state of a checkpoint, has 50 kB."""
 NonNegativeInt = Annotated[int, Ge(0)]
-"""A whole number from 0."""
+"""An integer >= 0."""
 PositiveInt = Annotated[int, Ge(1)]
-"""A whole number from 1."""
+"""An integer >= 1."""
 Milliseconds = Annotated[int, Interval(ge=0, lt=253402300800000)]
-"""Since 1970, up to the year 9999, where Python's dates end."""
+"""Milliseconds since 1970, up to the year 9999, the last of Python's dates."""
 T = TypeVar("T")
 
 _INT64 = 1 << 63
 _INT64_DIGITS = 20
-"""Digits of -2^63 with its sign."""
+"""Number of characters of -2^63."""
 _LONE_SURROGATE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 
 
 class NewerFormatError(InputError):
-    """A file of a format that only a newer version of this program reads. It is not damaged."""
+    """A valid file of a format that needs a newer version of fr-ps."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class _Versioned:
 def read_json(
     path: Path, kind: type[T], remedy: str, formats: range | None = None, refine: Callable[[T], Any] | None = None
 ) -> T:
-    """The JSON file `path` as a `kind`.
+    """Read the JSON file `path` as a value of type `kind`.
 
     Args:
         path: of the file.
-        kind: a type; values are not converted, so that "3" is no number.
-        remedy: what the user can do about a file that is refused; ends the message.
-        formats: numbers that `kind` describes, where the file has one in `format`.
-        also: from the value, a further type that the file must have, as where one key decides the type of another.
+        kind: expected type; values are not converted, so that "3" is not a number.
+        remedy: what the user can do about an invalid file; ends the error message.
+        formats: supported numbers in the key `format`; None: not checked.
+        refine: value to a further type for the whole file, if one key determines the type of another.
 
     Raises:
-        InputError: the file is missing, unreadable, too large, no JSON, or no `kind`; names the file and the key.
+        InputError: the file is missing, unreadable, too large, not JSON, or not a `kind`; names the file and the key.
     """
     return parse_json(read_bytes(path, MAX_BYTES, remedy), kind, str(path), remedy, formats, refine=refine)
 
@@ -74,16 +74,16 @@ def parse_json(
     finite: bool = True,
     refine: Callable[[T], Any] | None = None,
 ) -> T:
-    """`read_json` of a text, or of the bytes of a UTF-8 text.
+    """`read_json` for a text, or for the bytes of a UTF-8 text.
 
     Args:
         content: the text.
-        kind: a type; values are not converted.
-        where: what messages name in place of the path.
-        remedy: ends the message.
-        formats: as of `read_json`.
-        finite: whether NaN and infinities, which Python's writer of JSON writes, are refused.
-        also: as of `read_json`.
+        kind: expected type.
+        where: name of the text in error messages.
+        remedy: ends the error message.
+        formats: as in `read_json`.
+        finite: reject NaN and infinities, which Python's JSON writer allows.
+        refine: as in `read_json`.
 
     Raises:
         InputError: as `read_json`.
@@ -98,32 +98,32 @@ def parse_json(
         if refine:
             _adapter(refine(value)).validate_json(text, strict=True)
         return value
-    except InputError as error:  # of the type's own checks, too
+    except InputError as error:  # also from checks of the type itself
         raise type(error)(f"{where}: {one_line(error, 1000)}") from None
     except ValidationError as error:
         raise InputError(f"{where}: {_describe_error(error)}; {remedy}") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error}); {remedy}") from None
     except RecursionError:
-        raise InputError(f"{where}: is nested too deeply; {remedy}") from None
+        raise InputError(f"{where}: nested too deeply; {remedy}") from None
 
 
 def _check_format(number: int, formats: range) -> None:
     if number > formats[-1]:
-        raise NewerFormatError(f"format {number} is newer than this version of fr-ps reads ({formats[-1]}); update fr-ps")
+        raise NewerFormatError(f"format {number} is newer than this version of fr-ps supports ({formats[-1]}); update fr-ps")
     if number not in formats:
-        raise InputError(f"format {number} is older than this version of fr-ps reads ({formats[0]}); make it again")
+        raise InputError(f"format {number} is older than this version of fr-ps supports ({formats[0]}); create the file again")
 
 
 def _check_text(content: str | bytes, finite: bool) -> str:
-    """The text of `content`, after everything that a type does not describe was checked.
+    """Decode `content` and check what a type cannot express.
 
-    Python's writer of JSON stores bytes of a file name that are no UTF-8 as lone surrogates, which are no text anywhere else.
-    They become U+FFFD.
+    Python's JSON writer stores file names that are not UTF-8 with lone surrogates, which are not valid text. They become
+    U+FFFD.
 
     Raises:
-        ValueError: no UTF-8, no JSON, a key that stands twice, a whole number that int64 cannot hold, or, if it is to be
-            `finite`, NaN or a number that float64 cannot hold.
+        ValueError: not UTF-8, not JSON, a repeated key, an integer beyond int64, or, with `finite`, NaN or a number beyond
+            float64.
         RecursionError: nested too deeply.
     """
     if isinstance(content, str):
@@ -131,7 +131,7 @@ def _check_text(content: str | bytes, finite: bool) -> str:
     try:
         text = content.decode("utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is no UTF-8") from None
+        raise ValueError(f"byte {error.start} is not UTF-8") from None
     _checking_decoder(finite).decode(text)
     if "\\u" in text:
         text = _LONE_SURROGATE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
@@ -140,7 +140,7 @@ def _check_text(content: str | bytes, finite: bool) -> str:
 
 @cache
 def _checking_decoder(finite: bool) -> json.JSONDecoder:
-    """Its result is of no use: objects are empty."""
+    """A decoder for its checks only: its objects are empty."""
     return json.JSONDecoder(
         object_pairs_hook=_reject_duplicates,
         parse_int=_parse_int64,
@@ -152,7 +152,7 @@ def _checking_decoder(finite: bool) -> json.JSONDecoder:
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        raise ValueError(f"the key {_quote_short(Counter(names).most_common(1)[0][0])} stands twice")
+        raise ValueError(f"the key {_quote_short(Counter(names).most_common(1)[0][0])} is repeated")
 
 
 def _parse_int64(digits: str) -> int:
@@ -168,24 +168,24 @@ def _parse_finite(digits: str) -> float:
 
 
 def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 @cache
 def _adapter(kind: Any) -> "TypeAdapter[Any]":
-    from pydantic import TypeAdapter  # a tenth of a second, which fr-ps --help does not need
+    from pydantic import TypeAdapter  # takes 0.1 s, which fr-ps --help does not need
 
     return TypeAdapter(kind)
 
 
 def _describe_error(error: "ValidationError") -> str:
-    """The first fault: where it is, what was expected there, and what was found."""
+    """Describe the first error: the place, the expected value and the value found."""
     first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":  # deeper than pydantic reads
+    if first["type"] == "json_invalid":  # nested deeper than pydantic supports
         return f"not JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{_format_key(part)}" for part in first["loc"]).lstrip(".")
     if first["type"] == "missing":
-        return f"{place}: is missing"
+        return f"{place}: missing"
     expected = first["msg"].replace("Input should be", "expected")
     return f"{place}: {expected}, found {_describe_value(first['input'])}".removeprefix(": ")
 

@@ -1,11 +1,11 @@
-"""Foreign text in Markdown: model cards, and the notes that MLflow shows of a run."""
+"""Escapes text for Markdown: model cards, and the notes of MLflow runs."""
 
 import re
 from collections.abc import Iterable
 
 _SPECIAL = re.compile(
     r"[\\`*<>|~$]"  # code, emphasis, tags, tables, strikethrough, formulas
-    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; inside a word an underscore is none
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; not inside a word
     r"|\](?=[(\[:])"  # links
     r"|&(?=#|\w)"  # entities
     r"|^[#=+-]"  # headings, lists, rules
@@ -14,10 +14,10 @@ _NUMBERED = re.compile(r"^(\d{1,9})([.)])")
 
 
 def escape_markdown(text: str) -> str:
-    """One line of text, such that Markdown shows it as it is."""
+    """One line of text, escaped so that Markdown shows it unchanged."""
     return _NUMBERED.sub(r"\1\\\2", _SPECIAL.sub(r"\\\g<0>", text))
 
 
 def markdown_lines(lines: Iterable[str]) -> str:
-    """Lines of text as Markdown that shows each on a line of its own."""
+    """Lines of text as Markdown with line breaks between them."""
     return "  \n".join(map(escape_markdown, lines))

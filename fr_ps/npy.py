@@ -1,15 +1,20 @@
-"""Reading .npy files of others: the header is matched against its documented form, and never evaluated."""
+"""Arrays in .npy files. The header of a foreign file is matched against its documented form; it is never evaluated."""
 
 import math
+import os
 import re
 import struct
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
+from pathlib import Path
 
 import numpy as np
 
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import open_regular, sync_file
+
 _MAGIC = b"\x93NUMPY"
 _LENGTH = {1: "<H", 2: "<I", 3: "<I"}
-"""Of the header, by the version of the format."""
+"""Format of the header length, by the format version."""
 _MAX_HEADER = 10_000
 _MAX_AXES = 8
 _MAX_BYTES = 2**62
@@ -19,81 +24,112 @@ _TYPE = re.compile(r"[<>|=]?[biufcSUO]\d{0,4}", re.ASCII)
 
 
 class NpyError(ValueError):
-    """The content is no .npy file of a plain array; the message says why."""
+    """The content is not a .npy file of a plain array; the message gives the reason."""
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read the array in the .npy file `path`; arrays of Python objects, which run code on loading, are rejected.
+
+    Raises:
+        InputError: the file is missing, not regular, truncated, not .npy, or holds Python objects.
+    """
+    try:
+        with open_regular(path) as file:
+            return read_npy(file, os.fstat(file.fileno()).st_size)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run prepare again to write it") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions or copy it again") from None
+    except (NpyError, MemoryError) as error:
+        raise InputError(f"{path}: not a readable .npy file ({one_line(error)}); prepare or copy it again") from None
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write `array` as .npy and sync it. Not atomic: for files inside `atomic_folder`."""
+    with path.open("wb") as file:
+        file.write(array_bytes(array))
+        sync_file(file)
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """`array` as the content of a .npy file. In memory, as numpy's own file writing does not report a full disk."""
+    stored = BytesIO()
+    np.save(stored, array, allow_pickle=False)
+    return stored.getvalue()
 
 
 def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
-    """The array in a .npy file (numpy's format, versions 1 to 3). Nothing is allocated before its size is known to fit.
+    """Read a .npy file (numpy's format, versions 1 to 3). Memory is allocated only after the size is checked.
 
     Args:
-        file: open at its beginning.
-        size: of the file in bytes.
+        file: open at its start.
+        size: file size in bytes.
 
     Raises:
-        NpyError: no .npy file; a header that is too long, or not of the documented form; Python objects, records, or items
-            without size; another number of bytes than the header states.
+        NpyError: not a .npy file; a header that is too long or not of the documented form; Python objects, records or
+            items without size; a number of bytes that differs from the header's.
     """
     if file.read(6) != _MAGIC:
-        raise NpyError("it does not begin as a .npy file")
+        raise NpyError("no .npy signature")
     version = file.read(2)
     form = _LENGTH.get(version[0]) if len(version) == 2 else None
     if form is None:
-        raise NpyError("the version of its format is unknown")
+        raise NpyError("unknown format version")
     packed = file.read(struct.calcsize(form))
     if len(packed) < struct.calcsize(form):
-        raise NpyError("it ends in its header")
+        raise NpyError("truncated header")
     (length,) = struct.unpack(form, packed)
     if length > _MAX_HEADER:
-        raise NpyError(f"its header has {length} bytes; at most {_MAX_HEADER} are read")
+        raise NpyError(f"header of {length} bytes; expected at most {_MAX_HEADER}")
     dtype, fortran, shape = _parse_header(file.read(length).decode("latin-1"))
     if math.prod(axis or 1 for axis in shape) * dtype.itemsize > _MAX_BYTES:
-        raise NpyError(f"its shape {shape} is too large")
+        raise NpyError(f"shape {shape} is too large")
     needed = math.prod(shape) * dtype.itemsize
     stored = size - 6 - 2 - len(packed) - length
     if stored != needed:
-        raise NpyError(f"its header states {needed} bytes of data, and {stored} follow")
+        raise NpyError(f"{stored} bytes of data; the header states {needed}")
     data = bytearray(needed)
     if file.readinto(data) != needed:
-        raise NpyError("it became shorter while it was read")
+        raise NpyError("truncated while it was read")
     return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
 
 
 def _parse_header(header: str) -> tuple[np.dtype, bool, tuple[int, ...]]:
-    """Item type, whether the first axis varies fastest, and shape of a header."""
+    """Data type, Fortran order and shape from a header."""
     found = _parse_dict(header.strip())
     descr, order, shape = (found.get(key) for key in ("descr", "fortran_order", "shape"))
     if not isinstance(descr, str) or not isinstance(order, bool) or not isinstance(shape, tuple):
-        raise NpyError("its header must have descr, fortran_order and shape")
+        raise NpyError("expected a header with descr, fortran_order and shape")
     if not _TYPE.fullmatch(descr):
-        raise NpyError(f"its items are {descr[:20]!r}; numbers are read")
+        raise NpyError(f"items of type {descr[:20]!r}; expected numbers")
     try:
         dtype = np.dtype(descr)
     except TypeError:
-        raise NpyError(f"its items are {descr[:20]!r}; numbers are read") from None
+        raise NpyError(f"items of type {descr[:20]!r}; expected numbers") from None
     if dtype.hasobject:
-        raise NpyError("it holds Python objects, which are never loaded; store a float32 array")
+        raise NpyError("it holds Python objects; store a float32 array")
     if not dtype.itemsize:
-        raise NpyError("its items have no size")
+        raise NpyError("items without size")
     return dtype, order, shape
 
 
 def _parse_dict(text: str) -> dict[str, str | bool | tuple[int, ...]]:
-    """Key to value of `{'key': value, ...}` with texts, truth values, and shapes; of another text, what came before it."""
+    """Parse `{'key': value, ...}`, whose values are texts, booleans and shapes."""
     found: dict[str, str | bool | tuple[int, ...]] = {}
     if not text.startswith("{"):
-        raise NpyError("its header is no dictionary")
+        raise NpyError("the header is not a dictionary")
     place = 1
     while text[place:].strip() != "}":
         key = _KEY.match(text, place)
         value = _VALUE.match(text, key.end()) if key else None
         if key is None or value is None or key[2] in found:
-            raise NpyError(f"its header cannot be read from {text[place : place + 30].strip()!r} on")
+            raise NpyError(f"invalid header at {text[place : place + 30].strip()!r}")
         found[key[2]] = _parse_value(value)
         place = value.end()
         if text[place : place + 1] == ",":
             place += 1
         elif text[place : place + 1] != "}":
-            raise NpyError(f"its header cannot be read from {text[place : place + 30].strip()!r} on")
+            raise NpyError(f"invalid header at {text[place : place + 30].strip()!r}")
     return found
 
 
@@ -105,7 +141,7 @@ def _parse_value(match: re.Match[str]) -> str | bool | tuple[int, ...]:
     axes = [axis.strip() for axis in match["shape"].split(",")]
     axes = axes[:-1] if not axes[-1] else axes
     if len(axes) > _MAX_AXES:
-        raise NpyError(f"it has {len(axes)} axes; at most {_MAX_AXES} are read")
+        raise NpyError(f"{len(axes)} axes; expected at most {_MAX_AXES}")
     if not all(re.fullmatch(r"\d{1,18}L?", axis, re.ASCII) for axis in axes):
-        raise NpyError(f"its shape is ({match['shape'].strip()[:30]}); expected whole numbers")
+        raise NpyError(f"shape ({match['shape'].strip()[:30]}); expected integers")
     return tuple(int(axis.rstrip("L")) for axis in axes)

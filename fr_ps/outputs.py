@@ -1,8 +1,7 @@
-"""What a command may write: nothing that it reads, and nothing that fr-ps did not make.
+"""Protects inputs and foreign files from being overwritten by the output of a command.
 
-A file counts as made by a command if the cache has a record of its content, which `write_file` leaves there. A file that
-somebody has edited since has no such record, and one whose record is lost is treated as somebody else's: it is replaced only
-with `--overwrite true`.
+`write_output` records the digest of each written file in the cache. A file without such a record was written by another
+program or edited since: it is replaced only with `--overwrite true`.
 """
 
 import hashlib
@@ -16,29 +15,29 @@ from fr_ps.errors import InputError
 from fr_ps.files import translate_write_errors, write_atomic
 
 _SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini", "._*")
-"""Patterns of files that operating systems leave in every folder that a user looks at."""
+"""Patterns of files that operating systems create in viewed folders."""
 Inputs = Mapping[str, str | Path | None]
-"""Flag or setting to the file or folder that it names."""
+"""Flag or setting to its file or folder."""
 
 
 def check_output_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = False) -> None:
-    """Refuse to write the file `out` where that would destroy something.
+    """Check that writing the file `out` destroys nothing.
 
     Args:
-        out: that `write_file` is going to write or replace.
-        kind: of output, as `write_file` gets it.
-        inputs: of the command.
-        overwrite: whether a file that fr-ps did not make may be replaced; one of the inputs never is.
+        out: file for `write_output`.
+        kind: kind of output, as for `write_output`.
+        inputs: of the command; they are never replaced.
+        overwrite: allow to replace a file that fr-ps did not write.
 
     Raises:
-        InputError: `out` is an input, or another file that stands there.
+        InputError: `out` is an input, or a file that may not be replaced.
     """
     check_not_input(out, inputs)
     with translate_write_errors(out):  # a name that is too long
         if not _exists(out) or (out.is_file() and not out.stat().st_size):
             return
     if not out.is_file():
-        raise InputError(f"{out}: is no file; choose another output")
+        raise InputError(f"{out}: not a file; choose another output")
     made_by = _recorded_kinds(out)
     if kind in made_by:
         return
@@ -47,11 +46,11 @@ def check_output_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = Fa
             raise InputError(f"{out}: would replace a file of the input {flag} {source}; choose another output")
     if not overwrite:
         whose = "another command of fr-ps wrote it" if made_by else "fr-ps did not write it (or it was changed since)"
-        raise InputError(f"{out}: is there already, and {whose}; choose another output, or replace it by --overwrite true")
+        raise InputError(f"{out}: already exists, and {whose}; choose another output, or replace it with --overwrite true")
 
 
 def check_not_input(out: Path, inputs: Inputs) -> None:
-    """Refuse an output that is one of the inputs, through links of any kind.
+    """Check that the output is none of the inputs, also through links.
 
     Raises:
         InputError: names the input.
@@ -62,12 +61,12 @@ def check_not_input(out: Path, inputs: Inputs) -> None:
 
 
 def write_output(out: Path, kind: str, content: bytes) -> None:
-    """Write `content` to `out`, whole or not at all, and record that fr-ps made it.
+    """Write `content` to `out` atomically, and record its digest.
 
     Raises:
-        InputError: the disk is full, or the folder may not be written.
+        InputError: the disk is full, or the folder cannot be written.
     """
-    with suppress(OSError):  # without a record, the next run asks for --overwrite true
+    with suppress(OSError):  # without a record, the next run needs --overwrite true
         record = _record_path(kind, hashlib.sha256(content).hexdigest())
         record.parent.mkdir(parents=True, exist_ok=True)
         record.touch()
@@ -77,33 +76,33 @@ def write_output(out: Path, kind: str, content: bytes) -> None:
 def check_output_folder(
     out: Path, inputs: Inputs, is_previous_output: Callable[[Path], bool], names: Sequence[str], overwrite: bool = False
 ) -> None:
-    """Refuse to write into the folder `out` where that would destroy something.
+    """Check that writing into the folder `out` destroys nothing.
 
     Args:
-        out: folder to write; it need not exist.
-        inputs: of the command.
-        is_own: whether an existing folder is an earlier output of the same command.
-        names: patterns of the files and folders that are written into it.
-        overwrite: whether files of these names that fr-ps did not make may be replaced; an input never is.
+        out: output folder; need not exist.
+        inputs: of the command; they are never replaced.
+        is_previous_output: whether an existing folder is an earlier output of the same command.
+        names: patterns of the files and folders that the command writes.
+        overwrite: allow to replace files of these names that fr-ps did not write.
 
     Raises:
-        InputError: `out` is or holds an input, is no folder, or holds something of these names that is not ours.
+        InputError: `out` is or contains an input, is not a folder, or contains foreign files of these names.
     """
     check_contains_no_input(out, inputs, names)
     if not _exists(out):
         return
     if not out.is_dir():
-        raise InputError(f"{out}: is no folder; choose another output folder")
+        raise InputError(f"{out}: not a folder; choose another output folder")
     taken = sorted(path.name for path in out.iterdir() if any(fnmatch(path.name, name) for name in names))
     if taken and not overwrite and not is_previous_output(out):
         raise InputError(
-            f"{out / taken[0]}: is there already, and fr-ps did not write it; choose another output folder, "
-            "or replace what is in it by --overwrite true"
+            f"{out / taken[0]}: already exists, and fr-ps did not write it; choose another output folder, "
+            "or replace its files with --overwrite true"
         )
 
 
 def check_contains_no_input(out: Path, inputs: Inputs, names: Sequence[str] = ("*",)) -> None:
-    """Refuse an output folder that is an input, or holds an input folder, or an input file that has one of the `names`.
+    """Check that an output folder contains no input folder, and no input file with one of the `names`.
 
     Raises:
         InputError: names the input.
@@ -112,16 +111,18 @@ def check_contains_no_input(out: Path, inputs: Inputs, names: Sequence[str] = ("
         if source.resolve().is_relative_to(out.resolve()):
             inside = source.resolve().relative_to(out.resolve()).parts
             if source.is_dir() or any(fnmatch(inside[0], name) for name in names):
-                raise InputError(f"{out}: {'holds' if inside else 'is'} the input {flag} {source}; choose another output folder")
+                raise InputError(
+                    f"{out}: {'contains' if inside else 'is'} the input {flag} {source}; choose another output folder"
+                )
 
 
 def check_replaceable(folder: Path, marker: str, names: Sequence[str] | None) -> None:
-    """Refuse to replace a folder as a whole, unless all in it is ours. Files of the operating system do not count.
+    """Check that a folder holds only files of fr-ps and of the operating system, before it is replaced as a whole.
 
     Args:
-        folder: that is going to be replaced; it need not exist.
+        folder: folder to replace; need not exist.
         marker: name of a file that only fr-ps writes.
-        names: of the other files that fr-ps writes into it; None: further files are not looked for.
+        names: the other files that fr-ps writes into it; None: not checked.
 
     Raises:
         InputError: it has no `marker`, or holds another file.
@@ -131,9 +132,9 @@ def check_replaceable(folder: Path, marker: str, names: Sequence[str] | None) ->
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     found = {name for name in found if not any(fnmatch(name, pattern) for pattern in _SYSTEM_FILES)}
     if found and marker not in found:
-        raise InputError(f"{folder}: is there already, and fr-ps did not make it (it has no {marker}); move it away")
+        raise InputError(f"{folder}: already exists, and fr-ps did not write it (no {marker}); move it away")
     if foreign := sorted(found - {marker, *names} if names is not None else ()):
-        raise InputError(f"{folder / foreign[0]}: fr-ps did not write it, and would remove it; move it away")
+        raise InputError(f"{folder / foreign[0]}: not written by fr-ps, and would be removed; move it away")
 
 
 def _is_same_file(first: Path, second: Path) -> bool:
@@ -148,12 +149,12 @@ def _input_paths(inputs: Inputs) -> dict[str, Path]:
 
 
 def _exists(path: Path) -> bool:
-    """True too of a link to nothing."""
+    """Whether `path` exists, or is a broken link."""
     return path.exists() or path.is_symlink()
 
 
 def _recorded_kinds(path: Path) -> set[str]:
-    """The kinds of output under which this content is recorded."""
+    """The kinds of output with a record of the content of `path`."""
     with suppress(OSError), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {record.name.removesuffix(f"-{digest}") for record in _records_folder().glob(f"*-{digest}")}

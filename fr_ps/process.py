@@ -1,4 +1,4 @@
-"""How a process of ours ends: what it met, as a line for the user and an exit code. What it prints holds no secret."""
+"""Entry of our processes: exit codes, errors in one line, and redacted output."""
 
 import errno
 import logging
@@ -19,31 +19,31 @@ _SYSTEM_ERRORS = {
     errno.EACCES: "make it accessible, or choose another place",
     errno.EPERM: "make it accessible, or choose another place",
     errno.EROFS: "choose another place",
-    errno.ENOSPC: "make room and run again",
-    errno.EDQUOT: "make room and run again",
-    errno.EIO: "see to the disk, and run again",
-    errno.ESTALE: "see to the network disk, and run again",
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space and run again",
+    errno.EIO: "check the disk and run again",
+    errno.ESTALE: "check the network disk and run again",
 }
-"""Errors that no program avoids, whatever path they are about, and what helps."""
+"""Errors of the environment on any path, and their remedies."""
 _USER_PATH_ERRORS = {
     errno.ENOENT: "check the name",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
     errno.ENXIO: "name a regular file",
 }
-"""Errors that are bad input where the user gave the path, and a fault of ours elsewhere."""
+"""Errors that are bad input for a path from the user, and internal errors for other paths."""
 _SYMLINK_LOOP = "Symlink loop from "
-"""What `Path.resolve` raises as a RuntimeError."""
+"""Start of the RuntimeError of `Path.resolve`."""
 _MAX_SHOWN, _MAX_PATH = 200, 4096
 
 
 def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
     """Call `main`; returns the exit code: 0, 2 (bad input), 130 (SIGINT).
 
-    An error of the operating system about a path among `given`, the texts of the command line, is bad input; so is one that
-    no program avoids, as a name that is too long. `given` is read when `main` has ended. A fault of ours leaves as an
-    exception (exit code 1, with its traceback), SIGTERM as SystemExit(143). From here on, the process redacts its standard
-    output and standard error, tracebacks and log messages of libraries included, except inside `unredacted_output`.
+    Also bad input are errors of the operating system on a path among `user_texts`, the texts of the command line, and errors
+    of the environment, as a name that is too long. `user_texts` is read after `main` has ended. An internal error is raised
+    (exit code 1, with its traceback), SIGTERM as SystemExit(143). The call also starts to redact standard output and standard
+    error, including tracebacks and log messages of libraries, except inside `unredacted_output`.
     """
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     _redact_output()
@@ -66,14 +66,14 @@ def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
 
 @contextmanager
 def unredacted_output() -> Iterator[None]:
-    """Print to the standard output as it was before `exit_code`: for what only repeats help and the user's own settings."""
+    """Use the standard output without redaction, for help and the user's own settings."""
     stream = sys.stdout
     with redirect_stdout(stream.stream if isinstance(stream, RedactedStream) else stream):
         yield
 
 
 def _path_error(error: OSError | RuntimeError, user_texts: Sequence[str]) -> str:
-    """The line about an error of the operating system that is bad input; empty for a fault of ours."""
+    """The message for an error that is bad input; empty for an internal error."""
     if not isinstance(error, OSError):
         message = str(error)
         return (
@@ -88,14 +88,14 @@ def _path_error(error: OSError | RuntimeError, user_texts: Sequence[str]) -> str
 
 
 def _is_user_path(path: str, user_texts: Sequence[str]) -> bool:
-    """Whether the user gave `path`, something below it, or a file that stands where `path` needs a folder."""
+    """Whether `user_texts` holds `path`, a path below it, or a file where `path` needs a folder."""
     absolute = Path(path).absolute()
     paths = [Path(text).absolute() for text in user_texts if text and len(text) < _MAX_PATH and "\0" not in text]
     return any(one.is_relative_to(absolute) or (absolute.is_relative_to(one) and one.is_file()) for one in paths)
 
 
 def _redact_output() -> None:
-    """Redact the two standard streams, and what log handlers of libraries imported before write to them."""
+    """Redact both standard streams, also for existing log handlers of libraries."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or isinstance(stream, RedactedStream):  # None: the shell closed it, as `fr-ps runs >&-`

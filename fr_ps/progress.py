@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left in a terminal; elsewhere a plain line every 10 seconds."""
+"""Output for the user: lines, and the progress of long work (a bar in a terminal, elsewhere a line every 10 seconds)."""
 
 import os
 import sys
@@ -8,30 +8,32 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 OnProgress = Callable[[int], None]
-"""Called with how many more items are done."""
+"""Called with the number of items that are newly done."""
+Echo = Callable[[str], None]
+"""Prints a line for the user."""
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def echo(line: str, stream: TextIO | None = None) -> None:
-    """Print a line to `stream` (None: standard output). A reader who is gone, as with `| tee` after Ctrl-C, ends nothing."""
+    """Print a line to `stream` (None: standard output). A closed pipe, as of `| tee` after Ctrl-C, raises nothing."""
     stream = stream or sys.stdout
     try:
         print(line, file=stream, flush=True)
     except (OSError, ValueError):
-        with suppress(OSError, ValueError):  # else the interpreter's own last flush says so, with an exit code of its own
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+        with suppress(OSError, ValueError):  # else the last flush of the interpreter fails, with another exit code
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, stream.fileno())
+            os.close(devnull)
 
 
 def no_progress(_items: int) -> None:
-    """An `Advance` that shows nothing."""
+    """An `OnProgress` that shows nothing."""
 
 
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[OnProgress]:
-    """Show on standard error how far `total` items have come; yields what to call with each advance."""
+    """Show the progress over `total` items on standard error; yields a function to call with newly done items."""
     with _bar(label, total, unit) if sys.stderr.isatty() else _lines(label, total, unit) as advance:
         yield advance
 

@@ -1,4 +1,4 @@
-"""Removal of secrets from text: the user information and the whole query of every address in it."""
+"""Removes secrets from text: the user information and the query of every URL."""
 
 import re
 from bisect import bisect_left
@@ -6,46 +6,46 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 _MASK = "***"
-"""Stands for an address of which it is unclear where the secret ends."""
+"""Replaces a URL if the end of its secret is unclear."""
 _PASSES = 10
 _ELLIPSIS = " [...] "
-"""Stands for the middle that a shortened text has lost."""
+"""Replaces the middle of a shortened text."""
 _START = re.compile(r"://|(?<=with url: )(?=/)")
-"""What comes before an address. urllib3 names an address without its scheme and host, as ``with url: /path?query``."""
+"""Start of a URL. urllib3 prints URLs without scheme and host, as ``with url: /path?query``."""
 _NEXT = re.compile(r"(?<![\w+./-])(?:[a-z][a-z0-9+.-]+://(?=[\w/\[:*])|(?:models|runs):/|with url: /)")
-"""Where another address begins, so that a secret before it has ended. After ``/`` it may be a user: ``http://ann://x@h``."""
+"""Start of another URL, which ends a secret before it. After ``/`` it may be a user: ``http://ann://x@h``."""
 _BREAK = re.compile(r"[\s\"'<>`|\\]")
-"""A character that ends an address, unless a password contains it."""
+"""A character that ends a URL, unless it is in a password."""
 _PUNCTUATION = ")]},.;:"
-"""Characters at the end of an address that belong to the sentence around it."""
+"""Characters at the end of a URL that belong to the sentence around it."""
 _QUERY = re.compile(r"\?(?=[\w.-]+=)")
 _PATH_AND_ROUTE = re.compile(r"[^?#]*(?:#/[^?#=&;]*)?")
-"""A path, and the route of a web page as MLflow has them: ``/#/experiments/1``."""
+"""A path with the route of a web page, as MLflow's ``/#/experiments/1``."""
 _ONE_HOST = r"(?:\[[0-9A-Fa-f:.]*\]?|[^:\[\],]*)(?::(?:\d{0,5}|port|[A-Z][A-Z_]*))?"
 _HOSTS = re.compile(f"{_ONE_HOST}(?:,{_ONE_HOST})*")
-"""Hosts as PostgreSQL takes them, with their ports; a port may be a placeholder (``HOST:PORT``)."""
+"""Hosts in PostgreSQL's form, with ports; a port may be a placeholder (``HOST:PORT``)."""
 _NO_USER = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\]?)(?::\d{0,5})?")
-"""A host that is not the name of a user, so that what follows its colon is a port and no password."""
+"""A host that cannot be a user name, so that a port follows its colon, and not a password."""
 _OF_A_FILE = re.compile(r"(?:sqlite|file)[a-z0-9+]{0,20}://$")
 _QUERY_OR_FRAGMENT = re.compile("[?#]")
 _PASSWORD = re.compile(r":(?!\s)")
 
 
 def redact(text: str) -> str:
-    """`text` without user information, query and fragment in every address (``scheme://...``).
+    """`text` without user information, query and fragment in every URL (``scheme://...``).
 
-    Everything between ``://`` and the last ``@`` before the host is user information, as a user's name may be a token.
-    Where it is unclear whether a secret goes on after ``/``, ``?``, ``#``, a quote or a space, all up to the last ``@``
-    before the next address or the end of the line becomes ``***``, with the rest of its word: ``http://name:12/x@y`` may be
-    a host with a port and a path, or a user with a password. An address without a host, as ``sqlite:///a#b.db``, is a path,
-    which has no fragment. A fragment that begins with ``#/`` is a route of a web page and stays. Text without an address
-    does not change; neither does text that is redacted already. The time grows linearly with the length of `text`.
+    Everything between ``://`` and the last ``@`` before the host is user information, as a user name may be a token. If a
+    secret may continue after ``/``, ``?``, ``#``, a quote or a space, everything up to the last ``@`` before the next URL or
+    the end of the line becomes ``***``, with the rest of its word: ``http://name:12/x@y`` may be a host with port and path,
+    or a user with a password. A URL without a host, as ``sqlite:///a#b.db``, is a path, without a fragment. A fragment that
+    starts with ``#/`` is a route of a web page and stays. Text without URLs, and redacted text, does not change. The time is
+    linear in the length of `text`.
     """
     return "\n".join(map(_redact_line, text.split("\n"))) if _START.search(text) else text
 
 
 def redact_tree(value: Any) -> Any:
-    """`value`, of mappings, sequences and scalars as JSON has them, with every text in it redacted; keys stay."""
+    """A JSON value with all its texts redacted; keys stay."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -56,10 +56,10 @@ def redact_tree(value: Any) -> Any:
 
 
 def shorten(text: str, max_length: int) -> str:
-    """One line of text, not yet redacted, without its middle where it is longer than about `most` characters.
+    """One line of text, before redaction, without its middle if it is longer than about `max_length` characters.
 
-    Half an address would keep half a secret: what the first half holds after its last ``://`` goes as well, and so does what
-    may be the end of an address at the beginning of the second half.
+    Half a URL could keep half a secret. So the rest after the last ``://`` of the first half is removed, too, and what may be
+    the end of a URL at the start of the second half.
     """
     if len(text) <= max_length:
         return text
@@ -76,13 +76,13 @@ def shorten(text: str, max_length: int) -> str:
 
 
 class RedactedStream:
-    """A text stream that redacts what is written to `stream`; all else is that stream's own."""
+    """A text stream that redacts text on its way to `stream`; other attributes are those of `stream`."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write `text` without its secrets; returns how many characters it has."""
+        """Write `text` without its secrets; returns the length of `text`."""
         self.stream.write(redact(text))
         return len(text)
 
@@ -96,7 +96,7 @@ class RedactedStream:
 
 
 def _redact_line(line: str) -> str:
-    """`line`, redacted until nothing changes: without its query, an address may be unclear that was clear before."""
+    """Redact `line` until nothing changes, as a URL without its query may become ambiguous."""
     for _ in range(_PASSES):
         before, line = line, _redact_once(line)
         if line == before:
@@ -115,7 +115,7 @@ def _redact_once(line: str) -> str:
         word_end = _first_from(breaks, start, len(line))
         end = min(following, word_end)
         if _QUERY_OR_FRAGMENT.search(line, start, end):
-            end = word_end  # what looks like another address is part of the query
+            end = word_end  # another URL at this place is part of the query
         at = signs[place - 1] if (place := bisect_left(signs, max(following, end))) else -1
         if at >= start and _is_ambiguous(line, start, end, at):
             end = _first_from(breaks, at, len(line))
@@ -128,7 +128,7 @@ def _redact_once(line: str) -> str:
 
 
 def _is_ambiguous(line: str, start: int, end: int, at: int) -> bool:
-    """Whether the ``@`` at `at`, the last before the next address, may end a secret of the address at `start` to `end`."""
+    """Whether the ``@`` at `at`, the last before the next URL, may end a secret of the URL at `start` to `end`."""
     address = line[start:end]
     authority = _authority(address)
     user, sign, _ = authority.rpartition("@")
@@ -145,7 +145,7 @@ def _is_ambiguous(line: str, start: int, end: int, at: int) -> bool:
 
 
 def _strip_secrets(address: str) -> str:
-    """What stands after ``://``, where it is clear what its secrets are."""
+    """The URL after ``://`` without its secrets, if these are clear."""
     kept = address.rstrip(_PUNCTUATION)
     authority = _authority(kept)
     host = authority.rpartition("@")[2]
@@ -166,12 +166,12 @@ def _punctuation(address: str) -> str:
 
 
 def _first_from(positions: Sequence[int], start: int, default: int) -> int:
-    """The first of sorted `positions` from `start` on."""
+    """The first of the sorted `positions` at or after `start`."""
     place = bisect_left(positions, start)
     return positions[place] if place < len(positions) else default
 
 
 def _after_word(text: str, start: int) -> str:
-    """`text` from the first character on that ends an address, at `start` or later."""
+    """`text` from the first character at or after `start` that ends a URL."""
     found = _BREAK.search(text, start)
     return text[found.start() :] if found else ""

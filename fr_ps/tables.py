@@ -1,4 +1,4 @@
-"""Tables as CSV: read as spreadsheets and other programs write them, and written so that a spreadsheet runs nothing in them."""
+"""CSV tables: reads the variants of spreadsheets, and writes cells that a spreadsheet does not run as formulas."""
 
 import codecs
 import csv
@@ -22,20 +22,20 @@ _ENCODINGS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""By the bytes that a file begins with; the longer ones first, as one begins with another."""
+"""Byte order mark to encoding; longer marks first, as one is a prefix of another."""
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?(?=\r?\n|\r|$)', re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 _NAME_COLUMNS = frozenset({"id", "session", "id_a", "session_a", "id_b", "session_b", "part", "fold", "image"})
-"""Columns of names, in which a comma is no decimal comma."""
+"""Columns of names, whose commas are not decimal commas."""
 _FORMULA = re.compile(r"'*[=+\-@\t\n]\s*\S")
-"""What a spreadsheet takes for a formula, after any number of quotes."""
+"""Text that a spreadsheet reads as a formula, after any number of quotes."""
 _QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\n]\s*\S")
 
 
 def format_csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    """A CSV file's text, every line ended by a newline; texts that a spreadsheet would run are written by `safe_cell`."""
+    """The text of a CSV file, with `escape_formula` applied to all cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(escape_formula, header))
@@ -44,9 +44,9 @@ def format_csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def escape_formula(cell: object) -> object:
-    """A cell as it is written: a text that begins like a formula, and is no number, gets a quote (') before it.
+    """A cell for writing: text that starts like a formula, and is not a number, gets a leading quote (').
 
-    `read_csv_rows` takes the quote away again. A carriage return becomes a newline: `csv` does not quote it.
+    `read_csv_rows` removes the quote. A carriage return becomes a newline, as `csv` does not quote it.
     """
     if not isinstance(cell, str):
         return cell
@@ -55,19 +55,19 @@ def escape_formula(cell: object) -> object:
 
 
 def to_nfc(text: str) -> str:
-    """The text in Unicode's composed form (NFC). Folders that came from a Mac may have the decomposed one."""
+    """The text in Unicode's composed form (NFC). Folder names from a Mac may be decomposed."""
     return unicodedata.normalize("NFC", text)
 
 
 def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The column names of a CSV file, and its rows as (row number in the file, cells by column).
+    """Read a CSV file: the column names, and the rows as (row number in the file, cells by column).
 
-    Cells are separated by commas, semicolons or tabs, whichever fits the header and the rows. The text is UTF-8, or what a byte
-    order mark announces; it comes in Unicode's composed form (NFC). White space around cells is stripped. In a column of numbers
-    a decimal comma comes as a point.
+    The separator is a comma, semicolon or tab, whichever fits header and rows. The encoding is UTF-8 or that of a byte order
+    mark; the text is converted to NFC. White space around cells is removed. Decimal commas in columns of numbers become
+    points.
 
     Raises:
-        InputError: the file is missing, no text, empty, or a row is longer or shorter than the header.
+        InputError: the file is missing, empty or not text, or a row is longer or shorter than the header.
     """
     text = to_nfc(_read_text(path))
     try:
@@ -78,24 +78,24 @@ def read_csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]
         raise InputError(f"{path}: empty; expected a header row")
     header = rows[0][1]
     if len(set(header)) != len(header):
-        raise InputError(f"{path}: row 1: a column name stands twice ({', '.join(header)}); rename one of them")
+        raise InputError(f"{path}: row 1: repeated column name ({', '.join(header)}); rename one of them")
     for number, row in rows[1:]:
         if len(row) != len(header):
-            raise InputError(f"{path}: row {number}: {len(row)} cells where the header has {len(header)}; expected as many")
+            raise InputError(f"{path}: row {number}: {len(row)} cells, but the header has {len(header)}; expected as many")
     columns = {name: [row[place] for _, row in rows[1:]] for place, name in enumerate(header)}
     columns = {name: cells if name in _NAME_COLUMNS else _normalize_decimals(cells, separator) for name, cells in columns.items()}
     return header, [(number, {name: columns[name][line] for name in header}) for line, (number, _) in enumerate(rows[1:])]
 
 
 def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], dict[SessionKey, tuple[int, dict[str, str]]]]:
-    """The column names of a CSV with a row a session, and by (id, session) each row's number in the file and its cells.
+    """Read a CSV file with one row per session: the column names, and (id, session) to row number and cells.
 
     Args:
         path: of the file.
-        columns: that it must have beside id and session.
+        columns: required columns beside id and session.
 
     Raises:
-        InputError: as `read_csv_rows`, a missing column, or an id or session that is no plain name or stands twice.
+        InputError: as `read_csv_rows`; also for a missing column, an invalid id or session, or a repeated session.
     """
     header, rows = read_csv_rows(path)
     check_columns(path, header, ("id", "session", *columns))
@@ -104,41 +104,40 @@ def read_session_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], di
         where = f"{path}: row {number}"
         key = (check_path_component(row["id"], f"{where}: id"), check_path_component(row["session"], f"{where}: session"))
         if key in found:
-            raise InputError(f"{where}: {key[0]}/{key[1]} stands in row {found[key][0]} already; remove one of them")
+            raise InputError(f"{where}: {key[0]}/{key[1]} is also in row {found[key][0]}; remove one of them")
         found[key] = (number, row)
     return header, found
 
 
 def check_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse a table without one of `columns`.
+    """Check that a table has all `columns`.
 
     Raises:
-        InputError: names the first missing one, those that are needed, and those that were found.
+        InputError: names the first missing column, the required columns, and those of the table.
     """
     missing = [name for name in columns if name not in header]
     if missing:
         raise InputError(
             f"{path}: no column {missing[0]}; the header must have {','.join(columns)}, separated by commas, semicolons or tabs; "
-            f"it has {len(header)} columns: {', '.join(header)}"
+            f"found {len(header)} columns: {', '.join(header)}"
         )
 
 
 def suggest_session(key: SessionKey, known: Collection[SessionKey]) -> str:
-    """Why `key` is not among `known` although it was meant to be, with the remedy; empty where nothing is like it."""
+    """A hint at a similar session among `known`, as a spreadsheet or different case may change `key`; empty for none."""
     for other in sorted(known):
         if key == other or tuple(map(_normalize, key)) != tuple(map(_normalize, other)):
             continue
-        lost = [(mine, theirs) for mine, theirs in zip(key, other) if mine != theirs]
-        mine, theirs = lost[0]
+        mine, theirs = next((mine, theirs) for mine, theirs in zip(key, other) if mine != theirs)
         if mine.casefold() == theirs.casefold():
-            return f"{'/'.join(other)} is there: the names differ in upper and lower case; write {theirs}"
+            return f"{'/'.join(other)} exists: the names differ in upper and lower case; write {theirs}"
         how = "has the number" if mine.endswith(".0") else "lost the leading zeros of"
-        return f"{'/'.join(other)} is there: the table {how} {theirs!r}, as spreadsheets do; write {theirs}, in a column of texts"
+        return f"{'/'.join(other)} exists: the table {how} {theirs!r}, as spreadsheets do; write {theirs}, in a text column"
     return ""
 
 
 def _normalize(name: str) -> str:
-    """A name as a spreadsheet may have changed it: without leading zeros, without `.0`, in lower case."""
+    """A name without the changes of spreadsheets: no leading zeros, no `.0`, lower case."""
     return re.sub(r"^0+(?=.)|(?<=\d)\.0+$", "", name.casefold())
 
 
@@ -146,7 +145,7 @@ def _read_text(path: Path) -> str:
     content = read_bytes(path, _MAX_BYTES, "name a CSV file")
     encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and b"\0" in content[:1000]:
-        raise InputError(f"{path}: is no text, or UTF-16 without a byte order mark; save it as CSV UTF-8")
+        raise InputError(f"{path}: not text, or UTF-16 without a byte order mark; save it as CSV UTF-8")
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -155,12 +154,12 @@ def _read_text(path: Path) -> str:
 
 
 def _split_rows(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
-    """The separator that fits best, and the row number and stripped cells of each row that is not empty.
+    """The best separator, and the row number and stripped cells of each row that is not empty.
 
-    One that gives all rows as many cells as the header comes before others; then the one with the most columns; then the comma.
+    Preferred are separators that give all rows as many cells as the header, then those with more columns, then the comma.
 
     Raises:
-        csv.Error: quotes that do not end, or other faults of the form.
+        csv.Error: an open quote, or another error of the format.
     """
     if stated := _EXCEL_SEPARATOR.match(text):
         return stated[1], _parse_rows(text[stated.end() :], stated[1])
@@ -192,9 +191,9 @@ def _unescape_formula(cell: str) -> str:
 
 
 def _normalize_decimals(cells: list[str], separator: str) -> list[str]:
-    """A column's cells, decimal commas as points where all of them are numbers.
+    """The cells of a column, with points for decimal commas if all cells are numbers.
 
-    Where cells are separated by commas, a column in which every comma may separate thousands (1,234) is left as it is.
+    In files with comma separators, a column whose commas may all separate thousands (1,234) stays unchanged.
     """
     with_comma = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
     rest = [cell for cell in cells if cell and not _DECIMAL_COMMA.fullmatch(cell)]

@@ -431,7 +431,7 @@ def test_a_base_that_is_no_text_is_refused(written: str, tmp_path: Path) -> None
     file = tmp_path / "study.yaml"
     file.write_text(f"base: {written}\n{STUDY}")
     assert refusal("search", "--config", str(file)) == (
-        f"base is {yaml.safe_load(written)!r}; expected the file of a training, as experiments/synthetic.yaml"
+        f"base is {yaml.safe_load(written)!r}; expected a config file of a training, as experiments/synthetic.yaml"
     )
 
 
@@ -540,7 +540,7 @@ def test_a_flag_is_no_setting_of_a_file(flag: str, tmp_path: Path) -> None:
     file.write_text(flag)
     message = refusal("train", "--config", str(file))
     name = flag.partition(":")[0]
-    assert message == f"{file}: {name} is no setting; give it on the command line, as --{name.replace('_', '-')}"
+    assert message == f"{file}: {name} is not a setting; use the flag --{name.replace('_', '-')}"
 
 
 def test_what_yaml_takes_for_a_boolean_or_a_date_is_text_where_the_setting_is(tmp_path: Path) -> None:
@@ -636,5 +636,5 @@ def test_train_notes_a_setting_that_changes_nothing(capsys: pytest.CaptureFixtur
     words = ["train", "--loss.cagrad_c=0.4", "--loss.scale=32", "--allow-changed"]  # the last of which is refused
     assert main(words) == 2
     assert capsys.readouterr().out.splitlines() == [
-        "note: loss.cagrad_c has no effect here; it has one only where loss.weighting is cagrad"
+        "note: loss.cagrad_c has no effect; it applies only if loss.weighting is cagrad"
     ]

@@ -210,12 +210,12 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
     printed = capsys.readouterr()
     (folder,) = (here / "runs").glob("*/")
     assert printed.out.strip().splitlines()[-1] == folder.name  # ours, as MLflow gave none yet
-    assert "events are not in MLflow yet" in printed.err
-    assert printed.err.strip().endswith("later: fr-ps sync")
+    assert "events not delivered to MLflow" in printed.err
+    assert printed.err.strip().endswith("deliver them with: fr-ps sync")
     assert main(["runs"]) == 0
     listed = capsys.readouterr().out
     assert "FINISHED" in listed
-    assert "fr-ps sync delivers them" in listed
+    assert "deliver them with: fr-ps sync" in listed
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     assert f"1 run is not delivered; {folder.name} to {nobody}: " in refused(capsys, "sync")  # a run belongs to its store
     assert main(["sync", "--run", folder.name, "--store", store]) == 0
@@ -224,14 +224,14 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
     assert run.info.status == "FINISHED"
     assert run.data.metrics["train/bad_steps"] == 0
     assert main(["sync"]) == 0
-    assert "Every event of every run is delivered" in capsys.readouterr().out
+    assert "All events of all runs are delivered" in capsys.readouterr().out
 
 
 def test_runs_tells_mlflow_of_those_that_were_interrupted(here, capsys):
     assert main(["runs"]) == 0
     assert "no runs under" in capsys.readouterr().out
-    code = "import os, time; from pathlib import Path; from fr_ps.tracking.lifecycle import new_run\n"
-    code += "with new_run('x', Path('runs')) as run:\n    while not run.mlflow_id: time.sleep(0.05)\n    os.kill(os.getpid(), 9)"
+    code = "import os, time; from pathlib import Path; from fr_ps.tracking.lifecycle import start_run\n"
+    code += "with start_run('x', Path('runs')) as run:\n    while not run.mlflow_id: time.sleep(0.1)\n    os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert main(["runs"]) == 0
     assert "KILLED (interrupted)" in capsys.readouterr().out

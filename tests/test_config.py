@@ -14,6 +14,7 @@ from fr_ps import config as module
 from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
 from fr_ps.config import (
+    REMOVED,
     AugmentConfig,
     BatchConfig,
     Config,
@@ -28,6 +29,7 @@ from fr_ps.config import (
     SyntheticConfig,
     TrainConfig,
     flatten,
+    from_dict,
     to_dict,
 )
 from fr_ps.config.search import AfterConfig, StudyConfig
@@ -108,9 +110,6 @@ OUT_OF_RANGE = [
     (LossConfig, "loss", {"arcface_margin": -0.1}, "arcface_margin"),
     (LossConfig, "loss", {"cosface_margin": -0.1}, "cosface_margin"),
     (LossConfig, "loss", {"adaface_margin": 1.6}, "adaface_margin"),
-    (LossConfig, "loss", {"adaface_h": 0.0}, "adaface_h"),
-    (LossConfig, "loss", {"adaface_t_alpha": 0.0}, "adaface_t_alpha"),
-    (LossConfig, "loss", {"adaface_t_alpha": 1.01}, "adaface_t_alpha"),
     (LossConfig, "loss", {"scale": 0.0}, "scale"),
     (LossConfig, "loss", {"lower_norm": 0.0}, "lower_norm"),
     (LossConfig, "loss", {"lower_norm": 110.0}, "lower_norm"),
@@ -125,7 +124,6 @@ OUT_OF_RANGE = [
     (OptimConfig, "optim", {"momentum": 1.0}, "momentum"),
     (OptimConfig, "optim", {"momentum": -0.1}, "momentum"),
     (OptimConfig, "optim", {"clip": -1.0}, "clip"),
-    (OptimConfig, "optim", {"weighting_factor": 0.0}, "weighting_factor"),
     (ScheduleConfig, "schedule", {"warmup_epochs": -1.0}, "warmup_epochs"),
     (ScheduleConfig, "schedule", {"power": 0.0}, "power"),
     (ScheduleConfig, "schedule", {"name": "exponential"}, "name"),
@@ -141,7 +139,6 @@ OUT_OF_RANGE = [
     (TrainConfig, "train", {"ema": 1.0}, "ema"),
     (TrainConfig, "train", {"ema": -0.1}, "ema"),
     (TrainConfig, "train", {"threads": -1}, "threads"),
-    (TrainConfig, "train", {"scoring_batch": 0}, "scoring_batch"),
 ]
 
 UNUSUAL = Config(
@@ -194,7 +191,7 @@ UNUSUAL = Config(
     ),
     optim=OptimConfig(name="sgd", lr=1e-5, weight_decay=0, momentum=0.5, clip=0),
     schedule=ScheduleConfig(name="cosine", warmup_epochs=0.5, power=2, restart_epochs=1.5, restart_factor=2, lowest=1e-6),
-    train=TrainConfig(epochs=2, seed=3, select="val/gender/auc", patience=2, accumulate=4, ema=0.99, threads=1, scoring_batch=8),
+    train=TrainConfig(epochs=2, seed=3, select="val/gender/auc", patience=2, accumulate=4, ema=0.99, threads=1),
 )
 
 
@@ -239,10 +236,10 @@ def test_a_column_with_a_setting_that_says_nothing_is_named(values: dict[str, An
     ("values", "start"),
     [
         ({"age": [1, 1]}, " is 'age'; expected attributes among gender, "),
-        ({"pose": [1, -1]}, ".pose is [1, -1]; expected numbers"),
-        ({"pose": [1, math.inf]}, ".pose is [1, inf]; expected numbers"),
-        ({"pose": [1, math.nan]}, ".pose is [1, nan]; expected numbers"),
-        ({"pose": []}, ".pose is []; expected numbers"),
+        ({"pose": [1, -1]}, ".pose is [1, -1]; expected one number per class"),
+        ({"pose": [1, math.inf]}, ".pose is [1, inf]; expected one number per class"),
+        ({"pose": [1, math.nan]}, ".pose is [1, nan]; expected one number per class"),
+        ({"pose": []}, ".pose is []; expected one number per class"),
     ],
     ids=str,
 )
@@ -286,7 +283,7 @@ def test_a_number_that_is_not_finite_is_refused_by_its_key(kind: Callable[..., A
         (DataConfig, {"modalities": ("depth", "normal", "albedo")}),
         (FusionConfig, {"dropout": 0, "frozen": False, "branches": {}}),
         (LossConfig, {"lower_margin": 0.5, "upper_margin": 0.5, "lambda_g": 0}),
-        (LossConfig, {"arcface_margin": 0, "cosface_margin": 0, "adaface_margin": 0, "adaface_t_alpha": 1, "focal_gamma": 0}),
+        (LossConfig, {"arcface_margin": 0, "cosface_margin": 0, "adaface_margin": 0, "focal_gamma": 0}),
         (LossConfig, {"identity_loss": "arcface", "lambda_g": 0}),
         (LossConfig, {"weighting": "cagrad", "cagrad_c": 0}),
         (OptimConfig, {"momentum": 0, "clip": 0, "weight_decay": 0}),
@@ -466,3 +463,24 @@ def test_names_of_runs_studies_and_experiments_stand_on_one_line(
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
         with refused("MLFLOW_EXPERIMENT_NAME is"):
             new_run_info("id", "name")
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_file_of_an_earlier_version_with_a_removed_setting_is_read_if_its_value_is_the_constant(
+    name: str, tmp_path: Path, refused: AssertRejected
+) -> None:
+    group, _, leaf = name.partition(".")
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump({group: {leaf: REMOVED[name]}}))
+    command, words = ("search", ["--study.name=s", "--space={optim.lr: [1]}"]) if group == "pruner" else ("train", [])
+    read = parse_command_line([command, "--config", str(file), *words])[command]
+    assert training_config(read) == from_dict({group: {leaf: REMOVED[name]}}) == Config()
+    file.write_text(yaml.safe_dump({group: {leaf: 7}}))
+    with refused(f"{file}: {name} is 7, but the setting was removed and is always {REMOVED[name]}; remove it"):
+        parse_command_line([command, "--config", str(file), *words])
+
+
+def test_the_config_of_a_model_of_version_0_1_is_read() -> None:
+    settings = yaml.safe_load((Path(__file__).parent / "old_files" / "model" / "config.yaml").read_text())
+    assert settings["train"]["scoring_batch"] == 64
+    assert from_dict(settings).train.epochs == settings["train"]["epochs"]

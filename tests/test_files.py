@@ -11,16 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.errors import InputError
-from fr_ps.files import (
-    atomic_folder,
-    check_path_component,
-    check_regular_file,
-    open_regular,
-    read_array,
-    write_array,
-    write_json,
-    write_text,
-)
+from fr_ps.files import atomic_folder, check_path_component, check_regular_file, open_regular, write_json, write_text
+from fr_ps.npy import read_array, write_array
 
 
 def names(folder: Path) -> set[str]:
@@ -112,7 +104,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind, tmp_path, r
     path = tmp_path / "a.npy"
     {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
     for read in (read_array, check_regular_file, open_regular):
-        with refused(path, "is no regular file"):
+        with refused(path, "not a regular file"):
             read(path)
 
 

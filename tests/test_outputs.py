@@ -84,7 +84,7 @@ def test_a_name_that_is_too_long_is_refused_before_anything_is_computed(tmp_path
 def test_a_folder_and_a_link_to_nothing_are_no_files_to_replace(tmp_path, refused):
     (tmp_path / "link").symlink_to("gone")
     for out in (tmp_path, tmp_path / "link"):
-        with refused(out, "is no file"):
+        with refused(out, "not a file"):
             check_output_file(out, "split", {}, overwrite=True)
 
 
@@ -100,7 +100,7 @@ def test_a_folder_is_written_into_if_nothing_of_somebody_else_is_replaced(tmp_pa
     check_output_folder(out, {}, is_ours, names, overwrite=True)
     (out / "ours").touch()
     check_output_folder(out, {}, is_ours, names)
-    with refused("notes.txt", "is no folder"):
+    with refused("notes.txt", "not a folder"):
         check_output_folder(out / "notes.txt", {}, is_ours, names, overwrite=True)
 
 
@@ -114,7 +114,7 @@ def test_a_folder_that_is_or_holds_an_input_is_refused(tmp_path, refused):
             check_contains_no_input(out, {"--data": data})
     check_contains_no_input(data / "report", {"--data": data})
     check_contains_no_input(tmp_path / "a", {"--pairs": pairs}, ("metrics.json",))
-    with refused("holds the input --pairs"):
+    with refused("contains the input --pairs"):
         check_contains_no_input(tmp_path / "a", {"--pairs": pairs}, ("*.csv",))
 
 

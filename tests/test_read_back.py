@@ -26,9 +26,9 @@ from fr_ps.json_files import parse_json, read_json
 from fr_ps.models.folder import INFO_FILE, read_info, write_tensors
 from fr_ps.models.thresholds import THRESHOLDS_FILE, read_thresholds
 from fr_ps.serving.gallery import read_gallery
+from fr_ps.tracking.delivery import DELIVERED_FILE, DeliveryQueue
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.listing import list_runs
-from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, read_run_info
 from fr_ps.tracking.run_lock import _LockHolder
 from fr_ps.training.checkpoint import read_checkpoint

@@ -56,7 +56,7 @@ def test_a_training_leaves_no_secret_anywhere(
         assert main(["sync"]) == 2
         assert main(["runs"]) == 0
     printed = "".join(capfd.readouterr())
-    assert "MLflow does not take it" in printed
+    assert "MLflow unreachable" in printed
     assert "see http://host/" in printed
     assert SECRET not in printed
     (run,) = (planted / "runs").iterdir()
@@ -82,7 +82,7 @@ def test_a_search_without_mlflow_names_the_server_but_no_secret(
     ):
         assert main([*search, f"--study.storage={storage}"]) == 2
     printed = "".join(capfd.readouterr())
-    assert f"MLflow (http://{refusing}/) does not take" in printed
+    assert f"MLflow (http://{refusing}/) cannot create" in printed
     assert printed.count("error: study.storage") == 5
     assert SECRET not in printed
     assert files_with(SECRET, planted) == files_with("7654321", planted) == []

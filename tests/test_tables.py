@@ -88,8 +88,8 @@ def test_only_what_is_unambiguous_is_converted(text, rows, tmp_path):
         (b"\n\n", ["empty"]),
         (b"\xef\xbb\xbf", ["empty"]),
         (b"a,a\n1,2\n", ["row 1", "twice"]),
-        (b"a,b\n1\n", ["row 2", "1 cells where the header has 2"]),
-        (b"a;b\n1;2;3\n", ["row 2", "3 cells where the header has 2"]),
+        (b"a,b\n1\n", ["row 2", "1 cells, but the header has 2"]),
+        (b"a;b\n1;2;3\n", ["row 2", "3 cells, but the header has 2"]),
         (b"\xff\xfe\x00", ["UTF-16", "save it as CSV UTF-8"]),
         (TABLE.encode("utf-16-le"), ["UTF-16 without a byte order mark", "save it as CSV UTF-8"]),
         ("a,b\n1,é\n".encode("latin-1"), ["row 2", "save it as CSV UTF-8"]),
@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_refused_with_the_cause(content, words, tmp_path,
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, refused):
-    with refused("no column id", "commas, semicolons or tabs", "it has 1 columns: id|session"):
+    with refused("no column id", "commas, semicolons or tabs", "found 1 columns: id|session"):
         read_session_rows(written(tmp_path, "id|session\n1|2\n"), ())
 
 

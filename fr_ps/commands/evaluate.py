@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from fr_ps.arguments import BatchSize, Command, Parser, add_overwrite_flag
+from fr_ps.arguments import Command, Parser, add_batch_flag, add_device_flag, add_overwrite_flag, add_switch
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
+from fr_ps.tracking.run_folder import RUNS_FOLDER
 
 if TYPE_CHECKING:
     from fr_ps.evaluation.evaluate_model import EvaluationOptions
@@ -21,36 +22,20 @@ def _add_evaluate_arguments(evaluate: Parser) -> None:
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
     evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
     evaluate.add_argument(
-        "--split", type=str, default=None, help="part of the model's own split: train, val, test or gallery; default: every row"
+        "--split", type=str, default=None, help="train, val, test or gallery of the model's own split; default: all rows"
     )
-    evaluate.add_argument(
-        "--baselines",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="also fit linear baselines on the model's training subjects and compare the network with them",
-    )
-    evaluate.add_argument(
-        "--jitter",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="also evaluate on maps warped by seeded random similarities (5 degrees, 10 %, 4 px)",
-    )
+    add_switch(evaluate, "baselines", "fit linear baselines on the training subjects of the model, and compare it with them")
+    add_switch(evaluate, "jitter", "also evaluate on maps under random similarity transforms (5 degrees, 10 %, 4 px)")
     _add_scoring_arguments(evaluate)
 
 
 def _add_compare_arguments(compare: Parser) -> None:
     compare.description = "Compare two models on the same pairs of a prepared data set: differences with confidence intervals."
-    compare.add_argument(
-        "--model", type=str, action="append", required=True, help="run id, or model folder; twice, for A and for B"
-    )
+    compare.add_argument("--model", type=str, action="append", required=True, help="run id, or model folder; twice: A, then B")
     compare.add_argument("--data", type=str, required=True, help="prepared data set")
     compare.add_argument("--out", type=str, default="comparison", help="folder for the report")
     compare.add_argument(
-        "--split", type=str, default=None, help="part of A's own split: train, val, test or gallery; default: every row"
+        "--split", type=str, default=None, help="train, val, test or gallery of A's own split; default: all rows"
     )
     _add_scoring_arguments(compare)
 
@@ -60,7 +45,6 @@ def _evaluate(arguments: Namespace) -> None:
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate_model import evaluate_model
     from fr_ps.evaluation.report import terminal_table
-    from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import resolve_model
 
@@ -87,12 +71,11 @@ def _compare(arguments: Namespace) -> None:
     from fr_ps.device import pick_device
     from fr_ps.evaluation.compare_models import compare_models
     from fr_ps.report.table import table_text
-    from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import resolve_model
 
     if len(arguments.model) != 2:
-        raise InputError(f"--model was given {len(arguments.model)} times; expected twice, for A and for B")
+        raise InputError(f"--model given {len(arguments.model)} times; expected twice, for A and B")
     first, second = folders = [resolve_model(model) for model in arguments.model]
     out = Path(arguments.out)
     inputs = {"--model": first, "--model (B)": second, "--data": arguments.data, "--pairs": arguments.pairs}
@@ -113,16 +96,16 @@ def _compare(arguments: Namespace) -> None:
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
-    """Reject an --out that is or contains an input, or that has files with names of a report from another program.
+    """Check that the report folder `out` destroys nothing.
 
-    It may not be, contain or be inside the runs folder or the MLflow files of the working folder, even if these do not exist yet.
+    It must not contain an input, or report files that fr-ps did not write; and it must neither contain nor lie in the
+    folders of runs and of MLflow, whether they exist or not.
 
     Raises:
-        InputError: names the input, the file, or the runs folder.
+        InputError: names the conflicting path.
     """
     from fr_ps.evaluation.report import REPORT_FILES, is_report
     from fr_ps.outputs import check_output_folder
-    from fr_ps.tracking.layout import RUNS_FOLDER
 
     for kept in (RUNS_FOLDER, Path("mlruns"), Path("mlflow.db")):
         if kept.resolve().is_relative_to(out.resolve()):
@@ -137,13 +120,13 @@ def _add_scoring_arguments(parser: ArgumentParser) -> None:
         "--pairs",
         type=str,
         default=None,
-        help="CSV of the pairs to verify, id_a,session_a,id_b,session_b (and fold); default: all pairs",
+        help="CSV of id_a,session_a,id_b,session_b (and fold): pairs to verify; default: all pairs",
     )
     parser.add_argument(
-        "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="similarity measure of verification"
+        "--measure", type=Literal["cosine", "euclidean"], default="cosine", help="similarity of embeddings in verification"
     )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions per batch")
+    add_device_flag(parser)
+    add_batch_flag(parser)
     add_overwrite_flag(parser)
 
 

@@ -1,11 +1,20 @@
-"""`predict`, and the commands of a gallery: parse, call one function, print."""
+"""`predict` and the gallery commands: parse, call one function, print."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from fr_ps.arguments import BatchSize, Command, Cosine, Parser, PositiveInt, UnitInterval, add_overwrite_flag
+from fr_ps.arguments import (
+    Command,
+    Cosine,
+    Parser,
+    PositiveInt,
+    UnitInterval,
+    add_batch_flag,
+    add_device_flag,
+    add_overwrite_flag,
+)
 from fr_ps.errors import InputError
 from fr_ps.progress import echo, progress
 from fr_ps.tables import to_nfc
@@ -17,11 +26,11 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 20
 _FAILURES_KIND = "failed"
-"""The kind of the list of failures for `fr_ps.outputs`."""
+"""Output kind of the list of failures, for `fr_ps.outputs`."""
 
 
 def _add_predict_arguments(predict: Parser) -> None:
-    predict.description = "What a model says of each session: embedding, quality, attributes with probabilities."
+    predict.description = "Compute embedding, quality and attributes with probabilities of each session."
     _add_inference_arguments(predict)
     predict.add_argument("--out", type=str, required=True, help="file to write: .parquet, .csv or .npz")
     add_overwrite_flag(predict)
@@ -29,54 +38,54 @@ def _add_predict_arguments(predict: Parser) -> None:
 
 
 def _add_enroll_arguments(enroll: Parser) -> None:
-    enroll.description = "Add sessions to a gallery, which is made where there is none."
+    enroll.description = "Add sessions to a gallery; a new gallery is created if needed."
     _add_inference_arguments(enroll)
     _add_gallery_argument(enroll)
 
 
 def _add_identify_arguments(identify: Parser) -> None:
-    identify.description = "Who of a gallery each session is, or that it is nobody of them."
+    identify.description = "Search each session in a gallery, and report the subject or no match."
     _add_inference_arguments(identify)
     _add_gallery_argument(identify)
     _add_threshold_arguments(identify)
-    identify.add_argument("--top", type=PositiveInt, default=3, help="how many of the most alike people are listed")
+    identify.add_argument("--top", type=PositiveInt, default=3, help="number of listed candidates")
     identify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
     add_overwrite_flag(identify)
 
 
 def _add_verify_arguments(verify: Parser) -> None:
-    verify.description = "Whether each session is of the person that it claims."
+    verify.description = "Compare each session with its claimed subject, and accept or reject the claim."
     _add_inference_arguments(verify)
     _add_gallery_argument(verify)
     _add_threshold_arguments(verify)
-    verify.add_argument("--person", type=str, default=None, help="who is claimed; else each session's own id")
+    verify.add_argument("--person", type=str, default=None, help="claimed subject; default: the id of each session")
     verify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
     add_overwrite_flag(verify)
 
 
 def _add_forget_arguments(forget: Parser) -> None:
-    forget.description = "Remove a person from a gallery, and overwrite the embeddings."
+    forget.description = "Remove a subject from a gallery, and overwrite the embeddings."
     _add_gallery_argument(forget)
-    forget.add_argument("--person", type=str, required=True, help="who")
-    forget.add_argument("--session", type=str, default=None, help="only this session of theirs")
+    forget.add_argument("--person", type=str, required=True, help="subject to remove")
+    forget.add_argument("--session", type=str, default=None, help="remove this session only")
 
 
 def _predict(arguments: Namespace) -> None:
-    """Answer, and write the table."""
+    """Run the model and write the table."""
     from fr_ps.serving.results import PREDICTIONS, check_suffix, prediction_table, write_table
 
     out = Path(arguments.out)
     check_suffix(out)
     recognizer = _load_recognizer(arguments)
     _check_output(arguments, PREDICTIONS, recognizer)
-    answered = _run_inference(arguments, recognizer, "predict", arguments.split)
-    write_table(out, prediction_table(recognizer, answered.predictions, answered.keys))
-    _print_failures(answered.failures, out)
-    echo(f"{len(answered.keys)} sessions: {out}")
+    result = _run_inference(arguments, recognizer, "predict", arguments.split)
+    write_table(out, prediction_table(recognizer, result.predictions, result.keys))
+    _print_failures(result.failures, out)
+    echo(f"{len(result.keys)} sessions: {out}")
 
 
 def _enroll(arguments: Namespace) -> None:
-    """Answer, and add the embeddings to the gallery."""
+    """Run the model and add the embeddings to the gallery."""
     from fr_ps.serving.gallery import INFO_FILE, check_empty, enroll, read_gallery
 
     folder = Path(arguments.gallery)
@@ -86,44 +95,44 @@ def _enroll(arguments: Namespace) -> None:
         read_gallery(folder).check_model(recognizer.digest)
     else:
         check_empty(folder)
-    answered = _run_inference(arguments, recognizer, "enroll")
-    gallery = enroll(folder, recognizer.digest, answered.keys, answered.predictions.embeddings)
-    _print_failures(answered.failures, None)
-    people = len({person for person, _ in answered.keys})
-    echo(f"enrolled {len(answered.keys)} sessions of {people} people")
-    echo(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.subjects)} people")
+    result = _run_inference(arguments, recognizer, "enroll")
+    gallery = enroll(folder, recognizer.digest, result.keys, result.predictions.embeddings)
+    _print_failures(result.failures, None)
+    people = len({person for person, _ in result.keys})
+    echo(f"enrolled {len(result.keys)} sessions of {people} subjects")
+    echo(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.subjects)} subjects")
 
 
 def _identify(arguments: Namespace) -> None:
-    """Answer, search the gallery, and print and write who it is."""
+    """Run the model, search the gallery, and print and write the matches."""
     from fr_ps.serving.results import identification_rows, identification_summary
 
     gallery, recognizer, threshold = _open_gallery(arguments)
     _check_output(arguments, "identify", recognizer)
-    answered = _run_inference(arguments, recognizer, "identify")
-    matches = gallery.search(answered.predictions.embeddings, threshold, arguments.top)
-    _print_rows(identification_rows(answered.keys, matches), answered, arguments.out, "identify")
-    echo(identification_summary(answered.keys, matches, gallery, threshold))
+    result = _run_inference(arguments, recognizer, "identify")
+    matches = gallery.search(result.predictions.embeddings, threshold, arguments.top)
+    _print_rows(identification_rows(result.keys, matches), result, arguments.out, "identify")
+    echo(identification_summary(result.keys, matches, gallery, threshold))
 
 
 def _verify(arguments: Namespace) -> None:
-    """Answer, compare with the gallery, and print and write whether the claims hold."""
+    """Run the model, compare with the gallery, and print and write the decisions."""
     from fr_ps.serving.results import verification_rows
 
     gallery, recognizer, threshold = _open_gallery(arguments)
     claimed = None if arguments.person is None else to_nfc(arguments.person)
     if claimed is not None and claimed not in gallery.subjects:
-        raise InputError(f"--person {claimed}: is not enrolled in {gallery.folder}; name somebody of its table")
+        raise InputError(f"--person {claimed}: not enrolled in {gallery.folder}; choose a subject of its table")
     _check_output(arguments, "verify", recognizer)
-    answered = _run_inference(arguments, recognizer, "verify")
-    rows = verification_rows(answered.keys, answered.predictions.embeddings, gallery, claimed, threshold)
-    _print_rows(rows, answered, arguments.out, "verify")
+    result = _run_inference(arguments, recognizer, "verify")
+    rows = verification_rows(result.keys, result.predictions.embeddings, gallery, claimed, threshold)
+    _print_rows(rows, result, arguments.out, "verify")
     accepted = sum(row["accepted"] == "yes" for row in rows)
-    echo(f"{accepted} of {len(rows)} claims accepted at a cosine of {threshold:.4f}")
+    echo(f"{accepted} of {len(rows)} claims accepted at a cosine threshold of {threshold:.4f}")
 
 
 def _forget(arguments: Namespace) -> None:
-    """Remove somebody from a gallery."""
+    """Remove a subject or a session from a gallery."""
     from fr_ps.serving.gallery import forget
 
     session = None if arguments.session is None else to_nfc(arguments.session)
@@ -134,15 +143,15 @@ def _forget(arguments: Namespace) -> None:
 def _add_inference_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
     parser.add_argument("--data", type=str, default=None, help="prepared data set")
-    parser.add_argument("--captures", type=str, default=None, help="raw captures instead: from light to answer")
-    parser.add_argument("--labels", type=str, default=None, help="CSV of id,session: only these sessions")
-    parser.add_argument("--prior", type=str, default=None, help="with --captures: the mean face that prepare had")
-    parser.add_argument("--batch", type=BatchSize, default=64, help="sessions a batch")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--captures", type=str, default=None, help="raw captures, instead of --data")
+    parser.add_argument("--labels", type=str, default=None, help="CSV of id,session: use these sessions only")
+    parser.add_argument("--prior", type=str, default=None, help="with --captures: the mean face that prepare used")
+    add_batch_flag(parser)
+    add_device_flag(parser)
 
 
 def _add_gallery_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("--gallery", type=str, required=True, help="folder of the gallery")
+    parser.add_argument("--gallery", type=str, required=True, help="gallery folder")
 
 
 def _add_threshold_arguments(parser: ArgumentParser) -> None:
@@ -150,9 +159,9 @@ def _add_threshold_arguments(parser: ArgumentParser) -> None:
         "--fmr",
         type=UnitInterval | None,
         default=None,
-        help="wanted false match rate of a comparison, by the model's validation; else the smallest that it could tell",
+        help="false match rate of a comparison; default: the lowest that the validation set supports",
     )
-    parser.add_argument("--threshold", type=Cosine | None, default=None, help="cosine instead: accepted from here on")
+    parser.add_argument("--threshold", type=Cosine | None, default=None, help="cosine threshold, instead of --fmr")
 
 
 def _load_recognizer(arguments: Namespace) -> "Recognizer":
@@ -169,7 +178,7 @@ def _input_paths(arguments: Namespace, recognizer: "Recognizer") -> dict[str, st
 
 
 def _check_output(arguments: Namespace, kind: str, recognizer: "Recognizer") -> None:
-    """Refuse an --out that would replace an input, or what fr-ps did not write; also for the list of failures beside it."""
+    """Check that --out, and the list of failures beside it, replace neither an input nor a file that fr-ps did not write."""
     from fr_ps.outputs import check_output_file
 
     if not arguments.out:
@@ -180,7 +189,7 @@ def _check_output(arguments: Namespace, kind: str, recognizer: "Recognizer") -> 
 
 
 def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
-    """Refuse a gallery in the place of an input."""
+    """Check that the gallery does not replace an input."""
     from fr_ps.outputs import check_not_input
     from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE
 
@@ -190,7 +199,7 @@ def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
 
 
 def _open_gallery(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]:
-    """The gallery, its model, and the cosine from which two are taken for one."""
+    """The gallery, its model, and the cosine threshold."""
     from fr_ps.serving.gallery import read_gallery
 
     gallery = read_gallery(Path(arguments.gallery))
@@ -204,7 +213,7 @@ def _run_inference(arguments: Namespace, recognizer: "Recognizer", label: str, p
     from fr_ps.serving.predict import list_capture_sessions, list_prepared_sessions, predict_sessions
 
     if arguments.captures and part:
-        raise InputError("--split: goes with --data, a prepared data set")
+        raise InputError("--split needs --data, a prepared data set; remove --split or --captures")
     table = Path(arguments.labels) if arguments.labels else None
     if arguments.captures:
         sessions = list_capture_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
@@ -213,32 +222,32 @@ def _run_inference(arguments: Namespace, recognizer: "Recognizer", label: str, p
     else:
         sessions = list_prepared_sessions(recognizer, Path(arguments.data), table, part)
     with progress(label, len(sessions), "sessions") as advance:
-        answered = predict_sessions(recognizer, sessions, arguments.batch, advance)
-    if answered.warning:
-        echo(answered.warning)
-    return answered
+        result = predict_sessions(recognizer, sessions, arguments.batch, advance)
+    if result.warning:
+        echo(result.warning)
+    return result
 
 
 def _resolve_threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
-    """The cosine from which two are taken for one, and a line about where it comes from."""
+    """The cosine threshold; prints its origin."""
     if arguments.threshold is not None:
         if arguments.fmr is not None:
             raise InputError("--fmr and --threshold: expected one of them")
         if not -1 <= arguments.threshold <= 1:
-            raise InputError(f"--threshold {arguments.threshold}: is a cosine; expected -1 .. 1")
+            raise InputError(f"--threshold {arguments.threshold}: expected a cosine from -1 to 1")
         return float(arguments.threshold)
     if arguments.fmr is not None and not 0 < arguments.fmr < 1:
         raise InputError(f"--fmr {arguments.fmr}: expected a rate between 0 and 1, as 0.01")
     point = recognizer.validation_threshold(arguments.fmr)
-    told = f"{point.false_matches} of {point.impostors} impostor pairs of validation reach it"
-    echo(f"threshold: cosine {point.threshold:.4f}, for a false match rate of {point.fmr:g}: {told}")
+    support = f"{point.false_matches} of {point.impostors} impostor pairs of the validation set reach it"
+    echo(f"threshold: cosine {point.threshold:.4f} for a false match rate of {point.fmr:g} ({support})")
     if point.support:
         echo(f"threshold: {point.support}")
     return point.threshold
 
 
 def _print_rows(rows: list[dict[str, str]], predictions: "PredictionResult", out: str | None, kind: str) -> None:
-    """Print the first rows, write all of them, and list what could not be answered."""
+    """Print the first rows, write all rows, and list the failures."""
     from tabulate import tabulate
 
     from fr_ps.serving.results import write_rows
@@ -256,7 +265,7 @@ def _failures_file(out: Path) -> Path:
 
 
 def _print_failures(failures: "list[FailedSession]", out: Path | None) -> None:
-    """List what could not be answered: the first in the terminal, all of them beside the output."""
+    """Print the first failed sessions, and write all of them beside the output."""
     from tabulate import tabulate
 
     from fr_ps.outputs import write_output
@@ -268,11 +277,10 @@ def _print_failures(failures: "list[FailedSession]", out: Path | None) -> None:
     if not failures:
         return
     rows = [[one.id, one.session, one.reason] for one in failures]
-    print("\n" + tabulate(rows[:_MAX_ROWS], headers=["id", "session", "not answered because"], disable_numparse=True))
+    print("\n" + tabulate(rows[:_MAX_ROWS], headers=["id", "session", "reason of the failure"], disable_numparse=True))
     if listing:
         write_output(listing, _FAILURES_KIND, format_csv(["id", "session", "reason"], rows).encode())
-    more = f" and {len(rows) - _MAX_ROWS} more" if len(rows) > _MAX_ROWS else ""
-    print(f"{len(rows)} sessions were not answered{more and f' ({more.strip()})'}{f'; all in {listing}' if listing else ''}\n")
+    print(f"{len(rows)} sessions failed{f'; full list: {listing}' if listing else ''}\n")
 
 
 COMMANDS = {

@@ -10,9 +10,9 @@ from fr_ps.progress import echo
 
 
 def _add_search_arguments(search: Parser) -> None:
-    search.description = "Search the best settings of a training: an Optuna study whose trials are MLflow runs."
+    search.description = "Search for the best training settings, with an Optuna study whose trials are MLflow runs."
     search.add_argument("--config", action=ActionConfigFile, help="YAML file of the study; flags override it")
-    search.add_argument("--workers", type=Processes, default=1, help="processes here")
+    search.add_argument("--workers", type=Processes, default=1, help="worker processes on this machine")
     search.add_class_arguments(SearchConfig, None)
     search.add_class_arguments(Config, None)
 

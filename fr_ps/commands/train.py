@@ -4,44 +4,39 @@ import os
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from fr_ps.arguments import Command, Parser, training_config
+from fr_ps.arguments import Command, Parser, add_switch, training_config
 from fr_ps.config import Config
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
+from fr_ps.tracking.run_folder import RUNS_FOLDER
 
 
 def _add_train_arguments(train: Parser) -> None:
-    train.description = "Train, evaluate on test once, track; the last line printed is the run id."
+    train.description = "Train a model, evaluate it once on the test set, and track the run. The last printed line is the run id."
     train.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; flags override it")
     train.add_argument(
-        "--resume", type=str, default=None, help="run id of the training to resume; without an id: the last interrupted one"
+        "--resume", type=str, default=None, help="id of the run to resume; without a value, the last interrupted run"
     )
-    train.add_argument(
-        "--allow_changed",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="with --resume: settings or data may differ; what does is written down",
-    )
+    add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
     train.add_class_arguments(Config, None)
 
 
 def _train(arguments: Namespace) -> None:
-    from fr_ps.tracking.layout import RUNS_FOLDER
     from fr_ps.training.resume import changed_settings
 
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
-        raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a training is one process as yet; start torchrun with one")
+        raise InputError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: only one training process is supported; start torchrun with one"
+        )
     from fr_ps.config.dependencies import inactive_settings
     from fr_ps.training.schedule import check_lowest_rate
 
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
     for setting, condition in inactive_settings(config):
-        echo(f"note: {setting} has no effect here; it has one only where {condition.text}")
+        echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:
-        raise InputError("--allow-changed goes with --resume; a new run has nothing that could have changed")
+        raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
     changed = changed_settings(folder, config, arguments.allow_changed) if folder else {}
 

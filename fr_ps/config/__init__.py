@@ -1,6 +1,6 @@
-"""The typed tree of settings. Every training is described by one `Config`; the docstrings are the text of `--help`.
+"""The typed settings. A `Config` describes a training; the docstrings are the text of `--help`.
 
-No torch here: the names that an error lists must be known before anything heavy is imported.
+This package does not import torch, so that help and errors come fast.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fr_ps.config.batch import AugmentConfig, BatchConfig
 from fr_ps.config.checks import check_display_name, check_setting
-from fr_ps.config.data import DataConfig, SyntheticConfig
+from fr_ps.config.data import AugmentConfig, BatchConfig, DataConfig, SyntheticConfig
 from fr_ps.config.loss import LossConfig
 from fr_ps.config.model import FusionConfig, ModelConfig
 from fr_ps.config.names import (
@@ -32,12 +31,13 @@ from fr_ps.config.names import (
 from fr_ps.config.prepare import PrepareConfig
 from fr_ps.config.search import SearchConfig
 from fr_ps.config.training import OptimConfig, ScheduleConfig, TrainConfig
+from fr_ps.errors import InputError
 
 __all__ = [
     "BACKBONES",
     "PEELING_ORDER",
-    "SYNTHETIC",
-    "TIMM",
+    "REMOVED",
+    "SYNTHETIC_ROOT",
     "Adversaries",
     "Align",
     "Attribute",
@@ -63,13 +63,22 @@ __all__ = [
     "SyntheticConfig",
     "TrainConfig",
     "flatten",
+    "flatten_dict",
     "from_dict",
-    "leaves",
-    "resolved",
     "to_dict",
+    "with_absolute_paths",
     "with_settings",
+    "without_removed",
 ]
 
+REMOVED: dict[str, Any] = {
+    "loss.adaface_h": 0.333,
+    "loss.adaface_t_alpha": 0.01,
+    "optim.weighting_factor": 50.0,
+    "pruner.p": 0.1,
+    "train.scoring_batch": 64,
+}
+"""Settings of earlier versions that are constants now, with their values. Files that have them are still read."""
 _EXPECTED_SETTING = "a setting as optim.lr (fr-ps train --help lists them)"
 
 
@@ -78,8 +87,8 @@ class Config:
     """Settings of a training.
 
     Args:
-        name: of the run; empty: made from data, backbone and modality.
-        device: where to compute; auto takes a GPU where there is one.
+        name: name of the run; empty: from data, backbone and modality.
+        device: device of the computation; auto takes a GPU if there is one.
     """
 
     name: str = ""
@@ -100,9 +109,10 @@ class Config:
             check_display_name("name", self.name)
         used = self.data.modalities if len(self.data.modalities) > 1 else ()
         for modality, run in self.fusion.branches.items():
-            check_setting(modality in used, f"fusion.branches.{modality}", run, "keys of data.modalities, which has two or more")
-        one = not used and self.fusion.dropout > 0
-        check_setting(not one, "fusion.dropout", self.fusion.dropout, "0, as data.modalities names one, and one always is left")
+            check_setting(modality in used, f"fusion.branches.{modality}", run, "keys among two or more data.modalities")
+        check_setting(
+            bool(used) or not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, "0, as data.modalities has one"
+        )
 
 
 def to_dict(config: Any) -> Any:
@@ -113,12 +123,12 @@ def to_dict(config: Any) -> Any:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """`config` with every path made absolute, so that it means the same wherever it is read."""
+    """`config` with absolute paths, which stay valid in other working folders."""
     data, weights = config.data, config.model.weights
     root = data.root if data.root == SYNTHETIC_ROOT else str(Path(data.root).resolve())
     split = str(Path(data.split).resolve()) if data.split else ""
     model = replace(config.model, weights=str(Path(weights).resolve()) if weights else "")
-    # A run is named by its id, which is the same everywhere; a folder by its place.
+    # A branch is a folder or the id of a run, which does not change.
     branches = {
         modality: str(Path(run).resolve()) if Path(run).is_dir() else run for modality, run in config.fusion.branches.items()
     }
@@ -127,10 +137,10 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """`config` with settings by name (`optim.lr`) as they are in `settings`; lists become tuples where the setting is one.
+    """`config` with the values of `settings`, by name as `optim.lr`. Lists become tuples for settings that are tuples.
 
     Raises:
-        InputError: there is no such setting, or the settings refuse a value, or the values together.
+        InputError: an unknown setting, or values that are invalid alone or together.
     """
     by_group: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
@@ -149,17 +159,33 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
-    """The config of which `tree` is `to_dict`.
+    """The inverse of `to_dict`, also for a config of an earlier version.
 
     Raises:
-        InputError: the settings refuse what it says.
+        InputError: an unknown or invalid setting.
     """
+    tree = without_removed(tree)
     settings = {f"{group}.{name}": leaf for group, its in tree.items() if isinstance(its, dict) for name, leaf in its.items()}
     return replace(with_settings(Config(), settings), **{name: leaf for name, leaf in tree.items() if not isinstance(leaf, dict)})
 
 
+def without_removed(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """`tree`, of `to_dict` or `flatten_dict`, without the settings in `REMOVED`.
+
+    Raises:
+        InputError: a removed setting has another value than the present constant; the message begins with `where`.
+    """
+    kept = {group: dict(its) if isinstance(its, dict) else its for group, its in tree.items()}
+    for name, constant in REMOVED.items():
+        group, _, leaf = name.partition(".")
+        for place, key in ((kept.get(group), leaf), (kept, f"{group}/{leaf}")):
+            if isinstance(place, dict) and key in place and (value := place.pop(key)) != constant:
+                raise InputError(f"{where}{name} is {value!r}, but the setting was removed and is always {constant!r}; remove it")
+    return kept
+
+
 def flatten_dict(tree: dict[str, Any]) -> dict[str, Any]:
-    """The settings of `to_dict` by `group/name`."""
+    """The settings of `to_dict` by name, as `optim/lr`."""
     flat = {}
     for group, value in tree.items():
         for name, leaf in value.items() if isinstance(value, dict) else [("", value)]:
@@ -168,6 +194,6 @@ def flatten_dict(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def flatten(config: Config) -> dict[str, str]:
-    """The resolved settings as `group/name` to text, as they stand in MLflow's params."""
+    """The settings as MLflow params: name, as `optim/lr`, to text."""
     found = flatten_dict(to_dict(config))
     return {name: ",".join(map(str, leaf)) if isinstance(leaf, list) else str(leaf) for name, leaf in found.items()}

@@ -1,4 +1,4 @@
-"""How settings are refused: by name, with what was expected."""
+"""Checks of settings. An error names the setting, its value and the expected values."""
 
 import math
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -6,53 +6,54 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from fr_ps.errors import InputError
 
 MAX_SEED = 2**32 - 1
-"""What every random generator in use takes."""
+"""Largest seed of all random generators in use."""
 MAX_STEPS = 1_000_000
-"""Of anything that is counted: epochs, trials, sessions."""
+"""Largest count of epochs, trials or sessions."""
 MAX_BATCH = 65_536
-"""Sessions of a batch."""
+"""Largest batch, in sessions."""
 MAX_PROCESSES = 1024
-"""Threads, or worker processes."""
+"""Largest number of threads or processes."""
 MAX_WEIGHT = 1e6
-"""Of a loss, and of other factors."""
+"""Largest loss weight or other factor."""
 _MAX_SHOWN = 200
 
 
 def check_setting(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise an InputError that names the setting `key`, its value and the expected values, unless `condition` holds."""
     if not condition:
         raise InputError(f"{key} is {_format_value(value)}; expected {expected}")
 
 
 def check_display_name(key: str, name: str, max_length: int = 250, forbidden: str = "") -> None:
-    """Refuse a name that stands badly in a table, a log or a folder of MLflow.
+    """Check a name that is shown in tables and logs, and used in folders of MLflow.
 
     Args:
-        key: of the setting.
-        name: what it is.
-        most: characters, at most.
-        without: characters that it may not have, beside line ends and other control characters.
+        key: name of the setting, for the message.
+        name: value of the setting.
+        max_length: largest number of characters.
+        forbidden: characters that are not allowed, beside control characters.
     """
     good = 0 < len(name) <= max_length and name == name.strip() and not any(c in forbidden or not c.isprintable() for c in name)
     kind = f"without {' '.join(forbidden)}, " if forbidden else ""
-    check_setting(good, key, name, f"a name of 1 to {max_length} characters on one line, {kind}no space at its ends")
+    check_setting(good, key, name, f"a name of 1 to {max_length} characters on one line, {kind}no spaces at its ends")
 
 
 def check_registered_name(key: str, name: str) -> None:
-    """Refuse a name of a registered model that `models:/NAME/VERSION` and `models:/NAME@ALIAS` cannot name."""
+    """Check the name of a registered model, which `models:/NAME/VERSION` and `models:/NAME@ALIAS` must be able to name."""
     check_display_name(key, name, forbidden="/:@?#\\")
-    check_setting(not name.startswith("."), key, name, "a name that does not begin with a dot")
+    check_setting(not name.startswith("."), key, name, "a name that does not start with a dot")
 
 
 def _format_value(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4300 digits
+    except ValueError:  # Python formats no integer of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def check_types(config: object, group: str) -> None:
-    """Refuse names that are no choice and numbers that are not finite, as settings may also come from Python or JSON."""
+    """Check choices, finite numbers, integers and booleans among the settings of `config`, which may come from Python or JSON."""
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
         key = f"{group}{name}"
@@ -71,18 +72,18 @@ def _is_finite(value: object) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond the range of float
+    except OverflowError:  # an integer beyond the range of float
         return False
 
 
 def check_share_or_count(key: str, value: float) -> None:
-    """Refuse what is neither a share below 1 nor a whole number up to `MAX_STEPS`."""
+    """Check for a share below 1 or a whole number up to `MAX_STEPS`."""
     good = 0 <= value < 1 or (1 <= value <= MAX_STEPS and value == int(value))
     check_setting(good, key, value, f"a share below 1 (0.2) or a whole number up to {MAX_STEPS} (12); 0 for none")
 
 
 def check_range(config: object, group: str, minimum: float, maximum: float, *names: str) -> None:
-    """Refuse settings among `names` that are below `least` or above `most`."""
+    """Check that the settings `names` lie between `minimum` and `maximum`."""
     for name in names:
         value = getattr(config, name)
         check_setting(minimum <= value <= maximum, f"{group}{name}", value, f"{minimum:.15g} to {maximum:.15g}")

@@ -1,41 +1,38 @@
-"""Settings of the data: which maps, who is in which part, how batches are made."""
+"""Settings of the data: maps, labels, splits, batches and augmentation."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fr_ps.config.checks import MAX_SEED, MAX_STEPS, check_range, check_setting, check_share_or_count, check_types
+from fr_ps.config.checks import MAX_BATCH, MAX_SEED, MAX_STEPS, check_range, check_setting, check_share_or_count, check_types
 from fr_ps.config.names import SYNTHETIC_ROOT, Attribute, LabelForm, Modality
 from fr_ps.redaction import redact
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which maps, which labels, and who is trained, validated and tested on.
+    """Maps, labels, and the split into training, validation and test.
 
     Args:
         root: folder of a prepared data set (labels.csv and data/), or "synthetic" for the built-in faces.
-        modalities: the maps that the network reads, one to three of albedo, normal, depth; several are fused (fusion.*).
-        labels: how the attribute columns are coded; auto looks at them and the choice is printed.
-        classes: for raw labels, the classes of an attribute and the raw values of each, the negative class first, as
-            {emotion: {neutral: [blankstare], other: [positive, negative, emoOther]}}; the original's by default.
-        only: column of labels.csv and the values of it that are used, as {Quality: [ok]}, each as the text in the table;
-            sessions of others are left out.
-        limits: column of labels.csv and the largest number of it that is used, as {quality_residual: 0.15}.
-        subsample_sessions: sessions of each person that are used, drawn by split_seed; who has fewer keeps all; 0: all.
-        subsample_share: share of all sessions that are used, drawn by split_seed; 1: all.
-        protocol: subject_disjoint tests on people who are not trained on; session_disjoint on other sessions of them.
-        val_people: share (below 1) or number of people to validate on; with session_disjoint, of each one's sessions.
-            0: the epochs are fixed and the last checkpoint is the best.
-        test_people: share or number of people to test on once at the end, like val_people; 0: no test.
-        folds: number K of folds of people (of sessions with session_disjoint); fold I is tested on instead of
-            test_people; 0: no folds.
-        fold: which of the folds, from 0.
-        split_seed: seed of the draw of people; the same seed draws the same people.
-        gallery: sessions of each test person with more than that which are put aside, in the part gallery, to enrol that
-            person by; 0: none.
-        split: parts that are read instead of drawn: a split.csv (id, session, part), or a folder with the original's
-            train_set.csv, test_set.csv and gallery_set.csv; without a val part, val_people are drawn from train.
+        modalities: maps that the network reads: one to three of albedo, normal, depth; several are fused (fusion.*).
+        labels: encoding of the attribute columns; auto detects it and prints the result.
+        classes: classes of an attribute in raw labels, with their raw values, negative class first, as
+            {emotion: {neutral: [blankstare], other: [positive, negative, emoOther]}}; default: the original project's.
+        only: column of labels.csv to its allowed values, as {Quality: [ok]}; values are text, as in the table.
+        limits: column of labels.csv to its largest allowed number, as {quality_residual: 0.15}.
+        subsample_sessions: sessions per subject, drawn with split_seed; a subject with fewer keeps all; 0: all.
+        subsample_share: share of all sessions, drawn with split_seed; 1: all.
+        protocol: subject_disjoint: test subjects are not in training; session_disjoint: test sessions of training subjects.
+        val_people: share (below 1) or number of validation subjects; with session_disjoint, of each subject's sessions.
+            0: no validation; the number of epochs is fixed, and the last checkpoint is the best.
+        test_people: share or number of test subjects, as val_people. The test runs once, after the training; 0: no test.
+        folds: number K of folds of subjects (with session_disjoint, of sessions); fold I replaces test_people; 0: no folds.
+        fold: index of the test fold, from 0.
+        split_seed: seed of the split; equal seeds give equal splits.
+        gallery: sessions per test subject for the part gallery, which enrols the subject; 0: no gallery.
+        split: fixed split: a split.csv (id, session, part), or a folder with the original project's train_set.csv, test_set.csv
+            and gallery_set.csv; without a val part, val_people are drawn from train.
     """
 
     root: str = SYNTHETIC_ROOT
@@ -59,7 +56,7 @@ class DataConfig:
         check_types(self, "data.")
         for name in ("root", "split"):
             path = getattr(self, name)
-            check_setting("://" not in path, f"data.{name}", redact(path), "a path of this machine, not an address")
+            check_setting("://" not in path, f"data.{name}", redact(path), "a local path, not a URI")
         good = 0 < len(set(self.modalities)) == len(self.modalities) and set(self.modalities) <= set(get_args(Modality))
         check_setting(good, "data.modalities", list(self.modalities), "one or more of albedo, normal, depth, each once")
         for attribute in self.classes:
@@ -79,21 +76,21 @@ class DataConfig:
         check_range(self, "data.", 0, MAX_STEPS, "subsample_sessions", "gallery")
         for column, values in self.only.items():
             good = len(values) > 0 and all(isinstance(value, str) for value in values)
-            check_setting(good, f"data.only.{column}", values, "one value or more, each as the text in the table")
+            check_setting(good, f"data.only.{column}", values, "one or more values, as text in the table")
         for column, limit in self.limits.items():
             check_setting(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
         check_setting(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")
-        check_setting(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split says who is tested on")
+        check_setting(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split is set")
 
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """The built-in faces, used where data.root is "synthetic".
+    """The built-in synthetic faces, used if data.root is "synthetic".
 
     Args:
-        people: how many.
-        sessions: of each person.
-        seed: of all that is random in them.
+        people: number of subjects.
+        sessions: sessions per subject.
+        seed: random seed.
         size: side of the maps in pixels.
     """
 
@@ -110,3 +107,56 @@ class SyntheticConfig:
         check_setting(faces <= MAX_STEPS, "synthetic.people", self.people, f"people x sessions of {MAX_STEPS} or fewer")
         check_range(self, "synthetic.", 0, MAX_SEED, "seed")
         check_range(self, "synthetic.", 32, 1024, "size")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random augmentation of training batches. All maps of a session get the same geometry.
+
+    Args:
+        flip: probability of a horizontal flip.
+        crop: smallest side of the random square crop, as a share of the map's side; 1: no crop.
+        rotation: largest rotation in degrees, in both directions.
+        noise: largest standard deviation of Gaussian noise on a random patch of 10 to 25 % of the map, as a share of the
+            map's root mean square; 0: no noise.
+    """
+
+    flip: float = 0.5
+    crop: float = 0.9
+    rotation: float = 5.0
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_types(self, "augment.")
+        check_setting(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability from 0 to 1")
+        check_setting(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
+        check_setting(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
+        check_range(self, "augment.", 0, 10, "noise")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """P x K batches: P subjects with K sessions each.
+
+    Args:
+        people: P; at most the number of training subjects.
+        sessions: K; sessions of a subject with fewer repeat in the batch, with different augmentation.
+        balance: identity: all subjects are drawn equally often, regardless of their sessions; class: the classes of
+            `attribute` are drawn equally often, and the sessions of a drawn subject are of that class; none: each session
+            once an epoch in random order, P x K a batch, the last batch filled with earlier sessions.
+        attribute: attribute whose classes are balanced with balance=class. Sessions without its label keep their share.
+            Class weights of the losses still follow the label table; loss.class_weights, as {gender: [0.5, 0.5]}, avoids a
+            double correction.
+    """
+
+    people: int = 8
+    sessions: int = 4
+    balance: Literal["identity", "class", "none"] = "identity"
+    attribute: Attribute = "gender"
+
+    def __post_init__(self) -> None:
+        check_types(self, "batch.")
+        check_range(self, "batch.", 1, MAX_BATCH, "people", "sessions")
+        size = self.people * self.sessions
+        check_setting(size >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")
+        check_setting(size <= MAX_BATCH, "batch.people", self.people, f"a batch (people x sessions) of {MAX_BATCH} or fewer")

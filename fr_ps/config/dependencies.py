@@ -1,4 +1,4 @@
-"""Which settings have an effect only with certain values of others: one table, read off the code that uses each setting."""
+"""Settings that have an effect only with certain values of other settings, in one table."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from fr_ps.config.names import PEELING_ORDER
 
 @dataclass(frozen=True)
 class Condition:
-    """What must hold for a setting to have an effect.
+    """Condition under which a setting has an effect.
 
     Attributes:
-        text: the condition, as it stands after "only where".
-        settings: those that decide it.
-        holds: whether it holds.
+        text: the condition in words, which follow "only if".
+        settings: the settings in the condition.
+        holds: evaluates the condition.
     """
 
     text: str
@@ -23,7 +23,7 @@ class Condition:
 
 
 def inactive_settings(config: Config) -> Iterator[tuple[str, Condition]]:
-    """The settings that are not at their default and change nothing, each with the condition that does not hold."""
+    """The changed settings without an effect, each with the unmet condition."""
     given, default = flatten_dict(to_dict(config)), flatten_dict(to_dict(Config()))
     for path, value in given.items():
         setting = path.replace("/", ".")
@@ -32,12 +32,12 @@ def inactive_settings(config: Config) -> Iterator[tuple[str, Condition]]:
 
 
 def unmet_condition(config: Config, setting: str) -> Condition | None:
-    """The first condition that keeps `setting` from having an effect; None: it has one."""
+    """The first unmet condition of `setting`; None if it has an effect."""
     return next((condition for condition in CONDITIONS.get(setting, ()) if not condition.holds(config)), None)
 
 
 def get_setting(config: Config, setting: str) -> object:
-    """The value of a setting, as of `optim.lr`."""
+    """The value of a setting by name, as `optim.lr`."""
     group, _, name = setting.partition(".")
     return getattr(getattr(config, group), name)
 
@@ -57,12 +57,12 @@ def _has_adversaries(config: Config) -> bool:
     if set(config.data.modalities) <= set(branches):
         return not config.fusion.frozen
     if branches and not config.fusion.frozen:
-        return True  # their own runs decide it
+        return True  # possibly: the branches' own settings apply
     return config.model.fsm and config.model.adversaries != "off"
 
 
 _HAS_NEW_BRANCH = Condition(
-    "fusion.branches leaves a modality of data.modalities out",
+    "fusion.branches lacks a modality of data.modalities",
     ("fusion.branches", "data.modalities"),
     lambda config: not set(config.data.modalities) <= set(config.fusion.branches),
 )
@@ -81,7 +81,7 @@ _MULTIPLE_MODALITIES = Condition(
     "data.modalities names two or more", ("data.modalities",), lambda config: len(config.data.modalities) > 1
 )
 _HAS_VALIDATION = Condition(
-    "somebody is validated on (data.val_people, data.split)",
+    "there is a validation set (data.val_people, data.split)",
     ("data.val_people", "data.split"),
     lambda config: config.data.val_people > 0 or bool(config.data.split),
 )
@@ -121,7 +121,7 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "loss.focal_gamma": (
         _is("loss.attribute_loss", "focal"),
         Condition(
-            "loss.focal_gammas leaves an attribute out",
+            "loss.focal_gammas lacks an attribute",
             ("loss.focal_gammas",),
             lambda config: not set(PEELING_ORDER) <= set(config.loss.focal_gammas),
         ),
@@ -141,9 +141,8 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     ),
     "loss.arcface_margin": (_is("loss.identity_loss", "arcface"),),
     "loss.cosface_margin": (_is("loss.identity_loss", "cosface"),),
-    **dict.fromkeys(("loss.adaface_margin", "loss.adaface_h", "loss.adaface_t_alpha"), (_is("loss.identity_loss", "adaface"),)),
+    "loss.adaface_margin": (_is("loss.identity_loss", "adaface"),),
     "optim.momentum": (_is("optim.name", "sgd"),),
-    "optim.weighting_factor": (_is("loss.weighting", "uncertainty"),),
     "schedule.power": (_is("schedule.name", "polynomial"),),
     "schedule.lowest": (_is("schedule.name", "cosine"),),
     "schedule.restart_epochs": (_is("schedule.name", "cosine"),),
@@ -158,4 +157,4 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "train.patience": (_HAS_VALIDATION,),
     "train.watch": (_HAS_VALIDATION,),
 }
-"""Setting to what must hold, all of it, for it to have an effect; a setting that is not here always has one."""
+"""Setting to its conditions, which must all hold. Other settings always have an effect."""

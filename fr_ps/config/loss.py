@@ -1,4 +1,4 @@
-"""Settings of the losses and of how they are weighed."""
+"""Settings of the losses and of their weighting."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -7,54 +7,51 @@ from fr_ps.config.checks import MAX_WEIGHT, check_range, check_setting, check_ty
 from fr_ps.config.names import Attribute
 
 _MAX_GAMMA = 100.0
-"""Of the focusing exponent."""
+"""Largest focusing exponent."""
 _MAX_NORM = 1e6
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Identity, attribute and adversarial losses, and how they are weighed.
+    """Identity, attribute and adversarial losses, and their weighting.
 
     Args:
-        weighting: fixed multiplies each loss with the weights below; uncertainty learns the weights (Kendall et al.
-            2018), starting from equal ones; dwa gives more weight to identity and attributes whose loss falls more
-            slowly (Liu et al. 2019), and each adversarial loss its fixed weight. The others move the shared map of the
-            backbone by a combination of the gradients of identity and attributes there: upgrad so that no loss rises,
-            mgda so that all fall, as slowly as the slowest, pcgrad without the parts that conflict in pairs, cagrad by
-            the best for the worst loss near the sum, aligned_mtl with gradients made equal; what stands behind the map
-            keeps the fixed weights, and the adversaries move the map only where no task's loss rises by them.
+        weighting: fixed: the weights below; uncertainty: learned weights (Kendall et al. 2018), initially equal; dwa: larger
+            weights for losses that fall more slowly (Liu et al. 2019), fixed weights for adversarial losses. The others
+            combine the tasks' gradients at the shared feature map: upgrad: no loss rises; mgda: all losses fall equally;
+            pcgrad: conflicting parts are removed pair by pair; cagrad: best for the worst loss, near the sum; aligned_mtl:
+            gradients of equal strength. Behind the map they use the fixed weights, and adversaries change the map only
+            where no task's loss rises.
         identity: fixed weight of the identity loss.
-        attribute: fixed weight of each attribute's loss.
+        attribute: fixed weight of each attribute loss.
         adversarial: fixed weight of each adversarial loss.
-        reversal: alpha of the gradient reversal before the adversarial discriminators.
-        reversal_ramp: whether alpha rises from 0 to that by 2 / (1 + exp(-10 p)) - 1 over the progress p of the training
-            (Ganin et al. 2016); else it is constant.
-        dwa_temperature: of dwa; the larger, the more equal the weights.
-        cagrad_c: how far cagrad may go from the sum of the gradients, as a share of its length; below 1, which is what
-            keeps the sum of the losses falling.
-        identity_loss: magface (a margin that grows with the embedding's norm), arcface (a constant angle), cosface (a
-            constant on the cosine), or adaface (from an angle for poor pictures to a constant for good ones).
-        person_weights: of each person's samples in the identity loss: none; soft, the root of least / number of
-            sessions; original, 1 - frequency scaled to 0.3 to 1.
-        attribute_loss: of attributes and their adversaries.
-        class_weights: attribute to a number a class (alpha of focal), as {gender: [0.9, 0.1]}; of others in inverse
-            proportion to their training samples, for focal with the sum 1, for cross_entropy with the mean 1.
-        focal_gamma: focusing exponent of focal; counts: 0 for the most frequent class, for others the root of
-            log2(most / their samples).
-        focal_gammas: attribute to an exponent a class, as {gender: [2, 0]}, instead of focal_gamma.
-        label_smoothing: of cross_entropy.
-        scale: s, which multiplies the cosines of the identity loss.
-        lower_norm: l_a of MagFace, the norm of the smallest margin.
-        upper_norm: u_a of MagFace, the norm of the largest margin.
+        reversal: alpha of the gradient reversal before the discriminators.
+        reversal_ramp: alpha rises from 0 as 2 / (1 + exp(-10 p)) - 1 over the progress p of the training (Ganin et al.
+            2016); else it is constant.
+        dwa_temperature: temperature of dwa; larger values give more equal weights.
+        cagrad_c: radius of cagrad around the sum of the gradients, as a share of its length; below 1, so that the sum of
+            the losses falls.
+        identity_loss: magface (margin grows with the embedding norm), arcface (constant angular margin), cosface (constant
+            cosine margin), or adaface (margin depends on the image quality).
+        person_weights: weights of the subjects in the identity loss: none: equal; soft: square root of the smallest number
+            of sessions divided by the subject's; original: 1 - frequency, scaled to 0.3 to 1.
+        attribute_loss: loss of the attributes and of their adversaries.
+        class_weights: attribute to one weight per class (alpha of focal), as {gender: [0.9, 0.1]}. Default: inverse class
+            frequencies, normalised to sum 1 (focal) or mean 1 (cross_entropy).
+        focal_gamma: focusing exponent of focal; counts: 0 for the most frequent class, else
+            sqrt(log2(largest count / count)).
+        focal_gammas: attribute to one exponent per class, as {gender: [2, 0]}; overrides focal_gamma.
+        label_smoothing: label smoothing of cross_entropy.
+        scale: s, the factor on the cosines of the identity loss.
+        lower_norm: l_a of MagFace, the norm with the smallest margin.
+        upper_norm: u_a of MagFace, the norm with the largest margin.
         lower_margin: margin at lower_norm, in radians.
         upper_margin: margin at upper_norm, in radians.
-        lambda_g: weight of MagFace's regulariser on norms.
-        allow_unsafe_lambda: accept a lambda_g below the bound of the paper (the original's 20 is).
-        arcface_margin: in radians.
-        cosface_margin: on the cosine.
+        lambda_g: weight of MagFace's norm regulariser.
+        allow_unsafe_lambda: allow a lambda_g below the bound of the paper, as the original's 20.
+        arcface_margin: margin of ArcFace, in radians.
+        cosface_margin: margin of CosFace, on the cosine.
         adaface_margin: m of AdaFace, in radians and on the cosine.
-        adaface_h: the margin of AdaFace follows norms within 1 / h deviations of the mean.
-        adaface_t_alpha: share of a batch in AdaFace's running mean and deviation of the norms.
     """
 
     weighting: Literal["fixed", "uncertainty", "dwa", "upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl"] = "uncertainty"
@@ -82,19 +79,16 @@ class LossConfig:
     arcface_margin: float = 0.5
     cosface_margin: float = 0.35
     adaface_margin: float = 0.4
-    adaface_h: float = 0.333
-    adaface_t_alpha: float = 0.01
 
     def __post_init__(self) -> None:
         check_types(self, "loss.")
         check_range(self, "loss.", 0, MAX_WEIGHT, "identity", "attribute", "adversarial", "reversal")
         check_range(self, "loss.", 0, 2, "cosface_margin")
-        for key, most in (("dwa_temperature", MAX_WEIGHT), ("scale", 10_000), ("adaface_h", 1000)):
+        for key, most in (("dwa_temperature", MAX_WEIGHT), ("scale", 10_000)):
             check_setting(0 < getattr(self, key) <= most, f"loss.{key}", getattr(self, key), f"above 0, at most {most:g}")
         for key in ("arcface_margin", "adaface_margin"):
             check_setting(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")
         check_setting(0 <= self.cagrad_c < 1, "loss.cagrad_c", self.cagrad_c, "0 or more and below 1")
-        check_setting(0 < self.adaface_t_alpha <= 1, "loss.adaface_t_alpha", self.adaface_t_alpha, "above 0, at most 1")
         self._check_attribute_losses()
         self._check_magface()
 
@@ -107,7 +101,7 @@ class LossConfig:
                 known = get_args(Attribute)
                 check_setting(attribute in known, f"loss.{key}", attribute, f"attributes among {', '.join(known)}")
                 good = len(values) > 0 and all(0 <= value <= most for value in values)
-                check_setting(good, f"loss.{key}.{attribute}", values, f"numbers, one a class, each 0 to {most:g}")
+                check_setting(good, f"loss.{key}.{attribute}", values, f"one number per class, each 0 to {most:g}")
         check_setting(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "0 or more and below 1")
         used = self.label_smoothing == 0 or self.attribute_loss == "cross_entropy"
         check_setting(used, "loss.label_smoothing", self.label_smoothing, "0, as loss.attribute_loss is not cross_entropy")

@@ -1,4 +1,4 @@
-"""Settings of the network: of the branch of one modality, and of the fusion of several."""
+"""Settings of the network: the branch of a modality, and the fusion of several branches."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -9,24 +9,22 @@ from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM_PREFIX, Adversarie
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network; of several modalities, each one's branch.
+    """The network; with several modalities, the branch of each.
 
     Args:
-        backbone: what turns maps into the shared feature map: miresnet{18,34,50,101,152}, irse{50,101,152},
-            convnextv2_{atto,femto,pico,nano,tiny,small,base,large,huge}, or timm:NAME for any network of timm that yields
-            a feature map; fr-ps models shows their size.
-        channels: of the shared feature map, and so of the identity embedding.
-        weights: file of trained weights to start from, .safetensors or a .pth of tensors only, of the backbone or of a
-            whole branch; published ArcFace and MagFace weights of iresnets fit too. What of it matched is printed. Empty:
-            random weights.
-        fsm: whether feature separation modules split the map among the tasks; without them every head reads the shared
-            map, and there are no adversaries, as there is no rest to cleanse.
-        order: in which the attributes are split off.
-        reduction: by how much the feature separation modules narrow their bottleneck (16 in the original, where five
-            of them hold 17 M parameters); 14 x channels -> channels x 14 / reduction -> channels.
-        adversaries: what the discriminators behind the gradient reversal read: rest, that of their own attribute's split;
-            identity, all of them the last rest, so that identity forgets all five; off, there are none.
-        attribute_channels: of each attribute's embedding, by a learnt reduction; 0: as many as the map.
+        backbone: miresnet{18,34,50,101,152}, irse{50,101,152}, convnextv2_{atto,femto,pico,nano,tiny,small,base,large,huge},
+            or timm:NAME for any timm network with a feature map; fr-ps models lists their sizes.
+        channels: channels of the shared feature map, and dimension of the identity embedding.
+        weights: file of pretrained weights of the backbone or of a whole branch: .safetensors, or a .pth of tensors only;
+            published ArcFace and MagFace weights of iresnets are supported. Prints the matching layers. Empty: random weights.
+        fsm: feature separation modules split the feature map among the tasks; without them, all heads read the shared map,
+            and there are no adversaries.
+        order: order in which the attributes are split off.
+        reduction: bottleneck factor of the feature separation modules: 14 x channels -> channels x 14 / reduction ->
+            channels. 16 in the original, whose five modules have 17 M parameters.
+        adversaries: input of the discriminators behind the gradient reversal: rest: the rest of their own attribute's split;
+            identity: the last rest, so that the identity loses all five attributes; off: no discriminators.
+        attribute_channels: dimension of each attribute's embedding, by a learned reduction; 0: model.channels.
     """
 
     backbone: str = "convnextv2_atto"
@@ -39,7 +37,7 @@ class ModelConfig:
     attribute_channels: int = 0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-    """For `json_files`: a setting of a newer version may mean another network, and is not ignored."""
+    """For `json_files`: an unknown setting, of a newer version, may change the network and is an error."""
 
     def __post_init__(self) -> None:
         check_types(self, "model.")
@@ -56,16 +54,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How the modalities become one answer, where data.modalities names two or three.
+    """Fusion of the modalities, if data.modalities names two or three.
 
     Args:
-        name: concat puts their embeddings side by side; fc brings that back to model.channels by FC, BN, PReLU; gated
-            takes their mean by gated attention; score takes the mean of their scores (the baseline: nothing is shared).
-        branches: modality to the trained run (or model) of that modality alone whose network its branch starts from, as
-            {albedo: RUN, normal: RUN}; modalities that are not named start from model.*.
-        frozen: whether branches from runs stay as they are; else they are trained further.
-        dropout: probability that a training session lacks a modality, one always being left, so that the network learns
-            to answer with fewer.
+        name: concat: concatenates the embeddings; fc: concat, then FC, BN and PReLU down to model.channels; gated: gated
+            attention over the embeddings; score: mean of the scores, the baseline without shared features.
+        branches: modality to a run or model folder of that modality alone, whose network initialises the branch, as
+            {albedo: RUN, normal: RUN}; other modalities start from model.*.
+        frozen: branches from runs are not trained further.
+        dropout: probability that a modality is dropped from a training session; one modality always remains.
     """
 
     name: Fusion = "concat"
@@ -75,6 +72,6 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "fusion.")
-        check_setting(0 <= self.dropout < 1, "fusion.dropout", self.dropout, "a probability, below 1")
-        need = "false, as fusion.branches names no trained run"
+        check_setting(0 <= self.dropout < 1, "fusion.dropout", self.dropout, "a probability below 1")
+        need = "false, as fusion.branches is empty"
         check_setting(not self.frozen or bool(self.branches), "fusion.frozen", self.frozen, need)

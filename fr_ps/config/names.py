@@ -1,4 +1,4 @@
-"""Names that settings may take and that errors list."""
+"""Choices of settings, which errors list. Importing them does not import torch."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ BACKBONES = (
     *(f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "huge")),
 )
 TIMM_PREFIX = "timm:"
-"""What stands before the name of a backbone that is any other network of timm."""
+"""Prefix of the backbones that are other timm networks."""
 PEELING_ORDER: tuple[Attribute, ...] = ("spectacles", "facial_hair", "emotion", "pose", "gender")
 SYNTHETIC_ROOT = "synthetic"
-"""The value of `data.root` that stands for the built-in faces."""
+"""Value of `data.root` for the built-in faces."""

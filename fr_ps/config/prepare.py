@@ -1,4 +1,4 @@
-"""Settings of light to shape."""
+"""Settings of `prepare`: raw captures to maps."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,32 +12,30 @@ class PrepareConfig:
     """From raw captures to a prepared data set.
 
     Args:
-        captures: folder of {id}/{session}/ with images and lights.csv, or Photoface's root folder as it is distributed.
-        out: folder to write; what it holds already from the same pictures and settings is kept.
-        labels: CSV of id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; without it, attributes are those of
-            Photoface's metadataII.txt where there is one, else unknown.
+        captures: folder of {id}/{session}/ with images and lights.csv, or the root folder of Photoface as distributed.
+        out: output folder; sessions prepared from the same images with the same settings are kept.
+        labels: CSV of id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; default: the attributes of Photoface's
+            metadataII.txt, else empty labels.
         size: side of the square maps in pixels.
-        align: which part of a picture the maps show. landmarks: the face, brought to its canonical place by the 11 points
-            of metadata.txt; boxes: that of the table of boxes; none: the whole picture; auto: a box where there is one,
-            else landmarks where there are any, else the whole picture.
+        align: region of the image that the maps show. landmarks: the face, aligned by the 11 points of metadata.txt;
+            boxes: the box of `boxes`; none: the whole image; auto: box, else landmarks, else the whole image.
         boxes: CSV of id, session, left, top, right, bottom in pixels.
-        fit: of a box or picture that is not square: crop takes its central square, pad all of it with a margin, stretch
-            all of it with the normals corrected for it.
-        solver: least_squares; robust gives shadows, highlights and saturated pixels less weight; integrable also lets
-            neighbouring pixels agree on one surface (prepare then takes about twice as long).
-        prior: mean face normals that integrable leans on a little, a .npy as fr-ps data mean writes it.
-        integration: of normals to depth.
-        estimate_intensities: whether the lights' relative intensities are estimated from the pictures (four lights and more).
-        estimate_ambient: whether light that is always there is estimated and subtracted (lights that allow it).
-        light_axes: to which axes the first and second component go that a LightSource.m's zenith and azimuth give;
-            "-xy" negates x, "yx" swaps the two.
-        white_level: stored value at which the camera saturates, as 4095 of 12 bits in files of 16; else the largest value of
-            the files' depth. Albedo is relative to it.
-        on_bad: fail at the first bad session, or skip it and list it.
-        workers: processes.
-        max_condition: largest condition number of a session's light directions.
-        overwrite: whether a labels.csv or prepare.csv in the output may be replaced that fr-ps did not write, or that was
-            changed since.
+        fit: for a region that is not square: crop: its central square; pad: the whole region with a margin; stretch: the
+            whole region, with corrected normals.
+        solver: least_squares; robust: reduces the weight of shadows, highlights and saturated pixels; integrable: also
+            enforces an integrable surface (takes about twice as long).
+        prior: mean face normals (.npy from fr-ps data mean), a weak prior of the solver integrable.
+        integration: method from normals to depth.
+        estimate_intensities: estimate the relative light intensities from the images; needs four or more lights.
+        estimate_ambient: estimate and subtract ambient light, if the light directions allow it.
+        light_axes: axes of the first two components that zenith and azimuth of a LightSource.m give; "-xy" negates x, "yx"
+            swaps both.
+        white_level: stored value at which the camera saturates, as 4095 for 12 bits in 16-bit files; default: the largest
+            value of the file format. Albedo is relative to it.
+        on_bad: fail: stop at the first bad session; skip: skip it and list it.
+        workers: number of processes.
+        max_condition: largest condition number of the light directions of a session.
+        overwrite: replace a labels.csv or prepare.csv in `out` that fr-ps did not write, or that was changed since.
     """
 
     captures: str
@@ -65,13 +63,11 @@ class PrepareConfig:
         check_range(self, "", 1, MAX_PROCESSES, "workers")
         white = self.white_level
         known = white is None or (type(white) is int and 1 <= white <= 65535)
-        check_setting(known, "white_level", white, "1 to 65535, a value that the pictures store")
+        check_setting(known, "white_level", white, "a stored value from 1 to 65535")
         check_setting(
             1 < self.max_condition <= MAX_WEIGHT, "max_condition", self.max_condition, f"above 1, at most {MAX_WEIGHT:g}"
         )
-        check_setting(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV of boxes, as align is boxes")
-        asked = self.align in ("boxes", "auto")
-        check_setting(not self.boxes or asked, "align", self.align, "boxes or auto, as a table of boxes is given")
-        check_setting(
-            not self.prior or self.solver == "integrable", "solver", self.solver, "integrable, the one that takes a prior"
-        )
+        check_setting(self.align != "boxes" or bool(self.boxes), "boxes", self.boxes, "a CSV file, as align is boxes")
+        uses_boxes = self.align in ("boxes", "auto")
+        check_setting(not self.boxes or uses_boxes, "align", self.align, "boxes or auto, as boxes is set")
+        check_setting(not self.prior or self.solver == "integrable", "solver", self.solver, "integrable, as prior is set")

@@ -1,4 +1,4 @@
-"""Settings of a search, beside those of the training that it starts from."""
+"""Settings of a hyperparameter search. Those of its trainings are in `Config`."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,20 +15,20 @@ from fr_ps.config.checks import (
 )
 
 COSTS = ("cost/parameters", "cost/latency")
-"""Objectives that are no metric: millions of parameters, and milliseconds that the network takes to answer about one session."""
+"""Objectives beside metrics: millions of parameters, and milliseconds of inference per session."""
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """The study, which goes on where it was when it is started again by the same name.
+    """The Optuna study. A search with the name of an existing study resumes it.
 
     Args:
-        name: of the study.
-        storage: database of the studies, as an address of SQLAlchemy: sqlite:///FILE for the processes of one machine,
+        name: name of the study.
+        storage: database URI of the study, as of SQLAlchemy: sqlite:///FILE for the processes of one machine,
             postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE for several machines.
-        seed: of the sampler.
-        heartbeat: seconds between two signs of life of a worker. One that gave none for four times as long is taken for
-            dead, and its trial is done by another.
+        seed: seed of the sampler.
+        heartbeat: seconds between two heartbeats of a worker. A worker without a heartbeat for four times as long loses its
+            lease, and another worker repeats the trial.
     """
 
     name: str = ""
@@ -38,23 +38,22 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "study.")
-        if self.name:  # a search needs one
+        if self.name:  # `SearchConfig` requires one
             check_display_name("study.name", self.name, max_length=200)
-        shown = "***" if "@" in self.storage else self.storage  # what is no address may hold a password in any place
-        check_setting("://" in self.storage, "study.storage", shown, "an address, as sqlite:///studies.db")
+        shown = "***" if "@" in self.storage else self.storage  # an invalid URI may hold a password anywhere
+        check_setting("://" in self.storage, "study.storage", shown, "a database URI, as sqlite:///studies.db")
         check_range(self, "study.", 0, MAX_SEED, "seed")
         check_range(self, "study.", 1, 86_400, "heartbeat")
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """What chooses the settings of the next trial.
+    """The sampler of the trials' settings.
 
     Args:
-        name: tpe (tree-structured Parzen estimator), gp (Gaussian process), cmaes (for numbers), nsgaii (genetic; for several
+        name: tpe (tree-structured Parzen estimator), gp (Gaussian process), cmaes (numbers only), nsgaii (genetic, for several
             objectives), random, or grid (each combination once; ranges need a step).
-        startup: trials with random settings before tpe, gp and cmaes begin to learn from them; the size of a generation of
-            nsgaii.
+        startup: random trials before tpe, gp and cmaes use a model; population size of nsgaii.
     """
 
     name: Literal["tpe", "gp", "cmaes", "nsgaii", "random", "grid"] = "tpe"
@@ -67,39 +66,36 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class PrunerConfig:
-    """What ends a trial early. There is none where a study has several objectives: Optuna has no pruning for these.
+    """Early end of poor trials. Optuna does not prune studies with several objectives.
 
     Args:
-        name: none; median (a trial whose best epoch is worse than the median of the others at that epoch); hyperband and
-            successive_halving (only the best 1 / reduction go on to reduction times as many epochs); wilcoxon (a trial whose
-            epochs are significantly worse than those of the best trial, by the signed-rank test).
-        startup: trials that run to their end before median begins to prune.
-        epochs: that every trial gets.
-        reduction: of hyperband and successive_halving.
-        p: of wilcoxon; the larger, the sooner a trial is pruned.
+        name: none; median: worse than the median of the other trials at the same epoch; hyperband, successive_halving: the
+            best 1 / reduction continue for reduction times as many epochs; wilcoxon: significantly worse epochs than the
+            best trial (signed-rank test, p < 0.1).
+        startup: complete trials before median prunes.
+        epochs: epochs of a trial before it may be pruned.
+        reduction: reduction factor of hyperband and successive_halving.
     """
 
     name: Literal["none", "median", "hyperband", "successive_halving", "wilcoxon"] = "median"
     startup: int = 4
     epochs: int = 2
     reduction: int = 3
-    p: float = 0.1
 
     def __post_init__(self) -> None:
         check_types(self, "pruner.")
         check_range(self, "pruner.", 1, MAX_STEPS, "startup", "epochs")
         check_range(self, "pruner.", 2, 1000, "reduction")
-        check_setting(0 < self.p < 1, "pruner.p", self.p, "above 0 and below 1")
 
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """When the search is over: at whichever comes first.
+    """Limits of the search; the first one reached ends it.
 
     Args:
-        trials: of the study, however many workers and starts it takes; finished, pruned, and failed for good.
-        hours: after which this start begins no further trial; 0: no limit.
-        epochs: of all trials together after which no further trial begins; 0: no limit.
+        trials: finished, pruned and failed trials of the study, over all workers and starts.
+        hours: hours after which this start begins no further trial; 0: no limit.
+        epochs: epochs of all trials together, after which no further trial begins; 0: no limit.
     """
 
     trials: int = 20
@@ -114,12 +110,12 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class AfterConfig:
-    """What comes after the trials.
+    """Final runs after the trials.
 
     Args:
-        seeds: the best settings and those of the base are trained once more with so many seeds each, and only these are
-            tested; 0: neither.
-        register: name in the registry for the best of them by validation; empty: none.
+        seeds: number of seeds with which the best settings and the base settings are trained again; only these runs are
+            tested; 0: no final runs.
+        register: registered model name for the best final run by validation; empty: not registered.
     """
 
     seeds: int = 3
@@ -135,14 +131,14 @@ class AfterConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A search for the best settings of a training: a study whose trials are trainings.
+    """A hyperparameter search: a study whose trials are trainings.
 
     Args:
-        base: file of the training that it starts from; settings of a training beside these here, or as flags, override it.
-        space: setting, as optim.lr, to what is searched: a list of choices, or {low, high} with perhaps `log: true` or a
-            `step`; with `when: {model.backbone: [irse50]}` only where another setting of the space has one of these values.
+        base: config file of the base training; settings in the study file and flags override it.
+        space: setting to its search space, as optim.lr: a list of choices, or {low, high} with optional `log: true` or `step`;
+            with `when: {model.backbone: [irse50]}` only if another searched setting has one of these values.
         objectives: metric under val/ to maximize or minimize; also cost/parameters (millions) and cost/latency
-            (milliseconds a session).
+            (milliseconds per session).
     """
 
     base: str = ""
@@ -156,10 +152,10 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_setting(
-            bool(self.study.name), "study.name", self.study.name, "a name, under which the study goes on when started again"
+            bool(self.study.name), "study.name", self.study.name, "a name, which identifies the study when it is resumed"
         )
         check_setting(
-            bool(self.space), "space", self.space, "settings to search, as {optim.lr: {low: 0.0001, high: 0.01, log: true}}"
+            bool(self.space), "space", self.space, "a search space, as {optim.lr: {low: 0.0001, high: 0.01, log: true}}"
         )
         check_setting(bool(self.objectives), "objectives", self.objectives, "metrics, as {val/identity/auc: maximize}")
         for metric, direction in self.objectives.items():

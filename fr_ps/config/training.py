@@ -1,4 +1,4 @@
-"""Settings of the training itself."""
+"""Settings of the optimizer, the learning rate schedule and the training loop."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,11 +13,9 @@ class OptimConfig:
     Args:
         name: adamw, or sgd with Nesterov momentum.
         lr: largest learning rate, reached at the end of the warm-up.
-        weight_decay: of weights; norms, biases, gains and loss weights have none.
-        momentum: of sgd.
-        clip: largest norm of the gradient of a step; 0 for no limit.
-        weighting_factor: learning rate of the learnt loss weights as a multiple of lr. They start at 1 and have to reach
-            1 / (2 loss), and Adam moves a parameter by at most about lr a step.
+        weight_decay: weight decay; norms, biases, gains and loss weights have none.
+        momentum: momentum of sgd.
+        clip: largest gradient norm of a step; 0: no limit.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -25,32 +23,27 @@ class OptimConfig:
     weight_decay: float = 0.05
     momentum: float = 0.9
     clip: float = 5.0
-    weighting_factor: float = 50.0
 
     def __post_init__(self) -> None:
         check_types(self, "optim.")
         check_setting(0 < self.lr <= 1000, "optim.lr", self.lr, "above 0, at most 1000")
         check_range(self, "optim.", 0, MAX_WEIGHT, "weight_decay", "clip")
         check_setting(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 or more and below 1")
-        good = 0 < self.weighting_factor <= MAX_WEIGHT
-        check_setting(good, "optim.weighting_factor", self.weighting_factor, f"above 0, at most {MAX_WEIGHT:g}")
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The learning rate over the steps of a training.
-
-    All begin with a linear warm-up to optim.lr. Steps are those of the optimizer.
+    """The learning rate schedule, over the steps of the optimizer. Each schedule starts with a linear warm-up to optim.lr.
 
     Args:
-        name: polynomial: lr x (1 - progress)^power; cosine: half a cosine down to the lowest rate, with or without warm
-            restarts; constant.
-        warmup_epochs: epochs of the warm-up; may be a fraction. Longer than the training, it keeps the rate below optim.lr.
-        power: of the polynomial decay.
-        restart_epochs: of the cosine, epochs of its first cycle (T_0 of SGDR), after each of which it restarts at lr; may be
-            a fraction; 0: one cycle over all that is left after the warm-up.
-        restart_factor: each cycle's length as a multiple of the one before (T_mult).
-        lowest: learning rate at the end of a cycle of the cosine (eta_min), at most optim.lr.
+        name: polynomial: lr x (1 - progress)^power; cosine: half a cosine down to `lowest`, with optional warm restarts;
+            constant.
+        warmup_epochs: epochs of the warm-up, or a fraction. A warm-up longer than the training never reaches optim.lr.
+        power: exponent of polynomial.
+        restart_epochs: epochs of the first cycle of cosine (T_0 of SGDR), or a fraction; each cycle restarts at lr; 0: one
+            cycle after the warm-up.
+        restart_factor: length of a cycle relative to the cycle before (T_mult).
+        lowest: learning rate at the end of a cycle of cosine (eta_min), at most optim.lr.
     """
 
     name: Literal["polynomial", "cosine", "constant"] = "polynomial"
@@ -70,26 +63,24 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The training itself.
+    """The training loop.
 
     Args:
-        epochs: at most.
-        seed: of weights, batches and augmentation.
-        select: validation metric of the best checkpoint; higher is better, except for an eer or ece.
-        watch: further validation metrics, each with a checkpoint of its own best epoch, `checkpoints/best_...`.
-        patience: stop after this many epochs without a better train.select; 0: never.
-        accumulate: batches a step of the optimizer, whose gradient is that of their mean loss; norms see each batch alone.
-        ema: decay a step of the moving average of the weights, as 0.999; where there is one, it is what is validated, saved
-            and tested. It is smaller over the first steps. 0: none.
-        threads: CPU threads of torch; 0: as many as torch takes by itself.
-        scoring_batch: sessions a batch where a model is scored.
-        checkpoint_steps: steps after which a checkpoint to resume from is written within an epoch; 0: by time only. At the
-            end of an epoch there always is one.
-        checkpoint_minutes: minutes after which such a checkpoint is written; 0: never by time.
-        bad_steps: the training stops after so many steps in a row whose loss or gradient was NaN or infinite; each of them
-            is skipped.
-        system_metrics: record processor, memory, disk, network and GPUs of the machine, as MLflow's `system/...` metrics;
-            also on where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
+        epochs: largest number of epochs.
+        seed: seed of weights, batches and augmentation.
+        select: validation metric that selects the best checkpoint; higher is better, except for eer and ece.
+        watch: further validation metrics; each keeps a checkpoint of its own best epoch, `checkpoints/best_...`.
+        patience: epochs without improvement of train.select before early stopping; 0: no early stopping.
+        accumulate: batches per optimizer step, with the gradient of their mean loss; batch norms see single batches.
+        ema: decay per step of the moving average of the weights, as 0.999, smaller in the first steps; the averaged weights
+            are validated, saved and tested; 0: no average.
+        threads: CPU threads of torch; 0: torch's default.
+        checkpoint_steps: steps between checkpoints to resume from within an epoch; 0: by time only. The end of an epoch
+            always writes one.
+        checkpoint_minutes: minutes between such checkpoints; 0: not by time.
+        bad_steps: consecutive steps with a NaN or infinite loss or gradient that stop the training. Such steps are skipped.
+        system_metrics: record CPU, memory, disk, network and GPUs as MLflow's `system/...` metrics; also on if
+            MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
     """
 
     epochs: int = 20
@@ -99,7 +90,6 @@ class TrainConfig:
     accumulate: int = 1
     ema: float = 0.0
     threads: int = 0
-    scoring_batch: int = 64
     watch: tuple[str, ...] = ()
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0
@@ -109,7 +99,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_types(self, "train.")
         check_range(self, "train.", 1, MAX_STEPS, "epochs", "bad_steps")
-        check_range(self, "train.", 1, MAX_BATCH, "accumulate", "scoring_batch")
+        check_range(self, "train.", 1, MAX_BATCH, "accumulate")
         check_range(self, "train.", 0, MAX_SEED, "seed")
         check_range(self, "train.", 0, MAX_STEPS, "patience", "checkpoint_steps", "checkpoint_minutes")
         check_range(self, "train.", 0, MAX_PROCESSES, "threads")

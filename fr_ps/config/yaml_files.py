@@ -1,4 +1,4 @@
-"""Settings from YAML files: bounded in size, refused by file, row and key, and text taken as it is written."""
+"""Reads settings from YAML. Sizes are limited, errors name file, row and key, and text settings stay as written."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
@@ -13,30 +13,30 @@ from fr_ps.errors import InputError, one_line
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
-"""Of a file, aliases counted as often as they are used."""
+"""Largest number of values of a file; each use of an alias counts."""
 MAX_DEPTH = 32
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in the YAML file `path`, as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
+    """Read the YAML file `path` as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
 
-    YAML 1.1 reads `off` and `no` as false, `null` as nothing and 2026-11-28 as a date. Where a setting is text or one of
-    several names, what stands there is text as it is written; so are all keys.
+    YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. Settings that are text or a choice, and
+    all keys, keep their text instead.
 
     Raises:
-        InputError: the file is missing, unreadable, no YAML or too large; a key stands twice or has no value.
+        InputError: the file is missing, unreadable, too large or not YAML, or a key is repeated or has no value.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such config file") from None
+        raise InputError(f"{path}: no such config file; check the path") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({one_line(error)}); expected a YAML file of settings") from None
     if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: is larger than {MAX_BYTES} bytes; expected a YAML file of settings")
+        raise InputError(f"{path}: larger than {MAX_BYTES} bytes; expected a YAML file of settings")
     try:
         return parse_settings(content.decode(), str(path))
     except UnicodeDecodeError as error:
@@ -44,17 +44,17 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(text: str, where: str) -> dict[str, Any]:
-    """The settings in YAML `text`, which errors name as `where`; otherwise as `read_settings`."""
+    """`read_settings` for the YAML `text`; errors name it `where`."""
     tree = _parse(text, where, _SETTINGS)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{where}: is a {type(tree).__name__}; expected settings as `data: {{root: ...}}`")
+        raise InputError(f"{where}: {type(tree).__name__} found; expected settings as `data: {{root: ...}}`")
     return tree
 
 
 def parse_search_space(text: str) -> Any:
-    """What is searched, in YAML `text` of the flag --space; otherwise as `parse_settings`."""
+    """The search space in YAML `text`, the value of the flag --space."""
     return _parse(text, "--space", _SPACE)
 
 
@@ -73,10 +73,10 @@ def _parse(text: str, where: str, kind: Any) -> Any:
 
 
 def _check_size(text: str, where: str) -> None:
-    """Refuse deep nesting before it is composed, which is recursive, and many values, which take minutes."""
+    """Check nesting and number of values before composing, which is recursive and slow."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        if number > 3 * MAX_VALUES:  # a collection has two events, and a document some more
+        if number > 3 * MAX_VALUES:  # a collection has two events, a document some more
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
@@ -88,7 +88,7 @@ def _check_size(text: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class _SearchValue:
-    """The kind of what is searched of a setting: of its choices, and of a condition on it.
+    """Schema of the search space of one setting: choices, a range, and a condition.
 
     Attributes:
         kind: type hint of the setting.
@@ -98,31 +98,31 @@ class _SearchValue:
 
 
 _SETTINGS, _SPACE, _CONDITION = "settings", "space", "condition"
-"""Kinds of mappings beside type hints: all settings of a file, the search space, and the `when` of a searched setting."""
+"""Schemas beside type hints: a whole file, the search space, and the `when` of a searched setting."""
 
 
 class _SettingsBuilder:
-    """Turns nodes of YAML into settings.
+    """Converts YAML nodes to settings.
 
     Args:
-        loader: that composed them.
-        where: the file or flag, for errors.
+        loader: the loader that composed the nodes.
+        where: file or flag, for errors.
     """
 
     def __init__(self, loader: yaml.SafeLoader, where: str) -> None:
         self.loader, self.where = loader, where
 
     def check(self, node: Node) -> None:
-        """Refuse keys that stand twice, structures that contain themselves, and aliases that multiply without bound."""
+        """Check for repeated keys, self-references and too many values through aliases."""
         if self._size(node, {}, set()) > MAX_VALUES:
             raise InputError(f"{self.where}: has more than {MAX_VALUES} values, aliases included; expected fewer")
 
     def _size(self, node: Node, sizes: dict[int, int], above: set[int]) -> int:
         if id(node) in above:
-            raise InputError(f"{self._location(node)}: contains itself by an alias; expected values without that")
+            raise InputError(f"{self._location(node)}: contains itself by an alias; remove the alias")
         if id(node) not in sizes:
             if node.tag not in self.loader.yaml_constructors and node.tag != _MERGE:
-                raise InputError(f"{self._location(node)}: {node.tag} is no type of a setting; remove the tag")
+                raise InputError(f"{self._location(node)}: {node.tag} is not a type of settings; remove the tag")
             if isinstance(node, MappingNode):
                 self._check_unique_keys(node)
             sizes[id(node)] = 1 + sum(self._size(child, sizes, above | {id(node)}) for child in _children(node))
@@ -134,18 +134,16 @@ class _SettingsBuilder:
             if not isinstance(key, ScalarNode):
                 raise InputError(f"{self._location(key)}: a key is a list or a mapping; expected the name of a setting")
             if key.value in rows:
-                raise InputError(
-                    f"{self._location(key)}: {key.value} stands twice (first in row {rows[key.value]}); put both together"
-                )
+                raise InputError(f"{self._location(key)}: {key.value} is repeated (first in row {rows[key.value]}); merge both")
             rows[key.value] = key.start_mark.line + 1
 
     def build(self, node: Node, kind: Any, key: str) -> Any:
-        """The value of `node`, which is that of the setting `key`.
+        """The value of a checked `node`.
 
         Args:
-            node: checked.
-            kind: type hint of the setting, or one of `_SETTINGS` and `_SPACE`.
-            key: for errors; empty for the whole file.
+            node: of the setting.
+            kind: type hint of the setting, or a schema as `_SETTINGS`.
+            key: name of the setting, for errors; empty for the whole file.
         """
         if isinstance(node, ScalarNode):
             return self._scalar(node, kind, key)
@@ -164,7 +162,7 @@ class _SettingsBuilder:
         options = set(_accepted_types(kind.kind if isinstance(kind, _SearchValue) else kind))
         is_text = bool(options & {str}) and bool not in options
         if node.tag == _NULL and (not is_text or not node.value):
-            if not key or (kind is Any and "." not in key):  # the whole file, or no setting at all, as `resume`
+            if not key or (kind is Any and "." not in key):  # the whole file, or a key that is not a setting, as `resume`
                 return None
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
         if is_text and not (options & {int, float} and node.tag in _NUMBERS):
@@ -172,9 +170,7 @@ class _SettingsBuilder:
         try:
             value = self.loader.construct_object(node)
         except ValueError as error:
-            raise InputError(
-                f"{self._location(node)}: {key} is no usable value ({one_line(error, 100)}); expected another"
-            ) from None
+            raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)
 
     def _location(self, node: Node) -> str:
@@ -191,7 +187,7 @@ def _children(node: Node) -> Iterator[Node]:
 
 
 def _accepted_types(kind: Any) -> Iterator[Any]:
-    """The types that a value of `kind` may have: names that may be chosen are `str`."""
+    """The types of values of the type hint `kind`; choices are `str`."""
     if get_origin(kind) is Literal:
         yield from map(type, get_args(kind))
     elif get_origin(kind) in (tuple, list, dict) or not get_args(kind):
@@ -202,14 +198,14 @@ def _accepted_types(kind: Any) -> Iterator[Any]:
 
 
 def _item_kind(kind: Any) -> Any:
-    """The kind of the items of a list of `kind`."""
+    """Type hint or schema of the items of a list."""
     if isinstance(kind, _SearchValue):
         return kind.kind
     return get_args(kind)[0] if get_origin(kind) in (tuple, list) else Any
 
 
 def _value_kind(kind: Any, key: str) -> Any:
-    """The kind of the value of `key` in a mapping of `kind`."""
+    """Type hint or schema of the value of `key` in a mapping."""
     if kind == _SETTINGS:
         return _SPACE if key == "space" else (_type_hints(SearchConfig) | _type_hints(Config)).get(key, Any)
     if kind in (_SPACE, _CONDITION):

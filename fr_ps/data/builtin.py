@@ -11,7 +11,8 @@ from fr_ps.data.layout import LABELS_FILE
 from fr_ps.data.preparation import FORMAT
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import one_line
-from fr_ps.files import atomic_folder, folder_lock, remove_stale_temp, translate_write_errors, write_json
+from fr_ps.files import atomic_folder, remove_stale_temp, translate_write_errors, write_json
+from fr_ps.locks import folder_lock
 from fr_ps.progress import echo, progress
 from fr_ps.synthetic.captures import VERSION, write_synthetic_captures
 

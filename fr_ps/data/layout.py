@@ -12,7 +12,7 @@ import numpy as np
 from fr_ps.config import Modality
 from fr_ps.data.labels import Labels
 from fr_ps.errors import InputError
-from fr_ps.files import read_array
+from fr_ps.npy import read_array
 from fr_ps.tables import SessionKey, suggest_session, to_nfc
 
 LABELS_FILE = "labels.csv"

@@ -9,7 +9,7 @@ import numpy as np
 from fr_ps.config import PrepareConfig
 from fr_ps.data.store import MapStore
 from fr_ps.errors import InputError
-from fr_ps.files import array_bytes, read_array
+from fr_ps.npy import array_bytes, read_array
 from fr_ps.outputs import write_output
 
 MEAN_FACE = "mean_face"

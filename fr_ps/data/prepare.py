@@ -18,7 +18,9 @@ from fr_ps.data.mean_face import MeanFace, load_mean_face
 from fr_ps.data.preparation import FORMAT, RECORD_FILE, capture_to_maps, preparation_settings, read_record
 from fr_ps.data.prepare_report import REPORT_FILE, SessionResult, is_unmodified, labels_text, report_text, write_table
 from fr_ps.errors import InputError
-from fr_ps.files import atomic_folder, folder_lock, remove_stale_temp, write_array
+from fr_ps.files import atomic_folder, remove_stale_temp
+from fr_ps.locks import folder_lock
+from fr_ps.npy import write_array
 from fr_ps.outputs import check_not_input, check_output_file, check_replaceable
 from fr_ps.photometric.align import read_boxes
 from fr_ps.photometric.captures import CaptureSource, list_names, list_sources

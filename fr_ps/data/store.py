@@ -15,8 +15,9 @@ from fr_ps.cache import cache_folder, checksum, remove
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_files, read_map
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import LOCK_FILE, atomic_folder, folder_lock, remove_stale_temp, sync_file, translate_write_errors, write_json
+from fr_ps.files import atomic_folder, remove_stale_temp, sync_file, translate_write_errors, write_json
 from fr_ps.json_files import NonNegativeInt, read_json
+from fr_ps.locks import LOCK_FILE, folder_lock
 from fr_ps.progress import OnProgress, echo, no_progress
 
 _FORMAT = 2

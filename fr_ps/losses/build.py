@@ -33,7 +33,7 @@ IDENTITY_LOSSES: dict[str, Callable[[LossConfig], Callable[..., MarginLoss]]] = 
     ),
     "arcface": lambda config: partial(ArcFace, margin=config.arcface_margin),
     "cosface": lambda config: partial(CosFace, margin=config.cosface_margin),
-    "adaface": lambda config: partial(AdaFace, margin=config.adaface_margin, h=config.adaface_h, t_alpha=config.adaface_t_alpha),
+    "adaface": lambda config: partial(AdaFace, margin=config.adaface_margin),
 }
 """Name to a function from the settings to the loss, which takes the arguments of `MarginLoss`."""
 

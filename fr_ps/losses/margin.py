@@ -138,8 +138,8 @@ class AdaFace(MarginLoss):
         *,
         scale: float,
         margin: float,
-        h: float,
-        t_alpha: float,
+        h: float = 0.333,
+        t_alpha: float = 0.01,
         person_weights: Tensor | None = None,
     ) -> None:
         super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)

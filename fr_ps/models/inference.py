@@ -21,6 +21,10 @@ class MapReader(Protocol):
         """Read some rows: modality to (len(rows), C, H, W) float32."""
 
 
+BATCH_SIZE = 64
+"""Sessions per batch at inference, unless a command sets it."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Predictions of a model for n sessions.
@@ -35,7 +39,7 @@ class Predictions:
 
 
 def predict(
-    network: FaceNetwork, store: MapReader, rows: np.ndarray, batch: int, advance: OnProgress = no_progress
+    network: FaceNetwork, store: MapReader, rows: np.ndarray, batch: int = BATCH_SIZE, advance: OnProgress = no_progress
 ) -> Predictions:
     """Predictions of `network` for some rows of the store; the train or eval mode of the network does not change."""
     return predict_subsets(network, store, rows, batch, [network.modalities], advance)[0]

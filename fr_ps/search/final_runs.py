@@ -14,10 +14,9 @@ from fr_ps.search.spec import StudySpec
 from fr_ps.search.storage import retry
 from fr_ps.search.worker_pool import run_workers
 from fr_ps.tracking.journal import JOURNAL_FILE
-from fr_ps.tracking.layout import BEST_CHECKPOINT
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.run import Run, new_run_id
-from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, RUN_INFO_FILE, ParentRun
 
 _FINAL = "fr_ps.final"
 """Attribute of the study in the database: name of a final run to its id. No final run is trained twice."""

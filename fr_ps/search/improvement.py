@@ -17,7 +17,7 @@ from fr_ps.models.thresholds import read_thresholds
 from fr_ps.progress import OnProgress
 from fr_ps.report.table import Table
 from fr_ps.search.final_runs import FinalRuns
-from fr_ps.tracking.layout import BEST_CHECKPOINT
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT
 
 
 @dataclass(frozen=True)

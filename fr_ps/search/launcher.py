@@ -18,6 +18,7 @@ from fr_ps.errors import InputError
 from fr_ps.files import write_text
 from fr_ps.json_files import parse_json
 from fr_ps.markdown import markdown_lines
+from fr_ps.models.inference import BATCH_SIZE
 from fr_ps.progress import echo, no_progress, progress
 from fr_ps.report.table import table_text
 from fr_ps.search.checks import check_data, require_effect
@@ -33,12 +34,10 @@ from fr_ps.search.trial_queue import read_slots
 from fr_ps.search.worker_pool import run_workers
 from fr_ps.serving.registry import register
 from fr_ps.tables import format_csv
-from fr_ps.tracking.layout import RUNS_FOLDER
-from fr_ps.tracking.lifecycle import resume_run
+from fr_ps.tracking.lifecycle import ensure_parent_folder, refresh_parent, resume_run, start_parent_run
 from fr_ps.tracking.listing import mark_interrupted
-from fr_ps.tracking.parent import ensure_parent_folder, refresh_parent, start_parent_run
 from fr_ps.tracking.run import Run
-from fr_ps.tracking.run_folder import ParentRun, RunInfo, read_run_info
+from fr_ps.tracking.run_folder import RUNS_FOLDER, ParentRun, RunInfo, read_run_info
 from fr_ps.tracking.run_lock import is_locked
 from fr_ps.tracking.sync import pending_runs, sync
 
@@ -284,8 +283,8 @@ def _report_improvement(spec: StudySpec, final_runs: FinalRuns, run: Run, report
     config = spec.base
     with progress("score on test", len(final_runs.best) + len(final_runs.base), "models") as advance:
         root = resolve_root(config.data.root, config.synthetic)
-        device, batch = pick_device(config.device), config.train.scoring_batch
-        improvement = measure_improvement(final_runs, first_metric(spec.config), root, device, batch, advance)
+        device = pick_device(config.device)
+        improvement = measure_improvement(final_runs, first_metric(spec.config), root, device, BATCH_SIZE, advance)
     table = improvement.table()
     write_text(report / f"{table.name}.csv", format_csv(table.header, table.rows))
     run.log_metrics({f"gain/{one.name}": one.value for one in improvement.differences}, 0)

@@ -61,6 +61,6 @@ def build_pruner(config: PrunerConfig, objectives: int, epochs: int) -> BasePrun
         "successive_halving": lambda: optuna.pruners.SuccessiveHalvingPruner(
             min_resource=config.epochs, reduction_factor=config.reduction
         ),
-        "wilcoxon": lambda: optuna.pruners.WilcoxonPruner(p_threshold=config.p, n_startup_steps=config.epochs),
+        "wilcoxon": lambda: optuna.pruners.WilcoxonPruner(n_startup_steps=config.epochs),
     }
     return builders[config.name]()

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from fr_ps.config import Config, SearchConfig, flatten_dict, from_dict, to_dict
+from fr_ps.config import Config, SearchConfig, flatten_dict, from_dict, to_dict, without_removed
 from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import lower_is_better
@@ -17,7 +17,6 @@ _MACHINE_SETTINGS = (
     "device",
     "data/root",
     "train/threads",
-    "train/scoring_batch",
     "train/checkpoint_minutes",
     "train/system_metrics",
 )
@@ -127,7 +126,7 @@ def require_same_definition(name: str, stored: Mapping[str, Any], current: Mappi
     for part in ("objectives", "space", "base"):
         before, after = stored.get(part, {}), current[part]
         if part == "base":
-            before = _shared_settings(Config()) | before
+            before = _shared_settings(Config()) | without_removed(before, f"study {name!r}: ")
         for key in (*before, *(key for key in after if key not in before)):
             if before.get(key) != after.get(key):
                 raise InputError(

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import dir_lock
+from fr_ps.locks import dir_lock
 from fr_ps.redaction import redact
 
 HEARTBEAT_GRACE = 4

@@ -29,9 +29,15 @@ from fr_ps.search.spec import StudySpec, spec_from_json
 from fr_ps.search.storage import Storage, retry
 from fr_ps.search.trial import WorkerContext, run_trial, trial_run_id
 from fr_ps.search.trial_queue import EPOCHS, OUTCOME, acquire, release
-from fr_ps.tracking.layout import CHECKPOINTS_FOLDER, LAST_CHECKPOINT, RESUME_CHECKPOINTS, RUNS_FOLDER
 from fr_ps.tracking.lifecycle import resume_run, start_run
-from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
+from fr_ps.tracking.run_folder import (
+    CHECKPOINTS_FOLDER,
+    LAST_CHECKPOINT,
+    RESUME_CHECKPOINTS,
+    RUN_INFO_FILE,
+    RUNS_FOLDER,
+    ParentRun,
+)
 from fr_ps.training.train import train
 
 _POLL_SECONDS = 1.0

@@ -10,17 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from fr_ps.errors import InputError, one_line
-from fr_ps.files import (
-    array_bytes,
-    check_path_component,
-    folder_lock,
-    read_array,
-    remove_stale_temp,
-    write_atomic,
-    write_json,
-    write_text,
-)
+from fr_ps.files import check_path_component, remove_stale_temp, write_atomic, write_json, write_text
 from fr_ps.json_files import NonNegativeInt, PositiveInt, read_json
+from fr_ps.locks import folder_lock
+from fr_ps.npy import array_bytes, read_array
 from fr_ps.tables import format_csv, read_session_rows
 
 EMBEDDINGS_FILE = "embeddings.npy"

@@ -22,9 +22,9 @@ from fr_ps.models.folder import load_model, read_info
 from fr_ps.report.table import Table
 from fr_ps.serving.registry import ModelVersion, get_champion, parse_version, set_champion, set_tags
 from fr_ps.tables import SessionKey
-from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.resolve import resolve_model
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import CONFIG_FILE
 
 PROMOTION_METRIC = "identity/auc"
 """The challenger must be better in this metric."""

@@ -18,10 +18,9 @@ from fr_ps.json_files import parse_json
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.redaction import redact, redact_tree
 from fr_ps.serving.mlflow_model import WEIGHTS_TAG, log_model
-from fr_ps.tracking.layout import BEST_CHECKPOINT, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER
 from fr_ps.tracking.mlflow_sink import display_uri, uses_current_store
 from fr_ps.tracking.resolve import REGISTRY_PREFIX, resolve_model
-from fr_ps.tracking.run_folder import find_run, read_run_info
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_run, read_run_info
 from fr_ps.tracking.uris import connect, redacted_uri, tracking_uri
 
 CHAMPION = "champion"

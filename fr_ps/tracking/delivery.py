@@ -1,80 +1,182 @@
-"""From a growing journal to MLflow, in the background."""
+"""Delivery of a run's journal to MLflow: the queue of undelivered events, and the thread that sends them in the background."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
 
-from fr_ps.errors import one_line
-from fr_ps.tracking.journal import Journal
-from fr_ps.tracking.outbox import DeliveryQueue, EventSink
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import write_json
+from fr_ps.json_files import NonNegativeInt, read_json
+from fr_ps.progress import Echo
+from fr_ps.tracking.journal import JOURNAL_FILE, Event, Journal, read_events
 
+DELIVERED_FILE = "delivered.json"
+_MAX_BATCH_ITEMS = 1000
 _BATCH_DELAY = 1.0
 _MIN_BACKOFF, _MAX_BACKOFF, _CLOSING_BACKOFF = 1.0, 60.0, 2.0
 
 
+@dataclass(frozen=True)
+class _Delivered:
+    """Content of `delivered.json`; see `DeliveryQueue`."""
+
+    bytes: NonNegativeInt
+    refused: list[str]
+
+
+class EventSink(Protocol):
+    """Receiver of a run's events."""
+
+    def connect(self) -> str:
+        """Connect, and return the receiver's id of the run.
+
+        Raises:
+            Exception: any reason why the receiver does not answer.
+        """
+
+    def send(self, events: Sequence[Event]) -> list[str]:
+        """Send events in their order. Sending an event twice has the same effect as once.
+
+        Returns:
+            The items that the receiver rejects for good, with the reasons.
+
+        Raises:
+            Exception: any other failure; the caller sends the same events again later.
+        """
+
+
+class DeliveryQueue:
+    """The events of a run's journal that MLflow has not acknowledged.
+
+    `delivered.json` holds how far the journal is delivered. Without that file everything is sent again, with no effect.
+
+    Attributes:
+        delivered_bytes: size of the acknowledged part of the journal.
+        rejected: items that MLflow rejects for good, with the reasons.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / DELIVERED_FILE
+        self.journal_path = folder / JOURNAL_FILE
+        self.delivered_bytes = 0
+        self.rejected: list[str] = []
+        try:
+            found = read_json(self.path, _Delivered, "all events are sent again")
+        except InputError:  # as before the first delivery
+            return
+        self.rejected = found.refused
+        if self._is_line_end(found.bytes):
+            self.delivered_bytes = found.bytes
+
+    def _is_line_end(self, size: int) -> bool:
+        """Whether a line ends after `size` bytes; if not, the user has edited the journal."""
+        if size == 0:
+            return False
+        try:
+            with self.journal_path.open("rb") as file:
+                file.seek(size - 1)
+                return file.read(1) == b"\n"
+        except OSError:  # reading the events reports the reason
+            return False
+
+    def pending(self) -> int:
+        """The number of events that are not acknowledged."""
+        return sum(1 for _ in read_events(self.journal_path, self.delivered_bytes))
+
+    def send_batch(self, sink: EventSink, max_bytes: int | None = None) -> int:
+        """Send one batch and record its acknowledgement.
+
+        Args:
+            sink: receiver.
+            max_bytes: the batch ends within this size of the journal; None: no limit.
+
+        Returns:
+            The number of events of the batch; 0 if nothing is left.
+
+        Raises:
+            Exception: any failure of the sink; the next call sends the same batch again.
+        """
+        events: list[Event] = []
+        items, end_of_batch = 0, self.delivered_bytes
+        for end, event in read_events(self.journal_path, self.delivered_bytes):
+            if max_bytes is not None and end > max_bytes:
+                break
+            events.append(event)
+            end_of_batch = end
+            items += len(event.data.get("values", event.data))
+            if items >= _MAX_BATCH_ITEMS or event.kind in ("artifact", "status"):
+                break
+        if not events:
+            return 0
+        sink.connect()
+        self.rejected += sink.send(events)
+        self.delivered_bytes = end_of_batch
+        if self.path.parent.is_dir():  # a removed run folder is not created again
+            with suppress(InputError):  # on a full disk, the batch is sent again later
+                write_json(self.path, asdict(_Delivered(self.delivered_bytes, self.rejected)))
+        return len(events)
+
+
 class DeliveryThread(threading.Thread):
-    """Carries a growing journal to MLflow; whatever happens there, only this thread waits.
+    """Sends a growing journal to MLflow. Calls that block or fail affect this thread only.
 
     Args:
-        journal: that grows.
-        outbox: of that journal.
-        store: where to.
-        connected: called with the run's id in MLflow once it has one.
-        say: called with a line when delivery stops working, and when it works again.
+        journal: of the run.
+        queue: of that journal.
+        sink: receiver.
+        on_connect: called with the receiver's id of the run after each delivery.
+        echo: prints a line when the connection is lost, and when it is back.
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        queue: DeliveryQueue,
-        sink: EventSink,
-        on_connect: Callable[[str], None],
-        echo: Callable[[str], None],
+        self, journal: Journal, queue: DeliveryQueue, sink: EventSink, on_connect: Callable[[str], None], echo: Echo
     ) -> None:
-        super().__init__(name="delivery", daemon=True)  # a call that hangs must not keep the process
+        super().__init__(name="delivery", daemon=True)  # a call that hangs does not keep the process alive
         self.journal, self.queue, self.sink, self.on_connect, self.echo = journal, queue, sink, on_connect, echo
         self.last_error = ""
         self._closing = threading.Event()
         self._cancelled = False
 
     def run(self) -> None:
-        pause = _MIN_BACKOFF
+        backoff = _MIN_BACKOFF
         while not self._cancelled:
-            closing = self._closing.is_set()  # asked before the last look, so that nothing is told between the two
-            if not self.journal.is_present():  # which ends the run; sending would make its folder again
+            closing = self._closing.is_set()  # read before the last look at the journal, so that no event is missed
+            if not self.journal.is_present():  # sending would create the run folder again
                 return
             try:
-                # What MLflow has must never be more than what a power cut leaves of the journal.
+                # After a power cut, MLflow must not have more than the journal: only synced events are sent.
                 size = self.journal.sync()
                 sent = self.queue.send_batch(self.sink, size)
-            except Exception as error:  # whatever it is, it is no reason to end a training
+            except Exception as error:  # no failure of MLflow ends a training
                 if not self.last_error:
-                    self._report(
-                        f"tracking: MLflow does not take it ({one_line(error)}); the run goes on, and what it tells is kept"
-                    )
+                    self._report(f"tracking: MLflow unreachable ({one_line(error)}); buffering in {self.journal.path}")
                 self.last_error = one_line(error)
-                self._closing.wait(pause) if not self._closing.is_set() else time.sleep(_CLOSING_BACKOFF)
-                pause = min(2 * pause, _MAX_BACKOFF)
+                self._closing.wait(backoff) if not self._closing.is_set() else time.sleep(_CLOSING_BACKOFF)
+                backoff = min(2 * backoff, _MAX_BACKOFF)
                 continue
-            pause = _MIN_BACKOFF
+            backoff = _MIN_BACKOFF
             if sent:
                 self.on_connect(self.sink.connect())
                 if self.last_error:
-                    self._report("tracking: MLflow takes it again")
+                    self._report("tracking: MLflow reconnected")
                 self.last_error = ""
             elif closing:
                 return
             else:
                 self.journal.wait(self.queue.delivered_bytes, 3600.0)
             if self.queue.delivered_bytes >= size:
-                self._closing.wait(_BATCH_DELAY)  # so that what is told step by step goes together
+                self._closing.wait(_BATCH_DELAY)  # collects the events of several steps into one batch
 
     def _report(self, line: str) -> None:
-        if not self._cancelled:  # the end of the run was told, and a call that hung until after it adds nothing
+        if not self._cancelled:
             self.echo(line)
 
     def finish(self, timeout: float) -> bool:
-        """Wait for what is left, at most so many seconds after the last acknowledgement; whether all was taken."""
+        """Wait for the rest, at most `timeout` seconds after the last acknowledgement; returns whether all was delivered."""
         self._closing.set()
         self.journal.wake()
         done, since = self.queue.delivered_bytes, time.monotonic()
@@ -85,5 +187,5 @@ class DeliveryThread(threading.Thread):
         return not self.is_alive() and self.queue.delivered_bytes >= self.journal.size
 
     def cancel(self) -> None:
-        """Try nothing again, and say nothing more."""
+        """Stop retries and messages."""
         self._cancelled = True

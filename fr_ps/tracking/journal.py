@@ -1,4 +1,4 @@
-"""The journal: what a run tells, appended to a file of its folder before anything else becomes of it."""
+"""The journal of a run: each logged event is first appended to a file of the run folder."""
 
 import json
 import os
@@ -20,17 +20,17 @@ _RESERVE_BYTES = 1 << 16
 
 EventKind = Literal["params", "tags", "metrics", "dataset", "artifact", "model", "status", "elsewhere"]
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-"""As MLflow has them."""
+"""MLflow's names."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that a run told.
+    """One logged event.
 
     Attributes:
-        kind: of the event.
-        time: in milliseconds since 1970, when it was told; a point of a curve keeps it however often it is sent.
-        data: what was told, as JSON holds it.
+        kind: type of the event.
+        time: milliseconds since 1970. Metrics keep it however often they are sent: MLflow ignores a repeated point.
+        data: content, as JSON.
     """
 
     kind: EventKind
@@ -87,25 +87,22 @@ _DATA_TYPES: dict[EventKind, Any] = {
     "status": _Status,
     "elsewhere": _OtherRunTags,
 }
-"""Type of an event's data, by its kind."""
+"""Kind of an event to the type of its data."""
 _LINE_TYPES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA_TYPES.items()}
 
 
 class Journal:
-    """The file `journal.jsonl` of a run's folder, open for appending: one line of JSON an event, and never a line changed.
+    """The file `journal.jsonl` of a run folder, open for appending: one line of JSON per event. Lines never change.
 
-    It has one writer at a time: the thread that trains, or the one that samples the machine. Others may read the file while
-    it grows. A last line that a crash left
-    half written is cut off when it is opened.
-
-    On a full disk a small reserve beside it is given up, so that the journal can still say how the run ended.
+    Several threads may append, and other processes may read the growing file. Opening removes an incomplete last line, which
+    a crash leaves. On a full disk, a reserve file beside the journal is deleted to make room for the final status.
 
     Attributes:
-        size: bytes of whole events.
-        cut: bytes of a half-written last line that were cut off.
+        size: bytes of complete events.
+        truncated_bytes: bytes of the incomplete last line that was removed.
 
     Raises:
-        InputError: the folder cannot be written, or a line before the last is no event.
+        InputError: the folder cannot be written, or a line before the last is not an event.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -130,10 +127,10 @@ class Journal:
             raise
 
     def append(self, kind: EventKind, data: dict[str, Any]) -> None:
-        """Add an event, without secrets. It outlives the process at once, and a power cut once `sync` was called.
+        """Append an event, without secrets. It survives the death of the process, and after `sync` also a power cut.
 
         Raises:
-            InputError: the disk is full, or the run's folder was removed.
+            InputError: the disk is full, or the run folder was removed.
         """
         kept = data if kind == "metrics" else redact_tree(data)
         line = (json.dumps({"kind": kind, "time": int(time.time() * 1000), "data": kept}) + "\n").encode()
@@ -142,7 +139,7 @@ class Journal:
 
     def _append(self, kind: EventKind, line: bytes) -> None:
         if not self.is_present():
-            raise InputError(f"{self.path}: was removed or replaced while the run writes to it; begin a new run")
+            raise InputError(f"{self.path}: was removed or replaced during the run; start a new run")
         with translate_write_errors(self.path):
             try:
                 self._write(line)
@@ -150,16 +147,15 @@ class Journal:
                 if error.errno not in DISK_FULL_ERRNOS or not self.reserve.exists():
                     raise
                 self.reserve.unlink()
-                if kind == "status":  # the room is for how the run ends; whatever else was to be told ends it
-                    self._write(line)
-                else:
+                if kind != "status":  # the reserve is for the final status; a failed write of another event ends the run
                     raise
+                self._write(line)
         with self._changed:
             self.size += len(line)
             self._changed.notify_all()
 
     def is_present(self) -> bool:
-        """Whether the open file is still the one at `path`: not where the run's folder was removed, renamed or replaced."""
+        """Whether `path` is still the open file; False after the run folder was removed, renamed or replaced."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._file))
         except OSError:
@@ -175,7 +171,7 @@ class Journal:
             raise
 
     def sync(self) -> int:
-        """Make all events so far outlive a power cut; returns their bytes."""
+        """Flush all events to disk; returns their size in bytes."""
         size = self.size
         if size > self._synced_bytes:
             with translate_write_errors(self.path):
@@ -184,29 +180,29 @@ class Journal:
         return size
 
     def wait(self, size: int, timeout: float) -> None:
-        """Wait until the journal has more than `size` bytes, or so many seconds."""
+        """Wait until the journal has more than `size` bytes, at most `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.size > size or self._wake_requested, timeout)
 
     def wake(self) -> None:
-        """End every `wait`, now and from now on."""
+        """End the present and all later calls of `wait`."""
         with self._changed:
             self._wake_requested = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Close the file and give the reserve back."""
+        """Close the file and delete the reserve."""
         os.close(self._file)
         self.reserve.unlink(missing_ok=True)
 
 
 def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
-    """The whole events of the journal `path` from byte `start` on, each with the byte where it ends.
+    """The events of the journal `path` from byte `start` on, each with the byte at which it ends.
 
-    What stands behind the last whole event is a line that is being written, or that a crash left half written.
+    An incomplete last line is skipped: it is being written, or a crash has left it.
 
     Raises:
-        InputError: a line before the last is no event, or the file cannot be read.
+        InputError: a line before the last is not an event, or the file cannot be read.
     """
     end = start
     damage: InputError | None = None
@@ -225,7 +221,7 @@ def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
 
 
 def _lines(path: Path, start: int) -> Iterator[bytes]:
-    """The lines from byte `start` on, none where there is no file; of one that is too long, pieces."""
+    """The lines from byte `start` on; none without a file. A line that is too long comes in pieces."""
     try:
         with path.open("rb") as file:
             file.seek(start)
@@ -237,10 +233,10 @@ def _lines(path: Path, start: int) -> Iterator[bytes]:
 
 
 def _event(line: bytes, where: str) -> Event:
-    """The event in `line`, whose curves may have points that are not finite, as MLflow's may.
+    """Parse the event in `line`. Metrics may be NaN or infinite, as in MLflow.
 
     Raises:
-        InputError: there is none; the message begins with `where`.
+        InputError: the line is not an event; the message begins with `where`.
     """
-    remedy = "remove it, and delivered.json beside it, to go on without it"
+    remedy = "to continue without it, remove it and the file delivered.json"
     return parse_json(line, Event, where, remedy, finite=False, refine=lambda event: _LINE_TYPES[event.kind])

@@ -1,32 +1,32 @@
-"""The life of a run: begun or gone on with, told about while it lasts, and ended with the status that is true."""
+"""Start, resume and end of a run: the folder, its lock, the delivery thread, and the final status."""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from fr_ps.errors import one_line
-from fr_ps.files import dir_lock, sync_folder, translate_write_errors
-from fr_ps.progress import echo
-from fr_ps.tracking.delivery import DeliveryThread
+from fr_ps.errors import InputError, one_line
+from fr_ps.files import sync_folder, translate_write_errors
+from fr_ps.locks import dir_lock
+from fr_ps.progress import Echo, echo
+from fr_ps.redaction import redact
+from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread
+from fr_ps.tracking.environment import record_system_metrics
 from fr_ps.tracking.journal import Event
 from fr_ps.tracking.mlflow_sink import MlflowSink, display_uri, uses_current_store
-from fr_ps.tracking.outbox import DeliveryQueue
 from fr_ps.tracking.run import Run, RunStatus, RunStopped, new_run_id
-from fr_ps.tracking.run_folder import ParentRun, RunInfo, find_run, new_run_info, read_run_info
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, RunInfo, find_run, new_run_info, read_run_info
 from fr_ps.tracking.run_lock import run_lock
-from fr_ps.tracking.system_metrics import record_system_metrics
 from fr_ps.tracking.uris import redacted_uri
 
-Echo = Callable[[str], None]
 _TIMEOUT, _TIMEOUT_UNFINISHED, _SILENT_WAIT = 60.0, 10.0, 3.0
 
 
 def echo_stderr(line: str) -> None:
-    """Tell the user a line that is no result."""
+    """Print a line that is not a result."""
     echo(line, sys.stderr)
 
 
@@ -40,79 +40,130 @@ def start_run(
     run_id: str = "",
     system_metrics: bool = False,
 ) -> Iterator[Run]:
-    """A run with a folder of its own under `runs`; its status at the end says how the block ended.
+    """Start a run with a new folder under `runs`.
 
-    FINISHED after the last line, KILLED after Ctrl-C, SIGTERM or `StoppedEarly`, FAILED after any other exception. MLflow
-    hears of it in the background: in the run that `mlflow run` began, or in a new one of the experiment that
-    MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME says, or `fr-ps`. At the end the block waits for that, a minute at most in
-    which nothing is acknowledged (10 seconds unless it is finished), and says what is left to `sync`.
+    The final status is FINISHED at the end of the block, KILLED after Ctrl-C, SIGTERM or `RunStopped`, and FAILED after any
+    other exception. A thread sends the journal to MLflow: into the run that `mlflow run` started, or into a new run of the
+    experiment MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or `fr-ps`. The end of the block waits for the delivery: at most
+    60 seconds without an acknowledgement, or 10 if the run is not FINISHED. The rest is left to `fr-ps sync`.
 
     Args:
-        name: of the run.
-        runs: the folder of the runs.
-        tell: called with lines for the user.
-        parent: run that it is a part of.
-        wait: seconds to wait at the end, at most.
-        run_id: ours, where it is known already; empty: a new one.
-        system_metrics: whether the machine is sampled, also where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is not true.
+        name: display name.
+        runs: folder of the runs.
+        echo: prints a line for the user.
+        parent: parent run.
+        timeout: longest wait at the end, in seconds.
+        run_id: our id; empty: a new one.
+        system_metrics: sample the machine, also without MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.
 
     Raises:
         InputError: `runs` cannot be written.
     """
-    card = new_run_info(run_id or new_run_id(), name, parent)
-    folder = runs / card.id
+    info = new_run_info(run_id or new_run_id(), name, parent)
+    folder = runs / info.id
     with run_lock(folder):
-        with (
-            translate_write_errors(folder),
-            dir_lock(runs),
-        ):  # so that of two processes that MLFLOW_RUN_ID reaches only one takes it
-            if card.mlflow_id and (taken := find_run(card.mlflow_id, runs)):
-                echo(f"tracking: MLFLOW_RUN_ID names the MLflow run of {taken.name}; run {card.id} gets one of its own")
-                card = replace(card, mlflow_id=None)
-            card.write(folder)
+        with translate_write_errors(folder), dir_lock(runs):  # of two processes with the same MLFLOW_RUN_ID, one adopts it
+            if info.mlflow_id and (taken := find_run(info.mlflow_id, runs)):
+                echo(f"tracking: MLFLOW_RUN_ID names the MLflow run of {taken.name}; run {info.id} gets a new MLflow run")
+                info = replace(info, mlflow_id=None)
+            info.write(folder)
         sync_folder(runs)
-        yield from _track(folder, card, echo, timeout, system_metrics)
+        yield from _track(folder, info, echo, timeout, system_metrics)
 
 
 @contextmanager
 def resume_run(folder: Path, echo: Echo = echo_stderr, timeout: float = _TIMEOUT, system_metrics: bool = False) -> Iterator[Run]:
-    """The run in `folder`, gone on with; otherwise as `new_run`.
+    """Resume the run in `folder`; otherwise as `start_run`.
 
-    The run that `mlflow run` may have begun for it gets a tag that names the one that is gone on with.
+    The MLflow run that `mlflow run` may have started for the command gets a tag with the id of the resumed run.
 
     Raises:
-        InputError: a living process runs it, or its folder cannot be written or read.
+        InputError: another process holds the lock of the run, or its folder cannot be read or written.
     """
-    card = read_run_info(folder)
+    info = read_run_info(folder)
     begun_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
     given = redacted_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if given and not uses_current_store(card):
-        echo(f"tracking: run {card.id} belongs to {display_uri(card)}, not to {given}, which MLFLOW_TRACKING_URI names")
+    if given and not uses_current_store(info):
+        echo(f"tracking: run {info.id} stays in {display_uri(info)}; MLFLOW_TRACKING_URI names {given}")
     with run_lock(folder):
-        empty = begun_by_mlflow if begun_by_mlflow != card.mlflow_id else None
-        yield from _track(folder, card, echo, timeout, system_metrics, empty)
+        placeholder = begun_by_mlflow if begun_by_mlflow != info.mlflow_id else None
+        yield from _track(folder, info, echo, timeout, system_metrics, placeholder)
+
+
+def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
+    """Create a parent run in MLflow, with a folder under `runs`; `resume_run` opens it.
+
+    It adopts the run that `mlflow run` started. The children need its id, so this call waits for MLflow.
+
+    Raises:
+        InputError: MLflow does not answer, or `runs` cannot be written.
+    """
+    info = new_run_info(new_run_id(), name)
+    with run_lock(runs / info.id):
+        info.write(runs / info.id)
+        sink = MlflowSink(runs / info.id, info)
+        try:
+            sink.connect()
+            if sink.note:
+                echo_stderr(sink.note)
+            return sink.info, ParentRun(str(sink.info.mlflow_id), sink.experiment_id())
+        except InputError:
+            raise
+        except Exception as error:  # without a parent run, no trial can start
+            where = redact(os.environ.get("MLFLOW_TRACKING_URI", "")) or "default store"
+            raise InputError(
+                f"MLflow ({where}) cannot create the parent run of the study ({one_line(error)}); "
+                "check that the server answers, or set MLFLOW_TRACKING_URI"
+            ) from None
+
+
+def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
+    """`parent`, whose run folder is `folder`, with its current MLflow id: `fr-ps sync --store` changes the id.
+
+    Raises:
+        InputError: `run.json` is damaged.
+        Exception: any failure of MLflow.
+    """
+    info = read_run_info(folder) if (folder / RUN_INFO_FILE).is_file() else None
+    if info is None or not info.mlflow_id or info.mlflow_id == parent.mlflow_id:
+        return parent
+    return ParentRun(info.mlflow_id, MlflowSink(folder, info).experiment_id())
+
+
+def ensure_parent_folder(info: RunInfo, runs: Path) -> Path:
+    """The folder under `runs` of a parent run; created if the run started on another machine.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    folder = runs / info.id
+    if not (folder / RUN_INFO_FILE).is_file():
+        with run_lock(folder):
+            info.write(folder)
+    return folder
 
 
 def _track(
     folder: Path, info: RunInfo, echo: Echo, timeout: float, system_metrics: bool, placeholder_id: str | None = None
 ) -> Iterator[Run]:
+    """Open the journal, deliver it while the caller's block runs, and record the final status."""
     run = Run(folder)
     run.mlflow_id = info.mlflow_id
     if run.journal.truncated_bytes:
-        echo(f"{run.journal.path}: its last line was half written and is cut off ({run.journal.truncated_bytes} bytes)")
+        echo(f"{run.journal.path}: removed an incomplete last line ({run.journal.truncated_bytes} bytes)")
     run.set_status("RUNNING")
     if placeholder_id:
         run.tag_other_run(placeholder_id, {"fr_ps.kind": "resume", "fr_ps.resumes": info.mlflow_id or info.id})
 
-    store = MlflowSink(folder, info)
+    sink = MlflowSink(folder, info)
 
-    def connected(mlflow_id: str) -> None:
+    def on_connect(mlflow_id: str) -> None:
         run.mlflow_id = mlflow_id
-        if store.note:
-            echo(store.note)
-            store.note = ""
+        if sink.note:
+            echo(sink.note)
+            sink.note = ""
 
-    delivery = DeliveryThread(run.journal, DeliveryQueue(folder), store, connected, echo)
+    delivery = DeliveryThread(run.journal, DeliveryQueue(folder), sink, on_connect, echo)
     delivery.start()
     status: RunStatus = "FAILED"
     try:
@@ -123,25 +174,24 @@ def _track(
         status = "KILLED"
         raise
     finally:
-        _finish(run, status, delivery, store, echo, timeout)
+        _finish(run, status, delivery, sink, echo, timeout)
 
 
 def _finish(run: Run, status: RunStatus, delivery: DeliveryThread, sink: MlflowSink, echo: Echo, timeout: float) -> None:
-    """Write down how the run ended, wait for its delivery, and say what is not delivered."""
+    """Record the final status, wait for the delivery, and report undelivered and rejected events."""
     try:
         if run.journal.is_present():
             _write_status(run, status, echo)
         delivered = _await_delivery(delivery, min(timeout, _TIMEOUT if status == "FINISHED" else _TIMEOUT_UNFINISHED), echo)
         if not run.journal.is_present():
             _send_status(status, sink, echo)
-            echo(f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before")
+            echo(f"run {run.id}: {run.folder} was removed or replaced; MLflow has the events delivered before that")
             return
-        for refused in delivery.queue.rejected:
-            echo(f"tracking: MLflow refused {refused}")
+        for rejected in delivery.queue.rejected:
+            echo(f"tracking: MLflow rejected {rejected}")
         if not delivered:
-            left = delivery.queue.pending()
-            why = delivery.last_error or "it takes too long"
-            echo(f"tracking: {left} events are not in MLflow yet ({why}); later: fr-ps sync")
+            reason = delivery.last_error or "time limit reached"
+            echo(f"tracking: {delivery.queue.pending()} events not delivered to MLflow ({reason}); deliver them with: fr-ps sync")
     finally:
         delivery.cancel()
         run.journal.close()
@@ -151,28 +201,28 @@ def _write_status(run: Run, status: RunStatus, echo: Echo) -> None:
     try:
         run.set_status(status)
         run.journal.sync()
-    except Exception as error:  # what ended the run is to be told, not this
-        echo(f"run {run.id}: that it is {status} could not be written down: {one_line(error)}")
+    except Exception as error:  # must not replace the exception that ended the run
+        echo(f"run {run.id}: cannot write the status {status} to the journal: {one_line(error)}")
 
 
 def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
-    """Send how a run ended past its journal, which is gone: MLflow would show it as RUNNING for ever."""
+    """Send the final status without the journal, which is gone; else MLflow shows RUNNING for ever."""
     if sink.client is None:  # MLflow does not have the run
         return
     try:
         sink.send([Event("status", int(time.time() * 1000), {"status": status})])
-    except Exception as error:  # what ended the run is to be reported, not this
-        echo(f"tracking: MLflow does not take the status {status} ({one_line(error)})")
+    except Exception as error:  # must not replace the exception that ended the run
+        echo(f"tracking: cannot send the status {status} to MLflow ({one_line(error)})")
 
 
 def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> bool:
-    """Wait for what is left, so long; whether all was taken. Ctrl-C ends the waiting, as the run itself is over."""
-    if timeout <= _SILENT_WAIT:  # who waits so little has more to do after the run, and Ctrl-C is to end that
+    """Wait for the delivery; returns whether all was delivered. Ctrl-C ends the wait only, as the run is over."""
+    if timeout <= _SILENT_WAIT:  # after so short a wait the caller continues, and Ctrl-C has to stop it
         return delivery.finish(timeout)
     try:
         if delivery.finish(_SILENT_WAIT):
             return True
-        echo(f"tracking: waiting for MLflow, {timeout:.0f} s at most (Ctrl-C: leave it to fr-ps sync)")
+        echo(f"tracking: waiting for MLflow, at most {timeout:.0f} s (Ctrl-C stops waiting; fr-ps sync delivers later)")
         return delivery.finish(timeout)
     except KeyboardInterrupt:
         return False

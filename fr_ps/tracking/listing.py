@@ -1,4 +1,4 @@
-"""The runs of a folder with their true status."""
+"""The runs of a folder with their true status, also after a killed process."""
 
 import socket
 from contextlib import suppress
@@ -7,11 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from fr_ps.errors import InputError
+from fr_ps.tracking.delivery import DeliveryQueue
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
-from fr_ps.tracking.layout import CONFIG_FILE
-from fr_ps.tracking.outbox import DeliveryQueue
 from fr_ps.tracking.run import Run, is_epoch_metric
-from fr_ps.tracking.run_folder import RUN_INFO_FILE, find_run, read_run_info
+from fr_ps.tracking.run_folder import CONFIG_FILE, find_run, read_run_info, run_folders
 from fr_ps.tracking.run_lock import is_locked, run_lock
 
 INTERRUPTED_TAG = "fr_ps.interrupted"
@@ -20,49 +19,64 @@ _OPEN_STATUSES = ("RUNNING", "")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run's folder tells.
+    """State of a run, from its folder.
 
     Attributes:
-        id: ours.
-        mlflow_id: empty where there is none yet.
-        name: of the run.
-        kind: `train`, `evaluate`, ...; empty where it ended before it said so.
-        status: RUNNING, FINISHED, FAILED or KILLED; `?` where it cannot be told.
-        note: what else is to be known of the status.
-        epoch: the last one with a point on a curve; 0 for none.
-        begun: date and time.
-        pending: events that MLflow has not.
+        folder: of the run.
+        id: our run id.
+        mlflow_id: empty before MLflow has created the run.
+        name: display name.
+        kind: `train`, `evaluate`, ...; empty if the run ended before it logged its kind.
+        status: RUNNING, FINISHED, FAILED or KILLED; `?` if unknown.
+        note: details of the status.
+        epoch: the last epoch with metrics; 0 for none.
+        started: date and time.
+        pending_events: number of events that are not delivered to MLflow.
+        error: why the folder cannot be read; empty if it can.
     """
 
+    folder: Path
     id: str
-    mlflow_id: str
-    name: str
-    kind: str
-    status: str
-    note: str
-    epoch: int
-    started: str
-    pending_events: int
+    mlflow_id: str = ""
+    name: str = ""
+    kind: str = ""
+    status: str = "?"
+    note: str = ""
+    epoch: int = 0
+    started: str = ""
+    pending_events: int = 0
+    error: str = ""
+
+
+@dataclass
+class _JournalSummary:
+    """What one pass over a journal yields; fields as in `RunSummary`."""
+
+    status: str = ""
+    interrupted: bool = False
+    kind: str = ""
+    epoch: int = 0
+    pending_events: int = 0
 
 
 def list_runs(runs: Path) -> list[RunSummary]:
-    """All runs under `runs`, the oldest first; those that were interrupted are marked first.
+    """All runs under `runs`, oldest first. Interrupted runs are marked first; a damaged run has an `error`."""
+    return [summarize_run(folder) for folder in run_folders(runs)]
 
-    A run whose folder is damaged is told as that.
-    """
-    found = []
-    for file in sorted(runs.glob(f"*/{RUN_INFO_FILE}")):
-        try:
-            found.append(_summarize(file.parent))
-        except InputError as error:
-            found.append(RunSummary(file.parent.name, "", "", "", "?", str(error), 0, "", 0))
-    return found
+
+def summarize_run(folder: Path) -> RunSummary:
+    """The state of the run in `folder`; an interrupted run is marked first."""
+    try:
+        return _summarize(folder)
+    except InputError as error:
+        return RunSummary(folder, folder.name, error=str(error), note=str(error))
 
 
 def mark_interrupted(folder: Path) -> str:
-    """Write down that the run in `folder` is KILLED, if it says RUNNING, is of this machine, and its process is gone.
+    """Set the status KILLED and the tag `fr_ps.interrupted` if the run's process died on this machine without a status.
 
-    The tag `fr_ps.interrupted` tells it from one that ended by a signal. Returns why it could not be written down.
+    Returns:
+        Why the status could not be written; empty otherwise.
 
     Raises:
         InputError: the folder is damaged.
@@ -71,12 +85,12 @@ def mark_interrupted(folder: Path) -> str:
         return ""
     try:
         with run_lock(folder):
-            if last_status(folder) not in _OPEN_STATUSES:
-                return ""  # since it was looked at, somebody went on with it, to its end
+            if last_status(folder) not in _OPEN_STATUSES:  # resumed and ended since the first check
+                return ""
             run = Run(folder)
             try:
                 run.set_status("KILLED")
-                run.set_tags({INTERRUPTED_TAG: "its process ended without a word (SIGKILL, a crash, or no memory left)"})
+                run.set_tags({INTERRUPTED_TAG: "process died without a final status (SIGKILL, crash or out of memory)"})
                 run.journal.sync()
             finally:
                 run.journal.close()
@@ -86,65 +100,77 @@ def mark_interrupted(folder: Path) -> str:
 
 
 def find_resumable_run(run: str, runs: Path) -> Path:
-    """The folder under `runs` of the training that is to be resumed: that of the id `run`, ours or MLflow's.
+    """The folder under `runs` of the training to resume.
 
-    Where `run` is empty, that of the last training that is neither finished nor running.
+    Args:
+        run: id of the training, ours or MLflow's; empty: the last training that is neither finished nor running.
+        runs: folder of the runs.
 
     Raises:
-        InputError: there is no such run, or it is no training.
+        InputError: there is no such run, or it is not a training.
     """
     if not run:
         trainings = [file.parent for file in sorted(runs.glob(f"*/{CONFIG_FILE}"), reverse=True)]
         for folder in trainings:
-            with suppress(InputError):  # another run's damage is not this one's
-                alone = not read_run_info(folder).parent  # a trial is gone on with by its study
-                if alone and last_status(folder) not in ("FINISHED", "") and not is_locked(folder):
+            with suppress(InputError):  # damage of another run
+                is_trial = bool(read_run_info(folder).parent)  # its study resumes a trial
+                if not is_trial and last_status(folder) not in ("FINISHED", "") and not is_locked(folder):
                     return folder
-        raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists what is there")
+        raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists all runs")
     found = find_run(run, runs)
     if found is None:
-        raise InputError(f"--resume {run}: no such run under {runs.resolve()}; fr-ps runs lists those that are there")
+        raise InputError(f"--resume {run}: no such run under {runs.resolve()}; fr-ps runs lists all runs")
     if not (found / CONFIG_FILE).is_file():
-        raise InputError(f"--resume {run}: {found} has no {CONFIG_FILE}: no training, or ended before its start; begin a new one")
+        raise InputError(
+            f"--resume {run}: {found} has no {CONFIG_FILE}: not a training, or it failed before its start; start a new training"
+        )
     return found
 
 
 def last_status(folder: Path) -> str:
-    """The status that the run in `folder` wrote down last; empty if none."""
-    status = ""
-    for _, event in read_events(folder / JOURNAL_FILE):
+    """The last status in the journal of the run in `folder`; empty for none."""
+    return _read_journal(folder).status
+
+
+def _read_journal(folder: Path, delivered_bytes: int = 0) -> _JournalSummary:
+    """Summarize the journal of the run in `folder`, of which MLflow has acknowledged the first `delivered_bytes`."""
+    found = _JournalSummary()
+    for end, event in read_events(folder / JOURNAL_FILE):
+        found.pending_events += end > delivered_bytes
         if event.kind == "status":
-            status = event.data["status"]
-    return status
+            found.status, found.interrupted = event.data["status"], False
+        elif event.kind == "tags":
+            found.kind = event.data.get("fr_ps.kind", found.kind)
+            found.interrupted |= INTERRUPTED_TAG in event.data
+        elif event.kind == "metrics" and any(map(is_epoch_metric, event.data["values"])):
+            found.epoch = max(found.epoch, event.data["step"])
+    return found
 
 
 def _summarize(folder: Path) -> RunSummary:
-    trouble = mark_interrupted(folder)
-    card = read_run_info(folder)
-    status, kind, epoch, note = "?", "", 0, ""
-    running = is_locked(folder)  # asked before the journal is read, in which a run that ends between the two says how
-    for _, event in read_events(folder / JOURNAL_FILE):
-        if event.kind == "status":
-            status, note = event.data["status"], ""
-        elif event.kind == "tags":
-            kind = event.data.get("fr_ps.kind", kind)
-            note = "interrupted" if INTERRUPTED_TAG in event.data else note
-        elif event.kind == "metrics":
-            epoch = max(epoch, event.data["step"] if any(map(is_epoch_metric, event.data["values"])) else 0)
-    if not card.host:
+    info, delivered_bytes = read_run_info(folder), DeliveryQueue(folder).delivered_bytes
+    locked = is_locked(folder)  # before the journal is read, which has the final status once the lock is free
+    journal = _read_journal(folder, delivered_bytes)
+    here, error = info.host == socket.gethostname(), ""
+    if here and not locked and journal.status in _OPEN_STATUSES:
+        error = mark_interrupted(folder)
+        journal = _read_journal(folder, delivered_bytes)
+    status, note = journal.status or "?", "interrupted" if journal.interrupted else ""
+    if not info.host:
         note = "made by an earlier version"
-    elif status in ("RUNNING", "?") and not running and card.host != socket.gethostname():
-        note = f"on {card.host}, where it may be running"
-    elif trouble:
-        status, note = "KILLED", f"interrupted; not written down: {trouble}"
+    elif journal.status in _OPEN_STATUSES and not locked and not here:
+        note = f"on {info.host}, may be running there"
+    elif error:
+        status, note = "KILLED", f"interrupted; cannot be marked: {error}"
     return RunSummary(
-        id=card.id,
-        mlflow_id=card.mlflow_id or "",
-        name=card.name,
-        kind=kind,
+        folder=folder,
+        id=info.id,
+        mlflow_id=info.mlflow_id or "",
+        name=info.name,
+        kind=journal.kind,
         status=status,
         note=note,
-        epoch=epoch,
-        started=f"{datetime.fromtimestamp(card.begun / 1000):%Y-%m-%d %H:%M}" if card.begun else "",
-        pending_events=DeliveryQueue(folder).pending(),
+        epoch=journal.epoch,
+        started=f"{datetime.fromtimestamp(info.begun / 1000):%Y-%m-%d %H:%M}" if info.begun else "",
+        pending_events=journal.pending_events,
     )

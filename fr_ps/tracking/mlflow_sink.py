@@ -1,4 +1,4 @@
-"""A run in MLflow: made once, and told what the journal says. Sending anything twice changes nothing."""
+"""Sends the journal of a run to MLflow. The MLflow run is created once; sending an event twice has no effect."""
 
 import json
 import logging
@@ -17,16 +17,15 @@ from requests import RequestException
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import DISK_FULL_ERRNOS
+from fr_ps.tracking.delivery import DELIVERED_FILE
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
-from fr_ps.tracking.outbox import DELIVERED_FILE
 from fr_ps.tracking.run_folder import RunInfo
 from fr_ps.tracking.uris import (
     DEFAULT_STORE_FILE,
     artifact_root,
-    create_sqlite_store,
     default_tracking_uri,
     is_database,
-    limit_http_retries,
+    open_client,
     redacted_uri,
     sqlite_path,
     sqlite_uri,
@@ -37,27 +36,27 @@ RUN_ID_TAG = "fr_ps.run_id"
 STATUS_TAG = "fr_ps.status"
 _MAX_PARAM_LENGTH = 6000
 _MAX_TAG_LENGTH = 8000
+_METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _TAGS_PER_CALL = 100
 _REJECTION_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
-# It would print the address of every run that ends, with the user information of MLFLOW_TRACKING_URI.
+# MLflow prints the URL of each run that ends, with the user information of MLFLOW_TRACKING_URI.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# Its notes on every new database, and its tracebacks of a full disk, stand between the user and the one line that says what
-# is wrong.
+# MLflow logs each new database, and the traceback of a full disk; our one-line messages replace both.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 Item = TypeVar("Item")
 
 
 class MlflowSink:
-    """The run of a card in MLflow, reached by explicit run id: no global state of mlflow is used.
+    """The MLflow run of one run folder, addressed by its id: MLflow's global state is not used.
 
     Args:
         folder: of the run.
-        card: of the run; `mlflow_id` becomes known by `connect`.
+        info: of the run; `connect` sets `mlflow_id`.
 
     Attributes:
-        note: why the run that MLFLOW_RUN_ID names is not this run; empty where it is.
+        note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did.
     """
 
     def __init__(self, folder: Path, info: RunInfo) -> None:
@@ -66,39 +65,41 @@ class MlflowSink:
         self.note = ""
 
     def experiment_id(self) -> str:
-        """The id of the run's experiment in MLflow.
+        """The id of the run's MLflow experiment.
 
         Raises:
-            Exception: whatever keeps MLflow from answering.
+            Exception: any failure of MLflow.
         """
         client, mlflow_id = self._client_and_id()
         return str(client.get_run(mlflow_id).info.experiment_id)
 
     def connect(self) -> str:
-        """The run's id in MLflow; found there by our id, or made, and written on the card before anything else is sent.
+        """Find the MLflow run by our id, or create it, and write its id to `run.json`; returns that id.
 
         Raises:
-            InputError: the store does not have the run any more.
-            Exception: whatever keeps MLflow from answering.
+            InputError: the store no longer has the run.
+            Exception: any other failure of MLflow.
         """
         if self.client and self.info.mlflow_id:
             return self.info.mlflow_id
         client = open_client(run_tracking_uri(self.info))
         found = self._adopt_run(client, self.info.mlflow_id) if self.info.mlflow_id else None
         mlflow_id = found or self._find_or_create_run(client)
-        experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id).name  # its id is of this store only
+        experiment = client.get_experiment(
+            client.get_run(mlflow_id).info.experiment_id
+        ).name  # the id is valid in this store only
         before, self.client = self.info, client
         self.info = replace(before, mlflow_id=mlflow_id, experiment=experiment)
-        if self.info != before and self.folder.is_dir():  # else it was removed, and is not made again
+        if self.info != before and self.folder.is_dir():  # a removed folder is not created again
             self.info.write(self.folder)
         return str(mlflow_id)
 
     def _adopt_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
-        """The MLflow run of the card, if it is this run; None where MLFLOW_RUN_ID named a run that is not free.
+        """Use the MLflow run of `run.json` if it is this run; returns None if MLFLOW_RUN_ID named a run of another run.
 
-        A run that `mlflow run` began for this process has no id of ours, and is RUNNING, or was when this run began: where
-        MLflow is reached only after the process ended, `mlflow run` has ended it. It gets our name and id, once: its user
-        may rename it later.
+        The MLflow run that `mlflow run` started for this process has no id of ours, and is RUNNING. If MLflow was reached
+        only after the process ended, `mlflow run` has closed it after the start of this run. It gets our name and id once,
+        as the user may rename it later.
         """
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:
@@ -107,10 +108,8 @@ class MlflowSink:
             if error.error_code != _NOT_FOUND_CODE:
                 raise
             if delivered:
-                raise InputError(
-                    self._lost_run_message(f"does not have MLflow run {mlflow_id} of run {self.info.id} any more")
-                ) from None
-            self.note = self._unavailable_note(mlflow_id, "is not there")
+                raise InputError(self._lost_run_message(f"no longer has MLflow run {mlflow_id} of run {self.info.id}")) from None
+            self.note = self._unavailable_note(mlflow_id, "does not exist")
             return None
         owner = run.data.tags.get(RUN_ID_TAG)
         ended_before = run.info.status != "RUNNING" and (run.info.end_time or 0) < self.info.begun
@@ -120,49 +119,45 @@ class MlflowSink:
         if owner is None:
             client.update_run(mlflow_id, name=self.info.name)
             client.set_tag(mlflow_id, RUN_ID_TAG, self.info.id)
-            owner = client.get_run(mlflow_id).data.tags.get(RUN_ID_TAG)  # another process may have been faster
+            owner = client.get_run(mlflow_id).data.tags.get(RUN_ID_TAG)  # another process may have adopted it
         if owner == self.info.id:
             return mlflow_id
         if delivered:
             raise InputError(
-                self._lost_run_message(f"has run {owner} as MLflow run {mlflow_id}, to which run {self.info.id} was sent")
+                self._lost_run_message(f"has run {owner} as MLflow run {mlflow_id}, which run {self.info.id} was delivered to")
             )
         self.note = self._unavailable_note(mlflow_id, f"belongs to run {owner}")
         return None
 
     def _unavailable_note(self, mlflow_id: str, why: str) -> str:
-        return f"tracking: MLFLOW_RUN_ID names MLflow run {mlflow_id}, which {why}; run {self.info.id} gets one of its own"
+        return f"tracking: MLFLOW_RUN_ID names MLflow run {mlflow_id}, which {why}; run {self.info.id} gets a new MLflow run"
 
     def _lost_run_message(self, what: str) -> str:
         where = display_uri(self.info)
-        return f"{where} {what}; deliver the run anew: fr-ps sync --run {self.info.id} --store {shlex.quote(where)}"
+        return f"{where} {what}; deliver the run again: fr-ps sync --run {self.info.id} --store {shlex.quote(where)}"
 
     def _find_or_create_run(self, client: MlflowClient) -> str:
-        card = self.info
-        experiment = card.experiment_id or _find_or_create_experiment(client, card.experiment)
-        # A process that died between making the run and writing it down left one.
-        found = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{card.id}'", max_results=1)
+        info = self.info
+        experiment = info.experiment_id or _find_or_create_experiment(client, info.experiment)
+        # A process that died between `create_run` and writing `run.json` has left one.
+        found = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{info.id}'", max_results=1)
         if found:
             return found[0].info.run_id
-        tags = card.tags | {RUN_ID_TAG: card.id}
-        return client.create_run(experiment, start_time=card.begun, tags=tags, run_name=card.name).info.run_id
+        tags = info.tags | {RUN_ID_TAG: info.id}
+        return client.create_run(experiment, start_time=info.begun, tags=tags, run_name=info.name).info.run_id
 
     def send(self, events: Sequence[Event]) -> list[str]:
-        """Send events of the journal, in their order; returns what MLflow will never take, with its reasons.
-
-        Raises:
-            Exception: whatever keeps MLflow from answering, or from taking anything of this run now.
-        """
-        refused: list[str] = []
-        together: list[Event] = []
+        """Send events in their order; see `EventSink.send`."""
+        rejected: list[str] = []
+        batch: list[Event] = []
         for event in events:
             if event.kind in ("metrics", "params", "tags"):
-                together.append(event)
+                batch.append(event)
                 continue
-            refused += self._send_batch(together)
-            together = []
-            refused += self._send_one(event)
-        return refused + self._send_batch(together)
+            rejected += self._send_batch(batch)
+            batch = []
+            rejected += self._send_one(event)
+        return rejected + self._send_batch(batch)
 
     def _send_batch(self, events: Sequence[Event]) -> list[str]:
         metrics = [
@@ -171,31 +166,32 @@ class MlflowSink:
             if event.kind == "metrics"
             for name, value in event.data["values"].items()
         ]
-        params = [Param(*item) for event in events if event.kind == "params" for item in event.data.items()]
-        tags = {key: value for event in events if event.kind == "tags" for key, value in event.data.items()}
-        shorter = [Param(param.key, _truncate(param.value, _MAX_PARAM_LENGTH)) for param in params]
+        params = [
+            Param(key, _truncate(value, _MAX_PARAM_LENGTH))
+            for event in events
+            if event.kind == "params"
+            for key, value in event.data.items()
+        ]
+        latest_tags = {key: value for event in events if event.kind == "tags" for key, value in event.data.items()}
+        tags = [RunTag(key, _truncate(value, _MAX_TAG_LENGTH)) for key, value in latest_tags.items()]
         client, mlflow_id = self._client_and_id()
         return [
-            *self._send_bisecting(metrics, 1000, lambda some: client.log_batch(mlflow_id, metrics=some)),
-            *self._send_bisecting(shorter, _PARAMS_PER_CALL, lambda some: client.log_batch(mlflow_id, params=some)),
-            *self._send_bisecting(
-                [RunTag(key, _truncate(value, _MAX_TAG_LENGTH)) for key, value in tags.items()],
-                _TAGS_PER_CALL,
-                lambda some: client.log_batch(mlflow_id, tags=some),
-            ),
+            *self._send_bisecting(metrics, _METRICS_PER_CALL, lambda some: client.log_batch(mlflow_id, metrics=some)),
+            *self._send_bisecting(params, _PARAMS_PER_CALL, lambda some: client.log_batch(mlflow_id, params=some)),
+            *self._send_bisecting(tags, _TAGS_PER_CALL, lambda some: client.log_batch(mlflow_id, tags=some)),
         ]
 
     def _send_bisecting(self, items: list[Item], max_items: int, send: Callable[[list[Item]], object]) -> list[str]:
-        """Send `items`, at most so many a call; of a call that is refused, halves, so that one bad item costs only itself."""
-        refused: list[str] = []
+        """Send `items` in calls of at most `max_items`; a rejected call is split in halves, down to the rejected item."""
+        rejected: list[str] = []
         for start in range(0, len(items), max_items):
             some = items[start : start + max_items]
             reason = self._rejection_reason(lambda some=some: send(some))  # type: ignore[misc]
             if reason and len(some) == 1:
-                refused.append(f"{some[0].key}: {reason}")  # type: ignore[attr-defined]
+                rejected.append(f"{some[0].key}: {reason}")  # type: ignore[attr-defined]
             elif reason:
-                refused += self._send_bisecting(some, (len(some) + 1) // 2, send)
-        return refused
+                rejected += self._send_bisecting(some, (len(some) + 1) // 2, send)
+        return rejected
 
     def _send_one(self, event: Event) -> list[str]:
         client, mlflow_id = self._client_and_id()
@@ -211,7 +207,7 @@ class MlflowSink:
         else:
             path = self.folder / data["path"]
             if not path.exists():
-                return [f"{path}: is not there any more"]
+                return [f"{path}: file not found"]
             send = client.log_artifacts if path.is_dir() else client.log_artifact
             try:
                 if event.kind == "model":
@@ -221,17 +217,17 @@ class MlflowSink:
             except InputError as error:
                 reason = str(error)
             except (OSError, ImportError) as error:
-                # Not MLflow, but the place where it has its files: that must not keep the curves.
+                # The artifact storage failed, not MLflow: the metrics are delivered all the same.
                 if (
                     isinstance(error, (RequestException, ConnectionError, TimeoutError))
                     or getattr(error, "errno", 0) in DISK_FULL_ERRNOS
                 ):
                     raise
-                reason = f"{path.name}: {one_line(error)}; it stays in {self.folder}"
+                reason = f"{path.name}: {one_line(error)}; the file stays in {self.folder}"
         return [f"{event.kind}: {reason}"] if reason else []
 
     def _log_model(self, model: Path, name: str, step: int) -> None:
-        """With the validation's and the test's points of that step, each with the time that it has in the run's curve."""
+        """Log a model with the validation and test metrics of that step, at their times in the journal."""
         from fr_ps.serving.mlflow_model import log_model
 
         client, mlflow_id = self._client_and_id()
@@ -245,7 +241,7 @@ class MlflowSink:
         log_model(client, mlflow_id, model, name, step, points)
 
     def _rejection_reason(self, send: Callable[[], object], rejection_codes: Sequence[str] = _REJECTION_CODES) -> str:
-        """Why MLflow refused what `send` sends, for good; empty if it took it."""
+        """Call `send`; returns why MLflow rejected the call for good, or an empty text after a success."""
         try:
             send()
         except MlflowException as error:
@@ -255,7 +251,7 @@ class MlflowSink:
         return ""
 
     def _is_active(self) -> bool:
-        """Whether the run takes anything at all: a deleted one refuses everything, until it is restored."""
+        """Whether the MLflow run is not deleted; a deleted run rejects all events until it is restored."""
         client, mlflow_id = self._client_and_id()
         run: Run = client.get_run(mlflow_id)
         return bool(run.info.lifecycle_stage == "active")
@@ -266,17 +262,10 @@ class MlflowSink:
         return self.client, mlflow_id
 
 
-def open_client(uri: str) -> MlflowClient:
-    """A client of the store; a SQLite store that is not there yet is made first."""
-    limit_http_retries(0, timeout=20)  # the caller retries
-    create_sqlite_store(uri)
-    return MlflowClient(uri)
-
-
 def run_tracking_uri(info: RunInfo) -> str:
-    """The address of the store that a run belongs to: the one that it began with, whatever MLFLOW_TRACKING_URI names now.
+    """URI of the tracking store of a run: the store of its start, regardless of the present MLFLOW_TRACKING_URI.
 
-    The card has it without secrets; MLFLOW_TRACKING_URI may give them.
+    `run.json` holds the URI without secrets. If MLFLOW_TRACKING_URI is the same store, its secrets are used.
     """
     if not info.tracking_uri:
         return default_tracking_uri()
@@ -287,22 +276,22 @@ def run_tracking_uri(info: RunInfo) -> str:
 
 
 def uses_current_store(info: RunInfo) -> bool:
-    """Whether the store that a run belongs to is the one in use, which MLFLOW_TRACKING_URI names."""
+    """Whether the tracking store of a run is the one in use, which MLFLOW_TRACKING_URI names."""
     return run_tracking_uri(info) == run_tracking_uri(replace(info, tracking_uri=redacted_uri(tracking_uri())))
 
 
 def display_uri(info: RunInfo) -> str:
-    """The address of the store that a run belongs to, without secrets."""
+    """URI of the tracking store of a run, without secrets."""
     return info.tracking_uri or f"sqlite:///{DEFAULT_STORE_FILE}"
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether `error` is MLflow's answer that it has no such run."""
+    """Whether MLflow answered that it has no such run."""
     return isinstance(error, MlflowException) and error.error_code == _NOT_FOUND_CODE
 
 
 def is_run_error(error: Exception) -> bool:
-    """Whether `error` is MLflow's answer about one run, so that it can be asked about others."""
+    """Whether `error` concerns one run only, so that requests about other runs may succeed."""
     return isinstance(error, MlflowException) and error.error_code in (*_REJECTION_CODES, _NOT_FOUND_CODE)
 
 
@@ -311,15 +300,15 @@ def _find_or_create_experiment(client: MlflowClient, name: str) -> str:
     if found is None:
         try:
             return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
-        except MlflowException:  # another process was faster; anything else shows in the next line
+        except MlflowException:  # another process may have created it; other reasons fail in the next line
             found = client.get_experiment_by_name(name)
     if found is None:
-        raise InputError(f"MLflow experiment {name!r} can be neither found nor made; check MLFLOW_TRACKING_URI")
+        raise InputError(f"cannot find or create MLflow experiment {name!r}; check MLFLOW_TRACKING_URI")
     return str(found.experiment_id)
 
 
 def _artifact_location(uri: str) -> str | None:
-    """Where a new experiment has its artifacts; None: where MLflow puts them by itself."""
+    """Artifact location of a new experiment; None: MLflow's choice."""
     root = artifact_root()
     return f"{root}/{uuid.uuid4().hex}" if is_database(uri) and root.startswith("file:") else None
 
@@ -333,7 +322,7 @@ def _set_status(client: MlflowClient, mlflow_id: str, status: str, time: int) ->
 
 
 def _tag_unowned_run(client: MlflowClient, mlflow_id: str, tags: dict[str, str]) -> None:
-    """Tag a run that `mlflow run` began, unless it belongs to a run of ours."""
+    """Tag a run that `mlflow run` started, unless it is the run of another run folder."""
     if RUN_ID_TAG in client.get_run(mlflow_id).data.tags:
         return
     for key, value in tags.items():

@@ -1,4 +1,4 @@
-"""From what a user calls a run or a model to its folder on disk."""
+"""Resolves the MODEL argument of commands (a run, a registered model or a folder) to a model folder."""
 
 import os
 from pathlib import Path
@@ -8,25 +8,23 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import is_file
 from fr_ps.models.folder import INFO_FILE, check_no_external_links
 from fr_ps.redaction import redact
-from fr_ps.tracking.layout import BEST_CHECKPOINT, RUNS_FOLDER
-from fr_ps.tracking.run_folder import find_run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, RUNS_FOLDER, find_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REGISTRY_PREFIX = "models:/"
-"""Before the name of a registered model: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""
+"""Prefix of registered models: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""
 
 
 def resolve_model(model: str, runs: Path = RUNS_FOLDER) -> Path:
     """The model folder that MODEL names.
 
-    It is a folder; or a run (our id, or MLflow's), which means its best checkpoint; or a version of a registered model,
-    which means the one model folder among its files. A run whose folder is not under `runs` is looked for in MLflow, and
-    what is there only is downloaded.
+    MODEL is a folder; or a run (our id or MLflow's), for its best checkpoint; or a version of a registered model, for the
+    only model folder among its files. A run without a folder under `runs` is downloaded from MLflow.
 
     Raises:
-        InputError: there is no such thing, or it has a link to a file outside of it.
+        InputError: MODEL does not exist, or has a link to a file outside of it.
     """
     folder = _resolve(model, runs)
     check_no_external_links(folder)
@@ -55,9 +53,7 @@ def _download_best(run: str, runs: Path) -> Path:
     from fr_ps.tracking.uris import limit_http_retries, tracking_uri
 
     limit_http_retries(2, timeout=60)
-    missing = InputError(
-        f"{run}: no model folder, no run under {runs}, and no run in MLflow with a {BEST_CHECKPOINT}; check the name"
-    )
+    missing = InputError(f"{run}: no model folder, no run under {runs}, and no MLflow run with {BEST_CHECKPOINT}; check the name")
     if "/" in run:
         raise missing
     try:
@@ -69,10 +65,10 @@ def _download_best(run: str, runs: Path) -> Path:
 
 
 def _resolve_registered(model: str) -> Path:
-    """The model folder among the files of a version.
+    """The model folder among the files of a registered version.
 
     Raises:
-        InputError: the registry has no such version, its files are out of reach, or they hold not just one model folder.
+        InputError: the registry has no such version, its files cannot be read, or they do not hold exactly one model folder.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -81,31 +77,31 @@ def _resolve_registered(model: str) -> Path:
     from fr_ps.tracking.uris import connect, tracking_uri
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Looked up here: mlflow itself asks the store of its settings, and its one error means any of name, version and files.
+    # Not by mlflow's loader, which uses its global tracking URI and raises one error for name, version and files.
     client = connect()
     try:
         location = _artifact_location(client, get_model_name_and_version(client, model))
     except MlflowException as error:
         text = one_line(error, 200).rstrip(".")
         raise InputError(
-            f"{model}: cannot be had from the registry ({text}); expected models:/NAME/VERSION or models:/NAME@ALIAS, as "
+            f"{model}: not found in the model registry ({text}); expected models:/NAME/VERSION or models:/NAME@ALIAS, as "
             "mlflow ui lists them under Models"
         ) from None
     try:
         files = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=tracking_uri()))
     except Exception as error:  # each kind of storage has exceptions of its own
         raise InputError(
-            f"{model}: the registry has this version, but its files cannot be had from {redact(location)} "
-            f"({one_line(error, 200).rstrip('.')}); where a project was moved, move it back, or name a run or a model folder"
+            f"{model}: the registry has this version, but its files cannot be read from {redact(location)} "
+            f"({one_line(error, 200).rstrip('.')}); if the project was moved, move it back, or name a run or a model folder"
         ) from None
     found = sorted({file.parent for file in files.rglob(INFO_FILE)})
     if len(found) != 1:
-        raise InputError(f"{model}: has {len(found)} model folders (with {INFO_FILE}) among its files; expected one")
+        raise InputError(f"{model}: its files hold {len(found)} model folders (with {INFO_FILE}); expected one")
     return found[0]
 
 
 def _artifact_location(client: "MlflowClient", version: tuple[str, ...]) -> str:
-    """Where the files of a version (name, number), of a logged model (id) or of a run's artifact are."""
+    """URI of the files of a version (name, number) or of a logged model (id)."""
     if len(version) == 1:
         return str(client.get_logged_model(version[0]).artifact_location)
     location = str(client.get_model_version_download_uri(*version))

@@ -1,4 +1,4 @@
-"""What a training or an evaluation tells, and where it goes first: into the journal of the run's folder."""
+"""The logging interface of a run. Each call appends to the journal in the run's folder; `delivery` sends it to MLflow."""
 
 import secrets
 from collections.abc import Mapping
@@ -8,26 +8,23 @@ from pathlib import Path
 from fr_ps.tracking.journal import Journal, RunStatus, read_events
 
 SYSTEM_PREFIX = "system/"
-"""Before the names of metrics of the machine, as MLflow names them; their steps are samples, not epochs."""
+"""Prefix of the metrics of the machine, as in MLflow. Their steps count samples, not epochs."""
 
 
 class RunStopped(Exception):
-    """Ends a run before its end, on purpose and without an error: its status is KILLED."""
+    """Stops a run on purpose and without an error; the final status is KILLED."""
 
 
 class Run:
-    """A run that is being written. Telling it something never waits for a server, and never fails because of one.
-
-    Nothing here knows MLflow: what carries the journal there stands beside it (`delivery`), or there is nothing, and what
-    was told stays on disk.
+    """An open run. No call waits for a server or fails because of one; this class does not use MLflow.
 
     Attributes:
-        id: ours, known before any contact with a server; the name of the folder.
-        folder: of the run on disk, `runs/ID`.
-        journal: of what was told.
-        mlflow_id: once there is one.
-        curves: metric to step to value, of all points told so far, also by earlier processes.
-        samples: of the machine, which earlier processes took.
+        id: our id, known before any contact with a server; the name of the folder.
+        folder: run folder, `runs/ID`.
+        journal: of the run.
+        mlflow_id: id of the MLflow run; None until it is known.
+        metric_history: metric to step to value, of all points, also of earlier processes.
+        system_samples: number of samples of the machine by earlier processes.
 
     Raises:
         InputError: the folder cannot be written, or its journal is damaged.
@@ -52,24 +49,24 @@ class Run:
 
     @property
     def display_id(self) -> str:
-        """The id to print for the user."""
+        """The id for the user: MLflow's, or ours before there is one."""
         return self.mlflow_id or self.id
 
     def log_params(self, values: Mapping[str, str]) -> None:
-        """Settings, which never change: those that were told before keep their value."""
+        """Log settings. A setting that has a value keeps it."""
         new = {name: value for name, value in values.items() if name not in self._params}
         if new:
             self.journal.append("params", new)
             self._params |= set(new)
 
     def set_tags(self, values: Mapping[str, str]) -> None:
-        """Text about the run that may change."""
+        """Set tags, which may change."""
         self.journal.append("tags", dict(values))
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Points of curves, all at one step.
+        """Log the values of metrics at one step.
 
-        A curve that has a point at that step keeps it: a step that is done again after a resume adds nothing.
+        A metric that has a value at that step keeps it, so that a step repeated after a resume adds nothing.
         """
         new = {name: float(value) for name, value in values.items() if step not in self.metric_history.get(name, {})}
         if new:
@@ -77,33 +74,33 @@ class Run:
             self._record(new, step)
 
     def log_system_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """A sample of the machine, by any thread. These curves stay out of `curves`."""
+        """Log a sample of the machine, from any thread. It is not added to `metric_history`."""
         self.journal.append(
             "metrics", {"step": step, "values": {f"{SYSTEM_PREFIX}{name}": value for name, value in values.items()}}
         )
 
     def log_dataset(self, name: str, source: str, digest: str, profile: Mapping[str, int], context: str) -> None:
-        """The data that the run reads: where they are, their digest, and what is in them."""
+        """Log the data set of the run: its source, digest and profile."""
         data = {"name": name, "source": source, "digest": digest, "profile": dict(profile), "context": context}
         self.journal.append("dataset", data)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """A file, or a folder with all in it, to keep with the run under `folder`.
+        """Log a file or folder as an artifact under `folder`.
 
-        What is not in the run's own folder must stay where it is until it is delivered.
+        A path outside of the run's folder must stay in place until it is delivered.
         """
         self.journal.append("artifact", {"path": self._stored_path(path), "folder": folder})
 
     def log_model(self, folder: Path, step: int) -> None:
-        """A model folder that others are to load and serve; the points of curves at `step` say how good it is."""
+        """Log a model folder as an MLflow model, with the metrics at `step`."""
         self.journal.append("model", {"path": self._stored_path(folder), "name": folder.name, "step": step})
 
     def set_status(self, status: RunStatus) -> None:
-        """How the run stands from now on."""
+        """Set the status of the run."""
         self.journal.append("status", {"status": status})
 
     def tag_other_run(self, mlflow_id: str, tags: Mapping[str, str]) -> None:
-        """Text about another run in MLflow that has to do with this one."""
+        """Set tags of another MLflow run, as of the one that `mlflow run` started for a resume."""
         self.journal.append("elsewhere", {"run": mlflow_id, "tags": dict(tags)})
 
     def _stored_path(self, path: Path) -> str:
@@ -116,10 +113,10 @@ class Run:
 
 
 def is_epoch_metric(metric: str) -> bool:
-    """Whether the steps of a metric are epochs."""
+    """Whether the steps of a metric count epochs."""
     return not metric.startswith(SYSTEM_PREFIX)
 
 
 def new_run_id() -> str:
-    """A run id of ours: sortable by time, unique."""
+    """A new, unique run id that sorts by time."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"

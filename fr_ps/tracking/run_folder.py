@@ -1,4 +1,4 @@
-"""run.json: what a run is called here and in MLflow, and where it belongs. Written before anything is trained."""
+"""The folder of a run: its paths, and `run.json`, which links the run to MLflow. Written before the training starts."""
 
 import getpass
 import os
@@ -13,20 +13,31 @@ from fr_ps.errors import InputError
 from fr_ps.files import check_path_component, is_file, write_json
 from fr_ps.json_files import Milliseconds, read_json
 from fr_ps.redaction import redact, redact_tree
-from fr_ps.tracking.provenance import command_line
+from fr_ps.tracking.environment import command_line
 
+RUNS_FOLDER = Path("runs")
+# Paths in the folder of a run.
 RUN_INFO_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+CHECKPOINTS_FOLDER = Path("checkpoints")
+LAST_CHECKPOINT, BEST_CHECKPOINT = CHECKPOINTS_FOLDER / "last", CHECKPOINTS_FOLDER / "best"
+RESUME_CHECKPOINTS = CHECKPOINTS_FOLDER / "resume"
+"""Holds the checkpoints to resume from, numbered in the order in which they are written."""
+MODEL_FOLDER = "model"
+"""The model folder, in a checkpoint to resume from."""
+MODEL_CARD_FILE = "README.md"
+"""The model card, in a model folder."""
 DEFAULT_EXPERIMENT = "fr-ps"
 PARENT_TAG = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
 class ParentRun:
-    """A run in MLflow that others are parts of.
+    """The MLflow run of a study, the parent of the runs of its trials.
 
     Attributes:
-        mlflow_id: of it.
-        experiment_id: of MLflow, in which its parts must be, too.
+        mlflow_id: id of the parent run.
+        experiment_id: MLflow experiment of the parent run and of its children.
     """
 
     mlflow_id: str
@@ -35,19 +46,19 @@ class ParentRun:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Who a run is.
+    """Content of `run.json`.
 
     Attributes:
-        id: ours.
-        name: to show.
-        mlflow_id: of the run in MLflow; None before there is one.
-        experiment: its name; where `experiment_id` is empty.
-        experiment_id: of MLflow; empty: found, or made, by name.
-        tracking_uri: as MLFLOW_TRACKING_URI said it, without user information and query; empty: MLflow's default.
-        host: the machine that began it.
-        begun: milliseconds since 1970.
-        tags: that the run in MLflow begins with.
-        earlier_ids: of the run in the MLflow stores that it belonged to before.
+        id: our run id.
+        name: display name.
+        mlflow_id: id of the MLflow run; None until MLflow has created it.
+        experiment: name of the MLflow experiment, used where `experiment_id` is empty.
+        experiment_id: id of the MLflow experiment; empty: found or created by name.
+        tracking_uri: MLFLOW_TRACKING_URI at the start of the run, without user information and query; empty: MLflow's default.
+        host: machine that started the run.
+        begun: start time in milliseconds since 1970.
+        tags: first tags of the MLflow run.
+        earlier_ids: MLflow ids of the run in earlier tracking stores.
     """
 
     id: str
@@ -62,28 +73,28 @@ class RunInfo:
     earlier_ids: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_path_component(self.id, "id of the run")
+        check_path_component(self.id, "run id")
 
     @property
     def parent(self) -> str:
-        """The MLflow id of the run that it is a part of, as a trial is of a study; empty for none."""
+        """MLflow id of the parent run, as of the study of a trial; empty for a run without a parent."""
         return self.tags.get(PARENT_TAG, "")
 
     def write(self, folder: Path) -> None:
-        """Write it to the run's folder, without secrets."""
+        """Write `run.json` into `folder`, without secrets."""
         write_json(folder / RUN_INFO_FILE, redact_tree(asdict(self)))
 
 
 def new_run_info(run_id: str, name: str, parent: ParentRun | None = None) -> RunInfo:
-    """The card of a run that begins now, from the environment variables of MLflow.
+    """The `RunInfo` of a run that starts now, from MLflow's environment variables.
 
-    MLFLOW_RUN_ID, which `mlflow run` sets, is taken once: a second run of this process gets a run of its own. So does one
-    with a `parent`, of which it becomes a part.
+    MLFLOW_RUN_ID, which `mlflow run` sets, applies to the first run of this process only. It does not apply to a run with a
+    `parent`.
 
     Raises:
-        InputError: MLFLOW_EXPERIMENT_NAME is no name.
+        InputError: MLFLOW_EXPERIMENT_NAME is not a valid name.
     """
-    from fr_ps.tracking.uris import redacted_uri  # mlflow takes a second
+    from fr_ps.tracking.uris import redacted_uri  # importing mlflow takes a second
 
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
     if experiment:
@@ -102,33 +113,43 @@ def new_run_info(run_id: str, name: str, parent: ParentRun | None = None) -> Run
 
 
 def read_run_info(folder: Path) -> RunInfo:
-    """The card of the run in `folder`.
+    """Read `run.json` of the run in `folder`.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the file is missing or damaged.
     """
-    return read_json(folder / RUN_INFO_FILE, RunInfo, "expected the folder of a run, as runs/ID, with the file as fr-ps wrote it")
+    return read_json(folder / RUN_INFO_FILE, RunInfo, "expected a run folder, as runs/ID, with run.json as fr-ps wrote it")
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders of all runs under `runs`, oldest first."""
+    return [file.parent for file in sorted(runs.glob(f"*/{RUN_INFO_FILE}"))]
 
 
 def find_run(run: str, runs: Path) -> Path | None:
-    """The folder under `runs` of the run with this id, ours or MLflow's; None if there is none.
+    """The folder under `runs` of the run with this id, ours or MLflow's; None without such a run.
 
     Raises:
-        InputError: the card of that run is damaged.
+        InputError: `run.json` of that run is damaged.
     """
     if run and "/" not in run and is_file(runs / run / RUN_INFO_FILE):
         return runs / run
-    for folder in [file.parent for file in sorted(runs.glob(f"*/{RUN_INFO_FILE}"))] if run else []:
-        with suppress(InputError):  # another run's damage is not this one's
-            card = read_run_info(folder)
-            if run in (card.mlflow_id, *card.earlier_ids):
+    for folder in run_folders(runs) if run else []:
+        with suppress(InputError):  # damage of another run
+            info = read_run_info(folder)
+            if run in (info.mlflow_id, *info.earlier_ids):
                 return folder
     return None
 
 
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints to resume from of the run in `folder`, newest first. Only their names are checked."""
+    return sorted((path for path in (folder / RESUME_CHECKPOINTS).glob("*") if path.name.isdigit()), reverse=True)
+
+
 def _source_tags() -> dict[str, str]:
-    """What `mlflow run` would have set, so that the run table shows where a run came from."""
+    """The tags that `mlflow run` sets for the source column of the run table."""
     tags = {"mlflow.source.name": command_line()[:500], "mlflow.source.type": "LOCAL"}
-    with suppress(KeyError, OSError):  # a container's user may have no name
+    with suppress(KeyError, OSError):  # the user of a container may have no name
         tags["mlflow.user"] = getpass.getuser()
     return tags

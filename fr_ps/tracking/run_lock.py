@@ -1,4 +1,4 @@
-"""One owner a run: the process that may write its folder."""
+"""The lock of a run folder: one process at a time runs and writes it."""
 
 import fcntl
 import json
@@ -20,14 +20,14 @@ _lock_fds: set[int] = set()
 
 @dataclass(frozen=True)
 class _LockHolder:
-    """The process that has the lock; the content of its file."""
+    """Content of the lock file: the process that holds the lock."""
 
     pid: NonNegativeInt
     host: str
 
 
 def _close_inherited_locks() -> None:
-    """In a forked child: close the locks of its parent, which it would hold on to after the death of that."""
+    """Close the parent's locks in a forked child, which would keep them after the parent's death."""
     while _lock_fds:
         os.close(_lock_fds.pop())
 
@@ -37,10 +37,10 @@ os.register_at_fork(after_in_child=_close_inherited_locks)
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Own the run in `folder` for the block. The system frees the lock of a process that dies, however it dies.
+    """Hold the lock of the run in `folder` for the block. The system releases it when the process dies.
 
     Raises:
-        InputError: a living process owns it, or the folder cannot be written.
+        InputError: another process holds the lock, or the folder cannot be written.
     """
     path = folder / _LOCK_FILE
     with translate_write_errors(path):
@@ -49,9 +49,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     _lock_fds.add(file)
     try:
         if not _try_lock(file):
-            raise InputError(
-                f"run {folder.name}: process {_describe_holder(file)} is running it; stop that one first, or wait until it ends"
-            )
+            raise InputError(f"run {folder.name} is locked by {_describe_holder(file)}; stop that process or wait until it ends")
         with translate_write_errors(path):
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(asdict(_LockHolder(os.getpid(), socket.gethostname()))).encode(), 0)
@@ -63,7 +61,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def _try_lock(fd: int) -> bool:
-    """Whether the lock could be had; who only looks whether a run is owned holds it for a moment, too."""
+    """Lock `fd`, with retries over one second, as `is_locked` of another process holds the lock for a moment."""
     for _ in range(10):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,10 +72,10 @@ def _try_lock(fd: int) -> bool:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a living process owns the run in `folder`."""
+    """Whether a living process holds the lock of the run in `folder`."""
     try:
         file = os.open(folder / _LOCK_FILE, os.O_RDONLY)
-    except OSError:  # whoever owns the run has opened it
+    except OSError:  # without a lock file there is no holder
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -90,7 +88,7 @@ def is_locked(folder: Path) -> bool:
 
 def _describe_holder(fd: int) -> str:
     try:
-        owner = parse_json(os.pread(fd, 1000, 0), _LockHolder, _LOCK_FILE, "start the run again")
-        return f"{owner.pid} on {owner.host}"
+        holder = parse_json(os.pread(fd, 1000, 0), _LockHolder, _LOCK_FILE, "start the run again")
+        return f"process {holder.pid} on {holder.host}"
     except InputError:
-        return "of another user"
+        return "a process of another user"

@@ -1,4 +1,4 @@
-"""Delivery to MLflow, after the end of runs: what an outage held back, or all of a run to another store."""
+"""Later delivery to MLflow: the events that an outage held back, or whole runs to another tracking store."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -7,26 +7,26 @@ from pathlib import Path
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.progress import no_progress
-from fr_ps.tracking.listing import RunSummary, list_runs, mark_interrupted
-from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
-from fr_ps.tracking.run_folder import PARENT_TAG, RUN_INFO_FILE, RunInfo, find_run, read_run_info
+from fr_ps.tracking.delivery import DELIVERED_FILE, DeliveryQueue
+from fr_ps.tracking.listing import RunSummary, list_runs, summarize_run
+from fr_ps.tracking.run_folder import PARENT_TAG, RunInfo, find_run, read_run_info, run_folders
 from fr_ps.tracking.run_lock import is_locked, run_lock
 
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What became of one run.
+    """Result of the delivery of one run.
 
     Attributes:
-        id: ours.
-        store: that the run belongs to; empty where its `run.json` is damaged.
-        mlflow_id: empty where there is none yet.
-        sent: events that MLflow took now.
-        left: events that it did not.
-        why: events are left.
-        running: a living process delivers them.
-        refused: what it will never take, with its reasons.
-        note: why the MLflow run that MLFLOW_RUN_ID named is not this run; empty where it is.
+        id: our run id.
+        store: URI of the run's tracking store; empty if `run.json` is damaged.
+        mlflow_id: empty before MLflow has created the run.
+        sent: number of events that were delivered now.
+        remaining: number of events that were not.
+        reason: why events remain.
+        running: the run's own process delivers them.
+        rejected: items that MLflow rejects for good, with the reasons.
+        note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did.
     """
 
     id: str
@@ -40,40 +40,28 @@ class SyncResult:
     note: str = ""
 
 
-def run_folders(runs: Path) -> list[Path]:
-    """The folders of all runs under `runs`, the oldest first."""
-    return [file.parent for file in sorted(runs.glob(f"*/{RUN_INFO_FILE}"))]
-
-
 def pending_runs(runs: Path) -> dict[Path, int]:
-    """The folders of the runs that MLflow does not know all of, each with the number of events; those that were interrupted
-    are marked first. One that is damaged is among them with 0, and `sync` says why."""
-    found = {}
-    for folder in run_folders(runs):
-        try:
-            mark_interrupted(folder)
-            if pending := DeliveryQueue(folder).pending():
-                found[folder] = pending
-        except InputError:
-            found[folder] = 0
-    return found
+    """The folders under `runs` with undelivered events, and their number; 0 for a damaged run, which `sync` reports.
+
+    Interrupted runs are marked first.
+    """
+    return {one.folder: one.pending_events for one in list_runs(runs) if one.pending_events or one.error}
 
 
 def move_to_store(folders: Sequence[Path], uri: str) -> list[SyncResult]:
-    """Let runs belong to the MLflow store `uri` from now on, so that `sync` delivers all of each run to it.
+    """Assign runs to the tracking store `uri`, so that `sync` delivers all their events to it.
 
-    A run that the store has already, by our id, goes on there; others get a new MLflow run. The store drops points that it
-    has, so that no point is doubled. Runs come before their parts, as the trials of a study, which name the run that they
-    are a part of.
+    A run that the store already has, by our id, continues there; other runs get a new MLflow run. The store ignores points
+    that it has. Parent runs come first, as their children carry their MLflow ids.
 
     Returns:
-        The runs that could not be moved, with the reason.
+        The runs that could not be moved, with the reasons.
     """
     failed = []
     for folder in sorted(folders, key=_has_parent):
         try:
             _move_run(folder, uri)
-        except Exception as error:  # one run's trouble is not that of the next
+        except Exception as error:  # the other runs are moved all the same
             failed.append(SyncResult(folder.name, uri, "", 0, 0, _error_reason(error), False, ()))
     return failed
 
@@ -85,99 +73,114 @@ def _has_parent(folder: Path) -> bool:
 
 
 def _move_run(folder: Path, uri: str) -> None:
-    from fr_ps.tracking.mlflow_sink import MlflowSink, open_client, run_tracking_uri
-    from fr_ps.tracking.uris import default_tracking_uri, redacted_uri
+    from fr_ps.tracking.mlflow_sink import MlflowSink, run_tracking_uri
+    from fr_ps.tracking.uris import default_tracking_uri, open_client, redacted_uri
 
     with run_lock(folder):
-        card = read_run_info(folder)
-        earlier = [*card.earlier_ids, *([card.mlflow_id] if card.mlflow_id else [])]
-        card = replace(card, tracking_uri=redacted_uri(uri), mlflow_id=None, experiment_id="", earlier_ids=earlier)
-        if run_tracking_uri(card) == default_tracking_uri():
-            card = replace(card, tracking_uri="")
-        whole = find_run(card.parent, folder.parent) if card.parent else None
-        if whole and (parent := read_run_info(whole)).tracking_uri == card.tracking_uri and parent.mlflow_id:
-            card = replace(card, tags=card.tags | {PARENT_TAG: parent.mlflow_id})
-        open_client(run_tracking_uri(card)).search_experiments(max_results=1)  # nothing changes where it does not answer
+        info = read_run_info(folder)
+        earlier = [*info.earlier_ids, *([info.mlflow_id] if info.mlflow_id else [])]
+        info = replace(info, tracking_uri=redacted_uri(uri), mlflow_id=None, experiment_id="", earlier_ids=earlier)
+        if run_tracking_uri(info) == default_tracking_uri():
+            info = replace(info, tracking_uri="")
+        parent_folder = find_run(info.parent, folder.parent) if info.parent else None
+        if parent_folder:
+            parent = read_run_info(parent_folder)
+            if parent.tracking_uri == info.tracking_uri and parent.mlflow_id:
+                info = replace(info, tags=info.tags | {PARENT_TAG: parent.mlflow_id})
+        open_client(run_tracking_uri(info)).search_experiments(max_results=1)  # raises before anything changes
         (folder / DELIVERED_FILE).unlink(missing_ok=True)
-        MlflowSink(folder, card).connect()
+        MlflowSink(folder, info).connect()
 
 
 def missing_from_store(runs: Path) -> dict[Path, str]:
-    """The newest delivered run of each store that no longer has it, as after a store was deleted, with the store's address.
+    """The newest delivered run of each tracking store that no longer has it, with the store's URI.
 
-    A store that does not answer is left out.
+    A deleted store is a possible cause. A store that does not answer is left out.
     """
     newest: dict[str, tuple[Path, RunInfo]] = {}
     for folder in run_folders(runs):
         with suppress(InputError):
-            card = read_run_info(folder)
+            info = read_run_info(folder)
             if not DeliveryQueue(folder).pending():
-                newest[card.tracking_uri] = folder, card
+                newest[info.tracking_uri] = folder, info
     from fr_ps.tracking.mlflow_sink import display_uri
 
-    return {folder: display_uri(card) for folder, card in newest.values() if _is_missing(card)}
+    return {folder: display_uri(info) for folder, info in newest.values() if _is_missing(info)}
 
 
-def _is_missing(card: RunInfo) -> bool:
-    from fr_ps.tracking.mlflow_sink import is_missing, open_client, run_tracking_uri
-    from fr_ps.tracking.uris import sqlite_path
+def _is_missing(info: RunInfo) -> bool:
+    from fr_ps.tracking.mlflow_sink import is_missing, run_tracking_uri
+    from fr_ps.tracking.uris import open_client, sqlite_path
 
-    uri = run_tracking_uri(card)
-    if not card.mlflow_id:
+    uri = run_tracking_uri(info)
+    if not info.mlflow_id:
         return False
     if (file := sqlite_path(uri)) and not file.exists():
         return True
     try:
-        open_client(uri).get_run(card.mlflow_id)
+        open_client(uri).get_run(info.mlflow_id)
     except Exception as error:
         return is_missing(error)
     return False
 
 
 def sync_interrupted(runs: Path) -> list[RunSummary]:
-    """The runs under `runs`, after MLflow was told of those that were interrupted."""
+    """The runs under `runs`, after the interrupted ones were delivered to MLflow."""
     found = list_runs(runs)
-    interrupted = [runs / one.id for one in found if one.note == "interrupted" and one.pending_events]
-    if not interrupted:
-        return found
-    sync(interrupted, no_progress)
-    return list_runs(runs)
+    interrupted = [one.folder for one in found if one.note == "interrupted" and one.pending_events]
+    if interrupted:
+        sync(interrupted, no_progress)
+    return [summarize_run(one.folder) if one.folder in interrupted else one for one in found]
 
 
 def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[SyncResult]:
-    """Deliver what is left of each run; `advance` is called with the events as they are taken.
+    """Deliver the undelivered events of each run.
 
-    Runs that a living process owns deliver by themselves and are left to it. Once MLflow did not answer for one run, it
-    is not asked again for the others that go to the same place.
+    A locked run is left to its own process. After the first failed connection to a tracking store, its other runs are not
+    tried.
+
+    Args:
+        folders: of the runs.
+        advance: called with the number of events of each delivered batch.
     """
-
-    silent_places: dict[str, str] = {}
-    return [_sync_run(folder, advance, silent_places) for folder in folders]
+    unreachable: dict[str, str] = {}
+    return [_sync_run(folder, advance, unreachable) for folder in folders]
 
 
 def _sync_run(folder: Path, advance: Callable[[int], None], unreachable: dict[str, str]) -> SyncResult:
-    from fr_ps.tracking.mlflow_sink import MlflowSink, display_uri, is_run_error  # mlflow takes a second
+    """Deliver one run. `unreachable` maps the URIs of tracking stores to reasons, and gets new ones."""
+    from fr_ps.tracking.mlflow_sink import (  # importing mlflow takes a second
+        MlflowSink,
+        display_uri,  # importing mlflow takes a second
+        is_run_error,
+    )
 
     sent = before = 0
-    running, why, outbox, store = is_locked(folder), "", None, None
+    running, reason, queue, sink = is_locked(folder), "", None, None
     try:
-        outbox, store = DeliveryQueue(folder), MlflowSink(folder, read_run_info(folder))
-        before = outbox.pending()
-        why = "it is running, and delivers by itself" if running else unreachable.get(store.info.tracking_uri, "")
-        if not why:
+        queue, sink = DeliveryQueue(folder), MlflowSink(folder, read_run_info(folder))
+        before = queue.pending()
+        reason = "running; its process delivers the events" if running else unreachable.get(sink.info.tracking_uri, "")
+        if not reason:
             with run_lock(folder):
-                while batch := outbox.send_batch(store):
+                while batch := queue.send_batch(sink):
                     advance(batch)
                     sent += batch
-    except Exception as error:  # one run's trouble is not that of the next
-        why = _error_reason(error)
-        if store and not store.client and not is_run_error(error) and not isinstance(error, InputError):
-            unreachable[store.info.tracking_uri] = why
-    mlflow_id = store.info.mlflow_id if store else None
-    where = display_uri(store.info) if store else ""
-    refused = tuple(outbox.rejected if outbox else ())
-    note = store.note if store else ""
-    return SyncResult(folder.name, where, mlflow_id or "", sent, before - sent, why, running, refused, note)
+    except Exception as error:  # the other runs are delivered all the same
+        reason = _error_reason(error)
+        if sink and not sink.client and not is_run_error(error) and not isinstance(error, InputError):
+            unreachable[sink.info.tracking_uri] = reason
+    return SyncResult(
+        id=folder.name,
+        store=display_uri(sink.info) if sink else "",
+        mlflow_id=(sink.info.mlflow_id if sink else None) or "",
+        sent=sent,
+        remaining=before - sent,
+        reason=reason,
+        running=running,
+        rejected=tuple(queue.rejected if queue else ()),
+        note=sink.note if sink else "",
+    )
 
 
 def _error_reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Addresses of MLflow's stores, and the SQLite file that the default one is.
+"""URIs of MLflow's tracking stores and registry, and the SQLite file of the default store.
 
-A file's path and its address are two things: `mlflow.db` in the folder `50% a?b` has an address in which `?` is encoded. MLflow
-encodes more than SQLAlchemy needs, and makes a folder of the encoded name beside the right one.
+The URI of a path may need encoding, as of `mlflow.db` in the folder `50% a?b`. MLflow encodes more characters than SQLAlchemy
+needs, and creates a second folder with the encoded name.
 """
 
 import os
@@ -17,53 +17,61 @@ from mlflow.utils.uri import get_uri_scheme
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from fr_ps.files import TEMP_PREFIX, dir_lock
+from fr_ps.files import TEMP_PREFIX
+from fr_ps.locks import dir_lock
 from fr_ps.redaction import redact
 
 DEFAULT_STORE_FILE = "mlflow.db"
 
 
 def tracking_uri() -> str:
-    """The address of the MLflow store in use: what MLFLOW_TRACKING_URI or `mlflow.set_tracking_uri` names, else the default."""
+    """URI of the tracking store in use: MLFLOW_TRACKING_URI or `mlflow.set_tracking_uri`, else the default store."""
     return mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else default_tracking_uri()
 
 
 def registry_uri() -> str:
-    """The address of the model registry in use: what MLFLOW_REGISTRY_URI names, else the MLflow store in use."""
+    """URI of the model registry in use: MLFLOW_REGISTRY_URI, else the tracking store in use."""
     found = mlflow.get_registry_uri()
     return tracking_uri() if found == mlflow.get_tracking_uri() else found
 
 
 def connect() -> MlflowClient:
-    """A client of the MLflow store and the model registry in use."""
+    """A client of the tracking store and the model registry in use."""
     limit_http_retries(2, timeout=60)
     return MlflowClient(tracking_uri(), registry_uri())
 
 
 def limit_http_retries(retries: int, timeout: int) -> None:
-    """End a request to a server after `retries` retries, each of at most `timeout` seconds without an answer.
+    """Limit requests to a server: the number of retries, and the seconds without an answer per try.
 
-    MLflow retries for about four minutes by default. Its environment variables take precedence where they are set.
+    MLflow's default is about four minutes. MLflow's environment variables take precedence.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout))
 
 
+def open_client(uri: str) -> MlflowClient:
+    """A client of the tracking store `uri`, without retries, as the caller retries. Creates a missing SQLite store."""
+    limit_http_retries(0, timeout=20)
+    create_sqlite_store(uri)
+    return MlflowClient(uri)
+
+
 def default_tracking_uri() -> str:
-    """The address of MLflow's default store for this folder: the file `mlflow.db`."""
+    """URI of the default store of this folder: the file `mlflow.db`."""
     if not mlflow.is_tracking_uri_set() and not (found := mlflow.get_tracking_uri()).startswith("sqlite:"):
         return found  # a folder `mlruns` of an earlier MLflow
     return sqlite_uri(Path(DEFAULT_STORE_FILE).absolute())
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of the SQLite file `path`, encoded only where SQLAlchemy would read another path from the plain one."""
+    """URI of the SQLite file `path`; encoded only if SQLAlchemy reads a different path from the plain URI."""
     plain = f"sqlite:///{path}"
     return plain if sqlite_path(plain) == path else URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file that the address of a SQLite database names; None for a database in memory, with options, or another address."""
+    """The file of a SQLite URI; None for a database in memory, a URI with options, or any other URI."""
     if not uri.startswith("sqlite"):
         return None
     try:
@@ -76,30 +84,30 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def redacted_uri(uri: str) -> str:
-    """The address as a file may hold it: without secrets, and with all that an address gives a meaning to encoded."""
+    """The URI without secrets, as files may contain it; the path of a SQLite URI is encoded."""
     file = sqlite_path(uri)
     return URL.create("sqlite", database=str(file)).render_as_string() if file else redact(uri)
 
 
 def is_database(uri: str) -> bool:
-    """Whether this process itself opens the store as a database, so that it also chooses the place of artifacts."""
+    """Whether this process opens the store as a database, and so also chooses the artifact location."""
     return get_uri_scheme(uri) in DATABASE_ENGINES
 
 
 def artifact_root() -> str:
-    """MLflow's default place for artifacts, `mlruns` in this folder.
+    """MLflow's default artifact location, `mlruns` in this folder.
 
-    A path, as MLflow writes it, or the `file:` address of it where MLflow would read another path from the plain one (`a%20b`).
+    A path, as MLflow writes it, or a `file:` URI if MLflow reads a different path from the plain one (`a%20b`).
     """
     folder = Path("mlruns").absolute()
     return str(folder) if local_file_uri_to_path(str(folder)) == str(folder) else folder.as_uri()
 
 
 def create_sqlite_store(uri: str) -> None:
-    """Make the SQLite store of `uri` if it is one and is not there yet.
+    """Create the SQLite store of `uri` if it does not exist; do nothing for other URIs.
 
-    Under another name first: a process that is killed while it makes the tables would leave a store that MLflow can never
-    open again. And one process at a time, as two break it in its migration.
+    The file has a temporary name first: MLflow cannot open a store whose creation was killed. A lock lets one process in at
+    a time: two concurrent migrations break the store.
     """
     path = sqlite_path(uri)
     if path is None or path.exists():
@@ -110,13 +118,13 @@ def create_sqlite_store(uri: str) -> None:
         if path.exists():
             return
         temporary = path.with_name(f"{TEMP_PREFIX}{path.name}")
-        for remains in path.parent.glob(f"{escape(temporary.name)}*"):
-            remains.unlink()
+        for stale in path.parent.glob(f"{escape(temporary.name)}*"):
+            stale.unlink()
         SqlAlchemyStore(sqlite_uri(temporary), artifact_root())
         try:
             os.link(temporary, path)
             temporary.unlink()
-        except FileExistsError:  # another program, as `mlflow ui`, was faster
+        except FileExistsError:  # another program, as `mlflow ui`, created it first
             temporary.unlink()
         except OSError:  # a file system without hard links
             temporary.rename(path)

@@ -15,7 +15,7 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import remove_stale_temp, write_json, write_text
 from fr_ps.json_files import NewerFormatError, NonNegativeInt, parse_json
 from fr_ps.models.folder import WEIGHTS_FILE, write_model, write_tensors
-from fr_ps.tracking.layout import CHECKPOINTS_FOLDER, MODEL_FOLDER, list_checkpoints
+from fr_ps.tracking.run_folder import CHECKPOINTS_FOLDER, MODEL_FOLDER, list_checkpoints
 from fr_ps.training.setup import TrainingSetup, write_config_and_split
 
 FORMAT = 1

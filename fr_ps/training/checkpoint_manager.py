@@ -17,9 +17,9 @@ from fr_ps.data.split_files import SPLIT_FILE, split_text
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, check_free_space
 from fr_ps.models.folder import copy_model
-from fr_ps.tracking.layout import BEST_CHECKPOINT, LAST_CHECKPOINT, MODEL_FOLDER, RESUME_CHECKPOINTS, list_checkpoints
-from fr_ps.tracking.provenance import code_versions
+from fr_ps.tracking.environment import code_versions
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, MODEL_FOLDER, RESUME_CHECKPOINTS, list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.checkpoint import latest_name, load_latest, write_checkpoint
 from fr_ps.training.setup import Echo, TrainingSetup

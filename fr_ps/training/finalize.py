@@ -17,11 +17,12 @@ from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_l
 from fr_ps.losses.multitask import ADVERSARIAL_PREFIX
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model
+from fr_ps.models.inference import BATCH_SIZE
 from fr_ps.models.thresholds import read_thresholds, write_thresholds
 from fr_ps.report.figures import new_figure, use_plain_tick_labels
 from fr_ps.report.table import DrawFigure
-from fr_ps.tracking.layout import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
 from fr_ps.training.checkpoint_manager import best_folder
 from fr_ps.training.model_card import write_model_card
 from fr_ps.training.schedule import learning_rate
@@ -99,8 +100,7 @@ def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) 
     for folder in sorted(run_folder.glob(f"{BEST_CHECKPOINT}*")) if len(setup.split.val) else ():
         network, _ = load_model(folder, device)
         labels, trained = setup.dataset.labels.subset(setup.split.val), setup.info.trained
-        batch = setup.config.train.scoring_batch
-        predictions, subsets = predict_with_subsets(network, setup.dataset.store, setup.split.val, labels, trained, batch)
+        predictions, subsets = predict_with_subsets(network, setup.dataset.store, setup.split.val, labels, trained, BATCH_SIZE)
         write_thresholds(folder, calibrate_thresholds(predictions, labels, trained))
         if folder == run_folder / BEST_CHECKPOINT:
             metrics = subsets.with_prefix("val")
@@ -108,9 +108,9 @@ def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) 
         return FinalEvaluation(None, metrics)
     best = run_folder / BEST_CHECKPOINT
     network, _ = load_model(best, device)
-    split, batch = setup.split, setup.config.train.scoring_batch
+    split = setup.split
     result = evaluate_rows(
-        network, setup.info.trained, setup.dataset, split.test, split.gallery, read_thresholds(best), model=best, batch=batch
+        network, setup.info.trained, setup.dataset, split.test, split.gallery, read_thresholds(best), model=best, batch=BATCH_SIZE
     )
     return FinalEvaluation(result, metrics.merge(result.metrics.with_prefix("test")))
 

@@ -14,7 +14,7 @@ from fr_ps.evaluation.report import headline_lines
 from fr_ps.files import write_text
 from fr_ps.markdown import escape_markdown
 from fr_ps.models.thresholds import read_thresholds
-from fr_ps.tracking.layout import MODEL_CARD_FILE
+from fr_ps.tracking.run_folder import MODEL_CARD_FILE
 from fr_ps.training.setup import TrainingSetup
 
 

@@ -8,12 +8,18 @@ from torch import nn
 from fr_ps.config import OptimConfig
 from fr_ps.models.network import FaceNetwork
 
+_WEIGHTING_FACTOR = 50.0
+"""Learning rate of the learned loss weights relative to optim.lr: they start at 1 and approach 1 / (2 loss), while Adam changes
+a parameter by about the learning rate per step."""
 
-def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], weighting: nn.Module) -> torch.optim.Optimizer:
+
+def build_optimizer(
+    config: OptimConfig, modules: Iterable[nn.Module], weighting: nn.Module, weighting_factor: float = _WEIGHTING_FACTOR
+) -> torch.optim.Optimizer:
     """The optimizer of all parameters of `modules` and of the loss `weighting`.
 
-    Each group has an `lr_scale`, by which the trainer multiplies the learning rate: `config.weighting_factor` for the
-    weighting, 1 for the rest. The parameters in `no_decay` and those of the weighting have no weight decay.
+    Each group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_factor` for the weighting, 1
+    for the rest. The parameters in `no_decay` and those of the weighting have no weight decay.
     """
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
@@ -25,7 +31,7 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], weighting
     groups = [
         {"params": decayed, "lr_scale": 1.0, "weight_decay": config.weight_decay},
         {"params": not_decayed, "lr_scale": 1.0, "weight_decay": 0.0},
-        {"params": list(weighting.parameters()), "lr_scale": config.weighting_factor, "weight_decay": 0.0},
+        {"params": list(weighting.parameters()), "lr_scale": weighting_factor, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":

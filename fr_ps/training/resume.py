@@ -8,8 +8,8 @@ import yaml
 
 from fr_ps.config import Config, flatten_dict, to_dict, with_absolute_paths
 from fr_ps.errors import InputError
-from fr_ps.tracking.layout import CONFIG_FILE, MODEL_FOLDER, list_checkpoints
 from fr_ps.tracking.listing import last_status
+from fr_ps.tracking.run_folder import CONFIG_FILE, MODEL_FOLDER, list_checkpoints
 from fr_ps.tracking.run_lock import run_lock
 
 _IMMUTABLE = (

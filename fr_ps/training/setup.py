@@ -18,9 +18,9 @@ from fr_ps.data.splits import describe_split, make_split
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
 from fr_ps.redaction import redact_tree
-from fr_ps.tracking.layout import CONFIG_FILE
-from fr_ps.tracking.provenance import code_versions, environment_text
+from fr_ps.tracking.environment import code_versions, environment_text
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import CONFIG_FILE
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.build_model import BranchFolders, branch_configs, check_leakage
 

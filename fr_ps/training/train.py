@@ -9,8 +9,8 @@ from fr_ps.config import Config
 from fr_ps.device import pick_device
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
-from fr_ps.tracking.layout import CONFIG_FILE, list_checkpoints
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import CONFIG_FILE, list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.build_model import build_model, resolve_branch_folders
 from fr_ps.training.checkpoint_manager import CheckpointManager, describe_environment

@@ -150,8 +150,7 @@ class Trainer:
         rows = self.setup.split.val
         if not len(rows):
             return Metrics()
-        batch = self.setup.config.train.scoring_batch
-        predictions = predict(self.state.ema.network, self.setup.dataset.store, rows, batch, self.stop.check)
+        predictions = predict(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check)
         labels = self.setup.dataset.labels.subset(rows)
         return validation_metrics(predictions, labels, self.setup.info.trained).with_prefix("val")
 

@@ -122,7 +122,7 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
     gallery = ["--gallery", tmp_path / "gallery"]
     model = ["--model", run, "--data", prepared]
     told = said("enroll", *model, *gallery, "--labels", tmp_path / "enrolled.csv")
-    assert "enrolled 8 sessions of 4 people" in told
+    assert "enrolled 8 sessions of 4 subjects" in told
     told = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--out", tmp_path / "who.csv", "--fmr", "0.1")
     assert "for a false match rate of 0.1" in told
     found = pd.read_csv(tmp_path / "who.csv", dtype=str)
@@ -136,7 +136,7 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
     assert "8 sessions of subjects that are not enrolled: 8 unknown" in nobody
     told = said("verify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--person", people[0], "--threshold", "-1")
     assert "16 of 16 claims accepted" in told
-    assert "is not enrolled" in refused("verify", *model, *gallery, "--person", "nobody")
+    assert "not enrolled in" in refused("verify", *model, *gallery, "--person", "nobody")
     told = said("verify", *model, *gallery, "--out", tmp_path / "claims.csv", "--threshold", "-1")
     assert "16 of 24 claims accepted" in told
     assert (tmp_path / "claims.csv").read_text().count("not enrolled") == 8
@@ -160,7 +160,7 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
         (["evaluate", "--out", "MODEL"], "is inside runs"),
         (["evaluate", "--out", "."], "is or contains runs"),
         (["evaluate", "--out", "runs/RUN/report"], "is inside runs"),
-        (["evaluate", "--pairs", "report/tables/pairs.csv", "--out", "report"], "report: holds the input --pairs"),
+        (["evaluate", "--pairs", "report/tables/pairs.csv", "--out", "report"], "report: contains the input --pairs"),
         (["compare", "--model", "RUN", "--out", "DATA"], "is the input --data"),
         (["export", "--out", "MODEL"], "is the input --model"),
         (["export", "--out", "DATA"], "is the input --data"),
@@ -194,12 +194,12 @@ def test_an_answer_is_written_again_but_not_over_what_somebody_else_wrote(
     said(*ask)
     for name in ("again.csv", "again.failed.csv"):
         (here / name).write_text("theirs")
-        assert f"{name}: is there already, and fr-ps did not write it" in refused(*ask)
+        assert f"{name}: already exists, and fr-ps did not write it" in refused(*ask)
         assert (here / name).read_text() == "theirs"
         said(*ask, "--overwrite", "true")
     said("enroll", "--model", run, "--data", prepared, "--gallery", "of_all")
     identify = ["identify", "--model", run, "--data", prepared, "--gallery", "of_all", "--out", "again.csv"]
-    assert "again.csv: is there already, and another command of fr-ps wrote it" in refused(*identify)
+    assert "again.csv: already exists, and another command of fr-ps wrote it" in refused(*identify)
     assert not (here / "again.failed.csv").exists()
 
 
@@ -212,7 +212,7 @@ def test_a_second_version_of_the_same_weights_is_no_champion_and_a_roll_back_is_
     evidence = MlflowClient().get_run(told.split()[-1])
     assert evidence.data.tags["fr_ps.decision"] == "refused"
     assert "has had no other champion" in refused("promote", "--model", "models:/fr-ps", "--rollback")
-    assert "models:/fr-ps/1 is not the champion any more" in said("promote", "--model", "models:/fr-ps", "--demote")
+    assert "models:/fr-ps/1 is no longer the champion" in said("promote", "--model", "models:/fr-ps", "--demote")
     assert "models:/fr-ps/1 is the champion again" in said("promote", "--model", "models:/fr-ps", "--rollback")
 
 
@@ -248,7 +248,7 @@ def test_failures_are_listed_beside_what_was_answered(run: str, prepared: Path, 
     file = next((tmp_path / "data").rglob("albedo.npy"))
     file.write_bytes(b"nothing")
     told = said("predict", "--model", run, "--data", tmp_path / "data", "--out", tmp_path / "x.npz")
-    assert "1 sessions were not answered" in told
+    assert "1 sessions failed" in told
     assert "23 sessions" in told
     listed = (tmp_path / "x.failed.csv").read_text()
     assert re.search(rf"{file.parent.parent.name},{file.parent.name},.*albedo.npy: not a readable", listed)

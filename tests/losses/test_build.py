@@ -132,7 +132,6 @@ def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
         ({"identity_loss": "arcface"}, {"arcface_margin": 0.3}, {"identity"}),
         ({"identity_loss": "cosface"}, {"cosface_margin": 0.2}, {"identity"}),
         ({"identity_loss": "adaface"}, {"adaface_margin": 0.3}, {"identity"}),
-        ({"identity_loss": "adaface"}, {"adaface_h": 1.0}, {"identity"}),
         ({}, {"attribute_loss": "cross_entropy"}, {"gender", "pose"}),
         ({}, {"focal_gamma": 2.0}, {"gender", "pose"}),
         ({}, {"focal_gamma": "counts"}, {"gender", "pose"}),
@@ -164,13 +163,9 @@ def test_the_reach_of_cagrad_is_its_setting() -> None:
     assert weights[1] != pytest.approx([1, 1, 1], abs=0.1)
 
 
-def test_the_share_of_a_batch_reaches_adaface() -> None:
-    losses = build(identity_loss="adaface", adaface_t_alpha=0.9)
-    outputs, targets = batch()
-    losses(outputs, targets)
-    losses(outputs._replace(embedding=2 * outputs.embedding), targets)
-    mean = outputs.embedding.norm(dim=1).mean()
-    torch.testing.assert_close(losses.identity.norm_mean, 1.9 * mean)
+def test_adaface_has_the_constants_of_the_paper() -> None:
+    losses = build(identity_loss="adaface")
+    assert (losses.identity.h, losses.identity.t_alpha) == (0.333, 0.01)
 
 
 @pytest.mark.parametrize("key", ["class_weights", "focal_gammas"])

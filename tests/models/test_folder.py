@@ -313,7 +313,7 @@ def test_the_format_of_networks_of_one_modality_only_is_refused_with_what_to_do(
     message = refusal(folder)
     assert str(folder / INFO_FILE) in message
     assert "format 1" in message
-    assert "make it again" in message
+    assert "create the file again" in message
 
 
 @pytest.mark.parametrize("model", [{"channels": 32}, {"reduction": 16}, {"backbone": "miresnet34"}], ids=str)

@@ -54,7 +54,7 @@ def test_weights_of_a_whole_branch_are_all_taken(tmp_path: Path, ending: str) ->
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path, ending: str, refused: AssertRejected) -> None:
     os.mkfifo(tmp_path / f"weights{ending}")
-    with refused(f"weights{ending}", "no regular file"):
+    with refused(f"weights{ending}", "not a regular file"):
         load_weights(branch(1), tmp_path / f"weights{ending}")
 
 

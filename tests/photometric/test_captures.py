@@ -185,7 +185,7 @@ def test_a_missing_picture_and_one_of_another_size_are_named(tmp_path, write_cap
 def test_a_fifo_in_a_capture_is_refused_without_blocking(name, photoface, refused):
     (photoface / name).unlink(missing_ok=True)
     os.mkfifo(photoface / name)
-    with refused(name, "no regular file"):
+    with refused(name, "not a regular file"):
         read_capture(photoface, 10)
 
 

@@ -297,7 +297,7 @@ def test_special_files_are_refused_without_blocking(tmp_path: Path, refused) -> 
     (tmp_path / "b.png").mkdir()
     (tmp_path / "c.png").symlink_to("/dev/zero")
     for name in ("a.png", "b.png", "c.png"):
-        with refused(name, "no regular file"):
+        with refused(name, "not a regular file"):
             read_image(tmp_path / name)
 
 

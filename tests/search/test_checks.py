@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"schedule__name": "cosine"},
         ("schedule.restart_epochs is above 0", "search schedule.restart_epochs by choices"),
     ),
-    "patience without validation": ({"train.patience": [2, 4]}, {"data__val_people": 0.0}, ("somebody is validated on",)),
+    "patience without validation": ({"train.patience": [2, 4]}, {"data__val_people": 0.0}, ("there is a validation set",)),
 }
 
 

@@ -162,7 +162,7 @@ def test_median_prunes_nothing_before_pruner_startup_trials() -> None:
 @pytest.mark.parametrize("least", [1, 2, 4])
 @pytest.mark.parametrize("name", PRUNERS)
 def test_every_pruner_prunes_bad_trials_and_none_before_pruner_epochs(name: str, least: int) -> None:
-    config = PrunerConfig(name=name, startup=3, epochs=least, p=0.4)  # type: ignore[arg-type]
+    config = PrunerConfig(name=name, startup=3, epochs=least)  # type: ignore[arg-type]
     study = study_with(config, epochs=13, curves=8)
     found = [pruned_after(study, 13, 0.1 - 0.001 * index) for index in range(6)]
     epochs = [epoch for epoch in found if epoch is not None]

@@ -133,7 +133,7 @@ def test_every_setting_survives_json() -> None:
         objectives={"cost/latency": "minimize", "val/identity/eer": "minimize"},
         study=StudyConfig(name="s", storage="postgresql+psycopg2://u:p@h/d", seed=3, heartbeat=1),
         sampler=SamplerConfig(name="nsgaii", startup=3),
-        pruner=PrunerConfig(name="wilcoxon", startup=2, epochs=5, reduction=4, p=0.3),
+        pruner=PrunerConfig(name="wilcoxon", startup=2, epochs=5, reduction=4),
         budget=BudgetConfig(trials=3, hours=0.5, epochs=100),
         after=AfterConfig(seeds=5, register="best"),
         base="somewhere.yaml",
@@ -212,7 +212,6 @@ def test_a_resumed_study_with_its_objectives_in_another_order_is_an_error(names:
 LOCAL: dict[str, Any] = {
     "data.root": "elsewhere",
     "train.threads": 3,
-    "train.scoring_batch": 7,
     "train.checkpoint_minutes": 1.0,
     "train.system_metrics": True,
 }

@@ -74,7 +74,7 @@ def test_an_export_that_differs_from_torch_leaves_no_files(
 
 def test_a_folder_with_other_files_is_not_replaced(exported: tuple[Recognizer, ExportResult, Path], tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
-    with pytest.raises(InputError, match=r"is there already, and fr-ps did not make it \(it has no model_onnx.json\); move it"):
+    with pytest.raises(InputError, match=r"already exists, and fr-ps did not write it \(no model_onnx.json\); move it"):
         export(exported[0], tmp_path, None, part=None, batch=8)
     assert (tmp_path / "precious.txt").read_text() == "x"
 

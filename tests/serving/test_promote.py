@@ -13,8 +13,8 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.differences import Difference
 from fr_ps.serving.promote import PromotionDecision, decide, promote
 from fr_ps.serving.registry import ModelVersion, get_champion, register
-from fr_ps.tracking.layout import BEST_CHECKPOINT
 from fr_ps.tracking.lifecycle import start_run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT
 from tests.serving.conftest import CPU, in_store, make_model
 
 NAN = float("nan")

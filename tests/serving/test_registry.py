@@ -18,10 +18,9 @@ from fr_ps.errors import InputError
 from fr_ps.models.folder import weights_digest
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.registry import ModelVersion, demote, get_champion, parse_version, register, roll_back, set_champion
-from fr_ps.tracking.layout import BEST_CHECKPOINT
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run
-from fr_ps.tracking.run_folder import new_run_info, read_run_info
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, new_run_info, read_run_info
 from tests.serving.conftest import in_store, make_model
 
 

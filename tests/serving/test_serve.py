@@ -14,8 +14,8 @@ from mlflow_server import ModelServer
 
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.registry import register, set_champion
-from fr_ps.tracking.layout import BEST_CHECKPOINT
 from fr_ps.tracking.lifecycle import start_run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT
 from tests.conftest import MakeStore
 from tests.serving.test_request import text_of
 

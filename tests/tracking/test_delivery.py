@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from fr_ps.tracking import delivery
-from fr_ps.tracking.delivery import DeliveryThread
+from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread
 from fr_ps.tracking.journal import Event
-from fr_ps.tracking.outbox import DeliveryQueue
 from fr_ps.tracking.run import Run
 
 
@@ -118,10 +117,10 @@ def test_trouble_is_said_once_in_one_line_and_so_is_its_end(carried):
     carried.delivery.start()
     until(lambda: bool(carried.delivery.last_error))
     time.sleep(0.2)
-    assert carried.lines == ["tracking: MLflow does not take it (nobody answers); the run goes on, and what it tells is kept"]
+    assert carried.lines == [f"tracking: MLflow unreachable (nobody answers); buffering in {carried.run.journal.path}"]
     carried.store.trouble = None
     until(lambda: len(carried.lines) == 2)
-    assert carried.lines[1] == "tracking: MLflow takes it again"
+    assert carried.lines[1] == "tracking: MLflow reconnected"
     assert carried.delivery.finish(30)
     assert carried.numbers() == ["0"]
     assert carried.delivery.last_error == ""

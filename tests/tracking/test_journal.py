@@ -130,7 +130,7 @@ def test_a_damaged_line_before_others_is_refused_with_its_place_and_nothing_is_o
     [
         ({"kind": "metrics", "data": {"step": "x", "values": {}}}, "data.step: expected a valid integer, found 'x'"),
         ({"kind": "metrics", "data": {"step": 1, "values": {"a": None}}}, "data.values.a: expected a valid number, found null"),
-        ({"kind": "status", "data": {}}, "data.status: is missing"),
+        ({"kind": "status", "data": {}}, "data.status: missing"),
         ({"kind": "status", "data": {"status": "LOST"}}, "data.status: expected 'RUNNING', 'FINISHED', 'FAILED' or 'KILLED'"),
         ({"kind": "tags", "data": {"a": 1}}, "data.a: expected a valid string, found 1"),
         ({"kind": "params", "data": []}, "data: expected an object, found a list"),

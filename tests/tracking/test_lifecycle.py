@@ -15,11 +15,11 @@ from mlflow_server import Server
 
 from fr_ps.errors import InputError
 from fr_ps.tracking import delivery, lifecycle
+from fr_ps.tracking.delivery import DeliveryQueue
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.mlflow_sink import STATUS_TAG
-from fr_ps.tracking.outbox import DeliveryQueue
 from fr_ps.tracking.run import RunStopped
 from fr_ps.tracking.run_folder import read_run_info
 from fr_ps.tracking.run_lock import is_locked
@@ -115,7 +115,7 @@ def test_an_mlflow_run_that_a_run_of_this_folder_has_is_not_taken_again(store, m
         with start_run(name, RUNS, lines.append) as run:
             run.log_metrics({"a": 1.0}, 1)
         assert (run.mlflow_id == begun) == (name == "first")
-        assert [line for line in lines if "gets one of its own" in line] == lines
+        assert [line for line in lines if "gets a new MLflow run" in line] == lines
         assert len(lines) == (name == "second")
     assert store.get_run(begun).info.run_name == "first"
     assert len(store.get_metric_history(begun, "a")) == 1
@@ -181,7 +181,7 @@ def test_a_half_written_last_line_is_cut_off_and_that_is_said(store):
     with resume_run(run.folder, lines.append) as again:
         assert again.metric_history == {"a": {1: 1.0}}
     (line,) = lines
-    assert f"{run.journal.path}: its last line was half written and is cut off (13 bytes)" in line
+    assert f"{run.journal.path}: removed an incomplete last line (13 bytes)" in line
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
 
 
@@ -249,8 +249,8 @@ def test_whatever_is_wrong_with_the_server_a_run_neither_waits_nor_fails_and_say
         assert took < 5
         assert ended < 20
         delivery_ended()
-    assert lines[-1].startswith("tracking: 303 events are not in MLflow yet (")
-    assert lines[-1].endswith("later: fr-ps sync")
+    assert lines[-1].startswith("tracking: 303 events not delivered to MLflow (")
+    assert lines[-1].endswith("deliver them with: fr-ps sync")
     assert all("\n" not in line for line in lines)
     assert len(lines) <= 3
     assert run.display_id == run.id
@@ -277,7 +277,7 @@ def test_a_failure_is_told_even_where_nobody_can_be_told(monkeypatch):
     with pytest.raises(ValueError, match="broken"), start_run("x", RUNS, lines.append) as run:
         raise ValueError("broken")
     assert last_status(run.folder) == "FAILED"
-    assert lines[-1].endswith("later: fr-ps sync")
+    assert lines[-1].endswith("deliver them with: fr-ps sync")
 
 
 def test_what_mlflow_refuses_is_said_at_the_end(store):
@@ -285,7 +285,7 @@ def test_what_mlflow_refuses_is_said_at_the_end(store):
     with start_run("x", RUNS, lines.append) as run:
         run.log_metrics({"bad=name": 1.0, "good": 2.0}, 1)
     (line,) = lines
-    assert line.startswith("tracking: MLflow refused bad=name: ")
+    assert line.startswith("tracking: MLflow rejected bad=name: ")
     assert store.get_run(run.mlflow_id).data.metrics == {"good": 2.0}
 
 
@@ -314,8 +314,8 @@ def test_a_server_that_is_killed_and_comes_back_in_the_middle_of_a_run_loses_and
         server.wait()
         tell_for(0.5)
         run.log_dataset("faces", "/somewhere", "digest", {}, "training")
-    assert "MLflow does not take it" in lines[0]
-    assert lines[1:] == ["tracking: MLflow takes it again"]
+    assert "MLflow unreachable" in lines[0]
+    assert lines[1:] == ["tracking: MLflow reconnected"]
     client = MlflowClient(server.uri)
     expected = [(number, number / 7) for number in range(1, step + 1)]
     assert [(one.step, one.value) for one in client.get_metric_history(run.mlflow_id, "a")] == expected
@@ -352,5 +352,5 @@ def test_a_run_whose_folder_is_taken_away_ends_in_one_line_and_as_failed_in_mlfl
         run.log_metrics({"a": 2.0}, 2)
     assert store.get_run(run.mlflow_id).info.status == "FAILED"
     told = [line for line in lines if "waiting for MLflow" not in line]  # printed where the machine is busy
-    assert told == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has what was delivered before"]
+    assert told == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has the events delivered before that"]
     assert not run.folder.exists()

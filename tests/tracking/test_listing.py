@@ -15,11 +15,10 @@ import pytest
 from fr_ps.cli import main
 from fr_ps.tracking import listing
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
-from fr_ps.tracking.layout import CONFIG_FILE
 from fr_ps.tracking.listing import INTERRUPTED_TAG, RunSummary, find_resumable_run, last_status, list_runs
 from fr_ps.tracking.mlflow_sink import STATUS_TAG
 from fr_ps.tracking.run import Run
-from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, new_run_info, read_run_info
+from fr_ps.tracking.run_folder import CONFIG_FILE, RUN_INFO_FILE, ParentRun, new_run_info, read_run_info
 from fr_ps.tracking.run_lock import run_lock
 from fr_ps.tracking.sync import pending_runs, sync
 from tests.tracking import servers
@@ -100,7 +99,7 @@ def test_mlflow_hears_at_the_sync_that_a_run_was_interrupted(store):
     (row,) = sync(pending_runs(RUNS), lambda taken: None)
     stored = store.get_run(row.mlflow_id)
     assert stored.info.status == stored.data.tags[STATUS_TAG] == "KILLED"
-    assert "without a word" in stored.data.tags[INTERRUPTED_TAG]
+    assert "without a final status" in stored.data.tags[INTERRUPTED_TAG]
 
 
 def test_a_run_that_goes_on_after_an_interruption_is_not_called_interrupted_any_more():
@@ -123,7 +122,7 @@ def test_a_process_that_died_before_its_first_word_is_interrupted():
 def test_a_run_of_another_machine_is_left_to_it():
     folder = ended_run("one", lambda run: run.set_status("RUNNING"), host=f"not-{socket.gethostname()}")
     before = (folder / JOURNAL_FILE).read_bytes()
-    assert (only().status, only().note) == ("RUNNING", f"on not-{socket.gethostname()}, where it may be running")
+    assert (only().status, only().note) == ("RUNNING", f"on not-{socket.gethostname()}, may be running there")
     assert (folder / JOURNAL_FILE).read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == [JOURNAL_FILE, RUN_INFO_FILE]
 
@@ -188,7 +187,7 @@ def test_an_interrupted_run_that_cannot_be_written_is_told_and_left_as_it_is(sma
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     first, second = list_runs(runs)
     assert (first.status, second.status, second.note) == ("KILLED", "FINISHED", "")
-    assert first.note.startswith("interrupted; not written down: ")
+    assert first.note.startswith("interrupted; cannot be marked: ")
     assert "cannot be written" in first.note
     assert (folder / JOURNAL_FILE).read_bytes() == before
 
@@ -223,7 +222,7 @@ def test_without_an_id_the_last_interrupted_training_is_taken(refused):
     with run_lock(RUNS / "3"):
         assert find_resumable_run("", RUNS) == RUNS / "2"
     assert find_resumable_run("1", RUNS) == RUNS / "1"
-    with refused("5", "no training"):
+    with refused("5", "not a training"):
         find_resumable_run("5", RUNS)
     with refused("no such run"):
         find_resumable_run("7", RUNS)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from fr_ps.tracking.lifecycle import resume_run, start_run
-from fr_ps.tracking.parent import ensure_parent_folder, refresh_parent, start_parent_run
+from fr_ps.tracking.lifecycle import ensure_parent_folder, refresh_parent, resume_run, start_parent_run, start_run
 from fr_ps.tracking.run_folder import PARENT_TAG, RUN_INFO_FILE, read_run_info
 from fr_ps.tracking.sync import move_to_store
 
@@ -63,7 +62,7 @@ def test_a_folder_that_is_there_keeps_its_card(store: MlflowClient):
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://x"])
 def test_without_mlflow_there_is_no_whole_and_that_is_said(monkeypatch, refused, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with refused(uri, "see that it answers"):
+    with refused(uri, "check that the server answers"):
         start_parent_run("a study", RUNS)
 
 
@@ -97,5 +96,6 @@ def test_it_is_a_run_of_its_own_where_the_named_one_is_not_free(store: MlflowCli
     card, parent = start_parent_run("a study", RUNS)
     assert parent.mlflow_id == card.mlflow_id != begun
     assert (
-        f"MLFLOW_RUN_ID names MLflow run {begun}, which is FINISHED; run {card.id} gets one of its own" in capsys.readouterr().err
+        f"MLFLOW_RUN_ID names MLflow run {begun}, which is FINISHED; run {card.id} gets a new MLflow run"
+        in capsys.readouterr().err
     )

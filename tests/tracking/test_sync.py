@@ -12,10 +12,10 @@ from fr_ps.cli import main
 from fr_ps.files import write_json
 from fr_ps.progress import no_progress
 from fr_ps.tracking import delivery, lifecycle
+from fr_ps.tracking.delivery import DELIVERED_FILE
 from fr_ps.tracking.journal import read_events
 from fr_ps.tracking.lifecycle import start_run
 from fr_ps.tracking.mlflow_sink import RUN_ID_TAG, STATUS_TAG
-from fr_ps.tracking.outbox import DELIVERED_FILE
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import PARENT_TAG, new_run_info, read_run_info
 from fr_ps.tracking.run_lock import run_lock
@@ -75,7 +75,7 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
                 raise error
     except (ValueError, SystemExit):
         pass
-    assert lines[-1].startswith("tracking: 8 events are not in MLflow yet")
+    assert lines[-1].startswith("tracking: 8 events not delivered to MLflow")
     assert run.display_id == run.id
     assert list(pending_runs(RUNS)) == [run.folder]
     told = [(event.time, event.data) for _, event in read_events(run.journal.path) if event.kind == "metrics"]
@@ -120,7 +120,7 @@ def test_a_run_that_its_process_still_delivers_is_left_to_it(store):
     with run_lock(folder):
         row = sync_all()["one"]
     assert (row.running, row.sent, row.remaining) == (True, 0, 2)
-    assert "it is running" in row.reason
+    assert "its process delivers" in row.reason
     assert sync_all()["one"].remaining == 0
 
 
@@ -154,7 +154,7 @@ def test_a_run_that_mlflow_does_not_know_any_more_holds_up_no_other(either):
     ended_run("zero")
     rows = sync_all()
     assert {name: row.remaining for name, row in rows.items()} == {"one": 2, "three": 2, "two": 0, "zero": 0}
-    assert "does not have MLflow run 000" in rows["one"].reason
+    assert "no longer has MLflow run 000" in rows["one"].reason
     assert "active" in rows["three"].reason
     either.restore_run(deleted)
     assert {name: row.remaining for name, row in sync_all().items()} == {"one": 2, "three": 0}
@@ -187,9 +187,9 @@ def test_the_command_delivers_and_says_so(store, capsys):
     assert main(["sync"]) == 0
     printed = capsys.readouterr().out
     assert read_run_info(folder).mlflow_id in printed
-    assert "20260101-000000-aaaaaa: MLflow refused bad=name: " in printed
+    assert "20260101-000000-aaaaaa: MLflow rejected bad=name: " in printed
     assert main(["sync"]) == 0
-    assert "Every event of every run is delivered" in capsys.readouterr().out
+    assert "All events of all runs are delivered" in capsys.readouterr().out
 
 
 def test_a_run_that_its_store_no_longer_has_is_named_with_the_remedy(store, capsys):
@@ -229,7 +229,7 @@ def test_the_command_ends_with_two_and_one_line_where_something_is_left(monkeypa
     assert main(["sync"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"error: 1 run is not delivered; one to {uri}: ")
-    assert line.endswith("if it has another address now: fr-ps sync --store URI")
+    assert line.endswith("if its address has changed: fr-ps sync --store URI")
     assert main(["runs"]) == 0
     assert "FINISHED" in capsys.readouterr().out
 
@@ -258,7 +258,7 @@ def test_a_place_for_files_that_cannot_be_written_does_not_keep_the_curves(store
     experiment = MlflowClient().create_experiment("elsewhere", artifact_location="file:///proc/nowhere")
     folder = ended_run("one", tell, experiment_id=experiment)
     assert main(["sync"]) == 0
-    assert "MLflow refused artifact: a.txt: " in capsys.readouterr().out
+    assert "MLflow rejected artifact: a.txt: " in capsys.readouterr().out
     assert MlflowClient().get_run(read_run_info(folder).mlflow_id).data.metrics == {"a": 1.0}
 
 
@@ -299,8 +299,8 @@ def test_a_run_whose_store_was_lost_is_delivered_anew_by_the_command_that_the_me
     (line,) = capsys.readouterr().err.strip().splitlines()
     command = "fr-ps sync --run one --store sqlite:///mlflow.db"
     assert line.endswith(
-        f"one to sqlite:///mlflow.db: sqlite:///mlflow.db does not have MLflow run {lost} of run one any more; "
-        f"deliver the run anew: {command}"
+        f"one to sqlite:///mlflow.db: sqlite:///mlflow.db no longer has MLflow run {lost} of run one; "
+        f"deliver the run again: {command}"
     )
     for _ in range(2):  # the second time changes nothing
         assert main(command.split()[1:]) == 0

@@ -167,7 +167,7 @@ def test_a_run_without_a_checkpoint_is_refused_by_its_setting(
             {"classes": DEFAULT_CLASSES | {"gender": {"f": ["female"], "m": ["male"]}}},
             ("gender", "f, m", "data.classes"),
         ),
-        ("albedo", {"format": 1}, ("format 1", "make it again")),
+        ("albedo", {"format": 1}, ("format 1", "create the file again")),
     ],
     ids=["other modality", "other size", "other classes", "old format"],
 )

@@ -21,7 +21,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
 from fr_ps.losses import build_losses
 from fr_ps.models.folder import ModelInfo, read_info
-from fr_ps.tracking.layout import RESUME_CHECKPOINTS
+from fr_ps.tracking.run_folder import RESUME_CHECKPOINTS
 from fr_ps.training import checkpoint, checkpoint_manager
 from fr_ps.training.checkpoint import CorruptCheckpoint, latest_name, load_latest, read_checkpoint
 from fr_ps.training.checkpoint_manager import CheckpointManager

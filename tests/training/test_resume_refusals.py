@@ -88,7 +88,7 @@ def test_other_settings_need_allow_changed(interrupted: Path, refusal: Refusal) 
     resume = ("train", "--resume", interrupted.name)
     assert "optim.lr 0.001 -> 0.0005" in refusal(*resume, "--optim.lr", "0.0005")
     assert "own settings" in refusal(*resume, "--config", "config.yaml")
-    assert "goes with --resume" in refusal(*TRAIN, "--allow-changed")
+    assert "needs --resume" in refusal(*TRAIN, "--allow-changed")
     config = interrupted / "config.yaml"
     config.write_text(config.read_text().replace("  lr: 0.001", "  lr: 0.5"))
     assert "optim.lr 0.001 -> 0.5" in refusal(*resume)
@@ -112,7 +112,7 @@ def test_a_run_that_is_missing_locked_or_no_training_is_refused(
         (line,) = [line for line in capfd.readouterr().out.splitlines() if interrupted.name in line]
         assert "RUNNING" in line
     (interrupted / "config.yaml").unlink()
-    assert "no training" in refusal("train", "--resume", interrupted.name)
+    assert "not a training" in refusal("train", "--resume", interrupted.name)
 
 
 def test_a_run_in_a_read_only_folder_is_refused_and_unchanged(interrupted: Path, refusal: Refusal) -> None:

@@ -148,9 +148,7 @@ def test_folds_test_everybody_once(prepared, tmp_path):
 def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
     config = small_config(prepared, epochs=6, patience=1)
     # Without learning nothing gets better after the first epoch.
-    config = replace(
-        config, data=replace(config.data, val_people=2), optim=OptimConfig(lr=1e-12, weight_decay=0, weighting_factor=1e-9)
-    )
+    config = replace(config, data=replace(config.data, val_people=2), optim=OptimConfig(lr=1e-12, weight_decay=0))
     result, _, lines = run_training(config, tmp_path / "stopped")
     assert result.epochs_trained < 6
     assert any("early stopping" in line for line in lines)

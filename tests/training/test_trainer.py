@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fr_ps.config import Config, OptimConfig, TrainConfig
+from fr_ps.config import Config, TrainConfig
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.losses.multitask import LossOutput
 from fr_ps.losses.weighting import FixedWeighting
@@ -118,7 +118,7 @@ def test_the_learnt_loss_weights_get_the_rate_times_their_factor(prepared: Path)
     values = training.epoch()
     for group in training.optimizer.param_groups:
         assert group["lr"] == pytest.approx(values["train/lr"] * group["lr_scale"])
-    assert {group["lr_scale"] for group in training.optimizer.param_groups} == {1.0, OptimConfig().weighting_factor}
+    assert {group["lr_scale"] for group in training.optimizer.param_groups} == {1.0, 50.0}
 
 
 def test_at_a_rate_of_zero_nothing_but_statistics_moves(prepared: Path) -> None:

@@ -27,7 +27,7 @@ def test_cards_of_earlier_and_of_later_versions_are_read(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"id"', "{}", '{"id": "a"}', "\0\0\0"], ids=range(9))
 def test_what_is_no_card_is_refused(tmp_path, refused, text):
     (tmp_path / RUN_INFO_FILE).write_text(text)
-    with refused(tmp_path / RUN_INFO_FILE, "expected the folder of a run"):
+    with refused(tmp_path / RUN_INFO_FILE, "expected a run folder"):
         read_run_info(tmp_path)
 
 

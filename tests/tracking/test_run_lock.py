@@ -47,7 +47,7 @@ def test_a_second_process_is_refused_with_the_number_of_the_first_until_that_is_
     process = start(OWNER.format(inside=NOTHING), tmp_path)
     assert process.stdout.readline() == "owned\n"
     assert is_locked(tmp_path)
-    with refused(f"run {tmp_path.name}: process {process.pid} on {socket.gethostname()}"), run_lock(tmp_path):
+    with refused(f"run {tmp_path.name} is locked by process {process.pid} on {socket.gethostname()}"), run_lock(tmp_path):
         raise AssertionError
     assert is_locked(tmp_path)
     process.send_signal(signal.SIGKILL)
@@ -94,7 +94,7 @@ def test_the_same_process_does_not_own_it_twice(tmp_path, refused):
 def test_an_owner_that_cannot_be_named_still_owns(tmp_path, text):
     with run_lock(tmp_path):
         (tmp_path / "owner.lock").write_text(text)
-        with pytest.raises(InputError, match=f"run {tmp_path.name}: process .* is running it"), run_lock(tmp_path):
+        with pytest.raises(InputError, match=f"run {tmp_path.name} is locked by a process of another user"), run_lock(tmp_path):
             raise AssertionError
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fr_ps.tracking.delivery import DELIVERED_FILE, DeliveryQueue
 from fr_ps.tracking.journal import Event
-from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
 from fr_ps.tracking.run import Run
 
 

@@ -1,5 +1,6 @@
-"""Samples of the machine in a run's journal and in MLflow, against psutil itself."""
+"""The recorded environment of a run, and the samples of the machine in journal and MLflow against psutil."""
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from fr_ps.tracking import delivery, lifecycle
+from fr_ps.tracking.environment import environment_text, git_commit
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.listing import list_runs
 from fr_ps.tracking.run_folder import read_run_info
@@ -71,3 +73,23 @@ def test_an_outage_loses_no_sample(store, monkeypatch):
     history = MlflowClient(up).get_metric_history(str(read_run_info(run.folder).mlflow_id), "system/cpu_utilization_percentage")
     assert [point.step for point in history] == list(range(len(history)))
     assert len(history) >= 3
+
+
+def test_the_commit_is_gits_and_marks_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert git_commit() == "unknown"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "a").write_text("1")
+    subprocess.run([*git, "add", "a"], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert git_commit() == head
+    (tmp_path / "a").write_text("2")
+    assert git_commit() == head + "-dirty"
+
+
+def test_the_environment_lists_the_versions_in_use():
+    import numpy
+
+    assert f"numpy=={numpy.__version__}" in environment_text().splitlines()

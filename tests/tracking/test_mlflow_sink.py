@@ -17,8 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from fr_ps.tracking import uris
+from fr_ps.tracking.delivery import DELIVERED_FILE, DeliveryQueue
 from fr_ps.tracking.mlflow_sink import RUN_ID_TAG, STATUS_TAG, MlflowSink, display_uri, run_tracking_uri
-from fr_ps.tracking.outbox import DELIVERED_FILE, DeliveryQueue
 from fr_ps.tracking.run import Run, new_run_id
 from fr_ps.tracking.run_folder import RunInfo, new_run_info, read_run_info
 from fr_ps.tracking.uris import create_sqlite_store
@@ -227,7 +227,7 @@ def test_a_delivered_run_that_its_store_does_not_have_any_more_names_the_remedy_
     run.set_status("FINISHED")
     before = of_ours(either, run)
     where = read_run_info(run.folder).tracking_uri
-    with refused(where, "0" * 32, run.id, f"deliver the run anew: fr-ps sync --run {run.id} --store {where}"):
+    with refused(where, "0" * 32, run.id, f"deliver the run again: fr-ps sync --run {run.id} --store {where}"):
         deliver(run)
     assert DeliveryQueue(run.folder).pending() == 1
     assert of_ours(either, run) == before
@@ -290,7 +290,6 @@ def of_ours(client: MlflowClient, run: Run) -> list[str]:
 CONNECT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from fr_ps.tracking import store as store_module
 from fr_ps.tracking.run_folder import RunInfo, read_run_info
 from fr_ps.tracking.mlflow_sink import MlflowSink
 folder = Path(sys.argv[1])
@@ -381,7 +380,7 @@ import os, signal, sys, time
 from pathlib import Path
 from fr_ps.tracking.run_folder import new_run_info
 from fr_ps.tracking.journal import Journal
-from fr_ps.tracking.outbox import DeliveryQueue
+from fr_ps.tracking.delivery import DeliveryQueue
 from fr_ps.tracking.uris import create_sqlite_store
 from fr_ps.tracking.mlflow_sink import MlflowSink
 import mlflow.store.tracking.sqlalchemy_store  # so that a child begins with its work at once

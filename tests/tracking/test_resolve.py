@@ -112,7 +112,7 @@ def test_a_version_without_exactly_one_model_folder_is_refused(
     client: MlflowClient, refused: AssertRejected, files: dict[str, str], count: int
 ) -> None:
     version = register(client, {f"x/{name}": text for name, text in files.items()}, "x")
-    with refused(f"models:/faces/{version}", f"has {count} model folders"):
+    with refused(f"models:/faces/{version}", f"hold {count} model folders"):
         resolve_model(f"models:/faces/{version}")
 
 
@@ -150,5 +150,5 @@ def test_a_version_whose_files_are_gone_is_told_from_a_wrong_name(
     finally:
         moved.rename(registry / "artifacts")
     resolve_model(f"models:/faces/{number}", runs)
-    with refused("cannot be had from the registry", "expected models:/NAME/VERSION"):
+    with refused("not found in the model registry", "expected models:/NAME/VERSION"):
         resolve_model("models:/faces/9999", runs)
