@@ -109,27 +109,27 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         InputError: any error, in one line with the setting and its expected values.
     """
     rest, resumed = _extract_resume(argv)
-    words, configs = _normalize_flags(rest)
+    tokens, configs = _normalize_flags(rest)
     if resumed:
         if configs:
             raise InputError(
                 f"--config {configs[0]}: a resumed run has its own settings; use --resume alone, with flags for changes "
                 "(under mlflow run: -e resume -P run=RUN)"
             )
-        words.append(f"--resume={resumed.name}")
+        tokens.append(f"--resume={resumed.name}")
         configs = [str(resumed / CONFIG_FILE)]
-    depth = 2 if words[:1] == ["data"] else 1
-    command = " ".join(words[:depth])
+    depth = 2 if tokens[:1] == ["data"] else 1
+    command = " ".join(tokens[:depth])
     trees = {file: _read_config(Path(file)) for file in configs}
     if command == "search":
-        trees = _merge_base(trees, words)
+        trees = _merge_base(trees, tokens)
     loaded = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
     try:
-        arguments = parser.instantiate(parser.parse_args(words[:depth] + loaded + words[depth:]))
+        arguments = parser.instantiate(parser.parse_args(tokens[:depth] + loaded + tokens[depth:]))
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees)) from None
     if configs:
-        arguments[".".join([*words[:depth], "config"])] = configs  # instead of their contents
+        arguments[".".join([*tokens[:depth], "config"])] = configs  # instead of their contents
     return arguments
 
 
@@ -140,18 +140,18 @@ def training_config(arguments: Namespace) -> Config:
 
 def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments in jsonargparse's form, without `--config`, and the config files."""
-    words: list[str] = []
+    tokens: list[str] = []
     configs: list[str] = []
     rest = iter(argv)
-    for word in rest:
-        flag, equals, value = word.partition("=")
+    for token in rest:
+        flag, equals, value = token.partition("=")
         if not flag.startswith("--"):
-            words.append(word)
+            tokens.append(token)
             continue
         flag = "--" + flag[2:].replace("-", "_")
         is_text = flag == "--space" or any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
         if flag not in ("--config", *LIST_FLAGS) and not is_text:
-            words.append(f"{flag}{equals}{value}")
+            tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:
             value = next(rest, "")
@@ -160,22 +160,22 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if flag == "--config":
             configs.append(value)
         elif is_text:
-            words.append(f"{flag}={json.dumps(parse_search_space(value)) if flag == '--space' else _quote_scalars(value)}")
+            tokens.append(f"{flag}={json.dumps(parse_search_space(value)) if flag == '--space' else _quote_scalars(value)}")
         else:
-            words.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
-    return words, configs
+            tokens.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
+    return tokens, configs
 
 
 def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     """The arguments without `--resume RUN`, and the folder of that run; without RUN, the last interrupted training."""
-    words: list[str] = []
+    tokens: list[str] = []
     folder = None
     rest = list(argv)
     while rest:
-        word = rest.pop(0)
-        flag, equals, run = word.partition("=")
+        token = rest.pop(0)
+        flag, equals, run = token.partition("=")
         if flag != "--resume" or argv[0] != "train":
-            words.append(word)
+            tokens.append(token)
             continue
         if not equals and rest and not rest[0].startswith("--"):
             equals, run = "=", rest.pop(0)
@@ -184,14 +184,14 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
         from fr_ps.tracking.listing import find_resumable_run  # not needed for --help
 
         folder = find_resumable_run(run, RUNS_FOLDER)
-    return words, folder
+    return tokens, folder
 
 
-def _merge_base(trees: dict[str, dict[str, Any]], words: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _merge_base(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The settings of the base training, followed by those of the study files."""
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
-    bases += [word.partition("=")[2] for word in words if word.startswith("--base=")]
-    bases += [after for word, after in pairwise(words) if word == "--base"]
+    bases += [token.partition("=")[2] for token in tokens if token.startswith("--base=")]
+    bases += [after for token, after in pairwise(tokens) if token == "--base"]
     if not bases:
         return trees
     if not isinstance(bases[-1], str):

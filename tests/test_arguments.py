@@ -1,4 +1,4 @@
-"""The command line's words: in any order, with either dash, and one line about what is wrong."""
+"""The command line: flags in any order, with either dash, and errors in one line."""
 
 import dataclasses
 import subprocess
@@ -17,7 +17,7 @@ from tests.foreign import MARKUP_LIKE_TEXTS
 
 
 def settings(*argv: str) -> Config:
-    """What `train` is called with."""
+    """The config of `train` with these arguments."""
     return training_config(parse_command_line(["train", *argv])["train"])
 
 
@@ -26,7 +26,7 @@ def prepared_with(*argv: str) -> Any:
 
 
 def refusal(*argv: str) -> str:
-    """The line that `argv` is refused with."""
+    """The error message for `argv`."""
     with pytest.raises(InputError) as caught:
         parse_command_line(argv)
     assert "\n" not in str(caught.value)
@@ -42,7 +42,7 @@ def config_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", ["--config {}", "--config={}"])
 @pytest.mark.parametrize("order", ["before", "after", "between"])
-def test_a_flag_overrides_the_config_wherever_it_stands(config_file: Path, form: str, order: str) -> None:
+def test_a_flag_overrides_the_config_in_any_order(config_file: Path, form: str, order: str) -> None:
     config = form.format(config_file).split(" ")
     lr, epochs = ["--optim.lr", "0.25"], ["--train.epochs=3"]
     lines = {"before": [*config, *lr, *epochs], "after": [*lr, *epochs, *config], "between": [*lr, *config, *epochs]}
@@ -52,7 +52,7 @@ def test_a_flag_overrides_the_config_wherever_it_stands(config_file: Path, form:
 
 
 @pytest.mark.parametrize("words", [["--optim.weight_d", "0.1"], ["--conf", "FILE"], ["--train.ep=3"]], ids=str)
-def test_a_misspelt_flag_does_not_pass_for_another(words: list[str], config_file: Path) -> None:
+def test_flags_cannot_be_abbreviated(words: list[str], config_file: Path) -> None:
     """An abbreviated --config would not be brought before the flags, and so would override them."""
     message = refusal("train", "--optim.lr", "0.25", *(word.replace("FILE", str(config_file)) for word in words))
     assert words[0].partition("=")[0].removeprefix("--") in message
@@ -67,12 +67,12 @@ def test_of_two_configs_the_later_one_wins(config_file: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("flag", ["--on-bad", "--on_bad"])
 @pytest.mark.parametrize("equals", [True, False])
-def test_dash_and_underscore_are_the_same_in_a_flag(flag: str, equals: bool) -> None:
+def test_dash_and_underscore_are_equal_in_a_flag(flag: str, equals: bool) -> None:
     words = [f"{flag}=skip"] if equals else [flag, "skip"]
     assert prepared_with(*words)["on_bad"] == "skip"
 
 
-def test_dashes_in_values_are_left_alone() -> None:
+def test_dashes_in_values_stay() -> None:
     assert settings("--data.root", "a-b/c-d", "--name=x-y=z-1").data.root == "a-b/c-d"
     assert settings("--name=x-y=z-1").name == "x-y=z-1"
 
@@ -103,20 +103,20 @@ def test_what_mlflow_appends_works_as_it_is() -> None:
     assert settings("--model.backbone", "miresnet34").model.backbone == "miresnet34"
 
 
-def test_an_unknown_flag_is_named_with_the_settings_of_its_group() -> None:
+def test_an_unknown_flag_lists_the_settings_of_its_group() -> None:
     message = refusal("train", "--optim.lrr", "0.1")
     assert "'optim.lrr'" in message
     assert all(f"optim.{name}" in message for name in to_dict(OptimConfig()))
 
 
-def test_an_unknown_flag_outside_the_groups_is_named_with_the_groups() -> None:
+def test_an_unknown_flag_outside_the_groups_lists_the_groups() -> None:
     message = refusal("train", "--learning-rate", "0.1")
     assert "learning_rate" in message
     assert all(name in message for name in to_dict(Config()))
 
 
 @pytest.mark.parametrize("command", ["prepare", "evaluate"])
-def test_an_unknown_flag_of_another_command_is_not_answered_with_the_settings_of_a_training(command: str) -> None:
+def test_an_unknown_flag_of_another_command_does_not_list_training_settings(command: str) -> None:
     required = {"prepare": ["--captures", "a", "--out", "b"], "evaluate": ["--model", "a", "--data", "b", "--out", "c"]}
     message = refusal(command, *required[command], "--nonsense", "1")
     assert "nonsense" in message
@@ -124,7 +124,7 @@ def test_an_unknown_flag_of_another_command_is_not_answered_with_the_settings_of
 
 
 @pytest.mark.parametrize("command", ["summary", "split"])
-def test_an_unknown_setting_of_data_is_answered_with_those_of_data(command: str) -> None:
+def test_an_unknown_data_setting_lists_the_data_settings(command: str) -> None:
     message = refusal("data", command, "--data.rot", "x")
     assert "'data.rot'" in message
     assert all(f"data.{name}" in message for name in to_dict(DataConfig()))
@@ -165,7 +165,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), CELLS, ids=lambda value: str(value)[:30])
-def test_cells_of_a_table_are_taken_as_they_are_written(name: str, text: str, expected: dict[str, Any], tmp_path: Path) -> None:
+def test_cells_of_a_table_stay_as_written(name: str, text: str, expected: dict[str, Any], tmp_path: Path) -> None:
     """In YAML `no` is false, 01 is 1 and a date is a date."""
     file = tmp_path / "config.yaml"
     file.write_text(f"data:\n  {name}: {text}\n")
@@ -178,7 +178,7 @@ def test_cells_of_a_table_are_taken_as_they_are_written(name: str, text: str, ex
 
 
 @pytest.mark.parametrize("written", ["", "no", "[no]", "{Spectacles: no}", "{Spectacles: [[no]]}"])
-def test_cells_in_another_shape_are_refused(written: str, tmp_path: Path) -> None:
+def test_cells_in_another_shape_are_an_error(written: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(f"data:\n  only: {written}\n")
     assert "data.only" in refusal("train", "--config", str(file))
@@ -186,7 +186,7 @@ def test_cells_in_another_shape_are_refused(written: str, tmp_path: Path) -> Non
     assert "data.only" in refusal("train", "--data.only", "{Spectacles: [no")
 
 
-def test_an_unknown_key_in_a_config_is_named_with_file_and_choices(tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_config_is_an_error_with_file_and_choices(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("optim: {lrr: 0.5}\n")
     message = refusal("train", "--config", str(file))
@@ -224,7 +224,7 @@ def test_an_unknown_backbone_lists_the_backbones(tmp_path: Path) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_wrong_value_is_named_with_what_it_may_be(words: list[str], key: str, expected: str) -> None:
+def test_a_wrong_value_is_an_error_with_the_expected_values(words: list[str], key: str, expected: str) -> None:
     message = refusal("train", *words)
     assert message.startswith(f"{key}; expected ")
     assert expected in message
@@ -249,7 +249,7 @@ def test_a_single_modality_in_a_config_needs_no_brackets(tmp_path: Path) -> None
     assert settings("--config", str(file)).data.modalities == ("normal",)
 
 
-def test_classes_of_an_unknown_attribute_are_refused_with_the_attributes() -> None:
+def test_classes_of_an_unknown_attribute_list_the_attributes() -> None:
     message = refusal("train", "--data.classes", "{emotoin: {a: [blankstare], b: [positive]}}")
     assert "emotoin" in message
     assert all(name in message for name in get_args(Attribute))
@@ -339,23 +339,23 @@ def test_print_config_prints_yaml_that_parses_to_the_same(
 HEAVY = ("torch", "mlflow", "timm", "sklearn", "pandas", "matplotlib", "optuna")
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import fr_ps",
-        "import runpy; sys.argv = ['fr-ps', '--help']; runpy.run_module('fr_ps', run_name='__main__')",
-        "import runpy; sys.argv = ['fr-ps', 'train', '--help']; runpy.run_module('fr_ps', run_name='__main__')",
-        "import runpy; sys.argv = ['fr-ps', 'train', '--optim.lrr', '1']; runpy.run_module('fr_ps', run_name='__main__')",
-    ],
-    ids=["import", "--help", "train --help", "an error"],
-)
-def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
-    program = (
-        f"import sys\ntry:\n    {code}\nexcept SystemExit as ended:\n    pass\n"
-        f"print('HEAVY', [name for name in {HEAVY} if name in sys.modules], 'fr_ps' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "HEAVY [] True"
+HELP_AND_ERROR = f"""
+import runpy, sys
+import fr_ps
+for argv in ([], ["--help"], ["train", "--help"], ["train", "--optim.lrr", "1"]):
+    sys.argv = ["fr-ps", *argv]
+    try:
+        runpy.run_module("fr_ps", run_name="__main__") if argv else None
+    except SystemExit:
+        pass
+    print("HEAVY", [name for name in {HEAVY} if name in sys.modules])
+"""
+
+
+def test_help_and_errors_import_no_heavy_library() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP_AND_ERROR], capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("HEAVY")] == ["HEAVY []"] * 4
+    assert "unknown setting 'optim.lrr'" in done.stderr
 
 
 def test_python_m_fr_ps_and_help_name_the_commands() -> None:
@@ -383,7 +383,7 @@ STUDY = "study: {name: s}\nspace: {optim.lr: [0.1, 0.2]}\n"
 
 
 def searched(*argv: str) -> tuple[Any, Config]:
-    """What `search` is called with, and the training that it starts from."""
+    """The arguments of `search`, and the base training."""
     arguments = parse_command_line(["search", *argv])["search"]
     return arguments, training_config(arguments)
 
@@ -396,7 +396,7 @@ def study_file(config_file: Path, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_study_overrides_the_training_that_it_starts_from_and_flags_override_both(study_file: Path) -> None:
+def test_a_study_overrides_its_base_and_flags_override_both(study_file: Path) -> None:
     arguments, base = searched("--config", str(study_file))
     assert (base.optim.lr, base.optim.clip, base.model.backbone) == (0.5, 3, "miresnet18")
     assert (arguments["study"].name, arguments["space"], arguments["budget"].trials) == ("s", {"optim.lr": [0.1, 0.2]}, 7)
@@ -408,7 +408,7 @@ def test_a_study_overrides_the_training_that_it_starts_from_and_flags_override_b
 
 
 @pytest.mark.parametrize("form", ["--base {}", "--base={}"])
-def test_the_base_may_be_a_flag_which_wins_over_that_of_the_study(form: str, study_file: Path, tmp_path: Path) -> None:
+def test_a_base_flag_overrides_the_base_of_the_study(form: str, study_file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("optim: {lr: 0.125, clip: 9}\n")
     words = form.format(other).split(" ")
@@ -427,7 +427,7 @@ def test_a_study_without_a_base_starts_from_the_defaults(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("written", ["[a, b]", "{a: b}"])
-def test_a_base_that_is_no_text_is_refused(written: str, tmp_path: Path) -> None:
+def test_a_base_that_is_not_text_is_an_error(written: str, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(f"base: {written}\n{STUDY}")
     assert refusal("search", "--config", str(file)) == (
@@ -435,7 +435,7 @@ def test_a_base_that_is_no_text_is_refused(written: str, tmp_path: Path) -> None
     )
 
 
-def test_a_base_that_is_not_there_or_no_settings_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_base_is_an_error(tmp_path: Path) -> None:
     file, base = tmp_path / "study.yaml", tmp_path / "base.yaml"
     file.write_text(f"base: {base}\n{STUDY}")
     assert f"{base}: no such config file" in refusal("search", "--config", str(file))
@@ -514,7 +514,7 @@ def test_workers_are_one_or_more(workers: str) -> None:
     ],
     ids=["no name", "no space", "a misspelt setting", "low above high", "test", "a direction"],
 )
-def test_a_search_that_cannot_be_ends_with_2_and_one_line_before_anything_is_made(
+def test_an_invalid_search_ends_with_2_and_one_line_before_anything_is_created(
     argv: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -528,14 +528,14 @@ def test_a_search_that_cannot_be_ends_with_2_and_one_line_before_anything_is_mad
 
 
 @pytest.mark.parametrize("text", [*MARKUP_LIKE_TEXTS, "null", "~", "true", "- x", "{a: 1}"])
-def test_a_name_on_the_command_line_is_taken_as_it_is_written(text: str) -> None:
-    """`--session null` was read as no session at all, and forgot all of the person's sessions."""
+def test_names_on_the_command_line_stay_as_written(text: str) -> None:
+    """Read as None, `--session null` would remove all sessions of the subject."""
     read = parse_command_line(["forget", "--gallery", text, f"--person={text}", f"--session={text}"])["forget"]
     assert (read.gallery, read.person, read.session) == (text, text, text)
 
 
 @pytest.mark.parametrize("flag", ["resume: x", "allow_changed: true", "config: other.yaml"])
-def test_a_flag_is_no_setting_of_a_file(flag: str, tmp_path: Path) -> None:
+def test_a_flag_in_a_file_is_an_error(flag: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(flag)
     message = refusal("train", "--config", str(file))
@@ -543,7 +543,7 @@ def test_a_flag_is_no_setting_of_a_file(flag: str, tmp_path: Path) -> None:
     assert message == f"{file}: {name} is not a setting; use the flag --{name.replace('_', '-')}"
 
 
-def test_what_yaml_takes_for_a_boolean_or_a_date_is_text_where_the_setting_is(tmp_path: Path) -> None:
+def test_text_settings_stay_text_where_yaml_reads_a_boolean_or_a_date(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("name: 2026-11-28\nmodel: {adversaries: off}\n")
     got = settings("--config", str(file))
@@ -585,7 +585,7 @@ FLAGS = {
 """Command and flag of every number that is in no config; tests/test_config.py has those that are."""
 
 
-def test_the_flags_that_are_numbers_are_known() -> None:
+def test_the_list_of_number_flags_is_complete() -> None:
     found = set()
     for command in COMMANDS:
         declared = Parser()
@@ -632,7 +632,7 @@ def test_a_number_that_is_out_of_bounds_is_named_with_them(command: str, words: 
     assert refusal(command, *REQUIRED.get(command, ()), *words.split()).startswith(expected)
 
 
-def test_train_notes_a_setting_that_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_prints_a_note_about_a_setting_without_effect(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--loss.cagrad_c=0.4", "--loss.scale=32", "--allow-changed"]  # the last of which is refused
     assert main(words) == 2
     assert capsys.readouterr().out.splitlines() == [

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, and its exit codes."""
+"""Output and exit codes of the commands."""
 
 import json
 import os
@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 
 from fr_ps import __version__
 from fr_ps.cli import main
-from fr_ps.config import BACKBONES
 from fr_ps.tracking import lifecycle
 from tests.conftest import MakeStore
 
@@ -45,10 +44,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_store: MakeStore,
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line with which the command line refuses `arguments`."""
+    """The error line of the command line for `arguments`."""
     assert main(arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    # A busy machine takes longer to make MLflow's tables than a run waits without a word.
+    # On a busy machine, a run waits longer for MLflow's new tables and prints a line about it.
     (line,) = [line for line in lines if not line.startswith("tracking: waiting for MLflow")]
     assert line.startswith("error: ")
     return line
@@ -69,7 +68,7 @@ def test_train_prints_a_table_and_last_the_id_of_a_finished_run(here, prepared, 
     assert any(line.startswith("identity/auc") for line in printed)
 
 
-def test_evaluate_scores_the_test_part_as_the_training_did(here, prepared, capsys):
+def test_evaluate_gives_the_test_metrics_of_the_training(here, prepared, capsys):
     assert main(["train", f"--data.root={prepared}", *TINY, *PARTS]) == 0
     run = capsys.readouterr().out.strip().splitlines()[-1]
     assert main(["evaluate", f"--model={run}", f"--data={prepared}", "--out=scored", "--split=test"]) == 0
@@ -85,7 +84,7 @@ def test_evaluate_scores_the_test_part_as_the_training_did(here, prepared, capsy
     assert "6 subjects, 24 sessions" in Path("all/report.html").read_text()
 
 
-def test_a_gallery_is_put_aside_by_the_training_and_can_be_scored(here, prepared, capsys):
+def test_the_gallery_part_of_a_training_can_be_evaluated(here, prepared, capsys):
     assert (
         main(["train", f"--data.root={prepared}", *TINY, *PARTS, "--data.gallery=2", "--data.only", "{Pose: [1, 2, 3, 4, 5]}"])
         == 0
@@ -108,7 +107,7 @@ def test_a_gallery_is_put_aside_by_the_training_and_can_be_scored(here, prepared
     assert settings["data"]["split"] == str(split.resolve())
 
 
-def test_a_training_says_where_its_parts_do_not_resemble_the_whole(here, prepared, capsys):
+def test_a_training_reports_classes_missing_from_a_part(here, prepared, capsys):
     root = shutil.copytree(prepared, here / "set")
     lines = (root / "labels.csv").read_text().splitlines()
     header = lines[0].split(",")
@@ -120,7 +119,7 @@ def test_a_training_says_where_its_parts_do_not_resemble_the_whole(here, prepare
     assert re.search(r"not stratified: no session of \w+ and \w+ has gender female", capsys.readouterr().out)
 
 
-def test_prepare_says_what_it_read_and_what_it_skipped_and_why(here, capsys):
+def test_prepare_reports_written_and_skipped_sessions_with_reasons(here, capsys):
     assert main(["data", "synthetic", "--out=raw", "--people=2", "--sessions=2", "--size=32"]) == 0
     (here / "raw/captures/S000/s00/im1.png").unlink()
     capsys.readouterr()
@@ -132,7 +131,7 @@ def test_prepare_says_what_it_read_and_what_it_skipped_and_why(here, capsys):
     assert "S000,s00,skipped" in Path("set/prepare.csv").read_text()
 
 
-def test_prepare_says_by_what_it_aligned_and_warns_of_lights_in_another_convention(here, capsys):
+def test_prepare_reports_the_alignment_and_warns_of_another_light_convention(here, capsys):
     assert main(["data", "synthetic", "--out=raw", "--layout=photoface", "--people=2", "--sessions=2", "--size=48"]) == 0
     (here / "raw/S001/s01/metadata.txt").unlink()
     capsys.readouterr()
@@ -149,7 +148,7 @@ def test_prepare_says_by_what_it_aligned_and_warns_of_lights_in_another_conventi
     assert "--light-axes=xy" in warning
 
 
-def test_photofaces_files_go_from_light_to_a_trained_model_without_a_flag_beyond_the_root(here, capsys):
+def test_photoface_captures_train_a_model_with_default_settings(here, capsys):
     assert main(["data", "synthetic", "--out=raw", "--layout=photoface", "--people=6", "--sessions=3", "--size=48"]) == 0
     assert main(["prepare", "--captures=raw", "--out=set", "--size=32"]) == 0
     assert main(["data", "summary", "--data.root=set"]) == 0
@@ -165,7 +164,7 @@ def test_photofaces_files_go_from_light_to_a_trained_model_without_a_flag_beyond
     assert MlflowClient().get_run(run).info.status == "FINISHED"
 
 
-def test_prepare_refuses_settings_that_do_not_go_together(here, capsys):
+def test_conflicting_settings_of_prepare_are_errors(here, capsys):
     assert main(["data", "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=32"]) == 0
     asked = ["prepare", "--captures=raw/captures", "--out=set", "--size=32"]
     assert "integrable" in refused(capsys, *asked, "--prior=mean.npy")
@@ -182,7 +181,7 @@ def test_prepare_refuses_settings_that_do_not_go_together(here, capsys):
     assert not list(Path("set").rglob("*.npy"))
 
 
-def test_nothing_but_the_error_is_printed_for_bad_input(here, prepared, capsys):
+def test_bad_input_prints_only_the_error(here, prepared, capsys):
     assert "nowhere" in refused(capsys, "prepare", "--captures=nowhere", "--out=x")
     assert "nowhere" in refused(capsys, "train", "--data.root=nowhere")
     assert "convnextv2_atto" in refused(capsys, "train", "--model.backbone=resnet")
@@ -192,7 +191,7 @@ def test_nothing_but_the_error_is_printed_for_bad_input(here, prepared, capsys):
     assert "device" in refused(capsys, "train", f"--data.root={prepared}", "--device=mps", *PARTS)
 
 
-def test_a_refused_training_is_a_failed_run(here, prepared, capsys):
+def test_a_training_with_bad_settings_is_a_failed_run(here, prepared, capsys):
     refused(capsys, "train", f"--data.root={prepared}", "--data.test_people=1", "--data.val_people=1", *TINY)
     client = MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("fr-ps").experiment_id])
@@ -203,8 +202,8 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
     store = os.environ["MLFLOW_TRACKING_URI"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
+        unreachable = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", unreachable)
     monkeypatch.setattr(lifecycle, "_TIMEOUT", 1.0)
     assert main(["train", f"--data.root={prepared}", *TINY, *PARTS]) == 0
     printed = capsys.readouterr()
@@ -217,7 +216,7 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
     assert "FINISHED" in listed
     assert "deliver them with: fr-ps sync" in listed
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    assert f"1 run is not delivered; {folder.name} to {nobody}: " in refused(capsys, "sync")  # a run belongs to its store
+    assert f"1 run is not delivered; {folder.name} to {unreachable}: " in refused(capsys, "sync")  # a run belongs to its store
     assert main(["sync", "--run", folder.name, "--store", store]) == 0
     (run,) = MlflowClient(store).search_runs([MlflowClient(store).get_experiment_by_name("fr-ps").experiment_id])
     assert run.info.run_id in capsys.readouterr().out
@@ -227,7 +226,7 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
     assert "All events of all runs are delivered" in capsys.readouterr().out
 
 
-def test_runs_tells_mlflow_of_those_that_were_interrupted(here, capsys):
+def test_runs_delivers_the_status_of_interrupted_runs(here, capsys):
     assert main(["runs"]) == 0
     assert "no runs under" in capsys.readouterr().out
     code = "import os, time; from pathlib import Path; from fr_ps.tracking.lifecycle import start_run\n"
@@ -239,7 +238,7 @@ def test_runs_tells_mlflow_of_those_that_were_interrupted(here, capsys):
     assert run.info.status == run.data.tags["fr_ps.status"] == "KILLED"
 
 
-def test_what_is_no_run_is_refused(here, capsys):
+def test_an_unknown_run_is_an_error(here, capsys):
     assert "no such run" in refused(capsys, "sync", "--run", "abc")
     assert "no such run" in refused(capsys, "train", "--resume", "abc")
     assert "no such run" in refused(capsys, "train", "--resume=abc")
@@ -250,12 +249,12 @@ def test_what_is_no_run_is_refused(here, capsys):
     assert "unknown flag --resume" in refused(capsys, "runs", "--resume")
 
 
-def test_data_synthetic_keeps_what_is_there(here, capsys):
+def test_data_synthetic_does_not_overwrite(here, capsys):
     (here / "raw").mkdir()
     assert "raw" in refused(capsys, "data", "synthetic", "--out=raw")
 
 
-def test_data_synthetic_writes_photofaces_layout_where_asked(here, capsys):
+def test_data_synthetic_writes_the_layout_of_photoface(here, capsys):
     arguments = ["--out=raw", "--layout=photoface", "--people=2", "--sessions=1", "--size=32"]
     assert main(["data", "synthetic", *arguments]) == 0
     assert capsys.readouterr().out.strip().endswith("captures: raw")
@@ -268,16 +267,18 @@ def test_data_synthetic_writes_photofaces_layout_where_asked(here, capsys):
     assert "plain" in refused(capsys, "data", "synthetic", "--out=other", "--layout=flat")
 
 
-def test_models_prints_what_every_backbone_costs(here, capsys):
+def test_models_prints_the_cost_of_every_backbone(here, capsys, monkeypatch):
+    backbones = ("miresnet18", "irse50", "convnextv2_atto")  # tests/models/test_cost.py has all of them
+    monkeypatch.setattr("fr_ps.commands.models.BACKBONES", backbones)
     assert main(["models", "--size=64", "--channels-in=3", "--smoke=false"]) == 0
     printed = capsys.readouterr().out
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith(("mires", "irse", "conv"))}
-    assert tuple(rows) == BACKBONES
+    assert tuple(rows) == backbones
     assert rows["miresnet18"][-5:] == ["512", "x", "4", "x", "4"]
     assert "3 x 64 x 64" in printed
 
 
-def test_models_tries_a_step_of_a_network_of_timm_where_asked(here, capsys):
+def test_models_times_a_step_of_a_timm_network(here, capsys):
     assert main(["models", "--backbone=timm:test_vit", "--size=32", "--device=cpu"]) == 0
     header, _, row, *_ = capsys.readouterr().out.splitlines()
     assert "step (s)" in header
@@ -295,7 +296,7 @@ def test_module_and_script_are_the_same():
         )
 
 
-def test_a_fault_of_ours_is_a_traceback_and_exit_code_1():
+def test_an_internal_error_is_a_traceback_and_exit_code_1():
     patched = "import fr_ps.photometric.captures as captures\ncaptures.list_sources = lambda *_: 1 / 0"
     code = f"{patched}\nimport sys; from fr_ps.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "prepare", "--captures=a", "--out=b"]

@@ -1,4 +1,4 @@
-"""The settings: what is out of range is refused by name, and a config survives its way through YAML and the command line."""
+"""Settings: ranges, error messages, and the way through YAML and the command line."""
 
 import dataclasses
 import math
@@ -225,7 +225,7 @@ def test_a_setting_out_of_range_is_refused_by_its_key_and_value(
         ({"limits": {"quality_residual": math.nan}}, "data.limits.quality_residual is nan; expected "),
     ],
 )
-def test_a_column_with_a_setting_that_says_nothing_is_named(values: dict[str, Any], start: str) -> None:
+def test_an_invalid_column_filter_is_an_error(values: dict[str, Any], start: str) -> None:
     with pytest.raises(InputError) as caught:
         DataConfig(**values)
     assert str(caught.value).startswith(start)
@@ -243,7 +243,7 @@ def test_a_column_with_a_setting_that_says_nothing_is_named(values: dict[str, An
     ],
     ids=str,
 )
-def test_numbers_a_class_that_say_nothing_are_named(key: str, values: dict[str, Any], start: str) -> None:
+def test_invalid_numbers_per_class_are_an_error(key: str, values: dict[str, Any], start: str) -> None:
     with pytest.raises(InputError) as caught:
         LossConfig(**{key: values})
     assert str(caught.value).startswith(f"loss.{key}{start}")
@@ -306,7 +306,7 @@ def test_the_ends_of_the_ranges_are_accepted(kind: Callable[..., Any], values: d
     ],
     ids=["one modality from a run", "a modality that is not read", "dropout of one"],
 )
-def test_settings_of_fusion_that_do_not_fit_the_modalities_are_refused(
+def test_fusion_settings_that_do_not_fit_the_modalities_are_errors(
     modalities: tuple[Modality, ...], fusion: FusionConfig, key: str
 ) -> None:
     with pytest.raises(InputError, match=key):
@@ -349,7 +349,7 @@ def test_the_lambda_bound_agrees_with_its_numerical_search(values: dict[str, flo
     assert loss.min_lambda_g == pytest.approx(smallest_lambda(loss), rel=1e-3)
 
 
-def test_the_originals_lambda_is_refused_with_the_number_and_the_way_out() -> None:
+def test_the_originals_lambda_is_an_error_with_the_bound_and_the_remedy() -> None:
     with pytest.raises(InputError, match=r"loss\.lambda_g is 20.*22\.6.*loss\.allow_unsafe_lambda"):
         LossConfig(lambda_g=20.0)
     assert LossConfig(lambda_g=20.0, allow_unsafe_lambda=True).lambda_g == 20
@@ -428,17 +428,17 @@ def test_the_settings_that_are_numbers_are_found() -> None:
     assert {"seed", "workers", "heartbeat", "hours", "lambda_g", "focal_gamma", "val_people"} <= {name for _, name in NUMERIC}
 
 
-@pytest.mark.parametrize("value", HUGE, ids=lambda value: str(value)[:8] if abs(value) < 10**400 else "thousands of digits")
 @pytest.mark.parametrize(("kind", "name"), NUMERIC, ids=str)
-def test_every_number_has_bounds(kind: Callable[..., Any], name: str, value: float) -> None:
-    with pytest.raises(InputError) as caught:
-        kind(**NEEDED.get(kind, {}), **{name: value})
-    assert name in str(caught.value)
-    assert len(str(caught.value)) < 500
+def test_every_number_has_bounds(kind: Callable[..., Any], name: str) -> None:
+    for value in HUGE:
+        with pytest.raises(InputError) as caught:
+            kind(**NEEDED.get(kind, {}), **{name: value})
+        assert name in str(caught.value)
+        assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("name", ["a@b", "a/b", "a:b", "a?b", "a#b", "a\\b", "a\nb", "a\x7fb", "", " a", "a ", ".a", "n" * 251])
-def test_a_registered_model_that_promote_could_not_name_is_refused(name: str, refused: AssertRejected) -> None:
+def test_an_invalid_registered_model_name_is_an_error(name: str, refused: AssertRejected) -> None:
     with refused("--name", "expected a name"):
         register("no-such-run", name)
     if name:
@@ -447,12 +447,12 @@ def test_a_registered_model_that_promote_could_not_name_is_refused(name: str, re
 
 
 @pytest.mark.parametrize("name", ["face-recognition", "Mặt người", "a b", "a.b_c%1", "2026-11-28", "n" * 250])
-def test_other_names_of_registered_models_are_taken(name: str) -> None:
+def test_other_registered_model_names_are_valid(name: str) -> None:
     assert AfterConfig(register=name).register == name
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", " a", "a\x00", "n" * 251])
-def test_names_of_runs_studies_and_experiments_stand_on_one_line(
+def test_names_with_control_characters_or_outer_spaces_are_errors(
     name: str, refused: AssertRejected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with refused("name is"):

@@ -1,11 +1,13 @@
-"""The table of settings that depend on others, against what is built of them."""
+"""The conditions of settings, against trained parts."""
 
+import json
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 
-from fr_ps.config import Config, ModelConfig, flatten_dict, to_dict, with_settings
+from fr_ps.config import Config, ModelConfig, flatten_dict, from_dict, to_dict, with_settings
 from fr_ps.config.dependencies import CONDITIONS, get_setting, inactive_settings, unmet_condition
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.losses import build_losses
@@ -20,7 +22,13 @@ Steps = list[list[float]]
 
 
 def trained(config: Config) -> Steps:
-    """The losses and all parameters' sums over three steps and two epochs of the parts that the settings build."""
+    """Losses and sums of all parameters over three steps; computed once for equal settings."""
+    return _trained(json.dumps(to_dict(config)))
+
+
+@cache
+def _trained(settings: str) -> Steps:
+    config = from_dict(json.loads(settings))
     torch.manual_seed(0)
     modalities = config.data.modalities
     network = build_network(dict.fromkeys(modalities, config.model), config.fusion.name, CLASSES)
@@ -86,7 +94,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("setting", "value", "dead", "live"), CASES, ids=lambda case: str(case) if isinstance(case, str) else "")
-def test_a_setting_changes_what_is_trained_only_where_the_table_has_it(
+def test_a_setting_changes_the_training_only_under_its_conditions(
     setting: str, value: Any, dead: dict[str, Any], live: dict[str, Any]
 ) -> None:
     base = with_settings(Config(), SMALL)
@@ -111,7 +119,7 @@ def test_every_weighting_margin_and_schedule_setting_is_in_the_table() -> None:
             assert setting in CONDITIONS
 
 
-def test_adversaries_of_trained_branches_are_theirs_to_have() -> None:
+def test_the_adversaries_of_trained_branches_depend_on_their_own_settings() -> None:
     branches = {"fusion.branches": {"albedo": "r1", "normal": "r2"}} | BOTH
     config = with_settings(Config(), {"model.adversaries": "off", "loss.weighting": "fixed"} | branches)
     assert unmet_condition(config, "loss.adversarial") is None
@@ -120,7 +128,7 @@ def test_adversaries_of_trained_branches_are_theirs_to_have() -> None:
     assert unmet_condition(with_settings(config, {"fusion.branches": {"albedo": "r1"}}), "model.backbone") is None
 
 
-def test_of_the_defaults_nothing_is_noted_and_of_others_what_changes_nothing() -> None:
+def test_changed_settings_without_effect_are_found() -> None:
     assert list(inactive_settings(Config())) == []
     given = {"loss.cagrad_c": 0.4, "optim.momentum": 0.8, "loss.scale": 30.0, "data.fold": 0, "batch.attribute": "pose"}
     noted = [(setting, condition.text) for setting, condition in inactive_settings(with_settings(Config(), given))]

@@ -1,4 +1,4 @@
-"""Settings from YAML files: text as it is written, and one line with file, row and key about all that is no setting."""
+"""Settings from YAML files: text stays as written, and errors name file, row and key."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.conftest import AssertRejected
 @pytest.mark.parametrize(
     "written", ["off", "no", "on", "Yes", "null", "~", "2026-11-28", "007", "1e5", "0x10", "12:30", ".nan", "1_0"]
 )
-def test_text_is_taken_as_it_is_written(written: str) -> None:
+def test_text_stays_as_written(written: str) -> None:
     text = (
         f"name: {written}\nmodel: {{adversaries: {written}, order: [{written}, pose]}}\ndata: {{only: {{Pose: [{written}]}}}}\n"
     )
@@ -36,7 +36,7 @@ def test_keys_are_text() -> None:
     }
 
 
-def test_numbers_and_booleans_are_what_yaml_says() -> None:
+def test_numbers_and_booleans_are_yamls() -> None:
     text = "train: {epochs: 3, ema: 0.9}\nmodel: {fsm: off}\nloss: {focal_gamma: 2, class_weights: {gender: [1, 0.5]}}\n"
     assert parse_settings(text, "a.yaml") == {
         "train": {"epochs": 3, "ema": 0.9},
@@ -56,7 +56,7 @@ batch.people: {choices: [4], when: {model.adversaries: [off, rest]}}
 """
 
 
-def test_choices_and_conditions_are_as_the_setting_that_they_are_of() -> None:
+def test_choices_and_conditions_have_the_type_of_their_setting() -> None:
     expected = {
         "model.adversaries": ["off", "rest"],
         "model.fsm": [True, False],
@@ -87,19 +87,19 @@ def test_choices_and_conditions_are_as_the_setting_that_they_are_of() -> None:
         ("data: !mine {root: x}", ("row 1", "!mine")),
         (f"train: {{seed: {'1' * 5000}}}", ("row 1", "train.seed")),
         ('data: {root: "a\\0b"}', ("row 1", "data.root", "null character")),
-        ("[1, 2]", ("is a list",)),
+        ("[1, 2]", ("list found",)),
         ("data: {", ("not readable as YAML",)),
         (f"name: {'[' * 5000}{']' * 5000}", ("row 1", "levels deep")),
         ("name: [" + "x," * 3 * MAX_VALUES + "]", ("values",)),
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_is_no_setting_is_refused_by_file_row_and_key(text: str, words: tuple[str, ...], refused: AssertRejected) -> None:
+def test_invalid_settings_are_errors_with_file_row_and_key(text: str, words: tuple[str, ...], refused: AssertRejected) -> None:
     with refused("a.yaml", *words):
         parse_settings(text, "a.yaml")
 
 
-def test_aliases_are_values_that_are_counted_as_often_as_they_are_used(refused: AssertRejected) -> None:
+def test_every_use_of_an_alias_counts_as_a_value(refused: AssertRejected) -> None:
     assert parse_settings("data: {limits: &a {b: 1}}\nx: *a", "a.yaml")["x"] == {"b": 1}
     levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9 if i else ['1'] * 9)}]" for i in range(12)]
     merges = ["m0: &m0 {a: 1}", *(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 12))]
@@ -114,7 +114,7 @@ def test_merged_keys_are_settings() -> None:
     assert parse_settings("data: {<<: {root: q}, folds: 2}", "a.yaml") == {"data": {"root": "q", "folds": 2}}
 
 
-def test_files_that_are_none_are_refused(tmp_path: Path, refused: AssertRejected) -> None:
+def test_unreadable_files_are_errors(tmp_path: Path, refused: AssertRejected) -> None:
     (tmp_path / "large.yaml").write_text("#" * MAX_BYTES + "#")
     (tmp_path / "latin.yaml").write_bytes("name: ü".encode("latin-1"))
     for name in ("nothing.yaml", "large.yaml", "latin.yaml", "n" * 300):
@@ -147,10 +147,10 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["name", "data", "space", "train", "x", "objectives"]), VALUES, max_size=3))
-def test_any_yaml_is_read_or_refused(tree: dict[str, Any]) -> None:
+def test_any_yaml_is_read_or_an_error(tree: dict[str, Any]) -> None:
     assert "\n" not in refusal_of(yaml.safe_dump(tree))
 
 
 @given(st.text("a:{}[]&*!<-#\n \"'|>?%@,0.", max_size=40))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_read_or_an_error(text: str) -> None:
     assert "\n" not in refusal_of(text)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes and checked reads."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert names(tmp_path) == {"x"}
 
 
-def test_a_disk_that_fills_in_the_middle_of_an_array_is_said_to_be_full(small_disk, refused):
+def test_a_disk_that_fills_up_during_a_write_is_an_error(small_disk, refused):
     with refused(small_disk / "a", "the disk is full"), atomic_folder(small_disk / "a") as folder:
         write_array(folder / "large.npy", np.zeros(100_000))
     with refused(small_disk / "b", "the disk is full"):
@@ -63,7 +63,7 @@ def test_a_disk_that_fills_in_the_middle_of_an_array_is_said_to_be_full(small_di
     assert names(small_disk) == set()
 
 
-def test_json_and_arrays_come_back(tmp_path):
+def test_json_and_arrays_are_read_back(tmp_path):
     write_json(tmp_path / "a.json", {"x": [1, None, "é"]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, None, "é"]}
     array = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -80,7 +80,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("form", ["object array", "bare pickle", "zip archive", "truncated", "empty", "text"])
-def test_what_is_no_plain_array_is_refused_and_not_run(form, tmp_path, refused):
+def test_a_file_that_is_not_a_plain_array_is_an_error_and_not_executed(form, tmp_path, refused):
     path, trace = tmp_path / "a.npy", tmp_path / "trace"
     if form == "object array":
         np.save(path, np.array([Bomb(trace)], dtype=object), allow_pickle=True)
@@ -100,7 +100,7 @@ def test_what_is_no_plain_array_is_refused_and_not_run(form, tmp_path, refused):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind, tmp_path, refused):
+def test_a_file_that_is_not_regular_is_an_error_without_waiting(kind, tmp_path, refused):
     path = tmp_path / "a.npy"
     {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
     for read in (read_array, check_regular_file, open_regular):

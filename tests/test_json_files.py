@@ -1,4 +1,4 @@
-"""JSON that others may have changed is what its type says, or is refused in one line that names the file and the key."""
+"""JSON files are checked against their type; errors name file and key."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps import json_files
@@ -79,7 +79,7 @@ def test_a_file_becomes_its_type_and_keys_of_a_newer_version_are_ignored(tmp_pat
         ('{"name": "a", "count": 1}'.encode("utf-16"), "not UTF-8"),
     ],
 )
-def test_what_is_not_of_the_type_is_refused_with_its_place(refused: AssertRejected, text: str | bytes, words: str) -> None:
+def test_a_value_of_a_wrong_type_is_an_error_with_its_place(refused: AssertRejected, text: str | bytes, words: str) -> None:
     began = time.monotonic()
     with refused("file.json", words, REMEDY):
         parse(text)
@@ -92,7 +92,7 @@ def test_a_date_has_bounds(refused: AssertRejected) -> None:
         parse("253402300800000", Milliseconds)
 
 
-def test_a_newer_format_is_named_before_anything_else_of_it_is_read(refused: AssertRejected) -> None:
+def test_a_newer_format_is_reported_before_other_errors(refused: AssertRejected) -> None:
     @dataclass(frozen=True)
     class File:
         format: NonNegativeInt
@@ -107,7 +107,7 @@ def test_a_newer_format_is_named_before_anything_else_of_it_is_read(refused: Ass
         parse_json("[3]", File, "file.json", REMEDY, formats=range(1, 3))
 
 
-def test_bytes_of_a_file_name_that_are_no_text_do_not_keep_a_file_from_being_read() -> None:
+def test_lone_surrogates_of_file_names_are_replaced() -> None:
     written = json.dumps({"name": "caf\udce9 \U0001f600 \\ud800", "count": 1})
     assert parse(written).name == "caf\ufffd \U0001f600 \\ud800"
 
@@ -144,7 +144,6 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, refused: AssertRejected,
         read(tmp_path / "large")
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
@@ -152,7 +151,7 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, refused: AssertRejected,
         max_leaves=9,
     )
 )
-def test_any_json_comes_back_as_it_was_unless_a_number_is_out_of_range(value: Any) -> None:
+def test_any_json_is_read_back_unless_a_number_is_out_of_range(value: Any) -> None:
     def is_plain(part: Any) -> bool:
         if isinstance(part, (list, dict)):
             return all(map(is_plain, part.values() if isinstance(part, dict) else part))

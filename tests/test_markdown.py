@@ -20,18 +20,18 @@ def shown(markdown: str) -> list[str]:
     return "".join("\n" if part.type == "hardbreak" else part.content for part in parts).split("\n")
 
 
-def test_the_parser_takes_most_of_the_nasty_text_for_markup() -> None:
+def test_the_parser_reads_most_unescaped_text_as_markup() -> None:
     assert PARSER.render("  \n".join(MARKUP_LIKE_TEXTS)).count("<") > 20
 
 
-def test_foreign_text_is_shown_as_it_is() -> None:
+def test_escaped_text_is_shown_unchanged() -> None:
     assert shown(markdown_lines(MARKUP_LIKE_TEXTS)) == list(MARKUP_LIKE_TEXTS)
     for text in MARKUP_LIKE_TEXTS:
         assert shown(escape_markdown(text)) == [text]
 
 
 @given(st.text(st.sampled_from("ab1 _*`<>[]()|~$&;#:!\\+-=.x"), min_size=1).map(str.strip).filter(bool))
-def test_any_line_is_shown_as_it_is(text: str) -> None:
+def test_any_line_is_shown_unchanged(text: str) -> None:
     assert shown(escape_markdown(text)) == [text]
 
 

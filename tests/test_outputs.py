@@ -1,4 +1,4 @@
-"""Outputs that are inputs, or that somebody else made, are refused; our own are replaced."""
+"""Inputs and foreign files are protected from outputs; own files are replaced."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def test_an_output_that_is_an_input_is_refused_even_to_be_overwritten(link, tmp_
             check_output_file(out, "kind", {"--labels": str(source), "--prior": None}, overwrite)
 
 
-def test_only_what_was_written_and_not_changed_since_is_replaced(tmp_path, refused):
+def test_only_unchanged_own_files_are_replaced(tmp_path, refused):
     out = tmp_path / "out.csv"
     check_output_file(out, "split", {})
     write_output(out, "split", b"a\n")
@@ -49,7 +49,7 @@ def test_only_what_was_written_and_not_changed_since_is_replaced(tmp_path, refus
     check_output_file(out, "split", {})
 
 
-def test_without_a_record_of_it_a_file_is_somebody_elses(tmp_path, refused, monkeypatch):
+def test_a_file_without_a_record_counts_as_foreign(tmp_path, refused, monkeypatch):
     monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
     write_output(tmp_path / "out.csv", "split", b"a\n")
     shutil.rmtree(tmp_path / "cache")
@@ -57,7 +57,7 @@ def test_without_a_record_of_it_a_file_is_somebody_elses(tmp_path, refused, monk
         check_output_file(tmp_path / "out.csv", "split", {})
 
 
-def test_a_cache_that_cannot_be_written_costs_no_output(tmp_path, monkeypatch):
+def test_a_read_only_cache_does_not_prevent_output(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("")
     monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
     write_output(tmp_path / "out.csv", "split", b"a\n")
@@ -88,7 +88,7 @@ def test_a_folder_and_a_link_to_nothing_are_no_files_to_replace(tmp_path, refuse
             check_output_file(out, "split", {}, overwrite=True)
 
 
-def test_a_folder_is_written_into_if_nothing_of_somebody_else_is_replaced(tmp_path, refused):
+def test_a_folder_is_written_if_no_foreign_file_is_replaced(tmp_path, refused):
     out, names = tmp_path / "out", ("metrics.json", "*.png")
     check_output_folder(out, {}, is_ours, names)
     out.mkdir()
@@ -104,7 +104,7 @@ def test_a_folder_is_written_into_if_nothing_of_somebody_else_is_replaced(tmp_pa
         check_output_folder(out / "notes.txt", {}, is_ours, names, overwrite=True)
 
 
-def test_a_folder_that_is_or_holds_an_input_is_refused(tmp_path, refused):
+def test_a_folder_that_is_or_contains_an_input_is_an_error(tmp_path, refused):
     data = tmp_path / "a/data"
     data.mkdir(parents=True)
     pairs = tmp_path / "a/pairs.csv"
@@ -118,7 +118,7 @@ def test_a_folder_that_is_or_holds_an_input_is_refused(tmp_path, refused):
         check_contains_no_input(tmp_path / "a", {"--pairs": pairs}, ("*.csv",))
 
 
-def test_a_folder_is_replaced_only_if_all_in_it_is_ours(tmp_path, refused):
+def test_a_folder_is_replaced_only_if_all_its_files_are_ours(tmp_path, refused):
     folder = tmp_path / "s"
     check_replaceable(folder, "marker", ["a"])
     folder.mkdir()

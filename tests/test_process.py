@@ -1,4 +1,4 @@
-"""How a process ends: errors of the operating system about what the user named are one line, faults of ours a traceback."""
+"""Exit of a process: errors on paths of the user are one line, internal errors a traceback."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ ROOT = str(Path(__file__).parents[1])
 
 
 def raising(error: BaseException) -> Callable[[], object]:
-    """A program that meets `error`."""
+    """A program that raises `error`."""
 
     def program() -> None:
         raise error
@@ -32,7 +32,7 @@ def os_error(number: int, path: str | None) -> OSError:
 @pytest.mark.parametrize(
     "number", [errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE]
 )
-def test_what_no_program_avoids_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_the_environment_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(raising(os_error(number, "runs/x"))) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"error: runs/x: {os.strerror(number)}; ")
@@ -40,7 +40,9 @@ def test_what_no_program_avoids_is_one_line(number: int, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EISDIR, errno.ENOTDIR])
-def test_a_path_of_the_user_is_one_line_and_another_a_traceback(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_on_a_path_of_the_user_is_one_line_and_on_another_a_traceback(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     for given in ("data/a", str(Path("data/a").absolute()), "data/a/below"):
         assert run_main(raising(os_error(number, "data/a")), ["train", "", given]) == 2
         assert capsys.readouterr().err.startswith(f"error: data/a: {os.strerror(number)}; ")
@@ -49,7 +51,7 @@ def test_a_path_of_the_user_is_one_line_and_another_a_traceback(number: int, cap
             run_main(raising(os_error(number, path)), ["data/a", "runs"])
 
 
-def test_other_errors_stay_faults_of_ours() -> None:
+def test_other_errors_are_internal_errors() -> None:
     for error in (os_error(errno.EMFILE, "data"), OSError("no number"), RuntimeError("something"), ValueError("x")):
         with pytest.raises(type(error)):
             run_main(raising(error), ["data"])
@@ -98,7 +100,7 @@ def test_a_closed_standard_stream_changes_no_exit_code(words: str, closed: str, 
 STORAGE = "postgresql://me:word@h/db?sslmode=require"
 
 
-def test_what_the_user_typed_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_users_own_settings_are_not_redacted(capsys: pytest.CaptureFixture[str]) -> None:
     for storage in (STORAGE, "sqlite:///a.db?timeout=5"):
         with pytest.raises(SystemExit, match="0"):
             main(["search", f"--study.storage={storage}", "--print_config"])

@@ -1,4 +1,4 @@
-"""Progress in a terminal and elsewhere."""
+"""Progress with and without a terminal."""
 
 import io
 import os
@@ -17,7 +17,7 @@ CODE = "import time\nfrom fr_ps.progress import progress\nwith progress('count',
 CODE += "    for _ in range(20):\n        a(1)\n        time.sleep(0.05)\n"
 
 
-def test_off_a_terminal_there_is_a_plain_line_now_and_then(capsys, monkeypatch):
+def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(fr_ps.progress.time, "perf_counter", lambda: float(next(clock)))
     with progress("count", 10, "beans") as advance:
@@ -32,7 +32,7 @@ def test_off_a_terminal_there_is_a_plain_line_now_and_then(capsys, monkeypatch):
     ]
 
 
-def test_short_work_off_a_terminal_says_nothing(capsys):
+def test_short_work_without_a_terminal_prints_nothing(capsys):
     with progress("count", 10, "beans") as advance:
         advance(10)
     assert capsys.readouterr().err == ""
@@ -57,7 +57,7 @@ def test_a_terminal_shows_a_bar_with_the_rate():
 
 
 @pytest.mark.parametrize("name", MARKUP_LIKE_TEXTS)
-def test_a_bar_shows_foreign_text_as_it_is(name, monkeypatch):
+def test_a_bar_shows_markup_unchanged(name, monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)
     for variable, value in {"COLUMNS": "200", "FORCE_COLOR": "1", "TERM": "xterm"}.items():

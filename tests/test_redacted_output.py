@@ -1,4 +1,4 @@
-"""Redacted output: secrets planted wherever a run reads an address stand in no file and in nothing that is printed."""
+"""Secrets in the URLs that a run reads appear neither in its files nor in its output."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ TINY = (
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder where a run waits for MLflow no longer than a moment."""
+    """An empty working folder, with a short wait for MLflow."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fr_ps.tracking.lifecycle._TIMEOUT", 0.1)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
@@ -88,7 +88,7 @@ def test_a_search_without_mlflow_names_the_server_but_no_secret(
     assert files_with(SECRET, planted) == files_with("7654321", planted) == []
 
 
-def test_a_worker_has_its_orders_on_no_command_line(tmp_path: Path) -> None:
+def test_the_job_of_a_worker_is_not_on_its_command_line(tmp_path: Path) -> None:
     worker = WorkerProcess(tmp_path / "worker.log", {"search": {"study": {"storage": f"postgresql://me:{SECRET}@host/db"}}})
     try:
         deadline = time.monotonic() + 10
@@ -133,7 +133,7 @@ sys.exit(run_main(run))
     assert SECRET not in done.stderr
 
 
-def test_mlflow_prints_no_addresses_of_runs() -> None:
+def test_mlflow_prints_no_urls_of_runs() -> None:
     from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 
     import fr_ps.tracking.mlflow_sink  # noqa: F401

@@ -1,4 +1,4 @@
-"""Redaction: no secret of an address in the text that comes out, and nothing else changed."""
+"""Redaction removes the secrets of URLs, and changes nothing else."""
 
 import io
 import subprocess
@@ -88,7 +88,7 @@ def test_secrets_of_an_address_are_removed(text: str, expected: str) -> None:
         "trial 3: complete, identity 0.93 (a: b, c?)",
     ],
 )
-def test_what_holds_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_stays(text: str) -> None:
     assert redact(text) == text
 
 

@@ -1,4 +1,4 @@
-"""CSV as others write it, and as we write it."""
+"""Reading CSV variants, and writing CSV."""
 
 import csv
 import io
@@ -55,7 +55,7 @@ def test_a_table_that_is_not_there_or_is_a_folder_is_refused(tmp_path, refused):
             read_csv_rows(path)
 
 
-def test_excels_own_line_about_the_separator_is_obeyed(tmp_path):
+def test_excels_separator_line_is_used(tmp_path):
     _, rows = read_csv_rows(written(tmp_path, "sep=|\r\na|b\r\n1|2,5\r\n"))
     assert rows == [(3, {"a": "1", "b": "2.5"})]
 
@@ -96,12 +96,12 @@ def test_only_what_is_unambiguous_is_converted(text, rows, tmp_path):
         (b'a,b\n"1,2\n', ["save it as CSV again"]),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_cause(content, words, tmp_path, refused):
+def test_an_unreadable_table_is_an_error_with_the_cause(content, words, tmp_path, refused):
     with refused("t.csv", *words):
         read_csv_rows(written(tmp_path, content))
 
 
-def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, refused):
+def test_a_missing_column_is_an_error_with_the_columns_found(tmp_path, refused):
     with refused("no column id", "commas, semicolons or tabs", "found 1 columns: id|session"):
         read_session_rows(written(tmp_path, "id|session\n1|2\n"), ())
 
@@ -124,7 +124,7 @@ def test_names_come_in_the_composed_form(tmp_path):
         (("01x", "a"), ""),
     ],
 )
-def test_a_name_that_a_spreadsheet_changed_is_recognised(key, words):
+def test_a_name_changed_by_a_spreadsheet_is_recognised(key, words):
     cause = suggest_session(key, [("001", "a"), ("002", "007")])
     assert words in cause
     assert bool(cause) == bool(words)
@@ -133,7 +133,7 @@ def test_a_name_that_a_spreadsheet_changed_is_recognised(key, words):
 @pytest.mark.parametrize(
     "cell", ["=1+1", "+x", "-x", "@sum", "-2+3", "'=1+1", "''@x", "=", "-", "'", "\t=1", "\rx", "-0.5", "+1e-3", "x=1"]
 )
-def test_a_text_that_a_spreadsheet_would_run_is_quoted_and_comes_back(cell, tmp_path):
+def test_a_formula_is_quoted_and_read_back(cell, tmp_path):
     text = format_csv(["a", "b"], [[cell, "end"]])
     stored = list(csv.reader(io.StringIO(text, newline="")))[1][0]
     if len(stored) > 1 and not re.fullmatch(r"-0\.5|\+1e-3", stored):
@@ -143,7 +143,7 @@ def test_a_text_that_a_spreadsheet_would_run_is_quoted_and_comes_back(cell, tmp_
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), st.text("'=+-@\t\r\n,;.05e", min_size=1))
-def test_any_text_comes_back_but_for_white_space_around_it_and_its_unicode_form(tmp_path_factory, one, other):
+def test_any_text_is_read_back_up_to_outer_white_space_and_unicode_form(tmp_path_factory, one, other):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(format_csv(["id", "session", "x"], [[one, other, "end"]]).encode())
     (row,) = [row for _, row in read_csv_rows(path)[1]]
@@ -151,7 +151,7 @@ def test_any_text_comes_back_but_for_white_space_around_it_and_its_unicode_form(
         assert found.strip() == to_nfc(cell.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
-def test_numbers_and_nothing_stay_as_they_are():
+def test_numbers_and_empty_cells_stay():
     assert [escape_formula(cell) for cell in (-0.5, -3, "-0.5", "-7.87e-04", None, True, "")] == [
         -0.5,
         -3,
@@ -164,7 +164,7 @@ def test_numbers_and_nothing_stay_as_they_are():
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path_factory, content):
+def test_any_bytes_are_a_table_or_an_error_in_one_line(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "bytes.csv"
     path.write_bytes(content)
     line = ""

@@ -218,8 +218,8 @@ def test_a_second_version_of_the_same_weights_is_no_champion_and_a_roll_back_is_
 
 BAD: list[tuple[list[str], str]] = [
     (["predict", "--model", "RUN", "--data", "DATA", "--out", "x.pkl"], "--out x.pkl: expected a name that ends in"),
-    (["predict", "--model", "RUN", "--out", "x.csv"], "either --data or --captures"),
-    (["predict", "--model", "RUN", "--data", "DATA", "--captures", "DATA", "--out", "x.csv"], "either --data or --captures"),
+    (["predict", "--model", "RUN", "--out", "x.csv"], "expected either --data"),
+    (["predict", "--model", "RUN", "--data", "DATA", "--captures", "DATA", "--out", "x.csv"], "expected either --data"),
     (["predict", "--model", "RUN", "--data", "nowhere", "--out", "x.csv"], "nowhere: no such folder"),
     (["predict", "--model", "models:/fr-ps@nobody", "--data", "DATA", "--out", "x.csv"], "models:/fr-ps@nobody"),
     (["predict", "--model", "models:/none/1", "--data", "DATA", "--out", "x.csv"], "models:/none/1"),

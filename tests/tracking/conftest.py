@@ -1,4 +1,4 @@
-"""Real stores, real processes, and no setting of MLflow that a test did not make itself."""
+"""Fixtures with real tracking stores and processes, and an environment without MLflow settings."""
 
 import os
 import shutil
@@ -17,11 +17,19 @@ from mlflow_server import Server
 from tests.conftest import MakeStore
 
 Start = Callable[..., "subprocess.Popen[str]"]
+SLOW_FIXTURES = {"start", "server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a process or a server of their own are slow."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
 def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder to work in, and an environment that says nothing about MLflow but that a call ends soon."""
+    """An empty working folder, and no MLflow variables except short time limits."""
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -58,7 +66,7 @@ def server(one_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return one_server
 
 
-@pytest.fixture(params=["sqlite", "http"])
+@pytest.fixture(params=["sqlite", pytest.param("http", marks=pytest.mark.slow)])
 def either(request: pytest.FixtureRequest) -> MlflowClient:
     """The SQLite store, and then the server."""
     if request.param == "sqlite":
@@ -68,7 +76,7 @@ def either(request: pytest.FixtureRequest) -> MlflowClient:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a Python process from its source and arguments; what still lives at the end is killed."""
+    """Starts Python processes from source and arguments; kills the rest at the end."""
     begun: list[subprocess.Popen[str]] = []
 
     def begin(source: str, *arguments: object) -> "subprocess.Popen[str]":
@@ -87,7 +95,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def fill() -> Callable[[Path], None]:
-    """Fills a disk up with one file."""
+    """Fills a disk with one file."""
 
     def filled(path: Path) -> None:
         with suppress(OSError), path.open("wb", buffering=0) as file:

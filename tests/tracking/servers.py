@@ -1,4 +1,4 @@
-"""MLflow's own server as a process, and servers on this machine that are broken in the ways that servers are."""
+"""Broken servers on this machine."""
 
 import socket
 import threading
@@ -14,20 +14,20 @@ def free_port() -> int:
 
 
 def refusing() -> str:
-    """The address of a server that is down."""
+    """URL of a server that is down."""
     return f"http://127.0.0.1:{free_port()}"
 
 
 @contextmanager
 def hanging() -> Iterator[str]:
-    """The address of a server that takes every call and never answers."""
+    """URL of a server that accepts every connection and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @contextmanager
 def failing() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server that answers 500 to everything, and the calls that it got."""
+    """URL of a server that answers 500 to every request, and the list of requests."""
     calls: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,7 +40,7 @@ def failing() -> Iterator[tuple[str, list[str]]]:
         do_GET = do_POST = do_PUT = do_PATCH = answer
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))

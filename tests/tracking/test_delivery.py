@@ -1,4 +1,4 @@
-"""The thread that carries a journal to MLflow: whatever happens there, only it waits."""
+"""The thread that sends a journal to MLflow; only this thread waits."""
 
 import threading
 import time
@@ -13,20 +13,20 @@ from fr_ps.tracking.journal import Event
 from fr_ps.tracking.run import Run
 
 
-class Taken:
-    """A store that is a list, with a switch: it takes, refuses to answer, or hangs."""
+class ListSink:
+    """A sink that is a list, and that can fail or hang."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.batches = 0
-        self.trouble: Exception | None = None
+        self.error: Exception | None = None
         self.answers = threading.Event()
         self.answers.set()
 
     def connect(self) -> str:
         self.answers.wait()
-        if self.trouble:
-            raise self.trouble
+        if self.error:
+            raise self.error
         return "the id"
 
     def send(self, events: Sequence[Event]) -> list[str]:
@@ -35,11 +35,11 @@ class Taken:
         return []
 
 
-class Carried:
+class DeliveredRun:
     """A run whose journal is being delivered to `store`."""
 
     def __init__(self, folder: Path) -> None:
-        self.run, self.store = Run(folder), Taken()
+        self.run, self.store = Run(folder), ListSink()
         self.ids: list[str] = []
         self.lines: list[str] = []
         self.delivery = DeliveryThread(self.run.journal, DeliveryQueue(folder), self.store, self.ids.append, self.lines.append)
@@ -49,12 +49,12 @@ class Carried:
 
 
 @pytest.fixture
-def carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Carried]:
+def delivering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeliveredRun]:
     for name, seconds in (("_BATCH_DELAY", 0.02), ("_MIN_BACKOFF", 0.02), ("_MAX_BACKOFF", 0.1), ("_CLOSING_BACKOFF", 0.02)):
         monkeypatch.setattr(delivery, name, seconds)
-    one = Carried(tmp_path / "run")
+    one = DeliveredRun(tmp_path / "run")
     yield one
-    one.store.trouble = None
+    one.store.error = None
     one.store.answers.set()
     if one.delivery.is_alive():
         one.delivery.finish(30)
@@ -70,110 +70,110 @@ def until(true: Callable[[], bool]) -> None:
     raise AssertionError
 
 
-def test_what_is_told_arrives_while_the_run_goes_on(carried):
-    carried.delivery.start()
+def test_events_are_delivered_during_the_run(delivering):
+    delivering.delivery.start()
     for number in range(3):
-        carried.run.set_tags({"number": str(number)})
-        until(lambda number=number: len(carried.store.events) == number + 1)
-    until(lambda: carried.ids[-1:] == ["the id"])
-    assert carried.delivery.finish(30)
-    assert carried.numbers() == ["0", "1", "2"]
-    assert carried.lines == []
+        delivering.run.set_tags({"number": str(number)})
+        until(lambda number=number: len(delivering.store.events) == number + 1)
+    until(lambda: delivering.ids[-1:] == ["the id"])
+    assert delivering.delivery.finish(30)
+    assert delivering.numbers() == ["0", "1", "2"]
+    assert delivering.lines == []
 
 
-def test_the_end_waits_for_what_is_left(carried):
+def test_finish_waits_for_the_remaining_events(delivering):
     for number in range(50):
-        carried.run.set_tags({f"t{index}": "" for index in range(500)} | {"number": str(number)})
-    carried.delivery.start()
-    assert carried.delivery.finish(30)
-    assert len(carried.store.events) == 50
-    assert carried.delivery.queue.delivered_bytes == carried.run.journal.size
+        delivering.run.set_tags({f"t{index}": "" for index in range(500)} | {"number": str(number)})
+    delivering.delivery.start()
+    assert delivering.delivery.finish(30)
+    assert len(delivering.store.events) == 50
+    assert delivering.delivery.queue.delivered_bytes == delivering.run.journal.size
 
 
-def test_the_end_is_prompt_where_everything_is_there_already(carried):
-    carried.delivery.start()
-    carried.run.set_tags({"number": "0"})
-    until(lambda: carried.delivery.queue.delivered_bytes == carried.run.journal.size)
+def test_finish_returns_at_once_when_all_is_delivered(delivering):
+    delivering.delivery.start()
+    delivering.run.set_tags({"number": "0"})
+    until(lambda: delivering.delivery.queue.delivered_bytes == delivering.run.journal.size)
     time.sleep(0.2)  # it has nothing to do but to wait for more
     begun = time.monotonic()
-    assert carried.delivery.finish(30)
+    assert delivering.delivery.finish(30)
     assert time.monotonic() - begun < 10
 
 
-def test_what_is_told_step_by_step_goes_together(carried, monkeypatch):
+def test_events_of_several_steps_are_sent_in_one_batch(delivering, monkeypatch):
     monkeypatch.setattr(delivery, "_BATCH_DELAY", 0.5)
-    carried.delivery.start()
+    delivering.delivery.start()
     for number in range(200):
-        carried.run.set_tags({"number": str(number)})
+        delivering.run.set_tags({"number": str(number)})
         time.sleep(0.001)
-    assert carried.delivery.finish(30)
-    assert len(carried.store.events) == 200
-    assert carried.store.batches < 20
+    assert delivering.delivery.finish(30)
+    assert len(delivering.store.events) == 200
+    assert delivering.store.batches < 20
 
 
-def test_trouble_is_said_once_in_one_line_and_so_is_its_end(carried):
-    carried.store.trouble = ConnectionError("nobody\nanswers")
-    carried.run.set_tags({"number": "0"})
-    carried.delivery.start()
-    until(lambda: bool(carried.delivery.last_error))
+def test_a_lost_connection_and_its_return_are_reported_once_each(delivering):
+    delivering.store.error = ConnectionError("no\nanswer")
+    delivering.run.set_tags({"number": "0"})
+    delivering.delivery.start()
+    until(lambda: bool(delivering.delivery.last_error))
     time.sleep(0.2)
-    assert carried.lines == [f"tracking: MLflow unreachable (nobody answers); buffering in {carried.run.journal.path}"]
-    carried.store.trouble = None
-    until(lambda: len(carried.lines) == 2)
-    assert carried.lines[1] == "tracking: MLflow reconnected"
-    assert carried.delivery.finish(30)
-    assert carried.numbers() == ["0"]
-    assert carried.delivery.last_error == ""
+    assert delivering.lines == [f"tracking: MLflow unreachable (no answer); buffering in {delivering.run.journal.path}"]
+    delivering.store.error = None
+    until(lambda: len(delivering.lines) == 2)
+    assert delivering.lines[1] == "tracking: MLflow reconnected"
+    assert delivering.delivery.finish(30)
+    assert delivering.numbers() == ["0"]
+    assert delivering.delivery.last_error == ""
 
 
 @pytest.mark.parametrize("how", ["it refuses", "it hangs"])
-def test_the_end_waits_no_longer_than_it_is_told(carried, how):
-    carried.store.trouble = ConnectionError("no")
+def test_finish_waits_at_most_its_timeout(delivering, how):
+    delivering.store.error = ConnectionError("no")
     if how == "it hangs":
-        carried.store.answers.clear()
-    carried.run.set_tags({"number": "0"})
-    carried.delivery.start()
+        delivering.store.answers.clear()
+    delivering.run.set_tags({"number": "0"})
+    delivering.delivery.start()
     begun = time.monotonic()
-    assert not carried.delivery.finish(0.5)
+    assert not delivering.delivery.finish(0.5)
     assert 0.4 < time.monotonic() - begun < 20
-    assert DeliveryQueue(carried.run.folder).pending() == 1
+    assert DeliveryQueue(delivering.run.folder).pending() == 1
 
 
-def test_a_slow_store_that_goes_on_taking_is_waited_for(carried, monkeypatch):
-    send = carried.store.send
+def test_each_acknowledgement_restarts_the_timeout_of_finish(delivering, monkeypatch):
+    send = delivering.store.send
 
     def slow(events: Sequence[Event]) -> list[str]:
         time.sleep(0.3)
         return send(events)
 
-    monkeypatch.setattr(carried.store, "send", slow)
+    monkeypatch.setattr(delivering.store, "send", slow)
     for number in range(6):
-        carried.run.log_artifact(Path(str(number)))  # a batch each
-    carried.delivery.start()
-    assert carried.delivery.finish(1.0)
-    assert len(carried.store.events) == 6
+        delivering.run.log_artifact(Path(str(number)))  # a batch each
+    delivering.delivery.start()
+    assert delivering.delivery.finish(1.0)
+    assert len(delivering.store.events) == 6
 
 
-def test_telling_does_not_wait_while_the_store_hangs(carried):
-    carried.store.answers.clear()
-    carried.delivery.start()
+def test_logging_does_not_block_while_the_store_hangs(delivering):
+    delivering.store.answers.clear()
+    delivering.delivery.start()
     begun = time.monotonic()
     for number in range(1000):
-        carried.run.set_tags({"number": str(number)})
+        delivering.run.set_tags({"number": str(number)})
     assert time.monotonic() - begun < 10
-    carried.store.answers.set()
-    assert carried.delivery.finish(30)
-    assert carried.numbers() == [str(number) for number in range(1000)]
+    delivering.store.answers.set()
+    assert delivering.delivery.finish(30)
+    assert delivering.numbers() == [str(number) for number in range(1000)]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_died_is_not_taken_for_one_that_is_done(carried):
+def test_finish_fails_after_the_death_of_the_thread(delivering):
     def broken(line: str) -> None:
         raise RuntimeError
 
-    carried.delivery.echo = broken
-    carried.store.trouble = ConnectionError("no")
-    carried.run.set_tags({"number": "0"})
-    carried.delivery.start()
-    carried.delivery.join(30)
-    assert not carried.delivery.finish(0.1)
+    delivering.delivery.echo = broken
+    delivering.store.error = ConnectionError("no")
+    delivering.run.set_tags({"number": "0"})
+    delivering.delivery.start()
+    delivering.delivery.join(30)
+    assert not delivering.delivery.finish(0.1)

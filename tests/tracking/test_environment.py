@@ -22,7 +22,7 @@ NAMES = {
     *("disk_usage_percentage", "disk_usage_megabytes", "disk_available_megabytes"),
     *("network_receive_megabytes", "network_transmit_megabytes"),
 }
-"""Of MLflow's documentation on system metrics; its user interface shows names that begin with `system/` on their own page."""
+"""From MLflow's documentation; its user interface shows names under `system/` on a page of their own."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("by", ["environment", "setting"])
-def test_the_machine_is_sampled_where_that_is_asked_for(store, monkeypatch, by):
+def test_system_metrics_are_recorded_on_request(store, monkeypatch, by):
     if by == "environment":
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     with start_run("x", RUNS, system_metrics=by == "setting") as run:
@@ -46,21 +46,21 @@ def test_the_machine_is_sampled_where_that_is_asked_for(store, monkeypatch, by):
     steps = [point.step for point in history]
     assert steps == list(range(len(steps)))
     assert len(steps) >= 3
-    (story,) = list_runs(RUNS)
-    assert story.epoch == 1  # samples are no epochs
+    (summary,) = list_runs(RUNS)
+    assert summary.epoch == 1  # samples are no epochs
     with resume_run(run.folder, system_metrics=True) as again:
         assert set(again.metric_history) == {"val/identity/auc"}
     again_steps = [point.step for point in store.get_metric_history(run.mlflow_id, "system/cpu_utilization_percentage")]
     assert again_steps == list(range(len(steps) + 1))
 
 
-def test_the_machine_is_not_sampled_by_itself(store):
+def test_system_metrics_are_off_by_default(store):
     with start_run("x", RUNS) as run:
         time.sleep(0.3)
     assert store.get_run(run.mlflow_id).data.metrics == {}
 
 
-def test_an_outage_loses_no_sample(store, monkeypatch):
+def test_an_outage_loses_no_system_metrics(store, monkeypatch):
     up = store.tracking_uri
     monkeypatch.setattr(lifecycle, "_TIMEOUT", 0.2)
     monkeypatch.setattr(delivery, "_CLOSING_BACKOFF", 0.1)
@@ -75,7 +75,7 @@ def test_an_outage_loses_no_sample(store, monkeypatch):
     assert len(history) >= 3
 
 
-def test_the_commit_is_gits_and_marks_changes(tmp_path, monkeypatch):
+def test_the_commit_has_a_mark_for_uncommitted_changes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert git_commit() == "unknown"
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -89,7 +89,7 @@ def test_the_commit_is_gits_and_marks_changes(tmp_path, monkeypatch):
     assert git_commit() == head + "-dirty"
 
 
-def test_the_environment_lists_the_versions_in_use():
+def test_the_environment_lists_the_installed_versions():
     import numpy
 
     assert f"numpy=={numpy.__version__}" in environment_text().splitlines()

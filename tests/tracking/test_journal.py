@@ -1,4 +1,4 @@
-"""The journal survives what may happen to a process and its disk, and says what it lost."""
+"""The journal survives crashes and full disks, and reports losses."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, Journal, read_events
@@ -37,7 +37,7 @@ DATA = {
 EVENTS = st.lists(st.sampled_from(sorted(DATA)).flatmap(lambda kind: st.tuples(st.just(kind), DATA[kind])), max_size=6)
 
 
-def told(folder: Path) -> list[tuple[str, dict]]:
+def logged(folder: Path) -> list[tuple[str, dict]]:
     return [(event.kind, event.data) for _, event in read_events(folder / JOURNAL_FILE)]
 
 
@@ -50,7 +50,7 @@ def journal_of(folder: Path, count: int) -> Path:
     return journal.path
 
 
-def test_events_come_back_in_their_order_with_the_time_they_were_told(tmp_path):
+def test_events_are_read_back_in_order_with_their_times(tmp_path):
     before = int(time.time() * 1000)
     journal = Journal(tmp_path / "new" / "run")
     journal.append("metrics", {"step": 1, "values": {"a": 0.1}})
@@ -64,13 +64,12 @@ def test_events_come_back_in_their_order_with_the_time_they_were_told(tmp_path):
     assert journal.sync() == journal.size
 
 
-def test_a_journal_that_is_not_there_has_no_events(tmp_path):
+def test_a_missing_journal_has_no_events(tmp_path):
     assert list(read_events(tmp_path / JOURNAL_FILE)) == []
 
 
-@settings(max_examples=60, deadline=None)
 @given(EVENTS, st.data())
-def test_whatever_bytes_of_it_survive_the_whole_events_among_them_do_and_it_goes_on(events, data):
+def test_a_truncated_journal_keeps_its_complete_events_and_accepts_new_ones(events, data):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         journal = Journal(folder)
@@ -83,24 +82,24 @@ def test_whatever_bytes_of_it_survive_the_whole_events_among_them_do_and_it_goes
         with journal.path.open("r+b") as file:
             file.truncate(survived)
         whole = sum(end <= survived for end in ends) - 1
-        assert told(folder) == events[:whole]
+        assert logged(folder) == events[:whole]
 
         again = Journal(folder)
         assert again.size == ends[whole]
         assert again.truncated_bytes == survived - ends[whole]
         again.append("tags", {"the": "new one"})
         again.close()
-        assert told(folder) == [*events[:whole], ("tags", {"the": "new one"})]
+        assert logged(folder) == [*events[:whole], ("tags", {"the": "new one"})]
 
 
 @pytest.mark.parametrize(
     "half", [b'{"kind": "tags", "ti', b'{"kind": "tags"}', b"\0" * 500, b"\xff\xfe", "{é".encode()[:-1]], ids=range(5)
 )
-def test_a_last_line_that_a_crash_left_half_written_is_cut_off(tmp_path, half):
+def test_an_incomplete_last_line_is_removed(tmp_path, half):
     path = journal_of(tmp_path, 2)
     whole = path.read_bytes()
     path.write_bytes(whole + half)
-    assert len(told(tmp_path)) == 2
+    assert len(logged(tmp_path)) == 2
     journal = Journal(tmp_path)
     assert journal.truncated_bytes == len(half)
     assert path.read_bytes() == whole
@@ -111,7 +110,7 @@ def test_a_last_line_that_a_crash_left_half_written_is_cut_off(tmp_path, half):
 
 
 @pytest.mark.parametrize("damage", [b"x", b"\0", b"\n", b"[1]"], ids=["letter", "zero", "newline", "list"])
-def test_a_damaged_line_before_others_is_refused_with_its_place_and_nothing_is_overwritten(tmp_path, refused, damage):
+def test_a_damaged_line_before_the_last_is_an_error_and_stays(tmp_path, refused, damage):
     path = journal_of(tmp_path, 3)
     lines = path.read_bytes().splitlines(keepends=True)
     damaged = damage + lines[1][len(damage) :] if damage != b"[1]" else b"[1]\n"
@@ -121,7 +120,7 @@ def test_a_damaged_line_before_others_is_refused_with_its_place_and_nothing_is_o
     with refused(path, f"byte {byte} is damaged"):
         Journal(tmp_path)
     with refused(path, f"byte {byte} is damaged"):
-        told(tmp_path)
+        logged(tmp_path)
     assert path.read_bytes() == before
 
 
@@ -138,28 +137,28 @@ def test_a_damaged_line_before_others_is_refused_with_its_place_and_nothing_is_o
         ({"kind": "unheard of", "data": {}}, "kind: expected 'params'"),
     ],
 )
-def test_an_event_with_data_of_another_type_is_damage(tmp_path, refused, event, words):
+def test_an_event_with_data_of_a_wrong_type_is_an_error(tmp_path, refused, event, words):
     path = journal_of(tmp_path, 1)
     path.write_text(json.dumps({"time": 1} | event) + "\n" + path.read_text())
     with refused(path, "is damaged", words):
-        told(tmp_path)
+        logged(tmp_path)
 
 
-def test_a_journal_that_cannot_be_read_is_refused(tmp_path, refused):
+def test_an_unreadable_journal_is_an_error(tmp_path, refused):
     (tmp_path / JOURNAL_FILE).mkdir()
     with refused(tmp_path / JOURNAL_FILE, "Is a directory"):
-        told(tmp_path)
+        logged(tmp_path)
     (tmp_path / JOURNAL_FILE).rmdir()
     (tmp_path / JOURNAL_FILE).symlink_to(JOURNAL_FILE)
     with refused(tmp_path / JOURNAL_FILE, "symbolic links"):
-        told(tmp_path)
+        logged(tmp_path)
     with refused(tmp_path / JOURNAL_FILE, "cannot be written"):
         Journal(tmp_path)
 
 
 @pytest.mark.parametrize("behind", [b"", b'{"kind": "ta'], ids=["", "and half a line"])
-def test_whole_lines_that_are_damaged_at_the_end_are_not_thrown_away(tmp_path, refused, behind):
-    """Half a line is what a crash leaves; a line with its end, and no event in it, is something else, and may be mended."""
+def test_a_damaged_complete_line_at_the_end_is_not_removed(tmp_path, refused, behind):
+    """A crash leaves an incomplete line. A complete line without an event has another cause, and the user may repair it."""
     path = journal_of(tmp_path, 1)
     path.write_bytes(path.read_bytes() + b'"kind": "tags", "time": 1, "data": {}}\n{"what": 2}\n' + behind)
     before = path.read_bytes()
@@ -168,7 +167,7 @@ def test_whole_lines_that_are_damaged_at_the_end_are_not_thrown_away(tmp_path, r
     assert path.read_bytes() == before
 
 
-def test_a_full_disk_is_said_keeps_whole_events_and_leaves_room_for_how_the_run_ended(small_disk, refused):
+def test_a_full_disk_is_an_error_that_leaves_room_for_the_final_status(small_disk, refused):
     folder = small_disk / "run"
     journal = Journal(folder)
     count = 0
@@ -182,30 +181,30 @@ def test_a_full_disk_is_said_keeps_whole_events_and_leaves_room_for_how_the_run_
     with refused(journal.path, "the disk is full"):
         fill()
     assert 10 < count < 1000
-    assert [data["number"] for _, data in told(folder)] == [str(number) for number in range(count)]
+    assert [data["number"] for _, data in logged(folder)] == [str(number) for number in range(count)]
     assert journal.path.stat().st_size == journal.size
     journal.append("status", {"status": "FAILED"})
     journal.close()
-    assert told(folder)[-1] == ("status", {"status": "FAILED"})
-    assert len(told(folder)) == count + 1
+    assert logged(folder)[-1] == ("status", {"status": "FAILED"})
+    assert len(logged(folder)) == count + 1
 
 
-def test_a_status_finds_room_on_a_disk_that_others_filled(small_disk, fill):
+def test_the_reserve_makes_room_for_a_status_on_a_full_disk(small_disk, fill):
     journal = Journal(small_disk / "run")
     journal.append("status", {"status": "RUNNING"})
     fill(small_disk / "other")
     filler = {"text": "x" * 4096}
     journal.append("status", {"status": "FAILED"} | filler)
-    assert told(small_disk / "run")[-1] == ("status", {"status": "FAILED"} | filler)
+    assert logged(small_disk / "run")[-1] == ("status", {"status": "FAILED"} | filler)
     journal.close()
     (small_disk / "other").unlink()
     journal = Journal(small_disk / "run")
     journal.append("tags", {"room": "again"})
     journal.close()
-    assert [kind for kind, _ in told(small_disk / "run")] == ["status", "status", "tags"]
+    assert [kind for kind, _ in logged(small_disk / "run")] == ["status", "status", "tags"]
 
 
-def test_a_journal_on_a_full_disk_is_not_opened_and_keeps_what_it_has(small_disk, fill, refused):
+def test_opening_a_journal_on_a_full_disk_is_an_error_and_changes_nothing(small_disk, fill, refused):
     path = journal_of(small_disk / "run", 3)
     before = path.read_bytes()
     fill(small_disk / "other")
@@ -215,26 +214,26 @@ def test_a_journal_on_a_full_disk_is_not_opened_and_keeps_what_it_has(small_disk
     assert [file.name for file in path.parent.iterdir()] == [JOURNAL_FILE]
 
 
-def test_closing_leaves_nothing_but_the_journal(tmp_path):
+def test_closing_removes_the_reserve(tmp_path):
     journal_of(tmp_path / "run", 1)
     assert [file.name for file in (tmp_path / "run").iterdir()] == [JOURNAL_FILE]
 
 
-def test_a_folder_that_cannot_be_written_is_refused(small_disk, refused):
+def test_a_folder_that_cannot_be_written_is_an_error(small_disk, refused):
     journal_of(small_disk / "run", 2)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with refused(small_disk / "run" / JOURNAL_FILE, "cannot be written"):
         Journal(small_disk / "run")
-    assert len(told(small_disk / "run")) == 2
+    assert len(logged(small_disk / "run")) == 2
 
 
-def test_a_file_that_stands_where_the_folder_should_be_is_refused(tmp_path, refused):
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path, refused):
     (tmp_path / "run").write_text("")
     with refused(tmp_path / "run", "cannot be written"):
         Journal(tmp_path / "run")
 
 
-def test_a_reader_of_a_growing_journal_sees_every_event_once_and_whole(tmp_path):
+def test_a_reader_of_a_growing_journal_gets_every_event_once(tmp_path):
     journal = Journal(tmp_path)
 
     def write() -> None:
@@ -252,7 +251,7 @@ def test_a_reader_of_a_growing_journal_sees_every_event_once_and_whole(tmp_path)
     assert numbers == list(range(2000))
 
 
-def test_waiting_ends_with_the_next_event_and_for_good_once_it_was_woken(tmp_path):
+def test_wait_ends_with_the_next_event_and_always_after_wake(tmp_path):
     journal = Journal(tmp_path)
     journal.append("tags", {})
     journal.wait(0, 60)  # there is more already
@@ -281,36 +280,36 @@ for number in range(10**9):
 """
 
 
-def test_a_process_killed_while_it_writes_loses_no_event_that_it_had_told(tmp_path, start):
-    told_before = -1
+def test_a_killed_process_loses_no_appended_event(tmp_path, start):
+    logged_before = -1
     for _ in range(3):
-        process = start(WRITER.replace("range(10**9)", f"range({told_before + 1}, 10**9)"), tmp_path)
+        process = start(WRITER.replace("range(10**9)", f"range({logged_before + 1}, 10**9)"), tmp_path)
         lines = [process.stdout.readline() for _ in range(50)]
         process.send_signal(signal.SIGKILL)
         lines += process.stdout.read().splitlines(keepends=True)
         process.wait()
         last = int([line for line in lines if line.endswith("\n")][-1])
-        numbers = [int(data["number"]) for _, data in told(tmp_path)]
+        numbers = [int(data["number"]) for _, data in logged(tmp_path)]
         assert numbers == list(range(len(numbers)))
-        assert numbers[-1] >= last > told_before
-        told_before = numbers[-1]
+        assert numbers[-1] >= last > logged_before
+        logged_before = numbers[-1]
 
 
-def test_a_line_is_json_that_others_can_read(tmp_path):
+def test_a_line_is_plain_json(tmp_path):
     (line,) = journal_of(tmp_path, 1).read_text().splitlines()
     raw = json.loads(line)
     assert Event(raw["kind"], raw["time"], raw["data"]).data == {"number": "0"}
 
 
-def test_an_event_that_is_no_json_is_not_half_told(tmp_path):
+def test_an_event_that_is_not_json_writes_nothing(tmp_path):
     journal = Journal(tmp_path)
     with pytest.raises(TypeError):
         journal.append("tags", {"a": object()})
     journal.append("tags", {"a": "b"})
-    assert told(tmp_path) == [("tags", {"a": "b"})]
+    assert logged(tmp_path) == [("tags", {"a": "b"})]
 
 
-def test_a_reader_never_takes_a_line_that_is_being_written_for_damage(tmp_path):
+def test_a_line_in_writing_is_not_damage_for_a_reader(tmp_path):
     """Another process writes long lines; a reader sees whatever is there of the last one."""
     code = "import sys, time; from pathlib import Path; from fr_ps.tracking.journal import Journal\n"
     code += "journal = Journal(Path(sys.argv[1]))\nprint(flush=True)\n"

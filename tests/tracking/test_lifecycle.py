@@ -1,4 +1,4 @@
-"""A run's life: it ends with the status that is true, and nothing that befalls MLflow ends it or holds it up."""
+"""A run ends with its true status, and failures of MLflow neither end nor delay it."""
 
 import os
 import shutil
@@ -44,13 +44,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def delivery_ended() -> None:
-    """Wait until no delivery of an earlier run is left, so that a test leaves nothing behind."""
+    """Wait for the end of all delivery threads."""
     for thread in threading.enumerate():
         if isinstance(thread, delivery.DeliveryThread):
             thread.join(30)
 
 
-def test_a_run_is_written_down_owned_delivered_and_let_go(store):
+def test_a_run_is_locked_logged_and_delivered(store):
     lines: list[str] = []
     with start_run("a name", RUNS, lines.append) as run:
         assert run.folder == RUNS / run.id
@@ -82,7 +82,7 @@ def test_a_run_is_written_down_owned_delivered_and_let_go(store):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
 )
-def test_what_ends_a_run_goes_on_and_its_status_is_true(store, error, status):
+def test_the_exception_that_ends_a_run_is_raised_and_sets_its_status(store, error, status):
     with pytest.raises(type(error)) as caught, start_run("x", RUNS) as run:
         raise error
     assert caught.value is error
@@ -92,7 +92,7 @@ def test_what_ends_a_run_goes_on_and_its_status_is_true(store, error, status):
     assert not is_locked(run.folder)
 
 
-def test_it_attaches_to_the_run_that_mlflow_run_began_in_whatever_experiment(store, monkeypatch):
+def test_a_run_adopts_the_run_of_mlflow_run_in_any_experiment(store, monkeypatch):
     experiment = store.create_experiment("someone else's")
     begun = store.create_run(experiment, run_name="polite-ant-7").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", begun)
@@ -106,8 +106,8 @@ def test_it_attaches_to_the_run_that_mlflow_run_began_in_whatever_experiment(sto
     assert second.mlflow_id != begun
 
 
-def test_an_mlflow_run_that_a_run_of_this_folder_has_is_not_taken_again(store, monkeypatch):
-    """As by an entry point with two trainings, each in a process of its own."""
+def test_an_mlflow_run_is_adopted_once(store, monkeypatch):
+    """As from an entry point with two trainings in separate processes."""
     begun = store.create_run("0").info.run_id
     for name in ("first", "second"):
         monkeypatch.setenv("MLFLOW_RUN_ID", begun)
@@ -121,7 +121,7 @@ def test_an_mlflow_run_that_a_run_of_this_folder_has_is_not_taken_again(store, m
     assert len(store.get_metric_history(begun, "a")) == 1
 
 
-def test_a_left_over_mlflow_run_id_is_not_tagged_by_a_resume(store, monkeypatch):
+def test_a_resume_does_not_tag_the_mlflow_run_of_another_run(store, monkeypatch):
     with start_run("first", RUNS) as first, suppress(KeyboardInterrupt), start_run("x", RUNS) as run:
         raise KeyboardInterrupt
     before = store.get_run(first.mlflow_id).data.tags
@@ -140,7 +140,7 @@ def test_the_environment_chooses_the_experiment(store, monkeypatch, by):
     assert store.get_run(run.mlflow_id).info.experiment_id == experiment
 
 
-def test_a_run_that_goes_on_is_the_same_run_here_and_in_mlflow(store):
+def test_a_resumed_run_is_the_same_run_here_and_in_mlflow(store):
     with suppress(KeyboardInterrupt), start_run("x", RUNS) as run:
         run.log_metrics({"a": 1.0}, 1)
         raise KeyboardInterrupt
@@ -153,7 +153,7 @@ def test_a_run_that_goes_on_is_the_same_run_here_and_in_mlflow(store):
     assert len(store.search_runs([store.get_run(run.mlflow_id).info.experiment_id])) == 1
 
 
-def test_the_empty_run_that_mlflow_run_began_for_a_resume_names_the_one_that_goes_on(store, monkeypatch):
+def test_the_empty_run_of_mlflow_run_gets_a_tag_with_the_resumed_run(store, monkeypatch):
     with start_run("x", RUNS) as run:
         pass
     empty = store.create_run("0").info.run_id
@@ -166,13 +166,13 @@ def test_the_empty_run_that_mlflow_run_began_for_a_resume_names_the_one_that_goe
     assert "MLFLOW_RUN_ID" not in os.environ
 
 
-def test_a_run_that_this_process_runs_is_not_gone_on_with(store, refused):
+def test_a_running_run_cannot_be_resumed(store, refused):
     with start_run("x", RUNS) as run, refused(f"process {os.getpid()}"), resume_run(run.folder):
         raise AssertionError
     assert last_status(run.folder) == "FINISHED"
 
 
-def test_a_half_written_last_line_is_cut_off_and_that_is_said(store):
+def test_removing_an_incomplete_last_line_is_reported(store):
     with start_run("x", RUNS) as run:
         run.log_metrics({"a": 1.0}, 1)
     with run.journal.path.open("ab") as file:
@@ -185,7 +185,7 @@ def test_a_half_written_last_line_is_cut_off_and_that_is_said(store):
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
 
 
-def test_a_damaged_journal_is_refused_and_left_as_it_is(store, refused):
+def test_a_damaged_journal_is_an_error_and_stays(store, refused):
     with start_run("x", RUNS) as run:
         pass
     text = "damage\n" + run.journal.path.read_text()
@@ -196,18 +196,18 @@ def test_a_damaged_journal_is_refused_and_left_as_it_is(store, refused):
     assert not is_locked(run.folder)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path, refused):
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path, refused):
     with refused(tmp_path / "run.json", "no such file"), resume_run(tmp_path):
         raise AssertionError
 
 
-def test_a_place_that_cannot_be_written_is_refused(small_disk, refused):
+def test_a_runs_folder_that_cannot_be_written_is_an_error(small_disk, refused):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with refused(small_disk, "cannot be written"), start_run("x", small_disk / "runs"):
         raise AssertionError
 
 
-def test_a_run_folder_that_cannot_be_written_any_more_is_refused_and_left_as_it_is(store, small_disk, refused):
+def test_resuming_a_read_only_run_is_an_error_and_changes_nothing(store, small_disk, refused):
     with start_run("x", small_disk) as run:
         pass
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -217,7 +217,7 @@ def test_a_run_folder_that_cannot_be_written_any_more_is_refused_and_left_as_it_
     assert run.journal.path.read_bytes() == before
 
 
-def test_a_disk_that_fills_up_ends_the_run_with_its_status_written_down(store, small_disk, refused):
+def test_a_disk_that_fills_up_ends_the_run_with_a_final_status(store, small_disk, refused):
     lines: list[str] = []
 
     def fill() -> None:
@@ -233,7 +233,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_its_status_written_down(store, s
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", ["refuses", "hangs", "answers 500", "is no address"])
-def test_whatever_is_wrong_with_the_server_a_run_neither_waits_nor_fails_and_says_what_is_left(monkeypatch, how):
+def test_a_broken_server_neither_delays_nor_fails_a_run_and_the_rest_is_reported(monkeypatch, how):
     lines: list[str] = []
     with servers.hanging() as hanging, servers.failing() as (failing, _):
         uri = {"refuses": servers.refusing(), "hangs": hanging, "answers 500": failing, "is no address": "http://[::1"}[how]
@@ -243,7 +243,7 @@ def test_whatever_is_wrong_with_the_server_a_run_neither_waits_nor_fails_and_say
             for step in range(300):
                 run.log_metrics({"a": float(step), "b": 1.0}, step)
             took = time.monotonic() - begun
-            time.sleep(0.5)  # it meets the trouble while it runs
+            time.sleep(0.5)  # it meets the error while it runs
             run.set_tags({"after": "that"})
         ended = time.monotonic() - begun
         assert took < 5
@@ -258,7 +258,7 @@ def test_whatever_is_wrong_with_the_server_a_run_neither_waits_nor_fails_and_say
     assert DeliveryQueue(run.folder).pending() == 303
 
 
-def test_a_run_that_waits_for_nothing_leaves_all_to_sync_without_a_word_of_waiting(monkeypatch):
+def test_a_short_timeout_leaves_the_events_to_sync_without_a_message_about_waiting(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     lines: list[str] = []
     begun = time.monotonic()
@@ -271,7 +271,7 @@ def test_a_run_that_waits_for_nothing_leaves_all_to_sync_without_a_word_of_waiti
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_failure_is_told_even_where_nobody_can_be_told(monkeypatch):
+def test_a_failure_is_raised_and_recorded_without_a_server(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
     lines: list[str] = []
     with pytest.raises(ValueError, match="broken"), start_run("x", RUNS, lines.append) as run:
@@ -280,7 +280,7 @@ def test_a_failure_is_told_even_where_nobody_can_be_told(monkeypatch):
     assert lines[-1].endswith("deliver them with: fr-ps sync")
 
 
-def test_what_mlflow_refuses_is_said_at_the_end(store):
+def test_rejected_items_are_reported_at_the_end(store):
     lines: list[str] = []
     with start_run("x", RUNS, lines.append) as run:
         run.log_metrics({"bad=name": 1.0, "good": 2.0}, 1)
@@ -289,12 +289,12 @@ def test_what_mlflow_refuses_is_said_at_the_end(store):
     assert store.get_run(run.mlflow_id).data.metrics == {"good": 2.0}
 
 
-def test_a_server_that_is_killed_and_comes_back_in_the_middle_of_a_run_loses_and_doubles_nothing(server: Server, monkeypatch):
+def test_a_killed_and_restarted_server_loses_and_doubles_nothing(server: Server, monkeypatch):
     monkeypatch.setattr(lifecycle, "_TIMEOUT", 60.0)
     lines: list[str] = []
     step = 0
 
-    def tell_for(seconds: float) -> None:
+    def log_for(seconds: float) -> None:
         nonlocal step
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -304,15 +304,15 @@ def test_a_server_that_is_killed_and_comes_back_in_the_middle_of_a_run_loses_and
 
     with start_run("x", RUNS, lines.append) as run:
         run.log_params({"p": "1"})
-        tell_for(1.0)
+        log_for(1.0)
         while not run.mlflow_id:
             time.sleep(0.05)
         server.kill()
-        tell_for(1.5)
+        log_for(1.5)
         server.start()
-        tell_for(0.5)
+        log_for(0.5)
         server.wait()
-        tell_for(0.5)
+        log_for(0.5)
         run.log_dataset("faces", "/somewhere", "digest", {}, "training")
     assert "MLflow unreachable" in lines[0]
     assert lines[1:] == ["tracking: MLflow reconnected"]
@@ -324,7 +324,7 @@ def test_a_server_that_is_killed_and_comes_back_in_the_middle_of_a_run_loses_and
     assert (stored.info.status, stored.data.params, len(stored.inputs.dataset_inputs)) == ("FINISHED", {"p": "1"}, 1)
 
 
-def test_a_terminal_that_is_gone_does_not_end_a_run(store, monkeypatch):
+def test_a_closed_terminal_does_not_end_a_run(store, monkeypatch):
     read, write = os.pipe()
     os.close(read)
     nobody_reads = os.fdopen(write, "w")
@@ -339,7 +339,7 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(store, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["removed", "renamed"])
-def test_a_run_whose_folder_is_taken_away_ends_in_one_line_and_as_failed_in_mlflow(store, refused, how):
+def test_a_run_without_its_folder_ends_with_one_line_and_as_failed_in_mlflow(store, refused, how):
     lines: list[str] = []
     with refused("was removed or replaced"), start_run("x", RUNS, lines.append) as run:
         run.log_metrics({"a": 1.0}, 1)
@@ -351,6 +351,6 @@ def test_a_run_whose_folder_is_taken_away_ends_in_one_line_and_as_failed_in_mlfl
             run.folder.rename("elsewhere")
         run.log_metrics({"a": 2.0}, 2)
     assert store.get_run(run.mlflow_id).info.status == "FAILED"
-    told = [line for line in lines if "waiting for MLflow" not in line]  # printed where the machine is busy
-    assert told == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has the events delivered before that"]
+    logged = [line for line in lines if "waiting for MLflow" not in line]  # printed where the machine is busy
+    assert logged == [f"run {run.id}: {run.folder} was removed or replaced; MLflow has the events delivered before that"]
     assert not run.folder.exists()

@@ -1,4 +1,4 @@
-"""The runs with the status that is true, also of those whose process could not tell it any more."""
+"""Runs are listed with their true status, also after a killed process."""
 
 import json
 import re
@@ -43,40 +43,40 @@ with run_lock(folder):
 """
 
 
-def ended_run(name: str, tell: Callable[[Run], object], runs: Path = RUNS, **card: object) -> Path:
+def ended_run(name: str, log: Callable[[Run], object], runs: Path = RUNS, **info: object) -> Path:
     """A run without a process; its folder."""
     folder = runs / name
-    replace(new_run_info(name, "a name"), **card).write(folder)
+    replace(new_run_info(name, "a name"), **info).write(folder)
     run = Run(folder)
-    tell(run)
+    log(run)
     run.journal.close()
     return folder
 
 
 def only() -> RunSummary:
-    (story,) = list_runs(RUNS)
-    return story
+    (summary,) = list_runs(RUNS)
+    return summary
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
-def test_a_run_that_said_how_it_ended_stands_so_and_is_left_alone(status):
-    def tell(run: Run) -> None:
+def test_a_run_with_a_final_status_is_listed_and_unchanged(status):
+    def log(run: Run) -> None:
         run.set_status("RUNNING")
         run.set_tags({"fr_ps.kind": "evaluate"})
         run.log_metrics({"a": 1.0}, 7)
         run.set_status(status)
 
-    folder = ended_run("one", tell, mlflow_id="f" * 32, begun=1_700_000_000_000)
+    folder = ended_run("one", log, mlflow_id="f" * 32, begun=1_700_000_000_000)
     before = (folder / JOURNAL_FILE).read_bytes()
-    story = only()
-    assert (story.id, story.mlflow_id, story.name, story.kind) == ("one", "f" * 32, "a name", "evaluate")
-    assert (story.status, story.note, story.epoch, story.pending_events) == (status, "", 7, 4)
-    assert re.fullmatch(r"2023-11-1[45] \d\d:\d\d", story.started)
+    summary = only()
+    assert (summary.id, summary.mlflow_id, summary.name, summary.kind) == ("one", "f" * 32, "a name", "evaluate")
+    assert (summary.status, summary.note, summary.epoch, summary.pending_events) == (status, "", 7, 4)
+    assert re.fullmatch(r"2023-11-1[45] \d\d:\d\d", summary.started)
     assert (folder / JOURNAL_FILE).read_bytes() == before
     assert last_status(folder) == status
 
 
-def test_a_living_run_is_running_and_a_killed_one_is_interrupted_for_good(start):
+def test_a_killed_run_is_interrupted_and_a_living_one_running(start):
     alive, dead = start(TRAINING, "alive"), start(TRAINING, "dead")
     for process in (alive, dead):
         assert process.stdout.readline() == "running\n"
@@ -93,7 +93,7 @@ def test_a_living_run_is_running_and_a_killed_one_is_interrupted_for_good(start)
     assert len(tagged) == 1
 
 
-def test_mlflow_hears_at_the_sync_that_a_run_was_interrupted(store):
+def test_sync_delivers_the_status_of_an_interrupted_run(store):
     ended_run("one", lambda run: run.set_status("RUNNING"))
     assert only().status == "KILLED"
     (row,) = sync(pending_runs(RUNS), lambda taken: None)
@@ -102,7 +102,7 @@ def test_mlflow_hears_at_the_sync_that_a_run_was_interrupted(store):
     assert "without a final status" in stored.data.tags[INTERRUPTED_TAG]
 
 
-def test_a_run_that_goes_on_after_an_interruption_is_not_called_interrupted_any_more():
+def test_a_resumed_run_is_no_longer_interrupted():
     folder = ended_run("one", lambda run: run.set_status("RUNNING"))
     assert only().note == "interrupted"
     with run_lock(folder):
@@ -114,12 +114,12 @@ def test_a_run_that_goes_on_after_an_interruption_is_not_called_interrupted_any_
     assert (only().status, only().note) == ("FINISHED", "")
 
 
-def test_a_process_that_died_before_its_first_word_is_interrupted():
+def test_a_run_without_any_event_is_interrupted():
     new_run_info("one", "a name").write(RUNS / "one")
     assert (only().status, only().note) == ("KILLED", "interrupted")
 
 
-def test_a_run_of_another_machine_is_left_to_it():
+def test_a_run_of_another_machine_is_not_marked():
     folder = ended_run("one", lambda run: run.set_status("RUNNING"), host=f"not-{socket.gethostname()}")
     before = (folder / JOURNAL_FILE).read_bytes()
     assert (only().status, only().note) == ("RUNNING", f"on not-{socket.gethostname()}, may be running there")
@@ -127,17 +127,17 @@ def test_a_run_of_another_machine_is_left_to_it():
     assert sorted(path.name for path in folder.iterdir()) == [JOURNAL_FILE, RUN_INFO_FILE]
 
 
-def test_a_run_of_an_earlier_version_is_listed_and_left_as_it_is():
+def test_a_run_of_an_earlier_version_is_listed_and_unchanged():
     folder = RUNS / "one"
     folder.mkdir(parents=True)
     (folder / RUN_INFO_FILE).write_text(json.dumps({"id": "one", "mlflow_id": "f" * 32, "name": "old"}))
-    story = only()
-    assert (story.id, story.name, story.status, story.note) == ("one", "old", "?", "made by an earlier version")
-    assert (story.started, story.pending_events) == ("", 0)
+    summary = only()
+    assert (summary.id, summary.name, summary.status, summary.note) == ("one", "old", "?", "made by an earlier version")
+    assert (summary.started, summary.pending_events) == ("", 0)
     assert [path.name for path in folder.iterdir()] == [RUN_INFO_FILE]
 
 
-def test_a_run_that_ends_while_it_is_looked_at_is_not_called_interrupted(monkeypatch):
+def test_a_run_that_ends_while_it_is_read_is_not_interrupted(monkeypatch):
     folder = RUNS / "one"
     new_run_info("one", "a name").write(folder)
     life = ExitStack()
@@ -157,7 +157,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_not_called_interrupted(monkeyp
     assert last_status(folder) == "FINISHED"
 
 
-def test_runs_stand_in_the_order_of_their_ids():
+def test_runs_are_sorted_by_id():
     for name in ("20260102-000000-aaaaaa", "20260101-000000-bbbbbb", "20260101-000000-aaaaaa"):
         ended_run(name, lambda run: run.set_status("FINISHED"))
     assert [one.id for one in list_runs(RUNS)] == [
@@ -169,7 +169,7 @@ def test_runs_stand_in_the_order_of_their_ids():
 
 
 @pytest.mark.parametrize("file", [RUN_INFO_FILE, JOURNAL_FILE])
-def test_a_damaged_run_is_named_beside_the_others_and_nothing_is_overwritten(file):
+def test_a_damaged_run_is_listed_with_its_error_and_unchanged(file):
     folder = ended_run("one", lambda run: run.set_status("RUNNING"))
     ended_run("two", lambda run: run.set_status("FINISHED"))
     (folder / file).write_text("damage\n{}\n")
@@ -179,7 +179,7 @@ def test_a_damaged_run_is_named_beside_the_others_and_nothing_is_overwritten(fil
     assert (folder / file).read_text() == "damage\n{}\n"
 
 
-def test_an_interrupted_run_that_cannot_be_written_is_told_and_left_as_it_is(small_disk):
+def test_an_interrupted_run_that_cannot_be_marked_is_listed_with_the_reason(small_disk):
     runs = small_disk / "runs"
     folder = ended_run("one", lambda run: run.set_status("RUNNING"), runs)
     ended_run("two", lambda run: run.set_status("FINISHED"), runs)
@@ -192,18 +192,18 @@ def test_an_interrupted_run_that_cannot_be_written_is_told_and_left_as_it_is(sma
     assert (folder / JOURNAL_FILE).read_bytes() == before
 
 
-def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interrupted(store, capsys):
+def test_the_command_lists_the_runs_and_delivers_the_status_of_interrupted_ones(store, capsys):
     assert main(["runs"]) == 0
     assert "no runs under" in capsys.readouterr().out
     name = "20260101-000000-aaaaaa"
     ended_run(name, lambda run: run.set_status("RUNNING"))
-    card = read_run_info(RUNS / name)
-    replace(card, tracking_uri=servers.refusing()).write(RUNS / name)
+    info = read_run_info(RUNS / name)
+    replace(info, tracking_uri=servers.refusing()).write(RUNS / name)
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
     assert re.search(rf"{name} +- +a name +KILLED \(interrupted\) .* 3\n", printed)
     assert "fr-ps sync" in printed
-    card.write(RUNS / name)
+    info.write(RUNS / name)
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
     assert "fr-ps sync" not in printed
@@ -211,11 +211,11 @@ def test_the_command_prints_what_the_folders_tell_and_mlflow_hears_of_the_interr
     assert store.get_run(found).info.status == "KILLED"
 
 
-def test_without_an_id_the_last_interrupted_training_is_taken(refused):
+def test_resume_without_an_id_finds_the_last_interrupted_training(refused):
     for name, status in (("1", "KILLED"), ("2", "FAILED"), ("3", "RUNNING"), ("4", "FINISHED")):
         (ended_run(name, lambda run, status=status: run.set_status(status)) / CONFIG_FILE).write_text("")
     ended_run("5", lambda run: run.set_status("KILLED"))  # no training
-    part = ended_run("6", lambda run: run.set_status("KILLED"))  # of a study, which goes on with it
+    part = ended_run("6", lambda run: run.set_status("KILLED"))  # of a study, which resumes it
     (part / CONFIG_FILE).write_text("")
     new_run_info("6", "trial", ParentRun("abc", "1")).write(part)
     assert find_resumable_run("", RUNS) == RUNS / "3"

@@ -1,4 +1,4 @@
-"""A run in MLflow, in SQLite in process and behind a real server: told twice, refused, deleted, and killed half-way."""
+"""Delivery to MLflow with SQLite and with a real server: repeated, rejected, to deleted runs, by killed processes."""
 
 import json
 import math
@@ -27,18 +27,18 @@ from tests.tracking import servers
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """A run that nobody delivers yet."""
+    """A run without a delivery thread."""
     folder = tmp_path / "runs" / new_run_id()
     new_run_info(folder.name, "a name").write(folder)
     return Run(folder)
 
 
 def deliver(run: Run) -> tuple[str, list[str]]:
-    """Send all that is left, as a new process would; the id in MLflow, and what was refused."""
-    outbox, store = DeliveryQueue(run.folder), MlflowSink(run.folder, read_run_info(run.folder))
-    while outbox.send_batch(store):
+    """Deliver the rest as a new process; returns the MLflow id and the rejected items."""
+    queue, store = DeliveryQueue(run.folder), MlflowSink(run.folder, read_run_info(run.folder))
+    while queue.send_batch(store):
         pass
-    return store.connect(), outbox.rejected
+    return store.connect(), queue.rejected
 
 
 def record(run: Run) -> None:
@@ -82,7 +82,7 @@ def check(client: MlflowClient, run: Run, mlflow_id: str) -> None:
     assert {file.path for file in client.list_artifacts(mlflow_id, "kept/sub")} == {"kept/sub/b.txt"}
 
 
-def test_a_run_arrives_and_sending_it_again_changes_nothing(either, run):
+def test_a_run_is_delivered_and_a_second_delivery_changes_nothing(either, run):
     record(run)
     mlflow_id, refused = deliver(run)
     check(either, run, mlflow_id)
@@ -97,7 +97,7 @@ def test_a_run_arrives_and_sending_it_again_changes_nothing(either, run):
     assert refused == []
 
 
-def test_no_row_stands_twice_in_the_database_after_it_was_sent_again(store, run, tmp_path):
+def test_a_second_delivery_adds_no_row_to_the_database(store, run, tmp_path):
     record(run)
     deliver(run)
 
@@ -114,7 +114,7 @@ def test_no_row_stands_twice_in_the_database_after_it_was_sent_again(store, run,
     assert rows() == before
 
 
-def test_the_point_of_a_step_that_is_done_again_is_the_first_one(either, run):
+def test_a_repeated_step_keeps_its_first_value(either, run):
     run.log_metrics({"a": 1.0}, 1)
     mlflow_id, _ = deliver(run)
     run.journal.close()
@@ -125,7 +125,7 @@ def test_the_point_of_a_step_that_is_done_again_is_the_first_one(either, run):
     assert points(either, mlflow_id, "b") == [(1, 3.0)]
 
 
-def test_values_that_are_no_numbers_arrive_once(either, run):
+def test_nan_and_infinity_are_delivered_once(either, run):
     run.log_metrics({"nan": math.nan, "up": math.inf, "down": -math.inf}, 1)
     mlflow_id, refused = deliver(run)
     (run.folder / DELIVERED_FILE).unlink()
@@ -138,7 +138,7 @@ def test_values_that_are_no_numbers_arrive_once(either, run):
     assert down < -1e308
 
 
-def test_more_than_a_call_may_hold_arrives(either, run):
+def test_more_items_than_a_call_may_hold_are_delivered(either, run):
     run.log_params({f"p{number}": str(number) for number in range(250)})
     run.set_tags({f"t{number}": str(number) for number in range(250)})
     run.log_metrics({f"m{number}": float(number) for number in range(2500)}, 1)
@@ -148,7 +148,7 @@ def test_more_than_a_call_may_hold_arrives(either, run):
     assert {f"t{number}" for number in range(250)} < set(data.tags)
 
 
-def test_what_is_refused_costs_only_itself_and_is_said(either, run):
+def test_a_rejected_item_is_reported_and_the_others_are_delivered(either, run):
     mlflow_id, _ = deliver_begun(run)
     either.log_param(mlflow_id, "p3", "another value")
     run.log_params({f"p{number}": str(number) for number in range(7)})
@@ -176,7 +176,7 @@ def deliver_begun(run: Run) -> tuple[str, list[str]]:
     return deliver(run)
 
 
-def test_a_deleted_run_blocks_and_nothing_is_refused_until_it_is_restored(either, run):
+def test_a_deleted_mlflow_run_blocks_the_delivery_until_it_is_restored(either, run):
     mlflow_id, _ = deliver_begun(run)
     either.delete_run(mlflow_id)
     run.log_metrics({"a": 1.0}, 1)
@@ -196,7 +196,7 @@ def test_a_deleted_run_blocks_and_nothing_is_refused_until_it_is_restored(either
     assert len(stored.inputs.dataset_inputs) == 1
 
 
-def test_text_for_another_run_arrives_there_or_is_refused_where_that_is_gone(either, run):
+def test_tags_of_another_run_are_set_or_rejected_if_it_is_gone(either, run):
     other = either.create_run("0").info.run_id
     run.tag_other_run(other, {"fr_ps.kind": "resume"})
     run.tag_other_run("0" * 32, {"fr_ps.kind": "resume"})
@@ -208,7 +208,7 @@ def test_text_for_another_run_arrives_there_or_is_refused_where_that_is_gone(eit
     assert "0" * 32 in one
 
 
-def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
+def test_the_run_of_mlflow_run_gets_our_name_once(either, run):
     begun = either.create_run(either.create_experiment(f"of {run.id}"), run_name="polite-ant-7").info.run_id
     RunInfo(run.id, "a name", begun, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
     run.set_status("RUNNING")
@@ -221,7 +221,7 @@ def test_the_run_that_mlflow_run_began_gets_our_name_once(either, run):
     assert either.get_run(begun).info.run_name == "what its user calls it"
 
 
-def test_a_delivered_run_that_its_store_does_not_have_any_more_names_the_remedy_and_gets_no_other(either, run, refused):
+def test_a_delivered_run_that_its_store_lost_is_an_error_with_the_remedy(either, run, refused):
     deliver_begun(run)
     replace(read_run_info(run.folder), mlflow_id="0" * 32).write(run.folder)
     run.set_status("FINISHED")
@@ -245,7 +245,7 @@ def begun_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> 
     return begun
 
 
-def test_an_mlflow_run_that_ended_while_mlflow_was_away_is_still_that_of_its_process(either, run):
+def test_an_mlflow_run_that_ended_during_an_outage_is_adopted(either, run):
     begun = begun_by_mlflow(either, run, "FINISHED", "")
     replace(read_run_info(run.folder), begun=either.get_run(begun).info.end_time - 1000).write(run.folder)
     run.log_metrics({"a": 1.0}, 1)
@@ -258,7 +258,7 @@ def test_an_mlflow_run_that_ended_while_mlflow_was_away_is_still_that_of_its_pro
     ("status", "owner", "why"),
     [("RUNNING", "another", "belongs to run another"), ("FINISHED", "another", "another"), ("FINISHED", "", "is FINISHED")],
 )
-def test_an_mlflow_run_that_is_not_free_is_not_adopted(either, run, status, owner, why):
+def test_an_ended_or_foreign_mlflow_run_is_not_adopted(either, run, status, owner, why):
     begun = begun_by_mlflow(either, run, status, owner)
     before = either.get_run(begun).to_dictionary()
     run.log_metrics({"a": 1.0}, 1)
@@ -274,7 +274,7 @@ def test_an_mlflow_run_that_is_not_free_is_not_adopted(either, run, status, owne
     assert either.get_run(begun).to_dictionary() == before
 
 
-def test_an_mlflow_run_that_is_not_there_is_not_waited_for(either, run):
+def test_a_missing_mlflow_run_is_replaced_by_a_new_one(either, run):
     RunInfo(run.id, "a name", "0" * 32, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
     run.set_status("FINISHED")
     mlflow_id, _ = deliver(run)
@@ -299,7 +299,7 @@ store.connect()
 """
 
 
-def test_a_process_killed_between_making_the_run_and_writing_it_down_makes_no_second_one(either, run, start):
+def test_a_process_killed_before_it_wrote_the_mlflow_id_leads_to_no_second_run(either, run, start):
     process = start(CONNECT_AND_DIE, run.folder)
     process.wait(60)
     assert process.returncode == -signal.SIGKILL
@@ -313,7 +313,7 @@ def test_a_process_killed_between_making_the_run_and_writing_it_down_makes_no_se
 
 
 @pytest.mark.parametrize("by", ["name", "id"])
-def test_the_card_says_the_experiment(either, run, by):
+def test_the_experiment_of_run_json_is_used(either, run, by):
     experiment = either.create_experiment(f"mine of {run.id}")
     named = {"experiment": f"mine of {run.id}"} if by == "name" else {"experiment_id": experiment}
     RunInfo(run.id, "a name", **named, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
@@ -323,7 +323,7 @@ def test_the_card_says_the_experiment(either, run, by):
     assert read_run_info(run.folder).experiment == f"mine of {run.id}"
 
 
-def test_the_place_that_the_card_says_is_used_where_the_environment_says_none(store, run, monkeypatch):
+def test_the_store_of_run_json_is_used_without_an_environment_variable(store, run, monkeypatch):
     uri = os.environ["MLFLOW_TRACKING_URI"]
     assert read_run_info(run.folder).tracking_uri == uri
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -332,7 +332,7 @@ def test_the_place_that_the_card_says_is_used_where_the_environment_says_none(st
     assert store.get_run(mlflow_id).info.run_name == "a name"
 
 
-def test_a_run_belongs_to_its_store_whatever_the_environment_names_later(store, run, monkeypatch, make_store, tmp_path):
+def test_a_run_stays_in_its_store_when_the_environment_changes(store, run, monkeypatch, make_store, tmp_path):
     mlflow_id, _ = deliver_begun(run)
     (tmp_path / "other").mkdir()
     other = make_store(tmp_path / "other")
@@ -343,17 +343,17 @@ def test_a_run_belongs_to_its_store_whatever_the_environment_names_later(store, 
     assert MlflowClient(other).get_experiment_by_name("fr-ps") is None
 
 
-def test_the_environment_gives_the_secrets_of_an_address(run, monkeypatch):
+def test_the_environment_supplies_the_secrets_of_a_uri(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
-    card = new_run_info("id", "a name")
-    assert card.tracking_uri == display_uri(card) == "http://host:5000"
-    assert run_tracking_uri(card) == "http://me:secret@host:5000"
+    info = new_run_info("id", "a name")
+    assert info.tracking_uri == display_uri(info) == "http://host:5000"
+    assert run_tracking_uri(info) == "http://me:secret@host:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@another:5000")
-    assert run_tracking_uri(card) == "http://host:5000"
+    assert run_tracking_uri(info) == "http://host:5000"
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs", "answers 500"])
-def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_sent(run, monkeypatch, how):
+def test_a_broken_server_raises_soon_and_acknowledges_nothing(run, monkeypatch, how):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     run.set_status("RUNNING")
     with servers.hanging() as hanging, servers.failing() as (failing, calls):
@@ -366,7 +366,7 @@ def test_a_server_that_does_not_do_its_work_raises_soon_and_nothing_counts_as_se
     assert read_run_info(run.folder).mlflow_id is None
 
 
-def test_the_store_that_is_not_there_yet_is_made(run, tmp_path, monkeypatch):
+def test_a_missing_store_is_created(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/folder/mlflow.db")
     new_run_info(run.id, "a name").write(run.folder)
     run.set_status("FINISHED")
@@ -404,7 +404,7 @@ for moment in map(float, sys.argv[2:]):
 )
 
 
-def test_a_process_killed_while_it_makes_a_store_leaves_none_or_a_whole_one(tmp_path, start):
+def test_a_process_killed_while_it_creates_a_store_leaves_none_or_a_complete_one(tmp_path, start):
     """MLflow's own migration, killed half-way, leaves a file that it can never open again."""
     path = tmp_path / "store" / "mlflow.db"
     moments = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -443,7 +443,7 @@ print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children
 
 
 @pytest.mark.parametrize("where", ["together", "apart"])
-def test_processes_that_begin_at_once_on_a_store_that_is_not_there_yet_all_get_their_run(tmp_path, start, monkeypatch, where):
+def test_concurrent_processes_create_one_store_and_all_get_their_run(tmp_path, start, monkeypatch, where):
     """Whether their runs stand in one folder or not."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -458,7 +458,7 @@ def test_processes_that_begin_at_once_on_a_store_that_is_not_there_yet_all_get_t
     assert not list(tmp_path.glob(".partial*"))
 
 
-def test_a_store_that_another_program_made_meanwhile_is_not_written_over(tmp_path, new_sqlite, monkeypatch):
+def test_a_store_that_another_program_creates_first_is_kept(tmp_path, new_sqlite, monkeypatch):
     """As `mlflow ui` begun at the same moment does."""
     path = tmp_path / "mlflow.db"
 

@@ -1,4 +1,4 @@
-"""What a user may call a run or a model."""
+"""The MODEL argument of commands."""
 
 import json
 import shutil
@@ -59,27 +59,27 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_a_run_is_found_by_either_id_and_by_its_folders(runs):
+def test_a_run_is_resolved_by_both_ids_and_by_its_folders(runs):
     best = runs / "20260101-000000-abcdef/checkpoints/best"
     for name in ("20260101-000000-abcdef", "f" * 32, str(best), str(best.parents[1])):
         assert resolve_model(name, runs).resolve() == best.resolve()
 
 
-def test_a_run_without_a_checkpoint_says_so(runs):
+def test_a_run_without_a_checkpoint_is_an_error(runs):
     (runs / "20260101-000000-abcdef/checkpoints/best/model.json").unlink()
     with pytest.raises(InputError, match="before its first checkpoint"):
         resolve_model("f" * 32, runs)
 
 
 @pytest.mark.parametrize("name", ["nothing", "../../etc", "0" * 32])
-def test_what_is_nowhere_is_one_line(name, runs, client):
+def test_an_unknown_model_is_an_error_in_one_line(name, runs, client):
     with pytest.raises(InputError) as error:
         resolve_model(name, runs)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_run_whose_folder_is_gone_comes_from_mlflow(client, tmp_path):
+def test_a_run_without_a_folder_is_downloaded_from_mlflow(client, tmp_path):
     run = log_run(client, BEST_FILES)
     assert (resolve_model(run, tmp_path / "runs") / "model.json").is_file()
 
@@ -108,7 +108,7 @@ def test_a_model_folder_deep_among_the_files_of_a_version_is_found(client: Mlflo
 @pytest.mark.parametrize(
     ("files", "count"), [({"a.txt": ""}, 0), ({"a/model.json": "{}", "b/model.json": "{}"}, 2)], ids=["none", "two"]
 )
-def test_a_version_without_exactly_one_model_folder_is_refused(
+def test_a_version_without_exactly_one_model_folder_is_an_error(
     client: MlflowClient, refused: AssertRejected, files: dict[str, str], count: int
 ) -> None:
     version = register(client, {f"x/{name}": text for name, text in files.items()}, "x")
@@ -119,13 +119,13 @@ def test_a_version_without_exactly_one_model_folder_is_refused(
 @pytest.mark.parametrize(
     "name", ["models:/faces/999", "models:/faces@nobody", "models:/nothing/1", "models:/faces/one", "models:/faces", "models:/"]
 )
-def test_what_is_not_in_the_registry_is_refused_by_its_name(client: MlflowClient, refused: AssertRejected, name: str) -> None:
+def test_an_unknown_version_is_an_error(client: MlflowClient, refused: AssertRejected, name: str) -> None:
     register(client, BEST_FILES)
     with refused(f"{name}: ", "models:/NAME/VERSION or models:/NAME@ALIAS"):
         resolve_model(name)
 
 
-def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, registry: Path, refused: AssertRejected) -> None:
+def test_a_version_without_its_files_is_an_error(client: MlflowClient, registry: Path, refused: AssertRejected) -> None:
     version = register(client, BEST_FILES)
     shutil.rmtree(registry / "artifacts")
     with refused(f"models:/faces/{version}"):
@@ -133,12 +133,12 @@ def test_a_version_whose_files_are_gone_is_refused(client: MlflowClient, registr
 
 
 @pytest.mark.parametrize("model", ["x" * 300, "runs/" + "x" * 300, "x" * 5000, "a\0b"])
-def test_a_name_that_no_file_can_have_is_refused(client: MlflowClient, runs: Path, refused: AssertRejected, model: str) -> None:
+def test_a_name_that_cannot_be_a_path_is_an_error(client: MlflowClient, runs: Path, refused: AssertRejected, model: str) -> None:
     with refused("no model folder, no run under"):
         resolve_model(model, runs)
 
 
-def test_a_version_whose_files_are_gone_is_told_from_a_wrong_name(
+def test_missing_files_of_a_version_and_a_wrong_name_have_different_messages(
     client: MlflowClient, registry: Path, runs: Path, refused: AssertRejected
 ) -> None:
     """As in a project folder that was moved."""

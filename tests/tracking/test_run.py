@@ -1,4 +1,4 @@
-"""What a run tells is told once, and first to its own disk."""
+"""A run logs each event once, to its journal first."""
 
 import math
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
@@ -19,31 +19,30 @@ POINTS = st.lists(
 )
 
 
-def told(folder: Path, kind: str) -> list[dict]:
+def logged(folder: Path, kind: str) -> list[dict]:
     return [event.data for _, event in read_events(folder / JOURNAL_FILE) if event.kind == kind]
 
 
-def test_a_step_that_is_done_again_adds_nothing_and_keeps_the_first_point(tmp_path):
+def test_a_repeated_step_adds_nothing(tmp_path):
     run = Run(tmp_path)
     run.log_metrics({"a": 1.0, "b": 2.0}, 1)
     run.log_metrics({"a": 9.0, "c": 3.0}, 1)
     run.log_metrics({"a": 9.0}, 1)
     expected = [{"step": 1, "values": {"a": 1.0, "b": 2.0}}, {"step": 1, "values": {"c": 3.0}}]
-    assert told(tmp_path, "metrics") == expected
+    assert logged(tmp_path, "metrics") == expected
     run.journal.close()
 
     again = Run(tmp_path)
     assert again.metric_history == {"a": {1: 1.0}, "b": {1: 2.0}, "c": {1: 3.0}}
     again.log_metrics({"a": 9.0, "b": 9.0, "c": 9.0}, 1)
-    assert told(tmp_path, "metrics") == expected
+    assert logged(tmp_path, "metrics") == expected
     again.log_metrics({"a": 0.5}, 2)
-    assert told(tmp_path, "metrics")[2:] == [{"step": 2, "values": {"a": 0.5}}]
+    assert logged(tmp_path, "metrics")[2:] == [{"step": 2, "values": {"a": 0.5}}]
     assert again.metric_history["a"] == {1: 1.0, 2: 0.5}
 
 
-@settings(max_examples=50, deadline=None)
 @given(POINTS, POINTS)
-def test_every_curve_has_one_point_a_step_the_first_that_was_told(before, after):
+def test_every_metric_has_one_value_per_step_the_first(before, after):
     expected: dict[str, dict[int, float]] = {}
     for values, step in before + after:
         for name, value in values.items():
@@ -55,14 +54,14 @@ def test_every_curve_has_one_point_a_step_the_first_that_was_told(before, after)
                 run.log_metrics(values, step)
             run.journal.close()
         points = [
-            ((metric, data["step"]), value) for data in told(Path(name), "metrics") for metric, value in data["values"].items()
+            ((metric, data["step"]), value) for data in logged(Path(name), "metrics") for metric, value in data["values"].items()
         ]
     assert run.metric_history == expected
     assert dict(points) == {(name, step): value for name, curve in expected.items() for step, value in curve.items()}
     assert len(points) == len(dict(points))
 
 
-def test_values_that_are_no_numbers_and_those_of_numpy_come_back(tmp_path):
+def test_nan_infinity_and_numpy_numbers_are_read_back(tmp_path):
     run = Run(tmp_path)
     run.log_metrics({"nan": math.nan, "inf": math.inf, "single": np.float32(0.5), "whole": np.int64(3)}, 1)
     run.journal.close()
@@ -71,39 +70,39 @@ def test_values_that_are_no_numbers_and_those_of_numpy_come_back(tmp_path):
     assert (curves["inf"][1], curves["single"][1], curves["whole"][1]) == (math.inf, 0.5, 3.0)
 
 
-def test_settings_that_are_told_again_keep_their_first_value(tmp_path):
+def test_a_param_keeps_its_first_value(tmp_path):
     run = Run(tmp_path)
     run.log_params({"lr": "1", "epochs": "2"})
     run.log_params({"lr": "3", "seed": "4"})
     run.journal.close()
     again = Run(tmp_path)
     again.log_params({"lr": "5", "epochs": "6", "seed": "7"})
-    assert told(tmp_path, "params") == [{"lr": "1", "epochs": "2"}, {"seed": "4"}]
+    assert logged(tmp_path, "params") == [{"lr": "1", "epochs": "2"}, {"seed": "4"}]
 
 
-def test_text_and_status_may_change(tmp_path):
+def test_tags_and_status_may_change(tmp_path):
     run = Run(tmp_path)
     run.set_tags({"best": "1"})
     run.set_tags({"best": "2"})
     run.set_status("RUNNING")
     run.set_status("FINISHED")
-    assert told(tmp_path, "tags") == [{"best": "1"}, {"best": "2"}]
-    assert told(tmp_path, "status") == [{"status": "RUNNING"}, {"status": "FINISHED"}]
+    assert logged(tmp_path, "tags") == [{"best": "1"}, {"best": "2"}]
+    assert logged(tmp_path, "status") == [{"status": "RUNNING"}, {"status": "FINISHED"}]
 
 
-def test_the_rest_of_what_a_run_may_tell_is_kept_as_it_was_told(tmp_path):
+def test_other_events_are_stored_as_logged(tmp_path):
     run = Run(tmp_path / "run")
     run.log_artifact(Path("report"), "kept")  # a relative path means nothing to a process that delivers it later, elsewhere
     run.log_dataset("faces", "/somewhere", "digest", {"sessions": 4}, "training")
     run.tag_other_run("f" * 32, {"fr_ps.kind": "resume"})
-    assert told(tmp_path / "run", "artifact") == [{"path": str(tmp_path / "report"), "folder": "kept"}]
-    assert told(tmp_path / "run", "dataset") == [
+    assert logged(tmp_path / "run", "artifact") == [{"path": str(tmp_path / "report"), "folder": "kept"}]
+    assert logged(tmp_path / "run", "dataset") == [
         {"name": "faces", "source": "/somewhere", "digest": "digest", "profile": {"sessions": 4}, "context": "training"}
     ]
-    assert told(tmp_path / "run", "elsewhere") == [{"run": "f" * 32, "tags": {"fr_ps.kind": "resume"}}]
+    assert logged(tmp_path / "run", "elsewhere") == [{"run": "f" * 32, "tags": {"fr_ps.kind": "resume"}}]
 
 
-def test_the_id_to_show_is_mlflows_once_there_is_one(tmp_path):
+def test_the_displayed_id_is_mlflows_if_known(tmp_path):
     run = Run(tmp_path / "20260101-000000-abcdef")
     assert run.display_id == run.id == "20260101-000000-abcdef"
     run.mlflow_id = "f" * 32
@@ -116,12 +115,12 @@ def test_ids_are_unique_and_plain_names():
     assert all(len(one) == 22 and one.replace("-", "").isalnum() for one in ids)
 
 
-def test_what_a_run_tells_needs_no_mlflow():
+def test_logging_does_not_import_mlflow():
     source = "import sys, fr_ps.tracking.run; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 0
 
 
-def test_a_journal_that_is_damaged_is_refused(tmp_path, refused):
+def test_a_damaged_journal_is_an_error(tmp_path, refused):
     (tmp_path / JOURNAL_FILE).write_text("x\n{}\n")
     with refused(tmp_path / JOURNAL_FILE, "damaged"):
         Run(tmp_path)

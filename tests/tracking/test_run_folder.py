@@ -1,4 +1,4 @@
-"""The card of a run: what it is called, here and in MLflow, and where it belongs."""
+"""run.json: ids, names and tracking store of a run."""
 
 import json
 import os
@@ -10,14 +10,14 @@ import pytest
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, RunInfo, find_run, new_run_info, read_run_info
 
 
-def test_a_card_comes_back(tmp_path):
-    card = RunInfo("id", "a name", "f" * 32, "mine", "7", "http://x", "here", 5, {"a": "b"})
-    card.write(tmp_path)
-    assert read_run_info(tmp_path) == card
+def test_run_json_is_read_back(tmp_path):
+    info = RunInfo("id", "a name", "f" * 32, "mine", "7", "http://x", "here", 5, {"a": "b"})
+    info.write(tmp_path)
+    assert read_run_info(tmp_path) == info
     assert json.loads((tmp_path / RUN_INFO_FILE).read_text())["mlflow_id"] == "f" * 32
 
 
-def test_cards_of_earlier_and_of_later_versions_are_read(tmp_path):
+def test_run_json_of_other_versions_is_read(tmp_path):
     (tmp_path / RUN_INFO_FILE).write_text(json.dumps({"id": "a", "mlflow_id": None, "name": "b"}))
     assert read_run_info(tmp_path) == RunInfo("a", "b")
     (tmp_path / RUN_INFO_FILE).write_text(json.dumps({"id": "a", "name": "b", "unheard_of": 1}))
@@ -25,7 +25,7 @@ def test_cards_of_earlier_and_of_later_versions_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"id"', "{}", '{"id": "a"}', "\0\0\0"], ids=range(9))
-def test_what_is_no_card_is_refused(tmp_path, refused, text):
+def test_an_invalid_run_json_is_an_error(tmp_path, refused, text):
     (tmp_path / RUN_INFO_FILE).write_text(text)
     with refused(tmp_path / RUN_INFO_FILE, "expected a run folder"):
         read_run_info(tmp_path)
@@ -41,40 +41,40 @@ def test_what_is_no_card_is_refused(tmp_path, refused, text):
         ({"id": "../../elsewhere"}, "not a plain name"),
     ],
 )
-def test_a_card_with_values_of_other_types_or_beyond_bounds_is_refused(tmp_path, refused, changes, words):
+def test_wrong_types_and_values_in_run_json_are_errors(tmp_path, refused, changes, words):
     (tmp_path / RUN_INFO_FILE).write_text(json.dumps({"id": "a", "name": "b"} | changes))
     with refused(tmp_path / RUN_INFO_FILE, words):
         read_run_info(tmp_path)
 
 
-def test_a_folder_without_a_card_is_refused(tmp_path, refused):
+def test_a_folder_without_run_json_is_an_error(tmp_path, refused):
     with refused(tmp_path / RUN_INFO_FILE, "no such file"):
         read_run_info(tmp_path)
 
 
-def test_a_new_card_says_who_and_where_it_is(monkeypatch):
+def test_a_new_run_has_id_host_start_time_and_source(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/bin/fr-ps", "train", "--config", "a.yaml"])
     before = int(time.time() * 1000)
-    card = new_run_info("id", "a name")
-    assert (card.id, card.name, card.mlflow_id) == ("id", "a name", None)
-    assert (card.experiment, card.experiment_id, card.tracking_uri) == ("fr-ps", "", "")
-    assert card.host == socket.gethostname()
-    assert before <= card.begun <= time.time() * 1000
-    assert card.tags["mlflow.source.name"] == "fr-ps train --config a.yaml"
-    assert card.tags["mlflow.source.type"] == "LOCAL"
+    info = new_run_info("id", "a name")
+    assert (info.id, info.name, info.mlflow_id) == ("id", "a name", None)
+    assert (info.experiment, info.experiment_id, info.tracking_uri) == ("fr-ps", "", "")
+    assert info.host == socket.gethostname()
+    assert before <= info.begun <= time.time() * 1000
+    assert info.tags["mlflow.source.name"] == "fr-ps train --config a.yaml"
+    assert info.tags["mlflow.source.type"] == "LOCAL"
     monkeypatch.setattr("sys.argv", ["fr-ps", "search", "--study.storage=postgresql://me:s3cr:t@db.example/studies"])
     assert new_run_info("y", "z").tags["mlflow.source.name"] == "fr-ps search --study.storage=postgresql://db.example/studies"
 
 
-def test_the_environment_says_the_experiment_and_the_place(monkeypatch):
+def test_the_environment_sets_experiment_and_store(monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    card = new_run_info("id", "name")
-    assert (card.experiment, card.experiment_id, card.tracking_uri) == ("mine", "7", "http://127.0.0.1:5000")
+    info = new_run_info("id", "name")
+    assert (info.experiment, info.experiment_id, info.tracking_uri) == ("mine", "7", "http://127.0.0.1:5000")
 
 
-def test_the_run_that_mlflow_run_began_is_taken_once(monkeypatch):
+def test_mlflow_run_id_applies_to_one_run(monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
     assert new_run_info("a", "name").mlflow_id == "f" * 32
     assert "MLFLOW_RUN_ID" not in os.environ
@@ -96,16 +96,16 @@ def test_the_run_that_mlflow_run_began_is_taken_once(monkeypatch):
         ("databricks://profile", "databricks://profile"),
     ],
 )
-def test_a_password_in_the_address_is_not_written(tmp_path, monkeypatch, uri, kept):
+def test_a_password_in_the_uri_is_not_written(tmp_path, monkeypatch, uri, kept):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    card = new_run_info("id", "name")
-    assert card.tracking_uri == kept
-    card.write(tmp_path)
+    info = new_run_info("id", "name")
+    assert info.tracking_uri == kept
+    info.write(tmp_path)
     assert "cret" not in (tmp_path / RUN_INFO_FILE).read_text()
 
 
 @pytest.mark.parametrize("uri", ["http://[::1", "http://me:secret@[host", "://"])
-def test_an_address_that_is_none_keeps_no_run_from_beginning(tmp_path, monkeypatch, uri):
+def test_an_invalid_uri_does_not_prevent_a_run(tmp_path, monkeypatch, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     new_run_info("id", "name").write(tmp_path)
     assert "secret" not in (tmp_path / RUN_INFO_FILE).read_text()
@@ -122,7 +122,7 @@ def test_a_run_is_found_by_either_id(tmp_path):
     assert find_run("one", tmp_path / "nothing here") is None
 
 
-def test_a_damaged_card_does_not_hide_the_other_runs(tmp_path, refused):
+def test_a_damaged_run_json_does_not_hide_other_runs(tmp_path, refused):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / RUN_INFO_FILE).write_text("{")
     assert find_run("two", tmp_path) is None

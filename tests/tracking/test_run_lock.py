@@ -1,4 +1,4 @@
-"""One owner a run, who is gone the moment its process is."""
+"""One process holds the lock of a run, until it ends or dies."""
 
 import json
 import os
@@ -12,13 +12,13 @@ import pytest
 from fr_ps.errors import InputError
 from fr_ps.tracking.run_lock import is_locked, run_lock
 
-OWNER = """
+HOLDER = """
 import os, subprocess, sys
 from pathlib import Path
 from fr_ps.tracking.run_lock import run_lock
 with run_lock(Path(sys.argv[1])):
     {inside}
-    print("owned", flush=True)
+    print("locked", flush=True)
     sys.stdin.read()
 """
 NOTHING = "pass"
@@ -29,7 +29,7 @@ FORKED = """if os.fork() == 0:
         os._exit(0)"""
 
 
-def test_the_owner_may_write_and_nobody_owns_it_afterwards(tmp_path):
+def test_a_run_is_locked_during_the_block(tmp_path):
     folder = tmp_path / "runs" / "one"
     assert not is_locked(folder)
     with run_lock(folder):
@@ -43,9 +43,9 @@ def test_the_owner_may_write_and_nobody_owns_it_afterwards(tmp_path):
         assert is_locked(folder)
 
 
-def test_a_second_process_is_refused_with_the_number_of_the_first_until_that_is_killed(tmp_path, start, refused):
-    process = start(OWNER.format(inside=NOTHING), tmp_path)
-    assert process.stdout.readline() == "owned\n"
+def test_a_second_process_gets_an_error_until_the_first_is_killed(tmp_path, start, refused):
+    process = start(HOLDER.format(inside=NOTHING), tmp_path)
+    assert process.stdout.readline() == "locked\n"
     assert is_locked(tmp_path)
     with refused(f"run {tmp_path.name} is locked by process {process.pid} on {socket.gethostname()}"), run_lock(tmp_path):
         raise AssertionError
@@ -58,9 +58,9 @@ def test_a_second_process_is_refused_with_the_number_of_the_first_until_that_is_
 
 
 @pytest.mark.parametrize("child", [STARTED, FORKED], ids=["started", "forked"])
-def test_a_child_that_outlives_its_killed_owner_owns_nothing(tmp_path, start, child):
-    process = start(OWNER.format(inside=child), tmp_path)
-    assert process.stdout.readline() == "owned\n"
+def test_a_child_that_outlives_its_killed_parent_holds_no_lock(tmp_path, start, child):
+    process = start(HOLDER.format(inside=child), tmp_path)
+    assert process.stdout.readline() == "locked\n"
     assert is_locked(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -73,7 +73,7 @@ def test_a_child_that_outlives_its_killed_owner_owns_nothing(tmp_path, start, ch
         assert is_locked(tmp_path)
 
 
-def test_a_forked_child_that_ends_leaves_the_run_to_its_owner(tmp_path):
+def test_the_end_of_a_forked_child_does_not_release_the_lock(tmp_path):
     with run_lock(tmp_path):
         child = os.fork()
         if child == 0:
@@ -83,7 +83,7 @@ def test_a_forked_child_that_ends_leaves_the_run_to_its_owner(tmp_path):
     assert not is_locked(tmp_path)
 
 
-def test_the_same_process_does_not_own_it_twice(tmp_path, refused):
+def test_a_process_cannot_lock_a_run_twice(tmp_path, refused):
     with run_lock(tmp_path):
         with refused(f"process {os.getpid()}"), run_lock(tmp_path):
             raise AssertionError
@@ -91,21 +91,21 @@ def test_the_same_process_does_not_own_it_twice(tmp_path, refused):
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[1]", "\0\0"], ids=["empty", "half", "other", "list", "zeros"])
-def test_an_owner_that_cannot_be_named_still_owns(tmp_path, text):
+def test_an_unknown_holder_still_holds_the_lock(tmp_path, text):
     with run_lock(tmp_path):
         (tmp_path / "owner.lock").write_text(text)
         with pytest.raises(InputError, match=f"run {tmp_path.name} is locked by a process of another user"), run_lock(tmp_path):
             raise AssertionError
 
 
-def test_what_a_dead_owner_left_in_the_file_does_not_matter(tmp_path):
+def test_the_file_of_a_dead_holder_is_overwritten(tmp_path):
     (tmp_path / "owner.lock").write_text("x" * 5000)
     assert not is_locked(tmp_path)
     with run_lock(tmp_path):
         assert json.loads((tmp_path / "owner.lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_folder_that_cannot_be_written_has_no_owner_and_gets_none(small_disk, refused):
+def test_a_read_only_run_cannot_be_locked(small_disk, refused):
     with run_lock(small_disk / "run"):
         pass
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)

@@ -1,4 +1,4 @@
-"""What an outage held back is delivered later, as if there had been none."""
+"""Events that an outage held back are delivered later, without a difference in MLflow."""
 
 import time
 from collections.abc import Callable
@@ -25,20 +25,20 @@ from tests.tracking import servers
 RUNS = Path("runs")
 
 
-def ended_run(name: str, tell: Callable[[Run], object] = lambda run: None, **card: object) -> Path:
-    """A finished run that MLflow has not heard of; its folder."""
+def ended_run(name: str, log: Callable[[Run], object] = lambda run: None, **info: object) -> Path:
+    """The folder of a finished run that is not delivered."""
     folder = RUNS / name
-    replace(new_run_info(name, "a name"), **card).write(folder)
+    replace(new_run_info(name, "a name"), **info).write(folder)
     run = Run(folder)
     run.set_status("RUNNING")
-    tell(run)
+    log(run)
     run.set_status("FINISHED")
     run.journal.close()
     return folder
 
 
 def sync_all() -> dict[str, SyncResult]:
-    """What became of every run that was not delivered, by its id."""
+    """Deliver all pending runs; returns the results by run id."""
     taken: list[int] = []
     rows = sync(list(pending_runs(RUNS)), taken.append)
     assert sum(taken) == sum(row.sent for row in rows)
@@ -57,7 +57,7 @@ def down(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("end", ["FINISHED", "FAILED", "KILLED"])
-def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, either, monkeypatch, end):
+def test_a_run_without_a_server_is_delivered_later_without_a_difference(down, either, monkeypatch, end):
     up = either.tracking_uri
     monkeypatch.setenv("MLFLOW_TRACKING_URI", down)
     lines: list[str] = []
@@ -78,8 +78,8 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
     assert lines[-1].startswith("tracking: 8 events not delivered to MLflow")
     assert run.display_id == run.id
     assert list(pending_runs(RUNS)) == [run.folder]
-    told = [(event.time, event.data) for _, event in read_events(run.journal.path) if event.kind == "metrics"]
-    assert len({moment for moment, _ in told}) == 3
+    logged = [(event.time, event.data) for _, event in read_events(run.journal.path) if event.kind == "metrics"]
+    assert len({moment for moment, _ in logged}) == 3
 
     time.sleep(0.1)  # the sync is later, and nothing in MLflow shows that
     assert move_to_store([run.folder], up) == []
@@ -93,7 +93,7 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
     assert stored.data.params == {"p": "1"}
     history = either.get_metric_history(row.mlflow_id, "a")
     assert [(one.timestamp, one.step, one.value) for one in history] == [
-        (moment, data["step"], data["values"]["a"]) for moment, data in told
+        (moment, data["step"], data["values"]["a"]) for moment, data in logged
     ]
     assert [file.path for file in either.list_artifacts(row.mlflow_id)] == ["a.txt"]
     assert pending_runs(RUNS) == {}
@@ -107,7 +107,7 @@ def test_a_run_without_any_server_gets_its_run_later_as_if_it_had_had_one(down, 
     assert len(either.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{run.id}'")) == 1
 
 
-def test_nothing_is_left_to_do_where_mlflow_knows_all(store):
+def test_delivered_runs_are_not_pending(store):
     with start_run("x", RUNS):
         pass
     assert pending_runs(RUNS) == {}
@@ -115,7 +115,7 @@ def test_nothing_is_left_to_do_where_mlflow_knows_all(store):
     assert sync([], lambda taken: None) == []
 
 
-def test_a_run_that_its_process_still_delivers_is_left_to_it(store):
+def test_a_locked_run_is_left_to_its_process(store):
     folder = ended_run("one")
     with run_lock(folder):
         row = sync_all()["one"]
@@ -124,7 +124,7 @@ def test_a_run_that_its_process_still_delivers_is_left_to_it(store):
     assert sync_all()["one"].remaining == 0
 
 
-def test_a_place_that_is_down_is_asked_once_and_says_why(monkeypatch):
+def test_an_unreachable_store_is_tried_once(monkeypatch):
     with servers.failing() as (uri, calls):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         for name in ("one", "two", "three"):
@@ -135,7 +135,7 @@ def test_a_place_that_is_down_is_asked_once_and_says_why(monkeypatch):
     assert all("500" in row.reason and "\n" not in row.reason for row in rows.values())
 
 
-def test_a_run_at_a_place_that_answers_does_not_wait_for_those_at_one_that_does_not(store, monkeypatch):
+def test_an_unreachable_store_does_not_affect_runs_of_another(store, monkeypatch):
     up = new_run_info("any", "a name").tracking_uri
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ended_run("one", tracking_uri=servers.refusing())
@@ -145,7 +145,7 @@ def test_a_run_at_a_place_that_answers_does_not_wait_for_those_at_one_that_does_
     assert store.get_run(rows["two"].mlflow_id).info.status == "FINISHED"
 
 
-def test_a_run_that_mlflow_does_not_know_any_more_holds_up_no_other(either):
+def test_a_lost_or_deleted_mlflow_run_does_not_affect_other_runs(either):
     write_json(ended_run("one", mlflow_id="0" * 32) / DELIVERED_FILE, {"bytes": 0, "refused": []})
     deleted = either.create_run("0").info.run_id
     either.delete_run(deleted)
@@ -160,7 +160,7 @@ def test_a_run_that_mlflow_does_not_know_any_more_holds_up_no_other(either):
     assert {name: row.remaining for name, row in sync_all().items()} == {"one": 2, "three": 0}
 
 
-def test_what_is_refused_is_said_and_the_run_counts_as_delivered(store):
+def test_a_run_with_rejected_items_counts_as_delivered(store):
     ended_run("one", lambda run: run.log_metrics({"bad=name": 1.0, "good": 2.0}, 1))
     row = sync_all()["one"]
     assert (row.remaining, row.reason) == (0, "")
@@ -169,7 +169,7 @@ def test_what_is_refused_is_said_and_the_run_counts_as_delivered(store):
     assert store.get_run(row.mlflow_id).data.metrics == {"good": 2.0}
 
 
-def test_a_damaged_journal_is_named_and_the_others_are_delivered(store):
+def test_a_damaged_journal_is_reported_and_the_others_are_delivered(store):
     folder = ended_run("one")
     text = "damage\n" + (folder / "journal.jsonl").read_text()
     (folder / "journal.jsonl").write_text(text)
@@ -182,7 +182,7 @@ def test_a_damaged_journal_is_named_and_the_others_are_delivered(store):
     assert (folder / "journal.jsonl").read_text() == text
 
 
-def test_the_command_delivers_and_says_so(store, capsys):
+def test_the_command_delivers_and_reports(store, capsys):
     folder = ended_run("20260101-000000-aaaaaa", lambda run: run.log_metrics({"bad=name": 1.0}, 1))
     assert main(["sync"]) == 0
     printed = capsys.readouterr().out
@@ -192,7 +192,7 @@ def test_the_command_delivers_and_says_so(store, capsys):
     assert "All events of all runs are delivered" in capsys.readouterr().out
 
 
-def test_a_run_that_its_store_no_longer_has_is_named_with_the_remedy(store, capsys):
+def test_a_delivered_run_missing_from_its_store_is_an_error_with_the_remedy(store, capsys):
     folder = ended_run("one")
     assert main(["sync"]) == 0
     assert main(["sync"]) == 0
@@ -204,13 +204,13 @@ def test_a_run_that_its_store_no_longer_has_is_named_with_the_remedy(store, caps
     assert line.startswith("error: run one was delivered to the MLflow store sqlite:///")
     assert "/mlflow.db, which no longer has it; " in line
     assert not Path("mlflow.db").exists()
-    # Another file: in one process, MLflow goes on with its connections to the deleted one.
+    # Another file, as MLflow keeps its connections to the deleted one in this process.
     assert main(["sync", "--store", "sqlite:///again.db"]) == 0
     assert main(["sync"]) == 0
     assert read_run_info(folder).mlflow_id != before
 
 
-def test_the_command_delivers_only_the_run_that_it_is_told(store, capsys):
+def test_the_command_delivers_only_the_given_run(store, capsys):
     ended_run("one")
     two = ended_run("two")
     assert main(["sync", "--run", "two"]) == 0
@@ -222,7 +222,7 @@ def test_the_command_delivers_only_the_run_that_it_is_told(store, capsys):
     assert line.startswith("error: --run three: no such run under ")
 
 
-def test_the_command_ends_with_two_and_one_line_where_something_is_left(monkeypatch, capsys):
+def test_undelivered_events_are_an_error_in_one_line(monkeypatch, capsys):
     uri = servers.refusing()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     ended_run("one")
@@ -234,8 +234,8 @@ def test_the_command_ends_with_two_and_one_line_where_something_is_left(monkeypa
     assert "FINISHED" in capsys.readouterr().out
 
 
-def test_sync_marks_the_interrupted_before_it_says_that_mlflow_knows_all(store):
-    """A run whose process died after all that it had told was delivered."""
+def test_sync_marks_interrupted_runs_first(store):
+    """A run whose process died after the delivery of all its events."""
     folder = RUNS / "one"
     new_run_info("one", "a name").write(folder)
     run = Run(folder)
@@ -249,14 +249,14 @@ def test_sync_marks_the_interrupted_before_it_says_that_mlflow_knows_all(store):
     assert client.get_run(mlflow_id).info.status == "KILLED"
 
 
-def test_a_place_for_files_that_cannot_be_written_does_not_keep_the_curves(store, capsys):
-    def tell(run):
+def test_a_read_only_artifact_store_does_not_block_the_metrics(store, capsys):
+    def log(run):
         (run.folder / "a.txt").write_text("a")
         run.log_artifact(run.folder / "a.txt")
         run.log_metrics({"a": 1.0}, 1)
 
     experiment = MlflowClient().create_experiment("elsewhere", artifact_location="file:///proc/nowhere")
-    folder = ended_run("one", tell, experiment_id=experiment)
+    folder = ended_run("one", log, experiment_id=experiment)
     assert main(["sync"]) == 0
     assert "MLflow rejected artifact: a.txt: " in capsys.readouterr().out
     assert MlflowClient().get_run(read_run_info(folder).mlflow_id).data.metrics == {"a": 1.0}
@@ -273,19 +273,19 @@ def recorded(run: Run) -> None:
 
 def check_delivered(client: MlflowClient, folder: Path) -> None:
     """The run in `folder` is in MLflow once, with every point once."""
-    card = read_run_info(folder)
-    stored = client.get_run(card.mlflow_id)
-    (same,) = client.search_runs([stored.info.experiment_id], f"tags.`{RUN_ID_TAG}` = '{card.id}'")
-    assert same.info.run_id == card.mlflow_id
-    assert (stored.info.status, stored.info.start_time, stored.data.params) == ("FINISHED", card.begun, {"p": "1"})
+    info = read_run_info(folder)
+    stored = client.get_run(info.mlflow_id)
+    (same,) = client.search_runs([stored.info.experiment_id], f"tags.`{RUN_ID_TAG}` = '{info.id}'")
+    assert same.info.run_id == info.mlflow_id
+    assert (stored.info.status, stored.info.start_time, stored.data.params) == ("FINISHED", info.begun, {"p": "1"})
     events = [event for _, event in read_events(folder / "journal.jsonl") if event.kind == "metrics"]
     for name in ("a", "b"):
-        history = [(one.timestamp, one.step, one.value) for one in client.get_metric_history(card.mlflow_id, name)]
+        history = [(one.timestamp, one.step, one.value) for one in client.get_metric_history(info.mlflow_id, name)]
         assert history == [(event.time, event.data["step"], event.data["values"][name]) for event in events]
-    assert [file.path for file in client.list_artifacts(card.mlflow_id)] == ["a.txt"]
+    assert [file.path for file in client.list_artifacts(info.mlflow_id)] == ["a.txt"]
 
 
-def test_a_run_whose_store_was_lost_is_delivered_anew_by_the_command_that_the_message_names(make_store, tmp_path, capsys):
+def test_the_command_of_the_message_delivers_a_run_with_a_lost_store_again(make_store, tmp_path, capsys):
     make_store(tmp_path)
     folder = ended_run("one", recorded)
     assert main(["sync"]) == 0
@@ -305,14 +305,14 @@ def test_a_run_whose_store_was_lost_is_delivered_anew_by_the_command_that_the_me
     for _ in range(2):  # the second time changes nothing
         assert main(command.split()[1:]) == 0
         check_delivered(MlflowClient(uri), folder)
-    card = read_run_info(folder)
-    assert card.mlflow_id != lost
-    assert card.tracking_uri == ""
-    assert lost in card.earlier_ids
+    info = read_run_info(folder)
+    assert info.mlflow_id != lost
+    assert info.tracking_uri == ""
+    assert lost in info.earlier_ids
     assert main(["sync", "--run", lost]) == 0
 
 
-def test_runs_and_their_parts_move_to_another_store(store, make_store, tmp_path, monkeypatch):
+def test_parents_and_children_move_to_another_store(store, make_store, tmp_path, monkeypatch):
     whole = ended_run("b-whole", recorded)
     assert sync([whole], no_progress)[0].reason == ""
     before = str(read_run_info(whole).mlflow_id)
@@ -330,7 +330,7 @@ def test_runs_and_their_parts_move_to_another_store(store, make_store, tmp_path,
     assert client.get_run(read_run_info(part).mlflow_id).data.tags[PARENT_TAG] == read_run_info(whole).mlflow_id != before
 
 
-def test_a_store_that_does_not_answer_keeps_a_run_where_it_is(store, capsys):
+def test_moving_to_an_unreachable_store_changes_nothing(store, capsys):
     folder = ended_run("one", recorded)
     assert main(["sync"]) == 0
     before = read_run_info(folder)
