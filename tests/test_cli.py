@@ -268,7 +268,7 @@ def test_data_synthetic_writes_the_layout_of_photoface(here, capsys):
 
 
 def test_models_prints_the_cost_of_every_backbone(here, capsys, monkeypatch):
-    backbones = ("miresnet18", "irse50", "convnextv2_atto")  # tests/models/test_cost.py has all of them
+    backbones = ("miresnet18", "irse50", "convnextv2_atto")  # tests/models/test_models.py builds all of them
     monkeypatch.setattr("fr_ps.commands.models.BACKBONES", backbones)
     assert main(["models", "--size=64", "--channels-in=3", "--smoke=false"]) == 0
     printed = capsys.readouterr().out

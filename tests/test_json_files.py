@@ -99,7 +99,7 @@ def test_a_newer_format_is_reported_before_other_errors(refused: AssertRejected)
         name: str
 
     assert parse_json('{"format": 2, "name": "a"}', File, "file.json", REMEDY, formats=range(1, 3)).name == "a"
-    with refused("file.json: format 3 is newer than this version of fr-ps reads (2)", "update fr-ps"):
+    with refused("file.json: format 3 is newer than this version of fr-ps supports (2)", "update fr-ps"):
         parse_json('{"format": 3, "title": "a"}', File, "file.json", REMEDY, formats=range(1, 3))
     with refused("format: expected a valid integer, found '3'"):
         parse_json('{"format": "3"}', File, "file.json", REMEDY, formats=range(1, 3))

@@ -87,7 +87,7 @@ def test_only_what_is_unambiguous_is_converted(text, rows, tmp_path):
         (b"", ["empty"]),
         (b"\n\n", ["empty"]),
         (b"\xef\xbb\xbf", ["empty"]),
-        (b"a,a\n1,2\n", ["row 1", "twice"]),
+        (b"a,a\n1,2\n", ["row 1", "repeated"]),
         (b"a,b\n1\n", ["row 2", "1 cells, but the header has 2"]),
         (b"a;b\n1;2;3\n", ["row 2", "3 cells, but the header has 2"]),
         (b"\xff\xfe\x00", ["UTF-16", "save it as CSV UTF-8"]),
