@@ -80,10 +80,10 @@ def test_a_file_becomes_its_type_and_keys_of_a_newer_version_are_ignored(tmp_pat
     ],
 )
 def test_a_value_of_a_wrong_type_is_an_error_with_its_place(refused: AssertRejected, text: str | bytes, words: str) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     with refused("file.json", words, REMEDY):
         parse(text)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - start < 1
 
 
 def test_a_date_has_bounds(refused: AssertRejected) -> None:

@@ -152,12 +152,12 @@ def test_what_stands_in_the_place_of_a_file_is_refused(name: str, tmp_path: Path
 
 
 def assert_read_or_refused(name: str, file: Path) -> None:
-    began, refusal, found = time.process_time(), "", None
+    start, refusal, found = time.process_time(), "", None
     try:
         found = READERS[name][2](file)
     except InputError as error:
         refusal = str(error)
-    assert time.process_time() - began < 1
+    assert time.process_time() - start < 1
     assert "\n" not in refusal
     assert len(refusal) < 2000
     json.dumps(found, default=_plain)

@@ -81,12 +81,12 @@ def resume_run(folder: Path, echo: Echo = echo_stderr, timeout: float = _TIMEOUT
         InputError: another process holds the lock of the run, or its folder cannot be read or written.
     """
     info = read_run_info(folder)
-    begun_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
+    started_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
     given = redacted_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if given and not uses_current_store(info):
         echo(f"tracking: run {info.id} stays in {display_uri(info)}; MLFLOW_TRACKING_URI names {given}")
     with run_lock(folder):
-        placeholder = begun_by_mlflow if begun_by_mlflow != info.mlflow_id else None
+        placeholder = started_by_mlflow if started_by_mlflow != info.mlflow_id else None
         yield from _track(folder, info, echo, timeout, system_metrics, placeholder)
 
 

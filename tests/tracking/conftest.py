@@ -77,17 +77,17 @@ def either(request: pytest.FixtureRequest) -> MlflowClient:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts Python processes from source and arguments; kills the rest at the end."""
-    begun: list[subprocess.Popen[str]] = []
+    started: list[subprocess.Popen[str]] = []
 
     def begin(source: str, *arguments: object) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", source, *map(str, arguments)]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-        begun.append(process)
+        started.append(process)
         return process
 
     yield begin
-    for process in begun:
+    for process in started:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

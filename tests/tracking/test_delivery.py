@@ -95,9 +95,9 @@ def test_finish_returns_at_once_when_all_is_delivered(delivering):
     delivering.run.set_tags({"number": "0"})
     until(lambda: delivering.delivery.queue.delivered_bytes == delivering.run.journal.size)
     time.sleep(0.2)  # it has nothing to do but to wait for more
-    begun = time.monotonic()
+    started = time.monotonic()
     assert delivering.delivery.finish(30)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
 
 
 def test_events_of_several_steps_are_sent_in_one_batch(delivering, monkeypatch):
@@ -133,9 +133,9 @@ def test_finish_waits_at_most_its_timeout(delivering, how):
         delivering.store.answers.clear()
     delivering.run.set_tags({"number": "0"})
     delivering.delivery.start()
-    begun = time.monotonic()
+    started = time.monotonic()
     assert not delivering.delivery.finish(0.5)
-    assert 0.4 < time.monotonic() - begun < 20
+    assert 0.4 < time.monotonic() - started < 20
     assert DeliveryQueue(delivering.run.folder).pending() == 1
 
 
@@ -157,10 +157,10 @@ def test_each_acknowledgement_restarts_the_timeout_of_finish(delivering, monkeyp
 def test_logging_does_not_block_while_the_store_hangs(delivering):
     delivering.store.answers.clear()
     delivering.delivery.start()
-    begun = time.monotonic()
+    started = time.monotonic()
     for number in range(1000):
         delivering.run.set_tags({"number": str(number)})
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
     delivering.store.answers.set()
     assert delivering.delivery.finish(30)
     assert delivering.numbers() == [str(number) for number in range(1000)]

@@ -74,7 +74,7 @@ def test_a_run_is_locked_logged_and_delivered(store):
     ("error", "status"),
     [
         (ValueError("broken"), "FAILED"),
-        (InputError("bad input; mend it"), "FAILED"),
+        (InputError("bad input; change it"), "FAILED"),
         (KeyboardInterrupt(), "KILLED"),
         (SystemExit(143), "KILLED"),
         (MemoryError(), "FAILED"),
@@ -94,31 +94,31 @@ def test_the_exception_that_ends_a_run_is_raised_and_sets_its_status(store, erro
 
 def test_a_run_adopts_the_run_of_mlflow_run_in_any_experiment(store, monkeypatch):
     experiment = store.create_experiment("someone else's")
-    begun = store.create_run(experiment, run_name="polite-ant-7").info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    started = store.create_run(experiment, run_name="polite-ant-7").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", started)
     with start_run("a name", RUNS) as run:
-        assert run.display_id == begun  # before any contact
-    assert run.mlflow_id == begun
-    assert store.get_run(begun).info.run_name == "a name"
-    assert store.get_run(begun).info.status == "FINISHED"
+        assert run.display_id == started  # before any contact
+    assert run.mlflow_id == started
+    assert store.get_run(started).info.run_name == "a name"
+    assert store.get_run(started).info.status == "FINISHED"
     with start_run("the next", RUNS) as second:
         pass
-    assert second.mlflow_id != begun
+    assert second.mlflow_id != started
 
 
 def test_an_mlflow_run_is_adopted_once(store, monkeypatch):
     """As from an entry point with two trainings in separate processes."""
-    begun = store.create_run("0").info.run_id
+    started = store.create_run("0").info.run_id
     for name in ("first", "second"):
-        monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+        monkeypatch.setenv("MLFLOW_RUN_ID", started)
         lines: list[str] = []
         with start_run(name, RUNS, lines.append) as run:
             run.log_metrics({"a": 1.0}, 1)
-        assert (run.mlflow_id == begun) == (name == "first")
+        assert (run.mlflow_id == started) == (name == "first")
         assert [line for line in lines if "gets a new MLflow run" in line] == lines
         assert len(lines) == (name == "second")
-    assert store.get_run(begun).info.run_name == "first"
-    assert len(store.get_metric_history(begun, "a")) == 1
+    assert store.get_run(started).info.run_name == "first"
+    assert len(store.get_metric_history(started, "a")) == 1
 
 
 def test_a_resume_does_not_tag_the_mlflow_run_of_another_run(store, monkeypatch):
@@ -239,13 +239,13 @@ def test_a_broken_server_neither_delays_nor_fails_a_run_and_the_rest_is_reported
         uri = {"refuses": servers.refusing(), "hangs": hanging, "answers 500": failing, "is no address": "http://[::1"}[how]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with start_run("x", RUNS, lines.append) as run:
-            begun = time.monotonic()
+            started = time.monotonic()
             for step in range(300):
                 run.log_metrics({"a": float(step), "b": 1.0}, step)
-            took = time.monotonic() - begun
+            took = time.monotonic() - started
             time.sleep(0.5)  # it meets the error while it runs
             run.set_tags({"after": "that"})
-        ended = time.monotonic() - begun
+        ended = time.monotonic() - started
         assert took < 5
         assert ended < 20
         delivery_ended()
@@ -261,10 +261,10 @@ def test_a_broken_server_neither_delays_nor_fails_a_run_and_the_rest_is_reported
 def test_a_short_timeout_leaves_the_events_to_sync_without_a_message_about_waiting(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     lines: list[str] = []
-    begun = time.monotonic()
+    started = time.monotonic()
     with start_run("x", RUNS, lines.append, timeout=0.2) as run:
         run.log_metrics({"a": 1.0}, 1)
-    assert time.monotonic() - begun < lifecycle._TIMEOUT_UNFINISHED
+    assert time.monotonic() - started < lifecycle._TIMEOUT_UNFINISHED
     assert not any("waiting" in line for line in lines)
     assert DeliveryQueue(run.folder).pending() == 3  # running, the point, finished
     delivery_ended()

@@ -149,7 +149,7 @@ def test_more_items_than_a_call_may_hold_are_delivered(either, run):
 
 
 def test_a_rejected_item_is_reported_and_the_others_are_delivered(either, run):
-    mlflow_id, _ = deliver_begun(run)
+    mlflow_id, _ = deliver_started(run)
     either.log_param(mlflow_id, "p3", "another value")
     run.log_params({f"p{number}": str(number) for number in range(7)})
     run.log_metrics({"good": 1.0, "bad=name": 2.0, "fine": 3.0}, 1)
@@ -171,13 +171,13 @@ def test_a_rejected_item_is_reported_and_the_others_are_delivered(either, run):
     assert DeliveryQueue(run.folder).pending() == 0
 
 
-def deliver_begun(run: Run) -> tuple[str, list[str]]:
+def deliver_started(run: Run) -> tuple[str, list[str]]:
     run.set_status("RUNNING")
     return deliver(run)
 
 
 def test_a_deleted_mlflow_run_blocks_the_delivery_until_it_is_restored(either, run):
-    mlflow_id, _ = deliver_begun(run)
+    mlflow_id, _ = deliver_started(run)
     either.delete_run(mlflow_id)
     run.log_metrics({"a": 1.0}, 1)
     run.log_params({"p": "1"})
@@ -209,20 +209,20 @@ def test_tags_of_another_run_are_set_or_rejected_if_it_is_gone(either, run):
 
 
 def test_the_run_of_mlflow_run_gets_our_name_once(either, run):
-    begun = either.create_run(either.create_experiment(f"of {run.id}"), run_name="polite-ant-7").info.run_id
-    RunInfo(run.id, "a name", begun, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
+    started = either.create_run(either.create_experiment(f"of {run.id}"), run_name="polite-ant-7").info.run_id
+    RunInfo(run.id, "a name", started, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
     run.set_status("RUNNING")
-    assert deliver(run) == (begun, [])
-    assert either.get_run(begun).info.run_name == "a name"
-    assert either.get_run(begun).data.tags[RUN_ID_TAG] == run.id
-    either.update_run(begun, name="what its user calls it")
+    assert deliver(run) == (started, [])
+    assert either.get_run(started).info.run_name == "a name"
+    assert either.get_run(started).data.tags[RUN_ID_TAG] == run.id
+    either.update_run(started, name="what its user calls it")
     run.set_status("FINISHED")
     deliver(run)
-    assert either.get_run(begun).info.run_name == "what its user calls it"
+    assert either.get_run(started).info.run_name == "what its user calls it"
 
 
 def test_a_delivered_run_that_its_store_lost_is_an_error_with_the_remedy(either, run, refused):
-    deliver_begun(run)
+    deliver_started(run)
     replace(read_run_info(run.folder), mlflow_id="0" * 32).write(run.folder)
     run.set_status("FINISHED")
     before = of_ours(either, run)
@@ -233,25 +233,25 @@ def test_a_delivered_run_that_its_store_lost_is_an_error_with_the_remedy(either,
     assert of_ours(either, run) == before
 
 
-def begun_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> str:
+def started_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> str:
     """A run that MLFLOW_RUN_ID names, with this status and, if not empty, our id."""
-    begun = client.create_run(client.create_experiment(f"{status} {owner} {run.id}")).info.run_id
+    started = client.create_run(client.create_experiment(f"{status} {owner} {run.id}")).info.run_id
     if owner:
-        client.set_tag(begun, RUN_ID_TAG, owner)
+        client.set_tag(started, RUN_ID_TAG, owner)
     if status != "RUNNING":
-        client.set_terminated(begun, status)
+        client.set_terminated(started, status)
     now = int(time.time() * 1000) + 1
-    RunInfo(run.id, "a name", begun, tracking_uri=read_run_info(run.folder).tracking_uri, begun=now).write(run.folder)
-    return begun
+    RunInfo(run.id, "a name", started, tracking_uri=read_run_info(run.folder).tracking_uri, begun=now).write(run.folder)
+    return started
 
 
 def test_an_mlflow_run_that_ended_during_an_outage_is_adopted(either, run):
-    begun = begun_by_mlflow(either, run, "FINISHED", "")
-    replace(read_run_info(run.folder), begun=either.get_run(begun).info.end_time - 1000).write(run.folder)
+    started = started_by_mlflow(either, run, "FINISHED", "")
+    replace(read_run_info(run.folder), begun=either.get_run(started).info.end_time - 1000).write(run.folder)
     run.log_metrics({"a": 1.0}, 1)
     run.set_status("FINISHED")
-    assert deliver(run)[0] == begun
-    assert either.get_run(begun).data.metrics == {"a": 1.0}
+    assert deliver(run)[0] == started
+    assert either.get_run(started).data.metrics == {"a": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_an_mlflow_run_that_ended_during_an_outage_is_adopted(either, run):
     [("RUNNING", "another", "belongs to run another"), ("FINISHED", "another", "another"), ("FINISHED", "", "is FINISHED")],
 )
 def test_an_ended_or_foreign_mlflow_run_is_not_adopted(either, run, status, owner, why):
-    begun = begun_by_mlflow(either, run, status, owner)
-    before = either.get_run(begun).to_dictionary()
+    started = started_by_mlflow(either, run, status, owner)
+    before = either.get_run(started).to_dictionary()
     run.log_metrics({"a": 1.0}, 1)
     run.set_status("FINISHED")
     store = MlflowSink(run.folder, read_run_info(run.folder))
@@ -268,10 +268,10 @@ def test_an_ended_or_foreign_mlflow_run_is_not_adopted(either, run, status, owne
     assert why in store.note
     assert run.id in store.note
     deliver(run)
-    assert mlflow_id != begun
+    assert mlflow_id != started
     assert of_ours(either, run) == [mlflow_id]
     assert either.get_run(mlflow_id).data.metrics == {"a": 1.0}
-    assert either.get_run(begun).to_dictionary() == before
+    assert either.get_run(started).to_dictionary() == before
 
 
 def test_a_missing_mlflow_run_is_replaced_by_a_new_one(either, run):
@@ -333,7 +333,7 @@ def test_the_store_of_run_json_is_used_without_an_environment_variable(store, ru
 
 
 def test_a_run_stays_in_its_store_when_the_environment_changes(store, run, monkeypatch, make_store, tmp_path):
-    mlflow_id, _ = deliver_begun(run)
+    mlflow_id, _ = deliver_started(run)
     (tmp_path / "other").mkdir()
     other = make_store(tmp_path / "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
@@ -459,7 +459,7 @@ def test_concurrent_processes_create_one_store_and_all_get_their_run(tmp_path, s
 
 
 def test_a_store_that_another_program_creates_first_is_kept(tmp_path, new_sqlite, monkeypatch):
-    """As `mlflow ui` begun at the same moment does."""
+    """As `mlflow ui` does, started at the same moment."""
     path = tmp_path / "mlflow.db"
 
     class Slow(SqlAlchemyStore):

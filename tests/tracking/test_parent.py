@@ -33,10 +33,10 @@ def test_children_are_in_the_experiment_of_the_parent(store: MlflowClient, monke
 
 
 def test_a_parent_adopts_the_run_of_mlflow_run(store: MlflowClient, monkeypatch):
-    begun = store.create_run("0").info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    started = store.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", started)
     info, parent = start_parent_run("a study", RUNS)
-    assert info.mlflow_id == parent.mlflow_id == begun
+    assert info.mlflow_id == parent.mlflow_id == started
     assert parent.experiment_id == "0"
 
 
@@ -90,12 +90,12 @@ def test_a_parent_moved_to_another_store_has_its_new_id(store: MlflowClient, mak
 
 
 def test_a_parent_does_not_adopt_an_ended_run(store: MlflowClient, monkeypatch, capsys):
-    begun = store.create_run("0").info.run_id
-    store.set_terminated(begun)
-    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    started = store.create_run("0").info.run_id
+    store.set_terminated(started)
+    monkeypatch.setenv("MLFLOW_RUN_ID", started)
     info, parent = start_parent_run("a study", RUNS)
-    assert parent.mlflow_id == info.mlflow_id != begun
+    assert parent.mlflow_id == info.mlflow_id != started
     assert (
-        f"MLFLOW_RUN_ID names MLflow run {begun}, which is FINISHED; run {info.id} gets a new MLflow run"
+        f"MLFLOW_RUN_ID names MLflow run {started}, which is FINISHED; run {info.id} gets a new MLflow run"
         in capsys.readouterr().err
     )

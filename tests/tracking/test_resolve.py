@@ -117,7 +117,7 @@ def test_a_version_without_exactly_one_model_folder_is_an_error(
 
 
 @pytest.mark.parametrize(
-    "name", ["models:/faces/999", "models:/faces@nobody", "models:/nothing/1", "models:/faces/one", "models:/faces", "models:/"]
+    "name", ["models:/faces/999", "models:/faces@unknown", "models:/nothing/1", "models:/faces/one", "models:/faces", "models:/"]
 )
 def test_an_unknown_version_is_an_error(client: MlflowClient, refused: AssertRejected, name: str) -> None:
     register(client, BEST_FILES)
