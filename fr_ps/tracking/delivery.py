@@ -1,5 +1,6 @@
 """Delivery of a run's journal to MLflow: the queue of undelivered events, and the thread that sends them in the background."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,16 @@ DELIVERED_FILE = "delivered.json"
 _MAX_BATCH_ITEMS = 1000
 _BATCH_DELAY = 1.0
 _MIN_BACKOFF, _MAX_BACKOFF, _CLOSING_BACKOFF = 1.0, 60.0, 2.0
+
+
+def failure_reason(error: BaseException) -> str:
+    """Why MLflow failed, on one line: the cause of a failed connection, as `Connection refused`, or the message of `error`."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, (ConnectionError, socket.gaierror)) and cause.strerror:
+            return str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return str(error) if isinstance(error, InputError) else one_line(error)
 
 
 @dataclass(frozen=True)
@@ -153,8 +164,8 @@ class DeliveryThread(threading.Thread):
                 sent = self.queue.send_batch(self.sink, size)
             except Exception as error:  # no failure of MLflow ends a training
                 if not self.last_error:
-                    self._report(f"tracking: MLflow unreachable ({one_line(error)}); buffering in {self.journal.path}")
-                self.last_error = one_line(error)
+                    self._report(f"tracking: MLflow unreachable ({failure_reason(error)}); buffering in {self.journal.path}")
+                self.last_error = failure_reason(error)
                 self._closing.wait(backoff) if not self._closing.is_set() else time.sleep(_CLOSING_BACKOFF)
                 backoff = min(2 * backoff, _MAX_BACKOFF)
                 continue

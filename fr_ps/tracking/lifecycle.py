@@ -13,7 +13,7 @@ from fr_ps.files import sync_folder, translate_write_errors
 from fr_ps.locks import dir_lock
 from fr_ps.progress import Echo, echo
 from fr_ps.redaction import redact
-from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread
+from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread, failure_reason
 from fr_ps.tracking.environment import record_system_metrics
 from fr_ps.tracking.journal import Event
 from fr_ps.tracking.mlflow_sink import MlflowSink, display_uri, uses_current_store
@@ -112,7 +112,7 @@ def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
         except Exception as error:  # without a parent run, no trial can start
             where = redact(os.environ.get("MLFLOW_TRACKING_URI", "")) or "default store"
             raise InputError(
-                f"MLflow ({where}) cannot create the parent run of the study ({one_line(error)}); "
+                f"MLflow ({where}) cannot create the parent run of the study ({failure_reason(error)}); "
                 "check that the server answers, or set MLFLOW_TRACKING_URI"
             ) from None
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fr_ps.errors import InputError, one_line
+from fr_ps.errors import InputError
 from fr_ps.progress import no_progress
-from fr_ps.tracking.delivery import DELIVERED_FILE, DeliveryQueue
+from fr_ps.tracking.delivery import DELIVERED_FILE, DeliveryQueue, failure_reason
 from fr_ps.tracking.listing import RunSummary, list_runs, summarize_run
 from fr_ps.tracking.run_folder import PARENT_TAG, RunInfo, find_run, read_run_info, run_folders
 from fr_ps.tracking.run_lock import is_locked, run_lock
@@ -62,7 +62,7 @@ def move_to_store(folders: Sequence[Path], uri: str) -> list[SyncResult]:
         try:
             _move_run(folder, uri)
         except Exception as error:  # the other runs are moved all the same
-            failed.append(SyncResult(folder.name, uri, "", 0, 0, _error_reason(error), False, ()))
+            failed.append(SyncResult(folder.name, uri, "", 0, 0, failure_reason(error), False, ()))
     return failed
 
 
@@ -167,7 +167,7 @@ def _sync_run(folder: Path, advance: Callable[[int], None], unreachable: dict[st
                     advance(batch)
                     sent += batch
     except Exception as error:  # the other runs are delivered all the same
-        reason = _error_reason(error)
+        reason = failure_reason(error)
         if sink and not sink.client and not is_run_error(error) and not isinstance(error, InputError):
             unreachable[sink.info.tracking_uri] = reason
     return SyncResult(
@@ -181,7 +181,3 @@ def _sync_run(folder: Path, advance: Callable[[int], None], unreachable: dict[st
         rejected=tuple(queue.rejected if queue else ()),
         note=sink.note if sink else "",
     )
-
-
-def _error_reason(error: Exception) -> str:
-    return str(error) if isinstance(error, InputError) else one_line(error)

@@ -54,7 +54,7 @@ def test_summary_prints_its_tables_before_it_refuses_a_picture_that_is_not_ours(
     assert main(["data", "summary", "--data.root", str(prepared)]) == 2
     shown = capsys.readouterr()
     assert re.search(r"gender +male +\d+ ", shown.out)
-    assert "contact_sheet.png: is there already" in shown.err
+    assert "contact_sheet.png: already exists" in shown.err
     assert Path("contact_sheet.png").read_bytes() == b"theirs"
 
 

@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow_server import Server
 
+from fr_ps.tracking import uris
 from tests.conftest import MakeStore
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -44,6 +45,12 @@ def store(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     uri = make_store(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return MlflowClient(uri)
+
+
+@pytest.fixture
+def quick_store(new_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Creating a SQLite store copies an empty one, as MLflow's migration takes seconds."""
+    monkeypatch.setattr(uris, "SqlAlchemyStore", lambda uri, _root: shutil.copy(new_sqlite, str(uris.sqlite_path(uri))))
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
+from fr_ps.errors import InputError
 from fr_ps.tracking import delivery
-from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread
+from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread, failure_reason
 from fr_ps.tracking.journal import Event
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.uris import open_client
+from tests.tracking import servers
 
 
 class ListSink:
@@ -177,3 +181,11 @@ def test_finish_fails_after_the_death_of_the_thread(delivering):
     delivering.delivery.start()
     delivering.delivery.join(30)
     assert not delivering.delivery.finish(0.1)
+
+
+def test_the_reason_of_a_failed_connection_is_its_cause() -> None:
+    with pytest.raises(MlflowException) as caught:
+        open_client(servers.refusing()).search_experiments()
+    assert failure_reason(caught.value) == "Connection refused"
+    assert failure_reason(ValueError("two\nlines")) == "two lines"
+    assert failure_reason(InputError("x" * 1000)) == "x" * 1000

@@ -10,8 +10,10 @@ from mlflow import MlflowClient
 
 from fr_ps.tracking import delivery, lifecycle
 from fr_ps.tracking.environment import environment_text, git_commit
+from fr_ps.tracking.journal import read_events
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.listing import list_runs
+from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import read_run_info
 from fr_ps.tracking.sync import move_to_store, pending_runs, sync
 from tests.tracking import servers
@@ -27,7 +29,13 @@ NAMES = {
 
 @pytest.fixture(autouse=True)
 def interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+
+
+def wait_for_samples(run: Run, count: int) -> None:
+    """Wait until the journal has `count` samples of the machine."""
+    while sum(event.kind == "metrics" and "cpu" in str(event.data) for _, event in read_events(run.journal.path)) < count:
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("by", ["environment", "setting"])
@@ -36,7 +44,7 @@ def test_system_metrics_are_recorded_on_request(store, monkeypatch, by):
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     with start_run("x", RUNS, system_metrics=by == "setting") as run:
         run.log_metrics({"val/identity/auc": 0.5}, 1)
-        time.sleep(0.7)
+        wait_for_samples(run, 3)
     metrics = store.get_run(run.mlflow_id).data.metrics
     assert set(metrics) == {"val/identity/auc", *(f"system/{name}" for name in NAMES)}
     memory = psutil.virtual_memory()
@@ -56,7 +64,7 @@ def test_system_metrics_are_recorded_on_request(store, monkeypatch, by):
 
 def test_system_metrics_are_off_by_default(store):
     with start_run("x", RUNS) as run:
-        time.sleep(0.3)
+        time.sleep(0.2)
     assert store.get_run(run.mlflow_id).data.metrics == {}
 
 
@@ -66,7 +74,7 @@ def test_an_outage_loses_no_system_metrics(store, monkeypatch):
     monkeypatch.setattr(delivery, "_CLOSING_BACKOFF", 0.1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
     with start_run("x", RUNS, lambda line: None, system_metrics=True) as run:
-        time.sleep(0.5)
+        wait_for_samples(run, 3)
     assert move_to_store([run.folder], up) == []
     (row,) = sync(list(pending_runs(RUNS)), lambda taken: None)
     assert row.reason == ""

@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from fr_ps.tracking import uris
 from fr_ps.tracking.delivery import DELIVERED_FILE, DeliveryQueue
 from fr_ps.tracking.mlflow_sink import RUN_ID_TAG, STATUS_TAG, MlflowSink, display_uri, run_tracking_uri
 from fr_ps.tracking.run import Run, new_run_id
 from fr_ps.tracking.run_folder import RunInfo, new_run_info, read_run_info
-from fr_ps.tracking.uris import create_sqlite_store
+from fr_ps.tracking.uris import create_sqlite_store, sqlite_path
 from tests.tracking import servers
 
 
@@ -462,13 +461,12 @@ def test_a_store_that_another_program_creates_first_is_kept(tmp_path, new_sqlite
     """As `mlflow ui` does, started at the same moment."""
     path = tmp_path / "mlflow.db"
 
-    class Slow(SqlAlchemyStore):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments)
-            shutil.copy(new_sqlite, path)
-            MlflowClient(f"sqlite:///{path}").create_experiment("of another program")
+    def create_slowly(uri: str, _root: str) -> None:
+        shutil.copy(new_sqlite, str(sqlite_path(uri)))
+        shutil.copy(new_sqlite, path)
+        MlflowClient(f"sqlite:///{path}").create_experiment("of another program")
 
-    monkeypatch.setattr(uris, "SqlAlchemyStore", Slow)
+    monkeypatch.setattr(uris, "SqlAlchemyStore", create_slowly)
     create_sqlite_store(f"sqlite:///{path}")
     with sqlite3.connect(path) as database:
         assert ("of another program",) in database.execute("select name from experiments").fetchall()

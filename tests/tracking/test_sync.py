@@ -192,7 +192,7 @@ def test_the_command_delivers_and_reports(store, capsys):
     assert "All events of all runs are delivered" in capsys.readouterr().out
 
 
-def test_a_delivered_run_missing_from_its_store_is_an_error_with_the_remedy(store, capsys):
+def test_a_delivered_run_missing_from_its_store_is_an_error_with_the_remedy(store, quick_store, capsys):
     folder = ended_run("one")
     assert main(["sync"]) == 0
     assert main(["sync"]) == 0
