@@ -85,9 +85,8 @@ class MlflowSink:
         client = open_client(run_tracking_uri(self.info))
         found = self._adopt_run(client, self.info.mlflow_id) if self.info.mlflow_id else None
         mlflow_id = found or self._find_or_create_run(client)
-        experiment = client.get_experiment(
-            client.get_run(mlflow_id).info.experiment_id
-        ).name  # the id is valid in this store only
+        # The name of the experiment, as its id is valid in this store only.
+        experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id).name
         before, self.client = self.info, client
         self.info = replace(before, mlflow_id=mlflow_id, experiment=experiment)
         if self.info != before and self.folder.is_dir():  # a removed folder is not created again
@@ -205,26 +204,27 @@ class MlflowSink:
         elif event.kind == "dataset":
             reason = self._rejection_reason(lambda: client.log_inputs(mlflow_id, [_dataset_input(**data)]))
         else:
-            path = self.folder / data["path"]
-            if not path.exists():
-                return [f"{path}: file not found"]
-            send = client.log_artifacts if path.is_dir() else client.log_artifact
-            try:
-                if event.kind == "model":
-                    reason = self._rejection_reason(lambda: self._log_model(path, data["name"], data["step"]))
-                else:
-                    reason = self._rejection_reason(lambda: send(mlflow_id, str(path), data["folder"] or None))
-            except InputError as error:
-                reason = str(error)
-            except (OSError, ImportError) as error:
-                # The artifact storage failed, not MLflow: the metrics are delivered all the same.
-                if (
-                    isinstance(error, (RequestException, ConnectionError, TimeoutError))
-                    or getattr(error, "errno", 0) in DISK_FULL_ERRNOS
-                ):
-                    raise
-                reason = f"{path.name}: {one_line(error)}; the file stays in {self.folder}"
+            reason = self._send_path(self.folder / data["path"], event)
         return [f"{event.kind}: {reason}"] if reason else []
+
+    def _send_path(self, path: Path, event: Event) -> str:
+        """Log an artifact or a model; returns why it was rejected for good, or an empty text."""
+        client, mlflow_id = self._client_and_id()
+        if not path.exists():
+            return f"{path}: file not found"
+        log = client.log_artifacts if path.is_dir() else client.log_artifact
+        try:
+            if event.kind == "model":
+                return self._rejection_reason(lambda: self._log_model(path, event.data["name"], event.data["step"]))
+            return self._rejection_reason(lambda: log(mlflow_id, str(path), event.data["folder"] or None))
+        except InputError as error:
+            return str(error)
+        except (OSError, ImportError) as error:
+            unreachable = isinstance(error, (RequestException, ConnectionError, TimeoutError))
+            if unreachable or getattr(error, "errno", 0) in DISK_FULL_ERRNOS:
+                raise
+            # The artifact storage failed, not MLflow: the metrics are delivered all the same.
+            return f"{path.name}: {one_line(error)}; the file stays in {self.folder}"
 
     def _log_model(self, model: Path, name: str, step: int) -> None:
         """Log a model with the validation and test metrics of that step, at their times in the journal."""

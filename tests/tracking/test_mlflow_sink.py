@@ -164,7 +164,9 @@ def test_a_rejected_item_is_reported_and_the_others_are_delivered(either, run):
     assert stored.data.metrics == {"good": 1.0, "fine": 3.0, "after": 4.0}
     assert (stored.data.tags["first"], stored.data.tags["last"]) == ("1", "2")
     assert len(refused) == 5, refused
-    for one, start in zip(sorted(refused), sorted(["p3: ", "bad=name: ", "k" * 300, str(run.folder / "not there"), "dataset: "])):
+    for one, start in zip(
+        sorted(refused), sorted(["p3: ", "bad=name: ", "k" * 300, f"artifact: {run.folder}/not there: ", "dataset: "])
+    ):
         assert one.startswith(start)
         assert "\n" not in one
     assert DeliveryQueue(run.folder).pending() == 0
