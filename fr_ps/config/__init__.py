@@ -170,7 +170,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
 
 
 def without_removed(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """`tree`, of `to_dict` or `flatten_dict`, without the settings in `REMOVED`.
+    """`tree`, by group and setting or by name as `optim.lr`, without the settings in `REMOVED`.
 
     Raises:
         InputError: a removed setting has another value than the present constant; the message begins with `where`.
@@ -178,7 +178,7 @@ def without_removed(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     kept = {group: dict(its) if isinstance(its, dict) else its for group, its in tree.items()}
     for name, constant in REMOVED.items():
         group, _, leaf = name.partition(".")
-        for place, key in ((kept.get(group), leaf), (kept, f"{group}/{leaf}")):
+        for place, key in ((kept.get(group), leaf), (kept, name)):
             if isinstance(place, dict) and key in place and (value := place.pop(key)) != constant:
                 raise InputError(f"{where}{name} is {value!r}, but the setting was removed and is always {constant!r}; remove it")
     return kept

@@ -253,3 +253,12 @@ def test_a_definition_does_not_depend_on_the_notation_of_numbers(what: str) -> N
     )
     require_same_definition("s", json.loads(json.dumps(stored)), now)
     assert stored[what] == now[what]
+
+
+def test_a_removed_setting_of_an_older_study_must_have_the_value_of_the_constant(refused: AssertRejected) -> None:
+    stored = json.loads(json.dumps(spec_of().definition()))
+    stored["base"] |= {"optim.weighting_factor": 50.0, "loss.adaface_h": 0.333}
+    require_same_definition("s", stored, spec_of().definition())
+    stored["base"]["optim.weighting_factor"] = 20.0
+    with refused("study 's': optim.weighting_factor is 20.0", "always 50.0"):
+        require_same_definition("s", stored, spec_of().definition())
