@@ -121,13 +121,13 @@ def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[o
     return rows, {"overhead": Measurement(beyond["fr-ps search"], 0.5, "lower", "s per trial")}
 
 
-def run_training(config: Any, folder: Path, judge: Any = None) -> float:
+def run_training(config: Any, folder: Path, on_epoch: Any = None) -> float:
     """A training without tracking; returns its best validation value."""
     from fr_ps.tracking.run import Run
     from fr_ps.training.train import fit
 
     folder.mkdir(parents=True)
-    fitted = fit(config, Run(folder), lambda _line: None, on_epoch=judge)
+    fitted = fit(config, Run(folder), lambda _line: None, on_epoch=on_epoch)
     return float(fitted.state.best_metrics.values[config.train.select] or 0.0)
 
 
@@ -149,12 +149,12 @@ def objective(base: Any, folder: Path) -> Callable[[Any], float]:
             "optim.weight_decay": trial.suggest_float("optim.weight_decay", 0.01, 0.3),
         }
 
-        def judge(epoch: int, validation: Any) -> None:
+        def on_epoch(epoch: int, validation: Any) -> None:
             trial.report(validation.values[base.train.select], epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return run_training(with_settings(base, settings), folder / str(trial.number), judge)
+        return run_training(with_settings(base, settings), folder / str(trial.number), on_epoch)
 
     return call
 

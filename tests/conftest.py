@@ -33,7 +33,7 @@ LONGEST_FILES = (
     "test_house.py",
     "test_cli.py",
     "training/test_train.py",
-    "training/test_guard.py",
+    "training/test_train_state.py",
     "evaluation/test_coverage.py",
 )
 """Test files that take longest, in both tiers. They start first, so that neither of two workers ends long after the other."""
