@@ -65,7 +65,7 @@ class PreparedSession:
 
 @dataclass(frozen=True)
 class CaptureSession:
-    """A raw capture in `folder`, and how its maps are computed; `error` says why the folder cannot be used."""
+    """A raw capture in `folder`, and how its maps are computed; `error` is the reason if the folder cannot be used."""
 
     recognizer: Recognizer
     config: PrepareConfig
