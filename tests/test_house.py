@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from fr_ps.data.layout import CHANNELS
 from fr_ps.models import build_network
 from fr_ps.tracking.run import Run
 from fr_ps.training.train import train
+from tests.conftest import LONGEST_FILES
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -158,3 +160,41 @@ def test_mlflow_run_trains_with_an_undeclared_parameter(prepared, tmp_path):
     assert run.info.status == "FINISHED"
     assert run.data.params["model/backbone"] == run.data.params["model.backbone"] == "convnextv2_femto"
     assert run.info.run_name.endswith("convnextv2_femto")
+
+
+OLD_NAMES = re.compile(
+    r"\b_?(Answered|AxesError|BadNumbers|Compared|Fitted|Keeper|Learner|MeanOfCosines|NoRoom|Outbox|Scored|SessionDeal"
+    r"|StoppedEarly|TimmMap|WeightAverage)\b"
+    r"|(?<![.\w])(betray\w*|crew|culprits?|hears?|heard|judg(e|es|ed|ing)|keeper|learner|minds?|nobody|outbox|said|says?|somebody|story|tells?|told|whom)\b"
+    r"|\b(came to nothing|faults? of ours|go(es|ne)? on|its words|taken for dead|who (is|are|was|were))\b",
+)
+"""Names and phrases that were replaced by standard terms: CONTRIBUTING.md, "Code"."""
+
+
+def test_code_and_documents_use_the_standard_terms():
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "MLproject"]
+    for folder, pattern in (("fr_ps", "*.py"), ("docs", "*.md"), ("benchmarks", "*.py"), ("experiments", "*.yaml")):
+        files += (ROOT / folder).rglob(pattern)
+    hits = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in files
+        for number, line in enumerate(file.read_text().splitlines(), start=1)
+        if OLD_NAMES.search(line)
+    ]
+    assert not hits, "\n".join(hits)
+
+
+def test_documents_name_files_and_modules_that_exist():
+    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = file.read_text()
+        paths = re.findall(r"`((?:fr_ps|tests|experiments|benchmarks|docs)/[\w./]*\w)`", text)
+        paths += re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+        for path in paths:
+            assert (ROOT / path).exists() or (file.parent / path).exists(), f"{file.name}: {path}"
+        for name in re.findall(r"`(fr_ps\.\w+\.[\w.]+)`", text):
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(import_module(module), attribute) or import_module(name), f"{file.name}: {name}"
+
+
+def test_the_test_files_that_start_first_exist():
+    assert not [name for name in LONGEST_FILES if not (ROOT / "tests" / name).is_file()]
