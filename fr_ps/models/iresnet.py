@@ -47,7 +47,7 @@ class BasicBlock(_Unit):
 
 
 class SqueezeBlock(BasicBlock):
-    """A BasicBlock whose channels are scaled by what their means over the picture say (a sixteenth of them between)."""
+    """A BasicBlock with squeeze-and-excitation (reduction 16)."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__(inputs, width, stride)
