@@ -66,10 +66,10 @@ def report(numbers: dict[str, Measurement], rows: list[list[object]], headers: l
 
 
 class NoCheckpoints:
-    """In place of a checkpoint manager, for trainings that save nothing."""
+    """A checkpoint manager that saves nothing."""
 
     def save_if_due(self) -> None:
-        """Count nothing, save nothing."""
+        """Do nothing."""
 
     def latest_name(self) -> str:
         """No checkpoint."""

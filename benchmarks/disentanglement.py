@@ -25,7 +25,7 @@ def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20, help="of every training")
-    parser.add_argument("--people", type=int, default=40, help="subjects of the built-in faces; more narrow the chance interval")
+    parser.add_argument("--people", type=int, default=40, help="subjects of the built-in faces; chance varies less with more")
     options = parser.parse_args()
     limit_threads(options.threads)
     seeds = []

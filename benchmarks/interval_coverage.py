@@ -29,7 +29,7 @@ METRICS = ("auc", "auc_person_balanced", "eer", "tar_at_far_0.1", "tar_at_far_0.
 SCATTER = {"AUC 0.95": 1.15, "AUC 0.995": 0.67}
 """Standard deviation of the sessions of a subject relative to that of subjects, per dimension, by setting."""
 SIZE = 32
-HOWS = ("people", "pairs")
+HOWS = ("subjects", "pairs")
 GOAL, ENOUGH_PEOPLE = 0.90, 50
 TRUE_PEOPLE = 3000
 Intervals = dict[str, tuple[float, float]]
@@ -60,8 +60,8 @@ def main() -> None:
                     held = {how: [one[how][metric] for one in found if metric in one[how]] for how in HOWS}
                     rows.append([name, people, metric, true[metric], *_cells(held, true[metric])])
                     if people >= ENOUGH_PEOPLE:
-                        label = f"{name.replace(' ', '_').lower()}_{people}_people_{metric}"
-                        share = coverage(held["people"], true[metric])
+                        label = f"{name.replace(' ', '_').lower()}_{people}_subjects_{metric}"
+                        share = coverage(held["subjects"], true[metric])
                         numbers[label] = Measurement(share, GOAL, "higher", "coverage of the 95 % intervals")
     headers = ["setting", "subjects", "metric", "true", "over subjects", "+/-", "width", "over pairs", "+/-", "width"]
     report(numbers, rows, headers, options.json)
@@ -131,7 +131,7 @@ def intervals(scatter: float, people: int, draws: int, seed: int, sessions: tupl
     embeddings, ids = simulate(seed, people, scatter, sessions)
     pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids, draws, seed))
     comparisons, metrics = verification_with_intervals(pairs, None)
-    return {"people": metrics.intervals, "pairs": over_pairs(comparisons, metrics, draws, seed).intervals}
+    return {"subjects": metrics.intervals, "pairs": over_pairs(comparisons, metrics, draws, seed).intervals}
 
 
 def over_pairs(comparisons: "PairScores", metrics: "Metrics", draws: int, seed: int) -> "Metrics":

@@ -100,7 +100,7 @@ def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[o
     """Seconds per trial of each driver, and beyond the training."""
     warnings.simplefilter("ignore")
     ways: dict[str, Callable[[Path, str, int], None]] = {
-        "nothing": run_trainings_only,
+        "training only": run_trainings_only,
         "Optuna alone": run_plain_optuna,
         "fr-ps search": run_fr_ps_search,
         "Optuna, MLflowCallback of optuna-integration": run_mlflow_callback,
@@ -112,12 +112,12 @@ def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[o
             begun = time.perf_counter()
             with silence():
                 run(folder, f"turn{turn}", trials if turn else 1)
-            if turn:  # the first turn is for warm-up, and makes the faces and the stores
+            if turn:  # turn 0 is the warm-up: it also creates the faces and the databases
                 seconds[way].append((time.perf_counter() - begun) / trials)
                 print(f"turn {turn}: {way}: {seconds[way][-1]:.3f} s per trial", file=sys.stderr)
     medians = {way: statistics.median(values) for way, values in seconds.items()}
-    beyond = {way: statistics.median(a - b for a, b in zip(seconds[way], seconds["nothing"])) for way in ways}
-    rows: list[list[object]] = [[way, medians[way], beyond[way] if way != "nothing" else None] for way in ways]
+    beyond = {way: statistics.median(a - b for a, b in zip(seconds[way], seconds["training only"])) for way in ways}
+    rows: list[list[object]] = [[way, medians[way], beyond[way] if way != "training only" else None] for way in ways]
     return rows, {"overhead": Measurement(beyond["fr-ps search"], 0.5, "lower", "s per trial")}
 
 

@@ -18,7 +18,7 @@ _PATCH_AREA = (0.1, 0.25)
 def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
     """An augmented copy of `batch`: flip, rotation and crop, sampled once per session for all its maps; then noise on a patch.
 
-    A pure function of its arguments and the generator's state, which it advances.
+    Deterministic given `generator`, which it advances.
     """
     first = next(iter(batch.values()))
     similarity = sample_similarity(len(first), config, generator)
@@ -31,7 +31,7 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> 
 
 @dataclass(frozen=True)
 class Similarity:
-    """One similarity transform per session, from the pixels of the new picture to those of the old one.
+    """One similarity transform per session, from pixels of the augmented map to pixels of the original one.
 
     Attributes:
         flip: (B,) -1 for a mirrored picture, else 1.
@@ -86,7 +86,7 @@ def _transform_normals(normals: Tensor, similarity: Similarity) -> Tensor:
     flip, angle = similarity.flip.to(normals)[:, None, None], similarity.angle.to(normals)[:, None, None]
     x, y, z = normals.unbind(dim=1)
     x = x * flip
-    # The picture's y points down and the normal's up, so rotating the content by `angle` rotates (n_x, n_y) the same way.
+    # Image y points down, n_y up; a counter-clockwise rotation of the image by `angle` rotates (n_x, n_y) by `angle`.
     return torch.stack([torch.cos(angle) * x - torch.sin(angle) * y, torch.sin(angle) * x + torch.cos(angle) * y, z], dim=1)
 
 

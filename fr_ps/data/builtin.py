@@ -22,7 +22,7 @@ _verified: set[Path] = set()
 
 
 def resolve_root(root: str, synthetic: SyntheticConfig) -> Path:
-    """The path of `data.root`. If it names the built-in faces, they are made first where the cache lacks them."""
+    """The path of `data.root`; generates the built-in faces first if it names them and they are not in the cache."""
     return synthetic_dataset(synthetic) if root == SYNTHETIC_ROOT else Path(root)
 
 

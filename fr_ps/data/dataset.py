@@ -26,7 +26,7 @@ class LabelTable:
         rows: (n,) index of each in the whole table.
         all_labels: the whole table.
         orphans: sessions (`id/session`) that have maps but no row in the table; they are ignored.
-        notes: for the user: a line for each setting that left sessions out, about orphans, and about suspicious normals.
+        notes: lines for the user: sessions left out by each setting, orphans, suspicious normals.
     """
 
     labels: Labels
@@ -43,7 +43,7 @@ class LabelTable:
 
 @dataclass(frozen=True)
 class Dataset(LabelTable):
-    """Labels and maps of the selected sessions, by the same row.
+    """Labels and maps of the selected sessions; row i of both is the same session.
 
     Attributes:
         root: folder of the prepared data set.

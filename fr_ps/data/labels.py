@@ -150,7 +150,7 @@ def _detect_encoding(rows: list[dict[str, str]]) -> LabelForm:
 
 
 def _normalize_value(value: str) -> str:
-    """A label without the changes of other programs: in lower case, and `1.0` as 1."""
+    """A cell in lower case, with `1.0` as 1, as spreadsheets may have changed both."""
     return re.sub(r"(?<=\d)\.0+$", "", value.casefold())
 
 

@@ -19,7 +19,7 @@ from fr_ps.photometric.quality import MEASURES
 
 RECORD_FILE = "prepared.json"
 FORMAT = 4
-"""Increased with every change of the maps that the same pictures and settings give."""
+"""Format of the maps. Increased whenever the same pictures and settings would give other maps."""
 _SETTINGS = (
     "size",
     "align",

@@ -1,4 +1,4 @@
-"""From raw captures to a prepared data set. Each session is written completely or not at all; a repeated run does the rest."""
+"""From raw captures to a prepared data set. Sessions are written atomically; a repeated run prepares the missing ones."""
 
 import json
 import os

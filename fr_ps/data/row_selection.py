@@ -55,7 +55,7 @@ def select_rows(labels: Labels, config: DataConfig) -> RowSelection:
         keep(np.isin(labels.columns[column], values), f"{column} is not {' or '.join(values)} (data.only)")
     for column, limit in config.limits.items():
         keep(numeric_column(labels, column, "data.limits") <= limit, f"{column} above {limit:g} (data.limits)")
-    # Not the seed alone: the split uses it, and must be independent of the subsample.
+    # [seed, 1]: the split uses the seed alone and must be independent of the subsample.
     rng = np.random.default_rng([config.split_seed, 1])
     count, share = config.subsample_sessions, config.subsample_share
     if count:

@@ -10,9 +10,9 @@ from fr_ps.data.labels import MISSING
 def pk_batches(identities: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int) -> list[np.ndarray]:
     """P x K batches of one epoch: each contains `sessions` (K) rows of each of `num_subjects` (P) different subjects.
 
-    Subjects are sampled round-robin, so that all are seen equally often, whatever their number of sessions; so are the
-    sessions of a subject. A subject with fewer than K sessions has some of them twice in a batch. With fewer than P
-    subjects, a batch contains all of them. An epoch has ceil(rows / (P K)) batches, about one pass over the rows.
+    Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
+    likewise. A subject with fewer than K sessions repeats some in a batch. With fewer than P subjects, a batch contains all of
+    them. An epoch has ceil(rows / (P K)) batches, about one pass over the rows.
 
     Args:
         identities: (n,) the subject of each row.
@@ -85,7 +85,7 @@ def random_batches(rows: int, size: int, seed: int, epoch: int) -> list[np.ndarr
 
 
 def _assign_groups(names: np.ndarray, missing: int, rows: int, slots: int, rng: np.random.Generator) -> np.ndarray:
-    """(slots,) the group of each slot, as an index into `names`: the classes in turn, the missing label by its share."""
+    """(slots,) group of each slot, as an index into `names`: the classes in turn; unlabelled rows by their share of the rows."""
     # With a random phase, a share of less than one slot per epoch gets a slot in some epochs.
     due = (np.arange(slots + 1) * missing + rng.integers(rows)) // rows
     unknown = np.diff(due) > 0

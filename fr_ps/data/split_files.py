@@ -24,7 +24,7 @@ class Split:
     Attributes:
         train: rows to train on.
         val: rows that select the checkpoint.
-        test: rows that are scored once; the probes if there is a gallery.
+        test: rows for the final test; the probes if there is a gallery.
         gallery: rows that enrol subjects of the test part.
     """
 

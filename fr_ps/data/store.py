@@ -46,8 +46,8 @@ class MapStore:
     """Maps by row of the labels table.
 
     Attributes:
-        maps: modality to (N, C, H, W) float32 of the whole table, memory-mapped: only what is read takes memory.
-        rows: (n,) the selected rows of the table; `read` takes positions in it.
+        maps: modality to (N, C, H, W) float32 of the whole table, memory-mapped.
+        rows: (n,) the selected rows of the table; `read` indexes into these.
         digest: of the content of the maps and the selected rows, 32 hexadecimal digits.
     """
 
@@ -61,7 +61,7 @@ class MapStore:
         return next(iter(self.maps.values())).shape[-1]
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """A copy in memory of the maps of some rows: modality to (len(rows), C, H, W) float32."""
+        """Read the maps of some of the selected rows: modality to (len(rows), C, H, W) float32, copied into memory."""
         return {modality: maps[self.rows[rows]] for modality, maps in self.maps.items()}
 
 
@@ -74,8 +74,8 @@ def open_store(
     modification time of every map file: changed maps are packed again, and outdated packs of the same data set are removed.
     `root` itself is only read.
 
-    When a process opens a pack for the first time, it compares the checksum, which reads all of it: 0.4 s for 300 MB (normals
-    of 2,000 sessions) on one core. A damaged pack is written again, with a line on standard error.
+    The first time a process opens a pack, it verifies the checksum of the whole file: 0.4 s for 300 MB (normals of 2,000
+    sessions) on one core. A damaged pack is rebuilt, with a line on standard error.
 
     Args:
         root: of the prepared data set.
@@ -113,7 +113,7 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
         state.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     family = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
     folder = family / state.hexdigest()[:16]
-    with suppress(_CorruptPack):  # damaged, missing, or another process is packing: checked again under the lock
+    with suppress(_CorruptPack):  # missing, damaged, or being written by another process: opened again under the lock
         return _open_pack(folder, modality)
     with folder_lock(family), translate_write_errors(folder):
         if folder.exists():

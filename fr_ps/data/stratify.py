@@ -35,9 +35,9 @@ def count_strata(codes: np.ndarray, subject_of: np.ndarray) -> np.ndarray:
 def allocate_subjects(counts: np.ndarray, sizes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     """Allocate subjects to parts of exactly `sizes` subjects, each part with its share of the sessions of every stratum.
 
-    A uniform random allocation. Then each subject is swapped once with the subject of another part that reduces the
-    chi-square distance of the parts to their shares most, if any does. Unlike a greedy allocation that starts with the
-    subjects of most sessions, that gives every subject a chance of every part.
+    Starts from a uniform random allocation. Then every subject is swapped once with the subject of another part whose swap most
+    reduces the chi-square distance of the parts to their shares, if any swap does. Unlike a greedy allocation in order of the
+    number of sessions, every subject can be in every part.
 
     Args:
         counts: (subjects, strata) number of sessions; a session is in one stratum or several.

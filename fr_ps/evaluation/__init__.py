@@ -1,1 +1,1 @@
-"""What a model is worth: scores, metrics, the report."""
+"""Evaluation of a model: scores, metrics, report."""

@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 FEW_SUBJECTS = 50
 """With fewer subjects the interval covers the true value less often than 95 %."""
 MAX_UNITS = 1000
-"""More subjects than this are resampled in this many groups, which is cheaper and as accurate."""
+"""More subjects than this are resampled in this many groups of subjects, which is cheaper and as accurate."""
 _NO_SPREAD = 1e-9
 _MAX_CELLS = 2**20
 """Replicates x sessions held at once: about 60 MB with all derived arrays."""

@@ -1,4 +1,4 @@
-"""Named metric values. An undefined metric is None with a reason, never a made-up number."""
+"""Named metric values. An undefined metric is None with a reason, never a placeholder number."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from fr_ps.evaluation.bootstrap import confidence_interval
 from fr_ps.report.table import DrawFigure, Table
 
 LOW_SUPPORT = 30
-"""A rate with fewer expected errors than this is marked: it is too uncertain to decide anything."""
+"""A rate with fewer expected errors than this is marked low support: too uncertain for selection and headlines."""
 LOW_SUPPORT_REASON = "low support"
 """Start of the reason of such a metric."""
 LOWER_IS_BETTER = ("eer", "ece")

@@ -1,4 +1,4 @@
-"""Losses: identity, attributes, and how they are weighed against each other."""
+"""Losses of identity and attributes, and multi-task weighting."""
 
 from fr_ps.losses.build import ATTRIBUTE_LOSSES, IDENTITY_LOSSES, PERSON_WEIGHTS, WEIGHTINGS, build_identity_loss, build_losses
 from fr_ps.losses.multitask import MultiTaskLoss

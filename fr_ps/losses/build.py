@@ -1,4 +1,4 @@
-"""Settings to losses."""
+"""Builds the losses from the settings."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -35,7 +35,7 @@ IDENTITY_LOSSES: dict[str, Callable[[LossConfig], Callable[..., MarginLoss]]] = 
     "cosface": lambda config: partial(CosFace, margin=config.cosface_margin),
     "adaface": lambda config: partial(AdaFace, margin=config.adaface_margin),
 }
-"""Name to a function from the settings to the loss, which takes the arguments of `MarginLoss`."""
+"""Name to a function from the settings to a factory with the arguments of `MarginLoss`."""
 
 PERSON_WEIGHTS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "none": lambda sessions: None,
@@ -76,7 +76,7 @@ WEIGHTINGS: dict[str, Callable[[LossConfig, Mapping[str, float], Mapping[str, fl
     "dwa": lambda config, tasks, adversarial: DynamicWeightAverage(list(tasks), adversarial, config.dwa_temperature),
     **{name: partial(_gradient_weighting, name) for name in ("upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl")},
 }
-"""Name to a function from the settings and the constant weights of the tasks and of the adversaries to the weighting."""
+"""Name to a function (settings, weights of the tasks, weights of the adversarial losses) -> weighting."""
 
 
 def build_losses(

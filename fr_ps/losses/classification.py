@@ -75,16 +75,15 @@ def balanced_weights(counts: Tensor) -> Tensor:
 
 
 def gamma_from_counts(counts: Tensor) -> Tensor:
-    """Focusing exponents of (classes,) counts: 0 for the most frequent, for others the root of log2(most / count).
+    """Focusing exponents for (classes,) counts: sqrt(log2(max count / count)), 0 for the most frequent class.
 
-    The exponents that the original project set by hand for its two-class tasks are within 0.35 of it. A class without
-    samples gets 0.
+    Within 0.35 of the exponents that the original project set by hand for its two-class tasks. A class without samples gets 0.
     """
     return torch.where(counts > 0, counts.max() / counts.clamp_min(1), torch.ones(())).log2().sqrt()
 
 
 def soft_person_weights(sessions: Tensor) -> Tensor:
-    """sqrt(least / count) of (subjects,) session counts, each 1 or more: 1 for the subject with the fewest."""
+    """sqrt(min count / count) of (subjects,) session counts, each at least 1: 1 for the subject with the fewest sessions."""
     return (sessions.min() / sessions).sqrt()
 
 

@@ -52,11 +52,11 @@ def projection_weights(gramian: Tensor) -> Tensor:
     """Weights y of the gradients for which a + sum_j y_j g_j is the projection of a onto the cone of `upgrad_weights`.
 
     Args:
-        gramian: (gradients + 1, gradients + 1) products, those of a last; as for the other solvers.
+        gramian: (gradients + 1, gradients + 1) products, with a as the last row and column; otherwise as above.
     """
     factor, lengths = _unit_factor(gramian)
     count = len(lengths) - 1
-    # Where gradients are dependent but for rounding, weights could grow to 1e13; the ridge takes the smallest ones.
+    # For numerically dependent gradients weights can grow to 1e13; the ridge selects the smallest ones.
     matrix = np.vstack([factor[:, :-1], _RIDGE * np.eye(count)])
     target = np.concatenate([-factor[:, -1], np.zeros(count)])
     return torch.from_numpy(lengths[-1] * _nnls(matrix, target) / lengths[:-1])

@@ -13,31 +13,28 @@ WeightingMethod = Callable[[Tensor], Tensor]
 
 
 class GradientWeighting(Weighting):
-    """The sum of the losses times constant weights, in which the backbone follows a combination of the tasks' gradients.
+    """Constant weights for heads and losses; a combination of the task gradients for the backbone.
 
-    With g_i the gradient of task i's loss, times its constant weight, at the shared maps (of all modalities together), a
-    method finds w_i from the Gramian of the g_i, and `backward` of the total brings d = sum_i w_i g_i to the maps, plus the
-    adversaries' part. What the method's theory promises holds there: for a small step of the maps themselves. Beyond the
-    maps it holds only as far as the backbone can move them so.
+    Let g_i be the gradient of task i's weighted loss at the shared maps of all modalities. A method computes w_i from the
+    Gramian of the g_i. `backward` of the total passes d = sum_i w_i g_i, plus the adversarial part, to the maps. The guarantees
+    of the method hold for a small step of the maps; the backbone can follow such a step only approximately.
 
-    The adversaries' part is their gradient without what raises a task's loss (its projection onto the directions in which
-    none rises), times |d| / |sum_i g_i| where that is below 1. So every loss falls by as much as along d alone or more, and
-    the adversaries are never stronger against the tasks than with constant weights. Left as they are, they would outweigh a
-    d that is as short as the shortest gradient (MGDA) or the shortest principal component (Aligned-MTL). All this holds up
-    to the rounding of the maps' numbers: in float32 a d below some 1e-4 of the longest gradient is partly noise.
+    Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
+    min(1, |d| / |sum_i g_i|). So no task loss falls less than along d alone. Without the factor the adversaries would dominate
+    where d is short: as short as the shortest gradient (MGDA) or principal component (Aligned-MTL). In float32 a d below about
+    1e-4 of the longest gradient is partly rounding noise.
 
-    Everything behind the maps (separation, heads, discriminators, identity directions) learns at the constant weights. The
-    w_i there would starve a head to which MGDA gives nearly 0, as it does to the task with the longest gradient, and turn round
-    one to which Aligned-MTL gives less than 0. The papers do the same with the parameters of single tasks.
+    The layers after the maps (separation, heads, discriminators, classifier weights) get the gradients of the constant weights:
+    MGDA would give nearly 0 to the head with the longest gradient, and Aligned-MTL can give a negative weight. The papers also
+    leave task-specific parameters out.
 
-    Left out of the Gramian: tasks that have no loss in the batch, tasks whose gradient is 0 (to which any direction is
-    right, and for which MGDA would stand still), and maps that need no gradient, as those of a frozen branch. Where no
-    map needs one, there is nothing to weigh, and the total is the plain sum.
+    Not in the Gramian: tasks without a loss in the batch, tasks with gradient 0 (MGDA would return d = 0), and maps without
+    gradient (frozen branches). If no map has a gradient, the total is the plain sum.
 
     Args:
-        tasks: that are weighed against each other, to their constant weights.
-        adversarial: further tasks to their constant weights.
-        method: from Gramian to weights.
+        tasks: task to its constant weight.
+        adversarial: adversarial task to its constant weight.
+        method: Gramian to weights.
     """
 
     mean: Tensor
@@ -46,8 +43,8 @@ class GradientWeighting(Weighting):
     def __init__(self, tasks: Mapping[str, float], adversarial: Mapping[str, float], method: WeightingMethod) -> None:
         super().__init__()
         self.tasks, self.adversarial, self.method = dict(tasks), dict(adversarial), method
-        self.register_buffer("mean", torch.ones(len(self.tasks)))  # of each task's w over the epoch's steps so far
-        self.register_buffer("steps", torch.zeros(len(self.tasks)))  # in which the task was weighed
+        self.register_buffer("mean", torch.ones(len(self.tasks)))  # (tasks,) mean of w over the steps of the epoch
+        self.register_buffer("steps", torch.zeros(len(self.tasks)))  # (tasks,) number of these steps
 
     def weights(self) -> dict[str, Tensor]:
         """Task to the mean of its weight at the maps over this epoch, or before its first step over the one before.
@@ -59,7 +56,7 @@ class GradientWeighting(Weighting):
         return dict(zip(self.tasks, constant * self.mean)) | adversarial
 
     def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
-        """The total of the tasks in `losses`, which may be some of them."""
+        """As in `Weighting`."""
         constant = self.tasks | self.adversarial
         weighted = {task: constant[task] * loss for task, loss in losses.items()}
         total = torch.stack(list(weighted.values())).sum()
@@ -74,14 +71,14 @@ class GradientWeighting(Weighting):
         weights = self._task_weights(gramian[: len(tasks), : len(tasks)])
         self._update_mean_weights(tasks, weights)
         coefficients = _add_adversarial(weights, gramian) if adversarial else weights
-        change = (coefficients - 1).to(gradients) @ gradients  # the total itself brings the plain sum
+        change = (coefficients - 1).to(gradients) @ gradients  # minus 1: the total already contains the plain sum
         for one, part in zip(maps, change.split([one.numel() for one in maps])):
             term = (one * part.view_as(one)).sum()
-            total = total + (term - term.detach())  # worth 0, and its gradient at the map is the change
+            total = total + (term - term.detach())  # its value is 0, its gradient at the map is `part`
         return total
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
-        """Begin new means of the weights."""
+        """Reset the mean weights."""
         self.steps.zero_()
 
     def _task_weights(self, gramian: Tensor) -> Tensor:
@@ -114,15 +111,14 @@ def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
       between the gradients, times their number. As short as the shortest gradient.
     - pcgrad (Yu et al., NeurIPS 2020): of two tasks no loss rises, of more only their projections do not conflict. It
       goes through them in random order, from torch's global generator, which it does not seed.
-    - cagrad (Liu et al., NeurIPS 2021): the sum of the losses falls, and the worst task fares as well as it can within
-      `cagrad_c` times the sum's gradient around that gradient; whether it falls depends on whether that reaches so far.
+    - cagrad (Liu et al., NeurIPS 2021): the sum of the losses falls; within a ball of radius `cagrad_c` |g| around the gradient g
+      of the sum, d maximises the decrease of the worst task, which may still rise.
     - aligned_mtl (Senushkin et al., CVPR 2023): the sum falls, with gradients made equally long and orthogonal, as long as
       the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
       apart. A weight can be below 0.
 
-    UPGrad and MGDA are solved exactly (`fr_ps.losses.gradient_solvers`), so that their promise holds for gradients of any
-    lengths: torchjd's iterations leave a loss that rises where long gradients conflict. CAGrad is solved to within 1 % of what
-    the worst task can get; PCGrad and Aligned-MTL are closed formulas.
+    UPGrad and MGDA are solved exactly (`fr_ps.losses.gradient_solvers`): with torchjd's iterative solvers a loss can rise where
+    long gradients conflict. CAGrad is solved to within 1 % of its optimum; PCGrad and Aligned-MTL are in closed form.
 
     Args:
         name: of the method.
@@ -149,8 +145,8 @@ def _scale_to_sum(method: WeightingMethod) -> WeightingMethod:
 def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
     """(tasks + 1,) coefficients of the gradients whose last one is the adversaries', from the (tasks,) weights.
 
-    The adversaries' gradient a becomes its projection onto the directions in which no task's loss rises, a + sum_j y_j g_j, and
-    is shortened as the tasks' combination is.
+    The adversarial gradient a is projected onto the directions in which no task loss rises, a + sum_j y_j g_j, and multiplied by
+    `_length_ratio`.
     """
     added, there = torch.zeros_like(weights), gramian.diagonal() > 0
     if there[-1] and there[:-1].any() and torch.isfinite(gramian).all():

@@ -70,9 +70,9 @@ class MarginLoss(nn.Module, ABC):
 class ArcFace(MarginLoss):
     """A constant angular margin: cos(theta + m) for the true subject. Deng et al., CVPR 2019, arXiv:1801.07698.
 
-    Beyond theta + m = pi, where the cosine would rise again, it is cos theta - m sin m, as in the paper's code, which keeps
-    falling with theta. The easy margin (none for cos theta <= 0) belongs to MagFace; above 0 the two losses agree if MagFace's
-    margin is constant and its lambda_g is 0.
+    For theta + m > pi, where cos(theta + m) would increase, it is cos theta - m sin m, as in the paper's code. There is no easy
+    margin (margin only for cos theta > 0), unlike in MagFace; for cos theta > 0 both losses agree if MagFace's margin is
+    constant and its lambda_g is 0.
 
     Args:
         margin: m in radians, 0 to pi / 2.

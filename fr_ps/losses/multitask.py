@@ -10,7 +10,7 @@ from fr_ps.losses.weighting import Weighting
 from fr_ps.models.network import NetworkOutput
 
 ADVERSARIAL_PREFIX = "adversarial_"
-"""Prefix of an attribute's name: the loss of its adversarial discriminator."""
+"""Before an attribute's name: the task of its adversarial discriminator, `adversarial_gender`."""
 
 
 class LossOutput(NamedTuple):
@@ -67,7 +67,7 @@ class MultiTaskLoss(nn.Module):
         return LossOutput(total, losses, diagnostics)
 
     def task_losses(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Task to its loss before weighting, with its gradient."""
+        """Task to its loss before weighting, with graph."""
         losses = {"identity": self.identity(outputs.embedding, targets["identity"])}
         for task, loss in self.attributes.items():
             known = targets[task] >= 0
@@ -83,7 +83,7 @@ class MultiTaskLoss(nn.Module):
 
         Args:
             losses: task to mean loss; a task without a loss in the epoch is absent.
-            identity_penalty: the mean penalty in the identity loss, which the weighting leaves out.
+            identity_penalty: mean penalty in the identity loss; subtracted before the weighting sees it.
         """
         known = {task: losses[task] for task in self.weighting.weights() if task in losses}
         if "identity" in known:

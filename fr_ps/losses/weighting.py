@@ -60,9 +60,9 @@ class UncertaintyWeighting(Weighting):
     """The sum of exp(-s_i) L_i + s_i / 2 with learnt s_i.
 
     Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, in its form for
-    cross-entropy. At its fixed point a loss has the weight exp(-s_i) = 1 / (2 L_i); as a loss goes to 0 that grows without
-    bound, so s_i is bounded below: s = -log(LARGEST) + softplus(raw), smooth, so that it can always come back. s_i learns
-    from L_i without its penalty; the penalty is multiplied by the same weight, but gives s_i no gradient.
+    cross-entropy. At the optimum the weight is exp(-s_i) = 1 / (2 L_i), unbounded as L_i goes to 0. So s_i is bounded below,
+    s = -log(MAX_WEIGHT) + softplus(raw), which has a gradient everywhere. s_i learns from L_i without its penalty; the penalty
+    is multiplied by the same weight, but gives s_i no gradient.
     """
 
     MAX_WEIGHT = 5.0
@@ -92,8 +92,8 @@ class UncertaintyWeighting(Weighting):
 class DynamicWeightAverage(Weighting):
     """More weight for a task whose loss falls more slowly: w_i = n exp(r_i / T) / sum_k exp(r_k / T).
 
-    r_i is the ratio of the mean losses, without their penalties, of the last two epochs with that loss, and 1 before there are
-    two; n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
+    r_i is the mean loss (without penalty) of the last epoch over that of the one before, and 1 until there are two epochs with
+    that loss; n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
 
     Adversaries keep constant weights: a rising adversarial loss means that the network succeeds.
 

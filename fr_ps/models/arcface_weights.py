@@ -1,9 +1,9 @@
-"""Names of published IResNet weights: those of insightface's arcface_torch, which MagFace's code shares.
+"""Tensor names of published IResNet weights (insightface's arcface_torch, also used by MagFace) to ours.
 
 Their `iresnet18`, 34, 50 and 100 (Deng et al., "ArcFace", CVPR 2019; Meng et al., "MagFace", CVPR 2021) are the IR units of
 `fr_ps.models.iresnet`: `conv1`, `bn1`, `prelu`, then `layer1` to `layer4` of units `bn1`, `conv1`, `bn2`, `prelu`, `conv2`,
-`bn3`, `downsample`. Behind them stand `bn2`, `fc` and `features`, which make one embedding. A MagFace checkpoint has them
-under `features.module.` or `module.features.`, and the identity directions in its own `fc`.
+`bn3`, `downsample`. After them come `bn2`, `fc` and `features`, the embedding layer. A MagFace checkpoint has all of these under
+`features.module.` or `module.features.`, and the classifier weights in a further `fc`.
 """
 
 import re
@@ -19,7 +19,7 @@ IGNORED_TENSORS_NOTE = (
     "names of a published IResNet; its bn2, fc and features are left out, as the branch makes an embedding for each task"
 )
 _SIGNATURE_TENSOR = "layer1.0.prelu.weight"
-"""A torchvision ResNet, whose other names are alike, has no PReLU."""
+"""Distinguishes it from a torchvision ResNet, which has similar names but no PReLU."""
 _STEM = {"conv1": "stem.0", "bn1": "stem.1", "prelu": "stem.2"}
 _UNIT = {"bn1": "body.0", "conv1": "body.1", "bn2": "body.2", "prelu": "body.3", "conv2": "body.4", "bn3": "body.5"}
 _NAME = re.compile(r"(?:layer(?P<stage>[1-4])\.(?P<unit>\d+)\.)?(?P<part>[a-z]+\d?)(?P<rest>\..+)")
@@ -31,7 +31,7 @@ def is_published_iresnet(content: Mapping[str, Tensor]) -> bool:
 
 
 def rename_published_iresnet(content: Mapping[str, Tensor], backbone: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The tensors of a published IResNet by the names of `backbone`; those without a place in it keep their own.
+    """The tensors of a published IResNet under the names of `backbone`; tensors that it does not have keep their names.
 
     Raises:
         InputError: the backbone has other units.
@@ -42,18 +42,16 @@ def rename_published_iresnet(content: Mapping[str, Tensor], backbone: nn.Module,
     ours = _backbone_units(backbone)
     if theirs != ours:
         fitting = [name for name, (block, units) in IRESNETS.items() if issubclass(block, BasicBlock) and units == theirs]
-        remedy = f"expected model.backbone {' or '.join(fitting)}" if fitting else "no backbone here is like it"
+        remedy = f"expected model.backbone {' or '.join(fitting)}" if fitting else "no backbone matches"
         counts = "-".join(map(str, theirs))
-        raise InputError(
-            f"{path}: a published IResNet of {counts} units of two convolutions, which the backbone has not; {remedy}"
-        )
+        raise InputError(f"{path}: a published IResNet of {counts} units of two convolutions, unlike the backbone; {remedy}")
     starts = [sum(theirs[:stage]) for stage in range(len(theirs))]
     renamed = {name: tensor for name, tensor in content.items() if not name.startswith(prefix)}
     return renamed | {_rename(name, starts): content[full] for name, full in inner.items()}
 
 
 def _prefix(content: Mapping[str, Tensor]) -> str | None:
-    """What stands before the names of an IResNet in `content`; None: there is none."""
+    """The prefix of the IResNet's names in `content`; None if it contains no IResNet."""
     return next(
         (
             name.removesuffix(_SIGNATURE_TENSOR)
@@ -83,7 +81,7 @@ def _backbone_units(backbone: nn.Module) -> tuple[int, ...]:
 
 
 def _rename(name: str, starts: list[int]) -> str:
-    """The name in our IResNet of the tensor `name`; itself where it has no place there."""
+    """The name of the tensor `name` in our IResNet; unchanged if ours has no such tensor."""
     match = _NAME.fullmatch(name)
     if match is None:
         return name

@@ -47,7 +47,7 @@ def cost(name: str, inputs: int, size: int) -> Cost:
     Counted on the meta device, which allocates no memory.
 
     Raises:
-        InputError: no such network of timm, or one that takes no maps of that size.
+        InputError: no such network of timm, or maps of this size are too small for it.
     """
     with torch.device("meta"):
         network = _build(name, inputs).eval()
@@ -58,7 +58,7 @@ def cost(name: str, inputs: int, size: int) -> Cost:
             network(maps)
     except (RuntimeError, AssertionError) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
-        raise InputError(f"{name} takes no maps of {size} px ({text}); try another --size") from None
+        raise InputError(f"{name}: maps of {size} px are too small ({text}); try another --size") from None
     # The counter counts a multiply-add as two operations.
     return Cost(_millions(_only_branch(network).backbone), _millions(network), counter.get_total_flops() / 2 / 1e9, tuple(shape))
 
@@ -79,7 +79,7 @@ def step_seconds(name: str, inputs: int, size: int, device: torch.device) -> flo
         tensors = [outputs.embedding, *outputs.logits.values(), *outputs.shared.values(), *outputs.adversarial.values()]
         torch.stack([tensor.square().mean() for tensor in tensors]).sum().backward()
         finite = all(parameter.grad is None or bool(parameter.grad.isfinite().all()) for parameter in network.parameters())
-        seconds = time.perf_counter() - started  # after a reading of the gradients, for which a GPU has to be done
+        seconds = time.perf_counter() - started  # reading the gradients synchronised a GPU
         if not finite:
             raise RuntimeError(f"{name}: a gradient is not finite")
     return seconds

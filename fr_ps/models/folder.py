@@ -24,7 +24,7 @@ from fr_ps.models.network import FaceNetwork
 WEIGHTS_FILE = "model.safetensors"
 INFO_FILE = "model.json"
 FORMAT = 3
-"""1 had networks of one modality only, and named their tensors otherwise; 2 had no checksum and no preparation."""
+"""Format 1: single-modality networks with other tensor names; format 2: without checksum and `preparation`."""
 _OLDEST_FORMAT = 2
 
 
@@ -80,7 +80,7 @@ class _ModelFile(ModelInfo):
 
 
 def save_model(folder: Path, network: FaceNetwork, info: ModelInfo) -> None:
-    """Write the model to `folder`, which appears, or replaces the one before, only once all of it is on disk."""
+    """Write the model to `folder` atomically, replacing an existing one."""
     with atomic_folder(folder) as temporary:
         write_model(temporary, network.state_dict(), info)
 
@@ -135,7 +135,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def check_no_external_links(folder: Path) -> None:
-    """Refuse a model folder with a link to a file outside, which would be read and copied to the registry.
+    """Reject a model folder with a link to a file outside, which would be read and copied to the registry.
 
     Raises:
         InputError: there is such a link.
@@ -177,7 +177,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
         raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this model ({text})") from None
     if bad := [name for name, tensor in network.state_dict().items() if not bool(tensor.isfinite().all())]:
         raise InputError(
-            f"{folder / WEIGHTS_FILE}: {bad[0]} holds NaN or infinity ({len(bad)} such tensors); take another checkpoint, or "
+            f"{folder / WEIGHTS_FILE}: {bad[0]} holds NaN or infinity ({len(bad)} such tensors); use another checkpoint, or "
             "train again with a lower optim.lr"
         )
     return network.to(device).eval(), info

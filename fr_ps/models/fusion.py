@@ -41,7 +41,7 @@ class GatedAttention(nn.Module):
     """(B, channels): sum_m a_m h_m, h_m = W_m e_m, a = softmax over the present of w . (tanh(V h_m) * sigmoid(U h_m)).
 
     The gated attention of Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018, over
-    modalities instead of instances. W_m brings each modality to common axes; it starts orthogonal, so that norms stay.
+    modalities instead of instances. W_m aligns the modalities; it is initialised orthogonal, which preserves norms.
     """
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
@@ -59,16 +59,16 @@ class GatedAttention(nn.Module):
         return (self.attention(aligned, present)[:, :, None] * aligned).sum(dim=1)
 
     def attention(self, aligned: Tensor, present: Tensor) -> Tensor:
-        """(B, modalities) a of (B, modalities, channels) h; 0 for what is missing."""
+        """(B, modalities) attention weights a of (B, modalities, channels) h; 0 for a missing modality."""
         scores = self.score(torch.tanh(self.tanh(aligned)) * torch.sigmoid(self.gate(aligned)))[:, :, 0]
         return scores.masked_fill(~present, -math.inf).softmax(dim=1)
 
 
 class ScoreFusion(nn.Module):
-    """(B, sum of widths), the cosine of two of which is the mean of the modalities' own cosines: late score fusion.
+    """(B, sum of widths): late fusion. The cosine of two outputs is the mean of the cosines of the modalities.
 
-    Unit embeddings side by side, times the mean of their norms. With a map missing, the mean is over those that are there
-    (of two answers with the same ones missing).
+    The concatenated unit embeddings, scaled to the mean of their norms. With missing maps the mean is over the present ones,
+    provided that both outputs have the same ones.
     """
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
@@ -87,7 +87,7 @@ FUSIONS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "gated": GatedAttention,
     "score": ScoreFusion,
 }
-"""Name to a function from the modalities' widths and the channels of a common embedding to a module with `width`."""
+"""Name to a module of (widths of the modalities, channels of the fused embedding) with the attribute `width`."""
 
 
 class ClassHead(nn.Module):
@@ -117,7 +117,7 @@ class ProbabilityFusionHead(nn.Module):
 
 
 def build_class_head(fusion: str, widths: Sequence[int], channels: int, classes: int) -> nn.Module:
-    """The head of an attribute whose embeddings have `widths`, for the fusion of that name."""
+    """The head of an attribute with embeddings of `widths`, for the fusion named `fusion`."""
     if fusion == "score":
         return ProbabilityFusionHead(widths, classes)
     module = FUSIONS[fusion](widths, channels)

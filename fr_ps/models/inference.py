@@ -96,7 +96,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 def session_names(labels: Labels) -> list[str]:
     """`id/session` of each row."""
-    return [f"{person}/{session}" for person, session in zip(labels.ids, labels.sessions)]
+    return ["/".join(key) for key in labels.row_keys()]
 
 
 def require_finite(predictions: Predictions, names: Sequence[str], model: Path) -> None:

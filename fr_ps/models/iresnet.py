@@ -1,9 +1,9 @@
 """The improved ResNets of face recognition: "miresnet", and with squeeze-and-excitation "irse".
 
-Pre-activation BN, PReLU, and a stem that keeps the size: the IR units of Deng et al., "ArcFace", CVPR 2019, which MagFace
-took over; the deeper miresnets have bottleneck units as in He et al., CVPR 2016. Squeeze-and-excitation (Hu et al., CVPR
-2018) stands at the end of a unit, as in ArcFace's SE-LResNet-IR. Units a stage of irse are those that the common PyTorch
-code of these networks (face.evoLVe's IR_SE_50, 101, 152) builds, two convolutions a unit in all three.
+Pre-activation BN, PReLU, and a stem of stride 1: the IR units of Deng et al., "ArcFace", CVPR 2019, also used by MagFace. From
+miresnet50 on they are bottlenecks as in He et al., CVPR 2016. Squeeze-and-excitation (Hu et al., CVPR 2018) is at the end of a
+unit, as in ArcFace's SE-LResNet-IR. The numbers of units of irse are those of face.evoLVe's IR_SE_50, 101 and 152: two
+convolutions per unit in all three.
 """
 
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ IRESNETS: dict[str, tuple[Block, tuple[int, ...]]] = {
     "irse101": (SqueezeBlock, (3, 13, 30, 3)),
     "irse152": (SqueezeBlock, (3, 8, 36, 3)),
 }
-"""Name to the kind of unit and the number of them in each stage."""
+"""Name to the type of unit and its number in each of the four stages."""
 
 
 class IResNet(nn.Module):

@@ -29,9 +29,9 @@ class NetworkOutput(NamedTuple):
 class FaceNetwork(nn.Module):
     """Maps of one modality or more to an identity embedding and the logits of every attribute.
 
-    The direction of the identity embedding encodes the subject; its norm (MagFace) encodes the quality. After batch norm and
-    averaging the norms start at 5 to 8, below MagFace's l_a = 10, where they are clamped and get no gradient. A learnt gain
-    per modality raises them to about 20 to 30 from the start.
+    The direction of the identity embedding encodes the subject; its norm (MagFace) encodes the quality. At initialisation the
+    norms would be 5 to 8, below MagFace's l_a = 10, where they are clamped and get no gradient. A learnt gain per modality,
+    initially `INITIAL_GAIN`, raises them to about 20 to 30.
 
     Args:
         branches: modality to the branch that reads it.
@@ -73,10 +73,10 @@ class FaceNetwork(nn.Module):
         return tuple(task for task in self.heads if any(task in branch.adversarial_tasks for branch in self.branches.values()))  # type: ignore[operator]
 
     def forward(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> NetworkOutput:
-        """The outputs of a batch; in training with the adversarial logits and the shared maps.
+        """The outputs of a batch; in training mode also the adversarial logits and the shared maps.
 
         Args:
-            maps: modality to (B, C, H, W); a modality of the network that is not in it is missing.
+            maps: modality to (B, C, H, W); modalities may be absent.
             present: (B, modalities) which modalities of a session are used, at least one per row; None: all in `maps`.
 
         Raises:

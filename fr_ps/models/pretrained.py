@@ -1,4 +1,4 @@
-"""Trained weights into a network: published ones from a local file, and the branch of a trained model into a fusion."""
+"""Loads pretrained weights: published ones from a file, and trained branches for fusion."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,18 +24,17 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", *_BRANCHES, "backbon
 """Prefixes of names from wrappers of the network: DDP, torch.compile, a lightning module, ours."""
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "network", "backbone")
 _MAX_NESTING = 10
-"""Dictionaries around the state_dict of a checkpoint."""
+"""Most dictionaries nested around the state_dict of a checkpoint."""
 _REMEDY = "save its state_dict with safetensors.torch.save_file"
 
 
 def load_weights(branch: Branch, path: Path) -> str:
-    """Copy into `branch` the tensors of the .safetensors, .pth or .pt file at `path` that fit, and leave the others.
+    """Copy the matching tensors of the .safetensors, .pth or .pt file at `path` into `branch`; the others keep their values.
 
-    Names are compared without the wrappers that they stand in, so that a file of a backbone, of a whole branch, of one of
-    our networks, and one that a trainer wrote all fit. The weight of a convolution of three input channels that is one of
-    a single channel here is summed over them: a grey picture seen as RGB has three equal channels, so that the sum answers
-    as the file's network does. Published IResNet weights are renamed first (`fr_ps.models.arcface_weights`). A .pth is read
-    as tensors only; code in it is never run.
+    Names are matched without the prefixes of wrappers, so the file may be a backbone, a branch, a whole network, or a trainer's
+    checkpoint. Convolutions for RGB are summed over the input channels for a map of one channel, which gives the same output
+    as three equal channels. Published IResNet weights are renamed first (`fr_ps.models.arcface_weights`). A .pth is loaded with
+    `weights_only`, which runs no code.
 
     Returns:
         One line for the user: how many tensors matched, are missing in the file, unexpected in it, or of another shape.
@@ -74,7 +73,7 @@ def load_weights(branch: Branch, path: Path) -> str:
 
 
 def _select_branch(content: dict[str, Tensor], modality: str, path: Path) -> dict[str, Tensor]:
-    """Of the tensors of a network of ours, those of the branch of `modality`, or of the only one; of others, all."""
+    """The tensors of the branch of `modality`, or of the only branch, if `content` is one of our networks; else all tensors."""
     there = [other for other in CHANNELS if any(name.startswith(f"branches.{other}.") for name in content)]
     if not there:
         return content
@@ -91,12 +90,12 @@ def _summarise(what: str, names: Sequence[str]) -> str:
 
 
 def _is_weight(name: str) -> bool:
-    """Whether it is a weight; norms also count their batches, which nothing reads."""
+    """False for `num_batches_tracked` of batch norm, which has no effect."""
     return not name.endswith("num_batches_tracked")
 
 
 def _canonical_name(name: str) -> str:
-    """Without wrappers; with dots for underscores, as timm writes `stages.0` as `stages_0` in its feature networks."""
+    """`name` without wrapper prefixes, and with dots for underscores: timm's feature networks have `stages_0` for `stages.0`."""
     while wrapper := next((wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)), ""):
         name = name.removeprefix(wrapper)
     return name.replace("_", ".")
@@ -118,7 +117,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such file; model.weights names a .safetensors or .pth") from None
     except InputError:
         raise
-    except Exception as error:  # a broken file leads torch's reader to raise about anything
+    except Exception as error:  # torch.load raises many types for a corrupt file
         text = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: not a file of tensors only ({type(error).__name__}: {text}); {_REMEDY}") from None
     for _ in range(_MAX_NESTING):  # a dictionary may contain itself
@@ -156,10 +155,10 @@ def read_branch_info(folder: Path, modality: Modality, classes: Classes, size: i
 
 
 def load_branch(network: FaceNetwork, modality: str, folder: Path, freeze: bool) -> None:
-    """Copy the weights of the model in `folder`, a model of `modality` alone, into that branch of `network`.
+    """Copy the weights of the single-modality model in `folder` into the branch of `modality` in `network`.
 
-    The gain is copied too, and with score fusion, where every modality has its own heads, the heads. With `freeze` only the
-    gain, which weighs the modalities against each other, is trained.
+    The gain is copied too; with score fusion, which has heads per modality, also the heads. With `freeze`, of all these only the
+    gain is trained, which weighs the modalities.
 
     Raises:
         InputError: the weights cannot be read.

@@ -1,4 +1,4 @@
-"""Which part of a picture is the face: from landmarks, from a table of boxes, or all of it."""
+"""Alignment: the frame of the face in a picture, from landmarks, from a table of boxes, or the whole picture."""
 
 import math
 from pathlib import Path

@@ -15,7 +15,7 @@ _RESIDUAL_FLOOR = 0.03
 _MIN_RIDGE = 1e-6
 _RIDGE_PER_RESIDUAL = 160.0
 """Ridge toward 1 per squared residual shared by neighbours: 1 / 0.08^2, the spread of lights of nominally equal intensity.
-It treats a face as one observation, because skin that is not matte is so everywhere."""
+The face counts as one observation, because specular skin is specular everywhere."""
 _NEIGHBORHOOD = 64
 _MIN_OBSERVABLE = 0.05
 

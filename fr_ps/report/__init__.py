@@ -1,1 +1,1 @@
-"""."""
+"""Tables, figures and the HTML page of a report."""

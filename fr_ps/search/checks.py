@@ -81,7 +81,7 @@ def require_effect(space: Space, base: Config) -> None:
 def _reachable_configs(
     dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config
 ) -> Iterator[Config]:
-    """The configurations in which the dimension exists, one for each combination of the settings that decide the condition."""
+    """The configs in which the dimension is active: one per combination of the searched settings that the condition reads."""
     for context in parent_assignments(dimension, dimensions):
         free = [name for name in condition.settings if name in dimensions and name not in context and name != dimension.name]
         combinations = itertools.product(*(_candidate_values(dimensions[name], base) for name in free))
@@ -93,7 +93,7 @@ def _reachable_configs(
 
 
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
-    """The choices, or the ends of a range; of a continuous range the upper end only, as it rarely hits the lower one."""
+    """The choices, or the ends of a range; for a continuous range only the upper end, as samples rarely equal the lower one."""
     if dimension.choices:
         found: list[Value] = list(dimension.choices)
     else:
@@ -109,7 +109,7 @@ def _failing_settings(config: Config, condition: Condition, dimensions: Mapping[
 
 
 def _suggested_when(dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config) -> str:
-    """The remedy: the `when` to write, where one setting with choices decides the condition."""
+    """The remedy for the message: the `when` to write, if one searched setting with choices determines the condition."""
     searched = [name for name in condition.settings if name in dimensions and name != dimension.name]
     for name in searched:
         parent = dimensions[name]

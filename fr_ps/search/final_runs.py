@@ -1,4 +1,4 @@
-"""The final runs: the best settings and those of the base, each trained with several seeds and tested."""
+"""The final runs of a study: the best settings and the base settings, each trained with several seeds and tested."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

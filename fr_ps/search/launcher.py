@@ -1,4 +1,4 @@
-"""A search from start to end: the study and its run, worker processes, results, final runs."""
+"""Runs a search: opens the study and its MLflow run, supervises the workers, reports results, trains the final runs."""
 
 import json
 import os
@@ -83,7 +83,7 @@ class StudyContext:
 
 @dataclass(frozen=True)
 class _StoredRun:
-    """The study's run, as stored in the database; the names are keys there."""
+    """The study's run as stored in the database; the field names are the stored keys."""
 
     card: RunInfo
     parent: ParentRun
@@ -92,7 +92,7 @@ class _StoredRun:
 
 @dataclass(frozen=True)
 class _StudyMetadata:
-    """The attributes of a study; the names are keys of this module only."""
+    """The user attributes of a study, after parsing; the field names are not stored."""
 
     definition: dict[str, dict[str, Any]]
     data: str
@@ -102,10 +102,10 @@ class _StudyMetadata:
 def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
     """Run trials until the budget is used up, then report; returns the MLflow id of the study's run.
 
-    One process leads the study: it writes the study's run and trains the final runs. Further ones join as workers.
+    One process leads the study: it writes the study's run and trains the final runs. Further processes only add workers.
 
     Raises:
-        InputError: settings, data, database or MLflow are unusable, or the study has another definition; before any training.
+        InputError: unusable settings, data, database or MLflow, or a study with another definition; raised before any training.
         KeyboardInterrupt, SystemExit: on a signal; the same command resumes the study.
     """
     build_pruner(spec.config.pruner, len(spec.objectives), spec.epochs)  # raises before anything is created
@@ -139,7 +139,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
             )
         try:
             require_effect(spec.space, spec.base)
-        except InputError as error:  # an earlier version allowed it, and its trials count
+        except InputError as error:  # allowed by an earlier version: warn only, so that the study can resume
             echo(f"note: {error}, in a new study")
         run_info, folder = stored.parent.card, Path(stored.parent.folder)
         return StudyContext(spec, study, run_info, refresh_parent(stored.parent.parent, folder), folder, workers, runs)
@@ -147,7 +147,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
         require_effect(spec.space, spec.base)
         run_info, parent = start_parent_run(config.study.name, runs)
     except InputError:
-        if created:  # the next start would wait for its attributes
+        if created:  # else the next start would wait for attributes that no process writes
             optuna.delete_study(study_name=config.study.name, storage=storage.rdb)
         raise
     folder = (runs / run_info.id).absolute()
@@ -179,7 +179,7 @@ def _wait_for_metadata(study: optuna.Study) -> _StudyMetadata | None:
 
 @contextmanager
 def _leader_run(context: StudyContext) -> Iterator[Run | None]:
-    """The study's run, to write to; None where it belongs to another machine or another process writes to it."""
+    """The study's run, open for writing, if this process can lead; None if another machine or process leads."""
     if context.run_info.host != socket.gethostname():
         yield None
         return
@@ -250,7 +250,7 @@ def _report_results(context: StudyContext, run: Run) -> None:
 
 
 def _sync_trial_runs(context: StudyContext) -> None:
-    """Deliver to MLflow what it lacks of the trial runs on this machine, those of killed workers included."""
+    """Deliver the pending events of the trial runs on this machine to MLflow, including runs of killed workers."""
     folders = [context.runs / (trial_run_id(trial) or "nowhere") for trial in context.study.get_trials(deepcopy=False)]
     present = [folder for folder in dict.fromkeys(folders) if folder.is_dir() and not is_locked(folder)]
     for folder in present:

@@ -65,9 +65,9 @@ class _Shares(BaseImportanceEvaluator):
 def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     """The share of an objective's variance that each setting explains alone (fANOVA), highest first; the sum is 1.
 
-    Optuna's default (PED-ANOVA) compares the best tenth of the trials with the rest, which are two of twenty trainings. Its
-    fANOVA does not transform logarithmic settings: of a learning rate between 1e-5 and 0.1 only the part above 0.01 counts.
-    Here it gets their logarithms.
+    Optuna's default (PED-ANOVA) compares the best tenth of the trials, two of twenty, with the rest. Optuna's fANOVA does not
+    transform logarithmic settings, so that of a learning rate from 1e-5 to 0.1 mostly the part above 0.01 counts. Here settings
+    with a logarithmic range are passed as log10.
 
     Returns:
         setting to share, of the settings that all complete trials have; empty where fewer than two of them differ.

@@ -13,8 +13,8 @@ from fr_ps.search.space import Space
 def build_sampler(config: SamplerConfig, space: Space, seed: int, trial_number: int) -> BaseSampler:
     """The sampler of one trial.
 
-    Its draws depend on the study's seed, the number of the trial and the ended trials only: a resumed study, or one with several
-    workers, repeats no draw.
+    Seeded by (study seed, trial number), so no two trials draw the same random numbers, also after a restart and with several
+    workers.
 
     Args:
         config: of the sampler.

@@ -1,8 +1,8 @@
-"""The trials of a study as slots: which trial starts next, which is retried, which is new. A function of the trials alone.
+"""The trials of a study as slots: which trial starts next, and which is retried. A pure function of the trials.
 
-Every worker reads the same trials and derives the same answer: the number of trials is exact and each trial is retried once,
-whichever process dies at whatever moment. A slot is a trial and its retry. The first `budget` slots, by number, belong to the
-study; the first retry of a trial is its retry. A surplus that two workers add at the same moment never starts.
+A slot is a trial and its one retry. The first `budget` slots, by trial number, belong to the study. If two workers add a trial or
+a retry at the same time, the surplus one never starts. As every worker computes the same slots from the same trials, the number
+of trials is exact and each is retried at most once, whenever a process is killed.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 State = Literal["waiting", "running", "complete", "pruned", "failed", "killed"]
-"""State of a trial. killed: its worker died, a retry may succeed; failed: the training raised an error, a retry would too."""
+"""State of a trial. killed: the worker died, so a retry may succeed; failed: the training raised, so a retry would fail too."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class TrialSlots:
 
     @property
     def finished(self) -> dict[int, State]:
-        """Number of the last trial of each slot that has ended for good, to its state."""
+        """Number to state of the last trial of each finished slot (complete, pruned, failed, or killed twice)."""
         final = ("complete", "pruned", "failed")
         return {
             slot[-1].number: slot[-1].state
@@ -82,7 +82,7 @@ class TrialSlots:
 
     @property
     def all_finished(self) -> bool:
-        """Whether every slot has ended for good."""
+        """Whether every slot is finished."""
         return len(self.finished) == self.budget
 
     def slot_of(self, number: int) -> int:

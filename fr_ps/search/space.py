@@ -115,7 +115,7 @@ class Space:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """Setting to dimension, in a form in which 1 and 1.0 are equal. A resumed study must have the same."""
+        """Setting to dimension, normalised so that 1 and 1.0 are equal; compared when a study is resumed."""
         return {one.name: _dimension_json(one) for one in sorted(self.dimensions, key=lambda one: one.name)}
 
 
@@ -125,7 +125,7 @@ def params_to_settings(params: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def decode_choice(value: Value) -> Any:
-    """A choice as the setting has it: lists are stored as JSON."""
+    """The value of a stored choice: JSON text becomes a list."""
     if isinstance(value, str) and value.startswith(("[", "{")):
         with suppress(ValueError, RecursionError):  # a plain text may begin like that
             return json.loads(value)
@@ -153,7 +153,7 @@ def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:
 
 
 def parent_assignments(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Value]]:
-    """The values of its parents, and of their parents, for which the dimension exists."""
+    """The assignments of the dimension's parents, and of their parents, in which it is active."""
     for values in itertools.product(*dimension.when.values()):
         own = dict(zip(dimension.when, values))
         for above in itertools.product(*(list(parent_assignments(dimensions[parent], dimensions)) for parent in own)):

@@ -118,7 +118,7 @@ def spec_from_json(tree: Mapping[str, Any]) -> StudySpec:
 def require_same_definition(name: str, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Reject a resumed study whose definition has changed.
 
-    A setting that the stored base lacks was added by a later version: the study started with its default.
+    Settings that are missing in the stored base were added by a later version; they count as their defaults.
 
     Raises:
         InputError: objectives, space or base differ; names the first difference.

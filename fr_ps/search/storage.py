@@ -102,8 +102,8 @@ class Storage:
 def retry(call: Callable[[], Result]) -> Result:
     """Result of `call`; retried for ten minutes while the database is unreachable.
 
-    Signals are deferred until `call` returns: an exception in the middle of a read would keep SQLite's lock, and no later
-    write would succeed. The handlers that were set before then receive them.
+    Signals are deferred until `call` returns, because an exception in the middle of a read would leave SQLite locked. Their
+    handlers run afterwards.
 
     Raises:
         InputError: the database was unreachable for ten minutes.
@@ -175,7 +175,7 @@ def open_study(storage: Storage, name: str, directions: Sequence[Direction]) -> 
 def _enable_wal(engine: Engine) -> None:
     """Use SQLite's write-ahead log, where the file system allows it: a commit does not wait for the disk.
 
-    A trial makes many commits. When a process dies nothing is lost; a power cut loses the last commits.
+    A trial makes many commits. A killed process loses none of them; a power failure may lose the last ones.
     """
     with engine.connect() as connection:
         if connection.execute(text("PRAGMA journal_mode=WAL")).scalar() != "wal":

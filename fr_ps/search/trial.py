@@ -33,7 +33,7 @@ from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
 _DELIVERY_TIMEOUT = 3.0
-"""Seconds that the end of a trial waits for MLflow. The end of the search delivers the rest."""
+"""Seconds to wait for MLflow at the end of a trial. The rest is delivered at the end of the search."""
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]
 
@@ -60,12 +60,12 @@ class _Pruned(Exception):
 
 
 class _TrialFailed(Exception):
-    """Gives the run of a trial the status FAILED."""
+    """Raised inside the block of a trial's run, to give the run the status FAILED."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker runs its trials with.
+    """Everything that a worker needs to run trials.
 
     Attributes:
         spec: of the study.
@@ -87,7 +87,7 @@ class WorkerContext:
 def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
     """Run the acquired trial `number` to its end.
 
-    A trial that ran before resumes from its last checkpoint where its run's folder is on this machine.
+    A trial that was started before resumes from its last checkpoint if its run folder is on this machine; else it restarts.
 
     Args:
         context: of the worker.
@@ -121,18 +121,18 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
             if result.kind == "failed":
                 raise _TrialFailed
         attributes: dict[str, str | int] = {OUTCOME: result.kind, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
-        if run.mlflow_id:  # the run of a short trial may be in MLflow only at its end
+        if run.mlflow_id:  # set in the background once the run exists in MLflow, for a short trial only at its end
             attributes[MLFLOW_RUN] = run.mlflow_id
         retry(lambda: _set_attributes(trial, attributes))
         counted = finish_trial(storage, study, trial, list(result.values) if result.values else None, _STATES[result.kind])
-    if not counted:  # as after the machine was asleep
+    if not counted:  # the lease expired, for example while the machine was suspended
         context.echo(f"trial {number}: lease expired; another worker retries it, result discarded")
     return result
 
 
 def trial_run_id(trial: optuna.Trial | FrozenTrial) -> str:
-    """Id of a trial's run, which names its folder. Empty where it has none, or one that is unsafe in a path: others write to the
-    database, too."""
+    """Id of a trial's run, the name of its folder. Empty without one, or if it is unsafe as a path, because the database is not
+    trusted."""
     run_id = trial.user_attrs.get(RUN, "")
     try:
         return check_path_component(run_id, RUN) if isinstance(run_id, str) else ""
@@ -182,8 +182,9 @@ def _train_trial(context: WorkerContext, trial: optuna.Trial, params: dict[str, 
     except InputError as error:
         return TrialResult("pruned", reason=f"cannot be built: {error}")
     try:
-        fitted = fit(replace(config, name=f"{context.study.study_name}-{trial.number:03d}"), run, context.echo, on_epoch=callback)
-        return TrialResult("complete", _objective_values(spec, fitted), epochs=fitted.state.epoch)
+        named = replace(config, name=f"{context.study.study_name}-{trial.number:03d}")
+        result = fit(named, run, context.echo, on_epoch=callback)
+        return TrialResult("complete", _objective_values(spec, result), epochs=result.state.epoch)
     except _Pruned:
         reason = f"by {spec.config.pruner.name} after epoch {callback.epoch}"
         return TrialResult("pruned", reason=reason, epochs=callback.epoch)
@@ -216,7 +217,7 @@ class _PruningCallback:
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.objective)
-        if value is None:  # a cost, or several objectives, for which Optuna has no pruning
+        if value is None:  # no pruning: the objective is a cost, or there are several
             return
         if epoch not in self.reported_epochs:
             retry(lambda: self.trial.report(value, epoch))

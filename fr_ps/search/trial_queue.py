@@ -119,7 +119,7 @@ def heartbeat(storage: Storage, study: optuna.Study, number: int) -> Iterator[No
 def _set_running(storage: Storage, study: optuna.Study, number: int) -> bool:
     """Set a waiting trial to running; False where another worker was faster."""
     trial_id = storage.trial_id(study, number)
-    # The heartbeat comes first: Optuna ignores running trials without one, and a worker may be killed right after this line.
+    # The heartbeat first: Optuna never fails a running trial without one, and this worker may be killed before its next one.
     storage.rdb.record_heartbeat(trial_id)
     try:
         return storage.rdb.set_trial_state_values(trial_id, TrialState.RUNNING)

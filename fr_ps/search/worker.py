@@ -41,12 +41,12 @@ from fr_ps.tracking.run_folder import (
 from fr_ps.training.train import train
 
 _POLL_SECONDS = 1.0
-"""Seconds between two looks at the trials of other workers, which may need a retry."""
+"""Seconds between two polls for trials of other workers that need a retry."""
 
 
 def main() -> int:
     """Do the job on standard input; returns the exit code."""
-    # The launcher forwards SIGINT. A shell's background process, and what it starts, ignores SIGINT by default.
+    # The launcher forwards SIGINT, which a process started from a shell's background job ignores by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_main(_run_job)
 
@@ -81,7 +81,7 @@ def run_trials(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     pruner = build_pruner(config.pruner, len(spec.objectives), spec.epochs)
     study = optuna.load_study(study_name=config.study.name, storage=storage.rdb, pruner=pruner)
     context = WorkerContext(spec, storage, study, parent, runs, echo)
-    gc.freeze()  # the collections below skip everything that exists by now
+    gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not retry(lambda: budget_exhausted(spec, study, started_at))
         acquired: list[int] = []
@@ -97,7 +97,7 @@ def run_trials(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
                 result = run_trial(context, number, slots.slot_of(number))
                 echo(f"trial {number}: {result.kind} {result.values or ''} {result.reason}")
                 retry(lambda: prune_checkpoints(study, runs))
-                gc.collect()  # a training's tensors hang in reference cycles
+                gc.collect()  # reference cycles hold the tensors of the training
         except (KeyboardInterrupt, SystemExit, DiskFullError):
             for number in acquired:
                 release(storage, study, number)
@@ -132,8 +132,8 @@ def total_epochs(study: optuna.Study) -> int:
 def prune_checkpoints(study: optuna.Study, runs: Path) -> None:
     """Remove the checkpoints of ended trials from this machine, except `checkpoints/best` of the best trials.
 
-    The checkpoints of some twenty trials fill a disk. Waiting, running and killed trials keep theirs to resume from. A file that
-    cannot be removed stays.
+    Otherwise the checkpoints of some twenty trials fill a disk. Waiting, running and killed trials resume from theirs, so these
+    are not removed. Files that cannot be removed are ignored.
     """
     trials = study.get_trials(deepcopy=False)
     any_complete = any(trial.state == TrialState.COMPLETE for trial in trials)

@@ -34,11 +34,11 @@ class BatchLoader:
 
     Args:
         dataset: labels and maps.
-        rows: of the training part.
+        rows: (n,) rows of the training part in the table of `dataset`.
         batch: batch size and balancing.
-        augmentation: of the maps.
-        seed: of the run.
-        device: of the batches.
+        augmentation: strength of the augmentation.
+        seed: `train.seed`.
+        device: where the batches are put.
         modality_dropout: probability that a map of a session is dropped.
 
     Raises:
@@ -66,7 +66,7 @@ class BatchLoader:
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch, each an array of indices into the training part; every epoch has as many."""
+        """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
         identities, people, sessions = self.targets["identity"].numpy(), self.config.people, self.config.sessions
         if self.config.balance == "none":
             return random_batches(len(identities), people * sessions, self.seed, epoch)
@@ -76,7 +76,13 @@ class BatchLoader:
         return pk_batches(identities, people, sessions, self.seed, epoch)
 
     def load(self, indices: np.ndarray, epoch: int, index: int) -> Batch:
-        """The batch `index` of an epoch, with the rows `indices` of the training part, as `epoch_batches` lists them."""
+        """Load and augment one batch.
+
+        Args:
+            indices: (B,) into the training part, from `epoch_batches`.
+            epoch: of the batch; part of the seed.
+            index: of the batch in the epoch; part of the seed.
+        """
         maps = {modality: torch.from_numpy(array) for modality, array in self.store.read(self.rows[indices]).items()}
         seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
@@ -106,7 +112,7 @@ class BatchLoader:
 
 
 def sample_present_mask(count: int, modalities: int, dropout: float, generator: torch.Generator) -> Tensor:
-    """(count, modalities) mask: each is false with probability `dropout`; where all would be, one drawn evenly stays true."""
+    """(count, modalities) bool: each False with probability `dropout`; a row of only False gets one True at random."""
     present = torch.rand(count, modalities, generator=generator) >= dropout
     kept = torch.randint(modalities, (count,), generator=generator)
     return present | (~present.any(dim=1, keepdim=True) & torch.nn.functional.one_hot(kept, modalities).bool())

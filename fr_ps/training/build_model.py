@@ -54,7 +54,7 @@ def check_leakage(folders: BranchFolders, labels: Labels, split: Split, protocol
     """Reject branches that were trained on validation or test data of the split, or selected on its test data.
 
     Raises:
-        InputError: a branch was, or its folder has no split.csv.
+        InputError: a branch leaks, or its folder has no split.csv.
     """
     by: Unit = "session" if protocol == "session_disjoint" else "subject"
     for modality, folder in folders.items():

@@ -116,7 +116,7 @@ def latest_name(run_folder: Path) -> str:
 def load_latest(run_folder: Path, echo: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """The newest intact checkpoint of a run and its state; None if the run has none.
 
-    A corrupt one is renamed and reported, and the one before is taken.
+    A corrupt one is renamed and reported, and the previous one is used.
 
     Raises:
         InputError: all are corrupt, or the newest has a newer format.

@@ -35,7 +35,7 @@ def best_folder(metric: str) -> Path:
 
 
 def describe_environment(setup: TrainingSetup, loader: BatchLoader, device: torch.device) -> dict[str, Any]:
-    """What decides how a training continues, beside its state: data, split, hardware and versions."""
+    """Everything outside the state that affects how a training continues: data, split, hardware and versions."""
     return {
         "data": setup.dataset.store.digest,
         "split": hashlib.sha256(split_text(setup.dataset.labels, setup.split).encode()).hexdigest()[:32],
@@ -48,10 +48,10 @@ def describe_environment(setup: TrainingSetup, loader: BatchLoader, device: torc
 
 
 class CheckpointManager:
-    """Writes the checkpoints of `state`: after every epoch, and within one after so many steps or minutes.
+    """Writes checkpoints of `state`: after every epoch, and every `checkpoint_steps` or `checkpoint_minutes` within one.
 
-    `save` copies the state in the caller's thread; another thread writes the copy. The last two checkpoints are kept. As a
-    context manager it waits for the disk at its end.
+    `save` copies the state in the caller's thread; a background thread writes the copy. The last two checkpoints are kept.
+    Leaving the context manager waits for the background thread.
 
     Args:
         run: of the training; its folder holds the checkpoints.
@@ -183,7 +183,7 @@ class CheckpointManager:
         number = max((int(path.name[:6]) for path in self.folder.glob("[0-9]*")), default=0) + 1
         with atomic_folder(self.folder / f"{number:06d}") as temporary:
             write_checkpoint(temporary, state, self.setup)
-            # Before the checkpoint appears: a resume from the one before repeats both.
+            # Before the checkpoint is renamed into place: after a crash here, a resume from the previous one repeats both.
             self.run.journal.sync()
             for folder in model_folders:
                 copy_model(temporary / MODEL_FOLDER, folder)

@@ -1,4 +1,4 @@
-"""Trainings whose numbers go wrong: non-finite steps are skipped, counted and explained; growing losses are reported."""
+"""Divergence: non-finite steps are skipped, counted and diagnosed; growing losses give a warning."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from fr_ps.models.network import FaceNetwork
 from fr_ps.training.batch_loader import Batch
 
 MAX_LOSS_RATIO = 1.5
-"""How far the final losses may exceed those of the first epoch: more than the noise of batches and augmentation."""
+"""Ratio of the final losses to those of the first epoch above which a warning is given; above the noise of batches."""
 _WINDOW = 3
 _MAX_SESSIONS_SHOWN = 6
 
@@ -23,9 +23,8 @@ class DivergedError(InputError):
 class NonFiniteGuard:
     """Skips steps with a loss or gradient that is not finite.
 
-    A skipped step leaves no trace: the caller does not move the weights, and `rollback` restores the buffers that the forward
-    pass changed (statistics of batch norm, AdaFace and task weightings). Draws from the global random generators are not
-    undone.
+    A skipped step changes nothing but the states of the global random generators: the caller does not call `optimizer.step`, and
+    `rollback` restores the buffers that the forward pass changed (statistics of batch norm, AdaFace and task weightings).
 
     Args:
         modules: whose buffers are restored.

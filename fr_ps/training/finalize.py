@@ -1,4 +1,4 @@
-"""The end of a training: thresholds from validation, the one test, the report, the model cards, and their upload."""
+"""After the last epoch: thresholds from validation, evaluation on test, report, model cards, and logging them to the run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class FinalEvaluation:
 
     Attributes:
         assessment: of the test part; None without one.
-        metrics: `val/...` with fewer maps, and `test/...`.
+        metrics: `val/...` of each subset of the maps, and `test/...`.
     """
 
     assessment: EvaluationResult | None

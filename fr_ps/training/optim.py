@@ -61,14 +61,13 @@ def _decays(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
 
 
 class ModelEma:
-    """An exponential moving average of a network's weights: after step t, average = d average + (1 - d) weights.
+    """Exponential moving average (EMA) of a network's weights: after step t, average = d average + (1 - d) weights.
 
-    d = min(decay, 1 - (1 + t)^(-2/3)), t from 0, so that the initial weights do not dominate a short training.
+    d = min(decay, 1 - (1 + t)^(-2/3)), t from 0, so that the initial weights do not dominate a short training. d is a function
+    of the step, so `network.state_dict()` is the whole state.
 
-    timm's ModelEmaV3 rather than torch's AveragedModel: it averages the statistics of batch norm like the weights that they
-    belong to, and copies integer buffers (batch norm's count of batches). torch truncates those at every step, or else takes
-    the last step's statistics for the averaged weights. As d is a function of the step, `network.state_dict()` is the whole
-    state.
+    Uses timm's ModelEmaV3, which averages batch norm statistics and copies integer buffers (`num_batches_tracked`). torch's
+    AveragedModel either averages all buffers and truncates the integer ones, or copies the statistics of the last step.
 
     Attributes:
         network: the averaged one, in evaluation mode; with a decay of 0 the trained one itself.

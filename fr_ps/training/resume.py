@@ -44,7 +44,7 @@ def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[
                 f"run {folder.name} is finished (fr-ps sync uploads what MLflow may lack); to train its model further, "
                 f"begin a new run with --model.weights {folder}/checkpoints/best/model.safetensors"
             )
-    # A setting that an earlier version lacked has its present default.
+    # Settings that are missing in the saved file (written by an earlier version) get today's defaults.
     before = flatten_dict(to_dict(Config())) | flatten_dict(_saved_config(folder))
     now = flatten_dict(to_dict(with_absolute_paths(config)))
     changed = {name: f"{before[name]} -> {now[name]}" for name in now if now[name] != before[name]}

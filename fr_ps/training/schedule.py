@@ -8,16 +8,16 @@ from fr_ps.config.checks import check_setting
 
 
 def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int) -> Callable[[int], float]:
-    """The function from a step of the optimizer, from 0, to its learning rate.
+    """The learning rate as a function of the optimizer step, counted from 0.
 
-    It rises linearly over the warm-up, whose last step has the full rate. The schedule `config.name` begins with the full rate
-    at the next step.
+    Linear warm-up: its last step has the peak rate `lr`. The next step is the first one of the schedule `config.name`, also at
+    the peak rate.
 
     Args:
         config: the schedule.
-        lr: the full rate.
-        epochs: of the training.
-        steps: of the optimizer an epoch.
+        lr: peak learning rate.
+        epochs: number of epochs.
+        steps: optimizer steps per epoch.
 
     Raises:
         InputError: as in `check_lowest_rate`.
@@ -42,17 +42,17 @@ def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int)
 
 
 def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
-    """Refuse a cosine schedule that would rise.
+    """Reject a cosine schedule that would rise.
 
     Raises:
-        InputError: `lowest` is above the full rate `lr`.
+        InputError: `lowest` is above the peak rate `lr`.
     """
     falls = config.name != "cosine" or config.lowest <= lr
     check_setting(falls, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
 
 
 def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:
-    """One line if the warm-up is longer than `epochs`, so that the rate never reaches `lr`; else empty."""
+    """A warning if the warm-up is longer than `epochs`, so that the rate never reaches `lr`; else empty."""
     if config.warmup_epochs <= epochs:
         return ""
     reached = lr * epochs / config.warmup_epochs
@@ -68,7 +68,7 @@ def polynomial(progress: float, *, lr: float, power: float) -> float:
 
 
 def cosine(progress: float, *, lr: float, lowest: float) -> float:
-    """Half a cosine from `lr` at progress 0 to `lowest` at 1, where it stays.
+    """Cosine decay from `lr` at progress 0 to `lowest` at 1, constant beyond.
 
     Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, equation 5, written so that it
     is exactly `lr` at 0 and that rounding never makes it more.
@@ -77,7 +77,7 @@ def cosine(progress: float, *, lr: float, lowest: float) -> float:
 
 
 def cycle_progress(step: int, *, first: int, factor: int) -> float:
-    """The progress of `step` in its cycle, in [0, 1). The first cycle has `first` steps, each next one `factor` times as many.
+    """Progress of `step` within its cycle, in [0, 1). Cycle i (from 0) has `first` * `factor`^i steps.
 
     `first` is the paper's T_0, `factor` its T_mult.
     """
@@ -92,7 +92,13 @@ def cycle_progress(step: int, *, first: int, factor: int) -> float:
 def reversal_alpha(step: int, *, steps: int, alpha: float, ramp: bool) -> float:
     """Alpha of the gradient reversal: constant, or with `ramp` times 2 / (1 + exp(-10 p)) - 1 over the progress p.
 
-    p goes from 0 at the first step to 1 after the last of `steps`, so that untrained discriminators do not disturb the
-    features. Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016.
+    p = step / steps. The ramp starts at 0, so that untrained discriminators do not disturb the features. Ganin et al.,
+    "Domain-Adversarial Training of Neural Networks", JMLR 2016.
+
+    Args:
+        step: optimizer step, from 0.
+        steps: optimizer steps of the whole training.
+        alpha: value at the end.
+        ramp: whether to ramp up.
     """
     return alpha * (2 / (1 + math.exp(-10 * step / steps)) - 1) if ramp else alpha

@@ -1,4 +1,4 @@
-"""What a training needs before its first step: data, split, model description, and their record in the run."""
+"""Setup of a training: data, split and model description, and logging them to the run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,13 +42,13 @@ class TrainingSetup:
 def build_setup(
     config: Config, branch_folders: BranchFolders, run_id: str, device: torch.device, echo: Echo
 ) -> tuple[TrainingSetup, BatchLoader]:
-    """The setup of a training, and its batches.
+    """Open the data, split it, check for leakage, and describe the model; returns these and the batch loader.
 
     Args:
         config: the settings.
-        branch_folders: modality to the trained model that its branch starts from.
-        run_id: our id of the run; part of the model's provenance.
-        device: of the batches.
+        branch_folders: modality to the trained model that its branch is initialised from.
+        run_id: id of the run (not MLflow's); stored in the model's provenance.
+        device: where the loader puts the batches.
         echo: prints a line for the user.
 
     Raises:

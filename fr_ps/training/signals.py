@@ -33,7 +33,7 @@ class GracefulStop:
     def __enter__(self) -> "GracefulStop":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) != signal.SIG_IGN:  # ignored in what a shell runs in the background
+                if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs ignore SIGINT
                     self._previous_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -55,6 +55,6 @@ class GracefulStop:
             raise KeyboardInterrupt
         self.signal_number = self.signal_number or number
         name = signal.Signals(number).name
-        # Not print: the signal may interrupt a print, and Python refuses a nested one.
+        # os.write, because the signal may interrupt a print, and a nested print raises RuntimeError.
         with suppress(OSError):
             os.write(2, f"{name}: finishing the step and writing a checkpoint (Ctrl-C stops at once)\n".encode())

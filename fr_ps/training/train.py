@@ -83,7 +83,7 @@ def fit(
         config: the settings.
         run: logs the training; its folder holds the checkpoints.
         echo: prints a line for the user.
-        on_epoch: called after each epoch that is trained now; an exception ends the training.
+        on_epoch: called after each epoch that this call trains (not for epochs before a resume); an exception ends the training.
         allow_changed: whether a resumed training may have other data or another split.
         changed_settings: settings that changed since the run began, to `before -> now`.
 
@@ -93,7 +93,7 @@ def fit(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = pick_device(config.device)
-    if not (run.folder / CONFIG_FILE).exists():  # a run that ends before its first step can be resumed too
+    if not (run.folder / CONFIG_FILE).exists():  # written before the data is opened, so that a run that fails here can resume
         write_config(run.folder, config)
     branch_folders = resolve_branch_folders(config)
     setup, loader = build_setup(config, branch_folders, run.id, device, echo)
@@ -118,7 +118,7 @@ def fit(
 
 
 def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNetwork) -> TrainState:
-    """The state of a training of `network` before its first step."""
+    """Losses, optimizer, EMA and trackers for `network`, at epoch 0."""
     config = setup.config
     device = next(network.parameters()).device
     counts = loader.class_counts(setup.info.class_counts())

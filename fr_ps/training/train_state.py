@@ -19,7 +19,7 @@ from fr_ps.training.optim import ModelEma
 
 
 class MeanMeter:
-    """Means of scalars over batches. The sums stay on the device: reading one waits for the batch."""
+    """Means of scalars over batches. The sums stay on the device, because reading one synchronises with it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -40,8 +40,8 @@ class MeanMeter:
 class TrainState:
     """What is trained, and how far.
 
-    Learning rate, gradient reversal and batches are functions of the seed, the epoch and the step, so the position is the
-    whole state of schedule and batch sampler.
+    Learning rate, gradient reversal and batches are functions of (seed, epoch, step), so `epoch` and `batch` are the whole state
+    of schedule and sampler.
 
     Attributes:
         network: the trained network.
@@ -49,7 +49,7 @@ class TrainState:
         optimizer: of the parameters of both.
         ema: moving average of the network's weights; validated, saved and tested.
         guard: counts of skipped steps.
-        trackers: metric to its best epoch so far; the first one, `train.select`, decides.
+        trackers: metric to its `BestTracker`: first `train.select`, then those of `train.watch`.
         best_metrics: `val/...` metrics of the best epoch.
         epoch: number of finished epochs.
         batch: number of finished batches of the current epoch.
@@ -108,7 +108,7 @@ class TrainState:
         self.guard.skipped_in_epoch = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of everything that decides how the training continues, on the CPU.
+        """A copy of the complete state, on the CPU.
 
         Sections of tensors: `model` (the weights that are validated and saved), `network` (the trained weights, where a
         moving average makes them differ), `losses`, `means`, `rng`, `optimizer`. The values beside them are JSON values.
@@ -138,7 +138,7 @@ class TrainState:
             | {"rates": [group["lr"] for group in optimizer["param_groups"]], "plain": plain},
             "rng": rng_state(),
         }
-        # The next step changes whatever is still shared, while the checkpoint is being written.
+        # Copied, because the next step runs while the checkpoint is being written.
         return {name: _copy(value) for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -152,7 +152,7 @@ class TrainState:
             self.ema.network.load_state_dict(state["model"])
         self.losses.load_state_dict(state.get("losses", {}))
         self.optimizer.load_state_dict(self._optimizer_state(state["optimizer"]))
-        new = {"best": None, "best_epoch": state["epoch"], "epoch": state["epoch"]}  # of a metric that was not tracked before
+        new = {"best": None, "best_epoch": state["epoch"], "epoch": state["epoch"]}  # for a metric that the checkpoint lacks
         for metric, tracker in self.trackers.items():
             tracker.load_state_dict(state["selections"].get(metric, new))
         device = next(self.network.parameters()).device

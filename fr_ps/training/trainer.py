@@ -37,7 +37,7 @@ class Trainer:
         checkpoints: writes the checkpoints of `state`.
         run: logs the metrics.
         echo: prints a line for the user.
-        on_epoch: called after each epoch, once its metrics are logged and its checkpoint is begun.
+        on_epoch: called after each epoch, once its metrics are logged and its checkpoint is being written.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class Trainer:
         return self._train_metrics()
 
     def train_step(self, batches: Sequence[np.ndarray], indices: range) -> None:
-        """One step of the optimizer, along the mean gradient of the batches `indices`.
+        """One optimizer step on the mean gradient of the batches `indices` (gradient accumulation).
 
-        A step with a loss or gradient that is not finite is skipped: weights, buffers and means stay as they were.
+        A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
 
         Raises:
             DivergedError: too many steps in a row were skipped.
@@ -133,10 +133,15 @@ class Trainer:
             raise self._diverged_error(batches, indices, lr)
 
     def forward_backward(self, batch: Batch, *, first: bool, count: int) -> LossOutput:
-        """Add the gradient of a batch, divided by `count`, to the parameters; the `first` batch of a step resets it first.
+        """Forward and backward pass of one batch; gradients accumulate in the parameters.
+
+        Args:
+            batch: the batch.
+            first: whether it is the first batch of the step, which clears the gradients.
+            count: number of batches in the step, by which the loss is divided.
 
         Returns:
-            The losses without their graph.
+            The losses, detached.
         """
         outputs = self.state.network(batch.maps, batch.present)
         loss: LossOutput = self.state.losses(outputs, batch.targets)
@@ -155,9 +160,9 @@ class Trainer:
         return validation_metrics(predictions, labels, self.setup.info.trained).with_prefix("val")
 
     def end_epoch(self, train_metrics: dict[str, float], validation: Metrics) -> None:
-        """Log the metrics, update the best epochs, and begin the checkpoint.
+        """Log the metrics, update the best epochs, and start writing the checkpoint.
 
-        The metrics come first: a checkpoint never covers an epoch that the journal lacks.
+        In this order, so that the journal has the metrics of every epoch that a checkpoint contains.
         """
         state, epoch = self.state, self.state.epoch + 1
         self.run.log_metrics(train_metrics | validation.defined(), epoch)
@@ -175,7 +180,7 @@ class Trainer:
         return reversal_alpha(step, steps=steps, alpha=loss.reversal, ramp=loss.reversal_ramp)
 
     def _train_metrics(self) -> dict[str, float]:
-        """Mean losses and norms of the epoch; the weights, learning rate and number of skipped steps at its end; the speed."""
+        """The `train/...` metrics: mean losses and norms, task weights, learning rate, skipped steps, images per second."""
         state = self.state
         group = state.optimizer.param_groups[0]
         values = state.meter.compute()
@@ -203,7 +208,7 @@ class Trainer:
 
 
 def epoch_line(epoch: int, epochs: int, train_metrics: dict[str, float], validation: Metrics, selection: BestTracker) -> str:
-    """One line for the user: loss, speed, skipped steps, and the metric that decides."""
+    """One line for the user: loss, speed, skipped steps, and the metric `train.select`."""
     loss = f"loss {train_metrics['train/loss/total']:.3f}" if "train/loss/total" in train_metrics else "all steps skipped"
     line = f"epoch {epoch}/{epochs}  {loss}  {train_metrics['train/images_per_second']:.0f} images/s"
     if skipped := train_metrics["train/bad_steps"]:

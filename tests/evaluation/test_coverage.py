@@ -32,12 +32,12 @@ def test_the_same_seed_gives_the_same_subjects():
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", TRUE)
 def test_intervals_over_subjects_cover_the_true_value(metric, found):
-    assert coverage([one["people"][metric] for one in found], TRUE[metric]) >= 0.86
+    assert coverage([one["subjects"][metric] for one in found], TRUE[metric]) >= 0.86
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", TRUE)
 def test_intervals_over_pairs_are_much_narrower_and_miss_it(metric, found):
-    over = {how: [one[how][metric] for one in found] for how in ("people", "pairs")}
-    assert width(over["pairs"]) < 0.7 * width(over["people"])
+    over = {how: [one[how][metric] for one in found] for how in ("subjects", "pairs")}
+    assert width(over["pairs"]) < 0.7 * width(over["subjects"])
     assert coverage(over["pairs"], TRUE[metric]) < 0.8

@@ -80,7 +80,7 @@ class Similarity:
     scale: ScoreScale
 
     def levels(self, first: slice, second: slice, workspace: Workspace | None = None) -> Tensor:
-        """(k, l) int32 of k rows against l others, in `space` where that is given: until it is given again."""
+        """(k, l) int32 levels of k rows against l others; a view of `workspace` if given, valid until its next use."""
         left, right = self.left[first], self.right[second]
         if workspace is None:
             workspace = Workspace(len(left) * len(right))

@@ -165,7 +165,7 @@ def add_bootstrap_intervals(
 
 
 def _threshold_grid(pair_scores: PairScores, extra_thresholds: list[int]) -> tuple[np.ndarray, bool]:
-    """Growing thresholds, and whether they are all distinct scores."""
+    """Ascending thresholds, and whether every distinct score is one of them."""
     levels, counts, genuine = pair_scores.impostor_levels, pair_scores.impostor_counts, pair_scores.genuine_levels
     distinct = np.union1d(levels, genuine)
     exact = len(distinct) <= MAX_EXACT_THRESHOLDS

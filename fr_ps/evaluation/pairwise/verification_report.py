@@ -64,7 +64,8 @@ def verification_section(pair_scores: PairScores, metrics: Metrics, thresholds: 
                 "FMR and FNMR at the thresholds from validation",
                 _HEADER,
                 rows,
-                f"Calibrated on {thresholds.sessions} sessions of {thresholds.people} subjects. Low support: there or here.",
+                f"Calibrated on {thresholds.sessions} sessions of {thresholds.people} subjects. "
+                "Low support: on validation or on these pairs.",
             )
         )
     section.figures = {
