@@ -135,20 +135,20 @@ class _RoundRobin:
         """The next `count` members."""
         while len(self.queue) < count:
             self._start_round()
-        taken, self.queue = self.queue[:count], self.queue[count:]
-        return taken
+        drawn, self.queue = self.queue[:count], self.queue[count:]
+        return drawn
 
     def next_distinct(self, count: int) -> list[int]:
         """The next `count` members; all different if there are that many."""
         if count > len(self.members):
             return self.next(count)
-        taken: list[int] = []
-        while len(taken) < count:
-            if not set(self.queue) - set(taken):
+        drawn: list[int] = []
+        while len(drawn) < count:
+            if not set(self.queue) - set(drawn):
                 self._start_round()
-            taken.append(next(member for member in self.queue if member not in taken))
-            self.queue.remove(taken[-1])
-        return taken
+            drawn.append(next(member for member in self.queue if member not in drawn))
+            self.queue.remove(drawn[-1])
+        return drawn
 
     def _start_round(self) -> None:
         self.queue += self.rng.permutation(self.members).tolist()

@@ -129,13 +129,13 @@ def sample_subjects(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
     A subject with more sessions than fit is skipped.
     """
     rows = rows[np.lexsort((labels.sessions[rows], labels.ids[rows]))]
-    _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
+    _, subject_of, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
     chosen, room = np.zeros(len(counts), dtype=bool), MAX_SESSIONS
     for candidate in np.random.default_rng(seed).permutation(len(counts)):
         if counts[candidate] <= room:
             chosen[candidate] = True
             room -= counts[candidate]
-    return rows[chosen[person]]
+    return rows[chosen[subject_of]]
 
 
 def principal_components(vectors: np.ndarray, *, whiten: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,10 +167,10 @@ def wccn(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
     well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis 2004). If no subject
     has differing scores, W is undefined and B is (k, 0).
     """
-    _, person, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    _, subject_of, counts = np.unique(ids, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), scores.shape[1]))
-    np.add.at(sums, person, scores)
-    residuals = scores - (sums / counts[:, None])[person]
+    np.add.at(sums, subject_of, scores)
+    residuals = scores - (sums / counts[:, None])[subject_of]
     if not np.abs(residuals).max(initial=0) > _RANK_TOLERANCE * np.abs(scores).max(initial=0):
         return np.zeros((scores.shape[1], 0))
     within = LedoitWolf(assume_centered=True).fit(residuals).covariance_
@@ -227,8 +227,8 @@ def _flatten(maps: np.ndarray) -> np.ndarray:
 
 def _rows_with_several_sessions(labels: Labels, rows: np.ndarray) -> np.ndarray:
     """Rows of the subjects with two sessions or more among them."""
-    _, person, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
-    return rows[counts[person] > 1]
+    _, subject_of, counts = np.unique(labels.ids[rows], return_inverse=True, return_counts=True)
+    return rows[counts[subject_of] > 1]
 
 
 def _with_jittered_copies(rows: np.ndarray, seed: int) -> _MapSources:

@@ -59,12 +59,12 @@ def bootstrap_weights(ids: np.ndarray, replicates: int | None = None, seed: int 
         replicates: number of replicates; None: `REPLICATES`.
         seed: random seed.
     """
-    names, person = np.unique(ids, return_inverse=True)
+    names, subject_of = np.unique(ids, return_inverse=True)
     rng = np.random.default_rng(seed)
     units = min(len(names), MAX_UNITS)
     group = rng.permutation(len(names)) % units if len(names) > units else np.arange(len(names))
     drawn = rng.multinomial(units, np.full(units, 1 / units), size=REPLICATES if replicates is None else replicates)
-    return BootstrapWeights(group[person], drawn.astype(np.float32), len(names))
+    return BootstrapWeights(group[subject_of], drawn.astype(np.float32), len(names))
 
 
 def unweighted(sessions: int) -> BootstrapWeights:

@@ -58,7 +58,7 @@ def jitter(maps: Mapping[str, np.ndarray], ids: np.ndarray, sessions: np.ndarray
 
 def draw_jitter(ids: np.ndarray, sessions: np.ndarray, seed: int) -> Similarity:
     """The transform of each of n sessions, from the four 64-bit words of a SHA-256."""
-    keys = [f"{seed}\0{person}\0{session}".encode() for person, session in zip(ids, sessions, strict=True)]
+    keys = [f"{seed}\0{subject}\0{session}".encode() for subject, session in zip(ids, sessions, strict=True)]
     words = np.frombuffer(b"".join(hashlib.sha256(key).digest() for key in keys), dtype="<u8").reshape(-1, 4)
     rotation, scale, x, y = torch.from_numpy((2 * (words / 2**64) - 1).astype(np.float32)).unbind(dim=1)
     # Coordinates go from -1 to 1: a share of the side is twice as much in them.

@@ -171,8 +171,8 @@ def score_table(result: EvaluationResult, max_pairs: int = MAX_PAIRS, seed: int 
     elif count * (count - 1) // 2 <= max_pairs:
         first, second = np.triu_indices(count, k=1)
     else:
-        wanted = max(max_pairs - len(pair_scores.genuine_first), 0)
-        one, other = _sample_impostors(labels.ids, wanted, np.random.default_rng(seed))
+        num_impostors = max(max_pairs - len(pair_scores.genuine_first), 0)
+        one, other = _sample_impostors(labels.ids, num_impostors, np.random.default_rng(seed))
         sampled = f"a random sample of {len(one)} of {pair_scores.impostor_count} impostor pairs"
         note = f"scores.parquet holds all {len(pair_scores.genuine_first)} genuine pairs and {sampled}"
         first, second = np.concatenate([pair_scores.genuine_first, one]), np.concatenate([pair_scores.genuine_second, other])

@@ -84,10 +84,12 @@ class GradientWeighting(Weighting):
     def _task_weights(self, gramian: Tensor) -> Tensor:
         squares = gramian.diagonal()
         weights = torch.ones_like(squares)
-        there = squares > 0
-        if there.any() and torch.isfinite(gramian).all():  # else the total's own gradient is not finite, and the step is skipped
+        nonzero = squares > 0
+        if (
+            nonzero.any() and torch.isfinite(gramian).all()
+        ):  # else the total's own gradient is not finite, and the step is skipped
             # No method depends on the common scale of the gradients, but the solvers' tolerances do.
-            weights[there] = self.method(gramian[there][:, there] / squares[there].mean())
+            weights[nonzero] = self.method(gramian[nonzero][:, nonzero] / squares[nonzero].mean())
         return weights
 
     @torch.no_grad()
@@ -148,9 +150,9 @@ def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
     The adversarial gradient a is projected onto the directions in which no task loss rises, a + sum_j y_j g_j, and multiplied by
     `_length_ratio`.
     """
-    added, there = torch.zeros_like(weights), gramian.diagonal() > 0
-    if there[-1] and there[:-1].any() and torch.isfinite(gramian).all():
-        added[there[:-1]] = projection_weights(gramian[there][:, there])
+    added, nonzero = torch.zeros_like(weights), gramian.diagonal() > 0
+    if nonzero[-1] and nonzero[:-1].any() and torch.isfinite(gramian).all():
+        added[nonzero[:-1]] = projection_weights(gramian[nonzero][:, nonzero])
     scale = _length_ratio(weights, gramian[:-1, :-1])
     return torch.cat([weights + scale * added, weights.new_tensor([scale])])
 

@@ -74,12 +74,12 @@ def load_weights(branch: Branch, path: Path) -> str:
 
 def _select_branch(content: dict[str, Tensor], modality: str, path: Path) -> dict[str, Tensor]:
     """The tensors of the branch of `modality`, or of the only branch, if `content` is one of our networks; else all tensors."""
-    there = [other for other in CHANNELS if any(name.startswith(f"branches.{other}.") for name in content)]
-    if not there:
+    present = [other for other in CHANNELS if any(name.startswith(f"branches.{other}.") for name in content)]
+    if not present:
         return content
-    if modality not in there and len(there) > 1:
-        raise InputError(f"{path}: holds branches of {', '.join(there)} and none of {modality}; expected weights of one branch")
-    chosen = modality if modality in there else there[0]
+    if modality not in present and len(present) > 1:
+        raise InputError(f"{path}: holds branches of {', '.join(present)} and none of {modality}; expected weights of one branch")
+    chosen = modality if modality in present else present[0]
     return {name: tensor for name, tensor in content.items() if name.startswith(f"branches.{chosen}.")}
 
 

@@ -139,10 +139,10 @@ def _test_metrics(model: Path, data: Path, device: torch.device, batch: int) -> 
     dataset = open_model_dataset(info, data)
     rows = split_rows(dataset, model, "test")
     labels = dataset.labels.subset(rows)
-    assessment = evaluate_predictions(
+    result = evaluate_predictions(
         LabelledPredictions(predict(network, dataset.store, rows, batch), labels), info.trained, read_thresholds(model)
     )
-    return assessment.metrics, assessment.bootstrap.subjects
+    return result.metrics, result.bootstrap.subjects
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -163,10 +163,10 @@ def open_study(storage: Storage, name: str, directions: Sequence[Direction]) -> 
         study = optuna.load_study(study_name=name, storage=storage.rdb)
     except (StorageInternalError, SQLAlchemyError) as error:
         raise InputError(f"study.name {name!r}: the database rejects it ({one_line(error, 200)}); use a shorter name") from None
-    there = [direction.name.lower() for direction in study.directions]
-    if there != list(directions):
+    existing = [direction.name.lower() for direction in study.directions]
+    if existing != list(directions):
         raise InputError(
-            f"study {name!r} exists with the directions {', '.join(there)}, not {', '.join(directions)}; "
+            f"study {name!r} exists with the directions {', '.join(existing)}, not {', '.join(directions)}; "
             "set its objectives, or another study.name"
         )
     return study, False

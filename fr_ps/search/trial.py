@@ -100,7 +100,7 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
         InputError: the database is unreachable.
     """
     storage, study = context.storage, context.study
-    result, counted = TrialResult("failed", reason="lease expired"), False
+    result, accepted = TrialResult("failed", reason="lease expired"), False
     with heartbeat(storage, study, number), suppress(UpdateFinishedTrialError):
         trial, params = retry(lambda: _sample_params(context, number, slot))
         with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
@@ -124,8 +124,8 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
         if run.mlflow_id:  # set in the background once the run exists in MLflow, for a short trial only at its end
             attributes[MLFLOW_RUN] = run.mlflow_id
         retry(lambda: _set_attributes(trial, attributes))
-        counted = finish_trial(storage, study, trial, list(result.values) if result.values else None, _STATES[result.kind])
-    if not counted:  # the lease expired, for example while the machine was suspended
+        accepted = finish_trial(storage, study, trial, list(result.values) if result.values else None, _STATES[result.kind])
+    if not accepted:  # the lease expired, for example while the machine was suspended
         context.echo(f"trial {number}: lease expired; another worker retries it, result discarded")
     return result
 

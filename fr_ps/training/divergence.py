@@ -83,8 +83,8 @@ def diverged_error(
     consecutive: int, *, cause: str, epoch: int, sessions: Sequence[str], checkpoint: str, lr: float
 ) -> DivergedError:
     """The error that ends a training after `consecutive` skipped steps."""
-    more = len(sessions) - _MAX_SESSIONS_SHOWN
-    shown = ", ".join(sessions[:_MAX_SESSIONS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    num_hidden = len(sessions) - _MAX_SESSIONS_SHOWN
+    shown = ", ".join(sessions[:_MAX_SESSIONS_SHOWN]) + (f" and {num_hidden} more" if num_hidden > 0 else "")
     return DivergedError(
         f"{consecutive} steps in a row were skipped in epoch {epoch}: {cause}, at the sessions {shown}; "
         f"the last good checkpoint is {checkpoint}; check those sessions, or lower optim.lr ({lr:g}) "

@@ -55,11 +55,11 @@ class FinalEvaluation:
     """The evaluation of the best model.
 
     Attributes:
-        assessment: of the test part; None without one.
+        test_result: of the test part; None without one.
         metrics: `val/...` of each subset of the maps, and `test/...`.
     """
 
-    assessment: EvaluationResult | None
+    test_result: EvaluationResult | None
     metrics: Metrics
 
 
@@ -84,8 +84,8 @@ def finalize(
     figures["learning_rate"] = partial(learning_rate_figure, rate, state.epoch, steps_per_epoch)
     sections = {"Training": ReportSection(figures=figures)}
     epochs = {metric: tracker.best_epoch or state.epoch for metric, tracker in state.trackers.items()}
-    log_artifacts(setup, run, metrics, test.assessment, epochs, sections, warnings)
-    return TrainResult(metrics, best_epoch, state.epoch, (*warnings, *(test.assessment.warnings if test.assessment else ())))
+    log_artifacts(setup, run, metrics, test.test_result, epochs, sections, warnings)
+    return TrainResult(metrics, best_epoch, state.epoch, (*warnings, *(test.test_result.warnings if test.test_result else ())))
 
 
 def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) -> FinalEvaluation:
@@ -119,7 +119,7 @@ def log_artifacts(
     setup: TrainingSetup,
     run: Run,
     metrics: Metrics,
-    assessment: EvaluationResult | None,
+    test_result: EvaluationResult | None,
     best_epochs: Mapping[str, int],
     sections: Mapping[str, ReportSection],
     warnings: Sequence[str] = (),
@@ -130,17 +130,17 @@ def log_artifacts(
         setup: of the training.
         run: of the training.
         metrics: `val/...` of the selected model, and `test/...`.
-        assessment: of the test part; None without one.
+        test_result: of the test part; None without one.
         best_epochs: metric to its best epoch; `train.select` first.
-        warnings: of the training, beside those of the assessment.
+        warnings: of the training, beside those of `test_result`.
     """
     select = setup.config.train.select
-    facts = report_facts(setup, metrics, assessment, best_epochs[select])
+    facts = report_facts(setup, metrics, test_result, best_epochs[select])
     title = setup.config.name or default_run_name(setup.config)
-    write_report(run.folder / "report", title, facts, metrics, assessment, sections, warnings)
-    warnings = [*warnings, *(assessment.warnings if assessment else ())]
-    lines = [*headline_lines(metrics, "test" if assessment else "val"), *warnings]
-    if assessment:
+    write_report(run.folder / "report", title, facts, metrics, test_result, sections, warnings)
+    warnings = [*warnings, *(test_result.warnings if test_result else ())]
+    lines = [*headline_lines(metrics, "test" if test_result else "val"), *warnings]
+    if test_result:
         lines = [facts["tested"], *lines]
     run.set_tags({"fr_ps.best_epoch": str(best_epochs[select]), "mlflow.note.content": markdown_lines(lines)})
     run.log_artifact(run.folder / "report", "report")
@@ -164,16 +164,16 @@ def _metrics_at_epoch(run: Run, epoch: int) -> Metrics:
     return metrics
 
 
-def report_facts(setup: TrainingSetup, metrics: Metrics, assessment: EvaluationResult | None, best_epoch: int) -> dict[str, str]:
+def report_facts(setup: TrainingSetup, metrics: Metrics, test_result: EvaluationResult | None, best_epoch: int) -> dict[str, str]:
     """The first lines of the report: the test part, the headline metrics, the model, its selection, and the data."""
     config, dataset, validated = setup.config, setup.dataset, setup.split.val
     disjoint = config.data.protocol == "subject_disjoint"
     unseen = "subjects not in training" if disjoint else "other sessions of the training subjects"
     maps = ", ".join(config.data.modalities) + (f" ({config.fusion.name})" if len(config.data.modalities) > 1 else "")
     return {
-        "tested": f"{describe_test_set(assessment)}: {unseen}" if assessment else "no test (data.test_people is 0)",
-        "headline": "; ".join(headline_lines(metrics, "test" if assessment else "val")) or "no validation and no test",
-        **(undefined_summary(metrics, "test") if assessment else {}),
+        "tested": f"{describe_test_set(test_result)}: {unseen}" if test_result else "no test (data.test_people is 0)",
+        "headline": "; ".join(headline_lines(metrics, "test" if test_result else "val")) or "no validation and no test",
+        **(undefined_summary(metrics, "test") if test_result else {}),
         "model": f"{setup.info.backbones} on {maps}, {dataset.store.size} px, epoch {best_epoch}",
         "chosen by": f"{config.train.select} on {len(validated)} sessions" if len(validated) else "nothing: the last epoch",
         "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",

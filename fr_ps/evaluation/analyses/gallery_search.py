@@ -75,14 +75,14 @@ def search_gallery(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray 
     Raises:
         InputError: an embedding with NaN or infinity.
     """
-    person, everyone = np.unique(ids, return_inverse=True)[1], np.arange(len(ids))
-    probes = everyone if gallery is None else np.setdiff1d(everyone, gallery)
-    enrolled = everyone if gallery is None else np.unique(gallery)
-    columns = enrolled[np.argsort(person[enrolled], kind="stable")]  # the sessions of a subject are adjacent
-    subjects, starts, sessions = np.unique(person[columns], return_index=True, return_counts=True)
+    subject_of, all_rows = np.unique(ids, return_inverse=True)[1], np.arange(len(ids))
+    probes = all_rows if gallery is None else np.setdiff1d(all_rows, gallery)
+    enrolled = all_rows if gallery is None else np.unique(gallery)
+    columns = enrolled[np.argsort(subject_of[enrolled], kind="stable")]  # the sessions of a subject are adjacent
+    subjects, starts, sessions = np.unique(subject_of[columns], return_index=True, return_counts=True)
     place = np.full(len(ids), -1)
     place[subjects] = np.arange(len(subjects))
-    owner, own_place = place[person[columns]], place[person[probes]]
+    owner, own_place = place[subject_of[columns]], place[subject_of[probes]]
     itself = np.argsort(columns) if gallery is None else np.full(len(probes), -1)
     every = similarity(embeddings, ids)
     pairs = Similarity(every.left[probes], every.right[columns], every.scale)

@@ -105,15 +105,15 @@ def group_counts(
     Raises:
         InputError: an embedding with NaN or infinity.
     """
-    person = np.unique(ids, return_inverse=True)[1]
+    subject_of = np.unique(ids, return_inverse=True)[1]
     unit = bootstrap.unit if bootstrap else np.zeros(len(ids), dtype=int)
     units = bootstrap.weights.shape[1] if bootstrap else 1
-    order = np.lexsort((person, unit))  # so that a block has few subjects and units
-    first_row = np.flatnonzero(np.diff(person[order], prepend=-1))
-    person, unit = np.repeat(np.arange(len(first_row)), np.diff(first_row, append=len(ids))), unit[order]
+    order = np.lexsort((subject_of, unit))  # so that a block has few subjects and units
+    first_row = np.flatnonzero(np.diff(subject_of[order], prepend=-1))
+    subject_of, unit = np.repeat(np.arange(len(first_row)), np.diff(first_row, append=len(ids))), unit[order]
     onehot = np.hstack([codes[order, i, None] == np.arange(k) for i, k in enumerate(class_counts)]).astype(np.float32)
     compared = similarity(embeddings, ids).select(order)
-    matched, missed, unit_matched, unit_missed = _count_errors(compared, threshold, person, unit, units, onehot, block)
+    matched, missed, unit_matched, unit_missed = _count_errors(compared, threshold, subject_of, unit, units, onehot, block)
     of_person = np.add.reduceat(onehot, first_row, axis=0, dtype=np.float64)
     unit_sessions, unit_squares = np.zeros((2, units, onehot.shape[1]))
     np.add.at(unit_sessions, unit[first_row], of_person)
@@ -198,7 +198,7 @@ def group_section(
 
 
 def _count_errors(
-    compared: Similarity, threshold: float, person: np.ndarray, unit: np.ndarray, units: int, onehot: np.ndarray, block: int
+    compared: Similarity, threshold: float, subject_of: np.ndarray, unit: np.ndarray, units: int, onehot: np.ndarray, block: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """False matches and false non-matches by class, and by class and unit; the classes of all attributes are concatenated.
 
@@ -216,7 +216,7 @@ def _count_errors(
         for at in range(start, count, BLOCK_COLUMNS):
             others = slice(at, min(at + BLOCK_COLUMNS, count))
             accepted = (compared.levels(others, mine) >= level).numpy()
-            errors = _extract_false_non_matches(accepted, person, others, mine)
+            errors = _extract_false_non_matches(accepted, subject_of, others, mine)
             by_class = errors.T @ onehot[at : at + len(errors)]
             missed += by_class.T @ onehot[mine]
             np.add.at(unit_missed, unit[mine], by_class * onehot[mine])
@@ -228,10 +228,10 @@ def _count_errors(
     return matched, missed, unit_matched, unit_missed
 
 
-def _extract_false_non_matches(accepted: np.ndarray, person: np.ndarray, others: slice, mine: slice) -> np.ndarray:
+def _extract_false_non_matches(accepted: np.ndarray, subject_of: np.ndarray, others: slice, mine: slice) -> np.ndarray:
     """Float32 false non-matches in the first rows of a block (others, mine); keeps impostor pairs only in `accepted`."""
-    band = int(np.searchsorted(person[others], person[mine.stop - 1], side="right"))
-    same = person[others][:band, None] == person[mine]
+    band = int(np.searchsorted(subject_of[others], subject_of[mine.stop - 1], side="right"))
+    same = subject_of[others][:band, None] == subject_of[mine]
     pair = np.arange(others.start, others.start + band)[:, None] > np.arange(mine.start, mine.stop)
     missed = same & pair & ~accepted[:band]
     accepted[:band] &= ~same & pair
@@ -263,12 +263,12 @@ def _add_ratio(
     bootstrap_rates: np.ndarray | None,
 ) -> None:
     name, error, trial = ratio
-    there = np.flatnonzero(trials)
-    if len(there) < 2:
-        only = f"only class {names[there[0]]!r} has {trial}s" if len(there) else f"no class has {trial}s"
+    valid = np.flatnonzero(trials)
+    if len(valid) < 2:
+        only = f"only class {names[valid[0]]!r} has {trial}s" if len(valid) else f"no class has {trial}s"
         return metrics.add(prefix + name, None, only)
-    rates = errors[there] / trials[there]
-    worst, best = there[rates.argmax()], there[::-1][rates[::-1].argmin()]  # two different classes even if all rates are equal
+    rates = errors[valid] / trials[valid]
+    worst, best = valid[rates.argmax()], valid[::-1][rates[::-1].argmin()]  # two different classes even if all rates are equal
 
     def counted(code: int) -> str:
         return f"{errors[code]} of {trials[code]} {trial}s of {names[code]!r}"

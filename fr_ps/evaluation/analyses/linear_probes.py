@@ -134,18 +134,18 @@ def linear_probe(
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(codes >= 0)
     rows = rows[_sample_subjects(ids[rows], rng)]
-    codes, person = codes[rows], np.unique(ids[rows], return_inverse=True)[1]
-    subjects = tuple(len(np.unique(person[codes == code])) for code in range(len(class_names)))
+    codes, subject_of = codes[rows], np.unique(ids[rows], return_inverse=True)[1]
+    subjects = tuple(len(np.unique(subject_of[codes == code])) for code in range(len(class_names)))
     if reason := _undefined_reason(subjects, class_names):
         return LinearProbeResult(subjects, reason=reason)
     unit = embeddings[rows].astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
 
-    fold = _folds(codes, person, min(FOLDS, *subjects), seed)
-    drawn = np.column_stack([codes, _permuted(codes, person, fold, rng)])
+    fold = _folds(codes, subject_of, min(FOLDS, *subjects), seed)
+    drawn = np.column_stack([codes, _permuted(codes, subject_of, fold, rng)])
     positive = [1] if len(class_names) == 2 else range(len(class_names))
     problems = np.concatenate([drawn == code for code in positive], axis=1)
-    aucs = _auc_within(_cross_validated_scores(unit, problems, person, fold), problems, fold)
+    aucs = _auc_within(_cross_validated_scores(unit, problems, subject_of, fold), problems, fold)
     auc, *chance = aucs.reshape(len(positive), -1).mean(axis=0)
     chance = np.array(chance)[np.isfinite(chance)]
     if np.isnan(auc) or not len(chance):
@@ -164,39 +164,39 @@ def _undefined_reason(subjects: Sequence[int], class_names: Sequence[str]) -> st
 
 def _sample_subjects(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Sorted rows of a random sample of subjects, up to `MAX_SESSIONS`; the last subject may be cut."""
-    names, person = np.unique(ids, return_inverse=True)
-    order = np.lexsort((rng.random(len(ids)), rng.permutation(len(names))[person]))
+    names, subject_of = np.unique(ids, return_inverse=True)
+    order = np.lexsort((rng.random(len(ids)), rng.permutation(len(names))[subject_of]))
     return np.sort(order[:MAX_SESSIONS])
 
 
-def _folds(codes: np.ndarray, person: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _folds(codes: np.ndarray, subject_of: np.ndarray, count: int, seed: int) -> np.ndarray:
     """(n,) fold of each session."""
     fold = np.empty(len(codes), dtype=int)
-    dealer = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for number, (_, scored) in enumerate(dealer.split(codes, codes, person)):
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    for number, (_, scored) in enumerate(splitter.split(codes, codes, subject_of)):
         fold[scored] = number
     return fold
 
 
-def _permuted(codes: np.ndarray, person: np.ndarray, fold: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _permuted(codes: np.ndarray, subject_of: np.ndarray, fold: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n, permutations) codes: each subject gets those of one of its fold, cut or repeated to its number of sessions."""
-    counts = np.bincount(person)
+    counts = np.bincount(subject_of)
     starts = np.cumsum(counts) - counts
-    by_person = np.argsort(person, kind="stable")
+    by_subject = np.argsort(subject_of, kind="stable")
     nth = np.empty(len(codes), dtype=int)  # index among the sessions of its subject
-    nth[by_person] = np.arange(len(codes)) - starts[person[by_person]]
-    fold_of = fold[by_person[starts]]
-    giver = np.empty(len(counts), dtype=int)
+    nth[by_subject] = np.arange(len(codes)) - starts[subject_of[by_subject]]
+    fold_of = fold[by_subject[starts]]
+    donor = np.empty(len(counts), dtype=int)
     drawn = np.empty((len(codes), PERMUTATIONS), dtype=codes.dtype)
     for column in drawn.T:
-        giver[np.argsort(fold_of, kind="stable")] = np.lexsort((rng.random(len(counts)), fold_of))
-        gives = giver[person]
-        shuffled = np.lexsort((rng.random(len(codes)), person))
-        column[:] = codes[shuffled[starts[gives] + nth % counts[gives]]]
+        donor[np.argsort(fold_of, kind="stable")] = np.lexsort((rng.random(len(counts)), fold_of))
+        donor_of = donor[subject_of]
+        shuffled = np.lexsort((rng.random(len(codes)), subject_of))
+        column[:] = codes[shuffled[starts[donor_of] + nth % counts[donor_of]]]
     return drawn
 
 
-def _cross_validated_scores(unit: np.ndarray, problems: np.ndarray, person: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def _cross_validated_scores(unit: np.ndarray, problems: np.ndarray, subject_of: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """(n, Q) score of each session in each of the (n, Q) bool problems, from the probe fitted on the other folds."""
     scores = np.empty(problems.shape)
     for number in np.unique(fold):
@@ -204,11 +204,11 @@ def _cross_validated_scores(unit: np.ndarray, problems: np.ndarray, person: np.n
         mean, spread = unit[fitted].mean(axis=0), unit[fitted].std(axis=0)
         scale = np.where(spread > _CONSTANT, 1 / np.maximum(spread, _CONSTANT), 0)
         its, others = (unit[fitted] - mean) * scale, (unit[scored] - mean) * scale
-        scores[scored] = _ridge(its, others, problems[fitted].astype(np.float64), person[fitted])
+        scores[scored] = _ridge(its, others, problems[fitted].astype(np.float64), subject_of[fitted])
     return scores.round(_DIGITS)
 
 
-def _ridge(fitted: np.ndarray, scored: np.ndarray, targets: np.ndarray, person: np.ndarray) -> np.ndarray:
+def _ridge(fitted: np.ndarray, scored: np.ndarray, targets: np.ndarray, subject_of: np.ndarray) -> np.ndarray:
     """(m, Q) centred predictions for the (m, C) `scored`, by ridge regression of (n, Q) targets on the (n, C) `fitted`.
 
     One eigendecomposition, of the smaller of the (n, n) and the (C, C) products, serves all problems and penalties.
@@ -223,7 +223,7 @@ def _ridge(fitted: np.ndarray, scored: np.ndarray, targets: np.ndarray, person: 
     basis = fitted @ axes  # (n, r), its columns orthogonal, of squared length `values`
     moments = basis.T @ targets
     penalties = PENALTIES * len(fitted)
-    groups = _rows_by_session_count(person)
+    groups = _rows_by_session_count(subject_of)
     errors = np.stack(
         [_leave_subject_out_error(basis, 1 / (values + penalty), targets, moments, groups) for penalty in penalties]
     )
@@ -244,11 +244,11 @@ def _leave_subject_out_error(
     return error
 
 
-def _rows_by_session_count(person: np.ndarray) -> list[np.ndarray]:
+def _rows_by_session_count(subject_of: np.ndarray) -> list[np.ndarray]:
     """One (subjects, sessions) array of rows for each number of sessions per subject."""
-    counts = np.unique(person, return_counts=True)[1]
-    starts, by_person = np.cumsum(counts) - counts, np.argsort(person, kind="stable")
-    return [by_person[starts[counts == count][:, None] + np.arange(count)] for count in np.unique(counts)]
+    counts = np.unique(subject_of, return_counts=True)[1]
+    starts, by_subject = np.cumsum(counts) - counts, np.argsort(subject_of, kind="stable")
+    return [by_subject[starts[counts == count][:, None] + np.arange(count)] for count in np.unique(counts)]
 
 
 def _auc_within(scores: np.ndarray, problems: np.ndarray, fold: np.ndarray) -> np.ndarray:

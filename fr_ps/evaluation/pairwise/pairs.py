@@ -79,11 +79,11 @@ class AllPairs:
         self, embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine", bootstrap: BootstrapWeights | None = None
     ) -> None:
         self.bootstrap = bootstrap
-        person = self.subject = np.unique(ids, return_inverse=True)[1]
-        unit = bootstrap.unit if bootstrap else person
-        self.order = np.lexsort((person, unit))
+        subject = self.subject = np.unique(ids, return_inverse=True)[1]
+        unit = bootstrap.unit if bootstrap else subject
+        self.order = np.lexsort((subject, unit))
         self.unit = torch.from_numpy(unit[self.order])
-        self.ordered_subject = torch.from_numpy(np.cumsum(np.diff(person[self.order], prepend=person[self.order][:1]) != 0))
+        self.ordered_subject = torch.from_numpy(np.cumsum(np.diff(subject[self.order], prepend=subject[self.order][:1]) != 0))
         self.similarity = similarity(embeddings, ids, measure).select(self.order)
 
     def score(self) -> PairScores:
@@ -160,12 +160,12 @@ class AllPairs:
 
     def _extract_genuine(self, levels: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Rows, columns and levels of the genuine pairs of a block; marks these, and what is no pair, as `_NOT_IMPOSTOR`."""
-        person, others = self.ordered_subject[rows], self.ordered_subject[columns]
-        if others[0] > person[-1]:
+        subject, others = self.ordered_subject[rows], self.ordered_subject[columns]
+        if others[0] > subject[-1]:
             return []
-        end = int(torch.searchsorted(others, person[-1:], right=True))
+        end = int(torch.searchsorted(others, subject[-1:], right=True))
         band = levels[:, :end]
-        same = person[:, None] == others[:end]
+        same = subject[:, None] == others[:end]
         pair = torch.arange(rows.start, rows.stop)[:, None] < torch.arange(columns.start, columns.start + end)
         down, across = torch.nonzero(same & pair, as_tuple=True)
         found = (down + rows.start, across + columns.start, band[down, across])

@@ -50,12 +50,12 @@ class ScoreScale:
     def threshold_level(self, score: float) -> int:
         """The lowest level with a score of at least `score`, for a threshold."""
         if self.measure == "cosine":
-            wanted = score if self.radius == 1 else 1 - (1 - score) / self.radius**2
+            target = score if self.radius == 1 else 1 - (1 - score) / self.radius**2
         else:
-            wanted = 1 - (min(score, 0.0) / self.radius) ** 2 / 2
+            target = 1 - (min(score, 0.0) / self.radius) ** 2 / 2
         # Slack for rounding: the level of a score from `scores` is found again. A smaller radius rounds more.
         slack = 1e-3 + 2**-52 * STEPS / min(self.radius**2, 1) if self.measure == "cosine" else 1e-3
-        return int(np.clip(np.ceil((wanted + 1) * STEPS - slack), 0, LEVELS))
+        return int(np.clip(np.ceil((target + 1) * STEPS - slack), 0, LEVELS))
 
 
 class Workspace:

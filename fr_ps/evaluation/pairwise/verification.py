@@ -171,8 +171,8 @@ def _threshold_grid(pair_scores: PairScores, extra_thresholds: list[int]) -> tup
     exact = len(distinct) <= MAX_EXACT_THRESHOLDS
     if not exact:
         above = np.cumsum(counts[::-1])[::-1]  # impostor pairs at or above each level
-        wanted = np.geomspace(1, above[0], _TAIL)
-        tail = levels[len(levels) - np.searchsorted(above[::-1], wanted, side="left") - 1]
+        target_counts = np.geomspace(1, above[0], _TAIL)
+        tail = levels[len(levels) - np.searchsorted(above[::-1], target_counts, side="left") - 1]
         quantiles = np.quantile(genuine, np.linspace(0, 1, _QUANTILES), method="nearest")
         distinct = np.union1d(tail, quantiles.astype(np.int64))
     own = [point.threshold for point in operating_points(pair_scores, compute_roc(pair_scores))]
