@@ -45,8 +45,8 @@ def check_output_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = Fa
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise InputError(f"{out}: would replace a file of the input {flag} {source}; choose another output")
     if not overwrite:
-        whose = "another command of fr-ps wrote it" if made_by else "fr-ps did not write it (or it was changed since)"
-        raise InputError(f"{out}: already exists, and {whose}; choose another output, or replace it with --overwrite true")
+        owner = "another command of fr-ps wrote it" if made_by else "fr-ps did not write it (or it was changed since)"
+        raise InputError(f"{out}: already exists, and {owner}; choose another output, or replace it with --overwrite true")
 
 
 def check_not_input(out: Path, inputs: Inputs) -> None:
