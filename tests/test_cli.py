@@ -100,7 +100,7 @@ def test_the_gallery_part_of_a_training_can_be_evaluated(here, prepared, capsys)
     again = ["train", f"--data.root={prepared}", *TINY, f"--data.split={split}", "--data.subsample_sessions=3"]
     assert main(again) == 0
     printed = capsys.readouterr().out.strip().splitlines()
-    assert "left out: 6 sessions: beyond 3 of each person (data.subsample_sessions)" in printed
+    assert "left out: 6 sessions: beyond 3 of each subject (data.subsample_sessions)" in printed
     settings = yaml.safe_load(
         next(path for path in Path("runs").glob("*/config.yaml") if path.parent != split.parent).read_text()
     )

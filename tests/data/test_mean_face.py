@@ -83,5 +83,5 @@ def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path, refused: A
     with refused("mean.npy", "not a readable .npy"):
         read_mean_face(tmp_path / "mean.npy", 9)
     np.save(tmp_path / "objects.npy", np.full((9, 9, 3), None), allow_pickle=True)
-    with refused("objects.npy", "never loaded"):
+    with refused("objects.npy", "Python objects"):
         read_mean_face(tmp_path / "objects.npy", 9)

@@ -38,7 +38,7 @@ def _of_reliability() -> Figure:
 
 def _of_losses() -> Figure:
     return curves_figure(
-        {f"train/{name}": [(1, 0.3), (2, 0.25)] for name in MARKUP_LIKE_TEXTS},
+        {f"train/{name}": {1: 0.3, 2: 0.25} for name in MARKUP_LIKE_TEXTS},
         FORMULA,
         [f"train/{n}" for n in MARKUP_LIKE_TEXTS],
         True,

@@ -84,7 +84,7 @@ def test_another_onnx_file_and_the_model_itself_are_not_replaced(
 ) -> None:
     recognizer = exported[0]
     (tmp_path / "model.onnx").write_text("theirs")
-    with pytest.raises(InputError, match=r"it has no model_onnx.json"):
+    with pytest.raises(InputError, match=r"no model_onnx.json"):
         export(recognizer, tmp_path, None, part=None, batch=8)
     assert (tmp_path / "model.onnx").read_text() == "theirs"
     for out in (recognizer.folder, recognizer.folder.parent):

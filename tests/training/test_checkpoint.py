@@ -246,7 +246,7 @@ def test_journal_and_model_are_on_disk_before_their_checkpoint_appears(tmp_path)
 
 
 def test_space_is_asked_for_before_anything_is_written(small_disk):
-    with pytest.raises(InputError, match=r"the disk has 0\.\d MB left, and 9\.\d MB are to be written"):
+    with pytest.raises(InputError, match=r"9\.\d MB needed, but the disk has 0\.\d MB left"):
         write(small_disk, 1, size=1_000_000)
     assert list((small_disk / RESUME_CHECKPOINTS).iterdir()) == []
 

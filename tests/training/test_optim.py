@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fr_ps.config import LossConfig, ModelConfig, OptimConfig
+from fr_ps.evaluation import evaluate_model
 from fr_ps.losses import MultiTaskLoss, build_losses
 from fr_ps.models import build_backbone, build_network
 from fr_ps.models.folder import load_model
@@ -301,7 +302,8 @@ def test_what_is_validated_saved_and_tested_is_the_average(
 
     monkeypatch.setattr(train_module, "ModelEma", average_of)
     monkeypatch.setattr(trainer_module, "predict", remember)
-    monkeypatch.setattr(finalize, "predict_with_subsets", remember_test)
+    for module in (finalize, evaluate_model):
+        monkeypatch.setattr(module, "predict_with_subsets", remember_test)
     config = small_config(prepared, epochs=3, ema=0.9)
     config = replace(config, batch=replace(config.batch, people=2))
     result = train_module.train(config, Run(tmp_path), echo=lambda line: None)
