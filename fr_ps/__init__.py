@@ -10,12 +10,12 @@ __version__ = "0.1.0"
 
 
 def load(model: str, device: str = "auto") -> "Recognizer":
-    """Load MODEL as a recognizer with `embed`, `verify`, `identify` and `attributes`.
+    """Load a model as a recognizer with `embed`, `verify`, `identify` and `attributes`.
 
-    MODEL is a run id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder. No code of the model runs.
+    Loading reads weights and settings; it executes no code from the model.
 
     Args:
-        model: MODEL.
+        model: run id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or model folder.
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:

@@ -31,17 +31,17 @@ def _groups(config: type) -> dict[str, list[str]]:
 
 
 SETTING_GROUPS, SEARCH_SETTING_GROUPS = _groups(Config), _groups(SearchConfig)
-"""Group of settings to its settings, of a training, and of a search in addition."""
+"""Group to the names of its settings: of a training, and the further groups of a search."""
 TABLE_SETTINGS = ("root", "labels", "classes")
 """The data settings that apply to reading the labels table."""
 _DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary", "split", "mean")} | {
     "data check": list(TABLE_SETTINGS)
 }
-"""Command to the data settings of a training that it takes."""
+"""Command to the names of the data settings that it accepts."""
 _COMMAND_LINE_ONLY = ("config", "resume", "allow_changed")
-"""Flags that are not settings; jsonargparse takes them from a file, too."""
+"""Flags that are not settings; jsonargparse alone would also accept them in a config file."""
 _TEXT_SETTINGS = ("only", "classes")
-"""Data settings that hold cells of a table. They stay as written; YAML reads `no` as false, and 01 as 1."""
+"""Data settings whose values are cells of a table. They stay text, whereas YAML reads `no` as false and 01 as 1."""
 
 BatchSize = restricted_number_type("BatchSize", int, [(">=", 1), ("<=", MAX_BATCH)])
 Processes = restricted_number_type("Processes", int, [(">=", 1), ("<=", MAX_PROCESSES)])
@@ -102,8 +102,9 @@ def add_batch_flag(parser: ArgumentParser) -> None:
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """Parse and instantiate the arguments of a command.
 
-    `--on-bad` equals `--on_bad`; a list may be written as `a` or `a,b`; flags override `--config FILE` in any order, and the
-    command gets the file names as `config`. `--resume RUN` loads the settings of that run, and RUN becomes its id.
+    - `--on-bad` and `--on_bad` are the same flag; a list may be written as `a` or `a,b`.
+    - Flags override the settings of `--config FILE`, in any order. `config` of the result has the file names only.
+    - `--resume RUN` loads the settings of that run. `resume` of the result is the id of its folder.
 
     Raises:
         InputError: any error, in one line with the setting and its expected values.
@@ -129,7 +130,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees)) from None
     if configs:
-        arguments[".".join([*tokens[:depth], "config"])] = configs  # instead of their contents
+        arguments[".".join([*tokens[:depth], "config"])] = configs  # file names, where jsonargparse stores the contents
     return arguments
 
 
@@ -214,10 +215,10 @@ def _parse_as_text(text: str) -> Any:
 
 
 def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
-    """The settings that a command takes from the config file of a training."""
+    """The settings in the config file of a training that the command accepts."""
     if command not in _DATA_COMMANDS:
         return settings
-    # The parser of such a command rejects all other settings of a training, so misspelt ones are found here.
+    # The parser of a data command knows the data settings only: other settings are removed, after a check for misspelt ones.
     known = [field.name for field in fields(Config)] + [
         f"{group}.{name}" for group in SETTING_GROUPS for name in SETTING_GROUPS[group]
     ]
@@ -257,10 +258,10 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
         return f"unknown flag --{found[1]}; see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_describe_type(found[2])}"
-    refused = r'Parser key "([^"]+)": .*?Not of type \w+: '
-    if found := re.search(refused + r"(\S+) does not conform to restriction (.+?)(?:; |$)", message):
+    rejected = r'Parser key "([^"]+)": .*?Not of type \w+: '
+    if found := re.search(rejected + r"(\S+) does not conform to restriction (.+?)(?:; |$)", message):
         return f"--{found[1]} is {found[2]}; expected a number {found[3].replace('v', '')}"
-    if found := re.search(refused + r"invalid literal for int\(\).*?: (.+)$", message):
+    if found := re.search(rejected + r"invalid literal for int\(\).*?: (.+)$", message):
         return f"--{found[1]} is {found[2]}; expected a whole number"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
         return f"missing --{found[1]}; see --help"

@@ -24,11 +24,11 @@ def checksum(path: Path) -> int:
     Raises:
         OSError: the file is missing or cannot be read.
     """
-    found = 0
+    crc = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            found = zlib.crc32(chunk, found)
-    return found
+            crc = zlib.crc32(chunk, crc)
+    return crc
 
 
 def remove(path: Path) -> None:

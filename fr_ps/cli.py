@@ -31,7 +31,7 @@ COMMANDS = {
     "verify": ("compare each session with its claimed subject", "recognition"),
     "forget": ("remove a subject from a gallery", "recognition"),
     "runs": ("list the runs of this folder with their true status", "runs"),
-    "sync": ("deliver held-back events to MLflow", "runs"),
+    "sync": ("deliver undelivered events to MLflow", "runs"),
     "models": ("size and speed of every backbone", "models"),
 }
 """Command to its help, and to its module in `fr_ps.commands`."""
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _strings_in(value: object) -> Iterator[str]:
-    """All texts in parsed arguments; some of them are paths."""
+    """All strings in parsed arguments, among which are the paths that the user named."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -93,7 +93,7 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
 
 
 def _overview_parser() -> argparse.ArgumentParser:
-    """The parser of `fr-ps --help` and `--version`, with argparse, as importing jsonargparse is slow."""
+    """The parser of `fr-ps --help` and `--version`. It uses argparse, as importing jsonargparse is slow."""
     description = "Multi-task face recognition on photometric-stereo maps."
     parser = argparse.ArgumentParser(prog="fr-ps", description=description)
     parser.add_argument("--version", action="version", version=f"fr-ps {__version__}")

@@ -6,7 +6,7 @@ MAX_MESSAGE = 1500
 """Largest number of characters of a message, which may quote a long cell of a table."""
 _ELLIPSIS = " [...] "
 _MAX_REDACTED = 10_000
-"""Number of characters that are searched for secrets, before the message is shortened further."""
+"""Longer messages are shortened to this number of characters before redaction, which limits its time."""
 
 
 def one_line(error: BaseException, max_length: int = 300) -> str:
@@ -16,7 +16,7 @@ def one_line(error: BaseException, max_length: int = 300) -> str:
 
 
 def _clip(message: str) -> str:
-    """`message` without its middle if it is too long: it starts with the problem and ends with the remedy."""
+    """`message`, shortened in its middle if it is too long: its start names the problem, its end the remedy."""
     if len(message) <= MAX_MESSAGE:
         return message
     half = (MAX_MESSAGE - len(_ELLIPSIS)) // 2

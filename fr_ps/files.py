@@ -50,14 +50,14 @@ def sync_file(file: IO[Any]) -> None:
 
 
 def _temp_path(final: Path) -> Path:
-    """A new temporary path beside `final`, with as much of its name as fits."""
+    """A new temporary path beside `final`; contains its name, shortened to the longest allowed length."""
     start = f"{TEMP_PREFIX}{uuid.uuid4().hex[:8]}-"
     return final.with_name(start + os.fsencode(final.name)[: _MAX_NAME_BYTES - len(start)].decode(errors="ignore"))
 
 
 @contextmanager
 def translate_write_errors(where: Path) -> Iterator[None]:
-    """Turn the errors of a full disk and of a folder without write permission into an `InputError` that names `where`."""
+    """Convert an OSError of a full disk or of an unwritable folder to an `InputError` that names `where`."""
     try:
         yield
     except OSError as error:
@@ -145,10 +145,10 @@ def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
 def atomic_folder(final: Path) -> Iterator[Path]:
     """Yield an empty temporary folder, which replaces `final` when the block ends without an error.
 
-    The block has to sync the files that it writes.
+    The caller's block must sync the files that it writes.
 
     Raises:
-        InputError: the disk is full, or the folder cannot be written; also for errors in the block.
+        InputError: the disk is full, or the folder cannot be written, by this function or by the block.
     """
     temporary = _temp_path(final)
     with translate_write_errors(final):
@@ -197,7 +197,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def check_regular_file(path: Path) -> None:
-    """`open_regular` as a check, for a library that opens `path` itself."""
+    """Raise the errors of `open_regular`, before a library opens `path` itself."""
     open_regular(path).close()
 
 

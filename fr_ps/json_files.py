@@ -29,7 +29,7 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveInt = Annotated[int, Ge(1)]
 """An integer >= 1."""
 Milliseconds = Annotated[int, Interval(ge=0, lt=253402300800000)]
-"""Milliseconds since 1970, up to the year 9999, the last of Python's dates."""
+"""Milliseconds since 1970, up to the year 9999, the last year of `datetime`."""
 T = TypeVar("T")
 
 _INT64 = 1 << 63
@@ -57,7 +57,8 @@ def read_json(
         kind: expected type; values are not converted, so that "3" is not a number.
         remedy: what the user can do about an invalid file; ends the error message.
         formats: supported numbers in the key `format`; None: not checked.
-        refine: value to a further type for the whole file, if one key determines the type of another.
+        refine: returns, for the parsed value, a second type that the file must match too: for files in which one key
+            determines the type of another.
 
     Raises:
         InputError: the file is missing, unreadable, too large, not JSON, or not a `kind`; names the file and the key.
@@ -118,8 +119,7 @@ def _check_format(number: int, formats: range) -> None:
 def _check_text(content: str | bytes, finite: bool) -> str:
     """Decode `content` and check what a type cannot express.
 
-    Python's JSON writer stores file names that are not UTF-8 with lone surrogates, which are not valid text. They become
-    U+FFFD.
+    Lone surrogates, with which Python's JSON writer stores file names that are not UTF-8, are replaced by U+FFFD.
 
     Raises:
         ValueError: not UTF-8, not JSON, a repeated key, an integer beyond int64, or, with `finite`, NaN or a number beyond
@@ -140,7 +140,7 @@ def _check_text(content: str | bytes, finite: bool) -> str:
 
 @cache
 def _checking_decoder(finite: bool) -> json.JSONDecoder:
-    """A decoder for its checks only: its objects are empty."""
+    """A decoder that only checks: its hooks raise errors, and its result is discarded."""
     return json.JSONDecoder(
         object_pairs_hook=_reject_duplicates,
         parse_int=_parse_int64,

@@ -13,7 +13,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def dir_lock(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `folder` itself, without a lock file: for folders of the user. Waits for other processes."""
+    """Hold an exclusive lock on `folder` itself, so that no lock file appears in a user's folder. Waits for other processes."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -27,7 +27,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Create `folder` and hold an exclusive lock on its file `.lock`. Waits for other processes."""
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("a")  # appending keeps the content of a foreign file of that name
+        file = (folder / LOCK_FILE).open("a")  # mode "a" does not truncate a user's file of that name
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

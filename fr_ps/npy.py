@@ -1,4 +1,4 @@
-"""Arrays in .npy files. The header of a foreign file is matched against its documented form; it is never evaluated."""
+"""Arrays in .npy files. The header is parsed with regular expressions and never evaluated, as a file may be untrusted."""
 
 import math
 import os
@@ -52,7 +52,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def array_bytes(array: np.ndarray) -> bytes:
-    """`array` as the content of a .npy file. In memory, as numpy's own file writing does not report a full disk."""
+    """`array` as the content of a .npy file. It is built in memory, as `numpy.save` to a file does not report a full disk."""
     stored = BytesIO()
     np.save(stored, array, allow_pickle=False)
     return stored.getvalue()
@@ -66,8 +66,8 @@ def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
         size: file size in bytes.
 
     Raises:
-        NpyError: not a .npy file; a header that is too long or not of the documented form; Python objects, records or
-            items without size; a number of bytes that differs from the header's.
+        NpyError: not a .npy file; an invalid or too long header; a data type other than numbers; more or fewer bytes of data
+            than the header states.
     """
     if file.read(6) != _MAGIC:
         raise NpyError("no .npy signature")

@@ -1,4 +1,4 @@
-"""Entry of our processes: exit codes, errors in one line, and redacted output."""
+"""Entry point of the command line and of worker processes: exit codes, errors in one line, and redacted output."""
 
 import errno
 import logging
@@ -24,14 +24,14 @@ _SYSTEM_ERRORS = {
     errno.EIO: "check the disk and run again",
     errno.ESTALE: "check the network disk and run again",
 }
-"""Errors of the environment on any path, and their remedies."""
+"""Errors caused by the environment, on any path: errno to remedy."""
 _USER_PATH_ERRORS = {
     errno.ENOENT: "check the name",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
     errno.ENXIO: "name a regular file",
 }
-"""Errors that are bad input for a path from the user, and internal errors for other paths."""
+"""Errors that are bad input if the user named the path, and internal errors otherwise: errno to remedy."""
 _SYMLINK_LOOP = "Symlink loop from "
 """Start of the RuntimeError of `Path.resolve`."""
 _MAX_SHOWN, _MAX_PATH = 200, 4096
@@ -40,10 +40,17 @@ _MAX_SHOWN, _MAX_PATH = 200, 4096
 def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
     """Call `main`; returns the exit code: 0, 2 (bad input), 130 (SIGINT).
 
-    Also bad input are errors of the operating system on a path among `user_texts`, the texts of the command line, and errors
-    of the environment, as a name that is too long. `user_texts` is read after `main` has ended. An internal error is raised
-    (exit code 1, with its traceback), SIGTERM as SystemExit(143). The call also starts to redact standard output and standard
-    error, including tracebacks and log messages of libraries, except inside `unredacted_output`.
+    From this call on, standard output and standard error are redacted, including tracebacks and log messages of libraries,
+    except inside `unredacted_output`. An OSError counts as bad input if it concerns a path that the user named, or if its
+    cause is the environment, as a full disk.
+
+    Args:
+        main: function to run.
+        user_texts: strings of the command line, some of which are paths; read after `main` has ended, which may add to it.
+
+    Raises:
+        SystemExit: 143, after SIGTERM.
+        Exception: an internal error of `main`; the process ends with exit code 1 and a traceback.
     """
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     _redact_output()
@@ -56,10 +63,10 @@ def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
         print("stopped by SIGINT", file=sys.stderr)
         return 130
     except (OSError, RuntimeError) as error:
-        trouble = _path_error(error, user_texts)
-        if not trouble:
+        message = _path_error(error, user_texts)
+        if not message:
             raise
-        print(f"error: {trouble}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
 
@@ -88,7 +95,7 @@ def _path_error(error: OSError | RuntimeError, user_texts: Sequence[str]) -> str
 
 
 def _is_user_path(path: str, user_texts: Sequence[str]) -> bool:
-    """Whether `user_texts` holds `path`, a path below it, or a file where `path` needs a folder."""
+    """Whether `user_texts` has `path`, a path below it, or a file that `path` treats as a folder."""
     absolute = Path(path).absolute()
     paths = [Path(text).absolute() for text in user_texts if text and len(text) < _MAX_PATH and "\0" not in text]
     return any(one.is_relative_to(absolute) or (absolute.is_relative_to(one) and one.is_file()) for one in paths)

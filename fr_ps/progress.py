@@ -1,4 +1,4 @@
-"""Output for the user: lines, and the progress of long work (a bar in a terminal, elsewhere a line every 10 seconds)."""
+"""Output for the user: lines, and progress (a bar in a terminal, otherwise a line every 10 seconds)."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 OnProgress = Callable[[int], None]
-"""Called with the number of items that are newly done."""
+"""Called with the number of items done since the previous call."""
 Echo = Callable[[str], None]
 """Prints a line for the user."""
 
@@ -21,7 +21,7 @@ def echo(line: str, stream: TextIO | None = None) -> None:
     try:
         print(line, file=stream, flush=True)
     except (OSError, ValueError):
-        with suppress(OSError, ValueError):  # else the last flush of the interpreter fails, with another exit code
+        with suppress(OSError, ValueError):  # without this, the interpreter's flush at exit fails and changes the exit code
             devnull = os.open(os.devnull, os.O_WRONLY)
             os.dup2(devnull, stream.fileno())
             os.close(devnull)

@@ -1,4 +1,4 @@
-"""Removes secrets from text: the user information and the query of every URL."""
+"""Removes secrets from text: the user information (user and password), query and fragment of every URL."""
 
 import re
 from bisect import bisect_left
@@ -34,12 +34,14 @@ _PASSWORD = re.compile(r":(?!\s)")
 def redact(text: str) -> str:
     """`text` without user information, query and fragment in every URL (``scheme://...``).
 
-    Everything between ``://`` and the last ``@`` before the host is user information, as a user name may be a token. If a
-    secret may continue after ``/``, ``?``, ``#``, a quote or a space, everything up to the last ``@`` before the next URL or
-    the end of the line becomes ``***``, with the rest of its word: ``http://name:12/x@y`` may be a host with port and path,
-    or a user with a password. A URL without a host, as ``sqlite:///a#b.db``, is a path, without a fragment. A fragment that
-    starts with ``#/`` is a route of a web page and stays. Text without URLs, and redacted text, does not change. The time is
-    linear in the length of `text`.
+    - User information is everything between ``://`` and the last ``@`` before the host; a user name alone may be a token.
+    - Ambiguous URLs: ``http://name:12/x@y`` may have a port and a path, or a password with a slash. If a password may continue
+      after ``/``, ``?``, ``#``, a quote or a space, the text up to the last ``@`` before the next URL or the end of the line
+      is replaced by ``***``, together with the rest of the word after that ``@``.
+    - A URL without a host, as ``sqlite:///a#b.db``, is a path and has no fragment.
+    - A fragment that starts with ``#/`` is a route of a web page and is kept.
+
+    Text without URLs is unchanged, redaction is idempotent, and the time is linear in the length of `text`.
     """
     return "\n".join(map(_redact_line, text.split("\n"))) if _START.search(text) else text
 
@@ -56,10 +58,10 @@ def redact_tree(value: Any) -> Any:
 
 
 def shorten(text: str, max_length: int) -> str:
-    """One line of text, before redaction, without its middle if it is longer than about `max_length` characters.
+    """Shorten one line of unredacted text to about `max_length` characters by removing its middle.
 
-    Half a URL could keep half a secret. So the rest after the last ``://`` of the first half is removed, too, and what may be
-    the end of a URL at the start of the second half.
+    A URL that is cut could expose a part of its secret. So a URL at the end of the first half, and the possible end of a URL
+    at the start of the second half, are removed too.
     """
     if len(text) <= max_length:
         return text
@@ -96,7 +98,7 @@ class RedactedStream:
 
 
 def _redact_line(line: str) -> str:
-    """Redact `line` until nothing changes, as a URL without its query may become ambiguous."""
+    """Redact `line` repeatedly until it does not change, as a URL may become ambiguous when its query is removed."""
     for _ in range(_PASSES):
         before, line = line, _redact_once(line)
         if line == before:

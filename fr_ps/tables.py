@@ -124,7 +124,7 @@ def check_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> 
 
 
 def suggest_session(key: SessionKey, known: Collection[SessionKey]) -> str:
-    """A hint at a similar session among `known`, as a spreadsheet or different case may change `key`; empty for none."""
+    """A hint at a session of `known` that `key` may mean: they differ by case or by what spreadsheets change; empty: none."""
     for other in sorted(known):
         if key == other or tuple(map(_normalize, key)) != tuple(map(_normalize, other)):
             continue
@@ -137,7 +137,7 @@ def suggest_session(key: SessionKey, known: Collection[SessionKey]) -> str:
 
 
 def _normalize(name: str) -> str:
-    """A name without the changes of spreadsheets: no leading zeros, no `.0`, lower case."""
+    """A name in the form in which `suggest_session` compares: no leading zeros, no `.0`, lower case."""
     return re.sub(r"^0+(?=.)|(?<=\d)\.0+$", "", name.casefold())
 
 
@@ -156,7 +156,7 @@ def _read_text(path: Path) -> str:
 def _split_rows(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
     """The best separator, and the row number and stripped cells of each row that is not empty.
 
-    Preferred are separators that give all rows as many cells as the header, then those with more columns, then the comma.
+    The order of preference: all rows have as many cells as the header; more columns; comma, semicolon, tab.
 
     Raises:
         csv.Error: an open quote, or another error of the format.
@@ -165,17 +165,17 @@ def _split_rows(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
         return stated[1], _parse_rows(text[stated.end() :], stated[1])
     header = text.lstrip().partition("\n")[0]
     found = []
-    fault = csv.Error("no rows")
+    last_error = csv.Error("no rows")
     for separator in [one for one in _SEPARATORS if one in header] or [","]:
         try:
             rows = _parse_rows(text, separator)
         except csv.Error as error:
-            fault = error
+            last_error = error
             continue
         width = len(rows[0][1]) if rows else 0
         found.append((all(len(row) == width for _, row in rows), width, separator, rows))
     if not found:
-        raise fault
+        raise last_error
     _, _, separator, rows = max(found, key=lambda one: one[:2])
     return separator, rows
 

@@ -21,11 +21,11 @@ def _add_arguments(data: Parser) -> None:
     data.description = "Inspect, split and create data sets."
     kinds = data.add_subcommands(dest="what")
 
-    summary = Parser(description=f"Summarise a data set: tables, and a contact sheet of some sessions' maps. {_ROOT_HELP}.")
+    summary = Parser(description=f"Summarize a data set: tables, and a contact sheet of some sessions' maps. {_ROOT_HELP}.")
     summary.add_argument("--out", type=str, default="contact_sheet.png", help="PNG to write, if the data set has maps")
     add_overwrite_flag(summary)
     _add_data_settings(summary)
-    kinds.add_subcommand("summary", summary, help="summarise a data set")
+    kinds.add_subcommand("summary", summary, help="summarize a data set")
 
     check = Parser(description="Read every map of every row of a prepared data set and list every bad file.")
     _add_data_settings(check, only=TABLE_SETTINGS)
@@ -135,8 +135,8 @@ def _mean(arguments: Namespace) -> None:
     dataset = open_dataset(resolve_root(data.root, arguments.synthetic), ["normal"], data)
     for note in dataset.notes:
         print(note)
-    every = np.arange(len(dataset.labels))
-    rows = every if arguments.part == "all" else make_split(dataset.labels, data, dataset.left_out).train
+    all_rows = np.arange(len(dataset.labels))
+    rows = all_rows if arguments.part == "all" else make_split(dataset.labels, data, dataset.left_out).train
     ids = dataset.labels.ids[rows]
     write_mean_face(Path(arguments.out), compute_mean_face(dataset.store, rows, ids))
     print(f"mean face of {len(np.unique(ids))} subjects, {len(rows)} sessions: {arguments.out}")
@@ -158,7 +158,7 @@ def _synthetic(arguments: Namespace) -> None:
 
 
 def _check_output(arguments: Namespace, kind: str) -> None:
-    """Reject an --out that would replace an input, or a file that fr-ps did not write."""
+    """Check that --out replaces neither an input nor a file that fr-ps did not write."""
     from fr_ps.outputs import check_output_file
 
     data: DataConfig = arguments.data

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def _add_evaluate_arguments(evaluate: Parser) -> None:
     evaluate.description = "Evaluate a model on a prepared data set and write a report."
-    evaluate.add_argument("--model", type=str, required=True, help="run id, or model folder")
+    evaluate.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
     evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
     evaluate.add_argument(
@@ -31,7 +31,13 @@ def _add_evaluate_arguments(evaluate: Parser) -> None:
 
 def _add_compare_arguments(compare: Parser) -> None:
     compare.description = "Compare two models on the same pairs of a prepared data set: differences with confidence intervals."
-    compare.add_argument("--model", type=str, action="append", required=True, help="run id, or model folder; twice: A, then B")
+    compare.add_argument(
+        "--model",
+        type=str,
+        action="append",
+        required=True,
+        help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder; given twice: A, then B",
+    )
     compare.add_argument("--data", type=str, required=True, help="prepared data set")
     compare.add_argument("--out", type=str, default="comparison", help="folder for the report")
     compare.add_argument(
@@ -96,10 +102,10 @@ def _compare(arguments: Namespace) -> None:
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
-    """Check that the report folder `out` destroys nothing.
+    """Check that writing a report into `out` overwrites nothing but an earlier report.
 
-    It must not contain an input, or report files that fr-ps did not write; and it must neither contain nor lie in the
-    folders of runs and of MLflow, whether they exist or not.
+    `out` must not contain an input, or report files that fr-ps did not write. It must not contain, or be inside, `runs`,
+    `mlruns` or `mlflow.db`, even if these do not exist yet.
 
     Raises:
         InputError: names the conflicting path.
@@ -107,11 +113,11 @@ def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
     from fr_ps.evaluation.report import REPORT_FILES, is_report
     from fr_ps.outputs import check_output_folder
 
-    for kept in (RUNS_FOLDER, Path("mlruns"), Path("mlflow.db")):
-        if kept.resolve().is_relative_to(out.resolve()):
-            raise InputError(f"{out}: is or contains {kept}, which belongs to the runs; use a separate folder for the report")
-        if out.resolve().is_relative_to(kept.resolve()):
-            raise InputError(f"{out}: is inside {kept}, which belongs to the runs; use a separate folder for the report")
+    for reserved in (RUNS_FOLDER, Path("mlruns"), Path("mlflow.db")):
+        if reserved.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{out}: is or contains {reserved}, which belongs to the runs; use a separate folder for the report")
+        if out.resolve().is_relative_to(reserved.resolve()):
+            raise InputError(f"{out}: is inside {reserved}, which belongs to the runs; use a separate folder for the report")
     check_output_folder(out, inputs, is_report, REPORT_FILES, overwrite)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 20
 _FAILURES_KIND = "failed"
-"""Output kind of the list of failures, for `fr_ps.outputs`."""
+"""Kind of the list of failures, as `write_output` records it."""
 
 
 def _add_predict_arguments(predict: Parser) -> None:
@@ -49,7 +49,7 @@ def _add_identify_arguments(identify: Parser) -> None:
     _add_gallery_argument(identify)
     _add_threshold_arguments(identify)
     identify.add_argument("--top", type=PositiveInt, default=3, help="number of listed candidates")
-    identify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
+    identify.add_argument("--out", type=str, default=None, help="CSV to write, with one row per session")
     add_overwrite_flag(identify)
 
 
@@ -59,7 +59,7 @@ def _add_verify_arguments(verify: Parser) -> None:
     _add_gallery_argument(verify)
     _add_threshold_arguments(verify)
     verify.add_argument("--person", type=str, default=None, help="claimed subject; default: the id of each session")
-    verify.add_argument("--out", type=str, default=None, help="CSV to write, a row a session")
+    verify.add_argument("--out", type=str, default=None, help="CSV to write, with one row per session")
     add_overwrite_flag(verify)
 
 
@@ -98,8 +98,8 @@ def _enroll(arguments: Namespace) -> None:
     result = _run_inference(arguments, recognizer, "enroll")
     gallery = enroll(folder, recognizer.digest, result.keys, result.predictions.embeddings)
     _print_failures(result.failures, None)
-    people = len({person for person, _ in result.keys})
-    echo(f"enrolled {len(result.keys)} sessions of {people} subjects")
+    subjects = {subject for subject, _ in result.keys}
+    echo(f"enrolled {len(result.keys)} sessions of {len(subjects)} subjects")
     echo(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.subjects)} subjects")
 
 
@@ -136,8 +136,8 @@ def _forget(arguments: Namespace) -> None:
     from fr_ps.serving.gallery import forget
 
     session = None if arguments.session is None else to_nfc(arguments.session)
-    gone = forget(Path(arguments.gallery), to_nfc(arguments.person), session)
-    echo(f"removed {gone} sessions of {arguments.person} from {arguments.gallery}")
+    removed = forget(Path(arguments.gallery), to_nfc(arguments.person), session)
+    echo(f"removed {removed} sessions of {arguments.person} from {arguments.gallery}")
 
 
 def _add_inference_arguments(parser: ArgumentParser) -> None:
@@ -189,7 +189,7 @@ def _check_output(arguments: Namespace, kind: str, recognizer: "Recognizer") -> 
 
 
 def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
-    """Check that the gallery does not replace an input."""
+    """Check that no file of the gallery is an input of the command."""
     from fr_ps.outputs import check_not_input
     from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE
 
@@ -199,7 +199,7 @@ def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
 
 
 def _open_gallery(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]:
-    """The gallery, its model, and the cosine threshold."""
+    """The gallery, the model that --model names, which must have made it, and the cosine threshold."""
     from fr_ps.serving.gallery import read_gallery
 
     gallery = read_gallery(Path(arguments.gallery))
@@ -238,15 +238,15 @@ def _resolve_threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
         return float(arguments.threshold)
     if arguments.fmr is not None and not 0 < arguments.fmr < 1:
         raise InputError(f"--fmr {arguments.fmr}: expected a rate between 0 and 1, as 0.01")
-    point = recognizer.validation_threshold(arguments.fmr)
-    support = f"{point.false_matches} of {point.impostors} impostor pairs of the validation set reach it"
-    echo(f"threshold: cosine {point.threshold:.4f} for a false match rate of {point.fmr:g} ({support})")
-    if point.support:
-        echo(f"threshold: {point.support}")
-    return point.threshold
+    chosen = recognizer.validation_threshold(arguments.fmr)
+    matches = f"{chosen.false_matches} of {chosen.impostors} impostor pairs of the validation set reach it"
+    echo(f"threshold: cosine {chosen.threshold:.4f} for a false match rate of {chosen.fmr:g} ({matches})")
+    if chosen.support:
+        echo(f"threshold: {chosen.support}")
+    return chosen.threshold
 
 
-def _print_rows(rows: list[dict[str, str]], predictions: "PredictionResult", out: str | None, kind: str) -> None:
+def _print_rows(rows: list[dict[str, str]], result: "PredictionResult", out: str | None, kind: str) -> None:
     """Print the first rows, write all rows, and list the failures."""
     from tabulate import tabulate
 
@@ -257,7 +257,7 @@ def _print_rows(rows: list[dict[str, str]], predictions: "PredictionResult", out
         print(f"... and {len(rows) - _MAX_ROWS} more" + (f", in {out}" if out else "; --out FILE writes all"))
     if out:
         write_rows(Path(out), rows, kind)
-    _print_failures(predictions.failures, Path(out) if out else None)
+    _print_failures(result.failures, Path(out) if out else None)
 
 
 def _failures_file(out: Path) -> Path:
@@ -271,16 +271,16 @@ def _print_failures(failures: "list[FailedSession]", out: Path | None) -> None:
     from fr_ps.outputs import write_output
     from fr_ps.tables import format_csv
 
-    listing = _failures_file(out) if out else None
-    if listing:
-        listing.unlink(missing_ok=True)
+    file = _failures_file(out) if out else None
+    if file:
+        file.unlink(missing_ok=True)
     if not failures:
         return
     rows = [[one.id, one.session, one.reason] for one in failures]
-    print("\n" + tabulate(rows[:_MAX_ROWS], headers=["id", "session", "reason of the failure"], disable_numparse=True))
-    if listing:
-        write_output(listing, _FAILURES_KIND, format_csv(["id", "session", "reason"], rows).encode())
-    print(f"{len(rows)} sessions failed{f'; full list: {listing}' if listing else ''}\n")
+    print("\n" + tabulate(rows[:_MAX_ROWS], headers=["id", "session", "reason for the failure"], disable_numparse=True))
+    if file:
+        write_output(file, _FAILURES_KIND, format_csv(["id", "session", "reason"], rows).encode())
+    print(f"{len(rows)} sessions failed{f'; full list: {file}' if file else ''}\n")
 
 
 COMMANDS = {

@@ -24,8 +24,8 @@ def _add_promote_arguments(promote: Parser) -> None:
     promote.add_argument(
         "--model", type=str, required=True, help="models:/NAME/VERSION; for --rollback and --demote models:/NAME"
     )
-    promote.add_argument("--data", type=str, default=None, help="data of the comparison, if the champion's data set was moved")
-    promote.add_argument("--limit", type=UnitInterval, default=0.05, help="largest loss of identity AUC of any group")
+    promote.add_argument("--data", type=str, default=None, help="folder of the champion's data set, if it was moved")
+    promote.add_argument("--limit", type=UnitInterval, default=0.05, help="largest accepted drop of identity AUC in any group")
     promote.add_argument("--out", type=str, default="promotion", help="folder for the report of the comparison")
     add_overwrite_flag(promote)
     add_switch(promote, "dry_run", "print the decision without changing the champion")

@@ -12,14 +12,14 @@ def _add_runs_arguments(runs: Parser) -> None:
 
 
 def _add_sync_arguments(sync: Parser) -> None:
-    sync.description = "Deliver to MLflow the events that an outage held back."
+    sync.description = "Deliver undelivered events to MLflow, as after an outage."
     sync.add_argument("--run", type=str, default=None, help="run id: deliver this run only")
     sync.add_argument(
         "--store",
         type=str,
         default=None,
-        help="URI of another MLflow tracking store: assign the runs to it and deliver all their events again; for a server "
-        "with a new address, or a store that was lost and created again",
+        help="URI of an MLflow tracking store: move the runs to it and deliver all their events again; for a server with a new "
+        "address, or a store that was deleted and created again",
     )
 
 

@@ -21,11 +21,11 @@ def _search(arguments: Namespace) -> None:
     from fr_ps.search.spec import build_study_spec
 
     config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
-    search = build_study_spec(config, training_config(arguments))
+    spec = build_study_spec(config, training_config(arguments))
 
     from fr_ps.search.launcher import run_study
 
-    echo(run_study(search, arguments.workers))
+    echo(run_study(spec, arguments.workers))
 
 
 COMMANDS = {"search": Command(_add_search_arguments, _search)}

@@ -45,11 +45,11 @@ def _train(arguments: Namespace) -> None:
     from fr_ps.training.setup import default_run_name
     from fr_ps.training.train import train
 
-    sampled = config.train.system_metrics
+    system_metrics = config.train.system_metrics
     with (
-        resume_run(folder, system_metrics=sampled)
+        resume_run(folder, system_metrics=system_metrics)
         if folder
-        else start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=sampled)
+        else start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=system_metrics)
     ) as run:
         result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
         echo("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))

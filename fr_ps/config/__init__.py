@@ -78,7 +78,7 @@ REMOVED: dict[str, Any] = {
     "pruner.p": 0.1,
     "train.scoring_batch": 64,
 }
-"""Settings of earlier versions that are constants now, with their values. Files that have them are still read."""
+"""Removed settings that are constants now, with their values. Files that set them to these values are still read."""
 _EXPECTED_SETTING = "a setting as optim.lr (fr-ps train --help lists them)"
 
 
@@ -128,7 +128,7 @@ def with_absolute_paths(config: Config) -> Config:
     root = data.root if data.root == SYNTHETIC_ROOT else str(Path(data.root).resolve())
     split = str(Path(data.split).resolve()) if data.split else ""
     model = replace(config.model, weights=str(Path(weights).resolve()) if weights else "")
-    # A branch is a folder or the id of a run, which does not change.
+    # A branch is a folder, or a run id, which is valid in any working folder.
     branches = {
         modality: str(Path(run).resolve()) if Path(run).is_dir() else run for modality, run in config.fusion.branches.items()
     }
@@ -137,7 +137,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """`config` with the values of `settings`, by name as `optim.lr`. Lists become tuples for settings that are tuples.
+    """`config` with the values of `settings`, whose keys are as `optim.lr`. For settings that are tuples, lists are converted.
 
     Raises:
         InputError: an unknown setting, or values that are invalid alone or together.
@@ -170,10 +170,10 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
 
 
 def without_removed(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """`tree`, by group and setting or by name as `optim.lr`, without the settings in `REMOVED`.
+    """`tree` without the settings in `REMOVED`; its keys may be nested (group, setting) or flat (`optim.lr`).
 
     Raises:
-        InputError: a removed setting has another value than the present constant; the message begins with `where`.
+        InputError: a removed setting differs from the constant that replaced it; the message begins with `where`.
     """
     kept = {group: dict(its) if isinstance(its, dict) else its for group, its in tree.items()}
     for name, constant in REMOVED.items():

@@ -53,7 +53,7 @@ def _format_value(value: object) -> str:
 
 
 def check_types(config: object, group: str) -> None:
-    """Check choices, finite numbers, integers and booleans among the settings of `config`, which may come from Python or JSON."""
+    """Check the types of the settings of `config` (choices, finite numbers, integers, booleans), which may come from JSON."""
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
         key = f"{group}{name}"

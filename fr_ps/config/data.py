@@ -21,16 +21,16 @@ class DataConfig:
             {emotion: {neutral: [blankstare], other: [positive, negative, emoOther]}}; default: the original project's.
         only: column of labels.csv to its allowed values, as {Quality: [ok]}; values are text, as in the table.
         limits: column of labels.csv to its largest allowed number, as {quality_residual: 0.15}.
-        subsample_sessions: sessions per subject, drawn with split_seed; a subject with fewer keeps all; 0: all.
+        subsample_sessions: largest number of sessions per subject, drawn with split_seed; 0: all.
         subsample_share: share of all sessions, drawn with split_seed; 1: all.
         protocol: subject_disjoint: test subjects are not in training; session_disjoint: test sessions of training subjects.
         val_people: share (below 1) or number of validation subjects; with session_disjoint, of each subject's sessions.
-            0: no validation; the number of epochs is fixed, and the last checkpoint is the best.
-        test_people: share or number of test subjects, as val_people. The test runs once, after the training; 0: no test.
-        folds: number K of folds of subjects (with session_disjoint, of sessions); fold I replaces test_people; 0: no folds.
-        fold: index of the test fold, from 0.
+            0: no validation; the training runs all epochs, and the last checkpoint counts as the best.
+        test_people: share or number of test subjects, as val_people. The test set is evaluated once, after training; 0: none.
+        folds: number of cross-validation folds of subjects (with session_disjoint, of sessions); 0: no folds.
+        fold: index, from 0, of the fold that is the test set, instead of test_people.
         split_seed: seed of the split; equal seeds give equal splits.
-        gallery: sessions per test subject for the part gallery, which enrols the subject; 0: no gallery.
+        gallery: sessions per test subject in the part gallery, with which identification enrols the subject; 0: no gallery.
         split: fixed split: a split.csv (id, session, part), or a folder with the original project's train_set.csv, test_set.csv
             and gallery_set.csv; without a val part, val_people are drawn from train.
     """
@@ -116,7 +116,7 @@ class AugmentConfig:
     Args:
         flip: probability of a horizontal flip.
         crop: smallest side of the random square crop, as a share of the map's side; 1: no crop.
-        rotation: largest rotation in degrees, in both directions.
+        rotation: largest rotation in degrees, clockwise or counterclockwise.
         noise: largest standard deviation of Gaussian noise on a random patch of 10 to 25 % of the map, as a share of the
             map's root mean square; 0: no noise.
     """
@@ -140,13 +140,13 @@ class BatchConfig:
 
     Args:
         people: P; at most the number of training subjects.
-        sessions: K; sessions of a subject with fewer repeat in the batch, with different augmentation.
-        balance: identity: all subjects are drawn equally often, regardless of their sessions; class: the classes of
-            `attribute` are drawn equally often, and the sessions of a drawn subject are of that class; none: each session
-            once an epoch in random order, P x K a batch, the last batch filled with earlier sessions.
-        attribute: attribute whose classes are balanced with balance=class. Sessions without its label keep their share.
-            Class weights of the losses still follow the label table; loss.class_weights, as {gender: [0.5, 0.5]}, avoids a
-            double correction.
+        sessions: K; if a subject has fewer, its sessions repeat in the batch, with different augmentation.
+        balance: identity: all subjects are drawn equally often, regardless of their number of sessions; class: the classes of
+            `attribute` are drawn equally often, and a subject drawn for a class contributes sessions of that class; none: each
+            session once per epoch in random order, P x K per batch; the last batch is filled up with earlier sessions.
+        attribute: attribute whose classes are balanced with balance=class. Sessions without its label are drawn in proportion
+            to their number. The losses still weight classes by their frequency in the label table; set loss.class_weights, as
+            {gender: [0.5, 0.5]}, to avoid a double correction.
     """
 
     people: int = 8

@@ -1,4 +1,4 @@
-"""Settings that have an effect only with certain values of other settings, in one table."""
+"""Table of the settings that have an effect only with certain values of other settings."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Condition:
 
 
 def inactive_settings(config: Config) -> Iterator[tuple[str, Condition]]:
-    """The changed settings without an effect, each with the unmet condition."""
+    """The settings that differ from their defaults but have no effect, each with its unmet condition."""
     given, default = flatten_dict(to_dict(config)), flatten_dict(to_dict(Config()))
-    for path, value in given.items():
-        setting = path.replace("/", ".")
-        if value != default[path] and (condition := unmet_condition(config, setting)):
+    for name, value in given.items():
+        setting = name.replace("/", ".")
+        if value != default[name] and (condition := unmet_condition(config, setting)):
             yield setting, condition
 
 
@@ -57,7 +57,7 @@ def _has_adversaries(config: Config) -> bool:
     if set(config.data.modalities) <= set(branches):
         return not config.fusion.frozen
     if branches and not config.fusion.frozen:
-        return True  # possibly: the branches' own settings apply
+        return True  # cannot be known here: the settings of the branches' runs decide
     return config.model.fsm and config.model.adversaries != "off"
 
 

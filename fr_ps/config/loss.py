@@ -18,19 +18,19 @@ class LossConfig:
     Args:
         weighting: fixed: the weights below; uncertainty: learned weights (Kendall et al. 2018), initially equal; dwa: larger
             weights for losses that fall more slowly (Liu et al. 2019), fixed weights for adversarial losses. The others
-            combine the tasks' gradients at the shared feature map: upgrad: no loss rises; mgda: all losses fall equally;
-            pcgrad: conflicting parts are removed pair by pair; cagrad: best for the worst loss, near the sum; aligned_mtl:
-            gradients of equal strength. Behind the map they use the fixed weights, and adversaries change the map only
-            where no task's loss rises.
+            combine the gradients of the tasks at the shared feature map: upgrad: no loss rises; mgda: all losses fall equally;
+            pcgrad: removes conflicting components pair by pair; cagrad: maximises the smallest decrease of a loss, near the
+            sum of the gradients; aligned_mtl: gradients of equal magnitude. Layers after the map use the fixed weights. The
+            gradient of the adversaries is projected so that it raises no task loss.
         identity: fixed weight of the identity loss.
         attribute: fixed weight of each attribute loss.
         adversarial: fixed weight of each adversarial loss.
         reversal: alpha of the gradient reversal before the discriminators.
-        reversal_ramp: alpha rises from 0 as 2 / (1 + exp(-10 p)) - 1 over the progress p of the training (Ganin et al.
-            2016); else it is constant.
+        reversal_ramp: multiply alpha by 2 / (1 + exp(-10 p)) - 1, which rises from 0 over the progress p of the training
+            (Ganin et al. 2016); default: constant alpha.
         dwa_temperature: temperature of dwa; larger values give more equal weights.
-        cagrad_c: radius of cagrad around the sum of the gradients, as a share of its length; below 1, so that the sum of
-            the losses falls.
+        cagrad_c: c of cagrad: radius around the sum of the gradients, relative to its norm; below 1, so that the sum of the
+            losses falls.
         identity_loss: magface (margin grows with the embedding norm), arcface (constant angular margin), cosface (constant
             cosine margin), or adaface (margin depends on the image quality).
         person_weights: weights of the subjects in the identity loss: none: equal; soft: square root of the smallest number

@@ -16,15 +16,16 @@ class ModelConfig:
             or timm:NAME for any timm network with a feature map; fr-ps models lists their sizes.
         channels: channels of the shared feature map, and dimension of the identity embedding.
         weights: file of pretrained weights of the backbone or of a whole branch: .safetensors, or a .pth of tensors only;
-            published ArcFace and MagFace weights of iresnets are supported. Prints the matching layers. Empty: random weights.
+            published ArcFace and MagFace weights of iresnets are supported. The matched layers are printed. Empty: random.
         fsm: feature separation modules split the feature map among the tasks; without them, all heads read the shared map,
             and there are no adversaries.
         order: order in which the attributes are split off.
         reduction: bottleneck factor of the feature separation modules: 14 x channels -> channels x 14 / reduction ->
             channels. 16 in the original, whose five modules have 17 M parameters.
-        adversaries: input of the discriminators behind the gradient reversal: rest: the rest of their own attribute's split;
-            identity: the last rest, so that the identity loses all five attributes; off: no discriminators.
-        attribute_channels: dimension of each attribute's embedding, by a learned reduction; 0: model.channels.
+        adversaries: input of each attribute's discriminator, behind a gradient reversal: rest: the features that remain after
+            its attribute is split off; identity: the identity features, the last of these; off: no discriminators.
+        attribute_channels: dimension of each attribute's embedding, by a learned FC layer with BN and PReLU;
+            0: model.channels.
     """
 
     backbone: str = "convnextv2_atto"
@@ -37,7 +38,7 @@ class ModelConfig:
     attribute_channels: int = 0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-    """For `json_files`: an unknown setting, of a newer version, may change the network and is an error."""
+    """Read by pydantic in `json_files`: an unknown setting, of a newer version, may change the network, so it is an error."""
 
     def __post_init__(self) -> None:
         check_types(self, "model.")
@@ -59,9 +60,9 @@ class FusionConfig:
     Args:
         name: concat: concatenates the embeddings; fc: concat, then FC, BN and PReLU down to model.channels; gated: gated
             attention over the embeddings; score: mean of the scores, the baseline without shared features.
-        branches: modality to a run or model folder of that modality alone, whose network initialises the branch, as
-            {albedo: RUN, normal: RUN}; other modalities start from model.*.
-        frozen: branches from runs are not trained further.
+        branches: modality to a run or model folder with a model of only this modality, which initialises the branch, as
+            {albedo: RUN, normal: RUN}; branches of other modalities are new, with the settings model.*.
+        frozen: freeze the branches that are initialised from runs.
         dropout: probability that a modality is dropped from a training session; one modality always remains.
     """
 

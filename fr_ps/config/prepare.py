@@ -13,12 +13,13 @@ class PrepareConfig:
 
     Args:
         captures: folder of {id}/{session}/ with images and lights.csv, or the root folder of Photoface as distributed.
-        out: output folder; sessions prepared from the same images with the same settings are kept.
+        out: output folder; sessions in it that were prepared from the same images with the same settings are not redone.
         labels: CSV of id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; default: the attributes of Photoface's
             metadataII.txt, else empty labels.
         size: side of the square maps in pixels.
         align: region of the image that the maps show. landmarks: the face, aligned by the 11 points of metadata.txt;
-            boxes: the box of `boxes`; none: the whole image; auto: box, else landmarks, else the whole image.
+            boxes: the session's box in `boxes`; none: the whole image; auto: the first of box, landmarks and whole image that
+            the session has.
         boxes: CSV of id, session, left, top, right, bottom in pixels.
         fit: for a region that is not square: crop: its central square; pad: the whole region with a margin; stretch: the
             whole region, with corrected normals.
@@ -28,8 +29,8 @@ class PrepareConfig:
         integration: method from normals to depth.
         estimate_intensities: estimate the relative light intensities from the images; needs four or more lights.
         estimate_ambient: estimate and subtract ambient light, if the light directions allow it.
-        light_axes: axes of the first two components that zenith and azimuth of a LightSource.m give; "-xy" negates x, "yx"
-            swaps both.
+        light_axes: image axes of the x and y components of the light directions in LightSource.m files; "-xy" negates x,
+            "yx" swaps both.
         white_level: stored value at which the camera saturates, as 4095 for 12 bits in 16-bit files; default: the largest
             value of the file format. Albedo is relative to it.
         on_bad: fail: stop at the first bad session; skip: skip it and list it.

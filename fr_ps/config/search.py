@@ -38,7 +38,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "study.")
-        if self.name:  # `SearchConfig` requires one
+        if self.name:  # `SearchConfig` rejects an empty name
             check_display_name("study.name", self.name, max_length=200)
         shown = "***" if "@" in self.storage else self.storage  # an invalid URI may hold a password anywhere
         check_setting("://" in self.storage, "study.storage", shown, "a database URI, as sqlite:///studies.db")
@@ -69,10 +69,10 @@ class PrunerConfig:
     """Early end of poor trials. Optuna does not prune studies with several objectives.
 
     Args:
-        name: none; median: worse than the median of the other trials at the same epoch; hyperband, successive_halving: the
-            best 1 / reduction continue for reduction times as many epochs; wilcoxon: significantly worse epochs than the
-            best trial (signed-rank test, p < 0.1).
-        startup: complete trials before median prunes.
+        name: none; median: prune a trial below the median of the other trials at the same epoch; hyperband,
+            successive_halving: the best 1 / reduction of the trials continue for reduction times as many epochs; wilcoxon:
+            prune a trial whose epochs are significantly worse than those of the best one (signed-rank test, p < 0.1).
+        startup: complete trials before median starts to prune.
         epochs: epochs of a trial before it may be pruned.
         reduction: reduction factor of hyperband and successive_halving.
     """
@@ -93,9 +93,9 @@ class BudgetConfig:
     """Limits of the search; the first one reached ends it.
 
     Args:
-        trials: finished, pruned and failed trials of the study, over all workers and starts.
-        hours: hours after which this start begins no further trial; 0: no limit.
-        epochs: epochs of all trials together, after which no further trial begins; 0: no limit.
+        trials: complete, pruned and failed trials of the study, over all workers and starts.
+        hours: hours since this start of the search, after which no further trial starts; 0: no limit.
+        epochs: epochs of all trials together, after which no further trial starts; 0: no limit.
     """
 
     trials: int = 20

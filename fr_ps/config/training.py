@@ -38,10 +38,10 @@ class ScheduleConfig:
     Args:
         name: polynomial: lr x (1 - progress)^power; cosine: half a cosine down to `lowest`, with optional warm restarts;
             constant.
-        warmup_epochs: epochs of the warm-up, or a fraction. A warm-up longer than the training never reaches optim.lr.
+        warmup_epochs: length of the warm-up in epochs, as 0.5. A warm-up longer than the training never reaches optim.lr.
         power: exponent of polynomial.
-        restart_epochs: epochs of the first cycle of cosine (T_0 of SGDR), or a fraction; each cycle restarts at lr; 0: one
-            cycle after the warm-up.
+        restart_epochs: length of the first cycle of cosine in epochs, as 2.5 (T_0 of SGDR); each cycle restarts at optim.lr;
+            0: one cycle after the warm-up.
         restart_factor: length of a cycle relative to the cycle before (T_mult).
         lowest: learning rate at the end of a cycle of cosine (eta_min), at most optim.lr.
     """
@@ -69,15 +69,15 @@ class TrainConfig:
         epochs: largest number of epochs.
         seed: seed of weights, batches and augmentation.
         select: validation metric that selects the best checkpoint; higher is better, except for eer and ece.
-        watch: further validation metrics; each keeps a checkpoint of its own best epoch, `checkpoints/best_...`.
+        watch: further validation metrics; for each, the best epoch is also saved, as `checkpoints/best_...`.
         patience: epochs without improvement of train.select before early stopping; 0: no early stopping.
         accumulate: batches per optimizer step, with the gradient of their mean loss; batch norms see single batches.
-        ema: decay per step of the moving average of the weights, as 0.999, smaller in the first steps; the averaged weights
-            are validated, saved and tested; 0: no average.
+        ema: decay per step of the exponential moving average of the weights, as 0.999, smaller in the first steps; validation,
+            test and saved models use the averaged weights; 0: no average.
         threads: CPU threads of torch; 0: torch's default.
         checkpoint_steps: steps between checkpoints to resume from within an epoch; 0: by time only. The end of an epoch
             always writes one.
-        checkpoint_minutes: minutes between such checkpoints; 0: not by time.
+        checkpoint_minutes: minutes between checkpoints within an epoch; 0: not by time.
         bad_steps: consecutive steps with a NaN or infinite loss or gradient that stop the training. Such steps are skipped.
         system_metrics: record CPU, memory, disk, network and GPUs as MLflow's `system/...` metrics; also on if
             MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.

@@ -1,4 +1,4 @@
-"""Reads settings from YAML. Sizes are limited, errors name file, row and key, and text settings stay as written."""
+"""Reads settings from YAML, with limits on size; errors name file, row and key. Text settings are not converted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
@@ -98,7 +98,7 @@ class _SearchValue:
 
 
 _SETTINGS, _SPACE, _CONDITION = "settings", "space", "condition"
-"""Schemas beside type hints: a whole file, the search space, and the `when` of a searched setting."""
+"""Schemas that no type hint expresses: a whole file, the search space, and the `when` of a searched setting."""
 
 
 class _SettingsBuilder:

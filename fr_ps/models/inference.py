@@ -22,7 +22,7 @@ class MapReader(Protocol):
 
 
 BATCH_SIZE = 64
-"""Sessions per batch at inference, unless a command sets it."""
+"""Default number of sessions per batch. The last bits of an embedding depend on it; training and serving use the same."""
 
 
 @dataclass(frozen=True)

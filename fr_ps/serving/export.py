@@ -38,7 +38,7 @@ class ExportResult:
         file: the ONNX file.
         differences: output to its largest difference from torch, relative to torch's largest value.
         rows: one row for torch and one for ONNX: size, latency, and with data the accuracy.
-        lines: sentences about the checks.
+        lines: lines to print: the largest difference from torch, and the sessions behind the accuracy.
     """
 
     file: Path
@@ -48,7 +48,7 @@ class ExportResult:
 
 
 class _ExportedNetwork(nn.Module):
-    """The network from maps in the order of its modalities to the embedding and the probabilities of each attribute."""
+    """The network with positional arguments: maps in the order of its modalities -> embedding, probabilities per attribute."""
 
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ def _measure_accuracy(
     batch: int,
     rows: list[dict[str, object]],
 ) -> str:
-    """Add the identity AUC to both rows. Return a sentence about the sessions that were used."""
+    """Add the identity AUC to both rows; return a line that states the number of sessions and subjects."""
     # Imported here: serving needs no metrics code.
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_metrics

@@ -116,7 +116,7 @@ class Gallery:
             )
 
     def check_searchable(self, model: str) -> None:
-        """Check that embeddings of `model` can be searched for here.
+        """Check that embeddings of `model` can be searched in this gallery.
 
         Raises:
             InputError: the gallery is empty, or another model made it.
@@ -141,7 +141,7 @@ class Gallery:
         Args:
             embeddings: (m, D).
             threshold: cosine.
-            top: candidates per session.
+            top: number of candidates per session.
         """
         subjects, matches = self.subjects, []
         for scores in self.scores(embeddings):
@@ -201,7 +201,7 @@ def _read_embeddings(folder: Path, width: int) -> np.ndarray:
 def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings: np.ndarray) -> Gallery:
     """Add sessions to the gallery in `folder`; create it if it is missing. Sessions that are already enrolled are replaced.
 
-    An interruption leaves either all sessions added or none: the table is written last.
+    The change is atomic: the table, which is written last, commits it.
 
     Args:
         folder: folder of the gallery.
@@ -261,19 +261,19 @@ def forget(folder: Path, subject: str, session: str | None = None) -> int:
         remove_stale_temp(folder)
         old = read_gallery(folder)
         kept = [one for one in old.sessions if one.id != subject or (session is not None and one.session != session)]
-        gone = len(old.sessions) - len(kept)
-        if not gone:
+        removed = len(old.sessions) - len(kept)
+        if not removed:
             _write_table(old)  # clears embeddings that an interrupted removal left behind
             what = subject if session is None else f"{subject}/{session}"
             raise InputError(f"{folder / PEOPLE_FILE}: {what} is not enrolled; enrolled subjects: {_join_names(old.subjects)}")
         _write_table(replace(old, sessions=tuple(kept)))
-        return gone
+        return removed
 
 
 def check_empty(folder: Path) -> None:
-    """Check that a new gallery in `folder` overwrites nothing: no gallery without its `gallery.json`, no other files.
+    """Check that a new gallery in `folder` overwrites no sessions, as of a gallery whose `gallery.json` was lost.
 
-    The start of a gallery that a killed process left behind is accepted: a table without rows, and an empty array.
+    An empty table and an empty array are accepted: a process that was killed while it created the gallery leaves them.
 
     Raises:
         InputError: names the file.

@@ -41,8 +41,8 @@ REQUIREMENTS = (
 MODEL_TYPE = "fr_ps"
 WEIGHTS_TAG = "fr_ps.weights"
 """Tag of logged models and versions: SHA-256 of the weights."""
-# Keeps MLflow from printing between the lines of a training: progress bars for five files, and advice to add an input example,
-# which the signature does not need.
+# Silences what MLflow prints during a training: progress bars for five files, and the advice to add an input example, which
+# is not needed with a signature.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 warnings.filterwarnings("ignore", ".*An input example was not provided.*")
 logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
@@ -56,7 +56,7 @@ def save_pyfunc_model(model: Path, target: Path, mlflow_model: Model | None = No
     Args:
         model: the model folder.
         target: folder to create.
-        mlflow_model: metadata of a model that MLflow has registered already; None: none.
+        mlflow_model: metadata that link the package to a logged model of MLflow; None: not linked.
 
     Raises:
         InputError: MLflow rejects the model.

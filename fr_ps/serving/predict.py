@@ -1,4 +1,4 @@
-"""Predictions for many sessions, of a prepared data set or of raw captures. Each session is read only when it is needed."""
+"""Predictions for many sessions of a prepared data set or of raw captures. Sessions are read lazily, shortly before use."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +65,7 @@ class PreparedSession:
 
 @dataclass(frozen=True)
 class CaptureSession:
-    """A raw capture in `folder`, and how its maps are computed; `error` is the reason if the folder cannot be used."""
+    """A raw capture in `folder`, with the settings that compute its maps; `error`: why the folder is unusable, else empty."""
 
     recognizer: Recognizer
     config: PrepareConfig
@@ -100,7 +100,7 @@ class PredictionResult:
         keys: (id, session) of the n predicted sessions, in the order of the input.
         predictions: of these n sessions.
         failures: sessions that could not be read.
-        warning: the normals probably have wrong axes; None if they look right.
+        warning: that the axes of the normals are probably wrong; None if they look right or were not read.
     """
 
     keys: list[SessionKey]
@@ -138,7 +138,7 @@ def list_prepared_sessions(
 def list_capture_sessions(
     recognizer: Recognizer, root: Path, table: Path | None = None, prior: str | None = None
 ) -> list[SessionInput]:
-    """The sessions of the raw captures below `root`; their maps are computed like the training maps of the model.
+    """The sessions of the raw captures below `root`. Their maps are computed with the settings of the model's training maps.
 
     Args:
         recognizer: recognizer of the model that will predict.
@@ -169,14 +169,14 @@ def predict_sessions(
 ) -> PredictionResult:
     """Predict all sessions that can be read; list the others with the reason.
 
-    Threads read maps while the network computes. Readable sessions fill the batches in order, so that without failures the
-    batches equal those of an evaluation.
+    Threads read maps while the network computes. A session that cannot be read leaves no gap in its batch; without such
+    sessions, the batches are those of an evaluation.
 
     Args:
         recognizer: recognizer of the model.
         sessions: sessions to predict.
         batch: sessions per batch.
-        advance: called with the number of sessions that are done.
+        advance: called with the number of sessions done since the previous call.
 
     Raises:
         InputError: no session can be read, or a prediction has NaN or infinity.
@@ -186,13 +186,13 @@ def predict_sessions(
     failures: list[FailedSession] = []
     normals: list[NormalStatistics] = []
     readable = _readable_sessions(sessions, 2 * batch, failures, advance)
-    while some := list(islice(readable, batch)):
-        maps = {modality: np.stack([one[modality] for _, one in some]) for modality in recognizer.info.modalities}
-        parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in some]))
+    while chunk := list(islice(readable, batch)):
+        maps = {modality: np.stack([one[modality] for _, one in chunk]) for modality in recognizer.info.modalities}
+        parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in chunk]))
         if "normal" in maps:
             normals += [normal_statistics(normal) for normal in maps["normal"][: ORIENTATION_SAMPLE - len(normals)]]
-        keys += [key for key, _ in some]
-        advance(len(some))
+        keys += [key for key, _ in chunk]
+        advance(len(chunk))
     if not parts:
         first = failures[0].reason if failures else "the list of sessions is empty"
         raise InputError(f"none of {len(sessions)} sessions could be read; first error: {first}")
@@ -202,7 +202,7 @@ def predict_sessions(
 def _readable_sessions(
     sessions: Sequence[SessionInput], limit: int, failures: list[FailedSession], advance: OnProgress
 ) -> Iterator[tuple[SessionKey, ModalityMaps]]:
-    """The sessions that can be read, in order; the others are appended to `failures`. At most `limit` are read ahead."""
+    """Yield the sessions that can be read, in order; append the others to `failures`. At most `limit` are read ahead."""
     rest = iter(sessions)
     with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="maps") as pool:
         queue = [(session.key, pool.submit(session.read)) for session in islice(rest, limit)]

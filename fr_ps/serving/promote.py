@@ -1,4 +1,4 @@
-"""Promotion: a version becomes the champion only if it is measurably better on the champion's own test set."""
+"""Promotion: a version becomes the champion only if it is significantly better on the test set of the present champion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,8 +41,8 @@ class PromotionDecision:
         challenger: the version to promote.
         previous: the champion before the decision; None if there was none.
         promoted: whether the challenger becomes the champion (in a dry run: would become).
-        reasons: one sentence each.
-        tables: the comparison.
+        reasons: reasons of the decision, and warnings; one sentence each.
+        tables: tables of the comparison; empty without one.
     """
 
     challenger: ModelVersion
@@ -67,8 +67,8 @@ def promote(
         run: run that logs the decision and the comparison.
         out: folder for the report of the comparison.
         data: folder of the champion's data set; None: the folder that it was trained on.
-        limit: AUC that a group may lose.
-        dry_run: whether to leave the alias as it is.
+        limit: largest accepted decrease of the AUC in a group.
+        dry_run: decide without moving the alias.
         device: device of the inference.
         batch: sessions per batch.
 
@@ -125,7 +125,7 @@ def _gain_text(difference: Difference) -> str:
 
 
 def negated(difference: Difference) -> Difference:
-    """The same difference, second minus first."""
+    """The difference with its two models swapped."""
     return Difference(difference.name, difference.second, difference.first, -difference.high, -difference.low, difference.p)
 
 
@@ -204,7 +204,7 @@ def _open_champion_dataset(folder: Path, config: Config, data: str | None, versi
 def _find_leakage(challenger: Path, champion: Path, config: Config) -> str:
     """Why the challenger cannot be compared on the champion's test part; empty if it can.
 
-    Only the test part is checked: the comparison enrolls no gallery.
+    Only the test part of the champion's split is checked, and not its gallery, which the comparison does not use.
     """
     tested = _test_sessions(champion)
     if not tested:

@@ -14,12 +14,9 @@ from fr_ps.data.preparation import capture_to_maps, format_warning, reproduce_pr
 from fr_ps.device import pick_device
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model, weights_digest
-from fr_ps.models.inference import Predictions, concatenate, predict_batch, require_finite
+from fr_ps.models.inference import BATCH_SIZE, Predictions, concatenate, predict_batch, require_finite
 from fr_ps.models.thresholds import ValidationThreshold, read_thresholds
 from fr_ps.serving.gallery import Gallery, Match, normalize_rows
-
-DEFAULT_BATCH_SIZE = 64
-"""Sessions per batch. Training evaluates with the same number, and the last bits of an embedding depend on it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class VerificationResult:
     Attributes:
         score: cosine of their embeddings.
         threshold: cosine from which the sessions match.
-        validation_threshold: where `threshold` comes from; None if the caller gave it.
+        validation_threshold: the entry that `threshold` was taken from; None if the caller gave the threshold.
     """
 
     score: float
@@ -43,12 +40,10 @@ class VerificationResult:
 
 
 def load_recognizer(model: str, device: str = "auto") -> "Recognizer":
-    """The recognizer for MODEL: a run, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder.
-
-    Loading reads weights and settings only; no code of the model runs.
+    """Load a model as a recognizer. Loading reads weights and settings; it executes no code from the model.
 
     Args:
-        model: MODEL.
+        model: run id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or model folder.
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
@@ -63,12 +58,12 @@ class Recognizer:
     """A model, ready for inference.
 
     Maps have the shapes of a prepared data set: modality to H x W (albedo, depth) or H x W x 3 (normals), or n of them in one
-    array. A model of several modalities accepts a part of them.
+    array. A model of several modalities accepts any subset of them.
 
     Attributes:
         folder: folder of the model.
-        info: modalities, size, classes, provenance.
-        thresholds: chosen on the validation set; None for a model without one.
+        info: description of the model: modalities, size, classes, provenance.
+        thresholds: thresholds from the validation set; None if the model was trained without one.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -81,7 +76,7 @@ class Recognizer:
         """SHA-256 of the weights. A gallery stores it, because embeddings of two models cannot be compared."""
         return weights_digest(self.folder)
 
-    def predict(self, maps: Mapping[str, np.ndarray], batch: int = DEFAULT_BATCH_SIZE) -> Predictions:
+    def predict(self, maps: Mapping[str, np.ndarray], batch: int = BATCH_SIZE) -> Predictions:
         """Embeddings and probabilities of n sessions.
 
         Raises:
@@ -89,15 +84,13 @@ class Recognizer:
         """
         return self.predict_checked(self._check_maps(maps), batch)
 
-    def predict_checked(
-        self, maps: Mapping[str, np.ndarray], batch: int = DEFAULT_BATCH_SIZE, names: Sequence[str] = ()
-    ) -> Predictions:
-        """`predict` for maps (n, C, H, W) that `check_map` has checked.
+    def predict_checked(self, maps: Mapping[str, np.ndarray], batch: int = BATCH_SIZE, names: Sequence[str] = ()) -> Predictions:
+        """`predict` for maps that `check_map` has already checked and converted.
 
         Args:
             maps: modality to (n, C, H, W) float32.
             batch: sessions per batch.
-            names: (n,) names of the sessions, for errors; empty: their positions.
+            names: names of the n sessions for error messages; empty: their positions.
 
         Raises:
             InputError: a prediction has NaN or infinity.
@@ -106,8 +99,8 @@ class Recognizer:
         subset = [modality for modality in self.info.modalities if modality in maps]
         parts = []
         for start in range(0, count, batch):
-            some = {modality: array[start : start + batch] for modality, array in maps.items()}
-            parts += predict_batch(self.network, some, [subset])
+            chunk = {modality: array[start : start + batch] for modality, array in maps.items()}
+            parts += predict_batch(self.network, chunk, [subset])
         predictions = concatenate(parts)
         require_finite(predictions, names or [f"session {row}" for row in range(count)], self.folder)
         return predictions
@@ -174,7 +167,7 @@ class Recognizer:
         return gallery.search(self.embed(maps), threshold, top)
 
     def validation_threshold(self, fmr: float | None = None) -> ValidationThreshold:
-        """The verification threshold for a false match rate; of None, for the lowest rate that the validation set supports.
+        """The verification threshold at a false match rate; None: at the lowest rate that the validation set supports.
 
         Raises:
             InputError: the model has no thresholds, or the validation set does not support that FMR.
@@ -184,9 +177,9 @@ class Recognizer:
         return self.thresholds.for_fmr(fmr)
 
     def capture_to_maps(self, capture: str | Path, prior: str | None = None) -> dict[str, np.ndarray]:
-        """The maps of a raw capture, prepared like the training maps of the model: modality to H x W (x 3).
+        """The maps of a raw capture, computed with the settings of the model's training maps: modality to H x W (x 3).
 
-        Issues a Python warning if the training maps have another format of `prepare`.
+        Issues a Python warning if another format version of `prepare` made the training maps.
 
         Args:
             capture: folder of one session, with its images and lights.

@@ -28,7 +28,7 @@ CHAMPION = "champion"
 _HISTORY_TAG = "fr_ps.champions"
 """Tag of a registered model: JSON list of the versions that became champion, the latest last."""
 _ARTIFACT_API = "/mlflow-artifacts/"
-"""Part of the URLs through which an MLflow server passes artifacts on to their storage."""
+"""Part of the URLs by which an MLflow server proxies its artifact storage; errors there are errors of the storage."""
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -41,16 +41,16 @@ class ModelVersion:
 
     @property
     def uri(self) -> str:
-        """The version as MODEL."""
+        """URI of the version, `models:/NAME/VERSION`."""
         return f"{REGISTRY_PREFIX}{self.name}/{self.number}"
 
 
 def register(
     run: str, name: str, tags: dict[str, str] | None = None, description: str = "", runs: Path = RUNS_FOLDER
 ) -> ModelVersion:
-    """Register the best model of a run as the next version of the registered model `name`.
+    """Register the best checkpoint of a run as the next version of the registered model `name`.
 
-    The version is the model that the run logged. A run that ended before it logged one logs it now.
+    The version refers to the model that the run logged to MLflow. If the run ended before that, the model is logged now.
 
     Args:
         run: id of the run, ours or MLflow's.
@@ -194,7 +194,7 @@ def _mlflow_run_id(run: str, runs: Path) -> str:
 
 
 def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list[Metric]]:
-    """The best epoch by the curve of the metric `train.select`, and the metrics of that epoch under `val/` and `test/`."""
+    """The epoch with the best value of the metric `train.select` in MLflow, and the `val/` and `test/` metrics of that epoch."""
     try:
         metric = str(read_settings(folder / CONFIG_FILE)["train"]["select"])
     except (InputError, TypeError, KeyError) as error:

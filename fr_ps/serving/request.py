@@ -49,8 +49,8 @@ def predict_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per session, in the same order: the columns of `prediction_table`; `maps`, the modalities that were read; and
-        `warning`. The warning is the same in every row: the normals of most rows probably have wrong axes, or the images become
-        maps by another format of `prepare` than the training maps. None: no warning.
+        `warning`, which is the same in all rows: that the axes of the normals are probably wrong in most rows, or that another
+        format version of `prepare` made the training maps; None: no warning.
 
     Raises:
         InputError: no rows or too many, or a row whose maps or images are missing or invalid; names the row.
@@ -139,7 +139,7 @@ def _parse_array(cell: Any, name: str) -> np.ndarray:
 
 
 def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
-    """Write a row with images to `folder` as a capture. Return the number of pixels by the headers of the images."""
+    """Write a row with images to `folder` as a capture; return the total number of pixels that the image headers state."""
     given = [modality for modality in CHANNELS if modality in cells]
     if given:
         raise InputError(f"images and {given[0]} in one row; expected one or the other")
@@ -172,7 +172,7 @@ def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
 
 
 def _solve_capture(recognizer: Recognizer, folder: Path) -> dict[str, np.ndarray]:
-    """The maps of the capture in `folder`. The same code reads captures from disk, so that it makes the same checks."""
+    """The maps of the capture in `folder`, by the code that also reads the user's captures, for the same checks."""
     with _hide_folder(folder):
         maps = recognizer.capture_to_maps(folder)
     return {modality: recognizer.check_map(modality, array, modality) for modality, array in maps.items()}

@@ -18,7 +18,7 @@ from fr_ps.tables import SessionKey, escape_formula, format_csv
 
 SUFFIXES = (".parquet", ".csv", ".npz")
 PREDICTIONS = "predictions"
-"""Kind of this output in `fr_ps.outputs`."""
+"""Kind of the table, as `write_output` records it."""
 
 
 def prediction_table(recognizer: Recognizer, predictions: Predictions, keys: Sequence[SessionKey] | None = None) -> pd.DataFrame:
@@ -87,18 +87,18 @@ def identification_rows(keys: Sequence[SessionKey], matches: Sequence[Match]) ->
 
 
 def identification_summary(keys: Sequence[SessionKey], matches: Sequence[Match], gallery: Gallery, threshold: float) -> str:
-    """Lines of text: how many sessions were identified, and how many of these correctly by the ids of the sessions."""
+    """Lines of text: how many sessions were identified, and how many correctly, according to the sessions' ids."""
     enrolled = set(gallery.subjects)
     mated = [(subject, match) for (subject, _), match in zip(keys, matches) if subject in enrolled]
     nonmated = [match for (subject, _), match in zip(keys, matches) if subject not in enrolled]
     lines = [f"threshold {threshold:.4f}, {len(enrolled)} subjects enrolled"]
     if mated:
         correct = sum(match.subject == subject for subject, match in mated)
-        first = sum(match.candidates[0][0] == subject for subject, match in mated)
+        rank1 = sum(match.candidates[0][0] == subject for subject, match in mated)
         unknown = sum(match.subject is None for _, match in mated)
         lines.append(
             f"{len(mated)} sessions of enrolled subjects: {correct} identified correctly, "
-            f"{len(mated) - correct - unknown} as another subject, {unknown} unknown; rank 1 correct: {first}"
+            f"{len(mated) - correct - unknown} as another subject, {unknown} unknown; rank 1 correct: {rank1}"
         )
     if nonmated:
         unknown = sum(match.subject is None for match in nonmated)
@@ -132,7 +132,7 @@ def verification_rows(
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, str]], kind: str) -> None:
-    """Write rows as CSV; `kind` is the kind of this output in `fr_ps.outputs`."""
+    """Write rows as CSV; `kind`: kind of output, as for `write_output`."""
     write_output(path, kind, format_csv(list(rows[0]), [row.values() for row in rows]).encode())
 
 

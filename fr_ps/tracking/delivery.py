@@ -63,7 +63,7 @@ class EventSink(Protocol):
 class DeliveryQueue:
     """The events of a run's journal that MLflow has not acknowledged.
 
-    `delivered.json` holds how far the journal is delivered. Without that file everything is sent again, with no effect.
+    `delivered.json` stores the size of the acknowledged part. Without it all events are sent again; MLflow ignores duplicates.
 
     Attributes:
         delivered_bytes: size of the acknowledged part of the journal.
@@ -77,7 +77,7 @@ class DeliveryQueue:
         self.rejected: list[str] = []
         try:
             found = read_json(self.path, _Delivered, "all events are sent again")
-        except InputError:  # as before the first delivery
+        except InputError:  # missing before the first delivery, or damaged
             return
         self.rejected = found.refused
         if self._is_line_end(found.bytes):
@@ -103,7 +103,7 @@ class DeliveryQueue:
 
         Args:
             sink: receiver.
-            max_bytes: the batch ends within this size of the journal; None: no limit.
+            max_bytes: only events in the first `max_bytes` of the journal are sent; None: no limit.
 
         Returns:
             The number of events of the batch; 0 if nothing is left.
@@ -136,18 +136,18 @@ class DeliveryThread(threading.Thread):
     """Sends a growing journal to MLflow. Calls that block or fail affect this thread only.
 
     Args:
-        journal: of the run.
-        queue: of that journal.
+        journal: journal of the run.
+        queue: undelivered events of that journal.
         sink: receiver.
-        on_connect: called with the receiver's id of the run after each delivery.
+        on_delivery: called after each delivered batch with the receiver's id of the run.
         echo: prints a line when the connection is lost, and when it is back.
     """
 
     def __init__(
-        self, journal: Journal, queue: DeliveryQueue, sink: EventSink, on_connect: Callable[[str], None], echo: Echo
+        self, journal: Journal, queue: DeliveryQueue, sink: EventSink, on_delivery: Callable[[str], None], echo: Echo
     ) -> None:
         super().__init__(name="delivery", daemon=True)  # a call that hangs does not keep the process alive
-        self.journal, self.queue, self.sink, self.on_connect, self.echo = journal, queue, sink, on_connect, echo
+        self.journal, self.queue, self.sink, self.on_delivery, self.echo = journal, queue, sink, on_delivery, echo
         self.last_error = ""
         self._closing = threading.Event()
         self._cancelled = False
@@ -155,8 +155,8 @@ class DeliveryThread(threading.Thread):
     def run(self) -> None:
         backoff = _MIN_BACKOFF
         while not self._cancelled:
-            closing = self._closing.is_set()  # read before the last look at the journal, so that no event is missed
-            if not self.journal.is_present():  # sending would create the run folder again
+            closing = self._closing.is_set()  # read before the journal: events logged before `finish` are in this pass
+            if not self.journal.is_present():  # the run folder was removed; sending would recreate it
                 return
             try:
                 # After a power cut, MLflow must not have more than the journal: only synced events are sent.
@@ -171,7 +171,7 @@ class DeliveryThread(threading.Thread):
                 continue
             backoff = _MIN_BACKOFF
             if sent:
-                self.on_connect(self.sink.connect())
+                self.on_delivery(self.sink.connect())
                 if self.last_error:
                     self._report("tracking: MLflow reconnected")
                 self.last_error = ""
@@ -187,16 +187,16 @@ class DeliveryThread(threading.Thread):
             self.echo(line)
 
     def finish(self, timeout: float) -> bool:
-        """Wait for the rest, at most `timeout` seconds after the last acknowledgement; returns whether all was delivered."""
+        """Wait until all events are delivered, or no batch is acknowledged for `timeout` seconds; returns whether all are."""
         self._closing.set()
         self.journal.wake()
-        done, since = self.queue.delivered_bytes, time.monotonic()
+        delivered, since = self.queue.delivered_bytes, time.monotonic()
         while self.is_alive() and time.monotonic() - since < timeout:
             self.join(0.1)
-            if self.queue.delivered_bytes != done:
-                done, since = self.queue.delivered_bytes, time.monotonic()
+            if self.queue.delivered_bytes != delivered:
+                delivered, since = self.queue.delivered_bytes, time.monotonic()
         return not self.is_alive() and self.queue.delivered_bytes >= self.journal.size
 
     def cancel(self) -> None:
-        """Stop retries and messages."""
+        """Send and print nothing more; a call in progress is not interrupted."""
         self._cancelled = True

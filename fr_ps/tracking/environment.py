@@ -1,6 +1,6 @@
-"""What a run records about its environment: commit, versions, command line, and metrics of the machine.
+"""What a run records about its environment: commit, versions, command line, and system metrics.
 
-MLflow's own monitor sends its samples straight to the server, and an outage loses them. Here they go to the run's journal.
+MLflow's own monitor sends its samples directly to the server, so that an outage loses them. Here they go to the run's journal.
 """
 
 import platform
@@ -35,7 +35,7 @@ def git_commit() -> str:
 
 @cache
 def code_versions() -> dict[str, str]:
-    """The commit, the versions and the machine on which the last bits of the weights may depend.
+    """Commit, versions and machine architecture: a difference in them may change the trained weights in the last bits.
 
     Read once per process: git is slow, and the running code does not change.
     """
@@ -44,7 +44,7 @@ def code_versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command line of this process, without the secrets of addresses."""
+    """The command line of this process, with the credentials in URLs redacted."""
     return " ".join([Path(sys.argv[0]).name, *map(redact, sys.argv[1:])])
 
 
@@ -56,7 +56,7 @@ def environment_text() -> str:
 
 @cache
 def _installed_packages() -> tuple[str, ...]:
-    """Read once per process, as it takes half a second."""
+    """Installed distributions as `NAME==VERSION`, sorted. Cached, as listing them takes half a second."""
     return tuple(sorted({f"{item.metadata['Name']}=={item.version}" for item in distributions()}, key=str.lower))
 
 
@@ -93,7 +93,7 @@ def record_system_metrics(run: Run, enabled: bool = False) -> Iterator[None]:
 
 
 def _sample(run: Run, monitors: Sequence["BaseMetricsMonitor"], stop: threading.Event) -> None:
-    """Log one point per interval until `stop`, and one for the last, shorter interval."""
+    """Log one point per interval until `stop` is set, then a last point for the shorter interval before it."""
     from mlflow.environment_variables import (
         MLFLOW_SYSTEM_METRICS_NODE_ID,
         MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING,

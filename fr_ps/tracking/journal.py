@@ -29,7 +29,7 @@ class Event:
 
     Attributes:
         kind: type of the event.
-        time: milliseconds since 1970. Metrics keep it however often they are sent: MLflow ignores a repeated point.
+        time: milliseconds since 1970; the timestamp of metrics in MLflow, by which MLflow ignores a point that is sent twice.
         data: content, as JSON.
     """
 
@@ -127,13 +127,13 @@ class Journal:
             raise
 
     def append(self, kind: EventKind, data: dict[str, Any]) -> None:
-        """Append an event, without secrets. It survives the death of the process, and after `sync` also a power cut.
+        """Append an event with its secrets redacted. It survives a crash of the process, and after `sync` also a power cut.
 
         Raises:
             InputError: the disk is full, or the run folder was removed.
         """
-        kept = data if kind == "metrics" else redact_tree(data)
-        line = (json.dumps({"kind": kind, "time": int(time.time() * 1000), "data": kept}) + "\n").encode()
+        redacted = data if kind == "metrics" else redact_tree(data)
+        line = (json.dumps({"kind": kind, "time": int(time.time() * 1000), "data": redacted}) + "\n").encode()
         with self._writer:
             self._append(kind, line)
 
@@ -185,7 +185,7 @@ class Journal:
             self._changed.wait_for(lambda: self.size > size or self._wake_requested, timeout)
 
     def wake(self) -> None:
-        """End the present and all later calls of `wait`."""
+        """Make the current and all later calls of `wait` return at once."""
         with self._changed:
             self._wake_requested = True
             self._changed.notify_all()
@@ -221,7 +221,7 @@ def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
 
 
 def _lines(path: Path, start: int) -> Iterator[bytes]:
-    """The lines from byte `start` on; none without a file. A line that is too long comes in pieces."""
+    """The lines from byte `start` on; none if the file is missing. A line longer than `MAX_BYTES` is yielded in pieces."""
     try:
         with path.open("rb") as file:
             file.seek(start)

@@ -26,7 +26,7 @@ _TIMEOUT, _TIMEOUT_UNFINISHED, _SILENT_WAIT = 60.0, 10.0, 3.0
 
 
 def echo_stderr(line: str) -> None:
-    """Print a line that is not a result."""
+    """Print a line to standard error, which is for messages; results go to standard output."""
     echo(line, sys.stderr)
 
 
@@ -45,7 +45,7 @@ def start_run(
     The final status is FINISHED at the end of the block, KILLED after Ctrl-C, SIGTERM or `RunStopped`, and FAILED after any
     other exception. A thread sends the journal to MLflow: into the run that `mlflow run` started, or into a new run of the
     experiment MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or `fr-ps`. The end of the block waits for the delivery: at most
-    60 seconds without an acknowledgement, or 10 if the run is not FINISHED. The rest is left to `fr-ps sync`.
+    60 seconds without an acknowledgement, or 10 if the run is not FINISHED. `fr-ps sync` delivers what is left then.
 
     Args:
         name: display name.
@@ -62,9 +62,9 @@ def start_run(
     info = new_run_info(run_id or new_run_id(), name, parent)
     folder = runs / info.id
     with run_lock(folder):
-        with translate_write_errors(folder), dir_lock(runs):  # of two processes with the same MLFLOW_RUN_ID, one adopts it
-            if info.mlflow_id and (taken := find_run(info.mlflow_id, runs)):
-                echo(f"tracking: MLFLOW_RUN_ID names the MLflow run of {taken.name}; run {info.id} gets a new MLflow run")
+        with translate_write_errors(folder), dir_lock(runs):  # two processes must not both adopt the same MLFLOW_RUN_ID
+            if info.mlflow_id and (owner := find_run(info.mlflow_id, runs)):
+                echo(f"tracking: MLFLOW_RUN_ID names the MLflow run of {owner.name}; run {info.id} gets a new MLflow run")
                 info = replace(info, mlflow_id=None)
             info.write(folder)
         sync_folder(runs)
@@ -73,9 +73,9 @@ def start_run(
 
 @contextmanager
 def resume_run(folder: Path, echo: Echo = echo_stderr, timeout: float = _TIMEOUT, system_metrics: bool = False) -> Iterator[Run]:
-    """Resume the run in `folder`; otherwise as `start_run`.
+    """Resume the run in `folder`: a context manager like `start_run`.
 
-    The MLflow run that `mlflow run` may have started for the command gets a tag with the id of the resumed run.
+    Under `mlflow run`, MLflow has created an empty run for the command. It gets a tag with the id of the resumed run.
 
     Raises:
         InputError: another process holds the lock of the run, or its folder cannot be read or written.
@@ -93,7 +93,7 @@ def resume_run(folder: Path, echo: Echo = echo_stderr, timeout: float = _TIMEOUT
 def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
     """Create a parent run in MLflow, with a folder under `runs`; `resume_run` opens it.
 
-    It adopts the run that `mlflow run` started. The children need its id, so this call waits for MLflow.
+    Under `mlflow run`, it adopts the run that MLflow has created. It waits for MLflow, as the children need its MLflow id.
 
     Raises:
         InputError: MLflow does not answer, or `runs` cannot be written.
@@ -118,7 +118,7 @@ def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
 
 
 def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
-    """`parent`, whose run folder is `folder`, with its current MLflow id: `fr-ps sync --store` changes the id.
+    """`parent` with the MLflow id in its run folder `folder`, which `fr-ps sync --store` may have changed.
 
     Raises:
         InputError: `run.json` is damaged.
@@ -131,7 +131,7 @@ def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
 
 
 def ensure_parent_folder(info: RunInfo, runs: Path) -> Path:
-    """The folder under `runs` of a parent run; created if the run started on another machine.
+    """The folder under `runs` of a parent run; created on a machine that does not have it yet.
 
     Raises:
         InputError: the folder cannot be written.
@@ -157,13 +157,13 @@ def _track(
 
     sink = MlflowSink(folder, info)
 
-    def on_connect(mlflow_id: str) -> None:
+    def on_delivery(mlflow_id: str) -> None:
         run.mlflow_id = mlflow_id
         if sink.note:
             echo(sink.note)
             sink.note = ""
 
-    delivery = DeliveryThread(run.journal, DeliveryQueue(folder), sink, on_connect, echo)
+    delivery = DeliveryThread(run.journal, DeliveryQueue(folder), sink, on_delivery, echo)
     delivery.start()
     status: RunStatus = "FAILED"
     try:
@@ -206,7 +206,7 @@ def _write_status(run: Run, status: RunStatus, echo: Echo) -> None:
 
 
 def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
-    """Send the final status without the journal, which is gone; else MLflow shows RUNNING for ever."""
+    """Send the final status directly, as the journal was removed; otherwise the run stays RUNNING in MLflow."""
     if sink.client is None:  # MLflow does not have the run
         return
     try:
@@ -216,8 +216,8 @@ def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
 
 
 def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> bool:
-    """Wait for the delivery; returns whether all was delivered. Ctrl-C ends the wait only, as the run is over."""
-    if timeout <= _SILENT_WAIT:  # after so short a wait the caller continues, and Ctrl-C has to stop it
+    """Wait for the delivery; returns whether all is delivered. Ctrl-C ends only the wait: the run has its final status."""
+    if timeout <= _SILENT_WAIT:  # a trial: Ctrl-C has to stop the search, and not only this short wait
         return delivery.finish(timeout)
     try:
         if delivery.finish(_SILENT_WAIT):

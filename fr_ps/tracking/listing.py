@@ -1,4 +1,4 @@
-"""The runs of a folder with their true status, also after a killed process."""
+"""Lists runs with their actual status: a run whose process was killed is detected and marked KILLED."""
 
 import socket
 from contextlib import suppress
@@ -30,8 +30,8 @@ class RunSummary:
         status: RUNNING, FINISHED, FAILED or KILLED; `?` if unknown.
         note: details of the status.
         epoch: the last epoch with metrics; 0 for none.
-        started: date and time.
-        pending_events: number of events that are not delivered to MLflow.
+        started: date and time of the start.
+        pending_events: number of undelivered events.
         error: why the folder cannot be read; empty if it can.
     """
 
@@ -73,7 +73,7 @@ def summarize_run(folder: Path) -> RunSummary:
 
 
 def mark_interrupted(folder: Path) -> str:
-    """Set the status KILLED and the tag `fr_ps.interrupted` if the run's process died on this machine without a status.
+    """Set the status KILLED and the tag `fr_ps.interrupted` if the run's process ended on this machine without a final status.
 
     Returns:
         Why the status could not be written; empty otherwise.
@@ -113,7 +113,7 @@ def find_resumable_run(run: str, runs: Path) -> Path:
         trainings = [file.parent for file in sorted(runs.glob(f"*/{CONFIG_FILE}"), reverse=True)]
         for folder in trainings:
             with suppress(InputError):  # damage of another run
-                is_trial = bool(read_run_info(folder).parent)  # its study resumes a trial
+                is_trial = bool(read_run_info(folder).parent)  # only its study resumes a trial
                 if not is_trial and last_status(folder) not in ("FINISHED", "") and not is_locked(folder):
                     return folder
         raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists all runs")
@@ -149,7 +149,7 @@ def _read_journal(folder: Path, delivered_bytes: int = 0) -> _JournalSummary:
 
 def _summarize(folder: Path) -> RunSummary:
     info, delivered_bytes = read_run_info(folder), DeliveryQueue(folder).delivered_bytes
-    locked = is_locked(folder)  # before the journal is read, which has the final status once the lock is free
+    locked = is_locked(folder)  # read before the journal: a run writes its final status before it releases the lock
     journal = _read_journal(folder, delivered_bytes)
     here, error = info.host == socket.gethostname(), ""
     if here and not locked and journal.status in _OPEN_STATUSES:

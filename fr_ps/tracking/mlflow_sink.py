@@ -49,14 +49,14 @@ Item = TypeVar("Item")
 
 
 class MlflowSink:
-    """The MLflow run of one run folder, addressed by its id: MLflow's global state is not used.
+    """Sends the events of one run folder to its MLflow run, through a client and not MLflow's global state.
 
     Args:
-        folder: of the run.
-        info: of the run; `connect` sets `mlflow_id`.
+        folder: run folder.
+        info: content of its `run.json`; `connect` sets `mlflow_id`.
 
     Attributes:
-        note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did.
+        note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did, or if the variable is not set.
     """
 
     def __init__(self, folder: Path, info: RunInfo) -> None:
@@ -85,7 +85,7 @@ class MlflowSink:
         client = open_client(run_tracking_uri(self.info))
         found = self._adopt_run(client, self.info.mlflow_id) if self.info.mlflow_id else None
         mlflow_id = found or self._find_or_create_run(client)
-        # The name of the experiment, as its id is valid in this store only.
+        # `run.json` stores the experiment's name: its id is valid in this tracking store only.
         experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id).name
         before, self.client = self.info, client
         self.info = replace(before, mlflow_id=mlflow_id, experiment=experiment)
@@ -94,11 +94,11 @@ class MlflowSink:
         return str(mlflow_id)
 
     def _adopt_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
-        """Use the MLflow run of `run.json` if it is this run; returns None if MLFLOW_RUN_ID named a run of another run.
+        """Return `mlflow_id`, from `run.json`, if that MLflow run is this run or can be adopted; None if it is unavailable.
 
-        The MLflow run that `mlflow run` started for this process has no id of ours, and is RUNNING. If MLflow was reached
-        only after the process ended, `mlflow run` has closed it after the start of this run. It gets our name and id once,
-        as the user may rename it later.
+        A run that `mlflow run` created for this process can be adopted. It has no `RUN_ID_TAG`, and is RUNNING; or, if MLflow
+        is reached only after the process has ended, it ended after the start of this run. Name and tag are set only on
+        adoption, as the user may rename the run later.
         """
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:
@@ -138,7 +138,7 @@ class MlflowSink:
     def _find_or_create_run(self, client: MlflowClient) -> str:
         info = self.info
         experiment = info.experiment_id or _find_or_create_experiment(client, info.experiment)
-        # A process that died between `create_run` and writing `run.json` has left one.
+        # It exists if an earlier process was killed between `create_run` and writing `run.json`.
         found = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{info.id}'", max_results=1)
         if found:
             return found[0].info.run_id
@@ -208,7 +208,7 @@ class MlflowSink:
         return [f"{event.kind}: {reason}"] if reason else []
 
     def _send_path(self, path: Path, event: Event) -> str:
-        """Log an artifact or a model; returns why it was rejected for good, or an empty text."""
+        """Log an artifact or a model; returns why it can never be logged, or an empty text after a success."""
         client, mlflow_id = self._client_and_id()
         if not path.exists():
             return f"{path}: file not found"
@@ -223,7 +223,7 @@ class MlflowSink:
             unreachable = isinstance(error, (RequestException, ConnectionError, TimeoutError))
             if unreachable or getattr(error, "errno", 0) in DISK_FULL_ERRNOS:
                 raise
-            # The artifact storage failed, not MLflow: the metrics are delivered all the same.
+            # The artifact storage failed, and not the tracking store: a rejection lets the delivery of metrics continue.
             return f"{path.name}: {one_line(error)}; the file stays in {self.folder}"
 
     def _log_model(self, model: Path, name: str, step: int) -> None:
@@ -263,9 +263,9 @@ class MlflowSink:
 
 
 def run_tracking_uri(info: RunInfo) -> str:
-    """URI of the tracking store of a run: the store of its start, regardless of the present MLFLOW_TRACKING_URI.
+    """URI of the tracking store that the run was started with, regardless of the current MLFLOW_TRACKING_URI.
 
-    `run.json` holds the URI without secrets. If MLFLOW_TRACKING_URI is the same store, its secrets are used.
+    `run.json` has this URI without credentials; they are taken from MLFLOW_TRACKING_URI if it names the same store.
     """
     if not info.tracking_uri:
         return default_tracking_uri()
@@ -276,7 +276,7 @@ def run_tracking_uri(info: RunInfo) -> str:
 
 
 def uses_current_store(info: RunInfo) -> bool:
-    """Whether the tracking store of a run is the one in use, which MLFLOW_TRACKING_URI names."""
+    """Whether the run belongs to the tracking store that MLFLOW_TRACKING_URI names now."""
     return run_tracking_uri(info) == run_tracking_uri(replace(info, tracking_uri=redacted_uri(tracking_uri())))
 
 
@@ -300,7 +300,7 @@ def _find_or_create_experiment(client: MlflowClient, name: str) -> str:
     if found is None:
         try:
             return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
-        except MlflowException:  # another process may have created it; other reasons fail in the next line
+        except MlflowException:  # another process may have created it; any other error recurs in the next line
             found = client.get_experiment_by_name(name)
     if found is None:
         raise InputError(f"cannot find or create MLflow experiment {name!r}; check MLFLOW_TRACKING_URI")

@@ -18,10 +18,11 @@ REGISTRY_PREFIX = "models:/"
 
 
 def resolve_model(model: str, runs: Path = RUNS_FOLDER) -> Path:
-    """The model folder that MODEL names.
+    """The model folder for the argument MODEL.
 
-    MODEL is a folder; or a run (our id or MLflow's), for its best checkpoint; or a version of a registered model, for the
-    only model folder among its files. A run without a folder under `runs` is downloaded from MLflow.
+    - A model folder: itself.
+    - A run (its folder, our id, or MLflow's): its best checkpoint, downloaded from MLflow if `runs` does not have the run.
+    - A version of a registered model: the model folder among its files, which are downloaded.
 
     Raises:
         InputError: MODEL does not exist, or has a link to a file outside of it.
@@ -77,7 +78,7 @@ def _resolve_registered(model: str) -> Path:
     from fr_ps.tracking.uris import connect, tracking_uri
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Not by mlflow's loader, which uses its global tracking URI and raises one error for name, version and files.
+    # mlflow's loader is not used: it needs a global tracking URI, and raises one error for unknown versions and unreadable files.
     client = connect()
     try:
         location = _artifact_location(client, get_model_name_and_version(client, model))
@@ -101,7 +102,7 @@ def _resolve_registered(model: str) -> Path:
 
 
 def _artifact_location(client: "MlflowClient", version: tuple[str, ...]) -> str:
-    """URI of the files of a version (name, number) or of a logged model (id)."""
+    """Artifact URI of a model version, given as (name, number), or of a logged model, given as (id,)."""
     if len(version) == 1:
         return str(client.get_logged_model(version[0]).artifact_location)
     location = str(client.get_model_version_download_uri(*version))

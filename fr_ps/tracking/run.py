@@ -8,7 +8,7 @@ from pathlib import Path
 from fr_ps.tracking.journal import Journal, RunStatus, read_events
 
 SYSTEM_PREFIX = "system/"
-"""Prefix of the metrics of the machine, as in MLflow. Their steps count samples, not epochs."""
+"""Prefix of system metrics, as in MLflow. Their steps count samples, not epochs."""
 
 
 class RunStopped(Exception):
@@ -19,12 +19,12 @@ class Run:
     """An open run. No call waits for a server or fails because of one; this class does not use MLflow.
 
     Attributes:
-        id: our id, known before any contact with a server; the name of the folder.
+        id: run id of fr-ps, which is the name of the folder; it exists before MLflow is contacted.
         folder: run folder, `runs/ID`.
-        journal: of the run.
-        mlflow_id: id of the MLflow run; None until it is known.
-        metric_history: metric to step to value, of all points, also of earlier processes.
-        system_samples: number of samples of the machine by earlier processes.
+        journal: journal in that folder.
+        mlflow_id: id of the MLflow run; None until MLflow has created it.
+        metric_history: metric to step to value, of all logged points, including those before a resume.
+        system_samples: number of system metric samples logged before a resume; the step of the next one.
 
     Raises:
         InputError: the folder cannot be written, or its journal is damaged.
@@ -53,20 +53,20 @@ class Run:
         return self.mlflow_id or self.id
 
     def log_params(self, values: Mapping[str, str]) -> None:
-        """Log settings. A setting that has a value keeps it."""
+        """Log params. A param that is already logged keeps its first value."""
         new = {name: value for name, value in values.items() if name not in self._params}
         if new:
             self.journal.append("params", new)
             self._params |= set(new)
 
     def set_tags(self, values: Mapping[str, str]) -> None:
-        """Set tags, which may change."""
+        """Set tags. A later value of a tag replaces an earlier one."""
         self.journal.append("tags", dict(values))
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log the values of metrics at one step.
 
-        A metric that has a value at that step keeps it, so that a step repeated after a resume adds nothing.
+        The first value of a metric at a step counts: points of a step that is repeated after a resume are dropped.
         """
         new = {name: float(value) for name, value in values.items() if step not in self.metric_history.get(name, {})}
         if new:
@@ -74,7 +74,7 @@ class Run:
             self._record(new, step)
 
     def log_system_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log a sample of the machine, from any thread. It is not added to `metric_history`."""
+        """Log one sample of the system metrics; thread-safe. It is not added to `metric_history`."""
         self.journal.append(
             "metrics", {"step": step, "values": {f"{SYSTEM_PREFIX}{name}": value for name, value in values.items()}}
         )
@@ -100,7 +100,7 @@ class Run:
         self.journal.append("status", {"status": status})
 
     def tag_other_run(self, mlflow_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of another MLflow run, as of the one that `mlflow run` started for a resume."""
+        """Set tags of another MLflow run: of the empty one that `mlflow run` creates for a command that resumes a run."""
         self.journal.append("elsewhere", {"run": mlflow_id, "tags": dict(tags)})
 
     def _stored_path(self, path: Path) -> str:

@@ -22,9 +22,9 @@ CONFIG_FILE = "config.yaml"
 CHECKPOINTS_FOLDER = Path("checkpoints")
 LAST_CHECKPOINT, BEST_CHECKPOINT = CHECKPOINTS_FOLDER / "last", CHECKPOINTS_FOLDER / "best"
 RESUME_CHECKPOINTS = CHECKPOINTS_FOLDER / "resume"
-"""Holds the checkpoints to resume from, numbered in the order in which they are written."""
+"""Folder of the checkpoints to resume from, whose names are consecutive numbers."""
 MODEL_FOLDER = "model"
-"""The model folder, in a checkpoint to resume from."""
+"""Name of the model folder inside a checkpoint to resume from."""
 MODEL_CARD_FILE = "README.md"
 """The model card, in a model folder."""
 DEFAULT_EXPERIMENT = "fr-ps"
@@ -52,13 +52,13 @@ class RunInfo:
         id: our run id.
         name: display name.
         mlflow_id: id of the MLflow run; None until MLflow has created it.
-        experiment: name of the MLflow experiment, used where `experiment_id` is empty.
+        experiment: name of the MLflow experiment, used if `experiment_id` is empty.
         experiment_id: id of the MLflow experiment; empty: found or created by name.
-        tracking_uri: MLFLOW_TRACKING_URI at the start of the run, without user information and query; empty: MLflow's default.
-        host: machine that started the run.
+        tracking_uri: MLFLOW_TRACKING_URI at the start of the run, without credentials and query; empty: the default store.
+        host: name of the machine that started the run.
         begun: start time in milliseconds since 1970.
-        tags: first tags of the MLflow run.
-        earlier_ids: MLflow ids of the run in earlier tracking stores.
+        tags: tags that the MLflow run is created with.
+        earlier_ids: MLflow ids of the run in the tracking stores that it was moved from.
     """
 
     id: str
@@ -77,7 +77,7 @@ class RunInfo:
 
     @property
     def parent(self) -> str:
-        """MLflow id of the parent run, as of the study of a trial; empty for a run without a parent."""
+        """MLflow id of the parent run (for a trial, the run of its study); empty without a parent."""
         return self.tags.get(PARENT_TAG, "")
 
     def write(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one process at a time runs and writes it."""
+"""The lock of a run folder: only one process at a time writes to a run."""
 
 import fcntl
 import json
@@ -27,7 +27,7 @@ class _LockHolder:
 
 
 def _close_inherited_locks() -> None:
-    """Close the parent's locks in a forked child, which would keep them after the parent's death."""
+    """Close the parent's lock files in a forked child, which would otherwise hold the locks after the parent has ended."""
     while _lock_fds:
         os.close(_lock_fds.pop())
 
@@ -45,23 +45,23 @@ def run_lock(folder: Path) -> Iterator[None]:
     path = folder / _LOCK_FILE
     with translate_write_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    _lock_fds.add(file)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _lock_fds.add(fd)
     try:
-        if not _try_lock(file):
-            raise InputError(f"run {folder.name} is locked by {_describe_holder(file)}; stop that process or wait until it ends")
+        if not _try_lock(fd):
+            raise InputError(f"run {folder.name} is locked by {_describe_holder(fd)}; stop that process or wait until it ends")
         with translate_write_errors(path):
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(asdict(_LockHolder(os.getpid(), socket.gethostname()))).encode(), 0)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(asdict(_LockHolder(os.getpid(), socket.gethostname()))).encode(), 0)
         yield
     finally:
-        if file in _lock_fds:
-            _lock_fds.remove(file)
-            os.close(file)
+        if fd in _lock_fds:  # not in a forked child, which has closed it
+            _lock_fds.remove(fd)
+            os.close(fd)
 
 
 def _try_lock(fd: int) -> bool:
-    """Lock `fd`, with retries over one second, as `is_locked` of another process holds the lock for a moment."""
+    """Lock `fd`; retries for one second, as `is_locked` in another process locks the file for a moment."""
     for _ in range(10):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,15 +74,15 @@ def _try_lock(fd: int) -> bool:
 def is_locked(folder: Path) -> bool:
     """Whether a living process holds the lock of the run in `folder`."""
     try:
-        file = os.open(folder / _LOCK_FILE, os.O_RDONLY)
+        fd = os.open(folder / _LOCK_FILE, os.O_RDONLY)
     except OSError:  # without a lock file there is no holder
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
-        os.close(file)
+        os.close(fd)
     return False
 
 

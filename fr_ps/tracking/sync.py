@@ -1,4 +1,4 @@
-"""Later delivery to MLflow: the events that an outage held back, or whole runs to another tracking store."""
+"""Delivers undelivered events to MLflow after an outage, and moves runs to another tracking store."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,10 +22,10 @@ class SyncResult:
         store: URI of the run's tracking store; empty if `run.json` is damaged.
         mlflow_id: empty before MLflow has created the run.
         sent: number of events that were delivered now.
-        remaining: number of events that were not.
-        reason: why events remain.
-        running: the run's own process delivers them.
-        rejected: items that MLflow rejects for good, with the reasons.
+        remaining: number of events that are still undelivered.
+        reason: why the delivery failed or was skipped; empty if all events are delivered.
+        running: whether the run's own process is running, and so delivers them.
+        rejected: items that MLflow rejects permanently, with the reasons.
         note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did.
     """
 
@@ -43,7 +43,7 @@ class SyncResult:
 def pending_runs(runs: Path) -> dict[Path, int]:
     """The folders under `runs` with undelivered events, and their number; 0 for a damaged run, which `sync` reports.
 
-    Interrupted runs are marked first.
+    Interrupted runs get the status KILLED first, which is an event too.
     """
     return {one.folder: one.pending_events for one in list_runs(runs) if one.pending_events or one.error}
 
@@ -51,8 +51,8 @@ def pending_runs(runs: Path) -> dict[Path, int]:
 def move_to_store(folders: Sequence[Path], uri: str) -> list[SyncResult]:
     """Assign runs to the tracking store `uri`, so that `sync` delivers all their events to it.
 
-    A run that the store already has, by our id, continues there; other runs get a new MLflow run. The store ignores points
-    that it has. Parent runs come first, as their children carry their MLflow ids.
+    If the store already has an MLflow run with our run id, it is used, and the store ignores points that it already has;
+    otherwise a new MLflow run is created. Parent runs come first, as the runs of trials refer to their MLflow ids.
 
     Returns:
         The runs that could not be moved, with the reasons.
@@ -125,7 +125,7 @@ def _is_missing(info: RunInfo) -> bool:
 
 
 def sync_interrupted(runs: Path) -> list[RunSummary]:
-    """The runs under `runs`, after the interrupted ones were delivered to MLflow."""
+    """List the runs under `runs`, after delivering the events of interrupted ones to MLflow."""
     found = list_runs(runs)
     interrupted = [one.folder for one in found if one.note == "interrupted" and one.pending_events]
     if interrupted:
@@ -136,11 +136,11 @@ def sync_interrupted(runs: Path) -> list[RunSummary]:
 def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[SyncResult]:
     """Deliver the undelivered events of each run.
 
-    A locked run is left to its own process. After the first failed connection to a tracking store, its other runs are not
-    tried.
+    A locked run is skipped, as its own process delivers its events. If a tracking store does not answer for one run, its
+    other runs are skipped.
 
     Args:
-        folders: of the runs.
+        folders: run folders.
         advance: called with the number of events of each delivered batch.
     """
     unreachable: dict[str, str] = {}
@@ -148,18 +148,14 @@ def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[SyncRe
 
 
 def _sync_run(folder: Path, advance: Callable[[int], None], unreachable: dict[str, str]) -> SyncResult:
-    """Deliver one run. `unreachable` maps the URIs of tracking stores to reasons, and gets new ones."""
-    from fr_ps.tracking.mlflow_sink import (  # importing mlflow takes a second
-        MlflowSink,
-        display_uri,  # importing mlflow takes a second
-        is_run_error,
-    )
+    """Deliver one run. `unreachable` maps the URI of each store that does not answer to the reason; new ones are added."""
+    from fr_ps.tracking.mlflow_sink import MlflowSink, display_uri, is_run_error  # importing mlflow takes a second
 
-    sent = before = 0
+    sent = pending = 0
     running, reason, queue, sink = is_locked(folder), "", None, None
     try:
         queue, sink = DeliveryQueue(folder), MlflowSink(folder, read_run_info(folder))
-        before = queue.pending()
+        pending = queue.pending()
         reason = "running; its process delivers the events" if running else unreachable.get(sink.info.tracking_uri, "")
         if not reason:
             with run_lock(folder):
@@ -175,7 +171,7 @@ def _sync_run(folder: Path, advance: Callable[[int], None], unreachable: dict[st
         store=display_uri(sink.info) if sink else "",
         mlflow_id=(sink.info.mlflow_id if sink else None) or "",
         sent=sent,
-        remaining=before - sent,
+        remaining=pending - sent,
         reason=reason,
         running=running,
         rejected=tuple(queue.rejected if queue else ()),

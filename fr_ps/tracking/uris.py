@@ -1,7 +1,7 @@
 """URIs of MLflow's tracking stores and registry, and the SQLite file of the default store.
 
-The URI of a path may need encoding, as of `mlflow.db` in the folder `50% a?b`. MLflow encodes more characters than SQLAlchemy
-needs, and creates a second folder with the encoded name.
+Some paths must be percent-encoded in a URI, as `50% a?b/mlflow.db`. MLflow's own encoding is not used: it encodes more
+characters than SQLAlchemy decodes, and a second folder with the encoded name is created.
 """
 
 import os
@@ -51,7 +51,7 @@ def limit_http_retries(retries: int, timeout: int) -> None:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the tracking store `uri`, without retries, as the caller retries. Creates a missing SQLite store."""
+    """A client of the tracking store `uri`. HTTP requests are not retried, as callers retry. Creates a missing SQLite store."""
     limit_http_retries(0, timeout=20)
     create_sqlite_store(uri)
     return MlflowClient(uri)
@@ -65,7 +65,7 @@ def default_tracking_uri() -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """URI of the SQLite file `path`; encoded only if SQLAlchemy reads a different path from the plain URI."""
+    """URI of the SQLite file `path`; percent-encoded only if SQLAlchemy would read another path from the plain URI."""
     plain = f"sqlite:///{path}"
     return plain if sqlite_path(plain) == path else URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
 
@@ -84,20 +84,20 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def redacted_uri(uri: str) -> str:
-    """The URI without secrets, as files may contain it; the path of a SQLite URI is encoded."""
+    """The URI without credentials and query, for files and messages; the path of a SQLite URI is encoded."""
     file = sqlite_path(uri)
     return URL.create("sqlite", database=str(file)).render_as_string() if file else redact(uri)
 
 
 def is_database(uri: str) -> bool:
-    """Whether this process opens the store as a database, and so also chooses the artifact location."""
+    """Whether the store is a database that this process opens itself; then it also chooses the artifact location."""
     return get_uri_scheme(uri) in DATABASE_ENGINES
 
 
 def artifact_root() -> str:
     """MLflow's default artifact location, `mlruns` in this folder.
 
-    A path, as MLflow writes it, or a `file:` URI if MLflow reads a different path from the plain one (`a%20b`).
+    A plain path, as in MLflow; a `file:` URI for a path that MLflow would decode to a different one, as `a%20b`.
     """
     folder = Path("mlruns").absolute()
     return str(folder) if local_file_uri_to_path(str(folder)) == str(folder) else folder.as_uri()
@@ -106,8 +106,8 @@ def artifact_root() -> str:
 def create_sqlite_store(uri: str) -> None:
     """Create the SQLite store of `uri` if it does not exist; do nothing for other URIs.
 
-    The file has a temporary name first: MLflow cannot open a store whose creation was killed. A lock lets one process in at
-    a time: two concurrent migrations break the store.
+    The database is created under a temporary name and then renamed, as MLflow cannot open one whose creation was killed.
+    A lock serialises processes, as two concurrent migrations corrupt the database.
     """
     path = sqlite_path(uri)
     if path is None or path.exists():
