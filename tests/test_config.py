@@ -31,6 +31,7 @@ from fr_ps.config import (
     flatten,
     from_dict,
     to_dict,
+    without_removed,
 )
 from fr_ps.config.search import AfterConfig, StudyConfig
 from fr_ps.errors import InputError
@@ -478,6 +479,11 @@ def test_a_file_of_an_earlier_version_with_a_removed_setting_is_read_if_its_valu
     file.write_text(yaml.safe_dump({group: {leaf: 7}}))
     with refused(f"{file}: {name} is 7, but the setting was removed and is always {REMOVED[name]}; remove it"):
         parse_command_line([command, "--config", str(file), *words])
+
+
+def test_a_removed_setting_without_effect_on_results_is_read_with_any_value() -> None:
+    assert from_dict({"train": {"scoring_batch": 256}}) == Config()
+    assert without_removed({"loss": {"adaface_h": 0.5}}, any_value=True) == {"loss": {}}
 
 
 def test_the_config_of_a_model_of_version_0_1_is_read() -> None:

@@ -76,9 +76,10 @@ REMOVED: dict[str, Any] = {
     "loss.adaface_t_alpha": 0.01,
     "optim.weighting_factor": 50.0,
     "pruner.p": 0.1,
-    "train.scoring_batch": 64,
 }
 """Removed settings that are constants now, with their values. Files that set them to these values are still read."""
+_REMOVED_WITHOUT_EFFECT = ("train.scoring_batch",)
+"""Removed settings that changed no result. Files with any value of them are still read."""
 _EXPECTED_SETTING = "a setting as optim.lr (fr-ps train --help lists them)"
 
 
@@ -169,17 +170,25 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     return replace(with_settings(Config(), settings), **{name: leaf for name, leaf in tree.items() if not isinstance(leaf, dict)})
 
 
-def without_removed(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """`tree` without the settings in `REMOVED`; its keys may be nested (group, setting) or flat (`optim.lr`).
+def without_removed(tree: Mapping[str, Any], where: str = "", any_value: bool = False) -> dict[str, Any]:
+    """`tree` without the removed settings; its keys may be nested (group, setting) or flat (`optim.lr`).
+
+    Args:
+        tree: settings of a training.
+        where: beginning of the error message.
+        any_value: accept other values than the constants, as where nothing is trained with the settings.
 
     Raises:
-        InputError: a removed setting differs from the constant that replaced it; the message begins with `where`.
+        InputError: a removed setting differs from the constant that replaced it.
     """
     kept = {group: dict(its) if isinstance(its, dict) else its for group, its in tree.items()}
-    for name, constant in REMOVED.items():
+    for name in (*REMOVED, *_REMOVED_WITHOUT_EFFECT):
         group, _, leaf = name.partition(".")
         for place, key in ((kept.get(group), leaf), (kept, name)):
-            if isinstance(place, dict) and key in place and (value := place.pop(key)) != constant:
+            if not isinstance(place, dict) or key not in place:
+                continue
+            value, constant = place.pop(key), REMOVED.get(name)
+            if not any_value and name in REMOVED and value != constant:
                 raise InputError(f"{where}{name} is {value!r}, but the setting was removed and is always {constant!r}; remove it")
     return kept
 

@@ -107,15 +107,19 @@ def retry(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: whatever the handlers of the signals raise.
+        KeyboardInterrupt, SystemExit: whatever the handlers of the signals raise; or a signal came while the database was
+            unreachable.
     """
     started, pause = time.monotonic(), 0.5
     while True:
+        received: list[int] = []
         try:
-            with _deferred_signals():
+            with _deferred_signals(received):
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
             trouble = one_line(error, 200)
+        if received:
+            raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:
             raise InputError(
                 f"study.storage: unreachable for 10 minutes ({trouble}); check the database and start the search again"
@@ -125,9 +129,8 @@ def retry(call: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def _deferred_signals() -> Iterator[None]:
-    """Deliver SIGINT and SIGTERM after the block. A second SIGINT raises KeyboardInterrupt at once."""
-    received: list[int] = []
+def _deferred_signals(received: list[int]) -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM after the block; append them to `received`. A second SIGINT raises KeyboardInterrupt at once."""
 
     def defer(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in received:

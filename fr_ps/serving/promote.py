@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fr_ps.config import Config, from_dict
+from fr_ps.config import Config, from_dict, without_removed
 from fr_ps.config.yaml_files import read_settings
 from fr_ps.data.builtin import resolve_root
 from fr_ps.data.dataset import Dataset, open_dataset
@@ -176,7 +176,7 @@ def _check_first_champion(challenger: ModelVersion, device: torch.device) -> lis
 def _read_config(folder: Path, version: ModelVersion) -> Config:
     path = folder / CONFIG_FILE
     try:
-        return from_dict(read_settings(path))
+        return from_dict(without_removed(read_settings(path), any_value=True))
     except (TypeError, ValueError, KeyError, InputError) as error:
         cause = f"its {CONFIG_FILE} cannot be read ({one_line(error)}), so that its test data are unknown"
         raise InputError(f"{version.uri}: {cause}; --demote it, or promote a version whose {CONFIG_FILE} is valid") from None

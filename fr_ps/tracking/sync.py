@@ -12,6 +12,8 @@ from fr_ps.tracking.listing import RunSummary, list_runs, summarize_run
 from fr_ps.tracking.run_folder import PARENT_TAG, RunInfo, find_run, read_run_info, run_folders
 from fr_ps.tracking.run_lock import is_locked, run_lock
 
+_CHECKED_RUNS = 5
+
 
 @dataclass(frozen=True)
 class SyncResult:
@@ -93,19 +95,20 @@ def _move_run(folder: Path, uri: str) -> None:
 
 
 def missing_from_store(runs: Path) -> dict[Path, str]:
-    """The newest delivered run of each tracking store that no longer has it, with the store's URI.
+    """The newest delivered run of each tracking store that has none of the last `_CHECKED_RUNS` ones, with the store's URI.
 
-    A deleted store is a possible cause. A store that does not answer is left out.
+    A deleted store is the likely cause, whereas a user may delete single runs. A store that does not answer is left out.
     """
-    newest: dict[str, tuple[Path, RunInfo]] = {}
+    delivered: dict[str, list[tuple[Path, RunInfo]]] = {}
     for folder in run_folders(runs):
         with suppress(InputError):
             info = read_run_info(folder)
             if not DeliveryQueue(folder).pending():
-                newest[info.tracking_uri] = folder, info
+                delivered.setdefault(info.tracking_uri, []).append((folder, info))
     from fr_ps.tracking.mlflow_sink import display_uri
 
-    return {folder: display_uri(info) for folder, info in newest.values() if _is_missing(info)}
+    last = [folders[-_CHECKED_RUNS:] for folders in delivered.values()]
+    return {few[-1][0]: display_uri(few[-1][1]) for few in last if all(_is_missing(info) for _, info in few)}
 
 
 def _is_missing(info: RunInfo) -> bool:

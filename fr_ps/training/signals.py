@@ -21,13 +21,14 @@ class StopRequested(Exception):
 
 
 class GracefulStop:
-    """In its block, the first SIGINT or SIGTERM is stored until `check`; a second SIGINT stops at once.
+    """In its block, the first SIGINT or SIGTERM is stored until `check`, or until the block ends; a second SIGINT stops at once.
 
     Outside the main thread, where Python handles no signals, it does nothing.
     """
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self._was_raised = False
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "GracefulStop":
@@ -37,9 +38,12 @@ class GracefulStop:
                     self._previous_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, before in self._previous_handlers.items():
             signal.signal(number, before)
+        # A signal after the last `check`, as while a pruner ends the trial, must not be lost.
+        if self.signal_number and not self._was_raised and (kind is None or issubclass(kind, Exception)):
+            signal.raise_signal(self.signal_number)
 
     def check(self, _items: int = 0) -> None:
         """Raise if a signal came; called where the training can stop. Its signature is that of `OnProgress`.
@@ -48,10 +52,12 @@ class GracefulStop:
             StopRequested: a signal came.
         """
         if self.signal_number:
+            self._was_raised = True
             raise StopRequested(self.signal_number)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number and number == signal.SIGINT:
+            self._was_raised = True
             raise KeyboardInterrupt
         self.signal_number = self.signal_number or number
         name = signal.Signals(number).name

@@ -294,6 +294,24 @@ def test_a_signal_is_deferred_until_the_call_has_returned_and_then_reaches_its_h
         signal.signal(number, before)
 
 
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_while_the_database_is_unreachable_ends_the_retries(number: signal.Signals, error: type[BaseException]) -> None:
+    attempts = []
+    before = signal.signal(number, lambda *_: None)  # as a launcher, whose handler forwards the signal to its workers
+    try:
+
+        def read() -> None:
+            attempts.append(1)
+            signal.raise_signal(number)
+            raise StorageInternalError
+
+        with pytest.raises(error):
+            retry(read)
+        assert len(attempts) == 1
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_second_sigint_interrupts_the_call(default_sigint: None) -> None:
     done = []
 

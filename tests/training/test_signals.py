@@ -33,6 +33,14 @@ def test_a_signal_waits_for_the_next_poll(number, left, capfd):
     assert f"{signal.Signals(number).name}: finishing the step" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("leave", [None, ValueError])
+def test_a_signal_after_the_last_check_is_raised_at_the_end_of_the_block(leave):
+    with pytest.raises(KeyboardInterrupt), GracefulStop():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        if leave:
+            raise leave
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_sigint_stops_at_once(first):
     with GracefulStop():
