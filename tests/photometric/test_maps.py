@@ -256,8 +256,15 @@ def test_a_capture_that_the_frame_turns_has_the_maps_of_one_that_was_held_so(sol
     np.testing.assert_allclose(by_frame.depth, by_hand.depth, atol=0.02 * np.ptp(by_hand.depth))
 
 
-@given(seed=seeds, fit=st.sampled_from(FITS), factor=st.floats(0.05, 20), solver=st.sampled_from(["least_squares", "robust"]))
+@given(
+    seed=seeds,
+    fit=st.sampled_from(FITS),
+    factor=st.sampled_from([1 / 16, 0.25, 2.0, 16.0]),
+    solver=st.sampled_from(["least_squares", "robust"]),
+)
 def test_intensity_scales_albedo_alone(seed: int, fit: Fit, factor: float, solver: Solver) -> None:
+    """Factors that are powers of two scale float32 exactly. Others round the images, and the robust solver may then take another
+    local minimum at a pixel of these random images."""
     one = random_capture(seed)
     other = Capture(one.images * np.float32(factor), one.lights, one.saturated, one.intensities)
     before, after = (compute_maps(capture, whole(capture, 24, fit), solver=solver) for capture in (one, other))
