@@ -73,7 +73,7 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
             copies.append(time.perf_counter() - begun)
             checkpoints.wait()
             wholes.append(time.perf_counter() - begun)
-    size = sum(file.stat().st_size for file in Path(checkpoints.latest_name()).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in Path(checkpoints.latest_checkpoint()).rglob("*") if file.is_file())
     slower = statistics.median(during) / statistics.median(alone) if during else float("nan")
     return size, statistics.median(copies[1:]), statistics.median(wholes[1:]), statistics.median(seconds[1:] or seconds), slower
 

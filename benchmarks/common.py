@@ -71,7 +71,7 @@ class NoCheckpoints:
     def save_if_due(self) -> None:
         """Do nothing."""
 
-    def latest_name(self) -> str:
+    def latest_checkpoint(self) -> str:
         """No checkpoint."""
         return "none"
 

@@ -13,7 +13,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.losses import build_losses
 from fr_ps.models import build_network
 from fr_ps.training.optim import build_optimizer
-from fr_ps.training.schedule import learning_rate, reversal_alpha
+from fr_ps.training.schedule import build_schedule, reversal_alpha
 
 SMALL = {"model.backbone": "timm:test_resnet", "model.channels": 16, "model.reduction": 4}
 CLASSES = dict.fromkeys(ATTRIBUTES, 2)
@@ -34,7 +34,7 @@ def _trained(settings: str) -> Steps:
     network = build_network(dict.fromkeys(modalities, config.model), config.fusion.name, CLASSES)
     losses = build_losses(config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.adversarial_tasks)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
-    rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=8, steps=5)
+    rate = build_schedule(config.schedule, lr=config.optim.lr, epochs=8, steps_per_epoch=5)
     torch.manual_seed(1)
     maps = {modality: torch.rand(6, 3 if modality == "normal" else 1, 32, 32) for modality in modalities}
     targets = {"identity": torch.arange(6) % 3} | {task: (torch.arange(6) + index) % 2 for index, task in enumerate(ATTRIBUTES)}
@@ -42,7 +42,7 @@ def _trained(settings: str) -> Steps:
     for step in (3, 19, 34):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * rate(step) * group["lr_scale"]
-        network.reversal_alpha = reversal_alpha(step, steps=40, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
+        network.reversal_alpha = reversal_alpha(step, total_steps=40, alpha=config.loss.reversal, ramp=config.loss.reversal_ramp)
         total, parts, _ = losses(network(maps), targets)
         optimizer.zero_grad()
         total.backward()

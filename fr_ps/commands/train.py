@@ -22,15 +22,15 @@ def _add_train_arguments(train: Parser) -> None:
 
 
 def _train(arguments: Namespace) -> None:
+    # First the checks that do not need torch, so that their errors come at once.
+    from fr_ps.config.dependencies import inactive_settings
     from fr_ps.training.resume import changed_settings
+    from fr_ps.training.schedule import check_lowest_rate
 
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise InputError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: only one training process is supported; start torchrun with one"
         )
-    from fr_ps.config.dependencies import inactive_settings
-    from fr_ps.training.schedule import check_lowest_rate
-
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
     for setting, condition in inactive_settings(config):
@@ -46,11 +46,11 @@ def _train(arguments: Namespace) -> None:
     from fr_ps.training.train import train
 
     system_metrics = config.train.system_metrics
-    with (
-        resume_run(folder, system_metrics=system_metrics)
-        if folder
-        else start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=system_metrics)
-    ) as run:
+    if folder:
+        opened = resume_run(folder, system_metrics=system_metrics)
+    else:
+        opened = start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=system_metrics)
+    with opened as run:
         result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
         echo("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
     echo(run.display_id)

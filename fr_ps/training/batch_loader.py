@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     Attributes:
         maps: modality to (B, C, H, W).
         targets: task to the (B,) classes; -1 for a missing label.
-        present: (B, modalities) which maps of a session the network may use, at least one per row.
+        present: (B, modalities) bool, the maps of each session that the network may use; one or more per session.
     """
 
     maps: dict[str, Tensor]
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class BatchLoader:
-    """The batches of the training part; each is a pure function of (seed, epoch, index).
+    """The batches of the training part; each is a pure function of (seed, epoch, batch number).
 
     Args:
         dataset: labels and maps.
@@ -75,28 +75,27 @@ class BatchLoader:
             return class_batches(identities, classes, people, sessions, self.seed, epoch)
         return pk_batches(identities, people, sessions, self.seed, epoch)
 
-    def load(self, indices: np.ndarray, epoch: int, index: int) -> Batch:
+    def load(self, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
         """Load and augment one batch.
 
         Args:
             indices: (B,) into the training part, from `epoch_batches`.
             epoch: of the batch; part of the seed.
-            index: of the batch in the epoch; part of the seed.
+            batch_number: of the batch in the epoch, from 0; part of the seed.
         """
         maps = {modality: torch.from_numpy(array) for modality, array in self.store.read(self.rows[indices]).items()}
-        seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence([self.seed, epoch, batch_number]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
         maps = augment(maps, self.augmentation, generator)
         present = sample_present_mask(len(indices), len(maps), self.modality_dropout, generator)
-        index_tensor = torch.from_numpy(indices)
         return Batch(
             {modality: array.to(self.device) for modality, array in maps.items()},
-            {task: target[index_tensor].to(self.device) for task, target in self.targets.items()},
+            {task: target[torch.from_numpy(indices)].to(self.device) for task, target in self.targets.items()},
             present.to(self.device),
         )
 
     def session_names(self, indices: np.ndarray) -> list[str]:
-        """`id/session` of the rows `indices` of the training part."""
+        """`id/session` of each of the `indices` into the training part."""
         return [f"{self.labels.ids[row]}/{self.labels.sessions[row]}" for row in self.rows[indices]]
 
     def sessions_per_subject(self) -> Tensor:
@@ -112,16 +111,16 @@ class BatchLoader:
 
 
 def sample_present_mask(count: int, modalities: int, dropout: float, generator: torch.Generator) -> Tensor:
-    """(count, modalities) bool: each False with probability `dropout`; a row of only False gets one True at random."""
+    """(count, modalities) bool: each is False with probability `dropout`; a row without True gets one at random."""
     present = torch.rand(count, modalities, generator=generator) >= dropout
     kept = torch.randint(modalities, (count,), generator=generator)
     return present | (~present.any(dim=1, keepdim=True) & torch.nn.functional.one_hot(kept, modalities).bool())
 
 
 def _check_two_classes(attribute: str, codes: np.ndarray) -> None:
-    present = len(np.unique(codes[codes != MISSING]))
-    if present < 2:
+    num_classes = len(np.unique(codes[codes != MISSING]))
+    if num_classes < 2:
         raise InputError(
-            f"batch.attribute is {attribute!r}; the training sessions have {present} of its classes; expected an attribute with "
-            "two or more (or set batch.balance=identity)"
+            f"batch.attribute is {attribute!r}; the training sessions have {num_classes} of its classes; expected an attribute "
+            "with two or more (or set batch.balance=identity)"
         )

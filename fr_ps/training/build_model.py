@@ -20,7 +20,7 @@ from fr_ps.models.pretrained import load_branch, load_weights, read_branch_info
 from fr_ps.tracking.resolve import resolve_model
 
 BranchFolders = Mapping[Modality, Path]
-"""Modality to the model folder of the trained run that its branch starts from, for the modalities that have one."""
+"""Modality to the model folder that initialises its branch; modalities with a new branch are absent."""
 
 
 def resolve_branch_folders(config: Config) -> BranchFolders:
@@ -79,9 +79,9 @@ def build_model(
     Args:
         config: the settings.
         info: the architecture.
-        folders: modality to the trained model that its branch starts from.
+        folders: modality to the model folder that initialises its branch.
         echo: prints a line for the user.
-        load_initial_weights: whether to load `model.weights`; false if a checkpoint replaces them.
+        load_initial_weights: whether to load `model.weights`; not needed before a resume, as the checkpoint has all weights.
 
     Raises:
         InputError: maps too small for a backbone, or weights that do not fit.

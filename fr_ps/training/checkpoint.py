@@ -24,7 +24,7 @@ _STATE_FILE = "state.json"
 _CHECKSUM_FILE = "SHA256SUMS"
 _CORRUPT_SUFFIX = ".damaged"
 _TENSOR_SECTIONS = ("network", "losses", "means", "rng", "optimizer")
-"""Sections of a state whose tensors go into `training.safetensors`, named SECTION.NAME; the rest goes into `state.json`."""
+"""Sections of a state whose tensors are stored in `training.safetensors`, as SECTION.NAME; `state.json` has all other values."""
 
 _UInt32 = Annotated[int, Interval(ge=0, lt=1 << 32)]
 
@@ -48,7 +48,7 @@ class _OptimizerState:
 
 @dataclass(frozen=True)
 class _RngState:
-    """The states of numpy's and Python's Mersenne Twisters: 624 words, in Python's followed by the position."""
+    """The states of the Mersenne Twisters of numpy and Python: 624 words each. In Python's, the position follows the words."""
 
     numpy: tuple[
         Literal["MT19937"],
@@ -108,15 +108,15 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], setup: TrainingSetu
     write_text(folder / _CHECKSUM_FILE, "".join(f"{_sha256(file)}  {file.relative_to(folder)}\n" for file in files))
 
 
-def latest_name(run_folder: Path) -> str:
-    """The path of the newest checkpoint of a run, for messages; `none` where there is none."""
+def latest_checkpoint(run_folder: Path) -> str:
+    """The path of the newest checkpoint of a run, for messages; `none` if there is none."""
     return str(next(iter(list_checkpoints(run_folder)), "none"))
 
 
 def load_latest(run_folder: Path, echo: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """The newest intact checkpoint of a run and its state; None if the run has none.
 
-    A corrupt one is renamed and reported, and the previous one is used.
+    A corrupt checkpoint is renamed and reported, and the one before it is used.
 
     Raises:
         InputError: all are corrupt, or the newest has a newer format.
@@ -140,7 +140,7 @@ def load_latest(run_folder: Path, echo: Callable[[str], None]) -> tuple[Path, di
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """The state in `folder`, as `write_checkpoint` got it. Reading runs no code.
+    """The state that `write_checkpoint` wrote into `folder`. No code from the files runs.
 
     Raises:
         CorruptCheckpoint: a file is missing or differs from its checksum.
@@ -175,12 +175,12 @@ def _read_verified(folder: Path) -> dict[str, bytes]:
     files = {}
     try:
         lines = (folder / _CHECKSUM_FILE).read_text().splitlines()
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        for name in {_STATE_FILE, _TRAINING_FILE, f"{MODEL_FOLDER}/{WEIGHTS_FILE}", *sums}:
+        digests = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        for name in {_STATE_FILE, _TRAINING_FILE, f"{MODEL_FOLDER}/{WEIGHTS_FILE}", *digests}:
             if not (folder / name).resolve().is_relative_to(folder.resolve()):
                 raise ValueError(name)
             files[name] = (folder / name).read_bytes()
-            if hashlib.sha256(files[name]).hexdigest() != sums[name]:
+            if hashlib.sha256(files[name]).hexdigest() != digests[name]:
                 raise CorruptCheckpoint(f"{folder / name}: its checksum differs from the one in {_CHECKSUM_FILE}")
     except (OSError, ValueError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{_CHECKSUM_FILE} is not a list of checksums"

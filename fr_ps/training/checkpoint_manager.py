@@ -21,7 +21,7 @@ from fr_ps.tracking.environment import code_versions
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, MODEL_FOLDER, RESUME_CHECKPOINTS, list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
-from fr_ps.training.checkpoint import latest_name, load_latest, write_checkpoint
+from fr_ps.training.checkpoint import latest_checkpoint, load_latest, write_checkpoint
 from fr_ps.training.setup import Echo, TrainingSetup
 from fr_ps.training.train_state import TrainState
 
@@ -54,10 +54,10 @@ class CheckpointManager:
     Leaving the context manager waits for the background thread.
 
     Args:
-        run: of the training; its folder holds the checkpoints.
-        setup: of the training.
-        state: to be saved.
-        environment: stored in every checkpoint, and compared with the present one on resuming.
+        run: run of the training; its folder holds the checkpoints.
+        setup: setup of the training.
+        state: state to save.
+        environment: from `describe_environment`; stored in every checkpoint, and compared on resuming.
     """
 
     def __init__(self, run: Run, setup: TrainingSetup, state: TrainState, environment: Mapping[str, Any]) -> None:
@@ -72,9 +72,9 @@ class CheckpointManager:
     def __enter__(self) -> "CheckpointManager":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None:
+            if error is None:
                 self.wait()
         finally:
             self._executor.shutdown()
@@ -93,16 +93,16 @@ class CheckpointManager:
             self.save()
 
     def save_epoch(self, improved: Sequence[str]) -> None:
-        """Save at the end of an epoch, with the last model, and the best model by each of the metrics `improved`."""
+        """Save at the end of an epoch; the model becomes the last one, and the best one by each of the metrics `improved`."""
         select = self.setup.config.train.select
         folders = [LAST_CHECKPOINT, *(BEST_CHECKPOINT if metric == select else best_folder(metric) for metric in improved)]
         self.save([self.run.folder / folder for folder in folders])
 
     def save(self, model_folders: Sequence[Path] = ()) -> None:
-        """Begin to write a checkpoint, and its model to `model_folders` too; waits for the checkpoint before.
+        """Begin to write a checkpoint, and copies of its model to `model_folders`; waits for the previous checkpoint.
 
         Raises:
-            InputError: the checkpoint before could not be written.
+            InputError: the previous checkpoint could not be written.
         """
         state = self.state.state_dict() | {"surroundings": dict(self.environment), "journal": self.run.journal.size}
         self.wait()
@@ -119,23 +119,24 @@ class CheckpointManager:
         if pending:
             pending.result()
 
-    def latest_name(self) -> str:
+    def latest_checkpoint(self) -> str:
         """The path of the newest checkpoint, for messages."""
-        with suppress(InputError):  # the caller reports another error already
+        with suppress(InputError):  # the caller is about to report another error
             self.wait()
-        return latest_name(self.run.folder)
+        return latest_checkpoint(self.run.folder)
 
     def resume(self, echo: Echo, allow_changed: bool) -> None:
         """Restore the state from the newest checkpoint of the run, if it has one.
 
-        Differences in versions, threads and the like are reported, and become a tag of the run.
+        Differences in versions, hardware and number of threads are printed, and become a tag of the run.
 
         Args:
             echo: prints a line for the user.
             allow_changed: whether the data and the split may differ.
 
         Raises:
-            InputError: all checkpoints are corrupt or of another training, or data or split differ and may not.
+            InputError: all checkpoints are corrupt, the newest is of another training, or data or split differ without
+                `allow_changed`.
         """
         found = load_latest(self.run.folder, echo)
         if found is None:
@@ -178,7 +179,7 @@ class CheckpointManager:
         if not all(torch.isfinite(tensor.sum()) for tensor in state["model"].values()):
             raise InputError(
                 "the weights became NaN or infinite, and no checkpoint of them is written; the last good checkpoint is "
-                f"{latest_name(self.run.folder)}; lower optim.lr (fr-ps train --resume --allow-changed --optim.lr VALUE)"
+                f"{latest_checkpoint(self.run.folder)}; lower optim.lr (fr-ps train --resume --allow-changed --optim.lr VALUE)"
             )
         number = max((int(path.name[:6]) for path in self.folder.glob("[0-9]*")), default=0) + 1
         with atomic_folder(self.folder / f"{number:06d}") as temporary:

@@ -11,7 +11,7 @@ from fr_ps.models.network import FaceNetwork
 from fr_ps.training.batch_loader import Batch
 
 MAX_LOSS_RATIO = 1.5
-"""Ratio of the final losses to those of the first epoch above which a warning is given; above the noise of batches."""
+"""A ratio of the final losses to those of the first epoch above this gives a warning; noise of the batches stays below."""
 _WINDOW = 3
 _MAX_SESSIONS_SHOWN = 6
 
@@ -27,11 +27,11 @@ class NonFiniteGuard:
     `rollback` restores the buffers that the forward pass changed (statistics of batch norm, AdaFace and task weightings).
 
     Args:
-        modules: whose buffers are restored.
+        modules: modules with the buffers.
         max_consecutive: skipped steps in a row after which `rollback` reports that the training diverged.
 
     Attributes:
-        consecutive_skipped: skipped steps since the last good one.
+        consecutive_skipped: skipped steps since the last step that was not skipped.
         skipped_in_epoch: skipped steps of the current epoch.
     """
 
@@ -49,7 +49,7 @@ class NonFiniteGuard:
             torch._foreach_copy_(self.backup, self.buffers)
 
     def is_finite(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Whether the loss and the gradient norm of a step are finite. Waits for the device."""
+        """Whether the loss and the gradient norm of a step are finite, which ends a row of skipped ones. Waits for the device."""
         finite = bool(torch.isfinite(loss + grad_norm))
         if finite:
             self.consecutive_skipped = 0
@@ -66,7 +66,7 @@ class NonFiniteGuard:
 
 
 def diagnose_nonfinite(network: FaceNetwork, losses: MultiTaskLoss, batch: Batch) -> str:
-    """The tasks of a batch with a loss, or else a gradient, that is not finite; empty if there are none."""
+    """A message with the tasks whose loss is not finite, else those whose gradient is not; empty if all are finite."""
     task_losses = losses.task_losses(network(batch.maps, batch.present), batch.targets)
     bad = [task for task, loss in task_losses.items() if not torch.isfinite(loss)]
     if bad:
@@ -83,8 +83,8 @@ def diverged_error(
     consecutive: int, *, cause: str, epoch: int, sessions: Sequence[str], checkpoint: str, lr: float
 ) -> DivergedError:
     """The error that ends a training after `consecutive` skipped steps."""
-    num_hidden = len(sessions) - _MAX_SESSIONS_SHOWN
-    shown = ", ".join(sessions[:_MAX_SESSIONS_SHOWN]) + (f" and {num_hidden} more" if num_hidden > 0 else "")
+    num_more = len(sessions) - _MAX_SESSIONS_SHOWN
+    shown = ", ".join(sessions[:_MAX_SESSIONS_SHOWN]) + (f" and {num_more} more" if num_more > 0 else "")
     return DivergedError(
         f"{consecutive} steps in a row were skipped in epoch {epoch}: {cause}, at the sessions {shown}; "
         f"the last good checkpoint is {checkpoint}; check those sessions, or lower optim.lr ({lr:g}) "
@@ -95,13 +95,12 @@ def diverged_error(
 def divergence_warning(metric_history: Mapping[str, Mapping[int, float]], attributes: Sequence[str]) -> str:
     """One line if the losses grew; empty if they did not, or if there are too few epochs to compare.
 
-    Compares the plain sum of the losses of identity and `attributes` between the first epoch and the mean of the last ones, up
-    to three and at most half of all. The plain sum does not depend on task weights; adversaries are left out, as their losses
-    should grow.
+    Compares the unweighted sum of the losses of identity and `attributes` in the first epoch with its mean over the last epochs:
+    three, or half of all epochs if that is fewer. Adversarial losses are left out, as they should grow.
 
     Args:
         metric_history: metric to epoch to value, with `train/loss/...` of each task.
-        attributes: the trained ones.
+        attributes: trained attributes.
     """
     losses = [metric_history.get(f"train/loss/{task}", {}) for task in ("identity", *attributes)]
     epochs = sorted(set.intersection(*(set(one) for one in losses)))

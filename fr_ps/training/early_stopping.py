@@ -10,9 +10,9 @@ class BestTracker:
     """Tracks one validation metric.
 
     Args:
-        metric: its name; lower is better for an `eer` or `ece`, higher for everything else.
+        metric: name of the metric; `lower_is_better` gives its direction.
         patience: epochs without a better value after which `should_stop` is true; 0: never.
-        setting: the setting with the metric, for messages.
+        setting: setting that names the metric, for messages.
     """
 
     def __init__(self, metric: str, patience: int = 0, setting: str = "train.select") -> None:

@@ -25,7 +25,7 @@ from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
 from fr_ps.training.checkpoint_manager import best_folder
 from fr_ps.training.model_card import write_model_card
-from fr_ps.training.schedule import learning_rate
+from fr_ps.training.schedule import build_schedule
 from fr_ps.training.setup import TrainingSetup, default_run_name
 from fr_ps.training.train_state import TrainState
 
@@ -40,8 +40,8 @@ class TrainResult:
     Attributes:
         metrics: `val/...` of the best checkpoint, and `test/...`.
         best_epoch: from 1; without validation the last one.
-        epochs_trained: number of epochs.
-        warnings: that qualify the metrics.
+        epochs_trained: number of trained epochs, also those before a resume.
+        warnings: limits of the metrics, for the user.
     """
 
     metrics: Metrics
@@ -76,25 +76,27 @@ def finalize(
         warnings: of the training.
     """
     best_epoch = state.best_epoch
-    test = evaluate_best(run.folder, setup, next(state.network.parameters()).device)
-    run.log_metrics(test.metrics.defined(), best_epoch)
-    metrics = state.best_metrics.merge(test.metrics)
+    final = evaluate_best(run.folder, setup, next(state.network.parameters()).device)
+    run.log_metrics(final.metrics.defined(), best_epoch)
+    metrics = state.best_metrics.merge(final.metrics)
     figures = training_figures(run.metric_history, setup.info.trained)
-    rate = learning_rate(setup.config.schedule, lr=setup.config.optim.lr, epochs=setup.config.train.epochs, steps=steps_per_epoch)
-    figures["learning_rate"] = partial(learning_rate_figure, rate, state.epoch, steps_per_epoch)
+    config = setup.config
+    lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=config.train.epochs, steps_per_epoch=steps_per_epoch)
+    figures["learning_rate"] = partial(learning_rate_figure, lr_at, state.epoch, steps_per_epoch)
     sections = {"Training": ReportSection(figures=figures)}
-    epochs = {metric: tracker.best_epoch or state.epoch for metric, tracker in state.trackers.items()}
-    log_artifacts(setup, run, metrics, test.test_result, epochs, sections, warnings)
-    return TrainResult(metrics, best_epoch, state.epoch, (*warnings, *(test.test_result.warnings if test.test_result else ())))
+    best_epochs = {metric: tracker.best_epoch or state.epoch for metric, tracker in state.trackers.items()}
+    log_artifacts(setup, run, metrics, final.test_result, best_epochs, sections, warnings)
+    test_warnings = final.test_result.warnings if final.test_result else ()
+    return TrainResult(metrics, best_epoch, state.epoch, (*warnings, *test_warnings))
 
 
 def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) -> FinalEvaluation:
     """Write the thresholds of every best model, and evaluate the selected one on the test part.
 
     Args:
-        run_folder: with the checkpoints.
-        setup: of the training.
-        device: of the networks.
+        run_folder: folder with the checkpoints.
+        setup: setup of the training.
+        device: device of the networks.
     """
     metrics = Metrics()
     for folder in sorted(run_folder.glob(f"{BEST_CHECKPOINT}*")) if len(setup.split.val) else ():
@@ -146,9 +148,10 @@ def log_artifacts(
     run.log_artifact(run.folder / "report", "report")
     models = {metric: run.folder / (BEST_CHECKPOINT if metric == select else best_folder(metric)) for metric in best_epochs}
     for metric, epoch in best_epochs.items():
-        selected = metric == select
-        of_model = (metrics, facts, warnings) if selected else (_metrics_at_epoch(run, epoch), {"intervals": "none"}, ())
-        write_model_card(models[metric], setup, metric, epoch, *of_model)
+        if metric == select:
+            write_model_card(models[metric], setup, metric, epoch, metrics, facts, warnings)
+        else:
+            write_model_card(models[metric], setup, metric, epoch, _metrics_at_epoch(run, epoch), {"intervals": "none"}, ())
     for file in sorted((run.folder / CHECKPOINTS_FOLDER).glob("[!.]*/model.safetensors")):
         run.log_artifact(file.parent, f"{CHECKPOINTS_FOLDER}/{file.parent.name}")
     for metric, epoch in best_epochs.items():
@@ -166,7 +169,7 @@ def _metrics_at_epoch(run: Run, epoch: int) -> Metrics:
 
 def report_facts(setup: TrainingSetup, metrics: Metrics, test_result: EvaluationResult | None, best_epoch: int) -> dict[str, str]:
     """The first lines of the report: the test part, the headline metrics, the model, its selection, and the data."""
-    config, dataset, validated = setup.config, setup.dataset, setup.split.val
+    config, dataset, val_rows = setup.config, setup.dataset, setup.split.val
     disjoint = config.data.protocol == "subject_disjoint"
     unseen = "subjects not in training" if disjoint else "other sessions of the training subjects"
     maps = ", ".join(config.data.modalities) + (f" ({config.fusion.name})" if len(config.data.modalities) > 1 else "")
@@ -175,7 +178,7 @@ def report_facts(setup: TrainingSetup, metrics: Metrics, test_result: Evaluation
         "headline": "; ".join(headline_lines(metrics, "test" if test_result else "val")) or "no validation and no test",
         **(undefined_summary(metrics, "test") if test_result else {}),
         "model": f"{setup.info.backbones} on {maps}, {dataset.store.size} px, epoch {best_epoch}",
-        "chosen by": f"{config.train.select} on {len(validated)} sessions" if len(validated) else "nothing: the last epoch",
+        "chosen by": f"{config.train.select} on {len(val_rows)} sessions" if len(val_rows) else "nothing: the last epoch",
         "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
         "intervals": INTERVAL_NOTE,
     }
@@ -216,16 +219,17 @@ def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic:
     return figure
 
 
-def learning_rate_figure(learning_rate: Callable[[int], float], epochs: int, steps: int) -> Figure:
+def learning_rate_figure(lr_at: Callable[[int], float], epochs: int, steps_per_epoch: int) -> Figure:
     """The learning rate of each step over the epochs.
 
     Args:
-        learning_rate: of a step, counted from 0.
-        epochs: that were trained.
-        steps: per epoch; the last one of epoch e is drawn at e, like the other curves' points.
+        lr_at: from `build_schedule`.
+        epochs: number of trained epochs.
+        steps_per_epoch: of the optimizer; the last step of epoch e is drawn at e, like the points of the other curves.
     """
     figure, axes = new_figure("Learning rate of each step", "epoch", "")
-    axes.plot([(step + 1) / steps for step in range(epochs * steps)], [learning_rate(step) for step in range(epochs * steps)])
+    steps = range(epochs * steps_per_epoch)
+    axes.plot([(step + 1) / steps_per_epoch for step in steps], [lr_at(step) for step in steps])
     axes.set_xlim(0, epochs)
     axes.set_ylim(bottom=0)
     return figure

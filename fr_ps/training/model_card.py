@@ -30,13 +30,13 @@ def write_model_card(
     """Write `README.md` into the model folder, in Markdown.
 
     Args:
-        folder: of the model, with its thresholds.
-        setup: of the training.
-        metric: by which the model was selected.
-        epoch: of the model.
+        folder: model folder with the thresholds.
+        setup: setup of the training.
+        metric: metric that selected the model.
+        epoch: epoch of the model.
         metrics: `val/...`, and `test/...` if the model was tested.
-        facts: of the report.
-        warnings: that qualify the metrics.
+        facts: facts of the report.
+        warnings: limits of the metrics.
     """
     info, labels = setup.info, setup.dataset.labels
     maps = " + ".join(info.modalities)

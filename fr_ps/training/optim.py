@@ -18,8 +18,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of all parameters of `modules` and of the loss `weighting`.
 
-    Each group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_factor` for the weighting, 1
-    for the rest. The parameters in `no_decay` and those of the weighting have no weight decay.
+    Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_factor` for the loss
+    weighting, else 1. The parameters in `no_decay` and those of the weighting have no weight decay.
     """
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
@@ -70,7 +70,7 @@ class ModelEma:
     AveragedModel either averages all buffers and truncates the integer ones, or copies the statistics of the last step.
 
     Attributes:
-        network: the averaged one, in evaluation mode; with a decay of 0 the trained one itself.
+        network: the network with the averaged weights, in evaluation mode; with a decay of 0 the trained network itself.
     """
 
     network: FaceNetwork
@@ -86,6 +86,6 @@ class ModelEma:
             self.network = self._ema.module
 
     def update(self, step: int) -> None:
-        """Add the weights after `step` of the optimizer, counted from 0."""
+        """Add the weights after the optimizer step number `step`, counted from 0."""
         if self._ema:
             self._ema.update(self.source, step=step + 1)  # timm counts from 1

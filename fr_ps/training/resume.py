@@ -28,15 +28,15 @@ _IMMUTABLE = (
 def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[str, str]:
     """The settings of `config` that differ from those of the run in `folder`: `group/name` to `before -> now`.
 
-    The settings of a run are those of its newest checkpoint, or without one those in its folder.
+    The settings of a run are those of its newest checkpoint, or without a checkpoint those in its folder.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         config: the settings to resume with.
         allow_changed: whether settings may differ.
 
     Raises:
-        InputError: the run is finished, another process runs it, or a setting differs that may not.
+        InputError: the run is finished, another process runs it, or a changed setting is not allowed.
     """
     with run_lock(folder):
         if last_status(folder) == "FINISHED":
@@ -48,11 +48,11 @@ def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[
     before = flatten_dict(to_dict(Config())) | flatten_dict(_saved_config(folder))
     now = flatten_dict(to_dict(with_absolute_paths(config)))
     changed = {name: f"{before[name]} -> {now[name]}" for name in now if now[name] != before[name]}
-    what = "; ".join(f"{name.replace('/', '.')} {change}" for name, change in changed.items())
+    changes = "; ".join(f"{name.replace('/', '.')} {change}" for name, change in changed.items())
     if changed and not allow_changed:
-        raise InputError(f"run {folder.name} has other settings: {what}; leave them out, or give --allow-changed")
-    if fixed := [name.replace("/", ".") for name in changed if name.startswith(_IMMUTABLE)]:
-        raise InputError(f"run {folder.name} cannot change {fixed[0]} ({what}); leave it out, or begin a new run")
+        raise InputError(f"run {folder.name} has other settings: {changes}; leave them out, or give --allow-changed")
+    if immutable := [name.replace("/", ".") for name in changed if name.startswith(_IMMUTABLE)]:
+        raise InputError(f"run {folder.name} cannot change {immutable[0]} ({changes}); leave it out, or begin a new run")
     return changed
 
 

@@ -7,38 +7,39 @@ from fr_ps.config import ScheduleConfig
 from fr_ps.config.checks import check_setting
 
 
-def learning_rate(config: ScheduleConfig, *, lr: float, epochs: int, steps: int) -> Callable[[int], float]:
-    """The learning rate as a function of the optimizer step, counted from 0.
+def build_schedule(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """A function from the optimizer step, counted from 0, to its learning rate.
 
-    Linear warm-up: its last step has the peak rate `lr`. The next step is the first one of the schedule `config.name`, also at
-    the peak rate.
+    The last step of the linear warm-up has the peak rate `lr`, and so has the first step of the schedule `config.name` after it.
 
     Args:
         config: the schedule.
         lr: peak learning rate.
         epochs: number of epochs.
-        steps: optimizer steps per epoch.
+        steps_per_epoch: optimizer steps per epoch.
 
     Raises:
-        InputError: as in `check_lowest_rate`.
+        InputError: see `check_lowest_rate`.
     """
     check_lowest_rate(config, lr=lr)
-    warmup = round(steps * config.warmup_epochs)
-    left = max(steps * epochs - warmup, 1)
-    cycle = max(round(steps * config.restart_epochs), 1)
+    warmup_steps = round(steps_per_epoch * config.warmup_epochs)
+    decay_steps = max(steps_per_epoch * epochs - warmup_steps, 1)
+    first_cycle = max(round(steps_per_epoch * config.restart_epochs), 1)
 
-    def rate(step: int) -> float:
-        if step < warmup:
-            return lr * ((step + 1) / warmup)
-        done = step - warmup
+    def lr_at(step: int) -> float:
+        if step < warmup_steps:
+            return lr * ((step + 1) / warmup_steps)
         if config.name == "constant":
             return lr
+        decay_step = step - warmup_steps
+        progress = decay_step / decay_steps
         if config.name == "polynomial":
-            return polynomial(done / left, lr=lr, power=config.power)
-        progress = cycle_progress(done, first=cycle, factor=config.restart_factor) if config.restart_epochs else done / left
+            return polynomial(progress, lr=lr, power=config.power)
+        if config.restart_epochs:
+            progress = cycle_progress(decay_step, first=first_cycle, factor=config.restart_factor)
         return cosine(progress, lr=lr, lowest=config.lowest)
 
-    return rate
+    return lr_at
 
 
 def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
@@ -71,7 +72,7 @@ def cosine(progress: float, *, lr: float, lowest: float) -> float:
     """Cosine decay from `lr` at progress 0 to `lowest` at 1, constant beyond.
 
     Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, equation 5, written so that it
-    is exactly `lr` at 0 and that rounding never makes it more.
+    is exactly `lr` at 0 and rounding never makes it larger.
     """
     return lr - (lr - lowest) * (1 - math.cos(math.pi * min(progress, 1.0))) / 2
 
@@ -89,16 +90,16 @@ def cycle_progress(step: int, *, first: int, factor: int) -> float:
     return step % length / length
 
 
-def reversal_alpha(step: int, *, steps: int, alpha: float, ramp: bool) -> float:
-    """Alpha of the gradient reversal: constant, or with `ramp` times 2 / (1 + exp(-10 p)) - 1 over the progress p.
+def reversal_alpha(step: int, *, total_steps: int, alpha: float, ramp: bool) -> float:
+    """Alpha of the gradient reversal: constant, or with `ramp` multiplied by 2 / (1 + exp(-10 p)) - 1 at the progress p.
 
-    p = step / steps. The ramp starts at 0, so that untrained discriminators do not disturb the features. Ganin et al.,
+    p = step / total_steps. The ramp starts at 0, so that untrained discriminators do not disturb the features. Ganin et al.,
     "Domain-Adversarial Training of Neural Networks", JMLR 2016.
 
     Args:
         step: optimizer step, from 0.
-        steps: optimizer steps of the whole training.
-        alpha: value at the end.
+        total_steps: optimizer steps of the whole training.
+        alpha: final value.
         ramp: whether to ramp up.
     """
-    return alpha * (2 / (1 + math.exp(-10 * step / steps)) - 1) if ramp else alpha
+    return alpha * (2 / (1 + math.exp(-10 * step / total_steps)) - 1) if ramp else alpha

@@ -42,12 +42,12 @@ class TrainingSetup:
 def build_setup(
     config: Config, branch_folders: BranchFolders, run_id: str, device: torch.device, echo: Echo
 ) -> tuple[TrainingSetup, BatchLoader]:
-    """Open the data, split it, check for leakage, and describe the model; returns these and the batch loader.
+    """Open the data, split it, check for leakage, and describe the model; returns the setup and the loader of training batches.
 
     Args:
         config: the settings.
-        branch_folders: modality to the trained model that its branch is initialised from.
-        run_id: id of the run (not MLflow's); stored in the model's provenance.
+        branch_folders: modality to the model folder that initialises its branch.
+        run_id: id of the run's folder (not MLflow's id); stored in the model's provenance.
         device: where the loader puts the batches.
         echo: prints a line for the user.
 
@@ -86,13 +86,13 @@ def open_training_data(config: Config, echo: Echo = print) -> Dataset:
 
 
 def default_run_name(config: Config) -> str:
-    """Data, modalities, fusion and backbone: what distinguishes runs in a table."""
+    """Data, modalities, fusion and backbone, which distinguish the runs in a table."""
     fusion = [config.fusion.name] if len(config.data.modalities) > 1 else []
     return "-".join([Path(config.data.root).name, *config.data.modalities, *fusion, config.model.backbone])
 
 
 def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
-    """Log parameters, tags, data and files of the training to the run, and print its parts for the user."""
+    """Log params, tags, data and files of the training to the run, and print the size of each part of the split."""
     config, dataset, split, info = setup.config, setup.dataset, setup.split, setup.info
     for part in PARTS:
         rows = getattr(split, part)
@@ -115,9 +115,9 @@ def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
             "mlflow.source.git.commit": info.provenance["git_commit"],
         }
     )
-    profile = {"sessions": len(dataset.labels), "people": len(np.unique(dataset.labels.ids))}
-    profile |= {f"{part}_sessions": len(getattr(split, part)) for part in PARTS}
-    run.log_dataset(dataset.root.resolve().name, str(dataset.root.resolve()), dataset.store.digest, profile, "training")
+    sizes = {"sessions": len(dataset.labels), "people": len(np.unique(dataset.labels.ids))}
+    sizes |= {f"{part}_sessions": len(getattr(split, part)) for part in PARTS}
+    run.log_dataset(dataset.root.resolve().name, str(dataset.root.resolve()), dataset.store.digest, sizes, "training")
     write_config_and_split(run.folder, setup)
     write_text(run.folder / ENVIRONMENT_FILE, environment_text())
     for name in (CONFIG_FILE, SPLIT_FILE, ENVIRONMENT_FILE):

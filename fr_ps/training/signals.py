@@ -21,9 +21,9 @@ class StopRequested(Exception):
 
 
 class GracefulStop:
-    """In its block, the first SIGINT or SIGTERM is stored until `check`, or until the block ends; a second SIGINT stops at once.
+    """Within its `with` block, the first SIGINT or SIGTERM waits for `check` or the end of the block; a later SIGINT does not.
 
-    Outside the main thread, where Python handles no signals, it does nothing.
+    Outside the main thread it does nothing, because Python handles signals in the main thread only.
     """
 
     def __init__(self) -> None:
@@ -38,15 +38,15 @@ class GracefulStop:
                     self._previous_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for number, before in self._previous_handlers.items():
             signal.signal(number, before)
-        # A signal after the last `check`, as while a pruner ends the trial, must not be lost.
-        if self.signal_number and not self._was_raised and (kind is None or issubclass(kind, Exception)):
+        # A signal after the last `check` must not be lost, as one that comes while the pruner ends a trial.
+        if self.signal_number and not self._was_raised and (error is None or issubclass(error, Exception)):
             signal.raise_signal(self.signal_number)
 
     def check(self, _items: int = 0) -> None:
-        """Raise if a signal came; called where the training can stop. Its signature is that of `OnProgress`.
+        """Raise if a signal came; called where the training can stop. An `OnProgress` callback, so inference can call it too.
 
         Raises:
             StopRequested: a signal came.

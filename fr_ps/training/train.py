@@ -30,9 +30,9 @@ class FitResult:
 
     Attributes:
         setup: what was trained on which data.
-        state: with the weights of the last epoch and the validation metrics of the best one.
-        steps_per_epoch: of the optimizer.
-        warnings: that qualify the metrics.
+        state: the weights of the last epoch, and the validation metrics of the best one.
+        steps_per_epoch: optimizer steps per epoch.
+        warnings: limits of the metrics, for the user.
     """
 
     setup: TrainingSetup
@@ -51,8 +51,8 @@ def train(
 ) -> TrainResult:
     """Train, select the best epoch on validation, evaluate it once on test, and log everything to `run`.
 
-    If the run's folder has a checkpoint, the training resumes from it, and ends with the same weights, bit for bit, as an
-    uninterrupted one.
+    If the run's folder has a checkpoint, the training resumes from it. Its final weights equal those of an uninterrupted
+    training, bit for bit.
 
     Args:
         config: the settings.
@@ -93,13 +93,13 @@ def fit(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = pick_device(config.device)
-    if not (run.folder / CONFIG_FILE).exists():  # written before the data is opened, so that a run that fails here can resume
+    if not (run.folder / CONFIG_FILE).exists():  # before the data is opened, so that a run that fails there can be resumed
         write_config(run.folder, config)
     branch_folders = resolve_branch_folders(config)
     setup, loader = build_setup(config, branch_folders, run.id, device, echo)
     torch.manual_seed(config.train.seed)
-    resumes = bool(list_checkpoints(run.folder))
-    network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not resumes).to(device)
+    has_checkpoint = bool(list_checkpoints(run.folder))
+    network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not has_checkpoint).to(device)
     state = build_train_state(setup, loader, network)
     environment = describe_environment(setup, loader, next(network.parameters()).device)
     checkpoints = CheckpointManager(run, setup, state, environment)

@@ -40,22 +40,22 @@ class MeanMeter:
 class TrainState:
     """What is trained, and how far.
 
-    Learning rate, gradient reversal and batches are functions of (seed, epoch, step), so `epoch` and `batch` are the whole state
-    of schedule and sampler.
+    Learning rate, gradient reversal and batches are functions of seed, epoch and step, so `epoch` and `batch` are the whole state
+    of the schedule and the sampler.
 
     Attributes:
         network: the trained network.
-        losses: with their learnt weights and running statistics.
-        optimizer: of the parameters of both.
-        ema: moving average of the network's weights; validated, saved and tested.
+        losses: the losses, with learned weights and running statistics.
+        optimizer: optimizer of the parameters of network and losses.
+        ema: moving average of the network's weights, which is validated, saved and tested.
         guard: counts of skipped steps.
         trackers: metric to its `BestTracker`: first `train.select`, then those of `train.watch`.
         best_metrics: `val/...` metrics of the best epoch.
         epoch: number of finished epochs.
         batch: number of finished batches of the current epoch.
-        meter: means of the current epoch so far.
-        images_seen: in the current epoch.
-        seconds: spent in the current epoch.
+        meter: mean losses and norms of the current epoch so far.
+        images_seen: sessions trained on in the current epoch.
+        seconds: training time of the current epoch.
     """
 
     network: FaceNetwork
@@ -110,8 +110,8 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """A copy of the complete state, on the CPU.
 
-        Sections of tensors: `model` (the weights that are validated and saved), `network` (the trained weights, where a
-        moving average makes them differ), `losses`, `means`, `rng`, `optimizer`. The values beside them are JSON values.
+        Sections with tensors: `model` (the weights that are validated and saved), `network` (the trained weights, if there is a
+        moving average), `losses`, `means`, `rng`, `optimizer`. All other values are JSON values.
         """
         state: dict[str, Any] = {"model": self.ema.network.state_dict()}
         if self.ema.network is not self.network:
@@ -152,9 +152,10 @@ class TrainState:
             self.ema.network.load_state_dict(state["model"])
         self.losses.load_state_dict(state.get("losses", {}))
         self.optimizer.load_state_dict(self._optimizer_state(state["optimizer"]))
-        new = {"best": None, "best_epoch": state["epoch"], "epoch": state["epoch"]}  # for a metric that the checkpoint lacks
+        # A metric that the checkpoint lacks, as of a changed train.watch, is tracked from here on.
+        untracked = {"best": None, "best_epoch": state["epoch"], "epoch": state["epoch"]}
         for metric, tracker in self.trackers.items():
-            tracker.load_state_dict(state["selections"].get(metric, new))
+            tracker.load_state_dict(state["selections"].get(metric, untracked))
         device = next(self.network.parameters()).device
         self.meter.sums = {name: tensor.to(device) for name, tensor in state.get("means", {}).items()}
         self.meter.counts = dict(state["counts"])
@@ -180,7 +181,7 @@ class TrainState:
             moment = next((value for value in slots.values() if isinstance(value, Tensor) and value.dim()), None)
             if number >= len(parameters) or (moment is not None and moment.shape != parameters[number].shape):
                 raise ValueError(f"the optimizer's parameter {number} has another shape")
-        groups = self.optimizer.state_dict()["param_groups"]  # weight decay and the like are settings, which may be changed
+        groups = self.optimizer.state_dict()["param_groups"]  # of today's settings: weight decay, momentum
         if len(groups) != len(saved["rates"]):
             raise ValueError(f"the optimizer has {len(groups)} groups of parameters, not {len(saved['rates'])}")
         return {"state": state, "param_groups": [group | {"lr": rate} for group, rate in zip(groups, saved["rates"])]}

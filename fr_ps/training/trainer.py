@@ -18,7 +18,7 @@ from fr_ps.training.batch_loader import Batch, BatchLoader
 from fr_ps.training.checkpoint_manager import CheckpointManager
 from fr_ps.training.divergence import DivergedError, diagnose_nonfinite, diverged_error
 from fr_ps.training.early_stopping import BestTracker
-from fr_ps.training.schedule import learning_rate, reversal_alpha
+from fr_ps.training.schedule import build_schedule, reversal_alpha
 from fr_ps.training.setup import Echo, TrainingSetup
 from fr_ps.training.signals import GracefulStop, StopRequested
 from fr_ps.training.train_state import TrainState
@@ -33,7 +33,7 @@ class Trainer:
     Args:
         setup: settings, data and split.
         loader: the training batches.
-        state: what is trained; already restored if the training resumes.
+        state: what is trained; already restored from the checkpoint if the training resumes.
         checkpoints: writes the checkpoints of `state`.
         run: logs the metrics.
         echo: prints a line for the user.
@@ -56,21 +56,21 @@ class Trainer:
         self.epochs, self.accumulate = config.train.epochs, config.train.accumulate
         self.clip = config.optim.clip
         self.steps_per_epoch = math.ceil(len(loader.epoch_batches(0)) / self.accumulate)
-        self.learning_rate = learning_rate(config.schedule, lr=config.optim.lr, epochs=self.epochs, steps=self.steps_per_epoch)
+        self.lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         self.stop = GracefulStop()
 
     def train(self) -> None:
-        """Train the remaining epochs, validate and save after each.
+        """Train the remaining epochs; after each one, validate and save.
 
         Raises:
-            InputError: a metric to select by is undefined, the disk is full, or the training diverged.
+            InputError: a tracked metric is undefined, the disk is full, or the training diverged.
             KeyboardInterrupt, SystemExit: SIGINT or SIGTERM, once a checkpoint is on disk.
         """
-        state, select = self.state, self.state.selection
+        state, selection = self.state, self.state.selection
         with self.stop, self.checkpoints:
             try:
-                while state.epoch < self.epochs and not select.should_stop:
+                while state.epoch < self.epochs and not selection.should_stop:
                     train_metrics = self.train_epoch()
                     validation = self.validate()
                     self.end_epoch(train_metrics, validation)
@@ -81,8 +81,8 @@ class Trainer:
                 self.checkpoints.wait()
                 self.echo(f"stopped in epoch {state.epoch + 1}; resume with: fr-ps train --resume {self.run.id}")
                 raise request.exit_exception() from None
-        if select.should_stop and state.epoch < self.epochs:
-            self.echo(f"early stopping: {select.patience} epochs without a better {select.metric}")
+        if selection.should_stop and state.epoch < self.epochs:
+            self.echo(f"early stopping: {selection.patience} epochs without a better {selection.metric}")
 
     def train_epoch(self) -> dict[str, float]:
         """Train to the end of the current epoch; returns its `train/...` metrics."""
@@ -94,35 +94,41 @@ class Trainer:
         with progress(f"epoch {state.epoch + 1}/{self.epochs}", len(batches), "batches") as advance:
             advance(state.batch)
             while state.batch < len(batches):
-                indices = range(state.batch, min(state.batch + self.accumulate, len(batches)))
-                self.train_step(batches, indices)
-                state.batch = indices.stop
+                batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
+                self.train_step(batches, batch_numbers)
+                state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started
-                advance(len(indices))
+                advance(len(batch_numbers))
                 self.checkpoints.save_if_due()
                 self.stop.check()
         return self._train_metrics()
 
-    def train_step(self, batches: Sequence[np.ndarray], indices: range) -> None:
-        """One optimizer step on the mean gradient of the batches `indices` (gradient accumulation).
+    def train_step(self, batches: Sequence[np.ndarray], batch_numbers: range) -> None:
+        """One optimizer step on the mean gradient of some batches (gradient accumulation).
 
         A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
+
+        Args:
+            batches: all batches of the epoch, from `BatchLoader.epoch_batches`.
+            batch_numbers: the batches of this step.
 
         Raises:
             DivergedError: too many steps in a row were skipped.
         """
-        state = self.state
-        step = state.epoch * self.steps_per_epoch + indices.start // self.accumulate
-        lr = self.learning_rate(step)
+        state, loss_config = self.state, self.setup.config.loss
+        step = state.epoch * self.steps_per_epoch + batch_numbers.start // self.accumulate
+        lr = self.lr_at(step)
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        state.network.reversal_alpha = self.reversal_alpha(step)
+        state.network.reversal_alpha = reversal_alpha(
+            step, total_steps=self.steps_per_epoch * self.epochs, alpha=loss_config.reversal, ramp=loss_config.reversal_ramp
+        )
         state.guard.snapshot()
         losses: list[LossOutput] = []
-        for index in indices:
-            batch = self.loader.load(batches[index], state.epoch, index)
-            losses.append(self.forward_backward(batch, first=index == indices.start, count=len(indices)))
-            state.images_seen += len(batches[index])
+        for number in batch_numbers:
+            batch = self.loader.load(batches[number], state.epoch, number)
+            losses.append(self.forward_backward(batch, is_first=not losses, accumulated=len(batch_numbers)))
+            state.images_seen += len(batches[number])
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.clip) if self.clip else _grad_norm(self.parameters)
         if state.guard.is_finite(torch.stack([loss.total for loss in losses]).sum(), grad_norm):
             state.optimizer.step()
@@ -130,24 +136,26 @@ class Trainer:
             for loss in losses:
                 state.meter.update(loss.scalars())
         elif state.guard.rollback():
-            raise self._diverged_error(batches, indices, lr)
+            raise self._diverged_error(batches, batch_numbers, lr)
 
-    def forward_backward(self, batch: Batch, *, first: bool, count: int) -> LossOutput:
+    def forward_backward(self, batch: Batch, *, is_first: bool, accumulated: int) -> LossOutput:
         """Forward and backward pass of one batch; gradients accumulate in the parameters.
 
         Args:
             batch: the batch.
-            first: whether it is the first batch of the step, which clears the gradients.
-            count: number of batches in the step, by which the loss is divided.
+            is_first: whether it is the first batch of the step, which clears the gradients of the step before.
+            accumulated: number of batches in the step, by which the loss is divided.
 
         Returns:
             The losses, detached.
         """
         outputs = self.state.network(batch.maps, batch.present)
         loss: LossOutput = self.state.losses(outputs, batch.targets)
-        if first:  # not before the forward pass, which would have to allocate that memory again
+        if is_first:
+            # Just before backward, which reuses the freed memory for the new gradients. Freed before the forward pass, the memory
+            # would have to be allocated again.
             self.state.optimizer.zero_grad(set_to_none=True)
-        (loss.total / count).backward()
+        (loss.total / accumulated).backward()
         return loss.detach()
 
     def validate(self) -> Metrics:
@@ -162,7 +170,7 @@ class Trainer:
     def end_epoch(self, train_metrics: dict[str, float], validation: Metrics) -> None:
         """Log the metrics, update the best epochs, and start writing the checkpoint.
 
-        In this order, so that the journal has the metrics of every epoch that a checkpoint contains.
+        The order ensures that the journal has the metrics of every epoch that a checkpoint contains.
         """
         state, epoch = self.state, self.state.epoch + 1
         self.run.log_metrics(train_metrics | validation.defined(), epoch)
@@ -172,12 +180,6 @@ class Trainer:
         self.echo(epoch_line(epoch, self.epochs, train_metrics, validation, state.selection))
         if self.on_epoch:
             self.on_epoch(epoch, validation)
-
-    def reversal_alpha(self, step: int) -> float:
-        """Alpha of the gradient reversal at a step of the optimizer, counted from the start of the training."""
-        loss = self.setup.config.loss
-        steps = self.steps_per_epoch * self.epochs
-        return reversal_alpha(step, steps=steps, alpha=loss.reversal, ramp=loss.reversal_ramp)
 
     def _train_metrics(self) -> dict[str, float]:
         """The `train/...` metrics: mean losses and norms, task weights, learning rate, skipped steps, images per second."""
@@ -189,20 +191,20 @@ class Trainer:
         values["images_per_second"] = state.images_seen / state.seconds
         return {f"train/{name}": value for name, value in values.items()}
 
-    def _diverged_error(self, batches: Sequence[np.ndarray], indices: range, lr: float) -> DivergedError:
-        """The error of too many skipped steps, with the cause and the sessions of the last one."""
+    def _diverged_error(self, batches: Sequence[np.ndarray], batch_numbers: range, lr: float) -> DivergedError:
+        """The error after too many skipped steps, with the cause and the sessions of the last step."""
         state = self.state
         causes = {
-            index: diagnose_nonfinite(state.network, state.losses, self.loader.load(batches[index], state.epoch, index))
-            for index in indices
+            number: diagnose_nonfinite(state.network, state.losses, self.loader.load(batches[number], state.epoch, number))
+            for number in batch_numbers
         }
-        known = [index for index, cause in causes.items() if cause]
+        diagnosed = [number for number, cause in causes.items() if cause]
         return diverged_error(
             state.guard.consecutive_skipped,
-            cause=causes[known[0]] if known else "the total loss or its gradient is NaN or infinite",
+            cause=causes[diagnosed[0]] if diagnosed else "the total loss or its gradient is NaN or infinite",
             epoch=state.epoch + 1,
-            sessions=[name for index in known or indices for name in self.loader.session_names(batches[index])],
-            checkpoint=self.checkpoints.latest_name(),
+            sessions=[name for number in diagnosed or batch_numbers for name in self.loader.session_names(batches[number])],
+            checkpoint=self.checkpoints.latest_checkpoint(),
             lr=lr,
         )
 

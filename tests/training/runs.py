@@ -68,7 +68,7 @@ class NoCheckpoints:
     def save_if_due(self) -> None:
         self.steps += 1
 
-    def latest_name(self) -> str:
+    def latest_checkpoint(self) -> str:
         return LATEST_CHECKPOINT
 
 

@@ -23,7 +23,7 @@ from fr_ps.losses import build_losses
 from fr_ps.models.folder import ModelInfo, read_info
 from fr_ps.tracking.run_folder import RESUME_CHECKPOINTS
 from fr_ps.training import checkpoint, checkpoint_manager
-from fr_ps.training.checkpoint import CorruptCheckpoint, latest_name, load_latest, read_checkpoint
+from fr_ps.training.checkpoint import CorruptCheckpoint, latest_checkpoint, load_latest, read_checkpoint
 from fr_ps.training.checkpoint_manager import CheckpointManager
 from fr_ps.training.divergence import NonFiniteGuard
 from fr_ps.training.early_stopping import BestTracker
@@ -101,12 +101,12 @@ def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
     found = load_latest(tmp_path, pytest.fail)
     assert found is not None
     assert same(found[1], make_state(7))
-    assert latest_name(tmp_path) == str(tmp_path / RESUME_CHECKPOINTS / "000003")
+    assert latest_checkpoint(tmp_path) == str(tmp_path / RESUME_CHECKPOINTS / "000003")
 
 
 def test_there_is_none_in_a_new_run(tmp_path):
     assert load_latest(tmp_path, pytest.fail) is None
-    assert latest_name(tmp_path) == "none"
+    assert latest_checkpoint(tmp_path) == "none"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_damaged_one_is_put_aside_for_the_one_before(tmp_path, file, how):
     after = {one: one.read_bytes() for one in (tmp_path / RESUME_CHECKPOINTS).rglob("*") if one.is_file()}
     assert sorted(after.values()) == sorted(before.values())  # renamed, not overwritten
     write(tmp_path, 9)
-    assert latest_name(tmp_path).endswith("000003")  # nor by the next one
+    assert latest_checkpoint(tmp_path).endswith("000003")  # nor by the next one
 
 
 @given(data=st.data())
@@ -230,14 +230,14 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
 
 def test_journal_and_model_are_on_disk_before_their_checkpoint_appears(tmp_path):
     seen = []
-    manager = make_manager(tmp_path, synced=lambda: seen.append(("journal", latest_name(tmp_path))))
+    manager = make_manager(tmp_path, synced=lambda: seen.append(("journal", latest_checkpoint(tmp_path))))
     manager.state.state_dict = partial(make_state, 1)
     with pytest.MonkeyPatch.context() as patch, manager:
         copy = checkpoint_manager.copy_model
 
         def copied(source: Path, target: Path) -> None:
             copy(source, target)
-            seen.append((target.name, latest_name(tmp_path)))
+            seen.append((target.name, latest_checkpoint(tmp_path)))
 
         patch.setattr(checkpoint_manager, "copy_model", copied)
         manager.save([tmp_path / "checkpoints" / "best"])

@@ -155,7 +155,7 @@ def test_curves_are_drawn_by_name_and_those_without_points_are_not() -> None:
 
 
 def test_the_learning_rate_is_drawn_at_each_step_the_last_one_of_an_epoch_at_its_end() -> None:
-    figure = learning_rate_figure(lambda step: 0.5 / (step + 1), epochs=3, steps=4)
+    figure = learning_rate_figure(lambda step: 0.5 / (step + 1), epochs=3, steps_per_epoch=4)
     (axes,) = figure.axes
     (line,) = axes.lines
     x, y = line.get_data()

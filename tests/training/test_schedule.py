@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, PolynomialLR
 
 from fr_ps.config import ScheduleConfig
-from fr_ps.training.schedule import learning_rate, reversal_alpha, warmup_note
+from fr_ps.training.schedule import build_schedule, reversal_alpha, warmup_note
 from tests.conftest import AssertRejected
 
 
 def rates(count: int, lr: float = 0.3, epochs: int = 1, steps: int = 100, **settings: Any) -> list[float]:
     """The rates of the first `count` steps of a training."""
-    rate = learning_rate(ScheduleConfig(**settings), lr=lr, epochs=epochs, steps=steps)
+    rate = build_schedule(ScheduleConfig(**settings), lr=lr, epochs=epochs, steps_per_epoch=steps)
     return [rate(step) for step in range(count)]
 
 
@@ -115,7 +115,7 @@ SCHEDULES = st.builds(
 def test_no_schedule_is_ever_above_the_full_rate_or_negative(
     config: ScheduleConfig, lr: float, epochs: int, steps: int, step: int
 ) -> None:
-    rate = learning_rate(config, lr=lr, epochs=epochs, steps=steps)
+    rate = build_schedule(config, lr=lr, epochs=epochs, steps_per_epoch=steps)
     got = [rate(each) for each in range(epochs * steps + 3)]
     assert all(0 <= each <= lr for each in [*got, rate(step)])
     assert all(each > 0 for each in got[: epochs * steps])
@@ -126,7 +126,7 @@ def test_no_schedule_is_ever_above_the_full_rate_or_negative(
 def test_a_warm_up_ends_at_the_full_rate_at_which_the_schedule_begins(
     config: ScheduleConfig, lr: float, epochs: int, steps: int
 ) -> None:
-    rate = learning_rate(config, lr=lr, epochs=epochs, steps=steps)
+    rate = build_schedule(config, lr=lr, epochs=epochs, steps_per_epoch=steps)
     warmup = round(config.warmup_epochs * steps)
     assert [rate(step) for step in range(warmup)] == pytest.approx([lr * step / warmup for step in range(1, warmup + 1)])
     assert rate(warmup) == lr
@@ -141,14 +141,14 @@ def test_a_warm_up_as_long_as_the_training_or_longer_only_rises(name: str, warmu
 
 
 def test_after_the_end_the_polynomial_stays_zero() -> None:
-    rate = learning_rate(ScheduleConfig(warmup_epochs=0.2, power=0.5), lr=1, epochs=1, steps=10)
+    rate = build_schedule(ScheduleConfig(warmup_epochs=0.2, power=0.5), lr=1, epochs=1, steps_per_epoch=10)
     assert [rate(step) for step in (10, 11, 1000)] == [0, 0, 0]
 
 
 def test_the_reversal_is_constant_or_rises_as_a_hyperbolic_tangent_of_the_progress() -> None:
     """2 / (1 + exp(-10 p)) - 1 = tanh(5 p)."""
-    constant = [reversal_alpha(step, steps=50, alpha=0.3, ramp=False) for step in range(51)]
-    ramped = [reversal_alpha(step, steps=50, alpha=0.3, ramp=True) for step in range(51)]
+    constant = [reversal_alpha(step, total_steps=50, alpha=0.3, ramp=False) for step in range(51)]
+    ramped = [reversal_alpha(step, total_steps=50, alpha=0.3, ramp=True) for step in range(51)]
     assert constant == [0.3] * 51
     assert ramped == pytest.approx([0.3 * math.tanh(step / 10) for step in range(51)], abs=1e-12)
     assert ramped[0] == 0
@@ -159,13 +159,13 @@ def test_a_warm_up_that_outlasts_the_training_is_noted_with_the_rate_that_is_rea
     config = ScheduleConfig(warmup_epochs=5)
     note = warmup_note(config, lr=0.01, epochs=2)
     assert "schedule.warmup_epochs (5)" in note
-    assert f"reaches {learning_rate(config, lr=0.01, epochs=2, steps=10)(19):g} instead of optim.lr (0.01)" in note
+    assert f"reaches {build_schedule(config, lr=0.01, epochs=2, steps_per_epoch=10)(19):g} instead of optim.lr (0.01)" in note
     assert warmup_note(config, lr=0.01, epochs=5) == ""
 
 
 def test_a_cosine_that_would_rise_is_refused_where_it_is_used(refused: AssertRejected) -> None:
     above = ScheduleConfig(name="cosine", lowest=0.01)
     with refused("schedule.lowest is 0.01; expected at most optim.lr (0.001)"):
-        learning_rate(above, lr=0.001, epochs=1, steps=1)
-    learning_rate(above, lr=0.01, epochs=1, steps=1)
-    learning_rate(ScheduleConfig(name="polynomial", lowest=0.01), lr=0.001, epochs=1, steps=1)
+        build_schedule(above, lr=0.001, epochs=1, steps_per_epoch=1)
+    build_schedule(above, lr=0.01, epochs=1, steps_per_epoch=1)
+    build_schedule(ScheduleConfig(name="polynomial", lowest=0.01), lr=0.001, epochs=1, steps_per_epoch=1)

@@ -48,7 +48,7 @@ class Training:
         self.network, self.losses, self.optimizer = self.state.network, self.state.losses, self.state.optimizer
         self.lr = 2e-3
         self.asked: list[int] = []
-        self.trainer.learning_rate = self.rate
+        self.trainer.lr_at = self.rate
         self.state.ema = cast(Any, RecordingEma(self.network))
 
     def rate(self, step: int) -> float:
@@ -164,7 +164,7 @@ class Toy:
         self.state = TrainState(cast(Any, network), cast(Any, losses), optimizer, ema, guard, {})
         setup: Any = type("Setup", (), {"config": Config(train=TrainConfig(epochs=epochs, accumulate=accumulate))})
         self.trainer = Trainer(setup, cast(Any, self), self.state, cast(Any, self), cast(Any, None), lambda line: None)
-        self.trainer.clip, self.trainer.learning_rate = clip, self.rate
+        self.trainer.clip, self.trainer.lr_at = clip, self.rate
         self.asked: list[int] = []
         self.weights: list[np.ndarray] = []
 
@@ -266,7 +266,7 @@ def test_the_reversal_of_each_step_is_that_of_its_number(prepared: Path, monkeyp
     steps = len(training.trainer.loader.epoch_batches(0))
     seen: list[float] = []
     training.network.register_forward_pre_hook(lambda network, _: seen.append(network.reversal_alpha))
-    monkeypatch.setattr(training.trainer, "reversal_alpha", lambda step: 0.1 * step)
+    monkeypatch.setattr("fr_ps.training.trainer.reversal_alpha", lambda step, **_: 0.1 * step)
     for _ in (0, 1):
         training.epoch()
     assert seen == [0.1 * step for step in range(2 * steps)]
