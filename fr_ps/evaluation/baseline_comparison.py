@@ -18,9 +18,10 @@ _COMPARED = ("identity/auc", "identity/eer")
 
 
 def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Metrics:
-    """Identity metrics, under `identity/`, of other embeddings of the same sessions, on the pairs and replicates of `reference`.
+    """Metrics `identity/...` of other embeddings of the sessions of `reference`, on the same pairs and bootstrap replicates.
 
-    Rank rates are among all these sessions. They are left out if the reference has a gallery, for which there are no embeddings.
+    For rank rates, each session is searched among all others. They are left out if the reference has a gallery, because the
+    gallery sessions have no such embeddings.
     """
     labels = reference.tested.labels
     pairs = make_pairs(embeddings, labels.ids, reference.pair_list, reference.pair_scores.scale.measure, reference.bootstrap)
@@ -35,33 +36,34 @@ def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Met
 def baseline_section(
     result: EvaluationResult, baselines: BaselineEmbeddings, jittered: np.ndarray | None = None
 ) -> tuple[ReportSection, str]:
-    """Metrics of each baseline on the same pairs, and a headline that states if the network is better.
+    """Metrics of each baseline on the same pairs, and a headline that states whether the network is better.
 
-    The network is better if the interval of its difference in AUC to the best baseline is above 0.
+    The network is better if the confidence interval of its AUC minus that of the best baseline is above 0.
 
     Args:
         result: evaluation of the network.
         baselines: baseline embeddings of the same sessions.
         jittered: (n, C) embeddings of the network on warped maps, if the baselines are of warped maps; None: original maps.
     """
-    own = result.metrics if jittered is None else identity_metrics(jittered, result)
-    prefix, crops = ("", "") if jittered is None else (f"{JITTERED_PREFIX}_", ", on warped maps")
+    network_metrics = result.metrics if jittered is None else identity_metrics(jittered, result)
+    prefix, on_maps = ("", "") if jittered is None else (f"{JITTERED_PREFIX}_", ", on warped maps")
     metrics, found = Metrics(), {}
     for name, embeddings in baselines.embeddings.items():
-        theirs = identity_metrics(embeddings, result)
-        metrics = metrics.merge(theirs.with_prefix(f"{prefix}{BASELINE_PREFIX}{name}"))
-        found[name] = paired_differences(own, theirs, _COMPARED, result.bootstrap.subjects)
-    found = dict(sorted(found.items(), key=lambda one: -max((its.second for its in one[1][:1]), default=0)))
-    why = "; ".join(f"{name}: {reason}" for name, reason in baselines.omitted.items())
+        baseline_metrics = identity_metrics(embeddings, result)
+        metrics = metrics.merge(baseline_metrics.with_prefix(f"{prefix}{BASELINE_PREFIX}{name}"))
+        found[name] = paired_differences(network_metrics, baseline_metrics, _COMPARED, result.bootstrap.subjects)
+    # The first difference of a baseline is that of the AUC, if defined: best AUC first.
+    found = dict(sorted(found.items(), key=lambda item: -max((one.second for one in item[1][:1]), default=0)))
+    omitted = "; ".join(f"{name}: {reason}" for name, reason in baselines.omitted.items())
     table = difference_table(
         f"{prefix}baselines",
-        f"Network against linear baselines, fitted on the same training subjects{crops}",
+        f"Network against linear baselines, fitted on the same training subjects{on_maps}",
         ("network", "baseline"),
         found,
         "Difference: network minus baseline. Low, high: 95 % confidence interval on the same bootstrap replicates."
-        + (f" Omitted: {why}." if why else ""),
+        + (f" Omitted: {omitted}." if omitted else ""),
     )
-    return ReportSection(metrics, [table] if table.rows or why else []), _baseline_headline(found)
+    return ReportSection(metrics, [table] if table.rows or omitted else []), _baseline_headline(found)
 
 
 def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSection:
@@ -69,7 +71,7 @@ def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSect
 
     Args:
         result: evaluation of the network on the original maps.
-        jittered: (n, C) its embeddings of the warped maps of the same sessions.
+        jittered: (n, C) embeddings of the warped maps of the same sessions.
     """
     metrics = identity_metrics(jittered, result)
     table = difference_table(
@@ -83,7 +85,7 @@ def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSect
 
 
 def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
-    by_auc = {name: one for name, its in compared.items() for one in its if one.name == "identity/auc"}
+    by_auc = {name: one for name, differences in compared.items() for one in differences if one.name == "identity/auc"}
     if not by_auc:
         return "no baseline has a defined identity AUC"
     best = max(by_auc, key=lambda name: by_auc[name].second)

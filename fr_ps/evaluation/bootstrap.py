@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 FEW_SUBJECTS = 50
 """With fewer subjects the interval covers the true value less often than 95 %."""
 MAX_UNITS = 1000
-"""More subjects than this are resampled in this many groups of subjects, which is cheaper and as accurate."""
+"""More subjects than this are put into this many groups, and the groups are resampled: cheaper, and as accurate."""
 _NO_SPREAD = 1e-9
 _MAX_CELLS = 2**20
 """Replicates x sessions held at once: about 60 MB with all derived arrays."""
@@ -79,11 +79,11 @@ def confidence_interval(value: float, replicates: np.ndarray, subjects: int = 0)
     logits times sqrt(P / (P - 1)), t Student's quantile with P - 1 degrees of freedom for P subjects, and b the mean of the
     replicates' logits minus logit(value). On simulated subjects it covers the true value more often than the percentile interval,
     which lies too close to 1 (`benchmarks/interval_coverage.py`; logits for the AUC: Pepe, "The Statistical Evaluation of Medical
-    Tests", 2003). A replicate closer to 0 or 1 than a tenth of the value's own distance is clipped to that.
+    Tests", 2003). Replicates are clipped to a tenth of the value's own distance from 0 or 1.
 
-    Without errors the bootstrap has no spread, and the bound is the rule of three over subjects: if none of P subjects has an
-    error, fewer than 1 - 0.05^(1 / P), about 3 / P, of all subjects have one (Jovanovic and Levy, "A look at the rule of three",
-    The American Statistician 1997; ISO/IEC 19795-1 applies it to attempts).
+    Without errors the replicates have no spread, and the bound is the rule of three over subjects: if none of P subjects has an
+    error, the share of all subjects with an error is below 1 - 0.05^(1 / P), about 3 / P (Jovanovic and Levy, "A look at the rule
+    of three", The American Statistician 1997; ISO/IEC 19795-1 applies it to attempts).
 
     Args:
         value: value on all subjects.
@@ -100,13 +100,13 @@ def confidence_interval(value: float, replicates: np.ndarray, subjects: int = 0)
         bound = 1 - (1 - CONFIDENCE) ** (1 / subjects)
         return (0.0, bound) if value < 0.5 else (1 - bound, 1.0)
     nearest = min(value, 1 - value) / 10
-    drawn = logit(np.clip(found, nearest, 1 - nearest))
-    if drawn.std() < _NO_SPREAD:
+    logits = logit(np.clip(found, nearest, 1 - nearest))
+    if logits.std() < _NO_SPREAD:
         return None
-    freedom = max(subjects - 1, 1)
-    wide = t.ppf((1 + CONFIDENCE) / 2, freedom) * drawn.std(ddof=1) * np.sqrt((freedom + 1) / freedom)
-    centre = 2 * logit(value) - drawn.mean()
-    return float(min(expit(centre - wide), value)), float(max(expit(centre + wide), value))
+    degrees = max(subjects - 1, 1)
+    margin = t.ppf((1 + CONFIDENCE) / 2, degrees) * logits.std(ddof=1) * np.sqrt((degrees + 1) / degrees)
+    centre = 2 * logit(value) - logits.mean()
+    return float(min(expit(centre - margin), value)), float(max(expit(centre + margin), value))
 
 
 def auc_and_average_precision(
@@ -159,13 +159,13 @@ def _cumulative_weights(
     Yields (replicates, scores + 1) arrays, some replicates at a time.
     """
     order = np.argsort(-score, kind="stable")
-    last_of_a_tie = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     unit, positive = bootstrap.unit[order], positive[order]
     some = max(1, _MAX_CELLS // len(score))
     for start in range(0, len(bootstrap.weights), some):
         weights = bootstrap.weights[start : start + some, unit]
-        hits = _cumulative_sums(weights * positive, last_of_a_tie)
-        yield hits, _cumulative_sums(weights, last_of_a_tie) - hits
+        hits = _cumulative_sums(weights * positive, last_of_tie)
+        yield hits, _cumulative_sums(weights, last_of_tie) - hits
 
 
 def _cumulative_sums(weights: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which threshold is used where: calibration on validation, and the one threshold of quality and groups."""
+"""Thresholds: calibration on validation, and the one threshold of the analyses of quality and groups."""
 
 from collections.abc import Sequence
 
@@ -34,18 +34,18 @@ def calibrate_thresholds(predictions: Predictions, labels: Labels, trained: Sequ
 
 
 def global_threshold(pair_scores: PairScores, thresholds: Thresholds | None) -> tuple[float | None, str]:
-    """The one threshold of quality and groups (None: undefined), and where it comes from or why it is undefined."""
+    """The threshold of the analyses of quality and groups with its origin, or None with the reason."""
     if thresholds and thresholds.strictest and pair_scores.scale.measure == "cosine":
         point = thresholds.strictest
         return point.threshold, f"from validation at FMR {point.fmr:g}"
     if pair_scores.undefined_reason:
         return None, pair_scores.undefined_reason
-    own = default_operating_point(pair_scores, compute_roc(pair_scores))
-    score = float(pair_scores.scale.scores(np.array(own.threshold)))
+    test_point = default_operating_point(pair_scores, compute_roc(pair_scores))
+    score = float(pair_scores.scale.scores(np.array(test_point.threshold)))
     why = "validation has no threshold with support" if thresholds else "the model has no thresholds from validation"
     if thresholds and thresholds.strictest:
         why = "the thresholds from validation are cosines"
-    return score, f"from these test sessions at FMR {own.target_fmr:.3g}, because {why}"
+    return score, f"from these test sessions at FMR {test_point.target_fmr:.3g}, because {why}"
 
 
 def _identity_thresholds(pair_scores: PairScores) -> tuple[ValidationThreshold, ...]:

@@ -36,7 +36,7 @@ class ComparisonResult:
     Attributes:
         differences: first model minus second.
         group_differences: identity AUC within each class of each attribute, first model minus second.
-        tables: one table of each.
+        tables: a table of the differences, and one of the group differences.
         notes: the headline, then the warnings.
     """
 
@@ -59,8 +59,8 @@ def compare_models(
 ) -> ComparisonResult:
     """Evaluate two model folders on the same sessions and compare them, write the report and log it to the run.
 
-    The sessions are a part of the first model's split, or all. Both models use the same bootstrap replicates of subjects, so
-    that what is hard for both cancels in the difference.
+    The sessions are a part of the first model's split, or all. Both models use the same bootstrap replicates, so the difficulty
+    of the drawn subjects cancels in the difference.
 
     Args:
         models: two model folders.
@@ -92,16 +92,17 @@ def compare_models(
         )
         leakage += leakage_notes(name, split_overlap(model, labels.row_keys(), "subject"))
         infos.append(info)
-    one, other = (result.metrics for result in results)
-    compared, incomparable = _comparable_metrics(infos[0], infos[1], headline_metrics(one) + _probe_metric_names(one))
-    differences = paired_differences(one, other, compared, results[0].bootstrap.subjects)
+    metrics_a, metrics_b = (result.metrics for result in results)
+    names_a = headline_metrics(metrics_a) + _probe_metric_names(metrics_a)
+    compared, incomparable = _comparable_metrics(infos[0], infos[1], names_a)
+    differences = paired_differences(metrics_a, metrics_b, compared, results[0].bootstrap.subjects)
     groups = group_differences(results[0].tested, results[1].tested)
     tables = [
         difference_table("differences", "A minus B", ("A", "B"), {"": differences}, _NOTE),
         difference_table("group_differences", "A minus B within each class", ("A", "B"), {"": groups}, _NOTE),
     ]
     warnings = (*dataset.notes, *results[0].warnings, *leakage, *incomparable)
-    metrics = one.with_prefix("a").merge(other.with_prefix("b"))
+    metrics = metrics_a.with_prefix("a").merge(metrics_b.with_prefix("b"))
     for difference in (*differences, *groups):
         metrics.add(f"difference/{difference.name}", difference.value)
         if np.isfinite(difference.low):
@@ -148,8 +149,8 @@ def group_differences(first: LabelledPredictions, second: LabelledPredictions) -
             if subjects < 2:
                 continue
             prefix = f"groups/{attribute}/{name}/identity"
-            one, other = (_identity_auc(labelled, rows).with_prefix(prefix) for labelled in (first, second))
-            found += paired_differences(one, other, [f"{prefix}/{_GROUP_METRIC}"], subjects)
+            auc_a, auc_b = (_identity_auc(labelled, rows).with_prefix(prefix) for labelled in (first, second))
+            found += paired_differences(auc_a, auc_b, [f"{prefix}/{_GROUP_METRIC}"], subjects)
     return found
 
 
@@ -165,6 +166,6 @@ def _probe_metric_names(metrics: Metrics) -> list[str]:
 
 def _comparable_metrics(first: ModelInfo, second: ModelInfo, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Metrics of identity and of the attributes that have the same classes in both models, and a note on the others."""
-    other = [attribute for attribute in first.classes if first.classes[attribute] != second.classes[attribute]]
-    kept = [name for name in names if not set(name.split("/")) & set(other)]
-    return kept, [f"not compared, because the classes of A and B differ: {', '.join(other)}"] if other else []
+    different = [attribute for attribute in first.classes if first.classes[attribute] != second.classes[attribute]]
+    kept = [name for name in names if not set(name.split("/")) & set(different)]
+    return kept, [f"not compared, because the classes of A and B differ: {', '.join(different)}"] if different else []

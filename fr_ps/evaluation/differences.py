@@ -57,10 +57,11 @@ class Difference:
 def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], subjects: int) -> list[Difference]:
     """Differences of the metrics `names` that both models have, on the same sessions and bootstrap replicates.
 
-    Each replicate gives a difference, in which what is hard for both models cancels. With their standard deviation s, P subjects
-    and Student's t with P - 1 degrees of freedom, the interval is value +- t s sqrt(P / (P - 1)), and p tests for no difference.
-    With few subjects the percentiles of the replicates would be too narrow. There is no interval if most replicates are
-    undefined, or all give the same difference (with two subjects, every replicate with impostors has both).
+    Each replicate gives a difference, in which the difficulty of its subjects cancels. s is the standard deviation of these
+    differences, P the number of subjects, and t Student's quantile with P - 1 degrees of freedom. The interval is
+    value +- t s sqrt(P / (P - 1)), and p tests for no difference. The percentiles of the replicates would be too narrow for few
+    subjects. There is no interval if most replicates are undefined, or if all give the same difference (with two subjects, every
+    replicate with impostor pairs has both).
 
     Args:
         first: metrics of the first model.
@@ -75,8 +76,8 @@ def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], su
             continue
         low = high = p = float("nan")
         if name in first.replicates and name in second.replicates:
-            least = min(subjects, *(its.subjects.get(name, subjects) for its in (first, second)))
-            low, high, p = _difference_interval(one - other, first.replicates[name] - second.replicates[name], least)
+            fewest = min(subjects, *(metrics.subjects.get(name, subjects) for metrics in (first, second)))
+            low, high, p = _difference_interval(one - other, first.replicates[name] - second.replicates[name], fewest)
         found.append(Difference(name, one, other, low, high, p))
     return found
 
@@ -90,8 +91,8 @@ def _difference_interval(value: float, replicates: np.ndarray, subjects: int) ->
     if error <= _ZERO:
         same = abs(value) <= _ZERO
         return (0.0, 0.0, 1.0) if same else (float("nan"), float("nan"), float("nan"))
-    wide = t.ppf((1 + CONFIDENCE) / 2, subjects - 1) * error
-    return float(value - wide), float(value + wide), float(2 * t.sf(abs(value) / error, subjects - 1))
+    margin = t.ppf((1 + CONFIDENCE) / 2, subjects - 1) * error
+    return float(value - margin), float(value + margin), float(2 * t.sf(abs(value) / error, subjects - 1))
 
 
 HEADLINE_METRICS = ("identity/auc", "identity/auc_person_balanced", "identity/eer", "identity/rank1")
@@ -124,8 +125,8 @@ def difference_table(
     header = [*several, "metric", *names, "difference", "low", "high", "p", "better"]
     better = {"first": names[0], "second": names[1], "neither": None}
     rows: list[list[Cell]] = []
-    for label, its in differences_by_label.items():
-        for one in its:
+    for label, differences in differences_by_label.items():
+        for one in differences:
             numbers = [one.first, one.second, one.value, *(None if np.isnan(x) else x for x in (one.low, one.high, one.p))]
             rows.append([*([label] if several else []), one.name, *numbers, better[one.better]])
     return Table(name, title, header, rows, note)

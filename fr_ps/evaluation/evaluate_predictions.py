@@ -18,14 +18,14 @@ from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.similarity import Measure, similarity
-from fr_ps.evaluation.pairwise.ten_fold import NAMES, draw_folds, folds_from_list, ten_fold_accuracy
+from fr_ps.evaluation.pairwise.ten_fold import METRIC_NAMES, draw_folds, folds_from_list, ten_fold_accuracy
 from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_with_intervals
 from fr_ps.evaluation.pairwise.verification_report import verification_section
 from fr_ps.models.inference import Predictions
 from fr_ps.models.thresholds import Thresholds
 
 MIN_DISTINCT_SCORES = 1000
-"""With fewer distinct scores among ten times as many pairs, error rates come from a coarse curve."""
+"""Fewer distinct scores than this, among ten times as many pairs, give coarse error rates and a warning."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ def _ten_fold_metrics(embeddings: np.ndarray, pair_scores: PairScores, pair_list
     folds = (
         folds_from_list(pair_list) if pair_list else draw_folds(subject, pair_scores.genuine_first, pair_scores.genuine_second)
     )
-    if why := pair_scores.undefined_reason or folds.undefined_reason:
-        for name in NAMES:
-            metrics.add(name, None, why)
+    if reason := pair_scores.undefined_reason or folds.undefined_reason:
+        for name in METRIC_NAMES:
+            metrics.add(name, None, reason)
         return metrics
     compared = similarity(embeddings, subject, pair_scores.scale.measure)
     scores = compared.scale.scores(compared.pair_levels(folds.first, folds.second))
@@ -173,10 +173,11 @@ def _ten_fold_metrics(embeddings: np.ndarray, pair_scores: PairScores, pair_list
 
 def _warnings(labels: Labels, pair_scores: PairScores, measure: Measure, listed: bool) -> list[str]:
     found = []
-    subjects, paired = len(np.unique(labels.ids)), len(np.unique(pair_scores.subject[pair_scores.genuine_first]))
-    fewer = paired if paired and not pair_scores.undefined_reason else subjects
-    if fewer < FEW_SUBJECTS:
-        count = f"{subjects} test subjects" if fewer == subjects else f"{fewer} of {subjects} test subjects have a genuine pair"
+    subjects, mated = len(np.unique(labels.ids)), len(np.unique(pair_scores.subject[pair_scores.genuine_first]))
+    effective = mated if mated and not pair_scores.undefined_reason else subjects
+    if effective < FEW_SUBJECTS:
+        some = f"{effective} of {subjects} test subjects have a genuine pair"
+        count = f"{subjects} test subjects" if effective == subjects else some
         found.append(f"only {count}: bootstrap intervals under-cover below {FEW_SUBJECTS}")
     if listed:
         found.append("verification and quality use the listed pairs; everything else uses all scored sessions")

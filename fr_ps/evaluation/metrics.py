@@ -12,7 +12,7 @@ LOW_SUPPORT = 30
 LOW_SUPPORT_REASON = "low support"
 """Start of the reason of such a metric."""
 LOWER_IS_BETTER = ("eer", "ece")
-"""Last part of the metric names where lower is better, beside the error rates below."""
+"""Last parts of metric names where lower is better; further ones start with one of `_ERROR_RATES`."""
 _ERROR_RATES = ("fnir_at_", "fmr_at_", "fnmr_at_")
 
 
@@ -30,8 +30,8 @@ class Metrics:
         values: None where the metric is undefined on these data.
         reasons: why a value is None, or a remark on a value.
         intervals: (low, high), the 95 % bootstrap confidence interval over subjects.
-        replicates: (B,) value in each bootstrap replicate, NaN where undefined. Metrics of the same subjects share replicates:
-            the same index is the same draw.
+        replicates: (B,) value in each bootstrap replicate, NaN where undefined. Metrics of the same subjects have the same
+            draw of subjects at the same index.
         subjects: number of subjects behind a rate; absent if the metric is not a rate.
     """
 
@@ -74,21 +74,21 @@ class Metrics:
 
     def with_prefix(self, prefix: str) -> "Metrics":
         """A copy with `prefix/` before every name."""
-        return Metrics(*({f"{prefix}/{name}": value for name, value in its.items()} for its in self._fields()))
+        return Metrics(*({f"{prefix}/{name}": value for name, value in values.items()} for values in self._fields()))
 
     def merge(self, *others: "Metrics") -> "Metrics":
         """A copy with the metrics of `others` added; the last one wins where a name is in several."""
-        merged = Metrics(*(dict(its) for its in self._fields()))
+        merged = Metrics(*(dict(old) for old in self._fields()))
         for other in others:
-            for its, new in zip(merged._fields(), other._fields()):
+            for old, new in zip(merged._fields(), other._fields()):
                 for name in other.values:
-                    its.pop(name, None)
-                its.update(new)
+                    old.pop(name, None)
+                old.update(new)
         return merged
 
     def select(self, names: set[str]) -> "Metrics":
         """A copy with these names only."""
-        return Metrics(*({name: value for name, value in its.items() if name in names} for its in self._fields()))
+        return Metrics(*({name: value for name, value in values.items() if name in names} for values in self._fields()))
 
     def as_json(self) -> dict[str, dict]:
         """The content of metrics.json."""

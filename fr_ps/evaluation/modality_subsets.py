@@ -14,7 +14,7 @@ from fr_ps.progress import OnProgress, no_progress
 from fr_ps.report.table import Table
 
 SUBSET_PREFIX = "only_"
-"""Before the available modalities in a metric name: `only_albedo_depth/identity/auc`."""
+"""Start of the metric names of a subset: `only_albedo_depth/identity/auc` has the maps albedo and depth."""
 SUBSET_SECTION = "Modality subsets"
 _COLUMNS = {"identity": "identity/auc", "identity EER": "identity/eer"} | {task: f"{task}/auc" for task in ATTRIBUTES}
 
@@ -33,7 +33,7 @@ def predict_with_subsets(
     batch: int,
     advance: OnProgress = no_progress,
 ) -> tuple[Predictions, Metrics]:
-    """Predictions with all maps, and the metrics with each proper subset of the maps; every branch runs once a batch.
+    """Predictions with all maps, and the metrics with each proper subset of the maps; each branch runs once per batch.
 
     The metrics are named `only_albedo/identity/auc`; a single-modality network has none.
 
@@ -56,7 +56,7 @@ def predict_with_subsets(
 
 
 def subset_table(metrics: Metrics) -> Table:
-    """The main metrics, a row per part and subset of the maps, all maps last; no rows without subset metrics."""
+    """The main metrics with a row per part and subset of the maps, all maps last; without subset metrics no rows."""
     groups = list(dict.fromkeys(tuple(name.split("/")[:2]) for name in metrics.values if _is_subset_metric(name)))
     parts = list(dict.fromkeys(part for part, _ in groups))
     rows = []

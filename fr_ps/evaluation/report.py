@@ -72,8 +72,9 @@ def write_report(
     if (subsets := subset_table(metrics)).rows:
         shown[SUBSET_SECTION] = ReportSection(tables=[subsets])
     figures = {title: {name: draw_png(draw) for name, draw in section.figures.items()} for title, section in shown.items()}
-    for name, png in (one for its in figures.values() for one in its.items()):
-        write(f"{name}.png", png)
+    for pictures in figures.values():
+        for name, png in pictures.items():
+            write(f"{name}.png", png)
     for table in (numbers, *(table for section in shown.values() for table in section.tables)):
         cells = [["" if cell is None else cell for cell in row] for row in table.rows]
         write(f"tables/{table.name}.csv", format_csv(list(table.header), cells).encode())
@@ -88,7 +89,7 @@ def write_report(
 def is_report(folder: Path) -> bool:
     """True if `write_report` wrote the folder, or was interrupted while writing it.
 
-    The keys of metrics.json are ones that no other program writes together.
+    The file metrics.json identifies it: no other program writes these keys together.
     """
     if (folder / _UNFINISHED).exists():
         return True
@@ -112,8 +113,8 @@ def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
 def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
     """Metrics of identity and attributes with all maps, a row per metric and a column per part (val, test); and remarks.
 
-    A value is followed by its interval. An undefined one is a dash, and one with a remark has a star; the remarks give the
-    reasons, grouped by reason.
+    The interval follows the value. A dash is an undefined value, a star marks a value with a remark; the remarks are grouped by
+    reason.
     """
     metrics = metrics.select({name for name in metrics.values if name.split("/")[1] in _MAIN_TASKS})
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))

@@ -1,8 +1,8 @@
 """Matplotlib figures with math text off and fixed margins.
 
-Ids, class names and settings may hold two dollar signs, which matplotlib would parse as a formula. So every figure of the project
-is created here, where `text.parse_math` is off; logarithmic axes get plain numbers for the same reason. Margins are fixed because
-measuring the text takes longer than drawing.
+Matplotlib would parse two dollar signs in an id, class name or setting as a formula. Therefore every figure of the project is
+created here, with `text.parse_math` off, and logarithmic axes have plain numbers. Margins are fixed because measuring the text
+takes longer than drawing.
 """
 
 import io
@@ -59,17 +59,17 @@ def draw_png(draw: DrawFigure) -> bytes:
     return to_png(draw())
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG."""
+def to_png(figure: Figure, **options: Any) -> bytes:
+    """The figure as PNG; `options` are those of `savefig`."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, **options)
     return buffer.getvalue()
 
 
 def plot_png(draw: Callable[[], Any]) -> bytes:
     """The PNG file of a plot of optuna.visualization.matplotlib, which `draw` draws and returns the axes of.
 
-    The figure is wide enough for its labels. The style that Optuna sets for the process ends with the call.
+    The figure is wide enough for its labels. The style that Optuna sets for the whole process is restored at the end.
     """
     from matplotlib import pyplot  # only these plots register their figures there
 
@@ -85,7 +85,6 @@ def plot_png(draw: Callable[[], Any]) -> bytes:
                 one.tick_params("x", rotation=30)
             if one.get_legend() and len(one.get_legend().get_texts()) > 4:  # one entry for each trial
                 one.get_legend().remove()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        png = to_png(figure, bbox_inches="tight")
         pyplot.close(figure)
-    return buffer.getvalue()
+    return png

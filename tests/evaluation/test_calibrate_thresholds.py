@@ -10,7 +10,7 @@ from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
 from fr_ps.evaluation.metrics import LOW_SUPPORT
 from fr_ps.evaluation.pairwise.pairs import AllPairs
-from fr_ps.evaluation.pairwise.roc import FAR_POINTS
+from fr_ps.evaluation.pairwise.roc import FMR_POINTS
 from fr_ps.evaluation.pairwise.similarity import STEPS
 from fr_ps.models.inference import Predictions
 from fr_ps.models.thresholds import Thresholds, read_thresholds, write_thresholds
@@ -55,7 +55,7 @@ def test_every_threshold_of_identity_is_the_smallest_that_keeps_its_rate(people:
     answers, labels = example(people, sessions)
     scores = impostor_scores(answers, labels)
     found = calibrate_thresholds(answers, labels, ATTRIBUTES).identity
-    assert [point.fmr for point in found] == [rate for rate in FAR_POINTS if rate * len(scores) >= 1]
+    assert [point.fmr for point in found] == [rate for rate in FMR_POINTS if rate * len(scores) >= 1]
     for point in found:
         allowed = math.floor(point.fmr * len(scores) + 1e-9)
         first_too_many = scores[-allowed - 1]

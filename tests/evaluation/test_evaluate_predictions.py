@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
-from fr_ps.evaluation.analyses.attributes import NAMES
+from fr_ps.evaluation.analyses.attributes import METRIC_NAMES
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions, validation_metrics
 from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.ten_fold import draw_folds, ten_fold_accuracy
@@ -382,7 +382,7 @@ def test_an_untrained_attribute_is_undefined_with_the_reason(dataset: Dataset) -
     rows = np.arange(len(dataset.labels))
     found = validation_metrics(oracle(dataset, rows), dataset.labels, ["gender"])
     for task in ATTRIBUTES:
-        for name in NAMES:
+        for name in METRIC_NAMES:
             undefined = found.values[f"{task}/{name}"] is None
             assert undefined == (task != "gender")
             if undefined:

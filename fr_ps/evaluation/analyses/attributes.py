@@ -12,7 +12,7 @@ from fr_ps.evaluation.bootstrap import BootstrapWeights, auc_and_average_precisi
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.report.table import Cell, Table
 
-NAMES = ("auc", "balanced_accuracy", "average_precision", "ece")
+METRIC_NAMES = ("auc", "balanced_accuracy", "average_precision", "ece")
 NOT_TRAINED = "not trained: fewer than two classes in the training part"
 
 
@@ -23,7 +23,7 @@ def attribute_metrics(
     threshold: float | None = None,
     bootstrap: BootstrapWeights | None = None,
 ) -> Metrics:
-    """AUC, balanced accuracy, average precision and expected calibration error (ECE), under the names `NAMES`.
+    """AUC, balanced accuracy, average precision and expected calibration error (ECE), under the names `METRIC_NAMES`.
 
     With two classes AUC, average precision and ECE are those of the second class's probability against the label. With more,
     AUC and average precision are one-vs-rest, averaged over the classes (macro), and the ECE is that of the predicted class's
@@ -45,7 +45,7 @@ def attribute_metrics(
     codes, probabilities = codes[known], probabilities[known]
     metrics = Metrics()
     if not len(codes):
-        for name in NAMES:
+        for name in METRIC_NAMES:
             metrics.add(name, None, "no labels")
         return metrics
     present = np.unique(codes)
@@ -58,7 +58,7 @@ def attribute_metrics(
         del replicates["ece"]
         # No error in one class proves nothing about another: the bound uses the subjects of the rarest class.
         subjects = min(len(np.unique(bootstrap.unit[codes == code])) for code in present)
-    for name in NAMES:
+    for name in METRIC_NAMES:
         if name != "ece" and len(present) < len(class_names):
             metrics.add(name, None, _undefined_reason(present, class_names))
         else:
@@ -122,7 +122,7 @@ def all_attribute_metrics(
             names, threshold = labels.class_names(attribute), thresholds.get(attribute)
             found = attribute_metrics(probabilities[attribute], labels.codes[:, column], names, threshold, bootstrap)
         else:
-            for name in NAMES:
+            for name in METRIC_NAMES:
                 found.add(name, None, NOT_TRAINED)
         metrics = metrics.merge(found.with_prefix(attribute))
     return metrics

@@ -17,7 +17,7 @@ class SearchScores:
     Attributes:
         mated: (m,) float64 score of the probe's own subject, NaN if it is not enrolled.
         nonmated: (m,) float64 best score of another subject, NaN if no other is enrolled.
-        rank: (m,) rank of the own subject, 1 is best: 1 + number of others with at least its score; 0 if it is not enrolled.
+        rank: (m,) rank of the own subject: 1 + number of other subjects with at least its score; 0 if it is not enrolled.
     """
 
     mated: np.ndarray
@@ -83,7 +83,7 @@ def search_gallery(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray 
     place = np.full(len(ids), -1)
     place[subjects] = np.arange(len(subjects))
     owner, own_place = place[subject_of[columns]], place[subject_of[probes]]
-    itself = np.argsort(columns) if gallery is None else np.full(len(probes), -1)
+    self_column = np.argsort(columns) if gallery is None else np.full(len(probes), -1)
     every = similarity(embeddings, ids)
     pairs = Similarity(every.left[probes], every.right[columns], every.scale)
 
@@ -92,14 +92,14 @@ def search_gallery(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray 
     for start in range(0, len(probes) if len(columns) else 0, block):
         some = slice(start, start + block)
         levels = pairs.levels(some, slice(None)).numpy()  # (b, g)
-        scores = _subject_scores(levels, own_place[some], itself[some], starts, sessions)
-        for way, found in enumerate(scores):
-            own[some, way], other[some, way], rank[some, way] = _rank(found, own_place[some])
+        scores = _subject_scores(levels, own_place[some], self_column[some], starts, sessions)
+        for rule, subject_scores in enumerate(scores):
+            own[some, rule], other[some, rule], rank[some, rule] = _rank(subject_scores, own_place[some])
         np.putmask(levels, own_place[some, None] == owner, -1)
         best = levels.argmax(axis=1)
         top_impostor[some] = np.where(levels[np.arange(len(levels)), best] < 0, -1, columns[best])
     own, other = every.scale.scores(own), every.scale.scores(other)
-    maximum, mean = (SearchScores(own[:, way], other[:, way], rank[:, way]) for way in (0, 1))
+    maximum, mean = (SearchScores(own[:, rule], other[:, rule], rank[:, rule]) for rule in (0, 1))
     return GallerySearch(probes, None if gallery is None else enrolled, len(subjects), maximum, mean, top_impostor)
 
 

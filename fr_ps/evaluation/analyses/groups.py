@@ -114,19 +114,19 @@ def group_counts(
     onehot = np.hstack([codes[order, i, None] == np.arange(k) for i, k in enumerate(class_counts)]).astype(np.float32)
     compared = similarity(embeddings, ids).select(order)
     matched, missed, unit_matched, unit_missed = _count_errors(compared, threshold, subject_of, unit, units, onehot, block)
-    of_person = np.add.reduceat(onehot, first_row, axis=0, dtype=np.float64)
+    by_subject = np.add.reduceat(onehot, first_row, axis=0, dtype=np.float64)
     unit_sessions, unit_squares = np.zeros((2, units, onehot.shape[1]))
-    np.add.at(unit_sessions, unit[first_row], of_person)
-    np.add.at(unit_squares, unit[first_row], of_person**2)
+    np.add.at(unit_sessions, unit[first_row], by_subject)
+    np.add.at(unit_squares, unit[first_row], by_subject**2)
     found = []
     for part in (slice(end - k, end) for k, end in zip(class_counts, np.cumsum(class_counts))):
-        own = of_person[:, part]
-        sessions, genuine = own.sum(axis=0), own.T @ own
+        counts = by_subject[:, part]  # (subjects, k) sessions
+        sessions, genuine = counts.sum(axis=0), counts.T @ counts
         found.append(
             GroupCounts(
                 sessions=sessions.astype(np.int64),
-                subjects=(own > 0).sum(axis=0),
-                mated_subjects=(own > 1).sum(axis=0),
+                subjects=(counts > 0).sum(axis=0),
+                mated_subjects=(counts > 1).sum(axis=0),
                 impostors=_unordered(np.outer(sessions, sessions) - genuine),
                 false_matches=_unordered(matched[part, part] + matched[part, part].T),
                 genuine=_unordered(genuine - np.diag(sessions)),
@@ -175,13 +175,13 @@ def group_section(
         drawn = counts.rates(bootstrap.weights) if bootstrap else (None, None)
         errors = (counts.false_matches.diagonal(), counts.false_non_matches.diagonal())
         trials = (counts.impostors.diagonal(), counts.genuine.diagonal())
-        for kind, words in enumerate(_RATIOS):
-            _add_ratio(section.metrics, f"groups/{attribute}/", words, names, errors[kind], trials[kind], drawn[kind])
+        for rate, ratio in enumerate(_RATIOS):
+            _add_ratio(section.metrics, f"groups/{attribute}/", ratio, names, errors[rate], trials[rate], drawn[rate])
         for code in np.flatnonzero(counts.sessions):
             row: list[Cell] = [attribute, names[code], int(counts.subjects[code]), int(counts.sessions[code])]
-            for kind, subjects in enumerate((counts.subjects, counts.mated_subjects)):
-                of_code = None if (its := drawn[kind]) is None else its[:, code]
-                row += _rate(int(errors[kind][code]), int(trials[kind][code]), of_code, int(subjects[code]))
+            for rate, subjects in enumerate((counts.subjects, counts.mated_subjects)):
+                replicates = None if (rates := drawn[rate]) is None else rates[:, code]
+                row += _rate(int(errors[rate][code]), int(trials[rate][code]), replicates, int(subjects[code]))
             groups.append(row)
         for one, other in zip(*np.triu_indices(len(names), 1)):
             if trial := int(counts.impostors[one, other]):

@@ -35,7 +35,7 @@ class OpenSet:
         mated: (l,) places of the mated searches.
         hits: (h,) places of the mated searches with the own subject at rank 1, highest score first.
         hit_scores: (h,) their scores.
-        leave_own_out: the non-mated searches are those of all probes, each without the sessions of its own subject.
+        leave_own_out: whether the non-mated searches are those of all probes, each without the sessions of its own subject.
     """
 
     nonmated: np.ndarray
@@ -66,8 +66,8 @@ def fnir_at(searches: OpenSet, rates: Sequence[float], bootstrap: BootstrapWeigh
     """(B, r) FNIR at r rates FPIR, and (B, r) thresholds, recomputed in each replicate.
 
     FPIR(t) is the share of the non-mated searches with a best score of at least t. FNIR(t) is the share of the mated searches
-    that do not return the own subject at rank 1 with a score of at least t. The threshold is the lowest t with at most the FPIR,
-    just above the score returned here. FNIR is NaN in a replicate without mated or non-mated searches.
+    that do not return the own subject at rank 1 with a score of at least t. The threshold is the lowest t with at most the FPIR:
+    just above the score that is returned. FNIR is NaN in a replicate without mated or non-mated searches.
 
     Args:
         searches: open set with at least one non-mated search.
@@ -137,10 +137,10 @@ def identification_section(search: GallerySearch, ids: np.ndarray, bootstrap: Bo
         interval = metrics.intervals.get(name, (None, None))
         rows.append([label, metrics.values[name], *interval, errors, searches, subjects, threshold])
 
-    for ranking, suffix, way in ((search.by_maximum, "", "maximum"), (search.mean, "_mean", "mean")):
+    for ranking, suffix, rule in ((search.by_maximum, "", "maximum"), (search.mean, "_mean", "mean")):
         for rank in RANKS:
             errors = int((ranking.rank[scored] > rank).sum())
-            add_row(f"rank{rank}{suffix}", f"rank {rank}, {way}", errors, len(scored), subjects, None)
+            add_row(f"rank{rank}{suffix}", f"rank {rank}, {rule}", errors, len(scored), subjects, None)
     if not search.undefined_reason:
         figures["cmc"] = partial(cmc_figure, search)
 
@@ -171,9 +171,9 @@ def cmc_figure(search: GallerySearch) -> Figure:
     title = f"CMC of {scored.sum()} searches among {search.subjects} subjects"
     figure, axes = new_figure(title, "rank", "identification rate")
     lowest = 1.0
-    for ranking, way in ((search.by_maximum, "maximum"), (search.mean, "mean")):
+    for ranking, rule in ((search.by_maximum, "maximum"), (search.mean, "mean")):
         shares = (ranking.rank[scored, None] <= ranks).mean(axis=0)
-        axes.plot(ranks, shares, marker=".", label=f"{way} over a subject's sessions")
+        axes.plot(ranks, shares, marker=".", label=f"{rule} over a subject's sessions")
         lowest = min(lowest, shares[0])
     margin = max(0.05 * (1 - lowest), 0.001)
     axes.set_ylim(lowest - margin, 1 + margin)

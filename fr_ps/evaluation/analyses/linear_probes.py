@@ -1,13 +1,13 @@
 """Linear probes: how well each attribute can be predicted from the identity embedding, on subjects not used for the fit.
 
-That an adversary no longer finds an attribute does not show that it is gone: a probe fitted afterwards often does (Elazar and
+An attribute that an adversary no longer predicts may still be there: a probe fitted afterwards often predicts it (Elazar and
 Goldberg, "Adversarial removal of demographic attributes from text data", EMNLP 2018; linear probes: Alain and Bengio,
 "Understanding intermediate layers using linear classifier probes", 2016).
 
 The probe is ridge regression of each class indicator on unit-length embeddings, every channel standardised on the training
 subjects of the fold. The penalty is the one of `PENALTIES` with the smallest leave-one-subject-out squared error, which needs no
 further fit (An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine and kernel ridge
-regression", Pattern Recognition 2007). The test subjects of the fold have no part in it.
+regression", Pattern Recognition 2007). The test subjects of the fold are not used for the fit.
 
 Only scores of the same fold are compared: the AUC is the share of correctly ordered (positive, negative) pairs of sessions
 within a fold, ties counting half, i.e. the mean of the folds' AUC weighted by their pairs. Pooling all scores biases the AUC of

@@ -1,8 +1,8 @@
 """Magnitude of an embedding as quality of its session: error versus discard, and correlation with the measures of `prepare`.
 
 MagFace trains the magnitude (length) of an embedding to be its quality (Meng et al., "MagFace: A universal representation for
-face recognition and quality assessment", CVPR 2021). A good quality removes errors as the sessions of low magnitude are
-discarded, and correlates with the photometric quality measures.
+face recognition and quality assessment", CVPR 2021). If it is a good quality, discarding the sessions of low magnitude
+removes errors, and it correlates with the photometric quality measures.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ DISCARD_LIMIT = 0.2
 """Largest share of the genuine pairs to discard, for the partial AUC."""
 DISCARDS = (0.0, 0.05, 0.1, 0.2)
 MAX_STEPS = 2000
-"""With more distinct qualities, the replicates discard neighbouring ones together."""
+"""With more distinct qualities than this, the replicates discard neighbouring ones together."""
 MAX_POINTS = 2000
 Curve = tuple[np.ndarray, np.ndarray]
 """Shares discarded, growing from 0, and the FNMR of the remaining pairs: (..., k) and (..., k)."""
@@ -58,7 +58,7 @@ def error_versus_discard(
 def oracle_curve(pairs: int, errors: int) -> Curve:
     """`error_versus_discard` of an oracle that discards the errors first, one by one.
 
-    It is a lower bound. A quality of sessions may not reach it, because it discards the correct pairs of a session with the
+    It is a lower bound, which a quality per session may not reach: discarding a session discards its correct pairs with its
     errors.
     """
     discarded = np.arange(pairs)

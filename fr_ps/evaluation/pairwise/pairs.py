@@ -19,7 +19,7 @@ from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Wo
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 16384
 """Block size of `AllPairs`."""
 _NOT_IMPOSTOR = LEVELS
-"""Level that marks what is not an impostor pair."""
+"""Level of the cells of a block that are not impostor pairs."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class AllPairs:
         return total.numpy()
 
     def _extract_genuine(self, levels: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Rows, columns and levels of the genuine pairs of a block; marks these, and what is no pair, as `_NOT_IMPOSTOR`."""
+        """Rows, columns and levels of the genuine pairs of a block; their cells, and those of no pair, become `_NOT_IMPOSTOR`."""
         subject, others = self.ordered_subject[rows], self.ordered_subject[columns]
         if others[0] > subject[-1]:
             return []
@@ -247,7 +247,7 @@ def _thread_workspace() -> Callable[[], Workspace]:
 def _run_blocks(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]]) -> None:
     """Run `block` on each block, with as many threads as torch uses.
 
-    The blocks must sum whole numbers: they end in any order, and only then is the sum the same in every order.
+    The blocks end in any order, so they must sum whole numbers, whose sum is the same in every order.
     """
     threads = torch.get_num_threads()
     if len(blocks) < 2 or threads < 2:

@@ -12,7 +12,7 @@ from fr_ps.evaluation.metrics import LOW_SUPPORT, LOW_SUPPORT_REASON
 from fr_ps.evaluation.pairwise.pairs import PairScores
 from fr_ps.evaluation.pairwise.similarity import LEVELS
 
-FAR_POINTS = (0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001)
+FMR_POINTS = (0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001)
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def d_prime(pair_scores: PairScores) -> float | None:
 
 
 def operating_points(pair_scores: PairScores, curve: RocCurve) -> list[OperatingPoint]:
-    """Operating points at each FMR of `FAR_POINTS` with one or more expected false matches."""
-    chosen = [target for target in FAR_POINTS if target * pair_scores.impostor_count >= 1]
+    """Operating points at each FMR of `FMR_POINTS` with one or more expected false matches."""
+    chosen = [target for target in FMR_POINTS if target * pair_scores.impostor_count >= 1]
     return [operating_point_at(pair_scores, smallest_threshold(curve, target), target) for target in chosen]
 
 
@@ -149,7 +149,7 @@ def operating_point_at(pair_scores: PairScores, threshold: int, target: float) -
 
 
 def default_operating_point(pair_scores: PairScores, curve: RocCurve) -> OperatingPoint:
-    """The point at the smallest FMR of `FAR_POINTS` with support; without one, the point nearest to the EER."""
+    """The point at the smallest FMR of `FMR_POINTS` with support; without one, the point nearest to the EER."""
     supported = [point for point in operating_points(pair_scores, curve) if not point.low_support]
     if supported:
         return supported[-1]

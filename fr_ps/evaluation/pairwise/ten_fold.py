@@ -14,7 +14,7 @@ from fr_ps.evaluation.pairwise.pair_list import PairList
 FOLDS = 10
 MAX_PAIRS_PER_FOLD = 300
 """Genuine pairs per fold, and as many impostor pairs, as in LFW."""
-NAMES = ("accuracy_10fold", "accuracy_10fold_se")
+METRIC_NAMES = ("accuracy_10fold", "accuracy_10fold_se")
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) 
         accuracy.append(_accuracy(score[here], genuine[here], _best_threshold(score[~here], genuine[~here])))
     metrics = Metrics()
     note = "" if len(accuracy) == FOLDS else f"{len(accuracy)} folds"
-    metrics.add(NAMES[0], float(np.mean(accuracy)), note)
-    metrics.add(NAMES[1], float(np.std(accuracy, ddof=1) / np.sqrt(len(accuracy))), note)
+    metrics.add(METRIC_NAMES[0], float(np.mean(accuracy)), note)
+    metrics.add(METRIC_NAMES[1], float(np.std(accuracy, ddof=1) / np.sqrt(len(accuracy))), note)
     return metrics
 
 

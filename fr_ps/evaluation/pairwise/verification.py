@@ -25,21 +25,21 @@ from fr_ps.evaluation.pairwise.roc import (
 )
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 
-NAMES = ("auc", "auc_person_balanced", "eer", "dprime")
+METRIC_NAMES = ("auc", "auc_person_balanced", "eer", "dprime")
 MAX_EXACT_THRESHOLDS = 500
 """Up to this many distinct scores, each is a threshold."""
 _TAIL, _QUANTILES = 128, 96
 
 
 def verification_metrics(pair_scores: PairScores) -> Metrics:
-    """AUC, subject-balanced AUC, EER, d', and the true match rate at each FMR of `FAR_POINTS`.
+    """AUC, subject-balanced AUC, EER, d', and the true match rate at each FMR of `FMR_POINTS`.
 
     The subject-balanced AUC gives all subjects the same total weight of genuine pairs. A point with fewer than one expected false
     match (FMR x impostor pairs) is left out; one with fewer than 30 is marked low support.
     """
     metrics = Metrics()
     if pair_scores.undefined_reason:
-        for name in NAMES:
+        for name in METRIC_NAMES:
             metrics.add(name, None, pair_scores.undefined_reason)
         return metrics
     curve = compute_roc(pair_scores)
@@ -98,7 +98,7 @@ class BootstrapRates:
         fmr: (B, t).
         tmr: (B, t).
         tmr_balanced: (B, t), all subjects with the same total weight of genuine pairs.
-        exact: the rates change at these thresholds only; else the curve is interpolated between them.
+        exact: whether the rates change at these thresholds only; if not, the curve is interpolated between them.
     """
 
     thresholds: np.ndarray

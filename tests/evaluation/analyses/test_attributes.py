@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, co
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.attributes import (
-    NAMES,
+    METRIC_NAMES,
     all_attribute_metrics,
     attribute_metrics,
     attributes_section,
@@ -48,7 +48,7 @@ def test_two_classes_are_scikit_learns_of_the_second_class() -> None:
     assert values["average_precision"] == pytest.approx(average_precision_score(codes, score))
     assert values["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(codes, score > 0.5))
     assert values["ece"] == pytest.approx(by_loops_ece(score, codes))
-    assert set(values) == set(NAMES)
+    assert set(values) == set(METRIC_NAMES)
 
 
 @pytest.mark.parametrize("place", [0, 10, 30, 59])
@@ -132,7 +132,7 @@ def test_without_every_class_all_but_calibration_is_undefined_with_a_reason_that
     for draws in (None, bootstrap_weights(np.arange(3), 20)):
         metrics = attribute_metrics(probabilities, np.array(codes), names, bootstrap=draws)
         undefined = {name for name, value in metrics.values.items() if value is None}
-        assert undefined == set(NAMES) - ({"ece"} if max(codes) >= 0 else set())
+        assert undefined == set(METRIC_NAMES) - ({"ece"} if max(codes) >= 0 else set())
         for name in undefined:
             assert all(word in metrics.reasons[name] for word in words)
         assert not metrics.replicates
@@ -171,7 +171,7 @@ def test_a_replicate_without_a_class_is_nan_and_calibration_has_no_replicates() 
     found = attribute_metrics(probabilities, codes, TWO, bootstrap=draws).replicates
     missing = draws.weights[:, 0] == 0
     assert 0 < missing.sum() < 40
-    assert set(found) == set(NAMES) - {"ece"}
+    assert set(found) == set(METRIC_NAMES) - {"ece"}
     for replicates in found.values():
         assert (np.isnan(replicates) == missing).all()
 
@@ -252,15 +252,15 @@ def test_the_section_has_the_metrics_of_every_attribute_and_the_reason_for_an_un
     trained = ["gender", "emotion", "facial_hair", "pose"]
     probabilities["spectacles"][:] = np.nan  # not used
     metrics = attributes_section(probabilities, labels, {"gender": 0.3}, trained, draws).metrics
-    assert list(metrics.values) == [f"{task}/{name}" for task in ATTRIBUTES for name in NAMES]
+    assert list(metrics.values) == [f"{task}/{name}" for task in ATTRIBUTES for name in METRIC_NAMES]
     again = all_attribute_metrics(probabilities, labels, {"gender": 0.3}, trained, draws)
     assert (metrics.as_json(), set(metrics.replicates)) == (again.as_json(), set(again.replicates))
-    for name in NAMES:
+    for name in METRIC_NAMES:
         assert metrics.values[f"spectacles/{name}"] is None
         assert metrics.reasons[f"spectacles/{name}"].startswith("not trained: fewer than two classes in the training part")
     column = ATTRIBUTES.index("gender")
     gender = attribute_metrics(probabilities["gender"], labels.codes[:, column], ["female", "male"], 0.3, draws)
-    for name in NAMES:
+    for name in METRIC_NAMES:
         assert metrics.values[f"gender/{name}"] == gender.values[name]
         assert metrics.intervals.get(f"gender/{name}") == gender.intervals.get(name)
     assert metrics.values["facial_hair/auc"] is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fr_ps.evaluation.pairwise.ten_fold import (
     FOLDS,
     MAX_PAIRS_PER_FOLD,
-    NAMES,
+    METRIC_NAMES,
     Folds,
     _best_threshold,
     draw_folds,
@@ -41,7 +41,7 @@ def by_loops(pairs: list[Pair]) -> tuple[float, float]:
 
 def values(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) -> tuple[float | None, ...]:
     found = ten_fold_accuracy(score, genuine, fold).values
-    return tuple(found[name] for name in NAMES)
+    return tuple(found[name] for name in METRIC_NAMES)
 
 
 @st.composite

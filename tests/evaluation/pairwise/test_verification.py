@@ -14,7 +14,7 @@ from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics
 from fr_ps.evaluation.pairwise import verification as module
 from fr_ps.evaluation.pairwise.pairs import AllPairs, PairScores
-from fr_ps.evaluation.pairwise.roc import FAR_POINTS, compute_roc, default_operating_point, equal_error_rate
+from fr_ps.evaluation.pairwise.roc import FMR_POINTS, compute_roc, default_operating_point, equal_error_rate
 from fr_ps.evaluation.pairwise.similarity import STEPS, ScoreScale
 from fr_ps.evaluation.pairwise.verification import (
     add_bootstrap_intervals,
@@ -121,7 +121,7 @@ def test_the_true_accept_rate_is_that_of_the_smallest_threshold_that_keeps_the_f
     impostors = pair_scores.impostor_count
     assume(not pair_scores.undefined_reason)
     values = verification_metrics(pair_scores).values
-    for far in FAR_POINTS:
+    for far in FMR_POINTS:
         name = f"tar_at_far_{far:g}"
         assert (name in values) == (impostors >= round(1 / far))
         if name in values:
