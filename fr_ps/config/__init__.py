@@ -1,6 +1,6 @@
 """The typed settings. A `Config` describes a training; the docstrings are the text of `--help`.
 
-This package does not import torch, so that help and errors come fast.
+This package imports no torch, so that help and errors come at once.
 """
 
 from collections.abc import Mapping
@@ -108,11 +108,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.name:
             check_display_name("name", self.name)
-        used = self.data.modalities if len(self.data.modalities) > 1 else ()
+        fused = self.data.modalities if len(self.data.modalities) > 1 else ()
         for modality, run in self.fusion.branches.items():
-            check_setting(modality in used, f"fusion.branches.{modality}", run, "keys among two or more data.modalities")
+            check_setting(modality in fused, f"fusion.branches.{modality}", run, "keys among two or more data.modalities")
         check_setting(
-            bool(used) or not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, "0, as data.modalities has one"
+            bool(fused) or not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, "0, as data.modalities has one"
         )
 
 
@@ -138,22 +138,19 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """`config` with the values of `settings`, whose keys are as `optim.lr`. For settings that are tuples, lists are converted.
+    """`config` with the values of `settings`, whose keys are names as `optim.lr`. A list becomes a tuple if the setting is one.
 
     Raises:
-        InputError: an unknown setting, or values that are invalid alone or together.
+        InputError: an unknown setting, an invalid value, or values that contradict each other.
     """
     by_group: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         group, dot, leaf = name.partition(".")
-        known = [one.name for one in fields(getattr(config, group))] if dot and is_dataclass(getattr(config, group, None)) else []
-        check_setting(
-            leaf in known,
-            "setting",
-            name,
-            f"one of {', '.join(f'{group}.{one}' for one in known)}" if known else _EXPECTED_SETTING,
-        )
-        is_tuple = isinstance(getattr(getattr(config, group), leaf), tuple)
+        present = getattr(config, group, None) if dot else None
+        known = [one.name for one in fields(present)] if is_dataclass(present) else []
+        expected = f"one of {', '.join(f'{group}.{one}' for one in known)}" if known else _EXPECTED_SETTING
+        check_setting(leaf in known, "setting", name, expected)
+        is_tuple = isinstance(getattr(present, leaf), tuple)
         check_setting(isinstance(value, (list, tuple)) or not is_tuple, name, value, f"a list, as [{value}]")
         by_group.setdefault(group, {})[leaf] = tuple(value) if is_tuple else value
     return replace(config, **{group: replace(getattr(config, group), **its) for group, its in by_group.items()})
@@ -171,12 +168,12 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
 
 
 def without_removed(tree: Mapping[str, Any], where: str = "", any_value: bool = False) -> dict[str, Any]:
-    """`tree` without the removed settings; its keys may be nested (group, setting) or flat (`optim.lr`).
+    """`tree` without the removed settings; its keys are nested (group, setting) or flat (`optim.lr`).
 
     Args:
         tree: settings of a training.
         where: beginning of the error message.
-        any_value: accept other values than the constants, as where nothing is trained with the settings.
+        any_value: accept any value, where nothing is trained with the settings.
 
     Raises:
         InputError: a removed setting differs from the constant that replaced it.

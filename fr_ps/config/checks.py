@@ -8,7 +8,7 @@ from fr_ps.errors import InputError
 MAX_SEED = 2**32 - 1
 """Largest seed of all random generators in use."""
 MAX_STEPS = 1_000_000
-"""Largest count of epochs, trials or sessions."""
+"""Largest number of epochs, steps, trials or sessions."""
 MAX_BATCH = 65_536
 """Largest batch, in sessions."""
 MAX_PROCESSES = 1024
@@ -33,9 +33,9 @@ def check_display_name(key: str, name: str, max_length: int = 250, forbidden: st
         max_length: largest number of characters.
         forbidden: characters that are not allowed, beside control characters.
     """
-    good = 0 < len(name) <= max_length and name == name.strip() and not any(c in forbidden or not c.isprintable() for c in name)
-    kind = f"without {' '.join(forbidden)}, " if forbidden else ""
-    check_setting(good, key, name, f"a name of 1 to {max_length} characters on one line, {kind}no spaces at its ends")
+    valid = 0 < len(name) <= max_length and name == name.strip() and not any(c in forbidden or not c.isprintable() for c in name)
+    without = f"without {' '.join(forbidden)}, " if forbidden else ""
+    check_setting(valid, key, name, f"a name of 1 to {max_length} characters on one line, {without}no spaces at its ends")
 
 
 def check_registered_name(key: str, name: str) -> None:
@@ -54,16 +54,16 @@ def _format_value(value: object) -> str:
 
 def check_types(config: object, group: str) -> None:
     """Check the types of the settings of `config` (choices, finite numbers, integers, booleans), which may come from JSON."""
-    for name, kind in get_type_hints(type(config)).items():
+    for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
         key = f"{group}{name}"
-        if get_origin(kind) is Literal:
-            check_setting(value in get_args(kind), key, value, f"one of {', '.join(get_args(kind))}")
-        elif kind is float:
+        if get_origin(hint) is Literal:
+            check_setting(value in get_args(hint), key, value, f"one of {', '.join(get_args(hint))}")
+        elif hint is float:
             check_setting(_is_finite(value), key, value, "a finite number")
-        elif kind is int:
+        elif hint is int:
             check_setting(isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number")
-        elif kind is bool:
+        elif hint is bool:
             check_setting(isinstance(value, bool), key, value, "true or false")
 
 
@@ -78,8 +78,8 @@ def _is_finite(value: object) -> bool:
 
 def check_share_or_count(key: str, value: float) -> None:
     """Check for a share below 1 or a whole number up to `MAX_STEPS`."""
-    good = 0 <= value < 1 or (1 <= value <= MAX_STEPS and value == int(value))
-    check_setting(good, key, value, f"a share below 1 (0.2) or a whole number up to {MAX_STEPS} (12); 0 for none")
+    valid = 0 <= value < 1 or (1 <= value <= MAX_STEPS and value == int(value))
+    check_setting(valid, key, value, f"a share below 1 (0.2) or a whole number up to {MAX_STEPS} (12); 0 for none")
 
 
 def check_range(config: object, group: str, minimum: float, maximum: float, *names: str) -> None:

@@ -57,8 +57,8 @@ class DataConfig:
         for name in ("root", "split"):
             path = getattr(self, name)
             check_setting("://" not in path, f"data.{name}", redact(path), "a local path, not a URI")
-        good = 0 < len(set(self.modalities)) == len(self.modalities) and set(self.modalities) <= set(get_args(Modality))
-        check_setting(good, "data.modalities", list(self.modalities), "one or more of albedo, normal, depth, each once")
+        valid = 0 < len(set(self.modalities)) == len(self.modalities) and set(self.modalities) <= set(get_args(Modality))
+        check_setting(valid, "data.modalities", list(self.modalities), "one or more of albedo, normal, depth, each once")
         for attribute in self.classes:
             check_setting(
                 attribute in get_args(Attribute), "data.classes", attribute, f"attributes among {', '.join(get_args(Attribute))}"
@@ -75,8 +75,8 @@ class DataConfig:
         check_range(self, "data.", 0, MAX_SEED, "split_seed")
         check_range(self, "data.", 0, MAX_STEPS, "subsample_sessions", "gallery")
         for column, values in self.only.items():
-            good = len(values) > 0 and all(isinstance(value, str) for value in values)
-            check_setting(good, f"data.only.{column}", values, "one or more values, as text in the table")
+            valid = len(values) > 0 and all(isinstance(value, str) for value in values)
+            check_setting(valid, f"data.only.{column}", values, "one or more values, as text in the table")
         for column, limit in self.limits.items():
             check_setting(math.isfinite(limit), f"data.limits.{column}", limit, "a finite number")
         check_setting(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")

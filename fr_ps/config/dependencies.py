@@ -12,9 +12,9 @@ class Condition:
     """Condition under which a setting has an effect.
 
     Attributes:
-        text: the condition in words, which follow "only if".
-        settings: the settings in the condition.
-        holds: evaluates the condition.
+        text: the condition as text after "only if".
+        settings: the settings that the condition depends on.
+        holds: whether a config meets the condition.
     """
 
     text: str
@@ -57,7 +57,7 @@ def _has_adversaries(config: Config) -> bool:
     if set(config.data.modalities) <= set(branches):
         return not config.fusion.frozen
     if branches and not config.fusion.frozen:
-        return True  # cannot be known here: the settings of the branches' runs decide
+        return True  # unknown here: it depends on the settings of the branches' runs
     return config.model.fsm and config.model.adversaries != "off"
 
 
@@ -157,4 +157,4 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "train.patience": (_HAS_VALIDATION,),
     "train.watch": (_HAS_VALIDATION,),
 }
-"""Setting to its conditions, which must all hold. Other settings always have an effect."""
+"""Setting to its conditions: it has an effect if all of them hold. Other settings always have an effect."""

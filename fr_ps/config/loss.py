@@ -94,21 +94,21 @@ class LossConfig:
 
     def _check_attribute_losses(self) -> None:
         gamma = self.focal_gamma
-        good = gamma == "counts" or (isinstance(gamma, (int, float)) and gamma is not True and 0 <= gamma <= _MAX_GAMMA)
-        check_setting(good, "loss.focal_gamma", gamma, f"a number from 0 to {_MAX_GAMMA:g}, or counts")
+        valid = gamma == "counts" or (isinstance(gamma, (int, float)) and gamma is not True and 0 <= gamma <= _MAX_GAMMA)
+        check_setting(valid, "loss.focal_gamma", gamma, f"a number from 0 to {_MAX_GAMMA:g}, or counts")
         for key, most in (("class_weights", MAX_WEIGHT), ("focal_gammas", _MAX_GAMMA)):
             for attribute, values in getattr(self, key).items():
                 known = get_args(Attribute)
                 check_setting(attribute in known, f"loss.{key}", attribute, f"attributes among {', '.join(known)}")
-                good = len(values) > 0 and all(0 <= value <= most for value in values)
-                check_setting(good, f"loss.{key}.{attribute}", values, f"one number per class, each 0 to {most:g}")
+                valid = len(values) > 0 and all(0 <= value <= most for value in values)
+                check_setting(valid, f"loss.{key}.{attribute}", values, f"one number per class, each 0 to {most:g}")
         check_setting(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "0 or more and below 1")
-        used = self.label_smoothing == 0 or self.attribute_loss == "cross_entropy"
-        check_setting(used, "loss.label_smoothing", self.label_smoothing, "0, as loss.attribute_loss is not cross_entropy")
+        possible = self.label_smoothing == 0 or self.attribute_loss == "cross_entropy"
+        check_setting(possible, "loss.label_smoothing", self.label_smoothing, "0, as loss.attribute_loss is not cross_entropy")
 
     def _check_magface(self) -> None:
         check_setting(self.upper_norm <= _MAX_NORM, "loss.upper_norm", self.upper_norm, f"{_MAX_NORM:g} or less")
-        check_range(self, "loss.", 0, 1e18, "lambda_g")  # its bound at the largest norms and scale
+        check_range(self, "loss.", 0, 1e18, "lambda_g")  # the largest possible min_lambda_g, at the largest norms and scale
         check_setting(
             0 < self.lower_norm < self.upper_norm,
             "loss.lower_norm",

@@ -38,7 +38,7 @@ class ModelConfig:
     attribute_channels: int = 0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-    """Read by pydantic in `json_files`: an unknown setting, of a newer version, may change the network, so it is an error."""
+    """For pydantic in `json_files`: an unknown setting, from a newer version, may change the network, so it is an error."""
 
     def __post_init__(self) -> None:
         check_types(self, "model.")
@@ -46,11 +46,11 @@ class ModelConfig:
         expected = f"one of {', '.join(BACKBONES)}, or {TIMM_PREFIX}NAME for a network of timm (as {TIMM_PREFIX}resnet18)"
         check_setting(known, "model.backbone", self.backbone, expected)
         check_range(self, "model.", 8, 8192, "channels")
-        good = sorted(self.order) == sorted(PEELING_ORDER)
-        check_setting(good, "model.order", list(self.order), f"each of {', '.join(PEELING_ORDER)} once")
+        valid = sorted(self.order) == sorted(PEELING_ORDER)
+        check_setting(valid, "model.order", list(self.order), f"each of {', '.join(PEELING_ORDER)} once")
         check_setting(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")
-        narrow = self.attribute_channels
-        check_setting(0 <= narrow <= self.channels, "model.attribute_channels", narrow, "0 to model.channels")
+        dimension = self.attribute_channels
+        check_setting(0 <= dimension <= self.channels, "model.attribute_channels", dimension, "0 to model.channels")
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,5 @@ class FusionConfig:
     def __post_init__(self) -> None:
         check_types(self, "fusion.")
         check_setting(0 <= self.dropout < 1, "fusion.dropout", self.dropout, "a probability below 1")
-        need = "false, as fusion.branches is empty"
-        check_setting(not self.frozen or bool(self.branches), "fusion.frozen", self.frozen, need)
+        possible = not self.frozen or bool(self.branches)
+        check_setting(possible, "fusion.frozen", self.frozen, "false, as fusion.branches is empty")

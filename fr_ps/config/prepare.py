@@ -62,9 +62,9 @@ class PrepareConfig:
         check_types(self, "")
         check_range(self, "", 8, 4096, "size")
         check_range(self, "", 1, MAX_PROCESSES, "workers")
-        white = self.white_level
-        known = white is None or (type(white) is int and 1 <= white <= 65535)
-        check_setting(known, "white_level", white, "a stored value from 1 to 65535")
+        level = self.white_level
+        valid = level is None or (type(level) is int and 1 <= level <= 65535)
+        check_setting(valid, "white_level", level, "a stored value from 1 to 65535")
         check_setting(
             1 < self.max_condition <= MAX_WEIGHT, "max_condition", self.max_condition, f"above 1, at most {MAX_WEIGHT:g}"
         )

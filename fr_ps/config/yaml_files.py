@@ -58,7 +58,7 @@ def parse_search_space(text: str) -> Any:
     return _parse(text, "--space", _SPACE)
 
 
-def _parse(text: str, where: str, kind: Any) -> Any:
+def _parse(text: str, where: str, schema: Any) -> Any:
     try:
         _check_size(text, where)
         loader = yaml.SafeLoader(text)
@@ -67,13 +67,13 @@ def _parse(text: str, where: str, kind: Any) -> Any:
             return None
         reader = _SettingsBuilder(loader, where)
         reader.check(node)
-        return reader.build(node, kind, "")
+        return reader.build(node, schema, "")
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not readable as YAML ({one_line(error)}); correct it there") from None
 
 
 def _check_size(text: str, where: str) -> None:
-    """Check nesting and number of values before composing, which is recursive and slow."""
+    """Check depth and number of values before PyYAML composes the nodes, which is recursive and slow."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
         if number > 3 * MAX_VALUES:  # a collection has two events, a document some more
@@ -88,17 +88,17 @@ def _check_size(text: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class _SearchValue:
-    """Schema of the search space of one setting: choices, a range, and a condition.
+    """Schema of the search space of one setting: choices or a range, and a condition.
 
     Attributes:
-        kind: type hint of the setting.
+        type_hint: type hint of the setting.
     """
 
-    kind: Any
+    type_hint: Any
 
 
 _SETTINGS, _SPACE, _CONDITION = "settings", "space", "condition"
-"""Schemas that no type hint expresses: a whole file, the search space, and the `when` of a searched setting."""
+"""Schemas that no type hint can express: of a whole file, of the search space, and of the `when` of a searched setting."""
 
 
 class _SettingsBuilder:
@@ -137,32 +137,32 @@ class _SettingsBuilder:
                 raise InputError(f"{self._location(key)}: {key.value} is repeated (first in row {rows[key.value]}); merge both")
             rows[key.value] = key.start_mark.line + 1
 
-    def build(self, node: Node, kind: Any, key: str) -> Any:
+    def build(self, node: Node, schema: Any, key: str) -> Any:
         """The value of a checked `node`.
 
         Args:
             node: of the setting.
-            kind: type hint of the setting, or a schema as `_SETTINGS`.
+            schema: type hint of the setting, `_SearchValue`, `_SETTINGS`, `_SPACE` or `_CONDITION`.
             key: name of the setting, for errors; empty for the whole file.
         """
         if isinstance(node, ScalarNode):
-            return self._scalar(node, kind, key)
+            return self._scalar(node, schema, key)
         if isinstance(node, SequenceNode):
-            return [self.build(child, _item_kind(kind), key) for child in node.value]
+            return [self.build(child, _item_schema(schema), key) for child in node.value]
         assert isinstance(node, MappingNode)
         self.loader.flatten_mapping(node)
         return {
-            name.value: self.build(value, _value_kind(kind, name.value), f"{key}.{name.value}" if key else name.value)
+            name.value: self.build(value, _value_schema(schema, name.value), f"{key}.{name.value}" if key else name.value)
             for name, value in node.value
         }
 
-    def _scalar(self, node: ScalarNode, kind: Any, key: str) -> bool | int | float | str | None:
+    def _scalar(self, node: ScalarNode, schema: Any, key: str) -> bool | int | float | str | None:
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
-        options = set(_accepted_types(kind.kind if isinstance(kind, _SearchValue) else kind))
+        options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         is_text = bool(options & {str}) and bool not in options
         if node.tag == _NULL and (not is_text or not node.value):
-            if not key or (kind is Any and "." not in key):  # the whole file, or a key that is not a setting, as `resume`
+            if not key or (schema is Any and "." not in key):  # the whole file, or a key that is not a setting, as `resume`
                 return None
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
         if is_text and not (options & {int, float} and node.tag in _NUMBERS):
@@ -186,38 +186,34 @@ def _children(node: Node) -> Iterator[Node]:
             yield value
 
 
-def _accepted_types(kind: Any) -> Iterator[Any]:
-    """The types of values of the type hint `kind`; choices are `str`."""
-    if get_origin(kind) is Literal:
-        yield from map(type, get_args(kind))
-    elif get_origin(kind) in (tuple, list, dict) or not get_args(kind):
-        yield get_origin(kind) or kind
+def _accepted_types(hint: Any) -> Iterator[Any]:
+    """The types of the values that the type hint accepts; `str` for choices."""
+    if get_origin(hint) is Literal:
+        yield from map(type, get_args(hint))
+    elif get_origin(hint) in (tuple, list, dict) or not get_args(hint):
+        yield get_origin(hint) or hint
     else:
-        for one in get_args(kind):
+        for one in get_args(hint):
             yield from _accepted_types(one)
 
 
-def _item_kind(kind: Any) -> Any:
+def _item_schema(schema: Any) -> Any:
     """Type hint or schema of the items of a list."""
-    if isinstance(kind, _SearchValue):
-        return kind.kind
-    return get_args(kind)[0] if get_origin(kind) in (tuple, list) else Any
+    if isinstance(schema, _SearchValue):
+        return schema.type_hint
+    return get_args(schema)[0] if get_origin(schema) in (tuple, list) else Any
 
 
-def _value_kind(kind: Any, key: str) -> Any:
+def _value_schema(schema: Any, key: str) -> Any:
     """Type hint or schema of the value of `key` in a mapping."""
-    if kind == _SETTINGS:
-        return _SPACE if key == "space" else (_type_hints(SearchConfig) | _type_hints(Config)).get(key, Any)
-    if kind in (_SPACE, _CONDITION):
+    if schema == _SETTINGS:
+        return _SPACE if key == "space" else (get_type_hints(SearchConfig) | get_type_hints(Config)).get(key, Any)
+    if schema in (_SPACE, _CONDITION):
         group, _, name = key.partition(".")
-        settings = _type_hints(Config).get(group)
-        return _SearchValue(_type_hints(settings).get(name, Any) if is_dataclass(settings) else Any)
-    if isinstance(kind, _SearchValue):
-        return {"choices": kind, "when": _CONDITION}.get(key, Any)
-    if is_dataclass(kind):
-        return _type_hints(kind).get(key, Any)
-    return get_args(kind)[1] if get_origin(kind) is dict else Any
-
-
-def _type_hints(config: Any) -> dict[str, Any]:
-    return get_type_hints(config)
+        settings = get_type_hints(Config).get(group)
+        return _SearchValue(get_type_hints(settings).get(name, Any) if is_dataclass(settings) else Any)
+    if isinstance(schema, _SearchValue):
+        return {"choices": schema, "when": _CONDITION}.get(key, Any)
+    if is_dataclass(schema):
+        return get_type_hints(schema).get(key, Any)
+    return get_args(schema)[1] if get_origin(schema) is dict else Any
