@@ -39,7 +39,7 @@ _DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary",
 }
 """Command to the names of the data settings that it accepts."""
 _COMMAND_LINE_ONLY = ("config", "resume", "allow_changed")
-"""Flags that are not settings; jsonargparse alone would also accept them in a config file."""
+"""Flags that are not settings. jsonargparse would accept them in a config file, so `_read_config` rejects them there."""
 _TEXT_SETTINGS = ("only", "classes")
 """Data settings whose values are cells of a table. They stay text, whereas YAML reads `no` as false and 01 as 1."""
 
@@ -103,34 +103,35 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """Parse and instantiate the arguments of a command.
 
     - `--on-bad` and `--on_bad` are the same flag; a list may be written as `a` or `a,b`.
-    - Flags override the settings of `--config FILE`, in any order. `config` of the result has the file names only.
-    - `--resume RUN` loads the settings of that run. `resume` of the result is the id of its folder.
+    - Flags override the settings of `--config FILE`, in any order. `config` of the result is the list of files.
+    - `--resume RUN` loads the settings of that run. `resume` of the result is the name of its folder.
 
     Raises:
         InputError: any error, in one line with the setting and its expected values.
     """
-    rest, resumed = _extract_resume(argv)
+    rest, run_folder = _extract_resume(argv)
     tokens, configs = _normalize_flags(rest)
-    if resumed:
+    if run_folder:
         if configs:
             raise InputError(
                 f"--config {configs[0]}: a resumed run has its own settings; use --resume alone, with flags for changes "
                 "(under mlflow run: -e resume -P run=RUN)"
             )
-        tokens.append(f"--resume={resumed.name}")
-        configs = [str(resumed / CONFIG_FILE)]
+        tokens.append(f"--resume={run_folder.name}")
+        configs = [str(run_folder / CONFIG_FILE)]
     depth = 2 if tokens[:1] == ["data"] else 1
     command = " ".join(tokens[:depth])
     trees = {file: _read_config(Path(file)) for file in configs}
     if command == "search":
         trees = _merge_base(trees, tokens)
-    loaded = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
+    # jsonargparse accepts the content of a config file as the value of --config.
+    config_flags = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
     try:
-        arguments = parser.instantiate(parser.parse_args(tokens[:depth] + loaded + tokens[depth:]))
+        arguments = parser.instantiate(parser.parse_args(tokens[:depth] + config_flags + tokens[depth:]))
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees)) from None
     if configs:
-        arguments[".".join([*tokens[:depth], "config"])] = configs  # file names, where jsonargparse stores the contents
+        arguments[".".join([*tokens[:depth], "config"])] = configs  # instead of the contents
     return arguments
 
 
@@ -189,10 +190,10 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _merge_base(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of the base training, followed by those of the study files."""
+    """`trees` with the config file of the base training (the last `base` of the study files and flags) before them."""
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
     bases += [token.partition("=")[2] for token in tokens if token.startswith("--base=")]
-    bases += [after for token, after in pairwise(tokens) if token == "--base"]
+    bases += [value for token, value in pairwise(tokens) if token == "--base"]
     if not bases:
         return trees
     if not isinstance(bases[-1], str):
@@ -203,22 +204,17 @@ def _merge_base(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict
 def _quote_scalars(value: str) -> str:
     """A YAML mapping or list with all scalars quoted; any other text unchanged."""
     try:
-        found = _parse_as_text(value)
+        found = yaml.load(value, Loader=yaml.BaseLoader)  # as safe as safe_load: creates text, lists and mappings only
     except yaml.YAMLError:
         return value
     return json.dumps(found) if isinstance(found, (dict, list)) else value
 
 
-def _parse_as_text(text: str) -> Any:
-    """Parse YAML with all scalars as text. BaseLoader creates text, lists and mappings only, and is as safe as safe_load."""
-    return yaml.load(text, Loader=yaml.BaseLoader)
-
-
 def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
-    """The settings in the config file of a training that the command accepts."""
+    """The settings of a training's config file that the command accepts."""
     if command not in _DATA_COMMANDS:
         return settings
-    # The parser of a data command knows the data settings only: other settings are removed, after a check for misspelt ones.
+    # The parser of a data command accepts data settings only. Other settings are removed, after a check for misspelt names.
     known = [field.name for field in fields(Config)] + [
         f"{group}.{name}" for group in SETTING_GROUPS for name in SETTING_GROUPS[group]
     ]
@@ -252,15 +248,16 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
         files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
         return f"{', '.join(files)}: {_unknown_setting(found[1], command)}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        of_data = command in _DATA_COMMANDS and command != "data check" and found[1].split(".")[0] in ("data", "synthetic")
-        if command in ("train", "search") or of_data:
+        is_data_setting = found[1].split(".")[0] in ("data", "synthetic")
+        has_data_settings = command in _DATA_COMMANDS and command != "data check"
+        if command in ("train", "search") or (has_data_settings and is_data_setting):
             return _unknown_setting(found[1], command)
         return f"unknown flag --{found[1]}; see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_describe_type(found[2])}"
     rejected = r'Parser key "([^"]+)": .*?Not of type \w+: '
     if found := re.search(rejected + r"(\S+) does not conform to restriction (.+?)(?:; |$)", message):
-        return f"--{found[1]} is {found[2]}; expected a number {found[3].replace('v', '')}"
+        return f"--{found[1]} is {found[2]}; expected a number {found[3].replace('v', '')}"  # v>=1 and v<=64
     if found := re.search(rejected + r"invalid literal for int\(\).*?: (.+)$", message):
         return f"--{found[1]} is {found[2]}; expected a whole number"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
@@ -278,7 +275,8 @@ def _has_key(tree: dict[str, Any], key: str) -> bool:
 def _unknown_setting(key: str, command: str = "") -> str:
     group = key.split(".")[0]
     groups = SETTING_GROUPS | (SEARCH_SETTING_GROUPS if command == "search" else {})
-    names = [field.name for kind in ((Config, SearchConfig) if command == "search" else (Config,)) for field in fields(kind)]
+    configs = (Config, SearchConfig) if command == "search" else (Config,)
+    names = [field.name for config in configs for field in fields(config)]
     choices = [f"{group}.{name}" for name in groups[group]] if group in groups else names
     return f"unknown setting {key!r}; expected one of {', '.join(choices)} (or see --help)"
 

@@ -34,13 +34,13 @@ COMMANDS = {
     "sync": ("deliver undelivered events to MLflow", "runs"),
     "models": ("size and speed of every backbone", "models"),
 }
-"""Command to its help, and to its module in `fr_ps.commands`."""
+"""Command to its help text and its module in `fr_ps.commands`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`; returns the exit code: 0, 2 (bad input), 130 (SIGINT).
 
-    An internal error is raised (exit code 1, with its traceback), SIGTERM as SystemExit(143).
+    An internal error propagates (exit code 1, with a traceback). SIGTERM raises SystemExit(143).
     """
     user_texts: list[str] = []
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _strings_in(value: object) -> Iterator[str]:
-    """All strings in parsed arguments, among which are the paths that the user named."""
+    """All strings in the parsed arguments; they include every path that the user named."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -86,9 +86,9 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
         raise InputError(f"{given}; expected one of {', '.join(COMMANDS)} (or see fr-ps --help)")
     from fr_ps.arguments import Parser, parse
 
-    parser, declared = Parser(prog="fr-ps"), Parser()
-    parser.add_subcommands(dest="command").add_subcommand(name, declared)
-    load_command(name).add_arguments(declared)
+    parser, subparser = Parser(prog="fr-ps"), Parser()
+    parser.add_subcommands(dest="command").add_subcommand(name, subparser)
+    load_command(name).add_arguments(subparser)
     return parse(parser, argv)
 
 

@@ -31,7 +31,7 @@ _USER_PATH_ERRORS = {
     errno.ENOTDIR: "name a folder",
     errno.ENXIO: "name a regular file",
 }
-"""Errors that are bad input if the user named the path, and internal errors otherwise: errno to remedy."""
+"""Errors that are bad input if the user named the path, else internal errors: errno to remedy."""
 _SYMLINK_LOOP = "Symlink loop from "
 """Start of the RuntimeError of `Path.resolve`."""
 _MAX_SHOWN, _MAX_PATH = 200, 4096
@@ -46,7 +46,7 @@ def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
 
     Args:
         main: function to run.
-        user_texts: strings of the command line, some of which are paths; read after `main` has ended, which may add to it.
+        user_texts: strings of the command line, which include its paths; read after `main`, which may still append to it.
 
     Raises:
         SystemExit: 143, after SIGTERM.
@@ -83,9 +83,9 @@ def _path_error(error: OSError | RuntimeError, user_texts: Sequence[str]) -> str
     """The message for an error that is bad input; empty for an internal error."""
     if not isinstance(error, OSError):
         message = str(error)
-        return (
-            f"{message.removeprefix(_SYMLINK_LOOP)}: {_SYSTEM_ERRORS[errno.ELOOP]}" if message.startswith(_SYMLINK_LOOP) else ""
-        )
+        if not message.startswith(_SYMLINK_LOOP):
+            return ""
+        return f"{message.removeprefix(_SYMLINK_LOOP)}: {_SYSTEM_ERRORS[errno.ELOOP]}"
     if not isinstance(error.filename, (str, bytes, os.PathLike)) or error.errno is None:
         return ""
     path = os.fsdecode(error.filename)
@@ -95,7 +95,7 @@ def _path_error(error: OSError | RuntimeError, user_texts: Sequence[str]) -> str
 
 
 def _is_user_path(path: str, user_texts: Sequence[str]) -> bool:
-    """Whether `user_texts` has `path`, a path below it, or a file that `path` treats as a folder."""
+    """Whether `user_texts` contain `path`, a path below it, or a file that `path` uses as a folder."""
     absolute = Path(path).absolute()
     paths = [Path(text).absolute() for text in user_texts if text and len(text) < _MAX_PATH and "\0" not in text]
     return any(one.is_relative_to(absolute) or (absolute.is_relative_to(one) and one.is_file()) for one in paths)

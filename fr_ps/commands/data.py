@@ -19,23 +19,23 @@ _ROOT_HELP = "data.root names a prepared data set or a labels table (CSV)"
 
 def _add_arguments(data: Parser) -> None:
     data.description = "Inspect, split and create data sets."
-    kinds = data.add_subcommands(dest="what")
+    subcommands = data.add_subcommands(dest="what")
 
     summary = Parser(description=f"Summarize a data set: tables, and a contact sheet of some sessions' maps. {_ROOT_HELP}.")
     summary.add_argument("--out", type=str, default="contact_sheet.png", help="PNG to write, if the data set has maps")
     add_overwrite_flag(summary)
     _add_data_settings(summary)
-    kinds.add_subcommand("summary", summary, help="summarize a data set")
+    subcommands.add_subcommand("summary", summary, help="summarize a data set")
 
     check = Parser(description="Read every map of every row of a prepared data set and list every bad file.")
     _add_data_settings(check, only=TABLE_SETTINGS)
-    kinds.add_subcommand("check", check, help="list every bad file of a data set")
+    subcommands.add_subcommand("check", check, help="list every bad file of a data set")
 
     split = Parser(description=f"Write the split that a training with the same settings draws. {_ROOT_HELP}.")
     split.add_argument("--out", type=str, default="split.csv", help="CSV to write: id, session, part")
     add_overwrite_flag(split)
     _add_data_settings(split)
-    kinds.add_subcommand("split", split, help="write the train, val, test and gallery parts")
+    subcommands.add_subcommand("split", split, help="write the train, val, test and gallery parts")
 
     mean = Parser(description="Write the mean normals over the subjects of a prepared data set, for fr-ps prepare --prior.")
     mean.add_argument("--out", type=str, default="mean_face.npy", help=".npy to write: side x side x 3")
@@ -44,7 +44,7 @@ def _add_arguments(data: Parser) -> None:
     )
     add_overwrite_flag(mean)
     _add_data_settings(mean)
-    kinds.add_subcommand("mean", mean, help="write the mean face, a prior for fr-ps prepare")
+    subcommands.add_subcommand("mean", mean, help="write the mean face, a prior for fr-ps prepare")
 
     synthetic = Parser(description="Write the built-in synthetic faces as raw captures.")
     synthetic.add_argument("--out", type=str, required=True, help="new folder to write")
@@ -55,7 +55,7 @@ def _add_arguments(data: Parser) -> None:
         help="plain: captures/ with lights.csv, and labels.csv; photoface: the layout in which Photoface is distributed",
     )
     synthetic.add_class_arguments(SyntheticConfig, None)
-    kinds.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
+    subcommands.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
 
 
 def _add_data_settings(parser: Parser, only: Sequence[str] = ()) -> None:
@@ -168,7 +168,7 @@ def _check_output(arguments: Namespace, kind: str) -> None:
 
 
 def _open_table(arguments: Namespace) -> tuple[Path, "LabelTable"]:
-    """The table that the settings name; prints a line about it and its notes."""
+    """The path and the table of `data.root`; prints a summary line and the table's notes."""
     from fr_ps.data.builtin import resolve_root
     from fr_ps.data.dataset import open_table
     from fr_ps.data.summary import sessions_per_subject
@@ -186,7 +186,7 @@ def _open_table(arguments: Namespace) -> tuple[Path, "LabelTable"]:
 def _print_table(title: str, frame: Any) -> None:
     from tabulate import tabulate
 
-    align = ["right" if kind.kind == "i" else "left" for kind in frame.dtypes]
+    align = ["right" if dtype.kind == "i" else "left" for dtype in frame.dtypes]
     print(f"\n{title}\n" + tabulate(frame, headers="keys", showindex=False, disable_numparse=True, colalign=align))
 
 

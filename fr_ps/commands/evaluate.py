@@ -58,7 +58,7 @@ def _evaluate(arguments: Namespace) -> None:
     out = Path(arguments.out)
     check_report_folder(out, {"--model": folder, "--data": arguments.data, "--pairs": arguments.pairs}, arguments.overwrite)
     with start_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
-        evaluated = evaluate_model(
+        summary = evaluate_model(
             folder,
             Path(arguments.data),
             out,
@@ -67,8 +67,8 @@ def _evaluate(arguments: Namespace) -> None:
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
-        echo("\n" + terminal_table(evaluated.metrics, evaluated.tables))
-        echo("\n".join(["", *evaluated.notes, f"report: {out / 'report.html'}"]))
+        echo("\n" + terminal_table(summary.metrics, summary.tables))
+        echo("\n".join(["", *summary.notes, f"report: {out / 'report.html'}"]))
     echo(run.display_id)
 
 
@@ -87,7 +87,7 @@ def _compare(arguments: Namespace) -> None:
     inputs = {"--model": first, "--model (B)": second, "--data": arguments.data, "--pairs": arguments.pairs}
     check_report_folder(out, inputs, arguments.overwrite)
     with start_run(f"compare-{Path(arguments.data).name}", RUNS_FOLDER) as run:
-        compared = compare_models(
+        comparison = compare_models(
             folders,
             Path(arguments.data),
             out,
@@ -96,15 +96,15 @@ def _compare(arguments: Namespace) -> None:
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )
-        echo("".join(f"\n{table_text(table)}\n" for table in compared.tables))
-        echo("\n".join([*compared.notes, f"report: {out / 'report.html'}"]))
+        echo("".join(f"\n{table_text(table)}\n" for table in comparison.tables))
+        echo("\n".join([*comparison.notes, f"report: {out / 'report.html'}"]))
     echo(run.display_id)
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
     """Check that writing a report into `out` overwrites nothing but an earlier report.
 
-    `out` must not contain an input, or report files that fr-ps did not write. It must not contain, or be inside, `runs`,
+    `out` must contain no input, and no report files that fr-ps did not write. It must neither contain nor be inside `runs`,
     `mlruns` or `mlflow.db`, even if these do not exist yet.
 
     Raises:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from fr_ps.serving.recognizer import Recognizer
 
 _MAX_ROWS = 20
-_FAILURES_KIND = "failed"
-"""Kind of the list of failures, as `write_output` records it."""
+_FAILURES = "failed"
+"""Kind of output of the list of failures, which `write_output` records."""
 
 
 def _add_predict_arguments(predict: Parser) -> None:
@@ -78,9 +78,9 @@ def _predict(arguments: Namespace) -> None:
     check_suffix(out)
     recognizer = _load_recognizer(arguments)
     _check_output(arguments, PREDICTIONS, recognizer)
-    result = _run_inference(arguments, recognizer, "predict", arguments.split)
+    result = _infer(arguments, recognizer, "predict", arguments.split)
     write_table(out, prediction_table(recognizer, result.predictions, result.keys))
-    _print_failures(result.failures, out)
+    _report_failures(result.failures, out)
     echo(f"{len(result.keys)} sessions: {out}")
 
 
@@ -90,14 +90,14 @@ def _enroll(arguments: Namespace) -> None:
 
     folder = Path(arguments.gallery)
     recognizer = _load_recognizer(arguments)
-    _check_gallery(arguments, recognizer)
+    _check_gallery_inputs(arguments, recognizer)
     if (folder / INFO_FILE).exists():
         read_gallery(folder).check_model(recognizer.digest)
     else:
         check_empty(folder)
-    result = _run_inference(arguments, recognizer, "enroll")
+    result = _infer(arguments, recognizer, "enroll")
     gallery = enroll(folder, recognizer.digest, result.keys, result.predictions.embeddings)
-    _print_failures(result.failures, None)
+    _report_failures(result.failures, None)
     subjects = {subject for subject, _ in result.keys}
     echo(f"enrolled {len(result.keys)} sessions of {len(subjects)} subjects")
     echo(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.subjects)} subjects")
@@ -109,9 +109,9 @@ def _identify(arguments: Namespace) -> None:
 
     gallery, recognizer, threshold = _open_gallery(arguments)
     _check_output(arguments, "identify", recognizer)
-    result = _run_inference(arguments, recognizer, "identify")
+    result = _infer(arguments, recognizer, "identify")
     matches = gallery.search(result.predictions.embeddings, threshold, arguments.top)
-    _print_rows(identification_rows(result.keys, matches), result, arguments.out, "identify")
+    _report_rows(identification_rows(result.keys, matches), result, arguments.out, "identify")
     echo(identification_summary(result.keys, matches, gallery, threshold))
 
 
@@ -124,9 +124,9 @@ def _verify(arguments: Namespace) -> None:
     if claimed is not None and claimed not in gallery.subjects:
         raise InputError(f"--person {claimed}: not enrolled in {gallery.folder}; choose a subject of its table")
     _check_output(arguments, "verify", recognizer)
-    result = _run_inference(arguments, recognizer, "verify")
+    result = _infer(arguments, recognizer, "verify")
     rows = verification_rows(result.keys, result.predictions.embeddings, gallery, claimed, threshold)
-    _print_rows(rows, result, arguments.out, "verify")
+    _report_rows(rows, result, arguments.out, "verify")
     accepted = sum(row["accepted"] == "yes" for row in rows)
     echo(f"{accepted} of {len(rows)} claims accepted at a cosine threshold of {threshold:.4f}")
 
@@ -157,11 +157,11 @@ def _add_gallery_argument(parser: ArgumentParser) -> None:
 def _add_threshold_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--fmr",
-        type=UnitInterval | None,
+        type=UnitInterval,
         default=None,
         help="false match rate of a comparison; default: the lowest that the validation set supports",
     )
-    parser.add_argument("--threshold", type=Cosine | None, default=None, help="cosine threshold, instead of --fmr")
+    parser.add_argument("--threshold", type=Cosine, default=None, help="cosine threshold, instead of --fmr")
 
 
 def _load_recognizer(arguments: Namespace) -> "Recognizer":
@@ -173,8 +173,8 @@ def _load_recognizer(arguments: Namespace) -> "Recognizer":
 
 
 def _input_paths(arguments: Namespace, recognizer: "Recognizer") -> dict[str, str | Path | None]:
-    named = {f"--{name}": arguments[name] for name in ("data", "captures", "labels", "prior")}
-    return {"--model": recognizer.folder, **named}
+    """Flag to the path of each input."""
+    return {"--model": recognizer.folder} | {f"--{name}": arguments[name] for name in ("data", "captures", "labels", "prior")}
 
 
 def _check_output(arguments: Namespace, kind: str, recognizer: "Recognizer") -> None:
@@ -185,10 +185,10 @@ def _check_output(arguments: Namespace, kind: str, recognizer: "Recognizer") -> 
         return
     inputs = _input_paths(arguments, recognizer) | {"--gallery": arguments.get("gallery")}
     check_output_file(Path(arguments.out), kind, inputs, arguments.overwrite)
-    check_output_file(_failures_file(Path(arguments.out)), _FAILURES_KIND, inputs, arguments.overwrite)
+    check_output_file(_failures_file(Path(arguments.out)), _FAILURES, inputs, arguments.overwrite)
 
 
-def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
+def _check_gallery_inputs(arguments: Namespace, recognizer: "Recognizer") -> None:
     """Check that no file of the gallery is an input of the command."""
     from fr_ps.outputs import check_not_input
     from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE
@@ -199,7 +199,11 @@ def _check_gallery(arguments: Namespace, recognizer: "Recognizer") -> None:
 
 
 def _open_gallery(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]:
-    """The gallery, the model that --model names, which must have made it, and the cosine threshold."""
+    """The gallery, the model of --model, and the cosine threshold.
+
+    Raises:
+        InputError: another model made the gallery.
+    """
     from fr_ps.serving.gallery import read_gallery
 
     gallery = read_gallery(Path(arguments.gallery))
@@ -208,7 +212,8 @@ def _open_gallery(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]
     return gallery, recognizer, _resolve_threshold(arguments, recognizer)
 
 
-def _run_inference(arguments: Namespace, recognizer: "Recognizer", label: str, part: str | None = None) -> "PredictionResult":
+def _infer(arguments: Namespace, recognizer: "Recognizer", progress_label: str, part: str | None = None) -> "PredictionResult":
+    """Run the model on the sessions of --data or --captures."""
     from fr_ps.data.preparation import format_warning
     from fr_ps.serving.predict import list_capture_sessions, list_prepared_sessions, predict_sessions
 
@@ -221,7 +226,7 @@ def _run_inference(arguments: Namespace, recognizer: "Recognizer", label: str, p
             echo(warning)
     else:
         sessions = list_prepared_sessions(recognizer, Path(arguments.data), table, part)
-    with progress(label, len(sessions), "sessions") as advance:
+    with progress(progress_label, len(sessions), "sessions") as advance:
         result = predict_sessions(recognizer, sessions, arguments.batch, advance)
     if result.warning:
         echo(result.warning)
@@ -229,24 +234,22 @@ def _run_inference(arguments: Namespace, recognizer: "Recognizer", label: str, p
 
 
 def _resolve_threshold(arguments: Namespace, recognizer: "Recognizer") -> float:
-    """The cosine threshold; prints its origin."""
+    """The cosine threshold of --threshold, or the one of --fmr from validation, which is printed with its support."""
     if arguments.threshold is not None:
         if arguments.fmr is not None:
             raise InputError("--fmr and --threshold: expected one of them")
-        if not -1 <= arguments.threshold <= 1:
-            raise InputError(f"--threshold {arguments.threshold}: expected a cosine from -1 to 1")
         return float(arguments.threshold)
     if arguments.fmr is not None and not 0 < arguments.fmr < 1:
         raise InputError(f"--fmr {arguments.fmr}: expected a rate between 0 and 1, as 0.01")
-    chosen = recognizer.validation_threshold(arguments.fmr)
-    matches = f"{chosen.false_matches} of {chosen.impostors} impostor pairs of the validation set reach it"
-    echo(f"threshold: cosine {chosen.threshold:.4f} for a false match rate of {chosen.fmr:g} ({matches})")
-    if chosen.support:
-        echo(f"threshold: {chosen.support}")
-    return chosen.threshold
+    point = recognizer.validation_threshold(arguments.fmr)
+    matches = f"{point.false_matches} of {point.impostors} impostor pairs of the validation set reach it"
+    echo(f"threshold: cosine {point.threshold:.4f} for a false match rate of {point.fmr:g} ({matches})")
+    if point.support:
+        echo(f"threshold: {point.support}")
+    return point.threshold
 
 
-def _print_rows(rows: list[dict[str, str]], result: "PredictionResult", out: str | None, kind: str) -> None:
+def _report_rows(rows: list[dict[str, str]], result: "PredictionResult", out: str | None, kind: str) -> None:
     """Print the first rows, write all rows, and list the failures."""
     from tabulate import tabulate
 
@@ -257,14 +260,14 @@ def _print_rows(rows: list[dict[str, str]], result: "PredictionResult", out: str
         print(f"... and {len(rows) - _MAX_ROWS} more" + (f", in {out}" if out else "; --out FILE writes all"))
     if out:
         write_rows(Path(out), rows, kind)
-    _print_failures(result.failures, Path(out) if out else None)
+    _report_failures(result.failures, Path(out) if out else None)
 
 
 def _failures_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.failed.csv")
 
 
-def _print_failures(failures: "list[FailedSession]", out: Path | None) -> None:
+def _report_failures(failures: "list[FailedSession]", out: Path | None) -> None:
     """Print the first failed sessions, and write all of them beside the output."""
     from tabulate import tabulate
 
@@ -279,7 +282,7 @@ def _print_failures(failures: "list[FailedSession]", out: Path | None) -> None:
     rows = [[one.id, one.session, one.reason] for one in failures]
     print("\n" + tabulate(rows[:_MAX_ROWS], headers=["id", "session", "reason for the failure"], disable_numparse=True))
     if file:
-        write_output(file, _FAILURES_KIND, format_csv(["id", "session", "reason"], rows).encode())
+        write_output(file, _FAILURES, format_csv(["id", "session", "reason"], rows).encode())
     print(f"{len(rows)} sessions failed{f'; full list: {file}' if file else ''}\n")
 
 

@@ -28,7 +28,7 @@ def _runs(arguments: Namespace) -> None:
 
     from fr_ps.tracking.sync import sync_interrupted
 
-    found = sync_interrupted(RUNS_FOLDER)
+    runs = sync_interrupted(RUNS_FOLDER)
     rows = [
         {
             "run": one.id,
@@ -40,10 +40,10 @@ def _runs(arguments: Namespace) -> None:
             "started": one.started,
             "undelivered": one.pending_events or "",
         }
-        for one in found
+        for one in runs
     ]
     print(tabulate(rows, headers="keys", disable_numparse=True) if rows else f"no runs under {RUNS_FOLDER.resolve()}")
-    if any(one.pending_events for one in found):
+    if any(one.pending_events for one in runs):
         print("\nundelivered: events that are not in MLflow yet; deliver them with: fr-ps sync")
 
 
@@ -58,22 +58,22 @@ def _sync(arguments: Namespace) -> None:
         raise InputError(f"--run {arguments.run}: no such run under {RUNS_FOLDER.resolve()}; fr-ps runs lists all runs")
     not_moved = move_to_store([only] if only else run_folders(RUNS_FOLDER), arguments.store) if arguments.store else []
     skipped = {one.id for one in not_moved}
-    folders = {
+    events = {
         folder: pending
         for folder, pending in pending_runs(RUNS_FOLDER).items()
         if folder.name not in skipped and only in (None, folder)
     }
-    with progress("sync", sum(folders.values()), "events") as advance:
-        found = not_moved + sync(list(folders), advance)
-    rows = [[one.id, one.mlflow_id or "-", one.sent, one.remaining, one.reason] for one in found]
+    with progress("sync", sum(events.values()), "events") as advance:
+        results = not_moved + sync(list(events), advance)
+    rows = [[one.id, one.mlflow_id or "-", one.sent, one.remaining, one.reason] for one in results]
     headers = ["run", "MLflow run", "sent", "undelivered", "reason"]
     print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "All events of all runs are delivered.")
-    for one in found:
+    for one in results:
         if one.note:
             print(one.note)
         for rejected in one.rejected:
             print(f"{one.id}: MLflow rejected {rejected}")
-    if failed := [one for one in found if one.reason and not one.running]:
+    if failed := [one for one in results if one.reason and not one.running]:
         first = failed[0]
         number = "1 run is" if len(failed) == 1 else f"{len(failed)} runs are"
         remedy = "check that the store answers and run fr-ps sync again; if its address has changed: fr-ps sync --store URI"

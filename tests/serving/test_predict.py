@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jsonargparse import Namespace
 
-from fr_ps.commands.recognition import _run_inference
+from fr_ps.commands.recognition import _infer
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.preparation import FORMAT
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
@@ -151,7 +151,7 @@ def test_captures_of_another_prepare_format_get_one_warning(
         (recognizer, {"captures": str(tmp_path), "data": None}, 0),
         (older, {"captures": None, "data": str(prepared)}, 0),
     ):
-        _run_inference(Namespace(**source, **nothing), one, "predict")
+        _infer(Namespace(**source, **nothing), one, "predict")
         captured = capsys.readouterr()
         assert (captured.out + captured.err).count(f"captures are solved with format {FORMAT}") == expected
 
