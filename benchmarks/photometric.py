@@ -166,7 +166,7 @@ def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
     for key in cases:
         solve("least squares", key, solver="least_squares")
         solve("robust", key, solver="robust")
-        solve("robust + intensities", key, solver="robust", intensities_too=True)
+        solve("robust + intensities", key, solver="robust", calibrate_intensities=True)
         solve("integrable", key, solver="integrable")
     priors = {subject: mean_face(normals, subject) for subject, _ in cases}
     for key in cases:

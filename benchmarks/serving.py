@@ -94,6 +94,7 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
 
 
 def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, Measurement], list[list[object]]]:
+    import numpy as np
     import torch
 
     from fr_ps.data.dataset import open_dataset
@@ -104,7 +105,7 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
     recognizer = load_recognizer(str(model), "cpu")
     sessions = list_prepared_sessions(recognizer, data)
     store = open_dataset(data, ["albedo"]).store
-    whole = torch.from_numpy(store.read(store.rows)["albedo"])
+    whole = torch.from_numpy(store.read(np.arange(len(store.selected)))["albedo"])
     batches = whole.split(64)
 
     @torch.inference_mode()

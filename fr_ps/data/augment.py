@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from fr_ps.config import AugmentConfig
 
-Batch = dict[str, Tensor]
+MapBatch = dict[str, Tensor]
 """Modality to (B, C, H, W)."""
 
 _PATCH_AREA = (0.1, 0.25)
 
 
-def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
+def augment(batch: MapBatch, config: AugmentConfig, generator: torch.Generator) -> MapBatch:
     """An augmented copy of `batch`: flip, rotation and crop, sampled once per session for all its maps; then noise on a patch.
 
     Deterministic given `generator`, which it advances.
@@ -31,7 +31,7 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> 
 
 @dataclass(frozen=True)
 class Similarity:
-    """One similarity transform per session, from pixels of the augmented map to pixels of the original one.
+    """One similarity transform per session. It gives the position in the original map of each pixel of the augmented one.
 
     Attributes:
         flip: (B,) -1 for a mirrored picture, else 1.
@@ -46,11 +46,11 @@ class Similarity:
     centre: Tensor
 
     def matrix(self) -> Tensor:
-        """(B, 2, 3) from new to old coordinates, x right and y down in [-1, 1], for `affine_grid`."""
+        """(B, 2, 3) from augmented to original coordinates, x right and y down in [-1, 1], for `affine_grid`."""
         cos, sin = torch.cos(self.angle) * self.side, torch.sin(self.angle) * self.side
-        rows = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
-        rows = rows * torch.stack([self.flip, torch.ones_like(self.flip)], dim=1)[:, :, None]
-        return torch.cat([rows, self.centre[:, :, None]], dim=2)
+        rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
+        mirrored = rotation * torch.stack([self.flip, torch.ones_like(self.flip)], dim=1)[:, :, None]
+        return torch.cat([mirrored, self.centre[:, :, None]], dim=2)
 
 
 def sample_similarity(count: int, config: AugmentConfig, generator: torch.Generator) -> Similarity:
@@ -100,9 +100,9 @@ def _sample_patch(count: int, size: torch.Size, generator: torch.Generator) -> T
     top = torch.rand(count, generator=generator) * (1 - tall)
     left = torch.rand(count, generator=generator) * (1 - wide)
     y, x = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
-    rows = (y >= top[:, None]) & (y < (top + tall)[:, None])
-    columns = (x >= left[:, None]) & (x < (left + wide)[:, None])
-    return (rows[:, None, :, None] & columns[:, None, None, :]).float()
+    inside_y = (y >= top[:, None]) & (y < (top + tall)[:, None])
+    inside_x = (x >= left[:, None]) & (x < (left + wide)[:, None])
+    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
 
 
 def _add_noise(maps: Tensor, modality: str, patch: Tensor, max_strength: float, generator: torch.Generator) -> Tensor:

@@ -33,19 +33,19 @@ def synthetic_dataset(config: SyntheticConfig) -> Path:
     """
     name = f"v{VERSION}.{FORMAT}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
     folder = cache_folder() / "synthetic" / name
-    prepared, listing = folder / "synthetic", folder / _CHECKSUMS_FILE
+    prepared, checksums_file = folder / "synthetic", folder / _CHECKSUMS_FILE
     with folder_lock(folder), translate_write_errors(folder):
-        if folder in _verified and all(path.is_file() for path in (listing, prepared / LABELS_FILE)):
+        if folder in _verified and all(path.is_file() for path in (checksums_file, prepared / LABELS_FILE)):
             return prepared
-        if listing.exists() and (damage := _find_damage(prepared, listing)):
+        if checksums_file.exists() and (damage := _find_damage(prepared, checksums_file)):
             echo(f"cache: {folder} is damaged ({damage}); making the built-in faces again", sys.stderr)
-            for path in (listing, folder / "raw"):
+            for path in (checksums_file, folder / "raw"):
                 remove(path)
-        if not listing.exists():
+        if not checksums_file.exists():
             remove_stale_temp(folder)
             remove(prepared)  # left by an interrupted or older run, without checksums
             _generate(config, folder / "raw", prepared)
-            write_json(listing, _checksums(prepared))
+            write_json(checksums_file, _checksums(prepared))
         _verified.add(folder)
     return prepared
 

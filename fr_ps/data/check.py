@@ -15,7 +15,7 @@ Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Check:
+class MapCheck:
     """The result of `check_maps`.
 
     Attributes:
@@ -31,7 +31,7 @@ class Check:
     warning: str | None = None
 
 
-def any_session_modalities(root: Path, labels: Labels) -> list[str]:
+def _modalities_in_use(root: Path, labels: Labels) -> list[str]:
     """The modalities of which at least one session has a map; all modalities if there are no maps."""
     return [name for name in CHANNELS if any(_has_map(root, *key, name) for key in labels.row_keys())] or list(CHANNELS)
 
@@ -43,7 +43,7 @@ def _has_map(root: Path, subject: str, session: str, modality: str) -> bool:
         return False
 
 
-def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) -> Check:
+def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) -> MapCheck:
     """Read every map of every row.
 
     A map is bad if it is missing while another session has that modality, unreadable or invalid, not square, or not of the
@@ -54,7 +54,7 @@ def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) ->
         labels: its whole table.
         advance: called once per row.
     """
-    modalities = any_session_modalities(root, labels)
+    modalities = _modalities_in_use(root, labels)
     found: list[tuple[Path, Size | str]] = []
     normals: list[NormalStatistics] = []
     for key in labels.row_keys():
@@ -63,7 +63,7 @@ def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) ->
     squares = Counter(size for _, size in found if not isinstance(size, str) and size[0] == size[1])
     most_common = squares.most_common(1)[0][0] if squares else None
     reasons = [(path, size if isinstance(size, str) else _size_error(size, most_common)) for path, size in found]
-    return Check(len(found), modalities, [(path, reason) for path, reason in reasons if reason], axes_warning(normals))
+    return MapCheck(len(found), modalities, [(path, reason) for path, reason in reasons if reason], axes_warning(normals))
 
 
 def _check_map(root: Path, subject: str, session: str, modality: str, normals: list[NormalStatistics]) -> tuple[Path, Size | str]:

@@ -21,16 +21,18 @@ from fr_ps.tables import SessionKey
 class LabelTable:
     """The labels of the sessions that the settings select.
 
+    Everywhere else, a row is a row of `labels`; only `selected` refers to rows of the whole table.
+
     Attributes:
-        labels: their rows.
-        rows: (n,) index of each in the whole table.
+        labels: the n selected sessions.
+        selected: (n,) the row of each of them in `all_labels`.
         all_labels: the whole table.
         orphans: sessions (`id/session`) that have maps but no row in the table; they are ignored.
         notes: lines for the user: sessions left out by each setting, orphans, suspicious normals.
     """
 
     labels: Labels
-    rows: np.ndarray
+    selected: np.ndarray
     all_labels: Labels
     orphans: list[str]
     notes: list[str]
@@ -38,7 +40,7 @@ class LabelTable:
     @property
     def left_out(self) -> list[SessionKey]:
         """(id, session) of the rows that are not selected."""
-        return self.all_labels.subset(np.setdiff1d(np.arange(len(self.all_labels)), self.rows)).row_keys()
+        return self.all_labels.subset(np.setdiff1d(np.arange(len(self.all_labels)), self.selected)).row_keys()
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Dataset(LabelTable):
 
     Attributes:
         root: folder of the prepared data set.
-        store: the maps of the rows of `labels`.
+        store: the maps of `labels`, row by row.
     """
 
     root: Path
@@ -72,7 +74,7 @@ def open_table(root: Path, config: DataConfig | None = None, classes: Classes | 
     notes = list(selection.notes)
     if orphans:
         notes.append(f"ignored: {len(orphans)} sessions with maps but without a row in the table, e.g. {orphans[0]}")
-    return LabelTable(labels.subset(selection.rows), selection.rows, labels, orphans, notes)
+    return LabelTable(labels.subset(selection.selected), selection.selected, labels, orphans, notes)
 
 
 def open_dataset(
@@ -83,20 +85,21 @@ def open_dataset(
     Raises:
         InputError: the data set is missing or unfinished, or labels, maps or settings are invalid.
     """
-    find_labels_file(root)
+    find_labels_file(root)  # `open_table` also accepts a table without maps
     table = open_table(root, config, classes)
     with progress("pack maps", len(table.all_labels) * len(modalities), "maps") as advance:
-        store = open_store(root, table.all_labels, modalities, advance, table.rows)
+        store = open_store(root, table.all_labels, modalities, advance, table.selected)
     notes = [*table.notes, *_orientation_notes(store)]
-    return Dataset(table.labels, table.rows, table.all_labels, table.orphans, notes, root, store)
+    return Dataset(table.labels, table.selected, table.all_labels, table.orphans, notes, root, store)
 
 
 def _orientation_notes(store: MapStore) -> list[str]:
     """A warning if the normals of the selected sessions probably have wrong axes."""
     if "normal" not in store.maps:
         return []
-    rows = np.unique(np.linspace(0, len(store.rows) - 1, min(len(store.rows), ORIENTATION_SAMPLE)).astype(int))
-    warning = axes_warning([normal_statistics(store.read(rows[place : place + 1])["normal"][0]) for place in range(len(rows))])
+    count = len(store.selected)
+    sample = np.unique(np.linspace(0, count - 1, min(count, ORIENTATION_SAMPLE)).astype(int))
+    warning = axes_warning([normal_statistics(store.read(np.array([row]))["normal"][0]) for row in sample])
     return [warning] if warning else []
 
 

@@ -66,6 +66,10 @@ class Labels:
         """(id, session) of each row."""
         return list(zip(self.ids.tolist(), self.sessions.tolist()))
 
+    def session_names(self) -> list[str]:
+        """`id/session` of each row."""
+        return ["/".join(key) for key in self.row_keys()]
+
     def class_names(self, attribute: Attribute) -> list[str]:
         """The class names of one attribute, in the order of the codes."""
         return list(self.classes[attribute])
@@ -102,16 +106,16 @@ def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | Non
     merged = _complete_classes(classes or {})
     detected = _detect_encoding([row for _, row in rows]) if encoding == "auto" else encoding
     codes = np.empty((len(rows), len(ATTRIBUTES)), dtype=np.int8)
-    for index, (attribute, column) in enumerate(COLUMNS.items()):
+    for attribute_index, (attribute, column) in enumerate(COLUMNS.items()):
         value_codes = _value_codes(attribute, detected, merged)
-        for line, (number, row) in enumerate(rows):
+        for index, (number, row) in enumerate(rows):
             code = _encode(row[column], value_codes)
             if code is None:
                 choices = ", ".join(filter(None, value_codes))
                 raise InputError(
                     f"{path}: row {number}: {column} is {row[column]!r}; expected one of {choices}, or empty ({detected} labels)"
                 )
-            codes[line, index] = code
+            codes[index, attribute_index] = code
     columns = {name: np.array([row[name] for _, row in rows], dtype=str) for name in header}
     return Labels(columns["id"], columns["session"], codes, merged, detected, columns)
 

@@ -56,7 +56,7 @@ def _find_folder(folder: Path | None, name: str) -> Path | None:
 
 
 def session_keys(root: Path) -> list[SessionKey]:
-    """(id, session) of every session folder, sorted; at the root, of those that contain a map."""
+    """(id, session) of every session folder, sorted. Without a `data` folder: of the folders at the root that contain a map."""
     at_root = not is_directory(root / DATA_FOLDER)
     base = root if at_root else root / DATA_FOLDER
     folders = [folder for folder in base.glob("[!.]*/[!.]*") if is_directory(folder)]
@@ -88,7 +88,7 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     """The file of one map for every row of the table.
 
     Raises:
-        InputError: a row has none (names the row and their number), or a folder is inaccessible.
+        InputError: rows without a map (names the first one and their number), or a folder is inaccessible.
     """
     files = {key: map_file(root, *key, modality) for key in labels.row_keys()}
     absent = [key for key, path in files.items() if path is None]

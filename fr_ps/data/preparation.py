@@ -50,8 +50,8 @@ def capture_to_maps(
         solver=config.solver,
         integration=config.integration,
         prior=mean_face.normals if mean_face else None,
-        intensities_too=config.estimate_intensities,
-        ambient_too=config.estimate_ambient,
+        calibrate_intensities=config.estimate_intensities,
+        calibrate_ambient=config.estimate_ambient,
     )
     _check_finite(maps, folder)
     details = {"aligned_by": aligned_by, "frame": asdict(frame)} | maps.notes | {"quality": maps.quality}
@@ -123,10 +123,12 @@ def find_preparation(root: Path, subject: str, session: str) -> dict[str, Any]:
     try:
         record = read_record(session_folder(root, subject, session))["made_from"]
         settings = record["settings"]
-        # The table of boxes does not contain new captures.
-        boxed = {"align": "boxes"} if settings["box"] else {}
-        known = {key: settings[key] for key in (*_SETTINGS, "prior")} | boxed
-        return {"format": FORMAT} | known if record["format"] == FORMAT else {}
+        if record["format"] != FORMAT:
+            return {}
+        # With `auto`, a session is cropped to its box if it has one. New captures have none, so "boxes" marks the maps as
+        # not reproducible.
+        align = {"align": "boxes"} if settings["box"] else {}
+        return {"format": FORMAT} | {key: settings[key] for key in (*_SETTINGS, "prior")} | align
     except (InputError, KeyError):
         return {}
 

@@ -65,7 +65,7 @@ def prepare(config: PrepareConfig, advance: OnProgress = no_progress) -> list[Se
     results = [SessionResult(*key, "skipped", reason) for key, reason in (labels.rejected | unusable).items()]
     advance(len(sources) - len(jobs))
     mean_face = load_mean_face(config)
-    _check_targets(config, jobs, mean_face)
+    _check_session_folders(config, jobs, mean_face)
     _check_tables(config, labels)
     with folder_lock(out):
         remove_stale_temp(out / DATA_FOLDER)
@@ -102,7 +102,7 @@ def _inputs(config: PrepareConfig) -> dict[str, str | None]:
     return {"--labels": config.labels, "--boxes": config.boxes, "--prior": config.prior}
 
 
-def _check_targets(config: PrepareConfig, jobs: Sequence[_SessionJob], mean_face: MeanFace | None) -> None:
+def _check_session_folders(config: PrepareConfig, jobs: Sequence[_SessionJob], mean_face: MeanFace | None) -> None:
     """Reject an output with session folders that `prepare` did not write, or that contain further files."""
     root = Path(config.captures).resolve()
     for job in jobs:

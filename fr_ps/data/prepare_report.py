@@ -68,7 +68,7 @@ def is_unmodified(out: Path, name: str, labels: CaptureLabels) -> bool:
     """Whether `prepare` wrote the table `name` of the data set `out`, and it is unchanged since.
 
     In a data set of an older version, without checksums, `prepare.csv` is recognised by its columns, and `labels.csv` if it
-    equals what `prepare` would write now. Without checksums, other labels look like an edited table.
+    equals what `prepare` would write now: if the captures have other labels since, it counts as edited.
 
     Args:
         out: the data set.

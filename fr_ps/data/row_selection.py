@@ -20,11 +20,11 @@ class RowSelection:
     """The selected rows.
 
     Attributes:
-        rows: (n,) their indices, sorted.
+        selected: (n,) their indices into the table, sorted.
         notes: a line for each setting that left rows out, with the number of sessions.
     """
 
-    rows: np.ndarray
+    selected: np.ndarray
     notes: list[str]
 
 
@@ -40,21 +40,21 @@ def select_rows(labels: Labels, config: DataConfig) -> RowSelection:
     kept = np.ones(len(labels), dtype=bool)
     notes: list[str] = []
 
-    def keep(condition: np.ndarray, why: str) -> None:
+    def keep(condition: np.ndarray, reason: str) -> None:
         nonlocal kept
         left_out = int((kept & ~condition).sum())
         kept = kept & condition
         if left_out:
-            notes.append(f"left out: {left_out} sessions: {why}")
+            notes.append(f"left out: {left_out} sessions: {reason}")
         if not kept.any():
-            raise InputError(f"no session is left: {why} excludes the last {left_out} sessions; relax that setting")
+            raise InputError(f"no session is left: {reason} excludes the last {left_out} sessions; relax that setting")
 
     for column, given in config.only.items():
         values = [to_nfc(value) for value in given]
         notes += _unknown_values(labels, column, values)
         keep(np.isin(labels.columns[column], values), f"{column} is not {' or '.join(values)} (data.only)")
     for column, limit in config.limits.items():
-        keep(numeric_column(labels, column, "data.limits") <= limit, f"{column} above {limit:g} (data.limits)")
+        keep(_numeric_column(labels, column, "data.limits") <= limit, f"{column} above {limit:g} (data.limits)")
     # [seed, 1]: the split uses the seed alone and must be independent of the subsample.
     rng = np.random.default_rng([config.split_seed, 1])
     count, share = config.subsample_sessions, config.subsample_share
@@ -65,7 +65,7 @@ def select_rows(labels: Labels, config: DataConfig) -> RowSelection:
     return RowSelection(np.flatnonzero(kept), notes)
 
 
-def numeric_column(labels: Labels, column: str, key: str) -> np.ndarray:
+def _numeric_column(labels: Labels, column: str, key: str) -> np.ndarray:
     """The column of the table as (n,) float64; `key` is the setting that names it.
 
     Raises:

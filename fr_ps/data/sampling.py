@@ -27,8 +27,8 @@ def pk_batches(identities: np.ndarray, num_subjects: int, sessions: int, seed: i
     rng = np.random.default_rng([seed, epoch])
     _, subject_of = np.unique(identities, return_inverse=True)
     num_subjects = min(num_subjects, int(subject_of.max()) + 1)
-    slots = np.full((math.ceil(len(identities) / (num_subjects * sessions)), 1), num_subjects)
-    return _fill_batches(slots, np.zeros_like(subject_of), subject_of, sessions, rng)
+    num_batches = math.ceil(len(identities) / (num_subjects * sessions))
+    return _fill_batches(np.full((num_batches, 1), num_subjects), np.zeros_like(subject_of), subject_of, sessions, rng)
 
 
 def class_batches(
@@ -57,65 +57,71 @@ def class_batches(
     rng = np.random.default_rng([seed, epoch])
     _, subject_of = np.unique(identities, return_inverse=True)
     num_subjects = min(num_subjects, int(subject_of.max()) + 1)
-    names, group_of = np.unique(classes, return_inverse=True)
-    count = math.ceil(len(identities) / (num_subjects * sessions))
-    group_at = _assign_groups(names, int(np.sum(classes == MISSING)), len(classes), count * num_subjects, rng)
-    slots = (group_at.reshape(count, num_subjects, 1) == np.arange(len(names))).sum(axis=1)
-    return _fill_batches(slots, group_of, subject_of, sessions, rng)
+    groups, group_of = np.unique(classes, return_inverse=True)
+    num_batches = math.ceil(len(identities) / (num_subjects * sessions))
+    group_of_slot = _assign_groups(classes, num_batches * num_subjects, rng).reshape(num_batches, num_subjects, 1)
+    subjects_per_group = (group_of_slot == np.arange(len(groups))).sum(axis=1)
+    return _fill_batches(subjects_per_group, group_of, subject_of, sessions, rng)
 
 
-def random_batches(rows: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Random batches of one epoch: all `rows` in random order, split into batches of `size`.
+def random_batches(num_rows: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Random batches of one epoch: all `num_rows` rows in random order, split into batches of `size`.
 
     The last batch is completed with random rows of the earlier ones. Hence all batches have the same size, and none has a
     single row, for which batch normalisation has no variance. With fewer rows than `size`, one batch contains them all.
 
     Returns:
-        Index arrays of min(size, rows) different rows each.
+        Index arrays of min(size, num_rows) different rows each.
     """
     rng = np.random.default_rng([seed, epoch])
-    size = min(size, rows)
-    order = rng.permutation(rows)
-    whole = rows // size * size
-    batches = list(order[:whole].reshape(-1, size))
-    if whole < rows:
-        again = rng.permutation(order[:whole])[: size - (rows - whole)]
-        batches.append(np.concatenate([order[whole:], again]))
+    size = min(size, num_rows)
+    order = rng.permutation(num_rows)
+    in_full_batches, rest = np.split(order, [num_rows // size * size])
+    batches = list(in_full_batches.reshape(-1, size))
+    if len(rest):
+        repeated = rng.permutation(in_full_batches)[: size - len(rest)]
+        batches.append(np.concatenate([rest, repeated]))
     return batches
 
 
-def _assign_groups(names: np.ndarray, missing: int, rows: int, slots: int, rng: np.random.Generator) -> np.ndarray:
-    """(slots,) group of each slot, as an index into `names`: the classes in turn; unlabelled rows by their share of the rows."""
-    # With a random phase, a share of less than one slot per epoch gets a slot in some epochs.
-    due = (np.arange(slots + 1) * missing + rng.integers(rows)) // rows
-    unknown = np.diff(due) > 0
-    in_turn = rng.permutation(np.flatnonzero(names != MISSING))
-    group_at = np.full(slots, np.argmax(names == MISSING))
-    group_at[~unknown] = np.resize(in_turn, int(np.sum(~unknown)))
-    return group_at
+def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator) -> np.ndarray:
+    """(num_slots,) the group of each slot, as an index into the sorted distinct `classes` of the rows.
+
+    Rows without a label get their share of the slots, spread evenly; the other slots go to the classes in turn.
+    """
+    groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
+    # The phase is random: a share of less than one slot per epoch gets a slot in some epochs.
+    due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
+    unlabelled = np.diff(due) > 0
+    in_turn = rng.permutation(np.flatnonzero(groups != MISSING))
+    group_of_slot = np.full(num_slots, np.argmax(groups == MISSING))
+    group_of_slot[~unlabelled] = np.resize(in_turn, int(np.sum(~unlabelled)))
+    return group_of_slot
 
 
 def _fill_batches(
-    slots: np.ndarray, group_of: np.ndarray, subject_of: np.ndarray, sessions: int, rng: np.random.Generator
+    subjects_per_group: np.ndarray, group_of: np.ndarray, subject_of: np.ndarray, sessions: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """The rows of each batch: for each slot of a group, `sessions` rows of one subject in that group.
+    """The rows of each batch: `sessions` rows of one subject for each slot, all of the slot's group.
 
     Args:
-        slots: (batches, groups) numbers of subjects.
+        subjects_per_group: (batches, groups) number of slots of each group in each batch.
         group_of: (n,) the group of each row, from 0.
         subject_of: (n,) the subject of each row, from 0.
         sessions: K.
         rng: shuffles each round.
     """
-    subjects = int(subject_of.max()) + 1
-    keys, member_of = np.unique(group_of * subjects + subject_of, return_inverse=True)
+    # A member is a subject in a group: a subject with sessions of several classes is a member of several groups.
+    num_subjects = int(subject_of.max()) + 1
+    members, member_of = np.unique(group_of * num_subjects + subject_of, return_inverse=True)
     rows_of = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
-    groups = [_RoundRobin(np.flatnonzero(keys // subjects == group), rng) for group in range(slots.shape[1])]
-    members = [_RoundRobin(rows, rng) for rows in rows_of]
+    num_groups = subjects_per_group.shape[1]
+    member_queues = [_RoundRobin(np.flatnonzero(members // num_subjects == group), rng) for group in range(num_groups)]
+    row_queues = [_RoundRobin(rows, rng) for rows in rows_of]
     batches = []
-    for counts in slots.tolist():
-        chosen = [member for group, count in zip(groups, counts, strict=True) for member in group.next_distinct(count)]
-        batches.append(np.array([row for member in chosen for row in members[member].next(sessions)]))
+    for counts in subjects_per_group.tolist():
+        chosen = [member for queue, count in zip(member_queues, counts, strict=True) for member in queue.next_distinct(count)]
+        batches.append(np.array([row for member in chosen for row in row_queues[member].next(sessions)]))
     return batches
 
 

@@ -51,7 +51,7 @@ def read_part(path: Path, part: str, labels: Labels) -> np.ndarray:
     Raises:
         InputError: the file is unreadable, the part is empty, or a session of it is not in the labels.
     """
-    keys = [key for key, its_part in read_parts(path).items() if its_part == part]
+    keys = [key for key, found in read_parts(path).items() if found == part]
     if not keys:
         raise InputError(f"{path}: the part {part!r} of that run is empty; name another part")
     index = {key: row for row, key in enumerate(labels.row_keys())}
@@ -80,8 +80,8 @@ def read_split(path: Path, labels: Labels, left_out: Collection[SessionKey] = ()
         raise InputError(f"{path}: no such split; data.split must name a split.csv or a folder with train_set.csv, test_set.csv")
     parts = _read_folder(path) if path.is_dir() else read_parts(path)
     index = {key: row for row, key in enumerate(labels.row_keys())}
-    left = set(left_out)
-    absent = [key for key in parts if key not in index and key not in left]
+    known = index.keys() | set(left_out)
+    absent = [key for key in parts if key not in known]
     if absent:
         raise InputError(
             f"{path}: {'/'.join(absent[0])} ({parts[absent[0]]}) is not in the data set ({len(absent)} such sessions of "
@@ -100,7 +100,7 @@ def _read_folder(folder: Path) -> dict[SessionKey, str]:
     for part in PARTS:
         path = folder / _ORIGINAL_NAME.format(part=part)
         if path.is_file() or part in ("train", "test"):
-            for number, row in _rows(path, "id", "session"):
+            for number, row in _read_rows(path, "id", "session"):
                 _assign_part(parts, row, part, f"{path}: row {number}")
     return parts
 
@@ -108,7 +108,7 @@ def _read_folder(folder: Path) -> dict[SessionKey, str]:
 def read_parts(path: Path) -> dict[SessionKey, str]:
     """Part of each session, from a split.csv."""
     parts: dict[SessionKey, str] = {}
-    for number, row in _rows(path, "id", "session", "part"):
+    for number, row in _read_rows(path, "id", "session", "part"):
         where = f"{path}: row {number}"
         if row["part"] not in PARTS:
             raise InputError(f"{where}: part is {row['part']!r}; expected one of {', '.join(PARTS)}")
@@ -116,7 +116,7 @@ def read_parts(path: Path) -> dict[SessionKey, str]:
     return parts
 
 
-def _rows(path: Path, *columns: str) -> list[tuple[int, dict[str, str]]]:
+def _read_rows(path: Path, *columns: str) -> list[tuple[int, dict[str, str]]]:
     header, rows = read_csv_rows(path)
     check_columns(path, header, columns)
     return rows

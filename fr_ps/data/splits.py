@@ -46,11 +46,11 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionK
         )
     for name, rows in (("val", split.val), ("test", split.test)):
         if len(rows):
-            check_genuine_pair(labels.ids[rows], f"the {name} part ({len(rows)} sessions)")
+            _check_genuine_pair(labels.ids[rows], f"the {name} part ({len(rows)} sessions)")
     return split
 
 
-def check_genuine_pair(ids: np.ndarray, name: str) -> None:
+def _check_genuine_pair(ids: np.ndarray, name: str) -> None:
     """Reject rows without a genuine pair (two sessions of a subject), which verification requires."""
     if not _has_genuine_pair(ids):
         raise InputError(
@@ -63,10 +63,8 @@ def _has_genuine_pair(ids: np.ndarray) -> bool:
 
 
 def describe_split(labels: Labels, split: Split) -> list[str]:
-    """Notes on the split: a line for each class that a part lacks.
-
-    Also the number of test subjects without a session in the gallery, and the number of rows in no part.
-    """
+    """Notes on the split: one for each class that a part lacks, one for test subjects that are not in the gallery, and one for
+    rows in no part."""
     notes = []
     parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
     for column, attribute in enumerate(ATTRIBUTES):
@@ -136,7 +134,7 @@ def _add_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
     for subject in rng.permutation(np.unique(ids)):
         rows = rng.permutation(np.flatnonzero(ids == subject))
         if len(rows) > config.gallery:
-            enrolled[rows] = allocator.allocate(combined[rows], (np.arange(len(rows)) < config.gallery) * 1) == 1
+            enrolled[rows] = _sample_sessions(allocator, combined[rows], config.gallery)
     if not enrolled.any():
         raise InputError(
             f"data.gallery is {config.gallery}, but no subject of the test part ({len(order)} sessions) has more sessions than "
@@ -181,23 +179,24 @@ def _split_by_session(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rn
     combined = combined_labels(codes)
     totals = np.bincount(combined)
     part = np.full(len(ids), _TRAIN)
-    test, val = _SessionQuota(config.test_people), _SessionQuota(config.val_people)
-    folds, tests, vals = SessionAllocator(max(config.folds, 1), totals), SessionAllocator(2, totals), SessionAllocator(2, totals)
+    test_quota, val_quota = _SessionQuota(config.test_people), _SessionQuota(config.val_people)
+    fold_allocator = SessionAllocator(max(config.folds, 1), totals)
+    test_allocator, val_allocator = SessionAllocator(2, totals), SessionAllocator(2, totals)
     allocated = 0
     for subject in rng.permutation(np.unique(ids)):
         rows = rng.permutation(np.flatnonzero(ids == subject))
-        most = len(rows) - 1
+        limit = len(rows) - 1  # one session remains in the train part
         if config.folds:
             # Consecutive over all subjects, so that the sizes of folds differ by one session at most.
             slots = (allocated + np.arange(len(rows))) % config.folds
             allocated += len(rows)
-            tested = rows[folds.allocate(combined[rows], slots) == config.fold][:most]
+            tested = rows[fold_allocator.allocate(combined[rows], slots) == config.fold][:limit]
         else:
-            tested = rows[_sample_sessions(tests, combined[rows], test.next_count(len(rows), most))]
+            tested = rows[_sample_sessions(test_allocator, combined[rows], test_quota.next_count(len(rows), limit))]
         part[tested] = _TEST
         rest = rows[part[rows] == _TRAIN]
-        validated = val.next_count(len(rows), most - len(tested))
-        part[rest[_sample_sessions(vals, combined[rest], validated)]] = _VAL
+        num_val = val_quota.next_count(len(rows), limit - len(tested))
+        part[rest[_sample_sessions(val_allocator, combined[rest], num_val)]] = _VAL
     return part
 
 
@@ -207,8 +206,10 @@ def _sample_sessions(allocator: SessionAllocator, combined: np.ndarray, count: i
 
 
 class _SessionQuota:
-    """The number of sessions of each subject in a part. A small share of few sessions would round to 0 for each subject, so
-    the remainder carries over to the next one."""
+    """The number of sessions of one subject after another in a part.
+
+    A small share of few sessions would round to 0 for each subject, so the remainder carries over to the next subject.
+    """
 
     def __init__(self, share: float) -> None:
         self.share = share

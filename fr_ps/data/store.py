@@ -43,16 +43,16 @@ _verified: set[tuple[object, ...]] = set()
 
 @dataclass(frozen=True)
 class MapStore:
-    """Maps by row of the labels table.
+    """The maps of the n selected sessions of a data set.
 
     Attributes:
         maps: modality to (N, C, H, W) float32 of the whole table, memory-mapped.
-        rows: (n,) the selected rows of the table; `read` indexes into these.
+        selected: (n,) the row of each session in the whole table.
         digest: of the content of the maps and the selected rows, 32 hexadecimal digits.
     """
 
     maps: dict[str, np.ndarray]
-    rows: np.ndarray
+    selected: np.ndarray
     digest: str
 
     @property
@@ -61,28 +61,28 @@ class MapStore:
         return next(iter(self.maps.values())).shape[-1]
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Read the maps of some of the selected rows: modality to (len(rows), C, H, W) float32, copied into memory."""
-        return {modality: maps[self.rows[rows]] for modality, maps in self.maps.items()}
+        """The maps of some of the n sessions: modality to (len(rows), C, H, W) float32, copied into memory."""
+        return {modality: maps[self.selected[rows]] for modality, maps in self.maps.items()}
 
 
 def open_store(
-    root: Path, labels: Labels, modalities: Sequence[str], advance: OnProgress = no_progress, rows: np.ndarray | None = None
+    root: Path, labels: Labels, modalities: Sequence[str], advance: OnProgress = no_progress, selected: np.ndarray | None = None
 ) -> MapStore:
     """The packed maps of the data set at `root`, in the order of the table.
 
-    A pack contains the whole table, so that trainings on different rows share it. The cache key contains the name, size and
-    modification time of every map file: changed maps are packed again, and outdated packs of the same data set are removed.
-    `root` itself is only read.
+    A pack contains the whole table, so that trainings on different selections share it. The cache key contains the name, size
+    and modification time of every map file: changed maps are packed again, and outdated packs of the same data set are
+    removed. `root` itself is only read.
 
     The first time a process opens a pack, it verifies the checksum of the whole file: 0.4 s for 300 MB (normals of 2,000
     sessions) on one core. A damaged pack is rebuilt, with a line on standard error.
 
     Args:
         root: of the prepared data set.
-        labels: its table.
+        labels: its whole table.
         modalities: the maps to open.
         advance: called with the number of maps done (N rows x modalities in total), if something has to be packed.
-        rows: the selected rows; None for all.
+        selected: the selected rows of the table; None for all.
 
     Raises:
         InputError: a row without a map, or a map that `read_map` rejects.
@@ -94,10 +94,10 @@ def open_store(
     shapes = {modality: array.shape[2:] for modality, array in maps.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"{root}: the modalities differ in size ({shapes}); prepare them together")
-    rows = np.arange(len(labels)) if rows is None else rows
-    selected = labels.subset(rows)
-    table = "\n".join(map("/".join, selected.row_keys())).encode() + selected.codes.tobytes()
-    return MapStore(maps, rows, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
+    selected = np.arange(len(labels)) if selected is None else selected
+    used = labels.subset(selected)
+    table = "\n".join(map("/".join, used.row_keys())).encode() + used.codes.tobytes()
+    return MapStore(maps, selected, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
 
 
 class _CorruptPack(Exception):
@@ -111,20 +111,20 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
     for file in files:
         stat = file.stat()
         state.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    family = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
-    folder = family / state.hexdigest()[:16]
+    packs = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
+    folder = packs / state.hexdigest()[:16]
     with suppress(_CorruptPack):  # missing, damaged, or being written by another process: opened again under the lock
         return _open_pack(folder, modality)
-    with folder_lock(family), translate_write_errors(folder):
+    with folder_lock(packs), translate_write_errors(folder):
         if folder.exists():
             try:
                 return _open_pack(folder, modality)
             except _CorruptPack as damage:
                 echo(f"cache: {folder} is damaged ({damage}); packing the {modality} maps again", sys.stderr)
                 remove(folder)
-        remove_stale_temp(family)
+        remove_stale_temp(packs)
         _write_pack(files, modality, folder, advance)
-        for other in family.iterdir():
+        for other in packs.iterdir():
             if other.name not in (folder.name, LOCK_FILE):
                 remove(other)
         try:

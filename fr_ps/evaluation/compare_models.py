@@ -19,7 +19,7 @@ from fr_ps.evaluation.pairwise.pairs import AllPairs
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, write_report
 from fr_ps.models.folder import ModelInfo, load_model
-from fr_ps.models.inference import predict, require_finite, session_names
+from fr_ps.models.inference import predict, require_finite
 from fr_ps.models.thresholds import read_thresholds
 from fr_ps.progress import progress
 from fr_ps.report.table import Table
@@ -85,7 +85,7 @@ def compare_models(
         pair_list = read_pairs(options.pairs, labels) if options.pairs else None
         with progress(f"score {name}", len(rows), "sessions") as advance:
             predictions = predict(network, dataset.store, rows, batch, advance)
-        require_finite(predictions, session_names(labels), model)
+        require_finite(predictions, labels.session_names(), model)
         labelled = LabelledPredictions(predictions, labels)
         results.append(
             evaluate_predictions(labelled, info.trained, read_thresholds(model), pair_list=pair_list, measure=options.measure)

@@ -25,7 +25,7 @@ from fr_ps.evaluation.pairwise.similarity import Measure
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
-from fr_ps.models.inference import predict, require_finite, session_names
+from fr_ps.models.inference import predict, require_finite
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import Thresholds, read_thresholds
 from fr_ps.progress import OnProgress, no_progress, progress
@@ -164,12 +164,12 @@ def evaluate_rows(
     labels = dataset.labels.subset(rows)
     pair_list = read_pairs(pairs, labels) if pairs else None
     predictions, subset_metrics = predict_with_subsets(network, dataset.store, rows, labels, trained, batch, advance)
-    require_finite(predictions, session_names(labels), model)
+    require_finite(predictions, labels.session_names(), model)
     gallery = None
     if len(gallery_rows):
         enrolled = dataset.labels.subset(gallery_rows)
         gallery = LabelledPredictions(predict(network, dataset.store, gallery_rows, batch, advance), enrolled)
-        require_finite(gallery.predictions, session_names(enrolled), model)
+        require_finite(gallery.predictions, enrolled.session_names(), model)
     result = evaluate_predictions(
         LabelledPredictions(predictions, labels), trained, thresholds, gallery=gallery, pair_list=pair_list, measure=measure
     )

@@ -45,12 +45,10 @@ PERSON_WEIGHTS: dict[str, Callable[[Tensor], Tensor | None]] = {
 
 
 def _focal(config: LossConfig, task: str, counts: Tensor) -> nn.Module:
-    alpha, gamma = (
-        _per_class_setting(config, "class_weights", task, counts),
-        _per_class_setting(config, "focal_gammas", task, counts),
-    )
-    rule = gamma_from_counts(counts) if config.focal_gamma == "counts" else config.focal_gamma
-    return FocalLoss(balanced_alpha(counts) if alpha is None else alpha, rule if gamma is None else gamma)
+    alpha = _per_class_setting(config, "class_weights", task, counts)
+    gamma = _per_class_setting(config, "focal_gammas", task, counts)
+    default_gamma = gamma_from_counts(counts) if config.focal_gamma == "counts" else config.focal_gamma
+    return FocalLoss(balanced_alpha(counts) if alpha is None else alpha, default_gamma if gamma is None else gamma)
 
 
 def _cross_entropy(config: LossConfig, task: str, counts: Tensor) -> nn.Module:

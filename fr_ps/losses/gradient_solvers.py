@@ -10,18 +10,22 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 Array = np.ndarray
-_ITERATIONS_PER_TASK = 100  # of the active-set method; scipy's own 3 are enough for every Gramian that the tests draw
-
-_RIDGE = 1e-7  # relative to gradients of length 1
+_ITERATIONS_PER_TASK = 100
+"""Limit of the active-set method. scipy's default, 3, already suffices for every Gramian in the tests."""
+_RIDGE = 1e-7
+"""Relative to gradients of length 1."""
 
 
 def mgda_weights(gramian: Tensor) -> Tensor:
     """Weights, 0 or more and with the sum 1, of the shortest vector in the convex hull of the gradients.
 
     Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", 2012. With u_i = g_i / |g_i| and
-    c_i = min_j |g_j| / |g_i|, any v >= 0 minimises |sum_i v_i u_i|^2 + (1 - sum_i c_i v_i)^2 if and only if the w_i in
-    proportion to c_i v_i are the weights sought: for v = t x with sum_i c_i x_i = 1, the best t leaves
-    d^2 / (1 + d^2) with d = |sum_i x_i u_i|, which grows with d. All columns of the problem are of length 1 to sqrt(2).
+    c_i = min_j |g_j| / |g_i|, the weights w_i are in proportion to c_i v_i, where v >= 0 minimises
+    |sum_i v_i u_i|^2 + (1 - sum_i c_i v_i)^2.
+
+    Proof: let v = t x with sum_i c_i x_i = 1. Then w_i = c_i x_i, and d = |sum_i x_i u_i| is the length of sum_i w_i g_i over
+    min_j |g_j|. For a given x the best t leaves d^2 / (1 + d^2), which is smallest for the shortest vector. Scaled in this
+    way, all columns of the problem have a length from 1 to sqrt(2).
 
     Args:
         gramian: (tasks, tasks) products of the gradients, float64, on the CPU, with a positive diagonal.
@@ -44,26 +48,27 @@ def upgrad_weights(gramian: Tensor) -> Tensor:
         gramian: (tasks, tasks) products of the gradients, float64, on the CPU, with a positive diagonal.
     """
     factor, lengths = _unit_factor(gramian)
-    added = [length * _nnls(factor, -unit) / lengths for unit, length in zip(factor.T, lengths)]
-    return torch.from_numpy(1 + np.sum(added, axis=0))
+    added_weights = [length * _nnls(factor, -unit) / lengths for unit, length in zip(factor.T, lengths)]
+    return torch.from_numpy(1 + np.sum(added_weights, axis=0))
 
 
 def projection_weights(gramian: Tensor) -> Tensor:
     """Weights y of the gradients for which a + sum_j y_j g_j is the projection of a onto the cone of `upgrad_weights`.
 
     Args:
-        gramian: (gradients + 1, gradients + 1) products, with a as the last row and column; otherwise as above.
+        gramian: (gradients + 1, gradients + 1) products, with a as the last row and column; otherwise as in `upgrad_weights`.
     """
     factor, lengths = _unit_factor(gramian)
     count = len(lengths) - 1
-    # For numerically dependent gradients weights can grow to 1e13; the ridge selects the smallest ones.
+    # If gradients are numerically dependent, weights can grow to 1e13; the ridge selects the smallest weights.
     matrix = np.vstack([factor[:, :-1], _RIDGE * np.eye(count)])
     target = np.concatenate([-factor[:, -1], np.zeros(count)])
     return torch.from_numpy(lengths[-1] * _nnls(matrix, target) / lengths[:-1])
 
 
 def _unit_factor(gramian: Tensor) -> tuple[Array, Array]:
-    """(tasks, tasks) whose columns have the products of the gradients at unit length, and the (tasks,) lengths."""
+    """A (tasks, tasks) matrix whose columns have the inner products of the gradients scaled to unit length; the (tasks,)
+    lengths of the gradients."""
     exact = gramian.numpy()
     lengths = np.sqrt(exact.diagonal())
     values, vectors = np.linalg.eigh(exact / lengths / lengths[:, None])

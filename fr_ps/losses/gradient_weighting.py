@@ -13,7 +13,7 @@ WeightingMethod = Callable[[Tensor], Tensor]
 
 
 class GradientWeighting(Weighting):
-    """Constant weights for heads and losses; a combination of the task gradients for the backbone.
+    """A combination of the task gradients for the backbone; constant weights for all layers after it.
 
     Let g_i be the gradient of task i's weighted loss at the shared maps of all modalities. A method computes w_i from the
     Gramian of the g_i. `backward` of the total passes d = sum_i w_i g_i, plus the adversarial part, to the maps. The guarantees
@@ -25,8 +25,8 @@ class GradientWeighting(Weighting):
     1e-4 of the longest gradient is partly rounding noise.
 
     The layers after the maps (separation, heads, discriminators, classifier weights) get the gradients of the constant weights:
-    MGDA would give nearly 0 to the head with the longest gradient, and Aligned-MTL can give a negative weight. The papers also
-    leave task-specific parameters out.
+    with the method's weights, MGDA would train the head with the longest gradient hardly at all, and Aligned-MTL could train a
+    head with a negative weight. The papers also leave task-specific parameters out.
 
     Not in the Gramian: tasks without a loss in the batch, tasks with gradient 0 (MGDA would return d = 0), and maps without
     gradient (frozen branches). If no map has a gradient, the total is the plain sum.
@@ -47,9 +47,9 @@ class GradientWeighting(Weighting):
         self.register_buffer("steps", torch.zeros(len(self.tasks)))  # (tasks,) number of these steps
 
     def weights(self) -> dict[str, Tensor]:
-        """Task to the mean of its weight at the maps over this epoch, or before its first step over the one before.
+        """Task to its weight at the maps: the mean over this epoch or, before the first step, over the previous one.
 
-        The weight of a single step is noisy: it follows the batch.
+        The weight of a single step is noisy, because it depends on the batch.
         """
         constant = self.mean.new_tensor(list(self.tasks.values()))
         adversarial = {task: self.mean.new_tensor(weight) for task, weight in self.adversarial.items()}
@@ -60,20 +60,20 @@ class GradientWeighting(Weighting):
         constant = self.tasks | self.adversarial
         weighted = {task: constant[task] * loss for task, loss in losses.items()}
         total = torch.stack(list(weighted.values())).sum()
-        maps = [one for one in shared if one.requires_grad]
+        maps = [shared_map for shared_map in shared if shared_map.requires_grad]
         if not maps:
             return total
         tasks = [task for task in self.tasks if task in losses]
         adversarial = [weighted[task] for task in losses if self.adversarial.get(task, 0) > 0]
-        summed = [torch.stack(adversarial).sum()] if adversarial else []
-        gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *summed]])
+        adversarial_sum = [torch.stack(adversarial).sum()] if adversarial else []
+        gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *adversarial_sum]])
         gramian = _gramian(gradients)
         weights = self._task_weights(gramian[: len(tasks), : len(tasks)])
         self._update_mean_weights(tasks, weights)
         coefficients = _add_adversarial(weights, gramian) if adversarial else weights
         change = (coefficients - 1).to(gradients) @ gradients  # minus 1: the total already contains the plain sum
-        for one, part in zip(maps, change.split([one.numel() for one in maps])):
-            term = (one * part.view_as(one)).sum()
+        for shared_map, part in zip(maps, change.split([shared_map.numel() for shared_map in maps])):
+            term = (shared_map * part.view_as(shared_map)).sum()
             total = total + (term - term.detach())  # its value is 0, its gradient at the map is `part`
         return total
 
@@ -85,9 +85,8 @@ class GradientWeighting(Weighting):
         squares = gramian.diagonal()
         weights = torch.ones_like(squares)
         nonzero = squares > 0
-        if (
-            nonzero.any() and torch.isfinite(gramian).all()
-        ):  # else the total's own gradient is not finite, and the step is skipped
+        # If the Gramian is not finite, neither is the gradient of the total, and the trainer skips the step.
+        if nonzero.any() and torch.isfinite(gramian).all():
             # No method depends on the common scale of the gradients, but the solvers' tolerances do.
             weights[nonzero] = self.method(gramian[nonzero][:, nonzero] / squares[nonzero].mean())
         return weights
@@ -103,16 +102,16 @@ def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
     """The weighting method `name`.
 
     Its weights are for a sum of losses, so that learning rate and adversaries keep the scale of fixed weights: 1 each
-    (CAGrad: 1 + c) where the gradients are equally long and orthogonal. They are not brought to a common sum: the length
-    of the direction is the method's own.
+    (CAGrad: 1 + c) where the gradients are equally long and orthogonal. They are not scaled to a common sum: each method
+    determines the length of its direction.
 
-    For two tasks or more it finds a direction d in which, to first order,
+    For two tasks or more the method finds a direction d in which, to first order,
 
     - upgrad (Quinton, Rey, arXiv:2406.16232): no loss rises; the sum of the projections of each gradient on that cone.
-    - mgda (Désidéri 2012; Sener, Koltun, NeurIPS 2018): every loss falls, by |d|^2 / tasks at least: the shortest vector
-      between the gradients, times their number. As short as the shortest gradient.
-    - pcgrad (Yu et al., NeurIPS 2020): of two tasks no loss rises, of more only their projections do not conflict. It
-      goes through them in random order, from torch's global generator, which it does not seed.
+    - mgda (Désidéri 2012; Sener, Koltun, NeurIPS 2018): every loss falls, by at least |d|^2 / tasks. d is the shortest vector
+      in the convex hull of the gradients, which is no longer than the shortest gradient, times their number.
+    - pcgrad (Yu et al., NeurIPS 2020): of two tasks no loss rises; of more, a loss can rise. Each gradient is projected to
+      remove its conflicts with the others, in an order drawn from torch's global generator.
     - cagrad (Liu et al., NeurIPS 2021): the sum of the losses falls; within a ball of radius `cagrad_c` |g| around the gradient g
       of the sum, d maximises the decrease of the worst task, which may still rise.
     - aligned_mtl (Senushkin et al., CVPR 2023): the sum falls, with gradients made equally long and orthogonal, as long as

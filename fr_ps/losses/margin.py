@@ -45,9 +45,9 @@ class MarginLoss(nn.Module, ABC):
     def logits(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         """(B, num_subjects) scaled cosines of (B, C) embeddings, with the margin on the one to each (B,) target."""
         cosine = functional.linear(functional.normalize(embeddings), functional.normalize(self.weight))
-        true = cosine.gather(1, targets[:, None])[:, 0]
-        harder = self.apply_margin(true, embeddings.norm(dim=1))
-        return self.scale * cosine.scatter(1, targets[:, None], harder[:, None])
+        target_cosine = cosine.gather(1, targets[:, None])[:, 0]
+        with_margin = self.apply_margin(target_cosine, embeddings.norm(dim=1))
+        return self.scale * cosine.scatter(1, targets[:, None], with_margin[:, None])
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         """The loss of (B, C) embeddings with (B,) target subjects, a scalar."""
@@ -156,10 +156,10 @@ class AdaFace(MarginLoss):
     def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
         z = self._standardise(norm.detach()).clamp(-1, 1)
         angle = -self.margin * z
-        turned = add_angle(cosine, angle)
-        turned = torch.where((angle < 0) & (cosine > angle.cos()), 1.0, turned)  # theta + g_angle is below 0
-        turned = torch.where((angle > 0) & (cosine < -angle.cos()), -1.0, turned)  # and beyond pi
-        return turned - (self.margin * z + self.margin)
+        rotated = add_angle(cosine, angle)
+        rotated = torch.where((angle < 0) & (cosine > angle.cos()), 1.0, rotated)  # theta + g_angle is below 0
+        rotated = torch.where((angle > 0) & (cosine < -angle.cos()), -1.0, rotated)  # and beyond pi
+        return rotated - (self.margin * z + self.margin)
 
     def saturated(self, norm: Tensor) -> Tensor:
         return self._standardise(norm).abs() > 1

@@ -70,12 +70,12 @@ class MultiTaskLoss(nn.Module):
         """Task to its loss before weighting, with graph."""
         losses = {"identity": self.identity(outputs.embedding, targets["identity"])}
         for task, loss in self.attributes.items():
-            known = targets[task] >= 0
-            if not known.any():
+            labelled = targets[task] >= 0
+            if not labelled.any():
                 continue
-            losses[task] = loss(outputs.logits[task][known], targets[task][known])
+            losses[task] = loss(outputs.logits[task][labelled], targets[task][labelled])
             if task in outputs.adversarial:
-                losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][known], targets[task][known])
+                losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][labelled], targets[task][labelled])
         return losses
 
     def end_epoch(self, losses: Mapping[str, float], identity_penalty: float) -> None:
@@ -85,7 +85,7 @@ class MultiTaskLoss(nn.Module):
             losses: task to mean loss; a task without a loss in the epoch is absent.
             identity_penalty: mean penalty in the identity loss; subtracted before the weighting sees it.
         """
-        known = {task: losses[task] for task in self.weighting.weights() if task in losses}
-        if "identity" in known:
-            known["identity"] -= identity_penalty
-        self.weighting.end_epoch(known)
+        means = {task: losses[task] for task in self.weighting.weights() if task in losses}
+        if "identity" in means:
+            means["identity"] -= identity_penalty
+        self.weighting.end_epoch(means)

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from fr_ps.config import BACKBONES as NAMES
+from fr_ps.config import BACKBONES as BACKBONE_NAMES
 from fr_ps.config import Fusion, ModelConfig
 from fr_ps.config.names import TIMM_PREFIX
 from fr_ps.data.layout import CHANNELS
@@ -16,7 +16,7 @@ from fr_ps.models.timm_backbones import ConvNeXt, TimmBackbone
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     **{name: partial(IResNet, block, units) for name, (block, units) in IRESNETS.items()},
-    **{name: partial(ConvNeXt, name) for name in NAMES if name.startswith("convnextv2_")},
+    **{name: partial(ConvNeXt, name) for name in BACKBONE_NAMES if name.startswith("convnextv2_")},
 }
 """Backbone name to a function from the number of input channels to a module with `out_channels`."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fr_ps.config import Adversaries
 from fr_ps.data.layout import CHANNELS
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 from fr_ps.models.layers import Discriminator, Embedding, FeatureSeparation, normalise_maps, reverse_gradient
 
 IDENTITY = "identity"
@@ -31,10 +31,11 @@ class Features(NamedTuple):
 class Branch(nn.Module):
     """Maps of one modality to an embedding for identity and for every attribute.
 
-    Each attribute's module splits the rest of the module before into the input of its embedding and a new rest; the last rest
-    is the input of the identity embedding. Behind a gradient reversal, an adversarial discriminator of each attribute reads
-    the rest of its split, or the last rest. Without separation all embeddings share one input, and there are no
-    discriminators: one map cannot both carry an attribute for one task and lack it for another.
+    The attributes' separation modules form a chain. Each splits its input into the input of its attribute's embedding and a
+    rest, which is the input of the next module. The last rest is the input of the identity embedding. Behind a gradient
+    reversal, an adversarial discriminator of each attribute reads the rest of its own module, or the last rest. Without
+    separation all embeddings share one input, and there are no discriminators: one map cannot both carry an attribute for one
+    task and lack it for another.
 
     Args:
         modality: of the maps.
@@ -104,14 +105,14 @@ class Branch(nn.Module):
         if self.training and len(shared) == 1:
             raise InputError("batch norm needs two sessions or more in a training batch; raise batch.people or batch.sessions")
         parts, rests = self.separate_features(shared)
-        last = rests[self.order[-1]]
-        parts[IDENTITY] = last
+        last_rest = rests[self.order[-1]]
+        parts[IDENTITY] = last_rest
         embeddings = {task: embedding(parts[task]) for task, embedding in self.embeddings.items()}
         adversarial = {}
         if self.training:
             for task, discriminator in self.adversaries.items():
-                read = last if self.adversary_input == "identity" else rests[task]
-                adversarial[task] = discriminator(reverse_gradient(read, reversal))
+                features = last_rest if self.adversary_input == "identity" else rests[task]
+                adversarial[task] = discriminator(reverse_gradient(features, reversal))
         return Features(shared, embeddings, adversarial)
 
     def shared_map(self, maps: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ def check_input_size(branch: Branch, size: int) -> None:
         if 0 in shape:
             raise ValueError(f"its feature map would be {shape[2]} x {shape[3]}")
     except (RuntimeError, AssertionError, ValueError) as error:
-        text = " ".join(str(error).split())[:200].rstrip(".")
+        text = one_line(error, 200).rstrip(".")
         raise InputError(
             f"model.backbone accepts no maps of {size} px ({text}); prepare larger ones, or choose another"
         ) from None

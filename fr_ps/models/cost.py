@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fr_ps.config import ModelConfig
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 from fr_ps.models import build_network
 from fr_ps.models.branch import Branch
 from fr_ps.models.network import FaceNetwork, NetworkOutput
@@ -57,7 +57,7 @@ def cost(name: str, inputs: int, size: int) -> Cost:
         with FlopCounterMode(display=False) as counter:
             network(maps)
     except (RuntimeError, AssertionError) as error:
-        text = " ".join(str(error).split())[:200].rstrip(".")
+        text = one_line(error, 200).rstrip(".")
         raise InputError(f"{name}: maps of {size} px are too small ({text}); try another --size") from None
     # The counter counts a multiply-add as two operations.
     return Cost(_millions(_only_branch(network).backbone), _millions(network), counter.get_total_flops() / 2 / 1e9, tuple(shape))

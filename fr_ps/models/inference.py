@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
 from fr_ps.models.network import FaceNetwork, NetworkOutput
 from fr_ps.progress import OnProgress, no_progress
@@ -58,12 +58,12 @@ def predict_subsets(
     network.eval()
     parts: list[list[Predictions]] = [[] for _ in subsets]
     for start in range(0, len(rows), batch):
-        some = rows[start : start + batch]
-        for part, found in zip(parts, predict_batch(network, store.read(some), subsets)):
-            part.append(found)
-        advance(len(some))
+        batch_rows = rows[start : start + batch]
+        for part, predictions in zip(parts, predict_batch(network, store.read(batch_rows), subsets)):
+            part.append(predictions)
+        advance(len(batch_rows))
     network.train(was_training)
-    return [concatenate(found) for found in parts]
+    return [concatenate_predictions(part) for part in parts]
 
 
 @torch.inference_mode()
@@ -86,17 +86,12 @@ def _to_predictions(outputs: NetworkOutput) -> Predictions:
     return Predictions(outputs.embedding.float().cpu().numpy(), probabilities)
 
 
-def concatenate(parts: Sequence[Predictions]) -> Predictions:
+def concatenate_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Concatenate predictions of consecutive sessions."""
     return Predictions(
         np.concatenate([part.embeddings for part in parts]),
         {task: np.concatenate([part.probabilities[task] for part in parts]) for task in ATTRIBUTES},
     )
-
-
-def session_names(labels: Labels) -> list[str]:
-    """`id/session` of each row."""
-    return ["/".join(key) for key in labels.row_keys()]
 
 
 def require_finite(predictions: Predictions, names: Sequence[str], model: Path) -> None:

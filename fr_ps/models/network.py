@@ -104,10 +104,10 @@ class FaceNetwork(nn.Module):
 
     def decode(self, features: Mapping[str, Features], present: Tensor | None = None) -> NetworkOutput:
         """The outputs from the features of some branches; `present` as in `forward`."""
-        known = torch.tensor([modality in features for modality in self.modalities])
         shared = next(iter(features.values())).shared
-        known = known.to(shared.device).expand(shared.shape[0], -1)
-        present = known if present is None else known & present
+        encoded = torch.tensor([modality in features for modality in self.modalities])
+        encoded = encoded.to(shared.device).expand(shared.shape[0], -1)
+        present = encoded if present is None else encoded & present
         logits = {task: head(self._task_embeddings(task, features, present), present) for task, head in self.heads.items()}
         embeddings = self._task_embeddings(IDENTITY, features, present)
         scaled = [embedding * self.log_gains[modality].exp() for modality, embedding in zip(self.modalities, embeddings)]

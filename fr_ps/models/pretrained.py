@@ -11,7 +11,7 @@ from torch import Tensor
 from fr_ps.config import Modality
 from fr_ps.data.labels import Classes
 from fr_ps.data.layout import CHANNELS
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 from fr_ps.files import check_regular_file
 from fr_ps.models.arcface_weights import IGNORED_TENSORS_NOTE, is_published_iresnet, rename_published_iresnet
 from fr_ps.models.branch import Branch
@@ -118,8 +118,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except InputError:
         raise
     except Exception as error:  # torch.load raises many types for a corrupt file
-        text = " ".join(str(error).split())[:100]
-        raise InputError(f"{path}: not a file of tensors only ({type(error).__name__}: {text}); {_REMEDY}") from None
+        cause = f"{type(error).__name__}: {one_line(error, 100)}"
+        raise InputError(f"{path}: not a file of tensors only ({cause}); {_REMEDY}") from None
     for _ in range(_MAX_NESTING):  # a dictionary may contain itself
         if not isinstance(content, dict) or (inner := _nested_state_dict(content)) is None:
             break

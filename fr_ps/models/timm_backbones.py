@@ -6,7 +6,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from fr_ps.config.names import TIMM_PREFIX
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 
 
 class ConvNeXt(nn.Module):
@@ -61,7 +61,5 @@ def _create(name: str, inputs: int) -> Any:
         except TypeError:
             return timm.create_model(name, **settings)
     except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"model.backbone is {TIMM_PREFIX + name!r}; expected a network that yields a feature map ({text})"
-        ) from None
+        expected = f"expected a network that yields a feature map ({one_line(error, 200)})"
+        raise InputError(f"model.backbone is {TIMM_PREFIX + name!r}; {expected}") from None

@@ -52,7 +52,7 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
     if align == "boxes" or (align == "auto" and box is not None):
         if box is None:
             raise InputError(f"{folder}: no row in the table of boxes; add one, or use --align auto")
-        return fit_frame(check_box(box, height, width, str(folder)), size, fit), "boxes"
+        return fit_frame(_check_box(box, height, width, str(folder)), size, fit), "boxes"
     if align == "landmarks" or (align == "auto" and capture.landmarks is not None):
         if capture.landmarks is None:
             raise InputError(f"{folder / LANDMARKS_FILE}: no such file; add the landmarks, or use --align auto")
@@ -110,7 +110,7 @@ def read_boxes(path: Path) -> dict[tuple[str, str], Box]:
     return boxes
 
 
-def check_box(box: Box, height: int, width: int, where: str) -> Box:
+def _check_box(box: Box, height: int, width: int, where: str) -> Box:
     """`box`, if it lies inside a picture of `height` x `width`.
 
     Raises:

@@ -14,8 +14,8 @@ _ITERATIONS = 5
 _RESIDUAL_FLOOR = 0.03
 _MIN_RIDGE = 1e-6
 _RIDGE_PER_RESIDUAL = 160.0
-"""Ridge toward 1 per squared residual shared by neighbours: 1 / 0.08^2, the spread of lights of nominally equal intensity.
-The face counts as one observation, because specular skin is specular everywhere."""
+"""Ridge toward 1, per squared residual that neighbouring pixels share: 1 / 0.08^2, because lights of nominally equal intensity
+have a spread of 0.08. The whole face counts as one observation, because specular skin is specular everywhere."""
 _NEIGHBORHOOD = 64
 _MIN_OBSERVABLE = 0.05
 
@@ -26,8 +26,8 @@ def calibrate_images(
     lights: np.ndarray,
     nominal_intensities: np.ndarray,
     *,
-    intensities_too: bool,
-    ambient_too: bool,
+    calibrate_intensities: bool,
+    calibrate_ambient: bool,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The pictures, corrected to lights of equal intensity without ambient light.
 
@@ -36,8 +36,8 @@ def calibrate_images(
         saturated: (k, H, W) in [0, 1].
         lights: (k, 3) unit vectors.
         nominal_intensities: (k,) intensities of the lights that the capture states.
-        intensities_too: whether to estimate the intensities, starting from the nominal ones.
-        ambient_too: whether to estimate and subtract ambient light.
+        calibrate_intensities: whether to estimate the intensities, starting from the nominal ones.
+        calibrate_ambient: whether to estimate and subtract ambient light.
 
     Returns:
         The pictures (k, H, W) float32; the intensities (k,) of mean 1 and the ambient light that were removed.
@@ -46,10 +46,10 @@ def calibrate_images(
         InputError: see `estimate_intensities` and `estimate_ambient`.
     """
     intensities, ambient = nominal_intensities / nominal_intensities.mean(), 0.0
-    if intensities_too:
-        found = estimate_intensities(images / intensities[:, None, None], saturated, lights, ambient_too)
+    if calibrate_intensities:
+        found = estimate_intensities(images / intensities[:, None, None], saturated, lights, calibrate_ambient)
         intensities = intensities * found / np.mean(intensities * found)
-    if ambient_too:
+    if calibrate_ambient:
         ambient = estimate_ambient(images, saturated, lights, intensities)
     if ambient == 0 and np.ptp(intensities) == 0:
         return images, intensities, ambient
@@ -77,14 +77,14 @@ def estimate_intensities(images: np.ndarray, saturated: np.ndarray, lights: np.n
     pixels = pixels - pixels.mean(axis=1, keepdims=True) if with_ambient else pixels
     pixels = pixels / np.sqrt(np.mean(np.sum(pixels**2, axis=0)))
     projector, ones = _projector(lights), np.ones(len(lights))
-    weights, pull = np.ones(pixels.shape[1]), _MIN_RIDGE
+    weights, ridge = np.ones(pixels.shape[1]), _MIN_RIDGE
     for _ in range(_ITERATIONS):
         form = projector * ((pixels * weights / weights.sum()) @ pixels.T)
-        inverse = np.linalg.solve(form + pull * np.eye(len(lights)), pull * ones)
+        inverse = np.linalg.solve(form + ridge * np.eye(len(lights)), ridge * ones)
         inverse = np.maximum(inverse / inverse.mean(), 0.05)
         misfit = projector @ (inverse[:, None] * pixels)
         weights = 1 / np.maximum(np.sqrt(np.sum(misfit**2, axis=0)), _RESIDUAL_FLOOR)
-        pull = _RIDGE_PER_RESIDUAL * _correlated_residual(misfit) + _MIN_RIDGE
+        ridge = _RIDGE_PER_RESIDUAL * _correlated_residual(misfit) + _MIN_RIDGE
     return len(lights) / inverse / np.sum(1 / inverse)
 
 
@@ -96,15 +96,15 @@ def estimate_ambient(images: np.ndarray, saturated: np.ndarray, lights: np.ndarr
             light is indistinguishable from a surface (as with four lights in a rectangle).
     """
     projector = _projector(lights)
-    seen = projector @ (1 / intensities)
-    if np.linalg.norm(seen) < _MIN_OBSERVABLE * np.linalg.norm(1 / intensities):
+    ambient_residual = projector @ (1 / intensities)
+    if np.linalg.norm(ambient_residual) < _MIN_OBSERVABLE * np.linalg.norm(1 / intensities):
         raise InputError(
             "with these light directions, ambient light is indistinguishable from a surface and cannot be estimated; "
             "set --estimate-ambient false, or capture a picture without lights and subtract it"
         )
     pixels = _lit_pixels(images, saturated, "ambient light")
-    error = seen @ (projector @ (pixels / intensities[:, None])) / np.sum(seen**2)
-    return float(max(np.median(error), 0))
+    ambient = ambient_residual @ (projector @ (pixels / intensities[:, None])) / np.sum(ambient_residual**2)
+    return float(max(np.median(ambient), 0))
 
 
 def _correlated_residual(residual: np.ndarray) -> float:

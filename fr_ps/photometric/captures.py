@@ -82,7 +82,7 @@ def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = N
             white space or Unicode form.
     """
 
-    def usable(folder: Path, subject: str = "") -> list[Path]:
+    def usable_subfolders(folder: Path, subject: str = "") -> list[Path]:
         names, wrong = _subfolders(folder)
         for name, reason in wrong.items():
             if unusable is None:
@@ -91,9 +91,9 @@ def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = N
         return [folder / name for name in names]
 
     found = []
-    for subject in usable(captures):
+    for subject in usable_subfolders(captures):
         try:
-            sessions = usable(subject, subject.name)
+            sessions = usable_subfolders(subject, subject.name)
             found += [CaptureSource(to_nfc(subject.name), to_nfc(session.name), session) for session in sessions]
         except InputError as error:
             if unusable is None:
@@ -120,22 +120,22 @@ def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy
     """
     files = list_names(folder)
     if LIGHTS_FILE in files:
-        stated = folder / LIGHTS_FILE
-        check_regular_file(stated)
-        names, lights, intensities = read_lights(stated)
+        lights_file = folder / LIGHTS_FILE
+        check_regular_file(lights_file)
+        names, lights, intensities = read_lights(lights_file)
         on_disk = {to_nfc(name): name for name in files}
         names = [on_disk.get(name, name) for name in names]
     elif LIGHT_SOURCE_FILE in files:
-        stated = folder / LIGHT_SOURCE_FILE
-        lights = read_light_source(stated, light_axes)
+        lights_file = folder / LIGHT_SOURCE_FILE
+        lights = read_light_source(lights_file, light_axes)
         names, intensities = _photoface_images(folder, files, len(lights)), np.ones(len(lights))
     else:
         raise InputError(f"{folder}: no {LIGHTS_FILE} and no {LIGHT_SOURCE_FILE}; expected {_LAYOUT}")
-    check_lights(lights, max_condition, stated)
+    check_lights(lights, max_condition, lights_file)
     images, pictures = _read_images(folder, names, white_level)
-    top = None if white_level else find_saturation_level(pictures)
-    saturated = np.stack([picture.saturated if top is None else picture.brightest >= top for picture in pictures])
-    saturation_level = None if top is None else round(top / pictures[0].scale)
+    level = None if white_level else find_saturation_level(pictures)
+    saturated = np.stack([picture.saturated if level is None else picture.brightest >= level for picture in pictures])
+    saturation_level = None if level is None else round(level / pictures[0].scale)  # from the decoded to the stored value
     _, height, width = images.shape
     landmarks = _read_valid_landmarks(folder / LANDMARKS_FILE, height, width) if LANDMARKS_FILE in files else None
     return Capture(images, lights, saturated, intensities, landmarks, saturation_level)

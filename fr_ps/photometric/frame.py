@@ -79,14 +79,14 @@ def warp(planes: np.ndarray, frame: Frame) -> np.ndarray:
 def _warp_affine(plane: np.ndarray, frame: Frame) -> np.ndarray:
     """The (H, W) `plane` in a frame that is rotated or extends beyond the picture, which `Image.resize` does not support."""
     shrink = max(1, int(min(frame.width, frame.height) / frame.size))
-    finer = 2 if max(frame.width, frame.height) / shrink > 1.001 * frame.size else 1
+    oversampling = 2 if max(frame.width, frame.height) / shrink > 1.001 * frame.size else 1
     coefficients = frame._matrix / shrink
-    coefficients[:, :2] /= finer
+    coefficients[:, :2] /= oversampling
     image = Image.fromarray(plane)
     image = image.reduce(shrink) if shrink > 1 else image
-    side = (finer * frame.size, finer * frame.size)
+    side = (oversampling * frame.size, oversampling * frame.size)
     image = image.transform(side, Image.Transform.AFFINE, tuple(coefficients.ravel()), resample=Image.Resampling.BILINEAR)
-    return np.asarray(image.reduce(finer) if finer > 1 else image)
+    return np.asarray(image.reduce(oversampling) if oversampling > 1 else image)
 
 
 def inside_mask(frame: Frame, height: int, width: int) -> np.ndarray:

@@ -21,7 +21,7 @@ _FORMATS = ("PNG", "TIFF", "BMP", "PPM", "JPEG")
 _LUMINANCE = (0.299, 0.587, 0.114)
 # TIFF tags.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
-_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_SWAPPED_BYTE_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
 """Exceptions of Pillow for damaged files, beside its own error for too many pixels."""
 _WARNING_FILTER_LOCK = threading.Lock()
@@ -175,19 +175,19 @@ def _decode(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples
     # The arguments of a tile are the storage format of a pixel ("RGB;16B") and, for a PGM or PPM, its maximum.
     codec, _, _, arguments = image.tile[0]
     rawmode, *more = arguments if isinstance(arguments, tuple) else (str(arguments),)
-    stated = int(more[0]) if codec in ("ppm", "ppm_plain") else None
-    deep_ppm = stated is not None and stated > 255
+    max_value = int(more[0]) if codec in ("ppm", "ppm_plain") else None
+    deep_ppm = max_value is not None and max_value > 255
     # Pillow inverts an 8-bit TIFF whose 0 is white, but not a 16-bit one.
-    positive = tags.get(_PHOTOMETRIC, 1) == 1
+    zero_is_black = tags.get(_PHOTOMETRIC, 1) == 1
     if image.mode == "L":
-        return _gray_samples(image, 255, stated)
-    if (image.mode.startswith("I;16") and bits != 12 and positive) or (image.mode == "I" and image.format == "PPM"):
-        return _gray_samples(image, 65535, stated)
+        return _gray_samples(image, 255, max_value)
+    if (image.mode.startswith("I;16") and bits != 12 and zero_is_black) or (image.mode == "I" and image.format == "PPM"):
+        return _gray_samples(image, 65535, max_value)
     if image.mode == "RGB" and ";16" in rawmode and tags.get(_PLANAR, 1) == 1:
         return _Samples(_decode_rgb16(image, file, rawmode), 65535, 65535)
     if image.mode in ("RGB", "P") and bits == 8 and ";16" not in rawmode and not deep_ppm:
-        return _Samples(np.asarray(_apply_orientation(image).convert("RGB")), 255, stated or 255)
-    stored = f"{image.format} stored as {rawmode}{f' up to {stated}' if deep_ppm else ''}"
+        return _Samples(np.asarray(_apply_orientation(image).convert("RGB")), 255, max_value or 255)
+    stored = f"{image.format} stored as {rawmode}{f' up to {max_value}' if deep_ppm else ''}"
     raise InputError(f"{path}: {stored} is not supported; save it as grey or RGB PNG, TIFF, BMP or PGM of 8 or 16 bits")
 
 
@@ -211,7 +211,7 @@ def _decode_rgb16(image: ImageFile.ImageFile, file: IO[bytes], rawmode: str) -> 
     upper = np.asarray(_apply_orientation(image)).astype(np.uint16)
     file.seek(0)
     other = _open_header(file)
-    swapped = rawmode[:-1] + _OTHER_BYTE[rawmode[-1]]
+    swapped = rawmode[:-1] + _SWAPPED_BYTE_ORDER[rawmode[-1]]
     other.tile = [
         tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped) for tile in other.tile
     ]

@@ -52,12 +52,12 @@ def poisson(normals: np.ndarray, weights: np.ndarray | None = None, iterations: 
         (H, W) float32 depth in pixels, zero mean, growing toward the camera.
     """
     across, down = slopes(normals)
-    plain = _solve_poisson(_divergence(across, down))
+    unweighted = _solve_poisson(_divergence(across, down))
     if weights is None:
-        return plain
+        return unweighted
     weigh_across = np.minimum(weights[:, 1:], weights[:, :-1])
     weigh_down = np.minimum(weights[1:], weights[:-1])
-    shape = plain.shape
+    shape = unweighted.shape
 
     def laplacian(depth: np.ndarray) -> np.ndarray:
         depth = depth.reshape(shape)
@@ -67,12 +67,12 @@ def poisson(normals: np.ndarray, weights: np.ndarray | None = None, iterations: 
     def precondition(residual: np.ndarray) -> np.ndarray:
         return -_solve_poisson(residual.reshape(shape)).ravel()
 
-    size = plain.size
-    right = -_divergence(weigh_across * across, weigh_down * down).ravel()
+    size = unweighted.size
+    rhs = -_divergence(weigh_across * across, weigh_down * down).ravel()
     depth, _ = cg(
         LinearOperator((size, size), laplacian, dtype=np.float32),
-        right,
-        x0=plain.ravel(),
+        rhs,
+        x0=unweighted.ravel(),
         rtol=_TOLERANCE,
         maxiter=iterations,
         M=LinearOperator((size, size), precondition, dtype=np.float32),

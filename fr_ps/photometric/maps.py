@@ -44,8 +44,8 @@ def compute_maps(
     solver: Solver = "robust",
     integration: Integration = "poisson",
     prior: np.ndarray | None = None,
-    intensities_too: bool = False,
-    ambient_too: bool = False,
+    calibrate_intensities: bool = False,
+    calibrate_ambient: bool = False,
 ) -> SurfaceMaps:
     """The maps of one capture in the square `frame`.
 
@@ -60,8 +60,8 @@ def compute_maps(
         solver: `least_squares`, `robust`, or `integrable`.
         integration: method from normals to depth.
         prior: (size, size, 3) mean normals of many faces for `integrable`; see `solve_integrable`.
-        intensities_too: whether to estimate the lights' intensities.
-        ambient_too: whether to estimate and subtract ambient light.
+        calibrate_intensities: whether to estimate the lights' intensities.
+        calibrate_ambient: whether to estimate and subtract ambient light.
 
     Raises:
         InputError: intensities or ambient light that cannot be estimated.
@@ -77,7 +77,12 @@ def compute_maps(
     mask = inside_mask(frame, *capture.images.shape[1:])
 
     images, intensities, ambient = calibrate_images(
-        images, saturated, lights, capture.intensities, intensities_too=intensities_too, ambient_too=ambient_too
+        images,
+        saturated,
+        lights,
+        capture.intensities,
+        calibrate_intensities=calibrate_intensities,
+        calibrate_ambient=calibrate_ambient,
     )
     weights = observation_weights(images, saturated, lights)
     scaled, variance = weighted_least_squares(images, lights, weights)

@@ -56,12 +56,12 @@ def find_axes_mismatch(convex: np.ndarray, twist: float) -> AxesMismatch | None:
     """The error in x and y of faces with this `convexity` (2, 2) and `twist_agreement`; None if there is none."""
     if np.abs(np.diag(convex)).sum() < np.abs(np.diag(convex[::-1])).sum():
         return AxesMismatch("with x and y exchanged", swapped=True)
-    hollow, mirrored = bool(convex[0, 0] < 0), twist < 0
-    if not hollow and not mirrored:
+    concave, mirrored = bool(convex[0, 0] < 0), twist < 0
+    if not concave and not mirrored:
         return None
     if not mirrored:
         return AxesMismatch("concave", negated=("x", "y"))
-    axis = "x" if hollow else "y"
+    axis = "x" if concave else "y"
     return AxesMismatch(f"mirrored in {axis}", negated=(axis,))
 
 

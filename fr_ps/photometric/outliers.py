@@ -82,9 +82,11 @@ def _candidate_weights(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray
     median, brightest = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2, np.maximum(ordered[:, -1], _EPSILON)
     reference = np.maximum(median, _MIN_REFERENCE_RATIO * brightest)
     dark = np.sum(ordered < _DEEP_SHADOW * reference[:, None], axis=1, dtype=np.float32)
-    # Observations in deep shadow have the lowest ranks, so this is the rank among the others, as a share.
-    place = (rank.T - dark) / np.maximum(count - dark, 1) + _EPSILON
-    candidates = [np.where((place >= low) & (place < high), np.float32(1), np.float32(_OUTSIDE_WEIGHT)) for low, high in _BANDS]
+    # The quantile of an observation among those outside deep shadow. Observations in deep shadow rank lowest.
+    quantile = (rank.T - dark) / np.maximum(count - dark, 1) + _EPSILON
+    candidates = [
+        np.where((quantile >= low) & (quantile < high), np.float32(1), np.float32(_OUTSIDE_WEIGHT)) for low, high in _BANDS
+    ]
     bright = np.minimum(pixels / (_FULL_WEIGHT_RATIO * brightest), 1)
     return [*candidates, bright * np.sqrt(bright) + _MIN_WEIGHT], reference
 

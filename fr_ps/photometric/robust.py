@@ -28,26 +28,31 @@ class _WeightRule(NamedTuple):
     """Parameters of the weights with few lights.
 
     Attributes:
-        excess: an observation has full weight above `dark` times the smaller of the brightest one and `excess` times the
-            second brightest, because the brightest may be a highlight.
-        dark: see `excess`.
+        full_weight_ratio: an observation has full weight from this share of the pixel's brightest observation on.
+        max_excess: for that share, the brightest observation counts as at most this multiple of the second brightest, because
+            it may be a highlight.
         min_weight: weight of a black observation. Not 0: with two shadows among four lights, the other two lights alone do
             not determine a normal.
-        by_second: whether the excess and the darkest observation are relative to the second brightest, not the brightest.
-        highlight: how strongly the weight falls with the excess over the prediction from the other lights.
-        lit_power: exponent of the darkest observation over that reference. In a shadowed pixel no excess counts as a highlight.
+        reference_second: whether the next two are relative to the second brightest observation, instead of the brightest.
+        highlight_penalty: how strongly the weight falls where an observation exceeds the prediction from the other lights.
+        lit_power: exponent of the pixel's darkest observation, which multiplies that penalty: an excess in a shadowed pixel is
+            no highlight.
     """
 
-    excess: float
-    dark: float
+    full_weight_ratio: float
+    max_excess: float
     min_weight: float
-    by_second: bool
-    highlight: float
+    reference_second: bool
+    highlight_penalty: float
     lit_power: float
 
 
-_MATTE = _WeightRule(excess=4, dark=0.35, min_weight=0.04, by_second=False, highlight=10, lit_power=2)
-_GLOSSY = _WeightRule(excess=1, dark=0.2, min_weight=0.12, by_second=True, highlight=30, lit_power=1)
+_MATTE = _WeightRule(
+    full_weight_ratio=0.35, max_excess=4, min_weight=0.04, reference_second=False, highlight_penalty=10, lit_power=2
+)
+_GLOSSY = _WeightRule(
+    full_weight_ratio=0.2, max_excess=1, min_weight=0.12, reference_second=True, highlight_penalty=30, lit_power=1
+)
 _GLOSSINESS_RATIOS = (2.5, 3.5)
 """Glossiness is 0 at the first and 1 at the second of these ratios. 155 of the 158 sessions of Yale B have at most 2.5."""
 
@@ -125,16 +130,16 @@ def _few_light_weights(
     images: np.ndarray, lights: np.ndarray, first: np.ndarray, second: np.ndarray, rule: _WeightRule
 ) -> np.ndarray:
     # In place: allocating arrays of this size takes longer than the arithmetic.
-    bright = images / (rule.dark * np.minimum(first, rule.excess * second))
+    bright = images / (rule.full_weight_ratio * np.minimum(first, rule.max_excess * second))
     np.minimum(bright, 1, out=bright)
     weights = np.sqrt(bright)
     weights *= bright
     weights *= _MAX_WEIGHT - rule.min_weight
     weights += rule.min_weight
-    reference = second if rule.by_second else first
+    reference = second if rule.reference_second else first
     lit = np.clip(images.min(axis=0) / (_ALL_LIT_RATIO * reference), 0, 1) ** rule.lit_power
     divisor = np.maximum(_leave_one_out_residuals(images, lights), 0)
-    divisor *= rule.highlight * lit / reference
+    divisor *= rule.highlight_penalty * lit / reference
     divisor *= images >= _HIGHLIGHT_CANDIDATE_RATIO * first
     divisor += 1
     weights /= divisor
@@ -173,12 +178,16 @@ def solve_integrable(
     if prior is not None:
         length = np.clip(np.linalg.norm(prior, axis=0), 1e-6, 1 - 1e-6)
         concentration = length * (3 - length**2) / (1 - length**2)
-        mean, pull = prior / length, np.minimum(_PRIOR_WEIGHT_PER_CONCENTRATION * concentration, _PRIOR_WEIGHT)
+        face_normals = prior / length
+        face_weight = np.minimum(_PRIOR_WEIGHT_PER_CONCENTRATION * concentration, _PRIOR_WEIGHT)
     for _ in range(_ITERATIONS):
         surface = _integrable_normals(scaled * mask, np.maximum(confidence(variance, lights), _MIN_CONFIDENCE) * mask)
         prior_mean, prior_weight = _PRIOR_WEIGHT * _project_on_normals(scaled, surface), np.full(mask.shape, _PRIOR_WEIGHT)
         if prior is not None:
-            prior_mean, prior_weight = prior_mean + pull * _project_on_normals(scaled, mean), prior_weight + pull
+            prior_mean, prior_weight = (
+                prior_mean + face_weight * _project_on_normals(scaled, face_normals),
+                prior_weight + face_weight,
+            )
         scaled, _ = weighted_least_squares(images, lights, trusted, prior_weight, prior_mean / prior_weight)
         albedo = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled))
         error = (images - np.tensordot(lights, scaled, axes=1)) / (albedo + _ALBEDO_FLOOR * np.mean(albedo * mask) + 1e-6)

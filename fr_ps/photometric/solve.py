@@ -46,20 +46,20 @@ def weighted_least_squares(
     w = weights.reshape(len(images), -1).astype(np.float64)
     products = np.array([[light[i] * light[j] for i, j in _SYMMETRIC_INDICES] for light in lights])
     xx, xy, xz, yy, yz, zz = products.T @ w
-    right = lights.T @ (w * images.reshape(len(images), -1))
+    rhs = lights.T @ (w * images.reshape(len(images), -1))
     if prior_weight is not None and prior_mean is not None:
         ridge = prior_weight.reshape(-1)
         xx, yy, zz = xx + ridge, yy + ridge, zz + ridge
-        right += ridge * prior_mean.reshape(3, -1)
+        rhs += ridge * prior_mean.reshape(3, -1)
     # The inverse of a symmetric 3 x 3 matrix by its cofactors: about ten times faster here than a general solver.
     c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
     determinant = xx * c_xx + xy * c_xy + xz * c_xz
     scaled = np.stack(
         [
-            (c_xx * right[0] + c_xy * right[1] + c_xz * right[2]) / determinant,
-            (c_xy * right[0] + c_yy * right[1] + c_yz * right[2]) / determinant,
-            (c_xz * right[0] + c_yz * right[1] + c_zz * right[2]) / determinant,
+            (c_xx * rhs[0] + c_xy * rhs[1] + c_xz * rhs[2]) / determinant,
+            (c_xy * rhs[0] + c_yy * rhs[1] + c_yz * rhs[2]) / determinant,
+            (c_xz * rhs[0] + c_yz * rhs[1] + c_zz * rhs[2]) / determinant,
         ]
     )
     variance = (c_xx + c_yy + c_zz) / determinant

@@ -92,14 +92,14 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
                 f"{out}: {worst} of ONNX differs from torch by {differences[worst]:.2g} of its largest value, more than "
                 f"{TOLERANCE:g}; nothing was written, use the model with torch"
             )
-        described = {
+        description = {
             "weights": recognizer.digest,
             "inputs": {modality: ["batch", CHANNELS[modality], info.size, info.size] for modality in info.modalities},
             "outputs": outputs,
             "classes": {task: list(names) for task, names in info.classes.items()},
             "trained": list(info.trained),
         }
-        write_json(folder / INFO_FILE, described)
+        write_json(folder / INFO_FILE, description)
     rows = [
         {"": "torch", "MB": _megabytes(recognizer.folder / "model.safetensors")}
         | _measure_latency(_torch_session(recognizer), recognizer),
@@ -157,11 +157,11 @@ def _write_onnx(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
         sync_file(written)
 
 
-def _random_maps(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:
-    """Random maps (rows, C, H, W) of every modality."""
+def _random_maps(recognizer: Recognizer, count: int) -> dict[str, np.ndarray]:
+    """Random maps (count, C, H, W) of every modality."""
     rng = np.random.default_rng(0)
     size = recognizer.info.size
-    return {name: rng.random((rows, CHANNELS[name], size, size), dtype=np.float32) for name in recognizer.info.modalities}
+    return {name: rng.random((count, CHANNELS[name], size, size), dtype=np.float32) for name in recognizer.info.modalities}
 
 
 def _torch_session(recognizer: Recognizer) -> InferenceFunction:
@@ -177,8 +177,8 @@ def _torch_session(recognizer: Recognizer) -> InferenceFunction:
 def _relative_differences(recognizer: Recognizer, run: InferenceFunction, outputs: list[str]) -> dict[str, float]:
     """Output to its largest relative difference from torch, over batch sizes other than the exported one."""
     differences = dict.fromkeys(outputs, 0.0)
-    for rows in _CHECKED_BATCH_SIZES:
-        maps = _random_maps(recognizer, rows)
+    for count in _CHECKED_BATCH_SIZES:
+        maps = _random_maps(recognizer, count)
         for name, expected, got in zip(outputs, _torch_session(recognizer)(maps), run(maps), strict=True):
             share = np.abs(expected - got).max() / max(float(np.abs(expected).max()), 1e-12)
             differences[name] = float(np.maximum(differences[name], share))  # np.maximum keeps NaN

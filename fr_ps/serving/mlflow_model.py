@@ -114,7 +114,7 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
         Exception: MLflow or its artifact storage fails.
     """
     info, digest = client.get_run(run).info, weights_digest(model)
-    found = find_logged_model(client, run, name, digest)
+    found = _find_logged_model(client, run, name, digest)
     if found is not None and found.status == LoggedModelStatus.READY:
         return str(found.model_id)
     tags = {WEIGHTS_TAG: digest}
@@ -132,7 +132,7 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
     return str(logged.model_id)
 
 
-def find_logged_model(client: MlflowClient, run: str, name: str, digest: str):  # type: ignore[no-untyped-def]  # mlflow has no types
+def _find_logged_model(client: MlflowClient, run: str, name: str, digest: str):  # type: ignore[no-untyped-def]  # mlflow has no types
     """The run's logged model with this name and weights digest, preferably a READY one; None if there is none."""
     experiment = client.get_run(run).info.experiment_id
     found = client.search_logged_models([experiment], filter_string=f"name = '{name}' AND source_run_id = '{run}'")

@@ -16,7 +16,7 @@ from fr_ps.data.preparation import capture_to_maps, reproduce_preparation
 from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.files import check_path_component
-from fr_ps.models.inference import Predictions, concatenate
+from fr_ps.models.inference import Predictions, concatenate_predictions
 from fr_ps.photometric.captures import list_sources
 from fr_ps.photometric.orientation import ORIENTATION_SAMPLE, NormalStatistics, axes_warning, normal_statistics
 from fr_ps.progress import OnProgress, no_progress
@@ -196,7 +196,7 @@ def predict_sessions(
     if not parts:
         first = failures[0].reason if failures else "the list of sessions is empty"
         raise InputError(f"none of {len(sessions)} sessions could be read; first error: {first}")
-    return PredictionResult(keys, concatenate(parts), failures, axes_warning(normals))
+    return PredictionResult(keys, concatenate_predictions(parts), failures, axes_warning(normals))
 
 
 def _readable_sessions(

@@ -121,10 +121,10 @@ def decide(differences: Sequence[Difference], groups: Sequence[Difference], limi
 
 def _gain_text(difference: Difference) -> str:
     """The difference challenger minus champion, with its interval."""
-    return f"{-difference.value:+.4f} {negated(difference).interval_text}"
+    return f"{-difference.value:+.4f} {swap_models(difference).interval_text}"
 
 
-def negated(difference: Difference) -> Difference:
+def swap_models(difference: Difference) -> Difference:
     """The difference with its two models swapped."""
     return Difference(difference.name, difference.second, difference.first, -difference.high, -difference.low, difference.p)
 

@@ -14,7 +14,7 @@ from fr_ps.data.preparation import capture_to_maps, format_warning, reproduce_pr
 from fr_ps.device import pick_device
 from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model, weights_digest
-from fr_ps.models.inference import BATCH_SIZE, Predictions, concatenate, predict_batch, require_finite
+from fr_ps.models.inference import BATCH_SIZE, Predictions, concatenate_predictions, predict_batch, require_finite
 from fr_ps.models.thresholds import ValidationThreshold, read_thresholds
 from fr_ps.serving.gallery import Gallery, Match, normalize_rows
 
@@ -101,7 +101,7 @@ class Recognizer:
         for start in range(0, count, batch):
             chunk = {modality: array[start : start + batch] for modality, array in maps.items()}
             parts += predict_batch(self.network, chunk, [subset])
-        predictions = concatenate(parts)
+        predictions = concatenate_predictions(parts)
         require_finite(predictions, names or [f"session {row}" for row in range(count)], self.folder)
         return predictions
 

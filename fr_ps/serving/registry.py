@@ -67,7 +67,7 @@ def register(
     folder = resolve_model(run, runs)
     mlflow_run = _mlflow_run_id(run, runs)
     _, info = load_model(folder, torch.device("cpu"))  # never register a version that cannot be loaded
-    with _registry(f"{name}: run {run} cannot be registered under that name") as client:
+    with _registry_client(f"{name}: run {run} cannot be registered under that name") as client:
         with _artifact_storage_errors(client, mlflow_run):
             model_id = log_model(client, mlflow_run, folder, BEST_CHECKPOINT.name, *_best_epoch(client, mlflow_run, folder))
         with _ignore_existing():
@@ -98,7 +98,7 @@ def parse_version(model: str) -> ModelVersion:
     """
     rest = model.removeprefix(REGISTRY_PREFIX)
     name, at, alias = rest.partition("@")
-    with _registry(f"{model}: cannot be read from the registry") as client:
+    with _registry_client(f"{model}: cannot be read from the registry") as client:
         if rest != model and at and name and alias:
             return ModelVersion(name, str(client.get_model_version_by_alias(name, alias).version))
         name, slash, number = rest.rpartition("/")
@@ -114,7 +114,7 @@ def get_champion(name: str) -> ModelVersion | None:
     Raises:
         InputError: there is no registered model of that name, or MLflow is unreachable.
     """
-    with _registry(f"{REGISTRY_PREFIX}{name}: cannot be read from the registry") as client:
+    with _registry_client(f"{REGISTRY_PREFIX}{name}: cannot be read from the registry") as client:
         number = client.get_registered_model(name).aliases.get(CHAMPION)
     return None if number is None else ModelVersion(name, str(number))
 
@@ -128,9 +128,9 @@ def set_champion(version: ModelVersion, expected: ModelVersion | None) -> None:
     current = get_champion(version.name)
     if current != expected:
         raise InputError(f"{version.uri}: the champion is now {_uri_or_none(current)}, changed meanwhile; promote again")
-    with _registry(f"{version.uri}: cannot become the champion") as client:
+    with _registry_client(f"{version.uri}: cannot become the champion") as client:
         client.set_registered_model_alias(version.name, CHAMPION, version.number)
-        _write_history(client, version.name, [*_history(client, version.name), version.number])
+        _write_champion_history(client, version.name, [*_champion_history(client, version.name), version.number])
     if (current := get_champion(version.name)) != version:
         raise InputError(f"{version.uri}: another process made {_uri_or_none(current)} the champion; promote again")
 
@@ -144,7 +144,7 @@ def demote(name: str) -> ModelVersion:
     previous = get_champion(name)
     if previous is None:
         raise InputError(f"{REGISTRY_PREFIX}{name}: has no champion; promote a version")
-    with _registry(f"{previous.uri}: cannot be demoted") as client:
+    with _registry_client(f"{previous.uri}: cannot be demoted") as client:
         client.delete_registered_model_alias(name, CHAMPION)
     return previous
 
@@ -156,14 +156,14 @@ def roll_back(name: str) -> tuple[ModelVersion | None, ModelVersion]:
         InputError: there was no other champion, or MLflow is unreachable.
     """
     current = get_champion(name)
-    with _registry(f"{REGISTRY_PREFIX}{name}: cannot be rolled back") as client:
-        past = [number for number in _history(client, name) if _exists(client, name, number)]
+    with _registry_client(f"{REGISTRY_PREFIX}{name}: cannot be rolled back") as client:
+        past = [number for number in _champion_history(client, name) if _exists(client, name, number)]
         while past and current is not None and past[-1] == current.number:
             past.pop()
         if not past:
             raise InputError(f"{REGISTRY_PREFIX}{name}: has had no other champion; promote another version")
         client.set_registered_model_alias(name, CHAMPION, past[-1])
-        _write_history(client, name, past)
+        _write_champion_history(client, name, past)
     return current, ModelVersion(name, past[-1])
 
 
@@ -173,7 +173,7 @@ def set_tags(version: ModelVersion, tags: dict[str, str]) -> None:
     Raises:
         InputError: there is no such version, or MLflow is unreachable.
     """
-    with _registry(f"{version.uri}: cannot be tagged") as client:
+    with _registry_client(f"{version.uri}: cannot be tagged") as client:
         for key, value in tags.items():
             client.set_model_version_tag(version.name, version.number, key, value)
 
@@ -211,7 +211,7 @@ def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list
     return best.step, [point for name in names for point in client.get_metric_history(run, name) if point.step == best.step]
 
 
-def _history(client: MlflowClient, name: str) -> list[str]:
+def _champion_history(client: MlflowClient, name: str) -> list[str]:
     """Numbers of the versions that became champion, the latest last."""
     stored = client.get_registered_model(name).tags.get(_HISTORY_TAG, "[]")
     try:
@@ -220,7 +220,7 @@ def _history(client: MlflowClient, name: str) -> list[str]:
         return []
 
 
-def _write_history(client: MlflowClient, name: str, numbers: list[str]) -> None:
+def _write_champion_history(client: MlflowClient, name: str, numbers: list[str]) -> None:
     client.set_registered_model_tag(name, _HISTORY_TAG, json.dumps(numbers))
 
 
@@ -244,7 +244,7 @@ def _uri_or_none(version: ModelVersion | None) -> str:
 
 
 @contextmanager
-def _registry(message: str) -> Iterator[MlflowClient]:
+def _registry_client(message: str) -> Iterator[MlflowClient]:
     """A client of the registry. MLflow's errors in the block become an `InputError` that begins with `message`."""
     try:
         yield connect()

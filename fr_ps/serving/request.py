@@ -22,7 +22,7 @@ import pandas as pd
 from fr_ps.data.layout import CHANNELS
 from fr_ps.data.preparation import format_warning
 from fr_ps.errors import InputError
-from fr_ps.models.inference import Predictions, concatenate
+from fr_ps.models.inference import Predictions, concatenate_predictions
 from fr_ps.npy import NpyError, read_npy
 from fr_ps.photometric.images import count_pixels
 from fr_ps.photometric.lights import LIGHTS_FILE
@@ -107,7 +107,7 @@ def _predict(recognizer: Recognizer, sessions: list[dict[str, np.ndarray]]) -> P
     for modalities, rows in rows_by_modalities.items():
         stacked = {modality: np.stack([sessions[row][modality] for row in rows]) for modality in modalities}
         parts.append(recognizer.predict_checked(stacked, names=[f"row {row}" for row in rows]))
-    grouped = concatenate(parts)
+    grouped = concatenate_predictions(parts)
     order = np.argsort(np.concatenate(list(rows_by_modalities.values())))
     return Predictions(grouped.embeddings[order], {task: found[order] for task, found in grouped.probabilities.items()})
 

@@ -38,16 +38,16 @@ def prediction_table(recognizer: Recognizer, predictions: Predictions, keys: Seq
         columns |= {"id": [subject for subject, _ in keys], "session": [session for _, session in keys]}
     columns["quality"] = np.linalg.norm(predictions.embeddings, axis=1)
     columns["embedding"] = list(predictions.embeddings)
-    rows = len(predictions.embeddings)
+    count = len(predictions.embeddings)
     for attribute, classes in recognizer.info.classes.items():
         trained = attribute in recognizer.info.trained
         probabilities = predictions.probabilities[attribute]
         columns[attribute] = (
-            recognizer.predicted_classes(attribute, probabilities) if trained else pd.array([None] * rows, dtype="string")
+            recognizer.predicted_classes(attribute, probabilities) if trained else pd.array([None] * count, dtype="string")
         )
         suffixes = {1: ""} if len(classes) == 2 else {code: f"_{name}" for code, name in enumerate(classes)}
         for code, suffix in suffixes.items():
-            missing = np.full(rows, np.nan, dtype=np.float32)
+            missing = np.full(count, np.nan, dtype=np.float32)
             columns[f"{attribute}_probability{suffix}"] = probabilities[:, code] if trained else missing
     return pd.DataFrame(columns)
 

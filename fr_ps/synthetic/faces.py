@@ -204,7 +204,7 @@ def _features(subject: Subject, appearance: Appearance, u: np.ndarray, v: np.nda
     t = subject.traits
     corners, open_, wide, brows_up, frown, cheeks_up, folds = (float(e) for e in appearance.expression)
     open_ = max(open_, 0.0)
-    out = np.abs(u)
+    abs_u = np.abs(u)
     eye_x, eye_v = t["eye_x"], t["eye_height"]
     mouth_v, tip_v = t["mouth_height"], t["nose_tip"]
     brow_v = eye_v + t["brow_above_eye"] + brows_up
@@ -240,7 +240,7 @@ def _features(subject: Subject, appearance: Appearance, u: np.ndarray, v: np.nda
 
     # The groove from the nose's wing past the mouth's corner.
     fold_x = t["nose_width"] + 0.06 + 0.42 * np.clip(tip_v + 0.05 - v, 0, 1) + 0.3 * cheeks_up
-    groove = _ridge(out - fold_x, 0.03) * _ridge(v - 0.5 * (tip_v + mouth_v), 0.13)
+    groove = _ridge(abs_u - fold_x, 0.03) * _ridge(v - 0.5 * (tip_v + mouth_v), 0.13)
     relief -= (t["fold"] + folds) * groove
 
     skin = t["skin"] + _blobs(subject.texture, u, v) + _blobs(subject.marks, u, v) - 9 * folds * groove
@@ -251,24 +251,24 @@ def _features(subject: Subject, appearance: Appearance, u: np.ndarray, v: np.nda
     lip_relief, lip_albedo = _mouth(t, u - np.float32(t["mouth_offset"]), v, mouth_v, mouth_w, corners, open_)
     relief += lip_relief
     skin += lip_albedo
-    skin += _eyes(t, out, v, eye_x, eye_v, open_)
+    skin += _eyes(t, abs_u, v, eye_x, eye_v, open_)
 
-    along = (out - eye_x) / 0.2
+    along = (abs_u - eye_x) / 0.2
     brow_line = brow_v + t["brow_arch"] * (0.3 - along**2) + (t["brow_tilt"] + 0.06 * frown) * along
     brow = _ridge(v - brow_line, t["brow_thickness"] * (1 - 0.25 * along)) * np.exp(-0.5 * (along / 1.05) ** 4)
     skin -= t["brow_darkness"] * brow
     relief += 0.012 * brow
 
     hair = np.maximum(
-        _smooth_step(v - t["hairline"] + 0.22 * out**2, 0.04),
-        _smooth_step(out - t["sideburn"], 0.05) * _smooth_step(v + 0.25, 0.1),
+        _smooth_step(v - t["hairline"] + 0.22 * abs_u**2, 0.04),
+        _smooth_step(abs_u - t["sideburn"], 0.05) * _smooth_step(v + 0.25, 0.1),
     )
     lip_growth, jaw_growth, rough = HAIR_GROWTH[appearance.facial_hair]
     if rough:
-        moustache = _ridge(v - (mouth_v + 0.135 - 0.25 * out**2), 0.05) * np.exp(-0.5 * (out / 0.25) ** 4)
-        jaw_line = mouth_v - 0.08 + 0.55 * np.clip(out - 0.25, 0, 1)
+        moustache = _ridge(v - (mouth_v + 0.135 - 0.25 * abs_u**2), 0.05) * np.exp(-0.5 * (abs_u / 0.25) ** 4)
+        jaw_line = mouth_v - 0.08 + 0.55 * np.clip(abs_u - 0.25, 0, 1)
         lips = np.exp(-0.5 * ((u / mouth_w) ** 2 + ((v - mouth_v + 0.5 * open_) / (0.10 + 0.5 * open_)) ** 2) ** 2)
-        beard = _smooth_step(jaw_line - v, 0.06) * (1 - lips) * _smooth_step(1.35 - out, 0.1)
+        beard = _smooth_step(jaw_line - v, 0.06) * (1 - lips) * _smooth_step(1.35 - abs_u, 0.1)
         growth = appearance.growth * np.maximum(lip_growth * moustache, jaw_growth * beard)
         noise = np.random.default_rng(appearance.detail_seed).standard_normal(np.broadcast(u, v).shape, dtype=np.float32)
         # The size of the hairs is a length on the head, the same at every resolution of the grid.
@@ -279,7 +279,7 @@ def _features(subject: Subject, appearance: Appearance, u: np.ndarray, v: np.nda
     skin += hair * (t["hair"] - skin)
     relief += 0.03 * hair
     if appearance.spectacles:
-        frame = _spectacles_frame(t, out, v, eye_x, eye_v)
+        frame = _spectacles_frame(t, abs_u, v, eye_x, eye_v)
         skin += frame * (np.float32(-2.6) - skin)
         relief += 0.055 * frame
     return relief, skin
@@ -319,9 +319,9 @@ def _mouth(
     return relief, albedo + hole * inside
 
 
-def _eyes(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye_v: float, open_: float) -> np.ndarray:
+def _eyes(t: dict[str, float], abs_u: np.ndarray, v: np.ndarray, eye_x: float, eye_v: float, open_: float) -> np.ndarray:
     """Log albedo of the eyes relative to skin: lid line, white, iris; (R, C)."""
-    x, y = out - eye_x, v - eye_v
+    x, y = abs_u - eye_x, v - eye_v
     half_height = t["eye_open"] * (1 + 1.5 * open_) * np.clip(1 - (x / t["eye_width"]) ** 2, 0.02, None)
     white = _smooth_step(half_height - np.abs(y), 0.015) * _smooth_step(t["eye_width"] - np.abs(x), 0.02)
     lid = _ridge(y - half_height, 0.015) * np.exp(-0.5 * (x / t["eye_width"]) ** 6)
@@ -329,14 +329,14 @@ def _eyes(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye
     return 0.45 * white - 1.0 * lid - 1.9 * iris
 
 
-def _spectacles_frame(t: dict[str, float], out: np.ndarray, v: np.ndarray, eye_x: float, eye_v: float) -> np.ndarray:
+def _spectacles_frame(t: dict[str, float], abs_u: np.ndarray, v: np.ndarray, eye_x: float, eye_v: float) -> np.ndarray:
     """Coverage of the spectacles' frame, 0 to 1: two rims, the bridge, the temples; (R, C)."""
-    x, y = out - eye_x - 0.02, v - eye_v + 0.03
+    x, y = abs_u - eye_x - 0.02, v - eye_v + 0.03
     power = t["roundness"]
     reach = (np.abs(x / 0.275) ** power + np.abs(y / 0.215) ** power + 1e-6) ** (1 / power)
     rim = np.exp(-(((reach - 1) * 0.235 / 0.030) ** 2))
-    bridge = _ridge(y - 0.07, 0.025) * _smooth_step(eye_x - 0.24 - out, 0.02)
-    temple = _ridge(y - 0.07, 0.025) * _smooth_step(out - eye_x - 0.28, 0.03)
+    bridge = _ridge(y - 0.07, 0.025) * _smooth_step(eye_x - 0.24 - abs_u, 0.02)
+    temple = _ridge(y - 0.07, 0.025) * _smooth_step(abs_u - eye_x - 0.28, 0.03)
     return np.maximum(np.maximum(rim, bridge), temple).astype(np.float32)
 
 
@@ -347,7 +347,7 @@ def head_landmarks(subject: Subject, appearance: Appearance) -> np.ndarray:
     eye_x, eye_v, reach = t["eye_x"], t["eye_height"], t["eye_width"]
     mouth_w, mouth_v = t["mouth_width"] * (1 + wide), t["mouth_height"] + 0.65 * corners
     nose_w, nose_v = 0.95 * t["nose_width"] + 0.03, t["nose_tip"] + 0.02
-    places = {
+    positions = {
         "forehead": (0, 0.5 * (eye_v + t["brow_above_eye"] + t["hairline"])),
         "nose_tip": (0, t["nose_tip"] + 0.01),
         "mouth_left": (t["mouth_offset"] - mouth_w, mouth_v),
@@ -355,10 +355,10 @@ def head_landmarks(subject: Subject, appearance: Appearance) -> np.ndarray:
         "chin": (0, t["chin_height"] + 0.12 - 0.6 * max(open_, 0.0)),
     }
     for side, sign in (("left", -1), ("right", 1)):
-        places[f"{side}_eye_outer"] = (sign * (eye_x + reach), eye_v)
-        places[f"{side}_eye_inner"] = (sign * (eye_x - reach), eye_v)
-        places[f"nose_{side}"] = (sign * nose_w, nose_v)
-    return np.array([places[name] for name in LANDMARKS], dtype=np.float64)
+        positions[f"{side}_eye_outer"] = (sign * (eye_x + reach), eye_v)
+        positions[f"{side}_eye_inner"] = (sign * (eye_x - reach), eye_v)
+        positions[f"nose_{side}"] = (sign * nose_w, nose_v)
+    return np.array([positions[name] for name in LANDMARKS], dtype=np.float64)
 
 
 def locate_on_surface(

@@ -23,9 +23,10 @@ from fr_ps.synthetic.view import CLOSE, Framing, sample_view
 LIGHT_ANGLES = ((35, 40), (-35, 40), (35, -20), (-35, -20))
 LABELS = ("Gender", "Spectacles", "Facial_Hair", "Pose", "Emotion")
 
-# First word of each random stream. It comes first because numpy pads a seed with zeros: [s, p] and [s, p, 0] are one stream.
-_PAIR_STREAM, _PERSON_STREAM, _PLAN_STREAM, _SESSION_STREAM = 1, 2, 3, 4
-_DEGREES_A_POSE = 8.0
+# The first number of each random stream's seed. Without it streams could coincide: numpy pads a seed with zeros, so that
+# [seed, subject] and [seed, subject, 0] are the same.
+_PAIR_STREAM, _SUBJECT_STREAM, _PLAN_STREAM, _SESSION_STREAM = 1, 2, 3, 4
+_DEGREES_PER_POSE = 8.0
 _BACKGROUND_DEPTH = 0.2
 _MIN_NORMAL_Z = 0.06
 
@@ -57,7 +58,7 @@ def render_session(seed: int, subject: int, session: int, size: int = 128, frami
     """The pictures of one session of one subject, `size` x `size` pixels, and the ground truth."""
     # Of each pair of subjects one is male, so that a small set has both genders.
     first_is_male = np.random.default_rng([_PAIR_STREAM, seed, subject // 2]).random() < 0.5
-    face = sample_subject(bool(first_is_male) == (subject % 2 == 0), np.random.default_rng([_PERSON_STREAM, seed, subject]))
+    face = sample_subject(bool(first_is_male) == (subject % 2 == 0), np.random.default_rng([_SUBJECT_STREAM, seed, subject]))
     return _render(face, seed, subject, session, size, framing)
 
 
@@ -66,7 +67,7 @@ def _render(face: Subject, seed: int, subject: int, session: int, size: int, fra
     rng = np.random.default_rng([_SESSION_STREAM, seed, subject, session])
     pose = int(rng.choice([3, 4, 5], p=[0.4, 0.35, 0.25]) if turned else rng.choice([1, 2], p=[0.65, 0.35]))
     emotion = str(rng.choice(EMOTIONS[1:], p=[0.45, 0.3, 0.25])) if emotional else EMOTIONS[0]
-    yaw = float(rng.choice([-1, 1]) * np.radians(_DEGREES_A_POSE) * (pose - 1) + rng.normal(0, np.radians(2)))
+    yaw = float(rng.choice([-1, 1]) * np.radians(_DEGREES_PER_POSE) * (pose - 1) + rng.normal(0, np.radians(2)))
     view = sample_view(framing, yaw, size, rng)
     look = sample_appearance(face, emotion, rng)
 

@@ -56,7 +56,7 @@ class View:
 
     @property
     def pixel(self) -> float:
-        """Head units a pixel, before `scale`."""
+        """Head units per pixel, before `scale`."""
         return 2 * self.framing.half_picture / self.size
 
     def surface_grid(self) -> tuple[np.ndarray, np.ndarray]:

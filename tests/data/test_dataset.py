@@ -49,7 +49,7 @@ def test_only_selected_sessions_are_opened_and_all_selections_share_one_pack(pre
 
 def test_a_table_without_maps_opens_as_a_table_only(prepared, refused):
     table = open_table(prepared / "labels.csv", config=DataConfig(limits={"Pose": 2}))
-    np.testing.assert_array_equal(table.all_labels.columns["Pose"][table.rows], table.labels.columns["Pose"])
+    np.testing.assert_array_equal(table.all_labels.columns["Pose"][table.selected], table.labels.columns["Pose"])
     assert (table.labels.columns["Pose"].astype(int) <= 2).all()
     with refused(prepared / "labels.csv", "folder"):
         open_dataset(prepared / "labels.csv", ["albedo"])

@@ -162,7 +162,7 @@ def test_nothing_of_a_tested_session_reaches_another_one() -> None:
     changed = {modality: maps.copy() for modality, maps in store.maps.items()}
     for maps in changed.values():
         maps[25] = maps[25, :, ::-1] ** 2
-    after = baseline_embeddings(MapStore(changed, store.rows, ""), labels, train, tested).embeddings
+    after = baseline_embeddings(MapStore(changed, store.selected, ""), labels, train, tested).embeddings
     fewer = baseline_embeddings(store, labels, train, tested[[7, 3]]).embeddings
     for name, embeddings in before.items():
         others = np.arange(20) != 5
@@ -220,7 +220,7 @@ def test_jittered_is_what_it_is_on_maps_that_were_jittered_before() -> None:
         {modality: maps[tested] for modality, maps in store.maps.items()}, labels.ids[tested], labels.sessions[tested], 0
     )
     before = {modality: np.concatenate([maps[train], moved[modality]]) for modality, maps in store.maps.items()}
-    wanted = baseline_embeddings(MapStore(before, store.rows, ""), labels, train, tested).embeddings
+    wanted = baseline_embeddings(MapStore(before, store.selected, ""), labels, train, tested).embeddings
     plain = baseline_embeddings(store, labels, train, tested).embeddings
     for name, got in baseline_embeddings(store, labels, train, tested, jittered=True).embeddings.items():
         scale = np.abs(got).max()

@@ -143,10 +143,15 @@ def test_three_lights_are_refused(refused: AssertRejected) -> None:
     images, saturated = pictures(THREE, np.ones(3))
     with refused("intensities", "3 lights", "four lights or more"):
         estimate_intensities(images, saturated, directions(THREE), with_ambient=False)
-    for ambient_too, intensities_too, word in ((True, False, "ambient"), (False, True, "intensities")):
+    for calibrate_ambient, calibrate_intensities, word in ((True, False, "ambient"), (False, True, "intensities")):
         with refused(word):
             calibrate_images(
-                images, saturated, directions(THREE), np.ones(3), intensities_too=intensities_too, ambient_too=ambient_too
+                images,
+                saturated,
+                directions(THREE),
+                np.ones(3),
+                calibrate_intensities=calibrate_intensities,
+                calibrate_ambient=calibrate_ambient,
             )
 
 
@@ -175,7 +180,7 @@ def test_calibrated_pictures_equal_those_of_equal_lights_without_ambient() -> No
     truth = drawn(4, 5)
     images, saturated = pictures(WIDE, truth, ambient=0.06)
     given, intensities, ambient = calibrate_images(
-        images, saturated, directions(WIDE), 3 * truth, intensities_too=False, ambient_too=True
+        images, saturated, directions(WIDE), 3 * truth, calibrate_intensities=False, calibrate_ambient=True
     )
     assert given.dtype == np.float32
     np.testing.assert_allclose(intensities, truth)
@@ -183,7 +188,7 @@ def test_calibrated_pictures_equal_those_of_equal_lights_without_ambient() -> No
     np.testing.assert_allclose(given, lambertian(WIDE), atol=0.01)
 
     found, intensities, ambient = calibrate_images(
-        images, saturated, directions(WIDE), np.ones(4), intensities_too=True, ambient_too=True
+        images, saturated, directions(WIDE), np.ones(4), calibrate_intensities=True, calibrate_ambient=True
     )
     np.testing.assert_allclose(intensities, truth, rtol=0.02)
     assert intensities.mean() == pytest.approx(1)
@@ -196,20 +201,22 @@ def test_wrong_nominal_intensities_are_corrected_and_right_ones_kept() -> None:
     truth = drawn(4, 5)
     images, saturated = pictures(FOUR, truth)
     for stated in (truth, 7 * truth, np.ones(4), np.array([1, 1.2, 0.9, 1])):
-        found = calibrate_images(images, saturated, directions(FOUR), stated, intensities_too=True, ambient_too=False)[1]
+        found = calibrate_images(
+            images, saturated, directions(FOUR), stated, calibrate_intensities=True, calibrate_ambient=False
+        )[1]
         np.testing.assert_allclose(found, truth, rtol=0.02)
 
 
 def test_without_estimates_only_nominal_intensities_are_removed() -> None:
     images, saturated = pictures(FOUR, np.ones(4), ambient=0.1)
     same, intensities, ambient = calibrate_images(
-        images, saturated, directions(FOUR), np.full(4, 2.0), intensities_too=False, ambient_too=False
+        images, saturated, directions(FOUR), np.full(4, 2.0), calibrate_intensities=False, calibrate_ambient=False
     )
     np.testing.assert_array_equal(same, images)
     assert (intensities.tolist(), ambient) == ([1, 1, 1, 1], 0)
     stated = np.array([1, 2, 3, 2])
     divided, intensities, _ = calibrate_images(
-        images, saturated, directions(FOUR), stated, intensities_too=False, ambient_too=False
+        images, saturated, directions(FOUR), stated, calibrate_intensities=False, calibrate_ambient=False
     )
     np.testing.assert_allclose(divided, images / (stated / 2)[:, None, None], rtol=1e-6)
     assert intensities.tolist() == [0.5, 1, 1.5, 1]

@@ -303,13 +303,14 @@ def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(refus
     images = (0.6 * clean * factors[:, None, None] + 0.1).astype(np.float32)
     capture = Capture(images, directions(angles))
     plain, found = (
-        compute_maps(capture, whole(capture, 48), intensities_too=estimate, ambient_too=estimate) for estimate in (False, True)
+        compute_maps(capture, whole(capture, 48), calibrate_intensities=estimate, calibrate_ambient=estimate)
+        for estimate in (False, True)
     )
     assert degrees(found.normal, scene.normal).mean() < 0.25 * degrees(plain.normal, scene.normal).mean()
     np.testing.assert_allclose(found.notes["intensities"], factors, rtol=0.02)
     assert found.notes["ambient"] == pytest.approx(0.1, abs=0.005)
     with refused("ambient", "indistinguishable from a surface"):
-        compute_maps(face_capture(), whole(face_capture(), 48), ambient_too=True)
+        compute_maps(face_capture(), whole(face_capture(), 48), calibrate_ambient=True)
 
 
 def test_the_robust_solver_uses_saturation() -> None:

@@ -14,7 +14,7 @@ from fr_ps.data.layout import session_folder
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.attributes import best_threshold
 from fr_ps.models.folder import load_model, save_model
-from fr_ps.models.inference import predict, require_finite, session_names
+from fr_ps.models.inference import predict, require_finite
 from fr_ps.models.thresholds import THRESHOLDS_FILE, read_thresholds
 from fr_ps.serving.gallery import enroll
 from fr_ps.serving.predict import list_prepared_sessions, predict_sessions
@@ -216,5 +216,5 @@ def test_weights_and_predictions_with_nan_or_infinity_are_rejected(
         predict_sessions(recognizer, sessions, batch=64)
     dataset = open_dataset(prepared, ["albedo", "normal"])
     predictions = predict(recognizer.network, dataset.store, np.arange(4), 4)
-    with refused(model, session_names(dataset.labels)[0], "4 of 4 sessions"):
-        require_finite(predictions, session_names(dataset.labels), model)
+    with refused(model, dataset.labels.session_names()[0], "4 of 4 sessions"):
+        require_finite(predictions, dataset.labels.session_names(), model)
