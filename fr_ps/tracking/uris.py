@@ -22,6 +22,8 @@ from fr_ps.locks import dir_lock
 from fr_ps.redaction import redact
 
 DEFAULT_STORE_FILE = "mlflow.db"
+_own_limits: dict[str, str] = {}
+"""MLflow's environment variables that `limit_http_retries` set, with their values; the user did not set these."""
 
 
 def tracking_uri() -> str:
@@ -44,10 +46,13 @@ def connect() -> MlflowClient:
 def limit_http_retries(retries: int, timeout: int) -> None:
     """Limit requests to a server: the number of retries, and the seconds without an answer per try.
 
-    MLflow's default is about four minutes. MLflow's environment variables take precedence.
+    MLflow's default is about four minutes. Environment variables that the user set take precedence. The limits apply to the
+    whole process, so the lowest ones win: a registry request before or during a training does not slow its delivery.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout))
+    for name, limit in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", retries), ("MLFLOW_HTTP_REQUEST_TIMEOUT", timeout)):
+        present = os.environ.get(name)
+        if present is None or (present == _own_limits.get(name) and limit < int(present)):
+            os.environ[name] = _own_limits[name] = str(limit)
 
 
 def open_client(uri: str) -> MlflowClient:

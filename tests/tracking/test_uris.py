@@ -1,5 +1,6 @@
 """URIs of stores and artifacts in folders of any name, against SQLite and MLflow's own file functions."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy import create_engine
 
 from fr_ps.redaction import redact
+from fr_ps.tracking import uris
 from fr_ps.tracking.uris import (
     artifact_root,
     create_sqlite_store,
@@ -114,3 +116,25 @@ def test_a_recorded_uri_has_no_password_that_looks_like_a_port():
 @pytest.mark.parametrize("uri", ["", "sqlite://", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "http://host/a.db", "sqlite"])
 def test_other_uris_have_no_file(uri):
     assert sqlite_path(uri) is None
+
+
+@pytest.mark.parametrize("registry_first", [True, False])
+def test_the_delivery_does_not_retry_in_a_process_that_also_asks_the_registry(
+    monkeypatch: pytest.MonkeyPatch, registry_first: bool
+) -> None:
+    names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+    for name in names:
+        monkeypatch.setenv(name, "")  # restored after the test
+        monkeypatch.delenv(name)
+    limits = [(2, 60), (0, 20)]
+    for retries, timeout in limits if registry_first else reversed(limits):
+        uris.limit_http_retries(retries, timeout)
+    assert [os.environ[name] for name in names] == ["0", "20"]
+
+
+def test_http_limits_that_the_user_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uris, "_own_limits", {})
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "90")
+    uris.limit_http_retries(0, timeout=20)
+    assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) == ("5", "90")
