@@ -192,7 +192,7 @@ def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any =
 
 def run_fr_ps_search(folder: Path, name: str, trials: int) -> None:
     from fr_ps.search.storage import Storage, open_study
-    from fr_ps.search.worker import run_trials
+    from fr_ps.search.worker import run_worker
     from fr_ps.tracking.lifecycle import start_parent_run
     from fr_ps.tracking.run_folder import ParentRun
 
@@ -201,7 +201,7 @@ def run_fr_ps_search(folder: Path, name: str, trials: int) -> None:
     open_study(Storage(study.storage, study.heartbeat), study.name, ["maximize"])
     _, parent = start_parent_run(study.name, folder / "runs")
     assert isinstance(parent, ParentRun)
-    run_trials(found, parent, time.time(), folder / "runs")
+    run_worker(found, parent, time.time(), folder / "runs")
 
 
 def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict[str, Measurement]]:

@@ -82,12 +82,12 @@ def _reachable_configs(
     dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config
 ) -> Iterator[Config]:
     """The configs in which the dimension is active: one per combination of the searched settings that the condition reads."""
-    for context in parent_assignments(dimension, dimensions):
-        free = [name for name in condition.settings if name in dimensions and name not in context and name != dimension.name]
+    for assignment in parent_assignments(dimension, dimensions):
+        free = [name for name in condition.settings if name in dimensions and name not in assignment and name != dimension.name]
         combinations = itertools.product(*(_candidate_values(dimensions[name], base) for name in free))
         for values in itertools.islice(combinations, _MAX_COMBINATIONS):
             try:
-                yield with_settings(base, params_to_settings({**context, **dict(zip(free, values))}))
+                yield with_settings(base, params_to_settings({**assignment, **dict(zip(free, values))}))
             except InputError:
                 continue  # no trial can be built from it
 

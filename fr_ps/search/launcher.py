@@ -113,13 +113,13 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
     with _leader_run(context) as run:
         if run is None:
             echo(f"process on {context.run_info.host} leads this study; joining as a worker")
-        _run_trials(context, run)
+        _supervise_workers(context, run)
         if run is not None:
             _report_results(context, run)
     if run is None and context.all_finished:
         with _leader_run(context) as run:  # the leader may have been killed
             if run is not None:
-                _run_trials(context, run)
+                _supervise_workers(context, run)
                 _report_results(context, run)
     return context.parent.mlflow_id
 
@@ -191,7 +191,7 @@ def _leader_run(context: StudyContext) -> Iterator[Run | None]:
         yield run
 
 
-def _run_trials(context: StudyContext, run: Run | None) -> None:
+def _supervise_workers(context: StudyContext, run: Run | None) -> None:
     """Run trials in worker processes until none is left.
 
     Args:

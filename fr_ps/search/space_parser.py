@@ -146,9 +146,9 @@ def _check_values(dimension: Dimension, dimensions: Mapping[str, Dimension], bas
     )
     for key, value in candidates:
         rejection = None
-        for context in parent_assignments(dimension, dimensions):
+        for assignment in parent_assignments(dimension, dimensions):
             try:
-                with_settings(base, params_to_settings({**context, dimension.name: _to_setting_type(dimension, value)}))
+                with_settings(base, params_to_settings({**assignment, dimension.name: _to_setting_type(dimension, value)}))
                 rejection = None
                 break
             except InputError as error:

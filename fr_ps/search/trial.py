@@ -43,13 +43,13 @@ class TrialResult:
     """Result of a trial.
 
     Attributes:
-        kind: how it ended.
+        outcome: how it ended.
         values: of the objectives, where it is complete.
         reason: why it ended early, or which trial has the same settings.
         epochs: number of trained epochs.
     """
 
-    kind: Literal["complete", "pruned", "failed"]
+    outcome: Literal["complete", "pruned", "failed"]
     values: tuple[float, ...] | None = None
     reason: str = ""
     epochs: int = 0
@@ -106,33 +106,35 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
         with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
             run.set_tags({TRIAL_TAG: str(number), "fr_ps.study": study.study_name, f"{TRIAL_TAG}_state": "running"})
             try:
-                result = _train_trial(context, trial, params, run)
+                result = _train_or_copy(context, trial, params, run)
             except (KeyboardInterrupt, SystemExit):
                 run.set_tags({f"{TRIAL_TAG}_state": "stopped"})
                 raise
-            note = markdown_lines([f"trial {number}: {result.kind}. {result.reason}"])
-            tags = {f"{TRIAL_TAG}_state": result.kind, f"{TRIAL_TAG}_reason": result.reason}
+            note = markdown_lines([f"trial {number}: {result.outcome}. {result.reason}"])
+            tags = {f"{TRIAL_TAG}_state": result.outcome, f"{TRIAL_TAG}_reason": result.reason}
             run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
             if result.values:
                 values = zip((f"objective/{name}" for name in context.spec.objectives), result.values)
                 run.log_metrics(dict(values), result.epochs)
-            if result.kind == "pruned":
+            if result.outcome == "pruned":
                 raise RunStopped
-            if result.kind == "failed":
+            if result.outcome == "failed":
                 raise _TrialFailed
-        attributes: dict[str, str | int] = {OUTCOME: result.kind, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
+        attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
         if run.mlflow_id:  # set in the background once the run exists in MLflow, for a short trial only at its end
             attributes[MLFLOW_RUN] = run.mlflow_id
         retry(lambda: _set_attributes(trial, attributes))
-        accepted = finish_trial(storage, study, trial, list(result.values) if result.values else None, _STATES[result.kind])
+        accepted = finish_trial(storage, study, trial, list(result.values) if result.values else None, _STATES[result.outcome])
     if not accepted:  # the lease expired, for example while the machine was suspended
         context.echo(f"trial {number}: lease expired; another worker retries it, result discarded")
     return result
 
 
 def trial_run_id(trial: optuna.Trial | FrozenTrial) -> str:
-    """Id of a trial's run, the name of its folder. Empty without one, or if it is unsafe as a path, because the database is not
-    trusted."""
+    """Id of a trial's run, which is the name of its folder; empty without a run.
+
+    Also empty if the id is unsafe as a path: anyone with access to the database can change it.
+    """
     run_id = trial.user_attrs.get(RUN, "")
     try:
         return check_path_component(run_id, RUN) if isinstance(run_id, str) else ""
@@ -169,7 +171,7 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
         trial.set_user_attr(name, value)
 
 
-def _train_trial(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
+def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
     if duplicate := retry(lambda: _find_duplicate(context.study, trial.number, params)):

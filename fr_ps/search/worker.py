@@ -60,10 +60,10 @@ def _run_job() -> None:
     if "train" in job:
         train_final(job["train"], job["name"], job["run"], parent)
     else:
-        run_trials(spec_from_json(job), parent, job["began"])
+        run_worker(spec_from_json(job), parent, job["began"])
 
 
-def run_trials(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path = RUNS_FOLDER) -> None:
+def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path = RUNS_FOLDER) -> None:
     """Run trials until none is left, or the budget is used up.
 
     Args:
@@ -95,7 +95,7 @@ def run_trials(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
             slots = retry(acquire_next)
             for number in acquired:
                 result = run_trial(context, number, slots.slot_of(number))
-                echo(f"trial {number}: {result.kind} {result.values or ''} {result.reason}")
+                echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
                 retry(lambda: prune_checkpoints(study, runs))
                 gc.collect()  # reference cycles hold the tensors of the training
         except (KeyboardInterrupt, SystemExit, DiskFullError):

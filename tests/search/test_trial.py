@@ -75,7 +75,7 @@ def test_an_error_of_the_training_ends_the_trial(
 ) -> None:
     states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     result, run_status, state, stored = ended_by(error, epochs, context, monkeypatch)
-    assert (result.kind, result.epochs, run_status, state, stored) == (kind, epochs, status, states[kind], reason)
+    assert (result.outcome, result.epochs, run_status, state, stored) == (kind, epochs, status, states[kind], reason)
     assert result.reason == reason
 
 
@@ -98,7 +98,7 @@ def test_the_pruner_ends_a_trial(context: WorkerContext, monkeypatch: pytest.Mon
     context.study.add_trial(better)
     monkeypatch.setattr("fr_ps.search.trial._find_duplicate", lambda *_: None)
     result, status, state, reason = ended_by(RuntimeError("not pruned"), 9, context, monkeypatch)
-    assert (result.kind, status, state) == ("pruned", "KILLED", TrialState.PRUNED)
+    assert (result.outcome, status, state) == ("pruned", "KILLED", TrialState.PRUNED)
     assert reason == f"by median after epoch {result.epochs}"
     assert 1 <= result.epochs < 9
 

@@ -315,9 +315,9 @@ def test_a_worker_whose_lease_expired_discards_the_result_and_continues(
         return TrialResult("complete", (0.75,), epochs=1)
 
     monkeypatch.setattr("fr_ps.search.trial._DELIVERY_TIMEOUT", 0.0)
-    monkeypatch.setattr("fr_ps.search.trial._train_trial", train_trial)
+    monkeypatch.setattr("fr_ps.search.trial._train_or_copy", train_trial)
     assert one.acquire() == 0
     context = WorkerContext(search, one.storage, one.study, ParentRun("", ""), tmp_path / "runs", lines.append)
-    assert run_trial(context, 0, 0).kind == "complete"
+    assert run_trial(context, 0, 0).outcome == "complete"
     assert any("lease expired" in line for line in lines)
     assert [(trial.state.name, trial.values) for trial in one.study.get_trials()] == [("FAIL", None), ("RUNNING", None)]
