@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from fr_ps.cli import main
 from fr_ps.config import PrepareConfig
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError
@@ -47,6 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 MakeStore = Callable[[Path], str]
 WriteCapture = Callable[[Path, np.ndarray, Sequence[tuple[float, float]]], None]
 AssertRejected = Callable[..., AbstractContextManager[None]]
+Command = Callable[..., str]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -130,8 +132,8 @@ def write_capture() -> WriteCapture:
 
 
 @pytest.fixture(scope="session")
-def refused() -> AssertRejected:
-    """`with refused("text", ...)`: the block raises InputError with one line that contains these texts and a remedy."""
+def rejected() -> AssertRejected:
+    """`with rejected("text", ...)`: the block raises InputError with one line that contains these texts and a remedy."""
 
     @contextmanager
     def check(*words: object) -> Iterator[None]:
@@ -144,6 +146,33 @@ def refused() -> AssertRejected:
         assert re.search(r"; \w|expected|must|needs", text), f"no remedy in: {text}"
 
     return check
+
+
+@pytest.fixture
+def run_command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """`run_command("train", ...)`: run `fr-ps` with these arguments, without an error; returns its output."""
+
+    def run(*arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def command_error(capsys: pytest.CaptureFixture[str]) -> Command:
+    """`command_error("train", ...)`: run `fr-ps` with invalid arguments; returns the one line on standard error."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        # On a busy machine, a run waits longer for MLflow's new tables and prints a line about it.
+        (line,) = [line for line in lines if not line.startswith("tracking: waiting for MLflow")]
+        assert line.startswith("error: ")
+        return line
+
+    return run
 
 
 @pytest.fixture(scope="session")

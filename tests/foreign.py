@@ -1,4 +1,7 @@
-"""Foreign text that some program takes for markup, a formula or a number."""
+"""Foreign content: text that looks like markup, a formula or a number, and an object whose unpickling runs code."""
+
+from pathlib import Path
+from typing import Any
 
 MARKUP_LIKE_TEXTS = (
     "a$b$c",
@@ -24,3 +27,13 @@ MARKUP_LIKE_TEXTS = (
     "{x}",
     "~~x~~",
 )
+
+
+class Bomb:
+    """Creates the file `trace` when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)

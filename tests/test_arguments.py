@@ -98,7 +98,7 @@ def test_several_modalities_may_be_written_with_or_without_brackets_but_none_twi
     assert message.startswith("data.modalities is ['albedo', 'albedo']; expected one or more of albedo, normal, depth")
 
 
-def test_what_mlflow_appends_works_as_it_is() -> None:
+def test_parameters_appended_by_mlflow_run_are_parsed() -> None:
     """`mlflow run -P model.backbone=miresnet34` appends two words."""
     assert settings("--model.backbone", "miresnet34").model.backbone == "miresnet34"
 
@@ -633,7 +633,7 @@ def test_a_number_that_is_out_of_bounds_is_named_with_them(command: str, words: 
 
 
 def test_train_prints_a_note_about_a_setting_without_effect(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "--loss.cagrad_c=0.4", "--loss.scale=32", "--allow-changed"]  # the last of which is refused
+    words = ["train", "--loss.cagrad_c=0.4", "--loss.scale=32", "--allow-changed"]  # the last of which is rejected
     assert main(words) == 2
     assert capsys.readouterr().out.splitlines() == [
         "note: loss.cagrad_c has no effect; it applies only if loss.weighting is cagrad"

@@ -43,16 +43,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_store: MakeStore,
     return tmp_path
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The error line of the command line for `arguments`."""
-    assert main(arguments) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    # On a busy machine, a run waits longer for MLflow's new tables and prints a line about it.
-    (line,) = [line for line in lines if not line.startswith("tracking: waiting for MLflow")]
-    assert line.startswith("error: ")
-    return line
-
-
 def test_train_prints_a_table_and_last_the_id_of_a_finished_run(here, prepared, capsys):
     assert main(["train", f"--data.root={prepared}", *TINY, *PARTS]) == 0
     printed = capsys.readouterr().out.strip().splitlines()
@@ -164,41 +154,41 @@ def test_photoface_captures_train_a_model_with_default_settings(here, capsys):
     assert MlflowClient().get_run(run).info.status == "FINISHED"
 
 
-def test_conflicting_settings_of_prepare_are_errors(here, capsys):
+def test_conflicting_settings_of_prepare_are_errors(here, command_error):
     assert main(["data", "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=32"]) == 0
     asked = ["prepare", "--captures=raw/captures", "--out=set", "--size=32"]
-    assert "integrable" in refused(capsys, *asked, "--prior=mean.npy")
-    assert "integrable" in refused(capsys, *asked, "--prior=mean.npy", "--solver=least_squares")
-    assert "mean.npy: no such mean face" in refused(capsys, *asked, "--prior=mean.npy", "--solver=integrable")
-    assert "boxes" in refused(capsys, *asked, "--align=boxes")
-    assert "align" in refused(capsys, *asked, "--align=landmarks", "--boxes=boxes.csv")
-    assert "boxes.csv: no such file" in refused(capsys, *asked, "--boxes=boxes.csv")
-    assert "metadata.txt: no such file" in refused(capsys, *asked, "--align=landmarks")
-    assert "least_squares" in refused(capsys, *asked, "--solver=magic")
-    assert "frankot_chellappa" in refused(capsys, *asked, "--integration=path")
-    assert "-xy" in refused(capsys, *asked, "--light-axes=zx")
-    assert "ambient" in refused(capsys, *asked, "--estimate-ambient=true")
+    assert "integrable" in command_error(*asked, "--prior=mean.npy")
+    assert "integrable" in command_error(*asked, "--prior=mean.npy", "--solver=least_squares")
+    assert "mean.npy: no such mean face" in command_error(*asked, "--prior=mean.npy", "--solver=integrable")
+    assert "boxes" in command_error(*asked, "--align=boxes")
+    assert "align" in command_error(*asked, "--align=landmarks", "--boxes=boxes.csv")
+    assert "boxes.csv: no such file" in command_error(*asked, "--boxes=boxes.csv")
+    assert "metadata.txt: no such file" in command_error(*asked, "--align=landmarks")
+    assert "least_squares" in command_error(*asked, "--solver=magic")
+    assert "frankot_chellappa" in command_error(*asked, "--integration=path")
+    assert "-xy" in command_error(*asked, "--light-axes=zx")
+    assert "ambient" in command_error(*asked, "--estimate-ambient=true")
     assert not list(Path("set").rglob("*.npy"))
 
 
-def test_bad_input_prints_only_the_error(here, prepared, capsys):
-    assert "nowhere" in refused(capsys, "prepare", "--captures=nowhere", "--out=x")
-    assert "nowhere" in refused(capsys, "train", "--data.root=nowhere")
-    assert "convnextv2_atto" in refused(capsys, "train", "--model.backbone=resnet")
-    assert "data.root" in refused(capsys, "train", "--data.rot=x")
-    assert "nothing" in refused(capsys, "evaluate", "--model=nothing", f"--data={prepared}", "--out=x")
-    assert "prepare" in refused(capsys, "trane")
-    assert "device" in refused(capsys, "train", f"--data.root={prepared}", "--device=mps", *PARTS)
+def test_bad_input_prints_only_the_error(here, prepared, command_error):
+    assert "nowhere" in command_error("prepare", "--captures=nowhere", "--out=x")
+    assert "nowhere" in command_error("train", "--data.root=nowhere")
+    assert "convnextv2_atto" in command_error("train", "--model.backbone=resnet")
+    assert "data.root" in command_error("train", "--data.rot=x")
+    assert "nothing" in command_error("evaluate", "--model=nothing", f"--data={prepared}", "--out=x")
+    assert "prepare" in command_error("trane")
+    assert "device" in command_error("train", f"--data.root={prepared}", "--device=mps", *PARTS)
 
 
-def test_a_training_with_bad_settings_is_a_failed_run(here, prepared, capsys):
-    refused(capsys, "train", f"--data.root={prepared}", "--data.test_people=1", "--data.val_people=1", *TINY)
+def test_a_training_with_bad_settings_is_a_failed_run(here, prepared, command_error):
+    command_error("train", f"--data.root={prepared}", "--data.test_people=1", "--data.val_people=1", *TINY)
     client = MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("fr-ps").experiment_id])
     assert run.info.status == "FAILED"
 
 
-def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys, monkeypatch):
+def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys, monkeypatch, command_error):
     store = os.environ["MLFLOW_TRACKING_URI"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -216,7 +206,7 @@ def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys
     assert "FINISHED" in listed
     assert "deliver them with: fr-ps sync" in listed
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    assert f"1 run is not delivered; {folder.name} to {unreachable}: " in refused(capsys, "sync")  # a run belongs to its store
+    assert f"1 run is not delivered; {folder.name} to {unreachable}: " in command_error("sync")  # a run belongs to its store
     assert main(["sync", "--run", folder.name, "--store", store]) == 0
     (run,) = MlflowClient(store).search_runs([MlflowClient(store).get_experiment_by_name("fr-ps").experiment_id])
     assert run.info.run_id in capsys.readouterr().out
@@ -238,23 +228,23 @@ def test_runs_delivers_the_status_of_interrupted_runs(here, capsys):
     assert run.info.status == run.data.tags["fr_ps.status"] == "KILLED"
 
 
-def test_an_unknown_run_is_an_error(here, capsys):
-    assert "no such run" in refused(capsys, "sync", "--run", "abc")
-    assert "no such run" in refused(capsys, "train", "--resume", "abc")
-    assert "no such run" in refused(capsys, "train", "--resume=abc")
-    assert "no training under" in refused(capsys, "train", "--resume")
-    assert "no training under" in refused(capsys, "train", "--resume", "--optim.lr", "1")
-    assert "--resume is empty" in refused(capsys, "train", "--resume=")
-    assert "--resume is empty" in refused(capsys, "train", "--resume", "")
-    assert "unknown flag --resume" in refused(capsys, "runs", "--resume")
+def test_an_unknown_run_is_an_error(here, command_error):
+    assert "no such run" in command_error("sync", "--run", "abc")
+    assert "no such run" in command_error("train", "--resume", "abc")
+    assert "no such run" in command_error("train", "--resume=abc")
+    assert "no training under" in command_error("train", "--resume")
+    assert "no training under" in command_error("train", "--resume", "--optim.lr", "1")
+    assert "--resume is empty" in command_error("train", "--resume=")
+    assert "--resume is empty" in command_error("train", "--resume", "")
+    assert "unknown flag --resume" in command_error("runs", "--resume")
 
 
-def test_data_synthetic_does_not_overwrite(here, capsys):
+def test_data_synthetic_does_not_overwrite(here, command_error):
     (here / "raw").mkdir()
-    assert "raw" in refused(capsys, "data", "synthetic", "--out=raw")
+    assert "raw" in command_error("data", "synthetic", "--out=raw")
 
 
-def test_data_synthetic_writes_the_layout_of_photoface(here, capsys):
+def test_data_synthetic_writes_the_layout_of_photoface(here, capsys, command_error):
     arguments = ["--out=raw", "--layout=photoface", "--people=2", "--sessions=1", "--size=32"]
     assert main(["data", "synthetic", *arguments]) == 0
     assert capsys.readouterr().out.strip().endswith("captures: raw")
@@ -264,7 +254,7 @@ def test_data_synthetic_writes_the_layout_of_photoface(here, capsys):
         "metadata.txt",
         "metadataII.txt",
     ]
-    assert "plain" in refused(capsys, "data", "synthetic", "--out=other", "--layout=flat")
+    assert "plain" in command_error("data", "synthetic", "--out=other", "--layout=flat")
 
 
 def test_models_prints_the_cost_of_every_backbone(here, capsys, monkeypatch):
@@ -278,17 +268,17 @@ def test_models_prints_the_cost_of_every_backbone(here, capsys, monkeypatch):
     assert "3 x 64 x 64" in printed
 
 
-def test_models_times_a_step_of_a_timm_network(here, capsys):
+def test_models_times_a_step_of_a_timm_network(here, capsys, command_error):
     assert main(["models", "--backbone=timm:test_vit", "--size=32", "--device=cpu"]) == 0
     header, _, row, *_ = capsys.readouterr().out.splitlines()
     assert "step (s)" in header
     assert row.startswith("timm:test_vit")
-    assert "expected one of" in refused(capsys, "models", "--backbone=resnet")
-    assert "timm:resnet19" in refused(capsys, "models", "--backbone=timm:resnet19")
-    assert "size" in refused(capsys, "models", "--size=0")
+    assert "expected one of" in command_error("models", "--backbone=resnet")
+    assert "timm:resnet19" in command_error("models", "--backbone=timm:resnet19")
+    assert "size" in command_error("models", "--size=0")
 
 
-def test_module_and_script_are_the_same():
+def test_python_m_fr_ps_and_the_script_behave_the_same():
     script = Path(sys.executable).with_name("fr-ps")
     for command in ([str(script)], [sys.executable, "-m", "fr_ps"]):
         assert (

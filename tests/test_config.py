@@ -206,7 +206,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 @pytest.mark.parametrize(("kind", "group", "values", "key"), OUT_OF_RANGE, ids=lambda value: str(value)[:60])
-def test_a_setting_out_of_range_is_refused_by_its_key_and_value(
+def test_a_setting_out_of_range_is_rejected_by_its_key_and_value(
     kind: Callable[..., Any], group: str, values: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -251,7 +251,7 @@ def test_invalid_numbers_per_class_are_an_error(key: str, values: dict[str, Any]
 
 
 @pytest.mark.parametrize("values", [{"size": 7}, {"workers": 0}, {"max_condition": 1.0}], ids=str)
-def test_a_setting_of_prepare_out_of_range_is_refused_by_its_key(values: dict[str, Any]) -> None:
+def test_a_setting_of_prepare_out_of_range_is_rejected_by_its_key(values: dict[str, Any]) -> None:
     (key,) = values
     with pytest.raises(InputError, match=f"^{key} is .*; expected"):
         PrepareConfig(captures="a", out="b", **values)
@@ -267,7 +267,7 @@ FLOATS = [
 
 @pytest.mark.parametrize(("kind", "key"), FLOATS, ids=[key for _, key in FLOATS])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_a_number_that_is_not_finite_is_refused_by_its_key(kind: Callable[..., Any], key: str, value: float) -> None:
+def test_a_number_that_is_not_finite_is_rejected_by_its_key(kind: Callable[..., Any], key: str, value: float) -> None:
     with pytest.raises(InputError, match=key.split(".")[0]):
         kind(**{key.split(".")[1]: value})
 
@@ -392,7 +392,7 @@ def test_the_unusual_config_changes_something_in_every_group() -> None:
     assert changed == {field.name for field in dataclasses.fields(Config)}
 
 
-def test_to_dict_holds_only_what_yaml_and_json_can() -> None:
+def test_to_dict_holds_only_yaml_and_json_types() -> None:
     def plain(value: Any) -> bool:
         if isinstance(value, dict):
             return all(isinstance(key, str) and plain(item) for key, item in value.items())
@@ -439,11 +439,11 @@ def test_every_number_has_bounds(kind: Callable[..., Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a@b", "a/b", "a:b", "a?b", "a#b", "a\\b", "a\nb", "a\x7fb", "", " a", "a ", ".a", "n" * 251])
-def test_an_invalid_registered_model_name_is_an_error(name: str, refused: AssertRejected) -> None:
-    with refused("--name", "expected a name"):
+def test_an_invalid_registered_model_name_is_an_error(name: str, rejected: AssertRejected) -> None:
+    with rejected("--name", "expected a name"):
         register("no-such-run", name)
     if name:
-        with refused("after.register"):
+        with rejected("after.register"):
             AfterConfig(register=name)
 
 
@@ -454,21 +454,21 @@ def test_other_registered_model_names_are_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", " a", "a\x00", "n" * 251])
 def test_names_with_control_characters_or_outer_spaces_are_errors(
-    name: str, refused: AssertRejected, monkeypatch: pytest.MonkeyPatch
+    name: str, rejected: AssertRejected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with refused("name is"):
+    with rejected("name is"):
         Config(name=name)
-    with refused("study.name is"):
+    with rejected("study.name is"):
         StudyConfig(name=name)
     if "\x00" not in name:  # no environment variable has one
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
-        with refused("MLFLOW_EXPERIMENT_NAME is"):
+        with rejected("MLFLOW_EXPERIMENT_NAME is"):
             new_run_info("id", "name")
 
 
 @pytest.mark.parametrize("name", REMOVED)
 def test_a_file_of_an_earlier_version_with_a_removed_setting_is_read_if_its_value_is_the_constant(
-    name: str, tmp_path: Path, refused: AssertRejected
+    name: str, tmp_path: Path, rejected: AssertRejected
 ) -> None:
     group, _, leaf = name.partition(".")
     file = tmp_path / "old.yaml"
@@ -477,7 +477,7 @@ def test_a_file_of_an_earlier_version_with_a_removed_setting_is_read_if_its_valu
     read = parse_command_line([command, "--config", str(file), *words])[command]
     assert training_config(read) == from_dict({group: {leaf: REMOVED[name]}}) == Config()
     file.write_text(yaml.safe_dump({group: {leaf: 7}}))
-    with refused(f"{file}: {name} is 7, but the setting was removed and is always {REMOVED[name]}; remove it"):
+    with rejected(f"{file}: {name} is 7, but the setting was removed and is always {REMOVED[name]}; remove it"):
         parse_command_line([command, "--config", str(file), *words])
 
 

@@ -36,7 +36,7 @@ def test_keys_are_text() -> None:
     }
 
 
-def test_numbers_and_booleans_are_yamls() -> None:
+def test_numbers_and_booleans_are_those_of_yaml() -> None:
     text = "train: {epochs: 3, ema: 0.9}\nmodel: {fsm: off}\nloss: {focal_gamma: 2, class_weights: {gender: [1, 0.5]}}\n"
     assert parse_settings(text, "a.yaml") == {
         "train": {"epochs": 3, "ema": 0.9},
@@ -94,18 +94,18 @@ def test_choices_and_conditions_have_the_type_of_their_setting() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_invalid_settings_are_errors_with_file_row_and_key(text: str, words: tuple[str, ...], refused: AssertRejected) -> None:
-    with refused("a.yaml", *words):
+def test_invalid_settings_are_errors_with_file_row_and_key(text: str, words: tuple[str, ...], rejected: AssertRejected) -> None:
+    with rejected("a.yaml", *words):
         parse_settings(text, "a.yaml")
 
 
-def test_every_use_of_an_alias_counts_as_a_value(refused: AssertRejected) -> None:
+def test_every_use_of_an_alias_counts_as_a_value(rejected: AssertRejected) -> None:
     assert parse_settings("data: {limits: &a {b: 1}}\nx: *a", "a.yaml")["x"] == {"b": 1}
     levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9 if i else ['1'] * 9)}]" for i in range(12)]
     merges = ["m0: &m0 {a: 1}", *(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 12))]
     for laughs in (levels, merges):
         start = time.monotonic()
-        with refused("a.yaml", str(MAX_VALUES)):
+        with rejected("a.yaml", str(MAX_VALUES)):
             parse_settings("\n".join(laughs), "a.yaml")
         assert time.monotonic() - start < 5
 
@@ -114,14 +114,14 @@ def test_merged_keys_are_settings() -> None:
     assert parse_settings("data: {<<: {root: q}, folds: 2}", "a.yaml") == {"data": {"root": "q", "folds": 2}}
 
 
-def test_unreadable_files_are_errors(tmp_path: Path, refused: AssertRejected) -> None:
+def test_unreadable_files_are_errors(tmp_path: Path, rejected: AssertRejected) -> None:
     (tmp_path / "large.yaml").write_text("#" * MAX_BYTES + "#")
     (tmp_path / "latin.yaml").write_bytes("name: ü".encode("latin-1"))
     for name in ("nothing.yaml", "large.yaml", "latin.yaml", "n" * 300):
         with pytest.raises(InputError, match=name[:20]):
             read_settings(tmp_path / name)
     for path in (tmp_path, Path("/dev/zero")):
-        with refused(path):
+        with rejected(path):
             read_settings(path)
 
 
@@ -131,7 +131,7 @@ def test_an_empty_file_has_no_settings(tmp_path: Path) -> None:
 
 
 def refusal_of(text: str) -> str:
-    """The line that the settings are refused by; empty if they are not."""
+    """The error line of the settings; empty without an error."""
     try:
         parse_settings(text, "a.yaml")
     except InputError as error:

@@ -40,11 +40,11 @@ def search_of(**settings: Any) -> SearchConfig:
     ],
     ids=str,
 )
-def test_a_setting_out_of_range_is_refused_by_its_key_and_value(
-    kind: Callable[..., Any], group: str, values: dict[str, Any], expected: str, refused: AssertRejected
+def test_a_setting_out_of_range_is_rejected_by_its_key_and_value(
+    kind: Callable[..., Any], group: str, values: dict[str, Any], expected: str, rejected: AssertRejected
 ) -> None:
     key, value = next(iter(values.items()))
-    with refused(f"{group}.{key} is {value!r}; expected ", expected):
+    with rejected(f"{group}.{key} is {value!r}; expected ", expected):
         kind(**values)
 
 
@@ -66,12 +66,12 @@ def test_the_ends_of_the_ranges_are_accepted(kind: Callable[..., Any], values: d
     assert {key: getattr(made, key) for key in values} == values
 
 
-def test_a_search_needs_a_name_a_space_and_an_objective(refused: AssertRejected) -> None:
-    with refused("study.name is ''", "a name"):
+def test_a_search_needs_a_name_a_space_and_an_objective(rejected: AssertRejected) -> None:
+    with rejected("study.name is ''", "a name"):
         SearchConfig(space=SPACE)
-    with refused("space is {}", "optim.lr"):
+    with rejected("space is {}", "optim.lr"):
         search_of(space={})
-    with refused("objectives is {}", "val/identity/auc"):
+    with rejected("objectives is {}", "val/identity/auc"):
         search_of(objectives={})
     assert search_of().objectives == {"val/identity/auc": "maximize"}
 
@@ -79,22 +79,22 @@ def test_a_search_needs_a_name_a_space_and_an_objective(refused: AssertRejected)
 @pytest.mark.parametrize(
     "metric", ["test/identity/auc", "identity/auc", "train/loss", "cost/memory", "cost/", "val", "VAL/auc", ""]
 )
-def test_only_validation_and_costs_are_objectives(metric: str, refused: AssertRejected) -> None:
+def test_only_validation_and_costs_are_objectives(metric: str, rejected: AssertRejected) -> None:
     for objectives in ({metric: "maximize"}, {"val/identity/auc": "maximize", metric: "minimize"}):
-        with refused("objectives", repr(metric), "val/ (never test/)", *COSTS):
+        with rejected("objectives", repr(metric), "val/ (never test/)", *COSTS):
             search_of(objectives=objectives)
 
 
 @pytest.mark.parametrize("direction", ["max", "MAXIMIZE", "", None, True])
-def test_a_direction_is_one_of_two(direction: Any, refused: AssertRejected) -> None:
-    with refused("objectives.val/identity/auc", repr(direction), "maximize or minimize"):
+def test_a_direction_is_one_of_two(direction: Any, rejected: AssertRejected) -> None:
+    with rejected("objectives.val/identity/auc", repr(direction), "maximize or minimize"):
         search_of(objectives={"val/identity/auc": direction})
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_a_cost_is_minimized(cost: str, refused: AssertRejected) -> None:
+def test_a_cost_is_minimized(cost: str, rejected: AssertRejected) -> None:
     assert search_of(objectives={cost: "minimize"}).objectives == {cost: "minimize"}
-    with refused(f"objectives.{cost} is 'maximize'", "minimize"):
+    with rejected(f"objectives.{cost} is 'maximize'", "minimize"):
         search_of(objectives={cost: "maximize"})
 
 
@@ -107,25 +107,25 @@ def test_settings_by_name_are_those_of_the_config_and_all_else_stays() -> None:
     assert with_settings(base, {}) == base
 
 
-def test_settings_are_checked_together(refused: AssertRejected) -> None:
-    with refused("loss.label_smoothing", "cross_entropy"):
+def test_settings_are_checked_together(rejected: AssertRejected) -> None:
+    with rejected("loss.label_smoothing", "cross_entropy"):
         with_settings(Config(), {"loss.label_smoothing": 0.1})
     found = with_settings(Config(), {"loss.label_smoothing": 0.1, "loss.attribute_loss": "cross_entropy"})
     assert found.loss.label_smoothing == 0.1
-    with refused("fusion.dropout", "data.modalities"):
+    with rejected("fusion.dropout", "data.modalities"):
         with_settings(Config(), {"fusion.dropout": 0.5})
     assert with_settings(Config(), {"fusion.dropout": 0.5, "data.modalities": ["albedo", "depth"]}).fusion.dropout == 0.5
 
 
 @pytest.mark.parametrize("name", ["optim.lrr", "optimm.lr", "lr", "optim", "name", "", ".", "optim.", ".lr", "optim.lr.x"])
-def test_an_unknown_setting_is_an_error(name: str, refused: AssertRejected) -> None:
-    with refused(f"setting is {name!r}", "optim.lr"):
+def test_an_unknown_setting_is_an_error(name: str, rejected: AssertRejected) -> None:
+    with rejected(f"setting is {name!r}", "optim.lr"):
         with_settings(Config(), {name: 1})
 
 
 @pytest.mark.parametrize("value", ["albedo", 3, None, {"albedo": 1}], ids=str)
-def test_a_list_setting_takes_no_single_value(value: Any, refused: AssertRejected) -> None:
-    with refused(f"data.modalities is {value!r}", "a list"):
+def test_a_list_setting_takes_no_single_value(value: Any, rejected: AssertRejected) -> None:
+    with rejected(f"data.modalities is {value!r}", "a list"):
         with_settings(Config(), {"data.modalities": value})
     assert with_settings(Config(), {"data.modalities": ("albedo", "depth")}).data.modalities == ("albedo", "depth")
 
@@ -144,9 +144,9 @@ def test_a_config_is_read_back() -> None:
     assert from_dict({}) == Config()
 
 
-def test_an_unknown_setting_in_a_dict_is_an_error(refused: AssertRejected) -> None:
+def test_an_unknown_setting_in_a_dict_is_an_error(rejected: AssertRejected) -> None:
     tree = to_dict(Config())
-    with refused("setting is 'optim.lrr'", "optim.lr"):
+    with rejected("setting is 'optim.lrr'", "optim.lr"):
         from_dict(tree | {"optim": {"lrr": 1}})
-    with refused("optim.lr is -1", "above 0"):
+    with rejected("optim.lr is -1", "above 0"):
         from_dict(tree | {"optim": {"lr": -1}})

@@ -55,10 +55,10 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert names(tmp_path) == {"x"}
 
 
-def test_a_disk_that_fills_up_during_a_write_is_an_error(small_disk, refused):
-    with refused(small_disk / "a", "the disk is full"), atomic_folder(small_disk / "a") as folder:
+def test_a_disk_that_fills_up_during_a_write_is_an_error(small_disk, rejected):
+    with rejected(small_disk / "a", "the disk is full"), atomic_folder(small_disk / "a") as folder:
         write_array(folder / "large.npy", np.zeros(100_000))
-    with refused(small_disk / "b", "the disk is full"):
+    with rejected(small_disk / "b", "the disk is full"):
         write_text(small_disk / "b", "x" * 1_000_000)
     assert names(small_disk) == set()
 
@@ -80,7 +80,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("form", ["object array", "bare pickle", "zip archive", "truncated", "empty", "text"])
-def test_a_file_that_is_not_a_plain_array_is_an_error_and_not_executed(form, tmp_path, refused):
+def test_a_file_that_is_not_a_plain_array_is_an_error_and_not_executed(form, tmp_path, rejected):
     path, trace = tmp_path / "a.npy", tmp_path / "trace"
     if form == "object array":
         np.save(path, np.array([Bomb(trace)], dtype=object), allow_pickle=True)
@@ -94,24 +94,24 @@ def test_a_file_that_is_not_a_plain_array_is_an_error_and_not_executed(form, tmp
         path.write_bytes(path.read_bytes()[:-50])
     else:
         path.write_text("" if form == "empty" else "1 2 3\n")
-    with refused(path):
+    with rejected(path):
         read_array(path)
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
-def test_a_file_that_is_not_regular_is_an_error_without_waiting(kind, tmp_path, refused):
+def test_a_file_that_is_not_regular_is_an_error_without_waiting(kind, tmp_path, rejected):
     path = tmp_path / "a.npy"
     {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
     for read in (read_array, check_regular_file, open_regular):
-        with refused(path, "not a regular file"):
+        with rejected(path, "not a regular file"):
             read(path)
 
 
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\0b", "a\nb", "a\x7fb", "a\x9bb", "C:x"]
 )
-def test_names_that_leave_their_folder_are_refused(name):
+def test_names_that_leave_their_folder_are_rejected(name):
     with pytest.raises(InputError, match="row 3"):
         check_path_component(name, "t.csv: row 3")
 

@@ -79,31 +79,31 @@ def test_a_file_becomes_its_type_and_keys_of_a_newer_version_are_ignored(tmp_pat
         ('{"name": "a", "count": 1}'.encode("utf-16"), "not UTF-8"),
     ],
 )
-def test_a_value_of_a_wrong_type_is_an_error_with_its_place(refused: AssertRejected, text: str | bytes, words: str) -> None:
+def test_a_value_of_a_wrong_type_is_an_error_with_its_place(rejected: AssertRejected, text: str | bytes, words: str) -> None:
     start = time.monotonic()
-    with refused("file.json", words, REMEDY):
+    with rejected("file.json", words, REMEDY):
         parse(text)
     assert time.monotonic() - start < 1
 
 
-def test_a_date_has_bounds(refused: AssertRejected) -> None:
+def test_a_date_has_bounds(rejected: AssertRejected) -> None:
     assert parse("253402300799999", Milliseconds) == 253402300799999
-    with refused("expected less than 253402300800000"):
+    with rejected("expected less than 253402300800000"):
         parse("253402300800000", Milliseconds)
 
 
-def test_a_newer_format_is_reported_before_other_errors(refused: AssertRejected) -> None:
+def test_a_newer_format_is_reported_before_other_errors(rejected: AssertRejected) -> None:
     @dataclass(frozen=True)
     class File:
         format: NonNegativeInt
         name: str
 
     assert parse_json('{"format": 2, "name": "a"}', File, "file.json", REMEDY, formats=range(1, 3)).name == "a"
-    with refused("file.json: format 3 is newer than this version of fr-ps supports (2)", "update fr-ps"):
+    with rejected("file.json: format 3 is newer than this version of fr-ps supports (2)", "update fr-ps"):
         parse_json('{"format": 3, "title": "a"}', File, "file.json", REMEDY, formats=range(1, 3))
-    with refused("format: expected a valid integer, found '3'"):
+    with rejected("format: expected a valid integer, found '3'"):
         parse_json('{"format": "3"}', File, "file.json", REMEDY, formats=range(1, 3))
-    with refused("expected an object, found a list"):
+    with rejected("expected an object, found a list"):
         parse_json("[3]", File, "file.json", REMEDY, formats=range(1, 3))
 
 
@@ -112,35 +112,35 @@ def test_lone_surrogates_of_file_names_are_replaced() -> None:
     assert parse(written).name == "caf\ufffd \U0001f600 \\ud800"
 
 
-def test_an_unreadable_file_is_one_line(tmp_path: Path, refused: AssertRejected, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_one_line(tmp_path: Path, rejected: AssertRejected, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(path: Path) -> None:
         read_json(path, Point, REMEDY)
 
-    with refused(tmp_path / "absent", "no such file", REMEDY):
+    with rejected(tmp_path / "absent", "no such file", REMEDY):
         read(tmp_path / "absent")
-    with refused(tmp_path, "regular file"):
+    with rejected(tmp_path, "regular file"):
         read(tmp_path)
     (tmp_path / "dangling").symlink_to("nowhere")
-    with refused("dangling", "no such file"):
+    with rejected("dangling", "no such file"):
         read(tmp_path / "dangling")
     (tmp_path / "loop").symlink_to("loop")
-    with refused("loop", "cannot be read", "symbolic links"):
+    with rejected("loop", "cannot be read", "symbolic links"):
         read(tmp_path / "loop")
-    with refused("cannot be read", "name too long"):
+    with rejected("cannot be read", "name too long"):
         read(tmp_path / ("n" * 300))
-    with refused("cannot be read"):
+    with rejected("cannot be read"):
         read(tmp_path / "a\0b")
     (tmp_path / "file").write_text("{}")
-    with refused("file/below", "cannot be read"):
+    with rejected("file/below", "cannot be read"):
         read(tmp_path / "file" / "below")
     os.mkfifo(tmp_path / "pipe")
-    with refused("pipe", "regular file"):
+    with rejected("pipe", "regular file"):
         read(tmp_path / "pipe")
-    with refused("/dev/zero", "regular file"):
+    with rejected("/dev/zero", "regular file"):
         read(Path("/dev/zero"))
     monkeypatch.setattr(json_files, "MAX_BYTES", 1000)
     (tmp_path / "large").write_text('{"name": "%s", "count": 1}' % ("a" * 1000))
-    with refused("large", "larger than 0.001 MB"):
+    with rejected("large", "larger than 0.001 MB"):
         read(tmp_path / "large")
 
 

@@ -41,7 +41,7 @@ def test_an_array_written_by_numpy_is_read_back(array: np.ndarray, fortran: bool
 
 
 @given(st.data())
-def test_a_file_with_changed_bytes_is_read_within_its_size_or_refused(data: st.DataObject) -> None:
+def test_a_file_with_changed_bytes_is_read_within_its_size_or_rejected(data: st.DataObject) -> None:
     content = bytearray(written(np.arange(6, dtype=np.float32).reshape(2, 3)))
     header = data.draw(st.sampled_from([len(content), 10 + 60]))
     for _ in range(data.draw(st.integers(1, 5))):
@@ -85,11 +85,11 @@ BAD_HEADERS = {
 
 
 @pytest.mark.parametrize("name", BAD_HEADERS)
-def test_a_forged_header_is_refused_in_one_line(name: str, tmp_path, refused) -> None:
+def test_a_forged_header_is_rejected_in_one_line(name: str, tmp_path, rejected) -> None:
     with pytest.raises(NpyError):
         read(forged(BAD_HEADERS[name]))
     (tmp_path / "a.npy").write_bytes(forged(BAD_HEADERS[name]))
-    with refused("a.npy", "not a readable .npy file"):
+    with rejected("a.npy", "not a readable .npy file"):
         read_array(tmp_path / "a.npy")
 
 

@@ -14,7 +14,7 @@ def is_ours(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("link", ["itself", "relative", "symbolic", "hard", "through a folder"])
-def test_an_output_that_is_an_input_is_refused_even_to_be_overwritten(link, tmp_path, refused, monkeypatch):
+def test_an_output_that_is_an_input_is_rejected_even_to_be_overwritten(link, tmp_path, rejected, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "labels.csv"
     source.write_text("id\n")
@@ -30,30 +30,30 @@ def test_an_output_that_is_an_input_is_refused_even_to_be_overwritten(link, tmp_
         out = source if link == "itself" else Path("x/../labels.csv")
         (tmp_path / "x").mkdir()
     for overwrite in (False, True):
-        with refused(out, "the input --labels"):
+        with rejected(out, "the input --labels"):
             check_output_file(out, "kind", {"--labels": str(source), "--prior": None}, overwrite)
 
 
-def test_only_unchanged_own_files_are_replaced(tmp_path, refused):
+def test_only_unchanged_own_files_are_replaced(tmp_path, rejected):
     out = tmp_path / "out.csv"
     check_output_file(out, "split", {})
     write_output(out, "split", b"a\n")
     check_output_file(out, "split", {})
-    with refused(out, "another command of fr-ps wrote it", "--overwrite true"):
+    with rejected(out, "another command of fr-ps wrote it", "--overwrite true"):
         check_output_file(out, "labels", {})
     out.write_bytes(b"a\nby hand\n")
-    with refused(out, "changed since", "--overwrite true"):
+    with rejected(out, "changed since", "--overwrite true"):
         check_output_file(out, "split", {})
     check_output_file(out, "split", {}, overwrite=True)
     out.write_bytes(b"")
     check_output_file(out, "split", {})
 
 
-def test_a_file_without_a_record_counts_as_foreign(tmp_path, refused, monkeypatch):
+def test_a_file_without_a_record_is_foreign(tmp_path, rejected, monkeypatch):
     monkeypatch.setenv("FR_PS_CACHE", str(tmp_path / "cache"))
     write_output(tmp_path / "out.csv", "split", b"a\n")
     shutil.rmtree(tmp_path / "cache")
-    with refused("out.csv", "--overwrite true"):
+    with rejected("out.csv", "--overwrite true"):
         check_output_file(tmp_path / "out.csv", "split", {})
 
 
@@ -64,67 +64,67 @@ def test_a_read_only_cache_does_not_prevent_output(tmp_path, monkeypatch):
     assert (tmp_path / "out.csv").read_bytes() == b"a\n"
 
 
-def test_a_file_of_an_input_folder_is_never_replaced(tmp_path, refused):
+def test_a_file_of_an_input_folder_is_never_replaced(tmp_path, rejected):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/labels.csv").write_text("id\n")
-    with refused("labels.csv", "a file of the input data.root"):
+    with rejected("labels.csv", "a file of the input data.root"):
         check_output_file(tmp_path / "data/labels.csv", "split", {"data.root": tmp_path / "data"}, overwrite=True)
     check_output_file(tmp_path / "data/new.csv", "split", {"data.root": tmp_path / "data"})
 
 
-def test_a_name_that_is_too_long_is_refused_before_anything_is_computed(tmp_path, refused):
+def test_a_name_that_is_too_long_is_rejected_before_anything_is_computed(tmp_path, rejected):
     for name in ("a" * 255, "ä" * 127 + "a"):
         check_output_file(tmp_path / name, "split", {})
         write_output(tmp_path / name, "split", b"x")
         assert (tmp_path / name).read_bytes() == b"x"
-    with refused("cannot be written", "choose another"):
+    with rejected("cannot be written", "choose another"):
         check_output_file(tmp_path / ("a" * 256), "split", {})
 
 
-def test_a_folder_and_a_link_to_nothing_are_no_files_to_replace(tmp_path, refused):
+def test_a_folder_and_a_link_to_nothing_are_no_files_to_replace(tmp_path, rejected):
     (tmp_path / "link").symlink_to("gone")
     for out in (tmp_path, tmp_path / "link"):
-        with refused(out, "not a file"):
+        with rejected(out, "not a file"):
             check_output_file(out, "split", {}, overwrite=True)
 
 
-def test_a_folder_is_written_if_no_foreign_file_is_replaced(tmp_path, refused):
+def test_a_folder_is_written_if_no_foreign_file_is_replaced(tmp_path, rejected):
     out, names = tmp_path / "out", ("metrics.json", "*.png")
     check_output_folder(out, {}, is_ours, names)
     out.mkdir()
     (out / "notes.txt").write_text("x")
     check_output_folder(out, {}, is_ours, names)
     (out / "roc.png").write_text("x")
-    with refused("roc.png", "--overwrite true"):
+    with rejected("roc.png", "--overwrite true"):
         check_output_folder(out, {}, is_ours, names)
     check_output_folder(out, {}, is_ours, names, overwrite=True)
     (out / "ours").touch()
     check_output_folder(out, {}, is_ours, names)
-    with refused("notes.txt", "not a folder"):
+    with rejected("notes.txt", "not a folder"):
         check_output_folder(out / "notes.txt", {}, is_ours, names, overwrite=True)
 
 
-def test_a_folder_that_is_or_contains_an_input_is_an_error(tmp_path, refused):
+def test_a_folder_that_is_or_contains_an_input_is_an_error(tmp_path, rejected):
     data = tmp_path / "a/data"
     data.mkdir(parents=True)
     pairs = tmp_path / "a/pairs.csv"
     pairs.write_text("x")
     for out in (data, tmp_path / "a", tmp_path):
-        with refused(out, "the input --data"):
+        with rejected(out, "the input --data"):
             check_contains_no_input(out, {"--data": data})
     check_contains_no_input(data / "report", {"--data": data})
     check_contains_no_input(tmp_path / "a", {"--pairs": pairs}, ("metrics.json",))
-    with refused("contains the input --pairs"):
+    with rejected("contains the input --pairs"):
         check_contains_no_input(tmp_path / "a", {"--pairs": pairs}, ("*.csv",))
 
 
-def test_a_folder_is_replaced_only_if_all_its_files_are_ours(tmp_path, refused):
+def test_a_folder_is_replaced_only_if_all_its_files_are_ours(tmp_path, rejected):
     folder = tmp_path / "s"
     check_replaceable(folder, "marker", ["a"])
     folder.mkdir()
     check_replaceable(folder, "marker", ["a"])
     (folder / "a").write_text("x")
-    with refused(folder, "no marker", "move it away"):
+    with rejected(folder, "no marker", "move it away"):
         check_replaceable(folder, "marker", ["a"])
     (folder / "marker").write_text("x")
     check_replaceable(folder, "marker", ["a"])
@@ -133,7 +133,7 @@ def test_a_folder_is_replaced_only_if_all_its_files_are_ours(tmp_path, refused):
     check_replaceable(folder, "marker", ["a"])
     (folder / "note").write_text("x")
     check_replaceable(folder, "marker", None)
-    with refused("note", "move it away"):
+    with rejected("note", "move it away"):
         check_replaceable(folder, "marker", ["a"])
-    with refused("note", "move it away"):
+    with rejected("note", "move it away"):
         check_replaceable(folder / "note", "marker", ["a"])

@@ -46,7 +46,7 @@ def test_a_terminal_shows_a_bar_with_the_rate():
     try:
         while piece := os.read(ours, 4096):
             shown += piece
-    except OSError:  # how Linux says that the other side of a pseudo-terminal is closed
+    except OSError:  # raised on Linux when the other side of a pseudo-terminal is closed
         pass
     os.close(ours)
     assert process.wait(10) == 0

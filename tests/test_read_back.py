@@ -1,5 +1,5 @@
 """Every JSON file that the program reads back: those of version 0.1 are read, and whatever is done to one, it is read as a valid
-object or refused in one line, within a second.
+object or rejected in one line, within a second.
 
 The files in `old_files` were written by version 0.1.0: a training of two epochs, a gallery of three people, a prepared session.
 """
@@ -137,21 +137,21 @@ def test_the_content_of_files_of_version_0_1_is_read(tmp_path: Path) -> None:
 def test_another_json_is_one_line(name: str, content: bytes, tmp_path: Path) -> None:
     file = copy_of(name, tmp_path)
     file.write_bytes(content + b"\n" + (content + b"\n" if name == "journal.jsonl" else b""))
-    assert_read_or_refused(name, file)
+    assert_read_or_rejected(name, file)
 
 
 @pytest.mark.parametrize("name", [name for name, (folder, _, _) in READERS.items() if folder != "tag"])
-def test_what_stands_in_the_place_of_a_file_is_refused(name: str, tmp_path: Path, refused: AssertRejected) -> None:
+def test_a_folder_or_special_file_in_the_place_of_a_file_is_rejected(name: str, tmp_path: Path, rejected: AssertRejected) -> None:
     file = copy_of(name, tmp_path)
     if READERS[name][0] == "checkpoint":
         pytest.skip("the checksums are of the file")
     for put in (lambda: file.mkdir(), lambda: file.symlink_to("nowhere"), lambda: file.symlink_to(file.name)):
         file.unlink() if file.is_symlink() or file.is_file() else file.rmdir()
         put()
-        assert_read_or_refused(name, file)
+        assert_read_or_rejected(name, file)
 
 
-def assert_read_or_refused(name: str, file: Path) -> None:
+def assert_read_or_rejected(name: str, file: Path) -> None:
     start, refusal, found = time.process_time(), "", None
     try:
         found = READERS[name][2](file)
@@ -226,4 +226,4 @@ def test_a_damaged_file_is_read_or_an_error_in_one_line(name: str, tmp_path: Pat
         file.write_bytes(b"\n".join(lines) + b"\n")
     else:
         file.write_text(json.dumps(changed(json.loads(content), data)))
-    assert_read_or_refused(name, file)
+    assert_read_or_rejected(name, file)

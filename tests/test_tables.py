@@ -49,9 +49,9 @@ def test_rows_keep_their_number_and_lose_their_white_space(tmp_path):
     assert read_csv_rows(path) == (["a", "b"], [(3, {"a": "1", "b": "2"}), (4, {"a": "x, y", "b": ""})])
 
 
-def test_a_table_that_is_not_there_or_is_a_folder_is_refused(tmp_path, refused):
+def test_a_table_that_is_not_there_or_is_a_folder_is_rejected(tmp_path, rejected):
     for path in (tmp_path / "none.csv", tmp_path):
-        with refused(path):
+        with rejected(path):
             read_csv_rows(path)
 
 
@@ -96,13 +96,13 @@ def test_only_what_is_unambiguous_is_converted(text, rows, tmp_path):
         (b'a,b\n"1,2\n', ["save it as CSV again"]),
     ],
 )
-def test_an_unreadable_table_is_an_error_with_the_cause(content, words, tmp_path, refused):
-    with refused("t.csv", *words):
+def test_an_unreadable_table_is_an_error_with_the_cause(content, words, tmp_path, rejected):
+    with rejected("t.csv", *words):
         read_csv_rows(written(tmp_path, content))
 
 
-def test_a_missing_column_is_an_error_with_the_columns_found(tmp_path, refused):
-    with refused("no column id", "commas, semicolons or tabs", "found 1 columns: id|session"):
+def test_a_missing_column_is_an_error_with_the_columns_found(tmp_path, rejected):
+    with rejected("no column id", "commas, semicolons or tabs", "found 1 columns: id|session"):
         read_session_rows(written(tmp_path, "id|session\n1|2\n"), ())
 
 

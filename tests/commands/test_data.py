@@ -22,34 +22,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["data", *arguments]) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one-line error of `fr-ps data` for `arguments`."""
-    assert main(["data", *arguments]) == 2
-    (line,) = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("error: ")]
-    return line
-
-
-def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared, capsys):
-    out = printed(capsys, "summary", "--data.root", str(prepared))
+def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared, run_command):
+    out = run_command("data", "summary", "--data.root", str(prepared))
     assert "24 sessions of 6 subjects, raw labels" in out
     assert re.search(r"gender +male +\d+ +\d+ +\d+\.\d%", out)
     assert re.search(r"3-4 +6 +24 +#{40}", out)
     assert out.strip().endswith("contact sheet: contact_sheet.png, 6 sessions")
     with Image.open("contact_sheet.png") as image:
         assert image.format == "PNG"
-    again = printed(capsys, "summary", "--data.root", str(prepared))
+    again = run_command("data", "summary", "--data.root", str(prepared))
     assert again.strip().endswith("contact sheet: contact_sheet.png, 6 sessions, replaces the previous one")
-    printed(capsys, "summary", f"--data.root={prepared}", "--out=pictures/sheet.png", "--data.only", "{id: [S001, S003]}")
+    run_command("data", "summary", f"--data.root={prepared}", "--out=pictures/sheet.png", "--data.only", "{id: [S001, S003]}")
     with Image.open("pictures/sheet.png") as small, Image.open("contact_sheet.png") as whole:
         assert small.height < whole.height
 
 
-def test_summary_prints_its_tables_before_it_refuses_a_picture_that_is_not_ours(here, prepared, capsys):
+def test_summary_prints_its_tables_before_it_rejects_a_foreign_picture(here, prepared, capsys):
     Path("contact_sheet.png").write_bytes(b"theirs")
     assert main(["data", "summary", "--data.root", str(prepared)]) == 2
     shown = capsys.readouterr()
@@ -58,32 +46,32 @@ def test_summary_prints_its_tables_before_it_refuses_a_picture_that_is_not_ours(
     assert Path("contact_sheet.png").read_bytes() == b"theirs"
 
 
-def test_summary_of_the_real_table_says_that_it_has_no_maps(here, photoface_labels, capsys):
-    out = printed(capsys, "summary", f"--data.root={photoface_labels / 'metadata.csv'}")
+def test_summary_of_a_table_without_maps_reports_that(here, photoface_labels, run_command):
+    out = run_command("data", "summary", f"--data.root={photoface_labels / 'metadata.csv'}")
     assert "3159 sessions of 441 subjects, raw labels" in out
     assert re.search(r"pose +turned +137 ", out)
     assert "no contact sheet" in out
     assert not list(here.glob("*.png"))
 
 
-def test_summary_shows_quality_and_leaves_out_what_is_above_its_limit(here, prepared, capsys):
+def test_summary_shows_quality_and_omits_sessions_above_the_limit(here, prepared, run_command):
     root = shutil.copytree(prepared, here / "set")
     table = pd.read_csv(root / "labels.csv", dtype=str)
     table["quality_residual"] = [str(0.01 * row) for row in range(len(table))]
     table.to_csv(root / "labels.csv", index=False)
     assert re.search(
-        r"quality_residual +0\.0115 +0\.115 +0\.218 +0 +S005/s03 0\.23", printed(capsys, "summary", "--data.root=set")
+        r"quality_residual +0\.0115 +0\.115 +0\.218 +0 +S005/s03 0\.23", run_command("data", "summary", "--data.root=set")
     )
-    out = printed(capsys, "summary", "--data.root=set", "--data.limits.quality_residual=0.15")
+    out = run_command("data", "summary", "--data.root=set", "--data.limits.quality_residual=0.15")
     assert "16 sessions of 4 subjects" in out
     assert "left out: 8 sessions: quality_residual above 0.15" in out
 
 
-def test_check_of_good_maps_says_so(here, prepared, capsys):
-    assert "all 72 maps are valid (albedo, normal, depth)" in printed(capsys, "check", f"--data.root={prepared}")
+def test_check_of_valid_maps_reports_no_bad_file(here, prepared, run_command):
+    assert "all 72 maps are valid (albedo, normal, depth)" in run_command("data", "check", f"--data.root={prepared}")
 
 
-def test_check_lists_every_bad_file_and_ends_with_2(here, prepared, capsys):
+def test_check_lists_every_bad_file_and_exits_with_code_2(here, prepared, capsys):
     root = shutil.copytree(prepared, here / "set")
     (root / "data/S000/s01/depth.npy").unlink()
     np.save(root / "data/S002/s00/albedo.npy", np.full((48, 48), np.nan))
@@ -99,10 +87,10 @@ def test_check_lists_every_bad_file_and_ends_with_2(here, prepared, capsys):
     assert "2 bad files of 69" in errors[0]
 
 
-def test_split_writes_what_a_training_draws(here, photoface_labels, capsys):
+def test_split_writes_what_a_training_draws(here, photoface_labels, run_command):
     path = photoface_labels / "final_dataset.csv"
     flags = ["--data.gallery=1", "--data.split_seed=3", "--data.protocol=subject_disjoint"]
-    out = printed(capsys, "split", f"--data.root={path}", *flags, "--out=parts/split.csv")
+    out = run_command("data", "split", f"--data.root={path}", *flags, "--out=parts/split.csv")
     labels = read_labels(path)
     drawn, written = make_split(labels, DataConfig(gallery=1, split_seed=3)), read_split(Path("parts/split.csv"), labels)
     for part in PARTS:
@@ -111,73 +99,75 @@ def test_split_writes_what_a_training_draws(here, photoface_labels, capsys):
     assert out.strip().endswith("split: parts/split.csv")
 
 
-def test_the_data_commands_take_the_data_of_a_trainings_config_and_flags_override_it(here, prepared, capsys):
+def test_data_commands_read_the_data_settings_of_a_training_config_and_flags_override_them(here, prepared, run_command):
     Path("train.yaml").write_text(
         f"data: {{root: {prepared}, val_people: 1, test_people: 2, split_seed: 3, only: {{session: [s00, s01, s02]}}}}\n"
         "model: {backbone: irse50}\ntrain: {epochs: 3}\n"
     )
-    out = printed(capsys, "split", "--data.test_people=1", "--config", "train.yaml", "--out=split.csv")
+    out = run_command("data", "split", "--data.test_people=1", "--config", "train.yaml", "--out=split.csv")
     assert "left out: 6 sessions: session is not s00 or s01 or s02 (data.only)" in out
     assert Path("split.csv").read_text().count(",test") == 3
     labels = read_labels(prepared / "labels.csv")
     labels = labels.subset(np.flatnonzero(labels.sessions != "s03"))
     drawn = make_split(labels, DataConfig(val_people=1, test_people=1, split_seed=3))
     np.testing.assert_array_equal(read_split(Path("split.csv"), labels).val, drawn.val)
-    assert "18 sessions of 6 subjects" in printed(capsys, "summary", "--config=train.yaml")
-    assert "3 subjects, 9 sessions" in printed(capsys, "mean", "--config=train.yaml")
-    assert "all 72 maps are valid" in printed(capsys, "check", "--config=train.yaml")  # which reads every row
+    assert "18 sessions of 6 subjects" in run_command("data", "summary", "--config=train.yaml")
+    assert "3 subjects, 9 sessions" in run_command("data", "mean", "--config=train.yaml")
+    assert "all 72 maps are valid" in run_command("data", "check", "--config=train.yaml")  # which reads every row
 
 
 @pytest.mark.parametrize("what", ["split", "mean", "summary"])
-def test_a_config_is_never_replaced(here, prepared, capsys, what):
+def test_a_config_is_never_replaced(here, prepared, what, command_error):
     for name in ("a.yaml", "b.yaml"):
         Path(name).write_text(f"data: {{root: {prepared}}}\n")
     given = [what, "--config=a.yaml", "--config=b.yaml", "--overwrite=true"]
-    assert "b.yaml: would replace the input --config (2) b.yaml" in refused(capsys, *given, "--out=b.yaml")
+    assert "b.yaml: would replace the input --config (2) b.yaml" in command_error("data", *given, "--out=b.yaml")
     Path("link").symlink_to("a.yaml")
-    assert "link: would replace the input --config (1) a.yaml" in refused(capsys, *given, "--out=link")
+    assert "link: would replace the input --config (1) a.yaml" in command_error("data", *given, "--out=link")
     assert Path("a.yaml").read_text() == Path("b.yaml").read_text() == f"data: {{root: {prepared}}}\n"
 
 
-def test_a_config_with_a_misspelt_name_is_refused_by_the_data_commands_too(here, prepared, capsys):
+def test_a_config_with_a_misspelt_name_is_rejected_by_the_data_commands_too(here, prepared, command_error):
     for text, key in (("daat: {root: x}", "daat"), ("data: {rot: x}", "data.rot"), ("optim: {lrr: 1}", "optim.lrr")):
         Path("train.yaml").write_text(text)
-        assert f"train.yaml: unknown setting '{key}'; expected one of" in refused(capsys, "split", "--config=train.yaml")
-    assert "data synthetic --help" in refused(capsys, "synthetic", "--out=x", "--config=train.yaml")
-    assert "none.yaml" in refused(capsys, "summary", "--config=none.yaml")
+        assert f"train.yaml: unknown setting '{key}'; expected one of" in command_error("data", "split", "--config=train.yaml")
+    assert "data synthetic --help" in command_error("data", "synthetic", "--out=x", "--config=train.yaml")
+    assert "none.yaml" in command_error("data", "summary", "--config=none.yaml")
 
 
-def test_split_says_where_stratifying_was_not_possible(here, capsys):
+def test_split_reports_attributes_that_it_cannot_stratify(here, run_command):
     rows = [
         f"p{subject},{session},male,no,none,{3 if subject == 0 else 1},blankstare" for subject in range(8) for session in "ab"
     ]
     Path("table.csv").write_text("\n".join(["id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion", *rows]) + "\n")
-    out = printed(capsys, "split", "--data.root=table.csv")
+    out = run_command("data", "split", "--data.root=table.csv")
     assert re.search(r"not stratified: no session of \w+ and \w+ has pose turned \(2 sessions of 1 subjects have it\)", out)
     assert "gender" not in "".join(line for line in out.splitlines() if line.startswith("not stratified"))
 
 
-def test_the_originals_split_goes_through(here, photoface_labels, capsys):
-    out = printed(
-        capsys, "split", f"--data.root={photoface_labels / 'label_encoded_dataset.csv'}", f"--data.split={photoface_labels}"
+def test_split_accepts_the_split_files_of_the_original_project(here, photoface_labels, run_command):
+    out = run_command(
+        "data", "split", f"--data.root={photoface_labels / 'label_encoded_dataset.csv'}", f"--data.split={photoface_labels}"
     )
     assert re.search(r"469 \(108\) +469 \(105\)", out)
 
 
-def test_the_mean_face_of_some_helps_to_prepare_others(here, prepared, capsys):
-    out = printed(capsys, "mean", f"--data.root={prepared}", "--part=all")
+def test_the_mean_face_of_some_subjects_is_a_prior_for_others(here, prepared, capsys, run_command):
+    out = run_command("data", "mean", f"--data.root={prepared}", "--part=all")
     assert "mean face of 6 subjects, 24 sessions: mean_face.npy" in out
     every = np.load("mean_face.npy")
     assert (every.dtype, every.shape) == (np.float32, (48, 48, 3))
     settings = [f"--data.root={prepared}", "--data.val_people=1", "--data.test_people=2", "--data.split_seed=1"]
-    assert "mean face of 3 subjects, 12 sessions: some/train.npy" in printed(capsys, "mean", *settings, "--out=some/train.npy")
+    assert "mean face of 3 subjects, 12 sessions: some/train.npy" in run_command(
+        "data", "mean", *settings, "--out=some/train.npy"
+    )
     labels = read_labels(prepared / "labels.csv")
     split = make_split(labels, DataConfig(val_people=1, test_people=2, split_seed=1))
     maps = [prepared / "data" / labels.ids[row] / labels.sessions[row] / "normal.npy" for row in split.train]
     # Everybody has four sessions here.
     np.testing.assert_allclose(np.load("some/train.npy"), np.mean([np.load(path) for path in maps], axis=0), atol=1e-3)
 
-    printed(capsys, "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=48", "--seed=5")
+    run_command("data", "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=48", "--seed=5")
     command = ["prepare", "--captures=raw/captures", "--size=48", "--solver=integrable"]
     assert main([*command, "--prior=some/train.npy", "--out=set"]) == 0
     assert main([*command, "--out=without"]) == 0
@@ -190,16 +180,16 @@ def test_the_mean_face_of_some_helps_to_prepare_others(here, prepared, capsys):
     assert "--size 40" in line
 
 
-def test_bad_input_is_one_line(here, prepared, photoface_labels, capsys):
+def test_bad_input_is_one_line(here, prepared, photoface_labels, command_error):
     table = f"--data.root={photoface_labels / 'metadata.csv'}"
-    assert "nowhere" in refused(capsys, "summary", "--data.root=nowhere")
-    assert "metadata.csv" in refused(capsys, "check", table)
-    assert "Quality" in refused(capsys, "summary", table, "--data.limits", "{Qality: 1}")
-    assert "1001/2008-02-23_12-21-31" in refused(capsys, "split", table, "--data.limits", "{Quality: 1}")
-    assert "data.root" in refused(capsys, "split", "--data.rot=x")
-    assert "metadata.csv" in refused(capsys, "mean", table)
-    assert "train" in refused(capsys, "mean", f"--data.root={prepared}", "--part=some")
+    assert "nowhere" in command_error("data", "summary", "--data.root=nowhere")
+    assert "metadata.csv" in command_error("data", "check", table)
+    assert "Quality" in command_error("data", "summary", table, "--data.limits", "{Qality: 1}")
+    assert "1001/2008-02-23_12-21-31" in command_error("data", "split", table, "--data.limits", "{Quality: 1}")
+    assert "data.root" in command_error("data", "split", "--data.rot=x")
+    assert "metadata.csv" in command_error("data", "mean", table)
+    assert "train" in command_error("data", "mean", f"--data.root={prepared}", "--part=some")
     assert not list(here.glob("*.npy"))
-    assert "session_disjoint" in refused(capsys, "split", table, "--data.protocol=none")
-    assert "2814 such sessions" in refused(capsys, "split", f"--data.root={prepared}", f"--data.split={photoface_labels}")
+    assert "session_disjoint" in command_error("data", "split", table, "--data.protocol=none")
+    assert "2814 such sessions" in command_error("data", "split", f"--data.root={prepared}", f"--data.split={photoface_labels}")
     assert not list(here.glob("*.csv"))

@@ -9,8 +9,8 @@ from tests.conftest import AssertRejected
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_report_neither_holds_nor_lies_in_what_is_kept_of_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: AssertRejected, is_there: bool
+def test_a_report_folder_neither_contains_runs_nor_is_inside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rejected: AssertRejected, is_there: bool
 ) -> None:
     here = tmp_path / "a/here"
     here.mkdir(parents=True)
@@ -20,9 +20,9 @@ def test_a_report_neither_holds_nor_lies_in_what_is_kept_of_runs(
         (here / "mlflow.db").touch()
     (here / "link").symlink_to(tmp_path)
     for out in (".", "..", str(tmp_path), "x/..", "link", "runs", "mlruns", "mlflow.db"):
-        with refused(f"{Path(out)}: is or contains", "use a separate folder"):
+        with rejected(f"{Path(out)}: is or contains", "use a separate folder"):
             check_report_folder(Path(out), {}, overwrite=True)
     for out in ("runs/r/report", "mlruns/0", "x/../runs/r"):
-        with refused("is inside", "use a separate folder"):
+        with rejected("is inside", "use a separate folder"):
             check_report_folder(Path(out), {}, overwrite=True)
     check_report_folder(Path("report"), {}, overwrite=False)

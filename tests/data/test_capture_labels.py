@@ -35,12 +35,12 @@ def read(root: Path, table: str | None = None, **settings) -> CaptureLabels:
     return read_capture_labels(config, list_sources(root / "captures"))
 
 
-def test_rows_without_leading_zeros_are_refused_with_the_row_and_the_cause(tmp_path: Path, refused: AssertRejected) -> None:
+def test_rows_without_leading_zeros_are_rejected_with_the_row_and_the_cause(tmp_path: Path, rejected: AssertRejected) -> None:
     (tmp_path / "captures/001/a").mkdir(parents=True)
     table = f"{HEADER}\n1,a,male,no,none,1,blankstare\n"
-    with refused("labels.csv: row 2: 1/a has no capture", "lost the leading zeros of '001'"):
+    with rejected("labels.csv: row 2: 1/a has no capture", "lost the leading zeros of '001'"):
         read(tmp_path, table)
-    with refused("labels.csv: none of its rows has a capture", "lost the leading zeros of '001'"):
+    with rejected("labels.csv: none of its rows has a capture", "lost the leading zeros of '001'"):
         read(tmp_path, table, on_bad="skip")
 
 
@@ -84,11 +84,11 @@ def test_photoface_attributes_are_read_and_missing_ones_are_unknown(root: Path) 
     ],
 )
 def test_a_bad_attribute_value_fails_or_skips_the_session(
-    root: Path, text: str, words: list[str], refused: AssertRejected
+    root: Path, text: str, words: list[str], rejected: AssertRejected
 ) -> None:
     write_attributes(root, "a/s1", "male,no,none,1,ok,,blankstare\n")
     write_attributes(root, "a/s2", text)
-    with refused("a/s2/metadataII.txt", *words, "--on-bad skip"):
+    with rejected("a/s2/metadataII.txt", *words, "--on-bad skip"):
         read(root)
     labels = read(root, on_bad="skip")
     assert list(labels.rows) == [("a", "s1"), ("b", "s1")]
@@ -119,9 +119,9 @@ def test_a_capture_without_a_row_is_left_out_with_either_on_bad(root: Path) -> N
     assert all("no row in" in reason and "labels.csv" in reason for reason in labels.rejected.values())
 
 
-def test_a_row_without_a_capture_fails_or_is_left_out(root: Path, refused: AssertRejected) -> None:
+def test_a_row_without_a_capture_fails_or_is_left_out(root: Path, rejected: AssertRejected) -> None:
     table = f"{HEADER}\na,s1,male,no,none,1,blankstare\nc,s1,male,no,none,1,blankstare\nc,s2,male,no,none,1,blankstare\n"
-    with refused("labels.csv", "c/s1", "2 such rows", "--on-bad skip"):
+    with rejected("labels.csv", "c/s1", "2 such rows", "--on-bad skip"):
         read(root, table)
     labels = read(root, table, on_bad="skip")
     assert list(labels.rows) == [("a", "s1")]
@@ -129,8 +129,8 @@ def test_a_row_without_a_capture_fails_or_is_left_out(root: Path, refused: Asser
     assert set(labels.rejected) == {("c", "s1"), ("c", "s2"), ("a", "s2"), ("b", "s1")}
 
 
-def test_a_table_of_other_subjects_is_refused_even_with_on_bad_skip(root: Path, refused: AssertRejected) -> None:
-    with refused("labels.csv", "none of its rows has a capture"):
+def test_a_table_of_other_subjects_is_rejected_even_with_on_bad_skip(root: Path, rejected: AssertRejected) -> None:
+    with rejected("labels.csv", "none of its rows has a capture"):
         read(root, f"{HEADER}\nx,s1,male,no,none,1,blankstare\n", on_bad="skip")
 
 
@@ -143,7 +143,7 @@ def test_a_table_of_other_subjects_is_refused_even_with_on_bad_skip(root: Path, 
         (f"{HEADER}\n", ["no rows"]),
     ],
 )
-def test_a_bad_table_is_refused(root: Path, table: str, words: list[str]) -> None:
+def test_a_bad_table_is_rejected(root: Path, table: str, words: list[str]) -> None:
     with pytest.raises(InputError, match=words[0]) as caught:
         read(root, table, on_bad="skip")
     for word in ("labels.csv", *words):

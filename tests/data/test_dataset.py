@@ -9,12 +9,12 @@ from fr_ps.config import DataConfig
 from fr_ps.data.dataset import open_dataset, open_table
 
 
-def test_an_unfinished_data_set_is_refused(prepared, tmp_path, refused):
-    with refused(tmp_path / "nowhere", "prepare"):
+def test_an_unfinished_data_set_is_rejected(prepared, tmp_path, rejected):
+    with rejected(tmp_path / "nowhere", "prepare"):
         open_dataset(tmp_path / "nowhere", ["albedo"])
     root = shutil.copytree(prepared, tmp_path / "set")
     (root / "labels.csv").unlink()
-    with refused(root / "labels.csv", "prepare"):
+    with rejected(root / "labels.csv", "prepare"):
         open_dataset(root, ["albedo"])
 
 
@@ -47,11 +47,11 @@ def test_only_selected_sessions_are_opened_and_all_selections_share_one_pack(pre
     assert whole.left_out == whole.notes == []
 
 
-def test_a_table_without_maps_opens_as_a_table_only(prepared, refused):
+def test_a_table_without_maps_opens_as_a_table_only(prepared, rejected):
     table = open_table(prepared / "labels.csv", config=DataConfig(limits={"Pose": 2}))
     np.testing.assert_array_equal(table.all_labels.columns["Pose"][table.selected], table.labels.columns["Pose"])
     assert (table.labels.columns["Pose"].astype(int) <= 2).all()
-    with refused(prepared / "labels.csv", "folder"):
+    with rejected(prepared / "labels.csv", "folder"):
         open_dataset(prepared / "labels.csv", ["albedo"])
 
 

@@ -61,7 +61,7 @@ def test_an_empty_cell_is_missing_and_further_columns_are_kept(tmp_path):
         ("z,z,male,no,none,1,blankstare", ["row 3", "z/z", "row 2"]),
     ],
 )
-def test_a_bad_row_is_refused_by_number_and_column(row, words, tmp_path, refused):
+def test_a_bad_row_is_rejected_by_number_and_column(row, words, tmp_path, rejected):
     path = table(tmp_path, "z,z,male,no,none,1,blankstare", row)
     with pytest.raises(InputError) as caught:
         read_labels(path)
@@ -69,7 +69,7 @@ def test_a_bad_row_is_refused_by_number_and_column(row, words, tmp_path, refused
         assert word in str(caught.value)
 
 
-def test_a_missing_column_and_an_empty_table_are_refused(tmp_path):
+def test_a_missing_column_and_an_empty_table_are_rejected(tmp_path):
     with pytest.raises(InputError, match="no column Emotion"):
         read_labels(table(tmp_path, "a,1,male,no,none,1", header=HEADER.removesuffix(",Emotion")))
     with pytest.raises(InputError, match="no rows"):
@@ -99,12 +99,12 @@ def test_a_reduced_table_is_recognised_with_decimals(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["true", "1.5", "x1.0", "0"])
-def test_booleans_and_other_numbers_are_not_poses(cell, tmp_path, refused):
-    with refused("row 2", "Pose", repr(cell)):
+def test_booleans_and_other_numbers_are_not_poses(cell, tmp_path, rejected):
+    with rejected("row 2", "Pose", repr(cell)):
         read_labels(table(tmp_path, f"a,1,male,no,none,{cell},blankstare"))
 
 
-def test_classes_that_differ_by_case_alone_are_kept_apart(tmp_path, refused):
+def test_classes_that_differ_by_case_alone_are_kept_apart(tmp_path, rejected):
     classes = {"emotion": {"small": ["x"], "large": ["X"]}}
     assert column(read_labels(table(tmp_path, "a,1,male,no,none,1,X", "a,2,male,no,none,1,x"), classes=classes), "emotion") == [
         1,
@@ -123,7 +123,7 @@ def test_three_classes_of_emotion(tmp_path):
 
 
 @pytest.mark.parametrize("groups", [{"all": ["blankstare"]}, {"a": ["positive"], "b": ["positive"]}])
-def test_classes_that_distinguish_nothing_are_refused(groups, tmp_path):
+def test_classes_that_distinguish_nothing_are_rejected(groups, tmp_path):
     with pytest.raises(InputError, match=r"data\.classes\.emotion"):
         read_labels(table(tmp_path, "a,1,male,no,none,1,positive"), classes={"emotion": groups})
 

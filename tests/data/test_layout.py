@@ -59,9 +59,9 @@ def test_resampled_normals_are_normalised_and_empty_ones_face_the_camera(tmp_pat
         (np.full((4, 5, 3), 0.577), "normal", "never negative"),
     ],
 )
-def test_a_bad_map_is_refused_by_name(array, modality, word, tmp_path, refused):
+def test_a_bad_map_is_rejected_by_name(array, modality, word, tmp_path, rejected):
     path = save(tmp_path, array)
-    with refused(path, word):
+    with rejected(path, word):
         read_map(path, modality)
 
 
@@ -81,14 +81,14 @@ def test_the_original_projects_names_are_read(prepared, tmp_path):
     np.testing.assert_array_equal(original, ours)
 
 
-def test_a_row_without_a_map_is_refused_and_maps_without_a_row_are_listed(prepared, tmp_path, refused):
+def test_a_row_without_a_map_is_rejected_and_maps_without_a_row_are_listed(prepared, tmp_path, rejected):
     root = shutil.copytree(prepared, tmp_path / "set")
     labels = read_labels(root / "labels.csv")
     some = labels.subset(np.arange(3, len(labels)))
     assert find_orphans(root, labels) == []
     assert find_orphans(root, some) == [f"{subject}/{session}" for subject, session in zip(labels.ids[:3], labels.sessions[:3])]
     (root / "data/S001/s02/depth.npy").unlink()
-    with refused("S001/s02", "depth.npy", "1 such rows"):
+    with rejected("S001/s02", "depth.npy", "1 such rows"):
         map_files(root, labels, "depth")
 
 
@@ -132,7 +132,7 @@ def test_a_folder_below_data_comes_before_one_at_the_root(prepared, tmp_path):
     shutil.rmtree(root / "data/S001")
     assert session_folder(root, "S000", "s00") == root / "data/S000/s00"
     assert session_folder(root, "S001", "s00") == root / "S001/s00"
-    assert session_folder(root, "nobody", "s00") == root / "data/nobody/s00"
+    assert session_folder(root, "unknown", "s00") == root / "data/unknown/s00"
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -145,9 +145,9 @@ def test_folders_are_found_in_any_unicode_form(tmp_path, form):
     assert session_folder(tmp_path, "Anh", "ngày") == tmp_path / "data/Anh/ngày"
 
 
-def test_a_row_whose_id_lost_its_zeros_is_refused_with_the_cause(tmp_path, refused):
+def test_a_row_whose_id_lost_its_zeros_is_rejected_with_the_cause(tmp_path, rejected):
     (tmp_path / "data/007/a").mkdir(parents=True)
     np.save(tmp_path / "data/007/a/depth.npy", np.ones((4, 4)))
     (tmp_path / "labels.csv").write_text("id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion\n7,a,,,,,\n")
-    with refused("7/a has no depth map", "lost the leading zeros of '007'"):
+    with rejected("7/a has no depth map", "lost the leading zeros of '007'"):
         map_files(tmp_path, read_labels(tmp_path / "labels.csv"), "depth")

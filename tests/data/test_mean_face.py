@@ -47,7 +47,7 @@ def test_the_mean_is_a_face_and_shorter_where_subjects_differ(prepared: Path) ->
     assert (found[..., 2] > 0).all()
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_the_mean_face_is_read_back(tmp_path: Path) -> None:
     normals = np.random.default_rng(0).normal(size=(9, 9, 3))
     normals = (normals / np.linalg.norm(normals, axis=-1, keepdims=True) * 0.8).astype(np.float32)
     path = tmp_path / "new folder" / "mean.npy"
@@ -70,18 +70,18 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (np.full((9, 9, 3), np.inf, dtype=np.float32), ["longer than 1"]),
     ],
 )
-def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, words: list[str], refused: AssertRejected) -> None:
+def test_other_arrays_are_rejected(tmp_path: Path, array: np.ndarray, words: list[str], rejected: AssertRejected) -> None:
     np.save(tmp_path / "mean.npy", array)
-    with refused(tmp_path / "mean.npy", *words):
+    with rejected(tmp_path / "mean.npy", *words):
         read_mean_face(tmp_path / "mean.npy", 9)
 
 
-def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path, refused: AssertRejected) -> None:
-    with refused("mean.npy", "no such mean face", "fr-ps data mean"):
+def test_a_file_that_is_missing_or_damaged_is_rejected(tmp_path: Path, rejected: AssertRejected) -> None:
+    with rejected("mean.npy", "no such mean face", "fr-ps data mean"):
         read_mean_face(tmp_path / "mean.npy", 9)
     (tmp_path / "mean.npy").write_bytes(b"\x93NUMPY\x01\x00 not that")
-    with refused("mean.npy", "not a readable .npy"):
+    with rejected("mean.npy", "not a readable .npy"):
         read_mean_face(tmp_path / "mean.npy", 9)
     np.save(tmp_path / "objects.npy", np.full((9, 9, 3), None), allow_pickle=True)
-    with refused("objects.npy", "Python objects"):
+    with rejected("objects.npy", "Python objects"):
         read_mean_face(tmp_path / "objects.npy", 9)

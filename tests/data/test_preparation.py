@@ -57,17 +57,17 @@ def test_the_format_is_recorded_and_another_or_a_missing_one_gives_a_warning(pre
     assert reproduce_preparation(older, None) == reproduce_preparation(absent, None) == reproduce_preparation(settings, None)
 
 
-def test_the_mean_face_must_be_the_same_one(other: Path, tmp_path: Path, refused: AssertRejected) -> None:
+def test_the_mean_face_must_be_the_same_one(other: Path, tmp_path: Path, rejected: AssertRejected) -> None:
     settings = find_preparation(other / "out", *the_session(other))
-    with refused("--prior", "name the file"):
+    with rejected("--prior", "name the file"):
         reproduce_preparation(settings, None)
     np.save(tmp_path / "another.npy", np.broadcast_to(np.array([0, 0.1, 0.9], np.float32), (40, 40, 3)))
-    with refused("another.npy", "not the mean face"):
+    with rejected("another.npy", "not the mean face"):
         reproduce_preparation(settings, str(tmp_path / "another.npy"))
 
 
 def test_unknown_preparations_are_empty(other: Path, prepared: Path, tmp_path: Path) -> None:
-    assert find_preparation(tmp_path, "nobody", "s1") == {}
+    assert find_preparation(tmp_path, "unknown", "s1") == {}
     folder = session_folder(tmp_path, "anna", "s1")
     folder.mkdir(parents=True)
     for text in ("", "[]", "{}", '{"made_from": {"format": 1, "settings": {}}}'):
@@ -75,14 +75,14 @@ def test_unknown_preparations_are_empty(other: Path, prepared: Path, tmp_path: P
         assert find_preparation(tmp_path, "anna", "s1") == {}
 
 
-def test_settings_of_a_later_version_are_refused(refused: AssertRejected) -> None:
+def test_settings_of_a_later_version_are_rejected(rejected: AssertRejected) -> None:
     for settings in ({"align": "auto", "solver": "magic"}, {"align": "auto", "glow": 3}):
-        with refused("that this version does not support"):
+        with rejected("that this version does not support"):
             reproduce_preparation(settings, None)
 
 
-def test_missing_settings_and_boxes_are_refused(prepared: Path, tmp_path: Path, refused: AssertRejected) -> None:
-    with refused("has no record", "give the maps"):
+def test_missing_settings_and_boxes_are_rejected(prepared: Path, tmp_path: Path, rejected: AssertRejected) -> None:
+    with rejected("has no record", "give the maps"):
         reproduce_preparation({}, None)
     first = sorted(path for path in (prepared.parent / "captures").glob("*/*"))[0]
     (tmp_path / "captures" / first.parent.name).mkdir(parents=True)
@@ -92,14 +92,14 @@ def test_missing_settings_and_boxes_are_refused(prepared: Path, tmp_path: Path, 
     prepare(PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), **boxes))  # type: ignore[arg-type]
     settings = find_preparation(tmp_path / "out", first.parent.name, first.name)
     assert settings["align"] == "boxes"
-    with refused("cropped to boxes", "give the maps"):
+    with rejected("cropped to boxes", "give the maps"):
         reproduce_preparation(settings, None)
 
 
-def test_an_unexpected_mean_face_is_refused(prepared: Path, other: Path, refused: AssertRejected) -> None:
+def test_an_unexpected_mean_face_is_rejected(prepared: Path, other: Path, rejected: AssertRejected) -> None:
     folder = next((prepared / "data").glob("*/*"))
     settings = find_preparation(prepared, folder.parent.name, folder.name)
-    with refused("--prior", "made without a mean face"):
+    with rejected("--prior", "made without a mean face"):
         reproduce_preparation(settings, str(other / "mean.npy"))
 
 
@@ -118,8 +118,8 @@ def test_intensities_at_the_bounds_give_finite_maps(intensities: list[float], so
 
 
 @pytest.mark.parametrize("name", ["albedo", "depth", "residual"])
-def test_maps_that_are_not_finite_are_refused_before_they_are_written(
-    name: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: AssertRejected
+def test_maps_that_are_not_finite_are_rejected_before_they_are_written(
+    name: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rejected: AssertRejected
 ) -> None:
     def spoilt(*arguments: Any, **keywords: Any) -> SurfaceMaps:
         maps = compute_maps(*arguments, **keywords)
@@ -129,6 +129,6 @@ def test_maps_that_are_not_finite_are_refused_before_they_are_written(
 
     monkeypatch.setattr("fr_ps.data.preparation.compute_maps", spoilt)
     config = PrepareConfig(captures=str(prepared.parent / "captures"), out=str(tmp_path / "out"), size=16)
-    with refused("S000", f"{name} contains NaN or infinity"):
+    with rejected("S000", f"{name} contains NaN or infinity"):
         prepare(config)
     assert not list(tmp_path.rglob("*.npy"))

@@ -216,12 +216,12 @@ def test_running_again_keeps_unchanged_sessions_and_redoes_changed_ones(raw, tmp
     assert whole_sessions(out) == 9
 
 
-def test_a_bad_session_fails_and_earlier_sessions_are_kept(raw, tmp_path, refused):
+def test_a_bad_session_fails_and_earlier_sessions_are_kept(raw, tmp_path, rejected):
     out = tmp_path / "out"
     bad = raw / "captures/S001/s01/im2.png"
     whole = bad.read_bytes()
     bad.write_bytes(whole[:200])
-    with refused(bad, "S001/s01", "--on-bad skip"):
+    with rejected(bad, "S001/s01", "--on-bad skip"):
         run(raw, out)
     assert whole_sessions(out) == 4
     assert not (out / "labels.csv").exists()
@@ -256,9 +256,9 @@ def test_skipping_lists_every_bad_session_and_leaves_it_out_of_the_table(raw, tm
     assert whole_sessions(tmp_path / "out") == 6
 
 
-def test_a_row_without_a_capture_is_refused_before_anything_is_written(raw, tmp_path, refused):
+def test_a_row_without_a_capture_is_rejected_before_anything_is_written(raw, tmp_path, rejected):
     shutil.rmtree(raw / "captures/S002")
-    with refused("labels.csv", "S002/s00", "3 such rows"):
+    with rejected("labels.csv", "S002/s00", "3 such rows"):
         run(raw, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -290,11 +290,11 @@ def test_a_damaged_map_is_made_again(raw, tmp_path, fault):
     }
 
 
-def test_a_data_set_of_mixed_settings_is_not_finished(raw, tmp_path, refused):
+def test_a_data_set_of_mixed_settings_is_not_finished(raw, tmp_path, rejected):
     out = tmp_path / "out"
     run(raw, out)
     (raw / "captures/S001/s01/im2.png").write_bytes(b"no picture")
-    with refused("im2.png"):
+    with rejected("im2.png"):
         run(raw, out, solver="least_squares")
     assert not (out / "labels.csv").exists()
 
@@ -307,18 +307,18 @@ def test_temporary_files_of_a_killed_run_are_removed(raw, tmp_path):
     assert not remains.exists()
 
 
-def test_a_box_without_a_capture_is_refused_or_ignored(raw, tmp_path, refused):
+def test_a_box_without_a_capture_is_rejected_or_ignored(raw, tmp_path, rejected):
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("id,session,left,top,right,bottom\nS0X0,s00,2,2,30,30\n")
-    with refused(boxes, "S0X0/s00", "--on-bad skip"):
+    with rejected(boxes, "S0X0/s00", "--on-bad skip"):
         run(raw, tmp_path / "out", boxes=str(boxes))
     assert statuses(run(raw, tmp_path / "out", boxes=str(boxes), on_bad="skip"))["written"] == 9
 
 
-def test_two_sessions_of_one_name_are_refused_or_listed(raw, tmp_path, refused):
+def test_two_sessions_of_one_name_are_rejected_or_listed(raw, tmp_path, rejected):
     shutil.copytree(raw / "captures/S001/s01", raw / "captures/S001/S01")
     shutil.copytree(raw / "captures/S002", raw / "captures/s002")
-    with refused("'S002' and 's002'"):
+    with rejected("'S002' and 's002'"):
         run(raw, tmp_path / "out")
     outcomes = run(raw, tmp_path / "out", on_bad="skip", labels=None)
     assert statuses(outcomes) == {"written": 5, "kept": 0, "skipped": 4}
@@ -327,9 +327,9 @@ def test_two_sessions_of_one_name_are_refused_or_listed(raw, tmp_path, refused):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_an_out_that_is_a_file_is_refused(raw, tmp_path, place, refused):
+def test_an_out_that_is_a_file_is_rejected(raw, tmp_path, place, rejected):
     (tmp_path / "file").write_text("")
-    with refused("file", "choose another place"):
+    with rejected("file", "choose another place"):
         run(raw, tmp_path / place)
 
 
@@ -417,13 +417,13 @@ def test_landmarks_align_faces(photoface, tmp_path):
     assert spread["landmarks"] < 0.9 * spread["none"]
 
 
-def test_a_session_without_landmarks_uses_the_whole_picture_unless_they_are_required(photoface, tmp_path, refused):
+def test_a_session_without_landmarks_uses_the_whole_picture_unless_they_are_required(photoface, tmp_path, rejected):
     (photoface / "S001/s01/metadata.txt").unlink()
     outcomes = run_photoface(photoface, tmp_path / "auto")
     assert [outcome.details["aligned_by"] for outcome in outcomes] == ["landmarks"] * 4 + ["none"] + ["landmarks"] * 4
     counts = dict(summary_rows(outcomes)[0])
     assert counts == {"written": 9, "kept": 0, "skipped": 0, "aligned by landmarks": 8, "whole picture": 1}
-    with refused("S001/s01/metadata.txt", "no such file", "--on-bad skip"):
+    with rejected("S001/s01/metadata.txt", "no such file", "--on-bad skip"):
         run_photoface(photoface, tmp_path / "strict", align="landmarks")
     outcomes = run_photoface(photoface, tmp_path / "strict", align="landmarks", on_bad="skip")
     assert list(skipped(outcomes)) == ["S001/s01"]
@@ -442,7 +442,7 @@ def test_sessions_without_labels_among_others_are_counted_and_one_is_named(photo
     assert not [name for name in counts if "labels" in name]
 
 
-def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
+def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, rejected):
     boxes, out = tmp_path / "boxes.csv", tmp_path / "out"
     boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,36,34\nS002,s00,0,0,20,10\n")
     outcomes = run(raw, out, boxes=str(boxes), fit="pad")
@@ -456,23 +456,23 @@ def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, refused):
 
     boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,36,34\nS002,s00,0,0,20,11\n")
     assert statuses(run(raw, out, boxes=str(boxes), fit="pad")) == {"written": 1, "kept": 8, "skipped": 0}
-    with refused("S000/s00", "no row in the table of boxes"):
+    with rejected("S000/s00", "no row in the table of boxes"):
         run(raw, out, boxes=str(boxes), align="boxes")
     only = run(raw, tmp_path / "only", boxes=str(boxes), align="boxes", on_bad="skip")
     assert statuses(only) == {"written": 2, "kept": 0, "skipped": 7}
     boxes.write_text("id,session,left,top,right,bottom\nS000,s01,4,2,41,34\n")
-    with refused("S000/s01", "40 x 40", "--on-bad skip"):
+    with rejected("S000/s01", "40 x 40", "--on-bad skip"):
         run(raw, out, boxes=str(boxes))
 
 
-def test_a_prior_is_part_of_the_record(raw, tmp_path, refused):
+def test_a_prior_is_part_of_the_record(raw, tmp_path, rejected):
     keep_one_subject(raw)
     out, prior = tmp_path / "out", tmp_path / "mean.npy"
     settings = {"solver": "integrable", "prior": str(prior)}
-    with refused("mean.npy", "no such mean face"):
+    with rejected("mean.npy", "no such mean face"):
         run(raw, out, **settings)
     np.save(prior, np.zeros((40, 40, 3), dtype=np.float32))
-    with refused("mean.npy", "40 x 40", "--size 32"):
+    with rejected("mean.npy", "40 x 40", "--size 32"):
         run(raw, out, **settings)
     assert not out.exists()
 
@@ -513,8 +513,8 @@ def test_a_changed_setting_prepares_again(raw, tmp_path):
     assert statuses(run(raw, tmp_path / "out", **CHANGES[-1])) == {"written": 0, "kept": 3, "skipped": 0}
 
 
-def test_unobservable_ambient_light_is_a_bad_session(raw, tmp_path, refused):
-    with refused("ambient", "--estimate-ambient false", "S000/s00"):
+def test_unobservable_ambient_light_is_a_bad_session(raw, tmp_path, rejected):
+    with rejected("ambient", "--estimate-ambient false", "S000/s00"):
         run(raw, tmp_path / "out", estimate_ambient=True)
 
 
@@ -629,10 +629,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", ["truncated BMP", "bad attribute"])
-def test_a_bad_session_fails(photoface, tmp_path, fault, refused):
+def test_a_bad_session_fails(photoface, tmp_path, fault, rejected):
     spoil, words = FAULTS[fault]
     spoil(photoface / "S001/s01")
-    with refused("S001/s01", *words, "--on-bad skip"):
+    with rejected("S001/s01", *words, "--on-bad skip"):
         run_photoface(photoface, tmp_path / "out")
     assert not (tmp_path / "out/labels.csv").exists()
 
@@ -692,16 +692,16 @@ def test_an_unreadable_session_folder_fails_or_is_skipped(raw, tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_leaves_complete_sessions_and_a_later_run_does_the_rest(raw, small_disk, tmp_path, refused, workers):
+def test_a_full_disk_leaves_complete_sessions_and_a_later_run_does_the_rest(raw, small_disk, tmp_path, rejected, workers):
     out = small_disk / "out"
-    with refused(out, "the disk is full", "run again"):
+    with rejected(out, "the disk is full", "run again"):
         run(raw, out, workers=workers)
     done = whole_sessions(out)
     assert 1 <= done < 9, "full in the middle"
     assert not (out / "labels.csv").exists()
     assert not [path for path in out.rglob("*") if path.name.startswith(".partial-")]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
-    with refused("the disk is full"):
+    with rejected("the disk is full"):
         run(raw, out, workers=workers)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -733,7 +733,7 @@ def everything(folder: Path) -> dict[str, bytes]:
         ("captures", "elsewhere"),
     ],
 )
-def test_captures_and_output_that_overlap_are_refused_and_untouched(raw, tmp_path, refused, monkeypatch, captures, out):
+def test_captures_and_output_that_overlap_are_rejected_and_untouched(raw, tmp_path, rejected, monkeypatch, captures, out):
     monkeypatch.chdir(tmp_path)
     place = tmp_path / ("captures" if captures == "link" else captures)
     place.parent.mkdir(exist_ok=True)
@@ -743,7 +743,7 @@ def test_captures_and_output_that_overlap_are_refused_and_untouched(raw, tmp_pat
     (tmp_path / "elsewhere/data").symlink_to("../captures")
     before = everything(tmp_path)
     for overwrite in (False, True):
-        with refused("captures", "inside the"):
+        with rejected("captures", "inside the"):
             prepare(PrepareConfig(captures=captures, out=out, size=32, overwrite=overwrite))
     assert everything(tmp_path) == before
 
@@ -754,7 +754,7 @@ def test_captures_beside_the_data_folder_do_not_overlap(raw, tmp_path):
 
 
 @pytest.mark.parametrize("there", ["foreign maps", "a file", "a link to the captures"])
-def test_a_foreign_session_folder_is_refused_and_untouched(raw, tmp_path, refused, there):
+def test_a_foreign_session_folder_is_rejected_and_untouched(raw, tmp_path, rejected, there):
     out = tmp_path / "out"
     target = out / "data/S001/s01"
     target.parent.mkdir(parents=True)
@@ -767,20 +767,20 @@ def test_a_foreign_session_folder_is_refused_and_untouched(raw, tmp_path, refuse
         (target / "albedo_map_new_crop.exr.npy").write_text("x")
     before = everything(tmp_path)
     for on_bad in ("fail", "skip"):
-        with refused("S001/s01"):
+        with rejected("S001/s01"):
             run(raw, out, on_bad=on_bad, overwrite=True)
     assert everything(tmp_path) == before
 
 
 @pytest.mark.parametrize("on_bad", ["fail", "skip"])
-def test_a_session_folder_with_a_further_file_is_refused_and_untouched(raw, tmp_path, refused, on_bad):
+def test_a_session_folder_with_a_further_file_is_rejected_and_untouched(raw, tmp_path, rejected, on_bad):
     out = tmp_path / "out"
     run(raw, out)
     note = out / "data/S002/s02/notes.txt"  # in the last session
     note.write_text("x")
     assert statuses(run(raw, out))["kept"] == 9
     before = everything(out)
-    with refused("S002/s02/notes.txt", "move it away"):
+    with rejected("S002/s02/notes.txt", "move it away"):
         run(raw, out, solver="least_squares", overwrite=True, on_bad=on_bad)
     assert everything(out) == before
     note.unlink()
@@ -788,14 +788,14 @@ def test_a_session_folder_with_a_further_file_is_refused_and_untouched(raw, tmp_
     assert statuses(run(raw, out, solver="least_squares")) == {"written": 9, "kept": 0, "skipped": 0}
 
 
-def test_a_data_set_with_mixed_settings_after_a_failure_is_completed_by_another_run(raw, tmp_path, refused):
+def test_a_data_set_with_mixed_settings_after_a_failure_is_completed_by_another_run(raw, tmp_path, rejected):
     out = tmp_path / "out"
     run(raw, out)
     before = content(out)
     picture = raw / "captures/S002/s02/im2.png"
     good = picture.read_bytes()
     picture.write_bytes(b"no picture")
-    with refused("S002/s02"):
+    with rejected("S002/s02"):
         run(raw, out, solver="least_squares")
     assert not (out / "labels.csv").exists()  # maps of two settings are no data set
     picture.write_bytes(good)
@@ -805,7 +805,7 @@ def test_a_data_set_with_mixed_settings_after_a_failure_is_completed_by_another_
 
 @pytest.mark.parametrize("link", ["the same path", "a hard link", "a symbolic link", "prepare.csv"])
 @pytest.mark.parametrize("on_bad", ["fail", "skip"])
-def test_a_table_that_is_the_output_is_refused_and_untouched(raw, tmp_path, refused, link, on_bad):
+def test_a_table_that_is_the_output_is_rejected_and_untouched(raw, tmp_path, rejected, link, on_bad):
     (raw / "captures/S001/s01/im2.png").write_bytes(b"no picture")
     out, labels = raw, raw / "labels.csv"
     if link == "prepare.csv":
@@ -816,12 +816,12 @@ def test_a_table_that_is_the_output_is_refused_and_untouched(raw, tmp_path, refu
         os.link(labels, out / "labels.csv") if link == "a hard link" else (out / "labels.csv").symlink_to(labels)
     before = everything(tmp_path)
     for overwrite in (False, True):
-        with refused(labels.name, "the input --labels"):
+        with rejected(labels.name, "the input --labels"):
             run(raw, out, labels=str(labels), on_bad=on_bad, overwrite=overwrite)
     assert everything(tmp_path) == before
 
 
-def test_a_foreign_or_edited_table_is_replaced_only_with_overwrite(raw, tmp_path, refused):
+def test_a_foreign_or_edited_table_is_replaced_only_with_overwrite(raw, tmp_path, rejected):
     out = tmp_path / "out"
     run(raw, out, labels=None)
     run(raw, out, labels=None)
@@ -829,7 +829,7 @@ def test_a_foreign_or_edited_table_is_replaced_only_with_overwrite(raw, tmp_path
     by_hand = written.replace(b"S000,s00,,", b"S000,s00,male,")
     assert by_hand != written
     (out / "labels.csv").write_bytes(by_hand)
-    with refused("labels.csv", "changed since", "--overwrite true"):
+    with rejected("labels.csv", "changed since", "--overwrite true"):
         run(raw, out, labels=None, solver="least_squares")
     assert (out / "labels.csv").read_bytes() == by_hand
     run(raw, out, labels=None, overwrite=True)
@@ -847,7 +847,7 @@ def test_tables_are_recognised_with_any_cache(raw, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("edit", ["nothing", "a label", "a column", "a row less", "a report of its own"])
-def test_unedited_tables_of_an_older_version_are_replaced(raw, tmp_path, refused, edit):
+def test_unedited_tables_of_an_older_version_are_replaced(raw, tmp_path, rejected, edit):
     out = tmp_path / "out"
     run(raw, out, labels=None)
     (out / ".prepare.sha256").unlink()
@@ -867,7 +867,7 @@ def test_unedited_tables_of_an_older_version_are_replaced(raw, tmp_path, refused
     if edit == "nothing":
         assert statuses(run(raw, out, labels=None))["kept"] == 9
         return
-    with refused("prepare.csv" if edit == "a report of its own" else "labels.csv", "--overwrite true"):
+    with rejected("prepare.csv" if edit == "a report of its own" else "labels.csv", "--overwrite true"):
         run(raw, out, labels=None, solver="least_squares")
     assert everything(out) == before
 

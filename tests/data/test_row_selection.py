@@ -72,9 +72,9 @@ def test_a_value_at_the_limit_is_used():
         ({"limits": {"pose": -1}}, ["no session is left", "data.limits", "-1"]),
     ],
 )
-def test_settings_that_do_not_fit_the_table_are_refused(settings, words, refused):
+def test_settings_that_do_not_fit_the_table_are_rejected(settings, words, rejected):
     labels = labels_of([4], quality=["0.5", "bad", "nan", "1"], pose=["1", "2", "3", "4"])
-    with refused(*words):
+    with rejected(*words):
         select_rows(labels, DataConfig(**settings))
 
 

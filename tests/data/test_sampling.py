@@ -110,7 +110,7 @@ def test_unlabelled_rows_get_their_share_of_the_slots(table, subjects, sessions)
     share = np.mean(classes == MISSING)
     seen = np.cumsum(np.concatenate(group_by_place(batches, identities, classes, sessions)).reshape(len(batches), -1) == MISSING)
     places = np.arange(1, len(seen) + 1)
-    # The classes of a batch stand side by side, so that only its end says what was due until then.
+    # The classes of a batch are adjacent, so that the shares are exact only at its end.
     ends = slice(len(seen) // len(batches) - 1, None, len(seen) // len(batches))
     assert np.abs(seen - share * places)[ends].max() <= 1
 

@@ -46,7 +46,7 @@ def test_a_split_survives_its_file(tmp_path):
         read_part(tmp_path / "split.csv", "test", labels.subset(SPLIT.train))
 
 
-def test_the_originals_tables_are_read(photoface_labels):
+def test_the_tables_of_the_original_are_read(photoface_labels):
     labels = read_labels(photoface_labels / "label_encoded_dataset.csv")
     split = read_split(photoface_labels, labels)
     subjects = {part: set(labels.ids[getattr(split, part)]) for part in PARTS}
@@ -69,12 +69,12 @@ def test_the_originals_gallery_may_be_absent_but_not_its_test(tmp_path):
     assert (split.train.tolist(), split.test.tolist(), split.gallery.tolist()) == ([0, 4], [8], [])
 
 
-def test_files_may_name_left_out_sessions_but_no_unknown_ones(tmp_path, refused):
+def test_files_may_name_left_out_sessions_but_no_unknown_ones(tmp_path, rejected):
     labels = labels_of()
     path = text_file(tmp_path / "split.csv", "id,session,part", "p0,s0,train", "p9,s0,test", "p9,s1,test", "p1,s0,test")
-    with refused(path, "p9/s0", "test", "2 such sessions of 4"):
+    with rejected(path, "p9/s0", "test", "2 such sessions of 4"):
         read_split(path, labels)
-    with refused("p9/s1", "1 such"):
+    with rejected("p9/s1", "1 such"):
         read_split(path, labels, [("p9", "s0")])
     split = read_split(path, labels, [("p9", "s0"), ("p9", "s1")])
     assert (split.train.tolist(), split.test.tolist()) == ([0], [4])
@@ -89,19 +89,19 @@ def test_files_may_name_left_out_sessions_but_no_unknown_ones(tmp_path, refused)
         (["id,part", "p0,train"], ["no column session"]),
     ],
 )
-def test_a_bad_file_is_refused_by_name(rows, words, tmp_path, refused):
+def test_a_bad_file_is_rejected_by_name(rows, words, tmp_path, rejected):
     path = text_file(tmp_path / "split.csv", *rows)
-    with refused(path, *words):
+    with rejected(path, *words):
         read_split(path, labels_of())
 
 
-def test_a_session_in_two_of_the_originals_tables_is_refused(tmp_path, refused):
+def test_a_session_in_two_of_the_originals_tables_is_rejected(tmp_path, rejected):
     text_file(tmp_path / "train_set.csv", "id,session", "p0,s0")
     path = text_file(tmp_path / "test_set.csv", "id,session", "p1,s0", "p0,s0")
-    with refused(path, "row 3", "p0/s0", "already in the part train"):
+    with rejected(path, "row 3", "p0/s0", "already in the part train"):
         read_split(tmp_path, labels_of())
 
 
-def test_a_missing_split_is_refused(tmp_path, refused):
-    with refused(tmp_path / "nowhere.csv", "data.split"):
+def test_a_missing_split_is_rejected(tmp_path, rejected):
+    with rejected(tmp_path / "nowhere.csv", "data.split"):
         read_split(tmp_path / "nowhere.csv", labels_of())

@@ -114,7 +114,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_rows():
         ([3] * 10, {"gallery": 1, "test_people": 0}, "data.gallery is 1"),
     ],
 )
-def test_a_split_that_cannot_be_scored_or_trained_is_refused(sizes, settings_, word):
+def test_a_split_that_cannot_be_scored_or_trained_is_rejected(sizes, settings_, word):
     with pytest.raises(InputError, match=word):
         make_split(labels_of(sizes), DataConfig(**settings_))
 
@@ -196,9 +196,9 @@ def test_notes_count_the_test_subjects_outside_the_gallery():
 
 
 @pytest.mark.parametrize(("sessions", "gallery"), [(2, 1), (3, 2), (4, 3)])
-def test_a_gallery_that_leaves_no_genuine_pair_is_refused(sessions, gallery, refused):
+def test_a_gallery_that_leaves_no_genuine_pair_is_rejected(sessions, gallery, rejected):
     labels = labels_of([sessions] * 20)
-    with refused(f"data.gallery is {gallery}", "test part", f"none has {gallery + 2}", "lower it"):
+    with rejected(f"data.gallery is {gallery}", "test part", f"none has {gallery + 2}", "lower it"):
         make_split(labels, DataConfig(gallery=gallery))
     assert len(make_split(labels, DataConfig(gallery=gallery - 1)).test) == 4 * (sessions - gallery + 1)
 
@@ -267,20 +267,20 @@ def test_a_gallery_is_drawn_from_the_test_part_of_files_without_one(tmp_path):
     assert (len(split.test), len(split.gallery)) == (8, 4)
 
 
-def test_files_that_violate_the_protocol_are_refused_and_name_a_subject(tmp_path, refused):
+def test_files_that_violate_the_protocol_are_rejected_and_name_a_subject(tmp_path, rejected):
     labels = labels_of([3] * 8)
     config = in_file(tmp_path / "split.csv", labels, train=list(range(8)), test=[8, 9, 10, 11], val=[12, 13])
-    with refused(tmp_path / "split.csv", "p2", "1 such subjects", "data.protocol=session_disjoint"):
+    with rejected(tmp_path / "split.csv", "p2", "1 such subjects", "data.protocol=session_disjoint"):
         make_split(labels, config)
     assert len(make_split(labels, replace(config, protocol="session_disjoint")).test) == 4
     shared = in_file(tmp_path / "split.csv", labels, train=[0, 1, 3, 4], test=[6, 7], gallery=[8], val=[9, 10])
     assert len(make_split(labels, shared).gallery) == 1  # test and gallery are of the same subjects
-    with refused("p3", "1 such subjects"):
+    with rejected("p3", "1 such subjects"):
         make_split(labels, in_file(tmp_path / "split.csv", labels, train=[0, 1, 3, 4], test=[6, 7], gallery=[11], val=[9, 10]))
 
 
-def test_files_of_other_data_are_refused(tmp_path, refused):
+def test_files_of_other_data_are_rejected(tmp_path, rejected):
     labels = labels_of([3] * 8)
     config = in_file(tmp_path / "split.csv", labels, test=[1, 2])
-    with refused(tmp_path / "split.csv", "train part"):
+    with rejected(tmp_path / "split.csv", "train part"):
         make_split(labels, config)

@@ -169,15 +169,15 @@ def test_other_labels_change_the_digest(root):
     assert opened(root)[0].digest != first.digest
 
 
-def test_a_map_of_another_size_and_one_that_is_not_square_are_named(root, refused):
+def test_a_map_of_another_size_and_one_that_is_not_square_are_named(root, rejected):
     path = root / "data/S002/s00/albedo.npy"
     np.save(path, np.ones((40, 40), dtype=np.float32))
-    with refused(path, "40 x 40", "48 x 48"):
+    with rejected(path, "40 x 40", "48 x 48"):
         opened(root)
     assert not packs()
     first = root / "data/S000/s00/albedo.npy"
     np.save(first, np.ones((40, 48), dtype=np.float32))
-    with refused(first, "48 x 40", "square"):
+    with rejected(first, "48 x 40", "square"):
         opened(root)
 
 

@@ -43,20 +43,24 @@ def smooth(rng: np.random.Generator, count: int, channels: int) -> np.ndarray:
 def people(count: int, sessions: int, *modalities: str, nuisance: float = 1.0, seed: int = 0) -> tuple[MapStore, Labels]:
     """Subjects differ by a pattern each; their sessions differ far more along three common patterns."""
     rng = np.random.default_rng(seed)
-    who = np.repeat(np.arange(count), sessions)
+    subjects = np.repeat(np.arange(count), sessions)
     maps = {}
     for modality in modalities or ("depth",):
         channels = CHANNELS[modality]
         own, shared = smooth(rng, count, channels), smooth(rng, 3, channels)
-        weights = nuisance * rng.normal(size=(len(who), 3))
-        found = own[who] + np.einsum("nk,kchw->nchw", weights, shared) + 0.1 * rng.normal(size=(len(who), channels, SIDE, SIDE))
+        weights = nuisance * rng.normal(size=(len(subjects), 3))
+        found = (
+            own[subjects]
+            + np.einsum("nk,kchw->nchw", weights, shared)
+            + 0.1 * rng.normal(size=(len(subjects), channels, SIDE, SIDE))
+        )
         if modality == "albedo":
             found = np.exp(found / 20)
         if modality == "normal":
             found[:, 2] = 20
             found /= np.linalg.norm(found, axis=1, keepdims=True)
         maps[modality] = found.astype(np.float32)
-    return MapStore(maps, np.arange(len(who)), "digest"), labels_of([f"p{person:03d}" for person in who])
+    return MapStore(maps, np.arange(len(subjects)), "digest"), labels_of([f"p{person:03d}" for person in subjects])
 
 
 def cosines(embeddings: np.ndarray) -> np.ndarray:
@@ -213,7 +217,7 @@ def test_pixels_and_tiny_normals_are_the_maps_in_the_order_that_was_asked_for() 
     np.testing.assert_array_equal(found["normals_10x10"], normals_10x10(store.maps["normal"][tested]))
 
 
-def test_jittered_is_what_it_is_on_maps_that_were_jittered_before() -> None:
+def test_jittered_predictions_equal_those_on_maps_jittered_before() -> None:
     store, labels = people(10, 4, "albedo", "normal")
     train, tested = np.arange(20), np.arange(20, 40)
     moved = jitter(
@@ -237,7 +241,9 @@ def test_jittered_is_what_it_is_on_maps_that_were_jittered_before() -> None:
         (["a", "a", "b"], None, None),
     ],
 )
-def test_what_cannot_be_fit_is_left_out_with_its_reason(ids: list[str], eigenfaces: str | None, normalised: str | None) -> None:
+def test_baselines_that_cannot_be_fitted_are_omitted_with_the_reason(
+    ids: list[str], eigenfaces: str | None, normalised: str | None
+) -> None:
     store, _ = people(4, 2, "albedo", "depth")
     labels = labels_of([*ids, "x", "x", "y", "y", "z", "z", "z", "z"][:8])
     found = baseline_embeddings(store, labels, np.arange(len(ids)), np.arange(len(ids), 8))

@@ -75,7 +75,7 @@ def test_weighted_sums_count_sessions_as_often_as_they_were_drawn():
     assert draws.select(some).weighted_sums(values[some]) == pytest.approx(draws.weights[:, draws.unit[some]] @ values[some])
 
 
-def test_of_what_is_no_rate_the_interval_is_that_of_the_percentiles_of_what_is_defined():
+def test_a_value_without_bounds_has_the_percentile_interval_of_the_defined_replicates():
     replicates = np.concatenate([np.linspace(-1, 3, 1001), [np.nan] * 10])
     assert confidence_interval(0.5, replicates) == pytest.approx((-0.9, 2.9))
     assert confidence_interval(0.5, np.array([np.nan, np.nan, np.nan, 0.5])) is None

@@ -31,8 +31,8 @@ def example(people: int = 20, sessions: int = 4, noise: float = 1.0, seed: int =
     centres = rng.normal(size=(people, 16))[person]
     probabilities = {}
     for column, attribute in enumerate(ATTRIBUTES):
-        said = np.clip(0.4 + 0.1 * codes[:, column] + 0.2 * rng.normal(size=count), 0.01, 0.99).round(2)
-        shares = (1 - said, said) if attribute != "emotion" else (1 - said, said / 2, said / 2)
+        positive = np.clip(0.4 + 0.1 * codes[:, column] + 0.2 * rng.normal(size=count), 0.01, 0.99).round(2)
+        shares = (1 - positive, positive) if attribute != "emotion" else (1 - positive, positive / 2, positive / 2)
         probabilities[attribute] = np.stack(shares, axis=1).astype(np.float32)
     embeddings = (centres + noise * rng.normal(size=centres.shape)).astype(np.float32)
     return Predictions(embeddings, probabilities), labels
@@ -77,16 +77,16 @@ def test_with_tied_scores_fewer_false_matches_than_allowed_may_be_all_that_a_thr
 
 
 def balanced_accuracy(probabilities: np.ndarray, codes: np.ndarray, threshold: float) -> float:
-    said = probabilities.astype(float) >= threshold
-    return (said[codes == 1].mean() + (~said)[codes == 0].mean()) / 2
+    positive = probabilities.astype(float) >= threshold
+    return (positive[codes == 1].mean() + (~positive)[codes == 0].mean()) / 2
 
 
 @pytest.mark.parametrize("attribute", ["gender", "spectacles", "facial_hair"])
 def test_the_threshold_of_an_attribute_is_the_one_of_the_highest_balanced_accuracy(attribute: str) -> None:
     answers, labels = example()
-    codes, said = labels.codes[:, ATTRIBUTES.index(attribute)], answers.probabilities[attribute][:, 1]
-    best = max(balanced_accuracy(said, codes, threshold) for threshold in np.arange(0, 1.005, 0.005) + 0.0025)
-    assert balanced_accuracy(said, codes, chosen().attributes[attribute]) == pytest.approx(best)
+    codes, probabilities = labels.codes[:, ATTRIBUTES.index(attribute)], answers.probabilities[attribute][:, 1]
+    best = max(balanced_accuracy(probabilities, codes, threshold) for threshold in np.arange(0, 1.005, 0.005) + 0.0025)
+    assert balanced_accuracy(probabilities, codes, chosen().attributes[attribute]) == pytest.approx(best)
 
 
 def test_attributes_with_three_classes_or_one_among_the_labels_have_no_threshold() -> None:
@@ -121,12 +121,12 @@ def test_a_threshold_gives_the_same_after_it_was_stored(tmp_path: Path) -> None:
         assert comparisons.impostor_counts[comparisons.impostor_levels >= key].sum() == point.false_matches
 
 
-def test_nan_and_infinite_predictions_are_rejected(refused: AssertRejected) -> None:
+def test_nan_and_infinite_predictions_are_rejected(rejected: AssertRejected) -> None:
     answers, labels = example()
     answers.embeddings[3, 1] = np.nan
-    with refused(f"subject {labels.ids[3]}", "NaN"):
+    with rejected(f"subject {labels.ids[3]}", "NaN"):
         calibrate_thresholds(answers, labels, [])
     answers, labels = example()
     answers.probabilities["gender"][3] = np.inf
-    with refused("NaN or infinite in 1 of 80 sessions"):
+    with rejected("NaN or infinite in 1 of 80 sessions"):
         calibrate_thresholds(answers, labels, ATTRIBUTES)

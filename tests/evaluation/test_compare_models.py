@@ -108,12 +108,12 @@ def test_leakage_is_a_warning(models: tuple[Path, Path], found: ComparisonResult
     assert [line for line in found.notes if line.startswith("the training subjects of B are unknown")]
 
 
-def test_data_without_a_map_of_a_model_are_rejected(models: tuple[Path, Path], prepared: Path, tmp_path: Path, refused) -> None:  # type: ignore[no-untyped-def]
+def test_data_without_a_map_of_a_model_are_rejected(models: tuple[Path, Path], prepared: Path, tmp_path: Path, rejected) -> None:  # type: ignore[no-untyped-def]
     data = tmp_path / "data"
     shutil.copytree(prepared, data)
     for file in data.rglob("normal.npy"):
         file.unlink()
-    with refused("normal", "24 such rows"):
+    with rejected("normal", "24 such rows"):
         compared(models, data, tmp_path / "out")
 
 

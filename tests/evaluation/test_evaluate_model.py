@@ -177,15 +177,15 @@ def test_baselines_are_fitted_on_the_training_subjects_and_the_report_starts_wit
     assert run.points == evaluated.metrics.defined()
 
 
-def test_baselines_need_the_training_subjects_and_their_maps(model: Path, prepared: Path, tmp_path: Path, refused) -> None:  # type: ignore[no-untyped-def]
+def test_baselines_need_the_training_subjects_and_their_maps(model: Path, prepared: Path, tmp_path: Path, rejected) -> None:  # type: ignore[no-untyped-def]
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
     (copy / SPLIT_FILE).unlink()
-    with refused(SPLIT_FILE, "training subjects"):
+    with rejected(SPLIT_FILE, "training subjects"):
         score(copy, prepared, tmp_path / "out", baselines=True)
     text = (model / SPLIT_FILE).read_text()
     (copy / SPLIT_FILE).write_text("".join(line for line in text.splitlines(keepends=True) if ",train" not in line))
-    with refused("no training session of the model"):
+    with rejected("no training session of the model"):
         score(copy, prepared, tmp_path / "out", baselines=True)
 
 

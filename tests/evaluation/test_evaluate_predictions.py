@@ -33,8 +33,8 @@ def scored(ids: list[str], labelled: bool = False, seed: int = 0) -> LabelledPre
     codes = np.full((len(ids), 5), -1, np.int8)
     if labelled:
         codes = np.array([np.random.default_rng(list(name.encode())).integers(0, 2, size=5) for name in ids], np.int8)
-    said = rng.uniform(0.01, 0.99, size=len(ids)).astype(np.float32)
-    answers = Predictions(embeddings.astype(np.float32), dict.fromkeys(ATTRIBUTES, np.stack([1 - said, said], axis=1)))
+    positive = rng.uniform(0.01, 0.99, size=len(ids)).astype(np.float32)
+    answers = Predictions(embeddings.astype(np.float32), dict.fromkeys(ATTRIBUTES, np.stack([1 - positive, positive], axis=1)))
     return LabelledPredictions(
         answers, Labels(names, np.array([f"s{i}" for i in range(len(ids))]), codes, DEFAULT_CLASSES, "raw", {})
     )
@@ -171,7 +171,7 @@ def test_without_verification_all_identity_metrics_are_undefined_with_the_reason
     assert metrics.values["gender/ece"] is not None
 
 
-def test_what_was_not_trained_is_undefined() -> None:
+def test_untrained_tasks_are_undefined() -> None:
     metrics = evaluate_predictions(scored(people(6, 1), labelled=True), ["gender"], None).metrics
     assert metrics.values["spectacles/auc"] is None
     assert metrics.reasons["spectacles/auc"].startswith("not trained")
@@ -317,23 +317,23 @@ def test_without_a_threshold_from_validation_it_comes_from_the_test_sessions(giv
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinite_predictions_are_rejected(refused: AssertRejected, bad: float) -> None:
+def test_nan_and_infinite_predictions_are_rejected(rejected: AssertRejected, bad: float) -> None:
     tested = scored(people(4, 3), labelled=True)
     tested.predictions.embeddings[5, 2] = bad
     pairs = listed(tested, None, 6)
     for also in ({}, {"pair_list": pairs}, {"measure": "euclidean"}):
-        with refused("subject p01", "NaN or infinite"):
+        with rejected("subject p01", "NaN or infinite"):
             evaluate_predictions(tested, ATTRIBUTES, None, **also)  # type: ignore[arg-type]
     tested = scored(people(4, 3), labelled=True)
     tested.predictions.probabilities["gender"][3] = bad
-    with refused("probability", "1 of 12 sessions"):
+    with rejected("probability", "1 of 12 sessions"):
         evaluate_predictions(tested, ATTRIBUTES, None)
 
 
-def test_nan_in_the_gallery_predictions_is_rejected(refused: AssertRejected) -> None:
+def test_nan_in_the_gallery_predictions_is_rejected(rejected: AssertRejected) -> None:
     gallery = scored(["a", "b"])
     gallery.predictions.embeddings[1, 2] = np.nan
-    with refused("subject b", "NaN or infinite"):
+    with rejected("subject b", "NaN or infinite"):
         evaluate_predictions(scored(["a", "b", "c"]), [], None, gallery=gallery)
 
 

@@ -138,7 +138,7 @@ def test_normals_stay_unit_vectors_depth_keeps_its_mean_and_the_input_does_not_c
         np.testing.assert_array_equal(maps[modality], copies[modality])
 
 
-def test_outside_the_picture_its_border_goes_on() -> None:
+def test_outside_the_picture_the_border_is_repeated() -> None:
     flat = np.full((20, 1, 32, 32), 0.7, dtype=np.float32)
     np.testing.assert_allclose(jitter({"albedo": flat}, *names(20), seed=0)["albedo"], 0.7, atol=1e-6)
 

@@ -113,7 +113,7 @@ def test_the_pairs_with_the_lowest_and_highest_scores_are_shown() -> None:
     check(read(found["worst_impostor"], example.labels), worst_impostors(embeddings, ids, range(16), range(16)), embeddings)
 
 
-def test_ids_and_sessions_are_drawn_as_they_are() -> None:
+def test_ids_and_sessions_are_drawn_unchanged() -> None:
     """Two dollar signs in an id once ended a finished training, and every resume of it, in a traceback."""
     example = assessed("aabbccddee")  # five genuine pairs: a figure shows ten names
     for start in range(0, len(MARKUP_LIKE_TEXTS), 5):
@@ -144,7 +144,7 @@ def test_with_one_subject_only_genuine_pairs_are_shown() -> None:
     assert list(figures_of(assessed("aaa"))) == ["worst_genuine", "best_genuine"]
 
 
-def test_of_one_session_there_is_nothing_to_show() -> None:
+def test_one_session_gives_no_figure() -> None:
     assert figures_of(assessed("a")) == {}
 
 
@@ -161,7 +161,7 @@ def test_without_other_enrolled_subjects_no_impostor_is_shown() -> None:
     assert list(figures_of(assessed("aa", "a"))) == ["worst_genuine", "best_genuine"]
 
 
-def test_of_a_list_only_its_own_genuine_pairs_are_shown() -> None:
+def test_a_pair_list_shows_only_its_own_genuine_pairs() -> None:
     example = assessed("aaabbbcc", listed=PairList(np.array([2, 0, 3, 0]), np.array([0, 3, 5, 1]), None))
     genuine = sorted([(0, 2), (3, 5), (0, 1)], key=lambda pair: cosine(example.embeddings, *pair))
     check(read(figures_of(example)["worst_genuine"], example.labels), genuine, example.embeddings)

@@ -115,7 +115,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_needs_nothing_from_elsewhere(folder: Path) -> None:
+def test_the_page_loads_no_external_resource(folder: Path) -> None:
     content = (folder / "report.html").read_text()
     page = Page()
     page.feed(content)
@@ -177,7 +177,7 @@ def test_scores_hold_every_pair_with_its_cosine(folder: Path) -> None:
 
 
 def test_a_report_without_test_subjects_has_metrics_and_a_page_but_no_scores(tmp_path: Path) -> None:
-    write_report(tmp_path / "new", "t", {"tested": "nobody"}, Metrics(), None)
+    write_report(tmp_path / "new", "t", {"tested": "no subject"}, Metrics(), None)
     assert {file.name for file in (tmp_path / "new").iterdir()} == {"metrics.json", "report.html", "tables"}
     assert strict((tmp_path / "new" / "metrics.json").read_text())["metrics"] == {}
 
@@ -224,7 +224,7 @@ def test_the_terminal_shows_a_dash_for_what_is_undefined_and_why_below() -> None
     assert any("*" in line and "low support: 2.4 expected" in line and "test/identity/tar_at_far_0.01" in line for line in below)
 
 
-def test_the_terminal_shows_foreign_text_as_it_is() -> None:
+def test_the_terminal_shows_markup_like_text_unchanged() -> None:
     lines = table_text(Table("", "", ["id"], [[name] for name in MARKUP_LIKE_TEXTS])).splitlines()
     assert [line.strip() for line in lines[2:]] == list(MARKUP_LIKE_TEXTS)
 

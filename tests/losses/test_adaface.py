@@ -41,7 +41,7 @@ def by_the_paper(x: np.ndarray, weight: np.ndarray, people: np.ndarray, h: float
 
 @pytest.mark.parametrize("h", [0.333, 1.0, 5.0])
 @pytest.mark.parametrize("near", [0.0, 3.0], ids=["anywhere", "near their people"])
-def test_the_loss_is_the_papers(h: float, near: float) -> None:
+def test_the_loss_is_that_of_the_paper(h: float, near: float) -> None:
     loss = build(h=h)
     x = batch()
     x = x + near * x.norm(dim=1, keepdim=True) * functional.normalize(loss.weight.detach())[PEOPLE_OF]
@@ -84,7 +84,7 @@ def test_without_a_margin_it_is_a_scaled_softmax() -> None:
     torch.testing.assert_close(loss(batch(), PEOPLE_OF), functional.cross_entropy(64 * cosine, PEOPLE_OF))
 
 
-def test_an_angle_outside_0_to_pi_is_held_there() -> None:
+def test_an_angle_outside_0_to_pi_is_clamped() -> None:
     loss = build()
     loss.norm_std.fill_(1.0)
     cosine = torch.tensor([1.0, math.cos(0.2), -1.0, math.cos(math.pi - 0.2)])
@@ -113,7 +113,7 @@ def test_running_norms_are_a_plain_mean_at_first_and_then_an_exponential_one() -
         assert loss.norm_std.item() == pytest.approx(std, rel=1e-5)
 
 
-def test_running_norms_are_state_and_stand_still_outside_training_and_for_one_embedding() -> None:
+def test_running_norms_are_state_and_constant_in_evaluation_and_for_one_embedding() -> None:
     loss = build()
     loss(batch(), PEOPLE_OF)
     state = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
@@ -126,7 +126,7 @@ def test_running_norms_are_state_and_stand_still_outside_training_and_for_one_em
     torch.testing.assert_close(resumed.train()(batch(3), PEOPLE_OF), loss.train()(batch(3), PEOPLE_OF), rtol=0, atol=0)
 
 
-def test_norms_at_the_ends_of_the_range_are_counted() -> None:
+def test_norms_at_the_limits_are_counted() -> None:
     loss = build(h=0.5)
     loss.norm_mean.fill_(50.0)
     loss.norm_std.fill_(10.0)

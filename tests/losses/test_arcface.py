@@ -22,7 +22,7 @@ def test_the_margin_is_an_angle_and_beyond_pi_the_papers_line(margin: float) -> 
 
 
 @pytest.mark.parametrize("margin", [0.1, 0.5, 1.0, 1.57])
-def test_it_falls_with_the_angle_all_the_way(margin: float) -> None:
+def test_the_logit_falls_with_the_angle_over_the_whole_range(margin: float) -> None:
     theta = torch.linspace(0.001, math.pi - 0.001, 2000, dtype=torch.float64)
     got = ArcFace(4, 3, scale=1, margin=margin).apply_margin(theta.cos(), torch.ones(2000))
     assert (got.diff() < 0).all()

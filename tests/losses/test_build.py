@@ -66,7 +66,7 @@ def test_every_name_is_built_trains_and_is_loaded_from_its_state(key: str, name:
 
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
-def test_a_weighting_goes_on_from_its_state_in_the_middle_of_an_epoch(name: str) -> None:
+def test_a_weighting_resumes_from_its_state_within_an_epoch(name: str) -> None:
     outputs, targets = batch()
     wanted = targets | {"pose": torch.full((6,), -1)}
 
@@ -102,12 +102,12 @@ def test_a_weighting_goes_on_from_its_state_in_the_middle_of_an_epoch(name: str)
     assert name == "fixed" or went_on[-9:] != fresh
 
 
-@pytest.mark.parametrize(("judged", "there"), [(tuple(COUNTS), set(COUNTS)), ((), set()), (("pose", "emotion"), {"pose"})])
+@pytest.mark.parametrize(("adversaries", "there"), [(tuple(COUNTS), set(COUNTS)), ((), set()), (("pose", "emotion"), {"pose"})])
 @pytest.mark.parametrize("name", WEIGHTINGS)
 def test_only_attributes_that_have_a_discriminator_have_an_adversarial_term(
-    name: str, judged: tuple[str, ...], there: set[str]
+    name: str, adversaries: tuple[str, ...], there: set[str]
 ) -> None:
-    losses = build_losses(LossConfig(weighting=name), 8, SESSIONS, COUNTS, judged)
+    losses = build_losses(LossConfig(weighting=name), 8, SESSIONS, COUNTS, adversaries)
     adversarial = {f"adversarial_{task}" for task in there}
     assert set(losses.weighting.weights()) == {"identity", *COUNTS, *adversarial}
     outputs, targets = batch()
@@ -115,7 +115,7 @@ def test_only_attributes_that_have_a_discriminator_have_an_adversarial_term(
     assert set(losses(outputs, targets).tasks) == {"identity", *COUNTS, *adversarial}
 
 
-def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
+def test_the_registries_have_exactly_the_names_of_the_settings() -> None:
     assert {(key, name) for key, table in TABLES.items() for name in table} == set(NAMES)
 
 
@@ -147,13 +147,13 @@ def test_the_tables_hold_the_names_of_the_settings_and_no_others() -> None:
     ],
     ids=lambda one: str(sorted(one) if isinstance(one, set) else one),
 )
-def test_a_setting_moves_the_losses_it_is_of_and_no_others(base: dict[str, Any], change: dict[str, Any], moved: set[str]) -> None:
+def test_a_setting_changes_only_its_own_losses(base: dict[str, Any], change: dict[str, Any], moved: set[str]) -> None:
     before, after = parts(build(**base)), parts(build(**(base | change)))
     changed = {task for task in before if before[task] != pytest.approx(after[task], rel=1e-6)}
     assert changed == moved | {f"adversarial_{task}" for task in moved - {"identity"}} | {"total"}
 
 
-def test_the_reach_of_cagrad_is_its_setting() -> None:
+def test_the_constant_of_cagrad_is_its_setting() -> None:
     weights = []
     for c in (0.0, 0.5):
         losses = build(weighting="cagrad", cagrad_c=c)
@@ -169,10 +169,10 @@ def test_adaface_has_the_constants_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("key", ["class_weights", "focal_gammas"])
-def test_numbers_for_another_number_of_classes_are_refused(key: str) -> None:
+def test_numbers_for_another_number_of_classes_are_rejected(key: str) -> None:
     with pytest.raises(InputError, match=rf"^loss\.{key}\.pose is \[1, 2, 3\]; expected 2 numbers, one per class$"):
         build(**{key: {"pose": [1, 2, 3]}})
 
 
-def test_numbers_for_an_attribute_that_is_not_trained_do_no_harm() -> None:
+def test_numbers_for_an_untrained_attribute_are_ignored() -> None:
     assert parts(build(class_weights={"emotion": [1, 2, 3]})) == parts(build())

@@ -55,7 +55,7 @@ def test_balanced_weights_are_those_of_scikit_learn(counts: list[int]) -> None:
     ],
     ids=["gender", "spectacles", "facial_hair", "pose", "emotion"],
 )
-def test_the_focus_from_counts_is_about_what_the_original_set_by_hand(alpha: tuple[float, float], gamma: tuple[int, int]) -> None:
+def test_gamma_from_counts_is_close_to_the_values_of_the_original(alpha: tuple[float, float], gamma: tuple[int, int]) -> None:
     counts = torch.tensor([round(1e4 * alpha[1]), round(1e4 * alpha[0])])  # its alpha is the other class's frequency
     got = gamma_from_counts(counts).tolist()
     assert got == pytest.approx(gamma, abs=0.35)
@@ -76,5 +76,5 @@ def test_the_originals_weights_run_from_1_down_to_three_tenths() -> None:
     np.testing.assert_allclose(original_person_weights(torch.from_numpy(sessions)).numpy(), expected, rtol=1e-6)
 
 
-def test_the_soft_weights_hardly_tell_7_sessions_from_8() -> None:
+def test_the_soft_weights_of_7_and_8_sessions_differ_little() -> None:
     torch.testing.assert_close(soft_person_weights(torch.tensor([7, 8, 28])), torch.tensor([1.0, math.sqrt(7 / 8), 0.5]))

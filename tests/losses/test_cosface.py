@@ -9,7 +9,7 @@ import torch
 from fr_ps.losses.margin import CosFace
 
 
-def test_it_is_the_papers_formula() -> None:
+def test_the_logits_are_those_of_the_formula_of_the_paper() -> None:
     torch.manual_seed(0)
     loss = CosFace(8, 5, scale=30, margin=0.35)
     x, people = 20 * torch.randn(6, 8), np.array([0, 1, 2, 3, 4, 0])

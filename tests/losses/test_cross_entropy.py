@@ -14,7 +14,7 @@ def sample(classes: int, count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_it_is_the_formula_averaged_over_the_samples(classes: int, smoothing: float) -> None:
+def test_the_loss_is_the_formula_averaged_over_the_samples(classes: int, smoothing: float) -> None:
     logits, target = sample(classes)
     weights = torch.linspace(0.2, 1.7, classes)
     values = logits.double().numpy()

@@ -49,7 +49,7 @@ def test_no_loss_rises_where_long_gradients_conflict(solve: object, longest: flo
     ],
     ids=["mgda", "upgrad"],
 )
-def test_torchjds_solvers_let_a_loss_rise_there(iterative: nn.Module) -> None:
+def test_the_solvers_of_torchjd_let_a_loss_rise_for_these_gradients(iterative: nn.Module) -> None:
     """The reason for solvers of our own. If this fails, torchjd has become exact, and they can go."""
     draws = [conflicting(seed, 1e4, 10.0) for seed in range(50)]
     gramians = [rows @ rows.T for rows in draws]
@@ -94,7 +94,7 @@ def independent(seed: int, longest: float, tasks: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize("longest", [1.0, 30.0, 300.0])
-def test_mgda_finds_what_quadprog_and_slsqp_find(longest: float) -> None:
+def test_mgda_equals_quadprog_and_slsqp(longest: float) -> None:
     for seed in range(20):
         rows = independent(seed, longest)
         gramian = (rows @ rows.T).numpy()
@@ -117,7 +117,7 @@ def test_mgda_finds_what_quadprog_and_slsqp_find(longest: float) -> None:
 
 
 @pytest.mark.parametrize("longest", [1.0, 30.0, 300.0])
-def test_upgrad_is_the_sum_of_the_projections_that_quadprog_finds(longest: float) -> None:
+def test_upgrad_is_the_sum_of_the_projections_of_quadprog(longest: float) -> None:
     for seed in range(20):
         rows = independent(seed, longest).numpy()
         # The nearest vector to g among those with g_i . x >= 0, in the space of x instead of the weights.
@@ -142,7 +142,7 @@ def test_a_vector_is_projected_where_the_gradients_are_dependent_but_for_roundin
     torch.testing.assert_close(rows[-1] + weights @ rows[:-1], expected, rtol=0, atol=1e-6)
 
 
-def test_opposite_gradients_leave_no_direction() -> None:
+def test_opposite_gradients_give_a_zero_direction() -> None:
     rows = torch.tensor([[3.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(mgda_weights(rows @ rows.T), torch.tensor([0.25, 0.75], dtype=torch.float64))
     torch.testing.assert_close(upgrad_weights(rows @ rows.T) @ rows, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-12)

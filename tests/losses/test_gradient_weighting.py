@@ -83,7 +83,7 @@ def flat_gradient(loss: Tensor, maps: list[Tensor]) -> Tensor:
 
 
 @every_method
-def test_the_maps_get_torchjds_combination_of_the_jacobian_and_the_adversarys_gradient(name: str) -> None:
+def test_the_maps_get_the_combination_of_torchjd_and_the_gradient_of_the_adversaries(name: str) -> None:
     network, weighting = Network(), build(name, d=0.1).double()
     maps, losses = network.run()
     rows = torch.stack([flat_gradient(losses[task], maps) for task in "abc"])
@@ -141,7 +141,7 @@ def test_with_adversaries_every_loss_falls_as_without_them_or_more(
 
 
 @every_method
-def test_what_stands_behind_the_maps_learns_as_with_fixed_weights_and_the_total_is_theirs(name: str) -> None:
+def test_parameters_after_the_maps_and_the_total_are_as_with_fixed_weights(name: str) -> None:
     network = Network()
     maps, losses = network.run()
     weighting = GradientWeighting({"a": 0.5, "b": 2.0, "c": 1.0}, {"d": 0.1}, gradient_method(name, 0.5))
@@ -161,7 +161,7 @@ def test_what_stands_behind_the_maps_learns_as_with_fixed_weights_and_the_total_
 
 
 @pytest.mark.parametrize("name", ["upgrad", "pcgrad"])
-def test_where_nothing_conflicts_the_constant_weights_remain(name: str) -> None:
+def test_without_conflicts_the_weights_are_the_constant_ones(name: str) -> None:
     x = torch.zeros(3, requires_grad=True)
     weighting = GradientWeighting({"a": 2.0, "b": 3.0}, {}, gradient_method(name, 0.5))
     weighting({"a": x[0] + x[1], "b": x[0] + 5 * x[2]}, [x]).backward()
@@ -200,7 +200,7 @@ def two(angle: float, ratio: float) -> Tensor:
 
 
 def both_fall(name: str, angle: float, ratio: float, c: float) -> bool:
-    """What theory says of the shorter gradient, whose loss is the one in danger, and so of both.
+    """Whether the loss of the shorter gradient falls according to the theory; the other one always does.
 
     fixed: it goes along the sum. CAGrad: the nearest direction along which the shorter one's loss falls lies -cos of its
     angle to the sum away from it, in lengths of the sum, and c must reach beyond. Aligned-MTL: by the root of a 2 x 2
@@ -218,14 +218,14 @@ def both_fall(name: str, angle: float, ratio: float, c: float) -> bool:
 @pytest.mark.parametrize("ratio", [1.0, 1.5, 5.0, 100.0])
 @pytest.mark.parametrize("angle", [100, 120, 134, 136, 150, 170])
 @pytest.mark.parametrize("name", ["fixed", *OF_JACOBIANS])
-def test_of_two_losses_in_conflict_both_fall_where_theory_says_so(name: str, angle: float, ratio: float) -> None:
+def test_two_conflicting_losses_both_fall_where_the_theory_predicts_it(name: str, angle: float, ratio: float) -> None:
     method = (lambda gramian: torch.ones_like(gramian[0])) if name == "fixed" else gradient_method(name, 0.5)
     fell = falls(method, two(angle, ratio))
     assert bool((fell > 0).all()) is both_fall(name, angle, ratio, 0.5)
     assert fell.sum() > 0  # which all of them promise
 
 
-def test_theory_tells_the_weightings_apart() -> None:
+def test_the_theory_predicts_different_results_for_the_weightings() -> None:
     """Else the test above would show little."""
     assert not both_fall("fixed", 120, 5, 0.5)
     assert both_fall("cagrad", 120, 5, 0.5)
@@ -235,7 +235,7 @@ def test_theory_tells_the_weightings_apart() -> None:
 
 
 @pytest.mark.parametrize(("c", "both"), [(0.0, False), (0.7, False), (0.88, True)])
-def test_how_far_cagrad_reaches_decides_whether_both_fall(c: float, both: bool) -> None:
+def test_the_constant_of_cagrad_determines_whether_both_losses_fall(c: float, both: bool) -> None:
     assert both_fall("cagrad", 150, 100, c) is both
     assert bool((falls(gradient_method("cagrad", c), two(150, 100)) > 0).all()) is both
 
@@ -251,7 +251,7 @@ def conflicting(seed: int, longest: float, tasks: int = 6) -> Tensor:
 
 @pytest.mark.parametrize("longest", [1.0, 100.0])
 @pytest.mark.parametrize("name", ["upgrad", "mgda"])
-def test_of_many_losses_none_rises(name: str, longest: float) -> None:
+def test_no_loss_of_many_rises(name: str, longest: float) -> None:
     """Longer ones, and those that conflict more: see the tests of the solvers."""
     for seed in range(30):
         rows = conflicting(seed, longest)
@@ -260,7 +260,7 @@ def test_of_many_losses_none_rises(name: str, longest: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["cagrad", "aligned_mtl"])
-def test_of_many_losses_the_sum_falls(name: str) -> None:
+def test_the_sum_of_many_losses_falls(name: str) -> None:
     for seed in range(30):
         rows = conflicting(seed, 5.0)
         direction = gradient_method(name, 0.5)(rows @ rows.T) @ rows
@@ -270,7 +270,7 @@ def test_of_many_losses_the_sum_falls(name: str) -> None:
 @every_method
 @settings(deadline=None, max_examples=60)
 @given(rows=jacobians(), exponent=st.integers(-40, 30))
-def test_whatever_the_gradients_the_weights_are_finite_and_do_not_depend_on_their_common_scale(
+def test_weights_are_finite_for_any_gradients_and_independent_of_their_common_scale(
     name: str, rows: Tensor, exponent: int
 ) -> None:
     directions = []
@@ -287,7 +287,7 @@ def test_whatever_the_gradients_the_weights_are_finite_and_do_not_depend_on_thei
 
 
 @every_method
-def test_a_task_that_has_no_loss_in_the_batch_has_no_say_and_keeps_its_weight(name: str) -> None:
+def test_a_task_without_a_loss_in_the_batch_has_no_effect_and_keeps_its_weight(name: str) -> None:
     network, weighting = Network(), build(name, d=0.1).double()
     maps, losses = network.run()
     torch.manual_seed(1)
@@ -302,7 +302,7 @@ def test_a_task_that_has_no_loss_in_the_batch_has_no_say_and_keeps_its_weight(na
 
 
 @every_method
-def test_a_map_of_a_frozen_branch_has_no_say(name: str) -> None:
+def test_the_map_of_a_frozen_branch_has_no_effect(name: str) -> None:
     network = Network()
     network.backbones[0].requires_grad_(False)
     network.x.requires_grad_(False)
@@ -328,7 +328,7 @@ def test_without_a_map_that_learns_the_total_is_the_plain_sum(name: str, maps: l
 
 
 @every_method
-def test_a_loss_without_a_gradient_does_not_stop_the_others(name: str) -> None:
+def test_a_loss_without_a_gradient_leaves_the_other_gradients(name: str) -> None:
     """Left in, MGDA would give it all the weight."""
     x = torch.zeros(3, requires_grad=True)
     weighting = build(name)
@@ -347,8 +347,8 @@ def test_a_single_loss_keeps_its_own_gradient(name: str) -> None:
 
 @every_method
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_leaves_none_that_is(name: str, value: float) -> None:
-    """No solver is asked, and whoever looks at the step's gradient sees that it is bad."""
+def test_one_nonfinite_gradient_makes_all_nonfinite(name: str, value: float) -> None:
+    """No solver runs, and the gradient of the step shows the failure."""
     x = torch.ones(3, requires_grad=True)
     weighting = build(name)
     weighting({"a": x.sum(), "b": (value * x).sum(), "c": x[0]}, [x]).backward()
@@ -358,7 +358,7 @@ def test_a_gradient_that_is_not_finite_leaves_none_that_is(name: str, value: flo
 
 
 @every_method
-def test_half_precision_maps_get_the_combination_to_their_precision(name: str) -> None:
+def test_half_precision_maps_get_the_combination_in_their_precision(name: str) -> None:
     network = Network().float()
     network.x = network.x.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -371,7 +371,7 @@ def test_half_precision_maps_get_the_combination_to_their_precision(name: str) -
     torch.testing.assert_close(got, expected, rtol=0, atol=0.02 * rows.abs().max().item())
 
 
-def test_the_weight_that_is_told_is_the_mean_over_the_epochs_steps_that_had_the_task() -> None:
+def test_the_reported_weight_is_the_mean_over_the_steps_of_the_epoch_with_the_task() -> None:
     weighting = build("mgda", tasks="ab", d=0.1)
 
     def step(first: float, second: float | None) -> None:
@@ -379,23 +379,23 @@ def test_the_weight_that_is_told_is_the_mean_over_the_epochs_steps_that_had_the_
         losses = {"a": first * x[0]} | ({"b": second * x[1]} if second else {})
         weighting(losses, [x])
 
-    def told() -> list[float]:
+    def weights() -> list[float]:
         return [float(weighting.weights()[task]) for task in "ab"]
 
-    assert told() == [1, 1]
+    assert weights() == [1, 1]
     step(1.0, 2.0)
-    assert told() == pytest.approx([1.6, 0.4])  # 2 / (1 + 4) of the squared lengths 4 and 1
+    assert weights() == pytest.approx([1.6, 0.4])  # 2 / (1 + 4) of the squared lengths 4 and 1
     step(1.0, 1.0)
-    assert told() == pytest.approx([1.3, 0.7])
+    assert weights() == pytest.approx([1.3, 0.7])
     step(1.0, None)
-    assert told() == pytest.approx([3.6 / 3, 0.7])
+    assert weights() == pytest.approx([3.6 / 3, 0.7])
     weighting.end_epoch({"a": 1.0, "b": 1.0})
-    assert told() == pytest.approx([1.2, 0.7])
+    assert weights() == pytest.approx([1.2, 0.7])
     step(2.0, 1.0)
-    assert told() == pytest.approx([0.4, 1.6])
+    assert weights() == pytest.approx([0.4, 1.6])
 
 
-def test_pcgrad_follows_the_global_seed_and_sets_none() -> None:
+def test_pcgrad_uses_the_global_seed_and_does_not_set_it() -> None:
     rows = conflicting(0, 10.0)
     found = []
     for seed in (1, 1, 2):

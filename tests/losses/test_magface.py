@@ -57,7 +57,7 @@ def by_the_paper(x: np.ndarray, weight: np.ndarray, people: np.ndarray, settings
     [{}, {"lambda_g": 0.0}, {"scale": 16.0, "upper_margin": 1.2}, {"lower_norm": 1.0, "upper_norm": 50.0}, {"lower_margin": 0.0}],
     ids=str,
 )
-def test_logits_and_loss_are_the_papers(changes: dict[str, float]) -> None:
+def test_logits_and_loss_are_those_of_the_paper(changes: dict[str, float]) -> None:
     loss = build(**changes)
     x = embeddings([0.5, 3, 10, 11, 25, 60, 109, 110, 300, 40, 40, 40])
     people = torch.arange(12) % PEOPLE
@@ -70,7 +70,7 @@ def test_logits_and_loss_are_the_papers(changes: dict[str, float]) -> None:
     assert (true < 0).any()  # both sides of the easy margin were computed
 
 
-def test_only_the_true_persons_logit_has_a_margin() -> None:
+def test_only_the_target_logit_has_a_margin() -> None:
     loss = build()
     x = embeddings([30.0] * 6)
     people = torch.tensor([0, 1, 2, 3, 4, 0])
@@ -113,7 +113,7 @@ def test_gradients_pass_gradcheck_in_float64_away_from_the_clamps(through: str) 
         assert torch.autograd.gradcheck(lambda vectors: value(vectors, weight), (x,))
 
 
-def test_the_whole_loss_has_the_gradient_of_the_papers_formula() -> None:
+def test_the_loss_has_the_gradient_of_the_formula_of_the_paper() -> None:
     """Central differences of the float64 computation against the float32 gradient."""
     loss = build()
     people = torch.tensor([0, 1, 2, 3, 4])
@@ -141,7 +141,7 @@ def test_the_regulariser_is_convex_and_falls_to_the_upper_norm() -> None:
     assert loss.regulariser(torch.tensor([109.0, 110.0, 111.0], dtype=torch.float64)).argmin() == 1
 
 
-def test_the_margin_goes_linearly_from_the_lower_to_the_upper() -> None:
+def test_the_margin_is_linear_between_its_bounds() -> None:
     margins = build().margin(torch.tensor([10.0, 35.0, 60.0, 110.0]))
     torch.testing.assert_close(margins, torch.tensor([0.45, 0.5375, 0.625, 0.8]))
 

@@ -36,7 +36,7 @@ def test_every_name_of_the_settings_is_built() -> None:
 
 
 @every_loss
-def test_the_true_persons_logit_is_lowered_and_the_others_are_scaled_cosines(name: str) -> None:
+def test_the_target_logit_is_lowered_and_the_others_are_scaled_cosines(name: str) -> None:
     loss = build(name).eval()
     people = torch.arange(PEOPLE)
     x = functional.normalize(loss.weight.detach()) * 30 + embeddings([10.0] * PEOPLE)
@@ -101,7 +101,7 @@ def test_gradients_pass_gradcheck_in_float64_away_from_the_kinks(name: str) -> N
 
 
 @every_loss
-def test_the_mean_norm_and_the_clamped_share_are_told_without_changing_anything(name: str) -> None:
+def test_diagnostics_are_the_mean_norm_and_the_clamped_share_and_change_nothing(name: str) -> None:
     loss = build(name)
     before = {key: tensor.clone() for key, tensor in loss.state_dict().items()}
     observed = loss.diagnostics(embeddings([5.0, 20.0, 65.0]))
@@ -116,7 +116,7 @@ def test_a_margin_that_no_norm_changes_is_never_clamped(name: str) -> None:
 
 
 @every_loss
-def test_the_weight_of_a_person_multiplies_the_cross_entropy_of_that_persons_samples(name: str) -> None:
+def test_the_weight_of_a_subject_multiplies_the_cross_entropy_of_its_samples(name: str) -> None:
     weights = torch.tensor([1.0, 0.3, 0.5, 0.0, 0.8])
     x, people = embeddings([20.0, 30, 40, 50, 60, 70]), torch.tensor([0, 1, 2, 3, 4, 1])
     weighted, plain = build(name, weights).eval(), build(name).eval()

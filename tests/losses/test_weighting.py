@@ -28,7 +28,7 @@ def descend(
         optimizer.step()
 
 
-def test_fixed_weights_give_the_weighted_sum_of_the_tasks_that_are_there() -> None:
+def test_fixed_weights_give_the_weighted_sum_of_the_present_tasks() -> None:
     weighting = FixedWeighting({"a": 2.0, "b": 0.5, "c": 100.0})
     losses = {"b": torch.tensor(3.0, requires_grad=True), "a": torch.tensor(5.0, requires_grad=True)}
     total = weighting(losses, ())
@@ -69,7 +69,7 @@ def test_on_constant_losses_the_weights_go_to_one_over_twice_the_loss(adam: bool
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0.11, 1e3), min_size=1, max_size=5))
-def test_at_the_analytic_fixed_point_the_weights_stand_still(values: list[float]) -> None:
+def test_at_the_analytic_fixed_point_the_weights_are_constant(values: list[float]) -> None:
     """d/ds (exp(-s) L + s / 2) = 0 at s = log(2 L), where the total is the sum of (1 + log(2 L)) / 2."""
     losses = {str(index): torch.tensor(value, dtype=torch.float64) for index, value in enumerate(values)}
     weighting = UncertaintyWeighting(list(losses)).double()
@@ -83,7 +83,7 @@ def test_at_the_analytic_fixed_point_the_weights_stand_still(values: list[float]
     assert weighting.raw.grad.abs().max().item() < 1e-6
 
 
-def test_a_vanishing_loss_does_not_take_over_and_can_come_back() -> None:
+def test_the_weight_of_a_vanishing_loss_is_bounded_and_recovers() -> None:
     weighting = UncertaintyWeighting(["a"])
     descend(weighting, {"a": 0.0}, 1500)
     assert 4.5 < float(weighting.weights()["a"]) <= UncertaintyWeighting.MAX_WEIGHT * (1 + 1e-6)
@@ -117,7 +117,7 @@ def test_the_losses_get_the_gradient_of_their_weight() -> None:
         torch.testing.assert_close(losses[task].grad, weight)
 
 
-def test_an_unknown_task_is_not_silently_left_out() -> None:
+def test_an_unknown_task_is_an_error() -> None:
     for weighting in (FixedWeighting({"a": 1.0}), UncertaintyWeighting(["a"]), DynamicWeightAverage(["a"], {}, 2.0)):
         with pytest.raises((KeyError, ValueError)):
             weighting({"a": torch.tensor(1.0), "typo": torch.tensor(1.0)}, ())
@@ -154,7 +154,7 @@ def test_a_worked_example_of_dynamic_weights() -> None:
     assert got == pytest.approx([1.995722, 0.270092, 0.734185], abs=1e-5)
 
 
-def test_dynamic_weights_are_equal_until_two_epochs_are_known() -> None:
+def test_dynamic_weights_are_equal_in_the_first_two_epochs() -> None:
     assert of_tasks(dynamic()) == [1, 1, 1]
     assert of_tasks(dynamic({"a": 5.0, "b": 1.0, "c": 0.1})) == [1, 1, 1]
 
@@ -170,7 +170,7 @@ def test_losses_of_0_give_finite_dynamic_weights() -> None:
     assert sum(of_tasks(dynamic({"a": 0.0, "b": 1.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0}))) == pytest.approx(3)
 
 
-def test_adversaries_keep_their_weight_and_have_no_part_in_the_dynamic_ones() -> None:
+def test_adversaries_keep_their_weight_and_do_not_affect_dynamic_weights() -> None:
     tasks = [{"a": 2.0, "b": 2.0, "c": 2.0}, {"a": 1.0, "b": 2.0, "c": 2.0}]
     weighting = dynamic(*(means | {"adversarial_a": 1.0 + 9 * index} for index, means in enumerate(tasks)))
     assert of_tasks(weighting) == of_tasks(dynamic(*tasks))
@@ -188,7 +188,7 @@ def test_the_total_of_dynamic_weights_is_the_weighted_sum_and_gives_the_losses_t
         torch.testing.assert_close(loss.grad, weights[task])
 
 
-def test_the_epochs_behind_dynamic_weights_are_part_of_the_state() -> None:
+def test_the_state_holds_the_losses_that_dynamic_weights_need() -> None:
     weighting = dynamic({"a": 2.0, "b": 8.0, "c": 4.0}, {"a": 2.0, "b": 4.0, "c": 3.0})
     resumed = dynamic()
     resumed.load_state_dict(weighting.state_dict())
@@ -240,7 +240,7 @@ def test_of_two_tasks_with_equal_gradients_in_conflict_both_losses_fall(weightin
     assert min(Conflict().train(weighting)) > 0.02
 
 
-def test_at_its_fixed_point_uncertainty_takes_no_side_for_the_larger_loss_where_fixed_weights_do() -> None:
+def test_uncertainty_at_its_fixed_point_balances_losses_of_different_scale() -> None:
     """There the weights are 1 / (2 L), and g / L does not know the scale of L."""
     scales = (8.0, 0.5)
     weighting = UncertaintyWeighting(["a", "b"])
@@ -249,7 +249,7 @@ def test_at_its_fixed_point_uncertainty_takes_no_side_for_the_larger_loss_where_
     assert min(Conflict(scales).train(FixedWeighting({"a": 1.0, "b": 1.0}))) < -0.1
 
 
-def test_uncertainty_is_not_learnt_from_a_penalty() -> None:
+def test_uncertainty_is_learnt_from_the_loss_without_the_penalty() -> None:
     """Of a loss of 2.01 a penalty of 1.81 leaves a difficulty of 0.2: the weight goes to 1 / 0.4 instead of 1 / 4.02."""
     weighting = UncertaintyWeighting(["a", "b"])
     descend(weighting, {"a": 2.01, "b": 2.01}, 800, penalties={"a": 1.81})

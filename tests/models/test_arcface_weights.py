@@ -101,7 +101,7 @@ def test_the_feature_map_is_the_published_networks(tmp_path: Path, theirs: str, 
     assert line.endswith("its bn2, fc and features are left out, as the branch makes an embedding for each task")
 
 
-def test_a_map_of_one_channel_is_seen_as_three_equal_ones(tmp_path: Path) -> None:
+def test_a_map_of_one_channel_is_read_as_three_equal_ones(tmp_path: Path) -> None:
     published = Published("iresnet18").eval()
     torch.save(published.state_dict(), tmp_path / "weights.pth")
     loaded = branch("miresnet18", "albedo")
@@ -112,7 +112,7 @@ def test_a_map_of_one_channel_is_seen_as_three_equal_ones(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("iresnet50", "irse50"), ("iresnet100", "irse101")])
-def test_with_squeeze_and_excitation_only_that_is_missing(tmp_path: Path, theirs: str, ours: str) -> None:
+def test_with_squeeze_and_excitation_only_its_weights_are_missing(tmp_path: Path, theirs: str, ours: str) -> None:
     published = Published(theirs).eval()
     torch.save(published.state_dict(), tmp_path / "weights.pth")
     loaded = branch(ours)
@@ -135,16 +135,16 @@ def test_with_squeeze_and_excitation_only_that_is_missing(tmp_path: Path, theirs
         ("iresnet18", "convnextv2_atto", "expected model.backbone miresnet18"),
     ],
 )
-def test_other_units_are_refused_with_the_backbone_that_fits(
-    tmp_path: Path, refused: Any, theirs: str, ours: str, remedy: str
+def test_other_units_are_rejected_with_the_backbone_that_fits(
+    tmp_path: Path, rejected: Any, theirs: str, ours: str, remedy: str
 ) -> None:
     """Else a unit of one stage would pass for one of another wherever a shape happens to fit."""
     torch.save(Published(theirs).state_dict(), tmp_path / "weights.pth")
-    with refused("weights.pth", *remedy.split(".*")):
+    with rejected("weights.pth", *remedy.split(".*")):
         load_weights(branch(ours), tmp_path / "weights.pth")
 
 
-def test_a_resnet_of_torchvision_is_none() -> None:
+def test_a_resnet_of_torchvision_is_not_an_arcface_network() -> None:
     from torchvision.models import resnet18
 
     from fr_ps.models.arcface_weights import is_published_iresnet

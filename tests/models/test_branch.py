@@ -32,7 +32,7 @@ def reads(branch: Branch, modules: nn.ModuleDict) -> dict[str, Tensor]:
     return read
 
 
-def test_all_that_stays_of_the_picture_after_peeling_is_the_identitys() -> None:
+def test_the_identity_embedding_uses_the_rest_after_all_separations() -> None:
     """What the attributes' embeddings and the identity's are made of sums to the shared map."""
     branch = make_branch().eval()
     read = reads(branch, branch.embeddings)
@@ -42,7 +42,7 @@ def test_all_that_stays_of_the_picture_after_peeling_is_the_identitys() -> None:
 
 
 @pytest.mark.parametrize("order", [ORDER, ORDER[::-1]], ids=["the original's", "the other way round"])
-def test_each_attribute_is_split_off_what_the_one_before_it_left(order: tuple[str, ...]) -> None:
+def test_each_attribute_is_separated_from_the_rest_of_the_previous_one(order: tuple[str, ...]) -> None:
     """Calling the separations one after the other, in the order of the settings."""
     branch = make_branch(order=order).eval()
     read = reads(branch, branch.embeddings)
@@ -54,7 +54,7 @@ def test_each_attribute_is_split_off_what_the_one_before_it_left(order: tuple[st
 
 
 @pytest.mark.parametrize("settings", [{}, {"attribute_channels": 4}, {"fsm": False}], ids=str)
-def test_embeddings_have_the_widths_that_the_branch_says(settings: dict[str, Any]) -> None:
+def test_embeddings_have_the_stated_widths(settings: dict[str, Any]) -> None:
     branch = make_branch(**settings)
     features = branch(albedo(), 1.0)
     narrow = settings.get("attribute_channels", CHANNELS)
@@ -65,7 +65,7 @@ def test_embeddings_have_the_widths_that_the_branch_says(settings: dict[str, Any
     assert features.shared.shape == (COUNT, CHANNELS, 4, 4)
 
 
-def test_without_separation_every_embedding_is_made_of_the_shared_map_and_nothing_is_judged() -> None:
+def test_without_separation_every_embedding_uses_the_shared_map_and_there_are_no_discriminators() -> None:
     branch = make_branch(fsm=False).eval()
     shared = branch.shared_map(albedo())
     assert all(torch.equal(read, shared) for read in reads(branch, branch.embeddings).values())
@@ -85,16 +85,16 @@ def test_each_discriminator_reads_the_rest_of_its_own_split() -> None:
         torch.testing.assert_close(read[task], rest)
 
 
-def test_discriminators_of_the_identity_read_what_the_identitys_embedding_is_made_of() -> None:
+def test_identity_discriminators_read_the_input_of_the_identity_embedding() -> None:
     branch = make_branch(adversaries="identity")
-    judged, read = reads(branch, branch.adversaries), reads(branch, branch.embeddings)
-    assert set(judged) == set(ORDER)
-    for value in judged.values():
+    inputs, read = reads(branch, branch.adversaries), reads(branch, branch.embeddings)
+    assert set(inputs) == set(ORDER)
+    for value in inputs.values():
         torch.testing.assert_close(value, read[IDENTITY])
-    assert (judged["pose"] - read["pose"]).abs().max() > 1e-3
+    assert (inputs["pose"] - read["pose"]).abs().max() > 1e-3
 
 
-def test_discriminators_answer_in_training_only_a_column_a_class() -> None:
+def test_discriminators_run_in_training_only_with_one_column_per_class() -> None:
     branch = make_branch()
     assert branch.adversarial_tasks == ORDER
     assert {task: tuple(logits.shape) for task, logits in branch(albedo(), 1.0).adversarial.items()} == {
@@ -103,7 +103,7 @@ def test_discriminators_answer_in_training_only_a_column_a_class() -> None:
     assert branch.eval()(albedo(), 1.0).adversarial == {}
 
 
-def test_without_adversaries_there_are_none_and_the_rest_is_the_same() -> None:
+def test_without_adversaries_no_discriminator_exists_and_the_embeddings_are_the_same() -> None:
     on, off = make_branch(), make_branch(adversaries="off")
     assert not any("adversar" in name for name in off.state_dict())
     assert off.adversarial_tasks == ()
@@ -113,19 +113,19 @@ def test_without_adversaries_there_are_none_and_the_rest_is_the_same() -> None:
     assert all(torch.equal(theirs.embeddings[task], ours.embeddings[task]) for task in TASKS)
 
 
-def test_attribute_embeddings_can_be_narrower_than_the_identitys_and_the_discriminators() -> None:
+def test_attribute_embeddings_can_be_narrower_than_identity_embeddings_and_discriminators() -> None:
     branch = make_branch(attribute_channels=4)
-    assert {judge.linear.in_features for judge in branch.adversaries.values()} == {CHANNELS}
+    assert {discriminator.linear.in_features for discriminator in branch.adversaries.values()} == {CHANNELS}
     assert branch.embedding_widths[IDENTITY] == CHANNELS
     assert {branch.embedding_widths[task] for task in ORDER} == {4}
 
 
-def test_a_backbone_that_has_the_channels_already_is_not_projected() -> None:
+def test_a_backbone_with_matching_channels_has_no_projection() -> None:
     assert isinstance(make_branch(channels=16).project, nn.Identity)
     assert isinstance(make_branch().project, nn.Conv2d)
 
 
-def test_a_batch_of_one_is_refused_in_training_and_answered_in_evaluation() -> None:
+def test_a_batch_of_one_is_rejected_in_training_and_accepted_in_evaluation() -> None:
     branch, one = make_branch(), albedo()[:1]
     with pytest.raises(InputError, match=r"batch\.people"):
         branch(one, 1.0)
@@ -138,7 +138,7 @@ def frozen() -> Branch:
     return branch
 
 
-def test_a_frozen_branch_stays_in_evaluation_whatever_it_is_told() -> None:
+def test_a_frozen_branch_stays_in_evaluation_mode_after_train() -> None:
     branch = frozen()
     branch.train()
     assert not any(module.training for module in branch.modules())
@@ -147,11 +147,11 @@ def test_a_frozen_branch_stays_in_evaluation_whatever_it_is_told() -> None:
     assert not any(module.training for module in branch.modules())
 
 
-def test_a_frozen_branch_takes_a_batch_of_one_as_it_needs_no_variance() -> None:
+def test_a_frozen_branch_accepts_a_batch_of_one() -> None:
     assert frozen().train()(albedo()[:1], 1.0).embeddings[IDENTITY].shape == (1, CHANNELS)
 
 
-def test_a_frozen_branch_answers_as_in_evaluation_with_no_gradient_and_no_statistic_and_judges_nothing() -> None:
+def test_a_frozen_branch_runs_as_in_evaluation_without_gradients_statistics_and_discriminators() -> None:
     branch = frozen().train()
     before = {name: tensor.clone() for name, tensor in branch.state_dict().items()}
     features = branch(albedo(), 1.0)

@@ -16,7 +16,7 @@ def test_the_map_is_a_thirty_second_of_the_picture(channels: int, size: int, exp
     assert torch.isfinite(y).all()
 
 
-def test_building_one_leaves_the_random_state_to_whoever_seeds_it() -> None:
+def test_building_a_network_does_not_seed_the_random_state() -> None:
     weights = []
     for _ in range(2):
         torch.manual_seed(5)

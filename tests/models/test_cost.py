@@ -43,14 +43,14 @@ def test_larger_maps_cost_more_and_leave_a_larger_map() -> None:
     assert (large.backbone - small.backbone) * 1e6 == pytest.approx(2 * 9 * 64)
 
 
-def test_the_largest_is_counted_without_memory() -> None:
+def test_the_largest_network_is_counted_without_memory() -> None:
     found = cost("convnextv2_huge", 1, 112)
     assert found.backbone > 650
     assert found.shape == (512, 3, 3)
 
 
 @pytest.mark.parametrize("name", ["miresnet18", "irse50", "convnextv2_atto", "timm:test_vit"])
-def test_a_step_can_be_tried(name: str) -> None:
+def test_a_training_step_can_be_timed(name: str) -> None:
     assert 0 < step_seconds(name, 1, 32, CPU) < 60
 
 
@@ -60,6 +60,6 @@ def test_a_row_has_the_step_only_where_asked_and_none_for_the_largest() -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("convnextv2_atto", 16), ("timm:mixer_s32_224", 112)])
-def test_maps_that_it_does_not_take_are_refused(refused: Any, name: str, size: int) -> None:
-    with refused(name, f"{size} px"):
+def test_maps_too_small_for_the_network_are_rejected(rejected: Any, name: str, size: int) -> None:
+    with rejected(name, f"{size} px"):
         cost(name, 1, size)

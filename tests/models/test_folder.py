@@ -1,4 +1,4 @@
-"""A model on disk: what is saved is what is loaded, what is broken is refused, and nothing in it is run."""
+"""A model on disk: what is saved is what is loaded, damaged files are rejected, and nothing in it is run."""
 
 import json
 import pickle
@@ -18,6 +18,7 @@ from fr_ps.models import build_network
 from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, save_model, weights_digest
 from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.network import FaceNetwork
+from tests.foreign import Bomb
 from tests.models.small import by_name, make_maps
 
 CPU = torch.device("cpu")
@@ -87,7 +88,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     (folder / INFO_FILE).write_text(json.dumps(raw))
 
 
-def test_a_loaded_model_answers_bit_by_bit_like_the_saved_one(saved: Path) -> None:
+def test_a_loaded_model_predicts_like_the_saved_one_to_the_bit(saved: Path) -> None:
     loaded, read = load_model(saved, CPU)
     assert read == info()
     assert not loaded.training
@@ -100,7 +101,7 @@ MODALITIES: list[tuple[Modality, ...]] = [("albedo", "normal"), ("normal", "albe
 
 @pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_so_does_a_fused_one_with_its_modalities_in_their_order(
+def test_a_loaded_fused_model_predicts_like_the_saved_one_in_the_order_of_its_modalities(
     tmp_path: Path, fusion: Fusion, modalities: Sequence[Modality]
 ) -> None:
     of = info(modalities, fusion)
@@ -111,7 +112,7 @@ def test_so_does_a_fused_one_with_its_modalities_in_their_order(
     assert same_answers(network(of=of), loaded)
 
 
-def test_branches_of_other_settings_are_each_stored_with_theirs(tmp_path: Path) -> None:
+def test_branches_of_different_settings_are_stored_with_their_own(tmp_path: Path) -> None:
     other = replace(MODEL, backbone="convnextv2_atto", attribute_channels=8, order=MODEL.order[::-1])
     of = replace(info(), branches={"albedo": MODEL, "depth": other}, fusion="gated")
     save_model(tmp_path / "model", network(of=of), of)
@@ -130,7 +131,7 @@ def test_a_frozen_branch_is_stored_as_any_other(tmp_path: Path) -> None:
     assert same_answers(network(of=of), load_model(tmp_path / "model", CPU)[0])
 
 
-def test_a_folder_from_before_there_were_these_settings_loads_with_their_defaults(folder: Path) -> None:
+def test_a_folder_without_newer_settings_loads_with_their_defaults(folder: Path) -> None:
     later = ("weights", "fsm", "order", "adversaries", "attribute_channels")
     change(folder, lambda raw: [raw["branches"]["albedo"].pop(key) for key in later])
     loaded, read = load_model(folder, CPU)
@@ -163,7 +164,7 @@ def test_loading_does_not_depend_on_the_random_state(saved: Path) -> None:
     assert same_answers(first, load_model(saved, CPU)[0])
 
 
-def test_saving_again_replaces_the_model_whole(folder: Path) -> None:
+def test_saving_again_replaces_the_whole_model(folder: Path) -> None:
     (folder / "leftover.txt").write_text("of the old model")
     save_model(folder, network(seed=7), info())
     assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, INFO_FILE}
@@ -195,7 +196,7 @@ def test_a_failed_first_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_copy_is_the_same_model_and_stays_so_when_the_first_is_saved_again(folder: Path) -> None:
+def test_a_copy_is_the_same_model_and_independent_of_the_first(folder: Path) -> None:
     copy = folder.parent / "copy"
     copy_model(folder, copy)
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == {
@@ -206,7 +207,7 @@ def test_a_copy_is_the_same_model_and_stays_so_when_the_first_is_saved_again(fol
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 20_000, -1])
-def test_truncated_weights_are_refused(folder: Path, keep: int) -> None:
+def test_truncated_weights_are_rejected(folder: Path, keep: int) -> None:
     content = (folder / WEIGHTS_FILE).read_bytes()
     (folder / WEIGHTS_FILE).write_bytes(content[:keep])
     assert str(folder / WEIGHTS_FILE) in refusal(folder)
@@ -222,7 +223,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in refusal(tmp_path / "none")
 
 
-def test_a_newer_format_is_refused_with_what_to_do(folder: Path) -> None:
+def test_a_newer_format_is_rejected_with_the_remedy(folder: Path) -> None:
     change(folder, lambda raw: raw.update(format=4))
     message = refusal(folder)
     assert str(folder / INFO_FILE) in message
@@ -247,14 +248,14 @@ def test_a_newer_format_is_refused_with_what_to_do(folder: Path) -> None:
         (lambda raw: raw.update(format=2**70), "does not fit 64 bits"),
     ],
 )
-def test_a_value_of_another_type_is_refused_with_its_key(folder: Path, edit: Callable[[Any], None], words: str) -> None:
+def test_a_value_of_another_type_is_rejected_with_its_key(folder: Path, edit: Callable[[Any], None], words: str) -> None:
     change(folder, edit)
     message = refusal(folder)
     assert str(folder / INFO_FILE) in message
     assert words in message
 
 
-def test_a_link_out_of_the_model_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_file_outside_the_model_folder_is_rejected(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("")
     for target in (tmp_path / "secret", "../secret", "link"):
         (folder / "link").symlink_to(target)
@@ -274,7 +275,7 @@ def test_a_link_out_of_the_model_folder_is_refused(folder: Path, tmp_path: Path)
     ],
     ids=["long", "deep", "large"],
 )
-def test_a_forged_header_of_weights_is_refused_at_once(folder: Path, header: bytes) -> None:
+def test_a_forged_header_of_weights_is_rejected_at_once(folder: Path, header: bytes) -> None:
     (folder / WEIGHTS_FILE).write_bytes(header)
     change(folder, lambda raw: raw.update(weights=weights_digest(folder)))
     began = time.monotonic()
@@ -282,7 +283,7 @@ def test_a_forged_header_of_weights_is_refused_at_once(folder: Path, header: byt
     assert time.monotonic() - began < 5
 
 
-def test_weights_that_were_tampered_with_are_refused(folder: Path) -> None:
+def test_weights_that_were_tampered_with_are_rejected(folder: Path) -> None:
     content = bytearray((folder / WEIGHTS_FILE).read_bytes())
     content[-1] ^= 1
     (folder / WEIGHTS_FILE).write_bytes(bytes(content))
@@ -302,7 +303,7 @@ def test_the_format_without_a_checksum_is_read(folder: Path) -> None:
     assert same_answers(network(), loaded)
 
 
-def test_the_format_of_networks_of_one_modality_only_is_refused_with_what_to_do(folder: Path) -> None:
+def test_the_format_of_single_modality_networks_is_rejected_with_the_remedy(folder: Path) -> None:
     """As such a folder was: its description had other keys as well."""
 
     def age(raw: dict[str, Any]) -> None:
@@ -317,7 +318,7 @@ def test_the_format_of_networks_of_one_modality_only_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("model", [{"channels": 32}, {"reduction": 16}, {"backbone": "miresnet34"}], ids=str)
-def test_weights_of_another_architecture_are_refused(folder: Path, model: dict[str, Any]) -> None:
+def test_weights_of_another_architecture_are_rejected(folder: Path, model: dict[str, Any]) -> None:
     change(folder, lambda raw: raw["branches"]["albedo"].update(model))
     message = refusal(folder)
     assert str(folder / WEIGHTS_FILE) in message
@@ -333,14 +334,14 @@ def test_weights_of_another_architecture_are_refused(folder: Path, model: dict[s
     ],
     ids=["one modality more", "another of as many channels", "another of more channels"],
 )
-def test_weights_of_other_modalities_are_refused(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+def test_weights_of_other_modalities_are_rejected(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     change(folder, edit)
     message = refusal(folder)
     assert str(folder / WEIGHTS_FILE) in message
     assert "not the weights of this model" in message
 
 
-def test_weights_of_another_fusion_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_fusion_are_rejected(tmp_path: Path) -> None:
     of = info(("albedo", "depth"))
     save_model(tmp_path / "model", network(of=of), of)
     change(tmp_path / "model", lambda raw: raw.update(fusion="gated"))
@@ -408,35 +409,25 @@ def test_weights_of_another_fusion_are_refused(tmp_path: Path) -> None:
         "format is text",
     ],
 )
-def test_a_description_that_makes_no_model_is_refused(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+def test_a_description_of_an_impossible_model_is_rejected(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     change(folder, edit)
     assert str(folder) in refusal(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"3", b"\xff\xfe\x00"], ids=repr)
-def test_a_description_that_is_no_json_object_is_refused(folder: Path, content: bytes) -> None:
+def test_a_description_that_is_no_json_object_is_rejected(folder: Path, content: bytes) -> None:
     (folder / INFO_FILE).write_bytes(content)
     assert str(folder / INFO_FILE) in refusal(folder)
 
 
-class _Bomb:
-    """Leaves a trace when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.trace,)
-
-
 @pytest.mark.parametrize("form", ["pickle", "torch"])
-def test_a_pickle_offered_as_weights_is_refused_and_not_run(folder: Path, tmp_path: Path, form: str) -> None:
+def test_a_pickle_offered_as_weights_is_rejected_and_not_run(folder: Path, tmp_path: Path, form: str) -> None:
     trace = tmp_path / "it ran"
     with (folder / WEIGHTS_FILE).open("wb") as file:
         if form == "pickle":
-            pickle.dump(_Bomb(trace), file)
+            pickle.dump(Bomb(trace), file)
         else:
-            torch.save({"weight": _Bomb(trace)}, file)
+            torch.save({"weight": Bomb(trace)}, file)
     assert str(folder / WEIGHTS_FILE) in refusal(folder)
     assert not trace.exists()
     if form == "pickle":

@@ -67,7 +67,7 @@ def unsettled(channels: int = 32, reduction: int = 8) -> FeatureSeparation:
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (7, 7), (3, 3), (2, 2), (1, 1)], ids=str)
-def test_what_the_task_gets_is_the_formula_of_the_original(shape: tuple[int, int]) -> None:
+def test_the_task_features_are_the_formula_of_the_original(shape: tuple[int, int]) -> None:
     module = unsettled()
     x = torch.randn(3, 32, *shape)
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_in_float64_the_parts_sum_to_the_whole_exactly_where_the_task_has_at_lea
 
 
 @pytest.mark.parametrize("size", [(3, 3), (4, 7), (7, 7), (14, 9)])
-def test_the_maxima_that_are_exported_are_those_that_are_trained(size: tuple[int, int]) -> None:
+def test_the_exported_pooling_equals_the_trained_one(size: tuple[int, int]) -> None:
     x = torch.randn(2, 5, *size)
     for count in layers.PYRAMID_BINS:
         assert torch.equal(layers._adaptive_max_pool(x, count), torch.nn.functional.adaptive_max_pool2d(x, count))

@@ -66,14 +66,14 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", FUSIONS)
 @pytest.mark.parametrize("widths", [(8,), (8, 6), WIDTHS])
-def test_what_comes_out_is_as_wide_as_the_module_says(name: str, widths: Sequence[int]) -> None:
+def test_the_output_has_the_stated_width(name: str, widths: Sequence[int]) -> None:
     module = build(name, widths)
     got = module(embeddings()[: len(widths)], ALL[:, : len(widths)])
     assert got.shape == (7, module.width)
     assert module.width == (sum(widths) if name in ("concat", "score") else CHANNELS)
 
 
-def test_concatenation_puts_them_side_by_side() -> None:
+def test_concatenation_joins_the_embeddings_in_order() -> None:
     parts = embeddings(PRESENT)
     expected = [[*a, *b, *c] for a, b, c in zip(*(part.tolist() for part in parts))]
     assert build("concat")(parts, PRESENT).tolist() == expected
@@ -129,14 +129,14 @@ def gated() -> GatedAttention:
 
 
 @pytest.mark.parametrize("present", [ALL, PRESENT], ids=["all", "some missing"])
-def test_gated_attention_is_that_of_ilse_2018(present: Tensor) -> None:
+def test_gated_attention_is_the_formula_of_ilse_2018(present: Tensor) -> None:
     module, parts = gated(), embeddings(present)
     expected, weights = gated_by_hand(module, arrays(parts), present.numpy())
     np.testing.assert_allclose(module(parts, present).detach().numpy(), expected, rtol=1e-9, atol=1e-12)
     assert np.ptp(weights[[0, 6]], axis=1).max() > 0.05  # they do differ
 
 
-def test_its_weights_sum_to_one_and_are_exactly_zero_for_what_is_missing() -> None:
+def test_attention_weights_sum_to_one_and_are_zero_for_missing_modalities() -> None:
     module, parts = gated(), embeddings(PRESENT)
     aligned = torch.stack([linear(part) for linear, part in zip(module.align, parts)], dim=1)
     weights = module.attention(aligned, PRESENT).detach()
@@ -146,7 +146,7 @@ def test_its_weights_sum_to_one_and_are_exactly_zero_for_what_is_missing() -> No
 
 
 @pytest.mark.parametrize("width", [CHANNELS, 5])
-def test_its_alignment_keeps_norms_and_angles_at_the_start(width: int) -> None:
+def test_the_initial_alignment_of_gated_attention_keeps_norms_and_angles(width: int) -> None:
     """Where there is room for all of them; of one modality the fused embedding is the turned one."""
     module = build("gated", (width,))
     x = torch.randn(7, width, dtype=torch.float64)
@@ -159,7 +159,7 @@ def pairs() -> list[tuple[int, int]]:
     return [(a, b) for a in range(len(PRESENT)) for b in range(len(PRESENT)) if torch.equal(PRESENT[a], PRESENT[b])]
 
 
-def test_the_cosine_of_two_fused_embeddings_is_the_mean_of_the_modalities_own() -> None:
+def test_score_fusion_gives_the_mean_cosine_of_the_modalities() -> None:
     """Also where both lack the same modalities, of those that are there."""
     module = build("score")
     assert isinstance(module, ScoreFusion)
@@ -171,7 +171,7 @@ def test_the_cosine_of_two_fused_embeddings_is_the_mean_of_the_modalities_own() 
         assert cosine(fused[0][row], fused[1][other]) == pytest.approx(sum(own) / len(own), abs=1e-12)
 
 
-def test_and_its_norm_is_the_mean_of_their_norms() -> None:
+def test_score_fusion_gives_the_mean_norm_of_the_modalities() -> None:
     parts = embeddings(PRESENT)
     fused = build("score")(parts, PRESENT).numpy()
     for row, there in enumerate(PRESENT.numpy()):
@@ -179,7 +179,7 @@ def test_and_its_norm_is_the_mean_of_their_norms() -> None:
         assert math.sqrt(sum(x * x for x in fused[row])) == pytest.approx(sum(norms) / len(norms), rel=1e-6)
 
 
-def test_of_one_modality_concatenation_and_scores_are_its_embedding_as_it_is() -> None:
+def test_concatenation_and_scores_of_one_modality_are_its_embedding() -> None:
     x = embeddings()[0]
     for name in ("concat", "score"):
         torch.testing.assert_close(build(name, (8,))([x], ALL[:, :1]), x)
@@ -197,7 +197,7 @@ def probabilities_by_hand(module: ProbabilityFusionHead, present: Tensor) -> np.
 
 
 @pytest.mark.parametrize("present", [ALL, PRESENT], ids=["all", "some missing"])
-def test_a_mean_of_probabilities_is_one(present: Tensor) -> None:
+def test_the_mean_of_probabilities_sums_to_one(present: Tensor) -> None:
     torch.manual_seed(3)
     module = ProbabilityFusionHead(WIDTHS, CLASSES).double()
     logits = module(embeddings(present), present).detach()
@@ -207,7 +207,7 @@ def test_a_mean_of_probabilities_is_one(present: Tensor) -> None:
     np.testing.assert_allclose(logits.exp().sum(dim=1).numpy(), 1, rtol=1e-5)
 
 
-def test_a_modality_that_is_certain_does_not_overflow_the_mean() -> None:
+def test_a_probability_of_one_does_not_overflow_the_mean() -> None:
     module = ProbabilityFusionHead((1, 1), 2)
     with torch.no_grad():
         for linear, weight in zip(module.linears, (1e4, 0.0)):
@@ -221,7 +221,7 @@ def test_a_modality_that_is_certain_does_not_overflow_the_mean() -> None:
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_a_class_head_is_linear_in_what_is_fused_but_that_of_scores_which_has_one_a_modality(name: str) -> None:
+def test_a_class_head_is_linear_in_the_fused_embedding_and_score_fusion_has_one_per_modality(name: str) -> None:
     torch.manual_seed(3)
     head = build_class_head(name, WIDTHS, CHANNELS, CLASSES).double().eval()
     parts = embeddings(PRESENT)
@@ -250,7 +250,7 @@ def test_gradients_are_those_of_finite_differences(name: str, present: Tensor) -
 
 @pytest.mark.parametrize("kind", ["embedding", "logits"])
 @pytest.mark.parametrize("name", FUSIONS)
-def test_what_is_missing_leaves_no_nan_and_has_no_gradient(name: str, kind: str) -> None:
+def test_a_missing_modality_gives_no_nan_and_has_no_gradient(name: str, kind: str) -> None:
     torch.manual_seed(3)
     module = build(name) if kind == "embedding" else build_class_head(name, WIDTHS, CHANNELS, CLASSES).double()
     drawn = [part.requires_grad_() for part in embeddings()]
@@ -265,7 +265,7 @@ def test_what_is_missing_leaves_no_nan_and_has_no_gradient(name: str, kind: str)
 
 
 @pytest.mark.parametrize("name", ["gated", "score"])
-def test_how_modalities_are_numbered_does_not_matter_but_to_their_own_weights(name: str) -> None:
+def test_the_order_of_the_modalities_affects_only_their_own_weights(name: str) -> None:
     """Fusing them in another order, with their alignments in that order, is the same to cosines and norms."""
     parts, order = embeddings(PRESENT), [2, 0, 1]
     module, other = build(name), build(name, [WIDTHS[m] for m in order])

@@ -18,7 +18,7 @@ def test_forward_is_the_identity(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_backward_is_minus_alpha_times_the_finite_differences_of_what_follows(alpha: float) -> None:
+def test_backward_is_minus_alpha_times_the_finite_differences_of_the_following_function(alpha: float) -> None:
     def after(y: torch.Tensor) -> torch.Tensor:
         return (y.sin() * y.square()).sum()
 
@@ -41,7 +41,7 @@ def test_reversing_twice_passes_gradcheck_as_alpha_squared(alpha: float) -> None
         assert torch.autograd.gradcheck(lambda z: reverse_gradient(reverse_gradient(z, alpha), alpha).pow(3), x)
 
 
-def test_what_stands_after_the_reversal_learns_with_the_plain_sign() -> None:
+def test_layers_after_the_reversal_learn_with_the_plain_sign() -> None:
     layer = nn.Linear(4, 1)
     x = torch.randn(6, 4)
     gradients = []

@@ -37,8 +37,8 @@ def test_a_narrow_embedding_is_reduced_by_a_linear_layer_a_norm_and_a_prelu() ->
 
 
 def test_a_discriminator_is_linear_in_an_embedding_of_its_own() -> None:
-    judge = Discriminator(8, 3).eval()
+    discriminator = Discriminator(8, 3).eval()
     x = torch.randn(4, 8, 5, 3)
-    weight, bias = judge.linear.weight.detach().double().numpy(), judge.linear.bias.detach().double().numpy()
+    weight, bias = discriminator.linear.weight.detach().double().numpy(), discriminator.linear.bias.detach().double().numpy()
     embedding = x.double().numpy().mean(axis=(2, 3)) / np.sqrt(1 + 1e-5)
-    np.testing.assert_allclose(judge(x).detach().numpy(), embedding @ weight.T + bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(discriminator(x).detach().numpy(), embedding @ weight.T + bias, rtol=1e-4, atol=1e-5)

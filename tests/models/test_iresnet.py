@@ -90,7 +90,7 @@ def test_a_block_that_keeps_its_shape_adds_to_its_input(block: Block, channels: 
     torch.testing.assert_close(made(x), x)
 
 
-def test_squeeze_and_excitation_scales_each_channel_by_what_the_means_of_all_say() -> None:
+def test_squeeze_and_excitation_scales_each_channel_by_a_function_of_all_channel_means() -> None:
     block = SqueezeBlock(32, 32, stride=1).eval()
     x = torch.randn(3, 32, 6, 6)
     plain = x
@@ -105,7 +105,7 @@ def test_squeeze_and_excitation_scales_each_channel_by_what_the_means_of_all_say
 
 
 @pytest.mark.parametrize("name", ["miresnet18", "miresnet50", "irse50"])
-def test_the_signal_neither_dies_nor_explodes_at_the_start(name: str) -> None:
+def test_the_initial_signal_neither_vanishes_nor_explodes(name: str) -> None:
     torch.manual_seed(0)
     network = IResNet(*IRESNETS[name], 1)
     with torch.no_grad():

@@ -20,7 +20,7 @@ def test_the_registry_has_the_names_that_the_settings_list() -> None:
     assert tuple(BACKBONES) == NAMES
 
 
-def test_convnext_v2_is_there_in_all_sizes_that_timm_has() -> None:
+def test_convnext_v2_has_all_sizes_of_timm() -> None:
     assert {name for name in NAMES if name.startswith("convnext")} == set(timm.list_models("convnextv2_*"))
 
 
@@ -43,14 +43,14 @@ def test_every_backbone_ends_in_the_same_channels_at_every_size(name: str) -> No
 
 
 @pytest.mark.parametrize("name", OF_TIMM)
-def test_so_does_any_other_network_of_timm(name: str) -> None:
+def test_every_other_timm_network_ends_in_the_same_channels(name: str) -> None:
     branch = build_branch(ModelConfig(backbone=name, channels=32, reduction=8), "normal", CLASSES).eval()
     for size, side in zip((112, 128, 224, 256), OF_TIMM[name]):
         with torch.no_grad():
             assert branch.shared_map(torch.rand(1, 3, size, size)).shape == (1, 32, side, side)
 
 
-def test_a_channels_last_map_is_turned_and_not_reshaped() -> None:
+def test_a_channels_last_map_is_permuted_and_not_reshaped() -> None:
     backbone = build_backbone("timm:sequencer2d_s", 1).eval()
     x = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
@@ -61,25 +61,25 @@ def test_a_channels_last_map_is_turned_and_not_reshaped() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet19", "not_at_all"])
-def test_a_name_that_timm_does_not_have_is_refused_when_the_network_is_built(refused: Any, name: str) -> None:
-    with refused("model.backbone", f"timm:{name}"):
+def test_a_name_unknown_to_timm_is_rejected_when_the_network_is_built(rejected: Any, name: str) -> None:
+    with rejected("model.backbone", f"timm:{name}"):
         build_network({"albedo": ModelConfig(backbone=f"timm:{name}")}, "concat", CLASSES)
 
 
-def test_the_refusal_of_a_slip_names_what_was_meant(refused: Any) -> None:
-    with refused("resnet18"):
+def test_the_error_for_a_misspelt_name_suggests_the_right_one(rejected: Any) -> None:
+    with rejected("resnet18"):
         build_backbone("timm:rsnet18", 1)
 
 
 @pytest.mark.parametrize(("name", "size"), [("convnextv2_atto", 16), ("timm:mixer_s32_224", 112)])
-def test_maps_that_a_backbone_does_not_take_are_refused_before_the_training(refused: Any, name: str, size: int) -> None:
+def test_maps_too_small_for_a_backbone_are_rejected_before_the_training(rejected: Any, name: str, size: int) -> None:
     branch = build_branch(ModelConfig(backbone=name, channels=8, reduction=8), "albedo", CLASSES)
-    with refused("model.backbone", f"{size} px"):
+    with rejected("model.backbone", f"{size} px"):
         check_input_size(branch, size)
     assert branch.training
 
 
-def test_asking_whether_a_size_fits_changes_nothing() -> None:
+def test_checking_a_map_size_does_not_change_the_network() -> None:
     branch = build_branch(ModelConfig(channels=8, reduction=8), "normal", CLASSES)
     before = {name: tensor.clone() for name, tensor in branch.state_dict().items()}
     check_input_size(branch, 32)
@@ -89,7 +89,7 @@ def test_asking_whether_a_size_fits_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("backbone", "size"), [("miresnet18", 32), ("convnextv2_atto", 64)])
 @pytest.mark.parametrize(("modality", "channels"), [("albedo", 1), ("normal", 3), ("depth", 1)])
-def test_a_network_answers_every_task_for_every_modality(backbone: str, size: int, modality: str, channels: int) -> None:
+def test_a_network_has_outputs_for_every_task_and_modality(backbone: str, size: int, modality: str, channels: int) -> None:
     config = ModelConfig(backbone=backbone, channels=32, reduction=8)
     network = build_network({modality: config}, "concat", CLASSES).eval()
     with torch.no_grad():

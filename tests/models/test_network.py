@@ -85,7 +85,7 @@ def expected(name: str, modalities: Sequence[str], fusion: str) -> set[str]:
 LOSSES = (*TASKS, *(f"adversarial_{task}" for task in ORDER))
 
 
-def test_the_peeling_order_is_the_originals() -> None:
+def test_the_peeling_order_is_that_of_the_original() -> None:
     assert PEELING_ORDER == ORDER
 
 
@@ -113,9 +113,7 @@ def test_the_parts_hold_all_parameters(fusion: str) -> None:
         (IDENTITY, 5),
     ],
 )
-def test_a_loss_moves_its_own_head_its_separation_those_before_and_the_backbone_and_nothing_else(
-    name: str, separated: int
-) -> None:
+def test_a_loss_reaches_only_its_head_its_separation_those_before_and_the_backbone(name: str, separated: int) -> None:
     found = moved(name)
     assert found == expected(name, ONE, "concat")
     assert sum("separate" in part for part in found) == separated
@@ -123,12 +121,12 @@ def test_a_loss_moves_its_own_head_its_separation_those_before_and_the_backbone_
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_in_a_fusion_it_moves_the_same_in_every_branch_and_what_fuses_it(fusion: str, name: str) -> None:
+def test_a_loss_in_a_fusion_reaches_the_same_parts_of_every_branch_and_the_fusion(fusion: str, name: str) -> None:
     assert moved(name, TWO, fusion) == expected(name, TWO, fusion)
 
 
 @pytest.mark.parametrize("name", [IDENTITY, "emotion", "adversarial_pose"])
-def test_so_it_does_with_three_modalities(name: str) -> None:
+def test_a_loss_with_three_modalities_reaches_the_same_parts(name: str) -> None:
     assert moved(name, THREE) == expected(name, THREE, "concat")
 
 
@@ -171,7 +169,7 @@ def test_an_adversary_learns_with_the_plain_sign_and_the_rest_with_the_reversed_
 
 
 @pytest.mark.parametrize("task", ["spectacles", "gender"])
-def test_so_they_do_in_every_branch_of_a_fusion(task: str) -> None:
+def test_adversaries_in_every_branch_of_a_fusion_learn_with_the_plain_sign(task: str) -> None:
     check_signs(make_network(TWO, reversal=0.5, dtype=torch.float64), make_maps(TWO, torch.float64), task, 0.5)
 
 
@@ -206,7 +204,7 @@ WIDTHS = {"concat": 2 * CHANNELS, "fc": CHANNELS, "gated": CHANNELS, "score": 2 
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_outputs_have_a_column_a_class_and_an_embedding_the_channels_of_the_fusion(fusion: str) -> None:
+def test_outputs_have_one_column_per_class_and_embeddings_the_width_of_the_fusion(fusion: str) -> None:
     network = make_network(TWO, fusion)
     assert network.channels == WIDTHS[fusion]
     for name, output in by_name(network(make_maps(TWO))).items():
@@ -224,7 +222,7 @@ def test_a_single_modality_has_as_many_channels_as_its_map() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-2, 7.0, 255.0])
-def test_answers_do_not_depend_on_how_bright_the_lights_were(scale: float) -> None:
+def test_predictions_do_not_depend_on_the_scale_of_albedo(scale: float) -> None:
     network, inputs = make_network().eval(), make_maps()
     factors = torch.tensor([scale, 1.0, scale, 1.0, scale, 1.0])[:, None, None, None]
     with torch.no_grad():
@@ -235,7 +233,7 @@ def test_answers_do_not_depend_on_how_bright_the_lights_were(scale: float) -> No
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_an_answer_in_evaluation_does_not_depend_on_the_rest_of_the_batch(fusion: str) -> None:
+def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(fusion: str) -> None:
     network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
     with torch.no_grad():
         together = network(inputs)
@@ -245,7 +243,7 @@ def test_an_answer_in_evaluation_does_not_depend_on_the_rest_of_the_batch(fusion
 
 
 @pytest.mark.parametrize("modalities", [ONE, TWO, THREE], ids="+".join)
-def test_each_backbone_runs_once_a_batch(modalities: Sequence[str]) -> None:
+def test_each_backbone_runs_once_per_batch(modalities: Sequence[str]) -> None:
     network = make_network(modalities)
     calls: list[str] = []
     for modality in modalities:
@@ -254,7 +252,7 @@ def test_each_backbone_runs_once_a_batch(modalities: Sequence[str]) -> None:
     assert sorted(calls) == sorted(modalities)
 
 
-def test_in_another_order_another_attribute_is_split_off_first() -> None:
+def test_the_order_setting_determines_the_first_separated_attribute() -> None:
     order = ("gender", "pose", "emotion", "facial_hair", "spectacles")
     base = ("backbone", "project")
     assert moved("gender", order=order) == {"head gender", *in_branches(ONE, *base, "embedding gender", "separate gender")}
@@ -264,7 +262,7 @@ def test_in_another_order_another_attribute_is_split_off_first() -> None:
 
 
 @pytest.mark.parametrize("task", ORDER)
-def test_discriminators_of_the_identity_move_all_separations_with_the_reversed_sign(task: str) -> None:
+def test_identity_discriminators_train_all_separations_with_the_reversed_sign(task: str) -> None:
     name = f"adversarial_{task}"
     found = moved(name, adversaries="identity")
     assert found == in_branches(ONE, "backbone", "project", f"adversary {task}", *separations(IDENTITY))
@@ -274,13 +272,13 @@ def test_discriminators_of_the_identity_move_all_separations_with_the_reversed_s
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_without_separation_a_loss_moves_its_head_and_what_is_shared_and_there_are_no_adversaries(name: str) -> None:
+def test_without_separation_a_loss_reaches_its_head_and_shared_parts_and_there_are_no_adversaries(name: str) -> None:
     own = {"albedo gain"} if name == IDENTITY else {f"head {name}"}
     assert moved(name, fsm=False) == own | in_branches(ONE, "backbone", "project", f"embedding {name}")
     assert set(by_name(make_network(fsm=False)(make_maps()))) == {*TASKS, "shared_albedo"}
 
 
-def test_without_adversaries_the_other_answers_are_the_same() -> None:
+def test_without_adversaries_the_other_outputs_are_the_same() -> None:
     inputs = make_maps(TWO)
     on, without = by_name(make_network(TWO)(inputs)), make_network(TWO, adversaries="off")
     assert not any("adversar" in name for name in without.state_dict())
@@ -290,13 +288,13 @@ def test_without_adversaries_the_other_answers_are_the_same() -> None:
     assert all(torch.equal(on[name], off[name]) for name in off)
 
 
-def test_a_narrow_attribute_moves_what_a_wide_one_does() -> None:
+def test_a_narrow_attribute_embedding_reaches_the_same_parts_as_a_wide_one() -> None:
     network = make_network(attribute_channels=4)
     assert network(make_maps()).embedding.shape == (COUNT, CHANNELS)
     assert moved("pose", attribute_channels=4) == expected("pose", ONE, "concat")
 
 
-def test_a_batch_of_one_is_refused_in_training_and_answered_in_evaluation() -> None:
+def test_a_batch_of_one_is_rejected_in_training_and_accepted_in_evaluation() -> None:
     network = make_network(TWO)
     one = {modality: array[:1] for modality, array in make_maps(TWO).items()}
     with pytest.raises(InputError, match=r"batch\.people"):
@@ -307,7 +305,7 @@ def test_a_batch_of_one_is_refused_in_training_and_answered_in_evaluation() -> N
 # What a network of one modality answers.
 
 
-def test_the_identity_of_one_modality_is_its_branchs_embedding_times_the_gain_and_an_attribute_linear_in_its_own() -> None:
+def test_with_one_modality_identity_is_the_scaled_embedding_and_attributes_are_linear_in_theirs() -> None:
     network, inputs = make_network().eval(), make_maps()
     with torch.no_grad():
         network.log_gains["albedo"].copy_(torch.tensor(2.5).log())
@@ -319,7 +317,7 @@ def test_the_identity_of_one_modality_is_its_branchs_embedding_times_the_gain_an
         torch.testing.assert_close(outputs.logits[task], logits)
 
 
-def test_the_gain_starts_as_it_says_and_learns() -> None:
+def test_the_gain_starts_at_its_constant_and_learns() -> None:
     network = make_network()
     outputs = network(make_maps())
     embedding = make_network().branches["albedo"](make_maps()["albedo"], 1.0).embeddings[IDENTITY]
@@ -353,7 +351,7 @@ def norms_at_the_start(fusion: str, modalities: Sequence[str], between: float, s
 
 
 @pytest.mark.parametrize("side", [3, 7])
-def test_norms_start_inside_the_range_where_magface_is_not_clamped(side: int) -> None:
+def test_initial_norms_are_inside_the_range_of_magface(side: int) -> None:
     """Also where pictures differ as much from each other as within, which is more than the backbones' do."""
     for between in (0.3, 1.0):
         norms = norms_at_the_start("concat", ONE, between, side)
@@ -363,7 +361,7 @@ def test_norms_start_inside_the_range_where_magface_is_not_clamped(side: int) ->
 
 @pytest.mark.parametrize("modalities", [TWO, THREE], ids="+".join)
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_so_do_those_of_every_fusion(fusion: str, modalities: Sequence[str]) -> None:
+def test_initial_norms_of_every_fusion_are_inside_the_range_of_magface(fusion: str, modalities: Sequence[str]) -> None:
     """Embeddings of each modality have norms of some 7, as at the start of a training."""
     norms = norms_at_the_start(fusion, modalities, 0.3, 7)
     assert (norms > 10).all()
@@ -380,7 +378,7 @@ def outputs_close(first: NetworkOutput, second: NetworkOutput) -> bool:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("there", [("albedo",), ("depth",), ("albedo", "depth"), ("normal", "depth")], ids="+".join)
-def test_a_map_that_is_not_given_is_one_that_is_not_present(fusion: str, there: Sequence[str]) -> None:
+def test_an_omitted_map_equals_one_marked_as_absent(fusion: str, there: Sequence[str]) -> None:
     network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
     present = torch.tensor([modality in there for modality in THREE]).expand(COUNT, -1)
     with torch.no_grad():
@@ -392,7 +390,7 @@ def test_a_map_that_is_not_given_is_one_that_is_not_present(fusion: str, there: 
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_the_content_of_a_map_that_is_not_present_does_not_matter_and_a_row_has_only_its_own_missing(fusion: str) -> None:
+def test_the_content_of_an_absent_map_has_no_effect_and_absence_is_per_row(fusion: str) -> None:
     network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
     present = torch.tensor([[True, True], [True, False], [False, True]] * 2)
     other = {modality: array.flip(2) ** 2 for modality, array in inputs.items()}
@@ -409,7 +407,7 @@ def test_the_content_of_a_map_that_is_not_present_does_not_matter_and_a_row_has_
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_present_and_what_is_given_are_both_needed(fusion: str) -> None:
+def test_an_available_map_is_both_given_and_marked_as_present(fusion: str) -> None:
     network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
     present = torch.tensor([[True, True, False]]).expand(COUNT, -1)
     with torch.no_grad():
@@ -419,7 +417,7 @@ def test_present_and_what_is_given_are_both_needed(fusion: str) -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_in_training_a_row_without_a_modality_sends_no_gradient_into_that_branchs_embeddings(fusion: str) -> None:
+def test_a_training_row_without_a_modality_has_no_gradient_in_the_embeddings_of_its_branch(fusion: str) -> None:
     network = make_network(TWO, fusion)
     features = network.encode(make_maps(TWO))
     for of_one in features.values():
@@ -435,7 +433,7 @@ def test_in_training_a_row_without_a_modality_sends_no_gradient_into_that_branch
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_missing_maps_leave_no_nan_in_any_output_or_gradient(fusion: str) -> None:
+def test_missing_maps_give_no_nan_in_outputs_and_gradients(fusion: str) -> None:
     network = make_network(THREE, fusion)
     present = torch.tensor([[True, False, False], [False, True, False], [False, False, True]] * 2)
     outputs = network(make_maps(THREE), present)
@@ -447,7 +445,7 @@ def test_missing_maps_leave_no_nan_in_any_output_or_gradient(fusion: str) -> Non
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_reading_once_and_answering_for_each_subset_is_what_the_network_says_to_these_maps_only(fusion: str) -> None:
+def test_encoding_once_and_decoding_each_subset_equals_the_network_on_these_maps_only(fusion: str) -> None:
     network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
     with torch.no_grad():
         features: dict[str, Features] = network.encode(inputs)
@@ -457,7 +455,7 @@ def test_reading_once_and_answering_for_each_subset_is_what_the_network_says_to_
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_in_which_order_maps_are_given_does_not_matter(fusion: str) -> None:
+def test_the_order_of_the_given_maps_has_no_effect(fusion: str) -> None:
     network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
     with torch.no_grad():
         assert outputs_close(network(dict(reversed(inputs.items()))), network(inputs))
@@ -498,7 +496,7 @@ def step(network: FaceNetwork, modalities: Sequence[str]) -> NetworkOutput:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_training_step_leaves_a_frozen_branch_as_it_was_and_moves_the_other(fusion: str) -> None:
+def test_a_training_step_leaves_a_frozen_branch_unchanged_and_trains_the_other(fusion: str) -> None:
     network = make_network(TWO, fusion)
     branch_of(network, "albedo").freeze()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -509,7 +507,7 @@ def test_a_training_step_leaves_a_frozen_branch_as_it_was_and_moves_the_other(fu
     assert "log_gains.albedo" in changed
 
 
-def test_a_frozen_branch_has_no_say_in_the_adversaries_and_with_all_frozen_there_are_none() -> None:
+def test_a_frozen_branch_has_no_adversaries_and_with_all_frozen_there_are_none() -> None:
     network, inputs = make_network(TWO), make_maps(TWO)
     branch_of(network, "albedo").freeze()
     logits = branch_of(make_network(TWO), "normal")(inputs["normal"], 1.0).adversarial
@@ -522,8 +520,8 @@ def test_a_frozen_branch_has_no_say_in_the_adversaries_and_with_all_frozen_there
     assert set(by_name(network.train()(inputs))) == {*TASKS, "shared_albedo", "shared_normal"}
 
 
-def test_the_shared_map_of_a_frozen_branch_asks_for_no_gradient() -> None:
-    """By which the weightings of tasks tell that there is nothing to weigh there."""
+def test_the_shared_map_of_a_frozen_branch_requires_no_gradient() -> None:
+    """The task weightings leave out such a map."""
     network = make_network(TWO)
     branch_of(network, "albedo").freeze()
     outputs = network.train()(make_maps(TWO))

@@ -8,7 +8,7 @@ from fr_ps.models.layers import normalise_maps
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 3.0, 255.0, 65535.0])
-def test_albedo_is_known_up_to_a_factor_only(scale: float) -> None:
+def test_normalised_albedo_does_not_depend_on_a_factor(scale: float) -> None:
     x = torch.rand(3, 1, 8, 8) + 0.1
     torch.testing.assert_close(normalise_maps(x * scale, "albedo"), normalise_maps(x, "albedo"), rtol=1e-4, atol=1e-5)
 
@@ -30,7 +30,7 @@ def test_a_black_albedo_stays_finite() -> None:
 
 
 def test_depth_does_not_depend_on_the_resolution() -> None:
-    """Twice as many pixels a side make every depth, told in pixels, twice as large."""
+    """Twice as many pixels a side make every depth, in pixels, twice as large."""
     x = torch.randn(2, 1, 16, 16)
     larger = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) * 2
     torch.testing.assert_close(normalise_maps(larger, "depth")[:, :, ::2, ::2], normalise_maps(x, "depth"))
@@ -40,6 +40,6 @@ def test_a_depth_of_an_eighth_of_the_side_is_one() -> None:
     assert normalise_maps(torch.full((1, 1, 112, 112), 14.0), "depth").unique().tolist() == [1.0]
 
 
-def test_normals_are_as_they_should_be() -> None:
+def test_normals_are_unchanged() -> None:
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(normalise_maps(x, "normal"), x)

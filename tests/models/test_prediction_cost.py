@@ -40,7 +40,7 @@ def adversaries_by_hand() -> int:
 
 @pytest.mark.parametrize("modality", INPUTS)
 @pytest.mark.parametrize("settings", [{}, {"fsm": False}, {"reduction": 4}, {"adversaries": "off"}], ids=str)
-def test_parameters_are_millions_of_those_that_an_answer_needs(modality: str, settings: dict) -> None:
+def test_parameters_are_the_millions_that_a_prediction_needs(modality: str, settings: dict) -> None:
     by_hand = {name: value for name, value in settings.items() if name != "adversaries"}
     expected = branch_by_hand(modality, **by_hand) + heads_by_hand(CHANNELS) + 1  # a gain
     network = make_network([modality], **settings)
@@ -49,7 +49,7 @@ def test_parameters_are_millions_of_those_that_an_answer_needs(modality: str, se
     assert sum(one.numel() for one in network.parameters()) == expected + more
 
 
-def test_parameters_of_several_modalities_are_those_of_all() -> None:
+def test_parameters_count_all_modalities() -> None:
     network = make_network(["albedo", "normal"], "fc")
     side_by_side = 2 * CHANNELS
     identity = side_by_side * CHANNELS + 2 * CHANNELS + CHANNELS  # FC, BN, PReLU
@@ -66,7 +66,7 @@ def test_latency_is_some_milliseconds(modalities: list[str], fusion: str) -> Non
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_network_stays_in_its_mode_and_with_its_weights_and_statistics(training: bool) -> None:
+def test_measuring_keeps_mode_weights_and_statistics_of_the_network(training: bool) -> None:
     network = make_network(["albedo", "normal"]).train(training)
     network.branches["normal"].freeze()  # type: ignore[operator]
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -95,7 +95,7 @@ class Slow(nn.Module):
         return self.inner(x)
 
 
-def test_latency_is_the_milliseconds_of_one_session_in_evaluation_without_those_that_took_long_by_chance() -> None:
+def test_latency_is_the_median_milliseconds_of_one_session_in_evaluation() -> None:
     network = make_network(["normal"]).train()
     slow = Slow(network.branches["normal"].backbone, 0.005)  # type: ignore[arg-type]
     network.branches["normal"].backbone = slow

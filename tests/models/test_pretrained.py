@@ -1,4 +1,4 @@
-"""Weights from a file of others: what fits is taken, what does not is told, and no code in it is run."""
+"""Weights from a foreign file: matching tensors are loaded, others are reported, and no code in it runs."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,7 @@ from fr_ps.models.branch import Branch
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.pretrained import _canonical_name, load_weights
 from tests.conftest import AssertRejected
+from tests.foreign import Bomb
 
 CLASSES = {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
 
@@ -36,7 +37,7 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt"])
-def test_weights_of_a_whole_branch_are_all_taken(tmp_path: Path, ending: str) -> None:
+def test_all_weights_of_a_whole_branch_are_loaded(tmp_path: Path, ending: str) -> None:
     theirs, ours = branch(1).state_dict(), branch(2)
     file = tmp_path / f"model{ending}"
     if ending == ".safetensors":
@@ -44,87 +45,87 @@ def test_weights_of_a_whole_branch_are_all_taken(tmp_path: Path, ending: str) ->
     else:
         torch.save(theirs, file)
     assert not same(ours.state_dict(), theirs)
-    said = load_weights(ours, file)
+    message = load_weights(ours, file)
     assert same(ours.state_dict(), theirs)
     count = sum(not name.endswith("num_batches_tracked") for name in theirs)
-    assert f"{file}: {count} of {count} tensors matched" in said
-    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in said
+    assert f"{file}: {count} of {count} tensors matched" in message
+    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in message
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path, ending: str, refused: AssertRejected) -> None:
+def test_a_fifo_is_rejected_without_blocking(tmp_path: Path, ending: str, rejected: AssertRejected) -> None:
     os.mkfifo(tmp_path / f"weights{ending}")
-    with refused(f"weights{ending}", "not a regular file"):
+    with rejected(f"weights{ending}", "not a regular file"):
         load_weights(branch(1), tmp_path / f"weights{ending}")
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "model.", "module.backbone.", "_orig_mod.module.model."])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_weights_of_a_backbone_are_taken_whatever_they_stood_in(tmp_path: Path, prefix: str, wrapped: bool) -> None:
+def test_weights_of_a_backbone_are_loaded_from_any_container(tmp_path: Path, prefix: str, wrapped: bool) -> None:
     theirs, ours = branch(1, "miresnet18").backbone.state_dict(), branch(2, "miresnet18")
     rest = {name: tensor.clone() for name, tensor in ours.state_dict().items() if not name.startswith("backbone.")}
     content: dict[str, Any] = {prefix + name: tensor for name, tensor in theirs.items()}
     torch.save({"epoch": 7, "state_dict": content} if wrapped else content, tmp_path / "backbone.pth")
-    said = load_weights(ours, tmp_path / "backbone.pth")
+    message = load_weights(ours, tmp_path / "backbone.pth")
     taken = ours.backbone.state_dict()
     assert all(torch.equal(taken[name], theirs[name]) for name in theirs if "num_batches" not in name)
     assert same({name: tensor for name, tensor in ours.state_dict().items() if not name.startswith("backbone.")}, rest)
     count = sum("num_batches" not in name for name in theirs)
-    assert f"{count} of {count} of the backbone" in said
-    assert "0 unexpected in it" in said
+    assert f"{count} of {count} of the backbone" in message
+    assert "0 unexpected in it" in message
 
 
 @pytest.mark.parametrize(
     ("backbone", "name"),
     [("convnextv2_atto", "convnextv2_atto"), ("timm:test_convnext", "test_convnext"), ("timm:test_vit", "test_vit")],
 )
-def test_weights_of_timm_answer_in_ours_as_they_do_there(tmp_path: Path, backbone: str, name: str) -> None:
+def test_weights_of_timm_give_the_outputs_of_timm(tmp_path: Path, backbone: str, name: str) -> None:
     """Also where timm renames them in its feature networks; the classifier is left over."""
     torch.manual_seed(3)
     size = {"dynamic_img_size": True} if "vit" in name else {}
     theirs = timm.create_model(name, in_chans=3, num_classes=10, **size).eval()
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "timm.safetensors")
     ours = branch(4, backbone, "normal").eval()
-    said = load_weights(ours, tmp_path / "timm.safetensors")
+    message = load_weights(ours, tmp_path / "timm.safetensors")
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         (expected,) = theirs.forward_intermediates(x, indices=1, norm=False, intermediates_only=True)
         torch.testing.assert_close(ours.backbone(x), expected)
-    assert "head.fc" in said or "head." in said
+    assert "head.fc" in message or "head." in message
 
 
-def test_of_a_network_of_ours_the_branch_is_taken(tmp_path: Path) -> None:
+def test_the_branch_of_a_network_of_this_project_is_loaded(tmp_path: Path) -> None:
     theirs, ours = network(1, "albedo"), branch(2)
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
-    said = load_weights(ours, tmp_path / "model.safetensors")
+    message = load_weights(ours, tmp_path / "model.safetensors")
     assert same(ours.state_dict(), theirs.branches["albedo"].state_dict())
-    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in said
+    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in message
 
 
 @pytest.mark.parametrize("modality", ["albedo", "depth"])
-def test_of_a_fused_network_the_branch_of_the_same_modality_is_taken(tmp_path: Path, modality: str) -> None:
+def test_the_branch_of_the_same_modality_of_a_fused_network_is_loaded(tmp_path: Path, modality: str) -> None:
     """Both of these read one channel, so that any of them would fit."""
     theirs, ours = network(1, "albedo", "depth"), branch(2, modality=modality)
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
-    said = load_weights(ours, tmp_path / "model.safetensors")
+    message = load_weights(ours, tmp_path / "model.safetensors")
     assert same(ours.state_dict(), theirs.branches[modality].state_dict())
-    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in said
+    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in message
 
 
-def test_of_a_network_of_another_modality_the_branch_is_taken(tmp_path: Path) -> None:
+def test_the_branch_of_a_network_of_another_modality_is_loaded(tmp_path: Path) -> None:
     theirs, ours = network(1, "albedo"), branch(2, modality="depth")
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     load_weights(ours, tmp_path / "model.safetensors")
     assert same(ours.state_dict(), theirs.branches["albedo"].state_dict())
 
 
-def test_of_a_fused_network_of_other_modalities_none_is_taken_by_chance(tmp_path: Path, refused: Any) -> None:
+def test_no_branch_of_a_fused_network_of_other_modalities_is_loaded(tmp_path: Path, rejected: Any) -> None:
     safetensors.torch.save_file(network(1, "albedo", "normal").state_dict(), tmp_path / "model.safetensors")
-    with refused("model.safetensors", "albedo, normal and none of depth"):
+    with rejected("model.safetensors", "albedo, normal and none of depth"):
         load_weights(branch(2, modality="depth"), tmp_path / "model.safetensors")
 
 
-def test_of_one_channel_the_answer_is_that_to_three_equal_ones(tmp_path: Path) -> None:
+def test_the_output_for_one_channel_is_that_for_three_equal_channels(tmp_path: Path) -> None:
     colour, grey = branch(1, modality="normal").eval(), branch(2).eval()
     safetensors.torch.save_file(colour.state_dict(), tmp_path / "colour.safetensors")
     assert "0 of another shape" in load_weights(grey, tmp_path / "colour.safetensors")
@@ -133,7 +134,7 @@ def test_of_one_channel_the_answer_is_that_to_three_equal_ones(tmp_path: Path) -
         torch.testing.assert_close(grey.backbone(x), colour.backbone(x.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-5)
 
 
-def test_what_does_not_fit_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_tensors_that_do_not_match_are_reported_and_not_loaded(tmp_path: Path) -> None:
     theirs = branch(1).state_dict()
     changed = theirs | {"project.weight": torch.zeros(8, 320, 1, 1), "extra.weight": torch.zeros(3)}
     del changed["embeddings.identity.norm.weight"]
@@ -142,65 +143,55 @@ def test_what_does_not_fit_is_told_and_left_alone(tmp_path: Path) -> None:
     with torch.no_grad():
         ours.embeddings["identity"].norm.weight.fill_(7)  # type: ignore[union-attr]
     before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    said = load_weights(ours, tmp_path / "model.safetensors")
-    assert "1 missing in the file (embeddings.identity.norm.weight), 1 unexpected in it (extra.weight), " in said
-    assert "1 of another shape (project.weight)" in said
+    message = load_weights(ours, tmp_path / "model.safetensors")
+    assert "1 missing in the file (embeddings.identity.norm.weight), 1 unexpected in it (extra.weight), " in message
+    assert "1 of another shape (project.weight)" in message
     for name in ("project.weight", "embeddings.identity.norm.weight"):
         assert torch.equal(ours.state_dict()[name], before[name])
     assert torch.equal(ours.state_dict()["project.bias"], theirs["project.bias"])
 
 
-def test_a_file_of_which_nothing_fits_is_refused(tmp_path: Path, refused: Any) -> None:
+def test_a_file_without_a_matching_tensor_is_rejected(tmp_path: Path, rejected: Any) -> None:
     safetensors.torch.save_file({"layer.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with refused("other.safetensors", "layer.weight", "model.backbone"):
+    with rejected("other.safetensors", "layer.weight", "model.backbone"):
         load_weights(branch(0), tmp_path / "other.safetensors")
 
 
-def test_a_file_of_which_only_counters_fit_is_refused(tmp_path: Path, refused: Any) -> None:
+def test_a_file_with_matching_counters_only_is_rejected(tmp_path: Path, rejected: Any) -> None:
     """Those of norms are scalars, and fit everywhere."""
     theirs = branch(0, "miresnet18").state_dict()
     wrong = {name: tensor if name.endswith("tracked") else tensor[None].clone() for name, tensor in theirs.items()}
     torch.save(wrong, tmp_path / "wrong.pth")
-    with refused("wrong.pth"):
+    with rejected("wrong.pth"):
         load_weights(branch(0, "miresnet18"), tmp_path / "wrong.pth")
 
 
-class _Bomb:
-    """Leaves a trace when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.trace,)
-
-
-def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, refused: Any) -> None:
+def test_code_in_a_file_is_rejected_and_not_run(tmp_path: Path, rejected: Any) -> None:
     trace = tmp_path / "it ran"
-    torch.save({"state_dict": branch(0).state_dict(), "extra": _Bomb(trace)}, tmp_path / "bomb.pth")
-    with refused("bomb.pth", "safetensors"):
+    torch.save({"state_dict": branch(0).state_dict(), "extra": Bomb(trace)}, tmp_path / "bomb.pth")
+    with rejected("bomb.pth", "safetensors"):
         load_weights(branch(0), tmp_path / "bomb.pth")
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("name", ["none.pth", "none.safetensors"])
-def test_a_missing_file_is_named(tmp_path: Path, refused: Any, name: str) -> None:
-    with refused(name, "no such file"):
+def test_a_missing_file_is_named(tmp_path: Path, rejected: Any, name: str) -> None:
+    with rejected(name, "no such file"):
         load_weights(branch(0), tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"\x80", b"no weights at all" * 10], ids=["empty", "short", "text"])
-def test_a_file_that_is_none_is_refused(tmp_path: Path, refused: Any, name: str, content: bytes) -> None:
+def test_a_file_without_weights_is_rejected(tmp_path: Path, rejected: Any, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with refused(name):
+    with rejected(name):
         load_weights(branch(0), tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}, [1, 2]], ids=["tensor", "numbers", "list"])
-def test_a_pth_without_names_of_tensors_is_refused(tmp_path: Path, refused: Any, content: Any) -> None:
+def test_a_pth_without_names_of_tensors_is_rejected(tmp_path: Path, rejected: Any, content: Any) -> None:
     torch.save(content, tmp_path / "odd.pth")
-    with refused("odd.pth", "safetensors"):
+    with rejected("odd.pth", "safetensors"):
         load_weights(branch(0), tmp_path / "odd.pth")
 
 
@@ -211,9 +202,9 @@ def test_no_two_tensors_of_a_network_have_the_same_plain_name(name: str) -> None
     assert len({_canonical_name(name) for name in names}) == len(names)
 
 
-def test_a_pth_that_contains_itself_ends(tmp_path: Path, refused: Any) -> None:
+def test_a_pth_that_contains_itself_does_not_recurse_forever(tmp_path: Path, rejected: Any) -> None:
     content: dict[Any, Any] = {1: torch.zeros(2)}
     content["state_dict"] = content
     torch.save(content, tmp_path / "own.pth")
-    with refused(tmp_path / "own.pth", "no tensors by name"):
+    with rejected(tmp_path / "own.pth", "no tensors by name"):
         load_weights(branch(0), tmp_path / "own.pth")

@@ -26,7 +26,7 @@ attributes = st.dictionaries(st.sampled_from(["gender", "pose"]), st.floats(0, 1
 
 
 @given(st.builds(Thresholds, counts, counts, st.lists(points, max_size=4).map(tuple), attributes))
-def test_what_was_written_is_read_back_to_the_last_bit(tmp_path_factory: pytest.TempPathFactory, given: Thresholds) -> None:
+def test_thresholds_are_read_back_to_the_last_bit(tmp_path_factory: pytest.TempPathFactory, given: Thresholds) -> None:
     folder = tmp_path_factory.getbasetemp() / "thresholds"
     write_thresholds(folder, given)
     assert read_thresholds(folder) == given
@@ -43,59 +43,59 @@ def written(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"thresholds"', '{"people": 1}', '{"metrics": {}, "reasons": {}}'])
-def test_another_file_is_rejected_by_its_name(tmp_path: Path, refused: AssertRejected, text: str) -> None:
+def test_another_file_is_rejected_by_its_name(tmp_path: Path, rejected: AssertRejected, text: str) -> None:
     (tmp_path / THRESHOLDS_FILE).write_text(text)
-    with refused(tmp_path / THRESHOLDS_FILE, "expected the thresholds of a model"):
+    with rejected(tmp_path / THRESHOLDS_FILE, "expected the thresholds of a model"):
         read_thresholds(tmp_path)
 
 
-def test_a_truncated_or_binary_file_is_rejected_by_its_name(tmp_path: Path, refused: AssertRejected) -> None:
+def test_a_truncated_or_binary_file_is_rejected_by_its_name(tmp_path: Path, rejected: AssertRejected) -> None:
     file = tmp_path / THRESHOLDS_FILE
     text = json.dumps(written(tmp_path)).encode()
     for damaged in (text[: len(text) // 2], b"\xff\xfe" + text, b"\0" * 100):
         file.write_bytes(damaged)
-        with refused(file):
+        with rejected(file):
             read_thresholds(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["people", "sessions", "identity", "attributes"])
 @pytest.mark.parametrize("value", [None, "many", [3], float("nan"), float("inf")])
 def test_a_value_of_another_type_is_rejected_by_the_file_name(
-    tmp_path: Path, refused: AssertRejected, key: str, value: object
+    tmp_path: Path, rejected: AssertRejected, key: str, value: object
 ) -> None:
     (tmp_path / THRESHOLDS_FILE).write_text(json.dumps(written(tmp_path) | {key: value}))
-    with refused(tmp_path / THRESHOLDS_FILE):
+    with rejected(tmp_path / THRESHOLDS_FILE):
         read_thresholds(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["people", "sessions", "identity", "attributes"])
-def test_a_missing_key_is_rejected_by_the_file_name(tmp_path: Path, refused: AssertRejected, key: str) -> None:
+def test_a_missing_key_is_rejected_by_the_file_name(tmp_path: Path, rejected: AssertRejected, key: str) -> None:
     raw = written(tmp_path)
     del raw[key]
     (tmp_path / THRESHOLDS_FILE).write_text(json.dumps(raw))
-    with refused(tmp_path / THRESHOLDS_FILE, key):
+    with rejected(tmp_path / THRESHOLDS_FILE, key):
         read_thresholds(tmp_path)
 
 
 @pytest.mark.parametrize("value", [None, "high", [], float("nan"), float("-inf")])
 def test_a_threshold_that_is_not_a_number_is_rejected_by_the_file_name(
-    tmp_path: Path, refused: AssertRejected, value: object
+    tmp_path: Path, rejected: AssertRejected, value: object
 ) -> None:
     raw = written(tmp_path)
     raw["identity"][1]["threshold"] = value
     (tmp_path / THRESHOLDS_FILE).write_text(json.dumps(raw))
-    with refused(tmp_path / THRESHOLDS_FILE):
+    with rejected(tmp_path / THRESHOLDS_FILE):
         read_thresholds(tmp_path)
     raw = written(tmp_path)
     raw["attributes"]["gender"] = value
     (tmp_path / THRESHOLDS_FILE).write_text(json.dumps(raw))
-    with refused(tmp_path / THRESHOLDS_FILE):
+    with rejected(tmp_path / THRESHOLDS_FILE):
         read_thresholds(tmp_path)
 
 
-def test_a_folder_in_place_of_the_file_is_rejected_by_its_name(tmp_path: Path, refused: AssertRejected) -> None:
+def test_a_folder_in_place_of_the_file_is_rejected_by_its_name(tmp_path: Path, rejected: AssertRejected) -> None:
     (tmp_path / THRESHOLDS_FILE).mkdir()
-    with refused(tmp_path / THRESHOLDS_FILE):
+    with rejected(tmp_path / THRESHOLDS_FILE):
         read_thresholds(tmp_path)
 
 
@@ -113,14 +113,14 @@ def test_the_strictest_is_that_of_the_smallest_rate_with_support() -> None:
     assert of_supports().strictest is None
 
 
-def test_a_wanted_rate_takes_the_largest_known_one_that_is_not_above_it(refused: AssertRejected) -> None:
+def test_a_rate_uses_the_largest_calibrated_one_not_above_it(rejected: AssertRejected) -> None:
     given = Thresholds(
         3, 9, tuple(ValidationThreshold(fmr, 1 - fmr, 1, 10, why) for fmr, why in ((0.1, ""), (0.01, ""), (0.001, "few"))), {}
     )
     for wanted, fmr in ((0.5, 0.1), (0.1, 0.1), (0.05, 0.01), (0.01, 0.01), (0.001, 0.001)):
         assert given.for_fmr(wanted).fmr == fmr
     assert given.for_fmr(None).fmr == 0.01  # the smallest with support
-    with refused("--fmr 0.0001", "3 validation subjects", "lowest false match rate that the validation set supports: 0.001"):
+    with rejected("--fmr 0.0001", "3 validation subjects", "lowest false match rate that the validation set supports: 0.001"):
         given.for_fmr(0.0001)
-    with refused("no genuine or no impostor pairs"):
+    with rejected("no genuine or no impostor pairs"):
         Thresholds(1, 2, (), {}).for_fmr(None)

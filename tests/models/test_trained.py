@@ -83,9 +83,7 @@ def cosines(embeddings: Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_fusion_of_scores_answers_at_once_with_the_mean_of_the_cosines_and_of_the_probabilities(
-    folders: Folders, frozen: bool
-) -> None:
+def test_an_untrained_score_fusion_predicts_mean_cosines_and_mean_probabilities(folders: Folders, frozen: bool) -> None:
     fused, singles = answers(adopted(folders, "score", frozen)), alone(folders)
     expected = np.mean([cosines(single["identity"]) for single in singles], axis=0)
     np.testing.assert_allclose(cosines(fused["identity"]), expected, atol=1e-5)
@@ -95,21 +93,23 @@ def test_a_fusion_of_scores_answers_at_once_with_the_mean_of_the_cosines_and_of_
         np.testing.assert_allclose(fused[task].double().softmax(dim=1).numpy(), mean, atol=1e-5)
 
 
-def test_with_a_map_missing_it_answers_as_the_other_does_alone(folders: Folders) -> None:
+def test_with_one_map_missing_the_prediction_is_that_of_the_other_branch(folders: Folders) -> None:
     fewer, (_, single) = answers(adopted(folders, "score"), ("normal",)), alone(folders)
     np.testing.assert_allclose(cosines(fewer["identity"]), cosines(single["identity"]), atol=1e-5)
     for task in ATTRIBUTES:
         torch.testing.assert_close(fewer[task].softmax(dim=1), single[task].softmax(dim=1), rtol=1e-4, atol=1e-5)
 
 
-def test_a_concatenation_begins_with_their_identity_embeddings_side_by_side(folders: Folders) -> None:
+def test_an_untrained_concatenation_joins_the_identity_embeddings(folders: Folders) -> None:
     """With their gains, so that none drowns the other."""
     expected = torch.cat([single["identity"] for single in alone(folders)], dim=1)
     torch.testing.assert_close(answers(adopted(folders, "concat"))["identity"], expected)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_all_of_a_branch_and_its_gain_are_taken_and_the_other_branch_is_left_alone(folders: Folders, fusion: Fusion) -> None:
+def test_all_weights_and_the_gain_of_a_branch_are_loaded_and_the_other_branch_is_unchanged(
+    folders: Folders, fusion: Fusion
+) -> None:
     made, before = adopted({"normal": folders["normal"]}, fusion), network(info(*MODALITIES, fusion=fusion), seed=9)
     theirs = load_model(folders["normal"], CPU)[0].state_dict()
     state, old = made.state_dict(), before.state_dict()
@@ -124,7 +124,7 @@ def test_all_of_a_branch_and_its_gain_are_taken_and_the_other_branch_is_left_alo
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_of_frozen_branches_only_the_gains_and_what_fuses_them_is_free(folders: Folders, fusion: Fusion) -> None:
+def test_with_frozen_branches_only_gains_and_fusion_are_trainable(folders: Folders, fusion: Fusion) -> None:
     made = adopted(folders, fusion, frozen=True)
     free = {name.split(".")[0] for name, parameter in made.named_parameters() if parameter.requires_grad}
     common = {"concat": {"heads"}, "fc": {"heads", "identity"}, "gated": {"heads", "identity"}, "score": set()}
@@ -133,12 +133,12 @@ def test_of_frozen_branches_only_the_gains_and_what_fuses_them_is_free(folders: 
     assert not any(module.training for branch in made.branches.values() for module in branch.modules())
 
 
-def test_of_branches_that_are_not_frozen_everything_is_free(folders: Folders) -> None:
+def test_without_frozen_branches_everything_is_trainable(folders: Folders) -> None:
     assert all(parameter.requires_grad for parameter in adopted(folders, "score").parameters())
     assert not cast(Branch, adopted(folders, "score").branches["albedo"]).frozen
 
 
-def test_with_one_of_two_frozen_the_heads_of_the_other_are_free(folders: Folders) -> None:
+def test_with_one_of_two_branches_frozen_the_heads_of_the_other_are_trainable(folders: Folders) -> None:
     made = adopted({"albedo": folders["albedo"]}, "score", frozen=True)
     for head in made.heads.values():
         free = [linear.weight.requires_grad for linear in cast(ProbabilityFusionHead, head).linears]
@@ -146,9 +146,7 @@ def test_with_one_of_two_frozen_the_heads_of_the_other_are_free(folders: Folders
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_the_fusion_that_a_network_of_one_modality_was_set_to_does_not_matter(
-    folders: Folders, tmp_path: Path, fusion: Fusion
-) -> None:
+def test_the_fusion_setting_of_a_network_of_one_modality_is_ignored(folders: Folders, tmp_path: Path, fusion: Fusion) -> None:
     """It has nothing to fuse; all of them are the same network, whose heads a fusion of scores can take."""
     of = info("albedo", fusion=fusion)
     save_model(tmp_path / "albedo", network(of, seed=1), of)
@@ -159,7 +157,7 @@ def test_the_fusion_that_a_network_of_one_modality_was_set_to_does_not_matter(
     assert all(torch.equal(first[task], second[task]) for task in first)
 
 
-def test_what_a_trained_model_is_comes_from_its_folder(folders: Folders) -> None:
+def test_a_trained_branch_is_described_by_its_model_folder(folders: Folders) -> None:
     assert read_branch_info(folders["normal"], "normal", DEFAULT_CLASSES, 32) == info("normal")
 
 
@@ -175,27 +173,27 @@ RENAMED = {**DEFAULT_CLASSES, "emotion": {"neutral": ["blankstare"], "good": ["p
     ],
     ids=["other modality", "other size", "other classes"],
 )
-def test_a_model_that_reads_or_says_something_else_is_refused_by_its_folder(
-    folders: Folders, refused: AssertRejected, modality: Modality, settings: dict[str, Any], words: tuple[str, ...]
+def test_a_model_with_other_modalities_or_classes_is_rejected_with_its_folder(
+    folders: Folders, rejected: AssertRejected, modality: Modality, settings: dict[str, Any], words: tuple[str, ...]
 ) -> None:
-    with refused(folders["albedo"], *words):
+    with rejected(folders["albedo"], *words):
         read_branch_info(folders["albedo"], modality, **({"classes": DEFAULT_CLASSES, "size": 32} | settings))
 
 
-def test_classes_of_the_same_names_in_another_order_are_other_classes(folders: Folders, refused: AssertRejected) -> None:
+def test_classes_of_the_same_names_in_another_order_are_other_classes(folders: Folders, rejected: AssertRejected) -> None:
     turned = {**DEFAULT_CLASSES, "pose": dict(reversed(DEFAULT_CLASSES["pose"].items()))}
-    with refused("classes of pose"):
+    with rejected("classes of pose"):
         read_branch_info(folders["albedo"], "albedo", turned, 32)
 
 
-def test_a_model_of_two_modalities_is_refused(tmp_path: Path, refused: AssertRejected) -> None:
+def test_a_model_of_two_modalities_is_rejected(tmp_path: Path, rejected: AssertRejected) -> None:
     of = info(*MODALITIES)
     save_model(tmp_path / "both", network(of, seed=0), of)
-    with refused(tmp_path / "both", "reads albedo, normal", "a model of albedo alone"):
+    with rejected(tmp_path / "both", "reads albedo, normal", "a model of albedo alone"):
         read_branch_info(tmp_path / "both", "albedo", DEFAULT_CLASSES, 32)
 
 
-def test_a_folder_without_a_model_or_with_broken_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_or_with_broken_weights_is_rejected(folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none"):
         read_branch_info(tmp_path / "none", "albedo", DEFAULT_CLASSES, 32)
     shutil.copytree(folders["albedo"], tmp_path / "broken")

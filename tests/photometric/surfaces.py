@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from fr_ps.photometric.solve import split_albedo
+
 Angles = Sequence[tuple[float, float]]
 Height = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Depth toward the camera as a function of x (right) and y (up)."""
@@ -80,3 +82,18 @@ def normals_from_differences(depth: np.ndarray) -> np.ndarray:
         [(d[1:-1, :-2] - d[1:-1, 2:]) / 2, (d[2:, 1:-1] - d[:-2, 1:-1]) / 2, np.ones((d.shape[0] - 2, d.shape[1] - 2))], axis=-1
     )
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def normal_error(scaled: np.ndarray, normal: np.ndarray) -> float:
+    """Mean angle in degrees between the normals of (3, H, W) and the true ones (H, W, 3)."""
+    return float(degrees(split_albedo(scaled)[1].transpose(1, 2, 0), normal).mean())
+
+
+def unsaturated(images: np.ndarray) -> np.ndarray:
+    """The saturation of `images` without a saturated pixel."""
+    return np.zeros(images.shape, dtype=np.float32)
+
+
+def hill(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A smooth `Height`."""
+    return 2.5 * np.sin(x / 8) * np.cos(y / 10) + 0.15 * x - 0.1 * y

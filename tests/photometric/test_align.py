@@ -85,10 +85,10 @@ def test_the_canonical_places_are_the_mean_of_frontal_faces_made_symmetric() -> 
     assert abs(to.angle) < 0.03
 
 
-def test_landmarks_that_are_one_point_are_refused(refused: AssertRejected) -> None:
+def test_landmarks_that_are_one_point_are_rejected(rejected: AssertRejected) -> None:
     with pytest.raises(ValueError, match="one point"):
         landmark_frame(np.full((11, 2), 7.0), 32)
-    with refused("metadata.txt", "one point"):
+    with rejected("metadata.txt", "one point"):
         align_capture(blank(np.full((11, 2), 7.0)), FOLDER, "auto", None, size=32, fit="crop")
 
 
@@ -126,16 +126,16 @@ def test_auto_alignment_prefers_boxes_then_landmarks(align, landmarks, box, foun
     assert to == expected[found]
 
 
-def test_an_alignment_without_what_it_needs_is_refused(refused: AssertRejected) -> None:
-    with refused(FOLDER / "metadata.txt", "no such file", "--align auto"):
+def test_an_alignment_without_what_it_needs_is_rejected(rejected: AssertRejected) -> None:
+    with rejected(FOLDER / "metadata.txt", "no such file", "--align auto"):
         align_capture(blank(), FOLDER, "landmarks", BOX, size=32, fit="crop")
-    with refused(FOLDER, "no row in the table of boxes"):
+    with rejected(FOLDER, "no row in the table of boxes"):
         align_capture(blank(SOME), FOLDER, "boxes", None, size=32, fit="crop")
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 20, 20), (0, -0.5, 20, 20), (0, 0, 80.5, 20), (70, 50, 80, 61)])
-def test_a_box_beyond_the_picture_is_refused(box, refused: AssertRejected) -> None:
-    with refused(FOLDER, ", ".join(f"{edge:g}" for edge in box), "80 x 60"):
+def test_a_box_beyond_the_picture_is_rejected(box, rejected: AssertRejected) -> None:
+    with rejected(FOLDER, ", ".join(f"{edge:g}" for edge in box), "80 x 60"):
         align_capture(blank(), FOLDER, "auto", box, size=32, fit="crop")
 
 
@@ -165,10 +165,10 @@ def test_boxes_are_read_by_column_name(tmp_path: Path) -> None:
         ("id,session,left,top,right,bottom\n,s,0,0,9,9\n", ["row 2: id"]),
     ],
 )
-def test_a_bad_table_of_boxes_is_refused(tmp_path: Path, text: str, words: list[str], refused: AssertRejected) -> None:
+def test_a_bad_table_of_boxes_is_rejected(tmp_path: Path, text: str, words: list[str], rejected: AssertRejected) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text(text)
-    with refused(path, *words):
+    with rejected(path, *words):
         read_boxes(path)
 
 
@@ -209,8 +209,8 @@ def test_alignment_undoes_roll_translation_and_scale(subject: int, motion: tuple
     assert degrees(plain.normal, unaligned.normal).mean() > 5, "and had others before"
 
 
-def test_landmarks_with_x_and_y_exchanged_are_refused(tmp_path, refused):
+def test_landmarks_with_x_and_y_exchanged_are_rejected(tmp_path, rejected):
     landmarks = render_session(0, 0, 0, 64).landmarks[:, ::-1]
     capture = Capture(np.zeros((4, 64, 64), dtype=np.float32), np.eye(4, 3), landmarks=landmarks)
-    with refused("metadata.txt", "exchanged"):
+    with rejected("metadata.txt", "exchanged"):
         align_capture(capture, tmp_path, "auto", None, size=32, fit="crop")

@@ -130,21 +130,21 @@ def test_ambient_light_is_never_below_0() -> None:
 
 
 @pytest.mark.parametrize("angles", [FOUR, ((45, 45), (-45, 45), (45, -45), (-45, -45)), ((20, 50), (-20, 50), (50, 0), (-50, 0))])
-def test_ambient_light_under_a_rectangle_of_lights_is_refused(angles: Angles, refused: AssertRejected) -> None:
+def test_ambient_light_under_a_rectangle_of_lights_is_rejected(angles: Angles, rejected: AssertRejected) -> None:
     images, saturated = pictures(angles, np.ones(4), ambient=0.1, subject=None)
-    with refused("indistinguishable from a surface", "--estimate-ambient false"):
+    with rejected("indistinguishable from a surface", "--estimate-ambient false"):
         estimate_ambient(images, saturated, directions(angles), np.ones(4))
     # It does: with it, the pictures are those of another surface under these lights, exactly.
     equal = np.ones((4, 1))
     assert np.abs(directions(angles) @ np.linalg.lstsq(directions(angles), equal, rcond=None)[0] - equal).max() < 1e-9
 
 
-def test_three_lights_are_refused(refused: AssertRejected) -> None:
+def test_three_lights_are_rejected(rejected: AssertRejected) -> None:
     images, saturated = pictures(THREE, np.ones(3))
-    with refused("intensities", "3 lights", "four lights or more"):
+    with rejected("intensities", "3 lights", "four lights or more"):
         estimate_intensities(images, saturated, directions(THREE), with_ambient=False)
     for calibrate_ambient, calibrate_intensities, word in ((True, False, "ambient"), (False, True, "intensities")):
-        with refused(word):
+        with rejected(word):
             calibrate_images(
                 images,
                 saturated,
@@ -156,7 +156,7 @@ def test_three_lights_are_refused(refused: AssertRejected) -> None:
 
 
 @pytest.mark.parametrize("fault", ["black", "saturated", "one light out"])
-def test_too_few_pixels_that_every_light_reaches_are_refused(fault: str, refused: AssertRejected) -> None:
+def test_too_few_pixels_that_every_light_reaches_are_rejected(fault: str, rejected: AssertRejected) -> None:
     images, saturated = pictures(WIDE, np.ones(4))
     if fault == "black":
         images[:] = 0
@@ -168,7 +168,7 @@ def test_too_few_pixels_that_every_light_reaches_are_refused(fault: str, refused
         lambda: estimate_intensities(images, saturated, directions(WIDE), False),
         lambda: estimate_ambient(images, saturated, directions(WIDE), np.ones(4)),
     ):
-        with refused("only 0 pixels", "200 are required"):
+        with rejected("only 0 pixels", "200 are required"):
             estimate()
 
 

@@ -165,27 +165,27 @@ def test_lights_csv_has_priority_over_light_source(photoface, write_capture):
         (lambda folder: (folder / "metadata.txt").write_text(POINTS.replace("1 4", "-1 4")), ["left_eye_outer", "x -1"]),
     ],
 )
-def test_a_bad_photoface_folder_is_refused(change, words, photoface, refused):
+def test_a_bad_photoface_folder_is_rejected(change, words, photoface, rejected):
     change(photoface)
-    with refused(photoface, *words):
+    with rejected(photoface, *words):
         read_capture(photoface, 10)
 
 
-def test_a_missing_picture_and_one_of_another_size_are_named(tmp_path, write_capture, refused):
+def test_a_missing_picture_and_one_of_another_size_are_named(tmp_path, write_capture, rejected):
     write_capture(tmp_path, np.stack([PICTURE] * 4), FOUR)
     Image.fromarray(PICTURE[:5]).save(tmp_path / "im2.png")
-    with refused(tmp_path / "im2.png", "9 x 5", "9 x 12"):
+    with rejected(tmp_path / "im2.png", "9 x 5", "9 x 12"):
         read_capture(tmp_path, 10)
     (tmp_path / "im2.png").unlink()
-    with refused(tmp_path / "im2.png"):
+    with rejected(tmp_path / "im2.png"):
         read_capture(tmp_path, 10)
 
 
 @pytest.mark.parametrize("name", ["LightSource.m", "metadata.txt", "im1.bmp"])
-def test_a_fifo_in_a_capture_is_refused_without_blocking(name, photoface, refused):
+def test_a_fifo_in_a_capture_is_rejected_without_blocking(name, photoface, rejected):
     (photoface / name).unlink(missing_ok=True)
     os.mkfifo(photoface / name)
-    with refused(name, "not a regular file"):
+    with rejected(name, "not a regular file"):
         read_capture(photoface, 10)
 
 
@@ -197,13 +197,13 @@ def test_every_session_of_yale_b_passes_the_default_limit(yale):
         assert read_capture(source.folder, 10).images.shape == (4, 192, 168)
 
 
-def test_a_missing_or_empty_captures_folder_or_a_file_is_refused(tmp_path, refused):
-    with refused(tmp_path / "nowhere"):
+def test_a_missing_or_empty_captures_folder_or_a_file_is_rejected(tmp_path, rejected):
+    with rejected(tmp_path / "nowhere"):
         list_sources(tmp_path / "nowhere")
-    with refused(tmp_path):
+    with rejected(tmp_path):
         list_sources(tmp_path)
     (tmp_path / "file").touch()
-    with refused(tmp_path / "file"):
+    with rejected(tmp_path / "file"):
         list_sources(tmp_path / "file")
 
 
@@ -220,10 +220,10 @@ NAMES = [("Anna", "anna"), ("s1", "s1 "), (" s1", "s1"), ("José", unicodedata.n
 
 @pytest.mark.parametrize(("one", "other"), NAMES)
 @pytest.mark.parametrize("level", ["subject", "session"])
-def test_two_of_the_same_name_are_refused_naming_both(one, other, level, tmp_path, refused):
+def test_two_of_the_same_name_are_rejected_naming_both(one, other, level, tmp_path, rejected):
     for name in (one, other):
         (tmp_path / (f"{name}/s" if level == "subject" else f"p/{name}")).mkdir(parents=True)
-    with refused(tmp_path, repr(one), repr(other), "rename"):
+    with rejected(tmp_path, repr(one), repr(other), "rename"):
         list_sources(tmp_path)
 
 
@@ -234,15 +234,15 @@ def test_two_subjects_may_have_sessions_of_the_same_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", [" s1", "s1 ", "a:b", "a\nb", "a\\b"])
-def test_a_name_that_is_not_allowed_in_a_table_is_refused(name, tmp_path, refused):
+def test_a_name_that_is_not_allowed_in_a_table_is_rejected(name, tmp_path, rejected):
     (tmp_path / "p" / name).mkdir(parents=True)
-    with refused(tmp_path, repr(name)):
+    with rejected(tmp_path, repr(name)):
         list_sources(tmp_path)
 
 
 @pytest.mark.parametrize("level", ["subject", "session"])
 @pytest.mark.parametrize("mode", [0o000, 0o444], ids=["no names", "names only"])
-def test_an_unreadable_folder_is_refused(level, mode, photoface, refused, other_user):
+def test_an_unreadable_folder_is_rejected(level, mode, photoface, rejected, other_user):
     with TemporaryDirectory() as name:  # other users cannot enter pytest's own folders
         root = Path(name)
         root.chmod(0o755)
@@ -255,13 +255,13 @@ def test_an_unreadable_folder_is_refused(level, mode, photoface, refused, other_
             if level == "session":
                 assert [source.folder for source in list_sources(root)] == [session]
             else:
-                with refused(closed, "unreadable folder (Permission denied); make it readable"):
+                with rejected(closed, "unreadable folder (Permission denied); make it readable"):
                     list_sources(root)
                 unusable: dict[tuple[str, str], str] = {}
-                with refused(root, "contains no session"):
+                with rejected(root, "contains no session"):
                     list_sources(root, unusable)
                 assert str(closed) in unusable["p", ""]
             for read in (lambda: read_capture(session, 10), lambda: read_capture_attributes(session)):
-                with refused(closed, "Permission denied", "; "):
+                with rejected(closed, "Permission denied", "; "):
                     read()
         closed.chmod(0o755)

@@ -11,7 +11,7 @@ from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.frame import Frame, fit_frame, inside_mask, rotate_in_plane, warp
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.solve import least_squares, split_albedo
-from tests.photometric.surfaces import FOUR, degrees, directions, grid, normals, render
+from tests.photometric.surfaces import FOUR, degrees, directions, grid, hill, normals, render
 
 FITS = ("crop", "pad", "stretch")
 EDGES = st.integers(-20, 60)
@@ -211,10 +211,6 @@ def test_vectors_turn_counter_clockwise_about_the_line_of_sight(angle: float) ->
     np.testing.assert_allclose(turned[:, 0] + 1j * turned[:, 1], expected, atol=1e-12)
     np.testing.assert_array_equal(turned[:, 2], vectors[:, 2])
     np.testing.assert_allclose(rotate_in_plane(turned, -angle), vectors, atol=1e-12)
-
-
-def hill(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return 2.5 * np.sin(x / 8) * np.cos(y / 10) + 0.15 * x - 0.1 * y
 
 
 @pytest.mark.parametrize("stretch", [(1.0, 1.0), (1.3, 0.8), (0.5, 2.0)])

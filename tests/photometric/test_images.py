@@ -138,13 +138,13 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
         ("deflate_big.tif", tiff_16(DEEP, order=">", deflate=True, strips=2)),
     ],
 )
-def test_16_bit_colour_keeps_its_lower_byte(name: str, content: bytes, tmp_path: Path, refused) -> None:
+def test_16_bit_colour_keeps_its_lower_byte(name: str, content: bytes, tmp_path: Path, rejected) -> None:
     (tmp_path / name).write_bytes(content)
     picture = read_image(tmp_path / name)
     np.testing.assert_allclose(picture.luminance, DEEP @ WEIGHTS / 65535, atol=1e-6)
     np.testing.assert_array_equal(picture.saturated, (DEEP == 65535).any(axis=2))
     (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
-    with refused(tmp_path / name):
+    with rejected(tmp_path / name):
         read_image(tmp_path / name)
 
 
@@ -216,13 +216,13 @@ def test_a_white_level_is_where_light_is_1_and_saturated(white: int, bits: int, 
     np.testing.assert_array_equal(picture.saturated, values >= white)
 
 
-def test_a_white_level_is_of_the_values_that_a_pgm_states(tmp_path: Path, refused) -> None:
+def test_a_white_level_is_of_the_values_that_a_pgm_states(tmp_path: Path, rejected) -> None:
     values = np.array([[0, 1000], [2000, 3000]], dtype=np.uint16)
     (tmp_path / "a.pgm").write_bytes(b"P5\n2 2\n4095\n" + values.astype(">u2").tobytes())
     picture = read_image(tmp_path / "a.pgm", 2000)
     np.testing.assert_allclose(picture.luminance, [[0, 0.5], [1, 1]], atol=1e-4)
     np.testing.assert_array_equal(picture.saturated, values >= 2000)
-    with refused("a.pgm", "5000", "4095", "--white-level"):
+    with rejected("a.pgm", "5000", "4095", "--white-level"):
         read_image(tmp_path / "a.pgm", 5000)
 
 
@@ -276,7 +276,7 @@ def test_pictures_of_different_scales_have_no_saturation_level() -> None:
     assert find_saturation_level([decoded(exposed(4095, 1.3)), decoded(exposed(4095, 1.3), scale=16)]) is None
 
 
-def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path, refused, recwarn) -> None:
+def test_a_picture_of_too_many_pixels_is_rejected_by_its_header(tmp_path: Path, rejected, recwarn) -> None:
     for side in (9_000, 13_000, 20_000):  # of which Pillow accepts the first, warns of the second, and refuses the third
         header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
         chunks = b"".join(
@@ -285,25 +285,25 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path, r
         )
         (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
         for read in (read_image, count_pixels):
-            with refused("a.png", "pixels", "64 million"):
+            with rejected("a.png", "pixels", "64 million"):
                 read(tmp_path / "a.png")
     assert not recwarn.list
     Image.fromarray(GREY).save(tmp_path / "b.png")
     assert count_pixels(tmp_path / "b.png") == GREY.size
 
 
-def test_special_files_are_refused_without_blocking(tmp_path: Path, refused) -> None:
+def test_special_files_are_rejected_without_blocking(tmp_path: Path, rejected) -> None:
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").mkdir()
     (tmp_path / "c.png").symlink_to("/dev/zero")
     for name in ("a.png", "b.png", "c.png"):
-        with refused(name, "not a regular file"):
+        with rejected(name, "not a regular file"):
             read_image(tmp_path / name)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged tags
 @given(st.data())
-def test_a_picture_with_changed_bytes_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_picture_with_changed_bytes_is_read_or_rejected(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         name = data.draw(st.sampled_from(["grey.png", "grey.tif", "deep colour.tif", "grey.jpg"]))
         path = Path(folder) / name
@@ -322,11 +322,11 @@ def test_a_picture_with_changed_bytes_is_read_or_refused(data: st.DataObject) ->
 
 @pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.bmp", "a.tif", "a.jpg"])
 @pytest.mark.parametrize("kept", [0.8, 0.5, 0.1, 0.0])
-def test_a_truncated_picture_is_refused_and_not_half_black(name: str, kept: float, tmp_path: Path, refused) -> None:
+def test_a_truncated_picture_is_rejected_and_not_half_black(name: str, kept: float, tmp_path: Path, rejected) -> None:
     Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(len(whole) * kept)])
-    with refused(tmp_path / name):
+    with rejected(tmp_path / name):
         read_image(tmp_path / name)
 
 
@@ -341,9 +341,9 @@ def test_a_truncated_picture_is_refused_and_not_half_black(name: str, kept: floa
         ("print.tif", Image.new("CMYK", (4, 4))),
     ],
 )
-def test_pictures_of_unknown_scale_are_refused(name: str, picture: Image.Image, tmp_path: Path, refused) -> None:
+def test_pictures_of_unknown_scale_are_rejected(name: str, picture: Image.Image, tmp_path: Path, rejected) -> None:
     picture.save(tmp_path / name)
-    with refused(tmp_path / name):
+    with rejected(tmp_path / name):
         read_image(tmp_path / name)
 
 
@@ -357,18 +357,18 @@ def test_pictures_of_unknown_scale_are_refused(name: str, picture: Image.Image, 
         ("header.jpg", bytes.fromhex("ffd8ffc0000b080004000401011100ffd9")),
     ],
 )
-def test_unsupported_depths_are_refused(name: str, content: bytes, tmp_path: Path, refused) -> None:
+def test_unsupported_depths_are_rejected(name: str, content: bytes, tmp_path: Path, rejected) -> None:
     (tmp_path / name).write_bytes(content)
-    with refused(tmp_path / name):
+    with rejected(tmp_path / name):
         read_image(tmp_path / name)
 
 
-def test_a_missing_picture_is_named(tmp_path: Path, refused) -> None:
-    with refused(tmp_path / "a.png", "no such image"):
+def test_a_missing_picture_is_named(tmp_path: Path, rejected) -> None:
+    with rejected(tmp_path / "a.png", "no such image"):
         read_image(tmp_path / "a.png")
 
 
-def test_unsupported_formats_are_refused(tmp_path, refused):
+def test_unsupported_formats_are_rejected(tmp_path, rejected):
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "a.gif")
-    with refused(tmp_path / "a.gif", "GIF", "PNG"):
+    with rejected(tmp_path / "a.gif", "GIF", "PNG"):
         read_image(tmp_path / "a.gif")

@@ -72,34 +72,34 @@ def test_semicolons_and_decimal_commas_are_the_same_lights(tmp_path):
         (["a,0,0", "b,0", "c,20,10"], ["row 3", "2 cells"]),
     ],
 )
-def test_bad_lights_are_refused_by_row(lines, words, tmp_path, refused):
+def test_bad_lights_are_rejected_by_row(lines, words, tmp_path, rejected):
     path = lights_file(tmp_path, *lines)
-    with refused(path, *words) if "cells" not in words[-1] else pytest.raises(InputError, match="row 3: 2 cells"):
+    with rejected(path, *words) if "cells" not in words[-1] else pytest.raises(InputError, match="row 3: 2 cells"):
         read_lights(path)
 
 
 @pytest.mark.parametrize("intensity", ["0", "-1", "", "bright", "inf", "1e-300", "1e300", "1e20", "1e-7", "1e-400", "1e400"])
-def test_an_intensity_is_a_number_above_0_within_bounds(intensity, tmp_path, refused):
+def test_an_intensity_is_a_number_above_0_within_bounds(intensity, tmp_path, rejected):
     path = lights_file(tmp_path, "a,0,0,1", f"b,20,0,{intensity}", "c,0,20,1", header=HEADER + ",intensity")
-    with refused(path, "row 3", "intensity"):
+    with rejected(path, "row 3", "intensity"):
         read_lights(path)
 
 
 @pytest.mark.parametrize("header", [HEADER + ",colour", "image,azimuth_deg", "image,azimuth,elevation"])
-def test_an_unknown_or_missing_column_is_refused_instead_of_ignored(header, tmp_path, refused):
+def test_an_unknown_or_missing_column_is_rejected_instead_of_ignored(header, tmp_path, rejected):
     path = lights_file(tmp_path, header=header)
-    with refused(path, header):
+    with rejected(path, header):
         read_lights(path)
 
 
-def test_lights_in_one_plane_are_refused(refused):
-    with refused("lights.csv", "rank below 3"):
+def test_lights_in_one_plane_are_rejected(rejected):
+    with rejected("lights.csv", "rank below 3"):
         check_lights(directions([(0, 0), (20, 0), (-40, 0), (60, 0)]), 1000, Path("lights.csv"))
 
 
 @pytest.mark.parametrize("behind", [(90, 0), (0, 90), (120, 10), (180, 0), (-90, 45)])
-def test_a_light_at_or_behind_the_picture_plane_is_refused_by_its_number(behind, refused):
-    with refused("lights.csv", "light 3 of 4", "picture plane"):
+def test_a_light_at_or_behind_the_picture_plane_is_rejected_by_its_number(behind, rejected):
+    with rejected("lights.csv", "light 3 of 4", "picture plane"):
         check_lights(directions([FOUR[0], FOUR[1], behind, FOUR[3]]), 1000, Path("lights.csv"))
 
 
@@ -112,16 +112,16 @@ def test_the_limit_is_on_the_condition_number(spread):
         check_lights(lights, condition * 0.999, Path("lights.csv"))
 
 
-def test_intensities_that_differ_too_much_are_refused_by_the_weakest(tmp_path, refused):
+def test_intensities_that_differ_too_much_are_rejected_by_the_weakest(tmp_path, rejected):
     path = lights_file(tmp_path, "a,0,0,100", "b,20,0,0.009", "c,0,20,1", header=HEADER + ",intensity")
-    with refused(path, "row 3", "intensity", "0.009", "10000 times"):
+    with rejected(path, "row 3", "intensity", "0.009", "10000 times"):
         read_lights(path)
     path = lights_file(tmp_path, "a,0,0,100", "b,20,0,0.01", "c,0,20,1", header=HEADER + ",intensity")
     assert read_lights(path)[2].tolist() == [100, 0.01, 1]
 
 
 @pytest.mark.parametrize("angle", ["361", "-1e20"])
-def test_an_angle_beyond_a_full_turn_is_refused(angle, tmp_path, refused):
+def test_an_angle_beyond_a_full_turn_is_rejected(angle, tmp_path, rejected):
     path = lights_file(tmp_path, "a,0,0", f"b,{angle},0", "c,0,20")
-    with refused(path, "row 3", "azimuth_deg", angle, "360"):
+    with rejected(path, "row 3", "azimuth_deg", angle, "360"):
         read_lights(path)

@@ -23,6 +23,7 @@ from tests.photometric.surfaces import (
     degrees,
     directions,
     grid,
+    hill,
     normals,
     normals_from_differences,
     render,
@@ -85,10 +86,6 @@ def test_axes_are_x_right_y_up_z_toward_the_camera(tmp_path: Path, write_capture
     assert (maps.normal[:, 26:, 0] > 0).all()
     assert (maps.normal[..., 2] > 0).all()
     assert maps.depth[24, 24] > maps.depth[0, 0], "what is nearer has more depth"
-
-
-def hill(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return 2.5 * np.sin(x / 8) * np.cos(y / 10) + 0.15 * x - 0.1 * y
 
 
 def plane(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -295,7 +292,7 @@ def test_stated_intensities_are_taken_out() -> None:
     np.testing.assert_allclose(other.notes["intensities"], stated / 1.25)
 
 
-def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(refused: AssertRejected) -> None:
+def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(rejected: AssertRejected) -> None:
     angles: Angles = ((0, 0), (45, 10), (-45, 15), (5, -45), (0, 45))
     scene = render_session(0, 1, 0, 48)
     factors = np.array([1.2, 0.8, 1.1, 0.9, 1.0])
@@ -309,7 +306,7 @@ def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(refus
     assert degrees(found.normal, scene.normal).mean() < 0.25 * degrees(plain.normal, scene.normal).mean()
     np.testing.assert_allclose(found.notes["intensities"], factors, rtol=0.02)
     assert found.notes["ambient"] == pytest.approx(0.1, abs=0.005)
-    with refused("ambient", "indistinguishable from a surface"):
+    with rejected("ambient", "indistinguishable from a surface"):
         compute_maps(face_capture(), whole(face_capture(), 48), calibrate_ambient=True)
 
 

@@ -39,7 +39,7 @@ def faces(prepared: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("words", CHANGES)
-def test_wrong_axes_are_found_with_the_remedy(words: str, faces: list[np.ndarray]) -> None:
+def test_wrong_axes_are_reported_with_the_remedy(words: str, faces: list[np.ndarray]) -> None:
     for maps in (faces, [bumpy_hill()]):
         warning = warning_of([CHANGES[words](one) for one in maps])
         assert warning is not None

@@ -107,10 +107,10 @@ def test_any_matlab_layout_of_the_matrix_reads_alike(data: st.DataObject, end: s
         ("L = [50 130; 52 90-5; 38 215]", ["line 1", "'90-5'"]),
     ],
 )
-def test_an_invalid_matrix_is_refused_by_line(text: str, words: list[str], tmp_path: Path, refused) -> None:
+def test_an_invalid_matrix_is_rejected_by_line(text: str, words: list[str], tmp_path: Path, rejected) -> None:
     path = tmp_path / "LightSource.m"
     path.write_text(text)
-    with refused(path, *words):
+    with rejected(path, *words):
         read_light_source(path)
 
 
@@ -155,10 +155,10 @@ def test_left_and_right_are_assigned_by_x(read) -> None:
         (lambda lines: [f"{k} {line}" for k, line in enumerate(lines)], ["line 1", "3 numbers"]),
     ],
 )
-def test_another_number_of_points_is_refused_by_line(change, words: list[str], tmp_path: Path, refused) -> None:
+def test_another_number_of_points_is_rejected_by_line(change, words: list[str], tmp_path: Path, rejected) -> None:
     path = tmp_path / "metadata.txt"
     path.write_text("".join(change([point_lines(*point) for point in POINTS])))
-    with refused(path, *words):
+    with rejected(path, *words):
         read_landmarks(path)
 
 
@@ -185,19 +185,19 @@ def test_attributes_are_seven_values(line: str, expected: list[str], end: str, r
         ("\n# nothing\n", ["empty"]),
     ],
 )
-def test_attributes_of_another_number_are_refused(text: str, words: list[str], tmp_path: Path, refused) -> None:
+def test_attributes_of_another_number_are_rejected(text: str, words: list[str], tmp_path: Path, rejected) -> None:
     path = tmp_path / "metadataII.txt"
     path.write_text(text)
-    with refused(path, *words):
+    with rejected(path, *words):
         read_attributes(path)
 
 
 @pytest.mark.parametrize("reader", [read_light_source, read_landmarks, read_attributes])
-def test_a_missing_file_a_folder_and_no_text_are_refused(reader: Read, tmp_path: Path, refused) -> None:
-    with refused(tmp_path / "missing"):
+def test_a_missing_file_a_folder_and_no_text_are_rejected(reader: Read, tmp_path: Path, rejected) -> None:
+    with rejected(tmp_path / "missing"):
         reader(tmp_path / "missing")
-    with refused(tmp_path):
+    with rejected(tmp_path):
         reader(tmp_path)
     (tmp_path / "bytes").write_bytes(bytes(range(256)) * 3)
-    with refused(tmp_path / "bytes"):
+    with rejected(tmp_path / "bytes"):
         reader(tmp_path / "bytes")

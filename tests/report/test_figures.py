@@ -106,7 +106,7 @@ def test_a_plot_of_optuna_parses_no_text_has_plain_numbers_and_leaves_the_style_
     assert not any("mathdefault" in text.get_text() for text in texts)
 
 
-def test_a_dollar_is_drawn() -> None:
+def test_a_dollar_sign_is_drawn_as_text() -> None:
     figure, _ = new_figure("a$b$c", "x", "y")
     plain, _ = new_figure("abc", "x", "y")
     assert to_png(figure) != to_png(plain)

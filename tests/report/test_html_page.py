@@ -29,12 +29,12 @@ def test_names_are_escaped() -> None:
     assert [list(attributes) for _, attributes in evil.tags] == [list(attributes) for _, attributes in plain.tags]
     assert evil.text == {tag: [text.replace("plain", EVIL) for text in texts] for tag, texts in plain.text.items()}
     assert [attributes["alt"] for tag, attributes in evil.tags if tag == "img"] == [EVIL]
-    told = sum(text.count(EVIL) for texts in evil.text.values() for text in texts)
+    count = sum(text.count(EVIL) for texts in evil.text.values() for text in texts)
     # Title, heading, a fact's name and text, warning, two remarks, section; and of two tables caption, header, cell and note.
-    assert told == 8 + 2 * 4
+    assert count == 8 + 2 * 4
 
 
-def test_the_page_asks_for_nothing_from_elsewhere() -> None:
+def test_the_page_loads_no_external_resource() -> None:
     content = everything("plain")
     reader = HtmlPage(content)
     assert not {"script", "link", "iframe", "object", "embed", "base", "a", "form"} & {tag for tag, _ in reader.tags}
@@ -94,7 +94,7 @@ def test_the_order_is_facts_warnings_metrics_footnotes_sections() -> None:
         (-1.5e-7, "-1.50e-07"),
     ],
 )
-def test_what_is_undefined_is_a_dash_and_small_numbers_keep_their_digits(cell: str | float | None, text: str) -> None:
+def test_an_undefined_metric_is_a_dash_and_small_numbers_keep_their_digits(cell: str | float | None, text: str) -> None:
     assert format_cell(cell) == text
     assert HtmlPage(table_html(table(["a", cell]))).cells(0)[1] == ["a", text]
 

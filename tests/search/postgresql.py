@@ -4,7 +4,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.tracking.servers import free_port
 
 _USER = "fr_ps"
 _START = 60
@@ -51,7 +52,7 @@ def postgresql() -> Iterator[Server]:
         words = (folder / "password").write_text(password) and ["--pwfile", str(folder / "password")]
         how = ["--username", _USER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync", *words]
         _run([*before, str(tools / "initdb"), "--pgdata", str(data), *how], cwd=folder)
-        port = _free_port()
+        port = free_port()
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
         control = [*before, str(tools / "pg_ctl"), "--pgdata", str(data), "--wait", "--timeout", str(_START), "--silent"]
         _run([*control, "--log", str(log), "--options", options, "start"], cwd=folder, log=log)
@@ -86,12 +87,6 @@ def _as_its_user(folder: Path) -> list[str]:
         pytest.skip("PostgreSQL does not run as root, and setpriv is missing (Debian: util-linux)")
     os.chown(folder, user.pw_uid, user.pw_gid)
     return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _run(words: Sequence[str], log: Path | None = None, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:

@@ -101,9 +101,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_setting_without_effect_is_an_error_with_the_when_to_write(case: str, refused: AssertRejected) -> None:
+def test_a_setting_without_effect_is_an_error_with_the_when_to_write(case: str, rejected: AssertRejected) -> None:
     raw, base, words = REFUSED[case]
-    with refused(*words):
+    with rejected(*words):
         check(raw, **base)
 
 
@@ -122,13 +122,13 @@ def test_the_remedy_in_the_message_is_accepted(case: str) -> None:
 def test_a_new_study_with_such_a_space_is_an_error_and_an_existing_one_resumes(
     store: object,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
-    refused: AssertRejected,
+    rejected: AssertRejected,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = StudyConfig(name="s", storage="sqlite:///studies.db")
     spec = build_study_spec(SearchConfig(space={"loss.adversarial": ADVERSARIAL}, study=study), Config())
     monkeypatch.setattr(launcher, "check_data", lambda _spec: "digest")
-    with refused("space.loss.adversarial", "loss.weighting"):
+    with rejected("space.loss.adversarial", "loss.weighting"):
         launcher.run_study(spec, 1)
     assert not Path("runs").exists()
     with monkeypatch.context() as patch:  # as version 0.1 created it
@@ -185,11 +185,11 @@ def split_of(root: Path, file: Path, **parts: list[str]) -> str:
     return str(file)
 
 
-def test_a_split_without_validation_subjects_is_an_error(prepared: Path, tmp_path: Path, refused: AssertRejected) -> None:
-    with refused("data.val_people is 0", "needs validation subjects"):
+def test_a_split_without_validation_subjects_is_an_error(prepared: Path, tmp_path: Path, rejected: AssertRejected) -> None:
+    with rejected("data.val_people is 0", "needs validation subjects"):
         check_data(spec_of(prepared, val_people=0))
     train_only = split_of(prepared, tmp_path / "split.csv", train=list(genders(prepared)))
-    with refused("data.val_people is 0", "needs validation subjects"):
+    with rejected("data.val_people is 0", "needs validation subjects"):
         check_data(spec_of(prepared, split=train_only, val_people=0, test_people=0))
 
 
@@ -197,13 +197,13 @@ def test_a_split_without_validation_subjects_is_an_error(prepared: Path, tmp_pat
     "objectives", [["val/identity/auk"], [AUC, "val/gender/auk"], ["cost/latency", "val/identity/auk"]], ids=len
 )
 def test_an_unknown_objective_is_an_error_that_lists_the_metrics(
-    prepared: Path, objectives: list[str], refused: AssertRejected
+    prepared: Path, objectives: list[str], rejected: AssertRejected
 ) -> None:
-    with refused(f"objectives: {objectives[-1]!r} is not a metric", "val/identity/auc,", "val/gender/auc"):
+    with rejected(f"objectives: {objectives[-1]!r} is not a metric", "val/identity/auc,", "val/gender/auc"):
         check_data(spec_of(prepared, *objectives))
 
 
-def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Path, refused: AssertRejected) -> None:
+def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Path, rejected: AssertRejected) -> None:
     subjects = genders(prepared)
     female, male = ([name for name, gender in subjects.items() if gender == which] for which in ("female", "male"))
     assert min(len(female), len(male)) >= 3
@@ -212,7 +212,7 @@ def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Pa
         "in training": split_of(prepared, tmp_path / "train.csv", val=[female[0], male[0]], train=male[1:]),
     }
     for where, split in single.items():
-        with refused(
+        with rejected(
             "objectives: val/gender/auc is undefined or has low support on the validation set", "expected another metric"
         ):
             check_data(spec_of(prepared, "val/gender/auc", split=split, test_people=0))
@@ -220,14 +220,14 @@ def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("objective", [AUC, "val/identity/eer", "val/identity/rank1"])
-def test_identity_is_undefined_for_one_subject(prepared: Path, objective: str, refused: AssertRejected) -> None:
-    with refused(f"objectives: {objective} is undefined or has low support", "only one subject"):
+def test_identity_is_undefined_for_one_subject(prepared: Path, objective: str, rejected: AssertRejected) -> None:
+    with rejected(f"objectives: {objective} is undefined or has low support", "only one subject"):
         check_data(spec_of(prepared, "cost/parameters", objective, val_people=1))
 
 
-def test_an_objective_with_low_support_is_an_error(prepared: Path, refused: AssertRejected) -> None:
+def test_an_objective_with_low_support_is_an_error(prepared: Path, rejected: AssertRejected) -> None:
     """Two subjects with four sessions: 16 impostor pairs, 1.6 expected errors at a rate of 0.1."""
-    with refused(
+    with rejected(
         "objectives: val/identity/tar_at_far_0.1 is undefined or has low support", "low support: 1.6", "16 impostor pairs"
     ):
         check_data(spec_of(prepared, "val/identity/tar_at_far_0.1"))
@@ -247,7 +247,7 @@ def perfect(root: Path, spec: StudySpec) -> Metrics:
     return validation_metrics(Predictions(embeddings.astype(np.float32), probabilities), labels, ATTRIBUTES).with_prefix("val")
 
 
-def test_the_accepted_objectives_are_those_that_a_real_validation_defines(prepared: Path, refused: AssertRejected) -> None:
+def test_the_accepted_objectives_are_those_that_a_real_validation_defines(prepared: Path, rejected: AssertRejected) -> None:
     metrics = perfect(prepared, spec_of(prepared))
     defined = {
         name
@@ -257,7 +257,7 @@ def test_the_accepted_objectives_are_those_that_a_real_validation_defines(prepar
     assert {AUC, "val/gender/auc", "val/identity/eer"} <= defined < set(metrics.values)
     assert check_data(spec_of(prepared, *sorted(defined)))
     for name in metrics.values.keys() - defined:
-        with refused(f"objectives: {name} is undefined or has low support"):
+        with rejected(f"objectives: {name} is undefined or has low support"):
             check_data(spec_of(prepared, name))
 
 
@@ -281,11 +281,11 @@ def test_the_digest_is_that_of_the_maps(prepared: Path, tmp_path: Path) -> None:
     assert check_data(spec_of(other)) != digest
 
 
-def test_missing_data_are_an_error(tmp_path: Path, refused: AssertRejected) -> None:
-    with refused(tmp_path / "none", "data.root"):
+def test_missing_data_are_an_error(tmp_path: Path, rejected: AssertRejected) -> None:
+    with rejected(tmp_path / "none", "data.root"):
         check_data(spec_of(tmp_path / "none"))
 
 
-def test_too_few_training_subjects_are_an_error(prepared: Path, refused: AssertRejected) -> None:
-    with refused("data.val_people", "subjects to train on", "lower them"):
+def test_too_few_training_subjects_are_an_error(prepared: Path, rejected: AssertRejected) -> None:
+    with rejected("data.val_people", "subjects to train on", "lower them"):
         check_data(spec_of(prepared, val_people=3, test_people=3))

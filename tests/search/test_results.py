@@ -21,7 +21,7 @@ from fr_ps.search.spec import StudySpec, build_study_spec
 from fr_ps.search.trial_queue import EPOCHS, MLFLOW_RUN, OUTCOME, REASON, RUN
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-STORAGE = "postgresql+psycopg2://somebody:secret@host/studies"
+STORAGE = "postgresql+psycopg2://someone:secret@host/studies"
 SPACE: dict[str, Any] = {
     "optim.lr": {"low": 0.001, "high": 0.1},
     "schedule.name": ["cosine", "constant"],

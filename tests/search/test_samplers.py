@@ -61,7 +61,7 @@ def suggested(name: str, history: list[FrozenTrial], seed: int, number: int) -> 
     return SPACE.suggest(study.ask())
 
 
-def test_there_are_samplers_to_build() -> None:
+def test_the_registry_has_samplers() -> None:
     assert set(SAMPLERS) > set(LEARNING)
 
 
@@ -181,8 +181,8 @@ def test_the_pruner_none_prunes_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_a_pruner_without_epochs_to_prune_after_is_an_error(name: str, refused: AssertRejected) -> None:
+def test_a_pruner_without_epochs_to_prune_after_is_an_error(name: str, rejected: AssertRejected) -> None:
     for least in (5, 6):
-        with refused(f"pruner.epochs is {least}", "train.epochs (5)", "pruner.name none"):
+        with rejected(f"pruner.epochs is {least}", "train.epochs (5)", "pruner.name none"):
             build_pruner(PrunerConfig(name=name, epochs=least), 1, 5)  # type: ignore[arg-type]
     assert not isinstance(build_pruner(PrunerConfig(name=name, epochs=4), 1, 5), NopPruner)  # type: ignore[arg-type]

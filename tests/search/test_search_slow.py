@@ -473,11 +473,11 @@ def test_a_grid_runs_each_combination_once_and_prunes_the_invalid_one(separate):
         combinations[trial.params["loss.identity_loss"], trial.params["loss.scale"], trial.params.get("optim.lr")] = trial
     cosface = {("cosface", scale, rate) for scale in (100.0, 64.0) for rate in (0.001, 0.003)}
     assert combinations.keys() == cosface | {("magface", 100.0, None), ("magface", 64.0, None)}
-    refused = combinations["magface", 100.0, None]
-    assert refused.state == TrialState.PRUNED
-    assert re.match(r"cannot be built: loss.lambda_g is 35.0; expected \d+\.\d or more", refused.user_attrs["reason"])
-    tags = separate.place.trial_runs()[refused.number].data.tags
-    assert tags["fr_ps.trial_reason"] == refused.user_attrs["reason"]
+    rejected = combinations["magface", 100.0, None]
+    assert rejected.state == TrialState.PRUNED
+    assert re.match(r"cannot be built: loss.lambda_g is 35.0; expected \d+\.\d or more", rejected.user_attrs["reason"])
+    tags = separate.place.trial_runs()[rejected.number].data.tags
+    assert tags["fr_ps.trial_reason"] == rejected.user_attrs["reason"]
 
 
 def test_separate_searches_share_one_run_and_the_remaining_one_writes_it(separate, database):

@@ -152,9 +152,9 @@ REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_invalid_space_is_an_error_that_names_the_setting_and_the_remedy(name: str, refused: AssertRejected) -> None:
+def test_an_invalid_space_is_an_error_that_names_the_setting_and_the_remedy(name: str, rejected: AssertRejected) -> None:
     raw, words = REFUSED[name]
-    with refused(*words):
+    with rejected(*words):
         space_of(raw)
 
 
@@ -183,11 +183,11 @@ SMOOTHED = {"choices": [0.0, 0.1]}
 """Choices of loss.label_smoothing; 0.1 is valid only with cross entropy."""
 
 
-def test_a_choice_that_is_valid_only_under_its_condition_is_accepted_with_it(refused: AssertRejected) -> None:
+def test_a_choice_that_is_valid_only_under_its_condition_is_accepted_with_it(rejected: AssertRejected) -> None:
     losses = {"loss.attribute_loss": ["focal", "cross_entropy"]}
-    with refused("space.loss.label_smoothing", "0.1", "cross_entropy"):
+    with rejected("space.loss.label_smoothing", "0.1", "cross_entropy"):
         space_of(losses | {"loss.label_smoothing": SMOOTHED})
-    with refused("space.loss.label_smoothing", "0.1", "cross_entropy"):
+    with rejected("space.loss.label_smoothing", "0.1", "cross_entropy"):
         space_of(losses | {"loss.label_smoothing": SMOOTHED | {"when": {"loss.attribute_loss": "focal"}}})
     for values in ("cross_entropy", ["cross_entropy"], ["focal", "cross_entropy"]):
         space = space_of(losses | {"loss.label_smoothing": SMOOTHED | {"when": {"loss.attribute_loss": values}}})
@@ -211,7 +211,7 @@ def test_a_choice_that_is_valid_only_under_the_condition_of_its_condition_is_acc
     assert [one.name for one in space_of(raw).dimensions] == ["loss.attribute_loss", "optim.name", "loss.label_smoothing"]
 
 
-def test_a_choice_that_is_valid_only_where_its_dimension_does_not_exist_is_an_error(refused: AssertRejected) -> None:
+def test_a_choice_that_is_valid_only_where_its_dimension_does_not_exist_is_an_error(rejected: AssertRejected) -> None:
     """No trial has both cross entropy and sgd."""
     raw = {
         "loss.attribute_loss": ["focal", "cross_entropy"],
@@ -221,7 +221,7 @@ def test_a_choice_that_is_valid_only_where_its_dimension_does_not_exist_is_an_er
             "when": {"optim.name": "sgd", "loss.attribute_loss": ["focal", "cross_entropy"]},
         },
     }
-    with refused("space.loss.label_smoothing", "0.1"):
+    with rejected("space.loss.label_smoothing", "0.1"):
         space_of(raw)
 
 
@@ -284,10 +284,10 @@ def test_a_condition_may_hold_lists() -> None:
         with_settings(Config(), params_to_settings(params))
 
 
-def test_a_choice_that_is_invalid_with_the_base_is_an_error(refused: AssertRejected) -> None:
+def test_a_choice_that_is_invalid_with_the_base_is_an_error(rejected: AssertRejected) -> None:
     base = with_settings(Config(), {"data.modalities": ["albedo", "normal"], "fusion.dropout": 0.3})
     assert base.fusion == FusionConfig(dropout=0.3)
-    with refused("space.data.modalities", "fusion.dropout"):
+    with rejected("space.data.modalities", "fusion.dropout"):
         space_of({"data.modalities": [["albedo", "normal"], ["depth"]]}, base)
 
 
@@ -317,7 +317,7 @@ def spaces(draw: st.DrawFn) -> tuple[dict[str, Any], Expected]:
         when = draw(_conditions({parent: its for parent, (its, _) in expected.items() if "choices" in raw[parent]}))
         raw[name] = given | ({"when": when} if when else {})
         expected[name] = (values, when)
-    # A setting that is in no trial is refused.
+    # A setting that is in no trial is rejected.
     assume({name for params in reachable(expected) for name, _ in params} == set(expected))
     return {name: raw[name] for name in draw(st.permutations(names))}, expected
 
@@ -453,10 +453,10 @@ GRID_OF_DROPOUT = {"fusion.dropout": {"low": 0.0, "high": 0.3, "step": 0.1}}
     [{"low": 0.1, "high": 1}, {"low": 0.1, "high": 1, "log": True}],
     ids=["any number", "a logarithm"],
 )
-def test_a_grid_over_a_range_without_step_is_an_error(given: dict[str, Any], refused: AssertRejected) -> None:
-    with refused("space.optim.lr", "step", "choices"):
+def test_a_grid_over_a_range_without_step_is_an_error(given: dict[str, Any], rejected: AssertRejected) -> None:
+    with rejected("space.optim.lr", "step", "choices"):
         space_of({"optim.lr": given}).grid()
-    with refused("space.batch.people", "step"):
+    with rejected("space.batch.people", "step"):
         space_of({"batch.people": {"low": 2, "high": 9, "log": True}}).grid()
 
 
@@ -511,7 +511,7 @@ def test_different_spaces_have_different_json(change: Callable[[dict[str, Any]],
     assert space_of(changed(WHOLE_SPACE, change)).as_json() != space_of(WHOLE_SPACE).as_json()
 
 
-def test_there_are_shipped_studies() -> None:
+def test_the_project_ships_studies() -> None:
     assert {file.stem for file in STUDIES} >= {"backbone", "weighting", "schedule", "all", "fusion"}
 
 
@@ -525,11 +525,11 @@ def test_every_suggestion_of_a_shipped_study_is_valid(file: Path, monkeypatch: p
     assert set().union(*got) == {one.name for one in space.dimensions}
 
 
-def test_a_grid_with_too_many_combinations_is_an_error_before_it_is_built(refused: AssertRejected) -> None:
+def test_a_grid_with_too_many_combinations_is_an_error_before_it_is_built(rejected: AssertRejected) -> None:
     started = time.monotonic()
-    with refused("space.optim.lr", "step 1e-07", str(MAX_GRID)):
+    with rejected("space.optim.lr", "step 1e-07", str(MAX_GRID)):
         parse_space({"optim.lr": {"low": 0.1, "high": 1.0, "step": 1e-7}}, Config()).grid()
     many = {"low": 0.1, "high": 0.9, "step": 0.001}
-    with refused("space: a grid", str(MAX_GRID), "801"):
+    with rejected("space: a grid", str(MAX_GRID), "801"):
         parse_space({"optim.lr": many, "augment.flip": many}, Config()).grid()
     assert time.monotonic() - started < 5

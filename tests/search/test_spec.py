@@ -44,12 +44,12 @@ MAXIMIZED = ["val/identity/auc", "val/identity/tar_at_far_0.01", "val/identity/r
 
 
 @pytest.mark.parametrize("metric", [*MINIMIZED, *MAXIMIZED])
-def test_an_objective_in_the_wrong_direction_is_an_error(metric: str, refused: AssertRejected) -> None:
+def test_an_objective_in_the_wrong_direction_is_an_error(metric: str, rejected: AssertRejected) -> None:
     good, bad = ("minimize", "maximize") if metric in MINIMIZED else ("maximize", "minimize")
     assert spec_of(objectives={metric: good}).objectives == [metric]
-    with refused(f"objectives.{metric}", bad, f"expected {good}"):
+    with rejected(f"objectives.{metric}", bad, f"expected {good}"):
         spec_of(objectives={metric: bad})
-    with refused(f"objectives.{metric}", bad):
+    with rejected(f"objectives.{metric}", bad):
         spec_of(objectives={"cost/latency": "minimize", "val/identity/auc": "maximize"} | {metric: bad})
 
 
@@ -71,15 +71,15 @@ def test_the_first_metric_selects_the_best_epoch(objectives: dict[str, Any], sel
     assert search.objectives == list(objectives)
 
 
-def test_a_space_that_is_invalid_with_the_base_is_an_error(refused: AssertRejected) -> None:
-    with refused("space.model.reduction", "1024", "model.channels"):
+def test_a_space_that_is_invalid_with_the_base_is_an_error(rejected: AssertRejected) -> None:
+    with rejected("space.model.reduction", "1024", "model.channels"):
         spec_of(space={"model.reduction": [8, 1024]})
     assert spec_of(with_settings(Config(), {"model.channels": 1024}), space={"model.reduction": [8, 1024]})
 
 
-def test_a_grid_has_at_most_its_combinations_and_needs_steps(refused: AssertRejected) -> None:
+def test_a_grid_has_at_most_its_combinations_and_needs_steps(rejected: AssertRejected) -> None:
     grid = {"sampler": SamplerConfig(name="grid"), "budget": BudgetConfig(trials=20)}
-    with refused("space.optim.lr", "grid", "step"):
+    with rejected("space.optim.lr", "grid", "step"):
         spec_of(**grid)
     stepped = SPACE | {"optim.lr": {"low": 0.1, "high": 0.3, "step": 0.1}}
     assert spec_of(**grid, space=stepped).trials == 3 * (1 + 2)
@@ -88,9 +88,9 @@ def test_a_grid_has_at_most_its_combinations_and_needs_steps(refused: AssertReje
     assert (other.trials, other.grid) == (20, [])
 
 
-def test_a_sampler_for_one_objective_with_two_is_an_error(refused: AssertRejected) -> None:
+def test_a_sampler_for_one_objective_with_two_is_an_error(rejected: AssertRejected) -> None:
     objectives = {"val/identity/auc": "maximize", "cost/parameters": "minimize"}
-    with refused("sampler.name", "cmaes"):
+    with rejected("sampler.name", "cmaes"):
         spec_of(objectives=objectives, sampler=SamplerConfig(name="cmaes"))
 
 
@@ -181,11 +181,11 @@ OTHERS: dict[str, tuple[Callable[[], StudySpec], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_resumed_study_with_another_definition_is_an_error_that_names_the_first_difference(
-    name: str, refused: AssertRejected
+    name: str, rejected: AssertRejected
 ) -> None:
     make, words = OTHERS[name]
     stored = json.loads(json.dumps(spec_of().definition()))
-    with refused("study 'mine'", *words, "another study.name"):
+    with rejected("study 'mine'", *words, "another study.name"):
         require_same_definition("mine", stored, make().definition())
 
 
@@ -197,7 +197,7 @@ def test_a_resumed_study_with_another_definition_is_an_error_that_names_the_firs
     ],
     ids=["metrics", "costs"],
 )
-def test_a_resumed_study_with_its_objectives_in_another_order_is_an_error(names: list[str], refused: AssertRejected) -> None:
+def test_a_resumed_study_with_its_objectives_in_another_order_is_an_error(names: list[str], rejected: AssertRejected) -> None:
     """The database stores values by position. `open_study` rejects other directions."""
     directions = {name: "maximize" if name in MAXIMIZED or name == "val/gender/auc" else "minimize" for name in names}
     stored = spec_of(objectives=directions).definition()
@@ -205,7 +205,7 @@ def test_a_resumed_study_with_its_objectives_in_another_order_is_an_error(names:
         {name: directions[name] for name in [names[0], *names[:0:-1]]} if len(names) > 2 else dict(reversed(directions.items()))
     )
     assert list(other.values()) == list(directions.values())
-    with refused("another study.name"):
+    with rejected("another study.name"):
         require_same_definition("s", json.loads(json.dumps(stored)), spec_of(objectives=other).definition())
 
 
@@ -224,11 +224,11 @@ def test_machine_settings_may_differ(name: str) -> None:
     require_same_definition("s", json.loads(json.dumps(spec_of().definition())), spec_of(base).definition())
 
 
-def test_a_setting_of_a_later_version_has_its_default_in_an_older_study(refused: AssertRejected) -> None:
+def test_a_setting_of_a_later_version_has_its_default_in_an_older_study(rejected: AssertRejected) -> None:
     stored = json.loads(json.dumps(spec_of().definition()))
     del stored["base"]["train.accumulate"]
     require_same_definition("mine", stored, spec_of().definition())
-    with refused("train.accumulate is 1 in the study and 2 here"):
+    with rejected("train.accumulate is 1 in the study and 2 here"):
         require_same_definition("mine", stored, spec_of(with_settings(Config(), {"train.accumulate": 2})).definition())
 
 
@@ -255,10 +255,10 @@ def test_a_definition_does_not_depend_on_the_notation_of_numbers(what: str) -> N
     assert stored[what] == now[what]
 
 
-def test_a_removed_setting_of_an_older_study_must_have_the_value_of_the_constant(refused: AssertRejected) -> None:
+def test_a_removed_setting_of_an_older_study_must_have_the_value_of_the_constant(rejected: AssertRejected) -> None:
     stored = json.loads(json.dumps(spec_of().definition()))
     stored["base"] |= {"optim.weighting_factor": 50.0, "loss.adaface_h": 0.333}
     require_same_definition("s", stored, spec_of().definition())
     stored["base"]["optim.weighting_factor"] = 20.0
-    with refused("study 's': optim.weighting_factor is 20.0", "always 50.0"):
+    with rejected("study 's': optim.weighting_factor is 20.0", "always 50.0"):
         require_same_definition("s", stored, spec_of().definition())

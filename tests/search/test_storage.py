@@ -83,11 +83,11 @@ def test_a_study_is_created_once(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_an_existing_study_with_other_directions_is_an_error(
-    tmp_path: Path, directions: list[Direction], refused: AssertRejected
+    tmp_path: Path, directions: list[Direction], rejected: AssertRejected
 ) -> None:
     stored: list[Direction] = ["minimize", "maximize"]
     opened(tmp_path / "a.db", directions=stored)
-    with refused("'s'", f"directions {', '.join(stored)}, not {', '.join(directions)}", "study.name"):
+    with rejected("'s'", f"directions {', '.join(stored)}, not {', '.join(directions)}", "study.name"):
         opened(tmp_path / "a.db", directions=directions)
 
 
@@ -96,7 +96,7 @@ def test_the_heartbeat_is_that_of_the_settings(tmp_path: Path) -> None:
     assert (rdb.get_heartbeat_interval(), rdb.grace_period) == (7, 7 * HEARTBEAT_GRACE)
 
 
-POSTGRESQL = "postgresql+psycopg2://somebody:secret@127.0.0.1:{port}/studies"
+POSTGRESQL = "postgresql+psycopg2://someone:secret@127.0.0.1:{port}/studies"
 
 
 @pytest.mark.parametrize(
@@ -112,35 +112,35 @@ POSTGRESQL = "postgresql+psycopg2://somebody:secret@127.0.0.1:{port}/studies"
         ("sqlite://two.db", ["study.storage is 'sqlite://two.db'", "sqlite:///FILE"]),
         ("sqlite:////nowhere/at/all.db", ["study.storage", "/nowhere/at is no folder"]),
         ("journal:///file", ["study.storage: journal:///file", "journal"]),
-        ("http://somebody:secret@host/studies", ["study.storage: http://host/studies"]),
+        ("http://someone:secret@host/studies", ["study.storage: http://host/studies"]),
         (
-            "postgresql+nodriver://somebody:secret@host/studies",
+            "postgresql+nodriver://someone:secret@host/studies",
             ["study.storage: postgresql+nodriver://host/studies"],
         ),
-        ("oracle://somebody:secret@host/studies", ["study.storage: oracle://host/studies", "driver", "oracledb"]),
-        ("postgresql+psycopg2://somebody:secret@host:port/studies", ["study.storage"]),
-        ("postgresql-psycopg2://somebody:secret@host/studies", ["study.storage", "sqlite:///FILE"]),
-        ("postgresql://somebody:two@secret@host/db?user=secret", ["study.storage is 'postgresql://host/db'", "%40"]),
-        ("postgresql:somebody:secret@host/db", ["study.storage is '***'", "sqlite:///FILE"]),
+        ("oracle://someone:secret@host/studies", ["study.storage: oracle://host/studies", "driver", "oracledb"]),
+        ("postgresql+psycopg2://someone:secret@host:port/studies", ["study.storage"]),
+        ("postgresql-psycopg2://someone:secret@host/studies", ["study.storage", "sqlite:///FILE"]),
+        ("postgresql://someone:two@secret@host/db?user=secret", ["study.storage is 'postgresql://host/db'", "%40"]),
+        ("postgresql:someone:secret@host/db", ["study.storage is '***'", "sqlite:///FILE"]),
         ("sqlite:///file:one?mode=memory&uri=true", ["study.storage", "sqlite:///FILE"]),
     ],
 )
 def test_an_invalid_address_is_an_error(
-    url: str, words: list[str], refused: AssertRejected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, words: list[str], rejected: AssertRejected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:
         Storage(url, 1)
     assert "secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
-    with refused(*words):
+    with rejected(*words):
         Storage(url, 1)
 
 
-def test_an_unreachable_server_is_an_error_without_the_password(refused: AssertRejected, unused_port: int) -> None:
+def test_an_unreachable_server_is_an_error_without_the_password(rejected: AssertRejected, unused_port: int) -> None:
     pytest.importorskip("psycopg2")
     started = time.monotonic()
-    with refused("study.storage: postgresql+psycopg2://127.0.0.1", f"port {unused_port} failed", "refused"):
+    with rejected("study.storage: postgresql+psycopg2://127.0.0.1", f"port {unused_port} failed", "refused"):
         Storage(POSTGRESQL.format(port=unused_port), 1)
     with pytest.raises(InputError) as caught:
         Storage(POSTGRESQL.format(port=unused_port), 1)
@@ -158,17 +158,17 @@ def unused_port() -> int:
 
 @pytest.mark.parametrize("content", [b"id,session\n" * 200, b"\x89PNG\r\n\x1a\n" + bytes(4000)], ids=["a table", "a picture"])
 def test_a_file_that_is_no_database_is_an_error_and_stays_as_it_is(
-    tmp_path: Path, content: bytes, refused: AssertRejected
+    tmp_path: Path, content: bytes, rejected: AssertRejected
 ) -> None:
     file = tmp_path / "file.db"
     file.write_bytes(content)
-    with refused(f"study.storage: sqlite:///{file}", "not a database"):
+    with rejected(f"study.storage: sqlite:///{file}", "not a database"):
         Storage(f"sqlite:///{file}", 1)
     assert file.read_bytes() == content
 
 
-def test_a_folder_is_an_error(tmp_path: Path, refused: AssertRejected) -> None:
-    with refused(f"study.storage: sqlite:///{tmp_path}", "unable to open"):
+def test_a_folder_is_an_error(tmp_path: Path, rejected: AssertRejected) -> None:
+    with rejected(f"study.storage: sqlite:///{tmp_path}", "unable to open"):
         Storage(f"sqlite:///{tmp_path}", 1)
 
 
@@ -182,16 +182,16 @@ def mlflow_like(file: Path) -> None:
     connection.close()
 
 
-def test_the_database_of_another_program_is_an_error(tmp_path: Path, refused: AssertRejected) -> None:
+def test_the_database_of_another_program_is_an_error(tmp_path: Path, rejected: AssertRejected) -> None:
     mlflow_like(tmp_path / "mlflow.db")
-    with refused(f"study.storage: sqlite:///{tmp_path / 'mlflow.db'}", "tables of another program"):
+    with rejected(f"study.storage: sqlite:///{tmp_path / 'mlflow.db'}", "tables of another program"):
         Storage(f"sqlite:///{tmp_path / 'mlflow.db'}", 1)
 
 
-def test_the_database_of_another_program_stays_as_it_is(tmp_path: Path, refused: AssertRejected) -> None:
+def test_the_database_of_another_program_stays_as_it_is(tmp_path: Path, rejected: AssertRejected) -> None:
     mlflow_like(tmp_path / "mlflow.db")
     before = tables(tmp_path / "mlflow.db")
-    with refused("study.storage"):
+    with rejected("study.storage"):
         Storage(f"sqlite:///{tmp_path / 'mlflow.db'}", 1)
     assert tables(tmp_path / "mlflow.db") == before
 
@@ -250,7 +250,7 @@ def test_a_call_is_retried_while_the_database_is_unreachable(outage: Exception, 
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
-def test_a_call_fails_after_ten_minutes(outage: Exception, monkeypatch: pytest.MonkeyPatch, refused: AssertRejected) -> None:
+def test_a_call_fails_after_ten_minutes(outage: Exception, monkeypatch: pytest.MonkeyPatch, rejected: AssertRejected) -> None:
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -263,7 +263,7 @@ def test_a_call_fails_after_ten_minutes(outage: Exception, monkeypatch: pytest.M
     def read() -> None:
         raise outage
 
-    with refused("study.storage", "gone away", "start the search again"):
+    with rejected("study.storage", "gone away", "start the search again"):
         retry(read)
     assert 600 < now < 660
 

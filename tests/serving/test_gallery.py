@@ -144,10 +144,10 @@ def test_an_interrupted_change_is_complete_or_absent(
             assert np.array_equal(left.embeddings[one.row], old[one.id, one.session])
 
 
-def test_enroll_rejects_a_gallery_without_gallery_json(folder: Path, refused: AssertRejected) -> None:
+def test_enroll_rejects_a_gallery_without_gallery_json(folder: Path, rejected: AssertRejected) -> None:
     (folder / INFO_FILE).unlink()
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with refused(PEOPLE_FILE, f"without {INFO_FILE}", "restore that file"):
+    with rejected(PEOPLE_FILE, f"without {INFO_FILE}", "restore that file"):
         enroll(folder, MODEL, [("dora", "s1")], embeddings(1))
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
@@ -158,9 +158,9 @@ HEADER = b"id,session,row,quality,enrolled"
 @pytest.mark.parametrize(
     "content", [b"name,born\n", b"anna\n", b"# anna, 1980", HEADER, HEADER + b"\n\n", HEADER + b",note\n", b"", b"\xff\n"]
 )
-def test_enroll_rejects_a_folder_with_another_people_csv(tmp_path: Path, refused: AssertRejected, content: bytes) -> None:
+def test_enroll_rejects_a_folder_with_another_people_csv(tmp_path: Path, rejected: AssertRejected, content: bytes) -> None:
     (tmp_path / PEOPLE_FILE).write_bytes(content)
-    with refused(PEOPLE_FILE):
+    with rejected(PEOPLE_FILE):
         enroll(tmp_path, MODEL, [("dora", "s1")], embeddings(1))
     assert (tmp_path / PEOPLE_FILE).read_bytes() == content
     assert not (tmp_path / EMBEDDINGS_FILE).exists()
@@ -169,10 +169,10 @@ def test_enroll_rejects_a_folder_with_another_people_csv(tmp_path: Path, refused
 @pytest.mark.parametrize(
     "array", [np.zeros((0, 8)), np.zeros(0, "f4"), np.zeros((0, 2, 4), "f4"), embeddings(1), np.zeros((), "f4")]
 )
-def test_enroll_rejects_a_folder_with_another_embeddings_npy(tmp_path: Path, refused: AssertRejected, array: np.ndarray) -> None:
+def test_enroll_rejects_a_folder_with_another_embeddings_npy(tmp_path: Path, rejected: AssertRejected, array: np.ndarray) -> None:
     np.save(tmp_path / EMBEDDINGS_FILE, array)
     before = (tmp_path / EMBEDDINGS_FILE).read_bytes()
-    with refused(EMBEDDINGS_FILE, f"without {INFO_FILE}"):
+    with rejected(EMBEDDINGS_FILE, f"without {INFO_FILE}"):
         enroll(tmp_path, MODEL, [("dora", "s1")], embeddings(1))
     assert (tmp_path / EMBEDDINGS_FILE).read_bytes() == before
 
@@ -201,14 +201,14 @@ def test_enroll_rejects_invalid_keys_and_embeddings(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["unknown", "Unknown", "UNKNOWN"])
-def test_the_id_unknown_is_reserved(name: str, folder: Path, refused: AssertRejected) -> None:
+def test_the_id_unknown_is_reserved(name: str, folder: Path, rejected: AssertRejected) -> None:
     before = (folder / PEOPLE_FILE).read_text()
-    with refused(f"{name}/s1", "reserved", "another id"):
+    with rejected(f"{name}/s1", "reserved", "another id"):
         enroll(folder, MODEL, [("dora", "s1"), (name, "s1")], embeddings(2))
     assert (folder / PEOPLE_FILE).read_text() == before
     # Enrolled by an older version, which allowed this id.
     (folder / PEOPLE_FILE).write_text(before.replace("ben,", f"{name},"))
-    with refused(folder / PEOPLE_FILE, "row 4", "reserved", "change the id"):
+    with rejected(folder / PEOPLE_FILE, "row 4", "reserved", "change the id"):
         read_gallery(folder)
     (folder / PEOPLE_FILE).write_text(before.replace("ben,", "unknown soldier,"))
     assert "unknown soldier" in read_gallery(folder).subjects
@@ -247,18 +247,18 @@ def test_a_concurrent_reader_sees_complete_galleries(folder: Path) -> None:
         writer.join()
 
 
-def test_a_gallery_of_another_model_and_an_empty_one_are_rejected(folder: Path, refused: AssertRejected) -> None:
-    with refused(INFO_FILE, "another model"):
+def test_a_gallery_of_another_model_and_an_empty_one_are_rejected(folder: Path, rejected: AssertRejected) -> None:
+    with rejected(INFO_FILE, "another model"):
         read_gallery(folder).check_searchable("b" * 64)
-    with refused(INFO_FILE, "another model"):
+    with rejected(INFO_FILE, "another model"):
         enroll(folder, "b" * 64, [("dora", "s1")], embeddings(1))
     for subject in ("anna", "ben", "carl"):
         forget(folder, subject)
-    with refused(PEOPLE_FILE, "the gallery is empty"):
+    with rejected(PEOPLE_FILE, "the gallery is empty"):
         read_gallery(folder).check_searchable(MODEL)
 
 
-def test_forget_rejects_a_subject_that_is_not_enrolled(folder: Path, tmp_path: Path, refused: AssertRejected) -> None:
+def test_forget_rejects_a_subject_that_is_not_enrolled(folder: Path, tmp_path: Path, rejected: AssertRejected) -> None:
     with pytest.raises(InputError, match="dora is not enrolled; enrolled subjects: anna, ben, carl"):
         forget(folder, "dora")
     with pytest.raises(InputError, match="anna/s9 is not enrolled"):
@@ -318,12 +318,12 @@ def test_a_damaged_gallery_is_rejected_with_file_and_row(folder: Path, what: str
 
 
 @pytest.mark.parametrize("byte", [-1, -3, -64, -128])
-def test_a_changed_byte_of_an_embedding_is_rejected(folder: Path, refused: AssertRejected, byte: int) -> None:
+def test_a_changed_byte_of_an_embedding_is_rejected(folder: Path, rejected: AssertRejected, byte: int) -> None:
     path = folder / EMBEDDINGS_FILE
     content = bytearray(path.read_bytes())
     content[byte] ^= 1
     path.write_bytes(bytes(content))
-    with refused(folder / PEOPLE_FILE, "row", "checksum differs", "restore that file from a copy"):
+    with rejected(folder / PEOPLE_FILE, "row", "checksum differs", "restore that file from a copy"):
         read_gallery(folder)
 
 

@@ -49,20 +49,20 @@ def test_predictions_have_the_order_of_the_table(recognizer: Recognizer, prepare
 def test_split_selects_the_sessions_of_that_part(recognizer: Recognizer, prepared: Path, both: Path) -> None:
     found = predict_sessions(recognizer, list_prepared_sessions(recognizer, prepared, part="test"), 64)
     assert set(found.keys) == {key for key, part in read_parts(both / SPLIT_FILE).items() if part == "test"}
-    with pytest.raises(InputError, match="--split nobody"):
-        list_prepared_sessions(recognizer, prepared, part="nobody")
+    with pytest.raises(InputError, match="--split unknown"):
+        list_prepared_sessions(recognizer, prepared, part="unknown")
 
 
 def test_a_table_without_leading_zeros_is_rejected_with_the_cause(
-    recognizer: Recognizer, prepared: Path, tmp_path: Path, refused: AssertRejected
+    recognizer: Recognizer, prepared: Path, tmp_path: Path, rejected: AssertRejected
 ) -> None:
     root = tmp_path / "data"
     (root / "data").mkdir(parents=True)
     (root / "data/007").symlink_to(prepared / "data/S000")
     (tmp_path / "asked.csv").write_text("id;session\n7;s00\n")
-    with refused("asked.csv: 7/s00 has no maps", "lost the leading zeros of '007'"):
+    with rejected("asked.csv: 7/s00 has no maps", "lost the leading zeros of '007'"):
         list_prepared_sessions(recognizer, root, tmp_path / "asked.csv")
-    with refused("7/s00 has no capture", "lost the leading zeros of '007'"):
+    with rejected("7/s00 has no capture", "lost the leading zeros of '007'"):
         captured = tmp_path / "captures/007/s00"
         captured.mkdir(parents=True)
         list_capture_sessions(recognizer, tmp_path / "captures", tmp_path / "asked.csv")
@@ -134,8 +134,8 @@ def test_an_unusable_capture_is_listed_and_a_missing_one_is_rejected(
     (failure,) = found.failures
     assert (failure.id, failure.session) == lights[0].parent.parts[-2:]
     table = tmp_path / "some.csv"
-    table.write_text("id,session\nnobody,s1\n")
-    with pytest.raises(InputError, match="row of nobody/s1 has no capture"):
+    table.write_text("id,session\nunknown,s1\n")
+    with pytest.raises(InputError, match="row of unknown/s1 has no capture"):
         list_capture_sessions(recognizer, root, table)
 
 

@@ -164,9 +164,9 @@ def test_invalid_maps_are_rejected(recognizer: Recognizer, maps: Maps, words: tu
         assert word in str(caught.value)
 
 
-def test_verify_takes_one_session_each(recognizer: Recognizer, refused: AssertRejected) -> None:
+def test_verify_takes_one_session_each(recognizer: Recognizer, rejected: AssertRejected) -> None:
     two = {name: np.stack([array] * 2) for name, array in GOOD.items()}
-    with refused("one session each"):
+    with rejected("one session each"):
         recognizer.verify(two, GOOD)
 
 
@@ -192,7 +192,7 @@ def test_fr_ps_load_returns_a_recognizer(both: Path, keys: list[tuple[str, str]]
 
 
 def test_weights_and_predictions_with_nan_or_infinity_are_rejected(
-    both: Path, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path, refused: AssertRejected
+    both: Path, prepared: Path, keys: list[tuple[str, str]], tmp_path: Path, rejected: AssertRejected
 ) -> None:
     """Finite weights can give infinite embeddings."""
 
@@ -204,17 +204,17 @@ def test_weights_and_predictions_with_nan_or_infinity_are_rejected(
         return tmp_path / name
 
     for gain in (float("nan"), float("inf")):
-        with refused(tmp_path / f"{gain}" / "model.safetensors", "log_gains.albedo", "NaN or infinity"):
+        with rejected(tmp_path / f"{gain}" / "model.safetensors", "log_gains.albedo", "NaN or infinity"):
             Recognizer(changed(str(gain), gain), CPU)
     model = changed("large", 200.0)
     recognizer = Recognizer(model, CPU)
     maps = {name: np.load(session_folder(prepared, *keys[0]) / f"{name}.npy") for name in ("albedo", "normal")}
-    with refused(model, "session 0", "NaN or infinite"):
+    with rejected(model, "session 0", "NaN or infinite"):
         recognizer.predict(maps)
     sessions = list_prepared_sessions(recognizer, prepared)
-    with refused(model, "/".join(sessions[0].key), "of 24 sessions"):
+    with rejected(model, "/".join(sessions[0].key), "of 24 sessions"):
         predict_sessions(recognizer, sessions, batch=64)
     dataset = open_dataset(prepared, ["albedo", "normal"])
     predictions = predict(recognizer.network, dataset.store, np.arange(4), 4)
-    with refused(model, dataset.labels.session_names()[0], "4 of 4 sessions"):
+    with rejected(model, dataset.labels.session_names()[0], "4 of 4 sessions"):
         require_finite(predictions, dataset.labels.session_names(), model)

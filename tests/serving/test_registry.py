@@ -137,7 +137,7 @@ def test_parse_version(three: list[ModelVersion], name: str) -> None:
     assert parse_version(f"models:/{name}/2") == three[1]
     set_champion(three[2], None)
     assert parse_version(f"models:/{name}@champion") == three[2]
-    for rest in ("", "/two", "/9", "@nobody"):
+    for rest in ("", "/two", "/9", "@missing"):
         with pytest.raises(InputError, match=f"^models:/{name}{rest}: "):
             parse_version(f"models:/{name}{rest}")
     for model in (f"{name}/2", "models:/no/1"):
@@ -198,16 +198,16 @@ def test_an_unreachable_artifact_storage_is_named_in_one_line(both: Path, store:
     assert not is_registered(store, name)
 
 
-def test_a_run_of_another_store_is_rejected_with_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, refused) -> None:
+def test_a_run_of_another_store_is_rejected_with_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, rejected) -> None:
     (tmp_path / "other").mkdir()
     before, uri = str(read_run_info(run.folder).tracking_uri), make_store(tmp_path / "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with refused(run.id, before, uri, f"fr-ps sync --run {run.id} --store"):
+    with rejected(run.id, before, uri, f"fr-ps sync --run {run.id} --store"):
         register(run.id, "faces")
 
 
 def test_a_failing_artifact_storage_behind_an_mlflow_server_is_named(
-    both: Path, store: MlflowClient, name: str, monkeypatch: pytest.MonkeyPatch, refused
+    both: Path, store: MlflowClient, name: str, monkeypatch: pytest.MonkeyPatch, rejected
 ) -> None:
     """The server passes artifacts on to its storage, and MLflow's retries of that request are used up."""
     run = finished_run(both)
@@ -217,7 +217,7 @@ def test_a_failing_artifact_storage_behind_an_mlflow_server_is_named(
         raise failure
 
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", fail)
-    with refused(f"run {run.mlflow_id}: the model cannot be written to the artifact storage ", "mlruns", "storage is reachable"):
+    with rejected(f"run {run.mlflow_id}: the model cannot be written to the artifact storage ", "mlruns", "storage is reachable"):
         register(run.id, name)
     assert not is_registered(store, name)
 
@@ -230,11 +230,11 @@ def test_a_failing_artifact_storage_behind_an_mlflow_server_is_named(
     ],
 )
 def test_an_error_of_the_registry_has_a_remedy(
-    run: Run, monkeypatch: pytest.MonkeyPatch, refused, text: str, remedy: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, rejected, text: str, remedy: str
 ) -> None:
     def fail(*_arguments: object, **_named: object) -> None:
         raise MlflowException(text)
 
     monkeypatch.setattr(MlflowClient, "create_registered_model", fail)
-    with refused(f"faces: run {run.id} cannot be registered under that name ({text}); {remedy}"):
+    with rejected(f"faces: run {run.id} cannot be registered under that name ({text}); {remedy}"):
         register(run.id, "faces")

@@ -262,12 +262,12 @@ def test_base64_may_be_wrapped_or_a_data_url(recognizer: Recognizer, rows: list[
 )
 @pytest.mark.parametrize("name", ["albedo", "normal", "images", "landmarks", "azimuth_deg", "intensity"])
 def test_a_cell_of_another_type_is_rejected_with_row_and_column(
-    recognizer: Recognizer, rows: list[Cells], capture_row: Cells, name: str, cell: Any, refused: AssertRejected
+    recognizer: Recognizer, rows: list[Cells], capture_row: Cells, name: str, cell: Any, rejected: AssertRejected
 ) -> None:
     request = [rows[0], (rows[0] if name in rows[0] else capture_row) | {name: cell}]
     if name == "landmarks" and isinstance(cell, str):
         pytest.skip("text is read as a metadata.txt")
-    with refused("row 1: ", name):
+    with rejected("row 1: ", name):
         predict_rows(
             recognizer, pd.DataFrame({column: [one.get(column) for one in request] for column in {**request[0], **request[1]}})
         )

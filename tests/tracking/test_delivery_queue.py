@@ -116,7 +116,7 @@ def test_without_a_valid_record_of_acknowledgements_everything_is_sent_again(tmp
     assert DeliveryQueue(tmp_path).pending() == 0
 
 
-def test_after_the_user_removed_a_damaged_line_the_other_events_are_sent(tmp_path, refused):
+def test_after_the_user_removed_a_damaged_line_the_other_events_are_sent(tmp_path, rejected):
     """The remedy of the journal's error message. The acknowledged part then ends within a line."""
     run = run_with_tags(tmp_path, 3)
     deliver_all(DeliveryQueue(tmp_path), ListSink())
@@ -124,7 +124,7 @@ def test_after_the_user_removed_a_damaged_line_the_other_events_are_sent(tmp_pat
     run.journal.close()
     lines = run.journal.path.read_bytes().splitlines(keepends=True)
     run.journal.path.write_bytes(b"".join([lines[0], b"?" + lines[1][1:], *lines[2:]]))
-    with refused(run.journal.path, "remove it"):
+    with rejected(run.journal.path, "remove it"):
         Run(tmp_path)
     run.journal.path.write_bytes(b"".join([lines[0], *lines[2:]]))
     store = ListSink()

@@ -110,16 +110,16 @@ def test_an_incomplete_last_line_is_removed(tmp_path, half):
 
 
 @pytest.mark.parametrize("damage", [b"x", b"\0", b"\n", b"[1]"], ids=["letter", "zero", "newline", "list"])
-def test_a_damaged_line_before_the_last_is_an_error_and_stays(tmp_path, refused, damage):
+def test_a_damaged_line_before_the_last_is_an_error_and_stays(tmp_path, rejected, damage):
     path = journal_of(tmp_path, 3)
     lines = path.read_bytes().splitlines(keepends=True)
     damaged = damage + lines[1][len(damage) :] if damage != b"[1]" else b"[1]\n"
     path.write_bytes(lines[0] + damaged + lines[2])
     before = path.read_bytes()
     byte = len(lines[0]) + (1 if damage == b"\n" else len(damaged))
-    with refused(path, f"byte {byte} is damaged"):
+    with rejected(path, f"byte {byte} is damaged"):
         Journal(tmp_path)
-    with refused(path, f"byte {byte} is damaged"):
+    with rejected(path, f"byte {byte} is damaged"):
         logged(tmp_path)
     assert path.read_bytes() == before
 
@@ -137,37 +137,37 @@ def test_a_damaged_line_before_the_last_is_an_error_and_stays(tmp_path, refused,
         ({"kind": "unheard of", "data": {}}, "kind: expected 'params'"),
     ],
 )
-def test_an_event_with_data_of_a_wrong_type_is_an_error(tmp_path, refused, event, words):
+def test_an_event_with_data_of_a_wrong_type_is_an_error(tmp_path, rejected, event, words):
     path = journal_of(tmp_path, 1)
     path.write_text(json.dumps({"time": 1} | event) + "\n" + path.read_text())
-    with refused(path, "is damaged", words):
+    with rejected(path, "is damaged", words):
         logged(tmp_path)
 
 
-def test_an_unreadable_journal_is_an_error(tmp_path, refused):
+def test_an_unreadable_journal_is_an_error(tmp_path, rejected):
     (tmp_path / JOURNAL_FILE).mkdir()
-    with refused(tmp_path / JOURNAL_FILE, "Is a directory"):
+    with rejected(tmp_path / JOURNAL_FILE, "Is a directory"):
         logged(tmp_path)
     (tmp_path / JOURNAL_FILE).rmdir()
     (tmp_path / JOURNAL_FILE).symlink_to(JOURNAL_FILE)
-    with refused(tmp_path / JOURNAL_FILE, "symbolic links"):
+    with rejected(tmp_path / JOURNAL_FILE, "symbolic links"):
         logged(tmp_path)
-    with refused(tmp_path / JOURNAL_FILE, "cannot be written"):
+    with rejected(tmp_path / JOURNAL_FILE, "cannot be written"):
         Journal(tmp_path)
 
 
 @pytest.mark.parametrize("behind", [b"", b'{"kind": "ta'], ids=["", "and half a line"])
-def test_a_damaged_complete_line_at_the_end_is_not_removed(tmp_path, refused, behind):
+def test_a_damaged_complete_line_at_the_end_is_not_removed(tmp_path, rejected, behind):
     """A crash leaves an incomplete line. A complete line without an event has another cause, and the user may repair it."""
     path = journal_of(tmp_path, 1)
     path.write_bytes(path.read_bytes() + b'"kind": "tags", "time": 1, "data": {}}\n{"what": 2}\n' + behind)
     before = path.read_bytes()
-    with refused(path, "is damaged"):
+    with rejected(path, "is damaged"):
         Journal(tmp_path)
     assert path.read_bytes() == before
 
 
-def test_a_full_disk_is_an_error_that_leaves_room_for_the_final_status(small_disk, refused):
+def test_a_full_disk_is_an_error_that_leaves_room_for_the_final_status(small_disk, rejected):
     folder = small_disk / "run"
     journal = Journal(folder)
     count = 0
@@ -178,7 +178,7 @@ def test_a_full_disk_is_an_error_that_leaves_room_for_the_final_status(small_dis
             journal.append("tags", {"number": str(count), "text": "x" * 1000})
             count += 1
 
-    with refused(journal.path, "the disk is full"):
+    with rejected(journal.path, "the disk is full"):
         fill()
     assert 10 < count < 1000
     assert [data["number"] for _, data in logged(folder)] == [str(number) for number in range(count)]
@@ -204,11 +204,11 @@ def test_the_reserve_makes_room_for_a_status_on_a_full_disk(small_disk, fill):
     assert [kind for kind, _ in logged(small_disk / "run")] == ["status", "status", "tags"]
 
 
-def test_opening_a_journal_on_a_full_disk_is_an_error_and_changes_nothing(small_disk, fill, refused):
+def test_opening_a_journal_on_a_full_disk_is_an_error_and_changes_nothing(small_disk, fill, rejected):
     path = journal_of(small_disk / "run", 3)
     before = path.read_bytes()
     fill(small_disk / "other")
-    with refused(path, "the disk is full"):
+    with rejected(path, "the disk is full"):
         Journal(small_disk / "run")
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [JOURNAL_FILE]
@@ -219,17 +219,17 @@ def test_closing_removes_the_reserve(tmp_path):
     assert [file.name for file in (tmp_path / "run").iterdir()] == [JOURNAL_FILE]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(small_disk, refused):
+def test_a_folder_that_cannot_be_written_is_an_error(small_disk, rejected):
     journal_of(small_disk / "run", 2)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with refused(small_disk / "run" / JOURNAL_FILE, "cannot be written"):
+    with rejected(small_disk / "run" / JOURNAL_FILE, "cannot be written"):
         Journal(small_disk / "run")
     assert len(logged(small_disk / "run")) == 2
 
 
-def test_a_file_in_place_of_the_folder_is_an_error(tmp_path, refused):
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path, rejected):
     (tmp_path / "run").write_text("")
-    with refused(tmp_path / "run", "cannot be written"):
+    with rejected(tmp_path / "run", "cannot be written"):
         Journal(tmp_path / "run")
 
 

@@ -166,8 +166,8 @@ def test_the_empty_run_of_mlflow_run_gets_a_tag_with_the_resumed_run(store, monk
     assert "MLFLOW_RUN_ID" not in os.environ
 
 
-def test_a_running_run_cannot_be_resumed(store, refused):
-    with start_run("x", RUNS) as run, refused(f"process {os.getpid()}"), resume_run(run.folder):
+def test_a_running_run_cannot_be_resumed(store, rejected):
+    with start_run("x", RUNS) as run, rejected(f"process {os.getpid()}"), resume_run(run.folder):
         raise AssertionError
     assert last_status(run.folder) == "FINISHED"
 
@@ -185,39 +185,39 @@ def test_removing_an_incomplete_last_line_is_reported(store):
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
 
 
-def test_a_damaged_journal_is_an_error_and_stays(store, refused):
+def test_a_damaged_journal_is_an_error_and_stays(store, rejected):
     with start_run("x", RUNS) as run:
         pass
     text = "damage\n" + run.journal.path.read_text()
     run.journal.path.write_text(text)
-    with refused(run.journal.path, "byte 7 is damaged"), resume_run(run.folder):
+    with rejected(run.journal.path, "byte 7 is damaged"), resume_run(run.folder):
         raise AssertionError
     assert run.journal.path.read_text() == text
     assert not is_locked(run.folder)
 
 
-def test_a_folder_that_is_not_a_run_is_an_error(tmp_path, refused):
-    with refused(tmp_path / "run.json", "no such file"), resume_run(tmp_path):
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path, rejected):
+    with rejected(tmp_path / "run.json", "no such file"), resume_run(tmp_path):
         raise AssertionError
 
 
-def test_a_runs_folder_that_cannot_be_written_is_an_error(small_disk, refused):
+def test_a_runs_folder_that_cannot_be_written_is_an_error(small_disk, rejected):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with refused(small_disk, "cannot be written"), start_run("x", small_disk / "runs"):
+    with rejected(small_disk, "cannot be written"), start_run("x", small_disk / "runs"):
         raise AssertionError
 
 
-def test_resuming_a_read_only_run_is_an_error_and_changes_nothing(store, small_disk, refused):
+def test_resuming_a_read_only_run_is_an_error_and_changes_nothing(store, small_disk, rejected):
     with start_run("x", small_disk) as run:
         pass
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     before = run.journal.path.read_bytes()
-    with refused(run.folder, "cannot be written"), resume_run(run.folder):
+    with rejected(run.folder, "cannot be written"), resume_run(run.folder):
         raise AssertionError
     assert run.journal.path.read_bytes() == before
 
 
-def test_a_disk_that_fills_up_ends_the_run_with_a_final_status(store, small_disk, refused):
+def test_a_disk_that_fills_up_ends_the_run_with_a_final_status(store, small_disk, rejected):
     lines: list[str] = []
 
     def fill() -> None:
@@ -225,7 +225,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_final_status(store, small_disk
             for step in range(10_000):
                 run.log_metrics({f"m{number}": 0.1 for number in range(50)}, step)
 
-    with refused(JOURNAL_FILE, "the disk is full"):
+    with rejected(JOURNAL_FILE, "the disk is full"):
         fill()
     (folder,) = [path.parent for path in small_disk.glob("*/run.json")]
     assert last_status(folder) == "FAILED"
@@ -339,9 +339,9 @@ def test_a_closed_terminal_does_not_end_a_run(store, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["removed", "renamed"])
-def test_a_run_without_its_folder_ends_with_one_line_and_as_failed_in_mlflow(store, refused, how):
+def test_a_run_without_its_folder_ends_with_one_line_and_as_failed_in_mlflow(store, rejected, how):
     lines: list[str] = []
-    with refused("was removed or replaced"), start_run("x", RUNS, lines.append) as run:
+    with rejected("was removed or replaced"), start_run("x", RUNS, lines.append) as run:
         run.log_metrics({"a": 1.0}, 1)
         while run.mlflow_id is None or DeliveryQueue(run.folder).pending():  # after that, nothing is written into the folder
             time.sleep(0.01)

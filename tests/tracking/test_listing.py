@@ -211,7 +211,7 @@ def test_the_command_lists_the_runs_and_delivers_the_status_of_interrupted_ones(
     assert store.get_run(found).info.status == "KILLED"
 
 
-def test_resume_without_an_id_finds_the_last_interrupted_training(refused):
+def test_resume_without_an_id_finds_the_last_interrupted_training(rejected):
     for name, status in (("1", "KILLED"), ("2", "FAILED"), ("3", "RUNNING"), ("4", "FINISHED")):
         (ended_run(name, lambda run, status=status: run.set_status(status)) / CONFIG_FILE).write_text("")
     ended_run("5", lambda run: run.set_status("KILLED"))  # no training
@@ -222,11 +222,11 @@ def test_resume_without_an_id_finds_the_last_interrupted_training(refused):
     with run_lock(RUNS / "3"):
         assert find_resumable_run("", RUNS) == RUNS / "2"
     assert find_resumable_run("1", RUNS) == RUNS / "1"
-    with refused("5", "not a training"):
+    with rejected("5", "not a training"):
         find_resumable_run("5", RUNS)
-    with refused("no such run"):
+    with rejected("no such run"):
         find_resumable_run("7", RUNS)
-    with refused("no training under", "was interrupted"):
+    with rejected("no training under", "was interrupted"):
         find_resumable_run("", Path("elsewhere"))
 
 

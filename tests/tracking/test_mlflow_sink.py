@@ -83,7 +83,7 @@ def check(client: MlflowClient, run: Run, mlflow_id: str) -> None:
 
 def test_a_run_is_delivered_and_a_second_delivery_changes_nothing(either, run):
     record(run)
-    mlflow_id, refused = deliver(run)
+    mlflow_id, rejected = deliver(run)
     check(either, run, mlflow_id)
     before = either.get_run(mlflow_id).to_dictionary()
     history = [point.timestamp for point in either.get_metric_history(mlflow_id, "train/loss/total")]
@@ -93,7 +93,7 @@ def test_a_run_is_delivered_and_a_second_delivery_changes_nothing(either, run):
     check(either, run, mlflow_id)
     assert either.get_run(mlflow_id).to_dictionary() == before
     assert [point.timestamp for point in either.get_metric_history(mlflow_id, "train/loss/total")] == history
-    assert refused == []
+    assert rejected == []
 
 
 def test_a_second_delivery_adds_no_row_to_the_database(store, run, tmp_path):
@@ -126,9 +126,9 @@ def test_a_repeated_step_keeps_its_first_value(either, run):
 
 def test_nan_and_infinity_are_delivered_once(either, run):
     run.log_metrics({"nan": math.nan, "up": math.inf, "down": -math.inf}, 1)
-    mlflow_id, refused = deliver(run)
+    mlflow_id, rejected = deliver(run)
     (run.folder / DELIVERED_FILE).unlink()
-    assert deliver(run) == (mlflow_id, refused) == (mlflow_id, [])
+    assert deliver(run) == (mlflow_id, rejected) == (mlflow_id, [])
     ((_, nan),) = points(either, mlflow_id, "nan")
     ((_, up),) = points(either, mlflow_id, "up")
     ((_, down),) = points(either, mlflow_id, "down")
@@ -141,9 +141,9 @@ def test_more_items_than_a_call_may_hold_are_delivered(either, run):
     run.log_params({f"p{number}": str(number) for number in range(250)})
     run.set_tags({f"t{number}": str(number) for number in range(250)})
     run.log_metrics({f"m{number}": float(number) for number in range(2500)}, 1)
-    mlflow_id, refused = deliver(run)
+    mlflow_id, rejected = deliver(run)
     data = either.get_run(mlflow_id).data
-    assert (len(data.params), len(data.metrics), refused) == (250, 2500, [])
+    assert (len(data.params), len(data.metrics), rejected) == (250, 2500, [])
     assert {f"t{number}" for number in range(250)} < set(data.tags)
 
 
@@ -157,15 +157,15 @@ def test_a_rejected_item_is_reported_and_the_others_are_delivered(either, run):
     run.log_dataset("d" * 600, "/somewhere", "digest", {}, "training")
     run.log_metrics({"after": 4.0}, 2)
     run.set_status("FINISHED")
-    _, refused = deliver(run)
+    _, rejected = deliver(run)
     stored = either.get_run(mlflow_id)
     assert stored.info.status == "FINISHED"
     assert stored.data.params == {f"p{number}": str(number) for number in range(7)} | {"p3": "another value"}
     assert stored.data.metrics == {"good": 1.0, "fine": 3.0, "after": 4.0}
     assert (stored.data.tags["first"], stored.data.tags["last"]) == ("1", "2")
-    assert len(refused) == 5, refused
+    assert len(rejected) == 5, rejected
     for one, start in zip(
-        sorted(refused), sorted(["p3: ", "bad=name: ", "k" * 300, f"artifact: {run.folder}/not there: ", "dataset: "])
+        sorted(rejected), sorted(["p3: ", "bad=name: ", "k" * 300, f"artifact: {run.folder}/not there: ", "dataset: "])
     ):
         assert one.startswith(start)
         assert "\n" not in one
@@ -202,10 +202,10 @@ def test_tags_of_another_run_are_set_or_rejected_if_it_is_gone(either, run):
     run.tag_other_run(other, {"fr_ps.kind": "resume"})
     run.tag_other_run("0" * 32, {"fr_ps.kind": "resume"})
     run.set_status("FINISHED")
-    mlflow_id, refused = deliver(run)
+    mlflow_id, rejected = deliver(run)
     assert either.get_run(other).data.tags["fr_ps.kind"] == "resume"
     assert either.get_run(mlflow_id).info.status == "FINISHED"
-    (one,) = refused
+    (one,) = rejected
     assert "0" * 32 in one
 
 
@@ -222,13 +222,13 @@ def test_the_run_of_mlflow_run_gets_our_name_once(either, run):
     assert either.get_run(started).info.run_name == "what its user calls it"
 
 
-def test_a_delivered_run_that_its_store_lost_is_an_error_with_the_remedy(either, run, refused):
+def test_a_delivered_run_that_its_store_lost_is_an_error_with_the_remedy(either, run, rejected):
     deliver_started(run)
     replace(read_run_info(run.folder), mlflow_id="0" * 32).write(run.folder)
     run.set_status("FINISHED")
     before = of_ours(either, run)
     where = read_run_info(run.folder).tracking_uri
-    with refused(where, "0" * 32, run.id, f"deliver the run again: fr-ps sync --run {run.id} --store {where}"):
+    with rejected(where, "0" * 32, run.id, f"deliver the run again: fr-ps sync --run {run.id} --store {where}"):
         deliver(run)
     assert DeliveryQueue(run.folder).pending() == 1
     assert of_ours(either, run) == before

@@ -60,16 +60,16 @@ def test_an_existing_parent_folder_is_unchanged(store: MlflowClient):
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://x"])
-def test_a_parent_without_mlflow_is_an_error(monkeypatch, refused, uri):
+def test_a_parent_without_mlflow_is_an_error(monkeypatch, rejected, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with refused(uri, "check that the server answers"):
+    with rejected(uri, "check that the server answers"):
         start_parent_run("a study", RUNS)
 
 
-def test_a_runs_folder_that_cannot_be_written_is_an_error(store: MlflowClient, small_disk: Path, refused):
+def test_a_runs_folder_that_cannot_be_written_is_an_error(store: MlflowClient, small_disk: Path, rejected):
     (small_disk / "fill").write_bytes(b"0" * 190_000)
     shutil.rmtree(small_disk / "runs", ignore_errors=True)
-    with refused("disk"):
+    with rejected("disk"):
         for _ in range(100):
             start_parent_run("a study", small_disk / "runs")
     assert not list((small_disk / "runs").glob(f"*/.partial*{RUN_INFO_FILE}"))

@@ -109,46 +109,46 @@ def test_a_model_folder_deep_among_the_files_of_a_version_is_found(client: Mlflo
     ("files", "count"), [({"a.txt": ""}, 0), ({"a/model.json": "{}", "b/model.json": "{}"}, 2)], ids=["none", "two"]
 )
 def test_a_version_without_exactly_one_model_folder_is_an_error(
-    client: MlflowClient, refused: AssertRejected, files: dict[str, str], count: int
+    client: MlflowClient, rejected: AssertRejected, files: dict[str, str], count: int
 ) -> None:
     version = register(client, {f"x/{name}": text for name, text in files.items()}, "x")
-    with refused(f"models:/faces/{version}", f"hold {count} model folders"):
+    with rejected(f"models:/faces/{version}", f"hold {count} model folders"):
         resolve_model(f"models:/faces/{version}")
 
 
 @pytest.mark.parametrize(
     "name", ["models:/faces/999", "models:/faces@unknown", "models:/nothing/1", "models:/faces/one", "models:/faces", "models:/"]
 )
-def test_an_unknown_version_is_an_error(client: MlflowClient, refused: AssertRejected, name: str) -> None:
+def test_an_unknown_version_is_an_error(client: MlflowClient, rejected: AssertRejected, name: str) -> None:
     register(client, BEST_FILES)
-    with refused(f"{name}: ", "models:/NAME/VERSION or models:/NAME@ALIAS"):
+    with rejected(f"{name}: ", "models:/NAME/VERSION or models:/NAME@ALIAS"):
         resolve_model(name)
 
 
-def test_a_version_without_its_files_is_an_error(client: MlflowClient, registry: Path, refused: AssertRejected) -> None:
+def test_a_version_without_its_files_is_an_error(client: MlflowClient, registry: Path, rejected: AssertRejected) -> None:
     version = register(client, BEST_FILES)
     shutil.rmtree(registry / "artifacts")
-    with refused(f"models:/faces/{version}"):
+    with rejected(f"models:/faces/{version}"):
         resolve_model(f"models:/faces/{version}")
 
 
 @pytest.mark.parametrize("model", ["x" * 300, "runs/" + "x" * 300, "x" * 5000, "a\0b"])
-def test_a_name_that_cannot_be_a_path_is_an_error(client: MlflowClient, runs: Path, refused: AssertRejected, model: str) -> None:
-    with refused("no model folder, no run under"):
+def test_a_name_that_cannot_be_a_path_is_an_error(client: MlflowClient, runs: Path, rejected: AssertRejected, model: str) -> None:
+    with rejected("no model folder, no run under"):
         resolve_model(model, runs)
 
 
 def test_missing_files_of_a_version_and_a_wrong_name_have_different_messages(
-    client: MlflowClient, registry: Path, runs: Path, refused: AssertRejected
+    client: MlflowClient, registry: Path, runs: Path, rejected: AssertRejected
 ) -> None:
     """As in a project folder that was moved."""
     number = register(client, BEST_FILES)
     moved = (registry / "artifacts").rename(registry / "moved")
     try:
-        with refused(f"models:/faces/{number}: the registry has this version", str(registry / "artifacts"), "move it back"):
+        with rejected(f"models:/faces/{number}: the registry has this version", str(registry / "artifacts"), "move it back"):
             resolve_model(f"models:/faces/{number}", runs)
     finally:
         moved.rename(registry / "artifacts")
     resolve_model(f"models:/faces/{number}", runs)
-    with refused("not found in the model registry", "expected models:/NAME/VERSION"):
+    with rejected("not found in the model registry", "expected models:/NAME/VERSION"):
         resolve_model("models:/faces/9999", runs)

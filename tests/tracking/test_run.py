@@ -120,9 +120,9 @@ def test_logging_does_not_import_mlflow():
     assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 0
 
 
-def test_a_damaged_journal_is_an_error(tmp_path, refused):
+def test_a_damaged_journal_is_an_error(tmp_path, rejected):
     (tmp_path / JOURNAL_FILE).write_text("x\n{}\n")
-    with refused(tmp_path / JOURNAL_FILE, "damaged"):
+    with rejected(tmp_path / JOURNAL_FILE, "damaged"):
         Run(tmp_path)
 
 

@@ -25,9 +25,9 @@ def test_run_json_of_other_versions_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"id"', "{}", '{"id": "a"}', "\0\0\0"], ids=range(9))
-def test_an_invalid_run_json_is_an_error(tmp_path, refused, text):
+def test_an_invalid_run_json_is_an_error(tmp_path, rejected, text):
     (tmp_path / RUN_INFO_FILE).write_text(text)
-    with refused(tmp_path / RUN_INFO_FILE, "expected a run folder"):
+    with rejected(tmp_path / RUN_INFO_FILE, "expected a run folder"):
         read_run_info(tmp_path)
 
 
@@ -41,14 +41,14 @@ def test_an_invalid_run_json_is_an_error(tmp_path, refused, text):
         ({"id": "../../elsewhere"}, "not a plain name"),
     ],
 )
-def test_wrong_types_and_values_in_run_json_are_errors(tmp_path, refused, changes, words):
+def test_wrong_types_and_values_in_run_json_are_errors(tmp_path, rejected, changes, words):
     (tmp_path / RUN_INFO_FILE).write_text(json.dumps({"id": "a", "name": "b"} | changes))
-    with refused(tmp_path / RUN_INFO_FILE, words):
+    with rejected(tmp_path / RUN_INFO_FILE, words):
         read_run_info(tmp_path)
 
 
-def test_a_folder_without_run_json_is_an_error(tmp_path, refused):
-    with refused(tmp_path / RUN_INFO_FILE, "no such file"):
+def test_a_folder_without_run_json_is_an_error(tmp_path, rejected):
+    with rejected(tmp_path / RUN_INFO_FILE, "no such file"):
         read_run_info(tmp_path)
 
 
@@ -122,11 +122,11 @@ def test_a_run_is_found_by_either_id(tmp_path):
     assert find_run("one", tmp_path / "nothing here") is None
 
 
-def test_a_damaged_run_json_does_not_hide_other_runs(tmp_path, refused):
+def test_a_damaged_run_json_does_not_hide_other_runs(tmp_path, rejected):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / RUN_INFO_FILE).write_text("{")
     assert find_run("two", tmp_path) is None
     RunInfo("two", "a name", mlflow_id="f" * 32).write(tmp_path / "two")
     assert find_run("two", tmp_path) == find_run("f" * 32, tmp_path) == tmp_path / "two"
-    with refused(tmp_path / "one" / RUN_INFO_FILE):
+    with rejected(tmp_path / "one" / RUN_INFO_FILE):
         read_run_info(tmp_path / "one")

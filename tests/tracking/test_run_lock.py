@@ -43,11 +43,11 @@ def test_a_run_is_locked_during_the_block(tmp_path):
         assert is_locked(folder)
 
 
-def test_a_second_process_gets_an_error_until_the_first_is_killed(tmp_path, start, refused):
+def test_a_second_process_gets_an_error_until_the_first_is_killed(tmp_path, start, rejected):
     process = start(HOLDER.format(inside=NOTHING), tmp_path)
     assert process.stdout.readline() == "locked\n"
     assert is_locked(tmp_path)
-    with refused(f"run {tmp_path.name} is locked by process {process.pid} on {socket.gethostname()}"), run_lock(tmp_path):
+    with rejected(f"run {tmp_path.name} is locked by process {process.pid} on {socket.gethostname()}"), run_lock(tmp_path):
         raise AssertionError
     assert is_locked(tmp_path)
     process.send_signal(signal.SIGKILL)
@@ -83,9 +83,9 @@ def test_the_end_of_a_forked_child_does_not_release_the_lock(tmp_path):
     assert not is_locked(tmp_path)
 
 
-def test_a_process_cannot_lock_a_run_twice(tmp_path, refused):
+def test_a_process_cannot_lock_a_run_twice(tmp_path, rejected):
     with run_lock(tmp_path):
-        with refused(f"process {os.getpid()}"), run_lock(tmp_path):
+        with rejected(f"process {os.getpid()}"), run_lock(tmp_path):
             raise AssertionError
         assert is_locked(tmp_path)
 
@@ -105,10 +105,10 @@ def test_the_file_of_a_dead_holder_is_overwritten(tmp_path):
         assert json.loads((tmp_path / "owner.lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_read_only_run_cannot_be_locked(small_disk, refused):
+def test_a_read_only_run_cannot_be_locked(small_disk, rejected):
     with run_lock(small_disk / "run"):
         pass
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert not is_locked(small_disk / "run")
-    with refused(small_disk / "run" / "owner.lock", "cannot be written"), run_lock(small_disk / "run"):
+    with rejected(small_disk / "run" / "owner.lock", "cannot be written"), run_lock(small_disk / "run"):
         raise AssertionError

@@ -164,8 +164,8 @@ def test_a_run_with_rejected_items_counts_as_delivered(store):
     ended_run("one", lambda run: run.log_metrics({"bad=name": 1.0, "good": 2.0}, 1))
     row = sync_all()["one"]
     assert (row.remaining, row.reason) == (0, "")
-    (refused,) = row.rejected
-    assert refused.startswith("bad=name: ")
+    (rejected,) = row.rejected
+    assert rejected.startswith("bad=name: ")
     assert store.get_run(row.mlflow_id).data.metrics == {"good": 2.0}
 
 

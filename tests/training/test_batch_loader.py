@@ -15,7 +15,7 @@ from tests.conftest import AssertRejected
 
 PLAIN = AugmentConfig(flip=0, crop=1, rotation=0, noise=0)
 ROWS = np.array([0, 1, 2, 3, 8, 9, 10, 16, 17, 18, 19])
-"""Of three people who are not neighbours in the table; one has three sessions."""
+"""Rows of three subjects that are not neighbours in the table; one has three sessions."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_same_sessions_are_augmented_differently_in_every_batch_and_epoch(da
             assert not torch.equal(x, y)
 
 
-def test_without_augmentation_a_batch_is_what_the_store_holds(dataset: Dataset) -> None:
+def test_without_augmentation_a_batch_holds_the_maps_of_the_store(dataset: Dataset) -> None:
     source = feed(dataset, change=PLAIN)
     for index, chosen in enumerate(source.epoch_batches(0)):
         maps, *_ = source.load(chosen, 0, index)
@@ -88,7 +88,7 @@ def test_targets_agree_with_the_table(dataset: Dataset) -> None:
         assert all(target.dtype == torch.int64 for target in targets.values())
 
 
-def test_only_rows_of_the_training_part_are_drawn_and_a_batch_has_p_people_with_k_sessions(dataset: Dataset) -> None:
+def test_a_batch_has_k_training_sessions_of_each_of_p_subjects(dataset: Dataset) -> None:
     source = feed(dataset)
     seen: set[int] = set()
     for epoch in range(6):
@@ -103,7 +103,7 @@ def with_codes(dataset: Dataset, codes: np.ndarray) -> Dataset:
     return replace(dataset, labels=replace(dataset.labels, codes=codes))
 
 
-def test_classes_take_the_places_in_turn_where_they_are_balanced(dataset: Dataset) -> None:
+def test_balanced_classes_are_sampled_round_robin(dataset: Dataset) -> None:
     codes = np.full_like(dataset.labels.codes, -1)
     codes[:, ATTRIBUTES.index("pose")] = 0
     codes[8, ATTRIBUTES.index("pose")] = 1  # one of the eleven sessions
@@ -115,7 +115,7 @@ def test_classes_take_the_places_in_turn_where_they_are_balanced(dataset: Datase
         assert set(ROWS[chosen[targets["pose"] == 1]].tolist()) == {8}
 
 
-def test_every_session_comes_once_an_epoch_where_nothing_is_balanced(dataset: Dataset) -> None:
+def test_without_balancing_every_session_occurs_once_per_epoch(dataset: Dataset) -> None:
     batch = BatchConfig(people=2, sessions=3, balance="none")
     source = BatchLoader(dataset, ROWS, batch, PLAIN, 0, torch.device("cpu"))
     first, last = source.epoch_batches(0)
@@ -124,13 +124,13 @@ def test_every_session_comes_once_an_epoch_where_nothing_is_balanced(dataset: Da
 
 
 @pytest.mark.parametrize("code", [-1, 0])
-def test_an_attribute_without_two_classes_to_balance_is_refused_at_once(
-    dataset: Dataset, code: int, refused: AssertRejected
+def test_an_attribute_without_two_classes_to_balance_is_rejected_at_once(
+    dataset: Dataset, code: int, rejected: AssertRejected
 ) -> None:
     codes = np.resize([0, 1], dataset.labels.codes.shape).astype(np.int8)
     codes[ROWS, ATTRIBUTES.index("emotion")] = code
     batch = BatchConfig(balance="class", attribute="emotion")
-    with refused("batch.attribute is 'emotion'", f"have {code + 1} of its classes", "batch.balance"):
+    with rejected("batch.attribute is 'emotion'", f"have {code + 1} of its classes", "batch.balance"):
         BatchLoader(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
     BatchLoader(with_codes(dataset, codes), ROWS, replace(batch, balance="identity"), PLAIN, 0, torch.device("cpu"))
 
@@ -156,7 +156,7 @@ def test_counts_are_those_of_the_training_part_and_one_class_is_not_trained(data
     }
 
 
-def test_the_sessions_of_each_person_of_the_training_part_are_counted(dataset: Dataset) -> None:
+def test_the_sessions_of_each_training_subject_are_counted(dataset: Dataset) -> None:
     assert feed(dataset).sessions_per_subject().tolist() == [4, 3, 4]
 
 
@@ -192,12 +192,12 @@ def test_without_dropout_or_with_one_modality_nothing_is_missing() -> None:
     assert drawn(1, 0.9).all()
 
 
-def test_what_is_missing_is_a_function_of_the_generator() -> None:
+def test_the_missing_modalities_are_a_function_of_the_generator() -> None:
     assert torch.equal(drawn(3, 0.5, seed=1), drawn(3, 0.5, seed=1))
     assert not torch.equal(drawn(3, 0.5, seed=1), drawn(3, 0.5, seed=2))
 
 
-def test_a_batch_says_which_maps_each_session_is_taken_to_have_as_seed_epoch_and_index_decide(prepared: Path) -> None:
+def test_the_present_mask_of_a_batch_is_a_function_of_seed_epoch_and_index(prepared: Path) -> None:
     source = open_dataset(prepared, ["normal", "albedo", "depth"])
 
     def present(epoch: int, index: int, dropout: float = 0.5) -> torch.Tensor:
@@ -213,7 +213,7 @@ def test_a_batch_says_which_maps_each_session_is_taken_to_have_as_seed_epoch_and
 
 
 def test_dropout_changes_neither_the_maps_nor_the_targets_of_a_batch(prepared: Path) -> None:
-    """What is missing is said, not cut out: the network decides what it reads."""
+    """The mask marks missing maps. The batch still holds them, and the network ignores them."""
     source = open_dataset(prepared, ["normal", "albedo"])
     made = [
         BatchLoader(source, ROWS, BatchConfig(people=2, sessions=3), AugmentConfig(), 0, torch.device("cpu"), dropout).load(

@@ -1,4 +1,4 @@
-"""Networks that start from trained runs of single modalities: from which, on whom, and how they are trained on."""
+"""Networks whose branches come from trained runs of one modality: accepted runs, their training subjects, further training."""
 
 import json
 import shutil
@@ -79,7 +79,7 @@ def cosines(embeddings: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_fusion_of_the_scores_of_two_runs_answers_with_the_means_of_theirs_before_any_training(
+def test_an_untrained_score_fusion_of_two_runs_predicts_the_means_of_their_predictions(
     runs: Runs, prepared: Path, frozen: bool
 ) -> None:
     config = fused(prepared, runs, "score", frozen)
@@ -94,7 +94,7 @@ def test_a_fusion_of_the_scores_of_two_runs_answers_with_the_means_of_theirs_bef
         np.testing.assert_allclose(got.probabilities[task], expected, atol=1e-5)
 
 
-def test_a_branch_from_a_run_has_that_runs_settings_and_another_those_of_the_model(runs: Runs, prepared: Path) -> None:
+def test_a_branch_from_a_run_has_the_settings_of_the_run_and_a_new_branch_those_of_the_config(runs: Runs, prepared: Path) -> None:
     config = replace(fused(prepared, {"normal": runs["normal"]}), model=ModelConfig(channels=32, reduction=8, order=ORDER))
     assert info_of(config).branches == {"albedo": config.model, "normal": MODELS["normal"]}
     assert list(info_of(config).branches) == list(BOTH)
@@ -104,7 +104,7 @@ ORDER = ModelConfig().order[::-1]
 
 
 @pytest.mark.parametrize(("frozen", "words"), [(True, "frozen"), (False, "trained further")])
-def test_it_says_which_branch_comes_from_where(runs: Runs, prepared: Path, frozen: bool, words: str) -> None:
+def test_build_model_prints_the_source_of_each_branch(runs: Runs, prepared: Path, frozen: bool, words: str) -> None:
     config, lines = fused(prepared, {"normal": runs["normal"]}, frozen=frozen), list[str]()
     build_model(config, info_of(config), resolve_branch_folders(config), lines.append)
     (line,) = lines
@@ -113,7 +113,7 @@ def test_it_says_which_branch_comes_from_where(runs: Runs, prepared: Path, froze
     assert words in line
 
 
-def test_weights_from_a_file_are_for_the_branches_that_do_not_come_from_a_run(runs: Runs, prepared: Path) -> None:
+def test_a_weights_file_is_loaded_into_the_branches_without_a_run(runs: Runs, prepared: Path) -> None:
     file = best(runs["albedo"]) / WEIGHTS_FILE
     config = fused(prepared, {"normal": runs["normal"]})
     config, lines = replace(config, model=replace(MODELS["albedo"], weights=str(file))), list[str]()
@@ -125,29 +125,29 @@ def test_weights_from_a_file_are_for_the_branches_that_do_not_come_from_a_run(ru
         assert all(torch.equal(theirs[name], ours[name]) for name in theirs if not name.endswith("num_batches_tracked"))
 
 
-def test_maps_too_small_for_the_backbone_of_any_branch_are_refused(prepared: Path, refused: AssertRejected) -> None:
+def test_maps_too_small_for_the_backbone_of_any_branch_are_rejected(prepared: Path, rejected: AssertRejected) -> None:
     config = replace(fused(prepared, {}), model=MODELS["albedo"])
-    with refused("model.backbone", "24 px"):
+    with rejected("model.backbone", "24 px"):
         build_model(config, info_of(config, size=24), {}, echo=lambda _: None)
 
 
-# Which runs are refused, and on whom.
+# Rejected runs, and rejected splits.
 
 
 def changed(folder: Path, target: Path, **values: Any) -> Path:
-    """A copy of the run in `folder` whose model says something else of itself."""
+    """A copy of the run in `folder` with other values in its model description."""
     shutil.copytree(folder, target)
     file = best(target) / INFO_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
     return target
 
 
-def test_a_run_that_is_not_there_is_refused_by_its_setting(prepared: Path, refused: AssertRejected) -> None:
-    with refused("fusion.branches.normal: no_such/run"):
+def test_a_missing_run_is_rejected_by_its_setting(prepared: Path, rejected: AssertRejected) -> None:
+    with rejected("fusion.branches.normal: no_such/run"):
         resolve_branch_folders(fused(prepared, {"normal": Path("no_such/run")}))
 
 
-def test_a_run_without_a_checkpoint_is_refused_by_its_setting(
+def test_a_run_without_a_checkpoint_is_rejected_by_its_setting(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -171,21 +171,21 @@ def test_a_run_without_a_checkpoint_is_refused_by_its_setting(
     ],
     ids=["other modality", "other size", "other classes", "old format"],
 )
-def test_a_run_that_does_not_fit_is_refused_by_its_setting_with_what_to_do(
+def test_an_incompatible_run_is_rejected_by_its_setting_with_the_remedy(
     runs: Runs,
     prepared: Path,
     tmp_path: Path,
-    refused: AssertRejected,
+    rejected: AssertRejected,
     modality: Modality,
     values: dict[str, Any],
     words: tuple[str, ...],
 ) -> None:
     config = fused(prepared, {modality: changed(runs["albedo"], tmp_path / "run", **values)})
-    with refused(f"fusion.branches.{modality}: {best(tmp_path / 'run')}", *words):
+    with rejected(f"fusion.branches.{modality}: {best(tmp_path / 'run')}", *words):
         info_of(config)
 
 
-def test_broken_weights_of_a_run_are_refused_by_its_setting(runs: Runs, prepared: Path, tmp_path: Path) -> None:
+def test_broken_weights_of_a_run_are_rejected_by_its_setting(runs: Runs, prepared: Path, tmp_path: Path) -> None:
     config = fused(prepared, {"albedo": changed(runs["albedo"], tmp_path / "run")})
     (best(tmp_path / "run") / WEIGHTS_FILE).write_bytes(b"")
     with pytest.raises(InputError, match=r"^fusion\.branches\.albedo: .*was changed after it was saved"):
@@ -231,10 +231,10 @@ def check(folder: Path, trained: Split, now: Split, protocol: str) -> None:
     ],
     ids=["trained on the tested", "chosen on the tested", "trained on the validated", "several of them"],
 )
-def test_people_that_a_branch_knows_may_not_be_scored(
-    tmp_path: Path, refused: AssertRejected, trained: tuple[set[int], ...], now: tuple[set[int], ...], words: tuple[str, ...]
+def test_training_subjects_of_a_branch_are_rejected_in_validation_and_test(
+    tmp_path: Path, rejected: AssertRejected, trained: tuple[set[int], ...], now: tuple[set[int], ...], words: tuple[str, ...]
 ) -> None:
-    with refused(f"fusion.branches.albedo: {tmp_path}", *words, f"--data.split {tmp_path / SPLIT_FILE}"):
+    with rejected(f"fusion.branches.albedo: {tmp_path}", *words, f"--data.split {tmp_path / SPLIT_FILE}"):
         check(tmp_path, of_people(*trained), of_people(*now), "subject_disjoint")
 
 
@@ -246,49 +246,56 @@ def test_people_that_a_branch_knows_may_not_be_scored(
         (({0}, {1}, {2, 3}), ({0, 1}, {2}, {3})),
         (({0, 1}, {2}, {3}), ({0, 1, 2, 3}, {2}, set())),
     ],
-    ids=["the same split", "trained on who chose the branch", "validated on the branch's tested", "nobody is tested"],
+    ids=[
+        "the same split",
+        "trains on validation subjects of the branch",
+        "validates on test subjects of the branch",
+        "no test subjects",
+    ],
 )
-def test_people_that_it_does_not_know_may_be_and_the_same_may_choose_again(
+def test_other_subjects_and_the_validation_subjects_of_the_branch_are_accepted(
     tmp_path: Path, trained: tuple[set[int], ...], now: tuple[set[int], ...]
 ) -> None:
     check(tmp_path, of_people(*trained), of_people(*now), "subject_disjoint")
 
 
-def test_where_sessions_are_apart_it_is_sessions_that_may_not_be_known(tmp_path: Path, refused: AssertRejected) -> None:
+def test_with_session_disjoint_splits_training_sessions_of_a_branch_are_rejected(
+    tmp_path: Path, rejected: AssertRejected
+) -> None:
     check(tmp_path, of_sessions({0, 1}, {2}, {3}), of_sessions({0, 1}, {2}, {3}), "session_disjoint")
     for now, words in (
         (({2}, set(), {0}), ("6 of the test sessions", "p0/s0")),
         (({0}, set(), {2}), ("6 of the test sessions", "p0/s2")),
         (({0}, {1}, {3}), ("6 of the validation sessions", "p0/s1")),
     ):
-        with refused("fusion.branches.albedo", *words, "--data.split"):
+        with rejected("fusion.branches.albedo", *words, "--data.split"):
             check(tmp_path, of_sessions({0, 1}, {2}, {3}), of_sessions(*now), "session_disjoint")
-    # Where people are apart, one of whom it knows some sessions is known.
-    with refused("fusion.branches.albedo", "1 of the test subjects", "p2"):
+    # With subject_disjoint, one training session of a subject suffices.
+    with rejected("fusion.branches.albedo", "1 of the test subjects", "p2"):
         check(tmp_path, of_sessions({0, 1}, {2}, {3}), of_people({0}, set(), {2}), "subject_disjoint")
 
 
-def test_a_gallery_that_a_branch_knows_is_no_fair_one_to_find_the_tested_in(tmp_path: Path, refused: AssertRejected) -> None:
+def test_a_gallery_of_training_subjects_of_a_branch_is_rejected(tmp_path: Path, rejected: AssertRejected) -> None:
     trained = of_sessions({0, 1}, set(), {3})
     known, unknown = (replace(of_sessions({0}, set(), {3}), gallery=of_sessions({s}, set(), set()).train) for s in (1, 2))
     check(tmp_path, trained, unknown, "session_disjoint")
-    with refused("fusion.branches.albedo", "6 of the test sessions", "p0/s1"):
+    with rejected("fusion.branches.albedo", "6 of the test sessions", "p0/s1"):
         check(tmp_path, trained, known, "session_disjoint")
 
 
-def test_a_model_that_does_not_say_on_whom_it_was_trained_is_refused(tmp_path: Path, refused: AssertRejected) -> None:
-    with refused(f"fusion.branches.albedo: {tmp_path}", SPLIT_FILE):
+def test_a_model_without_a_list_of_its_training_subjects_is_rejected(tmp_path: Path, rejected: AssertRejected) -> None:
+    with rejected(f"fusion.branches.albedo: {tmp_path}", SPLIT_FILE):
         check_leakage({"albedo": tmp_path}, LABELS, of_people({0}, {1}, {2}), "subject_disjoint")
 
 
-def test_a_training_that_would_test_on_people_of_a_run_is_refused_and_with_the_runs_split_it_is_not(
-    runs: Runs, prepared: Path, tmp_path: Path, refused: AssertRejected
+def test_testing_on_training_subjects_of_a_run_is_rejected_unless_its_split_is_used(
+    runs: Runs, prepared: Path, tmp_path: Path, rejected: AssertRejected
 ) -> None:
     config = fused(prepared, runs, frozen=True)
     other = replace(config, data=replace(config.data, split_seed=1))
-    with refused("fusion.branches.albedo", f"--data.split {best(runs['albedo']) / SPLIT_FILE}"):
-        run_training(other, tmp_path / "refused")
-    assert not (tmp_path / "refused" / "checkpoints").exists()
+    with rejected("fusion.branches.albedo", f"--data.split {best(runs['albedo']) / SPLIT_FILE}"):
+        run_training(other, tmp_path / "rejected")
+    assert not (tmp_path / "rejected" / "checkpoints").exists()
     taken = replace(other, data=replace(other.data, split=str(best(runs["albedo"]) / SPLIT_FILE)))
     _, run, _ = run_training(taken, tmp_path / "run")
     assert read_split(run.folder) == read_split(runs["albedo"])
@@ -309,7 +316,7 @@ def kept(run: Path, source: Path, modality: str) -> set[bool]:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_frozen_runs_of_different_backbones_fuse_and_stay_as_they_are(
+def test_frozen_runs_of_different_backbones_fuse_and_stay_unchanged(
     runs: Runs, prepared: Path, tmp_path: Path, fusion: Fusion
 ) -> None:
     result, run, lines = run_training(fused(prepared, runs, fusion, frozen=True, dropout=0.5), tmp_path / "run")
@@ -323,7 +330,7 @@ def test_frozen_runs_of_different_backbones_fuse_and_stay_as_they_are(
 
 
 @pytest.mark.parametrize("settings", [{"weighting": "upgrad"}, {"weighting": "dwa"}], ids=str)
-def test_frozen_runs_train_with_weightings_that_look_at_gradients_or_at_losses(
+def test_frozen_runs_train_with_gradient_and_loss_weightings(
     runs: Runs, prepared: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """Where there is no gradient at any shared map, and no loss of an adversary."""
@@ -332,19 +339,17 @@ def test_frozen_runs_train_with_weightings_that_look_at_gradients_or_at_losses(
     assert kept(run.folder, runs["albedo"], "albedo") == {True}
 
 
-def test_one_frozen_run_beside_a_new_branch_leaves_the_run_and_trains_the_other(
-    runs: Runs, prepared: Path, tmp_path: Path
-) -> None:
+def test_a_frozen_branch_stays_unchanged_while_a_new_branch_trains(runs: Runs, prepared: Path, tmp_path: Path) -> None:
     config = fused(prepared, {"normal": runs["normal"]}, "gated", frozen=True)
     config = replace(config, loss=replace(config.loss, weighting="mgda"))
     _, run, _ = run_training(config, tmp_path / "run")
     assert kept(run.folder, runs["normal"], "normal") == {True}
-    # What is judged is the new branch alone.
+    # Only the new branch has adversaries.
     assert [name for name, _, _ in run.points if name.startswith("train/loss/adversarial")]
     assert read_info(best(run.folder)).branches == {"albedo": config.model, "normal": MODELS["normal"]}
 
 
-def test_runs_that_are_not_frozen_are_trained_further(runs: Runs, prepared: Path, tmp_path: Path) -> None:
+def test_branches_that_are_not_frozen_continue_to_train(runs: Runs, prepared: Path, tmp_path: Path) -> None:
     _, run, _ = run_training(fused(prepared, runs), tmp_path / "run")
     assert all(False in kept(run.folder, runs[modality], modality) for modality in BOTH)
     assert [name for name, _, _ in run.points if name.startswith("train/loss/adversarial")]
@@ -355,7 +360,7 @@ def settings_of(folder: Path) -> Config:
     return training_config(parse_command_line(["train", "--config", str(folder / "config.yaml")])["train"])
 
 
-def test_runs_are_named_by_id_or_folder_and_the_resolved_settings_train_the_same_again(
+def test_runs_are_found_by_id_or_folder_and_the_resolved_settings_reproduce_the_training(
     runs: Runs, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An id is kept, as it is the same everywhere; a folder is resolved, as it was given from where the user stood."""
@@ -376,7 +381,7 @@ def test_runs_are_named_by_id_or_folder_and_the_resolved_settings_train_the_same
     assert (best(second.folder) / WEIGHTS_FILE).read_bytes() == (best(first.folder) / WEIGHTS_FILE).read_bytes()
 
 
-def test_a_run_is_told_which_it_started_from(runs: Runs, prepared: Path, tmp_path: Path) -> None:
+def test_a_run_records_the_runs_that_it_started_from(runs: Runs, prepared: Path, tmp_path: Path) -> None:
     _, run, _ = run_training(fused(prepared, runs, "score", frozen=True), tmp_path / "run")
     assert isinstance(run, RecordingRun)
     assert all(str(folder) in run.settings["fusion/branches"] for folder in runs.values())

@@ -76,7 +76,7 @@ def same(first: Any, second: Any) -> bool:
     return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
 
 
-def test_what_is_written_comes_back(tmp_path):
+def test_a_checkpoint_is_read_back_as_written(tmp_path):
     write(tmp_path, 7)
     found = load_latest(tmp_path, pytest.fail)
     assert found is not None
@@ -86,7 +86,7 @@ def test_what_is_written_comes_back(tmp_path):
     assert not list(tmp_path.rglob(".partial-*"))
 
 
-def test_the_sums_are_those_of_the_tool_that_everybody_has(tmp_path):
+def test_the_checksums_are_those_of_sha256sum(tmp_path):
     write(tmp_path, 7)
     done = subprocess.run(
         ["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / RESUME_CHECKPOINTS / "000001", capture_output=True, text=True
@@ -95,7 +95,7 @@ def test_the_sums_are_those_of_the_tool_that_everybody_has(tmp_path):
     assert len(done.stdout.splitlines()) == 4
 
 
-def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
+def test_the_last_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path):
     write(tmp_path, 5, 6, 7)
     assert sorted(path.name for path in (tmp_path / RESUME_CHECKPOINTS).iterdir()) == ["000002", "000003"]
     found = load_latest(tmp_path, pytest.fail)
@@ -104,7 +104,7 @@ def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
     assert latest_checkpoint(tmp_path) == str(tmp_path / RESUME_CHECKPOINTS / "000003")
 
 
-def test_there_is_none_in_a_new_run(tmp_path):
+def test_a_new_run_has_no_checkpoint(tmp_path):
     assert load_latest(tmp_path, pytest.fail) is None
     assert latest_checkpoint(tmp_path) == "none"
 
@@ -113,7 +113,7 @@ def test_there_is_none_in_a_new_run(tmp_path):
     "file", ["state.json", "training.safetensors", "model/model.safetensors", "model/model.json", "SHA256SUMS"]
 )
 @pytest.mark.parametrize("how", ["truncated", "a bit", "gone", "pickle"])
-def test_a_damaged_one_is_put_aside_for_the_one_before(tmp_path, file, how):
+def test_a_damaged_checkpoint_is_moved_and_the_previous_one_loaded(tmp_path, file, how):
     write(tmp_path, 1, 2)
     path = tmp_path / RESUME_CHECKPOINTS / "000002" / file
     content = path.read_bytes()
@@ -140,7 +140,7 @@ def test_a_damaged_one_is_put_aside_for_the_one_before(tmp_path, file, how):
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_flipped_bit_anywhere_is_noticed(tmp_path, data):
+def test_any_flipped_bit_is_detected(tmp_path, data):
     if not (tmp_path / RESUME_CHECKPOINTS).exists():
         write(tmp_path, 3)
     folder = tmp_path / RESUME_CHECKPOINTS / "000001"
@@ -166,7 +166,7 @@ class Bomb:
         return (Path.touch, (Path("exploded"),))
 
 
-def test_a_pickle_with_a_right_checksum_runs_nothing(tmp_path, monkeypatch):
+def test_a_pickle_with_a_valid_checksum_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, 1)
     folder = tmp_path / RESUME_CHECKPOINTS / "000001"
@@ -177,7 +177,7 @@ def test_a_pickle_with_a_right_checksum_runs_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_where_all_are_damaged_nothing_is_moved_and_it_says_so(tmp_path):
+def test_with_all_checkpoints_damaged_none_is_moved_and_an_error_is_raised(tmp_path):
     write(tmp_path, 1, 2)
     for name in ("000001", "000002"):
         (tmp_path / RESUME_CHECKPOINTS / name / "state.json").write_text("{")
@@ -188,7 +188,7 @@ def test_where_all_are_damaged_nothing_is_moved_and_it_says_so(tmp_path):
     assert sorted(path.name for path in (tmp_path / RESUME_CHECKPOINTS).iterdir()) == ["000001", "000002"]
 
 
-def test_a_newer_format_is_refused_and_not_taken_for_damage(tmp_path):
+def test_a_newer_format_is_rejected_and_does_not_count_as_damaged(tmp_path):
     write(tmp_path, 1, 2)
     folder = tmp_path / RESUME_CHECKPOINTS / "000002"
     state = json.loads((folder / "state.json").read_text())
@@ -207,7 +207,7 @@ def test_a_list_of_sums_that_leaves_its_folder_is_not_followed(tmp_path):
         read_checkpoint(sums.parent)
 
 
-def test_remains_of_a_killed_writer_are_no_checkpoint(tmp_path):
+def test_temporary_files_of_a_killed_writer_are_not_a_checkpoint(tmp_path):
     write(tmp_path, 1)
     shutil.copytree(tmp_path / RESUME_CHECKPOINTS / "000001", tmp_path / RESUME_CHECKPOINTS / ".partial-12345678-000002")
     found = load_latest(tmp_path, pytest.fail)
@@ -245,13 +245,13 @@ def test_journal_and_model_are_on_disk_before_their_checkpoint_appears(tmp_path)
     assert (tmp_path / "checkpoints/best/model.safetensors").is_file()
 
 
-def test_space_is_asked_for_before_anything_is_written(small_disk):
+def test_free_space_is_checked_before_anything_is_written(small_disk):
     with pytest.raises(InputError, match=r"9\.\d MB needed, but the disk has 0\.\d MB left"):
         write(small_disk, 1, size=1_000_000)
     assert list((small_disk / RESUME_CHECKPOINTS).iterdir()) == []
 
 
-def test_a_disk_that_fills_up_on_the_way_leaves_the_earlier_one_whole(small_disk, monkeypatch):
+def test_a_disk_that_fills_up_during_a_write_leaves_the_previous_checkpoint_complete(small_disk, monkeypatch):
     monkeypatch.setattr(checkpoint_manager, "_DISK_RESERVE", 0)  # on 200 kB the spare megabyte would refuse everything
     write(small_disk, 1)
     before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}

@@ -21,7 +21,7 @@ RESUME = Path("checkpoints") / "resume"
 
 
 class Interruption(Exception):
-    """Something that nobody expected."""
+    """An unexpected error."""
 
 
 def configured(prepared: Path, **settings) -> Config:
@@ -78,7 +78,7 @@ def test_checkpoints_are_those_of_steps_epochs_and_watched_metrics(whole):
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
-def test_a_training_that_is_gone_on_with_ends_like_one_that_was_not_interrupted(whole, prepared, tmp_path, monkeypatch, after):
+def test_a_resumed_training_equals_an_uninterrupted_one(whole, prepared, tmp_path, monkeypatch, after):
     """Two batches an epoch: the interruptions fall within epochs and at their ends."""
     folder = tmp_path / "run"
     interrupted(configured(prepared), folder, after, monkeypatch)
@@ -94,7 +94,7 @@ def test_a_training_that_is_gone_on_with_ends_like_one_that_was_not_interrupted(
     assert len(params) == len(set(params))
 
 
-def test_a_fusion_with_everything_that_draws_or_remembers_goes_on_to_the_same_bits(prepared, tmp_path, monkeypatch):
+def test_a_resumed_fusion_with_all_random_and_stateful_settings_is_bitwise_equal(prepared, tmp_path, monkeypatch):
     config = small_config(prepared, epochs=3, ema=0.9, checkpoint_steps=1, accumulate=2, watch=("val/identity/eer",))
     config = replace(
         config,
@@ -116,7 +116,7 @@ def _points(event: dict) -> list[tuple[str, int]]:
     return [(name, event["data"]["step"]) for name in event["data"]["values"]]
 
 
-def test_a_damaged_last_checkpoint_costs_only_the_steps_since_the_one_before(whole, prepared, tmp_path, monkeypatch):
+def test_a_damaged_last_checkpoint_repeats_only_the_steps_since_the_previous_one(whole, prepared, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     interrupted(configured(prepared), folder, 5, monkeypatch)
     last = max((folder / RESUME).iterdir())
@@ -130,7 +130,7 @@ def test_a_damaged_last_checkpoint_costs_only_the_steps_since_the_one_before(who
     assert (last.with_name(f"{last.name}.damaged") / "training.safetensors").read_bytes() == bytes(content)
 
 
-def test_without_a_checkpoint_it_begins_again_and_keeps_its_points(whole, prepared, tmp_path, monkeypatch):
+def test_resuming_without_a_checkpoint_restarts_and_keeps_the_logged_points(whole, prepared, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     config = configured(prepared)
     interrupted(config, folder, 5, monkeypatch)
@@ -143,7 +143,7 @@ def test_without_a_checkpoint_it_begins_again_and_keeps_its_points(whole, prepar
     assert journal(folder)[: len(before)] == before
 
 
-def test_a_run_that_died_after_its_last_epoch_only_tests(whole, prepared, tmp_path, monkeypatch):
+def test_a_run_killed_after_its_last_epoch_resumes_with_the_test(whole, prepared, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     from fr_ps.training import finalize
 
@@ -182,7 +182,7 @@ def test_a_signal_after_the_last_step_stops_before_the_test(whole, prepared, tmp
     assert curves(folder) == curves(whole)
 
 
-def test_early_stopping_goes_on_counting(prepared, tmp_path, monkeypatch):
+def test_a_resumed_training_continues_the_patience_count(prepared, tmp_path, monkeypatch):
     config = configured(prepared, patience=2)
     config = replace(config, train=replace(config.train, epochs=20))
     straight, _, _ = run_training(config, tmp_path / "straight")
@@ -193,21 +193,21 @@ def test_early_stopping_goes_on_counting(prepared, tmp_path, monkeypatch):
     assert any("early stopping: 2 epochs without a better" in line for line in lines)
 
 
-def test_by_time_there_are_checkpoints_too(prepared, tmp_path, monkeypatch):
+def test_checkpoints_are_also_written_at_time_intervals(prepared, tmp_path, monkeypatch):
     for minutes, expected in ((1e-9, 6 + 3), (0.0, 3)):
         config = small_config(prepared, epochs=3, checkpoint_minutes=minutes)
         _, run, _ = run_training(config, tmp_path / str(minutes))
         assert int(max((run.folder / RESUME).iterdir()).name) == expected, minutes
 
 
-def test_other_data_are_refused_and_taken_when_that_is_allowed(prepared, tmp_path, monkeypatch, refused):
+def test_other_data_are_rejected_unless_changes_are_allowed(prepared, tmp_path, monkeypatch, rejected):
     root = tmp_path / "data"
     shutil.copytree(prepared, root)
     config = configured(root)
     interrupted(config, tmp_path / "run", 3, monkeypatch)
     table = (root / "labels.csv").read_text()
     (root / "labels.csv").write_text(table.replace(",yes,", ",no,", 1))
-    with refused(str(root), "the data changed", "--allow-changed"):
+    with rejected(str(root), "the data changed", "--allow-changed"):
         run_training(config, tmp_path / "run")
     run, lines = Run(tmp_path / "run"), list[str]()
     train(config, run, lines.append, allow_changed=True)
@@ -216,7 +216,7 @@ def test_other_data_are_refused_and_taken_when_that_is_allowed(prepared, tmp_pat
     assert tag["fr_ps.resumed.1.1"].startswith("data ")
 
 
-def test_other_threads_are_said(prepared, tmp_path, monkeypatch):
+def test_another_number_of_threads_is_reported(prepared, tmp_path, monkeypatch):
     config = configured(prepared)
     interrupted(config, tmp_path / "run", 3, monkeypatch)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
@@ -224,17 +224,17 @@ def test_other_threads_are_said(prepared, tmp_path, monkeypatch):
     assert any("can differ from an uninterrupted" in line and "threads" in line and "-> 77" in line for line in lines)
 
 
-def test_another_architecture_is_refused_even_where_changes_are_allowed(prepared, tmp_path, monkeypatch, refused):
+def test_another_architecture_is_rejected_even_where_changes_are_allowed(prepared, tmp_path, monkeypatch, rejected):
     config = configured(prepared)
     interrupted(config, tmp_path / "run", 3, monkeypatch)
     before = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").rglob("*") if path.is_file()}
     other = replace(config, model=replace(config.model, channels=24))
-    with refused("resume/0", "another architecture"):
+    with rejected("resume/0", "another architecture"):
         train(other, Run(tmp_path / "run"), lambda line: None, allow_changed=True)
     assert {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").rglob("*") if path.is_file()} == before
 
 
-def test_another_number_of_batches_begins_the_epoch_again(prepared, tmp_path, monkeypatch):
+def test_another_number_of_batches_restarts_the_epoch(prepared, tmp_path, monkeypatch):
     config = configured(prepared)
     interrupted(config, tmp_path / "run", 3, monkeypatch)
     other = replace(config, batch=replace(config.batch, people=2))
@@ -247,7 +247,7 @@ def test_another_number_of_batches_begins_the_epoch_again(prepared, tmp_path, mo
     assert result.epochs_trained == 3
 
 
-def test_a_disk_that_is_full_ends_the_training_with_the_earlier_checkpoint_whole(whole, prepared, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_training_with_the_previous_checkpoint_complete(whole, prepared, tmp_path, monkeypatch):
     from fr_ps.training import checkpoint_manager
 
     written = []

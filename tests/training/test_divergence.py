@@ -22,7 +22,7 @@ def curves(**losses: list[float]) -> dict[str, dict[int, float]]:
     return {f"train/loss/{task}": dict(enumerate(values, start=1)) for task, values in losses.items()}
 
 
-def test_a_sum_of_losses_that_grew_is_named_with_its_numbers() -> None:
+def test_a_growing_sum_of_losses_gives_a_warning_with_its_values() -> None:
     warning = divergence_warning(curves(identity=[120.0, 200, 310, 320, 330], gender=[1.0, 1, 0, 0, 0]), ["gender"])
     assert warning.startswith("the training diverged: the sum of the task losses rose from 121 in epoch 1 to 325 at the end")
     assert "mean of 2 epochs" in warning
@@ -39,7 +39,7 @@ def test_a_sum_of_losses_that_grew_is_named_with_its_numbers() -> None:
         [],
     ],
 )
-def test_losses_that_fell_recovered_or_cannot_be_compared_give_none(identity: list[float]) -> None:
+def test_losses_that_fell_recovered_or_cannot_be_compared_give_no_warning(identity: list[float]) -> None:
     assert divergence_warning(curves(identity=identity, gender=[1.0] * len(identity)), ["gender"]) == ""
 
 
@@ -50,13 +50,13 @@ def test_weights_and_adversaries_do_not_count() -> None:
     assert divergence_warning(both, ["gender"]) == ""
 
 
-def test_an_epoch_without_a_good_step_is_left_out() -> None:
+def test_an_epoch_without_a_finite_step_is_left_out() -> None:
     some = curves(identity=[30.0, 20, 90, 90, 90, 90, 90], gender=[1.0] * 7)
     del some["train/loss/identity"][2]
     assert "to 91 at the end" in divergence_warning(some, ["gender"])
 
 
-def test_a_training_that_diverged_ends_with_the_warning_everywhere(prepared: Path, tmp_path: Path) -> None:
+def test_a_diverged_training_has_the_warning_in_every_output(prepared: Path, tmp_path: Path) -> None:
     config = small_config(prepared, epochs=2)
     config = replace(
         config,
@@ -112,7 +112,7 @@ def state(trainer: Trainer) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("weighting", ["uncertainty", "dwa", "upgrad", "mgda", "cagrad", "aligned_mtl", "pcgrad"])
 @pytest.mark.parametrize("clip", [5.0, 0.0])
-def test_a_bad_step_leaves_nothing_behind(prepared, weighting, clip):
+def test_a_nonfinite_step_changes_no_state(prepared, weighting, clip):
     trainer = training(prepared, weighting, bad=(0, 1, 2, 3), limit=99)
     before = state(trainer)
     values = epoch(trainer, clip=clip)
@@ -124,7 +124,7 @@ def test_a_bad_step_leaves_nothing_behind(prepared, weighting, clip):
     assert "train/loss/total" not in values  # nothing of a bad step is in the means, and a mean of nothing is absent
 
 
-def test_the_steps_beside_a_bad_one_are_taken_and_counted(prepared):
+def test_the_steps_around_a_nonfinite_one_are_taken_and_counted(prepared):
     trainer = training(prepared, "uncertainty", bad=(1,))
     values = epoch(trainer)
     assert values["train/bad_steps"] == 1
@@ -137,13 +137,13 @@ def test_the_steps_beside_a_bad_one_are_taken_and_counted(prepared):
     assert epoch(trainer)["train/bad_steps"] == 0
 
 
-def test_a_step_of_several_batches_is_bad_with_one_of_them(prepared):
+def test_one_nonfinite_batch_makes_an_accumulated_step_nonfinite(prepared):
     trainer = training(prepared, "fixed", bad=(3,))
     assert epoch(trainer, accumulate=2)["train/bad_steps"] == 1
     assert trainer.state.meter.counts["loss/total"] == 2
 
 
-def test_too_many_in_a_row_name_task_sessions_and_checkpoint(prepared, refused):
+def test_too_many_consecutive_nonfinite_steps_are_an_error_with_task_sessions_and_checkpoint(prepared, rejected):
     trainer = training(prepared, "fixed", bad=(1, 2, 3), limit=2)
     sessions = trainer.loader.session_names(trainer.loader.epoch_batches(0)[2])
     expected = (
@@ -155,24 +155,24 @@ def test_too_many_in_a_row_name_task_sessions_and_checkpoint(prepared, refused):
         LATEST_CHECKPOINT,
         "optim.lr",
     )
-    with refused(*expected):
+    with rejected(*expected):
         epoch(trainer)
 
 
-def test_of_several_batches_a_step_the_bad_ones_are_named(prepared, refused):
+def test_the_error_of_an_accumulated_step_names_the_nonfinite_batches(prepared, rejected):
     trainer = training(prepared, "fixed", bad=(0,), limit=1)
     order = trainer.loader.epoch_batches(0)
-    with refused("the loss of identity", trainer.loader.session_names(order[0])[0]):
+    with rejected("the loss of identity", trainer.loader.session_names(order[0])[0]):
         epoch(trainer, accumulate=2)
     assert not set(trainer.loader.session_names(order[0])) >= set(trainer.loader.session_names(order[1]))
 
 
-def test_bad_steps_that_are_not_in_a_row_do_not_end_it(prepared):
+def test_separate_nonfinite_steps_do_not_end_the_training(prepared):
     trainer = training(prepared, "fixed", bad=(0, 2), limit=2)
     assert epoch(trainer)["train/bad_steps"] == 2
 
 
-def test_the_task_is_found_whose_gradient_alone_is_bad(prepared):
+def test_the_task_with_a_nonfinite_gradient_is_found(prepared):
     """A loss that is a number, and whose gradient is none: the root of 0."""
     trainer = training(prepared, "fixed", bad=())
 

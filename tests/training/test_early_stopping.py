@@ -20,13 +20,13 @@ def follow(metric: str, values: list[float], patience: int = 0) -> tuple[list[bo
 
 
 @pytest.mark.parametrize("metric", [AUC, "val/gender/balanced_accuracy", "val/identity/tar_at_far_0.01", "val/identity/rank1"])
-def test_higher_is_better(metric: str) -> None:
+def test_a_higher_score_is_better(metric: str) -> None:
     better, _, selection = follow(metric, [0.5, 0.4, 0.6, 0.6, 0.7])
     assert better == [True, False, True, False, True]
     assert (selection.best, selection.best_epoch) == (0.7, 5)
 
 
-def test_of_an_equal_error_rate_lower_is_better() -> None:
+def test_a_lower_equal_error_rate_is_better() -> None:
     better, _, selection = follow(EER, [0.5, 0.6, 0.4, 0.4, 0.45])
     assert better == [True, False, True, False, False]
     assert (selection.best, selection.best_epoch) == (0.4, 3)
@@ -46,27 +46,27 @@ def test_without_patience_it_never_stops() -> None:
     assert not any(follow(AUC, [0.9] + [0.1] * 50)[1])
 
 
-def test_an_unknown_metric_lists_those_there_are() -> None:
+def test_an_unknown_metric_lists_the_defined_ones() -> None:
     with pytest.raises(InputError) as caught:
         BestTracker("val/identity/acu", 0).update(Metrics({AUC: 0.5, EER: 0.5}))
     assert str(caught.value) == f"train.select is 'val/identity/acu'; expected one of {AUC}, {EER}"
 
 
-def test_an_undefined_metric_says_why() -> None:
+def test_an_undefined_metric_is_an_error_with_its_reason() -> None:
     metrics = Metrics()
     metrics.add("val/pose/auc", None, "the only class is frontal")
     with pytest.raises(InputError, match=r"val/pose/auc.*undefined.*the only class is frontal"):
         BestTracker("val/pose/auc", 0).update(metrics)
 
 
-def test_a_metric_with_low_support_decides_nothing(refused) -> None:  # type: ignore[no-untyped-def]
+def test_a_metric_with_low_support_is_rejected(rejected) -> None:  # type: ignore[no-untyped-def]
     metrics = Metrics()
     metrics.add("val/identity/tar_at_far_0.01", 0.7, "low support: 3.6 expected false matches of 360 impostor pairs")
-    with refused("train.select", "too little support", "3.6 expected"):
+    with rejected("train.select", "too little support", "3.6 expected"):
         BestTracker("val/identity/tar_at_far_0.01").update(metrics)
 
 
-def test_of_a_calibration_error_less_is_better() -> None:
+def test_a_lower_calibration_error_is_better() -> None:
     selection = BestTracker("val/gender/ece")
     better = []
     for value in (0.1, 0.3, 0.05):

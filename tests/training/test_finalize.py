@@ -37,7 +37,7 @@ def finished(prepared: Path, folder: Path, epochs: int = 1, **data: Any) -> Run:
     return run
 
 
-def test_every_best_model_has_the_thresholds_of_its_own_answers_about_validation(prepared: Path, tmp_path: Path) -> None:
+def test_every_best_model_has_the_thresholds_of_its_own_validation_predictions(prepared: Path, tmp_path: Path) -> None:
     run = finished(prepared, tmp_path, epochs=2)
     dataset = open_dataset(prepared, ["albedo"])
     for name in ("best", "best_identity_eer"):
@@ -53,13 +53,13 @@ def test_every_best_model_has_the_thresholds_of_its_own_answers_about_validation
     assert "test/identity/fnmr_at_val_far_0.1" in run.metric_history
 
 
-def test_without_validation_there_are_no_thresholds_and_the_report_says_so(prepared: Path, tmp_path: Path) -> None:
+def test_without_validation_there_are_no_thresholds_and_the_report_has_a_note(prepared: Path, tmp_path: Path) -> None:
     run = finished(prepared, tmp_path, val_people=0)
     assert read_thresholds(run.folder / "checkpoints" / "best") is None
     assert "the model has no thresholds from validation" in (run.folder / "report" / "report.html").read_text()
 
 
-def test_without_a_test_there_are_thresholds_all_the_same(prepared: Path, tmp_path: Path) -> None:
+def test_without_a_test_there_are_thresholds(prepared: Path, tmp_path: Path) -> None:
     run = finished(prepared, tmp_path, test_people=0)
     assert read_thresholds(run.folder / "checkpoints" / "best") is not None
     assert not [name for name in run.metric_history if name.startswith("test/")]
@@ -91,7 +91,7 @@ def card(run: RecordingRun, name: str) -> str:
     return (run.folder / "checkpoints" / name / "README.md").read_text()
 
 
-def test_the_card_of_the_best_model_says_what_it_is_and_how_good_on_whom(trained: tuple[TrainResult, RecordingRun]) -> None:
+def test_the_model_card_describes_network_data_and_metrics(trained: tuple[TrainResult, RecordingRun]) -> None:
     result, run = trained
     text, info = card(run, "best"), read_info(run.folder / "checkpoints/best")
     assert text.startswith(f"# {info.backbones} on albedo\n")
@@ -110,18 +110,18 @@ def test_the_card_of_the_best_model_says_what_it_is_and_how_good_on_whom(trained
     assert "solver robust" in text
 
 
-def test_the_card_shows_foreign_text_as_it_is() -> None:
+def test_the_model_card_shows_markup_like_text_unchanged() -> None:
     plan: Any = SimpleNamespace(
         info=SimpleNamespace(classes={"gender": {name: [name] for name in MARKUP_LIKE_TEXTS}}, trained=("gender",))
     )
     plan.info.preparation = {"prior": MARKUP_LIKE_TEXTS[0]}
-    told = "; ".join(f"{name} ({name})" for name in MARKUP_LIKE_TEXTS)
+    expected = "; ".join(f"{name} ({name})" for name in MARKUP_LIKE_TEXTS)
     parser = MarkdownIt("gfm-like", {"linkify": False})
-    assert html.unescape(parser.render(_class_line(plan, "gender"))) == f"<ul>\n<li>gender: {told}</li>\n</ul>\n"
+    assert html.unescape(parser.render(_class_line(plan, "gender"))) == f"<ul>\n<li>gender: {expected}</li>\n</ul>\n"
     assert f"prior {MARKUP_LIKE_TEXTS[0]}." in parser.render(_preparation_line(plan))
 
 
-def test_that_of_a_watched_metric_has_no_test_which_it_never_had(trained: tuple[TrainResult, RecordingRun]) -> None:
+def test_the_model_card_of_a_watched_metric_has_no_test_metrics(trained: tuple[TrainResult, RecordingRun]) -> None:
     _, run = trained
     text = card(run, "best_gender_auc")
     assert "the best by val/gender/auc" in text
@@ -129,7 +129,7 @@ def test_that_of_a_watched_metric_has_no_test_which_it_never_had(trained: tuple[
     assert "test/" not in text
 
 
-def test_each_is_handed_to_the_run_with_its_epoch(trained: tuple[TrainResult, RecordingRun]) -> None:
+def test_each_best_model_is_logged_with_its_epoch(trained: tuple[TrainResult, RecordingRun]) -> None:
     result, run = trained
     events = [event.data for _, event in read_events(run.folder / JOURNAL_FILE) if event.kind == "model"]
     assert [one["path"] for one in events] == ["checkpoints/best", "checkpoints/best_gender_auc"]
@@ -138,7 +138,7 @@ def test_each_is_handed_to_the_run_with_its_epoch(trained: tuple[TrainResult, Re
     assert watched[events[1]["step"]] == max(watched.values())
 
 
-def test_the_model_knows_how_its_maps_were_made(trained: tuple[TrainResult, RecordingRun]) -> None:
+def test_the_model_records_the_preparation_of_its_maps(trained: tuple[TrainResult, RecordingRun]) -> None:
     info = read_info(trained[1].folder / "checkpoints/best")
     assert info.preparation["size"] == 48
     assert info.preparation["solver"] == "robust"

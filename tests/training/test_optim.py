@@ -36,7 +36,7 @@ def parts(backbone: str, weighting: str) -> tuple[FaceNetwork, MultiTaskLoss]:
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 @pytest.mark.parametrize("backbone", ["miresnet18", "convnextv2_atto"])
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
-def test_every_parameter_is_in_it_once_and_only_what_is_named_undecayed_has_no_decay(
+def test_every_parameter_is_in_one_group_and_only_the_no_decay_names_have_no_decay(
     name: str, backbone: str, weighting: str
 ) -> None:
     network, losses = parts(backbone, weighting)
@@ -170,7 +170,7 @@ class Plain(nn.Module):
     ],
     ids=["adamw", "sgd", "sgd without momentum"],
 )
-def test_a_first_step_is_the_one_computed_by_hand(config: OptimConfig, matrix: float, gain: float) -> None:
+def test_the_first_step_equals_the_one_computed_by_hand(config: OptimConfig, matrix: float, gain: float) -> None:
     module = Plain()
     empty: Any = nn.Identity()
     optimizer = build_optimizer(config, [module], empty)
@@ -202,7 +202,7 @@ def state(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
-def test_it_is_the_recurrence_with_a_decay_that_grows_to_its_setting(decay: float) -> None:
+def test_ema_is_the_recurrence_with_a_decay_that_grows_to_its_setting(decay: float) -> None:
     rng = np.random.default_rng(0)
     network: Any = Network()
     average = ModelEma(network, decay)
@@ -222,7 +222,7 @@ def test_it_is_the_recurrence_with_a_decay_that_grows_to_its_setting(decay: floa
     assert (got["norm.running_mean"] != state(network)["norm.running_mean"]).all()
 
 
-def test_the_trained_network_is_untouched_and_stays_in_training() -> None:
+def test_ema_leaves_the_trained_network_unchanged_and_in_training_mode() -> None:
     network: Any = Network()
     before = state(network)
     average = ModelEma(network, 0.9)
@@ -235,14 +235,14 @@ def test_the_trained_network_is_untouched_and_stays_in_training() -> None:
     assert not ours & {tensor.data_ptr() for tensor in average.network.state_dict().values()}
 
 
-def test_without_a_decay_it_is_the_trained_network_itself() -> None:
+def test_without_a_decay_the_average_is_the_trained_network() -> None:
     network: Any = Network()
     average = ModelEma(network, 0)
     average.update(0)
     assert average.network is network
 
 
-def test_the_averaged_weights_and_the_step_are_all_of_its_state() -> None:
+def test_the_state_of_the_average_is_its_weights_and_its_step() -> None:
     """So that a training can be resumed from a checkpoint of them."""
     rng = np.random.default_rng(1)
     network: Any = Network()
@@ -281,7 +281,7 @@ def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_what_is_validated_saved_and_tested_is_the_average(
+def test_the_averaged_network_is_validated_saved_and_tested(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Recorded] = []

@@ -115,12 +115,12 @@ def check_same(shell: Shell, run: str, whole: tuple[Shell, str]) -> None:
             assert mine == theirs, name
 
 
-def test_sigterm_costs_nothing(shell, whole):
-    run, code, said = shell.killed_in(3, signal.SIGTERM)
-    assert code == 143, said
-    assert "finishing the step" in said
-    assert f"resume with: fr-ps train --resume {run}" in said
-    assert "Traceback" not in said
+def test_a_run_stopped_by_sigterm_resumes_without_loss(shell, whole):
+    run, code, output = shell.killed_in(3, signal.SIGTERM)
+    assert code == 143, output
+    assert "finishing the step" in output
+    assert f"resume with: fr-ps train --resume {run}" in output
+    assert "Traceback" not in output
     _, stored = shell.stored(run)
     assert stored.info.status == stored.data.tags["fr_ps.status"] == "KILLED"
     done = shell.run("train", "--resume")  # alone, it means the last that was interrupted
@@ -130,9 +130,9 @@ def test_sigterm_costs_nothing(shell, whole):
 
 
 def test_after_sigint_a_changed_setting_is_recorded(shell):
-    run, code, said = shell.killed_in(3, signal.SIGINT)
-    assert code == 130, said
-    assert "Traceback" not in said
+    run, code, output = shell.killed_in(3, signal.SIGINT)
+    assert code == 130, output
+    assert "Traceback" not in output
     assert shell.stored(run)[1].info.status == "KILLED"
     before = yaml.safe_load((shell.folder / f"runs/{run}/config.yaml").read_text())
     done = shell.run("train", "--resume", run, "--optim.lr", "0.0005", "--allow-changed")
@@ -148,7 +148,7 @@ def test_after_sigint_a_changed_setting_is_recorded(shell):
 def test_after_kill_9_mlflow_run_resumes_in_the_same_run(shell, whole):
     run, code, _ = shell.killed_in(3, signal.SIGKILL)
     assert code == -9
-    # A quick training is killed before MLflow has heard of it: the first contact makes the store, which takes seconds.
+    # A quick training is killed before its first call to MLflow, which creates the store and takes seconds.
     name = json.loads((shell.folder / f"runs/{run}/run.json").read_text())["mlflow_id"] or run
     (line,) = [line for line in shell.run("runs").stdout.splitlines() if run in line]
     assert "KILLED (interrupted)" in line
@@ -189,8 +189,8 @@ def test_a_second_sigint_stops_at_once(shell):
     assert stored.info.status == "KILLED"
 
 
-def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prepared, make_store, whole):
-    """A real one, of 40 MB: some of the run's checkpoints fit, and then somebody else's file takes the rest."""
+def test_a_full_disk_ends_a_run_with_the_previous_checkpoint_complete(tmp_path, prepared, make_store, whole):
+    """The disk has 40 MB: some checkpoints of the run fit, and then a foreign file fills the rest."""
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(home)], capture_output=True, check=False)
@@ -202,7 +202,7 @@ def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prep
         for line in process.stdout:
             if line.startswith("epoch 2/"):
                 break
-        with (home / "somebody else's").open("wb", buffering=0) as file:
+        with (home / "foreign file").open("wb", buffering=0) as file:
             while True:
                 try:
                     file.write(bytes(1 << 16))
@@ -215,7 +215,7 @@ def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prep
         (run,) = shell.ids()
         events = [json.loads(line) for line in (home / f"runs/{run}/journal.jsonl").read_text().splitlines()]
         assert events[-1]["data"] == {"status": "FAILED"}
-        (home / "somebody else's").unlink()
+        (home / "foreign file").unlink()
         done = shell.run("train", "--resume", run)
         assert done.returncode == 0, done.stderr
         check_same(shell, run, whole)
@@ -223,7 +223,7 @@ def test_a_full_disk_ends_a_run_with_the_earlier_checkpoint_whole(tmp_path, prep
         subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
-def test_under_torchrun_the_status_is_true(shell):
+def test_under_torchrun_a_terminated_run_has_the_status_killed(shell):
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "fr_ps")
     process = shell.start_program(*torchrun, "train", "--config", "config.yaml", "--train.epochs", "1000")
     assert process.stdout is not None
@@ -233,7 +233,7 @@ def test_under_torchrun_the_status_is_true(shell):
     process.terminate()
     process.communicate(timeout=60)
     (run,) = shell.ids()
-    deadline = time.monotonic() + 30  # torchrun does not wait for what it told to end
+    deadline = time.monotonic() + 30  # torchrun does not wait for the processes that it terminates
     while shell.stored(run)[1].info.status != "KILLED" and time.monotonic() < deadline:
         time.sleep(0.5)
     _, stored = shell.stored(run)

@@ -68,14 +68,14 @@ def content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "owner.lock"}
 
 
-def test_a_finished_run_is_refused(whole: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
+def test_a_finished_run_is_rejected(whole: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
     monkeypatch.chdir(whole)
     (run,) = (whole / "runs").iterdir()
     assert "is finished" in refusal("train", "--resume", run.name)
 
 
 @pytest.mark.parametrize("change", ["model.channels 32", "train.select val/identity/eer", "optim.name sgd"])
-def test_a_setting_that_makes_it_another_training_is_refused(interrupted: Path, refusal: Refusal, change: str) -> None:
+def test_a_changed_setting_that_defines_the_training_is_rejected(interrupted: Path, refusal: Refusal, change: str) -> None:
     name, value = change.split()
     before = content(interrupted)
     found = refusal("train", "--resume", interrupted.name, "--allow-changed", f"--{name}", value)
@@ -102,7 +102,7 @@ def test_a_setting_that_an_earlier_version_lacked_has_its_default(interrupted: P
     assert "bad_steps" not in found
 
 
-def test_a_run_that_is_missing_locked_or_no_training_is_refused(
+def test_a_missing_or_locked_run_and_one_without_a_training_are_rejected(
     interrupted: Path, refusal: Refusal, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert "no such run under" in refusal("train", "--resume", "20200101-000000-abcdef")
@@ -115,7 +115,7 @@ def test_a_run_that_is_missing_locked_or_no_training_is_refused(
     assert "not a training" in refusal("train", "--resume", interrupted.name)
 
 
-def test_a_run_in_a_read_only_folder_is_refused_and_unchanged(interrupted: Path, refusal: Refusal) -> None:
+def test_a_run_in_a_read_only_folder_is_rejected_and_unchanged(interrupted: Path, refusal: Refusal) -> None:
     folder = interrupted.parent
     done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
     if done.returncode:
@@ -130,7 +130,7 @@ def test_a_run_in_a_read_only_folder_is_refused_and_unchanged(interrupted: Path,
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_several_processes_are_refused(interrupted: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_are_rejected(interrupted: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     before = sorted(interrupted.parent.iterdir())
     assert "WORLD_SIZE is 2" in refusal(*TRAIN)

@@ -36,7 +36,7 @@ def torch_rates(count: int, lr: float, kind: type[LRScheduler], **settings: Any)
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.5])
 def test_the_polynomial_rises_in_equal_steps_to_the_full_rate_and_then_falls_by_the_power_to_zero(power: float) -> None:
-    """The closed form, at places where it is easily said."""
+    """The closed form, at steps where it is simple."""
     got = rates(111, epochs=11, steps=10, power=power)
     assert got[:10] == pytest.approx([0.03 * step for step in range(1, 11)])
     assert got[10] == pytest.approx(0.3)
@@ -163,9 +163,9 @@ def test_a_warm_up_that_outlasts_the_training_is_noted_with_the_rate_that_is_rea
     assert warmup_note(config, lr=0.01, epochs=5) == ""
 
 
-def test_a_cosine_that_would_rise_is_refused_where_it_is_used(refused: AssertRejected) -> None:
+def test_a_cosine_that_would_rise_is_rejected_where_it_is_used(rejected: AssertRejected) -> None:
     above = ScheduleConfig(name="cosine", lowest=0.01)
-    with refused("schedule.lowest is 0.01; expected at most optim.lr (0.001)"):
+    with rejected("schedule.lowest is 0.01; expected at most optim.lr (0.001)"):
         build_schedule(above, lr=0.001, epochs=1, steps_per_epoch=1)
     build_schedule(above, lr=0.01, epochs=1, steps_per_epoch=1)
     build_schedule(ScheduleConfig(name="polynomial", lowest=0.01), lr=0.001, epochs=1, steps_per_epoch=1)

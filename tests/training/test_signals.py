@@ -58,7 +58,7 @@ def test_a_second_sigterm_waits_too_and_the_first_signal_counts():
     assert caught.value.signal_number == signal.SIGINT
 
 
-def test_where_nobody_listens_any_more_the_request_counts_all_the_same(capfd):
+def test_a_stop_request_counts_with_standard_error_closed(capfd):
     before = os.dup(2)
     reader, writer = os.pipe()
     os.dup2(writer, 2)
@@ -74,7 +74,7 @@ def test_where_nobody_listens_any_more_the_request_counts_all_the_same(capfd):
         os.close(before)
 
 
-def test_the_handlers_of_before_are_back_afterwards():
+def test_the_previous_handlers_are_restored():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with GracefulStop():
         assert signal.getsignal(signal.SIGTERM) != before[1]
@@ -88,7 +88,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
         stop.check()
 
 
-def test_in_another_thread_it_only_never_asks_to_stop():
+def test_in_another_thread_a_stop_is_never_requested():
     polled = []
 
     def run() -> None:

@@ -39,7 +39,7 @@ def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[T
     return run_training(small_config(prepared), tmp_path_factory.mktemp("runs") / "first")
 
 
-def test_test_people_are_not_trained_on_and_every_session_has_a_part(trained, prepared):
+def test_test_subjects_are_not_trained_on_and_every_session_has_a_part(trained, prepared):
     found = read_split(trained[1].folder)
     people = {part: {person for person, _ in sessions} for part, sessions in found.items()}
     assert not people["train"] & people["test"]
@@ -67,7 +67,7 @@ def test_a_run_leaves_settings_checkpoints_and_report(trained):
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["train"]["epochs"] == 2
 
 
-def test_curves_have_a_point_an_epoch_and_the_names_of_the_design(trained):
+def test_curves_have_one_point_per_epoch_and_the_documented_names(trained):
     _, run, _ = trained
     for name in ("train/loss/total", "train/loss/identity", "train/loss/gender", "train/loss/adversarial_gender", "train/lr"):
         assert [step for key, _, step in run.points if key == name] == [1, 2]
@@ -85,7 +85,7 @@ def test_the_metrics_of_the_report_are_those_of_the_result(trained):
         assert value is not None or written["reasons"][name], name
 
 
-def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepared):
+def test_the_best_checkpoint_reproduces_the_validation_metrics(trained, prepared):
     from fr_ps.data.dataset import open_dataset
     from fr_ps.data.split_files import read_part
     from fr_ps.evaluation.evaluate_predictions import validation_metrics
@@ -102,7 +102,7 @@ def test_the_best_checkpoint_gives_the_validation_metrics_again(trained, prepare
     assert again.values["val/identity/auc"] == pytest.approx(result.metrics.values["val/identity/auc"], abs=1e-6)
 
 
-def test_the_resolved_settings_train_the_same_weights_again(trained, tmp_path):
+def test_the_resolved_settings_reproduce_the_weights(trained, tmp_path):
     from fr_ps.arguments import training_config
     from fr_ps.cli import parse_command_line
 
@@ -123,7 +123,7 @@ def test_another_seed_trains_other_weights(trained, tmp_path, prepared):
     ).read_bytes()
 
 
-def test_without_validation_and_test_people_all_are_trained_on_and_the_last_epoch_is_the_best(prepared, tmp_path):
+def test_without_validation_and_test_all_subjects_are_trained_on_and_the_last_epoch_is_the_best(prepared, tmp_path):
     config = small_config(prepared)
     config = replace(config, data=replace(config.data, val_people=0, test_people=0))
     result, run, _ = run_training(config, tmp_path / "all")
@@ -134,7 +134,7 @@ def test_without_validation_and_test_people_all_are_trained_on_and_the_last_epoc
     assert last.read_bytes() == best.read_bytes()
 
 
-def test_folds_test_everybody_once(prepared, tmp_path):
+def test_folds_test_every_subject_once(prepared, tmp_path):
     tested: list[str] = []
     for fold in range(3):
         config = small_config(prepared, epochs=1)
@@ -154,7 +154,7 @@ def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
     assert any("early stopping" in line for line in lines)
 
 
-def test_fit_trains_the_same_without_test_and_report(trained, prepared, tmp_path):
+def test_fit_trains_the_same_weights_without_test_and_report(trained, prepared, tmp_path):
     result, run, _ = trained
     seen: list[tuple[int, float | None]] = []
     half = RecordingRun(tmp_path / "half")
@@ -209,7 +209,7 @@ def test_an_unknown_metric_to_select_on_lists_the_choices(prepared, tmp_path):
         run_training(replace(small_config(prepared, select="val/identity/acc")), tmp_path / "unknown")
 
 
-def test_one_validation_person_cannot_be_selected_on_by_auc(prepared, tmp_path):
+def test_one_validation_subject_cannot_be_selected_on_by_auc(prepared, tmp_path):
     config = small_config(prepared)
     config = replace(config, data=replace(config.data, val_people=1))
     with pytest.raises(InputError, match="only one subject"):
@@ -276,7 +276,7 @@ def mean_attribute_auc(root: Path, folder: Path) -> float:
     return float(np.mean([result.metrics.values[f"test/{attribute}/auc"] for attribute in ATTRIBUTES]))
 
 
-def test_true_labels_are_learnt_for_unseen_people_and_shuffled_ones_are_not(faces, tmp_path):
+def test_true_labels_generalise_to_unseen_subjects_and_shuffled_ones_do_not(faces, tmp_path):
     rng = np.random.default_rng(0)
     shuffled = relabelled(faces, tmp_path / "shuffled", lambda column, values: rng.permutation(values).tolist())
     assert mean_attribute_auc(faces, tmp_path / "true") > 0.75
@@ -303,13 +303,13 @@ def test_every_form_of_the_network_trains_and_is_loaded(prepared, tmp_path, sett
     assert (run.folder / "report" / "adversarial.png").is_file() == bool(adversarial)
 
 
-def test_a_training_starts_from_the_weights_of_another_and_says_what_matched(trained, prepared, tmp_path):
+def test_a_training_starts_from_the_weights_of_another_and_reports_the_matched_tensors(trained, prepared, tmp_path):
     file = trained[1].folder / "checkpoints" / "best" / "model.safetensors"
     config = small_config(prepared, epochs=1)
     still = replace(config, model=replace(config.model, weights=str(file)), optim=OptimConfig(lr=1e-12, weight_decay=0))
     _, run, lines = run_training(still, tmp_path / "run")
-    (said,) = [line for line in lines if line.startswith("weights: ")]
-    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in said
+    (line,) = [line for line in lines if line.startswith("weights: ")]
+    assert "0 missing in the file, 0 unexpected in it, 0 of another shape" in line
     before, _ = load_model(file.parent, torch.device("cpu"))
     after, _ = load_model(run.folder / "checkpoints" / "best", torch.device("cpu"))
     for ours, theirs in zip(after.branches.parameters(), before.branches.parameters(), strict=True):
@@ -317,7 +317,7 @@ def test_a_training_starts_from_the_weights_of_another_and_says_what_matched(tra
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["model"]["weights"] == str(file.resolve())
 
 
-def test_maps_too_small_for_the_backbone_are_refused_before_the_first_step(tmp_path):
+def test_maps_too_small_for_the_backbone_are_rejected_before_the_first_step(tmp_path):
     write_synthetic_captures(tmp_path / "raw", people=6, sessions=2, seed=0, size=32)
     out = tmp_path / "set"
     prepare(
@@ -345,9 +345,7 @@ ONLY = {
     [("concat", TWO, 0.0), ("concat", THREE, 0.5), ("fc", TWO, 0.5), ("gated", THREE, 0.5), ("score", TWO, 0.0)],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_every_fusion_trains_and_evaluating_its_run_gives_the_metrics_of_its_report(
-    prepared, tmp_path, name, modalities, dropout
-):
+def test_every_fusion_trains_and_evaluate_repeats_the_metrics_of_its_report(prepared, tmp_path, name, modalities, dropout):
     result, run, _ = run_training(fused(prepared, modalities, name, dropout), tmp_path / "run")
     best = run.folder / "checkpoints" / "best"
     assert read_info(best).modalities == modalities
@@ -370,7 +368,7 @@ def test_every_fusion_trains_and_evaluating_its_run_gives_the_metrics_of_its_rep
     assert f"({name})" in (run.folder / "report/report.html").read_text()
 
 
-def test_dropout_of_modalities_and_nothing_else_changes_what_is_learnt(prepared, tmp_path):
+def test_only_modality_dropout_changes_the_learnt_weights(prepared, tmp_path):
     weights = [
         run_training(fused(prepared, TWO, "concat", dropout), tmp_path / str(number))[1].folder
         for number, dropout in enumerate((0.5, 0.5, 0.0))

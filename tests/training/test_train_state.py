@@ -156,7 +156,7 @@ OTHERS: list[dict[str, Any]] = [{"channels": 24}, {"weighting": "dwa"}, {"optim"
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=str)
-def test_the_state_of_another_training_is_refused(prepared: Path, other: dict[str, Any]) -> None:
+def test_the_state_of_another_training_is_rejected(prepared: Path, other: dict[str, Any]) -> None:
     trainer, different = make_trainer(configured(prepared)), make_trainer(configured(prepared, **other))
     advance(different, 1)
     with pytest.raises((RuntimeError, ValueError, KeyError)):

@@ -69,7 +69,7 @@ def test_the_losses_fall_over_epochs(prepared: Path) -> None:
         assert np.mean(curve[-3:]) < 0.9 * np.mean(curve[:3])
 
 
-def test_the_names_are_those_of_the_design(prepared: Path) -> None:
+def test_the_metric_names_are_the_documented_ones(prepared: Path) -> None:
     training = Training(prepared)
     values = training.epoch()
     assert set(training.trainer.setup.info.trained) == set(ATTRIBUTES)
@@ -103,7 +103,7 @@ def test_two_trainings_with_one_seed_are_identical_and_with_another_are_not(prep
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_each_step_has_the_learning_rate_of_its_number_from_the_start_of_the_training(prepared: Path) -> None:
+def test_each_step_has_the_learning_rate_of_its_global_number(prepared: Path) -> None:
     training = Training(prepared)
     training.epoch()
     values = training.epoch()
@@ -121,7 +121,7 @@ def test_the_learnt_loss_weights_get_the_rate_times_their_factor(prepared: Path)
     assert {group["lr_scale"] for group in training.optimizer.param_groups} == {1.0, 50.0}
 
 
-def test_at_a_rate_of_zero_nothing_but_statistics_moves(prepared: Path) -> None:
+def test_at_a_learning_rate_of_zero_only_statistics_change(prepared: Path) -> None:
     training = Training(prepared)
     training.lr = 0.0
     before = [parameter.detach().clone() for parameter in training.network.parameters()]
@@ -129,7 +129,7 @@ def test_at_a_rate_of_zero_nothing_but_statistics_moves(prepared: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, training.network.parameters()))
 
 
-def test_every_part_of_network_and_losses_learns(prepared: Path) -> None:
+def test_every_parameter_of_network_and_losses_changes(prepared: Path) -> None:
     training = Training(prepared)
     before = {name: parameter.detach().clone() for name, parameter in training.network.named_parameters()}
     weights, raw = training.losses.identity.weight.detach().clone(), training.losses.weighting.raw.detach().clone()  # type: ignore[operator,union-attr]
@@ -252,7 +252,7 @@ def test_accumulating_takes_fewer_steps_and_logs_the_same_metrics(prepared: Path
     assert all(np.isfinite(value) for value in values[1].values())
 
 
-def test_an_epoch_leaves_network_and_losses_training(prepared: Path) -> None:
+def test_an_epoch_leaves_network_and_losses_in_training_mode(prepared: Path) -> None:
     training = Training(prepared)
     training.network.eval()
     training.losses.eval()

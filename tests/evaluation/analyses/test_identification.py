@@ -31,7 +31,7 @@ def test_rank_1_is_the_share_of_sessions_with_the_nearest_other_of_the_same_subj
 
 
 @pytest.mark.parametrize("value", [0.0, 0.37])
-def test_a_constant_embedding_identifies_nothing(value: float) -> None:
+def test_a_constant_embedding_has_identification_rates_of_zero(value: float) -> None:
     ids = np.repeat(list("abcdefg"), [1, 2, 3, 5, 7, 11, 13])
     found = identification_section(search_gallery(np.full((len(ids), 24), value, dtype=np.float32), ids, None), ids, None).metrics
     assert [found.values[name] for name in NAMES] == [0, 0, 0, 0]

@@ -278,8 +278,8 @@ def test_many_sessions_are_sampled_by_subject_with_a_note(monkeypatch: pytest.Mo
     assert sum(linear_probe(embeddings, constant(ids), ids, GENDERS, seed=1).subjects) == 15
 
 
-def test_a_bad_embedding_is_rejected(refused: AssertRejected) -> None:
+def test_a_bad_embedding_is_rejected(rejected: AssertRejected) -> None:
     embeddings, ids = faces(12, 4, 8)
     embeddings[9, 3] = np.nan
-    with refused("p002", "NaN"):
+    with rejected("p002", "NaN"):
         linear_probe(embeddings, constant(ids), ids, GENDERS)

@@ -82,11 +82,11 @@ def test_the_rows_are_those_of_the_labels_that_are_scored(tmp_path: Path) -> Non
     ids=["column", "all columns", "person", "session", "case", "empty cell", "itself", "twice", "reversed", "no rows", "fold"],
 )
 def test_a_bad_list_is_rejected_with_its_file_row_and_remedy(
-    tmp_path: Path, refused: AssertRejected, text: str, words: list[str]
+    tmp_path: Path, rejected: AssertRejected, text: str, words: list[str]
 ) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(text)
-    with refused(path, *words):
+    with rejected(path, *words):
         read_pairs(path, LABELS)
 
 

@@ -126,7 +126,7 @@ def test_the_area_is_that_of_float64_however_much_the_embeddings_have_in_common(
     assert [scale.threshold_level(float(score)) for score in scale.scores(keys)] == keys.tolist()
 
 
-def test_the_same_embedding_for_everybody_has_an_area_of_one_half():
+def test_equal_embeddings_of_all_subjects_have_an_area_of_one_half():
     row = np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32)
     comparisons = AllPairs(np.repeat(row, 40, axis=0), np.repeat(list("abcdefgh"), 5)).score()
     assert roc_auc(compute_roc(comparisons)) == 0.5
@@ -170,10 +170,10 @@ def test_subjects_of_a_group_are_resampled_together_and_are_impostors_of_each_ot
     assert total.sum(axis=1) == pytest.approx(sum(weight[:, i] * weight[:, j] for i, j in pairs))
 
 
-def test_a_nan_embedding_is_rejected(refused):
+def test_a_nan_embedding_is_rejected(rejected):
     embeddings = np.ones((3, 4), np.float32)
     embeddings[1, 2] = np.nan
-    with refused("subject b", "NaN"):
+    with rejected("subject b", "NaN"):
         AllPairs(embeddings, np.array(["a", "b", "c"]))
 
 

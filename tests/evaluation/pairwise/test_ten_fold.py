@@ -75,7 +75,7 @@ def test_the_threshold_of_a_fold_is_not_chosen_on_it() -> None:
     assert values(score, genuine, np.array([0, 0, 1, 1]))[0] == pytest.approx(0.5)
 
 
-def test_a_perfect_an_inverted_and_a_random_score_get_what_they_must() -> None:
+def test_perfect_inverted_and_random_scores_have_their_known_accuracy() -> None:
     rng = np.random.default_rng(0)
     genuine, fold = np.tile([True, False], 2000), np.repeat(np.arange(10), 400)
     assert values(genuine * 1.0, genuine, fold) == (1, 0)

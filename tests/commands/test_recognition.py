@@ -1,7 +1,6 @@
-"""From a trained run to answers, as a user types it."""
+"""The commands that use a trained run: predict, gallery commands, evaluate, export and the model registry."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -11,16 +10,14 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from fr_ps.cli import main
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.split_files import SPLIT_FILE, read_part
 from fr_ps.models.folder import load_model
 from fr_ps.models.inference import predict
-from tests.conftest import MakeStore
+from tests.conftest import Command, MakeStore
 
 SETTINGS = ["--model.backbone=timm:test_resnet", "--model.channels=16", "--model.fsm=false", "--train.epochs=2"]
 PARTS = ["--data.val_people=2", "--data.test_people=2", "--batch.people=2", "--batch.sessions=2"]
-Said = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -40,45 +37,22 @@ def inside(here: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What `fr-ps` with these words prints, and that it succeeds."""
-
-    def run(*words: object) -> str:
-        assert main([str(word) for word in words]) == 0, capsys.readouterr().err
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Said:
-    """The one line with which it refuses these words."""
-
-    def run(*words: object) -> str:
-        assert main([str(word) for word in words]) == 2
-        found = capsys.readouterr().err.strip().splitlines()
-        (line,) = [line for line in found if not line.startswith("tracking: waiting for MLflow")]
-        assert line.startswith("error: ")
-        return line
-
-    return run
-
-
-@pytest.fixture
-def run(here: Path, prepared: Path, said: Said) -> str:
-    """Trained once, registered and champion."""
+def run(here: Path, prepared: Path, run_command: Command) -> str:
+    """The MLflow id of a run that is trained once, registered and the champion."""
     known = here / "run.txt"
     if not known.exists():
-        known.write_text(said("train", f"--data.root={prepared}", *SETTINGS, *PARTS).split()[-1])
-        assert said("register", "--model", known.read_text(), "--name", "fr-ps").split()[-1] == "models:/fr-ps/1"
-        told = said("promote", "--model", "models:/fr-ps/1")
-        assert "models:/fr-ps/1 is now the champion" in told
+        known.write_text(run_command("train", f"--data.root={prepared}", *SETTINGS, *PARTS).split()[-1])
+        assert run_command("register", "--model", known.read_text(), "--name", "fr-ps").split()[-1] == "models:/fr-ps/1"
+        output = run_command("promote", "--model", "models:/fr-ps/1")
+        assert "models:/fr-ps/1 is now the champion" in output
     return known.read_text()
 
 
-def test_predict_repeats_the_test_of_the_training_to_the_bit(run: str, here: Path, prepared: Path, said: Said) -> None:
-    told = said("predict", "--model", run, "--data", prepared, "--split", "test", "--out", "test.parquet")
-    assert "8 sessions: test.parquet" in told
+def test_predict_equals_the_test_evaluation_of_the_training_to_the_bit(
+    run: str, here: Path, prepared: Path, run_command: Command
+) -> None:
+    output = run_command("predict", "--model", run, "--data", prepared, "--split", "test", "--out", "test.parquet")
+    assert "8 sessions: test.parquet" in output
     table = pd.read_parquet("test.parquet")
     (folder,) = [path for path in here.glob("runs/*") if (path / "report/scores.parquet").exists()]
     scores = pd.read_parquet(folder / "report/scores.parquet")
@@ -88,7 +62,7 @@ def test_predict_repeats_the_test_of_the_training_to_the_bit(run: str, here: Pat
     unit = np.stack(table["embedding"]) / np.linalg.norm(np.stack(table["embedding"]), axis=1, keepdims=True)
     for (a, b, c, d), score in keys.items():
         assert score == pytest.approx(float(unit[place[a, b]] @ unit[place[c, d]]), abs=2e-6)
-    # What training's test and evaluate do.
+    # The computation of `evaluate`, on the test part of the training.
     best = folder / "checkpoints/best"
     dataset = open_dataset(prepared, ["albedo"])
     rows = read_part(best / SPLIT_FILE, "test", dataset.labels)
@@ -96,9 +70,11 @@ def test_predict_repeats_the_test_of_the_training_to_the_bit(run: str, here: Pat
     assert np.array_equal(np.stack(table["embedding"]), answers.embeddings)
 
 
-def test_the_champion_answers_from_maps_and_from_light(run: str, prepared: Path, captures: Path, said: Said) -> None:
-    said("predict", "--model", "models:/fr-ps@champion", "--data", prepared, "--out", "maps.csv")
-    said("predict", "--model", run, "--captures", captures, "--out", "light.csv")
+def test_the_champion_predicts_from_prepared_maps_and_from_captures(
+    run: str, prepared: Path, captures: Path, run_command: Command
+) -> None:
+    run_command("predict", "--model", "models:/fr-ps@champion", "--data", prepared, "--out", "maps.csv")
+    run_command("predict", "--model", run, "--captures", captures, "--out", "light.csv")
     maps, light = (pd.read_csv(name).set_index(["id", "session"]).sort_index() for name in ("maps.csv", "light.csv"))
     assert list(maps.index) == list(light.index)
     assert np.allclose(maps["quality"], light["quality"], rtol=1e-4)
@@ -110,8 +86,8 @@ def captures(prepared: Path) -> Path:
     return prepared.parent / "captures"
 
 
-def test_people_are_enrolled_identified_verified_and_forgotten(
-    run: str, prepared: Path, said: Said, refused: Said, tmp_path: Path
+def test_gallery_commands_enroll_identify_verify_and_forget_subjects(
+    run: str, prepared: Path, run_command: Command, command_error: Command, tmp_path: Path
 ) -> None:
     labels = pd.read_csv(prepared / "labels.csv", dtype=str)
     people = sorted(labels["id"].unique())
@@ -121,31 +97,35 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
     asked.to_csv(tmp_path / "asked.csv", index=False)
     gallery = ["--gallery", tmp_path / "gallery"]
     model = ["--model", run, "--data", prepared]
-    told = said("enroll", *model, *gallery, "--labels", tmp_path / "enrolled.csv")
-    assert "enrolled 8 sessions of 4 subjects" in told
-    told = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--out", tmp_path / "who.csv", "--fmr", "0.1")
-    assert "for a false match rate of 0.1" in told
-    found = pd.read_csv(tmp_path / "who.csv", dtype=str)
+    output = run_command("enroll", *model, *gallery, "--labels", tmp_path / "enrolled.csv")
+    assert "enrolled 8 sessions of 4 subjects" in output
+    output = run_command(
+        "identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--out", tmp_path / "identified.csv", "--fmr", "0.1"
+    )
+    assert "for a false match rate of 0.1" in output
+    found = pd.read_csv(tmp_path / "identified.csv", dtype=str)
     assert len(found) == len(asked)
     assert set(found["identified"]) <= {*people[:4], "unknown"}
     first = sum(row["most alike"].split()[0] == row["id"] for _, row in found.iterrows() if row["id"] in people[:4])
-    assert f"rank 1 correct: {first}" in told
-    everything = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "-1")
+    assert f"rank 1 correct: {first}" in output
+    everything = run_command("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "-1")
     assert "8 sessions of subjects that are not enrolled: 0 unknown" in everything
-    nobody = said("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "1")
-    assert "8 sessions of subjects that are not enrolled: 8 unknown" in nobody
-    told = said("verify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--person", people[0], "--threshold", "-1")
-    assert "16 of 16 claims accepted" in told
-    assert "not enrolled in" in refused("verify", *model, *gallery, "--person", "nobody")
-    told = said("verify", *model, *gallery, "--out", tmp_path / "claims.csv", "--threshold", "-1")
-    assert "16 of 24 claims accepted" in told
+    none = run_command("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "1")
+    assert "8 sessions of subjects that are not enrolled: 8 unknown" in none
+    output = run_command(
+        "verify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--person", people[0], "--threshold", "-1"
+    )
+    assert "16 of 16 claims accepted" in output
+    assert "not enrolled in" in command_error("verify", *model, *gallery, "--person", "unenrolled")
+    output = run_command("verify", *model, *gallery, "--out", tmp_path / "claims.csv", "--threshold", "-1")
+    assert "16 of 24 claims accepted" in output
     assert (tmp_path / "claims.csv").read_text().count("not enrolled") == 8
-    assert f"removed 2 sessions of {people[0]}" in said("forget", *gallery, "--person", people[0])
-    assert "is not enrolled" in refused("forget", *gallery, "--person", people[0])
+    assert f"removed 2 sessions of {people[0]}" in run_command("forget", *gallery, "--person", people[0])
+    assert "is not enrolled" in command_error("forget", *gallery, "--person", people[0])
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "line"),
     [
         (["predict", "--labels", "LABELS", "--out", "LABELS"], "asked.csv: would replace the input --labels"),
         (["predict", "--labels", "asked.failed.csv", "--out", "asked.parquet"], "asked.failed.csv: would replace the input"),
@@ -166,54 +146,56 @@ def test_people_are_enrolled_identified_verified_and_forgotten(
         (["export", "--out", "DATA"], "is the input --data"),
     ],
 )
-def test_an_output_that_is_an_input_is_refused_and_untouched(
-    run: str, here: Path, prepared: Path, said: Said, refused: Said, words: list[str], line: str
+def test_an_output_that_is_an_input_is_rejected_and_untouched(
+    run: str, here: Path, prepared: Path, run_command: Command, command_error: Command, arguments: list[str], line: str
 ) -> None:
     labels = pd.read_csv(prepared / "labels.csv", dtype=str)[["id", "session"]].head(4)
     (here / "report/tables").mkdir(parents=True, exist_ok=True)
     for name in ("asked.csv", "asked.failed.csv", "report/tables/pairs.csv"):
         labels.to_csv(here / name, index=False)
     if not (here / "gallery").exists():
-        said("enroll", "--model", run, "--data", prepared, "--gallery", "gallery")
+        run_command("enroll", "--model", run, "--data", prepared, "--gallery", "gallery")
     (best,) = here.glob("runs/*/checkpoints/best")
     names = {"LABELS": "asked.csv", "DATA": prepared, "MODEL": best, "GALLERY": "gallery", "RUN": run}
-    filled = [re.sub("[A-Z]{3,}", lambda found: str(names[found[0]]), word) for word in words]
+    filled = [re.sub("[A-Z]{3,}", lambda found: str(names[found[0]]), word) for word in arguments]
     files = [path for folder in (prepared, best, here / "gallery") for path in folder.rglob("*") if path.is_file()]
     files += [here / "asked.csv", here / "asked.failed.csv", here / "report/tables/pairs.csv"]
     before = {path: path.read_bytes() for path in files}
-    flags = [] if words[0] in ("enroll", "export") else ["--overwrite"]
-    assert line in refused(words[0], "--model", run, "--data", prepared, *filled[1:], *flags)
+    flags = [] if arguments[0] in ("enroll", "export") else ["--overwrite"]
+    assert line in command_error(arguments[0], "--model", run, "--data", prepared, *filled[1:], *flags)
     assert {path: path.read_bytes() for path in files} == before
 
 
-def test_an_answer_is_written_again_but_not_over_what_somebody_else_wrote(
-    run: str, here: Path, prepared: Path, said: Said, refused: Said
+def test_predict_replaces_its_own_output_but_not_a_foreign_file(
+    run: str, here: Path, prepared: Path, run_command: Command, command_error: Command
 ) -> None:
     ask = ["predict", "--model", run, "--data", prepared, "--split", "test", "--out", "again.csv"]
-    said(*ask)
-    said(*ask)
+    run_command(*ask)
+    run_command(*ask)
     for name in ("again.csv", "again.failed.csv"):
         (here / name).write_text("theirs")
-        assert f"{name}: already exists, and fr-ps did not write it" in refused(*ask)
+        assert f"{name}: already exists, and fr-ps did not write it" in command_error(*ask)
         assert (here / name).read_text() == "theirs"
-        said(*ask, "--overwrite", "true")
-    said("enroll", "--model", run, "--data", prepared, "--gallery", "of_all")
+        run_command(*ask, "--overwrite", "true")
+    run_command("enroll", "--model", run, "--data", prepared, "--gallery", "of_all")
     identify = ["identify", "--model", run, "--data", prepared, "--gallery", "of_all", "--out", "again.csv"]
-    assert "again.csv: already exists, and another command of fr-ps wrote it" in refused(*identify)
+    assert "again.csv: already exists, and another command of fr-ps wrote it" in command_error(*identify)
     assert not (here / "again.failed.csv").exists()
 
 
-def test_a_second_version_of_the_same_weights_is_no_champion_and_a_roll_back_is_told(run: str, said: Said, refused: Said) -> None:
-    assert said("register", "--model", run, "--name", "fr-ps", "--tags", "{site: lab}").split()[-1] == "models:/fr-ps/2"
-    told = said("promote", "--model", "models:/fr-ps/2", "--dry-run")
-    assert "models:/fr-ps/2 does not become the champion; the champion remains models:/fr-ps/1" in told
-    assert "A: models:/fr-ps/1, the champion; B: models:/fr-ps/2" in told
-    assert "not measurably better" in told
-    evidence = MlflowClient().get_run(told.split()[-1])
+def test_a_version_with_the_same_weights_is_not_promoted_and_a_roll_back_is_reported(
+    run: str, run_command: Command, command_error: Command
+) -> None:
+    assert run_command("register", "--model", run, "--name", "fr-ps", "--tags", "{site: lab}").split()[-1] == "models:/fr-ps/2"
+    output = run_command("promote", "--model", "models:/fr-ps/2", "--dry-run")
+    assert "models:/fr-ps/2 does not become the champion; the champion remains models:/fr-ps/1" in output
+    assert "A: models:/fr-ps/1, the champion; B: models:/fr-ps/2" in output
+    assert "not measurably better" in output
+    evidence = MlflowClient().get_run(output.split()[-1])
     assert evidence.data.tags["fr_ps.decision"] == "refused"
-    assert "has had no other champion" in refused("promote", "--model", "models:/fr-ps", "--rollback")
-    assert "models:/fr-ps/1 is no longer the champion" in said("promote", "--model", "models:/fr-ps", "--demote")
-    assert "models:/fr-ps/1 is the champion again" in said("promote", "--model", "models:/fr-ps", "--rollback")
+    assert "has had no other champion" in command_error("promote", "--model", "models:/fr-ps", "--rollback")
+    assert "models:/fr-ps/1 is no longer the champion" in run_command("promote", "--model", "models:/fr-ps", "--demote")
+    assert "models:/fr-ps/1 is the champion again" in run_command("promote", "--model", "models:/fr-ps", "--rollback")
 
 
 BAD: list[tuple[list[str], str]] = [
@@ -221,7 +203,7 @@ BAD: list[tuple[list[str], str]] = [
     (["predict", "--model", "RUN", "--out", "x.csv"], "expected either --data"),
     (["predict", "--model", "RUN", "--data", "DATA", "--captures", "DATA", "--out", "x.csv"], "expected either --data"),
     (["predict", "--model", "RUN", "--data", "nowhere", "--out", "x.csv"], "nowhere: no such folder"),
-    (["predict", "--model", "models:/fr-ps@nobody", "--data", "DATA", "--out", "x.csv"], "models:/fr-ps@nobody"),
+    (["predict", "--model", "models:/fr-ps@missing", "--data", "DATA", "--out", "x.csv"], "models:/fr-ps@missing"),
     (["predict", "--model", "models:/none/1", "--data", "DATA", "--out", "x.csv"], "models:/none/1"),
     (["predict", "--model", "x.pkl", "--data", "DATA", "--out", "x.csv"], "x.pkl: no model folder"),
     (["identify", "--model", "RUN", "--data", "DATA", "--gallery", "none"], "none/gallery.json: no such file"),
@@ -234,23 +216,25 @@ BAD: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "expected"), BAD, ids=[" ".join(words) for words, _ in BAD])
-def test_bad_input_is_one_line(run: str, prepared: Path, refused: Said, words: list[str], expected: str) -> None:
+@pytest.mark.parametrize(("arguments", "expected"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_line(run: str, prepared: Path, command_error: Command, arguments: list[str], expected: str) -> None:
     Path("x.pkl").write_bytes(b"\x80\x04N.")
     real = {"RUN": run, "DATA": str(prepared)}
-    assert expected in refused(*(real.get(word, word) for word in words))
+    assert expected in command_error(*(real.get(word, word) for word in arguments))
 
 
-def test_failures_are_listed_beside_what_was_answered(run: str, prepared: Path, said: Said, tmp_path: Path) -> None:
+def test_unreadable_sessions_are_listed_beside_the_predictions(
+    run: str, prepared: Path, run_command: Command, tmp_path: Path
+) -> None:
     import shutil
 
     shutil.copytree(prepared, tmp_path / "data")
     file = next((tmp_path / "data").rglob("albedo.npy"))
     file.write_bytes(b"nothing")
-    told = said("predict", "--model", run, "--data", tmp_path / "data", "--out", tmp_path / "x.npz")
-    assert "1 sessions failed" in told
-    assert "23 sessions" in told
+    output = run_command("predict", "--model", run, "--data", tmp_path / "data", "--out", tmp_path / "x.npz")
+    assert "1 sessions failed" in output
+    assert "23 sessions" in output
     listed = (tmp_path / "x.failed.csv").read_text()
     assert re.search(rf"{file.parent.parent.name},{file.parent.name},.*albedo.npy: not a readable", listed)
-    said("predict", "--model", run, "--data", prepared, "--out", tmp_path / "x.npz")
+    run_command("predict", "--model", run, "--data", prepared, "--out", tmp_path / "x.npz")
     assert not (tmp_path / "x.failed.csv").exists()
