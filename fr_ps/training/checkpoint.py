@@ -174,7 +174,8 @@ def _read_verified(folder: Path) -> dict[str, bytes]:
     """File name to content, each verified against its checksum."""
     files = {}
     try:
-        lines = (folder / _CHECKSUM_FILE).read_text().splitlines()
+        # Not splitlines, which also splits at characters that a flipped bit makes of a newline.
+        lines = (folder / _CHECKSUM_FILE).read_text().removesuffix("\n").split("\n")
         digests = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
         for name in {_STATE_FILE, _TRAINING_FILE, f"{MODEL_FOLDER}/{WEIGHTS_FILE}", *digests}:
             if not (folder / name).resolve().is_relative_to(folder.resolve()):

@@ -159,6 +159,14 @@ def test_any_flipped_bit_is_detected(tmp_path, data):
     assert same(read_checkpoint(folder), make_state(3))
 
 
+def test_a_changed_newline_of_the_checksums_is_detected(tmp_path):
+    write(tmp_path, 3)
+    path = tmp_path / RESUME_CHECKPOINTS / "000001" / "SHA256SUMS"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\x0b", 1))
+    with pytest.raises(CorruptCheckpoint):
+        read_checkpoint(path.parent)
+
+
 class Bomb:
     """Runs something when it is unpickled."""
 
