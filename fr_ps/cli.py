@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fr_ps.arguments import Command
 
 COMMANDS = {
+    "init": ("make a new project folder with the shipped experiments", "init"),
     "prepare": ("raw captures to a prepared data set", "prepare"),
     "data": ("summarize, check, split and create data sets", "data"),
     "train": ("train, evaluate on test once, track", "train"),

@@ -64,8 +64,9 @@ def test_an_experiment_trains_at_tiny_size(name, prepared, tmp_path, undrawn):
     assert result.metrics.values["test/identity/auc"] is not None
 
 
-def test_every_entry_point_of_mlproject_runs_a_command():
+def test_every_command_is_an_entry_point_of_mlproject():
     project = yaml.safe_load((ROOT / "MLproject").read_text())
+    assert project["entry_points"].keys() == (COMMANDS.keys() - {"init"}) | {"main", "resume"}
     for name, entry in project["entry_points"].items():
         words = entry["command"].split()
         assert words[:3] == ["python", "-m", "fr_ps"]
