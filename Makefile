@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export MLFLOW_EXPERIMENT_NAME ?= fr-ps
 
-.PHONY: setup train test test-slow coverage check bench bench-long clean
+.PHONY: setup train test test-slow coverage check docs docs-check bench bench-long clean
 
 setup: $(VENV)/installed
 
@@ -34,9 +34,17 @@ coverage: setup
 	$(PYTEST) --cov --cov-append --cov-report=term -m slow
 
 check: setup
-	$(BIN)/ruff check fr_ps tests benchmarks
-	$(BIN)/ruff format --check fr_ps tests benchmarks
+	$(BIN)/ruff check fr_ps tests benchmarks docs
+	$(BIN)/ruff format --check fr_ps tests benchmarks docs
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/generate_reference.py
+	$(BIN)/mkdocs build --strict --quiet
+
+# Runs the commands of the README and of the tutorials as they stand; about 15 minutes.
+docs-check: setup
+	$(BIN)/python docs/check_commands.py README.md docs/tutorial/built_in_faces.md docs/tutorial/your_captures.md
 
 bench: setup
 	$(BIN)/python benchmarks/photometric.py
