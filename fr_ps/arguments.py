@@ -261,8 +261,13 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
     if found := re.search(rejected + r"invalid literal for int\(\).*?: (.+)$", message):
         return f"--{found[1]} is {found[2]}; expected a whole number"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
-        return f"missing --{found[1]}; see --help"
+        name = found[1].upper() if found[1] in _POSITIONAL else f"--{found[1]}"
+        return f"missing {name}; see fr-ps {command} --help"
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
+
+
+_POSITIONAL = ("folder",)
+"""Arguments without a flag: of `init`."""
 
 
 def _has_key(tree: dict[str, Any], key: str) -> bool:

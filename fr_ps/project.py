@@ -1,12 +1,13 @@
 """A new project folder: the shipped experiments, an MLproject, and a .gitignore."""
 
-import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import fr_ps
 from fr_ps.errors import InputError
-from fr_ps.files import atomic_folder, translate_write_errors
+from fr_ps.files import translate_write_errors, write_atomic
 
 _PACKAGE = Path(fr_ps.__file__).parent
 _PROJECT_FILES = _PACKAGE / "project_files"
@@ -22,34 +23,54 @@ dependencies:
   - pip:
       - fr-ps=={fr_ps.__version__}
 """
-_GITIGNORE = "/runs/\n/mlruns/\n/mlartifacts/\n/mlflow.db*\n/studies.db*\n/data/\n"
+_GITIGNORE = """/runs/
+/mlruns/
+/mlartifacts/
+/mlflow.db*
+/studies.db*
+/data/
+/evaluation/
+/comparison/
+/promotion/
+"""
 
 
 def create_project(folder: Path) -> None:
     """Write `experiments/`, `MLproject`, `conda.yaml` and `.gitignore` into `folder`, which is created if it is missing.
 
     Raises:
-        InputError: `folder` is a file, is not empty, or cannot be written.
+        InputError: `folder` is a file, is not empty, or cannot be written. Nothing is written then.
     """
     with translate_write_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is a file; choose another folder")
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder}: is not empty; choose a new folder")
-        source = _source()
-        if folder.is_dir():
-            folder.rmdir()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder) as temporary:
-            shutil.copytree(source / EXPERIMENTS, temporary / EXPERIMENTS, copy_function=shutil.copyfile)
-            shutil.copyfile(source / MLPROJECT, temporary / MLPROJECT)
-            (temporary / "conda.yaml").write_text(_CONDA)
-            (temporary / ".gitignore").write_text(_GITIGNORE)
+        contents = _project_contents()
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in contents.items():
+            _write(folder / name, content)
+    except BaseException:  # the next `fr-ps init` needs an empty folder
+        shutil.rmtree(folder / EXPERIMENTS, ignore_errors=True)
+        for name in contents:
+            with suppress(OSError):
+                (folder / name).unlink()
+        raise
 
 
-def _source() -> Path:
-    """The folder that contains the shipped experiments and the MLproject: of the wheel, or the repository."""
+def _project_contents() -> dict[str, bytes]:
+    """Path in the project folder to the content of the file."""
     source = _PROJECT_FILES if _PROJECT_FILES.is_dir() else _PACKAGE.parent
-    if not os.access(source / EXPERIMENTS, os.R_OK) or not (source / MLPROJECT).is_file():
+    shipped = [*sorted((source / EXPERIMENTS).rglob("*.yaml")), source / MLPROJECT]
+    if len(shipped) == 1 or not shipped[-1].is_file():
         raise InputError(f"{source}: has no {EXPERIMENTS} and {MLPROJECT}; install fr-ps again")
-    return source
+    contents = {str(path.relative_to(source)): path.read_bytes() for path in shipped}
+    return contents | {"conda.yaml": _CONDA.encode(), ".gitignore": _GITIGNORE.encode()}
+
+
+def _write(path: Path, content: bytes) -> None:
+    def write(file: IO[bytes]) -> None:
+        file.write(content)
+
+    write_atomic(path, write)

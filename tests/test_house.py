@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from fr_ps import __version__
 from fr_ps.arguments import training_config
 from fr_ps.cli import COMMANDS, load_command, parse_command_line
 from fr_ps.config import SYNTHETIC_ROOT, Config, ModelConfig
@@ -66,7 +67,7 @@ def test_an_experiment_trains_at_tiny_size(name, prepared, tmp_path, undrawn):
 
 def test_every_command_is_an_entry_point_of_mlproject():
     project = yaml.safe_load((ROOT / "MLproject").read_text())
-    assert project["entry_points"].keys() == (COMMANDS.keys() - {"init"}) | {"main", "resume"}
+    assert project["entry_points"].keys() == COMMANDS.keys() | {"main", "resume"}
     for name, entry in project["entry_points"].items():
         words = entry["command"].split()
         assert words[:3] == ["python", "-m", "fr_ps"]
@@ -91,6 +92,13 @@ def test_conda_installs_the_project_on_a_supported_python():
     assert pip == ["-e ."]
     (python,) = [item for item in environment["dependencies"] if isinstance(item, str) and item.startswith("python=")]
     assert tuple(map(int, python.split("=")[1].split("."))) >= tuple(map(int, project["requires-python"].lstrip(">=").split(".")))
+
+
+def test_the_citation_and_the_changelog_have_the_version_of_the_package():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == "Unreleased"
+    assert versions[1:2] in ([], [__version__])
 
 
 def modules() -> dict[str, Path]:
@@ -173,7 +181,7 @@ OLD_NAMES = re.compile(
 
 
 def test_code_and_documents_use_the_standard_terms():
-    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "MLproject"]
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "CITATION.cff", ROOT / "MLproject"]
     for folder, pattern in (("fr_ps", "*.py"), ("docs", "*.md"), ("benchmarks", "*.py"), ("experiments", "*.yaml")):
         files += (ROOT / folder).rglob(pattern)
     hits = [

@@ -1,6 +1,7 @@
 """A project folder made from a checkout and from a wheel."""
 
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,8 @@ import yaml
 
 from fr_ps.cli import COMMANDS, main
 from fr_ps.config.yaml_files import read_settings
+from fr_ps.errors import DiskFullError
+from fr_ps.files import write_atomic
 from tests.test_house import ROOT
 
 
@@ -23,15 +26,19 @@ def test_a_project_folder_has_every_shipped_experiment(tmp_path, capsys):
     assert {path.relative_to(folder / "experiments") for path in (folder / "experiments").rglob("*.yaml")} == shipped
     assert read_settings(folder / "experiments" / "synthetic.yaml")
     project = yaml.safe_load((folder / "MLproject").read_text())
-    assert COMMANDS.keys() - {"init"} <= project["entry_points"].keys()
+    assert COMMANDS.keys() <= project["entry_points"].keys()
     assert (folder / project["conda_env"]).is_file()
     assert "/runs/" in (folder / ".gitignore").read_text().split()
 
 
-def test_an_empty_folder_becomes_a_project_folder(tmp_path):
+@pytest.mark.parametrize("name", ["faces", ".", "link to it"])
+def test_an_empty_folder_becomes_a_project_folder(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "faces").mkdir()
-    assert main(["init", str(tmp_path / "faces")]) == 0
+    (tmp_path / "link to it").symlink_to("faces")
+    monkeypatch.chdir(tmp_path / "faces" if name == "." else tmp_path)
+    assert main(["init", name]) == 0
     assert (tmp_path / "faces" / "MLproject").is_file()
+    assert f"cd {shlex.quote(name)} && fr-ps train" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["file", "folder"])
@@ -47,6 +54,35 @@ def test_a_folder_in_use_is_not_touched(content, tmp_path, capsys):
     assert error.startswith(f"error: {path}: is ")
     assert len(error.splitlines()) == 1
     assert (path if content == "file" else path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["file/faces", "a" * 300, "broken"])
+def test_a_path_that_cannot_be_written_is_one_line(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "broken").symlink_to("nowhere/at/all")
+    assert main(["init", name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {name}: cannot be written (")
+    assert len(error.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "file"]
+
+
+def test_a_missing_folder_is_one_line(capsys):
+    assert main(["init"]) == 2
+    assert capsys.readouterr().err == "error: missing FOLDER; see fr-ps init --help\n"
+
+
+def test_a_disk_that_fills_leaves_the_folder_empty(tmp_path, monkeypatch, capsys):
+    def full(path: Path, write: object) -> None:
+        if path.name == "MLproject":
+            raise DiskFullError(f"{path}: the disk is full")
+        write_atomic(path, write)
+
+    monkeypatch.setattr("fr_ps.project.write_atomic", full)
+    assert main(["init", str(tmp_path / "faces")]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert not list((tmp_path / "faces").iterdir())
 
 
 @pytest.mark.slow

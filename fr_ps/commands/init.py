@@ -1,5 +1,6 @@
-"""The command `init`."""
+"""`init`: parse, call one function, print."""
 
+import shlex
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -18,7 +19,7 @@ def _init(arguments: Namespace) -> None:
     folder = Path(arguments.folder)
     create_project(folder)
     print(f"project folder: {folder}")
-    print(f"train on the built-in faces: cd {folder} && fr-ps train --config experiments/synthetic.yaml")
+    print(f"train on the built-in faces: cd {shlex.quote(str(folder))} && fr-ps train --config experiments/synthetic.yaml")
 
 
 COMMANDS = {"init": Command(_add_init_arguments, _init)}
