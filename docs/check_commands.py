@@ -7,8 +7,10 @@ running Python. Blocks with another fence (```text, ```console) are not run.
 """
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ def run_blocks(blocks: list[str], folder: Path) -> bool:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         env=os.environ | {"PATH": path},
     )
     assert shell.stdout
@@ -48,6 +51,8 @@ def run_blocks(blocks: list[str], folder: Path) -> bool:
         done, started = done + 1, time.monotonic()
         _print_block(blocks, done)
     shell.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(shell.pid, signal.SIGTERM)  # servers that a block left running
     return done == len(blocks)
 
 

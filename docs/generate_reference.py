@@ -28,7 +28,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         _NOTE,
-        "A YAML file gives settings by group (`optim: {lr: 0.001}`), a flag gives one (`--optim.lr 0.001`), and flags override the",
+        "A YAML file gives settings by group (`optim: {lr: 0.001}`), a flag gives one (`--optim.lr 0.001`). Flags override the",
         "file. `fr-ps train --config FILE --print_config` prints all of them resolved. MLflow has them as params `group/name`.",
         "Text settings keep `off`, `no` and 2026-11-28 as text. A key without a value and a duplicate key are errors.",
         "",
@@ -120,7 +120,7 @@ def commands_page() -> str:
         "| 0 | success |",
         "| 1 | internal error, with a traceback |",
         "| 2 | bad input or settings: one line that names the file, row or key and the remedy |",
-        "| 130, 143 | Ctrl-C and SIGTERM, after the step is finished and a checkpoint is written; a second Ctrl-C stops at once |",
+        "| 130, 143 | Ctrl-C, SIGTERM: after the step is finished and a checkpoint is written; a second Ctrl-C stops at once |",
     ]
     for name, (text, _) in COMMANDS.items():
         lines += ["", f"## {name}", "", text[0].upper() + text[1:] + "."]

@@ -43,8 +43,10 @@ def draw(model: str, captures: Path, data: Path, out: Path) -> None:
     normals = np.load(data / "data" / probe.parent.name / probe.name / "normal.npy", allow_pickle=False)
     show(axes[5], (normals + 1) / 2, "normals")
     for axis, subject in zip(axes[6:], best, strict=True):
-        show(axis, np.squeeze(faces[subject]["albedo"]), f"{subject}  {scores[subject]:.2f}")
-    axes[6].set_title(f"most similar enrolled: {best[0]}  {scores[best[0]]:.2f}", loc="left")
+        show(axis, np.squeeze(faces[subject]["albedo"]), "")
+        axis.set_xlabel(f"{subject}  {scores[subject]:.2f}")
+    axes[6].set_title("most similar enrolled subjects, cosine", loc="left")
+    axes[5].set_xlabel(f"probe: {probe.parent.name}")
     for axis in axes[6:]:
         right = axis is axes[6] and best[0] == probe.parent.name
         axis.spines[:].set(visible=right, color="tab:green", linewidth=3)
