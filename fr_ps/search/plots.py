@@ -96,6 +96,7 @@ def write_plots(study: optuna.Study, objectives: Sequence[str], folder: Path, ta
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)  # a setting with one value so far
         plots, missing = _plots(study, objectives)
         images = {plot.name: plot_png(plot.axes) for plot in plots}
     for name, png in images.items():

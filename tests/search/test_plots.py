@@ -385,3 +385,18 @@ def test_importances_cover_the_settings_that_all_complete_trials_have() -> None:
     add(study, None, {}, state=TrialState.FAIL)
     add(study, None, {}, state=TrialState.PRUNED)
     assert importances(study) == {"x": 1.0}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_setting_with_one_value_prints_no_warning(tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    for value in (0.1, 0.2):
+        distributions = {
+            "lr": optuna.distributions.FloatDistribution(0, 1),
+            "power": optuna.distributions.FloatDistribution(0, 2),
+        }
+        params = {"lr": value, "power": 1.5} if value == 0.1 else {"lr": value}
+        used = {name: distributions[name] for name in params}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=used, value=value))
+    write_plots(study, ["val/identity/auc"], tmp_path)
+    assert (tmp_path / "slice.png").is_file()
