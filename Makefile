@@ -40,7 +40,7 @@ check: setup
 
 docs: setup
 	$(BIN)/python docs/generate_reference.py
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 # Runs the commands of the README and of the tutorials as they stand; about 15 minutes.
 docs-check: setup
