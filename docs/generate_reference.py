@@ -17,6 +17,7 @@ from docstring_parser import parse
 from fr_ps.arguments import Parser
 from fr_ps.cli import COMMANDS, load_command
 from fr_ps.config import Config, PrepareConfig, SearchConfig
+from fr_ps.errors import InputError
 
 REFERENCE = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by docs/generate_reference.py: edit the docstrings and help texts of fr_ps, then run it again. -->\n"
@@ -61,12 +62,28 @@ def _group_lines(group: str, cls: type, title: str) -> list[str]:
         return []
     summary = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
     lines = [f"### {group}", "", " ".join(summary.split()), ""] if group else []
-    lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    lines += ["| setting | type and range | default | meaning |", "|---|---|---|---|"]
     for field in rows:
         name = f"{group}.{field.name}" if group else field.name
         flag = f"--{field.name.replace('_', '-')}" if title == "Preparation" else name
-        lines.append(f"| `{flag}` | {_type_text(hints[field.name])} | {_default_text(field)} | {_cell(texts[field.name])} |")
+        kind = "; ".join(filter(None, (_type_text(hints[field.name]), _range_text(cls, field.name, hints[field.name]))))
+        lines.append(f"| `{flag}` | {kind} | {_default_text(field)} | {_cell(texts[field.name])} |")
     return [*lines, ""]
+
+
+def _range_text(cls: type, name: str, hint: Any) -> str:
+    """The allowed range of a number, from the error message of a value far outside; empty if there is none."""
+    if hint not in (int, float):
+        return ""
+    required = {field.name: "x" for field in fields(cls) if field.default is MISSING and field.default_factory is MISSING}
+    for value in (10**15, -(10**15)):
+        try:
+            cls(**required, **{name: hint(value)})
+        except InputError as error:
+            setting, _, expected = str(error).partition("; expected ")
+            if expected and setting.split(" is ")[0].rsplit(".", 1)[-1].lstrip("-").replace("-", "_") == name:
+                return _cell(re.sub(r"^(an? )?(integer|number),? ?", "", expected))
+    return ""
 
 
 def _type_text(hint: Any) -> str:
@@ -157,6 +174,10 @@ def _flag_lines(parser: Any) -> list[str]:
             continue
         hidden = action.default in (None, "", "==SUPPRESS==") or isinstance(action.default, dict)
         default = "" if hidden else f" Default: `{_plain(action.default)}`."
+        choices = _type_text(action.type) if get_origin(getattr(action, "type", None)) is Literal else ""
+        if not choices and hasattr(action, "_typehint") and get_origin(action._typehint) is Literal:
+            choices = _type_text(action._typehint)
+        default = (f" One of {choices}." if choices else "") + default
         rows.append(f"| `{flag.replace('_', '-')}` | {_cell(re.sub(r' *[(]required.*', '', action.help or ''))}{default} |")
     lines = ["", "| flag | meaning |", "|---|---|", *rows] if rows else []
     if grouped:
