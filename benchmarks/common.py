@@ -89,7 +89,7 @@ def make_trainer(config: Any, images: int) -> Any:
     torch.manual_seed(0)
     setup, _ = build_setup(config, {}, "benchmark", torch.device("cpu"), lambda line: None)
     loader = BatchLoader(setup.dataset, setup.split.train[:images], config.batch, config.augment, 0, torch.device("cpu"))
-    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts())
+    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts(), setup.info.size)
     state = build_train_state(setup, loader, network)
     unused: Any = None
     return Trainer(setup, loader, state, NoCheckpoints(), unused, lambda line: None)  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     info = ModelInfo(
         {"albedo": architecture}, "concat", dataset.store.size, dataset.labels.classes, ATTRIBUTES, {"run": "benchmark"}
     )
-    network = build_network(info.branches, info.fusion, info.class_counts())
+    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
     config = Config(data=DataConfig(root=str(data)), model=architecture)
     plan = TrainingSetup(config, dataset, make_split(dataset.labels, config.data), info)
     save_model(folder / "model", network, info)

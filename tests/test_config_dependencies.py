@@ -31,7 +31,7 @@ def _trained(settings: str) -> Steps:
     config = from_dict(json.loads(settings))
     torch.manual_seed(0)
     modalities = config.data.modalities
-    network = build_network(dict.fromkeys(modalities, config.model), config.fusion.name, CLASSES)
+    network = build_network(dict.fromkeys(modalities, config.model), config.fusion.name, CLASSES, size=32)
     losses = build_losses(config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.adversarial_tasks)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     rate = build_schedule(config.schedule, lr=config.optim.lr, epochs=8, steps_per_epoch=5)
@@ -90,6 +90,8 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("fusion.name", "gated", {}, BOTH),
     ("model.reduction", 8, {"model.fsm": False}, {}),
     ("model.adversaries", "identity", {"model.fsm": False}, {}),
+    ("model.identity_channels", 8, {"model.embedding": "mean"}, {"model.embedding": "flatten"}),
+    ("model.dropout", 0.5, {"model.embedding": "mean"}, {"model.embedding": "flatten"}),
 ]
 
 

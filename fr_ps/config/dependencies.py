@@ -100,7 +100,10 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
         ),
     ),
     "batch.attribute": (_is("batch.balance", "class"),),
-    **dict.fromkeys(("model.backbone", "model.weights", "model.fsm", "model.attribute_channels"), (_HAS_NEW_BRANCH,)),
+    **dict.fromkeys(
+        ("model.backbone", "model.weights", "model.fsm", "model.attribute_channels", "model.embedding"), (_HAS_NEW_BRANCH,)
+    ),
+    **dict.fromkeys(("model.identity_channels", "model.dropout"), (_HAS_NEW_BRANCH, _is("model.embedding", "flatten"))),
     **dict.fromkeys(("model.order", "model.reduction", "model.adversaries"), (_HAS_NEW_BRANCH, _HAS_FSM)),
     "fusion.name": (_MULTIPLE_MODALITIES,),
     "fusion.dropout": (_MULTIPLE_MODALITIES,),

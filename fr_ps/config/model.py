@@ -4,7 +4,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fr_ps.config.checks import check_range, check_setting, check_types
-from fr_ps.config.names import BACKBONES, PEELING_ORDER, TIMM_PREFIX, Adversaries, Attribute, Fusion, Modality
+from fr_ps.config.names import (
+    BACKBONES,
+    PEELING_ORDER,
+    TIMM_PREFIX,
+    Adversaries,
+    Attribute,
+    Fusion,
+    IdentityEmbedding,
+    Modality,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,11 @@ class ModelConfig:
             its attribute is split off; identity: the identity features, the last of these; off: no discriminators.
         attribute_channels: dimension of each attribute's embedding, by a learned FC layer with BN and PReLU;
             0: model.channels.
+        embedding: identity embedding of a branch: mean: BN, then the mean over the identity features; flatten: ArcFace's head:
+            BN, dropout, a linear layer on all positions of the identity features, BN. The model then reads maps of the training
+            maps' size only.
+        identity_channels: dimension of the identity embedding of embedding=flatten; 0: model.channels.
+        dropout: probability that embedding=flatten drops a feature in training.
     """
 
     backbone: str = "convnextv2_atto"
@@ -36,6 +50,9 @@ class ModelConfig:
     reduction: int = 16
     adversaries: Adversaries = "rest"
     attribute_channels: int = 0
+    embedding: IdentityEmbedding = "mean"
+    identity_channels: int = 0
+    dropout: float = 0.2
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     """For pydantic in `json_files`: an unknown setting, from a newer version, may change the network, so it is an error."""
@@ -51,6 +68,9 @@ class ModelConfig:
         check_setting(1 <= self.reduction <= self.channels, "model.reduction", self.reduction, "1 to model.channels")
         dimension = self.attribute_channels
         check_setting(0 <= dimension <= self.channels, "model.attribute_channels", dimension, "0 to model.channels")
+        width = self.identity_channels
+        check_setting(width == 0 or 8 <= width <= 8192, "model.identity_channels", width, "0, or 8 to 8192")
+        check_setting(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
 
 
 @dataclass(frozen=True)

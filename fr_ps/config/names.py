@@ -12,6 +12,7 @@ Solver = Literal["least_squares", "robust", "integrable"]
 Integration = Literal["poisson", "frankot_chellappa"]
 LightAxes = Literal["xy", "-xy", "x-y", "-x-y", "yx", "-yx", "y-x", "-y-x"]
 Adversaries = Literal["rest", "identity", "off"]
+IdentityEmbedding = Literal["mean", "flatten"]
 Fusion = Literal["concat", "fc", "gated", "score"]
 BACKBONES = (
     *(f"miresnet{depth}" for depth in (18, 34, 50, 101, 152)),

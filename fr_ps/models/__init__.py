@@ -9,8 +9,9 @@ from fr_ps.config import BACKBONES as BACKBONE_NAMES
 from fr_ps.config import Fusion, ModelConfig
 from fr_ps.config.names import TIMM_PREFIX
 from fr_ps.data.layout import CHANNELS
-from fr_ps.models.branch import Branch
+from fr_ps.models.branch import Branch, feature_map_side
 from fr_ps.models.iresnet import IRESNETS, IResNet
+from fr_ps.models.layers import FlattenedEmbedding
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.timm_backbones import ConvNeXt, TimmBackbone
 
@@ -30,31 +31,39 @@ def build_backbone(name: str, inputs: int) -> nn.Module:
     return TimmBackbone(name.removeprefix(TIMM_PREFIX), inputs) if name.startswith(TIMM_PREFIX) else BACKBONES[name](inputs)
 
 
-def build_network(branch_configs: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int]) -> FaceNetwork:
+def build_network(
+    branch_configs: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int], size: int = 112
+) -> FaceNetwork:
     """A network with new random weights.
 
     Args:
         branch_configs: modality to the settings of its branch; those of the first one also set the width of the fused embedding.
         fusion: of several modalities; a single modality ignores it.
         classes: attribute to its number of classes.
+        size: side of the maps in pixels, which a flattened embedding depends on.
 
     Raises:
-        InputError: timm has no feature map for `timm:NAME`.
+        InputError: timm has no feature map for `timm:NAME`, or a flattened embedding has none for maps of this size.
     """
-    branches = {modality: build_branch(config, modality, classes) for modality, config in branch_configs.items()}
+    branches = {modality: build_branch(config, modality, classes, size) for modality, config in branch_configs.items()}
     channels = next(iter(branch_configs.values())).channels
     return FaceNetwork(branches, fusion if len(branches) > 1 else "concat", channels=channels, classes=classes)
 
 
-def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int]) -> Branch:
-    """The branch of `config` for maps of `modality`, with new random weights.
+def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int], size: int = 112) -> Branch:
+    """The branch of `config` for maps of `modality`, with new random weights; arguments as of `build_network`.
 
     Raises:
-        InputError: timm has no feature map for `timm:NAME`.
+        InputError: timm has no feature map for `timm:NAME`, or a flattened embedding has none for maps of this size.
     """
+    backbone = build_backbone(config.backbone, CHANNELS[modality])
+    flattened = None
+    if config.embedding == "flatten":
+        side = feature_map_side(backbone, CHANNELS[modality], size)
+        flattened = FlattenedEmbedding(config.channels, side, config.identity_channels or config.channels, config.dropout)
     return Branch(
         modality,
-        build_backbone(config.backbone, CHANNELS[modality]),
+        backbone,
         channels=config.channels,
         classes=classes,
         order=config.order,
@@ -62,4 +71,5 @@ def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int])
         reduction=config.reduction,
         adversaries=config.adversaries,
         attribute_channels=config.attribute_channels,
+        identity_embedding=flattened,
     )

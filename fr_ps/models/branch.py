@@ -47,6 +47,7 @@ class Branch(nn.Module):
         reduction: of the feature separation modules.
         adversaries: the input of the discriminators.
         attribute_channels: width of each attribute's embedding; 0: that of the map.
+        identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Branch(nn.Module):
         reduction: int,
         adversaries: Adversaries,
         attribute_channels: int,
+        identity_embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.modality = modality
@@ -72,7 +74,7 @@ class Branch(nn.Module):
         self.project = nn.Identity() if width == channels else nn.Conv2d(width, channels, 1)
         self.separate = nn.ModuleDict({task: FeatureSeparation(channels, reduction) for task in order if fsm})
         self.embeddings = nn.ModuleDict({task: Embedding(channels, attribute_channels) for task in order})
-        self.embeddings[IDENTITY] = Embedding(channels)
+        self.embeddings[IDENTITY] = identity_embedding or Embedding(channels)
         adversarial = order if fsm and adversaries != "off" else ()
         self.adversaries = nn.ModuleDict({task: Discriminator(channels, classes[task]) for task in adversarial})
 
@@ -134,18 +136,28 @@ def check_input_size(branch: Branch, size: int) -> None:
     Raises:
         InputError: the backbone yields no feature map.
     """
-    device = next(branch.parameters()).device
-    was_training = branch.training
+    feature_map_side(branch.backbone, CHANNELS[branch.modality], size)
+
+
+def feature_map_side(backbone: nn.Module, inputs: int, size: int) -> tuple[int, int]:
+    """(h, w) of the feature map of `backbone` for maps of `inputs` x `size` x `size`; the backbone does not change.
+
+    Raises:
+        InputError: the backbone yields no feature map.
+    """
+    device = next(backbone.parameters()).device
+    modes = {module: module.training for module in backbone.modules()}
     try:
         with torch.no_grad():
-            maps = torch.zeros(1, CHANNELS[branch.modality], size, size, device=device)
-            shape = branch.eval().backbone(maps).shape
+            shape = backbone.eval()(torch.zeros(1, inputs, size, size, device=device)).shape
         if 0 in shape:
             raise ValueError(f"its feature map would be {shape[2]} x {shape[3]}")
+        return shape[2], shape[3]
     except (RuntimeError, AssertionError, ValueError) as error:
         text = one_line(error, 200).rstrip(".")
         raise InputError(
             f"model.backbone accepts no maps of {size} px ({text}); prepare larger ones, or choose another"
         ) from None
     finally:
-        branch.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode

@@ -167,7 +167,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
             f"{folder / WEIGHTS_FILE}: was changed after it was saved (its SHA-256 is not the one in {INFO_FILE}); copy it again"
         )
     try:
-        network = build_network(info.branches, info.fusion, info.class_counts())
+        network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
     except InputError as error:
         raise InputError(f"{folder / INFO_FILE}: {error}") from None
     try:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fr_ps.errors import InputError
+
 PYRAMID_BINS = (1, 2, 3)
 _PYRAMID_SIZE = sum(bins * bins for bins in PYRAMID_BINS)
 _DEPTH_UNIT = 8
@@ -108,6 +110,46 @@ class Embedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.reduce(self.norm(x).mean(dim=(2, 3)))
+
+
+class FlattenedEmbedding(nn.Module):
+    """(B, C, h, w) -> (B, width): batch norm, dropout, a linear layer on the flattened map, batch norm.
+
+    The head of Deng et al., "ArcFace", CVPR 2019. Unlike a mean, it distinguishes the positions of the map, so it reads maps of
+    one size only. The scale of the last batch norm starts at a norm of `INITIAL_NORM`, which is that of a mean (5 to 8).
+
+    Args:
+        channels: C.
+        side: (h, w).
+        width: of the embedding.
+        dropout: probability that a value of the map is dropped in training.
+    """
+
+    INITIAL_NORM = 6.5
+
+    def __init__(self, channels: int, side: tuple[int, int], width: int, dropout: float) -> None:
+        super().__init__()
+        self.width = width
+        self.side = side
+        self.norm = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(channels * side[0] * side[1], width, bias=False)
+        self.scale = nn.BatchNorm1d(width)
+        nn.init.constant_(self.scale.weight, self.INITIAL_NORM / width**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The embedding.
+
+        Raises:
+            InputError: a feature map of another size.
+        """
+        if x.shape[2:] != self.side:
+            got, expected = (" x ".join(map(str, size)) for size in (x.shape[2:], self.side))
+            raise InputError(
+                f"model.embedding is flatten, which reads maps of the training size only: the feature map is {got}, expected "
+                f"{expected}; prepare maps of that size, or train with --model.embedding mean"
+            )
+        return self.scale(self.linear(self.dropout(self.norm(x)).flatten(1)))
 
 
 class Discriminator(nn.Module):

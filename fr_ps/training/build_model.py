@@ -86,7 +86,7 @@ def build_model(
     Raises:
         InputError: maps too small for a backbone, or weights that do not fit.
     """
-    network = build_network(info.branches, info.fusion, info.class_counts())
+    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
     for modality, module in network.branches.items():
         branch = cast(Branch, module)
         check_input_size(branch, info.size)

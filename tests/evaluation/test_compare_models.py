@@ -35,7 +35,7 @@ def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:
     config = ModelConfig(backbone="timm:test_resnet", channels=32, reduction=8)
     info = ModelInfo({modality: config}, "concat", 48, dataset.labels.classes, ATTRIBUTES, {"run": f"r{seed}"})
     torch.manual_seed(seed)
-    network = build_network(info.branches, info.fusion, info.class_counts())
+    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
     split = make_split(dataset.labels, PARTS)
     save_model(folder, network, info)
     write_split(folder / SPLIT_FILE, dataset.labels, split)

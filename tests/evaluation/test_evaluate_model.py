@@ -43,7 +43,7 @@ def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "best"
     split = make_split(dataset.labels, PARTS)
-    network = build_network(info.branches, info.fusion, info.class_counts())
+    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
     save_model(folder, network, info)
     write_split(folder / SPLIT_FILE, dataset.labels, split)
     return folder

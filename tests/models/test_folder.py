@@ -40,7 +40,7 @@ def network(seed: int = 0, of: ModelInfo | None = None) -> FaceNetwork:
     """With batch statistics that are no longer those of the start."""
     of = of or info()
     torch.manual_seed(seed)
-    made = build_network(of.branches, of.fusion, of.class_counts())
+    made = build_network(of.branches, of.fusion, of.class_counts(), of.size)
     with torch.no_grad():
         made(make_maps(of.modalities))
     return made.eval()
@@ -55,6 +55,19 @@ def same_answers(a: FaceNetwork, b: FaceNetwork) -> bool:
     """Bit by bit."""
     first, second = answers(a), answers(b)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+ARCHITECTURES = [{"embedding": "flatten", "identity_channels": 24}]
+
+
+@pytest.mark.parametrize("settings", ARCHITECTURES, ids=str)
+def test_every_architecture_answers_the_same_after_it_was_saved(tmp_path: Path, settings: dict[str, Any]) -> None:
+    of = info(("albedo", "normal"), "score", replace(MODEL, **settings))
+    made = network(of=of)
+    save_model(tmp_path / "model", made, of)
+    loaded, read = load_model(tmp_path / "model", CPU)
+    assert read == of
+    assert same_answers(made, loaded)
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,25 @@ def test_maps_too_small_for_a_backbone_are_rejected_before_the_training(rejected
     assert branch.training
 
 
+@pytest.mark.parametrize(("width", "expected"), [(0, 32), (24, 24)])
+def test_a_flattened_network_reads_maps_of_its_own_size_only(rejected: Any, width: int, expected: int) -> None:
+    config = ModelConfig(backbone="miresnet18", channels=32, reduction=8, embedding="flatten", identity_channels=width)
+    network = build_network(dict.fromkeys(("albedo", "depth"), config), "concat", CLASSES, size=48)
+    branch = network.branches["albedo"]
+    assert branch.embeddings["identity"].linear.in_features == 32 * 3 * 3  # type: ignore[index,union-attr]
+    assert network.training
+    assert all(module.training for module in network.modules())
+    maps = {modality: torch.rand(2, 1, 48, 48) for modality in ("albedo", "depth")}
+    assert network.eval()(maps).embedding.shape == (2, 2 * expected)
+    with rejected("model.embedding", "4 x 4", "expected 3 x 3"):
+        network({modality: torch.rand(2, 1, 64, 64) for modality in ("albedo", "depth")})
+
+
+def test_a_flattened_network_for_maps_that_are_too_small_is_rejected(rejected: Any) -> None:
+    with rejected("model.backbone", "16 px"):
+        build_network({"albedo": ModelConfig(channels=8, reduction=8, embedding="flatten")}, "concat", CLASSES, size=16)
+
+
 def test_checking_a_map_size_does_not_change_the_network() -> None:
     branch = build_branch(ModelConfig(channels=8, reduction=8), "normal", CLASSES)
     before = {name: tensor.clone() for name, tensor in branch.state_dict().items()}

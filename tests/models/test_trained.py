@@ -40,7 +40,7 @@ def info(*modalities: Modality, fusion: Fusion = "concat") -> ModelInfo:
 def network(of: ModelInfo, seed: int) -> FaceNetwork:
     """With statistics and gains that are no longer those of the start."""
     torch.manual_seed(seed)
-    made = build_network(of.branches, of.fusion, of.class_counts())
+    made = build_network(of.branches, of.fusion, of.class_counts(), of.size)
     with torch.no_grad():
         made(make_maps(of.modalities))
         for place, gain in enumerate(made.log_gains.values()):

@@ -44,7 +44,7 @@ def make_model(
     trained = tuple(name for name in ATTRIBUTES if name != "pose")
     info = ModelInfo(branches, "concat", dataset.store.size, dataset.labels.classes, trained, provenance, preparation)
     torch.manual_seed(seed)
-    network = build_network(info.branches, info.fusion, info.class_counts())
+    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
     save_model(folder, network, info)
     write_config_and_split(folder, TrainingSetup(config, dataset, split, info))
     predictions = predict(network, dataset.store, split.val, 64)

@@ -89,6 +89,6 @@ def make_trainer(config: Config) -> Trainer:
     """A trainer of `config` before its first step; it writes no checkpoint and has no run."""
     setup, loader = build_setup(config, {}, "run", torch.device("cpu"), lambda line: None)
     torch.manual_seed(config.train.seed)
-    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts())
+    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts(), setup.info.size)
     state = build_train_state(setup, loader, network)
     return Trainer(setup, loader, state, cast(Any, NoCheckpoints()), cast(Any, None), lambda line: None)
