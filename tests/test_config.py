@@ -92,6 +92,7 @@ OUT_OF_RANGE = [
     (ModelConfig, "model", {"attribute_channels": -1}, "attribute_channels"),
     (ModelConfig, "model", {"channels": 64, "attribute_channels": 65}, "attribute_channels"),
     (ModelConfig, "model", {"embedding": "max"}, "embedding"),
+    (ModelConfig, "model", {"albedo": "sqrt"}, "albedo"),
     (ModelConfig, "model", {"identity_channels": 7}, "identity_channels"),
     (ModelConfig, "model", {"identity_channels": -1}, "identity_channels"),
     (ModelConfig, "model", {"dropout": 1.0}, "dropout"),

@@ -90,6 +90,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("fusion.name", "gated", {}, BOTH),
     ("model.reduction", 8, {"model.fsm": False}, {}),
     ("model.adversaries", "identity", {"model.fsm": False}, {}),
+    ("model.albedo", "log", {"data.modalities": ("normal", "depth")}, {}),
     ("model.identity_channels", 8, {"model.embedding": "mean"}, {"model.embedding": "flatten"}),
     ("model.dropout", 0.5, {"model.embedding": "mean"}, {"model.embedding": "flatten"}),
 ]

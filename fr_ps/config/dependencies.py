@@ -80,6 +80,9 @@ _ADVERSARIES_WEIGHTED = Condition(
 _MULTIPLE_MODALITIES = Condition(
     "data.modalities names two or more", ("data.modalities",), lambda config: len(config.data.modalities) > 1
 )
+_HAS_ALBEDO = Condition(
+    "data.modalities contains albedo", ("data.modalities",), lambda config: "albedo" in config.data.modalities
+)
 _HAS_VALIDATION = Condition(
     "there is a validation set (data.val_people, data.split)",
     ("data.val_people", "data.split"),
@@ -103,6 +106,7 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     **dict.fromkeys(
         ("model.backbone", "model.weights", "model.fsm", "model.attribute_channels", "model.embedding"), (_HAS_NEW_BRANCH,)
     ),
+    "model.albedo": (_HAS_NEW_BRANCH, _HAS_ALBEDO),
     **dict.fromkeys(("model.identity_channels", "model.dropout"), (_HAS_NEW_BRANCH, _is("model.embedding", "flatten"))),
     **dict.fromkeys(("model.order", "model.reduction", "model.adversaries"), (_HAS_NEW_BRANCH, _HAS_FSM)),
     "fusion.name": (_MULTIPLE_MODALITIES,),

@@ -9,6 +9,7 @@ from fr_ps.config.names import (
     PEELING_ORDER,
     TIMM_PREFIX,
     Adversaries,
+    AlbedoNormalization,
     Attribute,
     Fusion,
     IdentityEmbedding,
@@ -22,7 +23,8 @@ class ModelConfig:
 
     Args:
         backbone: miresnet{18,34,50,101,152}, irse{50,101,152}, convnextv2_{atto,femto,pico,nano,tiny,small,base,large,huge},
-            or timm:NAME for any timm network with a feature map; fr-ps models lists their sizes.
+            resnet10_{16,32,64} (small data sets, CPUs), or timm:NAME for any timm network with a feature map; fr-ps models
+            lists their sizes.
         channels: channels of the shared feature map, and dimension of the identity embedding.
         weights: file of pretrained weights of the backbone or of a whole branch: .safetensors, or a .pth of tensors only;
             published ArcFace and MagFace weights of iresnets are supported. The matched layers are printed. Empty: random.
@@ -40,6 +42,8 @@ class ModelConfig:
             maps' size only.
         identity_channels: dimension of the identity embedding of embedding=flatten; 0: model.channels.
         dropout: probability that embedding=flatten drops a feature in training.
+        albedo: normalisation of the albedo inside the network: mean: divided by its mean, less 1; log: the logarithm of the
+            albedo plus a tenth of its mean, less its median, divided by its mean absolute value, clamped to -4 to 4.
     """
 
     backbone: str = "convnextv2_atto"
@@ -53,6 +57,7 @@ class ModelConfig:
     embedding: IdentityEmbedding = "mean"
     identity_channels: int = 0
     dropout: float = 0.2
+    albedo: AlbedoNormalization = "mean"
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     """For pydantic in `json_files`: an unknown setting, from a newer version, may change the network, so it is an error."""

@@ -12,12 +12,14 @@ Solver = Literal["least_squares", "robust", "integrable"]
 Integration = Literal["poisson", "frankot_chellappa"]
 LightAxes = Literal["xy", "-xy", "x-y", "-x-y", "yx", "-yx", "y-x", "-y-x"]
 Adversaries = Literal["rest", "identity", "off"]
+AlbedoNormalization = Literal["mean", "log"]
 IdentityEmbedding = Literal["mean", "flatten"]
 Fusion = Literal["concat", "fc", "gated", "score"]
 BACKBONES = (
     *(f"miresnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"irse{depth}" for depth in (50, 101, 152)),
     *(f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "huge")),
+    *(f"resnet10_{width}" for width in (16, 32, 64)),
 )
 TIMM_PREFIX = "timm:"
 """Prefix of the backbones that are other timm networks."""

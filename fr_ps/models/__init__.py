@@ -13,11 +13,12 @@ from fr_ps.models.branch import Branch, feature_map_side
 from fr_ps.models.iresnet import IRESNETS, IResNet
 from fr_ps.models.layers import FlattenedEmbedding
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.timm_backbones import ConvNeXt, TimmBackbone
+from fr_ps.models.timm_backbones import ConvNeXt, ResNet10, TimmBackbone
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     **{name: partial(IResNet, block, units) for name, (block, units) in IRESNETS.items()},
     **{name: partial(ConvNeXt, name) for name in BACKBONE_NAMES if name.startswith("convnextv2_")},
+    **{name: partial(ResNet10, int(name.removeprefix("resnet10_"))) for name in BACKBONE_NAMES if name.startswith("resnet10_")},
 }
 """Backbone name to a function from the number of input channels to a module with `out_channels`."""
 
@@ -72,4 +73,5 @@ def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int],
         adversaries=config.adversaries,
         attribute_channels=config.attribute_channels,
         identity_embedding=flattened,
+        albedo=config.albedo,
     )

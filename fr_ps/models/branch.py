@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fr_ps.config import Adversaries
+from fr_ps.config import Adversaries, AlbedoNormalization
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
 from fr_ps.models.layers import Discriminator, Embedding, FeatureSeparation, normalise_maps, reverse_gradient
@@ -48,6 +48,7 @@ class Branch(nn.Module):
         adversaries: the input of the discriminators.
         attribute_channels: width of each attribute's embedding; 0: that of the map.
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
+        albedo: normalisation of the albedo: mean or log.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class Branch(nn.Module):
         adversaries: Adversaries,
         attribute_channels: int,
         identity_embedding: nn.Module | None = None,
+        albedo: AlbedoNormalization = "mean",
     ) -> None:
         super().__init__()
         self.modality = modality
         self.order = tuple(order)
         self.adversary_input = adversaries
+        self.albedo_normalization = albedo
         self.frozen = False
         self.backbone = backbone
         width = cast(int, backbone.out_channels)
@@ -119,7 +122,7 @@ class Branch(nn.Module):
 
     def shared_map(self, maps: Tensor) -> Tensor:
         """(B, channels, h, w), the input of every embedding."""
-        return self.project(self.backbone(normalise_maps(maps, self.modality)))
+        return self.project(self.backbone(normalise_maps(maps, self.modality, self.albedo_normalization)))
 
     def separate_features(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Attribute to the input of its embedding, and attribute to the rest after it; each has the shape of `shared`."""

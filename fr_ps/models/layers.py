@@ -11,19 +11,35 @@ from fr_ps.errors import InputError
 PYRAMID_BINS = (1, 2, 3)
 _PYRAMID_SIZE = sum(bins * bins for bins in PYRAMID_BINS)
 _DEPTH_UNIT = 8
+_LOG_OFFSET = 0.1
+_LOG_LIMIT = 4.0
 
 
-def normalise_maps(maps: Tensor, modality: str) -> Tensor:
+def normalise_maps(maps: Tensor, modality: str, albedo: str = "mean") -> Tensor:
     """(B, C, H, W) maps scaled to about [-1, 1]; part of the network, so that no caller can omit it.
 
-    Albedo is known only up to the intensity of the lights, so each map is divided by its own mean. Depth, in pixels, is
-    divided by an eighth of the map's side, which makes it independent of the resolution. Normals stay as they are.
+    Albedo is known only up to the intensity of the lights, so each map is divided by its own mean. With `albedo` "log" it is
+    the logarithm of the map plus a tenth of its mean, less its median, divided by its mean absolute value, clamped to -4 to 4.
+    Depth, in pixels, is divided by an eighth of the map's side, which makes it independent of the resolution. Normals stay as
+    they are.
     """
+    if modality == "albedo" and albedo == "log":
+        return _log_albedo(maps)
     if modality == "albedo":
         return maps / maps.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6) - 1
     if modality == "depth":
         return maps * (_DEPTH_UNIT / maps.shape[-1])
     return maps
+
+
+def _log_albedo(maps: Tensor) -> Tensor:
+    mean = maps.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+    logs = torch.log(maps.clamp_min(0) / mean + _LOG_OFFSET)
+    pixels = logs.flatten(1).sort(dim=1).values  # ONNX has no operator for the median
+    count = pixels.shape[1]
+    median = (pixels[:, (count - 1) // 2] + pixels[:, count // 2]) / 2
+    centred = logs - median[:, None, None, None]
+    return (centred / centred.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)).clamp(-_LOG_LIMIT, _LOG_LIMIT)
 
 
 class FeatureSeparation(nn.Module):

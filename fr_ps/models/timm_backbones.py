@@ -1,4 +1,4 @@
-"""Backbones from timm: ConvNeXt V2, and any network with a feature map, named `timm:NAME`."""
+"""Backbones from timm: ConvNeXt V2, small ResNets, and any network with a feature map, named `timm:NAME`."""
 
 from difflib import get_close_matches
 from typing import Any, cast
@@ -23,6 +23,39 @@ class ConvNeXt(nn.Module):
         trunk.head = nn.Identity()  # its norm would be an untrained parameter
         self.trunk = trunk
         self.out_channels: int = trunk.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Any, self.trunk).forward_features(x)
+
+
+class ResNet10(nn.Module):
+    """A small ResNet for small data sets: (B, inputs, H, W) -> (B, 8 x width, H / 16, W / 16), 4 x 4 for 56 x 56 pixels.
+
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, with one basic block in each of four stages of 1, 2, 4
+    and 8 times `width` channels, after one 3 x 3 convolution of stride 2 without pooling.
+    """
+
+    def __init__(self, width: int, inputs: int) -> None:
+        super().__init__()
+        from timm.models import resnet
+
+        residual_network: Any = resnet.ResNet
+        widths = (width, 2 * width, 4 * width, 8 * width)
+        # A "deep" stem ends in twice its width; its three convolutions become one.
+        trunk = residual_network(
+            resnet.BasicBlock,
+            (1, 1, 1, 1),
+            channels=widths,
+            in_chans=inputs,
+            stem_type="deep",
+            stem_width=width // 2,
+            num_classes=0,
+        )
+        stem = nn.Conv2d(inputs, width, 3, stride=2, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        trunk.conv1, trunk.maxpool = stem, nn.Identity()
+        self.trunk = trunk
+        self.out_channels = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Any, self.trunk).forward_features(x)

@@ -25,7 +25,7 @@ def test_convnext_v2_has_all_sizes_of_timm() -> None:
 
 
 SIDES = {"miresnet": {112: 7, 128: 8, 224: 14, 256: 16}, "convnextv2": {112: 3, 128: 4, 224: 7, 256: 8}}
-SIDES |= {"irse": SIDES["miresnet"]}
+SIDES |= {"irse": SIDES["miresnet"], "resnet10": SIDES["miresnet"]}
 OF_TIMM = {"timm:resnet10t": (4, 4, 7, 8), "timm:vit_tiny_patch16_224": (7, 8, 14, 16), "timm:test_efficientnet": (4, 4, 7, 8)}
 OF_TIMM |= {"timm:sequencer2d_s": (8, 9, 16, 18)}  # channels last
 
@@ -40,6 +40,39 @@ def test_every_backbone_ends_in_the_same_channels_at_every_size(name: str) -> No
             outputs = network({"albedo": torch.empty(2, 1, size, size)})
             assert outputs.shared["albedo"].shape == (2, 512, side, side)
     assert outputs.embedding.shape == (2, 512)
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet10_16", 16), ("resnet10_32", 32), ("resnet10_64", 64)])
+def test_a_small_resnet_computes_what_its_blocks_do_one_after_the_other(name: str, width: int) -> None:
+    """Against the formula of He et al. with the network's own weights."""
+    backbone = build_backbone(name, 3).eval()
+    assert backbone.out_channels == 8 * width
+    x = torch.randn(2, 3, 56, 56)
+    for key, tensor in backbone.state_dict().items():
+        if "bn" in key or "downsample.1" in key:
+            tensor.copy_(torch.rand(tensor.shape) + 0.5)
+    state = {key.removeprefix("trunk."): tensor for key, tensor in backbone.state_dict().items()}
+
+    def conv(x: torch.Tensor, key: str, stride: int) -> torch.Tensor:
+        weight = state[f"{key}.weight"]
+        return functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    def norm(x: torch.Tensor, key: str) -> torch.Tensor:
+        return functional.batch_norm(x, *(state[f"{key}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+
+    expected = norm(conv(x, "conv1", 2), "bn1").relu()
+    for stage in range(4):
+        block, stride = f"layer{stage + 1}.0", 2 if stage else 1
+        residual = norm(conv(expected, f"{block}.conv1", stride), f"{block}.bn1").relu()
+        residual = norm(conv(residual, f"{block}.conv2", 1), f"{block}.bn2")
+        shortcut = norm(conv(expected, f"{block}.downsample.0", stride), f"{block}.downsample.1") if stage else expected
+        expected = (residual + shortcut).relu()
+    assert expected.shape == (2, 8 * width, 4, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(x), expected)
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == sum(
+        tensor.numel() for key, tensor in state.items() if "running" not in key and "tracked" not in key
+    )
 
 
 @pytest.mark.parametrize("name", OF_TIMM)
@@ -119,7 +152,9 @@ def test_a_network_has_outputs_for_every_task_and_modality(backbone: str, size: 
     }
 
 
-@pytest.mark.parametrize(("backbone", "size"), [("miresnet18", 32), ("convnextv2_atto", 64), ("timm:test_vit", 64)])
+@pytest.mark.parametrize(
+    ("backbone", "size"), [("miresnet18", 32), ("convnextv2_atto", 64), ("resnet10_16", 32), ("timm:test_vit", 64)]
+)
 def test_steps_on_one_batch_lower_its_loss(backbone: str, size: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(backbone=backbone, channels=32, reduction=8)

@@ -43,3 +43,27 @@ def test_a_depth_of_an_eighth_of_the_side_is_one() -> None:
 def test_normals_are_unchanged() -> None:
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(normalise_maps(x, "normal"), x)
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_log_albedo_is_centred_on_its_median_and_divided_by_its_mean_deviation(side: int) -> None:
+    x = torch.rand(3, 1, side, side) ** 3 * torch.tensor([1e-3, 5.0, 9000.0])[:, None, None, None]
+    got = normalise_maps(x, "albedo", "log").double().numpy()
+    for index, picture in enumerate(x.double().numpy()):
+        logs = np.log(picture + 0.1 * picture.mean())
+        centred = logs - np.median(logs)
+        np.testing.assert_allclose(got[index], np.clip(centred / np.abs(centred).mean(), -4, 4), rtol=1e-3, atol=1e-4)
+
+
+def test_log_albedo_is_bounded_and_finite_for_black_and_for_bright_pixels() -> None:
+    x = torch.zeros(2, 1, 8, 8)
+    x[1, 0, 2, 3] = 1e6
+    got = normalise_maps(x, "albedo", "log")
+    assert got[0].unique().tolist() == [0.0]
+    assert got[1, 0, 2, 3] == 4.0
+
+
+def test_log_applies_to_albedo_only() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(normalise_maps(x, "normal", "log"), x)
+    assert torch.equal(normalise_maps(x[:, :1], "depth", "log"), normalise_maps(x[:, :1], "depth"))
