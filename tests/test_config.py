@@ -92,6 +92,8 @@ OUT_OF_RANGE = [
     (ModelConfig, "model", {"attribute_channels": -1}, "attribute_channels"),
     (ModelConfig, "model", {"channels": 64, "attribute_channels": 65}, "attribute_channels"),
     (ModelConfig, "model", {"embedding": "max"}, "embedding"),
+    (ModelConfig, "model", {"input_size": 7}, "input_size"),
+    (ModelConfig, "model", {"flip_average": 1}, "flip_average"),
     (ModelConfig, "model", {"albedo": "sqrt"}, "albedo"),
     (ModelConfig, "model", {"identity_channels": 7}, "identity_channels"),
     (ModelConfig, "model", {"identity_channels": -1}, "identity_channels"),

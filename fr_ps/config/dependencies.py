@@ -104,7 +104,8 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     ),
     "batch.attribute": (_is("batch.balance", "class"),),
     **dict.fromkeys(
-        ("model.backbone", "model.weights", "model.fsm", "model.attribute_channels", "model.embedding"), (_HAS_NEW_BRANCH,)
+        ("model.backbone", "model.weights", "model.fsm", "model.attribute_channels", "model.embedding", "model.input_size"),
+        (_HAS_NEW_BRANCH,),
     ),
     "model.albedo": (_HAS_NEW_BRANCH, _HAS_ALBEDO),
     **dict.fromkeys(("model.identity_channels", "model.dropout"), (_HAS_NEW_BRANCH, _is("model.embedding", "flatten"))),

@@ -44,6 +44,9 @@ class ModelConfig:
         dropout: probability that embedding=flatten drops a feature in training.
         albedo: normalisation of the albedo inside the network: mean: divided by its mean, less 1; log: the logarithm of the
             albedo plus a tenth of its mean, less its median, divided by its mean absolute value, clamped to -4 to 4.
+        input_size: side to which the maps are resampled inside the network, in pixels, at most that of the maps; 0: as they are.
+        flip_average: whether embeddings and logits of attributes are averaged over the maps and their mirror images, outside
+            training. It doubles the cost of a prediction.
     """
 
     backbone: str = "convnextv2_atto"
@@ -58,6 +61,8 @@ class ModelConfig:
     identity_channels: int = 0
     dropout: float = 0.2
     albedo: AlbedoNormalization = "mean"
+    input_size: int = 0
+    flip_average: bool = False
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     """For pydantic in `json_files`: an unknown setting, from a newer version, may change the network, so it is an error."""
@@ -75,6 +80,8 @@ class ModelConfig:
         check_setting(0 <= dimension <= self.channels, "model.attribute_channels", dimension, "0 to model.channels")
         width = self.identity_channels
         check_setting(width == 0 or 8 <= width <= 8192, "model.identity_channels", width, "0, or 8 to 8192")
+        size = self.input_size
+        check_setting(size == 0 or 8 <= size <= 4096, "model.input_size", size, "0, or 8 to 4096")
         check_setting(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
 
 

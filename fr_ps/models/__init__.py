@@ -38,7 +38,8 @@ def build_network(
     """A network with new random weights.
 
     Args:
-        branch_configs: modality to the settings of its branch; those of the first one also set the width of the fused embedding.
+        branch_configs: modality to the settings of its branch; those of the first one also set the width of the fused embedding
+            and whether outputs are averaged over mirror images.
         fusion: of several modalities; a single modality ignores it.
         classes: attribute to its number of classes.
         size: side of the maps in pixels, which a flattened embedding depends on.
@@ -47,8 +48,14 @@ def build_network(
         InputError: timm has no feature map for `timm:NAME`, or a flattened embedding has none for maps of this size.
     """
     branches = {modality: build_branch(config, modality, classes, size) for modality, config in branch_configs.items()}
-    channels = next(iter(branch_configs.values())).channels
-    return FaceNetwork(branches, fusion if len(branches) > 1 else "concat", channels=channels, classes=classes)
+    first = next(iter(branch_configs.values()))
+    return FaceNetwork(
+        branches,
+        fusion if len(branches) > 1 else "concat",
+        channels=first.channels,
+        classes=classes,
+        flip_average=first.flip_average,
+    )
 
 
 def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int], size: int = 112) -> Branch:
@@ -60,7 +67,7 @@ def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int],
     backbone = build_backbone(config.backbone, CHANNELS[modality])
     flattened = None
     if config.embedding == "flatten":
-        side = feature_map_side(backbone, CHANNELS[modality], size)
+        side = feature_map_side(backbone, CHANNELS[modality], config.input_size or size)
         flattened = FlattenedEmbedding(config.channels, side, config.identity_channels or config.channels, config.dropout)
     return Branch(
         modality,
@@ -74,4 +81,5 @@ def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int],
         attribute_channels=config.attribute_channels,
         identity_embedding=flattened,
         albedo=config.albedo,
+        input_size=config.input_size,
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fr_ps.config import Adversaries, AlbedoNormalization
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
-from fr_ps.models.layers import Discriminator, Embedding, FeatureSeparation, normalise_maps, reverse_gradient
+from fr_ps.models.layers import Discriminator, Embedding, FeatureSeparation, normalise_maps, resample_maps, reverse_gradient
 
 IDENTITY = "identity"
 
@@ -49,6 +49,7 @@ class Branch(nn.Module):
         attribute_channels: width of each attribute's embedding; 0: that of the map.
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
         albedo: normalisation of the albedo: mean or log.
+        input_size: side to which the maps are resampled; 0: as they are.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Branch(nn.Module):
         attribute_channels: int,
         identity_embedding: nn.Module | None = None,
         albedo: AlbedoNormalization = "mean",
+        input_size: int = 0,
     ) -> None:
         super().__init__()
         self.modality = modality
         self.order = tuple(order)
         self.adversary_input = adversaries
         self.albedo_normalization = albedo
+        self.input_size = input_size
         self.frozen = False
         self.backbone = backbone
         width = cast(int, backbone.out_channels)
@@ -122,6 +125,8 @@ class Branch(nn.Module):
 
     def shared_map(self, maps: Tensor) -> Tensor:
         """(B, channels, h, w), the input of every embedding."""
+        if self.input_size:
+            maps = resample_maps(maps, self.modality, self.input_size)
         return self.project(self.backbone(normalise_maps(maps, self.modality, self.albedo_normalization)))
 
     def separate_features(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -134,12 +139,14 @@ class Branch(nn.Module):
 
 
 def check_input_size(branch: Branch, size: int) -> None:
-    """Refuse maps of `size` x `size` pixels that are too small for the backbone of `branch`.
+    """Refuse maps of `size` x `size` pixels that are too small for `branch`.
 
     Raises:
-        InputError: the backbone yields no feature map.
+        InputError: the backbone yields no feature map, or the maps are smaller than its input.
     """
-    feature_map_side(branch.backbone, CHANNELS[branch.modality], size)
+    if branch.input_size > size:
+        raise InputError(f"model.input_size is {branch.input_size}; expected at most {size}, the side of the maps in pixels")
+    feature_map_side(branch.backbone, CHANNELS[branch.modality], branch.input_size or size)
 
 
 def feature_map_side(backbone: nn.Module, inputs: int, size: int) -> tuple[int, int]:

@@ -32,6 +32,23 @@ def normalise_maps(maps: Tensor, modality: str, albedo: str = "mean") -> Tensor:
     return maps
 
 
+def resample_maps(maps: Tensor, modality: str, side: int) -> Tensor:
+    """(B, C, H, W) maps as (B, C, side, side), each pixel the mean over its area; normals have unit length again.
+
+    Depth is in pixels, so it is scaled with the picture.
+    """
+    resampled = functional.interpolate(maps, (side, side), mode="area")
+    if modality == "normal":
+        return functional.normalize(resampled, dim=1)
+    return resampled * (side / maps.shape[-1]) if modality == "depth" else resampled
+
+
+def mirror_maps(maps: Tensor, modality: str) -> Tensor:
+    """(B, C, H, W) maps of the face mirrored left to right; a mirrored normal has the opposite n_x."""
+    mirrored = maps.flip(3)
+    return torch.cat([-mirrored[:, :1], mirrored[:, 1:]], dim=1) if modality == "normal" else mirrored
+
+
 def _log_albedo(maps: Tensor) -> Tensor:
     mean = maps.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
     logs = torch.log(maps.clamp_min(0) / mean + _LOG_OFFSET)

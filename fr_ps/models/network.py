@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS, build_class_head
+from fr_ps.models.layers import mirror_maps
 
 
 class NetworkOutput(NamedTuple):
@@ -38,6 +40,7 @@ class FaceNetwork(nn.Module):
         fusion: name of the fusion of their embeddings.
         channels: width of the fused embeddings where the fusion does not fix it.
         classes: attribute to its number of classes.
+        flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
 
     Attributes:
         reversal_alpha: alpha of the gradient reversal; the trainer sets it before each step.
@@ -45,9 +48,18 @@ class FaceNetwork(nn.Module):
 
     INITIAL_GAIN = 4.0
 
-    def __init__(self, branches: Mapping[str, Branch], fusion: str, *, channels: int, classes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        branches: Mapping[str, Branch],
+        fusion: str,
+        *,
+        channels: int,
+        classes: Mapping[str, int],
+        flip_average: bool = False,
+    ) -> None:
         super().__init__()
         self.reversal_alpha = 1.0
+        self.flip_average = flip_average
         self.modalities = tuple(branches)
         self.branches = nn.ModuleDict(branches)
         self.embedding_widths = {
@@ -95,7 +107,12 @@ class FaceNetwork(nn.Module):
         return outputs._replace(adversarial=adversarial, shared=shared)
 
     def encode(self, maps: Mapping[str, Tensor]) -> dict[str, Features]:
-        """Modality to the features of its branch, for the modalities in `maps`."""
+        """Modality to the features of its branch, for the modalities in `maps`.
+
+        With `flip_average`, in evaluation mode, those of the B mirror images follow those of the B maps.
+        """
+        if self._averages:
+            maps = {modality: torch.cat([of_one, mirror_maps(of_one, modality)]) for modality, of_one in maps.items()}
         return {
             modality: branch(maps[modality], self.reversal_alpha)
             for modality, branch in self.branches.items()
@@ -107,11 +124,21 @@ class FaceNetwork(nn.Module):
         shared = next(iter(features.values())).shared
         encoded = torch.tensor([modality in features for modality in self.modalities])
         encoded = encoded.to(shared.device).expand(shared.shape[0], -1)
+        if self._averages and present is not None:
+            present = present.repeat(2, 1)
         present = encoded if present is None else encoded & present
         logits = {task: head(self._task_embeddings(task, features, present), present) for task, head in self.heads.items()}
         embeddings = self._task_embeddings(IDENTITY, features, present)
         scaled = [embedding * self.log_gains[modality].exp() for modality, embedding in zip(self.modalities, embeddings)]
-        return NetworkOutput(self.identity(scaled, present), logits, {}, {})
+        embedding = self.identity(scaled, present)
+        if self._averages:
+            embedding = _average_embeddings(embedding.unflatten(0, (2, -1)))
+            logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
+        return NetworkOutput(embedding, logits, {}, {})
+
+    @property
+    def _averages(self) -> bool:
+        return self.flip_average and not self.training
 
     def _task_embeddings(self, task: str, features: Mapping[str, Features], present: Tensor) -> Sequence[Tensor]:
         """The embeddings of `task`, one per modality, zero where the modality is missing."""
@@ -122,3 +149,9 @@ class FaceNetwork(nn.Module):
             else template.new_zeros(template.shape[0], self.embedding_widths[task][index])
             for index, modality in enumerate(self.modalities)
         ]
+
+
+def _average_embeddings(embeddings: Tensor) -> Tensor:
+    """(k, B, C) -> (B, C): the mean of the k unit embeddings, times the mean of their norms."""
+    norm = embeddings.norm(dim=2, keepdim=True).mean(dim=0)
+    return functional.normalize(embeddings, dim=2).mean(dim=0) * norm

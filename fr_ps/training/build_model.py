@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -37,7 +38,7 @@ def resolve_branch_folders(config: Config) -> BranchFolders:
 
 
 def branch_configs(config: Config, folders: BranchFolders, classes: Classes, size: int) -> dict[str, ModelConfig]:
-    """Modality to the settings of its branch: those of its trained run, else `config.model`.
+    """Modality to the settings of its branch: those of its trained run, but for `model.flip_average`, else `config.model`.
 
     Raises:
         InputError: the run's model has other inputs or classes.
@@ -46,7 +47,9 @@ def branch_configs(config: Config, folders: BranchFolders, classes: Classes, siz
     for modality in config.data.modalities:
         with _prefix_errors(modality):
             trained = read_branch_info(folders[modality], modality, classes, size) if modality in folders else None
-            found[modality] = trained.branches[modality] if trained else config.model
+            found[modality] = config.model
+            if trained:
+                found[modality] = replace(trained.branches[modality], flip_average=config.model.flip_average)
     return found
 
 

@@ -50,12 +50,13 @@ def make_network(
     fusion: str = "concat",
     reversal: float = 1.0,
     dtype: torch.dtype = torch.float32,
+    flip_average: bool = False,
     **settings: Any,
 ) -> FaceNetwork:
     """Twice the same weights for two calls."""
     torch.manual_seed(1)
     branches = {modality: Branch(modality, TinyBackbone(INPUTS[modality]), **(SETTINGS | settings)) for modality in modalities}
-    network = FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES).to(dtype)
+    network = FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, flip_average=flip_average).to(dtype)
     network.reversal_alpha = reversal
     return network
 

@@ -131,6 +131,19 @@ def test_a_flattened_network_for_maps_that_are_too_small_is_rejected(rejected: A
         build_network({"albedo": ModelConfig(channels=8, reduction=8, embedding="flatten")}, "concat", CLASSES, size=16)
 
 
+def test_an_input_size_resamples_the_maps_before_the_backbone(rejected: Any) -> None:
+    config = ModelConfig(backbone="miresnet18", channels=32, reduction=8, embedding="flatten", input_size=32)
+    network = build_network({"depth": config}, "concat", CLASSES, size=64).eval()
+    branch = network.branches["depth"]
+    maps = torch.randn(2, 1, 64, 64)
+    small = functional.avg_pool2d(maps, 2) / 2
+    with torch.no_grad():
+        torch.testing.assert_close(network({"depth": maps}).embedding, network({"depth": small}).embedding)
+    check_input_size(branch, 64)  # type: ignore[arg-type]
+    with rejected("model.input_size is 32", "at most 24"):
+        check_input_size(branch, 24)  # type: ignore[arg-type]
+
+
 def test_checking_a_map_size_does_not_change_the_network() -> None:
     branch = build_branch(ModelConfig(channels=8, reduction=8), "normal", CLASSES)
     before = {name: tensor.clone() for name, tensor in branch.state_dict().items()}

@@ -461,6 +461,47 @@ def test_the_order_of_the_given_maps_has_no_effect(fusion: str) -> None:
         assert outputs_close(network(dict(reversed(inputs.items()))), network(inputs))
 
 
+# Averages over mirror images.
+
+
+def mirrored(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    signs = torch.tensor([-1.0, 1, 1])[:, None, None]
+    return {modality: of_one.flip(3) * (signs if modality == "normal" else 1) for modality, of_one in maps.items()}
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_flip_average_is_the_mean_of_two_passes_also_with_missing_maps(fusion: str) -> None:
+    plain, averaging = make_network(THREE, fusion).eval(), make_network(THREE, fusion, flip_average=True).eval()
+    inputs = make_maps(THREE)
+    present = torch.tensor([[True, True, True], [True, False, False], [False, True, True]] * 2)
+    with torch.no_grad():
+        first, second, got = (
+            by_name(run) for run in (plain(inputs, present), plain(mirrored(inputs), present), averaging(inputs, present))
+        )
+        directions = [functional.normalize(run[IDENTITY].double()) for run in (first, second)]
+        norms = [run[IDENTITY].double().norm(dim=1, keepdim=True) for run in (first, second)]
+    expected = (directions[0] + directions[1]) / 2 * (norms[0] + norms[1]) / 2
+    torch.testing.assert_close(got[IDENTITY].double(), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(first[IDENTITY], second[IDENTITY], rtol=1e-3)
+    for task in ORDER:
+        torch.testing.assert_close(got[task], (first[task] + second[task]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_a_flip_average_is_the_same_for_a_face_and_its_mirror_image() -> None:
+    network, inputs = make_network(THREE, "gated", flip_average=True).eval(), make_maps(THREE)
+    with torch.no_grad():
+        assert outputs_close(network(inputs), network(mirrored(inputs)))
+        features = network.encode(inputs)
+        for subset in (("normal",), ("albedo", "depth")):
+            direct = network({modality: inputs[modality] for modality in subset})
+            assert outputs_close(network.decode({modality: features[modality] for modality in subset}), direct)
+
+
+def test_training_uses_no_flip_average() -> None:
+    first, second = (make_network(TWO, flip_average=flip_average)(make_maps(TWO)) for flip_average in (False, True))
+    assert outputs_close(first, second)
+
+
 # Branches that differ, and branches that are frozen.
 
 

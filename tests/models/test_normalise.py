@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fr_ps.models.layers import normalise_maps
+from fr_ps.models.layers import mirror_maps, normalise_maps, resample_maps
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 3.0, 255.0, 65535.0])
@@ -67,3 +67,37 @@ def test_log_applies_to_albedo_only() -> None:
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(normalise_maps(x, "normal", "log"), x)
     assert torch.equal(normalise_maps(x[:, :1], "depth", "log"), normalise_maps(x[:, :1], "depth"))
+
+
+def test_resampled_maps_are_means_over_areas() -> None:
+    x = torch.rand(2, 1, 12, 12)
+    blocks = x.double().numpy().reshape(2, 1, 4, 3, 4, 3).mean(axis=(3, 5))
+    np.testing.assert_allclose(resample_maps(x, "albedo", 4).numpy(), blocks, rtol=1e-5)
+    np.testing.assert_allclose(resample_maps(x, "depth", 4).numpy(), blocks / 3, rtol=1e-5)
+
+
+def test_resampled_normals_have_unit_length() -> None:
+    x = torch.nn.functional.normalize(torch.randn(2, 3, 12, 12) + torch.tensor([0, 0, 3.0])[:, None, None], dim=1)
+    got = resample_maps(x, "normal", 5)
+    assert got.shape == (2, 3, 5, 5)
+    torch.testing.assert_close(got.norm(dim=1), torch.ones(2, 5, 5))
+    means = x.double().numpy().reshape(2, 3, 4, 3, 4, 3).mean(axis=(3, 5))
+    expected = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(resample_maps(x, "normal", 4).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_slope_has_the_same_depth_after_resampling_and_normalisation() -> None:
+    slope = torch.linspace(-8, 8, 16)[None, None, None].expand(1, 1, 16, 16)
+    halves = normalise_maps(slope, "depth")[:, :, ::2].unflatten(3, (8, 2)).mean(dim=4)
+    torch.testing.assert_close(normalise_maps(resample_maps(slope, "depth", 8), "depth"), halves)
+
+
+def test_a_mirrored_slope_has_mirrored_normals() -> None:
+    depth = torch.rand(1, 1, 9, 9)
+
+    def normals(of: torch.Tensor) -> torch.Tensor:
+        """n_x is -dz/dx."""
+        slope = -torch.gradient(of, dim=3)[0]
+        return torch.nn.functional.normalize(torch.cat([slope, torch.zeros_like(slope), torch.ones_like(slope)], dim=1), dim=1)
+
+    torch.testing.assert_close(mirror_maps(normals(depth), "normal"), normals(mirror_maps(depth, "depth")))

@@ -1,5 +1,6 @@
 """ONNX export: the same outputs as torch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
+from fr_ps.models import build_network
+from fr_ps.models.inference import predict_batch
 from fr_ps.serving import export as module
 from fr_ps.serving.export import INFO_FILE, ONNX_FILE, ExportResult, export, onnx_session
 from fr_ps.serving.recognizer import Recognizer
-from tests.serving.conftest import CPU, make_model
+from tests.serving.conftest import CPU, SMALL, make_model
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,18 @@ def test_onnx_equals_torch_on_real_maps_at_any_batch_size(
     assert np.abs(embedding - expected.embeddings).max() <= 1e-5 * scale
     for attribute, found in zip(ATTRIBUTES, probabilities, strict=True):
         assert np.abs(found - expected.probabilities[attribute]).max() <= 1e-5
+
+
+def test_onnx_equals_torch_with_every_part_of_a_network_that_averages_over_flips(prepared: Path, tmp_path: Path) -> None:
+    model = replace(SMALL, embedding="flatten", albedo="log", input_size=40, flip_average=True)
+    recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", "normal", model=model), CPU)
+    found = export(recognizer, tmp_path / "onnx", prepared, part=None, batch=16)
+    assert max(found.differences.values()) < 1e-4
+    maps = open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(3))
+    plain = build_network(dict.fromkeys(maps, replace(model, flip_average=False)), "concat", recognizer.info.class_counts(), 48)
+    plain.load_state_dict(recognizer.network.state_dict())
+    (ours,), run = predict_batch(plain.eval(), maps, [list(maps)]), onnx_session(found.file)
+    assert not np.allclose(run(maps)[0], ours.embeddings, rtol=1e-2)
 
 
 def test_inputs_and_outputs_have_names_and_a_dynamic_batch(exported: tuple[Recognizer, ExportResult, Path]) -> None:

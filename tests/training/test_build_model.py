@@ -113,6 +113,16 @@ def test_build_model_prints_the_source_of_each_branch(runs: Runs, prepared: Path
     assert words in line
 
 
+def test_the_flip_average_is_a_setting_of_the_fused_network(runs: Runs, prepared: Path) -> None:
+    plain = fused(prepared, {"albedo": runs["albedo"]})
+    averaging = replace(plain, model=replace(plain.model, flip_average=True))
+    assert info_of(averaging).branches == {
+        modality: replace(model, flip_average=True) for modality, model in info_of(plain).branches.items()
+    }
+    folders = resolve_branch_folders(plain)
+    assert [build_model(one, info_of(one), folders, lambda _: None).flip_average for one in (plain, averaging)] == [False, True]
+
+
 def test_a_weights_file_is_loaded_into_the_branches_without_a_run(runs: Runs, prepared: Path) -> None:
     file = best(runs["albedo"]) / WEIGHTS_FILE
     config = fused(prepared, {"normal": runs["normal"]})
