@@ -120,6 +120,8 @@ OUT_OF_RANGE = [
     (LossConfig, "loss", {"cosface_margin": -0.1}, "cosface_margin"),
     (LossConfig, "loss", {"adaface_margin": 1.6}, "adaface_margin"),
     (LossConfig, "loss", {"scale": 0.0}, "scale"),
+    (LossConfig, "loss", {"contrastive": -0.1}, "contrastive"),
+    (LossConfig, "loss", {"contrastive_temperature": 0.0}, "contrastive_temperature"),
     (LossConfig, "loss", {"lower_norm": 0.0}, "lower_norm"),
     (LossConfig, "loss", {"lower_norm": 110.0}, "lower_norm"),
     (LossConfig, "loss", {"lower_margin": -0.1}, "lower_margin"),

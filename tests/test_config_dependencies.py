@@ -70,6 +70,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("loss.reversal_ramp", True, {"loss.reversal": 0.0}, {"loss.reversal": 0.5}),
     ("loss.reversal_ramp", True, {"model.fsm": False}, {"loss.adversarial": 0.0, "loss.weighting": "uncertainty"}),
     ("loss.dwa_temperature", 0.5, {"loss.weighting": "uncertainty"}, {"loss.weighting": "dwa"}),
+    ("loss.contrastive_temperature", 0.5, {"loss.contrastive": 0.0}, {"loss.contrastive": 1.0}),
     ("loss.cagrad_c", 0.9, {"loss.weighting": "upgrad"}, {"loss.weighting": "cagrad"}),
     ("loss.focal_gamma", 3.0, {"loss.attribute_loss": "cross_entropy"}, {}),
     ("loss.focal_gamma", 3.0, {"loss.focal_gammas": {task: [1.0, 2.0] for task in ATTRIBUTES}}, {}),

@@ -125,6 +125,9 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
         Condition("loss.reversal is above 0", ("loss.reversal",), lambda config: config.loss.reversal > 0),
     ),
     "loss.dwa_temperature": (_is("loss.weighting", "dwa"),),
+    "loss.contrastive_temperature": (
+        Condition("loss.contrastive is above 0", ("loss.contrastive",), lambda config: config.loss.contrastive > 0),
+    ),
     "loss.cagrad_c": (_is("loss.weighting", "cagrad"),),
     "loss.focal_gamma": (
         _is("loss.attribute_loss", "focal"),

@@ -35,6 +35,10 @@ class LossConfig:
             cosine margin), or adaface (margin depends on the image quality).
         person_weights: weights of the subjects in the identity loss: none: equal; soft: square root of the smallest number
             of sessions divided by the subject's; original: 1 - frequency, scaled to 0.3 to 1.
+        contrastive: weight of a supervised contrastive loss (Khosla et al. 2020) in the identity loss: in a batch, the embeddings
+            of a subject attract each other and repel all others. It needs two or more sessions per subject in a batch
+            (batch.sessions); 0: off.
+        contrastive_temperature: temperature of the contrastive loss; the smaller, the more the hardest pairs count.
         attribute_loss: loss of the attributes and of their adversaries.
         class_weights: attribute to one weight per class (alpha of focal), as {gender: [0.9, 0.1]}. Default: inverse class
             frequencies, normalised to sum 1 (focal) or mean 1 (cross_entropy).
@@ -64,6 +68,8 @@ class LossConfig:
     cagrad_c: float = 0.5
     identity_loss: Literal["magface", "arcface", "cosface", "adaface"] = "magface"
     person_weights: Literal["none", "soft", "original"] = "none"
+    contrastive: float = 0.0
+    contrastive_temperature: float = 0.1
     attribute_loss: Literal["focal", "cross_entropy"] = "focal"
     class_weights: dict[Attribute, list[float]] = field(default_factory=dict)
     focal_gamma: float | Literal["counts"] = 1.0
@@ -82,9 +88,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "loss.")
-        check_range(self, "loss.", 0, MAX_WEIGHT, "identity", "attribute", "adversarial", "reversal")
+        check_range(self, "loss.", 0, MAX_WEIGHT, "identity", "attribute", "adversarial", "reversal", "contrastive")
         check_range(self, "loss.", 0, 2, "cosface_margin")
-        for key, most in (("dwa_temperature", MAX_WEIGHT), ("scale", 10_000)):
+        for key, most in (("dwa_temperature", MAX_WEIGHT), ("scale", 10_000), ("contrastive_temperature", 100)):
             check_setting(0 < getattr(self, key) <= most, f"loss.{key}", getattr(self, key), f"above 0, at most {most:g}")
         for key in ("arcface_margin", "adaface_margin"):
             check_setting(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")

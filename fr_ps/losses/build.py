@@ -103,7 +103,9 @@ def build_losses(
     tasks = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
     adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if task in adversarial_tasks]
     weighting = WEIGHTINGS[config.weighting](config, tasks, dict.fromkeys(adversaries, config.adversarial))
-    return MultiTaskLoss(identity, attributes, weighting)
+    return MultiTaskLoss(
+        identity, attributes, weighting, contrastive=config.contrastive, temperature=config.contrastive_temperature
+    )
 
 
 def build_identity_loss(config: LossConfig, channels: int, num_subjects: int, person_weights: Tensor | None) -> MarginLoss:

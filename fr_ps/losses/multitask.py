@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from fr_ps.losses.contrastive import supervised_contrastive
 from fr_ps.losses.margin import MarginLoss
 from fr_ps.losses.weighting import Weighting
 from fr_ps.models.network import NetworkOutput
@@ -19,7 +20,7 @@ class LossOutput(NamedTuple):
     Attributes:
         total: the weighted sum.
         tasks: task to its loss before weighting.
-        diagnostics: `norm/...` of the identity embeddings, without gradient.
+        diagnostics: `norm/...` of the identity embeddings, and `loss/contrastive` if there is one, without gradient.
     """
 
     total: Tensor
@@ -31,7 +32,7 @@ class LossOutput(NamedTuple):
         return LossOutput(self.total.detach(), {task: loss.detach() for task, loss in self.tasks.items()}, self.diagnostics)
 
     def scalars(self) -> dict[str, Tensor]:
-        """Metric name to value: `loss/total`, `loss/TASK`, `norm/...`."""
+        """Metric name to value: `loss/total`, `loss/TASK`, and the diagnostics."""
         return {"loss/total": self.total} | {f"loss/{task}": loss for task, loss in self.tasks.items()} | self.diagnostics
 
 
@@ -43,16 +44,27 @@ class MultiTaskLoss(nn.Module):
         attributes: attribute to (logits, classes) -> scalar; its adversary has the same loss. An attribute that is missing
             here is not trained.
         weighting: task losses to the total.
+        contrastive: weight of the supervised contrastive loss in the identity loss.
+        temperature: of the contrastive loss.
     """
 
     identity: MarginLoss
     weighting: Weighting
 
-    def __init__(self, identity: MarginLoss, attributes: Mapping[str, nn.Module], weighting: Weighting) -> None:
+    def __init__(
+        self,
+        identity: MarginLoss,
+        attributes: Mapping[str, nn.Module],
+        weighting: Weighting,
+        *,
+        contrastive: float = 0.0,
+        temperature: float = 0.1,
+    ) -> None:
         super().__init__()
         self.identity = identity
         self.attributes = nn.ModuleDict(attributes)
         self.weighting = weighting
+        self.contrastive, self.temperature = contrastive, temperature
 
     def forward(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> LossOutput:
         """The losses of a batch; `targets` holds the (B,) classes of every task.
@@ -61,14 +73,14 @@ class MultiTaskLoss(nn.Module):
         no loss.
         """
         losses = self.task_losses(outputs, targets)
-        diagnostics = self.identity.diagnostics(outputs.embedding.detach())
+        diagnostics = self._diagnostics(outputs.embedding.detach(), targets["identity"])
         penalties = {"identity": diagnostics["norm/penalty"]}
         total = self.weighting(losses, list(outputs.shared.values()), penalties)
         return LossOutput(total, losses, diagnostics)
 
     def task_losses(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Task to its loss before weighting, with graph."""
-        losses = {"identity": self.identity(outputs.embedding, targets["identity"])}
+        losses = {"identity": self._identity_loss(self.identity, outputs.embedding, targets["identity"])}
         for task, loss in self.attributes.items():
             labelled = targets[task] >= 0
             if not labelled.any():
@@ -77,6 +89,18 @@ class MultiTaskLoss(nn.Module):
             if task in outputs.adversarial:
                 losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][labelled], targets[task][labelled])
         return losses
+
+    def _identity_loss(self, margin_loss: MarginLoss, embeddings: Tensor, subjects: Tensor) -> Tensor:
+        loss = margin_loss(embeddings, subjects)
+        if self.contrastive:
+            loss = loss + self.contrastive * supervised_contrastive(embeddings, subjects, self.temperature)
+        return loss
+
+    def _diagnostics(self, embeddings: Tensor, subjects: Tensor) -> dict[str, Tensor]:
+        found = self.identity.diagnostics(embeddings)
+        if self.contrastive:
+            found["loss/contrastive"] = supervised_contrastive(embeddings, subjects, self.temperature)
+        return found
 
     def end_epoch(self, losses: Mapping[str, float], identity_penalty: float) -> None:
         """Pass the mean losses of an epoch to the weighting.

@@ -127,6 +127,8 @@ def test_the_registries_have_exactly_the_names_of_the_settings() -> None:
         ({}, {"identity_loss": "adaface"}, {"identity"}),
         ({}, {"lambda_g": 50.0}, {"identity"}),
         ({}, {"scale": 32.0}, {"identity"}),
+        ({}, {"contrastive": 0.5}, {"identity"}),
+        ({"contrastive": 0.5}, {"contrastive_temperature": 0.2}, {"identity"}),
         ({}, {"person_weights": "soft"}, {"identity"}),
         ({"person_weights": "soft"}, {"person_weights": "original"}, {"identity"}),
         ({"identity_loss": "arcface"}, {"arcface_margin": 0.3}, {"identity"}),

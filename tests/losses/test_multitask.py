@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fr_ps.config import LossConfig
 from fr_ps.losses import WEIGHTINGS, build_losses
+from fr_ps.losses.contrastive import supervised_contrastive
 from fr_ps.losses.multitask import ADVERSARIAL_PREFIX, LossOutput, MultiTaskLoss
 from tests.models.small import to_output
 
@@ -56,6 +57,21 @@ def test_the_parts_are_the_losses_of_the_tasks_that_are_trained_and_the_total_th
     assert {name: part.item() for name, part in parts.items()} == pytest.approx(alone, rel=1e-5)
     weights = {"identity": 2, "gender": 3, "emotion": 3, "adversarial_gender": 0.5, "adversarial_emotion": 0.5}
     assert total.item() == pytest.approx(sum(weights[name] * value for name, value in alone.items()), rel=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa"])
+def test_the_contrastive_loss_is_part_of_the_identity_loss_and_logged_by_itself(weighting: str) -> None:
+    made, wanted = outputs(), targets()
+    plain = compute(build(weighting=weighting), made, wanted)
+    found = compute(build(weighting=weighting, contrastive=0.5, contrastive_temperature=0.2), made, wanted)
+    term = supervised_contrastive(made["identity"], wanted["identity"], 0.2)
+    torch.testing.assert_close(found.tasks["identity"], plain.tasks["identity"] + 0.5 * term)
+    torch.testing.assert_close(found.total, plain.total + 0.5 * term)  # all weights start at 1
+    torch.testing.assert_close(found.scalars()["loss/contrastive"], term.detach())
+    assert not found.scalars()["loss/contrastive"].requires_grad
+    assert found.diagnostics["norm/penalty"] == plain.diagnostics["norm/penalty"]
+    assert set(found.tasks) == set(plain.tasks)
+    assert "loss/contrastive" not in plain.scalars()
 
 
 @pytest.mark.parametrize("attribute_loss", ["focal", "cross_entropy"])
