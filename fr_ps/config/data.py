@@ -117,14 +117,22 @@ class AugmentConfig:
         flip: probability of a horizontal flip.
         crop: smallest side of the random square crop, as a share of the map's side; 1: no crop.
         rotation: largest rotation in degrees, clockwise or counterclockwise.
+        scale: largest relative change of size: 0.15 enlarges or shrinks the picture by a factor of up to 1.15, after the crop.
+        shift: largest shift to each side, up and down, as a share of the map's side, after the crop. Pixels from outside the
+            picture, which scale and shift bring in, repeat its border.
         noise: largest standard deviation of Gaussian noise on a random patch of 10 to 25 % of the map, as a share of the
             map's root mean square; 0: no noise.
+        erase: probability that a random rectangle of 2 to 33 % of a session's maps is erased (Zhong et al. 2020): albedo becomes
+            its mean, depth 0, and normals (0, 0, 1).
     """
 
     flip: float = 0.5
     crop: float = 0.9
     rotation: float = 5.0
+    scale: float = 0.0
+    shift: float = 0.0
     noise: float = 0.1
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         check_types(self, "augment.")
@@ -132,6 +140,9 @@ class AugmentConfig:
         check_setting(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share from 0.1 to 1")
         check_setting(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "degrees from 0 to 180")
         check_range(self, "augment.", 0, 10, "noise")
+        check_range(self, "augment.", 0, 1, "scale")
+        check_range(self, "augment.", 0, 0.5, "shift")
+        check_setting(0 <= self.erase <= 1, "augment.erase", self.erase, "a probability from 0 to 1")
 
 
 @dataclass(frozen=True)

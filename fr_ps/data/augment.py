@@ -12,21 +12,27 @@ from fr_ps.config import AugmentConfig
 MapBatch = dict[str, Tensor]
 """Modality to (B, C, H, W)."""
 
-_PATCH_AREA = (0.1, 0.25)
+_NOISE_AREA, _NOISE_ASPECT = (0.1, 0.25), 2.0
+_ERASED_AREA, _ERASED_ASPECT = (0.02, 0.33), 3.0
 
 
 def augment(batch: MapBatch, config: AugmentConfig, generator: torch.Generator) -> MapBatch:
-    """An augmented copy of `batch`: flip, rotation and crop, sampled once per session for all its maps; then noise on a patch.
+    """An augmented copy of `batch`: one similarity transform per session for all its maps, then noise on a patch, then erasing.
 
     Deterministic given `generator`, which it advances.
     """
     first = next(iter(batch.values()))
     similarity = sample_similarity(len(first), config, generator)
     moved = {modality: apply_similarity(maps, modality, similarity) for modality, maps in batch.items()}
-    if not config.noise:
-        return moved
-    patch = _sample_patch(len(first), first.shape[-2:], generator)
-    return {modality: _add_noise(maps, modality, patch, config.noise, generator) for modality, maps in moved.items()}
+    size = first.shape[-2:]
+    if config.noise:
+        patch = _sample_patch(len(first), size, _NOISE_AREA, _NOISE_ASPECT, generator)
+        moved = {modality: _add_noise(maps, modality, patch, config.noise, generator) for modality, maps in moved.items()}
+    if config.erase:
+        patch = _sample_patch(len(first), size, _ERASED_AREA, _ERASED_ASPECT, generator)
+        patch *= (torch.rand(len(first), generator=generator) < config.erase)[:, None, None, None]
+        moved = {modality: _erase(maps, modality, patch) for modality, maps in moved.items()}
+    return moved
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,9 @@ class Similarity:
     Attributes:
         flip: (B,) -1 for a mirrored picture, else 1.
         angle: (B,) counter-clockwise rotation of the content in radians.
-        side: (B,) side of the cropped square as a share of the picture's; the content is magnified by 1 / side.
-        centre: (B, 2) of the cropped square, x right and y down, in [-1, 1].
+        side: (B,) side of the cropped square as a share of the picture's, above 1 if it is larger; the content is magnified by
+            1 / side.
+        centre: (B, 2) of the cropped square, x right and y down; the picture is [-1, 1].
     """
 
     flip: Tensor
@@ -63,6 +70,11 @@ def sample_similarity(count: int, config: AugmentConfig, generator: torch.Genera
     angle = (2 * uniform(count) - 1) * math.radians(config.rotation)
     side = config.crop + (1 - config.crop) * uniform(count)
     centre = (2 * uniform(count, 2) - 1) * (1 - side)[:, None]
+    # Drawn only if needed, so that trainings without them keep their random numbers.
+    if config.scale:
+        side = side * torch.exp((2 * uniform(count) - 1) * math.log1p(config.scale))
+    if config.shift:
+        centre = centre + 2 * config.shift * (2 * uniform(count, 2) - 1)
     return Similarity(flip, angle, side, centre)
 
 
@@ -90,12 +102,22 @@ def _transform_normals(normals: Tensor, similarity: Similarity) -> Tensor:
     return torch.stack([torch.cos(angle) * x - torch.sin(angle) * y, torch.sin(angle) * x + torch.cos(angle) * y, z], dim=1)
 
 
-def _sample_patch(count: int, size: torch.Size, generator: torch.Generator) -> Tensor:
-    """(B, 1, H, W): 1 inside a random rectangle of 10 to 25 % of the picture, else 0."""
+def _sample_patch(
+    count: int, size: torch.Size, area_range: tuple[float, float], max_aspect: float, generator: torch.Generator
+) -> Tensor:
+    """(B, 1, H, W): 1 inside a random rectangle, else 0.
+
+    Args:
+        count: B.
+        size: (H, W).
+        area_range: smallest and largest area as a share of the picture's.
+        max_aspect: largest ratio of the longer to the shorter side.
+        generator: draws area, aspect (log-uniform) and position.
+    """
     height, width = size
-    low, high = _PATCH_AREA
+    low, high = area_range
     area = low + (high - low) * torch.rand(count, generator=generator)
-    aspect = torch.exp((2 * torch.rand(count, generator=generator) - 1) * math.log(2))
+    aspect = torch.exp((2 * torch.rand(count, generator=generator) - 1) * math.log(max_aspect))
     tall, wide = (area * aspect).sqrt(), (area / aspect).sqrt()
     top = torch.rand(count, generator=generator) * (1 - tall)
     left = torch.rand(count, generator=generator) * (1 - wide)
@@ -113,3 +135,14 @@ def _add_noise(maps: Tensor, modality: str, patch: Tensor, max_strength: float, 
     if modality == "normal":
         return functional.normalize(noisy, dim=1)
     return noisy.clamp_min(0) if modality == "albedo" else noisy
+
+
+def _erase(maps: Tensor, modality: str, patch: Tensor) -> Tensor:
+    """`maps` with the value of a featureless surface inside `patch`: mean albedo, normals toward the camera, depth 0.
+
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020.
+    """
+    value = maps.mean(dim=(1, 2, 3), keepdim=True) if modality == "albedo" else torch.zeros_like(maps)
+    if modality == "normal":
+        value[:, 2] = 1
+    return torch.where(patch.to(maps) > 0, value, maps)

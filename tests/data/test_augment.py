@@ -124,6 +124,77 @@ def test_sampled_transforms_stay_within_the_settings():
     assert float((drawn.centre.abs() + drawn.side[:, None]).max()) <= 1 + 1e-6
 
 
+def test_sampled_sizes_and_shifts_stay_within_the_settings_and_are_symmetric() -> None:
+    config = AugmentConfig(crop=1, scale=0.25, shift=0.1)
+    drawn = sample_similarity(4000, config, torch.Generator().manual_seed(0))
+    factor = 1 / drawn.side  # log-uniform
+    assert 1 / 1.25 - 1e-6 <= float(factor.min()) < 0.805
+    assert 1.24 < float(factor.max()) <= 1.25 + 1e-6
+    assert float(factor.log().mean()) == pytest.approx(0, abs=0.01)
+    assert float(factor.log().std()) == pytest.approx(math.log(1.25) / math.sqrt(3), rel=0.03)
+    pixels = SIZE / 2 * drawn.centre
+    assert float(pixels.abs().max()) == pytest.approx(0.1 * SIZE, rel=0.01)
+    assert float(pixels.mean(dim=0).abs().max()) < 0.2
+    assert float(pixels.std()) == pytest.approx(0.1 * SIZE / math.sqrt(3), rel=0.03)
+
+
+def test_size_and_shift_come_on_top_of_the_crop() -> None:
+    cropped = sample_similarity(50, AugmentConfig(crop=0.7), torch.Generator().manual_seed(0))
+    both = sample_similarity(50, AugmentConfig(crop=0.7, scale=0.2, shift=0.05), torch.Generator().manual_seed(0))
+    assert torch.equal(both.angle, cropped.angle)
+    assert float((both.side / cropped.side).log().abs().max()) <= math.log(1.2) + 1e-6
+    assert 0 < float((both.centre - cropped.centre).abs().max()) <= 2 * 0.05 + 1e-6
+
+
+def test_maps_stay_consistent_under_every_size_and_shift() -> None:
+    maps = {name: array.repeat(8, 1, 1, 1) for name, array in surface().items()}
+    config = AugmentConfig(crop=1, rotation=10, noise=0, scale=0.3, shift=0.1)
+    moved = augment(maps, config, torch.Generator().manual_seed(3))
+    for index in range(8):
+        got = moved["normal"][index].double().numpy()
+        degrees = np.degrees(np.arccos(np.clip((got * normals_of(moved["depth"][index : index + 1])).sum(axis=0), -1, 1)))
+        assert np.median(degrees) < 1  # the border that is repeated has no slope
+
+
+def erased(erase: float, count: int = 400) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+    """Maps, the same with erasing, and (count, SIZE, SIZE) where the normals are (0, 0, 1)."""
+    maps = {name: array.repeat(count, 1, 1, 1) for name, array in surface().items()}
+    config = AugmentConfig(flip=0, crop=1, rotation=0, noise=0, erase=erase)
+    still = augment(maps, STILL, torch.Generator().manual_seed(0))
+    found = augment(maps, config, torch.Generator().manual_seed(0))
+    upright = (found["normal"] == torch.tensor([0.0, 0, 1])[:, None, None]).all(dim=1)
+    return still, found, upright
+
+
+def test_an_erased_rectangle_is_a_flat_surface_in_all_maps_of_a_session() -> None:
+    still, found, upright = erased(1.0)
+    inside = upright[:, None]
+    assert float(found["depth"][inside].abs().max()) == 0
+    mean = still["albedo"].mean(dim=(1, 2, 3), keepdim=True).expand_as(inside)
+    torch.testing.assert_close(found["albedo"][inside], mean[inside])
+    for name, array in found.items():
+        kept = ~inside.expand_as(array)
+        assert torch.equal(array[kept], still[name][kept])
+
+
+def test_erased_rectangles_have_the_areas_of_the_paper_and_any_aspect_up_to_three() -> None:
+    _, _, upright = erased(1.0)
+    rows, columns = upright.any(dim=2).sum(dim=1), upright.any(dim=1).sum(dim=1)
+    assert torch.equal(rows * columns, upright.sum(dim=(1, 2)))  # rectangles
+    share = (rows * columns) / SIZE**2
+    assert 0.01 < float(share.min()) < 0.05
+    assert 0.3 < float(share.max()) < 0.36
+    aspect = (rows / columns).log().abs().exp()
+    assert 2.5 < float(aspect.max()) < 3.5
+    assert len(upright.flatten(1).unique(dim=0)) > 380
+
+
+@pytest.mark.parametrize("probability", [0.25, 0.5])
+def test_a_session_is_erased_with_the_probability_of_the_setting(probability: float) -> None:
+    _, _, upright = erased(probability)
+    assert float(upright.any(dim=2).any(dim=1).float().mean()) == pytest.approx(probability, abs=0.07)
+
+
 def test_noise_covers_10_to_25_percent_and_normals_stay_unit():
     maps = {name: array.repeat(50, 1, 1, 1) for name, array in surface().items()}
     noisy = augment(maps, AugmentConfig(flip=0, crop=1, rotation=0, noise=0.5), torch.Generator().manual_seed(0))
