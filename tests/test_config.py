@@ -85,6 +85,8 @@ OUT_OF_RANGE = [
     (BatchConfig, "batch", {"sessions": 0}, "sessions"),
     (BatchConfig, "batch", {"people": 1, "sessions": 1}, "people"),
     (BatchConfig, "batch", {"balance": "classes"}, "balance"),
+    (BatchConfig, "batch", {"steps": -1}, "steps"),
+    (BatchConfig, "batch", {"steps": 1.5}, "steps"),
     (BatchConfig, "batch", {"attribute": "age"}, "attribute"),
     (ModelConfig, "model", {"channels": 7}, "channels"),
     (ModelConfig, "model", {"reduction": 0}, "reduction"),

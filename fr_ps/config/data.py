@@ -154,20 +154,24 @@ class BatchConfig:
         sessions: K; if a subject has fewer, its sessions repeat in the batch, with different augmentation.
         balance: identity: all subjects are drawn equally often, regardless of their number of sessions; class: the classes of
             `attribute` are drawn equally often, and a subject drawn for a class contributes sessions of that class; none: each
-            session once per epoch in random order, P x K per batch; the last batch is filled up with earlier sessions.
+            session once per pass in random order, P x K per batch; the last batch is filled up with earlier sessions.
         attribute: attribute whose classes are balanced with balance=class. Sessions without its label are drawn in proportion
             to their number. The losses still weight classes by their frequency in the label table; set loss.class_weights, as
             {gender: [0.5, 0.5]}, to avoid a double correction.
+        steps: batches per epoch; 0: about one pass over the training sessions. On a small data set a pass has few batches, and a
+            larger number saves validations and checkpoints, which come once per epoch.
     """
 
     people: int = 8
     sessions: int = 4
     balance: Literal["identity", "class", "none"] = "identity"
     attribute: Attribute = "gender"
+    steps: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, "batch.")
         check_range(self, "batch.", 1, MAX_BATCH, "people", "sessions")
+        check_range(self, "batch.", 0, MAX_STEPS, "steps")
         size = self.people * self.sessions
         check_setting(size >= 2, "batch.people", self.people, "a batch of 2 or more: BN needs variance")
         check_setting(size <= MAX_BATCH, "batch.people", self.people, f"a batch (people x sessions) of {MAX_BATCH} or fewer")

@@ -7,12 +7,14 @@ import numpy as np
 from fr_ps.data.labels import MISSING
 
 
-def pk_batches(identities: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int) -> list[np.ndarray]:
+def pk_batches(
+    identities: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int, num_batches: int = 0
+) -> list[np.ndarray]:
     """P x K batches of one epoch: each contains `sessions` (K) rows of each of `num_subjects` (P) different subjects.
 
     Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
     likewise. A subject with fewer than K sessions repeats some in a batch. With fewer than P subjects, a batch contains all of
-    them. An epoch has ceil(rows / (P K)) batches, about one pass over the rows.
+    them.
 
     Args:
         identities: (n,) the subject of each row.
@@ -20,6 +22,7 @@ def pk_batches(identities: np.ndarray, num_subjects: int, sessions: int, seed: i
         sessions: K.
         seed: of the run.
         epoch: from 0.
+        num_batches: of the epoch; 0: ceil(rows / (P K)), about one pass over the rows.
 
     Returns:
         Index arrays into `identities`, each of min(P, number of subjects) x K rows, the rows of a subject side by side.
@@ -27,12 +30,12 @@ def pk_batches(identities: np.ndarray, num_subjects: int, sessions: int, seed: i
     rng = np.random.default_rng([seed, epoch])
     _, subject_of = np.unique(identities, return_inverse=True)
     num_subjects = min(num_subjects, int(subject_of.max()) + 1)
-    num_batches = math.ceil(len(identities) / (num_subjects * sessions))
+    num_batches = num_batches or math.ceil(len(identities) / (num_subjects * sessions))
     return _fill_batches(np.full((num_batches, 1), num_subjects), np.zeros_like(subject_of), subject_of, sessions, rng)
 
 
 def class_batches(
-    identities: np.ndarray, classes: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int
+    identities: np.ndarray, classes: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int, num_batches: int = 0
 ) -> list[np.ndarray]:
     """Class-balanced batches of one epoch: P slots for subjects, assigned to the classes of an attribute in turn, K rows each.
 
@@ -50,6 +53,7 @@ def class_batches(
         sessions: K.
         seed: of the run.
         epoch: from 0.
+        num_batches: of the epoch; 0: ceil(rows / (P K)), about one pass over the rows.
 
     Returns:
         Index arrays into `identities`, as many and of the same size as those of `pk_batches`.
@@ -58,23 +62,39 @@ def class_batches(
     _, subject_of = np.unique(identities, return_inverse=True)
     num_subjects = min(num_subjects, int(subject_of.max()) + 1)
     groups, group_of = np.unique(classes, return_inverse=True)
-    num_batches = math.ceil(len(identities) / (num_subjects * sessions))
+    num_batches = num_batches or math.ceil(len(identities) / (num_subjects * sessions))
     group_of_slot = _assign_groups(classes, num_batches * num_subjects, rng).reshape(num_batches, num_subjects, 1)
     subjects_per_group = (group_of_slot == np.arange(len(groups))).sum(axis=1)
     return _fill_batches(subjects_per_group, group_of, subject_of, sessions, rng)
 
 
-def random_batches(num_rows: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Random batches of one epoch: all `num_rows` rows in random order, split into batches of `size`.
+def random_batches(num_rows: int, size: int, seed: int, epoch: int, num_batches: int = 0) -> list[np.ndarray]:
+    """Random batches of one epoch: passes over all `num_rows` rows in random order, split into batches of `size`.
 
-    The last batch is completed with random rows of the earlier ones. Hence all batches have the same size, and none has a
-    single row, for which batch normalisation has no variance. With fewer rows than `size`, one batch contains them all.
+    The last batch of a pass is completed with random rows of its earlier ones. Hence all batches have the same size, and none has
+    a single row, for which batch normalisation has no variance. With fewer rows than `size`, each batch contains them all.
+
+    Args:
+        num_rows: number of rows.
+        size: of a batch.
+        seed: of the run.
+        epoch: from 0.
+        num_batches: of the epoch, so that the last pass can be incomplete; 0: one pass.
 
     Returns:
         Index arrays of min(size, num_rows) different rows each.
     """
     rng = np.random.default_rng([seed, epoch])
     size = min(size, num_rows)
+    num_batches = num_batches or math.ceil(num_rows / size)
+    batches: list[np.ndarray] = []
+    while len(batches) < num_batches:
+        batches += _random_pass(num_rows, size, rng)
+    return batches[:num_batches]
+
+
+def _random_pass(num_rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The batches of one pass of `random_batches`."""
     order = rng.permutation(num_rows)
     in_full_batches, rest = np.split(order, [num_rows // size * size])
     batches = list(in_full_batches.reshape(-1, size))

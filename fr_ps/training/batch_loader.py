@@ -68,12 +68,13 @@ class BatchLoader:
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
         identities, people, sessions = self.targets["identity"].numpy(), self.config.people, self.config.sessions
+        steps = self.config.steps
         if self.config.balance == "none":
-            return random_batches(len(identities), people * sessions, self.seed, epoch)
+            return random_batches(len(identities), people * sessions, self.seed, epoch, steps)
         if self.config.balance == "class":
             classes = self.targets[self.config.attribute].numpy()
-            return class_batches(identities, classes, people, sessions, self.seed, epoch)
-        return pk_batches(identities, people, sessions, self.seed, epoch)
+            return class_batches(identities, classes, people, sessions, self.seed, epoch, steps)
+        return pk_batches(identities, people, sessions, self.seed, epoch, steps)
 
     def load(self, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
         """Load and augment one batch.

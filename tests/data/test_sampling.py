@@ -176,6 +176,43 @@ def test_random_batches_contain_every_row_once_and_the_last_is_completed(rows, s
     np.testing.assert_array_equal(batches, random_batches(rows, size, seed, epoch))
 
 
+@given(tables, st.integers(1, 8), st.integers(1, 5), st.integers(1, 40))
+def test_a_given_number_of_batches_keeps_the_turns_of_subjects_and_sessions(identities, subjects, sessions, steps):
+    batches = pk_batches(identities, subjects, sessions, 0, 0, steps)
+    assert len(batches) == steps
+    for longer, shorter in zip(batches, pk_batches(identities, subjects, sessions, 0, 0)):
+        np.testing.assert_array_equal(longer, shorter)
+    drawn = np.concatenate(batches)
+    turns = [np.sum(identities[drawn] == subject) / sessions for subject in set(identities.tolist())]
+    assert max(turns) - min(turns) <= 1
+    for subject in set(identities[drawn].tolist()):
+        seen = [np.sum(drawn == row) for row in np.flatnonzero(identities == subject)]
+        assert max(seen) - min(seen) <= 1
+
+
+@given(labelled(least=0), st.integers(1, 8), st.integers(1, 5), st.integers(1, 40))
+def test_a_given_number_of_class_balanced_batches_stays_balanced(table, subjects, sessions, steps):
+    identities, classes = table
+    batches = class_batches(identities, classes, subjects, sessions, 0, 0, steps)
+    assert len(batches) == steps
+    counts = [
+        np.sum(np.concatenate(group_by_place(batches, identities, classes, sessions)) == name) for name in set(classes.tolist())
+    ]
+    assert max(counts) - min(counts) <= 1
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 40))
+def test_a_given_number_of_random_batches_makes_several_passes(rows, size, steps):
+    batches = random_batches(rows, size, 0, 0, steps)
+    one_pass = random_batches(rows, size, 0, 0)
+    assert len(batches) == steps
+    assert {len(set(batch.tolist())) for batch in batches} == {min(size, rows)}
+    for longer, shorter in zip(batches, one_pass):
+        np.testing.assert_array_equal(longer, shorter)
+    for start in range(0, steps - len(one_pass) + 1, len(one_pass)):
+        assert set(np.concatenate(batches[start : start + len(one_pass)]).tolist()) == set(range(rows))
+
+
 def test_random_batches_differ_by_seed_and_epoch():
     first, later, other = (np.concatenate(random_batches(50, 8, seed, epoch)) for seed, epoch in ((1, 2), (1, 3), (2, 2)))
     assert not np.array_equal(first, later)

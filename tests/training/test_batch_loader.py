@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,15 @@ def test_without_balancing_every_session_occurs_once_per_epoch(dataset: Dataset)
     first, last = source.epoch_batches(0)
     assert sorted(ROWS[[*first, *last[:5]]].tolist()) == sorted(ROWS.tolist())
     assert len(set(last.tolist())) == 6
+
+
+@pytest.mark.parametrize("balance", ["identity", "class", "none"])
+def test_an_epoch_has_the_number_of_batches_of_the_setting(dataset: Dataset, balance: Any) -> None:
+    codes = np.resize([0, 1], dataset.labels.codes.shape).astype(np.int8)
+    batch = BatchConfig(people=2, sessions=3, balance=balance, steps=7)
+    source = BatchLoader(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
+    assert [len(source.epoch_batches(epoch)) for epoch in (0, 1)] == [7, 7]
+    assert not np.array_equal(source.epoch_batches(0), source.epoch_batches(1))
 
 
 @pytest.mark.parametrize("code", [-1, 0])
