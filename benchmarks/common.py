@@ -80,7 +80,6 @@ def make_trainer(config: Any, images: int) -> Any:
     """A trainer of `config` on the first `images` of its training part, on the CPU; it writes no checkpoint and has no run."""
     import torch
 
-    from fr_ps.models import build_network
     from fr_ps.training.batch_loader import BatchLoader
     from fr_ps.training.setup import build_setup
     from fr_ps.training.train import build_train_state
@@ -89,7 +88,7 @@ def make_trainer(config: Any, images: int) -> Any:
     torch.manual_seed(0)
     setup, _ = build_setup(config, {}, "benchmark", torch.device("cpu"), lambda line: None)
     loader = BatchLoader(setup.dataset, setup.split.train[:images], config.batch, config.augment, 0, torch.device("cpu"))
-    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts(), setup.info.size)
+    network = setup.info.build_network()
     state = build_train_state(setup, loader, network)
     unused: Any = None
     return Trainer(setup, loader, state, NoCheckpoints(), unused, lambda line: None)  # type: ignore[arg-type]

@@ -67,7 +67,6 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     from fr_ps.data.dataset import open_dataset
     from fr_ps.data.labels import ATTRIBUTES
     from fr_ps.data.splits import make_split
-    from fr_ps.models import build_network
     from fr_ps.models.folder import ModelInfo, save_model
     from fr_ps.serving.registry import register, set_champion
     from fr_ps.tracking.lifecycle import start_run
@@ -81,7 +80,7 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     info = ModelInfo(
         {"albedo": architecture}, "concat", dataset.store.size, dataset.labels.classes, ATTRIBUTES, {"run": "benchmark"}
     )
-    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
+    network = info.build_network()
     config = Config(data=DataConfig(root=str(data)), model=architecture)
     plan = TrainingSetup(config, dataset, make_split(dataset.labels, config.data), info)
     save_model(folder / "model", network, info)

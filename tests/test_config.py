@@ -33,6 +33,7 @@ from fr_ps.config import (
     to_dict,
     without_removed,
 )
+from fr_ps.config.names import BranchName, JointBranch
 from fr_ps.config.search import AfterConfig, StudyConfig
 from fr_ps.errors import InputError
 from fr_ps.serving.registry import register
@@ -44,6 +45,7 @@ OUT_OF_RANGE = [
     (DataConfig, "data", {"modalities": ("albedo", "albedo")}, "modalities"),
     (DataConfig, "data", {"modalities": ("albedo", "infrared")}, "modalities"),
     (FusionConfig, "fusion", {"name": "sum"}, "name"),
+    (FusionConfig, "fusion", {"joint": "yes"}, "joint"),
     (FusionConfig, "fusion", {"dropout": 1.0}, "dropout"),
     (FusionConfig, "fusion", {"dropout": -0.1}, "dropout"),
     (FusionConfig, "fusion", {"frozen": True}, "frozen"),
@@ -323,8 +325,9 @@ def test_the_ends_of_the_ranges_are_accepted(kind: Callable[..., Any], values: d
         (("albedo",), FusionConfig(branches={"albedo": "r1"}), r"fusion\.branches\.albedo is 'r1'.*data\.modalities"),
         (("albedo", "normal"), FusionConfig(branches={"depth": "r1"}), r"fusion\.branches\.depth is 'r1'.*data\.modalities"),
         (("albedo",), FusionConfig(dropout=0.5), r"fusion\.dropout is 0\.5.*data\.modalities"),
+        (("albedo",), FusionConfig(joint="also", branches={"joint": "r1"}), r"fusion\.branches\.joint is 'r1'.*data\.modalities"),
     ],
-    ids=["one modality from a run", "a modality that is not read", "dropout of one"],
+    ids=["one modality from a run", "a modality that is not read", "dropout of one", "a joint branch of one"],
 )
 def test_fusion_settings_that_do_not_fit_the_modalities_are_errors(
     modalities: tuple[Modality, ...], fusion: FusionConfig, key: str
@@ -332,6 +335,33 @@ def test_fusion_settings_that_do_not_fit_the_modalities_are_errors(
     with pytest.raises(InputError, match=key):
         Config(data=DataConfig(modalities=modalities), fusion=fusion)
     assert Config(data=DataConfig(modalities=("albedo", "normal", "depth")), fusion=fusion).fusion == fusion
+
+
+@pytest.mark.parametrize(
+    ("joint", "name"), [("off", "joint"), ("only", "albedo"), ("also", "depth")], ids=["no joint branch", "no others", "not read"]
+)
+def test_a_run_for_a_branch_that_the_network_lacks_is_an_error(joint: JointBranch, name: BranchName) -> None:
+    with pytest.raises(InputError, match=rf"fusion\.branches\.{name} is 'r1'"):
+        Config(data=DataConfig(modalities=("albedo", "normal")), fusion=FusionConfig(joint=joint, branches={name: "r1"}))
+
+
+@pytest.mark.parametrize(
+    ("modalities", "joint", "branches", "label"),
+    [
+        (("normal",), "off", ("normal",), ""),
+        (("normal",), "only", ("normal",), ""),
+        (("normal", "albedo"), "off", ("normal", "albedo"), "gated"),
+        (("normal", "albedo"), "only", ("joint",), "joint"),
+        (("normal", "albedo"), "also", ("normal", "albedo", "joint"), "gated+joint"),
+    ],
+)
+def test_the_branches_follow_from_the_modalities_and_the_joint_branch(
+    modalities: tuple[Modality, ...], joint: JointBranch, branches: tuple[BranchName, ...], label: str
+) -> None:
+    config = Config(data=DataConfig(modalities=modalities), fusion=FusionConfig(name="gated", joint=joint))
+    assert config.branch_names == branches
+    assert config.fusion_label == label
+    assert config.joint == (modalities if "joint" in branches else ())
 
 
 def smallest_lambda(loss: LossConfig) -> float:

@@ -31,7 +31,8 @@ def _trained(settings: str) -> Steps:
     config = from_dict(json.loads(settings))
     torch.manual_seed(0)
     modalities = config.data.modalities
-    network = build_network(dict.fromkeys(modalities, config.model), config.fusion.name, CLASSES, size=32)
+    branches = dict.fromkeys(config.branch_names, config.model)
+    network = build_network(branches, config.fusion.name, CLASSES, size=32, joint=config.joint)
     losses = build_losses(config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.adversarial_tasks)
     optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
     rate = build_schedule(config.schedule, lr=config.optim.lr, epochs=8, steps_per_epoch=5)
@@ -89,6 +90,9 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("schedule.restart_epochs", 2.0, {"schedule.name": "constant"}, {"schedule.name": "cosine"}),
     ("schedule.restart_factor", 3, {"schedule.name": "cosine"}, {"schedule.name": "cosine", "schedule.restart_epochs": 1.0}),
     ("fusion.name", "gated", {}, BOTH),
+    ("fusion.name", "gated", BOTH | {"fusion.joint": "only"}, BOTH | {"fusion.joint": "also"}),
+    ("fusion.joint", "only", {}, BOTH),
+    ("fusion.joint", "also", {}, BOTH),
     ("model.reduction", 8, {"model.fsm": False}, {}),
     ("model.adversaries", "identity", {"model.fsm": False}, {}),
     ("model.albedo", "log", {"data.modalities": ("normal", "depth")}, {}),

@@ -14,12 +14,14 @@ from fr_ps.config.loss import LossConfig
 from fr_ps.config.model import FusionConfig, ModelConfig
 from fr_ps.config.names import (
     BACKBONES,
+    JOINT,
     PEELING_ORDER,
     SYNTHETIC_ROOT,
     Adversaries,
     AlbedoNormalization,
     Align,
     Attribute,
+    BranchName,
     CaptureLayout,
     Fit,
     Fusion,
@@ -36,6 +38,7 @@ from fr_ps.errors import InputError
 
 __all__ = [
     "BACKBONES",
+    "JOINT",
     "PEELING_ORDER",
     "REMOVED",
     "SYNTHETIC_ROOT",
@@ -45,6 +48,7 @@ __all__ = [
     "Attribute",
     "AugmentConfig",
     "BatchConfig",
+    "BranchName",
     "CaptureLayout",
     "Config",
     "DataConfig",
@@ -110,12 +114,33 @@ class Config:
     def __post_init__(self) -> None:
         if self.name:
             check_display_name("name", self.name)
-        fused = self.data.modalities if len(self.data.modalities) > 1 else ()
-        for modality, run in self.fusion.branches.items():
-            check_setting(modality in fused, f"fusion.branches.{modality}", run, "keys among two or more data.modalities")
-        check_setting(
-            bool(fused) or not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, "0, as data.modalities has one"
-        )
+        fused = len(self.data.modalities) > 1
+        expected = "keys among two or more data.modalities"
+        if fused and self.joint:
+            expected = f"keys among {', '.join(self.branch_names)}, as fusion.joint is {self.fusion.joint}"
+        for name, run in self.fusion.branches.items():
+            check_setting(fused and name in self.branch_names, f"fusion.branches.{name}", run, expected)
+        check_setting(fused or not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, "0, as data.modalities has one")
+
+    @property
+    def joint(self) -> tuple[Modality, ...]:
+        """The maps of the joint branch; empty if there is none, as with a single modality."""
+        return self.data.modalities if self.fusion.joint != "off" and len(self.data.modalities) > 1 else ()
+
+    @property
+    def branch_names(self) -> tuple[BranchName, ...]:
+        """The branches of the network, one per modality, and last the joint one."""
+        if not self.joint:
+            return self.data.modalities
+        return (JOINT,) if self.fusion.joint == "only" else (*self.data.modalities, JOINT)
+
+    @property
+    def fusion_label(self) -> str:
+        """How the modalities are fused, as `concat`, `joint` or `concat+joint`; empty for a single one."""
+        if len(self.data.modalities) == 1:
+            return ""
+        names = [self.fusion.name] if len(self.branch_names) > 1 else []
+        return "+".join([*names, JOINT] if self.joint else names)
 
 
 def to_dict(config: Any) -> Any:

@@ -54,7 +54,7 @@ def _is_not(setting: str, *values: str) -> Condition:
 
 def _has_adversaries(config: Config) -> bool:
     branches = config.fusion.branches
-    if set(config.data.modalities) <= set(branches):
+    if set(config.branch_names) <= set(branches):
         return not config.fusion.frozen
     if branches and not config.fusion.frozen:
         return True  # unknown here: it depends on the settings of the branches' runs
@@ -62,14 +62,14 @@ def _has_adversaries(config: Config) -> bool:
 
 
 _HAS_NEW_BRANCH = Condition(
-    "fusion.branches lacks a modality of data.modalities",
-    ("fusion.branches", "data.modalities"),
-    lambda config: not set(config.data.modalities) <= set(config.fusion.branches),
+    "fusion.branches lacks a modality of data.modalities, or the joint branch",
+    ("fusion.branches", "fusion.joint", "data.modalities"),
+    lambda config: not set(config.branch_names) <= set(config.fusion.branches),
 )
 _HAS_FSM = Condition("model.fsm is true", ("model.fsm",), lambda config: config.model.fsm)
 _HAS_ADVERSARIES = Condition(
     "there are adversaries (model.fsm, model.adversaries, fusion.frozen)",
-    ("model.fsm", "model.adversaries", "fusion.branches", "fusion.frozen", "data.modalities"),
+    ("model.fsm", "model.adversaries", "fusion.branches", "fusion.frozen", "fusion.joint", "data.modalities"),
     _has_adversaries,
 )
 _ADVERSARIES_WEIGHTED = Condition(
@@ -110,7 +110,8 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "model.albedo": (_HAS_NEW_BRANCH, _HAS_ALBEDO),
     **dict.fromkeys(("model.identity_channels", "model.dropout"), (_HAS_NEW_BRANCH, _is("model.embedding", "flatten"))),
     **dict.fromkeys(("model.order", "model.reduction", "model.adversaries"), (_HAS_NEW_BRANCH, _HAS_FSM)),
-    "fusion.name": (_MULTIPLE_MODALITIES,),
+    "fusion.name": (_MULTIPLE_MODALITIES, _is_not("fusion.joint", "only")),
+    "fusion.joint": (_MULTIPLE_MODALITIES,),
     "fusion.dropout": (_MULTIPLE_MODALITIES,),
     "fusion.frozen": (
         Condition("fusion.branches names a run", ("fusion.branches",), lambda config: bool(config.fusion.branches)),

@@ -11,9 +11,10 @@ from fr_ps.config.names import (
     Adversaries,
     AlbedoNormalization,
     Attribute,
+    BranchName,
     Fusion,
     IdentityEmbedding,
-    Modality,
+    JointBranch,
 )
 
 
@@ -92,14 +93,18 @@ class FusionConfig:
     Args:
         name: concat: concatenates the embeddings; fc: concat, then FC, BN and PReLU down to model.channels; gated: gated
             attention over the embeddings; score: mean of the scores, the baseline without shared features.
+        joint: early fusion, a branch that reads all maps, stacked as channels: off: none; only: no other branches, so that
+            fusion.name has no effect; also: beside the branches of the single maps. A missing map is 0 after normalisation.
         branches: modality to a run or model folder with a model of only this modality, which initialises the branch, as
-            {albedo: RUN, normal: RUN}; branches of other modalities are new, with the settings model.*.
+            {albedo: RUN, normal: RUN}; joint: a run with fusion.joint=only of the same maps. Other branches are new, with the
+            settings model.*.
         frozen: freeze the branches that are initialised from runs.
         dropout: probability that a modality is dropped from a training session; one modality always remains.
     """
 
     name: Fusion = "concat"
-    branches: dict[Modality, str] = field(default_factory=dict)
+    joint: JointBranch = "off"
+    branches: dict[BranchName, str] = field(default_factory=dict)
     frozen: bool = False
     dropout: float = 0.0
 

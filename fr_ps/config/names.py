@@ -3,6 +3,9 @@
 from typing import Literal
 
 Modality = Literal["albedo", "normal", "depth"]
+BranchName = Literal["albedo", "normal", "depth", "joint"]
+JOINT: BranchName = "joint"
+"""Name of the branch that reads all maps."""
 Attribute = Literal["gender", "spectacles", "facial_hair", "pose", "emotion"]
 LabelForm = Literal["auto", "raw", "reduced", "encoded"]
 CaptureLayout = Literal["plain", "photoface"]
@@ -15,6 +18,7 @@ Adversaries = Literal["rest", "identity", "off"]
 AlbedoNormalization = Literal["mean", "log"]
 IdentityEmbedding = Literal["mean", "flatten"]
 Fusion = Literal["concat", "fc", "gated", "score"]
+JointBranch = Literal["off", "only", "also"]
 BACKBONES = (
     *(f"miresnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"irse{depth}" for depth in (50, 101, 152)),

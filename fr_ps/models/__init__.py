@@ -1,12 +1,12 @@
 """Networks: backbones, feature separation, heads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import nn
 
 from fr_ps.config import BACKBONES as BACKBONE_NAMES
-from fr_ps.config import Fusion, ModelConfig
+from fr_ps.config import JOINT, Fusion, ModelConfig
 from fr_ps.config.names import TIMM_PREFIX
 from fr_ps.data.layout import CHANNELS
 from fr_ps.models.branch import Branch, feature_map_side
@@ -33,21 +33,26 @@ def build_backbone(name: str, inputs: int) -> nn.Module:
 
 
 def build_network(
-    branch_configs: Mapping[str, ModelConfig], fusion: Fusion, classes: Mapping[str, int], size: int = 112
+    branch_configs: Mapping[str, ModelConfig],
+    fusion: Fusion,
+    classes: Mapping[str, int],
+    size: int = 112,
+    joint: Sequence[str] = (),
 ) -> FaceNetwork:
     """A network with new random weights.
 
     Args:
-        branch_configs: modality to the settings of its branch; those of the first one also set the width of the fused embedding
-            and whether outputs are averaged over mirror images.
-        fusion: of several modalities; a single modality ignores it.
+        branch_configs: modality, or `joint`, to the settings of its branch; those of the first one also set the width of the
+            fused embedding and whether outputs are averaged over mirror images.
+        fusion: of several branches; a single branch ignores it.
         classes: attribute to its number of classes.
         size: side of the maps in pixels, which a flattened embedding depends on.
+        joint: the modalities that the branch `joint` reads.
 
     Raises:
         InputError: timm has no feature map for `timm:NAME`, or a flattened embedding has none for maps of this size.
     """
-    branches = {modality: build_branch(config, modality, classes, size) for modality, config in branch_configs.items()}
+    branches = {name: build_branch(config, name, classes, size, joint) for name, config in branch_configs.items()}
     first = next(iter(branch_configs.values()))
     return FaceNetwork(
         branches,
@@ -58,19 +63,25 @@ def build_network(
     )
 
 
-def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int], size: int = 112) -> Branch:
-    """The branch of `config` for maps of `modality`, with new random weights; arguments as of `build_network`.
+def build_branch(
+    config: ModelConfig, name: str, classes: Mapping[str, int], size: int = 112, joint: Sequence[str] = ()
+) -> Branch:
+    """The branch of `config` for the maps of the modality `name`, or for all of `joint`, with new random weights.
+
+    Arguments are those of `build_network`.
 
     Raises:
         InputError: timm has no feature map for `timm:NAME`, or a flattened embedding has none for maps of this size.
     """
-    backbone = build_backbone(config.backbone, CHANNELS[modality])
+    modalities = joint if name == JOINT else (name,)
+    inputs = sum(CHANNELS[modality] for modality in modalities)
+    backbone = build_backbone(config.backbone, inputs)
     flattened = None
     if config.embedding == "flatten":
-        side = feature_map_side(backbone, CHANNELS[modality], config.input_size or size)
+        side = feature_map_side(backbone, inputs, config.input_size or size)
         flattened = FlattenedEmbedding(config.channels, side, config.identity_channels or config.channels, config.dropout)
     return Branch(
-        modality,
+        name,
         backbone,
         channels=config.channels,
         classes=classes,
@@ -82,4 +93,5 @@ def build_branch(config: ModelConfig, modality: str, classes: Mapping[str, int],
         identity_embedding=flattened,
         albedo=config.albedo,
         input_size=config.input_size,
+        joint=modalities if name == JOINT else (),
     )

@@ -1,4 +1,4 @@
-"""A branch: backbone, feature separation in the peeling order, and an embedding per task, for one modality."""
+"""A branch: backbone, feature separation in the peeling order, and an embedding per task, for one modality or several."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
@@ -15,7 +15,7 @@ IDENTITY = "identity"
 
 
 class Features(NamedTuple):
-    """The features of a batch of one modality.
+    """The features of a batch, from one branch.
 
     Attributes:
         shared: (B, channels, h, w), the input of all that follows.
@@ -29,7 +29,7 @@ class Features(NamedTuple):
 
 
 class Branch(nn.Module):
-    """Maps of one modality to an embedding for identity and for every attribute.
+    """Maps of one modality, or of several as channels, to an embedding for identity and for every attribute.
 
     The attributes' separation modules form a chain. Each splits its input into the input of its attribute's embedding and a
     rest, which is the input of the next module. The last rest is the input of the identity embedding. Behind a gradient
@@ -38,7 +38,7 @@ class Branch(nn.Module):
     task and lack it for another.
 
     Args:
-        modality: of the maps.
+        modality: of the maps; `joint` for several.
         backbone: (B, C_in, H, W) -> (B, out_channels, h, w).
         channels: of the shared map.
         classes: attribute to its number of classes.
@@ -50,6 +50,7 @@ class Branch(nn.Module):
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
         albedo: normalisation of the albedo: mean or log.
         input_size: side to which the maps are resampled; 0: as they are.
+        joint: the modalities of the channels, if several.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Branch(nn.Module):
         identity_embedding: nn.Module | None = None,
         albedo: AlbedoNormalization = "mean",
         input_size: int = 0,
+        joint: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.modality = modality
@@ -74,6 +76,8 @@ class Branch(nn.Module):
         self.adversary_input = adversaries
         self.albedo_normalization = albedo
         self.input_size = input_size
+        self.joint = tuple(joint)
+        self.inputs = sum(CHANNELS[of_one] for of_one in self.joint or (modality,))
         self.frozen = False
         self.backbone = backbone
         width = cast(int, backbone.out_channels)
@@ -104,7 +108,9 @@ class Branch(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, maps: Tensor, reversal: float) -> Features:
-        """The features of (B, C_in, H, W) maps; `reversal` is alpha of the gradient reversal.
+        """The features of (B, C_in, H, W) maps, which `stack` returns for several modalities.
+
+        `reversal` is alpha of the gradient reversal.
 
         Raises:
             InputError: a training batch of one session.
@@ -125,9 +131,29 @@ class Branch(nn.Module):
 
     def shared_map(self, maps: Tensor) -> Tensor:
         """(B, channels, h, w), the input of every embedding."""
+        return self.project(self.backbone(maps if self.joint else self._normalise(maps, self.modality)))
+
+    def stack(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> Tensor:
+        """(B, C_in, H, W), the input of a branch of several modalities: their normalised maps, 0 where one is missing.
+
+        Args:
+            maps: modality to (B, C, H, W); modalities may be absent.
+            present: (B, modalities) which maps of a session are used; None: all in `maps`.
+        """
+        parts = {modality: self._normalise(maps[modality], modality) for modality in self.joint if modality in maps}
+        template = next(iter(parts.values()))
+        for index, modality in enumerate(self.joint):
+            if modality not in parts:
+                parts[modality] = template.new_zeros(len(template), CHANNELS[modality], *template.shape[2:])
+            elif present is not None:
+                parts[modality] = parts[modality].where(present[:, index, None, None, None], 0)
+        return torch.cat([parts[modality] for modality in self.joint], dim=1)
+
+    def _normalise(self, maps: Tensor, modality: str) -> Tensor:
+        """The maps of one modality as the backbone reads them."""
         if self.input_size:
-            maps = resample_maps(maps, self.modality, self.input_size)
-        return self.project(self.backbone(normalise_maps(maps, self.modality, self.albedo_normalization)))
+            maps = resample_maps(maps, modality, self.input_size)
+        return normalise_maps(maps, modality, self.albedo_normalization)
 
     def separate_features(self, shared: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Attribute to the input of its embedding, and attribute to the rest after it; each has the shape of `shared`."""
@@ -146,7 +172,7 @@ def check_input_size(branch: Branch, size: int) -> None:
     """
     if branch.input_size > size:
         raise InputError(f"model.input_size is {branch.input_size}; expected at most {size}, the side of the maps in pixels")
-    feature_map_side(branch.backbone, CHANNELS[branch.modality], branch.input_size or size)
+    feature_map_side(branch.backbone, branch.inputs, branch.input_size or size)
 
 
 def feature_map_side(backbone: nn.Module, inputs: int, size: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fr_ps.config import DataConfig, Fusion, ModelConfig
+from fr_ps.config import JOINT, DataConfig, Fusion, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, Classes
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, open_regular, sync_file, write_atomic, write_json
@@ -33,13 +33,14 @@ class ModelInfo:
     """The description of a model: everything but its weights.
 
     Attributes:
-        branches: modality to the architecture of the branch that reads it.
+        branches: modality to the architecture of the branch that reads it; `joint` to that of the branch that reads several.
         fusion: of several modalities.
         size: side of the training maps in pixels.
         classes: attribute to class names to raw values.
         trained: the attributes with two classes or more in training; predictions of others are meaningless.
         provenance: run, data digest, git commit, versions.
         preparation: the settings of `prepare` for the training maps, which captures need too; empty if unknown.
+        joint: the maps that the joint branch reads; empty without one.
     """
 
     branches: dict[str, ModelConfig]
@@ -49,21 +50,30 @@ class ModelInfo:
     trained: tuple[str, ...]
     provenance: dict[str, str]
     preparation: dict[str, Any] = field(default_factory=dict)
+    joint: tuple[str, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """The maps that the model reads."""
-        return tuple(self.branches)
+        return self.joint or tuple(self.branches)
 
     @property
     def backbones(self) -> str:
-        """The name of the backbone, or one per modality if they differ."""
+        """The name of the backbone, or one per branch if they differ."""
         names = [config.backbone for config in self.branches.values()]
         return names[0] if len(set(names)) == 1 else ", ".join(names)
 
     def class_counts(self) -> dict[str, int]:
         """Attribute to its number of classes."""
         return {attribute: len(groups) for attribute, groups in self.classes.items()}
+
+    def build_network(self) -> FaceNetwork:
+        """The network with new random weights.
+
+        Raises:
+            InputError: as `fr_ps.models.build_network`.
+        """
+        return build_network(self.branches, self.fusion, self.class_counts(), self.size, self.joint)
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[FaceNetwork, ModelIn
             f"{folder / WEIGHTS_FILE}: was changed after it was saved (its SHA-256 is not the one in {INFO_FILE}); copy it again"
         )
     try:
-        network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
+        network = info.build_network()
     except InputError as error:
         raise InputError(f"{folder / INFO_FILE}: {error}") from None
     try:
@@ -208,11 +218,15 @@ def _read_info(folder: Path) -> _ModelFile:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
         if unknown := sorted(set(info.trained) - set(ATTRIBUTES)):
             raise InputError(f"trained has {unknown[0][:40]!r}; expected some of {', '.join(ATTRIBUTES)}")
+        single = tuple(name for name in info.branches if name != JOINT)
+        if (JOINT in info.branches) != bool(info.joint) or (info.joint and not set(single) <= set(info.joint)):
+            raise InputError(f"joint is {list(info.joint)} with branches {', '.join(info.branches)}; copy the model again")
         # Their order is that of the settings of data.
-        modalities = DataConfig(modalities=tuple(info.branches)).modalities  # type: ignore[arg-type]
+        modalities = DataConfig(modalities=info.joint or single).modalities  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return replace(info, branches={modality: info.branches[modality] for modality in modalities})
+    names = [name for name in (*modalities, JOINT) if name in info.branches]
+    return replace(info, branches={name: info.branches[name] for name in names}, joint=modalities if info.joint else ())
 
 
 def _to_model_info(info: _ModelFile) -> ModelInfo:

@@ -76,8 +76,9 @@ def predict_batch(network: FaceNetwork, maps: Mapping[str, np.ndarray], subsets:
         subsets: the modalities of each prediction.
     """
     device = next(network.parameters()).device
-    features = network.encode({modality: torch.from_numpy(array).to(device) for modality, array in maps.items()})
-    return [_to_predictions(network.decode({modality: features[modality] for modality in subset})) for subset in subsets]
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in maps.items()}
+    features = network.encode(tensors)
+    return [_to_predictions(network.decode(network.encode_subset(features, tensors, subset))) for subset in subsets]
 
 
 def _to_predictions(outputs: NetworkOutput) -> Predictions:

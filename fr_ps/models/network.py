@@ -1,12 +1,13 @@
-"""The network: one branch per modality, their embeddings fused for every task, and a head per attribute."""
+"""The network: one branch per modality, or one for several; their embeddings fused for every task, and a head per attribute."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fr_ps.config import JOINT
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS, build_class_head
 from fr_ps.models.layers import mirror_maps
@@ -19,7 +20,7 @@ class NetworkOutput(NamedTuple):
         embedding: (B, C) identity embedding.
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
-        shared: modality to the (B, channels, h, w) feature map from which all its embeddings are made.
+        shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
     """
 
     embedding: Tensor
@@ -32,11 +33,11 @@ class FaceNetwork(nn.Module):
     """Maps of one modality or more to an identity embedding and the logits of every attribute.
 
     The direction of the identity embedding encodes the subject; its norm (MagFace) encodes the quality. At initialisation the
-    norms would be 5 to 8, below MagFace's l_a = 10, where they are clamped and get no gradient. A learnt gain per modality,
+    norms would be 5 to 8, below MagFace's l_a = 10, where they are clamped and get no gradient. A learnt gain per branch,
     initially `INITIAL_GAIN`, raises them to about 20 to 30.
 
     Args:
-        branches: modality to the branch that reads it.
+        branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
         channels: width of the fused embeddings where the fusion does not fix it.
         classes: attribute to its number of classes.
@@ -60,7 +61,7 @@ class FaceNetwork(nn.Module):
         super().__init__()
         self.reversal_alpha = 1.0
         self.flip_average = flip_average
-        self.modalities = tuple(branches)
+        self.modalities = branches[JOINT].joint if JOINT in branches else tuple(branches)
         self.branches = nn.ModuleDict(branches)
         self.embedding_widths = {
             task: [branch.embedding_widths[task] for branch in branches.values()] for task in (IDENTITY, *classes)
@@ -69,9 +70,7 @@ class FaceNetwork(nn.Module):
         self.heads = nn.ModuleDict(
             {task: build_class_head(fusion, self.embedding_widths[task], widths[task], count) for task, count in classes.items()}
         )
-        self.log_gains = nn.ParameterDict(
-            {modality: nn.Parameter(torch.tensor(self.INITIAL_GAIN).log()) for modality in branches}
-        )
+        self.log_gains = nn.ParameterDict({name: nn.Parameter(torch.tensor(self.INITIAL_GAIN).log()) for name in branches})
         self.identity = FUSIONS[fusion](self.embedding_widths[IDENTITY], channels)
 
     @property
@@ -94,7 +93,7 @@ class FaceNetwork(nn.Module):
         Raises:
             InputError: a training batch of one session.
         """
-        features = self.encode(maps)
+        features = self.encode(maps, present)
         outputs = self.decode(features, present)
         if not self.training:
             return outputs
@@ -103,34 +102,48 @@ class FaceNetwork(nn.Module):
             # The mean over branches: one adversary per attribute, with access to everything that could reveal it.
             logits = [branch.adversarial[task] for branch in features.values() if task in branch.adversarial]
             adversarial[task] = torch.stack(logits).mean(dim=0)
-        shared = {modality: branch.shared for modality, branch in features.items()}
+        shared = {name: branch.shared for name, branch in features.items()}
         return outputs._replace(adversarial=adversarial, shared=shared)
 
-    def encode(self, maps: Mapping[str, Tensor]) -> dict[str, Features]:
-        """Modality to the features of its branch, for the modalities in `maps`.
+    def encode(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> dict[str, Features]:
+        """Branch to its features, for the modalities in `maps`; `present` as in `forward`.
 
         With `flip_average`, in evaluation mode, those of the B mirror images follow those of the B maps.
         """
-        if self._averages:
-            maps = {modality: torch.cat([of_one, mirror_maps(of_one, modality)]) for modality, of_one in maps.items()}
-        return {
-            modality: branch(maps[modality], self.reversal_alpha)
-            for modality, branch in self.branches.items()
-            if modality in maps
-        }
+        maps, present = self._with_mirror_images(maps, present)
+        features = {name: branch(maps[name], self.reversal_alpha) for name, branch in self.branches.items() if name in maps}
+        return features | self._encode_joint(maps, present)
+
+    def encode_subset(
+        self, features: Mapping[str, Features], maps: Mapping[str, Tensor], modalities: Sequence[str]
+    ) -> dict[str, Features]:
+        """Branch to its features for some of the modalities, from the `features` of all `maps`.
+
+        Only the joint branch, whose features depend on every map, runs again.
+        """
+        found = {name: features[name] for name in modalities if name in features}
+        if JOINT in features and len(modalities) == len(maps):
+            return found | {JOINT: features[JOINT]}
+        return found | self._encode_joint(*self._with_mirror_images({modality: maps[modality] for modality in modalities}))
+
+    def _encode_joint(self, maps: Mapping[str, Tensor], present: Tensor | None) -> dict[str, Features]:
+        if JOINT not in self.branches:
+            return {}
+        branch = cast(Branch, self.branches[JOINT])
+        return {JOINT: branch(branch.stack(maps, present), self.reversal_alpha)}
 
     def decode(self, features: Mapping[str, Features], present: Tensor | None = None) -> NetworkOutput:
         """The outputs from the features of some branches; `present` as in `forward`."""
         shared = next(iter(features.values())).shared
-        encoded = torch.tensor([modality in features for modality in self.modalities])
-        encoded = encoded.to(shared.device).expand(shared.shape[0], -1)
-        if self._averages and present is not None:
-            present = present.repeat(2, 1)
-        present = encoded if present is None else encoded & present
-        logits = {task: head(self._task_embeddings(task, features, present), present) for task, head in self.heads.items()}
-        embeddings = self._task_embeddings(IDENTITY, features, present)
-        scaled = [embedding * self.log_gains[modality].exp() for modality, embedding in zip(self.modalities, embeddings)]
-        embedding = self.identity(scaled, present)
+        used = torch.tensor([name in features for name in self.branches]).to(shared.device).expand(shared.shape[0], -1)
+        if present is not None:
+            present = present.repeat(2, 1) if self._averages else present
+            columns = [present[:, self.modalities.index(name)] if name != JOINT else present.any(dim=1) for name in self.branches]
+            used = used & torch.stack(columns, dim=1)
+        logits = {task: head(self._task_embeddings(task, features, used), used) for task, head in self.heads.items()}
+        embeddings = self._task_embeddings(IDENTITY, features, used)
+        scaled = [embedding * self.log_gains[name].exp() for name, embedding in zip(self.branches, embeddings)]
+        embedding = self.identity(scaled, used)
         if self._averages:
             embedding = _average_embeddings(embedding.unflatten(0, (2, -1)))
             logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
@@ -140,14 +153,23 @@ class FaceNetwork(nn.Module):
     def _averages(self) -> bool:
         return self.flip_average and not self.training
 
-    def _task_embeddings(self, task: str, features: Mapping[str, Features], present: Tensor) -> Sequence[Tensor]:
-        """The embeddings of `task`, one per modality, zero where the modality is missing."""
+    def _with_mirror_images(
+        self, maps: Mapping[str, Tensor], present: Tensor | None = None
+    ) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """With `flip_average`, in evaluation mode, the B maps and then their B mirror images."""
+        if not self._averages:
+            return maps, present
+        both = {modality: torch.cat([of_one, mirror_maps(of_one, modality)]) for modality, of_one in maps.items()}
+        return both, None if present is None else present.repeat(2, 1)
+
+    def _task_embeddings(self, task: str, features: Mapping[str, Features], used: Tensor) -> Sequence[Tensor]:
+        """The embeddings of `task`, one per branch, zero where (B, branches) `used` is False."""
         template = next(iter(features.values())).embeddings[task]
         return [
-            features[modality].embeddings[task].where(present[:, [index]], 0)
-            if modality in features
+            features[name].embeddings[task].where(used[:, [index]], 0)
+            if name in features
             else template.new_zeros(template.shape[0], self.embedding_widths[task][index])
-            for index, modality in enumerate(self.modalities)
+            for index, name in enumerate(self.branches)
         ]
 
 

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fr_ps.config import Modality
+from fr_ps.config import JOINT, BranchName
 from fr_ps.data.labels import Classes
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
@@ -19,7 +19,7 @@ from fr_ps.models.folder import ModelInfo, load_model, read_info
 from fr_ps.models.fusion import ClassHead, ProbabilityFusionHead
 from fr_ps.models.network import FaceNetwork
 
-_BRANCHES = tuple(f"branches.{modality}." for modality in CHANNELS)
+_BRANCHES = tuple(f"branches.{name}." for name in (*CHANNELS, JOINT))
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", *_BRANCHES, "backbone.", "trunk.")
 """Prefixes of names from wrappers of the network: DDP, torch.compile, a lightning module, ours."""
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "network", "backbone")
@@ -74,7 +74,7 @@ def load_weights(branch: Branch, path: Path) -> str:
 
 def _select_branch(content: dict[str, Tensor], modality: str, path: Path) -> dict[str, Tensor]:
     """The tensors of the branch of `modality`, or of the only branch, if `content` is one of our networks; else all tensors."""
-    present = [other for other in CHANNELS if any(name.startswith(f"branches.{other}.") for name in content)]
+    present = [other for other in (*CHANNELS, JOINT) if any(name.startswith(f"branches.{other}.") for name in content)]
     if not present:
         return content
     if modality not in present and len(present) > 1:
@@ -136,15 +136,24 @@ def _nested_state_dict(content: dict[str, Any]) -> dict[str, Any] | None:
     return next((content[key] for key in _NESTED_KEYS if isinstance(content.get(key), dict)), None)
 
 
-def read_branch_info(folder: Path, modality: Modality, classes: Classes, size: int) -> ModelInfo:
-    """The description of the model in `folder`, a source of the branch of `modality` in a network of `classes` and map `size`.
+def read_branch_info(folder: Path, name: BranchName, joint: Sequence[str], classes: Classes, size: int) -> ModelInfo:
+    """The description of the model in `folder`, a source of the branch `name` in a network of `classes` and map `size`.
+
+    Args:
+        folder: model folder.
+        name: of the branch: a modality, or joint.
+        joint: the maps of the joint branch.
+        classes: attribute to class names to raw values.
+        size: side of the maps in pixels.
 
     Raises:
         InputError: no model, or one with other inputs or classes.
     """
     info = read_info(folder)
-    if info.modalities != (modality,):
-        raise InputError(f"{folder}: reads {', '.join(info.modalities)}; expected a model of {modality} alone")
+    maps = tuple(joint) if name == JOINT else (name,)
+    if tuple(info.branches) != (name,) or info.modalities != maps:
+        expected = f"{', '.join(maps)} in one branch (fusion.joint only)" if name == JOINT else f"{name} alone"
+        raise InputError(f"{folder}: reads {', '.join(info.modalities)}; expected a model of {expected}")
     if info.size != size:
         raise InputError(f"{folder}: was trained on maps of {info.size} px, these have {size}; prepare with --size {info.size}")
     for attribute, groups in classes.items():
@@ -154,23 +163,23 @@ def read_branch_info(folder: Path, modality: Modality, classes: Classes, size: i
     return info
 
 
-def load_branch(network: FaceNetwork, modality: str, folder: Path, freeze: bool) -> None:
-    """Copy the weights of the single-modality model in `folder` into the branch of `modality` in `network`.
+def load_branch(network: FaceNetwork, name: str, folder: Path, freeze: bool) -> None:
+    """Copy the weights of the model in `folder`, which has this branch only, into the branch `name` of `network`.
 
-    The gain is copied too; with score fusion, which has heads per modality, also the heads. With `freeze`, of all these only the
-    gain is trained, which weighs the modalities.
+    The gain is copied too; with score fusion, which has heads per branch, also the heads. With `freeze`, of all these only the
+    gain is trained, which weighs the branches.
 
     Raises:
         InputError: the weights cannot be read.
     """
     source, _ = load_model(folder, torch.device("cpu"))
-    index = network.modalities.index(modality)
-    branch = cast(Branch, network.branches[modality])
-    branch.load_state_dict(source.branches[modality].state_dict())
+    index = list(network.branches).index(name)
+    branch = cast(Branch, network.branches[name])
+    branch.load_state_dict(source.branches[name].state_dict())
     if freeze:
         branch.freeze()
     with torch.no_grad():
-        network.log_gains[modality].copy_(source.log_gains[modality])
+        network.log_gains[name].copy_(source.log_gains[name])
     for task, head in network.heads.items():
         if isinstance(head, ProbabilityFusionHead):
             own = head.linears[index]

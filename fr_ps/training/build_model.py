@@ -8,20 +8,19 @@ from typing import cast
 
 import numpy as np
 
-from fr_ps.config import Config, Modality, ModelConfig
+from fr_ps.config import BranchName, Config, ModelConfig
 from fr_ps.data.labels import Classes, Labels
 from fr_ps.data.leakage import Unit, split_overlap
 from fr_ps.data.split_files import SPLIT_FILE, Split
 from fr_ps.errors import InputError
-from fr_ps.models import build_network
 from fr_ps.models.branch import Branch, check_input_size
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.pretrained import load_branch, load_weights, read_branch_info
 from fr_ps.tracking.resolve import resolve_model
 
-BranchFolders = Mapping[Modality, Path]
-"""Modality to the model folder that initialises its branch; modalities with a new branch are absent."""
+BranchFolders = Mapping[BranchName, Path]
+"""Branch to the model folder that initialises it; new branches are absent."""
 
 
 def resolve_branch_folders(config: Config) -> BranchFolders:
@@ -38,18 +37,18 @@ def resolve_branch_folders(config: Config) -> BranchFolders:
 
 
 def branch_configs(config: Config, folders: BranchFolders, classes: Classes, size: int) -> dict[str, ModelConfig]:
-    """Modality to the settings of its branch: those of its trained run, but for `model.flip_average`, else `config.model`.
+    """Branch to its settings: those of its trained run, but for `model.flip_average`, else `config.model`.
 
     Raises:
         InputError: the run's model has other inputs or classes.
     """
     found: dict[str, ModelConfig] = {}
-    for modality in config.data.modalities:
-        with _prefix_errors(modality):
-            trained = read_branch_info(folders[modality], modality, classes, size) if modality in folders else None
-            found[modality] = config.model
-            if trained:
-                found[modality] = replace(trained.branches[modality], flip_average=config.model.flip_average)
+    for name in config.branch_names:
+        found[name] = config.model
+        if name in folders:
+            with _prefix_errors(name):
+                trained = read_branch_info(folders[name], name, config.joint, classes, size)
+            found[name] = replace(trained.branches[name], flip_average=config.model.flip_average)
     return found
 
 
@@ -82,31 +81,32 @@ def build_model(
     Args:
         config: the settings.
         info: the architecture.
-        folders: modality to the model folder that initialises its branch.
+        folders: branch to the model folder that initialises it.
         echo: prints a line for the user.
         load_initial_weights: whether to load `model.weights`; not needed before a resume, as the checkpoint has all weights.
 
     Raises:
         InputError: maps too small for a backbone, or weights that do not fit.
     """
-    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
-    for modality, module in network.branches.items():
+    network = info.build_network()
+    sources = {str(name): folder for name, folder in folders.items()}
+    for name, module in network.branches.items():
         branch = cast(Branch, module)
         check_input_size(branch, info.size)
-        if modality in folders:
-            with _prefix_errors(modality):
-                load_branch(network, modality, folders[cast(Modality, modality)], config.fusion.frozen)
+        if name in sources:
+            with _prefix_errors(name):
+                load_branch(network, name, sources[name], config.fusion.frozen)
             how = "frozen" if config.fusion.frozen else "trained further"
-            echo(f"{modality}: branch from {folders[cast(Modality, modality)]}, {how}")
+            echo(f"{name}: branch from {sources[name]}, {how}")
         elif config.model.weights and load_initial_weights:
             echo(load_weights(branch, Path(config.model.weights)))
     return network
 
 
 @contextmanager
-def _prefix_errors(modality: str) -> Iterator[None]:
-    """Prefix the errors of the block with the setting of the branch of `modality`."""
+def _prefix_errors(branch: str) -> Iterator[None]:
+    """Prefix the errors of the block with the setting of the branch."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"fusion.branches.{modality}: {error}") from None
+        raise InputError(f"fusion.branches.{branch}: {error}") from None

@@ -172,7 +172,7 @@ def report_facts(setup: TrainingSetup, metrics: Metrics, test_result: Evaluation
     config, dataset, val_rows = setup.config, setup.dataset, setup.split.val
     disjoint = config.data.protocol == "subject_disjoint"
     unseen = "subjects not in training" if disjoint else "other sessions of the training subjects"
-    maps = ", ".join(config.data.modalities) + (f" ({config.fusion.name})" if len(config.data.modalities) > 1 else "")
+    maps = ", ".join(config.data.modalities) + (f" ({config.fusion_label})" if config.fusion_label else "")
     return {
         "tested": f"{describe_test_set(test_result)}: {unseen}" if test_result else "no test (data.test_people is 0)",
         "headline": "; ".join(headline_lines(metrics, "test" if test_result else "val")) or "no validation and no test",

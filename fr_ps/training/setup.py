@@ -67,6 +67,7 @@ def build_setup(
         trained=tuple(loader.class_counts({task: len(groups) for task, groups in classes.items()})),
         provenance={"run": run_id, "data_digest": dataset.store.digest}
         | {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()},
+        joint=config.joint,
         preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
     )
     return TrainingSetup(config, dataset, split, info), loader
@@ -87,7 +88,7 @@ def open_training_data(config: Config, echo: Echo = print) -> Dataset:
 
 def default_run_name(config: Config) -> str:
     """Data, modalities, fusion and backbone, which distinguish the runs in a table."""
-    fusion = [config.fusion.name] if len(config.data.modalities) > 1 else []
+    fusion = [config.fusion_label] if config.fusion_label else []
     return "-".join([Path(config.data.root).name, *config.data.modalities, *fusion, config.model.backbone])
 
 

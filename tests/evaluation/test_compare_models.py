@@ -17,7 +17,6 @@ from fr_ps.data.splits import make_split
 from fr_ps.evaluation.compare_models import ComparisonResult, compare_models, group_differences
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions
-from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
 from fr_ps.models.inference import Predictions
 from fr_ps.tracking.run import Run
@@ -35,7 +34,7 @@ def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:
     config = ModelConfig(backbone="timm:test_resnet", channels=32, reduction=8)
     info = ModelInfo({modality: config}, "concat", 48, dataset.labels.classes, ATTRIBUTES, {"run": f"r{seed}"})
     torch.manual_seed(seed)
-    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
+    network = info.build_network()
     split = make_split(dataset.labels, PARTS)
     save_model(folder, network, info)
     write_split(folder / SPLIT_FILE, dataset.labels, split)

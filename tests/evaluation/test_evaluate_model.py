@@ -21,7 +21,6 @@ from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, EvaluationSummary, evaluate_model
 from fr_ps.evaluation.metrics import Metrics
-from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, load_model, save_model
 from fr_ps.models.inference import predict
 from fr_ps.models.thresholds import THRESHOLDS_FILE, Thresholds, ValidationThreshold, write_thresholds
@@ -43,7 +42,7 @@ def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "best"
     split = make_split(dataset.labels, PARTS)
-    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
+    network = info.build_network()
     save_model(folder, network, info)
     write_split(folder / SPLIT_FILE, dataset.labels, split)
     return folder

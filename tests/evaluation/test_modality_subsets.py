@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fr_ps.config import Fusion, Modality, ModelConfig
+from fr_ps.config import JOINT, Fusion, Modality, ModelConfig
+from fr_ps.config.names import JointBranch
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
@@ -37,10 +38,13 @@ def dataset(prepared: Path) -> Dataset:
     return open_dataset(prepared, ALL)
 
 
-def network(dataset: Dataset, fusion: Fusion = "gated", modalities: tuple[Modality, ...] = ALL) -> FaceNetwork:
+def network(
+    dataset: Dataset, fusion: Fusion = "gated", modalities: tuple[Modality, ...] = ALL, joint: JointBranch = "off"
+) -> FaceNetwork:
     torch.manual_seed(0)
     classes = {attribute: len(groups) for attribute, groups in dataset.labels.classes.items()}
-    made = build_network(dict.fromkeys(modalities, MODEL), fusion, classes)
+    branches = {"off": modalities, "only": (JOINT,), "also": (*modalities, JOINT)}[joint]
+    made = build_network(dict.fromkeys(branches, MODEL), fusion, classes, joint=() if joint == "off" else modalities)
     with torch.no_grad():
         made({m: torch.from_numpy(array) for m, array in dataset.store.read(ROWS).items() if m in modalities})
     return made.eval()
@@ -60,9 +64,13 @@ def test_subsets_are_all_proper_ones_the_small_ones_first() -> None:
     assert modality_subsets(ALL) == SUBSETS
 
 
-@pytest.mark.parametrize("fusion", ["concat", "fc", "gated", "score"])
-def test_the_metrics_of_a_subset_are_those_of_the_network_given_these_maps_only(dataset: Dataset, fusion: Fusion) -> None:
-    made = network(dataset, fusion)
+@pytest.mark.parametrize(
+    ("fusion", "joint"), [("concat", "off"), ("fc", "off"), ("gated", "off"), ("score", "off"), ("score", "also"), ("fc", "only")]
+)
+def test_the_metrics_of_a_subset_are_those_of_the_network_given_these_maps_only(
+    dataset: Dataset, fusion: Fusion, joint: JointBranch
+) -> None:
+    made = network(dataset, fusion, joint=joint)
     _, found = predict_with_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, batch=10)
     expected = Metrics()
     for subset in SUBSETS:

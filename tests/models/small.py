@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fr_ps.config import JOINT
+from fr_ps.config.names import JointBranch
 from fr_ps.data.layout import CHANNELS as INPUTS
 from fr_ps.models.branch import Branch
 from fr_ps.models.network import FaceNetwork, NetworkOutput
@@ -51,11 +53,16 @@ def make_network(
     reversal: float = 1.0,
     dtype: torch.dtype = torch.float32,
     flip_average: bool = False,
+    joint: JointBranch = "off",
     **settings: Any,
 ) -> FaceNetwork:
     """Twice the same weights for two calls."""
     torch.manual_seed(1)
-    branches = {modality: Branch(modality, TinyBackbone(INPUTS[modality]), **(SETTINGS | settings)) for modality in modalities}
+    single = () if joint == "only" else modalities
+    branches = {modality: Branch(modality, TinyBackbone(INPUTS[modality]), **(SETTINGS | settings)) for modality in single}
+    if joint != "off":
+        inputs = sum(INPUTS[modality] for modality in modalities)
+        branches[JOINT] = Branch(JOINT, TinyBackbone(inputs), joint=modalities, **(SETTINGS | settings))
     network = FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, flip_average=flip_average).to(dtype)
     network.reversal_alpha = reversal
     return network

@@ -14,7 +14,6 @@ import torch
 from fr_ps.config import Fusion, Modality, ModelConfig
 from fr_ps.data.labels import DEFAULT_CLASSES
 from fr_ps.errors import InputError
-from fr_ps.models import build_network
 from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, save_model, weights_digest
 from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.network import FaceNetwork
@@ -40,7 +39,7 @@ def network(seed: int = 0, of: ModelInfo | None = None) -> FaceNetwork:
     """With batch statistics that are no longer those of the start."""
     of = of or info()
     torch.manual_seed(seed)
-    made = build_network(of.branches, of.fusion, of.class_counts(), of.size)
+    made = of.build_network()
     with torch.no_grad():
         made(make_maps(of.modalities))
     return made.eval()
@@ -68,6 +67,36 @@ def test_every_architecture_answers_the_same_after_it_was_saved(tmp_path: Path, 
     loaded, read = load_model(tmp_path / "model", CPU)
     assert read == of
     assert same_answers(made, loaded)
+
+
+@pytest.mark.parametrize("names", [("joint",), ("depth", "albedo", "joint")], ids="+".join)
+def test_a_joint_branch_is_loaded_with_the_maps_that_it_reads(tmp_path: Path, names: tuple[str, ...]) -> None:
+    of = replace(info(), branches=dict.fromkeys(names, MODEL), joint=("depth", "albedo"))
+    made = network(of=of)
+    save_model(tmp_path / "model", made, of)
+    loaded, read = load_model(tmp_path / "model", CPU)
+    assert read == of
+    assert list(read.branches) == list(names)
+    assert read.modalities == loaded.modalities == ("depth", "albedo")
+    assert same_answers(made, loaded)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"joint": []},
+        {"joint": ["albedo"]},
+        {"joint": ["albedo", "infrared"]},
+        {"branches": dict.fromkeys(["albedo", "normal"], vars(MODEL))},
+    ],
+    ids=["none", "not all maps", "an unknown map", "no joint branch"],
+)
+def test_a_joint_branch_that_contradicts_its_maps_is_rejected(tmp_path: Path, values: dict[str, Any]) -> None:
+    of = replace(info(), branches=dict.fromkeys(("albedo", "normal", "joint"), MODEL), joint=("albedo", "normal"))
+    save_model(tmp_path, network(of=of), of)
+    content = json.loads((tmp_path / INFO_FILE).read_text()) | values
+    (tmp_path / INFO_FILE).write_text(json.dumps(content))
+    assert INFO_FILE in refusal(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fr_ps.config import PEELING_ORDER
+from fr_ps.config.names import JointBranch
 from fr_ps.errors import InputError
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS
@@ -376,10 +377,11 @@ def outputs_close(first: NetworkOutput, second: NetworkOutput) -> bool:
     return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], rtol=1e-5, atol=1e-5) for name in a)
 
 
+@pytest.mark.parametrize("joint", ["off", "also", "only"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("there", [("albedo",), ("depth",), ("albedo", "depth"), ("normal", "depth")], ids="+".join)
-def test_an_omitted_map_equals_one_marked_as_absent(fusion: str, there: Sequence[str]) -> None:
-    network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
+def test_an_omitted_map_equals_one_marked_as_absent(fusion: str, joint: JointBranch, there: Sequence[str]) -> None:
+    network, inputs = make_network(THREE, fusion, joint=joint).eval(), make_maps(THREE)
     present = torch.tensor([modality in there for modality in THREE]).expand(COUNT, -1)
     with torch.no_grad():
         of_few = network({modality: inputs[modality] for modality in there})
@@ -389,9 +391,10 @@ def test_an_omitted_map_equals_one_marked_as_absent(fusion: str, there: Sequence
     assert not any(torch.allclose(by_name(of_few)[task], by_name(whole)[task], rtol=1e-3) for task in TASKS)
 
 
+@pytest.mark.parametrize("joint", ["off", "also", "only"])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_the_content_of_an_absent_map_has_no_effect_and_absence_is_per_row(fusion: str) -> None:
-    network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
+def test_the_content_of_an_absent_map_has_no_effect_and_absence_is_per_row(fusion: str, joint: JointBranch) -> None:
+    network, inputs = make_network(TWO, fusion, joint=joint).eval(), make_maps(TWO)
     present = torch.tensor([[True, True], [True, False], [False, True]] * 2)
     other = {modality: array.flip(2) ** 2 for modality, array in inputs.items()}
     mixed = {
@@ -432,9 +435,10 @@ def test_a_training_row_without_a_modality_has_no_gradient_in_the_embeddings_of_
             assert torch.equal(rows > 0, present[:, index])
 
 
+@pytest.mark.parametrize("joint", ["off", "also", "only"])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_missing_maps_give_no_nan_in_outputs_and_gradients(fusion: str) -> None:
-    network = make_network(THREE, fusion)
+def test_missing_maps_give_no_nan_in_outputs_and_gradients(fusion: str, joint: JointBranch) -> None:
+    network = make_network(THREE, fusion, joint=joint)
     present = torch.tensor([[True, False, False], [False, True, False], [False, False, True]] * 2)
     outputs = network(make_maps(THREE), present)
     assert all(output.isfinite().all() for output in by_name(outputs).values())
@@ -444,14 +448,15 @@ def test_missing_maps_give_no_nan_in_outputs_and_gradients(fusion: str) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("joint", ["off", "also", "only"])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_encoding_once_and_decoding_each_subset_equals_the_network_on_these_maps_only(fusion: str) -> None:
-    network, inputs = make_network(THREE, fusion).eval(), make_maps(THREE)
+def test_encoding_once_and_decoding_each_subset_equals_the_network_on_these_maps_only(fusion: str, joint: JointBranch) -> None:
+    network, inputs = make_network(THREE, fusion, joint=joint).eval(), make_maps(THREE)
     with torch.no_grad():
         features: dict[str, Features] = network.encode(inputs)
         for subset in (("normal",), ("albedo", "depth"), THREE):
             direct = network({modality: inputs[modality] for modality in subset})
-            assert outputs_close(network.decode({modality: features[modality] for modality in subset}), direct)
+            assert outputs_close(network.decode(network.encode_subset(features, inputs, subset)), direct)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -459,6 +464,39 @@ def test_the_order_of_the_given_maps_has_no_effect(fusion: str) -> None:
     network, inputs = make_network(TWO, fusion).eval(), make_maps(TWO)
     with torch.no_grad():
         assert outputs_close(network(dict(reversed(inputs.items()))), network(inputs))
+
+
+# A branch that reads all maps.
+
+
+def test_a_joint_branch_reads_the_normalised_maps_as_channels() -> None:
+    network, inputs = make_network(THREE, joint="only").eval(), make_maps(THREE)
+    stacked = torch.cat(
+        [
+            inputs["albedo"] / inputs["albedo"].mean(dim=(1, 2, 3), keepdim=True) - 1,
+            inputs["normal"],
+            inputs["depth"] / 4,  # an eighth of 32
+        ],
+        dim=1,
+    )
+    assert network.modalities == THREE
+    with torch.no_grad():
+        expected = branch_of(network, "joint")(stacked, 1.0).embeddings[IDENTITY] * FaceNetwork.INITIAL_GAIN
+        torch.testing.assert_close(network(inputs).embedding, expected)
+        stacked[:, 1:4] = 0
+        expected = branch_of(network, "joint")(stacked, 1.0).embeddings[IDENTITY] * FaceNetwork.INITIAL_GAIN
+        torch.testing.assert_close(network({name: inputs[name] for name in ("albedo", "depth")}).embedding, expected)
+
+
+def test_a_joint_branch_stands_beside_the_others() -> None:
+    network, inputs = make_network(TWO, joint="also"), make_maps(TWO)
+    outputs = network(inputs)
+    assert outputs.embedding.shape == (COUNT, 3 * CHANNELS)
+    assert list(outputs.shared) == ["albedo", "normal", "joint"]
+    outputs.embedding.square().sum().backward()
+    for name in outputs.shared:
+        weight = branch_of(network, name).backbone.layers[0].weight  # type: ignore[index,union-attr]
+        assert weight.grad.abs().sum() > 0
 
 
 # Averages over mirror images.
@@ -470,8 +508,10 @@ def mirrored(maps: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_flip_average_is_the_mean_of_two_passes_also_with_missing_maps(fusion: str) -> None:
-    plain, averaging = make_network(THREE, fusion).eval(), make_network(THREE, fusion, flip_average=True).eval()
+@pytest.mark.parametrize("joint", ["off", "also", "only"])
+def test_a_flip_average_is_the_mean_of_two_passes_also_with_missing_maps(fusion: str, joint: JointBranch) -> None:
+    plain = make_network(THREE, fusion, joint=joint).eval()
+    averaging = make_network(THREE, fusion, joint=joint, flip_average=True).eval()
     inputs = make_maps(THREE)
     present = torch.tensor([[True, True, True], [True, False, False], [False, True, True]] * 2)
     with torch.no_grad():

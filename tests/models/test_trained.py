@@ -13,7 +13,6 @@ from torch import Tensor
 from fr_ps.config import Fusion, Modality, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES
 from fr_ps.errors import InputError
-from fr_ps.models import build_network
 from fr_ps.models.branch import Branch
 from fr_ps.models.folder import WEIGHTS_FILE, ModelInfo, load_model, save_model
 from fr_ps.models.fusion import FUSIONS, ProbabilityFusionHead
@@ -40,7 +39,7 @@ def info(*modalities: Modality, fusion: Fusion = "concat") -> ModelInfo:
 def network(of: ModelInfo, seed: int) -> FaceNetwork:
     """With statistics and gains that are no longer those of the start."""
     torch.manual_seed(seed)
-    made = build_network(of.branches, of.fusion, of.class_counts(), of.size)
+    made = of.build_network()
     with torch.no_grad():
         made(make_maps(of.modalities))
         for place, gain in enumerate(made.log_gains.values()):

@@ -10,13 +10,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from fr_ps.config import Config, DataConfig, ModelConfig
+from fr_ps.config import Config, DataConfig, FusionConfig, ModelConfig
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.preparation import find_preparation
 from fr_ps.data.splits import make_split
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
-from fr_ps.models import build_network
 from fr_ps.models.folder import ModelInfo, save_model
 from fr_ps.models.inference import predict
 from fr_ps.models.thresholds import write_thresholds
@@ -31,20 +30,29 @@ MakeModel = Callable[..., Path]
 
 
 def make_model(
-    folder: Path, root: Path, *modalities: str, seed: int = 0, val: float = 2, test: float = 2, model: ModelConfig = SMALL
+    folder: Path,
+    root: Path,
+    *modalities: str,
+    seed: int = 0,
+    val: float = 2,
+    test: float = 2,
+    model: ModelConfig = SMALL,
+    fusion: FusionConfig | None = None,
 ) -> Path:
     """An untrained model with a split and thresholds."""
     data = DataConfig(root=str(root), modalities=modalities, val_people=val, test_people=test)
-    config = Config(data=data, model=model)
+    config = Config(data=data, model=model, fusion=fusion or FusionConfig())
     dataset = open_dataset(root, modalities)
     split = make_split(dataset.labels, data)
-    branches = dict.fromkeys(modalities, model)
+    branches = dict.fromkeys(config.branch_names, model)
     preparation = find_preparation(root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0]))
     provenance = {"run": "r1", "data_digest": dataset.store.digest}
     trained = tuple(name for name in ATTRIBUTES if name != "pose")
-    info = ModelInfo(branches, "concat", dataset.store.size, dataset.labels.classes, trained, provenance, preparation)
+    info = ModelInfo(
+        branches, config.fusion.name, dataset.store.size, dataset.labels.classes, trained, provenance, preparation, config.joint
+    )
     torch.manual_seed(seed)
-    network = build_network(info.branches, info.fusion, info.class_counts(), info.size)
+    network = info.build_network()
     save_model(folder, network, info)
     write_config_and_split(folder, TrainingSetup(config, dataset, split, info))
     predictions = predict(network, dataset.store, split.val, 64)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from fr_ps.config import FusionConfig
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
@@ -41,11 +42,13 @@ def test_onnx_equals_torch_on_real_maps_at_any_batch_size(
 
 def test_onnx_equals_torch_with_every_part_of_a_network_that_averages_over_flips(prepared: Path, tmp_path: Path) -> None:
     model = replace(SMALL, embedding="flatten", albedo="log", input_size=40, flip_average=True)
-    recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", "normal", model=model), CPU)
+    fusion = FusionConfig(name="score", joint="also")
+    recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", "normal", model=model, fusion=fusion), CPU)
     found = export(recognizer, tmp_path / "onnx", prepared, part=None, batch=16)
     assert max(found.differences.values()) < 1e-4
     maps = open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(3))
-    plain = build_network(dict.fromkeys(maps, replace(model, flip_average=False)), "concat", recognizer.info.class_counts(), 48)
+    branches = dict.fromkeys(recognizer.info.branches, replace(model, flip_average=False))
+    plain = build_network(branches, "score", recognizer.info.class_counts(), 48, recognizer.info.joint)
     plain.load_state_dict(recognizer.network.state_dict())
     (ours,), run = predict_batch(plain.eval(), maps, [list(maps)]), onnx_session(found.file)
     assert not np.allclose(run(maps)[0], ours.embeddings, rtol=1e-2)

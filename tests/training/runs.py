@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 
 from fr_ps.config import AugmentConfig, BatchConfig, Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
-from fr_ps.models import build_network
 from fr_ps.tracking.run import Run
 from fr_ps.training.setup import build_setup
 from fr_ps.training.train import TrainResult, build_train_state, train
@@ -89,6 +88,6 @@ def make_trainer(config: Config) -> Trainer:
     """A trainer of `config` before its first step; it writes no checkpoint and has no run."""
     setup, loader = build_setup(config, {}, "run", torch.device("cpu"), lambda line: None)
     torch.manual_seed(config.train.seed)
-    network = build_network(setup.info.branches, setup.info.fusion, setup.info.class_counts(), setup.info.size)
+    network = setup.info.build_network()
     state = build_train_state(setup, loader, network)
     return Trainer(setup, loader, state, cast(Any, NoCheckpoints()), cast(Any, None), lambda line: None)

@@ -60,7 +60,7 @@ def fused(root: Path, runs: Runs, fusion: Fusion = "concat", frozen: bool = Fals
 
 def info_of(config: Config, size: int = 48) -> ModelInfo:
     models = branch_configs(config, resolve_branch_folders(config), DEFAULT_CLASSES, size)
-    return ModelInfo(models, config.fusion.name, size, DEFAULT_CLASSES, ATTRIBUTES, {})
+    return ModelInfo(models, config.fusion.name, size, DEFAULT_CLASSES, ATTRIBUTES, {}, joint=config.joint)
 
 
 # What the network is before any training.
@@ -200,6 +200,36 @@ def test_broken_weights_of_a_run_are_rejected_by_its_setting(runs: Runs, prepare
     (best(tmp_path / "run") / WEIGHTS_FILE).write_bytes(b"")
     with pytest.raises(InputError, match=r"^fusion\.branches\.albedo: .*was changed after it was saved"):
         build_model(config, info_of(config), resolve_branch_folders(config), echo=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def joint_run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose only branch reads albedo and normals, of the split of `runs`."""
+    folder = tmp_path_factory.mktemp("runs") / "20260101-000000-joint"
+    config = replace(fused(prepared, {}, joint="only"), model=MODELS["normal"])
+    run_training(config, folder)
+    return folder
+
+
+def test_a_joint_branch_and_the_others_start_from_runs_of_each(runs: Runs, joint_run: Path, prepared: Path) -> None:
+    config = fused(prepared, {**runs, "joint": joint_run}, "score", joint="also")
+    info = info_of(config)
+    assert info.branches == MODELS | {"joint": MODELS["normal"]}
+    assert info.modalities == BOTH
+    network = build_model(config, info, resolve_branch_folders(config), lambda _: None)
+    got = predict(network, open_dataset(prepared, BOTH).store, np.arange(24), 24)
+    singles = [answers_to(prepared, folder) for folder in (*runs.values(), joint_run)]
+    np.testing.assert_allclose(cosines(got.embeddings), np.mean([cosines(one.embeddings) for one in singles], axis=0), atol=1e-5)
+    for task in ATTRIBUTES:
+        expected = np.mean([one.probabilities[task] for one in singles], axis=0)
+        np.testing.assert_allclose(got.probabilities[task], expected, atol=1e-5)
+
+
+def test_a_run_of_other_branches_is_rejected(runs: Runs, joint_run: Path, prepared: Path, rejected: AssertRejected) -> None:
+    with rejected("fusion.branches.joint", "reads albedo", "albedo, normal in one branch"):
+        info_of(fused(prepared, {"joint": runs["albedo"]}, joint="only"))
+    with rejected("fusion.branches.albedo", "reads albedo, normal", "albedo alone"):
+        info_of(fused(prepared, {"albedo": joint_run}, joint="also"))
 
 
 PEOPLE, SESSIONS = 6, 4

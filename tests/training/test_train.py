@@ -327,10 +327,10 @@ def test_maps_too_small_for_the_backbone_are_rejected_before_the_first_step(tmp_
         run_training(replace(small_config(out), model=ModelConfig(backbone="convnextv2_atto")), tmp_path / "run")
 
 
-def fused(root: Path, modalities: tuple[str, ...], name: str, dropout: float) -> Config:
+def fused(root: Path, modalities: tuple[str, ...], name: str, dropout: float, joint: str = "off") -> Config:
     config = small_config(root, epochs=1)
     config = replace(config, data=replace(config.data, modalities=modalities))
-    return replace(config, fusion=FusionConfig(name=name, dropout=dropout))
+    return replace(config, fusion=FusionConfig(name=name, dropout=dropout, joint=joint))
 
 
 TWO, THREE = ("albedo", "normal"), ("depth", "albedo", "normal")
@@ -341,12 +341,20 @@ ONLY = {
 
 
 @pytest.mark.parametrize(
-    ("name", "modalities", "dropout"),
-    [("concat", TWO, 0.0), ("concat", THREE, 0.5), ("fc", TWO, 0.5), ("gated", THREE, 0.5), ("score", TWO, 0.0)],
+    ("name", "modalities", "dropout", "joint"),
+    [
+        ("concat", TWO, 0.0, "off"),
+        ("concat", THREE, 0.5, "off"),
+        ("fc", TWO, 0.5, "off"),
+        ("gated", THREE, 0.5, "off"),
+        ("score", TWO, 0.0, "off"),
+        ("concat", TWO, 0.5, "only"),
+        ("score", TWO, 0.5, "also"),
+    ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_every_fusion_trains_and_evaluate_repeats_the_metrics_of_its_report(prepared, tmp_path, name, modalities, dropout):
-    result, run, _ = run_training(fused(prepared, modalities, name, dropout), tmp_path / "run")
+def test_every_fusion_trains_and_evaluate_repeats_the_metrics_of_its_report(prepared, tmp_path, name, modalities, dropout, joint):
+    result, run, _ = run_training(fused(prepared, modalities, name, dropout, joint), tmp_path / "run")
     best = run.folder / "checkpoints" / "best"
     assert read_info(best).modalities == modalities
     assert read_info(best).fusion == name
@@ -365,7 +373,8 @@ def test_every_fusion_trains_and_evaluate_repeats_the_metrics_of_its_report(prep
     written = json.loads((run.folder / "report/metrics.json").read_text())
     assert written["metrics"] == result.metrics.values
     assert "Modality subsets" in (run.folder / "report/report.html").read_text()
-    assert f"({name})" in (run.folder / "report/report.html").read_text()
+    label = {"off": name, "only": "joint", "also": f"{name}+joint"}[joint]
+    assert f"({label})" in (run.folder / "report/report.html").read_text()
 
 
 def test_only_modality_dropout_changes_the_learnt_weights(prepared, tmp_path):
