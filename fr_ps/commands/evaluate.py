@@ -24,7 +24,17 @@ def _add_evaluate_arguments(evaluate: Parser) -> None:
     evaluate.add_argument(
         "--split", type=str, default=None, help="train, val, test or gallery of the model's own split; default: all rows"
     )
-    add_switch(evaluate, "baselines", "fit linear baselines on the training subjects of the model, and compare it with them")
+    add_switch(
+        evaluate,
+        "baselines",
+        "fit linear baselines on the training subjects of the model, and compare it with them and, if installed, with dlib",
+    )
+    evaluate.add_argument(
+        "--baselines_data",
+        type=str,
+        default=None,
+        help="with --baselines: prepared data set with the training subjects of the model; default: that of --data",
+    )
     add_switch(evaluate, "jitter", "also evaluate on maps under random similarity transforms (5 degrees, 10 %, 4 px)")
     _add_scoring_arguments(evaluate)
 
@@ -54,16 +64,24 @@ def _evaluate(arguments: Namespace) -> None:
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import resolve_model
 
+    if arguments.baselines_data and not arguments.baselines:
+        raise InputError("--baselines-data needs --baselines; without it nothing is fitted on that data set")
     folder = resolve_model(arguments.model)
     out = Path(arguments.out)
-    check_report_folder(out, {"--model": folder, "--data": arguments.data, "--pairs": arguments.pairs}, arguments.overwrite)
+    inputs = {"--model": folder, "--data": arguments.data, "--pairs": arguments.pairs}
+    check_report_folder(out, inputs | {"--baselines-data": arguments.baselines_data}, arguments.overwrite)
     with start_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
         summary = evaluate_model(
             folder,
             Path(arguments.data),
             out,
             run,
-            options=replace(_make_options(arguments), baselines=arguments.baselines, jitter=arguments.jitter),
+            options=replace(
+                _make_options(arguments),
+                baselines=arguments.baselines,
+                baselines_data=Path(arguments.baselines_data) if arguments.baselines_data else None,
+                jitter=arguments.jitter,
+            ),
             device=pick_device(arguments.device),
             batch=arguments.batch,
         )

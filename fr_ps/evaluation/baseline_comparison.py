@@ -1,4 +1,4 @@
-"""Comparison of a model with linear baselines, and with itself on warped maps."""
+"""Comparison of a model with baselines, and with itself on warped maps."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,7 @@ from fr_ps.evaluation.analyses.gallery_search import search_gallery
 from fr_ps.evaluation.analyses.identification import rank_metrics
 from fr_ps.evaluation.baselines import BaselineEmbeddings
 from fr_ps.evaluation.differences import HEADLINE_METRICS, Difference, difference_table, paired_differences
+from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, make_pairs
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
@@ -57,7 +58,7 @@ def baseline_section(
     omitted = "; ".join(f"{name}: {reason}" for name, reason in baselines.omitted.items())
     table = difference_table(
         f"{prefix}baselines",
-        f"Network against linear baselines, fitted on the same training subjects{on_maps}",
+        f"Network against baselines; the linear ones are fitted on the same training subjects{on_maps}",
         ("network", "baseline"),
         found,
         "Difference: network minus baseline. Low, high: 95 % confidence interval on the same bootstrap replicates."
@@ -93,4 +94,5 @@ def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
     against = f"{one.second:.4f} of {best}, the best of {len(by_auc)} baselines"
     numbers = f"AUC {one.first:.4f} against {against}; difference {one.value:+.4f} {one.interval_text}"
     better = {"first": "better", "second": "WORSE", "neither": "NOT significantly better"}[one.better]
-    return f"the network is {better} than the linear baselines: {numbers}"
+    baselines = "linear baselines and dlib" if DLIB_NAME in by_auc else "linear baselines"
+    return f"the network is {better} than the {baselines}: {numbers}"

@@ -20,6 +20,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from torch.nn import functional
 
+from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation.jitter import TEST_SEED, jitter
@@ -66,6 +67,7 @@ def baseline_embeddings(
     train_rows: np.ndarray,
     test_rows: np.ndarray,
     *,
+    tested: Dataset | None = None,
     jittered: bool = False,
     seed: int = 0,
     advance: OnProgress = no_progress,
@@ -79,18 +81,21 @@ def baseline_embeddings(
         labels: labels of the store's rows.
         train_rows: rows to fit on; beyond `MAX_SESSIONS`, a sample by `sample_subjects`.
         test_rows: rows to embed.
+        tested: data set of `test_rows`, with the same modalities and size; None: the same as that of `train_rows`.
         jittered: warp the test maps by `jitter`.
         seed: random seed of the sample of subjects, the jittered copies and the principal components.
         advance: called with the number of maps done, `count_maps_to_read` in total.
     """
     rows = sample_subjects(labels, train_rows, seed)
     several = _rows_with_several_sessions(labels, rows)
-    tested = [(test_rows, TEST_SEED if jittered else None)]
+    test_store, test_labels = (tested.store, tested.labels) if tested else (store, labels)
+    test_maps = [(test_rows, TEST_SEED if jittered else None)]
     few = "" if len(rows) > 1 else "fewer than two training sessions"
     found = BaselineEmbeddings()
     scores: dict[str, np.ndarray] = {}
     for modality, maps in store.maps.items():
         reader = _MapReader(replace(store, maps={modality: maps}), labels, modality, advance)
+        test_reader = _MapReader(replace(test_store, maps={modality: test_store.maps[modality]}), test_labels, modality, advance)
         outputs: dict[str, Output] = {}
         if len(test_rows) * maps[0].size <= MAX_PIXELS:
             outputs[f"pixels_{modality}"] = _flatten
@@ -107,7 +112,7 @@ def baseline_embeddings(
             sample = _sample_maps(_with_jittered_copies(rows, seed), seed)
             components = outputs[f"wccn_{modality}"] = _fit_components(reader, vectors, sample, whiten=False, seed=seed)
             (scores[modality],) = reader.apply([components], _with_jittered_copies(several, seed))
-        found.embeddings.update(zip(outputs, reader.apply(list(outputs.values()), tested)))
+        found.embeddings.update(zip(outputs, test_reader.apply(list(outputs.values()), test_maps)))
     _apply_wccn(found, list(store.maps), scores, labels.ids[several], few or "no training subject has two sessions")
     for name in [name for name, embeddings in found.embeddings.items() if not embeddings.shape[1]]:
         del found.embeddings[name]

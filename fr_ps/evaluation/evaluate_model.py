@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fr_ps.config import Modality
 from fr_ps.data.dataset import Dataset, open_dataset
-from fr_ps.data.layout import common_modalities
 from fr_ps.data.leakage import leakage_notes, split_overlap
 from fr_ps.data.split_files import SPLIT_FILE, read_part, read_parts
 from fr_ps.errors import InputError
 from fr_ps.evaluation.baseline_comparison import baseline_section, jitter_section
-from fr_ps.evaluation.baselines import baseline_embeddings, count_maps_to_read
+from fr_ps.evaluation.baseline_data import BaselineData, open_baseline_data
+from fr_ps.evaluation.baselines import BaselineEmbeddings, baseline_embeddings, count_maps_to_read
+from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
+from fr_ps.evaluation.dlib_baseline import dlib_embeddings, reason_without_dlib
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.jitter import JitteredMaps
 from fr_ps.evaluation.metrics import Metrics, ReportSection
@@ -42,6 +43,7 @@ class EvaluationOptions:
         pairs: CSV of the pairs to verify; None: all pairs.
         measure: similarity measure of verification.
         baselines: fit linear baselines on the training subjects and compare them.
+        baselines_data: data set with the maps of the training subjects; None: the evaluated one.
         jitter: evaluate a second time on randomly warped maps.
     """
 
@@ -49,6 +51,7 @@ class EvaluationOptions:
     pairs: Path | None = None
     measure: Measure = "cosine"
     baselines: bool = False
+    baselines_data: Path | None = None
     jitter: bool = False
 
 
@@ -87,6 +90,7 @@ def evaluate_model(
     network, info = load_model(model, device)
     dataset = open_model_dataset(info, data)
     rows = split_rows(dataset, model, options.part)
+    baselines = open_baseline_data(info, model, dataset, options.baselines_data) if options.baselines else None
     gallery_rows = _gallery_rows(dataset, model) if options.part == "test" else np.empty(0, dtype=int)
     with progress("score", len(rows) + len(gallery_rows), "sessions") as advance:
         result = evaluate_rows(
@@ -102,7 +106,7 @@ def evaluate_model(
             batch=batch,
             advance=advance,
         )
-    sections, baseline_headline = _optional_sections(options, network, info, model, dataset, rows, result, batch)
+    sections, baseline_headline = _optional_sections(options.jitter, baselines, network, dataset, rows, result, batch)
     prefix = options.part or "test"
     metrics = result.metrics.merge(*(section.metrics for section in sections.values())).with_prefix(prefix)
     part = f"the {options.part} part of the model's own split" if options.part else "every row of the table"
@@ -117,7 +121,12 @@ def evaluate_model(
         "data": f"{data}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
         "intervals": INTERVAL_NOTE,
     }
-    notes = [*([baseline_headline] if baseline_headline else []), *result.warnings, *leakage]
+    notes = [
+        *([baseline_headline] if baseline_headline else []),
+        *result.warnings,
+        *leakage,
+        *(baselines.notes if baselines else []),
+    ]
     written = write_report(out, f"Evaluation of {model}", facts, metrics, result, sections, leakage)
     params = {"model": str(model), "data": str(data), "part": options.part or "all", "measure": options.measure}
     tags = {"fr_ps.kind": "evaluate", "fr_ps.data_digest": dataset.store.digest}
@@ -214,10 +223,9 @@ def _gallery_rows(dataset: Dataset, model: Path) -> np.ndarray:
 
 
 def _optional_sections(
-    options: EvaluationOptions,
+    jitter: bool,
+    baselines: BaselineData | None,
     network: FaceNetwork,
-    info: ModelInfo,
-    model: Path,
     dataset: Dataset,
     rows: np.ndarray,
     result: EvaluationResult,
@@ -227,17 +235,13 @@ def _optional_sections(
     sections: dict[str, ReportSection] = {}
     headline = ""
     jittered = None
-    if options.jitter:
+    if jitter:
         with progress("score warped", len(rows), "sessions") as advance:
             jittered = predict(network, JitteredMaps(dataset.store, dataset.labels), rows, batch, advance).embeddings
         sections["Jitter"] = jitter_section(result, jittered)
-    if options.baselines:
-        whole = open_dataset(dataset.root, _baseline_modalities(dataset, info), classes=info.classes)
-        train = _training_rows(whole, model)
-        reads = count_maps_to_read(len(whole.store.maps), whole.labels, train, len(rows))
-        for warped in [False, True] if options.jitter else [False]:
-            with progress("baselines, warped" if warped else "baselines", reads, "maps") as advance:
-                found = baseline_embeddings(whole.store, whole.labels, train, rows, jittered=warped, advance=advance)
+    if baselines:
+        for warped in [False, True] if jitter else [False]:
+            found = _embed_baselines(baselines, rows, warped)
             if warped:
                 sections["Baselines, warped"] = baseline_section(result, found, jittered)[0]
             else:
@@ -245,21 +249,18 @@ def _optional_sections(
     return sections, headline
 
 
-def _baseline_modalities(dataset: Dataset, info: ModelInfo) -> list[Modality]:
-    """Maps for the baselines: those of the model, and albedo and normals if the data set has them."""
-    there = common_modalities(dataset.root, dataset.labels)
-    return [modality for modality in there if modality in info.modalities or modality != "depth"]
-
-
-def _training_rows(dataset: Dataset, model: Path) -> np.ndarray:
-    """Rows of the data set that the model was trained on."""
-    path = model / SPLIT_FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; baselines need it to find the training subjects")
-    parts = read_parts(path)
-    rows = [row for row, key in enumerate(dataset.labels.row_keys()) if parts.get(key) == "train"]
-    if not rows:
-        raise InputError(
-            f"{dataset.root}: holds no training session of the model; baselines need the maps of the training subjects"
+def _embed_baselines(data: BaselineData, rows: np.ndarray, warped: bool) -> BaselineEmbeddings:
+    """The linear baselines and, if it is installed, dlib's network."""
+    train, tested = data.train, data.tested
+    reads = count_maps_to_read(len(train.store.maps), train.labels, data.train_rows, len(rows))
+    with progress("baselines, warped" if warped else "baselines", reads, "maps") as advance:
+        found = baseline_embeddings(
+            train.store, train.labels, data.train_rows, rows, tested=tested, jittered=warped, advance=advance
         )
-    return np.array(rows)
+    reason = reason_without_dlib() if "albedo" in tested.store.maps else "the data set has no albedo"
+    if reason:
+        found.omitted[DLIB_NAME] = reason
+    else:
+        with progress("dlib, warped" if warped else "dlib", len(rows), "sessions") as advance:
+            found.embeddings[DLIB_NAME] = dlib_embeddings(tested, rows, jittered=warped, advance=advance)
+    return found

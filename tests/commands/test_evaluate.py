@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fr_ps.commands.evaluate import check_report_folder
+from fr_ps.cli import parse_command_line
+from fr_ps.commands.evaluate import COMMANDS, check_report_folder
 from tests.conftest import AssertRejected
 
 
@@ -26,3 +27,9 @@ def test_a_report_folder_neither_contains_runs_nor_is_inside_them(
         with rejected("is inside", "use a separate folder"):
             check_report_folder(Path(out), {}, overwrite=True)
     check_report_folder(Path("report"), {}, overwrite=False)
+
+
+def test_data_for_baselines_without_baselines_are_rejected(tmp_path: Path, rejected: AssertRejected) -> None:
+    arguments = ["evaluate", "--model", "m", "--data", "d", "--out", str(tmp_path / "out"), "--baselines-data", "other"]
+    with rejected("--baselines-data needs --baselines"):
+        COMMANDS["evaluate"].run(parse_command_line(arguments)["evaluate"])

@@ -7,7 +7,7 @@ import pytest
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
-from fr_ps.data.dataset import open_dataset
+from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation import baselines
@@ -345,3 +345,17 @@ def test_a_prepared_data_set_is_read_through_its_store(prepared: Path) -> None:
     assert not found.omitted
     assert "wccn_albedo_normal_depth" in found.embeddings
     assert all(np.isfinite(embeddings).all() for embeddings in found.embeddings.values())
+
+
+def test_maps_of_another_data_set_are_embedded_as_if_they_were_in_that_of_the_training_subjects(tmp_path: Path) -> None:
+    store, labels = people(10, 4, "albedo", "normal")
+    train, tested = np.arange(20), np.arange(20, 40)
+    alone = {modality: maps[tested] for modality, maps in store.maps.items()}
+    rest = labels.subset(tested)
+    other = Dataset(rest, np.arange(20), rest, [], [], tmp_path, MapStore(alone, np.arange(20), "other"))
+    known = MapStore({modality: maps[train] for modality, maps in store.maps.items()}, train, "known")
+    for jittered in (False, True):
+        together = baseline_embeddings(store, labels, train, tested, jittered=jittered).embeddings
+        apart = baseline_embeddings(known, labels.subset(train), train, np.arange(20), tested=other, jittered=jittered)
+        for name, embeddings in apart.embeddings.items():
+            np.testing.assert_array_equal(embeddings, together[name])

@@ -19,6 +19,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.split_files import SPLIT_FILE, write_split
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
+from fr_ps.evaluation.dlib_baseline import reason_without_dlib
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, EvaluationSummary, evaluate_model
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.folder import ModelInfo, load_model, save_model
@@ -186,6 +187,56 @@ def test_baselines_need_the_training_subjects_and_their_maps(model: Path, prepar
     (copy / SPLIT_FILE).write_text("".join(line for line in text.splitlines(keepends=True) if ",train" not in line))
     with rejected("no training session of the model"):
         score(copy, prepared, tmp_path / "out", baselines=True)
+
+
+def test_the_training_subjects_may_be_in_another_data_set(model: Path, prepared: Path, tmp_path: Path, rejected) -> None:  # type: ignore[no-untyped-def]
+    labels = open_dataset(prepared, ["albedo"]).labels
+    split = make_split(labels, PARTS)
+    tested = copy_of_subjects(prepared, tmp_path / "tested", set(labels.ids[split.test]))
+    with rejected("no training session of the model", "--baselines-data"):
+        score(model, tested, tmp_path / "out", baselines=True)
+    with rejected("no training session of the model", "--baselines-data"):
+        score(model, prepared, tmp_path / "out", baselines=True, baselines_data=tested)
+    apart, _ = evaluated_with(model, tested, tmp_path / "out", baselines=True, baselines_data=prepared, jitter=True)
+    together, _ = evaluated_with(model, prepared, tmp_path / "other", "test", baselines=True, jitter=True)
+    names = [name for name in apart.metrics.values if "baseline_" in name]
+    assert len(names) > 20
+    for name in names:
+        assert apart.metrics.values[name] == pytest.approx(together.metrics.values[name], abs=1e-6), name
+    assert not any("baselines: fitted on" in note for note in apart.notes)
+
+
+def test_training_subjects_that_the_baselines_lack_are_counted(model: Path, prepared: Path, tmp_path: Path) -> None:
+    labels = open_dataset(prepared, ["albedo"]).labels
+    train = make_split(labels, PARTS).train
+    some = copy_of_subjects(prepared, tmp_path / "some", set(labels.ids[train][:1]) | set(labels.ids[train][-1:]))
+    evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", baselines=True, baselines_data=some)
+    known = np.isin(labels.ids[train], [labels.ids[train][0], labels.ids[train][-1]]).sum()
+    assert 0 < known < len(train)
+    assert f"baselines: fitted on {known} of the model's {len(train)} training sessions, which {some} holds" in evaluated.notes
+    assert any("trained on 3 of the test subjects" in note for note in evaluated.notes)  # the leakage rules stay
+
+
+def copy_of_subjects(data: Path, copy: Path, subjects: set[str]) -> Path:
+    """A copy of a prepared data set that lists these subjects only."""
+    shutil.copytree(data, copy)
+    header, *lines = (copy / "labels.csv").read_text().splitlines(keepends=True)
+    (copy / "labels.csv").write_text(header + "".join(line for line in lines if line.split(",")[0] in subjects))
+    for folder in (copy / "data").iterdir():
+        if folder.name not in subjects:
+            shutil.rmtree(folder)
+    return copy
+
+
+def test_the_report_says_that_dlib_is_missing_or_compares_it(model: Path, prepared: Path, tmp_path: Path) -> None:
+    evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", "test", baselines=True)
+    (table,) = evaluated.tables
+    reason = reason_without_dlib()
+    compared = "test/baseline_dlib_albedo/identity/auc" in evaluated.metrics.values
+    assert compared != bool(reason)
+    assert ("dlib_albedo: " + reason in table.note) == bool(reason)
+    (verdict,) = [note for note in evaluated.notes if note.startswith("the network is")]
+    assert ("linear baselines and dlib" in verdict) == compared
 
 
 def test_warped_maps_are_scored_beside_the_original_ones(plain: Evaluated, model: Path, prepared: Path, tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""The maps that the baselines of a model are fitted on and tested on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.config import Modality
+from fr_ps.data.dataset import Dataset, open_dataset
+from fr_ps.data.layout import common_modalities
+from fr_ps.data.split_files import SPLIT_FILE, read_parts
+from fr_ps.errors import InputError
+from fr_ps.models.folder import ModelInfo
+
+
+@dataclass(frozen=True)
+class BaselineData:
+    """Data sets with the same modalities and size.
+
+    Attributes:
+        train: data set with the maps of the training subjects.
+        train_rows: its sessions that the model was trained on.
+        missing: number of training sessions of the model that it lacks.
+        tested: data set that is evaluated.
+    """
+
+    train: Dataset
+    train_rows: np.ndarray
+    missing: int
+    tested: Dataset
+
+    @property
+    def notes(self) -> list[str]:
+        """What limits the baselines, for the user."""
+        if not self.missing:
+            return []
+        known = len(self.train_rows)
+        return [
+            f"baselines: fitted on {known} of the model's {known + self.missing} training sessions, which {self.train.root} holds"
+        ]
+
+
+def open_baseline_data(info: ModelInfo, model: Path, dataset: Dataset, folder: Path | None) -> BaselineData:
+    """Open the maps for the baselines of a model: those that it reads, and albedo and normals if all sessions have them.
+
+    Args:
+        info: description of the model.
+        model: model folder.
+        dataset: evaluated data set.
+        folder: data set with the training subjects; None: the evaluated one.
+
+    Raises:
+        InputError: the training subjects are unknown or not in the data set, or its maps have another size.
+    """
+    path = model / SPLIT_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; baselines need it to find the training subjects")
+    modalities = _baseline_modalities(dataset, info)
+    if folder is None:
+        tested = train = open_dataset(dataset.root, modalities, classes=info.classes)
+    else:
+        train = open_dataset(folder, info.modalities, classes=info.classes)
+        both = _baseline_modalities(train, info)
+        modalities = [modality for modality in modalities if modality in both]
+        tested, train = (open_dataset(root, modalities, classes=info.classes) for root in (dataset.root, folder))
+        if train.store.size != tested.store.size:
+            raise InputError(
+                f"{folder}: maps are {train.store.size} px, but those of {dataset.root} are {tested.store.size}; "
+                f"prepare with --size {tested.store.size}"
+            )
+    trained = {key for key, part in read_parts(path).items() if part == "train"}
+    rows = [row for row, key in enumerate(train.labels.row_keys()) if key in trained]
+    if not rows:
+        raise InputError(
+            f"{train.root}: holds no training session of the model; baselines need the maps of the training subjects: "
+            "name their data set with --baselines-data"
+        )
+    return BaselineData(train, np.array(rows), len(trained) - len(rows), tested)
+
+
+def _baseline_modalities(dataset: Dataset, info: ModelInfo) -> list[Modality]:
+    there = common_modalities(dataset.root, dataset.labels)
+    return [modality for modality in there if modality in info.modalities or modality != "depth"]
