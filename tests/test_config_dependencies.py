@@ -33,8 +33,10 @@ def _trained(settings: str) -> Steps:
     modalities = config.data.modalities
     branches = dict.fromkeys(config.branch_names, config.model)
     network = build_network(branches, config.fusion.name, CLASSES, size=32, joint=config.joint)
-    losses = build_losses(config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.adversarial_tasks)
-    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
+    losses = build_losses(
+        config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.adversarial_tasks, network.trained_branches
+    )
+    optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)
     rate = build_schedule(config.schedule, lr=config.optim.lr, epochs=8, steps_per_epoch=5)
     torch.manual_seed(1)
     maps = {modality: torch.rand(6, 3 if modality == "normal" else 1, 32, 32) for modality in modalities}
@@ -71,6 +73,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("loss.reversal_ramp", True, {"loss.reversal": 0.0}, {"loss.reversal": 0.5}),
     ("loss.reversal_ramp", True, {"model.fsm": False}, {"loss.adversarial": 0.0, "loss.weighting": "uncertainty"}),
     ("loss.dwa_temperature", 0.5, {"loss.weighting": "uncertainty"}, {"loss.weighting": "dwa"}),
+    ("loss.branches", True, {}, BOTH),
     ("loss.contrastive_temperature", 0.5, {"loss.contrastive": 0.0}, {"loss.contrastive": 1.0}),
     ("loss.cagrad_c", 0.9, {"loss.weighting": "upgrad"}, {"loss.weighting": "cagrad"}),
     ("loss.focal_gamma", 3.0, {"loss.attribute_loss": "cross_entropy"}, {}),
@@ -134,6 +137,13 @@ def test_the_adversaries_of_trained_branches_depend_on_their_own_settings() -> N
     assert unmet_condition(with_settings(config, {"fusion.frozen": True}), "loss.adversarial") is not None
     assert unmet_condition(config, "model.backbone") is not None
     assert unmet_condition(with_settings(config, {"fusion.branches": {"albedo": "r1"}}), "model.backbone") is None
+
+
+def test_branches_have_an_identity_loss_of_their_own_unless_all_are_frozen() -> None:
+    settings = {"fusion.branches": {"albedo": "r1", "normal": "r2"}, "fusion.frozen": True} | BOTH
+    assert unmet_condition(with_settings(Config(), settings), "loss.branches") is not None
+    for change in ({"fusion.frozen": False}, {"fusion.branches": {"albedo": "r1"}}):
+        assert unmet_condition(with_settings(Config(), settings | change), "loss.branches") is None
 
 
 def test_changed_settings_without_effect_are_found() -> None:

@@ -129,6 +129,14 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "loss.contrastive_temperature": (
         Condition("loss.contrastive is above 0", ("loss.contrastive",), lambda config: config.loss.contrastive > 0),
     ),
+    "loss.branches": (
+        _MULTIPLE_MODALITIES,
+        Condition(
+            "a branch is trained (fusion.branches, fusion.frozen)",
+            ("fusion.branches", "fusion.frozen", "data.modalities"),
+            lambda config: not (config.fusion.frozen and set(config.data.modalities) <= set(config.fusion.branches)),
+        ),
+    ),
     "loss.cagrad_c": (_is("loss.weighting", "cagrad"),),
     "loss.focal_gamma": (
         _is("loss.attribute_loss", "focal"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,7 @@ def build_losses(
     sessions_per_subject: Tensor,
     class_counts: Mapping[str, Tensor],
     adversarial_tasks: Collection[str],
+    branch_channels: Mapping[str, int] = MappingProxyType({}),
 ) -> MultiTaskLoss:
     """The losses of `config`.
 
@@ -92,19 +94,29 @@ def build_losses(
         sessions_per_subject: (subjects,) number of training sessions.
         class_counts: trained attribute to its (classes,) number of training samples.
         adversarial_tasks: attributes that have an adversarial discriminator.
+        branch_channels: modality to the channels of its own identity embedding, for the branches that `config.branches` trains.
 
     Raises:
         InputError: a setting with one number per class has the wrong length.
     """
-    identity = build_identity_loss(
-        config, channels, len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
-    )
+    num_subjects, person_weights = len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
+    identity = build_identity_loss(config, channels, num_subjects, person_weights)
+    branches = {
+        modality: build_identity_loss(config, width, num_subjects, person_weights)
+        for modality, width in branch_channels.items()
+        if config.branches
+    }
     attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in class_counts.items()}
     tasks = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
     adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if task in adversarial_tasks]
     weighting = WEIGHTINGS[config.weighting](config, tasks, dict.fromkeys(adversaries, config.adversarial))
     return MultiTaskLoss(
-        identity, attributes, weighting, contrastive=config.contrastive, temperature=config.contrastive_temperature
+        identity,
+        attributes,
+        weighting,
+        branches=branches,
+        contrastive=config.contrastive,
+        temperature=config.contrastive_temperature,
     )
 
 

@@ -1,8 +1,10 @@
 """All losses of a batch: identity, attributes, adversaries, and their total."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from fr_ps.losses.contrastive import supervised_contrastive
@@ -20,7 +22,8 @@ class LossOutput(NamedTuple):
     Attributes:
         total: the weighted sum.
         tasks: task to its loss before weighting.
-        diagnostics: `norm/...` of the identity embeddings, and `loss/contrastive` if there is one, without gradient.
+        diagnostics: without gradient, `norm/...` of the identity embeddings, and `loss/contrastive` if there is one.
+            `norm/penalty` is the penalty in the identity loss: with losses of branches, the mean over all their embeddings.
     """
 
     total: Tensor
@@ -44,6 +47,8 @@ class MultiTaskLoss(nn.Module):
         attributes: attribute to (logits, classes) -> scalar; its adversary has the same loss. An attribute that is missing
             here is not trained.
         weighting: task losses to the total.
+        branches: modality to the identity loss of its branch's own embedding; the loss of the task is the mean of them and of
+            `identity`.
         contrastive: weight of the supervised contrastive loss in the identity loss.
         temperature: of the contrastive loss.
     """
@@ -57,11 +62,13 @@ class MultiTaskLoss(nn.Module):
         attributes: Mapping[str, nn.Module],
         weighting: Weighting,
         *,
+        branches: Mapping[str, MarginLoss] = MappingProxyType({}),
         contrastive: float = 0.0,
         temperature: float = 0.1,
     ) -> None:
         super().__init__()
         self.identity = identity
+        self.branches = nn.ModuleDict(branches)
         self.attributes = nn.ModuleDict(attributes)
         self.weighting = weighting
         self.contrastive, self.temperature = contrastive, temperature
@@ -73,14 +80,14 @@ class MultiTaskLoss(nn.Module):
         no loss.
         """
         losses = self.task_losses(outputs, targets)
-        diagnostics = self._diagnostics(outputs.embedding.detach(), targets["identity"])
+        diagnostics = self._diagnostics(outputs, targets["identity"])
         penalties = {"identity": diagnostics["norm/penalty"]}
         total = self.weighting(losses, list(outputs.shared.values()), penalties)
         return LossOutput(total, losses, diagnostics)
 
     def task_losses(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Task to its loss before weighting, with graph."""
-        losses = {"identity": self._identity_loss(self.identity, outputs.embedding, targets["identity"])}
+        losses = {"identity": self._identity_loss(outputs, targets["identity"])}
         for task, loss in self.attributes.items():
             labelled = targets[task] >= 0
             if not labelled.any():
@@ -90,17 +97,29 @@ class MultiTaskLoss(nn.Module):
                 losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][labelled], targets[task][labelled])
         return losses
 
-    def _identity_loss(self, margin_loss: MarginLoss, embeddings: Tensor, subjects: Tensor) -> Tensor:
-        loss = margin_loss(embeddings, subjects)
-        if self.contrastive:
-            loss = loss + self.contrastive * supervised_contrastive(embeddings, subjects, self.temperature)
-        return loss
+    def _identity_loss(self, outputs: NetworkOutput, subjects: Tensor) -> Tensor:
+        losses = []
+        for margin_loss, embeddings in self._identity_embeddings(outputs):
+            loss = margin_loss(embeddings, subjects)
+            if self.contrastive:
+                loss = loss + self.contrastive * supervised_contrastive(embeddings, subjects, self.temperature)
+            losses.append(loss)
+        return torch.stack(losses).mean()
 
-    def _diagnostics(self, embeddings: Tensor, subjects: Tensor) -> dict[str, Tensor]:
-        found = self.identity.diagnostics(embeddings)
+    @torch.no_grad()
+    def _diagnostics(self, outputs: NetworkOutput, subjects: Tensor) -> dict[str, Tensor]:
+        found = self.identity.diagnostics(outputs.embedding)
+        if self.branches:
+            each = [loss.diagnostics(embeddings)["norm/penalty"] for loss, embeddings in self._identity_embeddings(outputs)]
+            found["norm/penalty"] = torch.stack(each).mean()
         if self.contrastive:
-            found["loss/contrastive"] = supervised_contrastive(embeddings, subjects, self.temperature)
+            found["loss/contrastive"] = supervised_contrastive(outputs.embedding, subjects, self.temperature)
         return found
+
+    def _identity_embeddings(self, outputs: NetworkOutput) -> list[tuple[MarginLoss, Tensor]]:
+        """Each identity loss and the (B, C) embeddings that it gets."""
+        own = [(cast(MarginLoss, loss), outputs.branch_embeddings[modality]) for modality, loss in self.branches.items()]
+        return [(self.identity, outputs.embedding), *own]
 
     def end_epoch(self, losses: Mapping[str, float], identity_penalty: float) -> None:
         """Pass the mean losses of an epoch to the weighting.

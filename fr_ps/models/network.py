@@ -14,19 +14,22 @@ from fr_ps.models.layers import mirror_maps
 
 
 class NetworkOutput(NamedTuple):
-    """The outputs of one batch. The last two are empty in evaluation.
+    """The outputs of one batch. The last three are empty in evaluation.
 
     Attributes:
         embedding: (B, C) identity embedding.
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
+        branch_embeddings: branch to the (B, C) identity embedding of it alone, for the `trained_branches` of a fusion; also of
+            maps that `present` excludes.
     """
 
     embedding: Tensor
     logits: dict[str, Tensor]
     adversarial: dict[str, Tensor]
     shared: dict[str, Tensor]
+    branch_embeddings: dict[str, Tensor]
 
 
 class FaceNetwork(nn.Module):
@@ -79,6 +82,13 @@ class FaceNetwork(nn.Module):
         return self.identity.width  # type: ignore[return-value]
 
     @property
+    def trained_branches(self) -> dict[str, int]:
+        """Branch to the width of its identity embedding, for the branches of a fusion that are not frozen."""
+        widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
+        trained = {name: width for name, width in widths.items() if not self.branches[name].frozen}
+        return trained if len(self.branches) > 1 else {}
+
+    @property
     def adversarial_tasks(self) -> tuple[str, ...]:
         """The attributes with a discriminator that is trained."""
         return tuple(task for task in self.heads if any(task in branch.adversarial_tasks for branch in self.branches.values()))  # type: ignore[operator]
@@ -103,7 +113,8 @@ class FaceNetwork(nn.Module):
             logits = [branch.adversarial[task] for branch in features.values() if task in branch.adversarial]
             adversarial[task] = torch.stack(logits).mean(dim=0)
         shared = {name: branch.shared for name, branch in features.items()}
-        return outputs._replace(adversarial=adversarial, shared=shared)
+        own = {name: self._scaled(name, features[name].embeddings[IDENTITY]) for name in self.trained_branches}
+        return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)
 
     def encode(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> dict[str, Features]:
         """Branch to its features, for the modalities in `maps`; `present` as in `forward`.
@@ -142,12 +153,16 @@ class FaceNetwork(nn.Module):
             used = used & torch.stack(columns, dim=1)
         logits = {task: head(self._task_embeddings(task, features, used), used) for task, head in self.heads.items()}
         embeddings = self._task_embeddings(IDENTITY, features, used)
-        scaled = [embedding * self.log_gains[name].exp() for name, embedding in zip(self.branches, embeddings)]
+        scaled = [self._scaled(name, embedding) for name, embedding in zip(self.branches, embeddings)]
         embedding = self.identity(scaled, used)
         if self._averages:
             embedding = _average_embeddings(embedding.unflatten(0, (2, -1)))
             logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
-        return NetworkOutput(embedding, logits, {}, {})
+        return NetworkOutput(embedding, logits, {}, {}, {})
+
+    def _scaled(self, name: str, embedding: Tensor) -> Tensor:
+        """The (B, C) identity embedding of the branch `name` times its learnt gain."""
+        return embedding * self.log_gains[name].exp()
 
     @property
     def _averages(self) -> bool:

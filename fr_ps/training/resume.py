@@ -19,6 +19,7 @@ _IMMUTABLE = (
     "train/select",
     "optim/name",
     "loss/identity_loss",
+    "loss/branches",
     "loss/weighting",
     "data/modalities",
 )

@@ -122,11 +122,16 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     config = setup.config
     device = next(network.parameters()).device
     counts = loader.class_counts(setup.info.class_counts())
-    losses = build_losses(config.loss, network.channels, loader.sessions_per_subject(), counts, network.adversarial_tasks).to(
-        device
-    )
+    losses = build_losses(
+        config.loss,
+        network.channels,
+        loader.sessions_per_subject(),
+        counts,
+        network.adversarial_tasks,
+        network.trained_branches,
+    ).to(device)
     trackers = {config.train.select: BestTracker(config.train.select, config.train.patience)}
     trackers |= {metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in trackers}
-    optimizer = build_optimizer(config.optim, [network, losses.identity], losses.weighting)
+    optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)
     guard = NonFiniteGuard([network, losses], config.train.bad_steps)
     return TrainState(network, losses, optimizer, ModelEma(network, config.train.ema), guard, trackers)

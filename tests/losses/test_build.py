@@ -155,6 +155,17 @@ def test_a_setting_changes_only_its_own_losses(base: dict[str, Any], change: dic
     assert changed == moved | {f"adversarial_{task}" for task in moved - {"identity"}} | {"total"}
 
 
+@pytest.mark.parametrize("name", IDENTITY_LOSSES)
+def test_each_branch_gets_an_identity_loss_of_its_width_with_subjects_of_its_own(name: str) -> None:
+    made = [
+        build_losses(LossConfig(identity_loss=name, branches=branches), 8, SESSIONS, {}, (), {"albedo": 5, "normal": 3})  # type: ignore[arg-type]
+        for branches in (True, False)
+    ]
+    assert {modality: loss.weight.shape for modality, loss in made[0].branches.items()} == {"albedo": (4, 5), "normal": (4, 3)}
+    assert not made[1].branches
+    assert {key for key in made[0].state_dict() if not key.startswith("branches.")} == set(made[1].state_dict())
+
+
 def test_the_constant_of_cagrad_is_its_setting() -> None:
     weights = []
     for c in (0.0, 0.5):

@@ -74,6 +74,34 @@ def test_the_contrastive_loss_is_part_of_the_identity_loss_and_logged_by_itself(
     assert "loss/contrastive" not in plain.scalars()
 
 
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+@pytest.mark.parametrize("contrastive", [0.0, 0.5])
+def test_the_identity_loss_is_the_mean_of_those_of_the_fusion_and_of_its_branches(contrastive: float, weighting: str) -> None:
+    torch.manual_seed(0)
+    config = LossConfig(weighting=weighting, branches=True, contrastive=contrastive)  # type: ignore[arg-type]
+    losses = build_losses(config, CHANNELS, SESSIONS, COUNTS, COUNTS, {"albedo": 5, "normal": 3})
+    made, wanted = outputs(), targets()
+    for modality, width, norm in (("albedo", 5, 4.0), ("normal", 3, 40.0)):
+        made[f"branch_{modality}"] = (
+            norm * torch.randn(BATCH, width, generator=torch.Generator().manual_seed(3))
+        ).requires_grad_()
+    found = compute(losses, made, wanted)
+    each, penalties = [], []
+    for loss, name in ((losses.identity, "identity"), *((losses.branches[m], f"branch_{m}") for m in ("albedo", "normal"))):
+        term = contrastive * supervised_contrastive(made[name], wanted["identity"], 0.1)
+        each.append(float(loss(made[name], wanted["identity"]) + term))
+        a = made[name].detach().norm(dim=1).clamp(10, 110)
+        penalties.append(float(35 * (a / 110**2 + 1 / a).mean()))
+    assert float(found.tasks["identity"]) == pytest.approx(sum(each) / 3, rel=1e-5)
+    assert float(found.diagnostics["norm/penalty"]) == pytest.approx(sum(penalties) / 3, rel=1e-5)
+    plain = compute(build(weighting=weighting), {name: made[name] for name in outputs()}, wanted)
+    torch.testing.assert_close(found.total - found.tasks["identity"], plain.total - plain.tasks["identity"])
+    found.total.backward()
+    for parameter in (*losses.identity.parameters(), *losses.branches.parameters(), made["branch_albedo"], made["branch_normal"]):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("attribute_loss", ["focal", "cross_entropy"])
 def test_samples_without_a_label_are_left_out_of_that_task_only(attribute_loss: str) -> None:
     losses, made = build(weighting="fixed", attribute_loss=attribute_loss), outputs()

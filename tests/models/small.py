@@ -69,17 +69,17 @@ def make_network(
 
 
 def by_name(outputs: NetworkOutput) -> dict[str, Tensor]:
-    """All tensors of an output: `identity`, each attribute, `adversarial_ATTRIBUTE`, `shared_MODALITY`."""
+    """All tensors of an output but the branches' own: `identity`, each attribute, `adversarial_ATTRIBUTE`, `shared_MODALITY`."""
     named = {"identity": outputs.embedding, **outputs.logits}
     named |= {f"adversarial_{task}": logits for task, logits in outputs.adversarial.items()}
     return named | {f"shared_{modality}": maps for modality, maps in outputs.shared.items()}
 
 
 def to_output(named: dict[str, Tensor]) -> NetworkOutput:
-    """The inverse of `by_name`."""
+    """The inverse of `by_name`; the branches' own embeddings are named `branch_MODALITY`."""
     parts = {
         prefix: {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
-        for prefix in ("adversarial_", "shared_")
+        for prefix in ("adversarial_", "shared_", "branch_")
     }
     logits = {name: tensor for name, tensor in named.items() if name != "identity" and not name.startswith(tuple(parts))}
     return NetworkOutput(named["identity"], logits, *parts.values())

@@ -74,7 +74,7 @@ def test_a_finished_run_is_rejected(whole: Path, monkeypatch: pytest.MonkeyPatch
     assert "is finished" in refusal("train", "--resume", run.name)
 
 
-@pytest.mark.parametrize("change", ["model.channels 32", "train.select val/identity/eer", "optim.name sgd"])
+@pytest.mark.parametrize("change", ["model.channels 32", "train.select val/identity/eer", "optim.name sgd", "loss.branches true"])
 def test_a_changed_setting_that_defines_the_training_is_rejected(interrupted: Path, refusal: Refusal, change: str) -> None:
     name, value = change.split()
     before = content(interrupted)

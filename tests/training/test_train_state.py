@@ -26,7 +26,8 @@ class Interruption(Exception):
 
 def configured(prepared: Path, ema: float = 0.9, optim: str = "adamw", channels: int = 16, **losses: Any) -> Config:
     config = make_config(prepared, channels=channels, ema=ema, patience=3, loss={"reversal_ramp": True} | losses)
-    return replace(config, optim=OptimConfig(name=optim))  # type: ignore[arg-type]
+    data = replace(config.data, modalities=("albedo", "normal") if losses.get("branches") else ("albedo",))
+    return replace(config, data=data, optim=OptimConfig(name=optim))  # type: ignore[arg-type]
 
 
 def advance(trainer: Trainer, steps: int) -> list[dict[str, float]]:
@@ -75,8 +76,9 @@ FORMS: list[dict[str, Any]] = [
     {"weighting": "dwa", "ema": 0.0},
     {"weighting": "upgrad", "optim": "sgd"},
     {"weighting": "fixed", "attribute_loss": "cross_entropy", "ema": 0.0, "optim": "sgd"},
+    {"weighting": "uncertainty", "identity_loss": "adaface", "branches": True, "contrastive": 0.5},
 ]
-CASES = [(0, 4, 1), (0, 1, 2), (1, 1, 1), (1, 3, 2), (2, 6, 1), (3, 6, 1), (4, 4, 1)]
+CASES = [(0, 4, 1), (0, 1, 2), (1, 1, 1), (1, 3, 2), (2, 6, 1), (3, 6, 1), (4, 4, 1), (5, 3, 1), (5, 1, 2)]
 
 
 @pytest.mark.parametrize(("form", "stop", "accumulate"), [(FORMS[number], *rest) for number, *rest in CASES], ids=str)
