@@ -48,7 +48,7 @@ def test_every_experiment_is_parsed_and_its_network_is_built():
         networks.add((config.model, config.fusion.name))
     for model, fusion in networks:
         with torch.device("meta"):
-            network = build_network(dict.fromkeys(CHANNELS, model), fusion, dict.fromkeys(ATTRIBUTES, 2))
+            network = build_network(dict.fromkeys(CHANNELS, model), fusion, dict.fromkeys(ATTRIBUTES, 2), size=112)
         assert network.modalities == tuple(CHANNELS)
 
 
