@@ -1,0 +1,60 @@
+"""Recognition of unseen subjects: experiments and baselines, cross-validated over the subjects of a prepared data set.
+
+Each seed deals the subjects into folds. For each fold, every experiment trains on the other subjects (all of its epochs, without
+validation subjects), the linear baselines are fitted on them too, and dlib's network is applied if it is installed. The sessions
+of the fold are compared as they are, and under several draws of the random similarity of `fr-ps evaluate --jitter`; the pairs of
+all folds and seeds are pooled. Brackets are 95 % bootstrap intervals over subjects; differences are paired.
+
+A finished fold stays in --out and is not computed again, an interrupted training resumes. Its file is found by the settings and
+the data: after a change of the code, take a new --out. results.md and results.json are written there, too.
+
+    python benchmarks/recognition.py --data data/yale_b --config experiments/yale_fusion.yaml
+    python benchmarks/recognition.py --data data/yale_b --config yale.yaml --config "yale.yaml augment.erase=0" --seeds 1
+"""
+
+import argparse
+from pathlib import Path
+
+from common import limit_threads
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="prepared data set")
+    parser.add_argument(
+        "--config", action="append", default=[], help='experiment, or "FILE key=value key=value"; may be given several times'
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of all experiments")
+    parser.add_argument("--out", type=Path, default=Path("recognition"), help="folder for finished folds and results")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3, help="each deals the folds and starts the trainings anew")
+    parser.add_argument("--jitter-draws", type=int, default=20, help="random similarities of each session")
+    parser.add_argument("--no-baselines", action="store_true", help="neither linear baselines nor dlib")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch and BLAS")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = make_parser().parse_args(arguments)
+    limit_threads(options.threads)
+    from recognition_folds import CrossValidation
+    from recognition_report import Results
+
+    from fr_ps.errors import InputError
+
+    try:
+        results = Results(
+            CrossValidation(
+                options.data, options.out, options.folds, options.seeds, options.jitter_draws, options.threads, print
+            ),
+            options.config,
+            options.set,
+            with_baselines=not options.no_baselines,
+        )
+    except InputError as error:
+        raise SystemExit(str(error)) from None
+    print("\n" + results.write(options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""The folds of benchmarks/recognition.py: what each network and baseline makes of the sessions of unseen subjects."""
+
+import hashlib
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fr_ps.arguments import training_config
+from fr_ps.cli import parse_command_line
+from fr_ps.config import Config, DataConfig, flatten
+from fr_ps.data.dataset import Dataset, open_dataset
+from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.data.layout import common_modalities
+from fr_ps.data.splits import make_split
+from fr_ps.data.store import MapStore
+from fr_ps.device import pick_device
+from fr_ps.errors import InputError
+from fr_ps.evaluation.baselines import baseline_embeddings
+from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
+from fr_ps.evaluation.dlib_baseline import dlib_embeddings, reason_without_dlib
+from fr_ps.evaluation.jitter import TEST_SEED, jitter
+from fr_ps.models.folder import load_model
+from fr_ps.models.inference import predict
+from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT
+from fr_ps.training.setup import open_training_data
+from fr_ps.training.train import fit
+
+BASELINE_MAPS = (("albedo", "normal"), ("depth",))
+"""Maps whose linear baselines are fitted together."""
+_WITHOUT_EFFECT = ("name", "data.root", "train.threads", "device")
+"""Settings that do not change what a training learns."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The n test sessions of one fold.
+
+    Attributes:
+        rows: (n,) rows of the data set.
+        embeddings: (1 + draws, n, k): as they are, and jittered by each draw; compared by cosine.
+        probabilities: trained attribute to (1 + draws, n, classes).
+        seconds: of the training; 0: nothing was trained.
+    """
+
+    rows: np.ndarray
+    embeddings: np.ndarray
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The folds of a prepared data set, and what is kept of them.
+
+    Attributes:
+        data: prepared data set.
+        out: folder of the finished folds.
+        folds: number of folds of the subjects.
+        seeds: number of times that the subjects are dealt.
+        draws: number of jittered copies of each session.
+        threads: CPU threads of torch.
+        echo: prints a line.
+    """
+
+    data: Path
+    out: Path
+    folds: int
+    seeds: int
+    draws: int
+    threads: int
+    echo: Callable[[str], None]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """All sessions, with all maps that every session has."""
+        everything = open_dataset(self.data, ["albedo"])
+        return open_dataset(self.data, common_modalities(self.data, everything.labels))
+
+    def each_fold(self) -> Iterator[DataConfig]:
+        """The settings of the split of each fold."""
+        for seed in range(self.seeds):
+            for fold in range(self.folds):
+                yield DataConfig(root=str(self.data), val_people=0, folds=self.folds, fold=fold, split_seed=seed)
+
+    def network(self, text: str, common: Sequence[str]) -> list[Embedded]:
+        """Train an experiment for each fold and embed its test sessions.
+
+        Args:
+            text: file, and settings after it.
+            common: further settings, as `key=value`.
+
+        Raises:
+            InputError: settings or data that cannot be used.
+        """
+        return [self._network_fold(text, common, parts) for parts in self.each_fold()]
+
+    def linear_baselines(self) -> dict[str, list[Embedded]]:
+        """Baseline to its folds."""
+        found: dict[str, list[Embedded]] = {}
+        for parts in self.each_fold():
+            for name, embedded in self._linear_fold(parts).items():
+                found.setdefault(name, []).append(embedded)
+        return {name: folds for name, folds in found.items() if len(folds) == self.seeds * self.folds}
+
+    def dlib(self) -> tuple[list[Embedded], str]:
+        """The folds of dlib's network, or the reason why there are none. Its embeddings do not depend on the fold."""
+        if reason := reason_without_dlib():
+            return [], reason
+        embeddings = np.stack([self._dlib_draw(draw) for draw in range(self.draws + 1)])
+        tested = (self.split(parts)[1] for parts in self.each_fold())
+        return [Embedded(rows, embeddings[:, rows]) for rows in tested], ""
+
+    def split(self, parts: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the training and of the test subjects."""
+        split = make_split(self.dataset.labels, parts)
+        return split.train, split.test
+
+    def _network_fold(self, text: str, common: Sequence[str], parts: DataConfig) -> Embedded:
+        config = fold_config(text, common, parts, self.threads)
+        settings = {name: value for name, value in flatten(config).items() if name not in _WITHOUT_EFFECT}
+        folder = self.out / experiment_name(text) / f"{self._digest(settings)}-seed{parts.split_seed}-fold{parts.fold}"
+        file = folder.with_suffix(".npz")
+        if not file.exists():
+            dataset = open_training_data(config, lambda line: None)
+            split = make_split(dataset.labels, config.data, dataset.left_out)
+            tested = self.split(parts)[1]
+            if dataset.labels.subset(split.test).row_keys() != self.dataset.labels.subset(tested).row_keys():
+                raise InputError(f"{text}: its data settings select other test sessions; change the data set instead")
+            folder.mkdir(parents=True, exist_ok=True)
+            started = time.perf_counter()
+            result = fit(config, Run(folder), lambda line: None)
+            seconds = time.perf_counter() - started
+            network, info = load_model(folder / BEST_CHECKPOINT, pick_device(config.device))
+            copies = with_jittered_copies(dataset, split.test, self.draws)
+            predictions = predict(network, copies.store, np.arange(len(copies.labels)))
+            shape = (self.draws + 1, len(tested), -1)
+            probabilities = {name: predictions.probabilities[name].reshape(shape) for name in info.trained}
+            _write(file, Embedded(tested, _compact(predictions.embeddings.reshape(shape)), probabilities, seconds))
+            shutil.rmtree(folder)
+            self.echo(f"{file.stem} of {experiment_name(text)}: {result.state.epoch} epochs in {seconds:.0f} s")
+        return _read(file)
+
+    def _linear_fold(self, parts: DataConfig) -> dict[str, Embedded]:
+        folder = self.out / "baselines" / f"{self._digest({})}-seed{parts.split_seed}-fold{parts.fold}"
+        if not folder.is_dir():
+            train, tested = self.split(parts)
+            temporary = folder.with_suffix(".tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for maps in BASELINE_MAPS:
+                if not set(maps) <= set(self.dataset.store.maps):
+                    continue
+                known = with_modalities(self.dataset, maps)
+                copies = with_jittered_copies(known, tested, self.draws)
+                rows = np.arange(len(copies.labels))
+                found = baseline_embeddings(known.store, known.labels, train, rows, tested=copies, seed=parts.split_seed)
+                for name, embeddings in found.embeddings.items():
+                    compact = _compact(embeddings.reshape(self.draws + 1, len(tested), -1))
+                    _write(temporary / f"{name}.npz", Embedded(tested, compact))
+            temporary.rename(folder)
+            self.echo(f"{folder.name} of the linear baselines")
+        return {file.stem: _read(file) for file in sorted(folder.glob("*.npz"))}
+
+    def _dlib_draw(self, draw: int) -> np.ndarray:
+        """(sessions, 128) embeddings of all sessions, as they are (0) or jittered by a draw."""
+        file = self.out / "baselines" / f"{self._digest({'draws': None})}-{DLIB_NAME}-draw{draw}.npz"
+        rows = np.arange(len(self.dataset.labels))
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            albedo = with_modalities(self.dataset, ("albedo",))
+            maps = albedo.store.read(rows) if draw == 0 else _jittered(albedo, rows, draw)
+            drawn = replace(albedo, store=MapStore(maps, rows, ""))
+            _write(file, Embedded(rows, dlib_embeddings(drawn, rows)[None]))
+            self.echo(f"{file.stem}")
+        return _read(file).embeddings[0]
+
+    def _digest(self, settings: dict) -> str:
+        key = {"data": self.dataset.store.digest, "folds": self.folds, "draws": self.draws, **settings}
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def experiment_name(text: str) -> str:
+    """The name of a file and its further settings, for tables and folders."""
+    file, *settings = shlex.split(text)
+    return " ".join([Path(file).stem, *settings]).replace("/", "_")
+
+
+def fold_config(text: str, common: Sequence[str], parts: DataConfig, threads: int) -> Config:
+    """The settings of an experiment for one fold.
+
+    Raises:
+        InputError: a file or setting that cannot be used.
+    """
+    file, *settings = shlex.split(text)
+    if wrong := [setting for setting in [*common, *settings] if "=" not in setting]:
+        raise InputError(f"{wrong[0]!r}: expected key=value")
+    flags = [f"--{setting}" for setting in [*common, *settings]]
+    config = training_config(parse_command_line(["train", "--config", file, *flags])["train"])
+    data = replace(
+        config.data, root=parts.root, split="", val_people=0, test_people=0, folds=parts.folds, fold=parts.fold,
+        split_seed=parts.split_seed, protocol="subject_disjoint", gallery=0,
+    )  # fmt: skip
+    return replace(config, data=data, train=replace(config.train, seed=parts.split_seed, threads=threads))
+
+
+def with_modalities(dataset: Dataset, modalities: Sequence[str]) -> Dataset:
+    """The same sessions with some of their maps."""
+    return replace(dataset, store=replace(dataset.store, maps={name: dataset.store.maps[name] for name in modalities}))
+
+
+def with_jittered_copies(dataset: Dataset, rows: np.ndarray, draws: int) -> Dataset:
+    """A data set in memory: the n rows as they are, then jittered by each draw; row d n + i is session i in draw d."""
+    copies = [dataset.store.read(rows), *(_jittered(dataset, rows, draw) for draw in range(1, draws + 1))]
+    maps = {name: np.concatenate([copy[name] for copy in copies]) for name in dataset.store.maps}
+    labels = dataset.labels.subset(np.tile(rows, draws + 1))
+    everything = np.arange(len(labels))
+    return replace(dataset, labels=labels, selected=everything, all_labels=labels, store=MapStore(maps, everything, ""))
+
+
+def _jittered(dataset: Dataset, rows: np.ndarray, draw: int) -> dict[str, np.ndarray]:
+    """Draw 1 is that of `fr-ps evaluate --jitter`."""
+    labels: Labels = dataset.labels
+    return jitter(dataset.store.read(rows), labels.ids[rows], labels.sessions[rows], TEST_SEED + draw - 1)
+
+
+def _compact(embeddings: np.ndarray) -> np.ndarray:
+    """(d, n, min(n, k)) float32 with the same inner products between the n vectors of each draw as (d, n, k)."""
+    if embeddings.shape[2] <= embeddings.shape[1]:
+        return embeddings
+    return np.stack([np.linalg.qr(one.astype(np.float64).T, mode="r").T for one in embeddings]).astype(np.float32)
+
+
+def _write(path: Path, embedded: Embedded) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez(
+            file, allow_pickle=False, rows=embedded.rows, embeddings=embedded.embeddings, seconds=embedded.seconds,
+            **embedded.probabilities,
+        )  # fmt: skip
+    temporary.replace(path)
+
+
+def _read(path: Path) -> Embedded:
+    with np.load(path, allow_pickle=False) as found:
+        probabilities = {name: found[name] for name in ATTRIBUTES if name in found}
+        return Embedded(found["rows"], found["embeddings"], probabilities, float(found["seconds"]))

@@ -1,0 +1,276 @@
+"""The results of benchmarks/recognition.py: error rates with intervals, paired differences, and EER by light geometry."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import numpy as np
+from recognition_folds import CrossValidation, Embedded, experiment_name
+from tabulate import tabulate
+
+from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.evaluation.analyses.attributes import all_attribute_metrics
+from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.differences import paired_differences
+from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
+from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics
+from fr_ps.evaluation.pairwise.pairs import ListedPairs
+from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_with_intervals
+from fr_ps.tracking.environment import code_versions
+
+AS_IS, JITTERED = "as they are", "jittered"
+SHOWN = {"eer": "EER %", "tar_at_far_0.01": "TAR at FAR 1 %", "tar_at_far_0.001": "TAR at FAR 0.1 %"}
+MAX_GEOMETRIES = 12
+"""With more session names than this, they are not light geometries, and there is no matrix."""
+
+
+@dataclass(frozen=True)
+class PooledPairs:
+    """The test sessions of several folds and draws; sessions of one fold and draw are compared with each other.
+
+    Attributes:
+        embeddings: (n, k), filled up with zeros where folds differ in k.
+        rows: (n,) row of the data set.
+        first, second: (m,) places of the sessions of each pair.
+    """
+
+    embeddings: np.ndarray
+    rows: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+    def listed(self, labels: Labels, kept: np.ndarray | slice = slice(None)) -> ListedPairs:
+        """The pairs, or the (m,) `kept` of them, with bootstrap replicates of the subjects."""
+        ids = labels.ids[self.rows]
+        return ListedPairs(self.embeddings, ids, self.first[kept], self.second[kept], bootstrap=bootstrap_weights(ids))
+
+
+def pool_pairs(folds: Sequence[Embedded], draws: slice) -> PooledPairs:
+    """All pairs within each fold and draw, pooled."""
+    groups = [(fold.rows, embeddings) for fold in folds for embeddings in fold.embeddings[draws]]
+    width = max(embeddings.shape[1] for _, embeddings in groups)
+    starts = np.cumsum([0, *(len(rows) for rows, _ in groups)])
+    ends = [start + np.stack(np.triu_indices(len(rows), k=1)) for start, (rows, _) in zip(starts, groups)]
+    first, second = np.concatenate(ends, axis=1)
+    padded = [np.pad(embeddings, ((0, 0), (0, width - embeddings.shape[1]))) for _, embeddings in groups]
+    return PooledPairs(np.concatenate(padded), np.concatenate([rows for rows, _ in groups]), first, second)
+
+
+def eer_by_geometry(pairs: PooledPairs, labels: Labels) -> tuple[list[str], dict[tuple[str, str], float]]:
+    """Session names, and the EER of the pairs of each two of them; without those where it is undefined."""
+    sessions = labels.sessions[pairs.rows]
+    names = sorted(set(sessions.tolist()))
+    found: dict[tuple[str, str], float] = {}
+    if len(names) > MAX_GEOMETRIES:
+        return [], found
+    low, high = (np.minimum, np.maximum)
+    place = np.searchsorted(names, sessions)
+    one, other = low(place[pairs.first], place[pairs.second]), high(place[pairs.first], place[pairs.second])
+    for i, j in combinations_with_replacement(range(len(names)), 2):
+        kept = np.flatnonzero((one == i) & (other == j))
+        value = verification_metrics(pairs.listed(labels, kept).score()).values["eer"] if len(kept) else None
+        if value is not None:
+            found[names[i], names[j]] = value
+    return names, found
+
+
+class Results:
+    """The metrics of all networks and baselines.
+
+    Attributes:
+        folds: network or baseline to its folds; networks first.
+        networks: names of the networks.
+        metrics: name to kind (`AS_IS`, `JITTERED`) to metrics.
+        notes: what is missing.
+
+    Raises:
+        InputError: settings or data that cannot be used.
+    """
+
+    def __init__(
+        self, validation: CrossValidation, experiments: Sequence[str], common: Sequence[str], *, with_baselines: bool
+    ) -> None:
+        self.validation, self.labels = validation, validation.dataset.labels
+        self.settings = list(common)
+        self.notes: list[str] = []
+        self.folds: dict[str, list[Embedded]] = {}
+        if with_baselines:
+            baselines = validation.linear_baselines()
+            found, reason = validation.dlib()
+            baselines |= {DLIB_NAME: found} if found else {}
+            self.notes += [f"{DLIB_NAME} omitted: {reason}"] if reason else []
+        for text in experiments:
+            self.folds[experiment_name(text)] = validation.network(text, common)
+        self.networks = list(self.folds)
+        if with_baselines:
+            self.folds |= baselines
+        self.kinds = {AS_IS: slice(0, 1)} | ({JITTERED: slice(1, None)} if validation.draws else {})
+        self.metrics = {
+            name: {kind: self._metrics(folds, draws) for kind, draws in self.kinds.items()} for name, folds in self.folds.items()
+        }
+
+    def _metrics(self, folds: Sequence[Embedded], draws: slice) -> Metrics:
+        pairs = pool_pairs(folds, draws)
+        _, metrics = verification_with_intervals(pairs.listed(self.labels), None)
+        trained = [name for name in ATTRIBUTES if all(name in fold.probabilities for fold in folds)]
+        if trained:
+            labels = self.labels.subset(pairs.rows)
+            probabilities = {
+                name: np.concatenate([one for fold in folds for one in fold.probabilities[name][draws]]) for name in trained
+            }
+            attributes = all_attribute_metrics(probabilities, labels, {}, trained, bootstrap_weights(labels.ids))
+            metrics = metrics.merge(attributes.select({name for name in attributes.values if name.endswith("/auc")}))
+        return metrics
+
+    def eer_of_each_seed(self, name: str, kind: str) -> list[float | None]:
+        """The EER of the folds of each seed alone."""
+        count = self.validation.folds
+        parts = [self.folds[name][start : start + count] for start in range(0, len(self.folds[name]), count)]
+        pooled = (pool_pairs(part, self.kinds[kind]).listed(self.labels).score() for part in parts)
+        return [verification_metrics(scores).values["eer"] for scores in pooled]
+
+    def differences(self, kind: str) -> list[dict]:
+        """Each network minus each baseline, and the first network minus the others."""
+        found = []
+        subjects = len(np.unique(self.labels.ids))
+        first = self.networks[:1]
+        others = [(one, other) for one in self.networks for other in self.folds if other not in self.networks]
+        for one, other in [*((name, after) for name in first for after in self.networks[1:]), *others]:
+            pair = (self.metrics[name][kind] for name in (one, other))
+            for difference in paired_differences(*pair, list(SHOWN), subjects):
+                found.append(
+                    {
+                        "kind": kind, "network": one, "against": other, "metric": difference.name,
+                        "difference": difference.value, "low": _number(difference.low), "high": _number(difference.high),
+                        "p": _number(difference.p), "better": {"first": one, "second": other}.get(difference.better),
+                    }
+                )  # fmt: skip
+        return found
+
+    def write(self, out: Path) -> str:
+        """Write results.md and results.json into `out`; returns the text of the first."""
+        validation = self.validation
+        seeds = {name: {kind: self.eer_of_each_seed(name, kind) for kind in self.kinds} for name in self.folds}
+        geometry = {name: {kind: self._geometry(name, kind) for kind in self.kinds} for name in [*self.networks, *self._best()]}
+        differences = [one for kind in self.kinds for one in self.differences(kind)]
+        content = {
+            "data": {"folder": str(validation.data), "digest": validation.dataset.store.digest, "sessions": len(self.labels)},
+            "folds": validation.folds,
+            "seeds": validation.seeds,
+            "jitter_draws": validation.draws,
+            "settings": self.settings,
+            "versions": code_versions(),
+            "notes": self.notes,
+            "results": {
+                name: {kind: metrics.as_json() | {"eer_of_each_seed": seeds[name][kind]} for kind, metrics in kinds.items()}
+                | {"seconds_per_training": self._seconds(name)}
+                for name, kinds in self.metrics.items()
+            },
+            "differences": differences,
+            "eer_by_geometry": {
+                name: {kind: {" ".join(key): value for key, value in found[1].items()} for kind, found in kinds.items()}
+                for name, kinds in geometry.items()
+            },
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "results.json").write_text(json.dumps(content, indent=1) + "\n")
+        text = self._markdown(seeds, differences, geometry)
+        (out / "results.md").write_text(text)
+        return text
+
+    def _geometry(self, name: str, kind: str) -> tuple[list[str], dict[tuple[str, str], float]]:
+        return eer_by_geometry(pool_pairs(self.folds[name], self.kinds[kind]), self.labels)
+
+    def _seconds(self, name: str) -> float:
+        return statistics.mean(fold.seconds for fold in self.folds[name])
+
+    def _best(self, kind: str | None = None) -> list[str]:
+        """The linear baseline with the lowest EER, and dlib if it is there."""
+        kind = kind or list(self.kinds)[-1]
+        linear = [name for name in self.folds if name not in (*self.networks, DLIB_NAME)]
+        best = sorted(linear, key=lambda name: self.metrics[name][kind].values["eer"] or 0)[:1]
+        return [*best, *([DLIB_NAME] if DLIB_NAME in self.folds else [])]
+
+    def _markdown(self, seeds: dict, differences: list[dict], geometry: dict) -> str:
+        validation = self.validation
+        subjects = len(np.unique(self.labels.ids))
+        lines = [
+            f"{subjects} subjects, {len(self.labels)} sessions; {validation.folds} subject folds, {validation.seeds} seeds. "
+            f"Jittered: {validation.draws} draws. Brackets: 95 % bootstrap confidence interval over subjects. "
+            f"*: fewer than {LOW_SUPPORT} expected false matches.",
+            *self.notes,
+        ]
+        for kind in self.kinds:
+            lines += ["", f"## Unseen subjects, {kind}", "", self._table(kind, seeds)]
+        known = [self.metrics[name][AS_IS].values for name in self.networks]
+        attributes = [name for name in ATTRIBUTES if any(f"{name}/auc" in values for values in known)]
+        if attributes:
+            rows = [
+                [name, kind, *(_cell(self.metrics[name][kind], f"{attribute}/auc") for attribute in attributes)]
+                for name in self.networks
+                for kind in self.kinds
+            ]
+            lines += ["", "## AUC of the attributes", "", _table(rows, ["", "", *attributes])]
+        for kind in self.kinds:
+            against = {*self.networks, *self._best(kind), *self._best(AS_IS)}
+            rows = [
+                [one["network"], one["against"], SHOWN[one["metric"]], _difference(one), _p(one["p"]), one["better"] or "neither"]
+                for one in differences
+                if one["kind"] == kind and one["against"] in against
+            ]
+            if rows:
+                header = ["network", "against", "metric", "network minus the other", "p", "better"]
+                lines += ["", f"## Paired differences, {kind}", "", _table(rows, header)]
+        for name in [*self.networks[:1], *self._best()]:
+            for kind, (names, found) in geometry[name].items():
+                if names:
+                    rows = [[one, *(_percent(found.get((min(one, other), max(one, other)))) for other in names)] for one in names]
+                    lines += ["", f"## EER % by light geometry: {name}, {kind}", "", _table(rows, ["", *names])]
+        return "\n".join(lines) + "\n"
+
+    def _table(self, kind: str, seeds: dict) -> str:
+        header = ["", *SHOWN.values(), "EER % of each seed", "s per training"]
+        order = sorted(self.folds, key=lambda name: (name not in self.networks, self.metrics[name][kind].values["eer"] or 0))
+        rows = []
+        for name in order:
+            cells = [_cell(self.metrics[name][kind], metric) for metric in SHOWN]
+            trained = name in self.networks
+            rows.append(
+                [name, *cells, " ".join(map(_percent, seeds[name][kind])), f"{self._seconds(name):.0f}" if trained else "-"]
+            )
+        return _table(rows, header)
+
+
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    return tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
+
+
+def _cell(metrics: Metrics, name: str) -> str:
+    value = metrics.values.get(name)
+    if value is None:
+        return "-"
+    show = _percent if name == "eer" else "{:.3f}".format
+    interval = metrics.intervals.get(name)
+    mark = "*" if metrics.is_low_support(name) else ""
+    return f"{show(value)}{mark}" + (f" [{show(interval[0])}, {show(interval[1])}]" if interval else "")
+
+
+def _difference(one: dict) -> str:
+    show = (lambda value: f"{100 * value:+.2f}") if one["metric"] == "eer" else "{:+.3f}".format
+    interval = "" if one["low"] is None else f" [{show(one['low'])}, {show(one['high'])}]"
+    return show(one["difference"]) + interval
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,210 @@
+"""benchmarks/recognition.py: pooled pairs against scikit-learn, folds without leakage, and a tiny run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recognition
+import recognition_folds
+from recognition_folds import CrossValidation, Embedded, _compact, experiment_name, fold_config, with_jittered_copies
+from recognition_report import eer_by_geometry, pool_pairs
+from sklearn.metrics import roc_auc_score
+
+from fr_ps.data.dataset import open_dataset
+from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
+from fr_ps.data.split_files import read_parts
+from fr_ps.errors import InputError
+from fr_ps.evaluation.baselines import baseline_embeddings
+from fr_ps.evaluation.dlib_baseline import reason_without_dlib
+from fr_ps.evaluation.jitter import JitteredMaps
+from fr_ps.evaluation.pairwise.verification import verification_with_intervals
+
+TINY = """
+data: {modalities: [albedo], val_people: 1, test_people: 2}
+batch: {people: 2, sessions: 2}
+model: {backbone: 'timm:test_resnet', channels: 16, reduction: 8}
+train: {epochs: 1}
+"""
+
+
+def labels_of(ids: list[str], sessions: list[str]) -> Labels:
+    codes = np.zeros((len(ids), len(ATTRIBUTES)), dtype=np.int8)
+    return Labels(np.array(ids), np.array(sessions), codes, DEFAULT_CLASSES, "raw", {})
+
+
+def cosines(embeddings: np.ndarray) -> np.ndarray:
+    unit = embeddings.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def test_only_sessions_of_one_fold_and_draw_are_compared() -> None:
+    rng = np.random.default_rng(0)
+    labels = labels_of([f"p{row // 3}" for row in range(24)], [f"q{row % 3}" for row in range(24)])
+    rows = [np.arange(12), np.arange(12, 24), np.arange(6, 18)]
+    folds = [
+        Embedded(part, rng.normal(size=(3, 12, 4 + k)) + 0.7 * rng.normal(size=(8, 1))[part // 3]) for k, part in enumerate(rows)
+    ]
+    score, genuine = [], []
+    for fold in folds:
+        first, second = np.triu_indices(12, k=1)
+        for embeddings in fold.embeddings[1:]:
+            score += cosines(embeddings)[first, second].tolist()
+            genuine += (labels.ids[fold.rows[first]] == labels.ids[fold.rows[second]]).tolist()
+    pairs = pool_pairs(folds, slice(1, None))
+    scores, metrics = verification_with_intervals(pairs.listed(labels), None)
+    assert len(pairs.first) == len(score) == 3 * 2 * 66
+    assert (len(scores.genuine_levels), scores.impostor_count) == (sum(genuine), len(score) - sum(genuine))
+    assert metrics.values["auc"] == pytest.approx(roc_auc_score(genuine, score), abs=1e-4)
+    low, high = metrics.intervals["auc"]
+    assert low < metrics.values["auc"] < high  # type: ignore[operator]
+
+
+def test_compact_embeddings_keep_all_cosines() -> None:
+    embeddings = np.random.default_rng(0).normal(size=(2, 5, 300)).astype(np.float32)
+    compact = _compact(embeddings)
+    assert compact.shape == (2, 5, 5)
+    for one, other in zip(embeddings, compact):
+        np.testing.assert_allclose(cosines(one), cosines(other), atol=1e-6)
+    narrow = embeddings[:, :, :5]
+    assert _compact(narrow) is narrow
+
+
+def test_the_matrix_has_the_error_rate_of_each_two_geometries() -> None:
+    ids = [f"p{row // 3}" for row in range(30)]
+    labels = labels_of(ids, [f"q{row % 3}" for row in range(30)])
+    embeddings = np.repeat(np.eye(10), 3, axis=0)
+    embeddings[2::3] = np.roll(np.eye(10), 1, axis=0)  # in q2, each subject is like the next one
+    names, found = eer_by_geometry(pool_pairs([Embedded(np.arange(30), embeddings[None])], slice(None)), labels)
+    assert names == ["q0", "q1", "q2"]
+    assert found.keys() == {("q0", "q1"), ("q0", "q2"), ("q1", "q2")}  # no subject has two sessions of one geometry
+    assert found["q0", "q1"] == 0
+    assert found["q0", "q2"] > 0.09
+
+
+def test_many_session_names_are_no_geometries() -> None:
+    labels = labels_of(["a"] * 13, [f"s{row}" for row in range(13)])
+    pairs = pool_pairs([Embedded(np.arange(13), np.ones((1, 13, 2)))], slice(None))
+    assert eer_by_geometry(pairs, labels) == ([], {})
+
+
+def test_copies_are_the_maps_and_their_jittered_draws(prepared: Path) -> None:
+    dataset = open_dataset(prepared, ["albedo", "normal"])
+    rows = np.array([3, 9])
+    copies = with_jittered_copies(dataset, rows, 2)
+    found = copies.store.read(np.arange(6))
+    wanted, jittered = dataset.store.read(rows), JitteredMaps(dataset.store, dataset.labels).read(rows)
+    for name in ("albedo", "normal"):
+        np.testing.assert_array_equal(found[name][:2], wanted[name])
+        np.testing.assert_array_equal(found[name][2:4], jittered[name])
+        assert np.abs(found[name][4:] - jittered[name]).max() > 0.01
+    assert copies.labels.row_keys() == 3 * dataset.labels.subset(rows).row_keys()
+
+
+def test_an_experiment_gets_the_split_of_the_fold_and_its_own_settings(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    parts = next(CrossValidation(tmp_path, tmp_path, 4, 1, 0, 1, print).each_fold())
+    config = fold_config(
+        f"{file} optim.lr=0.5 train.epochs=7", ["train.epochs=3", "batch.people=3"], replace(parts, split_seed=2), 1
+    )
+    assert (config.data.val_people, config.data.folds, config.data.fold, config.data.split_seed) == (0, 4, 0, 2)
+    assert (config.optim.lr, config.train.epochs, config.batch.people, config.train.seed) == (0.5, 7, 3, 2)
+    assert config.data.modalities == ("albedo",)
+    assert experiment_name(f"{file} optim.lr=0.5") == "tiny optim.lr=0.5"
+    with pytest.raises(InputError, match="'lr': expected key=value"):
+        fold_config(f"{file} lr", [], parts, 1)
+
+
+def run_benchmark(data: Path, out: Path, *arguments: str) -> dict:
+    flags = ["--folds", "3", "--seeds", "1", "--jitter-draws", "1", "--threads", "1"]
+    recognition.main(["--data", str(data), "--out", str(out), *flags, *arguments])
+    return json.loads((out / "results.json").read_text())
+
+
+@pytest.mark.usefixtures("few_replicates")
+def test_a_tiny_run_reports_all_and_its_folds_are_kept(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recognition_folds, "reason_without_dlib", lambda: "not in this test")
+    splits = []
+
+    def recorded_fit(config, run, echo):  # type: ignore[no-untyped-def]
+        result = fit(config, run, echo)
+        splits.append(read_parts(run.folder / "split.csv"))
+        return result
+
+    fit = recognition_folds.fit
+    monkeypatch.setattr(recognition_folds, "fit", recorded_fit)
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(TINY)
+    found = run_benchmark(prepared, out, "--config", str(file))
+    tested = [{key for key, part in parts.items() if part == "test"} for parts in splits]
+    assert [len(part) for part in tested] == [8, 8, 8]
+    assert len(set.union(*tested)) == 24
+    for parts in splits:
+        subjects = {part: {subject for (subject, _), own in parts.items() if own == part} for part in ("train", "test")}
+        assert set(parts.values()) == {"train", "test"}
+        assert not subjects["train"] & subjects["test"]
+    baselines = {f"{kind}_{maps}" for kind in ("pixels", "eigenfaces", "wccn") for maps in ("albedo", "normal", "depth")}
+    assert set(found["results"]) == baselines | {"wccn_albedo_normal", "normals_10x10", "tiny"}
+    assert found["notes"] == ["dlib_albedo omitted: not in this test"]
+    for kinds in found["results"].values():
+        for kind in ("as they are", "jittered"):
+            assert 0 <= kinds[kind]["metrics"]["eer"] <= 1
+            assert len(kinds[kind]["eer_of_each_seed"]) == 1
+            assert kinds[kind]["eer_of_each_seed"][0] == pytest.approx(kinds[kind]["metrics"]["eer"])
+    assert {(one["network"], one["kind"]) for one in found["differences"]} == {("tiny", "as they are"), ("tiny", "jittered")}
+    text = (out / "results.md").read_text()
+    assert text in capsys.readouterr().out
+    assert {line[3:] for line in text.splitlines() if line.startswith("## Unseen")} == {
+        "Unseen subjects, as they are",
+        "Unseen subjects, jittered",
+    }
+    assert not list((out / "tiny").glob("*/checkpoints"))
+
+    again = run_benchmark(prepared, out, "--config", str(file))
+    assert len(splits) == 3  # nothing is trained again
+    assert {name: value for name, value in again.items() if name != "versions"} == {
+        name: value for name, value in found.items() if name != "versions"
+    }
+    next((out / "tiny").glob("*.npz")).unlink()
+    run_benchmark(prepared, out, "--config", str(file), "--no-baselines")
+    assert len(splits) == 4  # the fold that was lost
+    changed = run_benchmark(prepared, out, "--config", str(file), "--set", "optim.lr=0.01", "--no-baselines")
+    assert len(splits) == 7
+    assert set(changed["results"]) == {"tiny"}
+
+
+def test_the_baselines_are_those_of_evaluate_with_jitter(prepared: Path, tmp_path: Path) -> None:
+    validation = CrossValidation(prepared, tmp_path / "out", 3, 1, 1, 1, lambda line: None)
+    found = validation.linear_baselines()
+    dataset = open_dataset(prepared, ["albedo", "normal"])
+    for fold, parts in enumerate(validation.each_fold()):
+        train, tested = validation.split(parts)
+        assert not set(dataset.labels.ids[train]) & set(dataset.labels.ids[tested])
+        for draw in (0, 1):
+            wanted = baseline_embeddings(dataset.store, dataset.labels, train, tested, jittered=bool(draw)).embeddings
+            for name, embeddings in wanted.items():
+                np.testing.assert_array_equal(found[name][fold].rows, tested)
+                np.testing.assert_allclose(
+                    cosines(found[name][fold].embeddings[draw]), cosines(embeddings), atol=1e-3, err_msg=name
+                )
+
+
+def test_data_settings_that_select_other_sessions_are_rejected(prepared: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    with pytest.raises(SystemExit, match="select other test sessions"):
+        run_benchmark(prepared, tmp_path / "out", "--no-baselines", "--config", f"{file} data.subsample_sessions=2")
+
+
+@pytest.mark.skipif(bool(reason_without_dlib()), reason=reason_without_dlib())
+def test_the_embeddings_of_dlib_are_computed_once_for_all_folds(prepared: Path, tmp_path: Path) -> None:
+    validation = CrossValidation(prepared, tmp_path / "out", 3, 2, 0, 1, lambda line: None)
+    folds, reason = validation.dlib()
+    assert (len(folds), reason) == (6, "")
+    assert len(list((tmp_path / "out" / "baselines").glob("*.npz"))) == 1
+    assert all(fold.embeddings.shape == (1, 8, 128) for fold in folds)
