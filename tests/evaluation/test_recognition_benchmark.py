@@ -1,6 +1,7 @@
 """benchmarks/recognition.py: pooled pairs against scikit-learn, folds without leakage, and a tiny run."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import recognition
 import recognition_folds
+import torch
 from recognition_folds import CrossValidation, Embedded, _compact, experiment_name, fold_config, with_jittered_copies
 from recognition_report import eer_by_geometry, pool_pairs
 from sklearn.metrics import roc_auc_score
@@ -27,6 +29,15 @@ batch: {people: 2, sessions: 2}
 model: {backbone: 'timm:test_resnet', channels: 16, reduction: 8}
 train: {epochs: 1}
 """
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The threads of this process are as before."""
+    monkeypatch.setattr(recognition, "limit_threads", lambda threads: None)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def labels_of(ids: list[str], sessions: list[str]) -> Labels:
