@@ -74,6 +74,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("loss.reversal_ramp", True, {"model.fsm": False}, {"loss.adversarial": 0.0, "loss.weighting": "uncertainty"}),
     ("loss.dwa_temperature", 0.5, {"loss.weighting": "uncertainty"}, {"loss.weighting": "dwa"}),
     ("loss.branches", True, {}, BOTH),
+    ("loss.branches", True, BOTH | {"fusion.joint": "only"}, BOTH | {"fusion.joint": "also"}),
     ("loss.contrastive_temperature", 0.5, {"loss.contrastive": 0.0}, {"loss.contrastive": 1.0}),
     ("loss.cagrad_c", 0.9, {"loss.weighting": "upgrad"}, {"loss.weighting": "cagrad"}),
     ("loss.focal_gamma", 3.0, {"loss.attribute_loss": "cross_entropy"}, {}),
@@ -142,7 +143,7 @@ def test_the_adversaries_of_trained_branches_depend_on_their_own_settings() -> N
 def test_branches_have_an_identity_loss_of_their_own_unless_all_are_frozen() -> None:
     settings = {"fusion.branches": {"albedo": "r1", "normal": "r2"}, "fusion.frozen": True} | BOTH
     assert unmet_condition(with_settings(Config(), settings), "loss.branches") is not None
-    for change in ({"fusion.frozen": False}, {"fusion.branches": {"albedo": "r1"}}):
+    for change in ({"fusion.frozen": False}, {"fusion.branches": {"albedo": "r1"}}, {"fusion.joint": "also"}):
         assert unmet_condition(with_settings(Config(), settings | change), "loss.branches") is None
 
 

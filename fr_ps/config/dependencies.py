@@ -131,10 +131,11 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     ),
     "loss.branches": (
         _MULTIPLE_MODALITIES,
+        _is_not("fusion.joint", "only"),
         Condition(
             "a branch is trained (fusion.branches, fusion.frozen)",
-            ("fusion.branches", "fusion.frozen", "data.modalities"),
-            lambda config: not (config.fusion.frozen and set(config.data.modalities) <= set(config.fusion.branches)),
+            ("fusion.branches", "fusion.frozen", "fusion.joint", "data.modalities"),
+            lambda config: not (config.fusion.frozen and set(config.branch_names) <= set(config.fusion.branches)),
         ),
     ),
     "loss.cagrad_c": (_is("loss.weighting", "cagrad"),),

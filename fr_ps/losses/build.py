@@ -94,7 +94,7 @@ def build_losses(
         sessions_per_subject: (subjects,) number of training sessions.
         class_counts: trained attribute to its (classes,) number of training samples.
         adversarial_tasks: attributes that have an adversarial discriminator.
-        branch_channels: modality to the channels of its own identity embedding, for the branches that `config.branches` trains.
+        branch_channels: branch to the channels of its own identity embedding, for the branches that `config.branches` trains.
 
     Raises:
         InputError: a setting with one number per class has the wrong length.
@@ -102,8 +102,8 @@ def build_losses(
     num_subjects, person_weights = len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
     identity = build_identity_loss(config, channels, num_subjects, person_weights)
     branches = {
-        modality: build_identity_loss(config, width, num_subjects, person_weights)
-        for modality, width in branch_channels.items()
+        name: build_identity_loss(config, width, num_subjects, person_weights)
+        for name, width in branch_channels.items()
         if config.branches
     }
     attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in class_counts.items()}

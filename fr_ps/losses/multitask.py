@@ -47,7 +47,7 @@ class MultiTaskLoss(nn.Module):
         attributes: attribute to (logits, classes) -> scalar; its adversary has the same loss. An attribute that is missing
             here is not trained.
         weighting: task losses to the total.
-        branches: modality to the identity loss of its branch's own embedding; the loss of the task is the mean of them and of
+        branches: branch to the identity loss of its own embedding; the loss of the task is the mean of them and of
             `identity`.
         contrastive: weight of the supervised contrastive loss in the identity loss.
         temperature: of the contrastive loss.
@@ -118,7 +118,7 @@ class MultiTaskLoss(nn.Module):
 
     def _identity_embeddings(self, outputs: NetworkOutput) -> list[tuple[MarginLoss, Tensor]]:
         """Each identity loss and the (B, C) embeddings that it gets."""
-        own = [(cast(MarginLoss, loss), outputs.branch_embeddings[modality]) for modality, loss in self.branches.items()]
+        own = [(cast(MarginLoss, loss), outputs.branch_embeddings[name]) for name, loss in self.branches.items()]
         return [(self.identity, outputs.embedding), *own]
 
     def end_epoch(self, losses: Mapping[str, float], identity_penalty: float) -> None:

@@ -21,8 +21,8 @@ class NetworkOutput(NamedTuple):
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
-        branch_embeddings: branch to the (B, C) identity embedding of it alone, for the `trained_branches` of a fusion; also of
-            maps that `present` excludes.
+        branch_embeddings: branch to the (B, C) identity embedding that it makes alone, for `trained_branches`; `present` does not
+            exclude the branch of a map.
     """
 
     embedding: Tensor
@@ -83,7 +83,7 @@ class FaceNetwork(nn.Module):
 
     @property
     def trained_branches(self) -> dict[str, int]:
-        """Branch to the width of its identity embedding, for the branches of a fusion that are not frozen."""
+        """Branch to the width of its identity embedding, if it is not frozen; empty for a network of one branch."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
         trained = {name: width for name, width in widths.items() if not self.branches[name].frozen}
         return trained if len(self.branches) > 1 else {}
@@ -113,7 +113,11 @@ class FaceNetwork(nn.Module):
             logits = [branch.adversarial[task] for branch in features.values() if task in branch.adversarial]
             adversarial[task] = torch.stack(logits).mean(dim=0)
         shared = {name: branch.shared for name, branch in features.items()}
-        own = {name: self._scaled(name, features[name].embeddings[IDENTITY]) for name in self.trained_branches}
+        own = {
+            name: self._scaled(name, branch.embeddings[IDENTITY])
+            for name, branch in features.items()
+            if name in self.trained_branches
+        }
         return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)
 
     def encode(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> dict[str, Features]:
@@ -160,13 +164,13 @@ class FaceNetwork(nn.Module):
             logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
         return NetworkOutput(embedding, logits, {}, {}, {})
 
-    def _scaled(self, name: str, embedding: Tensor) -> Tensor:
-        """The (B, C) identity embedding of the branch `name` times its learnt gain."""
-        return embedding * self.log_gains[name].exp()
-
     @property
     def _averages(self) -> bool:
         return self.flip_average and not self.training
+
+    def _scaled(self, name: str, embedding: Tensor) -> Tensor:
+        """The (B, C) identity embedding of the branch `name` times its learnt gain."""
+        return embedding * self.log_gains[name].exp()
 
     def _with_mirror_images(
         self, maps: Mapping[str, Tensor], present: Tensor | None = None

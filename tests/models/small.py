@@ -76,7 +76,7 @@ def by_name(outputs: NetworkOutput) -> dict[str, Tensor]:
 
 
 def to_output(named: dict[str, Tensor]) -> NetworkOutput:
-    """The inverse of `by_name`; the branches' own embeddings are named `branch_MODALITY`."""
+    """The inverse of `by_name`; the branches' own embeddings are named `branch_NAME`."""
     parts = {
         prefix: {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
         for prefix in ("adversarial_", "shared_", "branch_")

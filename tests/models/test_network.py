@@ -455,7 +455,10 @@ def test_frozen_branches_a_single_branch_and_evaluation_have_no_embeddings_of_br
     assert network.eval()(make_maps(TWO)).branch_embeddings == {}
     branch_of(network, "albedo").freeze()
     assert set(network.train()(make_maps(TWO)).branch_embeddings) == set(network.trained_branches) == {"normal"}
-    assert make_network()(make_maps()).branch_embeddings == make_network().trained_branches == {}
+    for joint in ("off", "only"):
+        single = make_network(ONE if joint == "off" else TWO, joint=joint)
+        assert single(make_maps(TWO)).branch_embeddings == single.trained_branches == {}
+    assert set(make_network(TWO, joint="also")(make_maps(TWO)).branch_embeddings) == {*TWO, "joint"}
 
 
 @pytest.mark.parametrize("joint", ["off", "also", "only"])
