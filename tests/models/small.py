@@ -63,6 +63,8 @@ def make_network(
     if joint != "off":
         inputs = sum(INPUTS[modality] for modality in modalities)
         branches[JOINT] = Branch(JOINT, TinyBackbone(inputs), joint=modalities, **(SETTINGS | settings))
+    if joint == "only":
+        fusion = "concat"  # as in build_network: nothing is fused
     network = FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, flip_average=flip_average).to(dtype)
     network.reversal_alpha = reversal
     return network
