@@ -157,7 +157,7 @@ def test_the_fusion_setting_of_a_network_of_one_modality_is_ignored(folders: Fol
 
 
 def test_a_trained_branch_is_described_by_its_model_folder(folders: Folders) -> None:
-    assert read_branch_info(folders["normal"], "normal", DEFAULT_CLASSES, 32) == info("normal")
+    assert read_branch_info(folders["normal"], "normal", (), DEFAULT_CLASSES, 32) == info("normal")
 
 
 RENAMED = {**DEFAULT_CLASSES, "emotion": {"neutral": ["blankstare"], "good": ["positive"], "bad": ["negative"]}}
@@ -176,25 +176,25 @@ def test_a_model_with_other_modalities_or_classes_is_rejected_with_its_folder(
     folders: Folders, rejected: AssertRejected, modality: Modality, settings: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     with rejected(folders["albedo"], *words):
-        read_branch_info(folders["albedo"], modality, **({"classes": DEFAULT_CLASSES, "size": 32} | settings))
+        read_branch_info(folders["albedo"], modality, (), **({"classes": DEFAULT_CLASSES, "size": 32} | settings))
 
 
 def test_classes_of_the_same_names_in_another_order_are_other_classes(folders: Folders, rejected: AssertRejected) -> None:
     turned = {**DEFAULT_CLASSES, "pose": dict(reversed(DEFAULT_CLASSES["pose"].items()))}
     with rejected("classes of pose"):
-        read_branch_info(folders["albedo"], "albedo", turned, 32)
+        read_branch_info(folders["albedo"], "albedo", (), turned, 32)
 
 
 def test_a_model_of_two_modalities_is_rejected(tmp_path: Path, rejected: AssertRejected) -> None:
     of = info(*MODALITIES)
     save_model(tmp_path / "both", network(of, seed=0), of)
     with rejected(tmp_path / "both", "reads albedo, normal", "a model of albedo alone"):
-        read_branch_info(tmp_path / "both", "albedo", DEFAULT_CLASSES, 32)
+        read_branch_info(tmp_path / "both", "albedo", (), DEFAULT_CLASSES, 32)
 
 
 def test_a_folder_without_a_model_or_with_broken_weights_is_rejected(folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none"):
-        read_branch_info(tmp_path / "none", "albedo", DEFAULT_CLASSES, 32)
+        read_branch_info(tmp_path / "none", "albedo", (), DEFAULT_CLASSES, 32)
     shutil.copytree(folders["albedo"], tmp_path / "broken")
     (tmp_path / "broken" / WEIGHTS_FILE).write_bytes(b"short")
     with pytest.raises(InputError, match=r"broken.*was changed after it was saved"):
