@@ -1,4 +1,4 @@
-"""Selects the torch device."""
+"""Selects the torch device and the precision of the training."""
 
 import torch
 
@@ -19,3 +19,20 @@ def pick_device(name: str) -> torch.device:
             f"device is {name!r}, not available; expected auto or one of {', '.join(one for one in available if available[one])}"
         )
     return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The data type of the forward pass in training: float32 or bfloat16.
+
+    `auto` is bfloat16 where the device has instructions for it: a GPU of compute capability 8.0 or higher, or a processor with
+    AVX512-BF16 or AMX. Without them it is slower than float32.
+    """
+    if name == "auto":
+        name = "bfloat16" if _computes_bfloat16(device) else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

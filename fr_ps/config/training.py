@@ -75,6 +75,9 @@ class TrainConfig:
         ema: decay per step of the exponential moving average of the weights, as 0.999, smaller in the first steps; validation,
             test and saved models use the averaged weights; 0: no average.
         threads: CPU threads of torch; 0: torch's default.
+        precision: data type of most operations of the forward and backward pass: float32; bfloat16, with weights and losses in
+            float32 (autocast); or auto: bfloat16 where the processor or GPU has instructions for it. Validation, test and
+            saved models use float32.
         checkpoint_steps: steps between checkpoints to resume from within an epoch; 0: by time only. The end of an epoch
             always writes one.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0: not by time.
@@ -90,6 +93,7 @@ class TrainConfig:
     accumulate: int = 1
     ema: float = 0.0
     threads: int = 0
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     watch: tuple[str, ...] = ()
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0

@@ -31,6 +31,15 @@ class NetworkOutput(NamedTuple):
     shared: dict[str, Tensor]
     branch_embeddings: dict[str, Tensor]
 
+    def float(self) -> "NetworkOutput":
+        """The outputs in float32. The shared maps stay as they are, since gradients are taken with respect to them."""
+        return self._replace(
+            embedding=self.embedding.float(),
+            logits={name: tensor.float() for name, tensor in self.logits.items()},
+            adversarial={name: tensor.float() for name, tensor in self.adversarial.items()},
+            branch_embeddings={name: tensor.float() for name, tensor in self.branch_embeddings.items()},
+        )
+
 
 class FaceNetwork(nn.Module):
     """Maps of one modality or more to an identity embedding and the logits of every attribute.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fr_ps.config import SYNTHETIC_ROOT
 from fr_ps.data.split_files import SPLIT_FILE, split_text
+from fr_ps.device import pick_precision
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, check_free_space
 from fr_ps.models.folder import copy_model
@@ -42,6 +43,7 @@ def describe_environment(setup: TrainingSetup, loader: BatchLoader, device: torc
         "batches": len(loader.epoch_batches(0)),
         "device": str(device),
         "threads": torch.get_num_threads(),
+        "precision": str(pick_precision(setup.config.train.precision, device)).removeprefix("torch."),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         **code_versions(),
     }
@@ -144,7 +146,7 @@ class CheckpointManager:
                 echo("no checkpoint yet: restarting from epoch 1; logged metrics keep their values")
             return
         folder, saved = found
-        before, now = saved["surroundings"], self.environment
+        before, now = {"precision": "float32"} | saved["surroundings"], self.environment  # older checkpoints lack the precision
         for key, what in (("data", "the data"), ("split", f"the split ({SPLIT_FILE})")):
             if before[key] != now[key] and not allow_changed:
                 synthetic = self.setup.config.data.root == SYNTHETIC_ROOT

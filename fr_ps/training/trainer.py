@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fr_ps.device import pick_precision
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import LossOutput
 from fr_ps.models.inference import predict
+from fr_ps.models.network import NetworkOutput
 from fr_ps.progress import progress
 from fr_ps.tracking.run import Run
 from fr_ps.training.batch_loader import Batch, BatchLoader
@@ -55,6 +57,7 @@ class Trainer:
         self.run, self.echo, self.on_epoch = run, echo, on_epoch
         self.epochs, self.accumulate = config.train.epochs, config.train.accumulate
         self.clip = config.optim.clip
+        self.precision = pick_precision(config.train.precision, loader.device)
         self.steps_per_epoch = math.ceil(len(loader.epoch_batches(0)) / self.accumulate)
         self.lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
@@ -149,7 +152,7 @@ class Trainer:
         Returns:
             The losses, detached.
         """
-        outputs = self.state.network(batch.maps, batch.present)
+        outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets)
         if is_first:
             # Just before backward, which reuses the freed memory for the new gradients. Freed before the forward pass, the memory
@@ -157,6 +160,16 @@ class Trainer:
             self.state.optimizer.zero_grad(set_to_none=True)
         (loss.total / accumulated).backward()
         return loss.detach()
+
+    def _forward(self, batch: Batch) -> NetworkOutput:
+        """The outputs for a batch, in float32; computed in `train.precision`."""
+        if self.precision == torch.float32:
+            return self.state.network(batch.maps, batch.present)
+        # Convolutions in bfloat16 are fastest with the channels last.
+        maps = {modality: of_one.contiguous(memory_format=torch.channels_last) for modality, of_one in batch.maps.items()}
+        with torch.autocast(self.loader.device.type, self.precision):
+            outputs: NetworkOutput = self.state.network(maps, batch.present)
+        return outputs.float()
 
     def validate(self) -> Metrics:
         """The `val/...` metrics of the current weights; none without a validation part."""

@@ -13,6 +13,7 @@ import torch
 from fr_ps.config import Config, FusionConfig, LossConfig, ScheduleConfig
 from fr_ps.errors import InputError
 from fr_ps.tracking.run import Run
+from fr_ps.training import checkpoint_manager
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.train import train
 from tests.training.runs import run_training, small_config
@@ -214,6 +215,23 @@ def test_other_data_are_rejected_unless_changes_are_allowed(prepared, tmp_path, 
     assert any(line.startswith("the result can differ from an uninterrupted training: data ") for line in lines)
     (tag,) = [event["data"] for event in journal(run.folder) if event["kind"] == "tags" and "fr_ps.resumed.1.1" in event["data"]]
     assert tag["fr_ps.resumed.1.1"].startswith("data ")
+
+
+def test_another_precision_is_reported_and_checkpoints_without_one_are_of_float32(prepared, tmp_path, monkeypatch):
+    """Checkpoints of earlier versions have no precision."""
+    environment = checkpoint_manager.describe_environment
+    with monkeypatch.context() as earlier:
+        earlier.setattr(
+            "fr_ps.training.train.describe_environment",
+            lambda *arguments: {key: value for key, value in environment(*arguments).items() if key != "precision"},
+        )
+        for name in ("same", "other"):
+            interrupted(configured(prepared), tmp_path / name, 3, monkeypatch)
+    _, _, lines = run_training(configured(prepared), tmp_path / "same")
+    assert not any("can differ from an uninterrupted" in line for line in lines)
+    config = configured(prepared)
+    _, _, lines = run_training(replace(config, train=replace(config.train, precision="bfloat16")), tmp_path / "other")
+    assert any("can differ from an uninterrupted training: precision float32 -> bfloat16" in line for line in lines)
 
 
 def test_another_number_of_threads_is_reported(prepared, tmp_path, monkeypatch):

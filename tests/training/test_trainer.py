@@ -103,6 +103,22 @@ def test_two_trainings_with_one_seed_are_identical_and_with_another_are_not(prep
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("weighting", ["fixed", "mgda"])
+def test_the_gradient_in_bfloat16_is_close_to_that_in_float32(prepared: Path, weighting: str) -> None:
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer(make_config(prepared, channels=32, loss={"weighting": weighting}, precision=precision))
+        batches = trainer.loader.epoch_batches(0)
+        loss = trainer.forward_backward(trainer.loader.load(batches[0], 0, 0), is_first=True, accumulated=1)
+        assert loss.total.dtype == torch.float32
+        assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainer.parameters if parameter.grad is not None]))
+    exact, rounded = gradients
+    cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=0)
+    assert not torch.equal(exact, rounded)
+    assert cosine > 0.97
+
+
 def test_each_step_has_the_learning_rate_of_its_global_number(prepared: Path) -> None:
     training = Training(prepared)
     training.epoch()
@@ -152,6 +168,8 @@ def test_the_gradient_of_a_step_is_no_longer_than_the_clip(prepared: Path) -> No
 
 class Toy:
     """The real trainer over a linear map in float64: batches of one to three rows, plain gradient descent."""
+
+    device = torch.device("cpu")
 
     def __init__(self, sizes: list[int], accumulate: int, clip: float = 0, epochs: int = 3) -> None:
         rng = np.random.default_rng(5)
