@@ -45,8 +45,8 @@ _TEXT_SETTINGS = ("only", "classes")
 
 BatchSize = restricted_number_type("BatchSize", int, [(">=", 1), ("<=", MAX_BATCH)])
 Processes = restricted_number_type("Processes", int, [(">=", 1), ("<=", MAX_PROCESSES)])
-PositiveInt = restricted_number_type("Count", int, [(">=", 1), ("<=", MAX_STEPS)])
-ImageSize = restricted_number_type("Side", int, [(">=", 8), ("<=", 4096)])
+Count = restricted_number_type("Count", int, [(">=", 1), ("<=", MAX_STEPS)])
+ImageSize = restricted_number_type("ImageSize", int, [(">=", 8), ("<=", 4096)])
 UnitInterval = ClosedUnitInterval
 Cosine = restricted_number_type("Cosine", float, [(">=", -1), ("<=", 1)])
 """Types of bounded numbers."""

@@ -8,8 +8,8 @@ from jsonargparse import ArgumentParser, Namespace
 from fr_ps.arguments import (
     Command,
     Cosine,
+    Count,
     Parser,
-    PositiveInt,
     UnitInterval,
     add_batch_flag,
     add_device_flag,
@@ -48,7 +48,7 @@ def _add_identify_arguments(identify: Parser) -> None:
     _add_inference_arguments(identify)
     _add_gallery_argument(identify)
     _add_threshold_arguments(identify)
-    identify.add_argument("--top", type=PositiveInt, default=3, help="number of listed candidates")
+    identify.add_argument("--top", type=Count, default=3, help="number of listed candidates")
     identify.add_argument("--out", type=str, default=None, help="CSV to write, with one row per session")
     add_overwrite_flag(identify)
 
