@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fr_ps.config import Config, SearchConfig, from_dict, to_dict, with_settings
-from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
+from fr_ps.config.search import COST_OBJECTIVES, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from tests.conftest import AssertRejected
 
 SPACE = {"optim.lr": [0.1, 0.2]}
@@ -81,7 +81,7 @@ def test_a_search_needs_a_name_a_space_and_an_objective(rejected: AssertRejected
 )
 def test_only_validation_and_costs_are_objectives(metric: str, rejected: AssertRejected) -> None:
     for objectives in ({metric: "maximize"}, {"val/identity/auc": "maximize", metric: "minimize"}):
-        with rejected("objectives", repr(metric), "val/ (never test/)", *COSTS):
+        with rejected("objectives", repr(metric), "val/ (never test/)", *COST_OBJECTIVES):
             search_of(objectives=objectives)
 
 
@@ -91,7 +91,7 @@ def test_a_direction_is_one_of_two(direction: Any, rejected: AssertRejected) -> 
         search_of(objectives={"val/identity/auc": direction})
 
 
-@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("cost", COST_OBJECTIVES)
 def test_a_cost_is_minimized(cost: str, rejected: AssertRejected) -> None:
     assert search_of(objectives={cost: "minimize"}).objectives == {cost: "minimize"}
     with rejected(f"objectives.{cost} is 'maximize'", "minimize"):

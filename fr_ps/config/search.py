@@ -14,7 +14,7 @@ from fr_ps.config.checks import (
     check_types,
 )
 
-COSTS = ("cost/parameters", "cost/latency")
+COST_OBJECTIVES = ("cost/parameters", "cost/latency")
 """Objectives beside metrics: millions of parameters, and milliseconds of inference per session."""
 
 
@@ -24,7 +24,7 @@ class StudyConfig:
 
     Args:
         name: name of the study.
-        storage: database URI of the study, as of SQLAlchemy: sqlite:///FILE for the processes of one machine,
+        storage: database URI of the study, in SQLAlchemy's form: sqlite:///FILE for the processes of one machine,
             postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE for several machines.
         seed: seed of the sampler.
         heartbeat: seconds between two heartbeats of a worker. A worker without a heartbeat for four times as long loses its
@@ -160,6 +160,6 @@ class SearchConfig:
         check_setting(bool(self.objectives), "objectives", self.objectives, "metrics, as {val/identity/auc: maximize}")
         for metric, direction in self.objectives.items():
             check_setting(direction in ("maximize", "minimize"), f"objectives.{metric}", direction, "maximize or minimize")
-            known = metric.startswith("val/") or metric in COSTS
-            check_setting(known, "objectives", metric, f"metrics under val/ (never test/), or {' or '.join(COSTS)}")
-            check_setting(direction == "minimize" or metric not in COSTS, f"objectives.{metric}", direction, "minimize")
+            known = metric.startswith("val/") or metric in COST_OBJECTIVES
+            check_setting(known, "objectives", metric, f"metrics under val/ (never test/), or {' or '.join(COST_OBJECTIVES)}")
+            check_setting(direction == "minimize" or metric not in COST_OBJECTIVES, f"objectives.{metric}", direction, "minimize")

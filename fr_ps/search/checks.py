@@ -7,7 +7,7 @@ import numpy as np
 
 from fr_ps.config import Config, with_settings
 from fr_ps.config.dependencies import CONDITIONS, Condition, get_setting
-from fr_ps.config.search import COSTS
+from fr_ps.config.search import COST_OBJECTIVES
 from fr_ps.data.labels import ATTRIBUTES, MISSING
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
@@ -45,7 +45,7 @@ def check_data(spec: StudySpec) -> str:
     trained = [task for column, task in zip(codes.T, ATTRIBUTES) if len(np.unique(column[column != MISSING])) > 1]
     metrics = validation_metrics(predictions, labels, trained).with_prefix("val")
     for objective in spec.objectives:
-        if objective in COSTS:
+        if objective in COST_OBJECTIVES:
             continue
         if objective not in metrics.values:
             names = ", ".join(sorted(metrics.values))
@@ -81,7 +81,7 @@ def require_effect(space: Space, base: Config) -> None:
 def _reachable_configs(
     dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config
 ) -> Iterator[Config]:
-    """The configs in which the dimension is active: one per combination of the searched settings that the condition reads."""
+    """The configs with the dimension, one for each combination of the searched settings that the condition reads."""
     for assignment in parent_assignments(dimension, dimensions):
         free = [name for name in condition.settings if name in dimensions and name not in assignment and name != dimension.name]
         combinations = itertools.product(*(_candidate_values(dimensions[name], base) for name in free))
@@ -93,14 +93,18 @@ def _reachable_configs(
 
 
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
-    """The choices, or the ends of a range; for a continuous range only the upper end, as samples rarely equal the lower one."""
+    """Values of the dimension with which a condition is checked.
+
+    The choices, or the ends of a range; for a continuous range only the upper end, as samples rarely equal the lower one. Where
+    the dimension does not exist in all trials, also the value of the base.
+    """
     if dimension.choices:
-        found: list[Value] = list(dimension.choices)
+        values: list[Value] = list(dimension.choices)
     else:
         ends = [dimension.low, dimension.high] if dimension.integer or dimension.step else [dimension.high]
-        found = [int(end) if dimension.integer else end for end in ends]
-    own = get_setting(base, dimension.name)
-    return [*found, own] if dimension.when and isinstance(own, (str, int, float)) else found
+        values = [int(end) if dimension.integer else end for end in ends]
+    base_value = get_setting(base, dimension.name)
+    return [*values, base_value] if dimension.when and isinstance(base_value, (str, int, float)) else values
 
 
 def _failing_settings(config: Config, condition: Condition, dimensions: Mapping[str, Dimension]) -> str:

@@ -18,7 +18,7 @@ from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.run import Run, new_run_id
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, RUN_INFO_FILE, ParentRun
 
-_FINAL = "fr_ps.final"
+_FINAL_RUNS = "fr_ps.final"
 """Attribute of the study in the database: name of a final run to its id. No final run is trained twice."""
 
 
@@ -96,11 +96,11 @@ def _with_seed(config: Config, seed: int) -> Config:
 
 def _run_folders(study: optuna.Study, names: list[str], runs: Path) -> dict[str, Path]:
     """The run folder of each final run. A run whose folder is missing gets a new id."""
-    ids = dict(study.user_attrs.get(_FINAL, {}))
+    ids = dict(study.user_attrs.get(_FINAL_RUNS, {}))
     for name in names:
-        if not (runs / ids.get(name, "nowhere") / RUN_INFO_FILE).is_file():
+        if name not in ids or not (runs / ids[name] / RUN_INFO_FILE).is_file():
             ids[name] = new_run_id()
-    retry(lambda: study.set_user_attr(_FINAL, ids))
+    retry(lambda: study.set_user_attr(_FINAL_RUNS, ids))
     return {name: runs / ids[name] for name in names}
 
 
@@ -108,7 +108,7 @@ def _is_finished(folder: Path) -> bool:
     return (folder / JOURNAL_FILE).is_file() and last_status(folder) == "FINISHED" and (folder / BEST_CHECKPOINT).is_dir()
 
 
-def best_validation(folder: Path, metric: str) -> float:
+def validation_score(folder: Path, metric: str) -> float:
     """The best value of a validation metric in a run, negated where lower is better; 0 without such a metric."""
     values = Run(folder).metric_history.get(metric, {}).values()
     return -min(values, default=0.0) if lower_is_better(metric) else max(values, default=0.0)

@@ -40,13 +40,13 @@ class Improvement:
         """One row for each metric."""
         rows = [
             [
-                one.name,
-                one.first,
-                one.second,
-                one.value,
-                *(_finite_or_none(x) for x in (one.low, one.high, self.seed_error[one.name])),
+                difference.name,
+                difference.first,
+                difference.second,
+                difference.value,
+                *map(_finite_or_none, (difference.low, difference.high, self.seed_error[difference.name])),
             ]
-            for one in self.differences
+            for difference in self.differences
         ]
         header = ["metric", "best", "base", "difference", "low", "high", "seed error"]
         note = (
@@ -103,26 +103,20 @@ def compare_seeds(best: Sequence[Metrics], base: Sequence[Metrics], objective: s
         objective: metric under val/ whose counterpart on test comes first; empty: none.
         subjects: number of test subjects.
     """
-    names = [name for name in headline_metrics(best[0]) if all(one.values.get(name) is not None for one in (*best, *base))]
     first = objective.removeprefix("val/")
-    if first in best[0].values and first not in names:
-        names.append(first)
-    names.sort(key=lambda name: name != first)
-    found = paired_differences(_seed_mean(best, names), _seed_mean(base, names), names, subjects)
-    return Improvement(found, {one.name: _seed_error(best, base, one.name) for one in found}, len(best), subjects)
+    candidates = [first, *(name for name in headline_metrics(best[0]) if name != first)]
+    names = [name for name in candidates if all(metrics.values.get(name) is not None for metrics in (*best, *base))]
+    differences = paired_differences(_seed_mean(best, names), _seed_mean(base, names), names, subjects)
+    return Improvement(differences, {name: _seed_error(best, base, name) for name in names}, len(best), subjects)
 
 
-def _seed_mean(arm: Sequence[Metrics], names: Sequence[str]) -> Metrics:
+def _seed_mean(seeds: Sequence[Metrics], names: Sequence[str]) -> Metrics:
     """The mean over seeds of each metric, and of each of its bootstrap replicates."""
-    mean = Metrics(subjects=dict(arm[0].subjects))
+    mean = Metrics(subjects=dict(seeds[0].subjects))
     for name in names:
-        values = [one.values.get(name) for one in arm]
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            continue
-        mean.values[name] = float(np.mean(known))
-        if all(name in one.replicates for one in arm):
-            mean.replicates[name] = np.mean([one.replicates[name] for one in arm], axis=0)
+        mean.values[name] = float(np.mean(_values(seeds, name)))
+        if all(name in metrics.replicates for metrics in seeds):
+            mean.replicates[name] = np.mean([metrics.replicates[name] for metrics in seeds], axis=0)
     return mean
 
 
@@ -130,11 +124,15 @@ def _seed_error(best: Sequence[Metrics], base: Sequence[Metrics], name: str) -> 
     """Standard error of the difference of the two means over seeds: sqrt(s1^2 / n1 + s2^2 / n2)."""
     if min(len(best), len(base)) < 2:
         return float("nan")
-    arms = [[one.values[name] for one in arm] for arm in (best, base)]
-    return float(np.sqrt(sum(np.var(np.array(arm, dtype=float), ddof=1) / len(arm) for arm in arms)))
+    return float(np.sqrt(sum(np.var(_values(seeds, name), ddof=1) / len(seeds) for seeds in (best, base))))
+
+
+def _values(seeds: Sequence[Metrics], name: str) -> np.ndarray:
+    return np.array([metrics.values[name] for metrics in seeds], dtype=float)
 
 
 def _test_metrics(model: Path, data: Path, device: torch.device, batch: int) -> tuple[Metrics, int]:
+    """The metrics of a model on its test subjects, and the number of these subjects."""
     network, info = load_model(model, device)
     dataset = open_model_dataset(info, data)
     rows = split_rows(dataset, model, "test")

@@ -22,7 +22,7 @@ from fr_ps.models.inference import BATCH_SIZE
 from fr_ps.progress import echo, no_progress, progress
 from fr_ps.report.table import table_text
 from fr_ps.search.checks import check_data, require_effect
-from fr_ps.search.final_runs import FinalRuns, best_validation, train_final_runs
+from fr_ps.search.final_runs import FinalRuns, train_final_runs, validation_score
 from fr_ps.search.improvement import measure_improvement
 from fr_ps.search.progress_monitor import ProgressMonitor
 from fr_ps.search.results import BEST_FILE, TRIALS_FILE, best_trial, top_trials, write_results
@@ -48,8 +48,8 @@ _METADATA_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
-class StudyContext:
-    """An open study.
+class RunningSearch:
+    """The search that this process runs: an open study and its run.
 
     Attributes:
         spec: of the study.
@@ -92,11 +92,11 @@ class _StoredRun:
 
 @dataclass(frozen=True)
 class _StudyMetadata:
-    """The user attributes of a study, after parsing; the field names are not stored."""
+    """The parsed user attributes of a study; the field names are not stored."""
 
     definition: dict[str, dict[str, Any]]
-    data: str
-    parent: _StoredRun
+    digest: str
+    run: _StoredRun
 
 
 def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
@@ -109,22 +109,22 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         KeyboardInterrupt, SystemExit: on a signal; the same command resumes the study.
     """
     build_pruner(spec.config.pruner, len(spec.objectives), spec.epochs)  # raises before anything is created
-    context = _open_or_create_study(spec, check_data(spec), workers, runs)
-    with _leader_run(context) as run:
+    search = _open_or_create_study(spec, check_data(spec), workers, runs)
+    with _leader_run(search) as run:
         if run is None:
-            echo(f"process on {context.run_info.host} leads this study; joining as a worker")
-        _supervise_workers(context, run)
+            echo(f"process on {search.run_info.host} leads this study; joining as a worker")
+        _supervise_workers(search, run)
         if run is not None:
-            _report_results(context, run)
-    if run is None and context.all_finished:
-        with _leader_run(context) as run:  # the leader may have been killed
+            _report_results(search, run)
+    if run is None and search.all_finished:
+        with _leader_run(search) as run:  # the leader may have been killed
             if run is not None:
-                _supervise_workers(context, run)
-                _report_results(context, run)
-    return context.parent.mlflow_id
+                _supervise_workers(search, run)
+                _report_results(search, run)
+    return search.parent.mlflow_id
 
 
-def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path) -> StudyContext:
+def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path) -> RunningSearch:
     """Open the study and its run, or create both."""
     config = spec.config
     storage = Storage(config.study.storage, config.study.heartbeat)
@@ -132,17 +132,17 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
     stored = None if created else _wait_for_metadata(study)
     if stored:
         require_same_definition(config.study.name, stored.definition, spec.definition())
-        if stored.data != digest:
+        if stored.digest != digest:
             raise InputError(
-                f"study {config.study.name!r} has other data (digest {stored.data}, here {digest}); "
+                f"study {config.study.name!r} has other data (digest {stored.digest}, here {digest}); "
                 "use the same data, or set another study.name"
             )
         try:
             require_effect(spec.space, spec.base)
         except InputError as error:  # allowed by an earlier version: warn only, so that the study can resume
             echo(f"note: {error}, in a new study")
-        run_info, folder = stored.parent.card, Path(stored.parent.folder)
-        return StudyContext(spec, study, run_info, refresh_parent(stored.parent.parent, folder), folder, workers, runs)
+        run_info, folder = stored.run.card, Path(stored.run.folder)
+        return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:
         require_effect(spec.space, spec.base)
         run_info, parent = start_parent_run(config.study.name, runs)
@@ -155,7 +155,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
     study.set_user_attr(_DATA, digest)
     study.set_user_attr(_DEFINITION, spec.definition())
     study.set_user_attr(_PARENT, {"card": asdict(run_info), "parent": asdict(parent), "folder": str(folder)})
-    return StudyContext(spec, study, run_info, parent, folder, workers, runs)
+    return RunningSearch(spec, study, run_info, parent, folder, workers, runs)
 
 
 def _wait_for_metadata(study: optuna.Study) -> _StudyMetadata | None:
@@ -168,9 +168,9 @@ def _wait_for_metadata(study: optuna.Study) -> _StudyMetadata | None:
     while time.monotonic() < deadline:
         attributes = study.user_attrs
         if _PARENT in attributes:
-            found = {"definition": attributes.get(_DEFINITION), "data": attributes.get(_DATA), "parent": attributes[_PARENT]}
+            metadata = {"definition": attributes.get(_DEFINITION), "digest": attributes.get(_DATA), "run": attributes[_PARENT]}
             where = f"attributes of the study {study.study_name!r}"
-            return parse_json(json.dumps(found), _StudyMetadata, where, "set another study.name")
+            return parse_json(json.dumps(metadata), _StudyMetadata, where, "set another study.name")
         if study.get_trials(deepcopy=False):
             raise InputError(f"study {study.study_name!r} was created by another program; set another study.name")
         time.sleep(1.0)
@@ -178,12 +178,12 @@ def _wait_for_metadata(study: optuna.Study) -> _StudyMetadata | None:
 
 
 @contextmanager
-def _leader_run(context: StudyContext) -> Iterator[Run | None]:
+def _leader_run(search: RunningSearch) -> Iterator[Run | None]:
     """The study's run, open for writing, if this process can lead; None if another machine or process leads."""
-    if context.run_info.host != socket.gethostname():
+    if search.run_info.host != socket.gethostname():
         yield None
         return
-    folder = ensure_parent_folder(context.run_info, context.folder.parent)
+    folder = ensure_parent_folder(search.run_info, search.folder.parent)
     if is_locked(folder):
         yield None
         return
@@ -191,32 +191,32 @@ def _leader_run(context: StudyContext) -> Iterator[Run | None]:
         yield run
 
 
-def _supervise_workers(context: StudyContext, run: Run | None) -> None:
+def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
     """Run trials in worker processes until none is left.
 
     Args:
-        context: of the study.
+        search: of this process.
         run: the study's run; None where another process leads.
     """
-    spec = context.spec
+    spec = search.spec
     if run is not None:
-        _log_params(context, run)
-    monitor = ProgressMonitor(spec, context.study, run)
+        _log_params(search, run)
+    monitor = ProgressMonitor(spec, search.study, run)
     finished = monitor.finished
-    echo(f"study {context.study.study_name}: {finished} of {spec.trials} trials have ended; {context.workers} workers")
+    echo(f"study {search.study.study_name}: {finished} of {spec.trials} trials have ended; {search.workers} workers")
     retry(lambda: monitor.poll(no_progress))  # logs what ended under an earlier leader
-    if context.all_finished:
+    if search.all_finished:
         return
-    logs = run.folder if run is not None else context.runs / f"{context.run_info.id}-helpers"
-    job = spec.as_json() | {"parent": asdict(context.parent), "threads": context.threads, "began": time.time()}
+    logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
+    job = spec.as_json() | {"parent": asdict(search.parent), "threads": search.threads, "began": time.time()}
     with progress("search", spec.trials, "trials") as advance:
         advance(finished)
-        jobs = {logs / f"worker-{index}.log": job for index in range(context.workers)}
+        jobs = {logs / f"worker-{index}.log": job for index in range(search.workers)}
         run_workers(jobs, lambda: retry(lambda: monitor.poll(advance)))
 
 
-def _log_params(context: StudyContext, run: Run) -> None:
-    spec, config = context.spec, context.spec.config
+def _log_params(search: RunningSearch, run: Run) -> None:
+    spec, config = search.spec, search.spec.config
     settings = {"sampler": config.sampler.name, "pruner": config.pruner.name, "seed": config.study.seed, "trials": spec.trials}
     run.log_params({f"search/{name}": str(value) for name, value in settings.items()})
     run.log_params({f"space/{name}": str(dimension) for name, dimension in spec.space.as_json().items()})
@@ -224,14 +224,14 @@ def _log_params(context: StudyContext, run: Run) -> None:
     run.set_tags({"fr_ps.kind": "search", "fr_ps.study": config.study.name})
 
 
-def _report_results(context: StudyContext, run: Run) -> None:
+def _report_results(search: RunningSearch, run: Run) -> None:
     """Write and print the results, and train the final runs.
 
     Raises:
         InputError: no trial is complete.
     """
-    spec, study, report = context.spec, context.study, run.folder / "report"
-    _sync_trial_runs(context)
+    spec, study, report = search.spec, search.study, run.folder / "report"
+    _sync_trial_runs(search)
     missing = write_results(spec, study, report)
     run.log_artifact(report, "report")
     echo("\n" + table_text(top_trials(spec, study)))
@@ -245,29 +245,33 @@ def _report_results(context: StudyContext, run: Run) -> None:
     echo(f"\n{note[0]}\nbest settings: {report / BEST_FILE}\nplots: {report / 'search.html'}")
     run.set_tags({f"{TRIAL_TAG}.best": str(best.number)})
     if spec.config.after.seeds:
-        note += _report_final_runs(context, run, report)
+        note += _report_final_runs(search, run, report)
     run.set_tags({"mlflow.note.content": markdown_lines(note)})
 
 
-def _sync_trial_runs(context: StudyContext) -> None:
+def _sync_trial_runs(search: RunningSearch) -> None:
     """Deliver the pending events of the trial runs on this machine to MLflow, including runs of killed workers."""
-    folders = [context.runs / (trial_run_id(trial) or "nowhere") for trial in context.study.get_trials(deepcopy=False)]
-    present = [folder for folder in dict.fromkeys(folders) if folder.is_dir() and not is_locked(folder)]
+    ids = dict.fromkeys(trial_run_id(trial) for trial in search.study.get_trials(deepcopy=False))
+    folders = [search.runs / run_id for run_id in ids if run_id]
+    present = [folder for folder in folders if folder.is_dir() and not is_locked(folder)]
     for folder in present:
         with suppress(InputError):  # fr-ps runs reports damaged folders
             mark_interrupted(folder)
-    pending = [folder for folder in pending_runs(context.runs) if folder in present]
-    for one in sync(pending, no_progress):
-        if one.reason:
-            echo(f"MLflow unreachable: {one.remaining} events of run {one.id} are buffered ({one.reason}); later: fr-ps sync")
+    pending = [folder for folder in pending_runs(search.runs) if folder in present]
+    for result in sync(pending, no_progress):
+        if result.reason:
+            echo(
+                f"MLflow unreachable: {result.remaining} events of run {result.id} are buffered ({result.reason}); "
+                "later: fr-ps sync"
+            )
             return
 
 
-def _report_final_runs(context: StudyContext, run: Run, report: Path) -> list[str]:
-    """Train the best settings and the base with several seeds, measure the improvement, register; returns lines on these."""
-    spec, after = context.spec, context.spec.config.after
+def _report_final_runs(search: RunningSearch, run: Run, report: Path) -> list[str]:
+    """Train the final runs, measure the improvement, register the best run; returns a line for each result."""
+    spec, after = search.spec, search.spec.config.after
     echo(f"\ntraining the best settings and the base settings with {after.seeds} seeds each")
-    final_runs = train_final_runs(spec, context.study, context.parent, context.runs, run.folder, context.workers, context.threads)
+    final_runs = train_final_runs(spec, search.study, search.parent, search.runs, run.folder, search.workers, search.threads)
     lines = []
     if spec.base.data.test_people or spec.base.data.folds or spec.base.data.split:
         lines.append(_report_improvement(spec, final_runs, run, report))
@@ -294,9 +298,9 @@ def _report_improvement(spec: StudySpec, final_runs: FinalRuns, run: Run, report
 
 
 def _register_best(spec: StudySpec, final_runs: FinalRuns, name: str) -> str:
-    """Register the final run with the best validation."""
+    """Register the final run with the best settings and the best validation; returns a line with the model's version."""
     metric = first_metric(spec.config)
-    best = max(final_runs.best, key=lambda folder: best_validation(folder, metric))
+    best = max(final_runs.best, key=lambda folder: validation_score(folder, metric))
     if not read_run_info(best).mlflow_id:
         return f"not registered: run {best.name} is not in MLflow yet; run fr-ps sync, and start the search again"
     tags = {"fr_ps.study": spec.config.study.name, TRIAL_TAG: str(final_runs.trial)}

@@ -65,9 +65,9 @@ class _Shares(BaseImportanceEvaluator):
 def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     """The share of an objective's variance that each setting explains alone (fANOVA), highest first; the sum is 1.
 
-    Optuna's default (PED-ANOVA) compares the best tenth of the trials, two of twenty, with the rest. Optuna's fANOVA does not
-    transform logarithmic settings, so that of a learning rate from 1e-5 to 0.1 mostly the part above 0.01 counts. Here settings
-    with a logarithmic range are passed as log10.
+    Optuna's default (PED-ANOVA) is not used: it compares the best tenth of the trials, two of twenty, with the rest. Settings
+    with a logarithmic range are passed as log10, as fANOVA weights a range linearly: of a learning rate from 1e-5 to 0.1 mostly
+    the part above 0.01 would count.
 
     Returns:
         setting to share, of the settings that all complete trials have; empty where fewer than two of them differ.
@@ -76,11 +76,11 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            found = get_param_importances(_copy(study, [objective], log10=True), evaluator=evaluator, normalize=False)
+            shares = get_param_importances(_copy(study, [objective], log10=True), evaluator=evaluator, normalize=False)
     except (RuntimeError, ValueError):  # all values are equal, or no trial is complete
         return {}
-    total = sum(found.values())
-    return {name: float(share / total) for name, share in found.items()} if total else {}
+    total = sum(shares.values())
+    return {name: float(share / total) for name, share in shares.items()} if total else {}
 
 
 def write_plots(study: optuna.Study, objectives: Sequence[str], folder: Path, tables: Sequence[Table] = ()) -> list[str]:
@@ -109,36 +109,37 @@ def write_plots(study: optuna.Study, objectives: Sequence[str], folder: Path, ta
 
 
 def _plots(study: optuna.Study, objectives: Sequence[str]) -> tuple[list[_Plot], dict[str, str]]:
-    """The plots, and the names of those that cannot be drawn, with the reason."""
+    """The plots; and name to reason of those that cannot be drawn."""
     plots, missing = list[_Plot](), dict[str, str]()
 
-    def add(name: str, caption: str, draw: str, reason: str, *arguments: Any, **options: Any) -> None:
-        """Draw with the function `draw` of optuna.visualization, unless there is a reason not to."""
-        if reason:
-            missing[name] = reason
+    def add(name: str, caption: str, function: str, obstacle: str, *arguments: Any, **options: Any) -> None:
+        """Draw with a function of optuna.visualization, unless there is an obstacle."""
+        if obstacle:
+            missing[name] = obstacle
             return
-        figure = getattr(interactive, draw)(*arguments, **options)
-        plots.append(_Plot(name, caption, figure, lambda: getattr(static, draw)(*arguments, **options)))
+        figure = getattr(interactive, function)(*arguments, **options)
+        plots.append(_Plot(name, caption, figure, lambda: getattr(static, function)(*arguments, **options)))
 
     copy = _copy(study, range(len(objectives)))
     complete = copy.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    empty = "" if complete else "no complete trial"
-    without_params = empty or ("" if any(trial.params for trial in complete) else "the complete trials have no settings")
+    no_trial = "" if complete else "no complete trial"
+    no_settings = no_trial or ("" if any(trial.params for trial in complete) else "the complete trials have no settings")
     if len(objectives) > 1:
         names = [f"{name} ({direction.name.lower()})" for name, direction in zip(objectives, study.directions)]
-        reason = empty or ("" if len(objectives) < 4 else "Optuna draws fronts of two or three objectives")
+        too_many = no_trial or ("" if len(objectives) < 4 else "Optuna draws fronts of two or three objectives")
         caption = "Pareto front: no other trial is better in all objectives"
-        add("pareto", caption, "plot_pareto_front", reason, copy, target_names=names)
+        add("pareto", caption, "plot_pareto_front", too_many, copy, target_names=names)
     for index, objective in enumerate(objectives):
-        suffix, one = (f"_{index + 1}" if len(objectives) > 1 else ""), _copy(study, [index])
+        suffix, single = (f"_{index + 1}" if len(objectives) > 1 else ""), _copy(study, [index])
         caption = f"{objective}: complete trials and best so far"
-        add(f"history{suffix}", caption, "plot_optimization_history", empty, one, target_name=objective)
+        add(f"history{suffix}", caption, "plot_optimization_history", no_trial, single, target_name=objective)
         shares = importances(study, index)
-        reason = empty or ("" if shares else "fewer than two complete trials differ in value and settings")
+        no_variance = no_trial or ("" if shares else "fewer than two complete trials differ in value and settings")
         caption = f"{objective}: share of the variance that each setting explains (fANOVA); unreliable below 20 trials"
-        add(f"importance{suffix}", caption, "plot_param_importances", reason, one, _Shares(shares))
-        for name, draw in (("parallel", "plot_parallel_coordinate"), ("slice", "plot_slice")):
-            add(f"{name}{suffix}", f"{objective}: complete trials by setting", draw, without_params, one, target_name=objective)
+        add(f"importance{suffix}", caption, "plot_param_importances", no_variance, single, _Shares(shares))
+        caption = f"{objective}: complete trials by setting"
+        for name, function in (("parallel", "plot_parallel_coordinate"), ("slice", "plot_slice")):
+            add(f"{name}{suffix}", caption, function, no_settings, single, target_name=objective)
     if len(objectives) == 1:  # with several objectives Optuna has no intermediate values
         reported = any(trial.intermediate_values for trial in copy.get_trials(deepcopy=False))
         caption = f"{objectives[0]} by epoch; red: best, grey: complete, amber: pruned"
@@ -151,7 +152,7 @@ def _plots(study: optuna.Study, objectives: Sequence[str]) -> tuple[list[_Plot],
 def _recoloured(plot: _Plot, study: optuna.Study) -> _Plot:
     """The learning curves with the colours of the trials' states; Optuna gives each trial a colour of its own."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values]
-    best = {trial.number for trial in study.best_trials} if any(trial.values for trial in trials) else set()
+    best = {trial.number for trial in study.best_trials}
     colors = [
         "#c8102e" if trial.number in best else "#d98e04" if trial.state == TrialState.PRUNED else "#9aa5b1" for trial in trials
     ]
@@ -159,19 +160,19 @@ def _recoloured(plot: _Plot, study: optuna.Study) -> _Plot:
         trace.update(line_color=color, marker_color=color)
 
     def axes() -> Any:
-        found = plot.axes()
-        for line, color in zip(found.lines, colors, strict=True):
+        drawn = plot.axes()
+        for line, color in zip(drawn.lines, colors, strict=True):
             line.set_color(color)
-        return found
+        return drawn
 
     return replace(plot, axes=axes)
 
 
 def _copy(study: optuna.Study, objectives: Sequence[int], log10: bool = False) -> optuna.Study:
-    """The study in memory with some of its objectives, short choices, and log10 of logarithmic settings where `log10`.
+    """A copy of the study in memory for Optuna's plots, with some of the objectives; `log10` transforms logarithmic settings.
 
     Optuna ignores the direction of one objective of several: it draws no best-so-far line and reverses the colours. Trials keep
-    their numbers: those that are neither pruned nor complete with finite values are failed ones without settings.
+    their numbers: one that is neither pruned nor complete with finite values becomes a failed trial without settings.
     """
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -182,20 +183,21 @@ def _copy(study: optuna.Study, objectives: Sequence[int], log10: bool = False) -
         if not finite and trial.state != TrialState.PRUNED:
             copy.add_trial(create_trial(state=TrialState.FAIL))
             continue
-        axes = {name: _axis(value, trial.distributions[name], log10) for name, value in trial.params.items()}
+        settings = {name: _plotted_setting(value, trial.distributions[name], log10) for name, value in trial.params.items()}
         copy.add_trial(
             create_trial(
                 state=trial.state,
                 values=[trial.values[index] for index in objectives] if finite else None,
-                params={name: value for name, (value, _) in axes.items()},
-                distributions={name: distribution for name, (_, distribution) in axes.items()},
+                params={name: value for name, (value, _) in settings.items()},
+                distributions={name: distribution for name, (_, distribution) in settings.items()},
                 intermediate_values=trial.intermediate_values,
             )
         )
     return copy
 
 
-def _axis(value: Any, distribution: Any, log10: bool) -> tuple[Any, BaseDistribution]:
+def _plotted_setting(value: Any, distribution: Any, log10: bool) -> tuple[Any, BaseDistribution]:
+    """The value and distribution of a setting in the copy."""
     if isinstance(distribution, CategoricalDistribution):
         labels = tuple(map(_label, distribution.choices))
         return labels[int(distribution.to_internal_repr(value))], CategoricalDistribution(labels)
@@ -205,7 +207,7 @@ def _axis(value: Any, distribution: Any, log10: bool) -> tuple[Any, BaseDistribu
 
 
 def _label(choice: Any) -> Any:
-    """A choice on an axis: `albedo+normal` for a list, which the study has as JSON."""
+    """A choice on an axis: `albedo+normal` for a list, which the study stores as JSON."""
     value = decode_choice(choice)
     return "+".join(map(str, value)) if isinstance(value, list) else choice
 

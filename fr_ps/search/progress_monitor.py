@@ -45,14 +45,14 @@ class ProgressMonitor:
 
     def _log_best(self, run: Run, finished: list[FrozenTrial]) -> None:
         """Log the best value so far of each objective; the step counts ended trials."""
-        names, larger = self.spec.objectives, [way == "maximize" for way in self.spec.config.objectives.values()]
+        directions = self.spec.config.objectives.values()
         best: list[float] = []
         for step, trial in enumerate(sorted(finished, key=_completed_at), start=1):
             if trial.state == TrialState.COMPLETE:
-                pairs = zip(larger, best or trial.values, trial.values)
-                best = [max(old, new) if more else min(old, new) for more, old, new in pairs]
+                better = (max if direction == "maximize" else min for direction in directions)
+                best = [choose(old, new) for choose, old, new in zip(better, best or trial.values, trial.values)]
             if best:
-                run.log_metrics({f"best/{name}": value for name, value in zip(names, best)}, step)
+                run.log_metrics({f"best/{name}": value for name, value in zip(self.spec.objectives, best)}, step)
 
     def _trial_line(self, trial: FrozenTrial, state: str, is_best: bool) -> str:
         values = " ".join(f"{value:.4f}" for value in trial.values or ())

@@ -27,9 +27,13 @@ _TOP = 10
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The best complete trial. With several objectives: the best one of the Pareto front by the first objective."""
-    found = study.best_trials if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else []
-    larger = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
-    return max(found, key=lambda one: (one.values[0] if larger else -one.values[0], -one.number), default=None)
+    sign = _sign(study)
+    return max(study.best_trials, key=lambda trial: (sign * trial.values[0], -trial.number), default=None)
+
+
+def _sign(study: optuna.Study) -> int:
+    """1 where a larger value of the first objective is better, else -1."""
+    return 1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
 
 
 def best_config(spec: StudySpec, trial: FrozenTrial) -> Config:
@@ -45,21 +49,20 @@ def trial_table(spec: StudySpec, study: optuna.Study, limit: int = 0) -> Table:
         study: in the database.
         limit: length of the table, best trials first; 0: all trials by number.
     """
-    started = trials = [one for one in study.get_trials(deepcopy=False) if one.state != TrialState.WAITING]
+    started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     names = [dimension.name for dimension in spec.space.dimensions]
-    if limit:
-        trials = _best_first(study, trials)[:limit]
+    trials = _best_first(study, started)[:limit] if limit else started
     rows: list[list[Cell]] = [
         [
-            one.number,
-            trial_entry(one).state,
-            *_values(one, len(spec.objectives)),
-            *(one.params.get(name) for name in names),
-            one.user_attrs.get(EPOCHS),
-            *([] if limit else [one.user_attrs.get(REASON, "")]),
-            one.user_attrs.get(MLFLOW_RUN) or one.user_attrs.get(RUN),
+            trial.number,
+            trial_entry(trial).state,
+            *(trial.values or [None] * len(spec.objectives)),
+            *(trial.params.get(name) for name in names),
+            trial.user_attrs.get(EPOCHS),
+            *([] if limit else [trial.user_attrs.get(REASON, "")]),
+            trial.user_attrs.get(MLFLOW_RUN) or trial.user_attrs.get(RUN),
         ]
-        for one in trials
+        for trial in trials
     ]
     header = ["trial", "state", *spec.objectives, *names, "epochs", *([] if limit else ["reason"]), "run"]
     note = f"the best {limit} of {len(started)}" if limit and len(rows) < len(started) else ""
@@ -98,19 +101,16 @@ def write_results(spec: StudySpec, study: optuna.Study, folder: Path) -> list[st
 
 
 def _best_first(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Complete trials before pruned ones before others; complete ones by the first objective, the Pareto front first."""
-    order = {"complete": 0, "pruned": 1}
-    front = {one.number for one in study.best_trials} if any(one.state == TrialState.COMPLETE for one in trials) else set()
-    sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
+    """Complete trials, then pruned ones, then others. Complete ones: the Pareto front first, each part by the first objective."""
+    ranks = {"complete": 0, "pruned": 1}
+    front = {trial.number for trial in study.best_trials}
+    sign = _sign(study)
 
-    def key(one: FrozenTrial) -> tuple[int, bool, float, int]:
-        return (order.get(trial_entry(one).state, 2), one.number not in front, sign * (one.values or [0.0])[0], one.number)
+    def key(trial: FrozenTrial) -> tuple[int, bool, float, int]:
+        rank = ranks.get(trial_entry(trial).state, 2)
+        return rank, trial.number not in front, -sign * (trial.values or [0.0])[0], trial.number
 
     return sorted(trials, key=key)
-
-
-def _values(trial: FrozenTrial, count: int) -> list[Cell]:
-    return [float(value) for value in trial.values] if trial.values and len(trial.values) == count else [None] * count
 
 
 def _study_settings(spec: StudySpec) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The searched settings: their choices or ranges, some of which exist only for certain values of another setting."""
+"""The searched settings, each with choices or a range. Some exist only for certain values of another setting."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 MAX_GRID = 100_000
-"""Combinations of a grid."""
+"""Largest number of combinations of a grid."""
 Value = str | int | float | bool
 
 
@@ -56,8 +56,8 @@ class Dimension:
             return trial.suggest_int(self.name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
-    def values(self) -> tuple[Value, ...]:
-        """The values of a grid.
+    def grid_values(self) -> tuple[Value, ...]:
+        """The values of the setting in a grid.
 
         Raises:
             InputError: the range has no step, or too many values.
@@ -70,8 +70,8 @@ class Dimension:
         count = int(np.floor((self.high - self.low) / step + 1e-9)) + 1
         if count > MAX_GRID:
             raise InputError(f"space.{self.name}: has {count} values with step {step:g}; expected {MAX_GRID} or fewer")
-        found = [min(self.low + i * step, self.high) for i in range(count)]
-        return tuple(int(value) for value in found) if self.integer else tuple(found)
+        values = [min(self.low + i * step, self.high) for i in range(count)]
+        return tuple(int(value) for value in values) if self.integer else tuple(values)
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,23 @@ class Space:
         Raises:
             InputError: a range has no step, or there are more than MAX_GRID combinations.
         """
-        found: list[dict[str, Value]] = [{}]
+        combinations: list[dict[str, Value]] = [{}]
         # Sorted by name: a resumed study has the same combinations in the same order.
         for dimension in parents_first({one.name: one for one in sorted(self.dimensions, key=lambda one: one.name)}):
-            values = dimension.values()
-            if len(found) * len(values) > MAX_GRID:
+            values = dimension.grid_values()
+            if len(combinations) * len(values) > MAX_GRID:
                 raise InputError(
                     f"space: a grid has more than {MAX_GRID} combinations ({dimension.name} alone has {len(values)}); "
                     "expected fewer values, or another sampler"
                 )
-            found = [
-                {**params, **({dimension.name: value} if dimension.is_active(params) else {})}
-                for params in found
-                for value in (values if dimension.is_active(params) else values[:1])
+            combinations = [
+                extended
+                for params in combinations
+                for extended in (
+                    [{**params, dimension.name: value} for value in values] if dimension.is_active(params) else [params]
+                )
             ]
-        return found
+        return combinations
 
     def as_json(self) -> dict[str, Any]:
         """Setting to dimension, normalised so that 1 and 1.0 are equal; compared when a study is resumed."""
@@ -127,7 +129,7 @@ def params_to_settings(params: Mapping[str, Value]) -> dict[str, Any]:
 def decode_choice(value: Value) -> Any:
     """The value of a stored choice: JSON text becomes a list."""
     if isinstance(value, str) and value.startswith(("[", "{")):
-        with suppress(ValueError, RecursionError):  # a plain text may begin like that
+        with suppress(ValueError, RecursionError):  # a plain text may begin with a bracket
             return json.loads(value)
     return value
 
@@ -155,23 +157,23 @@ def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:
 def parent_assignments(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Value]]:
     """The assignments of the dimension's parents, and of their parents, in which it is active."""
     for values in itertools.product(*dimension.when.values()):
-        own = dict(zip(dimension.when, values))
-        for above in itertools.product(*(list(parent_assignments(dimensions[parent], dimensions)) for parent in own)):
-            if all(
-                context.get(name, value) == value for context in above for other in (own, *above) for name, value in other.items()
-            ):
-                yield {name: value for context in above for name, value in context.items()} | own
+        parents = dict(zip(dimension.when, values))
+        for of_parents in itertools.product(*(parent_assignments(dimensions[parent], dimensions) for parent in parents)):
+            merged = dict(parents)
+            # Two parents may have a common parent, whose value must then be the same in both.
+            if all(merged.setdefault(name, value) == value for given in of_parents for name, value in given.items()):
+                yield merged
 
 
 def _dimension_json(dimension: Dimension) -> dict[str, Any]:
-    found = {
+    keys = {
         "choices": [_canonical_choice(one) for one in dimension.choices],
         "range": [] if dimension.choices else [float(dimension.low), float(dimension.high)],
-        "step": dimension.step and float(dimension.step),
+        "step": float(dimension.step) if dimension.step else None,
         "log": dimension.log,
         "when": {parent: [_canonical_choice(one) for one in values] for parent, values in sorted(dimension.when.items())},
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in keys.items() if value}
 
 
 def _canonical_choice(value: Value) -> str:

@@ -48,7 +48,7 @@ def parse_space(raw: Mapping[str, Any], base: Config) -> Space:
 
 def _parse_dimension(name: str, given: Any, base: Config) -> Dimension:
     where = f"space.{name}"
-    kind = _setting_types(name, base)
+    types = _setting_types(name, base)
     if isinstance(given, list):
         given = {"choices": given}
     if not isinstance(given, Mapping):
@@ -57,13 +57,13 @@ def _parse_dimension(name: str, given: Any, base: Config) -> Dimension:
         raise InputError(f"{where}: unknown key {unknown[0]!r}; expected some of {', '.join(_KEYS)}")
     when = _parse_condition(where, given.get("when", {}))
     if "choices" in given:
-        return Dimension(name, choices=_parse_choices(where, given, kind), when=when)
+        return Dimension(name, choices=_parse_choices(where, given, types), when=when)
     for key in ("low", "high"):
         if key not in given:
             raise InputError(f"{where}: has neither choices nor {key}; expected a list of choices, or low and high")
-    if not kind & {int, float}:
+    if not types & {int, float}:
         raise InputError(f"{where}: is a range, but the setting is not a number; expected a list of choices")
-    integer = float not in kind
+    integer = float not in types
     low, high = (_parse_number(f"{where}: {key}", given[key], integer) for key in ("low", "high"))
     if low > high:
         raise InputError(f"{where}: low {low} is above high {high}; swap them")
@@ -86,23 +86,23 @@ def _setting_types(name: Any, base: Config) -> set[Any]:
         effect = "it changes the validation set, the objective or the random seed"
         raise InputError(f"space.{name}: cannot be searched, as {effect}; set it outside the space")
     group, dot, leaf = name.partition(".")
-    of_group = getattr(base, group, None)
-    if not dot or not is_dataclass(of_group):
+    group_config = getattr(base, group, None)
+    if not dot or not is_dataclass(group_config):
         groups = [one.name for one in fields(base) if is_dataclass(getattr(base, one.name))]
         raise InputError(f"space: unknown setting {name!r}; expected GROUP.NAME with a group among {', '.join(groups)}")
-    hints = get_type_hints(type(of_group))
+    hints = get_type_hints(type(group_config))
     if leaf not in hints:
         raise InputError(f"space: unknown setting {name!r}; expected one of {', '.join(f'{group}.{one}' for one in hints)}")
     return {hints[leaf], *get_args(hints[leaf])}
 
 
-def _parse_choices(where: str, given: Mapping[str, Any], kind: set[Any]) -> tuple[Value, ...]:
+def _parse_choices(where: str, given: Mapping[str, Any], types: set[Any]) -> tuple[Value, ...]:
     if extra := [key for key in ("low", "high", "step", "log") if key in given]:
         raise InputError(f"{where}: has choices and {extra[0]}; expected one or the other")
     choices = given["choices"]
     if not isinstance(choices, list) or not choices:
         raise InputError(f"{where}: choices is {choices!r}; expected a list of one or more")
-    if float in kind and str not in kind:
+    if float in types and str not in types:
         choices = [_parse_number(where, choice, False) if _is_numeric_text(choice) else choice for choice in choices]
     labels = tuple(_encode_choice(where, choice) for choice in choices)
     if len({(isinstance(label, bool), label) for label in labels}) < len(labels):
@@ -113,14 +113,14 @@ def _parse_choices(where: str, given: Mapping[str, Any], kind: set[Any]) -> tupl
 def _parse_condition(where: str, given: Any) -> dict[str, tuple[Value, ...]]:
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: when is {given!r}; expected {{SETTING: [values]}}")
-    found = {
-        parent: tuple(_encode_choice(where, one) for one in (values if isinstance(values, list) else [values]))
+    when = {
+        parent: tuple(_encode_choice(where, value) for value in (values if isinstance(values, list) else [values]))
         for parent, values in given.items()
     }
-    for parent, values in found.items():
+    for parent, values in when.items():
         if not values:
             raise InputError(f"{where}: when.{parent} is []; expected one value of it or more")
-    return found
+    return when
 
 
 def _match_parent_types(values: Sequence[Value], parent: Dimension) -> tuple[Value, ...]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from fr_ps.config import Config, SearchConfig, flatten_dict, from_dict, to_dict, without_removed
-from fr_ps.config.search import COSTS, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
+from fr_ps.config.search import COST_OBJECTIVES, AfterConfig, BudgetConfig, PrunerConfig, SamplerConfig, StudyConfig
 from fr_ps.errors import InputError
 from fr_ps.evaluation.metrics import lower_is_better
 from fr_ps.search.space import Space, Value
@@ -56,8 +56,8 @@ class StudySpec:
     @property
     def epochs(self) -> int:
         """The largest number of epochs of a trial."""
-        dimensions = [one for one in self.space.dimensions if one.name == "train.epochs"]
-        values = [int(value) for one in dimensions for value in (*one.choices, one.high)]
+        searched = [dimension for dimension in self.space.dimensions if dimension.name == "train.epochs"]
+        values = [int(value) for dimension in searched for value in dimension.choices or (dimension.high,)]
         return max(values, default=self.base.train.epochs)
 
     def definition(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def build_study_spec(config: SearchConfig, base: Config) -> StudySpec:
         InputError: an invalid space, an objective in the wrong direction, a grid over a range without steps.
     """
     for metric, direction in config.objectives.items():
-        if metric not in COSTS and (direction == "minimize") != lower_is_better(metric):
+        if metric not in COST_OBJECTIVES and (direction == "minimize") != lower_is_better(metric):
             other = "minimize" if direction == "maximize" else "maximize"
             raise InputError(f"objectives.{metric} is {direction}; expected {other}")
     if config.sampler.name == "cmaes" and len(config.objectives) > 1:
@@ -98,7 +98,7 @@ def _shared_settings(base: Config) -> dict[str, Any]:
 
 def first_metric(config: SearchConfig) -> str:
     """The first objective that is a metric; empty where all are costs."""
-    return next((metric for metric in config.objectives if metric not in COSTS), "")
+    return next((metric for metric in config.objectives if metric not in COST_OBJECTIVES), "")
 
 
 def spec_from_json(tree: Mapping[str, Any]) -> StudySpec:

@@ -37,7 +37,7 @@ class Storage:
     """An open database of studies.
 
     Args:
-        url: address of SQLAlchemy.
+        url: database URI in SQLAlchemy's form.
         heartbeat: seconds between two heartbeats of a running trial.
 
     Attributes:
@@ -54,15 +54,15 @@ class Storage:
         if self.file and not self.file.parent.is_dir():
             raise InputError(f"study.storage: {self.file.parent} is no folder; create it, or set another path")
         arguments = {"timeout": _SQLITE_TIMEOUT} if self.file else {"connect_timeout": 20}
-        engine = {"connect_args": arguments} | ({} if self.file else {"pool_pre_ping": True})
+        engine_options = {"connect_args": arguments} | ({} if self.file else {"pool_pre_ping": True})
         where = redact(url)
-        for last in (False, False, False, True):
+        for last_attempt in (False, False, False, True):
             try:
                 with self.lock():  # two processes that create its tables at once would fail
-                    _require_optuna_schema(address, engine)
+                    _require_optuna_schema(address, engine_options)
                     template = url.replace("{", "{{").replace("}", "}}")  # Optuna passes it to str.format
                     self.rdb = RDBStorage(
-                        template, engine, heartbeat_interval=heartbeat, grace_period=HEARTBEAT_GRACE * heartbeat
+                        template, engine_options, heartbeat_interval=heartbeat, grace_period=HEARTBEAT_GRACE * heartbeat
                     )
                     if self.file:
                         _enable_wal(self.rdb.engine)
@@ -74,7 +74,7 @@ class Storage:
                 ) from None
             except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError, AssertionError) as error:
                 # A server has no `lock`: another process may be creating the tables, and the next attempt succeeds.
-                if last or not isinstance(error, (ProgrammingError, IntegrityError, AssertionError)):
+                if last_attempt or not isinstance(error, (ProgrammingError, IntegrityError, AssertionError)):
                     raise InputError(
                         f"study.storage: {where} cannot be opened ({_redacted_error(error, address)}); "
                         "check that it exists and is reachable"
@@ -117,12 +117,12 @@ def retry(call: Callable[[], Result]) -> Result:
             with _deferred_signals(received):
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
-            trouble = one_line(error, 200)
+            reason = one_line(error, 200)
         if received:
             raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:
             raise InputError(
-                f"study.storage: unreachable for 10 minutes ({trouble}); check the database and start the search again"
+                f"study.storage: unreachable for 10 minutes ({reason}); check the database and start the search again"
             )
         time.sleep(pause)
         pause = min(2 * pause, _MAX_RETRY_PAUSE)
@@ -229,9 +229,9 @@ def _sqlite_path(url: str, address: URL) -> Path | None:
     return Path(address.database).absolute()
 
 
-def _require_optuna_schema(address: URL, settings: dict[str, Any]) -> None:
+def _require_optuna_schema(address: URL, engine_options: dict[str, Any]) -> None:
     """Reject the database of another program before anything is written to it."""
-    engine = create_engine(address, **settings)
+    engine = create_engine(address, **engine_options)
     try:
         tables = set(inspect(engine).get_table_names())
     finally:

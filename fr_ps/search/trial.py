@@ -34,7 +34,7 @@ from fr_ps.training.train import FitResult, fit
 TRIAL_TAG = "fr_ps.trial"
 _DELIVERY_TIMEOUT = 3.0
 """Seconds to wait for MLflow at the end of a trial. The rest is delivered at the end of the search."""
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+_FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]
 
 
@@ -124,7 +124,9 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
         if run.mlflow_id:  # set in the background once the run exists in MLflow, for a short trial only at its end
             attributes[MLFLOW_RUN] = run.mlflow_id
         retry(lambda: _set_attributes(trial, attributes))
-        accepted = finish_trial(storage, study, trial, list(result.values) if result.values else None, _STATES[result.outcome])
+        accepted = finish_trial(
+            storage, study, trial, list(result.values) if result.values else None, _FINAL_STATES[result.outcome]
+        )
     if not accepted:  # the lease expired, for example while the machine was suspended
         context.echo(f"trial {number}: lease expired; another worker retries it, result discarded")
     return result
@@ -211,7 +213,8 @@ class _PruningCallback:
 
     def __init__(self, context: WorkerContext, trial: optuna.Trial) -> None:
         self.trial = trial
-        (self.objective,) = context.spec.objectives if len(context.spec.objectives) == 1 else ("",)
+        objectives = context.spec.objectives
+        self.objective = objectives[0] if len(objectives) == 1 else ""
         stored = retry(lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number)))
         self.reported_epochs = set(stored.intermediate_values)
         self.epoch = max(self.reported_epochs, default=0)
@@ -230,7 +233,7 @@ class _PruningCallback:
 def _find_duplicate(study: optuna.Study, number: int, params: dict[str, Value]) -> FrozenTrial | None:
     """A complete trial with the same settings."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((one for one in complete if one.params == params and one.number != number), None)
+    return next((trial for trial in complete if trial.params == params and trial.number != number), None)
 
 
 def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ OUTCOME, REASON, EPOCHS = "outcome", "reason", "epochs"
 """Attributes of a trial in the database: how it ended, why, and the number of trained epochs."""
 RUN, MLFLOW_RUN, HOST = "run", "mlflow_run", "host"
 """Attributes of a trial in the database: ids of its run, and the machine with the run's folder."""
-_STATES: dict[TrialState, State] = {
+_STATE_NAMES: dict[TrialState, State] = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "complete",
@@ -33,7 +33,7 @@ def read_slots(study: optuna.Study, budget: int) -> TrialSlots:
 
 def trial_entry(trial: FrozenTrial) -> TrialEntry:
     """The entry of a trial. A trial in Optuna's state FAIL without the outcome `failed` was killed."""
-    state = _STATES.get(trial.state)
+    state = _STATE_NAMES.get(trial.state)
     if state is None:
         state = "failed" if trial.user_attrs.get(OUTCOME) == "failed" else "killed"
     original = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)

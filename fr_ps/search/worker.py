@@ -84,29 +84,39 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not retry(lambda: budget_exhausted(spec, study, started_at))
-        acquired: list[int] = []
-
-        def acquire_next(start_new: bool = start_new, acquired: list[int] = acquired) -> TrialSlots:
-            number, slots = acquire(storage, study, spec.trials, start_new)
-            acquired += [] if number is None else [number]
-            return slots
-
-        try:
-            slots = retry(acquire_next)
-            for number in acquired:
-                result = run_trial(context, number, slots.slot_of(number))
-                echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
-                retry(lambda: prune_checkpoints(study, runs))
-                gc.collect()  # reference cycles hold the tensors of the training
-        except (KeyboardInterrupt, SystemExit, DiskFullError):
-            for number in acquired:
-                release(storage, study, number)
-            raise
-        if acquired:
+        slots = _run_next_trial(context, start_new)
+        if slots is None:
             continue
         if not slots.running and not (start_new and slots.ready):
             return
         time.sleep(_POLL_SECONDS)
+
+
+def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | None:
+    """Acquire a trial and run it; returns None after that, the slots where there is no trial to acquire."""
+    storage, study = context.storage, context.study
+    # A list, as a signal that is deferred by `retry` raises after the trial is acquired and before its number is returned.
+    acquired: list[int] = []
+
+    def acquire_next() -> TrialSlots:
+        number, slots = acquire(storage, study, context.spec.trials, start_new)
+        acquired.extend([] if number is None else [number])
+        return slots
+
+    try:
+        slots = retry(acquire_next)
+        if not acquired:
+            return slots
+        (number,) = acquired
+        result = run_trial(context, number, slots.slot_of(number))
+        context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
+        retry(lambda: prune_checkpoints(study, context.runs))
+        gc.collect()  # reference cycles hold the tensors of the training
+        return None
+    except (KeyboardInterrupt, SystemExit, DiskFullError):
+        for number in acquired:
+            release(storage, study, number)
+        raise
 
 
 def budget_exhausted(spec: StudySpec, study: optuna.Study, started_at: float) -> bool:
@@ -136,8 +146,7 @@ def prune_checkpoints(study: optuna.Study, runs: Path) -> None:
     are not removed. Files that cannot be removed are ignored.
     """
     trials = study.get_trials(deepcopy=False)
-    any_complete = any(trial.state == TrialState.COMPLETE for trial in trials)
-    best = {trial_run_id(trial) for trial in study.best_trials} if any_complete else set()
+    best = {trial_run_id(trial) for trial in study.best_trials}
     needed = {trial_run_id(trial) for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)}
     for trial in trials:
         run = trial_run_id(trial)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fr_ps.config.search import COSTS as NAMES
+from fr_ps.config.search import COST_OBJECTIVES
 from fr_ps.models.cost import COSTS, latency_ms, parameters_millions
 from fr_ps.models.network import FaceNetwork
 from tests.models.small import CHANNELS, CLASSES, make_network
@@ -105,7 +105,7 @@ def test_latency_is_the_median_milliseconds_of_one_session_in_evaluation() -> No
 
 
 def test_every_cost_that_a_study_may_name_is_measured() -> None:
-    assert set(COSTS) == set(NAMES)
+    assert set(COSTS) == set(COST_OBJECTIVES)
     network = make_network()
     assert COSTS["cost/parameters"](network, SIZE) == parameters_millions(network)
     assert COSTS["cost/latency"](network, SIZE) > 0
