@@ -85,28 +85,28 @@ class Launcher:
             pytest.fail(f"the search does not end: {self.output}{self.errors.read_text()}")
 
 
-class Place:
+class StudyFolder:
     """A folder with a study file, and the study in Optuna and MLflow.
 
     Args:
-        folder: empty.
+        path: of the folder, which is empty.
         tracking: address of the tracking server.
         settings: of the study file, in addition to SETTINGS.
     """
 
-    def __init__(self, folder: Path, tracking: str, **settings: Any) -> None:
-        self.folder, self.launchers = folder, list[Launcher]()
+    def __init__(self, path: Path, tracking: str, **settings: Any) -> None:
+        self.path, self.launchers = path, list[Launcher]()
         tree = {group: {**SETTINGS.get(group, {}), **settings.pop(group, {})} for group in (*SETTINGS, "study")}
-        self.name = tree["study"].setdefault("name", folder.name)
-        self.storage = tree["study"].get("storage", f"sqlite:///{folder}/studies.db")
-        (folder / "study.yaml").write_text(yaml.safe_dump(tree | settings))
+        self.name = tree["study"].setdefault("name", path.name)
+        self.storage = tree["study"].get("storage", f"sqlite:///{path}/studies.db")
+        (path / "study.yaml").write_text(yaml.safe_dump(tree | settings))
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         self.environment = kept | {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_EXPERIMENT_NAME": self.name}
         self.client = MlflowClient(tracking)
         self._study: optuna.Study | None = None
 
     def start(self, workers: int) -> Launcher:
-        launcher = Launcher(self.folder, self.environment, workers, self.folder / f"launcher-{len(self.launchers)}.log")
+        launcher = Launcher(self.path, self.environment, workers, self.path / f"launcher-{len(self.launchers)}.log")
         self.launchers.append(launcher)
         return launcher
 
@@ -146,11 +146,11 @@ class Place:
     def lock_holder(self, run: str) -> int:
         """Id of the process that holds, or held, the lock of a run; -1 for none."""
         try:
-            return int(json.loads((self.folder / "runs" / run / "owner.lock").read_text())["pid"])
+            return int(json.loads((self.path / "runs" / run / "owner.lock").read_text())["pid"])
         except (OSError, ValueError):
             return -1
 
-    def in_the_middle(self) -> dict[int, FrozenTrial]:
+    def trials_in_the_middle(self) -> dict[int, FrozenTrial]:
         """Id of a worker process to its trial, with one or more epochs done and two or more left."""
         trials, found = self.trials(), {}
         for trial in trials:
@@ -163,16 +163,16 @@ class Place:
 
     def status(self, run: str) -> str:
         """The last status in the journal of a run; empty where it has none."""
-        folder = self.folder / "runs" / run
+        folder = self.path / "runs" / run
         return last_status(folder) if (folder / JOURNAL_FILE).is_file() else ""
 
     def processes(self) -> list[int]:
         """Ids of all processes with this working folder."""
         found = []
-        for place in Path("/proc").glob("[0-9]*/cwd"):
+        for link in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):
-                if place.readlink() == self.folder:
-                    found.append(int(place.parent.name))
+                if link.readlink() == self.path:
+                    found.append(int(link.parent.name))
         return found
 
     def close(self) -> None:
@@ -192,16 +192,16 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def until(event: str, look: Callable[[], Found], place: Place) -> Found:
+def until(event: str, look: Callable[[], Found], study_folder: StudyFolder) -> Found:
     """The first true result of `look`."""
     started = time.monotonic()
     while time.monotonic() - started < DEADLINE:
         if found := look():
             return found
-        if place.launchers and all(launcher.process.poll() is not None for launcher in place.launchers):
+        if study_folder.launchers and all(launcher.process.poll() is not None for launcher in study_folder.launchers):
             break
         time.sleep(0.05)
-    logs = [*place.folder.glob("launcher-*"), *place.folder.glob("runs/*/worker-*.log")]
+    logs = [*study_folder.path.glob("launcher-*"), *study_folder.path.glob("runs/*/worker-*.log")]
     pytest.fail(f"no event: {event}\n" + "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in logs))
 
 
@@ -249,7 +249,7 @@ def rejected_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Iterator[Server]:
-    """A tracking server; `new_place` waits until it has started."""
+    """A tracking server; `new_study_folder` waits until it has started."""
     server = Server(tmp_path_factory.mktemp("tracking"))
     shutil.copy(new_sqlite, server.folder / "server.db")
     server.start()
@@ -260,18 +260,18 @@ def tracking(tmp_path_factory: pytest.TempPathFactory, new_sqlite: Path) -> Iter
 
 
 @pytest.fixture(scope="module")
-def new_place(tracking: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Place]]:
-    """Creates a place for a study of that name; the tracking server has started by then."""
-    places = []
+def new_study_folder(tracking: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., StudyFolder]]:
+    """Creates a folder with a study of that name; the tracking server has started by then."""
+    study_folders = []
 
-    def make(name: str, **settings: Any) -> Place:
+    def make(name: str, **settings: Any) -> StudyFolder:
         tracking.wait()
-        places.append(Place(tmp_path_factory.mktemp(name, numbered=False), tracking.uri, **settings))
-        return places[-1]
+        study_folders.append(StudyFolder(tmp_path_factory.mktemp(name, numbered=False), tracking.uri, **settings))
+        return study_folders[-1]
 
     yield make
-    for place in places:
-        place.close()
+    for study_folder in study_folders:
+        study_folder.close()
 
 
 def command(pid: int) -> str:

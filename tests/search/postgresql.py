@@ -15,11 +15,11 @@ import pytest
 from tests.tracking.servers import free_port
 
 _USER = "fr_ps"
-_START = 60
+_TIMEOUT = 60
 """Seconds for a server to start, and to stop."""
 
 
-class Server:
+class PostgresServer:
     """A server on 127.0.0.1 with password authentication.
 
     Args:
@@ -33,31 +33,30 @@ class Server:
 
     def database(self, name: str) -> str:
         """A new, empty database; returns its address for SQLAlchemy."""
-        words = ["createdb", "--host", "127.0.0.1", "--port", str(self.port), "--username", _USER, name]
-        environment = os.environ | {"PGPASSWORD": self.password}
-        _run([str(self.tools / words[0]), *words[1:]], env=environment)
+        arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--username", _USER, name]
+        _run([str(self.tools / "createdb"), *arguments], env=os.environ | {"PGPASSWORD": self.password})
         return f"postgresql+psycopg2://{_USER}:{self.password}@127.0.0.1:{self.port}/{name}"
 
 
 @contextmanager
-def postgresql() -> Iterator[Server]:
+def postgresql() -> Iterator[PostgresServer]:
     """Run a server during the block; skip the test where PostgreSQL is not installed."""
     tools = _tools()
-    # Not pytest's folder, which only root may enter; and a short name, as that of a socket has 107 characters at most.
+    # Not pytest's folder, which only its user may enter. The name is short: a path of a socket has 107 characters at most.
     folder = Path(tempfile.mkdtemp(prefix="fr-ps-pg-"))
     data, log = folder / "data", folder / "server.log"
     try:
-        before = _as_its_user(folder)
-        password = secrets.token_hex(16)
-        words = (folder / "password").write_text(password) and ["--pwfile", str(folder / "password")]
-        how = ["--username", _USER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync", *words]
-        _run([*before, str(tools / "initdb"), "--pgdata", str(data), *how], cwd=folder)
+        prefix = _user_prefix(folder)
+        password, password_file = secrets.token_hex(16), folder / "password"
+        password_file.write_text(password)
+        settings = ["--username", _USER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--pwfile", str(password_file)]
+        _run([*prefix, str(tools / "initdb"), "--pgdata", str(data), "--no-sync", *settings], cwd=folder)
         port = free_port()
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
-        control = [*before, str(tools / "pg_ctl"), "--pgdata", str(data), "--wait", "--timeout", str(_START), "--silent"]
+        control = [*prefix, str(tools / "pg_ctl"), "--pgdata", str(data), "--wait", "--timeout", str(_TIMEOUT), "--silent"]
         _run([*control, "--log", str(log), "--options", options, "start"], cwd=folder, log=log)
         try:
-            yield Server(tools, port, password)
+            yield PostgresServer(tools, port, password)
         finally:
             _run([*control, "--mode", "immediate", "stop"], cwd=folder, log=log)
     finally:
@@ -65,7 +64,7 @@ def postgresql() -> Iterator[Server]:
 
 
 def _tools() -> Path:
-    """The folder of initdb and pg_ctl, those of the newest version first."""
+    """The folder of PostgreSQL's programs, of the newest version."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     on_path = shutil.which("initdb")
     for folder in [*debian, *([Path(on_path).parent] if on_path else [])]:
@@ -74,8 +73,8 @@ def _tools() -> Path:
     return pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
 
 
-def _as_its_user(folder: Path) -> list[str]:
-    """The prefix of PostgreSQL's commands, which do not run as root; `folder` then belongs to their user."""
+def _user_prefix(folder: Path) -> list[str]:
+    """The prefix that runs a command as the user postgres, who then owns `folder`; empty unless this process runs as root."""
     if os.geteuid():
         return []
     try:
@@ -89,10 +88,10 @@ def _as_its_user(folder: Path) -> list[str]:
     return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
-def _run(words: Sequence[str], log: Path | None = None, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+def _run(command: Sequence[str], log: Path | None = None, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     # To a file, not a pipe: the server keeps the descriptors of pg_ctl open, and a pipe would never end.
     with tempfile.TemporaryFile("w+") as output:
-        done = subprocess.run(words, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=cwd, env=env, check=False)
+        done = subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=cwd, env=env, check=False)
         output.seek(0)
         server_log = log.read_text() if log and log.is_file() else ""
-        assert done.returncode == 0, f"{' '.join(words)}: {output.read()}{server_log}"
+        assert done.returncode == 0, f"{' '.join(command)}: {output.read()}{server_log}"

@@ -200,13 +200,13 @@ def empty() -> optuna.Study:
     return new_study()
 
 
-def one() -> optuna.Study:
+def one_trial() -> optuna.Study:
     study = new_study()
     add(study, 0.5, {LR: 0.01, "model.normals": True})
     return study
 
 
-def without(state: TrialState, curve: Sequence[float]) -> Callable[[], optuna.Study]:
+def trials_in_state(state: TrialState, curve: Sequence[float]) -> Callable[[], optuna.Study]:
     def build() -> optuna.Study:
         study = new_study("minimize")
         for lr in (0.01, 0.02, 0.03):
@@ -223,7 +223,9 @@ def waiting() -> optuna.Study:
     return study
 
 
-def of(*trials: tuple[float, dict[str, Any]], space: dict[str, BaseDistribution] = SPACE) -> Callable[[], optuna.Study]:
+def complete_trials(
+    *trials: tuple[float, dict[str, Any]], space: dict[str, BaseDistribution] = SPACE
+) -> Callable[[], optuna.Study]:
     def build() -> optuna.Study:
         study = new_study("minimize")
         for value, params in trials:
@@ -233,8 +235,8 @@ def of(*trials: tuple[float, dict[str, Any]], space: dict[str, BaseDistribution]
     return build
 
 
-def unnumbered() -> optuna.Study:
-    """Choices of several types, None among them; a name and a choice with the signs of formulas."""
+def odd_choices() -> optuna.Study:
+    """Choices of several types, None among them. One name and one choice look like formulas."""
     choices = (1, True, "2", "True", None, 1.5, "$\\frac{$", "_", "")
     space = {
         r"$\frac{$.c": CategoricalDistribution(choices),
@@ -258,22 +260,25 @@ CURVES = {"curves": "no trial reported a value"}
 CONSTANT = {"importance": "fewer than two complete trials differ in value and settings"}
 ODD: dict[str, tuple[Callable[[], optuna.Study], dict[str, str]]] = {
     "empty": (empty, NONE | CURVES),
-    "one trial": (one, CONSTANT | CURVES),
-    "all failed": (without(TrialState.FAIL, [0.5]), NONE | CURVES),
-    "all pruned": (without(TrialState.PRUNED, [0.5, 0.6]), NONE),
-    "pruned before the first value": (without(TrialState.PRUNED, []), NONE | CURVES),
+    "one trial": (one_trial, CONSTANT | CURVES),
+    "all failed": (trials_in_state(TrialState.FAIL, [0.5]), NONE | CURVES),
+    "all pruned": (trials_in_state(TrialState.PRUNED, [0.5, 0.6]), NONE),
+    "pruned before the first value": (trials_in_state(TrialState.PRUNED, []), NONE | CURVES),
     "waiting": (waiting, NONE | CURVES),
-    "constant": (of((0.5, {LR: 0.01}), (0.5, {LR: 0.02})), CONSTANT),
+    "constant": (complete_trials((0.5, {LR: 0.01}), (0.5, {LR: 0.02})), CONSTANT),
     "no settings": (
-        of((0.5, {}), (0.6, {})),
+        complete_trials((0.5, {}), (0.6, {})),
         CONSTANT | dict.fromkeys(("parallel", "slice"), "the complete trials have no settings"),
     ),
-    "nothing in common": (of((0.5, {LR: 0.01}), (0.6, {FACTOR: 0.3})), CONSTANT),
-    "duplicates": (of((0.5, {LR: 0.01}), (0.6, {LR: 0.01}), (0.7, {LR: 0.01})), CONSTANT),
-    "hardly varied": (of((0.5, {"x": 0.5}), (0.6, {"x": 0.5 + 1e-12}), space={"x": FloatDistribution(0, 1)}), CONSTANT),
-    "tiny and huge": (of((1e-300, {LR: 0.01}), (1e-301, {LR: 0.05}), (1e30, {LR: 0.1})), {}),
-    "infinite": (of((math.inf, {LR: 0.01}), (0.5, {LR: 0.01})), CONSTANT),
-    "odd choices": (unnumbered, {}),
+    "nothing in common": (complete_trials((0.5, {LR: 0.01}), (0.6, {FACTOR: 0.3})), CONSTANT),
+    "duplicates": (complete_trials((0.5, {LR: 0.01}), (0.6, {LR: 0.01}), (0.7, {LR: 0.01})), CONSTANT),
+    "hardly varied": (
+        complete_trials((0.5, {"x": 0.5}), (0.6, {"x": 0.5 + 1e-12}), space={"x": FloatDistribution(0, 1)}),
+        CONSTANT,
+    ),
+    "tiny and huge": (complete_trials((1e-300, {LR: 0.01}), (1e-301, {LR: 0.05}), (1e30, {LR: 0.1})), {}),
+    "infinite": (complete_trials((math.inf, {LR: 0.01}), (0.5, {LR: 0.01})), CONSTANT),
+    "odd choices": (odd_choices, {}),
 }
 
 

@@ -112,7 +112,7 @@ def test_a_sampler_learns_from_earlier_trials(name: str) -> None:
     assert learnt > drawn + 0.05
 
 
-def after(epoch: int, value: float) -> float:
+def curve_value(epoch: int, value: float) -> float:
     """A curve that rises to `value`, without ties between differences of two curves."""
     return value * (1 - 0.8**epoch)
 
@@ -128,7 +128,7 @@ def study_with(config: PrunerConfig, epochs: int, curves: int) -> optuna.Study:
     for index in range(curves):
         trial = study.ask()
         for epoch in range(1, epochs + 1):
-            trial.report(after(epoch, 0.9 + 0.001 * index), epoch)
+            trial.report(curve_value(epoch, 0.9 + 0.001 * index), epoch)
         study.tell(trial, 0.9 + 0.001 * index)
     return study
 
@@ -137,7 +137,7 @@ def pruned_after(study: optuna.Study, epochs: int, value: float) -> int | None:
     """The epoch after which a trial that rises to `value` is pruned; None where it is not."""
     trial = study.ask()
     for epoch in range(1, epochs + 1):
-        trial.report(after(epoch, value), epoch)
+        trial.report(curve_value(epoch, value), epoch)
         if trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return epoch

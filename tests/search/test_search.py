@@ -47,12 +47,12 @@ def run_jobs(jobs: Mapping[Path, Any], count_finished: Callable[[], int], limit:
 
 
 @dataclass(frozen=True)
-class Search:
-    """A finished search: its folder and MLflow store, the code and output of the command."""
+class FinishedSearch:
+    """Folder and MLflow store of a finished search, and exit code and output of its command."""
 
     folder: Path
     uri: str
-    code: int
+    exit_code: int
     output: str
 
     @property
@@ -71,7 +71,7 @@ class Search:
 
 
 @pytest.fixture(scope="module")
-def search(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore, undrawn: None) -> Iterator[Search]:
+def search(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore, undrawn: None) -> Iterator[FinishedSearch]:
     folder = tmp_path_factory.mktemp("search")
     uri = make_store(folder)
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
@@ -87,12 +87,12 @@ def search(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore, undr
         patch.setattr(worker, "_stop_with_launcher", lambda: None)  # reads the standard input of this process
         output = io.StringIO()
         with redirect_stdout(output):
-            code = main(["search", "--config", "study.yaml"])
-        yield Search(folder, uri, code, output.getvalue())
+            exit_code = main(["search", "--config", "study.yaml"])
+        yield FinishedSearch(folder, uri, exit_code, output.getvalue())
 
 
-def test_a_search_prints_every_trial_the_best_one_and_the_run(search: Search) -> None:
-    assert search.code == 0
+def test_a_search_prints_every_trial_the_best_one_and_the_run(search: FinishedSearch) -> None:
+    assert search.exit_code == 0
     parent, _ = search.runs()
     assert search.output.splitlines()[-1] == parent.info.run_id
     for number in range(TRIALS):
@@ -101,7 +101,7 @@ def test_a_search_prints_every_trial_the_best_one_and_the_run(search: Search) ->
     assert "plot not drawn: slice: not drawn here" in search.output
 
 
-def test_every_trial_is_a_child_run_with_its_settings_and_value(search: Search) -> None:
+def test_every_trial_is_a_child_run_with_its_settings_and_value(search: FinishedSearch) -> None:
     parent, children = search.runs()
     assert parent.info.status == "FINISHED"
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
@@ -123,7 +123,7 @@ def test_every_trial_is_a_child_run_with_its_settings_and_value(search: Search) 
         assert not any(name.startswith("test/") for name in run.data.metrics)
 
 
-def test_the_attributes_of_the_study_keep_the_keys_of_version_0_1(search: Search) -> None:
+def test_the_attributes_of_the_study_keep_the_keys_of_version_0_1(search: FinishedSearch) -> None:
     attributes = search.study.user_attrs
     assert {"fr_ps.definition", "fr_ps.parent", "fr_ps.data_digest", "fr_ps.final"} <= attributes.keys()
     assert attributes["fr_ps.parent"].keys() == {"card", "parent", "folder"}
@@ -134,7 +134,7 @@ def test_the_attributes_of_the_study_keep_the_keys_of_version_0_1(search: Search
     assert {"run", "host"} <= search.trials()[0].user_attrs.keys()
 
 
-def test_a_trial_with_the_settings_of_another_copies_its_values(search: Search) -> None:
+def test_a_trial_with_the_settings_of_another_copies_its_values(search: FinishedSearch) -> None:
     rates = [trial.params["optim.lr"] for trial in search.trials()]
     assert len(set(rates)) == 2
     (copy,) = [number for number, rate in enumerate(rates) if rate in rates[:number]]
@@ -145,14 +145,14 @@ def test_a_trial_with_the_settings_of_another_copies_its_values(search: Search) 
     assert trials[copy].intermediate_values == {}
 
 
-def test_checkpoints_stay_for_the_best_trial_only(search: Search) -> None:
+def test_checkpoints_stay_for_the_best_trial_only(search: FinishedSearch) -> None:
     best = search.study.best_trial.number
     for trial in search.trials():
         folder = search.folder / "runs" / trial.user_attrs["run"] / "checkpoints"
         assert sorted(path.name for path in folder.glob("*")) == (["best"] if trial.number == best else [])
 
 
-def test_the_report_has_results_that_train_and_search_accept(search: Search) -> None:
+def test_the_report_has_results_that_train_and_search_accept(search: FinishedSearch) -> None:
     parent, _ = search.runs()
     folder = search.folder / "runs" / parent.data.tags["fr_ps.run_id"] / "report"
     assert {file.name for file in folder.iterdir()} == {"best.yaml", "trials.csv", "study.yaml", "gain.csv"}
@@ -167,7 +167,7 @@ def test_the_report_has_results_that_train_and_search_accept(search: Search) -> 
     assert max(points, key=lambda point: point.step).value == search.study.best_value
 
 
-def test_final_runs_are_tested_and_the_best_one_is_registered(search: Search) -> None:
+def test_final_runs_are_tested_and_the_best_one_is_registered(search: FinishedSearch) -> None:
     parent, children = search.runs()
     finals = {run.info.run_name: run for run in children if "fr_ps.trial" not in run.data.tags}
     best, base = f"small-trial-{search.study.best_trial.number:03d}-seed-0", "small-base-seed-0"
@@ -179,14 +179,16 @@ def test_final_runs_are_tested_and_the_best_one_is_registered(search: Search) ->
     assert "registered as models:/faces/1" in search.output
 
 
-def test_a_finished_search_that_starts_again_trains_nothing(search: Search, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_search_that_starts_again_trains_nothing(search: FinishedSearch, capsys: pytest.CaptureFixture[str]) -> None:
     folders = sorted((search.folder / "runs").iterdir())
     assert main(["search", "--config", "study.yaml", "--after.register", ""]) == 0
     assert f"{TRIALS} of {TRIALS} trials have ended" in capsys.readouterr().out
     assert sorted((search.folder / "runs").iterdir()) == folders
 
 
-def test_a_search_joins_as_a_worker_while_another_process_leads(search: Search, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_joins_as_a_worker_while_another_process_leads(
+    search: FinishedSearch, capsys: pytest.CaptureFixture[str]
+) -> None:
     parent, _ = search.runs()
     with run_lock(search.folder / "runs" / parent.data.tags["fr_ps.run_id"]):
         assert main(["search", "--config", "study.yaml"]) == 0
@@ -207,7 +209,7 @@ def test_a_search_joins_as_a_worker_while_another_process_leads(search: Search, 
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 def test_a_study_that_starts_again_with_another_definition_is_an_error(
-    search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: tuple[str, ...]
+    search: FinishedSearch, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     folders = sorted((search.folder / "runs").iterdir())
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(STUDY | change))

@@ -44,20 +44,19 @@ from tests.search.conftest import (
     RATES,
     SETTINGS,
     Launcher,
-    Place,
     RejectedSearch,
+    StudyFolder,
     command,
     is_gone,
     until,
 )
-from tests.search.postgresql import Server as Database
-from tests.search.postgresql import postgresql
+from tests.search.postgresql import PostgresServer, postgresql
 
 pytestmark = pytest.mark.slow
 TRIALS, SEPARATE_TRIALS = 8, 6
-OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 STATUSES = {"complete": "FINISHED", "pruned": "KILLED"}
-NewPlace = Callable[..., Place]
+NewStudyFolder = Callable[..., StudyFolder]
 
 INTERRUPTED_READ = """
 import signal, sys
@@ -148,71 +147,75 @@ def test_a_worker_that_receives_sigint_in_a_read_of_the_database_ends(start_work
 
 
 @dataclass(frozen=True)
-class Story:
+class InterruptedStudy:
     """A study with interruptions.
 
     Attributes:
-        place: of the study.
-        killed: number of the trial whose worker was killed.
-        workers: ids of the workers that ran when the search was stopped.
-        stopped: exit code of the stopped search.
-        left: commands of the processes that it left.
-        waiting: the trials after the stop.
-        status: of the study's run after the stop.
-        again: time of the second start; the tracking server runs from then on.
-        code: exit code of the second start.
+        study_folder: of the study.
+        killed_trial: number of the trial whose worker was killed.
+        stopped_workers: ids of the workers that ran when the search was stopped.
+        stop_code: exit code of the stopped search.
+        left_processes: commands of the processes that it left.
+        trials_after_stop: of the study.
+        status_after_stop: of the study's run.
+        restarted_at: time of the second start; the tracking server runs from then on.
+        restart_code: exit code of the second start.
     """
 
-    place: Place
-    killed: int
-    workers: Sequence[int]
-    stopped: int
-    left: Sequence[str]
-    waiting: Sequence[FrozenTrial]
-    status: str
-    again: datetime
-    code: int
+    study_folder: StudyFolder
+    killed_trial: int
+    stopped_workers: Sequence[int]
+    stop_code: int
+    left_processes: Sequence[str]
+    trials_after_stop: Sequence[FrozenTrial]
+    status_after_stop: str
+    restarted_at: datetime
+    restart_code: int
 
 
 @pytest.fixture(scope="module")
-def story(new_place: NewPlace, tracking: Server) -> Story:
+def interrupted(new_study_folder: NewStudyFolder, tracking: Server) -> InterruptedStudy:
     """Two workers. The tracking server is killed, then a worker; the search is stopped, and started again to its end."""
     # With this seed the first six trials have all six rates, and those after them repeat some.
     study, sampler, pruner = {"seed": 5, "heartbeat": 2}, {"name": "random"}, {"name": "none"}
     budget, after = {"trials": TRIALS}, {"seeds": 1, "register": "faces"}
-    place = new_place("story", study=study, sampler=sampler, pruner=pruner, space={"optim.lr": RATES}, budget=budget, after=after)
-    first = place.start(workers=2)
-    until("workers", lambda: "2 workers" in first.output, place)
-    until("a trial in the middle", place.in_the_middle, place)
+    study_folder = new_study_folder(
+        "interrupted", study=study, sampler=sampler, pruner=pruner, space={"optim.lr": RATES}, budget=budget, after=after
+    )
+    first = study_folder.start(workers=2)
+    until("workers", lambda: "2 workers" in first.output, study_folder)
+    until("a trial in the middle", study_folder.trials_in_the_middle, study_folder)
     tracking.kill()
     tracking.start()
-    killed = until("a worker killed in the middle of a trial", lambda: kill_in_the_middle(place), place)
+    killed = until("a worker killed in the middle of a trial", lambda: kill_in_the_middle(study_folder), study_folder)
 
     def to_be_stopped() -> bool:
         """Both workers run and MLflow answers, or few trials are left; and a trial is in the middle."""
-        few = len(place.trials(*OVER)) >= TRIALS - 4
-        return bool((few or (len(first.workers()) == 2 and answers(tracking))) and place.in_the_middle())
+        few = len(study_folder.trials(*ENDED)) >= TRIALS - 4
+        return bool((few or (len(first.workers()) == 2 and answers(tracking))) and study_folder.trials_in_the_middle())
 
-    workers = until("the middle of the search", lambda: to_be_stopped() and interrupt_in_the_middle(first, place), place)
-    stopped, left, waiting = first.wait(), [command(pid) for pid in place.processes()], place.study.get_trials()
-    status = place.status(place.parent)
+    workers = until(
+        "the middle of the search", lambda: to_be_stopped() and interrupt_in_the_middle(first, study_folder), study_folder
+    )
+    stop_code, left, trials = first.wait(), [command(pid) for pid in study_folder.processes()], study_folder.study.get_trials()
+    status = study_folder.status(study_folder.parent)
     tracking.wait()
-    again = datetime.now()
-    code = place.start(workers=2).wait()
-    return Story(place, killed.number, workers, stopped, left, waiting, status, again, code)
+    restarted_at = datetime.now()
+    restart_code = study_folder.start(workers=2).wait()
+    return InterruptedStudy(study_folder, killed.number, workers, stop_code, left, trials, status, restarted_at, restart_code)
 
 
-def kill_in_the_middle(place: Place) -> FrozenTrial | None:
+def kill_in_the_middle(study_folder: StudyFolder) -> FrozenTrial | None:
     """Kill a worker; returns its trial, None where it had ended before."""
-    for pid, trial in place.in_the_middle().items():
+    for pid, trial in study_folder.trials_in_the_middle().items():
         os.kill(pid, signal.SIGKILL)
-        until("the end of the killed worker", lambda pid=pid: is_gone(pid), place)
-        still = place.trials()[trial.number]
+        until("the end of the killed worker", lambda pid=pid: is_gone(pid), study_folder)
+        still = study_folder.trials()[trial.number]
         return still if still.state == TrialState.RUNNING else None
     return None
 
 
-def interrupt_in_the_middle(launcher: Launcher, place: Place) -> list[int]:
+def interrupt_in_the_middle(launcher: Launcher, study_folder: StudyFolder) -> list[int]:
     """Send SIGINT to the launcher; returns its workers, none where no trial is in the middle.
 
     The workers are stopped until SIGINT is pending for those in the middle: no trial ends before.
@@ -221,11 +224,11 @@ def interrupt_in_the_middle(launcher: Launcher, place: Place) -> list[int]:
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     try:
-        working = [pid for pid in place.in_the_middle() if pid in workers]
+        working = [pid for pid in study_folder.trials_in_the_middle() if pid in workers]
         if not working:
             return []
         launcher.process.send_signal(signal.SIGINT)
-        until("SIGINT in the workers", lambda: all(map(has_pending_sigint, working)), place)
+        until("SIGINT in the workers", lambda: all(map(has_pending_sigint, working)), study_folder)
     finally:
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
@@ -245,34 +248,34 @@ def answers(server: Server) -> bool:
     return True
 
 
-def test_a_search_that_is_stopped_leaves_no_process_and_no_running_trial(story):
-    assert story.stopped == 130
-    assert story.left == []
-    assert all(is_gone(pid) for pid in story.workers)
-    assert TrialState.RUNNING not in {trial.state for trial in story.waiting}
-    assert sum(trial.state in OVER for trial in story.waiting) < TRIALS
-    assert any(trial.state == TrialState.WAITING and trial.user_attrs for trial in story.waiting)
-    assert story.status == "KILLED"
-    for launcher in story.place.launchers:
+def test_a_search_that_is_stopped_leaves_no_process_and_no_running_trial(interrupted):
+    assert interrupted.stop_code == 130
+    assert interrupted.left_processes == []
+    assert all(is_gone(pid) for pid in interrupted.stopped_workers)
+    assert TrialState.RUNNING not in {trial.state for trial in interrupted.trials_after_stop}
+    assert sum(trial.state in ENDED for trial in interrupted.trials_after_stop) < TRIALS
+    assert any(trial.state == TrialState.WAITING and trial.user_attrs for trial in interrupted.trials_after_stop)
+    assert interrupted.status_after_stop == "KILLED"
+    for launcher in interrupted.study_folder.launchers:
         assert "Traceback" not in launcher.output + launcher.errors.read_text()
 
 
-def test_every_trial_runs_once_and_that_of_a_killed_worker_again(story):
-    assert story.code == 0, story.place.launchers[-1].errors.read_text()
-    trials = story.place.trials()
-    assert sum(trial.state in OVER for trial in trials) == TRIALS
-    (failed,) = [trial for trial in trials if trial.state not in OVER]
-    assert (failed.number, failed.state) == (story.killed, TrialState.FAIL)
+def test_every_trial_runs_once_and_that_of_a_killed_worker_again(interrupted):
+    assert interrupted.restart_code == 0, interrupted.study_folder.launchers[-1].errors.read_text()
+    trials = interrupted.study_folder.trials()
+    assert sum(trial.state in ENDED for trial in trials) == TRIALS
+    (failed,) = [trial for trial in trials if trial.state not in ENDED]
+    assert (failed.number, failed.state) == (interrupted.killed_trial, TrialState.FAIL)
     (again,) = [one for one in trials if RetryHeartbeatStaleTrialCallback.retried_trial_number(one) == failed.number]
-    assert again.state in OVER
+    assert again.state in ENDED
     assert again.params == failed.params
     assert again.user_attrs["run"] == failed.user_attrs["run"]
 
 
-def test_mlflow_has_every_trial_once_under_one_parent(story):
-    parts, parent = story.place.runs()
-    assert {run.data.tags["mlflow.parentRunId"] for run in parts} == {parent.info.run_id}
-    trials = [run for run in parts if "fr_ps.trial" in run.data.tags]
+def test_mlflow_has_every_trial_once_under_one_parent(interrupted):
+    children, parent = interrupted.study_folder.runs()
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    trials = [run for run in children if "fr_ps.trial" in run.data.tags]
     assert len(trials) == TRIALS
     for run in trials:
         assert run.info.status == run.data.tags["fr_ps.status"] == STATUSES[run.data.tags["fr_ps.trial_state"]]
@@ -280,11 +283,11 @@ def test_mlflow_has_every_trial_once_under_one_parent(story):
     assert len({run.data.tags["fr_ps.run_id"] for run in trials}) == TRIALS
 
 
-def test_runs_and_trials_refer_to_each_other(story):
-    parts = story.place.trial_runs()
-    trials = {trial.number: trial for trial in story.place.trials(*OVER)}
-    assert parts.keys() == trials.keys()
-    for number, run in parts.items():
+def test_runs_and_trials_refer_to_each_other(interrupted):
+    children = interrupted.study_folder.trial_runs()
+    trials = {trial.number: trial for trial in interrupted.study_folder.trials(*ENDED)}
+    assert children.keys() == trials.keys()
+    for number, run in children.items():
         trial = trials[number]
         assert trial.user_attrs["run"] == run.data.tags["fr_ps.run_id"]
         assert trial.user_attrs.get("mlflow_run", run.info.run_id) == run.info.run_id
@@ -293,20 +296,24 @@ def test_runs_and_trials_refer_to_each_other(story):
         assert run.data.metrics[f"objective/{OBJECTIVE}"] == trial.value
 
 
-def test_a_trial_that_ends_while_mlflow_answers_has_the_id_of_its_run_there(story):
-    parts = {number: run.info.run_id for number, run in story.place.trial_runs().items()}
-    trials = {trial.number: trial for trial in story.place.trials(*OVER) if trial.datetime_complete > story.again}
+def test_a_trial_that_ends_while_mlflow_answers_has_the_id_of_its_run_there(interrupted):
+    children = {number: run.info.run_id for number, run in interrupted.study_folder.trial_runs().items()}
+    trials = {
+        trial.number: trial
+        for trial in interrupted.study_folder.trials(*ENDED)
+        if trial.datetime_complete > interrupted.restarted_at
+    }
     assert {number: trial.user_attrs.get("mlflow_run") for number, trial in trials.items()} == {
-        number: parts[number] for number in trials
+        number: children[number] for number in trials
     }
 
 
-def test_curves_have_every_epoch_once_and_repeated_settings_are_not_trained_again(story):
-    trials = {trial.number: trial for trial in story.place.trials(*OVER)}
+def test_curves_have_every_epoch_once_and_repeated_settings_are_not_trained_again(interrupted):
+    trials = {trial.number: trial for trial in interrupted.study_folder.trials(*ENDED)}
     copies = 0
-    for number, run in story.place.trial_runs().items():
+    for number, run in interrupted.study_folder.trial_runs().items():
         trial = trials[number]
-        curve = story.place.curve(run.info.run_id, OBJECTIVE)
+        curve = interrupted.study_folder.curve(run.info.run_id, OBJECTIVE)
         reason = run.data.tags["fr_ps.trial_reason"]
         same = [one for one in trials.values() if one.params == trial.params and one.datetime_complete < trial.datetime_start]
         if same:
@@ -319,115 +326,117 @@ def test_curves_have_every_epoch_once_and_repeated_settings_are_not_trained_agai
             continue
         assert reason == ""
         assert [step for step, _ in curve] == list(range(1, EPOCHS + 1))
-        assert [step for step, _ in story.place.curve(run.info.run_id, "train/loss/total")] == list(range(1, EPOCHS + 1))
+        assert [step for step, _ in interrupted.study_folder.curve(run.info.run_id, "train/loss/total")] == list(
+            range(1, EPOCHS + 1)
+        )
         assert trial.intermediate_values.items() <= dict(curve).items()
         assert trial.value == max(value for _, value in curve)
     assert copies
 
 
-def test_the_run_of_the_study_has_the_results(story, tmp_path):
-    place = story.place
-    _, parent = place.runs()
-    assert place.launchers[-1].last_line == parent.info.run_id
+def test_the_run_of_the_study_has_the_results(interrupted, tmp_path):
+    study_folder = interrupted.study_folder
+    _, parent = study_folder.runs()
+    assert study_folder.launchers[-1].last_line == parent.info.run_id
     assert parent.info.status == parent.data.tags["fr_ps.status"] == "FINISHED"
-    assert parent.data.tags["fr_ps.trial.best"] == str(place.study.best_trial.number)
-    best = place.curve(parent.info.run_id, f"best/{OBJECTIVE}")
+    assert parent.data.tags["fr_ps.trial.best"] == str(study_folder.study.best_trial.number)
+    best = study_folder.curve(parent.info.run_id, f"best/{OBJECTIVE}")
     steps, values = [step for step, _ in best], [value for _, value in best]
     assert steps == sorted(set(steps))
     assert values == sorted(values)
-    assert best[-1] == (TRIALS, place.study.best_value)
-    folder = Path(place.client.download_artifacts(parent.info.run_id, "report", str(tmp_path)))
+    assert best[-1] == (TRIALS, study_folder.study.best_value)
+    folder = Path(study_folder.client.download_artifacts(parent.info.run_id, "report", str(tmp_path)))
     assert {"search.html", "best.yaml", "trials.csv", "study.yaml"} <= {file.name for file in folder.iterdir()}
     arguments = parse_command_line(["train", "--config", str(folder / "best.yaml")])["train"]
-    assert arguments.optim.lr == place.study.best_params["optim.lr"]
+    assert arguments.optim.lr == study_folder.study.best_params["optim.lr"]
     assert arguments.train.select == OBJECTIVE
     with (folder / "trials.csv").open() as file:
         rows = [(int(row["trial"]), row["state"]) for row in csv.DictReader(file)]
-    states = {trial.number: trial.state.name.lower() for trial in place.trials()} | {story.killed: "killed"}
+    states = {trial.number: trial.state.name.lower() for trial in study_folder.trials()} | {interrupted.killed_trial: "killed"}
     assert rows == sorted(states.items())
 
 
-def test_after_a_search_the_improvement_is_printed_and_a_model_registered(story, monkeypatch):
-    place = story.place
-    output = place.launchers[-1].output
+def test_after_a_search_the_improvement_is_printed_and_a_model_registered(interrupted, monkeypatch):
+    study_folder = interrupted.study_folder
+    output = study_folder.launchers[-1].output
     assert re.search(r"Best settings and base settings.*\n.*metric +best +base +difference", output), output
     assert re.search(r"^the best settings .*: identity/auc ", output, re.MULTILINE), output
-    parts, parent = place.runs()
-    finals = {run.info.run_name: run for run in parts if "fr_ps.trial" not in run.data.tags}
-    best, base = f"story-trial-{place.study.best_trial.number:03d}-seed-0", "story-base-seed-0"
+    children, parent = study_folder.runs()
+    finals = {run.info.run_name: run for run in children if "fr_ps.trial" not in run.data.tags}
+    best, base = f"interrupted-trial-{study_folder.study.best_trial.number:03d}-seed-0", "interrupted-base-seed-0"
     assert finals.keys() == {best, base}
-    for run in parts:
+    for run in children:
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         tested = any(name.startswith("test/") for name in run.data.metrics)
         assert tested == (run in finals.values())
     assert {run.info.status for run in finals.values()} == {"FINISHED"}
     tested_auc = {name: run.data.metrics["test/identity/auc"] for name, run in finals.items()}
     assert parent.data.metrics["gain/identity/auc"] == pytest.approx(tested_auc[best] - tested_auc[base])
-    (version,) = place.client.search_model_versions("name='faces'")
+    (version,) = study_folder.client.search_model_versions("name='faces'")
     assert (str(version.version), version.run_id) == ("1", finals[best].info.run_id)
-    assert version.tags["fr_ps.study"] == "story"
+    assert version.tags["fr_ps.study"] == "interrupted"
     assert "registered as models:/faces/1" in output
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.environment["MLFLOW_TRACKING_URI"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", study_folder.environment["MLFLOW_TRACKING_URI"])
     network, info = load_model(resolve_model("models:/faces/1"), torch.device("cpu"))
     assert network.modalities == ("albedo",)
     assert info.provenance["run"] == finals[best].data.tags["fr_ps.run_id"]
 
 
-def test_optuna_and_its_dashboard_open_the_storage(story):
-    place = story.place
+def test_optuna_and_its_dashboard_open_the_storage(interrupted):
+    study_folder = interrupted.study_folder
     program = str(Path(sys.executable).with_name("optuna"))
     listed = {}
-    for words in (["studies"], ["trials", "--study-name", place.name]):
-        command = [program, *words, "--storage", place.storage, "--format", "json"]
+    for words in (["studies"], ["trials", "--study-name", study_folder.name]):
+        command = [program, *words, "--storage", study_folder.storage, "--format", "json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         listed[words[0]] = json.loads(done.stdout)
-    assert [one["name"] for one in listed["studies"]] == [place.name]
-    assert [one["number"] for one in listed["trials"]] == [trial.number for trial in place.trials()]
+    assert [one["name"] for one in listed["studies"]] == [study_folder.name]
+    assert [one["number"] for one in listed["trials"]] == [trial.number for trial in study_folder.trials()]
     statuses: list[str] = []
     request: dict[str, Any] = {"PATH_INFO": "/api/studies", "REQUEST_METHOD": "GET", "wsgi.errors": io.StringIO()}
     setup_testing_defaults(request)
-    body = b"".join(optuna_dashboard.wsgi(place.storage)(request, lambda status, *_: statuses.append(status)))
+    body = b"".join(optuna_dashboard.wsgi(study_folder.storage)(request, lambda status, *_: statuses.append(status)))
     assert statuses == ["200 OK"]
-    assert [one["study_name"] for one in json.loads(body)["study_summaries"]] == [place.name]
+    assert [one["study_name"] for one in json.loads(body)["study_summaries"]] == [study_folder.name]
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
+def postgres() -> Iterator[PostgresServer]:
     with postgresql() as server:
         yield server
 
 
 @dataclass(frozen=True)
-class Separate:
+class TwoSearches:
     """Two searches of one study, started separately; the leader was killed.
 
     Attributes:
-        place: of the study.
-        trial: number of the trial of the leader's worker.
-        other: the other search.
-        seconds: from the kill to the end of that worker.
-        kept: whether that trial had a checkpoint then, or had ended.
-        code: of the other search.
+        study_folder: of the study.
+        leader_trial: number of the trial of the leader's worker.
+        seconds_to_end: from the kill of the leader to the end of that worker.
+        has_checkpoint: whether that trial had a checkpoint then, or had ended.
+        remaining: the other search.
+        exit_code: of the other search.
     """
 
-    place: Place
-    trial: int
-    other: Launcher
-    seconds: float
-    kept: bool
-    code: int
+    study_folder: StudyFolder
+    leader_trial: int
+    seconds_to_end: float
+    has_checkpoint: bool
+    remaining: Launcher
+    exit_code: int
 
 
 @pytest.fixture(scope="module")
-def separate(new_place: NewPlace, database: Database) -> Separate:
+def two_searches(new_study_folder: NewStudyFolder, postgres: PostgresServer) -> TwoSearches:
     """A grid of six combinations, one of them invalid."""
-    storage = database.database("studies")
+    storage = postgres.database("studies")
     space: dict[str, Any] = {
         "loss.identity_loss": ["cosface", "magface"],
         "loss.scale": [100.0, 64.0],  # of the first, MagFace would need a larger lambda_g
         "optim.lr": {"choices": [0.001, 0.003], "when": {"loss.identity_loss": "cosface"}},
     }
-    place = new_place(
+    study_folder = new_study_folder(
         "separate",
         study={"storage": storage},
         loss={"identity_loss": "cosface"},
@@ -435,84 +444,84 @@ def separate(new_place: NewPlace, database: Database) -> Separate:
         sampler={"name": "grid"},
         pruner={"name": "median", "startup": 2, "epochs": 1},
     )
-    both = [place.start(workers=1), place.start(workers=1)]
-    until("both searches", lambda: all("1 workers" in one.output for one in both), place)
-    (leader,) = [one for one in both if one.process.pid == place.lock_holder(place.parent)]
+    both = [study_folder.start(workers=1), study_folder.start(workers=1)]
+    until("both searches", lambda: all("1 workers" in one.output for one in both), study_folder)
+    (leader,) = [one for one in both if one.process.pid == study_folder.lock_holder(study_folder.parent)]
     (other,) = [one for one in both if one is not leader]
 
     def of_the_leader() -> tuple[int, FrozenTrial] | None:
         workers = leader.workers()
-        return next(((pid, trial) for pid, trial in place.in_the_middle().items() if pid in workers), None)
+        return next(((pid, trial) for pid, trial in study_folder.trials_in_the_middle().items() if pid in workers), None)
 
-    worker, trial = until("a trial of the leader in the middle", of_the_leader, place)
+    worker, trial = until("a trial of the leader in the middle", of_the_leader, study_folder)
     leader.process.kill()
     started = time.monotonic()
-    until("the end of its worker", lambda: is_gone(worker), place)
+    until("the end of its worker", lambda: is_gone(worker), study_folder)
     seconds = time.monotonic() - started
-    checkpoints = place.folder / "runs" / trial.user_attrs["run"] / "checkpoints" / "resume"
-    kept = any(checkpoints.glob("*")) or place.trials()[trial.number].state in OVER
-    return Separate(place, trial.number, other, seconds, kept, other.wait())
+    checkpoints = study_folder.path / "runs" / trial.user_attrs["run"] / "checkpoints" / "resume"
+    has_checkpoint = any(checkpoints.glob("*")) or study_folder.trials()[trial.number].state in ENDED
+    return TwoSearches(study_folder, trial.number, seconds, has_checkpoint, other, other.wait())
 
 
-def test_separate_searches_on_postgresql_run_each_trial_once_though_one_is_killed(separate):
-    place = separate.place
-    assert separate.seconds < 60
-    assert separate.kept
-    assert separate.code == 0, separate.other.errors.read_text()
-    assert place.processes() == []
-    over = place.trials(*OVER)
-    assert len(over) == SEPARATE_TRIALS
-    assert separate.trial in {one.number for one in over}  # released, and resumed
+def test_separate_searches_on_postgresql_run_each_trial_once_though_one_is_killed(two_searches):
+    study_folder = two_searches.study_folder
+    assert two_searches.seconds_to_end < 60
+    assert two_searches.has_checkpoint
+    assert two_searches.exit_code == 0, two_searches.remaining.errors.read_text()
+    assert study_folder.processes() == []
+    ended = study_folder.trials(*ENDED)
+    assert len(ended) == SEPARATE_TRIALS
+    assert two_searches.leader_trial in {one.number for one in ended}  # released, and resumed
     # Surplus trials that two searches add at once never start.
-    assert all(one.state == TrialState.WAITING and not one.params for one in place.trials() if one not in over)
+    assert all(one.state == TrialState.WAITING and not one.params for one in study_folder.trials() if one not in ended)
 
 
-def test_a_grid_runs_each_combination_once_and_prunes_the_invalid_one(separate):
+def test_a_grid_runs_each_combination_once_and_prunes_the_invalid_one(two_searches):
     combinations = {}
-    for trial in separate.place.trials(*OVER):
+    for trial in two_searches.study_folder.trials(*ENDED):
         combinations[trial.params["loss.identity_loss"], trial.params["loss.scale"], trial.params.get("optim.lr")] = trial
     cosface = {("cosface", scale, rate) for scale in (100.0, 64.0) for rate in (0.001, 0.003)}
     assert combinations.keys() == cosface | {("magface", 100.0, None), ("magface", 64.0, None)}
     rejected = combinations["magface", 100.0, None]
     assert rejected.state == TrialState.PRUNED
     assert re.match(r"cannot be built: loss.lambda_g is 35.0; expected \d+\.\d or more", rejected.user_attrs["reason"])
-    tags = separate.place.trial_runs()[rejected.number].data.tags
+    tags = two_searches.study_folder.trial_runs()[rejected.number].data.tags
     assert tags["fr_ps.trial_reason"] == rejected.user_attrs["reason"]
 
 
-def test_separate_searches_share_one_run_and_the_remaining_one_writes_it(separate, database):
-    place = separate.place
-    parts, parent = place.runs()
-    assert separate.other.last_line == parent.info.run_id
-    assert (parent.info.status, parent.data.tags["fr_ps.run_id"]) == ("FINISHED", place.parent)
-    assert {run.data.tags["mlflow.parentRunId"] for run in parts} == {parent.info.run_id}
-    assert len(parts) == SEPARATE_TRIALS
-    runs = place.trial_runs()
-    for trial in place.trials(*OVER):
+def test_separate_searches_share_one_run_and_the_remaining_one_writes_it(two_searches, postgres):
+    study_folder = two_searches.study_folder
+    children, parent = study_folder.runs()
+    assert two_searches.remaining.last_line == parent.info.run_id
+    assert (parent.info.status, parent.data.tags["fr_ps.run_id"]) == ("FINISHED", study_folder.parent)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert len(children) == SEPARATE_TRIALS
+    runs = study_folder.trial_runs()
+    for trial in study_folder.trials(*ENDED):
         run, state = runs[trial.number], trial.state.name.lower()
         assert run.data.tags["fr_ps.run_id"] == trial.user_attrs["run"]
         assert run.info.run_id == trial.user_attrs["mlflow_run"]
         assert (run.data.tags["fr_ps.trial_state"], run.info.status) == (state, STATUSES[state])
-        curve = place.curve(run.info.run_id, OBJECTIVE)
+        curve = study_folder.curve(run.info.run_id, OBJECTIVE)
         epochs = EPOCHS if trial.state == TrialState.COMPLETE else trial.user_attrs["epochs"]
         assert [step for step, _ in curve] == list(range(1, epochs + 1))
         assert trial.intermediate_values.items() <= dict(curve).items()
-    files = {Path(file.path).name for file in place.client.list_artifacts(parent.info.run_id, "report")}
+    files = {Path(file.path).name for file in study_folder.client.list_artifacts(parent.info.run_id, "report")}
     assert {"search.html", "best.yaml", "trials.csv"} <= files
-    assert database.password not in (place.folder / "runs" / place.parent / "report" / "study.yaml").read_text()
+    assert postgres.password not in (study_folder.path / "runs" / study_folder.parent / "report" / "study.yaml").read_text()
 
 
-def test_the_curve_of_the_best_value_is_complete_though_the_leader_was_killed(separate):
-    place = separate.place
-    best = place.curve(place.runs()[1].info.run_id, f"best/{OBJECTIVE}")
+def test_the_curve_of_the_best_value_is_complete_though_the_leader_was_killed(two_searches):
+    study_folder = two_searches.study_folder
+    best = study_folder.curve(study_folder.runs()[1].info.run_id, f"best/{OBJECTIVE}")
     assert best
-    assert best[-1] == (SEPARATE_TRIALS, place.study.best_value)
+    assert best[-1] == (SEPARATE_TRIALS, study_folder.study.best_value)
 
 
-def test_two_threads_open_a_new_postgresql_database_at_once(database):
+def test_two_threads_open_a_new_postgresql_database_at_once(postgres):
     errors: list[InputError] = []
     for number in range(4):
-        url, together = database.database(f"new_{number}"), threading.Barrier(2)
+        url, together = postgres.database(f"new_{number}"), threading.Barrier(2)
 
         def open_it(url: str = url, together: threading.Barrier = together) -> None:
             together.wait()

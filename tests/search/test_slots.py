@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fr_ps.search.slots import State, TrialEntry, TrialSlots
 
 WORKERS = st.integers(0, 3)
-OVER = ("complete", "pruned", "failed")
+ENDED = ("complete", "pruned", "failed")
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Study(RuleBasedStateMachine):
             self.workers[which].seen = self.slots()
 
     @rule(which=WORKERS)
-    def make(self, which: int) -> None:
+    def add_trials(self, which: int) -> None:
         """Add retries of killed trials, or a new trial, by an outdated read."""
         if seen := self.workers[which].seen:
             for number in seen.to_retry:
@@ -99,7 +99,7 @@ class Study(RuleBasedStateMachine):
             self.workers[which].trial = next((number for number in seen.ready if self.database.acquire(number)), None)
             self.workers[which].seen = None
 
-    @rule(which=WORKERS, state=st.sampled_from(OVER))
+    @rule(which=WORKERS, state=st.sampled_from(ENDED))
     def end(self, which: int, state: State) -> None:
         worker = self.workers[which]
         if worker.trial is not None and self.database.entries[worker.trial].state == "running":
@@ -113,11 +113,11 @@ class Study(RuleBasedStateMachine):
             self.database.mark(worker.trial, "waiting")
         worker.trial = None
 
-    @rule(which=WORKERS, lives=st.booleans())
-    def die(self, which: int, lives: bool) -> None:
-        """The lease expires: by kill -9, or while the worker lives and ends its trial later."""
+    @rule(which=WORKERS, worker_lives=st.booleans())
+    def expire_lease(self, which: int, worker_lives: bool) -> None:
+        """The worker was killed, or is suspended and ends its trial later."""
         number = self.workers[which].trial
-        if not lives:
+        if not worker_lives:
             self.workers[which] = Worker()
         if number is not None and self.database.entries[number].state == "running":
             self.database.mark(number, "killed")
@@ -151,7 +151,7 @@ class Study(RuleBasedStateMachine):
     def each_slot_ends_once_and_is_retried_once_if_its_worker_died(self) -> None:
         for original in self.originals:
             states = self.database.states_of(original)
-            assert sum(state in OVER for state in states) <= 1
+            assert sum(state in ENDED for state in states) <= 1
             assert len(self.database.started_of(original)) <= 1 + (states[0] == "killed")
             assert self.database.started_of(original) <= {original, *self.retries_of(original)[:1]}
         slots = self.slots()
@@ -164,7 +164,7 @@ class Study(RuleBasedStateMachine):
         for original in self.originals:
             last = (self.retries_of(original)[:1] or [original])[0]
             state = self.database.entries[last].state
-            if state in OVER or (state == "killed" and last != original):
+            if state in ENDED or (state == "killed" and last != original):
                 expected[last] = state
         slots = self.slots()
         assert slots.finished == expected
@@ -192,7 +192,7 @@ class Study(RuleBasedStateMachine):
                 self.acquire(0)
                 self.end(0, "complete")
             else:
-                self.make(0)
+                self.add_trials(0)
         slots = self.slots()
         assert slots.all_finished
         assert len(slots.finished) == len(self.originals) == self.budget
@@ -201,7 +201,7 @@ class Study(RuleBasedStateMachine):
         self.each_slot_ends_once_and_is_retried_once_if_its_worker_died()
         for original in self.originals:
             states = self.database.states_of(original)
-            ended = sum(state in OVER for state in states)
+            ended = sum(state in ENDED for state in states)
             assert ended == 1 or (ended, len(self.database.started_of(original))) == (0, 2)
 
 
@@ -209,47 +209,47 @@ TestStudy = Study.TestCase
 TestStudy.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
-def of(*entries: tuple[int, State, int], budget: int = 3) -> TrialSlots:
+def slots_of(*entries: tuple[int, State, int], budget: int = 3) -> TrialSlots:
     return TrialSlots([TrialEntry(*entry) for entry in entries], budget)
 
 
 def test_a_new_study_has_unfilled_slots_only() -> None:
-    slots = of()
+    slots = slots_of()
     assert (slots.unfilled, slots.ready, slots.to_retry, slots.finished, slots.all_finished) == (3, [], [], {}, False)
 
 
 def test_of_two_surplus_trials_the_earlier_one_counts() -> None:
-    slots = of((0, "complete", 0), (1, "complete", 1), (2, "waiting", 2), (3, "waiting", 3))
+    slots = slots_of((0, "complete", 0), (1, "complete", 1), (2, "waiting", 2), (3, "waiting", 3))
     assert (slots.ready, slots.unfilled) == ([2], 0)
-    assert of((0, "complete", 0), (1, "complete", 1), (2, "complete", 2), (3, "waiting", 3)).all_finished
+    assert slots_of((0, "complete", 0), (1, "complete", 1), (2, "complete", 2), (3, "waiting", 3)).all_finished
 
 
 def test_of_two_retries_the_earlier_one_counts() -> None:
-    slots = of((0, "killed", 0), (1, "running", 1), (2, "waiting", 0), (3, "waiting", 0), (4, "waiting", 4))
+    slots = slots_of((0, "killed", 0), (1, "running", 1), (2, "waiting", 0), (3, "waiting", 0), (4, "waiting", 4))
     assert slots.ready == [2, 4]
-    slots = of((0, "killed", 0), (1, "pruned", 1), (2, "killed", 0), (3, "waiting", 0), (4, "failed", 4))
+    slots = slots_of((0, "killed", 0), (1, "pruned", 1), (2, "killed", 0), (3, "waiting", 0), (4, "failed", 4))
     assert (slots.ready, slots.to_retry, slots.all_finished) == ([], [], True)
     assert slots.finished == {2: "killed", 1: "pruned", 4: "failed"}
 
 
 def test_a_retry_starts_before_earlier_waiting_trials() -> None:
-    slots = of((0, "waiting", 0), (1, "killed", 1), (2, "waiting", 2), (3, "waiting", 1))
+    slots = slots_of((0, "waiting", 0), (1, "killed", 1), (2, "waiting", 2), (3, "waiting", 1))
     assert slots.ready == [3, 0, 2]
     assert [slots.slot_of(number) for number in (0, 1, 2, 3)] == [0, 1, 2, 1]
 
 
 def test_a_failed_trial_is_not_retried() -> None:
-    slots = of((0, "failed", 0), budget=1)
+    slots = slots_of((0, "failed", 0), budget=1)
     assert (slots.to_retry, slots.finished, slots.all_finished) == ([], {0: "failed"}, True)
 
 
 def test_a_surplus_trial_has_no_slot() -> None:
     with pytest.raises(StopIteration):
-        of((0, "running", 0), (1, "waiting", 1), budget=1).slot_of(1)
+        slots_of((0, "running", 0), (1, "waiting", 1), budget=1).slot_of(1)
 
 
 @given(st.permutations([(0, "killed", 0), (1, "complete", 1), (2, "waiting", 0), (3, "waiting", 3), (4, "waiting", 4)]))
 def test_the_order_of_the_trials_does_not_matter(entries: list[tuple[int, State, int]]) -> None:
-    slots, expected = of(*entries), of(*sorted(entries))
+    slots, expected = slots_of(*entries), slots_of(*sorted(entries))
     assert slots.slots == expected.slots
     assert (slots.ready, slots.unfilled, slots.finished) == ([2, 3], 0, {1: "complete"})

@@ -291,7 +291,7 @@ def test_a_choice_that_is_invalid_with_the_base_is_an_error(rejected: AssertReje
         space_of({"data.modalities": [["albedo", "normal"], ["depth"]]}, base)
 
 
-# Spaces by hand: of each setting all that it may be, and under which values of which others.
+# Generated spaces. Expected: setting to its values and to its condition, the values of other settings with which it exists.
 
 Expected = dict[str, tuple[list[Any], dict[str, list[Any]]]]
 TEXTS = {
@@ -314,7 +314,8 @@ def spaces(draw: st.DrawFn) -> tuple[dict[str, Any], Expected]:
     expected: Expected = {}
     for name in names:
         given, values = draw(_values(name))
-        when = draw(_conditions({parent: its for parent, (its, _) in expected.items() if "choices" in raw[parent]}))
+        parents = {parent: choices for parent, (choices, _) in expected.items() if "choices" in raw[parent]}
+        when = draw(_condition(parents))
         raw[name] = given | ({"when": when} if when else {})
         expected[name] = (values, when)
     # A setting that is in no trial is rejected.
@@ -336,9 +337,9 @@ def _values(draw: st.DrawFn, name: str) -> tuple[dict[str, Any], list[Any]]:
 
 
 @st.composite
-def _conditions(draw: st.DrawFn, above: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    parents = draw(st.lists(st.sampled_from(sorted(above)), max_size=2, unique=True)) if above else []
-    return {parent: draw(st.lists(st.sampled_from(above[parent]), min_size=1, unique_by=str)) for parent in parents}
+def _condition(draw: st.DrawFn, choices: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    parents = draw(st.lists(st.sampled_from(sorted(choices)), max_size=2, unique=True)) if choices else []
+    return {parent: draw(st.lists(st.sampled_from(choices[parent]), min_size=1, unique_by=str)) for parent in parents}
 
 
 def rounded(value: Any) -> Any:
@@ -354,14 +355,14 @@ def reachable(expected: Expected) -> set[frozenset[tuple[str, Any]]]:
     """All combinations in which a setting has a value exactly where its condition holds."""
     absent = object()
     found = set()
-    for values in itertools.product(*([*its, absent] for its, _ in expected.values())):
-        every = dict(zip(expected, values))
+    for combined in itertools.product(*([*values, absent] for values, _ in expected.values())):
+        params = dict(zip(expected, combined))
         consistent = all(
-            (every[name] is not absent) == all(any(every[parent] is one for one in its) for parent, its in when.items())
+            (params[name] is not absent) == all(any(params[parent] is one for one in values) for parent, values in when.items())
             for name, (_, when) in expected.items()
         )
         if consistent:
-            found.add(combination({name: value for name, value in every.items() if value is not absent}))
+            found.add(combination({name: value for name, value in params.items() if value is not absent}))
     return found
 
 

@@ -65,10 +65,10 @@ def test_an_objective_in_the_wrong_direction_is_an_error(metric: str, rejected: 
 )
 def test_the_first_metric_selects_the_best_epoch(objectives: dict[str, Any], selected: str) -> None:
     base = Config(train=TrainConfig(select="val/identity/rank1", epochs=7))
-    search = spec_of(base, objectives=objectives)
-    assert search.base == replace(base, train=replace(base.train, select=selected))
-    assert first_metric(search.config) == ("" if selected == base.train.select else selected)
-    assert search.objectives == list(objectives)
+    spec = spec_of(base, objectives=objectives)
+    assert spec.base == replace(base, train=replace(base.train, select=selected))
+    assert first_metric(spec.config) == ("" if selected == base.train.select else selected)
+    assert spec.objectives == list(objectives)
 
 
 def test_a_space_that_is_invalid_with_the_base_is_an_error(rejected: AssertRejected) -> None:
@@ -105,14 +105,14 @@ def test_the_largest_number_of_epochs_is_that_of_the_base_or_of_the_space(space:
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
 def test_a_shipped_study_survives_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = shipped(file, monkeypatch)
-    order = json.loads(json.dumps(search.as_json()))
+    spec = shipped(file, monkeypatch)
+    received = json.loads(json.dumps(spec.as_json()))
     monkeypatch.chdir("/")
-    again = spec_from_json(order)
-    assert again == search
-    assert again.definition() == search.definition()
-    assert (again.trials, again.epochs, again.objectives) == (search.trials, search.epochs, search.objectives)
-    require_same_definition(search.config.study.name, json.loads(json.dumps(search.definition())), again.definition())
+    again = spec_from_json(received)
+    assert again == spec
+    assert again.definition() == spec.definition()
+    assert (again.trials, again.epochs, again.objectives) == (spec.trials, spec.epochs, spec.objectives)
+    require_same_definition(spec.config.study.name, json.loads(json.dumps(spec.definition())), again.definition())
 
 
 def test_every_setting_survives_json() -> None:
@@ -127,7 +127,7 @@ def test_every_setting_survives_json() -> None:
             "train.watch": ["val/identity/eer"],
         },
     )
-    search = spec_of(
+    spec = spec_of(
         base,
         space=SPACE | {"data.modalities": [["albedo", "depth"], ["albedo", "normal"]]},
         objectives={"cost/latency": "minimize", "val/identity/eer": "minimize"},
@@ -138,7 +138,7 @@ def test_every_setting_survives_json() -> None:
         after=AfterConfig(seeds=5, register="best"),
         base="somewhere.yaml",
     )
-    assert spec_from_json(json.loads(json.dumps(search.as_json()))) == search
+    assert spec_from_json(json.loads(json.dumps(spec.as_json()))) == spec
 
 
 def without(part: dict[str, Any], key: str) -> dict[str, Any]:

@@ -197,14 +197,14 @@ def test_the_database_of_another_program_stays_as_it_is(tmp_path: Path, rejected
 
 
 def test_one_process_at_a_time_holds_the_lock_of_a_file(tmp_path: Path) -> None:
-    inside, most = 0, 0
+    inside, max_inside = 0, 0
 
     def enter(storage: Storage) -> None:
-        nonlocal inside, most
+        nonlocal inside, max_inside
         for _ in range(20):
             with storage.lock():
                 inside += 1
-                most = max(most, inside)
+                max_inside = max(max_inside, inside)
                 time.sleep(0.0005)
                 inside -= 1
 
@@ -214,7 +214,7 @@ def test_one_process_at_a_time_holds_the_lock_of_a_file(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == 1
+    assert max_inside == 1
 
 
 def test_trial_ids_belong_to_their_study(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_a_worker_whose_lease_expired_discards_the_result_and_continues(
     """As after the machine was asleep."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # unreachable, which does not block a run
     space = {"optim.lr": [0.1, 0.2]}
-    search = build_study_spec(SearchConfig(space=space, study=StudyConfig(name="s", storage=f"sqlite:///{one.file}")), Config())
+    spec = build_study_spec(SearchConfig(space=space, study=StudyConfig(name="s", storage=f"sqlite:///{one.file}")), Config())
     lines: list[str] = []
 
     def train_trial(*_: Any) -> TrialResult:
@@ -317,7 +317,7 @@ def test_a_worker_whose_lease_expired_discards_the_result_and_continues(
     monkeypatch.setattr("fr_ps.search.trial._DELIVERY_TIMEOUT", 0.0)
     monkeypatch.setattr("fr_ps.search.trial._train_or_copy", train_trial)
     assert one.acquire() == 0
-    context = WorkerContext(search, one.storage, one.study, ParentRun("", ""), tmp_path / "runs", lines.append)
+    context = WorkerContext(spec, one.storage, one.study, ParentRun("", ""), tmp_path / "runs", lines.append)
     assert run_trial(context, 0, 0).outcome == "complete"
     assert any("lease expired" in line for line in lines)
     assert [(trial.state.name, trial.values) for trial in one.study.get_trials()] == [("FAIL", None), ("RUNNING", None)]
