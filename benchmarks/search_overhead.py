@@ -51,7 +51,7 @@ def main() -> None:
         os.environ["FR_PS_CACHE"] = f"{name}/cache"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
         overhead, numbers = measure_overhead(Path(name), options.turns, options.trials)
-        rows, more = measure_workers(Path(name), options.trials)
+        workers, more = measure_workers(Path(name), 2 * options.trials)
         numbers |= more
         quality: list[list[object]] = []
         if options.seeds:
@@ -59,14 +59,14 @@ def main() -> None:
             numbers |= more
         print(tabulate(overhead, headers=["driver", "seconds per trial", "beyond the training"], floatfmt=".3f"))
         print()
-        print(tabulate(rows, headers=["workers", "trials per hour", "only training, per hour"], floatfmt=".2f"))
+        print(tabulate(workers, headers=["workers", "trials per hour", "only training, per hour"], floatfmt=".2f"))
         print()
         headers = ["seed", "random, half", "random, all", "TPE and pruning, half", "all", "epochs of TPE / random's"]
         report(numbers, quality, headers if quality else [], options.json)
 
 
-def make_search(folder: Path, name: str, **other: Any) -> Any:
-    """A search over tiny trainings."""
+def make_spec(folder: Path, name: str, **other: Any) -> Any:
+    """The specification of a study of tiny trainings."""
     from dataclasses import fields
 
     from fr_ps.arguments import training_config
@@ -75,13 +75,15 @@ def make_search(folder: Path, name: str, **other: Any) -> Any:
     from fr_ps.search.spec import build_study_spec
 
     file = study_file(folder, name, **other)
-    found = parse_command_line(["search", "--config", str(file)])["search"]
-    return build_study_spec(SearchConfig(**{one.name: found[one.name] for one in fields(SearchConfig)}), training_config(found))
+    arguments = parse_command_line(["search", "--config", str(file)])["search"]
+    config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
+    return build_study_spec(config, training_config(arguments))
 
 
-def study_file(folder: Path, name: str, **other: Any) -> Path:
+def study_file(folder: Path, name: str, seed: int = 0, **other: Any) -> Path:
+    """Write a study file with tiny trainings; `other` settings replace whole groups."""
     settings = {
-        "study": {"name": name, "storage": f"sqlite:///{folder}/{name}.db"},
+        "study": {"name": name, "storage": f"sqlite:///{folder}/{name}.db", "seed": seed},
         "space": {"optim.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "optim.weight_decay": {"low": 0.01, "high": 0.3}},
         "synthetic": FACES,
         "model": MODEL,
@@ -99,25 +101,27 @@ def study_file(folder: Path, name: str, **other: Any) -> Path:
 def measure_overhead(folder: Path, turns: int, trials: int) -> tuple[list[list[object]], dict[str, Measurement]]:
     """Seconds per trial of each driver, and beyond the training."""
     warnings.simplefilter("ignore")
-    ways: dict[str, Callable[[Path, str, int], None]] = {
+    drivers: dict[str, Callable[[Path, str, int], None]] = {
         "training only": run_trainings_only,
         "Optuna alone": run_plain_optuna,
         "fr-ps search": run_fr_ps_search,
         "Optuna, MLflowCallback of optuna-integration": run_mlflow_callback,
         "Optuna in mlflow's MlflowStorage": run_mlflow_storage,
     }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    seconds: dict[str, list[float]] = {driver: [] for driver in drivers}
     for turn in range(turns + 1):
-        for way, run in ways.items():
-            begun = time.perf_counter()
+        for driver, run in drivers.items():
+            started = time.perf_counter()
             with silence():
                 run(folder, f"turn{turn}", trials if turn else 1)
             if turn:  # turn 0 is the warm-up: it also creates the faces and the databases
-                seconds[way].append((time.perf_counter() - begun) / trials)
-                print(f"turn {turn}: {way}: {seconds[way][-1]:.3f} s per trial", file=sys.stderr)
-    medians = {way: statistics.median(values) for way, values in seconds.items()}
-    beyond = {way: statistics.median(a - b for a, b in zip(seconds[way], seconds["training only"])) for way in ways}
-    rows: list[list[object]] = [[way, medians[way], beyond[way] if way != "training only" else None] for way in ways]
+                seconds[driver].append((time.perf_counter() - started) / trials)
+                print(f"turn {turn}: {driver}: {seconds[driver][-1]:.3f} s per trial", file=sys.stderr)
+    medians = {driver: statistics.median(values) for driver, values in seconds.items()}
+    beyond = {driver: statistics.median(a - b for a, b in zip(seconds[driver], seconds["training only"])) for driver in drivers}
+    rows: list[list[object]] = [
+        [driver, medians[driver], beyond[driver] if driver != "training only" else None] for driver in drivers
+    ]
     return rows, {"overhead": Measurement(beyond["fr-ps search"], 0.5, "lower", "s per trial")}
 
 
@@ -127,12 +131,12 @@ def run_training(config: Any, folder: Path, on_epoch: Any = None) -> float:
     from fr_ps.training.train import fit
 
     folder.mkdir(parents=True)
-    fitted = fit(config, Run(folder), lambda _line: None, on_epoch=on_epoch)
-    return float(fitted.state.best_metrics.values[config.train.select] or 0.0)
+    result = fit(config, Run(folder), lambda _line: None, on_epoch=on_epoch)
+    return float(result.state.best_metrics.values[config.train.select] or 0.0)
 
 
 def run_trainings_only(folder: Path, name: str, trials: int) -> None:
-    config = make_search(folder, f"bare-{name}").base
+    config = make_spec(folder, f"bare-{name}").base
     for index in range(trials):
         run_training(config, folder / f"bare-{name}-{index}")
 
@@ -182,7 +186,7 @@ def run_mlflow_storage(folder: Path, name: str, trials: int) -> None:
 def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any = None) -> None:
     import optuna
 
-    base = make_search(folder, name).base
+    base = make_spec(folder, name).base
     sampler = optuna.samplers.RandomSampler(seed=0)
     study = optuna.create_study(
         storage=storage, study_name=name, sampler=sampler, pruner=optuna.pruners.NopPruner(), direction="maximize"
@@ -194,52 +198,55 @@ def run_fr_ps_search(folder: Path, name: str, trials: int) -> None:
     from fr_ps.search.storage import Storage, open_study
     from fr_ps.search.worker import run_worker
     from fr_ps.tracking.lifecycle import start_parent_run
-    from fr_ps.tracking.run_folder import ParentRun
 
-    found = make_search(folder, f"ours-{name}", budget={"trials": trials})
-    study = found.config.study
+    spec = make_spec(folder, f"fr-ps-{name}", budget={"trials": trials})
+    study = spec.config.study
     open_study(Storage(study.storage, study.heartbeat), study.name, ["maximize"])
     _, parent = start_parent_run(study.name, folder / "runs")
-    assert isinstance(parent, ParentRun)
-    run_worker(found, parent, time.time(), folder / "runs")
+    run_worker(spec, parent, time.time(), folder / "runs")
 
 
 def measure_workers(folder: Path, trials: int) -> tuple[list[list[object]], dict[str, Measurement]]:
     """Trials per hour with one worker and with two, of one thread each; and of processes that only train."""
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    trained: dict[int, list[float]] = {1: [], 2: []}
+    trial_rates: dict[int, list[float]] = {1: [], 2: []}
+    training_rates: dict[int, list[float]] = {1: [], 2: []}
     for turn, workers in enumerate((1, 2, 2, 1)):
         name = f"workers-{workers}-{turn}"
-        file = study_file(folder, name, budget={"trials": 2 * trials}, train={"epochs": 6})
+        file = study_file(folder, name, budget={"trials": trials}, train={"epochs": 6})
         run_search(file, workers)
-        begun, ended = study_interval(f"sqlite:///{folder}/{name}.db", name)
-        rates[workers].append(2 * trials / (ended - begun) * 3600)
-        trained[workers].append(trainings_an_hour(folder / f"only-{turn}", workers, trials))
+        started, ended = study_interval(f"sqlite:///{folder}/{name}.db", name)
+        trial_rates[workers].append(trials / (ended - started) * 3600)
+        training_rates[workers].append(trainings_per_hour(folder / f"only-{turn}", workers, trials))
         print(
-            f"{workers} workers: {rates[workers][-1]:.1f} trials per hour; only training {trained[workers][-1]:.1f}",
+            f"{workers} workers: {trial_rates[workers][-1]:.1f} trials per hour; only training {training_rates[workers][-1]:.1f}",
             file=sys.stderr,
         )
-    gain, machine = (statistics.mean(rate[2]) / statistics.mean(rate[1]) for rate in (rates, trained))
+    speed_up, machine_speed_up = (
+        statistics.mean(rates[2]) / statistics.mean(rates[1]) for rates in (trial_rates, training_rates)
+    )
     rows: list[list[object]] = [
-        [workers, statistics.mean(rates[workers]), statistics.mean(trained[workers])] for workers in (1, 2)
+        [workers, statistics.mean(trial_rates[workers]), statistics.mean(training_rates[workers])] for workers in (1, 2)
     ]
-    rows.append(["two over one", gain, machine])
+    rows.append(["two over one", speed_up, machine_speed_up])
+    share = speed_up / machine_speed_up
     return rows, {
-        "two_workers": Measurement(gain, 1.8, "higher", "times the trials of one"),
-        "two_workers_of_machine": Measurement(gain / machine, 0.95, "higher", "of the speed-up of two processes that only train"),
+        "two_workers": Measurement(speed_up, 1.8, "higher", "times the trials of one"),
+        "two_workers_of_machine": Measurement(share, 0.95, "higher", "of the speed-up of two processes that only train"),
     }
 
 
-def trainings_an_hour(folder: Path, processes: int, trainings: int) -> float:
+def trainings_per_hour(folder: Path, processes: int, trainings: int) -> float:
     """Trainings per hour of processes that only train, from the start of the first training to the end of the last."""
-    started = []
+    running = []
     for number in range(processes):
-        own = folder / str(number)
-        own.mkdir(parents=True)
-        command = [sys.executable, str(Path(__file__).resolve()), "--only-train", str(2 * trainings // processes)]
-        started.append(subprocess.Popen(command, cwd=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
-    spans = [[float(text) for text in process.communicate()[0].splitlines()[-1].split()] for process in started]
-    return 2 * trainings / (max(end for _, end in spans) - min(begin for begin, _ in spans)) * 3600
+        working_folder = folder / str(number)
+        working_folder.mkdir(parents=True)
+        command = [sys.executable, str(Path(__file__).resolve()), "--only-train", str(trainings // processes)]
+        running.append(
+            subprocess.Popen(command, cwd=working_folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        )
+    intervals = [[float(text) for text in process.communicate()[0].splitlines()[-1].split()] for process in running]
+    return trainings / (max(end for _, end in intervals) - min(start for start, _ in intervals)) * 3600
 
 
 def only_train(folder: Path, trainings: int) -> None:
@@ -247,14 +254,14 @@ def only_train(folder: Path, trainings: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    config = make_search(folder, "only", train={"epochs": 6}).base
+    config = make_spec(folder, "only", train={"epochs": 6}).base
     with silence():
         run_training(config, folder / "first")  # warm-up: imports, caches
-    begun = time.time()
+    started = time.time()
     for index in range(trainings):
         with silence():
             run_training(config, folder / str(index))
-    print(begun, time.time())
+    print(started, time.time())
 
 
 def run_search(file: Path, workers: int) -> None:
@@ -284,28 +291,27 @@ def measure_quality(folder: Path, seeds: int) -> tuple[list[list[object]], dict[
         "loss.weighting": ["fixed", "uncertainty"],
         "loss.attribute": {"low": 0.05, "high": 5.0, "log": True},
     }
-    common = {"space": space, "train": {"epochs": epochs}, "synthetic": FACES | {"people": 30}, "budget": {"trials": trials}}
+    total_epochs = trials * epochs
+    common = {"space": space, "train": {"epochs": epochs}, "synthetic": FACES | {"people": 30}}
+    contestants: dict[str, dict[str, Any]] = {
+        "random": {"pruner": {"name": "none"}, "budget": {"trials": trials}},
+        "tpe": {
+            "pruner": {"name": "successive_halving", "epochs": 2, "reduction": 2},
+            "budget": {"trials": 4 * trials, "epochs": total_epochs},
+        },
+    }
     rows, shares = [], []
     for seed in range(seeds):
         curves = {}
-        for sampler, pruner in (
-            ("random", {"name": "none"}),
-            ("tpe", {"name": "successive_halving", "epochs": 2, "reduction": 2}),
-        ):
+        for sampler, settings in contestants.items():
             name = f"{sampler}-{seed}"
-            more = {"budget": {"trials": 4 * trials, "epochs": trials * epochs}} if sampler == "tpe" else {}
-            chosen = {"sampler": {"name": sampler, "startup": 6}, "pruner": pruner}
-            file = study_file(folder, name, **(common | chosen | more))
-            settings = yaml.safe_load(file.read_text())
-            settings["study"]["seed"] = seed
-            file.write_text(yaml.safe_dump(settings))
+            file = study_file(folder, name, seed, sampler={"name": sampler, "startup": 6}, **common, **settings)
             run_search(file, 2)
             curves[sampler] = best_by_epochs(f"sqlite:///{folder}/{name}.db", name)
-        whole = trials * epochs
-        target = best_at(curves["random"], whole)
-        needed = next((spent for spent, value in curves["tpe"] if value >= target), None)
-        shares.append(needed / whole if needed else float("inf"))
-        values = [best_at(curves[sampler], share) for sampler in ("random", "tpe") for share in (whole / 2, whole)]
+        target = best_at(curves["random"], total_epochs)
+        needed = next((epoch for epoch, value in curves["tpe"] if value >= target), None)
+        shares.append(needed / total_epochs if needed else float("inf"))
+        values = [best_at(curves[sampler], at) for sampler in ("random", "tpe") for at in (total_epochs / 2, total_epochs)]
         rows.append([seed, *values, shares[-1]])
         print(json.dumps(dict(zip(("seed", "random half", "random", "tpe half", "tpe", "share"), rows[-1]))), file=sys.stderr)
     return rows, {
@@ -318,16 +324,18 @@ def best_by_epochs(storage: str, name: str) -> list[tuple[int, float]]:
     import optuna
 
     trials = [trial for trial in optuna.load_study(study_name=name, storage=storage).trials if trial.datetime_complete]
-    spent, best, found = 0, 0.0, []
+    epochs, best, curve = 0, 0.0, []
     for trial in sorted(trials, key=lambda trial: trial.datetime_complete):
-        spent += int(trial.user_attrs["epochs"])
-        best = max(best, *(trial.values if trial.state.name == "COMPLETE" else [0.0]), 0.0)
-        found.append((spent, best))
-    return found
+        epochs += int(trial.user_attrs["epochs"])
+        if trial.state.name == "COMPLETE":
+            best = max(best, trial.value)
+        curve.append((epochs, best))
+    return curve
 
 
 def best_at(curve: list[tuple[int, float]], epochs: float) -> float:
-    return max((value for spent, value in curve if spent <= epochs), default=0.0)
+    """The best value of a curve up to a number of epochs."""
+    return max((value for total, value in curve if total <= epochs), default=0.0)
 
 
 @contextlib.contextmanager
