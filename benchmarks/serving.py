@@ -29,7 +29,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from common import Measurement, argument_parser, limit_threads, report
+from common import Measurement, argument_parser, interleave, limit_threads, report
 from mlflow_server import ModelServer
 from tabulate import tabulate
 
@@ -50,10 +50,10 @@ def main() -> None:
         numbers, rows = measure_throughput(model, data, options.turns)
         print(tabulate(rows, headers=["", "sessions/s"], floatfmt=".2f"), end="\n\n")
         print(tabulate(measure_latency(model, data), headers=["one session", "p50 ms", "p95 ms"], floatfmt=".2f"), end="\n\n")
-        more, rows, cold = measure_http(Path(name), data, options.requests)
+        more, rows, server_start = measure_http(Path(name), data, options.requests)
         numbers |= more
         print(tabulate(rows, headers=["clients", "responses/s", "p50 ms", "p95 ms", "failed"], floatfmt=".2f"), end="\n\n")
-        more, rows = measure_cold_start(cold)
+        more, rows = measure_cold_start(server_start)
         numbers |= more
         report(numbers, rows, ["cold start", "seconds, median"], options.json)
 
@@ -67,7 +67,7 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     from fr_ps.data.dataset import open_dataset
     from fr_ps.data.labels import ATTRIBUTES
     from fr_ps.data.splits import make_split
-    from fr_ps.models.folder import ModelInfo, save_model
+    from fr_ps.models.folder import ModelInfo, write_model
     from fr_ps.serving.registry import register, set_champion
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.run_folder import BEST_CHECKPOINT
@@ -76,15 +76,16 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     torch.set_num_threads(threads)
     data = synthetic_dataset(SyntheticConfig(people=32, sessions=6))
     dataset = open_dataset(data, ["albedo"])
-    architecture = ModelConfig(backbone=backbone)  # type: ignore[arg-type]
+    architecture = ModelConfig(backbone=backbone)
     info = ModelInfo(
         {"albedo": architecture}, "concat", dataset.store.size, dataset.labels.classes, ATTRIBUTES, {"run": "benchmark"}
     )
     network = info.build_network()
     config = Config(data=DataConfig(root=str(data)), model=architecture)
-    plan = TrainingSetup(config, dataset, make_split(dataset.labels, config.data), info)
-    save_model(folder / "model", network, info)
-    write_config_and_split(folder / "model", plan)
+    setup = TrainingSetup(config, dataset, make_split(dataset.labels, config.data), info)
+    (folder / "model").mkdir()
+    write_model(folder / "model", network.state_dict(), info)
+    write_config_and_split(folder / "model", setup)
     with start_run("benchmark", Path("runs")) as run:
         shutil.copytree(folder / "model", run.folder / BEST_CHECKPOINT)
         run.log_model(run.folder / BEST_CHECKPOINT, 1)
@@ -93,6 +94,7 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
 
 
 def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, Measurement], list[list[object]]]:
+    """Sessions per second of the bare forward pass and of `predict`."""
     import numpy as np
     import torch
 
@@ -104,8 +106,8 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
     recognizer = load_recognizer(str(model), "cpu")
     sessions = list_prepared_sessions(recognizer, data)
     store = open_dataset(data, ["albedo"]).store
-    whole = torch.from_numpy(store.read(np.arange(len(store.selected)))["albedo"])
-    batches = whole.split(64)
+    albedo = torch.from_numpy(store.read(np.arange(len(store.selected)))["albedo"])
+    batches = albedo.split(64)
 
     @torch.inference_mode()
     def bare() -> None:
@@ -116,18 +118,9 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
         answered = predict_sessions(recognizer, sessions, 64)
         write_table(Path("out.parquet"), prediction_table(recognizer, answered.predictions, answered.keys))
 
-    seconds: dict[Callable[[], None], list[float]] = {bare: [], predict: []}
-    for turn in range(turns + 1):
-        for run in (bare, predict) if turn % 2 else (predict, bare):
-            begun = time.perf_counter()
-            run()
-            if turn:
-                seconds[run].append(time.perf_counter() - begun)
-    ratio = statistics.median(b / p for b, p in zip(seconds[bare], seconds[predict]))
-    rows: list[list[object]] = [
-        ["bare forward pass", len(whole) / statistics.median(seconds[bare])],
-        ["predict", len(whole) / statistics.median(seconds[predict])],
-    ]
+    seconds = interleave({"bare forward pass": bare, "predict": predict}, turns)
+    ratio = statistics.median(b / p for b, p in zip(seconds["bare forward pass"], seconds["predict"]))
+    rows: list[list[object]] = [[name, len(albedo) / statistics.median(each)] for name, each in seconds.items()]
     return {"predict_ratio": Measurement(ratio, 0.9, "higher", "sessions/s of predict over the bare forward pass")}, rows
 
 
@@ -183,7 +176,7 @@ def measure_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Mea
         server.wait()
         if time_request(server, body) is None:
             raise RuntimeError((folder / "server.log").read_text())
-        cold = time.perf_counter() - begun
+        server_start = time.perf_counter() - begun
         rows, failed = [], 0
         for clients in (1, 8, 32):
             rate, seconds, lost = load_test(server, body, clients, requests)
@@ -191,7 +184,11 @@ def measure_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Mea
             failed += lost
     finally:
         server.kill()
-    return {"failed_requests": Measurement(failed, 0, "lower", f"of {3 * requests} requests by 1, 8 and 32 clients")}, rows, cold
+    return (
+        {"failed_requests": Measurement(failed, 0, "lower", f"of {3 * requests} requests by 1, 8 and 32 clients")},
+        rows,
+        server_start,
+    )
 
 
 def time_request(server: ModelServer, body: bytes) -> float | None:
@@ -229,24 +226,24 @@ def load_test(server: ModelServer, body: bytes, clients: int, requests: int) -> 
     return len(answered) / whole, answered, requests - len(answered)
 
 
-COLD = f"""
+COLD_START_SCRIPT = f"""
 import numpy, pandas, mlflow
 model = mlflow.pyfunc.load_model("models:/{NAME}@champion")
 model.predict(pandas.DataFrame([{{"albedo": numpy.full((112, 112), 0.5, numpy.float32)}}]))
 """
 
 
-def measure_cold_start(served: float) -> tuple[dict[str, Measurement], list[list[object]]]:
-    """The median of five new processes each."""
+def measure_cold_start(server_start: float) -> tuple[dict[str, Measurement], list[list[object]]]:
+    """The median of five new processes each; the table also shows `server_start`."""
     ways = {
         "python -c 'pass'": [sys.executable, "-c", "pass"],
         "import fr_ps": [sys.executable, "-c", "import fr_ps"],
         "fr-ps --help": [str(Path(sys.executable).with_name("fr-ps")), "--help"],
-        "pyfunc, registry to prediction": [sys.executable, "-c", COLD],
+        "pyfunc, registry to prediction": [sys.executable, "-c", COLD_START_SCRIPT],
     }
     found = {way: statistics.median(time_command(command) for _ in range(5)) for way, command in ways.items()}
     rows: list[list[object]] = [[way, seconds] for way, seconds in found.items()]
-    rows.append(["mlflow models serve, until first response (once)", served])
+    rows.append(["mlflow models serve, until first response (once)", server_start])
     numbers = {
         "import": Measurement(found["import fr_ps"], 0.3, "lower", "s"),
         "help": Measurement(found["fr-ps --help"], 0.3, "lower", "s"),

@@ -48,6 +48,8 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with atomic_folder(tmp_path / "x") as temporary:
         (temporary / "a").write_text("whole")
         assert not (tmp_path / "x").exists()
+    with pytest.raises(RuntimeError):
+        fail()
     assert (tmp_path / "x/a").read_text() == "whole"
     with atomic_folder(tmp_path / "x") as temporary:
         (temporary / "b").write_text("new")

@@ -89,12 +89,6 @@ class _ModelFile(ModelInfo):
     weights: str = ""
 
 
-def save_model(folder: Path, network: FaceNetwork, info: ModelInfo) -> None:
-    """Write the model to `folder` atomically, replacing an existing one."""
-    with atomic_folder(folder) as temporary:
-        write_model(temporary, network.state_dict(), info)
-
-
 def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelInfo) -> None:
     """Write the files of a model into an existing folder, synced. Not atomic: for folders inside `atomic_folder`."""
     write_tensors(folder / WEIGHTS_FILE, weights)

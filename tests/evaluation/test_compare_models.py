@@ -17,9 +17,10 @@ from fr_ps.data.splits import make_split
 from fr_ps.evaluation.compare_models import ComparisonResult, compare_models, group_differences
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions
-from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.models.folder import ModelInfo
 from fr_ps.models.inference import Predictions
 from fr_ps.tracking.run import Run
+from tests.models.small import save_model
 
 CPU = torch.device("cpu")
 PARTS = DataConfig(val_people=1, test_people=3)

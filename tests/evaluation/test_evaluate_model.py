@@ -22,10 +22,11 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.dlib_baseline import reason_without_dlib
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, EvaluationSummary, evaluate_model
 from fr_ps.evaluation.metrics import Metrics
-from fr_ps.models.folder import ModelInfo, load_model, save_model
+from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.inference import predict
 from fr_ps.models.thresholds import THRESHOLDS_FILE, Thresholds, ValidationThreshold, write_thresholds
 from fr_ps.tracking.run import Run
+from tests.models.small import save_model
 
 CPU = torch.device("cpu")
 PARTS = DataConfig(val_people=1, test_people=2)

@@ -18,10 +18,11 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.modality_subsets import modality_subsets, predict_with_subsets, subset_table
 from fr_ps.evaluation.report import metric_table, terminal_table, write_report
 from fr_ps.models import build_network
-from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.models.folder import ModelInfo
 from fr_ps.models.inference import Predictions, predict, predict_subsets
 from fr_ps.models.network import FaceNetwork
 from fr_ps.tracking.run import Run
+from tests.models.small import save_model
 from tests.pages import HtmlPage
 
 ALL: tuple[Modality, ...] = ("albedo", "normal", "depth")

@@ -1,6 +1,7 @@
-"""Small networks of one modality or more, whose backbone is a single convolution."""
+"""Small networks of one modality or more, whose backbone is a single convolution; and model folders."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from fr_ps.config import JOINT
 from fr_ps.config.names import JointBranch
 from fr_ps.data.layout import CHANNELS as INPUTS
+from fr_ps.files import atomic_folder
 from fr_ps.models.branch import Branch
+from fr_ps.models.folder import ModelInfo, write_model
 from fr_ps.models.network import FaceNetwork, NetworkOutput
 
 ORDER = ("spectacles", "facial_hair", "emotion", "pose", "gender")
@@ -68,6 +71,12 @@ def make_network(
     network = FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, flip_average=flip_average).to(dtype)
     network.reversal_alpha = reversal
     return network
+
+
+def save_model(folder: Path, network: FaceNetwork, info: ModelInfo) -> None:
+    """Write a model folder, replacing an existing one."""
+    with atomic_folder(folder) as temporary:
+        write_model(temporary, network.state_dict(), info)
 
 
 def by_name(outputs: NetworkOutput) -> dict[str, Tensor]:

@@ -14,11 +14,11 @@ import torch
 from fr_ps.config import Fusion, Modality, ModelConfig
 from fr_ps.data.labels import DEFAULT_CLASSES
 from fr_ps.errors import InputError
-from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, save_model, weights_digest
+from fr_ps.models.folder import INFO_FILE, WEIGHTS_FILE, ModelInfo, copy_model, load_model, read_info, weights_digest
 from fr_ps.models.fusion import FUSIONS
 from fr_ps.models.network import FaceNetwork
 from tests.foreign import Bomb
-from tests.models.small import by_name, make_maps
+from tests.models.small import by_name, make_maps, save_model
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(backbone="timm:test_resnet", channels=16, reduction=8)
@@ -204,38 +204,6 @@ def test_loading_does_not_depend_on_the_random_state(saved: Path) -> None:
     first = load_model(saved, CPU)[0]
     torch.manual_seed(2)
     assert same_answers(first, load_model(saved, CPU)[0])
-
-
-def test_saving_again_replaces_the_whole_model(folder: Path) -> None:
-    (folder / "leftover.txt").write_text("of the old model")
-    save_model(folder, network(seed=7), info())
-    assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, INFO_FILE}
-    assert same_answers(network(seed=7), load_model(folder, CPU)[0])
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_a_failed_save_leaves_the_previous_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-
-    def full_disk(path: Path, _value: object) -> None:
-        (path.parent / "half").write_text("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("fr_ps.models.folder.write_json", full_disk)
-    with pytest.raises(InputError, match="the disk is full"):
-        save_model(folder, network(seed=7), info())
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_a_failed_first_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("fr_ps.models.folder.write_json", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        save_model(tmp_path / "model", network(), info())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_copy_is_the_same_model_and_independent_of_the_first(folder: Path) -> None:

@@ -14,12 +14,12 @@ from fr_ps.config import Fusion, Modality, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES
 from fr_ps.errors import InputError
 from fr_ps.models.branch import Branch
-from fr_ps.models.folder import WEIGHTS_FILE, ModelInfo, load_model, save_model
+from fr_ps.models.folder import WEIGHTS_FILE, ModelInfo, load_model
 from fr_ps.models.fusion import FUSIONS, ProbabilityFusionHead
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.pretrained import load_branch, read_branch_info
 from tests.conftest import AssertRejected
-from tests.models.small import by_name, make_maps
+from tests.models.small import by_name, make_maps, save_model
 
 MODALITIES: tuple[Modality, ...] = ("albedo", "normal")
 MODELS = {

@@ -16,12 +16,13 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.preparation import find_preparation
 from fr_ps.data.splits import make_split
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
-from fr_ps.models.folder import ModelInfo, save_model
+from fr_ps.models.folder import ModelInfo
 from fr_ps.models.inference import predict
 from fr_ps.models.thresholds import write_thresholds
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.training.setup import TrainingSetup, write_config_and_split
 from tests.conftest import MakeStore
+from tests.models.small import save_model
 from tests.tracking.conftest import no_settings  # noqa: F401
 
 CPU = torch.device("cpu")

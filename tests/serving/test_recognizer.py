@@ -13,13 +13,14 @@ from fr_ps.data.dataset import open_dataset
 from fr_ps.data.layout import session_folder
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.attributes import best_threshold
-from fr_ps.models.folder import load_model, save_model
+from fr_ps.models.folder import load_model
 from fr_ps.models.inference import predict, require_finite
 from fr_ps.models.thresholds import THRESHOLDS_FILE, read_thresholds
 from fr_ps.serving.gallery import enroll
 from fr_ps.serving.predict import list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
 from tests.conftest import AssertRejected
+from tests.models.small import save_model
 from tests.serving.conftest import CPU
 
 Maps = dict[str, np.ndarray]
