@@ -39,9 +39,9 @@ class LossConfig:
             of a subject attract each other and repel all others. It needs two or more sessions per subject in a batch
             (batch.sessions); 0: off.
         contrastive_temperature: temperature of the contrastive loss; the smaller, the more the hardest pairs count.
-        branches: in a fusion, compute the identity loss also of the own embedding of each branch, with directions of its subjects
-            of its own, so that each branch learns to recognise by itself. The identity loss is the mean of the fusion's and those
-            of the branches; frozen branches are left out.
+        branches: in a fusion, compute the identity loss also on the embedding of each branch, with separate class directions, so
+            that each branch learns to recognise by itself. The identity loss is the mean over the fusion and its branches; frozen
+            branches are left out.
         attribute_loss: loss of the attributes and of their adversaries.
         class_weights: attribute to one weight per class (alpha of focal), as {gender: [0.9, 0.1]}. Default: inverse class
             frequencies, normalised to sum 1 (focal) or mean 1 (cross_entropy).

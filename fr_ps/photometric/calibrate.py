@@ -7,6 +7,7 @@ directions. Unequal intensities and ambient light move them out of that span, wh
 import numpy as np
 
 from fr_ps.errors import InputError
+from fr_ps.photometric.solve import residual_projector
 
 _MIN_LIT_RATIO = 0.3
 _MIN_PIXELS = 200
@@ -14,8 +15,8 @@ _ITERATIONS = 5
 _RESIDUAL_FLOOR = 0.03
 _MIN_RIDGE = 1e-6
 _RIDGE_PER_RESIDUAL = 160.0
-"""Ridge toward 1, per squared residual that neighbouring pixels share: 1 / 0.08^2, because lights of nominally equal intensity
-have a spread of 0.08. The whole face counts as one observation, because specular skin is specular everywhere."""
+"""Ridge toward 1, per squared residual that neighbouring pixels share: about 1 / 0.08^2, as lights of nominally equal intensity
+have a standard deviation of 0.08. The whole face counts as one observation, because specular skin is specular everywhere."""
 _NEIGHBORHOOD = 64
 _MIN_OBSERVABLE = 0.05
 
@@ -76,11 +77,11 @@ def estimate_intensities(images: np.ndarray, saturated: np.ndarray, lights: np.n
     pixels = _lit_pixels(images, saturated, "intensities")
     pixels = pixels - pixels.mean(axis=1, keepdims=True) if with_ambient else pixels
     pixels = pixels / np.sqrt(np.mean(np.sum(pixels**2, axis=0)))
-    projector, ones = _projector(lights), np.ones(len(lights))
+    projector = residual_projector(lights)
     weights, ridge = np.ones(pixels.shape[1]), _MIN_RIDGE
     for _ in range(_ITERATIONS):
         form = projector * ((pixels * weights / weights.sum()) @ pixels.T)
-        inverse = np.linalg.solve(form + ridge * np.eye(len(lights)), ridge * ones)
+        inverse = np.linalg.solve(form + ridge * np.eye(len(lights)), np.full(len(lights), ridge))
         inverse = np.maximum(inverse / inverse.mean(), 0.05)
         misfit = projector @ (inverse[:, None] * pixels)
         weights = 1 / np.maximum(np.sqrt(np.sum(misfit**2, axis=0)), _RESIDUAL_FLOOR)
@@ -95,7 +96,7 @@ def estimate_ambient(images: np.ndarray, saturated: np.ndarray, lights: np.ndarr
         InputError: fewer than four lights, too few pixels that all lights reach, or light directions with which ambient
             light is indistinguishable from a surface (as with four lights in a rectangle).
     """
-    projector = _projector(lights)
+    projector = residual_projector(lights)
     ambient_residual = projector @ (1 / intensities)
     if np.linalg.norm(ambient_residual) < _MIN_OBSERVABLE * np.linalg.norm(1 / intensities):
         raise InputError(
@@ -122,8 +123,3 @@ def _lit_pixels(images: np.ndarray, saturated: np.ndarray, what: str) -> np.ndar
     if lit.sum() < _MIN_PIXELS:
         raise InputError(f"{what} cannot be estimated: every light reaches only {lit.sum()} pixels; {_MIN_PIXELS} are required")
     return images[:, lit].astype(np.float64)
-
-
-def _projector(lights: np.ndarray) -> np.ndarray:
-    """(k, k) projector on the complement of the span of the light directions."""
-    return np.eye(len(lights)) - lights @ np.linalg.pinv(lights)

@@ -23,8 +23,8 @@ class SurfaceMaps:
         albedo: (H, W), at least 0, relative to the lights' intensity.
         normal: (H, W, 3) unit vectors, x right, y up, z toward the camera.
         depth: (H, W) in pixels of these maps, zero mean, growing toward the camera.
-        confidence: (H, W) in [0, 1]: the variance of the normal with all pictures over that with their weights, which
-            shadows, highlights and saturation lower; 0 outside the picture.
+        confidence: (H, W) in [0, 1]: the variance of the normal if all pictures had weight 1, over that with their weights;
+            low in shadows, highlights and saturation; 0 outside the picture.
         quality: the measures of `session_quality`.
         notes: the intensities and ambient light that were used; convexity and twist agreement of the normals.
     """

@@ -113,6 +113,7 @@ def _matrix_rows(path: Path) -> list[tuple[int, list[str]]]:
     text = ""
     for _, line in _lines_without_comments(path, "%"):
         code, continued, _ = line.partition("...")
+        # A continued line ends in a form feed: white space within a row, but counted as a line.
         text += code + ("\f" if continued else "\n")
     matrices = list(re.finditer(r"\[([^][]*)\]", text))
     if len(matrices) != 1:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fr_ps.photometric.integrate import normals_from_depth
+from fr_ps.photometric.solve import residual_projector
 
 MEASURES = ("residual", "imbalance", "shadowed", "integrability", "saturated")
 SHADOW = 0.2
@@ -82,6 +83,6 @@ def _masked_pixels(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _relative_residual(pixels: np.ndarray, lights: np.ndarray) -> float:
     """Root mean square residual of least squares for pixels (k, n), over that of the pixels; 1, the worst, if all are 0."""
-    projector = (np.eye(len(lights)) - lights @ np.linalg.pinv(lights)).astype(np.float32)
+    projector = residual_projector(lights).astype(np.float32)
     power = float(np.mean(pixels**2))
     return float(np.sqrt(np.mean((projector @ pixels) ** 2) / power)) if power > 0 else 1.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from fr_ps.photometric.integrate import normals_from_depth, poisson
 from fr_ps.photometric.outliers import many_light_weights
-from fr_ps.photometric.solve import weighted_least_squares
+from fr_ps.photometric.solve import residual_projector, weighted_least_squares
 
 MIN_MANY_LIGHTS = 8
 """With this number of lights or more, a pixel has enough observations to select which ones to fit."""
@@ -209,7 +209,7 @@ def _project_on_normals(scaled: np.ndarray, normals: np.ndarray) -> np.ndarray:
 
 def _leave_one_out_residuals(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
     """(k, H, W): each picture minus its prediction from the others; 0 with three lights, which allow no prediction."""
-    projector = np.eye(len(lights)) - lights @ np.linalg.pinv(lights)
-    free = np.diag(projector)
-    projector = np.where(free[:, None] > 1e-6, projector / np.maximum(free, 1e-6)[:, None], 0).astype(np.float32)
-    return np.tensordot(projector, images, axes=1)
+    projector = residual_projector(lights)
+    one_minus_leverage = np.diag(projector)[:, None]
+    scaled = np.where(one_minus_leverage > 1e-6, projector / np.maximum(one_minus_leverage, 1e-6), 0).astype(np.float32)
+    return np.tensordot(scaled, images, axes=1)

@@ -66,6 +66,11 @@ def weighted_least_squares(
     return scaled.astype(np.float32).reshape(3, *shape), variance.reshape(shape)
 
 
+def residual_projector(lights: np.ndarray) -> np.ndarray:
+    """(k, k) projector on the complement of the span of the light directions: from the pictures to their residuals."""
+    return np.eye(len(lights)) - lights @ np.linalg.pinv(lights)
+
+
 def split_albedo(scaled: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (H, W) and unit normals (3, H, W) of albedo-scaled normals (3, H, W).
 

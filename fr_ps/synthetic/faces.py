@@ -101,7 +101,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Appearance:
-    """The appearance of a subject in one session. `expression` has the columns of EXPRESSIONS; `detail_seed` seeds the hairs."""
+    """The appearance of a subject in one session.
+
+    `growth` scales the facial hair. `expression` has the columns of EXPRESSIONS. `detail_seed` seeds the single hairs.
+    """
 
     spectacles: bool
     facial_hair: str
