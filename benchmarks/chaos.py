@@ -34,7 +34,15 @@ Curves = dict[str, list[tuple[int, float]]]
 
 @dataclass
 class RunRecord:
-    """The result of a run, and its numbers of kills."""
+    """The result of a scenario.
+
+    Attributes:
+        scenario: its name.
+        kills, server_kills: how often the training and the server were killed.
+        runs, statuses: number and statuses of the runs in MLflow.
+        curves, params: those of all runs in MLflow.
+        weights: bytes of the checkpoints `last` and `best`.
+    """
 
     scenario: str
     kills: int = 0
@@ -51,7 +59,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="kills of the training with SQLite")
     parser.add_argument("--server-kills", type=int, default=10, help="kills of the server, besides those of its training")
     parser.add_argument("--other-kills", type=int, default=25, help="kills of the training with a server, and without one")
-    parser.add_argument("--span", type=float, default=3.0, help="most seconds from the first epoch of a process to its kill")
+    parser.add_argument(
+        "--span",
+        type=float,
+        default=3.0,
+        help="largest number of seconds from the start of the first epoch of a process to its kill",
+    )
     parser.add_argument("--epochs", type=int, default=110)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
@@ -130,11 +143,8 @@ def run_with_kills(scenario: str, folder: Path, kills: int, server_kills: int, s
     killer = threading.Thread(target=_kill_server, args=(server, server_kills, record, stop, rng.random()))
     killer.start()
     arguments = ["--config", str(folder / "config.yaml")]
-    while True:
-        ended = run_until_kill(arguments, home, environment, rng, span if record.kills < kills else None)
-        record.kills += not ended
-        if ended:
-            break
+    while not run_until_kill(arguments, home, environment, rng, span if record.kills < kills else None):
+        record.kills += 1
         if runs := sorted(home.glob("runs/*/config.yaml")):
             arguments = ["--resume", runs[0].parent.name]
         print(f"  {record.kills} kills", file=sys.stderr, flush=True)
@@ -147,7 +157,7 @@ def run_with_kills(scenario: str, folder: Path, kills: int, server_kills: int, s
     subprocess.run([sys.executable, "-m", "fr_ps", "sync"], cwd=home, env=environment, check=True, stdout=subprocess.DEVNULL)
     if server:
         server.stop()
-    _read(uri, record)
+    _add_mlflow_record(uri, record)
     (run,) = [file.parent for file in home.glob("runs/*/config.yaml")]
     record.weights = [(run / f"checkpoints/{name}/model.safetensors").read_bytes() for name in ("last", "best")]
     return record
@@ -156,8 +166,8 @@ def run_with_kills(scenario: str, folder: Path, kills: int, server_kills: int, s
 def run_until_kill(arguments: list[str], home: Path, environment: dict[str, str], rng: random.Random, span: float | None) -> bool:
     """Run one process of the training; returns whether the run has ended.
 
-    With a `span` the process is killed within that many seconds after its first epoch, one process in five earlier, while it
-    starts. A run that is killed during its final delivery has ended too and cannot be resumed.
+    With a `span`, the process is killed within that many seconds after the start of its first epoch; one process in five is
+    killed earlier, while it starts. A run that is killed during its final delivery has ended too and cannot be resumed.
     """
     command = [sys.executable, "-m", "fr_ps", "train", *arguments]
     process = subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -168,7 +178,7 @@ def run_until_kill(arguments: list[str], home: Path, environment: dict[str, str]
             delay *= 2  # the start takes some seconds
         else:
             for line in process.stdout:
-                if line.startswith("test: "):
+                if line.startswith("test: "):  # the size of the test set, printed just before the first epoch
                     break
         try:
             process.wait(delay)
@@ -192,8 +202,8 @@ def _kill_server(server: Server | None, kills: int, record: RunRecord, stop: thr
         server.wait()
 
 
-def _read(uri: str, record: RunRecord) -> None:
-    """Adds the runs, parameters and curves that MLflow has at `uri` to `record`."""
+def _add_mlflow_record(uri: str, record: RunRecord) -> None:
+    """Add the runs, parameters and curves that MLflow has at `uri` to `record`."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)

@@ -29,8 +29,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FR_PS_CACHE"] = f"{folder}/cache"
         for backbone in options.backbones:
-            size, copy, whole, epoch, slower = measure(backbone, Path(folder) / backbone, options.epochs, options.threads)
-            rows.append([backbone, size / 1e6, 1e3 * copy, 1e3 * whole, epoch, 100 * copy / epoch, slower])
+            size, copy, written, epoch, slowdown = measure(backbone, Path(folder) / backbone, options.epochs, options.threads)
+            rows.append([backbone, size / 1e6, 1e3 * copy, 1e3 * written, epoch, 100 * copy / epoch, slowdown])
             numbers[f"{backbone}_percent"] = Measurement(
                 100 * copy / epoch, 2.0, "lower", "% of an epoch, on the training thread"
             )
@@ -48,7 +48,7 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
 
     torch.set_num_threads(threads)
     config = Config(
-        model=ModelConfig(backbone=backbone),  # type: ignore[arg-type]
+        model=ModelConfig(backbone=backbone),
         synthetic=SyntheticConfig(people=24, sessions=8),
         batch=BatchConfig(people=4, sessions=4),
         train=TrainConfig(ema=0.999),
@@ -56,37 +56,42 @@ def measure(backbone: str, folder: Path, epochs: int, threads: int) -> tuple[flo
     run = Run(folder / "run")
     trainer = make_trainer(config, 24 * 8)
     environment = describe_environment(trainer.setup, trainer.loader, torch.device("cpu"))
-    copies, wholes, seconds, during, alone = [], [], [], [], []
+    copies, written, epoch_seconds, steps_during, steps_alone = [], [], [], [], []
     with CheckpointManager(run, trainer.setup, trainer.state, environment) as checkpoints:
         for epoch in range(epochs + 1):
-            steps = during if epoch % 2 else alone
-            writing, last = bool(epoch % 2), [time.perf_counter()]
-            trainer.checkpoints.save_if_due = partial(_time_step, checkpoints, writing, last, steps)  # called after every step
+            writing, step_start = bool(epoch % 2), [time.perf_counter()]
+            steps = steps_during if writing else steps_alone
+            # The trainer calls `save_if_due` after every step.
+            trainer.checkpoints.save_if_due = partial(_time_step, checkpoints, writing, step_start, steps)
             begun = time.perf_counter()
             trainer.train_epoch()
             if not writing:
-                seconds.append(time.perf_counter() - begun)
+                epoch_seconds.append(time.perf_counter() - begun)
             checkpoints.wait()
             trainer.state.end_epoch()
             begun = time.perf_counter()
             checkpoints.save_epoch(["val/identity/auc"])
             copies.append(time.perf_counter() - begun)
             checkpoints.wait()
-            wholes.append(time.perf_counter() - begun)
+            written.append(time.perf_counter() - begun)
     size = sum(file.stat().st_size for file in Path(checkpoints.latest_checkpoint()).rglob("*") if file.is_file())
-    slower = statistics.median(during) / statistics.median(alone) if during else float("nan")
-    return size, statistics.median(copies[1:]), statistics.median(wholes[1:]), statistics.median(seconds[1:] or seconds), slower
+    slowdown = statistics.median(steps_during) / statistics.median(steps_alone) if steps_during else float("nan")
+    epoch_seconds = epoch_seconds[1:] or epoch_seconds
+    return size, *(statistics.median(values) for values in (copies[1:], written[1:], epoch_seconds)), slowdown
 
 
-def _time_step(checkpoints: Any, writing: bool, last: list[float], steps: list[float]) -> None:
-    """Record the duration of a step that ran entirely during writing (with `writing`), or entirely without it."""
-    took = time.perf_counter() - last[0]
-    busy = checkpoints.writing
-    if busy == writing:
+def _time_step(checkpoints: Any, writing: bool, step_start: list[float], steps: list[float]) -> None:
+    """Add the seconds since `step_start[0]` to `steps`, and start the next step there.
+
+    With `writing`, only steps during all of which a checkpoint was being written count; the next checkpoint is started as soon
+    as none is being written.
+    """
+    took = time.perf_counter() - step_start[0]
+    if checkpoints.writing == writing:
         steps.append(took)
     elif writing:
         checkpoints.save()
-    last[0] = time.perf_counter()
+    step_start[0] = time.perf_counter()
 
 
 if __name__ == "__main__":

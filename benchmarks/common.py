@@ -4,8 +4,8 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from tabulate import tabulate
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured value and its goal."""
+    """One measured value and its goal.
+
+    Attributes:
+        value: measured.
+        goal: the value to reach.
+        better: `higher` or `lower`: on which side of the goal the value meets it.
+        unit: for the table.
+    """
 
     value: float
     goal: float
@@ -36,7 +43,7 @@ def limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def interleave(functions: dict[str, Callable[[], float | None]], turns: int) -> dict[str, list[float]]:
+def interleave(functions: Mapping[str, Callable[[], float | None]], turns: int) -> dict[str, list[float]]:
     """Seconds of each function in each turn, after one turn to warm up.
 
     The functions alternate, in reverse order in every second turn, because the speed of the machine drifts. A function that
@@ -46,9 +53,9 @@ def interleave(functions: dict[str, Callable[[], float | None]], turns: int) -> 
     for turn in range(turns + 1):
         for name in list(functions)[:: 1 if turn % 2 else -1]:
             started = time.perf_counter()
-            own = functions[name]()
+            reported = functions[name]()
             if turn:
-                seconds[name].append(time.perf_counter() - started if own is None else own)
+                seconds[name].append(time.perf_counter() - started if reported is None else reported)
     return seconds
 
 
@@ -74,6 +81,20 @@ class NoCheckpoints:
     def latest_checkpoint(self) -> str:
         """No checkpoint."""
         return "none"
+
+
+def synthetic_experiment(seed: int, options: argparse.Namespace) -> Any:
+    """The config of experiments/synthetic.yaml with this seed, and with the epochs and threads of `options`."""
+    from fr_ps.arguments import training_config
+    from fr_ps.cli import parse_command_line
+
+    file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
+    base = training_config(parse_command_line(["train", "--config", str(file)])["train"])
+    return replace(
+        base,
+        data=replace(base.data, split_seed=seed),
+        train=replace(base.train, seed=seed, epochs=options.epochs, threads=options.threads),
+    )
 
 
 def make_trainer(config: Any, images: int) -> Any:

@@ -1,20 +1,21 @@
 """Effect of the adversaries on the attributes in the identity embedding of the built-in faces, over seeds.
 
-Each seed determines the split and the trainings: one network each without adversaries, with adversaries on every attribute's
-own rest, and with all of them on the last rest, identity. Measured on the subjects outside training (validation and test
-together): the AUC of a linear probe for each attribute in the identity embedding, with disjoint subjects in fit and score,
-and of the same probe on permuted labels (chance); and the identity AUC.
+Each seed determines the split and three trainings, one for each value of model.adversaries: off; rest (the adversary of an
+attribute reads the features that remain after the attribute is split off); identity (all adversaries read the identity
+features). Measured on the validation and test subjects together: the AUC of a linear probe for each attribute in the identity
+embedding, fitted and scored on disjoint subjects, that of the same probe on permuted labels (chance), and the identity AUC.
 
     python benchmarks/disentanglement.py
 """
 
+import argparse
 import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from common import Measurement, argument_parser, limit_threads, report
+from common import Measurement, argument_parser, limit_threads, report, synthetic_experiment
 
 ADVERSARIES = ("off", "rest", "identity")
 Scores = Mapping[str, float | None]
@@ -50,12 +51,10 @@ def main() -> None:
     report(numbers, rows, headers, options.json)
 
 
-def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ignore[no-untyped-def]
+def measure(seed: int, kind: str, folder: Path, options: argparse.Namespace) -> Scores:
     """The probe AUCs and the identity AUC of one network, on the validation and test subjects."""
     import numpy as np
 
-    from fr_ps.arguments import training_config
-    from fr_ps.cli import parse_command_line
     from fr_ps.data.splits import make_split
     from fr_ps.device import pick_device
     from fr_ps.evaluation.analyses.linear_probes import linear_probe_section
@@ -67,15 +66,8 @@ def measure(seed: int, kind: str, folder: Path, options) -> Scores:  # type: ign
     from fr_ps.training.setup import open_training_data
     from fr_ps.training.train import train
 
-    file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
-    base = training_config(parse_command_line(["train", "--config", str(file)])["train"])
-    config = replace(
-        base,
-        data=replace(base.data, split_seed=seed),
-        synthetic=replace(base.synthetic, people=options.people),
-        model=replace(base.model, adversaries=kind),
-        train=replace(base.train, seed=seed, epochs=options.epochs, threads=options.threads),
-    )
+    base = synthetic_experiment(seed, options)
+    config = replace(base, synthetic=replace(base.synthetic, people=options.people), model=replace(base.model, adversaries=kind))
     run = Run(folder / kind)
     train(config, run, lambda line: None)
     network, info = load_model(run.folder / BEST_CHECKPOINT, pick_device(config.device))

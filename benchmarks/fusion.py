@@ -7,13 +7,14 @@ epochs) and on the test subjects (which selected nothing).
     python benchmarks/fusion.py
 """
 
+import argparse
 import statistics
 import tempfile
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from common import Measurement, argument_parser, report
+from common import Measurement, argument_parser, report, synthetic_experiment
 
 MODALITIES = ("albedo", "normal", "depth")
 Scores = dict[str, dict[str, float | None]]
@@ -39,7 +40,7 @@ def main() -> None:
     numbers = {}
     for fusion in options.fusions:
         gains = [_auc(s, fusion, "all", "val") - max(_auc(s, m, "all", "val") for m in MODALITIES) for s in seeds]
-        # The reference for some of the maps is the best branch of these maps.
+        # With a subset of the maps, the reference is the best single network among them.
         lost = [
             max(_auc(s, m, "all", "val") for m in subset.split("_")) - _auc(s, fusion, subset, "val")
             for s in seeds
@@ -52,34 +53,23 @@ def main() -> None:
     report(numbers, [[*row[:2], *row[2], *row[3]] for row in rows], headers, options.json)
 
 
-def measure(seed: int, folder: Path, options) -> Scores:  # type: ignore[no-untyped-def]
+def measure(seed: int, folder: Path, options: argparse.Namespace) -> Scores:
     """The metrics of the three single networks and of the fusions of one seed."""
-    import yaml
-
-    from fr_ps.arguments import training_config
-    from fr_ps.cli import parse_command_line
     from fr_ps.config import FusionConfig
     from fr_ps.tracking.run import Run
+    from fr_ps.tracking.run_folder import BEST_CHECKPOINT
     from fr_ps.training.train import train
 
-    file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
-    base = training_config(parse_command_line(["train", "--config", str(file)])["train"])
-    base = replace(
-        base,
-        data=replace(base.data, split_seed=seed),
-        train=replace(base.train, seed=seed, epochs=options.epochs, threads=options.threads),
-    )
-    scores: Scores = {}
-    for modality in MODALITIES:
-        config = replace(base, data=replace(base.data, modalities=(modality,)))
-        scores[modality] = train(config, Run(folder / modality), lambda line: None).metrics.values
-        print(yaml.safe_dump({f"seed {seed}": {modality: scores[modality]["val/identity/auc"]}}), end="", flush=True)
-    branches = {modality: str(folder / modality / "checkpoints" / "best") for modality in MODALITIES}
+    base = synthetic_experiment(seed, options)
+    configs = {modality: replace(base, data=replace(base.data, modalities=(modality,))) for modality in MODALITIES}
+    branches = {modality: str(folder / modality / BEST_CHECKPOINT) for modality in MODALITIES}
     for name in options.fusions:
         fusion = FusionConfig(name=name, branches=branches, frozen=not options.fine_tune, dropout=options.dropout)
-        config = replace(base, data=replace(base.data, modalities=MODALITIES), fusion=fusion)
+        configs[name] = replace(base, data=replace(base.data, modalities=MODALITIES), fusion=fusion)
+    scores: Scores = {}
+    for name, config in configs.items():
         scores[name] = train(config, Run(folder / name), lambda line: None).metrics.values
-        print(yaml.safe_dump({f"seed {seed}": {name: scores[name]["val/identity/auc"]}}), end="", flush=True)
+        print(f"seed {seed}: {name}: identity AUC {scores[name]['val/identity/auc']:.4f}", flush=True)
     return scores
 
 

@@ -9,11 +9,16 @@ Walter et al., "Microfacet models for refraction", EGSR 2007 (GGX), by roughness
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from common import Measurement
 from rendering import cast_shadow, dome
 from scipy.ndimage import gaussian_filter
+
+if TYPE_CHECKING:
+    from fr_ps.photometric.captures import Capture
+    from fr_ps.photometric.frame import Frame
 
 SIZE = 48
 AMBIENT, NOISE = 0.02, 0.002
@@ -27,41 +32,42 @@ def report_glossy(sets: dict[str, np.ndarray], cases: Path | None, numbers: dict
     """Print the table of materials by number of lights, and add its summary to the numbers.
 
     Args:
-        sets: name to (4, 3) directions.
+        sets: light set to its (4, 3) directions.
         cases: the folder of two rendered captures, H04 and H20, with truth; None if absent.
         numbers: to add to.
     """
     from tabulate import tabulate
 
-    few: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    by_set: dict[str, dict[str, list[tuple[float, float]]]] = {}
     by_count: dict[int, dict[str, list[tuple[float, float]]]] = {count: {} for count in COUNTS}
     for material, (albedo, strength, lobe) in materials().items():
-        few[material] = {name: errors_by_surface(albedo, strength, lobe, lights) for name, lights in sets.items()}
+        by_set[material] = {name: errors_by_surface(albedo, strength, lobe, lights) for name, lights in sets.items()}
         for count in COUNTS:
             by_count[count][material] = errors_by_surface(albedo, strength, lobe, dome(count))
-    by_pair = {(material, name): error_ratio(found) for material, by_set in few.items() for name, found in by_set.items()}
-    of_four = {material: list(chain(*by_set.values())) for material, by_set in few.items()}
+    set_ratios = {material: {name: error_ratio(found) for name, found in each.items()} for material, each in by_set.items()}
+    four_lights = {material: list(chain(*each.values())) for material, each in by_set.items()}
     rows: list[list[object]] = []
-    for material in few:
-        rows.append([material, *summary(of_four[material])])
+    for material in by_set:
+        rows.append([material, *summary(four_lights[material])])
         for count in COUNTS:
             rows[-1] += summary(by_count[count][material])
-    strong = [material for material in few if material != BROAD]
-    rows.append(["all except broad", *summary(chain(*(of_four[material] for material in strong)))])
-    numbers["glossy_4"] = Measurement(error_ratio(chain(*of_four.values())), 1.01, "lower", "error over least squares'")
-    numbers["glossy_4_worst"] = Measurement(max(by_pair.values()), 1.01, "lower", "the same, worst material and light set")
+    without_broad = [material for material in by_set if material != BROAD]
+    rows.append(["all except broad", *summary(chain(*(four_lights[material] for material in without_broad)))])
+    numbers["glossy_4"] = Measurement(error_ratio(chain(*four_lights.values())), 1.01, "lower", "error over least squares'")
+    worst = max(max(ratios.values()) for ratios in set_ratios.values())
+    numbers["glossy_4_worst"] = Measurement(worst, 1.01, "lower", "the same, worst material and light set")
     for count in COUNTS:
-        average = summary(chain(*(by_count[count][material] for material in strong)))
-        rows[-1] += average
-        numbers[f"glossy_{count}"] = Measurement(average[1], 0.6, "lower", "error over least squares', without broad")
+        degrees, ratio = summary(chain(*(by_count[count][material] for material in without_broad)))
+        rows[-1] += [degrees, ratio]
+        numbers[f"glossy_{count}"] = Measurement(ratio, 0.6, "lower", "error over least squares', without broad")
         worst = max(map(error_ratio, by_count[count].values()))
         numbers[f"glossy_{count}_worst"] = Measurement(worst, 0.6, "lower", "the same, worst of all materials")
     print("\nglossy surfaces: mean angular error of least squares in degrees, and ratio of robust to it, by number of lights\n")
     headers = ["highlights", *(f"{name} {count}" for count in (4, *COUNTS) for name in ("degrees", "ratio"))]
     print(tabulate(rows, headers=headers, floatfmt=".3f"))
     print("\nratio of robust to least squares with four lights, by light set\n")
-    by_set = [[material, *(by_pair[material, name] for name in sets)] for material in few]
-    print(tabulate(by_set, headers=["highlights", *sets], floatfmt=".3f"))
+    rows = [[material, *ratios.values()] for material, ratios in set_ratios.items()]
+    print(tabulate(rows, headers=["highlights", *sets], floatfmt=".3f"))
     if cases:
         for name, goal in (("H04", 1.01), ("H20", 0.6)):
             plain, robust = case_errors(cases / name / "a")
@@ -83,13 +89,13 @@ def error_ratio(found: Iterable[tuple[float, float]]) -> float:
     return summary(found)[1]
 
 
-def errors(capture, to, normal: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+def errors(capture: "Capture", frame: "Frame", normal: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     """Mean angular errors in degrees of least squares and robust inside the mask."""
     from fr_ps.photometric.maps import compute_maps
 
     found = []
     for solver in ("least_squares", "robust"):
-        cosine = np.sum(compute_maps(capture, to, solver=solver).normal * normal, axis=-1)[mask]
+        cosine = np.sum(compute_maps(capture, frame, solver=solver).normal * normal, axis=-1)[mask]
         found.append(float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()))
     return found[0], found[1]
 
@@ -102,11 +108,13 @@ def case_errors(folder: Path) -> tuple[float, float]:
 
     normal = np.load(folder / "truth_normal.npy", allow_pickle=False)
     mask = read_image(folder / "truth_mask.png").luminance > 0
-    to = fit_frame((0, 0, mask.shape[1], mask.shape[0]), mask.shape[0], "crop")
-    return errors(read_capture(folder, max_condition=10), to, normal, mask)
+    frame = fit_frame((0, 0, mask.shape[1], mask.shape[0]), mask.shape[0], "crop")
+    return errors(read_capture(folder, max_condition=10), frame, normal, mask)
 
 
-def rendered(surface: str, albedo: float, strength: float, lobe: Lobe, lights: np.ndarray):
+def rendered(
+    surface: str, albedo: float, strength: float, lobe: Lobe, lights: np.ndarray
+) -> "tuple[Capture, Frame, np.ndarray, np.ndarray]":
     """A capture, its frame, the true normals (H, W, 3), and the pixels (H, W) of the object."""
     from fr_ps.photometric.captures import Capture
     from fr_ps.photometric.frame import fit_frame
@@ -164,7 +172,7 @@ def blinn(exponent: float) -> Lobe:
 
 
 def cook_torrance(roughness: float, reflectance: float) -> Lobe:
-    """Times n . l, and times pi as the diffuse part is; Schlick's Fresnel term and shadowing."""
+    """The lobe times n . l, and times pi like the diffuse part; with Schlick's Fresnel and shadowing terms."""
 
     def lobe(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
         half = (light + CAMERA) / np.linalg.norm(light + CAMERA)
@@ -182,7 +190,7 @@ BROAD = "Blinn 10 (broad)"
 
 
 def materials() -> dict[str, tuple[float, float, Lobe]]:
-    """Name to albedo, strength of the highlights, and their lobe."""
+    """Material to its albedo, the strength of its highlights, and their lobe."""
     return {
         BROAD: (0.15, 0.6, blinn(10)),
         "Blinn 25, dark": (0.06, 1.0, blinn(25)),

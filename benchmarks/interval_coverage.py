@@ -29,9 +29,11 @@ METRICS = ("auc", "auc_person_balanced", "eer", "tar_at_far_0.1", "tar_at_far_0.
 SCATTER = {"AUC 0.95": 1.15, "AUC 0.995": 0.67}
 """Standard deviation of the sessions of a subject relative to that of subjects, per dimension, by setting."""
 SIZE = 32
-HOWS = ("subjects", "pairs")
-GOAL, ENOUGH_PEOPLE = 0.90, 50
-TRUE_PEOPLE = 3000
+RESAMPLED = ("subjects", "pairs")
+"""What the two kinds of bootstrap draw."""
+GOAL, MIN_SUBJECTS = 0.90, 50
+"""The smallest coverage that meets the goal, with this number of subjects or more."""
+TRUE_SUBJECTS = 3000
 Intervals = dict[str, tuple[float, float]]
 """Metric to its interval."""
 
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=500, help="bootstrap samples per interval")
     parser.add_argument("--people", type=int, nargs="+", default=[18, 50, 100, 200], help="subjects, with AUC 0.95")
     parser.add_argument("--easy-people", type=int, nargs="*", default=[50, 100], help="subjects, with AUC 0.995")
-    parser.add_argument("--truth", type=int, default=6, help=f"populations of {TRUE_PEOPLE} subjects for the true value")
+    parser.add_argument("--truth", type=int, default=6, help=f"populations of {TRUE_SUBJECTS} subjects for the true value")
     options = parser.parse_args()
     limit_threads(1)  # --threads are processes here
     populations = dict(zip(SCATTER, (options.people, options.easy_people)))
@@ -57,11 +59,11 @@ def main() -> None:
                 seeds = range(people * 10**6, people * 10**6 + options.repetitions)
                 found = list(pool.map(partial(intervals, SCATTER[name], people, options.draws), seeds, chunksize=4))
                 for metric in METRICS:
-                    held = {how: [one[how][metric] for one in found if metric in one[how]] for how in HOWS}
-                    rows.append([name, people, metric, true[metric], *_cells(held, true[metric])])
-                    if people >= ENOUGH_PEOPLE:
+                    by_unit = {unit: [one[unit][metric] for one in found if metric in one[unit]] for unit in RESAMPLED}
+                    rows.append([name, people, metric, true[metric], *_cells(by_unit, true[metric])])
+                    if people >= MIN_SUBJECTS:
                         label = f"{name.replace(' ', '_').lower()}_{people}_subjects_{metric}"
-                        share = coverage(held["subjects"], true[metric])
+                        share = coverage(by_unit["subjects"], true[metric])
                         numbers[label] = Measurement(share, GOAL, "higher", "coverage of the 95 % intervals")
     headers = ["setting", "subjects", "metric", "true", "over subjects", "+/-", "width", "over pairs", "+/-", "width"]
     report(numbers, rows, headers, options.json)
@@ -77,10 +79,10 @@ def width(found: list[tuple[float, float]]) -> float:
     return sum(high - low for low, high in found) / len(found)
 
 
-def _cells(held: dict[str, list[tuple[float, float]]], true: float) -> list[float]:
+def _cells(by_unit: dict[str, list[tuple[float, float]]], true: float) -> list[float]:
     """Coverage, its standard error and the width, over subjects and over pairs."""
     cells = []
-    for found in held.values():
+    for found in by_unit.values():
         share = coverage(found, true)
         cells += [share, math.sqrt(share * (1 - share) / len(found)), width(found)]
     return cells
@@ -113,7 +115,7 @@ def simulate(seed: int, people: int, scatter: float, sessions: tuple[int, int] =
     return rows.astype(np.float32), ids
 
 
-def true_values(scatter: float, seed: int, people: int = TRUE_PEOPLE) -> dict[str, float]:
+def true_values(scatter: float, seed: int, people: int = TRUE_SUBJECTS) -> dict[str, float]:
     """The metrics of a very large population."""
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_metrics
@@ -142,28 +144,29 @@ def over_pairs(comparisons: "PairScores", metrics: "Metrics", draws: int, seed: 
     from fr_ps.evaluation.pairwise.verification import BootstrapRates, add_bootstrap_intervals
 
     rng = np.random.default_rng(seed)
-    genuine, own_weight = comparisons.genuine_levels, subject_weights(comparisons)
-    every = np.repeat(comparisons.impostor_levels, comparisons.impostor_counts)
-    shares = np.concatenate([np.linspace(0, 0.9, 100), 1 - np.geomspace(0.1, 1 / len(every), 150)])
-    nodes = np.union1d(*(np.quantile(keys, shares, method="nearest") for keys in (every, genuine)))[::-1]
-    bins = len(nodes)  # each down to its node; the lowest node is the lowest score
+    genuine, subject_weight = comparisons.genuine_levels, subject_weights(comparisons)
+    impostor = np.repeat(comparisons.impostor_levels, comparisons.impostor_counts)
+    quantiles = np.concatenate([np.linspace(0, 0.9, 100), 1 - np.geomspace(0.1, 1 / len(impostor), 150)])
+    thresholds = np.union1d(*(np.quantile(levels, quantiles, method="nearest") for levels in (impostor, genuine)))[::-1]
 
-    def place(keys: np.ndarray) -> np.ndarray:
-        return np.searchsorted(-nodes, -keys, side="left")
+    def bins(levels: np.ndarray) -> np.ndarray:
+        """The first of the falling thresholds that a score reaches; every score reaches the last one."""
+        return np.searchsorted(-thresholds, -levels, side="left")
 
-    counts = np.bincount(place(comparisons.impostor_levels), comparisons.impostor_counts, minlength=bins)
-    in_bin = np.eye(bins)[place(genuine)]  # (m, bins)
+    impostor_bins = np.bincount(bins(comparisons.impostor_levels), comparisons.impostor_counts, minlength=len(thresholds))
+    genuine_bins = np.eye(len(thresholds))[bins(genuine)]  # (m, t) one-hot
 
-    def rates(impostors: np.ndarray, times: np.ndarray) -> BootstrapRates:
-        weights = impostors, times @ in_bin, times @ (own_weight[:, None] * in_bin)
-        above = (np.cumsum(of, axis=1) for of in weights)
+    def rates(impostors: np.ndarray, repeats: np.ndarray) -> BootstrapRates:
+        """The rates by the number of impostor pairs in each bin (B, t), and of repeats of each genuine pair (B, m)."""
+        weights = impostors, repeats @ genuine_bins, repeats @ (subject_weight[:, None] * genuine_bins)
+        accepted = (np.cumsum(of, axis=1) for of in weights)
         return BootstrapRates(
-            np.append(nodes[0] + 1, nodes), *(np.pad(of / of[:, -1:], ((0, 0), (1, 0))) for of in above), exact=False
+            np.append(thresholds[0] + 1, thresholds), *(np.pad(of / of[:, -1:], ((0, 0), (1, 0))) for of in accepted), exact=False
         )
 
-    times = rng.multinomial(len(genuine), np.full(len(genuine), 1 / len(genuine)), size=draws)
-    drawn = rates(rng.multinomial(len(every), counts / len(every), size=draws), times)
-    return add_bootstrap_intervals(metrics, comparisons, drawn, rates(counts[None], np.ones((1, len(genuine)))))
+    repeats = rng.multinomial(len(genuine), np.full(len(genuine), 1 / len(genuine)), size=draws)
+    resampled = rates(rng.multinomial(len(impostor), impostor_bins / len(impostor), size=draws), repeats)
+    return add_bootstrap_intervals(metrics, comparisons, resampled, rates(impostor_bins[None], np.ones((1, len(genuine)))))
 
 
 if __name__ == "__main__":

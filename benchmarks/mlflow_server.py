@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class MlflowProcess:
-    """An MLflow server on a fixed port; its output goes to `server.log` in `folder`."""
+    """An MLflow server that keeps its port when it is restarted; its output goes to `server.log` in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,10 +47,10 @@ class MlflowProcess:
                 time.sleep(0.1)
         raise RuntimeError((self.folder / "server.log").read_text())
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
         """Stop the server and all its processes."""
         if self.process and self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+            os.killpg(self.process.pid, with_signal)
             self.process.wait()
 
     def kill(self) -> None:
@@ -80,13 +80,13 @@ class ModelServer(MlflowProcess):
     def arguments(self) -> list[str]:
         return ["models", "serve", "-m", self.model, "--env-manager", "local"]
 
-    def post(self, body: bytes, kind: str = "application/json") -> tuple[int, str]:
+    def post(self, body: bytes, content_type: str = "application/json") -> tuple[int, str]:
         """Status and text of the response to a request.
 
         Raises:
             OSError, http.client.HTTPException: there was no response.
         """
-        request = urllib.request.Request(f"{self.uri}/invocations", body, {"Content-Type": kind})
+        request = urllib.request.Request(f"{self.uri}/invocations", body, {"Content-Type": content_type})
         try:
             with urllib.request.urlopen(request, timeout=120) as response:
                 return response.status, response.read().decode()

@@ -2,8 +2,8 @@
 
 Accuracy: mean angular error of a solver's normals in degrees, by light set, as a ratio to least squares.
 
-- On Yale B (20 subjects, 158 sessions, q1..q8) the reference is a fit over all other pictures of the subject, without this
-  session, with shadows and saturated pixels masked and weights that make it least absolute deviations.
+- On Yale B (20 subjects, 158 sessions, q1..q8) the reference is the surface with the least absolute deviations from the
+  pictures of all other sessions of the subject, without shadows and saturated pixels.
 - On rendered faces (synthetic heads under the same eight light sets, with cast shadows, highlights and noise, 8 bit) the
   ground truth is exact.
 - The mean face is that of the other subjects, from their maps by `integrable` without a prior.
@@ -31,7 +31,9 @@ from glossy import report_glossy
 SIZE = 112
 SOLVERS = ("robust", "robust + intensities", "integrable", "integrable + mean face")
 SHADOW, DARK, SATURATED = 0.12, 0.03, 0.01
+"""The reference omits pixels darker than this share of the albedo, darker than this, and with this share of saturation."""
 HIGHLIGHT, NOISE = 0.15, 1.5 / 255
+"""Of the rendered faces: highlights as a share of the albedo, and the standard deviation of the noise."""
 
 
 def main() -> None:
@@ -55,8 +57,8 @@ def main() -> None:
         light_intensities(cases)
         lights = {session: capture.lights for (_, session), (capture, _) in captures.items()}
     accuracy("rendered", rendered_cases(lights, options.people), numbers)
-    stored = yale.parents[1] / "cases" / "highlight" / "captures" if yale else None
-    report_glossy(lights, stored if stored and stored.is_dir() else None, numbers)
+    glossy_captures = yale.parents[1] / "cases" / "highlight" / "captures" if yale else None
+    report_glossy(lights, glossy_captures if glossy_captures and glossy_captures.is_dir() else None, numbers)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         if not yale:
             write_synthetic_captures(Path(folder) / "raw", people=20, sessions=8, seed=0, size=168)
@@ -92,7 +94,7 @@ def read_yale(yale: Path, people: int) -> dict:
 
 
 def yale_cases(captures: dict) -> dict:
-    """(id, session) to its capture, its frame, and the reference normals (H, W, 3) from the subject's other pictures."""
+    """(id, session) to its capture, its frame, and the reference normals (H, W, 3) from the subject's other sessions."""
     from fr_ps.photometric.frame import warp
 
     planes = {}
@@ -187,7 +189,7 @@ def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
 
 
 def light_intensities(cases: dict) -> None:
-    """Print the intensity of each light: the median over its pixels of the picture over the reference under equal lights."""
+    """Print the intensity of each light: the median over pixels of the picture, divided by the reference under equal lights."""
     from tabulate import tabulate
 
     from fr_ps.photometric.frame import warp

@@ -5,8 +5,8 @@ validation subjects), the linear baselines are fitted on them too, and dlib's ne
 of the fold are compared as they are, and under several draws of the random similarity of `fr-ps evaluate --jitter`; the pairs of
 all folds and seeds are pooled. Brackets are 95 % bootstrap intervals over subjects; differences are paired.
 
-A finished fold stays in --out and is not computed again, an interrupted training resumes. Its file is found by the settings and
-the data: after a change of the code, take a new --out. results.md and results.json are written there, too.
+A finished fold stays in --out and is not computed again; an interrupted training resumes. A fold is identified by its settings
+and its data, but not by the code: after a change of the code, use a new --out. results.md and results.json are written there too.
 
     python benchmarks/recognition.py --data data/yale_b --config experiments/yale_fusion.yaml
     python benchmarks/recognition.py --data data/yale_b --config yale.yaml --config "yale.yaml augment.erase=0" --seeds 1

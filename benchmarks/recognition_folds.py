@@ -1,4 +1,4 @@
-"""The folds of benchmarks/recognition.py: what each network and baseline makes of the sessions of unseen subjects."""
+"""The folds of benchmarks/recognition.py: embeddings of the sessions of unseen subjects by each network and baseline."""
 
 import hashlib
 import json
@@ -45,9 +45,9 @@ class Embedded:
 
     Attributes:
         rows: (n,) rows of the data set.
-        embeddings: (1 + draws, n, k): as they are, and jittered by each draw; compared by cosine.
+        embeddings: (1 + draws, n, k), of the sessions as they are, then jittered by each draw; compared by cosine.
         probabilities: trained attribute to (1 + draws, n, classes).
-        seconds: of the training; 0: nothing was trained.
+        seconds: duration of the training; 0 without one.
     """
 
     rows: np.ndarray
@@ -58,7 +58,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The folds of a prepared data set, and what is kept of them.
+    """Cross-validation over the subjects of a prepared data set. Finished folds are stored, and read the next time.
 
     Attributes:
         data: prepared data set.

@@ -29,12 +29,12 @@ MAX_GEOMETRIES = 12
 
 @dataclass(frozen=True)
 class PooledPairs:
-    """The test sessions of several folds and draws; sessions of one fold and draw are compared with each other.
+    """The test sessions of several folds and draws. Only sessions of the same fold and draw form pairs.
 
     Attributes:
-        embeddings: (n, k), filled up with zeros where folds differ in k.
+        embeddings: (n, k), padded with zeros if folds differ in k.
         rows: (n,) row of the data set.
-        first, second: (m,) places of the sessions of each pair.
+        first, second: (m,) index in `rows` of the two sessions of each pair.
     """
 
     embeddings: np.ndarray
@@ -60,17 +60,16 @@ def pool_pairs(folds: Sequence[Embedded], draws: slice) -> PooledPairs:
 
 
 def eer_by_geometry(pairs: PooledPairs, labels: Labels) -> tuple[list[str], dict[tuple[str, str], float]]:
-    """Session names, and the EER of the pairs of each two of them; without those where it is undefined."""
+    """The session names; and for each two of them, the EER of the pairs of sessions with these names, where it is defined."""
     sessions = labels.sessions[pairs.rows]
     names = sorted(set(sessions.tolist()))
     found: dict[tuple[str, str], float] = {}
     if len(names) > MAX_GEOMETRIES:
         return [], found
-    low, high = (np.minimum, np.maximum)
-    place = np.searchsorted(names, sessions)
-    one, other = low(place[pairs.first], place[pairs.second]), high(place[pairs.first], place[pairs.second])
+    index = np.searchsorted(names, sessions)
+    low, high = np.sort([index[pairs.first], index[pairs.second]], axis=0)
     for i, j in combinations_with_replacement(range(len(names)), 2):
-        kept = np.flatnonzero((one == i) & (other == j))
+        kept = np.flatnonzero((low == i) & (high == j))
         value = verification_metrics(pairs.listed(labels, kept).score()).values["eer"] if len(kept) else None
         if value is not None:
             found[names[i], names[j]] = value
@@ -84,7 +83,7 @@ class Results:
         folds: network or baseline to its folds; networks first.
         networks: names of the networks.
         metrics: name to kind (`AS_IS`, `JITTERED`) to metrics.
-        notes: what is missing.
+        notes: lines about baselines that are missing.
 
     Raises:
         InputError: settings or data that cannot be used.
@@ -188,7 +187,7 @@ class Results:
         return statistics.mean(fold.seconds for fold in self.folds[name])
 
     def _best(self, kind: str | None = None) -> list[str]:
-        """The linear baseline with the lowest EER, and dlib if it is there."""
+        """The linear baseline with the lowest EER, and dlib's network if it was applied. Default kind: the last one."""
         kind = kind or list(self.kinds)[-1]
         linear = [name for name in self.folds if name not in (*self.networks, DLIB_NAME)]
         best = sorted(linear, key=lambda name: self.metrics[name][kind].values["eer"] or 0)[:1]

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.ndimage import shift
 
 _TOLERANCE = 1e-6
-"""Height in pixels over a ray from which a point casts a shadow, so that rounding does not shade a plane along the ray."""
+"""How far above a ray, in pixels, a point must be to shade it. Above 0, as rounding errors would shade a plane along the ray."""
 
 
 def render(

@@ -9,12 +9,14 @@ Medians over the turns.
     python benchmarks/tracking_cost.py
 """
 
+import argparse
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from common import Measurement, argument_parser, limit_threads, make_trainer, report
@@ -40,7 +42,7 @@ def main() -> None:
         sinks = log_functions(folder, {"SQLite": f"sqlite:///{folder}/mlflow.db", "HTTP": server.uri}, stack)
         shares, rates = measure(sinks, options)
         rows = [
-            [how, where, 100 * statistics.median(shares[how, where]), statistics.median(ratio(rates, (how, where)))]
+            [how, where, 100 * statistics.median(shares[how, where]), statistics.median(relative_rates(rates, (how, where)))]
             for how, where in sinks
             if how != "no logging"
         ]
@@ -53,13 +55,13 @@ def main() -> None:
         report(numbers, rows, ["", "store", "% of the training thread", "steps/s over no logging"], options.json)
 
 
-def ratio(rates: dict[tuple[str, str], list[float]], sink: tuple[str, str]) -> list[float]:
+def relative_rates(rates: dict[tuple[str, str], list[float]], sink: tuple[str, str]) -> list[float]:
+    """Steps per second of `sink` over those without logging, in each turn."""
     return [rate / without for rate, without in zip(rates[sink], rates["no logging", "-"])]
 
 
 def log_functions(folder: Path, uris: dict[str, str], stack: ExitStack) -> dict[tuple[str, str], LogFunction]:
     """The function that logs metrics at a step, by method and store."""
-    import mlflow
     from mlflow import MlflowClient
 
     from fr_ps.tracking.lifecycle import start_run
@@ -74,37 +76,28 @@ def log_functions(folder: Path, uris: dict[str, str], stack: ExitStack) -> dict[
         client = MlflowClient(uri)
         for how, synchronous in (("log_metrics", True), ("log_metrics, asynchronous", False)):
             run_id = client.create_run("0", run_name=how).info.run_id
-
-            def log(
-                values: dict[str, float], step: int, uri: str = uri, run_id: str = run_id, synchronous: bool = synchronous
-            ) -> None:
-                mlflow.log_metrics(values, step=step, run_id=run_id, synchronous=synchronous)
-
-            sinks[how, where] = _with_tracking_uri(uri, log)
+            sinks[how, where] = partial(_log_to_mlflow, uri=uri, run_id=run_id, synchronous=synchronous)
     return sinks
 
 
-def _with_tracking_uri(uri: str, log: LogFunction) -> LogFunction:
+def _log_to_mlflow(values: dict[str, float], step: int, *, uri: str, run_id: str, synchronous: bool) -> None:
     import mlflow
 
-    def at(values: dict[str, float], step: int) -> None:
-        if mlflow.get_tracking_uri() != uri:
-            mlflow.set_tracking_uri(uri)
-        log(values, step)
-
-    return at
+    if mlflow.get_tracking_uri() != uri:
+        mlflow.set_tracking_uri(uri)
+    mlflow.log_metrics(values, step=step, run_id=run_id, synchronous=synchronous)
 
 
 def measure(
-    sinks: dict[tuple[str, str], LogFunction], options: object
+    sinks: dict[tuple[str, str], LogFunction], options: argparse.Namespace
 ) -> tuple[dict[tuple[str, str], list[float]], dict[tuple[str, str], list[float]]]:
     """For each sink, its share of the time and its steps per second, in each turn."""
     import torch
 
     from fr_ps.config import Config, ModelConfig, SyntheticConfig
 
-    torch.set_num_threads(options.threads)  # type: ignore[attr-defined]
-    model = ModelConfig(backbone=options.backbone)  # type: ignore[attr-defined]
+    torch.set_num_threads(options.threads)
+    model = ModelConfig(backbone=options.backbone)
     config = Config(model=model, synthetic=SyntheticConfig(people=24, sessions=8))
     trainer = make_trainer(config, 4 * config.batch.people * config.batch.sessions)
     shares: dict[tuple[str, str], list[float]] = {sink: [] for sink in sinks}
@@ -130,7 +123,7 @@ def measure(
         return time.perf_counter() - begun, logging, step - first
 
     order = list(sinks)
-    for turn in range(options.turns + 1):  # type: ignore[attr-defined]
+    for turn in range(options.turns + 1):
         for sink in order if turn % 2 else order[::-1]:
             seconds, logging, steps = epoch(sinks[sink])
             if turn:  # the first turn is for warm-up

@@ -11,10 +11,10 @@ the ratio is the median over the turns. Logging takes a larger share of short ep
 import os
 import statistics
 import tempfile
-import time
+from itertools import count
 from pathlib import Path
 
-from common import Measurement, argument_parser, limit_threads, make_trainer, report
+from common import Measurement, argument_parser, interleave, limit_threads, make_trainer, report
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
     from fr_ps.tracking.lifecycle import start_run
 
     torch.set_num_threads(threads)
-    config = Config(model=ModelConfig(backbone=backbone), synthetic=SyntheticConfig(people=24, sessions=8))  # type: ignore[arg-type]
+    config = Config(model=ModelConfig(backbone=backbone), synthetic=SyntheticConfig(people=24, sessions=8))
     trainer = make_trainer(config, 2 * config.batch.people * config.batch.sessions)
     state, loader = trainer.state, trainer.loader
     steps = len(loader.epoch_batches(0))
@@ -58,21 +58,17 @@ def measure(backbone: str, folder: Path, turns: int, threads: int) -> tuple[list
             total.backward()
             state.optimizer.step()
 
-    real, bare = [], []
     with start_run(backbone, folder / "runs") as run:
+        epoch = count()
 
         def real_epoch() -> None:
             values = trainer.train_epoch()
             state.reset_epoch()
-            run.log_metrics(values, len(real))
+            run.log_metrics(values, next(epoch))
 
-        timed = [(real_epoch, real), (bare_epoch, bare)]
-        for turn in range(turns + 1):
-            for epoch, rates in timed if turn % 2 else timed[::-1]:
-                started = time.perf_counter()
-                epoch()
-                rates.append(images / (time.perf_counter() - started))
-    return real[1:], bare[1:]  # the first turn is for warm-up
+        seconds = interleave({"real": real_epoch, "bare": bare_epoch}, turns)
+    real, bare = ([images / each for each in seconds[name]] for name in ("real", "bare"))
+    return real, bare
 
 
 if __name__ == "__main__":

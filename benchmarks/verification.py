@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 SESSIONS, SIZE, NOISE = 10, 512, 3.0
 FLOOR, OURS, INTERVALS, SCIKIT, INTEGERS = "product alone", "ours", "ours, intervals", "scikit-learn", "integer matrices"
 LARGE = 100_000
-MEMORY_BOUND_WAYS = (FLOOR, OURS, INTERVALS)
-"""Those that fit in memory at any N."""
+BLOCKWISE_WAYS = (FLOOR, OURS, INTERVALS)
+"""Those that never store the full matrix, and so fit in memory at any N."""
 Values = dict[str, float]
 """Metric to its value."""
 
@@ -65,7 +65,7 @@ def main() -> None:
     limit_threads(options.threads)
     numbers: dict[str, Measurement] = {}
     rows: list[list[object]] = []
-    for count, ways in ((options.count, MEMORY_BOUND_WAYS), (options.small, (*MEMORY_BOUND_WAYS, SCIKIT, INTEGERS))):
+    for count, ways in ((options.count, BLOCKWISE_WAYS), (options.small, (*BLOCKWISE_WAYS, SCIKIT, INTEGERS))):
         rows += compare(count, ways, options, numbers)
     grown = {}
     for count in sorted({*options.growth, *[LARGE] * options.large}):
