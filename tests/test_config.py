@@ -365,10 +365,10 @@ def test_the_branches_follow_from_the_modalities_and_the_joint_branch(
 
 
 def smallest_lambda(loss: LossConfig) -> float:
-    """The bound of MagFace found numerically, without its closed form.
+    """The bound of MagFace, found numerically instead of by its closed form.
 
-    The bound is what makes the best norm of an easy sample exceed l_a: the loss rises with a through the margin, by at most
-    s m'(a) as |d cos| <= |d angle|, and falls through the regulariser, steepest at l_a, where the fall must win.
+    Above the bound, the best norm a of an easy sample exceeds l_a. The margin raises the loss by at most s m'(a) per unit of a,
+    as |d cos| <= |d angle|. lambda_g times the slope of the regulariser, which is steepest at l_a, must exceed that.
     """
     a = np.linspace(loss.lower_norm, loss.upper_norm, 400_001)
     g = a / loss.upper_norm**2 + 1 / a

@@ -1,4 +1,4 @@
-"""The conditions of settings, against trained parts."""
+"""The conditions of settings, compared with their effect on three steps of training."""
 
 import json
 from functools import cache
@@ -52,7 +52,7 @@ def _trained(settings: str) -> Steps:
         optimizer.step()
         losses.weighting.end_epoch({task: float(part) * (1 + 0.1 * len(task)) for task, part in parts.items()})
         with torch.no_grad():
-            # Not those of the discriminators, where only what the network learns from them counts.
+            # Without the discriminators: their own parameters may change as long as the network does not.
             learnt = [p.double().abs().sum().item() for name, p in network.named_parameters() if "adversaries" not in name]
         found.append([*learnt, *(value.item() for value in losses.weighting.state_dict().values() if value.numel() == 1)])
     return found
@@ -124,7 +124,7 @@ def test_every_setting_of_the_table_and_of_its_conditions_exists() -> None:
 
 
 def test_every_weighting_margin_and_schedule_setting_is_in_the_table() -> None:
-    """What is named after one choice of another setting needs that choice."""
+    """A setting that is named after a choice of another setting has an effect only with that choice."""
     for path in flatten_dict(to_dict(Config())):
         setting = path.replace("/", ".")
         if setting.split(".")[-1].split("_")[0] in ("dwa", "cagrad", "arcface", "cosface", "adaface", "focal", "restart"):

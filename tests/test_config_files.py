@@ -103,10 +103,10 @@ def test_every_use_of_an_alias_counts_as_a_value(rejected: AssertRejected) -> No
     assert parse_settings("data: {limits: &a {b: 1}}\nx: *a", "a.yaml")["x"] == {"b": 1}
     levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9 if i else ['1'] * 9)}]" for i in range(12)]
     merges = ["m0: &m0 {a: 1}", *(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 12))]
-    for laughs in (levels, merges):
+    for lines in (levels, merges):
         start = time.monotonic()
         with rejected("a.yaml", str(MAX_VALUES)):
-            parse_settings("\n".join(laughs), "a.yaml")
+            parse_settings("\n".join(lines), "a.yaml")
         assert time.monotonic() - start < 5
 
 
@@ -130,7 +130,7 @@ def test_an_empty_file_has_no_settings(tmp_path: Path) -> None:
     assert read_settings(tmp_path / "empty.yaml") == {}
 
 
-def refusal_of(text: str) -> str:
+def error_of(text: str) -> str:
     """The error line of the settings; empty without an error."""
     try:
         parse_settings(text, "a.yaml")
@@ -148,9 +148,9 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["name", "data", "space", "train", "x", "objectives"]), VALUES, max_size=3))
 def test_any_yaml_is_read_or_an_error(tree: dict[str, Any]) -> None:
-    assert "\n" not in refusal_of(yaml.safe_dump(tree))
+    assert "\n" not in error_of(yaml.safe_dump(tree))
 
 
 @given(st.text("a:{}[]&*!<-#\n \"'|>?%@,0.", max_size=40))
 def test_any_text_is_read_or_an_error(text: str) -> None:
-    assert "\n" not in refusal_of(text)
+    assert "\n" not in error_of(text)

@@ -33,7 +33,7 @@ train: {epochs: 1}
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The threads of this process are as before."""
+    """Restores the number of threads of torch."""
     monkeypatch.setattr(recognition, "limit_threads", lambda threads: None)
     before = torch.get_num_threads()
     yield

@@ -35,13 +35,13 @@ similarities = st.tuples(st.floats(-3.14, 3.14), st.floats(5, 500), st.floats(-3
 def test_a_known_similarity_of_the_canonical_face_is_found(similarity: tuple[float, ...], size: int) -> None:
     angle, side, x, y = similarity
     landmarks = side * rolled(CANONICAL_LANDMARKS, angle) + (x, y)
-    to = landmark_frame(landmarks, size)
+    frame = landmark_frame(landmarks, size)
     middle = side * rolled(np.array([[0.5, 0.5]]), angle)[0] + (x, y)
-    np.testing.assert_allclose((to.x, to.y, to.width, to.height), (*middle, side, side), rtol=1e-9, atol=1e-6)
-    # The face was turned by `angle`; the frame turns it back.
-    assert math.remainder(to.angle + angle, 2 * math.pi) == pytest.approx(0, abs=1e-9)
-    np.testing.assert_allclose(to.to_source(CANONICAL_LANDMARKS * size), landmarks, atol=1e-6)
-    assert landmark_error(landmarks, to) < 1e-6 * size
+    np.testing.assert_allclose((frame.x, frame.y, frame.width, frame.height), (*middle, side, side), rtol=1e-9, atol=1e-6)
+    # The face was rotated by `angle`; the frame rotates it back.
+    assert math.remainder(frame.angle + angle, 2 * math.pi) == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(frame.to_source(CANONICAL_LANDMARKS * size), landmarks, atol=1e-6)
+    assert landmark_error(landmarks, frame) < 1e-6 * size
 
 
 @given(similarity=similarities, seed=st.integers(0, 2**32 - 1), noise=st.floats(0.001, 0.15))
@@ -58,21 +58,21 @@ def test_no_other_similarity_fits_noisy_landmarks_better(similarity: tuple[float
         return float(np.sum((into_the_square(p) - CANONICAL_LANDMARKS) ** 2))
 
     best = minimize(distance, np.array([1.0, 0.0, 0.5, 0.5]), method="BFGS", options={"gtol": 1e-10})
-    to = landmark_frame(landmarks, 100)
-    assert landmark_error(landmarks, to) == pytest.approx(100 * math.sqrt(best.fun / len(CANONICAL_LANDMARKS)), rel=1e-6)
-    assert (to.width, to.height) == pytest.approx((side / math.hypot(*best.x[:2]),) * 2, rel=1e-4)
-    # A point where the optimum has it in the square is where the frame has it in the picture.
-    np.testing.assert_allclose(to.to_source(into_the_square(best.x) * 100), landmarks, atol=1e-4 * side)
+    frame = landmark_frame(landmarks, 100)
+    assert landmark_error(landmarks, frame) == pytest.approx(100 * math.sqrt(best.fun / len(CANONICAL_LANDMARKS)), rel=1e-6)
+    assert (frame.width, frame.height) == pytest.approx((side / math.hypot(*best.x[:2]),) * 2, rel=1e-4)
+    # The optimum maps the landmarks to the square, and the frame maps them back to the same points of the picture.
+    np.testing.assert_allclose(frame.to_source(into_the_square(best.x) * 100), landmarks, atol=1e-4 * side)
 
 
 def test_landmark_error_is_the_root_mean_square_in_pixels_of_the_square() -> None:
-    to = Frame(50, 60, 80, 80, 0.3, 40)
-    landmarks = to.to_source(CANONICAL_LANDMARKS * 40)
+    frame = Frame(50, 60, 80, 80, 0.3, 40)
+    landmarks = frame.to_source(CANONICAL_LANDMARKS * 40)
     landmarks[3] += (6, 8)  # 10 pixels of the picture are 5 of the square
-    assert landmark_error(landmarks, to) == pytest.approx(math.sqrt(25 / 11))
+    assert landmark_error(landmarks, frame) == pytest.approx(math.sqrt(25 / 11))
 
 
-def test_the_canonical_places_are_the_mean_of_frontal_faces_made_symmetric() -> None:
+def test_the_canonical_landmarks_are_the_mean_of_frontal_faces_made_symmetric() -> None:
     scenes = [render_session(0, subject, session, 32) for subject in range(40) for session in range(2)]
     frontal = np.array([scene.landmarks / 32 for scene in scenes if scene.labels["Pose"] == "1"])
     assert len(frontal) > 20
@@ -80,9 +80,9 @@ def test_the_canonical_places_are_the_mean_of_frontal_faces_made_symmetric() -> 
     mean = frontal.mean(axis=0)
     np.testing.assert_allclose(CANONICAL_LANDMARKS, (mean + mean[mirror] * (-1, 1) + (1, 0)) / 2, atol=0.015)
     np.testing.assert_allclose(CANONICAL_LANDMARKS, CANONICAL_LANDMARKS[mirror] * (-1, 1) + (1, 0), atol=1e-12)
-    to = landmark_frame(mean * 32, 32)
-    assert (to.x, to.y, to.width) == pytest.approx((16, 16, 32), rel=0.03)
-    assert abs(to.angle) < 0.03
+    frame = landmark_frame(mean * 32, 32)
+    assert (frame.x, frame.y, frame.width) == pytest.approx((16, 16, 32), rel=0.03)
+    assert abs(frame.angle) < 0.03
 
 
 def test_landmarks_that_are_one_point_are_rejected(rejected: AssertRejected) -> None:
@@ -116,17 +116,17 @@ BOX = (10.0, 5.0, 50.0, 35.0)
 )
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_auto_alignment_prefers_boxes_then_landmarks(align, landmarks, box, found, fit) -> None:
-    to, by = align_capture(blank(landmarks), FOLDER, align, box, size=32, fit=fit)
+    frame, by = align_capture(blank(landmarks), FOLDER, align, box, size=32, fit=fit)
     assert by == found
     expected = {
         "none": fit_frame((0, 0, 80, 60), 32, fit),
         "boxes": fit_frame(BOX, 32, fit),
         "landmarks": landmark_frame(SOME, 32),
     }
-    assert to == expected[found]
+    assert frame == expected[found]
 
 
-def test_an_alignment_without_what_it_needs_is_rejected(rejected: AssertRejected) -> None:
+def test_an_alignment_without_its_landmarks_or_box_is_rejected(rejected: AssertRejected) -> None:
     with rejected(FOLDER / "metadata.txt", "no such file", "--align auto"):
         align_capture(blank(), FOLDER, "landmarks", BOX, size=32, fit="crop")
     with rejected(FOLDER, "no row in the table of boxes"):
@@ -140,8 +140,8 @@ def test_a_box_beyond_the_picture_is_rejected(box, rejected: AssertRejected) -> 
 
 
 def test_a_box_may_reach_the_border() -> None:
-    to, _ = align_capture(blank(), FOLDER, "boxes", (0, 0, 80, 60), size=32, fit="stretch")
-    assert to == fit_frame((0, 0, 80, 60), 32, "stretch")
+    frame, _ = align_capture(blank(), FOLDER, "boxes", (0, 0, 80, 60), size=32, fit="stretch")
+    assert frame == fit_frame((0, 0, 80, 60), 32, "stretch")
 
 
 def test_boxes_are_read_by_column_name(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def moved(scene: Scene, angle: float, scale: float, shift: tuple[float, float]) 
     """The capture of a face after a roll by `angle` about the picture's middle, a scale and a translation."""
     size = scene.images.shape[1]
     middle = np.full(2, size / 2)
-    # Rows and columns of the picture that is made, to those of the one that is there.
+    # From rows and columns of the result to those of the original.
     back = rolled(np.eye(2), -angle).T / scale
     swapped = back[::-1, ::-1]
     offset = (middle - back @ (middle + shift))[::-1] + swapped @ (0.5, 0.5) - 0.5
@@ -195,8 +195,8 @@ def test_alignment_undoes_roll_translation_and_scale(subject: int, motion: tuple
     scene = render_session(0, subject, 0, 160, WIDE)
 
     def maps(capture: Capture) -> SurfaceMaps:
-        to, _ = align_capture(capture, FOLDER, "landmarks", None, size=48, fit="crop")
-        return compute_maps(capture, to, solver="least_squares")
+        frame, _ = align_capture(capture, FOLDER, "landmarks", None, size=48, fit="crop")
+        return compute_maps(capture, frame, solver="least_squares")
 
     one, other = maps(moved(scene, 0, 1, (0, 0))), maps(moved(scene, *motion))
     seen = (one.confidence > 0) & (other.confidence > 0)
@@ -206,7 +206,7 @@ def test_alignment_undoes_roll_translation_and_scale(subject: int, motion: tuple
     assert np.abs(one.depth - other.depth)[seen].mean() < 0.02 * np.ptp(one.depth)
     unaligned = compute_maps(moved(scene, *motion), fit_frame((0, 0, 160, 160), 48, "crop"), solver="least_squares")
     plain = compute_maps(moved(scene, 0, 1, (0, 0)), fit_frame((0, 0, 160, 160), 48, "crop"), solver="least_squares")
-    assert degrees(plain.normal, unaligned.normal).mean() > 5, "and had others before"
+    assert degrees(plain.normal, unaligned.normal).mean() > 5, "without alignment, the maps differ"
 
 
 def test_landmarks_with_x_and_y_exchanged_are_rejected(tmp_path, rejected):

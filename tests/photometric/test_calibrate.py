@@ -134,7 +134,7 @@ def test_ambient_light_under_a_rectangle_of_lights_is_rejected(angles: Angles, r
     images, saturated = pictures(angles, np.ones(4), ambient=0.1, subject=None)
     with rejected("indistinguishable from a surface", "--estimate-ambient false"):
         estimate_ambient(images, saturated, directions(angles), np.ones(4))
-    # It does: with it, the pictures are those of another surface under these lights, exactly.
+    # Equal light in all pictures is exactly that of a surface under these lights.
     equal = np.ones((4, 1))
     assert np.abs(directions(angles) @ np.linalg.lstsq(directions(angles), equal, rcond=None)[0] - equal).max() < 1e-9
 

@@ -43,7 +43,7 @@ def test_a_capture_is_its_pictures_in_the_order_of_the_lights(tmp_path, write_ca
     assert read_capture_attributes(tmp_path) is None
 
 
-def test_a_capture_is_read_from_intensities_and_landmarks_too(tmp_path, write_capture):
+def test_intensities_and_landmarks_of_a_capture_are_read_too(tmp_path, write_capture):
     write_capture(tmp_path, IMAGES, FOUR)
     rows = (tmp_path / "lights.csv").read_text().split()
     stated = [f"{row},{more}" for row, more in zip(rows, ["intensity", "1", "0.5", "2", "1"])]

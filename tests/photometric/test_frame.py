@@ -29,12 +29,12 @@ frames = st.builds(
 )
 
 
-def by_hand(to: Frame, right: float, down: float) -> tuple[float, float]:
-    """A point of the square as one of the picture: scaled about the middle, then turned back, with y upward."""
-    x = (right / to.size - 0.5) * to.width
-    y = (0.5 - down / to.size) * to.height
-    back = complex(x, y) * complex(math.cos(to.angle), -math.sin(to.angle))
-    return to.x + back.real, to.y - back.imag
+def by_hand(frame: Frame, right: float, down: float) -> tuple[float, float]:
+    """A point of the square in the picture: scaled about the middle, then rotated back, with y upward."""
+    x = (right / frame.size - 0.5) * frame.width
+    y = (0.5 - down / frame.size) * frame.height
+    back = complex(x, y) * complex(math.cos(frame.angle), -math.sin(frame.angle))
+    return frame.x + back.real, frame.y - back.imag
 
 
 @given(left=EDGES, top=EDGES, width=SIDES, height=SIDES, size=SIDES)
@@ -44,37 +44,37 @@ def test_crop_is_the_central_square_pad_the_square_around_and_stretch_the_box(
     box = (left, top, left + width, top + height)
     sides = {"crop": (min(width, height),) * 2, "pad": (max(width, height),) * 2, "stretch": (width, height)}
     for fit in FITS:
-        to = fit_frame(box, size, fit)
-        assert (to.width, to.height) == sides[fit]
-        assert (to.angle, to.size) == (0, size)
-        corners = to.to_source(np.array([[0, 0], [size, size]]))
+        frame = fit_frame(box, size, fit)
+        assert (frame.width, frame.height) == sides[fit]
+        assert (frame.angle, frame.size) == (0, size)
+        corners = frame.to_source(np.array([[0, 0], [size, size]]))
         np.testing.assert_allclose(corners.sum(axis=0), (2 * left + width, 2 * top + height), atol=1e-9)
         np.testing.assert_allclose(corners[1] - corners[0], sides[fit], atol=1e-9)
 
 
-@given(to=frames)
-def test_points_of_the_square_lie_where_a_turn_by_complex_numbers_has_them(to: Frame) -> None:
-    points = np.random.default_rng(0).uniform(-2, to.size + 2, (7, 2))
-    expected = [by_hand(to, *point) for point in points]
-    np.testing.assert_allclose(to.to_source(points), expected, atol=1e-9)
-    np.testing.assert_allclose(to.to_source(points.reshape(7, 1, 2))[:, 0], expected, atol=1e-9)
+@given(frame=frames)
+def test_points_of_the_square_are_mapped_to_the_picture_as_by_complex_numbers(frame: Frame) -> None:
+    points = np.random.default_rng(0).uniform(-2, frame.size + 2, (7, 2))
+    expected = [by_hand(frame, *point) for point in points]
+    np.testing.assert_allclose(frame.to_source(points), expected, atol=1e-9)
+    np.testing.assert_allclose(frame.to_source(points.reshape(7, 1, 2))[:, 0], expected, atol=1e-9)
 
 
-@given(to=frames)
-def test_stretch_is_each_axis_scale_over_the_geometric_mean_of_both(to: Frame) -> None:
-    x, y = to.stretch
+@given(frame=frames)
+def test_stretch_is_each_axis_scale_over_the_geometric_mean_of_both(frame: Frame) -> None:
+    x, y = frame.stretch
     assert x * y == pytest.approx(1)
-    assert x / y == pytest.approx((to.size / to.width) / (to.size / to.height))
+    assert x / y == pytest.approx((frame.size / frame.width) / (frame.size / frame.height))
 
 
-@given(to=frames, height=st.integers(1, 60), width=st.integers(1, 60))
-def test_inside_are_the_pixels_whose_corners_are_in_the_picture(to: Frame, height: int, width: int) -> None:
-    got = inside_mask(to, height, width)
-    assert got.shape == (to.size, to.size)
+@given(frame=frames, height=st.integers(1, 60), width=st.integers(1, 60))
+def test_pixels_are_inside_if_their_corners_are_in_the_picture(frame: Frame, height: int, width: int) -> None:
+    got = inside_mask(frame, height, width)
+    assert got.shape == (frame.size, frame.size)
     slack = 1e-5 * max(height, width)
-    for row in range(to.size):
-        for column in range(to.size):
-            corners = [by_hand(to, column + i, row + j) for i in (0, 1) for j in (0, 1)]
+    for row in range(frame.size):
+        for column in range(frame.size):
+            corners = [by_hand(frame, column + i, row + j) for i in (0, 1) for j in (0, 1)]
             depth = min(min(x, width - x, y, height - y) for x, y in corners)
             if abs(depth) > slack:
                 assert got[row, column] == (depth > 0)
@@ -93,10 +93,10 @@ def smooth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 + 0.3 * np.sin(x / 7) * np.cos(y / 9) + 0.01 * x
 
 
-def pixel_places(to: Frame) -> tuple[np.ndarray, np.ndarray]:
+def pixel_places(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """x and y in the picture of the middle of every pixel of the square."""
-    middles = np.arange(to.size) + 0.5
-    return tuple(np.moveaxis(np.array([[by_hand(to, x, y) for x in middles] for y in middles]), -1, 0))
+    middles = np.arange(frame.size) + 0.5
+    return tuple(np.moveaxis(np.array([[by_hand(frame, x, y) for x in middles] for y in middles]), -1, 0))
 
 
 def picture_of(function, height: int, width: int) -> np.ndarray:
@@ -115,31 +115,31 @@ def picture_of(function, height: int, width: int) -> np.ndarray:
 def test_a_linear_ramp_stays_exact_however_it_is_turned_and_scaled(
     angle: float, shift: tuple[float, float], side: float, aspect: float, size: int
 ) -> None:
-    # Far enough from the border that nothing of it is averaged in.
-    to = Frame(72 + shift[0], 72 + shift[1], side, side * aspect, angle, size)
+    # Far from the border, whose pixels must not be averaged in.
+    frame = Frame(72 + shift[0], 72 + shift[1], side, side * aspect, angle, size)
     planes = np.stack([picture_of(ramp, 144, 144), picture_of(lambda x, y: y - x, 144, 144)])
-    warped = warp(planes, to)
+    warped = warp(planes, frame)
     assert warped.dtype == np.float32
     assert warped.shape == (2, size, size)
-    x, y = pixel_places(to)
+    x, y = pixel_places(frame)
     np.testing.assert_allclose(warped[0], ramp(x, y), atol=2e-4)
     np.testing.assert_allclose(warped[1], y - x, atol=1e-3)
 
 
 @pytest.mark.parametrize(("side", "size"), [(40, 40), (61, 40), (37, 40), (120, 25), (33.5, 56)])
 def test_an_upright_ramp_stays_within_a_sixteenth_of_a_pixel(side: float, size: int) -> None:
-    to = Frame(70.3, 73.1, side, 0.9 * side, 0.0, size)
-    x, y = pixel_places(to)
-    np.testing.assert_allclose(warp(picture_of(lambda x, y: x, 144, 144)[None], to)[0], x, atol=1 / 16)
-    np.testing.assert_allclose(warp(picture_of(lambda x, y: y, 144, 144)[None], to)[0], y, atol=1 / 16)
+    frame = Frame(70.3, 73.1, side, 0.9 * side, 0.0, size)
+    x, y = pixel_places(frame)
+    np.testing.assert_allclose(warp(picture_of(lambda x, y: x, 144, 144)[None], frame)[0], x, atol=1 / 16)
+    np.testing.assert_allclose(warp(picture_of(lambda x, y: y, 144, 144)[None], frame)[0], y, atol=1 / 16)
 
 
 @pytest.mark.parametrize("degrees", [-130, -35, 10, 80, 180])
 @pytest.mark.parametrize(("side", "size"), [(48, 48), (48, 80), (60, 33)])
 def test_a_picture_turns_by_the_angle_counter_clockwise(degrees: int, side: float, size: int) -> None:
-    to = Frame(50, 46, side, side, math.radians(degrees), size)
-    x, y = pixel_places(to)
-    np.testing.assert_allclose(warp(picture_of(smooth, 96, 100)[None], to)[0], smooth(x, y), atol=0.01)
+    frame = Frame(50, 46, side, side, math.radians(degrees), size)
+    x, y = pixel_places(frame)
+    np.testing.assert_allclose(warp(picture_of(smooth, 96, 100)[None], frame)[0], smooth(x, y), atol=0.01)
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -177,7 +177,7 @@ def test_an_upright_frame_weighs_pixels_by_a_triangle(box: tuple[float, float, f
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(40, 60, 10), (33, 47, 20), (168, 192, 112), (50, 50, 37)])
-def test_no_pixel_has_much_more_than_its_share(height: int, width: int, size: int) -> None:
+def test_all_source_pixels_are_averaged_with_similar_weight(height: int, width: int, size: int) -> None:
     """Averaging n pixels reduces noise to about 1 / sqrt(n) if no pixel is skipped."""
     plane = np.random.default_rng(0).normal(size=(20, height, width)).astype(np.float32)
     left = warp(plane, fit_frame((0, 0, width, height), size, "stretch")).std()
@@ -193,14 +193,14 @@ def test_cropping_at_the_same_size_takes_the_pixels_as_they_are() -> None:
 
 
 def test_outside_the_picture_is_0() -> None:
-    to = Frame(0, 10, 40, 40, 0.4, 30)
-    warped = warp(np.ones((1, 20, 20)), to)[0]
-    x, y = pixel_places(to)
+    frame = Frame(0, 10, 40, 40, 0.4, 30)
+    warped = warp(np.ones((1, 20, 20)), frame)[0]
+    x, y = pixel_places(frame)
     far = (x < -2) | (y < -2) | (x > 22) | (y > 22)
     assert not warped[far].any()
-    np.testing.assert_allclose(warped[inside_mask(to, 20, 20)], 1, atol=1e-6)
+    np.testing.assert_allclose(warped[inside_mask(frame, 20, 20)], 1, atol=1e-6)
     assert far.sum() > 200
-    assert inside_mask(to, 20, 20).sum() > 50
+    assert inside_mask(frame, 20, 20).sum() > 50
 
 
 @given(angle=ANGLES)
@@ -232,17 +232,17 @@ def bend(vectors: np.ndarray, stretch: tuple[float, float]) -> np.ndarray:
 
 
 def test_squeezing_168_x_192_bends_normals_by_up_to_3_8_degrees() -> None:
-    to = fit_frame((0, 0, 168, 192), 112, "stretch")
+    frame = fit_frame((0, 0, 168, 192), 112, "stretch")
     angle = np.radians(np.linspace(0, 89, 500))
     straight = np.stack([np.sin(angle), np.zeros(500), np.cos(angle)])[:, None]
-    sideways = bend(straight, to.stretch)[:, 0]
+    sideways = bend(straight, frame.stretch)[:, 0]
     turned = np.degrees(np.arctan2(sideways[0], sideways[2])) - np.degrees(angle)
-    # Between the axes: x turns by at most asin((1 - s) / (1 + s)) toward the camera, s its departure from the mean.
+    # In the plane of x and z, a normal turns by at most asin((s - 1) / (s + 1)), s being the scale of x over the mean scale.
     s = np.sqrt(192 / 168)
     assert np.abs(turned).max() == pytest.approx(np.degrees(np.arcsin((s - 1) / (s + 1))), abs=1e-3)
-    # In the picture's plane both departures add up, to the 3.8 degrees that the design names.
+    # In the plane of x and y, the scales of both axes add up to 3.8 degrees.
     flat = np.stack([np.cos(angle), np.sin(angle), np.zeros(500)])[:, None]
-    bent = bend(flat, to.stretch)[:, 0]
+    bent = bend(flat, frame.stretch)[:, 0]
     assert np.abs(np.degrees(np.arctan2(bent[1], bent[0]) - angle)).max() == pytest.approx(3.8, abs=0.05)
 
 
@@ -251,9 +251,9 @@ def test_squeezing_168_x_192_bends_normals_by_up_to_3_8_degrees() -> None:
 def test_maps_of_a_turned_frame_are_those_of_the_turned_surface(angle: float, sides: tuple[float, float]) -> None:
     size = 40
     images = render(normals(hill, *grid(90, 90)), FOUR, 0.8).astype(np.float32)
-    to = Frame(45, 45, *sides, angle, size)
-    maps = compute_maps(Capture(images, directions(FOUR)), to, solver="least_squares")
-    scale_x, scale_y = size / to.width, size / to.height
+    frame = Frame(45, 45, *sides, angle, size)
+    maps = compute_maps(Capture(images, directions(FOUR)), frame, solver="least_squares")
+    scale_x, scale_y = size / frame.width, size / frame.height
     common = math.sqrt(scale_x * scale_y)
 
     def turned(x: np.ndarray, y: np.ndarray) -> np.ndarray:

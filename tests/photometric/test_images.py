@@ -208,7 +208,7 @@ def test_the_orientation_tag_is_applied_in_every_format(name: str, orientation: 
 
 
 @pytest.mark.parametrize(("white", "bits"), [(4095, 16), (200, 8), (65535, 16), (1, 16)])
-def test_a_white_level_is_where_light_is_1_and_saturated(white: int, bits: int, tmp_path: Path) -> None:
+def test_luminance_is_1_and_saturated_from_the_white_level_on(white: int, bits: int, tmp_path: Path) -> None:
     values = GREY if bits == 8 else DEEP[..., 0] >> 3
     Image.fromarray(values).save(tmp_path / "a.png")
     picture = read_image(tmp_path / "a.png", white)
@@ -216,7 +216,7 @@ def test_a_white_level_is_where_light_is_1_and_saturated(white: int, bits: int, 
     np.testing.assert_array_equal(picture.saturated, values >= white)
 
 
-def test_a_white_level_is_of_the_values_that_a_pgm_states(tmp_path: Path, rejected) -> None:
+def test_the_white_level_of_a_pgm_is_a_stored_value(tmp_path: Path, rejected) -> None:
     values = np.array([[0, 1000], [2000, 3000]], dtype=np.uint16)
     (tmp_path / "a.pgm").write_bytes(b"P5\n2 2\n4095\n" + values.astype(">u2").tobytes())
     picture = read_image(tmp_path / "a.pgm", 2000)
@@ -243,7 +243,7 @@ def test_a_white_level_holds_for_each_channel_of_a_colour(tmp_path: Path) -> Non
 
 
 def exposed(most: int, share: float = 1.0, seed: int = 0) -> np.ndarray:
-    """(64, 64) of a bright blob in noise that reaches `most`, or would reach it by `share`; clipped there."""
+    """(64, 64) of a bright blob in noise whose peak is `share` times `most`, clipped at `most`."""
     rng = np.random.default_rng(seed)
     x, y = np.mgrid[-1:1:64j, -1:1:64j]
     light = np.exp(-3 * (x**2 + y**2)) + rng.normal(0, 0.01, (64, 64))
@@ -277,7 +277,7 @@ def test_pictures_of_different_scales_have_no_saturation_level() -> None:
 
 
 def test_a_picture_of_too_many_pixels_is_rejected_by_its_header(tmp_path: Path, rejected, recwarn) -> None:
-    for side in (9_000, 13_000, 20_000):  # of which Pillow accepts the first, warns of the second, and refuses the third
+    for side in (9_000, 13_000, 20_000):  # Pillow accepts the first, warns of the second, and rejects the third
         header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
         chunks = b"".join(
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -37,7 +37,7 @@ def dense(normal: np.ndarray) -> np.ndarray:
                     equation[index[other]], equation[index[row, column]] = 1, -1
                     rows.append(equation)
                     expected.append((slope[other] + slope[row, column]) / 2)
-    # The solution of least norm is the one of zero mean: constants are all that the differences do not see.
+    # Differences determine depth up to a constant, so the solution of least norm has zero mean.
     return np.linalg.lstsq(np.array(rows), np.array(expected), rcond=None)[0].reshape(height, width)
 
 
@@ -201,18 +201,18 @@ def test_frankot_and_chellappa_give_a_smooth_surface_back(surface: Height, shape
     depth = frankot_chellappa(normals(surface, x, y).transpose(2, 0, 1).astype(np.float32))
     assert depth.dtype == np.float32
     assert abs(depth.mean()) < 1e-3
-    # Mirrored at the border, a slope there is a crease: near it the basis rings.
+    # A slope at the mirrored border is a crease, near which the Fourier basis oscillates.
     inner = (slice(4, -4), slice(4, -4))
     difference = (depth - truth)[inner]
     np.testing.assert_allclose(difference - difference.mean(), 0, atol=0.03 * np.ptp(truth))
 
 
-def test_frankot_and_chellappa_project_what_is_no_surface_on_one_in_least_squares() -> None:
+def test_frankot_and_chellappa_project_slopes_of_no_surface_on_the_nearest_surface() -> None:
     """Adding a curl field, which is orthogonal to the slopes of every surface, changes nothing."""
     height, width = 32, 40
     y, x = np.mgrid[:height, :width] + 0.5
     bump = np.pi / width, np.pi / height
-    # Slopes of z = cos cos, and a curl field of the same frequencies whose mirror images continue it smoothly.
+    # Slopes of z = cos(u x) cos(v y), and a curl field of the same frequencies that mirroring continues smoothly.
     per_column = -bump[0] * np.sin(bump[0] * x) * np.cos(bump[1] * y)
     per_row = -bump[1] * np.cos(bump[0] * x) * np.sin(bump[1] * y)
     curl = 0.7 * bump[1] * np.sin(bump[0] * x) * np.cos(bump[1] * y), -0.7 * bump[0] * np.cos(bump[0] * x) * np.sin(bump[1] * y)

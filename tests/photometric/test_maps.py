@@ -109,7 +109,7 @@ def test_depth_and_normals_are_of_the_surface_as_it_is_framed(
     assert maps.albedo.shape == maps.depth.shape == maps.confidence.shape == (size, size)
     assert abs(maps.depth.mean()) < 1e-3
 
-    # How the fit scales each axis, and which pixels the picture fills wholly.
+    # How the fit scales each axis, and the pixels that lie entirely in the picture.
     scale_x, scale_y = {
         "crop": (size / min(picture), size / min(picture)),
         "pad": (size / max(picture), size / max(picture)),
@@ -122,7 +122,7 @@ def test_depth_and_normals_are_of_the_surface_as_it_is_framed(
     def framed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return common * surface(x / scale_x, y / scale_y)
 
-    # The margin does not exist on the surface.
+    # The surface is not defined outside the picture.
     x, y = np.where(filled, x, 0), np.where(filled, y, 0)
     truth = framed(x, y)
     inner = binary_erosion(filled, iterations=2)
@@ -210,12 +210,12 @@ def test_a_turned_capture_has_turned_maps(seed: int, fit: Fit, solver: Solver, i
 @given(seed=seeds, fit=st.sampled_from(FITS), solver=solvers, integration=st.sampled_from(["poisson", "frankot_chellappa"]))
 def test_a_mirrored_capture_has_mirrored_maps_and_the_opposite_n_x(seed: int, fit: Fit, solver: Solver, integration) -> None:
     capture = random_capture(seed)
-    to = whole(capture, 24, fit)
-    one = compute_maps(capture, to, solver=solver, integration=integration)
-    other = compute_maps(mirrored(capture), to, solver=solver, integration=integration)
+    frame = whole(capture, 24, fit)
+    one = compute_maps(capture, frame, solver=solver, integration=integration)
+    other = compute_maps(mirrored(capture), frame, solver=solver, integration=integration)
     assert_same(other, one.albedo[:, ::-1], one.normal[:, ::-1] * (-1, 1, 1), one.depth[:, ::-1], one.confidence[:, ::-1])
     assert other.quality == pytest.approx(one.quality, rel=1e-3, abs=1e-3)
-    twice = compute_maps(mirrored(mirrored(capture)), to, solver=solver, integration=integration)
+    twice = compute_maps(mirrored(mirrored(capture)), frame, solver=solver, integration=integration)
     for name in ("albedo", "normal", "depth", "confidence"):
         np.testing.assert_array_equal(getattr(twice, name), getattr(one, name))
 
@@ -233,19 +233,19 @@ def test_a_face_turned_or_mirrored_keeps_its_maps_too(solver: Solver) -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @given(angle=st.floats(-3.1, 3.1))
-def test_a_capture_that_the_frame_turns_has_the_maps_of_one_that_was_held_so(solver: Solver, angle: float) -> None:
-    """Pictures and lights rotate by any angle; the surface is rendered again, so that the truth is not resampled."""
+def test_a_frame_that_rotates_a_capture_gives_the_maps_of_the_rotated_surface(solver: Solver, angle: float) -> None:
+    """The rotated surface is rendered again, under rotated lights, so that its pictures are not resampled."""
 
-    def held(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def rotated(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         before = (x + 1j * y) * np.exp(-1j * angle)
         return hill(before.real, before.imag)
 
     lights = directions(FOUR)
-    spun = (lights[:, 0] + 1j * lights[:, 1]) * np.exp(1j * angle)
-    spun_lights = np.column_stack([spun.real, spun.imag, lights[:, 2]])
+    across = (lights[:, 0] + 1j * lights[:, 1]) * np.exp(1j * angle)
+    rotated_lights = np.column_stack([across.real, across.imag, lights[:, 2]])
     plain = Capture(render(normals(hill, *grid(64, 64)), FOUR, 0.8).astype(np.float32), lights)
-    shading = np.einsum("hwc,kc->khw", normals(held, *grid(64, 64)), spun_lights)
-    other = Capture((0.8 * np.maximum(shading, 0)).astype(np.float32), spun_lights)
+    shading = np.einsum("hwc,kc->khw", normals(rotated, *grid(64, 64)), rotated_lights)
+    other = Capture((0.8 * np.maximum(shading, 0)).astype(np.float32), rotated_lights)
     by_frame = compute_maps(plain, Frame(32, 32, 36, 36, angle, 36), solver=solver)
     by_hand = compute_maps(other, Frame(32, 32, 36, 36, 0.0, 36), solver=solver)
     assert degrees(by_frame.normal, by_hand.normal).mean() < 0.4
@@ -281,7 +281,7 @@ def test_intensity_scales_only_the_albedo_of_a_face_up_to_a_small_error_with_int
     np.testing.assert_allclose(after.depth, before.depth, atol=2e-3 * np.ptp(before.depth))
 
 
-def test_stated_intensities_are_taken_out() -> None:
+def test_stated_intensities_are_divided_out() -> None:
     equal = face_capture()
     stated = np.array([1.0, 2.0, 0.5, 1.5])
     uneven = Capture(equal.images * stated[:, None, None].astype(np.float32), equal.lights, equal.saturated, 3 * stated)
@@ -292,7 +292,7 @@ def test_stated_intensities_are_taken_out() -> None:
     np.testing.assert_allclose(other.notes["intensities"], stated / 1.25)
 
 
-def test_estimated_intensities_and_ambient_light_make_the_maps_right_again(rejected: AssertRejected) -> None:
+def test_estimating_intensities_and_ambient_light_corrects_the_maps(rejected: AssertRejected) -> None:
     angles: Angles = ((0, 0), (45, 10), (-45, 15), (5, -45), (0, 45))
     scene = render_session(0, 1, 0, 48)
     factors = np.array([1.2, 0.8, 1.1, 0.9, 1.0])
@@ -328,10 +328,10 @@ def test_a_prior_is_in_the_axes_of_the_maps() -> None:
     """With rotated lights and a rotated prior, the true normals help as a prior only if both have the same axes."""
     capture = face_capture()
     scene = render_session(0, 1, 0, 48)
-    to = whole(capture, 48)
-    alone = compute_maps(capture, to, solver="integrable")
-    helped = compute_maps(capture, to, solver="integrable", prior=scene.normal)
-    misled = compute_maps(capture, to, solver="integrable", prior=scene.normal * np.array([-1, 1, 1], dtype=np.float32))
+    frame = whole(capture, 48)
+    alone = compute_maps(capture, frame, solver="integrable")
+    helped = compute_maps(capture, frame, solver="integrable", prior=scene.normal)
+    misled = compute_maps(capture, frame, solver="integrable", prior=scene.normal * np.array([-1, 1, 1], dtype=np.float32))
     errors = [degrees(maps.normal, scene.normal).mean() for maps in (helped, alone, misled)]
     assert errors[0] < 0.9 * errors[1] < errors[1] < errors[2]
 
@@ -339,11 +339,11 @@ def test_a_prior_is_in_the_axes_of_the_maps() -> None:
 def test_a_frame_beyond_the_picture_is_solved_inside_the_picture() -> None:
     images = render(normals(hill, *grid(60, 60)), FOUR, 0.8).astype(np.float32)
     capture = Capture(images, directions(FOUR))
-    to = Frame(10, 30, 50, 50, 0.5, 40)
-    within = inside_mask(to, 60, 60)
+    frame = Frame(10, 30, 50, 50, 0.5, 40)
+    within = inside_mask(frame, 60, 60)
     assert 0.3 < within.mean() < 0.9
     for solver in SOLVERS:
-        maps = compute_maps(capture, to, solver=solver)
+        maps = compute_maps(capture, frame, solver=solver)
         assert (maps.albedo[~within] == 0).all()
         assert (maps.normal[~within] == (0, 0, 1)).all()
         np.testing.assert_allclose(maps.albedo[within], 0.8, atol=0.03)

@@ -24,7 +24,7 @@ def warning_of(maps: list[np.ndarray]) -> str | None:
 
 
 def bumpy_hill(size: int = 48) -> np.ndarray:
-    """(size, size, 3): narrower than high, like a face, whose normals vary more in x than in y."""
+    """(size, size, 3) normals: like a face, the hill is narrower than high, so they vary more in x than in y."""
     x, y = grid(size, size)
 
     def height(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -47,9 +47,9 @@ def test_with_strong_highlights_the_error_is_at_most_06_of_least_squares(
     lights = dome(count)
     shape = np.full(depth.shape, albedo)
     images = render(shape, normal, depth, lights, cast_shadows=True, highlights=highlights, exponent=exponent)
-    robust, joined = ratios(images, lights, normal)
+    robust, integrable = ratios(images, lights, normal)
     assert robust < bound
-    assert joined < bound + 0.05
+    assert integrable < bound + 0.05
 
 
 @pytest.mark.parametrize("count", [8, 20])
@@ -137,7 +137,7 @@ def test_weights_are_positive_and_independent_of_exposure_and_of_the_order_of_li
     assert weights.max() <= 1
     np.testing.assert_allclose(observation_weights(images * 16, saturated, lights), weights, rtol=1e-3, atol=1e-5)
     order = np.random.default_rng(seed).permutation(count)
-    # Equal observations are sorted by their light, so only pixels without a second zero are compared.
+    # Ties are sorted by the order of the lights, so only pixels without a second zero are compared.
     distinct = (images == 0).sum(axis=0) < 2
     moved = observation_weights(images[order], saturated[order], lights[order])
     np.testing.assert_allclose(moved[:, distinct], weights[order][:, distinct], rtol=0.02, atol=1e-3)

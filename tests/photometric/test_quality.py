@@ -171,7 +171,7 @@ def test_a_flipped_light_convention_shows_in_the_signs(flip: str, subject: int) 
     assert np.sign(twist_agreement(normals, EVERYWHERE)) == in_x * in_y
 
 
-def test_of_a_true_surface_the_mixed_derivatives_agree_and_of_a_mirrored_one_they_are_opposite() -> None:
+def test_the_mixed_derivatives_of_a_surface_agree_and_those_of_mirrored_normals_are_opposite() -> None:
     normals = sphere(64)[0].transpose(2, 0, 1)
     assert twist_agreement(normals, EVERYWHERE) == pytest.approx(1, abs=0.01)
     assert twist_agreement(normals * np.array([-1, 1, 1])[:, None, None], EVERYWHERE) == pytest.approx(-1, abs=0.01)
@@ -202,7 +202,7 @@ def real(yale: Path) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def test_the_bad_capture_of_yale_b_is_found(real: dict[tuple[str, str], dict[str, float]]) -> None:
-    """B05/q1/im0 has 0.4 of its mirror light."""
+    """B05/q1/im0 has 0.4 of the intensity of the light on the other side."""
     assert len(real) == 158
 
     def worst(measure: str, only: str = "q") -> list[tuple[str, str]]:
@@ -210,7 +210,7 @@ def test_the_bad_capture_of_yale_b_is_found(real: dict[tuple[str, str], dict[str
 
     assert worst("residual", "q1")[0] == ("B05", "q1")
     assert ("B05", "q1") in worst("imbalance")[:3]
-    # Of its own geometry it stands far out.
+    # The imbalance is far above that of every other session with the same lights.
     second = real[worst("imbalance", "q1")[1]]["imbalance"]
     assert real["B05", "q1"]["imbalance"] > 2.5 * second
 

@@ -70,7 +70,7 @@ def test_a_darker_shadow_has_less_weight(angles: Angles, which: int) -> None:
     dark = 0.3 * images[which] < 0.35 * others
     assert dark.mean() > 0.8
     assert (np.diff(weights[4:], axis=0)[:, dark] < -1e-3).all(), (
-        "and below a third of the brightest other it falls at every step"
+        "below a third of the brightest other observation, the weight falls at every step"
     )
     bright = images[which] > 0.36 * images.max(axis=0)
     np.testing.assert_allclose(weights[0][bright], 1.04, atol=0.002)
@@ -79,7 +79,7 @@ def test_a_darker_shadow_has_less_weight(angles: Angles, which: int) -> None:
 
 @pytest.mark.parametrize("angles", [FOUR, SEVEN])
 def test_a_brighter_highlight_has_less_weight(angles: Angles) -> None:
-    # Toward the camera, where every light falls alike.
+    # A plane that faces the camera, on which all pixels are equal.
     images = surfaces.render(np.broadcast_to(np.array([0.0, 0, 1]), (2, 2, 3)), angles).astype(np.float32)
     weights = []
     which = images[:, 0, 0].argmax()
@@ -105,11 +105,11 @@ def test_saturated_pixels_have_almost_no_weight() -> None:
     limit = 0.9
     saturated = (images >= limit).astype(np.float32)
     assert saturated.any(axis=0).mean() > 0.3
-    assert (saturated.sum(axis=0) <= 4).all(), "three pictures are whole everywhere"
+    assert (saturated.sum(axis=0) <= 4).all(), "every pixel is unsaturated in three pictures"
     clipped = np.minimum(images, limit).astype(np.float32)
-    plain, robust, joined = errors(clipped, saturated, SEVEN, normal)
+    plain, robust, integrable = errors(clipped, saturated, SEVEN, normal)
     assert robust < 0.3 * plain
-    assert joined < 0.4 * plain
+    assert integrable < 0.4 * plain
     deaf = errors(clipped, unsaturated(images), SEVEN, normal)[1]
     assert robust < 0.5 * deaf, "which the flags are for"
 
@@ -120,9 +120,9 @@ def test_on_a_ball_shadows_and_highlights_have_much_less_effect(angles: Angles, 
     normal, depth = ball_on_a_table()
     images = render(np.full(depth.shape, 0.7), normal, depth, directions(angles), cast_shadows=True, highlights=highlights)
     assert (images == 0).mean() > 0.08
-    plain, robust, joined = errors(images, unsaturated(images), angles, normal)
+    plain, robust, integrable = errors(images, unsaturated(images), angles, normal)
     assert robust < 0.55 * plain
-    assert joined < 0.95 * robust
+    assert integrable < 0.95 * robust
 
 
 @pytest.mark.parametrize("angles", [FOUR, SEVEN, GRAZING])
@@ -136,13 +136,13 @@ def test_few_lights_on_a_dark_glossy_ball_are_not_worse_than_least_squares(
     normal, depth = ball_on_a_table(48)
     shape = np.full(depth.shape, albedo)
     images = render(shape, normal, depth, directions(angles), cast_shadows=True, highlights=highlights, exponent=exponent)
-    plain, robust, joined = errors(images, unsaturated(images), angles, normal)
+    plain, robust, integrable = errors(images, unsaturated(images), angles, normal)
     assert robust < bound * plain
-    assert joined < bound * plain
+    assert integrable < bound * plain
 
 
 def test_a_shadow_is_measured_against_the_second_brightest_observation() -> None:
-    # A highlight in one light hides nothing about the other three, of which none is in shadow.
+    # Next to a highlight the other three are dark, but none of them is in shadow.
     images = np.full((4, 3, 3), 0.1, dtype=np.float32)
     images[0] = 0.9
     weights = observation_weights(images, unsaturated(images), directions(FOUR))
@@ -180,9 +180,9 @@ def test_on_faces_robust_beats_least_squares_and_integrable_beats_both(subject: 
     images = render(scene.albedo, scene.normal, scene.depth, directions(angles), cast_shadows=True, highlights=shine)
     images /= np.quantile(images, 0.998)
     saturated = (images >= 1).astype(np.float32)
-    plain, robust, joined = errors(np.minimum(images, 1), saturated, angles, scene.normal)
+    plain, robust, integrable = errors(np.minimum(images, 1), saturated, angles, scene.normal)
     assert robust < 0.9 * plain
-    assert joined < 0.985 * robust
+    assert integrable < 0.985 * robust
 
 
 @pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
@@ -192,11 +192,11 @@ def test_on_fully_lit_surfaces_the_error_is_at_most_slightly_above_least_squares
     images = surfaces.render(normal, angles, 0.8)
     assert images.min() > 0.05
     images = (images + np.random.default_rng(0).normal(0, noise, images.shape)).astype(np.float32)
-    plain, robust, joined = errors(np.maximum(images, 0), unsaturated(images), angles, normal)
+    plain, robust, integrable = errors(np.maximum(images, 0), unsaturated(images), angles, normal)
     assert robust <= 1.01 * plain + 0.001
-    assert joined <= 1.01 * plain + 0.02
+    assert integrable <= 1.01 * plain + 0.02
     if noise:
-        assert joined < 0.85 * plain, "neighbours average noise out"
+        assert integrable < 0.85 * plain, "neighbours average noise out"
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -212,9 +212,9 @@ def test_three_lights_determine_a_pixel_exactly(seed: int) -> None:
 def test_with_three_lights_neighbours_constrain_a_shadowed_pixel() -> None:
     normal, depth = ball_on_a_table()
     images = render(np.full(depth.shape, 0.7), normal, depth, directions(THREE), cast_shadows=True)
-    plain, robust, joined = errors(images, unsaturated(images), THREE, normal)
+    plain, robust, integrable = errors(images, unsaturated(images), THREE, normal)
     assert robust == pytest.approx(plain, rel=1e-3)
-    assert joined < 0.85 * plain
+    assert integrable < 0.85 * plain
 
 
 def test_confidence_is_the_variance_of_all_pictures_over_that_of_their_weights() -> None:
@@ -271,7 +271,7 @@ def test_a_prior_has_more_effect_where_its_faces_agree() -> None:
         flat = np.zeros((3, 64, 64), dtype=np.float32)
         flat[2] = length
         away.append(normal_error(solve_integrable(images, lights, weights, everywhere, flat), toward))
-    assert away[1] == pytest.approx(away[0], rel=1e-4), "of no agreement, no pull"
+    assert away[1] == pytest.approx(away[0], rel=1e-4), "without agreement, the prior has no effect"
     assert (np.diff(away[1:]) < -0.01).all()
 
 

@@ -69,7 +69,7 @@ def test_weighted_equals_numpys_least_squares_of_weighted_rows(seed: int, count:
 
 
 @pytest.mark.parametrize("angles", [THREE, FOUR, SEVEN])
-def test_equal_weights_are_plain_least_squares_and_their_size_matters_to_the_variance_alone(angles: Angles) -> None:
+def test_equal_weights_are_plain_least_squares_and_their_size_affects_only_the_variance(angles: Angles) -> None:
     lights = directions(angles)
     images = np.random.default_rng(0).random((len(lights), 9, 7)).astype(np.float32)
     scaled, variance = weighted_least_squares(images, lights, np.full(images.shape, 0.25))
@@ -80,7 +80,7 @@ def test_equal_weights_are_plain_least_squares_and_their_size_matters_to_the_var
 def test_the_variance_is_that_of_noise() -> None:
     rng = np.random.default_rng(0)
     lights, weights = directions(FOUR), np.array([1.0, 0.5, 2.0, 0.1])
-    # Noise of unit weight: a picture that counts w has the variance 1 / w.
+    # The noise of a picture with weight w has the variance 1 / w.
     noise = rng.normal(size=(4, 200, 200)) / np.sqrt(weights)[:, None, None]
     scaled, variance = weighted_least_squares(noise, lights, np.broadcast_to(weights[:, None, None], noise.shape))
     assert scaled.var(axis=(1, 2)).sum() == pytest.approx(variance[0, 0], rel=0.02)
@@ -101,5 +101,5 @@ def test_solving_then_averaging_is_averaging_then_solving(seed: int, fit: str, s
     rng = np.random.default_rng(seed)
     lights = directions(SEVEN)
     images = rng.random((7, rng.integers(20, 50), rng.integers(20, 50))).astype(np.float32)
-    to = fit_frame((0, 0, images.shape[2], images.shape[1]), size, fit)
-    np.testing.assert_allclose(warp(least_squares(images, lights), to), least_squares(warp(images, to), lights), atol=5e-6)
+    frame = fit_frame((0, 0, images.shape[2], images.shape[1]), size, fit)
+    np.testing.assert_allclose(warp(least_squares(images, lights), frame), least_squares(warp(images, frame), lights), atol=5e-6)

@@ -37,7 +37,7 @@ def test_seed_subject_and_session_each_change_the_pictures(other: tuple[int, int
 
 
 def test_faces_equal_those_of_version_1() -> None:
-    # Where VERSION is raised, these numbers change too. They are means, as processors differ in the last bit of a pixel.
+    # These numbers change whenever VERSION is raised. They are means, as processors differ in the last bit of a pixel.
     drawn = render_session(0, 0, 0, 64).images[0].reshape(4, 16, 4, 16).mean(axis=(1, 3))
     expected = [
         [116.00, 117.71, 52.98, 25.26],
