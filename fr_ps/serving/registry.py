@@ -21,7 +21,7 @@ from fr_ps.serving.mlflow_model import WEIGHTS_TAG, log_model
 from fr_ps.tracking.mlflow_sink import display_uri, uses_current_store
 from fr_ps.tracking.resolve import REGISTRY_PREFIX, resolve_model
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_run, read_run_info
-from fr_ps.tracking.uris import connect, redacted_uri, tracking_uri
+from fr_ps.tracking.uris import redacted_uri, registry_client, retried_requests, tracking_uri
 
 CHAMPION = "champion"
 """Alias of the version in use."""
@@ -247,7 +247,8 @@ def _uri_or_none(version: ModelVersion | None) -> str:
 def _registry_client(message: str) -> Iterator[MlflowClient]:
     """A client of the registry. MLflow's errors in the block become an `InputError` that begins with `message`."""
     try:
-        yield connect()
+        with retried_requests():
+            yield registry_client()
     except MlflowException as error:
         remedy = "see the registered models in mlflow ui"
         if "API request to" in str(error):

@@ -33,27 +33,29 @@ def resolve_model(model: str, runs: Path = RUNS_FOLDER) -> Path:
 
 
 def _resolve(model: str, runs: Path) -> Path:
-    if model.startswith(REGISTRY_PREFIX):
-        return _resolve_registered(model)
-    given = Path(model)
-    for folder in (given, given / BEST_CHECKPOINT):
-        if is_file(folder / INFO_FILE):
-            return folder
-    local = find_run(model, runs)
-    if local is not None:
-        if not is_file(local / BEST_CHECKPOINT / INFO_FILE):
-            raise InputError(f"run {model} has no {BEST_CHECKPOINT} in {local}; it ended before its first checkpoint")
-        return local / BEST_CHECKPOINT
-    return _download_best(model, runs)
+    is_registered = model.startswith(REGISTRY_PREFIX)
+    if not is_registered:
+        given = Path(model)
+        for folder in (given, given / BEST_CHECKPOINT):
+            if is_file(folder / INFO_FILE):
+                return folder
+        local = find_run(model, runs)
+        if local is not None:
+            if not is_file(local / BEST_CHECKPOINT / INFO_FILE):
+                raise InputError(f"run {model} has no {BEST_CHECKPOINT} in {local}; it ended before its first checkpoint")
+            return local / BEST_CHECKPOINT
+    from fr_ps.tracking.uris import retried_requests  # importing mlflow takes a second
+
+    with retried_requests():
+        return _download_version(model) if is_registered else _download_best(model, runs)
 
 
 def _download_best(run: str, runs: Path) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from fr_ps.tracking.uris import limit_http_retries, tracking_uri
+    from fr_ps.tracking.uris import tracking_uri
 
-    limit_http_retries(2, timeout=60)
     missing = InputError(f"{run}: no model folder, no run under {runs}, and no MLflow run with {BEST_CHECKPOINT}; check the name")
     if "/" in run:
         raise missing
@@ -65,7 +67,7 @@ def _download_best(run: str, runs: Path) -> Path:
         raise missing from None
 
 
-def _resolve_registered(model: str) -> Path:
+def _download_version(model: str) -> Path:
     """The model folder among the files of a registered version.
 
     Raises:
@@ -75,11 +77,11 @@ def _resolve_registered(model: str) -> Path:
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-    from fr_ps.tracking.uris import connect, tracking_uri
+    from fr_ps.tracking.uris import registry_client, tracking_uri
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # mlflow's loader is not used: it needs a global tracking URI, and raises one error for unknown versions and unreadable files.
-    client = connect()
+    # mlflow's loader is not used: it needs a global tracking URI, and raises the same error for an unknown version and for unreadable files.
+    client = registry_client()
     try:
         location = _artifact_location(client, get_model_name_and_version(client, model))
     except MlflowException as error:

@@ -1,10 +1,12 @@
 """URIs of MLflow's tracking stores and registry, and the SQLite file of the default store.
 
 Some paths must be percent-encoded in a URI, as `50% a?b/mlflow.db`. MLflow's own encoding is not used: it encodes more
-characters than SQLAlchemy decodes, and a second folder with the encoded name is created.
+characters than SQLAlchemy decodes, and SQLAlchemy would create a second folder with the encoded name.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from fr_ps.redaction import redact
 
 DEFAULT_STORE_FILE = "mlflow.db"
 _own_limits: dict[str, str] = {}
-"""MLflow's environment variables that `limit_http_retries` set, with their values; the user did not set these."""
+"""MLflow's environment variables that this module set, with their values; the user did not set these."""
+_open_client_used = False
 
 
 def tracking_uri() -> str:
@@ -37,29 +40,41 @@ def registry_uri() -> str:
     return tracking_uri() if found == mlflow.get_tracking_uri() else found
 
 
-def connect() -> MlflowClient:
-    """A client of the tracking store and the model registry in use."""
-    limit_http_retries(2, timeout=60)
+def registry_client() -> MlflowClient:
+    """A client of the tracking store and the model registry in use, for requests inside `retried_requests`."""
     return MlflowClient(tracking_uri(), registry_uri())
 
 
-def limit_http_retries(retries: int, timeout: int) -> None:
-    """Limit requests to a server: the number of retries, and the seconds without an answer per try.
+@contextmanager
+def retried_requests() -> Iterator[None]:
+    """Retry each HTTP request of the block at most twice, with 60 seconds per try; MLflow's default is about four minutes.
 
-    MLflow's default is about four minutes. Environment variables that the user set take precedence. The limits apply to the
-    whole process, so the lowest ones win: a registry request before or during a training does not slow its delivery.
+    The limits apply to the whole process. Outside of the block, they return to those of `open_client`, which keep a delivery
+    quick, if that function was used.
     """
-    for name, limit in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", retries), ("MLFLOW_HTTP_REQUEST_TIMEOUT", timeout)):
-        present = os.environ.get(name)
-        if present is None or (present == _own_limits.get(name) and limit < int(present)):
-            os.environ[name] = _own_limits[name] = str(limit)
+    _limit_requests(retries=2, timeout=60)
+    try:
+        yield
+    finally:
+        if _open_client_used:
+            _limit_requests(retries=0, timeout=20)
 
 
 def open_client(uri: str) -> MlflowClient:
     """A client of the tracking store `uri`. HTTP requests are not retried, as callers retry. Creates a missing SQLite store."""
-    limit_http_retries(0, timeout=20)
+    global _open_client_used
+    if not _open_client_used:  # a later call must not end the retries of a block in another thread
+        _open_client_used = True
+        _limit_requests(retries=0, timeout=20)
     create_sqlite_store(uri)
     return MlflowClient(uri)
+
+
+def _limit_requests(retries: int, timeout: int) -> None:
+    """Set the number of retries and the seconds per try. Environment variables that the user set take precedence."""
+    for name, limit in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", retries), ("MLFLOW_HTTP_REQUEST_TIMEOUT", timeout)):
+        if os.environ.get(name) in (None, _own_limits.get(name)):
+            os.environ[name] = _own_limits[name] = str(limit)
 
 
 def default_tracking_uri() -> str:

@@ -12,7 +12,9 @@ from mlflow import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy import create_engine
 
+from fr_ps.errors import InputError
 from fr_ps.redaction import redact
+from fr_ps.serving.registry import get_champion
 from fr_ps.tracking import uris
 from fr_ps.tracking.uris import (
     artifact_root,
@@ -25,6 +27,7 @@ from fr_ps.tracking.uris import (
     tracking_uri,
 )
 from tests.conftest import MakeStore
+from tests.tracking import servers
 from tests.tracking.conftest import no_settings  # noqa: F401
 
 NAMES = [
@@ -118,23 +121,52 @@ def test_other_uris_have_no_file(uri):
     assert sqlite_path(uri) is None
 
 
-@pytest.mark.parametrize("registry_first", [True, False])
-def test_the_delivery_does_not_retry_in_a_process_that_also_asks_the_registry(
-    monkeypatch: pytest.MonkeyPatch, registry_first: bool
-) -> None:
-    names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
-    for name in names:
+LIMITS = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+
+
+def limits() -> list[str]:
+    return [os.environ[name] for name in LIMITS]
+
+
+@pytest.fixture
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP limits as in a process without any request so far."""
+    monkeypatch.setattr(uris, "_own_limits", {})
+    monkeypatch.setattr(uris, "_open_client_used", False)
+    for name in LIMITS:
         monkeypatch.setenv(name, "")  # restored after the test
         monkeypatch.delenv(name)
-    limits = [(2, 60), (0, 20)]
-    for retries, timeout in limits if registry_first else reversed(limits):
-        uris.limit_http_retries(retries, timeout)
-    assert [os.environ[name] for name in names] == ["0", "20"]
 
 
+@pytest.mark.usefixtures("new_process")
+def test_registry_requests_are_retried_before_and_during_a_delivery_whose_own_are_not() -> None:
+    with uris.retried_requests():
+        assert limits() == ["2", "60"]
+    uris.open_client("http://127.0.0.1:9")
+    assert limits() == ["0", "20"]
+    with uris.retried_requests():
+        uris.open_client("http://127.0.0.1:9")  # as the delivery thread does after each failure
+        assert limits() == ["2", "60"]
+    assert limits() == ["0", "20"]
+
+
+@pytest.mark.usefixtures("new_process")
+def test_a_registry_request_is_retried_after_a_delivery_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+    with servers.failing() as (uri, calls):
+        uris.open_client(uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(InputError, match="check that the MLflow server"):
+            get_champion("faces")
+        assert len(calls) == 3
+
+
+@pytest.mark.usefixtures("new_process")
 def test_http_limits_that_the_user_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uris, "_own_limits", {})
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "90")
-    uris.limit_http_retries(0, timeout=20)
-    assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) == ("5", "90")
+    for name, value in zip(LIMITS, ("5", "90"), strict=True):
+        monkeypatch.setenv(name, value)
+    uris.open_client("http://127.0.0.1:9")
+    with uris.retried_requests():
+        assert limits() == ["5", "90"]
+    assert limits() == ["5", "90"]
