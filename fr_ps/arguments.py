@@ -18,7 +18,7 @@ from fr_ps.config.yaml_files import parse_search_space, read_settings
 from fr_ps.errors import InputError
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
 
-LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
+_LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
 """Flags with a list, which may be written as `a` or `a,b`."""
 
 
@@ -31,7 +31,7 @@ def _groups(config: type) -> dict[str, list[str]]:
 
 
 SETTING_GROUPS, SEARCH_SETTING_GROUPS = _groups(Config), _groups(SearchConfig)
-"""Group to the names of its settings: of a training, and the further groups of a search."""
+"""Group to the names of its settings: the groups of a training, and those that a search adds."""
 TABLE_SETTINGS = ("root", "labels", "classes")
 """The data settings that apply to reading the labels table."""
 _DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary", "split", "mean")} | {
@@ -87,6 +87,11 @@ def add_switch(parser: ArgumentParser, name: str, help: str) -> None:
 def add_overwrite_flag(parser: ArgumentParser) -> None:
     """Add the flag that allows a command to replace what `fr_ps.outputs` protects."""
     add_switch(parser, "overwrite", "replace an output that fr-ps did not write, or that was changed since")
+
+
+def add_model_flag(parser: ArgumentParser) -> None:
+    """Add the required flag that names a model."""
+    parser.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
 
 
 def add_device_flag(parser: ArgumentParser) -> None:
@@ -151,8 +156,8 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             tokens.append(token)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        is_text = flag == "--space" or any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
-        if flag not in ("--config", *LIST_FLAGS) and not is_text:
+        has_cells = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
+        if flag not in ("--config", "--space", *_LIST_FLAGS) and not has_cells:
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:
@@ -161,8 +166,10 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             raise InputError(f"{flag} needs a value")
         if flag == "--config":
             configs.append(value)
-        elif is_text:
-            tokens.append(f"{flag}={json.dumps(parse_search_space(value)) if flag == '--space' else _quote_scalars(value)}")
+        elif flag == "--space":
+            tokens.append(f"{flag}={json.dumps(parse_search_space(value))}")
+        elif has_cells:
+            tokens.append(f"{flag}={_quote_scalars(value)}")
         else:
             tokens.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
     return tokens, configs
@@ -190,7 +197,7 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _merge_base(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`trees` with the config file of the base training (the last `base` of the study files and flags) before them."""
+    """`trees`, preceded by the config file of the base training: the last `base` of the files, or of the flags."""
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
     bases += [token.partition("=")[2] for token in tokens if token.startswith("--base=")]
     bases += [value for token, value in pairwise(tokens) if token == "--base"]

@@ -27,7 +27,7 @@ class InputError(Exception):
     """Bad input or settings. The message is one line: what, where (file, row, key), and what to do.
 
     The command line prints it as ``error: ...`` and exits with 2; any other exception is an internal error. As messages also
-    go to tags, files and databases, addresses are redacted, and a long message loses its middle.
+    go to tags, files and databases, URLs are redacted, and a long message loses its middle.
     """
 
     def __init__(self, message: str) -> None:

@@ -23,7 +23,7 @@ def dir_lock(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def file_lock(folder: Path) -> Iterator[None]:
     """Create `folder` and hold an exclusive lock on its file `.lock`. Waits for other processes."""
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

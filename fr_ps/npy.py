@@ -13,8 +13,8 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import open_regular, sync_file
 
 _MAGIC = b"\x93NUMPY"
-_LENGTH = {1: "<H", 2: "<I", 3: "<I"}
-"""Format of the header length, by the format version."""
+_LENGTH_FORMATS = {1: "<H", 2: "<I", 3: "<I"}
+"""Format version to the `struct` format of the header length."""
 _MAX_HEADER = 10_000
 _MAX_AXES = 8
 _MAX_BYTES = 2**62
@@ -72,13 +72,13 @@ def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
     if file.read(6) != _MAGIC:
         raise NpyError("no .npy signature")
     version = file.read(2)
-    form = _LENGTH.get(version[0]) if len(version) == 2 else None
-    if form is None:
+    length_format = _LENGTH_FORMATS.get(version[0]) if len(version) == 2 else None
+    if length_format is None:
         raise NpyError("unknown format version")
-    packed = file.read(struct.calcsize(form))
-    if len(packed) < struct.calcsize(form):
+    packed = file.read(struct.calcsize(length_format))
+    if len(packed) < struct.calcsize(length_format):
         raise NpyError("truncated header")
-    (length,) = struct.unpack(form, packed)
+    (length,) = struct.unpack(length_format, packed)
     if length > _MAX_HEADER:
         raise NpyError(f"header of {length} bytes; expected at most {_MAX_HEADER}")
     dtype, fortran, shape = _parse_header(file.read(length).decode("latin-1"))

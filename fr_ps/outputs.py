@@ -27,7 +27,7 @@ def check_output_file(out: Path, kind: str, inputs: Inputs, overwrite: bool = Fa
         out: file for `write_output`.
         kind: kind of output, as for `write_output`.
         inputs: of the command; they are never replaced.
-        overwrite: allow to replace a file that fr-ps did not write.
+        overwrite: allow replacing a file that fr-ps did not write.
 
     Raises:
         InputError: `out` is an input, or a file that may not be replaced.
@@ -83,7 +83,7 @@ def check_output_folder(
         inputs: of the command; they are never replaced.
         is_previous_output: whether an existing folder is an earlier output of the same command.
         names: patterns of the files and folders that the command writes.
-        overwrite: allow to replace files of these names that fr-ps did not write.
+        overwrite: allow replacing files of these names that fr-ps did not write.
 
     Raises:
         InputError: `out` is or contains an input, is not a folder, or contains foreign files of these names.

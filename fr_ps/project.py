@@ -3,7 +3,6 @@
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import fr_ps
 from fr_ps.errors import InputError
@@ -70,7 +69,4 @@ def _project_contents() -> dict[str, bytes]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    def write(file: IO[bytes]) -> None:
-        file.write(content)
-
-    write_atomic(path, write)
+    write_atomic(path, lambda file: file.write(content))

@@ -13,7 +13,7 @@ _ELLIPSIS = " [...] "
 _START = re.compile(r"://|(?<=with url: )(?=/)")
 """Start of a URL. urllib3 prints URLs without scheme and host, as ``with url: /path?query``."""
 _NEXT = re.compile(r"(?<![\w+./-])(?:[a-z][a-z0-9+.-]+://(?=[\w/\[:*])|(?:models|runs):/|with url: /)")
-"""Start of another URL, which ends a secret before it. After ``/`` it may be a user: ``http://ann://x@h``."""
+"""Start of another URL, before which a secret of the previous URL ends. Not after ``/``: ``http://ann://x@h`` is one URL."""
 _BREAK = re.compile(r"[\s\"'<>`|\\]")
 """A character that ends a URL, unless it is in a password."""
 _PUNCTUATION = ")]},.;:"
@@ -25,10 +25,11 @@ _ONE_HOST = r"(?:\[[0-9A-Fa-f:.]*\]?|[^:\[\],]*)(?::(?:\d{0,5}|port|[A-Z][A-Z_]*
 _HOSTS = re.compile(f"{_ONE_HOST}(?:,{_ONE_HOST})*")
 """Hosts in PostgreSQL's form, with ports; a port may be a placeholder (``HOST:PORT``)."""
 _NO_USER = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\]?)(?::\d{0,5})?")
-"""A host that cannot be a user name, so that a port follows its colon, and not a password."""
+"""A host that cannot be a user name: its colon precedes a port, not a password."""
 _OF_A_FILE = re.compile(r"(?:sqlite|file)[a-z0-9+]{0,20}://$")
 _QUERY_OR_FRAGMENT = re.compile("[?#]")
 _PASSWORD = re.compile(r":(?!\s)")
+"""A colon that may precede a password."""
 
 
 def redact(text: str) -> str:
@@ -108,7 +109,7 @@ def _redact_line(line: str) -> str:
 
 def _redact_once(line: str) -> str:
     breaks, nexts = ([found.start() for found in pattern.finditer(line)] for pattern in (_BREAK, _NEXT))
-    signs = [index for index, character in enumerate(line) if character == "@"]
+    at_signs = [index for index, character in enumerate(line) if character == "@"]
     pieces: list[str] = []
     position = 0
     while found := _START.search(line, position):
@@ -118,7 +119,7 @@ def _redact_once(line: str) -> str:
         end = min(following, word_end)
         if _QUERY_OR_FRAGMENT.search(line, start, end):
             end = word_end  # another URL at this place is part of the query
-        at = signs[place - 1] if (place := bisect_left(signs, max(following, end))) else -1
+        at = at_signs[place - 1] if (place := bisect_left(at_signs, max(following, end))) else -1
         if at >= start and _is_ambiguous(line, start, end, at):
             end = _first_from(breaks, at, len(line))
             shown = _MASK + _punctuation(line[at:end])

@@ -124,7 +124,7 @@ def check_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> 
 
 
 def suggest_session(key: SessionKey, known: Collection[SessionKey]) -> str:
-    """A hint at a session of `known` that `key` may mean: they differ by case or by what spreadsheets change; empty: none."""
+    """A hint at the session of `known` that `key` probably means: they differ only in case, leading zeros or `.0`; else empty."""
     for other in sorted(known):
         if key == other or tuple(map(_normalize, key)) != tuple(map(_normalize, other)):
             continue

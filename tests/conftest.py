@@ -31,7 +31,7 @@ LONGEST_FILES = (
     "training/test_resume.py",
     "training/test_checkpoint_manager.py",
     "training/test_build_model.py",
-    "test_house.py",
+    "test_repository.py",
     "test_cli.py",
     "training/test_train.py",
     "training/test_train_state.py",

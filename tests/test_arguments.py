@@ -25,7 +25,7 @@ def prepared_with(*argv: str) -> Any:
     return parse_command_line(["prepare", "--captures", "a", "--out", "b", *argv])["prepare"]
 
 
-def refusal(*argv: str) -> str:
+def error_message(*argv: str) -> str:
     """The error message for `argv`."""
     with pytest.raises(InputError) as caught:
         parse_command_line(argv)
@@ -53,8 +53,8 @@ def test_a_flag_overrides_the_config_in_any_order(config_file: Path, form: str, 
 
 @pytest.mark.parametrize("words", [["--optim.weight_d", "0.1"], ["--conf", "FILE"], ["--train.ep=3"]], ids=str)
 def test_flags_cannot_be_abbreviated(words: list[str], config_file: Path) -> None:
-    """An abbreviated --config would not be brought before the flags, and so would override them."""
-    message = refusal("train", "--optim.lr", "0.25", *(word.replace("FILE", str(config_file)) for word in words))
+    """An abbreviated --config would not be moved before the flags, and so would override them."""
+    message = error_message("train", "--optim.lr", "0.25", *(word.replace("FILE", str(config_file)) for word in words))
     assert words[0].partition("=")[0].removeprefix("--") in message
 
 
@@ -94,7 +94,7 @@ def test_modalities_may_be_written_with_or_without_brackets(words: list[str], mo
 @pytest.mark.parametrize("written", ["albedo,normal", "[albedo, normal]"])
 def test_several_modalities_may_be_written_with_or_without_brackets_but_none_twice(written: str) -> None:
     assert settings("--data.modalities", written).data.modalities == ("albedo", "normal")
-    message = refusal("train", f"--data.modalities={written.replace('normal', 'albedo')}")
+    message = error_message("train", f"--data.modalities={written.replace('normal', 'albedo')}")
     assert message.startswith("data.modalities is ['albedo', 'albedo']; expected one or more of albedo, normal, depth")
 
 
@@ -104,13 +104,13 @@ def test_parameters_appended_by_mlflow_run_are_parsed() -> None:
 
 
 def test_an_unknown_flag_lists_the_settings_of_its_group() -> None:
-    message = refusal("train", "--optim.lrr", "0.1")
+    message = error_message("train", "--optim.lrr", "0.1")
     assert "'optim.lrr'" in message
     assert all(f"optim.{name}" in message for name in to_dict(OptimConfig()))
 
 
 def test_an_unknown_flag_outside_the_groups_lists_the_groups() -> None:
-    message = refusal("train", "--learning-rate", "0.1")
+    message = error_message("train", "--learning-rate", "0.1")
     assert "learning_rate" in message
     assert all(name in message for name in to_dict(Config()))
 
@@ -118,25 +118,25 @@ def test_an_unknown_flag_outside_the_groups_lists_the_groups() -> None:
 @pytest.mark.parametrize("command", ["prepare", "evaluate"])
 def test_an_unknown_flag_of_another_command_does_not_list_training_settings(command: str) -> None:
     required = {"prepare": ["--captures", "a", "--out", "b"], "evaluate": ["--model", "a", "--data", "b", "--out", "c"]}
-    message = refusal(command, *required[command], "--nonsense", "1")
+    message = error_message(command, *required[command], "--nonsense", "1")
     assert "nonsense" in message
     assert "schedule" not in message
 
 
 @pytest.mark.parametrize("command", ["summary", "split"])
 def test_an_unknown_data_setting_lists_the_data_settings(command: str) -> None:
-    message = refusal("data", command, "--data.rot", "x")
+    message = error_message("data", command, "--data.rot", "x")
     assert "'data.rot'" in message
     assert all(f"data.{name}" in message for name in to_dict(DataConfig()))
-    assert "synthetic.people" in refusal("data", command, "--synthetic.peeple", "3")
+    assert "synthetic.people" in error_message("data", command, "--synthetic.peeple", "3")
     for word in ("--nonsense", "--optim.lr"):
-        message = refusal("data", command, word, "1")
+        message = error_message("data", command, word, "1")
         assert word in message
         assert f"fr-ps data {command} --help" in message
 
 
 def test_data_check_takes_the_settings_of_reading_alone() -> None:
-    message = refusal("data", "check", "--data.limits", "{a: 1}")
+    message = error_message("data", "check", "--data.limits", "{a: 1}")
     assert "--data.limits" in message
     assert "fr-ps data check --help" in message
 
@@ -149,8 +149,8 @@ def test_columns_and_values_may_be_written_as_yaml_or_one_by_one(tmp_path: Path)
     assert data.limits == {"quality_residual": 0.15}
     flags = ["--data.only", "{Quality: [ok], Pose: [1, 2]}", "--data.limits.quality_residual", "0.15"]
     assert settings(*flags).data == data
-    assert "data.only" in refusal("train", "--data.only", "{Quality: ok}")
-    assert "data.limits" in refusal("train", "--data.limits", "{quality_residual: low}")
+    assert "data.only" in error_message("train", "--data.only", "{Quality: ok}")
+    assert "data.limits" in error_message("train", "--data.limits", "{quality_residual: low}")
 
 
 CELLS = [
@@ -181,20 +181,20 @@ def test_cells_of_a_table_stay_as_written(name: str, text: str, expected: dict[s
 def test_cells_in_another_shape_are_an_error(written: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(f"data:\n  only: {written}\n")
-    assert "data.only" in refusal("train", "--config", str(file))
-    assert "data.only" in refusal("train", f"--data.only={written}")
-    assert "data.only" in refusal("train", "--data.only", "{Spectacles: [no")
+    assert "data.only" in error_message("train", "--config", str(file))
+    assert "data.only" in error_message("train", f"--data.only={written}")
+    assert "data.only" in error_message("train", "--data.only", "{Spectacles: [no")
 
 
 def test_an_unknown_key_in_a_config_is_an_error_with_file_and_choices(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("optim: {lrr: 0.5}\n")
-    message = refusal("train", "--config", str(file))
+    message = error_message("train", "--config", str(file))
     assert str(file) in message
     assert "'optim.lrr'" in message
     assert all(f"optim.{name}" in message for name in to_dict(OptimConfig()))
     file.write_text("optimm: {lr: 0.5}\n")
-    message = refusal("train", "--config", str(file))
+    message = error_message("train", "--config", str(file))
     assert str(file) in message
     assert "optimm" in message
     assert "optim," in message
@@ -203,7 +203,7 @@ def test_an_unknown_key_in_a_config_is_an_error_with_file_and_choices(tmp_path: 
 def test_an_unknown_backbone_lists_the_backbones(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model: {backbone: irse49}\n")
-    for message in (refusal("train", "--model.backbone", "irse49"), refusal("train", "--config", str(file))):
+    for message in (error_message("train", "--model.backbone", "irse49"), error_message("train", "--config", str(file))):
         assert message.startswith("model.backbone is 'irse49'; expected one of ")
         listed = message.partition("expected one of ")[2]
         assert listed.startswith(", ".join(BACKBONES))
@@ -225,7 +225,7 @@ def test_an_unknown_backbone_lists_the_backbones(tmp_path: Path) -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_a_wrong_value_is_an_error_with_the_expected_values(words: list[str], key: str, expected: str) -> None:
-    message = refusal("train", *words)
+    message = error_message("train", *words)
     assert message.startswith(f"{key}; expected ")
     assert expected in message
 
@@ -239,7 +239,7 @@ def test_a_wrong_value_in_a_config_is_named_by_its_key(text: str, tmp_path: Path
     file.write_text(text)
     (group, inner), *_ = yaml.safe_load(text).items()
     key = f"{group}.{next(iter(inner))}" if isinstance(inner, dict) else group
-    assert key in refusal("train", "--config", str(file))
+    assert key in error_message("train", "--config", str(file))
 
 
 def test_a_single_modality_in_a_config_needs_no_brackets(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_single_modality_in_a_config_needs_no_brackets(tmp_path: Path) -> None
 
 
 def test_classes_of_an_unknown_attribute_list_the_attributes() -> None:
-    message = refusal("train", "--data.classes", "{emotoin: {a: [blankstare], b: [positive]}}")
+    message = error_message("train", "--data.classes", "{emotoin: {a: [blankstare], b: [positive]}}")
     assert "emotoin" in message
     assert all(name in message for name in get_args(Attribute))
 
@@ -266,14 +266,14 @@ def test_classes_of_an_unknown_attribute_list_the_attributes() -> None:
     ids=lambda value: str(value),
 )
 def test_a_missing_required_argument_is_named(argv: list[str], missing: str) -> None:
-    assert f"missing {missing}" in refusal(*argv)
+    assert f"missing {missing}" in error_message(*argv)
 
 
 @pytest.mark.parametrize(
     "words", [["train", "--config"], ["train", "--optim.lr"], ["train", "--data.modalities"], ["prepare", "--captures"]]
 )
 def test_a_flag_without_its_value_is_named(words: list[str]) -> None:
-    assert words[-1] in refusal(*words)
+    assert words[-1] in error_message(*words)
 
 
 @pytest.mark.parametrize(
@@ -286,12 +286,12 @@ def test_a_flag_without_its_value_is_named(words: list[str]) -> None:
         b"\xff\xfe\x00\x01",
         b"\x89PNG\r\n\x1a\n\x00",
     ],
-    ids=["unclosed", "tab", "list", "words", "not utf-8", "a picture"],
+    ids=["unclosed", "tab", "list", "words", "not utf-8", "PNG"],
 )
 def test_a_broken_config_is_named(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_bytes(content)
-    assert str(file) in refusal("train", "--config", str(file))
+    assert str(file) in error_message("train", "--config", str(file))
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n"], ids=["empty", "a comment"])
@@ -302,12 +302,12 @@ def test_an_empty_config_changes_nothing(text: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
-    assert str(tmp_path / "none.yaml") in refusal("train", "--config", str(tmp_path / "none.yaml"))
-    assert str(tmp_path) in refusal("train", "--config", str(tmp_path))
+    assert str(tmp_path / "none.yaml") in error_message("train", "--config", str(tmp_path / "none.yaml"))
+    assert str(tmp_path) in error_message("train", "--config", str(tmp_path))
 
 
 def test_an_unknown_command_lists_the_commands() -> None:
-    for message in (refusal("trian"), refusal()):
+    for message in (error_message("trian"), error_message()):
         assert all(name in message for name in ("train", "prepare", "evaluate", "data"))
 
 
@@ -371,7 +371,7 @@ def test_the_order_may_be_written_as_a_list_or_with_commas() -> None:
     order = ("gender", "pose", "emotion", "facial_hair", "spectacles")
     for written in (",".join(order), f"[{', '.join(order)}]"):
         assert settings("--model.order", written).model.order == order
-    assert "model.order" in refusal("train", "--model.order", "gender,pose")
+    assert "model.order" in error_message("train", "--model.order", "gender,pose")
 
 
 def test_an_empty_value_stays_one() -> None:
@@ -430,7 +430,7 @@ def test_a_study_without_a_base_starts_from_the_defaults(tmp_path: Path) -> None
 def test_a_base_that_is_not_text_is_an_error(written: str, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(f"base: {written}\n{STUDY}")
-    assert refusal("search", "--config", str(file)) == (
+    assert error_message("search", "--config", str(file)) == (
         f"base is {yaml.safe_load(written)!r}; expected a config file of a training, as experiments/synthetic.yaml"
     )
 
@@ -438,10 +438,10 @@ def test_a_base_that_is_not_text_is_an_error(written: str, tmp_path: Path) -> No
 def test_a_missing_or_invalid_base_is_an_error(tmp_path: Path) -> None:
     file, base = tmp_path / "study.yaml", tmp_path / "base.yaml"
     file.write_text(f"base: {base}\n{STUDY}")
-    assert f"{base}: no such config file" in refusal("search", "--config", str(file))
+    assert f"{base}: no such config file" in error_message("search", "--config", str(file))
     base.write_text("just words\n")
-    assert str(base) in refusal("search", "--config", str(file))
-    assert "--base" in refusal("search", "--study.name", "s", "--base")
+    assert str(base) in error_message("search", "--config", str(file))
+    assert "--base" in error_message("search", "--study.name", "s", "--base")
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_an_unknown_key_in_a_study_is_named_with_file_and_choices(
 ) -> None:
     file = tmp_path / "unknown.yaml"
     file.write_text(text)
-    message = refusal("search", "--config", str(study_file), "--config", str(file))
+    message = error_message("search", "--config", str(study_file), "--config", str(file))
     assert str(file) in message
     assert key in message
     assert all(choice in message for choice in choices)
@@ -468,14 +468,14 @@ def test_an_unknown_key_in_a_study_is_named_with_file_and_choices(
 
 def test_an_unknown_key_in_the_base_is_named_with_that_file(study_file: Path, config_file: Path) -> None:
     config_file.write_text("optim: {lrr: 0.5}\n")
-    assert refusal("search", "--config", str(study_file)).startswith(f"{config_file}: unknown setting 'optim.lrr'")
+    assert error_message("search", "--config", str(study_file)).startswith(f"{config_file}: unknown setting 'optim.lrr'")
 
 
 def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> None:
-    message = refusal("search", "--study.nme", "s")
+    message = error_message("search", "--study.nme", "s")
     assert "'study.nme'" in message
     assert "study.name" in message
-    message = refusal("search", "--optim.lrr", "1")
+    message = error_message("search", "--optim.lrr", "1")
     assert "'optim.lrr'" in message
     assert "optim.lr," in message
 
@@ -492,14 +492,14 @@ def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> 
     ids=lambda value: str(value)[:40],
 )
 def test_a_wrong_value_of_a_study_is_named_with_what_it_may_be(words: list[str], key: str, expected: str) -> None:
-    message = refusal("search", *words)
+    message = error_message("search", *words)
     assert message.startswith(f"{key}; expected ")
     assert expected in message
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5"])
 def test_workers_are_one_or_more(workers: str) -> None:
-    assert "workers" in refusal("search", "--workers", workers)
+    assert "workers" in error_message("search", "--workers", workers)
 
 
 @pytest.mark.parametrize(
@@ -538,7 +538,7 @@ def test_names_on_the_command_line_stay_as_written(text: str) -> None:
 def test_a_flag_in_a_file_is_an_error(flag: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(flag)
-    message = refusal("train", "--config", str(file))
+    message = error_message("train", "--config", str(file))
     name = flag.partition(":")[0]
     assert message == f"{file}: {name} is not a setting; use the flag --{name.replace('_', '-')}"
 
@@ -611,7 +611,7 @@ def setting_names(kind: type) -> list[str]:
 @pytest.mark.parametrize(("command", "flag"), sorted(FLAGS))
 def test_every_number_among_the_flags_has_bounds(command: str, flag: str) -> None:
     for value in ("1e20", "nan", "1" * 5000) + (() if flag == "threshold" else ("-1",)):
-        message = refusal(command, *REQUIRED.get(command, ()), f"--{flag}={value}")
+        message = error_message(command, *REQUIRED.get(command, ()), f"--{flag}={value}")
         assert flag in message
         assert len(message) < 500
 
@@ -629,7 +629,7 @@ def test_every_number_among_the_flags_has_bounds(command: str, flag: str) -> Non
     ],
 )
 def test_a_number_that_is_out_of_bounds_is_named_with_them(command: str, words: str, expected: str) -> None:
-    assert refusal(command, *REQUIRED.get(command, ()), *words.split()).startswith(expected)
+    assert error_message(command, *REQUIRED.get(command, ()), *words.split()).startswith(expected)
 
 
 def test_train_prints_a_note_about_a_setting_without_effect(capsys: pytest.CaptureFixture[str]) -> None:

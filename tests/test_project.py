@@ -15,7 +15,7 @@ from fr_ps.cli import COMMANDS, main
 from fr_ps.config.yaml_files import read_settings
 from fr_ps.errors import DiskFullError
 from fr_ps.files import write_atomic
-from tests.test_house import ROOT
+from tests.test_repository import ROOT
 
 
 def test_a_project_folder_has_every_shipped_experiment(tmp_path, capsys):

@@ -1,7 +1,7 @@
-"""Every JSON file that the program reads back: those of version 0.1 are read, and whatever is done to one, it is read as a valid
-object or rejected in one line, within a second.
+"""Files that the program reads back: those of version 0.1 are read, and a damaged one is read as a valid object or rejected in
+one line, within a second.
 
-The files in `old_files` were written by version 0.1.0: a training of two epochs, a gallery of three people, a prepared session.
+The files in `old_files` were written by version 0.1.0: a training of two epochs, a gallery of three subjects, a prepared session.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ DEEP = b"[" * 100_000
 
 
 def checkpoint_around(state: Path) -> Path:
-    """The folder of `state`, made a checkpoint whose checksums are right."""
+    """The folder of `state`, completed to a checkpoint with valid checksums."""
     folder = state.parent
     write_tensors(folder / "training.safetensors", {"rng.cpu": torch.get_rng_state()})
     (folder / "model").mkdir(exist_ok=True)
@@ -73,11 +73,11 @@ READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
     "state.json": ("checkpoint", "state.json", lambda file: read_checkpoint(checkpoint_around(file))),
     "champions": ("tag", "champions", lambda file: parse_json(file.read_bytes(), list[str], "tag", "remove it")),
 }
-"""File to its folder here, its name in it, and what reads it."""
+"""Case to the folder in `old_files`, the name of the file there, and its reader."""
 
 
 def copy_of(name: str, folder: Path) -> Path:
-    """The file `name` with those that it is read with, in a new folder below `folder`."""
+    """A copy of the file `name`, and of the files that its reader needs, in a new folder below `folder`."""
     source, file, _ = READERS[name]
     target = folder / source
     shutil.rmtree(target, ignore_errors=True)
@@ -152,19 +152,19 @@ def test_a_folder_or_special_file_in_the_place_of_a_file_is_rejected(name: str, 
 
 
 def assert_read_or_rejected(name: str, file: Path) -> None:
-    start, refusal, found = time.process_time(), "", None
+    start, message, found = time.process_time(), "", None
     try:
         found = READERS[name][2](file)
     except InputError as error:
-        refusal = str(error)
+        message = str(error)
     assert time.process_time() - start < 1
-    assert "\n" not in refusal
-    assert len(refusal) < 2000
+    assert "\n" not in message
+    assert len(message) < 2000
     json.dumps(found, default=_plain)
 
 
 def _plain(value: Any) -> Any:
-    """A part of a valid object as JSON could hold it."""
+    """A part of a valid object as JSON."""
     return asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
@@ -179,15 +179,15 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def changed(tree: Any, data: st.DataObject) -> Any:
-    """`tree` with one of its parts dropped, replaced or buried."""
+    """`tree` with one of its parts dropped, replaced, nested in lists, or with a new key."""
     *above, last = ["root", *data.draw(st.sampled_from(places(tree)), label="place")]
     holder: Any = {"root": tree}
     for key in above:
         holder = holder[key]
-    act = data.draw(st.sampled_from(["drop", "replace", "bury", "add"]), label="act")
+    act = data.draw(st.sampled_from(["drop", "replace", "nest", "add"]), label="act")
     if act == "drop" and last != "root":
         del holder[last]
-    elif act == "bury":
+    elif act == "nest":
         for _ in range(data.draw(st.sampled_from([1, 50, 300]))):
             holder[last] = [holder[last]]
     elif act == "add" and isinstance(holder[last], dict):

@@ -1,1 +1,1 @@
-"""What `fr-ps` does: each module has some of its commands, which parse, call one function, print. No logic."""
+"""The commands of `fr-ps`. Each declares its arguments, calls one function and prints its result; no logic."""

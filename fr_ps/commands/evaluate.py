@@ -1,4 +1,4 @@
-"""`evaluate` and `compare`: parse, call one function, print."""
+"""The commands `evaluate` and `compare`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from fr_ps.arguments import Command, Parser, add_batch_flag, add_device_flag, add_overwrite_flag, add_switch
+from fr_ps.arguments import Command, Parser, add_batch_flag, add_device_flag, add_model_flag, add_overwrite_flag, add_switch
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
 from fr_ps.tracking.run_folder import RUNS_FOLDER
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def _add_evaluate_arguments(evaluate: Parser) -> None:
     evaluate.description = "Evaluate a model on a prepared data set and write a report."
-    evaluate.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
+    add_model_flag(evaluate)
     evaluate.add_argument("--data", type=str, required=True, help="prepared data set")
     evaluate.add_argument("--out", type=str, required=True, help="folder for the report")
     evaluate.add_argument(
@@ -57,7 +57,6 @@ def _add_compare_arguments(compare: Parser) -> None:
 
 
 def _evaluate(arguments: Namespace) -> None:
-    """Evaluate a model and print its metrics."""
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate_model import evaluate_model
     from fr_ps.evaluation.report import terminal_table
@@ -91,7 +90,6 @@ def _evaluate(arguments: Namespace) -> None:
 
 
 def _compare(arguments: Namespace) -> None:
-    """Compare two models and print their differences."""
     from fr_ps.device import pick_device
     from fr_ps.evaluation.compare_models import compare_models
     from fr_ps.report.table import table_text

@@ -1,4 +1,4 @@
-"""`init`: parse, call one function, print."""
+"""The command `init`."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`models`: parse, call one function, print."""
+"""The command `models`."""
 
 from typing import Literal
 

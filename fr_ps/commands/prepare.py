@@ -9,7 +9,7 @@ from fr_ps.config import PrepareConfig
 
 
 def _add_prepare_arguments(prepare: Parser) -> None:
-    prepare.description = "Make a prepared data set of raw captures: albedo, normals, depth, labels."
+    prepare.description = "Make a prepared data set from raw captures: albedo, normals, depth, labels."
     prepare.add_class_arguments(PrepareConfig, None)
 
 

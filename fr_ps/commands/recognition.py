@@ -1,4 +1,4 @@
-"""`predict` and the gallery commands: parse, call one function, print."""
+"""The command `predict` and the gallery commands `enroll`, `identify`, `verify` and `forget`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from fr_ps.arguments import (
     UnitInterval,
     add_batch_flag,
     add_device_flag,
+    add_model_flag,
     add_overwrite_flag,
 )
 from fr_ps.errors import InputError
@@ -71,7 +72,6 @@ def _add_forget_arguments(forget: Parser) -> None:
 
 
 def _predict(arguments: Namespace) -> None:
-    """Run the model and write the table."""
     from fr_ps.serving.results import PREDICTIONS, check_suffix, prediction_table, write_table
 
     out = Path(arguments.out)
@@ -85,7 +85,6 @@ def _predict(arguments: Namespace) -> None:
 
 
 def _enroll(arguments: Namespace) -> None:
-    """Run the model and add the embeddings to the gallery."""
     from fr_ps.serving.gallery import INFO_FILE, check_empty, enroll, read_gallery
 
     folder = Path(arguments.gallery)
@@ -104,7 +103,6 @@ def _enroll(arguments: Namespace) -> None:
 
 
 def _identify(arguments: Namespace) -> None:
-    """Run the model, search the gallery, and print and write the matches."""
     from fr_ps.serving.results import identification_rows, identification_summary
 
     gallery, recognizer, threshold = _open_gallery(arguments)
@@ -116,7 +114,6 @@ def _identify(arguments: Namespace) -> None:
 
 
 def _verify(arguments: Namespace) -> None:
-    """Run the model, compare with the gallery, and print and write the decisions."""
     from fr_ps.serving.results import verification_rows
 
     gallery, recognizer, threshold = _open_gallery(arguments)
@@ -132,7 +129,6 @@ def _verify(arguments: Namespace) -> None:
 
 
 def _forget(arguments: Namespace) -> None:
-    """Remove a subject or a session from a gallery."""
     from fr_ps.serving.gallery import forget
 
     session = None if arguments.session is None else to_nfc(arguments.session)
@@ -141,7 +137,7 @@ def _forget(arguments: Namespace) -> None:
 
 
 def _add_inference_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
+    add_model_flag(parser)
     parser.add_argument("--data", type=str, default=None, help="prepared data set")
     parser.add_argument("--captures", type=str, default=None, help="raw captures, instead of --data")
     parser.add_argument("--labels", type=str, default=None, help="CSV of id,session: use these sessions only")

@@ -1,10 +1,19 @@
-"""`register`, `promote`, `export`: parse, call one function, print."""
+"""The commands `register`, `promote` and `export`."""
 
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from fr_ps.arguments import Command, Parser, UnitInterval, add_batch_flag, add_device_flag, add_overwrite_flag, add_switch
+from fr_ps.arguments import (
+    Command,
+    Parser,
+    UnitInterval,
+    add_batch_flag,
+    add_device_flag,
+    add_model_flag,
+    add_overwrite_flag,
+    add_switch,
+)
 from fr_ps.commands.evaluate import check_report_folder
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
@@ -37,7 +46,7 @@ def _add_promote_arguments(promote: Parser) -> None:
 
 def _add_export_arguments(export: Parser) -> None:
     export.description = "Export a model to ONNX, check it against torch, and print size, latency and accuracy."
-    export.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")
+    add_model_flag(export)
     export.add_argument("--out", type=str, required=True, help="folder to write")
     export.add_argument("--data", type=str, default=None, help="prepared data set for the accuracy; default: no accuracy")
     export.add_argument("--split", type=str, default="test", help="part of the model's own split of --data; all: all rows")
@@ -45,16 +54,15 @@ def _add_export_arguments(export: Parser) -> None:
 
 
 def _register(arguments: Namespace) -> None:
-    """Register the model and print the version."""
     from fr_ps.serving.registry import register
 
     echo(register(arguments.model, arguments.name, arguments.tags, arguments.description).uri)
 
 
 def _promote(arguments: Namespace) -> None:
-    """Compare with the champion, decide, and print the reasons."""
     if arguments.rollback or arguments.demote:
-        return _rollback_or_demote(arguments)
+        _rollback_or_demote(arguments)
+        return
     from fr_ps.device import pick_device
     from fr_ps.report.table import table_text
     from fr_ps.serving.promote import decision_text, promote
@@ -80,7 +88,6 @@ def _promote(arguments: Namespace) -> None:
             echo(table_text(table) + "\n")
         echo("\n".join([decision_text(decision, arguments.dry_run), *decision.reasons]))
     echo(run.display_id)
-    return None
 
 
 def _rollback_or_demote(arguments: Namespace) -> None:
@@ -99,7 +106,6 @@ def _rollback_or_demote(arguments: Namespace) -> None:
 
 
 def _export(arguments: Namespace) -> None:
-    """Export the model and print the table."""
     from tabulate import tabulate
 
     from fr_ps.serving.export import export

@@ -1,4 +1,4 @@
-"""`runs` and `sync`: parse, call one function, print."""
+"""The commands `runs` and `sync`."""
 
 from jsonargparse import Namespace
 
@@ -51,7 +51,7 @@ def _sync(arguments: Namespace) -> None:
     from tabulate import tabulate
 
     from fr_ps.progress import progress
-    from fr_ps.tracking.sync import missing_from_store, move_to_store, pending_runs, sync
+    from fr_ps.tracking.sync import find_lost_run, move_to_store, pending_runs, sync
 
     only = find_run(arguments.run, RUNS_FOLDER) if arguments.run else None
     if arguments.run and only is None:
@@ -81,7 +81,8 @@ def _sync(arguments: Namespace) -> None:
             f"{number} not delivered; {first.id} to {first.store or 'its store'}: {first.reason.rstrip('.')}"
             + ("" if "fr-ps sync" in first.reason else f"; {remedy}")
         )
-    for folder, store in missing_from_store(RUNS_FOLDER).items():
+    if lost := find_lost_run(RUNS_FOLDER):
+        folder, store = lost
         raise InputError(
             f"run {folder.name} was delivered to the MLflow store {store}, which no longer has it; if the store was deleted, "
             f"deliver all runs of this folder again: fr-ps sync --store {store}"

@@ -1,4 +1,4 @@
-"""`search`: parse, call one function, print."""
+"""The command `search`."""
 
 from dataclasses import fields
 
@@ -23,7 +23,7 @@ def _search(arguments: Namespace) -> None:
     config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
     spec = build_study_spec(config, training_config(arguments))
 
-    from fr_ps.search.launcher import run_study
+    from fr_ps.search.launcher import run_study  # imports torch; errors of the settings come before that
 
     echo(run_study(spec, arguments.workers))
 

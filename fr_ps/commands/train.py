@@ -1,4 +1,4 @@
-"""`train`: parse, call one function, print."""
+"""The command `train`."""
 
 import os
 

@@ -12,7 +12,7 @@ from fr_ps.data.preparation import FORMAT
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import one_line
 from fr_ps.files import atomic_folder, remove_stale_temp, translate_write_errors, write_json
-from fr_ps.locks import folder_lock
+from fr_ps.locks import file_lock
 from fr_ps.progress import echo, progress
 from fr_ps.synthetic.captures import VERSION, write_synthetic_captures
 
@@ -34,7 +34,7 @@ def synthetic_dataset(config: SyntheticConfig) -> Path:
     name = f"v{VERSION}.{FORMAT}-p{config.people}-s{config.sessions}-seed{config.seed}-{config.size}px"
     folder = cache_folder() / "synthetic" / name
     prepared, checksums_file = folder / "synthetic", folder / _CHECKSUMS_FILE
-    with folder_lock(folder), translate_write_errors(folder):
+    with file_lock(folder), translate_write_errors(folder):
         if folder in _verified and all(path.is_file() for path in (checksums_file, prepared / LABELS_FILE)):
             return prepared
         if checksums_file.exists() and (damage := _find_damage(prepared, checksums_file)):

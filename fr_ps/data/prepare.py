@@ -19,7 +19,7 @@ from fr_ps.data.preparation import FORMAT, RECORD_FILE, capture_to_maps, prepara
 from fr_ps.data.prepare_report import REPORT_FILE, SessionResult, is_unmodified, labels_text, report_text, write_table
 from fr_ps.errors import InputError
 from fr_ps.files import atomic_folder, remove_stale_temp
-from fr_ps.locks import folder_lock
+from fr_ps.locks import file_lock
 from fr_ps.npy import write_array
 from fr_ps.outputs import check_not_input, check_output_file, check_replaceable
 from fr_ps.photometric.align import read_boxes
@@ -67,7 +67,7 @@ def prepare(config: PrepareConfig, advance: OnProgress = no_progress) -> list[Se
     mean_face = load_mean_face(config)
     _check_session_folders(config, jobs, mean_face)
     _check_tables(config, labels)
-    with folder_lock(out):
+    with file_lock(out):
         remove_stale_temp(out / DATA_FOLDER)
         for result in _prepare_sessions(jobs, config, mean_face):
             if result.status == "skipped" and config.on_bad == "fail":

@@ -17,7 +17,7 @@ from fr_ps.data.layout import CHANNELS, map_files, read_map
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, remove_stale_temp, sync_file, translate_write_errors, write_json
 from fr_ps.json_files import NonNegativeInt, read_json
-from fr_ps.locks import LOCK_FILE, folder_lock
+from fr_ps.locks import LOCK_FILE, file_lock
 from fr_ps.progress import OnProgress, echo, no_progress
 
 _FORMAT = 2
@@ -115,7 +115,7 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
     folder = packs / state.hexdigest()[:16]
     with suppress(_CorruptPack):  # missing, damaged, or being written by another process: opened again under the lock
         return _open_pack(folder, modality)
-    with folder_lock(packs), translate_write_errors(folder):
+    with file_lock(packs), translate_write_errors(folder):
         if folder.exists():
             try:
                 return _open_pack(folder, modality)

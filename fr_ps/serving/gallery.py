@@ -12,7 +12,7 @@ import numpy as np
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import check_path_component, remove_stale_temp, write_atomic, write_json, write_text
 from fr_ps.json_files import NonNegativeInt, PositiveInt, read_json
-from fr_ps.locks import folder_lock
+from fr_ps.locks import file_lock
 from fr_ps.npy import array_bytes, read_array
 from fr_ps.tables import format_csv, read_session_rows
 
@@ -222,7 +222,7 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
             check_path_component(name, f"{folder}: {'/'.join(key)}")
     if len(set(keys)) < len(keys):
         raise InputError(f"{folder}: a session is listed twice; list each session once")
-    with folder_lock(folder):
+    with file_lock(folder):
         remove_stale_temp(folder)
         if not (folder / INFO_FILE).exists():
             check_empty(folder)
@@ -257,7 +257,7 @@ def forget(folder: Path, subject: str, session: str | None = None) -> int:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such gallery; check --gallery")
     read_gallery(folder)  # fails before the lock file is written into a folder that is no gallery
-    with folder_lock(folder):
+    with file_lock(folder):
         remove_stale_temp(folder)
         old = read_gallery(folder)
         kept = [one for one in old.sessions if one.id != subject or (session is not None and one.session != session)]

@@ -166,7 +166,10 @@ class DeliveryThread(threading.Thread):
                 if not self.last_error:
                     self._report(f"tracking: MLflow unreachable ({failure_reason(error)}); buffering in {self.journal.path}")
                 self.last_error = failure_reason(error)
-                self._closing.wait(backoff) if not self._closing.is_set() else time.sleep(_CLOSING_BACKOFF)
+                if self._closing.is_set():
+                    time.sleep(_CLOSING_BACKOFF)
+                else:
+                    self._closing.wait(backoff)
                 backoff = min(2 * backoff, _MAX_BACKOFF)
                 continue
             backoff = _MIN_BACKOFF
@@ -178,7 +181,7 @@ class DeliveryThread(threading.Thread):
             elif closing:
                 return
             else:
-                self.journal.wait(self.queue.delivered_bytes, 3600.0)
+                self.journal.wait(self.queue.delivered_bytes)
             if self.queue.delivered_bytes >= size:
                 self._closing.wait(_BATCH_DELAY)  # collects the events of several steps into one batch
 

@@ -29,7 +29,7 @@ class Event:
 
     Attributes:
         kind: type of the event.
-        time: milliseconds since 1970; the timestamp of metrics in MLflow, by which MLflow ignores a point that is sent twice.
+        time: milliseconds since 1970. Metrics have it as their timestamp in MLflow, which ignores a point that it already has.
         data: content, as JSON.
     """
 
@@ -94,8 +94,8 @@ _LINE_TYPES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in
 class Journal:
     """The file `journal.jsonl` of a run folder, open for appending: one line of JSON per event. Lines never change.
 
-    Several threads may append, and other processes may read the growing file. Opening removes an incomplete last line, which
-    a crash leaves. On a full disk, a reserve file beside the journal is deleted to make room for the final status.
+    Several threads may append, and other processes may read the growing file. Opening removes a last line that is incomplete or
+    damaged, as a crash leaves it. On a full disk, a reserve file beside the journal is deleted to make room for the final status.
 
     Attributes:
         size: bytes of complete events.
@@ -179,10 +179,10 @@ class Journal:
             self._synced_bytes = size
         return size
 
-    def wait(self, size: int, timeout: float) -> None:
-        """Wait until the journal has more than `size` bytes, at most `timeout` seconds."""
+    def wait(self, size: int) -> None:
+        """Wait until the journal has more than `size` bytes."""
         with self._changed:
-            self._changed.wait_for(lambda: self.size > size or self._wake_requested, timeout)
+            self._changed.wait_for(lambda: self.size > size or self._wake_requested)
 
     def wake(self) -> None:
         """Make the current and all later calls of `wait` return at once."""
@@ -199,7 +199,7 @@ class Journal:
 def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     """The events of the journal `path` from byte `start` on, each with the byte at which it ends.
 
-    An incomplete last line is skipped: it is being written, or a crash has left it.
+    A last line that is incomplete or damaged is skipped: another process is writing it, or a crash has left it.
 
     Raises:
         InputError: a line before the last is not an event, or the file cannot be read.

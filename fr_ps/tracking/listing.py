@@ -15,6 +15,7 @@ from fr_ps.tracking.run_lock import is_locked, run_lock
 
 INTERRUPTED_TAG = "fr_ps.interrupted"
 _OPEN_STATUSES = ("RUNNING", "")
+"""Statuses that are not final; empty: none is logged yet."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunSummary:
 
 @dataclass
 class _JournalSummary:
-    """What one pass over a journal yields; fields as in `RunSummary`."""
+    """What a journal contributes to a `RunSummary`."""
 
     status: str = ""
     interrupted: bool = False

@@ -96,9 +96,9 @@ class MlflowSink:
     def _adopt_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
         """Return `mlflow_id`, from `run.json`, if that MLflow run is this run or can be adopted; None if it is unavailable.
 
-        A run that `mlflow run` created for this process can be adopted. It has no `RUN_ID_TAG`, and is RUNNING; or, if MLflow
-        is reached only after the process has ended, it ended after the start of this run. Name and tag are set only on
-        adoption, as the user may rename the run later.
+        A run that `mlflow run` created for this process can be adopted: it has no `RUN_ID_TAG`, and did not end before this
+        run started. (After an outage, it may have ended since.) Name and tag are set only on adoption, as the user may rename
+        the run later.
         """
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:
@@ -175,21 +175,21 @@ class MlflowSink:
         tags = [RunTag(key, _truncate(value, _MAX_TAG_LENGTH)) for key, value in latest_tags.items()]
         client, mlflow_id = self._client_and_id()
         return [
-            *self._send_bisecting(metrics, _METRICS_PER_CALL, lambda some: client.log_batch(mlflow_id, metrics=some)),
-            *self._send_bisecting(params, _PARAMS_PER_CALL, lambda some: client.log_batch(mlflow_id, params=some)),
-            *self._send_bisecting(tags, _TAGS_PER_CALL, lambda some: client.log_batch(mlflow_id, tags=some)),
+            *self._send_bisecting(metrics, _METRICS_PER_CALL, lambda chunk: client.log_batch(mlflow_id, metrics=chunk)),
+            *self._send_bisecting(params, _PARAMS_PER_CALL, lambda chunk: client.log_batch(mlflow_id, params=chunk)),
+            *self._send_bisecting(tags, _TAGS_PER_CALL, lambda chunk: client.log_batch(mlflow_id, tags=chunk)),
         ]
 
     def _send_bisecting(self, items: list[Item], max_items: int, send: Callable[[list[Item]], object]) -> list[str]:
         """Send `items` in calls of at most `max_items`; a rejected call is split in halves, down to the rejected item."""
         rejected: list[str] = []
         for start in range(0, len(items), max_items):
-            some = items[start : start + max_items]
-            reason = self._rejection_reason(lambda some=some: send(some))  # type: ignore[misc]
-            if reason and len(some) == 1:
-                rejected.append(f"{some[0].key}: {reason}")  # type: ignore[attr-defined]
+            chunk = items[start : start + max_items]
+            reason = self._rejection_reason(lambda chunk=chunk: send(chunk))  # type: ignore[misc]
+            if reason and len(chunk) == 1:
+                rejected.append(f"{chunk[0].key}: {reason}")  # type: ignore[attr-defined]
             elif reason:
-                rejected += self._send_bisecting(some, (len(some) + 1) // 2, send)
+                rejected += self._send_bisecting(chunk, (len(chunk) + 1) // 2, send)
         return rejected
 
     def _send_one(self, event: Event) -> list[str]:
@@ -212,10 +212,10 @@ class MlflowSink:
         client, mlflow_id = self._client_and_id()
         if not path.exists():
             return f"{path}: file not found"
-        log = client.log_artifacts if path.is_dir() else client.log_artifact
         try:
             if event.kind == "model":
                 return self._rejection_reason(lambda: self._log_model(path, event.data["name"], event.data["step"]))
+            log = client.log_artifacts if path.is_dir() else client.log_artifact
             return self._rejection_reason(lambda: log(mlflow_id, str(path), event.data["folder"] or None))
         except InputError as error:
             return str(error)

@@ -80,7 +80,8 @@ def _download_version(model: str) -> Path:
     from fr_ps.tracking.uris import registry_client, tracking_uri
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # mlflow's loader is not used: it needs a global tracking URI, and raises the same error for an unknown version and for unreadable files.
+    # mlflow's loader is not used: it needs a global tracking URI, and its errors for an unknown version and for unreadable files
+    # are the same.
     client = registry_client()
     try:
         location = _artifact_location(client, get_model_name_and_version(client, model))

@@ -132,9 +132,11 @@ def find_run(run: str, runs: Path) -> Path | None:
     Raises:
         InputError: `run.json` of that run is damaged.
     """
-    if run and "/" not in run and is_file(runs / run / RUN_INFO_FILE):
+    if not run:
+        return None
+    if "/" not in run and is_file(runs / run / RUN_INFO_FILE):
         return runs / run
-    for folder in run_folders(runs) if run else []:
+    for folder in run_folders(runs):
         with suppress(InputError):  # damage of another run
             info = read_run_info(folder)
             if run in (info.mlflow_id, *info.earlier_ids):

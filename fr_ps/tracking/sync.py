@@ -94,10 +94,11 @@ def _move_run(folder: Path, uri: str) -> None:
         MlflowSink(folder, info).connect()
 
 
-def missing_from_store(runs: Path) -> dict[Path, str]:
-    """The newest delivered run of each tracking store that has none of the last `_CHECKED_RUNS` ones, with the store's URI.
+def find_lost_run(runs: Path) -> tuple[Path, str] | None:
+    """A delivered run that its tracking store no longer has, with the URI of that store; None if there is none.
 
-    A deleted store is the likely cause, whereas a user may delete single runs. A store that does not answer is left out.
+    A user may delete single runs in MLflow. So a run counts as lost only if the store has none of the last `_CHECKED_RUNS`
+    runs that were delivered to it: then the store itself was probably deleted. A store that does not answer is left out.
     """
     delivered: dict[str, list[tuple[Path, RunInfo]]] = {}
     for folder in run_folders(runs):
@@ -107,8 +108,11 @@ def missing_from_store(runs: Path) -> dict[Path, str]:
                 delivered.setdefault(info.tracking_uri, []).append((folder, info))
     from fr_ps.tracking.mlflow_sink import display_uri
 
-    last = [folders[-_CHECKED_RUNS:] for folders in delivered.values()]
-    return {few[-1][0]: display_uri(few[-1][1]) for few in last if all(_is_missing(info) for _, info in few)}
+    for stored in delivered.values():
+        if all(_is_missing(info) for _, info in stored[-_CHECKED_RUNS:]):
+            folder, info = stored[-1]
+            return folder, display_uri(info)
+    return None
 
 
 def _is_missing(info: RunInfo) -> bool:

@@ -22,7 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared, run_command):
+def test_summary_of_a_data_set_prints_tables_and_writes_a_contact_sheet(here, prepared, run_command):
     out = run_command("data", "summary", "--data.root", str(prepared))
     assert "24 sessions of 6 subjects, raw labels" in out
     assert re.search(r"gender +male +\d+ +\d+ +\d+\.\d%", out)
@@ -32,12 +32,12 @@ def test_summary_of_a_data_set_prints_tables_and_writes_a_picture(here, prepared
         assert image.format == "PNG"
     again = run_command("data", "summary", "--data.root", str(prepared))
     assert again.strip().endswith("contact sheet: contact_sheet.png, 6 sessions, replaces the previous one")
-    run_command("data", "summary", f"--data.root={prepared}", "--out=pictures/sheet.png", "--data.only", "{id: [S001, S003]}")
-    with Image.open("pictures/sheet.png") as small, Image.open("contact_sheet.png") as whole:
+    run_command("data", "summary", f"--data.root={prepared}", "--out=sheets/sheet.png", "--data.only", "{id: [S001, S003]}")
+    with Image.open("sheets/sheet.png") as small, Image.open("contact_sheet.png") as whole:
         assert small.height < whole.height
 
 
-def test_summary_prints_its_tables_before_it_rejects_a_foreign_picture(here, prepared, capsys):
+def test_summary_prints_its_tables_before_it_rejects_a_foreign_file(here, prepared, capsys):
     Path("contact_sheet.png").write_bytes(b"theirs")
     assert main(["data", "summary", "--data.root", str(prepared)]) == 2
     shown = capsys.readouterr()
@@ -164,7 +164,7 @@ def test_the_mean_face_of_some_subjects_is_a_prior_for_others(here, prepared, ca
     labels = read_labels(prepared / "labels.csv")
     split = make_split(labels, DataConfig(val_people=1, test_people=2, split_seed=1))
     maps = [prepared / "data" / labels.ids[row] / labels.sessions[row] / "normal.npy" for row in split.train]
-    # Everybody has four sessions here.
+    # Each subject has four sessions.
     np.testing.assert_allclose(np.load("some/train.npy"), np.mean([np.load(path) for path in maps], axis=0), atol=1e-3)
 
     run_command("data", "synthetic", "--out=raw", "--people=2", "--sessions=1", "--size=48", "--seed=5")

@@ -93,27 +93,27 @@ def test_gallery_commands_enroll_identify_verify_and_forget_subjects(
     people = sorted(labels["id"].unique())
     enrolled = labels[labels["id"].isin(people[:4])].groupby("id").head(2)
     enrolled.to_csv(tmp_path / "enrolled.csv", index=False)
-    asked = labels.drop(enrolled.index)
-    asked.to_csv(tmp_path / "asked.csv", index=False)
+    probes = labels.drop(enrolled.index)
+    probes.to_csv(tmp_path / "probes.csv", index=False)
     gallery = ["--gallery", tmp_path / "gallery"]
     model = ["--model", run, "--data", prepared]
     output = run_command("enroll", *model, *gallery, "--labels", tmp_path / "enrolled.csv")
     assert "enrolled 8 sessions of 4 subjects" in output
     output = run_command(
-        "identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--out", tmp_path / "identified.csv", "--fmr", "0.1"
+        "identify", *model, *gallery, "--labels", tmp_path / "probes.csv", "--out", tmp_path / "identified.csv", "--fmr", "0.1"
     )
     assert "for a false match rate of 0.1" in output
     found = pd.read_csv(tmp_path / "identified.csv", dtype=str)
-    assert len(found) == len(asked)
+    assert len(found) == len(probes)
     assert set(found["identified"]) <= {*people[:4], "unknown"}
     first = sum(row["most alike"].split()[0] == row["id"] for _, row in found.iterrows() if row["id"] in people[:4])
     assert f"rank 1 correct: {first}" in output
-    everything = run_command("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "-1")
+    everything = run_command("identify", *model, *gallery, "--labels", tmp_path / "probes.csv", "--threshold", "-1")
     assert "8 sessions of subjects that are not enrolled: 0 unknown" in everything
-    none = run_command("identify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--threshold", "1")
+    none = run_command("identify", *model, *gallery, "--labels", tmp_path / "probes.csv", "--threshold", "1")
     assert "8 sessions of subjects that are not enrolled: 8 unknown" in none
     output = run_command(
-        "verify", *model, *gallery, "--labels", tmp_path / "asked.csv", "--person", people[0], "--threshold", "-1"
+        "verify", *model, *gallery, "--labels", tmp_path / "probes.csv", "--person", people[0], "--threshold", "-1"
     )
     assert "16 of 16 claims accepted" in output
     assert "not enrolled in" in command_error("verify", *model, *gallery, "--person", "unenrolled")
@@ -127,13 +127,13 @@ def test_gallery_commands_enroll_identify_verify_and_forget_subjects(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["predict", "--labels", "LABELS", "--out", "LABELS"], "asked.csv: would replace the input --labels"),
-        (["predict", "--labels", "asked.failed.csv", "--out", "asked.parquet"], "asked.failed.csv: would replace the input"),
+        (["predict", "--labels", "LABELS", "--out", "LABELS"], "probes.csv: would replace the input --labels"),
+        (["predict", "--labels", "probes.failed.csv", "--out", "probes.parquet"], "probes.failed.csv: would replace the input"),
         (["predict", "--out", "DATA/labels.csv"], "labels.csv: would replace a file of the input --data"),
         (["predict", "--out", "MODEL/split.csv"], "split.csv: would replace a file of the input --model"),
         (["identify", "--gallery", "GALLERY", "--out", "GALLERY/people.csv"], "would replace a file of the input --gallery"),
-        (["identify", "--gallery", "GALLERY", "--labels", "LABELS", "--out", "LABELS"], "asked.csv: would replace the input"),
-        (["verify", "--gallery", "GALLERY", "--labels", "LABELS", "--out", "LABELS"], "asked.csv: would replace the input"),
+        (["identify", "--gallery", "GALLERY", "--labels", "LABELS", "--out", "LABELS"], "probes.csv: would replace the input"),
+        (["verify", "--gallery", "GALLERY", "--labels", "LABELS", "--out", "LABELS"], "probes.csv: would replace the input"),
         (["enroll", "--gallery", "DATA"], "would replace the input --data"),
         (["enroll", "--gallery", "GALLERY", "--labels", "GALLERY/people.csv"], "would replace the input --labels"),
         (["evaluate", "--out", "DATA"], "is the input --data"),
@@ -151,15 +151,15 @@ def test_an_output_that_is_an_input_is_rejected_and_untouched(
 ) -> None:
     labels = pd.read_csv(prepared / "labels.csv", dtype=str)[["id", "session"]].head(4)
     (here / "report/tables").mkdir(parents=True, exist_ok=True)
-    for name in ("asked.csv", "asked.failed.csv", "report/tables/pairs.csv"):
+    for name in ("probes.csv", "probes.failed.csv", "report/tables/pairs.csv"):
         labels.to_csv(here / name, index=False)
     if not (here / "gallery").exists():
         run_command("enroll", "--model", run, "--data", prepared, "--gallery", "gallery")
     (best,) = here.glob("runs/*/checkpoints/best")
-    names = {"LABELS": "asked.csv", "DATA": prepared, "MODEL": best, "GALLERY": "gallery", "RUN": run}
+    names = {"LABELS": "probes.csv", "DATA": prepared, "MODEL": best, "GALLERY": "gallery", "RUN": run}
     filled = [re.sub("[A-Z]{3,}", lambda found: str(names[found[0]]), word) for word in arguments]
     files = [path for folder in (prepared, best, here / "gallery") for path in folder.rglob("*") if path.is_file()]
-    files += [here / "asked.csv", here / "asked.failed.csv", here / "report/tables/pairs.csv"]
+    files += [here / "probes.csv", here / "probes.failed.csv", here / "report/tables/pairs.csv"]
     before = {path: path.read_bytes() for path in files}
     flags = [] if arguments[0] in ("enroll", "export") else ["--overwrite"]
     assert line in command_error(arguments[0], "--model", run, "--data", prepared, *filled[1:], *flags)
@@ -169,14 +169,14 @@ def test_an_output_that_is_an_input_is_rejected_and_untouched(
 def test_predict_replaces_its_own_output_but_not_a_foreign_file(
     run: str, here: Path, prepared: Path, run_command: Command, command_error: Command
 ) -> None:
-    ask = ["predict", "--model", run, "--data", prepared, "--split", "test", "--out", "again.csv"]
-    run_command(*ask)
-    run_command(*ask)
+    command = ["predict", "--model", run, "--data", prepared, "--split", "test", "--out", "again.csv"]
+    run_command(*command)
+    run_command(*command)
     for name in ("again.csv", "again.failed.csv"):
         (here / name).write_text("theirs")
-        assert f"{name}: already exists, and fr-ps did not write it" in command_error(*ask)
+        assert f"{name}: already exists, and fr-ps did not write it" in command_error(*command)
         assert (here / name).read_text() == "theirs"
-        run_command(*ask, "--overwrite", "true")
+        run_command(*command, "--overwrite", "true")
     run_command("enroll", "--model", run, "--data", prepared, "--gallery", "of_all")
     identify = ["identify", "--model", run, "--data", prepared, "--gallery", "of_all", "--out", "again.csv"]
     assert "again.csv: already exists, and another command of fr-ps wrote it" in command_error(*identify)
@@ -191,8 +191,8 @@ def test_a_version_with_the_same_weights_is_not_promoted_and_a_roll_back_is_repo
     assert "models:/fr-ps/2 does not become the champion; the champion remains models:/fr-ps/1" in output
     assert "A: models:/fr-ps/1, the champion; B: models:/fr-ps/2" in output
     assert "not measurably better" in output
-    evidence = MlflowClient().get_run(output.split()[-1])
-    assert evidence.data.tags["fr_ps.decision"] == "refused"
+    promotion = MlflowClient().get_run(output.split()[-1])
+    assert promotion.data.tags["fr_ps.decision"] == "refused"
     assert "has had no other champion" in command_error("promote", "--model", "models:/fr-ps", "--rollback")
     assert "models:/fr-ps/1 is no longer the champion" in run_command("promote", "--model", "models:/fr-ps", "--demote")
     assert "models:/fr-ps/1 is the champion again" in run_command("promote", "--model", "models:/fr-ps", "--rollback")

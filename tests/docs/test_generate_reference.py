@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_house import ROOT
+from tests.test_repository import ROOT
 
 
 def test_the_reference_pages_are_current():

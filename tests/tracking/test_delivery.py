@@ -40,16 +40,16 @@ class ListSink:
 
 
 class DeliveredRun:
-    """A run whose journal is being delivered to `store`."""
+    """A run whose journal is being delivered to `sink`."""
 
     def __init__(self, folder: Path) -> None:
-        self.run, self.store = Run(folder), ListSink()
+        self.run, self.sink = Run(folder), ListSink()
         self.ids: list[str] = []
         self.lines: list[str] = []
-        self.delivery = DeliveryThread(self.run.journal, DeliveryQueue(folder), self.store, self.ids.append, self.lines.append)
+        self.delivery = DeliveryThread(self.run.journal, DeliveryQueue(folder), self.sink, self.ids.append, self.lines.append)
 
     def numbers(self) -> list[str]:
-        return [event.data["number"] for event in self.store.events]
+        return [event.data["number"] for event in self.sink.events]
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def delivering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deli
         monkeypatch.setattr(delivery, name, seconds)
     one = DeliveredRun(tmp_path / "run")
     yield one
-    one.store.error = None
-    one.store.answers.set()
+    one.sink.error = None
+    one.sink.answers.set()
     if one.delivery.is_alive():
         one.delivery.finish(30)
     one.run.journal.close()
@@ -78,7 +78,7 @@ def test_events_are_delivered_during_the_run(delivering):
     delivering.delivery.start()
     for number in range(3):
         delivering.run.set_tags({"number": str(number)})
-        until(lambda number=number: len(delivering.store.events) == number + 1)
+        until(lambda number=number: len(delivering.sink.events) == number + 1)
     until(lambda: delivering.ids[-1:] == ["the id"])
     assert delivering.delivery.finish(30)
     assert delivering.numbers() == ["0", "1", "2"]
@@ -90,7 +90,7 @@ def test_finish_waits_for_the_remaining_events(delivering):
         delivering.run.set_tags({f"t{index}": "" for index in range(500)} | {"number": str(number)})
     delivering.delivery.start()
     assert delivering.delivery.finish(30)
-    assert len(delivering.store.events) == 50
+    assert len(delivering.sink.events) == 50
     assert delivering.delivery.queue.delivered_bytes == delivering.run.journal.size
 
 
@@ -111,18 +111,18 @@ def test_events_of_several_steps_are_sent_in_one_batch(delivering, monkeypatch):
         delivering.run.set_tags({"number": str(number)})
         time.sleep(0.001)
     assert delivering.delivery.finish(30)
-    assert len(delivering.store.events) == 200
-    assert delivering.store.batches < 20
+    assert len(delivering.sink.events) == 200
+    assert delivering.sink.batches < 20
 
 
 def test_a_lost_connection_and_its_return_are_reported_once_each(delivering):
-    delivering.store.error = ConnectionError("no\nanswer")
+    delivering.sink.error = ConnectionError("no\nanswer")
     delivering.run.set_tags({"number": "0"})
     delivering.delivery.start()
     until(lambda: bool(delivering.delivery.last_error))
     time.sleep(0.2)
     assert delivering.lines == [f"tracking: MLflow unreachable (no answer); buffering in {delivering.run.journal.path}"]
-    delivering.store.error = None
+    delivering.sink.error = None
     until(lambda: len(delivering.lines) == 2)
     assert delivering.lines[1] == "tracking: MLflow reconnected"
     assert delivering.delivery.finish(30)
@@ -132,9 +132,9 @@ def test_a_lost_connection_and_its_return_are_reported_once_each(delivering):
 
 @pytest.mark.parametrize("how", ["it refuses", "it hangs"])
 def test_finish_waits_at_most_its_timeout(delivering, how):
-    delivering.store.error = ConnectionError("no")
+    delivering.sink.error = ConnectionError("no")
     if how == "it hangs":
-        delivering.store.answers.clear()
+        delivering.sink.answers.clear()
     delivering.run.set_tags({"number": "0"})
     delivering.delivery.start()
     started = time.monotonic()
@@ -144,28 +144,28 @@ def test_finish_waits_at_most_its_timeout(delivering, how):
 
 
 def test_each_acknowledgement_restarts_the_timeout_of_finish(delivering, monkeypatch):
-    send = delivering.store.send
+    send = delivering.sink.send
 
     def slow(events: Sequence[Event]) -> list[str]:
         time.sleep(0.3)
         return send(events)
 
-    monkeypatch.setattr(delivering.store, "send", slow)
+    monkeypatch.setattr(delivering.sink, "send", slow)
     for number in range(6):
         delivering.run.log_artifact(Path(str(number)))  # a batch each
     delivering.delivery.start()
     assert delivering.delivery.finish(1.0)
-    assert len(delivering.store.events) == 6
+    assert len(delivering.sink.events) == 6
 
 
-def test_logging_does_not_block_while_the_store_hangs(delivering):
-    delivering.store.answers.clear()
+def test_logging_does_not_block_while_the_sink_hangs(delivering):
+    delivering.sink.answers.clear()
     delivering.delivery.start()
     started = time.monotonic()
     for number in range(1000):
         delivering.run.set_tags({"number": str(number)})
     assert time.monotonic() - started < 10
-    delivering.store.answers.set()
+    delivering.sink.answers.set()
     assert delivering.delivery.finish(30)
     assert delivering.numbers() == [str(number) for number in range(1000)]
 
@@ -176,7 +176,7 @@ def test_finish_fails_after_the_death_of_the_thread(delivering):
         raise RuntimeError
 
     delivering.delivery.echo = broken
-    delivering.store.error = ConnectionError("no")
+    delivering.sink.error = ConnectionError("no")
     delivering.run.set_tags({"number": "0"})
     delivering.delivery.start()
     delivering.delivery.join(30)

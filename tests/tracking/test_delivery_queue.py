@@ -20,7 +20,7 @@ class ListSink:
     def __init__(self, down: int = 0, of: int = 1) -> None:
         self.batches: list[list[Event]] = []
         self.down, self.of, self.calls = down, of, 0
-        self.refusals: list[str] = []
+        self.rejects: list[str] = []
 
     def connect(self) -> str:
         self.calls += 1
@@ -30,15 +30,15 @@ class ListSink:
 
     def send(self, events: Sequence[Event]) -> list[str]:
         self.batches.append(list(events))
-        return self.refusals
+        return self.rejects
 
     @property
     def data(self) -> list[dict]:
         return [event.data for batch in self.batches for event in batch]
 
 
-def deliver_all(queue: DeliveryQueue, store: ListSink) -> int:
-    return sum(iter(lambda: queue.send_batch(store), 0))
+def deliver_all(queue: DeliveryQueue, sink: ListSink) -> int:
+    return sum(iter(lambda: queue.send_batch(sink), 0))
 
 
 def run_with_tags(folder: Path, count: int) -> Run:
@@ -49,30 +49,30 @@ def run_with_tags(folder: Path, count: int) -> Run:
 
 
 def test_every_event_is_sent_once_and_the_acknowledgement_is_stored(tmp_path):
-    run, store = run_with_tags(tmp_path, 3), ListSink()
+    run, sink = run_with_tags(tmp_path, 3), ListSink()
     queue = DeliveryQueue(tmp_path)
     assert queue.pending() == 3
-    assert deliver_all(queue, store) == 3
-    assert [data["number"] for data in store.data] == ["0", "1", "2"]
+    assert deliver_all(queue, sink) == 3
+    assert [data["number"] for data in sink.data] == ["0", "1", "2"]
     assert (queue.pending(), queue.delivered_bytes) == (0, run.journal.size)
     run.set_tags({"number": "3"})
     again = DeliveryQueue(tmp_path)
     assert again.pending() == 1
-    assert deliver_all(again, store) == 1
-    assert [data["number"] for data in store.data] == ["0", "1", "2", "3"]
-    assert deliver_all(DeliveryQueue(tmp_path), store) == 0
+    assert deliver_all(again, sink) == 1
+    assert [data["number"] for data in sink.data] == ["0", "1", "2", "3"]
+    assert deliver_all(DeliveryQueue(tmp_path), sink) == 0
 
 
 def test_a_batch_holds_a_thousand_points_and_ends_with_an_artifact_or_a_status(tmp_path):
-    run, store = Run(tmp_path), ListSink()
+    run, sink = Run(tmp_path), ListSink()
     for step in range(1, 301):
         run.log_metrics({f"m{number}": step for number in range(10)}, step)
     run.log_artifact(tmp_path)
     run.set_tags({"a": "b"})
     run.set_status("FINISHED")
     run.set_tags({"c": "d"})
-    deliver_all(DeliveryQueue(tmp_path), store)
-    assert [[event.kind for event in batch] for batch in store.batches] == [
+    deliver_all(DeliveryQueue(tmp_path), sink)
+    assert [[event.kind for event in batch] for batch in sink.batches] == [
         *[["metrics"] * 100] * 3,
         ["artifact"],
         ["tags", "status"],
@@ -82,21 +82,21 @@ def test_a_batch_holds_a_thousand_points_and_ends_with_an_artifact_or_a_status(t
 
 def test_a_failed_batch_is_sent_again(tmp_path):
     run_with_tags(tmp_path, 2)
-    queue, store = DeliveryQueue(tmp_path), ListSink(down=2, of=100)
+    queue, sink = DeliveryQueue(tmp_path), ListSink(down=2, of=100)
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            queue.send_batch(store)
+            queue.send_batch(sink)
         assert (queue.delivered_bytes, queue.pending()) == (0, 2)
         assert not queue.path.exists()
-    assert deliver_all(queue, store) == 2
+    assert deliver_all(queue, sink) == 2
 
 
 def test_an_empty_queue_does_not_connect(tmp_path):
     Run(tmp_path)
-    store = ListSink(down=1)
-    assert DeliveryQueue(tmp_path).send_batch(store) == 0
+    sink = ListSink(down=1)
+    assert DeliveryQueue(tmp_path).send_batch(sink) == 0
     assert DeliveryQueue(tmp_path / "no run").pending() == 0
-    assert store.calls == 0
+    assert sink.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_without_a_valid_record_of_acknowledgements_everything_is_sent_again(tmp
     deliver_all(DeliveryQueue(tmp_path), ListSink())
     file = tmp_path / DELIVERED_FILE
     file.unlink() if text is None else file.write_text(text)
-    queue, store = DeliveryQueue(tmp_path), ListSink()
+    queue, sink = DeliveryQueue(tmp_path), ListSink()
     assert queue.pending() == 3
-    assert deliver_all(queue, store) == 3
-    assert len(store.data) == 3
+    assert deliver_all(queue, sink) == 3
+    assert len(sink.data) == 3
     assert DeliveryQueue(tmp_path).pending() == 0
 
 
@@ -127,9 +127,9 @@ def test_after_the_user_removed_a_damaged_line_the_other_events_are_sent(tmp_pat
     with rejected(run.journal.path, "remove it"):
         Run(tmp_path)
     run.journal.path.write_bytes(b"".join([lines[0], *lines[2:]]))
-    store = ListSink()
-    deliver_all(DeliveryQueue(tmp_path), store)
-    assert store.data[-1] == {"number": "a later one, longer than those before"}
+    sink = ListSink()
+    deliver_all(DeliveryQueue(tmp_path), sink)
+    assert sink.data[-1] == {"number": "a later one, longer than those before"}
     assert DeliveryQueue(tmp_path).pending() == 0
 
 
@@ -143,13 +143,13 @@ def test_an_incomplete_last_line_is_not_sent(tmp_path):
 
 
 def test_rejected_items_are_stored(tmp_path):
-    run, store = run_with_tags(tmp_path, 1), ListSink()
-    store.refusals = ["a: for a reason"]
-    deliver_all(DeliveryQueue(tmp_path), store)
+    run, sink = run_with_tags(tmp_path, 1), ListSink()
+    sink.rejects = ["a: for a reason"]
+    deliver_all(DeliveryQueue(tmp_path), sink)
     assert DeliveryQueue(tmp_path).rejected == ["a: for a reason"]
-    store.refusals = []
+    sink.rejects = []
     run.set_tags({"more": "text"})
-    deliver_all(DeliveryQueue(tmp_path), store)
+    deliver_all(DeliveryQueue(tmp_path), sink)
     assert DeliveryQueue(tmp_path).rejected == ["a: for a reason"]
     assert json.loads((tmp_path / DELIVERED_FILE).read_text())["refused"] == ["a: for a reason"]
 
@@ -158,17 +158,17 @@ def test_on_a_full_disk_sent_events_are_sent_again(small_disk, fill):
     folder = small_disk / "run"
     run_with_tags(folder, 3).journal.close()
     fill(small_disk / "other")
-    store = ListSink()
-    deliver_all(DeliveryQueue(folder), store)
+    sink = ListSink()
+    deliver_all(DeliveryQueue(folder), sink)
     (small_disk / "other").unlink()
-    deliver_all(DeliveryQueue(folder), store)
-    assert [data["number"] for data in store.data] == ["0", "1", "2"] * 2
+    deliver_all(DeliveryQueue(folder), sink)
+    assert [data["number"] for data in sink.data] == ["0", "1", "2"] * 2
 
 
 @given(st.lists(st.sampled_from(["log", "log much", "end", "deliver", "reopen", "forget"]), max_size=15), st.integers(0, 2))
 def test_every_event_arrives_in_order_through_any_sequence_of_failures(acts, down):
     with tempfile.TemporaryDirectory() as name:
-        folder, store = Path(name), ListSink(down=down, of=3)
+        folder, sink = Path(name), ListSink(down=down, of=3)
         run, queue, count = Run(folder), DeliveryQueue(folder), 0
         for act in acts:
             if act == "log":
@@ -183,16 +183,16 @@ def test_every_event_arrives_in_order_through_any_sequence_of_failures(acts, dow
                 (folder / DELIVERED_FILE).unlink(missing_ok=True)
             else:
                 try:
-                    queue.send_batch(store)
+                    queue.send_batch(sink)
                 except ConnectionError:
                     continue
             count += act in ("log", "log much", "end")
         for _ in range(3 * (count + 1)):
             try:
-                queue.send_batch(store)
+                queue.send_batch(sink)
             except ConnectionError:
                 continue
         run.journal.close()
         assert queue.pending() == 0
-    first = list(dict.fromkeys(data.get("number") or data["path"] for data in store.data))
+    first = list(dict.fromkeys(data.get("number") or data["path"] for data in sink.data))
     assert first == [str(number) for number in range(count)]

@@ -29,14 +29,14 @@ RUNS = Path("runs")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses of tenths of a second."""
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delays of tenths of a second."""
     for name, seconds in (("_BATCH_DELAY", 0.05), ("_MIN_BACKOFF", 0.1), ("_MAX_BACKOFF", 0.3), ("_CLOSING_BACKOFF", 0.1)):
         monkeypatch.setattr(delivery, name, seconds)
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a run waits for one second."""
     monkeypatch.setattr(lifecycle, "_TIMEOUT", 1.0)
     monkeypatch.setattr(lifecycle, "_TIMEOUT_UNFINISHED", 0.5)
@@ -231,7 +231,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_final_status(store, small_disk
     assert last_status(folder) == "FAILED"
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize("how", ["refuses", "hangs", "answers 500", "is no address"])
 def test_a_broken_server_neither_delays_nor_fails_a_run_and_the_rest_is_reported(monkeypatch, how):
     lines: list[str] = []
@@ -243,7 +243,7 @@ def test_a_broken_server_neither_delays_nor_fails_a_run_and_the_rest_is_reported
             for step in range(300):
                 run.log_metrics({"a": float(step), "b": 1.0}, step)
             took = time.monotonic() - started
-            time.sleep(0.5)  # it meets the error while it runs
+            time.sleep(0.5)  # the delivery fails during the run
             run.set_tags({"after": "that"})
         ended = time.monotonic() - started
         assert took < 5
@@ -270,7 +270,7 @@ def test_a_short_timeout_leaves_the_events_to_sync_without_a_message_about_waiti
     delivery_ended()
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_timeouts")
 def test_a_failure_is_raised_and_recorded_without_a_server(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
     lines: list[str] = []
@@ -327,13 +327,13 @@ def test_a_killed_and_restarted_server_loses_and_doubles_nothing(server: Server,
 def test_a_closed_terminal_does_not_end_a_run(store, monkeypatch):
     read, write = os.pipe()
     os.close(read)
-    nobody_reads = os.fdopen(write, "w")
-    monkeypatch.setattr(sys, "stderr", nobody_reads)
+    closed_pipe = os.fdopen(write, "w")
+    monkeypatch.setattr(sys, "stderr", closed_pipe)
     with start_run("x", RUNS) as run:
         run.log_metrics({"bad=name": 1.0}, 1)
     with suppress(BrokenPipeError):
-        nobody_reads.close()
-    with resume_run(run.folder):  # now it is closed
+        closed_pipe.close()
+    with resume_run(run.folder):  # stderr is closed now
         pass
     assert store.get_run(run.mlflow_id).info.status == "FINISHED"
 

@@ -34,13 +34,13 @@ def run(tmp_path: Path) -> Run:
 
 def deliver(run: Run) -> tuple[str, list[str]]:
     """Deliver the rest as a new process; returns the MLflow id and the rejected items."""
-    queue, store = DeliveryQueue(run.folder), MlflowSink(run.folder, read_run_info(run.folder))
-    while queue.send_batch(store):
+    queue, sink = DeliveryQueue(run.folder), MlflowSink(run.folder, read_run_info(run.folder))
+    while queue.send_batch(sink):
         pass
-    return store.connect(), queue.rejected
+    return sink.connect(), queue.rejected
 
 
-def record(run: Run) -> None:
+def log_all_kinds(run: Run) -> None:
     run.set_status("RUNNING")
     run.log_params({"model/backbone": "miresnet18", "data/classes": "x" * 7000})
     run.set_tags({"fr_ps.protocol": "subject_disjoint", "long": "y" * 9000})
@@ -59,7 +59,7 @@ def points(client: MlflowClient, mlflow_id: str, metric: str) -> list[tuple[int,
     return [(point.step, point.value) for point in client.get_metric_history(mlflow_id, metric)]
 
 
-def check(client: MlflowClient, run: Run, mlflow_id: str) -> None:
+def check_delivered(client: MlflowClient, run: Run, mlflow_id: str) -> None:
     stored = client.get_run(mlflow_id)
     assert stored.info.status == "FINISHED"
     assert stored.info.run_name == "a name"
@@ -82,22 +82,22 @@ def check(client: MlflowClient, run: Run, mlflow_id: str) -> None:
 
 
 def test_a_run_is_delivered_and_a_second_delivery_changes_nothing(either, run):
-    record(run)
+    log_all_kinds(run)
     mlflow_id, rejected = deliver(run)
-    check(either, run, mlflow_id)
+    check_delivered(either, run, mlflow_id)
     before = either.get_run(mlflow_id).to_dictionary()
     history = [point.timestamp for point in either.get_metric_history(mlflow_id, "train/loss/total")]
     assert deliver(run) == (mlflow_id, [])
     (run.folder / DELIVERED_FILE).unlink()
     assert deliver(run) == (mlflow_id, [])
-    check(either, run, mlflow_id)
+    check_delivered(either, run, mlflow_id)
     assert either.get_run(mlflow_id).to_dictionary() == before
     assert [point.timestamp for point in either.get_metric_history(mlflow_id, "train/loss/total")] == history
     assert rejected == []
 
 
 def test_a_second_delivery_adds_no_row_to_the_database(store, run, tmp_path):
-    record(run)
+    log_all_kinds(run)
     deliver(run)
 
     def rows() -> dict[str, int]:
@@ -226,12 +226,12 @@ def test_a_delivered_run_that_its_store_lost_is_an_error_with_the_remedy(either,
     deliver_started(run)
     replace(read_run_info(run.folder), mlflow_id="0" * 32).write(run.folder)
     run.set_status("FINISHED")
-    before = of_ours(either, run)
+    before = runs_with_our_tag(either, run)
     where = read_run_info(run.folder).tracking_uri
     with rejected(where, "0" * 32, run.id, f"deliver the run again: fr-ps sync --run {run.id} --store {where}"):
         deliver(run)
     assert DeliveryQueue(run.folder).pending() == 1
-    assert of_ours(either, run) == before
+    assert runs_with_our_tag(either, run) == before
 
 
 def started_by_mlflow(client: MlflowClient, run: Run, status: str, owner: str) -> str:
@@ -264,13 +264,13 @@ def test_an_ended_or_foreign_mlflow_run_is_not_adopted(either, run, status, owne
     before = either.get_run(started).to_dictionary()
     run.log_metrics({"a": 1.0}, 1)
     run.set_status("FINISHED")
-    store = MlflowSink(run.folder, read_run_info(run.folder))
-    mlflow_id = store.connect()
-    assert why in store.note
-    assert run.id in store.note
+    sink = MlflowSink(run.folder, read_run_info(run.folder))
+    mlflow_id = sink.connect()
+    assert why in sink.note
+    assert run.id in sink.note
     deliver(run)
     assert mlflow_id != started
-    assert of_ours(either, run) == [mlflow_id]
+    assert runs_with_our_tag(either, run) == [mlflow_id]
     assert either.get_run(mlflow_id).data.metrics == {"a": 1.0}
     assert either.get_run(started).to_dictionary() == before
 
@@ -279,11 +279,11 @@ def test_a_missing_mlflow_run_is_replaced_by_a_new_one(either, run):
     RunInfo(run.id, "a name", "0" * 32, tracking_uri=read_run_info(run.folder).tracking_uri).write(run.folder)
     run.set_status("FINISHED")
     mlflow_id, _ = deliver(run)
-    assert of_ours(either, run) == [mlflow_id]
+    assert runs_with_our_tag(either, run) == [mlflow_id]
     assert read_run_info(run.folder).mlflow_id == mlflow_id
 
 
-def of_ours(client: MlflowClient, run: Run) -> list[str]:
+def runs_with_our_tag(client: MlflowClient, run: Run) -> list[str]:
     experiments = [one.experiment_id for one in client.search_experiments()]
     return [one.info.run_id for one in client.search_runs(experiments, f"tags.`{RUN_ID_TAG}` = '{run.id}'")]
 
@@ -294,9 +294,9 @@ from pathlib import Path
 from fr_ps.tracking.run_folder import RunInfo, read_run_info
 from fr_ps.tracking.mlflow_sink import MlflowSink
 folder = Path(sys.argv[1])
-store = MlflowSink(folder, read_run_info(folder))
-RunInfo.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # it has the run in MLflow, and dies before it wrote that down
-store.connect()
+sink = MlflowSink(folder, read_run_info(folder))
+RunInfo.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # killed after creating the MLflow run, before writing its id
+sink.connect()
 """
 
 
@@ -305,11 +305,11 @@ def test_a_process_killed_before_it_wrote_the_mlflow_id_leads_to_no_second_run(e
     process.wait(60)
     assert process.returncode == -signal.SIGKILL
     assert read_run_info(run.folder).mlflow_id is None
-    (left,) = of_ours(either, run)
+    (left,) = runs_with_our_tag(either, run)
     run.set_status("FINISHED")
     assert deliver(run) == (left, [])
     assert read_run_info(run.folder).mlflow_id == left
-    assert of_ours(either, run) == [left]
+    assert runs_with_our_tag(either, run) == [left]
     assert either.get_run(left).info.status == "FINISHED"
 
 
@@ -384,7 +384,7 @@ from fr_ps.tracking.journal import Journal
 from fr_ps.tracking.delivery import DeliveryQueue
 from fr_ps.tracking.uris import create_sqlite_store
 from fr_ps.tracking.mlflow_sink import MlflowSink
-import mlflow.store.tracking.sqlalchemy_store  # so that a child begins with its work at once
+import mlflow.store.tracking.sqlalchemy_store  # imported once, before the children start
 """
 KILLED = (
     WARM
@@ -445,7 +445,7 @@ print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children
 
 @pytest.mark.parametrize("where", ["together", "apart"])
 def test_concurrent_processes_create_one_store_and_all_get_their_run(tmp_path, start, monkeypatch, where):
-    """Whether their runs stand in one folder or not."""
+    """With their runs in one folder, and in separate ones."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     process = start(TOGETHER, tmp_path, 3, where)

@@ -64,8 +64,8 @@ def test_a_child_that_outlives_its_killed_parent_holds_no_lock(tmp_path, start, 
     assert is_locked(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    os.killpg(process.pid, 0)  # which raises where the child is gone as well
-    for _ in range(300):  # a forked child may not have come to its first line yet
+    os.killpg(process.pid, 0)  # raises if the child has ended too
+    for _ in range(300):  # a forked child may not have closed the inherited lock yet
         if not is_locked(tmp_path):
             break
         time.sleep(0.1)

@@ -39,15 +39,15 @@ def ended_run(name: str, log: Callable[[Run], object] = lambda run: None, **info
 
 def sync_all() -> dict[str, SyncResult]:
     """Deliver all pending runs; returns the results by run id."""
-    taken: list[int] = []
-    rows = sync(list(pending_runs(RUNS)), taken.append)
-    assert sum(taken) == sum(row.sent for row in rows)
+    advanced: list[int] = []
+    rows = sync(list(pending_runs(RUNS)), advanced.append)
+    assert sum(advanced) == sum(row.sent for row in rows)
     return {row.id: row for row in rows}
 
 
 @pytest.fixture
 def down(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A server that is down, and a run's end that waits half a second for it."""
+    """URL of a server that is down; the end of a run waits half a second for it."""
     monkeypatch.setattr(lifecycle, "_TIMEOUT", 0.5)
     monkeypatch.setattr(lifecycle, "_TIMEOUT_UNFINISHED", 0.5)
     monkeypatch.setattr(delivery, "_CLOSING_BACKOFF", 0.1)
@@ -112,7 +112,7 @@ def test_delivered_runs_are_not_pending(store):
         pass
     assert pending_runs(RUNS) == {}
     assert pending_runs(Path("nothing here")) == {}
-    assert sync([], lambda taken: None) == []
+    assert sync([], lambda advanced: None) == []
 
 
 def test_a_locked_run_is_left_to_its_process(store):
