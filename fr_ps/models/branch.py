@@ -165,7 +165,7 @@ class Branch(nn.Module):
 
 
 def check_input_size(branch: Branch, size: int) -> None:
-    """Refuse maps of `size` x `size` pixels that are too small for `branch`.
+    """Reject maps of `size` x `size` pixels that are too small for `branch`.
 
     Raises:
         InputError: the backbone yields no feature map, or the maps are smaller than its input.

@@ -96,7 +96,7 @@ def test_a_joint_branch_that_contradicts_its_maps_is_rejected(tmp_path: Path, va
     save_model(tmp_path, network(of=of), of)
     content = json.loads((tmp_path / INFO_FILE).read_text()) | values
     (tmp_path / INFO_FILE).write_text(json.dumps(content))
-    assert INFO_FILE in refusal(tmp_path)
+    assert INFO_FILE in error_message(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def refusal(folder: Path) -> str:
+def error_message(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         load_model(folder, CPU)
     assert "\n" not in str(caught.value)
@@ -220,22 +220,22 @@ def test_a_copy_is_the_same_model_and_independent_of_the_first(folder: Path) -> 
 def test_truncated_weights_are_rejected(folder: Path, keep: int) -> None:
     content = (folder / WEIGHTS_FILE).read_bytes()
     (folder / WEIGHTS_FILE).write_bytes(content[:keep])
-    assert str(folder / WEIGHTS_FILE) in refusal(folder)
+    assert str(folder / WEIGHTS_FILE) in error_message(folder)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, INFO_FILE])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    assert f"{folder / name}: no such file" in refusal(folder)
+    assert f"{folder / name}: no such file" in error_message(folder)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    assert str(tmp_path / "none") in refusal(tmp_path / "none")
+    assert str(tmp_path / "none") in error_message(tmp_path / "none")
 
 
 def test_a_newer_format_is_rejected_with_the_remedy(folder: Path) -> None:
     change(folder, lambda raw: raw.update(format=4))
-    message = refusal(folder)
+    message = error_message(folder)
     assert str(folder / INFO_FILE) in message
     assert "format 4" in message
     assert "update fr-ps" in message
@@ -260,7 +260,7 @@ def test_a_newer_format_is_rejected_with_the_remedy(folder: Path) -> None:
 )
 def test_a_value_of_another_type_is_rejected_with_its_key(folder: Path, edit: Callable[[Any], None], words: str) -> None:
     change(folder, edit)
-    message = refusal(folder)
+    message = error_message(folder)
     assert str(folder / INFO_FILE) in message
     assert words in message
 
@@ -269,7 +269,7 @@ def test_a_link_to_a_file_outside_the_model_folder_is_rejected(folder: Path, tmp
     (tmp_path / "secret").write_text("")
     for target in (tmp_path / "secret", "../secret", "link"):
         (folder / "link").symlink_to(target)
-        assert f"{folder}/link: links to a file outside the model folder" in refusal(folder)
+        assert f"{folder}/link: links to a file outside the model folder" in error_message(folder)
         (folder / "link").unlink()
     (folder / "copy.safetensors").symlink_to(WEIGHTS_FILE)
     (tmp_path / "elsewhere").symlink_to(folder)
@@ -289,7 +289,7 @@ def test_a_forged_header_of_weights_is_rejected_at_once(folder: Path, header: by
     (folder / WEIGHTS_FILE).write_bytes(header)
     change(folder, lambda raw: raw.update(weights=weights_digest(folder)))
     began = time.monotonic()
-    assert "not the weights of this model" in refusal(folder)
+    assert "not the weights of this model" in error_message(folder)
     assert time.monotonic() - began < 5
 
 
@@ -297,7 +297,7 @@ def test_weights_that_were_tampered_with_are_rejected(folder: Path) -> None:
     content = bytearray((folder / WEIGHTS_FILE).read_bytes())
     content[-1] ^= 1
     (folder / WEIGHTS_FILE).write_bytes(bytes(content))
-    message = refusal(folder)
+    message = error_message(folder)
     assert str(folder / WEIGHTS_FILE) in message
     assert "was changed after it was saved" in message
 
@@ -321,7 +321,7 @@ def test_the_format_of_single_modality_networks_is_rejected_with_the_remedy(fold
         del raw["fusion"]
 
     change(folder, age)
-    message = refusal(folder)
+    message = error_message(folder)
     assert str(folder / INFO_FILE) in message
     assert "format 1" in message
     assert "create the file again" in message
@@ -330,7 +330,7 @@ def test_the_format_of_single_modality_networks_is_rejected_with_the_remedy(fold
 @pytest.mark.parametrize("model", [{"channels": 32}, {"reduction": 16}, {"backbone": "miresnet34"}], ids=str)
 def test_weights_of_another_architecture_are_rejected(folder: Path, model: dict[str, Any]) -> None:
     change(folder, lambda raw: raw["branches"]["albedo"].update(model))
-    message = refusal(folder)
+    message = error_message(folder)
     assert str(folder / WEIGHTS_FILE) in message
     assert "not the weights of this model" in message
 
@@ -346,7 +346,7 @@ def test_weights_of_another_architecture_are_rejected(folder: Path, model: dict[
 )
 def test_weights_of_other_modalities_are_rejected(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     change(folder, edit)
-    message = refusal(folder)
+    message = error_message(folder)
     assert str(folder / WEIGHTS_FILE) in message
     assert "not the weights of this model" in message
 
@@ -355,7 +355,7 @@ def test_weights_of_another_fusion_are_rejected(tmp_path: Path) -> None:
     of = info(("albedo", "depth"))
     save_model(tmp_path / "model", network(of=of), of)
     change(tmp_path / "model", lambda raw: raw.update(fusion="gated"))
-    assert "not the weights of this model" in refusal(tmp_path / "model")
+    assert "not the weights of this model" in error_message(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -421,13 +421,13 @@ def test_weights_of_another_fusion_are_rejected(tmp_path: Path) -> None:
 )
 def test_a_description_of_an_impossible_model_is_rejected(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     change(folder, edit)
-    assert str(folder) in refusal(folder)
+    assert str(folder) in error_message(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"3", b"\xff\xfe\x00"], ids=repr)
 def test_a_description_that_is_no_json_object_is_rejected(folder: Path, content: bytes) -> None:
     (folder / INFO_FILE).write_bytes(content)
-    assert str(folder / INFO_FILE) in refusal(folder)
+    assert str(folder / INFO_FILE) in error_message(folder)
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch"])
@@ -438,7 +438,7 @@ def test_a_pickle_offered_as_weights_is_rejected_and_not_run(folder: Path, tmp_p
             pickle.dump(Bomb(trace), file)
         else:
             torch.save({"weight": Bomb(trace)}, file)
-    assert str(folder / WEIGHTS_FILE) in refusal(folder)
+    assert str(folder / WEIGHTS_FILE) in error_message(folder)
     assert not trace.exists()
     if form == "pickle":
         pickle.loads((folder / WEIGHTS_FILE).read_bytes())

@@ -43,7 +43,7 @@ def check(raw: Mapping[str, Any], **base: Any) -> None:
     require_effect(parse_space(raw, settings), settings)
 
 
-REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+REJECTED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "the shipped all.yaml as it was": (
         {"loss.weighting": ["fixed", "uncertainty", "upgrad", "pcgrad"], "loss.adversarial": ADVERSARIAL},
         {},
@@ -100,16 +100,16 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REJECTED)
 def test_a_setting_without_effect_is_an_error_with_the_when_to_write(case: str, rejected: AssertRejected) -> None:
-    raw, base, words = REFUSED[case]
+    raw, base, words = REJECTED[case]
     with rejected(*words):
         check(raw, **base)
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REJECTED)
 def test_the_remedy_in_the_message_is_accepted(case: str) -> None:
-    raw, base, _ = REFUSED[case]
+    raw, base, _ = REJECTED[case]
     with pytest.raises(InputError) as caught:
         check(raw, **base)
     found = re.search(r"space\.([\w.]+): .*write (when: .*)$", str(caught.value))

@@ -54,7 +54,7 @@ def study_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Space, Conf
     return parse_space(arguments["space"], base), base
 
 
-REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
+REJECTED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
     "a misspelt setting": ({"optim.lrr": [1]}, ("'optim.lrr'", "optim.lr,", "optim.weight_decay")),
     "a misspelt group": ({"optm.lr": [1]}, ("'optm.lr'", "optim,", "schedule")),
     "no group": ({"lr": [1]}, ("'lr'", "GROUP.NAME", "optim")),
@@ -63,9 +63,9 @@ REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
     "a group and a dot": ({"optim.": [1]}, ("'optim.'", "optim.lr")),
     "no choice of the setting": ({"optim.name": ["adamw", "adam"]}, ("space.optim.name", "adam", "adamw, sgd")),
     "a number below what the setting takes": ({"optim.lr": [0.1, 0.0]}, ("space.optim.lr", "0.0", "above 0")),
-    "a low end that the setting refuses": ({"optim.lr": {"low": 0, "high": 1}}, ("space.optim.lr: low", "above 0")),
-    "a high end that the setting refuses": ({"train.ema": {"low": 0, "high": 1}}, ("space.train.ema: high", "below 1")),
-    "a bound that the base refuses": (
+    "a low end that the setting rejects": ({"optim.lr": {"low": 0, "high": 1}}, ("space.optim.lr: low", "above 0")),
+    "a high end that the setting rejects": ({"train.ema": {"low": 0, "high": 1}}, ("space.train.ema: high", "below 1")),
+    "a bound that the base rejects": (
         {"model.reduction": {"low": 8, "high": 1024}},
         ("space.model.reduction: high 1024", "channels"),
     ),
@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
     "an empty choice": ({"optim.lr": [0.1, None]}, ("space.optim.lr", "empty")),
     "a choice twice": ({"optim.lr": [0.1, 0.2, 0.1]}, ("space.optim.lr", "duplicate")),
     "a list twice": ({"data.modalities": [["albedo"], ["albedo"]]}, ("space.data.modalities", "duplicate")),
-    "a list that the setting refuses": ({"data.modalities": [["albedo", "albedo"]]}, ("space.data.modalities", "each once")),
+    "a list that the setting rejects": ({"data.modalities": [["albedo", "albedo"]]}, ("space.data.modalities", "each once")),
     "choices and a range": ({"optim.lr": LR | {"choices": [0.1]}}, ("space.optim.lr", "choices", "low")),
     "an unknown key": ({"optim.lr": LR | {"lg": True}}, ("space.optim.lr", "'lg'", "log")),
     "a condition on a setting outside the space": (
@@ -151,9 +151,9 @@ REFUSED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_an_invalid_space_is_an_error_that_names_the_setting_and_the_remedy(name: str, rejected: AssertRejected) -> None:
-    raw, words = REFUSED[name]
+    raw, words = REJECTED[name]
     with rejected(*words):
         space_of(raw)
 

@@ -260,7 +260,7 @@ def test_free_space_is_checked_before_anything_is_written(small_disk):
 
 
 def test_a_disk_that_fills_up_during_a_write_leaves_the_previous_checkpoint_complete(small_disk, monkeypatch):
-    monkeypatch.setattr(checkpoint_manager, "_DISK_RESERVE", 0)  # on 200 kB the spare megabyte would refuse everything
+    monkeypatch.setattr(checkpoint_manager, "_DISK_RESERVE", 0)  # the reserve is larger than this disk of 200 kB
     write(small_disk, 1)
     before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
     monkeypatch.setattr(

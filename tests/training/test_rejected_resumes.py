@@ -1,4 +1,4 @@
-"""Runs that `train --resume` refuses: each is one line, exit code 2, and leaves the run as it was."""
+"""Runs that `train --resume` rejects with one line and exit code 2, and leaves unchanged."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from fr_ps.cli import main
 from fr_ps.tracking.run_lock import run_lock
 from tests.conftest import MakeStore
 
-Refusal = Callable[..., str]
+ErrorLine = Callable[..., str]
 TRAIN = ("train", "--config", "config.yaml")
 
 
@@ -54,7 +54,7 @@ def interrupted(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def refusal(capfd: pytest.CaptureFixture[str]) -> Refusal:
+def error_line(capfd: pytest.CaptureFixture[str]) -> ErrorLine:
     def run(*arguments: str) -> str:
         capfd.readouterr()
         assert main([*arguments]) == 2
@@ -68,54 +68,54 @@ def content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "owner.lock"}
 
 
-def test_a_finished_run_is_rejected(whole: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
+def test_a_finished_run_is_rejected(whole: Path, monkeypatch: pytest.MonkeyPatch, error_line: ErrorLine) -> None:
     monkeypatch.chdir(whole)
     (run,) = (whole / "runs").iterdir()
-    assert "is finished" in refusal("train", "--resume", run.name)
+    assert "is finished" in error_line("train", "--resume", run.name)
 
 
 @pytest.mark.parametrize("change", ["model.channels 32", "train.select val/identity/eer", "optim.name sgd", "loss.branches true"])
-def test_a_changed_setting_that_defines_the_training_is_rejected(interrupted: Path, refusal: Refusal, change: str) -> None:
+def test_a_changed_setting_that_defines_the_training_is_rejected(interrupted: Path, error_line: ErrorLine, change: str) -> None:
     name, value = change.split()
     before = content(interrupted)
-    found = refusal("train", "--resume", interrupted.name, "--allow-changed", f"--{name}", value)
+    found = error_line("train", "--resume", interrupted.name, "--allow-changed", f"--{name}", value)
     assert f"cannot change {name}" in found
     assert "leave it out, or begin a new run" in found
     assert content(interrupted) == before
 
 
-def test_other_settings_need_allow_changed(interrupted: Path, refusal: Refusal) -> None:
+def test_other_settings_need_allow_changed(interrupted: Path, error_line: ErrorLine) -> None:
     resume = ("train", "--resume", interrupted.name)
-    assert "optim.lr 0.001 -> 0.0005" in refusal(*resume, "--optim.lr", "0.0005")
-    assert "own settings" in refusal(*resume, "--config", "config.yaml")
-    assert "needs --resume" in refusal(*TRAIN, "--allow-changed")
+    assert "optim.lr 0.001 -> 0.0005" in error_line(*resume, "--optim.lr", "0.0005")
+    assert "own settings" in error_line(*resume, "--config", "config.yaml")
+    assert "needs --resume" in error_line(*TRAIN, "--allow-changed")
     config = interrupted / "config.yaml"
     config.write_text(config.read_text().replace("  lr: 0.001", "  lr: 0.5"))
-    assert "optim.lr 0.001 -> 0.5" in refusal(*resume)
+    assert "optim.lr 0.001 -> 0.5" in error_line(*resume)
 
 
-def test_a_setting_that_an_earlier_version_lacked_has_its_default(interrupted: Path, refusal: Refusal) -> None:
+def test_a_setting_that_an_earlier_version_lacked_has_its_default(interrupted: Path, error_line: ErrorLine) -> None:
     for file in interrupted.rglob("config.yaml"):
         file.write_text(re.sub(r"  bad_steps: \d+\n", "", file.read_text()))
-    found = refusal("train", "--resume", interrupted.name, "--train.seed", "1")
+    found = error_line("train", "--resume", interrupted.name, "--train.seed", "1")
     assert "train.seed 0 -> 1" in found
     assert "bad_steps" not in found
 
 
 def test_a_missing_or_locked_run_and_one_without_a_training_are_rejected(
-    interrupted: Path, refusal: Refusal, capfd: pytest.CaptureFixture[str]
+    interrupted: Path, error_line: ErrorLine, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no such run under" in refusal("train", "--resume", "20200101-000000-abcdef")
+    assert "no such run under" in error_line("train", "--resume", "20200101-000000-abcdef")
     with run_lock(interrupted):
-        assert f"process {os.getpid()} on " in refusal("train", "--resume", interrupted.name)
+        assert f"process {os.getpid()} on " in error_line("train", "--resume", interrupted.name)
         assert main(["runs"]) == 0
         (line,) = [line for line in capfd.readouterr().out.splitlines() if interrupted.name in line]
         assert "RUNNING" in line
     (interrupted / "config.yaml").unlink()
-    assert "not a training" in refusal("train", "--resume", interrupted.name)
+    assert "not a training" in error_line("train", "--resume", interrupted.name)
 
 
-def test_a_run_in_a_read_only_folder_is_rejected_and_unchanged(interrupted: Path, refusal: Refusal) -> None:
+def test_a_run_in_a_read_only_folder_is_rejected_and_unchanged(interrupted: Path, error_line: ErrorLine) -> None:
     folder = interrupted.parent
     done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
     if done.returncode:
@@ -123,15 +123,15 @@ def test_a_run_in_a_read_only_folder_is_rejected_and_unchanged(interrupted: Path
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
         before = content(folder)
-        assert "cannot be written" in refusal("train", "--resume", interrupted.name)
-        assert "cannot be written" in refusal(*TRAIN)
+        assert "cannot be written" in error_line("train", "--resume", interrupted.name)
+        assert "cannot be written" in error_line(*TRAIN)
         assert content(folder) == before
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_several_processes_are_rejected(interrupted: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_are_rejected(interrupted: Path, error_line: ErrorLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     before = sorted(interrupted.parent.iterdir())
-    assert "WORLD_SIZE is 2" in refusal(*TRAIN)
+    assert "WORLD_SIZE is 2" in error_line(*TRAIN)
     assert sorted(interrupted.parent.iterdir()) == before
