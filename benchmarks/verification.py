@@ -169,9 +169,9 @@ def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], V
     import torch
 
     from fr_ps.evaluation.pairwise.pairs import BLOCK_ROWS, _blocks, _run_blocks
-    from fr_ps.evaluation.pairwise.similarity import similarity
+    from fr_ps.evaluation.pairwise.similarity import similarity_scorer
 
-    left = similarity(embeddings, ids).left
+    left = similarity_scorer(embeddings, ids).left
 
     def block(rows: slice, columns: slice) -> None:
         torch.mm(left[rows], left[columns].T)

@@ -15,14 +15,14 @@ from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 
 BASELINE_PREFIX = "baseline_"
 JITTERED_PREFIX = "jittered"
-_COMPARED = ("identity/auc", "identity/eer")
+_COMPARED_METRICS = ("identity/auc", "identity/eer")
 
 
 def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Metrics:
-    """Metrics `identity/...` of other embeddings of the sessions of `reference`, on the same pairs and bootstrap replicates.
+    """Metrics `identity/...` of other embeddings of the sessions of `reference`, on its pairs and bootstrap replicates.
 
-    For rank rates, each session is searched among all others. They are left out if the reference has a gallery, because the
-    gallery sessions have no such embeddings.
+    For rank rates, each session is searched among all others. They are left out if the reference has a gallery, because its
+    sessions have no such embeddings.
     """
     labels = reference.tested.labels
     pairs = make_pairs(embeddings, labels.ids, reference.pair_list, reference.pair_scores.scale.measure, reference.bootstrap)
@@ -47,24 +47,24 @@ def baseline_section(
         jittered: (n, C) embeddings of the network on warped maps, if the baselines are of warped maps; None: original maps.
     """
     network_metrics = result.metrics if jittered is None else identity_metrics(jittered, result)
-    prefix, on_maps = ("", "") if jittered is None else (f"{JITTERED_PREFIX}_", ", on warped maps")
-    metrics, found = Metrics(), {}
+    prefix, of_maps = ("", "") if jittered is None else (f"{JITTERED_PREFIX}_", ", on warped maps")
+    metrics, differences = Metrics(), {}
     for name, embeddings in baselines.embeddings.items():
         baseline_metrics = identity_metrics(embeddings, result)
         metrics = metrics.merge(baseline_metrics.with_prefix(f"{prefix}{BASELINE_PREFIX}{name}"))
-        found[name] = paired_differences(network_metrics, baseline_metrics, _COMPARED, result.bootstrap.subjects)
-    # The first difference of a baseline is that of the AUC, if defined: best AUC first.
-    found = dict(sorted(found.items(), key=lambda item: -max((one.second for one in item[1][:1]), default=0)))
+        differences[name] = paired_differences(network_metrics, baseline_metrics, _COMPARED_METRICS, result.bootstrap.subjects)
+    # Best AUC first. The AUC, if defined, is the first difference of a baseline.
+    differences = dict(sorted(differences.items(), key=lambda item: -item[1][0].second if item[1] else 0))
     omitted = "; ".join(f"{name}: {reason}" for name, reason in baselines.omitted.items())
     table = difference_table(
         f"{prefix}baselines",
-        f"Network against baselines; the linear ones are fitted on the same training subjects{on_maps}",
+        f"Network against baselines; the linear ones are fitted on the same training subjects{of_maps}",
         ("network", "baseline"),
-        found,
+        differences,
         "Difference: network minus baseline. Low, high: 95 % confidence interval on the same bootstrap replicates."
         + (f" Omitted: {omitted}." if omitted else ""),
     )
-    return ReportSection(metrics, [table] if table.rows or omitted else []), _baseline_headline(found)
+    return ReportSection(metrics, [table] if table.rows or omitted else []), _baseline_headline(differences)
 
 
 def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSection:
@@ -86,13 +86,13 @@ def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSect
 
 
 def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
-    by_auc = {name: one for name, differences in compared.items() for one in differences if one.name == "identity/auc"}
-    if not by_auc:
+    aucs = {name: row for name, differences in compared.items() for row in differences if row.name == "identity/auc"}
+    if not aucs:
         return "no baseline has a defined identity AUC"
-    best = max(by_auc, key=lambda name: by_auc[name].second)
-    one = by_auc[best]
-    against = f"{one.second:.4f} of {best}, the best of {len(by_auc)} baselines"
-    numbers = f"AUC {one.first:.4f} against {against}; difference {one.value:+.4f} {one.interval_text}"
-    better = {"first": "better", "second": "WORSE", "neither": "NOT significantly better"}[one.better]
-    baselines = "linear baselines and dlib" if DLIB_NAME in by_auc else "linear baselines"
-    return f"the network is {better} than the {baselines}: {numbers}"
+    best = max(aucs, key=lambda name: aucs[name].second)
+    auc = aucs[best]
+    against = f"{auc.second:.4f} of {best}, the best of {len(aucs)} baselines"
+    numbers = f"AUC {auc.first:.4f} against {against}; difference {auc.value:+.4f} {auc.interval_text}"
+    verdict = {"first": "better", "second": "WORSE", "neither": "NOT significantly better"}[auc.better]
+    baselines = "linear baselines and dlib" if DLIB_NAME in aucs else "linear baselines"
+    return f"the network is {verdict} than the {baselines}: {numbers}"

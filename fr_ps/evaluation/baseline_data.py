@@ -19,8 +19,8 @@ class BaselineData:
 
     Attributes:
         train: data set with the maps of the training subjects.
-        train_rows: its sessions that the model was trained on.
-        missing: number of training sessions of the model that it lacks.
+        train_rows: rows of `train` that the model was trained on.
+        missing: number of training sessions of the model that `train` lacks.
         tested: data set that is evaluated.
     """
 
@@ -34,10 +34,9 @@ class BaselineData:
         """What limits the baselines, for the user."""
         if not self.missing:
             return []
-        known = len(self.train_rows)
-        return [
-            f"baselines: fitted on {known} of the model's {known + self.missing} training sessions, which {self.train.root} holds"
-        ]
+        fitted = len(self.train_rows)
+        total = fitted + self.missing
+        return [f"baselines: fitted on {fitted} of the model's {total} training sessions; {self.train.root} lacks the others"]
 
 
 def open_baseline_data(info: ModelInfo, model: Path, dataset: Dataset, folder: Path | None) -> BaselineData:
@@ -60,24 +59,24 @@ def open_baseline_data(info: ModelInfo, model: Path, dataset: Dataset, folder: P
         tested = train = open_dataset(dataset.root, modalities, classes=info.classes)
     else:
         train = open_dataset(folder, info.modalities, classes=info.classes)
-        both = _baseline_modalities(train, info)
-        modalities = [modality for modality in modalities if modality in both]
+        train_modalities = _baseline_modalities(train, info)
+        modalities = [modality for modality in modalities if modality in train_modalities]
         tested, train = (open_dataset(root, modalities, classes=info.classes) for root in (dataset.root, folder))
         if train.store.size != tested.store.size:
             raise InputError(
                 f"{folder}: maps are {train.store.size} px, but those of {dataset.root} are {tested.store.size}; "
                 f"prepare with --size {tested.store.size}"
             )
-    trained = {key for key, part in read_parts(path).items() if part == "train"}
-    rows = [row for row, key in enumerate(train.labels.row_keys()) if key in trained]
+    train_keys = {key for key, part in read_parts(path).items() if part == "train"}
+    rows = [row for row, key in enumerate(train.labels.row_keys()) if key in train_keys]
     if not rows:
         raise InputError(
             f"{train.root}: holds no training session of the model; baselines need the maps of the training subjects: "
             "name their data set with --baselines-data"
         )
-    return BaselineData(train, np.array(rows), len(trained) - len(rows), tested)
+    return BaselineData(train, np.array(rows), len(train_keys) - len(rows), tested)
 
 
 def _baseline_modalities(dataset: Dataset, info: ModelInfo) -> list[Modality]:
-    there = common_modalities(dataset.root, dataset.labels)
-    return [modality for modality in there if modality in info.modalities or modality != "depth"]
+    available = common_modalities(dataset.root, dataset.labels)
+    return [modality for modality in available if modality in info.modalities or modality != "depth"]

@@ -87,11 +87,11 @@ def baseline_embeddings(
         advance: called with the number of maps done, `count_maps_to_read` in total.
     """
     rows = sample_subjects(labels, train_rows, seed)
-    several = _rows_with_several_sessions(labels, rows)
+    repeated_rows = _rows_with_several_sessions(labels, rows)
     test_store, test_labels = (tested.store, tested.labels) if tested else (store, labels)
     test_maps = [(test_rows, TEST_SEED if jittered else None)]
-    few = "" if len(rows) > 1 else "fewer than two training sessions"
-    found = BaselineEmbeddings()
+    too_few = "" if len(rows) > 1 else "fewer than two training sessions"
+    result = BaselineEmbeddings()
     scores: dict[str, np.ndarray] = {}
     for modality, maps in store.maps.items():
         reader = _MapReader(replace(store, maps={modality: maps}), labels, modality, advance)
@@ -100,32 +100,32 @@ def baseline_embeddings(
         if len(test_rows) * maps[0].size <= MAX_PIXELS:
             outputs[f"pixels_{modality}"] = _flatten
         else:
-            found.omitted[f"pixels_{modality}"] = f"{len(test_rows)} maps have more than {MAX_PIXELS} values"
+            result.omitted[f"pixels_{modality}"] = f"{len(test_rows)} maps have more than {MAX_PIXELS} values"
         if modality == "normal":
             outputs["normals_10x10"] = normals_10x10
-        if few:
-            found.omitted[f"eigenfaces_{modality}"] = few
+        if too_few:
+            result.omitted[f"eigenfaces_{modality}"] = too_few
         else:
             outputs[f"eigenfaces_{modality}"] = _fit_components(reader, _flatten, [(rows, None)], whiten=True, seed=seed)
-        if len(several):
+        if len(repeated_rows):
             vectors = log_albedo if modality == "albedo" else _flatten
             sample = _sample_maps(_with_jittered_copies(rows, seed), seed)
             components = outputs[f"wccn_{modality}"] = _fit_components(reader, vectors, sample, whiten=False, seed=seed)
-            (scores[modality],) = reader.apply([components], _with_jittered_copies(several, seed))
-        found.embeddings.update(zip(outputs, test_reader.apply(list(outputs.values()), test_maps)))
-    _apply_wccn(found, list(store.maps), scores, labels.ids[several], few or "no training subject has two sessions")
-    for name in [name for name, embeddings in found.embeddings.items() if not embeddings.shape[1]]:
-        del found.embeddings[name]
-        found.omitted[name] = _CONSTANT_MAPS
-    return found
+            (scores[modality],) = reader.apply([components], _with_jittered_copies(repeated_rows, seed))
+        result.embeddings.update(zip(outputs, test_reader.apply(list(outputs.values()), test_maps)))
+    _apply_wccn(result, list(store.maps), scores, labels.ids[repeated_rows], too_few or "no training subject has two sessions")
+    for name in [name for name, embeddings in result.embeddings.items() if not embeddings.shape[1]]:
+        del result.embeddings[name]
+        result.omitted[name] = _CONSTANT_MAPS
+    return result
 
 
 def count_maps_to_read(modalities: int, labels: Labels, train_rows: np.ndarray, tested: int, seed: int = 0) -> int:
     """Total of `advance` of `baseline_embeddings`, for a number of modalities and test sessions."""
     rows = sample_subjects(labels, train_rows, seed)
-    several = len(_rows_with_several_sessions(labels, rows))
-    copied = min(len(rows) * (COPIES + 1), MAX_SESSIONS) + several * (COPIES + 1) if several else 0
-    return modalities * (len(rows) + copied + tested)
+    repeated = len(_rows_with_several_sessions(labels, rows))
+    with_copies = min(len(rows) * (COPIES + 1), MAX_SESSIONS) + repeated * (COPIES + 1) if repeated else 0
+    return modalities * (len(rows) + with_copies + tested)
 
 
 def sample_subjects(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -158,11 +158,11 @@ def principal_components(vectors: np.ndarray, *, whiten: bool, seed: int) -> tup
     if count < 1 or np.ptp(vectors, axis=0).max() <= _RANK_TOLERANCE * np.abs(vectors[0]).max():
         return vectors[0], np.zeros((vectors.shape[1], 0), dtype=np.float32)
     solver = "full" if min(vectors.shape) <= _EXACT_UP_TO else "randomized"
-    found = PCA(count, svd_solver=solver, copy=False, random_state=seed).fit(vectors)
-    deviations = np.sqrt(found.explained_variance_)
+    fitted = PCA(count, svd_solver=solver, copy=False, random_state=seed).fit(vectors)
+    deviations = np.sqrt(fitted.explained_variance_)
     kept = deviations > _RANK_TOLERANCE * deviations[0]
     scale = deviations[kept] if whiten else np.linalg.norm(deviations[kept])
-    return found.mean_, found.components_[kept].T / scale
+    return fitted.mean_, fitted.components_[kept].T / scale
 
 
 def wccn(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -206,18 +206,18 @@ class _MapReader:
     def apply(self, outputs: Sequence[Output], sources: _MapSources) -> list[np.ndarray]:
         """(n, D) of each output; n counts the rows of all sources, one source after the other."""
         total = sum(len(rows) for rows, _ in sources)
-        found: list[np.ndarray] = []
+        results: list[np.ndarray] = []
         done = 0
         for rows, seed in sources:
             for start in range(0, len(rows), _BATCH):
                 maps = self._maps(rows[start : start + _BATCH], seed)
                 parts = [output(maps) for output in outputs]
-                found = found or [np.empty((total, part.shape[1]), dtype=np.float32) for part in parts]
-                for whole, part in zip(found, parts):
-                    whole[done : done + len(maps)] = part
+                results = results or [np.empty((total, part.shape[1]), dtype=np.float32) for part in parts]
+                for result, part in zip(results, parts):
+                    result[done : done + len(maps)] = part
                 done += len(maps)
                 self.advance(len(maps))
-        return found
+        return results
 
     def _maps(self, rows: np.ndarray, seed: int | None) -> np.ndarray:
         maps = self.store.read(rows)
@@ -247,32 +247,32 @@ def _sample_maps(sources: _MapSources, seed: int) -> _MapSources:
     chosen = np.sort(np.random.default_rng(seed).permutation(sum(sizes))[:MAX_SESSIONS])
     parts = np.split(chosen, np.searchsorted(chosen, np.cumsum(sizes)[:-1]))
     starts = np.cumsum([0, *sizes[:-1]])
-    return [(rows[part - start], own) for (rows, own), part, start in zip(sources, parts, starts)]
+    return [(rows[part - start], jitter_seed) for (rows, jitter_seed), part, start in zip(sources, parts, starts)]
 
 
 def _fit_components(reader: _MapReader, vectors: Output, sources: _MapSources, *, whiten: bool, seed: int) -> Output:
-    (drawn,) = reader.apply([vectors], sources)
-    mean, components = principal_components(drawn, whiten=whiten, seed=seed)
+    (fitted_vectors,) = reader.apply([vectors], sources)
+    mean, components = principal_components(fitted_vectors, whiten=whiten, seed=seed)
     return lambda maps: (vectors(maps) - mean) @ components
 
 
 def _apply_wccn(
-    found: BaselineEmbeddings, modalities: list[str], scores: Mapping[str, np.ndarray], ids: np.ndarray, reason: str
+    result: BaselineEmbeddings, modalities: list[str], scores: Mapping[str, np.ndarray], ids: np.ndarray, reason: str
 ) -> None:
     """Normalise the components of each modality, and add the normalised components of all modalities concatenated.
 
     Args:
-        found: embeddings with the components of the test sessions under the names of `wccn`.
+        result: embeddings, with the principal component scores of the test sessions under `wccn_{modality}`.
         modalities: modalities of the store.
-        scores: modality to the components that the normalisation is fitted on; empty: omitted.
-        ids: subjects of these, before copying.
+        scores: modality to the component scores that the normalisation is fitted on; empty: `wccn` is omitted.
+        ids: subjects of the rows of `scores` without their jittered copies.
         reason: why `scores` is empty.
     """
-    own = {modality: found.embeddings.pop(f"wccn_{modality}") for modality in scores}
+    test_scores = {modality: result.embeddings.pop(f"wccn_{modality}") for modality in scores}
     for group in [*([modality] for modality in modalities), *([modalities] if len(modalities) > 1 else [])]:
         name = f"wccn_{'_'.join(group)}"
         if not scores:
-            found.omitted[name] = reason
+            result.omitted[name] = reason
             continue
         normaliser = wccn(np.hstack([scores[modality] for modality in group]), np.tile(ids, COPIES + 1))
-        found.embeddings[name] = (np.hstack([own[modality] for modality in group]) @ normaliser).astype(np.float32)
+        result.embeddings[name] = (np.hstack([test_scores[modality] for modality in group]) @ normaliser).astype(np.float32)

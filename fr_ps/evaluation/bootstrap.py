@@ -90,17 +90,17 @@ def confidence_interval(value: float, replicates: np.ndarray, subjects: int = 0)
         replicates: (B,) value in each replicate, NaN where undefined.
         subjects: number of subjects behind a rate; 0: the value is not a rate, and the interval is that of the percentiles.
     """
-    found = replicates[np.isfinite(replicates)]
-    if len(found) < max(2, len(replicates) / 2):
+    defined = replicates[np.isfinite(replicates)]
+    if len(defined) < max(2, len(replicates) / 2):
         return None
     if not subjects:
-        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return float(low), float(high)
     if min(value, 1 - value) < _NO_SPREAD:
         bound = 1 - (1 - CONFIDENCE) ** (1 / subjects)
         return (0.0, bound) if value < 0.5 else (1 - bound, 1.0)
     nearest = min(value, 1 - value) / 10
-    logits = logit(np.clip(found, nearest, 1 - nearest))
+    logits = logit(np.clip(defined, nearest, 1 - nearest))
     if logits.std() < _NO_SPREAD:
         return None
     degrees = max(subjects - 1, 1)
@@ -128,11 +128,10 @@ def auc_and_average_precision(
         for hits, false in _cumulative_weights(score, positive, bootstrap):
             all_hits, all_false = hits[:, -1], false[:, -1]
             areas.append(np.trapezoid(hits, false, axis=1) / (all_hits * all_false))
-            gained = np.diff(hits, axis=1)
             accepted = hits[:, 1:] + false[:, 1:]
-            precision = hits[:, 1:] / np.where(accepted > 0, accepted, 1)  # no gain where nothing is accepted
-            found = (gained * precision).sum(axis=1) / all_hits
-            precisions.append(np.where(all_false > 0, found, np.nan))
+            precision = hits[:, 1:] / np.where(accepted > 0, accepted, 1)  # without accepted sessions, recall does not grow
+            average = (np.diff(hits, axis=1) * precision).sum(axis=1) / all_hits
+            precisions.append(np.where(all_false > 0, average, np.nan))
     return np.concatenate(areas), np.concatenate(precisions)
 
 
@@ -154,16 +153,16 @@ def balanced_accuracy(codes: np.ndarray, predicted: np.ndarray, classes: int, bo
 def _cumulative_weights(
     score: np.ndarray, positive: np.ndarray, bootstrap: BootstrapWeights
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Weight of the positive and the negative sessions at or above each distinct score, highest first, after a column of 0.
+    """Weights of the positive and of the negative sessions that score at least each distinct score, highest first.
 
-    Yields (replicates, scores + 1) arrays, some replicates at a time.
+    Yields both as (replicates, 1 + distinct scores) arrays, a block of replicates at a time; the first column is 0.
     """
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     unit, positive = bootstrap.unit[order], positive[order]
-    some = max(1, _MAX_CELLS // len(score))
-    for start in range(0, len(bootstrap.weights), some):
-        weights = bootstrap.weights[start : start + some, unit]
+    step = max(1, _MAX_CELLS // len(score))
+    for start in range(0, len(bootstrap.weights), step):
+        weights = bootstrap.weights[start : start + step, unit]
         hits = _cumulative_sums(weights * positive, last_of_tie)
         yield hits, _cumulative_sums(weights, last_of_tie) - hits
 

@@ -36,7 +36,7 @@ class ComparisonResult:
     Attributes:
         differences: first model minus second.
         group_differences: identity AUC within each class of each attribute, first model minus second.
-        tables: a table of the differences, and one of the group differences.
+        tables: the table of `differences` and that of `group_differences`.
         notes: the headline, then the warnings.
     """
 
@@ -108,18 +108,18 @@ def compare_models(
         if np.isfinite(difference.low):
             metrics.intervals[f"difference/{difference.name}"] = (difference.low, difference.high)
             metrics.add(f"p/{difference.name}", difference.p)
-    shown = tuple(names) or (str(first), str(second))
+    titles = tuple(names) or (str(first), str(second))
     facts = {
-        "A": shown[0],
-        "B": shown[1],
+        "A": titles[0],
+        "B": titles[1],
         "tested": f"{describe_test_set(results[0])}: "
         + (f"the {options.part} part of A's split" if options.part else "every row of the table"),
         "headline": comparison_headline(differences),
         "intervals": INTERVAL_NOTE,
     }
     sections = {"Differences": ReportSection(tables=tables)}
-    written = write_report(out, f"{shown[0]} against {shown[1]}", facts, metrics, None, sections, warnings)
-    params = {"model_a": shown[0], "model_b": shown[1], "data": str(data), "part": options.part or "all"}
+    written = write_report(out, f"{titles[0]} against {titles[1]}", facts, metrics, None, sections, warnings)
+    params = {"model_a": titles[0], "model_b": titles[1], "data": str(data), "part": options.part or "all"}
     log_report(run, out, written, params, {"fr_ps.kind": "compare"}, [facts["tested"], facts["headline"], *warnings])
     run.log_metrics({name: value for name, value in metrics.defined().items() if name.split("/")[0] in ("difference", "p")}, 0)
     return ComparisonResult(differences, groups, tables, [facts["headline"], *warnings])
@@ -127,20 +127,21 @@ def compare_models(
 
 def comparison_headline(differences: Sequence[Difference]) -> str:
     """Which model has the better identity AUC, with both values, the difference and its interval."""
-    for one in differences:
-        if one.name == "identity/auc":
-            numbers = f"{one.first:.4f} against {one.second:.4f}, {one.value:+.4f} {one.interval_text}"
-            better = {"first": "A is better than B", "second": "B is better than A", "neither": "no significant difference"}
-            return f"{better[one.better]} by identity AUC: {numbers}"
+    verdicts = {"first": "A is better than B", "second": "B is better than A", "neither": "no significant difference"}
+    for auc in differences:
+        if auc.name == "identity/auc":
+            numbers = f"{auc.first:.4f} against {auc.second:.4f}, {auc.value:+.4f} {auc.interval_text}"
+            return f"{verdicts[auc.better]} by identity AUC: {numbers}"
     return "no identity metric is defined for both models"
 
 
 def group_differences(first: LabelledPredictions, second: LabelledPredictions) -> list[Difference]:
     """Identity AUC within each class of each attribute, first minus second: `groups/gender/male/identity/auc`.
 
-    Both are of the same sessions, with the classes of the first model. A class without genuine or impostor pairs is left out.
+    Both models have predicted the same sessions; the classes are those of the first model. A class without genuine or impostor
+    pairs is left out.
     """
-    found: list[Difference] = []
+    differences: list[Difference] = []
     labels = first.labels
     for column, attribute in enumerate(ATTRIBUTES):
         for code, name in enumerate(labels.class_names(attribute)):
@@ -150,8 +151,8 @@ def group_differences(first: LabelledPredictions, second: LabelledPredictions) -
                 continue
             prefix = f"groups/{attribute}/{name}/identity"
             auc_a, auc_b = (_identity_auc(labelled, rows).with_prefix(prefix) for labelled in (first, second))
-            found += paired_differences(auc_a, auc_b, [f"{prefix}/{_GROUP_METRIC}"], subjects)
-    return found
+            differences += paired_differences(auc_a, auc_b, [f"{prefix}/{_GROUP_METRIC}"], subjects)
+    return differences
 
 
 def _identity_auc(labelled: LabelledPredictions, rows: np.ndarray) -> Metrics:

@@ -60,26 +60,26 @@ def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], su
     Each replicate gives a difference, in which the difficulty of its subjects cancels. s is the standard deviation of these
     differences, P the number of subjects, and t Student's quantile with P - 1 degrees of freedom. The interval is
     value +- t s sqrt(P / (P - 1)), and p tests for no difference. The percentiles of the replicates would be too narrow for few
-    subjects. There is no interval if most replicates are undefined, or if all give the same difference (with two subjects, every
-    replicate with impostor pairs has both).
+    subjects. There is no interval if most replicates are undefined, or if all give the same difference (with two subjects, a
+    replicate has impostor pairs only if it has both).
 
     Args:
         first: metrics of the first model.
         second: metrics of the second model.
         names: metrics to compare.
-        subjects: number of resampled subjects; a metric with fewer subjects of its own, as of a rare class, uses those.
+        subjects: number of resampled subjects; a metric of fewer subjects, such as that of a rare class, uses its own number.
     """
-    found = []
+    differences = []
     for name in names:
-        one, other = first.values.get(name), second.values.get(name)
-        if one is None or other is None:
+        value_a, value_b = first.values.get(name), second.values.get(name)
+        if value_a is None or value_b is None:
             continue
         low = high = p = float("nan")
         if name in first.replicates and name in second.replicates:
             fewest = min(subjects, *(metrics.subjects.get(name, subjects) for metrics in (first, second)))
-            low, high, p = _difference_interval(one - other, first.replicates[name] - second.replicates[name], fewest)
-        found.append(Difference(name, one, other, low, high, p))
-    return found
+            low, high, p = _difference_interval(value_a - value_b, first.replicates[name] - second.replicates[name], fewest)
+        differences.append(Difference(name, value_a, value_b, low, high, p))
+    return differences
 
 
 def _difference_interval(value: float, replicates: np.ndarray, subjects: int) -> tuple[float, float, float]:
@@ -121,12 +121,12 @@ def difference_table(
         differences_by_label: label to differences; several labels get a column of their own.
         note: explanation below the table.
     """
-    several = [] if len(differences_by_label) == 1 else ["against"]
-    header = [*several, "metric", *names, "difference", "low", "high", "p", "better"]
+    label_column = [] if len(differences_by_label) == 1 else ["against"]
+    header = [*label_column, "metric", *names, "difference", "low", "high", "p", "better"]
     better = {"first": names[0], "second": names[1], "neither": None}
     rows: list[list[Cell]] = []
     for label, differences in differences_by_label.items():
-        for one in differences:
-            numbers = [one.first, one.second, one.value, *(None if np.isnan(x) else x for x in (one.low, one.high, one.p))]
-            rows.append([*([label] if several else []), one.name, *numbers, better[one.better]])
+        for row in differences:
+            numbers = [row.first, row.second, row.value, *(None if np.isnan(x) else x for x in (row.low, row.high, row.p))]
+            rows.append([*([label] if label_column else []), row.name, *numbers, better[row.better]])
     return Table(name, title, header, rows, note)

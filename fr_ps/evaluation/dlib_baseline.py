@@ -22,11 +22,12 @@ CHIP = 150
 FACE = 112
 """Side of the map in the middle of the input.
 
-The network expects the eyes 0.35 of the side apart. In aligned maps (`align.CANONICAL_LANDMARKS`) it is 0.40, which would give
-127; in tight crops such as those of Yale B it is 0.60, which would give 88. On Yale B, 112 is better than 100, 127 and 150.
+The network expects an eye distance of 0.35 of the input's side. A map matches that with a side of 127 if it is aligned (eye
+distance 0.40, see `align.CANONICAL_LANDMARKS`), with 88 if it is a tight crop as in Yale B (0.60). On Yale B, 112 gives better
+results than 100, 127 and 150.
 """
 WHITE = 0.99
-"""Quantile of the albedo of a map that becomes white."""
+"""Quantile of the albedo within a map that becomes white."""
 GAMMA = 2.2
 _BATCH = 32
 _WEIGHTS = "models/dlib_face_recognition_resnet_model_v1.dat"
@@ -54,17 +55,17 @@ def dlib_embeddings(
 
     network = dlib.face_recognition_model_v1(str(_weights()))
     reader = JitteredMaps(dataset.store, dataset.labels) if jittered else dataset.store
-    found = np.empty((len(rows), 128), dtype=np.float32)
+    embeddings = np.empty((len(rows), 128), dtype=np.float32)
     for start in range(0, len(rows), _BATCH):
-        some = slice(start, start + _BATCH)
-        chips = list(face_chips(reader.read(rows[some])["albedo"]))
-        found[some] = np.array(network.compute_face_descriptor(chips))
+        block = slice(start, start + _BATCH)
+        chips = list(face_chips(reader.read(rows[block])["albedo"]))
+        embeddings[block] = np.array(network.compute_face_descriptor(chips))
         advance(len(chips))
-    return found
+    return embeddings
 
 
 def face_chips(albedo: np.ndarray) -> np.ndarray:
-    """(n, 150, 150, 3) uint8 grey pictures of (n, 1, H, W) albedo maps.
+    """(n, 150, 150, 3) uint8 grey images of (n, 1, H, W) albedo maps.
 
     The albedo is divided by its `WHITE` quantile and gamma-encoded. The border of the map is repeated around it.
     """

@@ -182,8 +182,9 @@ def evaluate_rows(
     result = evaluate_predictions(
         LabelledPredictions(predictions, labels), trained, thresholds, gallery=gallery, pair_list=pair_list, measure=measure
     )
-    shown = np.concatenate([rows, gallery_rows])
-    result.sections["Pairs"] = ReportSection(figures=pair_figures(result, dataset.store, shown, dataset.labels.subset(shown)))
+    search_rows = np.concatenate([rows, gallery_rows])
+    figures = pair_figures(result, dataset.store, search_rows, dataset.labels.subset(search_rows))
+    result.sections["Pairs"] = ReportSection(figures=figures)
     result.sections[SUBSET_SECTION] = ReportSection(subset_metrics)
     return result
 
@@ -241,11 +242,11 @@ def _optional_sections(
         sections["Jitter"] = jitter_section(result, jittered)
     if baselines:
         for warped in [False, True] if jitter else [False]:
-            found = _embed_baselines(baselines, rows, warped)
+            embeddings = _embed_baselines(baselines, rows, warped)
             if warped:
-                sections["Baselines, warped"] = baseline_section(result, found, jittered)[0]
+                sections["Baselines, warped"] = baseline_section(result, embeddings, jittered)[0]
             else:
-                sections["Baselines"], headline = baseline_section(result, found)
+                sections["Baselines"], headline = baseline_section(result, embeddings)
     return sections, headline
 
 
@@ -254,13 +255,13 @@ def _embed_baselines(data: BaselineData, rows: np.ndarray, warped: bool) -> Base
     train, tested = data.train, data.tested
     reads = count_maps_to_read(len(train.store.maps), train.labels, data.train_rows, len(rows))
     with progress("baselines, warped" if warped else "baselines", reads, "maps") as advance:
-        found = baseline_embeddings(
+        result = baseline_embeddings(
             train.store, train.labels, data.train_rows, rows, tested=tested, jittered=warped, advance=advance
         )
     reason = reason_without_dlib() if "albedo" in tested.store.maps else "the data set has no albedo"
     if reason:
-        found.omitted[DLIB_NAME] = reason
+        result.omitted[DLIB_NAME] = reason
     else:
         with progress("dlib, warped" if warped else "dlib", len(rows), "sessions") as advance:
-            found.embeddings[DLIB_NAME] = dlib_embeddings(tested, rows, jittered=warped, advance=advance)
-    return found
+            result.embeddings[DLIB_NAME] = dlib_embeddings(tested, rows, jittered=warped, advance=advance)
+    return result

@@ -17,7 +17,7 @@ from fr_ps.evaluation.calibrate_thresholds import global_threshold
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
-from fr_ps.evaluation.pairwise.similarity import Measure, similarity
+from fr_ps.evaluation.pairwise.similarity import Measure, similarity_scorer
 from fr_ps.evaluation.pairwise.ten_fold import METRIC_NAMES, draw_folds, folds_from_list, ten_fold_accuracy
 from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_with_intervals
 from fr_ps.evaluation.pairwise.verification_report import verification_section
@@ -166,30 +166,30 @@ def _ten_fold_metrics(embeddings: np.ndarray, pair_scores: PairScores, pair_list
         for name in METRIC_NAMES:
             metrics.add(name, None, reason)
         return metrics
-    compared = similarity(embeddings, subject, pair_scores.scale.measure)
-    scores = compared.scale.scores(compared.pair_levels(folds.first, folds.second))
+    scorer = similarity_scorer(embeddings, subject, pair_scores.scale.measure)
+    scores = scorer.scale.scores(scorer.pair_levels(folds.first, folds.second))
     return ten_fold_accuracy(scores, subject[folds.first] == subject[folds.second], folds.fold)
 
 
 def _warnings(labels: Labels, pair_scores: PairScores, measure: Measure, listed: bool) -> list[str]:
-    found = []
+    warnings = []
     subjects, mated = len(np.unique(labels.ids)), len(np.unique(pair_scores.subject[pair_scores.genuine_first]))
     effective = mated if mated and not pair_scores.undefined_reason else subjects
     if effective < FEW_SUBJECTS:
-        some = f"{effective} of {subjects} test subjects have a genuine pair"
-        count = f"{subjects} test subjects" if effective == subjects else some
-        found.append(f"only {count}: bootstrap intervals under-cover below {FEW_SUBJECTS}")
+        with_pair = f"{effective} of {subjects} test subjects have a genuine pair"
+        count = f"{subjects} test subjects" if effective == subjects else with_pair
+        warnings.append(f"only {count}: bootstrap intervals under-cover below {FEW_SUBJECTS}")
     if listed:
-        found.append("verification and quality use the listed pairs; everything else uses all scored sessions")
+        warnings.append("verification and quality use the listed pairs; everything else uses all scored sessions")
     if pair_scores.undefined_reason:
-        found.append(f"verification is undefined: {pair_scores.undefined_reason}")
+        warnings.append(f"verification is undefined: {pair_scores.undefined_reason}")
     pairs = pair_scores.impostor_count + len(pair_scores.genuine_levels)
     values = len(np.union1d(pair_scores.impostor_levels, pair_scores.genuine_levels))
     if values < MIN_DISTINCT_SCORES and pairs >= 10 * MIN_DISTINCT_SCORES:
-        found.append(
+        warnings.append(
             f"the {pairs} verification scores have only {values} distinct values: most embeddings are nearly the same, so AUC, "
             "error rates and thresholds are coarse"
         )
     if measure == "euclidean":
-        found.append("verification and quality compare by Euclidean distance; everything else compares by cosine")
-    return found
+        warnings.append("verification and quality compare by Euclidean distance; everything else compares by cosine")
+    return warnings

@@ -61,8 +61,8 @@ class Metrics:
             self.replicates[name] = replicates
             if subjects:
                 self.subjects[name] = subjects
-            if (found := confidence_interval(value, replicates, subjects)) is not None:
-                self.intervals[name] = found
+            if (interval := confidence_interval(value, replicates, subjects)) is not None:
+                self.intervals[name] = interval
 
     def defined(self) -> dict[str, float]:
         """The metrics that have a value."""
@@ -95,7 +95,7 @@ class Metrics:
         return {
             "metrics": self.values,
             "reasons": self.reasons,
-            "intervals": {name: list(found) for name, found in self.intervals.items()},
+            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
         }
 
     def _fields(self) -> tuple[dict, dict, dict, dict, dict]:

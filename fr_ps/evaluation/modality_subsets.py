@@ -58,10 +58,9 @@ def predict_with_subsets(
 def subset_table(metrics: Metrics) -> Table:
     """The main metrics with a row per part and subset of the maps, all maps last; without subset metrics no rows."""
     groups = list(dict.fromkeys(tuple(name.split("/")[:2]) for name in metrics.values if _is_subset_metric(name)))
-    parts = list(dict.fromkeys(part for part, _ in groups))
     rows = []
-    for part in parts:
-        subsets = [group.removeprefix(SUBSET_PREFIX) for of, group in groups if of == part]
+    for part in dict.fromkeys(part for part, _ in groups):
+        subsets = [group.removeprefix(SUBSET_PREFIX) for group_part, group in groups if group_part == part]
         rows += [[part, subset.replace("_", " + "), *_cells(metrics, f"{part}/{SUBSET_PREFIX}{subset}")] for subset in subsets]
         rows.append([part, "all", *_cells(metrics, part)])
     return Table("fewer_maps", "", ["AUC by maps", "", *_COLUMNS], rows)

@@ -24,34 +24,34 @@ def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, la
     Args:
         result: evaluation with the pairs.
         store: store of the maps.
-        rows: rows of the store for the rows of the gallery search: test rows, then gallery rows.
+        rows: row of the store of each row of the gallery search: test rows, then gallery rows.
         labels: labels of these rows.
     """
     scored, search = result.pair_scores, result.gallery_search
-    found: dict[str, DrawFigure] = {}
+    figures: dict[str, DrawFigure] = {}
     if len(scored.genuine_levels):
         order = np.argsort(scored.genuine_levels, kind="stable")
         scores = scored.scale.scores(scored.genuine_levels)
-        for name, title, some in (
+        for name, title, shown in (
             ("worst_genuine", "Genuine pairs with the lowest scores", order[:PAIRS_SHOWN]),
             ("best_genuine", "Genuine pairs with the highest scores", order[::-1][:PAIRS_SHOWN]),
         ):
-            pairs = list(zip(scored.genuine_first[some].tolist(), scored.genuine_second[some].tolist(), scores[some].tolist()))
-            found[name] = partial(_figure, title, pairs, store, rows, labels)
+            pairs = list(zip(*(of_pair[shown].tolist() for of_pair in (scored.genuine_first, scored.genuine_second, scores))))
+            figures[name] = partial(_figure, title, pairs, store, rows, labels)
     impostors = _top_impostor_pairs(search.probes, search.top_impostor, search.by_maximum.nonmated)
     if impostors:
-        found["worst_impostor"] = partial(_figure, "Impostor pairs with the highest cosine", impostors, store, rows, labels)
-    return found
+        figures["worst_impostor"] = partial(_figure, "Impostor pairs with the highest cosine", impostors, store, rows, labels)
+    return figures
 
 
 def _top_impostor_pairs(probes: np.ndarray, impostors: np.ndarray, scores: np.ndarray) -> list[tuple[int, int, float]]:
-    found: dict[tuple[int, int], float] = {}
-    for place in np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable"):
-        if impostors[place] < 0 or len(found) == PAIRS_SHOWN:
+    pairs: dict[tuple[int, int], float] = {}
+    for search in np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable"):
+        if impostors[search] < 0 or len(pairs) == PAIRS_SHOWN:
             break
-        pair = (int(min(probes[place], impostors[place])), int(max(probes[place], impostors[place])))
-        found.setdefault(pair, float(scores[place]))
-    return [(*pair, score) for pair, score in found.items()]
+        first, second = sorted((int(probes[search]), int(impostors[search])))
+        pairs.setdefault((first, second), float(scores[search]))
+    return [(*pair, score) for pair, score in pairs.items()]
 
 
 def _figure(title: str, pairs: Sequence[tuple[int, int, float]], store: MapStore, rows: np.ndarray, labels: Labels) -> Figure:
@@ -64,8 +64,8 @@ def _figure(title: str, pairs: Sequence[tuple[int, int, float]], store: MapStore
     for column, (*pair, score) in enumerate(pairs):
         maps = store.read(rows[np.array(pair)])
         for line, row in enumerate(pair):
-            picture = next(iter(render_tiles({modality: of[line] for modality, of in maps.items()}).values()))
-            grid[line, column].imshow(picture)
+            tiles = render_tiles({modality: array[line] for modality, array in maps.items()})
+            grid[line, column].imshow(next(iter(tiles.values())))
             above = f"{score:.3f}\n" if line == 0 else ""
             grid[line, column].set_title(f"{above}{labels.ids[row]}/{labels.sessions[row]}", fontsize=8)
     return figure

@@ -12,7 +12,7 @@ from fr_ps.evaluation.bootstrap import REPLICATES
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import SUBSET_SECTION, subset_table
-from fr_ps.evaluation.pairwise.similarity import similarity
+from fr_ps.evaluation.pairwise.similarity import similarity_scorer
 from fr_ps.files import write_atomic, write_json, write_text
 from fr_ps.report.figures import draw_png
 from fr_ps.report.html_page import render_page
@@ -62,7 +62,7 @@ def write_report(
         write_atomic(folder / name, lambda file: file.write(content))
         written.append(folder / name)
 
-    shown = dict(result.sections if result else {}) | dict(sections or {})
+    all_sections = dict(result.sections if result else {}) | dict(sections or {})
     footnotes: list[str] = []
     if result is not None:
         scores, note = score_table(result)
@@ -70,15 +70,15 @@ def write_report(
         footnotes += [note] if note else []
     numbers, remarks = metric_table(metrics)
     if (subsets := subset_table(metrics)).rows:
-        shown[SUBSET_SECTION] = ReportSection(tables=[subsets])
-    figures = {title: {name: draw_png(draw) for name, draw in section.figures.items()} for title, section in shown.items()}
-    for pictures in figures.values():
-        for name, png in pictures.items():
+        all_sections[SUBSET_SECTION] = ReportSection(tables=[subsets])
+    figures = {title: {name: draw_png(draw) for name, draw in section.figures.items()} for title, section in all_sections.items()}
+    for section_figures in figures.values():
+        for name, png in section_figures.items():
             write(f"{name}.png", png)
-    for table in (numbers, *(table for section in shown.values() for table in section.tables)):
+    for table in (numbers, *(table for section in all_sections.values() for table in section.tables)):
         cells = [["" if cell is None else cell for cell in row] for row in table.rows]
         write(f"tables/{table.name}.csv", format_csv(list(table.header), cells).encode())
-    body = {title: (section.tables, figures[title]) for title, section in shown.items()}
+    body = {title: (section.tables, figures[title]) for title, section in all_sections.items()}
     every_warning = [*(result.warnings if result else ()), *warnings]
     write("report.html", render_page(title, facts, every_warning, numbers, [*remarks, *footnotes], body).encode())
     write_json(folder / "metrics.json", metrics.as_json())
@@ -94,10 +94,10 @@ def is_report(folder: Path) -> bool:
     if (folder / _UNFINISHED).exists():
         return True
     try:
-        found = json.loads((folder / "metrics.json").read_text())
+        content = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.keys() == {"metrics", "reasons", "intervals"}
+    return isinstance(content, dict) and content.keys() == {"metrics", "reasons", "intervals"}
 
 
 def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
@@ -111,10 +111,10 @@ def terminal_table(metrics: Metrics, tables: Sequence[Table] = ()) -> str:
 
 
 def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
-    """Metrics of identity and attributes with all maps, a row per metric and a column per part (val, test); and remarks.
+    """The table of the identity and attribute metrics with all maps, and remarks on them, grouped by reason.
 
-    The interval follows the value. A dash is an undefined value, a star marks a value with a remark; the remarks are grouped by
-    reason.
+    The table has a row per metric and a column per part (val, test). The interval follows the value. A dash is an undefined
+    value, a star marks a value with a remark.
     """
     metrics = metrics.select({name for name in metrics.values if name.split("/")[1] in _MAIN_TASKS})
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))
@@ -154,7 +154,7 @@ def headline_lines(metrics: Metrics, part: str) -> list[str]:
 
 
 def undefined_summary(metrics: Metrics, prefix: str) -> dict[str, str]:
-    """A row `undefined` with the undefined tasks and the reasons; empty if all metrics are defined."""
+    """The fact `undefined`: the tasks with an undefined metric, and the reasons; empty if all metrics are defined."""
     reasons: dict[str, dict[str, None]] = {}
     for name, value in metrics.values.items():
         task = name.split("/")[1]
@@ -173,19 +173,20 @@ def score_table(result: EvaluationResult, max_pairs: int = MAX_PAIRS, seed: int 
         first, second = np.triu_indices(count, k=1)
     else:
         num_impostors = max(max_pairs - len(pair_scores.genuine_first), 0)
-        one, other = _sample_impostors(labels.ids, num_impostors, np.random.default_rng(seed))
-        sampled = f"a random sample of {len(one)} of {pair_scores.impostor_count} impostor pairs"
+        impostor_first, impostor_second = _sample_impostors(labels.ids, num_impostors, np.random.default_rng(seed))
+        sampled = f"a random sample of {len(impostor_first)} of {pair_scores.impostor_count} impostor pairs"
         note = f"scores.parquet holds all {len(pair_scores.genuine_first)} genuine pairs and {sampled}"
-        first, second = np.concatenate([pair_scores.genuine_first, one]), np.concatenate([pair_scores.genuine_second, other])
+        first = np.concatenate([pair_scores.genuine_first, impostor_first])
+        second = np.concatenate([pair_scores.genuine_second, impostor_second])
         order = np.lexsort((second, first))
         first, second = first[order], second[order]
-    compared = similarity(result.tested.predictions.embeddings, labels.ids, pair_scores.scale.measure)
+    scorer = similarity_scorer(result.tested.predictions.embeddings, labels.ids, pair_scores.scale.measure)
     columns = {
         "id_a": labels.ids[first],
         "session_a": labels.sessions[first],
         "id_b": labels.ids[second],
         "session_b": labels.sessions[second],
-        "score": compared.scale.scores(compared.pair_levels(first, second)),  # float64: float32 has few values near 1
+        "score": scorer.scale.scores(scorer.pair_levels(first, second)),  # float64: float32 has few values near 1
         "genuine": labels.ids[first] == labels.ids[second],
     }
     return pd.DataFrame(columns), note
@@ -196,11 +197,10 @@ def _sample_impostors(ids: np.ndarray, count: int, rng: np.random.Generator) -> 
     subject = np.unique(ids, return_inverse=True)[1]
     drawn = np.empty(0, dtype=np.int64)
     for _ in range(20):
-        one, other = np.sort(rng.integers(0, len(ids), size=(2, 2 * count)), axis=0)
-        fresh = (one * len(ids) + other)[subject[one] != subject[other]]
-        both = np.concatenate([drawn, fresh])
-        _, place = np.unique(both, return_index=True)
-        drawn = both[np.sort(place)][:count]
+        first, second = np.sort(rng.integers(0, len(ids), size=(2, 2 * count)), axis=0)
+        pairs = np.concatenate([drawn, (first * len(ids) + second)[subject[first] != subject[second]]])
+        _, first_draw = np.unique(pairs, return_index=True)
+        drawn = pairs[np.sort(first_draw)][:count]
         if len(drawn) == count:
             break
     return drawn // len(ids), drawn % len(ids)

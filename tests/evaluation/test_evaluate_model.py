@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("undrawn", "few_replicates")
 
 @pytest.fixture(scope="module")
 def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained, which is enough to be scored."""
+    """An untrained model with a split."""
     dataset = open_dataset(prepared, ["albedo"])
     config = ModelConfig(backbone="timm:test_resnet", channels=32, reduction=8)
     info = ModelInfo({"albedo": config}, "concat", 48, dataset.labels.classes, ATTRIBUTES[1:], {"run": "r1"})
@@ -210,12 +210,15 @@ def test_the_training_subjects_may_be_in_another_data_set(model: Path, prepared:
 def test_training_subjects_that_the_baselines_lack_are_counted(model: Path, prepared: Path, tmp_path: Path) -> None:
     labels = open_dataset(prepared, ["albedo"]).labels
     train = make_split(labels, PARTS).train
-    some = copy_of_subjects(prepared, tmp_path / "some", set(labels.ids[train][:1]) | set(labels.ids[train][-1:]))
-    evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", baselines=True, baselines_data=some)
+    fewer = copy_of_subjects(prepared, tmp_path / "fewer", set(labels.ids[train][:1]) | set(labels.ids[train][-1:]))
+    evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", baselines=True, baselines_data=fewer)
     known = np.isin(labels.ids[train], [labels.ids[train][0], labels.ids[train][-1]]).sum()
     assert 0 < known < len(train)
-    assert f"baselines: fitted on {known} of the model's {len(train)} training sessions, which {some} holds" in evaluated.notes
-    assert any("trained on 3 of the test subjects" in note for note in evaluated.notes)  # the leakage rules stay
+    note = f"baselines: fitted on {known} of the model's {len(train)} training sessions; {fewer} lacks the others"
+    assert note in evaluated.notes
+    assert any(
+        "trained on 3 of the test subjects" in note for note in evaluated.notes
+    )  # leakage is reported as without baselines
 
 
 def copy_of_subjects(data: Path, copy: Path, subjects: set[str]) -> Path:
@@ -229,7 +232,7 @@ def copy_of_subjects(data: Path, copy: Path, subjects: set[str]) -> Path:
     return copy
 
 
-def test_the_report_says_that_dlib_is_missing_or_compares_it(model: Path, prepared: Path, tmp_path: Path) -> None:
+def test_the_report_compares_dlib_or_gives_the_reason_why_not(model: Path, prepared: Path, tmp_path: Path) -> None:
     evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", "test", baselines=True)
     (table,) = evaluated.tables
     reason = reason_without_dlib()
@@ -251,7 +254,7 @@ def test_warped_maps_are_scored_beside_the_original_ones(plain: Evaluated, model
     assert [row[0] for row in table.rows][:2] == ["identity/auc", "identity/auc_person_balanced"]
 
 
-def test_listed_pairs_are_what_is_verified(model: Path, prepared: Path, tmp_path: Path) -> None:
+def test_only_the_listed_pairs_are_verified(model: Path, prepared: Path, tmp_path: Path) -> None:
     labels = open_dataset(prepared, ["albedo"]).labels
     names = list(zip(labels.ids.tolist(), labels.sessions.tolist()))
     listed = [(0, 1), (4, 5), (0, 4), (1, 9), (2, 13)]
@@ -264,7 +267,7 @@ def test_listed_pairs_are_what_is_verified(model: Path, prepared: Path, tmp_path
     assert "2 genuine and 3 impostor pairs of a list" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_the_report_names_leakage(plain: Evaluated, model: Path, prepared: Path, tmp_path: Path) -> None:
+def test_the_report_warns_of_leakage(plain: Evaluated, model: Path, prepared: Path, tmp_path: Path) -> None:
     page = (plain.out / "report.html").read_text()
     assert "the model was trained on 3 of the test subjects" in page
     assert "thresholds of the model were selected on 1 of the test subjects" in page

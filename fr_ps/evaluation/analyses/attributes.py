@@ -82,9 +82,9 @@ def best_threshold(probabilities: np.ndarray, codes: np.ndarray) -> float | None
     """
     _require_finite(probabilities[:, None], "the positive class")
     known = codes >= 0
-    scores, place = np.unique(probabilities[known].astype(np.float64), return_inverse=True)
+    scores, index = np.unique(probabilities[known].astype(np.float64), return_inverse=True)
     positive = codes[known] == 1
-    positives, negatives = (np.bincount(place[chosen], minlength=len(scores)) for chosen in (positive, ~positive))
+    positives, negatives = (np.bincount(index[of_class], minlength=len(scores)) for of_class in (positive, ~positive))
     if len(scores) < 2 or not positives.any() or not negatives.any():
         return None
     # J x positives x negatives, in whole numbers, so that ties are exact.
@@ -117,14 +117,14 @@ def all_attribute_metrics(
     """
     metrics = Metrics()
     for column, attribute in enumerate(ATTRIBUTES):
-        found = Metrics()
+        one_attribute = Metrics()
         if attribute in trained:
             names, threshold = labels.class_names(attribute), thresholds.get(attribute)
-            found = attribute_metrics(probabilities[attribute], labels.codes[:, column], names, threshold, bootstrap)
+            one_attribute = attribute_metrics(probabilities[attribute], labels.codes[:, column], names, threshold, bootstrap)
         else:
             for name in METRIC_NAMES:
-                found.add(name, None, NOT_TRAINED)
-        metrics = metrics.merge(found.with_prefix(attribute))
+                one_attribute.add(name, None, NOT_TRAINED)
+        metrics = metrics.merge(one_attribute.with_prefix(attribute))
     return metrics
 
 
@@ -149,13 +149,13 @@ def attributes_section(
         names, threshold = labels.class_names(attribute), thresholds.get(attribute)
         scores, codes = probabilities[attribute][known], labels.codes[known, column]
         section.tables.append(_confusion_table(attribute, codes, _predicted(scores, threshold), names))
-        two = len(names) == 2
+        binary = len(names) == 2
         section.figures[f"reliability_{attribute}"] = partial(
             reliability_figure,
             reliability_diagram(*_confidence_and_correctness(scores, codes)),
             f"Reliability of {_display_name(attribute)}",
-            f"predicted probability of {names[1]}" if two else "probability of the predicted class",
-            f"observed frequency of {names[1]}" if two else "observed share of correct predictions",
+            f"predicted probability of {names[1]}" if binary else "probability of the predicted class",
+            f"observed frequency of {names[1]}" if binary else "observed share of correct predictions",
         )
     return section
 
@@ -240,8 +240,10 @@ def _confusion_table(attribute: str, codes: np.ndarray, predicted: np.ndarray, n
 
 
 def _undefined_reason(present: np.ndarray, class_names: Sequence[str]) -> str:
-    have = ", ".join(class_names[code] for code in present)
-    return f"the only class among the labels is {have}" if len(present) == 1 else f"the only classes among the labels are {have}"
+    names = ", ".join(class_names[code] for code in present)
+    return (
+        f"the only class among the labels is {names}" if len(present) == 1 else f"the only classes among the labels are {names}"
+    )
 
 
 def _display_name(attribute: str) -> str:

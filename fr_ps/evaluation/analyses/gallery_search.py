@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.evaluation.pairwise.similarity import LEVELS, Similarity, similarity
+from fr_ps.evaluation.pairwise.similarity import LEVELS, SimilarityScorer, similarity_scorer
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class SearchScores:
     Attributes:
         mated: (m,) float64 score of the probe's own subject, NaN if it is not enrolled.
         nonmated: (m,) float64 best score of another subject, NaN if no other is enrolled.
-        rank: (m,) rank of the own subject: 1 + number of other subjects with at least its score; 0 if it is not enrolled.
+        rank: (m,) rank of the probe's own subject, 1 + number of other subjects with at least its score; 0 if not enrolled.
     """
 
     mated: np.ndarray
@@ -80,59 +80,61 @@ def search_gallery(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray 
     enrolled = all_rows if gallery is None else np.unique(gallery)
     columns = enrolled[np.argsort(subject_of[enrolled], kind="stable")]  # the sessions of a subject are adjacent
     subjects, starts, sessions = np.unique(subject_of[columns], return_index=True, return_counts=True)
-    place = np.full(len(ids), -1)
-    place[subjects] = np.arange(len(subjects))
-    owner, own_place = place[subject_of[columns]], place[subject_of[probes]]
+    index = np.full(len(ids), -1)  # subject to its index among the enrolled subjects
+    index[subjects] = np.arange(len(subjects))
+    column_subject, probe_subject = index[subject_of[columns]], index[subject_of[probes]]
     self_column = np.argsort(columns) if gallery is None else np.full(len(probes), -1)
-    every = similarity(embeddings, ids)
-    pairs = Similarity(every.left[probes], every.right[columns], every.scale)
+    scorer = similarity_scorer(embeddings, ids)
+    search_scorer = SimilarityScorer(scorer.left[probes], scorer.right[columns], scorer.scale)
 
-    own, other = np.full((2, len(probes), 2), np.nan)
+    mated_level, nonmated_level = np.full((2, len(probes), 2), np.nan)
     rank, top_impostor = np.zeros((len(probes), 2), dtype=int), np.full(len(probes), -1)
     for start in range(0, len(probes) if len(columns) else 0, block):
-        some = slice(start, start + block)
-        levels = pairs.levels(some, slice(None)).numpy()  # (b, g)
-        scores = _subject_scores(levels, own_place[some], self_column[some], starts, sessions)
-        for rule, subject_scores in enumerate(scores):
-            own[some, rule], other[some, rule], rank[some, rule] = _rank(subject_scores, own_place[some])
-        np.putmask(levels, own_place[some, None] == owner, -1)
+        part = slice(start, start + block)
+        levels = search_scorer.levels(part, slice(None)).numpy()  # (b, g)
+        subject_levels = _subject_levels(levels, probe_subject[part], self_column[part], starts, sessions)
+        for rule, by_rule in enumerate(subject_levels):
+            mated_level[part, rule], nonmated_level[part, rule], rank[part, rule] = _rank(by_rule, probe_subject[part])
+        np.putmask(levels, probe_subject[part, None] == column_subject, -1)
         best = levels.argmax(axis=1)
-        top_impostor[some] = np.where(levels[np.arange(len(levels)), best] < 0, -1, columns[best])
-    own, other = every.scale.scores(own), every.scale.scores(other)
-    maximum, mean = (SearchScores(own[:, rule], other[:, rule], rank[:, rule]) for rule in (0, 1))
+        top_impostor[part] = np.where(levels[np.arange(len(levels)), best] < 0, -1, columns[best])
+    mated_score, nonmated_score = scorer.scale.scores(mated_level), scorer.scale.scores(nonmated_level)
+    maximum, mean = (SearchScores(mated_score[:, rule], nonmated_score[:, rule], rank[:, rule]) for rule in (0, 1))
     return GallerySearch(probes, None if gallery is None else enrolled, len(subjects), maximum, mean, top_impostor)
 
 
-def _subject_scores(
-    levels: np.ndarray, mated: np.ndarray, self_column: np.ndarray, starts: np.ndarray, sessions: np.ndarray
+def _subject_levels(
+    levels: np.ndarray, probe_subject: np.ndarray, self_column: np.ndarray, starts: np.ndarray, sessions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(b, subjects) maximum and mean level over each subject's sessions; -1 if no session is left.
 
     Args:
-        levels: (b, g) levels, adjacent for each subject; the level of a probe with itself becomes -1.
-        mated: (b,) place of the probe's subject among the subjects, -1 if it is not enrolled.
+        levels: (b, g) levels, those of a subject adjacent; the level of a probe with itself becomes -1.
+        probe_subject: (b,) index of the probe's subject among the enrolled subjects, -1 if it is not enrolled.
         self_column: (b,) column of the probe itself, -1 if it is not enrolled.
-        starts: (subjects,) first column of each.
-        sessions: (subjects,) number of columns of each.
+        starts: (subjects,) first column of each subject.
+        sessions: (subjects,) number of columns of each subject.
     """
     # Sums of whole numbers are exact, so that equal means tie. int32 is used if it cannot overflow.
     total = np.add.reduceat(levels, starts, axis=1, dtype=np.int32 if sessions.max() * LEVELS < 2**31 else np.int64)
     mean = total / sessions
-    (down,) = np.nonzero(self_column >= 0)
-    mated, self_column = mated[down], self_column[down]
-    left = sessions[mated] - 1
-    mean[down, mated] = np.where(left, (total[down, mated] - levels[down, self_column]) / np.maximum(left, 1), -1)
-    levels[down, self_column] = -1
+    (rows,) = np.nonzero(self_column >= 0)
+    probe_subject, self_column = probe_subject[rows], self_column[rows]
+    remaining = sessions[probe_subject] - 1
+    mean[rows, probe_subject] = np.where(
+        remaining, (total[rows, probe_subject] - levels[rows, self_column]) / np.maximum(remaining, 1), -1
+    )
+    levels[rows, self_column] = -1
     return np.maximum.reduceat(levels, starts, axis=1), mean
 
 
-def _rank(scores: np.ndarray, mated: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(b,) mated score, best non-mated score and rank; overwrites the mated entries of the (b, subjects) `scores`."""
-    (down,) = np.nonzero(mated >= 0)
-    mine = np.full(len(mated), np.nan)
-    mine[down] = scores[down, mated[down]]
-    mine[mine < 0] = np.nan
-    rank = np.count_nonzero(scores >= mine[:, None], axis=1)  # counts the mated score itself; comparisons with NaN are false
-    scores[down, mated[down]] = -1
-    other = scores.max(axis=1)
-    return mine, np.where(other < 0, np.nan, other), rank
+def _rank(levels: np.ndarray, probe_subject: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(b,) mated level, highest non-mated level and rank; overwrites the mated entries of the (b, subjects) `levels`."""
+    (rows,) = np.nonzero(probe_subject >= 0)
+    mated_level = np.full(len(probe_subject), np.nan)
+    mated_level[rows] = levels[rows, probe_subject[rows]]
+    mated_level[mated_level < 0] = np.nan
+    rank = np.count_nonzero(levels >= mated_level[:, None], axis=1)  # includes the mated one; 0 for NaN
+    levels[rows, probe_subject[rows]] = -1
+    nonmated_level = levels.max(axis=1)
+    return mated_level, np.where(nonmated_level < 0, np.nan, nonmated_level), rank

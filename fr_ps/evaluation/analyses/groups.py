@@ -19,7 +19,7 @@ from scipy import sparse
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.evaluation.bootstrap import BootstrapWeights, confidence_interval
 from fr_ps.evaluation.metrics import LOW_SUPPORT, LOW_SUPPORT_REASON, Metrics, ReportSection
-from fr_ps.evaluation.pairwise.similarity import Similarity, similarity
+from fr_ps.evaluation.pairwise.similarity import SimilarityScorer, similarity_scorer
 from fr_ps.report.figures import empty_figure, use_plain_tick_labels
 from fr_ps.report.table import Cell, Table
 
@@ -28,7 +28,9 @@ BLOCK_COLUMNS = 4096
 _RATIOS = (("fmr_ratio", "false match", "impostor pair"), ("fnmr_ratio", "false non-match", "genuine pair"))
 _FMR = ("FMR", "FMR low", "FMR high", "false matches", "of impostor pairs")
 _FNMR = ("FNMR", "FNMR low", "FNMR high", "false non-matches", "of genuine pairs")
-_WITHIN = (
+_HEADER = ("attribute", "class", "subjects", "sessions", *_FMR, *_FNMR)
+_FMR_COLUMN, _FNMR_COLUMN = _HEADER.index("FMR"), _HEADER.index("FNMR")
+_CLASS_NOTE = (
     "Both sessions of a pair are of the class. Low, high: 95 % bootstrap confidence interval over subjects. "
     f"Rates with fewer than {LOW_SUPPORT} errors are uncertain."
 )
@@ -98,7 +100,7 @@ def group_counts(
         ids: (n,) subject of each session.
         codes: (n, attributes) classes; a session with -1 is left out of that attribute.
         class_counts: number of classes of each attribute.
-        threshold: the lowest accepted cosine, rounded as in `similarity`.
+        threshold: the lowest accepted cosine, rounded to a level (see `ScoreScale.threshold_level`).
         bootstrap: replicates of these n sessions; None: all subjects are one unit.
         block: sessions per block.
 
@@ -111,33 +113,33 @@ def group_counts(
     order = np.lexsort((subject_of, unit))  # so that a block has few subjects and units
     first_row = np.flatnonzero(np.diff(subject_of[order], prepend=-1))
     subject_of, unit = np.repeat(np.arange(len(first_row)), np.diff(first_row, append=len(ids))), unit[order]
-    onehot = np.hstack([codes[order, i, None] == np.arange(k) for i, k in enumerate(class_counts)]).astype(np.float32)
-    compared = similarity(embeddings, ids).select(order)
-    matched, missed, unit_matched, unit_missed = _count_errors(compared, threshold, subject_of, unit, units, onehot, block)
-    by_subject = np.add.reduceat(onehot, first_row, axis=0, dtype=np.float64)
-    unit_sessions, unit_squares = np.zeros((2, units, onehot.shape[1]))
+    one_hot = np.hstack([codes[order, i, None] == np.arange(k) for i, k in enumerate(class_counts)]).astype(np.float32)
+    scorer = similarity_scorer(embeddings, ids).select(order)
+    matched, missed, unit_matched, unit_missed = _count_errors(scorer, threshold, subject_of, unit, units, one_hot, block)
+    by_subject = np.add.reduceat(one_hot, first_row, axis=0, dtype=np.float64)
+    unit_sessions, unit_squares = np.zeros((2, units, one_hot.shape[1]))
     np.add.at(unit_sessions, unit[first_row], by_subject)
     np.add.at(unit_squares, unit[first_row], by_subject**2)
-    found = []
-    for part in (slice(end - k, end) for k, end in zip(class_counts, np.cumsum(class_counts))):
-        counts = by_subject[:, part]  # (subjects, k) sessions
+    result = []
+    for classes in (slice(end - k, end) for k, end in zip(class_counts, np.cumsum(class_counts))):  # of one attribute
+        counts = by_subject[:, classes]  # (subjects, k) sessions
         sessions, genuine = counts.sum(axis=0), counts.T @ counts
-        found.append(
+        result.append(
             GroupCounts(
                 sessions=sessions.astype(np.int64),
                 subjects=(counts > 0).sum(axis=0),
                 mated_subjects=(counts > 1).sum(axis=0),
                 impostors=_unordered(np.outer(sessions, sessions) - genuine),
-                false_matches=_unordered(matched[part, part] + matched[part, part].T),
+                false_matches=_unordered(matched[classes, classes] + matched[classes, classes].T),
                 genuine=_unordered(genuine - np.diag(sessions)),
-                false_non_matches=_unordered(missed[part, part] + missed[part, part].T),
-                unit_sessions=unit_sessions[:, part],
-                unit_squares=unit_squares[:, part],
-                unit_false_matches=unit_matched[part],
-                unit_false_non_matches=unit_missed[:, part],
+                false_non_matches=_unordered(missed[classes, classes] + missed[classes, classes].T),
+                unit_sessions=unit_sessions[:, classes],
+                unit_squares=unit_squares[:, classes],
+                unit_false_matches=unit_matched[classes],
+                unit_false_non_matches=unit_missed[:, classes],
             )
         )
-    return found
+    return result
 
 
 def group_section(
@@ -172,67 +174,79 @@ def group_section(
         ATTRIBUTES, group_counts(embeddings, labels.ids, labels.codes, class_counts, threshold, bootstrap)
     ):
         names = labels.class_names(attribute)
-        drawn = counts.rates(bootstrap.weights) if bootstrap else (None, None)
+        replicate_rates = counts.rates(bootstrap.weights) if bootstrap else (None, None)
         errors = (counts.false_matches.diagonal(), counts.false_non_matches.diagonal())
         trials = (counts.impostors.diagonal(), counts.genuine.diagonal())
         for rate, ratio in enumerate(_RATIOS):
-            _add_ratio(section.metrics, f"groups/{attribute}/", ratio, names, errors[rate], trials[rate], drawn[rate])
+            _add_ratio(section.metrics, f"groups/{attribute}/", ratio, names, errors[rate], trials[rate], replicate_rates[rate])
         for code in np.flatnonzero(counts.sessions):
             row: list[Cell] = [attribute, names[code], int(counts.subjects[code]), int(counts.sessions[code])]
             for rate, subjects in enumerate((counts.subjects, counts.mated_subjects)):
-                replicates = None if (rates := drawn[rate]) is None else rates[:, code]
+                replicates = None if (rates := replicate_rates[rate]) is None else rates[:, code]
                 row += _rate(int(errors[rate][code]), int(trials[rate][code]), replicates, int(subjects[code]))
             groups.append(row)
-        for one, other in zip(*np.triu_indices(len(names), 1)):
-            if trial := int(counts.impostors[one, other]):
-                matches = int(counts.false_matches[one, other])
-                across.append([attribute, names[one], names[other], matches / trial, matches, trial])
+        for code_a, code_b in zip(*np.triu_indices(len(names), 1)):
+            if pairs := int(counts.impostors[code_a, code_b]):
+                matches = int(counts.false_matches[code_a, code_b])
+                across.append([attribute, names[code_a], names[code_b], matches / pairs, matches, pairs])
     note = f"One threshold for all: cosine {threshold:.4f} ({source})."
-    header = ("attribute", "class", "subjects", "sessions", *_FMR, *_FNMR)
-    section.tables.append(Table("groups", "Errors by class at one threshold", header, groups, f"{note} {_WITHIN}"))
+    section.tables.append(Table("groups", "Errors by class at one threshold", _HEADER, groups, f"{note} {_CLASS_NOTE}"))
     other_header = ("attribute", "class", "other class", "FMR", *_FMR[3:])
     section.tables.append(Table("cross_groups", "False matches across classes", other_header, across, note))
-    if any(row[4] is not None or row[9] is not None for row in groups):
+    if any(row[_FMR_COLUMN] is not None or row[_FNMR_COLUMN] is not None for row in groups):
         section.figures["groups"] = partial(_figure, groups)
     return section
 
 
 def _count_errors(
-    compared: Similarity, threshold: float, subject_of: np.ndarray, unit: np.ndarray, units: int, onehot: np.ndarray, block: int
+    scorer: SimilarityScorer,
+    threshold: float,
+    subject_of: np.ndarray,
+    unit: np.ndarray,
+    units: int,
+    one_hot: np.ndarray,
+    block: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """False matches and false non-matches by class, and by class and unit; the classes of all attributes are concatenated.
 
     The sessions are sorted by unit, then by subject.
     """
-    count, classes = onehot.shape
-    level = compared.scale.threshold_level(threshold)
-    row, code = np.nonzero(onehot)
-    place = sparse.csr_array((np.ones(len(row), np.float32), (row, code * units + unit[row])), (count, classes * units))
+    count, classes = one_hot.shape
+    level = scorer.scale.threshold_level(threshold)
+    session, code = np.nonzero(one_hot)
+    class_unit = sparse.csr_array(
+        (np.ones(len(session), np.float32), (session, code * units + unit[session])), (count, classes * units)
+    )
     matched, missed = np.zeros((classes, classes)), np.zeros((classes, classes))
     unit_matched, unit_missed = np.zeros((classes, units, units), np.float32), np.zeros((units, classes))
-    for start in range(0, count, block):
-        mine = slice(start, min(start + block, count))
-        by_place = np.zeros((classes * units, mine.stop - start), np.float32)
-        for at in range(start, count, BLOCK_COLUMNS):
-            others = slice(at, min(at + BLOCK_COLUMNS, count))
-            accepted = (compared.levels(others, mine) >= level).numpy()
-            errors = _extract_false_non_matches(accepted, subject_of, others, mine)
-            by_class = errors.T @ onehot[at : at + len(errors)]
-            missed += by_class.T @ onehot[mine]
-            np.add.at(unit_missed, unit[mine], by_class * onehot[mine])
-            by_place += place[others].T @ accepted.astype(np.float32)
-        by_unit = by_place.reshape(classes, units, -1)
-        matched += by_unit.sum(axis=1, dtype=np.float64) @ onehot[mine]
-        few = np.arange(unit[start], unit[mine.stop - 1] + 1)
-        unit_matched[:, :, few[0] : few[-1] + 1] += by_unit @ ((unit[mine, None] == few) * onehot[mine].T[:, :, None])
+    for first_column in range(0, count, block):
+        columns = slice(first_column, min(first_column + block, count))
+        by_class_unit = np.zeros((classes * units, columns.stop - first_column), np.float32)
+        for first_row in range(first_column, count, BLOCK_COLUMNS):
+            rows = slice(first_row, min(first_row + BLOCK_COLUMNS, count))
+            accepted = (scorer.levels(rows, columns) >= level).numpy()
+            errors = _extract_false_non_matches(accepted, subject_of, rows, columns)
+            by_class = errors.T @ one_hot[first_row : first_row + len(errors)]
+            missed += by_class.T @ one_hot[columns]
+            np.add.at(unit_missed, unit[columns], by_class * one_hot[columns])
+            by_class_unit += class_unit[rows].T @ accepted.astype(np.float32)
+        by_unit = by_class_unit.reshape(classes, units, -1)
+        matched += by_unit.sum(axis=1, dtype=np.float64) @ one_hot[columns]
+        block_units = np.arange(unit[first_column], unit[columns.stop - 1] + 1)
+        unit_matched[:, :, block_units[0] : block_units[-1] + 1] += by_unit @ (
+            (unit[columns, None] == block_units) * one_hot[columns].T[:, :, None]
+        )
     return matched, missed, unit_matched, unit_missed
 
 
-def _extract_false_non_matches(accepted: np.ndarray, subject_of: np.ndarray, others: slice, mine: slice) -> np.ndarray:
-    """Float32 false non-matches in the first rows of a block (others, mine); keeps impostor pairs only in `accepted`."""
-    band = int(np.searchsorted(subject_of[others], subject_of[mine.stop - 1], side="right"))
-    same = subject_of[others][:band, None] == subject_of[mine]
-    pair = np.arange(others.start, others.start + band)[:, None] > np.arange(mine.start, mine.stop)
+def _extract_false_non_matches(accepted: np.ndarray, subject_of: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """Float32 false non-matches in the first rows of a block, which include all genuine pairs of the block.
+
+    Genuine pairs, and pairs that another cell of the block counts, are removed from `accepted`.
+    """
+    band = int(np.searchsorted(subject_of[rows], subject_of[columns.stop - 1], side="right"))
+    same = subject_of[rows][:band, None] == subject_of[columns]
+    pair = np.arange(rows.start, rows.start + band)[:, None] > np.arange(columns.start, columns.stop)
     missed = same & pair & ~accepted[:band]
     accepted[:band] &= ~same & pair
     return missed.astype(np.float32)
@@ -262,25 +276,25 @@ def _add_ratio(
     trials: np.ndarray,
     bootstrap_rates: np.ndarray | None,
 ) -> None:
-    name, error, trial = ratio
+    name, error, pair = ratio
     valid = np.flatnonzero(trials)
     if len(valid) < 2:
-        only = f"only class {names[valid[0]]!r} has {trial}s" if len(valid) else f"no class has {trial}s"
-        return metrics.add(prefix + name, None, only)
+        reason = f"only class {names[valid[0]]!r} has {pair}s" if len(valid) else f"no class has {pair}s"
+        return metrics.add(prefix + name, None, reason)
     rates = errors[valid] / trials[valid]
-    worst, best = valid[rates.argmax()], valid[::-1][rates[::-1].argmin()]  # two different classes even if all rates are equal
+    worst, best = valid[rates.argmax()], valid[::-1][rates[::-1].argmin()]  # differ even if all rates are equal
 
     def counted(code: int) -> str:
-        return f"{errors[code]} of {trials[code]} {trial}s of {names[code]!r}"
+        return f"{errors[code]} of {trials[code]} {pair}s of {names[code]!r}"
 
     if not errors[best]:
         return metrics.add(prefix + name, None, f"the best class has no {error}: {counted(best)}, {counted(worst)}")
-    few = min(errors[worst], errors[best]) < LOW_SUPPORT
     replicates = None
     if bootstrap_rates is not None and rates.min() < 1:  # if all pairs are errors the replicates have no spread
         above, below = bootstrap_rates[:, worst], bootstrap_rates[:, best]
         replicates = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-    reason = f"{LOW_SUPPORT_REASON}: {error}es in {counted(worst)}, {counted(best)}" if few else ""
+    low_support = min(errors[worst], errors[best]) < LOW_SUPPORT
+    reason = f"{LOW_SUPPORT_REASON}: {error}es in {counted(worst)}, {counted(best)}" if low_support else ""
     return metrics.add(prefix + name, float(rates.max() / rates.min()), reason, replicates)
 
 
@@ -290,14 +304,14 @@ def _figure(rows: Sequence[Sequence[Cell]]) -> Figure:
     figure = empty_figure(7.5, height)
     panels = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(left=0.24, right=0.97, bottom=0.55 / height, top=1 - 0.4 / height, wspace=0.08)
-    for axes, column, title in zip(panels, (4, 9), ("FMR", "FNMR")):
-        found = [(y, *row[column : column + 3]) for y, row in enumerate(rows) if row[column] is not None]
-        for y, value, low, high in found:
+    for axes, column, title in zip(panels, (_FMR_COLUMN, _FNMR_COLUMN), ("FMR", "FNMR")):
+        points = [(y, *row[column : column + 3]) for y, row in enumerate(rows) if row[column] is not None]
+        for y, value, low, high in points:
             if low is not None:
                 axes.plot([low, high], [y, y], color="tab:blue", linewidth=2, alpha=0.5)
             axes.plot(value, y, "o", color="tab:blue", markersize=4)
-        if column == 4 and any(value for _, value, _, _ in found):
-            least = min(edge for _, *edges in found for edge in edges if edge)
+        if column == _FMR_COLUMN and any(value for _, value, _, _ in points):
+            least = min(edge for _, *edges in points for edge in edges if edge)
             axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(least)))  # symlog, because a rate may be 0
             use_plain_tick_labels(axes.xaxis)
         axes.set_xlim(left=0)

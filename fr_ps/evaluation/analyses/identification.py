@@ -27,13 +27,13 @@ _HEADER = ("", "value", "low", "high", "errors", "searches", "subjects", "thresh
 
 @dataclass(frozen=True)
 class OpenSet:
-    """The searches of an open set by `GallerySearch.by_maximum`; places are indices into `GallerySearch.probes`.
+    """Mated and non-mated searches, with scores of `GallerySearch.by_maximum`. A place is an index into `GallerySearch.probes`.
 
     Attributes:
         nonmated: (k,) places of the non-mated searches, highest score first.
         nonmated_scores: (k,) their best scores.
         mated: (l,) places of the mated searches.
-        hits: (h,) places of the mated searches with the own subject at rank 1, highest score first.
+        hits: (h,) places of the mated searches with the probe's own subject at rank 1, highest score first.
         hit_scores: (h,) their scores.
         leave_own_out: whether the non-mated searches are those of all probes, each without the sessions of its own subject.
     """
@@ -52,54 +52,53 @@ def open_set(search: GallerySearch) -> OpenSet:
     A search is non-mated if the probe's subject is not enrolled. Without such probes, or without a gallery, each probe is also
     searched without the sessions of its own subject.
     """
-    rank, other = search.by_maximum.rank, search.by_maximum.nonmated
-    found_other = ~np.isnan(other)
-    not_enrolled = found_other & (rank == 0)
+    rank, scores = search.by_maximum.rank, search.by_maximum.nonmated
+    has_impostor = ~np.isnan(scores)
+    not_enrolled = has_impostor & (rank == 0)
     leave_own_out = search.gallery is None or not not_enrolled.any()
-    nonmated, hits = np.flatnonzero(found_other if leave_own_out else not_enrolled), np.flatnonzero(rank == 1)
-    nonmated = nonmated[np.argsort(-other[nonmated], kind="stable")]
+    nonmated, hits = np.flatnonzero(has_impostor if leave_own_out else not_enrolled), np.flatnonzero(rank == 1)
+    nonmated = nonmated[np.argsort(-scores[nonmated], kind="stable")]
     hits = hits[np.argsort(-search.by_maximum.mated[hits], kind="stable")]
-    return OpenSet(nonmated, other[nonmated], np.flatnonzero(rank), hits, search.by_maximum.mated[hits], leave_own_out)
+    return OpenSet(nonmated, scores[nonmated], np.flatnonzero(rank), hits, search.by_maximum.mated[hits], leave_own_out)
 
 
 def fnir_at(searches: OpenSet, rates: Sequence[float], bootstrap: BootstrapWeights) -> tuple[np.ndarray, np.ndarray]:
     """(B, r) FNIR at r rates FPIR, and (B, r) thresholds, recomputed in each replicate.
 
     FPIR(t) is the share of the non-mated searches with a best score of at least t. FNIR(t) is the share of the mated searches
-    that do not return the own subject at rank 1 with a score of at least t. The threshold is the lowest t with at most the FPIR:
-    just above the score that is returned. FNIR is NaN in a replicate without mated or non-mated searches.
+    that do not return the probe's own subject at rank 1 with a score of at least t. The threshold is the lowest t with at most
+    the FPIR: it lies just above the score that is returned. FNIR is NaN in a replicate without mated or non-mated searches.
 
     Args:
         searches: open set with at least one non-mated search.
         rates: FPIR, in [0, 1).
         bootstrap: replicates of the subjects of the probes.
     """
-    ends = np.append(
-        np.flatnonzero(np.diff(searches.nonmated_scores)), len(searches.nonmated_scores) - 1
-    )  # ties are accepted together
+    # The last place of each distinct score, because ties are accepted together.
+    ends = np.append(np.flatnonzero(np.diff(searches.nonmated_scores)), len(searches.nonmated_scores) - 1)
     mated = bootstrap.select(searches.mated).weighted_sums(np.ones(len(searches.mated)))
     fnir, threshold = np.empty((2, len(bootstrap.weights), len(rates)))
-    some = max(1, _MAX_CELLS // (len(searches.nonmated_scores) + len(searches.hits)))
-    for start in range(0, len(bootstrap.weights), some):
-        part = slice(start, start + some)
+    step = max(1, _MAX_CELLS // (len(searches.nonmated_scores) + len(searches.hits)))
+    for start in range(0, len(bootstrap.weights), step):
+        part = slice(start, start + step)
         # Sums of whole numbers below 2^24: exact in float32.
         accepted = np.cumsum(bootstrap.weights[part, bootstrap.unit[searches.nonmated]], axis=1)[:, ends]
         returned = np.pad(np.cumsum(bootstrap.weights[part, bootstrap.unit[searches.hits]], axis=1), ((0, 0), (1, 0)))
-        allowed = accepted[:, -1:].astype(float)
+        total = accepted[:, -1:].astype(float)
         for column, rate in enumerate(rates):
-            threshold[part, column] = searches.nonmated_scores[ends[np.argmax(accepted > rate * allowed, axis=1)]]
+            threshold[part, column] = searches.nonmated_scores[ends[np.argmax(accepted > rate * total, axis=1)]]
             above = np.searchsorted(-searches.hit_scores, -threshold[part, column], side="left")
-            right = np.take_along_axis(returned, above[:, None], axis=1)[:, 0]
+            correct = np.take_along_axis(returned, above[:, None], axis=1)[:, 0]
             with np.errstate(invalid="ignore"):  # 0 / 0: no mated search
-                missed = (mated[part] - right) / mated[part]
-            fnir[part, column] = np.where(allowed[:, 0] > 0, missed, np.nan)
+                missed = (mated[part] - correct) / mated[part]
+            fnir[part, column] = np.where(total[:, 0] > 0, missed, np.nan)
     return fnir, threshold
 
 
 def rank_metrics(search: GallerySearch, bootstrap: BootstrapWeights | None = None, subjects: int = 0) -> Metrics:
     """Rank-1 and rank-5 rates: `rank1` and `rank5` by the maximum over a subject's sessions, `rank1_mean` and `rank5_mean`.
 
-    They are shares of the mated searches with another subject enrolled; a tie with another subject is an error.
+    They are shares of the mated searches with two or more subjects enrolled; a tie with another subject is an error.
 
     Args:
         search: search of all probes.
@@ -110,10 +109,10 @@ def rank_metrics(search: GallerySearch, bootstrap: BootstrapWeights | None = Non
     for ranking, suffix in ((search.by_maximum, ""), (search.mean, "_mean")):
         for rank in RANKS:
             # Rank 1 needs two enrolled subjects; undefined_reason covers that.
-            why = search.undefined_reason or ("fewer than six subjects are enrolled" if search.subjects <= rank else "")
-            right = ranking.rank[scored] <= rank
-            replicates = _bootstrap_shares(right, bootstrap.select(scored)) if bootstrap and not why else None
-            metrics.add(f"rank{rank}{suffix}", None if why else float(right.mean()), why, replicates, subjects)
+            reason = search.undefined_reason or ("fewer than six subjects are enrolled" if search.subjects <= rank else "")
+            correct = ranking.rank[scored] <= rank
+            replicates = _bootstrap_shares(correct, bootstrap.select(scored)) if bootstrap and not reason else None
+            metrics.add(f"rank{rank}{suffix}", None if reason else float(correct.mean()), reason, replicates, subjects)
     return metrics
 
 
@@ -128,14 +127,14 @@ def identification_section(search: GallerySearch, ids: np.ndarray, bootstrap: Bo
         ids: (n,) subject of each session.
         bootstrap: replicates of the n sessions; None: no intervals.
     """
-    found, owner, scored = open_set(search), ids[search.probes], np.flatnonzero(search.is_scored)
+    searches, probe_ids, scored = open_set(search), ids[search.probes], np.flatnonzero(search.is_scored)
     probe_bootstrap = bootstrap.select(search.probes) if bootstrap else None
-    subjects, mated = len(np.unique(owner[scored])), len(np.unique(owner[found.mated]))
+    subjects, mated = len(np.unique(probe_ids[scored])), len(np.unique(probe_ids[searches.mated]))
     metrics, rows, figures = rank_metrics(search, probe_bootstrap, subjects), list[list[Cell]](), dict[str, DrawFigure]()
 
-    def add_row(name: str, label: str, errors: int, searches: int, subjects: int, threshold: float | None) -> None:
+    def add_row(name: str, label: str, errors: int, trials: int, subjects: int, threshold: float | None) -> None:
         interval = metrics.intervals.get(name, (None, None))
-        rows.append([label, metrics.values[name], *interval, errors, searches, subjects, threshold])
+        rows.append([label, metrics.values[name], *interval, errors, trials, subjects, threshold])
 
     for ranking, suffix, rule in ((search.by_maximum, "", "maximum"), (search.mean, "_mean", "mean")):
         for rank in RANKS:
@@ -144,28 +143,28 @@ def identification_section(search: GallerySearch, ids: np.ndarray, bootstrap: Bo
     if not search.undefined_reason:
         figures["cmc"] = partial(cmc_figure, search)
 
-    rates = [rate for rate in FPIR_POINTS if rate * len(found.nonmated) >= 1]
+    rates = [rate for rate in FPIR_POINTS if rate * len(searches.nonmated) >= 1]
     if rates:
-        (fnir,), (thresholds,) = fnir_at(found, rates, unweighted(len(owner)))
-        drawn = fnir_at(found, rates, probe_bootstrap)[0] if probe_bootstrap else None
+        (fnir,), (thresholds,) = fnir_at(searches, rates, unweighted(len(probe_ids)))
+        replicate_fnir = fnir_at(searches, rates, probe_bootstrap)[0] if probe_bootstrap else None
         for column, rate in enumerate(rates):
             name, threshold = f"fnir_at_fpir_{rate:g}", float(thresholds[column])
-            replicates = None if drawn is None else drawn[:, column]
+            replicates = None if replicate_fnir is None else replicate_fnir[:, column]
             if mated:
-                metrics.add(name, float(fnir[column]), _low_support(rate, len(found.nonmated)), replicates, mated)
+                metrics.add(name, float(fnir[column]), _low_support(rate, len(searches.nonmated)), replicates, mated)
             else:
                 metrics.add(name, None, search.undefined_reason)
-            errors = len(found.mated) - int((found.hit_scores > threshold).sum())
-            add_row(name, f"FNIR at FPIR {rate:g}", errors, len(found.mated), mated, threshold)
+            errors = len(searches.mated) - int((searches.hit_scores > threshold).sum())
+            add_row(name, f"FNIR at FPIR {rate:g}", errors, len(searches.mated), mated, threshold)
         if mated:
-            figures["open_set"] = partial(open_set_figure, found, rates, fnir)
+            figures["open_set"] = partial(open_set_figure, searches, rates, fnir)
     return ReportSection(
-        metrics, [Table("identification", "Rank rates and open-set errors", _HEADER, rows, _note(search, found))], figures
+        metrics, [Table("identification", "Rank rates and open-set errors", _HEADER, rows, _note(search, searches))], figures
     )
 
 
 def cmc_figure(search: GallerySearch) -> Figure:
-    """Cumulative match characteristic: share of searches with the own subject within each rank."""
+    """Cumulative match characteristic: share of the searches with the probe's own subject within each rank."""
     scored = search.is_scored
     ranks = np.arange(1, min(_CMC_RANKS, search.subjects) + 1)
     title = f"CMC of {scored.sum()} searches among {search.subjects} subjects"
@@ -206,9 +205,9 @@ def open_set_figure(searches: OpenSet, rates: Sequence[float], points: np.ndarra
     return figure
 
 
-def _bootstrap_shares(right: np.ndarray, bootstrap: BootstrapWeights) -> np.ndarray:
-    """(B,) share of the searches that are right; NaN where none was drawn."""
-    totals = bootstrap.weighted_sums(np.stack([right, np.ones(len(right))], axis=1))
+def _bootstrap_shares(correct: np.ndarray, bootstrap: BootstrapWeights) -> np.ndarray:
+    """(B,) share of the correct searches; NaN where no search was drawn."""
+    totals = bootstrap.weighted_sums(np.stack([correct, np.ones(len(correct))], axis=1))
     with np.errstate(invalid="ignore"):
         return totals[:, 0] / totals[:, 1]
 
@@ -220,17 +219,17 @@ def _low_support(rate: float, searches: int) -> str:
     return f"{LOW_SUPPORT_REASON}: {expected:.1f} expected false positives of {searches} non-mated searches"
 
 
-def _note(search: GallerySearch, found: OpenSet) -> str:
+def _note(search: GallerySearch, searches: OpenSet) -> str:
     if search.gallery is None:
         protocol = f"Each of {len(search.probes)} sessions is searched among all other sessions, of {search.subjects} subjects."
     else:
         enrolled = f"{len(search.gallery)} enrolled sessions of {search.subjects} subjects"
         protocol = f"{len(search.probes)} probes are searched among {enrolled}."
-    nonmated = (
-        "all probes without the sessions of their own subject" if found.leave_own_out else "probes of subjects not enrolled"
+    source = (
+        "all probes without the sessions of their own subject" if searches.leave_own_out else "probes of subjects not enrolled"
     )
     return (
         f"{protocol} The score of a subject is the maximum or the mean over its sessions; FNIR uses the maximum. "
-        f"The {len(found.nonmated)} non-mated searches are those of {nonmated}. The intervals resample the subjects of the "
+        f"The {len(searches.nonmated)} non-mated searches are those of {source}. The intervals resample the subjects of the "
         "probes, not the gallery."
     )

@@ -5,9 +5,9 @@ Goldberg, "Adversarial removal of demographic attributes from text data", EMNLP 
 "Understanding intermediate layers using linear classifier probes", 2016).
 
 The probe is ridge regression of each class indicator on unit-length embeddings, every channel standardised on the training
-subjects of the fold. The penalty is the one of `PENALTIES` with the smallest leave-one-subject-out squared error, which needs no
-further fit (An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine and kernel ridge
-regression", Pattern Recognition 2007). The test subjects of the fold are not used for the fit.
+subjects of the fold. The penalty is the one of `PENALTIES` with the smallest leave-one-subject-out squared error, which is
+computed without further fits (An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine
+and kernel ridge regression", Pattern Recognition 2007). The test subjects of the fold are not used for the fit.
 
 Only scores of the same fold are compared: the AUC is the share of correctly ordered (positive, negative) pairs of sessions
 within a fold, ties counting half, i.e. the mean of the folds' AUC weighted by their pairs. Pooling all scores biases the AUC of
@@ -35,7 +35,7 @@ FOLDS = 5
 PERMUTATIONS = 100
 MAX_SESSIONS = 5000
 PENALTIES = 10.0 ** np.arange(2, -4, -1)
-"""Multiples of the number of training sessions, the mean eigenvalue of their (C, C) product; ties go to the first."""
+"""Multiples of the number of training sessions, which is the mean eigenvalue of their (C, C) product; ties go to the first."""
 _CONSTANT = 1e-7
 """A channel of unit-length float32 embeddings with a smaller standard deviation is rounding error."""
 _DIGITS = 9
@@ -100,14 +100,14 @@ def linear_probe_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) 
     section, rows = ReportSection(), list[Sequence[Cell]]()
     for column, attribute in enumerate(ATTRIBUTES):
         names = labels.class_names(attribute)
-        found = linear_probe(embeddings, labels.codes[:, column], labels.ids, names, seed)
-        section.metrics.add(f"probe/{attribute}/auc", found.auc, found.reason)
-        section.metrics.add(f"probe/{attribute}/chance_auc_95", found.chance_95, found.reason)
-        subjects = ", ".join(f"{name} {count}" for name, count in zip(names, found.subjects))
-        rows.append([attribute, subjects, found.auc, found.chance_mean, found.chance_95, found.p_value])
+        result = linear_probe(embeddings, labels.codes[:, column], labels.ids, names, seed)
+        section.metrics.add(f"probe/{attribute}/auc", result.auc, result.reason)
+        section.metrics.add(f"probe/{attribute}/chance_auc_95", result.chance_95, result.reason)
+        subjects = ", ".join(f"{name} {count}" for name, count in zip(names, result.subjects))
+        rows.append([attribute, subjects, result.auc, result.chance_mean, result.chance_95, result.p_value])
     note = _NOTE
-    if (most := int((labels.codes >= 0).sum(axis=0).max())) > MAX_SESSIONS:
-        note += f" A random sample of {MAX_SESSIONS} of up to {most} labelled sessions, by subject, is used."
+    if (labelled := int((labels.codes >= 0).sum(axis=0).max())) > MAX_SESSIONS:
+        note += f" A random sample of {MAX_SESSIONS} of up to {labelled} labelled sessions, by subject, is used."
     header = ["attribute", "subjects", "probe AUC", "chance mean", "chance 95 %", "p"]
     section.tables.append(Table("probes", "Attributes in the identity embedding", header, rows, note))
     return section
@@ -142,9 +142,9 @@ def linear_probe(
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
 
     fold = _folds(codes, subject_of, min(FOLDS, *subjects), seed)
-    drawn = np.column_stack([codes, _permuted(codes, subject_of, fold, rng)])
+    all_codes = np.column_stack([codes, _permuted(codes, subject_of, fold, rng)])
     positive = [1] if len(class_names) == 2 else range(len(class_names))
-    problems = np.concatenate([drawn == code for code in positive], axis=1)
+    problems = np.concatenate([all_codes == code for code in positive], axis=1)  # one binary problem per column
     aucs = _auc_within(_cross_validated_scores(unit, problems, subject_of, fold), problems, fold)
     auc, *chance = aucs.reshape(len(positive), -1).mean(axis=0)
     chance = np.array(chance)[np.isfinite(chance)]
@@ -179,7 +179,7 @@ def _folds(codes: np.ndarray, subject_of: np.ndarray, count: int, seed: int) -> 
 
 
 def _permuted(codes: np.ndarray, subject_of: np.ndarray, fold: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n, permutations) codes: each subject gets those of one of its fold, cut or repeated to its number of sessions."""
+    """(n, permutations) codes: each subject gets those of a random one of its fold, cut or repeated to its number of sessions."""
     counts = np.bincount(subject_of)
     starts = np.cumsum(counts) - counts
     by_subject = np.argsort(subject_of, kind="stable")
@@ -203,8 +203,10 @@ def _cross_validated_scores(unit: np.ndarray, problems: np.ndarray, subject_of: 
         fitted, scored = fold != number, fold == number
         mean, spread = unit[fitted].mean(axis=0), unit[fitted].std(axis=0)
         scale = np.where(spread > _CONSTANT, 1 / np.maximum(spread, _CONSTANT), 0)
-        its, others = (unit[fitted] - mean) * scale, (unit[scored] - mean) * scale
-        scores[scored] = _ridge(its, others, problems[fitted].astype(np.float64), subject_of[fitted])
+        standardised = (unit - mean) * scale
+        scores[scored] = _ridge(
+            standardised[fitted], standardised[scored], problems[fitted].astype(np.float64), subject_of[fitted]
+        )
     return scores.round(_DIGITS)
 
 
@@ -220,7 +222,7 @@ def _ridge(fitted: np.ndarray, scored: np.ndarray, targets: np.ndarray, subject_
     values, axes = values[kept], axes[:, kept]
     if dual:
         axes = fitted.T @ axes / np.sqrt(values)
-    basis = fitted @ axes  # (n, r), its columns orthogonal, of squared length `values`
+    basis = fitted @ axes  # (n, r), with orthogonal columns of squared length `values`
     moments = basis.T @ targets
     penalties = PENALTIES * len(fitted)
     groups = _rows_by_session_count(subject_of)
@@ -234,13 +236,13 @@ def _ridge(fitted: np.ndarray, scored: np.ndarray, targets: np.ndarray, subject_
 def _leave_subject_out_error(
     basis: np.ndarray, weights: np.ndarray, targets: np.ndarray, moments: np.ndarray, groups: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """(Q,) leave-one-subject-out sum of squared errors: (I - H_gg)^-1 residual_g for each subject g."""
+    """(Q,) leave-one-subject-out sum of squared errors; those of subject g are (I - H_gg)^-1 residual_g, H is the hat matrix."""
     residual = targets - basis @ (weights[:, None] * moments)
     error = np.zeros(targets.shape[1])
     for rows in groups:
-        its = basis[rows]  # (subjects, sessions, r)
-        own = (its * weights) @ its.transpose(0, 2, 1)
-        error += (np.linalg.solve(np.eye(rows.shape[1]) - own, residual[rows]) ** 2).sum(axis=(0, 1))
+        of_subject = basis[rows]  # (subjects, sessions, r)
+        hat = (of_subject * weights) @ of_subject.transpose(0, 2, 1)
+        error += (np.linalg.solve(np.eye(rows.shape[1]) - hat, residual[rows]) ** 2).sum(axis=(0, 1))
     return error
 
 
@@ -255,10 +257,10 @@ def _auc_within(scores: np.ndarray, problems: np.ndarray, fold: np.ndarray) -> n
     """(Q,) AUC over the pairs within a fold, for folds whose complement has both classes; NaN without such pairs."""
     won, pairs = np.zeros(problems.shape[1]), np.zeros(problems.shape[1])
     for number in np.unique(fold):
-        its, others = problems[fold == number], problems[fold != number]
-        usable = others.any(axis=0) & ~others.all(axis=0)
-        positives = its.sum(axis=0)
+        tested, fitted = problems[fold == number], problems[fold != number]
+        usable = fitted.any(axis=0) & ~fitted.all(axis=0)
+        positives = tested.sum(axis=0)
         ranks = rankdata(scores[fold == number], axis=0)
-        won += usable * ((ranks * its).sum(axis=0) - positives * (positives + 1) / 2)
-        pairs += usable * positives * (len(its) - positives)
+        won += usable * ((ranks * tested).sum(axis=0) - positives * (positives + 1) / 2)
+        pairs += usable * positives * (len(tested) - positives)
     return np.divide(won, pairs, out=np.full(len(won), np.nan), where=pairs > 0)

@@ -69,7 +69,7 @@ def partial_auc(discard: np.ndarray, fnmr: np.ndarray, limit: float = DISCARD_LI
     """(...) mean FNMR along an error-versus-discard curve from 0 to `limit`, over the starting FNMR.
 
     This is the partial area under the step curve, divided by `limit` times the starting FNMR. Random discarding gives 1 on
-    average; lower is better, and above 1 correct pairs are discarded before errors. The minimum is that of `oracle_curve`, about
+    average. Lower is better; above 1, correct pairs are discarded before errors. The minimum is that of `oracle_curve`, about
     E / (2 limit) for a small starting FNMR E. NaN if the starting FNMR is 0 or undefined.
 
     Args:
@@ -103,7 +103,9 @@ def partial_auc_replicates(
         step, steps = step * MAX_STEPS // steps, MAX_STEPS
     units = bootstrap.weights.shape[1]
     cell = bootstrap.unit * steps + step
-    pairs, errors = (np.bincount(cell, of, units * steps).reshape(units, steps) for of in (None, genuine_score < threshold))
+    pairs, errors = (
+        np.bincount(cell, weights, units * steps).reshape(units, steps) for weights in (None, genuine_score < threshold)
+    )
     return partial_auc(*_curve(bootstrap.weights @ pairs, bootstrap.weights @ errors))
 
 
@@ -150,7 +152,7 @@ def quality_section(
     limit = np.nan if threshold is None else threshold
     quality = np.minimum(embeddings_norm[first], embeddings_norm[second])
     curve = error_versus_discard(score, quality, quality, limit)
-    best = oracle_curve(len(score), int((score < limit).sum()))
+    oracle = oracle_curve(len(score), int((score < limit).sum()))
     if threshold is not None:
         _add_partial_auc(section.metrics, score, quality, threshold, bootstrap and bootstrap.select(first))
     measured: dict[str, np.ndarray] = {}
@@ -159,9 +161,9 @@ def quality_section(
         rows = np.flatnonzero(np.isfinite(values))
         _add_spearman(section.metrics, measure, embeddings_norm[rows], values[rows], bootstrap and bootstrap.select(rows))
         measured[measure] = np.where(np.isfinite(values), values, np.nan)
-    section.tables.append(_table(section.metrics, curve, best, [threshold, None, None, threshold_source], measured))
+    section.tables.append(_table(section.metrics, curve, oracle, [threshold, None, None, threshold_source], measured))
     if section.metrics.values[_PAUC] is not None:
-        section.figures["error_versus_discard"] = partial(_curve_figure, curve, best)
+        section.figures["error_versus_discard"] = partial(_curve_figure, curve, oracle)
     correlations = {measure: section.metrics.values[f"quality/spearman_{measure}"] for measure in measured}
     if any(value is not None for value in correlations.values()):
         section.figures["quality_measures"] = partial(_measures_figure, embeddings_norm, measured, correlations)
@@ -170,10 +172,12 @@ def quality_section(
 
 def _curve(pairs: np.ndarray, errors: np.ndarray) -> Curve:
     """Shares discarded and remaining FNMR (..., k), from the weights of pairs and errors at each quality, lowest first."""
-    left, wrong = (np.cumsum(of[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1] for of in (pairs, errors))
-    total = left[..., :1]
+    remaining, remaining_errors = (
+        np.cumsum(weights[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1] for weights in (pairs, errors)
+    )
+    total = remaining[..., :1]
     with np.errstate(invalid="ignore"):
-        return (total - left) / total, wrong / left
+        return (total - remaining) / total, remaining_errors / remaining
 
 
 def _add_partial_auc(
@@ -214,22 +218,22 @@ def _constant(magnitude: np.ndarray) -> bool:
     return bool(np.ptp(magnitude) <= 1e-5 * magnitude.max())
 
 
-def _table(metrics: Metrics, curve: Curve, best: Curve, threshold: list[Cell], measured: dict[str, np.ndarray]) -> Table:
-    (discard, fnmr), pairs = curve, len(best[0])
+def _table(metrics: Metrics, curve: Curve, oracle: Curve, threshold: list[Cell], measured: dict[str, np.ndarray]) -> Table:
+    (discard, fnmr), pairs = curve, len(oracle[0])
     rows: list[list[Cell]] = [["threshold", *threshold]]
     for share in DISCARDS if pairs else ():
-        at = int(np.searchsorted(discard, share, side="right")) - 1
-        left = pairs - round(discard[at] * pairs)
-        what = f"FNMR, {share:.0%} discarded" if share else "starting FNMR"
-        rows.append([what, float(fnmr[at]), None, None, f"{round(fnmr[at] * left)} of {left} genuine pairs"])
+        step = int(np.searchsorted(discard, share, side="right")) - 1
+        remaining = pairs - round(discard[step] * pairs)
+        label = f"FNMR, {share:.0%} discarded" if share else "starting FNMR"
+        rows.append([label, float(fnmr[step]), None, None, f"{round(fnmr[step] * remaining)} of {remaining} genuine pairs"])
 
-    def add(what: str, name: str, of: str) -> None:
+    def add(label: str, name: str, sample: str) -> None:
         low, high = metrics.intervals.get(name, (None, None))
-        rows.append([what, metrics.values[name], low, high, metrics.reasons.get(name, of)])
+        rows.append([label, metrics.values[name], low, high, metrics.reasons.get(name, sample)])
 
     add(f"pAUC to {DISCARD_LIMIT:.0%} discarded", _PAUC, f"{pairs} genuine pairs")
     if metrics.values[_PAUC] is not None:
-        rows.append(["pAUC of an oracle", float(partial_auc(*best)), None, None, "errors discarded first"])
+        rows.append(["pAUC of an oracle", float(partial_auc(*oracle)), None, None, "errors discarded first"])
     for measure, values in measured.items():
         add(f"Spearman, magnitude and {measure}", f"quality/spearman_{measure}", f"{int(np.isfinite(values).sum())} sessions")
     note = (
@@ -246,9 +250,9 @@ def _table(metrics: Metrics, curve: Curve, best: Curve, threshold: list[Cell], m
     )
 
 
-def _curve_figure(curve: Curve, best: Curve) -> Figure:
+def _curve_figure(curve: Curve, oracle: Curve) -> Figure:
     figure, axes = new_figure("Error versus discard", "share of genuine pairs discarded", "FNMR of the rest")
-    for (discard, fnmr), name, style in ((curve, "magnitude", "-"), (best, "oracle", "--")):
+    for (discard, fnmr), name, style in ((curve, "magnitude", "-"), (oracle, "oracle", "--")):
         axes.step(np.append(discard, 1), np.append(fnmr, fnmr[-1]), style, where="post", label=name)
     axes.axhline(curve[1][0], color="gray", linewidth=1, label="at random")
     axes.axvspan(0, DISCARD_LIMIT, color="gray", alpha=0.12, linewidth=0, label=f"pAUC {float(partial_auc(*curve)):.3f}")

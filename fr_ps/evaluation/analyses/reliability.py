@@ -18,7 +18,7 @@ _EDGES = np.linspace(0, 1, BINS + 1)
 
 @dataclass(frozen=True)
 class ReliabilityDiagram:
-    """A reliability diagram in `BINS` bins of equal width; a bin includes its upper edge, the first one both.
+    """A reliability diagram in `BINS` bins of equal width; a bin includes its upper edge, and the first bin also 0.
 
     Attributes:
         counts: (bins,) sessions per bin.
@@ -38,7 +38,7 @@ def reliability_diagram(confidence: np.ndarray, correct: np.ndarray) -> Reliabil
 
     Args:
         confidence: (n,) probability of the positive or the predicted class, 0 to 1; n is 1 or more.
-        correct: (n,) bool, the session has that class.
+        correct: (n,) bool, whether the session has that class.
     """
     counts, sums, hits = (
         _one_hot_bins(confidence, values).sum(axis=0) for values in (np.ones(len(correct)), confidence, correct)
@@ -80,8 +80,8 @@ def reliability_figure(diagram: ReliabilityDiagram, title: str, probability: str
     figure.subplots_adjust(left=0.13, right=0.97, bottom=0.1, top=0.93, hspace=0.07)
     above.set_title(f"{title} (ECE {diagram.error:.3f})")
     above.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
-    there = diagram.counts > 0
-    above.plot(diagram.confidence[there], diagram.frequency[there], marker="o", label="observed")
+    occupied = diagram.counts > 0
+    above.plot(diagram.confidence[occupied], diagram.frequency[occupied], marker="o", label="observed")
     above.set_ylabel(frequency)
     above.set_xlim(0, 1)
     above.set_ylim(-0.03, 1.03)

@@ -38,7 +38,7 @@ def read_pairs(path: Path, labels: Labels) -> PairList:
     header, rows = read_csv_rows(path)
     check_columns(path, header, COLUMNS)
     index = {key: row for row, key in enumerate(labels.row_keys())}
-    ends: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     seen: dict[tuple[int, int], int] = {}
     for number, row in rows:
         where = f"{path}: row {number}"
@@ -58,9 +58,9 @@ def read_pairs(path: Path, labels: Labels) -> PairList:
         if row.get(FOLD) == "":
             raise InputError(f"{where}: {FOLD} is empty; fill it in every row, or remove the column")
         seen[pair] = number
-        ends.append((first, second))
-    if not ends:
+        pairs.append((first, second))
+    if not pairs:
         raise InputError(f"{path}: no rows below the header; expected one pair per row")
     fold = np.unique([row[FOLD] for _, row in rows], return_inverse=True)[1] if FOLD in header else None
-    places = np.array(ends)
-    return PairList(places[:, 0], places[:, 1], fold)
+    pair_rows = np.array(pairs)
+    return PairList(pair_rows[:, 0], pair_rows[:, 1], fold)

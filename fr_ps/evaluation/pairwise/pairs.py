@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, similarity
+from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, similarity_scorer
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 16384
 """Block size of `AllPairs`."""
@@ -84,46 +84,46 @@ class AllPairs:
         self.order = np.lexsort((subject, unit))
         self.unit = torch.from_numpy(unit[self.order])
         self.ordered_subject = torch.from_numpy(np.cumsum(np.diff(subject[self.order], prepend=subject[self.order][:1]) != 0))
-        self.similarity = similarity(embeddings, ids, measure).select(self.order)
+        self.scorer = similarity_scorer(embeddings, ids, measure).select(self.order)
 
     def score(self) -> PairScores:
         """Scores of all pairs."""
         count = len(self.subject)
-        few = count * (count - 1) // 2 < LEVELS
+        keep_levels = count * (count - 1) // 2 < LEVELS  # few pairs: sorting them is cheaper than a histogram of all levels
         counts = torch.zeros(LEVELS + 1, dtype=torch.int64)
-        singles: list[Tensor] = []
-        nothing = torch.empty(0, dtype=torch.int64)
-        genuine = [(nothing, nothing, nothing.int())]
-        lock, space = Lock(), _thread_workspace()
+        kept_levels: list[Tensor] = []
+        empty = torch.empty(0, dtype=torch.int64)
+        genuine = [(empty, empty, empty.int())]
+        lock, workspace = Lock(), _thread_workspace()
 
         def block(rows: slice, columns: slice) -> None:
-            levels = self.similarity.levels(rows, columns, space())
-            found = self._extract_genuine(levels, rows, columns)
-            part = levels.flatten().clone() if few else torch.bincount(levels.view(-1), minlength=LEVELS + 1)
+            levels = self.scorer.levels(rows, columns, workspace())
+            genuine_pairs = self._extract_genuine(levels, rows, columns)
+            part = levels.flatten().clone() if keep_levels else torch.bincount(levels.view(-1), minlength=LEVELS + 1)
             with lock:
-                genuine.extend(found)
-                if few:
-                    singles.append(part)
+                genuine.extend(genuine_pairs)
+                if keep_levels:
+                    kept_levels.append(part)
                 else:
                     counts.add_(part)
 
         _run_blocks(block, list(_blocks(count, BLOCK_ROWS)))
-        if few:
-            levels, number = np.unique(torch.cat([nothing, *singles]).numpy(), return_counts=True)
+        if keep_levels:
+            levels, level_counts = np.unique(torch.cat([empty, *kept_levels]).numpy(), return_counts=True)
         else:
             levels = np.flatnonzero(counts.numpy())
-            number = counts.numpy()[levels]
-        first, second, own = (torch.cat([one[part] for one in genuine]).numpy() for part in range(3))
-        kept = levels != _NOT_IMPOSTOR
-        place = np.lexsort((second, first))
+            level_counts = counts.numpy()[levels]
+        first, second, genuine_levels = (torch.cat([arrays[part] for arrays in genuine]).numpy() for part in range(3))
+        is_impostor = levels != _NOT_IMPOSTOR
+        order = np.lexsort((second, first))
         return PairScores(
-            self.similarity.scale,
+            self.scorer.scale,
             self.subject,
-            levels[kept].astype(np.int64),
-            number[kept],
-            self.order[first[place]],
-            self.order[second[place]],
-            own[place].astype(np.int64),
+            levels[is_impostor].astype(np.int64),
+            level_counts[is_impostor],
+            self.order[first[order]],
+            self.order[second[order]],
+            genuine_levels[order].astype(np.int64),
         )
 
     def impostor_weights(self, thresholds: np.ndarray) -> np.ndarray:
@@ -139,38 +139,43 @@ class AllPairs:
             np.append(np.searchsorted(thresholds, np.arange(LEVELS), side="right"), bins - 1).astype(np.int32)
         )
         total = torch.zeros(len(weights), bins - 1, dtype=torch.float64)
-        lock, space = Lock(), _thread_workspace()
+        lock, workspace = Lock(), _thread_workspace()
 
         def block(rows: slice, columns: slice) -> None:
-            levels = self.similarity.levels(rows, columns, space())
+            levels = self.scorer.levels(rows, columns, workspace())
             self._extract_genuine(levels, rows, columns)
-            high, low = int(self.unit[rows][0]), int(self.unit[columns][0])
-            across = int(self.unit[columns][-1]) - low + 1
-            down = int(self.unit[rows][-1]) - high + 1
-            place = (self.unit[rows, None] - high) + (self.unit[columns] - low) * down  # (r, c)
-            flat = torch.add(lookup[levels], place, alpha=bins).view(-1)
-            found = torch.bincount(flat, minlength=across * down * bins).float().view(across, down * bins)
-            part = (weights[:, low : low + across] @ found).view(len(weights), down, bins)[:, :, :-1]
-            part = torch.einsum("bu,buk->bk", weights[:, high : high + down], part)
+            first_row_unit, first_column_unit = int(self.unit[rows][0]), int(self.unit[columns][0])
+            row_units = int(self.unit[rows][-1]) - first_row_unit + 1
+            column_units = int(self.unit[columns][-1]) - first_column_unit + 1
+            cell = (self.unit[rows, None] - first_row_unit) + (self.unit[columns] - first_column_unit) * row_units  # (r, c)
+            flat = torch.add(lookup[levels], cell, alpha=bins).view(-1)
+            counts = torch.bincount(flat, minlength=column_units * row_units * bins).float().view(column_units, row_units * bins)
+            weighted = weights[:, first_column_unit : first_column_unit + column_units] @ counts
+            by_row_unit = weighted.view(len(weights), row_units, bins)[:, :, :-1]
+            row_weights = weights[:, first_row_unit : first_row_unit + row_units]
+            block_total = torch.einsum("bu,buk->bk", row_weights, by_row_unit)
             with lock:
-                total.add_(part)
+                total.add_(block_total)
 
         _run_blocks(block, list(_blocks(len(self.subject), BLOCK_ROWS // 4)))
         return total.numpy()
 
     def _extract_genuine(self, levels: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Rows, columns and levels of the genuine pairs of a block; their cells, and those of no pair, become `_NOT_IMPOSTOR`."""
-        subject, others = self.ordered_subject[rows], self.ordered_subject[columns]
-        if others[0] > subject[-1]:
+        """Rows, columns and levels of the genuine pairs of a block, in a list that is empty if the block cannot have any.
+
+        Their cells in `levels`, and the cells on and below the diagonal, become `_NOT_IMPOSTOR`.
+        """
+        subject, other_subject = self.ordered_subject[rows], self.ordered_subject[columns]
+        if other_subject[0] > subject[-1]:
             return []
-        end = int(torch.searchsorted(others, subject[-1:], right=True))
+        end = int(torch.searchsorted(other_subject, subject[-1:], right=True))
         band = levels[:, :end]
-        same = subject[:, None] == others[:end]
-        pair = torch.arange(rows.start, rows.stop)[:, None] < torch.arange(columns.start, columns.start + end)
-        down, across = torch.nonzero(same & pair, as_tuple=True)
-        found = (down + rows.start, across + columns.start, band[down, across])
-        band[same | ~pair] = _NOT_IMPOSTOR
-        return [found]
+        same_subject = subject[:, None] == other_subject[:end]
+        above_diagonal = torch.arange(rows.start, rows.stop)[:, None] < torch.arange(columns.start, columns.start + end)
+        row, column = torch.nonzero(same_subject & above_diagonal, as_tuple=True)
+        genuine = (row + rows.start, column + columns.start, band[row, column])
+        band[same_subject | ~above_diagonal] = _NOT_IMPOSTOR
+        return [genuine]
 
 
 class ListedPairs:
@@ -198,30 +203,30 @@ class ListedPairs:
         bootstrap: BootstrapWeights | None = None,
     ) -> None:
         self.subject, self.first, self.second, self.bootstrap = np.unique(ids, return_inverse=True)[1], first, second, bootstrap
-        compared = similarity(embeddings, ids, measure)
-        self.scale, self.levels = compared.scale, compared.pair_levels(first, second)
+        scorer = similarity_scorer(embeddings, ids, measure)
+        self.scale, self.levels = scorer.scale, scorer.pair_levels(first, second)
         self.genuine = ids[first] == ids[second]
 
     def score(self) -> PairScores:
         """Scores of all pairs."""
         levels, counts = np.unique(self.levels[~self.genuine], return_counts=True)
-        own = self.genuine
-        return PairScores(self.scale, self.subject, levels, counts, self.first[own], self.second[own], self.levels[own])
+        first, second, genuine_levels = (values[self.genuine] for values in (self.first, self.second, self.levels))
+        return PairScores(self.scale, self.subject, levels, counts, first, second, genuine_levels)
 
     def impostor_weights(self, thresholds: np.ndarray) -> np.ndarray:
         """See `AllPairs.impostor_weights`."""
         assert self.bootstrap is not None
         weights, bins, units = self.bootstrap.weights, len(thresholds) + 1, self.bootstrap.weights.shape[1]
-        place = np.searchsorted(thresholds, self.levels[~self.genuine], side="right")
-        one, other = (self.bootstrap.unit[rows[~self.genuine]] for rows in (self.first, self.second))
-        cells, counts = np.unique((place * units + one) * units + other, return_counts=True)
-        place, one, other = cells // units**2, cells // units % units, cells % units
+        bin_of = np.searchsorted(thresholds, self.levels[~self.genuine], side="right")
+        first, second = (self.bootstrap.unit[rows[~self.genuine]] for rows in (self.first, self.second))
+        cells, counts = np.unique((bin_of * units + first) * units + second, return_counts=True)
+        bin_of, first, second = cells // units**2, cells // units % units, cells % units
         total = np.zeros((len(weights), bins))
-        for some in np.array_split(np.arange(len(cells)), len(cells) // 4096 + 1):
-            weight = weights[:, one[some]] * weights[:, other[some]] * counts[some]
-            starts = np.flatnonzero(np.diff(place[some], prepend=-1))
-            if len(some):
-                total[:, place[some][starts]] += np.add.reduceat(weight, starts, axis=1)
+        for part in np.array_split(np.arange(len(cells)), len(cells) // 4096 + 1):
+            weight = weights[:, first[part]] * weights[:, second[part]] * counts[part]
+            starts = np.flatnonzero(np.diff(bin_of[part], prepend=-1))
+            if len(part):
+                total[:, bin_of[part][starts]] += np.add.reduceat(weight, starts, axis=1)
         return total
 
 
@@ -234,30 +239,30 @@ def _blocks(count: int, rows: int) -> Iterator[tuple[slice, slice]]:
 
 def _thread_workspace() -> Callable[[], Workspace]:
     """A function that returns the workspace of the calling thread."""
-    own = local()
+    thread = local()
 
-    def space() -> Workspace:
-        if not hasattr(own, "space"):
-            own.space = Workspace(BLOCK_ROWS * BLOCK_COLUMNS)
-        return own.space
+    def workspace() -> Workspace:
+        if not hasattr(thread, "workspace"):
+            thread.workspace = Workspace(BLOCK_ROWS * BLOCK_COLUMNS)
+        return thread.workspace
 
-    return space
+    return workspace
 
 
 def _run_blocks(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]]) -> None:
     """Run `block` on each block, with as many threads as torch uses.
 
-    The blocks end in any order, so they must sum whole numbers, whose sum is the same in every order.
+    The blocks end in any order. They must therefore add whole numbers, whose sum is the same in every order.
     """
     threads = torch.get_num_threads()
     if len(blocks) < 2 or threads < 2:
-        for one in blocks:
-            block(*one)
+        for rows, columns in blocks:
+            block(rows, columns)
         return
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda one: block(*one), blocks):
+            for _ in pool.map(lambda slices: block(*slices), blocks):
                 pass
     finally:
         torch.set_num_threads(threads)

@@ -106,14 +106,14 @@ def equal_error_rates(fmr: np.ndarray, tmr: np.ndarray) -> np.ndarray:
     gap = fmr - (1 - tmr)  # grows from -1 to 1
     after = np.maximum(np.argmax(gap >= 0, axis=1), 1)[:, None]
     (gap_0, gap_1), (fmr_0, fmr_1) = (
-        [np.take_along_axis(of, place, axis=1)[:, 0] for place in (after - 1, after)] for of in (gap, fmr)
+        [np.take_along_axis(values, index, axis=1)[:, 0] for index in (after - 1, after)] for values in (gap, fmr)
     )
     return fmr_0 - gap_0 / (gap_1 - gap_0) * (fmr_1 - fmr_0)
 
 
 def d_prime(pair_scores: PairScores) -> float | None:
     """Difference of the mean scores over the root mean of the two variances; None if both variances are 0."""
-    impostor, genuine = (pair_scores.scale.scores(of) for of in (pair_scores.impostor_levels, pair_scores.genuine_levels))
+    impostor, genuine = (pair_scores.scale.scores(levels) for levels in (pair_scores.impostor_levels, pair_scores.genuine_levels))
     mean = np.average(impostor, weights=pair_scores.impostor_counts)
     variance = np.average((impostor - mean) ** 2, weights=pair_scores.impostor_counts) + genuine.var()
     return float((genuine.mean() - mean) / np.sqrt(variance / 2)) if variance > 0 else None

@@ -1,7 +1,8 @@
 """Similarity of two embeddings, quantised to whole-number levels.
 
-A level is a score rounded to 2^-20 of half the range, about 10^-6: the accuracy of a sum of some hundred float32 products. All
-pairs are counted in a histogram of fixed size instead of being sorted, and equal embeddings tie wherever they are in a block.
+A level is a score rounded to 2^-20 of half the range, about 10^-6: the accuracy of a sum of some hundred float32 products. With
+levels, pairs are counted in a histogram of fixed size instead of being sorted, and equal embeddings tie wherever they are in a
+block.
 
 Embeddings with cosines all close to 1 are compared by their differences: for unit vectors a . b = 1 - |a - b|^2 / 2, and without
 the mean the differences fill the range of levels. Otherwise a model with collapsed embeddings would have all pairs at a few
@@ -66,8 +67,8 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class Similarity:
-    """n embeddings prepared for comparison: a row of `left` times a row of `right` is the similarity in [-1, 1].
+class SimilarityScorer:
+    """Scores pairs of n embeddings: a row of `left` times a row of `right` is their similarity in [-1, 1].
 
     Attributes:
         left: (n, D) float32.
@@ -86,26 +87,26 @@ class Similarity:
             workspace = Workspace(len(left) * len(right))
         product = workspace.product[: len(left) * len(right)].view(len(left), len(right))
         _to_levels(torch.mm(left, right.T, out=product))
-        return product.view(torch.int32).copy_(product)  # in its own place: both have four bytes
+        return product.view(torch.int32).copy_(product)  # in the same memory: both types have four bytes
 
     def pair_levels(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(m,) int64 levels of m pairs of rows."""
-        found = np.empty(len(first), dtype=np.int64)
+        levels = np.empty(len(first), dtype=np.int64)
         step = max(1, 2**24 // self.left.shape[1])
         for start in range(0, len(first), step):
-            some = slice(start, start + step)
-            product = (self.left[first[some]] * self.right[second[some]]).sum(dim=1)
-            found[some] = _to_levels(product).to(torch.int64).numpy()
-        return found
+            part = slice(start, start + step)
+            product = (self.left[first[part]] * self.right[second[part]]).sum(dim=1)
+            levels[part] = _to_levels(product).to(torch.int64).numpy()
+        return levels
 
-    def select(self, rows: np.ndarray) -> "Similarity":
-        """A subset of the embeddings."""
+    def select(self, rows: np.ndarray) -> "SimilarityScorer":
+        """The scorer of some rows of the embeddings."""
         left = self.left[rows]
-        return Similarity(left, left if self.right is self.left else self.right[rows], self.scale)
+        return SimilarityScorer(left, left if self.right is self.left else self.right[rows], self.scale)
 
 
 def _to_levels(product: Tensor) -> Tensor:
-    """In place. Clamped, because a float32 cosine may be a few last bits above 1."""
+    """Convert products to levels in place. They are clamped, because a float32 cosine may be a few last bits above 1."""
     return product.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, LEVELS - 0.5)
 
 
@@ -120,8 +121,8 @@ def check_finite(embeddings: np.ndarray, ids: np.ndarray) -> None:
         raise InputError(f"an embedding of subject {subject} is NaN or infinite; train with a lower optim.lr")
 
 
-def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine") -> Similarity:
-    """(n, C) embeddings of (n,) subjects, prepared for comparison. A zero embedding has cosine 0 with all.
+def similarity_scorer(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine") -> SimilarityScorer:
+    """The scorer of (n, C) embeddings of (n,) subjects. A zero embedding has cosine 0 with all.
 
     Raises:
         InputError: an embedding with NaN or infinity.
@@ -138,7 +139,7 @@ def similarity(embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosi
         exact -= exact.mean(axis=0)
         return _from_differences(exact, measure, max(float(np.linalg.norm(exact, axis=1).max()), _MIN_RADIUS))
     rows = torch.from_numpy(unit.astype(np.float32, copy=False))
-    return Similarity(rows, rows, ScoreScale(measure))
+    return SimilarityScorer(rows, rows, ScoreScale(measure))
 
 
 def _radius(unit: np.ndarray) -> float:
@@ -147,11 +148,11 @@ def _radius(unit: np.ndarray) -> float:
     return float(np.sqrt(max(1 - 2 * float((unit @ mean.astype(unit.dtype)).min()) + float(mean @ mean), 0)))
 
 
-def _from_differences(centred: np.ndarray, measure: Measure, radius: float) -> Similarity:
+def _from_differences(centred: np.ndarray, measure: Measure, radius: float) -> SimilarityScorer:
     """From (n, C) float64 centred rows, none longer than `radius`; the product of two is 1 - (distance / radius)^2 / 2."""
     rows = torch.from_numpy((centred / radius).astype(np.float32))
     half = rows.square().sum(dim=1, keepdim=True) / 2
     one = torch.ones_like(half)
     # 1 - d^2 / 2 = a b + (1 - a^2 / 2) - b^2 / 2
     left, right = torch.cat([rows, 1 - half, one], dim=1), torch.cat([rows, one, -half], dim=1)
-    return Similarity(left, right, ScoreScale(measure, radius))
+    return SimilarityScorer(left, right, ScoreScale(measure, radius))

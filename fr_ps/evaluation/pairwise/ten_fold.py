@@ -47,22 +47,22 @@ def draw_folds(ids: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int
     paired = rng.permutation(np.unique(ids[first]))
     if len(paired) < 2 * FOLDS:
         return _no_folds(f"only {len(paired)} subjects have two sessions or more; ten folds with impostor pairs need {2 * FOLDS}")
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    folds: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for fold in range(FOLDS):
         subjects = paired[fold::FOLDS]
-        own = np.flatnonzero(np.isin(ids[first], subjects))
-        own = rng.permutation(own)[:MAX_PAIRS_PER_FOLD]
-        one, other = _sample_impostors(ids, np.flatnonzero(np.isin(ids, subjects)), len(own), rng)
-        count = min(len(own), len(one))
-        found.append(
+        genuine = np.flatnonzero(np.isin(ids[first], subjects))
+        genuine = rng.permutation(genuine)[:MAX_PAIRS_PER_FOLD]
+        impostor_first, impostor_second = _sample_impostors(ids, np.flatnonzero(np.isin(ids, subjects)), len(genuine), rng)
+        count = min(len(genuine), len(impostor_first))
+        folds.append(
             (
-                np.concatenate([first[own[:count]], one[:count]]),
-                np.concatenate([second[own[:count]], other[:count]]),
+                np.concatenate([first[genuine[:count]], impostor_first[:count]]),
+                np.concatenate([second[genuine[:count]], impostor_second[:count]]),
                 np.full(2 * count, fold),
             )
         )
-    one, other, number = (np.concatenate(part) for part in zip(*found))
-    return Folds(one, other, number)
+    first_rows, second_rows, number = (np.concatenate(part) for part in zip(*folds))
+    return Folds(first_rows, second_rows, number)
 
 
 def folds_from_list(pair_list: PairList) -> Folds:
@@ -86,9 +86,9 @@ def ten_fold_accuracy(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) 
         fold: (m,) fold number.
     """
     accuracy = []
-    for one in np.unique(fold):
-        here = fold == one
-        accuracy.append(_accuracy(score[here], genuine[here], _best_threshold(score[~here], genuine[~here])))
+    for number in np.unique(fold):
+        tested = fold == number
+        accuracy.append(_accuracy(score[tested], genuine[tested], _best_threshold(score[~tested], genuine[~tested])))
     metrics = Metrics()
     note = "" if len(accuracy) == FOLDS else f"{len(accuracy)} folds"
     metrics.add(METRIC_NAMES[0], float(np.mean(accuracy)), note)
@@ -118,8 +118,8 @@ def _best_threshold(score: np.ndarray, genuine: np.ndarray) -> float:
     middle = np.where(middle > low, middle, high)  # neighbouring floats have no midpoint
     candidates, start = np.concatenate([[-np.inf], middle, [np.inf]]), np.append(start, len(score))
     below = np.concatenate([[0], np.cumsum(genuine[order])])
-    right = (start - below[start]) + (genuine.sum() - below[start])  # impostors below, genuine at or above
-    return float(candidates[np.argmax(right)])
+    correct = (start - below[start]) + (genuine.sum() - below[start])  # impostors below, genuine at or above
+    return float(candidates[np.argmax(correct)])
 
 
 def _accuracy(score: np.ndarray, genuine: np.ndarray, threshold: float) -> float:

@@ -27,8 +27,9 @@ from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 
 METRIC_NAMES = ("auc", "auc_person_balanced", "eer", "dprime")
 MAX_EXACT_THRESHOLDS = 500
-"""Up to this many distinct scores, each is a threshold."""
-_TAIL, _QUANTILES = 128, 96
+"""Up to this many distinct scores, each is a threshold of the replicates."""
+_TAIL_THRESHOLDS, _QUANTILE_THRESHOLDS = 128, 96
+"""With more, thresholds at the highest impostor scores and at quantiles of the genuine scores."""
 
 
 def verification_metrics(pair_scores: PairScores) -> Metrics:
@@ -109,8 +110,8 @@ class BootstrapRates:
 
     def at_threshold(self, threshold: int) -> tuple[np.ndarray, np.ndarray]:
         """(B,) FMR and (B,) FNMR at one of `thresholds`."""
-        (place,) = np.flatnonzero(self.thresholds == threshold)
-        return self.fmr[:, place], 1 - self.tmr[:, place]
+        (column,) = np.flatnonzero(self.thresholds == threshold)
+        return self.fmr[:, column], 1 - self.tmr[:, column]
 
 
 def bootstrap_rates(
@@ -148,20 +149,20 @@ def add_bootstrap_intervals(
         reference: rates with every subject once; its difference to `metrics` is the error of the threshold grid.
     """
     subjects = len(np.unique(pair_scores.subject[pair_scores.genuine_first]))
-    found = metrics.merge()
+    result = metrics.merge()
 
     def add(name: str, replicates: np.ndarray, on_grid: np.ndarray) -> None:
         value = metrics.values[name]
         if value is not None:
             shifted = np.clip(replicates + (value - on_grid), 0, 1)
-            found.add(name, value, metrics.reasons.get(name, ""), shifted, subjects)
+            result.add(name, value, metrics.reasons.get(name, ""), shifted, subjects)
 
     add("auc", _aucs(resampled.fmr, resampled.tmr), _aucs(reference.fmr, reference.tmr))
     add("auc_person_balanced", *(_aucs(rates.fmr, rates.tmr_balanced) for rates in (resampled, reference)))
     add("eer", *(equal_error_rates(rates.fmr, rates.tmr) for rates in (resampled, reference)))
     for point in operating_points(pair_scores, compute_roc(pair_scores)):
         add(f"tar_at_far_{point.target_fmr:g}", *(_tmr_at(rates, point.target_fmr) for rates in (resampled, reference)))
-    return found
+    return result
 
 
 def _threshold_grid(pair_scores: PairScores, extra_thresholds: list[int]) -> tuple[np.ndarray, bool]:
@@ -171,31 +172,31 @@ def _threshold_grid(pair_scores: PairScores, extra_thresholds: list[int]) -> tup
     exact = len(distinct) <= MAX_EXACT_THRESHOLDS
     if not exact:
         above = np.cumsum(counts[::-1])[::-1]  # impostor pairs at or above each level
-        target_counts = np.geomspace(1, above[0], _TAIL)
+        target_counts = np.geomspace(1, above[0], _TAIL_THRESHOLDS)
         tail = levels[len(levels) - np.searchsorted(above[::-1], target_counts, side="left") - 1]
-        quantiles = np.quantile(genuine, np.linspace(0, 1, _QUANTILES), method="nearest")
+        quantiles = np.quantile(genuine, np.linspace(0, 1, _QUANTILE_THRESHOLDS), method="nearest")
         distinct = np.union1d(tail, quantiles.astype(np.int64))
-    own = [point.threshold for point in operating_points(pair_scores, compute_roc(pair_scores))]
-    return np.union1d(distinct, np.array([*own, *extra_thresholds], dtype=np.int64)), exact
+    fmr_thresholds = [point.threshold for point in operating_points(pair_scores, compute_roc(pair_scores))]
+    return np.union1d(distinct, np.array([*fmr_thresholds, *extra_thresholds], dtype=np.int64)), exact
 
 
 def _genuine_weights(
     pair_scores: PairScores, thresholds: np.ndarray, bootstrap: BootstrapWeights
 ) -> tuple[np.ndarray, np.ndarray]:
     """(B, K + 1) weight of the genuine pairs below, between and above K thresholds, and the same subject-balanced."""
-    place = np.searchsorted(thresholds, pair_scores.genuine_levels, side="right")
+    bin_of = np.searchsorted(thresholds, pair_scores.genuine_levels, side="right")
     unit, shape = bootstrap.unit[pair_scores.genuine_first], (bootstrap.weights.shape[1], len(thresholds) + 1)
-    found = []
-    for weight in (None, subject_weights(pair_scores)):
-        table = np.bincount(unit * shape[1] + place, weight, minlength=shape[0] * shape[1]).reshape(shape)
-        found.append(bootstrap.weights.astype(np.float64) @ table)
-    return found[0], found[1]
+    weighted = []
+    for pair_weights in (None, subject_weights(pair_scores)):
+        table = np.bincount(unit * shape[1] + bin_of, pair_weights, minlength=shape[0] * shape[1]).reshape(shape)
+        weighted.append(bootstrap.weights.astype(np.float64) @ table)
+    return weighted[0], weighted[1]
 
 
 def _rates_from_weights(
     thresholds: np.ndarray, exact: bool, impostor: np.ndarray, genuine: np.ndarray, balanced: np.ndarray
 ) -> BootstrapRates:
-    """From (B, K + 1) weights to rates above all thresholds, at each one, and below all."""
+    """The rates above all thresholds, at each one, and below all, from (B, K + 1) weights."""
 
     def share(weights: np.ndarray) -> np.ndarray:
         above = np.cumsum(weights[:, ::-1], axis=1)
@@ -211,10 +212,10 @@ def _aucs(fmr: np.ndarray, tmr: np.ndarray) -> np.ndarray:
 
 
 def _tmr_at(rates: BootstrapRates, fmr: float) -> np.ndarray:
-    """(B,) TMR at an FMR."""
-    place = np.clip((rates.fmr <= fmr).sum(axis=1) - 1, 0, rates.fmr.shape[1] - 2)[:, None]
+    """(B,) TMR at an FMR: of the last threshold if the rates are exact, else interpolated between two thresholds."""
+    column = np.clip((rates.fmr <= fmr).sum(axis=1) - 1, 0, rates.fmr.shape[1] - 2)[:, None]
     (fmr_0, fmr_1), (tmr_0, tmr_1) = (
-        [np.take_along_axis(of, at, axis=1)[:, 0] for at in (place, place + 1)] for of in (rates.fmr, rates.tmr)
+        [np.take_along_axis(values, index, axis=1)[:, 0] for index in (column, column + 1)] for values in (rates.fmr, rates.tmr)
     )
     if rates.exact:
         return tmr_0 + np.where(np.isnan(fmr_0), np.nan, 0)

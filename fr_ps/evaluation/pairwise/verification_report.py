@@ -101,8 +101,8 @@ def det_figure(curve: RocCurve, impostors: int, genuine: int, points: Sequence[O
     )
     ticks = np.array([1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95])
     for axis, least in ((axes.xaxis, 0.5 / impostors), (axes.yaxis, 0.5 / genuine)):
-        some = ticks[ticks >= least]
-        axis.set_ticks(norm.ppf(some), [f"{tick:g}" for tick in some])
+        shown_ticks = ticks[ticks >= least]
+        axis.set_ticks(norm.ppf(shown_ticks), [f"{tick:g}" for tick in shown_ticks])
     axes.set_xlim(norm.ppf(0.5 / impostors), norm.ppf(0.9))
     axes.set_ylim(norm.ppf(0.5 / genuine), norm.ppf(0.9))
     return figure

@@ -14,14 +14,14 @@ from fr_ps.evaluation.analyses import groups
 from fr_ps.evaluation.analyses.groups import GroupCounts, group_counts, group_section
 from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.metrics import ReportSection
-from fr_ps.evaluation.pairwise.similarity import similarity
+from fr_ps.evaluation.pairwise.similarity import similarity_scorer
 
 CLASSES = (2, 3)
 MATRICES = ("impostors", "false_matches", "genuine", "false_non_matches")
 
 
 def accepted(one: np.ndarray, other: np.ndarray, threshold: float) -> bool:
-    """In steps of 2^-20, in float64."""
+    """True if the cosine reaches the threshold; computed in float64 and rounded to steps of 2^-20."""
     cosine = float(one @ other) / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
     return math.floor(cosine * 2**20 + 0.5) >= math.ceil(threshold * 2**20 - 1e-6)
 
@@ -48,7 +48,7 @@ def by_loops(
 
 @st.composite
 def sessions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A few embeddings of small whole numbers, so that many cosines are the same, a length of 0 among them."""
+    """A few embeddings of small whole numbers: many cosines are equal, and some embeddings are zero."""
     count = draw(st.integers(1, 10))
     embeddings = draw(st.lists(st.tuples(*[st.integers(-2, 2)] * 2), min_size=count, max_size=count))
     ids = draw(st.lists(st.sampled_from("dacb"), min_size=count, max_size=count))
@@ -57,15 +57,15 @@ def sessions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def assert_same(one: list[GroupCounts], other: list[GroupCounts]) -> None:
-    for its, others in zip(one, other, strict=True):
+    for counts, expected in zip(one, other, strict=True):
         for field in fields(GroupCounts):
-            np.testing.assert_array_equal(getattr(its, field.name), getattr(others, field.name), field.name)
+            np.testing.assert_array_equal(getattr(counts, field.name), getattr(expected, field.name), field.name)
 
 
 @given(sessions(), st.sampled_from([-1.0, -0.5, 0.0, 0.6, 0.8, 1.0]))
 def test_the_counts_are_those_of_loops_over_every_pair(data: tuple[np.ndarray, np.ndarray, np.ndarray], threshold: float) -> None:
     embeddings, ids, codes = data
-    assume(similarity(embeddings, ids).scale.radius == 1)  # else a cosine at the threshold itself may round to either side
+    assume(similarity_scorer(embeddings, ids).scale.radius == 1)  # else a cosine at the threshold itself may round to either side
     for column, counts in enumerate(group_counts(embeddings, ids, codes, CLASSES, threshold)):
         expected = by_loops(embeddings, ids, codes[:, column], CLASSES[column], threshold)
         for name in MATRICES:
@@ -78,7 +78,7 @@ def test_the_counts_are_those_of_loops_over_every_pair(data: tuple[np.ndarray, n
 
 
 @given(sessions(), st.integers(0, 99), st.integers(1, 4))
-def test_a_replicate_weighs_genuine_pairs_w_and_impostor_pairs_w_w_in_any_units(
+def test_a_replicate_weighs_genuine_pairs_w_i_and_impostor_pairs_w_i_w_j_for_any_units(
     data: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, units: int
 ) -> None:
     embeddings, ids, codes = data
@@ -94,7 +94,7 @@ def test_a_replicate_weighs_genuine_pairs_w_and_impostor_pairs_w_w_in_any_units(
                     np.testing.assert_allclose(found, (expected[errors] / expected[trials]).diagonal(), atol=1e-6)
 
 
-def some(people: int = 40, each: int = 5, seed: int = 0, noise: float = 0.8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def example(people: int = 40, each: int = 5, seed: int = 0, noise: float = 0.8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     ids = np.repeat([f"p{person:03d}" for person in rng.permutation(people)], each)
     means = np.repeat(rng.normal(size=(people, 6)), each, axis=0)
@@ -105,7 +105,7 @@ def some(people: int = 40, each: int = 5, seed: int = 0, noise: float = 0.8) -> 
 
 
 def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    embeddings, ids, codes = some()
+    embeddings, ids, codes = example()
     draws = bootstrap_weights(ids, replicates=3)
     whole = group_counts(embeddings, ids, codes, CLASSES, 0.5, draws)
     assert all(counts.false_matches.all() and counts.false_non_matches.all() for counts in whole)
@@ -115,15 +115,17 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_order_of_the_sessions_changes_nothing() -> None:
-    embeddings, ids, codes = some()
+    embeddings, ids, codes = example()
     order = np.random.default_rng(1).permutation(len(ids))
-    there = group_counts(embeddings, ids, codes, CLASSES, 0.5, bootstrap_weights(ids, replicates=3))
-    back = group_counts(embeddings[order], ids[order], codes[order], CLASSES, 0.5, bootstrap_weights(ids[order], replicates=3))
-    assert_same(there, back)
+    original = group_counts(embeddings, ids, codes, CLASSES, 0.5, bootstrap_weights(ids, replicates=3))
+    shuffled = group_counts(
+        embeddings[order], ids[order], codes[order], CLASSES, 0.5, bootstrap_weights(ids[order], replicates=3)
+    )
+    assert_same(original, shuffled)
 
 
 def test_the_replicate_with_every_subject_once_gives_the_rates_of_the_counts() -> None:
-    embeddings, ids, codes = some()
+    embeddings, ids, codes = example()
     for counts in group_counts(embeddings, ids, codes, CLASSES, 0.5, bootstrap_weights(ids, replicates=2)):
         fmr, fnmr = counts.rates(np.ones((1, 40), np.float32))
         np.testing.assert_allclose(fmr[0], (counts.false_matches / counts.impostors).diagonal())
@@ -137,7 +139,7 @@ def test_without_sessions_there_are_no_pairs() -> None:
 
 
 def labels_of(ids: np.ndarray, **codes: np.ndarray) -> Labels:
-    """Sessions of which all attributes but those given are unknown."""
+    """Labels with these attributes; all others are missing."""
     table = np.stack([codes.get(attribute, np.full(len(ids), -1)) for attribute in ATTRIBUTES], axis=1).astype(np.int8)
     return Labels(ids, np.arange(len(ids)).astype(str), table, DEFAULT_CLASSES, "raw", {"id": ids})
 
@@ -148,8 +150,8 @@ def cells(section: ReportSection, name: str) -> list[dict[str, object]]:
     return [dict(zip(table.header, row)) for row in table.rows]
 
 
-def test_the_findings_are_the_rates_of_the_classes_with_intervals_and_the_ratio_of_the_worst_to_the_best() -> None:
-    embeddings, ids, _ = some(people=80)
+def test_the_section_has_the_rates_of_the_classes_with_intervals_and_the_ratio_of_the_worst_to_the_best() -> None:
+    embeddings, ids, _ = example(people=80)
     person = np.unique(ids, return_inverse=True)[1]
     labels = labels_of(ids, gender=person % 2, emotion=np.arange(len(ids)) % 3 - 1)
     # One class is harder: its subjects are closer to each other and its sessions differ more.
@@ -192,7 +194,7 @@ def test_the_findings_are_the_rates_of_the_classes_with_intervals_and_the_ratio_
 def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_undefined() -> None:
     axes = np.eye(4, dtype=np.float32)
     ids = np.array(["a", "a", "b", "b", "c", "c", "d", "d"])
-    # a and b are taken for each other, c and d are not; all are found again.
+    # a and b match each other, c and d match no other subject; there is no false non-match.
     embeddings = axes[[0, 0, 0, 0, 1, 1, 2, 2]]
     gender, emotion = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 0, 0, 0, 0, 1, 1])
     labels = labels_of(ids, gender=gender, emotion=emotion, pose=np.zeros(8), facial_hair=np.array([0, 0, 0, -1, -1, -1, -1, -1]))
@@ -218,7 +220,7 @@ def test_a_ratio_without_two_classes_or_without_an_error_in_the_best_one_is_unde
 
 
 def test_fewer_than_30_errors_are_low_support() -> None:
-    embeddings, ids, _ = some(people=12)
+    embeddings, ids, _ = example(people=12)
     labels = labels_of(ids, gender=np.unique(ids, return_inverse=True)[1] % 2)
     section = group_section(embeddings, labels, 0.8, "test", None)
     name = "groups/gender/fmr_ratio"
@@ -229,7 +231,7 @@ def test_fewer_than_30_errors_are_low_support() -> None:
 
 
 def test_classes_with_the_same_rate_have_the_ratio_1_and_an_interval_around_it() -> None:
-    embeddings, ids, _ = some(people=40)
+    embeddings, ids, _ = example(people=40)
     embeddings, ids = np.tile(embeddings, (2, 1)), np.concatenate([ids, np.char.add("q", ids)])
     labels = labels_of(ids, gender=np.arange(len(ids)) // (len(ids) // 2))
     metrics = group_section(embeddings, labels, 0.6, "test", bootstrap_weights(ids, replicates=200)).metrics
@@ -240,7 +242,7 @@ def test_classes_with_the_same_rate_have_the_ratio_1_and_an_interval_around_it()
 
 
 def test_a_ratio_of_classes_in_which_all_are_errors_has_no_interval() -> None:
-    embeddings, ids, _ = some(people=40)
+    embeddings, ids, _ = example(people=40)
     labels = labels_of(ids, gender=np.unique(ids, return_inverse=True)[1] % 2)
     metrics = group_section(embeddings, labels, 1.0, "test", bootstrap_weights(ids, replicates=50)).metrics
     assert metrics.values["groups/gender/fnmr_ratio"] == 1
@@ -248,7 +250,7 @@ def test_a_ratio_of_classes_in_which_all_are_errors_has_no_interval() -> None:
 
 
 def test_without_labels_there_is_no_row_and_no_figure() -> None:
-    embeddings, ids, _ = some(people=4)
+    embeddings, ids, _ = example(people=4)
     section = group_section(embeddings, labels_of(ids), 0.5, "test", bootstrap_weights(ids, replicates=20))
     assert cells(section, "groups") == cells(section, "cross_groups") == []
     assert not section.figures
@@ -256,7 +258,7 @@ def test_without_labels_there_is_no_row_and_no_figure() -> None:
 
 
 def test_a_nan_embedding_is_rejected() -> None:
-    embeddings, ids, codes = some(people=4)
+    embeddings, ids, codes = example(people=4)
     embeddings[3, 1] = np.nan
     with pytest.raises(InputError, match=ids[3]):
         group_counts(embeddings, ids, codes, CLASSES, 0.5)
