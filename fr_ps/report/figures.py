@@ -67,24 +67,27 @@ def to_png(figure: Figure, **options: Any) -> bytes:
 
 
 def plot_png(draw: Callable[[], Any]) -> bytes:
-    """The PNG file of a plot of optuna.visualization.matplotlib, which `draw` draws and returns the axes of.
+    """Draw a plot of optuna.visualization.matplotlib, wide enough for its labels, and return it as PNG.
 
-    The figure is wide enough for its labels. The style that Optuna sets for the whole process is restored at the end.
+    The style that Optuna sets for the whole process is restored at the end.
+
+    Args:
+        draw: draws the plot and returns its axes, one or an array.
     """
     from matplotlib import pyplot  # only these plots register their figures there
 
     with mpl.rc_context():
-        axes = np.atleast_1d(np.asarray(draw(), dtype=object)).ravel()
-        figure = axes[0].figure
+        panels = np.atleast_1d(np.asarray(draw(), dtype=object)).ravel()
+        figure = panels[0].figure
         figure.set_size_inches(max(6.4, 1.9 * len(figure.axes)), 4.4)
-        for one in figure.axes:
-            for axis in (one.xaxis, one.yaxis):
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
                 if axis.get_scale() == "log":
                     use_plain_tick_labels(axis)
-            if len(axes) > 1:  # slices: horizontal choices would overlap
-                one.tick_params("x", rotation=30)
-            if one.get_legend() and len(one.get_legend().get_texts()) > 4:  # one entry for each trial
-                one.get_legend().remove()
+            if len(panels) > 1:  # a slice plot: horizontal names of choices would overlap
+                axes.tick_params("x", rotation=30)
+            if axes.get_legend() and len(axes.get_legend().get_texts()) > 4:  # one entry for each trial
+                axes.get_legend().remove()
         png = to_png(figure, bbox_inches="tight")
         pyplot.close(figure)
     return png

@@ -22,11 +22,13 @@ WIDE_FIGURES = ("worst_genuine", "best_genuine", "worst_impostor", "quality_meas
 
 def table_html(table: Table) -> str:
     """One table with title and note."""
-    text = [all(isinstance(row[column], str) or row[column] is None for row in table.rows) for column in range(len(table.header))]
-    head = "".join(f"<th{_class(is_text)}>{escape_text(name)}</th>" for name, is_text in zip(table.header, text))
+    is_text_column = [
+        all(isinstance(row[column], str) or row[column] is None for row in table.rows) for column in range(len(table.header))
+    ]
+    head = "".join(f"<th{_class(is_text)}>{escape_text(name)}</th>" for name, is_text in zip(table.header, is_text_column))
     body = "".join(
         "<tr>"
-        + "".join(f"<td{_class(is_text)}>{escape_text(format_cell(cell))}</td>" for cell, is_text in zip(row, text))
+        + "".join(f"<td{_class(is_text)}>{escape_text(format_cell(cell))}</td>" for cell, is_text in zip(row, is_text_column))
         + "</tr>"
         for row in table.rows
     )
@@ -55,9 +57,9 @@ def render_page(
     about = "".join(f"<tr><td>{escape_text(name)}</td><td>{escape_text(text)}</td></tr>" for name, text in facts.items())
     about += "".join(f"<tr class=warn><td>warning</td><td>{escape_text(text)}</td></tr>" for text in warnings)
     parts = []
-    for name, (tables, pictures) in sections.items():
-        if tables or pictures:
-            inside = "".join(map(table_html, tables)) + "".join(_image(of, png) for of, png in pictures.items())
+    for name, (tables, figures) in sections.items():
+        if tables or figures:
+            inside = "".join(map(table_html, tables)) + "".join(_image(figure, png) for figure, png in figures.items())
             parts.append(f"<h2>{escape_text(name)}</h2>{inside}")
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape_text(title)}</title><style>{_STYLE}</style>"

@@ -48,7 +48,7 @@ class ExportResult:
 
 
 class _ExportedNetwork(nn.Module):
-    """The network with positional arguments: maps in the order of its modalities -> embedding, probabilities per attribute."""
+    """Takes maps by position, in the order of the modalities; returns the embedding and each attribute's probabilities."""
 
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
     outputs = ["embedding", *(f"{task}_probabilities" for task in ATTRIBUTES)]
     with atomic_folder(out) as folder:
         _write_onnx(recognizer, folder / ONNX_FILE, outputs)
-        run = onnx_session(folder / ONNX_FILE)
-        differences = _relative_differences(recognizer, run, outputs)
+        infer = onnx_session(folder / ONNX_FILE)
+        differences = _relative_differences(recognizer, infer, outputs)
         worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
         if not differences[worst] <= TOLERANCE:
             raise InputError(
@@ -103,11 +103,11 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
     rows = [
         {"": "torch", "MB": _megabytes(recognizer.folder / "model.safetensors")}
         | _measure_latency(_torch_session(recognizer), recognizer),
-        {"": "ONNX", "MB": _megabytes(out / ONNX_FILE)} | _measure_latency(run, recognizer),
+        {"": "ONNX", "MB": _megabytes(out / ONNX_FILE)} | _measure_latency(infer, recognizer),
     ]
     lines = [f"largest difference from torch, as a share of the largest value: {differences[worst]:.2g} ({worst})"]
     if data:
-        lines.append(_measure_accuracy(recognizer, run, sessions, data, batch, rows))
+        lines.append(_measure_accuracy(recognizer, infer, sessions, data, batch, rows))
     return ExportResult(out / ONNX_FILE, differences, rows, lines)
 
 
@@ -168,30 +168,30 @@ def _torch_session(recognizer: Recognizer) -> InferenceFunction:
     module = _ExportedNetwork(recognizer.network).eval()
 
     @torch.inference_mode()
-    def run(maps: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def infer(maps: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return [output.numpy() for output in module(*(torch.from_numpy(array) for array in maps.values()))]
 
-    return run
+    return infer
 
 
-def _relative_differences(recognizer: Recognizer, run: InferenceFunction, outputs: list[str]) -> dict[str, float]:
+def _relative_differences(recognizer: Recognizer, infer: InferenceFunction, outputs: list[str]) -> dict[str, float]:
     """Output to its largest relative difference from torch, over batch sizes other than the exported one."""
     differences = dict.fromkeys(outputs, 0.0)
     for count in _CHECKED_BATCH_SIZES:
         maps = _random_maps(recognizer, count)
-        for name, expected, got in zip(outputs, _torch_session(recognizer)(maps), run(maps), strict=True):
-            share = np.abs(expected - got).max() / max(float(np.abs(expected).max()), 1e-12)
+        for name, expected, actual in zip(outputs, _torch_session(recognizer)(maps), infer(maps), strict=True):
+            share = np.abs(expected - actual).max() / max(float(np.abs(expected).max()), 1e-12)
             differences[name] = float(np.maximum(differences[name], share))  # np.maximum keeps NaN
     return differences
 
 
-def _measure_latency(run: InferenceFunction, recognizer: Recognizer) -> dict[str, object]:
+def _measure_latency(infer: InferenceFunction, recognizer: Recognizer) -> dict[str, object]:
     """Milliseconds per session: median and 95th percentile after a warm-up."""
     maps = _random_maps(recognizer, 1)
     seconds = []
     for _ in range(_LATENCY_RUNS + _WARM_UP_RUNS):
         begun = time.perf_counter()
-        run(maps)
+        infer(maps)
         seconds.append(time.perf_counter() - begun)
     del seconds[:_WARM_UP_RUNS]
     return {"p50 ms": 1000 * statistics.median(seconds), "p95 ms": 1000 * float(np.quantile(seconds, 0.95))}
@@ -199,7 +199,7 @@ def _measure_latency(run: InferenceFunction, recognizer: Recognizer) -> dict[str
 
 def _measure_accuracy(
     recognizer: Recognizer,
-    run: InferenceFunction,
+    infer: InferenceFunction,
     sessions: list[SessionInput],
     data: Path,
     batch: int,
@@ -216,9 +216,9 @@ def _measure_accuracy(
     embeddings = []
     for start in range(0, len(ids), batch):
         read = [by_key[key].read() for key in result.keys[start : start + batch]]
-        embeddings.append(run({name: np.stack([maps[name] for maps in read]) for name in recognizer.info.modalities})[0])
-    for row, found in zip(rows, (result.predictions.embeddings, np.concatenate(embeddings))):
-        row["identity AUC"] = verification_metrics(AllPairs(found, ids).score()).values["auc"]
+        embeddings.append(infer({name: np.stack([maps[name] for maps in read]) for name in recognizer.info.modalities})[0])
+    for row, outputs in zip(rows, (result.predictions.embeddings, np.concatenate(embeddings))):
+        row["identity AUC"] = verification_metrics(AllPairs(outputs, ids).score()).values["auc"]
     return f"accuracy on {len(ids)} sessions of {len(np.unique(ids))} subjects of {data}"
 
 

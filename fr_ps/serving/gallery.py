@@ -28,7 +28,7 @@ _COLUMNS = ["id", "session", "row", "quality", "enrolled"]
 _CHECKSUM = "checksum"
 """Column with the first 16 hexadecimal digits of the SHA-256 of a row's embedding. Galleries of version 0.1 lack it.
 
-The checksums are in the table because replacing the table is what commits a change. Whenever a process is killed, the table
+They are in the table because replacing the table commits a change: at every moment, also after a process was killed, the table
 matches embeddings that are on disk.
 """
 
@@ -101,7 +101,7 @@ class Gallery:
     @property
     def subjects(self) -> list[str]:
         """The enrolled subjects, sorted."""
-        return sorted({one.id for one in self.sessions})
+        return sorted({session.id for session in self.sessions})
 
     def check_model(self, model: str) -> None:
         """Check that the weights with SHA-256 `model` made this gallery.
@@ -128,8 +128,8 @@ class Gallery:
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(m, subjects) float32: the mean cosine of each of m embeddings to a subject's sessions, in the order of `subjects`."""
         columns = {subject: column for column, subject in enumerate(self.subjects)}
-        owners = np.array([columns[one.id] for one in self.sessions])
-        rows = normalize_rows(self.embeddings[[one.row for one in self.sessions]])
+        owners = np.array([columns[session.id] for session in self.sessions])
+        rows = normalize_rows(self.embeddings[[session.row for session in self.sessions]])
         templates = np.zeros((len(columns), rows.shape[1]), dtype=np.float64)
         np.add.at(templates, owners, rows)
         templates /= np.bincount(owners)[:, None]
@@ -232,9 +232,9 @@ def enroll(folder: Path, model: str, keys: Sequence[tuple[str, str]], embeddings
         old = read_gallery(folder)
         old.check_model(model)
         new = set(keys)
-        kept = [one for one in old.sessions if (one.id, one.session) not in new]
+        kept = [entry for entry in old.sessions if (entry.id, entry.session) not in new]
         # A row that the old table refers to is never overwritten before that table is replaced.
-        used = {one.row for one in old.sessions}
+        used = {entry.row for entry in old.sessions}
         free = (row for row in range(len(old.embeddings) + len(keys)) if row not in used)
         rows = [next(free) for _ in keys]
         stored = np.zeros((max([len(old.embeddings) - 1, *rows]) + 1, embeddings.shape[1]), dtype=np.float32)
@@ -260,7 +260,7 @@ def forget(folder: Path, subject: str, session: str | None = None) -> int:
     with file_lock(folder):
         remove_stale_temp(folder)
         old = read_gallery(folder)
-        kept = [one for one in old.sessions if one.id != subject or (session is not None and one.session != session)]
+        kept = [entry for entry in old.sessions if entry.id != subject or (session is not None and entry.session != session)]
         removed = len(old.sessions) - len(kept)
         if not removed:
             _write_table(old)  # clears embeddings that an interrupted removal left behind
@@ -271,7 +271,7 @@ def forget(folder: Path, subject: str, session: str | None = None) -> int:
 
 
 def check_empty(folder: Path) -> None:
-    """Check that a new gallery in `folder` overwrites no sessions, as of a gallery whose `gallery.json` was lost.
+    """Check that creating a gallery in `folder` overwrites no sessions: a gallery that lost its `gallery.json` still has some.
 
     An empty table and an empty array are accepted: a process that was killed while it created the gallery leaves them.
 
@@ -279,25 +279,23 @@ def check_empty(folder: Path) -> None:
         InputError: names the file.
     """
     people, embeddings = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
+    remedy = f"already exists, without {INFO_FILE}; restore that file, or choose another folder"
     if people.exists() and _table_text(folder) not in (format_csv(_COLUMNS, []), format_csv([*_COLUMNS, _CHECKSUM], [])):
-        raise InputError(f"{people}: already exists, without {INFO_FILE}; restore that file, or choose another folder")
+        raise InputError(f"{people}: {remedy}")
     if embeddings.exists():
         stored = read_array(embeddings)
         if stored.dtype != np.float32 or stored.ndim != 2 or len(stored):
-            raise InputError(f"{embeddings}: already exists, without {INFO_FILE}; restore that file, or choose another folder")
+            raise InputError(f"{embeddings}: {remedy}")
 
 
 def _write_table(gallery: Gallery) -> Gallery:
     """Write the table, whose embeddings are already on disk, then zero the rows that no session uses."""
-    folder, table = gallery.folder, gallery.sessions
-    rows = [
-        [one.id, one.session, one.row, f"{one.quality:.4f}", one.enrolled_at, _checksum(gallery.embeddings[one.row])]
-        for one in table
-    ]
-    write_text(folder / PEOPLE_FILE, format_csv([*_COLUMNS, _CHECKSUM], rows))
-    cleared = np.zeros_like(gallery.embeddings[: max((one.row for one in table), default=-1) + 1])
-    used = [one.row for one in table]
-    cleared[used] = gallery.embeddings[used]
+    folder, sessions, embeddings = gallery.folder, gallery.sessions, gallery.embeddings
+    table = [[s.id, s.session, s.row, f"{s.quality:.4f}", s.enrolled_at, _checksum(embeddings[s.row])] for s in sessions]
+    write_text(folder / PEOPLE_FILE, format_csv([*_COLUMNS, _CHECKSUM], table))
+    used = [session.row for session in sessions]
+    cleared = np.zeros_like(embeddings[: max(used, default=-1) + 1])
+    cleared[used] = embeddings[used]
     write_atomic(folder / EMBEDDINGS_FILE, lambda file: file.write(array_bytes(cleared)))
     return replace(gallery, embeddings=cleared)
 

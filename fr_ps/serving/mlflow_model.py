@@ -114,11 +114,11 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
         Exception: MLflow or its artifact storage fails.
     """
     info, digest = client.get_run(run).info, weights_digest(model)
-    found = _find_logged_model(client, run, name, digest)
-    if found is not None and found.status == LoggedModelStatus.READY:
-        return str(found.model_id)
+    existing = _find_logged_model(client, run, name, digest)
+    if existing is not None and existing.status == LoggedModelStatus.READY:
+        return str(existing.model_id)
     tags = {WEIGHTS_TAG: digest}
-    logged = found or client.create_logged_model(info.experiment_id, name, run, tags=tags, model_type=MODEL_TYPE)
+    logged = existing or client.create_logged_model(info.experiment_id, name, run, tags=tags, model_type=MODEL_TYPE)
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "model"
         metadata = Model(artifact_path=logged.artifact_location, run_id=run, model_uuid=logged.model_id, model_id=logged.model_id)
@@ -135,6 +135,6 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
 def _find_logged_model(client: MlflowClient, run: str, name: str, digest: str):  # type: ignore[no-untyped-def]  # mlflow has no types
     """The run's logged model with this name and weights digest, preferably a READY one; None if there is none."""
     experiment = client.get_run(run).info.experiment_id
-    found = client.search_logged_models([experiment], filter_string=f"name = '{name}' AND source_run_id = '{run}'")
-    same = [one for one in found if one.tags.get(WEIGHTS_TAG) == digest]
-    return min(same, key=lambda one: one.status != LoggedModelStatus.READY, default=None)
+    models = client.search_logged_models([experiment], filter_string=f"name = '{name}' AND source_run_id = '{run}'")
+    matching = [model for model in models if model.tags.get(WEIGHTS_TAG) == digest]
+    return min(matching, key=lambda model: model.status != LoggedModelStatus.READY, default=None)

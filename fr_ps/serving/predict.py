@@ -100,7 +100,7 @@ class PredictionResult:
         keys: (id, session) of the n predicted sessions, in the order of the input.
         predictions: of these n sessions.
         failures: sessions that could not be read.
-        warning: that the axes of the normals are probably wrong; None if they look right or were not read.
+        warning: the axes of the normals are probably wrong; None if they look right, or if no normals were read.
     """
 
     keys: list[SessionKey]
@@ -187,7 +187,7 @@ def predict_sessions(
     normals: list[NormalStatistics] = []
     readable = _readable_sessions(sessions, 2 * batch, failures, advance)
     while chunk := list(islice(readable, batch)):
-        maps = {modality: np.stack([one[modality] for _, one in chunk]) for modality in recognizer.info.modalities}
+        maps = {modality: np.stack([session[modality] for _, session in chunk]) for modality in recognizer.info.modalities}
         parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in chunk]))
         if "normal" in maps:
             normals += [normal_statistics(normal) for normal in maps["normal"][: ORIENTATION_SAMPLE - len(normals)]]

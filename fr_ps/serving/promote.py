@@ -95,7 +95,7 @@ def promote(
 
 def decide(differences: Sequence[Difference], groups: Sequence[Difference], limit: float) -> tuple[bool, tuple[str, ...]]:
     """Whether the challenger becomes the champion, and the reasons. Each difference is the champion minus the challenger."""
-    difference = next((one for one in differences if one.name == PROMOTION_METRIC), None)
+    difference = next((row for row in differences if row.name == PROMOTION_METRIC), None)
     if difference is None:
         return False, (f"{PROMOTION_METRIC} cannot be compared on these data",)
     promoted = difference.better == "second"
@@ -120,7 +120,7 @@ def decide(differences: Sequence[Difference], groups: Sequence[Difference], limi
 
 
 def _gain_text(difference: Difference) -> str:
-    """The difference challenger minus champion, with its interval."""
+    """The challenger's metric minus the champion's, with its interval."""
     return f"{-difference.value:+.4f} {swap_models(difference).interval_text}"
 
 

@@ -138,8 +138,8 @@ class Recognizer:
         embeddings = [self.embed(maps) for maps in (first, second)]
         if any(len(rows) != 1 for rows in embeddings):
             raise InputError("verify: expected maps of one session each; give H x W and H x W x 3 arrays")
-        one, other = (normalize_rows(rows)[0] for rows in embeddings)
-        score = float(one @ other)
+        direction_a, direction_b = (normalize_rows(rows)[0] for rows in embeddings)
+        score = float(direction_a @ direction_b)
         if threshold is not None:
             return VerificationResult(score, threshold)
         chosen = self.validation_threshold(fmr)
@@ -226,11 +226,13 @@ class Recognizer:
         checked = {}
         for modality, array in maps.items():
             array = np.asarray(array)
-            single = array.ndim == (3 if modality == "normal" else 2)
-            sessions = [array] if single or not array.ndim else list(array)
+            one_session = array.ndim == (3 if modality == "normal" else 2)
+            sessions = [array] if one_session or not array.ndim else list(array)
             if not sessions:
                 raise InputError(f"{modality}: no session; expected one or more")
-            checked[modality] = np.stack([self.check_map(modality, one, f"{modality} {row}") for row, one in enumerate(sessions)])
+            checked[modality] = np.stack(
+                [self.check_map(modality, single_map, f"{modality} {row}") for row, single_map in enumerate(sessions)]
+            )
         if len({len(sessions) for sessions in checked.values()}) != 1:
             counts = ", ".join(f"{len(sessions)} of {modality}" for modality, sessions in checked.items()) or "none"
             raise InputError(f"maps: {counts}; expected one or more, and as many of each modality")

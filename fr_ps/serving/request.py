@@ -48,9 +48,9 @@ def predict_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
     """Predict the sessions of a request.
 
     Returns:
-        One row per session, in the same order: the columns of `prediction_table`; `maps`, the modalities that were read; and
-        `warning`, which is the same in all rows: that the axes of the normals are probably wrong in most rows, or that another
-        format version of `prepare` made the training maps; None: no warning.
+        One row per session, in the same order. The columns are those of `prediction_table`, `maps` (the modalities that were
+        read), and `warning`, the same in all rows: the axes of the normals are probably wrong in most rows, or another format
+        version of `prepare` made the training maps; None: no warning.
 
     Raises:
         InputError: no rows or too many, or a row whose maps or images are missing or invalid; names the row.
@@ -109,7 +109,7 @@ def _predict(recognizer: Recognizer, sessions: list[dict[str, np.ndarray]]) -> P
         parts.append(recognizer.predict_checked(stacked, names=[f"row {row}" for row in rows]))
     grouped = concatenate_predictions(parts)
     order = np.argsort(np.concatenate(list(rows_by_modalities.values())))
-    return Predictions(grouped.embeddings[order], {task: found[order] for task, found in grouped.probabilities.items()})
+    return Predictions(grouped.embeddings[order], {task: values[order] for task, values in grouped.probabilities.items()})
 
 
 def _parse_maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -157,10 +157,10 @@ def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
     pixels = 0
     for number, image in enumerate(images):
         content = _decode_base64(image, f"images {number}")
-        ending = next((ending for magic, ending in _SUFFIX_BY_MAGIC.items() if content.startswith(magic)), None)
-        if ending is None:
+        suffix = next((suffix for magic, suffix in _SUFFIX_BY_MAGIC.items() if content.startswith(magic)), None)
+        if suffix is None:
             raise InputError(f"images {number}: no PNG, BMP, TIFF, PGM or PPM file in base64")
-        path = folder / f"im{number}.{ending}"
+        path = folder / f"im{number}.{suffix}"
         path.write_bytes(content)
         with _hide_folder(folder):
             pixels += count_pixels(path)
@@ -190,7 +190,7 @@ def _hide_folder(folder: Path) -> Iterator[None]:
 def _is_number_list(cell: Any, count: int) -> bool:
     if not isinstance(cell, (list, tuple, np.ndarray)) or len(cell) != count:
         return False
-    return all(isinstance(one, (int, float, np.number)) and not isinstance(one, bool) and _is_finite(one) for one in cell)
+    return all(isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and _is_finite(x) for x in cell)
 
 
 def _is_finite(number: Any) -> bool:

@@ -25,7 +25,7 @@ def prediction_table(recognizer: Recognizer, predictions: Predictions, keys: Seq
     """A table with one row per session: `id`, `session` (with `keys`), `quality`, `embedding`, and the attributes.
 
     `quality` is the norm of the embedding; `embedding` is an array of float32. Each attribute has its predicted class and
-    probabilities: with two classes that of the second, positive one (`gender_probability`), with more a column per class
+    probabilities: with two classes the probability of the second (`gender_probability`), with more a column per class
     (`emotion_probability_good`). Attributes that the model was not trained on are empty.
 
     Args:
@@ -132,7 +132,7 @@ def verification_rows(
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, str]], kind: str) -> None:
-    """Write rows as CSV; `kind`: kind of output, as for `write_output`."""
+    """Write rows as CSV; `kind` is the kind of output that `write_output` records."""
     write_output(path, kind, format_csv(list(rows[0]), [row.values() for row in rows]).encode())
 
 
@@ -142,10 +142,10 @@ def _serialize(suffix: str, table: pd.DataFrame) -> bytes:
         table.to_parquet(content, index=False)
         return content.getvalue()
     if suffix == ".csv":
-        written = table.assign(embedding=[json.dumps(_shortest_decimals(row)) for row in table["embedding"]])
-        for name in written.columns[[kind.kind not in "fiu" for kind in written.dtypes]]:
-            written[name] = written[name].map(escape_formula)
-        return str(written.to_csv(index=False)).encode()
+        cells = table.assign(embedding=[json.dumps(_shortest_decimals(row)) for row in table["embedding"]])
+        for name in cells.columns[[dtype.kind not in "fiu" for dtype in cells.dtypes]]:
+            cells[name] = cells[name].map(escape_formula)
+        return str(cells.to_csv(index=False)).encode()
     content = BytesIO()
     np.savez(content, allow_pickle=False, **{str(name): _column_array(table[name]) for name in table.columns})
     return content.getvalue()
