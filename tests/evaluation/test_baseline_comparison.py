@@ -1,4 +1,4 @@
-"""A network against baselines and against itself on warped maps: the sentence, the tables and the numbers in them."""
+"""A network against baselines and against itself on warped maps: the headline, and the numbers of the tables."""
 
 import re
 
@@ -39,7 +39,7 @@ def network(noise: float, listed: PairList | None = None, measure: Measure = "co
 
 @pytest.fixture(scope="module")
 def fair() -> EvaluationResult:
-    """Neither perfect nor hopeless."""
+    """A network with errors that is better than chance."""
     return network(1.5)
 
 
@@ -57,54 +57,54 @@ def named_rows(table: Table) -> list[dict]:
 
 
 NUMBERS = re.compile(
-    r"AUC (?P<own>\S+) against (?P<theirs>\S+) of \w+, the best of \d+ baselines; "
+    r"AUC (?P<network>\S+) against (?P<baseline>\S+) of \w+, the best of \d+ baselines; "
     r"difference (?P<difference>\S+) \[(?P<low>\S+), (?P<high>\S+)\], p (?P<p>\S+)$"
 )
 
 
-def read(verdict: str) -> dict[str, float]:
-    """The numbers of the sentence."""
-    found = NUMBERS.search(verdict)
-    assert found, verdict
+def numbers_in(headline: str) -> dict[str, float]:
+    """The numbers in the headline."""
+    found = NUMBERS.search(headline)
+    assert found, headline
     return {name: float(number) for name, number in found.groupdict().items()}
 
 
 def test_a_better_network_beats_the_best_of_the_baselines() -> None:
     rows = {"pixels_albedo": embeddings(6, 2), "wccn_albedo": embeddings(3, 3), "normals_10x10": embeddings(8, 4)}
-    verdict = baseline_section(network(0.5), BaselineEmbeddings(rows))[1]
-    assert verdict.startswith("the network is better than the linear baselines: ")
-    assert "of wccn_albedo, the best of 3 baselines" in verdict
-    numbers = read(verdict)
-    assert numbers["own"] == pytest.approx(auc_of_all(embeddings(0.5)), abs=6e-5)
-    assert numbers["theirs"] == pytest.approx(auc_of_all(rows["wccn_albedo"]), abs=6e-5)
-    assert numbers["difference"] == pytest.approx(numbers["own"] - numbers["theirs"], abs=1.1e-4)
+    headline = baseline_section(network(0.5), BaselineEmbeddings(rows))[1]
+    assert headline.startswith("the network is better than the linear baselines: ")
+    assert "of wccn_albedo, the best of 3 baselines" in headline
+    numbers = numbers_in(headline)
+    assert numbers["network"] == pytest.approx(auc_of_all(embeddings(0.5)), abs=6e-5)
+    assert numbers["baseline"] == pytest.approx(auc_of_all(rows["wccn_albedo"]), abs=6e-5)
+    assert numbers["difference"] == pytest.approx(numbers["network"] - numbers["baseline"], abs=1.1e-4)
     assert 0 < numbers["low"] < numbers["difference"] < numbers["high"]
     assert numbers["p"] < 0.05
 
 
-def test_a_network_that_beats_all_baselines_but_one_does_not_beat_them(fair: EvaluationResult) -> None:
+def test_a_network_that_one_of_the_baselines_beats_is_worse(fair: EvaluationResult) -> None:
     rows = {"pixels_albedo": embeddings(8, 2), "wccn_albedo": embeddings(0.3, 3), "eigenfaces_albedo": embeddings(9, 4)}
-    verdict = baseline_section(fair, BaselineEmbeddings(rows))[1]
-    assert verdict.startswith("the network is WORSE than the linear baselines: ")
-    assert "of wccn_albedo, the best of 3 baselines" in verdict
-    numbers = read(verdict)
+    headline = baseline_section(fair, BaselineEmbeddings(rows))[1]
+    assert headline.startswith("the network is WORSE than the linear baselines: ")
+    assert "of wccn_albedo, the best of 3 baselines" in headline
+    numbers = numbers_in(headline)
     assert numbers["low"] < numbers["difference"] < numbers["high"] < 0
 
 
 def test_a_network_that_is_as_good_does_not_beat_the_baseline(fair: EvaluationResult) -> None:
-    verdict = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.5)}))[1]
-    assert verdict.startswith("the network is NOT significantly better than the linear baselines: ")
-    assert verdict.endswith("difference +0.0000 [+0.0000, +0.0000], p 1.000")
+    headline = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.5)}))[1]
+    assert headline.startswith("the network is NOT significantly better than the linear baselines: ")
+    assert headline.endswith("difference +0.0000 [+0.0000, +0.0000], p 1.000")
 
 
 def test_a_network_that_is_better_by_no_more_than_chance_does_not_beat_the_baseline(fair: EvaluationResult) -> None:
-    verdict = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.6, 7)}))[1]
-    numbers = read(verdict)
+    headline = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.6, 7)}))[1]
+    numbers = numbers_in(headline)
     assert numbers["low"] < 0 < numbers["difference"]
-    assert verdict.startswith("the network is NOT significantly better than the linear baselines: ")
+    assert headline.startswith("the network is NOT significantly better than the linear baselines: ")
 
 
-def test_every_baseline_has_its_metrics_and_its_rows_the_best_first(fair: EvaluationResult) -> None:
+def test_every_baseline_has_metrics_and_rows_ordered_by_auc(fair: EvaluationResult) -> None:
     rows = {"pixels_albedo": embeddings(4, 2), "wccn_albedo": embeddings(2, 3), "eigenfaces_normal": embeddings(3, 4)}
     section, _ = baseline_section(fair, BaselineEmbeddings(rows, {"eigenfaces_albedo": "fewer than two training sessions"}))
     (table,) = section.tables
@@ -130,8 +130,8 @@ def test_every_baseline_has_its_metrics_and_its_rows_the_best_first(fair: Evalua
 
 def test_on_warped_maps_the_network_uses_its_predictions_on_warped_maps(fair: EvaluationResult) -> None:
     warped, rows = embeddings(4, 5), {"pixels_albedo": embeddings(3, 2)}
-    section, verdict = baseline_section(fair, BaselineEmbeddings(rows), warped)
-    assert read(verdict)["own"] == pytest.approx(auc_of_all(warped), abs=6e-5)
+    section, headline = baseline_section(fair, BaselineEmbeddings(rows), warped)
+    assert numbers_in(headline)["network"] == pytest.approx(auc_of_all(warped), abs=6e-5)
     assert {name.split("/")[0] for name in section.metrics.values} == {"jittered_baseline_pixels_albedo"}
     (table,) = section.tables
     assert (table.name, "warped" in table.title) == ("jittered_baselines", True)
@@ -139,8 +139,8 @@ def test_on_warped_maps_the_network_uses_its_predictions_on_warped_maps(fair: Ev
 
 
 def test_without_a_baseline_the_reason_is_reported(fair: EvaluationResult) -> None:
-    section, verdict = baseline_section(fair, BaselineEmbeddings({}, {"pixels_albedo": "too large"}))
-    assert verdict == "no baseline has a defined identity AUC"
+    section, headline = baseline_section(fair, BaselineEmbeddings({}, {"pixels_albedo": "too large"}))
+    assert headline == "no baseline has a defined identity AUC"
     assert section.metrics.values == {}
     (table,) = section.tables
     assert len(table.rows) == 0
@@ -150,22 +150,22 @@ def test_without_a_baseline_the_reason_is_reported(fair: EvaluationResult) -> No
 @pytest.mark.parametrize("ids", [["a"] * 4, ["a", "b", "c", "d"]], ids=["one person", "one session each"])
 def test_where_nothing_can_be_verified_no_baseline_is_beaten(ids: list[str]) -> None:
     rows = embeddings(1)[:4]
-    section, verdict = baseline_section(
+    section, headline = baseline_section(
         evaluate_predictions(scored(rows, np.array(ids)), [], None), BaselineEmbeddings({"pixels_albedo": rows})
     )
-    assert verdict == "no baseline has a defined identity AUC"
+    assert headline == "no baseline has a defined identity AUC"
     assert section.metrics.values["baseline_pixels_albedo/identity/auc"] is None
 
 
 def test_two_subjects_give_no_interval_and_no_winner() -> None:
-    """Every replicate of two subjects with impostors has both."""
+    """A replicate of two subjects has impostor pairs only if it has both subjects."""
     ids = np.array(list("aaabbb"))
     rng = np.random.default_rng(0)
     good = (np.eye(2, 8)[[0, 0, 0, 1, 1, 1]] + 0.01 * rng.normal(size=(6, 8))).astype(np.float32)
     bad = rng.normal(size=(6, 8)).astype(np.float32)
-    verdict = baseline_section(evaluate_predictions(scored(good, ids), [], None), BaselineEmbeddings({"pixels_albedo": bad}))[1]
-    assert verdict.startswith("the network is NOT significantly better than the linear baselines: AUC 1.0000 against ")
-    assert verdict.endswith("(no interval: the bootstrap replicates have no spread)")
+    headline = baseline_section(evaluate_predictions(scored(good, ids), [], None), BaselineEmbeddings({"pixels_albedo": bad}))[1]
+    assert headline.startswith("the network is NOT significantly better than the linear baselines: AUC 1.0000 against ")
+    assert headline.endswith("(no interval: the bootstrap replicates have no spread)")
 
 
 def test_the_jitter_table_has_both_numbers_and_their_difference(fair: EvaluationResult) -> None:
@@ -185,12 +185,12 @@ def test_the_jitter_table_has_both_numbers_and_their_difference(fair: Evaluation
     assert {row["better"] for row in rows.values()} == {"original"}
 
 
-def test_maps_that_were_not_changed_by_the_warp_change_nothing(fair: EvaluationResult) -> None:
+def test_equal_embeddings_of_warped_maps_give_differences_of_zero(fair: EvaluationResult) -> None:
     (table,) = jitter_section(fair, embeddings(1.5)).tables
     assert [row["difference"] for row in named_rows(table)] == [0, 0, 0, 0]
 
 
-def test_with_a_gallery_rank_1_is_not_compared_as_the_warped_maps_have_none() -> None:
+def test_with_a_gallery_rank_1_is_not_compared_because_no_gallery_is_warped() -> None:
     rows = embeddings(1.5)
     enrolled, probes = np.arange(0, 36, 3), np.setdiff1d(np.arange(36), np.arange(0, 36, 3))
     tested, gallery = scored(rows[probes], IDS[probes]), scored(rows[enrolled], IDS[enrolled])
@@ -204,14 +204,14 @@ def test_with_a_gallery_rank_1_is_not_compared_as_the_warped_maps_have_none() ->
 def test_the_baselines_use_the_listed_pairs_too() -> None:
     rng = np.random.default_rng(3)
     first, second = np.triu_indices(len(IDS), k=1)
-    some = np.sort(rng.permutation(len(first))[:300])
-    listed = PairList(first[some], second[some], None)
+    chosen = np.sort(rng.permutation(len(first))[:300])
+    listed = PairList(first[chosen], second[chosen], None)
     result, rows = network(1.5, listed), embeddings(3, 2)
-    truth = auc(rows, first[some], second[some])
+    truth = auc(rows, first[chosen], second[chosen])
     assert truth != pytest.approx(auc_of_all(rows), abs=1e-3)
     assert identity_metrics(rows, result).values["identity/auc"] == pytest.approx(truth, abs=1e-5)
     assert jitter_section(result, rows).metrics.values["jittered/identity/auc"] == pytest.approx(truth, abs=1e-5)
-    assert read(baseline_section(result, BaselineEmbeddings({"pixels_albedo": rows}))[1])["theirs"] == pytest.approx(
+    assert numbers_in(baseline_section(result, BaselineEmbeddings({"pixels_albedo": rows}))[1])["baseline"] == pytest.approx(
         truth, abs=6e-5
     )
 

@@ -1,4 +1,4 @@
-"""Linear baselines: equal to the textbook in float64, blind to the tested sessions, left out where they cannot be fit."""
+"""Linear baselines: equal to a float64 computation, not fitted on test sessions, omitted if they cannot be fitted."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def smooth(rng: np.random.Generator, count: int, channels: int) -> np.ndarray:
 
 
 def people(count: int, sessions: int, *modalities: str, nuisance: float = 1.0, seed: int = 0) -> tuple[MapStore, Labels]:
-    """Subjects differ by a pattern each; their sessions differ far more along three common patterns."""
+    """Maps with a pattern for each subject; the sessions of a subject differ much more, along three common patterns."""
     rng = np.random.default_rng(seed)
     subjects = np.repeat(np.arange(count), sessions)
     maps = {}
@@ -112,7 +112,7 @@ def test_whitened_components_vary_by_1_and_the_others_by_1_together() -> None:
             assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-5
 
 
-def test_components_along_which_nothing_differs_are_none() -> None:
+def test_components_without_variance_are_dropped() -> None:
     vectors = np.random.default_rng(0).normal(size=(10, 50)).astype(np.float32)
     assert principal_components(np.repeat(vectors, 3, axis=0), whiten=True, seed=0)[1].shape == (50, 9)
     assert principal_components(np.repeat(vectors[:1], 3, axis=0), whiten=True, seed=0)[1].shape == (50, 0)
@@ -144,7 +144,7 @@ def test_wccn_beats_pixels_if_sessions_differ_more_than_subjects() -> None:
     assert auc(found["wccn_depth"], strangers.ids) == pytest.approx(0.5, abs=0.1)
 
 
-def test_jittered_copies_teach_wccn_to_ignore_the_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jittered_copies_make_wccn_robust_to_the_crop(monkeypatch: pytest.MonkeyPatch) -> None:
     store, labels = people(40, 4, nuisance=0)
     train, tested = np.arange(100), np.arange(100, 160)
     with_copies, without = (jittered_auc(store, labels, train, tested, copies, monkeypatch) for copies in (4, 0))
@@ -159,7 +159,7 @@ def jittered_auc(
     return auc(found.embeddings["wccn_depth"], labels.ids[tested])
 
 
-def test_nothing_of_a_tested_session_reaches_another_one() -> None:
+def test_the_embedding_of_a_test_session_does_not_depend_on_the_others() -> None:
     store, labels = people(10, 4, "albedo", "normal")
     train, tested = np.arange(20), np.arange(20, 40)
     before = baseline_embeddings(store, labels, train, tested).embeddings
@@ -209,7 +209,7 @@ def test_every_baseline_of_every_modality_has_its_name_and_shape() -> None:
     assert set(found.embeddings) == {"pixels_albedo", "eigenfaces_albedo", "wccn_albedo"}
 
 
-def test_pixels_and_tiny_normals_are_the_maps_in_the_order_that_was_asked_for() -> None:
+def test_pixels_and_10x10_normals_are_those_of_the_maps_in_the_order_of_the_rows() -> None:
     store, labels = people(30, 4, "normal")
     tested = np.random.default_rng(0).permutation(120)[:90]  # more than one batch
     found = baseline_embeddings(store, labels, np.arange(12), tested).embeddings
@@ -217,7 +217,7 @@ def test_pixels_and_tiny_normals_are_the_maps_in_the_order_that_was_asked_for() 
     np.testing.assert_array_equal(found["normals_10x10"], normals_10x10(store.maps["normal"][tested]))
 
 
-def test_jittered_predictions_equal_those_on_maps_jittered_before() -> None:
+def test_jittered_embeddings_equal_those_of_maps_that_were_jittered_before() -> None:
     store, labels = people(10, 4, "albedo", "normal")
     train, tested = np.arange(20), np.arange(20, 40)
     moved = jitter(
@@ -264,7 +264,7 @@ def test_equal_training_maps_omit_the_fitted_baselines() -> None:
     assert set(found.omitted) == {"wccn_albedo"}
 
 
-def test_pixels_that_would_not_fit_in_memory_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_that_would_not_fit_in_memory_are_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
     store, labels = people(6, 2, "albedo", "normal")
     monkeypatch.setattr(baselines, "MAX_PIXELS", 4 * SIDE**2)
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
@@ -316,7 +316,7 @@ def test_progress_counts_every_map_that_is_read(sessions: int, most: int, monkey
     assert sum(done) == count_maps_to_read(2, labels, train, len(tested))
 
 
-def test_normals_of_10_x_10_pixels_are_unit_means_over_parts_of_the_picture() -> None:
+def test_normals_of_10_x_10_pixels_are_unit_means_over_parts_of_the_map() -> None:
     maps = people(2, 2, "normal")[0].maps["normal"]
     got = normals_10x10(maps).reshape(4, 3, 10, 10)
     for row in range(10):
@@ -326,7 +326,7 @@ def test_normals_of_10_x_10_pixels_are_unit_means_over_parts_of_the_picture() ->
             np.testing.assert_allclose(got[:, :, row, column], wanted, atol=1e-5)
 
 
-def test_the_logarithm_of_albedo_is_finite_where_it_is_black_and_turns_light_into_an_offset() -> None:
+def test_the_logarithm_of_albedo_is_finite_at_0_and_turns_a_factor_into_an_offset() -> None:
     maps = np.random.default_rng(0).random((3, 1, 6, 6)).astype(np.float32)
     maps[0, 0, 2, 3] = 0
     maps[2] = 0
@@ -347,7 +347,7 @@ def test_a_prepared_data_set_is_read_through_its_store(prepared: Path) -> None:
     assert all(np.isfinite(embeddings).all() for embeddings in found.embeddings.values())
 
 
-def test_maps_of_another_data_set_are_embedded_as_if_they_were_in_that_of_the_training_subjects(tmp_path: Path) -> None:
+def test_test_maps_in_another_data_set_give_the_same_embeddings(tmp_path: Path) -> None:
     store, labels = people(10, 4, "albedo", "normal")
     train, tested = np.arange(20), np.arange(20, 40)
     alone = {modality: maps[tested] for modality, maps in store.maps.items()}

@@ -71,8 +71,8 @@ def test_weighted_sums_count_sessions_as_often_as_they_were_drawn():
     expected = draws.weights[:, draws.unit] @ values
     assert draws.weighted_sums(values) == pytest.approx(expected)
     assert draws.weighted_sums(values[:, 0]) == pytest.approx(expected[:, 0])
-    some = np.array([4, 0])
-    assert draws.select(some).weighted_sums(values[some]) == pytest.approx(draws.weights[:, draws.unit[some]] @ values[some])
+    rows = np.array([4, 0])
+    assert draws.select(rows).weighted_sums(values[rows]) == pytest.approx(draws.weights[:, draws.unit[rows]] @ values[rows])
 
 
 def test_a_value_without_bounds_has_the_percentile_interval_of_the_defined_replicates():
@@ -112,7 +112,7 @@ def test_without_any_spread_a_rate_that_is_not_0_or_1_has_no_interval():
 
 
 @pytest.mark.parametrize("people", [1, 10, 60])
-def test_where_no_error_was_seen_the_bound_is_that_of_the_rule_of_three(people):
+def test_without_errors_the_bound_is_that_of_the_rule_of_three(people):
     low, high = confidence_interval(0.0, np.zeros(100), people)
     assert low == 0
     assert (1 - high) ** people == pytest.approx(0.05)  # at this error rate, no subject has an error with probability 5 %
@@ -133,7 +133,7 @@ def sample(seed: int, count: int, people: int, levels: int, classes: int = 2) ->
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 40), people=st.integers(1, 12), levels=st.sampled_from([1, 2, 5, 1000]))
-def test_each_replicate_is_scikit_learns_with_sample_weights_and_nan_without_both_classes(
+def test_each_replicate_equals_scikit_learn_with_sample_weights_and_is_nan_without_both_classes(
     seed: int, count: int, people: int, levels: int
 ) -> None:
     scores, codes, ids = sample(seed, count, people, levels)
@@ -180,7 +180,7 @@ def test_three_classes_have_the_mean_of_three_recalls_and_nan_where_one_of_them_
     assert 0 < np.isnan(found).sum() < 200
 
 
-def test_once_counts_every_session_once() -> None:
+def test_unweighted_counts_every_session_once() -> None:
     values = np.arange(5.0)
     assert unweighted(5).weighted_sums(values).tolist() == [10.0]
     assert unweighted(5).weighted_sums(np.stack([values, values + 1], axis=1)).tolist() == [[10.0, 15.0]]

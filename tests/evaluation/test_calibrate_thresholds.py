@@ -1,4 +1,4 @@
-"""The thresholds that validation chooses, against loops over every score."""
+"""Thresholds calibrated on validation, against loops over every score."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ THREE = {"blankstare": ["blankstare"], "positive": ["positive"], "negative": ["n
 
 
 def example(people: int = 20, sessions: int = 4, noise: float = 1.0, seed: int = 0) -> tuple[Predictions, Labels]:
-    """Emotion has three classes, the others two; pose has one among the labels; some labels are unknown."""
+    """Predictions and labels. Emotion has three classes, the others two; all poses are of one class; some labels are missing."""
     rng = np.random.default_rng(seed)
     count = people * sessions
     ids = rng.permutation(np.repeat([f"p{i:02d}" for i in range(people)], sessions))
@@ -38,23 +38,23 @@ def example(people: int = 20, sessions: int = 4, noise: float = 1.0, seed: int =
     return Predictions(embeddings, probabilities), labels
 
 
-def chosen(people: int = 20, sessions: int = 4) -> Thresholds:
+def calibrated(people: int = 20, sessions: int = 4) -> Thresholds:
     return calibrate_thresholds(*example(people, sessions), ATTRIBUTES)
 
 
-def impostor_scores(answers: Predictions, labels: Labels) -> np.ndarray:
-    """Float64 cosines, growing."""
-    rows = answers.embeddings.astype(float)
+def impostor_scores(predictions: Predictions, labels: Labels) -> np.ndarray:
+    """Float64 cosines of the impostor pairs, growing."""
+    rows = predictions.embeddings.astype(float)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     first, second = np.triu_indices(len(rows), k=1)
     return np.sort((rows @ rows.T)[first, second][labels.ids[first] != labels.ids[second]])
 
 
 @pytest.mark.parametrize(("people", "sessions"), [(20, 4), (6, 3), (30, 10)])
-def test_every_threshold_of_identity_is_the_smallest_that_keeps_its_rate(people: int, sessions: int) -> None:
-    answers, labels = example(people, sessions)
-    scores = impostor_scores(answers, labels)
-    found = calibrate_thresholds(answers, labels, ATTRIBUTES).identity
+def test_every_identity_threshold_is_the_smallest_with_at_most_its_fmr(people: int, sessions: int) -> None:
+    predictions, labels = example(people, sessions)
+    scores = impostor_scores(predictions, labels)
+    found = calibrate_thresholds(predictions, labels, ATTRIBUTES).identity
     assert [point.fmr for point in found] == [rate for rate in FMR_POINTS if rate * len(scores) >= 1]
     for point in found:
         allowed = math.floor(point.fmr * len(scores) + 1e-9)
@@ -65,12 +65,12 @@ def test_every_threshold_of_identity_is_the_smallest_that_keeps_its_rate(people:
         assert (point.support == "") == (point.fmr * len(scores) >= LOW_SUPPORT)
 
 
-def test_with_tied_scores_fewer_false_matches_than_allowed_may_be_all_that_a_threshold_can_give() -> None:
+def test_with_tied_scores_a_threshold_may_have_fewer_false_matches_than_allowed() -> None:
     """All 16 impostor pairs of two subjects have the cosine 0: at FMR 0.1 none may match."""
-    answers, labels = example(2, 4)
+    predictions, labels = example(2, 4)
     person = np.unique(labels.ids, return_inverse=True)[1]
     (point,) = calibrate_thresholds(
-        Predictions(np.eye(2, 3, dtype=np.float32)[person], answers.probabilities), labels, ()
+        Predictions(np.eye(2, 3, dtype=np.float32)[person], predictions.probabilities), labels, ()
     ).identity
     assert (point.fmr, point.false_matches, point.impostors) == (0.1, 0, 16)
     assert 0 < point.threshold <= 2 / STEPS
@@ -82,15 +82,15 @@ def balanced_accuracy(probabilities: np.ndarray, codes: np.ndarray, threshold: f
 
 
 @pytest.mark.parametrize("attribute", ["gender", "spectacles", "facial_hair"])
-def test_the_threshold_of_an_attribute_is_the_one_of_the_highest_balanced_accuracy(attribute: str) -> None:
-    answers, labels = example()
-    codes, probabilities = labels.codes[:, ATTRIBUTES.index(attribute)], answers.probabilities[attribute][:, 1]
+def test_the_threshold_of_an_attribute_has_the_highest_balanced_accuracy(attribute: str) -> None:
+    predictions, labels = example()
+    codes, probabilities = labels.codes[:, ATTRIBUTES.index(attribute)], predictions.probabilities[attribute][:, 1]
     best = max(balanced_accuracy(probabilities, codes, threshold) for threshold in np.arange(0, 1.005, 0.005) + 0.0025)
-    assert balanced_accuracy(probabilities, codes, chosen().attributes[attribute]) == pytest.approx(best)
+    assert balanced_accuracy(probabilities, codes, calibrated().attributes[attribute]) == pytest.approx(best)
 
 
-def test_attributes_with_three_classes_or_one_among_the_labels_have_no_threshold() -> None:
-    assert set(chosen().attributes) == {"gender", "spectacles", "facial_hair"}
+def test_attributes_with_three_classes_or_with_labels_of_one_class_have_no_threshold() -> None:
+    assert set(calibrated().attributes) == {"gender", "spectacles", "facial_hair"}
 
 
 def test_attributes_that_were_not_trained_have_no_threshold() -> None:
@@ -99,34 +99,34 @@ def test_attributes_that_were_not_trained_have_no_threshold() -> None:
 
 
 def test_validation_subjects_and_sessions_are_counted() -> None:
-    assert (chosen(11, 3).people, chosen(11, 3).sessions) == (11, 33)
+    assert (calibrated(11, 3).people, calibrated(11, 3).sessions) == (11, 33)
 
 
 @pytest.mark.parametrize(("people", "sessions"), [(9, 1), (1, 9), (1, 1)])
-def test_without_genuine_or_impostor_pairs_identity_has_none_and_attributes_have_theirs(people: int, sessions: int) -> None:
-    found = chosen(people, sessions)
+def test_without_genuine_or_impostor_pairs_only_attributes_have_thresholds(people: int, sessions: int) -> None:
+    found = calibrated(people, sessions)
     assert found.identity == ()
     assert ("gender" in found.attributes) == (people * sessions > 1)
     assert found.strictest is None
 
 
-def test_a_threshold_gives_the_same_after_it_was_stored(tmp_path: Path) -> None:
-    answers, labels = example()
-    thresholds = calibrate_thresholds(answers, labels, ATTRIBUTES)
+def test_a_stored_threshold_gives_the_same_false_matches(tmp_path: Path) -> None:
+    predictions, labels = example()
+    thresholds = calibrate_thresholds(predictions, labels, ATTRIBUTES)
     write_thresholds(tmp_path, thresholds)
     assert read_thresholds(tmp_path) == thresholds
-    comparisons = AllPairs(answers.embeddings, labels.ids).score()
+    pair_scores = AllPairs(predictions.embeddings, labels.ids).score()
     for point in thresholds.identity:
-        key = comparisons.scale.threshold_level(point.threshold)
-        assert comparisons.impostor_counts[comparisons.impostor_levels >= key].sum() == point.false_matches
+        level = pair_scores.scale.threshold_level(point.threshold)
+        assert pair_scores.impostor_counts[pair_scores.impostor_levels >= level].sum() == point.false_matches
 
 
 def test_nan_and_infinite_predictions_are_rejected(rejected: AssertRejected) -> None:
-    answers, labels = example()
-    answers.embeddings[3, 1] = np.nan
+    predictions, labels = example()
+    predictions.embeddings[3, 1] = np.nan
     with rejected(f"subject {labels.ids[3]}", "NaN"):
-        calibrate_thresholds(answers, labels, [])
-    answers, labels = example()
-    answers.probabilities["gender"][3] = np.inf
+        calibrate_thresholds(predictions, labels, [])
+    predictions, labels = example()
+    predictions.probabilities["gender"][3] = np.inf
     with rejected("NaN or infinite in 1 of 80 sessions"):
-        calibrate_thresholds(answers, labels, ATTRIBUTES)
+        calibrate_thresholds(predictions, labels, ATTRIBUTES)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("undrawn", "few_replicates")
 
 
 def make(prepared: Path, folder: Path, modality: str, seed: int) -> Path:
-    """An untrained model of one map with a split; seeds differ in their weights."""
+    """An untrained model of one modality with a split; the seed determines its weights."""
     dataset = open_dataset(prepared, [modality])
     config = ModelConfig(backbone="timm:test_resnet", channels=32, reduction=8)
     info = ModelInfo({modality: config}, "concat", 48, dataset.labels.classes, ATTRIBUTES, {"run": f"r{seed}"})
@@ -64,7 +64,7 @@ def found(models: tuple[Path, Path], prepared: Path, out: Path) -> ComparisonRes
     return compared(models, prepared, out)
 
 
-def test_differences_are_those_of_the_two_evaluations(
+def test_differences_are_those_between_the_two_evaluations(
     models: tuple[Path, Path], found: ComparisonResult, out: Path, prepared: Path, tmp_path: Path
 ) -> None:
     values = [
@@ -135,7 +135,7 @@ def labels(prepared: Path) -> Labels:
 
 
 def noisy_predictions(labels: Labels, noise: float, seed: int) -> LabelledPredictions:
-    """Subjects separated from each other, with a level of noise."""
+    """Predictions that separate the subjects; more noise separates them less."""
     rng = np.random.default_rng(seed)
     names, person = np.unique(labels.ids, return_inverse=True)
     embeddings = np.random.default_rng(0).normal(size=(len(names), 16))[person] + noise * rng.normal(size=(len(labels), 16))
@@ -149,7 +149,7 @@ def auc_among(one: LabelledPredictions, rows: np.ndarray) -> float:
     return float(roc_auc_score(ids[first] == ids[second], (unit @ unit.T)[first, second]))
 
 
-def test_each_is_the_difference_of_the_aucs_among_the_sessions_of_a_class(labels: Labels) -> None:
+def test_a_group_difference_is_that_of_the_aucs_among_the_sessions_of_a_class(labels: Labels) -> None:
     first, second = noisy_predictions(labels, 1.0, 1), noisy_predictions(labels, 3.0, 3)
     found = {one.name: one for one in group_differences(first, second)}
     expected = {}

@@ -19,18 +19,18 @@ from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 NAN = float("nan")
 
 
-def of_replicates(values: np.ndarray, value: float = 0.5, name: str = "auc") -> Metrics:
+def metrics_of(values: np.ndarray, value: float = 0.5, name: str = "auc") -> Metrics:
     return Metrics({name: value}, {}, {}, {name: np.asarray(values, dtype=float)})
 
 
-def between(first: np.ndarray, second: np.ndarray, people: int = 60) -> Difference:
-    """Metrics with given replicates."""
+def difference_of(first: np.ndarray, second: np.ndarray, people: int = 60) -> Difference:
+    """The difference of two metrics with these replicates."""
     value = (
         float(np.nanmean(np.where(np.isfinite(first - second), first - second, NAN)))
         if np.isfinite(first - second).any()
         else 0.1
     )
-    (found,) = paired_differences(of_replicates(first, 0.5 + value), of_replicates(second), ["auc"], people)
+    (found,) = paired_differences(metrics_of(first, 0.5 + value), metrics_of(second), ["auc"], people)
     return found
 
 
@@ -64,7 +64,7 @@ def test_the_difference_of_two_models_is_that_of_scikit_learn_in_every_replicate
 def test_a_difference_uses_the_same_replicates() -> None:
     rng = np.random.default_rng(1)
     second = rng.normal(size=200)
-    found = between(second + 0.01 + 0.001 * rng.normal(size=200), second)
+    found = difference_of(second + 0.01 + 0.001 * rng.normal(size=200), second)
     assert 0 < found.low < 0.01 < found.high < 0.02
     assert found.p < 1e-6
 
@@ -72,7 +72,7 @@ def test_a_difference_uses_the_same_replicates() -> None:
 @given(st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2)), min_size=3, max_size=60))
 def test_p_is_a_probability_above_0_and_the_same_whichever_model_is_first(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(part) for part in zip(*pairs))
-    found, turned = between(first, second), between(second, first)
+    found, turned = difference_of(first, second), difference_of(second, first)
     if math.isnan(found.p):
         assert len(set(first - second)) == 1
         assert first[0] != second[0]
@@ -85,7 +85,7 @@ def test_p_is_a_probability_above_0_and_the_same_whichever_model_is_first(pairs:
 
 
 def test_p_is_uniform_where_there_is_no_difference_and_small_where_there_is_one() -> None:
-    """Two models, each correct on a subject with the same or another probability; the metric is the mean."""
+    """Two models with the same or different mean scores on 60 subjects; the metric is the mean score."""
     rng = np.random.default_rng(2)
 
     def p(shift: float) -> float:
@@ -93,7 +93,7 @@ def test_p_is_uniform_where_there_is_no_difference_and_small_where_there_is_one(
         shared = rng.normal(size=60)
         own = shared[:, None] + rng.normal(size=(60, 2)) + [shift, 0]
         drawn = draws.weighted_sums(own) / draws.weighted_sums(np.ones(60))[:, None]
-        return between(drawn[:, 0], drawn[:, 1]).p
+        return difference_of(drawn[:, 0], drawn[:, 1]).p
 
     null = np.array([p(0) for _ in range(400)])
     assert kstest(null, "uniform").pvalue > 0.01
@@ -104,21 +104,21 @@ def test_p_is_uniform_where_there_is_no_difference_and_small_where_there_is_one(
 def test_undefined_replicates_are_left_out() -> None:
     first = np.array([NAN, 0.5, 0.7, 0.9, 0.6, 0.8])
     second = np.array([0.1, NAN, 0.6, 0.6, 0.5, 0.9])
-    found = between(first, second)
+    found = difference_of(first, second)
     assert (found.low, found.high, found.p) == pytest.approx(by_t(0.1, np.array([0.1, 0.3, 0.1, -0.1]), 60))
 
 
 def test_fewer_subjects_give_wider_intervals() -> None:
     drawn = 0.02 + 0.01 * np.random.default_rng(0).standard_normal(4000)
-    few, many = between(drawn, np.zeros(4000), 6), between(drawn, np.zeros(4000), 600)
+    few, many = difference_of(drawn, np.zeros(4000), 6), difference_of(drawn, np.zeros(4000), 600)
     assert few.better == "neither"
     assert many.better == "first"
     assert few.p > many.p
-    assert math.isnan(between(drawn, np.zeros(4000), 1).p)
+    assert math.isnan(difference_of(drawn, np.zeros(4000), 1).p)
 
 
 def test_replicates_without_spread_give_no_interval_and_no_winner() -> None:
-    """With two subjects every replicate with impostors has both; or most replicates are undefined."""
+    """With two subjects a replicate has impostor pairs only if it has both; in the other cases most replicates are undefined."""
     ids = np.repeat(["a", "b"], 4)
     rng = np.random.default_rng(0)
     draws = bootstrap_weights(ids)
@@ -129,15 +129,19 @@ def test_replicates_without_spread_give_no_interval_and_no_winner() -> None:
     )
     (found,) = paired_differences(first, second, ["auc"], 2)
     assert found.value > 0.1
-    for silent in (found, between(np.array([NAN, NAN, NAN, 0.9, 0.8]), np.full(5, 0.5)), between(np.full(4, NAN), np.ones(4))):
-        assert math.isnan(silent.low)
-        assert math.isnan(silent.high)
-        assert math.isnan(silent.p)
-        assert silent.better == "neither"
+    for without_interval in (
+        found,
+        difference_of(np.array([NAN, NAN, NAN, 0.9, 0.8]), np.full(5, 0.5)),
+        difference_of(np.full(4, NAN), np.ones(4)),
+    ):
+        assert math.isnan(without_interval.low)
+        assert math.isnan(without_interval.high)
+        assert math.isnan(without_interval.p)
+        assert without_interval.better == "neither"
 
 
 def test_a_model_is_not_better_than_itself() -> None:
-    found = between(np.linspace(0.5, 0.9, 50), np.linspace(0.5, 0.9, 50))
+    found = difference_of(np.linspace(0.5, 0.9, 50), np.linspace(0.5, 0.9, 50))
     assert (found.value, found.low, found.high, found.p, found.better) == (0, 0, 0, 1, "neither")
 
 
@@ -163,7 +167,7 @@ HIGHER = ["identity/auc", "identity/auc_person_balanced", "identity/tar_at_far_0
 
 
 @pytest.mark.parametrize(("name", "lower"), [*((name, True) for name in LOWER), *((name, False) for name in HIGHER)])
-def test_the_better_model_has_more_of_what_is_good_and_less_of_what_is_bad(name: str, lower: bool) -> None:
+def test_the_better_model_has_the_higher_value_or_the_lower_error(name: str, lower: bool) -> None:
     assert lower_is_better(name) is lower
     more, less = ("second", "first") if lower else ("first", "second")
     assert Difference(name, 0.4, 0.3, 0.05, 0.15, 0.01).better == more

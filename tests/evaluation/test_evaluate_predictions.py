@@ -59,9 +59,9 @@ def table(result: EvaluationResult, section: str, name: str) -> Table:
 
 
 def threshold_and_source(result: EvaluationResult) -> tuple[float, str]:
-    """Of quality, which has to be that of groups."""
-    what, threshold, _, _, source = table(result, "Quality", "quality").rows[0]
-    assert what == "threshold"
+    """The threshold of the section quality, which must be that of the section groups, and its source."""
+    name, threshold, _, _, source = table(result, "Quality", "quality").rows[0]
+    assert name == "threshold"
     if result.sections["Groups"].tables:
         assert any(str(source) in one.note for one in result.sections["Groups"].tables)
     return threshold, source  # type: ignore[return-value]
@@ -92,17 +92,17 @@ def test_every_analysis_has_its_section(whole: EvaluationResult) -> None:
     assert {name.split("/")[0] for name in whole.metrics.values} == {"identity", *ATTRIBUTES, "quality", "groups", "probe"}
 
 
-def test_the_metrics_are_those_of_all_sections_and_no_name_is_in_two(whole: EvaluationResult) -> None:
+def test_the_metrics_are_those_of_all_sections_and_every_name_is_in_one_section(whole: EvaluationResult) -> None:
     names = [name for section in whole.sections.values() for name in section.metrics.values]
     assert sorted(names) == sorted(whole.metrics.values)
     files = [table.name for section in whole.sections.values() for table in section.tables]
     assert len(set(files)) == len(files)
-    pictures = [name for section in whole.sections.values() for name in section.figures]
-    assert len(set(pictures)) == len(pictures)
+    figures = [name for section in whole.sections.values() for name in section.figures]
+    assert len(set(figures)) == len(figures)
     assert all(reason for reason in whole.metrics.reasons.values())
 
 
-def test_headlines_have_intervals_around_them(whole: EvaluationResult) -> None:
+def test_headline_metrics_are_within_their_intervals(whole: EvaluationResult) -> None:
     for name in ("identity/auc", "identity/auc_person_balanced", "identity/eer", "identity/rank1", "gender/auc"):
         low, high = whole.metrics.intervals[name]
         assert low <= whole.metrics.values[name] <= high
@@ -178,7 +178,7 @@ def test_untrained_tasks_are_undefined() -> None:
     assert metrics.values["gender/ece"] is not None
 
 
-def test_probes_are_searched_in_the_gallery_and_only_the_tested_are_verified() -> None:
+def test_probes_are_searched_in_the_gallery_and_only_the_test_sessions_are_verified() -> None:
     tested, gallery = scored(people(8, 2)), scored(["p00", "p00", "p01", "p02", "p03", "p04", "p05", "x", "y"], seed=1)
     found = evaluate_predictions(tested, [], None, gallery=gallery)
     assert found.gallery_search.probes.tolist() == list(range(16))
@@ -187,14 +187,14 @@ def test_probes_are_searched_in_the_gallery_and_only_the_tested_are_verified() -
     rows = np.vstack([tested.predictions.embeddings, gallery.predictions.embeddings])
     score = cosines(rows)[:16, 16:]
     mated = np.isin(tested.labels.ids, gallery.labels.ids)
-    right = gallery.labels.ids[score.argmax(axis=1)] == tested.labels.ids
+    correct = gallery.labels.ids[score.argmax(axis=1)] == tested.labels.ids
     assert mated.sum() == 12
-    assert found.metrics.values["identity/rank1"] == pytest.approx(right[mated].mean())
+    assert found.metrics.values["identity/rank1"] == pytest.approx(correct[mated].mean())
     alone = evaluate_predictions(tested, [], None)
     assert found.metrics.values["identity/auc"] == alone.metrics.values["identity/auc"]
     assert len(found.pair_scores.genuine_levels) == 8
     low, high = found.metrics.intervals["identity/rank1"]
-    assert low <= right[mated].mean() <= high
+    assert low <= correct[mated].mean() <= high
     assert "9 enrolled sessions of 8 subjects" in table(found, "Identification", "identification").note
 
 
@@ -214,7 +214,7 @@ def listed(tested: LabelledPredictions, fold: np.ndarray | None, count: int = 12
 
 
 @pytest.mark.parametrize("fold", [None, np.zeros(120, int), np.arange(120) % 7], ids=["none", "one", "seven"])
-def test_listed_pairs_are_all_that_is_verified_and_their_folds_those_of_accuracy(fold: np.ndarray | None) -> None:
+def test_only_the_listed_pairs_are_verified_and_their_folds_are_those_of_the_accuracy(fold: np.ndarray | None) -> None:
     tested = scored(people(12, 5))
     pairs = listed(tested, fold)
     found = evaluate_predictions(tested, [], None, pair_list=pairs)
@@ -232,7 +232,7 @@ def test_listed_pairs_are_all_that_is_verified_and_their_folds_those_of_accuracy
 
 
 @pytest.mark.parametrize(("kind", "missing"), [(True, "impostor"), (False, "genuine")])
-def test_a_list_of_one_kind_of_pairs_is_undefined_and_the_reason_is_the_list(kind: bool, missing: str) -> None:
+def test_a_list_without_genuine_or_impostor_pairs_is_undefined_and_the_reason_names_the_list(kind: bool, missing: str) -> None:
     tested = scored(people(6, 3))
     first, second = np.triu_indices(18, k=1)
     some = (tested.labels.ids[first] == tested.labels.ids[second]) == kind
@@ -251,7 +251,7 @@ def test_below_twenty_subjects_with_two_sessions_the_accuracy_is_undefined_with_
     assert evaluate_predictions(scored(people(20, 2)), [], None).metrics.values[ACCURACY[0]] is not None
 
 
-def test_distances_are_for_verification_only_with_a_warning() -> None:
+def test_euclidean_distance_is_used_for_verification_and_quality_only_with_a_warning() -> None:
     tested = scored(people(10, 3))
     tested.predictions.embeddings[:] *= np.linspace(1, 4, 30, dtype=np.float32)[:, None]
     found = evaluate_predictions(tested, [], thresholds(SUPPORTED), measure="euclidean")
@@ -280,7 +280,7 @@ def test_below_fifty_subjects_there_is_a_warning() -> None:
 
 
 def test_few_distinct_scores_give_a_warning() -> None:
-    """Of embeddings that collapsed but for one session, which keeps the differences of the others below a key."""
+    """All embeddings but one are nearly equal; the opposite one prevents a comparison by differences, so their cosines tie."""
     good = scored(people(50, 3))
     common = good.predictions.embeddings + np.float32(1e5)
     common[0] *= -1
@@ -290,7 +290,7 @@ def test_few_distinct_scores_give_a_warning() -> None:
     assert re.match(r"the 11175 verification scores have only \d+ distinct values", warning)
 
 
-def test_the_one_threshold_is_the_strictest_of_validation_that_has_support() -> None:
+def test_the_global_threshold_is_the_strictest_of_validation_that_has_support() -> None:
     points = (ValidationThreshold(0.1, 0.2, 300, 4000, ""), SUPPORTED, ValidationThreshold(0.001, 0.7, 4, 4000, LOW))
     found = evaluate_predictions(scored(people(10, 3)), [], thresholds(*points))
     assert threshold_and_source(found) == (0.5, "from validation at FMR 0.01")
@@ -304,7 +304,9 @@ def test_the_one_threshold_is_the_strictest_of_validation_that_has_support() -> 
     ],
     ids=["none", "low support"],
 )
-def test_without_a_threshold_from_validation_it_comes_from_the_test_sessions(given: Thresholds | None, why: str) -> None:
+def test_without_a_threshold_from_validation_the_global_one_comes_from_the_test_sessions(
+    given: Thresholds | None, why: str
+) -> None:
     tested = scored(people(10, 3))
     threshold, source = threshold_and_source(evaluate_predictions(tested, [], given))
     assert source == f"from these test sessions at FMR 0.1, because {why}"

@@ -48,7 +48,7 @@ def test_transforms_are_uniform_within_their_bounds_and_uncorrelated() -> None:
     assert (drawn.flip == 1).all()
 
 
-def test_a_transform_follows_from_seed_id_and_session_by_the_hash() -> None:
+def test_a_transform_is_computed_from_the_hash_of_seed_id_and_session() -> None:
     drawn = draw_jitter(np.array(["B05"]), np.array(["q1"]), seed=3)
     digest = hashlib.sha256(b"3\0B05\0q1").digest()
     u = [2 * int.from_bytes(digest[8 * k : 8 * k + 8], "little") / 2**64 - 1 for k in range(4)]
@@ -78,7 +78,7 @@ def test_another_seed_subject_or_session_gives_another_transform() -> None:
 
 
 @pytest.mark.parametrize("size", [112, 56])
-def test_maps_are_those_of_the_surface_that_was_turned_scaled_and_shifted(size: int) -> None:
+def test_maps_are_those_of_the_rotated_scaled_and_shifted_surface(size: int) -> None:
     ids, sessions = names(16)
     moved = jitter(bumps(size, 16), ids, sessions, seed=0)
     drawn = draw_jitter(ids, sessions, seed=0)
@@ -89,7 +89,7 @@ def test_maps_are_those_of_the_surface_that_was_turned_scaled_and_shifted(size: 
         right, down = (drawn.centre[row].double().numpy() * size / 2).tolist()
 
         def back(x, y, angle=angle, scale=scale, right=right, down=down):
-            """Where in the old picture a point of the new one lies: turned back, then made smaller."""
+            """The point of the original map that is moved to (x, y): rotated back, then scaled back."""
             old_x, old_y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
             return old_x / scale + right, old_y / scale - down
 
@@ -98,7 +98,7 @@ def test_maps_are_those_of_the_surface_that_was_turned_scaled_and_shifted(size: 
 
         np.testing.assert_allclose(moved["albedo"][row, 0][inner], paint(*back(x, y))[inner], atol=0.02)
         off = (moved["depth"][row, 0] - new_height(x, y))[inner]
-        assert np.ptp(off) < 0.06  # but for the mean, which is taken off
+        assert np.ptp(off) < 0.06  # constant: the mean is subtracted
         apart = degrees(moved["normal"][row].transpose(1, 2, 0).astype(np.float64), normals(new_height, x, y))
         assert apart[inner].max() < 0.5
 
@@ -138,7 +138,7 @@ def test_normals_stay_unit_vectors_depth_keeps_its_mean_and_the_input_does_not_c
         np.testing.assert_array_equal(maps[modality], copies[modality])
 
 
-def test_outside_the_picture_the_border_is_repeated() -> None:
+def test_outside_the_map_the_border_is_repeated() -> None:
     flat = np.full((20, 1, 32, 32), 0.7, dtype=np.float32)
     np.testing.assert_allclose(jitter({"albedo": flat}, *names(20), seed=0)["albedo"], 0.7, atol=1e-6)
 
@@ -147,8 +147,8 @@ def test_the_bounds_are_those_of_the_protocol() -> None:
     assert (ROTATION, SCALE, SHIFT * 112) == (5, 0.1, 4)
 
 
-def test_the_maps_of_a_store_are_warped_by_the_names_of_their_own_rows_each_time_the_same() -> None:
-    """Of a store that uses some rows of its table, in another order."""
+def test_the_maps_of_a_store_are_warped_by_the_names_of_their_rows_the_same_at_each_read() -> None:
+    """The store has some rows of its table, in another order."""
     ids, sessions = names(8)
     whole = {
         modality: array * np.linspace(0.5, 1, 8, dtype=np.float32)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Named numbers."""
+"""Named metrics: undefined values, prefixes, merges, JSON."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_an_undefined_metric_needs_a_reason() -> None:
         Metrics().add("auc", None)
 
 
-def test_a_zero_is_defined_and_none_is_not() -> None:
+def test_zero_is_defined_and_none_is_undefined() -> None:
     assert example().defined() == {"auc": 0.0, "tar": 0.5}
 
 
@@ -37,7 +37,7 @@ def test_the_json_is_flat() -> None:
     }
 
 
-def test_replicates_give_an_interval_which_a_prefix_and_a_join_carry() -> None:
+def test_replicates_give_an_interval_that_a_merge_and_a_prefix_keep() -> None:
     metrics = Metrics()
     metrics.add("auc", 0.9, replicates=np.linspace(0.8, 1, 1001))
     metrics.add("eer", 0.0, replicates=np.zeros(5), subjects=10)
@@ -49,7 +49,7 @@ def test_replicates_give_an_interval_which_a_prefix_and_a_join_carry() -> None:
     assert set(carried.replicates) == {"test/auc", "test/eer"}
 
 
-def test_the_last_one_wins_a_merge_with_all_its_fields() -> None:
+def test_a_merged_metric_has_all_fields_from_the_last() -> None:
     first, second = Metrics(), Metrics()
     first.add("auc", 0.9, "low support", np.linspace(0.8, 1, 11))
     second.add("auc", 0.7)
@@ -60,5 +60,5 @@ def test_the_last_one_wins_a_merge_with_all_its_fields() -> None:
     assert not joined.replicates
 
 
-def test_only_those_of_some_names_are_left() -> None:
+def test_select_keeps_only_the_named_metrics() -> None:
     assert example().select({"eer", "other"}) == Metrics({"eer": None}, {"eer": "no genuine pair"})

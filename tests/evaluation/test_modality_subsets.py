@@ -59,7 +59,7 @@ def by_hand(made: FaceNetwork, dataset: Dataset, subset: tuple[str, ...]) -> Pre
     return Predictions(outputs.embedding.numpy(), {task: outputs.logits[task].softmax(dim=1).numpy() for task in ATTRIBUTES})
 
 
-def test_subsets_are_all_proper_ones_the_small_ones_first() -> None:
+def test_subsets_are_all_proper_subsets_the_small_ones_first() -> None:
     assert modality_subsets(["albedo"]) == []
     assert modality_subsets(["normal", "albedo"]) == [("normal",), ("albedo",)]
     assert modality_subsets(ALL) == SUBSETS
@@ -124,7 +124,7 @@ def example_metrics(subsets: bool = True) -> Metrics:
     return metrics
 
 
-def test_the_table_has_a_row_a_part_and_subset_and_the_row_of_all_maps_last() -> None:
+def test_the_table_has_a_row_per_part_and_subset_and_the_row_of_all_maps_last() -> None:
     table = subset_table(example_metrics())
     header, rows = table.header, table.rows
     assert header == ["AUC by maps", "", "identity", "identity EER", *ATTRIBUTES]
@@ -143,7 +143,7 @@ def test_the_main_table_has_the_metrics_with_all_maps_only() -> None:
     assert metric_table(example_metrics()) == metric_table(example_metrics(subsets=False))
 
 
-def test_the_terminal_shows_the_table_below_the_metrics_and_only_where_there_are_subsets() -> None:
+def test_the_terminal_shows_the_table_below_the_metrics_if_there_are_subsets() -> None:
     plain = terminal_table(example_metrics(subsets=False))
     text = terminal_table(example_metrics())
     assert text.startswith(plain + "\n\n")
@@ -153,7 +153,7 @@ def test_the_terminal_shows_the_table_below_the_metrics_and_only_where_there_are
     assert rows[-1][:4] == ["test", "all", "0.6000", "0.2500"]
 
 
-def test_the_page_holds_the_table_and_the_file_all_names(tmp_path: Path) -> None:
+def test_the_page_has_the_table_and_metrics_json_all_names(tmp_path: Path) -> None:
     metrics = example_metrics()
     write_report(tmp_path, "t", {"tested": "x"}, metrics, None)
     table = subset_table(metrics)
@@ -168,7 +168,7 @@ def test_the_page_holds_the_table_and_the_file_all_names(tmp_path: Path) -> None
     assert "val/only_albedo_depth/identity/auc" in content["metrics"]
 
 
-def test_the_page_of_a_single_modality_has_no_such_table(tmp_path: Path) -> None:
+def test_the_page_of_a_single_modality_has_no_table_of_subsets(tmp_path: Path) -> None:
     write_report(tmp_path, "t", {"tested": "x"}, example_metrics(subsets=False), None)
     text = (tmp_path / "report.html").read_text()
     assert len(HtmlPage(text).tables) == 2

@@ -1,4 +1,4 @@
-"""The pairs that are shown, read off the figures, against a loop over all pairs."""
+"""The pairs that the figures show, against a loop over all pairs."""
 
 import itertools
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ Shown = list[tuple[float, int, int]]
 
 @dataclass(frozen=True)
 class Example:
-    """An result, and labels and embeddings of the tested sessions, then of those of the gallery."""
+    """A result, and labels and embeddings of the test sessions, then of the gallery sessions."""
 
     result: EvaluationResult
     labels: Labels
     embeddings: np.ndarray
 
 
-def assessed(ids: str, enrolled: str = "", listed: PairList | None = None, measure: Measure = "cosine") -> Example:
+def example_of(ids: str, enrolled: str = "", listed: PairList | None = None, measure: Measure = "cosine") -> Example:
     """A minimal evaluation of subjects with one-letter names; `enrolled` are the gallery."""
     names = np.array(list(ids + enrolled))
     sessions = np.array([f"s{i:02d}" for i in range(len(names))])
@@ -43,16 +43,16 @@ def assessed(ids: str, enrolled: str = "", listed: PairList | None = None, measu
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(26, 12))[[ord(name) - ord("a") for name in names]]
     embeddings = (centres + 1.5 * rng.normal(size=centres.shape)).astype(np.float32)
-    own = np.arange(len(ids))
-    draws = bootstrap_weights(names[own], replicates=2)
-    pair_scores = make_pairs(embeddings[own], names[own], listed, measure, draws).score()
+    tested_rows = np.arange(len(ids))
+    draws = bootstrap_weights(names[tested_rows], replicates=2)
+    pair_scores = make_pairs(embeddings[tested_rows], names[tested_rows], listed, measure, draws).score()
     searched = search_gallery(embeddings, names, np.arange(len(ids), len(names)) if enrolled else None)
-    tested = LabelledPredictions(Predictions(embeddings[own], {}), labels.subset(own))
+    tested = LabelledPredictions(Predictions(embeddings[tested_rows], {}), labels.subset(tested_rows))
     return Example(EvaluationResult(tested, pair_scores, listed, searched, draws, {}, ()), labels, embeddings)
 
 
 def figures_of(example: Example) -> dict[str, Figure]:
-    """From a store in which the map of the label's row r stands in row 63 - r, and is dark in pixel r alone."""
+    """The figures with a store that has the map of labels row r in its row 63 - r; that map is dark in pixel r only."""
     maps = np.ones((SIDE * SIDE, 1, SIDE, SIDE), np.float32)
     for row in range(SIDE * SIDE):
         maps[SIDE * SIDE - 1 - row, 0, row // SIDE, row % SIDE] = 0
@@ -61,8 +61,8 @@ def figures_of(example: Example) -> dict[str, Figure]:
     return {name: draw() for name, draw in pair_figures(example.result, store, rows, example.labels).items()}
 
 
-def read(figure: Figure, labels: Labels) -> Shown:
-    """Off the titles; that the pictures above each other are those of these sessions is checked."""
+def shown_pairs(figure: Figure, labels: Labels) -> Shown:
+    """The pairs in the titles of a figure; checks that the images are those of the named sessions."""
     names = {f"{person}/{session}": row for row, (person, session) in enumerate(zip(labels.ids, labels.sessions))}
     above, below = (figure.axes[:PAIRS_SHOWN], figure.axes[PAIRS_SHOWN:])
     found: Shown = []
@@ -82,20 +82,20 @@ def cosine(embeddings: np.ndarray, one: int, other: int) -> float:
 
 
 def check(shown: Shown, expected: Sequence[tuple[int, int]], embeddings: np.ndarray) -> None:
-    """The pairs in their order, either session first, each with its score."""
+    """Check the pairs in their order, either session first, each with its score."""
     assert [{one, other} for _, one, other in shown] == [set(pair) for pair in expected]
     assert [score for score, *_ in shown] == pytest.approx([cosine(embeddings, *pair) for pair in expected], abs=6e-4)
 
 
 def worst_impostors(embeddings: np.ndarray, ids: np.ndarray, probes: Sequence[int], gallery: Sequence[int]) -> list[tuple]:
     """The pairs of a probe with its top impostor that have the highest scores, each once."""
-    rivals = set()
+    impostors = set()
     for probe in probes:
         others = [row for row in gallery if ids[row] != ids[probe]]
         if others:
             best = max(others, key=lambda row: cosine(embeddings, probe, row))
-            rivals.add((min(probe, best), max(probe, best)))
-    return sorted(rivals, key=lambda pair: -cosine(embeddings, *pair))[:PAIRS_SHOWN]
+            impostors.add((min(probe, best), max(probe, best)))
+    return sorted(impostors, key=lambda pair: -cosine(embeddings, *pair))[:PAIRS_SHOWN]
 
 
 def genuine_pairs(ids: np.ndarray) -> list[tuple[int, int]]:
@@ -103,19 +103,21 @@ def genuine_pairs(ids: np.ndarray) -> list[tuple[int, int]]:
 
 
 def test_the_pairs_with_the_lowest_and_highest_scores_are_shown() -> None:
-    example = assessed("abcabcabcdaabbce")
+    example = example_of("abcabcabcdaabbce")
     embeddings, ids = example.embeddings, example.labels.ids
     found = figures_of(example)
     assert tuple(found) == ALL
     genuine = sorted(genuine_pairs(ids), key=lambda pair: cosine(embeddings, *pair))
-    check(read(found["worst_genuine"], example.labels), genuine[:PAIRS_SHOWN], embeddings)
-    check(read(found["best_genuine"], example.labels), genuine[::-1][:PAIRS_SHOWN], embeddings)
-    check(read(found["worst_impostor"], example.labels), worst_impostors(embeddings, ids, range(16), range(16)), embeddings)
+    check(shown_pairs(found["worst_genuine"], example.labels), genuine[:PAIRS_SHOWN], embeddings)
+    check(shown_pairs(found["best_genuine"], example.labels), genuine[::-1][:PAIRS_SHOWN], embeddings)
+    check(
+        shown_pairs(found["worst_impostor"], example.labels), worst_impostors(embeddings, ids, range(16), range(16)), embeddings
+    )
 
 
 def test_ids_and_sessions_are_drawn_unchanged() -> None:
-    """Two dollar signs in an id once ended a finished training, and every resume of it, in a traceback."""
-    example = assessed("aabbccddee")  # five genuine pairs: a figure shows ten names
+    """Matplotlib would parse two dollar signs in an id as a formula and fail."""
+    example = example_of("aabbccddee")  # five genuine pairs: a figure shows ten names
     for start in range(0, len(MARKUP_LIKE_TEXTS), 5):
         names = np.resize(MARKUP_LIKE_TEXTS[start : start + 5], 5)
         labels = replace(example.labels, ids=np.repeat(names, 2), sessions=np.repeat(names, 2))
@@ -124,54 +126,54 @@ def test_ids_and_sessions_are_drawn_unchanged() -> None:
         assert to_png(figure).startswith(b"\x89PNG")
 
 
-def test_fewer_pairs_than_places_leave_places_empty() -> None:
-    example = assessed("aabbc")
+def test_with_fewer_pairs_than_panels_the_others_stay_empty() -> None:
+    example = example_of("aabbc")
     found = figures_of(example)
-    worst, best = (read(found[name], example.labels) for name in ("worst_genuine", "best_genuine"))
+    worst, best = (shown_pairs(found[name], example.labels) for name in ("worst_genuine", "best_genuine"))
     assert len(worst) == 2
     assert worst == best[::-1]
 
 
 def test_without_genuine_pairs_only_impostors_are_shown() -> None:
-    example = assessed("abcdefgh")
+    example = example_of("abcdefgh")
     found = figures_of(example)
     assert list(found) == ["worst_impostor"]
-    rivals = worst_impostors(example.embeddings, example.labels.ids, range(8), range(8))
-    check(read(found["worst_impostor"], example.labels), rivals, example.embeddings)
+    impostors = worst_impostors(example.embeddings, example.labels.ids, range(8), range(8))
+    check(shown_pairs(found["worst_impostor"], example.labels), impostors, example.embeddings)
 
 
 def test_with_one_subject_only_genuine_pairs_are_shown() -> None:
-    assert list(figures_of(assessed("aaa"))) == ["worst_genuine", "best_genuine"]
+    assert list(figures_of(example_of("aaa"))) == ["worst_genuine", "best_genuine"]
 
 
 def test_one_session_gives_no_figure() -> None:
-    assert figures_of(assessed("a")) == {}
+    assert figures_of(example_of("a")) == {}
 
 
 @pytest.mark.parametrize("enrolled", ["aabbcd", "aax", "a"], ids=["many", "two", "one"])
 def test_impostors_of_a_gallery_are_enrolled_sessions(enrolled: str) -> None:
-    example = assessed("abcabc", enrolled)
-    shown = read(figures_of(example)["worst_impostor"], example.labels)
-    rivals = worst_impostors(example.embeddings, example.labels.ids, range(6), range(6, len(example.labels)))
-    check(shown, rivals, example.embeddings)
+    example = example_of("abcabc", enrolled)
+    shown = shown_pairs(figures_of(example)["worst_impostor"], example.labels)
+    impostors = worst_impostors(example.embeddings, example.labels.ids, range(6), range(6, len(example.labels)))
+    check(shown, impostors, example.embeddings)
     assert all(min(pair) < 6 <= max(pair) for _, *pair in shown)
 
 
 def test_without_other_enrolled_subjects_no_impostor_is_shown() -> None:
-    assert list(figures_of(assessed("aa", "a"))) == ["worst_genuine", "best_genuine"]
+    assert list(figures_of(example_of("aa", "a"))) == ["worst_genuine", "best_genuine"]
 
 
 def test_a_pair_list_shows_only_its_own_genuine_pairs() -> None:
-    example = assessed("aaabbbcc", listed=PairList(np.array([2, 0, 3, 0]), np.array([0, 3, 5, 1]), None))
+    example = example_of("aaabbbcc", listed=PairList(np.array([2, 0, 3, 0]), np.array([0, 3, 5, 1]), None))
     genuine = sorted([(0, 2), (3, 5), (0, 1)], key=lambda pair: cosine(example.embeddings, *pair))
-    check(read(figures_of(example)["worst_genuine"], example.labels), genuine, example.embeddings)
+    check(shown_pairs(figures_of(example)["worst_genuine"], example.labels), genuine, example.embeddings)
 
 
-def test_distances_are_shown_with_a_minus_the_farthest_first() -> None:
-    example = assessed("abcabcaabb", measure="euclidean")
+def test_euclidean_scores_are_negative_distances_the_largest_distance_first() -> None:
+    example = example_of("abcabcaabb", measure="euclidean")
     rows = example.embeddings.astype(float)
     distance = {pair: float(np.linalg.norm(rows[pair[0]] - rows[pair[1]])) for pair in genuine_pairs(example.labels.ids)}
     expected = sorted(distance, key=lambda pair: -distance[pair])[:PAIRS_SHOWN]
-    shown = read(figures_of(example)["worst_genuine"], example.labels)
+    shown = shown_pairs(figures_of(example)["worst_genuine"], example.labels)
     assert [tuple(sorted(pair)) for _, *pair in shown] == expected
     assert [score for score, *_ in shown] == pytest.approx([-distance[pair] for pair in expected], abs=1e-3)

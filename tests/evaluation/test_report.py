@@ -146,7 +146,7 @@ def test_the_page_holds_the_metrics_and_the_reasons(folder: Path) -> None:
     assert "male" in text
 
 
-def test_there_is_a_picture_of_every_figure_and_a_file_of_every_table(folder: Path) -> None:
+def test_every_figure_has_a_png_and_every_table_a_csv(folder: Path) -> None:
     found = example()
     figures = {name for section in found.sections.values() for name in section.figures}
     assert {"roc", "det", "scores", "cmc"} <= figures
@@ -182,7 +182,7 @@ def test_a_report_without_test_subjects_has_metrics_and_a_page_but_no_scores(tmp
     assert strict((tmp_path / "new" / "metrics.json").read_text())["metrics"] == {}
 
 
-def test_a_report_that_a_kill_left_has_no_metrics_and_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_report_has_no_metrics_json_and_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
     metrics.add("test/identity/auc", 0.5)
     folder, real = tmp_path / "report", module.write_atomic
@@ -207,7 +207,7 @@ def test_a_report_that_a_kill_left_has_no_metrics_and_is_recognised(tmp_path: Pa
     assert sorted(paths) == sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_terminal_shows_a_dash_for_what_is_undefined_and_why_below() -> None:
+def test_the_terminal_shows_a_dash_for_an_undefined_metric_and_the_reason_below() -> None:
     metrics = Metrics()
     for part in ("val", "test"):
         metrics.add(f"{part}/identity/auc", 0.91234)
@@ -291,7 +291,7 @@ def check(table: pd.DataFrame, result: EvaluationResult) -> None:
 
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
-def test_every_pair_is_there_once_with_its_score(measure: Measure) -> None:
+def test_the_scores_have_every_pair_once(measure: Measure) -> None:
     result = scored_example(list("abcabcabbd"), measure=measure)
     table, note = score_table(result)
     assert note == ""
@@ -299,14 +299,14 @@ def test_every_pair_is_there_once_with_its_score(measure: Measure) -> None:
     check(table, result)
 
 
-def test_the_limit_itself_still_has_every_pair() -> None:
+def test_as_many_pairs_as_the_limit_are_all_kept() -> None:
     result = scored_example(list("abcabcabbd"))
     assert len(score_table(result, max_pairs=45)[0]) == 45
     assert score_table(result, max_pairs=45)[1] == ""
     assert score_table(result, max_pairs=44)[1] != ""
 
 
-def test_beyond_the_limit_all_genuine_pairs_and_a_sample_of_impostors_are_there_once() -> None:
+def test_beyond_the_limit_the_scores_have_all_genuine_pairs_and_a_sample_of_impostor_pairs_once() -> None:
     ids = list("aabbccdd" * 4)
     result = scored_example(ids)
     genuine = {pair for pair in itertools.combinations(range(32), 2) if ids[pair[0]] == ids[pair[1]]}
@@ -335,7 +335,7 @@ def test_the_sample_is_a_function_of_the_seed() -> None:
     assert not one.equals(other)
 
 
-def test_every_impostor_pair_is_as_likely_as_any_other() -> None:
+def test_every_impostor_pair_is_equally_likely() -> None:
     """20 of 49 impostor pairs in each of 150 samples; the subjects have 1 to 5 sessions."""
     ids = list("aaaaabbbbccd")
     result = scored_example(ids)

@@ -17,14 +17,14 @@ def table(*rows: list, header: tuple[str, ...] = ("name", "value"), title: str =
     return Table("file", title, header, rows, note)
 
 
-def everything(text: str) -> str:
+def page_with(text: str) -> str:
     """A page with `text` in every place where there is text."""
     own = table([text, 0.5], header=(text, "value"), title=text, note=text)
     return render_page(text, {text: text}, [text], own, [text, text], {text: ([own], {text: PNG})})
 
 
 def test_names_are_escaped() -> None:
-    plain, evil = HtmlPage(everything("plain")), HtmlPage(everything(EVIL))
+    plain, evil = HtmlPage(page_with("plain")), HtmlPage(page_with(EVIL))
     assert [tag for tag, _ in evil.tags] == [tag for tag, _ in plain.tags]
     assert [list(attributes) for _, attributes in evil.tags] == [list(attributes) for _, attributes in plain.tags]
     assert evil.text == {tag: [text.replace("plain", EVIL) for text in texts] for tag, texts in plain.text.items()}
@@ -35,7 +35,7 @@ def test_names_are_escaped() -> None:
 
 
 def test_the_page_loads_no_external_resource() -> None:
-    content = everything("plain")
+    content = page_with("plain")
     reader = HtmlPage(content)
     assert not {"script", "link", "iframe", "object", "embed", "base", "a", "form"} & {tag for tag, _ in reader.tags}
     for _, attributes in reader.tags:
@@ -44,7 +44,7 @@ def test_the_page_loads_no_external_resource() -> None:
     assert not any(word in content for word in ("http:", "https:", "//", "url(", "@import"))
 
 
-def test_pictures_are_in_the_page_to_the_last_byte_in_their_section() -> None:
+def test_figures_are_in_their_section_of_the_page_byte_for_byte() -> None:
     content = render_page(
         "t", **EMPTY | {"sections": {"A": ([], {"roc": PNG, WIDE_FIGURES[0]: PNG[::-1]}), "B": ([], {"cmc": b""})}}
     )

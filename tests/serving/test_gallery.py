@@ -32,10 +32,10 @@ def test_a_score_is_the_mean_cosine_to_the_sessions_of_a_subject(folder: Path) -
     found, probes = read_gallery(folder), embeddings(5, seed=1).astype(np.float64)
     enrolled = dict(zip(KEYS, embeddings(4).astype(np.float64)))
     assert found.subjects == ["anna", "ben", "carl"]
-    for row, scores in zip(probes, found.scores(probes.astype(np.float32))):
+    for probe, scores in zip(probes, found.scores(probes.astype(np.float32))):
         for subject, score in zip(found.subjects, scores):
-            own = [one for (owner, _), one in enrolled.items() if owner == subject]
-            expected = np.mean([row @ one / np.linalg.norm(row) / np.linalg.norm(one) for one in own])
+            rows = [embedding for (owner, _), embedding in enrolled.items() if owner == subject]
+            expected = np.mean([probe @ row / np.linalg.norm(probe) / np.linalg.norm(row) for row in rows])
             assert score == pytest.approx(expected, abs=1e-6)
 
 
@@ -93,8 +93,8 @@ def test_any_sequence_of_changes_equals_that_of_a_dictionary(
             rows = embeddings(len(keys), seed=step)
             enroll(folder, MODEL, keys, rows)
             expected |= dict(zip(keys, rows))
-        elif own := [key for key in expected if key[0] == subject]:
-            assert forget(folder, subject) == len(own)
+        elif known := [key for key in expected if key[0] == subject]:
+            assert forget(folder, subject) == len(known)
             expected = {key: row for key, row in expected.items() if key[0] != subject}
     found = read_gallery(folder)
     assert {(one.id, one.session) for one in found.sessions} == set(expected)
@@ -110,10 +110,10 @@ def test_any_sequence_of_changes_equals_that_of_a_dictionary(
 def test_an_interrupted_change_is_complete_or_absent(
     folder: Path, monkeypatch: pytest.MonkeyPatch, last: int, change: str
 ) -> None:
-    """The interrupt comes at each of the writes of a change."""
+    """The change is interrupted at each of its writes."""
     writes = 0
 
-    def dying(real):  # type: ignore[no-untyped-def]
+    def interrupted(real):  # type: ignore[no-untyped-def]
         def write(*arguments):  # type: ignore[no-untyped-def]
             nonlocal writes
             if writes == last:
@@ -125,8 +125,8 @@ def test_an_interrupted_change_is_complete_or_absent(
 
     before = read_gallery(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_atomic", dying(module.write_atomic))
-        patch.setattr(module, "write_text", dying(module.write_text))
+        patch.setattr(module, "write_atomic", interrupted(module.write_atomic))
+        patch.setattr(module, "write_text", interrupted(module.write_text))
         try:
             if change == "enroll":
                 enroll(folder, MODEL, [("dora", "s1"), ("ben", "s1")], embeddings(2, seed=7))
@@ -137,11 +137,11 @@ def test_an_interrupted_change_is_complete_or_absent(
     found = {(one.id, one.session) for one in read_gallery(folder).sessions}
     after = {*KEYS, ("dora", "s1")} if change == "enroll" else {key for key in KEYS if key[0] != "anna"}
     assert found in (set(KEYS), after)
-    left = read_gallery(folder)
+    after_restart = read_gallery(folder)
     old = {(one.id, one.session): before.embeddings[one.row] for one in before.sessions}
-    for one in left.sessions:
+    for one in after_restart.sessions:
         if (one.id, one.session) in old and (change == "forget" or one.id != "ben"):
-            assert np.array_equal(left.embeddings[one.row], old[one.id, one.session])
+            assert np.array_equal(after_restart.embeddings[one.row], old[one.id, one.session])
 
 
 def test_enroll_rejects_a_gallery_without_gallery_json(folder: Path, rejected: AssertRejected) -> None:
@@ -268,7 +268,7 @@ def test_forget_rejects_a_subject_that_is_not_enrolled(folder: Path, tmp_path: P
     assert not (tmp_path / "nowhere").exists()
 
 
-def damaged(folder: Path, what: str) -> None:
+def damage(folder: Path, what: str) -> None:
     people, vectors = folder / PEOPLE_FILE, folder / EMBEDDINGS_FILE
     if what == "no gallery":
         (folder / INFO_FILE).unlink()
@@ -309,7 +309,7 @@ def damaged(folder: Path, what: str) -> None:
     ],
 )
 def test_a_damaged_gallery_is_rejected_with_file_and_row(folder: Path, what: str, words: tuple[str, ...]) -> None:
-    damaged(folder, what)
+    damage(folder, what)
     with pytest.raises(InputError) as caught:
         read_gallery(folder)
     for word in words:

@@ -142,7 +142,7 @@ def test_the_signature_has_every_column_that_a_request_may_have(model: PyFuncMod
         (OSError(errno.ENOSPC, "No space left on device"), OSError, "No space left"),
     ],
 )
-def test_a_failure_to_package_is_an_input_error_or_that_of_the_disk(
+def test_a_failure_to_package_raises_an_input_error_or_the_os_error_of_the_disk(
     both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception], text: str
 ) -> None:
     def fail(*_arguments: Any, **_named: Any) -> None:
@@ -214,7 +214,7 @@ print("predicted")
 
 
 @pytest.mark.slow
-def test_a_model_predicts_with_its_requirements_alone(
+def test_a_model_predicts_if_only_its_requirements_can_be_imported(
     prepared: Path, captures: Path, session: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     """A process that cannot import any other distribution loads models of each kind, and predicts from maps and from images."""

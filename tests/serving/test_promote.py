@@ -54,7 +54,7 @@ def test_a_group_that_loses_more_than_the_limit_prevents_promotion() -> None:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 subjects, each with an own albedo pattern; depth is noise."""
+    """24 subjects, each with its own albedo pattern; depth is noise."""
     root = tmp_path_factory.mktemp("faces")
     rng = np.random.default_rng(0)
     rows = ["id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion"]

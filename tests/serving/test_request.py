@@ -109,7 +109,7 @@ def test_images_of_another_prepare_format_get_a_warning(
     assert predict_rows(older, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
-def picture(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:
+def image_text(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:
     content = io.BytesIO()
     Image.new(mode, (size, size), 100).save(content, kind)
     return base64.b64encode(content.getvalue()).decode()
@@ -147,22 +147,22 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
     "no npy": ({"albedo": base64.b64encode(b"hello").decode()}, ("albedo", "no .npy file")),
     "a pickle": ({"albedo": base64.b64encode(pickle.dumps(ALBEDO)).decode()}, ("albedo", "no .npy file")),
     "no list of images": ({"images": "x", **ANGLES}, ("images", "3 to 64")),
-    "two images": ({"images": [picture()] * 2, **ANGLES}, ("images", "3 to 64")),
-    "no lights": ({"images": [picture()] * 4}, ("azimuth_deg", "list of 4 numbers")),
-    "fewer lights": ({"images": [picture()] * 4, **ANGLES, "elevation_deg": [1, 2]}, ("elevation_deg", "list of 4 numbers")),
+    "two images": ({"images": [image_text()] * 2, **ANGLES}, ("images", "3 to 64")),
+    "no lights": ({"images": [image_text()] * 4}, ("azimuth_deg", "list of 4 numbers")),
+    "fewer lights": ({"images": [image_text()] * 4, **ANGLES, "elevation_deg": [1, 2]}, ("elevation_deg", "list of 4 numbers")),
     "no image": ({"images": ["aGVsbG8="] * 4, **ANGLES}, ("images 0", "no PNG")),
-    "a truncated image": ({"images": [picture()[:80]] * 4, **ANGLES}, ("im0.png",)),
-    "transparent": ({"images": [picture("LA")] * 4, **ANGLES}, ("im0.png", "alpha")),
+    "a truncated image": ({"images": [image_text()[:80]] * 4, **ANGLES}, ("im0.png",)),
+    "transparent": ({"images": [image_text("LA")] * 4, **ANGLES}, ("im0.png", "alpha")),
     "lights in a plane": (
-        {"images": [picture()] * 4, "azimuth_deg": [0, 0, 0, 0], "elevation_deg": [0, 10, 20, 30]},
+        {"images": [image_text()] * 4, "azimuth_deg": [0, 0, 0, 0], "elevation_deg": [0, 10, 20, 30]},
         ("lights.csv",),
     ),
     "maps and images": (
-        {"images": [picture()] * 4, **ANGLES, "albedo": ALBEDO},
+        {"images": [image_text()] * 4, **ANGLES, "albedo": ALBEDO},
         ("images and albedo", "one or the other"),
     ),
-    "a ragged list": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": [1, [2], 3, 4]}, ("azimuth_deg", "4 numbers")),
-    "invalid landmarks": ({"images": [picture()] * 4, **ANGLES, "landmarks": "ä"}, ("landmarks", "metadata.txt")),
+    "a ragged list": ({"images": [image_text()] * 4, **ANGLES, "azimuth_deg": [1, [2], 3, 4]}, ("azimuth_deg", "4 numbers")),
+    "invalid landmarks": ({"images": [image_text()] * 4, **ANGLES, "landmarks": "ä"}, ("landmarks", "metadata.txt")),
     "a forged header": (
         {"albedo": base64.b64encode(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4',").decode()},
         ("albedo", "no .npy file"),
@@ -188,7 +188,7 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
         {"images": [header_of_png(7_000)] * 4, **ANGLES},
         ("images", "196,000,000 pixels", "100 million"),
     ),
-    "an invalid angle": ({"images": [picture()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
+    "an invalid angle": ({"images": [image_text()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
 }
 
 

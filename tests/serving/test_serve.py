@@ -70,7 +70,7 @@ def test_the_server_predicts_like_the_model(served: Served, recognizer: Recogniz
 
 
 def test_an_invalid_request_gets_status_400_and_the_server_lives(served: Served, sessions: Any) -> None:
-    """The other invalid requests are those of test_mlflow_model.py, in process."""
+    """test_mlflow_model.py tests the other invalid requests in process."""
     status, answer = served.post(b'{"dataframe_records": [{"albedo": "!!"}]}')
     assert status == 400, answer
     assert "row 0: albedo: not base64" in answer
@@ -79,15 +79,15 @@ def test_an_invalid_request_gets_status_400_and_the_server_lives(served: Served,
 
 
 def test_concurrent_clients_get_their_own_predictions(served: Served, sessions: Any) -> None:
-    def call(place: int) -> tuple[int, tuple[int, Any]]:
-        return place % 4, served.post_json({"dataframe_records": [texts(sessions[place % 4])]})
+    def call(number: int) -> tuple[int, tuple[int, Any]]:
+        return number % 4, served.post_json({"dataframe_records": [texts(sessions[number % 4])]})
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(call, range(24)))
     alone = [served.post_json({"dataframe_records": [texts(one)]})[1]["predictions"][0]["embedding"] for one in sessions]
-    for place, (status, answer) in answers:
+    for number, (status, answer) in answers:
         assert status == 200
-        assert np.allclose(answer["predictions"][0]["embedding"], alone[place], rtol=1e-5, atol=1e-6)
+        assert np.allclose(answer["predictions"][0]["embedding"], alone[number], rtol=1e-5, atol=1e-6)
 
 
 def test_requests_of_100_mb_get_status_400_and_the_server_lives(served: Served, sessions: Any) -> None:

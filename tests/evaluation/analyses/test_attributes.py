@@ -1,4 +1,4 @@
-"""Attribute metrics against scikit-learn, and that they can fail; the threshold from validation against every other one."""
+"""Attribute metrics against scikit-learn and by loops; the best threshold against all others."""
 
 from itertools import pairwise
 
@@ -39,7 +39,7 @@ def by_loops_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
     return sum(np.mean(bins == b) * abs(np.mean((confidence - correct)[bins == b])) for b in np.unique(bins))
 
 
-def test_two_classes_are_scikit_learns_of_the_second_class() -> None:
+def test_metrics_of_two_classes_equal_scikit_learn_for_the_second_class() -> None:
     probabilities, codes = sample(2)
     values = attribute_metrics(probabilities, codes, TWO).values
     score = probabilities[:, 1]
@@ -52,7 +52,7 @@ def test_two_classes_are_scikit_learns_of_the_second_class() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 10, 30, 59])
-def test_at_a_threshold_a_probability_of_at_least_it_is_positive(place: int) -> None:
+def test_a_probability_at_the_threshold_is_positive(place: int) -> None:
     probabilities, codes = sample(2)
     threshold = float(probabilities[place, 1])
     found = attribute_metrics(probabilities, codes, TWO, threshold).values
@@ -63,9 +63,9 @@ def test_at_a_threshold_a_probability_of_at_least_it_is_positive(place: int) -> 
 def test_a_threshold_between_neighbouring_float32_separates_them() -> None:
     low = np.float32(0.3)
     score = np.array([low, np.nextafter(low, np.float32(1))])
-    for some in (score, score + np.spacing(low)):  # one of the two is where rounding to even goes down
-        threshold = best_threshold(some, np.array([0, 1]))
-        found = attribute_metrics(np.stack([1 - some, some], axis=1), np.array([0, 1]), TWO, threshold)
+    for scores in (score, score + np.spacing(low)):  # in one of the two, the midpoint rounds down to the lower score
+        threshold = best_threshold(scores, np.array([0, 1]))
+        found = attribute_metrics(np.stack([1 - scores, scores], axis=1), np.array([0, 1]), TWO, threshold)
         assert found.values["balanced_accuracy"] == 1
 
 
@@ -76,7 +76,7 @@ def test_balanced_accuracy_is_the_mean_of_the_classes_recalls() -> None:
     assert attribute_metrics(probabilities, codes, TWO).values["balanced_accuracy"] == pytest.approx(np.mean(recalls))
 
 
-def test_three_classes_are_the_mean_of_each_against_the_rest_and_take_no_threshold() -> None:
+def test_metrics_of_three_classes_are_one_vs_rest_means_and_use_no_threshold() -> None:
     probabilities, codes = sample(3)
     values = attribute_metrics(probabilities, codes, THREE, threshold=0.9).values
     aucs = [by_loops_auc(probabilities[:, code], codes == code) for code in range(3)]
@@ -98,7 +98,6 @@ def test_inverted_scores_give_one_minus_the_auc() -> None:
 
 
 def test_uninformative_scores_give_one_half_even_if_most_predictions_are_right() -> None:
-    """The original's AUC is 1 here."""
     codes = np.array([0] * 95 + [1] * 5)
     values = attribute_metrics(np.tile(np.array([0.9, 0.1], dtype=np.float32), (100, 1)), codes, TWO).values
     assert values["auc"] == 0.5
@@ -109,10 +108,10 @@ def test_uninformative_scores_give_one_half_even_if_most_predictions_are_right()
 
 def test_missing_labels_are_left_out() -> None:
     probabilities, codes = sample(2)
-    some = np.where(np.arange(60) % 3 == 0, -1, codes)
-    known = some >= 0
-    assert attribute_metrics(probabilities, some, TWO) == attribute_metrics(probabilities[known], codes[known], TWO)
-    assert attribute_metrics(probabilities, some, TWO) != attribute_metrics(probabilities, codes, TWO)
+    with_missing = np.where(np.arange(60) % 3 == 0, -1, codes)
+    known = with_missing >= 0
+    assert attribute_metrics(probabilities, with_missing, TWO) == attribute_metrics(probabilities[known], codes[known], TWO)
+    assert attribute_metrics(probabilities, with_missing, TWO) != attribute_metrics(probabilities, codes, TWO)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_missing_labels_are_left_out() -> None:
     ],
     ids=str,
 )
-def test_without_every_class_all_but_calibration_is_undefined_with_a_reason_that_names_those_there(
+def test_with_a_missing_class_only_calibration_is_defined_and_the_reason_names_the_present_classes(
     codes: list[int], names: list[str], words: list[str]
 ) -> None:
     probabilities = np.full((3, len(names)), 1 / len(names), dtype=np.float32)
@@ -186,7 +185,7 @@ def test_the_bound_of_a_perfect_model_comes_from_the_subjects_of_the_rarest_clas
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(-1, 1)), min_size=1, max_size=40))
-def test_the_best_threshold_beats_every_midway_one_and_of_equal_ones_is_the_nearest_to_one_half(
+def test_the_best_threshold_has_the_highest_balanced_accuracy_and_of_ties_is_the_nearest_to_one_half(
     sessions: list[tuple[int, int]],
 ) -> None:
     scores = np.array([score for score, _ in sessions], dtype=np.float32) / np.float32(12)
@@ -215,7 +214,7 @@ def test_a_rare_class_weighs_as_much_as_a_frequent_one() -> None:
     assert best_threshold(scores, np.array([0] * 95 + [1] * 4)) == 0.25
 
 
-def test_neighbouring_floats_are_separated() -> None:
+def test_neighbouring_float64_are_separated() -> None:
     high = np.nextafter(0.3, 1)
     for low in (0.3, high):
         found = best_threshold(np.array([low, np.nextafter(low, 1)]), np.array([0, 1]))
@@ -228,12 +227,12 @@ def test_without_both_classes_there_is_no_threshold(codes: list[int]) -> None:
     assert best_threshold(np.array([0.2, 0.4, 0.6]), np.array(codes)) is None
 
 
-def test_where_all_scores_are_the_same_there_is_no_threshold() -> None:
+def test_with_equal_scores_there_is_no_threshold() -> None:
     assert best_threshold(np.full(4, 0.7), np.array([0, 1, 0, 1])) is None
 
 
 def people_with_labels() -> tuple[dict[str, np.ndarray], Labels]:
-    """10 subjects with 4 sessions each: gender, three classes of emotion, hair of one class only, some poses, no spectacles."""
+    """10 subjects with 4 sessions: gender, three classes of emotion, one class of hair; pose for some sessions, no spectacles."""
     rng = np.random.default_rng(0)
     classes = DEFAULT_CLASSES | {"emotion": {"calm": ["a"], "glad": ["b"], "sad": ["c"]}}
     codes = np.full((40, 5), -1, dtype=np.int8)
@@ -284,7 +283,7 @@ def test_the_table_has_subjects_and_thresholds() -> None:
     assert rows["gender"]["ECE"] == found.metrics.values["gender/ece"]
 
 
-def test_confusion_matrices_are_scikit_learns_at_the_threshold_and_a_class_without_sessions_has_no_shares() -> None:
+def test_confusion_matrices_equal_scikit_learn_at_the_threshold_and_a_class_without_sessions_has_no_shares() -> None:
     probabilities, labels = people_with_labels()
     found = attributes_section(probabilities, labels, {"gender": 0.3}, ["gender", "emotion", "facial_hair", "spectacles"])
     tables = {table.name: table for table in found.tables[1:]}

@@ -11,11 +11,11 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.gallery_search import search_gallery
 
 SHARES = st.sampled_from([None, 0.0, 0.5, 1.0])
-"""Of the sessions that are enrolled; None: each is searched among all the others."""
+"""Shares of the sessions that are enrolled; None: each session is searched among all others."""
 
 
 def signs(seed: int, count: int, people: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings whose cosines are whole sixteenths, many of them equal, some of length 0; and subjects."""
+    """Embeddings, some of them zero, whose cosines are multiples of 1/16 and often equal; and subjects."""
     rng = np.random.default_rng(seed)
     kinds = rng.choice([-1.0, 1.0], size=(max(1, count // 2), 16))
     kinds[:, 6:] = 1
@@ -36,18 +36,18 @@ def some_rows(seed: int, count: int, share: float | None) -> np.ndarray | None:
 
 
 def scores_by_loop(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray | None, probe: int) -> tuple[dict, dict]:
-    """The exact score of every enrolled subject, by its best session and by the mean."""
+    """The exact score of every enrolled subject: that of its best session, and the mean."""
     whole = embeddings.astype(int)
     enrolled = [row for row in (range(len(ids)) if gallery is None else gallery) if row != probe]
     best, mean = {}, {}
     for person in {ids[row] for row in enrolled}:
-        its = [Fraction(int(whole[probe] @ whole[row]), 16) for row in enrolled if ids[row] == person]
-        best[person], mean[person] = max(its), sum(its, Fraction(0)) / len(its)
+        scores = [Fraction(int(whole[probe] @ whole[row]), 16) for row in enrolled if ids[row] == person]
+        best[person], mean[person] = max(scores), sum(scores, Fraction(0)) / len(scores)
     return best, mean
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), people=st.integers(1, 8), share=SHARES, block=st.integers(1, 40))
-def test_a_search_is_that_of_a_loop_over_subjects(seed: int, count: int, people: int, share: float | None, block: int) -> None:
+def test_a_search_equals_a_loop_over_subjects(seed: int, count: int, people: int, share: float | None, block: int) -> None:
     embeddings, ids = signs(seed, count, people)
     gallery = some_rows(seed, count, share)
     found = search_gallery(embeddings, ids, gallery, block)
@@ -67,15 +67,17 @@ def test_the_top_impostor_has_the_best_non_mated_score(seed: int, count: int, pe
     embeddings, ids = signs(seed, count, people)
     gallery = some_rows(seed, count, share)
     found = search_gallery(embeddings, ids, gallery)
-    there = found.top_impostor >= 0
-    assert (there == ~np.isnan(found.by_maximum.nonmated)).all()
-    rows, probes = found.top_impostor[there], found.probes[there]
+    has_impostor = found.top_impostor >= 0
+    assert (has_impostor == ~np.isnan(found.by_maximum.nonmated)).all()
+    rows, probes = found.top_impostor[has_impostor], found.probes[has_impostor]
     assert (ids[rows] != ids[probes]).all()
     assert gallery is None or np.isin(rows, gallery).all()
-    assert (embeddings[rows] * embeddings[probes]).sum(axis=1) / 16 == pytest.approx(found.by_maximum.nonmated[there], abs=1e-6)
+    assert (embeddings[rows] * embeddings[probes]).sum(axis=1) / 16 == pytest.approx(
+        found.by_maximum.nonmated[has_impostor], abs=1e-6
+    )
 
 
-def test_the_probe_itself_counts_neither_in_the_maximum_nor_in_the_mean() -> None:
+def test_the_probe_itself_is_in_neither_the_maximum_nor_the_mean() -> None:
     embeddings = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
     found = search_gallery(embeddings, np.array(["a", "a", "b"]), None)
     assert found.by_maximum.mated[:2] == pytest.approx([0, 0], abs=1e-6)

@@ -15,7 +15,7 @@ from tests.evaluation.analyses.test_gallery_search import SHARES, faces, signs, 
 NAMES = ("rank1", "rank5", "rank1_mean", "rank5_mean")
 
 
-def test_rank_1_is_the_share_of_sessions_with_the_nearest_other_of_the_same_subject() -> None:
+def test_rank_1_is_the_share_of_sessions_whose_nearest_session_is_of_the_same_subject() -> None:
     embeddings, ids = faces(3, 12, 4, 1.5)
     embeddings, ids = embeddings[2:-3], ids[2:-3]  # 2, 4, ..., 4 and 1 sessions
     right = []
@@ -49,9 +49,8 @@ def test_a_perfect_model_makes_no_error_and_its_bounds_come_from_subjects() -> N
 
 def test_an_inverted_model_is_always_wrong() -> None:
     axes = np.eye(8, dtype=np.float32)
-    ids = np.repeat(
-        [f"p{person}" for person in range(8)], 2
-    )  # the two sessions of a subject are opposite, and another subject is nearest
+    # The two sessions of a subject are opposite, and another subject is nearest.
+    ids = np.repeat([f"p{person}" for person in range(8)], 2)
     embeddings = np.stack([axes, -np.roll(axes, 1, axis=0)], axis=1).reshape(16, 8) + 0.1
     embeddings[1::2] = -embeddings[::2]
     found = identification_section(search_gallery(embeddings, ids, None), ids, None).metrics
@@ -66,18 +65,20 @@ def test_a_random_model_is_right_as_often_as_chance() -> None:
     assert found.values["rank5"] == pytest.approx(0.5, abs=0.07)
 
 
-def fnir_by_loop(found: GallerySearch, strangers_only: bool, rate: float, weights: np.ndarray) -> float:
-    """FNIR at the smallest threshold, tried one after the other, with that FPIR or less."""
-    own, other, rank = found.by_maximum.mated, found.by_maximum.nonmated, found.by_maximum.rank
-    nonmated = [probe for probe in range(len(own)) if not np.isnan(other[probe]) and not (strangers_only and rank[probe])]
-    mated = [probe for probe in range(len(own)) if rank[probe]]
+def fnir_by_loop(search: GallerySearch, only_not_enrolled: bool, rate: float, weights: np.ndarray) -> float:
+    """FNIR at the smallest threshold with at most this FPIR, by trying every threshold."""
+    mated_score, nonmated_score, rank = search.by_maximum.mated, search.by_maximum.nonmated, search.by_maximum.rank
+    nonmated = [
+        probe for probe in range(len(rank)) if not np.isnan(nonmated_score[probe]) and not (only_not_enrolled and rank[probe])
+    ]
+    mated = [probe for probe in range(len(rank)) if rank[probe]]
     if not sum(weights[nonmated]) or not sum(weights[mated]):
         return np.nan
-    scores = [*own[~np.isnan(own)], *other[~np.isnan(other)]]
+    scores = [*mated_score[~np.isnan(mated_score)], *nonmated_score[~np.isnan(nonmated_score)]]
     for threshold in sorted([-2, *scores, *(score + 1e-9 for score in scores)]):
-        positives = sum(weights[probe] for probe in nonmated if other[probe] >= threshold)
+        positives = sum(weights[probe] for probe in nonmated if nonmated_score[probe] >= threshold)
         if positives / sum(weights[nonmated]) <= rate:
-            misses = sum(weights[probe] for probe in mated if rank[probe] != 1 or own[probe] < threshold)
+            misses = sum(weights[probe] for probe in mated if rank[probe] != 1 or mated_score[probe] < threshold)
             return misses / sum(weights[mated])
     raise AssertionError
 
@@ -102,7 +103,7 @@ def test_fnir_of_each_replicate_is_that_of_a_loop_over_thresholds(
     assert fnir_at(searches, [rate], draws)[0][:, 0] == pytest.approx(np.array(by_loop), nan_ok=True)
 
 
-def hand_made(best: list[float], own: list[float]) -> OpenSet:
+def open_set_of(best: list[float], own: list[float]) -> OpenSet:
     count = len(best)
     hits = np.arange(count, count + len(own))
     return OpenSet(np.arange(count), np.array(best), hits, hits, np.array(own), False)
@@ -118,8 +119,8 @@ def hand_made(best: list[float], own: list[float]) -> OpenSet:
         (0.8, 0.1, 0),
     ],
 )
-def test_the_threshold_lies_just_above_the_score_that_would_be_too_many(rate: float, threshold: float, fnir: float) -> None:
-    found = hand_made([0.9, 0.5, 0.5, 0.3, 0.1], [0.95, 0.9, 0.6, 0.2])
+def test_the_threshold_lies_just_above_the_score_that_exceeds_the_fpir(rate: float, threshold: float, fnir: float) -> None:
+    found = open_set_of([0.9, 0.5, 0.5, 0.3, 0.1], [0.95, 0.9, 0.6, 0.2])
     draws = bootstrap_weights(np.arange(9), 1)
     once = type(draws)(draws.unit, np.ones_like(draws.weights), 9)
     got, at = fnir_at(found, [rate], once)
@@ -129,7 +130,7 @@ def test_the_threshold_lies_just_above_the_score_that_would_be_too_many(rate: fl
 
 def test_memory_holds_a_block_of_replicates_at_a_time() -> None:
     rng = np.random.default_rng(0)
-    found = hand_made(sorted(rng.random(10_000), reverse=True), sorted(rng.random(10_000), reverse=True))
+    found = open_set_of(sorted(rng.random(10_000), reverse=True), sorted(rng.random(10_000), reverse=True))
     draws = bootstrap_weights(np.arange(20_000) // 20, 1000)
     tracemalloc.start()
     fnir_at(found, [0.1, 0.01], draws)
@@ -212,7 +213,7 @@ def test_rank_5_needs_six_subjects(people: int, defined: bool) -> None:
 
 def test_the_table_counts_searches_errors_and_subjects() -> None:
     embeddings, ids = faces(2, 20, 3, 1.0)
-    embeddings, ids = embeddings[:-2], ids[:-2]  # the last one has a single session
+    embeddings, ids = embeddings[:-2], ids[:-2]  # the last subject has a single session
     found = identification_section(search_gallery(embeddings, ids, None), ids, bootstrap_weights(ids))
     (table,) = found.tables
     assert [row[0] for row in table.rows] == [
@@ -232,7 +233,7 @@ def test_the_table_counts_searches_errors_and_subjects() -> None:
     assert "58 non-mated searches are those of all probes" in table.note
 
 
-def test_the_curves_show_the_numbers() -> None:
+def test_the_curves_show_the_metrics() -> None:
     embeddings, ids = faces(2, 30, 4, 1.2)
     searched = search_gallery(embeddings, ids, None)
     found = identification_section(searched, ids, None)

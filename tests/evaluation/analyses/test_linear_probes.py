@@ -35,8 +35,8 @@ def faces(people: int, sessions: int, channels: int, seed: int = 0) -> tuple[np.
     return embeddings.astype(np.float32), np.array([f"p{number:03d}" for number in person])
 
 
-def constant(ids: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Codes of two classes, constant within a subject, half of the subjects each."""
+def subject_codes(ids: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Codes of two classes, the same for all sessions of a subject; each class has half of the subjects."""
     names, person = np.unique(ids, return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(names)) < len(names) // 2).astype(np.int8)[person]
 
@@ -77,7 +77,7 @@ def by_refitting(embeddings: np.ndarray, codes: np.ndarray, ids: np.ndarray, cla
 
 
 @pytest.mark.parametrize(("channels", "classes"), [(4, 2), (60, 2), (60, 3)])
-def test_auc_equals_that_of_models_refitted_without_each_subject(channels: int, classes: int) -> None:
+def test_auc_equals_that_of_probes_refitted_without_each_subject(channels: int, classes: int) -> None:
     rng = np.random.default_rng(channels + classes)
     ids = np.repeat([f"p{number:02d}" for number in range(11)], rng.integers(1, 5, size=11))
     names, person = np.unique(ids, return_inverse=True)
@@ -95,8 +95,8 @@ def test_random_labels_are_at_chance_and_their_p_value_is_uniform(varying: bool)
     aucs, means, p_values = [], [], []
     for seed in range(60):
         embeddings, ids = faces(20, 3, 8, seed)
-        codes = constant(ids, seed)
-        if varying:  # as spectacles: some always, some never, some now and then
+        codes = subject_codes(ids, seed)
+        if varying:  # as spectacles: some subjects always wear them, some never, some sometimes
             rng = np.random.default_rng(seed)
             codes = (rng.random(len(ids)) < np.repeat(rng.beta(0.5, 0.5, size=20), 3)).astype(int)
         found = linear_probe(embeddings, codes, ids, GENDERS, seed)
@@ -111,9 +111,9 @@ def test_random_labels_are_at_chance_and_their_p_value_is_uniform(varying: bool)
     assert 0.35 < np.mean(np.array(p_values) <= 0.5) < 0.65
 
 
-def test_an_attribute_that_a_direction_holds_is_read_perfectly() -> None:
+def test_an_attribute_in_one_channel_is_predicted_perfectly() -> None:
     embeddings, ids = faces(20, 3, 16)
-    codes = constant(ids)
+    codes = subject_codes(ids)
     embeddings[:, 5] = 20.0 * codes - 10
     found = linear_probe(embeddings, codes, ids, GENDERS)
     assert found.auc == 1
@@ -123,32 +123,32 @@ def test_an_attribute_that_a_direction_holds_is_read_perfectly() -> None:
     assert found.p_value == 1 / (PERMUTATIONS + 1)
 
 
-def test_of_three_classes_the_auc_is_the_mean_of_each_against_the_rest() -> None:
+def test_the_auc_of_three_classes_is_the_one_vs_rest_mean() -> None:
     ids = np.repeat([f"p{number:02d}" for number in range(30)], 4)
     codes = np.repeat(np.arange(30) % 3, 4)
     found = linear_probe(np.eye(2)[(codes == 2).astype(int)], codes, ids, ["a", "b", "c"])
-    # The third class is separated from the others, which tie: half of their negatives are right, half are ties.
+    # The third class is separated from the others, which tie: of their pairs with negatives, half are correct and half tie.
     assert found.auc == pytest.approx((1 + 0.75 + 0.75) / 3)
     assert found.subjects == (10, 10, 10)
 
 
 def test_subject_specific_information_does_not_help_on_other_subjects() -> None:
     ids = np.repeat([f"p{number:02d}" for number in range(12)], 4)
-    found = linear_probe(np.repeat(np.eye(12), 4, axis=0), constant(ids), ids, GENDERS)
+    found = linear_probe(np.repeat(np.eye(12), 4, axis=0), subject_codes(ids), ids, GENDERS)
     assert found.auc == 0.5
     assert found.p_value == 1
 
 
 def test_equal_embeddings_tie() -> None:
     _, ids = faces(10, 3, 1)
-    found = linear_probe(np.full((30, 7), 0.1, dtype=np.float32), constant(ids), ids, GENDERS)
+    found = linear_probe(np.full((30, 7), 0.1, dtype=np.float32), subject_codes(ids), ids, GENDERS)
     assert found.auc == found.chance_mean == found.chance_95 == 0.5
     assert found.p_value == 1
 
 
 def test_length_has_no_influence_and_unknown_labels_are_left_out() -> None:
     embeddings, ids = faces(12, 4, 8)
-    codes = constant(ids)
+    codes = subject_codes(ids)
     codes[::5] = -1
     codes[:4] = -1
     whole = linear_probe(embeddings, codes, ids, GENDERS)
@@ -170,15 +170,15 @@ def test_permuted_labels_are_those_of_another_subject_of_the_fold() -> None:
     drawn = _permuted(codes, person, fold, rng)
     assert drawn.shape == (len(person), PERMUTATIONS)
 
-    def held(column: np.ndarray, number: int) -> list[tuple[int, ...]]:
-        """The labels of each subject of a fold, in any order."""
-        its = np.unique(person[fold == number])
-        return [tuple(sorted(column[person == one].tolist())) for one in its]
+    def labels_in_fold(column: np.ndarray, number: int) -> list[tuple[int, ...]]:
+        """The sorted labels of each subject of a fold."""
+        subjects = np.unique(person[fold == number])
+        return [tuple(sorted(column[person == subject].tolist())) for subject in subjects]
 
     moved = 0
     for column, number in itertools.product(drawn.T, range(5)):
-        assert sorted(held(column, number)) == sorted(held(codes, number))
-        moved += held(column, number) != held(codes, number)
+        assert sorted(labels_in_fold(column, number)) == sorted(labels_in_fold(codes, number))
+        moved += labels_in_fold(column, number) != labels_in_fold(codes, number)
     assert moved > 400  # of 500
     assert len(np.unique(drawn, axis=1).T) == PERMUTATIONS
 
@@ -193,8 +193,8 @@ def test_permuted_labels_are_cut_or_repeated_for_unequal_numbers_of_sessions() -
         assert len(set(column[:2].tolist())) == 2
         assert set(column[:2].tolist()) <= {2, 3, 4, 5, 6}
         assert sorted(column[2:].tolist()) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
-    own = drawn[:, drawn[0] < 2]
-    assert (np.sort(own, axis=0) == codes[:, None]).all()
+    unchanged = drawn[:, drawn[0] < 2]
+    assert (np.sort(unchanged, axis=0) == codes[:, None]).all()
 
 
 def test_labels_that_are_constant_within_subjects_stay_so() -> None:
@@ -228,7 +228,7 @@ def test_two_subjects_of_each_class_are_enough() -> None:
     found = linear_probe(np.eye(2)[codes], codes, ids, GENDERS)
     assert found.auc == 1
     assert found.p_value is not None
-    assert found.p_value > 0.1  # there are but four permutations
+    assert found.p_value > 0.1  # there are only four permutations
 
 
 def test_the_p_value_counts_permutations_at_least_as_good_and_the_labels_themselves() -> None:
@@ -238,10 +238,12 @@ def test_the_p_value_counts_permutations_at_least_as_good_and_the_labels_themsel
     assert found.chance_95 == pytest.approx(0.7 + 0.85 * 0.2)  # between the third and fourth of four
 
 
-def test_findings_have_every_attribute_with_reasons_for_the_undefined() -> None:
+def test_the_section_has_every_attribute_with_reasons_for_undefined_ones() -> None:
     embeddings, ids = faces(12, 4, 8)
     one_person = np.where(ids == "p003", 1, 0)
-    labels = table(ids, gender=constant(ids), spectacles=np.zeros(len(ids)), facial_hair=one_person, pose=np.arange(len(ids)) % 2)
+    labels = table(
+        ids, gender=subject_codes(ids), spectacles=np.zeros(len(ids)), facial_hair=one_person, pose=np.arange(len(ids)) % 2
+    )
     found = linear_probe_section(embeddings, labels)
     metrics = found.metrics
     assert list(metrics.values) == [f"probe/{task}/{name}" for task in ATTRIBUTES for name in ("auc", "chance_auc_95")]
@@ -261,7 +263,7 @@ def test_findings_have_every_attribute_with_reasons_for_the_undefined() -> None:
 
 def test_the_order_of_rows_has_no_influence_and_the_seed_has() -> None:
     embeddings, ids = faces(12, 4, 8)
-    labels = table(ids, gender=constant(ids))
+    labels = table(ids, gender=subject_codes(ids))
     order = np.random.default_rng(0).permutation(len(ids))
     first = linear_probe_section(embeddings, labels).metrics.values
     assert linear_probe_section(embeddings[order], labels.subset(order)).metrics.values == first
@@ -271,15 +273,15 @@ def test_the_order_of_rows_has_no_influence_and_the_seed_has() -> None:
 def test_many_sessions_are_sampled_by_subject_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_probes, "MAX_SESSIONS", 60)
     embeddings, ids = faces(40, 4, 8)
-    [shown] = linear_probe_section(embeddings, table(ids, gender=constant(ids))).tables
+    [shown] = linear_probe_section(embeddings, table(ids, gender=subject_codes(ids))).tables
     assert "A random sample of 60 of up to 160 labelled sessions, by subject, is used." in shown.note
     counts = [int(word.split()[1]) for word in str(shown.rows[0][1]).split(", ")]
     assert sum(counts) == 15
-    assert sum(linear_probe(embeddings, constant(ids), ids, GENDERS, seed=1).subjects) == 15
+    assert sum(linear_probe(embeddings, subject_codes(ids), ids, GENDERS, seed=1).subjects) == 15
 
 
 def test_a_bad_embedding_is_rejected(rejected: AssertRejected) -> None:
     embeddings, ids = faces(12, 4, 8)
     embeddings[9, 3] = np.nan
     with rejected("p002", "NaN"):
-        linear_probe(embeddings, constant(ids), ids, GENDERS)
+        linear_probe(embeddings, subject_codes(ids), ids, GENDERS)

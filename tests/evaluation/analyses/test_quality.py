@@ -1,4 +1,4 @@
-"""Error versus discard and the measures of a session, against loops over the pairs, repeated pairs and scipy."""
+"""Error versus discard and correlations with quality measures, against loops over the pairs, repeated pairs and scipy."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ THRESHOLD = 0.5
 
 @st.composite
 def genuine_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, some of them the threshold itself, and coarse qualities, so that there are many ties."""
+    """Scores, some of them equal to the threshold, and coarse qualities, so that there are many ties."""
     count = draw(st.integers(1, 12))
     columns = [draw(st.lists(st.integers(0, most), min_size=count, max_size=count)) for most in (4, 5, 5)]
     score, first, second = np.array(columns, dtype=float)
@@ -36,13 +36,13 @@ def by_loops(score: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[t
     pairs = [(min(a, b), s) for s, a, b in zip(score, first, second)]
     curve = []
     for least in sorted({low for low, _ in pairs}):
-        left = [s for low, s in pairs if low >= least]
-        curve.append((1 - len(left) / len(pairs), sum(s < THRESHOLD for s in left) / len(left)))
+        kept = [s for low, s in pairs if low >= least]
+        curve.append((1 - len(kept) / len(pairs), sum(s < THRESHOLD for s in kept) / len(kept)))
     return curve
 
 
 def by_small_steps(discard: np.ndarray, fnmr: np.ndarray, limit: float) -> float:
-    """The mean of the curve at many places, over its start."""
+    """The mean of the curve at many shares up to the limit, divided by its first value."""
     places = (np.arange(100_000) + 0.5) / 100_000 * limit
     return float(np.mean([fnmr[discard <= place][-1] for place in places[::50]]) / fnmr[0])
 
@@ -58,7 +58,7 @@ def test_the_curve_is_that_of_loops_over_the_pairs(pairs: tuple[np.ndarray, np.n
     assert discard[0] == 0
 
 
-def test_a_pair_is_as_good_as_its_worse_session_and_equals_go_together() -> None:
+def test_the_quality_of_a_pair_is_that_of_its_worse_session_and_equal_ones_are_discarded_together() -> None:
     score = np.array([0.9, 0.1, 0.5, 0.4])
     first, second = np.array([3.0, 1.0, 9.0, 2.0]), np.array([7.0, 8.0, 1.0, 2.0])
     discard, fnmr = error_versus_discard(score, first, second, THRESHOLD)
@@ -76,7 +76,7 @@ def test_the_area_is_the_mean_of_the_curve_up_to_the_limit_over_its_start() -> N
         assert value(curve, limit) == pytest.approx(by_small_steps(*curve, limit), abs=2e-3)
 
 
-def test_one_quality_for_all_gives_a_flat_curve_and_the_area_1() -> None:
+def test_equal_qualities_give_a_flat_curve_and_the_area_1() -> None:
     score = np.array([0.1, 0.6, 0.9])
     curve = error_versus_discard(score, np.ones(3), np.ones(3), THRESHOLD)
     assert [part.tolist() for part in curve] == [[0], [pytest.approx(1 / 3)]]
@@ -94,13 +94,13 @@ def test_nothing_is_better_than_the_oracle(pairs: tuple[np.ndarray, np.ndarray, 
         assert np.isnan([best, found]).all()
 
 
-def test_a_quality_that_orders_by_error_is_the_oracle_an_inverted_one_is_above_1_and_a_random_one_is_1() -> None:
+def test_a_quality_that_ranks_errors_first_equals_the_oracle_an_inverted_one_is_above_1_and_a_random_one_is_1() -> None:
     rng = np.random.default_rng(0)
     score = rng.permutation(np.arange(200)) / 200
     errors = int((score < 0.1).sum())
     by_score, best = error_versus_discard(score, score, score, 0.1), oracle_curve(200, errors)
-    for mine, its in zip(by_score, best):
-        np.testing.assert_allclose(mine, its, atol=1e-12)
+    for found, expected in zip(by_score, best):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
     assert value(by_score) == pytest.approx(errors / 200 / (2 * DISCARD_LIMIT), rel=0.15)
     assert value(error_versus_discard(score, -score, -score, 0.1)) > 1.05
     random = [value(error_versus_discard(score, guess, guess, 0.1)) for guess in rng.random((400, 200))]
@@ -127,18 +127,18 @@ def test_a_replicate_equals_its_pairs_repeated_as_often_as_their_subjects(
         assert drawn == pytest.approx(value(again), nan_ok=True)
 
 
-def test_with_very_many_qualities_neighbours_are_merged_which_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discarding_neighbouring_qualities_together_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     lengths = rng.random(5000)
     score = 0.5 * lengths + rng.random(5000)
     draws = bootstrap_weights(rng.integers(0, 60, 5000), replicates=50)
-    few = partial_auc_replicates(score, lengths, THRESHOLD, draws)
+    merged = partial_auc_replicates(score, lengths, THRESHOLD, draws)
     monkeypatch.setattr(quality, "MAX_STEPS", 5000)
     exact = partial_auc_replicates(score, lengths, THRESHOLD, draws)
-    assert 0 < np.abs(few - exact).max() < 0.02 * exact.std() + 1e-3
+    assert 0 < np.abs(merged - exact).max() < 0.02 * exact.std() + 1e-3
 
 
-def test_a_correlation_in_a_replicate_is_numpys_of_repeated_sessions_and_undefined_if_constant() -> None:
+def test_the_correlation_of_a_replicate_is_that_of_repeated_sessions_and_undefined_if_constant() -> None:
     rng = np.random.default_rng(0)
     people = np.array([0, 0, *([1] * 50), 2])
     x, y = rng.random(53), rng.random(53)
@@ -172,7 +172,7 @@ def example(people: int = 60, sessions: int = 4, seed: int = 0) -> tuple[np.ndar
     return lengths, labels, first, second, score
 
 
-def found(
+def section_of(
     lengths: np.ndarray, labels: Labels, first: np.ndarray, second: np.ndarray, score: np.ndarray, **more: float
 ) -> ReportSection:
     return quality_section(
@@ -187,9 +187,9 @@ def found(
     )
 
 
-def test_the_metrics_are_those_of_the_functions_with_intervals_that_hold_them() -> None:
+def test_the_metrics_are_those_of_the_functions_and_within_their_intervals() -> None:
     lengths, labels, first, second, score = example()
-    section = found(lengths, labels, first, second, score)
+    section = section_of(lengths, labels, first, second, score)
     values, intervals = section.metrics.values, section.metrics.intervals
     curve = error_versus_discard(score, lengths[first], lengths[second], THRESHOLD)
     assert values["quality/edc_pauc"] == value(curve)
@@ -207,7 +207,7 @@ def test_the_metrics_are_those_of_the_functions_with_intervals_that_hold_them() 
 
 
 def test_constant_measures_are_undefined_and_missing_ones_are_absent() -> None:
-    metrics = found(*example()).metrics
+    metrics = section_of(*example()).metrics
     assert metrics.values["quality/spearman_saturated"] is None
     assert metrics.reasons["quality/spearman_saturated"] == "quality_saturated is 0 in all sessions"
     assert metrics.values["quality/spearman_imbalance"] is None
@@ -217,7 +217,7 @@ def test_constant_measures_are_undefined_and_missing_ones_are_absent() -> None:
 
 def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curves() -> None:
     lengths, labels, first, second, score = example()
-    section = found(lengths, labels, first, second, score)
+    section = section_of(lengths, labels, first, second, score)
     (table,) = section.tables
     cells = {row[0]: row[1:] for row in table.rows}
     assert cells["threshold"] == [THRESHOLD, None, None, "test"]
@@ -234,8 +234,8 @@ def test_the_table_has_the_fnmr_at_each_share_discarded_and_the_figures_the_curv
     assert len(section.figures["quality_measures"]().axes) == 2
 
 
-def test_more_than_2000_sessions_are_resampled_as_2000_points() -> None:
-    figure = found(*example(people=700)).figures["quality_measures"]()
+def test_more_than_2000_sessions_are_plotted_as_2000_points() -> None:
+    figure = section_of(*example(people=700)).figures["quality_measures"]()
     assert len(figure.axes[0].lines[0].get_xdata()) == quality.MAX_POINTS  # type: ignore[arg-type]
 
 
@@ -243,9 +243,9 @@ def test_without_genuine_pairs_errors_or_differences_in_length_there_is_a_reason
     lengths, labels, first, second, score = example()
     none = np.empty(0, dtype=int)
     for section, reason in (
-        (found(lengths, labels, none, none, np.empty(0)), "no genuine pair"),
-        (found(lengths, labels, first, second, score, threshold=-9), f"no false non-match among {len(score)}"),
-        (found(np.ones(len(lengths)) + 1e-7 * lengths, labels, first, second, score), "same magnitude"),
+        (section_of(lengths, labels, none, none, np.empty(0)), "no genuine pair"),
+        (section_of(lengths, labels, first, second, score, threshold=-9), f"no false non-match among {len(score)}"),
+        (section_of(np.ones(len(lengths)) + 1e-7 * lengths, labels, first, second, score), "same magnitude"),
     ):
         assert section.metrics.values["quality/edc_pauc"] is None
         assert reason in section.metrics.reasons["quality/edc_pauc"]

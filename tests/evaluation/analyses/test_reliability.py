@@ -25,7 +25,7 @@ def by_loop(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray) ->
 
 def sample(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    confidence = np.where(rng.random(count) < 0.3, rng.integers(11, size=count) / 10, rng.random(count))  # edges among them
+    confidence = np.where(rng.random(count) < 0.3, rng.integers(11, size=count) / 10, rng.random(count))  # some at bin edges
     return confidence, rng.random(count) < confidence**2
 
 
@@ -47,7 +47,7 @@ def test_a_replicate_without_any_of_the_sessions_is_nan() -> None:
     assert found[~np.isnan(found)] == pytest.approx(0.2)
 
 
-def test_the_curve_is_scikit_learns() -> None:
+def test_the_curve_equals_scikit_learn() -> None:
     confidence, correct = sample(0, 500)
     found = reliability_diagram(confidence, correct)
     frequency, mean = calibration_curve(correct, confidence, n_bins=10, strategy="uniform")
@@ -56,7 +56,7 @@ def test_the_curve_is_scikit_learns() -> None:
     assert found.counts.sum() == 500
 
 
-def test_a_bin_holds_its_upper_edge_and_the_first_one_zero() -> None:
+def test_a_bin_includes_its_upper_edge_and_the_first_bin_zero() -> None:
     found = reliability_diagram(np.array([0.0, 0.1, 0.1000001, 0.2, 1.0]), np.array([False, True, True, True, True]))
     assert found.counts.tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0, 1]
     assert found.frequency[:2].tolist() == [0.5, 1.0]
@@ -64,13 +64,13 @@ def test_a_bin_holds_its_upper_edge_and_the_first_one_zero() -> None:
     assert np.isnan(found.confidence[2:9]).all()
 
 
-def test_sure_and_right_is_0_and_sure_and_wrong_is_1() -> None:
+def test_confident_correct_predictions_have_error_0_and_confident_wrong_ones_1() -> None:
     correct = np.array([True, False, True])
     assert reliability_diagram(correct.astype(float), correct).error == 0
     assert reliability_diagram(1 - correct.astype(float), correct).error == 1
 
 
-def test_one_constant_prediction_errs_by_its_distance_from_the_share() -> None:
+def test_the_error_of_a_constant_prediction_is_its_distance_from_the_observed_share() -> None:
     assert reliability_diagram(np.full(10, 0.75), np.arange(10) < 3).error == pytest.approx(0.45)
 
 
@@ -89,7 +89,7 @@ def test_the_order_of_the_sessions_does_not_matter() -> None:
     assert shuffled == pytest.approx(expected_calibration_error(confidence, correct, unweighted(200)))
 
 
-def test_the_figure_shows_bins_with_sessions_only_their_counts_and_the_error() -> None:
+def test_the_figure_shows_the_occupied_bins_the_counts_and_the_error() -> None:
     found = reliability_diagram(np.array([0.05, 0.65, 0.7, 0.95]), np.array([False, True, False, True]))
     figure = reliability_figure(found, "Reliability of gender", "predicted probability of male", "observed frequency of male")
     above, below = figure.axes
@@ -99,5 +99,5 @@ def test_the_figure_shows_bins_with_sessions_only_their_counts_and_the_error() -
     assert [bar.get_height() for bar in below.patches] == [1, 0, 0, 0, 0, 0, 2, 0, 0, 1]
     assert [text.get_text() for text in below.texts] == ["1", "0", "0", "0", "0", "0", "2", "0", "0", "1"]
     assert (above.get_ylabel(), below.get_xlabel()) == ("observed frequency of male", "predicted probability of male")
-    figure.savefig(picture := io.BytesIO(), format="png")
-    assert picture.getvalue().startswith(b"\x89PNG")
+    figure.savefig(png := io.BytesIO(), format="png")
+    assert png.getvalue().startswith(b"\x89PNG")

@@ -28,7 +28,7 @@ names = st.text(alphabet="ab1 ,;\"'é-_", min_size=1, max_size=4).map(str.strip)
 
 @st.composite
 def lists(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[tuple[int, int]], list[str] | None, list[str]]:
-    """Sessions, pairs of these in any order, perhaps folds, and the columns in any order."""
+    """Sessions, pairs of them in any order, sometimes folds, and the columns in any order."""
     keys = draw(st.lists(st.tuples(names, names), min_size=2, max_size=6, unique=True))
     rows = st.integers(0, len(keys) - 1)
     pairs = st.tuples(rows, rows).filter(lambda pair: pair[0] != pair[1])
@@ -39,7 +39,7 @@ def lists(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[tuple[int, int]]
 
 
 @given(lists())
-def test_a_list_that_was_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, drawn) -> None:
+def test_a_written_list_is_read_back(tmp_path_factory: pytest.TempPathFactory, drawn) -> None:
     keys, pairs, folds, columns = drawn
     rows = []
     for number, (one, other) in enumerate(pairs):

@@ -1,4 +1,4 @@
-"""All pairs without holding them, against loops over every pair."""
+"""Scores of all pairs in blocks, against loops over every pair."""
 
 import itertools
 
@@ -21,7 +21,7 @@ Impostors = dict[int, int]
 
 @st.composite
 def sets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of -1 and 1, 16 long, whose cosines are exact and often equal, of a few subjects in any order."""
+    """Embeddings of 16 values -1 or 1, whose cosines are exact and often equal; and a few subjects in any order."""
     ids = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12))
     kinds = draw(st.lists(st.integers(0, 4), min_size=len(ids), max_size=len(ids)))
     rows = np.random.default_rng(draw(st.integers(0, 9))).choice([-1.0, 1.0], size=(5, 16)).astype(np.float32)
@@ -29,33 +29,33 @@ def sets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_loops(embeddings: np.ndarray, ids: np.ndarray) -> tuple[Impostors, list[tuple[int, int, int]]]:
-    """How many impostor pairs have each key, and the genuine pairs with theirs."""
+    """The number of impostor pairs at each level, and the genuine pairs with their levels."""
     impostors: Impostors = {}
     genuine = []
     for i, j in itertools.combinations(range(len(ids)), 2):
         a, b = embeddings[i].astype(float), embeddings[j].astype(float)
-        key = int(np.floor((a @ b / np.sqrt((a @ a) * (b @ b)) + 1) * STEPS + 0.5))
+        level = int(np.floor((a @ b / np.sqrt((a @ a) * (b @ b)) + 1) * STEPS + 0.5))
         if ids[i] == ids[j]:
-            genuine.append((i, j, key))
+            genuine.append((i, j, level))
         else:
-            impostors[key] = impostors.get(key, 0) + 1
+            impostors[level] = impostors.get(level, 0) + 1
     return impostors, genuine
 
 
-def found(comparisons: PairScores) -> tuple[Impostors, list[tuple[int, int, int]]]:
-    impostors = dict(zip(comparisons.impostor_levels.tolist(), comparisons.impostor_counts.tolist()))
-    ends = np.sort(np.stack([comparisons.genuine_first, comparisons.genuine_second], axis=1), axis=1)
-    return impostors, sorted((*pair, key) for pair, key in zip(ends.tolist(), comparisons.genuine_levels.tolist()))  # type: ignore[misc]
+def counts_of(pair_scores: PairScores) -> tuple[Impostors, list[tuple[int, int, int]]]:
+    impostors = dict(zip(pair_scores.impostor_levels.tolist(), pair_scores.impostor_counts.tolist()))
+    ends = np.sort(np.stack([pair_scores.genuine_first, pair_scores.genuine_second], axis=1), axis=1)
+    return impostors, sorted((*pair, level) for pair, level in zip(ends.tolist(), pair_scores.genuine_levels.tolist()))  # type: ignore[misc]
 
 
 @given(sets())
-def test_every_pair_is_counted_once_with_its_key(drawn):
+def test_every_pair_is_counted_once_with_its_level(drawn):
     embeddings, ids = drawn
-    assert found(AllPairs(embeddings, ids).score()) == by_loops(embeddings, ids)
+    assert counts_of(AllPairs(embeddings, ids).score()) == by_loops(embeddings, ids)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_of_any_size_on_any_threads_give_the_same(monkeypatch, threads):
+def test_blocks_of_any_size_on_any_number_of_threads_give_the_same_scores(monkeypatch, threads):
     rng = np.random.default_rng(0)
     embeddings = rng.choice([-1.0, 1.0], size=(90, 64)).astype(np.float32)
     ids = rng.choice(list("abcdefgh"), size=90)
@@ -66,38 +66,40 @@ def test_blocks_of_any_size_on_any_threads_give_the_same(monkeypatch, threads):
         for rows, columns in ((7, 13), (16, 16), (90, 8), (200, 200)):
             monkeypatch.setattr(pairs, "BLOCK_ROWS", rows)
             monkeypatch.setattr(pairs, "BLOCK_COLUMNS", columns)
-            assert found(AllPairs(embeddings, ids).score()) == whole
+            assert counts_of(AllPairs(embeddings, ids).score()) == whole
     finally:
         torch.set_num_threads(before)
 
 
-def test_more_pairs_than_keys_are_counted_in_a_table_and_give_the_same():
+def test_more_pairs_than_levels_are_counted_in_a_histogram_with_the_same_result():
     rng = np.random.default_rng(1)
     embeddings = rng.standard_normal((2100, 4)).astype(np.float32)
     ids = np.array([f"p{i % 300:03d}" for i in range(2100)])
-    comparisons = AllPairs(embeddings, ids).score()
+    pair_scores = AllPairs(embeddings, ids).score()
     assert LEVELS < 2100 * 2099 // 2
     first, second = np.triu_indices(2100, k=1)
     listed = ListedPairs(embeddings, ids, first, second).score()
-    assert comparisons.impostor_count == listed.impostor_count
-    assert len(comparisons.genuine_levels) == len(listed.genuine_levels) == 300 * 21
-    mine, theirs = (np.repeat(one.impostor_levels, one.impostor_counts) for one in (comparisons, listed))
-    assert np.abs(mine - theirs).max() <= 1  # a product of another shape may round to the neighbouring step
+    assert pair_scores.impostor_count == listed.impostor_count
+    assert len(pair_scores.genuine_levels) == len(listed.genuine_levels) == 300 * 21
+    blockwise, one_by_one = (np.repeat(one.impostor_levels, one.impostor_counts) for one in (pair_scores, listed))
+    assert np.abs(blockwise - one_by_one).max() <= 1  # a product of another shape may round to the neighbouring level
 
 
 def test_the_euclidean_score_is_minus_the_distance():
     rng = np.random.default_rng(2)
     embeddings = (rng.standard_normal((30, 8)) * rng.uniform(1, 20, size=(30, 1)) + 100).astype(np.float32)
     ids = np.array(list("abcde") * 6)
-    comparisons = AllPairs(embeddings, ids, "euclidean").score()
-    truth = np.linalg.norm(embeddings[comparisons.genuine_first].astype(float) - embeddings[comparisons.genuine_second], axis=1)
-    assert comparisons.scale.scores(comparisons.genuine_levels) == pytest.approx(-truth, abs=0.02 * comparisons.scale.radius)
-    order = np.argsort(truth)
-    assert (np.diff(comparisons.genuine_levels[order]) <= 1).all()
+    pair_scores = AllPairs(embeddings, ids, "euclidean").score()
+    expected = np.linalg.norm(
+        embeddings[pair_scores.genuine_first].astype(float) - embeddings[pair_scores.genuine_second], axis=1
+    )
+    assert pair_scores.scale.scores(pair_scores.genuine_levels) == pytest.approx(-expected, abs=0.02 * pair_scores.scale.radius)
+    order = np.argsort(expected)
+    assert (np.diff(pair_scores.genuine_levels[order]) <= 1).all()
 
 
 def with_offset(offset: float, people: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy embeddings of subjects with 5 sessions, with a common part of `offset` times their spread."""
+    """Noisy embeddings of subjects with 5 sessions, all shifted by `offset` times their spread."""
     rng = np.random.default_rng(0)
     own = np.repeat(rng.normal(size=(people, 64)), 5, axis=0) + 2 * rng.normal(size=(5 * people, 64))
     common = rng.normal(size=64)
@@ -106,59 +108,59 @@ def with_offset(offset: float, people: int = 60) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("offset", [0, 1, 10, 100, 1000, 10_000])
-def test_the_area_is_that_of_float64_however_much_the_embeddings_have_in_common(offset):
-    """A collapsed embedding, all cosines near 1, had an area of 0.5 as all its pairs had one key."""
+def test_the_auc_is_that_of_float64_even_if_embeddings_share_a_large_offset(offset):
+    """With a large offset all cosines are near 1: compared directly, all pairs would be at one level and the AUC 0.5."""
     embeddings, ids = with_offset(offset)
     unit = embeddings.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     one, other = np.triu_indices(len(ids), k=1)
     # Minus half the squared distance orders as the cosine does, without its rounding near 1.
-    truth = roc_auc_score(ids[one] == ids[other], -np.square(unit[one] - unit[other]).sum(axis=1))
-    comparisons = AllPairs(embeddings, ids).score()
+    expected = roc_auc_score(ids[one] == ids[other], -np.square(unit[one] - unit[other]).sum(axis=1))
+    pair_scores = AllPairs(embeddings, ids).score()
     listed = ListedPairs(embeddings, ids, one, other).score()
-    assert 0.7 < truth < 0.95
-    assert roc_auc(compute_roc(comparisons)) == pytest.approx(truth, abs=1e-5)
-    assert roc_auc(compute_roc(listed)) == pytest.approx(truth, abs=1e-5)
-    cosines = (unit[comparisons.genuine_first] * unit[comparisons.genuine_second]).sum(axis=1)
-    scale = comparisons.scale
-    assert scale.scores(comparisons.genuine_levels) == pytest.approx(cosines, abs=2e-6 * scale.radius**2 + 1e-15)
-    keys = np.unique(np.random.default_rng(3).integers(0, LEVELS, size=2000))
-    assert [scale.threshold_level(float(score)) for score in scale.scores(keys)] == keys.tolist()
+    assert 0.7 < expected < 0.95
+    assert roc_auc(compute_roc(pair_scores)) == pytest.approx(expected, abs=1e-5)
+    assert roc_auc(compute_roc(listed)) == pytest.approx(expected, abs=1e-5)
+    cosines = (unit[pair_scores.genuine_first] * unit[pair_scores.genuine_second]).sum(axis=1)
+    scale = pair_scores.scale
+    assert scale.scores(pair_scores.genuine_levels) == pytest.approx(cosines, abs=2e-6 * scale.radius**2 + 1e-15)
+    levels = np.unique(np.random.default_rng(3).integers(0, LEVELS, size=2000))
+    assert [scale.threshold_level(float(score)) for score in scale.scores(levels)] == levels.tolist()
 
 
-def test_equal_embeddings_of_all_subjects_have_an_area_of_one_half():
+def test_equal_embeddings_of_all_subjects_have_an_auc_of_one_half():
     row = np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32)
-    comparisons = AllPairs(np.repeat(row, 40, axis=0), np.repeat(list("abcdefgh"), 5)).score()
-    assert roc_auc(compute_roc(comparisons)) == 0.5
-    assert comparisons.scale.scores(comparisons.genuine_levels) == pytest.approx(1, abs=1e-6)
+    pair_scores = AllPairs(np.repeat(row, 40, axis=0), np.repeat(list("abcdefgh"), 5)).score()
+    assert roc_auc(compute_roc(pair_scores)) == 0.5
+    assert pair_scores.scale.scores(pair_scores.genuine_levels) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
 def test_a_threshold_converted_to_a_score_and_back_is_the_same_level(measure):
     rng = np.random.default_rng(3)
     scale = AllPairs(rng.standard_normal((9, 5)).astype(np.float32), np.array(list("aabbccdde")), measure).score().scale
-    keys = np.unique(rng.integers(0, LEVELS, size=2000))
-    assert [scale.threshold_level(float(score)) for score in scale.scores(keys)] == keys.tolist()
+    levels = np.unique(rng.integers(0, LEVELS, size=2000))
+    assert [scale.threshold_level(float(score)) for score in scale.scores(levels)] == levels.tolist()
 
 
 @given(sets(), st.integers(0, 5))
-def test_a_pair_weighs_as_often_as_both_subjects_were_resampled(drawn, seed):
+def test_the_weight_of_an_impostor_pair_is_the_product_of_the_draws_of_its_subjects(drawn, seed):
     embeddings, ids = drawn
     draws = bootstrap_weights(ids, replicates=4, seed=seed)
-    nodes = np.unique(np.random.default_rng(seed).integers(0, LEVELS, size=6))
+    thresholds = np.unique(np.random.default_rng(seed).integers(0, LEVELS, size=6))
     first, second = np.triu_indices(len(ids), k=1)
-    truth = np.zeros((4, len(nodes) + 1))
+    expected = np.zeros((4, len(thresholds) + 1))
     for i, j in zip(first, second):
         if ids[i] != ids[j]:
             a, b = embeddings[i].astype(float), embeddings[j].astype(float)
-            key = int(np.floor((a @ b / np.sqrt((a @ a) * (b @ b)) + 1) * STEPS + 0.5))
+            level = int(np.floor((a @ b / np.sqrt((a @ a) * (b @ b)) + 1) * STEPS + 0.5))
             weight = draws.weights[:, draws.unit[i]] * draws.weights[:, draws.unit[j]]
-            truth[:, (nodes <= key).sum()] += weight
-    assert np.array_equal(AllPairs(embeddings, ids, bootstrap=draws).impostor_weights(nodes), truth)
-    assert np.array_equal(ListedPairs(embeddings, ids, first, second, bootstrap=draws).impostor_weights(nodes), truth)
+            expected[:, (thresholds <= level).sum()] += weight
+    assert np.array_equal(AllPairs(embeddings, ids, bootstrap=draws).impostor_weights(thresholds), expected)
+    assert np.array_equal(ListedPairs(embeddings, ids, first, second, bootstrap=draws).impostor_weights(thresholds), expected)
 
 
-def test_subjects_of_a_group_are_resampled_together_and_are_impostors_of_each_other():
+def test_subjects_of_a_unit_are_resampled_together_and_are_impostors_of_each_other():
     rng = np.random.default_rng(4)
     embeddings = rng.choice([-1.0, 1.0], size=(40, 16)).astype(np.float32)
     ids = np.array([f"p{i // 2:02d}" for i in range(40)])
@@ -186,9 +188,9 @@ def test_the_reason_for_undefined_verification():
 
 
 def test_embeddings_of_length_0_have_the_cosine_0_with_all():
-    comparisons = AllPairs(np.zeros((3, 4), np.float32), np.array(["a", "a", "b"])).score()
-    assert comparisons.scale.scores(comparisons.genuine_levels).tolist() == [0]
-    assert comparisons.scale.scores(comparisons.impostor_levels).tolist() == [0]
+    pair_scores = AllPairs(np.zeros((3, 4), np.float32), np.array(["a", "a", "b"])).score()
+    assert pair_scores.scale.scores(pair_scores.genuine_levels).tolist() == [0]
+    assert pair_scores.scale.scores(pair_scores.impostor_levels).tolist() == [0]
 
 
 def test_listed_pairs_reject_an_infinite_embedding():
@@ -198,7 +200,7 @@ def test_listed_pairs_reject_an_infinite_embedding():
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-5])
-def test_products_that_are_some_last_bits_beyond_1_lose_no_pair(seed, noise):
+def test_no_pair_is_lost_if_products_are_a_few_last_bits_above_1(seed, noise):
     rng = np.random.default_rng(seed)
     embeddings = (rng.standard_normal(256) + noise * rng.standard_normal((18, 256))).astype(np.float32)
     embeddings *= rng.uniform(0.1, 10, size=(18, 1)).astype(np.float32)
@@ -207,8 +209,8 @@ def test_products_that_are_some_last_bits_beyond_1_lose_no_pair(seed, noise):
     for measure in ("cosine", "euclidean"):
         draws = bootstrap_weights(ids, replicates=3)
         for one in (AllPairs(embeddings, ids, measure, draws), ListedPairs(embeddings, ids, first, second, measure, draws)):
-            comparisons = one.score()
-            assert (comparisons.impostor_count, len(comparisons.genuine_levels)) == (135, 18)
-            assert comparisons.impostor_levels.max() < LEVELS
-            assert compute_roc(comparisons).fmr[-1] == 1
+            pair_scores = one.score()
+            assert (pair_scores.impostor_count, len(pair_scores.genuine_levels)) == (135, 18)
+            assert pair_scores.impostor_levels.max() < LEVELS
+            assert compute_roc(pair_scores).fmr[-1] == 1
             assert (one.impostor_weights(np.array([STEPS])).sum(axis=1) > 0).all()

@@ -1,4 +1,4 @@
-"""LFW's accuracy against loops over every threshold, and the folds that it is computed on."""
+"""Ten-fold accuracy against loops over every threshold, and its folds."""
 
 import itertools
 import math
@@ -22,18 +22,18 @@ Pair = tuple[float, bool, int]
 
 
 def by_loops(pairs: list[Pair]) -> tuple[float, float]:
-    """Mean and standard error of the accuracy in each fold at the smallest threshold that is best in the others."""
+    """Mean and standard error of the folds' accuracies, each at the smallest threshold that is best in the other folds."""
     accuracies = []
     for fold in sorted({number for _, _, number in pairs}):
         others = [(score, same) for score, same, number in pairs if number != fold]
         most, chosen = -1, math.nan
         distinct = sorted({score for score, _ in others})
         for threshold in [-math.inf, *((a + b) / 2 for a, b in itertools.pairwise(distinct)), math.inf]:
-            right = sum((score >= threshold) == same for score, same in others)
-            if right > most:
-                most, chosen = right, threshold
-        here = [(score >= chosen) == same for score, same, number in pairs if number == fold]
-        accuracies.append(sum(here) / len(here))
+            correct = sum((score >= threshold) == same for score, same in others)
+            if correct > most:
+                most, chosen = correct, threshold
+        in_fold = [(score >= chosen) == same for score, same, number in pairs if number == fold]
+        accuracies.append(sum(in_fold) / len(in_fold))
     mean = sum(accuracies) / len(accuracies)
     variance = sum((accuracy - mean) ** 2 for accuracy in accuracies) / (len(accuracies) - 1)
     return mean, math.sqrt(variance) / math.sqrt(len(accuracies))
@@ -46,7 +46,7 @@ def values(score: np.ndarray, genuine: np.ndarray, fold: np.ndarray) -> tuple[fl
 
 @st.composite
 def scored(draw: st.DrawFn) -> list[Pair]:
-    """Pairs with many ties, in two folds and more of any size, of one kind only in some."""
+    """Pairs with many ties in two or more folds of any size; some folds have only genuine or only impostor pairs."""
     first = [draw(st.tuples(st.integers(-3, 3), st.booleans(), st.just(fold))) for fold in (0, 1)]
     rest = draw(st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 4)), max_size=25))
     return [(score / 3, same, fold) for score, same, fold in draw(st.permutations([*first, *rest]))]
@@ -58,7 +58,7 @@ def test_accuracy_and_its_standard_error_are_those_of_loops(pairs: list[Pair]) -
     assert values(score, genuine, fold) == pytest.approx(by_loops(pairs), abs=1e-12)
 
 
-def test_the_error_is_that_of_the_mean_and_not_the_deviation_of_the_folds() -> None:
+def test_the_standard_error_is_the_deviation_of_the_folds_divided_by_the_root_of_their_number() -> None:
     """Of ten folds with 10 pairs, which all share the best threshold 0.5, five have no error and five have one."""
     fold = np.repeat(np.arange(10), 10)
     genuine = np.tile([True, False], 50)
@@ -84,8 +84,8 @@ def test_perfect_inverted_and_random_scores_have_their_known_accuracy() -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_scores_with_a_gap_wider_than_their_spacing_get_1(sign: int) -> None:
-    """With a pair's own score as the threshold, the mean over 200 seeds was 0.9982, and never 1."""
+def test_scores_separated_by_a_wide_gap_have_accuracy_1(sign: int) -> None:
+    """With thresholds at scores instead of midpoints, the mean accuracy over 200 seeds was 0.9982, and never 1."""
     genuine, fold = np.tile([True, False], 300), np.repeat(np.arange(10), 60)
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def test_the_threshold_is_the_middle_of_the_gap() -> None:
     assert _best_threshold(neighbours, np.array([False, True])) == neighbours[1]
 
 
-def test_names_of_folds_may_be_any_numbers() -> None:
+def test_fold_numbers_may_be_any_integers() -> None:
     rng = np.random.default_rng(1)
     score, genuine, fold = rng.normal(size=60), rng.random(60) < 0.5, np.repeat(np.arange(3), 20)
     assert values(score, genuine, np.array([7, -2, 40])[fold]) == pytest.approx(values(score, genuine, fold))
@@ -142,7 +142,7 @@ def test_folds_are_subject_disjoint_with_as_many_impostor_as_genuine_pairs(peopl
     assert not any(name.startswith("single") for name in fold_of)
 
 
-def test_subjects_are_spread_evenly_over_the_folds_and_a_fold_has_no_more_pairs_than_those_of_lfw() -> None:
+def test_subjects_are_spread_evenly_over_the_folds_and_a_fold_has_at_most_as_many_pairs_as_in_lfw() -> None:
     ids = np.repeat([f"p{i}" for i in range(43)], 20)
     folds = draw_folds(ids, *genuine_pairs(ids))
     people = [len(np.unique(ids[folds.first[folds.fold == fold]])) for fold in range(FOLDS)]
@@ -157,7 +157,7 @@ def test_the_folds_are_a_function_of_the_seed() -> None:
     assert by_pair(draw_folds(ids, *pairs, seed=3)) != by_pair(draw_folds(ids, *pairs, seed=4))
 
 
-def test_below_twenty_subjects_with_two_sessions_there_are_no_folds_however_many_have_one() -> None:
+def test_below_twenty_subjects_with_two_sessions_there_are_no_folds() -> None:
     ids = sessions_of(19, 30, 0)
     folds = draw_folds(ids, *genuine_pairs(ids))
     assert folds.undefined_reason.startswith("only 19 subjects have two sessions or more")

@@ -28,22 +28,28 @@ from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 Scored = list[tuple[float, bool]]
 
 
-def compared(scores: np.ndarray, genuine: np.ndarray, owner: np.ndarray) -> PairScores:
-    """Pair scores with given (m,) scores; the genuine ones are of the subject `owner`."""
-    keys = np.round((scores + 8) * STEPS / 8).astype(np.int64)
-    impostor_keys, counts = np.unique(keys[~genuine], return_counts=True)
+def pair_scores_of(scores: np.ndarray, genuine: np.ndarray, owner: np.ndarray) -> PairScores:
+    """Pair scores with these (m,) scores; `owner` is the (m,) subject of the first session."""
+    levels = np.round((scores + 8) * STEPS / 8).astype(np.int64)
+    impostor_levels, counts = np.unique(levels[~genuine], return_counts=True)
     own = np.arange(int(genuine.sum()))
     return PairScores(
-        ScoreScale("cosine"), np.unique(owner[genuine], return_inverse=True)[1], impostor_keys, counts, own, own, keys[genuine]
+        ScoreScale("cosine"),
+        np.unique(owner[genuine], return_inverse=True)[1],
+        impostor_levels,
+        counts,
+        own,
+        own,
+        levels[genuine],
     )
 
 
 def pairs_of(scores: np.ndarray, ids: list[int]) -> tuple[PairScores, Scored]:
-    """Of given (n, n) scores instead of cosines; and the list of them."""
+    """Pair scores with these (n, n) scores instead of cosines, and a list of the scores."""
     first, second = np.triu_indices(len(ids), k=1)
     people = np.array(ids)
     genuine, score = people[first] == people[second], np.round(scores[first, second] * STEPS) / STEPS
-    return compared(score, genuine, people[first]), list(zip(score.tolist(), genuine.tolist()))
+    return pair_scores_of(score, genuine, people[first]), list(zip(score.tolist(), genuine.tolist()))
 
 
 @st.composite
@@ -58,20 +64,20 @@ def tables(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
 
 
 def rates(pairs: Scored, threshold: float) -> tuple[float, float]:
-    """FAR and TAR if a score of at least `threshold` is accepted."""
+    """FMR and TMR if a score of at least `threshold` is accepted."""
     genuine, impostor = [s for s, g in pairs if g], [s for s, g in pairs if not g]
     return sum(s >= threshold for s in impostor) / len(impostor), sum(s >= threshold for s in genuine) / len(genuine)
 
 
 def by_loops_auc(genuine: list[float], impostor: list[float], weights: list[float] | None = None) -> float:
-    """The share of (genuine, impostor) pair_scores that are right, a tie being half."""
+    """The share of correctly ordered (genuine, impostor) scores, ties counting half."""
     weights = weights or [1.0] * len(genuine)
     won = sum(w * ((g > i) + (g == i) / 2) for (g, w), i in itertools.product(zip(genuine, weights), impostor))
     return won / (sum(weights) * len(impostor))
 
 
 def by_bisection_eer(pairs: Scored) -> float:
-    """Walks the polyline through the (FAR, TAR) of every threshold to where FAR = 1 - TAR."""
+    """The FMR where FMR = 1 - TMR on the polyline through the (FMR, TMR) of every threshold."""
     corners = [rates(pairs, threshold) for threshold in [math.inf, *sorted({s for s, _ in pairs}, reverse=True)]]
 
     def at(place: float) -> tuple[float, float]:
@@ -82,15 +88,15 @@ def by_bisection_eer(pairs: Scored) -> float:
     low, high = 0.0, float(len(corners) - 1)
     for _ in range(60):
         middle = (low + high) / 2
-        far, tar = at(middle)
-        low, high = (low, middle) if far >= 1 - tar else (middle, high)
+        fmr, tmr = at(middle)
+        low, high = (low, middle) if fmr >= 1 - tmr else (middle, high)
     return at(high)[0]
 
 
-def by_loops_tar(pairs: Scored, far: float) -> float:
-    """At the smallest threshold whose FAR is at most `far`; beyond the largest score nothing is accepted."""
+def by_loops_tmr(pairs: Scored, fmr: float) -> float:
+    """The TMR at the smallest threshold with an FMR of at most `fmr`; above the largest score nothing is accepted."""
     for threshold in [*sorted({s for s, _ in pairs}), math.inf]:
-        if rates(pairs, threshold)[0] <= far:
+        if rates(pairs, threshold)[0] <= fmr:
             return rates(pairs, threshold)[1]
     raise AssertionError("infinity accepts nothing")
 
@@ -112,8 +118,8 @@ def test_auc_eer_and_subject_balanced_auc_are_those_of_loops(table: tuple[np.nda
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([3, 10, 1000]))
-def test_the_true_accept_rate_is_that_of_the_smallest_threshold_that_keeps_the_false_accept_rate(seed: int, grid: int) -> None:
-    """Ten impostor pairs and more, with few and with many ties."""
+def test_the_true_match_rate_is_that_of_the_smallest_threshold_with_at_most_the_fmr(seed: int, grid: int) -> None:
+    """Sets of 8 to 21 sessions, with few and with many ties."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 5, size=int(rng.integers(8, 22))).tolist()
     scores = np.round(rng.normal(size=(len(ids), len(ids))) * grid) / grid + np.equal.outer(ids, ids)
@@ -121,19 +127,19 @@ def test_the_true_accept_rate_is_that_of_the_smallest_threshold_that_keeps_the_f
     impostors = pair_scores.impostor_count
     assume(not pair_scores.undefined_reason)
     values = verification_metrics(pair_scores).values
-    for far in FMR_POINTS:
-        name = f"tar_at_far_{far:g}"
-        assert (name in values) == (impostors >= round(1 / far))
+    for fmr in FMR_POINTS:
+        name = f"tar_at_far_{fmr:g}"
+        assert (name in values) == (impostors >= round(1 / fmr))
         if name in values:
-            assert values[name] == pytest.approx(by_loops_tar(scored, far), abs=1e-12)
+            assert values[name] == pytest.approx(by_loops_tmr(scored, fmr), abs=1e-12)
 
 
 @pytest.mark.parametrize("impostors", [10, 20, 30, 70, 100, 1000])
-def test_a_false_accept_rate_that_the_pairs_meet_exactly_is_met(impostors: int) -> None:
-    """Of n impostors, n / 10 false accepts are a FAR of 0.1, not more, whatever the rounding."""
+def test_a_threshold_may_reach_the_fmr_exactly(impostors: int) -> None:
+    """Of n impostor pairs, n / 10 false matches are an FMR of at most 0.1, whatever the rounding."""
     score = np.concatenate([np.arange(impostors), np.arange(impostors) + 0.5]) / impostors
     genuine = np.arange(2 * impostors) >= impostors
-    values = verification_metrics(compared(score, genuine, np.zeros(2 * impostors))).values
+    values = verification_metrics(pair_scores_of(score, genuine, np.zeros(2 * impostors))).values
     assert values["tar_at_far_0.1"] == pytest.approx((impostors // 10 + 1) / impostors)
 
 
@@ -150,7 +156,7 @@ def test_a_perfect_model_is_perfect() -> None:
     assert values["tar_at_far_0.01"] == 1
 
 
-def test_a_perfect_model_inverted_is_perfectly_wrong() -> None:
+def test_an_inverted_perfect_model_is_always_wrong() -> None:
     scores = -np.where(np.equal.outer(np.arange(20) // 4, np.arange(20) // 4), 0.9, 0.1)
     values = verification_metrics(pairs_of(scores, (np.arange(20) // 4).tolist())[0]).values
     assert (values["auc"], values["auc_person_balanced"], values["eer"]) == (0, 0, 1)
@@ -169,7 +175,7 @@ def test_a_random_model_is_near_one_half() -> None:
 
 
 def test_a_subject_with_many_sessions_does_not_dominate_the_balanced_auc() -> None:
-    """One subject with 20 sessions and perfect scores, four with 2 sessions and no correct one."""
+    """One subject with 20 sessions and perfect scores, and four subjects with 2 sessions and only false non-matches."""
     ids = [0] * 20 + [1, 1, 2, 2, 3, 3, 4, 4]
     same = np.equal.outer(ids, ids)
     scores = np.where(same, 1.0, 0.5)
@@ -187,22 +193,22 @@ def test_all_pairs_equal_scikit_learn_on_their_cosines() -> None:
     score, genuine = (unit @ unit.T)[first, second], ids[first] == ids[second]
     values = verification_metrics(AllPairs(embeddings, ids).score()).values
     assert values["auc"] == pytest.approx(roc_auc_score(genuine, score), abs=1e-5)
-    far, tar, _ = roc_curve(genuine, score, drop_intermediate=False)
+    fmr, tmr, _ = roc_curve(genuine, score, drop_intermediate=False)
     for point in (0.1, 0.01):
-        assert values[f"tar_at_far_{point:g}"] == pytest.approx(tar[far <= point].max())
+        assert values[f"tar_at_far_{point:g}"] == pytest.approx(tmr[fmr <= point].max())
     between = (score[genuine].mean() - score[~genuine].mean()) / math.sqrt((score[genuine].var() + score[~genuine].var()) / 2)
     assert values["dprime"] == pytest.approx(between, abs=1e-4)
 
 
 def with_impostors(count: int) -> Metrics:
     score = np.linspace(0, 1, count + 1)
-    return verification_metrics(compared(score, np.arange(count + 1) == count, np.zeros(count + 1)))
+    return verification_metrics(pair_scores_of(score, np.arange(count + 1) == count, np.zeros(count + 1)))
 
 
-@pytest.mark.parametrize("far", [0.1, 0.01, 0.001, 0.0001])
-def test_a_far_point_needs_one_expected_error_and_is_marked_below_thirty(far: float) -> None:
-    name = f"tar_at_far_{far:g}"
-    one = round(1 / far)
+@pytest.mark.parametrize("fmr", [0.1, 0.01, 0.001, 0.0001])
+def test_an_fmr_point_needs_one_expected_false_match_and_is_low_support_below_thirty(fmr: float) -> None:
+    name = f"tar_at_far_{fmr:g}"
+    one = round(1 / fmr)
     assert name not in with_impostors(one - 1).values
     assert name in with_impostors(one).values
     assert "low support" in with_impostors(one).reasons[name]
@@ -231,7 +237,7 @@ def test_equal_errors_between_two_thresholds_are_interpolated() -> None:
     assert equal_error_rate(np.array([0.0, 1.0]), np.array([0.0, 1.0])) == pytest.approx(0.5)
 
 
-def test_the_operating_point_is_the_strictest_that_has_support_and_without_one_that_of_equal_errors() -> None:
+def test_the_default_operating_point_is_the_strictest_with_support_or_else_the_one_nearest_to_the_eer() -> None:
     pair_scores = AllPairs(*faces(20, 4, 6.0)).score()
     point = default_operating_point(pair_scores, compute_roc(pair_scores))
     assert pair_scores.impostor_count == 80 * 79 / 2 - 20 * 6
@@ -266,7 +272,7 @@ def test_error_rates_at_the_thresholds_from_validation_are_reported() -> None:
     assert named["of subjects"] == 20
 
 
-def test_the_table_of_points_agrees_with_the_metrics_and_has_intervals_of_the_fnmr() -> None:
+def test_the_table_of_operating_points_agrees_with_the_metrics_and_has_fnmr_intervals() -> None:
     embeddings, ids = faces(20, 4, 6.0)
     pair_scores, metrics = verification_with_intervals(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)
     section = verification_section(pair_scores, metrics, None)
@@ -282,7 +288,7 @@ def test_the_table_of_points_agrees_with_the_metrics_and_has_intervals_of_the_fn
     assert "identity/auc" in section.metrics.intervals
 
 
-def test_euclidean_distance_has_no_use_for_thresholds_that_are_cosines() -> None:
+def test_euclidean_distance_does_not_use_thresholds_that_are_cosines() -> None:
     embeddings, ids = faces(12, 3, 3.0)
     thresholds = Thresholds(9, 9, (ValidationThreshold(0.1, 0.5, 9, 90, ""),), {})
     metrics = verification_with_intervals(AllPairs(embeddings, ids, "euclidean", bootstrap_weights(ids)), thresholds)[1]
@@ -315,10 +321,10 @@ def by_scikit_learn(embeddings: np.ndarray, ids: np.ndarray, draws: BootstrapWei
         of_pair = np.where(genuine, w[first], w[first] * w[second])
         found["auc"].append(roc_auc_score(genuine, score, sample_weight=of_pair))
         found["auc_person_balanced"].append(roc_auc_score(genuine, score, sample_weight=of_pair * np.where(genuine, share, 1)))
-        far, tar, _ = roc_curve(genuine, score, sample_weight=of_pair, drop_intermediate=False)
-        found["eer"].append(equal_error_rate(far, tar))
+        fmr, tmr, _ = roc_curve(genuine, score, sample_weight=of_pair, drop_intermediate=False)
+        found["eer"].append(equal_error_rate(fmr, tmr))
         for point in (0.1, 0.01):
-            found[f"tar_at_far_{point:g}"].append(tar[far <= point + 1e-12].max())
+            found[f"tar_at_far_{point:g}"].append(tmr[fmr <= point + 1e-12].max())
     return {name: np.array(values) for name, values in found.items()}
 
 
@@ -349,7 +355,7 @@ def test_with_many_scores_every_replicate_is_close_to_scikit_learn_with_the_same
         assert mine[name].std() == pytest.approx(spread, rel=0.1), name
 
 
-def test_every_subject_once_gives_the_value_itself(monkeypatch):
+def test_the_replicate_with_every_subject_once_gives_the_metric(monkeypatch):
     embeddings, ids = people(30, (2, 5), 1.2)
     ones = BootstrapWeights(np.unique(ids, return_inverse=True)[1], np.ones((1, 30), np.float32), 30)
     for exact in (10**9, 50):
@@ -371,7 +377,7 @@ def test_a_replicate_without_a_genuine_pair_is_undefined_in_it():
     assert np.isfinite(found["auc"][1])
 
 
-def test_fixed_thresholds_are_among_those_whose_rates_are_known():
+def test_extra_thresholds_are_among_those_of_the_replicates():
     embeddings, ids = people(40, (2, 6), 1.2)
     pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids, replicates=5))
     pair_scores = pairs.score()

@@ -15,10 +15,12 @@ from fr_ps.report.figures import to_png
 def example() -> PairScores:
     rng = np.random.default_rng(0)
     genuine = np.arange(400) < 100
-    keys = np.round((np.tanh(rng.normal(size=400) * 0.3 + 0.6 * genuine) + 1) * STEPS).astype(np.int64)
-    impostor_keys, counts = np.unique(keys[~genuine], return_counts=True)
-    own = np.arange(100)
-    return PairScores(ScoreScale("cosine"), np.zeros(100, dtype=int), impostor_keys, counts, own, own, keys[genuine])
+    levels = np.round((np.tanh(rng.normal(size=400) * 0.3 + 0.6 * genuine) + 1) * STEPS).astype(np.int64)
+    impostor_levels, counts = np.unique(levels[~genuine], return_counts=True)
+    genuine_rows = np.arange(100)
+    return PairScores(
+        ScoreScale("cosine"), np.zeros(100, dtype=int), impostor_levels, counts, genuine_rows, genuine_rows, levels[genuine]
+    )
 
 
 def curve() -> Figure:
@@ -27,11 +29,11 @@ def curve() -> Figure:
 
 def test_the_roc_rises_from_the_smallest_rate_the_pairs_support_to_one() -> None:
     (line,) = curve().axes[0].lines
-    far, tar = line.get_data()
-    assert np.min(far) == 1 / 300
-    assert np.all(np.diff(far) >= 0)
-    assert np.all(np.diff(tar) >= 0)
-    assert (far[-1], tar[-1]) == (1, 1)
+    fmr, tmr = line.get_data()
+    assert np.min(fmr) == 1 / 300
+    assert np.all(np.diff(fmr) >= 0)
+    assert np.all(np.diff(tmr) >= 0)
+    assert (fmr[-1], tmr[-1]) == (1, 1)
 
 
 def test_the_det_falls_and_marks_the_points_with_support_filled() -> None:
@@ -44,11 +46,11 @@ def test_the_det_falls_and_marks_the_points_with_support_filled() -> None:
     assert [point.target_fmr for point in found] == [0.1, 0.01]
     assert filled[0][3] == 1  # 30 expected false matches
     assert filled[1][3] == 0  # 3
-    place = axes.collections[0].get_offsets()[0]
-    assert norm.cdf(place) == pytest.approx([0.1, found[0].fnmr])
+    marked = axes.collections[0].get_offsets()[0]
+    assert norm.cdf(marked) == pytest.approx([0.1, found[0].fnmr])
 
 
-def test_the_histograms_hold_every_score_and_name_the_numbers() -> None:
+def test_the_histograms_have_every_score_and_the_number_of_pairs() -> None:
     axes = score_figure(example()).axes[0]
     legend = axes.get_legend()
     assert legend is not None
@@ -57,7 +59,7 @@ def test_the_histograms_hold_every_score_and_name_the_numbers() -> None:
     np.testing.assert_allclose(areas, [1, 1])
 
 
-def test_a_picture_is_the_same_bytes_twice() -> None:
+def test_a_figure_is_drawn_to_the_same_bytes_twice() -> None:
     first, second = to_png(curve()), to_png(curve())
     assert first.startswith(b"\x89PNG\r\n\x1a\n")
     assert first == second
