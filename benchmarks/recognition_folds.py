@@ -35,7 +35,7 @@ from fr_ps.training.train import fit
 
 BASELINE_MAPS = (("albedo", "normal"), ("depth",))
 """Maps whose linear baselines are fitted together."""
-_WITHOUT_EFFECT = ("name", "data.root", "train.threads", "device")
+_WITHOUT_EFFECT = ("name", "data/root", "train/threads", "device")
 """Settings that do not change what a training learns."""
 
 

@@ -48,6 +48,8 @@ class ModelConfig:
         input_size: side to which the maps are resampled inside the network, in pixels, at most that of the maps; 0: as they are.
         flip_average: whether embeddings and logits of attributes are averaged over the maps and their mirror images, outside
             training. It doubles the cost of a prediction.
+        linear: share of a linear embedding of the maps in the cosine similarity, from 0 to below 1; the rest is that of the
+            network's embedding. It is fitted to the training part in closed form, before the first epoch, and is not trained.
     """
 
     backbone: str = "convnextv2_atto"
@@ -64,6 +66,7 @@ class ModelConfig:
     albedo: AlbedoNormalization = "mean"
     input_size: int = 0
     flip_average: bool = False
+    linear: float = 0.0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     """For pydantic in `json_files`: an unknown setting, from a newer version, may change the network, so it is an error."""
@@ -84,6 +87,7 @@ class ModelConfig:
         size = self.input_size
         check_setting(size == 0 or 8 <= size <= 4096, "model.input_size", size, "0, or 8 to 4096")
         check_setting(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
+        check_setting(0 <= self.linear < 1, "model.linear", self.linear, "0 or more and below 1")
 
 
 @dataclass(frozen=True)

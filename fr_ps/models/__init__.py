@@ -43,7 +43,7 @@ def build_network(
 
     Args:
         branch_configs: modality, or `joint`, to the settings of its branch; those of the first one also set the width of the
-            fused embedding and whether outputs are averaged over mirror images.
+            fused embedding, whether outputs are averaged over mirror images, and the share of the linear embedding.
         fusion: of several branches; a single branch ignores it.
         classes: attribute to its number of classes.
         size: side of the maps in pixels, which a flattened embedding depends on.
@@ -60,6 +60,7 @@ def build_network(
         channels=first.channels,
         classes=classes,
         flip_average=first.flip_average,
+        linear=first.linear,
     )
 
 

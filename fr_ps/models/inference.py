@@ -78,7 +78,11 @@ def predict_batch(network: FaceNetwork, maps: Mapping[str, np.ndarray], subsets:
     device = next(network.parameters()).device
     tensors = {name: torch.from_numpy(array).to(device) for name, array in maps.items()}
     features = network.encode(tensors)
-    return [_to_predictions(network.decode(network.encode_subset(features, tensors, subset))) for subset in subsets]
+    outputs = []
+    for subset in subsets:
+        maps = {modality: tensors[modality] for modality in subset}
+        outputs.append(network.decode(network.encode_subset(features, tensors, subset), maps))
+    return [_to_predictions(of_subset) for of_subset in outputs]
 
 
 def _to_predictions(outputs: NetworkOutput) -> Predictions:

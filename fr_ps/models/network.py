@@ -11,6 +11,7 @@ from fr_ps.config import JOINT
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS, build_class_head
 from fr_ps.models.layers import mirror_maps
+from fr_ps.models.linear_embedding import LinearEmbedding
 
 
 class NetworkOutput(NamedTuple):
@@ -54,6 +55,7 @@ class FaceNetwork(nn.Module):
         channels: width of the fused embeddings where the fusion does not fix it.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
+        linear: share of the linear embedding in the cosine similarity, in evaluation mode; 0: the network has none.
 
     Attributes:
         reversal_alpha: alpha of the gradient reversal; the trainer sets it before each step.
@@ -69,6 +71,7 @@ class FaceNetwork(nn.Module):
         channels: int,
         classes: Mapping[str, int],
         flip_average: bool = False,
+        linear: float = 0.0,
     ) -> None:
         super().__init__()
         self.reversal_alpha = 1.0
@@ -84,10 +87,12 @@ class FaceNetwork(nn.Module):
         )
         self.log_gains = nn.ParameterDict({name: nn.Parameter(torch.tensor(self.INITIAL_GAIN).log()) for name in branches})
         self.identity = FUSIONS[fusion](self.embedding_widths[IDENTITY], channels)
+        self.linear_share = linear
+        self.linear = LinearEmbedding(self.modalities) if linear else None
 
     @property
     def channels(self) -> int:
-        """Width of the identity embedding."""
+        """Width of the trained identity embedding, without the linear one."""
         return self.identity.width  # type: ignore[return-value]
 
     @property
@@ -113,7 +118,7 @@ class FaceNetwork(nn.Module):
             InputError: a training batch of one session.
         """
         features = self.encode(maps, present)
-        outputs = self.decode(features, present)
+        outputs = self.decode(features, maps, present)
         if not self.training:
             return outputs
         adversarial = {}
@@ -156,13 +161,17 @@ class FaceNetwork(nn.Module):
         branch = cast(Branch, self.branches[JOINT])
         return {JOINT: branch(branch.stack(maps, present), self.reversal_alpha)}
 
-    def decode(self, features: Mapping[str, Features], present: Tensor | None = None) -> NetworkOutput:
-        """The outputs from the features of some branches; `present` as in `forward`."""
+    def decode(
+        self, features: Mapping[str, Features], maps: Mapping[str, Tensor], present: Tensor | None = None
+    ) -> NetworkOutput:
+        """The outputs from the features of some branches, and the maps that they were made from; `present` as in `forward`."""
         shared = next(iter(features.values())).shared
         used = torch.tensor([name in features for name in self.branches]).to(shared.device).expand(shared.shape[0], -1)
         if present is not None:
-            present = present.repeat(2, 1) if self._averages else present
-            columns = [present[:, self.modalities.index(name)] if name != JOINT else present.any(dim=1) for name in self.branches]
+            repeated = present.repeat(2, 1) if self._averages else present
+            columns = [
+                repeated[:, self.modalities.index(name)] if name != JOINT else repeated.any(dim=1) for name in self.branches
+            ]
             used = used & torch.stack(columns, dim=1)
         logits = {task: head(self._task_embeddings(task, features, used), used) for task, head in self.heads.items()}
         embeddings = self._task_embeddings(IDENTITY, features, used)
@@ -171,7 +180,16 @@ class FaceNetwork(nn.Module):
         if self._averages:
             embedding = _average_embeddings(embedding.unflatten(0, (2, -1)))
             logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
+        if self.linear is not None and not self.training:
+            columns_by_modality = None if present is None else dict(zip(self.modalities, present.unbind(dim=1)))
+            embedding = self._join(embedding, self.linear(maps, columns_by_modality))
         return NetworkOutput(embedding, logits, {}, {}, {})
+
+    def _join(self, embedding: Tensor, linear: Tensor) -> Tensor:
+        """(B, C + D): the cosine of two such embeddings is the weighted mean of both cosines; the norm is that of (B, C)."""
+        norm = embedding.norm(dim=1, keepdim=True)
+        parts = [functional.normalize(embedding, dim=1) * (1 - self.linear_share) ** 0.5, linear * self.linear_share**0.5]
+        return torch.cat(parts, dim=1) * norm
 
     @property
     def _averages(self) -> bool:

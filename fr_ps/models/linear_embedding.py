@@ -1,0 +1,84 @@
+"""A linear embedding of the maps, fitted in closed form: symmetric low-resolution maps, whitened within subjects."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fr_ps.data.layout import CHANNELS
+from fr_ps.models.layers import mirror_maps, normalise_maps, resample_maps
+
+_RESAMPLED = 56
+"""Side to which the maps are resampled before they are smoothed."""
+_SIDE = 14
+_SIGMA = 2.0
+"""Standard deviation of the smoothing at `_RESAMPLED` pixels. It makes the embedding less sensitive to the face's position."""
+_WEIGHTS = {"albedo": 0.5}
+"""Factors of the normalised maps; 1 for others. The logarithm of the albedo varies more than the components of the normals."""
+
+
+class LinearEmbedding(nn.Module):
+    """Maps of some modalities to (B, D) unit vectors: smoothed, averaged with their mirror image, reduced to 14 x 14, projected.
+
+    The mean with the mirror image removes what differs between the halves of a face, which with few lights is mostly shadow.
+    The projection, from `fr_ps.training.fit_linear`, is the inverse square root of the covariance within subjects (WCCN; Hatch,
+    Kajarekar and Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006). Before it
+    is fitted, all vectors are 0.
+
+    Args:
+        modalities: of the maps. Depth is left out beside normals, from which it is integrated.
+    """
+
+    mean: Tensor
+    projection: Tensor
+
+    def __init__(self, modalities: Sequence[str]) -> None:
+        super().__init__()
+        self.modalities = tuple(modality for modality in modalities if modality != "depth" or "normal" not in modalities)
+        self.width = sum(CHANNELS[modality] for modality in self.modalities) * _SIDE * _SIDE // 2
+        self.register_buffer("mean", torch.zeros(self.width))
+        self.register_buffer("projection", torch.zeros(self.width, self.width))
+
+    def features(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Modality to its (B, values) before the projection, for the modalities in `maps`."""
+        return {modality: _half_face(maps[modality], modality) for modality in self.modalities if modality in maps}
+
+    def forward(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, D) unit vectors; 0 without any of the modalities.
+
+        Args:
+            maps: modality to (B, C, H, W); modalities may be absent, which count as the mean of the training maps.
+            present: modality to (B,) bool, whether the map of a session is used; None: all in `maps`.
+        """
+        features = self.features(maps)
+        batch = len(next(iter(maps.values())))
+        means = self.mean.split([CHANNELS[modality] * _SIDE * _SIDE // 2 for modality in self.modalities])
+        parts = []
+        for modality, mean in zip(self.modalities, means):
+            centred = features[modality] - mean if modality in features else mean.new_zeros(batch, len(mean))
+            parts.append(centred if present is None else centred.where(present[modality][:, None], 0))
+        return functional.normalize(torch.cat(parts, dim=1) @ self.projection, dim=1)
+
+
+def _half_face(maps: Tensor, modality: str) -> Tensor:
+    """(B, C, H, W) maps to (B, C 14 x 7): one half of the mean of the smoothed map and its mirror image."""
+    if maps.shape[-1] > _RESAMPLED:
+        maps = resample_maps(maps, modality, _RESAMPLED)
+    maps = normalise_maps(maps, modality, "log") * _WEIGHTS.get(modality, 1.0)
+    maps = functional.interpolate(_smooth(maps), (_SIDE, _SIDE), mode="area")
+    symmetric = (maps + mirror_maps(maps, modality)) / 2
+    return symmetric[..., : _SIDE // 2].flatten(1)
+
+
+def _smooth(maps: Tensor) -> Tensor:
+    """The maps convolved with a Gaussian; pixels outside the maps repeat their border."""
+    sigma = _SIGMA * maps.shape[-1] / _RESAMPLED
+    radius = math.ceil(3 * sigma)
+    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).repeat(maps.shape[1], 1, 1, 1)
+    padded = functional.pad(maps, (radius, radius, radius, radius), mode="replicate")
+    rows = functional.conv2d(padded, kernel, groups=maps.shape[1])
+    return functional.conv2d(rows, kernel.transpose(2, 3), groups=maps.shape[1])
