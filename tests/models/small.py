@@ -57,6 +57,7 @@ def make_network(
     dtype: torch.dtype = torch.float32,
     flip_average: bool = False,
     joint: JointBranch = "off",
+    linear: float = 0.0,
     **settings: Any,
 ) -> FaceNetwork:
     """Twice the same weights for two calls."""
@@ -68,7 +69,8 @@ def make_network(
         branches[JOINT] = Branch(JOINT, TinyBackbone(inputs), joint=modalities, **(SETTINGS | settings))
     if joint == "only":
         fusion = "concat"  # as in build_network: nothing is fused
-    network = FaceNetwork(branches, fusion, channels=CHANNELS, classes=CLASSES, flip_average=flip_average).to(dtype)
+    whole = {"channels": CHANNELS, "classes": CLASSES, "flip_average": flip_average, "linear": linear}
+    network = FaceNetwork(branches, fusion, **whole).to(dtype)  # type: ignore[arg-type]
     network.reversal_alpha = reversal
     return network
 

@@ -56,7 +56,12 @@ def same_answers(a: FaceNetwork, b: FaceNetwork) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-ARCHITECTURES = [{"embedding": "flatten", "identity_channels": 24}, {"albedo": "log", "input_size": 24}, {"flip_average": True}]
+ARCHITECTURES = [
+    {"embedding": "flatten", "identity_channels": 24},
+    {"albedo": "log", "input_size": 24},
+    {"flip_average": True},
+    {"linear": 0.7},
+]
 
 
 @pytest.mark.parametrize("settings", ARCHITECTURES, ids=str)

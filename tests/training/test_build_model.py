@@ -113,14 +113,15 @@ def test_build_model_prints_the_source_of_each_branch(runs: Runs, prepared: Path
     assert words in line
 
 
-def test_the_flip_average_is_a_setting_of_the_fused_network(runs: Runs, prepared: Path) -> None:
+def test_flip_average_and_linear_are_settings_of_the_fused_network(runs: Runs, prepared: Path) -> None:
     plain = fused(prepared, {"albedo": runs["albedo"]})
-    averaging = replace(plain, model=replace(plain.model, flip_average=True))
+    averaging = replace(plain, model=replace(plain.model, flip_average=True, linear=0.7))
     assert info_of(averaging).branches == {
-        modality: replace(model, flip_average=True) for modality, model in info_of(plain).branches.items()
+        modality: replace(model, flip_average=True, linear=0.7) for modality, model in info_of(plain).branches.items()
     }
     folders = resolve_branch_folders(plain)
-    assert [build_model(one, info_of(one), folders, lambda _: None).flip_average for one in (plain, averaging)] == [False, True]
+    networks = [build_model(one, info_of(one), folders, lambda _: None) for one in (plain, averaging)]
+    assert [(network.flip_average, network.linear_share) for network in networks] == [(False, 0), (True, 0.7)]
 
 
 def test_a_weights_file_is_loaded_into_the_branches_without_a_run(runs: Runs, prepared: Path) -> None:

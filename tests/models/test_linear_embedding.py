@@ -1,0 +1,112 @@
+"""The linear embedding against the same steps in float64 with SciPy, and its place in the network's embedding."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from fr_ps.models.layers import mirror_maps
+from fr_ps.models.linear_embedding import LinearEmbedding
+from tests.models.small import COUNT, make_maps, make_network
+
+TWO = ("albedo", "normal")
+THREE = ("albedo", "normal", "depth")
+
+
+def fitted(modalities: tuple[str, ...] = TWO, seed: int = 0) -> LinearEmbedding:
+    """With a random mean and projection."""
+    embedding = LinearEmbedding(modalities)
+    generator = torch.Generator().manual_seed(seed)
+    embedding.mean.copy_(0.1 * torch.randn(embedding.width, generator=generator))
+    embedding.projection.copy_(torch.randn(embedding.width, embedding.width, generator=generator))
+    return embedding
+
+
+def random_maps(side: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(side)
+    albedo = 0.2 + torch.rand(3, 1, side, side, generator=generator)
+    normals = functional.normalize(
+        torch.randn(3, 3, side, side, generator=generator) + torch.tensor([0, 0, 3.0])[:, None, None], dim=1
+    )
+    return {"albedo": albedo, "normal": normals}
+
+
+def half_faces(maps: Mapping[str, Tensor]) -> np.ndarray:
+    """(B, 392) from 56 x 56 maps."""
+    albedo, normals = (maps[modality].double().numpy() for modality in TWO)
+    logs = np.log(albedo / albedo.mean(axis=(1, 2, 3), keepdims=True) + 0.1)
+    logs -= np.median(logs, axis=(1, 2, 3), keepdims=True)
+    logs = np.clip(logs / np.abs(logs).mean(axis=(1, 2, 3), keepdims=True), -4, 4)
+    channels = np.concatenate([0.5 * logs, normals], axis=1)
+    smooth = gaussian_filter(channels, sigma=(0, 0, 2, 2), mode="nearest", radius=(0, 0, 6, 6))
+    pooled = smooth.reshape(*channels.shape[:2], 14, 4, 14, 4).mean(axis=(3, 5))
+    mirrored = pooled[..., ::-1] * np.array([1, -1, 1, 1])[:, None, None]
+    return ((pooled + mirrored) / 2)[..., :7].reshape(len(albedo), -1)
+
+
+def test_the_embedding_is_the_projected_smooth_symmetric_face() -> None:
+    embedding, maps = fitted(), random_maps(56)
+    projected = (half_faces(maps) - embedding.mean.double().numpy()) @ embedding.projection.double().numpy()
+    expected = projected / np.linalg.norm(projected, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedding(maps).numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("side", [32, 56, 112])
+def test_a_face_and_its_mirror_image_have_the_same_embedding_at_every_size(side: int) -> None:
+    embedding, maps = fitted(), random_maps(side)
+    mirrored = {modality: mirror_maps(of_one, modality) for modality, of_one in maps.items()}
+    torch.testing.assert_close(embedding(maps), embedding(mirrored), atol=1e-5, rtol=0)
+
+
+def test_depth_counts_only_without_normals() -> None:
+    assert LinearEmbedding(THREE).modalities == TWO
+    assert LinearEmbedding(("albedo", "depth")).modalities == ("albedo", "depth")
+
+
+def test_an_absent_map_counts_as_the_mean_map_whether_it_is_left_out_or_marked() -> None:
+    embedding, maps = fitted(), random_maps(56)
+    left_out = embedding({"normal": maps["normal"]})
+    marked = embedding(maps, {"albedo": torch.zeros(3, dtype=torch.bool), "normal": torch.ones(3, dtype=torch.bool)})
+    torch.testing.assert_close(left_out, marked)
+    features = half_faces(maps) - embedding.mean.double().numpy()
+    features[:, : 14 * 7] = 0
+    projected = features @ embedding.projection.double().numpy()
+    np.testing.assert_allclose(left_out, projected / np.linalg.norm(projected, axis=1, keepdims=True), atol=2e-5)
+
+
+@pytest.mark.parametrize("flip_average", [False, True])
+def test_the_cosine_of_two_sessions_is_the_weighted_mean_of_both_cosines(flip_average: bool) -> None:
+    maps = make_maps(THREE)
+    plain = make_network(THREE, "score", flip_average=flip_average).eval()
+    joined = make_network(THREE, "score", flip_average=flip_average, linear=0.7).eval()
+    joined.linear = fitted(THREE)
+    joined.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        network, both = plain(maps).embedding.double(), joined(maps).embedding.double()
+        linear = joined.linear(maps).double()
+    expected = 0.3 * cosines(network) + 0.7 * cosines(linear)
+    torch.testing.assert_close(cosines(both), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(both.norm(dim=1), network.norm(dim=1), rtol=1e-5, atol=0)
+
+
+def test_missing_maps_are_missing_in_both_parts() -> None:
+    maps = make_maps(TWO)
+    network = make_network(TWO, "score", linear=0.5).eval()
+    network.linear = fitted()
+    present = torch.tensor([[True, False]]).expand(COUNT, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(maps, present).embedding, network({"albedo": maps["albedo"]}).embedding)
+
+
+def test_the_losses_see_the_trained_embedding_only() -> None:
+    outputs = [make_network(TWO, linear=linear)(make_maps(TWO)).embedding for linear in (0.0, 0.7)]
+    assert torch.equal(*outputs)
+
+
+def cosines(embeddings: Tensor) -> Tensor:
+    unit = functional.normalize(embeddings, dim=1)
+    return unit @ unit.T
