@@ -53,7 +53,7 @@ class LinearEmbedding(nn.Module):
             present: modality to (B,) bool, whether the map of a session is used; None: all in `maps`.
         """
         features = self.features(maps)
-        batch = len(next(iter(maps.values())))
+        batch = next(iter(maps.values())).shape[0]  # len() would fix the batch size of the ONNX export
         means = self.mean.split([CHANNELS[modality] * _SIDE * _SIDE // 2 for modality in self.modalities])
         parts = []
         for modality, mean in zip(self.modalities, means):
