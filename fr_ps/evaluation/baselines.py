@@ -7,12 +7,14 @@
 - `wccn`: principal components with within-class covariance normalisation (Hatch, Kajarekar and Stolcke, "Within-class
   covariance normalization for SVM-based speaker recognition", Interspeech 2006), fitted with jittered copies of the training
   maps; on the logarithm of albedo, on normals and depth, and on all of them concatenated.
+- `wccn_albedo_normal_registered`: the same, after every session is registered to the mean face of the training sessions.
 - `normals_10x10`: normals averaged to 10 x 10 pixels, the resolution that Hansen found best for recognition by normals ("3D
   face recognition using photometric stereo", PhD thesis, University of the West of England, 2012).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -20,10 +22,13 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from torch.nn import functional
 
+from fr_ps.data.augment import MapBatch
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation.jitter import TEST_SEED, jitter
+from fr_ps.evaluation.registration import MODALITIES as REGISTERED_BY
+from fr_ps.evaluation.registration import congeal, register_maps, registration_features
 from fr_ps.progress import OnProgress, no_progress
 
 MAX_SESSIONS = 2000
@@ -84,7 +89,7 @@ def baseline_embeddings(
         tested: data set of `test_rows`, with the same modalities and size; None: the same as that of `train_rows`.
         jittered: warp the test maps by `jitter`.
         seed: random seed of the sample of subjects, the jittered copies and the principal components.
-        advance: called with the number of maps done, `count_maps_to_read` in total.
+        advance: called with the number of maps done, `count_maps_to_read` in total; a registered session counts as one map.
     """
     rows = sample_subjects(labels, train_rows, seed)
     repeated_rows = _rows_with_several_sessions(labels, rows)
@@ -94,8 +99,8 @@ def baseline_embeddings(
     result = BaselineEmbeddings()
     scores: dict[str, np.ndarray] = {}
     for modality, maps in store.maps.items():
-        reader = _MapReader(replace(store, maps={modality: maps}), labels, modality, advance)
-        test_reader = _MapReader(replace(test_store, maps={modality: test_store.maps[modality]}), test_labels, modality, advance)
+        reader = _MapReader(_with_maps(store, [modality]), labels, itemgetter(modality), advance)
+        test_reader = _MapReader(_with_maps(test_store, [modality]), test_labels, itemgetter(modality), advance)
         outputs: dict[str, Output] = {}
         if len(test_rows) * maps[0].size <= MAX_PIXELS:
             outputs[f"pixels_{modality}"] = _flatten
@@ -106,26 +111,40 @@ def baseline_embeddings(
         if too_few:
             result.omitted[f"eigenfaces_{modality}"] = too_few
         else:
-            outputs[f"eigenfaces_{modality}"] = _fit_components(reader, _flatten, [(rows, None)], whiten=True, seed=seed)
+            (outputs[f"eigenfaces_{modality}"],) = _fit_components(reader, [_flatten], [(rows, None)], whiten=True, seed=seed)
         if len(repeated_rows):
             vectors = log_albedo if modality == "albedo" else _flatten
             sample = _sample_maps(_with_jittered_copies(rows, seed), seed)
-            components = outputs[f"wccn_{modality}"] = _fit_components(reader, vectors, sample, whiten=False, seed=seed)
+            (components,) = _fit_components(reader, [vectors], sample, whiten=False, seed=seed)
+            outputs[f"wccn_{modality}"] = components
             (scores[modality],) = reader.apply([components], _with_jittered_copies(repeated_rows, seed))
         result.embeddings.update(zip(outputs, test_reader.apply(list(outputs.values()), test_maps)))
-    _apply_wccn(result, list(store.maps), scores, labels.ids[repeated_rows], too_few or "no training subject has two sessions")
+    not_fitted = too_few or "no training subject has two sessions"
+    _apply_wccn(result, list(store.maps), scores, labels.ids[repeated_rows], not_fitted)
+    registered = _registered_modalities(store.maps)
+    name = "_".join(["wccn", *registered, "registered"])
+    if registered and len(repeated_rows):
+        mean_face = _mean_face(_with_maps(store, registered), rows, advance)
+        reader, test_reader = (
+            _MapReader(_with_maps(maps, registered), map_labels, _register_by(mean_face), advance)
+            for maps, map_labels in ((store, labels), (test_store, test_labels))
+        )
+        result.embeddings[name] = _registered_wccn(reader, rows, repeated_rows, test_reader, test_maps, seed)
+    else:
+        result.omitted[name] = not_fitted if registered else "the data set has neither albedo nor normals"
     for name in [name for name, embeddings in result.embeddings.items() if not embeddings.shape[1]]:
         del result.embeddings[name]
         result.omitted[name] = _CONSTANT_MAPS
     return result
 
 
-def count_maps_to_read(modalities: int, labels: Labels, train_rows: np.ndarray, tested: int, seed: int = 0) -> int:
-    """Total of `advance` of `baseline_embeddings`, for a number of modalities and test sessions."""
+def count_maps_to_read(modalities: Collection[str], labels: Labels, train_rows: np.ndarray, tested: int, seed: int = 0) -> int:
+    """Total of `advance` of `baseline_embeddings`, for the modalities of the store and a number of test sessions."""
     rows = sample_subjects(labels, train_rows, seed)
     repeated = len(_rows_with_several_sessions(labels, rows))
     with_copies = min(len(rows) * (COPIES + 1), MAX_SESSIONS) + repeated * (COPIES + 1) if repeated else 0
-    return modalities * (len(rows) + with_copies + tested)
+    registered = 1 if repeated and _registered_modalities(modalities) else 0
+    return (len(modalities) + registered) * (len(rows) + with_copies + tested)
 
 
 def sample_subjects(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -196,11 +215,11 @@ def normals_10x10(maps: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _MapReader:
-    """Reads the maps of one modality in batches."""
+    """Reads maps in batches; `select` makes one array (b, C, h, w) of the maps (b, C, H, W) of all modalities."""
 
     store: MapStore
     labels: Labels
-    modality: str
+    select: Callable[[dict[str, np.ndarray]], np.ndarray]
     advance: OnProgress
 
     def apply(self, outputs: Sequence[Output], sources: _MapSources) -> list[np.ndarray]:
@@ -223,7 +242,7 @@ class _MapReader:
         maps = self.store.read(rows)
         if seed is not None:
             maps = jitter(maps, self.labels.ids[rows], self.labels.sessions[rows], seed)
-        return maps[self.modality]
+        return self.select(maps)
 
 
 def _flatten(maps: np.ndarray) -> np.ndarray:
@@ -250,8 +269,15 @@ def _sample_maps(sources: _MapSources, seed: int) -> _MapSources:
     return [(rows[part - start], jitter_seed) for (rows, jitter_seed), part, start in zip(sources, parts, starts)]
 
 
-def _fit_components(reader: _MapReader, vectors: Output, sources: _MapSources, *, whiten: bool, seed: int) -> Output:
-    (fitted_vectors,) = reader.apply([vectors], sources)
+def _fit_components(
+    reader: _MapReader, vectors: Sequence[Output], sources: _MapSources, *, whiten: bool, seed: int
+) -> list[Output]:
+    """The principal components of the maps after each of the functions `vectors`."""
+    fitted = reader.apply(vectors, sources)
+    return [_components_of(one, of_one, whiten=whiten, seed=seed) for one, of_one in zip(vectors, fitted)]
+
+
+def _components_of(vectors: Output, fitted_vectors: np.ndarray, *, whiten: bool, seed: int) -> Output:
     mean, components = principal_components(fitted_vectors, whiten=whiten, seed=seed)
     return lambda maps: (vectors(maps) - mean) @ components
 
@@ -271,8 +297,54 @@ def _apply_wccn(
     test_scores = {modality: result.embeddings.pop(f"wccn_{modality}") for modality in scores}
     for group in [*([modality] for modality in modalities), *([modalities] if len(modalities) > 1 else [])]:
         name = f"wccn_{'_'.join(group)}"
-        if not scores:
+        if scores:
+            result.embeddings[name] = _normalise([test_scores[one] for one in group], [scores[one] for one in group], ids)
+        else:
             result.omitted[name] = reason
-            continue
-        normaliser = wccn(np.hstack([scores[modality] for modality in group]), np.tile(ids, COPIES + 1))
-        result.embeddings[name] = (np.hstack([test_scores[modality] for modality in group]) @ normaliser).astype(np.float32)
+
+
+def _normalise(test_scores: Sequence[np.ndarray], scores: Sequence[np.ndarray], ids: np.ndarray) -> np.ndarray:
+    """(n, k) concatenated test scores after `wccn`, fitted on the scores of the subjects `ids` and of their jittered copies."""
+    return (np.hstack(test_scores) @ wccn(np.hstack(scores), np.tile(ids, COPIES + 1))).astype(np.float32)
+
+
+def _registered_wccn(
+    reader: _MapReader, rows: np.ndarray, repeated_rows: np.ndarray, test_reader: _MapReader, test_maps: _MapSources, seed: int
+) -> np.ndarray:
+    """`wccn` of all registered maps concatenated; the readers register them."""
+    vectors = [_REGISTERED_VECTORS[modality] for modality in reader.store.maps]
+    components = _fit_components(reader, vectors, _sample_maps(_with_jittered_copies(rows, seed), seed), whiten=False, seed=seed)
+    scores = reader.apply(components, _with_jittered_copies(repeated_rows, seed))
+    return _normalise(test_reader.apply(components, test_maps), scores, reader.labels.ids[repeated_rows])
+
+
+def _registered_modalities(modalities: Collection[str]) -> list[str]:
+    return [modality for modality in REGISTERED_BY if modality in modalities]
+
+
+def _mean_face(store: MapStore, rows: np.ndarray, advance: OnProgress) -> MapBatch:
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        parts.append(registration_features(_as_tensors(store.read(batch))))
+        advance(len(batch))
+    return congeal({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def _register_by(mean_face: MapBatch) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """A function that registers maps to the mean face and stacks those of all modalities as channels."""
+    return lambda maps: torch.cat(list(register_maps(_as_tensors(maps), mean_face).values()), dim=1).numpy()
+
+
+_REGISTERED_VECTORS: dict[str, Output] = {
+    "albedo": lambda stacked: log_albedo(stacked[:, :1]),
+    "normal": lambda stacked: _flatten(stacked[:, -3:]),
+}
+
+
+def _as_tensors(maps: Mapping[str, np.ndarray]) -> MapBatch:
+    return {modality: torch.from_numpy(array) for modality, array in maps.items()}
+
+
+def _with_maps(store: MapStore, modalities: Sequence[str]) -> MapStore:
+    return replace(store, maps={modality: store.maps[modality] for modality in modalities})

@@ -253,7 +253,7 @@ def _optional_sections(
 def _embed_baselines(data: BaselineData, rows: np.ndarray, warped: bool) -> BaselineEmbeddings:
     """The linear baselines and, if it is installed, dlib's network."""
     train, tested = data.train, data.tested
-    reads = count_maps_to_read(len(train.store.maps), train.labels, data.train_rows, len(rows))
+    reads = count_maps_to_read(train.store.maps, train.labels, data.train_rows, len(rows))
     with progress("baselines, warped" if warped else "baselines", reads, "maps") as advance:
         result = baseline_embeddings(
             train.store, train.labels, data.train_rows, rows, tested=tested, jittered=warped, advance=advance

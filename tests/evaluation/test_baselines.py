@@ -23,6 +23,7 @@ from fr_ps.evaluation.baselines import (
     wccn,
 )
 from fr_ps.evaluation.jitter import jitter
+from fr_ps.synthetic.scene import render_session
 
 SIDE = 20
 CHANNELS = {"albedo": 1, "normal": 3, "depth": 1}
@@ -159,6 +160,19 @@ def jittered_auc(
     return auc(found.embeddings["wccn_depth"], labels.ids[tested])
 
 
+def test_registration_helps_where_the_crops_of_faces_differ() -> None:
+    scenes = [render_session(3, subject, session, 48) for subject in range(24) for session in range(4)]
+    maps = {
+        "albedo": np.stack([scene.albedo[None] for scene in scenes]),
+        "normal": np.stack([scene.normal.transpose(2, 0, 1) for scene in scenes]),
+    }
+    labels = labels_of([f"p{row // 4:02d}" for row in range(96)])
+    tested = np.arange(64, 96)
+    found = baseline_embeddings(MapStore(maps, np.arange(96), ""), labels, np.arange(64), tested, jittered=True).embeddings
+    got = {name: auc(embeddings, labels.ids[tested]) for name, embeddings in found.items()}
+    assert got["wccn_albedo_normal_registered"] > got["wccn_albedo_normal"] + 0.02
+
+
 def test_the_embedding_of_a_test_session_does_not_depend_on_the_others() -> None:
     store, labels = people(10, 4, "albedo", "normal")
     train, tested = np.arange(20), np.arange(20, 40)
@@ -198,6 +212,7 @@ def test_every_baseline_of_every_modality_has_its_name_and_shape() -> None:
         "eigenfaces_normal": (20, 19),
         "wccn_normal": (20, 99),
         "wccn_albedo_normal": (20, 198),
+        "wccn_albedo_normal_registered": (20, 198),
         "normals_10x10": (20, 300),
     }
     assert not found.omitted
@@ -206,7 +221,7 @@ def test_every_baseline_of_every_modality_has_its_name_and_shape() -> None:
         assert np.isfinite(embeddings).all()
     alone, labels = people(10, 4, "albedo")
     found = baseline_embeddings(alone, labels, np.arange(20), np.arange(20, 40))
-    assert set(found.embeddings) == {"pixels_albedo", "eigenfaces_albedo", "wccn_albedo"}
+    assert set(found.embeddings) == {"pixels_albedo", "eigenfaces_albedo", "wccn_albedo", "wccn_albedo_registered"}
 
 
 def test_pixels_and_10x10_normals_are_those_of_the_maps_in_the_order_of_the_rows() -> None:
@@ -248,7 +263,7 @@ def test_baselines_that_cannot_be_fitted_are_omitted_with_the_reason(
     labels = labels_of([*ids, "x", "x", "y", "y", "z", "z", "z", "z"][:8])
     found = baseline_embeddings(store, labels, np.arange(len(ids)), np.arange(len(ids), 8))
     reasons = {f"eigenfaces_{modality}": eigenfaces for modality in ("albedo", "depth")}
-    reasons |= {f"wccn_{modality}": normalised for modality in ("albedo", "depth", "albedo_depth")}
+    reasons |= {f"wccn_{modality}": normalised for modality in ("albedo", "depth", "albedo_depth", "albedo_registered")}
     assert found.omitted == {name: reason for name, reason in reasons.items() if reason}
     assert set(found.embeddings) == {"pixels_albedo", "pixels_depth"} | {name for name, reason in reasons.items() if not reason}
 
@@ -257,11 +272,12 @@ def test_equal_training_maps_omit_the_fitted_baselines() -> None:
     store, labels = people(6, 2, "albedo")
     store.maps["albedo"][:8] = 0.5
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert found.omitted == dict.fromkeys(["eigenfaces_albedo", "wccn_albedo"], "the training maps do not differ")
+    names = ["eigenfaces_albedo", "wccn_albedo", "wccn_albedo_registered"]
+    assert found.omitted == dict.fromkeys(names, "the training maps do not differ")
     assert set(found.embeddings) == {"pixels_albedo"}
     store.maps["albedo"][:8] = np.repeat(np.arange(1, 5), 2)[:, None, None, None]  # subjects differ, their sessions do not
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert set(found.omitted) == {"wccn_albedo"}
+    assert set(found.omitted) == {"wccn_albedo", "wccn_albedo_registered"}
 
 
 def test_pixels_that_would_not_fit_in_memory_are_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +313,7 @@ def test_with_many_training_sessions_only_the_sample_is_used(monkeypatch: pytest
     assert len(drawn) == 20
     whole = baseline_embeddings(store, labels, train, tested)
     same = baseline_embeddings(store, labels, drawn, tested)
-    assert not whole.omitted
+    assert whole.omitted == {"wccn_registered": "the data set has neither albedo nor normals"}
     assert whole.embeddings["wccn_depth"].shape == (8, 19)  # the components are those of 20 of the 100 maps
     for name, embeddings in whole.embeddings.items():
         np.testing.assert_array_equal(embeddings, same.embeddings[name])
@@ -306,14 +322,17 @@ def test_with_many_training_sessions_only_the_sample_is_used(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("sessions", "most"), [(1, 2000), (4, 2000), (4, 20)])
-def test_progress_counts_every_map_that_is_read(sessions: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("modalities", [("depth",), ("albedo", "depth"), ("albedo", "normal")])
+def test_progress_counts_every_map_that_is_read(
+    sessions: int, most: int, modalities: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(baselines, "MAX_SESSIONS", most)
     count = 8 * sessions
-    store, labels = people(10, sessions, "albedo", "depth")
+    store, labels = people(10, sessions, *modalities)
     train, tested = np.arange(count), np.arange(count, 10 * sessions)
     done: list[int] = []
     baseline_embeddings(store, labels, train, tested, advance=done.append)
-    assert sum(done) == count_maps_to_read(2, labels, train, len(tested))
+    assert sum(done) == count_maps_to_read(modalities, labels, train, len(tested))
 
 
 def test_normals_of_10_x_10_pixels_are_unit_means_over_parts_of_the_map() -> None:

@@ -1,0 +1,165 @@
+"""Registration of maps to the mean face of the training sessions by a rotation, a scale and a shift.
+
+The mean face and the registration of the training sessions are found in turns (congealing: Learned-Miller, "Data driven image
+models through continuous joint alignment", PAMI 2006). A session is registered by inverse compositional Gauss-Newton steps (Baker
+and Matthews, "Lucas-Kanade 20 years on: a unifying framework", IJCV 2004) from coarse to fine, with the loss of Huber ("Robust
+estimation of a location parameter", Annals of Mathematical Statistics 1964), since a session differs from the mean face by more
+than its position.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
+
+MODALITIES = ("albedo", "normal")
+"""Maps that a session can be registered by."""
+LEVELS = ((14, 0.1), (28, 0.02))
+"""Coarse to fine: largest side in pixels, and weight of the squared parameters against the mean loss of a value.
+
+The weight keeps a session near its crop until the coarse level has found the face.
+"""
+ROUNDS = 2
+"""Rounds of congealing."""
+MOVED_SIDE = 56
+"""Largest side in pixels of the maps that `register_maps` returns."""
+LARGEST = 0.4
+"""Largest rotation in radians, logarithm of the scale, and shift in half sides; a session beyond them is not registered."""
+
+_STEPS = 10
+_LARGEST_STEP = 0.2
+_DIFFERENCE = 0.01
+_HUBER = 0.5  # larger residuals count by their absolute value
+_NORMAL_WEIGHT = 2.0
+_WINDOW = 0.72  # radius of the compared disc; the half side of the map is 1
+_LOG_SHARE, _LARGEST_LOG = 0.1, 4.0
+
+
+def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
+    """What sessions are registered by, (B, C, h, h) with h at most that of the finest level: logarithm of albedo, and normals.
+
+    The logarithm has median 0 and a mean absolute value of 1, since the exposure is unknown.
+
+    Args:
+        maps: modality to (B, C, H, H); those not in `MODALITIES` are ignored.
+    """
+    features = {}
+    for modality in MODALITIES:
+        if modality in maps:
+            small = _reduce(maps[modality], LEVELS[-1][0])
+            features[modality] = _normalised_logarithm(small) if modality == "albedo" else small
+    return features
+
+
+def congeal(features: MapBatch) -> MapBatch:
+    """The mean face: modality to (1, C, h, h), the mean of the B registered sessions in the mean of their crops.
+
+    Args:
+        features: `registration_features` of the training sessions.
+    """
+    parameters = torch.zeros(len(next(iter(features.values()))), 4)
+    mean_face = _mean(features)
+    for _ in range(ROUNDS):
+        parameters = _register(features, mean_face, parameters)
+        parameters = parameters - parameters.mean(dim=0)
+        similarity = _similarity(parameters)
+        mean_face = _mean({name: apply_similarity(maps, name, similarity) for name, maps in features.items()})
+    return mean_face
+
+
+def register(features: MapBatch, mean_face: MapBatch) -> Similarity:
+    """The transforms that move B sessions to the mean face, for `apply_similarity`; each depends on its session only.
+
+    The identity for a session whose transform would exceed `LARGEST`, as that of a map without a face may.
+
+    Args:
+        features: `registration_features` of the sessions.
+        mean_face: from `congeal`, of the same modalities and size.
+    """
+    return _similarity(_register(features, mean_face, torch.zeros(len(next(iter(features.values()))), 4)))
+
+
+def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch) -> MapBatch:
+    """The maps (B, C, H, H) of each of `MODALITIES`, moved to the mean face and averaged to at most `MOVED_SIDE` a side."""
+    features = registration_features(maps)
+    similarity = register(features, mean_face)
+    return {name: _reduce(apply_similarity(maps[name], name, similarity), MOVED_SIDE) for name in features}
+
+
+def _register(features: MapBatch, mean_face: MapBatch, parameters: Tensor) -> Tensor:
+    """(B, 4) parameters after the steps of all levels."""
+    side = next(iter(features.values())).shape[-1]
+    for level, prior in LEVELS:
+        target = {name: _reduce(maps, level) for name, maps in mean_face.items()}
+        window = _window(min(level, side))
+        jacobian = _jacobian(target, window)  # (n, 4)
+        products = (jacobian[:, :, None] * jacobian[:, None, :]).flatten(1)  # (n, 16)
+        moving = {name: _reduce(maps, level) for name, maps in features.items()}
+        expected = _values(target, torch.zeros(1, 4), window)
+        for _ in range(_STEPS):
+            residuals = _values(moving, parameters, window) - expected  # (B, n)
+            weights = (_HUBER / residuals.abs().clamp_min(1e-6)).clamp_max(1) / residuals.shape[1]
+            curvature = (weights @ products).view(-1, 4, 4) + prior * torch.eye(4)
+            slope = (weights * residuals) @ jacobian + prior * parameters
+            step = torch.linalg.solve(curvature, slope).clamp(-_LARGEST_STEP, _LARGEST_STEP)
+            parameters = _undo(parameters, step)
+    return torch.where((parameters.abs() <= LARGEST).all(dim=1, keepdim=True), parameters, 0)
+
+
+def _jacobian(target: MapBatch, window: Tensor) -> Tensor:
+    """(n, 4) derivatives of the n values of the mean face by the parameters of its own transform."""
+    moves = _DIFFERENCE * torch.cat([torch.eye(4), -torch.eye(4)])
+    values = _values({name: maps.expand(8, -1, -1, -1) for name, maps in target.items()}, moves, window)
+    return ((values[:4] - values[4:]) / (2 * _DIFFERENCE)).T
+
+
+def _values(features: MapBatch, parameters: Tensor, window: Tensor) -> Tensor:
+    """(B, n) values of the moved features inside the window."""
+    similarity = _similarity(parameters)
+    moved = [
+        (_NORMAL_WEIGHT if name == "normal" else 1) * apply_similarity(maps, name, similarity) for name, maps in features.items()
+    ]
+    return (torch.cat(moved, dim=1) * window).flatten(1)
+
+
+def _window(side: int) -> Tensor:
+    """(side, side): 1 in the middle, near 0 at the border, where a moved map repeats its last pixels."""
+    at = (torch.arange(side) + 0.5) / side * 2 - 1
+    return torch.exp(-(((at[:, None] / _WINDOW) ** 2 + (at / _WINDOW) ** 2) ** 3))
+
+
+def _similarity(parameters: Tensor) -> Similarity:
+    """From (B, 4): angle, logarithm of the side, centre."""
+    angle, log_side = parameters[:, 0], parameters[:, 1]
+    return Similarity(torch.ones_like(angle), angle, torch.exp(log_side), parameters[:, 2:])
+
+
+def _undo(parameters: Tensor, step: Tensor) -> Tensor:
+    """The parameters of the transform that applies the inverse of `step` first, then `parameters`."""
+    angle_and_side = parameters[:, :2] - step[:, :2]
+    linear = _similarity(torch.cat([angle_and_side, step[:, 2:]], dim=1)).matrix()[:, :, :2]
+    centre = parameters[:, 2:] - (linear @ step[:, 2:, None])[:, :, 0]
+    return torch.cat([angle_and_side, centre], dim=1)
+
+
+def _mean(features: MapBatch) -> MapBatch:
+    means = {name: maps.mean(dim=0, keepdim=True) for name, maps in features.items()}
+    return {name: functional.normalize(mean, dim=1) if name == "normal" else mean for name, mean in means.items()}
+
+
+def _reduce(maps: Tensor, side: int) -> Tensor:
+    """(B, C, h, h) averaged to at most `side` pixels a side."""
+    if maps.shape[-1] <= side:
+        return maps
+    return functional.interpolate(maps, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _normalised_logarithm(albedo: Tensor) -> Tensor:
+    floor = _LOG_SHARE * albedo.mean(dim=(1, 2, 3), keepdim=True)
+    logarithm = torch.log(albedo.clamp_min(0) + floor.clamp_min(torch.finfo(torch.float32).tiny))
+    centred = logarithm - logarithm.flatten(1).median(dim=1).values[:, None, None, None]
+    spread = centred.abs().mean(dim=(1, 2, 3), keepdim=True)
+    return (centred / spread.clamp_min(1e-6)).clamp(-_LARGEST_LOG, _LARGEST_LOG)

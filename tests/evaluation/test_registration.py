@@ -1,0 +1,177 @@
+"""Registration: faces come back to one place, whatever their crop; maps without a face stay where they are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
+from fr_ps.evaluation.jitter import draw_jitter
+from fr_ps.evaluation.registration import (
+    LARGEST,
+    MOVED_SIDE,
+    _similarity,
+    _undo,
+    _window,
+    congeal,
+    register,
+    register_maps,
+    registration_features,
+)
+from fr_ps.synthetic.scene import render_session
+
+SIDE = 64
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Eight sessions of unseen subjects, their landmarks (8, 11, 2) in [-1, 1], and features and mean face of other subjects."""
+
+    maps: MapBatch
+    landmarks: np.ndarray
+    known: MapBatch
+    mean_face: MapBatch
+
+
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    scenes = [render_session(0, subject, session, SIDE) for subject in range(12) for session in range(2)]
+    maps = {
+        "albedo": torch.from_numpy(np.stack([scene.albedo[None] for scene in scenes])),
+        "normal": torch.from_numpy(np.stack([scene.normal.transpose(2, 0, 1) for scene in scenes])),
+    }
+    landmarks = np.stack([scene.landmarks for scene in scenes]) / SIDE * 2 - 1
+    known, unseen = ({name: array[part] for name, array in maps.items()} for part in (slice(16), slice(16, None)))
+    features = registration_features(known)
+    return Faces(unseen, landmarks[16:], features, congeal(features))
+
+
+def matrices(similarity: Similarity) -> np.ndarray:
+    """(B, 3, 3) float64."""
+    last = torch.tensor([0.0, 0.0, 1.0]).expand(len(similarity.angle), 1, 3)
+    return torch.cat([similarity.matrix(), last], dim=1).double().numpy()
+
+
+def move(maps: MapBatch, similarity: Similarity) -> MapBatch:
+    return {name: apply_similarity(array, name, similarity) for name, array in maps.items()}
+
+
+def seen_at(landmarks: np.ndarray, to_original: np.ndarray) -> np.ndarray:
+    """(B, n, 2) landmarks in the moved maps, in pixels, from those in the original maps."""
+    homogeneous = np.concatenate([landmarks, np.ones_like(landmarks[..., :1])], axis=2)
+    return (homogeneous @ np.linalg.inv(to_original).transpose(0, 2, 1))[..., :2] * SIDE / 2
+
+
+def jittered(count: int, seed: int) -> Similarity:
+    return draw_jitter(np.array([f"p{row}" for row in range(count)]), np.array(["s"] * count), seed)
+
+
+@pytest.mark.parametrize("modalities", [("albedo", "normal"), ("normal",), ("albedo",)])
+def test_the_landmarks_of_a_moved_face_come_back_within_a_fraction_of_a_pixel(faces: Faces, modalities: tuple[str, ...]) -> None:
+    maps = {name: faces.maps[name] for name in modalities}
+    mean_face = congeal({name: faces.known[name] for name in modalities})
+    moves = [jittered(8, seed) for seed in range(3)]
+    where = seen_at(faces.landmarks, matrices(register(registration_features(maps), mean_face)))
+    before, after = [], []
+    for drawn in moves:
+        found = register(registration_features(move(maps, drawn)), mean_face)
+        back = seen_at(faces.landmarks, matrices(drawn) @ matrices(found))
+        before.append(np.linalg.norm(seen_at(faces.landmarks, matrices(drawn)) - faces.landmarks * SIDE / 2, axis=2))
+        after.append(np.linalg.norm(back - where, axis=2))
+    assert np.median(before) > 1.5
+    assert np.median(after) < 0.5
+    if "normal" in modalities:  # the brightness of the skin alone misleads some sessions
+        assert np.quantile(after, 0.9) < 0.7
+
+
+def test_the_normals_of_a_turned_face_turn_back(faces: Faces) -> None:
+    turn = 0.15
+    turned = Similarity(torch.ones(8), torch.full((8,), turn), torch.ones(8), torch.zeros(8, 2))
+    wanted = register_maps(faces.maps, faces.mean_face)["normal"]
+    got = register_maps(move(faces.maps, turned), faces.mean_face)["normal"]
+    x, y, z = got.unbind(dim=1)
+    not_back = torch.stack([np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y, z], dim=1)
+    assert angle(got, wanted) < 0.5 * angle(not_back, wanted)
+
+
+def angle(first: Tensor, second: Tensor) -> float:
+    """Mean angle in degrees between normals in the middle of the maps."""
+    cosine = functional.cosine_similarity(first, second, dim=1).clamp(-1, 1)
+    return float(torch.rad2deg(torch.arccos(cosine))[:, _window(first.shape[-1]) > 0.5].mean())
+
+
+def test_congealing_sharpens_the_mean_of_badly_cropped_faces(faces: Faces) -> None:
+    count = 40
+    one = {name: array[:1].expand(count, -1, -1, -1) for name, array in faces.maps.items()}
+    features = registration_features(move(one, jittered(count, 0)))
+    plain, congealed, one_face = (
+        contrast(maps["albedo"]) for maps in (mean(features), congeal(features), mean(registration_features(one)))
+    )
+    assert congealed - plain > 0.25 * (one_face - plain) > 0
+
+
+def mean(features: MapBatch) -> MapBatch:
+    return {name: maps.mean(dim=0, keepdim=True) for name, maps in features.items()}
+
+
+def contrast(maps: Tensor) -> float:
+    """Mean squared difference of neighbours."""
+    return float(maps.diff(dim=2).square().mean() + maps.diff(dim=3).square().mean())
+
+
+def test_a_step_is_undone_before_the_transform() -> None:
+    parameters, step = (0.3 * torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    done = matrices(_similarity(_undo(parameters, step))) @ matrices(_similarity(step))
+    np.testing.assert_allclose(done, matrices(_similarity(parameters)), atol=1e-6)
+
+
+def test_other_sessions_of_a_batch_change_nothing(faces: Faces) -> None:
+    features = registration_features(faces.maps)
+    together = matrices(register(features, faces.mean_face))
+    for row in range(8):
+        alone = register({name: array[row : row + 1] for name, array in features.items()}, faces.mean_face)
+        np.testing.assert_allclose(matrices(alone)[0], together[row], atol=1e-4)
+
+
+def test_exposure_changes_nothing(faces: Faces) -> None:
+    brighter = faces.maps | {"albedo": 3 * faces.maps["albedo"]}
+    one, other = (matrices(register(registration_features(maps), faces.mean_face)) for maps in (faces.maps, brighter))
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def blank(side: int, brightness: float) -> MapBatch:
+    normal = torch.zeros(2, 3, side, side)
+    normal[:, 2] = 1
+    return {"albedo": torch.full((2, 1, side, side), brightness), "normal": normal}
+
+
+@pytest.mark.parametrize("brightness", [0.0, 0.5])
+def test_maps_without_a_face_are_not_registered(faces: Faces, brightness: float) -> None:
+    maps = blank(SIDE, brightness)
+    features = registration_features(maps)
+    unmoved = matrices(register(features, congeal(features)))
+    np.testing.assert_allclose(unmoved, np.broadcast_to(np.eye(3), (2, 3, 3)), atol=1e-6)
+    against_face = register(features, faces.mean_face)
+    assert float(torch.stack([against_face.angle, against_face.side.log(), *against_face.centre.T]).abs().max()) <= LARGEST
+    for array in register_maps(maps, faces.mean_face).values():
+        assert torch.isfinite(array).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 17])
+def test_tiny_maps_keep_their_size(faces: Faces, side: int) -> None:
+    small = {name: functional.interpolate(array, size=(side, side), mode="area") for name, array in faces.maps.items()}
+    found = register_maps(small, congeal(registration_features(small)))
+    for name, array in found.items():
+        assert array.shape == small[name].shape
+        assert torch.isfinite(array).all()
+
+
+def test_large_maps_are_averaged(faces: Faces) -> None:
+    found = register_maps(faces.maps, faces.mean_face)
+    assert {name: tuple(array.shape) for name, array in found.items()} == {
+        "albedo": (8, 1, MOVED_SIDE, MOVED_SIDE),
+        "normal": (8, 3, MOVED_SIDE, MOVED_SIDE),
+    }
