@@ -3,7 +3,8 @@
 Each seed deals the subjects into folds. For each fold, every experiment trains on the other subjects (all of its epochs, without
 validation subjects), the linear baselines are fitted on them too, and dlib's network is applied if it is installed. The sessions
 of the fold are compared as they are, and under several draws of the random similarity of `fr-ps evaluate --jitter`; the pairs of
-all folds and seeds are pooled. Brackets are 95 % bootstrap intervals over subjects; differences are paired.
+all folds and seeds are pooled. Attributes are compared with a linear probe on the pixels of albedo and normals, fitted on the
+same subjects. Brackets are 95 % bootstrap intervals over subjects; differences are paired.
 
 A finished fold stays in --out and is not computed again; an interrupted training resumes. A fold is identified by its settings
 and its data, but not by the code: after a change of the code, use a new --out. results.md and results.json are written there too.

@@ -22,6 +22,7 @@ from fr_ps.data.splits import make_split
 from fr_ps.data.store import MapStore
 from fr_ps.device import pick_device
 from fr_ps.errors import InputError
+from fr_ps.evaluation.attribute_baselines import fit_attribute_probe
 from fr_ps.evaluation.baselines import baseline_embeddings
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.dlib_baseline import dlib_embeddings, reason_without_dlib
@@ -34,7 +35,7 @@ from fr_ps.training.setup import open_training_data
 from fr_ps.training.train import fit
 
 BASELINE_MAPS = (("albedo", "normal"), ("depth",))
-"""Maps whose linear baselines are fitted together."""
+"""Maps whose linear baselines are fitted together; the linear probe of the attributes reads the first ones."""
 _WITHOUT_EFFECT = ("name", "data/root", "train/threads", "device")
 """Settings that do not change what a training learns."""
 
@@ -45,7 +46,8 @@ class Embedded:
 
     Attributes:
         rows: (n,) rows of the data set.
-        embeddings: (1 + draws, n, k), of the sessions as they are, then jittered by each draw; compared by cosine.
+        embeddings: (1 + draws, n, k), of the sessions as they are, then jittered by each draw; compared by cosine. k is 0 for
+            a linear probe of attributes.
         probabilities: trained attribute to (1 + draws, n, classes).
         seconds: duration of the training; 0 without one.
     """
@@ -110,6 +112,11 @@ class CrossValidation:
                 found.setdefault(name, []).append(embedded)
         return {name: folds for name, folds in found.items() if len(folds) == self.seeds * self.folds}
 
+    def attribute_probe(self) -> tuple[str, list[Embedded]]:
+        """The name of the linear probe on pixels, and its folds with the probabilities of the attributes."""
+        maps = [name for name in BASELINE_MAPS[0] if name in self.dataset.store.maps]
+        return f"linear_probe_{'_'.join(maps)}", [self._probe_fold(maps, parts) for parts in self.each_fold()]
+
     def dlib(self) -> tuple[list[Embedded], str]:
         """The folds of dlib's network, or the reason why there are none. Its embeddings do not depend on the fold."""
         if reason := reason_without_dlib():
@@ -168,6 +175,22 @@ class CrossValidation:
             temporary.rename(folder)
             self.echo(f"{folder.name} of the linear baselines")
         return {file.stem: _read(file) for file in sorted(folder.glob("*.npz"))}
+
+    def _probe_fold(self, maps: Sequence[str], parts: DataConfig) -> Embedded:
+        stem = f"{self._digest({'maps': list(maps)})}-linear_probe-seed{parts.split_seed}-fold{parts.fold}"
+        file = self.out / "baselines" / f"{stem}.npz"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            train, tested = self.split(parts)
+            known = with_modalities(self.dataset, maps)
+            copies = with_jittered_copies(known, tested, self.draws)
+            probe = fit_attribute_probe(known, train, ATTRIBUTES, maps, seed=parts.split_seed)
+            shape = (self.draws + 1, len(tested), -1)
+            predicted = probe.predict(copies, np.arange(len(copies.labels)))
+            probabilities = {name: found.reshape(shape) for name, found in predicted.items()}
+            _write(file, Embedded(tested, np.zeros((self.draws + 1, len(tested), 0), dtype=np.float32), probabilities))
+            self.echo(stem)
+        return _read(file)
 
     def _dlib_draw(self, draw: int) -> np.ndarray:
         """(sessions, 128) embeddings of all sessions, as they are (0) or jittered by a draw."""

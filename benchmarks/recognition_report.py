@@ -14,7 +14,7 @@ from tabulate import tabulate
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.evaluation.analyses.attributes import all_attribute_metrics
 from fr_ps.evaluation.bootstrap import bootstrap_weights
-from fr_ps.evaluation.differences import paired_differences
+from fr_ps.evaluation.differences import Difference, paired_differences
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.metrics import LOW_SUPPORT, Metrics
 from fr_ps.evaluation.pairwise.pairs import ListedPairs
@@ -83,6 +83,7 @@ class Results:
         folds: network or baseline to its folds; networks first.
         networks: names of the networks.
         metrics: name to kind (`AS_IS`, `JITTERED`) to metrics.
+        probes: name of the linear probe on pixels to kind to the AUC of the attributes; empty without baselines.
         notes: lines about baselines that are missing.
 
     Raises:
@@ -110,19 +111,25 @@ class Results:
         self.metrics = {
             name: {kind: self._metrics(folds, draws) for kind, draws in self.kinds.items()} for name, folds in self.folds.items()
         }
+        self.probes: dict[str, dict[str, Metrics]] = {}
+        if with_baselines:
+            probe, tested = validation.attribute_probe()
+            self.probes[probe] = {kind: self._attributes(tested, draws) for kind, draws in self.kinds.items()}
 
     def _metrics(self, folds: Sequence[Embedded], draws: slice) -> Metrics:
-        pairs = pool_pairs(folds, draws)
-        _, metrics = verification_with_intervals(pairs.listed(self.labels), None)
+        _, metrics = verification_with_intervals(pool_pairs(folds, draws).listed(self.labels), None)
+        return metrics.merge(self._attributes(folds, draws))
+
+    def _attributes(self, folds: Sequence[Embedded], draws: slice) -> Metrics:
+        """AUC of the attributes that every fold has, over all sessions and draws pooled: `gender/auc`, ..."""
         trained = [name for name in ATTRIBUTES if all(name in fold.probabilities for fold in folds)]
-        if trained:
-            labels = self.labels.subset(pairs.rows)
-            probabilities = {
-                name: np.concatenate([one for fold in folds for one in fold.probabilities[name][draws]]) for name in trained
-            }
-            attributes = all_attribute_metrics(probabilities, labels, {}, trained, bootstrap_weights(labels.ids))
-            metrics = metrics.merge(attributes.select({name for name in attributes.values if name.endswith("/auc")}))
-        return metrics
+        rows = np.concatenate([fold.rows for fold in folds for _ in fold.embeddings[draws]])
+        labels = self.labels.subset(rows)
+        probabilities = {
+            name: np.concatenate([one for fold in folds for one in fold.probabilities[name][draws]]) for name in trained
+        }
+        attributes = all_attribute_metrics(probabilities, labels, {}, trained, bootstrap_weights(labels.ids))
+        return attributes.select({f"{name}/auc" for name in trained})
 
     def eer_of_each_seed(self, name: str, kind: str) -> list[float | None]:
         """The EER of the folds of each seed alone."""
@@ -139,14 +146,18 @@ class Results:
         others = [(one, other) for one in self.networks for other in self.folds if other not in self.networks]
         for one, other in [*((name, after) for name in first for after in self.networks[1:]), *others]:
             pair = (self.metrics[name][kind] for name in (one, other))
-            for difference in paired_differences(*pair, list(SHOWN), subjects):
-                found.append(
-                    {
-                        "kind": kind, "network": one, "against": other, "metric": difference.name,
-                        "difference": difference.value, "low": _number(difference.low), "high": _number(difference.high),
-                        "p": _number(difference.p), "better": {"first": one, "second": other}.get(difference.better),
-                    }
-                )  # fmt: skip
+            found += [_as_json(difference, kind, one, other) for difference in paired_differences(*pair, list(SHOWN), subjects)]
+        return found
+
+    def attribute_differences(self, kind: str) -> list[dict]:
+        """Each network minus the linear probe on pixels, AUC of each attribute that both have."""
+        found = []
+        subjects = len(np.unique(self.labels.ids))
+        for name in self.networks:
+            for probe, metrics in self.probes.items():
+                pair = self.metrics[name][kind], metrics[kind]
+                compared = paired_differences(*pair, list(metrics[kind].values), subjects)
+                found += [_as_json(difference, kind, name, probe) for difference in compared]
         return found
 
     def write(self, out: Path) -> str:
@@ -168,7 +179,11 @@ class Results:
                 | {"seconds_per_training": self._seconds(name)}
                 for name, kinds in self.metrics.items()
             },
+            "attribute_probes": {
+                name: {kind: metrics.as_json() for kind, metrics in kinds.items()} for name, kinds in self.probes.items()
+            },
             "differences": differences,
+            "attribute_differences": [one for kind in self.kinds for one in self.attribute_differences(kind)],
             "eer_by_geometry": {
                 name: {kind: {" ".join(key): value for key, value in found[1].items()} for kind, found in kinds.items()}
                 for name, kinds in geometry.items()
@@ -204,15 +219,7 @@ class Results:
         ]
         for kind in self.kinds:
             lines += ["", f"## Unseen subjects, {kind}", "", self._table(kind, seeds)]
-        known = [self.metrics[name][AS_IS].values for name in self.networks]
-        attributes = [name for name in ATTRIBUTES if any(f"{name}/auc" in values for values in known)]
-        if attributes:
-            rows = [
-                [name, kind, *(_cell(self.metrics[name][kind], f"{attribute}/auc") for attribute in attributes)]
-                for name in self.networks
-                for kind in self.kinds
-            ]
-            lines += ["", "## AUC of the attributes", "", _table(rows, ["", "", *attributes])]
+        lines += self._attribute_lines()
         for kind in self.kinds:
             against = {*self.networks, *self._best(kind), *self._best(AS_IS)}
             rows = [
@@ -229,6 +236,29 @@ class Results:
                     rows = [[one, *(_percent(found.get((min(one, other), max(one, other)))) for other in names)] for one in names]
                     lines += ["", f"## EER % by light geometry: {name}, {kind}", "", _table(rows, ["", *names])]
         return "\n".join(lines) + "\n"
+
+    def _attribute_lines(self) -> list[str]:
+        """The AUC of the attributes of each network and of the linear probe on pixels, and their differences."""
+        kinds_of = {name: self.metrics[name] for name in self.networks} | self.probes
+        defined = [metrics[AS_IS].defined() for metrics in kinds_of.values()]
+        attributes = [name for name in ATTRIBUTES if any(f"{name}/auc" in values for values in defined)]
+        if not attributes:
+            return []
+        rows = [
+            [name, kind, *(_cell(metrics[kind], f"{attribute}/auc") for attribute in attributes)]
+            for name, metrics in kinds_of.items()
+            for kind in self.kinds
+        ]
+        lines = ["", "## AUC of the attributes", "", _table(rows, ["", "", *attributes])]
+        rows = [
+            [one["network"], one["against"], kind, one["metric"], _difference(one), _p(one["p"]), one["better"] or "neither"]
+            for kind in self.kinds
+            for one in self.attribute_differences(kind)
+        ]
+        if rows:
+            header = ["network", "against", "", "metric", "network minus the probe", "p", "better"]
+            lines += ["", "## Attributes: networks against a linear probe on pixels", "", _table(rows, header)]
+        return lines
 
     def _table(self, kind: str, seeds: dict) -> str:
         header = ["", *SHOWN.values(), "EER % of each seed", "s per training"]
@@ -255,6 +285,14 @@ def _cell(metrics: Metrics, name: str) -> str:
     interval = metrics.intervals.get(name)
     mark = "*" if metrics.is_low_support(name) else ""
     return f"{show(value)}{mark}" + (f" [{show(interval[0])}, {show(interval[1])}]" if interval else "")
+
+
+def _as_json(difference: Difference, kind: str, network: str, other: str) -> dict:
+    return {
+        "kind": kind, "network": network, "against": other, "metric": difference.name,
+        "difference": difference.value, "low": _number(difference.low), "high": _number(difference.high),
+        "p": _number(difference.p), "better": {"first": network, "second": other}.get(difference.better),
+    }  # fmt: skip
 
 
 def _difference(one: dict) -> str:

@@ -27,7 +27,8 @@ def _add_evaluate_arguments(evaluate: Parser) -> None:
     add_switch(
         evaluate,
         "baselines",
-        "fit linear baselines on the training subjects of the model, and compare it with them and, if installed, with dlib",
+        "fit linear baselines of identity and attributes on the training subjects of the model, and compare it with them and, if "
+        "installed, with dlib",
     )
     evaluate.add_argument(
         "--baselines_data",

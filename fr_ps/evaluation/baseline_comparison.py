@@ -1,9 +1,11 @@
 """Comparison of a model with baselines, and with itself on warped maps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.evaluation.analyses.attributes import all_attribute_metrics
 from fr_ps.evaluation.analyses.gallery_search import search_gallery
 from fr_ps.evaluation.analyses.identification import rank_metrics
 from fr_ps.evaluation.baselines import BaselineEmbeddings
@@ -32,6 +34,18 @@ def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Met
             rank_metrics(search_gallery(embeddings, labels.ids, None), reference.bootstrap, reference.bootstrap.subjects)
         )
     return metrics.with_prefix("identity")
+
+
+def attribute_aucs(probabilities: Mapping[str, np.ndarray], reference: EvaluationResult) -> Metrics:
+    """AUC `gender/auc`, ... of other probabilities of the sessions of `reference`, on the same bootstrap replicates.
+
+    Args:
+        probabilities: attribute to (n, classes); the other attributes are left out.
+        reference: evaluation of the network.
+    """
+    trained = [attribute for attribute in ATTRIBUTES if attribute in probabilities]
+    metrics = all_attribute_metrics(probabilities, reference.tested.labels, {}, trained, reference.bootstrap)
+    return metrics.select({f"{attribute}/auc" for attribute in trained})
 
 
 def baseline_section(
@@ -67,19 +81,59 @@ def baseline_section(
     return ReportSection(metrics, [table] if table.rows or omitted else []), _baseline_headline(differences)
 
 
-def jitter_section(result: EvaluationResult, jittered: np.ndarray) -> ReportSection:
+def attribute_baseline_section(
+    result: EvaluationResult,
+    probes: Mapping[str, Mapping[str, np.ndarray]],
+    omitted: Mapping[str, Mapping[str, str]],
+    jittered: Mapping[str, np.ndarray] | None = None,
+) -> tuple[ReportSection, list[str]]:
+    """AUC of linear probes on pixels beside that of the network, and a headline for each probe.
+
+    Args:
+        result: evaluation of the network.
+        probes: name of each probe to its probabilities of the same sessions, attribute to (n, classes).
+        omitted: name of a probe to the attributes that it was not fitted for, with the reasons.
+        jittered: probabilities of the network on warped maps, if those of the probes are of warped maps; None: original maps.
+    """
+    network_metrics = result.metrics if jittered is None else attribute_aucs(jittered, result)
+    prefix, of_maps = ("", "") if jittered is None else (f"{JITTERED_PREFIX}_", ", on warped maps")
+    metrics, differences, reasons, headlines = Metrics(), {}, [], []
+    for name, probabilities in probes.items():
+        probe_metrics = attribute_aucs(probabilities, result)
+        for attribute, reason in omitted.get(name, {}).items():
+            probe_metrics.add(f"{attribute}/auc", None, reason)
+        reasons += [f"{name} {key.split('/')[0]}: {reason}" for key, reason in probe_metrics.reasons.items()]
+        differences[name] = paired_differences(
+            network_metrics, probe_metrics, list(probe_metrics.values), result.bootstrap.subjects
+        )
+        metrics = metrics.merge(probe_metrics.with_prefix(f"{prefix}{BASELINE_PREFIX}{name}"))
+        headlines.append(_attribute_headline(name, differences[name]))
+    table = difference_table(
+        f"{prefix}attribute_baselines",
+        f"Attributes: network against linear probes on pixels, fitted on the same training subjects{of_maps}",
+        ("network", "probe"),
+        differences,
+        "Difference: network minus probe. Low, high: 95 % confidence interval on the same bootstrap replicates."
+        + (f" Omitted: {'; '.join(reasons)}." if reasons else ""),
+    )
+    return ReportSection(metrics, [table] if table.rows or reasons else []), headlines
+
+
+def jitter_section(result: EvaluationResult, jittered: np.ndarray, attributes: Metrics | None = None) -> ReportSection:
     """Metrics of the network on maps that are rotated, scaled and shifted a little.
 
     Args:
         result: evaluation of the network on the original maps.
         jittered: (n, C) embeddings of the warped maps of the same sessions.
+        attributes: `attribute_aucs` of the network on the warped maps; None: identity only.
     """
-    metrics = identity_metrics(jittered, result)
+    metrics = identity_metrics(jittered, result).merge(attributes or Metrics())
+    compared = [*HEADLINE_METRICS, *(attributes.values if attributes else ())]
     table = difference_table(
         "jitter",
         "Original maps against maps warped by random similarities (up to 5 degrees, 10 %, 4 px at 112)",
         ("original", "warped"),
-        {"": paired_differences(result.metrics, metrics, HEADLINE_METRICS, result.bootstrap.subjects)},
+        {"": paired_differences(result.metrics, metrics, compared, result.bootstrap.subjects)},
         "Each session is warped once, by a transform that depends only on its id and session name.",
     )
     return ReportSection(metrics.with_prefix(JITTERED_PREFIX), [table])
@@ -96,3 +150,21 @@ def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
     verdict = {"first": "better", "second": "WORSE", "neither": "NOT significantly better"}[auc.better]
     baselines = "linear baselines and dlib" if DLIB_NAME in aucs else "linear baselines"
     return f"the network is {verdict} than the {baselines}: {numbers}"
+
+
+def _attribute_headline(name: str, differences: Sequence[Difference]) -> str:
+    """In which attributes the AUC of the network is above, equal to and below that of the probe."""
+    if not differences:
+        return f"attributes: {name} has no defined AUC"
+    above = [_attribute_difference(row) for row in differences if row.value > 0]
+    below = [_attribute_difference(row) for row in differences if row.value < 0]
+    equal = [f"{row.name.split('/')[0]} {row.first:.4f}" for row in differences if row.value == 0]
+    parts = [f"above {name} in {len(above)} of {len(differences)}{': ' if above else ''}{', '.join(above)}"]
+    parts += [f"equal: {', '.join(equal)}"] if equal else []
+    parts += [f"BELOW: {', '.join(below)}"] if below else []
+    return f"attributes: the network's AUC is {'; '.join(parts)}"
+
+
+def _attribute_difference(difference: Difference) -> str:
+    interval = "(no interval)" if np.isnan(difference.low) else f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+    return f"{difference.name.split('/')[0]} {difference.value:+.4f} {interval}"

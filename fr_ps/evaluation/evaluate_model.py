@@ -11,7 +11,8 @@ from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.leakage import leakage_notes, split_overlap
 from fr_ps.data.split_files import SPLIT_FILE, read_part, read_parts
 from fr_ps.errors import InputError
-from fr_ps.evaluation.baseline_comparison import baseline_section, jitter_section
+from fr_ps.evaluation.attribute_baselines import AttributeProbe, count_fitted, fit_attribute_probe
+from fr_ps.evaluation.baseline_comparison import attribute_aucs, attribute_baseline_section, baseline_section, jitter_section
 from fr_ps.evaluation.baseline_data import BaselineData, open_baseline_data
 from fr_ps.evaluation.baselines import BaselineEmbeddings, baseline_embeddings, count_maps_to_read
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
@@ -26,7 +27,7 @@ from fr_ps.evaluation.pairwise.similarity import Measure
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
-from fr_ps.models.inference import predict, require_finite
+from fr_ps.models.inference import Predictions, predict, require_finite
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import Thresholds, read_thresholds
 from fr_ps.progress import OnProgress, no_progress, progress
@@ -106,7 +107,15 @@ def evaluate_model(
             batch=batch,
             advance=advance,
         )
-    sections, baseline_headline = _optional_sections(options.jitter, baselines, network, dataset, rows, result, batch)
+    jittered = _predict_jittered(network, dataset, rows, batch) if options.jitter else None
+    warped = {name: jittered.probabilities[name] for name in info.trained} if jittered else {}
+    sections: dict[str, ReportSection] = {}
+    if jittered:
+        sections["Jitter"] = jitter_section(result, jittered.embeddings, attribute_aucs(warped, result))
+    headlines: list[str] = []
+    if baselines:
+        headlines += _add_identity_baselines(sections, baselines, rows, result, jittered)
+        headlines += _add_attribute_baselines(sections, baselines, info, rows, result, warped if jittered else None)
     prefix = options.part or "test"
     metrics = result.metrics.merge(*(section.metrics for section in sections.values())).with_prefix(prefix)
     part = f"the {options.part} part of the model's own split" if options.part else "every row of the table"
@@ -115,14 +124,14 @@ def evaluate_model(
         "tested": f"{describe_test_set(result)}: {part}"
         + ("" if leakage else "; the model was trained on none of the test subjects"),
         "headline": "; ".join(headline_lines(metrics, prefix)),
-        **({"baselines": baseline_headline} if baseline_headline else {}),
+        **({"baselines": headlines[0], "attribute baselines": "; ".join(headlines[1:])} if headlines else {}),
         **undefined_summary(metrics, prefix),
         "model": f"{model}, {info.backbones} on {', '.join(info.modalities)}, run {info.provenance.get('run', '?')}",
         "data": f"{data}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
         "intervals": INTERVAL_NOTE,
     }
     notes = [
-        *([baseline_headline] if baseline_headline else []),
+        *headlines,
         *result.warnings,
         *leakage,
         *(baselines.notes if baselines else []),
@@ -223,31 +232,55 @@ def _gallery_rows(dataset: Dataset, model: Path) -> np.ndarray:
     return read_part(model / SPLIT_FILE, "gallery", dataset.labels) if "gallery" in parts.values() else np.empty(0, dtype=int)
 
 
-def _optional_sections(
-    jitter: bool,
-    baselines: BaselineData | None,
-    network: FaceNetwork,
-    dataset: Dataset,
+def _predict_jittered(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, batch: int) -> Predictions:
+    with progress("score warped", len(rows), "sessions") as advance:
+        return predict(network, JitteredMaps(dataset.store, dataset.labels), rows, batch, advance)
+
+
+def _add_identity_baselines(
+    sections: dict[str, ReportSection],
+    data: BaselineData,
     rows: np.ndarray,
     result: EvaluationResult,
-    batch: int,
-) -> tuple[dict[str, ReportSection], str]:
-    """Sections of the warped maps and the baselines, as far as requested, and the headline of the baselines."""
-    sections: dict[str, ReportSection] = {}
-    headline = ""
-    jittered = None
-    if jitter:
-        with progress("score warped", len(rows), "sessions") as advance:
-            jittered = predict(network, JitteredMaps(dataset.store, dataset.labels), rows, batch, advance).embeddings
-        sections["Jitter"] = jitter_section(result, jittered)
-    if baselines:
-        for warped in [False, True] if jitter else [False]:
-            embeddings = _embed_baselines(baselines, rows, warped)
-            if warped:
-                sections["Baselines, warped"] = baseline_section(result, embeddings, jittered)[0]
-            else:
-                sections["Baselines"], headline = baseline_section(result, embeddings)
-    return sections, headline
+    jittered: Predictions | None,
+) -> list[str]:
+    """Add the baselines on the original maps and, with `jittered`, on warped ones; returns the headline of the first."""
+    sections["Baselines"], headline = baseline_section(result, _embed_baselines(data, rows, False))
+    if jittered:
+        found = _embed_baselines(data, rows, True)
+        sections["Baselines, warped"] = baseline_section(result, found, jittered.embeddings)[0]
+    return [headline]
+
+
+def _add_attribute_baselines(
+    sections: dict[str, ReportSection],
+    data: BaselineData,
+    info: ModelInfo,
+    rows: np.ndarray,
+    result: EvaluationResult,
+    jittered: dict[str, np.ndarray] | None,
+) -> list[str]:
+    """Add the linear probes on pixels, on the original maps and with `jittered` on warped ones; returns the first headlines."""
+    probes = _fit_attribute_probes(data, info)
+    omitted = {probe.name: probe.omitted for probe in probes}
+
+    def predict_probes(warped: bool) -> dict[str, dict[str, np.ndarray]]:
+        with progress("probes, warped" if warped else "probes", len(probes) * len(rows), "sessions") as advance:
+            return {probe.name: probe.predict(data.tested, rows, jittered=warped, advance=advance) for probe in probes}
+
+    sections["Attribute baselines"], headlines = attribute_baseline_section(result, predict_probes(False), omitted)
+    if jittered is not None:
+        section = attribute_baseline_section(result, predict_probes(True), omitted, jittered)[0]
+        sections["Attribute baselines, warped"] = section
+    return headlines
+
+
+def _fit_attribute_probes(data: BaselineData, info: ModelInfo) -> list[AttributeProbe]:
+    """A probe on the maps that the model reads, and one on all maps of the baselines if these are more."""
+    everything = tuple(data.train.store.maps)
+    groups = list(dict.fromkeys([tuple(name for name in everything if name in info.modalities), everything]))
+    with progress("fit probes", len(groups) * count_fitted(data.train, data.train_rows), "sessions") as advance:
+        return [fit_attribute_probe(data.train, data.train_rows, info.trained, maps, advance=advance) for maps in groups]
 
 
 def _embed_baselines(data: BaselineData, rows: np.ndarray, warped: bool) -> BaselineEmbeddings:

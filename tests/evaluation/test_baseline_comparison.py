@@ -8,7 +8,13 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.data.labels import DEFAULT_CLASSES, Labels
-from fr_ps.evaluation.baseline_comparison import baseline_section, identity_metrics, jitter_section
+from fr_ps.evaluation.baseline_comparison import (
+    attribute_aucs,
+    attribute_baseline_section,
+    baseline_section,
+    identity_metrics,
+    jitter_section,
+)
 from fr_ps.evaluation.baselines import BaselineEmbeddings
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.pairwise.pair_list import PairList
@@ -223,3 +229,112 @@ def test_the_baselines_use_the_measure_of_the_evaluation() -> None:
     found = identity_metrics(rows, network(1.5, measure="euclidean")).values["identity/auc"]
     assert found == pytest.approx(roc_auc_score(IDS[first] == IDS[second], -distance), abs=1e-5)
     assert found != pytest.approx(auc_of_all(rows), abs=1e-3)
+
+
+GENDER = np.repeat(np.arange(PEOPLE) % 2, SESSIONS)
+
+
+def probabilities(noise: float, seed: int, truth: np.ndarray = GENDER) -> np.ndarray:
+    """Of both classes; more noise is worse."""
+    positive = 1 / (1 + np.exp(-(2 * truth - 1 + noise * np.random.default_rng(seed).normal(size=len(truth)))))
+    return np.stack([1 - positive, positive], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def classified() -> EvaluationResult:
+    """A network that tells the gender well; pose is only frontal, facial hair of some sessions is unknown."""
+    codes = np.full((len(IDS), 5), -1, dtype=np.int8)
+    codes[:, 0], codes[6:, 2], codes[:, 3] = GENDER, np.roll(GENDER, 3)[6:], 0
+    sessions = np.array([f"s{row:02d}" for row in range(len(IDS))])
+    labels = Labels(IDS, sessions, codes, DEFAULT_CLASSES, "raw", {})
+    found = {
+        "gender": probabilities(0.5, 1),
+        "facial_hair": probabilities(3, 2, np.roll(GENDER, 3)),
+        "pose": probabilities(1, 3),
+    }
+    return evaluate_predictions(LabelledPredictions(Predictions(embeddings(1), found), labels), list(found), None)
+
+
+def test_attributes_are_compared_with_each_probe_by_paired_differences(classified: EvaluationResult) -> None:
+    hair = classified.tested.labels.codes[:, 2]
+    known = hair >= 0
+    probes = {
+        "linear_probe_albedo": {"gender": probabilities(4, 4), "facial_hair": probabilities(0.3, 5, np.roll(GENDER, 3))},
+        "linear_probe_albedo_normal": {"gender": probabilities(3, 6), "facial_hair": probabilities(2, 7)},
+    }
+    section, headlines = attribute_baseline_section(classified, probes, {})
+    (table,) = section.tables
+    rows = named_rows(table)
+    assert [(row["against"], row["metric"]) for row in rows] == [
+        (name, metric) for name in probes for metric in ("gender/auc", "facial_hair/auc")
+    ]
+    for row in rows:
+        attribute = row["metric"].split("/")[0]
+        truth, some = (GENDER, slice(None)) if attribute == "gender" else (hair[known], known)
+        name = f"baseline_{row['against']}/{row['metric']}"
+        assert row["probe"] == section.metrics.values[name]
+        assert row["probe"] == pytest.approx(roc_auc_score(truth, probes[row["against"]][attribute][some, 1]))
+        own = classified.tested.predictions.probabilities[attribute]
+        assert row["network"] == pytest.approx(roc_auc_score(truth, own[some, 1]))
+        assert name in section.metrics.intervals
+        drawn = classified.metrics.replicates[row["metric"]] - section.metrics.replicates[name]
+        fewest = 6 if attribute == "gender" else 5  # subjects of the rarer class
+        drawn = drawn[np.isfinite(drawn)]
+        wide = scipy.stats.t.ppf(0.975, fewest - 1) * drawn.std(ddof=1) * np.sqrt(fewest / (fewest - 1))
+        assert (row["low"], row["high"]) == pytest.approx((row["difference"] - wide, row["difference"] + wide))
+    better, worse = ("{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**row) for row in rows[:2])
+    assert headlines[0] == (
+        f"attributes: the network's AUC is above linear_probe_albedo in 1 of 2: gender {better}; BELOW: facial_hair {worse}"
+    )
+
+
+def test_attributes_without_a_probe_or_a_test_class_are_reasons(classified: EvaluationResult) -> None:
+    probes = {"linear_probe_albedo": {"gender": probabilities(4, 4), "pose": probabilities(1, 5)}}
+    omitted = {"linear_probe_albedo": {"facial_hair": "no training session is any"}}
+    section, headlines = attribute_baseline_section(classified, probes, omitted)
+    (table,) = section.tables
+    assert [row["metric"] for row in named_rows(table)] == ["gender/auc"]
+    for reason in (
+        "linear_probe_albedo facial_hair: no training session is any",
+        "linear_probe_albedo pose: the only class among the labels is frontal",
+    ):
+        assert reason in table.note
+    assert section.metrics.values["baseline_linear_probe_albedo/facial_hair/auc"] is None
+    assert section.metrics.values["baseline_linear_probe_albedo/pose/auc"] is None
+    assert "in 1 of 1: gender +" in headlines[0]
+    nothing = {"linear_probe_albedo": dict.fromkeys(["gender", "facial_hair", "pose"], "the training maps do not differ")}
+    section, headlines = attribute_baseline_section(classified, {"linear_probe_albedo": {}}, nothing)
+    assert headlines == ["attributes: linear_probe_albedo has no defined AUC"]
+    assert section.tables[0].note.count("the training maps do not differ") == 3
+
+
+def test_an_equal_probe_is_not_beaten(classified: EvaluationResult) -> None:
+    own = {"gender": classified.tested.predictions.probabilities["gender"]}
+    _, (headline,) = attribute_baseline_section(classified, {"linear_probe_albedo": own}, {})
+    auc = classified.metrics.values["gender/auc"]
+    assert headline == f"attributes: the network's AUC is above linear_probe_albedo in 0 of 1; equal: gender {auc:.4f}"
+
+
+def test_a_test_class_of_one_subject_gives_no_interval(classified: EvaluationResult) -> None:
+    rows = np.r_[0:6, 6:9, 12:15]  # p00, p02 and p04 are female, p01 is male
+    labels, found = classified.tested.labels.subset(rows), {"gender": probabilities(1, 1)[rows]}
+    result = evaluate_predictions(LabelledPredictions(Predictions(embeddings(1)[rows], found), labels), ["gender"], None)
+    probes = {"linear_probe_albedo": {"gender": 1 - found["gender"]}}
+    section, (headline,) = attribute_baseline_section(result, probes, {})
+    (row,) = named_rows(section.tables[0])
+    assert row["low"] is None
+    assert re.fullmatch(r".* in 1 of 1: gender \+[\d.]+ \(no interval\)", headline)
+
+
+def test_on_warped_maps_the_attributes_of_the_network_are_those_on_warped_maps(classified: EvaluationResult) -> None:
+    warped, probe = {"gender": probabilities(2, 8)}, {"linear_probe_albedo": {"gender": probabilities(2.5, 9)}}
+    section, _ = attribute_baseline_section(classified, probe, {}, warped)
+    (table,) = section.tables
+    assert set(section.metrics.values) == {"jittered_baseline_linear_probe_albedo/gender/auc"}
+    assert (table.name, "warped" in table.title) == ("jittered_attribute_baselines", True)
+    assert named_rows(table)[0]["network"] == pytest.approx(roc_auc_score(GENDER, warped["gender"][:, 1]))
+    jitter = jitter_section(classified, embeddings(2), attribute_aucs(warped, classified))
+    assert jitter.metrics.values["jittered/gender/auc"] == pytest.approx(roc_auc_score(GENDER, warped["gender"][:, 1]))
+    row = named_rows(jitter.tables[0])[-1]
+    assert (row["metric"], row["original"]) == ("gender/auc", classified.metrics.values["gender/auc"])
+    assert row["warped"] == jitter.metrics.values["jittered/gender/auc"]

@@ -19,6 +19,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.split_files import SPLIT_FILE, write_split
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
+from fr_ps.evaluation.attribute_baselines import fit_attribute_probe
 from fr_ps.evaluation.dlib_baseline import reason_without_dlib
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, EvaluationSummary, evaluate_model
 from fr_ps.evaluation.metrics import Metrics
@@ -170,13 +171,42 @@ def test_baselines_are_fitted_on_the_training_subjects_and_the_report_starts_wit
     (verdict,) = [line for line in evaluated.notes if "linear baselines" in line]
     assert verdict in unescape(page)
     assert page.index("linear baselines") < page.index("<h2>Metrics")
-    (table,) = evaluated.tables
+    table, _ = evaluated.tables
     rows = [dict(zip(table.header, row)) for row in table.rows]
     for row in rows:
         assert row["difference"] == pytest.approx(row["network"] - row["baseline"])  # type: ignore[operator]
     best = max((row for row in rows if row["metric"] == "identity/auc"), key=lambda row: row["baseline"])  # type: ignore[arg-type, return-value]
     assert str(best["against"]) in verdict
     assert run.points == evaluated.metrics.defined()
+
+
+def test_attributes_are_compared_with_linear_probes_on_the_training_subjects(model: Path, prepared: Path, tmp_path: Path) -> None:
+    evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", "test", baselines=True, jitter=True)
+    values = evaluated.metrics.values
+    dataset = open_dataset(prepared, ["albedo", "normal"])
+    split = make_split(dataset.labels, PARTS)
+    page = unescape((tmp_path / "out" / "report.html").read_text())
+    compared = 0
+    for maps in (["albedo"], ["albedo", "normal"]):  # the model reads albedo
+        probe = fit_attribute_probe(dataset, split.train, ATTRIBUTES[1:], maps)
+        for jittered, prefix in ((False, ""), (True, "jittered_")):
+            found = probe.predict(dataset, split.test, jittered=jittered)
+            for attribute in ATTRIBUTES[1:]:
+                codes = dataset.labels.codes[split.test, ATTRIBUTES.index(attribute)]
+                name = f"test/{prefix}baseline_{probe.name}/{attribute}/auc"
+                if attribute in probe.omitted or len(np.unique(codes)) < 2:
+                    assert values[name] is None
+                    assert evaluated.metrics.reasons[name] in page
+                else:
+                    assert values[name] == pytest.approx(roc_auc_score(codes, found[attribute][:, 1]))
+                    compared += 1
+        assert any(note.startswith("attributes: ") and f"{probe.name} in" in note for note in evaluated.notes)
+    assert compared >= 8
+    assert not any("probe" in name and "gender" in name for name in values if "baseline" in name)  # not trained
+    assert [table.name for table in evaluated.tables][-2:] == ["attribute_baselines", "jittered_attribute_baselines"]
+    for name in ("attribute_baselines", "jittered_attribute_baselines"):
+        table = pd.read_csv(tmp_path / "out" / "tables" / f"{name}.csv")
+        np.testing.assert_allclose(table.network - table.probe, table.difference, atol=1e-9)
 
 
 def test_baselines_need_the_training_subjects_and_their_maps(model: Path, prepared: Path, tmp_path: Path, rejected) -> None:  # type: ignore[no-untyped-def]
@@ -235,7 +265,7 @@ def copy_of_subjects(data: Path, copy: Path, subjects: set[str]) -> Path:
 
 def test_the_report_compares_dlib_or_gives_the_reason_why_not(model: Path, prepared: Path, tmp_path: Path) -> None:
     evaluated, _ = evaluated_with(model, prepared, tmp_path / "out", "test", baselines=True)
-    (table,) = evaluated.tables
+    table = evaluated.tables[0]
     reason = reason_without_dlib()
     compared = "test/baseline_dlib_albedo/identity/auc" in evaluated.metrics.values
     assert compared != bool(reason)
@@ -253,6 +283,10 @@ def test_warped_maps_are_scored_beside_the_original_ones(plain: Evaluated, model
     assert again.values["test/jittered/identity/auc"] == pytest.approx(values["test/jittered/identity/auc"], abs=1e-6)
     (table,) = evaluated.tables
     assert [row[0] for row in table.rows][:2] == ["identity/auc", "identity/auc_person_balanced"]
+    for attribute in ("spectacles", "pose"):
+        assert f"{attribute}/auc" in [row[0] for row in table.rows]
+        assert values[f"test/jittered/{attribute}/auc"] != values[f"test/{attribute}/auc"]
+    assert "test/jittered/gender/auc" not in values  # not trained
 
 
 def test_only_the_listed_pairs_are_verified(model: Path, prepared: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.data.split_files import read_parts
 from fr_ps.errors import InputError
+from fr_ps.evaluation.attribute_baselines import fit_attribute_probe
 from fr_ps.evaluation.baselines import baseline_embeddings
 from fr_ps.evaluation.dlib_baseline import reason_without_dlib
 from fr_ps.evaluation.jitter import JitteredMaps
@@ -168,7 +169,10 @@ def test_a_tiny_run_reports_all_and_its_folds_are_kept(
             assert len(kinds[kind]["eer_of_each_seed"]) == 1
             assert kinds[kind]["eer_of_each_seed"][0] == pytest.approx(kinds[kind]["metrics"]["eer"])
     assert {(one["network"], one["kind"]) for one in found["differences"]} == {("tiny", "as they are"), ("tiny", "jittered")}
+    check_attributes(found, CrossValidation(prepared, out, 3, 1, 1, 1, print))
     text = (out / "results.md").read_text()
+    assert "| linear_probe_albedo_normal | jittered" in text
+    assert "## Attributes: networks against a linear probe on pixels" in text
     assert text in capsys.readouterr().out
     assert {line[3:] for line in text.splitlines() if line.startswith("## Unseen")} == {
         "Unseen subjects, as they are",
@@ -187,6 +191,41 @@ def test_a_tiny_run_reports_all_and_its_folds_are_kept(
     changed = run_benchmark(prepared, out, "--config", str(file), "--set", "optim.lr=0.01", "--no-baselines")
     assert len(splits) == 7
     assert set(changed["results"]) == {"tiny"}
+
+
+def check_attributes(found: dict, validation: CrossValidation) -> None:
+    """The AUC of the probe over the pooled folds is that of probes fitted here on the training subjects of each fold."""
+    (probe,) = found["attribute_probes"]
+    assert probe == "linear_probe_albedo_normal"
+    dataset = open_dataset(validation.data, ["albedo", "normal"])
+    for kind, jittered in (("as they are", False), ("jittered", True)):
+        codes: dict[str, list] = {}
+        positive: dict[str, list] = {}
+        for parts in validation.each_fold():
+            train, tested = validation.split(parts)
+            for name, probabilities in (
+                fit_attribute_probe(dataset, train, ATTRIBUTES, ["albedo", "normal"])
+                .predict(dataset, tested, jittered=jittered)
+                .items()
+            ):
+                codes.setdefault(name, []).append(dataset.labels.codes[tested, ATTRIBUTES.index(name)])
+                positive.setdefault(name, []).append(probabilities[:, 1])
+        common = [name for name, folds in codes.items() if len(folds) == 3]
+        values = found["attribute_probes"][probe][kind]["metrics"]
+        assert common
+        assert set(values) == {f"{name}/auc" for name in common}
+        for name in common:
+            assert values[f"{name}/auc"] == pytest.approx(
+                roc_auc_score(np.concatenate(codes[name]), np.concatenate(positive[name])), abs=1e-6
+            )
+    for one in found["attribute_differences"]:
+        own, other = (found[key][one[name]][one["kind"]]["metrics"][one["metric"]] for key, name in PAIRED)
+        assert one["difference"] == pytest.approx(own - other)
+    compared = {(one["kind"], one["metric"]) for one in found["attribute_differences"]}
+    assert compared == {(kind, f"{name}/auc") for kind in ("as they are", "jittered") for name in common}
+
+
+PAIRED = (("results", "network"), ("attribute_probes", "against"))
 
 
 def test_the_baselines_are_those_of_evaluate_with_jitter(prepared: Path, tmp_path: Path) -> None:
