@@ -8,6 +8,8 @@
   covariance normalization for SVM-based speaker recognition", Interspeech 2006), fitted with jittered copies of the training
   maps; on the logarithm of albedo, on normals and depth, and on all of them concatenated.
 - `wccn_albedo_normal_registered`: the same, after every session is registered to the mean face of the training sessions.
+- `wccn_albedo_normal_symmetric`: the same without principal components, on the smoothed symmetric 14 x 14 maps of
+  `fr_ps.models.linear_embedding`, which a model with `model.linear` contains.
 - `normals_10x10`: normals averaged to 10 x 10 pixels, the resolution that Hansen found best for recognition by normals ("3D
   face recognition using photometric stereo", PhD thesis, University of the West of England, 2012).
 """
@@ -29,6 +31,7 @@ from fr_ps.data.store import MapStore
 from fr_ps.evaluation.jitter import TEST_SEED, jitter
 from fr_ps.evaluation.registration import MODALITIES as REGISTERED_BY
 from fr_ps.evaluation.registration import congeal, register_maps, registration_features
+from fr_ps.models.linear_embedding import LinearEmbedding
 from fr_ps.progress import OnProgress, no_progress
 
 MAX_SESSIONS = 2000
@@ -36,6 +39,8 @@ MAX_SESSIONS = 2000
 COMPONENTS = 150
 COPIES = 4
 """Jittered copies of each training session, for `wccn`."""
+SYMMETRIC_COPIES = 12
+"""Jittered copies of each training session, for the symmetric maps."""
 LOG_SHARE = 0.1
 """Share of the mean albedo of a map added before the logarithm; without it the darkest pixels dominate."""
 MAX_PIXELS = 2**27
@@ -51,6 +56,8 @@ _CONSTANT_MAPS = "the training maps do not differ"
 _BATCH = 64
 _EXACT_UP_TO = 500
 _RANK_TOLERANCE = 1e-5  # of the largest standard deviation; smaller ones are rounding error, which whitening would amplify
+
+_SMALLEST_SPREAD = 1e-3  # of half faces, whose values are about 1; a smaller spread is rounding error
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,10 @@ def baseline_embeddings(
             (outputs[f"eigenfaces_{modality}"],) = _fit_components(reader, [_flatten], [(rows, None)], whiten=True, seed=seed)
         if len(repeated_rows):
             vectors = log_albedo if modality == "albedo" else _flatten
-            sample = _sample_maps(_with_jittered_copies(rows, seed), seed)
+            sample = _sample_maps(_with_jittered_copies(rows, seed, COPIES), seed)
             (components,) = _fit_components(reader, [vectors], sample, whiten=False, seed=seed)
             outputs[f"wccn_{modality}"] = components
-            (scores[modality],) = reader.apply([components], _with_jittered_copies(repeated_rows, seed))
+            (scores[modality],) = reader.apply([components], _with_jittered_copies(repeated_rows, seed, COPIES))
         result.embeddings.update(zip(outputs, test_reader.apply(list(outputs.values()), test_maps)))
     not_fitted = too_few or "no training subject has two sessions"
     _apply_wccn(result, list(store.maps), scores, labels.ids[repeated_rows], not_fitted)
@@ -132,6 +139,16 @@ def baseline_embeddings(
         result.embeddings[name] = _registered_wccn(reader, rows, repeated_rows, test_reader, test_maps, seed)
     else:
         result.omitted[name] = not_fitted if registered else "the data set has neither albedo nor normals"
+    symmetric = LinearEmbedding(tuple(store.maps))
+    name = "_".join(["wccn", *symmetric.modalities, "symmetric"])
+    if len(repeated_rows):
+        reader, test_reader = (
+            _MapReader(_with_maps(maps, symmetric.modalities), map_labels, _half_faces_by(symmetric), advance)
+            for maps, map_labels in ((store, labels), (test_store, test_labels))
+        )
+        result.embeddings[name] = _symmetric_wccn(reader, repeated_rows, test_reader, test_maps, seed)
+    else:
+        result.omitted[name] = not_fitted
     for name in [name for name, embeddings in result.embeddings.items() if not embeddings.shape[1]]:
         del result.embeddings[name]
         result.omitted[name] = _CONSTANT_MAPS
@@ -144,7 +161,8 @@ def count_maps_to_read(modalities: Collection[str], labels: Labels, train_rows: 
     repeated = len(_rows_with_several_sessions(labels, rows))
     with_copies = min(len(rows) * (COPIES + 1), MAX_SESSIONS) + repeated * (COPIES + 1) if repeated else 0
     registered = 1 if repeated and _registered_modalities(modalities) else 0
-    return (len(modalities) + registered) * (len(rows) + with_copies + tested)
+    symmetric = repeated * (SYMMETRIC_COPIES + 1) + tested if repeated else 0
+    return (len(modalities) + registered) * (len(rows) + with_copies + tested) + symmetric
 
 
 def sample_subjects(labels: Labels, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -255,9 +273,9 @@ def _rows_with_several_sessions(labels: Labels, rows: np.ndarray) -> np.ndarray:
     return rows[counts[subject_of] > 1]
 
 
-def _with_jittered_copies(rows: np.ndarray, seed: int) -> _MapSources:
-    first = TEST_SEED + 1 + seed * COPIES
-    return [(rows, None), *((rows, first + copy) for copy in range(COPIES))]
+def _with_jittered_copies(rows: np.ndarray, seed: int, copies: int) -> _MapSources:
+    first = TEST_SEED + 1 + seed * copies
+    return [(rows, None), *((rows, first + copy) for copy in range(copies))]
 
 
 def _sample_maps(sources: _MapSources, seed: int) -> _MapSources:
@@ -305,7 +323,8 @@ def _apply_wccn(
 
 def _normalise(test_scores: Sequence[np.ndarray], scores: Sequence[np.ndarray], ids: np.ndarray) -> np.ndarray:
     """(n, k) concatenated test scores after `wccn`, fitted on the scores of the subjects `ids` and of their jittered copies."""
-    return (np.hstack(test_scores) @ wccn(np.hstack(scores), np.tile(ids, COPIES + 1))).astype(np.float32)
+    joined = np.hstack(scores)
+    return (np.hstack(test_scores) @ wccn(joined, np.tile(ids, len(joined) // len(ids)))).astype(np.float32)
 
 
 def _registered_wccn(
@@ -313,9 +332,28 @@ def _registered_wccn(
 ) -> np.ndarray:
     """`wccn` of all registered maps concatenated; the readers register them."""
     vectors = [_REGISTERED_VECTORS[modality] for modality in reader.store.maps]
-    components = _fit_components(reader, vectors, _sample_maps(_with_jittered_copies(rows, seed), seed), whiten=False, seed=seed)
-    scores = reader.apply(components, _with_jittered_copies(repeated_rows, seed))
+    components = _fit_components(
+        reader, vectors, _sample_maps(_with_jittered_copies(rows, seed, COPIES), seed), whiten=False, seed=seed
+    )
+    scores = reader.apply(components, _with_jittered_copies(repeated_rows, seed, COPIES))
     return _normalise(test_reader.apply(components, test_maps), scores, reader.labels.ids[repeated_rows])
+
+
+def _symmetric_wccn(
+    reader: _MapReader, repeated_rows: np.ndarray, test_reader: _MapReader, test_maps: _MapSources, seed: int
+) -> np.ndarray:
+    """`wccn` of half faces, which the readers make."""
+    (features,) = reader.apply([_flatten], _with_jittered_copies(repeated_rows, seed, SYMMETRIC_COPIES))
+    (tested,) = test_reader.apply([_flatten], test_maps)
+    if np.ptp(features, axis=0).max() < _SMALLEST_SPREAD:
+        return np.zeros((len(tested), 0), dtype=np.float32)
+    mean = features.mean(axis=0)
+    return _normalise([tested - mean], [features - mean], reader.labels.ids[repeated_rows])
+
+
+def _half_faces_by(embedding: LinearEmbedding) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """A function from the maps to the (b, D) features of `embedding`."""
+    return lambda maps: torch.cat(list(embedding.features(_as_tensors(maps)).values()), dim=1).numpy()
 
 
 def _registered_modalities(modalities: Collection[str]) -> list[str]:

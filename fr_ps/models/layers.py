@@ -56,7 +56,8 @@ def _log_albedo(maps: Tensor) -> Tensor:
     count = pixels.shape[1]
     median = (pixels[:, (count - 1) // 2] + pixels[:, count // 2]) / 2
     centred = logs - median[:, None, None, None]
-    return (centred / centred.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)).clamp(-_LOG_LIMIT, _LOG_LIMIT)
+    spread = centred.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-3)  # that of a constant map is rounding error
+    return (centred / spread).clamp(-_LOG_LIMIT, _LOG_LIMIT)
 
 
 class FeatureSeparation(nn.Module):

@@ -1,12 +1,16 @@
 """Linear baselines: equal to a float64 computation, not fitted on test sessions, omitted if they cannot be fitted."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
+from fr_ps.config import AugmentConfig
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.data.store import MapStore
@@ -23,7 +27,9 @@ from fr_ps.evaluation.baselines import (
     wccn,
 )
 from fr_ps.evaluation.jitter import jitter
+from fr_ps.models.linear_embedding import LinearEmbedding
 from fr_ps.synthetic.scene import render_session
+from fr_ps.training import fit_linear
 
 SIDE = 20
 CHANNELS = {"albedo": 1, "normal": 3, "depth": 1}
@@ -173,6 +179,22 @@ def test_registration_helps_where_the_crops_of_faces_differ() -> None:
     assert got["wccn_albedo_normal_registered"] > got["wccn_albedo_normal"] + 0.02
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_symmetric_baseline_is_the_linear_embedding_of_a_model_on_the_same_copies(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, labels = people(10, 4, "albedo", "normal")
+    train, tested = np.arange(20), np.arange(20, 40)
+    monkeypatch.setattr(baselines, "SYMMETRIC_COPIES", 0)
+    monkeypatch.setattr(fit_linear, "COPIES", 0)
+    got = baseline_embeddings(store, labels, train, tested, seed=seed).embeddings["wccn_albedo_normal_symmetric"]
+    embedding = LinearEmbedding(("albedo", "normal"))
+    dataset = cast(Dataset, SimpleNamespace(store=store, labels=labels))
+    fit_linear.fit_linear_embedding(embedding, dataset, train, AugmentConfig(), seed)
+    wanted = embedding({name: torch.from_numpy(maps) for name, maps in store.read(tested).items()}).numpy()
+    np.testing.assert_allclose(got / np.linalg.norm(got, axis=1, keepdims=True), wanted, atol=1e-3)
+
+
 def test_the_embedding_of_a_test_session_does_not_depend_on_the_others() -> None:
     store, labels = people(10, 4, "albedo", "normal")
     train, tested = np.arange(20), np.arange(20, 40)
@@ -213,6 +235,7 @@ def test_every_baseline_of_every_modality_has_its_name_and_shape() -> None:
         "wccn_normal": (20, 99),
         "wccn_albedo_normal": (20, 198),
         "wccn_albedo_normal_registered": (20, 198),
+        "wccn_albedo_normal_symmetric": (20, 392),
         "normals_10x10": (20, 300),
     }
     assert not found.omitted
@@ -221,7 +244,8 @@ def test_every_baseline_of_every_modality_has_its_name_and_shape() -> None:
         assert np.isfinite(embeddings).all()
     alone, labels = people(10, 4, "albedo")
     found = baseline_embeddings(alone, labels, np.arange(20), np.arange(20, 40))
-    assert set(found.embeddings) == {"pixels_albedo", "eigenfaces_albedo", "wccn_albedo", "wccn_albedo_registered"}
+    wccn_names = {"wccn_albedo", "wccn_albedo_registered", "wccn_albedo_symmetric"}
+    assert set(found.embeddings) == {"pixels_albedo", "eigenfaces_albedo"} | wccn_names
 
 
 def test_pixels_and_10x10_normals_are_those_of_the_maps_in_the_order_of_the_rows() -> None:
@@ -263,7 +287,10 @@ def test_baselines_that_cannot_be_fitted_are_omitted_with_the_reason(
     labels = labels_of([*ids, "x", "x", "y", "y", "z", "z", "z", "z"][:8])
     found = baseline_embeddings(store, labels, np.arange(len(ids)), np.arange(len(ids), 8))
     reasons = {f"eigenfaces_{modality}": eigenfaces for modality in ("albedo", "depth")}
-    reasons |= {f"wccn_{modality}": normalised for modality in ("albedo", "depth", "albedo_depth", "albedo_registered")}
+    reasons |= {
+        f"wccn_{modality}": normalised
+        for modality in ("albedo", "depth", "albedo_depth", "albedo_registered", "albedo_depth_symmetric")
+    }
     assert found.omitted == {name: reason for name, reason in reasons.items() if reason}
     assert set(found.embeddings) == {"pixels_albedo", "pixels_depth"} | {name for name, reason in reasons.items() if not reason}
 
@@ -272,12 +299,12 @@ def test_equal_training_maps_omit_the_fitted_baselines() -> None:
     store, labels = people(6, 2, "albedo")
     store.maps["albedo"][:8] = 0.5
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    names = ["eigenfaces_albedo", "wccn_albedo", "wccn_albedo_registered"]
+    names = ["eigenfaces_albedo", "wccn_albedo", "wccn_albedo_registered", "wccn_albedo_symmetric"]
     assert found.omitted == dict.fromkeys(names, "the training maps do not differ")
     assert set(found.embeddings) == {"pixels_albedo"}
     store.maps["albedo"][:8] = np.repeat(np.arange(1, 5), 2)[:, None, None, None]  # subjects differ, their sessions do not
     found = baseline_embeddings(store, labels, np.arange(8), np.arange(8, 12))
-    assert set(found.omitted) == {"wccn_albedo", "wccn_albedo_registered"}
+    assert set(found.omitted) == set(names[1:])
 
 
 def test_pixels_that_would_not_fit_in_memory_are_omitted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_baselines_are_fitted_on_the_training_subjects_and_the_report_starts_wit
     evaluated, run = evaluated_with(model, prepared, tmp_path / "out", "test", baselines=True)
     values = evaluated.metrics.values
     fitted = ("pixels_albedo", "eigenfaces_albedo", "wccn_albedo", "wccn_albedo_normal", "wccn_albedo_normal_registered")
-    for name in (*fitted, "pixels_normal", "normals_10x10"):
+    for name in (*fitted, "wccn_albedo_normal_symmetric", "pixels_normal", "normals_10x10"):
         assert values[f"test/baseline_{name}/identity/auc"] is not None
         assert f"test/baseline_{name}/identity/auc" in evaluated.metrics.replicates
     assert not any("depth" in name for name in values)  # the model does not read it
