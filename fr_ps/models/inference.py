@@ -80,8 +80,8 @@ def predict_batch(network: FaceNetwork, maps: Mapping[str, np.ndarray], subsets:
     features = network.encode(tensors)
     outputs = []
     for subset in subsets:
-        maps = {modality: tensors[modality] for modality in subset}
-        outputs.append(network.decode(network.encode_subset(features, tensors, subset), maps))
+        subset_maps = {modality: tensors[modality] for modality in subset}
+        outputs.append(network.decode(network.encode_subset(features, tensors, subset), subset_maps))
     return [_to_predictions(of_subset) for of_subset in outputs]
 
 

@@ -48,8 +48,10 @@ def branch_configs(config: Config, folders: BranchFolders, classes: Classes, siz
         if name in folders:
             with _prefix_errors(name):
                 trained = read_branch_info(folders[name], name, config.joint, classes, size)
-            whole = {"flip_average": config.model.flip_average, "linear": config.model.linear}  # of the whole network
-            found[name] = replace(trained.branches[name], **whole)
+            # These two are settings of the whole network.
+            found[name] = replace(
+                trained.branches[name], flip_average=config.model.flip_average, linear=config.model.linear
+            )
     return found
 
 
