@@ -117,6 +117,12 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
         Condition("fusion.branches names a run", ("fusion.branches",), lambda config: bool(config.fusion.branches)),
     ),
     "loss.identity": (_FIXED_WEIGHTS,),
+    "model.registration": (
+        Condition("model.linear is above 0", ("model.linear",), lambda config: config.model.linear > 0),
+        Condition(
+            "data.modalities names albedo or normal", ("data.modalities",), lambda config: config.data.modalities != ("depth",)
+        ),
+    ),
     "loss.attribute": (_FIXED_WEIGHTS,),
     "loss.adversarial": (_is_not("loss.weighting", "uncertainty"), _HAS_ADVERSARIES),
     "loss.reversal": (_HAS_ADVERSARIES, _ADVERSARIES_WEIGHTED),

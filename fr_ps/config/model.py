@@ -50,6 +50,8 @@ class ModelConfig:
             training. It doubles the cost of a prediction.
         linear: share of a linear embedding of the maps in the cosine similarity, from 0 to below 1; the rest is that of the
             network's embedding. It is fitted to the training part in closed form, before the first epoch, and is not trained.
+        registration: whether half of the linear embedding reads the maps after a registration to the mean face of the training
+            subjects. Albedo or normals are needed.
     """
 
     backbone: str = "convnextv2_atto"
@@ -67,6 +69,7 @@ class ModelConfig:
     input_size: int = 0
     flip_average: bool = False
     linear: float = 0.0
+    registration: bool = False
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     """For pydantic in `json_files`: an unknown setting, from a newer version, may change the network, so it is an error."""

@@ -29,9 +29,9 @@ from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation.jitter import TEST_SEED, jitter
-from fr_ps.evaluation.registration import MODALITIES as REGISTERED_BY
-from fr_ps.evaluation.registration import congeal, register_maps, registration_features
 from fr_ps.models.linear_embedding import LinearEmbedding
+from fr_ps.models.registration import MODALITIES as REGISTERED_BY
+from fr_ps.models.registration import congeal, register_maps, registration_features
 from fr_ps.progress import OnProgress, no_progress
 
 MAX_SESSIONS = 2000
@@ -353,7 +353,7 @@ def _symmetric_wccn(
 
 def _half_faces_by(embedding: LinearEmbedding) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """A function from the maps to the (b, D) features of `embedding`."""
-    return lambda maps: torch.cat(list(embedding.features(_as_tensors(maps)).values()), dim=1).numpy()
+    return lambda maps: torch.cat(list(embedding.features(_as_tensors(maps))[0].values()), dim=1).numpy()
 
 
 def _registered_modalities(modalities: Collection[str]) -> list[str]:

@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from fr_ps.data.layout import CHANNELS
 from fr_ps.models.layers import mirror_maps, normalise_maps, resample_maps
+from fr_ps.models.registration import FACE_SIDE, register_maps
+from fr_ps.models.registration import MODALITIES as REGISTERED
 
 _RESAMPLED = 56
 """Side to which the maps are resampled before they are smoothed."""
@@ -29,37 +31,69 @@ class LinearEmbedding(nn.Module):
 
     Args:
         modalities: of the maps. Depth is left out beside normals, from which it is integrated.
+        registered: whether a second half of the vector is that of the maps after `fr_ps.models.registration`, with its own
+            projection. Albedo or normals are needed.
+
+    Attributes:
+        means: (parts, values) means of the features of the maps, and of the registered maps.
+        projections: (parts, values, values).
     """
 
-    mean: Tensor
-    projection: Tensor
+    means: Tensor
+    projections: Tensor
 
-    def __init__(self, modalities: Sequence[str]) -> None:
+    def __init__(self, modalities: Sequence[str], registered: bool = False) -> None:
         super().__init__()
         self.modalities = tuple(modality for modality in modalities if modality != "depth" or "normal" not in modalities)
-        self.width = sum(CHANNELS[modality] for modality in self.modalities) * _SIDE * _SIDE // 2
-        self.register_buffer("mean", torch.zeros(self.width))
-        self.register_buffer("projection", torch.zeros(self.width, self.width))
+        self.widths = [CHANNELS[modality] * _SIDE * _SIDE // 2 for modality in self.modalities]
+        self.registered = registered
+        parts, values = 1 + registered, sum(self.widths)
+        self.register_buffer("means", torch.zeros(parts, values))
+        self.register_buffer("projections", torch.zeros(parts, values, values))
+        for modality in self._registered_modalities:
+            face = torch.zeros(1, CHANNELS[modality], FACE_SIDE, FACE_SIDE)
+            self.register_buffer(f"mean_face_{modality}", face)
 
-    def features(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Modality to its (B, values) before the projection, for the modalities in `maps`."""
-        return {modality: _half_face(maps[modality], modality) for modality in self.modalities if modality in maps}
+    @property
+    def _registered_modalities(self) -> tuple[str, ...]:
+        return tuple(modality for modality in self.modalities if self.registered and modality in REGISTERED)
+
+    def set_mean_face(self, faces: Mapping[str, Tensor]) -> None:
+        """Set the face that maps are registered to, from `congeal`."""
+        for modality, face in faces.items():
+            self.get_buffer(f"mean_face_{modality}").copy_(face)
+
+    def features(self, maps: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Of each part: modality to its (B, values) before the projection, for the modalities in `maps`."""
+        used = {modality: maps[modality] for modality in self.modalities if modality in maps}
+        parts = [used]
+        if self.registered:
+            faces = {
+                modality: self.get_buffer(f"mean_face_{modality}") for modality in self._registered_modalities if modality in used
+            }
+            parts.append(register_maps(used, faces) if faces else used)
+        return [{modality: _half_face(of_one, modality) for modality, of_one in part.items()} for part in parts]
 
     def forward(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, D) unit vectors; 0 without any of the modalities.
 
         Args:
             maps: modality to (B, C, H, W); modalities may be absent, which count as the mean of the training maps.
-            present: modality to (B,) bool, whether the map of a session is used; None: all in `maps`.
+            present: modality to (B,) bool, whether the map of a session is used; None: all in `maps`. The registration uses all
+                in `maps`.
         """
-        features = self.features(maps)
         batch = next(iter(maps.values())).shape[0]  # len() would fix the batch size of the ONNX export
-        means = self.mean.split([CHANNELS[modality] * _SIDE * _SIDE // 2 for modality in self.modalities])
         parts = []
-        for modality, mean in zip(self.modalities, means):
-            centred = features[modality] - mean if modality in features else mean.new_zeros(batch, len(mean))
-            parts.append(centred if present is None else centred.where(present[modality][:, None], 0))
-        return functional.normalize(torch.cat(parts, dim=1) @ self.projection, dim=1)
+        for features, mean, projection in zip(self.features(maps), self.means, self.projections):
+            centred = []
+            for modality, of_modality in zip(self.modalities, mean.split(self.widths)):
+                if modality not in features:
+                    centred.append(of_modality.new_zeros(batch, of_modality.shape[0]))
+                    continue
+                difference = features[modality] - of_modality
+                centred.append(difference if present is None else difference.where(present[modality][:, None], 0))
+            parts.append(functional.normalize(torch.cat(centred, dim=1) @ projection, dim=1))
+        return torch.cat(parts, dim=1) / len(parts) ** 0.5
 
 
 def _half_face(maps: Tensor, modality: str) -> Tensor:

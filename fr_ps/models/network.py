@@ -56,6 +56,7 @@ class FaceNetwork(nn.Module):
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear: share of the linear embedding in the cosine similarity, in evaluation mode; 0: the network has none.
+        registration: whether half of the linear embedding reads registered maps.
 
     Attributes:
         reversal_alpha: alpha of the gradient reversal; the trainer sets it before each step.
@@ -72,6 +73,7 @@ class FaceNetwork(nn.Module):
         classes: Mapping[str, int],
         flip_average: bool = False,
         linear: float = 0.0,
+        registration: bool = False,
     ) -> None:
         super().__init__()
         self.reversal_alpha = 1.0
@@ -88,7 +90,7 @@ class FaceNetwork(nn.Module):
         self.log_gains = nn.ParameterDict({name: nn.Parameter(torch.tensor(self.INITIAL_GAIN).log()) for name in branches})
         self.identity = FUSIONS[fusion](self.embedding_widths[IDENTITY], channels)
         self.linear_share = linear
-        self.linear = LinearEmbedding(self.modalities) if linear else None
+        self.linear = LinearEmbedding(self.modalities, registration) if linear else None
 
     @property
     def channels(self) -> int:

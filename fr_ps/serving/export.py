@@ -76,6 +76,11 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
         InputError: the model cannot be exported; `out` is an input or holds other files; the outputs differ from torch; the
             data set cannot be used.
     """
+    if recognizer.network.linear is not None and recognizer.network.linear.registered:
+        raise InputError(
+            f"{recognizer.folder}: models with model.registration cannot be exported: torch needs many minutes to convert its "
+            "iterations to ONNX; train with --model.registration false"
+        )
     out = out.resolve()
     check_contains_no_input(out, {"--model": recognizer.folder, "--data": data})
     check_replaceable(out, INFO_FILE, [ONNX_FILE])

@@ -58,6 +58,7 @@ def make_network(
     flip_average: bool = False,
     joint: JointBranch = "off",
     linear: float = 0.0,
+    registration: bool = False,
     **settings: Any,
 ) -> FaceNetwork:
     """Twice the same weights for two calls."""
@@ -69,7 +70,13 @@ def make_network(
         branches[JOINT] = Branch(JOINT, TinyBackbone(inputs), joint=modalities, **(SETTINGS | settings))
     if joint == "only":
         fusion = "concat"  # as in build_network: nothing is fused
-    whole = {"channels": CHANNELS, "classes": CLASSES, "flip_average": flip_average, "linear": linear}
+    whole = {
+        "channels": CHANNELS,
+        "classes": CLASSES,
+        "flip_average": flip_average,
+        "linear": linear,
+        "registration": registration,
+    }
     network = FaceNetwork(branches, fusion, **whole).to(dtype)  # type: ignore[arg-type]
     network.reversal_alpha = reversal
     return network

@@ -9,20 +9,24 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
+from fr_ps.config import AugmentConfig
+from fr_ps.data.augment import augment
 from fr_ps.models.layers import mirror_maps
 from fr_ps.models.linear_embedding import LinearEmbedding
+from fr_ps.models.registration import congeal, registration_features
+from fr_ps.synthetic.scene import render_session
 from tests.models.small import COUNT, make_maps, make_network
 
 TWO = ("albedo", "normal")
 THREE = ("albedo", "normal", "depth")
 
 
-def fitted(modalities: tuple[str, ...] = TWO, seed: int = 0) -> LinearEmbedding:
-    """With a random mean and projection."""
-    embedding = LinearEmbedding(modalities)
-    generator = torch.Generator().manual_seed(seed)
-    embedding.mean.copy_(0.1 * torch.randn(embedding.width, generator=generator))
-    embedding.projection.copy_(torch.randn(embedding.width, embedding.width, generator=generator))
+def fitted(modalities: tuple[str, ...] = TWO, registered: bool = False) -> LinearEmbedding:
+    """With random means and projections."""
+    embedding = LinearEmbedding(modalities, registered)
+    generator = torch.Generator().manual_seed(0)
+    embedding.means.copy_(0.1 * torch.randn(embedding.means.shape, generator=generator))
+    embedding.projections.copy_(torch.randn(embedding.projections.shape, generator=generator))
     return embedding
 
 
@@ -50,7 +54,7 @@ def half_faces(maps: Mapping[str, Tensor]) -> np.ndarray:
 
 def test_the_embedding_is_the_projected_smooth_symmetric_face() -> None:
     embedding, maps = fitted(), random_maps(56)
-    projected = (half_faces(maps) - embedding.mean.double().numpy()) @ embedding.projection.double().numpy()
+    projected = (half_faces(maps) - embedding.means[0].double().numpy()) @ embedding.projections[0].double().numpy()
     expected = projected / np.linalg.norm(projected, axis=1, keepdims=True)
     np.testing.assert_allclose(embedding(maps).numpy(), expected, atol=2e-5)
 
@@ -72,10 +76,30 @@ def test_an_absent_map_counts_as_the_mean_map_whether_it_is_left_out_or_marked()
     left_out = embedding({"normal": maps["normal"]})
     marked = embedding(maps, {"albedo": torch.zeros(3, dtype=torch.bool), "normal": torch.ones(3, dtype=torch.bool)})
     torch.testing.assert_close(left_out, marked)
-    features = half_faces(maps) - embedding.mean.double().numpy()
+    features = half_faces(maps) - embedding.means[0].double().numpy()
     features[:, : 14 * 7] = 0
-    projected = features @ embedding.projection.double().numpy()
+    projected = features @ embedding.projections[0].double().numpy()
     np.testing.assert_allclose(left_out, projected / np.linalg.norm(projected, axis=1, keepdims=True), atol=2e-5)
+
+
+def test_with_registration_a_moved_face_keeps_its_embedding(faces: dict[str, Tensor]) -> None:
+    embedding = fitted(TWO, registered=True)
+    embedding.set_mean_face(congeal(registration_features(faces)))
+    moved = augment(
+        faces, AugmentConfig(flip=0, crop=1, rotation=5, scale=0.1, shift=0.03, noise=0), torch.Generator().manual_seed(0)
+    )
+    first, second = (embedding(maps).unflatten(1, (2, -1)) for maps in (faces, moved))
+    plain, registered = 1 - (first * second).sum(dim=2).mul(2).mean(dim=0)
+    assert registered < 0.25 * plain
+    torch.testing.assert_close(embedding(faces).norm(dim=1), torch.ones(len(first)))
+
+
+@pytest.fixture(scope="module")
+def faces() -> dict[str, Tensor]:
+    scenes = [render_session(3, subject, 0, 112) for subject in range(8)]
+    albedo = np.stack([scene.albedo[None] for scene in scenes]).astype(np.float32)
+    normals = np.stack([scene.normal.transpose(2, 0, 1) for scene in scenes]).astype(np.float32)
+    return {"albedo": torch.from_numpy(albedo), "normal": torch.from_numpy(normals)}
 
 
 @pytest.mark.parametrize("flip_average", [False, True])

@@ -46,7 +46,7 @@ def test_onnx_equals_torch_with_every_part_of_a_network_that_averages_over_flips
     fusion = FusionConfig(name="score", joint="also")
     recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", "normal", model=model, fusion=fusion), CPU)
     assert recognizer.network.linear is not None
-    recognizer.network.linear.projection.normal_(generator=torch.Generator().manual_seed(0))
+    recognizer.network.linear.projections.normal_(generator=torch.Generator().manual_seed(0))
     found = export(recognizer, tmp_path / "onnx", prepared, part=None, batch=16)
     assert max(found.differences.values()) < 1e-4
     maps = open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(3))
@@ -55,6 +55,13 @@ def test_onnx_equals_torch_with_every_part_of_a_network_that_averages_over_flips
     plain.load_state_dict(recognizer.network.state_dict())
     (ours,), run = predict_batch(plain.eval(), maps, [list(maps)]), onnx_session(found.file)
     assert not np.allclose(run(maps)[0], ours.embeddings, rtol=1e-2)
+
+
+def test_a_model_with_registration_is_rejected(prepared: Path, tmp_path: Path, rejected) -> None:  # type: ignore[no-untyped-def]
+    model = replace(SMALL, linear=0.5, registration=True)
+    recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", model=model), CPU)
+    with rejected(str(tmp_path / "model"), "models with model.registration cannot be exported", "--model.registration false"):
+        export(recognizer, tmp_path / "onnx", prepared, part=None, batch=16)
 
 
 def test_inputs_and_outputs_have_names_and_a_dynamic_batch(exported: tuple[Recognizer, ExportResult, Path]) -> None:

@@ -33,7 +33,7 @@ def fit(dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig = STILL,
 
 def features_of(embedding: LinearEmbedding, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     maps = {name: torch.from_numpy(array) for name, array in dataset.store.read(rows).items()}
-    return torch.cat(list(embedding.features(maps).values()), dim=1).double().numpy()
+    return torch.cat(list(embedding.features(maps)[0].values()), dim=1).double().numpy()
 
 
 def test_without_motion_the_projection_is_the_inverse_root_of_the_covariance_within_subjects(dataset: Dataset) -> None:
@@ -43,9 +43,9 @@ def test_without_motion_the_projection_is_the_inverse_root_of_the_covariance_wit
     ids = dataset.labels.ids[rows]
     within = np.concatenate([features[ids == one] - features[ids == one].mean(axis=0) for one in np.unique(ids)])
     covariance = LedoitWolf(assume_centered=True).fit(np.tile(within, (fit_linear.COPIES + 1, 1))).covariance_
-    projection = embedding.projection.double().numpy()
-    np.testing.assert_allclose(embedding.mean.numpy(), features.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(projection @ projection.T @ covariance, np.eye(embedding.width), atol=2e-3)
+    projection = embedding.projections[0].double().numpy()
+    np.testing.assert_allclose(embedding.means[0].numpy(), features.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(projection @ projection.T @ covariance, np.eye(sum(embedding.widths)), atol=2e-3)
 
 
 def test_only_the_rows_of_the_training_part_count(dataset: Dataset) -> None:
@@ -55,13 +55,13 @@ def test_only_the_rows_of_the_training_part_count(dataset: Dataset) -> None:
         array[12:] += 5
     other = replace(dataset, store=MapStore(maps, dataset.store.selected, ""))
     first, second = (fit(one, rows, AugmentConfig()) for one in (dataset, other))
-    assert torch.equal(first.projection, second.projection)
-    assert torch.equal(first.mean, second.mean)
+    assert torch.equal(first.projections, second.projections)
+    assert torch.equal(first.means, second.means)
 
 
 def test_the_seed_decides_how_the_copies_move(dataset: Dataset) -> None:
     rows, moved = np.arange(12), AugmentConfig(rotation=8, shift=0.05)
-    first, again, other = (fit(dataset, rows, moved, seed).projection for seed in (0, 0, 1))
+    first, again, other = (fit(dataset, rows, moved, seed).projections for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, rtol=1e-2)
 
@@ -73,7 +73,7 @@ def test_subjects_with_one_session_each_are_rejected(dataset: Dataset, rejected)
 
 
 def with_linear(config: Config) -> Config:
-    return replace(config, model=replace(config.model, linear=0.8), augment=AugmentConfig(rotation=3))
+    return replace(config, model=replace(config.model, linear=0.8, registration=True), augment=AugmentConfig(rotation=3))
 
 
 def test_a_training_stores_the_fit_in_the_model_and_resumes_without_another(
@@ -84,10 +84,11 @@ def test_a_training_stores_the_fit_in_the_model_and_resumes_without_another(
     network, info = load_model(run.folder / "checkpoints" / "best", torch.device("cpu"))
     assert next(iter(info.branches.values())).linear == 0.8
     assert network.linear is not None
-    assert network.linear.projection.abs().sum() > 0
+    assert (network.linear.projections.abs().sum(dim=(1, 2)) > 0).all()
+    assert network.linear.get_buffer("mean_face_albedo").abs().sum() > 0
     monkeypatch.setattr("fr_ps.training.train.fit_linear_embedding", None)
     longer = with_linear(small_config(prepared, epochs=3))
     _, again, _ = run_training(longer, tmp_path / "run")
     (resumed, _) = load_model(again.folder / "checkpoints" / "last", torch.device("cpu"))
     assert resumed.linear is not None
-    assert torch.equal(resumed.linear.projection, network.linear.projection)
+    assert torch.equal(resumed.linear.projections, network.linear.projections)

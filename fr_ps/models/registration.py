@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
+from fr_ps.models.layers import normalise_maps
 
 MODALITIES = ("albedo", "normal")
 """Maps that a session can be registered by."""
@@ -22,6 +23,8 @@ LEVELS = ((14, 0.1), (28, 0.02))
 
 The weight keeps a session near its crop until the coarse level has found the face.
 """
+FACE_SIDE = LEVELS[-1][0]
+"""Side of the mean face in pixels; maps are larger."""
 ROUNDS = 2
 """Rounds of congealing."""
 MOVED_SIDE = 56
@@ -35,11 +38,10 @@ _DIFFERENCE = 0.01
 _HUBER = 0.5  # larger residuals count by their absolute value
 _NORMAL_WEIGHT = 2.0
 _WINDOW = 0.72  # radius of the compared disc; the half side of the map is 1
-_LOG_SHARE, _LARGEST_LOG = 0.1, 4.0
 
 
 def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
-    """What sessions are registered by, (B, C, h, h) with h at most that of the finest level: logarithm of albedo, and normals.
+    """What sessions are registered by, (B, C, h, h) with h at most `FACE_SIDE`: logarithm of albedo, and normals.
 
     The logarithm has median 0 and a mean absolute value of 1, since the exposure is unknown.
 
@@ -49,8 +51,8 @@ def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
     features = {}
     for modality in MODALITIES:
         if modality in maps:
-            small = _reduce(maps[modality], LEVELS[-1][0])
-            features[modality] = _normalised_logarithm(small) if modality == "albedo" else small
+            small = _reduce(maps[modality], FACE_SIDE)
+            features[modality] = normalise_maps(small, modality, "log")
     return features
 
 
@@ -60,7 +62,7 @@ def congeal(features: MapBatch) -> MapBatch:
     Args:
         features: `registration_features` of the training sessions.
     """
-    parameters = torch.zeros(len(next(iter(features.values()))), 4)
+    parameters = _no_motion(features)
     mean_face = _mean(features)
     for _ in range(ROUNDS):
         parameters = _register(features, mean_face, parameters)
@@ -79,7 +81,7 @@ def register(features: MapBatch, mean_face: MapBatch) -> Similarity:
         features: `registration_features` of the sessions.
         mean_face: from `congeal`, of the same modalities and size.
     """
-    return _similarity(_register(features, mean_face, torch.zeros(len(next(iter(features.values()))), 4)))
+    return _similarity(_register(features, mean_face, _no_motion(features)))
 
 
 def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch) -> MapBatch:
@@ -94,24 +96,40 @@ def _register(features: MapBatch, mean_face: MapBatch, parameters: Tensor) -> Te
     side = next(iter(features.values())).shape[-1]
     for level, prior in LEVELS:
         target = {name: _reduce(maps, level) for name, maps in mean_face.items()}
-        window = _window(min(level, side))
+        window = _window(min(level, side)).to(parameters.device)
         jacobian = _jacobian(target, window)  # (n, 4)
         products = (jacobian[:, :, None] * jacobian[:, None, :]).flatten(1)  # (n, 16)
         moving = {name: _reduce(maps, level) for name, maps in features.items()}
-        expected = _values(target, torch.zeros(1, 4), window)
+        expected = _values(target, _no_motion(target), window)
         for _ in range(_STEPS):
             residuals = _values(moving, parameters, window) - expected  # (B, n)
             weights = (_HUBER / residuals.abs().clamp_min(1e-6)).clamp_max(1) / residuals.shape[1]
-            curvature = (weights @ products).view(-1, 4, 4) + prior * torch.eye(4)
+            curvature = (weights @ products).view(-1, 4, 4) + prior * torch.eye(4, device=parameters.device)
             slope = (weights * residuals) @ jacobian + prior * parameters
-            step = torch.linalg.solve(curvature, slope).clamp(-_LARGEST_STEP, _LARGEST_STEP)
+            step = _solve(curvature, slope).clamp(-_LARGEST_STEP, _LARGEST_STEP)
             parameters = _undo(parameters, step)
     return torch.where((parameters.abs() <= LARGEST).all(dim=1, keepdim=True), parameters, 0)
 
 
+def _no_motion(features: MapBatch) -> Tensor:
+    """(B, 4) parameters of the identity."""
+    first = next(iter(features.values()))
+    return first.new_zeros(first.shape[0], 4)
+
+
+def _solve(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """(B, 4) solutions of (B, 4, 4) positive definite systems; ONNX has no operator for it. Gauss-Jordan needs no pivots here."""
+    system = torch.cat([matrices, vectors[:, :, None]], dim=2)
+    for pivot in range(4):
+        row = system[:, pivot : pivot + 1] / system[:, pivot : pivot + 1, pivot : pivot + 1]
+        others = torch.arange(4, device=system.device)[:, None] != pivot
+        system = torch.where(others, system - system[:, :, pivot : pivot + 1] * row, row)
+    return system[:, :, 4]
+
+
 def _jacobian(target: MapBatch, window: Tensor) -> Tensor:
     """(n, 4) derivatives of the n values of the mean face by the parameters of its own transform."""
-    moves = _DIFFERENCE * torch.cat([torch.eye(4), -torch.eye(4)])
+    moves = _DIFFERENCE * torch.cat([torch.eye(4), -torch.eye(4)]).to(window.device)
     values = _values({name: maps.expand(8, -1, -1, -1) for name, maps in target.items()}, moves, window)
     return ((values[:4] - values[4:]) / (2 * _DIFFERENCE)).T
 
@@ -155,11 +173,3 @@ def _reduce(maps: Tensor, side: int) -> Tensor:
     if maps.shape[-1] <= side:
         return maps
     return functional.interpolate(maps, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-
-
-def _normalised_logarithm(albedo: Tensor) -> Tensor:
-    floor = _LOG_SHARE * albedo.mean(dim=(1, 2, 3), keepdim=True)
-    logarithm = torch.log(albedo.clamp_min(0) + floor.clamp_min(torch.finfo(torch.float32).tiny))
-    centred = logarithm - logarithm.flatten(1).median(dim=1).values[:, None, None, None]
-    spread = centred.abs().mean(dim=(1, 2, 3), keepdim=True)
-    return (centred / spread.clamp_min(1e-6)).clamp(-_LARGEST_LOG, _LARGEST_LOG)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
 from fr_ps.evaluation.jitter import draw_jitter
-from fr_ps.evaluation.registration import (
+from fr_ps.models.registration import (
     LARGEST,
     MOVED_SIDE,
     _similarity,
