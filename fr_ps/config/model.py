@@ -51,7 +51,7 @@ class ModelConfig:
         linear: share of a linear embedding of the maps in the cosine similarity, from 0 to below 1; the rest is that of the
             network's embedding. It is fitted to the training part in closed form, before the first epoch, and is not trained.
         registration: whether half of the linear embedding reads the maps after a registration to the mean face of the training
-            subjects. Albedo or normals are needed.
+            subjects, which is found on the normals, or on the albedo without normals.
     """
 
     backbone: str = "convnextv2_atto"

@@ -9,8 +9,7 @@ from torch.nn import functional
 
 from fr_ps.data.layout import CHANNELS
 from fr_ps.models.layers import mirror_maps, normalise_maps, resample_maps
-from fr_ps.models.registration import FACE_SIDE, register_maps
-from fr_ps.models.registration import MODALITIES as REGISTERED
+from fr_ps.models.registration import FACE_SIDE, register_maps, registered_by
 
 _RESAMPLED = 56
 """Side to which the maps are resampled before they are smoothed."""
@@ -50,28 +49,21 @@ class LinearEmbedding(nn.Module):
         parts, values = 1 + registered, sum(self.widths)
         self.register_buffer("means", torch.zeros(parts, values))
         self.register_buffer("projections", torch.zeros(parts, values, values))
-        for modality in self._registered_modalities:
-            face = torch.zeros(1, CHANNELS[modality], FACE_SIDE, FACE_SIDE)
-            self.register_buffer(f"mean_face_{modality}", face)
-
-    @property
-    def _registered_modalities(self) -> tuple[str, ...]:
-        return tuple(modality for modality in self.modalities if self.registered and modality in REGISTERED)
+        self.registered_by = registered_by(self.modalities) if registered else ""
+        if self.registered_by:
+            self.register_buffer("mean_face", torch.zeros(1, CHANNELS[self.registered_by], FACE_SIDE, FACE_SIDE))
 
     def set_mean_face(self, faces: Mapping[str, Tensor]) -> None:
         """Set the face that maps are registered to, from `congeal`."""
-        for modality, face in faces.items():
-            self.get_buffer(f"mean_face_{modality}").copy_(face)
+        self.get_buffer("mean_face").copy_(faces[self.registered_by])
 
     def features(self, maps: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Of each part: modality to its (B, values) before the projection, for the modalities in `maps`."""
         used = {modality: maps[modality] for modality in self.modalities if modality in maps}
         parts = [used]
         if self.registered:
-            faces = {
-                modality: self.get_buffer(f"mean_face_{modality}") for modality in self._registered_modalities if modality in used
-            }
-            parts.append(register_maps(used, faces) if faces else used)
+            by = self.registered_by
+            parts.append(used | register_maps(used, {by: self.get_buffer("mean_face")}) if by in used else used)
         return [{modality: _half_face(of_one, modality) for modality, of_one in part.items()} for part in parts]
 
     def forward(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -79,8 +71,8 @@ class LinearEmbedding(nn.Module):
 
         Args:
             maps: modality to (B, C, H, W); modalities may be absent, which count as the mean of the training maps.
-            present: modality to (B,) bool, whether the map of a session is used; None: all in `maps`. The registration uses all
-                in `maps`.
+            present: modality to (B,) bool, whether the map of a session is used; None: all in `maps`. The registration reads
+                all in `maps`.
         """
         batch = next(iter(maps.values())).shape[0]  # len() would fix the batch size of the ONNX export
         parts = []

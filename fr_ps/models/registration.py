@@ -7,7 +7,7 @@ estimation of a location parameter", Annals of Mathematical Statistics 1964), si
 than its position.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
 from fr_ps.models.layers import normalise_maps
 
 MODALITIES = ("albedo", "normal")
-"""Maps that a session can be registered by."""
+"""Maps that are registered."""
 LEVELS = ((14, 0.1), (28, 0.02))
 """Coarse to fine: largest side in pixels, and weight of the squared parameters against the mean loss of a value.
 
@@ -41,19 +41,21 @@ _WINDOW = 0.72  # radius of the compared disc; the half side of the map is 1
 
 
 def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
-    """What sessions are registered by, (B, C, h, h) with h at most `FACE_SIDE`: logarithm of albedo, and normals.
+    """What sessions are registered by: the modality of `registered_by` to (B, C, h, h), with h at most `FACE_SIDE`.
 
-    The logarithm has median 0 and a mean absolute value of 1, since the exposure is unknown.
+    Albedo is the logarithm, with median 0 and a mean absolute value of 1, since the exposure is unknown.
 
     Args:
-        maps: modality to (B, C, H, H); those not in `MODALITIES` are ignored.
+        maps: modality to (B, C, H, H).
     """
-    features = {}
-    for modality in MODALITIES:
-        if modality in maps:
-            small = _reduce(maps[modality], FACE_SIDE)
-            features[modality] = normalise_maps(small, modality, "log")
-    return features
+    if modality := registered_by(maps):
+        return {modality: normalise_maps(_reduce(maps[modality], FACE_SIDE), modality, "log")}
+    return {}
+
+
+def registered_by(modalities: Collection[str]) -> str:
+    """The one of `modalities` that sessions are registered by: normals, else albedo, which is misled by shadows; empty: none."""
+    return next((modality for modality in ("normal", "albedo") if modality in modalities), "")
 
 
 def congeal(features: MapBatch) -> MapBatch:
@@ -88,7 +90,7 @@ def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch) -> MapBatch:
     """The maps (B, C, H, H) of each of `MODALITIES`, moved to the mean face and averaged to at most `MOVED_SIDE` a side."""
     features = registration_features(maps)
     similarity = register(features, mean_face)
-    return {name: _reduce(apply_similarity(maps[name], name, similarity), MOVED_SIDE) for name in features}
+    return {name: _reduce(apply_similarity(maps[name], name, similarity), MOVED_SIDE) for name in MODALITIES if name in maps}
 
 
 def _register(features: MapBatch, mean_face: MapBatch, parameters: Tensor) -> Tensor:

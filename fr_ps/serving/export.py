@@ -76,11 +76,6 @@ def export(recognizer: Recognizer, out: Path, data: Path | None, *, part: str | 
         InputError: the model cannot be exported; `out` is an input or holds other files; the outputs differ from torch; the
             data set cannot be used.
     """
-    if recognizer.network.linear is not None and recognizer.network.linear.registered:
-        raise InputError(
-            f"{recognizer.folder}: models with model.registration cannot be exported: torch needs many minutes to convert its "
-            "iterations to ONNX; train with --model.registration false"
-        )
     out = out.resolve()
     check_contains_no_input(out, {"--model": recognizer.folder, "--data": data})
     check_replaceable(out, INFO_FILE, [ONNX_FILE])
@@ -128,6 +123,7 @@ def onnx_session(file: Path) -> InferenceFunction:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only: it warns of each constant that it does not fold
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
@@ -138,6 +134,8 @@ def onnx_session(file: Path) -> InferenceFunction:
 def _write_onnx(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
     modalities = recognizer.info.modalities
     batch = torch.export.Dim("batch", min=1)
+    linear = recognizer.network.linear
+    registered = linear is not None and linear.registered
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -153,6 +151,8 @@ def _write_onnx(recognizer: Recognizer, file: Path, outputs: list[str]) -> None:
                 dynamo=True,
                 verbose=False,
                 external_data=False,
+                # The optimizer needs many minutes for the iterations of a registration. onnxruntime optimizes again on loading.
+                optimize=not registered,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise InputError(

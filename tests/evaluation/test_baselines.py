@@ -11,6 +11,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.config import AugmentConfig
+from fr_ps.data.augment import augment
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.data.store import MapStore
@@ -169,12 +170,14 @@ def jittered_auc(
 def test_registration_helps_where_the_crops_of_faces_differ() -> None:
     scenes = [render_session(3, subject, session, 48) for subject in range(24) for session in range(4)]
     maps = {
-        "albedo": np.stack([scene.albedo[None] for scene in scenes]),
-        "normal": np.stack([scene.normal.transpose(2, 0, 1) for scene in scenes]),
+        "albedo": torch.from_numpy(np.stack([scene.albedo[None] for scene in scenes])),
+        "normal": torch.from_numpy(np.stack([scene.normal.transpose(2, 0, 1) for scene in scenes])),
     }
-    labels = labels_of([f"p{row // 4:02d}" for row in range(96)])
-    tested = np.arange(64, 96)
-    found = baseline_embeddings(MapStore(maps, np.arange(96), ""), labels, np.arange(64), tested, jittered=True).embeddings
+    badly_cropped = AugmentConfig(flip=0, crop=1, rotation=10, scale=0.1, shift=0.1, noise=0)
+    moved = augment(maps, badly_cropped, torch.Generator().manual_seed(0))
+    store = MapStore({name: of_one.numpy() for name, of_one in moved.items()}, np.arange(96), "")
+    labels, tested = labels_of([f"p{row // 4:02d}" for row in range(96)]), np.arange(64, 96)
+    found = baseline_embeddings(store, labels, np.arange(64), tested).embeddings
     got = {name: auc(embeddings, labels.ids[tested]) for name, embeddings in found.items()}
     assert got["wccn_albedo_normal_registered"] > got["wccn_albedo_normal"] + 0.02
 

@@ -14,6 +14,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
 from fr_ps.models import build_network
 from fr_ps.models.inference import predict_batch
+from fr_ps.models.registration import congeal, registration_features
 from fr_ps.serving import export as module
 from fr_ps.serving.export import INFO_FILE, ONNX_FILE, ExportResult, export, onnx_session
 from fr_ps.serving.recognizer import Recognizer
@@ -57,11 +58,18 @@ def test_onnx_equals_torch_with_every_part_of_a_network_that_averages_over_flips
     assert not np.allclose(run(maps)[0], ours.embeddings, rtol=1e-2)
 
 
-def test_a_model_with_registration_is_rejected(prepared: Path, tmp_path: Path, rejected) -> None:  # type: ignore[no-untyped-def]
+def test_onnx_equals_torch_with_a_registration(prepared: Path, tmp_path: Path) -> None:
     model = replace(SMALL, linear=0.5, registration=True)
-    recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", model=model), CPU)
-    with rejected(str(tmp_path / "model"), "models with model.registration cannot be exported", "--model.registration false"):
-        export(recognizer, tmp_path / "onnx", prepared, part=None, batch=16)
+    recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", "normal", model=model), CPU)
+    linear, maps = recognizer.network.linear, open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(24))
+    assert linear is not None
+    linear.projections.normal_(generator=torch.Generator().manual_seed(0))
+    linear.set_mean_face(congeal(registration_features({name: torch.from_numpy(of_one) for name, of_one in maps.items()})))
+    found = export(recognizer, tmp_path / "onnx", None, part=None, batch=16)
+    assert max(found.differences.values()) < 1e-3
+    embeddings = onnx_session(found.file)(maps)[0]
+    expected = recognizer.predict_checked(maps).embeddings
+    np.testing.assert_allclose(embeddings, expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_inputs_and_outputs_have_names_and_a_dynamic_batch(exported: tuple[Recognizer, ExportResult, Path]) -> None:

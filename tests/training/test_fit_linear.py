@@ -85,7 +85,7 @@ def test_a_training_stores_the_fit_in_the_model_and_resumes_without_another(
     assert next(iter(info.branches.values())).linear == 0.8
     assert network.linear is not None
     assert (network.linear.projections.abs().sum(dim=(1, 2)) > 0).all()
-    assert network.linear.get_buffer("mean_face_albedo").abs().sum() > 0
+    assert network.linear.get_buffer("mean_face").abs().sum() > 0
     monkeypatch.setattr("fr_ps.training.train.fit_linear_embedding", None)
     longer = with_linear(small_config(prepared, epochs=3))
     _, again, _ = run_training(longer, tmp_path / "run")
