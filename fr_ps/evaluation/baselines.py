@@ -30,7 +30,7 @@ from fr_ps.data.labels import Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation.jitter import TEST_SEED, jitter
 from fr_ps.models.linear_embedding import LinearEmbedding
-from fr_ps.models.registration import MODALITIES as REGISTERED_BY
+from fr_ps.models.registration import MODALITIES as REGISTERED
 from fr_ps.models.registration import congeal, register_maps, registration_features
 from fr_ps.progress import OnProgress, no_progress
 
@@ -357,7 +357,7 @@ def _half_faces_by(embedding: LinearEmbedding) -> Callable[[dict[str, np.ndarray
 
 
 def _registered_modalities(modalities: Collection[str]) -> list[str]:
-    return [modality for modality in REGISTERED_BY if modality in modalities]
+    return [modality for modality in REGISTERED if modality in modalities]
 
 
 def _mean_face(store: MapStore, rows: np.ndarray, advance: OnProgress) -> MapBatch:

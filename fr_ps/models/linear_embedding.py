@@ -31,7 +31,7 @@ class LinearEmbedding(nn.Module):
     Args:
         modalities: of the maps. Depth is left out beside normals, from which it is integrated.
         registered: whether a second half of the vector is that of the maps after `fr_ps.models.registration`, with its own
-            projection. Albedo or normals are needed.
+            projection; depth alone is not registered.
 
     Attributes:
         means: (parts, values) means of the features of the maps, and of the registered maps.
@@ -45,12 +45,12 @@ class LinearEmbedding(nn.Module):
         super().__init__()
         self.modalities = tuple(modality for modality in modalities if modality != "depth" or "normal" not in modalities)
         self.widths = [CHANNELS[modality] * _SIDE * _SIDE // 2 for modality in self.modalities]
-        self.registered = registered
-        parts, values = 1 + registered, sum(self.widths)
+        self.registered_by = registered_by(self.modalities) if registered else ""
+        self.registered = bool(self.registered_by)
+        parts, values = 1 + self.registered, sum(self.widths)
         self.register_buffer("means", torch.zeros(parts, values))
         self.register_buffer("projections", torch.zeros(parts, values, values))
-        self.registered_by = registered_by(self.modalities) if registered else ""
-        if self.registered_by:
+        if self.registered:
             self.register_buffer("mean_face", torch.zeros(1, CHANNELS[self.registered_by], FACE_SIDE, FACE_SIDE))
 
     def set_mean_face(self, faces: Mapping[str, Tensor]) -> None:

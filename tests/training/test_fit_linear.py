@@ -48,6 +48,14 @@ def test_without_motion_the_projection_is_the_inverse_root_of_the_covariance_wit
     np.testing.assert_allclose(projection @ projection.T @ covariance, np.eye(sum(embedding.widths)), atol=2e-3)
 
 
+def test_depth_alone_is_fitted_without_a_registration(prepared: Path) -> None:
+    embedding = LinearEmbedding(("depth",), registered=True)
+    fit_linear_embedding(embedding, open_dataset(prepared, ["depth"]), np.arange(16), STILL, 0)
+    assert not embedding.registered
+    assert embedding.projections.shape == (1, 98, 98)
+    assert embedding.projections.abs().sum() > 0
+
+
 def test_only_the_rows_of_the_training_part_count(dataset: Dataset) -> None:
     rows = np.arange(12)
     maps = {name: array.copy() for name, array in dataset.store.maps.items()}
