@@ -88,6 +88,7 @@ _HAS_VALIDATION = Condition(
     ("data.val_people", "data.split"),
     lambda config: config.data.val_people > 0 or bool(config.data.split),
 )
+_HAS_LINEAR = Condition("model.linear is above 0", ("model.linear",), lambda config: config.model.linear > 0)
 _FIXED_WEIGHTS = _is_not("loss.weighting", "uncertainty", "dwa")
 
 CONDITIONS: dict[str, tuple[Condition, ...]] = {
@@ -117,8 +118,9 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
         Condition("fusion.branches names a run", ("fusion.branches",), lambda config: bool(config.fusion.branches)),
     ),
     "loss.identity": (_FIXED_WEIGHTS,),
+    "model.linear_attributes": (_HAS_LINEAR,),
     "model.registration": (
-        Condition("model.linear is above 0", ("model.linear",), lambda config: config.model.linear > 0),
+        _HAS_LINEAR,
         Condition(
             "data.modalities names albedo or normal", ("data.modalities",), lambda config: config.data.modalities != ("depth",)
         ),

@@ -50,6 +50,8 @@ class ModelConfig:
             training. It doubles the cost of a prediction.
         linear: share of a linear embedding of the maps in the cosine similarity, from 0 to below 1; the rest is that of the
             network's embedding. It is fitted to the training part in closed form, before the first epoch, and is not trained.
+        linear_attributes: share of linear classifiers on the linear embedding in the logits of attributes, from 0 to below 1; the
+            rest is that of the network. They are fitted with it.
         registration: whether half of the linear embedding reads the maps after a registration to the mean face of the training
             subjects, which is found on the normals, or on the albedo without normals.
     """
@@ -69,6 +71,7 @@ class ModelConfig:
     input_size: int = 0
     flip_average: bool = False
     linear: float = 0.0
+    linear_attributes: float = 0.0
     registration: bool = False
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -90,7 +93,8 @@ class ModelConfig:
         size = self.input_size
         check_setting(size == 0 or 8 <= size <= 4096, "model.input_size", size, "0, or 8 to 4096")
         check_setting(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
-        check_setting(0 <= self.linear < 1, "model.linear", self.linear, "0 or more and below 1")
+        for name in ("linear", "linear_attributes"):
+            check_setting(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "0 or more and below 1")
 
 
 @dataclass(frozen=True)

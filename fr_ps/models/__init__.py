@@ -43,7 +43,7 @@ def build_network(
 
     Args:
         branch_configs: modality, or `joint`, to the settings of its branch; those of the first one also set the width of the
-            fused embedding, whether outputs are averaged over mirror images, and the linear embedding.
+            fused embedding, whether outputs are averaged over mirror images, and the linear embedding and classifiers.
         fusion: of several branches; a single branch ignores it.
         classes: attribute to its number of classes.
         size: side of the maps in pixels, which a flattened embedding depends on.
@@ -61,6 +61,7 @@ def build_network(
         classes=classes,
         flip_average=first.flip_average,
         linear=first.linear,
+        linear_attributes=first.linear_attributes,
         registration=first.registration,
     )
 

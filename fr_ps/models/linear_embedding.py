@@ -66,8 +66,17 @@ class LinearEmbedding(nn.Module):
             parts.append(used | register_maps(used, {by: self.get_buffer("mean_face")}) if by in used else used)
         return [{modality: _half_face(of_one, modality) for modality, of_one in part.items()} for part in parts]
 
+    @property
+    def attribute_width(self) -> int:
+        """Width of `attribute_features`."""
+        return 2 * self.means.shape[1]
+
     def forward(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, D) unit vectors; 0 without any of the modalities.
+        """(B, D) unit vectors; 0 without any of the modalities. Arguments are those of `centred_features`."""
+        return self.project(self.centred_features(maps, present))
+
+    def centred_features(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+        """Of each part: (B, values) features of all modalities less their means.
 
         Args:
             maps: modality to (B, C, H, W); modalities may be absent, which count as the mean of the training maps.
@@ -76,7 +85,7 @@ class LinearEmbedding(nn.Module):
         """
         batch = next(iter(maps.values())).shape[0]  # len() would fix the batch size of the ONNX export
         parts = []
-        for features, mean, projection in zip(self.features(maps), self.means, self.projections):
+        for features, mean in zip(self.features(maps), self.means):
             centred = []
             for modality, of_modality in zip(self.modalities, mean.split(self.widths)):
                 if modality not in features:
@@ -84,8 +93,21 @@ class LinearEmbedding(nn.Module):
                     continue
                 difference = features[modality] - of_modality
                 centred.append(difference if present is None else difference.where(present[modality][:, None], 0))
-            parts.append(functional.normalize(torch.cat(centred, dim=1) @ projection, dim=1))
+            parts.append(torch.cat(centred, dim=1))
+        return parts
+
+    def project(self, centred: Sequence[Tensor]) -> Tensor:
+        """(B, D) unit vectors from `centred_features`."""
+        parts = [functional.normalize(one @ projection, dim=1) for one, projection in zip(centred, self.projections)]
         return torch.cat(parts, dim=1) / len(parts) ** 0.5
+
+    def attribute_features(self, centred: Sequence[Tensor]) -> Tensor:
+        """(B, 2 values) input of the classifiers of attributes: the unit vectors of the unregistered maps, and their features.
+
+        The projection suppresses what varies within subjects, as the emotion; the features retain it.
+        """
+        plain = centred[0]
+        return torch.cat([functional.normalize(plain @ self.projections[0], dim=1), plain], dim=1)
 
 
 def _half_face(maps: Tensor, modality: str) -> Tensor:

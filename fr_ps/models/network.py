@@ -11,6 +11,7 @@ from fr_ps.config import JOINT
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS, build_class_head
 from fr_ps.models.layers import mirror_maps
+from fr_ps.models.linear_attributes import LinearAttributes
 from fr_ps.models.linear_embedding import LinearEmbedding
 
 
@@ -56,6 +57,7 @@ class FaceNetwork(nn.Module):
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear: share of the linear embedding in the cosine similarity, in evaluation mode; 0: the network has none.
+        linear_attributes: share of linear classifiers in the logits of attributes, in evaluation mode; needs `linear`.
         registration: whether half of the linear embedding reads registered maps.
 
     Attributes:
@@ -73,6 +75,7 @@ class FaceNetwork(nn.Module):
         classes: Mapping[str, int],
         flip_average: bool = False,
         linear: float = 0.0,
+        linear_attributes: float = 0.0,
         registration: bool = False,
     ) -> None:
         super().__init__()
@@ -91,6 +94,10 @@ class FaceNetwork(nn.Module):
         self.identity = FUSIONS[fusion](self.embedding_widths[IDENTITY], channels)
         self.linear_share = linear
         self.linear = LinearEmbedding(self.modalities, registration) if linear else None
+        self.attribute_share = linear_attributes
+        self.linear_attributes = None
+        if self.linear is not None and linear_attributes:
+            self.linear_attributes = LinearAttributes(self.linear.attribute_width, classes)
 
     @property
     def channels(self) -> int:
@@ -184,7 +191,10 @@ class FaceNetwork(nn.Module):
             logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
         if self.linear is not None and not self.training:
             columns_by_modality = None if present is None else dict(zip(self.modalities, present.unbind(dim=1)))
-            embedding = self._join(embedding, self.linear(maps, columns_by_modality))
+            centred = self.linear.centred_features(maps, columns_by_modality)
+            embedding = self._join(embedding, self.linear.project(centred))
+            if self.linear_attributes is not None:
+                logits = self._mix_logits(logits, self.linear_attributes(self.linear.attribute_features(centred)))
         return NetworkOutput(embedding, logits, {}, {}, {})
 
     def _join(self, embedding: Tensor, linear: Tensor) -> Tensor:
@@ -192,6 +202,14 @@ class FaceNetwork(nn.Module):
         norm = embedding.norm(dim=1, keepdim=True)
         parts = [functional.normalize(embedding, dim=1) * (1 - self.linear_share) ** 0.5, linear * self.linear_share**0.5]
         return torch.cat(parts, dim=1) * norm
+
+    def _mix_logits(self, logits: Mapping[str, Tensor], linear: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Attribute to the weighted mean of the logarithms of both probabilities."""
+        share = self.attribute_share
+        return {
+            task: (1 - share) * of_task.float().log_softmax(dim=1) + share * linear[task].log_softmax(dim=1)
+            for task, of_task in logits.items()
+        }
 
     @property
     def _averages(self) -> bool:

@@ -53,6 +53,7 @@ def branch_configs(config: Config, folders: BranchFolders, classes: Classes, siz
                 trained.branches[name],
                 flip_average=config.model.flip_average,
                 linear=config.model.linear,
+                linear_attributes=config.model.linear_attributes,
                 registration=config.model.registration,
             )
     return found

@@ -1,4 +1,4 @@
-"""Fits the linear embedding of a network to the training sessions, before the first epoch."""
+"""Fits the linear embedding and the linear classifiers of a network to the training sessions, before the first epoch."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,25 +9,31 @@ import torch
 from fr_ps.config import AugmentConfig
 from fr_ps.data.augment import MapBatch, augment
 from fr_ps.data.dataset import Dataset
+from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
+from fr_ps.evaluation.attribute_baselines import fit_classifier
 from fr_ps.evaluation.baselines import sample_subjects, wccn
+from fr_ps.models.linear_attributes import LinearAttributes
 from fr_ps.models.linear_embedding import LinearEmbedding
+from fr_ps.models.network import FaceNetwork
 from fr_ps.models.registration import congeal, registration_features
 from fr_ps.progress import progress
 
 COPIES = 12
 """Moved copies of each training session. With them the covariance within subjects contains what a moved face changes."""
+_PLAIN_SCALE = 0.5
+"""Root mean squared norm of the features without projection, beside unit vectors, in the fit of the classifiers."""
+_STRENGTH = 1e4
+"""C of scikit-learn times the number of sessions and copies; higher is less regularised."""
 _BATCH = 64
 
 
 @torch.no_grad()
-def fit_linear_embedding(
-    embedding: LinearEmbedding, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int
-) -> None:
-    """Set mean face, means and projections of `embedding` from training sessions and copies moved as in `augmentation`.
+def fit_linear(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int) -> None:
+    """Fit the linear embedding of `network`, and its classifiers, to training sessions and copies moved as in `augmentation`.
 
     Args:
-        embedding: on the CPU.
+        network: on the CPU. Without a linear embedding it does not change.
         dataset: maps and labels.
         rows: (n,) the training part; of many rows, those of `sample_subjects`.
         augmentation: its crop, rotation, scale and shift move the copies.
@@ -36,10 +42,56 @@ def fit_linear_embedding(
     Raises:
         InputError: no training subject has two sessions that differ.
     """
+    embedding = network.linear
+    if embedding is None:
+        return
     rows = sample_subjects(dataset.labels, rows, seed)
     if embedding.registered:
         faces = [registration_features(maps) for maps in _batches(dataset, rows)]
         embedding.set_mean_face(congeal({name: torch.cat([part[name] for part in faces]) for name in faces[0]}))
+    parts = _features(embedding, dataset, rows, augmentation, seed)
+    labels = dataset.labels.subset(np.tile(rows, COPIES + 1))
+    for part, values in enumerate(parts):
+        mean = values.mean(axis=0)
+        projection = wccn(values - mean, labels.ids)
+        if not projection.shape[1]:
+            raise InputError("model.linear is above 0, but no training subject has two sessions that differ; set it to 0")
+        embedding.means[part] = torch.from_numpy(mean)
+        embedding.projections[part] = torch.from_numpy(projection)
+    if network.linear_attributes is not None:
+        centred = torch.from_numpy(parts[0]).float() - embedding.means[0]
+        fit_classifiers(network.linear_attributes, embedding.attribute_features([centred]).double().numpy(), labels)
+
+
+def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels: Labels) -> None:
+    """Set the weights of each attribute by logistic regression with balanced classes.
+
+    An attribute keeps equal logits if one of its classes has no session.
+
+    Args:
+        classifiers: their weights are set.
+        features: (n, 2 values) `attribute_features`: unit vectors, then centred features, which are scaled for the fit to a mean
+            squared norm of `_PLAIN_SCALE` squared.
+        labels: of the n rows.
+    """
+    half = features.shape[1] // 2
+    scale = np.ones(features.shape[1])
+    scale[half:] = _PLAIN_SCALE / np.sqrt((features[:, half:] ** 2).sum(axis=1).mean())
+    for task, codes in zip(ATTRIBUTES, labels.codes.T):
+        known = codes >= 0
+        if task not in classifiers.tasks or len(np.unique(codes[known])) < len(labels.class_names(task)):
+            continue
+        model = fit_classifier(features[known] * scale, codes[known], _STRENGTH)
+        weights = np.hstack([model.coef_ * scale, model.intercept_[:, None]])
+        if len(weights) == 1:  # of the second class of two
+            weights = np.vstack([np.zeros_like(weights), weights])
+        classifiers.set_weights(task, torch.from_numpy(weights.T))
+
+
+def _features(
+    embedding: LinearEmbedding, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int
+) -> list[np.ndarray]:
+    """Of each part of the embedding: (n (COPIES + 1), values) features of n rows, then of their moved copies."""
     generator = torch.Generator().manual_seed(seed)
     geometry = replace(augmentation, flip=0.0, noise=0.0, erase=0.0)
     batches: list[list[torch.Tensor]] = []
@@ -49,15 +101,7 @@ def fit_linear_embedding(
                 moved = augment(maps, geometry, generator) if copy else maps
                 batches.append([torch.cat(list(part.values()), dim=1) for part in embedding.features(moved)])
                 advance(len(batches[-1][0]))
-    ids = np.tile(dataset.labels.ids[rows], COPIES + 1)
-    for part, features in enumerate(zip(*batches)):
-        values = torch.cat(features).double().numpy()
-        mean = values.mean(axis=0)
-        projection = wccn(values - mean, ids)
-        if not projection.shape[1]:
-            raise InputError("model.linear is above 0, but no training subject has two sessions that differ; set it to 0")
-        embedding.means[part] = torch.from_numpy(mean)
-        embedding.projections[part] = torch.from_numpy(projection)
+    return [torch.cat(features).double().numpy() for features in zip(*batches)]
 
 
 def _batches(dataset: Dataset, rows: np.ndarray) -> Iterator[MapBatch]:

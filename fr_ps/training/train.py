@@ -17,7 +17,7 @@ from fr_ps.training.checkpoint_manager import CheckpointManager, describe_enviro
 from fr_ps.training.divergence import NonFiniteGuard, divergence_warning
 from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.finalize import TrainResult, finalize
-from fr_ps.training.fit_linear import fit_linear_embedding
+from fr_ps.training.fit_linear import fit_linear
 from fr_ps.training.optim import ModelEma, build_optimizer
 from fr_ps.training.schedule import warmup_note
 from fr_ps.training.setup import Echo, TrainingSetup, build_setup, log_setup, write_config
@@ -101,8 +101,8 @@ def fit(
     torch.manual_seed(config.train.seed)
     has_checkpoint = bool(list_checkpoints(run.folder))
     network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not has_checkpoint)
-    if network.linear is not None and not has_checkpoint:
-        fit_linear_embedding(network.linear, setup.dataset, setup.split.train, config.augment, config.train.seed)
+    if not has_checkpoint:
+        fit_linear(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
     network.to(device)
     state = build_train_state(setup, loader, network)
     environment = describe_environment(setup, loader, next(network.parameters()).device)

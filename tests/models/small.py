@@ -58,6 +58,7 @@ def make_network(
     flip_average: bool = False,
     joint: JointBranch = "off",
     linear: float = 0.0,
+    linear_attributes: float = 0.0,
     registration: bool = False,
     **settings: Any,
 ) -> FaceNetwork:
@@ -75,6 +76,7 @@ def make_network(
         "classes": CLASSES,
         "flip_average": flip_average,
         "linear": linear,
+        "linear_attributes": linear_attributes,
         "registration": registration,
     }
     network = FaceNetwork(branches, fusion, **whole).to(dtype)  # type: ignore[arg-type]

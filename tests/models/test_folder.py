@@ -61,7 +61,7 @@ ARCHITECTURES = [
     {"albedo": "log", "input_size": 24},
     {"flip_average": True},
     {"linear": 0.7},
-    {"linear": 0.7, "registration": True},
+    {"linear": 0.7, "linear_attributes": 0.4, "registration": True},
 ]
 
 

@@ -15,7 +15,7 @@ from fr_ps.models.layers import mirror_maps
 from fr_ps.models.linear_embedding import LinearEmbedding
 from fr_ps.models.registration import congeal, registration_features
 from fr_ps.synthetic.scene import render_session
-from tests.models.small import COUNT, make_maps, make_network
+from tests.models.small import CLASSES, COUNT, make_maps, make_network
 
 TWO = ("albedo", "normal")
 THREE = ("albedo", "normal", "depth")
@@ -117,13 +117,39 @@ def test_the_cosine_of_two_sessions_is_the_weighted_mean_of_both_cosines(flip_av
     torch.testing.assert_close(both.norm(dim=1), network.norm(dim=1), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("flip_average", [False, True])
+def test_the_logits_are_the_weighted_mean_of_both_logarithmic_probabilities(flip_average: bool) -> None:
+    maps = make_maps(TWO)
+    plain = make_network(TWO, flip_average=flip_average).eval()
+    joined = make_network(TWO, flip_average=flip_average, linear=0.5, linear_attributes=0.7).eval()
+    joined.linear = fitted()
+    assert joined.linear_attributes is not None
+    generator = torch.Generator().manual_seed(3)
+    weights = {task: torch.randn(2 * 392 + 1, count, generator=generator) for task, count in CLASSES.items()}
+    for task, of_task in weights.items():
+        joined.linear_attributes.set_weights(task, of_task)
+    joined.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        network, both = plain(maps).logits, joined(maps).logits
+        plain_features = joined.linear.centred_features(maps)[0]
+        unit = functional.normalize(plain_features @ joined.linear.projections[0], dim=1)
+    for task, of_task in weights.items():
+        linear = torch.cat([unit, plain_features, torch.ones(COUNT, 1)], dim=1) @ of_task
+        expected = network[task].softmax(dim=1) ** 0.3 * linear.softmax(dim=1) ** 0.7
+        torch.testing.assert_close(both[task].softmax(dim=1), expected / expected.sum(dim=1, keepdim=True), atol=1e-5, rtol=0)
+
+
 def test_missing_maps_are_missing_in_both_parts() -> None:
     maps = make_maps(TWO)
-    network = make_network(TWO, "score", linear=0.5).eval()
+    network = make_network(TWO, "score", linear=0.5, linear_attributes=0.5).eval()
     network.linear = fitted()
+    assert network.linear_attributes is not None
+    network.linear_attributes.set_weights("gender", torch.randn(2 * 392 + 1, 2, generator=torch.Generator().manual_seed(3)))
     present = torch.tensor([[True, False]]).expand(COUNT, -1)
     with torch.no_grad():
-        torch.testing.assert_close(network(maps, present).embedding, network({"albedo": maps["albedo"]}).embedding)
+        marked, left_out = network(maps, present), network({"albedo": maps["albedo"]})
+    torch.testing.assert_close(marked.embedding, left_out.embedding)
+    torch.testing.assert_close(marked.logits["gender"], left_out.logits["gender"])
 
 
 def test_the_losses_see_the_trained_embedding_only() -> None:

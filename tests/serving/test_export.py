@@ -43,11 +43,13 @@ def test_onnx_equals_torch_on_real_maps_at_any_batch_size(
 
 
 def test_onnx_equals_torch_with_every_part_of_a_network_that_averages_over_flips(prepared: Path, tmp_path: Path) -> None:
-    model = replace(SMALL, embedding="flatten", albedo="log", input_size=40, flip_average=True, linear=0.5)
+    model = replace(SMALL, embedding="flatten", albedo="log", input_size=40, flip_average=True, linear=0.5, linear_attributes=0.5)
     fusion = FusionConfig(name="score", joint="also")
     recognizer = Recognizer(make_model(tmp_path / "model", prepared, "albedo", "normal", model=model, fusion=fusion), CPU)
     assert recognizer.network.linear is not None
-    recognizer.network.linear.projections.normal_(generator=torch.Generator().manual_seed(0))
+    assert recognizer.network.linear_attributes is not None
+    for weights in (recognizer.network.linear.projections, *recognizer.network.linear_attributes.buffers()):
+        weights.normal_(generator=torch.Generator().manual_seed(0))
     found = export(recognizer, tmp_path / "onnx", prepared, part=None, batch=16)
     assert max(found.differences.values()) < 1e-4
     maps = open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(3))

@@ -115,13 +115,15 @@ def test_build_model_prints_the_source_of_each_branch(runs: Runs, prepared: Path
 
 def test_flip_average_and_linear_are_settings_of_the_fused_network(runs: Runs, prepared: Path) -> None:
     plain = fused(prepared, {"albedo": runs["albedo"]})
-    averaging = replace(plain, model=replace(plain.model, flip_average=True, linear=0.7))
+    whole = {"flip_average": True, "linear": 0.7, "linear_attributes": 0.6, "registration": True}
+    averaging = replace(plain, model=replace(plain.model, **whole))
     assert info_of(averaging).branches == {
-        modality: replace(model, flip_average=True, linear=0.7) for modality, model in info_of(plain).branches.items()
+        modality: replace(model, **whole) for modality, model in info_of(plain).branches.items()
     }
     folders = resolve_branch_folders(plain)
     networks = [build_model(one, info_of(one), folders, lambda _: None) for one in (plain, averaging)]
-    assert [(network.flip_average, network.linear_share) for network in networks] == [(False, 0), (True, 0.7)]
+    shares = [(network.flip_average, network.linear_share, network.attribute_share) for network in networks]
+    assert shares == [(False, 0, 0), (True, 0.7, 0.6)]
 
 
 def test_a_weights_file_is_loaded_into_the_branches_without_a_run(runs: Runs, prepared: Path) -> None:

@@ -2,19 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
 
-from fr_ps.config import AugmentConfig, Config
+from fr_ps.config import AugmentConfig, Config, ModelConfig
 from fr_ps.data.dataset import Dataset, open_dataset
+from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.store import MapStore
+from fr_ps.models import build_network
 from fr_ps.models.folder import load_model
 from fr_ps.models.linear_embedding import LinearEmbedding
-from fr_ps.training import fit_linear
-from fr_ps.training.fit_linear import fit_linear_embedding
+from fr_ps.models.network import FaceNetwork
+from fr_ps.training.fit_linear import COPIES, fit_linear
 from tests.training.runs import run_training, small_config
 
 STILL = AugmentConfig(crop=1, rotation=0, noise=0)
@@ -26,9 +30,19 @@ def dataset(prepared: Path) -> Dataset:
 
 
 def fit(dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig = STILL, seed: int = 0) -> LinearEmbedding:
-    embedding = LinearEmbedding(("albedo", "normal"))
-    fit_linear_embedding(embedding, dataset, rows, augmentation, seed)
-    return embedding
+    return fitted_network(dataset, rows, augmentation, seed).linear  # type: ignore[return-value]
+
+
+def fitted_network(
+    dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig = STILL, seed: int = 0, **settings: Any
+) -> FaceNetwork:
+    """With a linear embedding of the modalities of the data set."""
+    model = ModelConfig(channels=8, reduction=1, linear=0.5, **settings)
+    classes = {attribute: len(dataset.labels.class_names(attribute)) for attribute in ATTRIBUTES}
+    network = build_network(dict.fromkeys(dataset.store.maps, model), "score", classes)
+    fit_linear(network, dataset, rows, augmentation, seed)
+    assert network.linear is not None
+    return network
 
 
 def features_of(embedding: LinearEmbedding, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -42,15 +56,14 @@ def test_without_motion_the_projection_is_the_inverse_root_of_the_covariance_wit
     features = features_of(embedding, dataset, rows)
     ids = dataset.labels.ids[rows]
     within = np.concatenate([features[ids == one] - features[ids == one].mean(axis=0) for one in np.unique(ids)])
-    covariance = LedoitWolf(assume_centered=True).fit(np.tile(within, (fit_linear.COPIES + 1, 1))).covariance_
+    covariance = LedoitWolf(assume_centered=True).fit(np.tile(within, (COPIES + 1, 1))).covariance_
     projection = embedding.projections[0].double().numpy()
     np.testing.assert_allclose(embedding.means[0].numpy(), features.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(projection @ projection.T @ covariance, np.eye(sum(embedding.widths)), atol=2e-3)
 
 
 def test_depth_alone_is_fitted_without_a_registration(prepared: Path) -> None:
-    embedding = LinearEmbedding(("depth",), registered=True)
-    fit_linear_embedding(embedding, open_dataset(prepared, ["depth"]), np.arange(16), STILL, 0)
+    embedding = fitted_network(open_dataset(prepared, ["depth"]), np.arange(16), registration=True).linear
     assert not embedding.registered
     assert embedding.projections.shape == (1, 98, 98)
     assert embedding.projections.abs().sum() > 0
@@ -94,9 +107,39 @@ def test_a_training_stores_the_fit_in_the_model_and_resumes_without_another(
     assert network.linear is not None
     assert (network.linear.projections.abs().sum(dim=(1, 2)) > 0).all()
     assert network.linear.get_buffer("mean_face").abs().sum() > 0
-    monkeypatch.setattr("fr_ps.training.train.fit_linear_embedding", None)
+    monkeypatch.setattr("fr_ps.training.train.fit_linear", None)
     longer = with_linear(small_config(prepared, epochs=3))
     _, again, _ = run_training(longer, tmp_path / "run")
     (resumed, _) = load_model(again.folder / "checkpoints" / "last", torch.device("cpu"))
     assert resumed.linear is not None
     assert torch.equal(resumed.linear.projections, network.linear.projections)
+
+
+def test_the_classifiers_are_balanced_logistic_regressions_on_unit_vectors_and_features(dataset: Dataset) -> None:
+    rows = np.arange(24)
+    network = fitted_network(dataset, rows, linear_attributes=0.5)
+    assert network.linear is not None
+    assert network.linear_attributes is not None
+    features = features_of(network.linear, dataset, rows) - network.linear.means[0].double().numpy()
+    units = features @ network.linear.projections[0].double().numpy()
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    scaled = 0.5 * features / np.sqrt((features**2).sum(axis=1).mean())
+    maps = {name: torch.from_numpy(array) for name, array in dataset.store.read(rows).items()}
+    with torch.no_grad():
+        found = network.linear_attributes(network.linear.attribute_features(network.linear.centred_features(maps)))
+    for attribute, codes in zip(ATTRIBUTES, dataset.labels.codes[rows].T):
+        model = LogisticRegression(C=1e4 / len(rows) / (COPIES + 1), class_weight="balanced", max_iter=5000, tol=1e-6)
+        tiled = [np.tile(array, (COPIES + 1, 1)) for array in (np.hstack([units, scaled]), codes[:, None])]
+        expected = model.fit(tiled[0], tiled[1].ravel()).predict_proba(np.hstack([units, scaled]))
+        np.testing.assert_allclose(found[attribute].softmax(dim=1), expected, atol=0.01)
+
+
+def test_an_attribute_with_a_class_that_no_training_session_has_keeps_equal_logits(dataset: Dataset) -> None:
+    codes = dataset.labels.codes.copy()
+    codes[:, ATTRIBUTES.index("gender")] = 0
+    changed = replace(dataset, labels=replace(dataset.labels, codes=codes))
+    network = fitted_network(changed, np.arange(24), linear_attributes=0.5)
+    assert network.linear_attributes is not None
+    weights = {name: weights.abs().sum() for name, weights in network.linear_attributes.named_buffers()}
+    assert weights.pop("gender") == 0
+    assert min(weights.values()) > 0
