@@ -84,11 +84,11 @@ class NoCheckpoints:
 
 
 def synthetic_experiment(seed: int, options: argparse.Namespace) -> Any:
-    """The config of experiments/synthetic.yaml with this seed, and with the epochs and threads of `options`."""
+    """The config of experiments/synthetic_albedo.yaml with this seed, and with the epochs and threads of `options`."""
     from fr_ps.arguments import training_config
     from fr_ps.cli import parse_command_line
 
-    file = Path(__file__).parents[1] / "experiments" / "synthetic.yaml"
+    file = Path(__file__).parents[1] / "experiments" / "synthetic_albedo.yaml"
     base = training_config(parse_command_line(["train", "--config", str(file)])["train"])
     return replace(
         base,

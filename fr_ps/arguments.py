@@ -1,4 +1,4 @@
-"""The parser of the command line: flags in any order and with either dash, settings from YAML files, errors in one line."""
+"""The parser of the command line: flags in any order with - or _ between words, settings from YAML files, errors in one line."""
 
 import json
 import re

@@ -103,7 +103,7 @@ def test_the_content_of_files_of_version_0_1_is_read(tmp_path: Path) -> None:
     model = read_info(OLD / "model")
     assert (model.size, model.backbones, model.modalities) == (112, "miresnet18", ("albedo",))
     assert model.branches["albedo"].channels == 16
-    assert model.class_counts() == {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 2}
+    assert model.num_classes() == {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 2}
     assert type(model).__name__ == "ModelInfo"
     info = read_run_info(OLD / "run")
     assert (info.id, info.begun) == ("20261128-220130-0e6e06", 1795903290613)

@@ -37,13 +37,13 @@ def experiment(file: Path) -> Config:
 
 
 def test_every_experiment_is_parsed_and_its_network_is_built():
-    assert len(EXPERIMENTS) == 21
+    assert len(EXPERIMENTS) == 22
     networks = set()
     for file in EXPERIMENTS:
         config = experiment(file)
         data, _, maps = file.stem.partition("_")
         fused = ("albedo", "normal") if data == "yale" else tuple(CHANNELS)  # depth did not help there
-        expected = fused if maps == "fusion" else tuple(maps.split("_")) if maps else ("albedo",)
+        expected = fused if maps == "fusion" else tuple(maps.split("_")) if maps else ("albedo", "normal")
         assert config.data.modalities == expected, file
         assert config.data.root == {"synthetic": SYNTHETIC_ROOT, "yale": "data/yale_b", "photoface": "data/photoface"}[data], file
         networks.add((config.model, config.fusion.name))

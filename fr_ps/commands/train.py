@@ -8,7 +8,7 @@ from fr_ps.arguments import Command, Parser, add_switch, training_config
 from fr_ps.config import Config
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
-from fr_ps.tracking.run_folder import RUNS_FOLDER
+from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
 
 
 def _add_train_arguments(train: Parser) -> None:
@@ -42,6 +42,7 @@ def _train(arguments: Namespace) -> None:
 
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import resume_run, start_run
+    from fr_ps.training.divergence import DivergedError
     from fr_ps.training.setup import default_run_name
     from fr_ps.training.train import train
 
@@ -51,7 +52,15 @@ def _train(arguments: Namespace) -> None:
     else:
         opened = start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=system_metrics)
     with opened as run:
-        result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
+        try:
+            result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
+        except DivergedError as error:
+            command = f"fr-ps train --resume {run.id} --allow-changed --optim.lr VALUE"
+            raise InputError(f"{error}; continue with another learning rate: {command}") from None
+        except (KeyboardInterrupt, SystemExit):
+            if (run.folder / CONFIG_FILE).exists():
+                echo(f"resume with: fr-ps train --resume {run.id}")
+            raise
         echo("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
     echo(run.display_id)
 

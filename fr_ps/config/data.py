@@ -150,7 +150,7 @@ class BatchConfig:
     """P x K batches: P subjects with K sessions each.
 
     Args:
-        people: P; at most the number of training subjects.
+        people: P; with fewer training subjects, a batch contains all of them.
         sessions: K; if a subject has fewer, its sessions repeat in the batch, with different augmentation.
         balance: identity: all subjects are drawn equally often, regardless of their number of sessions; class: the classes of
             `attribute` are drawn equally often, and a subject drawn for a class contributes sessions of that class; none: each
@@ -158,8 +158,8 @@ class BatchConfig:
         attribute: attribute whose classes are balanced with balance=class. Sessions without its label are drawn in proportion
             to their number. The losses still weight classes by their frequency in the label table; set loss.class_weights, as
             {gender: [0.5, 0.5]}, to avoid a double correction.
-        steps: batches per epoch; 0: about one pass over the training sessions. On a small data set a pass has few batches, and a
-            larger number saves validations and checkpoints, which come once per epoch.
+        steps: batches per epoch; 0: about one pass over the training sessions. On a small data set a pass has few batches; more
+            of them make the epochs longer, with fewer validations and checkpoints, which come once per epoch.
     """
 
     people: int = 8

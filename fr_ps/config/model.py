@@ -43,8 +43,9 @@ class ModelConfig:
             maps' size only.
         identity_channels: dimension of the identity embedding of embedding=flatten; 0: model.channels.
         dropout: probability that embedding=flatten drops a feature in training.
-        albedo: normalisation of the albedo inside the network: mean: divided by its mean, less 1; log: the logarithm of the
-            albedo plus a tenth of its mean, less its median, divided by its mean absolute value, clamped to -4 to 4.
+        albedo: normalisation of the albedo inside the network: mean: divided by its mean, less 1; log: y =
+            log(albedo + a tenth of the mean albedo); y less its median is divided by its own mean absolute value and clamped to
+            -4 to 4.
         input_size: side to which the maps are resampled inside the network, in pixels, at most that of the maps; 0: as they are.
         flip_average: whether embeddings and logits of attributes are averaged over the maps and their mirror images, outside
             training. It doubles the cost of a prediction.
@@ -52,8 +53,8 @@ class ModelConfig:
             network's embedding. It is fitted to the training part in closed form, before the first epoch, and is not trained.
         linear_attributes: share of linear classifiers on the linear embedding in the logits of attributes, from 0 to below 1; the
             rest is that of the network. They are fitted with it.
-        registration: whether half of the linear embedding reads the maps after a registration to the mean face of the training
-            subjects, which is found on the normals, or on the albedo without normals.
+        registration: whether half of the linear embedding reads the maps after an alignment (rotation, scale, shift) to the mean
+            face of the training sessions. The alignment is computed from the normals; without normals, from the albedo.
     """
 
     backbone: str = "convnextv2_atto"

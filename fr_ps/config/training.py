@@ -12,7 +12,7 @@ class OptimConfig:
 
     Args:
         name: adamw, or sgd with Nesterov momentum.
-        lr: largest learning rate, reached at the end of the warm-up.
+        lr: peak learning rate, reached at the end of the warm-up.
         weight_decay: weight decay; norms, biases, gains and loss weights have none.
         momentum: momentum of sgd.
         clip: largest gradient norm of a step; 0: no limit.
@@ -36,12 +36,13 @@ class ScheduleConfig:
     """The learning rate schedule, over the steps of the optimizer. Each schedule starts with a linear warm-up to optim.lr.
 
     Args:
-        name: polynomial: lr x (1 - progress)^power; cosine: half a cosine down to `lowest`, with optional warm restarts;
-            constant.
-        warmup_epochs: length of the warm-up in epochs, as 0.5. A warm-up longer than the training never reaches optim.lr.
+        name: polynomial: lr x (1 - progress)^power, where progress is 0 after the warm-up and 1 at the end of the training;
+            cosine: half a cosine down to `lowest`, with optional warm restarts; constant.
+        warmup_epochs: length of the warm-up in epochs, which may be a fraction. A warm-up longer than the training never reaches
+            optim.lr.
         power: exponent of polynomial.
-        restart_epochs: length of the first cycle of cosine in epochs, as 2.5 (T_0 of SGDR); each cycle restarts at optim.lr;
-            0: one cycle after the warm-up.
+        restart_epochs: length of the first cycle of cosine (T_0 of SGDR) in epochs, which may be a fraction; each cycle restarts
+            at optim.lr; 0: one cycle after the warm-up.
         restart_factor: length of a cycle relative to the cycle before (T_mult).
         lowest: learning rate at the end of a cycle of cosine (eta_min), at most optim.lr.
     """

@@ -8,9 +8,9 @@ from fr_ps.data.labels import MISSING
 
 
 def pk_batches(
-    identities: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int, num_batches: int = 0
+    identities: np.ndarray, subjects_per_batch: int, sessions: int, seed: int, epoch: int, num_batches: int = 0
 ) -> list[np.ndarray]:
-    """P x K batches of one epoch: each contains `sessions` (K) rows of each of `num_subjects` (P) different subjects.
+    """P x K batches of one epoch: each contains `sessions` (K) rows of each of `subjects_per_batch` (P) different subjects.
 
     Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
     likewise. A subject with fewer than K sessions repeats some in a batch. With fewer than P subjects, a batch contains all of
@@ -18,7 +18,7 @@ def pk_batches(
 
     Args:
         identities: (n,) the subject of each row.
-        num_subjects: P.
+        subjects_per_batch: P.
         sessions: K.
         seed: of the run.
         epoch: from 0.
@@ -29,13 +29,19 @@ def pk_batches(
     """
     rng = np.random.default_rng([seed, epoch])
     _, subject_of = np.unique(identities, return_inverse=True)
-    num_subjects = min(num_subjects, int(subject_of.max()) + 1)
-    num_batches = num_batches or math.ceil(len(identities) / (num_subjects * sessions))
-    return _fill_batches(np.full((num_batches, 1), num_subjects), np.zeros_like(subject_of), subject_of, sessions, rng)
+    subjects_per_batch = min(subjects_per_batch, int(subject_of.max()) + 1)
+    num_batches = num_batches or math.ceil(len(identities) / (subjects_per_batch * sessions))
+    return _fill_batches(np.full((num_batches, 1), subjects_per_batch), np.zeros_like(subject_of), subject_of, sessions, rng)
 
 
 def class_batches(
-    identities: np.ndarray, classes: np.ndarray, num_subjects: int, sessions: int, seed: int, epoch: int, num_batches: int = 0
+    identities: np.ndarray,
+    classes: np.ndarray,
+    subjects_per_batch: int,
+    sessions: int,
+    seed: int,
+    epoch: int,
+    num_batches: int = 0,
 ) -> list[np.ndarray]:
     """Class-balanced batches of one epoch: P slots for subjects, assigned to the classes of an attribute in turn, K rows each.
 
@@ -49,7 +55,7 @@ def class_batches(
     Args:
         identities: (n,) the subject of each row.
         classes: (n,) the class of each row; `MISSING` if unknown.
-        num_subjects: P.
+        subjects_per_batch: P.
         sessions: K.
         seed: of the run.
         epoch: from 0.
@@ -60,10 +66,10 @@ def class_batches(
     """
     rng = np.random.default_rng([seed, epoch])
     _, subject_of = np.unique(identities, return_inverse=True)
-    num_subjects = min(num_subjects, int(subject_of.max()) + 1)
+    subjects_per_batch = min(subjects_per_batch, int(subject_of.max()) + 1)
     groups, group_of = np.unique(classes, return_inverse=True)
-    num_batches = num_batches or math.ceil(len(identities) / (num_subjects * sessions))
-    group_of_slot = _assign_groups(classes, num_batches * num_subjects, rng).reshape(num_batches, num_subjects, 1)
+    num_batches = num_batches or math.ceil(len(identities) / (subjects_per_batch * sessions))
+    group_of_slot = _assign_groups(classes, num_batches * subjects_per_batch, rng).reshape(num_batches, subjects_per_batch, 1)
     subjects_per_group = (group_of_slot == np.arange(len(groups))).sum(axis=1)
     return _fill_batches(subjects_per_group, group_of, subject_of, sessions, rng)
 

@@ -23,7 +23,8 @@ class LossOutput(NamedTuple):
         total: the weighted sum.
         tasks: task to its loss before weighting.
         diagnostics: without gradient, `norm/...` of the identity embeddings, and `loss/contrastive` if there is one.
-            `norm/penalty` is the penalty in the identity loss: with losses of branches, the mean over all their embeddings.
+            `norm/penalty` is the penalty in the identity loss: with losses of branches, the mean over the fused embedding and
+            those of the branches.
     """
 
     total: Tensor

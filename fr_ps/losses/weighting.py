@@ -34,7 +34,7 @@ class Weighting(nn.Module, ABC):
 
         Args:
             losses: task to its loss, a scalar, including the penalty.
-            shared: the last maps that all tasks share, one per modality; empty outside training.
+            shared: the (B, channels, h, w) feature maps that all tasks share, one per branch; empty outside training.
             penalties: contained in the losses.
         """
 

@@ -9,7 +9,7 @@ from fr_ps.config import BACKBONES as BACKBONE_NAMES
 from fr_ps.config import JOINT, Fusion, ModelConfig
 from fr_ps.config.names import TIMM_PREFIX
 from fr_ps.data.layout import CHANNELS
-from fr_ps.models.branch import Branch, feature_map_side
+from fr_ps.models.branch import Branch, feature_map_size
 from fr_ps.models.iresnet import IRESNETS, IResNet
 from fr_ps.models.layers import FlattenedEmbedding
 from fr_ps.models.network import FaceNetwork
@@ -81,7 +81,7 @@ def build_branch(
     backbone = build_backbone(config.backbone, inputs)
     flattened = None
     if config.embedding == "flatten":
-        side = feature_map_side(backbone, inputs, config.input_size or size)
+        side = feature_map_size(backbone, inputs, config.input_size or size)
         flattened = FlattenedEmbedding(config.channels, side, config.identity_channels or config.channels, config.dropout)
     return Branch(
         name,

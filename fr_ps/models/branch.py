@@ -172,10 +172,10 @@ def check_input_size(branch: Branch, size: int) -> None:
     """
     if branch.input_size > size:
         raise InputError(f"model.input_size is {branch.input_size}; expected at most {size}, the side of the maps in pixels")
-    feature_map_side(branch.backbone, branch.inputs, branch.input_size or size)
+    feature_map_size(branch.backbone, branch.inputs, branch.input_size or size)
 
 
-def feature_map_side(backbone: nn.Module, inputs: int, size: int) -> tuple[int, int]:
+def feature_map_size(backbone: nn.Module, inputs: int, size: int) -> tuple[int, int]:
     """(h, w) of the feature map of `backbone` for maps of `inputs` x `size` x `size`; the backbone does not change.
 
     Raises:

@@ -63,7 +63,7 @@ class ModelInfo:
         names = [config.backbone for config in self.branches.values()]
         return names[0] if len(set(names)) == 1 else ", ".join(names)
 
-    def class_counts(self) -> dict[str, int]:
+    def num_classes(self) -> dict[str, int]:
         """Attribute to its number of classes."""
         return {attribute: len(groups) for attribute, groups in self.classes.items()}
 
@@ -73,7 +73,7 @@ class ModelInfo:
         Raises:
             InputError: as `fr_ps.models.build_network`.
         """
-        return build_network(self.branches, self.fusion, self.class_counts(), self.size, self.joint)
+        return build_network(self.branches, self.fusion, self.num_classes(), self.size, self.joint)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _read_info(folder: Path) -> _ModelFile:
     try:
         if info.format > _OLDEST_FORMAT and not re.fullmatch("[0-9a-f]{64}", info.weights):
             raise InputError("weights must be a SHA-256; copy the model again")
-        if set(info.classes) != set(ATTRIBUTES) or min(info.class_counts().values()) < 2:
+        if set(info.classes) != set(ATTRIBUTES) or min(info.num_classes().values()) < 2:
             raise InputError(f"classes must have two or more of each of {', '.join(ATTRIBUTES)}")
         if unknown := sorted(set(info.trained) - set(ATTRIBUTES)):
             raise InputError(f"trained has {unknown[0][:40]!r}; expected some of {', '.join(ATTRIBUTES)}")

@@ -1,7 +1,7 @@
 """Fusion of several modalities: of their embeddings, or of their class probabilities.
 
-Every module takes a list of embeddings, one per modality in a fixed order, with zeros for missing ones, and the mask
-`present` (B, modalities), with at least one modality per row.
+Every module takes a list of embeddings, one per branch in the order of the network, with zeros for unused ones, and the mask
+`used` (B, branches), with at least one True per row.
 """
 
 import math

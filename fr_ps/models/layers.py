@@ -19,7 +19,7 @@ def normalise_maps(maps: Tensor, modality: str, albedo: str = "mean") -> Tensor:
     """(B, C, H, W) maps scaled to about [-1, 1]; part of the network, so that no caller can omit it.
 
     Albedo is known only up to the intensity of the lights, so each map is divided by its own mean. With `albedo` "log" it is
-    the logarithm of the map plus a tenth of its mean, less its median, divided by its mean absolute value, clamped to -4 to 4.
+    y = log(map + a tenth of its mean); y less its median is divided by its own mean absolute value and clamped to -4 to 4.
     Depth, in pixels, is divided by an eighth of the map's side, which makes it independent of the resolution. Normals stay as
     they are.
     """
@@ -150,7 +150,8 @@ class FlattenedEmbedding(nn.Module):
     """(B, C, h, w) -> (B, width): batch norm, dropout, a linear layer on the flattened map, batch norm.
 
     The head of Deng et al., "ArcFace", CVPR 2019. Unlike a mean, it distinguishes the positions of the map, so it reads maps of
-    one size only. The scale of the last batch norm starts at a norm of `INITIAL_NORM`, which is that of a mean (5 to 8).
+    one size only. The last batch norm is initialised so that the embeddings have a norm of about `INITIAL_NORM`, as those of
+    `Embedding` have (5 to 8).
 
     Args:
         channels: C.

@@ -34,8 +34,8 @@ class LinearEmbedding(nn.Module):
             projection; depth alone is not registered.
 
     Attributes:
-        means: (parts, values) means of the features of the maps, and of the registered maps.
-        projections: (parts, values, values).
+        means: (parts, D) means of the features of the maps, and of the registered maps.
+        projections: (parts, D, D).
     """
 
     means: Tensor
@@ -58,7 +58,7 @@ class LinearEmbedding(nn.Module):
         self.get_buffer("mean_face").copy_(faces[self.registered_by])
 
     def features(self, maps: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Of each part: modality to its (B, values) before the projection, for the modalities in `maps`."""
+        """Of each part: modality to its (B, d) features before the projection, for the modalities in `maps`."""
         used = {modality: maps[modality] for modality in self.modalities if modality in maps}
         parts = [used]
         if self.registered:
@@ -76,7 +76,7 @@ class LinearEmbedding(nn.Module):
         return self.project(self.centred_features(maps, present))
 
     def centred_features(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> list[Tensor]:
-        """Of each part: (B, values) features of all modalities less their means.
+        """Of each part: (B, D) features of all modalities less their means.
 
         Args:
             maps: modality to (B, C, H, W); modalities may be absent, which count as the mean of the training maps.
@@ -102,7 +102,7 @@ class LinearEmbedding(nn.Module):
         return torch.cat(parts, dim=1) / len(parts) ** 0.5
 
     def attribute_features(self, centred: Sequence[Tensor]) -> Tensor:
-        """(B, 2 values) input of the classifiers of attributes: the unit vectors of the unregistered maps, and their features.
+        """(B, 2 D) input of the classifiers of attributes: the unit vectors of the unregistered maps, and their features.
 
         The projection suppresses what varies within subjects, as the emotion; the features retain it.
         """

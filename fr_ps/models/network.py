@@ -23,8 +23,8 @@ class NetworkOutput(NamedTuple):
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
-        branch_embeddings: branch to the (B, C) identity embedding that it makes alone, for `trained_branches`; `present` does not
-            exclude the branch of a map.
+        branch_embeddings: branch to the (B, C) identity embedding that it makes alone, for `trained_branches`, also where
+            `present` is False for its map.
     """
 
     embedding: Tensor

@@ -19,12 +19,12 @@ from fr_ps.models.layers import normalise_maps
 MODALITIES = ("albedo", "normal")
 """Maps that are registered."""
 LEVELS = ((14, 0.1), (28, 0.02))
-"""Coarse to fine: largest side in pixels, and weight of the squared parameters against the mean loss of a value.
+"""Coarse to fine: side in pixels, and weight of the squared parameters of the motion; the loss beside it is a mean over pixels.
 
 The weight keeps a session near its crop until the coarse level has found the face.
 """
 FACE_SIDE = LEVELS[-1][0]
-"""Side of the mean face in pixels; maps are larger."""
+"""Side of the mean face in pixels, to which the maps of every size are resampled for the registration."""
 ROUNDS = 2
 """Rounds of congealing."""
 MOVED_SIDE = 56
@@ -41,7 +41,7 @@ _WINDOW = 0.72  # radius of the compared disc; the half side of the map is 1
 
 
 def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
-    """What sessions are registered by: the modality of `registered_by` to (B, C, h, h), with h at most `FACE_SIDE`.
+    """What sessions are registered by: the modality of `registered_by` to (B, C, `FACE_SIDE`, `FACE_SIDE`).
 
     Albedo is the logarithm, with median 0 and a mean absolute value of 1, since the exposure is unknown.
 
@@ -49,7 +49,7 @@ def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
         maps: modality to (B, C, H, H).
     """
     if modality := registered_by(maps):
-        return {modality: normalise_maps(_reduce(maps[modality], FACE_SIDE), modality, "log")}
+        return {modality: normalise_maps(_resample(maps[modality], FACE_SIDE), modality, "log")}
     return {}
 
 
@@ -59,7 +59,9 @@ def registered_by(modalities: Collection[str]) -> str:
 
 
 def congeal(features: MapBatch) -> MapBatch:
-    """The mean face: modality to (1, C, h, h), the mean of the B registered sessions in the mean of their crops.
+    """The mean face: modality to (1, C, h, h), the mean of the B registered sessions.
+
+    The transforms average to the identity, so that the face has the mean position and size of the sessions' faces.
 
     Args:
         features: `registration_features` of the training sessions.
@@ -95,10 +97,9 @@ def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch) -> MapBatch:
 
 def _register(features: MapBatch, mean_face: MapBatch, parameters: Tensor) -> Tensor:
     """(B, 4) parameters after the steps of all levels."""
-    side = next(iter(features.values())).shape[-1]
     for level, prior in LEVELS:
         target = {name: _reduce(maps, level) for name, maps in mean_face.items()}
-        window = _window(min(level, side)).to(parameters.device)
+        window = _window(level).to(parameters.device)
         jacobian = _jacobian(target, window)  # (n, 4)
         products = (jacobian[:, :, None] * jacobian[:, None, :]).flatten(1)  # (n, 16)
         moving = {name: _reduce(maps, level) for name, maps in features.items()}
@@ -172,6 +173,8 @@ def _mean(features: MapBatch) -> MapBatch:
 
 def _reduce(maps: Tensor, side: int) -> Tensor:
     """(B, C, h, h) averaged to at most `side` pixels a side."""
-    if maps.shape[-1] <= side:
-        return maps
+    return maps if maps.shape[-1] <= side else _resample(maps, side)
+
+
+def _resample(maps: Tensor, side: int) -> Tensor:
     return functional.interpolate(maps, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

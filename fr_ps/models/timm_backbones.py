@@ -41,7 +41,7 @@ class ResNet10(nn.Module):
 
         residual_network: Any = resnet.ResNet
         widths = (width, 2 * width, 4 * width, 8 * width)
-        # A "deep" stem ends in twice its width; its three convolutions become one.
+        # A plain stem of timm always has 64 channels, a "deep" one twice `stem_width`; its convolutions are replaced below.
         trunk = residual_network(
             resnet.BasicBlock,
             (1, 1, 1, 1),

@@ -21,7 +21,7 @@ _MAX_COMBINATIONS = 10_000
 
 
 def check_data(spec: StudySpec) -> str:
-    """Pack the data, which all trials share, and check that the validation set defines the objectives.
+    """Write the array files of the data, which all trials share, and check that the validation set defines the objectives.
 
     Returns:
         digest of the data.

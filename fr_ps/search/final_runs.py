@@ -76,14 +76,14 @@ def train_final_runs(
     with progress("final runs", len(unfinished), "trainings") as advance:
         finished = set[str]()
 
-        def count_finished() -> int:
+        def poll_finished() -> int:
             for name in unfinished:
                 if name not in finished and _is_finished(folders[name]):
                     finished.add(name)
                     advance(1)
             return len(finished)
 
-        run_workers(jobs, count_finished, limit=workers)
+        run_workers(jobs, poll_finished, limit=workers)
     for name in unfinished:
         if name not in finished:
             raise InputError(f"training {name} did not finish; see {logs / name}.log, and start the search again")

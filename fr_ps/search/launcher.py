@@ -92,7 +92,7 @@ class _StoredRun:
 
 @dataclass(frozen=True)
 class _StudyMetadata:
-    """The parsed user attributes of a study; the field names are not stored."""
+    """The user attributes of a study, parsed. Their keys in the database are constants, so that these fields may be renamed."""
 
     definition: dict[str, dict[str, Any]]
     digest: str

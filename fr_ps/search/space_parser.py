@@ -82,7 +82,9 @@ def _setting_types(name: Any, base: Config) -> set[Any]:
     """The types of the setting `name`."""
     if not isinstance(name, str):
         raise InputError(f"space: {name!r} is not the name of a setting; expected GROUP.NAME, as optim.lr")
-    if name in ("name", "device") or (name.startswith(_FORBIDDEN) and name not in _ALLOWED):
+    if name in ("name", "device"):
+        raise InputError(f"space.{name}: cannot be searched, as it is no hyperparameter; set it outside the space")
+    if name.startswith(_FORBIDDEN) and name not in _ALLOWED:
         effect = "it changes the validation set, the objective or the random seed"
         raise InputError(f"space.{name}: cannot be searched, as {effect}; set it outside the space")
     group, dot, leaf = name.partition(".")

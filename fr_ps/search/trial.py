@@ -33,7 +33,10 @@ from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
 _DELIVERY_TIMEOUT = 3.0
-"""Seconds to wait for MLflow at the end of a trial. The rest is delivered at the end of the search."""
+"""Seconds without an acknowledgement from MLflow after which the end of a trial stops waiting.
+
+The rest is delivered at the end of the search.
+"""
 _FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]
 

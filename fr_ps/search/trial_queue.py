@@ -43,7 +43,7 @@ def trial_entry(trial: FrozenTrial) -> TrialEntry:
 def acquire(storage: Storage, study: optuna.Study, budget: int, start_new: bool = True) -> tuple[int | None, TrialSlots]:
     """Set the next trial to running.
 
-    First, trials without a recent heartbeat become failed and get a retry.
+    First, running trials without a recent heartbeat become killed (Optuna's state FAIL). Each of them is retried once.
 
     Args:
         storage: of the study.
@@ -119,7 +119,8 @@ def heartbeat(storage: Storage, study: optuna.Study, number: int) -> Iterator[No
 def _set_running(storage: Storage, study: optuna.Study, number: int) -> bool:
     """Set a waiting trial to running; False where another worker was faster."""
     trial_id = storage.trial_id(study, number)
-    # The heartbeat first: Optuna never fails a running trial without one, and this worker may be killed before its next one.
+    # A heartbeat is recorded first: Optuna does not expire a running trial that has none. If this worker were killed before its
+    # first heartbeat, the trial would stay running forever.
     storage.rdb.record_heartbeat(trial_id)
     try:
         return storage.rdb.set_trial_state_values(trial_id, TrialState.RUNNING)

@@ -17,8 +17,8 @@ from fr_ps.progress import echo
 
 _COMMAND = [sys.executable, "-m", "fr_ps.search.worker"]
 _POLL_SECONDS = 0.5
-_MAX_CRASHES = 3
-"""Crashes of a worker in a row, without a finished job in between, after which it is not restarted."""
+_MAX_RESTARTS = 3
+"""Restarts of a worker in a row while no trial or final run finishes. The next crash ends the search."""
 Job = Mapping[str, Any]
 
 
@@ -31,7 +31,7 @@ class WorkerProcess:
     """
 
     def __init__(self, log: Path, job: Job) -> None:
-        self.log, self.job, self.crashes = log, job, 0
+        self.log, self.job, self.restarts = log, job, 0
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
@@ -54,7 +54,7 @@ class WorkerProcess:
 
     def restart(self) -> None:
         """Start it again after a crash."""
-        self.crashes += 1
+        self.restarts += 1
         self.process = self._start()
 
     @property
@@ -64,7 +64,7 @@ class WorkerProcess:
         return lines[-1].removeprefix("error: ") if lines else "empty log"
 
 
-def run_workers(jobs: Mapping[Path, Job], count_finished: Callable[[], int], limit: int = 0) -> None:
+def run_workers(jobs: Mapping[Path, Job], poll_finished: Callable[[], int], limit: int = 0) -> None:
     """Run a worker process for each job, restart those that crash, and wait until all have ended.
 
     Signals are forwarded to the workers. At the first SIGINT or SIGTERM they finish their step and write a checkpoint; at a
@@ -72,14 +72,15 @@ def run_workers(jobs: Mapping[Path, Job], count_finished: Callable[[], int], lim
 
     Args:
         jobs: log file to job.
-        count_finished: polled for the amount of finished work.
+        poll_finished: called twice a second, and once after the last worker has ended. It may report progress, and returns the
+            number of finished trials or final runs.
         limit: number of processes at the same time; 0: all jobs.
 
     Raises:
         InputError: a worker rejected its input, or crashed repeatedly.
         KeyboardInterrupt, SystemExit: on a signal, after all workers have ended.
     """
-    workers, waiting, finished = list[WorkerProcess](), list(jobs.items()), count_finished()
+    workers, waiting, finished = list[WorkerProcess](), list(jobs.items()), poll_finished()
     # The handlers are set first: a shell's background process ignores SIGINT, and the workers would inherit that.
     with _forward_signals(workers) as signals:
         while workers or waiting:
@@ -89,22 +90,22 @@ def run_workers(jobs: Mapping[Path, Job], count_finished: Callable[[], int], lim
             if signals:
                 waiting.clear()
             time.sleep(_POLL_SECONDS)
-            now = count_finished()
+            now = poll_finished()
             if now != finished:
                 finished = now
                 for worker in workers:
-                    worker.crashes = 0
+                    worker.restarts = 0
             for worker in [one for one in workers if one.process.poll() is not None]:
                 code = worker.process.returncode
                 if code == 0 or signals or code in (130, 143):
                     workers.remove(worker)
-                elif code == 2 or worker.crashes >= _MAX_CRASHES:
+                elif code == 2 or worker.restarts >= _MAX_RESTARTS:
                     raise InputError(f"worker failed: {worker.last_log_line}; see {worker.log}")
                 else:
                     echo(f"worker exited ({_exit_reason(code)}), restarting; log: {worker.log}")
                     worker.restart()
                     _forward_pending(worker, signals)
-        count_finished()
+        poll_finished()
     if signals:
         raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
 

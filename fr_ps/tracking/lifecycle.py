@@ -52,7 +52,7 @@ def start_run(
         runs: folder of the runs.
         echo: prints a line for the user.
         parent: parent run.
-        timeout: longest wait at the end, in seconds.
+        timeout: seconds without an acknowledgement from MLflow after which the end of the block stops waiting.
         run_id: our id; empty: a new one.
         system_metrics: sample the machine, also without MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.
 
@@ -222,7 +222,10 @@ def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> boo
     try:
         if delivery.finish(_SILENT_WAIT):
             return True
-        echo(f"tracking: waiting for MLflow, at most {timeout:.0f} s (Ctrl-C stops waiting; fr-ps sync delivers later)")
+        echo(
+            f"tracking: waiting for MLflow, at most {timeout:.0f} s without an acknowledgement "
+            "(Ctrl-C stops waiting; fr-ps sync delivers later)"
+        )
         return delivery.finish(timeout)
     except KeyboardInterrupt:
         return False

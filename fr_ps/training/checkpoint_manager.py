@@ -23,6 +23,7 @@ from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, MODEL_FOLDER, RESUME_CHECKPOINTS, list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.checkpoint import latest_checkpoint, load_latest, write_checkpoint
+from fr_ps.training.divergence import DivergedError
 from fr_ps.training.setup import Echo, TrainingSetup
 from fr_ps.training.train_state import TrainState
 
@@ -179,14 +180,15 @@ class CheckpointManager:
         tensors = [tensor for section in sections for tensor in section.values() if isinstance(tensor, Tensor)]
         check_free_space(self.folder, sum(tensor.nbytes for tensor in tensors) + _DISK_RESERVE)
         if not all(torch.isfinite(tensor.sum()) for tensor in state["model"].values()):
-            raise InputError(
+            raise DivergedError(
                 "the weights became NaN or infinite, and no checkpoint of them is written; the last good checkpoint is "
-                f"{latest_checkpoint(self.run.folder)}; lower optim.lr (fr-ps train --resume --allow-changed --optim.lr VALUE)"
+                f"{latest_checkpoint(self.run.folder)}; lower optim.lr"
             )
         number = max((int(path.name[:6]) for path in self.folder.glob("[0-9]*")), default=0) + 1
         with atomic_folder(self.folder / f"{number:06d}") as temporary:
             write_checkpoint(temporary, state, self.setup)
-            # Before the checkpoint is renamed into place: after a crash here, a resume from the previous one repeats both.
+            # Journal and model copies come before the rename of the checkpoint: after a crash in between, the training resumes
+            # from the previous checkpoint and writes both again.
             self.run.journal.sync()
             for folder in model_folders:
                 copy_model(temporary / MODEL_FOLDER, folder)

@@ -11,13 +11,13 @@ from fr_ps.models.network import FaceNetwork
 from fr_ps.training.batch_loader import Batch
 
 MAX_LOSS_RATIO = 1.5
-"""A ratio of the final losses to those of the first epoch above this gives a warning; noise of the batches stays below."""
+"""Largest ratio of the final losses to those of the first epoch without a warning. Noise of the batches stays below it."""
 _WINDOW = 3
 _MAX_SESSIONS_SHOWN = 6
 
 
 class DivergedError(InputError):
-    """Too many steps in a row had a loss or gradient that is NaN or infinite."""
+    """Too many steps in a row had a loss or gradient that is NaN or infinite, or the weights became so."""
 
 
 class NonFiniteGuard:
@@ -28,7 +28,7 @@ class NonFiniteGuard:
 
     Args:
         modules: modules with the buffers.
-        max_consecutive: skipped steps in a row after which `rollback` reports that the training diverged.
+        max_consecutive: skipped steps in a row after which the training counts as diverged.
 
     Attributes:
         consecutive_skipped: skipped steps since the last step that was not skipped.
@@ -48,20 +48,27 @@ class NonFiniteGuard:
         if self.buffers:
             torch._foreach_copy_(self.backup, self.buffers)
 
-    def is_finite(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Whether the loss and the gradient norm of a step are finite, which ends a row of skipped ones. Waits for the device."""
+    def check_finite(self, loss: Tensor, grad_norm: Tensor) -> bool:
+        """Whether the loss and the gradient norm of a step are finite; if so, `consecutive_skipped` becomes 0.
+
+        Synchronises with the device.
+        """
         finite = bool(torch.isfinite(loss + grad_norm))
         if finite:
             self.consecutive_skipped = 0
         return finite
 
     @torch.no_grad()
-    def rollback(self) -> bool:
-        """Restore the buffers and count a skipped step; returns whether there were too many in a row."""
+    def rollback(self) -> None:
+        """Restore the buffers and count a skipped step."""
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.backup)
         self.consecutive_skipped += 1
         self.skipped_in_epoch += 1
+
+    @property
+    def diverged(self) -> bool:
+        """Whether too many steps in a row were skipped."""
         return self.consecutive_skipped >= self.max_consecutive
 
 
@@ -87,8 +94,7 @@ def diverged_error(
     shown = ", ".join(sessions[:_MAX_SESSIONS_SHOWN]) + (f" and {num_more} more" if num_more > 0 else "")
     return DivergedError(
         f"{consecutive} steps in a row were skipped in epoch {epoch}: {cause}, at the sessions {shown}; "
-        f"the last good checkpoint is {checkpoint}; check those sessions, or lower optim.lr ({lr:g}) "
-        "(fr-ps train --resume --allow-changed --optim.lr VALUE)"
+        f"the last good checkpoint is {checkpoint}; check those sessions, or lower optim.lr ({lr:g})"
     )
 
 

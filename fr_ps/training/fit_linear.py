@@ -20,11 +20,11 @@ from fr_ps.models.registration import congeal, registration_features
 from fr_ps.progress import progress
 
 COPIES = 12
-"""Moved copies of each training session. With them the covariance within subjects contains what a moved face changes."""
+"""Moved copies of each training session. With them the covariance within subjects includes the effect of misalignment."""
 _PLAIN_SCALE = 0.5
-"""Root mean squared norm of the features without projection, beside unit vectors, in the fit of the classifiers."""
-_STRENGTH = 1e4
-"""C of scikit-learn times the number of sessions and copies; higher is less regularised."""
+"""Root mean squared norm to which the features without projection are scaled in the fit; the projected ones have a norm of 1."""
+_INVERSE_REGULARISATION = 1e4
+"""C of scikit-learn times the number of sessions and copies."""
 _BATCH = 64
 
 
@@ -35,12 +35,12 @@ def fit_linear(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augment
     Args:
         network: on the CPU. Without a linear embedding it does not change.
         dataset: maps and labels.
-        rows: (n,) the training part; of many rows, those of `sample_subjects`.
+        rows: (n,) the training part; beyond `MAX_SESSIONS` of the baselines, a sample by `sample_subjects`.
         augmentation: its crop, rotation, scale and shift move the copies.
         seed: random seed of the sample and the copies.
 
     Raises:
-        InputError: no training subject has two sessions that differ.
+        InputError: the sessions and moved copies of each training subject are equal.
     """
     embedding = network.linear
     if embedding is None:
@@ -48,18 +48,18 @@ def fit_linear(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augment
     rows = sample_subjects(dataset.labels, rows, seed)
     if embedding.registered:
         faces = [registration_features(maps) for maps in _batches(dataset, rows)]
-        embedding.set_mean_face(congeal({name: torch.cat([part[name] for part in faces]) for name in faces[0]}))
-    parts = _features(embedding, dataset, rows, augmentation, seed)
+        embedding.set_mean_face(congeal({name: torch.cat([batch[name] for batch in faces]) for name in faces[0]}))
+    halves = _features(embedding, dataset, rows, augmentation, seed)
     labels = dataset.labels.subset(np.tile(rows, COPIES + 1))
-    for part, values in enumerate(parts):
+    for half, values in enumerate(halves):
         mean = values.mean(axis=0)
         projection = wccn(values - mean, labels.ids)
         if not projection.shape[1]:
-            raise InputError("model.linear is above 0, but no training subject has two sessions that differ; set it to 0")
-        embedding.means[part] = torch.from_numpy(mean)
-        embedding.projections[part] = torch.from_numpy(projection)
+            raise InputError("model.linear is above 0, but no training subject has sessions or copies that differ; set it to 0")
+        embedding.means[half] = torch.from_numpy(mean)
+        embedding.projections[half] = torch.from_numpy(projection)
     if network.linear_attributes is not None:
-        centred = torch.from_numpy(parts[0]).float() - embedding.means[0]
+        centred = torch.from_numpy(halves[0]).float() - embedding.means[0]
         fit_classifiers(network.linear_attributes, embedding.attribute_features([centred]).double().numpy(), labels)
 
 
@@ -70,18 +70,18 @@ def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels:
 
     Args:
         classifiers: their weights are set.
-        features: (n, 2 values) `attribute_features`: unit vectors, then centred features, which are scaled for the fit to a mean
-            squared norm of `_PLAIN_SCALE` squared.
+        features: (n, 2 D) `attribute_features`: D-dimensional unit vectors, then centred features, which are scaled for the fit
+            to a root mean squared norm of `_PLAIN_SCALE`.
         labels: of the n rows.
     """
-    half = features.shape[1] // 2
+    width = features.shape[1] // 2
     scale = np.ones(features.shape[1])
-    scale[half:] = _PLAIN_SCALE / np.sqrt((features[:, half:] ** 2).sum(axis=1).mean())
+    scale[width:] = _PLAIN_SCALE / np.sqrt((features[:, width:] ** 2).sum(axis=1).mean())
     for task, codes in zip(ATTRIBUTES, labels.codes.T):
         known = codes >= 0
         if task not in classifiers.tasks or len(np.unique(codes[known])) < len(labels.class_names(task)):
             continue
-        model = fit_classifier(features[known] * scale, codes[known], _STRENGTH)
+        model = fit_classifier(features[known] * scale, codes[known], _INVERSE_REGULARISATION)
         weights = np.hstack([model.coef_ * scale, model.intercept_[:, None]])
         if len(weights) == 1:  # of the second class of two
             weights = np.vstack([np.zeros_like(weights), weights])
@@ -91,7 +91,7 @@ def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels:
 def _features(
     embedding: LinearEmbedding, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int
 ) -> list[np.ndarray]:
-    """Of each part of the embedding: (n (COPIES + 1), values) features of n rows, then of their moved copies."""
+    """Of the plain and of the registered maps: (n (COPIES + 1), D) features of n rows, then of their moved copies."""
     generator = torch.Generator().manual_seed(seed)
     geometry = replace(augmentation, flip=0.0, noise=0.0, erase=0.0)
     batches: list[list[torch.Tensor]] = []

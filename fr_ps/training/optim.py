@@ -9,8 +9,11 @@ from fr_ps.config import OptimConfig
 from fr_ps.models.network import FaceNetwork
 
 _WEIGHTING_FACTOR = 50.0
-"""Learning rate of the learned loss weights relative to optim.lr: they start at 1 and approach 1 / (2 loss), while Adam changes
-a parameter by about the learning rate per step."""
+"""Learning rate of the learned loss weights relative to optim.lr.
+
+They move from 1 to about 1 / (2 loss). Adam changes a parameter by about the learning rate per step, so that they would move
+too slowly at optim.lr.
+"""
 
 
 def build_optimizer(

@@ -33,7 +33,7 @@ class FitResult:
         setup: what was trained on which data.
         state: the weights of the last epoch, and the validation metrics of the best one.
         steps_per_epoch: optimizer steps per epoch.
-        warnings: limits of the metrics, for the user.
+        warnings: the line of `divergence_warning`, if the losses grew.
     """
 
     setup: TrainingSetup
@@ -125,7 +125,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     """Losses, optimizer, EMA and trackers for `network`, at epoch 0."""
     config = setup.config
     device = next(network.parameters()).device
-    counts = loader.class_counts(setup.info.class_counts())
+    counts = loader.class_counts(setup.info.num_classes())
     losses = build_losses(
         config.loss,
         network.channels,

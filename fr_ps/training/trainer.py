@@ -82,7 +82,7 @@ class Trainer:
             except StopRequested as request:
                 self.checkpoints.save()
                 self.checkpoints.wait()
-                self.echo(f"stopped in epoch {state.epoch + 1}; resume with: fr-ps train --resume {self.run.id}")
+                self.echo(f"stopped in epoch {state.epoch + 1}; a checkpoint is written")
                 raise request.exit_exception() from None
         if selection.should_stop and state.epoch < self.epochs:
             self.echo(f"early stopping: {selection.patience} epochs without a better {selection.metric}")
@@ -133,13 +133,15 @@ class Trainer:
             losses.append(self.forward_backward(batch, is_first=not losses, accumulated=len(batch_numbers)))
             state.images_seen += len(batches[number])
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.clip) if self.clip else _grad_norm(self.parameters)
-        if state.guard.is_finite(torch.stack([loss.total for loss in losses]).sum(), grad_norm):
+        if state.guard.check_finite(torch.stack([loss.total for loss in losses]).sum(), grad_norm):
             state.optimizer.step()
             state.ema.update(step)
             for loss in losses:
                 state.meter.update(loss.scalars())
-        elif state.guard.rollback():
-            raise self._diverged_error(batches, batch_numbers, lr)
+        else:
+            state.guard.rollback()
+            if state.guard.diverged:
+                raise self._diverged_error(batches, batch_numbers)
 
     def forward_backward(self, batch: Batch, *, is_first: bool, accumulated: int) -> LossOutput:
         """Forward and backward pass of one batch; gradients accumulate in the parameters.
@@ -155,8 +157,8 @@ class Trainer:
         outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets)
         if is_first:
-            # Just before backward, which reuses the freed memory for the new gradients. Freed before the forward pass, the memory
-            # would have to be allocated again.
+            # Here and not before the forward pass, whose activations would take the memory that the old gradients free; backward
+            # now reuses it for the new ones.
             self.state.optimizer.zero_grad(set_to_none=True)
         (loss.total / accumulated).backward()
         return loss.detach()
@@ -204,7 +206,7 @@ class Trainer:
         values["images_per_second"] = state.images_seen / state.seconds
         return {f"train/{name}": value for name, value in values.items()}
 
-    def _diverged_error(self, batches: Sequence[np.ndarray], batch_numbers: range, lr: float) -> DivergedError:
+    def _diverged_error(self, batches: Sequence[np.ndarray], batch_numbers: range) -> DivergedError:
         """The error after too many skipped steps, with the cause and the sessions of the last step."""
         state = self.state
         causes = {
@@ -218,7 +220,7 @@ class Trainer:
             epoch=state.epoch + 1,
             sessions=[name for number in diagnosed or batch_numbers for name in self.loader.session_names(batches[number])],
             checkpoint=self.checkpoints.latest_checkpoint(),
-            lr=lr,
+            lr=self.setup.config.optim.lr,
         )
 
 

@@ -451,5 +451,5 @@ def test_a_pickle_offered_as_weights_is_rejected_and_not_run(folder: Path, tmp_p
         assert trace.exists()  # the bomb is one
 
 
-def test_class_counts_and_info_come_from_the_description(saved: Path) -> None:
-    assert read_info(saved).class_counts() == {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}
+def test_num_classes_and_info_come_from_the_description(saved: Path) -> None:
+    assert read_info(saved).num_classes() == {"gender": 2, "spectacles": 2, "facial_hair": 2, "pose": 2, "emotion": 3}

@@ -174,3 +174,13 @@ def test_large_maps_are_averaged(faces: Faces) -> None:
         "albedo": (8, 1, MOVED_SIDE, MOVED_SIDE),
         "normal": (8, 3, MOVED_SIDE, MOVED_SIDE),
     }
+
+
+@pytest.mark.parametrize("side", [16, 24, 40])
+def test_maps_of_every_size_are_registered(faces: Faces, side: int) -> None:
+    """Also those smaller than the mean face."""
+    small = {name: functional.interpolate(maps, size=(side, side), mode="area") for name, maps in faces.maps.items()}
+    similarity, expected = (register(registration_features(maps), faces.mean_face) for maps in (small, faces.maps))
+    assert np.abs(matrices(similarity) - matrices(expected)).max() < 0.05
+    registered = register_maps(small, faces.mean_face)
+    assert all(maps.shape[-1] == side for maps in registered.values())

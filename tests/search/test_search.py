@@ -36,14 +36,14 @@ STUDY: dict[str, Any] = SETTINGS | {
 }
 
 
-def run_jobs(jobs: Mapping[Path, Any], count_finished: Callable[[], int], limit: int = 0) -> None:
+def run_jobs(jobs: Mapping[Path, Any], poll_finished: Callable[[], int], limit: int = 0) -> None:
     """As `run_workers`, in this process."""
-    count_finished()
+    poll_finished()
     for job in jobs.values():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.stdin", io.StringIO(json.dumps(job) + "\n"))
             worker._run_job()
-        count_finished()
+        poll_finished()
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,11 @@ class Pool:
         self,
         codes: tuple[int, ...] = (),
         stubborn: bool = False,
-        count_finished: Callable[[], int] = lambda: 0,
+        poll_finished: Callable[[], int] = lambda: 0,
     ) -> None:
         """Run a worker that exits with these codes, one for each start, and then sleeps until a signal."""
         job = {"events": str(self.file), "codes": codes, "stubborn": stubborn}
-        run_workers({self.folder / "worker.log": job}, count_finished)
+        run_workers({self.folder / "worker.log": job}, poll_finished)
 
     def signal_after(self, events: int, number: int = signal.SIGINT) -> None:
         """Send a signal to this process, from a thread, as soon as the worker has logged that many events."""
@@ -102,7 +102,7 @@ def test_a_worker_that_crashes_repeatedly_is_an_error(pool):
 
 
 def test_a_finished_trial_resets_the_count_of_crashes(pool):
-    pool.run(codes=(1,) * 6 + (0,), count_finished=lambda: len(pool.events))
+    pool.run(codes=(1,) * 6 + (0,), poll_finished=lambda: len(pool.events))
     assert pool.events == ["started"] * 7
 
 
@@ -116,11 +116,11 @@ def test_at_most_limit_workers_run_at_the_same_time(pool):
     jobs = {pool.folder / f"{n}.log": {"events": str(pool.file), "codes": [0] * 9, "stubborn": False} for n in range(3)}
     alive = []
 
-    def count_finished() -> int:
+    def poll_finished() -> int:
         alive.append(len(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()))
         return 0
 
-    run_workers(jobs, count_finished, limit=1)
+    run_workers(jobs, poll_finished, limit=1)
     assert pool.events == ["started"] * 3
     assert max(alive) <= 1 + alive[0]
 
@@ -144,7 +144,7 @@ def test_a_signal_during_a_read_of_the_database_is_forwarded_as_it_is(pool):
         return 0
 
     with pytest.raises(KeyboardInterrupt):
-        pool.run(count_finished=lambda: retry(read))
+        pool.run(poll_finished=lambda: retry(read))
     assert pool.events == ["started", "SIGINT"]
 
 

@@ -54,7 +54,7 @@ def test_onnx_equals_torch_with_every_part_of_a_network_that_averages_over_flips
     assert max(found.differences.values()) < 1e-4
     maps = open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(3))
     branches = dict.fromkeys(recognizer.info.branches, replace(model, flip_average=False))
-    plain = build_network(branches, "score", recognizer.info.class_counts(), 48, recognizer.info.joint)
+    plain = build_network(branches, "score", recognizer.info.num_classes(), 48, recognizer.info.joint)
     plain.load_state_dict(recognizer.network.state_dict())
     (ours,), run = predict_batch(plain.eval(), maps, [list(maps)]), onnx_session(found.file)
     assert not np.allclose(run(maps)[0], ours.embeddings, rtol=1e-2)

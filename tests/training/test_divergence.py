@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fr_ps.cli import main
 from fr_ps.config import OptimConfig, ScheduleConfig
 from fr_ps.errors import InputError
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.training.batch_loader import Batch, BatchLoader
 from fr_ps.training.divergence import diagnose_nonfinite, divergence_warning
+from fr_ps.training.setup import write_config
 from fr_ps.training.trainer import Trainer
 from tests.training.runs import LATEST_CHECKPOINT, make_config, make_trainer, run_training, small_config
 
@@ -189,3 +191,15 @@ def test_the_task_with_a_nonfinite_gradient_is_found(prepared):
     trainer.state.guard.max_consecutive = 1
     with pytest.raises(InputError, match="the gradient of pose, adversarial_pose is NaN or infinite"):
         epoch(trainer)
+
+
+def test_the_command_adds_how_to_continue_a_diverged_training(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path, small_config(prepared, epochs=3))
+    flags = ["--optim.name", "sgd", "--optim.lr", "1000", "--optim.clip", "0", "--device", "cpu"]
+    assert main(["train", "--config", "config.yaml", *flags]) == 2
+    (folder,) = (tmp_path / "runs").iterdir()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.endswith(f"fr-ps train --resume {folder.name} --allow-changed --optim.lr VALUE")

@@ -87,9 +87,9 @@ def test_the_seed_decides_how_the_copies_move(dataset: Dataset) -> None:
     assert not torch.allclose(first, other, rtol=1e-2)
 
 
-def test_subjects_with_one_session_each_are_rejected(dataset: Dataset, rejected) -> None:  # type: ignore[no-untyped-def]
+def test_subjects_whose_sessions_and_copies_are_equal_are_rejected(dataset: Dataset, rejected) -> None:  # type: ignore[no-untyped-def]
     _, first = np.unique(dataset.labels.ids, return_index=True)
-    with rejected("model.linear is above 0", "no training subject has two sessions that differ", "set it to 0"):
+    with rejected("model.linear is above 0", "no training subject has sessions or copies that differ", "set it to 0"):
         fit(dataset, first)
 
 
