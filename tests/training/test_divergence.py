@@ -14,7 +14,7 @@ from fr_ps.config import OptimConfig, ScheduleConfig
 from fr_ps.errors import InputError
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.training.batch_loader import Batch, BatchLoader
-from fr_ps.training.divergence import diagnose_nonfinite, divergence_warning
+from fr_ps.training.divergence import NonFiniteGuard, diagnose_nonfinite, divergence_warning
 from fr_ps.training.setup import write_config
 from fr_ps.training.trainer import Trainer
 from tests.training.runs import LATEST_CHECKPOINT, make_config, make_trainer, run_training, small_config
@@ -198,8 +198,9 @@ def test_the_command_adds_how_to_continue_a_diverged_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path, small_config(prepared, epochs=3))
-    flags = ["--optim.name", "sgd", "--optim.lr", "1000", "--optim.clip", "0", "--device", "cpu"]
-    assert main(["train", "--config", "config.yaml", *flags]) == 2
+    monkeypatch.setattr(NonFiniteGuard, "check_finite", lambda *_: False)
+    assert main(["train", "--config", "config.yaml", "--optim.lr", "0.25", "--train.bad_steps", "1", "--device", "cpu"]) == 2
     (folder,) = (tmp_path / "runs").iterdir()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "lower optim.lr (0.25)" in line  # the setting, not the rate of this step of the warm-up
     assert line.endswith(f"fr-ps train --resume {folder.name} --allow-changed --optim.lr VALUE")
