@@ -105,7 +105,7 @@ def add_batch_flag(parser: ArgumentParser) -> None:
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """Parse and instantiate the arguments of a command.
+    """Parse the arguments of a command and build their config objects, which check the values.
 
     - `--on-bad` and `--on_bad` are the same flag; a list may be written as `a` or `a,b`.
     - Flags override the settings of `--config FILE`, in any order. `config` of the result is the list of files.
@@ -197,7 +197,10 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _merge_base(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`trees`, preceded by the config file of the base training: the last `base` of the files, or of the flags."""
+    """The settings by config file (`trees`), with the file of the base training first.
+
+    The base is the last `--base` flag; without one, the last `base` in the files.
+    """
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
     bases += [token.partition("=")[2] for token in tokens if token.startswith("--base=")]
     bases += [value for token, value in pairwise(tokens) if token == "--base"]
@@ -234,7 +237,10 @@ def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read the settings in a YAML file and check their nesting; jsonargparse checks the values."""
+    """Read the settings in a YAML file and check their nesting.
+
+    jsonargparse then checks names and types, and the config classes check the values.
+    """
     settings = without_removed(read_settings(path), f"{path}: ")
     groups = SETTING_GROUPS | SEARCH_SETTING_GROUPS
     for group, value in settings.items():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fr_ps.arguments import Command
 
-COMMANDS = {
+COMMAND_MODULES = {
     "init": ("make a new project folder with the shipped experiments", "init"),
     "prepare": ("raw captures to a prepared data set", "prepare"),
     "data": ("summarize, check, split and create data sets", "data"),
@@ -68,12 +68,12 @@ def _strings_in(value: object) -> Iterator[str]:
 
 def load_command(name: str) -> "Command":
     """Import the command `name`."""
-    command: Command = import_module(f"fr_ps.commands.{COMMANDS[name][1]}").COMMANDS[name]
+    command: Command = import_module(f"fr_ps.commands.{COMMAND_MODULES[name][1]}").COMMANDS[name]
     return command
 
 
 def parse_command_line(argv: Sequence[str]) -> "Namespace":
-    """Parse and instantiate a command line; `command` of the result names the subcommand.
+    """Parse a command line and build its config objects; `command` of the result names the subcommand.
 
     Raises:
         InputError: any error, in one line.
@@ -82,9 +82,9 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
     name = argv[0] if argv else ""
     if name in ("-h", "--help", "--version"):
         _overview_parser().parse_args([name])
-    if name not in COMMANDS:
+    if name not in COMMAND_MODULES:
         given = f"{name}: no such command" if name else "no command given"
-        raise InputError(f"{given}; expected one of {', '.join(COMMANDS)} (or see fr-ps --help)")
+        raise InputError(f"{given}; expected one of {', '.join(COMMAND_MODULES)} (or see fr-ps --help)")
     from fr_ps.arguments import Parser, parse
 
     parser, subparser = Parser(prog="fr-ps"), Parser()
@@ -99,6 +99,6 @@ def _overview_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fr-ps", description=description)
     parser.add_argument("--version", action="version", version=f"fr-ps {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, (text, _) in COMMANDS.items():
+    for name, (text, _) in COMMAND_MODULES.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser

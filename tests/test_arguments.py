@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fr_ps.arguments import Parser, training_config
-from fr_ps.cli import COMMANDS, load_command, main, parse_command_line
+from fr_ps.cli import COMMAND_MODULES, load_command, main, parse_command_line
 from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, PrepareConfig, SearchConfig, to_dict
 from fr_ps.errors import InputError
 from tests.foreign import MARKUP_LIKE_TEXTS
@@ -587,7 +587,7 @@ FLAGS = {
 
 def test_the_list_of_number_flags_is_complete() -> None:
     found = set()
-    for command in COMMANDS:
+    for command in COMMAND_MODULES:
         declared = Parser()
         load_command(command).add_arguments(declared)
         for action in declared._actions:

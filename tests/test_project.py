@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fr_ps.cli import COMMANDS, main
+from fr_ps.cli import COMMAND_MODULES, main
 from fr_ps.config.yaml_files import read_settings
 from fr_ps.errors import DiskFullError
 from fr_ps.files import write_atomic
@@ -26,7 +26,7 @@ def test_a_project_folder_has_every_shipped_experiment(tmp_path, capsys):
     assert {path.relative_to(folder / "experiments") for path in (folder / "experiments").rglob("*.yaml")} == shipped
     assert read_settings(folder / "experiments" / "synthetic.yaml")
     project = yaml.safe_load((folder / "MLproject").read_text())
-    assert COMMANDS.keys() <= project["entry_points"].keys()
+    assert COMMAND_MODULES.keys() <= project["entry_points"].keys()
     assert (folder / project["conda_env"]).is_file()
     assert "/runs/" in (folder / ".gitignore").read_text().split()
 

@@ -44,8 +44,8 @@ class ModelConfig:
         identity_channels: dimension of the identity embedding of embedding=flatten; 0: model.channels.
         dropout: probability that embedding=flatten drops a feature in training.
         albedo: normalisation of the albedo inside the network: mean: divided by its mean, less 1; log: y =
-            log(albedo + a tenth of the mean albedo); y less its median is divided by its own mean absolute value and clamped to
-            -4 to 4.
+            log(albedo + a tenth of the mean albedo), minus the median of y; the result is divided by its mean absolute value and
+            clamped to -4 to 4.
         input_size: side to which the maps are resampled inside the network, in pixels, at most that of the maps; 0: as they are.
         flip_average: whether embeddings and logits of attributes are averaged over the maps and their mirror images, outside
             training. It doubles the cost of a prediction.
@@ -104,7 +104,8 @@ class FusionConfig:
 
     Args:
         name: concat: concatenates the embeddings; fc: concat, then FC, BN and PReLU down to model.channels; gated: gated
-            attention over the embeddings; score: mean of the scores, the baseline without shared features.
+            attention over the embeddings; score: late fusion, the mean over the branches of the cosine similarities and of
+            the class probabilities; no layer combines the branches.
         joint: early fusion, a branch that reads all maps, stacked as channels: off: none; only: no other branches, so that
             fusion.name has no effect; also: beside the branches of the single maps. A missing map is 0 after normalisation.
         branches: modality to a run or model folder with a model of only this modality, which initialises the branch, as

@@ -28,7 +28,7 @@ class StudyConfig:
             postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE for several machines.
         seed: seed of the sampler.
         heartbeat: seconds between two heartbeats of a worker. A worker without a heartbeat for four times as long loses its
-            lease, and another worker repeats the trial.
+            lease, and another worker retries the trial, from its last checkpoint if that is on the worker's machine.
     """
 
     name: str = ""
@@ -135,8 +135,9 @@ class SearchConfig:
 
     Args:
         base: config file of the base training; settings in the study file and flags override it.
-        space: setting to its search space, as optim.lr: a list of choices, or {low, high} with optional `log: true` or `step`;
-            with `when: {model.backbone: [irse50]}` only if another searched setting has one of these values.
+        space: search space of each setting by its name: a list of choices, or {low, high} with optional `log: true` or `step`.
+            With `when: {model.backbone: [irse50]}` the setting is searched only in trials where model.backbone, which is in the
+            space too, has one of these values.
         objectives: metric under val/ to maximize or minimize; also cost/parameters (millions) and cost/latency
             (milliseconds per session).
     """

@@ -21,7 +21,8 @@ from fr_ps.tables import SessionKey
 class LabelTable:
     """The labels of the sessions that the settings select.
 
-    Everywhere else, a row is a row of `labels`; only `selected` refers to rows of the whole table.
+    Row numbers refer to `labels`; only `selected`, here and in `MapStore`, and the arrays of
+    `MapStore.maps` refer to the whole table.
 
     Attributes:
         labels: the n selected sessions.

@@ -1,6 +1,7 @@
 """A prepared data set on disk: `labels.csv` and `data/{id}/{session}/{albedo,normal,depth}.npy`.
 
-The layout of the original project is supported too: its file names, three equal channels, `{id}/{session}` at the root.
+The layout of the original project, the research repository that fr_ps replaces, is supported too: its file
+names, three equal channels, `{id}/{session}` at the root.
 """
 
 from contextlib import suppress

@@ -70,8 +70,8 @@ def class_batches(
     groups, group_of = np.unique(classes, return_inverse=True)
     num_batches = num_batches or math.ceil(len(identities) / (subjects_per_batch * sessions))
     group_of_slot = _assign_groups(classes, num_batches * subjects_per_batch, rng).reshape(num_batches, subjects_per_batch, 1)
-    subjects_per_group = (group_of_slot == np.arange(len(groups))).sum(axis=1)
-    return _fill_batches(subjects_per_group, group_of, subject_of, sessions, rng)
+    slots_per_group = (group_of_slot == np.arange(len(groups))).sum(axis=1)
+    return _fill_batches(slots_per_group, group_of, subject_of, sessions, rng)
 
 
 def random_batches(num_rows: int, size: int, seed: int, epoch: int, num_batches: int = 0) -> list[np.ndarray]:
@@ -126,12 +126,14 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
 
 
 def _fill_batches(
-    subjects_per_group: np.ndarray, group_of: np.ndarray, subject_of: np.ndarray, sessions: int, rng: np.random.Generator
+    slots_per_group: np.ndarray, group_of: np.ndarray, subject_of: np.ndarray, sessions: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """The rows of each batch: `sessions` rows of one subject for each slot, all of the slot's group.
+    """The rows of each batch. A batch consists of slots, each with `sessions` rows of one subject, all of the slot's group.
+
+    `pk_batches` has one group of all subjects.
 
     Args:
-        subjects_per_group: (batches, groups) number of slots of each group in each batch.
+        slots_per_group: (batches, groups) number of slots of each group in each batch.
         group_of: (n,) the group of each row, from 0.
         subject_of: (n,) the subject of each row, from 0.
         sessions: K.
@@ -141,11 +143,11 @@ def _fill_batches(
     num_subjects = int(subject_of.max()) + 1
     members, member_of = np.unique(group_of * num_subjects + subject_of, return_inverse=True)
     rows_of = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
-    num_groups = subjects_per_group.shape[1]
+    num_groups = slots_per_group.shape[1]
     member_queues = [_RoundRobin(np.flatnonzero(members // num_subjects == group), rng) for group in range(num_groups)]
     row_queues = [_RoundRobin(rows, rng) for rows in rows_of]
     batches = []
-    for counts in subjects_per_group.tolist():
+    for counts in slots_per_group.tolist():
         chosen = [member for queue, count in zip(member_queues, counts, strict=True) for member in queue.next_distinct(count)]
         batches.append(np.array([row for member in chosen for row in row_queues[member].next(sessions)]))
     return batches

@@ -70,9 +70,9 @@ def open_store(
 ) -> MapStore:
     """The packed maps of the data set at `root`, in the order of the table.
 
-    A pack contains the whole table, so that trainings on different selections share it. The cache key contains the name, size
-    and modification time of every map file: changed maps are packed again, and outdated packs of the same data set are
-    removed. `root` itself is only read.
+    A pack contains the maps of one modality for all rows of the table, so that trainings on different selections share it. The
+    cache key contains the name, size and modification time of every map file: changed maps are packed again, and outdated packs
+    of the same data set are removed. `root` itself is only read.
 
     The first time a process opens a pack, it verifies the checksum of the whole file: 0.4 s for 300 MB (normals of 2,000
     sessions) on one core. A damaged pack is rebuilt, with a line on standard error.

@@ -48,8 +48,8 @@ class MultiTaskLoss(nn.Module):
         attributes: attribute to (logits, classes) -> scalar; its adversary has the same loss. An attribute that is missing
             here is not trained.
         weighting: task losses to the total.
-        branches: branch to the identity loss of its own embedding; the loss of the task is the mean of them and of
-            `identity`.
+        branches: branch to the identity loss of its own embedding; the loss of the task `identity` is the mean
+            of these losses and of that of the fused embedding.
         contrastive: weight of the supervised contrastive loss in the identity loss.
         temperature: of the contrastive loss.
     """

@@ -50,7 +50,7 @@ class Branch(nn.Module):
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
         albedo: normalisation of the albedo: mean or log.
         input_size: side to which the maps are resampled; 0: as they are.
-        joint: the modalities of the channels, if several.
+        joint: modalities that `stack` concatenates as input channels, in this order; empty for a branch of one modality.
     """
 
     def __init__(

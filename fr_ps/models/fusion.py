@@ -21,7 +21,7 @@ class Concatenation(nn.Module):
         super().__init__()
         self.width = sum(widths)
 
-    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+    def forward(self, embeddings: Sequence[Tensor], used: Tensor) -> Tensor:
         return torch.cat(list(embeddings), dim=1)
 
 
@@ -33,12 +33,12 @@ class FullyConnected(nn.Module):
         self.width = channels
         self.reduce = reduction_layer(sum(widths), channels)
 
-    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+    def forward(self, embeddings: Sequence[Tensor], used: Tensor) -> Tensor:
         return self.reduce(torch.cat(list(embeddings), dim=1))
 
 
 class GatedAttention(nn.Module):
-    """(B, channels): sum_m a_m h_m, h_m = W_m e_m, a = softmax over the present of w . (tanh(V h_m) * sigmoid(U h_m)).
+    """(B, channels): sum_m a_m h_m, h_m = W_m e_m, a = softmax over the used branches of w . (tanh(V h_m) * sigmoid(U h_m)).
 
     The gated attention of Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018, over
     modalities instead of instances. W_m aligns the modalities; it is initialised orthogonal, which preserves norms.
@@ -54,29 +54,29 @@ class GatedAttention(nn.Module):
         self.tanh, self.gate = nn.Linear(channels, hidden), nn.Linear(channels, hidden)
         self.score = nn.Linear(hidden, 1, bias=False)
 
-    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+    def forward(self, embeddings: Sequence[Tensor], used: Tensor) -> Tensor:
         aligned = torch.stack([linear(embedding) for linear, embedding in zip(self.align, embeddings)], dim=1)
-        return (self.attention(aligned, present)[:, :, None] * aligned).sum(dim=1)
+        return (self.attention(aligned, used)[:, :, None] * aligned).sum(dim=1)
 
-    def attention(self, aligned: Tensor, present: Tensor) -> Tensor:
-        """(B, modalities) attention weights a of (B, modalities, channels) h; 0 for a missing modality."""
+    def attention(self, aligned: Tensor, used: Tensor) -> Tensor:
+        """(B, branches) attention weights a of (B, branches, channels) h; 0 for an unused branch."""
         scores = self.score(torch.tanh(self.tanh(aligned)) * torch.sigmoid(self.gate(aligned)))[:, :, 0]
-        return scores.masked_fill(~present, -math.inf).softmax(dim=1)
+        return scores.masked_fill(~used, -math.inf).softmax(dim=1)
 
 
 class ScoreFusion(nn.Module):
-    """(B, sum of widths): late fusion. The cosine of two outputs is the mean of the cosines of the modalities.
+    """(B, sum of widths): late fusion. The cosine of two outputs is the mean of the cosines of the branches.
 
-    The concatenated unit embeddings, scaled to the mean of their norms. With missing maps the mean is over the present ones,
-    provided that both outputs have the same ones.
+    The concatenated unit embeddings, scaled to the mean of their norms. With missing maps the mean is over the used branches,
+    provided that both outputs use the same ones.
     """
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
         self.width = sum(widths)
 
-    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
-        count = present.sum(dim=1, keepdim=True)
+    def forward(self, embeddings: Sequence[Tensor], used: Tensor) -> Tensor:
+        count = used.sum(dim=1, keepdim=True)
         norm = torch.stack([embedding.norm(dim=1) for embedding in embeddings], dim=1).sum(dim=1, keepdim=True) / count
         return torch.cat([functional.normalize(embedding) for embedding in embeddings], dim=1) * norm / count.sqrt()
 
@@ -87,33 +87,33 @@ FUSIONS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "gated": GatedAttention,
     "score": ScoreFusion,
 }
-"""Name to a module of (widths of the modalities, channels of the fused embedding) with the attribute `width`."""
+"""Name to a module of (widths of the branches, channels of the fused embedding) with the attribute `width`."""
 
 
 class ClassHead(nn.Module):
-    """Embeddings of the modalities to (B, classes) logits of an attribute: fused, then one linear layer."""
+    """Embeddings of the branches to (B, classes) logits of an attribute: fused, then one linear layer."""
 
     def __init__(self, fusion: nn.Module, width: int, classes: int) -> None:
         super().__init__()
         self.fusion = fusion
         self.linear = nn.Linear(width, classes)
 
-    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
-        return self.linear(self.fusion(embeddings, present))
+    def forward(self, embeddings: Sequence[Tensor], used: Tensor) -> Tensor:
+        return self.linear(self.fusion(embeddings, used))
 
 
 class ProbabilityFusionHead(nn.Module):
-    """Embeddings of the modalities to (B, classes) logits: the log of the mean of the modalities' own probabilities."""
+    """Embeddings of the branches to (B, classes) logits: the log of the mean of the branches' own probabilities."""
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
         super().__init__()
         self.linears = nn.ModuleList(nn.Linear(width, classes) for width in widths)
 
-    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+    def forward(self, embeddings: Sequence[Tensor], used: Tensor) -> Tensor:
         logits = [linear(embedding) for linear, embedding in zip(self.linears, embeddings)]
-        logs = torch.stack([of_one.float().log_softmax(dim=1) for of_one in logits], dim=1)  # (B, modalities, classes)
-        missing = ~present[:, :, None]
-        return logs.masked_fill(missing, -math.inf).logsumexp(dim=1) - present.sum(dim=1, keepdim=True).log()
+        logs = torch.stack([of_one.float().log_softmax(dim=1) for of_one in logits], dim=1)  # (B, branches, classes)
+        unused = ~used[:, :, None]
+        return logs.masked_fill(unused, -math.inf).logsumexp(dim=1) - used.sum(dim=1, keepdim=True).log()
 
 
 def build_class_head(fusion: str, widths: Sequence[int], channels: int, classes: int) -> nn.Module:

@@ -19,12 +19,12 @@ class NetworkOutput(NamedTuple):
     """The outputs of one batch. The last three are empty in evaluation.
 
     Attributes:
-        embedding: (B, C) identity embedding.
+        embedding: (B, `FaceNetwork.channels`) identity embedding; in evaluation followed by the linear one, if there is one.
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
-        branch_embeddings: branch to the (B, C) identity embedding that it makes alone, for `trained_branches`, also where
-            `present` is False for its map.
+        branch_embeddings: branch to the (B, width of the branch) identity embedding that it makes alone, for `trained_branches`,
+            also where `present` is False for its map.
     """
 
     embedding: Tensor
@@ -173,7 +173,13 @@ class FaceNetwork(nn.Module):
     def decode(
         self, features: Mapping[str, Features], maps: Mapping[str, Tensor], present: Tensor | None = None
     ) -> NetworkOutput:
-        """The outputs from the features of some branches, and the maps that they were made from; `present` as in `forward`."""
+        """The outputs, computed from the features of some branches.
+
+        Args:
+            features: of the branches.
+            maps: the maps that they were made from, for the linear embedding.
+            present: as in `forward`.
+        """
         shared = next(iter(features.values())).shared
         used = torch.tensor([name in features for name in self.branches]).to(shared.device).expand(shared.shape[0], -1)
         if present is not None:

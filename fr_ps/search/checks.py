@@ -21,7 +21,7 @@ _MAX_COMBINATIONS = 10_000
 
 
 def check_data(spec: StudySpec) -> str:
-    """Write the array files of the data, which all trials share, and check that the validation set defines the objectives.
+    """Write the array files of the data, which all trials share, and check that every objective is defined on the validation set.
 
     Returns:
         digest of the data.

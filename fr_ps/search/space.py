@@ -85,7 +85,7 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def suggest(self, trial: "BaseTrial") -> dict[str, Value]:
-        """Setting to suggested value, as stored in the study, of the settings that exist in the trial."""
+        """The suggested values by setting name, as stored in the study; only of the settings that are active in this trial."""
         params: dict[str, Value] = {}
         for dimension in self.dimensions:
             if dimension.is_active(params):

@@ -22,7 +22,7 @@ def parse_space(raw: Mapping[str, Any], base: Config) -> Space:
     """The space of a study file.
 
     Args:
-        raw: setting to choices or range, from YAML.
+        raw: choices or range by setting name, from YAML.
         base: settings of the training that the search starts from.
 
     Raises:

@@ -46,7 +46,7 @@ class TrialResult:
     """Result of a trial.
 
     Attributes:
-        outcome: how it ended.
+        outcome: complete; pruned: ended by the pruner, diverged, or with infeasible settings; failed: any other error.
         values: of the objectives, where it is complete.
         reason: why it ended early, or which trial has the same settings.
         epochs: number of trained epochs.
@@ -187,7 +187,7 @@ def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str
     try:
         config = with_settings(spec.base, params_to_settings(params))
     except InputError as error:
-        return TrialResult("pruned", reason=f"cannot be built: {error}")
+        return TrialResult("pruned", reason=f"infeasible settings: {error}")
     try:
         named = replace(config, name=f"{context.study.study_name}-{trial.number:03d}")
         result = fit(named, run, context.echo, on_epoch=callback)
@@ -202,7 +202,7 @@ def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str
     except Exception as error:  # an error of one training does not end the study
         context.echo(f"trial {trial.number}: {type(error).__name__}: {one_line(error)}")
         if _is_infeasible(error, callback.epoch):
-            return TrialResult("pruned", reason=f"cannot be built: {one_line(error)}", epochs=callback.epoch)
+            return TrialResult("pruned", reason=f"infeasible settings: {one_line(error)}", epochs=callback.epoch)
         traceback.print_exception(error)
         return TrialResult("failed", reason=f"{type(error).__name__}: {one_line(error)}", epochs=callback.epoch)
 
@@ -248,7 +248,7 @@ def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:
 
 
 def _is_infeasible(error: Exception, epoch: int) -> bool:
-    """Whether the settings cause the error: too little memory, or no network can be built from them."""
+    """Whether the settings count as the cause: too little memory, or bad input or a value error in the first epoch."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return True
     return epoch == 0 and isinstance(error, (InputError, RuntimeError, ValueError))

@@ -95,7 +95,7 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
 def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | None:
     """Acquire a trial, run it and return None; if there is no trial to acquire, return the slots of the study."""
     storage, study = context.storage, context.study
-    # A list, as a signal that is deferred by `retry` raises after the trial is acquired and before its number is returned.
+    # A list and not a return value: a signal that `retry` defers raises after a trial is acquired; its number would be lost.
     acquired: list[int] = []
 
     def acquire_next() -> TrialSlots:

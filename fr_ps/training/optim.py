@@ -19,7 +19,7 @@ too slowly at optim.lr.
 def build_optimizer(
     config: OptimConfig, modules: Iterable[nn.Module], weighting: nn.Module, weighting_factor: float = _WEIGHTING_FACTOR
 ) -> torch.optim.Optimizer:
-    """The optimizer of all parameters of `modules` and of the loss `weighting`.
+    """The optimizer of the trainable parameters of `modules` and of those of the loss `weighting`.
 
     Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_factor` for the loss
     weighting, else 1. The parameters in `no_decay` and those of the weighting have no weight decay.

@@ -157,8 +157,8 @@ class Trainer:
         outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets)
         if is_first:
-            # Here and not before the forward pass, whose activations would take the memory that the old gradients free; backward
-            # now reuses it for the new ones.
+            # Not before the forward pass: its activations would occupy the memory of the old gradients. Freed here, backward
+            # reuses that memory for the new gradients.
             self.state.optimizer.zero_grad(set_to_none=True)
         (loss.total / accumulated).backward()
         return loss.detach()

@@ -84,7 +84,7 @@ def two_sided(spec: StudySpec) -> optuna.Study:
     for values in ([0.3, 5.0], [0.1, 20.0], [0.2, 25.0], [0.2, 10.0]):  # the third is worse than the second in both
         add(study, spec, TrialState.COMPLETE, values, 0.001 * values[1], outcome="complete", epochs=7)
     add(study, spec, TrialState.FAIL, (), 0.03, outcome="failed", reason="KeyError: x")
-    add(study, spec, TrialState.PRUNED, (), 0.04, outcome="pruned", reason="cannot be built: memory")
+    add(study, spec, TrialState.PRUNED, (), 0.04, outcome="pruned", reason="infeasible settings: memory")
     return study
 
 

@@ -484,7 +484,7 @@ def test_a_grid_runs_each_combination_once_and_prunes_the_invalid_one(two_search
     assert combinations.keys() == cosface | {("magface", 100.0, None), ("magface", 64.0, None)}
     rejected = combinations["magface", 100.0, None]
     assert rejected.state == TrialState.PRUNED
-    assert re.match(r"cannot be built: loss.lambda_g is 35.0; expected \d+\.\d or more", rejected.user_attrs["reason"])
+    assert re.match(r"infeasible settings: loss.lambda_g is 35.0; expected \d+\.\d or more", rejected.user_attrs["reason"])
     tags = two_searches.study_folder.trial_runs()[rejected.number].data.tags
     assert tags["fr_ps.trial_reason"] == rejected.user_attrs["reason"]
 

@@ -63,8 +63,8 @@ def ended_by(
     ("error", "epochs", "kind", "status", "reason"),
     [
         (DivergedError("no finite loss"), 1, "pruned", "KILLED", "diverged: no finite loss"),
-        (InputError("model.x is 1; expected 2"), 0, "pruned", "KILLED", "cannot be built: model.x is 1; expected 2"),
-        (MemoryError("too large"), 1, "pruned", "KILLED", "cannot be built: too large"),
+        (InputError("model.x is 1; expected 2"), 0, "pruned", "KILLED", "infeasible settings: model.x is 1; expected 2"),
+        (MemoryError("too large"), 1, "pruned", "KILLED", "infeasible settings: too large"),
         (ValueError("later"), 1, "failed", "FAILED", "ValueError: later"),
         (KeyError("x"), 0, "failed", "FAILED", "KeyError: 'x'"),
     ],
