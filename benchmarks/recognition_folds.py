@@ -23,7 +23,7 @@ from fr_ps.data.store import MapStore
 from fr_ps.device import pick_device
 from fr_ps.errors import InputError
 from fr_ps.evaluation.attribute_baselines import fit_attribute_probe
-from fr_ps.evaluation.baselines import baseline_embeddings
+from fr_ps.evaluation.baselines.embeddings import baseline_embeddings
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.dlib_baseline import dlib_embeddings, reason_without_dlib
 from fr_ps.evaluation.jitter import TEST_SEED, jitter

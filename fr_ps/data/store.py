@@ -6,7 +6,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,10 @@ class MapStore:
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The maps of some of the n sessions: modality to (len(rows), C, H, W) float32, copied into memory."""
         return {modality: maps[self.selected[rows]] for modality, maps in self.maps.items()}
+
+    def with_modalities(self, modalities: Sequence[str]) -> "MapStore":
+        """The same sessions, with some of the modalities; the digest stays that of all."""
+        return replace(self, maps={modality: self.maps[modality] for modality in modalities})
 
 
 def open_store(

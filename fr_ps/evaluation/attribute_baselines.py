@@ -7,7 +7,7 @@ lowest class-balanced log loss on held-out training subjects.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from torch.nn import functional
 
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.data.store import MapStore
-from fr_ps.evaluation.baselines import COPIES, log_albedo, principal_components, sample_subjects
-from fr_ps.evaluation.jitter import TEST_SEED, JitteredMaps, jitter
+from fr_ps.evaluation.baselines.map_reader import MapReader
+from fr_ps.evaluation.baselines.projections import principal_components
+from fr_ps.evaluation.baselines.training_rows import sample_subjects, with_jittered_copies
+from fr_ps.evaluation.baselines.wccn import COPIES, log_albedo
+from fr_ps.evaluation.jitter import JitteredMaps
 from fr_ps.progress import OnProgress, no_progress
 
 SIDE = 28
@@ -71,7 +73,7 @@ class AttributeProbe:
         """
         if not self.classifiers:
             return {}
-        store = _select_maps(tested.store, self.modalities)
+        store = tested.store.with_modalities(self.modalities)
         reader = JitteredMaps(store, tested.labels) if jittered else store
         scores = np.empty((len(rows), self.components.shape[1]))
         for start in range(0, len(rows), _BATCH):
@@ -104,7 +106,8 @@ def fit_attribute_probe(
     if not len(rows):
         nothing = np.zeros((0, 0), dtype=np.float32)
         return AttributeProbe(tuple(modalities), nothing.ravel(), nothing, {}, dict.fromkeys(attributes, _NO_ROWS))
-    vectors = _training_vectors(train, rows, modalities, seed, advance)
+    reader = MapReader(train.store.with_modalities(modalities), train.labels, advance)
+    vectors = reader.vectors({"pixels": averaged_pixels}, with_jittered_copies(rows, seed, COPIES))["pixels"]
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > _CONSTANT * np.abs(vectors).max(axis=0))
     vectors -= mean
@@ -176,23 +179,3 @@ def fit_classifier(vectors: np.ndarray, codes: np.ndarray, strength: float) -> L
     """Logistic regression, multinomial for several classes, that weighs each class alike."""
     model = LogisticRegression(C=strength / len(codes), class_weight="balanced", solver="newton-cholesky")
     return model.fit(vectors, codes)
-
-
-def _training_vectors(train: Dataset, rows: np.ndarray, modalities: Sequence[str], seed: int, advance: OnProgress) -> np.ndarray:
-    """(n (COPIES + 1), D) averaged pixels of n rows, then of their jittered copies."""
-    store, labels = _select_maps(train.store, modalities), train.labels
-    first = TEST_SEED + 1 + seed * COPIES
-    parts = []
-    for jitter_seed in (None, *range(first, first + COPIES)):
-        for start in range(0, len(rows), _BATCH):
-            some = rows[start : start + _BATCH]
-            maps = store.read(some)
-            if jitter_seed is not None:
-                maps = jitter(maps, labels.ids[some], labels.sessions[some], jitter_seed)
-            parts.append(averaged_pixels(maps))
-            advance(len(some))
-    return np.concatenate(parts)
-
-
-def _select_maps(store: MapStore, modalities: Sequence[str]) -> MapStore:
-    return replace(store, maps={modality: store.maps[modality] for modality in modalities})

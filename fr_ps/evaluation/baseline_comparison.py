@@ -8,7 +8,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.evaluation.analyses.attributes import all_attribute_metrics
 from fr_ps.evaluation.analyses.gallery_search import search_gallery
 from fr_ps.evaluation.analyses.identification import rank_metrics
-from fr_ps.evaluation.baselines import BaselineEmbeddings
+from fr_ps.evaluation.baselines.embeddings import BaselineEmbeddings
 from fr_ps.evaluation.differences import HEADLINE_METRICS, Difference, difference_table, paired_differences
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, make_pairs

@@ -14,7 +14,7 @@ from fr_ps.errors import InputError
 from fr_ps.evaluation.attribute_baselines import AttributeProbe, count_fitted, fit_attribute_probe
 from fr_ps.evaluation.baseline_comparison import attribute_aucs, attribute_baseline_section, baseline_section, jitter_section
 from fr_ps.evaluation.baseline_data import BaselineData, open_baseline_data
-from fr_ps.evaluation.baselines import BaselineEmbeddings, baseline_embeddings, count_maps_to_read
+from fr_ps.evaluation.baselines.embeddings import BaselineEmbeddings, baseline_embeddings, count_maps_to_read
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.dlib_baseline import dlib_embeddings, reason_without_dlib
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions

@@ -12,7 +12,8 @@ from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.attribute_baselines import fit_classifier
-from fr_ps.evaluation.baselines import sample_subjects, wccn
+from fr_ps.evaluation.baselines.projections import wccn
+from fr_ps.evaluation.baselines.training_rows import sample_subjects
 from fr_ps.models.linear_attributes import LinearAttributes
 from fr_ps.models.linear_embedding import LinearEmbedding
 from fr_ps.models.network import FaceNetwork

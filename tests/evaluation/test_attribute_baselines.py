@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.data.store import MapStore
-from fr_ps.evaluation import attribute_baselines, baselines
+from fr_ps.evaluation import attribute_baselines
 from fr_ps.evaluation.attribute_baselines import (
     SIDE,
     STRENGTHS,
@@ -24,6 +24,7 @@ from fr_ps.evaluation.attribute_baselines import (
     fit_attribute_probe,
     fit_classifier,
 )
+from fr_ps.evaluation.baselines import training_rows
 from fr_ps.evaluation.jitter import jitter
 
 PEOPLE, SESSIONS = 24, 4
@@ -197,7 +198,7 @@ def test_equal_maps_and_no_training_sessions_are_reasons(monkeypatch: pytest.Mon
     dataset.store.maps["albedo"][:] = 0.5
     probe = fit_attribute_probe(dataset, TRAIN, [PLANTED], ["albedo"])
     assert probe.omitted == {PLANTED: "the training maps do not differ"}
-    monkeypatch.setattr(baselines, "MAX_SESSIONS", 3)  # fewer than any subject has
+    monkeypatch.setattr(training_rows, "MAX_SESSIONS", 3)  # fewer than any subject has
     probe = fit_attribute_probe(dataset, TRAIN, [PLANTED], MAPS)
     assert probe.omitted == {PLANTED: "no training sessions"}
     assert probe.predict(dataset, TESTED) == {}

@@ -15,7 +15,7 @@ from fr_ps.evaluation.baseline_comparison import (
     identity_metrics,
     jitter_section,
 )
-from fr_ps.evaluation.baselines import BaselineEmbeddings
+from fr_ps.evaluation.baselines.embeddings import BaselineEmbeddings
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.similarity import Measure

@@ -19,7 +19,7 @@ from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.data.split_files import read_parts
 from fr_ps.errors import InputError
 from fr_ps.evaluation.attribute_baselines import fit_attribute_probe
-from fr_ps.evaluation.baselines import baseline_embeddings
+from fr_ps.evaluation.baselines.embeddings import baseline_embeddings
 from fr_ps.evaluation.dlib_baseline import reason_without_dlib
 from fr_ps.evaluation.jitter import JitteredMaps
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
