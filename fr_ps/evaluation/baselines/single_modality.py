@@ -36,7 +36,8 @@ def single_modality_baselines(maps: BaselineMaps) -> dict[str, np.ndarray | str]
             fitted_scores |= scores
         vectors = one.test_vectors(functions | components)
         tested_scores |= {name: vectors.pop(name) for name in components}
-        found |= vectors | omitted
+        found |= vectors
+        found |= omitted
     groups = [[modality] for modality in maps.modalities]
     if len(groups) > 1:
         groups.append(maps.modalities)
