@@ -16,6 +16,7 @@ from fr_ps.evaluation.baselines import wccn
 from fr_ps.evaluation.baselines.embeddings import baseline_embeddings
 from fr_ps.evaluation.baselines.wccn import LOG_SHARE, log_albedo
 from fr_ps.models.linear_embedding import LinearEmbedding
+from fr_ps.models.network import FaceNetwork
 from fr_ps.synthetic.scene import render_session
 from fr_ps.training import fit_linear
 from tests.evaluation.baselines.smooth_maps import auc, labels_of, people
@@ -75,7 +76,8 @@ def test_the_symmetric_baseline_is_the_linear_embedding_of_a_model_on_the_same_c
     got = baseline_embeddings(store, labels, train, tested, seed=seed).embeddings["wccn_albedo_normal_symmetric"]
     embedding = LinearEmbedding(("albedo", "normal"))
     dataset = cast(Dataset, SimpleNamespace(store=store, labels=labels))
-    fit_linear.fit_linear_embedding(embedding, dataset, train, AugmentConfig(), seed)
+    network = cast(FaceNetwork, SimpleNamespace(linear=embedding, linear_attributes=None))
+    fit_linear.fit_linear(network, dataset, train, AugmentConfig(), seed)
     wanted = embedding({name: torch.from_numpy(maps) for name, maps in store.read(tested).items()}).numpy()
     np.testing.assert_allclose(got / np.linalg.norm(got, axis=1, keepdims=True), wanted, atol=1e-3)
 
