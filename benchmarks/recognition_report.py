@@ -23,6 +23,10 @@ from fr_ps.tracking.environment import code_versions
 
 AS_IS, JITTERED = "as they are", "jittered"
 SHOWN = {"eer": "EER %", "tar_at_far_0.01": "TAR at FAR 1 %", "tar_at_far_0.001": "TAR at FAR 0.1 %"}
+FAR = 0.001
+"""False acceptance rate of the listed false non-matches."""
+MAX_SESSIONS = 4
+"""Listed sessions with false non-matches."""
 MAX_GEOMETRIES = 12
 """With more session names than this, they are not light geometries, and there is no matrix."""
 
@@ -74,6 +78,21 @@ def eer_by_geometry(pairs: PooledPairs, labels: Labels) -> tuple[list[str], dict
         if value is not None:
             found[names[i], names[j]] = value
     return names, found
+
+
+def false_non_matches(pairs: PooledPairs, labels: Labels, far: float) -> list[tuple[str, int, int]]:
+    """ID/SESSION, number of its rejected genuine pairs and number of all of them, at a false acceptance rate of at most `far`.
+
+    Only sessions with a rejected pair, by the share of them, from high to low.
+    """
+    listed = pairs.listed(labels)
+    impostors = np.sort(listed.levels[~listed.genuine])[::-1]
+    threshold = impostors[int(far * len(impostors))]  # accepted above it
+    ends = np.stack([pairs.rows[pairs.first], pairs.rows[pairs.second]])[:, listed.genuine]
+    total = np.bincount(ends.ravel(), minlength=len(labels))
+    rejected = np.bincount(ends[:, listed.levels[listed.genuine] <= threshold].ravel(), minlength=len(labels))
+    rows = sorted(np.flatnonzero(rejected), key=lambda row: (-rejected[row] / total[row], row))
+    return [(f"{labels.ids[row]}/{labels.sessions[row]}", int(rejected[row]), int(total[row])) for row in rows]
 
 
 class Results:
@@ -231,6 +250,13 @@ class Results:
                 header = ["network", "against", "metric", "network minus the other", "p", "better"]
                 lines += ["", f"## Paired differences, {kind}", "", _table(rows, header)]
         for name in [*self.networks[:1], *self._best()]:
+            for kind, draws in self.kinds.items():
+                found_sessions = false_non_matches(pool_pairs(self.folds[name], draws), self.labels, FAR)
+                if found_sessions:
+                    rows = [[session, str(rejected), str(total)] for session, rejected, total in found_sessions[:MAX_SESSIONS]]
+                    header = ["session", "rejected genuine pairs", "genuine pairs"]
+                    title = f"Sessions with false non-matches at FAR {FAR:.1%}: {name}, {kind}"
+                    lines += ["", f"## {title} ({len(found_sessions)} sessions)", "", _table(rows, header)]
             for kind, (names, found) in geometry[name].items():
                 if names:
                     rows = [[one, *(_percent(found.get((min(one, other), max(one, other)))) for other in names)] for one in names]

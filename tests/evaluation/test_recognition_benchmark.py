@@ -11,7 +11,7 @@ import recognition
 import recognition_folds
 import torch
 from recognition_folds import CrossValidation, Embedded, _compact, experiment_name, fold_config, with_jittered_copies
-from recognition_report import eer_by_geometry, pool_pairs
+from recognition_report import eer_by_geometry, false_non_matches, pool_pairs
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.data.dataset import open_dataset
@@ -94,6 +94,17 @@ def test_the_matrix_has_the_error_rate_of_each_two_geometries() -> None:
     assert found.keys() == {("q0", "q1"), ("q0", "q2"), ("q1", "q2")}  # no subject has two sessions of one geometry
     assert found["q0", "q1"] == 0
     assert found["q0", "q2"] > 0.09
+
+
+def test_false_non_matches_are_listed_by_session_from_the_worst() -> None:
+    ids = [f"p{row // 3}" for row in range(30)]
+    labels = labels_of(ids, [f"q{row % 3}" for row in range(30)])
+    embeddings = np.repeat(np.eye(11, 12)[:10], 3, axis=0)
+    embeddings[4] = np.eye(11, 12)[10]  # a failed session of p1, unlike all others
+    embeddings[:, 11] = 0.1  # so that no cosine is 0
+    folds = [Embedded(np.arange(30), np.stack([embeddings, embeddings]))]
+    found = false_non_matches(pool_pairs(folds, slice(None)), labels, 0.001)
+    assert found == [("p1/q1", 4, 4), ("p1/q0", 2, 4), ("p1/q2", 2, 4)]
 
 
 def test_many_session_names_are_no_geometries() -> None:
