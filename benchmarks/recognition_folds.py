@@ -236,7 +236,7 @@ def fold_config(text: str, common: Sequence[str], parts: DataConfig, threads: in
 
 def with_modalities(dataset: Dataset, modalities: Sequence[str]) -> Dataset:
     """The same sessions with some of their maps."""
-    return replace(dataset, store=replace(dataset.store, maps={name: dataset.store.maps[name] for name in modalities}))
+    return replace(dataset, store=dataset.store.with_modalities(modalities))
 
 
 def with_jittered_copies(dataset: Dataset, rows: np.ndarray, draws: int) -> Dataset:

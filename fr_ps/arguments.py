@@ -156,8 +156,8 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             tokens.append(token)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        has_cells = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
-        if flag not in ("--config", "--space", *_LIST_FLAGS) and not has_cells:
+        is_text = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
+        if flag not in ("--config", "--space", *_LIST_FLAGS) and not is_text:
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:
@@ -168,7 +168,7 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             configs.append(value)
         elif flag == "--space":
             tokens.append(f"{flag}={json.dumps(parse_search_space(value))}")
-        elif has_cells:
+        elif is_text:
             tokens.append(f"{flag}={_quote_scalars(value)}")
         else:
             tokens.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")

@@ -115,9 +115,9 @@ class Config:
         if self.name:
             check_display_name("name", self.name)
         fused = len(self.data.modalities) > 1
-        expected = "keys among two or more data.modalities"
+        expected = "a key in data.modalities, which must name two or more"
         if fused and self.joint:
-            expected = f"keys among {', '.join(self.branch_names)}, as fusion.joint is {self.fusion.joint}"
+            expected = f"a key among {', '.join(self.branch_names)}, as fusion.joint is {self.fusion.joint}"
         for name, run in self.fusion.branches.items():
             check_setting(fused and name in self.branch_names, f"fusion.branches.{name}", run, expected)
         check_setting(fused or not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, "0, as data.modalities has one")
@@ -200,7 +200,7 @@ def without_removed(tree: Mapping[str, Any], where: str = "", any_value: bool = 
     Args:
         tree: settings of a training.
         where: beginning of the error message.
-        any_value: accept any value, where nothing is trained with the settings.
+        any_value: accept removed settings with any value; for callers that do not train with the settings.
 
     Raises:
         InputError: a removed setting differs from the constant that replaced it.

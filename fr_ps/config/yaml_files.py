@@ -113,11 +113,11 @@ class _SettingsBuilder:
         self.loader, self.where = loader, where
 
     def check(self, node: Node) -> None:
-        """Check for repeated keys, self-references and too many values through aliases."""
-        if self._size(node, {}, set()) > MAX_VALUES:
+        """Check for repeated keys, unknown tags, self-references and too many values through aliases."""
+        if self._check_and_count(node, {}, set()) > MAX_VALUES:
             raise InputError(f"{self.where}: has more than {MAX_VALUES} values, aliases included; expected fewer")
 
-    def _size(self, node: Node, sizes: dict[int, int], above: set[int]) -> int:
+    def _check_and_count(self, node: Node, sizes: dict[int, int], above: set[int]) -> int:
         if id(node) in above:
             raise InputError(f"{self._location(node)}: contains itself by an alias; remove the alias")
         if id(node) not in sizes:
@@ -125,7 +125,7 @@ class _SettingsBuilder:
                 raise InputError(f"{self._location(node)}: {node.tag} is not a type of settings; remove the tag")
             if isinstance(node, MappingNode):
                 self._check_unique_keys(node)
-            sizes[id(node)] = 1 + sum(self._size(child, sizes, above | {id(node)}) for child in _children(node))
+            sizes[id(node)] = 1 + sum(self._check_and_count(child, sizes, above | {id(node)}) for child in _children(node))
         return sizes[id(node)]
 
     def _check_unique_keys(self, node: MappingNode) -> None:

@@ -128,9 +128,10 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
 def _fill_batches(
     slots_per_group: np.ndarray, group_of: np.ndarray, subject_of: np.ndarray, sessions: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """The rows of each batch. A batch consists of slots, each with `sessions` rows of one subject, all of the slot's group.
+    """The rows of each batch. A batch consists of slots.
 
-    `pk_batches` has one group of all subjects.
+    Each slot belongs to a group (in `class_batches` a class, or the rows without a label; in `pk_batches` all rows are one group)
+    and holds `sessions` rows of one subject, all of that group.
 
     Args:
         slots_per_group: (batches, groups) number of slots of each group in each batch.

@@ -85,7 +85,8 @@ def open_store(
         root: of the prepared data set.
         labels: its whole table.
         modalities: the maps to open.
-        advance: called with the number of maps done (N rows x modalities in total), if something has to be packed.
+        advance: called with the number of maps packed since the last call; N rows x modalities in total for a new
+            data set.
         selected: the selected rows of the table; None for all.
 
     Raises:

@@ -26,7 +26,7 @@ from fr_ps.progress import OnProgress, no_progress
 
 SIDE = 28
 """Side in pixels of the averaged maps."""
-STRENGTHS = 10.0 ** np.arange(8)
+INVERSE_REGULARISATIONS = 10.0 ** np.arange(8)
 """Candidates, from strong to weak regularisation: C of scikit-learn times the number of maps, for vectors of total variance 1."""
 FOLDS = 5
 """Largest number of folds of training subjects that choose among them."""
@@ -126,8 +126,8 @@ def fit_attribute_probe(
             omitted[attribute] = f"no training session is {' or '.join(missing)}" if missing else _EQUAL_MAPS
             continue
         known = codes >= 0
-        strength = choose_strength(scores[known], codes[known], labels.ids[known], seed)
-        classifiers[attribute] = fit_classifier(scores[known], codes[known], strength)
+        inverse_regularisation = choose_regularisation(scores[known], codes[known], labels.ids[known], seed)
+        classifiers[attribute] = fit_classifier(scores[known], codes[known], inverse_regularisation)
     projection = scale[:, None] * components
     return AttributeProbe(tuple(modalities), mean + offset * spread, projection, classifiers, omitted)
 
@@ -147,8 +147,8 @@ def averaged_pixels(maps: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.hstack(parts)
 
 
-def choose_strength(vectors: np.ndarray, codes: np.ndarray, subjects: np.ndarray, seed: int) -> float:
-    """The one of `STRENGTHS` with the lowest class-balanced log loss on held-out subjects; the first of equal ones.
+def choose_regularisation(vectors: np.ndarray, codes: np.ndarray, subjects: np.ndarray, seed: int) -> float:
+    """The one of `INVERSE_REGULARISATIONS` with the lowest class-balanced log loss on held-out subjects; the first of equal ones.
 
     The folds are of whole subjects, stratified by class, and no more than there are subjects of the rarest class. If it has only
     one, nothing can be held out, and the strongest regularisation is taken.
@@ -161,21 +161,23 @@ def choose_strength(vectors: np.ndarray, codes: np.ndarray, subjects: np.ndarray
     """
     folds = min(FOLDS, *(len(np.unique(subjects[codes == code])) for code in np.unique(codes)))
     if folds < 2:
-        return float(STRENGTHS[0])
+        return float(INVERSE_REGULARISATIONS[0])
     splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(vectors, codes, subjects)
     weights = 1 / np.bincount(codes)[codes]
-    losses = np.zeros(len(STRENGTHS))
+    losses = np.zeros(len(INVERSE_REGULARISATIONS))
     for fitted, held_out in splits:
         if len(np.unique(codes[fitted])) < len(np.unique(codes)):
             continue  # the classes that a subject has may leave no better split
-        for place, strength in enumerate(STRENGTHS):
-            probabilities = fit_classifier(vectors[fitted], codes[fitted], strength).predict_proba(vectors[held_out])
+        for place, inverse_regularisation in enumerate(INVERSE_REGULARISATIONS):
+            probabilities = fit_classifier(vectors[fitted], codes[fitted], inverse_regularisation).predict_proba(
+                vectors[held_out]
+            )
             true = probabilities[np.arange(len(held_out)), codes[held_out]]
             losses[place] -= (weights[held_out] * np.log(np.maximum(true, np.finfo(float).tiny))).sum()
-    return float(STRENGTHS[losses.argmin()])
+    return float(INVERSE_REGULARISATIONS[losses.argmin()])
 
 
-def fit_classifier(vectors: np.ndarray, codes: np.ndarray, strength: float) -> LogisticRegression:
+def fit_classifier(vectors: np.ndarray, codes: np.ndarray, inverse_regularisation: float) -> LogisticRegression:
     """Logistic regression, multinomial for several classes, that weighs each class alike."""
-    model = LogisticRegression(C=strength / len(codes), class_weight="balanced", solver="newton-cholesky")
+    model = LogisticRegression(C=inverse_regularisation / len(codes), class_weight="balanced", solver="newton-cholesky")
     return model.fit(vectors, codes)

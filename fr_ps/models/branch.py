@@ -1,4 +1,4 @@
-"""A branch: backbone, feature separation in the peeling order, and an embedding per task, for one modality or several."""
+"""A branch: backbone, feature separation, one attribute after another, and an embedding per task, for one modality or several."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
@@ -130,7 +130,7 @@ class Branch(nn.Module):
         return Features(shared, embeddings, adversarial)
 
     def shared_map(self, maps: Tensor) -> Tensor:
-        """(B, channels, h, w), the input of every embedding."""
+        """(B, channels, h, w), the feature map from which all embeddings are made."""
         return self.project(self.backbone(maps if self.joint else self._normalise(maps, self.modality)))
 
     def stack(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> Tensor:

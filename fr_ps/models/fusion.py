@@ -67,8 +67,8 @@ class GatedAttention(nn.Module):
 class ScoreFusion(nn.Module):
     """(B, sum of widths): late fusion. The cosine of two outputs is the mean of the cosines of the branches.
 
-    The concatenated unit embeddings, scaled to the mean of their norms. With missing maps the mean is over the used branches,
-    provided that both outputs use the same ones.
+    The embeddings are normalised and concatenated; the norm of the output is the mean of their norms before. With missing maps,
+    the cosine is the mean over the used branches if both outputs use the same ones.
     """
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:

@@ -183,7 +183,7 @@ class FlattenedEmbedding(nn.Module):
             got, expected = (" x ".join(map(str, size)) for size in (x.shape[2:], self.side))
             raise InputError(
                 f"model.embedding is flatten, which reads maps of the training size only: the feature map is {got}, expected "
-                f"{expected}; prepare maps of that size, or train with --model.embedding mean"
+                f"{expected}; prepare the maps in the size of the training maps, or train with --model.embedding mean"
             )
         return self.scale(self.linear(self.dropout(self.norm(x)).flatten(1)))
 

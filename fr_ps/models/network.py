@@ -23,8 +23,8 @@ class NetworkOutput(NamedTuple):
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
-        branch_embeddings: branch to the (B, width of the branch) identity embedding that it makes alone, for `trained_branches`,
-            also where `present` is False for its map.
+        branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for
+            `trained_branches`. A row is not zeroed where `present` is False for its map.
     """
 
     embedding: Tensor
@@ -133,12 +133,12 @@ class FaceNetwork(nn.Module):
         adversarial = {}
         for task in self.adversarial_tasks:
             # The mean over branches: one adversary per attribute, with access to everything that could reveal it.
-            logits = [branch.adversarial[task] for branch in features.values() if task in branch.adversarial]
+            logits = [of_branch.adversarial[task] for of_branch in features.values() if task in of_branch.adversarial]
             adversarial[task] = torch.stack(logits).mean(dim=0)
-        shared = {name: branch.shared for name, branch in features.items()}
+        shared = {name: of_branch.shared for name, of_branch in features.items()}
         own = {
-            name: self._scaled(name, branch.embeddings[IDENTITY])
-            for name, branch in features.items()
+            name: self._scaled(name, of_branch.embeddings[IDENTITY])
+            for name, of_branch in features.items()
             if name in self.trained_branches
         }
         return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)

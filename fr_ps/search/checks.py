@@ -20,8 +20,8 @@ from fr_ps.training.setup import open_training_data
 _MAX_COMBINATIONS = 10_000
 
 
-def check_data(spec: StudySpec) -> str:
-    """Write the array files of the data, which all trials share, and check that every objective is defined on the validation set.
+def prepare_data(spec: StudySpec) -> str:
+    """Open the data, which packs the maps once for all trials, and check that every objective is defined on the validation set.
 
     Returns:
         digest of the data.

@@ -21,7 +21,7 @@ from fr_ps.markdown import markdown_lines
 from fr_ps.models.inference import BATCH_SIZE
 from fr_ps.progress import echo, no_progress, progress
 from fr_ps.report.table import table_text
-from fr_ps.search.checks import check_data, require_effect
+from fr_ps.search.checks import prepare_data, require_effect
 from fr_ps.search.final_runs import FinalRuns, train_final_runs, validation_score
 from fr_ps.search.improvement import measure_improvement
 from fr_ps.search.progress_monitor import ProgressMonitor
@@ -105,11 +105,13 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
     One process leads the study: it writes the study's run and trains the final runs. Further processes only add workers.
 
     Raises:
-        InputError: unusable settings, data, database or MLflow, or a study with another definition; raised before any training.
+        InputError: before any training: unusable settings, data, database or MLflow, or a study with another definition. Later:
+            a worker fails repeatedly, the database stays unreachable, or no trial is complete.
         KeyboardInterrupt, SystemExit: on a signal; the same command resumes the study.
     """
     build_pruner(spec.config.pruner, len(spec.objectives), spec.epochs)  # raises before anything is created
-    search = _open_or_create_study(spec, check_data(spec), workers, runs)
+    data_digest = prepare_data(spec)
+    search = _open_or_create_study(spec, data_digest, workers, runs)
     with _leader_run(search) as run:
         if run is None:
             echo(f"process on {search.run_info.host} leads this study; joining as a worker")

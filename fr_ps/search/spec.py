@@ -72,7 +72,8 @@ class StudySpec:
 def build_study_spec(config: SearchConfig, base: Config) -> StudySpec:
     """The specification of a study file, validated without data.
 
-    `require_effect` is checked later, for new studies only: a study of an earlier version may resume.
+    Settings without effect are rejected later, by `checks.require_effect`: in a new study only, since an earlier version of fr-ps
+    may have accepted them.
 
     Raises:
         InputError: an invalid space, an objective in the wrong direction, a grid over a range without steps.

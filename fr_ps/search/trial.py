@@ -33,9 +33,9 @@ from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
 _DELIVERY_TIMEOUT = 3.0
-"""Seconds without an acknowledgement from MLflow after which the end of a trial stops waiting.
+"""At its end, a trial waits until its events are delivered to MLflow, at most this many seconds without an acknowledgement.
 
-The rest is delivered at the end of the search.
+Events that are not delivered then are sent at the end of the search.
 """
 _FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]
@@ -248,7 +248,10 @@ def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:
 
 
 def _is_infeasible(error: Exception, epoch: int) -> bool:
-    """Whether the settings count as the cause: too little memory, or bad input or a value error in the first epoch."""
+    """Whether the error counts as caused by the settings.
+
+    It does if memory is exhausted at any time, and if there is an InputError, RuntimeError or ValueError in the first epoch.
+    """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return True
     return epoch == 0 and isinstance(error, (InputError, RuntimeError, ValueError))

@@ -34,7 +34,7 @@ class BatchLoader:
 
     Args:
         dataset: labels and maps.
-        rows: (n,) rows of the training part in the table of `dataset`.
+        rows: (n,) indices of the training part into `dataset.labels`.
         batch: batch size and balancing.
         augmentation: strength of the augmentation.
         seed: `train.seed`.

@@ -157,8 +157,8 @@ class Trainer:
         outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets)
         if is_first:
-            # Not before the forward pass: its activations would occupy the memory of the old gradients. Freed here, backward
-            # reuses that memory for the new gradients.
+            # Cleared after the forward pass, not before: otherwise the activations take the memory of the old gradients, and
+            # backward has to allocate other memory for the new ones.
             self.state.optimizer.zero_grad(set_to_none=True)
         (loss.total / accumulated).backward()
         return loss.detach()

@@ -16,10 +16,10 @@ from fr_ps.data.labels import ATTRIBUTES, DEFAULT_CLASSES, Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation import attribute_baselines
 from fr_ps.evaluation.attribute_baselines import (
+    INVERSE_REGULARISATIONS,
     SIDE,
-    STRENGTHS,
     averaged_pixels,
-    choose_strength,
+    choose_regularisation,
     count_fitted,
     fit_attribute_probe,
     fit_classifier,
@@ -95,19 +95,19 @@ def test_without_copies_it_is_scikit_learns_pipeline(monkeypatch: pytest.MonkeyP
     total = np.sqrt(reduced[-1].explained_variance_.sum())
     vectors = reduced.transform(pixels) / total
 
-    def fit(rows: np.ndarray, strength: float) -> LogisticRegression:
-        return LogisticRegression(C=strength / len(rows), class_weight="balanced", tol=1e-8, max_iter=10_000).fit(
+    def fit(rows: np.ndarray, inverse_regularisation: float) -> LogisticRegression:
+        return LogisticRegression(C=inverse_regularisation / len(rows), class_weight="balanced", tol=1e-8, max_iter=10_000).fit(
             vectors[rows], codes[rows]
         )
 
     losses = []
-    for strength in STRENGTHS:
+    for inverse_regularisation in INVERSE_REGULARISATIONS:
         probabilities = np.zeros((64, 2))
         for fitted, held_out in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(TRAIN, codes[TRAIN], ids[TRAIN]):
-            probabilities[held_out] = fit(fitted, strength).predict_proba(vectors[held_out])
+            probabilities[held_out] = fit(fitted, inverse_regularisation).predict_proba(vectors[held_out])
         losses.append(log_loss(codes[TRAIN], probabilities))  # both classes have as many sessions
-    best = float(STRENGTHS[np.argmin(losses)])
-    assert choose_strength(vectors[TRAIN], codes[TRAIN], ids[TRAIN], 0) == best
+    best = float(INVERSE_REGULARISATIONS[np.argmin(losses)])
+    assert choose_regularisation(vectors[TRAIN], codes[TRAIN], ids[TRAIN], 0) == best
     np.testing.assert_allclose(found, fit(TRAIN, best).predict_proba(vectors[TESTED]), atol=2e-3)
 
 
@@ -127,12 +127,12 @@ def test_noise_is_regularised_strongly_and_a_signal_weakly() -> None:
     subjects, codes = np.repeat(np.arange(30), 4), np.repeat(np.arange(30) % 2, 4)
     noise = rng.normal(size=(30, 40))[subjects] + 0.1 * rng.normal(size=(120, 40))
     noise /= np.sqrt(noise.var(axis=0).sum())
-    assert choose_strength(noise, codes, subjects, 0) <= 10
+    assert choose_regularisation(noise, codes, subjects, 0) <= 10
     signal = noise.copy()
     signal[:, 0] += 0.5 * codes
-    assert choose_strength(signal, codes, subjects, 0) >= 1000
+    assert choose_regularisation(signal, codes, subjects, 0) >= 1000
     alone = np.where(subjects == 0, 1, 0)  # the only subject of its class cannot be held out
-    assert choose_strength(signal, alone, subjects, 0) == STRENGTHS[0]
+    assert choose_regularisation(signal, alone, subjects, 0) == INVERSE_REGULARISATIONS[0]
 
 
 def test_the_test_subjects_do_not_reach_the_fit() -> None:
@@ -188,9 +188,9 @@ def test_only_labelled_sessions_are_fitted(monkeypatch: pytest.MonkeyPatch) -> N
     known = TRAIN[dataset.labels.codes[TRAIN, 4] >= 0]
     vectors = (averaged_pixels(dataset.store.read(known)) - probe.mean).astype(np.float64) @ probe.components
     codes, found = dataset.labels.codes[known, 4], probe.classifiers["emotion"]
-    strength = choose_strength(vectors, codes, dataset.labels.ids[known], 0)
-    np.testing.assert_allclose(found.C, strength / len(known))
-    np.testing.assert_allclose(found.coef_, fit_classifier(vectors, codes, strength).coef_, rtol=1e-2, atol=1e-3)
+    inverse_regularisation = choose_regularisation(vectors, codes, dataset.labels.ids[known], 0)
+    np.testing.assert_allclose(found.C, inverse_regularisation / len(known))
+    np.testing.assert_allclose(found.coef_, fit_classifier(vectors, codes, inverse_regularisation).coef_, rtol=1e-2, atol=1e-3)
 
 
 def test_equal_maps_and_no_training_sessions_are_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
