@@ -37,11 +37,11 @@ def experiment(file: Path) -> Config:
 
 
 def test_every_experiment_is_parsed_and_its_network_is_built():
-    assert len(EXPERIMENTS) == 22
+    assert len(EXPERIMENTS) == 23
     networks = set()
     for file in EXPERIMENTS:
         config = experiment(file)
-        data, _, maps = file.stem.partition("_")
+        data, _, maps = file.stem.removesuffix("_gpu").partition("_")
         fused = ("albedo", "normal") if data == "yale" else tuple(CHANNELS)  # depth did not help there
         expected = fused if maps == "fusion" else tuple(maps.split("_")) if maps else ("albedo", "normal")
         assert config.data.modalities == expected, file
