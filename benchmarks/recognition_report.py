@@ -87,6 +87,8 @@ def false_non_matches(pairs: PooledPairs, labels: Labels, far: float) -> list[tu
     """
     listed = pairs.listed(labels)
     impostors = np.sort(listed.levels[~listed.genuine])[::-1]
+    if not len(impostors):
+        return []
     threshold = impostors[int(far * len(impostors))]  # accepted above it
     ends = np.stack([pairs.rows[pairs.first], pairs.rows[pairs.second]])[:, listed.genuine]
     total = np.bincount(ends.ravel(), minlength=len(labels))

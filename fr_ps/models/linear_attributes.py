@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class LinearAttributes(nn.Module):
-    """(B, D) `attribute_features` of a `LinearEmbedding` to the logits of each attribute; all classes are equal before the fit.
+    """(B, D) `attribute_features` of a `LinearEmbedding` to the logits of each attribute.
 
     Args:
         width: D.
@@ -25,5 +25,10 @@ class LinearAttributes(nn.Module):
         self.get_buffer(task).copy_(weights)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Attribute to (B, classes) logits."""
+        """Attribute to (B, classes) logits; 0 before the fit."""
         return {task: features @ self.get_buffer(task)[:-1] + self.get_buffer(task)[-1] for task in self.tasks}
+
+    def is_fitted(self) -> dict[str, Tensor]:
+        """Attribute to 1 if its classifier is fitted, else 0; scalars."""
+        weights = {task: self.get_buffer(task) for task in self.tasks}
+        return {task: (of_task.abs().sum() > 0).to(of_task.dtype) for task, of_task in weights.items()}

@@ -198,24 +198,15 @@ class FaceNetwork(nn.Module):
         if self.linear is not None and not self.training:
             columns_by_modality = None if present is None else dict(zip(self.modalities, present.unbind(dim=1)))
             centred = self.linear.centred_features(maps, columns_by_modality)
-            embedding = self._join(embedding, self.linear.project(centred))
+            linear = self.linear.project(centred)
+            has_linear = (linear.abs().sum(dim=1, keepdim=True) > 0).to(linear.dtype)  # (B, 1): some of its maps is used
+            embedding = _join(embedding, linear, self.linear_share * has_linear)
             if self.linear_attributes is not None:
-                logits = self._mix_logits(logits, self.linear_attributes(self.linear.attribute_features(centred)))
+                of_linear = self.linear_attributes(self.linear.attribute_features(centred))
+                fitted = self.linear_attributes.is_fitted()
+                shares = {task: self.attribute_share * has_linear * fitted[task] for task in logits}
+                logits = _mix_logits(logits, of_linear, shares)
         return NetworkOutput(embedding, logits, {}, {}, {})
-
-    def _join(self, embedding: Tensor, linear: Tensor) -> Tensor:
-        """(B, C + D): the cosine of two such embeddings is the weighted mean of both cosines; the norm is that of (B, C)."""
-        norm = embedding.norm(dim=1, keepdim=True)
-        parts = [functional.normalize(embedding, dim=1) * (1 - self.linear_share) ** 0.5, linear * self.linear_share**0.5]
-        return torch.cat(parts, dim=1) * norm
-
-    def _mix_logits(self, logits: Mapping[str, Tensor], linear: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Attribute to the weighted mean of the logarithms of both probabilities."""
-        share = self.attribute_share
-        return {
-            task: (1 - share) * of_task.float().log_softmax(dim=1) + share * linear[task].log_softmax(dim=1)
-            for task, of_task in logits.items()
-        }
 
     @property
     def _averages(self) -> bool:
@@ -249,3 +240,29 @@ def _average_embeddings(embeddings: Tensor) -> Tensor:
     """(k, B, C) -> (B, C): the mean of the k unit embeddings, times the mean of their norms."""
     norm = embeddings.norm(dim=2, keepdim=True).mean(dim=0)
     return functional.normalize(embeddings, dim=2).mean(dim=0) * norm
+
+
+def _join(embedding: Tensor, linear: Tensor, share: Tensor) -> Tensor:
+    """(B, C + D): the cosine of two such embeddings is the weighted mean of both cosines; the norm is that of (B, C).
+
+    Args:
+        embedding: (B, C).
+        linear: (B, D) unit vectors.
+        share: (B, 1) share of `linear`.
+    """
+    norm = embedding.norm(dim=1, keepdim=True)
+    return torch.cat([functional.normalize(embedding, dim=1) * (1 - share).sqrt(), linear * share.sqrt()], dim=1) * norm
+
+
+def _mix_logits(logits: Mapping[str, Tensor], linear: Mapping[str, Tensor], shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Attribute to (B, classes), the weighted mean of the logarithms of both probabilities.
+
+    Args:
+        logits: attribute to (B, classes).
+        linear: attribute to (B, classes).
+        shares: attribute to the (B, 1) share of `linear`.
+    """
+    return {
+        task: (1 - shares[task]) * of_task.float().log_softmax(dim=1) + shares[task] * linear[task].log_softmax(dim=1)
+        for task, of_task in logits.items()
+    }

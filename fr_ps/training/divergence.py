@@ -17,7 +17,7 @@ _MAX_SESSIONS_SHOWN = 6
 
 
 class DivergedError(InputError):
-    """Too many steps in a row had a loss or gradient that is NaN or infinite, or the weights became so."""
+    """NaN or infinity in too many steps in a row (loss or gradient), in the weights or in embeddings of the validation part."""
 
 
 class NonFiniteGuard:

@@ -67,7 +67,7 @@ def fit_linear(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augment
 def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels: Labels) -> None:
     """Set the weights of each attribute by logistic regression with balanced classes.
 
-    An attribute keeps equal logits if one of its classes has no session.
+    An attribute with a class that no session has keeps weights of 0, and the logits of the network.
 
     Args:
         classifiers: their weights are set.

@@ -179,6 +179,11 @@ class Trainer:
         if not len(rows):
             return Metrics()
         predictions = predict(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check)
+        if not np.isfinite(predictions.embeddings).all():
+            raise DivergedError(
+                f"embeddings of the validation part are NaN or infinite after epoch {self.state.epoch + 1}; the last good "
+                f"checkpoint is {self.checkpoints.latest_checkpoint()}; lower optim.lr ({self.setup.config.optim.lr:g})"
+            )
         labels = self.setup.dataset.labels.subset(rows)
         return validation_metrics(predictions, labels, self.setup.info.trained).with_prefix("val")
 

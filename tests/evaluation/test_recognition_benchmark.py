@@ -105,6 +105,8 @@ def test_false_non_matches_are_listed_by_session_from_the_worst() -> None:
     folds = [Embedded(np.arange(30), np.stack([embeddings, embeddings]))]
     found = false_non_matches(pool_pairs(folds, slice(None)), labels, 0.001)
     assert found == [("p1/q1", 4, 4), ("p1/q0", 2, 4), ("p1/q2", 2, 4)]
+    alone = [Embedded(np.arange(3), embeddings[None, :3])]  # a fold of one subject has no impostor pairs
+    assert false_non_matches(pool_pairs(alone, slice(None)), labels, 0.001) == []
 
 
 def test_many_session_names_are_no_geometries() -> None:

@@ -152,6 +152,34 @@ def test_missing_maps_are_missing_in_both_parts() -> None:
     torch.testing.assert_close(marked.logits["gender"], left_out.logits["gender"])
 
 
+def test_without_a_map_of_the_linear_part_a_session_has_the_outputs_of_the_network() -> None:
+    """Depth alone, where the linear part reads normals."""
+    plain = make_network(("normal", "depth"), "score").eval()
+    joined = make_network(("normal", "depth"), "score", linear=0.85, linear_attributes=0.85).eval()
+    joined.linear = fitted(("normal", "depth"))
+    joined.load_state_dict(plain.state_dict(), strict=False)
+    assert joined.linear_attributes is not None
+    joined.linear_attributes.set_weights("gender", torch.full((2 * 294 + 1, 2), 3.0) * torch.tensor([1.0, -1.0]))
+    maps = make_maps(("normal", "depth"))
+    with torch.no_grad():
+        expected, depth = plain({"depth": maps["depth"]}), joined({"depth": maps["depth"]})
+        marked = joined(maps, torch.tensor([[False, True]]).expand(COUNT, -1))
+    for found in (depth, marked):
+        torch.testing.assert_close(found.logits["gender"].softmax(dim=1), expected.logits["gender"].softmax(dim=1))
+        torch.testing.assert_close(found.embedding.norm(dim=1), expected.embedding.norm(dim=1))
+
+
+def test_an_attribute_without_a_fitted_classifier_has_the_probabilities_of_the_network() -> None:
+    maps = make_maps(TWO)
+    plain = make_network(TWO).eval()
+    joined = make_network(TWO, linear=0.5, linear_attributes=0.7).eval()
+    joined.linear = fitted()
+    joined.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        for task, logits in joined(maps).logits.items():
+            torch.testing.assert_close(logits.softmax(dim=1), plain(maps).logits[task].softmax(dim=1))
+
+
 def test_the_losses_see_the_trained_embedding_only() -> None:
     outputs = [make_network(TWO, linear=linear)(make_maps(TWO)).embedding for linear in (0.0, 0.7)]
     assert torch.equal(*outputs)

@@ -30,6 +30,7 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.tracking.run import Run
+from fr_ps.training.divergence import DivergedError
 from fr_ps.training.train import TrainResult, fit
 from tests.training.runs import RecordingRun, read_split, run_training, small_config
 
@@ -200,7 +201,7 @@ def test_the_callback_can_end_a_training_and_a_resumed_one_calls_it_for_the_rema
 def test_a_diverged_training_ends_with_a_reason(prepared, tmp_path):
     config = small_config(prepared, epochs=3)
     config = replace(config, optim=OptimConfig(name="sgd", lr=1000, clip=0))
-    with pytest.raises(InputError, match=r"lower optim\.lr"):
+    with pytest.raises(DivergedError, match=r"NaN or infinite.*lower optim\.lr \(1000\)$"):
         run_training(config, tmp_path / "diverged")
 
 
