@@ -252,18 +252,24 @@ class Results:
                 header = ["network", "against", "metric", "network minus the other", "p", "better"]
                 lines += ["", f"## Paired differences, {kind}", "", _table(rows, header)]
         for name in [*self.networks[:1], *self._best()]:
-            for kind, draws in self.kinds.items():
-                found_sessions = false_non_matches(pool_pairs(self.folds[name], draws), self.labels, FAR)
-                if found_sessions:
-                    rows = [[session, str(rejected), str(total)] for session, rejected, total in found_sessions[:MAX_SESSIONS]]
-                    header = ["session", "rejected genuine pairs", "genuine pairs"]
-                    title = f"Sessions with false non-matches at FAR {FAR:.1%}: {name}, {kind}"
-                    lines += ["", f"## {title} ({len(found_sessions)} sessions)", "", _table(rows, header)]
+            lines += self._false_non_match_lines(name)
             for kind, (names, found) in geometry[name].items():
                 if names:
                     rows = [[one, *(_percent(found.get((min(one, other), max(one, other)))) for other in names)] for one in names]
                     lines += ["", f"## EER % by light geometry: {name}, {kind}", "", _table(rows, ["", *names])]
         return "\n".join(lines) + "\n"
+
+    def _false_non_match_lines(self, name: str) -> list[str]:
+        """The sessions with the largest share of false non-matches of a network or baseline."""
+        lines: list[str] = []
+        for kind, draws in self.kinds.items():
+            found = false_non_matches(pool_pairs(self.folds[name], draws), self.labels, FAR)
+            if found:
+                rows = [[session, str(rejected), str(total)] for session, rejected, total in found[:MAX_SESSIONS]]
+                header = ["session", "rejected genuine pairs", "genuine pairs"]
+                title = f"Sessions with false non-matches at FAR {FAR:.1%}: {name}, {kind}"
+                lines += ["", f"## {title} ({len(found)} sessions)", "", _table(rows, header)]
+        return lines
 
     def _attribute_lines(self) -> list[str]:
         """The AUC of the attributes of each network and of the linear probe on pixels, and their differences."""

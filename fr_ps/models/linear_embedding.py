@@ -73,7 +73,7 @@ class LinearEmbedding(nn.Module):
 
     def forward(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, D) unit vectors; 0 without any of the modalities. Arguments are those of `centred_features`."""
-        return self.project(self.centred_features(maps, present))
+        return self.join(self.project(self.centred_features(maps, present)))
 
     def centred_features(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> list[Tensor]:
         """Of each part: (B, D) features of all modalities less their means.
@@ -96,18 +96,20 @@ class LinearEmbedding(nn.Module):
             parts.append(torch.cat(centred, dim=1))
         return parts
 
-    def project(self, centred: Sequence[Tensor]) -> Tensor:
-        """(B, D) unit vectors from `centred_features`."""
-        parts = [functional.normalize(one @ projection, dim=1) for one, projection in zip(centred, self.projections)]
-        return torch.cat(parts, dim=1) / len(parts) ** 0.5
+    def project(self, centred: Sequence[Tensor]) -> list[Tensor]:
+        """Of each part: (B, D) unit vectors from `centred_features`."""
+        return [functional.normalize(one @ projection, dim=1) for one, projection in zip(centred, self.projections)]
 
-    def attribute_features(self, centred: Sequence[Tensor]) -> Tensor:
+    def join(self, projected: Sequence[Tensor]) -> Tensor:
+        """(B, parts D) unit vectors from those of each part."""
+        return torch.cat(list(projected), dim=1) / len(projected) ** 0.5
+
+    def attribute_features(self, projected: Sequence[Tensor], centred: Sequence[Tensor]) -> Tensor:
         """(B, 2 D) input of the classifiers of attributes: the unit vectors of the unregistered maps, and their features.
 
         The projection suppresses what varies within subjects, as the emotion; the features retain it.
         """
-        plain = centred[0]
-        return torch.cat([functional.normalize(plain @ self.projections[0], dim=1), plain], dim=1)
+        return torch.cat([projected[0], centred[0]], dim=1)
 
 
 def _half_face(maps: Tensor, modality: str) -> Tensor:

@@ -198,11 +198,12 @@ class FaceNetwork(nn.Module):
         if self.linear is not None and not self.training:
             columns_by_modality = None if present is None else dict(zip(self.modalities, present.unbind(dim=1)))
             centred = self.linear.centred_features(maps, columns_by_modality)
-            linear = self.linear.project(centred)
+            projected = self.linear.project(centred)
+            linear = self.linear.join(projected)
             has_linear = (linear.abs().sum(dim=1, keepdim=True) > 0).to(linear.dtype)  # (B, 1): some of its maps is used
             embedding = _join(embedding, linear, self.linear_share * has_linear)
             if self.linear_attributes is not None:
-                of_linear = self.linear_attributes(self.linear.attribute_features(centred))
+                of_linear = self.linear_attributes(self.linear.attribute_features(projected, centred))
                 fitted = self.linear_attributes.is_fitted()
                 shares = {task: self.attribute_share * has_linear * fitted[task] for task in logits}
                 logits = _mix_logits(logits, of_linear, shares)

@@ -60,8 +60,9 @@ def fit_linear(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augment
         embedding.means[half] = torch.from_numpy(mean)
         embedding.projections[half] = torch.from_numpy(projection)
     if network.linear_attributes is not None:
-        centred = torch.from_numpy(halves[0]).float() - embedding.means[0]
-        fit_classifiers(network.linear_attributes, embedding.attribute_features([centred]).double().numpy(), labels)
+        centred = [torch.from_numpy(halves[0]).float() - embedding.means[0]]
+        features = embedding.attribute_features(embedding.project(centred), centred)
+        fit_classifiers(network.linear_attributes, features.double().numpy(), labels)
 
 
 def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels: Labels) -> None:

@@ -126,7 +126,8 @@ def test_the_classifiers_are_balanced_logistic_regressions_on_unit_vectors_and_f
     scaled = 0.5 * features / np.sqrt((features**2).sum(axis=1).mean())
     maps = {name: torch.from_numpy(array) for name, array in dataset.store.read(rows).items()}
     with torch.no_grad():
-        found = network.linear_attributes(network.linear.attribute_features(network.linear.centred_features(maps)))
+        centred = network.linear.centred_features(maps)
+        found = network.linear_attributes(network.linear.attribute_features(network.linear.project(centred), centred))
     for attribute, codes in zip(ATTRIBUTES, dataset.labels.codes[rows].T):
         model = LogisticRegression(C=1e4 / len(rows) / (COPIES + 1), class_weight="balanced", max_iter=5000, tol=1e-6)
         tiled = [np.tile(array, (COPIES + 1, 1)) for array in (np.hstack([units, scaled]), codes[:, None])]
