@@ -114,13 +114,16 @@ class Config:
     def __post_init__(self) -> None:
         if self.name:
             check_display_name("name", self.name)
-        fused = len(self.data.modalities) > 1
-        expected = "a key in data.modalities, which must name two or more"
-        if fused and self.joint:
-            expected = f"a key among {', '.join(self.branch_names)}, as fusion.joint is {self.fusion.joint}"
-        for name, run in self.fusion.branches.items():
-            check_setting(fused and name in self.branch_names, f"fusion.branches.{name}", run, expected)
-        check_setting(fused or not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, "0, as data.modalities has one")
+        if len(self.data.modalities) == 1:
+            only = f"because data.modalities names only one modality, {self.data.modalities[0]}"
+            check_setting(not self.fusion.branches, "fusion.branches", self.fusion.branches, f"no branches, {only}")
+            check_setting(not self.fusion.dropout, "fusion.dropout", self.fusion.dropout, f"0, {only}")
+        for name in self.fusion.branches:
+            if name not in self.branch_names:
+                raise InputError(
+                    f"fusion.branches.{name}: the network has no such branch; with these data.modalities and fusion.joint "
+                    f"({self.fusion.joint}) its branches are {', '.join(self.branch_names)}"
+                )
 
     @property
     def joint(self) -> tuple[Modality, ...]:

@@ -156,8 +156,8 @@ class BatchConfig:
             `attribute` are drawn equally often, and a subject drawn for a class contributes sessions of that class; none: each
             session once per pass in random order, P x K per batch; the last batch is filled up with earlier sessions.
         attribute: attribute whose classes are balanced with balance=class. Sessions without its label are drawn in proportion
-            to their number. The losses still weight classes by their frequency in the label table; set loss.class_weights, as
-            {gender: [0.5, 0.5]}, to avoid a double correction.
+            to their number. The losses still weight classes by their inverse frequency in the training part;
+            set loss.class_weights, as {gender: [0.5, 0.5]}, to avoid a double correction.
         steps: batches per epoch; 0: about one pass over the training sessions. On a small data set a pass has few batches; more
             of them make the epochs longer, with fewer validations and checkpoints, which come once per epoch.
     """

@@ -70,7 +70,8 @@ def sample_similarity(count: int, config: AugmentConfig, generator: torch.Genera
     angle = (2 * uniform(count) - 1) * math.radians(config.rotation)
     side = config.crop + (1 - config.crop) * uniform(count)
     centre = (2 * uniform(count, 2) - 1) * (1 - side)[:, None]
-    # Drawn only if needed, so that trainings without them keep their random numbers.
+    # Scale and shift draw random numbers only if they are on: a training without them has the same random numbers as before they
+    # existed.
     if config.scale:
         side = side * torch.exp((2 * uniform(count) - 1) * math.log1p(config.scale))
     if config.shift:

@@ -46,11 +46,11 @@ class LabelTable:
 
 @dataclass(frozen=True)
 class Dataset(LabelTable):
-    """Labels and maps of the selected sessions; row i of both is the same session.
+    """Labels and maps of the selected sessions.
 
     Attributes:
         root: folder of the prepared data set.
-        store: the maps of `labels`, row by row.
+        store: the maps; `store.read` takes indices into `labels`.
     """
 
     root: Path

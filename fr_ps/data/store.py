@@ -164,7 +164,7 @@ def _open_pack(folder: Path, modality: str) -> tuple[np.ndarray, str]:
 
 
 def _checksum_with_digest(crc: int, digest: str) -> int:
-    """The checksum of a pack, which covers the digest too: runs and models identify their data by it."""
+    """The checksum of a pack. It also covers the digest, by which runs and models identify their data."""
     return zlib.crc32(digest.encode(), crc)
 
 

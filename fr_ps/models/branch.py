@@ -1,4 +1,4 @@
-"""A branch: backbone, feature separation, one attribute after another, and an embedding per task, for one modality or several."""
+"""A branch, for one modality or several: a backbone, feature separation (attribute by attribute), and an embedding per task."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast

@@ -24,7 +24,7 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for
-            `trained_branches`. A row is not zeroed where `present` is False for its map.
+            `trained_branch_widths`. A row is not zeroed where `present` is False for its map.
     """
 
     embedding: Tensor
@@ -105,8 +105,8 @@ class FaceNetwork(nn.Module):
         return self.identity.width  # type: ignore[return-value]
 
     @property
-    def trained_branches(self) -> dict[str, int]:
-        """Branch to the width of its identity embedding, if it is not frozen; empty for a network of one branch."""
+    def trained_branch_widths(self) -> dict[str, int]:
+        """Branch to the width of its own identity embedding, for the trained branches of a fusion; empty for one branch."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
         trained = {name: width for name, width in widths.items() if not self.branches[name].frozen}
         return trained if len(self.branches) > 1 else {}
@@ -139,7 +139,7 @@ class FaceNetwork(nn.Module):
         own = {
             name: self._scaled(name, of_branch.embeddings[IDENTITY])
             for name, of_branch in features.items()
-            if name in self.trained_branches
+            if name in self.trained_branch_widths
         }
         return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)
 
@@ -183,7 +183,7 @@ class FaceNetwork(nn.Module):
         shared = next(iter(features.values())).shared
         used = torch.tensor([name in features for name in self.branches]).to(shared.device).expand(shared.shape[0], -1)
         if present is not None:
-            repeated = present.repeat(2, 1) if self._averages else present
+            repeated = present.repeat(2, 1) if self._is_flip_averaging else present
             columns = [
                 repeated[:, self.modalities.index(name)] if name != JOINT else repeated.any(dim=1) for name in self.branches
             ]
@@ -192,7 +192,7 @@ class FaceNetwork(nn.Module):
         embeddings = self._task_embeddings(IDENTITY, features, used)
         scaled = [self._scaled(name, embedding) for name, embedding in zip(self.branches, embeddings)]
         embedding = self.identity(scaled, used)
-        if self._averages:
+        if self._is_flip_averaging:
             embedding = _average_embeddings(embedding.unflatten(0, (2, -1)))
             logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
         if self.linear is not None and not self.training:
@@ -200,7 +200,9 @@ class FaceNetwork(nn.Module):
             centred = self.linear.centred_features(maps, columns_by_modality)
             projected = self.linear.project(centred)
             linear = self.linear.join(projected)
-            has_linear = (linear.abs().sum(dim=1, keepdim=True) > 0).to(linear.dtype)  # (B, 1): some of its maps is used
+            has_linear = (linear.abs().sum(dim=1, keepdim=True) > 0).to(
+                linear.dtype
+            )  # (B, 1): 1 if the session has any of its maps
             embedding = _join(embedding, linear, self.linear_share * has_linear)
             if self.linear_attributes is not None:
                 of_linear = self.linear_attributes(self.linear.attribute_features(projected, centred))
@@ -210,7 +212,8 @@ class FaceNetwork(nn.Module):
         return NetworkOutput(embedding, logits, {}, {}, {})
 
     @property
-    def _averages(self) -> bool:
+    def _is_flip_averaging(self) -> bool:
+        """Whether the outputs are means over the maps and their mirror images."""
         return self.flip_average and not self.training
 
     def _scaled(self, name: str, embedding: Tensor) -> Tensor:
@@ -221,7 +224,7 @@ class FaceNetwork(nn.Module):
         self, maps: Mapping[str, Tensor], present: Tensor | None = None
     ) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """With `flip_average`, in evaluation mode, the B maps and then their B mirror images."""
-        if not self._averages:
+        if not self._is_flip_averaging:
             return maps, present
         both = {modality: torch.cat([of_one, mirror_maps(of_one, modality)]) for modality, of_one in maps.items()}
         return both, None if present is None else present.repeat(2, 1)

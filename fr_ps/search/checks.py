@@ -20,8 +20,10 @@ from fr_ps.training.setup import open_training_data
 _MAX_COMBINATIONS = 10_000
 
 
-def prepare_data(spec: StudySpec) -> str:
-    """Open the data, which packs the maps once for all trials, and check that every objective is defined on the validation set.
+def check_objectives(spec: StudySpec) -> str:
+    """Open the data set and check that every objective is defined on its validation set.
+
+    Opening it writes the packed maps, which the trials then only read.
 
     Returns:
         digest of the data.

@@ -1,8 +1,8 @@
 """The trials of a study as slots: which trial starts next, and which is retried. A pure function of the trials.
 
 A slot is a trial and its one retry. The first `budget` slots, by trial number, belong to the study. If two workers add a trial or
-a retry at the same time, the surplus one never starts. As every worker computes the same slots from the same trials, the number
-of trials is exact and each is retried at most once, whenever a process is killed.
+a retry at the same time, the surplus one never starts. Every worker computes the same slots from the same trials. Hence the
+number of trials is exact, and each trial is retried once at most, no matter when processes are killed.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class TrialEntry:
 
 @dataclass(frozen=True)
 class TrialSlots:
-    """The trials of a study.
+    """The trials of a study, grouped into slots: a slot is a trial and its retry, if it has one.
 
     Attributes:
         entries: all trials.

@@ -48,11 +48,11 @@ def acquire(storage: Storage, study: optuna.Study, budget: int, start_new: bool 
     Args:
         storage: of the study.
         study: in that storage.
-        budget: number of slots.
+        budget: number of slots, each of which is a trial and its retry.
         start_new: whether trials that never ran may start.
 
     Returns:
-        The number of the acquired trial, None where there is none; and the slots.
+        The number of the acquired trial, None where there is none; and the trials of the study.
     """
     with storage.lock():
         fail_stale_trials(study)

@@ -93,7 +93,7 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
 
 
 def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | None:
-    """Acquire a trial, run it and return None; if there is no trial to acquire, return the slots of the study."""
+    """Acquire a trial, run it and return None; if there is none to acquire, return the states of all trials."""
     storage, study = context.storage, context.study
     # A list and not a return value: `retry` may raise a deferred signal after `acquire` has succeeded, and the number of the
     # trial would be lost.

@@ -49,7 +49,7 @@ class WorkerProcess:
             )
         assert process.stdin is not None
         process.stdin.write(json.dumps(self.job) + "\n")
-        process.stdin.flush()  # it stays open: when it ends the worker stops
+        process.stdin.flush()  # stdin stays open: the worker stops at its end of file
         return process
 
     def restart(self) -> None:

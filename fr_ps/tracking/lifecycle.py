@@ -53,7 +53,7 @@ def start_run(
         echo: prints a line for the user.
         parent: parent run.
         timeout: seconds without an acknowledgement from MLflow after which the end of the block stops waiting.
-        run_id: our id; empty: a new one.
+        run_id: id of the run's folder (not MLflow's id); empty: a new one.
         system_metrics: sample the machine, also without MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.
 
     Raises:

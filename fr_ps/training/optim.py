@@ -8,7 +8,7 @@ from torch import nn
 from fr_ps.config import OptimConfig
 from fr_ps.models.network import FaceNetwork
 
-_WEIGHTING_FACTOR = 50.0
+_WEIGHTING_LR_SCALE = 50.0
 """Learning rate of the learned loss weights relative to optim.lr.
 
 They move from 1 to about 1 / (2 loss). Adam changes a parameter by about the learning rate per step, so that they would move
@@ -17,11 +17,11 @@ too slowly at optim.lr.
 
 
 def build_optimizer(
-    config: OptimConfig, modules: Iterable[nn.Module], weighting: nn.Module, weighting_factor: float = _WEIGHTING_FACTOR
+    config: OptimConfig, modules: Iterable[nn.Module], weighting: nn.Module, weighting_lr_scale: float = _WEIGHTING_LR_SCALE
 ) -> torch.optim.Optimizer:
     """The optimizer of the trainable parameters of `modules` and of those of the loss `weighting`.
 
-    Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_factor` for the loss
+    Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_lr_scale` for the loss
     weighting, else 1. The parameters in `no_decay` and those of the weighting have no weight decay.
     """
     decayed: list[nn.Parameter] = []
@@ -34,7 +34,7 @@ def build_optimizer(
     groups = [
         {"params": decayed, "lr_scale": 1.0, "weight_decay": config.weight_decay},
         {"params": not_decayed, "lr_scale": 1.0, "weight_decay": 0.0},
-        {"params": list(weighting.parameters()), "lr_scale": weighting_factor, "weight_decay": 0.0},
+        {"params": list(weighting.parameters()), "lr_scale": weighting_lr_scale, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":
@@ -43,8 +43,8 @@ def build_optimizer(
 
 
 def no_decay(root: nn.Module) -> set[str]:
-    """Names of the parameters of `root` without weight decay: norms, biases, gains, slopes, and those that a timm network
-    lists in `no_weight_decay` (position embeddings)."""
+    """Names of the parameters of `root` without weight decay: norms, biases, gains, slopes of PReLU, and those that a timm
+    network lists in `no_weight_decay` (position embeddings)."""
     names = set()
     for path, module in root.named_modules():
         found = {name for name, parameter in module.named_parameters(recurse=False) if not _decays(module, name, parameter)}

@@ -60,7 +60,7 @@ def train(
         run: logs the training; its folder holds checkpoints and report.
         echo: prints a line for the user.
         allow_changed: whether a resumed training may have other data or another split.
-        changed_settings: settings that changed since the run began, to `before -> now`.
+        changed_settings: name of each setting that changed since the run began to the text `before -> now`.
 
     Raises:
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
@@ -86,7 +86,7 @@ def fit(
         echo: prints a line for the user.
         on_epoch: called after each epoch that this call trains (not for epochs before a resume); an exception ends the training.
         allow_changed: whether a resumed training may have other data or another split.
-        changed_settings: settings that changed since the run began, to `before -> now`.
+        changed_settings: name of each setting that changed since the run began to the text `before -> now`.
 
     Raises:
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
@@ -132,7 +132,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
         loader.sessions_per_subject(),
         counts,
         network.adversarial_tasks,
-        network.trained_branches,
+        network.trained_branch_widths,
     ).to(device)
     trackers = {config.train.select: BestTracker(config.train.select, config.train.patience)}
     trackers |= {metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in trackers}

@@ -112,7 +112,7 @@ class Trainer:
         A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
 
         Args:
-            batches: all batches of the epoch, from `BatchLoader.epoch_batches`.
+            batches: the session indices of each batch of the epoch, from `BatchLoader.epoch_batches`.
             batch_numbers: the batches of this step.
 
         Raises:

@@ -137,7 +137,7 @@ def test_a_layer_norm_over_a_map_does_not_decay_and_a_linear_layer_to_one_number
 
 def test_only_the_learnt_loss_weights_have_another_rate() -> None:
     network, losses = parts("miresnet18", "uncertainty")
-    optimizer = build_optimizer(OptimConfig(), [network, losses.identity], losses.weighting, weighting_factor=20)
+    optimizer = build_optimizer(OptimConfig(), [network, losses.identity], losses.weighting, weighting_lr_scale=20)
     learnt = {id(parameter) for parameter in losses.weighting.parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
