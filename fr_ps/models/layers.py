@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fr_ps.data.augment import unit_normals
 from fr_ps.errors import InputError
 
 PYRAMID_BINS = (1, 2, 3)
@@ -40,7 +41,7 @@ def resample_maps(maps: Tensor, modality: str, side: int) -> Tensor:
     """
     resampled = functional.interpolate(maps, (side, side), mode="area")
     if modality == "normal":
-        return functional.normalize(resampled, dim=1)
+        return unit_normals(resampled)
     return resampled * (side / maps.shape[-1]) if modality == "depth" else resampled
 
 

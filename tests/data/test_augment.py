@@ -1,13 +1,22 @@
 """Augmentation keeps albedo, normals and depth consistent."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from fr_ps.config import AugmentConfig
-from fr_ps.data.augment import Similarity, apply_similarity, augment, sample_similarity
+from fr_ps.data.augment import (
+    Similarity,
+    apply_augmentation,
+    apply_similarity,
+    augment,
+    draw_augmentation,
+    sample_similarity,
+    unit_normals,
+)
 
 SIZE = 64
 STILL = AugmentConfig(flip=0, crop=1, rotation=0, noise=0)
@@ -219,3 +228,45 @@ def test_the_noise_patch_is_shared_by_the_maps_of_a_session_and_differs_between_
     assert torch.equal(edges["normal"], edges["depth"])
     assert torch.equal(edges["normal"], edges["albedo"])
     assert len(edges["normal"].unique(dim=0)) == 20
+
+
+def test_the_grid_is_that_of_affine_grid() -> None:
+    drawn = sample_similarity(5, AugmentConfig(rotation=30, crop=0.6, scale=0.2, shift=0.1), torch.Generator().manual_seed(0))
+    maps = torch.zeros(5, 3, 24, 16)
+    expected = torch.nn.functional.affine_grid(drawn.matrix(), [5, 3, 24, 16], align_corners=False)
+    torch.testing.assert_close(drawn.grid(maps), expected, atol=2e-6, rtol=0)
+
+
+def test_unit_normals_are_those_of_normalize_in_float64_and_zero_stays_zero() -> None:
+    normals = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    normals[0, :, 2, 3] = 0
+    expected = torch.nn.functional.normalize(normals.double(), dim=1)
+    torch.testing.assert_close(unit_normals(normals).double(), expected, atol=1e-6, rtol=0)
+
+
+def test_a_part_of_a_batch_is_augmented_as_in_the_whole_batch() -> None:
+    """A process that trains on a part of the batch gets the same maps as one process with all of it."""
+    config = AugmentConfig(rotation=20, scale=0.2, noise=0.3, erase=0.5)
+    batch = {name: maps.repeat(6, 1, 1, 1) for name, maps in surface().items()}
+    drawn = draw_augmentation(6, len(batch), config, torch.Generator().manual_seed(1))
+    whole = apply_augmentation(batch, drawn)
+    rows = slice(2, 5)
+    part = apply_augmentation({name: maps[rows] for name, maps in batch.items()}, drawn.part(rows))
+    for name, maps in part.items():
+        torch.testing.assert_close(maps, whole[name][rows], atol=0, rtol=0)
+
+
+def test_noise_is_standard_normal_and_differs_between_sessions_and_maps() -> None:
+    count = 400
+    maps = {"albedo": torch.ones(count, 1, SIZE, SIZE), "other": torch.ones(count, 1, SIZE, SIZE)}
+    config = AugmentConfig(flip=0, crop=1, rotation=0, noise=1.0)
+    drawn = draw_augmentation(count, 2, config, torch.Generator().manual_seed(0))
+    changed = apply_augmentation(maps, drawn)["other"] - 1  # not clamped at 0, unlike albedo
+    values = [one[one != 0].double() / strength for one, strength in zip(changed, drawn.strength[:, 1])]
+    pooled = torch.cat(values)
+    assert abs(pooled.mean()) < 0.01
+    assert abs(pooled.std() - 1) < 0.01
+    assert abs((pooled**4).mean() - 3) < 0.1  # of a normal distribution
+    correlation = [torch.corrcoef(torch.stack([a[:200], b[:200]]))[0, 1].abs() for a, b in pairwise(values)]
+    assert float(torch.stack(correlation).mean()) < 0.1
+    assert len(drawn.position.unique()) > 2 * count - 5
