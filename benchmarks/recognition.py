@@ -11,6 +11,7 @@ and its data, but not by the code: after a change of the code, use a new --out. 
 
     python benchmarks/recognition.py --data data/yale_b --config experiments/yale_fusion.yaml
     python benchmarks/recognition.py --data data/yale_b --config yale.yaml --config "yale.yaml augment.erase=0" --seeds 1
+    python benchmarks/recognition.py --data data/yale_b_relight --tested relit=0 --config experiments/yale_fusion.yaml
 """
 
 import argparse
@@ -30,6 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="each deals the folds and starts the trainings anew")
     parser.add_argument("--jitter-draws", type=int, default=20, help="random similarities of each session")
+    parser.add_argument(
+        "--tested", default="", metavar="COLUMN=VALUE", help="compare only sessions with this value in labels.csv; train on all"
+    )
     parser.add_argument("--no-baselines", action="store_true", help="neither linear baselines nor dlib")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch and BLAS")
     return parser
@@ -46,7 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         results = Results(
             CrossValidation(
-                options.data, options.out, options.folds, options.seeds, options.jitter_draws, options.threads, print
+                options.data,
+                options.out,
+                options.folds,
+                options.seeds,
+                options.jitter_draws,
+                options.threads,
+                print,
+                tested=options.tested,
             ),
             options.config,
             options.set,

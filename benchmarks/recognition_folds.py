@@ -70,6 +70,8 @@ class CrossValidation:
         draws: number of jittered copies of each session.
         threads: CPU threads of torch.
         echo: prints a line.
+        tested: `COLUMN=VALUE`: of the test sessions, only those with this value of a column of the labels table are compared.
+            Training uses all. Empty: all are compared.
     """
 
     data: Path
@@ -79,6 +81,7 @@ class CrossValidation:
     draws: int
     threads: int
     echo: Callable[[str], None]
+    tested: str = ""
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -126,9 +129,25 @@ class CrossValidation:
         return [Embedded(rows, embeddings[:, rows]) for rows in tested], ""
 
     def split(self, parts: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the training and of the test subjects."""
+        """Rows of the training subjects, and those of the test subjects that are compared."""
         split = make_split(self.dataset.labels, parts)
-        return split.train, split.test
+        return split.train, self.compared(self.dataset.labels, split.test)
+
+    def compared(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        """Those of the `rows` of a table that have the value of `tested`.
+
+        Raises:
+            InputError: there is no such column, or none of the rows has that value.
+        """
+        if not self.tested:
+            return rows
+        column, _, value = self.tested.partition("=")
+        if column not in labels.columns:
+            raise InputError(f"--tested {self.tested}: no column {column!r}; expected one of {', '.join(labels.columns)}")
+        found = labels.columns[column][rows]
+        if value not in found:
+            raise InputError(f"--tested {self.tested}: {column} is never {value!r}; it has {', '.join(np.unique(found))}")
+        return rows[found == value]
 
     def _network_fold(self, text: str, common: Sequence[str], parts: DataConfig) -> Embedded:
         config = fold_config(text, common, parts, self.threads)
@@ -138,15 +157,15 @@ class CrossValidation:
         if not file.exists():
             dataset = open_training_data(config, lambda line: None)
             split = make_split(dataset.labels, config.data, dataset.left_out)
-            tested = self.split(parts)[1]
-            if dataset.labels.subset(split.test).row_keys() != self.dataset.labels.subset(tested).row_keys():
+            tested, rows = self.split(parts)[1], self.compared(dataset.labels, split.test)
+            if dataset.labels.subset(rows).row_keys() != self.dataset.labels.subset(tested).row_keys():
                 raise InputError(f"{text}: its data settings select other test sessions; change the data set instead")
             folder.mkdir(parents=True, exist_ok=True)
             started = time.perf_counter()
             result = fit(config, Run(folder), lambda line: None)
             seconds = time.perf_counter() - started
             network, info = load_model(folder / BEST_CHECKPOINT, pick_device(config.device))
-            copies = with_jittered_copies(dataset, split.test, self.draws)
+            copies = with_jittered_copies(dataset, rows, self.draws)
             predictions = predict(network, copies.store, np.arange(len(copies.labels)))
             shape = (self.draws + 1, len(tested), -1)
             probabilities = {name: predictions.probabilities[name].reshape(shape) for name in info.trained}
@@ -207,6 +226,7 @@ class CrossValidation:
 
     def _digest(self, settings: dict) -> str:
         key = {"data": self.dataset.store.digest, "folds": self.folds, "draws": self.draws, **settings}
+        key |= {"tested": self.tested} if self.tested else {}
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 

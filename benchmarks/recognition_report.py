@@ -106,6 +106,7 @@ class Results:
         metrics: name to kind (`AS_IS`, `JITTERED`) to metrics.
         probes: name of the linear probe on pixels to kind to the AUC of the attributes; empty without baselines.
         notes: lines about baselines that are missing.
+        tested: rows of the sessions that are compared.
 
     Raises:
         InputError: settings or data that cannot be used.
@@ -115,6 +116,8 @@ class Results:
         self, validation: CrossValidation, experiments: Sequence[str], common: Sequence[str], *, with_baselines: bool
     ) -> None:
         self.validation, self.labels = validation, validation.dataset.labels
+        self.tested = validation.compared(self.labels, np.arange(len(self.labels)))
+        self.subjects = len(np.unique(self.labels.ids[self.tested]))
         self.settings = list(common)
         self.notes: list[str] = []
         self.folds: dict[str, list[Embedded]] = {}
@@ -162,22 +165,22 @@ class Results:
     def differences(self, kind: str) -> list[dict]:
         """Each network minus each baseline, and the first network minus the others."""
         found = []
-        subjects = len(np.unique(self.labels.ids))
         first = self.networks[:1]
         others = [(one, other) for one in self.networks for other in self.folds if other not in self.networks]
         for one, other in [*((name, after) for name in first for after in self.networks[1:]), *others]:
             pair = (self.metrics[name][kind] for name in (one, other))
-            found += [_as_json(difference, kind, one, other) for difference in paired_differences(*pair, list(SHOWN), subjects)]
+            found += [
+                _as_json(difference, kind, one, other) for difference in paired_differences(*pair, list(SHOWN), self.subjects)
+            ]
         return found
 
     def attribute_differences(self, kind: str) -> list[dict]:
         """Each network minus the linear probe on pixels, AUC of each attribute that both have."""
         found = []
-        subjects = len(np.unique(self.labels.ids))
         for name in self.networks:
             for probe, metrics in self.probes.items():
                 pair = self.metrics[name][kind], metrics[kind]
-                compared = paired_differences(*pair, list(metrics[kind].values), subjects)
+                compared = paired_differences(*pair, list(metrics[kind].values), self.subjects)
                 found += [_as_json(difference, kind, name, probe) for difference in compared]
         return found
 
@@ -188,7 +191,12 @@ class Results:
         geometry = {name: {kind: self._geometry(name, kind) for kind in self.kinds} for name in [*self.networks, *self._best()]}
         differences = [one for kind in self.kinds for one in self.differences(kind)]
         content = {
-            "data": {"folder": str(validation.data), "digest": validation.dataset.store.digest, "sessions": len(self.labels)},
+            "data": {
+                "folder": str(validation.data),
+                "digest": validation.dataset.store.digest,
+                "sessions": len(self.labels),
+                "tested": validation.tested,
+            },
             "folds": validation.folds,
             "seeds": validation.seeds,
             "jitter_draws": validation.draws,
@@ -231,9 +239,10 @@ class Results:
 
     def _markdown(self, seeds: dict, differences: list[dict], geometry: dict) -> str:
         validation = self.validation
-        subjects = len(np.unique(self.labels.ids))
+        only = f" with {validation.tested} (training uses all {len(self.labels)})" if validation.tested else ""
         lines = [
-            f"{subjects} subjects, {len(self.labels)} sessions; {validation.folds} subject folds, {validation.seeds} seeds. "
+            f"{self.subjects} subjects, {len(self.tested)} sessions{only}; "
+            f"{validation.folds} subject folds, {validation.seeds} seeds. "
             f"Jittered: {validation.draws} draws. Brackets: 95 % bootstrap confidence interval over subjects. "
             f"*: fewer than {LOW_SUPPORT} expected false matches.",
             *self.notes,

@@ -1,6 +1,7 @@
 """benchmarks/recognition.py: pooled pairs against scikit-learn, folds without leakage, and a tiny run."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -263,6 +264,41 @@ def test_data_settings_that_select_other_sessions_are_rejected(prepared: Path, t
     file.write_text(TINY)
     with pytest.raises(SystemExit, match="select other test sessions"):
         run_benchmark(prepared, tmp_path / "out", "--no-baselines", "--config", f"{file} data.subsample_sessions=2")
+
+
+def test_sessions_with_another_value_are_trained_on_but_not_compared(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, file, out = tmp_path / "data", tmp_path / "tiny.yaml", tmp_path / "out"
+    shutil.copytree(prepared, data)
+    header, *rows = (prepared / "labels.csv").read_text().splitlines()
+    rows = [f"{row},{int(row.split(',')[1] == 's03')}" for row in rows]  # the last of the four sessions of each subject
+    (data / "labels.csv").write_text("\n".join([f"{header},relit", *rows]) + "\n")
+    file.write_text(TINY)
+    monkeypatch.setattr(recognition_folds, "reason_without_dlib", lambda: "not in this test")
+    with pytest.raises(SystemExit, match="--tested light=0: no column 'light'; expected one of id, session, "):
+        run_benchmark(data, out, "--tested", "light=0")
+    with pytest.raises(SystemExit, match="--tested relit=2: relit is never '2'; it has 0, 1"):
+        run_benchmark(data, out, "--tested", "relit=2")
+    assert not out.exists()
+    found = run_benchmark(data, out, "--config", str(file), "--tested", "relit=0")
+    assert (found["data"]["sessions"], found["data"]["tested"]) == (24, "relit=0")
+    assert "6 subjects, 18 sessions with relit=0 (training uses all 24); 3 subject folds" in (out / "results.md").read_text()
+
+    every = CrossValidation(data, out, 3, 1, 1, 1, print)
+    some = replace(every, tested="relit=0")
+    labels = every.dataset.labels
+    for fold, parts in enumerate(every.each_fold()):
+        (train, tested), (same_train, compared) = every.split(parts), some.split(parts)
+        np.testing.assert_array_equal(train, same_train)
+        np.testing.assert_array_equal(compared, [row for row in tested if labels.sessions[row] != "s03"])
+        for folds in (some.network(str(file), []), *some.linear_baselines().values()):
+            np.testing.assert_array_equal(folds[fold].rows, compared)
+            assert folds[fold].embeddings.shape[:2] == (2, 6)
+    names = sorted(path.name for path in out.rglob("*seed0*"))
+    run_benchmark(data, out, "--config", str(file))
+    added = sorted({path.name for path in out.rglob("*seed0*")} - set(names))
+    assert len(added) == len(names)  # nothing of the other run is used
 
 
 @pytest.mark.skipif(bool(reason_without_dlib()), reason=reason_without_dlib())
