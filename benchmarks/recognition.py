@@ -4,7 +4,8 @@ Each seed deals the subjects into folds. For each fold, every experiment trains 
 validation subjects), the linear baselines are fitted on them too, and dlib's network is applied if it is installed. The sessions
 of the fold are compared as they are, and under several draws of the random similarity of `fr-ps evaluate --jitter`; the pairs of
 all folds and seeds are pooled. Attributes are compared with a linear probe on the pixels of albedo and normals, fitted on the
-same subjects. Brackets are 95 % bootstrap intervals over subjects; differences are paired.
+same subjects. With --score-norm, each experiment has a further row, whose scores are normalised by those with the training
+sessions of the fold (score_norm.py). Brackets are 95 % bootstrap intervals over subjects; differences are paired.
 
 A finished fold stays in --out and is not computed again; an interrupted training resumes. A fold is identified by its settings
 and its data, but not by the code: after a change of the code, use a new --out. results.md and results.json are written there too.
@@ -34,6 +35,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tested", default="", metavar="COLUMN=VALUE", help="compare only sessions with this value in labels.csv; train on all"
     )
+    parser.add_argument(
+        "--score-norm", action="store_true", help="add a row of each experiment with S-norm, the training sessions as cohort"
+    )
     parser.add_argument("--no-baselines", action="store_true", help="neither linear baselines nor dlib")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch and BLAS")
     return parser
@@ -57,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
                 options.jitter_draws,
                 options.threads,
                 print,
-                tested=options.tested,
+                options.tested,
+                options.score_norm,
             ),
             options.config,
             options.set,

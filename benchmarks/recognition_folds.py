@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from score_norm import cohort_cosines
 
 from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
@@ -50,12 +51,14 @@ class Embedded:
             a linear probe of attributes.
         probabilities: trained attribute to (1 + draws, n, classes).
         seconds: duration of the training; 0 without one.
+        cohort: (1 + draws, n, c) cosines with the c training sessions as they are; None without score normalisation.
     """
 
     rows: np.ndarray
     embeddings: np.ndarray
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
+    cohort: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class CrossValidation:
         echo: prints a line.
         tested: `COLUMN=VALUE`: of the test sessions, only those with this value of a column of the labels table are compared.
             Training uses all. Empty: all are compared.
+        score_norm: whether the folds of networks have the cosines with their training sessions.
     """
 
     data: Path
@@ -82,6 +86,7 @@ class CrossValidation:
     threads: int
     echo: Callable[[str], None]
     tested: str = ""
+    score_norm: bool = False
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -152,6 +157,7 @@ class CrossValidation:
     def _network_fold(self, text: str, common: Sequence[str], parts: DataConfig) -> Embedded:
         config = fold_config(text, common, parts, self.threads)
         settings = {name: value for name, value in flatten(config).items() if name not in _WITHOUT_EFFECT}
+        settings |= {"score_norm": True} if self.score_norm else {}
         folder = self.out / experiment_name(text) / f"{self._digest(settings)}-seed{parts.split_seed}-fold{parts.fold}"
         file = folder.with_suffix(".npz")
         if not file.exists():
@@ -169,7 +175,10 @@ class CrossValidation:
             predictions = predict(network, copies.store, np.arange(len(copies.labels)))
             shape = (self.draws + 1, len(tested), -1)
             probabilities = {name: predictions.probabilities[name].reshape(shape) for name in info.trained}
-            _write(file, Embedded(tested, _compact(predictions.embeddings.reshape(shape)), probabilities, seconds))
+            embeddings, cohort = predictions.embeddings.reshape(shape), None
+            if self.score_norm:
+                cohort = cohort_cosines(embeddings, predict(network, dataset.store, split.train).embeddings)
+            _write(file, Embedded(tested, _compact(embeddings), probabilities, seconds, cohort))
             shutil.rmtree(folder)
             self.echo(f"{file.stem} of {experiment_name(text)}: {result.state.epoch} epochs in {seconds:.0f} s")
         return _read(file)
@@ -286,7 +295,7 @@ def _write(path: Path, embedded: Embedded) -> None:
     with temporary.open("wb") as file:
         np.savez(
             file, allow_pickle=False, rows=embedded.rows, embeddings=embedded.embeddings, seconds=embedded.seconds,
-            **embedded.probabilities,
+            **embedded.probabilities, **({} if embedded.cohort is None else {"cohort": embedded.cohort}),
         )  # fmt: skip
     temporary.replace(path)
 
@@ -294,4 +303,4 @@ def _write(path: Path, embedded: Embedded) -> None:
 def _read(path: Path) -> Embedded:
     with np.load(path, allow_pickle=False) as found:
         probabilities = {name: found[name] for name in ATTRIBUTES if name in found}
-        return Embedded(found["rows"], found["embeddings"], probabilities, float(found["seconds"]))
+        return Embedded(found["rows"], found["embeddings"], probabilities, float(found["seconds"]), found.get("cohort"))

@@ -3,12 +3,13 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
 from recognition_folds import CrossValidation, Embedded, experiment_name
+from score_norm import s_norm, vectors_of_scores
 from tabulate import tabulate
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
@@ -97,12 +98,21 @@ def false_non_matches(pairs: PooledPairs, labels: Labels, far: float) -> list[tu
     return [(f"{labels.ids[row]}/{labels.sessions[row]}", int(rejected[row]), int(total[row])) for row in rows]
 
 
+def with_score_norm(folds: Sequence[Embedded]) -> list[Embedded]:
+    """Folds whose cosines are the normalised scores, times one factor. They have no attributes, which do not change."""
+    scores = [s_norm(fold.embeddings, fold.cohort) for fold in folds if fold.cohort is not None]
+    return [
+        replace(fold, embeddings=vectors, probabilities={}, cohort=None)
+        for fold, vectors in zip(folds, vectors_of_scores(scores), strict=True)
+    ]
+
+
 class Results:
     """The metrics of all networks and baselines.
 
     Attributes:
         folds: network or baseline to its folds; networks first.
-        networks: names of the networks.
+        networks: names of the networks, each without and with score normalisation.
         metrics: name to kind (`AS_IS`, `JITTERED`) to metrics.
         probes: name of the linear probe on pixels to kind to the AUC of the attributes; empty without baselines.
         notes: lines about baselines that are missing.
@@ -127,7 +137,10 @@ class Results:
             baselines |= {DLIB_NAME: found} if found else {}
             self.notes += [f"{DLIB_NAME} omitted: {reason}"] if reason else []
         for text in experiments:
-            self.folds[experiment_name(text)] = validation.network(text, common)
+            name = experiment_name(text)
+            self.folds[name] = validation.network(text, common)
+            if validation.score_norm:
+                self.folds[f"{name} s-norm"] = with_score_norm(self.folds[name])
         self.networks = list(self.folds)
         if with_baselines:
             self.folds |= baselines
@@ -282,7 +295,7 @@ class Results:
 
     def _attribute_lines(self) -> list[str]:
         """The AUC of the attributes of each network and of the linear probe on pixels, and their differences."""
-        kinds_of = {name: self.metrics[name] for name in self.networks} | self.probes
+        kinds_of = {name: self.metrics[name] for name in self.networks if self.folds[name][0].probabilities} | self.probes
         defined = [metrics[AS_IS].defined() for metrics in kinds_of.values()]
         attributes = [name for name in ATTRIBUTES if any(f"{name}/auc" in values for values in defined)]
         if not attributes:

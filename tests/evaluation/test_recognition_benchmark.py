@@ -1,7 +1,9 @@
 """benchmarks/recognition.py: pooled pairs against scikit-learn, folds without leakage, and a tiny run."""
 
+import itertools
 import json
 import shutil
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import recognition
 import recognition_folds
 import torch
 from recognition_folds import CrossValidation, Embedded, _compact, experiment_name, fold_config, with_jittered_copies
-from recognition_report import eer_by_geometry, false_non_matches, pool_pairs
+from recognition_report import eer_by_geometry, false_non_matches, pool_pairs, with_score_norm
+from score_norm import cohort_cosines
 from sklearn.metrics import roc_auc_score
 
 from fr_ps.data.dataset import open_dataset
@@ -299,6 +302,75 @@ def test_sessions_with_another_value_are_trained_on_but_not_compared(
     run_benchmark(data, out, "--config", str(file))
     added = sorted({path.name for path in out.rglob("*seed0*")} - set(names))
     assert len(added) == len(names)  # nothing of the other run is used
+
+
+def s_norm_of_pair(first: np.ndarray, second: np.ndarray, cohort: np.ndarray) -> float:
+    """S-norm of two embeddings, from its definition."""
+
+    def cosine(one: np.ndarray, other: np.ndarray) -> float:
+        return float(one @ other / np.sqrt((one @ one) * (other @ other)))
+
+    normalised = []
+    for one in (first, second):
+        scores = [cosine(one, other) for other in cohort]
+        normalised.append((cosine(first, second) - statistics.fmean(scores)) / statistics.pstdev(scores))
+    return sum(normalised) / 2
+
+
+def check_scores(folds: list[Embedded], draws: list[list[np.ndarray]], cohorts: list[np.ndarray]) -> None:
+    """The cosines of `folds` are S-norm of the embeddings (n, k) in `draws`, times one factor for all folds and draws."""
+    found, wanted = [], []
+    for fold, embeddings, cohort in zip(folds, draws, cohorts, strict=True):
+        for vectors, one in zip(fold.embeddings, embeddings, strict=True):
+            for i, j in itertools.combinations(range(len(one)), 2):
+                found.append(float(cosines(vectors)[i, j]))
+                wanted.append(s_norm_of_pair(one[i].astype(np.float64), one[j].astype(np.float64), cohort.astype(np.float64)))
+    factor = found[0] / wanted[0]
+    assert factor > 0
+    np.testing.assert_allclose(found, factor * np.array(wanted), atol=2e-6)
+
+
+def test_normalised_scores_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    draws = [[rng.normal(size=(n, 20)) + shift for _ in range(2)] for n, shift in ((5, 0), (7, 1), (6, -1))]
+    cohorts = [rng.normal(size=(9, 20)) + shift for shift in (1, 0.5, 0)]
+    folds = []
+    for embeddings, cohort in zip(draws, cohorts):
+        stacked = np.stack(embeddings)
+        folds.append(Embedded(np.arange(len(embeddings[0])), _compact(stacked), cohort=cohort_cosines(stacked, cohort)))
+    check_scores(with_score_norm(folds), draws, cohorts)
+
+
+@pytest.mark.usefixtures("few_replicates")
+def test_a_run_with_score_normalisation_has_a_further_row(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(TINY)
+    plain = run_benchmark(prepared, out, "--config", str(file), "--no-baselines")
+    predicted = []
+
+    def recorded_predict(network, store, rows):  # type: ignore[no-untyped-def]
+        predicted.append((predict(network, store, rows), rows))
+        return predicted[-1][0]
+
+    predict = recognition_folds.predict
+    monkeypatch.setattr(recognition_folds, "predict", recorded_predict)
+    found = run_benchmark(prepared, out, "--config", str(file), "--no-baselines", "--score-norm")
+    assert list(found["results"]) == ["tiny", "tiny s-norm"]
+    for kind in ("as they are", "jittered"):
+        assert found["results"]["tiny"][kind]["metrics"] == pytest.approx(plain["results"]["tiny"][kind]["metrics"], abs=1e-6)
+        assert "eer" in found["results"]["tiny s-norm"][kind]["metrics"]
+    assert len(list((out / "tiny").glob("*.npz"))) == 6  # of both runs
+
+    assert len(predicted) == 6
+    validation = CrossValidation(prepared, out, 3, 1, 1, 1, print, score_norm=True)
+    draws, cohorts = [], []
+    for parts, (tested, _), (cohort, rows) in zip(validation.each_fold(), predicted[::2], predicted[1::2]):
+        np.testing.assert_array_equal(rows, validation.split(parts)[0])
+        draws.append(list(tested.embeddings.reshape(2, 8, -1)))
+        cohorts.append(cohort.embeddings)
+    check_scores(with_score_norm(validation.network(str(file), [])), draws, cohorts)
 
 
 @pytest.mark.skipif(bool(reason_without_dlib()), reason=reason_without_dlib())
