@@ -1,5 +1,7 @@
 """Selects the torch device and the precision of the training."""
 
+import os
+
 import torch
 
 from fr_ps.errors import InputError
@@ -22,14 +24,35 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The data type of the forward pass in training: float32 or bfloat16.
+    """The data type of the forward pass in training: float32, bfloat16 or float16.
 
     `auto` is bfloat16 where the device has instructions for it: a GPU of compute capability 8.0 or higher, or a processor with
-    AVX512-BF16 or AMX. Without them it is slower than float32.
+    AVX512-BF16 or AMX. Without them it is slower than float32. It is float16 on an older GPU.
     """
     if name == "auto":
-        name = "bfloat16" if _computes_bfloat16(device) else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        name = "bfloat16" if _computes_bfloat16(device) else "float16" if device.type == "cuda" else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def configure_device(device: torch.device, precision: torch.dtype, *, deterministic: bool) -> None:
+    """Set torch's global options for a training.
+
+    On a GPU, float32 convolutions and matrix products are exact in a float32 training, and use TF32 in another one, where they
+    remain in few places. Without `deterministic`, cuDNN chooses the fastest algorithm for each shape by measurement.
+
+    Args:
+        device: of the training.
+        precision: of its forward pass.
+        deterministic: only algorithms with reproducible results, also on a GPU.
+    """
+    exact = precision == torch.float32
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(deterministic)
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

@@ -76,9 +76,12 @@ class TrainConfig:
         ema: decay per step of the exponential moving average of the weights, as 0.999, smaller in the first steps; validation,
             test and saved models use the averaged weights; 0: no average.
         threads: CPU threads of torch; 0: torch's default.
-        precision: data type of most operations of the forward and backward pass: float32; bfloat16, with weights and losses in
-            float32 (autocast); or auto: bfloat16 where the processor or GPU has instructions for it. Validation, test and
-            saved models use float32.
+        precision: data type of most operations of the forward and backward pass: float32; bfloat16 or float16, with weights and
+            losses in float32 (autocast); or auto: bfloat16 where the processor or GPU has instructions for it, float16 on an
+            older GPU, else float32. Validation, test and saved models use float32.
+        compile: compile the network with torch.compile; the first steps take minutes, the others are faster.
+        deterministic: use only reproducible algorithms on a GPU, so that two trainings with one seed, and an interrupted and
+            resumed one, have identical weights. Slower. On a CPU they always have.
         checkpoint_steps: steps between checkpoints to resume from within an epoch; 0: by time only. The end of an epoch
             always writes one.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0: not by time.
@@ -94,7 +97,9 @@ class TrainConfig:
     accumulate: int = 1
     ema: float = 0.0
     threads: int = 0
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    compile: bool = False
+    deterministic: bool = False
     watch: tuple[str, ...] = ()
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0

@@ -6,8 +6,8 @@ batch.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -53,13 +53,20 @@ class Augmentation:
 
     def part(self, rows: slice) -> "Augmentation":
         """The random numbers of some of the sessions."""
+        return self._map(lambda numbers: numbers[rows])
+
+    def to(self, device: torch.device) -> "Augmentation":
+        """The same numbers on a device, copied without waiting for it; the positions stay on the CPU, which reads them."""
+        return replace(self._map(lambda numbers: numbers.to(device, non_blocking=True)), position=self.position)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Augmentation":
         moved = self.similarity
         return Augmentation(
-            Similarity(moved.flip[rows], moved.angle[rows], moved.side[rows], moved.centre[rows]),
-            None if self.noisy is None else self.noisy[rows],
-            self.strength[rows],
-            self.position[rows],
-            None if self.erased is None else self.erased[rows],
+            Similarity(function(moved.flip), function(moved.angle), function(moved.side), function(moved.centre)),
+            None if self.noisy is None else function(self.noisy),
+            function(self.strength),
+            function(self.position),
+            None if self.erased is None else function(self.erased),
         )
 
 
@@ -81,15 +88,16 @@ def draw_augmentation(count: int, modalities: int, config: AugmentConfig, genera
 def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapBatch:
     """An augmented copy of `batch`, on its device. The modalities are those of the draw, in the same order."""
     first = next(iter(batch.values()))
+    drawn = drawn.to(first.device)
     grid = drawn.similarity.grid(first)
     moved = {modality: _move(maps, modality, drawn.similarity, grid) for modality, maps in batch.items()}
     if drawn.noisy is not None:
-        patch = _inside(drawn.noisy.to(first), first.shape[-2:])
+        patch = _inside(drawn.noisy, first.shape[-2:])
         for index, (modality, maps) in enumerate(moved.items()):
             noise = _noise(maps, drawn.position[:, index])
             moved[modality] = _add_noise(maps, modality, patch, noise, drawn.strength[:, index])
     if drawn.erased is not None:
-        patch = _inside(drawn.erased.to(first), first.shape[-2:])
+        patch = _inside(drawn.erased, first.shape[-2:])
         moved = {modality: _erase(maps, modality, patch) for modality, maps in moved.items()}
     return moved
 

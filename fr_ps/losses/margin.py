@@ -234,7 +234,8 @@ class MagFace(MarginLoss):
 
 def add_angle(cosine: Tensor, angle: Tensor | float) -> Tensor:
     """cos(theta + angle) of cos theta, theta from 0 to pi; value and gradient are finite everywhere."""
-    angle = torch.as_tensor(angle, dtype=cosine.dtype, device=cosine.device)
     # The derivative of the square root is infinite at cos = +-1.
     sine = (1 - cosine.square()).clamp_min(1e-7).sqrt()
+    if isinstance(angle, float):
+        return cosine * math.cos(angle) - sine * math.sin(angle)
     return cosine * angle.cos() - sine * angle.sin()

@@ -74,28 +74,40 @@ class MultiTaskLoss(nn.Module):
         self.weighting = weighting
         self.contrastive, self.temperature = contrastive, temperature
 
-    def forward(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> LossOutput:
-        """The losses of a batch; `targets` holds the (B,) classes of every task.
+    def forward(
+        self, outputs: NetworkOutput, targets: Mapping[str, Tensor], labelled: Mapping[str, Tensor] | None = None
+    ) -> LossOutput:
+        """The losses of a batch.
 
         Samples with a missing label (-1) are left out of that task's loss. A task without a labelled sample in the batch has
         no loss.
+
+        Args:
+            outputs: of the network.
+            targets: task to the (B,) classes.
+            labelled: from `find_labelled`; None: found here, which waits for a GPU.
         """
-        losses = self.task_losses(outputs, targets)
+        losses = self.task_losses(outputs, targets, labelled)
         diagnostics = self._diagnostics(outputs, targets["identity"])
         penalties = {"identity": diagnostics["norm/penalty"]}
         total = self.weighting(losses, list(outputs.shared.values()), penalties)
         return LossOutput(total, losses, diagnostics)
 
-    def task_losses(self, outputs: NetworkOutput, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Task to its loss before weighting, with graph."""
+    def task_losses(
+        self, outputs: NetworkOutput, targets: Mapping[str, Tensor], labelled: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Task to its loss before weighting, with graph; the arguments as in `forward`."""
+        if labelled is None:
+            labelled = find_labelled(targets)
         losses = {"identity": self._identity_loss(outputs, targets["identity"])}
         for task, loss in self.attributes.items():
-            labelled = targets[task] >= 0
-            if not labelled.any():
+            if task not in labelled:
                 continue
-            losses[task] = loss(outputs.logits[task][labelled], targets[task][labelled])
+            rows = labelled[task]
+            classes = targets[task][rows]
+            losses[task] = loss(outputs.logits[task][rows], classes)
             if task in outputs.adversarial:
-                losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][labelled], targets[task][labelled])
+                losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][rows], classes)
         return losses
 
     def _identity_loss(self, outputs: NetworkOutput, subjects: Tensor) -> Tensor:
@@ -133,3 +145,9 @@ class MultiTaskLoss(nn.Module):
         if "identity" in means:
             means["identity"] -= identity_penalty
         self.weighting.end_epoch(means)
+
+
+def find_labelled(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Task to the positions of the (B,) labels that are not missing (-1); without the tasks that have none."""
+    found = {task: torch.nonzero(target >= 0)[:, 0] for task, target in targets.items()}
+    return {task: rows for task, rows in found.items() if len(rows)}

@@ -82,8 +82,8 @@ class UncertaintyWeighting(Weighting):
 
     def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
         """The total of `losses`; the s of tasks that are missing gets no gradient."""
-        present = torch.tensor([self.tasks.index(task) for task in losses], device=self.raw.device)
-        s = self.log_variances()[present]
+        log_variances = dict(zip(self.tasks, self.log_variances().unbind()))
+        s = torch.stack([log_variances[task] for task in losses])
         weights, all_losses = (-s).exp(), torch.stack(list(losses.values()))
         penalty = torch.stack([penalties.get(task, torch.zeros_like(loss)) for task, loss in losses.items()])
         return (weights * (all_losses - penalty) + weights.detach() * penalty + s / 2).sum()
@@ -115,7 +115,9 @@ class DynamicWeightAverage(Weighting):
         before, last = self.means.clamp_min(1e-8)  # two losses of 0 have the ratio 1
         ratio = (last / before).nan_to_num(nan=1.0)
         dynamic = len(self.tasks) * (ratio / self.temperature).softmax(dim=0)
-        return dict(zip(self.tasks, dynamic)) | {task: dynamic.new_tensor(weight) for task, weight in self.constant.items()}
+        return dict(zip(self.tasks, dynamic)) | {
+            task: torch.full_like(dynamic[0], weight) for task, weight in self.constant.items()
+        }
 
     def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
         weights = self.weights()

@@ -99,16 +99,22 @@ class FeatureSeparation(nn.Module):
 
 def _pyramid_pool(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, 14 C, 1, 1): average plus maximum in each bin."""
-    maximum = _adaptive_max_pool if torch.compiler.is_exporting() else functional.adaptive_max_pool2d
-    pooled = [(functional.adaptive_avg_pool2d(x, bins) + maximum(x, bins)).flatten(1) for bins in PYRAMID_BINS]
-    return torch.cat(pooled, dim=1)[:, :, None, None]
+    # ONNX has no operator for the adaptive maximum, and the gradients of both are not deterministic on a GPU.
+    deterministic = x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+    pool = _pool_slices if torch.compiler.is_exporting() or deterministic else _pool_adaptively
+    return torch.cat([pool(x, bins) for bins in PYRAMID_BINS], dim=1)[:, :, None, None]
 
 
-def _adaptive_max_pool(x: Tensor, bins: int) -> Tensor:
-    """`adaptive_max_pool2d`, which ONNX has no operator for, from slices."""
+def _pool_adaptively(x: Tensor, bins: int) -> Tensor:
+    """(B, C, h, w) -> (B, C bins^2): average plus maximum in each bin."""
+    return (functional.adaptive_avg_pool2d(x, bins) + functional.adaptive_max_pool2d(x, bins)).flatten(1)
+
+
+def _pool_slices(x: Tensor, bins: int) -> Tensor:
+    """The values of `_pool_adaptively`, by a slice for each bin."""
     rows, columns = ([(side * i // bins, -(-side * (i + 1) // bins)) for i in range(bins)] for side in x.shape[2:])
-    maxima = [x[:, :, top:bottom, left:right].amax(dim=(2, 3)) for top, bottom in rows for left, right in columns]
-    return torch.stack(maxima, dim=2).unflatten(2, (bins, bins))
+    slices = [x[:, :, top:bottom, left:right] for top, bottom in rows for left, right in columns]
+    return torch.stack([one.mean(dim=(2, 3)) + one.amax(dim=(2, 3)) for one in slices], dim=2).flatten(1)
 
 
 class _GradientReversal(torch.autograd.Function):

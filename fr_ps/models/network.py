@@ -181,7 +181,9 @@ class FaceNetwork(nn.Module):
             present: as in `forward`.
         """
         shared = next(iter(features.values())).shared
-        used = torch.tensor([name in features for name in self.branches]).to(shared.device).expand(shared.shape[0], -1)
+        # Created on the device: a copy from the CPU would wait for it.
+        available = [shared.new_full((shared.shape[0],), name in features, dtype=torch.bool) for name in self.branches]
+        used = torch.stack(available, dim=1)
         if present is not None:
             repeated = present.repeat(2, 1) if self._is_flip_averaging else present
             columns = [

@@ -1,6 +1,7 @@
-"""Training batches: maps from the store, augmented, with the targets of every loss."""
+"""Training batches: maps on the device, augmented, with the targets of every loss."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 from torch import Tensor
 
 from fr_ps.config import AugmentConfig, BatchConfig
-from fr_ps.data.augment import augment
+from fr_ps.data.augment import MapBatch, apply_augmentation, draw_augmentation
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES, MISSING
 from fr_ps.data.sampling import class_batches, pk_batches, random_batches
 from fr_ps.errors import InputError
+from fr_ps.losses.multitask import find_labelled
+from fr_ps.training.map_source import open_map_source
 
 
 class Batch(NamedTuple):
@@ -22,11 +25,14 @@ class Batch(NamedTuple):
         maps: modality to (B, C, H, W).
         targets: task to the (B,) classes; -1 for a missing label.
         present: (B, modalities) bool, the maps of each session that the network may use; one or more per session.
+        labelled: task to the positions in the batch of the sessions with a label; absent where no session has one. Known on the
+            CPU: a mask computed on the device would have to be read back.
     """
 
     maps: dict[str, Tensor]
     targets: dict[str, Tensor]
     present: Tensor
+    labelled: dict[str, Tensor]
 
 
 class BatchLoader:
@@ -56,7 +62,9 @@ class BatchLoader:
         modality_dropout: float = 0.0,
     ) -> None:
         self.labels = dataset.labels
-        self.store, self.rows, self.config, self.augmentation = dataset.store, rows, batch, augmentation
+        self.rows, self.config, self.augmentation = rows, batch, augmentation
+        self.modalities = len(dataset.store.maps)
+        self.map_source = open_map_source(dataset.store, rows, device)
         self.seed, self.device, self.modality_dropout = seed, device, modality_dropout
         self.subjects, identity = np.unique(dataset.labels.ids[rows], return_inverse=True)
         codes = dataset.labels.codes[rows]
@@ -76,6 +84,26 @@ class BatchLoader:
             return class_batches(identities, classes, people, sessions, self.seed, epoch, steps)
         return pk_batches(identities, people, sessions, self.seed, epoch, steps)
 
+    def stream(self, batches: Sequence[np.ndarray], epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on; on a GPU the maps of the next one are read in a thread.
+
+        Args:
+            batches: from `epoch_batches`.
+            epoch: of the batches.
+            start: number of the first batch.
+        """
+        numbers = range(start, len(batches))
+        if not self.map_source.reads_ahead:
+            for number in numbers:
+                yield self.load(batches[number], epoch, number)
+            return
+        with ThreadPoolExecutor(1, "maps") as executor:
+            pending = [executor.submit(self.map_source.read, batches[number]) for number in numbers[:1]]
+            for number in numbers:
+                maps = pending.pop().result()
+                pending = [executor.submit(self.map_source.read, batches[ahead]) for ahead in numbers[number + 1 - start :][:1]]
+                yield self._augmented(maps, batches[number], epoch, number)
+
     def load(self, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
         """Load and augment one batch.
 
@@ -84,15 +112,21 @@ class BatchLoader:
             epoch: of the batch; part of the seed.
             batch_number: of the batch in the epoch, from 0; part of the seed.
         """
-        maps = {modality: torch.from_numpy(array) for modality, array in self.store.read(self.rows[indices]).items()}
+        return self._augmented(self.map_source.read(indices), indices, epoch, batch_number)
+
+    def _augmented(self, maps: MapBatch, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
+        """The batch of the `maps` of (B,) indices, augmented by random numbers of (seed, epoch, batch number)."""
         seed = np.random.SeedSequence([self.seed, epoch, batch_number]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
-        maps = augment(maps, self.augmentation, generator)
-        present = sample_present_mask(len(indices), len(maps), self.modality_dropout, generator)
+        drawn = draw_augmentation(len(indices), self.modalities, self.augmentation, generator)
+        present = sample_present_mask(len(indices), self.modalities, self.modality_dropout, generator)
+        targets = {task: target[torch.from_numpy(indices)] for task, target in self.targets.items()}
+        labelled = find_labelled(targets)
         return Batch(
-            {modality: array.to(self.device) for modality, array in maps.items()},
-            {task: target[torch.from_numpy(indices)].to(self.device) for task, target in self.targets.items()},
-            present.to(self.device),
+            apply_augmentation(maps, drawn),
+            {task: target.to(self.device, non_blocking=True) for task, target in targets.items()},
+            present.to(self.device, non_blocking=True),
+            {task: rows.to(self.device, non_blocking=True) for task, rows in labelled.items()},
         )
 
     def session_names(self, indices: np.ndarray) -> list[str]:

@@ -23,58 +23,89 @@ class DivergedError(InputError):
 class NonFiniteGuard:
     """Skips steps with a loss or gradient that is not finite.
 
-    A skipped step changes nothing but the states of the global random generators: the caller does not call `optimizer.step`, and
-    `rollback` restores the buffers that the forward pass changed (statistics of batch norm, AdaFace and task weightings).
+    Everything stays on the device: the fused optimizer gets a flag with which it updates nothing, and a copy of the buffers that
+    the forward pass changed (statistics of batch norm, AdaFace and task weightings) is restored. Nothing waits for the device
+    until a counter is read. A skipped step changes nothing but the states of the random generators.
 
     Args:
-        modules: modules with the buffers.
+        modules: modules with the buffers, on their device.
         max_consecutive: skipped steps in a row after which the training counts as diverged.
-
-    Attributes:
-        consecutive_skipped: skipped steps since the last step that was not skipped.
-        skipped_in_epoch: skipped steps of the current epoch.
     """
 
     def __init__(self, modules: Sequence[nn.Module], max_consecutive: int) -> None:
         self.max_consecutive = max_consecutive
-        self.consecutive_skipped = 0
-        self.skipped_in_epoch = 0
-        self.buffers = [buffer for module in modules for buffer in module.buffers()]
-        self.backup = [buffer.clone() for buffer in self.buffers]
+        device = next(parameter.device for module in modules for parameter in module.parameters())
+        buffers: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in (buffer for module in modules for buffer in module.buffers()):
+            buffers.setdefault(buffer.dtype, []).append(buffer)
+        self.buffers = list(buffers.values())
+        self.backups = [_flatten(of_type) for of_type in self.buffers]
+        self._counts = torch.zeros(2, dtype=torch.int64, device=device)  # consecutive skipped steps, skipped ones in the epoch
+        self._longest = torch.zeros((), dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def snapshot(self) -> None:
         """Copy the buffers, before the first forward pass of a step."""
-        if self.buffers:
-            torch._foreach_copy_(self.backup, self.buffers)
-
-    def check_finite(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Whether the loss and the gradient norm of a step are finite; if so, `consecutive_skipped` becomes 0.
-
-        Synchronises with the device.
-        """
-        finite = bool(torch.isfinite(loss + grad_norm))
-        if finite:
-            self.consecutive_skipped = 0
-        return finite
+        self.backups = [_flatten(of_type) for of_type in self.buffers]
 
     @torch.no_grad()
-    def rollback(self) -> None:
-        """Restore the buffers and count a skipped step."""
-        if self.buffers:
-            torch._foreach_copy_(self.buffers, self.backup)
-        self.consecutive_skipped += 1
-        self.skipped_in_epoch += 1
+    def step(self, optimizer: torch.optim.Optimizer, loss: Tensor, grad_norm: Tensor) -> Tensor:
+        """Step of a fused optimizer, without effect if the loss or the gradient norm is not finite.
+
+        Returns:
+            whether both are finite, a scalar on the device.
+        """
+        finite = torch.isfinite(loss + grad_norm)
+        # The interface between torch's GradScaler and the fused optimizers.
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
+        for of_type, backup in zip(self.buffers, self.backups):
+            kept = torch.where(finite, _flatten(of_type), backup)
+            parts = kept.split([buffer.numel() for buffer in of_type])
+            torch._foreach_copy_(of_type, [part.view_as(buffer) for part, buffer in zip(parts, of_type)])
+        skipped = (~finite).long()
+        self._counts += skipped
+        self._counts[0] *= skipped
+        self._longest = torch.maximum(self._longest, self._counts[0])
+        return finite
+
+    @property
+    def consecutive_skipped(self) -> int:
+        """Skipped steps since the last step that was not skipped. Waits for the device."""
+        return int(self._counts[0])
+
+    @property
+    def skipped_in_epoch(self) -> int:
+        """Skipped steps of the current epoch. Waits for the device."""
+        return int(self._counts[1])
 
     @property
     def diverged(self) -> bool:
-        """Whether too many steps in a row were skipped."""
-        return self.consecutive_skipped >= self.max_consecutive
+        """Whether too many steps in a row were skipped. Waits for the device."""
+        return int(self._longest) >= self.max_consecutive
+
+    def start_epoch(self) -> None:
+        """Count the skipped steps of the epoch from 0."""
+        self._counts[1] = 0
+
+    def state_dict(self) -> list[int]:
+        """Consecutive skipped steps, and those of the epoch."""
+        return self._counts.tolist()
+
+    def load_state_dict(self, counts: Sequence[int]) -> None:
+        """Restore what `state_dict` returned."""
+        self._counts.copy_(torch.tensor(counts))
+        self._longest.copy_(self._counts[0])
+
+
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """All values, as one new tensor."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def diagnose_nonfinite(network: FaceNetwork, losses: MultiTaskLoss, batch: Batch) -> str:
     """A message with the tasks whose loss is not finite, else those whose gradient is not; empty if all are finite."""
-    task_losses = losses.task_losses(network(batch.maps, batch.present), batch.targets)
+    task_losses = losses.task_losses(network(batch.maps, batch.present), batch.targets, batch.labelled)
     bad = [task for task, loss in task_losses.items() if not torch.isfinite(loss)]
     if bad:
         return f"the loss of {', '.join(bad)} is NaN or infinite"

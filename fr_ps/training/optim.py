@@ -38,7 +38,12 @@ def build_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        if config.momentum:
+            # torch allocates them without values in the first step, which would keep these if it is skipped (NonFiniteGuard).
+            trained = [*decayed, *not_decayed, *weighting.parameters()]
+            sgd.state.update({one: {"momentum_buffer": torch.zeros_like(one)} for one in trained})
+        return sgd
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 

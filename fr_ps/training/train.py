@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from fr_ps.config import Config
-from fr_ps.device import pick_device
+from fr_ps.device import configure_device, pick_device, pick_precision
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
 from fr_ps.tracking.run import Run
@@ -94,6 +94,8 @@ def fit(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = pick_device(config.device)
+    precision = pick_precision(config.train.precision, device)
+    configure_device(device, precision, deterministic=config.train.deterministic)
     if not (run.folder / CONFIG_FILE).exists():  # before the data is opened, so that a run that fails there can be resumed
         write_config(run.folder, config)
     branch_folders = resolve_branch_folders(config)
@@ -104,6 +106,8 @@ def fit(
     if not has_checkpoint:
         fit_linear(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
     network.to(device)
+    if device.type == "cuda":
+        network.to(memory_format=torch.channels_last)  # the layout of its convolution kernels
     state = build_train_state(setup, loader, network)
     environment = describe_environment(setup, loader, next(network.parameters()).device)
     checkpoints = CheckpointManager(run, setup, state, environment)
@@ -138,4 +142,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     trackers |= {metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in trackers}
     optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)
     guard = NonFiniteGuard([network, losses], config.train.bad_steps)
-    return TrainState(network, losses, optimizer, ModelEma(network, config.train.ema), guard, trackers)
+    precision = pick_precision(config.train.precision, device)
+    # A smaller scale than torch's: each step that it makes infinite counts as a skipped one.
+    scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=precision == torch.float16)
+    return TrainState(network, losses, optimizer, ModelEma(network, config.train.ema), guard, trackers, scaler)

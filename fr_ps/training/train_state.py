@@ -19,21 +19,39 @@ from fr_ps.training.optim import ModelEma
 
 
 class MeanMeter:
-    """Means of scalars over batches. The sums stay on the device, because reading one synchronises with it."""
+    """Means of scalars over batches. Sums and counts stay on the device, because reading one waits for it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
 
-    def update(self, values: Mapping[str, Tensor]) -> None:
-        """Add the scalars of a batch; a name may be missing in some batches."""
+    @torch.no_grad()
+    def update(self, values: Mapping[str, Tensor], counted: Tensor) -> None:
+        """Add the scalars of a batch, if the scalar `counted` is true; a name may be missing in some batches."""
         for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts[name] = self.counts.get(name, 0) + 1
+            if name not in self.sums:
+                self.sums[name] = torch.zeros_like(value)
+                self._counts[name] = torch.zeros_like(counted, dtype=torch.int64)
+        added = torch.where(counted, torch.stack(list(values.values())), 0).unbind()
+        torch._foreach_add_([self.sums[name] for name in values], added)
+        torch._foreach_add_([self._counts[name] for name in values], [counted.long()] * len(values))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Name to its number of batches, 1 or more. Waits for the device."""
+        if not self._counts:
+            return {}
+        counts = torch.stack(list(self._counts.values())).tolist()
+        return {name: count for name, count in zip(self._counts, counts) if count}
 
     def compute(self) -> dict[str, float]:
-        """Name to its mean over the batches that had it."""
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        """Name to its mean over the batches that had it. Waits for the device."""
+        return {name: float(self.sums[name]) / count for name, count in self.counts.items()}
+
+    def load(self, sums: Mapping[str, Tensor], counts: Mapping[str, int], device: torch.device) -> None:
+        """Restore `sums` and `counts`, which may differ in their names if a name has no batch."""
+        self.sums = {name: sums[name].to(device) for name in counts}
+        self._counts = {name: torch.tensor(count, device=device) for name, count in counts.items()}
 
 
 @dataclass
@@ -50,6 +68,7 @@ class TrainState:
         ema: moving average of the network's weights, which is validated, saved and tested.
         guard: counts of skipped steps.
         trackers: metric to its `BestTracker`: first `train.select`, then those of `train.watch`.
+        scaler: factor on the losses of a training in float16, so that its gradients do not become 0; else disabled.
         best_metrics: `val/...` metrics of the best epoch.
         epoch: number of finished epochs.
         batch: number of finished batches of the current epoch.
@@ -64,6 +83,7 @@ class TrainState:
     ema: ModelEma
     guard: NonFiniteGuard
     trackers: dict[str, BestTracker]
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
     best_metrics: Metrics = field(default_factory=Metrics)
     epoch: int = 0
     batch: int = 0
@@ -105,7 +125,7 @@ class TrainState:
         """Set the position to the start of the current epoch."""
         self.batch = 0
         self.meter, self.images_seen, self.seconds = MeanMeter(), 0, 0.0
-        self.guard.skipped_in_epoch = 0
+        self.guard.start_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the complete state, on the CPU.
@@ -131,13 +151,15 @@ class TrainState:
             "images": self.images_seen,
             "seconds": self.seconds,
             "counts": self.meter.counts,
-            "bad": [self.guard.consecutive_skipped, self.guard.skipped_in_epoch],
+            "bad": self.guard.state_dict(),
             "selections": {metric: tracker.state_dict() for metric, tracker in self.trackers.items()},
             "validation": [self.best_metrics.values, self.best_metrics.reasons],
             "optimizer": {path: value for path, value in slots.items() if isinstance(value, Tensor)}
             | {"rates": [group["lr"] for group in optimizer["param_groups"]], "plain": plain},
             "rng": rng_state(),
         }
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
         # Copied, because the next step runs while the checkpoint is being written.
         return {name: _copy(value) for name, value in state.items()}
 
@@ -157,9 +179,10 @@ class TrainState:
         for metric, tracker in self.trackers.items():
             tracker.load_state_dict(state["selections"].get(metric, untracked))
         device = next(self.network.parameters()).device
-        self.meter.sums = {name: tensor.to(device) for name, tensor in state.get("means", {}).items()}
-        self.meter.counts = dict(state["counts"])
-        self.guard.consecutive_skipped, self.guard.skipped_in_epoch = state["bad"]
+        self.meter.load(state.get("means", {}), state["counts"], device)
+        self.guard.load_state_dict(state["bad"])
+        if self.scaler.is_enabled() and "scaler" in state:
+            self.scaler.load_state_dict(dict(state["scaler"]))
         self.best_metrics = Metrics(*state["validation"])
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.images_seen, self.seconds = state["images"], state["seconds"]
@@ -181,6 +204,11 @@ class TrainState:
             moment = next((value for value in slots.values() if isinstance(value, Tensor) and value.dim()), None)
             if number >= len(parameters) or (moment is not None and moment.shape != parameters[number].shape):
                 raise ValueError(f"the optimizer's parameter {number} has another shape")
+            # In the memory format of the parameter, as the fused optimizer requires; checkpoints are contiguous.
+            state[number] = {
+                name: torch.empty_like(parameters[number]).copy_(value) if isinstance(value, Tensor) and value.dim() else value
+                for name, value in slots.items()
+            }
         groups = self.optimizer.state_dict()["param_groups"]  # of today's settings: weight decay, momentum
         if len(groups) != len(saved["rates"]):
             raise ValueError(f"the optimizer has {len(groups)} groups of parameters, not {len(saved['rates'])}")

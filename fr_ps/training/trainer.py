@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from fr_ps.training.setup import Echo, TrainingSetup
 from fr_ps.training.signals import GracefulStop, StopRequested
 from fr_ps.training.train_state import TrainState
 
+_CHECK_EVERY = 20
+"""Batches between two checks for divergence on a GPU, each of which waits for it. A CPU computes no faster without them."""
 EpochCallback = Callable[[int, Metrics], None]
 """Called after each epoch with its number, from 1, and its validation metrics. An exception ends the training."""
 
@@ -57,9 +59,11 @@ class Trainer:
         self.run, self.echo, self.on_epoch = run, echo, on_epoch
         self.epochs, self.accumulate = config.train.epochs, config.train.accumulate
         self.clip = config.optim.clip
+        self.check_every = 1 if loader.device.type == "cpu" else _CHECK_EVERY
         self.precision = pick_precision(config.train.precision, loader.device)
         self.steps_per_epoch = math.ceil(len(loader.epoch_batches(0)) / self.accumulate)
         self.lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
+        self.network = torch.compile(state.network) if config.train.compile else state.network
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         self.stop = GracefulStop()
 
@@ -93,12 +97,17 @@ class Trainer:
         state.network.train()
         state.losses.train()
         batches = self.loader.epoch_batches(state.epoch)
+        stream = self.loader.stream(batches, state.epoch, state.batch)
         started = time.perf_counter() - state.seconds
         with progress(f"epoch {state.epoch + 1}/{self.epochs}", len(batches), "batches") as advance:
             advance(state.batch)
             while state.batch < len(batches):
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
-                self.train_step(batches, batch_numbers)
+                self.train_step(stream, batch_numbers)
+                if (batch_numbers.stop % self.check_every < len(batch_numbers) or batch_numbers.stop == len(batches)) and (
+                    state.guard.diverged
+                ):
+                    raise self._diverged_error(batches, batch_numbers)
                 state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started
                 advance(len(batch_numbers))
@@ -106,17 +115,15 @@ class Trainer:
                 self.stop.check()
         return self._train_metrics()
 
-    def train_step(self, batches: Sequence[np.ndarray], batch_numbers: range) -> None:
+    def train_step(self, stream: Iterator[Batch], batch_numbers: range) -> None:
         """One optimizer step on the mean gradient of some batches (gradient accumulation).
 
-        A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
+        A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged. Nothing waits for the
+        device, so that the CPU prepares the next steps while it computes.
 
         Args:
-            batches: the session indices of each batch of the epoch, from `BatchLoader.epoch_batches`.
+            stream: the next batches of the epoch, from `BatchLoader.stream`.
             batch_numbers: the batches of this step.
-
-        Raises:
-            DivergedError: too many steps in a row were skipped.
         """
         state, loss_config = self.state, self.setup.config.loss
         step = state.epoch * self.steps_per_epoch + batch_numbers.start // self.accumulate
@@ -128,20 +135,19 @@ class Trainer:
         )
         state.guard.snapshot()
         losses: list[LossOutput] = []
-        for number in batch_numbers:
-            batch = self.loader.load(batches[number], state.epoch, number)
+        for _ in batch_numbers:
+            batch = next(stream)
             losses.append(self.forward_backward(batch, is_first=not losses, accumulated=len(batch_numbers)))
-            state.images_seen += len(batches[number])
+            state.images_seen += len(next(iter(batch.targets.values())))
+        if state.scaler.is_enabled():
+            state.scaler.unscale_(state.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.clip) if self.clip else _grad_norm(self.parameters)
-        if state.guard.check_finite(torch.stack([loss.total for loss in losses]).sum(), grad_norm):
-            state.optimizer.step()
-            state.ema.update(step)
-            for loss in losses:
-                state.meter.update(loss.scalars())
-        else:
-            state.guard.rollback()
-            if state.guard.diverged:
-                raise self._diverged_error(batches, batch_numbers)
+        finite = state.guard.step(state.optimizer, torch.stack([loss.total for loss in losses]).sum(), grad_norm)
+        if state.scaler.is_enabled():
+            state.scaler.update()
+        state.ema.update(step)
+        for loss in losses:
+            state.meter.update(loss.scalars(), finite)
 
     def forward_backward(self, batch: Batch, *, is_first: bool, accumulated: int) -> LossOutput:
         """Forward and backward pass of one batch; gradients accumulate in the parameters.
@@ -155,23 +161,22 @@ class Trainer:
             The losses, detached.
         """
         outputs = self._forward(batch)
-        loss: LossOutput = self.state.losses(outputs, batch.targets)
+        loss: LossOutput = self.state.losses(outputs, batch.targets, batch.labelled)
         if is_first:
             # Cleared after the forward pass, not before: otherwise the activations take the memory of the old gradients, and
             # backward has to allocate other memory for the new ones.
             self.state.optimizer.zero_grad(set_to_none=True)
-        (loss.total / accumulated).backward()
+        self.state.scaler.scale(loss.total / accumulated).backward()
         return loss.detach()
 
     def _forward(self, batch: Batch) -> NetworkOutput:
         """The outputs for a batch, in float32; computed in `train.precision`."""
-        if self.precision == torch.float32:
-            return self.state.network(batch.maps, batch.present)
-        # Convolutions in bfloat16 are fastest with the channels last.
-        maps = {modality: of_one.contiguous(memory_format=torch.channels_last) for modality, of_one in batch.maps.items()}
-        with torch.autocast(self.loader.device.type, self.precision):
-            outputs: NetworkOutput = self.state.network(maps, batch.present)
-        return outputs.float()
+        device, maps = self.loader.device.type, batch.maps
+        if device == "cuda" or self.precision != torch.float32:  # where convolutions are fastest with the channels last
+            maps = {modality: of_one.contiguous(memory_format=torch.channels_last) for modality, of_one in maps.items()}
+        with torch.autocast(device, self.precision, enabled=self.precision != torch.float32):
+            outputs: NetworkOutput = self.network(maps, batch.present)
+        return outputs if self.precision == torch.float32 else outputs.float()
 
     def validate(self) -> Metrics:
         """The `val/...` metrics of the current weights; none without a validation part."""

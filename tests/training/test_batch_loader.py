@@ -32,7 +32,7 @@ def batches(source: BatchLoader, epoch: int) -> list[tuple[torch.Tensor, dict[st
     return [
         (maps["normal"], dict(targets))
         for index, chosen in enumerate(source.epoch_batches(epoch))
-        for maps, targets, _ in [source.load(chosen, epoch, index)]
+        for maps, targets, *_ in [source.load(chosen, epoch, index)]
     ]
 
 
@@ -81,7 +81,7 @@ def test_targets_agree_with_the_table(dataset: Dataset) -> None:
     assert list(source.subjects) == people
     assert len(people) == 3
     for index, chosen in enumerate(source.epoch_batches(0)):
-        _, targets, _ = source.load(chosen, 0, index)
+        _, targets, *_ = source.load(chosen, 0, index)
         for place, row in enumerate(ROWS[chosen]):
             assert people[targets["identity"][place]] == dataset.labels.ids[row]
             for column, task in enumerate(ATTRIBUTES):
@@ -111,7 +111,7 @@ def test_balanced_classes_are_sampled_round_robin(dataset: Dataset) -> None:
     batch = BatchConfig(people=2, sessions=3, balance="class", attribute="pose")
     source = BatchLoader(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
     for index, chosen in enumerate(source.epoch_batches(0)):
-        _, targets, _ = source.load(chosen, 0, index)
+        _, targets, *_ = source.load(chosen, 0, index)
         assert sorted(targets["pose"].tolist()) == [0, 0, 0, 1, 1, 1]
         assert set(ROWS[chosen[targets["pose"] == 1]].tolist()) == {8}
 
@@ -231,7 +231,7 @@ def test_dropout_changes_neither_the_maps_nor_the_targets_of_a_batch(prepared: P
         )
         for dropout in (0.0, 0.9)
     ]
-    (maps, targets, _), (others, same_targets, _) = made
+    (maps, targets, *_), (others, same_targets, *_) = made
     assert list(maps) == list(others) == ["normal", "albedo"]
     assert all(torch.equal(maps[modality], others[modality]) for modality in maps)
     assert all(torch.equal(targets[task], same_targets[task]) for task in targets)

@@ -119,7 +119,9 @@ def test_a_nonfinite_step_changes_no_state(prepared, weighting, clip):
     before = state(trainer)
     values = epoch(trainer, clip=clip)
     after = state(trainer)
-    assert before.keys() == after.keys()
+    # The optimizer allocates its moments in its first step, with zeros.
+    assert all(not tensor.any() for name, tensor in after.items() if name not in before)
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} <= {"optimizer"}
     for name in before:
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=0, equal_nan=True)
     assert values["train/bad_steps"] == len(trainer.loader.epoch_batches(0)) == 4
@@ -198,7 +200,7 @@ def test_the_command_adds_how_to_continue_a_diverged_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path, small_config(prepared, epochs=3))
-    monkeypatch.setattr(NonFiniteGuard, "check_finite", lambda *_: False)
+    monkeypatch.setattr(NonFiniteGuard, "diverged", True)
     assert main(["train", "--config", "config.yaml", "--optim.lr", "0.25", "--train.bad_steps", "1", "--device", "cpu"]) == 2
     (folder,) = (tmp_path / "runs").iterdir()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

@@ -166,12 +166,14 @@ def test_the_state_of_another_training_is_rejected(prepared: Path, other: dict[s
 
 
 def test_means_are_over_the_batches_that_had_the_name() -> None:
-    meter = MeanMeter()
+    meter, counted = MeanMeter(), torch.tensor(True)
     start = torch.tensor(1.0)
-    meter.update({"a": start, "b": torch.tensor(10.0)})
-    meter.update({"a": torch.tensor(2.0)})
-    meter.update({"a": torch.tensor(6.0), "b": torch.tensor(20.0)})
+    meter.update({"a": start, "b": torch.tensor(10.0)}, counted)
+    meter.update({"a": torch.tensor(2.0)}, counted)
+    meter.update({"a": torch.tensor(6.0), "b": torch.tensor(20.0)}, counted)
+    meter.update({"a": torch.tensor(torch.nan), "c": torch.tensor(1.0)}, ~counted)
     assert meter.compute() == {"a": 3.0, "b": 15.0}
+    assert meter.counts == {"a": 3, "b": 2}
     assert start == 1  # the meter does not sum into its inputs
 
 

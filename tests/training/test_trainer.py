@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fr_ps.config import Config, TrainConfig
 from fr_ps.data.labels import ATTRIBUTES
@@ -177,7 +180,7 @@ class Toy:
         self.targets = [torch.from_numpy(rng.normal(size=size)) for size in sizes]
         network, losses = ToyNetwork(), ToyLoss()
         self.linear = network.linear
-        optimizer = torch.optim.SGD([{"params": list(network.parameters()), "lr_scale": 1.0}], lr=1.0)
+        optimizer = torch.optim.SGD([{"params": list(network.parameters()), "lr_scale": 1.0}], lr=1.0, fused=True)
         ema, guard = cast(Any, RecordingEma(network)), NonFiniteGuard([network, losses], 3)
         self.state = TrainState(cast(Any, network), cast(Any, losses), optimizer, ema, guard, {})
         setup: Any = type("Setup", (), {"config": Config(train=TrainConfig(epochs=epochs, accumulate=accumulate))})
@@ -189,8 +192,9 @@ class Toy:
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         return [np.arange(len(rows)) for rows in self.inputs]
 
-    def load(self, indices: np.ndarray, epoch: int, index: int) -> Batch:
-        return Batch({"x": self.inputs[index]}, {"y": self.targets[index]}, torch.ones(1))
+    def stream(self, batches: list[np.ndarray], epoch: int, start: int) -> Iterator[Batch]:
+        for index in range(start, len(batches)):
+            yield Batch({"x": self.inputs[index]}, {"y": self.targets[index]}, torch.ones(1), {})
 
     def save_if_due(self) -> None:
         self.weights.append(self.linear.weight.detach().numpy().copy())
@@ -222,7 +226,7 @@ class ToyLoss(nn.Module):
         super().__init__()
         self.weighting = FixedWeighting({"y": 1.0})
 
-    def forward(self, outputs: Tensor, targets: dict[str, Tensor]) -> LossOutput:
+    def forward(self, outputs: Tensor, targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> LossOutput:
         loss = (outputs - targets["y"]).square().mean()
         return LossOutput(loss, {"y": loss}, {})
 
@@ -310,3 +314,63 @@ def test_progress_counts_every_batch(prepared: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "progress", lambda *_: contextlib.nullcontext(advanced.append))
     Training(prepared, accumulate=3).epoch()
     assert advanced == [0, 3, 1]
+
+
+class Synchronisations(TorchDispatchMode):
+    """Records the operations after which the CPU waits for a GPU: a value is read, or the size of an output depends on data."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().removeprefix("aten::").split(".")[0]
+        if name in self.WAITING:
+            self.found.append("".join(traceback.format_stack(limit=9)))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa"])
+@pytest.mark.parametrize("identity_loss", ["magface", "arcface", "adaface"])
+def test_a_step_does_not_wait_for_the_device(prepared: Path, weighting: str, identity_loss: str) -> None:
+    loss = {"weighting": weighting, "identity_loss": identity_loss, "contrastive": 0.5}
+    trainer = make_trainer(make_config(prepared, loss=loss, ema=0.9))
+    batches = list(trainer.loader.stream(trainer.loader.epoch_batches(0), 0))
+    trainer.train_step(iter(batches[:1]), range(1))  # the optimizer allocates its state
+    with Synchronisations() as counter:
+        trainer.train_step(iter(batches[1:2]), range(1, 2))
+    assert not counter.found, counter.found[0]
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_a_training_in_half_precision_learns_like_one_in_float32(prepared: Path, precision: str) -> None:
+    losses = {}
+    for name in ("float32", precision):
+        trainer = make_trainer(make_config(prepared, precision=name))
+        losses[name] = trainer.train_epoch()["train/loss/identity"]
+        assert trainer.state.guard.skipped_in_epoch <= 4 * (name == "float16")  # the scale may begin too large
+        assert all(torch.isfinite(parameter).all() for parameter in trainer.state.network.parameters())
+    assert losses[precision] == pytest.approx(losses["float32"], rel=0.1)
+
+
+def test_the_scale_of_float16_is_part_of_the_state(prepared: Path) -> None:
+    trainer = make_trainer(make_config(prepared, precision="float16"))
+    trainer.train_epoch()
+    trainer.state.scaler.update(128.0)
+    other = make_trainer(make_config(prepared, precision="float16"))
+    other.state.load_state_dict(trainer.state.state_dict())
+    assert other.state.scaler.get_scale() == 128.0
+
+
+def test_a_compiled_network_trains_like_the_network(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = make_trainer(make_config(prepared)).train_epoch()["train/loss/total"]
+    compiled: list[nn.Module] = []
+    # Without code generation, which takes minutes: the tracing is what may fail for our modules.
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: (compiled.append(module), real(module, backend="eager"))[1])
+    trainer = make_trainer(make_config(prepared, compile=True))
+    assert trainer.train_epoch()["train/loss/total"] == pytest.approx(expected, rel=1e-5)
+    assert compiled == [trainer.state.network]
+    assert not any("_orig_mod" in name for name in trainer.state.state_dict()["model"])
