@@ -23,6 +23,22 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def process_device(name: str) -> torch.device:
+    """The device `name` of one of several processes on this machine: each has a GPU of its own.
+
+    Raises:
+        InputError: there is no such device, or more processes than GPUs.
+    """
+    device, number = pick_device(name), int(os.environ.get("LOCAL_RANK") or 0)
+    if device.type != "cuda":
+        return device
+    if number >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InputError(f"process {number + 1} of this machine has no GPU: it has {count}; start at most {count} on it")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """The data type of the forward pass in training: float32, bfloat16 or float16.
 

@@ -1,11 +1,14 @@
 """The command `train`."""
 
-import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import Command, Parser, add_switch, training_config
 from fr_ps.config import Config
+from fr_ps.config.checks import check_setting
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
@@ -17,6 +20,9 @@ def _add_train_arguments(train: Parser) -> None:
     train.add_argument(
         "--resume", type=str, default=None, help="id of the run to resume; without a value, the last interrupted run"
     )
+    train.add_argument(
+        "--processes", type=int, default=1, help="processes on this machine that train together, one for each GPU (torchrun)"
+    )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
     train.add_class_arguments(Config, None)
 
@@ -24,22 +30,45 @@ def _add_train_arguments(train: Parser) -> None:
 def _train(arguments: Namespace) -> None:
     # First the checks that do not need torch, so that their errors come at once.
     from fr_ps.config.dependencies import inactive_settings
+    from fr_ps.training.launch import start_processes, started_by_torchrun
     from fr_ps.training.resume import changed_settings
     from fr_ps.training.schedule import check_lowest_rate
 
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
-        raise InputError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: only one training process is supported; start torchrun with one"
-        )
+    several = started_by_torchrun()
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
-    for setting, condition in inactive_settings(config):
-        echo(f"note: {setting} has no effect; it applies only if {condition.text}")
+    check_setting(arguments.processes >= 1, "--processes", arguments.processes, "1 or more")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
-    changed = changed_settings(folder, config, arguments.allow_changed) if folder else {}
+    if arguments.processes > 1 and not several:
+        start_processes(arguments.processes, sys.argv[1:])
+    for setting, condition in inactive_settings(config):
+        echo(f"note: {setting} has no effect; it applies only if {condition.text}")
 
+    from fr_ps.distributed import from_leader, is_leader, process_group
+
+    with process_group():
+        changed = from_leader(lambda: changed_settings(folder, config, arguments.allow_changed) if folder else {})
+        if is_leader():
+            _lead(config, arguments, folder, changed)
+        else:
+            _follow(config, arguments, changed)
+
+
+def _follow(config: Config, arguments: Namespace, changed: Mapping[str, str]) -> None:
+    """Train in a process that does not lead; the leader prints, logs and writes."""
+    from fr_ps.distributed import from_leader
+    from fr_ps.tracking.follower import FollowerRun
+    from fr_ps.training.train import train
+
+    run = FollowerRun(RUNS_FOLDER / from_leader(lambda: ""))
+    train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
+
+
+def _lead(config: Config, arguments: Namespace, folder: Path | None, changed: Mapping[str, str]) -> None:
+    """Train in the process that logs to the run and prints; with one process, in that one."""
+    from fr_ps.distributed import from_leader
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import resume_run, start_run
     from fr_ps.training.divergence import DivergedError
@@ -52,6 +81,7 @@ def _train(arguments: Namespace) -> None:
     else:
         opened = start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=system_metrics)
     with opened as run:
+        from_leader(lambda: run.id)
         try:
             result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
         except DivergedError as error:

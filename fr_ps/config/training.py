@@ -80,6 +80,8 @@ class TrainConfig:
             losses in float32 (autocast); or auto: bfloat16 where the processor or GPU has instructions for it, float16 on an
             older GPU, else float32. Validation, test and saved models use float32.
         compile: compile the network with torch.compile; the first steps take minutes, the others are faster.
+        sync_batch_norm: with several processes, statistics of batch norm over the sessions of all of them, so that the result is
+            that of one process; else of each one's own sessions, which is faster.
         deterministic: use only reproducible algorithms on a GPU, so that two trainings with one seed, and an interrupted and
             resumed one, have identical weights. Slower. On a CPU they always have.
         checkpoint_steps: steps between checkpoints to resume from within an epoch; 0: by time only. The end of an epoch
@@ -99,6 +101,7 @@ class TrainConfig:
     threads: int = 0
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     compile: bool = False
+    sync_batch_norm: bool = True
     deterministic: bool = False
     watch: tuple[str, ...] = ()
     checkpoint_steps: int = 0

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.distributed import gather_objects, rank, world_size
 from fr_ps.errors import InputError
 from fr_ps.models.network import FaceNetwork, NetworkOutput
 from fr_ps.progress import OnProgress, no_progress
@@ -43,6 +44,22 @@ def predict(
 ) -> Predictions:
     """Predictions of `network` for some rows of the store; the train or eval mode of the network does not change."""
     return predict_subsets(network, store, rows, batch, [network.modalities], advance)[0]
+
+
+def predict_sharded(
+    network: FaceNetwork, store: MapReader, rows: np.ndarray, batch: int = BATCH_SIZE, advance: OnProgress = no_progress
+) -> Predictions:
+    """`predict`, shared among the processes of a training; each gets all predictions.
+
+    The batches are those of one process, since the last bits of an embedding depend on them.
+    """
+    processes = world_size()
+    if processes == 1:
+        return predict(network, store, rows, batch, advance)
+    batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    own = [predict(network, store, one, batch, advance) for one in batches[rank() :: processes]]
+    gathered = gather_objects(own)
+    return concatenate_predictions([gathered[number % processes][number // processes] for number in range(len(batches))])
 
 
 def predict_subsets(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fr_ps.config import JOINT
+from fr_ps.distributed import gather_rows
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS, build_class_head
 from fr_ps.models.layers import mirror_maps
@@ -32,6 +33,15 @@ class NetworkOutput(NamedTuple):
     adversarial: dict[str, Tensor]
     shared: dict[str, Tensor]
     branch_embeddings: dict[str, Tensor]
+
+    def gathered(self) -> "NetworkOutput":
+        """The outputs of the sessions of all processes (`gather_rows`); the shared maps stay those of this one."""
+        return self._replace(
+            embedding=gather_rows(self.embedding),
+            logits={name: gather_rows(tensor) for name, tensor in self.logits.items()},
+            adversarial={name: gather_rows(tensor) for name, tensor in self.adversarial.items()},
+            branch_embeddings={name: gather_rows(tensor) for name, tensor in self.branch_embeddings.items()},
+        )
 
     def float(self) -> "NetworkOutput":
         """The outputs in float32. The shared maps stay as they are, since gradients are taken with respect to them."""

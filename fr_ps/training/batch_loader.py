@@ -13,6 +13,7 @@ from fr_ps.data.augment import MapBatch, apply_augmentation, draw_augmentation
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES, MISSING
 from fr_ps.data.sampling import class_batches, pk_batches, random_batches
+from fr_ps.distributed import own_rows, world_size
 from fr_ps.errors import InputError
 from fr_ps.losses.multitask import find_labelled
 from fr_ps.training.map_source import open_map_source
@@ -20,6 +21,8 @@ from fr_ps.training.map_source import open_map_source
 
 class Batch(NamedTuple):
     """One training batch, on the device.
+
+    With P processes, `maps` and `present` are those of the B / P sessions of this process, the rest is that of all B.
 
     Attributes:
         maps: modality to (B, C, H, W).
@@ -48,7 +51,8 @@ class BatchLoader:
         modality_dropout: probability that a map of a session is dropped.
 
     Raises:
-        InputError: the training part has fewer than two classes of the attribute to balance.
+        InputError: the training part has fewer than two classes of the attribute to balance, or the processes cannot share a
+            batch equally.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class BatchLoader:
         self.targets |= {task: torch.from_numpy(codes[:, column].astype(np.int64)) for column, task in enumerate(ATTRIBUTES)}
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
+        _check_equal_shares(len(self.epoch_batches(0)[0]), batch.sessions if batch.balance != "none" else 1)
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
@@ -98,10 +103,10 @@ class BatchLoader:
                 yield self.load(batches[number], epoch, number)
             return
         with ThreadPoolExecutor(1, "maps") as executor:
-            pending = [executor.submit(self.map_source.read, batches[number]) for number in numbers[:1]]
+            pending = [executor.submit(self._read, batches[number]) for number in numbers[:1]]
             for number in numbers:
                 maps = pending.pop().result()
-                pending = [executor.submit(self.map_source.read, batches[ahead]) for ahead in numbers[number + 1 - start :][:1]]
+                pending = [executor.submit(self._read, batches[ahead]) for ahead in numbers[number + 1 - start :][:1]]
                 yield self._augmented(maps, batches[number], epoch, number)
 
     def load(self, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
@@ -112,10 +117,18 @@ class BatchLoader:
             epoch: of the batch; part of the seed.
             batch_number: of the batch in the epoch, from 0; part of the seed.
         """
-        return self._augmented(self.map_source.read(indices), indices, epoch, batch_number)
+        return self._augmented(self._read(indices), indices, epoch, batch_number)
+
+    def _read(self, indices: np.ndarray) -> MapBatch:
+        """The maps of the sessions that this process trains on, of (B,) indices."""
+        return self.map_source.read(indices[own_rows(len(indices))])
 
     def _augmented(self, maps: MapBatch, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
-        """The batch of the `maps` of (B,) indices, augmented by random numbers of (seed, epoch, batch number)."""
+        """The batch of the `maps` of (B,) indices, augmented by random numbers of (seed, epoch, batch number).
+
+        The random numbers are those of the whole batch, so that they do not depend on the number of processes.
+        """
+        own = own_rows(len(indices))
         seed = np.random.SeedSequence([self.seed, epoch, batch_number]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
         drawn = draw_augmentation(len(indices), self.modalities, self.augmentation, generator)
@@ -123,9 +136,9 @@ class BatchLoader:
         targets = {task: target[torch.from_numpy(indices)] for task, target in self.targets.items()}
         labelled = find_labelled(targets)
         return Batch(
-            apply_augmentation(maps, drawn),
+            apply_augmentation(maps, drawn.part(own)),
             {task: target.to(self.device, non_blocking=True) for task, target in targets.items()},
-            present.to(self.device, non_blocking=True),
+            present[own].to(self.device, non_blocking=True),
             {task: rows.to(self.device, non_blocking=True) for task, rows in labelled.items()},
         )
 
@@ -158,4 +171,14 @@ def _check_two_classes(attribute: str, codes: np.ndarray) -> None:
         raise InputError(
             f"batch.attribute is {attribute!r}; the training sessions have {num_classes} of its classes; expected an attribute "
             "with two or more (or set batch.balance=identity)"
+        )
+
+
+def _check_equal_shares(sessions: int, sessions_per_subject: int) -> None:
+    processes = world_size()
+    if sessions // sessions_per_subject % processes:
+        unit = f"subjects of {sessions_per_subject} sessions" if sessions_per_subject > 1 else "sessions"
+        raise InputError(
+            f"a batch has {sessions // sessions_per_subject} {unit}, which {processes} processes cannot share equally; set "
+            f"batch.people to a multiple of {processes} that is at most the number of training subjects"
         )

@@ -60,14 +60,18 @@ class NonFiniteGuard:
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         for of_type, backup in zip(self.buffers, self.backups):
-            kept = torch.where(finite, _flatten(of_type), backup)
-            parts = kept.split([buffer.numel() for buffer in of_type])
-            torch._foreach_copy_(of_type, [part.view_as(buffer) for part, buffer in zip(parts, of_type)])
+            _copy_into(of_type, torch.where(finite, _flatten(of_type), backup))
         skipped = (~finite).long()
         self._counts += skipped
         self._counts[0] *= skipped
         self._longest = torch.maximum(self._longest, self._counts[0])
         return finite
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Restore the buffers of the last `snapshot`, after a step that was not finished."""
+        for of_type, backup in zip(self.buffers, self.backups):
+            _copy_into(of_type, backup)
 
     @property
     def consecutive_skipped(self) -> int:
@@ -101,6 +105,12 @@ class NonFiniteGuard:
 def _flatten(tensors: Sequence[Tensor]) -> Tensor:
     """All values, as one new tensor."""
     return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _copy_into(tensors: list[Tensor], values: Tensor) -> None:
+    """The inverse of `_flatten`."""
+    parts = values.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
 
 
 def diagnose_nonfinite(network: FaceNetwork, losses: MultiTaskLoss, batch: Batch) -> str:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from fr_ps.distributed import any_process, world_size
+
 
 class StopRequested(Exception):
     """A signal asked the training to stop."""
@@ -45,15 +47,20 @@ class GracefulStop:
         if self.signal_number and not self._was_raised and (error is None or issubclass(error, Exception)):
             signal.raise_signal(self.signal_number)
 
-    def check(self, _items: int = 0) -> None:
-        """Raise if a signal came; called where the training can stop. An `OnProgress` callback, so inference can call it too.
+    def check(self) -> None:
+        """Raise if a signal came to any process of the training. Called by all of them at the same points, where they can stop.
 
         Raises:
             StopRequested: a signal came.
         """
-        if self.signal_number:
+        if number := any_process(self.signal_number):
             self._was_raised = True
-            raise StopRequested(self.signal_number)
+            raise StopRequested(number)
+
+    def check_alone(self, _items: int = 0) -> None:
+        """`check` between points that all processes reach; an `OnProgress` callback. With several processes it does nothing."""
+        if world_size() == 1:
+            self.check()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number and number == signal.SIGINT:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from fr_ps.config import Config
-from fr_ps.device import configure_device, pick_device, pick_precision
+from fr_ps.device import configure_device, pick_precision, process_device
+from fr_ps.distributed import from_leader, is_leader, world_size
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
+from fr_ps.models.sync_norm import synchronise_batch_norms
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import CONFIG_FILE, list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
@@ -52,6 +54,8 @@ def train(
 ) -> TrainResult:
     """Train, select the best epoch on validation, evaluate it once on test, and log everything to `run`.
 
+    Under torchrun, all processes call it, with one run folder; the first one evaluates and writes.
+
     If the run's folder has a checkpoint, the training resumes from it. Its final weights equal those of an uninterrupted
     training, bit for bit.
 
@@ -66,6 +70,8 @@ def train(
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
     result = fit(config, run, echo, allow_changed=allow_changed, changed_settings=changed_settings)
+    if not is_leader():
+        return TrainResult(result.state.best_metrics, result.state.best_epoch, result.state.epoch)
     return finalize(result.setup, result.state, run, steps_per_epoch=result.steps_per_epoch, warnings=result.warnings)
 
 
@@ -93,18 +99,24 @@ def fit(
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    device = pick_device(config.device)
+    device = process_device(config.device)
     precision = pick_precision(config.train.precision, device)
     configure_device(device, precision, deterministic=config.train.deterministic)
-    if not (run.folder / CONFIG_FILE).exists():  # before the data is opened, so that a run that fails there can be resumed
+    if (
+        is_leader() and not (run.folder / CONFIG_FILE).exists()
+    ):  # before the data is opened, so that a run that fails there can be resumed
         write_config(run.folder, config)
     branch_folders = resolve_branch_folders(config)
     setup, loader = build_setup(config, branch_folders, run.id, device, echo)
     torch.manual_seed(config.train.seed)
-    has_checkpoint = bool(list_checkpoints(run.folder))
+    has_checkpoint = from_leader(lambda: bool(list_checkpoints(run.folder)))
     network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not has_checkpoint)
     if not has_checkpoint:
-        fit_linear(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
+        if is_leader():
+            fit_linear(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
+        network.load_state_dict(from_leader(network.state_dict))
+    if world_size() > 1 and config.train.sync_batch_norm:
+        synchronise_batch_norms(network, device)
     network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)  # the layout of its convolution kernels
@@ -114,11 +126,14 @@ def fit(
     checkpoints.resume(echo, allow_changed)
     if changed_settings:  # as tags: MLflow params are immutable
         run.set_tags({f"fr_ps.changed.{name}": change for name, change in changed_settings.items()})
-    log_setup(setup, run, echo)
+    if is_leader():
+        log_setup(setup, run, echo)
     if note := warmup_note(config.schedule, lr=config.optim.lr, epochs=config.train.epochs):
         echo(note)
     trainer = Trainer(setup, loader, state, checkpoints, run, echo, on_epoch)
     trainer.train()
+    if not is_leader():
+        return FitResult(setup, state, trainer.steps_per_epoch)
     warning = divergence_warning(run.metric_history, setup.info.trained)
     if warning:
         run.set_tags({"fr_ps.warning": warning})

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from fr_ps.device import pick_precision
+from fr_ps.distributed import average_gradients, is_leader, rank, sum_gradients, world_size
+from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import LossOutput
-from fr_ps.models.inference import predict
+from fr_ps.models.inference import predict_sharded
 from fr_ps.models.network import NetworkOutput
 from fr_ps.progress import progress
 from fr_ps.tracking.run import Run
@@ -65,6 +67,9 @@ class Trainer:
         self.lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         self.network = torch.compile(state.network) if config.train.compile else state.network
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+        in_network = set(state.network.parameters())
+        self.network_parameters = [parameter for parameter in self.parameters if parameter in in_network]
+        self.loss_parameters = [parameter for parameter in self.parameters if parameter not in in_network]
         self.stop = GracefulStop()
 
     def train(self) -> None:
@@ -83,6 +88,8 @@ class Trainer:
                     self.end_epoch(train_metrics, validation)
                 self.checkpoints.wait()
                 self.stop.check()
+            except distributed.DistError as error:
+                raise self._lost_process_error(error) from None
             except StopRequested as request:
                 self.checkpoints.save()
                 self.checkpoints.wait()
@@ -134,11 +141,16 @@ class Trainer:
             step, total_steps=self.steps_per_epoch * self.epochs, alpha=loss_config.reversal, ramp=loss_config.reversal_ramp
         )
         state.guard.snapshot()
+        if world_size() > 1:  # dropout differs between the processes, and does not depend on when the training was resumed
+            torch.manual_seed(step_seed(self.setup.config.train.seed, step, rank()))
         losses: list[LossOutput] = []
+        images = 0
         for _ in batch_numbers:
             batch = next(stream)
             losses.append(self.forward_backward(batch, is_first=not losses, accumulated=len(batch_numbers)))
-            state.images_seen += len(next(iter(batch.targets.values())))
+            images += len(next(iter(batch.targets.values())))
+        sum_gradients(self.network_parameters)
+        average_gradients(self.loss_parameters)
         if state.scaler.is_enabled():
             state.scaler.unscale_(state.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.clip) if self.clip else _grad_norm(self.parameters)
@@ -146,6 +158,7 @@ class Trainer:
         if state.scaler.is_enabled():
             state.scaler.update()
         state.ema.update(step)
+        state.images_seen += images
         for loss in losses:
             state.meter.update(loss.scalars(), finite)
 
@@ -170,20 +183,22 @@ class Trainer:
         return loss.detach()
 
     def _forward(self, batch: Batch) -> NetworkOutput:
-        """The outputs for a batch, in float32; computed in `train.precision`."""
+        """The outputs for a batch, also of the other processes, in float32; computed in `train.precision`."""
         device, maps = self.loader.device.type, batch.maps
         if device == "cuda" or self.precision != torch.float32:  # where convolutions are fastest with the channels last
             maps = {modality: of_one.contiguous(memory_format=torch.channels_last) for modality, of_one in maps.items()}
         with torch.autocast(device, self.precision, enabled=self.precision != torch.float32):
             outputs: NetworkOutput = self.network(maps, batch.present)
-        return outputs if self.precision == torch.float32 else outputs.float()
+        if self.precision != torch.float32:
+            outputs = outputs.float()
+        return outputs.gathered() if world_size() > 1 else outputs
 
     def validate(self) -> Metrics:
         """The `val/...` metrics of the current weights; none without a validation part."""
         rows = self.setup.split.val
         if not len(rows):
             return Metrics()
-        predictions = predict(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check)
+        predictions = predict_sharded(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check_alone)
         if not np.isfinite(predictions.embeddings).all():
             raise DivergedError(
                 f"embeddings of the validation part are NaN or infinite after epoch {self.state.epoch + 1}; the last good "
@@ -205,6 +220,19 @@ class Trainer:
         self.echo(epoch_line(epoch, self.epochs, train_metrics, validation, state.selection))
         if self.on_epoch:
             self.on_epoch(epoch, validation)
+
+    def _lost_process_error(self, error: Exception) -> InputError:
+        """The error after the connection to another process broke; the leader first writes a checkpoint of the last step."""
+        self.state.guard.restore()
+        self.state.optimizer.zero_grad(set_to_none=True)
+        if is_leader():
+            self.checkpoints.save()
+            self.checkpoints.wait()
+        return InputError(
+            f"another process of this training ended, or its machine cannot be reached ({one_line(error, 120)}); the checkpoint "
+            f"{self.checkpoints.latest_checkpoint()} is of epoch {self.state.epoch + 1}, batch {self.state.batch}; continue with "
+            f"any number of processes: train --resume {self.run.id}"
+        )
 
     def _train_metrics(self) -> dict[str, float]:
         """The `train/...` metrics: mean losses and norms, task weights, learning rate, skipped steps, images per second."""
@@ -232,6 +260,11 @@ class Trainer:
             checkpoint=self.checkpoints.latest_checkpoint(),
             lr=self.setup.config.optim.lr,
         )
+
+
+def step_seed(seed: int, step: int, process: int) -> int:
+    """Seed of torch's generators in a step of one of several processes."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def epoch_line(epoch: int, epochs: int, train_metrics: dict[str, float], validation: Metrics, selection: BestTracker) -> str:

@@ -1,0 +1,168 @@
+"""Several processes that train one network together (torchrun): who leads, and the exchange of values between them.
+
+Each function is the identity for a single process. Process 0 leads: it alone writes files, logs, prints, and contacts MLflow.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from fr_ps.errors import InputError
+
+Value = TypeVar("Value")
+_BUCKET = 1 << 24
+"""Gradient values that are exchanged at a time: 64 MB in float32."""
+_TIMEOUT = timedelta(minutes=10)
+
+
+@contextmanager
+def process_group(timeout: timedelta = _TIMEOUT) -> Iterator[None]:
+    """Join the processes that torchrun started; without torchrun, or with one process, does nothing.
+
+    Args:
+        timeout: after which a process that waits for another one fails.
+
+    Raises:
+        InputError: no connection to the other processes.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        distributed.init_process_group(backend, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        first = str(error).splitlines()[0]
+        raise InputError(
+            f"no connection to the other processes at {where} ({first}); check that torchrun was started on every machine with "
+            "the same --rdzv-endpoint"
+        ) from None
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def is_leader() -> bool:
+    """Whether this process writes, logs and prints."""
+    return rank() == 0
+
+
+def own_rows(count: int) -> slice:
+    """The rows of a batch of `count` that this process trains on; `count` is a multiple of the number of processes."""
+    share = count // world_size()
+    return slice(rank() * share, (rank() + 1) * share)
+
+
+class _GatherRows(torch.autograd.Function):
+    """(b, ...) of each process -> (b P, ...) of all P. The gradient of the own rows is passed back."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        distributed.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0][own_rows(len(gradients[0]))]
+
+
+def gather_rows(own: Tensor) -> Tensor:
+    """The rows of all processes, in their order.
+
+    Each process computes the loss of the whole batch from them. Its gradient with respect to the own rows is complete, so the sum
+    over the processes of the gradients of the network is that of one process with the whole batch (`sum_gradients`).
+    """
+    return _GatherRows.apply(own) if world_size() > 1 else own
+
+
+def sum_tensor(tensor: Tensor) -> Tensor:
+    """The sum over the processes, without gradient."""
+    if world_size() > 1:
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replace the gradients by their sums over the processes. All processes have gradients of the same parameters."""
+    if world_size() == 1:
+        return
+    for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        distributed.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in bucket])
+        torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket)])
+
+
+def average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replace gradients that are equal in all processes up to rounding by their mean, so that the parameters remain equal."""
+    sum_gradients(parameters)
+    if world_size() > 1:
+        torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], world_size())
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or sum(one.numel() for one in bucket) + tensor.numel() > _BUCKET):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def any_process(flag: int) -> int:
+    """The largest `flag` of all processes."""
+    if world_size() == 1:
+        return flag
+    tensor = torch.tensor(flag)
+    distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+    return int(tensor)
+
+
+def gather_objects(value: Value) -> list[Value]:
+    """The values of all processes, in their order. Only for trusted processes: values are pickled."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    distributed.all_gather_object(found, value)
+    return found
+
+
+def from_leader(function: Callable[[], Value]) -> Value:
+    """The value of `function`, which only the leader calls. If it raises an InputError, the others exit with code 2.
+
+    Only for trusted processes: the value is pickled.
+    """
+    if world_size() == 1:
+        return function()
+    message: list[Any] = [None, False]
+    if is_leader():
+        try:
+            message = [function(), True]
+        finally:
+            distributed.broadcast_object_list(message, device=torch.device("cpu"))
+        return message[0]
+    distributed.broadcast_object_list(message, device=torch.device("cpu"))
+    value, succeeded = message
+    if not succeeded:
+        raise SystemExit(2)
+    return value

@@ -1,0 +1,33 @@
+"""Start of a training with several processes: torchrun on this machine, or the processes that torchrun has started."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from fr_ps.errors import InputError
+
+_RENDEZVOUS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun has started.
+
+    Raises:
+        InputError: WORLD_SIZE is set, and what torchrun sets beside it is missing.
+    """
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if size == "1":
+        return False
+    missing = [name for name in _RENDEZVOUS if not os.environ.get(name)]
+    if not size.isdigit() or missing:
+        raise InputError(
+            f"WORLD_SIZE is {size}, and {', '.join(missing) or 'a number'} is missing; start several processes with torchrun "
+            "--nproc-per-node N -m fr_ps train ..., or unset WORLD_SIZE"
+        )
+    return True
+
+
+def start_processes(processes: int, arguments: Sequence[str]) -> None:
+    """Replace this process by torchrun, which starts `processes` ones on this machine with the same `arguments` of `fr-ps`."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    os.execv(sys.executable, [*torchrun, "-m", "fr_ps", *arguments])
