@@ -89,6 +89,12 @@ def add_overwrite_flag(parser: ArgumentParser) -> None:
     add_switch(parser, "overwrite", "replace an output that fr-ps did not write, or that was changed since")
 
 
+def add_shard_flags(parser: ArgumentParser) -> None:
+    """Add the flags that do one part of the work, and that join all parts; see `fr_ps.shards`."""
+    parser.add_argument("--shard", type=str, default=None, help="do part I of N only, as 3/16; run all parts, then --merge")
+    add_switch(parser, "merge", "join the results of all shards; the other flags as theirs")
+
+
 def add_model_flag(parser: ArgumentParser) -> None:
     """Add the required flag that names a model."""
     parser.add_argument("--model", type=str, required=True, help="run id, models:/NAME/VERSION, models:/NAME@ALIAS, or folder")

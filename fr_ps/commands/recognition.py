@@ -1,7 +1,7 @@
 """The command `predict` and the gallery commands `enroll`, `identify`, `verify` and `forget`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -15,14 +15,16 @@ from fr_ps.arguments import (
     add_device_flag,
     add_model_flag,
     add_overwrite_flag,
+    add_shard_flags,
 )
 from fr_ps.errors import InputError
 from fr_ps.progress import echo, progress
+from fr_ps.shards import Shard, parse_shard_flags
 from fr_ps.tables import to_nfc
 
 if TYPE_CHECKING:
     from fr_ps.serving.gallery import Gallery
-    from fr_ps.serving.predict import FailedSession, PredictionResult
+    from fr_ps.serving.predict import FailedSession, PredictionResult, SessionInput
     from fr_ps.serving.recognizer import Recognizer
 
 _MAX_ROWS = 20
@@ -36,6 +38,7 @@ def _add_predict_arguments(predict: Parser) -> None:
     predict.add_argument("--out", type=str, required=True, help="file to write: .parquet, .csv or .npz")
     add_overwrite_flag(predict)
     predict.add_argument("--split", type=str, default=None, help="train, val, test or gallery of the model's own split")
+    add_shard_flags(predict)
 
 
 def _add_enroll_arguments(enroll: Parser) -> None:
@@ -72,16 +75,55 @@ def _add_forget_arguments(forget: Parser) -> None:
 
 
 def _predict(arguments: Namespace) -> None:
+    from fr_ps.serving.prediction_shards import remove_shards
     from fr_ps.serving.results import PREDICTIONS, check_suffix, prediction_table, write_table
 
     out = Path(arguments.out)
     check_suffix(out)
+    shard = parse_shard_flags(arguments.shard, arguments.merge)
     recognizer = _load_recognizer(arguments)
     _check_output(arguments, PREDICTIONS, recognizer)
-    result = _infer(arguments, recognizer, "predict", arguments.split)
+    if shard:
+        _predict_shard(arguments, recognizer, shard)
+        return
+    if arguments.merge:
+        result = _merge_shards(arguments, recognizer)
+    else:
+        result = _infer(arguments, recognizer, "predict", arguments.split)
     write_table(out, prediction_table(recognizer, result.predictions, result.keys))
     _report_failures(result.failures, out)
+    if arguments.merge:
+        remove_shards(out)
     echo(f"{len(result.keys)} sessions: {out}")
+
+
+def _predict_shard(arguments: Namespace, recognizer: "Recognizer", shard: Shard) -> None:
+    from fr_ps.serving.prediction_shards import predict_shard, select_batches
+
+    sessions = _list_sessions(arguments, recognizer, arguments.split)
+    count = len(select_batches(sessions, arguments.batch, shard))
+    with progress("predict", count, "sessions") as advance:
+        file, result = predict_shard(recognizer, sessions, shard, **_shard_settings(arguments), advance=advance)
+    if result.warning:
+        echo(result.warning)
+    _report_failures(result.failures, None)
+    echo(
+        f"shard {shard}, {len(result.keys)} sessions: {file}; when all are done, run the command with --merge instead of --shard"
+    )
+
+
+def _merge_shards(arguments: Namespace, recognizer: "Recognizer") -> "PredictionResult":
+    from fr_ps.serving.prediction_shards import merge_shards
+
+    sessions = _list_sessions(arguments, recognizer, arguments.split)
+    result = merge_shards(recognizer, sessions, **_shard_settings(arguments))
+    if result.warning:
+        echo(result.warning)
+    return result
+
+
+def _shard_settings(arguments: Namespace) -> dict[str, Any]:
+    return {"out": Path(arguments.out), "source": Path(arguments.data or arguments.captures), "batch": arguments.batch}
 
 
 def _enroll(arguments: Namespace) -> None:
@@ -208,20 +250,27 @@ def _open_gallery(arguments: Namespace) -> tuple["Gallery", "Recognizer", float]
     return gallery, recognizer, _resolve_threshold(arguments, recognizer)
 
 
-def _infer(arguments: Namespace, recognizer: "Recognizer", progress_label: str, part: str | None = None) -> "PredictionResult":
-    """Run the model on the sessions of --data or --captures."""
+def _list_sessions(arguments: Namespace, recognizer: "Recognizer", part: str | None = None) -> "list[SessionInput]":
+    """The sessions of --data or --captures."""
     from fr_ps.data.preparation import format_warning
-    from fr_ps.serving.predict import list_capture_sessions, list_prepared_sessions, predict_sessions
+    from fr_ps.serving.predict import list_capture_sessions, list_prepared_sessions
 
     if arguments.captures and part:
         raise InputError("--split needs --data, a prepared data set; remove --split or --captures")
     table = Path(arguments.labels) if arguments.labels else None
-    if arguments.captures:
-        sessions = list_capture_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
-        if warning := format_warning(recognizer.info.preparation):
-            echo(warning)
-    else:
-        sessions = list_prepared_sessions(recognizer, Path(arguments.data), table, part)
+    if not arguments.captures:
+        return list_prepared_sessions(recognizer, Path(arguments.data), table, part)
+    sessions = list_capture_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
+    if warning := format_warning(recognizer.info.preparation):
+        echo(warning)
+    return sessions
+
+
+def _infer(arguments: Namespace, recognizer: "Recognizer", progress_label: str, part: str | None = None) -> "PredictionResult":
+    """Run the model on the sessions of --data or --captures."""
+    from fr_ps.serving.predict import predict_sessions
+
+    sessions = _list_sessions(arguments, recognizer, part)
     with progress(progress_label, len(sessions), "sessions") as advance:
         result = predict_sessions(recognizer, sessions, arguments.batch, advance)
     if result.warning:

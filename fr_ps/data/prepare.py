@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -26,7 +26,8 @@ from fr_ps.photometric.align import read_boxes
 from fr_ps.photometric.captures import CaptureSource, list_names, list_sources
 from fr_ps.photometric.frame import Box
 from fr_ps.progress import OnProgress, no_progress
-from fr_ps.tables import suggest_session
+from fr_ps.shards import Shard
+from fr_ps.tables import SessionKey, suggest_session
 
 _KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
@@ -34,9 +35,43 @@ _MAP_FILES = [f"{name}.npy" for name in _MAPS]
 
 
 @dataclass(frozen=True)
-class _SessionJob:
+class SessionJob:
+    """A session to prepare."""
+
     source: CaptureSource
     box: Box | None
+
+    @property
+    def key(self) -> SessionKey:
+        """(id, session)."""
+        return self.source.id, self.source.session
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The work of one `prepare`, or of one shard of it, whose inputs and outputs are checked.
+
+    Attributes:
+        config: the settings.
+        sources: all captures.
+        order: (id, session) of all sessions, in the order in which they are prepared and dealt to shards.
+        labels: of the captures; of a shard without a table of labels, of its sessions only.
+        jobs: the sessions to prepare.
+        rejected: results of the sessions left out; incomplete for a shard.
+        unchanged: the jobs whose output exists already, or whose capture is unreadable.
+        boxes: of all sessions.
+        mean_face: the prior; None without one.
+    """
+
+    config: PrepareConfig
+    sources: list[CaptureSource]
+    order: list[SessionKey]
+    labels: CaptureLabels
+    jobs: list[SessionJob]
+    rejected: list[SessionResult]
+    unchanged: frozenset[SessionKey]
+    boxes: dict[SessionKey, Box]
+    mean_face: MeanFace | None
 
 
 def prepare(config: PrepareConfig, advance: OnProgress = no_progress) -> list[SessionResult]:
@@ -53,30 +88,41 @@ def prepare(config: PrepareConfig, advance: OnProgress = no_progress) -> list[Se
         InputError: unusable captures, labels, boxes or prior; an output that would replace them or files that `prepare` did
             not write; a full disk; with `on_bad="fail"` also the first bad session.
     """
-    out = Path(config.out)
+    plan = plan_preparation(config)
+    advance(len(plan.sources) - len(plan.jobs))
+    results = list(plan.rejected)
+    with file_lock(Path(config.out)):
+        remove_stale_temp(Path(config.out) / DATA_FOLDER)
+        for result in prepare_sessions(plan):
+            results.append(result)
+            advance(1)
+        return write_tables(plan, results)
+
+
+def plan_preparation(config: PrepareConfig, shard: Shard | None = None) -> Preparation:
+    """Find the sessions to prepare, all or those of `shard`, and check that their output replaces nothing.
+
+    Raises:
+        InputError: as `prepare`.
+    """
     _check_paths_disjoint(config)
-    unusable: dict[tuple[str, str], str] = {}
+    unusable: dict[SessionKey, str] = {}
     sources = list_sources(Path(config.captures), unusable if config.on_bad == "skip" else None)
-    labels = read_capture_labels(config, sources)
-    unlabelled = set(labels.unlabelled)
     by_key = {(source.id, source.session): source for source in sources}
     boxes = _read_boxes(config, by_key)
-    jobs = [_SessionJob(by_key[key], boxes.get(key)) for key in labels.rows]
-    results = [SessionResult(*key, "skipped", reason) for key, reason in (labels.rejected | unusable).items()]
-    advance(len(sources) - len(jobs))
+    if shard and not config.labels:  # reads the labels in the captures of the shard only
+        labels = read_capture_labels(config, shard.select(sources))
+        order, selected = list(by_key), list(labels.rows)
+    else:
+        labels = read_capture_labels(config, sources)
+        order = list(labels.rows) if config.labels else list(by_key)
+        selected = shard.select(order) if shard else list(labels.rows)
+    jobs = [SessionJob(by_key[key], boxes.get(key)) for key in selected]
+    rejected = [SessionResult(*key, "skipped", reason) for key, reason in (labels.rejected | unusable).items()]
     mean_face = load_mean_face(config)
-    _check_session_folders(config, jobs, mean_face)
+    unchanged = _check_session_folders(config, jobs, mean_face)
     _check_tables(config, labels)
-    with file_lock(out):
-        remove_stale_temp(out / DATA_FOLDER)
-        for result in _prepare_sessions(jobs, config, mean_face):
-            if result.status == "skipped" and config.on_bad == "fail":
-                raise InputError(f"{result.reason} (session {result.id}/{result.session}; --on-bad skip continues without it)")
-            results.append(replace(result, labelled=(result.id, result.session) not in unlabelled))
-            advance(1)
-        results.sort(key=lambda result: (result.id, result.session))
-        _write_tables(out, labels, results)
-    return results
+    return Preparation(config, sources, order, labels, jobs, rejected, unchanged, boxes, mean_face)
 
 
 def _check_paths_disjoint(config: PrepareConfig) -> None:
@@ -102,26 +148,42 @@ def _inputs(config: PrepareConfig) -> dict[str, str | None]:
     return {"--labels": config.labels, "--boxes": config.boxes, "--prior": config.prior}
 
 
-def _check_session_folders(config: PrepareConfig, jobs: Sequence[_SessionJob], mean_face: MeanFace | None) -> None:
-    """Reject an output with session folders that `prepare` did not write, or that contain further files."""
+def _check_session_folders(
+    config: PrepareConfig, jobs: Sequence[SessionJob], mean_face: MeanFace | None
+) -> frozenset[SessionKey]:
+    """Reject an output with session folders that `prepare` did not write, or that contain further files.
+
+    Returns the sessions whose folder remains unchanged: it is complete, or the capture is unreadable.
+    """
     root = Path(config.captures).resolve()
+    unchanged = set()
     for job in jobs:
-        target = output_folder(Path(config.out), job.source.id, job.source.session)
+        target = output_folder(Path(config.out), *job.key)
         if target.resolve().is_relative_to(root):
             raise InputError(f"{target}: a link into the captures {config.captures}; choose another --out")
-        check_replaceable(target, RECORD_FILE, None if _is_up_to_date(job, config, mean_face) else _MAP_FILES)
+        if _is_unchanged(job, config, mean_face):
+            unchanged.add(job.key)
+        check_replaceable(target, RECORD_FILE, None if job.key in unchanged else _MAP_FILES)
+    return frozenset(unchanged)
 
 
-def _is_up_to_date(job: _SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> bool:
-    """Whether this run leaves the folder of a session unchanged: it is complete, or its capture is unreadable."""
+def _is_unchanged(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> bool:
     try:
-        made_from = _preparation_inputs(job, config, mean_face)
+        return find_complete(job, config, mean_face) is not None
     except InputError:
         return True
-    return _previous_details(output_folder(Path(config.out), job.source.id, job.source.session), made_from) is not None
 
 
-def _read_boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) -> dict[tuple[str, str], Box]:
+def find_complete(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> dict[str, Any] | None:
+    """The details of a session whose maps are complete and made from this capture with these settings; else None.
+
+    Raises:
+        InputError: the folder of the capture is unreadable.
+    """
+    return _previous_details(output_folder(Path(config.out), *job.key), _preparation_inputs(job, config, mean_face))
+
+
+def _read_boxes(config: PrepareConfig, captured: Collection[SessionKey]) -> dict[SessionKey, Box]:
     """The box of each (id, session). A row without a capture is probably a typing error; with `on_bad="fail"` it raises."""
     boxes = read_boxes(Path(config.boxes)) if config.boxes else {}
     absent = [key for key in boxes if key not in captured]
@@ -134,14 +196,33 @@ def _read_boxes(config: PrepareConfig, captured: Collection[tuple[str, str]]) ->
     return boxes
 
 
-def _prepare_sessions(jobs: Sequence[_SessionJob], config: PrepareConfig, mean_face: MeanFace | None) -> Iterator[SessionResult]:
-    run_job = partial(_prepare_session, config=config, mean_face=mean_face)
+def prepare_sessions(plan: Preparation) -> Iterator[SessionResult]:
+    """Prepare the sessions of `plan`, and yield the result of each, in order.
+
+    Raises:
+        InputError: with `on_bad="fail"` the first bad session; a full disk, or a killed worker.
+    """
+    unlabelled = set(plan.labels.unlabelled)
+    for result in _run_jobs(plan):
+        if result.status == "skipped" and plan.config.on_bad == "fail":
+            raise InputError(bad_session_message((result.id, result.session), result.reason))
+        yield replace(result, labelled=(result.id, result.session) not in unlabelled)
+
+
+def bad_session_message(key: SessionKey, reason: str) -> str:
+    """The message of the error for a bad session with `on_bad="fail"`."""
+    return f"{reason} (session {'/'.join(key)}; --on-bad skip continues without it)"
+
+
+def _run_jobs(plan: Preparation) -> Iterator[SessionResult]:
+    config = plan.config
+    run_job = partial(_prepare_session, config=config, mean_face=plan.mean_face)
     if config.workers == 1:
-        yield from map(run_job, jobs)
+        yield from map(run_job, plan.jobs)
         return
     pool = ProcessPoolExecutor(config.workers)
     try:
-        yield from pool.map(run_job, jobs, chunksize=4)
+        yield from pool.map(run_job, plan.jobs, chunksize=4)
     except BrokenProcessPool:
         raise InputError(
             f"{config.out}: a worker was killed, probably because memory ran out; run again with fewer --workers"
@@ -150,7 +231,7 @@ def _prepare_sessions(jobs: Sequence[_SessionJob], config: PrepareConfig, mean_f
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare_session(job: _SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> SessionResult:
+def _prepare_session(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> SessionResult:
     source = job.source
     target = output_folder(Path(config.out), source.id, source.session)
     try:
@@ -173,7 +254,7 @@ def _prepare_session(job: _SessionJob, config: PrepareConfig, mean_face: MeanFac
     return SessionResult(source.id, source.session, "written", details=details)
 
 
-def _preparation_inputs(job: _SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> dict[str, Any]:
+def _preparation_inputs(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> dict[str, Any]:
     """The inputs of a session's maps: the settings, and the size and modification time of each file of the capture."""
     states = {name: _stat(job.source.folder / name) for name in list_names(job.source.folder)}
     files = [[name, state.st_size, state.st_mtime_ns] for name, state in states.items() if state and stat.S_ISREG(state.st_mode)]
@@ -204,7 +285,14 @@ def _map_sizes(folder: Path) -> list[int]:
     return [(folder / f"{name}.npy").stat().st_size for name in _MAPS]
 
 
-def _write_tables(out: Path, labels: CaptureLabels, results: list[SessionResult]) -> None:
+def write_tables(plan: Preparation, results: Iterable[SessionResult]) -> list[SessionResult]:
+    """Write the two tables of a data set from the results of all its sessions; returns them sorted.
+
+    Raises:
+        InputError: no session could be prepared, or the folder cannot be written.
+    """
+    out = Path(plan.config.out)
+    results = sorted(results, key=lambda result: (result.id, result.session))
     write_table(out, REPORT_FILE, report_text(results))
     quality = {(result.id, result.session): result.details["quality"] for result in results if result.details}
     if not quality:
@@ -212,4 +300,5 @@ def _write_tables(out: Path, labels: CaptureLabels, results: list[SessionResult]
             f"{out}: no session could be prepared, so there is no data set; {REPORT_FILE} lists the reasons, the first is: "
             f"{results[0].reason}"
         )
-    write_table(out, LABELS_FILE, labels_text(labels, quality))
+    write_table(out, LABELS_FILE, labels_text(plan.labels, quality))
+    return results

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import open_regular
@@ -143,6 +143,8 @@ def _open_image(path: Path) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes]]]:
         raise InputError(f"{path}: no such image; add it, or remove its light from the list") from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
+    except UnidentifiedImageError:  # Pillow's message has the number of the open file, which differs from run to run
+        raise InputError(f"{path}: not a readable image (unknown format); capture or copy it again") from None
     except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable image ({one_line(error)}); capture or copy it again") from None
 

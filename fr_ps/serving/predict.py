@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from fr_ps.config import PrepareConfig
+from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, is_directory, map_file, read_map, session_folder, session_keys
 from fr_ps.data.mean_face import MeanFace
 from fr_ps.data.preparation import capture_to_maps, reproduce_preparation
@@ -167,10 +168,21 @@ def list_capture_sessions(
 def predict_sessions(
     recognizer: Recognizer, sessions: Sequence[SessionInput], batch: int, advance: OnProgress = no_progress
 ) -> PredictionResult:
+    """`predict_readable`, where at least one session must be readable.
+
+    Raises:
+        InputError: no session can be read, or a prediction has NaN or infinity.
+    """
+    return check_not_empty(predict_readable(recognizer, sessions, batch, advance))
+
+
+def predict_readable(
+    recognizer: Recognizer, sessions: Sequence[SessionInput], batch: int, advance: OnProgress = no_progress
+) -> PredictionResult:
     """Predict all sessions that can be read; list the others with the reason.
 
-    Threads read maps while the network computes. A session that cannot be read leaves no gap in its batch; without such
-    sessions, the batches are those of an evaluation.
+    Threads read maps while the network computes. Each batch is of the next `batch` sessions of the list, as in an evaluation; it
+    is smaller if a session cannot be read. So the last bits of an embedding depend on the sessions of its batch only.
 
     Args:
         recognizer: recognizer of the model.
@@ -179,30 +191,44 @@ def predict_sessions(
         advance: called with the number of sessions done since the previous call.
 
     Raises:
-        InputError: no session can be read, or a prediction has NaN or infinity.
+        InputError: a prediction has NaN or infinity.
     """
     keys: list[SessionKey] = []
     parts: list[Predictions] = []
     failures: list[FailedSession] = []
     normals: list[NormalStatistics] = []
-    readable = _readable_sessions(sessions, 2 * batch, failures, advance)
-    while chunk := list(islice(readable, batch)):
-        maps = {modality: np.stack([session[modality] for _, session in chunk]) for modality in recognizer.info.modalities}
-        parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in chunk]))
-        if "normal" in maps:
-            normals += [normal_statistics(normal) for normal in maps["normal"][: ORIENTATION_SAMPLE - len(normals)]]
-        keys += [key for key, _ in chunk]
+    outcomes = _read_sessions(sessions, 2 * batch)
+    while chunk := list(islice(outcomes, batch)):
+        failures += [outcome for _, outcome in chunk if isinstance(outcome, FailedSession)]
+        readable = [(key, outcome) for key, outcome in chunk if not isinstance(outcome, FailedSession)]
+        if readable:
+            maps = {modality: np.stack([session[modality] for _, session in readable]) for modality in recognizer.info.modalities}
+            parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in readable]))
+            if "normal" in maps:
+                normals += [normal_statistics(normal) for normal in maps["normal"][: ORIENTATION_SAMPLE - len(normals)]]
+        keys += [key for key, _ in readable]
         advance(len(chunk))
-    if not parts:
-        first = failures[0].reason if failures else "the list of sessions is empty"
-        raise InputError(f"none of {len(sessions)} sessions could be read; first error: {first}")
-    return PredictionResult(keys, concatenate_predictions(parts), failures, axes_warning(normals))
+    return PredictionResult(keys, concatenate_predictions(parts or [_EMPTY]), failures, axes_warning(normals))
 
 
-def _readable_sessions(
-    sessions: Sequence[SessionInput], limit: int, failures: list[FailedSession], advance: OnProgress
-) -> Iterator[tuple[SessionKey, ModalityMaps]]:
-    """Yield the sessions that can be read, in order; append the others to `failures`. At most `limit` are read ahead."""
+def check_not_empty(result: PredictionResult) -> PredictionResult:
+    """Return `result` if it has a prediction.
+
+    Raises:
+        InputError: no session could be read.
+    """
+    if not result.keys:
+        first = result.failures[0].reason if result.failures else "the list of sessions is empty"
+        raise InputError(f"none of {len(result.failures)} sessions could be read; first error: {first}")
+    return result
+
+
+_EMPTY = Predictions(np.empty((0, 0), np.float32), {task: np.empty((0, 0), np.float32) for task in ATTRIBUTES})
+"""Predictions of no session."""
+
+
+def _read_sessions(sessions: Sequence[SessionInput], limit: int) -> Iterator[tuple[SessionKey, ModalityMaps | FailedSession]]:
+    """Yield the maps of each session, in order, or why it cannot be read. At most `limit` are read ahead."""
     rest = iter(sessions)
     with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="maps") as pool:
         queue = [(session.key, pool.submit(session.read)) for session in islice(rest, limit)]
@@ -211,12 +237,9 @@ def _readable_sessions(
                 key, future = queue.pop(0)
                 queue += [(following.key, pool.submit(following.read)) for following in islice(rest, 1)]
                 try:
-                    maps = future.result()
+                    yield key, future.result()
                 except InputError as error:
-                    failures.append(FailedSession(*key, str(error)))
-                    advance(1)
-                else:
-                    yield key, maps
+                    yield key, FailedSession(*key, str(error))
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -1,6 +1,7 @@
 """The commands that use a trained run: predict, gallery commands, evaluate, export and the model registry."""
 
 import re
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -226,8 +227,6 @@ def test_bad_input_is_one_line(run: str, prepared: Path, command_error: Command,
 def test_unreadable_sessions_are_listed_beside_the_predictions(
     run: str, prepared: Path, run_command: Command, tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(prepared, tmp_path / "data")
     file = next((tmp_path / "data").rglob("albedo.npy"))
     file.write_bytes(b"nothing")
@@ -238,3 +237,28 @@ def test_unreadable_sessions_are_listed_beside_the_predictions(
     assert re.search(rf"{file.parent.parent.name},{file.parent.name},.*albedo.npy: not a readable", listed)
     run_command("predict", "--model", run, "--data", prepared, "--out", tmp_path / "x.npz")
     assert not (tmp_path / "x.failed.csv").exists()
+
+
+def test_shards_merge_into_the_files_of_one_run(
+    run: str, prepared: Path, run_command: Command, command_error: Command, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    next(data.rglob("albedo.npy")).write_bytes(b"nothing")
+    command = ["predict", "--model", run, "--data", data, "--batch", "5", "--out"]
+    for suffix in ("parquet", "npz"):
+        whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+        run_command(*command, whole)
+        for shard in ("3/3", "1/3"):
+            assert f"shard {shard}, " in run_command(*command, out, "--shard", shard)
+        assert f"out.{suffix}.shards: shard 2 of 3 missing" in command_error(*command, out, "--merge")
+        assert not out.exists()
+        run_command(*command, out, "--shard", "2/3")
+        output = run_command(*command, out, "--merge")
+        assert "1 sessions failed" in output
+        assert f"23 sessions: {out}" in output
+        assert out.read_bytes() == whole.read_bytes()
+        assert (tmp_path / "out.failed.csv").read_bytes() == (tmp_path / "whole.failed.csv").read_bytes()
+    assert {path.name for path in tmp_path.iterdir() if "shards" in path.name} == set()
+    for bad in ("0/4", "5/4", "a/b", "1/0"):
+        assert f"--shard {bad}: expected I/N" in command_error(*command, "x.csv", "--shard", bad)
