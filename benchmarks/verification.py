@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--growth", type=int, nargs="*", default=[5_000, 10_000, 20_000, 40_000], help="embeddings")
     parser.add_argument("--large", action="store_true", help="also 100,000 embeddings, once (takes minutes)")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="device of the product and of ours")
     options = parser.parse_args()
     limit_threads(options.threads)
     numbers: dict[str, Measurement] = {}
@@ -69,7 +70,7 @@ def main() -> None:
         rows += compare(count, ways, options, numbers)
     grown = {}
     for count in sorted({*options.growth, *[LARGE] * options.large}):
-        found = grown[count] = _measure_in_new_process(count, (OURS,), 1 if count == LARGE else options.turns, options.threads)
+        found = grown[count] = _measure_in_new_process(count, (OURS,), 1 if count == LARGE else options.turns, options)
         rows.append([count, "ours, alone", *_cells(count, found.seconds[OURS], None), found.peak, found.extra])
     numbers |= growth(grown)
     headers = ["N", "", "s", "over product", "ns per pair", "peak MB", "extra MB"]
@@ -80,12 +81,12 @@ def compare(
     count: int, ways: tuple[str, ...], options: argparse.Namespace, numbers: dict[str, Measurement]
 ) -> list[list[object]]:
     """A row per method at this N."""
-    timed = _measure_in_new_process(count, ways, options.turns, options.threads)
+    timed = _measure_in_new_process(count, ways, options.turns, options)
     rows: list[list[object]] = []
     for way in ways:
         seconds = timed.seconds[way]
         ratio = statistics.median(mine / floor for mine, floor in zip(seconds, timed.seconds[FLOOR]))
-        alone = _measure_in_new_process(count, (way,), 1, options.threads)
+        alone = _measure_in_new_process(count, (way,), 1, options)
         rows.append([count, way, *_cells(count, seconds, ratio), alone.peak, alone.extra])
         if count == options.count and way == OURS:
             numbers["to_product"] = Measurement(ratio, 2, "lower", f"of the product's time, {count} embeddings of {SIZE}")
@@ -118,22 +119,22 @@ def _cells(count: int, seconds: list[float], ratio: float | None) -> list[object
     return [each, ratio, each / math.comb(count, 2) * 1e9]
 
 
-def _measure_in_new_process(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
+def _measure_in_new_process(count: int, ways: tuple[str, ...], turns: int, options: argparse.Namespace) -> Measured:
     """`measure` in a new process. This process stays small, because a child's peak starts at the size of its parent."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, count, ways, turns, threads).result()
+        return pool.submit(measure, count, ways, turns, options.threads, options.device).result()
 
 
-def measure(count: int, ways: tuple[str, ...], turns: int, threads: int) -> Measured:
+def measure(count: int, ways: tuple[str, ...], turns: int, threads: int, device: str) -> Measured:
     """The time of each method to verify all pairs, interleaved in every turn."""
     import torch
 
     torch.set_num_threads(threads)
     embeddings, ids = make_embeddings(count)
-    ready = {way: WAYS[way](embeddings, ids) for way in ways}
+    ready = {way: WAYS[way](embeddings, ids, device) for way in ways}
     before = _peak()
     for way in ways:
-        WAYS[way](*make_embeddings(1_000))()  # warm-up
+        WAYS[way](*make_embeddings(3_000 if device == "cuda" else 1_000), device)()  # warm-up
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     values = {}
     for turn in range(turns):
@@ -164,43 +165,54 @@ def make_embeddings(count: int) -> "tuple[np.ndarray, np.ndarray]":
     return embeddings, ids
 
 
-def product_alone(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+def product_alone(embeddings: "np.ndarray", ids: "np.ndarray", device: str) -> Callable[[], Values]:
     """The function to time: the products that verification needs, on its threads."""
     import torch
 
-    from fr_ps.evaluation.pairwise.pairs import BLOCK_ROWS, _blocks, _run_blocks
+    from fr_ps.device import pick_device
+    from fr_ps.evaluation.pairwise.pairs import BLOCK_ROWS, CUDA_BLOCK_ROWS, _blocks, _run_blocks
     from fr_ps.evaluation.pairwise.similarity import similarity_scorer
 
-    left = similarity_scorer(embeddings, ids).left
+    target = pick_device(device)
+    left = similarity_scorer(embeddings, ids).to(target).left
+    block_rows = CUDA_BLOCK_ROWS if device == "cuda" else BLOCK_ROWS
 
     def block(rows: slice, columns: slice) -> None:
         torch.mm(left[rows], left[columns].T)
 
     def run() -> Values:
-        _run_blocks(block, list(_blocks(len(left), BLOCK_ROWS)))
+        _run_blocks(block, list(_blocks(len(left), block_rows)), target)
+        if device == "cuda":
+            torch.cuda.synchronize()
         return {}
 
     return run
 
 
-def ours(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+def ours(embeddings: "np.ndarray", ids: "np.ndarray", device: str) -> Callable[[], Values]:
     """The function to time: verification from embeddings to metrics."""
+    from fr_ps.device import pick_device
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_metrics
 
-    return lambda: verification_metrics(AllPairs(embeddings, ids).score()).defined()
+    return lambda: verification_metrics(AllPairs(embeddings, ids, device=pick_device(device)).score()).defined()
 
 
-def ours_with_intervals(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+def ours_with_intervals(embeddings: "np.ndarray", ids: "np.ndarray", device: str) -> Callable[[], Values]:
     """The function to time: the same with intervals from 1,000 bootstrap samples over subjects."""
+    from fr_ps.device import pick_device
     from fr_ps.evaluation.bootstrap import bootstrap_weights
     from fr_ps.evaluation.pairwise.pairs import AllPairs
     from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 
-    return lambda: verification_with_intervals(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)[1].defined()
+    def run() -> Values:
+        pairs = AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids), device=pick_device(device))
+        return verification_with_intervals(pairs, None)[1].defined()
+
+    return run
 
 
-def scikit_learn(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+def scikit_learn(embeddings: "np.ndarray", ids: "np.ndarray", _device: str) -> Callable[[], Values]:
     """The function to time: the full matrix, and one ROC curve of its upper triangle."""
     import numpy as np
     import sklearn.metrics  # noqa: F401
@@ -213,7 +225,7 @@ def scikit_learn(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Va
     return run
 
 
-def integer_matrices(embeddings: "np.ndarray", ids: "np.ndarray") -> Callable[[], Values]:
+def integer_matrices(embeddings: "np.ndarray", ids: "np.ndarray", _device: str) -> Callable[[], Values]:
     """The function to time: the full matrix, and subjects and mask as matrices of int64."""
     import sklearn.metrics  # noqa: F401
     import torch

@@ -68,7 +68,7 @@ def compare_models(
         out: folder for the report.
         run: run that logs the comparison.
         options: part, pairs and measure.
-        device: device of the networks.
+        device: device of the networks, and of the comparison of all pairs.
         batch: sessions per batch.
         names: names of the models in the report; empty: their folders.
 
@@ -88,7 +88,9 @@ def compare_models(
         require_finite(predictions, labels.session_names(), model)
         labelled = LabelledPredictions(predictions, labels)
         results.append(
-            evaluate_predictions(labelled, info.trained, read_thresholds(model), pair_list=pair_list, measure=options.measure)
+            evaluate_predictions(
+                labelled, info.trained, read_thresholds(model), pair_list=pair_list, measure=options.measure, device=device
+            )
         )
         leakage += leakage_notes(name, split_overlap(model, labels.row_keys(), "subject"))
         infos.append(info)

@@ -82,7 +82,7 @@ def evaluate_model(
         out: folder for metrics.json, scores.parquet, report.html, figures and tables.
         run: run that logs the evaluation.
         options: what to evaluate.
-        device: device of the network.
+        device: device of the network, and of the comparison of all pairs.
         batch: sessions per batch.
 
     Raises:
@@ -189,7 +189,13 @@ def evaluate_rows(
         gallery = LabelledPredictions(predict(network, dataset.store, gallery_rows, batch, advance), enrolled)
         require_finite(gallery.predictions, enrolled.session_names(), model)
     result = evaluate_predictions(
-        LabelledPredictions(predictions, labels), trained, thresholds, gallery=gallery, pair_list=pair_list, measure=measure
+        LabelledPredictions(predictions, labels),
+        trained,
+        thresholds,
+        gallery=gallery,
+        pair_list=pair_list,
+        measure=measure,
+        device=next(network.parameters()).device,
     )
     search_rows = np.concatenate([rows, gallery_rows])
     figures = pair_figures(result, dataset.store, search_rows, dataset.labels.subset(search_rows))

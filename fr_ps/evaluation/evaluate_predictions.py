@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from fr_ps.data.labels import Labels
 from fr_ps.evaluation.analyses.attributes import all_attribute_metrics, attributes_section
@@ -16,7 +17,7 @@ from fr_ps.evaluation.bootstrap import FEW_SUBJECTS, BootstrapWeights, bootstrap
 from fr_ps.evaluation.calibrate_thresholds import global_threshold
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import PairList
-from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
+from fr_ps.evaluation.pairwise.pairs import CPU, AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.similarity import Measure, similarity_scorer
 from fr_ps.evaluation.pairwise.ten_fold import METRIC_NAMES, draw_folds, folds_from_list, ten_fold_accuracy
 from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_with_intervals
@@ -72,6 +73,7 @@ def evaluate_predictions(
     gallery: LabelledPredictions | None = None,
     pair_list: PairList | None = None,
     measure: Measure = "cosine",
+    device: torch.device = CPU,
 ) -> EvaluationResult:
     """Run all analyses on predictions.
 
@@ -82,13 +84,14 @@ def evaluate_predictions(
         gallery: predictions of the enrolled sessions, if the split has a gallery.
         pair_list: pairs to verify; None: all pairs.
         measure: similarity measure of verification and quality; everything else uses the cosine.
+        device: device that compares all pairs.
 
     Raises:
         InputError: a prediction with NaN or infinity.
     """
     predictions, labels = tested.predictions, tested.labels
     embeddings, bootstrap = predictions.embeddings, bootstrap_weights(labels.ids)
-    pairs = make_pairs(embeddings, labels.ids, pair_list, measure, bootstrap)
+    pairs = make_pairs(embeddings, labels.ids, pair_list, measure, bootstrap, device)
     pair_scores, verification = verification_with_intervals(pairs, thresholds)
     verification = verification.merge(_ten_fold_metrics(embeddings, pair_scores, pair_list))
     search = _search(tested, gallery)
@@ -130,11 +133,16 @@ def validation_metrics(predictions: Predictions, labels: Labels, trained: Sequen
 
 
 def make_pairs(
-    embeddings: np.ndarray, ids: np.ndarray, pair_list: PairList | None, measure: Measure, bootstrap: BootstrapWeights
+    embeddings: np.ndarray,
+    ids: np.ndarray,
+    pair_list: PairList | None,
+    measure: Measure,
+    bootstrap: BootstrapWeights,
+    device: torch.device = CPU,
 ) -> AllPairs | ListedPairs:
-    """The pairs to verify: those of the list, or all."""
+    """The pairs to verify: those of the list, or all, which `device` compares."""
     if pair_list is None:
-        return AllPairs(embeddings, ids, measure, bootstrap)
+        return AllPairs(embeddings, ids, measure, bootstrap, device)
     return ListedPairs(embeddings, ids, pair_list.first, pair_list.second, measure, bootstrap)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.evaluation.pairwise.similarity import LEVELS, SimilarityScorer, similarity_scorer
+from fr_ps.evaluation.pairwise.similarity import LEVELS, SimilarityScorer, full_float32, similarity_scorer
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class GallerySearch:
         return "only one subject is enrolled"
 
 
+@full_float32()
 def search_gallery(embeddings: np.ndarray, ids: np.ndarray, gallery: np.ndarray | None, block: int = 128) -> GallerySearch:
     """Search every probe by cosine; memory grows with `block` x n.
 

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, similarity_scorer
+from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, full_float32, similarity_scorer
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 16384
 """Block size of `AllPairs`."""
+CUDA_BLOCK_ROWS = 4096
+"""Rows of a block on a GPU, whose multiprocessors a block of `BLOCK_ROWS` would not fill. The products take 256 MB."""
+CPU = torch.device("cpu")
 _NOT_IMPOSTOR = LEVELS
 """Level of the cells of a block that are not impostor pairs."""
 
@@ -70,31 +73,40 @@ class AllPairs:
         ids: (n,) subject of each session.
         measure: similarity measure.
         bootstrap: replicates of these subjects, for `impostor_weights`.
+        device: device of products and histograms. Beside the CPU only CUDA is used: MPS has no float64.
 
     Raises:
         InputError: an embedding with NaN or infinity.
     """
 
     def __init__(
-        self, embeddings: np.ndarray, ids: np.ndarray, measure: Measure = "cosine", bootstrap: BootstrapWeights | None = None
+        self,
+        embeddings: np.ndarray,
+        ids: np.ndarray,
+        measure: Measure = "cosine",
+        bootstrap: BootstrapWeights | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.bootstrap = bootstrap
+        self.device = device if device.type == "cuda" else CPU
         subject = self.subject = np.unique(ids, return_inverse=True)[1]
         unit = bootstrap.unit if bootstrap else subject
         self.order = np.lexsort((subject, unit))
         self.unit = torch.from_numpy(unit[self.order])
         self.ordered_subject = torch.from_numpy(np.cumsum(np.diff(subject[self.order], prepend=subject[self.order][:1]) != 0))
-        self.scorer = similarity_scorer(embeddings, ids, measure).select(self.order)
+        self.device_subject = self.ordered_subject.to(self.device)
+        self.scorer = similarity_scorer(embeddings, ids, measure).select(self.order).to(self.device)
 
     def score(self) -> PairScores:
         """Scores of all pairs."""
         count = len(self.subject)
         keep_levels = count * (count - 1) // 2 < LEVELS  # few pairs: sorting them is cheaper than a histogram of all levels
-        counts = torch.zeros(LEVELS + 1, dtype=torch.int64)
+        counts = torch.zeros(LEVELS + 1, dtype=torch.int64, device=self.device)
         kept_levels: list[Tensor] = []
-        empty = torch.empty(0, dtype=torch.int64)
+        empty = torch.empty(0, dtype=torch.int64, device=self.device)
         genuine = [(empty, empty, empty.int())]
-        lock, workspace = Lock(), _thread_workspace()
+        block_rows = CUDA_BLOCK_ROWS if self.device.type == "cuda" else BLOCK_ROWS
+        lock, workspace = Lock(), _thread_workspace(min(block_rows, count) * min(BLOCK_COLUMNS, count), self.device)
 
         def block(rows: slice, columns: slice) -> None:
             levels = self.scorer.levels(rows, columns, workspace())
@@ -107,13 +119,14 @@ class AllPairs:
                 else:
                     counts.add_(part)
 
-        _run_blocks(block, list(_blocks(count, BLOCK_ROWS)))
+        _run_blocks(block, list(_blocks(count, block_rows)), self.device)
         if keep_levels:
-            levels, level_counts = np.unique(torch.cat([empty, *kept_levels]).numpy(), return_counts=True)
+            levels, level_counts = np.unique(torch.cat([empty, *kept_levels]).cpu().numpy(), return_counts=True)
         else:
-            levels = np.flatnonzero(counts.numpy())
-            level_counts = counts.numpy()[levels]
-        first, second, genuine_levels = (torch.cat([arrays[part] for arrays in genuine]).numpy() for part in range(3))
+            all_counts = counts.cpu().numpy()
+            levels = np.flatnonzero(all_counts)
+            level_counts = all_counts[levels]
+        first, second, genuine_levels = (torch.cat([arrays[part] for arrays in genuine]).cpu().numpy() for part in range(3))
         is_impostor = levels != _NOT_IMPOSTOR
         order = np.lexsort((second, first))
         return PairScores(
@@ -133,13 +146,17 @@ class AllPairs:
             thresholds: (K,) growing levels; a pair at a threshold counts above it.
         """
         assert self.bootstrap is not None
-        weights = torch.from_numpy(self.bootstrap.weights)
+        weights, unit = torch.from_numpy(self.bootstrap.weights).to(self.device), self.unit.to(self.device)
         bins = len(thresholds) + 2  # the last bin is for _NOT_IMPOSTOR
         lookup = torch.from_numpy(
             np.append(np.searchsorted(thresholds, np.arange(LEVELS), side="right"), bins - 1).astype(np.int32)
-        )
-        total = torch.zeros(len(weights), bins - 1, dtype=torch.float64)
-        lock, workspace = Lock(), _thread_workspace()
+        ).to(self.device)
+        total = torch.zeros(len(weights), bins - 1, dtype=torch.float64, device=self.device)
+        count, block_rows = (
+            len(self.subject),
+            BLOCK_ROWS // 4,
+        )  # also on a GPU: a count by unit and bin takes more memory than the levels
+        lock, workspace = Lock(), _thread_workspace(min(block_rows, count) * min(BLOCK_COLUMNS, count), self.device)
 
         def block(rows: slice, columns: slice) -> None:
             levels = self.scorer.levels(rows, columns, workspace())
@@ -147,7 +164,7 @@ class AllPairs:
             first_row_unit, first_column_unit = int(self.unit[rows][0]), int(self.unit[columns][0])
             row_units = int(self.unit[rows][-1]) - first_row_unit + 1
             column_units = int(self.unit[columns][-1]) - first_column_unit + 1
-            cell = (self.unit[rows, None] - first_row_unit) + (self.unit[columns] - first_column_unit) * row_units  # (r, c)
+            cell = (unit[rows, None] - first_row_unit) + (unit[columns] - first_column_unit) * row_units  # (r, c)
             flat = torch.add(lookup[levels], cell, alpha=bins).view(-1)
             counts = torch.bincount(flat, minlength=column_units * row_units * bins).float().view(column_units, row_units * bins)
             weighted = weights[:, first_column_unit : first_column_unit + column_units] @ counts
@@ -157,8 +174,8 @@ class AllPairs:
             with lock:
                 total.add_(block_total)
 
-        _run_blocks(block, list(_blocks(len(self.subject), BLOCK_ROWS // 4)))
-        return total.numpy()
+        _run_blocks(block, list(_blocks(count, block_rows)), self.device)
+        return total.cpu().numpy()
 
     def _extract_genuine(self, levels: Tensor, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Rows, columns and levels of the genuine pairs of a block, in a list that is empty if the block cannot have any.
@@ -170,8 +187,9 @@ class AllPairs:
             return []
         end = int(torch.searchsorted(other_subject, subject[-1:], right=True))
         band = levels[:, :end]
-        same_subject = subject[:, None] == other_subject[:end]
-        above_diagonal = torch.arange(rows.start, rows.stop)[:, None] < torch.arange(columns.start, columns.start + end)
+        same_subject = self.device_subject[rows, None] == self.device_subject[columns][:end]
+        row_numbers = torch.arange(rows.start, rows.stop, device=self.device)
+        above_diagonal = row_numbers[:, None] < torch.arange(columns.start, columns.start + end, device=self.device)
         row, column = torch.nonzero(same_subject & above_diagonal, as_tuple=True)
         genuine = (row + rows.start, column + columns.start, band[row, column])
         band[same_subject | ~above_diagonal] = _NOT_IMPOSTOR
@@ -237,25 +255,26 @@ def _blocks(count: int, rows: int) -> Iterator[tuple[slice, slice]]:
             yield slice(row, min(row + rows, count)), slice(column, min(column + BLOCK_COLUMNS, count))
 
 
-def _thread_workspace() -> Callable[[], Workspace]:
-    """A function that returns the workspace of the calling thread."""
+def _thread_workspace(pairs: int, device: torch.device) -> Callable[[], Workspace]:
+    """A function that returns the workspace of the calling thread, for `pairs` products."""
     thread = local()
 
     def workspace() -> Workspace:
         if not hasattr(thread, "workspace"):
-            thread.workspace = Workspace(BLOCK_ROWS * BLOCK_COLUMNS)
+            thread.workspace = Workspace(pairs, device)
         return thread.workspace
 
     return workspace
 
 
-def _run_blocks(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]]) -> None:
-    """Run `block` on each block, with as many threads as torch uses.
+@full_float32()
+def _run_blocks(block: Callable[[slice, slice], None], blocks: list[tuple[slice, slice]], device: torch.device) -> None:
+    """Run `block` on each block, on the CPU with as many threads as torch uses.
 
     The blocks end in any order. They must therefore add whole numbers, whose sum is the same in every order.
     """
     threads = torch.get_num_threads()
-    if len(blocks) < 2 or threads < 2:
+    if len(blocks) < 2 or threads < 2 or device.type == "cuda":
         for rows, columns in blocks:
             block(rows, columns)
         return

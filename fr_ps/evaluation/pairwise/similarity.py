@@ -2,15 +2,18 @@
 
 A level is a score rounded to 2^-20 of half the range, about 10^-6: the accuracy of a sum of some hundred float32 products. With
 levels, pairs are counted in a histogram of fixed size instead of being sorted, and equal embeddings tie wherever they are in a
-block.
+block. Levels and counts are exact functions of the float32 products, on every device. The last bits of a product depend on the
+device and its library, so that a pair may be one level higher or lower on a GPU than on a CPU.
 
 Embeddings with cosines all close to 1 are compared by their differences: for unit vectors a . b = 1 - |a - b|^2 / 2, and without
 the mean the differences fill the range of levels. Otherwise a model with collapsed embeddings would have all pairs at a few
 levels, although float64 separates its subjects.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,8 +65,26 @@ class ScoreScale:
 class Workspace:
     """Reused memory for the products of a block; allocating it for each block is slower."""
 
-    def __init__(self, pairs: int) -> None:
-        self.product = torch.empty(pairs, dtype=torch.float32)
+    def __init__(self, pairs: int, device: torch.device) -> None:
+        self.product = torch.empty(pairs, dtype=torch.float32, device=device)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Matrix products in full float32: neither in TF32 nor in bfloat16, even if the training of this process allows them."""
+    matmuls = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    exact: list[tuple[Any, str, str | bool]] = [
+        (matmul, "fp32_precision", "ieee") for matmul in matmuls if hasattr(matmul, "fp32_precision")
+    ]
+    exact = exact or [(torch.backends.cuda.matmul, "allow_tf32", False)]  # torch before 2.9
+    before = [getattr(matmul, name) for matmul, name, _ in exact]
+    for matmul, name, value in exact:
+        setattr(matmul, name, value)
+    try:
+        yield
+    finally:
+        for (matmul, name, _), value in zip(exact, before):
+            setattr(matmul, name, value)
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class SimilarityScorer:
 
     Attributes:
         left: (n, D) float32.
-        right: (n, D) float32.
+        right: (n, D) float32, on the same device.
         scale: converts levels to scores.
     """
 
@@ -84,7 +105,7 @@ class SimilarityScorer:
         """(k, l) int32 levels of k rows against l others; a view of `workspace` if given, valid until its next use."""
         left, right = self.left[first], self.right[second]
         if workspace is None:
-            workspace = Workspace(len(left) * len(right))
+            workspace = Workspace(len(left) * len(right), left.device)
         product = workspace.product[: len(left) * len(right)].view(len(left), len(right))
         _to_levels(torch.mm(left, right.T, out=product))
         return product.view(torch.int32).copy_(product)  # in the same memory: both types have four bytes
@@ -96,7 +117,7 @@ class SimilarityScorer:
         for start in range(0, len(first), step):
             part = slice(start, start + step)
             product = (self.left[first[part]] * self.right[second[part]]).sum(dim=1)
-            levels[part] = _to_levels(product).to(torch.int64).numpy()
+            levels[part] = _to_levels(product).to(torch.int64).cpu().numpy()
         return levels
 
     def select(self, rows: np.ndarray) -> "SimilarityScorer":
@@ -104,9 +125,17 @@ class SimilarityScorer:
         left = self.left[rows]
         return SimilarityScorer(left, left if self.right is self.left else self.right[rows], self.scale)
 
+    def to(self, device: torch.device) -> "SimilarityScorer":
+        """The same scorer on another device."""
+        left = self.left.to(device)
+        return SimilarityScorer(left, left if self.right is self.left else self.right.to(device), self.scale)
+
 
 def _to_levels(product: Tensor) -> Tensor:
-    """Convert products to levels in place. They are clamped, because a float32 cosine may be a few last bits above 1."""
+    """Convert products to levels in place. They are clamped, because a float32 cosine may be a few last bits above 1.
+
+    Each step is one rounding of float32 by IEEE 754, so that equal products have equal levels on every device.
+    """
     return product.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, LEVELS - 0.5)
 
 

@@ -14,7 +14,7 @@ from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.pairwise import pairs
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import compute_roc, roc_auc
-from fr_ps.evaluation.pairwise.similarity import LEVELS, STEPS
+from fr_ps.evaluation.pairwise.similarity import LEVELS, STEPS, full_float32
 
 Impostors = dict[int, int]
 
@@ -83,6 +83,51 @@ def test_more_pairs_than_levels_are_counted_in_a_histogram_with_the_same_result(
     assert len(pair_scores.genuine_levels) == len(listed.genuine_levels) == 300 * 21
     blockwise, one_by_one = (np.repeat(one.impostor_levels, one.impostor_counts) for one in (pair_scores, listed))
     assert np.abs(blockwise - one_by_one).max() <= 1  # a product of another shape may round to the neighbouring level
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("count", [300, 2100])  # sorted levels, and a histogram
+def test_every_device_counts_exact_products_as_numpy_does(device, count):
+    rng = np.random.default_rng(5)
+    embeddings = rng.choice([-1.0, 1.0], size=(count, 64)).astype(np.float32)
+    ids = rng.permutation(np.arange(count) % (count // 3))
+    levels = np.floor((embeddings @ embeddings.T / 64 + 1) * STEPS + 0.5).astype(np.int64)
+    first, second = np.triu_indices(count, k=1)
+    impostor = ids[first] != ids[second]
+    draws = bootstrap_weights(ids, replicates=3)
+    one = AllPairs(embeddings, ids, bootstrap=draws, device=torch.device(device))
+    pair_scores = one.score()
+    expected = np.bincount(levels[first, second][impostor], minlength=LEVELS)
+    assert np.array_equal(pair_scores.impostor_levels, np.flatnonzero(expected))
+    assert np.array_equal(pair_scores.impostor_counts, expected[expected > 0])
+    assert len(pair_scores.genuine_levels) == (~impostor).sum()
+    assert np.array_equal(pair_scores.genuine_levels, levels[pair_scores.genuine_first, pair_scores.genuine_second])
+    thresholds = np.array([STEPS // 2, STEPS, STEPS + STEPS // 4])
+    listed = ListedPairs(embeddings, ids, first, second, bootstrap=draws)
+    assert np.array_equal(one.impostor_weights(thresholds), listed.impostor_weights(thresholds))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_products_are_in_full_float32_even_if_training_allows_less(device):
+    rng = np.random.default_rng(6)
+    embeddings = rng.standard_normal((120, 64)).astype(np.float32)
+    ids = np.arange(120) % 40
+    expected = counts_of(AllPairs(embeddings, ids, device=torch.device(device)).score())
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = counts_of(AllPairs(embeddings, ids, device=torch.device(device)).score())
+        assert torch.get_float32_matmul_precision() == "medium"
+        with full_float32():
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert found == expected
 
 
 def test_the_euclidean_score_is_minus_the_distance():
