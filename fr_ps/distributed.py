@@ -12,9 +12,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 
 Value = TypeVar("Value")
+
+
+class LostProcessError(Exception):
+    """The connection to another process of the training broke, because it ended or its machine cannot be reached."""
+
+
 _BUCKET = 1 << 24
 """Gradient values that are exchanged at a time: 64 MB in float32."""
 _TIMEOUT = timedelta(minutes=10)
@@ -49,6 +55,19 @@ def process_group(timeout: timedelta = _TIMEOUT) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Around an exchange with other processes, which fails with a RuntimeError of the backend.
+
+    Raises:
+        LostProcessError: a process ended, or did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostProcessError(one_line(error, 120)) from None
+
+
 def world_size() -> int:
     """Number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
@@ -76,7 +95,8 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
         parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(world_size())]
-        distributed.all_gather(parts, own.contiguous())
+        with _exchange():
+            distributed.all_gather(parts, own.contiguous())
         return torch.cat(parts)
 
     @staticmethod
@@ -96,7 +116,8 @@ def gather_rows(own: Tensor) -> Tensor:
 def sum_tensor(tensor: Tensor) -> Tensor:
     """The sum over the processes, without gradient."""
     if world_size() > 1:
-        distributed.all_reduce(tensor)
+        with _exchange():
+            distributed.all_reduce(tensor)
     return tensor
 
 
@@ -106,7 +127,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         return
     for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
-        distributed.all_reduce(flat)
+        sum_tensor(flat)
         parts = flat.split([gradient.numel() for gradient in bucket])
         torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket)])
 
@@ -134,7 +155,8 @@ def any_process(flag: int) -> int:
     if world_size() == 1:
         return flag
     tensor = torch.tensor(flag)
-    distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+    with _exchange():
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
     return int(tensor)
 
 
@@ -143,7 +165,8 @@ def gather_objects(value: Value) -> list[Value]:
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
-    distributed.all_gather_object(found, value)
+    with _exchange():
+        distributed.all_gather_object(found, value)
     return found
 
 
@@ -155,13 +178,12 @@ def from_leader(function: Callable[[], Value]) -> Value:
     if world_size() == 1:
         return function()
     message: list[Any] = [None, False]
-    if is_leader():
-        try:
+    try:
+        if is_leader():
             message = [function(), True]
-        finally:
+    finally:
+        with _exchange():
             distributed.broadcast_object_list(message, device=torch.device("cpu"))
-        return message[0]
-    distributed.broadcast_object_list(message, device=torch.device("cpu"))
     value, succeeded = message
     if not succeeded:
         raise SystemExit(2)

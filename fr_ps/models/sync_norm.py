@@ -3,9 +3,9 @@
 from typing import Any, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from fr_ps.distributed import world_size
+from fr_ps.distributed import sum_tensor, world_size
 
 
 class _Sum(torch.autograd.Function):
@@ -13,15 +13,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
-        total = own.clone()
-        distributed.all_reduce(total)
-        return total
+        return sum_tensor(own.clone())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        distributed.all_reduce(total)
-        return total
+        return sum_tensor(gradients[0].contiguous().clone())
 
 
 class _SyncedNorm(nn.modules.batchnorm._BatchNorm):

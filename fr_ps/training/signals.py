@@ -62,6 +62,10 @@ class GracefulStop:
         if world_size() == 1:
             self.check()
 
+    def acknowledge(self) -> None:
+        """The training ends anyway: a signal that came, or comes until the end of the block, does not end the process."""
+        self._was_raised = True
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number and number == signal.SIGINT:
             self._was_raised = True

@@ -8,6 +8,7 @@ import torch
 from fr_ps.config import Config
 from fr_ps.device import configure_device, pick_precision, process_device
 from fr_ps.distributed import from_leader, is_leader, world_size
+from fr_ps.errors import InputError
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.sync_norm import synchronise_batch_norms
@@ -131,7 +132,13 @@ def fit(
     if note := warmup_note(config.schedule, lr=config.optim.lr, epochs=config.train.epochs):
         echo(note)
     trainer = Trainer(setup, loader, state, checkpoints, run, echo, on_epoch)
-    trainer.train()
+    try:
+        trainer.train()
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{device} has too little memory for the training; lower batch.people or batch.sessions (train.accumulate keeps the "
+            "size of a step), set train.precision to auto, or choose a smaller model.backbone or model.input_size"
+        ) from None
     if not is_leader():
         return FitResult(setup, state, trainer.steps_per_epoch)
     warning = divergence_warning(run.metric_history, setup.info.trained)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from fr_ps.device import pick_precision
-from fr_ps.distributed import average_gradients, is_leader, rank, sum_gradients, world_size
-from fr_ps.errors import InputError, one_line
+from fr_ps.distributed import LostProcessError, average_gradients, is_leader, rank, sum_gradients, world_size
+from fr_ps.errors import InputError
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import LossOutput
@@ -88,7 +88,8 @@ class Trainer:
                     self.end_epoch(train_metrics, validation)
                 self.checkpoints.wait()
                 self.stop.check()
-            except distributed.DistError as error:
+            except LostProcessError as error:
+                self.stop.acknowledge()  # torchrun ends the other processes with SIGTERM
                 raise self._lost_process_error(error) from None
             except StopRequested as request:
                 self.checkpoints.save()
@@ -111,9 +112,7 @@ class Trainer:
             while state.batch < len(batches):
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
-                if (batch_numbers.stop % self.check_every < len(batch_numbers) or batch_numbers.stop == len(batches)) and (
-                    state.guard.diverged
-                ):
+                if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
                     raise self._diverged_error(batches, batch_numbers)
                 state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started
@@ -221,6 +220,12 @@ class Trainer:
         if self.on_epoch:
             self.on_epoch(epoch, validation)
 
+    def _is_check_due(self, batch_numbers: range, num_batches: int) -> bool:
+        """Whether the training is checked for divergence after these batches: every `check_every` batches, and at the end."""
+        return (
+            batch_numbers.stop // self.check_every > batch_numbers.start // self.check_every or batch_numbers.stop == num_batches
+        )
+
     def _lost_process_error(self, error: Exception) -> InputError:
         """The error after the connection to another process broke; the leader first writes a checkpoint of the last step."""
         self.state.guard.restore()
@@ -229,9 +234,9 @@ class Trainer:
             self.checkpoints.save()
             self.checkpoints.wait()
         return InputError(
-            f"another process of this training ended, or its machine cannot be reached ({one_line(error, 120)}); the checkpoint "
+            f"another process of this training ended, or its machine cannot be reached ({error}); the checkpoint "
             f"{self.checkpoints.latest_checkpoint()} is of epoch {self.state.epoch + 1}, batch {self.state.batch}; continue with "
-            f"any number of processes: train --resume {self.run.id}"
+            f"any number of processes: fr-ps train --resume {self.run.id} --processes N"
         )
 
     def _train_metrics(self) -> dict[str, float]:

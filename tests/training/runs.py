@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 
 from fr_ps.config import AugmentConfig, BatchConfig, Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from fr_ps.distributed import world_size
+from fr_ps.models.sync_norm import synchronise_batch_norms
 from fr_ps.tracking.run import Run
 from fr_ps.training.setup import build_setup
 from fr_ps.training.train import TrainResult, build_train_state, train
@@ -89,5 +91,7 @@ def make_trainer(config: Config) -> Trainer:
     setup, loader = build_setup(config, {}, "run", torch.device("cpu"), lambda line: None)
     torch.manual_seed(config.train.seed)
     network = setup.info.build_network()
+    if world_size() > 1:
+        synchronise_batch_norms(network, torch.device("cpu"))
     state = build_train_state(setup, loader, network)
     return Trainer(setup, loader, state, cast(Any, NoCheckpoints()), cast(Any, None), lambda line: None)

@@ -1,0 +1,145 @@
+"""Several processes train like one: equal gradients, a killed process, and a resume with another number of processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fr_ps import distributed
+from fr_ps.cli import main
+from fr_ps.config import AugmentConfig, BatchConfig
+from fr_ps.data.dataset import open_dataset
+from fr_ps.device import process_device
+from fr_ps.tracking.journal import JOURNAL_FILE, read_events
+from fr_ps.training import batch_loader
+from fr_ps.training.batch_loader import BatchLoader
+from fr_ps.training.checkpoint_manager import list_checkpoints
+from fr_ps.training.setup import write_config
+from tests.training.distributed_step import gradients
+from tests.training.runs import small_config
+
+ROOT = Path(__file__).parents[1]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def test_one_process_exchanges_nothing() -> None:
+    rows = torch.arange(6.0)
+    assert distributed.is_leader()
+    assert distributed.own_rows(6) == slice(0, 6)
+    assert distributed.gather_rows(rows) is rows
+    assert distributed.gather_objects("a") == ["a"]
+    assert distributed.from_leader(lambda: 3) == 3
+    assert distributed.any_process(15) == 15
+
+
+def test_processes_that_cannot_share_a_batch_equally_are_an_error(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, rejected
+) -> None:  # type: ignore[no-untyped-def]
+    dataset, cpu = open_dataset(prepared, ["albedo"]), torch.device("cpu")
+    rows = torch.arange(len(dataset.labels)).numpy()
+    monkeypatch.setattr(batch_loader, "world_size", lambda: 2)
+    BatchLoader(dataset, rows, BatchConfig(people=4, sessions=3), AugmentConfig(), 0, cpu)
+    with rejected("3 subjects of 2 sessions, which 2 processes cannot share equally", "batch.people to a multiple of 2"):
+        BatchLoader(dataset, rows, BatchConfig(people=3, sessions=2), AugmentConfig(), 0, cpu)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, rejected) -> None:  # type: ignore[no-untyped-def]
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert process_device("auto") == torch.device("cuda", 1)
+    assert chosen == [1]
+    assert process_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with rejected("process 3 of this machine has no GPU: it has 2; start at most 2"):
+        process_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is missing"),
+        ({"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "a number is missing"),
+    ],
+)
+def test_an_incomplete_rendezvous_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environment: dict[str, str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train"]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(prepared: Path, tmp_path: Path) -> None:
+    weightings = ["uncertainty", "upgrad", "pcgrad"]
+    command = [*TORCHRUN, "-m", "tests.training.distributed_step", str(prepared), str(tmp_path), *weightings]
+    subprocess.run(command, check=True, cwd=ROOT, env=ENVIRONMENT, timeout=240)
+    for weighting in weightings:
+        first, second = (load_file(tmp_path / f"{weighting}-{rank}.safetensors") for rank in (0, 1))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        if weighting == "pcgrad":  # its order is random
+            continue
+        expected = gradients(prepared, weighting)
+        assert first.keys() == expected.keys()
+        for name, value in expected.items():
+            scale = float(value.abs().max())
+            torch.testing.assert_close(
+                first[name], value, atol=1e-6 + 1e-4 * scale, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def processes_of(parent: int) -> dict[int, int]:
+    """Rank to process id of the children of torchrun."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            variables = dict(part.split("=", 1) for part in (folder / "environ").read_text().split("\0") if "=" in part)
+        except OSError:
+            continue
+        if int(status[1]) == parent and "RANK" in variables:
+            found[int(variables["RANK"])] = int(folder.name)
+    return found
+
+
+@pytest.mark.slow
+def test_a_training_survives_the_kill_of_one_process_and_ends_in_one(prepared: Path, tmp_path: Path) -> None:
+    config = small_config(prepared, epochs=8, checkpoint_minutes=0)
+    write_config(tmp_path, config)
+    train = ["-m", "fr_ps", "train", "--config", "config.yaml", "--batch.people", "4", "--device", "cpu"]
+    environment = ENVIRONMENT | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        torchrun = subprocess.Popen([*TORCHRUN, *train], cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        deadline = time.monotonic() + 240
+        while not list((tmp_path / "runs").glob("*/checkpoints/resume/000002")):
+            assert torchrun.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(processes_of(torchrun.pid)[1], signal.SIGKILL)
+        assert torchrun.wait(timeout=120) != 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    printed = log.read_text()
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: another process of this training ended")]
+    assert str(list_checkpoints(folder)[0].relative_to(tmp_path)) in line
+    assert f"fr-ps train --resume {folder.name}" in line
+    assert "Traceback" not in printed.split("fr_ps FAILED")[0].split("ChildFailedError")[0].split("torch/distributed")[0]
+
+    subprocess.run([sys.executable, "-m", "fr_ps", "train", "--resume", folder.name], check=True, cwd=tmp_path, env=environment)
+    events = [event for _, event in read_events(folder / JOURNAL_FILE)]
+    assert [event.data["status"] for event in events if event.kind == "status"][-1] == "FINISHED"
+    steps = [event.data["step"] for event in events if event.kind == "metrics" and "train/loss/total" in event.data["values"]]
+    assert steps == list(range(1, 9))

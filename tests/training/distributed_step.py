@@ -1,0 +1,42 @@
+"""One training step in each of several processes, which test_distributed.py starts. Writes gradients and buffers to files.
+
+Arguments: a prepared data set, a folder for the files, and names of task weightings.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from fr_ps.config import AugmentConfig, BatchConfig
+from fr_ps.distributed import process_group, rank
+from tests.training.runs import make_config, make_trainer
+
+
+def gradients(prepared: Path, weighting: str) -> dict[str, torch.Tensor]:
+    """Name to gradient of every parameter after one step of a training with batch norms, and the buffers of the network."""
+    loss = {"weighting": weighting, "contrastive": 0.5, "identity_loss": "adaface"}
+    config = make_config(prepared, loss=loss)
+    trainer = make_trainer(
+        replace(config, augment=AugmentConfig(noise=0.3, erase=0.5), batch=BatchConfig(people=4, sessions=2, steps=2))
+    )
+    found: dict[str, torch.Tensor] = {}
+
+    def record() -> None:
+        for prefix, module in (("network", trainer.state.network), ("losses", trainer.state.losses)):
+            named = module.named_parameters()
+            found.update({f"{prefix}.{name}": one.grad.clone() for name, one in named if one.grad is not None})
+
+    trainer.state.optimizer.step = record  # type: ignore[method-assign,assignment]
+    trainer.state.network.train()
+    trainer.train_step(trainer.loader.stream(trainer.loader.epoch_batches(0), 0), range(1))
+    return found | {f"buffer.{name}": buffer.float() for name, buffer in trainer.state.network.named_buffers()}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with process_group():
+        for name in sys.argv[3:]:
+            save_file(gradients(Path(sys.argv[1]), name), Path(sys.argv[2]) / f"{name}-{rank()}.safetensors")
