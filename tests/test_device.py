@@ -1,10 +1,15 @@
 """Selection of the device and of the training's precision."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
-from fr_ps.device import pick_device, pick_precision
+from fr_ps.device import configure_device, pick_device, pick_precision
 from fr_ps.errors import InputError
+from tests.training.runs import make_config, make_trainer
 
 CPU = torch.device("cpu")
 
@@ -32,3 +37,37 @@ def test_a_named_precision_is_used_on_every_device() -> None:
         assert pick_precision("float32", torch.device(device)) == torch.float32
         assert pick_precision("bfloat16", torch.device(device)) == torch.bfloat16
     assert pick_precision("auto", torch.device("mps")) == torch.float32
+
+
+@pytest.fixture
+def restored_options() -> Iterator[None]:
+    """torch's global options as before the test."""
+    yield
+    configure_device(CPU, torch.float32, deterministic=False)
+
+
+@pytest.mark.usefixtures("restored_options")
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_float32_training_is_exact_and_a_deterministic_one_reproducible(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype, deterministic: bool
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    configure_device(torch.device("cuda"), precision, deterministic=deterministic)
+    assert torch.backends.cudnn.allow_tf32 == (precision != torch.float32)
+    assert torch.get_float32_matmul_precision() == ("highest" if precision == torch.float32 else "high")
+    assert torch.backends.cudnn.benchmark != deterministic
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+
+@pytest.mark.usefixtures("restored_options")
+def test_a_deterministic_training_has_the_weights_of_an_ordinary_one_on_the_cpu(prepared: Path) -> None:
+    weights = []
+    for deterministic in (False, True):
+        trainer = make_trainer(make_config(prepared, deterministic=deterministic))
+        configure_device(CPU, torch.float32, deterministic=deterministic)
+        trainer.train_epoch()
+        weights.append(trainer.state.network.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
