@@ -105,6 +105,13 @@ def add_device_flag(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
 
 
+def add_engine_flag(parser: ArgumentParser) -> None:
+    """Add the flag that names the engine of the predictions."""
+    parser.add_argument(
+        "--engine", type=str, default=None, help="torch, or onnx (ONNX Runtime on the CPU); default: FR_PS_ENGINE, else torch"
+    )
+
+
 def add_batch_flag(parser: ArgumentParser) -> None:
     """Add the flag with the batch size of inference."""
     parser.add_argument("--batch", type=BatchSize, default=64, help="sessions per batch")

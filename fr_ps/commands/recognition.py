@@ -13,6 +13,7 @@ from fr_ps.arguments import (
     UnitInterval,
     add_batch_flag,
     add_device_flag,
+    add_engine_flag,
     add_model_flag,
     add_overwrite_flag,
     add_shard_flags,
@@ -186,6 +187,7 @@ def _add_inference_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--prior", type=str, default=None, help="with --captures: the mean face that prepare used")
     add_batch_flag(parser)
     add_device_flag(parser)
+    add_engine_flag(parser)
 
 
 def _add_gallery_argument(parser: ArgumentParser) -> None:
@@ -207,7 +209,10 @@ def _load_recognizer(arguments: Namespace) -> "Recognizer":
 
     if bool(arguments.data) == bool(arguments.captures):
         raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
-    return load_recognizer(arguments.model, arguments.device)
+    recognizer = load_recognizer(arguments.model, arguments.device, arguments.engine)
+    if recognizer.onnx:
+        echo(recognizer.onnx.summary())
+    return recognizer
 
 
 def _input_paths(arguments: Namespace, recognizer: "Recognizer") -> dict[str, str | Path | None]:

@@ -111,7 +111,7 @@ def _export(arguments: Namespace) -> None:
     from fr_ps.serving.export import export
     from fr_ps.serving.recognizer import load_recognizer
 
-    recognizer = load_recognizer(arguments.model, "cpu")
+    recognizer = load_recognizer(arguments.model, "cpu", "torch")
     part = None if arguments.split == "all" else arguments.split
     exported = export(
         recognizer, Path(arguments.out), Path(arguments.data) if arguments.data else None, part=part, batch=arguments.batch

@@ -11,6 +11,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 from fr_ps.errors import InputError
+from fr_ps.progress import echo
+from fr_ps.serving.engine import pick_engine
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.request import predict_rows
 
@@ -19,8 +21,10 @@ class FaceModel(PythonModel):
     """Predicts the sessions of a request; see `fr_ps.serving.request`."""
 
     def load_context(self, context: Any) -> None:
-        """Load the model among the artifacts."""
-        self.recognizer = Recognizer(Path(context.artifacts["model"]), torch.device("cpu"))
+        """Load the model among the artifacts, with the engine that the environment variable `FR_PS_ENGINE` names."""
+        self.recognizer = Recognizer(Path(context.artifacts["model"]), torch.device("cpu"), pick_engine(None))
+        if self.recognizer.onnx:
+            echo(self.recognizer.onnx.summary())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per session: quality, embedding, attributes with probabilities.

@@ -16,6 +16,7 @@ from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.models.inference import BATCH_SIZE, Predictions, concatenate_predictions, predict_batch, require_finite
 from fr_ps.models.thresholds import ValidationThreshold, read_thresholds
+from fr_ps.serving.engine import OnnxEngine, load_onnx_engine, pick_engine
 from fr_ps.serving.gallery import Gallery, Match, normalize_rows
 
 
@@ -39,19 +40,23 @@ class VerificationResult:
         return self.score >= self.threshold
 
 
-def load_recognizer(model: str, device: str = "auto") -> "Recognizer":
+def load_recognizer(model: str, device: str = "auto", engine: str | None = None) -> "Recognizer":
     """Load a model as a recognizer. Loading reads weights and settings; it executes no code from the model.
 
     Args:
         model: run id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or model folder.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda` or `mps`; `auto` is the CPU with ONNX.
+        engine: `torch` or `onnx`; None: as the environment variable `FR_PS_ENGINE` says, else `torch`.
 
     Raises:
-        InputError: there is no such model or device, or the model is damaged or of a newer format.
+        InputError: there is no such model, device or engine, or the model is damaged or of a newer format; with ONNX as
+            `load_onnx_engine`.
     """
     from fr_ps.tracking.resolve import resolve_model  # kept out of models that MLflow serves
 
-    return Recognizer(resolve_model(str(model)), pick_device(device))
+    engine = pick_engine(engine)
+    chosen = pick_device("cpu" if engine == "onnx" and device == "auto" else device)
+    return Recognizer(resolve_model(str(model)), chosen, engine)
 
 
 class Recognizer:
@@ -64,12 +69,20 @@ class Recognizer:
         folder: folder of the model.
         info: description of the model: modalities, size, classes, provenance.
         thresholds: thresholds from the validation set; None if the model was trained without one.
+        onnx: computes the predictions from all modalities; None: torch does. Torch also computes those from some of them.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, engine: str = "torch") -> None:
         self.network, self.info = load_model(folder, device)
         self.folder = folder
         self.thresholds = read_thresholds(folder)
+        self.onnx: OnnxEngine | None = None
+        if engine == "onnx":
+            if device.type != "cpu":
+                raise InputError(
+                    f"device is {device.type}, but ONNX Runtime computes on the CPU; use device cpu, or engine torch"
+                )
+            self.onnx = load_onnx_engine(self.network, self.info.size, self.digest, folder)
 
     @cached_property
     def digest(self) -> str:
@@ -100,7 +113,10 @@ class Recognizer:
         parts = []
         for start in range(0, count, batch):
             chunk = {modality: array[start : start + batch] for modality, array in maps.items()}
-            parts += predict_batch(self.network, chunk, [subset])
+            if self.onnx and len(subset) == len(self.info.modalities):
+                parts.append(self.onnx.predict_batch(chunk))
+            else:
+                parts += predict_batch(self.network, chunk, [subset])
         predictions = concatenate_predictions(parts)
         require_finite(predictions, names or [f"session {row}" for row in range(count)], self.folder)
         return predictions

@@ -16,7 +16,8 @@ from fr_ps.models import build_network
 from fr_ps.models.inference import predict_batch
 from fr_ps.models.registration import congeal, registration_features
 from fr_ps.serving import export as module
-from fr_ps.serving.export import INFO_FILE, ONNX_FILE, ExportResult, export, onnx_session
+from fr_ps.serving.export import INFO_FILE, ONNX_FILE, ExportResult, export
+from fr_ps.serving.onnx_graph import onnx_session
 from fr_ps.serving.recognizer import Recognizer
 from tests.serving.conftest import CPU, SMALL, make_model
 
@@ -100,9 +101,7 @@ def test_an_export_that_differs_from_torch_leaves_no_files(
 ) -> None:
     recognizer, _, folder = exported
     real = onnx_session(folder / ONNX_FILE)
-    monkeypatch.setattr(
-        module, "_write_onnx", lambda _recognizer, file, _outputs: file.write_bytes((folder / ONNX_FILE).read_bytes())
-    )
+    monkeypatch.setattr(module, "write_onnx", lambda _network, _size, file: file.write_bytes((folder / ONNX_FILE).read_bytes()))
     monkeypatch.setattr(module, "onnx_session", lambda _file: lambda maps: [array * factor for array in real(maps)])
     with pytest.raises(InputError, match=f"of ONNX differs from torch {by}"):
         export(recognizer, tmp_path / "onnx", None, part=None, batch=8)
