@@ -1,9 +1,12 @@
 """Arrays in .npy files. The header is parsed with regular expressions and never evaluated, as a file may be untrusted."""
 
+import io
 import math
 import os
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 
@@ -33,9 +36,25 @@ def read_array(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is missing, not regular, truncated, not .npy, or holds Python objects.
     """
+    with _open_npy(path) as file:
+        return read_npy(file, os.fstat(file.fileno()).st_size)
+
+
+def map_array(path: Path) -> np.ndarray:
+    """`read_array`, but read-only and mapped from the file: only the parts that are used are read, and no memory is allocated."""
+    with _open_npy(path) as file:
+        dtype, fortran, shape = _read_header(file, os.fstat(file.fileno()).st_size)
+        if not math.prod(shape):  # the system maps no empty file
+            return np.zeros(shape, dtype)
+        return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C").view(np.ndarray)
+
+
+@contextmanager
+def _open_npy(path: Path) -> Iterator[io.BufferedReader]:
+    """Open the .npy file `path`; errors of the block are converted to an `InputError` that names it."""
     try:
         with open_regular(path) as file:
-            return read_npy(file, os.fstat(file.fileno()).st_size)
+            yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run prepare again to write it") from None
     except OSError as error:
@@ -58,6 +77,13 @@ def array_bytes(array: np.ndarray) -> bytes:
     return stored.getvalue()
 
 
+def array_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """The start of a .npy file, to be followed by the bytes of an array in C order."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
 def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
     """Read a .npy file (numpy's format, versions 1 to 3). Memory is allocated only after the size is checked.
 
@@ -69,6 +95,15 @@ def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
         NpyError: not a .npy file; an invalid or too long header; a data type other than numbers; more or fewer bytes of data
             than the header states.
     """
+    dtype, fortran, shape = _read_header(file, size)
+    data = bytearray(math.prod(shape) * dtype.itemsize)
+    if file.readinto(data) != len(data):
+        raise NpyError("truncated while it was read")
+    return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
+
+
+def _read_header(file: BufferedIOBase, size: int) -> tuple[np.dtype, bool, tuple[int, ...]]:
+    """Data type, Fortran order and shape of the file, whose position is then that of the data; raises as `read_npy`."""
     if file.read(6) != _MAGIC:
         raise NpyError("no .npy signature")
     version = file.read(2)
@@ -88,10 +123,7 @@ def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
     stored = size - 6 - 2 - len(packed) - length
     if stored != needed:
         raise NpyError(f"{stored} bytes of data; the header states {needed}")
-    data = bytearray(needed)
-    if file.readinto(data) != needed:
-        raise NpyError("truncated while it was read")
-    return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
+    return dtype, fortran, shape
 
 
 def _parse_header(header: str) -> tuple[np.dtype, bool, tuple[int, ...]]:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from fr_ps.npy import NpyError, read_array, read_npy
+from fr_ps.errors import InputError
+from fr_ps.npy import NpyError, array_header, map_array, read_array, read_npy
 
 
 def read(content: bytes) -> np.ndarray:
@@ -110,3 +113,29 @@ def test_header_variants_of_other_programs_are_read() -> None:
 def test_a_wrong_number_of_bytes_is_an_error(change) -> None:
     with pytest.raises(NpyError, match="the header states 24"):
         read(change(written(np.zeros((2, 3), np.float32))))
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (3, 4), (2, 3, 4)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_mapped_array_equals_the_read_one_and_is_read_only(
+    tmp_path: Path, shape: tuple[int, ...], order: Literal["C", "F"]
+) -> None:
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape, order=order)
+    np.save(tmp_path / "a.npy", array)
+    mapped = map_array(tmp_path / "a.npy")
+    np.testing.assert_array_equal(mapped, read_array(tmp_path / "a.npy"))
+    if mapped.size:
+        with pytest.raises(ValueError, match="read-only"):
+            mapped[0] = 1
+
+
+def test_a_mapped_array_is_checked_like_a_read_one(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(written(np.zeros((4, 4), np.float32))[:-1])
+    with pytest.raises(InputError, match=r"a.npy: not a readable .npy file \(63 bytes of data; the header states 64\)"):
+        map_array(tmp_path / "a.npy")
+
+
+def test_a_header_and_the_bytes_of_an_array_are_a_file(tmp_path: Path) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    (tmp_path / "a.npy").write_bytes(array_header(array.shape, array.dtype) + array.tobytes())
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)

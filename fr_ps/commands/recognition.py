@@ -128,7 +128,8 @@ def _shard_settings(arguments: Namespace) -> dict[str, Any]:
 
 
 def _enroll(arguments: Namespace) -> None:
-    from fr_ps.serving.gallery import INFO_FILE, check_empty, enroll, read_gallery
+    from fr_ps.serving.enrolment import check_empty, enroll
+    from fr_ps.serving.gallery import INFO_FILE, read_gallery
 
     folder = Path(arguments.gallery)
     recognizer = _load_recognizer(arguments)
@@ -142,7 +143,7 @@ def _enroll(arguments: Namespace) -> None:
     _report_failures(result.failures, None)
     subjects = {subject for subject, _ in result.keys}
     echo(f"enrolled {len(result.keys)} sessions of {len(subjects)} subjects")
-    echo(f"gallery {gallery.folder}: {len(gallery.sessions)} sessions of {len(gallery.subjects)} subjects")
+    echo(f"gallery {gallery.folder}: {len(gallery.table)} sessions of {len(gallery.subjects)} subjects")
 
 
 def _identify(arguments: Namespace) -> None:
@@ -151,7 +152,8 @@ def _identify(arguments: Namespace) -> None:
     gallery, recognizer, threshold = _open_gallery(arguments)
     _check_output(arguments, "identify", recognizer)
     result = _infer(arguments, recognizer, "identify")
-    matches = gallery.search(result.predictions.embeddings, threshold, arguments.top)
+    with progress("search", len(result.keys), "sessions") as advance:
+        matches = gallery.search(result.predictions.embeddings, threshold, arguments.top, advance)
     _report_rows(identification_rows(result.keys, matches), result, arguments.out, "identify")
     echo(identification_summary(result.keys, matches, gallery, threshold))
 
@@ -172,7 +174,7 @@ def _verify(arguments: Namespace) -> None:
 
 
 def _forget(arguments: Namespace) -> None:
-    from fr_ps.serving.gallery import forget
+    from fr_ps.serving.enrolment import forget
 
     session = None if arguments.session is None else to_nfc(arguments.session)
     removed = forget(Path(arguments.gallery), to_nfc(arguments.person), session)
@@ -234,7 +236,8 @@ def _check_output(arguments: Namespace, kind: str, recognizer: "Recognizer") -> 
 def _check_gallery_inputs(arguments: Namespace, recognizer: "Recognizer") -> None:
     """Check that no file of the gallery is an input of the command."""
     from fr_ps.outputs import check_not_input
-    from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE
+    from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE
+    from fr_ps.serving.gallery_table import PEOPLE_FILE
 
     folder = Path(arguments.gallery)
     for path in (folder, *(folder / name for name in (EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE))):

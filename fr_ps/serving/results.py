@@ -12,7 +12,8 @@ import pandas as pd
 from fr_ps.errors import InputError
 from fr_ps.models.inference import Predictions
 from fr_ps.outputs import write_output
-from fr_ps.serving.gallery import UNKNOWN, Gallery, Match
+from fr_ps.serving.gallery import Gallery, Match
+from fr_ps.serving.gallery_table import UNKNOWN
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.tables import SessionKey, escape_formula, format_csv
 
@@ -120,12 +121,12 @@ def verification_rows(
         claimed: subject that all sessions claim to be; None: each session claims its own id.
         threshold: cosine from which a claim is accepted.
     """
-    columns = {subject: column for column, subject in enumerate(gallery.subjects)}
+    enrolled = set(gallery.subjects)
     rows = []
-    for (subject, session), scores in zip(keys, gallery.scores(embeddings)):
+    for (subject, session), embedding in zip(keys, embeddings):
         row = {"id": subject, "session": session, "claims": claimed or subject, "score": "", "accepted": "not enrolled"}
-        if row["claims"] in columns:
-            score = float(scores[columns[row["claims"]]])
+        if row["claims"] in enrolled:
+            score = gallery.claim_score(embedding, row["claims"])
             row |= {"score": f"{score:.4f}", "accepted": "yes" if score >= threshold else "no"}
         rows.append(row)
     return rows

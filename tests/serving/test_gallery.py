@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fr_ps.errors import InputError
-from fr_ps.serving import gallery as module
-from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, PEOPLE_FILE, enroll, forget, read_gallery
+from fr_ps.serving import enrolment as module
+from fr_ps.serving.enrolment import enroll, forget
+from fr_ps.serving.gallery import EMBEDDINGS_FILE, INFO_FILE, read_gallery
+from fr_ps.serving.gallery_table import PEOPLE_FILE
 from tests.conftest import AssertRejected
 
 MODEL = "a" * 64
@@ -50,6 +52,35 @@ def test_search_returns_the_highest_score_and_none_below_the_threshold(folder: P
     unknown = found.search(-probes[:1], threshold=0.99)[0]
     assert unknown.subject is None
     assert unknown.candidates[0][1] == unknown.score < 0.99
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_search_lists_the_candidates_of_a_stable_sort_also_among_equal_scores(tmp_path: Path, count: int) -> None:
+    """Three subjects have the same embedding; 40 probes are searched in several blocks."""
+    rows = np.concatenate([embeddings(1)] * 3 + [embeddings(6, seed=2)])
+    enroll(tmp_path, MODEL, [(f"S{8 - row}", "s1") for row in range(9)], rows)
+    found, probes = read_gallery(tmp_path), np.concatenate([embeddings(1), embeddings(count - 1, seed=3)])
+    for match, scores in zip(found.search(probes, 0.5, top=4), found.scores(probes), strict=True):
+        order = np.argsort(-scores, kind="stable")[:4]
+        assert [subject for subject, _ in match.candidates] == [found.subjects[column] for column in order]
+    assert [subject for subject, _ in found.search(probes[:1], 0.5, top=3)[0].candidates] == ["S6", "S7", "S8"]
+    assert len(found.search(probes[:1], 0.5, top=100)[0].candidates) == 9
+
+
+def test_the_score_of_a_claim_is_that_of_the_search(folder: Path) -> None:
+    found, probes = read_gallery(folder), embeddings(3, seed=1)
+    for probe, scores in zip(probes, found.scores(probes)):
+        for subject, score in zip(found.subjects, scores):
+            assert found.claim_score(probe, subject) == pytest.approx(score, abs=1e-6)
+
+
+def test_embeddings_are_mapped_from_the_file_and_stay_valid_after_a_change(folder: Path) -> None:
+    found = read_gallery(folder)
+    assert not found.embeddings.flags.writeable
+    assert not found.embeddings.flags.owndata
+    before = found.scores(embeddings(1))
+    forget(folder, "anna")
+    assert np.array_equal(found.scores(embeddings(1)), before)
 
 
 def test_forget_removes_the_embeddings_from_the_file(folder: Path) -> None:

@@ -16,7 +16,7 @@ from fr_ps.evaluation.analyses.attributes import best_threshold
 from fr_ps.models.folder import load_model
 from fr_ps.models.inference import predict, require_finite
 from fr_ps.models.thresholds import THRESHOLDS_FILE, read_thresholds
-from fr_ps.serving.gallery import enroll
+from fr_ps.serving.enrolment import enroll
 from fr_ps.serving.predict import list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
 from tests.conftest import AssertRejected
