@@ -61,18 +61,28 @@ def predict_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"{len(rows)} sessions; expected 1 to {MAX_SESSIONS} per request")
     with _REQUEST_SLOTS:
         sessions = _parse_rows(recognizer, rows)
-        table = prediction_table(recognizer, _predict(recognizer, sessions)).astype(object)
+        table = _to_objects(prediction_table(recognizer, _predict(recognizer, sessions)))
     # MLflow drops unknown columns, such as a misspelt modality: the client sees here which maps were read.
-    table["maps"] = ["+".join(maps) for maps in sessions]
+    table["maps"] = pd.Series(["+".join(maps) for maps in sessions], dtype=object)
     axes = axes_warning([normal_statistics(maps["normal"]) for maps in sessions if "normal" in maps])
     has_images = "images" in rows and not rows["images"].map(_is_empty).all()
     other_format = format_warning(recognizer.info.preparation) if has_images else None
-    table["warning"] = "; ".join(filter(None, (axes, other_format))) or None
-    return table.where(table.notna(), None)
+    table["warning"] = pd.Series(["; ".join(filter(None, (axes, other_format))) or None] * len(table), dtype=object)
+    return table
 
 
 answer_rows = predict_rows
 """`pyfunc_model.py` in MLflow models that version 0.1 logged imports this name; see tests/old_files/pyfunc_model.py."""
+
+
+def _to_objects(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with Python objects as cells, None where a cell is missing."""
+    columns = {str(name): [None if _is_missing(cell) else cell for cell in table[name].tolist()] for name in table}
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is pd.NA or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _parse_rows(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:
