@@ -100,6 +100,8 @@ def onnx_session(file: Path) -> InferenceFunction:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # A thread that waits for work sleeps: spinning, it would take the core from other requests and processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: it warns of each constant that it does not fold
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
