@@ -1,9 +1,11 @@
 """Speed of inference: throughput, latency, HTTP server and cold start.
 
 1. Throughput of `predict` (reading files, checks, table, parquet) relative to the bare forward pass on tensors in memory,
-   interleaved in one process.
-2. Latency of one session: median and 95th percentile of torch, of the recognizer, and of ONNX.
-3. `mlflow models serve` with 1, 8 and 32 concurrent clients: responses per second, and failed requests.
+   interleaved in one process; also with ONNX Runtime.
+2. Latency of one session: median and 95th percentile of torch, of the recognizer with torch and with ONNX Runtime, and of ONNX.
+3. `mlflow models serve` with torch, with ONNX Runtime, and with a model that only returns a stored response, for the cost of
+   MLflow's own HTTP and JSON. The latency of single requests, which alternate between the three servers; then 1, 8 and 32
+   concurrent clients: responses per second, and failed requests.
 4. Cold start: from the name in the registry to the first prediction, in a new process; the server until its first response;
    `import fr_ps` and `fr-ps --help`.
 
@@ -34,6 +36,7 @@ from mlflow_server import ModelServer
 from tabulate import tabulate
 
 NAME = "faces"
+FLOOR = "stored response"
 
 
 def main() -> None:
@@ -50,9 +53,10 @@ def main() -> None:
         numbers, rows = measure_throughput(model, data, options.turns)
         print(tabulate(rows, headers=["", "sessions/s"], floatfmt=".2f"), end="\n\n")
         print(tabulate(measure_latency(model, data), headers=["one session", "p50 ms", "p95 ms"], floatfmt=".2f"), end="\n\n")
-        more, rows, server_start = measure_http(Path(name), data, options.requests)
+        more, rows, server_start = measure_http(Path(name), f"models:/{NAME}@champion", data, options.requests)
         numbers |= more
-        print(tabulate(rows, headers=["clients", "responses/s", "p50 ms", "p95 ms", "failed"], floatfmt=".2f"), end="\n\n")
+        print(tabulate(rows, headers=["server", "clients", "responses/s", "p50 ms", "p95 ms", "failed"], floatfmt=".2f"))
+        print()
         more, rows = measure_cold_start(server_start)
         numbers |= more
         report(numbers, rows, ["cold start", "seconds, median"], options.json)
@@ -103,7 +107,7 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
     from fr_ps.serving.recognizer import load_recognizer
     from fr_ps.serving.results import prediction_table, write_table
 
-    recognizer = load_recognizer(str(model), "cpu")
+    recognizer, onnx = (load_recognizer(str(model), "cpu", engine) for engine in ("torch", "onnx"))
     sessions = list_prepared_sessions(recognizer, data)
     store = open_dataset(data, ["albedo"]).store
     albedo = torch.from_numpy(store.read(np.arange(len(store.selected)))["albedo"])
@@ -114,28 +118,34 @@ def measure_throughput(model: Path, data: Path, turns: int) -> tuple[dict[str, M
         for batch in batches:
             recognizer.network({"albedo": batch})
 
-    def predict() -> None:
-        answered = predict_sessions(recognizer, sessions, 64)
-        write_table(Path("out.parquet"), prediction_table(recognizer, answered.predictions, answered.keys))
+    def predict(by: Any) -> None:
+        answered = predict_sessions(by, sessions, 64)
+        write_table(Path("out.parquet"), prediction_table(by, answered.predictions, answered.keys))
 
-    seconds = interleave({"bare forward pass": bare, "predict": predict}, turns)
+    ways = {"bare forward pass": bare, "predict": lambda: predict(recognizer), "predict, ONNX": lambda: predict(onnx)}
+    seconds = interleave(ways, turns)
     ratio = statistics.median(b / p for b, p in zip(seconds["bare forward pass"], seconds["predict"]))
     rows: list[list[object]] = [[name, len(albedo) / statistics.median(each)] for name, each in seconds.items()]
-    return {"predict_ratio": Measurement(ratio, 0.9, "higher", "sessions/s of predict over the bare forward pass")}, rows
+    gain = statistics.median(p / o for p, o in zip(seconds["predict"], seconds["predict, ONNX"]))
+    return {
+        "predict_ratio": Measurement(ratio, 0.9, "higher", "sessions/s of predict over the bare forward pass"),
+        "predict_onnx_gain": Measurement(gain, 1, "higher", "sessions/s of predict with ONNX over torch"),
+    }, rows
 
 
 def measure_latency(model: Path, data: Path, turns: int = 12, block: int = 8) -> list[list[object]]:
-    """Latency of one session with bare torch, with the recognizer, and with ONNX.
+    """Latency of one session with bare torch, with ONNX, and with the recognizer on both.
 
     Alternates in blocks, because the threads of ONNX spin for a while after a run and slow down the next measurement.
     """
     import numpy as np
     import torch
 
-    from fr_ps.serving.export import ONNX_FILE, export, onnx_session
+    from fr_ps.serving.export import ONNX_FILE, export
+    from fr_ps.serving.onnx_graph import onnx_session
     from fr_ps.serving.recognizer import load_recognizer
 
-    recognizer = load_recognizer(str(model), "cpu")
+    recognizer, by_onnx = (load_recognizer(str(model), "cpu", engine) for engine in ("torch", "onnx"))
     export(recognizer, Path("onnx"), None, part=None, batch=1)
     onnx = onnx_session(Path("onnx") / ONNX_FILE)
     albedo = np.load(next(data.glob("data/*/*/albedo.npy")))
@@ -148,11 +158,12 @@ def measure_latency(model: Path, data: Path, turns: int = 12, block: int = 8) ->
     ways: dict[str, Callable[[], Any]] = {
         "torch, bare": bare,
         "torch, recognizer.embed": lambda: recognizer.embed({"albedo": albedo}),
-        "ONNX": lambda: onnx(maps),
+        "ONNX, bare": lambda: onnx(maps),
+        "ONNX, recognizer.embed": lambda: by_onnx.embed({"albedo": albedo}),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(turns):
-        for way in [*ways, *ways][turn % 3 : turn % 3 + 3]:
+        for way in [*ways, *ways][turn % 4 : turn % 4 + 4]:
             time.sleep(0.2)
             for count in range(block):
                 begun = time.perf_counter()
@@ -162,33 +173,93 @@ def measure_latency(model: Path, data: Path, turns: int = 12, block: int = 8) ->
     return [[way, *_milliseconds(times)] for way, times in seconds.items()]
 
 
-def measure_http(folder: Path, data: Path, requests: int) -> tuple[dict[str, Measurement], list[list[object]], float]:
-    """Responses per second by number of clients, and the seconds until the first response of the server."""
+def measure_http(folder: Path, model: str, data: Path, requests: int) -> tuple[dict[str, Measurement], list[list[object]], float]:
+    """The latency and the rate of each server, and the seconds until the first response of the one with torch."""
     import numpy as np
 
     content = io.BytesIO()
     np.save(content, np.load(next(data.glob("data/*/*/albedo.npy"))))
     body = json.dumps({"dataframe_records": [{"albedo": base64.b64encode(content.getvalue()).decode()}]}).encode()
-    server = ModelServer(folder, f"models:/{NAME}@champion")
-    begun = time.perf_counter()
-    server.start()
+    servers: dict[str, ModelServer] = {}
     try:
-        server.wait()
-        if time_request(server, body) is None:
-            raise RuntimeError((folder / "server.log").read_text())
+        begun = time.perf_counter()
+        servers["torch"] = start_server(folder / "torch", model, "torch")
+        if time_request(servers["torch"], body) is None:
+            raise RuntimeError((folder / "torch" / "server.log").read_text())
         server_start = time.perf_counter() - begun
-        rows, failed = [], 0
-        for clients in (1, 8, 32):
-            rate, seconds, lost = load_test(server, body, clients, requests)
-            rows.append([clients, rate, *_milliseconds(seconds), lost])
-            failed += lost
+        servers["ONNX"] = start_server(folder / "onnx", model, "onnx")
+        servers[FLOOR] = start_server(folder / "floor", stored_response(folder, servers["torch"].post(body)[1]), "torch")
+        one = interleave({name: lambda server=server: time_request(server, body) for name, server in servers.items()}, requests)
+        rows: list[list[object]] = [[name, "1, in turns", "-", *_milliseconds(seconds), "-"] for name, seconds in one.items()]
+        rates, failed = {}, 0
+        for name, server in servers.items():
+            for clients in (1, 8, 32):
+                rate, seconds, lost = load_test(server, body, clients, requests)
+                rows.append([name, clients, rate, *_milliseconds(seconds), lost])
+                rates[name, clients] = rate
+                failed += lost
     finally:
+        for server in servers.values():
+            server.kill()
+    beyond = _milliseconds(one["ONNX"])[1] - _milliseconds(one[FLOOR])[1]
+    numbers = {
+        "failed_requests": Measurement(failed, 0, "lower", f"of {9 * requests} requests by 1, 8 and 32 clients to three servers"),
+        "responses_onnx": Measurement(max(rates["ONNX", clients] for clients in (1, 8, 32)), 40, "higher", "responses/s, ONNX"),
+        "p95_beyond_http": Measurement(beyond, 30, "lower", "ms, p95 of one request, ONNX, less that of the stored response"),
+    }
+    return numbers, rows, server_start
+
+
+def start_server(folder: Path, model: str, engine: str) -> ModelServer:
+    """A server that responds."""
+    folder.mkdir()
+    os.environ["FR_PS_ENGINE"] = engine
+    server = ModelServer(folder, model)
+    try:
+        server.start()
+        server.wait()
+    except BaseException:
         server.kill()
-    return (
-        {"failed_requests": Measurement(failed, 0, "lower", f"of {3 * requests} requests by 1, 8 and 32 clients")},
-        rows,
-        server_start,
+        raise
+    finally:
+        del os.environ["FR_PS_ENGINE"]
+    return server
+
+
+STORED_RESPONSE = """
+import json
+import pandas
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+class Stored(PythonModel):
+    def load_context(self, context):
+        with open(context.artifacts["response"]) as file:
+            self.rows = pandas.DataFrame(json.load(file)["predictions"])
+
+    def predict(self, context, model_input, params=None):
+        return self.rows
+
+set_model(Stored())
+"""
+
+
+def stored_response(folder: Path, response: str) -> str:
+    """The folder of an MLflow model with our signature that always responds with `response`."""
+    import mlflow
+
+    from fr_ps.serving.mlflow_model import signature
+
+    (folder / "response.json").write_text(response)
+    (folder / "stored.py").write_text(STORED_RESPONSE)
+    mlflow.pyfunc.save_model(
+        str(folder / "stored"),
+        python_model=str(folder / "stored.py"),
+        artifacts={"response": str(folder / "response.json")},
+        pip_requirements=["mlflow"],
+        signature=signature(),
     )
+    return str(folder / "stored")
 
 
 def time_request(server: ModelServer, body: bytes) -> float | None:
