@@ -17,8 +17,8 @@ def load(model: str, device: str = "auto", engine: str | None = None) -> "Recogn
     Args:
         model: run id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or model folder.
         device: `auto`, `cpu`, `cuda` or `mps`; `auto` is the CPU with ONNX.
-        engine: `torch`, or `onnx` for ONNX Runtime, which is faster on a CPU; None: as the environment variable `FR_PS_ENGINE`
-            says, else `torch`.
+        engine: `torch`, or `onnx` for ONNX Runtime, which is faster on a CPU; None: the environment variable
+            `FR_PS_ENGINE`, else `torch`.
 
     Raises:
         InputError: there is no such model, device or engine, or the model is damaged or of a newer format; with `onnx` also

@@ -26,7 +26,7 @@ _HEADER = ",".join(COLUMNS) + "\n"
 _NAME = r"(?![\s.'])[^,\n\"/\\:\x00-\x1f\x7f-\x9f]++(?<!\s)"
 _PLAIN_ROWS = re.compile(rf"(?:{_NAME},{_NAME},[0-9]{{1,18}},[0-9]{{1,18}}\.[0-9]{{4}},[0-9: -]++,[0-9a-f]{{16}}\n)*+")
 """Rows as `format_table` writes them for names without a character that CSV, `check_path_component` or a spreadsheet treats
-specially. Their cells mean what they say, so that they need no further check. The quantifiers are possessive: one pass."""
+specially. Their cells need no further check. The quantifiers are possessive: one pass."""
 
 
 def format_table(table: pd.DataFrame) -> str:
@@ -61,7 +61,7 @@ def parse_table(path: Path, text: str) -> pd.DataFrame:
 
 
 def _parse_plain_table(text: str) -> pd.DataFrame | None:
-    """The rows of a table that nobody edited, which may be a million; None for any other text."""
+    """The rows of a table without edits, which may be a million; None for any other text."""
     if (
         not text.startswith(_HEADER)
         or not _PLAIN_ROWS.fullmatch(text, len(_HEADER))

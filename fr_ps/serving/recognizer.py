@@ -46,7 +46,7 @@ def load_recognizer(model: str, device: str = "auto", engine: str | None = None)
     Args:
         model: run id, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or model folder.
         device: `auto`, `cpu`, `cuda` or `mps`; `auto` is the CPU with ONNX.
-        engine: `torch` or `onnx`; None: as the environment variable `FR_PS_ENGINE` says, else `torch`.
+        engine: `torch` or `onnx`; None: the environment variable `FR_PS_ENGINE`, else `torch`.
 
     Raises:
         InputError: there is no such model, device or engine, or the model is damaged or of a newer format; with ONNX as
