@@ -147,6 +147,7 @@ def _job(recognizer: Recognizer, sessions: Sequence[SessionInput], source: Path,
     return {
         "model": digest(recognizer.digest),
         "device": next(recognizer.network.parameters()).device.type,
+        "engine": "onnx" if recognizer.onnx else "torch",
         "batch": batch,
         "input": str(source.absolute()),
         "sessions": digest([session.key for session in sessions]),
