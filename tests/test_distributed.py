@@ -21,6 +21,7 @@ from fr_ps.training import batch_loader
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.checkpoint_manager import list_checkpoints
 from fr_ps.training.setup import write_config
+from tests.conftest import AssertRejected
 from tests.training.distributed_step import gradients
 from tests.training.runs import small_config
 
@@ -40,8 +41,8 @@ def test_one_process_exchanges_nothing() -> None:
 
 
 def test_processes_that_cannot_share_a_batch_equally_are_an_error(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch, rejected
-) -> None:  # type: ignore[no-untyped-def]
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, rejected: AssertRejected
+) -> None:
     dataset, cpu = open_dataset(prepared, ["albedo"]), torch.device("cpu")
     rows = torch.arange(len(dataset.labels)).numpy()
     monkeypatch.setattr(batch_loader, "world_size", lambda: 2)
@@ -50,7 +51,7 @@ def test_processes_that_cannot_share_a_batch_equally_are_an_error(
         BatchLoader(dataset, rows, BatchConfig(people=3, sessions=2), AugmentConfig(), 0, cpu)
 
 
-def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, rejected) -> None:  # type: ignore[no-untyped-def]
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, rejected: AssertRejected) -> None:
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -32,6 +32,8 @@ from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.tracking.run import Run
 from fr_ps.training.divergence import DivergedError
 from fr_ps.training.train import TrainResult, fit
+from fr_ps.training.trainer import Trainer
+from tests.conftest import AssertRejected
 from tests.training.runs import RecordingRun, read_split, run_training, small_config
 
 
@@ -391,3 +393,14 @@ def test_only_modality_dropout_changes_the_learnt_weights(prepared, tmp_path):
 def test_one_modality_has_no_metrics_of_fewer_maps(trained):
     assert not [name for name in trained[0].metrics.values if "only_" in name]
     assert "Modality subsets" not in (trained[1].folder / "report/report.html").read_text()
+
+
+def test_too_little_memory_of_the_device_names_the_settings_to_lower(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rejected: AssertRejected
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(Trainer, "train_step", fail)
+    with rejected("cpu has too little memory", "lower batch.people or batch.sessions", "train.accumulate"):
+        run_training(small_config(prepared), tmp_path / "run")
