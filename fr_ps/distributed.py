@@ -1,6 +1,7 @@
-"""Several processes that train one network together (torchrun): who leads, and the exchange of values between them.
+"""Several processes that train one network together (torchrun): the main process, and the exchange of values between them.
 
-Each function is the identity for a single process. Process 0 leads: it alone writes files, logs, prints, and contacts MLflow.
+Each function is the identity for a single process. The main process is number 0: it alone writes files, logs, prints, and
+contacts MLflow.
 """
 
 import os
@@ -78,7 +79,7 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def is_leader() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes, logs and prints."""
     return rank() == 0
 
@@ -170,8 +171,8 @@ def gather_objects(value: Value) -> list[Value]:
     return found
 
 
-def from_leader(function: Callable[[], Value]) -> Value:
-    """The value of `function`, which only the leader calls. If it raises an InputError, the others exit with code 2.
+def from_main_process(function: Callable[[], Value]) -> Value:
+    """The value of `function`, which only the main process calls. If it raises an InputError, the others exit with code 2.
 
     Only for trusted processes: the value is pickled.
     """
@@ -179,7 +180,7 @@ def from_leader(function: Callable[[], Value]) -> Value:
         return function()
     message: list[Any] = [None, False]
     try:
-        if is_leader():
+        if is_main_process():
             message = [function(), True]
     finally:
         with _exchange():

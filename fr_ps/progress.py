@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 def echo(line: str, stream: TextIO | None = None) -> None:
     """Print a line to `stream` (None: standard output). A closed pipe, as of `| tee` after Ctrl-C, raises nothing."""
-    if _is_follower():
+    if _is_silent_process():
         return
     stream = stream or sys.stdout
     try:
@@ -36,14 +36,14 @@ def no_progress(_items: int) -> None:
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[OnProgress]:
     """Show the progress over `total` items on standard error; yields a function to call with newly done items."""
-    if _is_follower():
+    if _is_silent_process():
         yield no_progress
         return
     with _bar(label, total, unit) if sys.stderr.isatty() else _lines(label, total, unit) as advance:
         yield advance
 
 
-def _is_follower() -> bool:
+def _is_silent_process() -> bool:
     """Whether torchrun started this process beside another one, which prints for all."""
     return os.environ.get("RANK", "0") != "0"
 

@@ -32,11 +32,11 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 def test_one_process_exchanges_nothing() -> None:
     rows = torch.arange(6.0)
-    assert distributed.is_leader()
+    assert distributed.is_main_process()
     assert distributed.own_rows(6) == slice(0, 6)
     assert distributed.gather_rows(rows) is rows
     assert distributed.gather_objects("a") == ["a"]
-    assert distributed.from_leader(lambda: 3) == 3
+    assert distributed.from_main_process(lambda: 3) == 3
     assert distributed.any_process(15) == 15
 
 

@@ -30,45 +30,45 @@ def _add_train_arguments(train: Parser) -> None:
 def _train(arguments: Namespace) -> None:
     # First the checks that do not need torch, so that their errors come at once.
     from fr_ps.config.dependencies import inactive_settings
-    from fr_ps.training.launch import start_processes, started_by_torchrun
+    from fr_ps.training.launch import exec_torchrun, started_by_torchrun
     from fr_ps.training.resume import changed_settings
     from fr_ps.training.schedule import check_lowest_rate
 
-    several = started_by_torchrun()
+    under_torchrun = started_by_torchrun()
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
     check_setting(arguments.processes >= 1, "--processes", arguments.processes, "1 or more")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
-    if arguments.processes > 1 and not several:
-        start_processes(arguments.processes, sys.argv[1:])
+    if arguments.processes > 1 and not under_torchrun:
+        exec_torchrun(arguments.processes, sys.argv[1:])
     for setting, condition in inactive_settings(config):
         echo(f"note: {setting} has no effect; it applies only if {condition.text}")
 
-    from fr_ps.distributed import from_leader, is_leader, process_group
+    from fr_ps.distributed import from_main_process, is_main_process, process_group
 
     with process_group():
-        changed = from_leader(lambda: changed_settings(folder, config, arguments.allow_changed) if folder else {})
-        if is_leader():
-            _lead(config, arguments, folder, changed)
+        changed = from_main_process(lambda: changed_settings(folder, config, arguments.allow_changed) if folder else {})
+        if is_main_process():
+            _train_in_main_process(config, arguments, folder, changed)
         else:
-            _follow(config, arguments, changed)
+            _train_in_other_process(config, arguments, changed)
 
 
-def _follow(config: Config, arguments: Namespace, changed: Mapping[str, str]) -> None:
-    """Train in a process that does not lead; the leader prints, logs and writes."""
-    from fr_ps.distributed import from_leader
-    from fr_ps.tracking.follower import FollowerRun
+def _train_in_other_process(config: Config, arguments: Namespace, changed: Mapping[str, str]) -> None:
+    """Train beside the main process, which prints, logs and writes for all."""
+    from fr_ps.distributed import from_main_process
+    from fr_ps.tracking.silent_run import SilentRun
     from fr_ps.training.train import train
 
-    run = FollowerRun(RUNS_FOLDER / from_leader(lambda: ""))
+    run = SilentRun(RUNS_FOLDER / from_main_process(lambda: ""))
     train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
 
 
-def _lead(config: Config, arguments: Namespace, folder: Path | None, changed: Mapping[str, str]) -> None:
-    """Train in the process that logs to the run and prints; with one process, in that one."""
-    from fr_ps.distributed import from_leader
+def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | None, changed: Mapping[str, str]) -> None:
+    """Train in the process that logs to the run and prints; there may be no other."""
+    from fr_ps.distributed import from_main_process
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import resume_run, start_run
     from fr_ps.training.divergence import DivergedError
@@ -81,7 +81,7 @@ def _lead(config: Config, arguments: Namespace, folder: Path | None, changed: Ma
     else:
         opened = start_run(config.name or default_run_name(config), RUNS_FOLDER, system_metrics=system_metrics)
     with opened as run:
-        from_leader(lambda: run.id)
+        from_main_process(lambda: run.id)  # received in _train_in_other_process
         try:
             result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
         except DivergedError as error:

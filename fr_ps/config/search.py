@@ -28,7 +28,7 @@ class StudyConfig:
             postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE for several machines.
         seed: seed of the sampler.
         heartbeat: seconds between two heartbeats of a worker. A worker without a heartbeat for four times as long loses its
-            lease, and another worker retries the trial, from its last checkpoint if that is on the worker's machine.
+            lease, and another worker retries the trial: on the same machine from the last checkpoint, else from the start.
     """
 
     name: str = ""

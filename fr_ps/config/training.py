@@ -13,7 +13,7 @@ class OptimConfig:
     Args:
         name: adamw, or sgd with Nesterov momentum.
         lr: peak learning rate, reached at the end of the warm-up.
-        weight_decay: weight decay; norms, biases, gains and loss weights have none.
+        weight_decay: weight decay; norms, biases, layer scales and the learned task weights have none.
         momentum: momentum of sgd.
         clip: largest gradient norm of a step; 0: no limit.
     """

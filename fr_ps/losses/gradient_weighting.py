@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fr_ps.distributed import from_leader, sum_tensor
+from fr_ps.distributed import from_main_process, sum_tensor
 from fr_ps.losses.gradient_solvers import mgda_weights, projection_weights, upgrad_weights
 from fr_ps.losses.weighting import NO_PENALTIES, Penalties, Weighting
 
@@ -69,7 +69,9 @@ class GradientWeighting(Weighting):
         adversarial_sum = [torch.stack(adversarial).sum()] if adversarial else []
         gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *adversarial_sum]])
         gramian = sum_tensor(_gramian(gradients))  # over the sessions of all processes
-        weights = from_leader(lambda: self._task_weights(gramian[: len(tasks), : len(tasks)]))  # PCGrad draws random numbers
+        weights = from_main_process(
+            lambda: self._task_weights(gramian[: len(tasks), : len(tasks)])
+        )  # PCGrad draws random numbers
         self._update_mean_weights(tasks, weights)
         coefficients = _add_adversarial(weights, gramian) if adversarial else weights
         change = (coefficients - 1).to(gradients) @ gradients  # minus 1: the total already contains the plain sum

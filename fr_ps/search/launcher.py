@@ -149,7 +149,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
         require_effect(spec.space, spec.base)
         run_info, parent = start_parent_run(config.study.name, runs)
     except InputError:
-        if created:  # else the next start would wait for attributes that no process writes
+        if created:  # deleted, because the next start would wait for attributes that no process writes
             optuna.delete_study(study_name=config.study.name, storage=storage.rdb)
         raise
     folder = (runs / run_info.id).absolute()

@@ -43,9 +43,10 @@ def start_run(
     """Start a run with a new folder under `runs`.
 
     The final status is FINISHED at the end of the block, KILLED after Ctrl-C, SIGTERM or `RunStopped`, and FAILED after any
-    other exception. A thread sends the journal to MLflow: into the run that `mlflow run` started, or into a new run of the
-    experiment MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or `fr-ps`. The end of the block waits for the delivery: at most
-    60 seconds without an acknowledgement, or 10 if the run is not FINISHED. `fr-ps sync` delivers what is left then.
+    other exception. A thread sends the journal to MLflow. With `parent`, it goes into a new child run in the parent's
+    experiment. Otherwise it goes into the run that `mlflow run` started, or into a new run of the experiment
+    MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or `fr-ps`. The end of the block waits for the delivery, at most `timeout`
+    seconds without an acknowledgement, and at most 10 if the run is not FINISHED. `fr-ps sync` delivers what is left then.
 
     Args:
         name: display name.

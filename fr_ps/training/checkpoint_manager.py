@@ -15,7 +15,7 @@ from torch import Tensor
 from fr_ps.config import SYNTHETIC_ROOT
 from fr_ps.data.split_files import SPLIT_FILE, split_text
 from fr_ps.device import pick_precision
-from fr_ps.distributed import from_leader, is_leader, world_size
+from fr_ps.distributed import from_main_process, is_main_process, world_size
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, check_free_space
 from fr_ps.models.folder import copy_model
@@ -106,12 +106,12 @@ class CheckpointManager:
     def save(self, model_folders: Sequence[Path] = ()) -> None:
         """Begin to write a checkpoint, and copies of its model to `model_folders`; waits for the previous checkpoint.
 
-        With several processes, the leader writes; their states are equal.
+        With several processes, the main one writes; their states are equal.
 
         Raises:
             InputError: the previous checkpoint could not be written.
         """
-        if not is_leader():
+        if not is_main_process():
             return
         state = self.state.state_dict() | {"surroundings": dict(self.environment), "journal": self.run.journal.size}
         self.wait()
@@ -147,7 +147,7 @@ class CheckpointManager:
             InputError: all checkpoints are corrupt, the newest is of another training, or data or split differ without
                 `allow_changed`.
         """
-        found = from_leader(lambda: load_latest(self.run.folder, echo))
+        found = from_main_process(lambda: load_latest(self.run.folder, echo))
         if found is None:
             if self.run.metric_history:
                 echo("no checkpoint yet: restarting from epoch 1; logged metrics keep their values")
@@ -175,7 +175,7 @@ class CheckpointManager:
         if before["batches"] != now["batches"] and self.state.batch:
             echo("the number of batches per epoch changed: restarting the current epoch")
             self.state.reset_epoch()
-        if is_leader() and saved["journal"] > self.run.journal.size:
+        if is_main_process() and saved["journal"] > self.run.journal.size:
             echo(f"{self.run.journal.path}: shorter than at the checkpoint; the missing metrics can only be in MLflow")
         epoch, batch = self.state.epoch, self.state.batch
         echo(f"resuming from {folder}, {f'epoch {epoch + 1}, batch {batch + 1}' if batch else f'end of epoch {epoch}'}")

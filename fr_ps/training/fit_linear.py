@@ -30,11 +30,13 @@ _BATCH = 64
 
 
 @torch.no_grad()
-def fit_linear(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int) -> None:
+def fit_linear_embedding(
+    network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int
+) -> None:
     """Fit the linear embedding of `network`, and its classifiers, to training sessions and copies moved as in `augmentation`.
 
     Args:
-        network: on the CPU. Without a linear embedding it does not change.
+        network: on the CPU, with a linear embedding.
         dataset: maps and labels.
         rows: (n,) the training part; beyond `MAX_SESSIONS` of the baselines, a sample by `sample_subjects`.
         augmentation: its crop, rotation, scale and shift move the copies.
@@ -44,8 +46,7 @@ def fit_linear(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augment
         InputError: the sessions and moved copies of each training subject are equal.
     """
     embedding = network.linear
-    if embedding is None:
-        return
+    assert embedding is not None
     rows = sample_subjects(dataset.labels, rows, seed)
     if embedding.registered:
         faces = [registration_features(maps) for maps in _batches(dataset, rows)]

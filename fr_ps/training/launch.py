@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from fr_ps.errors import InputError
 
@@ -27,7 +28,7 @@ def started_by_torchrun() -> bool:
     return True
 
 
-def start_processes(processes: int, arguments: Sequence[str]) -> None:
+def exec_torchrun(processes: int, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by torchrun, which starts `processes` ones on this machine with the same `arguments` of `fr-ps`."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     os.execv(sys.executable, [*torchrun, "-m", "fr_ps", *arguments])

@@ -40,7 +40,8 @@ def build_optimizer(
     if config.name == "sgd":
         sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
         if config.momentum:
-            # torch allocates them without values in the first step, which would keep these if it is skipped (NonFiniteGuard).
+            # torch allocates the momentum buffers without values in the first step. They would keep these if NonFiniteGuard skips
+            # that step.
             trained = [*decayed, *not_decayed, *weighting.parameters()]
             sgd.state.update({one: {"momentum_buffer": torch.zeros_like(one)} for one in trained})
         return sgd

@@ -7,7 +7,7 @@ import torch
 
 from fr_ps.config import Config
 from fr_ps.device import configure_device, pick_precision, process_device
-from fr_ps.distributed import from_leader, is_leader, world_size
+from fr_ps.distributed import from_main_process, is_main_process, world_size
 from fr_ps.errors import InputError
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
@@ -20,7 +20,7 @@ from fr_ps.training.checkpoint_manager import CheckpointManager, describe_enviro
 from fr_ps.training.divergence import NonFiniteGuard, divergence_warning
 from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.finalize import TrainResult, finalize
-from fr_ps.training.fit_linear import fit_linear
+from fr_ps.training.fit_linear import fit_linear_embedding
 from fr_ps.training.optim import ModelEma, build_optimizer
 from fr_ps.training.schedule import warmup_note
 from fr_ps.training.setup import Echo, TrainingSetup, build_setup, log_setup, write_config
@@ -65,13 +65,13 @@ def train(
         run: logs the training; its folder holds checkpoints and report.
         echo: prints a line for the user.
         allow_changed: whether a resumed training may have other data or another split.
-        changed_settings: name of each setting that changed since the run began to the text `before -> now`.
+        changed_settings: the settings that changed since the start of the run, a mapping from name to `before -> now`.
 
     Raises:
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
     result = fit(config, run, echo, allow_changed=allow_changed, changed_settings=changed_settings)
-    if not is_leader():
+    if not is_main_process():
         return TrainResult(result.state.best_metrics, result.state.best_epoch, result.state.epoch)
     return finalize(result.setup, result.state, run, steps_per_epoch=result.steps_per_epoch, warnings=result.warnings)
 
@@ -93,7 +93,7 @@ def fit(
         echo: prints a line for the user.
         on_epoch: called after each epoch that this call trains (not for epochs before a resume); an exception ends the training.
         allow_changed: whether a resumed training may have other data or another split.
-        changed_settings: name of each setting that changed since the run began to the text `before -> now`.
+        changed_settings: the settings that changed since the start of the run, a mapping from name to `before -> now`.
 
     Raises:
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
@@ -104,18 +104,18 @@ def fit(
     precision = pick_precision(config.train.precision, device)
     configure_device(device, precision, deterministic=config.train.deterministic)
     if (
-        is_leader() and not (run.folder / CONFIG_FILE).exists()
+        is_main_process() and not (run.folder / CONFIG_FILE).exists()
     ):  # before the data is opened, so that a run that fails there can be resumed
         write_config(run.folder, config)
     branch_folders = resolve_branch_folders(config)
     setup, loader = build_setup(config, branch_folders, run.id, device, echo)
     torch.manual_seed(config.train.seed)
-    has_checkpoint = from_leader(lambda: bool(list_checkpoints(run.folder)))
+    has_checkpoint = from_main_process(lambda: bool(list_checkpoints(run.folder)))
     network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not has_checkpoint)
     if not has_checkpoint:
-        if is_leader():
-            fit_linear(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
-        network.load_state_dict(from_leader(network.state_dict))
+        if network.linear is not None and is_main_process():
+            fit_linear_embedding(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
+        network.load_state_dict(from_main_process(network.state_dict))
     if world_size() > 1 and config.train.sync_batch_norm:
         synchronise_batch_norms(network, device)
     network.to(device)
@@ -127,7 +127,7 @@ def fit(
     checkpoints.resume(echo, allow_changed)
     if changed_settings:  # as tags: MLflow params are immutable
         run.set_tags({f"fr_ps.changed.{name}": change for name, change in changed_settings.items()})
-    if is_leader():
+    if is_main_process():
         log_setup(setup, run, echo)
     if note := warmup_note(config.schedule, lr=config.optim.lr, epochs=config.train.epochs):
         echo(note)
@@ -139,7 +139,7 @@ def fit(
             f"{device} has too little memory for the training; lower batch.people or batch.sessions (train.accumulate keeps the "
             "size of a step), set train.precision to auto, or choose a smaller model.backbone or model.input_size"
         ) from None
-    if not is_leader():
+    if not is_main_process():
         return FitResult(setup, state, trainer.steps_per_epoch)
     warning = divergence_warning(run.metric_history, setup.info.trained)
     if warning:
@@ -163,8 +163,8 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     trackers = {config.train.select: BestTracker(config.train.select, config.train.patience)}
     trackers |= {metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in trackers}
     optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)
-    guard = NonFiniteGuard([network, losses], config.train.bad_steps)
+    guard = NonFiniteGuard([network, losses], max_consecutive=config.train.bad_steps)
     precision = pick_precision(config.train.precision, device)
-    # A smaller scale than torch's: each step that it makes infinite counts as a skipped one.
+    # Below torch's default of 65536: a step whose scaled gradients overflow is skipped, and counts towards train.bad_steps.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=precision == torch.float16)
     return TrainState(network, losses, optimizer, ModelEma(network, config.train.ema), guard, trackers, scaler)

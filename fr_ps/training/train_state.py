@@ -73,7 +73,7 @@ class TrainState:
         epoch: number of finished epochs.
         batch: number of finished batches of the current epoch.
         meter: mean losses and norms of the current epoch so far.
-        images_seen: sessions trained on in the current epoch.
+        sessions_seen: sessions trained on in the current epoch.
         seconds: training time of the current epoch.
     """
 
@@ -88,7 +88,7 @@ class TrainState:
     epoch: int = 0
     batch: int = 0
     meter: MeanMeter = field(default_factory=MeanMeter)
-    images_seen: int = 0
+    sessions_seen: int = 0
     seconds: float = 0.0
 
     @property
@@ -124,7 +124,7 @@ class TrainState:
     def reset_epoch(self) -> None:
         """Set the position to the start of the current epoch."""
         self.batch = 0
-        self.meter, self.images_seen, self.seconds = MeanMeter(), 0, 0.0
+        self.meter, self.sessions_seen, self.seconds = MeanMeter(), 0, 0.0
         self.guard.start_epoch()
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class TrainState:
             "means": self.meter.sums,
             "epoch": self.epoch,
             "batch": self.batch,
-            "images": self.images_seen,
+            "images": self.sessions_seen,
             "seconds": self.seconds,
             "counts": self.meter.counts,
             "bad": self.guard.state_dict(),
@@ -185,7 +185,7 @@ class TrainState:
             self.scaler.load_state_dict(dict(state["scaler"]))
         self.best_metrics = Metrics(*state["validation"])
         self.epoch, self.batch = state["epoch"], state["batch"]
-        self.images_seen, self.seconds = state["images"], state["seconds"]
+        self.sessions_seen, self.seconds = state["images"], state["seconds"]
         restore_rng(state["rng"])
 
     def _optimizer_state(self, saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fr_ps.device import pick_precision
-from fr_ps.distributed import LostProcessError, average_gradients, is_leader, rank, sum_gradients, world_size
+from fr_ps.distributed import LostProcessError, average_gradients, is_main_process, rank, sum_gradients, world_size
 from fr_ps.errors import InputError
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
@@ -28,7 +28,7 @@ from fr_ps.training.signals import GracefulStop, StopRequested
 from fr_ps.training.train_state import TrainState
 
 _CHECK_EVERY = 20
-"""Batches between two checks for divergence on a GPU, each of which waits for it. A CPU computes no faster without them."""
+"""Batches between two checks for divergence on a GPU, since a check waits for it. On a CPU every batch is checked."""
 EpochCallback = Callable[[int, Metrics], None]
 """Called after each epoch with its number, from 1, and its validation metrics. An exception ends the training."""
 
@@ -143,11 +143,11 @@ class Trainer:
         if world_size() > 1:  # dropout differs between the processes, and does not depend on when the training was resumed
             torch.manual_seed(step_seed(self.setup.config.train.seed, step, rank()))
         losses: list[LossOutput] = []
-        images = 0
+        sessions = 0
         for _ in batch_numbers:
             batch = next(stream)
             losses.append(self.forward_backward(batch, is_first=not losses, accumulated=len(batch_numbers)))
-            images += len(next(iter(batch.targets.values())))
+            sessions += len(next(iter(batch.targets.values())))
         sum_gradients(self.network_parameters)
         average_gradients(self.loss_parameters)
         if state.scaler.is_enabled():
@@ -157,7 +157,7 @@ class Trainer:
         if state.scaler.is_enabled():
             state.scaler.update()
         state.ema.update(step)
-        state.images_seen += images
+        state.sessions_seen += sessions
         for loss in losses:
             state.meter.update(loss.scalars(), finite)
 
@@ -227,10 +227,10 @@ class Trainer:
         )
 
     def _lost_process_error(self, error: Exception) -> InputError:
-        """The error after the connection to another process broke; the leader first writes a checkpoint of the last step."""
+        """The error after the connection to another process broke; the main process first writes a checkpoint."""
         self.state.guard.restore()
         self.state.optimizer.zero_grad(set_to_none=True)
-        if is_leader():
+        if is_main_process():
             self.checkpoints.save()
             self.checkpoints.wait()
         return InputError(
@@ -246,7 +246,7 @@ class Trainer:
         values = state.meter.compute()
         values |= {f"weight/{task}": float(weight) for task, weight in state.losses.weighting.weights().items()}
         values |= {"lr": group["lr"] / group["lr_scale"], "bad_steps": float(state.guard.skipped_in_epoch)}
-        values["images_per_second"] = state.images_seen / state.seconds
+        values["images_per_second"] = state.sessions_seen / state.seconds
         return {f"train/{name}": value for name, value in values.items()}
 
     def _diverged_error(self, batches: Sequence[np.ndarray], batch_numbers: range) -> DivergedError:

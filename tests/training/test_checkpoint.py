@@ -291,7 +291,7 @@ def test_a_checkpoint_of_version_0_1_loads_and_is_written_again_byte_for_byte(tm
     guard = NonFiniteGuard([network, losses], 10)
     state = TrainState(network, losses, optimizer, ModelEma(network, 0.9), guard, {tracker.metric: tracker})
     state.load_state_dict(saved)
-    assert (state.epoch, state.batch, state.images_seen, state.seconds) == (1, 2, 12, 1.0)
+    assert (state.epoch, state.batch, state.sessions_seen, state.seconds) == (1, 2, 12, 1.0)
     assert (tracker.best, tracker.best_epoch, state.best_metrics.values["val/identity/eer"]) == (0.75, 1, 0.25)
     assert state.meter.counts["loss/total"] == 2
     again = state.state_dict() | {key: saved[key] for key in ("surroundings", "journal")}

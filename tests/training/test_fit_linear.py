@@ -18,7 +18,7 @@ from fr_ps.models import build_network
 from fr_ps.models.folder import load_model
 from fr_ps.models.linear_embedding import LinearEmbedding
 from fr_ps.models.network import FaceNetwork
-from fr_ps.training.fit_linear import COPIES, fit_linear
+from fr_ps.training.fit_linear import COPIES, fit_linear_embedding
 from tests.training.runs import run_training, small_config
 
 STILL = AugmentConfig(crop=1, rotation=0, noise=0)
@@ -40,7 +40,7 @@ def fitted_network(
     model = ModelConfig(channels=8, reduction=1, linear=0.5, **settings)
     classes = {attribute: len(dataset.labels.class_names(attribute)) for attribute in ATTRIBUTES}
     network = build_network(dict.fromkeys(dataset.store.maps, model), "score", classes)
-    fit_linear(network, dataset, rows, augmentation, seed)
+    fit_linear_embedding(network, dataset, rows, augmentation, seed)
     assert network.linear is not None
     return network
 
@@ -107,7 +107,7 @@ def test_a_training_stores_the_fit_in_the_model_and_resumes_without_another(
     assert network.linear is not None
     assert (network.linear.projections.abs().sum(dim=(1, 2)) > 0).all()
     assert network.linear.get_buffer("mean_face").abs().sum() > 0
-    monkeypatch.setattr("fr_ps.training.train.fit_linear", None)
+    monkeypatch.setattr("fr_ps.training.train.fit_linear_embedding", None)
     longer = with_linear(small_config(prepared, epochs=3))
     _, again, _ = run_training(longer, tmp_path / "run")
     (resumed, _) = load_model(again.folder / "checkpoints" / "last", torch.device("cpu"))

@@ -77,7 +77,7 @@ def test_the_symmetric_baseline_is_the_linear_embedding_of_a_model_on_the_same_c
     embedding = LinearEmbedding(("albedo", "normal"))
     dataset = cast(Dataset, SimpleNamespace(store=store, labels=labels))
     network = cast(FaceNetwork, SimpleNamespace(linear=embedding, linear_attributes=None))
-    fit_linear.fit_linear(network, dataset, train, AugmentConfig(), seed)
+    fit_linear.fit_linear_embedding(network, dataset, train, AugmentConfig(), seed)
     wanted = embedding({name: torch.from_numpy(maps) for name, maps in store.read(tested).items()}).numpy()
     np.testing.assert_allclose(got / np.linalg.norm(got, axis=1, keepdims=True), wanted, atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""The run of a training in those of its processes that do not lead."""
+"""The run of a training in its processes beside the main one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from fr_ps.tracking.run import Run
 
 
-class FollowerRun(Run):
-    """Has the id and the folder of the run, and logs nothing: the leading process logs for all. There is no journal.
+class SilentRun(Run):
+    """Has the id and the folder of the run, and logs nothing: the main process logs for all. There is no journal.
 
     Attributes:
         metric_history: empty.
