@@ -301,7 +301,7 @@ def test_the_averaged_network_is_validated_saved_and_tested(
         return predict_with_subsets(network, *args, **kwargs)
 
     monkeypatch.setattr(train_module, "ModelEma", average_of)
-    monkeypatch.setattr(trainer_module, "predict", remember)
+    monkeypatch.setattr(trainer_module, "predict_sharded", remember)
     for module in (finalize, evaluate_model):
         monkeypatch.setattr(module, "predict_with_subsets", remember_test)
     config = small_config(prepared, epochs=3, ema=0.9)
