@@ -38,7 +38,7 @@ _DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary",
     "data check": list(TABLE_SETTINGS)
 }
 """Command to the names of the data settings that it accepts."""
-_COMMAND_LINE_ONLY = ("config", "resume", "allow_changed")
+_COMMAND_LINE_ONLY = ("config", "resume", "allow_changed", "processes")
 """Flags that are not settings. jsonargparse would accept them in a config file, so `_read_config` rejects them there."""
 _TEXT_SETTINGS = ("only", "classes")
 """Data settings whose values are cells of a table. They stay text, whereas YAML reads `no` as false and 01 as 1."""

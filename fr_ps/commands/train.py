@@ -6,9 +6,8 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from fr_ps.arguments import Command, Parser, add_switch, training_config
+from fr_ps.arguments import Command, Parser, Processes, add_switch, training_config
 from fr_ps.config import Config
-from fr_ps.config.checks import check_setting
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
@@ -21,7 +20,10 @@ def _add_train_arguments(train: Parser) -> None:
         "--resume", type=str, default=None, help="id of the run to resume; without a value, the last interrupted run"
     )
     train.add_argument(
-        "--processes", type=int, default=1, help="processes on this machine that train together, one for each GPU (torchrun)"
+        "--processes",
+        type=Processes,
+        default=1,
+        help="processes on this machine that train together, one for each GPU (torchrun)",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
     train.add_class_arguments(Config, None)
@@ -37,7 +39,6 @@ def _train(arguments: Namespace) -> None:
     under_torchrun = started_by_torchrun()
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
-    check_setting(arguments.processes >= 1, "--processes", arguments.processes, "1 or more")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None

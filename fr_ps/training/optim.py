@@ -9,10 +9,10 @@ from fr_ps.config import OptimConfig
 from fr_ps.models.network import FaceNetwork
 
 _WEIGHTING_LR_SCALE = 50.0
-"""Learning rate of the learned loss weights relative to optim.lr.
+"""Learning rate of the learned task weights (loss.weighting uncertainty) relative to optim.lr.
 
-They move from 1 to about 1 / (2 loss). Adam changes a parameter by about the learning rate per step, so that they would move
-too slowly at optim.lr.
+The weight of a task moves from 1 to its optimum, about 1 / (2 L) at a loss of L (see `UncertaintyWeighting`). Adam changes a
+parameter by about the learning rate per step, so that this would take too long at optim.lr.
 """
 
 
@@ -40,8 +40,8 @@ def build_optimizer(
     if config.name == "sgd":
         sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
         if config.momentum:
-            # torch allocates the momentum buffers without values in the first step. They would keep these if NonFiniteGuard skips
-            # that step.
+            # torch allocates the momentum buffers uninitialised, and the first step fills them. If NonFiniteGuard skips that step,
+            # they would keep arbitrary values.
             trained = [*decayed, *not_decayed, *weighting.parameters()]
             sgd.state.update({one: {"momentum_buffer": torch.zeros_like(one)} for one in trained})
         return sgd

@@ -57,8 +57,9 @@ def train(
 
     Under torchrun, all processes call it, with one run folder; the first one evaluates and writes.
 
-    If the run's folder has a checkpoint, the training resumes from it. Its final weights equal those of an uninterrupted
-    training, bit for bit.
+    If the run's folder has a checkpoint, the training resumes from it. With the same settings, data, code, machine and
+    number of processes, its final weights equal those of an uninterrupted training, bit for bit; on a GPU only with
+    train.deterministic.
 
     Args:
         config: the settings.
