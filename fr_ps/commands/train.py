@@ -23,7 +23,7 @@ def _add_train_arguments(train: Parser) -> None:
         "--processes",
         type=Processes,
         default=1,
-        help="processes on this machine that train together, one for each GPU (torchrun)",
+        help="processes on this machine that train together, as one for each GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
     train.add_class_arguments(Config, None)

@@ -41,7 +41,7 @@ from fr_ps.tracking.run_folder import RUNS_FOLDER, ParentRun, RunInfo, read_run_
 from fr_ps.tracking.run_lock import is_locked
 from fr_ps.tracking.sync import pending_runs, sync
 
-_DEFINITION, _PARENT, _DATA = "fr_ps.definition", "fr_ps.parent", "fr_ps.data_digest"
+_DEFINITION, _STUDY_RUN, _DATA = "fr_ps.definition", "fr_ps.parent", "fr_ps.data_digest"
 """Attributes of the study in the database: its definition, its run, the digest of its data."""
 _METADATA_TIMEOUT = 60.0
 """Seconds to wait for these attributes, which the process that creates the study writes."""
@@ -83,7 +83,13 @@ class RunningSearch:
 
 @dataclass(frozen=True)
 class _StoredRun:
-    """The study's run as stored in the database; the field names are the stored keys."""
+    """The study's run as stored in the database. The field names are the stored keys.
+
+    Attributes:
+        card: content of `run.json`.
+        parent: ids of the run in MLflow.
+        folder: run folder.
+    """
 
     card: RunInfo
     parent: ParentRun
@@ -92,7 +98,7 @@ class _StoredRun:
 
 @dataclass(frozen=True)
 class _StudyMetadata:
-    """The user attributes of a study, parsed. Their keys in the database are constants, so that these fields may be renamed."""
+    """The user attributes of a study, parsed. The database uses the keys `_DEFINITION`, `_DATA` and `_STUDY_RUN`."""
 
     definition: dict[str, dict[str, Any]]
     digest: str
@@ -142,7 +148,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
         try:
             require_effect(spec.space, spec.base)
         except InputError as error:  # allowed by an earlier version: warn only, so that the study can resume
-            echo(f"note: {error}, in a new study")
+            echo(f"note: {error}; this study resumes with its space unchanged, so change it in a new study")
         run_info, folder = stored.run.card, Path(stored.run.folder)
         return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:
@@ -156,7 +162,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
     study.set_metric_names(spec.objectives)
     study.set_user_attr(_DATA, digest)
     study.set_user_attr(_DEFINITION, spec.definition())
-    study.set_user_attr(_PARENT, {"card": asdict(run_info), "parent": asdict(parent), "folder": str(folder)})
+    study.set_user_attr(_STUDY_RUN, {"card": asdict(run_info), "parent": asdict(parent), "folder": str(folder)})
     return RunningSearch(spec, study, run_info, parent, folder, workers, runs)
 
 
@@ -169,8 +175,8 @@ def _wait_for_metadata(study: optuna.Study) -> _StudyMetadata | None:
     deadline = time.monotonic() + _METADATA_TIMEOUT
     while time.monotonic() < deadline:
         attributes = study.user_attrs
-        if _PARENT in attributes:
-            metadata = {"definition": attributes.get(_DEFINITION), "digest": attributes.get(_DATA), "run": attributes[_PARENT]}
+        if _STUDY_RUN in attributes:
+            metadata = {"definition": attributes.get(_DEFINITION), "digest": attributes.get(_DATA), "run": attributes[_STUDY_RUN]}
             where = f"attributes of the study {study.study_name!r}"
             return parse_json(json.dumps(metadata), _StudyMetadata, where, "set another study.name")
         if study.get_trials(deepcopy=False):
@@ -206,7 +212,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
     monitor = ProgressMonitor(spec, search.study, run)
     finished = monitor.finished
     echo(f"study {search.study.study_name}: {finished} of {spec.trials} trials have ended; {search.workers} workers")
-    retry(lambda: monitor.poll(no_progress))  # logs what ended under an earlier leader
+    retry(lambda: monitor.poll(no_progress))  # adds the best/... metrics that an earlier leader did not log
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"

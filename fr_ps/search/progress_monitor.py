@@ -31,7 +31,11 @@ class ProgressMonitor:
         return len(self.reported)
 
     def poll(self, advance: OnProgress) -> int:
-        """Print a line for each trial that has ended since the last poll; returns the number of all ended trials."""
+        """Print a line for each trial that has ended since the last poll, and log the best values so far to the study's run.
+
+        Returns:
+            number of all ended trials.
+        """
         finished = read_slots(self.study, self.spec.trials).finished
         trials = self.study.get_trials(deepcopy=False)
         for number in sorted(set(finished) - self.reported):

@@ -40,8 +40,8 @@ def build_optimizer(
     if config.name == "sgd":
         sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
         if config.momentum:
-            # torch allocates the momentum buffers uninitialised, and the first step fills them. If NonFiniteGuard skips that step,
-            # they would keep arbitrary values.
+            # torch allocates the momentum buffers uninitialised, and the first step fills them. If NonFiniteGuard skips it, they
+            # would keep arbitrary values.
             trained = [*decayed, *not_decayed, *weighting.parameters()]
             sgd.state.update({one: {"momentum_buffer": torch.zeros_like(one)} for one in trained})
         return sgd
