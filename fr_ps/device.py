@@ -1,8 +1,12 @@
 """Selects the torch device and the precision of the training."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from fr_ps.errors import InputError
 
@@ -30,6 +34,8 @@ def process_device(name: str) -> torch.device:
         InputError: there is no such device, or more processes than GPUs.
     """
     device, number = pick_device(name), int(os.environ.get("LOCAL_RANK") or 0)
+    if device.type == "mps" and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise InputError("device is 'mps', which several processes cannot share; expected cpu: give --device cpu")
     if device.type != "cuda":
         return device
     if number >= torch.cuda.device_count():
@@ -61,14 +67,41 @@ def configure_device(device: torch.device, precision: torch.dtype, *, determinis
         precision: of its forward pass.
         deterministic: only algorithms with reproducible results, also on a GPU.
     """
-    exact = precision == torch.float32
-    torch.set_float32_matmul_precision("highest" if exact else "high")
-    torch.backends.cudnn.allow_tf32 = not exact
+    for options, name, (exact, fast) in _float32_options():
+        setattr(options, name, exact if precision == torch.float32 else fast)
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
     torch.backends.cudnn.deterministic = deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(deterministic)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Matrix products and convolutions in full float32: not in TF32, even if the training of this process allows it."""
+    options = _float32_options()
+    before = [getattr(of_one, name) for of_one, name, _ in options]
+    for of_one, name, (exact, _) in options:
+        setattr(of_one, name, exact)
+    try:
+        yield
+    finally:
+        for (of_one, name, _), value in zip(options, before):
+            setattr(of_one, name, value)
+
+
+def _float32_options() -> list[tuple[Any, str, tuple[str | bool, str | bool]]]:
+    """torch's options for float32 on a GPU: object, name, and the values for exact and for fast products."""
+    kernels = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None))
+    if all(hasattr(kernel, "fp32_precision") for kernel in kernels):
+        return [(kernel, "fp32_precision", ("ieee", "tf32")) for kernel in kernels]
+    before_29 = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    return [(options, "allow_tf32", (False, True)) for options in before_29]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on a device, without waiting for a GPU. On MPS torch would read the source after it is freed."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

@@ -6,7 +6,7 @@ contacts MLflow.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -18,18 +18,23 @@ from fr_ps.errors import InputError, one_line
 Value = TypeVar("Value")
 
 
-class LostProcessError(Exception):
+class LostProcessError(InputError):
     """The connection to another process of the training broke, because it ended or its machine cannot be reached."""
 
 
 _BUCKET = 1 << 24
 """Gradient values that are exchanged at a time: 64 MB in float32."""
 _TIMEOUT = timedelta(minutes=10)
+_ENDED, _WAIT_FOR_MAIN = "fr_ps/main_process_ended", timedelta(seconds=25)
+"""Key that the main process sets at its end, and how long the others wait for it: torchrun stops them after 30 s."""
 
 
 @contextmanager
 def process_group(timeout: timedelta = _TIMEOUT) -> Iterator[None]:
     """Join the processes that torchrun started; without torchrun, or with one process, does nothing.
+
+    torchrun stops all processes as soon as one fails. If the block raises, the other processes therefore end after the main one,
+    which writes and prints. They print nothing, unless the main one does not end.
 
     Args:
         timeout: after which a process that waits for another one fails.
@@ -42,18 +47,34 @@ def process_group(timeout: timedelta = _TIMEOUT) -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=timeout)
+        store, number, processes = next(distributed.rendezvous("env://", timeout=timeout))
+        distributed.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        first = str(error).splitlines()[0]
         raise InputError(
-            f"no connection to the other processes at {where} ({first}); check that torchrun was started on every machine with "
-            "the same --rdzv-endpoint"
+            f"no connection to the other processes at {where} ({one_line(error, 120)}); check that torchrun was started on every "
+            "machine with the same --rdzv-endpoint"
         ) from None
     try:
         yield
+    except LostProcessError:
+        raise
+    except (InputError, KeyboardInterrupt, SystemExit) as error:
+        if number and _main_process_ended(store):
+            raise SystemExit(2) from error
+        raise
     finally:
+        if not number:
+            store.set(_ENDED, "1")
         distributed.destroy_process_group()
+
+
+def _main_process_ended(store: distributed.Store) -> bool:
+    """Wait for the end of the main process."""
+    with suppress(RuntimeError):
+        store.wait([_ENDED], _WAIT_FOR_MAIN)
+        return True
+    return False
 
 
 @contextmanager
@@ -65,8 +86,12 @@ def _exchange() -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        raise LostProcessError(one_line(error, 120)) from None
+        raise LostProcessError(
+            f"another process of this training ended, or its machine cannot be reached ({one_line(error, 120)}); see its output"
+        ) from None
 
 
 def world_size() -> int:
@@ -149,6 +174,16 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         bucket.append(tensor)
     if bucket:
         yield bucket
+
+
+@torch.no_grad()
+def copy_from_main_process(tensors: Sequence[Tensor]) -> None:
+    """Replace the values of `tensors` by those of the main process."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        with _exchange():
+            distributed.broadcast(tensor, 0)
 
 
 def any_process(flag: int) -> int:

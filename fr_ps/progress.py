@@ -45,7 +45,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[OnProgress]:
 
 def _is_silent_process() -> bool:
     """Whether torchrun started this process beside another one, which prints for all."""
-    return os.environ.get("RANK", "0") != "0"
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1") and os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager

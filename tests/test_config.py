@@ -543,3 +543,13 @@ def test_the_config_of_a_model_of_version_0_1_is_read() -> None:
     settings = yaml.safe_load((Path(__file__).parent / "old_files" / "model" / "config.yaml").read_text())
     assert settings["train"]["scoring_batch"] == 64
     assert from_dict(settings).train.epochs == settings["train"]["epochs"]
+
+
+@pytest.mark.parametrize(("setting", "value"), [("compile", True), ("precision", "float16")])
+def test_a_weighting_by_gradients_rejects_what_hides_or_rounds_them(
+    setting: str, value: object, rejected: AssertRejected
+) -> None:
+    train = TrainConfig(**{setting: value})  # type: ignore[arg-type]
+    with rejected(f"train.{setting} is", "because loss.weighting is upgrad, which needs gradients inside the network"):
+        Config(loss=LossConfig(weighting="upgrad"), train=train)
+    assert Config(loss=LossConfig(weighting="dwa"), train=train).train == train

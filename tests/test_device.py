@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fr_ps.device import configure_device, pick_device, pick_precision
+from fr_ps.device import configure_device, full_float32, pick_device, pick_precision
 from fr_ps.errors import InputError
 from tests.training.runs import make_config, make_trainer
 
@@ -54,8 +54,11 @@ def test_a_float32_training_is_exact_and_a_deterministic_one_reproducible(
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     configure_device(torch.device("cuda"), precision, deterministic=deterministic)
-    assert torch.backends.cudnn.allow_tf32 == (precision != torch.float32)
-    assert torch.get_float32_matmul_precision() == ("highest" if precision == torch.float32 else "high")
+    expected = "ieee" if precision == torch.float32 else "tf32"
+    assert [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision] == [expected] * 2
+    with full_float32():
+        assert [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision] == ["ieee"] * 2
+    assert torch.backends.cuda.matmul.fp32_precision == expected
     assert torch.backends.cudnn.benchmark != deterministic
     assert torch.are_deterministic_algorithms_enabled() == deterministic
     assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic

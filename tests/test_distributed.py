@@ -8,14 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
+from timm.layers import BatchNormAct2d
+from torch import nn
 
 from fr_ps import distributed
 from fr_ps.cli import main
 from fr_ps.config import AugmentConfig, BatchConfig
 from fr_ps.data.dataset import open_dataset
 from fr_ps.device import process_device
+from fr_ps.models.sync_norm import synchronise_batch_norms
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.training import batch_loader
 from fr_ps.training.batch_loader import BatchLoader
@@ -83,6 +87,26 @@ def test_an_incomplete_rendezvous_is_an_error(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "test_efficientnet", "resnetv2_50"])
+def test_synchronised_norms_keep_the_activations_and_the_weights(backbone: str) -> None:
+    """timm has norms that contain an activation."""
+    network = timm.create_model(backbone, num_classes=0, in_chans=1).eval()
+    maps = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(maps)
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        synchronise_batch_norms(network, torch.device("cpu"))
+        assert torch.equal(network.eval()(maps), expected)
+    assert not any(type(module) in (nn.BatchNorm2d, BatchNormAct2d) for module in network.modules())
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_a_norm_of_an_unknown_kind_is_an_error(rejected: AssertRejected) -> None:
+    for norm in (nn.BatchNorm3d(4), nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4, track_running_stats=False)):
+        with rejected(f"a batch norm of the kind {type(norm).__name__}", "set train.sync_batch_norm to false"):
+            synchronise_batch_norms(nn.Sequential(norm), torch.device("cpu"))
+
+
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(prepared: Path, tmp_path: Path) -> None:
     weightings = ["uncertainty", "upgrad", "pcgrad"]
@@ -144,3 +168,30 @@ def test_a_training_survives_the_kill_of_one_process_and_ends_in_one(prepared: P
     assert [event.data["status"] for event in events if event.kind == "status"][-1] == "FINISHED"
     steps = [event.data["step"] for event in events if event.kind == "metrics" and "train/loss/total" in event.data["values"]]
     assert steps == list(range(1, 9))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--batch.people", "3", "--data.test_people", "0"], "3 subjects of 2 sessions, which 2 processes cannot share equally"),
+        (
+            ["--batch.people", "4", "--optim.name", "sgd", "--optim.lr", "1000", "--optim.clip", "0", "--train.bad_steps", "1"],
+            "lower optim.lr (1000); continue with another learning rate: fr-ps train --resume",
+        ),
+    ],
+    ids=["a batch that does not divide", "a diverged training"],
+)
+def test_an_error_of_all_processes_is_printed_once_by_the_main_one(
+    prepared: Path, tmp_path: Path, flags: list[str], words: str
+) -> None:
+    write_config(tmp_path, small_config(prepared))
+    environment = ENVIRONMENT | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    command = [*TORCHRUN, "-m", "fr_ps", "train", "--config", "config.yaml", "--device", "cpu", *flags]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0
+    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error: ")]
+    assert words in line
+    (folder,) = (tmp_path / "runs").iterdir()
+    statuses = [event.data["status"] for _, event in read_events(folder / JOURNAL_FILE) if event.kind == "status"]
+    assert statuses[-1] == "FAILED"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fr_ps.config.checks import check_display_name, check_setting
 from fr_ps.config.data import AugmentConfig, BatchConfig, DataConfig, SyntheticConfig
-from fr_ps.config.loss import LossConfig
+from fr_ps.config.loss import GRADIENT_WEIGHTINGS, LossConfig
 from fr_ps.config.model import FusionConfig, ModelConfig
 from fr_ps.config.names import (
     BACKBONES,
@@ -114,6 +114,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.name:
             check_display_name("name", self.name)
+        if self.loss.weighting in GRADIENT_WEIGHTINGS:
+            unavailable = f"because loss.weighting is {self.loss.weighting}, which needs gradients inside the network"
+            check_setting(not self.train.compile, "train.compile", self.train.compile, f"false, {unavailable}")
+            precision = self.train.precision
+            check_setting(precision != "float16", "train.precision", precision, f"bfloat16 or float32, {unavailable}")
         if len(self.data.modalities) == 1:
             only = f"because data.modalities names only one modality, {self.data.modalities[0]}"
             check_setting(not self.fusion.branches, "fusion.branches", self.fusion.branches, f"no branches, {only}")

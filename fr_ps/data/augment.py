@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fr_ps.config import AugmentConfig
+from fr_ps.device import to_device
 
 MapBatch = dict[str, Tensor]
 """Modality to (B, C, H, W)."""
@@ -57,7 +58,7 @@ class Augmentation:
 
     def to(self, device: torch.device) -> "Augmentation":
         """The same numbers on a device, copied without waiting for it; the positions stay on the CPU, which reads them."""
-        return replace(self._map(lambda numbers: numbers.to(device, non_blocking=True)), position=self.position)
+        return replace(self._map(lambda numbers: to_device(numbers, device)), position=self.position)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Augmentation":
         moved = self.similarity

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fr_ps.config import LossConfig
+from fr_ps.config.loss import GRADIENT_WEIGHTINGS
 from fr_ps.errors import InputError
 from fr_ps.losses.classification import (
     CrossEntropy,
@@ -73,7 +74,7 @@ WEIGHTINGS: dict[str, Callable[[LossConfig, Mapping[str, float], Mapping[str, fl
     "fixed": lambda config, tasks, adversarial: FixedWeighting({**tasks, **adversarial}),
     "uncertainty": lambda config, tasks, adversarial: UncertaintyWeighting([*tasks, *adversarial]),
     "dwa": lambda config, tasks, adversarial: DynamicWeightAverage(list(tasks), adversarial, config.dwa_temperature),
-    **{name: partial(_gradient_weighting, name) for name in ("upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl")},
+    **{name: partial(_gradient_weighting, name) for name in GRADIENT_WEIGHTINGS},
 }
 """Name to a function (settings, weights of the tasks, weights of the adversarial losses) -> weighting."""
 

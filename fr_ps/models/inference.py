@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.device import full_float32
 from fr_ps.distributed import gather_objects, rank, world_size
 from fr_ps.errors import InputError
 from fr_ps.models.network import FaceNetwork, NetworkOutput
@@ -76,7 +77,9 @@ def predict_subsets(
     parts: list[list[Predictions]] = [[] for _ in subsets]
     for start in range(0, len(rows), batch):
         batch_rows = rows[start : start + batch]
-        for part, predictions in zip(parts, predict_batch(network, store.read(batch_rows), subsets)):
+        with full_float32():  # also within a training that allows TF32
+            found = predict_batch(network, store.read(batch_rows), subsets)
+        for part, predictions in zip(parts, found):
             part.append(predictions)
         advance(len(batch_rows))
     network.train(was_training)

@@ -3,9 +3,11 @@
 from typing import Any, cast
 
 import torch
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
 from fr_ps.distributed import sum_tensor, world_size
+from fr_ps.errors import InputError
 
 
 class _Sum(torch.autograd.Function):
@@ -21,14 +23,21 @@ class _Sum(torch.autograd.Function):
 
 
 class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm with the statistics of all processes in training. For the CPU, which torch's SyncBatchNorm does not support."""
+    """Batch norm with the statistics of all processes in training. For the CPU, which torch's SyncBatchNorm does not support.
+
+    Its children, as the activation of timm's `BatchNormAct2d`, follow the norm.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions after (B, C)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or world_size() == 1:
-            return super().forward(input)
+        output = self._normalise(input) if self.training and world_size() > 1 else super().forward(input)
+        for child in self.children():
+            output = child(output)
+        return output
+
+    def _normalise(self, input: Tensor) -> Tensor:
         x = input.float()
         dims = [0, *range(2, x.dim())]
         count = x.numel() // x.shape[1] * world_size()
@@ -46,19 +55,34 @@ class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronise_batch_norms(network: nn.Module, device: torch.device) -> None:
-    """Replace the batch norms of `network` by ones with the statistics of all processes; weights and their names stay."""
-    for name, module in network.named_children():
+    """Give the batch norms of `network` the statistics of all processes; weights and their names stay.
+
+    Raises:
+        InputError: the network has a batch norm of an unknown kind.
+    """
+    for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            setattr(network, name, _synchronised(module, device))
-        else:
-            synchronise_batch_norms(module, device)
+            _check_norm(module)
+    for parent in list(network.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                setattr(parent, name, convert_sync_batchnorm(module) if device.type == "cuda" else _synchronised(module))
 
 
-def _synchronised(module: nn.modules.batchnorm._BatchNorm, device: torch.device) -> nn.Module:
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+def _check_norm(module: nn.modules.batchnorm._BatchNorm) -> None:
+    plain = module.affine and module.track_running_stats and module.momentum is not None
+    if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d) or not plain:
+        raise InputError(
+            f"model.backbone has a batch norm of the kind {type(module).__name__}, which cannot have the statistics of all "
+            "processes; set train.sync_batch_norm to false"
+        )
+
+
+def _synchronised(module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
     synced = _SyncedNorm(module.num_features, module.eps, module.momentum)
+    for name, child in module.named_children():
+        synced.add_module(name, child)
     synced.load_state_dict(module.state_dict())
-    for own, other in zip(synced.parameters(), module.parameters()):
+    for own, other in zip(synced.parameters(recurse=False), module.parameters(recurse=False)):
         own.requires_grad_(other.requires_grad)
-    return synced.to(device).train(module.training)
+    return synced.train(module.training)

@@ -13,6 +13,7 @@ from fr_ps.data.augment import MapBatch, apply_augmentation, draw_augmentation
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES, MISSING
 from fr_ps.data.sampling import class_batches, pk_batches, random_batches
+from fr_ps.device import to_device
 from fr_ps.distributed import own_rows, world_size
 from fr_ps.errors import InputError
 from fr_ps.losses.multitask import find_labelled
@@ -137,9 +138,9 @@ class BatchLoader:
         labelled = find_labelled(targets)
         return Batch(
             apply_augmentation(maps, drawn.part(own)),
-            {task: target.to(self.device, non_blocking=True) for task, target in targets.items()},
-            present[own].to(self.device, non_blocking=True),
-            {task: rows.to(self.device, non_blocking=True) for task, rows in labelled.items()},
+            {task: to_device(target, self.device) for task, target in targets.items()},
+            to_device(present[own], self.device),
+            {task: to_device(rows, self.device) for task, rows in labelled.items()},
         )
 
     def session_names(self, indices: np.ndarray) -> list[str]:

@@ -91,6 +91,8 @@ class CheckpointManager:
 
     def save_if_due(self) -> None:
         """Count a step, and save if a checkpoint is due and the step was not skipped."""
+        if not is_main_process():
+            return
         self.steps_since_save += 1
         by_steps = 0 < self.every_steps <= self.steps_since_save
         by_time = 0 < self.every_seconds <= time.monotonic() - self.last_save

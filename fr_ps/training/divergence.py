@@ -41,6 +41,7 @@ class NonFiniteGuard:
             buffers.setdefault(buffer.dtype, []).append(buffer)
         self.buffers = list(buffers.values())
         self.backups = [_flatten(of_type) for of_type in self.buffers]
+        self._in_step = False
         self._counts = torch.zeros(2, dtype=torch.int64, device=device)  # consecutive skipped steps, skipped ones in the epoch
         self._longest = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -48,6 +49,7 @@ class NonFiniteGuard:
     def snapshot(self) -> None:
         """Copy the buffers, before the first forward pass of a step."""
         self.backups = [_flatten(of_type) for of_type in self.buffers]
+        self._in_step = True
 
     @torch.no_grad()
     def step(self, optimizer: torch.optim.Optimizer, loss: Tensor, grad_norm: Tensor) -> Tensor:
@@ -59,18 +61,22 @@ class NonFiniteGuard:
         finite = torch.isfinite(loss + grad_norm)
         # The interface between torch's GradScaler and the fused optimizers.
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        optimizer.step()
+        if finite.device.type != "mps" or finite:  # the fused optimizer of MPS ignores the flag, so that the CPU waits
+            optimizer.step()
         for of_type, backup in zip(self.buffers, self.backups):
             _copy_into(of_type, torch.where(finite, _flatten(of_type), backup))
         skipped = (~finite).long()
         self._counts += skipped
         self._counts[0] *= skipped
         self._longest = torch.maximum(self._longest, self._counts[0])
+        self._in_step = False
         return finite
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Restore the buffers of the last `snapshot`, after a step that was not finished."""
+        """Undo a step that was interrupted between `snapshot` and `step`; after a whole step, nothing."""
+        if not self._in_step:
+            return
         for of_type, backup in zip(self.buffers, self.backups):
             _copy_into(of_type, backup)
 
@@ -85,9 +91,14 @@ class NonFiniteGuard:
         return int(self._counts[1])
 
     @property
+    def most_consecutive(self) -> int:
+        """Largest number of skipped steps in a row. Waits for the device."""
+        return int(self._longest)
+
+    @property
     def diverged(self) -> bool:
         """Whether too many steps in a row were skipped. Waits for the device."""
-        return int(self._longest) >= self.max_consecutive
+        return self.most_consecutive >= self.max_consecutive
 
     def start_epoch(self) -> None:
         """Count the skipped steps of the epoch from 0."""
@@ -116,7 +127,8 @@ def _copy_into(tensors: list[Tensor], values: Tensor) -> None:
 
 def diagnose_nonfinite(network: FaceNetwork, losses: MultiTaskLoss, batch: Batch) -> str:
     """A message with the tasks whose loss is not finite, else those whose gradient is not; empty if all are finite."""
-    task_losses = losses.task_losses(network(batch.maps, batch.present), batch.targets, batch.labelled)
+    outputs = network(batch.maps, batch.present).gathered()
+    task_losses = losses.task_losses(outputs, batch.targets, batch.labelled)
     bad = [task for task, loss in task_losses.items() if not torch.isfinite(loss)]
     if bad:
         return f"the loss of {', '.join(bad)} is NaN or infinite"

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fr_ps.data.augment import MapBatch
 from fr_ps.data.store import MapStore
+from fr_ps.device import to_device
 from fr_ps.progress import progress
 
 _SHARE_OF_FREE_MEMORY = 0.5
@@ -36,7 +37,7 @@ class DeviceMaps:
 
     def read(self, indices: np.ndarray) -> MapBatch:
         """The maps of (B,) indices into the training part: modality to (B, C, H, W) on the device."""
-        chosen = torch.from_numpy(indices).to(self.device, non_blocking=True)
+        chosen = to_device(torch.from_numpy(indices), self.device)
         return {modality: maps.index_select(0, chosen) for modality, maps in self.maps.items()}
 
 
@@ -65,7 +66,7 @@ class StoreMaps:
     def _to_device(self, maps: Tensor) -> Tensor:
         if self.device.type == "cuda":  # a copy from pageable memory would wait for the GPU
             maps = maps.pin_memory()
-        return maps.to(self.device, non_blocking=True)
+        return to_device(maps, self.device)
 
 
 MapSource = DeviceMaps | StoreMaps

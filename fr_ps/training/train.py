@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from fr_ps.config import Config
+from fr_ps.config.loss import GRADIENT_WEIGHTINGS
 from fr_ps.device import configure_device, pick_precision, process_device
 from fr_ps.distributed import from_main_process, is_main_process, world_size
 from fr_ps.errors import InputError
@@ -103,6 +104,11 @@ def fit(
         torch.set_num_threads(config.train.threads)
     device = process_device(config.device)
     precision = pick_precision(config.train.precision, device)
+    if precision == torch.float16 and config.loss.weighting in GRADIENT_WEIGHTINGS:
+        raise InputError(
+            f"train.precision is {config.train.precision}, which is float16 on this GPU; expected float32 with loss.weighting "
+            f"{config.loss.weighting}, whose gradients inside the network are too small for float16"
+        )
     configure_device(device, precision, deterministic=config.train.deterministic)
     if (
         is_main_process() and not (run.folder / CONFIG_FILE).exists()

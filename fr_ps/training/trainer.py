@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from fr_ps.device import pick_precision
-from fr_ps.distributed import LostProcessError, average_gradients, is_main_process, rank, sum_gradients, world_size
-from fr_ps.errors import InputError
+from fr_ps.distributed import (
+    LostProcessError,
+    average_gradients,
+    copy_from_main_process,
+    is_main_process,
+    rank,
+    sum_gradients,
+    world_size,
+)
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import LossOutput
@@ -113,7 +120,8 @@ class Trainer:
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
                 if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
-                    raise self._diverged_error(batches, batch_numbers)
+                    first = batch_numbers.start // self.check_every * self.check_every
+                    raise self._diverged_error(batches, range(first, batch_numbers.stop))
                 state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started
                 advance(len(batch_numbers))
@@ -194,6 +202,7 @@ class Trainer:
 
     def validate(self) -> Metrics:
         """The `val/...` metrics of the current weights; none without a validation part."""
+        copy_from_main_process([*self.state.network.buffers(), *self.state.ema.network.buffers()])
         rows = self.setup.split.val
         if not len(rows):
             return Metrics()
@@ -226,17 +235,16 @@ class Trainer:
             batch_numbers.stop // self.check_every > batch_numbers.start // self.check_every or batch_numbers.stop == num_batches
         )
 
-    def _lost_process_error(self, error: Exception) -> InputError:
+    def _lost_process_error(self, error: LostProcessError) -> LostProcessError:
         """The error after the connection to another process broke; the main process first writes a checkpoint."""
         self.state.guard.restore()
         self.state.optimizer.zero_grad(set_to_none=True)
         if is_main_process():
             self.checkpoints.save()
             self.checkpoints.wait()
-        return InputError(
-            f"another process of this training ended, or its machine cannot be reached ({error}); the checkpoint "
-            f"{self.checkpoints.latest_checkpoint()} is of epoch {self.state.epoch + 1}, batch {self.state.batch}; continue with "
-            f"any number of processes: fr-ps train --resume {self.run.id} --processes N"
+        return LostProcessError(
+            f"{error}; the checkpoint {self.checkpoints.latest_checkpoint()} is of epoch {self.state.epoch + 1}, "
+            f"batch {self.state.batch}; continue with any number of processes: fr-ps train --resume {self.run.id} --processes N"
         )
 
     def _train_metrics(self) -> dict[str, float]:
@@ -250,7 +258,7 @@ class Trainer:
         return {f"train/{name}": value for name, value in values.items()}
 
     def _diverged_error(self, batches: Sequence[np.ndarray], batch_numbers: range) -> DivergedError:
-        """The error after too many skipped steps, with the cause and the sessions of the last step."""
+        """The error after too many skipped steps, with the cause and its sessions, sought in the batches since the last check."""
         state = self.state
         causes = {
             number: diagnose_nonfinite(state.network, state.losses, self.loader.load(batches[number], state.epoch, number))
@@ -258,7 +266,7 @@ class Trainer:
         }
         diagnosed = [number for number, cause in causes.items() if cause]
         return diverged_error(
-            state.guard.consecutive_skipped,
+            state.guard.most_consecutive,
             cause=causes[diagnosed[0]] if diagnosed else "the total loss or its gradient is NaN or infinite",
             epoch=state.epoch + 1,
             sessions=[name for number in diagnosed or batch_numbers for name in self.loader.session_names(batches[number])],

@@ -17,6 +17,7 @@ from fr_ps.training.batch_loader import Batch, BatchLoader
 from fr_ps.training.divergence import NonFiniteGuard, diagnose_nonfinite, divergence_warning
 from fr_ps.training.setup import write_config
 from fr_ps.training.trainer import Trainer
+from tests.conftest import AssertRejected
 from tests.training.runs import LATEST_CHECKPOINT, make_config, make_trainer, run_training, small_config
 
 
@@ -206,3 +207,31 @@ def test_the_command_adds_how_to_continue_a_diverged_training(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "lower optim.lr (0.25)" in line  # the setting, not the rate of this step of the warm-up
     assert line.endswith(f"fr-ps train --resume {folder.name} --allow-changed --optim.lr VALUE")
+
+
+def test_a_step_that_was_interrupted_is_undone_and_a_whole_one_is_not(prepared: Path) -> None:
+    trainer = training(prepared, "uncertainty", bad=())
+    guard, buffers = trainer.state.guard, list(trainer.state.network.buffers())
+    epoch(trainer)
+    after = [buffer.clone() for buffer in buffers]
+    guard.restore()
+    assert all(torch.equal(buffer, saved) for buffer, saved in zip(buffers, after))
+    guard.snapshot()
+    for buffer in buffers:
+        buffer += 1
+    guard.restore()
+    assert all(torch.equal(buffer, saved) for buffer, saved in zip(buffers, after))
+
+
+def test_a_late_check_finds_the_steps_that_were_skipped(prepared: Path, rejected: AssertRejected) -> None:
+    """On a GPU the counters are read every 20 batches only."""
+    trainer = training(prepared, "fixed", bad=(0, 1), limit=2)
+    trainer.check_every = 4
+    batches = trainer.loader.epoch_batches(0)
+    with rejected("2 steps in a row were skipped", "NaN or infinite") as _:
+        try:
+            epoch(trainer)
+        except InputError as error:
+            named = set(str(error).split("at the sessions ")[1].split(";")[0].split(" and ")[0].split(", "))
+            assert named <= set(trainer.loader.session_names(np.concatenate(batches[:2])))
+            raise

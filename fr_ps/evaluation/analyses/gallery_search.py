@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.evaluation.pairwise.similarity import LEVELS, SimilarityScorer, full_float32, similarity_scorer
+from fr_ps.device import full_float32
+from fr_ps.evaluation.pairwise.similarity import LEVELS, SimilarityScorer, similarity_scorer
 
 
 @dataclass(frozen=True)

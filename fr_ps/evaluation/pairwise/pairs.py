@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fr_ps.device import full_float32
 from fr_ps.evaluation.bootstrap import BootstrapWeights
-from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, full_float32, similarity_scorer
+from fr_ps.evaluation.pairwise.similarity import LEVELS, Measure, ScoreScale, Workspace, similarity_scorer
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 16384
 """Block size of `AllPairs`."""

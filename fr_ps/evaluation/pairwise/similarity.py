@@ -10,10 +10,8 @@ the mean the differences fill the range of levels. Otherwise a model with collap
 levels, although float64 separates its subjects.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -67,24 +65,6 @@ class Workspace:
 
     def __init__(self, pairs: int, device: torch.device) -> None:
         self.product = torch.empty(pairs, dtype=torch.float32, device=device)
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Matrix products in full float32: neither in TF32 nor in bfloat16, even if the training of this process allows them."""
-    matmuls = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
-    exact: list[tuple[Any, str, str | bool]] = [
-        (matmul, "fp32_precision", "ieee") for matmul in matmuls if hasattr(matmul, "fp32_precision")
-    ]
-    exact = exact or [(torch.backends.cuda.matmul, "allow_tf32", False)]  # torch before 2.9
-    before = [getattr(matmul, name) for matmul, name, _ in exact]
-    for matmul, name, value in exact:
-        setattr(matmul, name, value)
-    try:
-        yield
-    finally:
-        for (matmul, name, _), value in zip(exact, before):
-            setattr(matmul, name, value)
 
 
 @dataclass(frozen=True)
