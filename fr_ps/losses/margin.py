@@ -18,10 +18,16 @@ class MarginLoss(nn.Module, ABC):
         num_subjects: number of classes.
         scale: s, which multiplies the cosines.
         person_weights: (num_subjects,) factors of the cross-entropy of each subject's samples; None: 1.
+
+    Attributes:
+        weight: the centres, one row per subject, of any length.
+        sampled: (rows,) the subjects to which the rows of `weight` belong, ascending, while a step trains a sample of the centres
+            (`fr_ps.training.sampled_centres`); None: all subjects.
     """
 
     weight: nn.Parameter
     person_weights: Tensor | None
+    sampled: Tensor | None = None
 
     def __init__(self, channels: int, num_subjects: int, *, scale: float, person_weights: Tensor | None = None) -> None:
         super().__init__()
@@ -43,7 +49,7 @@ class MarginLoss(nn.Module, ABC):
         return torch.zeros_like(norm, dtype=torch.bool)
 
     def logits(self, embeddings: Tensor, targets: Tensor) -> Tensor:
-        """(B, num_subjects) scaled cosines of (B, C) embeddings, with the margin on the one to each (B,) target."""
+        """(B, rows of `weight`) scaled cosines of (B, C) embeddings, with the margin on the one to each (B,) target row."""
         cosine = functional.linear(functional.normalize(embeddings), functional.normalize(self.weight))
         target_cosine = cosine.gather(1, targets[:, None])[:, 0]
         with_margin = self.apply_margin(target_cosine, embeddings.norm(dim=1))
@@ -53,18 +59,20 @@ class MarginLoss(nn.Module, ABC):
         """The loss of (B, C) embeddings with (B,) target subjects, a scalar."""
         with torch.autocast(embeddings.device.type, enabled=False):  # cosines near 1 need more than bfloat16
             embeddings = embeddings.to(self.weight.dtype)
-            return self._cross_entropy(self.logits(embeddings, targets), targets) + self.penalty(embeddings.norm(dim=1))
+            return self._cross_entropy(embeddings, targets) + self.penalty(embeddings.norm(dim=1))
 
     def diagnostics(self, embeddings: Tensor) -> dict[str, Tensor]:
         """Of (B, C) embeddings: the mean norm, the share of saturated norms, and the penalty on the norms."""
         norm = embeddings.float().norm(dim=1)
         return {"norm/mean": norm.mean(), "norm/clamped": self.saturated(norm).float().mean(), "norm/penalty": self.penalty(norm)}
 
-    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _cross_entropy(self, embeddings: Tensor, targets: Tensor) -> Tensor:
+        rows = targets if self.sampled is None else torch.searchsorted(self.sampled, targets)
+        logits = self.logits(embeddings, rows)
         if self.person_weights is None:
-            return functional.cross_entropy(logits, targets)
+            return functional.cross_entropy(logits, rows)
         # torch's own `weight` divides by the sum of the batch's weights: in a batch of frequent subjects only, they would cancel.
-        return (self.person_weights[targets] * functional.cross_entropy(logits, targets, reduction="none")).mean()
+        return (self.person_weights[targets] * functional.cross_entropy(logits, rows, reduction="none")).mean()
 
 
 class ArcFace(MarginLoss):

@@ -110,6 +110,11 @@ class MultiTaskLoss(nn.Module):
                 losses[ADVERSARIAL_PREFIX + task] = loss(outputs.adversarial[task][rows], classes)
         return losses
 
+    @property
+    def identity_losses(self) -> list[MarginLoss]:
+        """The loss of the fused embedding, and those of the branches."""
+        return [self.identity, *(cast(MarginLoss, loss) for loss in self.branches.values())]
+
     def _identity_loss(self, outputs: NetworkOutput, subjects: Tensor) -> Tensor:
         losses = []
         for margin_loss, embeddings in self._identity_embeddings(outputs):
@@ -131,8 +136,8 @@ class MultiTaskLoss(nn.Module):
 
     def _identity_embeddings(self, outputs: NetworkOutput) -> list[tuple[MarginLoss, Tensor]]:
         """Each identity loss and the (B, C) embeddings that it gets."""
-        own = [(cast(MarginLoss, loss), outputs.branch_embeddings[name]) for name, loss in self.branches.items()]
-        return [(self.identity, outputs.embedding), *own]
+        embeddings = [outputs.embedding, *(outputs.branch_embeddings[name] for name in self.branches)]
+        return list(zip(self.identity_losses, embeddings))
 
     def end_epoch(self, losses: Mapping[str, float], identity_penalty: float) -> None:
         """Pass the mean losses of an epoch to the weighting.

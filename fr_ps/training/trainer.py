@@ -2,12 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fr_ps.config.checks import MAX_PROCESSES
 from fr_ps.device import pick_precision
 from fr_ps.distributed import (
     LostProcessError,
@@ -29,6 +31,7 @@ from fr_ps.training.batch_loader import Batch, BatchLoader
 from fr_ps.training.checkpoint_manager import CheckpointManager
 from fr_ps.training.divergence import DivergedError, diagnose_nonfinite, diverged_error
 from fr_ps.training.early_stopping import BestTracker
+from fr_ps.training.sampled_centres import sampled_centres
 from fr_ps.training.schedule import build_schedule, reversal_alpha
 from fr_ps.training.setup import Echo, TrainingSetup
 from fr_ps.training.signals import GracefulStop, StopRequested
@@ -139,7 +142,7 @@ class Trainer:
             stream: the next batches of the epoch, from `BatchLoader.stream`.
             batch_numbers: the batches of this step.
         """
-        state, loss_config = self.state, self.setup.config.loss
+        state, loss_config, seed = self.state, self.setup.config.loss, self.setup.config.train.seed
         step = state.epoch * self.steps_per_epoch + batch_numbers.start // self.accumulate
         lr = self.lr_at(step)
         for group in state.optimizer.param_groups:
@@ -149,12 +152,25 @@ class Trainer:
         )
         state.guard.snapshot()
         if world_size() > 1:  # dropout differs between the processes, and does not depend on when the training was resumed
-            torch.manual_seed(step_seed(self.setup.config.train.seed, step, rank()))
+            torch.manual_seed(step_seed(seed, step, rank()))
+        batches = islice(stream, len(batch_numbers))
+        if loss_config.sampled_subjects == 1:
+            self._update(batches, step, len(batch_numbers))
+            return
+        loaded = list(batches)  # one sample of the centres for the whole step, with the subjects of all its batches
+        subjects = torch.cat([batch.targets["identity"] for batch in loaded])
+        identity_losses, share = state.losses.identity_losses, loss_config.sampled_subjects
+        # Equal in all processes: MAX_PROCESSES is the number of none.
+        with sampled_centres(identity_losses, state.optimizer, subjects, share, step_seed(seed, step, MAX_PROCESSES)):
+            self._update(loaded, step, len(batch_numbers))
+
+    def _update(self, batches: Iterable[Batch], step: int, accumulated: int) -> None:
+        """Compute the mean gradient of the batches of `step` and update everything that is trained, and the meters."""
+        state = self.state
         losses: list[LossOutput] = []
         sessions = 0
-        for _ in batch_numbers:
-            batch = next(stream)
-            losses.append(self.forward_backward(batch, is_first=not losses, accumulated=len(batch_numbers)))
+        for batch in batches:
+            losses.append(self.forward_backward(batch, is_first=not losses, accumulated=accumulated))
             sessions += len(next(iter(batch.targets.values())))
         sum_gradients(self.network_parameters)
         average_gradients(self.loss_parameters)

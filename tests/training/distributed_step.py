@@ -1,11 +1,12 @@
 """One training step in each of several processes, which test_distributed.py starts. Writes gradients and buffers to files.
 
-Arguments: a prepared data set, a folder for the files, and names of task weightings.
+Arguments: a prepared data set, a folder for the files, and names of task weightings; `sampled`: with a sample of the centres.
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -15,13 +16,14 @@ from fr_ps.distributed import process_group, rank
 from tests.training.runs import make_config, make_trainer
 
 
-def gradients(prepared: Path, weighting: str) -> dict[str, torch.Tensor]:
+def gradients(prepared: Path, name: str) -> dict[str, torch.Tensor]:
     """Name to gradient of every parameter after one step of a training with batch norms, and the buffers of the network."""
-    loss = {"weighting": weighting, "contrastive": 0.5, "identity_loss": "adaface"}
+    loss: dict[str, Any] = {"contrastive": 0.5, "identity_loss": "adaface"}
+    loss |= {"sampled_subjects": 0.5} if name == "sampled" else {"weighting": name}
     config = make_config(prepared, loss=loss)
-    trainer = make_trainer(
-        replace(config, augment=AugmentConfig(noise=0.3, erase=0.5), batch=BatchConfig(people=4, sessions=2, steps=2))
-    )
+    # A sample has at least as many centres as there are sessions in the batch; the data set has 6 subjects.
+    batch = BatchConfig(people=2 if name == "sampled" else 4, sessions=2, steps=2)
+    trainer = make_trainer(replace(config, augment=AugmentConfig(noise=0.3, erase=0.5), batch=batch))
     found: dict[str, torch.Tensor] = {}
 
     def record() -> None:

@@ -1,0 +1,96 @@
+"""Partial FC: a training step with the centres of its subjects and of a random sample of the others.
+
+An et al., "Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition CNNs by Partial FC", CVPR 2022,
+arXiv:2203.15565.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from fr_ps.losses.margin import MarginLoss
+
+
+@contextmanager
+def sampled_centres(
+    losses: Sequence[MarginLoss], optimizer: torch.optim.Optimizer, subjects: Tensor, share: float, seed: int
+) -> Iterator[None]:
+    """Within the context, the weights of `losses` are those of a sample of the centres, from `sample_subjects`.
+
+    So are their gradients and their state in the optimizer: logits, gradient and update take time and memory for the sampled
+    centres only. On leaving, the updated rows are written back; then weights and optimizer hold all centres, as in a training
+    without sampling, and a checkpoint does not depend on the share.
+
+    A centre that is not sampled keeps its value and its moments: no weight decay, no momentum. A dense gradient with zero rows
+    would make AdamW move every centre in every step. As in the paper's code:
+
+    - The cross-entropy over the sample is not corrected for the subjects that it lacks.
+    - AdamW's bias correction counts all steps, not those in which a centre was sampled; so the first updates of a rarely sampled
+      centre are larger, up to (1 - beta1) / sqrt(1 - beta2) = 3.2 times the learning rate.
+
+    Unlike in the paper, each process holds all centres (there each holds a part of them, and samples from it), and a step that
+    accumulates several batches has one sample.
+
+    A graph from outside the context must not be alive: autograd has noted the shape of the weights in it.
+
+    Args:
+        losses: of equally many subjects.
+        optimizer: with the weights of `losses`.
+        subjects: (B,) targets of all batches of the step.
+        share: of the subjects that are sampled.
+        seed: of the sample.
+    """
+    sampled = sample_subjects(len(losses[0].weight), subjects, share, seed)
+    with ExitStack() as stack:
+        for loss in losses:
+            stack.enter_context(_rows_only(loss, optimizer, sampled))
+        yield
+
+
+def sample_subjects(num_subjects: int, subjects: Tensor, share: float, seed: int) -> Tensor:
+    """The numbers of the given `subjects` and of uniformly drawn others, ascending, on the device of `subjects`.
+
+    Together they are `share` of `num_subjects`, rounded up, or as many as there are `subjects` if these are more. A pure function
+    of the arguments on each kind of device; nothing waits for a GPU.
+
+    Args:
+        num_subjects: number of subjects.
+        subjects: (B,) subjects, with repetitions.
+        share: above 0, at most 1.
+        seed: of the draw.
+    """
+    count = min(num_subjects, max(math.ceil(share * num_subjects), len(subjects)))
+    generator = torch.Generator(subjects.device).manual_seed(seed)
+    priority = torch.rand(num_subjects, generator=generator, device=subjects.device)  # below 1
+    priority.index_fill_(0, subjects, 1.0)
+    return priority.topk(count, sorted=False).indices.sort().values
+
+
+@contextmanager
+def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, rows: Tensor) -> Iterator[None]:
+    """Within the context, the weight of `loss` and its state in the optimizer have only these `rows`."""
+    weight = loss.weight
+    centres = weight.data
+    moments = {name: value for name, value in optimizer.state.get(weight, {}).items() if _has_rows(value)}
+    # `.data`, because the optimizer knows the parameter by its identity.
+    weight.data, loss.sampled = centres[rows], rows
+    for name, value in moments.items():
+        optimizer.state[weight][name] = value[rows]
+    try:
+        yield
+        centres.index_copy_(0, rows, weight.data)
+        for name, value in optimizer.state.get(weight, {}).items():
+            if _has_rows(value):  # AdamW creates its moments, of zeros, in the first step
+                moments.setdefault(name, torch.zeros_like(centres)).index_copy_(0, rows, value)
+    finally:
+        weight.data, loss.sampled = centres, None
+        weight.grad = None  # of the rows
+        if moments:
+            optimizer.state[weight].update(moments)
+
+
+def _has_rows(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
