@@ -46,19 +46,19 @@ docs: setup
 docs-check: setup
 	$(BIN)/python docs/check_commands.py README.md docs/tutorial/built_in_faces.md docs/tutorial/your_captures.md
 
+# Under 30 minutes on two idle cores. Writes benchmark_results/benchmarks.{json,md}, and logs both to MLflow.
 bench: setup
-	$(BIN)/python benchmarks/photometric.py
-	$(BIN)/python benchmarks/train_throughput.py
-	$(BIN)/python benchmarks/weighting_cost.py
-	$(BIN)/python benchmarks/tracking_cost.py
-	$(BIN)/python benchmarks/checkpoint_cost.py
-	$(BIN)/python benchmarks/verification.py
-	$(BIN)/python benchmarks/search_overhead.py --seeds 0
-	$(BIN)/python benchmarks/serving.py
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/run_all.py
 
 bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
 	$(BIN)/python benchmarks/train_throughput.py --turns 20
+	$(BIN)/python benchmarks/train_processes.py --turns 20
+	$(BIN)/python benchmarks/data_loader.py --turns 20
+	$(BIN)/python benchmarks/lightning_loop.py --turns 20
+	$(BIN)/python benchmarks/growth.py --sessions 1000 10000 100000 1000000
+	$(BIN)/python benchmarks/profile_time.py
 	$(BIN)/python benchmarks/weighting_cost.py --turns 20
 	$(BIN)/python benchmarks/tracking_cost.py --turns 20
 	$(BIN)/python benchmarks/checkpoint_cost.py --epochs 20

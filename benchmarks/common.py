@@ -28,6 +28,11 @@ class Measurement:
     better: str
     unit: str
 
+    @property
+    def met(self) -> bool:
+        """Whether the value reaches the goal."""
+        return self.value >= self.goal if self.better == "higher" else self.value <= self.goal
+
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the flags that all benchmarks have."""
@@ -65,8 +70,7 @@ def report(numbers: dict[str, Measurement], rows: list[list[object]], headers: l
     print()
     results = []
     for name, number in numbers.items():
-        met = number.value >= number.goal if number.better == "higher" else number.value <= number.goal
-        results.append([name, number.value, number.goal, number.unit, "met" if met else "MISSED"])
+        results.append([name, number.value, number.goal, number.unit, "met" if number.met else "MISSED"])
     print(tabulate(results, headers=["number", "value", "goal", "unit", ""], floatfmt=".3f"))
     if path:
         path.write_text(json.dumps({name: asdict(number) for name, number in numbers.items()}, indent=1) + "\n")
@@ -98,9 +102,14 @@ def synthetic_experiment(seed: int, options: argparse.Namespace) -> Any:
 
 
 def make_trainer(config: Any, images: int) -> Any:
-    """A trainer of `config` on the first `images` of its training part, on the CPU; it writes no checkpoint and has no run."""
+    """A trainer of `config` on the first `images` of its training part, on the CPU; it writes no checkpoint and has no run.
+
+    In one of several processes that torchrun started, it trains together with the others.
+    """
     import torch
 
+    from fr_ps.distributed import world_size
+    from fr_ps.models.sync_norm import synchronise_batch_norms
     from fr_ps.training.batch_loader import BatchLoader
     from fr_ps.training.setup import build_setup
     from fr_ps.training.train import build_train_state
@@ -110,6 +119,8 @@ def make_trainer(config: Any, images: int) -> Any:
     setup, _ = build_setup(config, {}, "benchmark", torch.device("cpu"), lambda line: None)
     loader = BatchLoader(setup.dataset, setup.split.train[:images], config.batch, config.augment, 0, torch.device("cpu"))
     network = setup.info.build_network()
+    if world_size() > 1 and config.train.sync_batch_norm:
+        synchronise_batch_norms(network, torch.device("cpu"))
     state = build_train_state(setup, loader, network)
     unused: Any = None
     return Trainer(setup, loader, state, NoCheckpoints(), unused, lambda line: None)  # type: ignore[arg-type]
