@@ -1,6 +1,7 @@
 """Batch samplers: the batches of an epoch as pure functions of (seed, epoch)."""
 
 import math
+from collections import deque
 
 import numpy as np
 
@@ -164,14 +165,13 @@ class _RoundRobin:
 
     def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
         self.members, self.rng = members, rng
-        self.queue: list[int] = []
+        self.queue: deque[int] = deque()
 
     def next(self, count: int) -> list[int]:
         """The next `count` members."""
         while len(self.queue) < count:
             self._start_round()
-        drawn, self.queue = self.queue[:count], self.queue[count:]
-        return drawn
+        return [self.queue.popleft() for _ in range(count)]
 
     def next_distinct(self, count: int) -> list[int]:
         """The next `count` members; all different if there are that many."""
@@ -179,11 +179,14 @@ class _RoundRobin:
             return self.next(count)
         drawn: list[int] = []
         while len(drawn) < count:
-            if not set(self.queue) - set(drawn):
+            # Nearly always the first in the queue. Nothing here may take time in proportion to the number of members.
+            position = next((place for place, member in enumerate(self.queue) if member not in drawn), None)
+            if position is None:
                 self._start_round()
-            drawn.append(next(member for member in self.queue if member not in drawn))
-            self.queue.remove(drawn[-1])
+            else:
+                drawn.append(self.queue[position])
+                del self.queue[position]
         return drawn
 
     def _start_round(self) -> None:
-        self.queue += self.rng.permutation(self.members).tolist()
+        self.queue.extend(self.rng.permutation(self.members).tolist())

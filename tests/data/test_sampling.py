@@ -217,3 +217,14 @@ def test_random_batches_differ_by_seed_and_epoch():
     first, later, other = (np.concatenate(random_batches(50, 8, seed, epoch)) for seed, epoch in ((1, 2), (1, 3), (2, 2)))
     assert not np.array_equal(first, later)
     assert not np.array_equal(first, other)
+
+
+def test_the_time_of_a_batch_does_not_grow_with_the_number_of_subjects():
+    seconds = {}
+    for subjects in (2_000, 40_000):
+        identities = np.repeat(np.arange(subjects), 4)
+        begun = time.process_time()
+        batches = pk_batches(identities, 8, 4, seed=0, epoch=0, num_batches=2_000)
+        seconds[subjects] = time.process_time() - begun
+        assert len({identities[row] for batch in batches[: subjects // 8] for row in batch}) == min(subjects, 16_000)
+    assert seconds[40_000] < 10 * seconds[2_000]  # the other way of drawing takes 100 times as long
