@@ -83,8 +83,11 @@ def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, rows: Tensor)
         yield
         centres.index_copy_(0, rows, weight.data)
         for name, value in optimizer.state.get(weight, {}).items():
-            if _has_rows(value):  # AdamW creates its moments, of zeros, in the first step
-                moments.setdefault(name, torch.zeros_like(centres)).index_copy_(0, rows, value)
+            if not _has_rows(value):
+                continue
+            if name not in moments:  # AdamW creates its moments, of zeros, in the first step
+                moments[name] = torch.zeros_like(centres)
+            moments[name].index_copy_(0, rows, value)
     finally:
         weight.data, loss.sampled = centres, None
         weight.grad = None  # of the rows

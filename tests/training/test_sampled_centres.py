@@ -1,5 +1,6 @@
 """Partial FC: the loss over a sample by the columns of all logits, the update of its centres by AdamW's formula."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fr_ps.config import BatchConfig, Config, LossConfig, OptimConfig
 from fr_ps.losses import IDENTITY_LOSSES, build_identity_loss
@@ -100,6 +102,34 @@ def test_adamw_moves_the_centres_of_the_sample_only() -> None:
         expected[rows] -= 0.01 * (0.1 * expected[rows] + direction)
     np.testing.assert_allclose(loss.weight.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(optimizer.state[loss.weight]["exp_avg"].numpy(), first, rtol=1e-4, atol=1e-6)
+
+
+class LargeTensors(TorchDispatchMode):
+    """Counts the operations that make a tensor of the size of all centres, other than in `known` memory."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.known, self.made = {tensor.data_ptr() for tensor in known}, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **kwargs or {})
+        if isinstance(out, torch.Tensor) and out.numel() >= SUBJECTS * CHANNELS:
+            self.made += out.data_ptr() not in self.known
+        return out
+
+
+def test_a_step_allocates_nothing_of_the_size_of_all_centres() -> None:
+    loss = build()
+    optimizer = torch.optim.AdamW([loss.weight], fused=True)
+    counts = []
+    for step in range(2):
+        counter = LargeTensors([loss.weight, *optimizer.state[loss.weight].values()])
+        with counter, sampled_centres([loss], optimizer, TARGETS, 0.2, step):
+            loss(embeddings(), TARGETS).backward()
+            optimizer.step()
+        counts.append(counter.made)
+    assert counts[0] > 0  # the moments
+    assert counts[1] == 0
 
 
 @pytest.mark.parametrize("steps_before", [0, 1])
