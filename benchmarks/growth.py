@@ -118,9 +118,9 @@ def measure(root: Path, small: Path, size: int, steps: int) -> Measured:
         if not small.exists():
             write_linked_dataset(small, 200, size)
         _open_loader(small)
+        before = _anonymous_memory()
         _open_loader(root)  # writes the pack
     forget_verified_packs()
-    before = _anonymous_memory()
     begun = time.perf_counter()
     loader = _open_loader(root)
     loader.load(loader.epoch_batches(0)[0], 0, 0)

@@ -53,7 +53,7 @@ def _benchmark(script: str, arguments: str, tiny: str) -> Benchmark:
 
 BENCHMARKS = (
     _benchmark("train_throughput", "--turns 6", "--turns 1 --steps 1 --networks timm:test_resnet"),
-    _benchmark("train_processes", "--turns 3 --steps 4", "--turns 1 --steps 1 --backbones timm:test_resnet"),
+    _benchmark("train_processes", "--turns 2 --steps 4", "--turns 1 --steps 1 --backbones timm:test_resnet"),
     _benchmark("data_loader", "--turns 5", "--turns 1 --people 4 --steps 1"),
     _benchmark("lightning_loop", "--turns 6", "--turns 1 --steps 1 --backbone timm:test_resnet"),
     _benchmark("weighting_cost", "--turns 3 --backbones convnextv2_atto", "--turns 1 --backbones convnextv2_atto"),
@@ -62,7 +62,7 @@ BENCHMARKS = (
     _benchmark("photometric", "--people 4 --turns 2", "--people 2 --turns 1"),
     _benchmark("verification", "--turns 2 --growth", "--count 400 --small 300 --turns 1 --growth"),
     _benchmark("growth", "--sessions 1000 10000 100000", "--sessions 100 200 --steps 1"),
-    _benchmark("search_overhead", "--turns 2 --trials 4 --seeds 0", "--turns 1 --trials 1 --seeds 0"),
+    _benchmark("search_overhead", "--turns 2 --trials 2 --seeds 0", "--turns 1 --trials 1 --seeds 0"),
     _benchmark("serving", "--turns 4 --requests 64", "--backbone timm:test_resnet --turns 1 --requests 8"),
 )
 

@@ -47,8 +47,7 @@ def main() -> None:
 
 def measure(backbone: str, turns: int, steps: int) -> dict[str, list[float]]:
     """Images per second of each way, in each turn."""
-    found = interleave({way: lambda count=count: images_per_second(backbone, steps, count) for way, count in WAYS.items()}, turns)
-    return found
+    return interleave({way: lambda count=count: images_per_second(backbone, steps, count) for way, count in WAYS.items()}, turns)
 
 
 def images_per_second(backbone: str, steps: int, processes: int) -> float:
@@ -65,7 +64,7 @@ def images_per_second(backbone: str, steps: int, processes: int) -> float:
 
 
 def train_together(backbone: str, steps: int, threads: int) -> None:
-    """Train two epochs in this process, and with those that torchrun started beside it; prints images per second of the second."""
+    """Train two epochs, together with the processes that torchrun started; prints images per second of the second epoch."""
     import torch
 
     from fr_ps.distributed import is_leader, process_group
