@@ -71,7 +71,8 @@ def report(numbers: dict[str, Measurement], rows: list[list[object]], headers: l
     results = []
     for name, number in numbers.items():
         results.append([name, number.value, number.goal, number.unit, "met" if number.met else "MISSED"])
-    print(tabulate(results, headers=["number", "value", "goal", "unit", ""], floatfmt=".3f"))
+    if results:
+        print(tabulate(results, headers=["number", "value", "goal", "unit", ""], floatfmt=".3f"))
     if path:
         path.write_text(json.dumps({name: asdict(number) for name, number in numbers.items()}, indent=1) + "\n")
 

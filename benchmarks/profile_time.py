@@ -56,7 +56,6 @@ TRIAL: Functions = {
     "open data, split": ("setup.py", "build_setup"),
     "network": ("build_model.py", "build_model"),
     "epochs": ("trainer.py", "train"),
-    "waiting for checkpoint": ("checkpoint_manager.py", "wait"),
     "study's database": ("storage.py", "retry"),
 }
 REQUEST: Functions = {"read maps": ("request.py", "_parse_rows"), "forward": ("request.py", "_predict")}
