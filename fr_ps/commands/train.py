@@ -23,7 +23,7 @@ def _add_train_arguments(train: Parser) -> None:
         "--processes",
         type=Processes,
         default=1,
-        help="processes on this machine that train together, as one for each GPU",
+        help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
     train.add_class_arguments(Config, None)
@@ -68,7 +68,7 @@ def _train_in_other_process(config: Config, arguments: Namespace, changed: Mappi
 
 
 def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | None, changed: Mapping[str, str]) -> None:
-    """Train in the process that logs to the run and prints; there may be no other."""
+    """Train in the main process, which logs to the run and prints. It may be the only one."""
     from fr_ps.distributed import from_main_process
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import resume_run, start_run

@@ -127,7 +127,7 @@ def fit(
         synchronise_batch_norms(network, device)
     network.to(device)
     if device.type == "cuda":
-        network.to(memory_format=torch.channels_last)  # the layout of its convolution kernels
+        network.to(memory_format=torch.channels_last)  # with which CUDA's convolutions are fastest
     state = build_train_state(setup, loader, network)
     environment = describe_environment(setup, loader, next(network.parameters()).device)
     checkpoints = CheckpointManager(run, setup, state, environment)

@@ -160,7 +160,7 @@ class Trainer:
         loaded = list(batches)  # one sample of the centres for the whole step, with the subjects of all its batches
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subjects
-        # Equal in all processes: MAX_PROCESSES is the number of none.
+        # The same seed in all processes: MAX_PROCESSES stands for the rank, and no process has that rank.
         with sampled_centres(identity_losses, state.optimizer, subjects, share, step_seed(seed, step, MAX_PROCESSES)):
             self._update(loaded, step, len(batch_numbers))
 
@@ -206,7 +206,7 @@ class Trainer:
         return loss.detach()
 
     def _forward(self, batch: Batch) -> NetworkOutput:
-        """The outputs for a batch, also of the other processes, in float32; computed in `train.precision`."""
+        """A forward pass in `train.precision`; returns the outputs in float32, gathered from all processes."""
         device, maps = self.loader.device.type, batch.maps
         if device == "cuda" or self.precision != torch.float32:  # where convolutions are fastest with the channels last
             maps = {modality: of_one.contiguous(memory_format=torch.channels_last) for modality, of_one in maps.items()}
