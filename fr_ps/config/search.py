@@ -93,7 +93,8 @@ class BudgetConfig:
     """Limits of the search; the first one reached ends it.
 
     Args:
-        trials: complete, pruned and failed trials of the study, over all workers and starts.
+        trials: complete, pruned and failed trials of the study, over all workers and starts of the search; a killed trial
+            counts when its retry has ended.
         hours: hours since this start of the search, after which no further trial starts; 0: no limit.
         epochs: epochs of all trials together, after which no further trial starts; 0: no limit.
     """

@@ -23,7 +23,7 @@ _MAX_COMBINATIONS = 10_000
 def check_objectives(spec: StudySpec) -> str:
     """Open the data set and check that every objective is defined on its validation set.
 
-    Opening it writes its maps into the cache (`data.store`), from which the trials then only read.
+    Opening it writes its maps into the cache (see `fr_ps.data.store`), from which the trials then only read.
 
     Returns:
         digest of the data.

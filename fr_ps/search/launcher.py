@@ -120,7 +120,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
     search = _open_or_create_study(spec, data_digest, workers, runs)
     with _leader_run(search) as run:
         if run is None:
-            echo(f"process on {search.run_info.host} leads this study; joining as a worker")
+            echo(f"this study is led from {search.run_info.host}; joining as a worker")
         _supervise_workers(search, run)
         if run is not None:
             _report_results(search, run)
@@ -187,7 +187,10 @@ def _wait_for_metadata(study: optuna.Study) -> _StudyMetadata | None:
 
 @contextmanager
 def _leader_run(search: RunningSearch) -> Iterator[Run | None]:
-    """The study's run, open for writing, if this process can lead; None if another machine or process leads."""
+    """The study's run, open for writing; None if this process cannot lead.
+
+    Only the machine that created the study can lead it, and there one process at a time.
+    """
     if search.run_info.host != socket.gethostname():
         yield None
         return

@@ -107,8 +107,8 @@ def retry(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: whatever the handlers of the signals raise; or a signal came while the database was
-            unreachable.
+        KeyboardInterrupt, SystemExit: raised by the handler of a deferred signal; also if the handler raises nothing and the
+            signal came while the database was unreachable, to end the retries.
     """
     started, pause = time.monotonic(), 0.5
     while True:

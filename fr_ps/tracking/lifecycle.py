@@ -132,7 +132,7 @@ def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
 
 
 def ensure_parent_folder(info: RunInfo, runs: Path) -> Path:
-    """The folder under `runs` of a parent run; created on a machine that does not have it yet.
+    """The folder under `runs` of a parent run; created again if it is missing.
 
     Raises:
         InputError: the folder cannot be written.

@@ -193,7 +193,7 @@ def test_a_search_joins_as_a_worker_while_another_process_leads(
     with run_lock(search.folder / "runs" / parent.data.tags["fr_ps.run_id"]):
         assert main(["search", "--config", "study.yaml"]) == 0
     output = capsys.readouterr().out
-    assert "leads this study; joining as a worker" in output
+    assert "this study is led from" in output
     assert "best: trial" not in output
 
 
