@@ -38,7 +38,7 @@ class Row:
 
     Attributes:
         subjects: number of centres.
-        share: `loss.sampled_subjects`.
+        share: `loss.sampled_subject_share`.
         seconds: of the fastest step; None if skipped.
         memory: MB of the head and its steps; None if skipped.
         centres: MB of the centres and their moments, which every share needs.
@@ -54,7 +54,7 @@ class Row:
 def main() -> None:
     parser = argument_parser(__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000], help="subjects")
-    parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.1, 0.01], help="values of loss.sampled_subjects")
+    parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.1, 0.01], help="values of loss.sampled_subject_share")
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one to warm up")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()

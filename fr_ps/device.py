@@ -10,6 +10,10 @@ from torch import Tensor
 
 from fr_ps.errors import InputError
 
+_FLOAT32_PRODUCTS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+"""torch's options of matrix products and convolutions on a GPU. Only their `allow_tf32` is used: torch.export reads it, and that
+fails once the newer `fp32_precision` is set."""
+
 
 def pick_device(name: str) -> torch.device:
     """The torch device `name`; `auto`: CUDA if available, else MPS, else the CPU.
@@ -67,8 +71,8 @@ def configure_device(device: torch.device, precision: torch.dtype, *, determinis
         precision: of its forward pass.
         deterministic: only algorithms with reproducible results, also on a GPU.
     """
-    for options, name, (exact, fast) in _float32_options():
-        setattr(options, name, exact if precision == torch.float32 else fast)
+    for products in _FLOAT32_PRODUCTS:
+        products.allow_tf32 = precision != torch.float32
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
     torch.backends.cudnn.deterministic = deterministic
     if deterministic:
@@ -79,28 +83,18 @@ def configure_device(device: torch.device, precision: torch.dtype, *, determinis
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Matrix products and convolutions in full float32: not in TF32, even if the training of this process allows it."""
-    options = _float32_options()
-    before = [getattr(of_one, name) for of_one, name, _ in options]
-    for of_one, name, (exact, _) in options:
-        setattr(of_one, name, exact)
+    before = [products.allow_tf32 for products in _FLOAT32_PRODUCTS]
+    for products in _FLOAT32_PRODUCTS:
+        products.allow_tf32 = False
     try:
         yield
     finally:
-        for (of_one, name, _), value in zip(options, before):
-            setattr(of_one, name, value)
-
-
-def _float32_options() -> list[tuple[Any, str, tuple[str | bool, str | bool]]]:
-    """torch's options for float32 on a GPU: object, name, and the values for exact and for fast products."""
-    kernels = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None))
-    if all(hasattr(kernel, "fp32_precision") for kernel in kernels):
-        return [(kernel, "fp32_precision", ("ieee", "tf32")) for kernel in kernels]
-    before_29 = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    return [(options, "allow_tf32", (False, True)) for options in before_29]
+        for products, value in zip(_FLOAT32_PRODUCTS, before):
+            products.allow_tf32 = value
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on a device, without waiting for a GPU. On MPS torch would read the source after it is freed."""
+    """`tensor` on a device. The copy to a CUDA GPU is asynchronous; on MPS torch would read the source after it is freed."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 

@@ -565,6 +565,7 @@ REQUIRED = {
     "verify": ("--model=a", "--gallery=b"),
 }
 FLAGS = {
+    ("train", "processes"),
     ("search", "workers"),
     ("models", "size"),
     ("promote", "limit"),

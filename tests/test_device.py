@@ -54,11 +54,11 @@ def test_a_float32_training_is_exact_and_a_deterministic_one_reproducible(
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     configure_device(torch.device("cuda"), precision, deterministic=deterministic)
-    expected = "ieee" if precision == torch.float32 else "tf32"
-    assert [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision] == [expected] * 2
+    products = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    assert [one.allow_tf32 for one in products] == [precision != torch.float32] * 2
     with full_float32():
-        assert [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision] == ["ieee"] * 2
-    assert torch.backends.cuda.matmul.fp32_precision == expected
+        assert [one.allow_tf32 for one in products] == [False] * 2
+    assert [one.allow_tf32 for one in products] == [precision != torch.float32] * 2
     assert torch.backends.cudnn.benchmark != deterministic
     assert torch.are_deterministic_algorithms_enabled() == deterministic
     assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic

@@ -1,5 +1,6 @@
 """The command `train`."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ def _add_train_arguments(train: Parser) -> None:
     train.add_argument(
         "--processes",
         type=Processes,
-        default=1,
+        default=None,
         help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
@@ -39,32 +40,34 @@ def _train(arguments: Namespace) -> None:
     under_torchrun = started_by_torchrun()
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
+    starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
+    for setting, condition in inactive_settings(config) if not starts_torchrun else ():
+        echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
-    folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
-    if arguments.processes > 1 and not under_torchrun:
+    if starts_torchrun:
         exec_torchrun(arguments.processes, sys.argv[1:])
-    for setting, condition in inactive_settings(config):
-        echo(f"note: {setting} has no effect; it applies only if {condition.text}")
+    folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
+    is_main = not under_torchrun or os.environ["RANK"] == "0"
+    changed = changed_settings(folder, config, arguments.allow_changed) if folder and is_main else {}
 
-    from fr_ps.distributed import from_main_process, is_main_process, process_group
+    from fr_ps.distributed import is_main_process, process_group
 
     with process_group():
-        changed = from_main_process(lambda: changed_settings(folder, config, arguments.allow_changed) if folder else {})
         if is_main_process():
             _train_in_main_process(config, arguments, folder, changed)
         else:
-            _train_in_other_process(config, arguments, changed)
+            _train_in_other_process(config, arguments)
 
 
-def _train_in_other_process(config: Config, arguments: Namespace, changed: Mapping[str, str]) -> None:
+def _train_in_other_process(config: Config, arguments: Namespace) -> None:
     """Train beside the main process, which prints, logs and writes for all."""
     from fr_ps.distributed import from_main_process
     from fr_ps.tracking.silent_run import SilentRun
     from fr_ps.training.train import train
 
     run = SilentRun(RUNS_FOLDER / from_main_process(lambda: ""))
-    train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
+    train(config, run, echo, allow_changed=arguments.allow_changed)
 
 
 def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | None, changed: Mapping[str, str]) -> None:

@@ -44,9 +44,9 @@ class LossConfig:
         branches: in a fusion, compute the identity loss also on the embedding of each branch, with separate class directions, so
             that each branch learns to recognise by itself. The identity loss is the mean over the fusion and its branches; frozen
             branches are left out.
-        sampled_subjects: share of the subjects in the identity loss of a training step (Partial FC, An et al. 2022): the subjects
-            of the step and a random sample of the others. 1: all, the exact loss. A smaller share needs less time and memory
-            where there are many thousands of subjects.
+        sampled_subject_share: share of the subjects in the identity loss of a training step (Partial FC, An et al. 2022): the
+            subjects of the step and a random sample of the others. 1: all, the exact loss. A smaller share needs less time and
+            memory where there are many thousands of subjects.
         attribute_loss: loss of the attributes and of their adversaries.
         class_weights: attribute to one weight per class (alpha of focal), as {gender: [0.9, 0.1]}. Default: inverse class
             frequencies, normalised to sum 1 (focal) or mean 1 (cross_entropy).
@@ -79,7 +79,7 @@ class LossConfig:
     contrastive: float = 0.0
     contrastive_temperature: float = 0.1
     branches: bool = False
-    sampled_subjects: float = 1.0
+    sampled_subject_share: float = 1.0
     attribute_loss: Literal["focal", "cross_entropy"] = "focal"
     class_weights: dict[Attribute, list[float]] = field(default_factory=dict)
     focal_gamma: float | Literal["counts"] = 1.0
@@ -102,7 +102,9 @@ class LossConfig:
         check_range(self, "loss.", 0, 2, "cosface_margin")
         for key, most in (("dwa_temperature", MAX_WEIGHT), ("scale", 10_000), ("contrastive_temperature", 100)):
             check_setting(0 < getattr(self, key) <= most, f"loss.{key}", getattr(self, key), f"above 0, at most {most:g}")
-        check_setting(0 < self.sampled_subjects <= 1, "loss.sampled_subjects", self.sampled_subjects, "above 0, at most 1")
+        check_setting(
+            0 < self.sampled_subject_share <= 1, "loss.sampled_subject_share", self.sampled_subject_share, "above 0, at most 1"
+        )
         for key in ("arcface_margin", "adaface_margin"):
             check_setting(0 <= getattr(self, key) < 1.571, f"loss.{key}", getattr(self, key), "from 0 to below pi / 2")
         check_setting(0 <= self.cagrad_c < 1, "loss.cagrad_c", self.cagrad_c, "0 or more and below 1")

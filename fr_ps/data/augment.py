@@ -1,8 +1,7 @@
 """Random augmentation of training batches that keeps albedo, normals and depth consistent with each other.
 
 The random numbers of a batch (`draw_augmentation`) are few, and drawn on the CPU; they are applied on the device of the maps
-(`apply_augmentation`). The same numbers thus augment a session on every device, and in every process that trains on a part of the
-batch.
+(`apply_augmentation`). So the augmentation of a session depends neither on the device nor on the number of processes.
 """
 
 import math
@@ -61,9 +60,9 @@ class Augmentation:
         return replace(self._map(lambda numbers: to_device(numbers, device)), position=self.position)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Augmentation":
-        moved = self.similarity
+        similarity = self.similarity
         return Augmentation(
-            Similarity(function(moved.flip), function(moved.angle), function(moved.side), function(moved.centre)),
+            Similarity(*map(function, (similarity.flip, similarity.angle, similarity.side, similarity.centre))),
             None if self.noisy is None else function(self.noisy),
             function(self.strength),
             function(self.position),
@@ -71,15 +70,15 @@ class Augmentation:
         )
 
 
-def draw_augmentation(count: int, modalities: int, config: AugmentConfig, generator: torch.Generator) -> Augmentation:
+def draw_augmentation(count: int, num_modalities: int, config: AugmentConfig, generator: torch.Generator) -> Augmentation:
     """The random numbers of a batch of `count` sessions; `generator` is one of the CPU and is advanced."""
     similarity = sample_similarity(count, config, generator)
     noisy = erased = None
-    strength = position = torch.zeros(count, modalities)
+    strength = position = torch.zeros(count, num_modalities)
     if config.noise:
         noisy = _draw_rectangles(count, _NOISE_AREA, _NOISE_ASPECT, generator)
-        strength = config.noise * torch.rand(count, modalities, generator=generator)
-        position = torch.rand(count, modalities, generator=generator)
+        strength = config.noise * torch.rand(count, num_modalities, generator=generator)
+        position = torch.rand(count, num_modalities, generator=generator)
     if config.erase:
         erased = _draw_rectangles(count, _ERASED_AREA, _ERASED_ASPECT, generator)
         erased *= (torch.rand(count, generator=generator) < config.erase)[:, None]

@@ -20,7 +20,7 @@ class MarginLoss(nn.Module, ABC):
         person_weights: (num_subjects,) factors of the cross-entropy of each subject's samples; None: 1.
 
     Attributes:
-        weight: the centres, one row per subject, of any length.
+        weight: the class centres, one row per subject, not normalised.
         sampled: (rows,) the subjects to which the rows of `weight` belong, ascending, while a step trains a sample of the centres
             (`fr_ps.training.sampled_centres`); None: all subjects.
     """
@@ -48,12 +48,12 @@ class MarginLoss(nn.Module, ABC):
         """(B,) whether a norm is outside the range in which the margin depends on it."""
         return torch.zeros_like(norm, dtype=torch.bool)
 
-    def logits(self, embeddings: Tensor, targets: Tensor) -> Tensor:
-        """(B, rows of `weight`) scaled cosines of (B, C) embeddings, with the margin on the one to each (B,) target row."""
+    def logits(self, embeddings: Tensor, target_rows: Tensor) -> Tensor:
+        """(B, rows of `weight`) scaled cosines of (B, C) embeddings to the centres, with the margin at the (B,) `target_rows`."""
         cosine = functional.linear(functional.normalize(embeddings), functional.normalize(self.weight))
-        target_cosine = cosine.gather(1, targets[:, None])[:, 0]
+        target_cosine = cosine.gather(1, target_rows[:, None])[:, 0]
         with_margin = self.apply_margin(target_cosine, embeddings.norm(dim=1))
-        return self.scale * cosine.scatter(1, targets[:, None], with_margin[:, None])
+        return self.scale * cosine.scatter(1, target_rows[:, None], with_margin[:, None])
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         """The loss of (B, C) embeddings with (B,) target subjects, a scalar."""

@@ -85,7 +85,7 @@ class MultiTaskLoss(nn.Module):
         Args:
             outputs: of the network.
             targets: task to the (B,) classes.
-            labelled: from `find_labelled`; None: found here, which waits for a GPU.
+            labelled: from `find_labelled`; None: found here, which waits for the GPU if the targets are on one.
         """
         losses = self.task_losses(outputs, targets, labelled)
         diagnostics = self._diagnostics(outputs, targets["identity"])

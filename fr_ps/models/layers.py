@@ -19,7 +19,7 @@ _LOG_LIMIT = 4.0
 def normalise_maps(maps: Tensor, modality: str, albedo: str = "mean") -> Tensor:
     """(B, C, H, W) maps scaled to values of the order of 1; part of the network, so that no caller can omit it.
 
-    Albedo is known only up to the intensity of the lights, so each map is divided by its own mean, less 1. With
+    Albedo is known only up to the intensity of the lights, so each map is divided by its own mean, and 1 is subtracted. With
     `albedo` "log", the median of y = log(map + a tenth of the map's mean) is subtracted from y; the difference is divided by its
     mean absolute value and clamped to -4 to 4.
     Depth, in pixels, is divided by an eighth of the map's side, which makes it independent of the resolution. Normals stay as

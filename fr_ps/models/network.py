@@ -68,7 +68,8 @@ class FaceNetwork(nn.Module):
         channels: width of the fused embeddings where the fusion does not fix it.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
-        linear: share of the linear embedding in the cosine similarity, in evaluation mode; 0: the network has none.
+        linear: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine similarity, in
+            evaluation mode; 0: the network has none.
         linear_attributes: share of linear classifiers in the logits of attributes, in evaluation mode; needs `linear`.
         registration: whether half of the linear embedding reads registered maps.
 

@@ -29,8 +29,8 @@ class Batch(NamedTuple):
         maps: modality to (B, C, H, W).
         targets: task to the (B,) classes; -1 for a missing label.
         present: (B, modalities) bool, the maps of each session that the network may use; one or more per session.
-        labelled: task to the positions in the batch of the sessions with a label; absent where no session has one. Known on the
-            CPU: a mask computed on the device would have to be read back.
+        labelled: task to the positions in the batch of the sessions with a label; absent where no session has one. Computed
+            on the CPU and copied, since `nonzero` on a GPU would wait for it.
     """
 
     maps: dict[str, Tensor]
@@ -68,7 +68,7 @@ class BatchLoader:
     ) -> None:
         self.labels = dataset.labels
         self.rows, self.config, self.augmentation = rows, batch, augmentation
-        self.modalities = len(dataset.store.maps)
+        self.num_modalities = len(dataset.store.maps)
         self.map_source = open_map_source(dataset.store, rows, device)
         self.seed, self.device, self.modality_dropout = seed, device, modality_dropout
         self.subjects, identity = np.unique(dataset.labels.ids[rows], return_inverse=True)
@@ -91,7 +91,7 @@ class BatchLoader:
         return pk_batches(identities, people, sessions, self.seed, epoch, steps)
 
     def stream(self, batches: Sequence[np.ndarray], epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on; on a GPU the maps of the next one are read in a thread.
+        """The batches of an epoch from number `start` on. If the map source reads ahead, a thread reads the maps of the next one.
 
         Args:
             batches: from `epoch_batches`.
@@ -132,8 +132,8 @@ class BatchLoader:
         own = own_rows(len(indices))
         seed = np.random.SeedSequence([self.seed, epoch, batch_number]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
-        drawn = draw_augmentation(len(indices), self.modalities, self.augmentation, generator)
-        present = sample_present_mask(len(indices), self.modalities, self.modality_dropout, generator)
+        drawn = draw_augmentation(len(indices), self.num_modalities, self.augmentation, generator)
+        present = sample_present_mask(len(indices), self.num_modalities, self.modality_dropout, generator)
         targets = {task: target[torch.from_numpy(indices)] for task, target in self.targets.items()}
         labelled = find_labelled(targets)
         return Batch(
@@ -159,11 +159,11 @@ class BatchLoader:
         return {task: count for task, count in counts.items() if (count > 0).sum() >= 2}
 
 
-def sample_present_mask(count: int, modalities: int, dropout: float, generator: torch.Generator) -> Tensor:
-    """(count, modalities) bool: each is False with probability `dropout`; a row without True gets one at random."""
-    present = torch.rand(count, modalities, generator=generator) >= dropout
-    kept = torch.randint(modalities, (count,), generator=generator)
-    return present | (~present.any(dim=1, keepdim=True) & torch.nn.functional.one_hot(kept, modalities).bool())
+def sample_present_mask(count: int, num_modalities: int, dropout: float, generator: torch.Generator) -> Tensor:
+    """(count, num_modalities) bool: each is False with probability `dropout`; a row without True gets one at random."""
+    present = torch.rand(count, num_modalities, generator=generator) >= dropout
+    kept = torch.randint(num_modalities, (count,), generator=generator)
+    return present | (~present.any(dim=1, keepdim=True) & torch.nn.functional.one_hot(kept, num_modalities).bool())
 
 
 def _check_two_classes(attribute: str, codes: np.ndarray) -> None:

@@ -74,7 +74,7 @@ def build_setup(
 
 
 def open_training_data(config: Config, echo: Echo = print) -> Dataset:
-    """The data set of the settings; the synthetic faces are generated first if they do not exist yet."""
+    """The data set that the settings name; if that is "synthetic", the built-in faces, generated unless they are cached."""
     data = config.data
     root = resolve_root(data.root, config.synthetic)
     dataset = open_dataset(root, data.modalities, data)

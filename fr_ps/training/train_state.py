@@ -92,14 +92,14 @@ class TrainState:
     seconds: float = 0.0
 
     @property
-    def selection(self) -> BestTracker:
+    def best_tracker(self) -> BestTracker:
         """The tracker of `train.select`."""
         return next(iter(self.trackers.values()))
 
     @property
     def best_epoch(self) -> int:
         """The best epoch so far, from 1; without validation the last one."""
-        return self.selection.best_epoch or self.epoch
+        return self.best_tracker.best_epoch or self.epoch
 
     def update_best(self, validation: Metrics) -> list[str]:
         """Add the validation metrics of the current epoch; returns the tracked metrics that are the best so far.
@@ -108,7 +108,7 @@ class TrainState:
             InputError: a tracked metric is missing or undefined.
         """
         improved = [metric for metric, tracker in self.trackers.items() if tracker.update(validation)]
-        if self.selection.metric in improved:
+        if self.best_tracker.metric in improved:
             self.best_metrics = validation
         return improved
 

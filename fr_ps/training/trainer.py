@@ -89,10 +89,10 @@ class Trainer:
             InputError: a tracked metric is undefined, the disk is full, or the training diverged.
             KeyboardInterrupt, SystemExit: SIGINT or SIGTERM, once a checkpoint is on disk.
         """
-        state, selection = self.state, self.state.selection
+        state, best_tracker = self.state, self.state.best_tracker
         with self.stop, self.checkpoints:
             try:
-                while state.epoch < self.epochs and not selection.should_stop:
+                while state.epoch < self.epochs and not best_tracker.should_stop:
                     train_metrics = self.train_epoch()
                     validation = self.validate()
                     self.end_epoch(train_metrics, validation)
@@ -106,8 +106,8 @@ class Trainer:
                 self.checkpoints.wait()
                 self.echo(f"stopped in epoch {state.epoch + 1}; a checkpoint is written")
                 raise request.exit_exception() from None
-        if selection.should_stop and state.epoch < self.epochs:
-            self.echo(f"early stopping: {selection.patience} epochs without a better {selection.metric}")
+        if best_tracker.should_stop and state.epoch < self.epochs:
+            self.echo(f"early stopping: {best_tracker.patience} epochs without a better {best_tracker.metric}")
 
     def train_epoch(self) -> dict[str, float]:
         """Train to the end of the current epoch; returns its `train/...` metrics."""
@@ -154,12 +154,12 @@ class Trainer:
         if world_size() > 1:  # dropout differs between the processes, and does not depend on when the training was resumed
             torch.manual_seed(step_seed(seed, step, rank()))
         batches = islice(stream, len(batch_numbers))
-        if loss_config.sampled_subjects == 1:
+        if loss_config.sampled_subject_share == 1:
             self._update(batches, step, len(batch_numbers))
             return
         loaded = list(batches)  # one sample of the centres for the whole step, with the subjects of all its batches
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
-        identity_losses, share = state.losses.identity_losses, loss_config.sampled_subjects
+        identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
         # The same seed in all processes: MAX_PROCESSES stands for the rank, and no process has that rank.
         with sampled_centres(identity_losses, state.optimizer, subjects, share, step_seed(seed, step, MAX_PROCESSES)):
             self._update(loaded, step, len(batch_numbers))
@@ -238,10 +238,10 @@ class Trainer:
         """
         state, epoch = self.state, self.state.epoch + 1
         self.run.log_metrics(train_metrics | validation.defined(), epoch)
-        improved = state.update_best(validation) if validation.values else [state.selection.metric]
+        improved = state.update_best(validation) if validation.values else [state.best_tracker.metric]
         state.end_epoch()
         self.checkpoints.save_epoch(improved)
-        self.echo(epoch_line(epoch, self.epochs, train_metrics, validation, state.selection))
+        self.echo(epoch_line(epoch, self.epochs, train_metrics, validation, state.best_tracker))
         if self.on_epoch:
             self.on_epoch(epoch, validation)
 

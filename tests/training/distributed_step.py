@@ -19,7 +19,7 @@ from tests.training.runs import make_config, make_trainer
 def gradients(prepared: Path, name: str) -> dict[str, torch.Tensor]:
     """Name to gradient of every parameter after one step of a training with batch norms, and the buffers of the network."""
     loss: dict[str, Any] = {"contrastive": 0.5, "identity_loss": "adaface"}
-    loss |= {"sampled_subjects": 0.5} if name == "sampled" else {"weighting": name}
+    loss |= {"sampled_subject_share": 0.5} if name == "sampled" else {"weighting": name}
     config = make_config(prepared, loss=loss)
     # A sample has at least as many centres as there are sessions in the batch; the data set has 6 subjects.
     batch = BatchConfig(people=2 if name == "sampled" else 4, sessions=2, steps=2)

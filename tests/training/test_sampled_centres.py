@@ -171,7 +171,7 @@ def test_a_sample_of_all_subjects_trains_bit_for_bit_like_the_exact_loss(
     prepared: Path, optim: str, loss: dict[str, Any]
 ) -> None:
     exact, sampled, fewer = (
-        trained(make_trainer(config(prepared, optim, sampled_subjects=share, **loss)), 1) for share in (1.0, 0.999, 0.5)
+        trained(make_trainer(config(prepared, optim, sampled_subject_share=share, **loss)), 1) for share in (1.0, 0.999, 0.5)
     )
     assert all(torch.equal(value, sampled[name]) for name, value in exact.items())
     assert exact["identity.weight"].shape == fewer["identity.weight"].shape
@@ -180,7 +180,7 @@ def test_a_sample_of_all_subjects_trains_bit_for_bit_like_the_exact_loss(
 
 @pytest.mark.parametrize("optim", ["adamw", "sgd"])
 def test_a_resumed_training_is_that_without_interruption(prepared: Path, optim: str) -> None:
-    settings = config(prepared, optim, sampled_subjects=0.5, identity_loss="adaface")
+    settings = config(prepared, optim, sampled_subject_share=0.5, identity_loss="adaface")
     whole, first, resumed = (make_trainer(settings) for _ in range(3))
     expected = trained(whole)
     stream = first.loader.stream(first.loader.epoch_batches(0), 0)
@@ -193,7 +193,7 @@ def test_a_resumed_training_is_that_without_interruption(prepared: Path, optim: 
 
 
 def test_accumulated_batches_share_one_sample_with_the_subjects_of_all(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = replace(config(prepared, sampled_subjects=0.1), batch=BatchConfig(people=2, sessions=1, steps=4))
+    settings = replace(config(prepared, sampled_subject_share=0.1), batch=BatchConfig(people=2, sessions=1, steps=4))
     trainer = make_trainer(replace(settings, train=replace(settings.train, accumulate=2)))
     seen: list[torch.Tensor | None] = []
     trainer.state.losses.identity.register_forward_pre_hook(lambda loss, _: seen.append(loss.sampled))

@@ -335,7 +335,7 @@ class Synchronisations(TorchDispatchMode):
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa"])
 @pytest.mark.parametrize(("identity_loss", "share"), [("magface", 1.0), ("arcface", 1.0), ("adaface", 1.0), ("magface", 0.5)])
 def test_a_step_does_not_wait_for_the_device(prepared: Path, weighting: str, identity_loss: str, share: float) -> None:
-    loss = {"weighting": weighting, "identity_loss": identity_loss, "contrastive": 0.5, "sampled_subjects": share}
+    loss = {"weighting": weighting, "identity_loss": identity_loss, "contrastive": 0.5, "sampled_subject_share": share}
     trainer = make_trainer(make_config(prepared, loss=loss, ema=0.9))
     batches = list(trainer.loader.stream(trainer.loader.epoch_batches(0), 0))
     trainer.train_step(iter(batches[:1]), range(1))  # the optimizer allocates its state

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from fr_ps.device import full_float32
 from fr_ps.errors import InputError
 from fr_ps.evaluation.bootstrap import BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.pairwise import pairs
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import compute_roc, roc_auc
-from fr_ps.evaluation.pairwise.similarity import LEVELS, STEPS, full_float32
+from fr_ps.evaluation.pairwise.similarity import LEVELS, STEPS
 
 Impostors = dict[int, int]
 
@@ -120,13 +121,13 @@ def test_products_are_in_full_float32_even_if_training_allows_less(device):
     ids = np.arange(120) % 40
     expected = counts_of(AllPairs(embeddings, ids, device=torch.device(device)).score())
     try:
-        torch.set_float32_matmul_precision("medium")
+        torch.backends.cuda.matmul.allow_tf32 = True
         found = counts_of(AllPairs(embeddings, ids, device=torch.device(device)).score())
-        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cuda.matmul.allow_tf32
         with full_float32():
-            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+            assert not torch.backends.cuda.matmul.allow_tf32
     finally:
-        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.allow_tf32 = False
     assert found == expected
 
 
