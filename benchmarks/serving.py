@@ -187,7 +187,7 @@ def measure_http(folder: Path, model: str, data: Path, requests: int) -> tuple[d
         if time_request(servers["torch"], body) is None:
             raise RuntimeError((folder / "torch" / "server.log").read_text())
         server_start = time.perf_counter() - begun
-        servers["ONNX"] = start_server(folder / "onnx", model, "onnx")
+        servers["ONNX"] = start_server(folder / "onnx_server", model, "onnx")
         servers[FLOOR] = start_server(folder / "floor", stored_response(folder, servers["torch"].post(body)[1]), "torch")
         one = interleave({name: lambda server=server: time_request(server, body) for name, server in servers.items()}, requests)
         rows: list[list[object]] = [[name, "1, in turns", "-", *_milliseconds(seconds), "-"] for name, seconds in one.items()]

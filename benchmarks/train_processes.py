@@ -67,7 +67,7 @@ def train_together(backbone: str, steps: int, threads: int) -> None:
     """Train two epochs, together with the processes that torchrun started; prints images per second of the second epoch."""
     import torch
 
-    from fr_ps.distributed import is_leader, process_group
+    from fr_ps.distributed import is_main_process, process_group
 
     torch.set_num_threads(threads)
     with process_group():
@@ -79,7 +79,7 @@ def train_together(backbone: str, steps: int, threads: int) -> None:
             trainer.train_epoch()
             trainer.state.reset_epoch()
             rate = images / (time.perf_counter() - begun)
-    if is_leader():
+    if is_main_process():
         print(rate)
 
 
