@@ -79,8 +79,8 @@ def train_together(backbone: str, steps: int, threads: int) -> None:
             trainer.train_epoch()
             trainer.state.reset_epoch()
             rate = images / (time.perf_counter() - begun)
-    if is_main_process():
-        print(rate)
+        if is_main_process():
+            print(rate)
 
 
 if __name__ == "__main__":
