@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fr_ps.config import JOINT
-from fr_ps.distributed import gather_rows, world_size
+from fr_ps.distributed import gather_rows
 from fr_ps.models.branch import IDENTITY, Branch, Features
 from fr_ps.models.fusion import FUSIONS, build_class_head
 from fr_ps.models.layers import mirror_maps
@@ -36,8 +36,6 @@ class NetworkOutput(NamedTuple):
 
     def gathered(self) -> "NetworkOutput":
         """The outputs of the sessions of all processes (`gather_rows`); the shared maps stay those of this one."""
-        if world_size() == 1:
-            return self
         return self._replace(
             embedding=gather_rows(self.embedding),
             logits={name: gather_rows(tensor) for name, tensor in self.logits.items()},

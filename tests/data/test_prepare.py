@@ -38,18 +38,6 @@ from ..photometric.surfaces import FOUR, render, sphere, to_8_bit
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    write_synthetic_captures(folder, people=3, sessions=3, seed=0, size=40)
-    return folder
-
-
-@pytest.fixture
-def raw(faces: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(faces, tmp_path / "raw")
-
-
-@pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Captures in the layout of Photoface: whole heads, landmarks, attributes."""
     folder = tmp_path_factory.mktemp("heads")

@@ -19,18 +19,6 @@ from fr_ps.synthetic.captures import write_synthetic_captures
 from tests.conftest import AssertRejected, Command
 
 
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    write_synthetic_captures(folder, people=3, sessions=3, seed=0, size=40)
-    return folder
-
-
-@pytest.fixture
-def raw(faces: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(faces, tmp_path / "raw")
-
-
 def config(raw: Path, out: Path, **settings: Any) -> PrepareConfig:
     chosen = {"captures": str(raw / "captures"), "labels": str(raw / "labels.csv"), "out": str(out), "size": 32} | settings
     return PrepareConfig(**chosen)
