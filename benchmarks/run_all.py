@@ -190,22 +190,30 @@ def write_results(out: Path, results: dict[str, Result], machine: dict[str, str]
 
 def log_results(out: Path, results: dict[str, Result], machine: dict[str, str]) -> None:
     """Log the numbers, both files and the machine to a run of the experiment `fr-ps-benchmarks`."""
-    import mlflow
+    from mlflow.entities import Metric, RunTag
 
-    from fr_ps.tracking.uris import tracking_uri
+    from fr_ps.tracking.uris import open_client, tracking_uri
 
-    mlflow.set_tracking_uri(tracking_uri())
-    mlflow.set_experiment(EXPERIMENT)
-    with mlflow.start_run(run_name=machine["commit"][:7]) as run:
-        mlflow.set_tags({f"fr_ps.bench.{name}": value for name, value in machine.items()})
-        mlflow.set_tag("fr_ps.bench.failed", " ".join(name for name, one in results.items() if one.failure))
-        mlflow.log_metrics(
-            {f"{script}/{name}": one.value for script, result in results.items() for name, one in result.numbers.items()}
-        )
-        mlflow.log_metrics({f"{script}/seconds": result.seconds for script, result in results.items()})
-        for name in ("benchmarks.json", "benchmarks.md"):
-            mlflow.log_artifact(str(out / name))
-    print(f"MLflow run {run.info.run_id} of the experiment {EXPERIMENT}")
+    # mlflow.set_experiment would set MLFLOW_EXPERIMENT_ID for the rest of the process.
+    client = open_client(tracking_uri())
+    known = client.get_experiment_by_name(EXPERIMENT)
+    run = client.create_run(
+        known.experiment_id if known else client.create_experiment(EXPERIMENT), run_name=machine["commit"][:7]
+    ).info
+    numbers = {f"{script}/{name}": one.value for script, result in results.items() for name, one in result.numbers.items()}
+    numbers |= {f"{script}/seconds": result.seconds for script, result in results.items()}
+    now = int(time.time() * 1000)
+    tags = {f"fr_ps.bench.{name}": value for name, value in machine.items()}
+    tags["fr_ps.bench.failed"] = " ".join(name for name, one in results.items() if one.failure)
+    client.log_batch(
+        run.run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in numbers.items()],
+        tags=[RunTag(name, value) for name, value in tags.items()],
+    )
+    for name in ("benchmarks.json", "benchmarks.md"):
+        client.log_artifact(run.run_id, str(out / name))
+    client.set_terminated(run.run_id)
+    print(f"MLflow run {run.run_id} of the experiment {EXPERIMENT}")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,15 @@ AssertRejected = Callable[..., AbstractContextManager[None]]
 Command = Callable[..., str]
 
 
+@pytest.fixture(autouse=True)
+def unchanged_mlflow_parent() -> Iterator[None]:
+    """A test that leaves one of these variables set would send the runs of later tests to another experiment."""
+    names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
+    before = [os.environ.get(name) for name in names]
+    yield
+    assert [os.environ.get(name) for name in names] == before
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A temporary FR_PS_CACHE for the session: the user's cache stays untouched, and built-in faces are rendered once."""

@@ -23,7 +23,7 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_store) -> Path
     (tmp_path / "good.py").write_text(GOOD)
     (tmp_path / "bad.py").write_text("raise SystemExit('no disk')")
     monkeypatch.setattr(run_all, "FOLDER", tmp_path)
-    mlflow.set_tracking_uri(make_store(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_store(tmp_path))
     return tmp_path
 
 
