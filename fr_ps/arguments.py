@@ -256,12 +256,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     """
     settings = without_removed(read_settings(path), f"{path}: ")
     groups = SETTING_GROUPS | SEARCH_SETTING_GROUPS
-    for group, value in settings.items():
-        if group in groups and not isinstance(value, dict):
-            raise InputError(f"{path}: {group} is {value!r}; expected settings among {', '.join(groups[group])}")
-        if group in _COMMAND_LINE_ONLY and value:  # --print_config prints them without a value
-            flag = group.replace("_", "-")
-            raise InputError(f"{path}: {group} is not a setting; use the flag --{flag}")
+    for key, value in settings.items():
+        if key in groups and not isinstance(value, dict):
+            raise InputError(f"{path}: {key} is {value!r}; expected settings among {', '.join(groups[key])}")
+        if key in _COMMAND_LINE_ONLY and value:  # --print_config prints unset flags as null
+            flag = key.replace("_", "-")
+            raise InputError(f"{path}: {key} is not a setting; use the flag --{flag}")
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]

@@ -22,11 +22,12 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 def read_settings(path: Path) -> dict[str, Any]:
     """Read the YAML file `path` as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
 
-    YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. Settings that are text or a choice, and
-    all keys, keep their text instead.
+    YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. All keys, and settings that are text or a
+    choice, keep their text instead. So does every value that is not a boolean, number or null in YAML 1.1, as a date or `1e-3`
+    (without a dot); jsonargparse later converts it to the type of the setting, or rejects it.
 
     Raises:
-        InputError: the file is missing, unreadable, too large or not YAML, or a key is repeated or has no value.
+        InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.
     """
     try:
         with path.open("rb") as file:
@@ -162,7 +163,8 @@ class _SettingsBuilder:
         options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         is_text = bool(options & {str}) and bool not in options
         if node.tag == _NULL and (not is_text or not node.value):
-            if not key or (schema is Any and "." not in key):  # the whole file, or a key that is not a setting, as `resume`
+            # An empty document, as `---`; or a flag that --print_config prints as null, as `resume`.
+            if not key or (schema is Any and "." not in key):
                 return None
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
         if is_text and not (options & {int, float} and node.tag in _NUMBERS):

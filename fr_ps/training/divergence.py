@@ -24,9 +24,9 @@ class NonFiniteGuard:
     """Skips steps with a loss or gradient that is not finite.
 
     Everything stays on the device: the fused optimizer gets a flag with which it updates nothing, and a copy of the buffers that
-    the forward pass changed (statistics of batch norm, AdaFace and task weightings) is restored. Nothing waits for the device
-    until a counter is read. A skipped step leaves parameters, moments of the optimizer and buffers as they were. Random
-    generators, the moving average of the weights and the scale of float16 advance.
+    the forward pass changed (statistics of batch norm, AdaFace and task weightings) is restored. Except on MPS, nothing waits for
+    the device until a counter is read. A skipped step leaves parameters, moments of the optimizer and buffers as they were.
+    Random generators, the moving average of the weights and the scale of float16 advance.
 
     Args:
         modules: modules with the buffers, on their device.
@@ -61,7 +61,8 @@ class NonFiniteGuard:
         finite = torch.isfinite(loss + grad_norm)
         # The interface between torch's GradScaler and the fused optimizers.
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        if finite.device.type != "mps" or finite:  # the fused optimizer of MPS ignores the flag, so that the CPU waits
+        # MPS: the fused optimizer ignores the flag, so the CPU reads `finite` instead, which waits for the device.
+        if finite.device.type != "mps" or finite:
             optimizer.step()
         for of_type, backup in zip(self.buffers, self.backups):
             _copy_into(of_type, torch.where(finite, _flatten(of_type), backup))

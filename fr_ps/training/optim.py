@@ -19,10 +19,10 @@ parameter by about the learning rate per step, so that this would take too long 
 def build_optimizer(
     config: OptimConfig, modules: Iterable[nn.Module], weighting: nn.Module, weighting_lr_scale: float = _WEIGHTING_LR_SCALE
 ) -> torch.optim.Optimizer:
-    """The optimizer of the trainable parameters of `modules` and of those of the loss `weighting`.
+    """The optimizer of the trainable parameters of `modules` and of the parameters of `weighting`, which weights the task losses.
 
-    Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_lr_scale` for the loss
-    weighting, else 1. The parameters in `no_decay` and those of the weighting have no weight decay.
+    Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_lr_scale` for the
+    parameters of `weighting`, else 1. The parameters in `no_decay` and those of `weighting` have no weight decay.
     """
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
