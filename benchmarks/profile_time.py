@@ -56,7 +56,7 @@ TRIAL: Functions = {
     "open data, split": ("setup.py", "build_setup"),
     "network": ("build_model.py", "build_model"),
     "epochs": ("trainer.py", "train"),
-    "study's database": ("storage.py", "retry"),
+    "study's database": ("storage.py", "with_database_retries"),
 }
 REQUEST: Functions = {"read maps": ("request.py", "_parse_rows"), "forward": ("request.py", "_predict")}
 """The stages of each task."""

@@ -36,3 +36,7 @@ class InputError(Exception):
 
 class DiskFullError(InputError):
     """The disk is full; a retry makes sense only after space was freed."""
+
+
+class OutOfMemoryError(InputError):
+    """The device has too little memory for the settings."""

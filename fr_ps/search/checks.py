@@ -83,7 +83,10 @@ def require_effect(space: Space, base: Config) -> None:
 def _reachable_configs(
     dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config
 ) -> Iterator[Config]:
-    """The configs with the dimension, one for each combination of the searched settings that the condition reads."""
+    """The configs of the trials in which the dimension is active.
+
+    One for each assignment of its parents and combination of values of the other searched settings in `condition.settings`.
+    """
     for assignment in parent_assignments(dimension, dimensions):
         free = [name for name in condition.settings if name in dimensions and name not in assignment and name != dimension.name]
         combinations = itertools.product(*(_candidate_values(dimensions[name], base) for name in free))

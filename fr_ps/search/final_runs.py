@@ -11,7 +11,7 @@ from fr_ps.evaluation.metrics import lower_is_better
 from fr_ps.progress import progress
 from fr_ps.search.results import best_config, best_trial
 from fr_ps.search.spec import StudySpec
-from fr_ps.search.storage import retry
+from fr_ps.search.storage import with_database_retries
 from fr_ps.search.worker_pool import run_workers
 from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.listing import last_status
@@ -100,7 +100,7 @@ def _run_folders(study: optuna.Study, names: list[str], runs: Path) -> dict[str,
     for name in names:
         if name not in ids or not (runs / ids[name] / RUN_INFO_FILE).is_file():
             ids[name] = new_run_id()
-    retry(lambda: study.set_user_attr(_FINAL_RUNS, ids))
+    with_database_retries(lambda: study.set_user_attr(_FINAL_RUNS, ids))
     return {name: runs / ids[name] for name in names}
 
 

@@ -28,7 +28,7 @@ from fr_ps.search.progress_monitor import ProgressMonitor
 from fr_ps.search.results import BEST_FILE, TRIALS_FILE, best_trial, top_trials, write_results
 from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import StudySpec, first_metric, require_same_definition
-from fr_ps.search.storage import Storage, open_study, retry
+from fr_ps.search.storage import Storage, open_study, with_database_retries
 from fr_ps.search.trial import TRIAL_TAG, trial_run_id
 from fr_ps.search.trial_queue import read_slots
 from fr_ps.search.worker_pool import run_workers
@@ -215,7 +215,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
     monitor = ProgressMonitor(spec, search.study, run)
     finished = monitor.finished
     echo(f"study {search.study.study_name}: {finished} of {spec.trials} trials have ended; {search.workers} workers")
-    retry(lambda: monitor.poll(no_progress))  # adds the best/... metrics that an earlier leader did not log
+    with_database_retries(lambda: monitor.poll(no_progress))  # adds the best/... metrics that an earlier leader did not log
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
@@ -223,7 +223,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
     with progress("search", spec.trials, "trials") as advance:
         advance(finished)
         jobs = {logs / f"worker-{index}.log": job for index in range(search.workers)}
-        run_workers(jobs, lambda: retry(lambda: monitor.poll(advance)))
+        run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
 
 
 def _log_params(search: RunningSearch, run: Run) -> None:

@@ -1,8 +1,8 @@
 """The trials of a study as slots: which trial starts next, and which is retried. A pure function of the trials.
 
-A slot is a trial and its one retry. The first `budget` slots, by trial number, belong to the study. If two workers add a trial or
-a retry at the same time, the surplus one never starts. Every worker computes the same slots from the same trials. Hence the
-number of trials is exact, and each trial is retried once at most, no matter when processes are killed.
+A slot is a trial and its one retry. The first `max_trials` slots, by trial number, belong to the study. If two workers add a
+trial or a retry at the same time, the surplus one never starts. Every worker computes the same slots from the same trials. Hence
+the number of trials is exact, and each trial is retried once at most, no matter when processes are killed.
 """
 
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ class TrialSlots:
 
     Attributes:
         entries: all trials.
-        budget: number of slots.
+        max_trials: number of slots.
     """
 
     entries: Sequence[TrialEntry]
-    budget: int
+    max_trials: int
 
     @cached_property
     def slots(self) -> list[list[TrialEntry]]:
@@ -48,7 +48,7 @@ class TrialSlots:
         by_original: dict[int, list[TrialEntry]] = {}
         for entry in sorted(self.entries, key=lambda one: one.number):
             by_original.setdefault(entry.original, []).append(entry)
-        return [by_original[original][:2] for original in sorted(by_original)][: self.budget]
+        return [by_original[original][:2] for original in sorted(by_original)][: self.max_trials]
 
     @property
     def ready(self) -> list[int]:
@@ -58,13 +58,13 @@ class TrialSlots:
 
     @property
     def to_retry(self) -> list[int]:
-        """Numbers of the killed trials without a retry."""
+        """Numbers of the killed trials that have no retry and are not retries themselves."""
         return [slot[0].number for slot in self.slots if len(slot) == 1 and slot[0].state == "killed"]
 
     @property
     def unfilled(self) -> int:
         """Number of slots without a trial."""
-        return self.budget - len(self.slots)
+        return self.max_trials - len(self.slots)
 
     @property
     def running(self) -> list[int]:
@@ -84,7 +84,7 @@ class TrialSlots:
     @property
     def all_finished(self) -> bool:
         """Whether every slot is finished."""
-        return len(self.finished) == self.budget
+        return len(self.finished) == self.max_trials
 
     def slot_of(self, number: int) -> int:
         """Index of the slot of a trial, from 0."""

@@ -83,7 +83,8 @@ class Storage:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock a SQLite file against the `lock` of other processes; other databases need none.
+        """Mutual exclusion between processes that call `lock` for the same SQLite file, by a lock on its folder; no effect for
+        other databases.
 
         SQLite has no row locks: two workers would read the same waiting trial, and both would acquire it. PostgreSQL has them.
         """
@@ -99,7 +100,7 @@ class Storage:
         return self.rdb.get_trial_id_from_study_id_trial_number(study_id, number)
 
 
-def retry(call: Callable[[], Result]) -> Result:
+def with_database_retries(call: Callable[[], Result]) -> Result:
     """Result of `call`; retried for ten minutes while the database is unreachable.
 
     Signals are deferred until `call` returns, because an exception in the middle of a read would leave SQLite locked. Their
@@ -107,8 +108,8 @@ def retry(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: raised by the handler of a deferred signal; also if the handler raises nothing and the
-            signal came while the database was unreachable, to end the retries.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`, and its handler raises. If the handler only records the
+            signal, as in `run_workers`, it is raised here only when `call` failed, instead of another retry.
     """
     started, pause = time.monotonic(), 0.5
     while True:

@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.config import flatten, with_settings
-from fr_ps.errors import DiskFullError, InputError, one_line
+from fr_ps.errors import DiskFullError, InputError, OutOfMemoryError, one_line
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.files import check_path_component
 from fr_ps.markdown import markdown_lines
@@ -22,7 +22,7 @@ from fr_ps.models.cost import COSTS
 from fr_ps.search.samplers import build_sampler
 from fr_ps.search.space import Value, params_to_settings
 from fr_ps.search.spec import StudySpec
-from fr_ps.search.storage import Storage, retry
+from fr_ps.search.storage import Storage, with_database_retries
 from fr_ps.search.trial_queue import EPOCHS, HOST, MLFLOW_RUN, OUTCOME, REASON, RUN, finish_trial, heartbeat
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run, RunStopped, new_run_id
@@ -87,7 +87,7 @@ class WorkerContext:
     echo: Echo = print
 
 
-def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
+def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | None:
     """Run the acquired trial `number` to its end.
 
     A trial that was started before resumes from its last checkpoint if its run folder is on this machine; else it restarts.
@@ -97,15 +97,17 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
         number: of the trial.
         slot: index of its slot; with a grid, of its combination.
 
+    Returns:
+        The result; None if it was discarded because the lease of the trial expired.
+
     Raises:
         KeyboardInterrupt, SystemExit: on a signal, after a checkpoint.
         DiskFullError: the disk is full.
         InputError: the database is unreachable.
     """
     storage, study = context.storage, context.study
-    result, accepted = TrialResult("failed", reason="lease expired"), False
     with heartbeat(storage, study, number), suppress(UpdateFinishedTrialError):
-        trial, params = retry(lambda: _sample_params(context, number, slot))
+        trial, params = with_database_retries(lambda: _sample_params(context, number, slot))
         with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
             run.set_tags({TRIAL_TAG: str(number), "fr_ps.study": study.study_name, f"{TRIAL_TAG}_state": "running"})
             try:
@@ -126,13 +128,12 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult:
         attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
         if run.mlflow_id:  # set in the background once the run exists in MLflow, for a short trial only at its end
             attributes[MLFLOW_RUN] = run.mlflow_id
-        retry(lambda: _set_attributes(trial, attributes))
-        accepted = finish_trial(
-            storage, study, trial, list(result.values) if result.values else None, _FINAL_STATES[result.outcome]
-        )
-    if not accepted:  # the lease expired, for example while the machine was suspended
-        context.echo(f"trial {number}: lease expired; another worker retries it, result discarded")
-    return result
+        with_database_retries(lambda: _set_attributes(trial, attributes))
+        if finish_trial(storage, study, trial, list(result.values) if result.values else None, _FINAL_STATES[result.outcome]):
+            return result
+    # The lease expired, for example while the machine was suspended. The trial gets a retry, unless it is one.
+    context.echo(f"trial {number}: lease expired, result discarded; a trial whose lease expired is retried once")
+    return None
 
 
 def trial_run_id(trial: optuna.Trial | FrozenTrial) -> str:
@@ -166,7 +167,7 @@ def _open_run(context: WorkerContext, trial: optuna.Trial) -> AbstractContextMan
     if earlier and (folder / RUN_INFO_FILE).is_file() and not is_locked(folder):
         return resume_run(folder, context.echo, _DELIVERY_TIMEOUT, system_metrics)
     run_id = new_run_id()
-    retry(lambda: _set_attributes(trial, {RUN: run_id, HOST: socket.gethostname()}))
+    with_database_retries(lambda: _set_attributes(trial, {RUN: run_id, HOST: socket.gethostname()}))
     name = f"{context.study.study_name}-{trial.number:03d}"
     return start_run(name, context.runs, context.echo, context.parent, _DELIVERY_TIMEOUT, run_id, system_metrics)
 
@@ -179,7 +180,7 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
 def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
-    if duplicate := retry(lambda: _find_duplicate(context.study, trial.number, params)):
+    if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"
         return TrialResult("complete", tuple(duplicate.values or ()), reason, int(duplicate.user_attrs.get(EPOCHS, 0)))
@@ -218,7 +219,9 @@ class _PruningCallback:
         self.trial = trial
         objectives = context.spec.objectives
         self.objective = objectives[0] if len(objectives) == 1 else ""
-        stored = retry(lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number)))
+        stored = with_database_retries(
+            lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
+        )
         self.reported_epochs = set(stored.intermediate_values)
         self.epoch = max(self.reported_epochs, default=0)
 
@@ -228,8 +231,8 @@ class _PruningCallback:
         if value is None:  # no pruning: the objective is a cost, or there are several
             return
         if epoch not in self.reported_epochs:
-            retry(lambda: self.trial.report(value, epoch))
-        if retry(self.trial.should_prune):
+            with_database_retries(lambda: self.trial.report(value, epoch))
+        if with_database_retries(self.trial.should_prune):
             raise _Pruned
 
 
@@ -250,8 +253,8 @@ def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:
 def _is_infeasible(error: Exception, epoch: int) -> bool:
     """Whether the error counts as caused by the settings.
 
-    It does if memory is exhausted at any time, and if there is an InputError, RuntimeError or ValueError in the first epoch.
+    It does if memory is exhausted, in any epoch; and if it is an InputError, RuntimeError or ValueError in the first epoch.
     """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+    if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return True
     return epoch == 0 and isinstance(error, (InputError, RuntimeError, ValueError))

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from fr_ps.search.slots import State, TrialEntry, TrialSlots
-from fr_ps.search.storage import Storage, retry
+from fr_ps.search.storage import Storage, with_database_retries
 
 OUTCOME, REASON, EPOCHS = "outcome", "reason", "epochs"
 """Attributes of a trial in the database: how it ended, why, and the number of trained epochs."""
@@ -26,9 +26,9 @@ _STATE_NAMES: dict[TrialState, State] = {
 _add_retry = RetryHeartbeatStaleTrialCallback(max_retry=1, inherit_intermediate_values=True)
 
 
-def read_slots(study: optuna.Study, budget: int) -> TrialSlots:
+def read_slots(study: optuna.Study, max_trials: int) -> TrialSlots:
     """The slots of the study as they are in the database now."""
-    return TrialSlots([trial_entry(trial) for trial in study.get_trials(deepcopy=False)], budget)
+    return TrialSlots([trial_entry(trial) for trial in study.get_trials(deepcopy=False)], max_trials)
 
 
 def trial_entry(trial: FrozenTrial) -> TrialEntry:
@@ -40,15 +40,16 @@ def trial_entry(trial: FrozenTrial) -> TrialEntry:
     return TrialEntry(trial.number, state, trial.number if original is None else original)
 
 
-def acquire(storage: Storage, study: optuna.Study, budget: int, start_new: bool = True) -> tuple[int | None, TrialSlots]:
+def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: bool = True) -> tuple[int | None, TrialSlots]:
     """Set the next trial to running.
 
-    First, running trials without a recent heartbeat become killed (Optuna's state FAIL). Each of them is retried once.
+    First, running trials without a recent heartbeat become killed (Optuna's state FAIL). Each of them gets a retry, unless it is
+    a retry itself.
 
     Args:
         storage: of the study.
         study: in that storage.
-        budget: number of slots, each of which is a trial and its retry.
+        max_trials: number of slots, each of which is a trial and its retry.
         start_new: whether trials that never ran may start.
 
     Returns:
@@ -56,15 +57,15 @@ def acquire(storage: Storage, study: optuna.Study, budget: int, start_new: bool 
     """
     with storage.lock():
         fail_stale_trials(study)
-        slots = read_slots(study, budget)
+        slots = read_slots(study, max_trials)
         trials = study.get_trials(deepcopy=False)
         for number in slots.to_retry:
             _add_retry(study, trials[number])
         if slots.to_retry:
-            slots = read_slots(study, budget)
+            slots = read_slots(study, max_trials)
         if start_new and not slots.ready and slots.unfilled > 0:
             study.add_trial(create_trial(state=TrialState.WAITING))
-            slots = read_slots(study, budget)
+            slots = read_slots(study, max_trials)
         for number in slots.ready:
             started_before = bool(study.get_trials(deepcopy=False)[number].user_attrs)
             if (start_new or started_before) and _set_running(storage, study, number):
@@ -75,13 +76,13 @@ def acquire(storage: Storage, study: optuna.Study, budget: int, start_new: bool 
 def release(storage: Storage, study: optuna.Study, number: int) -> None:
     """Set a running trial to waiting: the next worker that acquires it resumes it. A trial that has ended stays as it is."""
     with suppress(UpdateFinishedTrialError):
-        retry(lambda: storage.rdb.set_trial_state_values(storage.trial_id(study, number), TrialState.WAITING))
+        with_database_retries(lambda: storage.rdb.set_trial_state_values(storage.trial_id(study, number), TrialState.WAITING))
 
 
 def finish_trial(
     storage: Storage, study: optuna.Study, trial: optuna.Trial, values: list[float] | None, state: TrialState
 ) -> bool:
-    """End a running trial; False where its lease expired, as another worker retries it."""
+    """End a running trial; False if it no longer runs: its lease expired, and a worker has set it to killed (see `acquire`)."""
 
     def finish() -> bool:
         with storage.lock():
@@ -93,14 +94,14 @@ def finish_trial(
                 return False
             return True
 
-    return retry(finish)
+    return with_database_retries(finish)
 
 
 @contextmanager
 def heartbeat(storage: Storage, study: optuna.Study, number: int) -> Iterator[None]:
     """In the block, a thread records heartbeats of a trial."""
     stopped = threading.Event()
-    trial_id = retry(lambda: storage.trial_id(study, number))
+    trial_id = with_database_retries(lambda: storage.trial_id(study, number))
 
     def beat() -> None:
         while not stopped.wait(storage.heartbeat):

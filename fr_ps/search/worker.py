@@ -26,7 +26,7 @@ from fr_ps.progress import echo
 from fr_ps.search.samplers import build_pruner
 from fr_ps.search.slots import TrialSlots
 from fr_ps.search.spec import StudySpec, spec_from_json
-from fr_ps.search.storage import Storage, retry
+from fr_ps.search.storage import Storage, with_database_retries
 from fr_ps.search.trial import WorkerContext, run_trial, trial_run_id
 from fr_ps.search.trial_queue import EPOCHS, OUTCOME, acquire, release
 from fr_ps.tracking.lifecycle import resume_run, start_run
@@ -64,7 +64,7 @@ def _run_job() -> None:
 
 
 def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path = RUNS_FOLDER) -> None:
-    """Run trials until none is left, or the budget is used up.
+    """Run trials until none is left, or the hours or epochs of the budget are used up.
 
     Args:
         spec: of the study.
@@ -83,7 +83,7 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     context = WorkerContext(spec, storage, study, parent, runs, echo)
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
-        start_new = not retry(lambda: budget_exhausted(spec, study, started_at))
+        start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
         slots = _run_next_trial(context, start_new)
         if slots is None:
             continue
@@ -95,8 +95,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
 def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | None:
     """Acquire a trial, run it and return None; if there is none to acquire, return the states of all trials."""
     storage, study = context.storage, context.study
-    # A list and not a return value: `retry` may raise a deferred signal after `acquire` has succeeded, and the number of the
-    # trial would be lost.
+    # A list and not a return value: `with_database_retries` may raise a deferred signal after `acquire` has succeeded, and the
+    # number of the trial would be lost.
     acquired: list[int] = []
 
     def acquire_next() -> TrialSlots:
@@ -105,13 +105,14 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | Non
         return slots
 
     try:
-        slots = retry(acquire_next)
+        slots = with_database_retries(acquire_next)
         if not acquired:
             return slots
         (number,) = acquired
         result = run_trial(context, number, slots.slot_of(number))
-        context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
-        retry(lambda: prune_checkpoints(study, context.runs))
+        if result:
+            context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
+        with_database_retries(lambda: prune_checkpoints(study, context.runs))
         gc.collect()  # reference cycles hold the tensors of the training
         return None
     except (KeyboardInterrupt, SystemExit, DiskFullError):
@@ -120,7 +121,7 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | Non
         raise
 
 
-def budget_exhausted(spec: StudySpec, study: optuna.Study, started_at: float) -> bool:
+def hours_or_epochs_exhausted(spec: StudySpec, study: optuna.Study, started_at: float) -> bool:
     """Whether the hours or the epochs of the budget are used up."""
     budget = spec.config.budget
     if budget.hours and time.time() - started_at > 3600 * budget.hours:

@@ -217,8 +217,12 @@ def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
 
 
 def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> bool:
-    """Wait for the delivery; returns whether all is delivered. Ctrl-C ends only the wait: the run has its final status."""
-    if timeout <= _SILENT_WAIT:  # a trial: Ctrl-C has to stop the search, and not only this short wait
+    """Wait for the delivery; returns whether all is delivered.
+
+    Ctrl-C ends only the wait, as the run has its final status. With a `timeout` of at most `_SILENT_WAIT`, as for trials, Ctrl-C
+    raises KeyboardInterrupt.
+    """
+    if timeout <= _SILENT_WAIT:  # a trial: KeyboardInterrupt has to reach the worker, which then stops
         return delivery.finish(timeout)
     try:
         if delivery.finish(_SILENT_WAIT):

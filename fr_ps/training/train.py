@@ -9,7 +9,7 @@ from fr_ps.config import Config
 from fr_ps.config.loss import GRADIENT_WEIGHTINGS
 from fr_ps.device import configure_device, pick_precision, process_device
 from fr_ps.distributed import from_main_process, is_main_process, world_size
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, OutOfMemoryError
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.sync_norm import synchronise_batch_norms
@@ -142,7 +142,7 @@ def fit(
     try:
         trainer.train()
     except torch.OutOfMemoryError:
-        raise InputError(
+        raise OutOfMemoryError(
             f"{device} has too little memory for the training; lower batch.people or batch.sessions (train.accumulate keeps the "
             "size of a step), set train.precision to auto, or choose a smaller model.backbone or model.input_size"
         ) from None

@@ -63,20 +63,20 @@ class Database:
 class Study(RuleBasedStateMachine):
     """Workers that follow the slots, with arbitrary interleaving of their steps."""
 
-    @initialize(budget=st.integers(1, 5))
-    def begin(self, budget: int) -> None:
-        self.budget = budget
+    @initialize(max_trials=st.integers(1, 5))
+    def begin(self, max_trials: int) -> None:
+        self.max_trials = max_trials
         self.database = Database()
         self.workers = [Worker() for _ in range(4)]
         self.killed: set[int] = set()
 
     def slots(self) -> TrialSlots:
-        return TrialSlots(list(self.database.entries), self.budget)
+        return TrialSlots(list(self.database.entries), self.max_trials)
 
     @property
     def originals(self) -> list[int]:
         """The trials of the study's slots that are no retries."""
-        return [entry.number for entry in self.database.entries if entry.original == entry.number][: self.budget]
+        return [entry.number for entry in self.database.entries if entry.original == entry.number][: self.max_trials]
 
     @rule(which=WORKERS)
     def read(self, which: int) -> None:
@@ -125,7 +125,7 @@ class Study(RuleBasedStateMachine):
     @precondition(lambda self: self.slots().all_finished)
     @rule(more=st.integers(1, 2))
     def raise_budget(self, more: int) -> None:
-        self.budget += more
+        self.max_trials += more
         assert self.slots().unfilled <= more
         assert not self.slots().all_finished
 
@@ -134,7 +134,7 @@ class Study(RuleBasedStateMachine):
         assert {self.database.entries[number].original for number in self.database.started} <= set(self.originals)
         slots = self.slots()
         assert [slot[0].number for slot in slots.slots] == self.originals
-        assert slots.unfilled == self.budget - len(self.originals)
+        assert slots.unfilled == self.max_trials - len(self.originals)
 
     @invariant()
     def ready_trials_wait_in_a_slot_and_retries_come_first(self) -> None:
@@ -168,7 +168,7 @@ class Study(RuleBasedStateMachine):
                 expected[last] = state
         slots = self.slots()
         assert slots.finished == expected
-        assert slots.all_finished == (len(expected) == self.budget)
+        assert slots.all_finished == (len(expected) == self.max_trials)
         assert set(slots.running) == {entry.number for entry in self.database.entries if entry.state == "running"}
         for index, original in enumerate(self.originals):
             assert {slots.slot_of(number) for number in [original, *self.retries_of(original)[:1]]} == {index}
@@ -177,13 +177,13 @@ class Study(RuleBasedStateMachine):
         return [entry.number for entry in self.database.entries if entry.original == original != entry.number]
 
     def teardown(self) -> None:
-        """Whatever has happened, one living worker finishes all slots of the budget."""
+        """Whatever has happened, one living worker finishes every slot."""
         if not hasattr(self, "database"):
             return
         for entry in self.database.entries:
             if entry.state == "running":
                 self.database.mark(entry.number, "killed")
-        for _ in range(6 * self.budget + 6):
+        for _ in range(6 * self.max_trials + 6):
             slots = self.slots()
             if slots.all_finished:
                 break
@@ -195,7 +195,7 @@ class Study(RuleBasedStateMachine):
                 self.add_trials(0)
         slots = self.slots()
         assert slots.all_finished
-        assert len(slots.finished) == len(self.originals) == self.budget
+        assert len(slots.finished) == len(self.originals) == self.max_trials
         assert (slots.ready, slots.to_retry, slots.unfilled, slots.running) == ([], [], 0, [])
         self.no_trial_beyond_the_budget_starts()
         self.each_slot_ends_once_and_is_retried_once_if_its_worker_died()
@@ -209,8 +209,8 @@ TestStudy = Study.TestCase
 TestStudy.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
-def slots_of(*entries: tuple[int, State, int], budget: int = 3) -> TrialSlots:
-    return TrialSlots([TrialEntry(*entry) for entry in entries], budget)
+def slots_of(*entries: tuple[int, State, int], max_trials: int = 3) -> TrialSlots:
+    return TrialSlots([TrialEntry(*entry) for entry in entries], max_trials)
 
 
 def test_a_new_study_has_unfilled_slots_only() -> None:
@@ -239,13 +239,13 @@ def test_a_retry_starts_before_earlier_waiting_trials() -> None:
 
 
 def test_a_failed_trial_is_not_retried() -> None:
-    slots = slots_of((0, "failed", 0), budget=1)
+    slots = slots_of((0, "failed", 0), max_trials=1)
     assert (slots.to_retry, slots.finished, slots.all_finished) == ([], {0: "failed"}, True)
 
 
 def test_a_surplus_trial_has_no_slot() -> None:
     with pytest.raises(StopIteration):
-        slots_of((0, "running", 0), (1, "waiting", 1), budget=1).slot_of(1)
+        slots_of((0, "running", 0), (1, "waiting", 1), max_trials=1).slot_of(1)
 
 
 @given(st.permutations([(0, "killed", 0), (1, "complete", 1), (2, "waiting", 0), (3, "waiting", 3), (4, "waiting", 4)]))

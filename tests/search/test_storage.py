@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from fr_ps.errors import InputError
 from fr_ps.search import storage as module
-from fr_ps.search.storage import HEARTBEAT_GRACE, Direction, Storage, open_study, retry
+from fr_ps.search.storage import HEARTBEAT_GRACE, Direction, Storage, open_study, with_database_retries
 from tests.conftest import AssertRejected
 from tests.search.conftest import four_at_once
 
@@ -245,7 +245,7 @@ def test_a_call_is_retried_while_the_database_is_unreachable(outage: Exception, 
             raise answer
         return answer
 
-    assert retry(read) == 7
+    assert with_database_retries(read) == 7
     assert pauses == [0.5, 1, 2]
 
 
@@ -264,7 +264,7 @@ def test_a_call_fails_after_ten_minutes(outage: Exception, monkeypatch: pytest.M
         raise outage
 
     with rejected("study.storage", "gone away", "start the search again"):
-        retry(read)
+        with_database_retries(read)
     assert 600 < now < 660
 
 
@@ -287,7 +287,7 @@ def test_a_signal_is_deferred_until_the_call_has_returned_and_then_reaches_its_h
             events.append("read")
             return 7
 
-        assert retry(read) == 7
+        assert with_database_retries(read) == 7
         assert events == ["read", "handled"]
         assert signal.getsignal(number) not in (before, signal.SIG_DFL)
     finally:
@@ -306,7 +306,7 @@ def test_a_signal_while_the_database_is_unreachable_ends_the_retries(number: sig
             raise StorageInternalError
 
         with pytest.raises(error):
-            retry(read)
+            with_database_retries(read)
         assert len(attempts) == 1
     finally:
         signal.signal(number, before)
@@ -322,14 +322,14 @@ def test_a_second_sigint_interrupts_the_call(default_sigint: None) -> None:
         done.append(2)
 
     with pytest.raises(KeyboardInterrupt):
-        retry(read)
+        with_database_retries(read)
     assert done == [1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_retry_works_in_other_threads() -> None:
+def test_calls_in_other_threads_work() -> None:
     found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(retry(lambda: 7)))
+    thread = threading.Thread(target=lambda: found.append(with_database_retries(lambda: 7)))
     thread.start()
     thread.join()
     assert found == [7]
@@ -337,4 +337,4 @@ def test_retry_works_in_other_threads() -> None:
 
 def test_other_errors_are_raised_at_once() -> None:
     with pytest.raises(KeyError):
-        retry(lambda: {}["x"])
+        with_database_retries(lambda: {}["x"])

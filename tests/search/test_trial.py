@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from fr_ps.config import Config, SearchConfig
 from fr_ps.config.search import PrunerConfig, StudyConfig
-from fr_ps.errors import DiskFullError, InputError
+from fr_ps.errors import DiskFullError, InputError, OutOfMemoryError
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import build_study_spec
@@ -55,6 +55,7 @@ def ended_by(
     number, slots = acquire(context.storage, context.study, 9)
     assert number is not None
     result = run_trial(context, number, slots.slot_of(number))
+    assert result is not None
     trial = context.study.get_trials()[number]
     return result, last_status(context.runs / trial_run_id(trial)), trial.state, trial.user_attrs["reason"]
 
@@ -65,6 +66,8 @@ def ended_by(
         (DivergedError("no finite loss"), 1, "pruned", "KILLED", "diverged: no finite loss"),
         (InputError("model.x is 1; expected 2"), 0, "pruned", "KILLED", "infeasible settings: model.x is 1; expected 2"),
         (MemoryError("too large"), 1, "pruned", "KILLED", "infeasible settings: too large"),
+        (OutOfMemoryError("too little memory"), 1, "pruned", "KILLED", "infeasible settings: too little memory"),
+        (InputError("unusable"), 1, "failed", "FAILED", "InputError: unusable"),
         (ValueError("later"), 1, "failed", "FAILED", "ValueError: later"),
         (KeyError("x"), 0, "failed", "FAILED", "KeyError: 'x'"),
     ],

@@ -32,16 +32,16 @@ class QueueUser:
 
     Args:
         file: of SQLite.
-        budget: number of slots.
+        max_trials: number of slots.
     """
 
-    def __init__(self, file: Path, budget: int) -> None:
-        self.file, self.budget = file, budget
+    def __init__(self, file: Path, max_trials: int) -> None:
+        self.file, self.max_trials = file, max_trials
         self.storage = Storage(f"sqlite:///{file}", BEAT)
         self.study, _ = open_study(self.storage, "s", ["maximize"])
 
     def acquire(self, new: bool = True) -> int | None:
-        return acquire(self.storage, self.study, self.budget, new)[0]
+        return acquire(self.storage, self.study, self.max_trials, new)[0]
 
     def trial(self, number: int) -> optuna.Trial:
         return optuna.Trial(self.study, self.storage.trial_id(self.study, number))
@@ -71,18 +71,18 @@ class QueueUser:
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an empty study, made once as its tables take a second."""
     file = tmp_path_factory.mktemp("empty") / "studies.db"
-    QueueUser(file, budget=3).storage.rdb.engine.dispose()
+    QueueUser(file, max_trials=3).storage.rdb.engine.dispose()
     return file
 
 
 @pytest.fixture
 def one(empty: Path, tmp_path: Path) -> QueueUser:
-    return QueueUser(Path(shutil.copy(empty, tmp_path)), budget=3)
+    return QueueUser(Path(shutil.copy(empty, tmp_path)), max_trials=3)
 
 
 @pytest.fixture
 def other(one: QueueUser) -> QueueUser:
-    return QueueUser(one.file, budget=3)
+    return QueueUser(one.file, max_trials=3)
 
 
 WORK = """
@@ -258,7 +258,7 @@ def test_a_larger_budget_continues_after_a_smaller_one(one: QueueUser) -> None:
         assert one.acquire() == number
         one.finish(number, 0.5)
     assert one.acquire() is None
-    one.budget = 4
+    one.max_trials = 4
     assert [one.acquire(), one.acquire()] == [3, None]
 
 
@@ -318,6 +318,6 @@ def test_a_worker_whose_lease_expired_discards_the_result_and_continues(
     monkeypatch.setattr("fr_ps.search.trial._train_or_copy", train_trial)
     assert one.acquire() == 0
     context = WorkerContext(spec, one.storage, one.study, ParentRun("", ""), tmp_path / "runs", lines.append)
-    assert run_trial(context, 0, 0).outcome == "complete"
-    assert any("lease expired" in line for line in lines)
+    assert run_trial(context, 0, 0) is None
+    assert any("lease expired, result discarded" in line for line in lines)
     assert [(trial.state.name, trial.values) for trial in one.study.get_trials()] == [("FAIL", None), ("RUNNING", None)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fr_ps.errors import InputError
-from fr_ps.search.storage import retry
+from fr_ps.search.storage import with_database_retries
 from fr_ps.search.worker_pool import run_workers
 
 WORKER = """
@@ -144,7 +144,7 @@ def test_a_signal_during_a_read_of_the_database_is_forwarded_as_it_is(pool):
         return 0
 
     with pytest.raises(KeyboardInterrupt):
-        pool.run(poll_finished=lambda: retry(read))
+        pool.run(poll_finished=lambda: with_database_retries(read))
     assert pool.events == ["started", "SIGINT"]
 
 
