@@ -109,7 +109,7 @@ def case_errors(folder: Path) -> tuple[float, float]:
     normal = np.load(folder / "truth_normal.npy", allow_pickle=False)
     mask = read_image(folder / "truth_mask.png").luminance > 0
     frame = fit_frame((0, 0, mask.shape[1], mask.shape[0]), mask.shape[0], "crop")
-    return errors(read_capture(folder, max_condition=10), frame, normal, mask)
+    return errors(read_capture(folder), frame, normal, mask)
 
 
 def rendered(

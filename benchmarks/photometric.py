@@ -80,14 +80,15 @@ def shared_yale() -> Path | None:
 def read_yale(yale: Path, people: int) -> dict:
     """(id, session) to its capture and its frame."""
     from fr_ps.photometric.align import align_capture
-    from fr_ps.photometric.captures import list_sources, read_capture
+    from fr_ps.photometric.captures import read_capture
+    from fr_ps.photometric.sources import list_sources
 
     sources = list_sources(yale / "captures")
     chosen = sorted({source.id for source in sources})[:people]
     found = {}
     for source in sources:
         if source.id in chosen:
-            capture = read_capture(source.folder, max_condition=10)
+            capture = read_capture(source.folder)
             frame, _ = align_capture(capture, source.folder, "none", None, size=SIZE, fit="crop")
             found[source.id, source.session] = capture, frame
     return found
@@ -222,7 +223,7 @@ def mean_face(normals: dict, without: str) -> np.ndarray:
 
 def speed(captures: Path, out: Path, turns: int, numbers: dict[str, Measurement]) -> list[list[object]]:
     """Rows of sessions per second; adds their summary to the numbers."""
-    from fr_ps.photometric.captures import list_sources
+    from fr_ps.photometric.sources import list_sources
 
     count = len(list_sources(captures))
     seconds = interleave(
@@ -261,8 +262,8 @@ def time_floor(captures: Path, out: Path) -> float:
     """Seconds to read and decode the pictures and to write maps of the same size."""
     from fr_ps.files import atomic_folder
     from fr_ps.npy import write_array
-    from fr_ps.photometric.captures import list_sources
     from fr_ps.photometric.images import read_image
+    from fr_ps.photometric.sources import list_sources
 
     plane, normal = np.ones((SIZE, SIZE), dtype=np.float32), np.ones((SIZE, SIZE, 3), dtype=np.float32)
     maps = {"albedo": plane, "normal": normal, "depth": plane, "confidence": plane}
@@ -280,15 +281,16 @@ def time_floor(captures: Path, out: Path) -> float:
 
 def solver_share(captures: Path, solver: str, session_seconds: float) -> float:
     """The time of the solver alone as a share of the time of a session."""
-    from fr_ps.photometric.captures import list_sources, read_capture
+    from fr_ps.photometric.captures import read_capture
     from fr_ps.photometric.frame import fit_frame, warp
     from fr_ps.photometric.robust import observation_weights, solve_integrable
     from fr_ps.photometric.solve import weighted_least_squares
+    from fr_ps.photometric.sources import list_sources
 
     mask = np.ones((SIZE, SIZE), dtype=bool)
     ready = []
     for source in list_sources(captures)[:40]:
-        capture = read_capture(source.folder, max_condition=10)
+        capture = read_capture(source.folder)
         height, width = capture.images.shape[1:]
         frame = fit_frame((0, 0, width, height), SIZE, "crop")
         ready.append((warp(capture.images, frame), warp(capture.saturated, frame), capture.lights))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import TABLE_SETTINGS, Command, Parser, add_overwrite_flag
-from fr_ps.config import CaptureLayout, DataConfig, SyntheticConfig
+from fr_ps.config import DataConfig, SyntheticConfig, SyntheticLayout
 from fr_ps.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _add_arguments(data: Parser) -> None:
     synthetic.add_argument("--out", type=str, required=True, help="new folder to write")
     synthetic.add_argument(
         "--layout",
-        type=CaptureLayout,
+        type=SyntheticLayout,
         default="plain",
         help="plain: captures/ with lights.csv, and labels.csv; photoface: the layout in which Photoface is distributed",
     )

@@ -1,5 +1,6 @@
 """The command `prepare`."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ def _prepare(arguments: Namespace) -> None:
     config = PrepareConfig(**settings)
     results = _run(config, shard, merge)
     counts, skipped, more = summary_rows(results)
+    layouts = Counter(result.details["layout"] for result in results if result.details.get("layout"))
+    if layouts:
+        print("layout: " + ", ".join(f"{layout} ({count} sessions)" for layout, count in sorted(layouts.items())))
     print(tabulate(counts, headers=["sessions", "number"]))
     if skipped:
         print("\n" + tabulate(skipped, headers=["id", "session", "reason for skipping"], disable_numparse=True))
@@ -47,7 +51,7 @@ def _prepare(arguments: Namespace) -> None:
 def _run(config: PrepareConfig, shard: Shard | None, merge: bool) -> "list[SessionResult]":
     from fr_ps.data.prepare import prepare
     from fr_ps.data.prepare_shards import merge_prepared, prepare_shard
-    from fr_ps.photometric.captures import list_sources
+    from fr_ps.photometric.sources import list_sources
 
     sources = list_sources(Path(config.captures), {})
     with progress("merge" if merge else "prepare", len(shard.select(sources) if shard else sources), "sessions") as advance:

@@ -28,8 +28,10 @@ from fr_ps.config.names import (
     Integration,
     LabelForm,
     LightAxes,
+    MaskSource,
     Modality,
     Solver,
+    SyntheticLayout,
 )
 from fr_ps.config.prepare import PrepareConfig
 from fr_ps.config.search import SearchConfig
@@ -59,6 +61,7 @@ __all__ = [
     "LabelForm",
     "LightAxes",
     "LossConfig",
+    "MaskSource",
     "Modality",
     "ModelConfig",
     "OptimConfig",
@@ -67,6 +70,7 @@ __all__ = [
     "SearchConfig",
     "Solver",
     "SyntheticConfig",
+    "SyntheticLayout",
     "TrainConfig",
     "flatten",
     "flatten_dict",

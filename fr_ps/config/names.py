@@ -8,8 +8,10 @@ JOINT: BranchName = "joint"
 """Name of the branch that reads all maps."""
 Attribute = Literal["gender", "spectacles", "facial_hair", "pose", "emotion"]
 LabelForm = Literal["auto", "raw", "reduced", "encoded"]
-CaptureLayout = Literal["plain", "photoface"]
-Align = Literal["auto", "landmarks", "boxes", "none"]
+SyntheticLayout = Literal["plain", "photoface"]
+CaptureLayout = Literal["plain", "photoface", "diligent", "lp"]
+MaskSource = Literal["file", "auto", "none"]
+Align = Literal["auto", "landmarks", "boxes", "mask", "none"]
 Fit = Literal["crop", "pad", "stretch"]
 Solver = Literal["least_squares", "robust", "integrable"]
 Integration = Literal["poisson", "frankot_chellappa"]

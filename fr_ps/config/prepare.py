@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fr_ps.config.checks import MAX_PROCESSES, MAX_WEIGHT, check_range, check_setting, check_types
-from fr_ps.config.names import Align, Fit, Integration, LightAxes, Solver
+from fr_ps.config.names import Align, CaptureLayout, Fit, Integration, LightAxes, MaskSource, Solver
+
+GAMMA_RANGE = (0.2, 5.0)
 
 
 @dataclass(frozen=True)
@@ -12,14 +14,21 @@ class PrepareConfig:
     """From raw captures to a prepared data set.
 
     Args:
-        captures: folder of {id}/{session}/ with images and lights.csv, or the root folder of Photoface as distributed.
+        captures: folder of {id}/{session}/ with images and their lights, as plain folders with lights.csv, Photoface, DiLiGenT
+            or a light dome's .lp file; a file of lights may stand above the sessions that share it. A folder {id} with images
+            is a session itself.
         out: output folder; sessions in it that were prepared from the same images with the same settings are not redone.
         labels: CSV of id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; default: the attributes of Photoface's
             metadataII.txt, else empty labels.
         size: side of the square maps in pixels.
+        layout: of the captures. auto: detected; plain: lights.csv; photoface: LightSource.m; diligent: light_directions.txt
+            and filenames.txt; lp: a .lp file.
+        mask: pixels that show the face or object. file: mask.png or the images' alpha channel, where a session has them;
+            auto: the largest bright object in front of a dark background; none: all. Maps outside are albedo 0, normal (0, 0,
+            1) and confidence 0.
         align: region of the image that the maps show. landmarks: the face, aligned by the 11 points of metadata.txt;
-            boxes: the session's box in `boxes`; none: the whole image; auto: the first of box, landmarks and whole image that
-            the session has.
+            boxes: the session's box in `boxes`; mask: the square around the mask; none: the whole image; auto: the first of
+            box, landmarks and whole image that the session has.
         boxes: CSV of id, session, left, top, right, bottom in pixels.
         fit: for a region that is not square: crop: its central square; pad: the whole region with a margin; stretch: the
             whole region, with corrected normals.
@@ -33,6 +42,10 @@ class PrepareConfig:
             "yx" swaps both.
         white_level: stored value at which the camera saturates, as 4095 for 12 bits in 16-bit files; default: the largest
             value of the file format. Albedo is relative to it.
+        black_level: stored value without light, which is subtracted.
+        response: how stored values grow with the light. linear; srgb; or a gamma as 2.2: the light is the stored value to that
+            power.
+        ambient: name of an image in each session, taken without the lights, which is subtracted.
         on_bad: fail: stop at the first bad session; skip: skip it and list it.
         workers: number of processes.
         max_condition: largest condition number of the light directions of a session.
@@ -42,6 +55,8 @@ class PrepareConfig:
     captures: str
     out: str
     labels: str | None = None
+    layout: CaptureLayout | Literal["auto"] = "auto"
+    mask: MaskSource = "file"
     size: int = 112
     align: Align = "auto"
     boxes: str | None = None
@@ -53,6 +68,9 @@ class PrepareConfig:
     estimate_ambient: bool = False
     light_axes: LightAxes = "xy"
     white_level: int | None = None
+    black_level: int = 0
+    response: str = "linear"
+    ambient: str | None = None
     on_bad: Literal["fail", "skip"] = "fail"
     workers: int = 1
     max_condition: float = 10.0
@@ -65,6 +83,10 @@ class PrepareConfig:
         level = self.white_level
         valid = level is None or (type(level) is int and 1 <= level <= 65535)
         check_setting(valid, "white_level", level, "a stored value from 1 to 65535")
+        check_range(self, "", 0, 65534, "black_level")
+        _check_response(self.response)
+        simple = self.ambient is None or (self.ambient and not {*"/\\"} & {*self.ambient} and self.ambient not in (".", ".."))
+        check_setting(bool(simple), "ambient", self.ambient, "the name of a file in the folder of each session")
         check_setting(
             1 < self.max_condition <= MAX_WEIGHT, "max_condition", self.max_condition, f"above 1, at most {MAX_WEIGHT:g}"
         )
@@ -72,3 +94,12 @@ class PrepareConfig:
         uses_boxes = self.align in ("boxes", "auto")
         check_setting(not self.boxes or uses_boxes, "align", self.align, "boxes or auto, as boxes is set")
         check_setting(not self.prior or self.solver == "integrable", "solver", self.solver, "integrable, as prior is set")
+
+
+def _check_response(response: str) -> None:
+    low, high = GAMMA_RANGE
+    try:
+        valid = response in ("linear", "srgb") or low <= float(response) <= high
+    except ValueError:
+        valid = False
+    check_setting(valid, "response", response, f"linear, srgb, or a gamma from {low:g} to {high:g}")

@@ -7,8 +7,9 @@ from pathlib import Path
 from fr_ps.config import PrepareConfig
 from fr_ps.data.labels import COLUMNS, check_raw_values, read_labels
 from fr_ps.errors import InputError
-from fr_ps.photometric.captures import CaptureSource, read_capture_attributes
+from fr_ps.photometric.captures import read_capture_attributes
 from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE
+from fr_ps.photometric.sources import CaptureSource
 from fr_ps.tables import SessionKey, read_session_rows, suggest_session
 
 

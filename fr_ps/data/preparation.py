@@ -1,6 +1,6 @@
 """From one capture to its maps, and the record of the settings that made the maps of a data set."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from fr_ps.data.mean_face import MeanFace, load_mean_face
 from fr_ps.errors import InputError
 from fr_ps.json_files import NonNegativeInt, read_json
 from fr_ps.photometric.align import align_capture, landmark_error
-from fr_ps.photometric.captures import read_capture
+from fr_ps.photometric.captures import ReadingSettings, read_capture
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import SurfaceMaps, compute_maps
 from fr_ps.photometric.quality import MEASURES
@@ -31,18 +31,32 @@ _SETTINGS = (
     "light_axes",
     "white_level",
     "max_condition",
+    "mask",
+    "black_level",
+    "response",
+    "ambient",
 )
+_DEFAULTS = {field.name: field.default for field in fields(PrepareConfig) if field.name in _SETTINGS}
+"""Of settings that the record of an earlier version lacks: what that version did."""
 
 
 def capture_to_maps(
-    folder: Path, config: PrepareConfig, box: Box | None, mean_face: MeanFace | None
+    folder: Path, config: PrepareConfig, box: Box | None, mean_face: MeanFace | None, root: Path | None = None
 ) -> tuple[SurfaceMaps, dict[str, Any]]:
     """The maps of the capture in `folder`, and the details of their preparation, ready for JSON.
+
+    Args:
+        folder: of the session.
+        config: the settings.
+        box: of the face, in pixels of the stored pictures.
+        mean_face: the prior; None without one.
+        root: of all captures, up to which folders are searched for the file of lights; None: only `folder`.
 
     Raises:
         InputError: unusable pictures, lights or landmarks, or maps that are not finite.
     """
-    capture = read_capture(folder, config.max_condition, config.light_axes, config.white_level)
+    settings = ReadingSettings(**{field.name: getattr(config, field.name) for field in fields(ReadingSettings)})
+    capture = read_capture(folder, settings, root)
     frame, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
     maps = compute_maps(
         capture,
@@ -54,7 +68,8 @@ def capture_to_maps(
         calibrate_ambient=config.estimate_ambient,
     )
     _check_finite(maps, folder)
-    details = {"aligned_by": aligned_by, "frame": asdict(frame)} | maps.notes | {"quality": maps.quality}
+    stored_frame = asdict(frame.scaled(capture.reduction))
+    details = {"layout": capture.layout, "aligned_by": aligned_by, "frame": stored_frame} | maps.notes | {"quality": maps.quality}
     if capture.saturation_level is not None:
         details["pile_up"] = capture.saturation_level
     if aligned_by == "landmarks" and capture.landmarks is not None:
@@ -82,7 +97,7 @@ class _PreparationInputs:
 
 @dataclass(frozen=True)
 class _PreparationDetails:
-    aligned_by: Literal["landmarks", "boxes", "none"]
+    aligned_by: Literal["landmarks", "boxes", "mask", "none"]
     convexity: tuple[tuple[float, float], tuple[float, float]]
     twist_agreement: float
     quality: dict[str, float]
@@ -105,6 +120,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD_FILE
     record = read_json(path, dict[str, Any], "prepare the session again", refine=lambda _: _PreparationRecord)
+    record["made_from"]["settings"] = _DEFAULTS | record["made_from"]["settings"]
     if missing := set(MEASURES) - set(record["done"]["quality"]):
         raise InputError(f"{path}: done.quality.{min(missing)} is missing; prepare the session again")
     return record

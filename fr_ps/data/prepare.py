@@ -23,8 +23,10 @@ from fr_ps.locks import file_lock
 from fr_ps.npy import write_array
 from fr_ps.outputs import check_not_input, check_output_file, check_replaceable
 from fr_ps.photometric.align import read_boxes
-from fr_ps.photometric.captures import CaptureSource, list_names, list_sources
 from fr_ps.photometric.frame import Box
+from fr_ps.photometric.layouts import shared_files
+from fr_ps.photometric.layouts.folders import list_names
+from fr_ps.photometric.sources import CaptureSource, list_sources
 from fr_ps.progress import OnProgress, no_progress
 from fr_ps.shards import Shard
 from fr_ps.tables import SessionKey, suggest_session
@@ -240,7 +242,7 @@ def _prepare_session(job: SessionJob, config: PrepareConfig, mean_face: MeanFace
         if details is not None:
             return SessionResult(source.id, source.session, "kept", details=details)
         check_replaceable(target, RECORD_FILE, _MAP_FILES)  # again: hours may have passed
-        maps, details = capture_to_maps(source.folder, config, job.box, mean_face)
+        maps, details = capture_to_maps(source.folder, config, job.box, mean_face, source.root)
     except InputError as error:
         return SessionResult(source.id, source.session, "skipped", str(error))
     # A data set that mixes maps of different settings must not look finished.
@@ -256,9 +258,13 @@ def _prepare_session(job: SessionJob, config: PrepareConfig, mean_face: MeanFace
 
 def _preparation_inputs(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> dict[str, Any]:
     """The inputs of a session's maps: the settings, and the size and modification time of each file of the capture."""
-    states = {name: _stat(job.source.folder / name) for name in list_names(job.source.folder)}
+    source = job.source
+    states = {name: _stat(source.folder / name) for name in list_names(source.folder)}
+    states |= {f"{path.relative_to(source.root)}": _stat(path) for path in shared_files(source.folder, source.root)}
     files = [[name, state.st_size, state.st_mtime_ns] for name, state in states.items() if state and stat.S_ISREG(state.st_mode)]
     settings = preparation_settings(config, mean_face) | {"box": list(job.box) if job.box else None}
+    if config.layout != "auto":
+        settings["layout"] = config.layout
     return {"format": FORMAT, "settings": settings, "files": files}
 
 

@@ -35,15 +35,15 @@ synthetic faces, made symmetric. Alignment therefore keeps the framing of the bu
 
 
 def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None, *, size: int, fit: Fit) -> tuple[Frame, str]:
-    """The frame of one capture, and its source: `landmarks`, `boxes` or `none`.
+    """The frame of one capture, in pixels of its images, and its source: `landmarks`, `boxes`, `mask` or `none`.
 
     Args:
         capture: one session.
         folder: of the capture, for error messages.
         align: `auto` uses the box if given, else the landmarks if the capture has them, else the whole picture.
-        box: of this session.
+        box: of this session, in pixels of the stored pictures.
         size: side of the frame in pixels.
-        fit: how a box or picture that is not square becomes square. Not used with landmarks.
+        fit: how a box or picture that is not square becomes square. Not used with landmarks; a mask is not cropped, but padded.
 
     Raises:
         InputError: what `align` requires is missing or unusable.
@@ -52,7 +52,8 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
     if align == "boxes" or (align == "auto" and box is not None):
         if box is None:
             raise InputError(f"{folder}: no row in the table of boxes; add one, or use --align auto")
-        return fit_frame(_check_box(box, height, width, str(folder)), size, fit), "boxes"
+        left, top, right, bottom = (edge / capture.reduction for edge in box)
+        return fit_frame(_check_box((left, top, right, bottom), height, width, str(folder)), size, fit), "boxes"
     if align == "landmarks" or (align == "auto" and capture.landmarks is not None):
         if capture.landmarks is None:
             raise InputError(f"{folder / LANDMARKS_FILE}: no such file; add the landmarks, or use --align auto")
@@ -64,7 +65,17 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
             rotation = f"alignment would rotate the face by {math.degrees(frame.angle):.0f} degrees"
             raise InputError(f"{folder / LANDMARKS_FILE}: {rotation}; are x and y exchanged? Correct it, or remove it")
         return frame, "landmarks"
+    if align == "mask":
+        if capture.mask is None:
+            raise InputError(f"{folder}: has no mask; add a mask.png, or use --mask auto or another --align")
+        return fit_frame(_mask_box(capture.mask), size, "pad" if fit == "crop" else fit), "mask"
     return fit_frame((0, 0, width, height), size, fit), "none"
+
+
+def _mask_box(mask: np.ndarray) -> Box:
+    """The smallest box around the mask (H, W)."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def landmark_frame(landmarks: np.ndarray, size: int) -> Frame:

@@ -1,38 +1,30 @@
-"""Reading raw captures: `{id}/{session}/` with pictures and their lights, in the plain layout or in that of Photoface.
+"""Reading the capture of one session: its pictures as light, their lights, mask and landmarks."""
 
-The plain layout has `lights.csv`, which names the pictures. Photoface has `LightSource.m`, `im0.bmp`, `im1.bmp`, .. (or .png,
-.tif, .tiff, .pgm) and optionally `metadataII.txt` with attributes. Both may have `metadata.txt` with landmarks.
-"""
-
-import re
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fr_ps.config import LightAxes
+from fr_ps.config import CaptureLayout, LightAxes, MaskSource
 from fr_ps.errors import InputError
-from fr_ps.files import check_path_component, check_regular_file
-from fr_ps.photometric.images import DecodedImage, find_saturation_level, read_image
-from fr_ps.photometric.lights import LIGHTS_FILE, check_lights, read_lights
-from fr_ps.photometric.photoface import (
-    ATTRIBUTES_FILE,
-    LANDMARKS,
-    LANDMARKS_FILE,
-    LIGHT_SOURCE_FILE,
-    read_attributes,
-    read_landmarks,
-    read_light_source,
-)
-from fr_ps.tables import to_nfc
+from fr_ps.photometric.images import DecodedImage, SaturationSearch, is_image_name, read_image
+from fr_ps.photometric.layouts import LAYOUTS, find_lights
+from fr_ps.photometric.layouts.files import StatedLights
+from fr_ps.photometric.layouts.folders import list_names
+from fr_ps.photometric.lights import check_lights
+from fr_ps.photometric.linear_light import CameraResponse, linear_luminance
+from fr_ps.photometric.masks import check_mask, find_mask, is_mask_name, read_mask
+from fr_ps.photometric.photoface import ATTRIBUTES_FILE, LANDMARKS, LANDMARKS_FILE, read_attributes, read_landmarks
 
-_PHOTOFACE_IMAGE = re.compile(r"im(0|[1-9]\d*)\.(bmp|png|tiff?|pgm)", re.ASCII | re.IGNORECASE)
-_LAYOUT = f"{LIGHTS_FILE} (or Photoface's {LIGHT_SOURCE_FILE}) and its images"
+MAX_VALUES = 100_000_000
+"""Pixels of all pictures of a session in memory: 0.6 GB with their saturation."""
 
 
 @dataclass(frozen=True)
 class Capture:
-    """One session: pictures of one face, each under one known light.
+    """One session in memory: pictures of one face or object, each under one known light.
 
     Attributes:
         images: (k, H, W) float32 in [0, 1], linear in the light received, as recorded.
@@ -41,8 +33,11 @@ class Capture:
         intensities: (k,) float64 > 0, of the lights relative to each other; ones if not given.
         landmarks: (11, 2) float64 in the order of `photoface.LANDMARKS`, or None: x right and y down in pixels from the
             picture's top left corner, so that the centre of the first pixel is (0.5, 0.5).
+        mask: (H, W) bool: the pixels that show the face or object; None: all.
         saturation_level: the stored value, below the largest that the files can store, at which the camera saturates; None
             if the data shows no such value.
+        reduction: side of the squares of stored pixels whose mean is a pixel here. Landmarks are in pixels of `images`.
+        layout: of the files.
     """
 
     images: np.ndarray
@@ -50,7 +45,10 @@ class Capture:
     saturated: np.ndarray = None  # type: ignore[assignment]  # never None once it is made
     intensities: np.ndarray = None  # type: ignore[assignment]
     landmarks: np.ndarray | None = None
+    mask: np.ndarray | None = None
     saturation_level: int | None = None
+    reduction: int = 1
+    layout: CaptureLayout = "plain"
 
     def __post_init__(self) -> None:
         if self.saturated is None:
@@ -60,102 +58,139 @@ class Capture:
 
 
 @dataclass(frozen=True)
-class CaptureSource:
-    """The folder of one session's capture. `id` and `session` are the folder names in Unicode's composed form, as in tables."""
+class ReadingSettings:
+    """How captures are read; the fields are those of `PrepareConfig`."""
 
-    id: str
-    session: str
-    folder: Path
-
-
-def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = None) -> list[CaptureSource]:
-    """Every `{id}/{session}` folder under `captures`, sorted by name; hidden folders are skipped.
-
-    Args:
-        captures: the root.
-        unusable: receives the reason why a folder is unusable, by (id, session); the session is empty for the folder of a
-            subject. None: the first unusable folder raises.
-
-    Raises:
-        InputError: the root is missing or unreadable, or contains no session. Without `unusable` also: a folder is
-            unreadable, its name is not allowed in a table, or two folders of one parent differ only by case, surrounding
-            white space or Unicode form.
-    """
-
-    def usable_subfolders(folder: Path, subject: str = "") -> list[Path]:
-        names, wrong = _subfolders(folder)
-        for name, reason in wrong.items():
-            if unusable is None:
-                raise InputError(reason)
-            unusable[(to_nfc(subject), to_nfc(name)) if subject else (to_nfc(name), "")] = reason
-        return [folder / name for name in names]
-
-    found = []
-    for subject in usable_subfolders(captures):
-        try:
-            sessions = usable_subfolders(subject, subject.name)
-            found += [CaptureSource(to_nfc(subject.name), to_nfc(session.name), session) for session in sessions]
-        except InputError as error:
-            if unusable is None:
-                raise
-            unusable[to_nfc(subject.name), ""] = str(error)
-    if not found:
-        raise InputError(f"{captures}: contains no session; expected {{id}}/{{session}}/ with {_LAYOUT}")
-    return found
+    max_condition: float = 10.0
+    light_axes: LightAxes = "xy"
+    layout: CaptureLayout | Literal["auto"] = "auto"
+    mask: MaskSource = "file"
+    white_level: int | None = None
+    black_level: int = 0
+    response: str = "linear"
+    ambient: str | None = None
 
 
-def read_capture(folder: Path, max_condition: float, light_axes: LightAxes = "xy", white_level: int | None = None) -> Capture:
-    """The pictures, lights and landmarks of one session folder.
+def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), root: Path | None = None) -> Capture:
+    """The pictures, lights, mask and landmarks of one session folder.
+
+    Pictures of more than `MAX_VALUES` pixels together are averaged over squares of pixels as they are read.
 
     Args:
         folder: of the session.
-        max_condition: largest condition number of the lights.
-        light_axes: axes of the angles in `LightSource.m`; see `read_light_source`.
-        white_level: stored value at which the camera saturates. None: the largest value of the files' depth, or the
-            saturation level that `find_saturation_level` detects.
+        settings: how to read it.
+        root: of all captures, up to which folders are searched for the file of lights; None: only `folder`.
 
     Raises:
         InputError: a file is missing, unreadable or invalid, fewer than three images, images of different sizes, landmarks
-            outside the picture, or lights that `check_lights` rejects.
+            outside the picture, an empty mask, or lights that `check_lights` rejects.
     """
-    files = list_names(folder)
-    if LIGHTS_FILE in files:
-        lights_file = folder / LIGHTS_FILE
-        check_regular_file(lights_file)
-        names, lights, intensities = read_lights(lights_file)
-        on_disk = {to_nfc(name): name for name in files}
-        names = [on_disk.get(name, name) for name in names]
-    elif LIGHT_SOURCE_FILE in files:
-        lights_file = folder / LIGHT_SOURCE_FILE
-        lights = read_light_source(lights_file, light_axes)
-        names, intensities = _photoface_images(folder, files, len(lights)), np.ones(len(lights))
-    else:
-        raise InputError(f"{folder}: no {LIGHTS_FILE} and no {LIGHT_SOURCE_FILE}; expected {_LAYOUT}")
-    check_lights(lights, max_condition, lights_file)
-    images, pictures = _read_images(folder, names, white_level)
-    level = None if white_level else find_saturation_level(pictures)
-    saturated = np.stack([picture.saturated if level is None else picture.brightest >= level for picture in pictures])
-    saturation_level = None if level is None else round(level / pictures[0].scale)  # from the decoded to the stored value
-    _, height, width = images.shape
-    landmarks = _read_valid_landmarks(folder / LANDMARKS_FILE, height, width) if LANDMARKS_FILE in files else None
-    return Capture(images, lights, saturated, intensities, landmarks, saturation_level)
+    names = list_names(folder)
+    lights_file = find_lights(folder, root, None if settings.layout == "auto" else settings.layout)
+    stated = LAYOUTS[lights_file.layout].read_lights_file(lights_file.path, names, settings.light_axes)
+    check_lights(stated.lights, settings.max_condition, lights_file.path)
+    pictures = _read_pictures(folder, stated, settings)
+    mask_file = next((name for name in names if is_mask_name(name) and is_image_name(name)), None)
+    mask = None
+    if settings.mask == "file":
+        mask = _combine(read_mask(folder / mask_file, pictures.size) if mask_file else None, pictures.opaque)
+        mask = None if mask is None else check_mask(mask, str(folder / (mask_file or f"{stated.images[0]}: the alpha channel")))
+    landmarks = None
+    if LANDMARKS_FILE in names:
+        landmarks = _read_valid_landmarks(folder / LANDMARKS_FILE, *pictures.size) / pictures.reduction
+    if settings.mask == "auto":
+        mask = find_mask(pictures.images, str(folder))
+    elif mask is not None and pictures.reduction > 1:
+        mask = block_means(mask.astype(np.float32), pictures.reduction) >= 0.5
+    return Capture(
+        pictures.images,
+        stated.lights,
+        pictures.saturated,
+        np.ones(len(stated.lights)) if stated.intensities.ndim == 2 else stated.intensities,
+        landmarks,
+        mask,
+        pictures.saturation_level,
+        pictures.reduction,
+        lights_file.layout,
+    )
 
 
-def _read_images(folder: Path, names: list[str], white_level: int | None) -> tuple[np.ndarray, list[DecodedImage]]:
-    """Luminance (k, H, W) float32 of the named pictures, and the pictures, which share its memory; decoded one at a time."""
-    images = np.empty(0)
-    pictures = []
-    for place, name in enumerate(names):
-        picture = read_image(folder / name, white_level)
-        luminance = picture.luminance
-        if not place:
-            images = np.empty((len(names), *luminance.shape), dtype=np.float32)
-        if luminance.shape != images.shape[1:]:
-            sizes = f"{_size_text(luminance.shape)}, but {names[0]} is {_size_text(images.shape[1:])}"
-            raise InputError(f"{folder / name}: {sizes}; all images of a session must have one size")
-        images[place] = luminance
-        pictures.append(picture._replace(luminance=images[place]))
-    return images, pictures
+def _combine(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return one if other is None else other if one is None else one & other
+
+
+class _Pictures(NamedTuple):
+    """The pictures of a session: see `Capture`. `size` is that of the stored pictures; `opaque` (H, W) has their size."""
+
+    images: np.ndarray
+    saturated: np.ndarray
+    saturation_level: int | None
+    size: tuple[int, int]
+    reduction: int
+    opaque: np.ndarray | None
+
+
+def _read_pictures(folder: Path, stated: StatedLights, settings: ReadingSettings) -> _Pictures:
+    """The light in the named pictures, which are decoded one at a time."""
+    paths = [folder / name for name in stated.images]
+    picture = read_image(paths[0], settings.white_level)
+    height, width = size = picture.values.shape[:2]
+    reduction = max(1, math.ceil(math.sqrt(len(paths) * height * width / MAX_VALUES)))
+    images = np.empty((len(paths), height // reduction, width // reduction), dtype=np.float32)
+    search, opaque, brightest, whites = SaturationSearch(), None, [], []
+    response = CameraResponse(settings.black_level, settings.response)
+    ambient = response.to_light(_read_sized(folder / settings.ambient, size, paths[0], settings)) if settings.ambient else None
+    relative = stated.intensities / stated.intensities.mean()
+    for place, path in enumerate(paths):
+        if place:
+            picture = _read_sized(path, size, paths[0], settings)
+        by_channel = relative[place] if relative.ndim == 2 else None
+        if by_channel is not None and picture.values.ndim == 2:
+            by_channel = _same_channels(by_channel, path)
+        images[place] = block_means(linear_luminance(picture, response, ambient, by_channel), reduction)
+        search.add(picture)
+        opaque = _combine(opaque, picture.opaque)
+        brightest.append(block_maxima(picture.brightest, reduction))
+        whites.append(picture.white)
+    level = None if settings.white_level else search.level()
+    saturated = np.stack([values >= (white if level is None else level) for values, white in zip(brightest, whites)])
+    stored_level = None if level is None else round(level / picture.scale)
+    return _Pictures(images, saturated, stored_level, size, reduction, opaque)
+
+
+def _read_sized(path: Path, size: tuple[int, int], first: Path, settings: ReadingSettings) -> DecodedImage:
+    """The picture at `path`, which must have the `size` of the `first` one."""
+    picture = read_image(path, settings.white_level)
+    found = picture.values.shape[:2]
+    if found != size:
+        raise InputError(
+            f"{path}: {_size_text(found)}, but {first.name} is {_size_text(size)}; all images of a session must have one size"
+        )
+    return picture
+
+
+def _same_channels(intensity: np.ndarray, path: Path) -> np.ndarray:
+    """The intensity (3,) of a light as (1,) for a grey picture, if it is the same in all channels."""
+    if np.ptp(intensity) > 1e-6 * intensity.max():
+        raise InputError(
+            f"{path}: a grey image, but its light has different intensities in red, green and blue; state one intensity"
+        )
+    return intensity[:1]
+
+
+def block_means(plane: np.ndarray, side: int) -> np.ndarray:
+    """The means of the squares of `side` x `side` pixels of `plane` (H, W); incomplete squares are left out."""
+    return plane if side == 1 else _blocks(plane, side).mean(axis=(1, 3))
+
+
+def block_maxima(plane: np.ndarray, side: int) -> np.ndarray:
+    """As `block_means`, the largest value."""
+    return plane if side == 1 else _blocks(plane, side).max(axis=(1, 3))
+
+
+def _blocks(plane: np.ndarray, side: int) -> np.ndarray:
+    height, width = (length // side for length in plane.shape)
+    return plane[: height * side, : width * side].reshape(height, side, width, side)
 
 
 def read_capture_attributes(folder: Path) -> dict[str, str] | None:
@@ -167,22 +202,6 @@ def read_capture_attributes(folder: Path) -> dict[str, str] | None:
     return read_attributes(folder / ATTRIBUTES_FILE) if ATTRIBUTES_FILE in list_names(folder) else None
 
 
-def _photoface_images(folder: Path, files: list[str], lights: int) -> list[str]:
-    """The file names of `im0`, `im1`, .. in order, one for each light."""
-    by_number: dict[int, str] = {}
-    for name in files:
-        match = _PHOTOFACE_IMAGE.fullmatch(name)
-        if match:
-            other = by_number.setdefault(int(match[1]), name)
-            if other != name:
-                raise InputError(f"{folder}: both {other} and {name} are image {match[1]}; remove one of them")
-    if sorted(by_number) != list(range(lights)):
-        found = ", ".join(by_number[number] for number in sorted(by_number)) or "none"
-        expected = f"{LIGHT_SOURCE_FILE} has {lights} lights; expected im0 to im{lights - 1} (.bmp, .png, .tif or .pgm)"
-        raise InputError(f"{folder}: images are {found}, but {expected}")
-    return [by_number[number] for number in range(lights)]
-
-
 def _read_valid_landmarks(path: Path, height: int, width: int) -> np.ndarray:
     points = read_landmarks(path)
     for name, (x, y) in zip(LANDMARKS, points):
@@ -190,40 +209,6 @@ def _read_valid_landmarks(path: Path, height: int, width: int) -> np.ndarray:
             where = f"{name} at x {x:g}, y {y:g} is outside the picture of {_size_text((height, width))}"
             raise InputError(f"{path}: landmark {where}; correct it, or remove the file to continue without landmarks")
     return points
-
-
-def _subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The names of the usable visible folders in `folder`, sorted; and the unusable ones with the reason."""
-    names = [name for name in list_names(folder, only_folders=True) if not name.startswith(".")]
-    wrong: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for name in names:
-        other = first.setdefault(to_nfc(name.strip().casefold()), name)
-        if other != name:
-            differ = "differ only in case, white space or Unicode form"
-            wrong[other] = wrong[name] = f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them"
-        elif name != name.strip():
-            wrong[name] = f"{folder}: {name!r} begins or ends with white space, which tables do not preserve; rename it"
-        else:
-            try:
-                check_path_component(name, str(folder))
-            except InputError as error:
-                wrong[name] = str(error)
-    return [name for name in names if name not in wrong], wrong
-
-
-def list_names(folder: Path, only_folders: bool = False) -> list[str]:
-    """The names in a folder, sorted.
-
-    Raises:
-        InputError: it is missing or unreadable.
-    """
-    try:
-        return sorted(child.name for child in folder.iterdir() if not only_folders or child.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: no such folder; name a folder of {{id}}/{{session}}/ with {_LAYOUT}") from None
-    except OSError as error:
-        raise InputError(f"{folder}: unreadable folder ({error.strerror}); make it readable or move it away") from None
 
 
 def _size_text(shape: tuple[int, ...]) -> str:

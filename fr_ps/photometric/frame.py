@@ -1,7 +1,7 @@
 """The square that a picture is resampled to, the resampling, and the matching change of directions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -35,6 +35,10 @@ class Frame:
         """(s_x, s_y): the scale of each axis over the geometric mean of both; (1, 1) where the aspect ratio is kept."""
         ratio = math.sqrt(self.width / self.height)
         return 1 / ratio, ratio
+
+    def scaled(self, factor: float) -> "Frame":
+        """The same frame in a picture that is `factor` times as large."""
+        return replace(self, x=factor * self.x, y=factor * self.y, width=factor * self.width, height=factor * self.height)
 
     def to_source(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 2) of the square (right, down from its corner) as points of the picture."""

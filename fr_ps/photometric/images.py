@@ -1,10 +1,10 @@
-"""Reading one picture: luminance and saturation of each pixel."""
+"""Reading one picture: its decoded values, its white level, and which of its pixels are opaque."""
 
 import struct
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -18,6 +18,7 @@ from fr_ps.files import open_regular
 MAX_PIXELS = 64_000_000
 """Limit for one picture, checked by its header: a small file that decompresses to more is rejected before decoding."""
 _FORMATS = ("PNG", "TIFF", "BMP", "PPM", "JPEG")
+IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".jpg", ".jpeg")
 _LUMINANCE = (0.299, 0.587, 0.114)
 # TIFF tags.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
@@ -35,43 +36,70 @@ class DecodedImage(NamedTuple):
     """One picture.
 
     Attributes:
-        luminance: (H, W) float32 in [0, 1], 1 being the white level.
-        brightest: (H, W) uint8 or uint16: the decoded value of the pixel's brightest channel.
+        values: (H, W) or (H, W, 3) uint8 or uint16: the decoded values.
         white: the decoded value from which a channel is saturated.
         scale: decoded over stored values: above 1 for a PGM or PPM with a maximum below 255 or 65535, else 1.
+        opaque: (H, W) bool, by its alpha channel; None: all.
     """
 
-    luminance: np.ndarray
-    brightest: np.ndarray
+    values: np.ndarray
     white: int
     scale: float = 1
+    opaque: np.ndarray | None = None
+
+    @property
+    def brightest(self) -> np.ndarray:
+        """(H, W): the decoded value of the pixel's brightest channel."""
+        return self.values if self.values.ndim == 2 else self.values.max(axis=2)
 
     @property
     def saturated(self) -> np.ndarray:
         """(H, W) bool: a channel of the pixel is at the white level."""
         return self.brightest >= self.white
 
+    @property
+    def luminance(self) -> np.ndarray:
+        """(H, W) float32 in [0, 1], 1 being the white level; of a colour by ITU-R 601."""
+        if self.values.ndim == 2:
+            return _to_unit_range(self.values, self.white)
+        return _to_unit_range(weigh_channels(self.values), self.white)
+
+
+def weigh_channels(channels: np.ndarray) -> np.ndarray:
+    """(H, W) float32: the luminance of (H, W, 3) channels, by ITU-R 601."""
+    luminance = np.zeros(channels.shape[:2], dtype=np.float32)
+    for channel, weight in enumerate(_LUMINANCE):
+        luminance += np.float32(weight) * channels[..., channel]
+    return luminance
+
 
 class _Samples(NamedTuple):
-    """Decoded values (H, W) or (H, W, 3) uint8 or uint16, the largest possible decoded and the largest possible stored value."""
+    """Decoded values (H, W) or (H, W, 3) uint8 or uint16, the largest possible decoded and the largest possible stored value.
+
+    `opaque` is (H, W) bool by the alpha channel, or None.
+    """
 
     values: np.ndarray
     white: int
     largest: int
+    opaque: np.ndarray | None = None
+
+
+def is_image_name(name: str) -> bool:
+    """Whether the ending of the name of a file is that of an image format."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_ENDINGS)
 
 
 def read_image(path: Path, white_level: int | None = None) -> DecodedImage:
     """The picture at `path`: grey or RGB of 8 or 16 bits, upright by its orientation tag.
-
-    Colour is reduced to luminance (ITU-R 601).
 
     Args:
         path: of a regular file.
         white_level: stored value at which the camera saturates; None: the largest value of the file's depth.
 
     Raises:
-        InputError: the file is missing, not regular, truncated, of an unknown format, with transparency, of another depth,
-            or larger than `MAX_PIXELS`; or the white level exceeds its depth.
+        InputError: the file is missing, not regular, truncated, of an unknown format, of another depth, or larger than
+            `MAX_PIXELS`; or the white level exceeds its depth.
     """
     with _open_image(path) as (image, file):
         samples = _decode(image, file, path)
@@ -80,13 +108,7 @@ def read_image(path: Path, white_level: int | None = None) -> DecodedImage:
         raise InputError(f"{path}: {stored}; set --white-level to a value that the pictures can store")
     # The order of Pillow's own arithmetic: another order rounds some values differently.
     white = round((white_level or samples.largest) / samples.largest * samples.white)
-    values, scale = samples.values, samples.white / samples.largest
-    if values.ndim == 2:
-        return DecodedImage(_to_unit_range(values, white), values, white, scale)
-    luminance = np.zeros(values.shape[:2], dtype=np.float32)
-    for channel, weight in enumerate(_LUMINANCE):
-        luminance += np.float32(weight) * values[..., channel]
-    return DecodedImage(_to_unit_range(luminance, white), values.max(axis=2), white, scale)
+    return DecodedImage(samples.values, white, samples.white / samples.largest, samples.opaque)
 
 
 def count_pixels(path: Path) -> int:
@@ -99,28 +121,39 @@ def count_pixels(path: Path) -> int:
         return image.width * image.height
 
 
-def find_saturation_level(images: Sequence[DecodedImage]) -> int | None:
-    """The camera's white level, if the pictures of a session show that it is below that of the files; a decoded value.
+class SaturationSearch:
+    """The search for the camera's white level in the pictures of a session, one after the other.
 
-    That is the case if far more pixels have exactly the largest value than each of the values just below it, as with a
-    12-bit sensor in 16-bit files. Constant, dark and unsaturated pictures have no such peak.
-
-    Returns:
-        The largest decoded value; None without a peak, if it is the files' own white level, or if the pictures' scales
-        differ.
+    It is below that of the files if far more pixels have exactly the largest value than each of the values just below it, as
+    with a 12-bit sensor in 16-bit files. Constant, dark and unsaturated pictures have no such peak.
     """
-    scales = {picture.scale for picture in images}
-    top = max(int(picture.brightest.max()) for picture in images)
-    if len(scales) > 1 or top >= min(picture.white for picture in images):
-        return None
-    lowest = top - max(8 * scales.pop(), int(_SATURATION_WINDOW * top))
-    near = np.concatenate([picture.brightest[picture.brightest >= lowest] for picture in images])
-    _, counts = np.unique(near, return_counts=True)
-    total = sum(picture.brightest.size for picture in images)
-    peak, below = int(counts[-1]), counts[:-1]
-    if not len(below) or not _MIN_SATURATED_SHARE * total <= peak <= total / 2:
-        return None
-    return top if peak >= _SATURATION_PEAK_RATIO * below.mean() else None
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(1 << 16, dtype=np.int64)
+        self._scales: set[float] = set()
+        self._lowest_white = 1 << 16
+
+    def add(self, picture: DecodedImage) -> None:
+        """Count the values of one more picture."""
+        self._counts += np.bincount(picture.brightest.ravel(), minlength=1 << 16)
+        self._scales.add(picture.scale)
+        self._lowest_white = min(self._lowest_white, picture.white)
+
+    def level(self) -> int | None:
+        """The largest decoded value of all pictures.
+
+        None without a peak, if it is the files' own white level, or if the pictures' scales differ.
+        """
+        (present,) = self._counts.nonzero()
+        top, total = int(present[-1]), int(self._counts.sum())
+        if len(self._scales) > 1 or top >= self._lowest_white:
+            return None
+        lowest = top - max(8 * next(iter(self._scales)), int(_SATURATION_WINDOW * top))
+        below = self._counts[present[(present >= lowest) & (present < top)]]
+        peak = int(self._counts[top])
+        if not len(below) or not _MIN_SATURATED_SHARE * total <= peak <= total / 2:
+            return None
+        return top if peak >= _SATURATION_PEAK_RATIO * below.mean() else None
 
 
 def _to_unit_range(values: np.ndarray, white: int) -> np.ndarray:
@@ -168,8 +201,6 @@ def _decode(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples
     """The decoded values of the opened `image` in `file`."""
     if image.format not in _FORMATS:
         raise InputError(f"{path}: is {image.format}; expected {', '.join(_FORMATS)} (PPM includes PGM)")
-    if image.has_transparency_data:
-        raise InputError(f"{path}: has an alpha channel or a transparent colour; save it without transparency")
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, (8,))[0]
     if not image.tile:
@@ -185,8 +216,12 @@ def _decode(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples
         return _gray_samples(image, 255, max_value)
     if (image.mode.startswith("I;16") and bits != 12 and zero_is_black) or (image.mode == "I" and image.format == "PPM"):
         return _gray_samples(image, 65535, max_value)
+    if rawmode.startswith("LA;16"):
+        raise InputError(f"{path}: 16-bit grey with an alpha channel is not supported; save the alpha channel as mask.png")
+    if image.has_transparency_data and bits in (8, 16):
+        return _alpha_samples(_decode_16_bit(image, file, rawmode) if ";16" in rawmode else _decode_rgba(image))
     if image.mode == "RGB" and ";16" in rawmode and tags.get(_PLANAR, 1) == 1:
-        return _Samples(_decode_rgb16(image, file, rawmode), 65535, 65535)
+        return _Samples(_decode_16_bit(image, file, rawmode), 65535, 65535)
     if image.mode in ("RGB", "P") and bits == 8 and ";16" not in rawmode and not deep_ppm:
         return _Samples(np.asarray(_apply_orientation(image).convert("RGB")), 255, max_value or 255)
     stored = f"{image.format} stored as {rawmode}{f' up to {max_value}' if deep_ppm else ''}"
@@ -199,14 +234,26 @@ def _gray_samples(image: ImageFile.ImageFile, white: int, max_value: int | None)
     return _Samples(samples, white, max_value or white)
 
 
+def _decode_rgba(image: ImageFile.ImageFile) -> np.ndarray:
+    return np.asarray(_apply_orientation(image).convert("RGBA"))
+
+
+def _alpha_samples(values: np.ndarray) -> _Samples:
+    """The colours and the opaque pixels, those of half the largest alpha or more, of (H, W, 4) values."""
+    white = int(np.iinfo(values.dtype).max)
+    colors, opaque = values[..., :3], values[..., 3] > white // 2
+    gray = bool((colors == colors[..., :1]).all())
+    return _Samples(colors[..., 0] if gray else colors, white, white, opaque)
+
+
 def _apply_orientation(image: ImageFile.ImageFile) -> Image.Image:
     """The decoded picture, upright by its orientation tag. For TIFF, Pillow itself does so and removes the tag."""
     ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
-def _decode_rgb16(image: ImageFile.ImageFile, file: IO[bytes], rawmode: str) -> np.ndarray:
-    """(H, W, 3) uint16 of a 16-bit RGB picture.
+def _decode_16_bit(image: ImageFile.ImageFile, file: IO[bytes], rawmode: str) -> np.ndarray:
+    """(H, W, 3) uint16 of a 16-bit RGB picture, (H, W, 4) of one with alpha.
 
     Pillow has no mode for it and keeps the upper byte of each value; decoded with swapped bytes, the lower one.
     """

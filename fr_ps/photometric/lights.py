@@ -1,4 +1,4 @@
-"""Reading `lights.csv` (image, azimuth_deg, elevation_deg and optionally intensity), and the check of light directions."""
+"""Reading `lights.csv`, and the checks of light directions and intensities."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ from fr_ps.files import check_path_component
 from fr_ps.tables import NUMBER, read_csv_rows
 
 LIGHTS_FILE = "lights.csv"
-LIGHTS_COLUMNS = ("image", "azimuth_deg", "elevation_deg")
+ANGLE_COLUMNS, VECTOR_COLUMNS = ("azimuth_deg", "elevation_deg"), ("x", "y", "z")
+LIGHTS_COLUMNS = ("image", *ANGLE_COLUMNS)
 INTENSITY_COLUMN = "intensity"
+COLOR_INTENSITY_COLUMNS = ("intensity_r", "intensity_g", "intensity_b")
 MIN_LIGHTS = 3
 MAX_DEGREES = 360.0
 INTENSITY_RANGE = (1e-6, 1e6)
@@ -21,34 +23,67 @@ MAX_INTENSITY_RATIO = 1e4
 
 
 def read_lights(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The image names, (k, 3) unit vectors toward the lights and (k,) intensities of a `lights.csv`.
+    """The image names, (k, 3) unit vectors toward the lights and intensities of a `lights.csv`.
 
-    Angles are converted by `light_directions`. Intensities are relative to each other; 1 without the column.
+    A row has an image and its light: azimuth_deg and elevation_deg, which `light_directions` converts, or x, y and z of a
+    vector of any length; and optionally an intensity, or one for each of red, green and blue, relative to the others.
+
+    Returns:
+        The names; the directions; (k,) intensities, 1 without the column, or (k, 3).
 
     Raises:
         InputError: a missing or unknown column, fewer than three rows, a duplicate image, a cell that is not a number or
             out of bounds, or intensities that differ by more than `MAX_INTENSITY_RATIO`; names the row.
     """
     columns, rows = read_csv_rows(path)
-    if {*columns} - {INTENSITY_COLUMN} != {*LIGHTS_COLUMNS}:
-        expected = f"{','.join(LIGHTS_COLUMNS)} and, optionally, {INTENSITY_COLUMN}"
-        raise InputError(f"{path}: columns are {','.join(columns)}; expected {expected}")
+    direction, intensity = _light_columns(path, columns)
     if len(rows) < MIN_LIGHTS:
         raise InputError(f"{path}: {len(rows)} images; photometric stereo needs at least three")
-    names, angles, intensities = [], [], []
+    names: list[str] = []
+    cells: list[Sequence[float]] = []
+    intensities = []
     for number, row in rows:
         where = f"{path}: row {number}"
         if row["image"] in names:
             raise InputError(f"{where}: image {row['image']} is listed twice; remove one of the rows")
         names.append(check_path_component(row["image"], where))
-        angles.append([parse_degrees(row[column], f"{where}: {column}") for column in LIGHTS_COLUMNS[1:]])
-        intensities.append(_parse_intensity(row.get(INTENSITY_COLUMN, "1"), f"{where}: {INTENSITY_COLUMN}"))
-    weakest, strongest = min(intensities), max(intensities)
-    if strongest > MAX_INTENSITY_RATIO * weakest:
-        number = rows[intensities.index(weakest)][0]
-        apart = f"is {weakest:g}, and the strongest light's {strongest:g} is more than {MAX_INTENSITY_RATIO:g} times that"
-        raise InputError(f"{path}: row {number}: {INTENSITY_COLUMN} {apart}; correct it, or remove the light and its image")
-    return names, light_directions(angles), np.array(intensities)
+        if direction == ANGLE_COLUMNS:
+            cells.append([parse_degrees(row[column], f"{where}: {column}") for column in direction])
+        else:
+            cells.append(parse_vector([row[column] for column in direction], where).tolist())
+        intensities.append([parse_intensity(row[column], f"{where}: {column}") for column in intensity] or [1.0])
+    found = np.array(intensities)
+    check_intensities(found, [f"{path}: row {number}: {intensity[0] if intensity else ''}" for number, _ in rows])
+    lights = light_directions(cells) if direction == ANGLE_COLUMNS else np.array(cells)
+    return names, lights, found if len(intensity) == 3 else found[:, 0]
+
+
+def _light_columns(path: Path, columns: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of the direction and of the intensity among those of a `lights.csv`."""
+    for direction in (ANGLE_COLUMNS, VECTOR_COLUMNS):
+        for intensity in ((), (INTENSITY_COLUMN,), COLOR_INTENSITY_COLUMNS):
+            if {*columns} == {"image", *direction, *intensity}:
+                return direction, intensity
+    expected = f"image, {','.join(ANGLE_COLUMNS)} or {','.join(VECTOR_COLUMNS)}"
+    optional = f"{INTENSITY_COLUMN} or {','.join(COLOR_INTENSITY_COLUMNS)}"
+    raise InputError(f"{path}: columns are {','.join(columns)}; expected {expected} and, optionally, {optional}")
+
+
+def check_intensities(intensities: np.ndarray, places: Sequence[str]) -> None:
+    """Reject (k, c) intensities that differ by more than `MAX_INTENSITY_RATIO` within a channel.
+
+    Args:
+        intensities: of the lights, in one or three channels.
+        places: where each is stated, which begins the message.
+
+    Raises:
+        InputError: they do; names the weakest one.
+    """
+    weakest, strongest = intensities.min(axis=0), intensities.max(axis=0)
+    for channel in np.flatnonzero(strongest > MAX_INTENSITY_RATIO * weakest):
+        place = places[int(intensities[:, channel].argmin())]
+        apart = f"is {weakest[channel]:g}, and the strongest light's {strongest[channel]:g} is more than"
+        raise InputError(f"{place} {apart} {MAX_INTENSITY_RATIO:g} times that; correct it, or remove the light and its image")
 
 
 def light_directions(angles: Sequence[Sequence[float]]) -> np.ndarray:
@@ -94,7 +129,27 @@ def parse_degrees(text: str, where: str) -> float:
     return degrees
 
 
-def _parse_intensity(text: str, where: str) -> float:
+def parse_vector(cells: Sequence[str], where: str) -> np.ndarray:
+    """(3,) unit vector of the cells x, y, z, whose length is free.
+
+    Raises:
+        InputError: not three numbers, or a vector of length 0; the message begins with `where`.
+    """
+    if len(cells) != 3:
+        raise InputError(f"{where}: {len(cells)} numbers; expected x y z of the direction toward the light")
+    vector = [parse_number(cell, f"{where}: {axis}", "a number") for axis, cell in zip("xyz", cells)]
+    length = math.hypot(*vector)
+    if not 1e-6 < length < math.inf:
+        raise InputError(f"{where}: the direction {' '.join(cells)} has length {length:g}; expected a vector toward the light")
+    return np.array(vector) / length
+
+
+def parse_intensity(text: str, where: str) -> float:
+    """`text` as the intensity of a light.
+
+    Raises:
+        InputError: not a number, or outside `INTENSITY_RANGE`; the message begins with `where`.
+    """
     smallest, largest = INTENSITY_RANGE
     expected = f"a number above 0, from {smallest:g} to {largest:g}"
     intensity = parse_number(text, where, expected)

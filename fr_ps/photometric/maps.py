@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fr_ps.config import Integration, Solver
+from fr_ps.errors import InputError
 from fr_ps.photometric.calibrate import calibrate_images
 from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.frame import Frame, inside_mask, rotate_in_plane, warp
@@ -24,9 +25,10 @@ class SurfaceMaps:
         normal: (H, W, 3) unit vectors, x right, y up, z toward the camera.
         depth: (H, W) in pixels of these maps, zero mean, growing toward the camera.
         confidence: (H, W) in [0, 1]: the variance of the normal if all pictures had weight 1, over that with their weights;
-            low in shadows, highlights and saturation; 0 outside the picture.
+            low in shadows, highlights and saturation; 0 outside the picture or mask.
         quality: the measures of `session_quality`.
-        notes: the intensities and ambient light that were used; convexity and twist agreement of the normals.
+        notes: the intensities and ambient light that were used; the share of pixels outside the picture or mask; convexity and
+            twist agreement of the normals.
     """
 
     albedo: np.ndarray
@@ -51,8 +53,8 @@ def compute_maps(
 
     The pictures are resampled first. With least squares that equals resampling albedo-scaled normals; there are fewer
     pixels, and all that follows is in the axes of the square (the lights rotate with it). Depth is integrated in the
-    square, so its unit is a pixel of the square. Outside the picture, albedo is 0, the normal points toward the camera, and
-    depth is that of the nearest pixel inside.
+    square, so its unit is a pixel of the square. Outside the picture or the capture's mask, albedo is 0, the normal points
+    toward the camera, and depth is that of the nearest pixel inside.
 
     Args:
         capture: the pictures and lights.
@@ -64,17 +66,23 @@ def compute_maps(
         calibrate_ambient: whether to estimate and subtract ambient light.
 
     Raises:
-        InputError: intensities or ambient light that cannot be estimated.
+        InputError: intensities or ambient light that cannot be estimated, or no pixel to solve.
     """
-    images, saturated = warp(capture.images, frame), np.zeros((len(capture.images), frame.size, frame.size), dtype=np.float32)
+    mask = inside_mask(frame, *capture.images.shape[1:])
+    images = warp(capture.images, frame)
+    if capture.mask is not None:
+        images, covered = _warp_inside(capture.images, capture.mask, frame)
+        mask &= covered
+    saturated = np.zeros((len(capture.images), frame.size, frame.size), dtype=np.float32)
     clipped = capture.saturated.reshape(len(images), -1).any(axis=1)
     if clipped.any():
-        saturated[clipped] = warp(capture.saturated[clipped], frame)
+        saturated[clipped] = warp(capture.saturated[clipped], frame) * mask
+    if not mask.any():
+        raise InputError("no pixel of the frame is inside both the picture and the mask; check the mask and the alignment")
     # With S = diag(s_x, s_y, 1) and g the albedo-scaled normal, l . g = (S l) . (S^-1 g), and S^-1 g is along the normal of
     # the stretched surface. Hence all solvers work in the axes of the square.
     stretch = np.array([*frame.stretch, 1.0])
     lights = rotate_in_plane(capture.lights, frame.angle) * stretch
-    mask = inside_mask(frame, *capture.images.shape[1:])
 
     images, intensities, ambient = calibrate_images(
         images,
@@ -95,6 +103,7 @@ def compute_maps(
     notes = {
         "intensities": intensities.tolist(),
         "ambient": ambient,
+        "masked": float(1 - mask.mean()),
         "convexity": convexity(normals, mask),
         "twist_agreement": twist_agreement(normals, mask),
     }
@@ -106,3 +115,13 @@ def compute_maps(
         session_quality(images, saturated, lights, normals, depth, mask),
         notes,
     )
+
+
+def _warp_inside(images: np.ndarray, mask: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """The images (k, H, W) in the frame, each pixel the mean of its part inside the mask (H, W), and 0 without such a part.
+
+    Also returns (S, S) bool: the pixels of which at least half is inside.
+    """
+    coverage = warp(mask[None], frame)[0]
+    inside = coverage >= 0.5
+    return warp(images * mask, frame) * (inside / np.maximum(coverage, 0.5)), inside

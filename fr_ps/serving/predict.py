@@ -18,8 +18,8 @@ from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.files import check_path_component
 from fr_ps.models.inference import Predictions, concatenate_predictions
-from fr_ps.photometric.captures import list_sources
 from fr_ps.photometric.orientation import ORIENTATION_SAMPLE, NormalStatistics, axes_warning, normal_statistics
+from fr_ps.photometric.sources import list_sources
 from fr_ps.progress import OnProgress, no_progress
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.tables import SessionKey, read_session_rows, suggest_session
@@ -66,20 +66,24 @@ class PreparedSession:
 
 @dataclass(frozen=True)
 class CaptureSession:
-    """A raw capture in `folder`, with the settings that compute its maps; `error`: why the folder is unusable, else empty."""
+    """A raw capture in `folder`, below the `root` of all captures, with the settings that compute its maps.
+
+    `error`: why the folder is unusable, else empty.
+    """
 
     recognizer: Recognizer
     config: PrepareConfig
     mean_face: MeanFace | None
     key: SessionKey
     folder: Path
+    root: Path
     error: str = ""
 
     def read(self) -> ModalityMaps:
         """The maps that the model reads; see `SessionInput`."""
         if self.error:
             raise InputError(self.error)
-        maps, _ = capture_to_maps(self.folder, self.config, None, self.mean_face)
+        maps, _ = capture_to_maps(self.folder, self.config, None, self.mean_face, self.root)
         modalities = self.recognizer.info.modalities
         return {name: self.recognizer.check_map(name, getattr(maps, name), f"{self.folder}: {name}") for name in modalities}
 
@@ -154,9 +158,9 @@ def list_capture_sessions(
     unusable: dict[SessionKey, str] = {}
     folders = {(source.id, source.session): source.folder for source in list_sources(root, unusable)}
     sessions: dict[SessionKey, SessionInput] = {
-        key: CaptureSession(recognizer, config, mean_face, key, folder) for key, folder in folders.items()
+        key: CaptureSession(recognizer, config, mean_face, key, folder, root) for key, folder in folders.items()
     }
-    sessions |= {key: CaptureSession(recognizer, config, mean_face, key, root, reason) for key, reason in unusable.items()}
+    sessions |= {key: CaptureSession(recognizer, config, mean_face, key, root, root, reason) for key, reason in unusable.items()}
     keys = list(read_session_rows(table, ())[1]) if table else sorted(sessions)
     for key in keys:
         if key not in sessions:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fr_ps.config import CaptureLayout
+from fr_ps.config import SyntheticLayout
 from fr_ps.photometric.lights import LIGHTS_COLUMNS, LIGHTS_FILE
 from fr_ps.photometric.photoface import ATTRIBUTES, ATTRIBUTES_FILE, LANDMARKS_FILE, LIGHT_SOURCE_FILE
 from fr_ps.progress import OnProgress, no_progress
@@ -24,7 +24,7 @@ def write_synthetic_captures(
     sessions: int,
     seed: int,
     size: int = 128,
-    layout: CaptureLayout = "plain",
+    layout: SyntheticLayout = "plain",
     advance: OnProgress = no_progress,
 ) -> None:
     """Write `people` x `sessions` sessions under `out`.

@@ -8,7 +8,7 @@ import pytest
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, read_capture_labels
 from fr_ps.errors import InputError
-from fr_ps.photometric.captures import list_sources
+from fr_ps.photometric.sources import list_sources
 from tests.conftest import AssertRejected
 
 HEADER = "id,session,Gender,Spectacles,Facial_Hair,Pose,Emotion"

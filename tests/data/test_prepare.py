@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import IO, get_args
@@ -204,6 +205,34 @@ def test_running_again_keeps_unchanged_sessions_and_redoes_changed_ones(raw, tmp
     assert whole_sessions(out) == 9
 
 
+def test_a_changed_file_of_lights_above_the_sessions_prepares_them_again(raw, tmp_path):
+    lights = (raw / "captures/S000/s00/lights.csv").read_text()
+    for file in raw.glob("captures/*/*/lights.csv"):
+        file.unlink()
+    shared = raw / "captures/lights.csv"
+    shared.write_text(lights)
+    config = PrepareConfig(captures=str(raw / "captures"), out=str(tmp_path / "out"), size=32)
+    sessions = len(prepare(config))
+    assert statuses(prepare(config)) == {"written": 0, "kept": sessions, "skipped": 0}
+    (raw / "captures/labels.csv").write_text("another table")
+    assert statuses(prepare(config))["kept"] == sessions
+    shared.write_text(lights + "\n")
+    assert statuses(prepare(config)) == {"written": sessions, "kept": 0, "skipped": 0}
+
+
+def test_sessions_that_an_earlier_version_prepared_are_kept(raw, tmp_path):
+    """Its record lacks the settings that did not exist."""
+    config = PrepareConfig(captures=str(raw / "captures"), out=str(tmp_path / "out"), size=32)
+    sessions = len(prepare(config))
+    for file in tmp_path.glob("out/data/*/*/prepared.json"):
+        record = json.loads(file.read_text())
+        for name in ("mask", "black_level", "response", "ambient"):
+            del record["made_from"]["settings"][name]
+        file.write_text(json.dumps(record))
+    assert statuses(prepare(config)) == {"written": 0, "kept": sessions, "skipped": 0}
+    assert statuses(prepare(replace(config, response="2.2"))) == {"written": sessions, "kept": 0, "skipped": 0}
+
+
 def test_a_bad_session_fails_and_earlier_sessions_are_kept(raw, tmp_path, rejected):
     out = tmp_path / "out"
     bad = raw / "captures/S001/s01/im2.png"
@@ -370,7 +399,7 @@ def test_the_record_beside_the_maps_suffices_to_reproduce_them(photoface, tmp_pa
         done = record(out, key)
         assert done == outcome.details
         assert done["aligned_by"] == "landmarks"
-        capture = read_capture(photoface / key, 10)
+        capture = read_capture(photoface / key)
         to = Frame(**done["frame"])
         assert to == landmark_frame(capture.landmarks, 32)
         assert done["landmark_error"] == pytest.approx(landmark_error(capture.landmarks, to))
@@ -438,7 +467,7 @@ def test_boxes_crop_the_sessions_that_they_name(raw, tmp_path, rejected):
     assert {key for key, way in ways.items() if way == "boxes"} == {"S000/s01", "S002/s00"}
     assert set(ways.values()) == {"boxes", "none"}
     assert ["cropped to a box", 2] in summary_rows(outcomes)[0]
-    maps = compute_maps(read_capture(raw / "captures/S002/s00", 10), fit_frame((0, 0, 20, 10), 32, "pad"))
+    maps = compute_maps(read_capture(raw / "captures/S002/s00"), fit_frame((0, 0, 20, 10), 32, "pad"))
     np.testing.assert_array_equal(np.load(out / "data/S002/s00/normal.npy"), maps.normal)
     assert (np.load(out / "data/S002/s00/confidence.npy")[:8] == 0).all()
 
@@ -512,7 +541,7 @@ EXCHANGED = {"yx": "yx", "y-x": "mirrored in x", "-yx": "mirrored in y", "-y-x":
 
 def turn_light_source(folder: Path) -> None:
     """Rewrite the lights with exchanged x and y: an azimuth from the other axis."""
-    lights = read_capture(folder, 10).lights
+    lights = read_capture(folder).lights
     angles = np.degrees([np.arccos(lights[:, 2]), np.arctan2(lights[:, 0], lights[:, 1])]).T
     matrix = "; ".join(f"{zenith:.6f} {azimuth:.6f}" for zenith, azimuth in angles)
     (folder / "LightSource.m").write_text(f"L = [{matrix}];\n")
@@ -586,7 +615,7 @@ def wrong_size_of_matrix(folder: Path) -> None:
 
 FAULTS = {
     "truncated BMP": (truncate, ["im1.bmp", "not a readable image"]),
-    "no LightSource.m": (lambda folder: (folder / "LightSource.m").unlink(), ["no lights.csv and no LightSource.m"]),
+    "no LightSource.m": (lambda folder: (folder / "LightSource.m").unlink(), ["no file of lights"]),
     "matrix of the wrong size": (wrong_size_of_matrix, ["3 lights", "im3.bmp"]),
     "light behind": (
         lambda folder: (folder / "LightSource.m").write_text("L = [30 45; 95 135; 30 225; 30 315];\n"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from scipy.optimize import minimize
 
+from fr_ps.config import Fit
 from fr_ps.photometric.align import CANONICAL_LANDMARKS, align_capture, landmark_error, landmark_frame, read_boxes
 from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.frame import Frame, fit_frame
@@ -214,3 +215,20 @@ def test_landmarks_with_x_and_y_exchanged_are_rejected(tmp_path, rejected):
     capture = Capture(np.zeros((4, 64, 64), dtype=np.float32), np.eye(4, 3), landmarks=landmarks)
     with rejected("metadata.txt", "exchanged"):
         align_capture(capture, tmp_path, "auto", None, size=32, fit="crop")
+
+
+@pytest.mark.parametrize(("fit", "expected"), [("crop", (12, 12)), ("pad", (12, 12)), ("stretch", (12, 8))])
+def test_the_frame_of_a_mask_is_the_square_around_it(fit: Fit, expected: tuple[float, float]) -> None:
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[20:28, 30:42] = True
+    mask[20, 30] = False
+    capture = Capture(np.zeros((4, 64, 64), dtype=np.float32), np.eye(4, 3), mask=mask)
+    frame, source = align_capture(capture, FOLDER, "mask", None, size=32, fit=fit)
+    assert source == "mask"
+    assert (frame.x, frame.y, frame.width, frame.height) == (36, 24, *expected)
+
+
+def test_alignment_by_a_mask_requires_one(rejected: AssertRejected) -> None:
+    capture = Capture(np.zeros((4, 64, 64), dtype=np.float32), np.eye(4, 3))
+    with rejected("no mask", "--mask auto"):
+        align_capture(capture, FOLDER, "mask", None, size=32, fit="crop")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fr_ps.photometric.captures import Capture, list_sources, read_capture, read_capture_attributes
+from fr_ps.photometric.captures import Capture, ReadingSettings, read_capture, read_capture_attributes
+from fr_ps.photometric.sources import list_sources
 from tests.photometric.surfaces import FOUR, directions
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
@@ -34,7 +35,7 @@ def photoface(tmp_path: Path) -> Path:
 
 def test_a_capture_is_its_pictures_in_the_order_of_the_lights(tmp_path, write_capture):
     write_capture(tmp_path, IMAGES, FOUR)
-    capture = read_capture(tmp_path, 10)
+    capture = read_capture(tmp_path)
     np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
     np.testing.assert_array_equal(capture.saturated, IMAGES == 255)
     np.testing.assert_allclose(capture.lights, directions(FOUR))
@@ -49,7 +50,7 @@ def test_intensities_and_landmarks_of_a_capture_are_read_too(tmp_path, write_cap
     stated = [f"{row},{more}" for row, more in zip(rows, ["intensity", "1", "0.5", "2", "1"])]
     (tmp_path / "lights.csv").write_text("\n".join(stated))
     (tmp_path / "metadata.txt").write_text(POINTS)
-    capture = read_capture(tmp_path, 10)
+    capture = read_capture(tmp_path)
     assert capture.intensities.tolist() == [1, 0.5, 2, 1]
     np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
     assert capture.landmarks.shape == (11, 2)
@@ -64,7 +65,7 @@ def test_pictures_and_folders_are_found_in_another_unicode_form(tmp_path, write_
     (folder / "lights.csv").write_text(table.replace("im0.png", unicodedata.normalize("NFC", "ảnh.png")))
     (source,) = list_sources(tmp_path)
     assert (source.id, source.folder) == (unicodedata.normalize("NFC", "ảnh"), folder)
-    np.testing.assert_allclose(read_capture(source.folder, 10).images, IMAGES / 255, atol=1e-7)
+    np.testing.assert_allclose(read_capture(source.folder).images, IMAGES / 255, atol=1e-7)
 
 
 def test_a_capture_made_of_pictures_and_lights_alone_is_not_saturated():
@@ -98,22 +99,24 @@ def test_the_detected_saturation_level_is_a_valid_white_level(ending: str, large
         write_stored(tmp_path / f"{number}.{ending}", stored[-1], largest)
         rows.append(f"{number}.{ending},{azimuth},{elevation}")
     (tmp_path / "lights.csv").write_text("\n".join(rows))
-    found = read_capture(tmp_path, 10)
+    found = read_capture(tmp_path)
     assert found.saturation_level == level
     np.testing.assert_array_equal(found.saturated, np.array(stored) == level)
-    as_advised = read_capture(tmp_path, 10, white_level=found.saturation_level)
+    as_advised = read_capture(tmp_path, ReadingSettings(white_level=found.saturation_level))
     np.testing.assert_array_equal(as_advised.saturated, np.array(stored) == level)
     np.testing.assert_allclose(as_advised.images, np.array(stored) / level, atol=0.005 if largest < 256 else 1e-4)
 
 
 def test_a_photoface_folder_is_read_as_it_is_distributed(photoface):
-    capture = read_capture(photoface, 10)
+    capture = read_capture(photoface)
     np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
     np.testing.assert_array_equal(capture.saturated, IMAGES == 255)
     across, ahead = np.sin(np.radians(40)) / np.sqrt(2), np.cos(np.radians(40))
     signs = np.array([(-1, 1), (1, 1), (-1, -1), (1, -1)])
     np.testing.assert_allclose(capture.lights, [(across * x, across * y, ahead) for x, y in signs], atol=1e-12)
-    np.testing.assert_allclose(read_capture(photoface, 10, "x-y").lights, capture.lights * (1, -1, 1), atol=1e-12)
+    np.testing.assert_allclose(
+        read_capture(photoface, ReadingSettings(light_axes="x-y")).lights, capture.lights * (1, -1, 1), atol=1e-12
+    )
     np.testing.assert_array_equal(capture.landmarks[0], [1, 4])
     assert read_capture_attributes(photoface)["Emotion"] == "emoOther"
     assert [(source.id, source.session) for source in list_sources(photoface.parents[1])] == [("1001", photoface.name)]
@@ -126,7 +129,7 @@ def test_photoface_pictures_may_have_another_suffix_and_landmarks_be_absent(suff
         (photoface / f"im{k}.bmp").unlink()
         (photoface / f"picture.{suffix.lower()}").rename(photoface / f"im{k}.{suffix}")
     (photoface / "metadata.txt").unlink()
-    capture = read_capture(photoface, 10)
+    capture = read_capture(photoface)
     np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
     assert capture.landmarks is None
 
@@ -136,12 +139,12 @@ def test_more_than_ten_pictures_are_in_the_order_of_their_numbers(photoface):
     (photoface / "LightSource.m").write_text("[" + "; ".join(f"{z} {a}" for z, a in angles) + "]")
     for k in range(12):
         Image.fromarray(np.full((12, 9), 10 * k, dtype=np.uint8)).save(photoface / f"im{k}.bmp")
-    assert np.rint(255 * read_capture(photoface, 10).images[:, 0, 0]).tolist() == [10 * k for k in range(12)]
+    assert np.rint(255 * read_capture(photoface).images[:, 0, 0]).tolist() == [10 * k for k in range(12)]
 
 
 def test_lights_csv_has_priority_over_light_source(photoface, write_capture):
     write_capture(photoface, IMAGES, FOUR)
-    np.testing.assert_allclose(read_capture(photoface, 10).lights, directions(FOUR))
+    np.testing.assert_allclose(read_capture(photoface).lights, directions(FOUR))
 
 
 @pytest.mark.parametrize(
@@ -168,17 +171,17 @@ def test_lights_csv_has_priority_over_light_source(photoface, write_capture):
 def test_a_bad_photoface_folder_is_rejected(change, words, photoface, rejected):
     change(photoface)
     with rejected(photoface, *words):
-        read_capture(photoface, 10)
+        read_capture(photoface)
 
 
 def test_a_missing_picture_and_one_of_another_size_are_named(tmp_path, write_capture, rejected):
     write_capture(tmp_path, np.stack([PICTURE] * 4), FOUR)
     Image.fromarray(PICTURE[:5]).save(tmp_path / "im2.png")
     with rejected(tmp_path / "im2.png", "9 x 5", "9 x 12"):
-        read_capture(tmp_path, 10)
+        read_capture(tmp_path)
     (tmp_path / "im2.png").unlink()
     with rejected(tmp_path / "im2.png"):
-        read_capture(tmp_path, 10)
+        read_capture(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["LightSource.m", "metadata.txt", "im1.bmp"])
@@ -186,7 +189,7 @@ def test_a_fifo_in_a_capture_is_rejected_without_blocking(name, photoface, rejec
     (photoface / name).unlink(missing_ok=True)
     os.mkfifo(photoface / name)
     with rejected(name, "not a regular file"):
-        read_capture(photoface, 10)
+        read_capture(photoface)
 
 
 def test_every_session_of_yale_b_passes_the_default_limit(yale):
@@ -194,7 +197,7 @@ def test_every_session_of_yale_b_passes_the_default_limit(yale):
     assert len(sources) == 158
     assert len({source.id for source in sources}) == 20
     for source in sources[:8]:
-        assert read_capture(source.folder, 10).images.shape == (4, 192, 168)
+        assert read_capture(source.folder).images.shape == (4, 192, 168)
 
 
 def test_a_missing_or_empty_captures_folder_or_a_file_is_rejected(tmp_path, rejected):
@@ -248,7 +251,7 @@ def test_an_unreadable_folder_is_rejected(level, mode, photoface, rejected, othe
         root.chmod(0o755)
         session = root / "p" / "s"
         shutil.copytree(photoface, session)
-        read_capture(session, 10)  # imports modules that another user may not be able to read
+        read_capture(session)  # imports modules that another user may not be able to read
         closed = session if level == "session" else session.parent
         closed.chmod(mode)
         with other_user():
@@ -261,7 +264,7 @@ def test_an_unreadable_folder_is_rejected(level, mode, photoface, rejected, othe
                 with rejected(root, "contains no session"):
                     list_sources(root, unusable)
                 assert str(closed) in unusable["p", ""]
-            for read in (lambda: read_capture(session, 10), lambda: read_capture_attributes(session)):
+            for read in (lambda: read_capture(session), lambda: read_capture_attributes(session)):
                 with rejected(closed, "Permission denied", "; "):
                     read()
         closed.chmod(0o755)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fr_ps.errors import InputError
-from fr_ps.photometric.images import DecodedImage, count_pixels, find_saturation_level, read_image
+from fr_ps.photometric.images import DecodedImage, SaturationSearch, count_pixels, read_image
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (6, 7, 3), dtype=np.uint16)
@@ -251,7 +251,14 @@ def exposed(most: int, share: float = 1.0, seed: int = 0) -> np.ndarray:
 
 
 def decoded(values: np.ndarray, white: int = 65535, scale: float = 1) -> DecodedImage:
-    return DecodedImage((values / white).astype(np.float32), values, white, scale)
+    return DecodedImage(values, white, scale)
+
+
+def find_saturation_level(pictures: list[DecodedImage]) -> int | None:
+    search = SaturationSearch()
+    for picture in pictures:
+        search.add(picture)
+    return search.level()
 
 
 @pytest.mark.parametrize("most", [1023, 4095, 16383, 3967, 250])
@@ -333,8 +340,6 @@ def test_a_truncated_picture_is_rejected_and_not_half_black(name: str, kept: flo
 @pytest.mark.parametrize(
     ("name", "picture"),
     [
-        ("rgba.png", Image.new("RGBA", (4, 4))),
-        ("la.png", Image.new("LA", (4, 4))),
         ("bits.png", Image.new("1", (4, 4))),
         ("float.tif", Image.new("F", (4, 4))),
         ("deep.tif", Image.new("I", (4, 4))),
@@ -351,7 +356,7 @@ def test_pictures_of_unknown_scale_are_rejected(name: str, picture: Image.Image,
     ("name", "content"),
     [
         ("colour.ppm", b"P6\n7 6\n65535\n" + DEEP.astype(">u2").tobytes()),
-        ("rgba.png", png_16(np.concatenate([DEEP, DEEP[..., :1]], axis=2))),
+        ("la.png", png_16(np.concatenate([DEEP[..., :1], DEEP[..., :1]], axis=2))),
         ("planes.tif", tiff_16(DEEP, planar=2)),
         ("text.png", b"not a picture\nat all"),
         ("header.jpg", bytes.fromhex("ffd8ffc0000b080004000401011100ffd9")),
@@ -361,6 +366,27 @@ def test_unsupported_depths_are_rejected(name: str, content: bytes, tmp_path: Pa
     (tmp_path / name).write_bytes(content)
     with rejected(tmp_path / name):
         read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_alpha_channel_gives_the_opaque_pixels_and_changes_no_colour(bits: int, tmp_path: Path) -> None:
+    alpha = np.linspace(0, 1, DEEP[..., 0].size).reshape(DEEP.shape[:2])
+    if bits == 8:
+        colors = (DEEP >> 8).astype(np.uint8)
+        Image.fromarray(np.dstack([colors, (255 * alpha).astype(np.uint8)])).save(tmp_path / "a.png")
+    else:
+        colors = DEEP
+        (tmp_path / "a.png").write_bytes(png_16(np.dstack([DEEP, (65535 * alpha).astype(np.uint16)])))
+    picture = read_image(tmp_path / "a.png")
+    np.testing.assert_allclose(picture.luminance, colors @ WEIGHTS / (2**bits - 1), atol=1e-6)
+    np.testing.assert_array_equal(picture.opaque, alpha > 0.5)
+
+
+def test_grey_with_an_alpha_channel_remains_grey(tmp_path: Path) -> None:
+    Image.fromarray(np.dstack([GREY, np.full_like(GREY, 255)])).save(tmp_path / "a.png")
+    picture = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.values, GREY)
+    assert picture.opaque.all()
 
 
 def test_a_missing_picture_is_named(tmp_path: Path, rejected) -> None:

@@ -54,7 +54,7 @@ def test_a_sphere_is_found(
     images = render(sphere(picture)[0], angles, 0.9)
     assert images.min() > 0.05, "every pixel is lit by every light"
     write_capture(tmp_path, to_8_bit(images), angles)
-    capture = read_capture(tmp_path, 10)
+    capture = read_capture(tmp_path)
     maps = compute_maps(capture, whole(capture, size), solver=solver)
 
     # The same sphere, seen with pixels of the new size.
@@ -78,7 +78,7 @@ def test_axes_are_x_right_y_up_z_toward_the_camera(tmp_path: Path, write_capture
         assert (image[:, :24].mean() > image[:, 24:].mean()) == (azimuth > 0), "a positive azimuth lights the left half"
         assert (image[:24].mean() > image[24:].mean()) == (elevation > 0)
     write_capture(tmp_path, images, FOUR)
-    capture = read_capture(tmp_path, 10)
+    capture = read_capture(tmp_path)
     maps = compute_maps(capture, whole(capture, 48))
     assert (maps.normal[:22, :, 1] > 0).all()
     assert (maps.normal[26:, :, 1] < 0).all()
@@ -367,7 +367,7 @@ def test_a_real_face_has_its_nose_in_front_and_faces_up_above_its_middle(yale: P
     subjects = sorted(folder for folder in (yale / "captures").iterdir() if (folder / session).is_dir())
     noses, tilts, turns = [], [], []
     for folder in subjects:
-        capture = read_capture(folder / session, 10)
+        capture = read_capture(folder / session)
         maps = compute_maps(capture, whole(capture, 56), solver=solver)
         np.testing.assert_allclose(np.linalg.norm(maps.normal, axis=-1), 1, atol=1e-5)
         noses.append(maps.depth[24:40, 22:34].mean())

@@ -68,12 +68,13 @@ def test_a_share_of_normals_that_point_away_is_reported_with_the_share(faces: li
 
 
 def test_real_faces_give_no_warning_alone_or_together(yale: Path) -> None:
-    from fr_ps.photometric.captures import list_sources, read_capture
+    from fr_ps.photometric.captures import ReadingSettings, read_capture
     from fr_ps.photometric.solve import least_squares, split_albedo
+    from fr_ps.photometric.sources import list_sources
 
     measured = []
     for source in list_sources(yale / "captures")[::5]:
-        capture = read_capture(source.folder, 1000)
+        capture = read_capture(source.folder, ReadingSettings(max_condition=1000))
         measured.append(normal_statistics(split_albedo(least_squares(capture.images[:, ::2, ::2], capture.lights))[1]))
         assert axes_warning(measured[-1:]) is None
     assert axes_warning(measured) is None

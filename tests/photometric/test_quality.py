@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rendering import render
 
-from fr_ps.photometric.captures import list_sources, read_capture
+from fr_ps.photometric.captures import ReadingSettings, read_capture
 from fr_ps.photometric.frame import fit_frame
 from fr_ps.photometric.integrate import poisson
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.quality import MEASURES, SHADOW, convexity, session_quality, twist_agreement
 from fr_ps.photometric.solve import least_squares, split_albedo
+from fr_ps.photometric.sources import list_sources
 from fr_ps.synthetic.scene import render_session
 from tests.photometric import surfaces
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, degrees, directions, normals_from_differences, sphere
@@ -194,7 +195,7 @@ def real(yale: Path) -> dict[tuple[str, str], dict[str, float]]:
     """Quality, convexity and twist agreement of every session of Yale B."""
     found = {}
     for source in list_sources(yale / "captures"):
-        capture = read_capture(source.folder, 1000)
+        capture = read_capture(source.folder, ReadingSettings(max_condition=1000))
         height, width = capture.images.shape[1:]
         maps = compute_maps(capture, fit_frame((0, 0, width, height), 112, "crop"), solver="least_squares")
         found[source.id, source.session] = maps.quality | {key: maps.notes[key] for key in ("convexity", "twist_agreement")}

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fr_ps.photometric.captures import list_sources, read_capture, read_capture_attributes
+from fr_ps.photometric.captures import read_capture, read_capture_attributes
+from fr_ps.photometric.sources import list_sources
 from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.synthetic.scene import LABELS, LIGHT_ANGLES, render_session
 from fr_ps.synthetic.view import WIDE
@@ -56,7 +57,7 @@ def test_the_photoface_layout_reads_back_the_rendered_session(tmp_path: Path) ->
     assert {path.name for path in tmp_path.iterdir()} == {"S000", "S001"}, "the root holds subjects and nothing else"
     for number, source in enumerate(sources):
         scene = render_session(1, *divmod(number, 3), 64, WIDE)
-        capture = read_capture(source.folder, 10)
+        capture = read_capture(source.folder)
         np.testing.assert_array_equal(np.rint(255 * capture.images), scene.images)
         np.testing.assert_allclose(capture.lights, scene.lights, atol=1e-7)
         np.testing.assert_allclose(capture.landmarks, scene.landmarks, atol=1e-3)

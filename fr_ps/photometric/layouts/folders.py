@@ -1,0 +1,41 @@
+"""Names in the folders of captures."""
+
+from pathlib import Path
+
+from fr_ps.errors import InputError
+from fr_ps.files import check_path_component
+from fr_ps.tables import to_nfc
+
+
+def list_names(folder: Path, only_folders: bool = False) -> list[str]:
+    """The names in a folder, sorted.
+
+    Raises:
+        InputError: it is missing or unreadable.
+    """
+    try:
+        return sorted(child.name for child in folder.iterdir() if not only_folders or child.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: no such folder; name a folder of {{id}}/{{session}}/ with images and their lights") from None
+    except OSError as error:
+        raise InputError(f"{folder}: unreadable folder ({error.strerror}); make it readable or move it away") from None
+
+
+def visible_subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The names of the usable visible folders in `folder`, sorted; and the unusable ones with the reason."""
+    names = [name for name in list_names(folder, only_folders=True) if not name.startswith(".")]
+    wrong: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(to_nfc(name.strip().casefold()), name)
+        if other != name:
+            differ = "differ only in case, white space or Unicode form"
+            wrong[other] = wrong[name] = f"{folder}: {other!r} and {name!r} {differ}; rename or remove one of them"
+        elif name != name.strip():
+            wrong[name] = f"{folder}: {name!r} begins or ends with white space, which tables do not preserve; rename it"
+        else:
+            try:
+                check_path_component(name, str(folder))
+            except InputError as error:
+                wrong[name] = str(error)
+    return [name for name in names if name not in wrong], wrong
