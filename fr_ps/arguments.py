@@ -34,8 +34,9 @@ SETTING_GROUPS, SEARCH_SETTING_GROUPS = _groups(Config), _groups(SearchConfig)
 """Group to the names of its settings: the groups of a training, and those that a search adds."""
 TABLE_SETTINGS = ("root", "labels", "classes")
 """The data settings that apply to reading the labels table."""
+_TABLE_COMMANDS = ("data check", "data show")
 _DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary", "split", "mean")} | {
-    "data check": list(TABLE_SETTINGS)
+    command: list(TABLE_SETTINGS) for command in _TABLE_COMMANDS
 }
 """Command to the names of the data settings that it accepts."""
 _COMMAND_LINE_ONLY = ("config", "resume", "allow_changed", "processes")
@@ -275,7 +276,7 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
         return f"{', '.join(files)}: {_unknown_setting(found[1], command)}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
         is_data_setting = found[1].split(".")[0] in ("data", "synthetic")
-        has_data_settings = command in _DATA_COMMANDS and command != "data check"
+        has_data_settings = command in _DATA_COMMANDS and command not in _TABLE_COMMANDS
         if command in ("train", "search") or (has_data_settings and is_data_setting):
             return _unknown_setting(found[1], command)
         return f"unknown flag --{found[1]}; see fr-ps {command} --help"
@@ -292,8 +293,8 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
 
 
-_POSITIONAL = ("folder",)
-"""Arguments without a flag: of `init`."""
+_POSITIONAL = ("folder", "session")
+"""Arguments without a flag: of `init` and `data show`."""
 
 
 def _has_key(tree: dict[str, Any], key: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import TABLE_SETTINGS, Command, Parser, add_overwrite_flag
-from fr_ps.config import DataConfig, SyntheticConfig, SyntheticLayout
+from fr_ps.config import DataConfig, NormalConvention, SyntheticConfig, SyntheticLayout
 from fr_ps.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,28 @@ def _add_arguments(data: Parser) -> None:
     check = Parser(description="Read every map of every row of a prepared data set and list every bad file.")
     _add_data_settings(check, only=TABLE_SETTINGS)
     subcommands.add_subcommand("check", check, help="list every bad file of a data set")
+
+    show = Parser(
+        description="Write one session of a prepared data set as pictures, as a page on which sliders move the light, and as a "
+        "surface for other programs (PLY, OBJ, normal map)."
+    )
+    show.add_argument("session", type=str, help="ID/SESSION")
+    show.add_argument("--out", type=str, default=None, help="folder to write; default: ID_SESSION in the current folder")
+    show.add_argument(
+        "--captures",
+        type=str,
+        default=None,
+        help="captures from which the data set was prepared: also show the recorded pictures and the residual",
+    )
+    show.add_argument(
+        "--normal_map",
+        type=NormalConvention,
+        default="opengl",
+        help="convention of normals.png: green is y up in opengl, y down in directx",
+    )
+    add_overwrite_flag(show)
+    _add_data_settings(show, only=TABLE_SETTINGS)
+    subcommands.add_subcommand("show", show, help="pictures, a page and the surface of one session")
 
     split = Parser(description=f"Write the split that a training with the same settings draws. {_ROOT_HELP}.")
     split.add_argument("--out", type=str, default="split.csv", help="CSV to write: id, session, part")
@@ -108,6 +130,29 @@ def _check(arguments: Namespace) -> None:
     print(f"\nall {found.files} maps {result} ({', '.join(found.modalities)})")
 
 
+def _show(arguments: Namespace) -> None:
+    from fr_ps.data.dataset import find_labels_file
+    from fr_ps.data.session_files import FILES, NORMAL_MAP_FILE, SESSION_FILES, session_files
+    from fr_ps.data.session_view import find_session, view_session
+    from fr_ps.outputs import write_output
+    from fr_ps.photometric.surface_files import AXES, describe_convention
+
+    root, table = _open_table(arguments)
+    find_labels_file(root)
+    row = find_session(table.labels, arguments.session, str(root))
+    out = Path(arguments.out or arguments.session.replace("/", "_"))
+    for name in FILES:
+        _check_output(arguments, SESSION_FILES, out / name)
+    captures = Path(arguments.captures) if arguments.captures else None
+    view = view_session(root, table.labels, row, captures)
+    if not view.recorded:
+        print(f"without recorded pictures and residual: {view.no_recorded}")
+    for name, content in session_files(view, arguments.normal_map).items():
+        write_output(out / name, SESSION_FILES, content)
+    print(f"surface: {AXES}\n{NORMAL_MAP_FILE}: {describe_convention(arguments.normal_map)}")
+    print(f"{view.name}: {out} ({', '.join(FILES)})")
+
+
 def _split(arguments: Namespace) -> None:
     from fr_ps.data.split_files import split_text
     from fr_ps.data.splits import describe_split, make_split
@@ -157,14 +202,15 @@ def _synthetic(arguments: Namespace) -> None:
     print(f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}" if layout == "plain" else f"captures: {out}")
 
 
-def _check_output(arguments: Namespace, kind: str) -> None:
-    """Check that --out replaces neither an input nor a file that fr-ps did not write."""
+def _check_output(arguments: Namespace, kind: str, out: Path | None = None) -> None:
+    """Check that `out`, by default --out, replaces neither an input nor a file that fr-ps did not write."""
     from fr_ps.outputs import check_output_file
 
     data: DataConfig = arguments.data
     inputs = {"data.root": data.root, "data.split": data.split}
+    inputs |= {"--captures": arguments.get("captures")}
     inputs |= {f"--config ({number})": path for number, path in enumerate(arguments.config or (), start=1)}
-    check_output_file(Path(arguments.out), kind, inputs, arguments.overwrite)
+    check_output_file(out or Path(arguments.out), kind, inputs, arguments.overwrite)
 
 
 def _open_table(arguments: Namespace) -> tuple[Path, "LabelTable"]:
@@ -190,5 +236,5 @@ def _print_table(title: str, frame: Any) -> None:
     print(f"\n{title}\n" + tabulate(frame, headers="keys", showindex=False, disable_numparse=True, colalign=align))
 
 
-_SUBCOMMANDS = {"summary": _summary, "check": _check, "split": _split, "mean": _mean, "synthetic": _synthetic}
+_SUBCOMMANDS = {"summary": _summary, "check": _check, "show": _show, "split": _split, "mean": _mean, "synthetic": _synthetic}
 COMMANDS = {"data": Command(_add_arguments, _run)}

@@ -30,6 +30,7 @@ from fr_ps.config.names import (
     LightAxes,
     MaskSource,
     Modality,
+    NormalConvention,
     Solver,
     SyntheticLayout,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "MaskSource",
     "Modality",
     "ModelConfig",
+    "NormalConvention",
     "OptimConfig",
     "PrepareConfig",
     "ScheduleConfig",

@@ -93,7 +93,7 @@ def render_tiles(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if "albedo" in maps:
         pictures["albedo"] = _to_gray(maps["albedo"][0], 0)
     if "normal" in maps:
-        pictures["normals"] = _to_uint8((maps["normal"].transpose(1, 2, 0) + 1) / 2)
+        pictures["normals"] = to_uint8((maps["normal"].transpose(1, 2, 0) + 1) / 2)
     if "depth" in maps:
         pictures["depth"] = _to_gray(maps["depth"][0], float(maps["depth"].min()))
     if "albedo" in maps and "normal" in maps:
@@ -104,9 +104,9 @@ def render_tiles(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _to_gray(plane: np.ndarray, black: float) -> np.ndarray:
     """A plane as gray, from `black` to its 99th percentile."""
     white = max(float(np.percentile(plane, 99)), black + 1e-12)
-    return np.repeat(_to_uint8((plane - black) / (white - black))[..., None], 3, axis=2)
+    return np.repeat(to_uint8((plane - black) / (white - black))[..., None], 3, axis=2)
 
 
-def _to_uint8(values: np.ndarray) -> np.ndarray:
+def to_uint8(values: np.ndarray) -> np.ndarray:
     """Values in [0, 1] as 0 to 255; others are clipped."""
     return np.round(values.clip(0, 1) * 255).astype(np.uint8)

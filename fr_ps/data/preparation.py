@@ -12,7 +12,7 @@ from fr_ps.data.mean_face import MeanFace, load_mean_face
 from fr_ps.errors import InputError
 from fr_ps.json_files import NonNegativeInt, read_json
 from fr_ps.photometric.align import align_capture, landmark_error
-from fr_ps.photometric.captures import ReadingSettings, read_capture
+from fr_ps.photometric.captures import Capture, ReadingSettings, read_capture
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import SurfaceMaps, compute_maps
 from fr_ps.photometric.quality import MEASURES
@@ -55,8 +55,7 @@ def capture_to_maps(
     Raises:
         InputError: unusable pictures, lights or landmarks, or maps that are not finite.
     """
-    settings = ReadingSettings(**{field.name: getattr(config, field.name) for field in fields(ReadingSettings)})
-    capture = read_capture(folder, settings, root)
+    capture = read_prepared_capture(folder, config, root)
     frame, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
     maps = compute_maps(
         capture,
@@ -75,6 +74,16 @@ def capture_to_maps(
     if aligned_by == "landmarks" and capture.landmarks is not None:
         details["landmark_error"] = landmark_error(capture.landmarks, frame)
     return maps, details
+
+
+def read_prepared_capture(folder: Path, config: PrepareConfig, root: Path | None = None) -> Capture:
+    """The capture in `folder` with the settings of `config`; for `root` see `read_capture`.
+
+    Raises:
+        InputError: as `read_capture`.
+    """
+    settings = ReadingSettings(**{field.name: getattr(config, field.name) for field in fields(ReadingSettings)})
+    return read_capture(folder, settings, root)
 
 
 def _check_finite(maps: SurfaceMaps, folder: Path) -> None:

@@ -80,6 +80,16 @@ def warp(planes: np.ndarray, frame: Frame) -> np.ndarray:
     return np.stack([_warp_affine(plane, frame) for plane in planes])
 
 
+def warp_inside(planes: np.ndarray, mask: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """The `planes` (C, H, W) in the frame, each pixel the mean of its part inside the mask (H, W), and 0 without such a part.
+
+    Also returns (S, S) bool: the pixels of which at least half is inside.
+    """
+    coverage = warp(mask[None], frame)[0]
+    inside = coverage >= 0.5
+    return warp(planes * mask, frame) * (inside / np.maximum(coverage, 0.5)), inside
+
+
 def _warp_affine(plane: np.ndarray, frame: Frame) -> np.ndarray:
     """The (H, W) `plane` in a frame that is rotated or extends beyond the picture, which `Image.resize` does not support."""
     shrink = max(1, int(min(frame.width, frame.height) / frame.size))

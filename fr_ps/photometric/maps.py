@@ -9,7 +9,7 @@ from fr_ps.config import Integration, Solver
 from fr_ps.errors import InputError
 from fr_ps.photometric.calibrate import calibrate_images
 from fr_ps.photometric.captures import Capture
-from fr_ps.photometric.frame import Frame, inside_mask, rotate_in_plane, warp
+from fr_ps.photometric.frame import Frame, inside_mask, rotate_in_plane, warp, warp_inside
 from fr_ps.photometric.integrate import integrate_normals
 from fr_ps.photometric.quality import convexity, session_quality, twist_agreement
 from fr_ps.photometric.robust import confidence, observation_weights, solve_integrable
@@ -71,7 +71,7 @@ def compute_maps(
     mask = inside_mask(frame, *capture.images.shape[1:])
     images = warp(capture.images, frame)
     if capture.mask is not None:
-        images, covered = _warp_inside(capture.images, capture.mask, frame)
+        images, covered = warp_inside(capture.images, capture.mask, frame)
         mask &= covered
     saturated = np.zeros((len(capture.images), frame.size, frame.size), dtype=np.float32)
     clipped = capture.saturated.reshape(len(images), -1).any(axis=1)
@@ -115,13 +115,3 @@ def compute_maps(
         session_quality(images, saturated, lights, normals, depth, mask),
         notes,
     )
-
-
-def _warp_inside(images: np.ndarray, mask: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """The images (k, H, W) in the frame, each pixel the mean of its part inside the mask (H, W), and 0 without such a part.
-
-    Also returns (S, S) bool: the pixels of which at least half is inside.
-    """
-    coverage = warp(mask[None], frame)[0]
-    inside = coverage >= 0.5
-    return warp(images * mask, frame) * (inside / np.maximum(coverage, 0.5)), inside

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fr_ps.redaction import redact
 from fr_ps.report.table import Table, format_cell
 
-_STYLE = (
+STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}"
     "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}"
@@ -16,6 +16,7 @@ _STYLE = (
     "img{width:49%;min-width:20rem}img.wide{width:100%}caption{text-align:left;font-weight:600;padding:.4rem 0}"
     ".why{color:#666;margin:.2rem 0}.warn td{background:#fff4d6}h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}"
 )
+"""Style sheet of the pages."""
 WIDE_FIGURES = ("worst_genuine", "best_genuine", "worst_impostor", "quality_measures")
 """Figures shown at full page width."""
 
@@ -62,7 +63,7 @@ def render_page(
             inside = "".join(map(table_html, tables)) + "".join(_image(figure, png) for figure, png in figures.items())
             parts.append(f"<h2>{escape_text(name)}</h2>{inside}")
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape_text(title)}</title><style>{_STYLE}</style>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape_text(title)}</title><style>{STYLE}</style>"
         f"<h1>{escape_text(title)}</h1><table>{about}</table><h2>Metrics</h2>{table_html(numbers)}{_notes(footnotes)}"
         f"{''.join(parts)}</html>\n"
     )

@@ -67,6 +67,48 @@ def test_summary_shows_quality_and_omits_sessions_above_the_limit(here, prepared
     assert "left out: 8 sessions: quality_residual above 0.15" in out
 
 
+SHOWN = {"session.png", "session.html", "surface.ply", "surface.obj", "normals.png"}
+
+
+def test_show_writes_pictures_a_page_and_the_surface(here, prepared, run_command):
+    captures = prepared.parent / "captures"
+    out = run_command("data", "show", "S001/s02", f"--data.root={prepared}", f"--captures={captures}")
+    assert "normals.png: OpenGL convention: red x right, green y up" in out
+    assert out.strip().endswith("S001/s02: S001_s02 (session.png, session.html, surface.ply, surface.obj, normals.png)")
+    folder = Path("S001_s02")
+    assert {path.name for path in folder.iterdir()} == SHOWN
+    page = (folder / "session.html").read_text()
+    assert page.count("light 4: azimuth -35, elevation -20") == 2  # alternative text and caption
+    assert re.search(r"residual: \d+\.\d%", page)
+    with Image.open(folder / "session.png") as sheet, Image.open(folder / "normals.png") as normals:
+        assert sheet.format == "PNG"
+        expected = np.load(prepared / "data/S001/s02/normal.npy")
+        assert np.abs(np.asarray(normals) / 127.5 - 1 - expected).max() < 1 / 127
+
+
+def test_show_without_captures_says_what_is_missing_and_replaces_its_own_files_only(here, prepared, run_command, command_error):
+    given = ["data", "show", "S001/s02", f"--data.root={prepared}", "--out=shown"]
+    out = run_command(*given, "--normal-map=directx")
+    assert "without recorded pictures and residual: no captures were named (--captures)" in out
+    assert "normals.png: DirectX convention: red x right, green y down" in out
+    assert "residual: " not in Path("shown/session.html").read_text().replace("no residual: no captures", "")
+    assert "OpenGL" in run_command(*given)
+    Path("shown/surface.obj").write_text("mine")
+    before = {name: (Path("shown") / name).read_bytes() for name in SHOWN}
+    assert "shown/surface.obj: already exists" in command_error(*given, "--normal-map=directx")
+    assert before == {name: (Path("shown") / name).read_bytes() for name in SHOWN}
+    run_command(*given, "--overwrite")
+    assert Path("shown/surface.obj").read_text().startswith("# S001/s02")
+
+
+def test_show_rejects_a_session_that_is_not_there(here, prepared, command_error):
+    where = f"--data.root={prepared}"
+    assert "S001/s02 exists" in command_error("data", "show", "s001/s02", where)
+    assert "missing SESSION" in command_error("data", "show", where)
+    assert "maps are required" in command_error("data", "show", "S001/s02", f"--data.root={prepared}/labels.csv")
+    assert not list(Path().iterdir())
+
+
 def test_check_of_valid_maps_reports_no_bad_file(here, prepared, run_command):
     assert "all 72 maps are valid (albedo, normal, depth)" in run_command("data", "check", f"--data.root={prepared}")
 
