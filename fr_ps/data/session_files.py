@@ -4,7 +4,7 @@ from fr_ps.config import NormalConvention
 from fr_ps.data.session_picture import albedo_white, png_bytes, residual_share, session_sheet, session_tiles, to_gray
 from fr_ps.data.session_view import SessionView
 from fr_ps.photometric.surface_files import build_mesh, describe_convention, normal_map_png, obj_bytes, ply_bytes
-from fr_ps.report.session_page import render_session_page
+from fr_ps.report.session_page import MAX_SIDE, render_session_page
 from fr_ps.report.table import Table
 
 SESSION_FILES = "session_files"
@@ -22,7 +22,7 @@ def session_files(view: SessionView, convention: NormalConvention) -> dict[str, 
         view.name,
         _facts(view, convention),
         _quality_table(view),
-        {title: [(tile.title, png_bytes(tile.picture)) for tile in group] for title, group in tiles.items()},
+        {title: [(tile.title, png_bytes(tile.picture, MAX_SIDE)) for tile in group] for title, group in tiles.items()},
         albedo=view.albedo * view.mask,
         normal=view.normal,
         white=white,

@@ -67,9 +67,11 @@ def residual_share(view: SessionView) -> float:
     return float(np.sqrt(np.mean(view.recorded.residual[view.mask] ** 2) / max(power, 1e-12)))
 
 
-def png_bytes(picture: np.ndarray) -> bytes:
-    """A picture (H, W, 3) uint8 as PNG."""
-    return _to_png(Image.fromarray(picture))
+def png_bytes(picture: np.ndarray, max_side: int) -> bytes:
+    """A picture (H, W, 3) uint8 as PNG, made smaller where a side is longer than `max_side`."""
+    image = Image.fromarray(picture)
+    image.thumbnail((max_side, max_side))
+    return _to_png(image)
 
 
 def session_sheet(view: SessionView, tiles: dict[str, list[Tile]]) -> bytes:
