@@ -41,7 +41,7 @@ def session_tiles(view: SessionView) -> dict[str, list[Tile]]:
     """The pictures of one session in three groups, by the titles of the groups.
 
     Albedo and relit views are shown with one brightness, and the recorded pictures with another one, so that the pictures of
-    a group compare. A group without pictures says why in its title.
+    a group compare. The title of a group without pictures gives the reason.
     """
     return {
         _recorded_title(view): _recorded_tiles(view),
