@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMAND_MODULES = {
     "init": ("make a new project folder with the shipped experiments", "init"),
     "prepare": ("raw captures to a prepared data set", "prepare"),
+    "calibrate": ("light directions from pictures of a mirror sphere", "calibrate"),
     "data": ("summarize, check, split and create data sets", "data"),
     "train": ("train, evaluate on test once, track", "train"),
     "evaluate": ("evaluate a model on a data set", "evaluate"),
