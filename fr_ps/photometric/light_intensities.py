@@ -7,8 +7,9 @@ import numpy as np
 
 from fr_ps.errors import InputError
 from fr_ps.photometric.calibrate import estimate_intensities
-from fr_ps.photometric.captures import CaptureSource, list_names, list_sources
 from fr_ps.photometric.images import read_image
+from fr_ps.photometric.layouts.folders import list_names
+from fr_ps.photometric.sources import CaptureSource, list_sources
 from fr_ps.photometric.sphere import read_pictures
 from fr_ps.progress import OnProgress, no_progress
 

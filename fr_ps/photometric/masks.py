@@ -45,7 +45,7 @@ def check_mask(mask: np.ndarray, where: str) -> np.ndarray:
         InputError: it has fewer; the message begins with `where`.
     """
     if mask.mean() < _MIN_SHARE:
-        raise InputError(f"{where}: the mask is empty ({mask.sum()} pixels); correct it, or use --mask none")
+        raise InputError(f"{where}: the mask is empty ({mask.sum()} pixels); correct or remove it")
     return mask
 
 
@@ -67,7 +67,10 @@ def find_mask(images: np.ndarray, where: str) -> np.ndarray:
     components, _ = ndimage.label(ndimage.binary_opening(bright, iterations=1))
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
-    return check_mask(ndimage.binary_fill_holes(components == sizes.argmax()) & bool(sizes.max()), where)
+    mask = ndimage.binary_fill_holes(components == max(sizes.argmax(), 1))
+    if mask.mean() < _MIN_SHARE:
+        raise InputError(f"{where}: no bright object in front of a dark background; add a mask.png, or use --mask none")
+    return mask
 
 
 def _otsu_threshold(values: np.ndarray) -> float:

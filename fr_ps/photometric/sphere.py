@@ -4,7 +4,6 @@ The camera is orthographic: every view ray is v = (0, 0, 1). At a highlight the 
 the light, which is therefore at 2 (n . v) n - v.
 """
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,14 @@ import numpy as np
 from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, label, map_coordinates
 
 from fr_ps.errors import InputError
-from fr_ps.photometric.captures import list_names
-from fr_ps.photometric.images import read_image
+from fr_ps.photometric.images import is_image_name, read_image
+from fr_ps.photometric.layouts.folders import list_names, natural_order
 from fr_ps.photometric.lights import INTENSITY_COLUMN, MIN_LIGHTS
+from fr_ps.photometric.masks import is_mask_name, read_mask
 from fr_ps.photometric.sphere_circle import Circle, check_circle, circle_of_mask, find_circle
 from fr_ps.progress import OnProgress, no_progress
 from fr_ps.tables import format_csv
 
-MASK_FILE = "mask.png"
-_PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".jpg", ".jpeg")
 _MIN_CONTRAST = 0.02
 """Smallest luminance of a highlight above the rest of the sphere, 1 being the white level."""
 _MIN_CONTRAST_TO_NOISE = 6.0
@@ -102,9 +100,11 @@ def calibrate_sphere(
         raise InputError(f"{folder}: {len(names)} pictures; expected one of each light, three or more")
     total, darkest, brightest = _accumulate(folder, names, advance)
     where = "--circle" if circle else str(folder)
-    if circle is None and MASK_FILE in list_names(folder):
-        where = str(folder / MASK_FILE)
-        circle = _read_mask_circle(folder / MASK_FILE, brightest.shape)
+    mask_file = next((name for name in list_names(folder) if is_mask_name(name) and is_image_name(name)), None)
+    if circle is None and mask_file:
+        where = str(folder / mask_file)
+        height, width = brightest.shape
+        circle = circle_of_mask(read_mask(folder / mask_file, (height, width)), where)
     elif circle is None:
         circle = find_circle((total - brightest) / (len(names) - 1), where)  # highlights are where one picture is brightest
     check_circle(circle, brightest.shape[0], brightest.shape[1], where)
@@ -130,9 +130,8 @@ def list_pictures(folder: Path, ignored: Collection[str] = ()) -> list[str]:
         if folder.is_dir():
             raise
         raise InputError(f"{folder}: no such folder; expected a folder of pictures, one of each light") from None
-    skipped = {MASK_FILE, *ignored}
-    pictures = [name for name in names if name.lower().endswith(_PICTURE_SUFFIXES) and name[0] != "." and name not in skipped]
-    return sorted(pictures, key=lambda name: [part.zfill(20) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    pictures = [name for name in names if is_image_name(name) and not is_mask_name(name) and name not in ignored]
+    return sorted(pictures, key=natural_order)
 
 
 def read_pictures(folder: Path, names: list[str], advance: OnProgress = no_progress) -> Iterator[np.ndarray]:
@@ -227,14 +226,6 @@ def _accumulate(folder: Path, names: list[str], advance: OnProgress) -> tuple[np
         np.minimum(darkest, luminance, out=darkest)
         np.maximum(brightest, luminance, out=brightest)
     return total, darkest, brightest
-
-
-def _read_mask_circle(path: Path, shape: tuple[int, ...]) -> Circle:
-    mask = read_image(path).luminance > 0.5
-    if mask.shape != shape:
-        sizes = f"{mask.shape[1]} x {mask.shape[0]}, but the pictures are {shape[1]} x {shape[0]}"
-        raise InputError(f"{path}: {sizes}; the mask must have their size")
-    return circle_of_mask(mask, str(path))
 
 
 def _strongest_region(smooth: np.ndarray, peak: float, where: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from PIL import Image
 from fr_ps.photometric.lights import light_directions
 from fr_ps.synthetic.mirror_sphere import BALL_ANGLES, write_mirror_sphere
 from fr_ps.tables import read_csv_rows
+from tests.photometric.surfaces import degrees, render, sphere, to_8_bit
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,14 @@ def test_foreign_files_are_not_replaced(here, command_error):
 def test_bad_flags_give_one_line(here, flags, text, command_error):
     assert text in command_error("calibrate", *flags)
     assert not Path("lights.csv").exists()
+
+
+def test_prepare_reads_the_lights_that_all_sessions_share(here, run_command):
+    """From the mirror sphere to the normals of a matte sphere under the same lights."""
+    run_command("calibrate", "--sphere", "ball", "--out", "captures/lights.csv")
+    normal, _, _ = sphere(64)
+    Path("captures/a/s").mkdir(parents=True)
+    for number, image in enumerate(to_8_bit(render(normal, BALL_ANGLES[:5], 0.9))):
+        Image.fromarray(image).save(f"captures/a/s/im{number}.png")
+    run_command("prepare", "--captures", "captures", "--out", "out", "--size", 64)
+    assert degrees(np.load("out/data/a/s/normal.npy"), normal).mean() < 1

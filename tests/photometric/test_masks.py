@@ -84,7 +84,7 @@ def test_a_bright_object_in_front_of_a_dark_background_is_found() -> None:
 
 
 def test_without_an_object_the_search_is_rejected(rejected: AssertRejected) -> None:
-    with rejected("s: the mask is empty"):
+    with rejected("s: no bright object", "--mask none"):
         find_mask(np.zeros((4, SIZE, SIZE)), "s")
 
 

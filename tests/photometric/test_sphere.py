@@ -136,7 +136,7 @@ def test_bad_folders_and_pictures_are_rejected(pictures, tmp_path, rejected):
         calibrate_sphere(folder)
     folder = write_pictures(tmp_path / "mask", pictures)
     Image.fromarray(pictures[3, :150]).save(folder / "mask.png")
-    with rejected("mask.png: 200 x 150, but the pictures are 200 x 160"):
+    with rejected("mask.png: 200 x 150, but the images are 200 x 160"):
         calibrate_sphere(folder)
     with rejected("--circle", "outside the picture"):
         calibrate_sphere(folder, Circle(500, 50, 30))

@@ -1,5 +1,6 @@
 """Names in the folders of captures."""
 
+import re
 from pathlib import Path
 
 from fr_ps.errors import InputError
@@ -39,3 +40,8 @@ def visible_subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:
             except InputError as error:
                 wrong[name] = str(error)
     return [name for name in names if name not in wrong], wrong
+
+
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """A key for sorting: numbers in the names by value, so that `im2` stands before `im10`."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in re.findall(r"[0-9]+|[^0-9]+", name)]

@@ -15,6 +15,7 @@ from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
 from fr_ps.photometric.images import is_image_name
 from fr_ps.photometric.layouts.files import StatedLights, match_names
+from fr_ps.photometric.layouts.folders import natural_order
 from fr_ps.photometric.layouts.text_lines import base_name, read_lines
 from fr_ps.photometric.lights import MIN_LIGHTS, parse_vector
 from fr_ps.photometric.masks import is_mask_name
@@ -59,8 +60,4 @@ def _session_images(path: Path, listed: list[str], names: Sequence[str]) -> list
             f"{path}: lists {len(listed)} images, the first is {listed[0]}; the session has none of them, but {len(others)} "
             f"others, the first is {others[0]}; rename the images as listed, or correct the list"
         )
-    return sorted(others, key=_natural_order) or matched
-
-
-def _natural_order(name: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
+    return sorted(others, key=natural_order) or matched
