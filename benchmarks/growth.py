@@ -114,13 +114,12 @@ def measure(root: Path, small: Path, size: int, steps: int) -> Measured:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    with mock.patch("fr_ps.data.store._write_pack", write_sparse_pack):
+    with mock.patch("fr_ps.data.store._pack_files", write_sparse_pack):
         if not small.exists():
             write_linked_dataset(small, 200, size)
         _open_loader(small)
         before = _anonymous_memory()
         _open_loader(root)  # writes the pack
-    forget_verified_packs()
     begun = time.perf_counter()
     loader = _open_loader(root)
     loader.load(loader.epoch_batches(0)[0], 0, 0)
@@ -134,7 +133,6 @@ def measure(root: Path, small: Path, size: int, steps: int) -> Measured:
         pass
     seconds = (time.perf_counter() - begun) / sum(map(len, batches))
     memory = _anonymous_memory() - before
-    forget_verified_packs()
     return Measured(start, _profile_start(root), sampler, seconds, memory)
 
 
@@ -167,31 +165,23 @@ def _profile_start(root: Path) -> dict[str, float]:
 
 
 def write_sparse_pack(files: list[Path], modality: str, folder: Path, advance: Any) -> None:
-    """In place of `_write_pack`: a pack of zeros with the shape of the first file, as a sparse file."""
-    from dataclasses import asdict
-
+    """In place of `_pack_files`: a pack of zeros with the shape of the first file, as a sparse file."""
     import numpy as np
 
-    from fr_ps.cache import checksum
     from fr_ps.data.layout import CHANNELS, read_map
-    from fr_ps.data.store import _INFO_FILE, _checksum_with_digest, _PackInfo
-    from fr_ps.files import atomic_folder, write_json
+    from fr_ps.data.pack import describe_pack
+    from fr_ps.files import atomic_folder
+    from fr_ps.npy import array_header
 
-    shape = (len(files), CHANNELS[modality], *read_map(files[0], modality).shape[1:])
+    first = read_map(files[0], modality)
+    shape = (len(files), CHANNELS[modality], *first.shape[1:])
+    header = array_header(shape, first.dtype)
     with atomic_folder(folder) as temporary:
-        path = temporary / f"{modality}.npy"
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            file.truncate(file.tell() + 4 * int(np.prod(shape)))
-        digest = f"{zlib.crc32(str(shape).encode()):064x}"
-        write_json(temporary / _INFO_FILE, asdict(_PackInfo(digest, _checksum_with_digest(checksum(path), digest))))
-
-
-def forget_verified_packs() -> None:
-    """Verify the checksums again at the next opening, as a new process does."""
-    from fr_ps.data import store
-
-    store._verified.clear()
+        with (temporary / f"{modality}.npy").open("wb") as file:
+            file.write(header)
+            file.truncate(len(header) + len(files) * first.nbytes)
+        checksums = np.full(len(files), zlib.crc32(np.zeros_like(first)), dtype="<u4")
+        describe_pack(temporary, header, checksums, f"{zlib.crc32(str(shape).encode()):064x}")
 
 
 def _anonymous_memory() -> float:

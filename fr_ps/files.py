@@ -4,9 +4,9 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import stat
-import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +19,8 @@ TEMP_PREFIX = ".partial-"
 _STALE_TEMP = f"{TEMP_PREFIX}{8 * '[0-9a-f]'}-*"
 _MAX_NAME_BYTES = 255
 """Bytes of a name in the usual file systems."""
+_NOT_PLAIN = re.compile(r"\A\.|[/\\:\x00-\x1f\x7f-\x9f]")
+"""A leading dot, a separator, or a control character (Unicode category Cc)."""
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE_ERRNOS = (
     errno.EROFS,
@@ -201,12 +203,17 @@ def check_regular_file(path: Path) -> None:
     open_regular(path).close()
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether `name` is safe as one component of a path: not empty, no leading dot, no separator, no control character."""
+    return bool(name) and not _NOT_PLAIN.search(name)
+
+
 def check_path_component(name: str, where: str) -> str:
     """Return `name` if it is safe as one component of a path, so that no path from a table leaves its root.
 
     Raises:
         InputError: empty, hidden, `..`, or with a separator or a control character. The message begins with `where`.
     """
-    if not name or name.startswith(".") or any(c in "/\\:" or unicodedata.category(c) == "Cc" for c in name):
+    if not is_plain_name(name):
         raise InputError(f"{where}: {name!r} is not a plain name (no separators, no leading dot); rename it")
     return name

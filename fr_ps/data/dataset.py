@@ -41,7 +41,9 @@ class LabelTable:
     @property
     def left_out(self) -> list[SessionKey]:
         """(id, session) of the rows that are not selected."""
-        return self.all_labels.subset(np.setdiff1d(np.arange(len(self.all_labels)), self.selected)).row_keys()
+        left = np.ones(len(self.all_labels), dtype=bool)
+        left[self.selected] = False
+        return self.all_labels.subset(np.flatnonzero(left)).row_keys()
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def open_table(root: Path, config: DataConfig | None = None, classes: Classes | 
     notes = list(selection.notes)
     if orphans:
         notes.append(f"ignored: {len(orphans)} sessions with maps but without a row in the table, e.g. {orphans[0]}")
-    return LabelTable(labels.subset(selection.selected), selection.selected, labels, orphans, notes)
+    chosen = labels if len(selection.selected) == len(labels) else labels.subset(selection.selected)
+    return LabelTable(chosen, selection.selected, labels, orphans, notes)
 
 
 def open_dataset(

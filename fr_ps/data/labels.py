@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fr_ps.config import Attribute, LabelForm
 from fr_ps.errors import InputError
-from fr_ps.tables import SessionKey, read_session_rows
+from fr_ps.tables import SessionKey, Table, read_session_table
 
 Classes = Mapping[Attribute, Mapping[str, Sequence[str]]]
 """Attribute to class name to the raw values of that class. Of two classes, the second is the positive one."""
@@ -76,12 +77,38 @@ class Labels:
 
     def sorted_rows(self) -> np.ndarray:
         """(n,) the rows sorted by id and session, to make random draws independent of the order of the table."""
-        return np.lexsort((self.sessions, self.ids))
+        return np.lexsort((_unique_strings(self.sessions)[1], self.subject_of))
+
+    @property
+    def subjects(self) -> np.ndarray:
+        """(subjects,) str, the different ids, sorted."""
+        return self._unique_ids[0]
+
+    @property
+    def subject_of(self) -> np.ndarray:
+        """(n,) int, the place of the id of each session in `subjects`; comparing these is faster than comparing ids."""
+        return self._unique_ids[1]
+
+    @cached_property
+    def _unique_ids(self) -> tuple[np.ndarray, np.ndarray]:
+        return _unique_strings(self.ids)
+
+    def count_subjects(self, rows: np.ndarray | slice = slice(None)) -> int:
+        """The number of subjects of some rows; by default, of all."""
+        return len(np.unique(self.subject_of[rows]))
 
     def subset(self, rows: np.ndarray) -> "Labels":
         """The labels of some rows, given by index."""
         columns = {name: column[rows] for name, column in self.columns.items()}
         return Labels(self.ids[rows], self.sessions[rows], self.codes[rows], self.classes, self.encoding, columns)
+
+
+def _unique_strings(strings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`np.unique(strings, return_inverse=True)`, by a hash table instead of sorting all of them."""
+    listed = strings.tolist()
+    unique = sorted(set(listed))
+    place = {string: index for index, string in enumerate(unique)}
+    return np.array(unique, dtype=strings.dtype), np.fromiter(map(place.__getitem__, listed), np.intp, len(listed))
 
 
 def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | None = None) -> Labels:
@@ -99,25 +126,31 @@ def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | Non
         InputError: a missing column, an id or session that is not a plain name or is duplicate, or an unknown value; names
             the file, row and column.
     """
-    header, by_session = read_session_rows(path, list(COLUMNS.values()))
-    rows = list(by_session.values())
-    if not rows:
+    table = read_session_table(path, list(COLUMNS.values()))
+    if not table.numbers:
         raise InputError(f"{path}: no rows below the header")
     merged = _complete_classes(classes or {})
-    detected = _detect_encoding([row for _, row in rows]) if encoding == "auto" else encoding
-    codes = np.empty((len(rows), len(ATTRIBUTES)), dtype=np.int8)
-    for attribute_index, (attribute, column) in enumerate(COLUMNS.items()):
-        value_codes = _value_codes(attribute, detected, merged)
-        for index, (number, row) in enumerate(rows):
-            code = _encode(row[column], value_codes)
-            if code is None:
-                choices = ", ".join(filter(None, value_codes))
-                raise InputError(
-                    f"{path}: row {number}: {column} is {row[column]!r}; expected one of {choices}, or empty ({detected} labels)"
-                )
-            codes[index, attribute_index] = code
-    columns = {name: np.array([row[name] for _, row in rows], dtype=str) for name in header}
+    detected = _detect_encoding(table) if encoding == "auto" else encoding
+    codes = np.empty((len(table.numbers), len(ATTRIBUTES)), dtype=np.int8)
+    for index, (attribute, column) in enumerate(COLUMNS.items()):
+        codes[:, index] = _encode_column(path, table, column, _value_codes(attribute, detected, merged), detected)
+    columns = {name: np.array(cells, dtype=str) for name, cells in table.columns.items()}
     return Labels(columns["id"], columns["session"], codes, merged, detected, columns)
+
+
+def _encode_column(path: Path, table: Table, column: str, value_codes: Mapping[str, int], encoding: str) -> np.ndarray:
+    """(n,) int8, the class code of each cell of a column, whose values are encoded once each.
+
+    Raises:
+        InputError: a cell has no code; names the first such row.
+    """
+    cells = table.columns[column]
+    code_of = {cell: _encode(cell, value_codes) for cell in set(cells)}
+    if None in code_of.values():
+        number, cell = next((number, cell) for number, cell in zip(table.numbers, cells) if code_of[cell] is None)
+        choices = ", ".join(filter(None, value_codes))
+        raise InputError(f"{path}: row {number}: {column} is {cell!r}; expected one of {choices}, or empty ({encoding} labels)")
+    return np.array([code_of[cell] for cell in cells], dtype=np.int8)
 
 
 def check_raw_values(cells: Mapping[str, str], where: str) -> None:
@@ -143,8 +176,8 @@ def _complete_classes(classes: Classes) -> Classes:
     return {attribute: classes.get(attribute, DEFAULT_CLASSES[attribute]) for attribute in ATTRIBUTES}
 
 
-def _detect_encoding(rows: list[dict[str, str]]) -> LabelForm:
-    filled = {name: {_normalize_value(row[name]) for row in rows if row[name]} for name in COLUMNS.values()}
+def _detect_encoding(table: Table) -> LabelForm:
+    filled = {name: {_normalize_value(cell) for cell in set(table.columns[name]) if cell} for name in COLUMNS.values()}
     codes = {"0", "1", *_BOOLEANS}
     if any(filled.values()) and all(values <= codes for values in filled.values()):
         return "encoded"

@@ -4,6 +4,9 @@ The layout of the original project, the research repository that fr_ps replaces,
 names, three equal channels, `{id}/{session}` at the root.
 """
 
+import os
+import stat
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args
@@ -56,14 +59,29 @@ def _find_folder(folder: Path | None, name: str) -> Path | None:
     return None
 
 
-def session_keys(root: Path) -> list[SessionKey]:
-    """(id, session) of every session folder, sorted. Without a `data` folder: of the folders at the root that contain a map."""
+def session_keys(root: Path, known: Collection[str] = ()) -> list[SessionKey]:
+    """(id, session) of every session folder, sorted, but for the `known` ones, given as `id/session`.
+
+    Without a `data` folder: of the folders at the root that contain a map.
+    """
     at_root = not is_directory(root / DATA_FOLDER)
-    base = root if at_root else root / DATA_FOLDER
-    folders = [folder for folder in base.glob("[!.]*/[!.]*") if is_directory(folder)]
-    if at_root:
-        folders = [folder for folder in folders if any(_find_map(folder, modality) for modality in CHANNELS)]
-    return sorted((to_nfc(folder.parent.name), to_nfc(folder.name)) for folder in folders)
+    found = []
+    for subject in _visible_entries(root if at_root else root / DATA_FOLDER):
+        subject_name = to_nfc(subject.name)
+        for session in _visible_entries(subject):
+            session_name = to_nfc(session.name)
+            if f"{subject_name}/{session_name}" in known or not is_directory(Path(session)):  # the first costs no system call
+                continue
+            if not at_root or any(_find_map(Path(session), modality) for modality in CHANNELS):
+                found.append((subject_name, session_name))
+    return sorted(found)
+
+
+def _visible_entries(folder: "Path | os.DirEntry[str]") -> list["os.DirEntry[str]"]:
+    """The entries of `folder` that are not hidden; none if it is not a folder or inaccessible."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+    return []
 
 
 def map_file(root: Path, subject: str, session: str, modality: str) -> Path | None:
@@ -75,8 +93,13 @@ def map_file(root: Path, subject: str, session: str, modality: str) -> Path | No
     return _find_map(session_folder(root, subject, session), modality)
 
 
+def _map_names(modality: str) -> tuple[str, str]:
+    """Our name of the file of a map, and that of the original project."""
+    return f"{modality}.npy", _ORIGINAL_NAME.format(modality=modality)
+
+
 def _find_map(folder: Path, modality: str) -> Path | None:
-    for name in (f"{modality}.npy", _ORIGINAL_NAME.format(modality=modality)):
+    for name in _map_names(modality):
         try:
             if (folder / name).is_file():
                 return folder / name
@@ -89,10 +112,30 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
     """The file of one map for every row of the table.
 
     Raises:
+        InputError: as `stat_map_files`.
+    """
+    return [Path(path) for path, _ in stat_map_files(root, labels, modality)]
+
+
+def stat_map_files(root: Path, labels: Labels, modality: str) -> Iterator[tuple[str, os.stat_result]]:
+    """The path and the status of the file of one map for every row of the table.
+
+    Takes one system call a row where all sessions are in one of the layouts: a start of a training looks at every file.
+
+    Raises:
         InputError: rows without a map (names the first one and their number), or a folder is inaccessible.
     """
-    files = {key: map_file(root, *key, modality) for key in labels.row_keys()}
-    absent = [key for key, path in files.items() if path is None]
+    base = f"{root / DATA_FOLDER if is_directory(root / DATA_FOLDER) else root}"
+    absent = []
+    names = _map_names(modality)
+    for subject, session in labels.row_keys():
+        found = _stat_map(f"{base}/{subject}/{session}", names)
+        if found is None and (path := map_file(root, subject, session, modality)):
+            found = str(path), path.stat()
+        if found:
+            yield found
+        else:
+            absent.append((subject, session))
     if absent:
         expected = session_folder(root, *absent[0]) / f"{modality}.npy"
         remedy = suggest_session(absent[0], session_keys(root)) or "prepare it, or remove the row"
@@ -100,7 +143,19 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
             f"{root / LABELS_FILE}: row of {'/'.join(absent[0])} has no {modality} map (no file {expected}; {len(absent)} such "
             f"rows); {remedy}"
         )
-    return [path for path in files.values() if path is not None]
+
+
+def _stat_map(folder: str, names: Sequence[str]) -> tuple[str, os.stat_result] | None:
+    """The path and the status of the first of `names` that is a file in `folder`; None if none is."""
+    for name in names:
+        path = f"{folder}/{name}"
+        try:
+            status = os.stat(path)  # noqa: PTH116 (a Path for each file would take twice the time)
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            return path, status
+    return None
 
 
 def common_modalities(root: Path, labels: Labels) -> list[Modality]:
@@ -110,8 +165,7 @@ def common_modalities(root: Path, labels: Labels) -> list[Modality]:
 
 def find_orphans(root: Path, labels: Labels) -> list[str]:
     """Sessions (`id/session`) that have a folder but no row in the table."""
-    listed = set(labels.row_keys())
-    return ["/".join(key) for key in session_keys(root) if key not in listed]
+    return ["/".join(key) for key in session_keys(root, known=set(labels.session_names()))]
 
 
 def is_directory(path: Path) -> bool:

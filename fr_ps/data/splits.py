@@ -1,6 +1,6 @@
 """The split into train, val, test and gallery parts: a pure function of the labels, the settings and a seed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,27 +39,27 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionK
     split = _read_predefined_split(labels, config, left_out) if config.split else _draw_split(labels, config)
     if config.gallery and not len(split.gallery):
         split = _add_gallery(labels, split, config)
-    if len(np.unique(labels.ids[split.train])) < 2:
+    if labels.count_subjects(split.train) < 2:
         raise InputError(
             f"data.val_people {config.val_people:g} and data.test_people {config.test_people:g} leave fewer than two of "
-            f"{len(np.unique(labels.ids))} subjects to train on; lower them"
+            f"{labels.count_subjects()} subjects to train on; lower them"
         )
     for name, rows in (("val", split.val), ("test", split.test)):
         if len(rows):
-            _check_genuine_pair(labels.ids[rows], f"the {name} part ({len(rows)} sessions)")
+            _check_genuine_pair(labels.subject_of[rows], f"the {name} part ({len(rows)} sessions)")
     return split
 
 
-def _check_genuine_pair(ids: np.ndarray, name: str) -> None:
+def _check_genuine_pair(subject_of: np.ndarray, name: str) -> None:
     """Reject rows without a genuine pair (two sessions of a subject), which verification requires."""
-    if not _has_genuine_pair(ids):
+    if not _has_genuine_pair(subject_of):
         raise InputError(
             f"{name} has no genuine pair: no subject in it has two sessions; use more subjects or another data.split_seed"
         )
 
 
-def _has_genuine_pair(ids: np.ndarray) -> bool:
-    return len(np.unique(ids)) < len(ids)
+def _has_genuine_pair(subject_of: np.ndarray) -> bool:
+    return len(np.unique(subject_of)) < len(subject_of)
 
 
 def describe_split(labels: Labels, split: Split) -> list[str]:
@@ -76,8 +76,8 @@ def describe_split(labels: Labels, split: Split) -> list[str]:
                     f"not stratified: no session of {' and '.join(lacking)} has {attribute} {name} "
                     f"({_sessions_and_subjects(labels, np.flatnonzero(has))} have it)"
                 )
-    tested = np.unique(labels.ids[split.test])
-    unenrolled = np.setdiff1d(tested, labels.ids[split.gallery])
+    tested = np.unique(labels.subject_of[split.test])
+    unenrolled = np.setdiff1d(tested, labels.subject_of[split.gallery])
     if len(split.gallery) and len(unenrolled):
         notes.append(f"not in the gallery: {len(unenrolled)} of {len(tested)} subjects of the test part")
     unused = np.setdiff1d(np.arange(len(labels)), np.concatenate([getattr(split, part) for part in PARTS]))
@@ -87,13 +87,13 @@ def describe_split(labels: Labels, split: Split) -> list[str]:
 
 
 def _sessions_and_subjects(labels: Labels, rows: np.ndarray) -> str:
-    return f"{len(rows)} sessions of {len(np.unique(labels.ids[rows]))} subjects"
+    return f"{len(rows)} sessions of {labels.count_subjects(rows)} subjects"
 
 
 def _draw_split(labels: Labels, config: DataConfig) -> Split:
     order = labels.sorted_rows()
     draw = _split_by_subject if config.protocol == "subject_disjoint" else _split_by_session
-    part = draw(labels.ids[order], labels.codes[order], config, np.random.default_rng(config.split_seed))
+    part = draw(labels.subject_of[order], labels.codes[order], config, np.random.default_rng(config.split_seed))
     return Split(*(np.sort(order[part == index]) for index in range(len(PARTS))))
 
 
@@ -127,12 +127,12 @@ def _add_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
     """Moves `config.gallery` sessions of each test subject with more sessions than that to the gallery."""
     order = labels.sorted_rows()
     order = order[np.isin(order, split.test)]
-    ids, combined = labels.ids[order], combined_labels(labels.codes[order])
+    subject_of, combined = labels.subject_of[order], combined_labels(labels.codes[order])
     rng = np.random.default_rng([config.split_seed, _GALLERY])
     allocator = SessionAllocator(2, np.bincount(combined, minlength=1))
     enrolled = np.zeros(len(order), dtype=bool)
-    for subject in rng.permutation(np.unique(ids)):
-        rows = rng.permutation(np.flatnonzero(ids == subject))
+    for own_rows in _shuffled_subjects(subject_of, rng):
+        rows = rng.permutation(own_rows)
         if len(rows) > config.gallery:
             enrolled[rows] = _sample_sessions(allocator, combined[rows], config.gallery)
     if not enrolled.any():
@@ -140,7 +140,7 @@ def _add_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
             f"data.gallery is {config.gallery}, but no subject of the test part ({len(order)} sessions) has more sessions than "
             "that; lower it, or set 0 for none"
         )
-    if _has_genuine_pair(ids) and not _has_genuine_pair(ids[~enrolled]):
+    if _has_genuine_pair(subject_of) and not _has_genuine_pair(subject_of[~enrolled]):
         raise InputError(
             f"data.gallery is {config.gallery}, which leaves no subject of the test part "
             f"({_sessions_and_subjects(labels, order)}) two sessions to compare, because none has "
@@ -149,9 +149,17 @@ def _add_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
     return replace(split, test=np.sort(order[~enrolled]), gallery=np.sort(order[enrolled]))
 
 
-def _split_by_subject(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
-    """(n,) the part of each row."""
-    subjects, subject_of = np.unique(ids, return_inverse=True)
+def _shuffled_subjects(subject_of: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The rows of one subject after another, in random order of the subjects; `subject_of` is sorted."""
+    starts = np.flatnonzero(np.diff(subject_of, prepend=-1))
+    ends = np.append(starts[1:], len(subject_of))
+    for place in rng.permutation(len(starts)):
+        yield np.arange(starts[place], ends[place])
+
+
+def _split_by_subject(subject_of: np.ndarray, codes: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """(n,) the part of each row; `subject_of` is sorted, from 0 without gaps."""
+    subjects = np.arange(subject_of[-1] + 1)
     counts = count_strata(codes, subject_of)
     part = np.full(len(subjects), _TRAIN)
     if config.folds:
@@ -174,17 +182,17 @@ def _sample_subjects(counts: np.ndarray, count: int, rng: np.random.Generator) -
     return allocate_subjects(counts, [len(counts) - count, count], rng) == 1
 
 
-def _split_by_session(ids: np.ndarray, codes: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
-    """(n,) the part of each row."""
+def _split_by_session(subject_of: np.ndarray, codes: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """(n,) the part of each row; `subject_of` is sorted."""
     combined = combined_labels(codes)
     totals = np.bincount(combined)
-    part = np.full(len(ids), _TRAIN)
+    part = np.full(len(subject_of), _TRAIN)
     test_quota, val_quota = _SessionQuota(config.test_people), _SessionQuota(config.val_people)
     fold_allocator = SessionAllocator(max(config.folds, 1), totals)
     test_allocator, val_allocator = SessionAllocator(2, totals), SessionAllocator(2, totals)
     allocated = 0
-    for subject in rng.permutation(np.unique(ids)):
-        rows = rng.permutation(np.flatnonzero(ids == subject))
+    for own_rows in _shuffled_subjects(subject_of, rng):
+        rows = rng.permutation(own_rows)
         limit = len(rows) - 1  # one session remains in the train part
         if config.folds:
             # Consecutive over all subjects, so that the sizes of folds differ by one session at most.

@@ -1,44 +1,24 @@
 """The packed store: all maps of a data set in one memory-mapped array per modality, built once, rebuilt when stale."""
 
 import hashlib
-import io
 import sys
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from fr_ps.cache import cache_folder, checksum, remove
+from fr_ps.cache import cache_folder, remove
 from fr_ps.data.labels import Labels
-from fr_ps.data.layout import CHANNELS, map_files, read_map
-from fr_ps.errors import InputError, one_line
-from fr_ps.files import atomic_folder, remove_stale_temp, sync_file, translate_write_errors, write_json
-from fr_ps.json_files import NonNegativeInt, read_json
+from fr_ps.data.layout import CHANNELS, map_files, read_map, stat_map_files
+from fr_ps.data.pack import CorruptPack, PackReader, open_pack, write_pack
+from fr_ps.errors import InputError
+from fr_ps.files import atomic_folder, remove_stale_temp, translate_write_errors
 from fr_ps.locks import LOCK_FILE, file_lock
 from fr_ps.progress import OnProgress, echo, no_progress
 
-_FORMAT = 2
-_INFO_FILE = "info.json"
-
-
-@dataclass(frozen=True)
-class _PackInfo:
-    """The content of a pack's `info.json`.
-
-    Attributes:
-        digest: of the content of the maps.
-        crc32: checksum of the file of maps and of the digest.
-    """
-
-    digest: str
-    crc32: NonNegativeInt
-
-
-_verified: set[tuple[object, ...]] = set()
-"""States of packs whose checksum this process has compared."""
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -49,11 +29,13 @@ class MapStore:
         maps: modality to (N, C, H, W) float32 of the whole table, memory-mapped.
         selected: (n,) the row of each session in the whole table.
         digest: of the content of the maps and the selected rows, 32 hexadecimal digits.
+        readers: modality to the reader of its pack, which compares checksums; without one, `maps` are read as they are.
     """
 
     maps: dict[str, np.ndarray]
     selected: np.ndarray
     digest: str
+    readers: Mapping[str, PackReader] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -61,8 +43,13 @@ class MapStore:
         return next(iter(self.maps.values())).shape[-1]
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The maps of some of the n sessions: modality to (len(rows), C, H, W) float32, copied into memory."""
-        return {modality: maps[self.selected[rows]] for modality, maps in self.maps.items()}
+        """The maps of some of the n sessions: modality to (len(rows), C, H, W) float32, copied into memory.
+
+        Raises:
+            InputError: as `PackReader.read`.
+        """
+        rows = self.selected[rows]
+        return {name: self.readers[name].read(rows) if name in self.readers else maps[rows] for name, maps in self.maps.items()}
 
     def with_modalities(self, modalities: Sequence[str]) -> "MapStore":
         """The same sessions, with some of the modalities; the digest stays that of all."""
@@ -78,8 +65,8 @@ def open_store(
     cache key contains the name, size and modification time of every map file: changed maps are packed again, and outdated packs
     of the same data set are removed. `root` itself is only read.
 
-    The first time a process opens a pack, it verifies the checksum of the whole file: 0.4 s for 300 MB (normals of 2,000
-    sessions) on one core. A damaged pack is rebuilt, with a line on standard error.
+    A pack whose damage shows at opening is rebuilt, with a line on standard error. Each map is compared with its checksum when a
+    process reads it for the first time (see `PackReader`).
 
     Args:
         root: of the prepared data set.
@@ -92,107 +79,79 @@ def open_store(
     Raises:
         InputError: a row without a map, or a map that `read_map` rejects.
     """
-    maps, digests = {}, []
+    readers, digests = {}, []
     for modality in modalities:
-        maps[modality], digest = _open_or_pack(root, labels, modality, advance)
+        readers[modality], digest = _open_or_pack(root, labels, modality, advance)
         digests.append(digest)
+    maps: dict[str, np.ndarray] = {modality: reader.maps for modality, reader in readers.items()}
     shapes = {modality: array.shape[2:] for modality, array in maps.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"{root}: the modalities differ in size ({shapes}); prepare them together")
     selected = np.arange(len(labels)) if selected is None else selected
-    used = labels.subset(selected)
-    table = "\n".join(map("/".join, used.row_keys())).encode() + used.codes.tobytes()
-    return MapStore(maps, selected, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32])
+    names = map("/".join, zip(labels.ids[selected].tolist(), labels.sessions[selected].tolist()))
+    table = "\n".join(names).encode() + labels.codes[selected].tobytes()
+    return MapStore(maps, selected, hashlib.sha256("".join(digests).encode() + table).hexdigest()[:32], readers)
 
 
-class _CorruptPack(Exception):
-    """A pack is missing or damaged; the message describes the damage."""
-
-
-def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress) -> tuple[np.ndarray, str]:
-    """The memory-mapped pack of one modality and the digest of its maps; written if missing or damaged."""
-    files = map_files(root, labels, modality)
-    state = hashlib.sha256(f"{_FORMAT}".encode())
-    for file in files:
-        stat = file.stat()
-        state.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress) -> tuple[PackReader, str]:
+    """The pack of one modality and the digest of its maps; written if missing or damaged."""
     packs = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
-    folder = packs / state.hexdigest()[:16]
-    with suppress(_CorruptPack):  # missing, damaged, or being written by another process: opened again under the lock
-        return _open_pack(folder, modality)
+    folder = packs / _files_state(root, labels, modality)
+
+    def source(row: int) -> Path:
+        return map_files(root, labels.subset(np.array([row])), modality)[0]
+
+    with suppress(CorruptPack):  # missing, damaged, or being written by another process: opened again under the lock
+        return open_pack(folder, modality, source)
     with file_lock(packs), translate_write_errors(folder):
         if folder.exists():
             try:
-                return _open_pack(folder, modality)
-            except _CorruptPack as damage:
+                return open_pack(folder, modality, source)
+            except CorruptPack as damage:
                 echo(f"cache: {folder} is damaged ({damage}); packing the {modality} maps again", sys.stderr)
                 remove(folder)
         remove_stale_temp(packs)
-        _write_pack(files, modality, folder, advance)
+        _pack_files(map_files(root, labels, modality), modality, folder, advance)
         for other in packs.iterdir():
             if other.name not in (folder.name, LOCK_FILE):
                 remove(other)
         try:
-            return _open_pack(folder, modality)
-        except _CorruptPack as damage:
+            return open_pack(folder, modality, source)
+        except CorruptPack as damage:
             raise InputError(
                 f"{folder}: unreadable after writing ({damage}); check the disk, or set FR_PS_CACHE to another folder"
             ) from None
 
 
-def _open_pack(folder: Path, modality: str) -> tuple[np.ndarray, str]:
-    """The memory-mapped maps of a pack and their digest. Compares the checksum on the first opening in this process.
+def _files_state(root: Path, labels: Labels, modality: str) -> str:
+    """16 hexadecimal digits of name, size and modification time of every map file."""
+    state = hashlib.sha256(f"{_FORMAT}".encode())
+    start = len(f"{root}/")
+    for path, status in stat_map_files(root, labels, modality):
+        state.update(f"{path[start:]}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return state.hexdigest()[:16]
+
+
+def _pack_files(files: Sequence[Path], modality: str, folder: Path, advance: OnProgress) -> None:
+    """Pack the maps in `files`, of which the first sets the size.
 
     Raises:
-        _CorruptPack: a file is missing or was changed.
+        InputError: a map that `read_map` rejects, that is not square, or of another size.
     """
-    path, info = folder / f"{modality}.npy", folder / _INFO_FILE
-    try:
-        pack_info = read_json(info, _PackInfo, "packing again")
-        digest, expected = pack_info.digest, pack_info.crc32
-        stat = path.stat()
-        state = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns, digest, expected)
-        if state not in _verified:
-            if _checksum_with_digest(checksum(path), digest) != expected:
-                raise _CorruptPack(f"{path.name} and its checksum differ")
-            _verified.add(state)
-        return np.load(path, mmap_mode="r", allow_pickle=False), digest
-    except OSError as error:
-        raise _CorruptPack(f"{Path(error.filename or path).name}: {error.strerror}") from None
-    except (ValueError, InputError) as error:
-        raise _CorruptPack(one_line(error)) from None
-
-
-def _checksum_with_digest(crc: int, digest: str) -> int:
-    """The checksum of a pack. It also covers the digest, by which runs and models identify their data."""
-    return zlib.crc32(digest.encode(), crc)
-
-
-def _write_pack(files: list[Path], modality: str, folder: Path, advance: OnProgress) -> None:
     first = read_map(files[0], modality)
     if first.shape[1] != first.shape[2]:
         raise InputError(f"{files[0]}: {first.shape[2]} x {first.shape[1]}; maps must be square (prepare makes them so)")
     shape = (len(files), CHANNELS[modality], *first.shape[1:])
-    content = hashlib.sha256()
     with atomic_folder(folder) as temporary:
-        path = temporary / f"{modality}.npy"
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        crc = zlib.crc32(header.getvalue())
-        with path.open("wb") as file:
-            file.write(header.getvalue())
-            for source in files:
-                array = read_map(source, modality)
-                if array.shape != first.shape:
-                    raise InputError(
-                        f"{source}: {array.shape[2]} x {array.shape[1]}, but {files[0]} is {first.shape[2]} x {first.shape[1]}; "
-                        "all maps must have one size"
-                    )
-                raw = array.astype("<f4", copy=False).tobytes()
-                file.write(raw)
-                content.update(raw)
-                crc = zlib.crc32(raw, crc)
-                advance(1)
-            sync_file(file)
-        digest = content.hexdigest()
-        write_json(temporary / _INFO_FILE, asdict(_PackInfo(digest, _checksum_with_digest(crc, digest))))
+        write_pack(temporary, modality, shape, _read_maps(files, modality, first.shape), advance)
+
+
+def _read_maps(files: Sequence[Path], modality: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    for source in files:
+        array = read_map(source, modality)
+        if array.shape != shape:
+            raise InputError(
+                f"{source}: {array.shape[2]} x {array.shape[1]}, but {files[0]} is {shape[2]} x {shape[1]}; "
+                "all maps must have one size"
+            )
+        yield array

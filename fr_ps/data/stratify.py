@@ -14,7 +14,10 @@ _MAX_SWAP_CANDIDATES = 500
 
 def combined_labels(codes: np.ndarray) -> np.ndarray:
     """(n,) the index of each session's combined label, from the codes (n, attributes); a missing label is one more class."""
-    return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    numbers = np.zeros(len(codes), dtype=np.int64)  # the codes are digits; sorting numbers is faster than sorting rows
+    for column in codes.T.astype(np.int64):
+        numbers = numbers * (column.max(initial=0) - column.min(initial=0) + 1) + (column - column.min(initial=0))
+    return np.unique(numbers, return_inverse=True)[1]
 
 
 def count_strata(codes: np.ndarray, subject_of: np.ndarray) -> np.ndarray:
@@ -27,9 +30,9 @@ def count_strata(codes: np.ndarray, subject_of: np.ndarray) -> np.ndarray:
     classes = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in codes.T]
     counts = []
     for strata in [combined_labels(codes), *classes]:
-        counts.append(np.zeros((subject_of.max() + 1, strata.max() + 1)))
-        np.add.at(counts[-1], (subject_of, strata), 1)
-    return np.concatenate(counts, axis=1)
+        shape = subject_of.max() + 1, strata.max() + 1
+        counts.append(np.bincount(subject_of * shape[1] + strata, minlength=shape[0] * shape[1]).reshape(shape))
+    return np.concatenate(counts, axis=1).astype(float)
 
 
 def allocate_subjects(counts: np.ndarray, sizes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
@@ -51,20 +54,63 @@ def allocate_subjects(counts: np.ndarray, sizes: Sequence[int], rng: np.random.G
     counts, total = counts[:, total > 0], total[total > 0]
     share = np.asarray(sizes) / len(counts)
     part = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    excess = np.stack([counts[part == index].sum(axis=0) for index in range(len(sizes))]) - share[:, None] * total
+    swaps = _Swaps(counts, part, np.stack([counts[part == index].sum(axis=0) for index in range(len(sizes))]), share, total)
     for subject in rng.permutation(len(counts)):
         others = rng.choice(len(counts), min(len(counts), _MAX_SWAP_CANDIDATES), replace=False)
-        here, there = part[subject], part[others]
-        gain = counts[others] - counts[subject]
-        change = ((excess[here] + gain) ** 2 - excess[here] ** 2) / (share[here] * total)
-        change += ((excess[there] - gain) ** 2 - excess[there] ** 2) / (share[there, None] * total)
-        cost = np.where(there == here, 0, change.sum(axis=1))
-        best = np.argmin(cost)
-        if cost[best] < -1e-9:
-            excess[here] += gain[best]
-            excess[there[best]] -= gain[best]
-            part[subject], part[others[best]] = there[best], here
+        others = others[part[others] != part[subject]]
+        if len(others):
+            cost = swaps.costs(subject, others)
+            best = np.argmin(cost)
+            if cost[best] < -1e-9:
+                swaps.swap(subject, others[best])
     return part
+
+
+class _Swaps:
+    """Swaps of two subjects of different parts, and what each changes in the chi-square distance of the parts to their shares.
+
+    Args:
+        counts: (subjects, strata) number of sessions.
+        part: (subjects,) the part of each; changed by `swap`.
+        sums: (parts, strata) number of sessions of each part.
+        share: (parts,) of the subjects.
+        total: (strata,) number of sessions.
+    """
+
+    def __init__(self, counts: np.ndarray, part: np.ndarray, sums: np.ndarray, share: np.ndarray, total: np.ndarray) -> None:
+        self.counts, self.part = counts, part
+        self.expected = share[:, None] * total
+        self.excess = sums - self.expected
+        # Subjects of one kind have equal counts. With few kinds, the costs of all swaps are kept until a swap changes them.
+        self.kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
+        self.kind_of = kind_of.reshape(-1)
+        self.kind_places = np.tile(np.arange(len(self.kinds)), len(share))
+        self.part_places = np.repeat(np.arange(len(share)), len(self.kinds))
+        self.known: dict[tuple[int, int], np.ndarray] = {}
+
+    def costs(self, subject: int, others: np.ndarray) -> np.ndarray:
+        """(n,) the change by swapping `subject` with each of (n,) others."""
+        kind, here, there = self.kind_of[subject], self.part[subject], self.part[others]
+        if len(self.kind_places) > _MAX_SWAP_CANDIDATES:
+            return self._change(self.counts[others] - self.counts[subject], here, there)
+        if (kind, here) not in self.known:
+            self.known[kind, here] = self._change(self.kinds[self.kind_places] - self.kinds[kind], here, self.part_places)
+        return self.known[kind, here][there * len(self.kinds) + self.kind_of[others]]
+
+    def _change(self, gain: np.ndarray, here: int, there: np.ndarray) -> np.ndarray:
+        """(n,) the change if the part `here` gains, and the (n,) parts `there` lose, (n, strata) sessions."""
+        change = ((self.excess[here] + gain) ** 2 - self.excess[here] ** 2) / self.expected[here]
+        change += ((self.excess[there] - gain) ** 2 - self.excess[there] ** 2) / self.expected[there]
+        return np.asarray(change.sum(axis=1))
+
+    def swap(self, subject: int, other: int) -> None:
+        """Exchange the parts of two subjects."""
+        here, there = self.part[subject], self.part[other]
+        gain = self.counts[other] - self.counts[subject]
+        self.excess[here] += gain
+        self.excess[there] -= gain
+        self.part[subject], self.part[other] = there, here
+        self.known.clear()
 
 
 class SessionAllocator:

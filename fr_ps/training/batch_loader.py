@@ -71,13 +71,17 @@ class BatchLoader:
         self.num_modalities = len(dataset.store.maps)
         self.map_source = open_map_source(dataset.store, rows, device)
         self.seed, self.device, self.modality_dropout = seed, device, modality_dropout
-        self.subjects, identity = np.unique(dataset.labels.ids[rows], return_inverse=True)
+        present, identity = np.unique(dataset.labels.subject_of[rows], return_inverse=True)
+        self.subjects = dataset.labels.subjects[present]
         codes = dataset.labels.codes[rows]
         self.targets = {"identity": torch.from_numpy(identity.astype(np.int64))}
         self.targets |= {task: torch.from_numpy(codes[:, column].astype(np.int64)) for column, task in enumerate(ATTRIBUTES)}
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
-        _check_equal_shares(len(self.epoch_batches(0)[0]), batch.sessions if batch.balance != "none" else 1)
+        if batch.balance == "none":
+            _check_equal_shares(min(batch.people * batch.sessions, len(rows)), 1)
+        else:
+            _check_equal_shares(min(batch.people, len(self.subjects)) * batch.sessions, batch.sessions)
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""

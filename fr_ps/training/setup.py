@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 
@@ -79,7 +78,7 @@ def open_training_data(config: Config, echo: Echo = print) -> Dataset:
     root = resolve_root(data.root, config.synthetic)
     dataset = open_dataset(root, data.modalities, data)
     labels = dataset.labels
-    subjects = len(np.unique(labels.ids))
+    subjects = labels.count_subjects()
     echo(f"data: {root}: {len(labels)} sessions of {subjects} subjects, {labels.encoding} labels, {dataset.store.size} px")
     for note in dataset.notes:
         echo(note)
@@ -98,7 +97,7 @@ def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
     for part in PARTS:
         rows = getattr(split, part)
         if len(rows) or part != "gallery":
-            echo(f"{part}: {len(rows)} sessions of {len(np.unique(dataset.labels.ids[rows]))} subjects")
+            echo(f"{part}: {len(rows)} sessions of {dataset.labels.count_subjects(rows)} subjects")
     for note in describe_split(dataset.labels, split):
         echo(note)
     for attribute in ATTRIBUTES:
@@ -116,7 +115,7 @@ def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
             "mlflow.source.git.commit": info.provenance["git_commit"],
         }
     )
-    sizes = {"sessions": len(dataset.labels), "people": len(np.unique(dataset.labels.ids))}
+    sizes = {"sessions": len(dataset.labels), "people": dataset.labels.count_subjects()}
     sizes |= {f"{part}_sessions": len(getattr(split, part)) for part in PARTS}
     run.log_dataset(dataset.root.resolve().name, str(dataset.root.resolve()), dataset.store.digest, sizes, "training")
     write_config_and_split(run.folder, setup)

@@ -1,5 +1,6 @@
 """Splits: protocols, folds, stratification, gallery, and predefined files."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -284,3 +285,35 @@ def test_files_of_other_data_are_rejected(tmp_path, rejected):
     config = in_file(tmp_path / "split.csv", labels, test=[1, 2])
     with rejected(tmp_path / "split.csv", "train part"):
         make_split(labels, config)
+
+
+def random_labels(subjects: int, *, labelled: bool) -> Labels:
+    """One to eight sessions a subject, in random order, with random labels or with one label."""
+    rng = np.random.default_rng(7)
+    sizes = rng.integers(1, 9, subjects)
+    labels = labels_of(sizes.tolist())
+    codes = rng.integers(-1, 2, (len(labels), 5)).astype(np.int8) * labelled
+    return replace(labels, codes=codes).subset(rng.permutation(len(labels)))
+
+
+@pytest.mark.parametrize(
+    ("labelled", "settings_", "expected"),
+    [
+        (True, {}, "b1f01758bb0fb013"),
+        (True, {"gallery": 1, "test_people": 0.45, "split_seed": 4}, "ac4e351a9e84c760"),
+        (True, {"folds": 5, "fold": 2, "val_people": 0.1}, "14e523144191a34f"),
+        (True, {"protocol": "session_disjoint"}, "d33cf3dab3287d39"),
+        (True, {"protocol": "session_disjoint", "gallery": 1, "test_people": 0.45, "split_seed": 4}, "d27cc1764f3c91f4"),
+        (False, {}, "978a2836ac110eae"),
+        (False, {"gallery": 1, "split_seed": 3}, "e1ef4431c4a00708"),
+        (False, {"folds": 5, "fold": 2, "val_people": 0.1}, "6735830f6b9e4631"),
+        (False, {"protocol": "session_disjoint"}, "018c895fe9fe1ea5"),
+    ],
+)
+def test_the_split_of_a_table_and_a_seed_never_changes(labelled, settings_, expected):
+    labels = random_labels(700, labelled=labelled)
+    split = make_split(labels, DataConfig(**settings_))
+    part_of = np.full(len(labels), -1, dtype=np.int8)
+    for index, part in enumerate(PARTS):
+        part_of[getattr(split, part)] = index
+    assert hashlib.sha256(part_of.tobytes()).hexdigest()[:16] == expected

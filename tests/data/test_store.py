@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,10 +81,10 @@ DAMAGES = {
     "truncated by a byte": lambda pack: os.truncate(pack / "albedo.npy", (pack / "albedo.npy").stat().st_size - 1),
     "grown": lambda pack: (pack / "albedo.npy").open("ab").write(b"x"),
     "a bit of the header": lambda pack: flip(pack / "albedo.npy", 0.0004),
-    "a bit of the maps": lambda pack: flip(pack / "albedo.npy", 0.5),
-    "the last bit": lambda pack: flip(pack / "albedo.npy", 1),
     "no maps": lambda pack: (pack / "albedo.npy").unlink(),
     "a folder for the maps": lambda pack: to_folder(pack / "albedo.npy"),
+    "a bit of the checksums": lambda pack: flip(pack / "crc32.npy", 0.9),
+    "no checksums": lambda pack: (pack / "crc32.npy").unlink(),
     "no info": lambda pack: (pack / "info.json").unlink(),
     "info emptied": lambda pack: os.truncate(pack / "info.json", 0),
     "info cut": lambda pack: os.truncate(pack / "info.json", 30),
@@ -120,14 +122,51 @@ def test_temporary_files_of_a_killed_packing_are_removed(root):
     assert packs() == {pack}
 
 
-def test_the_checksum_of_a_pack_is_compared_once_per_process(root, monkeypatch):
+@pytest.mark.parametrize("place", [0.5, 1])
+def test_a_damaged_map_is_read_from_its_file_and_packed_again_at_the_next_opening(root, place, capsys):
+    store, _ = opened(root)
+    rows = np.arange(24)
+    before = store.read(rows)["albedo"]
+    (pack,) = packs()
+    status = (pack / "albedo.npy").stat()
+    flip(pack / "albedo.npy", place)
+    os.utime(pack / "albedo.npy", ns=(status.st_atime_ns, status.st_mtime_ns))  # as a disk damages a file
+    damaged, packed = opened(root)
+    assert packed == 0
+    row = int(place * 23)
+    np.testing.assert_array_equal(damaged.read(rows[rows != row])["albedo"], before[rows != row])
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        np.testing.assert_array_equal(damaged.read(rows)["albedo"], before)
+    assert capsys.readouterr().err.count("is damaged") == 1
+    assert opened(root)[1] == 24
+
+
+def test_a_damaged_map_whose_file_changed_too_is_an_error(root, rejected):
     opened(root)
+    (pack,) = packs()
+    flip(pack / "albedo.npy", 1)
+    store, _ = opened(root)
+    labels = read_labels(root / "labels.csv")
+    path = root / "data" / labels.ids[23] / labels.sessions[23] / "albedo.npy"
+    np.save(path, np.load(path) + 1)
+    with rejected(path, "changed since it was packed"):
+        store.read(np.array([23]))
+    assert opened(root)[1] == 24
 
-    def unexpected(_path: Path) -> int:
-        raise AssertionError
 
-    monkeypatch.setattr("fr_ps.data.store.checksum", unexpected)
-    assert opened(root)[1] == 0
+def test_the_checksum_of_a_map_is_compared_once_per_opening(root, monkeypatch):
+    store, _ = opened(root)
+    compared: list[int] = []
+
+    def count(content: np.ndarray) -> int:
+        compared.append(1)
+        return zlib.crc32(content)
+
+    monkeypatch.setattr("fr_ps.data.pack.zlib", SimpleNamespace(crc32=count))
+    for rows in ([3, 5], [5, 7], [3, 5, 7]):
+        store.read(np.array(rows))
+    assert len(compared) == 3
 
 
 def test_relative_and_linked_roots_share_the_pack(root, monkeypatch, tmp_path):

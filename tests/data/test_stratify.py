@@ -1,6 +1,7 @@
 """Stratified allocation of subjects and sessions to parts."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,3 +84,32 @@ def test_combined_labels_are_equal_exactly_where_codes_are():
     for a in range(5):
         for b in range(5):
             assert (got[a] == got[b]) == (codes[a].tolist() == codes[b].tolist())
+
+
+def plain_allocation(counts: np.ndarray, sizes: list[int], rng: np.random.Generator) -> np.ndarray:
+    """`allocate_subjects` without anything kept between swaps."""
+    total, share = counts.sum(axis=0), np.array(sizes) / len(counts)
+    part = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    excess = np.stack([counts[part == index].sum(axis=0) for index in range(len(sizes))]) - share[:, None] * total
+    for subject in rng.permutation(len(counts)):
+        others = rng.choice(len(counts), min(len(counts), 500), replace=False)
+        here, there = part[subject], part[others]
+        gain = counts[others] - counts[subject]
+        change = ((excess[here] + gain) ** 2 - excess[here] ** 2) / (share[here] * total)
+        change += ((excess[there] - gain) ** 2 - excess[there] ** 2) / (share[there, None] * total)
+        cost = np.where(there == here, 0, change.sum(axis=1))
+        best = np.argmin(cost)
+        if cost[best] < -1e-9:
+            excess[here] += gain[best]
+            excess[there[best]] -= gain[best]
+            part[subject], part[others[best]] = there[best], here
+    return part
+
+
+@pytest.mark.parametrize(("labels", "most"), [(1, 3), (3, 2), (4, 40)])
+def test_known_costs_give_the_same_allocation_as_computing_each(labels, most):
+    for seed in range(5):
+        counts = np.random.default_rng(seed).integers(0, most, (700, labels)).astype(float) + np.eye(labels)[0]
+        sizes = [400, 200, 100]
+        found, expected = (one(counts, sizes, np.random.default_rng(seed)) for one in (allocate_subjects, plain_allocation))
+        np.testing.assert_array_equal(found, expected)
