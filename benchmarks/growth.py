@@ -1,12 +1,14 @@
 """Growth of a training with the number of sessions: start-up, loader and memory, and which function takes the start-up.
 
 The data sets have ten sessions a subject. Maps are not stored: each session is a link to one folder, and the packed maps are a
-sparse file of zeros, which takes no disk space and is read at the speed of memory. Labels, layout, checksum, split, sampler and
+sparse file of zeros, which takes no disk space and is read at the speed of memory. Labels, layout, checksums, split, sampler and
 loader are those of any training. Each number of sessions is measured in a process of its own, in which a first, small training
 has loaded all modules.
 
 - start-up: from the call of `train` until the first batch, for packed maps; then by function, from cProfile.
 - sampler and loader: seconds an image of `epoch_batches`, and of `BatchLoader.load` without augmentation but for the flip.
+- cold reads: bytes that the disk reads per byte of a map, of 64 random maps of a real file of 4,000 that is not in the system's
+  cache; by the store, and by plain indexing of the memory map.
 - memory: resident memory of the process that is not of files, before and after (`RssAnon` of /proc).
 
     python benchmarks/growth.py --sessions 1000 10000 100000 1000000 --plot docs/pictures/growth.png
@@ -30,7 +32,7 @@ from common import Measurement, argument_parser, limit_threads, report
 from tabulate import tabulate
 
 SESSIONS_PER_SUBJECT = 10
-STAGES = ("read_labels", "find_orphans", "map_files", "_open_pack", "make_split", "epoch_batches")
+STAGES = ("read_labels", "find_orphans", "_files_state", "open_pack", "make_split", "epoch_batches")
 """Functions whose time is shown."""
 
 
@@ -69,6 +71,7 @@ def main() -> None:
             write_linked_dataset(root, count, options.size)
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 found[count] = pool.submit(measure, root, Path(name) / "small", options.size, options.steps).result()
+        ours, plain = cold_reads(Path(name) / "cold", options.size)
     rows = [[count, one.start, 1e6 * one.sampler, 1e3 * one.loader, one.memory] for count, one in found.items()]
     stages = [[count, *one.stages.values()] for count, one in found.items()]
     print(tabulate(stages, headers=["sessions", *(f"{stage}, s" for stage in STAGES)], floatfmt=".3f"), end="\n\n")
@@ -81,7 +84,8 @@ def main() -> None:
         "sampler_of_loader": Measurement(
             large.sampler / large.loader, 0.05, "lower", f"time of the sampler over that of the loader, {max(found)} sessions"
         ),
-        "start_us_per_session": Measurement(1e6 * large.start / max(found), 200, "lower", f"µs a session, start-up, {most}"),
+        "start_us_per_session": Measurement(1e6 * large.start / max(found), 50, "lower", f"µs a session, start-up, {most}"),
+        "cold_reads": Measurement(ours, 1.5, "lower", f"bytes read from disk per byte of a map; a plain memory map: {plain:.1f}"),
         "bytes_per_session": Measurement(1e6 * large.memory / max(found), 1000, "lower", f"bytes a session, {most}"),
     }
     report(numbers, rows, ["sessions", "start-up s", "sampler µs/image", "loader ms/image", "memory MB"], options.json)
@@ -134,6 +138,42 @@ def measure(root: Path, small: Path, size: int, steps: int) -> Measured:
     seconds = (time.perf_counter() - begun) / sum(map(len, batches))
     memory = _anonymous_memory() - before
     return Measured(start, _profile_start(root), sampler, seconds, memory)
+
+
+def cold_reads(folder: Path, size: int) -> tuple[float, float]:
+    """Bytes that the disk reads per byte of a map, of random maps that are not in the cache: by the store; by the memory map."""
+    import numpy as np
+
+    from fr_ps.data.pack import open_pack, write_pack
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(4_000)[:128]
+    maps = (rng.random((1, size, size), dtype=np.float32) for _ in range(4_000))
+    write_pack(folder, "albedo", (4_000, 1, size, size), maps, lambda _: None)
+    _forget_cached(folder / "albedo.npy")
+    reader, _ = open_pack(folder, "albedo", lambda _: folder)
+    begun = _bytes_read()
+    wanted = reader.read(rows[:64]).nbytes
+    ours = (_bytes_read() - begun) / wanted
+    del reader
+    _forget_cached(folder / "albedo.npy")
+    begun = _bytes_read()
+    wanted = np.load(folder / "albedo.npy", mmap_mode="r")[rows[64:]].nbytes
+    return ours, (_bytes_read() - begun) / wanted
+
+
+def _forget_cached(path: Path) -> None:
+    """Remove a file from the system's cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _bytes_read() -> int:
+    """Bytes that the disk has read for this process."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 def _open_loader(root: Path) -> Any:

@@ -76,7 +76,7 @@ class PackReader:
         return maps
 
     def _prefetch(self, rows: np.ndarray) -> None:
-        """Ask the system to read the rows from disk, all at once and nothing else: a page fault would read 1 MB around it."""
+        """Ask the system to read the rows from disk, all at once and nothing else; a page fault reads far more around a map."""
         mapped, size = self.maps.base, self.maps[0].nbytes
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):  # a mapping without data; Windows
             return
