@@ -156,3 +156,14 @@ def test_raw_codes_are_those_of_the_original_encoding_where_both_have_the_sessio
     where = {key: index for index, key in enumerate(zip(raw.ids, raw.sessions))}
     rows = np.array([where[key] for key in zip(encoded.ids, encoded.sessions)])
     np.testing.assert_array_equal(raw.codes[rows], encoded.codes)
+
+
+def test_subjects_are_numbered_as_numpy_numbers_them(tmp_path):
+    ids = ["10", "é", "b", "B", "10", "a", "é", "9", "A b"]
+    labels = read_labels(table(tmp_path, *(f"{name},{row},,,,," for row, name in enumerate(ids))))
+    subjects, subject_of = np.unique(labels.ids, return_inverse=True)
+    assert labels.subjects.tolist() == subjects.tolist()
+    assert labels.subject_of.tolist() == subject_of.tolist()
+    assert labels.count_subjects() == 7
+    assert labels.count_subjects(np.array([0, 4, 5])) == 2
+    assert labels.sorted_rows().tolist() == np.lexsort((labels.sessions, labels.ids)).tolist()
