@@ -32,7 +32,7 @@ class CaptureSource:
 def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = None) -> list[CaptureSource]:
     """Every session under `captures`, sorted by name; hidden folders are skipped.
 
-    A session is a folder `{id}/{session}`. A folder `{id}` with images, and without subfolders that have images, is a session
+    A session is a folder `{id}/{session}`. A folder `{id}` with images, and without sessions that have images, is a session
     itself, with the name `SINGLE_SESSION`; so is `captures`.
 
     Args:
@@ -45,7 +45,7 @@ def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = N
             unreadable, its name is not allowed in a table, or two folders of one parent differ only by case, surrounding
             white space or Unicode form.
     """
-    if _is_session(captures):
+    if _is_session(captures, levels=2):
         return [CaptureSource(to_nfc(captures.resolve().name), SINGLE_SESSION, captures, captures)]
 
     def usable_subfolders(folder: Path, subject: str = "") -> list[Path]:
@@ -60,7 +60,7 @@ def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = N
     for subject in usable_subfolders(captures):
         name = to_nfc(subject.name)
         try:
-            if _is_session(subject):
+            if _is_session(subject, levels=1):
                 found.append(CaptureSource(name, SINGLE_SESSION, subject, captures))
                 continue
             sessions = usable_subfolders(subject, subject.name)
@@ -76,10 +76,20 @@ def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = N
     return found
 
 
-def _is_session(folder: Path) -> bool:
-    """Whether the images are in `folder` itself, not in subfolders."""
-    names = list_names(folder)
-    if not any(map(is_image_name, names)):
-        return False
-    subfolders = [name for name in names if not name.startswith(".") and (folder / name).is_dir()]
-    return not any(is_image_name(name) for subfolder in subfolders for name in list_names(folder / subfolder))
+def _is_session(folder: Path, levels: int) -> bool:
+    """Whether `folder` has images, and its subfolders, of which sessions are `levels` below it, have none."""
+    return _has_images(folder) and not any(_contains_images(subfolder, levels - 1) for subfolder in _subfolders(folder))
+
+
+def _contains_images(folder: Path, levels: int) -> bool:
+    return _has_images(folder) or (
+        levels > 0 and any(_contains_images(subfolder, levels - 1) for subfolder in _subfolders(folder))
+    )
+
+
+def _has_images(folder: Path) -> bool:
+    return any(map(is_image_name, list_names(folder)))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [folder / name for name in list_names(folder, only_folders=True) if not name.startswith(".")]

@@ -25,7 +25,7 @@ def test_a_folder_of_a_subject_with_images_is_a_session(tmp_path: Path) -> None:
 
 
 def test_a_preview_beside_the_sessions_makes_no_session(tmp_path: Path) -> None:
-    touch(tmp_path, "p/preview.jpg", "p/s1/im0.png", "dome.lp")
+    touch(tmp_path, "p/preview.jpg", "p/s1/im0.png", "lights.csv", "lights.png")
     assert keys(tmp_path) == [("p", "s1")]
 
 
