@@ -22,8 +22,8 @@ class LostProcessError(InputError):
     """The connection to another process of the training broke, because it ended or its machine cannot be reached."""
 
 
-_BUCKET = 1 << 24
-"""Gradient values that are exchanged at a time: 64 MB in float32."""
+_LARGE = 1 << 16
+"""Values above which a gradient is exchanged alone: 256 kB in float32."""
 _TIMEOUT = timedelta(minutes=10)
 _ENDED, _WAIT_FOR_MAIN = "fr_ps/main_process_ended", timedelta(seconds=25)
 """Key that the main process sets at its end, and how long the others wait for it: torchrun stops them after 30 s."""
@@ -151,9 +151,14 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace the gradients by their sums over the processes. All processes have gradients of the same parameters."""
     if world_size() == 1:
         return
-    for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
-        sum_tensor(flat)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    with _exchange():
+        pending = [distributed.all_reduce(gradient, async_op=True) for gradient in gradients if _is_large(gradient)]
+        buckets = [(bucket, torch.cat([gradient.flatten() for gradient in bucket])) for bucket in _buckets(gradients)]
+        pending += [distributed.all_reduce(flat, async_op=True) for _, flat in buckets]
+        for work in pending:
+            work.wait()
+    for bucket, flat in buckets:
         parts = flat.split([gradient.numel() for gradient in bucket])
         torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket)])
 
@@ -165,15 +170,18 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
         torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], world_size())
 
 
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        if bucket and (tensor.dtype != bucket[0].dtype or sum(one.numel() for one in bucket) + tensor.numel() > _BUCKET):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket
+def _is_large(gradient: Tensor) -> bool:
+    """Whether a gradient is exchanged in place rather than in a bucket: copies and new memory cost more than an exchange."""
+    return gradient.numel() > _LARGE
+
+
+def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The other gradients by their type."""
+    buckets: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        if not _is_large(gradient):
+            buckets.setdefault(gradient.dtype, []).append(gradient)
+    return list(buckets.values())
 
 
 @torch.no_grad()

@@ -36,11 +36,13 @@ class NetworkOutput(NamedTuple):
 
     def gathered(self) -> "NetworkOutput":
         """The outputs of the sessions of all processes (`gather_rows`); the shared maps stay those of this one."""
+        own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
+        parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
         return self._replace(
-            embedding=gather_rows(self.embedding),
-            logits={name: gather_rows(tensor) for name, tensor in self.logits.items()},
-            adversarial={name: gather_rows(tensor) for name, tensor in self.adversarial.items()},
-            branch_embeddings={name: gather_rows(tensor) for name, tensor in self.branch_embeddings.items()},
+            embedding=next(parts),
+            logits=dict(zip(self.logits, parts)),
+            adversarial=dict(zip(self.adversarial, parts)),
+            branch_embeddings=dict(zip(self.branch_embeddings, parts)),
         )
 
     def float(self) -> "NetworkOutput":

@@ -5,21 +5,47 @@ from typing import Any, cast
 import torch
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn import functional
 
-from fr_ps.distributed import sum_tensor, world_size
+from fr_ps.distributed import gather_rows, sum_tensor, world_size
 from fr_ps.errors import InputError
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over the processes; the gradient is the sum of theirs."""
+class _Normalise(torch.autograd.Function):
+    """Batch norm with given statistics of the values of all processes; the gradient takes into account that x determines them.
+
+    One exchange forward, in `_SyncedNorm`, and one backward. The rest are the kernels of torch's own batch norm.
+    """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        return sum_tensor(own.clone())
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = eps
+        return functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return sum_tensor(gradients[0].contiguous().clone())
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        # As if the statistics were constants: the gradients of x, and of weight and bias by the values of this process.
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        sum_weight, sum_bias = sum_tensor(torch.stack([of_weight, of_bias])) / _count(x)
+        scale = torch.rsqrt(variance + ctx.eps)
+        slope = -weight * scale.square() * sum_weight
+        offset = -weight * scale * sum_bias - slope * mean
+        shape = _channel_shape(x)
+        of_x.add_(offset.view(shape)).addcmul_(x, slope.view(shape))
+        return of_x, of_weight, of_bias, None, None, None
+
+
+def _count(x: Tensor) -> int:
+    """Values of a channel in all processes, of which each has equally many."""
+    return x.numel() // x.shape[1] * world_size()
+
+
+def _channel_shape(x: Tensor) -> list[int]:
+    return [1, -1, *[1] * (x.dim() - 2)]
 
 
 class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
@@ -39,19 +65,20 @@ class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
 
     def _normalise(self, input: Tensor) -> Tensor:
         x = input.float()
-        dims = [0, *range(2, x.dim())]
-        count = x.numel() // x.shape[1] * world_size()
-        mean = _Sum.apply(x.sum(dims)) / count
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        centred = x - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(dims)) / count
-        with torch.no_grad():
-            momentum = cast(float, self.momentum)
-            cast(Tensor, self.running_mean).lerp_(mean, momentum)
-            cast(Tensor, self.running_var).lerp_(variance * (count / (count - 1)), momentum)
-            cast(Tensor, self.num_batches_tracked).add_(1)
-        normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return (normalised * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
+        mean, variance = self._statistics(x.detach())
+        return _Normalise.apply(x, self.weight, self.bias, mean, variance, self.eps).to(input.dtype)
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(C,) mean and variance of the values of all processes; updates the running statistics."""
+        own = torch.stack(torch.var_mean(x, [0, *range(2, x.dim())], correction=0))
+        variances, means = gather_rows(own[None]).unbind(dim=1)  # (processes, C) each
+        mean, count = means.mean(dim=0), _count(x)
+        variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
+        momentum = cast(float, self.momentum)
+        cast(Tensor, self.running_mean).lerp_(mean, momentum)
+        cast(Tensor, self.running_var).lerp_(variance * (count / (count - 1)), momentum)
+        cast(Tensor, self.num_batches_tracked).add_(1)
+        return mean, variance
 
 
 def synchronise_batch_norms(network: nn.Module, device: torch.device) -> None:
