@@ -22,7 +22,7 @@ from fr_ps.evaluation.jitter import JitteredMaps
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import SUBSET_SECTION, predict_with_subsets
 from fr_ps.evaluation.pair_figures import pair_figures
-from fr_ps.evaluation.pairwise.pair_list import read_pairs
+from fr_ps.evaluation.pairwise.pair_list import PairList, read_pairs
 from fr_ps.evaluation.pairwise.similarity import Measure
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
 from fr_ps.markdown import markdown_lines
@@ -54,6 +54,25 @@ class EvaluationOptions:
     baselines: bool = False
     baselines_data: Path | None = None
     jitter: bool = False
+
+
+@dataclass(frozen=True)
+class RowPredictions:
+    """Predictions of a model for some rows of a data set.
+
+    Attributes:
+        rows: the rows.
+        predictions: of these rows, with all maps.
+        subset_metrics: of these rows, with each proper subset of the maps.
+        gallery_rows: rows of the enrolled sessions; may be empty.
+        gallery: predictions of the enrolled sessions; None without any.
+    """
+
+    rows: np.ndarray
+    predictions: Predictions
+    subset_metrics: Metrics
+    gallery_rows: np.ndarray
+    gallery: Predictions | None
 
 
 @dataclass(frozen=True)
@@ -93,20 +112,19 @@ def evaluate_model(
     rows = split_rows(dataset, model, options.part)
     baselines = open_baseline_data(info, model, dataset, options.baselines_data) if options.baselines else None
     gallery_rows = _gallery_rows(dataset, model) if options.part == "test" else np.empty(0, dtype=int)
+    pair_list = read_pairs(options.pairs, dataset.labels.subset(rows)) if options.pairs else None
     with progress("score", len(rows) + len(gallery_rows), "sessions") as advance:
-        result = evaluate_rows(
-            network,
-            info.trained,
-            dataset,
-            rows,
-            gallery_rows,
-            read_thresholds(model),
-            model=model,
-            pairs=options.pairs,
-            measure=options.measure,
-            batch=batch,
-            advance=advance,
-        )
+        predicted = predict_rows(network, info.trained, dataset, rows, gallery_rows, batch, advance)
+    result = evaluate_rows(
+        predicted,
+        info.trained,
+        dataset,
+        read_thresholds(model),
+        model=model,
+        pair_list=pair_list,
+        measure=options.measure,
+        device=device,
+    )
     jittered = _predict_jittered(network, dataset, rows, batch) if options.jitter else None
     warped = {name: jittered.probabilities[name] for name in info.trained} if jittered else {}
     sections: dict[str, ReportSection] = {}
@@ -147,21 +165,18 @@ def evaluate_model(
     )
 
 
-def evaluate_rows(
+def predict_rows(
     network: FaceNetwork,
     trained: Sequence[str],
     dataset: Dataset,
     rows: np.ndarray,
     gallery_rows: np.ndarray,
-    thresholds: Thresholds | None,
-    *,
-    model: Path,
-    pairs: Path | None = None,
-    measure: Measure = "cosine",
     batch: int,
     advance: OnProgress = no_progress,
-) -> EvaluationResult:
-    """Predict some rows of a data set, with all maps and with each subset of them, and run all analyses.
+) -> RowPredictions:
+    """Predict some rows of a data set, with all maps and with each subset of them, and the gallery.
+
+    The processes of a training share the batches, as in `predict_subsets`.
 
     Args:
         network: network of the model.
@@ -169,38 +184,58 @@ def evaluate_rows(
         dataset: prepared data set.
         rows: rows to evaluate.
         gallery_rows: rows of the enrolled sessions; empty: identification searches among `rows`.
-        thresholds: thresholds of the model.
-        model: model folder, for error messages.
-        pairs: CSV of the pairs to verify; None: all pairs.
-        measure: similarity measure of verification.
         batch: sessions per batch.
         advance: called with the number of sessions done.
-
-    Raises:
-        InputError: a prediction with NaN or infinity, or pairs that cannot be used.
     """
     labels = dataset.labels.subset(rows)
-    pair_list = read_pairs(pairs, labels) if pairs else None
     predictions, subset_metrics = predict_with_subsets(network, dataset.store, rows, labels, trained, batch, advance)
-    require_finite(predictions, labels.session_names(), model)
-    gallery = None
-    if len(gallery_rows):
-        enrolled = dataset.labels.subset(gallery_rows)
-        gallery = LabelledPredictions(predict(network, dataset.store, gallery_rows, batch, advance), enrolled)
-        require_finite(gallery.predictions, enrolled.session_names(), model)
+    gallery = predict(network, dataset.store, gallery_rows, batch, advance) if len(gallery_rows) else None
+    return RowPredictions(rows, predictions, subset_metrics, gallery_rows, gallery)
+
+
+def evaluate_rows(
+    predicted: RowPredictions,
+    trained: Sequence[str],
+    dataset: Dataset,
+    thresholds: Thresholds | None,
+    *,
+    model: Path,
+    pair_list: PairList | None = None,
+    measure: Measure = "cosine",
+    device: torch.device,
+) -> EvaluationResult:
+    """Run all analyses on the predictions of some rows of a data set.
+
+    Args:
+        predicted: from `predict_rows`.
+        trained: attributes that the network was trained on.
+        dataset: prepared data set.
+        thresholds: thresholds of the model.
+        model: model folder, for error messages.
+        pair_list: the pairs of `predicted.rows` to verify; None: all pairs.
+        measure: similarity measure of verification.
+        device: of the comparison of all pairs.
+
+    Raises:
+        InputError: a prediction with NaN or infinity.
+    """
+    labels, enrolled = dataset.labels.subset(predicted.rows), dataset.labels.subset(predicted.gallery_rows)
+    require_finite(predicted.predictions, labels.session_names(), model)
+    if predicted.gallery:
+        require_finite(predicted.gallery, enrolled.session_names(), model)
     result = evaluate_predictions(
-        LabelledPredictions(predictions, labels),
+        LabelledPredictions(predicted.predictions, labels),
         trained,
         thresholds,
-        gallery=gallery,
+        gallery=LabelledPredictions(predicted.gallery, enrolled) if predicted.gallery else None,
         pair_list=pair_list,
         measure=measure,
-        device=next(network.parameters()).device,
+        device=device,
     )
-    search_rows = np.concatenate([rows, gallery_rows])
+    search_rows = np.concatenate([predicted.rows, predicted.gallery_rows])
     figures = pair_figures(result, dataset.store, search_rows, dataset.labels.subset(search_rows))
     result.sections["Pairs"] = ReportSection(figures=figures)
-    result.sections[SUBSET_SECTION] = ReportSection(subset_metrics)
+    result.sections[SUBSET_SECTION] = ReportSection(predicted.subset_metrics)
     return result
 
 

@@ -35,7 +35,8 @@ def predict_with_subsets(
 ) -> tuple[Predictions, Metrics]:
     """Predictions with all maps, and the metrics with each proper subset of the maps; each branch runs once per batch.
 
-    The metrics are named `only_albedo/identity/auc`; a single-modality network has none.
+    The metrics are named `only_albedo/identity/auc`; a single-modality network has none. The processes of a training share the
+    batches, as in `predict_subsets`.
 
     Args:
         network: network to evaluate.

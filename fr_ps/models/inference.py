@@ -43,24 +43,11 @@ class Predictions:
 def predict(
     network: FaceNetwork, store: MapReader, rows: np.ndarray, batch: int = BATCH_SIZE, advance: OnProgress = no_progress
 ) -> Predictions:
-    """Predictions of `network` for some rows of the store; the train or eval mode of the network does not change."""
-    return predict_subsets(network, store, rows, batch, [network.modalities], advance)[0]
+    """Predictions of `network` for some rows of the store; the train or eval mode of the network does not change.
 
-
-def predict_sharded(
-    network: FaceNetwork, store: MapReader, rows: np.ndarray, batch: int = BATCH_SIZE, advance: OnProgress = no_progress
-) -> Predictions:
-    """`predict`, shared among the processes of a training; each gets all predictions.
-
-    The batches are those of one process, since the last bits of an embedding depend on them.
+    The processes of a training share the batches, as in `predict_subsets`.
     """
-    processes = world_size()
-    if processes == 1:
-        return predict(network, store, rows, batch, advance)
-    batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-    own = [predict(network, store, one, batch, advance) for one in batches[rank() :: processes]]
-    gathered = gather_objects(own)
-    return concatenate_predictions([gathered[number % processes][number // processes] for number in range(len(batches))])
+    return predict_subsets(network, store, rows, batch, [network.modalities], advance)[0]
 
 
 def predict_subsets(
@@ -71,19 +58,23 @@ def predict_subsets(
     subsets: Sequence[Sequence[str]],
     advance: OnProgress = no_progress,
 ) -> list[Predictions]:
-    """Predictions with each of several subsets of the modalities; each branch runs once per batch."""
+    """Predictions with each of several subsets of the modalities; each branch runs once per batch.
+
+    The processes of a training share the batches: all call it, and each gets all predictions. The batches are those of one
+    process, since the last bits of an embedding depend on them.
+    """
     was_training = network.training
     network.eval()
-    parts: list[list[Predictions]] = [[] for _ in subsets]
-    for start in range(0, len(rows), batch):
-        batch_rows = rows[start : start + batch]
+    batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    own: list[list[Predictions]] = []
+    for batch_rows in batches[rank() :: world_size()]:
         with full_float32():  # also within a training that allows TF32
-            found = predict_batch(network, store.read(batch_rows), subsets)
-        for part, predictions in zip(parts, found):
-            part.append(predictions)
+            own.append(predict_batch(network, store.read(batch_rows), subsets))
         advance(len(batch_rows))
     network.train(was_training)
-    return [concatenate_predictions(part) for part in parts]
+    gathered = gather_objects(own)
+    in_order = [gathered[number % world_size()][number // world_size()] for number in range(len(batches))]
+    return [concatenate_predictions(of_subset) for of_subset in zip(*in_order)]
 
 
 @torch.inference_mode()

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from fr_ps.distributed import from_main_process
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
-from fr_ps.evaluation.evaluate_model import evaluate_rows
+from fr_ps.evaluation.evaluate_model import RowPredictions, evaluate_rows, predict_rows
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import predict_with_subsets
@@ -17,7 +18,7 @@ from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_l
 from fr_ps.losses.multitask import ADVERSARIAL_PREFIX
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model
-from fr_ps.models.inference import BATCH_SIZE
+from fr_ps.models.inference import BATCH_SIZE, Predictions
 from fr_ps.models.thresholds import read_thresholds, write_thresholds
 from fr_ps.report.figures import new_figure, use_plain_tick_labels
 from fr_ps.report.table import DrawFigure
@@ -48,6 +49,19 @@ class TrainResult:
     best_epoch: int
     epochs_trained: int
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BestPredictions:
+    """Predictions of the best models.
+
+    Attributes:
+        validation: model folder to the predictions of the validation part, and the metrics of each subset of the maps.
+        test: of the selected model; None without a test part.
+    """
+
+    validation: dict[Path, tuple[Predictions, Metrics]]
+    test: RowPredictions | None
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,28 @@ def finalize(
     return TrainResult(metrics, best_epoch, state.epoch, (*warnings, *test_warnings))
 
 
+def predict_best(run_folder: Path, setup: TrainingSetup, device: torch.device) -> BestPredictions:
+    """Predict validation with every best model, and the test part with the selected one.
+
+    The processes of a training share the batches: all call it, and none waits for the analyses of the main one.
+
+    Args:
+        run_folder: folder with the checkpoints.
+        setup: setup of the training.
+        device: device of the networks.
+    """
+    split, store, trained = setup.split, setup.dataset.store, setup.info.trained
+    validated: dict[Path, tuple[Predictions, Metrics]] = {}
+    for folder in from_main_process(lambda: sorted(run_folder.glob(f"{BEST_CHECKPOINT}*"))) if len(split.val) else ():
+        network, _ = load_model(folder, device)
+        labels = setup.dataset.labels.subset(split.val)
+        validated[folder] = predict_with_subsets(network, store, split.val, labels, trained, BATCH_SIZE)
+    if not len(split.test):
+        return BestPredictions(validated, None)
+    network, _ = load_model(run_folder / BEST_CHECKPOINT, device)
+    return BestPredictions(validated, predict_rows(network, trained, setup.dataset, split.test, split.gallery, BATCH_SIZE))
+
+
 def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) -> FinalEvaluation:
     """Write the thresholds of every best model, and evaluate the selected one on the test part.
 
@@ -98,22 +134,15 @@ def evaluate_best(run_folder: Path, setup: TrainingSetup, device: torch.device) 
         setup: setup of the training.
         device: device of the networks.
     """
+    predicted, trained, best = predict_best(run_folder, setup, device), setup.info.trained, run_folder / BEST_CHECKPOINT
     metrics = Metrics()
-    for folder in sorted(run_folder.glob(f"{BEST_CHECKPOINT}*")) if len(setup.split.val) else ():
-        network, _ = load_model(folder, device)
-        labels, trained = setup.dataset.labels.subset(setup.split.val), setup.info.trained
-        predictions, subsets = predict_with_subsets(network, setup.dataset.store, setup.split.val, labels, trained, BATCH_SIZE)
-        write_thresholds(folder, calibrate_thresholds(predictions, labels, trained))
-        if folder == run_folder / BEST_CHECKPOINT:
+    for folder, (predictions, subsets) in predicted.validation.items():
+        write_thresholds(folder, calibrate_thresholds(predictions, setup.dataset.labels.subset(setup.split.val), trained))
+        if folder == best:
             metrics = subsets.with_prefix("val")
-    if not len(setup.split.test):
+    if not predicted.test:
         return FinalEvaluation(None, metrics)
-    best = run_folder / BEST_CHECKPOINT
-    network, _ = load_model(best, device)
-    split = setup.split
-    result = evaluate_rows(
-        network, setup.info.trained, setup.dataset, split.test, split.gallery, read_thresholds(best), model=best, batch=BATCH_SIZE
-    )
+    result = evaluate_rows(predicted.test, trained, setup.dataset, read_thresholds(best), model=best, device=device)
     return FinalEvaluation(result, metrics.merge(result.metrics.with_prefix("test")))
 
 

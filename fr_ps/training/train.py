@@ -20,7 +20,7 @@ from fr_ps.training.build_model import build_model, resolve_branch_folders
 from fr_ps.training.checkpoint_manager import CheckpointManager, describe_environment
 from fr_ps.training.divergence import NonFiniteGuard, divergence_warning
 from fr_ps.training.early_stopping import BestTracker
-from fr_ps.training.finalize import TrainResult, finalize
+from fr_ps.training.finalize import TrainResult, finalize, predict_best
 from fr_ps.training.fit_linear import fit_linear_embedding
 from fr_ps.training.optim import ModelEma, build_optimizer
 from fr_ps.training.schedule import warmup_note
@@ -56,7 +56,8 @@ def train(
 ) -> TrainResult:
     """Train, select the best epoch on validation, evaluate it once on test, and log everything to `run`.
 
-    Under torchrun, all processes call it, with one run folder; the first one evaluates and writes.
+    Under torchrun, all processes call it, with one run folder; they share the forward passes, and the first one evaluates and
+    writes.
 
     If the run's folder has a checkpoint, the training resumes from it. With the same settings, data, code, machine and
     number of processes, its final weights equal those of an uninterrupted training, bit for bit; on a GPU only with
@@ -74,6 +75,7 @@ def train(
     """
     result = fit(config, run, echo, allow_changed=allow_changed, changed_settings=changed_settings)
     if not is_main_process():
+        predict_best(run.folder, result.setup, next(result.state.network.parameters()).device)
         return TrainResult(result.state.best_metrics, result.state.best_epoch, result.state.epoch)
     return finalize(result.setup, result.state, run, steps_per_epoch=result.steps_per_epoch, warnings=result.warnings)
 

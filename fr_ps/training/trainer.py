@@ -23,7 +23,7 @@ from fr_ps.distributed import (
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import LossOutput
-from fr_ps.models.inference import predict_sharded
+from fr_ps.models.inference import predict
 from fr_ps.models.network import NetworkOutput
 from fr_ps.progress import progress
 from fr_ps.tracking.run import Run
@@ -222,7 +222,7 @@ class Trainer:
         rows = self.setup.split.val
         if not len(rows):
             return Metrics()
-        predictions = predict_sharded(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check_alone)
+        predictions = predict(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check_alone)
         if not np.isfinite(predictions.embeddings).all():
             raise DivergedError(
                 f"embeddings of the validation part are NaN or infinite after epoch {self.state.epoch + 1}; the last good "

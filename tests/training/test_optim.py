@@ -286,7 +286,7 @@ def test_the_averaged_network_is_validated_saved_and_tested(
 ) -> None:
     made: list[Recorded] = []
     scored: list[dict[str, Tensor]] = []
-    predict, predict_with_subsets = trainer_module.predict_sharded, finalize.predict_with_subsets
+    predict, predict_with_subsets = trainer_module.predict, finalize.predict_with_subsets
 
     def average_of(trained: Any, decay: float) -> Recorded:
         made.append(Recorded(trained, decay))
@@ -301,7 +301,7 @@ def test_the_averaged_network_is_validated_saved_and_tested(
         return predict_with_subsets(network, *args, **kwargs)
 
     monkeypatch.setattr(train_module, "ModelEma", average_of)
-    monkeypatch.setattr(trainer_module, "predict_sharded", remember)
+    monkeypatch.setattr(trainer_module, "predict", remember)
     for module in (finalize, evaluate_model):
         monkeypatch.setattr(module, "predict_with_subsets", remember_test)
     config = small_config(prepared, epochs=3, ema=0.9)
