@@ -1,24 +1,35 @@
-"""Two processes that train together, relative to one process with two threads.
+"""Two processes that train together, relative to one process with two threads, and where a step spends its time.
 
 The processes are those of `fr-ps train --processes 2`: torchrun on this machine, gloo, one thread each, half of each batch each,
-and batch norm over the whole batch. One process trains on the same batches with two threads. In every turn each way starts
-anew, warms up for an epoch, and then times one; the order alternates. The starts do not count.
+and batch norm over the whole batch. One process trains on the same batches with two threads. Two processes that know nothing of
+each other train on half of a batch each: what the machine could give without any exchange. In every turn each way starts anew,
+warms up for an epoch, times one, and profiles one; the order alternates. The starts do not count.
 
     python benchmarks/train_processes.py
 """
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from common import Measurement, argument_parser, interleave, limit_threads, make_trainer, report
+from profile_time import STEP, Profile
 from training_loops import training_settings, with_steps
 
-WAYS = {"1 process, 2 threads": 1, "2 processes, 1 thread each": 2}
+WAYS = {"1 process, 2 threads": (1, True), "2 processes, 1 thread each": (2, True), "2 that exchange nothing": (2, False)}
+"""Name to the number of processes, and whether they train together."""
+STAGES = STEP | {"gradients": ("distributed.py", "sum_gradients")}
+"""Stages of a step, whose time includes that of exchanges within them."""
+Worker = Mapping[str, Any]
+"""What a process measured: `rate`, images per second, and `stages`, milliseconds of a step."""
 
 
 def main() -> None:
@@ -27,44 +38,60 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of an epoch")
     parser.add_argument("--backbones", nargs="+", default=["convnextv2_atto", "resnet10_32"])
     parser.add_argument("--worker", help="backbone to train in this process; only for the processes that this script starts")
+    parser.add_argument("--split", type=int, default=1, help="into how many parts a worker's batches are split; it trains on one")
     options = parser.parse_args()
     if options.worker:
         limit_threads(options.threads)
-        train_together(options.worker, options.steps, options.threads)
+        train_together(options.worker, options.steps, options.threads, options.split)
         return
-    numbers, rows = {}, []
+    numbers, rows, stages = {}, [], []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FR_PS_CACHE"] = f"{folder}/cache"
         for backbone in options.backbones:
-            rates = measure(backbone, options.turns, options.steps)
-            one, two = rates.values()
-            ratio = statistics.median(b / a for a, b in zip(one, two))
-            rows.append([backbone, statistics.median(one), statistics.median(two), ratio])
+            measured = measure(backbone, options.turns, options.steps)
+            one, two, apart = ([sum(worker["rate"] for worker in turn) for turn in turns] for turns in measured.values())
+            ratio, bound = (statistics.median(b / a for a, b in zip(one, rates)) for rates in (two, apart))
+            rows.append([backbone, *(statistics.median(rates) for rates in (one, two, apart)), ratio, bound])
+            stages += [[backbone, way, *median_stages(turns)] for way, turns in measured.items()]
             name = f"{backbone}_two_processes".replace(":", "_")
             numbers[name] = Measurement(ratio, 0.9, "higher", "images/s of two processes over one with two threads")
-    report(numbers, rows, ["backbone", *(f"{way}, images/s" for way in WAYS), "ratio (median of turns)"], options.json)
+    report({}, stages, ["backbone", "ms of a step", "all", *STAGES, "rest"], None)
+    headers = ["backbone", *(f"{way}, images/s" for way in WAYS), "ratio (median of turns)", "ratio without exchange"]
+    report(numbers, rows, headers, options.json)
 
 
-def measure(backbone: str, turns: int, steps: int) -> dict[str, list[float]]:
-    """Images per second of each way, in each turn."""
-    return interleave({way: lambda count=count: images_per_second(backbone, steps, count) for way, count in WAYS.items()}, turns)
+def measure(backbone: str, turns: int, steps: int) -> dict[str, list[list[Worker]]]:
+    """What the processes of each way that count measured, in each turn."""
+    found: dict[str, list[list[Worker]]] = {way: [] for way in WAYS}
+
+    def run(way: str) -> None:
+        found[way].append(train_in(backbone, steps, *WAYS[way]))
+
+    interleave({way: lambda way=way: run(way) for way in WAYS}, turns)
+    return {way: each[1:] for way, each in found.items()}  # without the turn that warms up
 
 
-def images_per_second(backbone: str, steps: int, processes: int) -> float:
-    """Of new processes that train together, as their first one prints it."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+def train_in(backbone: str, steps: int, processes: int, together: bool) -> list[Worker]:
+    """What new processes measured: the first one of those that train together, all of those that do not."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launcher = launcher if processes > 1 and together else []
     threads = 2 // processes
     command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--worker", backbone, "--steps", str(steps)]
+    command += ["--threads", str(threads), "--split", str(1 if together else processes)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command += ["--threads", str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    return float(done.stdout.splitlines()[-1])
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(1 if together else processes)
+    ]
+    printed = [process.communicate() for process in started]
+    for process, (output, errors) in zip(started, printed):
+        if process.returncode:
+            raise RuntimeError(output + errors)
+    return [json.loads(output.splitlines()[-1]) for output, _ in printed]
 
 
-def train_together(backbone: str, steps: int, threads: int) -> None:
-    """Train two epochs, together with the processes that torchrun started; prints images per second of the second epoch."""
+def train_together(backbone: str, steps: int, threads: int, split: int) -> None:
+    """Train three epochs, together with the processes that torchrun started, if any; the main one prints a `Worker`."""
     import torch
 
     from fr_ps.distributed import is_main_process, process_group
@@ -72,6 +99,7 @@ def train_together(backbone: str, steps: int, threads: int) -> None:
     torch.set_num_threads(threads)
     with process_group():
         config = with_steps(training_settings(backbone), steps)
+        config = replace(config, batch=replace(config.batch, people=config.batch.people // split))
         trainer = make_trainer(config, config.synthetic.people * config.synthetic.sessions)
         images = sum(len(indices) for indices in trainer.loader.epoch_batches(0))
         for _ in range(2):
@@ -79,8 +107,18 @@ def train_together(backbone: str, steps: int, threads: int) -> None:
             trainer.train_epoch()
             trainer.state.reset_epoch()
             rate = images / (time.perf_counter() - begun)
+        profile = Profile()
+        with profile.record():
+            trainer.train_epoch()
         if is_main_process():
-            print(rate)
+            task = profile.task(STAGES)
+            seconds = {"all": task.seconds, **task.stages, "rest": task.seconds - sum(task.stages.values())}
+            print(json.dumps({"rate": rate, "stages": {name: 1000 * value / steps for name, value in seconds.items()}}))
+
+
+def median_stages(turns: list[list[Worker]]) -> list[float]:
+    """Milliseconds of a step, and of its stages, in the first process."""
+    return [statistics.median(workers[0]["stages"][stage] for workers in turns) for stage in turns[0][0]["stages"]]
 
 
 if __name__ == "__main__":
