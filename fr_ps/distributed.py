@@ -65,7 +65,8 @@ def process_group(timeout: timedelta = _TIMEOUT) -> Iterator[None]:
         raise
     finally:
         if not number:
-            store.set(_ENDED, "1")
+            with suppress(RuntimeError):  # the machine of the store may have ended, while this one wrote the report
+                store.set(_ENDED, "1")
         distributed.destroy_process_group()
 
 
