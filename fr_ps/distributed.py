@@ -116,6 +116,12 @@ def own_rows(count: int) -> slice:
     return slice(rank() * share, (rank() + 1) * share)
 
 
+def own_part(count: int, process: int | None = None) -> range:
+    """The contiguous part of `count` rows that this process, or the one of that number, holds; sizes differ by at most 1."""
+    number = rank() if process is None else process
+    return range(count * number // world_size(), count * (number + 1) // world_size())
+
+
 class _GatherRows(torch.autograd.Function):
     """(b, ...) of each process -> (b P, ...) of all P. The gradient of the own rows is passed back."""
 
@@ -138,6 +144,23 @@ def gather_rows(own: Tensor) -> Tensor:
     over the processes of the gradients of the network is that of one process with the whole batch (`sum_gradients`).
     """
     return _GatherRows.apply(own) if world_size() > 1 else own
+
+
+class _SumGradient(torch.autograd.Function):
+    """The identity; its backward pass sums the gradients of all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_tensor(gradients[0].clone(memory_format=torch.contiguous_format))
+
+
+def sum_gradient(tensor: Tensor) -> Tensor:
+    """`tensor`, which is equal in all processes. Each computes a part of the loss from it, and gets the gradient of all parts."""
+    return _SumGradient.apply(tensor) if world_size() > 1 else tensor
 
 
 def sum_tensor(tensor: Tensor) -> Tensor:
@@ -166,9 +189,10 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace gradients that are equal in all processes up to rounding by their mean, so that the parameters remain equal."""
-    sum_gradients(parameters)
-    if world_size() > 1:
-        torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], world_size())
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if world_size() > 1 and gradients:
+        sum_gradients(parameters)
+        torch._foreach_div_(gradients, world_size())
 
 
 def _is_large(gradient: Tensor) -> bool:
@@ -193,6 +217,37 @@ def copy_from_main_process(tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         with _exchange():
             distributed.broadcast(tensor, 0)
+
+
+def gather_parts(own: Tensor, count: int) -> Tensor:
+    """The (count, ...) parts of all processes (`own_part`), on the CPU of the main process; the others get their own part."""
+    own = own.detach().cpu().contiguous()
+    if not is_main_process():
+        with _exchange():
+            distributed.send(own, 0)
+        return own
+    whole = own.new_empty(count, *own.shape[1:])
+    whole[: len(own)] = own
+    for process in range(1, world_size()):
+        part = own_part(count, process)
+        with _exchange():
+            distributed.recv(whole[part.start : part.stop], process)
+    return whole
+
+
+def scatter_parts(whole: Tensor) -> Tensor:
+    """The own part of a (count, ...) tensor of the main process, on the CPU; that of the others needs its shape and type only."""
+    own = own_part(len(whole))
+    if not is_main_process():
+        received = torch.empty(len(own), *whole.shape[1:], dtype=whole.dtype)
+        with _exchange():
+            distributed.recv(received, 0)
+        return received
+    for process in range(1, world_size()):
+        part = own_part(len(whole), process)
+        with _exchange():
+            distributed.send(whole[part.start : part.stop].contiguous(), process)
+    return whole[: len(own)].clone()
 
 
 def any_process(flag: int) -> int:

@@ -110,7 +110,7 @@ def test_a_norm_of_an_unknown_kind_is_an_error(rejected: AssertRejected) -> None
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(prepared: Path, tmp_path: Path) -> None:
-    weightings = ["uncertainty", "upgrad", "pcgrad", "sampled"]
+    weightings = ["uncertainty", "upgrad", "pcgrad", "sampled uncertainty", "sampled upgrad"]
     command = [*TORCHRUN, "-m", "tests.training.distributed_step", str(prepared), str(tmp_path), *weightings]
     subprocess.run(command, check=True, cwd=ROOT, env=ENVIRONMENT, timeout=240)
     for weighting in weightings:
@@ -121,7 +121,7 @@ def test_two_processes_have_the_gradients_of_one(prepared: Path, tmp_path: Path)
         expected = gradients(prepared, weighting)
         assert first.keys() == expected.keys()
         for name, value in expected.items():
-            if weighting == "sampled" and "separate" in name:  # of four sessions, some units are at the kink of their ReLU
+            if "sampled" in weighting and "separate" in name:  # of four sessions, some units are at the kink of their ReLU
                 continue
             scale = float(value.abs().max())
             torch.testing.assert_close(
@@ -144,10 +144,18 @@ def processes_of(parent: int) -> dict[int, int]:
 
 
 @pytest.mark.slow
-def test_a_training_survives_the_kill_of_one_process_and_ends_in_one(prepared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("share", "message", "resumed_processes"),
+    [("1", "is of epoch", "1"), ("0.5", "its part of the subjects' centres is lost; the last checkpoint is", "2")],
+    ids=["all centres", "sharded centres"],
+)
+def test_a_training_survives_the_kill_of_one_process(
+    prepared: Path, tmp_path: Path, share: str, message: str, resumed_processes: str
+) -> None:
     config = small_config(prepared, epochs=8, checkpoint_minutes=0)
     write_config(tmp_path, config)
-    train = ["-m", "fr_ps", "train", "--config", "config.yaml", "--batch.people", "4", "--device", "cpu"]
+    settings = ["--batch.people", "4", "--device", "cpu", "--loss.sampled_subject_share", share]
+    train = ["-m", "fr_ps", "train", "--config", "config.yaml", *settings]
     environment = ENVIRONMENT | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     log = tmp_path / "log.txt"
     with log.open("w") as output:
@@ -163,10 +171,12 @@ def test_a_training_survives_the_kill_of_one_process_and_ends_in_one(prepared: P
     printed = log.read_text()
     (line,) = [line for line in printed.splitlines() if line.startswith("error: another process of this training ended")]
     assert str(list_checkpoints(folder)[0].relative_to(tmp_path)) in line
+    assert message in line
     assert f"fr-ps train --resume {folder.name}" in line
     assert "Traceback" not in printed.split("fr_ps FAILED")[0].split("ChildFailedError")[0].split("torch/distributed")[0]
 
-    subprocess.run([sys.executable, "-m", "fr_ps", "train", "--resume", folder.name], check=True, cwd=tmp_path, env=environment)
+    resume = [sys.executable, "-m", "fr_ps", "train", "--resume", folder.name, "--processes", resumed_processes]
+    subprocess.run(resume, check=True, cwd=tmp_path, env=environment, timeout=240)
     events = [event for _, event in read_events(folder / JOURNAL_FILE)]
     assert [event.data["status"] for event in events if event.kind == "status"][-1] == "FINISHED"
     steps = [event.data["step"] for event in events if event.kind == "metrics" and "train/loss/total" in event.data["values"]]

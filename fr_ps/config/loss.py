@@ -46,7 +46,7 @@ class LossConfig:
             branches are left out.
         sampled_subject_share: share of the subjects in the identity loss of a training step (Partial FC, An et al. 2022): the
             subjects of the step and a random sample of the others. 1: all, the exact loss. A smaller share needs less time and
-            memory where there are many thousands of subjects.
+            memory where there are many thousands of subjects, and of several processes each holds a part of the subjects.
         attribute_loss: loss of the attributes and of their adversaries.
         class_weights: attribute to one weight per class (alpha of focal), as {gender: [0.9, 0.1]}. Default: inverse class
             frequencies, normalised to sum 1 (focal) or mean 1 (cross_entropy).

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fr_ps.config import LossConfig
 from fr_ps.config.loss import GRADIENT_WEIGHTINGS
+from fr_ps.distributed import own_part, world_size
 from fr_ps.errors import InputError
 from fr_ps.losses.classification import (
     CrossEntropy,
@@ -87,7 +88,7 @@ def build_losses(
     adversarial_tasks: Collection[str],
     branch_channels: Mapping[str, int] = MappingProxyType({}),
 ) -> MultiTaskLoss:
-    """The losses of `config`.
+    """The losses of `config`. Several processes that sample centres divide them: each holds those of its part of the subjects.
 
     Args:
         config: the settings of the losses.
@@ -98,12 +99,14 @@ def build_losses(
         branch_channels: trained branch to the width of its own identity embedding; used if `config.branches` is true.
 
     Raises:
-        InputError: a setting with one number per class has the wrong length.
+        InputError: a setting with one number per class has the wrong length, or there are fewer subjects than processes that
+            divide them.
     """
     num_subjects, person_weights = len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
-    identity = build_identity_loss(config, channels, num_subjects, person_weights)
+    part = _own_part(config, num_subjects)
+    identity = build_identity_loss(config, channels, num_subjects, person_weights, part)
     branches = {
-        name: build_identity_loss(config, width, num_subjects, person_weights)
+        name: build_identity_loss(config, width, num_subjects, person_weights, part)
         for name, width in branch_channels.items()
         if config.branches
     }
@@ -121,10 +124,24 @@ def build_losses(
     )
 
 
-def build_identity_loss(config: LossConfig, channels: int, num_subjects: int, person_weights: Tensor | None) -> MarginLoss:
+def build_identity_loss(
+    config: LossConfig, channels: int, num_subjects: int, person_weights: Tensor | None, part: range | None = None
+) -> MarginLoss:
     """The identity loss of `config`; the other arguments as in `MarginLoss`."""
     loss = IDENTITY_LOSSES[config.identity_loss](config)
-    return loss(channels, num_subjects, scale=config.scale, person_weights=person_weights)
+    return loss(channels, num_subjects, scale=config.scale, person_weights=person_weights, part=part)
+
+
+def _own_part(config: LossConfig, num_subjects: int) -> range | None:
+    """The subjects whose centres this process holds; None: all."""
+    if config.sampled_subject_share == 1 or world_size() == 1:
+        return None
+    if num_subjects < world_size():
+        raise InputError(
+            f"loss.sampled_subject_share is {config.sampled_subject_share:g}, which divides the {num_subjects} training subjects "
+            f"among {world_size()} processes; set it to 1, or start fewer processes"
+        )
+    return own_part(num_subjects)
 
 
 def _per_class_setting(config: LossConfig, key: str, task: str, counts: Tensor) -> Tensor | None:

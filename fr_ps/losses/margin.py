@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fr_ps.distributed import gather_rows, sum_gradient
+
+_BLOCK = 1 << 14
+"""Centres that are drawn at a time."""
+
 
 class MarginLoss(nn.Module, ABC):
     """Mean cross-entropy of scaled cosines, with a margin on the cosine to the true subject.
@@ -18,21 +23,30 @@ class MarginLoss(nn.Module, ABC):
         num_subjects: number of classes.
         scale: s, which multiplies the cosines.
         person_weights: (num_subjects,) factors of the cross-entropy of each subject's samples; None: 1.
+        part: the subjects whose centres this process holds, if they are divided among the processes (`own_part`); None: all.
 
     Attributes:
         weight: the class centres, one row per subject, not normalised.
         sampled: (rows,) the subjects to which the rows of `weight` belong, ascending, while a step trains a sample of the centres
-            (`fr_ps.training.sampled_centres`); None: all subjects.
+            (`fr_ps.training.sampled_centres`); None: all subjects, or those of `part`.
     """
 
     weight: nn.Parameter
     person_weights: Tensor | None
     sampled: Tensor | None = None
 
-    def __init__(self, channels: int, num_subjects: int, *, scale: float, person_weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_subjects: int,
+        *,
+        scale: float,
+        person_weights: Tensor | None = None,
+        part: range | None = None,
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_subjects, channels))
-        nn.init.normal_(self.weight, std=1 / math.sqrt(channels))
+        self.num_subjects, self.part = num_subjects, part
+        self.weight = nn.Parameter(_draw_centres(num_subjects, channels, range(num_subjects) if part is None else part))
         self.scale = scale
         self.register_buffer("person_weights", person_weights, persistent=False)  # a setting, not learnt
 
@@ -48,11 +62,16 @@ class MarginLoss(nn.Module, ABC):
         """(B,) whether a norm is outside the range in which the margin depends on it."""
         return torch.zeros_like(norm, dtype=torch.bool)
 
-    def logits(self, embeddings: Tensor, target_rows: Tensor) -> Tensor:
-        """(B, rows of `weight`) scaled cosines of (B, C) embeddings to the centres, with the margin at the (B,) `target_rows`."""
+    def logits(self, embeddings: Tensor, target_rows: Tensor, held: Tensor | None = None) -> Tensor:
+        """(B, rows of `weight`) scaled cosines of (B, C) embeddings to the centres, with the margin at the (B,) `target_rows`.
+
+        `held` (B,) is whether `weight` has the true subject; if not, its row is any one, without a margin. None: it has all.
+        """
         cosine = functional.linear(functional.normalize(embeddings), functional.normalize(self.weight))
         target_cosine = cosine.gather(1, target_rows[:, None])[:, 0]
         with_margin = self.apply_margin(target_cosine, embeddings.norm(dim=1))
+        if held is not None:
+            with_margin = torch.where(held, with_margin, target_cosine)
         return self.scale * cosine.scatter(1, target_rows[:, None], with_margin[:, None])
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
@@ -67,12 +86,36 @@ class MarginLoss(nn.Module, ABC):
         return {"norm/mean": norm.mean(), "norm/clamped": self.saturated(norm).float().mean(), "norm/penalty": self.penalty(norm)}
 
     def _cross_entropy(self, embeddings: Tensor, targets: Tensor) -> Tensor:
-        rows = targets if self.sampled is None else torch.searchsorted(self.sampled, targets)
-        logits = self.logits(embeddings, rows)
+        if self.part is None:
+            losses = self._cross_entropies(embeddings, targets)
+        else:
+            losses = self._sharded_cross_entropies(embeddings, targets, self.part)
         if self.person_weights is None:
-            return functional.cross_entropy(logits, rows)
+            return losses.mean()
         # torch's own `weight` divides by the sum of the batch's weights: in a batch of frequent subjects only, they would cancel.
-        return (self.person_weights[targets] * functional.cross_entropy(logits, rows, reduction="none")).mean()
+        return (self.person_weights[targets] * losses).mean()
+
+    def _cross_entropies(self, embeddings: Tensor, targets: Tensor) -> Tensor:
+        """(B,) cross-entropies over the rows of `weight`."""
+        rows = targets if self.sampled is None else torch.searchsorted(self.sampled, targets)
+        return functional.cross_entropy(self.logits(embeddings, rows), rows, reduction="none")
+
+    def _sharded_cross_entropies(self, embeddings: Tensor, targets: Tensor, part: range) -> Tensor:
+        """(B,) cross-entropies over the rows of all processes.
+
+        Each has the same embeddings and its `part` of the centres. They exchange two numbers per sample, and in the backward pass
+        the gradients of the embeddings.
+        """
+        held = (targets >= part.start) & (targets < part.stop)
+        rows = targets - part.start if self.sampled is None else torch.searchsorted(self.sampled, targets)
+        rows = torch.where(held, rows, 0)
+        logits = self.logits(sum_gradient(embeddings), rows, held)
+        own_target = torch.where(held, logits.gather(1, rows[:, None])[:, 0], 0)
+        target = gather_rows(own_target[None]).sum(0)  # one process has it
+        # Relative to the target's logit, as a loss near 0 would be lost in the rounding of a difference of two large numbers.
+        shift = target.detach()
+        log_sum = gather_rows((logits - shift[:, None]).logsumexp(1)[None]).logsumexp(0)
+        return log_sum - (target - shift)
 
 
 class ArcFace(MarginLoss):
@@ -84,13 +127,20 @@ class ArcFace(MarginLoss):
 
     Args:
         margin: m in radians, 0 to pi / 2.
-        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+        channels, num_subjects, scale, person_weights, part: as in `MarginLoss`.
     """
 
     def __init__(
-        self, channels: int, num_subjects: int, *, scale: float, margin: float, person_weights: Tensor | None = None
+        self,
+        channels: int,
+        num_subjects: int,
+        *,
+        scale: float,
+        margin: float,
+        person_weights: Tensor | None = None,
+        part: range | None = None,
     ) -> None:
-        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights, part=part)
         self.margin = margin
 
     def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
@@ -103,13 +153,20 @@ class CosFace(MarginLoss):
 
     Args:
         margin: m.
-        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+        channels, num_subjects, scale, person_weights, part: as in `MarginLoss`.
     """
 
     def __init__(
-        self, channels: int, num_subjects: int, *, scale: float, margin: float, person_weights: Tensor | None = None
+        self,
+        channels: int,
+        num_subjects: int,
+        *,
+        scale: float,
+        margin: float,
+        person_weights: Tensor | None = None,
+        part: range | None = None,
     ) -> None:
-        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights, part=part)
         self.margin = margin
 
     def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
@@ -132,7 +189,7 @@ class AdaFace(MarginLoss):
         margin: m, below pi / 2.
         h: the margin follows norms within 1 / h deviations of the mean.
         t_alpha: weight of a batch in the running statistics, above 0, at most 1.
-        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+        channels, num_subjects, scale, person_weights, part: as in `MarginLoss`.
     """
 
     batches: Tensor
@@ -149,8 +206,9 @@ class AdaFace(MarginLoss):
         h: float = 0.333,
         t_alpha: float = 0.01,
         person_weights: Tensor | None = None,
+        part: range | None = None,
     ) -> None:
-        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights, part=part)
         self.margin, self.h, self.t_alpha = margin, h, t_alpha
         for name in ("batches", "norm_mean", "norm_std"):
             self.register_buffer(name, torch.zeros(()))
@@ -198,7 +256,7 @@ class MagFace(MarginLoss):
         lower_margin: m(l_a) in radians.
         upper_margin: m(u_a) in radians.
         lambda_g: weight of g.
-        channels, num_subjects, scale, person_weights: as in `MarginLoss`.
+        channels, num_subjects, scale, person_weights, part: as in `MarginLoss`.
     """
 
     def __init__(
@@ -213,8 +271,9 @@ class MagFace(MarginLoss):
         upper_margin: float,
         lambda_g: float,
         person_weights: Tensor | None = None,
+        part: range | None = None,
     ) -> None:
-        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights)
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights, part=part)
         self.lambda_g = lambda_g
         self.lower_norm, self.upper_norm = lower_norm, upper_norm
         self.lower_margin = lower_margin
@@ -238,6 +297,17 @@ class MagFace(MarginLoss):
     def saturated(self, norm: Tensor) -> Tensor:
         """Where the regulariser has no gradient."""
         return (norm < self.lower_norm) | (norm > self.upper_norm)
+
+
+def _draw_centres(num_subjects: int, channels: int, part: range) -> Tensor:
+    """The rows `part` of (num_subjects, channels) normal numbers: those that one process draws for them, never all in memory."""
+    own = torch.empty(len(part), channels)
+    for start in range(0, num_subjects, _BLOCK):
+        block = torch.empty(min(_BLOCK, num_subjects - start), channels).normal_(std=1 / math.sqrt(channels))
+        first, last = max(start, part.start), min(start + len(block), part.stop)
+        if first < last:
+            own[first - part.start : last - part.start] = block[first - start : last - start]
+    return own
 
 
 def add_angle(cosine: Tensor, angle: Tensor | float) -> Tensor:

@@ -115,6 +115,11 @@ class MultiTaskLoss(nn.Module):
         """The loss of the fused embedding, and those of the branches."""
         return [self.identity, *(cast(MarginLoss, loss) for loss in self.branches.values())]
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the centres (`MarginLoss.part`)."""
+        return self.identity.part is not None
+
     def _identity_loss(self, outputs: NetworkOutput, subjects: Tensor) -> Tensor:
         losses = []
         for margin_loss, embeddings in self._identity_embeddings(outputs):

@@ -15,7 +15,7 @@ from torch import Tensor
 from fr_ps.config import SYNTHETIC_ROOT
 from fr_ps.data.split_files import SPLIT_FILE, split_text
 from fr_ps.device import pick_precision
-from fr_ps.distributed import from_main_process, is_main_process, world_size
+from fr_ps.distributed import any_process, from_main_process, is_main_process, world_size
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, check_free_space
 from fr_ps.models.folder import copy_model
@@ -26,6 +26,7 @@ from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.checkpoint import latest_checkpoint, load_latest, write_checkpoint
 from fr_ps.training.divergence import DivergedError
 from fr_ps.training.setup import Echo, TrainingSetup
+from fr_ps.training.sharded_centres import Sections, scatter_centres, take_centres
 from fr_ps.training.train_state import TrainState
 
 _KEEP_LAST = 2
@@ -91,13 +92,17 @@ class CheckpointManager:
 
     def save_if_due(self) -> None:
         """Count a step, and save if a checkpoint is due and the step was not skipped."""
-        if not is_main_process():
-            return
+        due = is_main_process() and self._count_step()
+        if self.state.losses.sharded:  # then all processes save together, by the clock of the main one
+            due = bool(any_process(int(due)))
+        if due:
+            self.save()
+
+    def _count_step(self) -> bool:
         self.steps_since_save += 1
         by_steps = 0 < self.every_steps <= self.steps_since_save
         by_time = 0 < self.every_seconds <= time.monotonic() - self.last_save
-        if (by_steps or by_time) and not self.state.guard.consecutive_skipped:
-            self.save()
+        return (by_steps or by_time) and not self.state.guard.consecutive_skipped
 
     def save_epoch(self, improved: Sequence[str]) -> None:
         """Save at the end of an epoch; the model becomes the last one, and the best one by each of the metrics `improved`."""
@@ -108,14 +113,18 @@ class CheckpointManager:
     def save(self, model_folders: Sequence[Path] = ()) -> None:
         """Begin to write a checkpoint, and copies of its model to `model_folders`; waits for the previous checkpoint.
 
-        With several processes, the main one writes; their states are equal.
+        With several processes, the main one writes. Their states are equal, or, where the centres are sharded, all processes call
+        it at the same step.
 
         Raises:
             InputError: the previous checkpoint could not be written.
         """
+        if not is_main_process() and not self.state.losses.sharded:
+            return
+        state = self.state.state_dict()
         if not is_main_process():
             return
-        state = self.state.state_dict() | {"surroundings": dict(self.environment), "journal": self.run.journal.size}
+        state |= {"surroundings": dict(self.environment), "journal": self.run.journal.size}
         self.wait()
         self._pending = self._executor.submit(self._write, state, model_folders)
         self.steps_since_save, self.last_save = 0, time.monotonic()
@@ -149,7 +158,8 @@ class CheckpointManager:
             InputError: all checkpoints are corrupt, the newest is of another training, or data or split differ without
                 `allow_changed`.
         """
-        found = from_main_process(lambda: load_latest(self.run.folder, echo))
+        whole_centres: Sections = {}
+        found = from_main_process(lambda: self._load_latest(echo, whole_centres))
         if found is None:
             if self.run.metric_history:
                 echo("no checkpoint yet: restarting from epoch 1; logged metrics keep their values")
@@ -167,6 +177,7 @@ class CheckpointManager:
                     f"{self.setup.dataset.root}: {what} changed since {folder} was written{cause}; restore it, or give "
                     "--allow-changed"
                 )
+        scatter_centres(self.state.losses, self.state.optimizer, saved, whole_centres)
         try:
             self.state.load_state_dict(saved)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -185,6 +196,13 @@ class CheckpointManager:
         if changed:
             echo(f"the result can differ from an uninterrupted training: {'; '.join(changed)}")
             self.run.set_tags({f"fr_ps.resumed.{epoch}.{batch}": "; ".join(changed)})
+
+    def _load_latest(self, echo: Echo, whole_centres: Sections) -> tuple[Path, dict[str, Any]] | None:
+        """As `load_latest`, with sharded centres moved to `whole_centres`, because not every process has the memory for them."""
+        found = load_latest(self.run.folder, echo)
+        if found is not None:
+            whole_centres |= take_centres(self.state.losses, self.state.optimizer, found[1])
+        return found
 
     def _write(self, state: Mapping[str, Any], model_folders: Sequence[Path]) -> None:
         sections = [section for section in state.values() if isinstance(section, dict)]

@@ -31,8 +31,9 @@ def sampled_centres(
     - AdamW's bias correction counts all steps, not those in which a centre was sampled; so the first updates of a rarely sampled
       centre are larger, up to (1 - beta1) / sqrt(1 - beta2) = 3.2 times the learning rate.
 
-    Unlike in the paper, each process holds all centres (there each holds a part of them, and samples from it), and a step that
-    accumulates several batches has one sample.
+    As in the paper, each of several processes holds a part of the centres (`MarginLoss.part`). Unlike there, all
+    processes draw one sample of all subjects, of which each takes its part, so that the sample does not depend on their number;
+    and a step that accumulates several batches has one sample.
 
     A graph from outside the context must not be alive: autograd has noted the shape of the weights in it.
 
@@ -41,9 +42,11 @@ def sampled_centres(
         optimizer: with the weights of `losses`.
         subjects: (B,) targets of all batches of the step.
         share: of the subjects that are sampled.
-        seed: of the sample.
+        seed: of the sample; equal in all processes.
     """
-    sampled = sample_subjects(len(losses[0].weight), subjects, share, seed)
+    sampled, part = sample_subjects(losses[0].num_subjects, subjects, share, seed), losses[0].part
+    if part is not None:
+        sampled = _within(sampled, part)
     with ExitStack() as stack:
         for loss in losses:
             stack.enter_context(_rows_only(loss, optimizer, sampled))
@@ -69,14 +72,21 @@ def sample_subjects(num_subjects: int, subjects: Tensor, share: float, seed: int
     return priority.topk(count, sorted=False).indices.sort().values
 
 
+def _within(sampled: Tensor, part: range) -> Tensor:
+    """The subjects of a sample that are in `part`; if there is none, the first one of `part`. Waits for the device."""
+    own = sampled[(sampled >= part.start) & (sampled < part.stop)]
+    return own if len(own) else sampled.new_tensor([part.start])
+
+
 @contextmanager
-def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, rows: Tensor) -> Iterator[None]:
-    """Within the context, the weight of `loss` and its state in the optimizer have only these `rows`."""
+def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, sampled: Tensor) -> Iterator[None]:
+    """Within the context, the weight of `loss` and its state in the optimizer have only the rows of the `sampled` subjects."""
     weight = loss.weight
+    rows = sampled if loss.part is None else sampled - loss.part.start
     centres = weight.data
     moments = {name: value for name, value in optimizer.state.get(weight, {}).items() if _has_rows(value)}
     # `.data`, because the optimizer knows the parameter by its identity.
-    weight.data, loss.sampled = centres[rows], rows
+    weight.data, loss.sampled = centres[rows], sampled
     for name, value in moments.items():
         optimizer.state[weight][name] = value[rows]
     try:

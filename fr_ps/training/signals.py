@@ -63,8 +63,13 @@ class GracefulStop:
             self.check()
 
     def acknowledge(self) -> None:
-        """The training ends anyway: a signal that came, or comes until the end of the block, does not end the process."""
+        """The training ends anyway: a signal that came, or comes until the end of the block, does not end the process.
+
+        SIGTERM is ignored beyond the block: torchrun sends it soon after a process has ended, and the run has its end to record.
+        """
         self._was_raised = True
+        if self._previous_handlers.pop(signal.SIGTERM, None) is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number and number == signal.SIGINT:

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fr_ps.distributed import is_main_process
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import MultiTaskLoss
 from fr_ps.models.network import FaceNetwork
 from fr_ps.training.divergence import NonFiniteGuard
 from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.optim import ModelEma
+from fr_ps.training.sharded_centres import gather_centres
 
 
 class MeanMeter:
@@ -132,6 +134,8 @@ class TrainState:
 
         Sections with tensors: `model` (the weights that are validated and saved), `network` (the trained weights, if there is a
         moving average), `losses`, `means`, `rng`, `optimizer`. All other values are JSON values.
+
+        If the centres are sharded among the processes, all of them call it at the same step; only the main one gets the state.
         """
         state: dict[str, Any] = {"model": self.ema.network.state_dict()}
         if self.ema.network is not self.network:
@@ -144,7 +148,7 @@ class TrainState:
                 index, name = path.split(".", 1)
                 plain.setdefault(index, {})[name] = value
         state |= {
-            "losses": self.losses.state_dict(),
+            "losses": dict(self.losses.state_dict()),
             "means": self.meter.sums,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -160,11 +164,17 @@ class TrainState:
         }
         if self.scaler.is_enabled():
             state["scaler"] = self.scaler.state_dict()
+        whole_centres = gather_centres(self.losses, self.optimizer, state)
+        if self.losses.sharded and not is_main_process():
+            return {}
         # Copied, because the next step runs while the checkpoint is being written.
-        return {name: _copy(value) for name, value in state.items()}
+        copied = {name: _copy(value) for name, value in state.items()}
+        for section, tensors in whole_centres.items():
+            copied[section] |= tensors
+        return copied
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
+        """Restore what `state_dict` returned; of sharded centres the own part (`scatter_centres`).
 
         Raises:
             RuntimeError, ValueError, KeyError: the state belongs to another architecture, other losses or another optimizer.

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fr_ps.config.checks import MAX_PROCESSES
 from fr_ps.device import pick_precision
@@ -34,6 +34,7 @@ from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.sampled_centres import sampled_centres
 from fr_ps.training.schedule import build_schedule, reversal_alpha
 from fr_ps.training.setup import Echo, TrainingSetup
+from fr_ps.training.sharded_centres import sharded_parameters, total_grad_norm
 from fr_ps.training.signals import GracefulStop, StopRequested
 from fr_ps.training.train_state import TrainState
 
@@ -79,7 +80,10 @@ class Trainer:
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         in_network = set(state.network.parameters())
         self.network_parameters = [parameter for parameter in self.parameters if parameter in in_network]
-        self.loss_parameters = [parameter for parameter in self.parameters if parameter not in in_network]
+        self.sharded_centres = sharded_parameters(state.losses)
+        sharded = set(self.sharded_centres)
+        self.shared_parameters = [parameter for parameter in self.parameters if parameter not in sharded]
+        self.loss_parameters = [parameter for parameter in self.shared_parameters if parameter not in in_network]
         self.stop = GracefulStop()
 
     def train(self) -> None:
@@ -176,7 +180,9 @@ class Trainer:
         average_gradients(self.loss_parameters)
         if state.scaler.is_enabled():
             state.scaler.unscale_(state.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.clip) if self.clip else _grad_norm(self.parameters)
+        grad_norm = total_grad_norm(self.shared_parameters, self.sharded_centres)
+        if self.clip:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, grad_norm)
         finite = state.guard.step(state.optimizer, torch.stack([loss.total for loss in losses]).sum(), grad_norm)
         if state.scaler.is_enabled():
             state.scaler.update()
@@ -252,15 +258,22 @@ class Trainer:
         )
 
     def _lost_process_error(self, error: LostProcessError) -> LostProcessError:
-        """The error after the connection to another process broke; the main process first writes a checkpoint."""
+        """The error after the connection to another process broke; the main process first writes a checkpoint, if it has the
+        whole state."""
         self.state.guard.restore()
         self.state.optimizer.zero_grad(set_to_none=True)
-        if is_main_process():
-            self.checkpoints.save()
-            self.checkpoints.wait()
+        if self.state.losses.sharded:
+            last = f"its part of the subjects' centres is lost; the last checkpoint is {self.checkpoints.latest_checkpoint()}"
+        else:
+            if is_main_process():
+                self.checkpoints.save()
+                self.checkpoints.wait()
+            last = (
+                f"the checkpoint {self.checkpoints.latest_checkpoint()} is of epoch {self.state.epoch + 1}, "
+                f"batch {self.state.batch}"
+            )
         return LostProcessError(
-            f"{error}; the checkpoint {self.checkpoints.latest_checkpoint()} is of epoch {self.state.epoch + 1}, "
-            f"batch {self.state.batch}; continue with any number of processes: fr-ps train --resume {self.run.id} --processes N"
+            f"{error}; {last}; continue with any number of processes: fr-ps train --resume {self.run.id} --processes N"
         )
 
     def _train_metrics(self) -> dict[str, float]:
@@ -306,7 +319,3 @@ def epoch_line(epoch: int, epochs: int, train_metrics: dict[str, float], validat
         return line
     mark = "  best" if selection.best_epoch == epoch else ""
     return f"{line}  {selection.metric} {validation.values[selection.metric]:.4f}{mark}"
-
-
-def _grad_norm(parameters: list[nn.Parameter]) -> Tensor:
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

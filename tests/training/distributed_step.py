@@ -1,6 +1,6 @@
 """One training step in each of several processes, which test_distributed.py starts. Writes gradients, buffers and predictions.
 
-Arguments: a prepared data set, a folder for the files, and names of task weightings; `sampled`: with a sample of the centres.
+Arguments: a prepared data set, a folder for the files, and names of task weightings; after `sampled`, with sampled centres.
 """
 
 import sys
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from fr_ps.config import AugmentConfig, BatchConfig
-from fr_ps.distributed import process_group, rank
+from fr_ps.distributed import gather_objects, process_group, rank
 from fr_ps.evaluation.evaluate_model import predict_rows
 from fr_ps.training.trainer import Trainer
 from tests.training.runs import make_config, make_trainer
@@ -25,10 +25,11 @@ def gradients(prepared: Path, name: str) -> dict[str, torch.Tensor]:
     Also the `predictions` before the step.
     """
     loss: dict[str, Any] = {"contrastive": 0.5, "identity_loss": "adaface"}
-    loss |= {"sampled_subject_share": 0.5} if name == "sampled" else {"weighting": name}
+    sampled = name.startswith("sampled ")
+    loss |= {"weighting": name.removeprefix("sampled "), "sampled_subject_share": 0.5 if sampled else 1.0}
     config = make_config(prepared, loss=loss)
     # A sample has at least as many centres as there are sessions in the batch; the data set has 6 subjects.
-    batch = BatchConfig(people=2 if name == "sampled" else 4, sessions=2, steps=2)
+    batch = BatchConfig(people=2 if sampled else 4, sessions=2, steps=2)
     trainer = make_trainer(replace(config, augment=AugmentConfig(noise=0.3, erase=0.5), batch=batch))
     found = predictions(trainer)
 
@@ -36,6 +37,8 @@ def gradients(prepared: Path, name: str) -> dict[str, torch.Tensor]:
         for prefix, module in (("network", trainer.state.network), ("losses", trainer.state.losses)):
             named = module.named_parameters()
             found.update({f"{prefix}.{name}": one.grad.clone() for name, one in named if one.grad is not None})
+        if trainer.state.losses.sharded:
+            found["losses.identity.weight"] = torch.cat(gather_objects(found["losses.identity.weight"]))
 
     trainer.state.optimizer.step = record  # type: ignore[method-assign,assignment]
     trainer.state.network.train()

@@ -104,6 +104,18 @@ def test_adamw_moves_the_centres_of_the_sample_only() -> None:
     np.testing.assert_allclose(optimizer.state[loss.weight]["exp_avg"].numpy(), first, rtol=1e-4, atol=1e-6)
 
 
+def test_a_process_without_a_sampled_subject_has_its_first_one() -> None:
+    torch.manual_seed(0)
+    whole = build().weight.detach()
+    for part, expected in ((range(8, 20), [8]), (range(30, SUBJECTS), [30, 39])):
+        torch.manual_seed(0)
+        loss = build_identity_loss(LossConfig(), CHANNELS, SUBJECTS, None, part)
+        with sampled_centres([loss], torch.optim.AdamW([loss.weight]), TARGETS, 1e-6, 0):
+            assert loss.sampled is not None
+            assert loss.sampled.tolist() == expected
+            assert torch.equal(loss.weight, whole[expected])
+
+
 class LargeTensors(TorchDispatchMode):
     """Counts the operations that make a tensor of the size of all centres, other than in `known` memory."""
 

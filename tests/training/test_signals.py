@@ -49,6 +49,17 @@ def test_a_second_sigint_stops_at_once(first):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_sigterm_after_the_loss_of_another_process_does_not_end_this_one() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with GracefulStop() as stop:
+            stop.acknowledge()
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_second_sigterm_waits_too_and_the_first_signal_counts():
     with GracefulStop() as stop:
         os.kill(os.getpid(), signal.SIGINT)

@@ -222,6 +222,8 @@ class ToyNetwork(nn.Module):
 class ToyLoss(nn.Module):
     """The mean square."""
 
+    sharded = False
+
     def __init__(self) -> None:
         super().__init__()
         self.weighting = FixedWeighting({"y": 1.0})
