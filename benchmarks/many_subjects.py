@@ -6,13 +6,19 @@ keeps its peak. So the rows cannot alternate, and a time is that of the fastest 
 to which other load on the machine adds little. Memory is the increase of the peak resident size (on a GPU, the peak of the
 allocated memory) from before the head is built. A row that would not fit into the free memory is skipped.
 
+With `--processes N`, each row is measured with one process and with N that train together (gloo), over which the centres of a
+sampled head are sharded. Time is then that of the clock, as processes wait for each other, and memory that of each process.
+
     python benchmarks/many_subjects.py
+    python benchmarks/many_subjects.py --processes 2 --shares 0.1 0.01 --threads 1
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import resource
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -39,13 +45,15 @@ class Row:
     Attributes:
         subjects: number of centres.
         share: `loss.sampled_subject_share`.
+        processes: number of processes.
         seconds: of the fastest step; None if skipped.
-        memory: MB of the head and its steps; None if skipped.
-        centres: MB of the centres and their moments, which every share needs.
+        memory: MB of the head and its steps, of a process; None if skipped.
+        centres: MB of the centres and their moments in a process, which every share needs.
     """
 
     subjects: int
     share: float
+    processes: int
     seconds: float | None
     memory: float | None
     centres: float
@@ -57,45 +65,76 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.1, 0.01], help="values of loss.sampled_subject_share")
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one to warm up")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--processes", type=int, default=1, help="compare this number of processes with one; on the CPU")
     options = parser.parse_args()
+    if options.processes > 1 and options.device == "cuda":
+        parser.error("--processes measures on the CPU; leave out --device cuda")
+    if BATCH % options.processes:
+        parser.error(f"--processes is {options.processes}; expected a divisor of the batch of {BATCH}")
     limit_threads(options.threads)
-    rows = [measure_if_it_fits(count, share, options) for count in options.counts for share in options.shares]
+    rows = [
+        measure_if_it_fits(count, share, processes, options)
+        for count in options.counts
+        for share in options.shares
+        for processes in sorted({1, options.processes})
+    ]
     print(table(rows))
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 def table(rows: list[Row]) -> str:
-    """One line per row; ratios to the largest share with the same number of subjects."""
+    """One line per row.
+
+    Ratios are to the first share with the same number of subjects; with several processes, to one process with the same share.
+    """
+    several = any(row.processes > 1 for row in rows)
     lines = []
     for row in rows:
-        exact = next(one for one in rows if one.subjects == row.subjects)
+        first = next(one for one in rows if one.subjects == row.subjects and (one.share == row.share or not several))
+        setting = [row.subjects, row.share, *([row.processes] if several else [])]
         if row.seconds is None:
-            lines.append([row.subjects, row.share, "does not fit", None, None, row.centres, None])
+            lines.append([*setting, "does not fit", None, None, row.centres, None])
             continue
         time_ratio, memory_ratio = (
-            now / before if before else None for now, before in ((row.seconds, exact.seconds), (row.memory, exact.memory))
+            now / before if before else None for now, before in ((row.seconds, first.seconds), (row.memory, first.memory))
         )
-        lines.append([row.subjects, row.share, 1000 * row.seconds, time_ratio, row.memory, row.centres, memory_ratio])
-    headers = ["subjects", "share", "ms per step", "time ratio", "peak MB", "of it centres and moments", "memory ratio"]
-    return tabulate(lines, headers=headers, floatfmt=("", "g", ".1f", ".3f", ".0f", ".0f", ".3f"))
+        lines.append([*setting, 1000 * row.seconds, time_ratio, row.memory, row.centres, memory_ratio])
+    headers = ["subjects", "share", *(["processes"] if several else [])]
+    headers += ["ms per step", "time ratio", "peak MB", "of it centres and moments", "memory ratio"]
+    formats = ("", "g", *([""] if several else []), ".1f", ".3f", ".0f", ".0f", ".3f")
+    return tabulate(lines, headers=headers, floatfmt=formats)
 
 
-def measure_if_it_fits(count: int, share: float, options: argparse.Namespace) -> Row:
-    """The row of `count` subjects, measured in a new process."""
-    array = 4 * count * CHANNELS / 2**20
+def measure_if_it_fits(count: int, share: float, processes: int, options: argparse.Namespace) -> Row:
+    """The row of `count` subjects, measured in new processes."""
+    array = 4 * count * CHANNELS / 2**20 / (processes if share < 1 else 1)  # in each process
     centres = (1 + MOMENTS) * array
-    if options.device == "cpu" and centres + 3 * share * array > 0.9 * available_mb():
-        return Row(count, share, None, None, centres)
-    print(f"{count} subjects, share {share:g}", file=sys.stderr, flush=True)
-    seconds, memory = in_new_process(measure, count, share, options.steps, options.threads, options.device)
-    return Row(count, share, seconds, memory, centres)
+    if options.device == "cpu" and processes * (centres + 3 * share * array) > 0.9 * available_mb():
+        return Row(count, share, processes, None, None, centres)
+    print(f"{count} subjects, share {share:g}, processes {processes}", file=sys.stderr, flush=True)
+    by_clock = options.device == "cuda" or options.processes > 1
+    arguments = (count, share, options.steps, options.threads, options.device, by_clock)
+    measured = in_new_processes(processes, measure, *arguments)
+    return Row(count, share, processes, max(seconds for seconds, _ in measured), max(memory for _, memory in measured), centres)
 
 
-def in_new_process(function: Callable[..., Values], *arguments: object) -> Values:
-    """The values of `function`, which a new process calls."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+def in_new_processes(number: int, function: Callable[..., Values], *arguments: object) -> list[Values]:
+    """The values of `function`, which each of `number` new processes calls; they are one process group."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with ProcessPoolExecutor(number, multiprocessing.get_context("spawn")) as pool:
+        calls = [pool.submit(in_process_group, rank, number, port, function, *arguments) for rank in range(number)]
+        return [call.result() for call in calls]
+
+
+def in_process_group(rank: int, number: int, port: int, function: Callable[..., Values], *arguments: object) -> Values:
+    """The value of `function`, called by this process as one of several that train together, as under torchrun."""
+    from fr_ps.distributed import process_group
+
+    os.environ |= {"WORLD_SIZE": str(number), "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with process_group():
+        return function(*arguments)
 
 
 def available_mb() -> float:
@@ -104,11 +143,12 @@ def available_mb() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1024
 
 
-def measure(count: int, share: float, steps: int, threads: int, device: str) -> tuple[float, float]:
-    """Seconds of the fastest step of the head, and MB that it needs."""
+def measure(count: int, share: float, steps: int, threads: int, device: str, by_clock: bool) -> tuple[float, float]:
+    """Seconds of the fastest step of the head, and MB that it needs in this process."""
     import torch
 
     from fr_ps.config import LossConfig, OptimConfig
+    from fr_ps.distributed import gather_rows, own_part, world_size
     from fr_ps.losses import build_identity_loss
     from fr_ps.training.optim import build_optimizer
     from fr_ps.training.sampled_centres import sampled_centres
@@ -117,10 +157,11 @@ def measure(count: int, share: float, steps: int, threads: int, device: str) -> 
     torch.manual_seed(0)
     _step_of_a_tiny_head(device)  # what torch allocates once
     before = _peak(device)
-    loss = build_identity_loss(LossConfig(), CHANNELS, count, None).to(device)
+    part = own_part(count) if world_size() > 1 and share < 1 else None
+    loss = build_identity_loss(LossConfig(), CHANNELS, count, None, part).to(device)
     optimizer = build_optimizer(OptimConfig(), [loss], torch.nn.Module())
-    embeddings = 20 * torch.randn(BATCH, CHANNELS, device=device)
-    clock = time.process_time if device == "cpu" else time.perf_counter
+    embeddings = 20 * torch.randn(BATCH // world_size(), CHANNELS, device=device)
+    clock = time.perf_counter if by_clock else time.process_time
     times = []
     for step in range(steps + 1):
         subjects = torch.randint(count, (BATCH,)).to(device)
@@ -128,7 +169,7 @@ def measure(count: int, share: float, steps: int, threads: int, device: str) -> 
         started = clock()
         with sampled_centres([loss], optimizer, subjects, share, step) if share < 1 else nullcontext():
             optimizer.zero_grad(set_to_none=True)
-            loss(embeddings.requires_grad_(), subjects).backward()
+            loss(gather_rows(embeddings.requires_grad_()), subjects).backward()
             optimizer.step()
         _synchronise(device)
         times.append(clock() - started)
