@@ -33,7 +33,9 @@ from fr_ps.tables import SessionKey, suggest_session
 
 _KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
-_MAP_FILES = [f"{name}.npy" for name in _MAPS]
+_OPTIONAL_MAP = "normal_error"
+"""Missing with three lights, and in sessions of earlier versions."""
+_MAP_FILES = [f"{name}.npy" for name in (*_MAPS, _OPTIONAL_MAP)]
 
 
 @dataclass(frozen=True)
@@ -248,8 +250,9 @@ def _prepare_session(job: SessionJob, config: PrepareConfig, mean_face: MeanFace
     # A data set that mixes maps of different settings must not look finished.
     (Path(config.out) / LABELS_FILE).unlink(missing_ok=True)
     with atomic_folder(target) as folder:
-        for name in _MAPS:
-            write_array(folder / f"{name}.npy", getattr(maps, name))
+        for name in (*_MAPS, _OPTIONAL_MAP):
+            if (array := getattr(maps, name)) is not None:
+                write_array(folder / f"{name}.npy", array)
         # Not synced: a sync takes as long as the solver, and after a power cut the session is prepared again.
         record = {"done": details, "made_from": made_from, "sizes": _map_sizes(folder)}
         (folder / RECORD_FILE).write_text(json.dumps(record))
@@ -287,8 +290,10 @@ def _previous_details(target: Path, inputs: dict[str, Any]) -> dict[str, Any] | 
 
 
 def _map_sizes(folder: Path) -> list[int]:
-    """Bytes of each map's file, to detect truncated and removed maps."""
-    return [(folder / f"{name}.npy").stat().st_size for name in _MAPS]
+    """Bytes of each map's file, to detect truncated and removed maps. The optional map is last, where it exists."""
+    sizes = [(folder / f"{name}.npy").stat().st_size for name in _MAPS]
+    optional = folder / f"{_OPTIONAL_MAP}.npy"
+    return [*sizes, optional.stat().st_size] if optional.exists() else sizes
 
 
 def write_tables(plan: Preparation, results: Iterable[SessionResult]) -> list[SessionResult]:

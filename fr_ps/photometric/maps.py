@@ -14,6 +14,7 @@ from fr_ps.photometric.integrate import integrate_normals
 from fr_ps.photometric.quality import convexity, session_quality, twist_agreement
 from fr_ps.photometric.robust import confidence, observation_weights, solve_integrable
 from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
+from fr_ps.photometric.standard_error import normal_standard_error
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class SurfaceMaps:
             low in shadows, highlights and saturation; 0 outside the picture or mask.
         quality: the measures of `session_quality`.
         notes: the intensities and ambient light that were used; the share of pixels outside the picture or mask; convexity and
-            twist agreement of the normals.
+            twist agreement of the normals; the median of `normal_error`, where there is one.
+        normal_error: (H, W), standard error of the normal in degrees by `normal_standard_error`, of the fit with the weights of
+            the solver and without a prior; NaN where albedo is 0. None with three lights, which leave no residual.
     """
 
     albedo: np.ndarray
@@ -37,6 +40,7 @@ class SurfaceMaps:
     confidence: np.ndarray
     quality: dict[str, float]
     notes: dict[str, Any]
+    normal_error: np.ndarray | None = None
 
 
 def compute_maps(
@@ -100,6 +104,7 @@ def compute_maps(
         scaled = solve_integrable(images, lights, weights, mask, None if prior is None else prior.transpose(2, 0, 1))
     albedo, normals = split_albedo(scaled * mask, stretch)
     depth = integrate_normals(normals, mask, integration)
+    error = normal_standard_error(images, lights, np.ones_like(weights) if solver == "least_squares" else weights, scaled * mask)
     notes = {
         "intensities": intensities.tolist(),
         "ambient": ambient,
@@ -107,6 +112,8 @@ def compute_maps(
         "convexity": convexity(normals, mask),
         "twist_agreement": twist_agreement(normals, mask),
     }
+    if error is not None and np.isfinite(error).any():
+        notes["normal_error"] = float(np.nanmedian(error))
     return SurfaceMaps(
         albedo.astype(np.float32),
         np.ascontiguousarray(normals.transpose(1, 2, 0), dtype=np.float32),
@@ -114,4 +121,5 @@ def compute_maps(
         (confidence(variance, lights) * mask).astype(np.float32),
         session_quality(images, saturated, lights, normals, depth, mask),
         notes,
+        error,
     )

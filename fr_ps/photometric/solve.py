@@ -1,5 +1,7 @@
 """From pictures under known lights to albedo-scaled normals, pixel by pixel: least squares, plain and weighted."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _SYMMETRIC_INDICES = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -44,17 +46,13 @@ def weighted_least_squares(
     shape = images.shape[1:]
     # float32 leaves the determinant of a pixel with two shadows without a correct digit.
     w = weights.reshape(len(images), -1).astype(np.float64)
-    products = np.array([[light[i] * light[j] for i, j in _SYMMETRIC_INDICES] for light in lights])
-    xx, xy, xz, yy, yz, zz = products.T @ w
+    xx, xy, xz, yy, yz, zz = weighted_normal_matrix(lights, w)
     rhs = lights.T @ (w * images.reshape(len(images), -1))
     if prior_weight is not None and prior_mean is not None:
         ridge = prior_weight.reshape(-1)
         xx, yy, zz = xx + ridge, yy + ridge, zz + ridge
         rhs += ridge * prior_mean.reshape(3, -1)
-    # The inverse of a symmetric 3 x 3 matrix by its cofactors: about ten times faster here than a general solver.
-    c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
-    c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
-    determinant = xx * c_xx + xy * c_xy + xz * c_xz
+    (c_xx, c_xy, c_xz, c_yy, c_yz, c_zz), determinant = symmetric_cofactors((xx, xy, xz, yy, yz, zz))
     scaled = np.stack(
         [
             (c_xx * rhs[0] + c_xy * rhs[1] + c_xz * rhs[2]) / determinant,
@@ -64,6 +62,23 @@ def weighted_least_squares(
     )
     variance = (c_xx + c_yy + c_zz) / determinant
     return scaled.astype(np.float32).reshape(3, *shape), variance.reshape(shape)
+
+
+def weighted_normal_matrix(lights: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(6, n): entries xx, xy, xz, yy, yz, zz of sum_k w_k l_k l_k^T, for lights (k, 3) and weights (k, n)."""
+    products = np.array([[light[i] * light[j] for i, j in _SYMMETRIC_INDICES] for light in lights])
+    return products.T @ weights
+
+
+def symmetric_cofactors(matrix: Sequence[np.ndarray] | np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Six cofactors and the determinant, (n,) each, of symmetric 3 x 3 matrices with the six entries xx, xy, xz, yy, yz, zz.
+
+    Their quotient is the inverse: about ten times faster here than a general solver.
+    """
+    xx, xy, xz, yy, yz, zz = matrix
+    c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+    return [c_xx, c_xy, c_xz, c_yy, c_yz, c_zz], xx * c_xx + xy * c_xy + xz * c_xz
 
 
 def residual_projector(lights: np.ndarray) -> np.ndarray:

@@ -106,7 +106,7 @@ def as_the_original(prepared: Path, root: Path) -> Path:
     for path in root.glob("*/*/*.npy"):
         array = np.load(path)
         path.unlink()
-        if path.stem != "confidence":
+        if path.stem not in ("confidence", "normal_error"):
             np.save(path.with_name(f"{path.stem}_map_new_crop.exr.npy"), array if array.ndim == 3 else np.dstack([array] * 3))
     shutil.copy(prepared / "labels.csv", root / "labels.csv")
     return root

@@ -349,6 +349,23 @@ def test_a_frame_beyond_the_picture_is_solved_inside_the_picture() -> None:
         np.testing.assert_allclose(maps.albedo[within], 0.8, atol=0.03)
         assert maps.quality["residual"] < 0.01
         assert maps.quality["integrability"] < 1
+        assert maps.normal_error is not None
+        np.testing.assert_array_equal(np.isnan(maps.normal_error), ~within)
+        assert maps.notes["normal_error"] < 0.5
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_standard_error_is_the_spread_of_the_normals(solver: Solver) -> None:
+    """Of a stretched frame too, whose normals are those of the stretched surface."""
+    shading = 0.8 * render(normals(hill, *grid(60, 90)), SEVEN, 1.0)
+    rng = np.random.default_rng(0)
+    found = [solve(shading + rng.normal(0, 0.002, shading.shape), SEVEN, 60, "stretch", solver) for _ in range(30)]
+    mean = np.mean([maps.normal for maps in found], axis=0)
+    angles = [degrees(maps.normal, mean / np.linalg.norm(mean, axis=-1, keepdims=True)) for maps in found]
+    estimated = np.sqrt(np.mean([np.square(maps.normal_error) for maps in found], axis=0))
+    ratio = np.median(estimated / np.sqrt(np.mean(np.square(angles), axis=0)))
+    # `integrable` also uses neighbouring pixels, and its error is smaller than that of the fit alone.
+    assert 1 <= ratio < 3 if solver == "integrable" else ratio == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -356,6 +373,9 @@ def test_a_black_capture_is_flat_and_dark_not_nan(solver: Solver) -> None:
     maps = solve(np.zeros((4, 20, 30)), FOUR, 16, "stretch", solver)
     assert np.isfinite(maps.confidence).all()
     assert np.isfinite(list(maps.quality.values())).all()
+    assert maps.normal_error is not None
+    assert np.isnan(maps.normal_error).all()
+    assert "normal_error" not in maps.notes
     assert not maps.albedo.any()
     assert not maps.depth.any()
     assert (maps.normal == (0, 0, 1)).all()
