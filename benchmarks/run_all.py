@@ -60,7 +60,7 @@ BENCHMARKS = (
     _benchmark("tracking_cost", "--turns 4", "--turns 1 --backbone timm:test_resnet"),
     _benchmark("checkpoint_cost", "--epochs 4 --backbones convnextv2_atto", "--epochs 2 --backbones timm:test_resnet"),
     _benchmark("photometric", "--people 4 --turns 2", "--people 2 --turns 1"),
-    _benchmark("many_lights", "--lights 8 50", "--lights 8 --size 32"),
+    _benchmark("many_lights", "--lights 8 50", "--lights 8 --surfaces sphere --size 32"),
     _benchmark("verification", "--turns 2 --growth", "--count 400 --small 300 --turns 1 --growth"),
     _benchmark("growth", "--sessions 1000 10000 100000", "--sessions 100 200 --steps 1"),
     _benchmark("search_overhead", "--turns 2 --trials 2 --seeds 0", "--turns 1 --trials 1 --seeds 0"),
