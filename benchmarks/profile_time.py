@@ -29,7 +29,8 @@ STEP: Functions = {
     "forward": ("trainer.py", "_forward"),
     "losses": ("multitask.py", "forward"),
     "backward": ("_tensor.py", "backward"),
-    "clipping": ("clip_grad.py", "clip_grad_norm_"),
+    "gradient norm": ("sharded_centres.py", "total_grad_norm"),
+    "clipping": ("clip_grad.py", "_clip_grads_with_norm_"),
     "optimizer": ("divergence.py", "step"),
 }
 EPOCH: Functions = {
