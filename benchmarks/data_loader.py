@@ -2,14 +2,16 @@
 
 Ours: `BatchLoader`, which copies the rows of a batch from the packed, memory-mapped maps and augments the batch at once. The
 other one is what most training scripts do: a `Dataset` that reads `albedo.npy` and `normal.npy` of one session and augments
-them, and torch's default collation; without worker processes, and with two. It applies the same transforms, by the same code,
-to one session at a time. All are interleaved in one process with two threads, over the same batches; the files are in the page
-cache.
+them with torchvision, and torch's default collation; without worker processes, and with two. "Resampling alone" is what no
+loader can avoid: one bilinear resampling of the maps of a batch that is in memory. All are interleaved in one process with two
+threads, over the same batches; the files are in the page cache.
 
     python benchmarks/data_loader.py
 """
 
+import math
 import os
+import random
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from common import Measurement, argument_parser, interleave, limit_threads, repo
 from training_loops import training_settings, with_steps
 
 OURS, FILES, WORKERS = "ours", "one file a map", "one file a map, 2 workers"
+RESAMPLING = "resampling alone"
 
 
 def main() -> None:
@@ -52,6 +55,7 @@ def make_epochs(recipe: str, people: int, steps: int) -> tuple[int, dict[str, Ca
     import torch
     from torch.utils.data import DataLoader
 
+    from fr_ps.data.augment import draw_augmentation
     from fr_ps.data.builtin import resolve_root
     from fr_ps.data.dataset import open_dataset
     from fr_ps.training.batch_loader import BatchLoader
@@ -63,10 +67,18 @@ def make_epochs(recipe: str, people: int, steps: int) -> tuple[int, dict[str, Ca
     loader = BatchLoader(dataset, rows, config.batch, config.augment, 0, torch.device("cpu"))
     batches = loader.epoch_batches(0)
     files = SessionFiles(dataset, config.data.modalities, config.augment)
+    in_memory = loader.map_source.read(batches[0])
+    first = next(iter(in_memory.values()))
+    grid = draw_augmentation(len(first), 1, config.augment, torch.Generator().manual_seed(0)).similarity.grid(first)
 
     def ours() -> None:
         for _ in loader.stream(batches, 0):
             pass
+
+    def resampling() -> None:
+        for _ in batches:
+            for maps in in_memory.values():
+                torch.nn.functional.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
     def of_files(workers: int) -> Callable[[], None]:
         plain: DataLoader[Any] = DataLoader(
@@ -82,11 +94,15 @@ def make_epochs(recipe: str, people: int, steps: int) -> tuple[int, dict[str, Ca
 
         return epoch
 
-    return sum(map(len, batches)), {OURS: ours, FILES: of_files(0), WORKERS: of_files(2)}
+    return sum(map(len, batches)), {OURS: ours, FILES: of_files(0), WORKERS: of_files(2), RESAMPLING: resampling}
 
 
 class SessionFiles:
-    """A torch Dataset: the augmented maps and the class of one session, read from its files."""
+    """A torch Dataset: the augmented maps and the class of one session, read from its files.
+
+    The transforms of `fr_ps.data.augment`, as one writes them for one sample with torchvision. They draw other random numbers,
+    and what comes from outside of the picture is 0, as torchvision cannot repeat the border.
+    """
 
     def __init__(self, dataset: Any, modalities: list[str], augmentation: Any) -> None:
         import numpy as np
@@ -99,16 +115,81 @@ class SessionFiles:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], int]:
+        import numpy as np
         import torch
 
-        from fr_ps.data.augment import augment
-        from fr_ps.data.layout import output_folder, read_map
+        from fr_ps.data.layout import output_folder
 
         folder = output_folder(self.root, *self.keys[index])
-        maps = {name: torch.from_numpy(read_map(folder / f"{name}.npy", name))[None] for name in self.modalities}
-        generator = torch.Generator().manual_seed(int(torch.randint(1 << 62, ())))
-        moved = augment(maps, self.augmentation, generator)
-        return {name: array[0] for name, array in moved.items()}, int(self.classes[index])
+        maps = {
+            name: torch.from_numpy(np.atleast_3d(np.load(folder / f"{name}.npy"))).permute(2, 0, 1) for name in self.modalities
+        }
+        maps = self.add_noise(self.move(maps))
+        if random.random() < self.augmentation.erase:
+            maps = self.erase(maps)
+        return maps, int(self.classes[index])
+
+    def move(self, maps: dict[str, Any]) -> dict[str, Any]:
+        """Flip, crop, rotate, scale and shift all maps of a session in the same way; normals turn with the picture."""
+        import torch
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2.functional import affine, horizontal_flip
+
+        limits, length = self.augmentation, next(iter(maps.values())).shape[-1]
+        flip, angle = random.random() < limits.flip, random.uniform(-limits.rotation, limits.rotation)
+        side = random.uniform(limits.crop, 1)
+        largest_shift = length * (limits.shift + (1 - side) / 2)
+        shift = [random.uniform(-largest_shift, largest_shift) for _ in range(2)]
+        scale = (1 + limits.scale) ** random.uniform(-1, 1) / side
+        moved = {}
+        for name, array in maps.items():
+            array = horizontal_flip(array) if flip else array
+            array = affine(array, -angle, shift, scale, [0.0], InterpolationMode.BILINEAR)
+            if name == "normal":
+                x, y, z = array
+                x = -x if flip else x
+                cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+                array = torch.nn.functional.normalize(torch.stack([cos * x - sin * y, sin * x + cos * y, z]), dim=0)
+            elif name == "depth":
+                array = array * scale
+                array = array - array.mean()
+            moved[name] = array
+        return moved
+
+    def add_noise(self, maps: dict[str, Any]) -> dict[str, Any]:
+        """Add Gaussian noise to a rectangle of all maps."""
+        import torch
+
+        top, left, height, width = random_rectangle(next(iter(maps.values())).shape[-1], (0.1, 0.25), 2.0)
+        for name, array in maps.items():
+            strength = random.uniform(0, self.augmentation.noise) * array.square().mean().sqrt()
+            patch = array[:, top : top + height, left : left + width]
+            patch += strength * torch.randn_like(patch)
+            if name == "normal":
+                patch.copy_(torch.nn.functional.normalize(patch, dim=0))
+            elif name == "albedo":
+                patch.clamp_(min=0)
+        return maps
+
+    def erase(self, maps: dict[str, Any]) -> dict[str, Any]:
+        """Erase a rectangle of all maps."""
+        import torch
+        from torchvision.transforms.v2.functional import erase
+
+        rectangle = random_rectangle(next(iter(maps.values())).shape[-1], (0.02, 0.33), 3.0)
+        values = {
+            "albedo": maps["albedo"].mean() if "albedo" in maps else None,
+            "normal": torch.tensor([0.0, 0.0, 1.0])[:, None, None],
+        }
+        values["depth"] = torch.zeros(())
+        return {name: erase(array, *rectangle, values[name]) for name, array in maps.items()}
+
+
+def random_rectangle(length: int, areas: tuple[float, float], max_aspect: float) -> tuple[int, int, int, int]:
+    """Top, left, height and width in pixels of a random rectangle in a square of `length` pixels."""
+    area, aspect = random.uniform(*areas), max_aspect ** random.uniform(-1, 1)
+    height, width = (min(length, round(length * math.sqrt(share))) for share in (area * aspect, area / aspect))
+    return random.randint(0, length - height), random.randint(0, length - width), height, width
 
 
 if __name__ == "__main__":
