@@ -83,7 +83,7 @@ def main() -> None:
     numbers: dict[str, Measurement] = {}
     columns = {count: compare(count, options.surfaces, numbers) for count in options.lights}
     print("\nstandard error: root mean square over pixels in degrees, true and estimated\n")
-    print_error_bars([4, *options.lights], numbers)
+    print_error_bars(options.lights, numbers)
     seconds = session_seconds(options.size)
     unit = f"s, all maps of {SPEED_LIGHTS} lights at {options.size} x {options.size}"
     numbers["session_seconds"] = Measurement(seconds, SPEED_SECONDS, "lower", unit)

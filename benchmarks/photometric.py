@@ -266,7 +266,7 @@ def time_floor(captures: Path, out: Path) -> float:
     from fr_ps.photometric.sources import list_sources
 
     plane, normal = np.ones((SIZE, SIZE), dtype=np.float32), np.ones((SIZE, SIZE, 3), dtype=np.float32)
-    maps = {"albedo": plane, "normal": normal, "depth": plane, "confidence": plane, "normal_error": plane}
+    maps = {"albedo": plane, "normal": normal, "depth": plane, "confidence": plane}
     started = time.perf_counter()
     for source in list_sources(captures):
         for image in sorted(source.folder.glob("im*")):

@@ -34,7 +34,7 @@ from fr_ps.tables import SessionKey, suggest_session
 _KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
 _OPTIONAL_MAP = "normal_error"
-"""Missing with three lights, and in sessions of earlier versions."""
+"""Missing with fewer than five lights, and in sessions of earlier versions."""
 _MAP_FILES = [f"{name}.npy" for name in (*_MAPS, _OPTIONAL_MAP)]
 
 

@@ -31,7 +31,7 @@ class SurfaceMaps:
         notes: the intensities and ambient light that were used; the share of pixels outside the picture or mask; convexity and
             twist agreement of the normals; the median of `normal_error`, where there is one.
         normal_error: (H, W), standard error of the normal in degrees by `normal_standard_error`, of the fit with the weights of
-            the solver and without a prior; NaN where albedo is 0. None with three lights, which leave no residual.
+            the solver and without a prior; NaN where albedo is 0. None with fewer than five lights.
     """
 
     albedo: np.ndarray

@@ -4,6 +4,8 @@ import numpy as np
 
 from fr_ps.photometric.solve import symmetric_cofactors, weighted_normal_matrix
 
+_MIN_LIGHTS = 5
+"""Four lights leave one number a pixel; a variance that is estimated from one has a relative standard deviation of 1.4."""
 _MAX_ERROR = 90.0
 _MIN_ALBEDO = 1e-6
 _MIN_FREEDOM = 1e-12
@@ -30,9 +32,9 @@ def normal_standard_error(images: np.ndarray, lights: np.ndarray, weights: np.nd
         scaled: (3, H, W), the fitted albedo-scaled normals.
 
     Returns:
-        (H, W) float32 in degrees, at most 90; NaN where the albedo is 0. None with three lights, which leave no residual.
+        (H, W) float32 in degrees, at most 90; NaN where the albedo is 0. None with fewer than five lights.
     """
-    if len(lights) <= lights.shape[1]:
+    if len(lights) < _MIN_LIGHTS:
         return None
     pixels, factors, normals = (planes.reshape(len(planes), -1) for planes in (images, weights, scaled))
     blocks = [slice(start, start + _BLOCK_PIXELS) for start in range(0, pixels.shape[1], _BLOCK_PIXELS)]

@@ -35,7 +35,7 @@ from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.synthetic.scene import render_session
 from fr_ps.synthetic.view import WIDE
 
-from ..photometric.surfaces import FOUR, THREE, render, sphere, to_8_bit
+from ..photometric.surfaces import FOUR, SEVEN, render, sphere, to_8_bit
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def statuses(outcomes: list[SessionResult]) -> dict[str, int]:
 def whole_sessions(out: Path) -> int:
     folders = [folder for folder in (out / "data").glob("*/*") if not folder.name.startswith(".")]
     for folder in folders:
-        maps = {"albedo.npy", "normal.npy", "depth.npy", "confidence.npy", "normal_error.npy"}
+        maps = {"albedo.npy", "normal.npy", "depth.npy", "confidence.npy"}
         assert {path.name for path in folder.iterdir()} == maps | {"prepared.json"}
         assert {name: np.load(folder / name).shape for name in maps} == dict.fromkeys(maps, (32, 32)) | {
             "normal.npy": (32, 32, 3)
@@ -235,33 +235,27 @@ def test_sessions_that_an_earlier_version_prepared_are_kept(raw, tmp_path):
 
 def test_the_standard_error_of_the_normals_is_written_where_it_is_defined(tmp_path, write_capture):
     normal, _, _ = sphere(64)
-    for name, angles in (("three", THREE), ("four", FOUR)):
+    for name, angles in (("four", FOUR), ("seven", SEVEN)):
         pictures = to_8_bit(0.8 * render(normal, angles) + np.random.default_rng(0).normal(0, 0.01, (len(angles), 64, 64)))
         write_capture(tmp_path / "captures/a" / name, pictures, angles)
-    prepare(PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), size=64))
-    assert not (tmp_path / "out/data/a/three/normal_error.npy").exists()
-    assert "normal_error" not in record(tmp_path / "out", "a/three")
-    found = np.load(tmp_path / "out/data/a/four/normal_error.npy")
+    config = PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), size=64)
+    prepare(config)
+    folder = tmp_path / "out/data/a/seven"
+    assert not (tmp_path / "out/data/a/four/normal_error.npy").exists()
+    assert "normal_error" not in record(tmp_path / "out", "a/four")
+    found = np.load(folder / "normal_error.npy")
     assert (found.dtype, found.shape) == (np.float32, (64, 64))
-    got = np.load(tmp_path / "out/data/a/four/normal.npy")
-    angles = np.degrees(np.arccos(np.clip((got * normal).sum(axis=-1), -1, 1)))
+    angles = np.degrees(np.arccos(np.clip((np.load(folder / "normal.npy") * normal).sum(axis=-1), -1, 1)))
     assert np.sqrt(np.mean(found**2)) == pytest.approx(np.sqrt(np.mean(angles**2)), rel=0.25)
-    assert record(tmp_path / "out", "a/four")["normal_error"] == pytest.approx(float(np.median(found)))
-
-
-def test_sessions_of_a_version_without_standard_errors_are_kept(raw, tmp_path):
-    out = tmp_path / "out"
-    run(raw, out)
-    for folder in (out / "data/S001").iterdir():
-        (folder / "normal_error.npy").unlink()
-    assert statuses(run(raw, out)) == {"written": 3, "kept": 6, "skipped": 0}, "a map of the record was removed"
-    for folder in (out / "data/S001").iterdir():
-        (folder / "normal_error.npy").unlink()
-        earlier = json.loads((folder / "prepared.json").read_text())
-        earlier["sizes"].pop()
-        del earlier["done"]["normal_error"]
-        (folder / "prepared.json").write_text(json.dumps(earlier))
-    assert statuses(run(raw, out)) == {"written": 0, "kept": 9, "skipped": 0}
+    assert record(tmp_path / "out", "a/seven")["normal_error"] == pytest.approx(float(np.median(found)))
+    assert statuses(prepare(config)) == {"written": 0, "kept": 2, "skipped": 0}
+    (folder / "normal_error.npy").unlink()
+    assert statuses(prepare(config)) == {"written": 1, "kept": 1, "skipped": 0}, "a map of the record was removed"
+    (folder / "normal_error.npy").unlink()
+    earlier = json.loads((folder / "prepared.json").read_text())
+    earlier["sizes"].pop()
+    (folder / "prepared.json").write_text(json.dumps(earlier))
+    assert statuses(prepare(config)) == {"written": 0, "kept": 2, "skipped": 0}, "an earlier version wrote no such map"
 
 
 def test_a_bad_session_fails_and_earlier_sessions_are_kept(raw, tmp_path, rejected):

@@ -337,8 +337,8 @@ def test_a_prior_is_in_the_axes_of_the_maps() -> None:
 
 
 def test_a_frame_beyond_the_picture_is_solved_inside_the_picture() -> None:
-    images = render(normals(hill, *grid(60, 60)), FOUR, 0.8).astype(np.float32)
-    capture = Capture(images, directions(FOUR))
+    images = render(normals(hill, *grid(60, 60)), SEVEN, 0.8).astype(np.float32)
+    capture = Capture(images, directions(SEVEN))
     frame = Frame(10, 30, 50, 50, 0.5, 40)
     within = inside_mask(frame, 60, 60)
     assert 0.3 < within.mean() < 0.9
@@ -370,7 +370,7 @@ def test_the_standard_error_is_the_spread_of_the_normals(solver: Solver) -> None
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_black_capture_is_flat_and_dark_not_nan(solver: Solver) -> None:
-    maps = solve(np.zeros((4, 20, 30)), FOUR, 16, "stretch", solver)
+    maps = solve(np.zeros((7, 20, 30)), SEVEN, 16, "stretch", solver)
     assert np.isfinite(maps.confidence).all()
     assert np.isfinite(list(maps.quality.values())).all()
     assert maps.normal_error is not None

@@ -26,7 +26,7 @@ def mean_square(angles: np.ndarray) -> float:
     return float(np.mean(angles.astype(np.float64) ** 2))
 
 
-@pytest.mark.parametrize("count", [4, 5, 8, 50])
+@pytest.mark.parametrize("count", [5, 8, 50])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_its_mean_square_is_that_of_the_angles_in_a_monte_carlo_simulation(count: int, weighted: bool) -> None:
     images, lights = noisy_trials(count, noise=0.003)
@@ -88,8 +88,9 @@ def test_an_outlier_that_the_fit_leaves_out_does_not_raise_it() -> None:
 
 
 def test_it_is_undefined_without_residual_or_albedo_and_at_most_90_degrees() -> None:
-    images, lights = noisy_trials(3, noise=0.01)
-    assert normal_standard_error(images, lights, np.ones_like(images), least_squares(images, lights)) is None
+    for count in (3, 4):
+        images, lights = noisy_trials(count, noise=0.01)
+        assert normal_standard_error(images, lights, np.ones_like(images), least_squares(images, lights)) is None
     images, lights = noisy_trials(6, noise=5.0)
     images[:, 0, :7] = 0
     found = normal_standard_error(images, lights, np.ones_like(images), least_squares(images, lights))
