@@ -24,7 +24,7 @@ def _add_prepare_arguments(prepare: Parser) -> None:
 def _prepare(arguments: Namespace) -> None:
     from tabulate import tabulate
 
-    from fr_ps.data.prepare_report import REPORT_FILE, orientation_warning, summary_rows, white_level_warning
+    from fr_ps.data.prepare_report import REPORT_FILE, orientation_warning, response_warning, summary_rows, white_level_warning
 
     settings = vars(arguments)
     shard = parse_shard_flags(settings.pop("shard"), merge := settings.pop("merge"))
@@ -39,7 +39,12 @@ def _prepare(arguments: Namespace) -> None:
         print("\n" + tabulate(skipped, headers=["id", "session", "reason for skipping"], disable_numparse=True))
     if more:
         print(f"... and {more} more" + ("" if shard else f", listed in {config.out}/{REPORT_FILE}"))
-    for warning in (orientation_warning(results, config.light_axes), white_level_warning(results)):
+    warnings = (
+        orientation_warning(results, config.light_axes),
+        white_level_warning(results),
+        response_warning(results, config.response),
+    )
+    for warning in warnings:
         if warning:
             print("\n" + warning)
     if shard:

@@ -7,6 +7,7 @@ from fr_ps.config.checks import MAX_PROCESSES, MAX_WEIGHT, check_range, check_se
 from fr_ps.config.names import Align, CaptureLayout, Fit, Integration, LightAxes, MaskSource, Solver
 
 GAMMA_RANGE = (0.2, 5.0)
+_MAX_WHITE_LEVEL = 1e9
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class PrepareConfig:
         estimate_ambient: estimate and subtract ambient light, if the light directions allow it.
         light_axes: image axes of the x and y components of the light directions in LightSource.m files; "-xy" negates x,
             "yx" swaps both.
-        white_level: stored value at which the camera saturates, as 4095 for 12 bits in 16-bit files; default: the largest
-            value of the file format. Albedo is relative to it.
+        white_level: stored value at which the camera saturates, as 4095 for 12 bits in 16-bit files; default: as the file
+            states, else the largest value of its format; none for files of floats. Albedo is relative to it.
         black_level: stored value without light, which is subtracted.
         response: how stored values grow with the light. linear; srgb; or a gamma as 2.2: the light is the stored value to that
             power.
@@ -67,7 +68,7 @@ class PrepareConfig:
     estimate_intensities: bool = False
     estimate_ambient: bool = False
     light_axes: LightAxes = "xy"
-    white_level: int | None = None
+    white_level: int | float | None = None
     black_level: int = 0
     response: str = "linear"
     ambient: str | None = None
@@ -81,8 +82,8 @@ class PrepareConfig:
         check_range(self, "", 8, 4096, "size")
         check_range(self, "", 1, MAX_PROCESSES, "workers")
         level = self.white_level
-        valid = level is None or (type(level) is int and 1 <= level <= 65535)
-        check_setting(valid, "white_level", level, "a stored value from 1 to 65535")
+        valid = level is None or (type(level) in (int, float) and 0 < level <= _MAX_WHITE_LEVEL)
+        check_setting(valid, "white_level", level, f"a stored value above 0, at most {_MAX_WHITE_LEVEL:g}")
         check_range(self, "", 0, 65534, "black_level")
         _check_response(self.response)
         simple = self.ambient is None or (self.ambient and not {*"/\\"} & {*self.ambient} and self.ambient not in (".", ".."))

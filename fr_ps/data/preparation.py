@@ -71,6 +71,8 @@ def capture_to_maps(
     details = {"layout": capture.layout, "aligned_by": aligned_by, "frame": stored_frame} | maps.notes | {"quality": maps.quality}
     if capture.saturation_level is not None:
         details["pile_up"] = capture.saturation_level
+    if capture.encoded:
+        details["encoded"] = True
     if aligned_by == "landmarks" and capture.landmarks is not None:
         details["landmark_error"] = landmark_error(capture.landmarks, frame)
     return maps, details

@@ -163,6 +163,20 @@ def orientation_warning(results: list[SessionResult], light_axes: str) -> str | 
     )
 
 
+def response_warning(results: list[SessionResult], response: str) -> str | None:
+    """A warning if images that are probably encoded for a screen were taken as linear in the light; else None.
+
+    `response` is the setting that prepared them.
+    """
+    count = sum("encoded" in result.details for result in results)
+    if response != "linear" or not count:
+        return None
+    return (
+        f"warning: in {count} sessions images are JPEG, or are tagged as sRGB or gamma, but are taken as linear in the light, "
+        "because response is linear; if a camera developed them, prepare again with --response srgb, or use its raw files"
+    )
+
+
 def white_level_warning(results: list[SessionResult]) -> str | None:
     """A warning if sessions show a saturation level below the largest value that their files can store; else None.
 

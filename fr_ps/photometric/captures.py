@@ -1,6 +1,7 @@
 """Reading the capture of one session: its pictures as light, their lights, mask and landmarks."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,7 +20,9 @@ from fr_ps.photometric.masks import check_mask, find_mask, is_mask_name, read_ma
 from fr_ps.photometric.photoface import ATTRIBUTES_FILE, LANDMARKS, LANDMARKS_FILE, read_attributes, read_landmarks
 
 MAX_VALUES = 100_000_000
-"""Pixels of all pictures of a session in memory: 0.6 GB with their saturation."""
+"""Pixels of all pictures of a session in memory: 0.7 GB with their saturation."""
+_STRIPE_PIXELS = 1_000_000
+"""Pixels of a picture that are converted at once, so that only its decoded values take memory."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Capture:
     """One session in memory: pictures of one face or object, each under one known light.
 
     Attributes:
-        images: (k, H, W) float32 in [0, 1], linear in the light received, as recorded.
+        images: (k, H, W) float32, linear in the light received, as recorded: in [0, 1], 1 being the white level; at least 0 for
+            files of floats without a white level.
         lights: (k, 3) float64 unit vectors toward the lights.
         saturated: (k, H, W) bool: True where the pixel is at the camera's limit; all False if not given.
         intensities: (k,) float64 > 0, of the lights relative to each other; ones if not given.
@@ -38,6 +42,7 @@ class Capture:
             if the data shows no such value.
         reduction: side of the squares of stored pixels whose mean is a pixel here. Landmarks are in pixels of `images`.
         layout: of the files.
+        encoded: whether a picture is JPEG, or is tagged as sRGB or gamma.
     """
 
     images: np.ndarray
@@ -49,6 +54,7 @@ class Capture:
     saturation_level: int | None = None
     reduction: int = 1
     layout: CaptureLayout = "plain"
+    encoded: bool = False
 
     def __post_init__(self) -> None:
         if self.saturated is None:
@@ -65,7 +71,7 @@ class ReadingSettings:
     light_axes: LightAxes = "xy"
     layout: CaptureLayout | Literal["auto"] = "auto"
     mask: MaskSource = "file"
-    white_level: int | None = None
+    white_level: int | float | None = None
     black_level: int = 0
     response: str = "linear"
     ambient: str | None = None
@@ -112,6 +118,7 @@ def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), ro
         pictures.saturation_level,
         pictures.reduction,
         lights_file.layout,
+        pictures.encoded,
     )
 
 
@@ -128,34 +135,70 @@ class _Pictures(NamedTuple):
     size: tuple[int, int]
     reduction: int
     opaque: np.ndarray | None
+    encoded: bool
 
 
 def _read_pictures(folder: Path, stated: StatedLights, settings: ReadingSettings) -> _Pictures:
     """The light in the named pictures, which are decoded one at a time."""
     paths = [folder / name for name in stated.images]
-    picture = read_image(paths[0], settings.white_level)
+    picture = first = read_image(paths[0], settings.white_level)
     height, width = size = picture.values.shape[:2]
     reduction = max(1, math.ceil(math.sqrt(len(paths) * height * width / MAX_VALUES)))
     images = np.empty((len(paths), height // reduction, width // reduction), dtype=np.float32)
-    search, opaque, brightest, whites = SaturationSearch(), None, [], []
+    search, opaque, brightest, whites, encoded = SaturationSearch(), None, [], [], False
     response = CameraResponse(settings.black_level, settings.response)
-    ambient = response.to_light(_read_sized(folder / settings.ambient, size, paths[0], settings)) if settings.ambient else None
+    ambient = None
+    if settings.ambient:
+        unlit = _read_sized(folder / settings.ambient, size, paths[0], settings)
+        _check_scale(first, unlit, paths[0], folder / settings.ambient)
+        ambient = response.to_light(unlit)
     relative = stated.intensities / stated.intensities.mean()
     for place, path in enumerate(paths):
         if place:
             picture = _read_sized(path, size, paths[0], settings)
+            _check_scale(first, picture, paths[0], path)
         by_channel = relative[place] if relative.ndim == 2 else None
         if by_channel is not None and picture.values.ndim == 2:
             by_channel = _same_channels(by_channel, path)
-        images[place] = block_means(linear_luminance(picture, response, ambient, by_channel), reduction)
-        search.add(picture)
+        peaks = np.empty(images.shape[1:], dtype=picture.values.dtype)
+        for stored, reduced in _stripes(size, reduction):
+            stripe = picture.rows(stored)
+            light = linear_luminance(stripe, response, None if ambient is None else ambient[stored], by_channel)
+            images[place, reduced] = block_means(light, reduction)
+            peaks[reduced] = block_maxima(stripe.brightest, reduction)
+            search.add(stripe)
         opaque = _combine(opaque, picture.opaque)
-        brightest.append(block_maxima(picture.brightest, reduction))
+        encoded |= picture.encoded
+        brightest.append(peaks)
         whites.append(picture.white)
     level = None if settings.white_level else search.level()
-    saturated = np.stack([values >= (white if level is None else level) for values, white in zip(brightest, whites)])
-    stored_level = None if level is None else round(level / picture.scale)
-    return _Pictures(images, saturated, stored_level, size, reduction, opaque)
+    saturated = np.empty(images.shape, dtype=bool)
+    for place, white in enumerate(whites):
+        np.greater_equal(brightest[place], white if level is None else level, out=saturated[place])
+    return _Pictures(images, saturated, None if level is None else first.stored(level), size, reduction, opaque, encoded)
+
+
+def _stripes(size: tuple[int, int], reduction: int) -> Iterator[tuple[slice, slice]]:
+    """The rows of each stripe of a picture of `size`, and those of its squares of `reduction` pixels.
+
+    The last stripe has the rows of incomplete squares too, for the search for the white level.
+    """
+    height, width = size
+    count = max(1, _STRIPE_PIXELS // (reduction * width))
+    last = max(height // reduction - 1, 0) // count * count
+    for top in range(0, last + 1, count):
+        end = height if top == last else (top + count) * reduction
+        yield slice(top * reduction, end), slice(top, min(top + count, height // reduction))
+
+
+def _check_scale(first: DecodedImage, other: DecodedImage, first_path: Path, path: Path) -> None:
+    """Reject pictures of one session whose light has different units."""
+    if first.is_float != other.is_float:
+        one, two = (("floats" if picture.is_float else "whole numbers") for picture in (first, other))
+        raise InputError(f"{path}: stores {two}, but {first_path.name} {one}; all images of a session must have one unit")
+    if first.values.dtype == other.values.dtype and first.white != other.white:
+        levels = f"{other.stored(other.white)}, but that of {first_path.name} is {first.stored(first.white)}"
+        raise InputError(f"{path}: its white level is {levels}; set --white-level for all")
 
 
 def _read_sized(path: Path, size: tuple[int, int], first: Path, settings: ReadingSettings) -> DecodedImage:

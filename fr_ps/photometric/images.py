@@ -1,31 +1,21 @@
 """Reading one picture: its decoded values, its white level, and which of its pixels are opaque."""
 
-import struct
-import sys
-import threading
-import warnings
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from types import ModuleType
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from fr_ps.errors import InputError, one_line
+from fr_ps.errors import InputError
 from fr_ps.files import open_regular
+from fr_ps.photometric.decoders import exr, pillow, raw, tiff
+from fr_ps.photometric.decoders.samples import Samples, unreadable
 
-MAX_PIXELS = 64_000_000
-"""Limit for one picture, checked by its header: a small file that decompresses to more is rejected before decoding."""
-_FORMATS = ("PNG", "TIFF", "BMP", "PPM", "JPEG")
-IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".jpg", ".jpeg")
+IMAGE_ENDINGS = (*pillow.ENDINGS, *exr.ENDINGS, *raw.ENDINGS)
 _LUMINANCE = (0.299, 0.587, 0.114)
-# TIFF tags.
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
-_SWAPPED_BYTE_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
-"""Exceptions of Pillow for damaged files, beside its own error for too many pixels."""
-_WARNING_FILTER_LOCK = threading.Lock()
 
 _MIN_SATURATED_SHARE = 0.002
 _SATURATION_PEAK_RATIO = 10
@@ -36,16 +26,30 @@ class DecodedImage(NamedTuple):
     """One picture.
 
     Attributes:
-        values: (H, W) or (H, W, 3) uint8 or uint16: the decoded values.
-        white: the decoded value from which a channel is saturated.
+        values: (H, W) or (H, W, 3) uint8 or uint16, or float32 of at least 0: the decoded values.
+        white: the decoded value from which a channel is saturated; infinity: none, of a file of floats without a white level.
         scale: decoded over stored values: above 1 for a PGM or PPM with a maximum below 255 or 65535, else 1.
         opaque: (H, W) bool, by its alpha channel; None: all.
+        black: the stored value that the decoder has subtracted.
+        encoded: whether the format or a tag of the file says that values are sRGB- or gamma-encoded.
     """
 
     values: np.ndarray
-    white: int
+    white: float
     scale: float = 1
     opaque: np.ndarray | None = None
+    black: int = 0
+    encoded: bool = False
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the file stores floats."""
+        return self.values.dtype.kind == "f"
+
+    @property
+    def unit(self) -> float:
+        """The decoded value that is light 1: the white level, or 1 without one."""
+        return self.white if math.isfinite(self.white) else 1
 
     @property
     def brightest(self) -> np.ndarray:
@@ -59,10 +63,18 @@ class DecodedImage(NamedTuple):
 
     @property
     def luminance(self) -> np.ndarray:
-        """(H, W) float32 in [0, 1], 1 being the white level; of a colour by ITU-R 601."""
-        if self.values.ndim == 2:
-            return _to_unit_range(self.values, self.white)
-        return _to_unit_range(weigh_channels(self.values), self.white)
+        """(H, W) float32, 1 being the white level, above which values are clipped; of a colour by ITU-R 601."""
+        light = self.values.astype(np.float32) if self.values.ndim == 2 else weigh_channels(self.values)
+        light /= self.unit
+        return np.minimum(light, self.white / self.unit, out=light)
+
+    def rows(self, rows: slice) -> "DecodedImage":
+        """Part of the picture."""
+        return self._replace(values=self.values[rows], opaque=None if self.opaque is None else self.opaque[rows])
+
+    def stored(self, value: float) -> int:
+        """A decoded value as the file stores it."""
+        return round(value / self.scale) + self.black
 
 
 def weigh_channels(channels: np.ndarray) -> np.ndarray:
@@ -73,42 +85,37 @@ def weigh_channels(channels: np.ndarray) -> np.ndarray:
     return luminance
 
 
-class _Samples(NamedTuple):
-    """Decoded values (H, W) or (H, W, 3) uint8 or uint16, the largest possible decoded and the largest possible stored value.
-
-    `opaque` is (H, W) bool by the alpha channel, or None.
-    """
-
-    values: np.ndarray
-    white: int
-    largest: int
-    opaque: np.ndarray | None = None
-
-
 def is_image_name(name: str) -> bool:
     """Whether the ending of the name of a file is that of an image format."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_ENDINGS)
 
 
-def read_image(path: Path, white_level: int | None = None) -> DecodedImage:
-    """The picture at `path`: grey or RGB of 8 or 16 bits, upright by its orientation tag.
+def read_image(path: Path, white_level: float | None = None) -> DecodedImage:
+    """The picture at `path`: grey or RGB of 8 to 16 bits or of floats, or a camera's raw file; upright by its orientation tag.
 
     Args:
         path: of a regular file.
-        white_level: stored value at which the camera saturates; None: the largest value of the file's depth.
+        white_level: stored value at which the camera saturates; None: that which the file states, else the largest value of
+            its depth; for floats none.
 
     Raises:
         InputError: the file is missing, not regular, truncated, of an unknown format, of another depth, or larger than
-            `MAX_PIXELS`; or the white level exceeds its depth.
+            `MAX_PIXELS`; or the white level exceeds its depth; or a package is missing that reads the format.
     """
-    with _open_image(path) as (image, file):
-        samples = _decode(image, file, path)
-    if white_level is not None and white_level > samples.largest:
-        stored = f"the white level is {white_level}, but its largest possible value is {samples.largest}"
+    with _open_picture(path) as file:
+        samples = _decode(file, path)
+    if samples.values.dtype.kind == "f":
+        return DecodedImage(samples.values, white_level or math.inf, opaque=samples.opaque)
+    if white_level is not None and not 1 <= white_level - samples.black <= samples.largest:
+        stored = f"the white level is {white_level}, but its largest possible value is {samples.largest + samples.black}"
+        if white_level - samples.black < 1:
+            stored = f"the white level is {white_level}, but it stores whole numbers from {samples.black}"
         raise InputError(f"{path}: {stored}; set --white-level to a value that the pictures can store")
+    level = white_level - samples.black if white_level else samples.stated_white or samples.largest
     # The order of Pillow's own arithmetic: another order rounds some values differently.
-    white = round((white_level or samples.largest) / samples.largest * samples.white)
-    return DecodedImage(samples.values, white, samples.white / samples.largest, samples.opaque)
+    white = round(level / samples.largest * samples.white)
+    scale = samples.white / samples.largest
+    return DecodedImage(samples.values, white, scale, samples.opaque, samples.black, samples.encoded)
 
 
 def count_pixels(path: Path) -> int:
@@ -117,8 +124,59 @@ def count_pixels(path: Path) -> int:
     Raises:
         InputError: the file is missing, not regular, not a picture, or larger than `MAX_PIXELS`.
     """
-    with _open_image(path) as (image, _):
-        return image.width * image.height
+    with _open_picture(path) as file:
+        if (decoder := _special_decoder(file, path)) is not None:
+            return decoder.count_pixels(file, path)
+        try:
+            return pillow.count_pixels(file, path)
+        except pillow.UnsupportedPixels as error:
+            if _is_tiff(file):
+                return tiff.count_pixels(file, path)
+            raise unreadable(path, str(error)) from None
+
+
+@contextmanager
+def _open_picture(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open_regular(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image; add it, or remove its light from the list") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _decode(file: BinaryIO, path: Path) -> Samples:
+    if (decoder := _special_decoder(file, path)) is not None:
+        return decoder.decode(file, path)
+    try:
+        return pillow.decode(file, path)
+    except pillow.UnsupportedPixels as error:
+        if _is_tiff(file):
+            return tiff.decode(file, path)
+        if str(error) == pillow.UNKNOWN_FORMAT:
+            raise unreadable(path, str(error)) from None
+        raise InputError(
+            f"{path}: {error} is not supported; save it as grey or RGB PNG, TIFF, BMP or PGM of 8 or 16 bits"
+        ) from None
+
+
+def _special_decoder(file: BinaryIO, path: Path) -> ModuleType | None:
+    """The decoder of an EXR file, by its first bytes or ending, or of a raw file, by its ending: many are TIFF files."""
+    if path.name.lower().endswith(raw.ENDINGS):
+        return raw
+    return exr if path.name.lower().endswith(exr.ENDINGS) or _starts_with(file, exr.MAGIC) else None
+
+
+def _is_tiff(file: BinaryIO) -> bool:
+    return any(_starts_with(file, magic) for magic in tiff.MAGIC)
+
+
+def _starts_with(file: BinaryIO, magic: bytes) -> bool:
+    file.seek(0)
+    start = file.read(len(magic))
+    file.seek(0)
+    return start == magic
 
 
 class SaturationSearch:
@@ -131,10 +189,12 @@ class SaturationSearch:
     def __init__(self) -> None:
         self._counts = np.zeros(1 << 16, dtype=np.int64)
         self._scales: set[float] = set()
-        self._lowest_white = 1 << 16
+        self._lowest_white: float = 1 << 16
 
     def add(self, picture: DecodedImage) -> None:
-        """Count the values of one more picture."""
+        """Count the values of one more picture; floats have no largest value and are not counted."""
+        if picture.is_float:
+            return
         self._counts += np.bincount(picture.brightest.ravel(), minlength=1 << 16)
         self._scales.add(picture.scale)
         self._lowest_white = min(self._lowest_white, picture.white)
@@ -145,6 +205,8 @@ class SaturationSearch:
         None without a peak, if it is the files' own white level, or if the pictures' scales differ.
         """
         (present,) = self._counts.nonzero()
+        if not len(present):
+            return None
         top, total = int(present[-1]), int(self._counts.sum())
         if len(self._scales) > 1 or top >= self._lowest_white:
             return None
@@ -154,114 +216,3 @@ class SaturationSearch:
         if not len(below) or not _MIN_SATURATED_SHARE * total <= peak <= total / 2:
             return None
         return top if peak >= _SATURATION_PEAK_RATIO * below.mean() else None
-
-
-def _to_unit_range(values: np.ndarray, white: int) -> np.ndarray:
-    """(H, W) float32 in [0, 1]; values above the white level become 1."""
-    luminance = values.astype(np.float32)
-    luminance /= white
-    return np.minimum(luminance, 1, out=luminance)
-
-
-@contextmanager
-def _open_image(path: Path) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes]]]:
-    """The picture at `path`, not decoded yet, and its open file. Errors of the block become `InputError` too."""
-    try:
-        with open_regular(path) as file:
-            image = _open_header(file)
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(path, f"{image.width} x {image.height}")
-            yield image, file
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image; add it, or remove its light from the list") from None
-    except Image.DecompressionBombError:
-        raise _too_large(path) from None
-    except UnidentifiedImageError:  # Pillow's message has the number of the open file, which differs from run to run
-        raise InputError(f"{path}: not a readable image (unknown format); capture or copy it again") from None
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: not a readable image ({one_line(error)}); capture or copy it again") from None
-
-
-def _open_header(file: IO[bytes]) -> ImageFile.ImageFile:
-    """The header of a picture, without Pillow's warning about many pixels: `MAX_PIXELS` is the limit here.
-
-    Takes an open file instead of a path: given a path, Pillow maps a grey TIFF into memory and corrupts it if a tag
-    rotates it.
-    """
-    # Warning filters belong to the process, and several threads read pictures.
-    with _WARNING_FILTER_LOCK, warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-        return Image.open(file)
-
-
-def _too_large(path: Path, size: str = "too many") -> InputError:
-    return InputError(f"{path}: {size} pixels; expected at most {MAX_PIXELS // 1_000_000} million; scale the picture down")
-
-
-def _decode(image: ImageFile.ImageFile, file: IO[bytes], path: Path) -> _Samples:
-    """The decoded values of the opened `image` in `file`."""
-    if image.format not in _FORMATS:
-        raise InputError(f"{path}: is {image.format}; expected {', '.join(_FORMATS)} (PPM includes PGM)")
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS_PER_SAMPLE, (8,))[0]
-    if not image.tile:
-        raise OSError("a header without pixels")
-    # The arguments of a tile are the storage format of a pixel ("RGB;16B") and, for a PGM or PPM, its maximum.
-    codec, _, _, arguments = image.tile[0]
-    rawmode, *more = arguments if isinstance(arguments, tuple) else (str(arguments),)
-    max_value = int(more[0]) if codec in ("ppm", "ppm_plain") else None
-    deep_ppm = max_value is not None and max_value > 255
-    # Pillow inverts an 8-bit TIFF whose 0 is white, but not a 16-bit one.
-    zero_is_black = tags.get(_PHOTOMETRIC, 1) == 1
-    if image.mode == "L":
-        return _gray_samples(image, 255, max_value)
-    if (image.mode.startswith("I;16") and bits != 12 and zero_is_black) or (image.mode == "I" and image.format == "PPM"):
-        return _gray_samples(image, 65535, max_value)
-    if rawmode.startswith("LA;16"):
-        raise InputError(f"{path}: 16-bit grey with an alpha channel is not supported; save the alpha channel as mask.png")
-    if image.has_transparency_data and bits in (8, 16):
-        return _alpha_samples(_decode_16_bit(image, file, rawmode) if ";16" in rawmode else _decode_rgba(image))
-    if image.mode == "RGB" and ";16" in rawmode and tags.get(_PLANAR, 1) == 1:
-        return _Samples(_decode_16_bit(image, file, rawmode), 65535, 65535)
-    if image.mode in ("RGB", "P") and bits == 8 and ";16" not in rawmode and not deep_ppm:
-        return _Samples(np.asarray(_apply_orientation(image).convert("RGB")), 255, max_value or 255)
-    stored = f"{image.format} stored as {rawmode}{f' up to {max_value}' if deep_ppm else ''}"
-    raise InputError(f"{path}: {stored} is not supported; save it as grey or RGB PNG, TIFF, BMP or PGM of 8 or 16 bits")
-
-
-def _gray_samples(image: ImageFile.ImageFile, white: int, max_value: int | None) -> _Samples:
-    """A grey picture with the decoded white level `white`: Pillow scales a PGM whose stored maximum `max_value` is smaller."""
-    samples = np.asarray(_apply_orientation(image)).astype(np.uint8 if white == 255 else np.uint16, copy=False)
-    return _Samples(samples, white, max_value or white)
-
-
-def _decode_rgba(image: ImageFile.ImageFile) -> np.ndarray:
-    return np.asarray(_apply_orientation(image).convert("RGBA"))
-
-
-def _alpha_samples(values: np.ndarray) -> _Samples:
-    """The colours and the opaque pixels, those of half the largest alpha or more, of (H, W, 4) values."""
-    white = int(np.iinfo(values.dtype).max)
-    colors, opaque = values[..., :3], values[..., 3] > white // 2
-    gray = bool((colors == colors[..., :1]).all())
-    return _Samples(colors[..., 0] if gray else colors, white, white, opaque)
-
-
-def _apply_orientation(image: ImageFile.ImageFile) -> Image.Image:
-    """The decoded picture, upright by its orientation tag. For TIFF, Pillow itself does so and removes the tag."""
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def _decode_16_bit(image: ImageFile.ImageFile, file: IO[bytes], rawmode: str) -> np.ndarray:
-    """(H, W, 3) uint16 of a 16-bit RGB picture, (H, W, 4) of one with alpha.
-
-    Pillow has no mode for it and keeps the upper byte of each value; decoded with swapped bytes, the lower one.
-    """
-    upper = np.asarray(_apply_orientation(image)).astype(np.uint16)
-    file.seek(0)
-    other = _open_header(file)
-    swapped = rawmode[:-1] + _SWAPPED_BYTE_ORDER[rawmode[-1]]
-    other.tile = [
-        tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped) for tile in other.tile
-    ]
-    return (upper << 8) | np.asarray(_apply_orientation(other))

@@ -1,5 +1,6 @@
 """From the decoded values of a picture to light: black level, response curve, ambient light, intensity by colour channel."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,21 +27,22 @@ class CameraResponse:
         return self.black_level == 0 and self.curve == "linear"
 
     def to_light(self, picture: DecodedImage) -> np.ndarray:
-        """The light in each channel, (H, W) or (H, W, 3) float32 in [0, 1], 1 being the white level.
+        """The light in each channel, (H, W) or (H, W, 3) float32 of at least 0, 1 being the white level, which clips.
 
-        sRGB: IEC 61966-2-1.
+        sRGB: IEC 61966-2-1. Files of floats without a white level are not clipped.
 
         Raises:
             InputError: the black level is not below the white level.
         """
         black = self.black_level * picture.scale
         if black >= picture.white:
-            white = round(picture.white / picture.scale)
+            white = picture.stored(picture.white)
             raise InputError(f"black_level is {self.black_level}; expected less than the white level, {white}")
         light = picture.values.astype(np.float32)
         light -= np.float32(black)
-        light /= np.float32(picture.white - black)
-        np.clip(light, 0, 1, out=light)
+        if math.isfinite(picture.white):
+            light /= np.float32(picture.white - black)
+        np.clip(light, 0, picture.white / picture.unit, out=light)
         if self.curve == "srgb":
             return np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4).astype(np.float32)
         return light if self.curve == "linear" else np.power(light, np.float32(float(self.curve)), out=light)

@@ -34,7 +34,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         height, width = picture.values.shape[:2]
         raise InputError(f"{path}: {width} x {height}, but the images are {size[1]} x {size[0]}; a mask must have their size")
     # Half of its own largest value, as masks of 0 and 1 occur.
-    mask = 2 * picture.brightest.astype(np.int64) > picture.brightest.max()
+    mask = 2 * picture.brightest.astype(np.float64) > picture.brightest.max()
     return check_mask(mask if picture.opaque is None else mask & picture.opaque, str(path))
 
 

@@ -24,7 +24,7 @@ from fr_ps.config import LightAxes, PrepareConfig
 from fr_ps.data import prepare_report
 from fr_ps.data.preparation import capture_to_maps
 from fr_ps.data.prepare import prepare
-from fr_ps.data.prepare_report import SessionResult, orientation_warning, summary_rows, white_level_warning
+from fr_ps.data.prepare_report import SessionResult, orientation_warning, response_warning, summary_rows, white_level_warning
 from fr_ps.errors import InputError
 from fr_ps.photometric.align import landmark_error, landmark_frame
 from fr_ps.photometric.captures import read_capture
@@ -154,6 +154,34 @@ def test_12_bits_in_files_of_16_that_are_over_exposed_are_found_saturated(tmp_pa
     assert saturated == pytest.approx([share, share], abs=1e-5)
     np.testing.assert_allclose(scaled[1], scaled[0] * 65535 / 4095, rtol=1e-3)
     assert np.median(scaled[1]) == pytest.approx(1.1, abs=0.02)
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_12_bits_in_the_upper_or_lower_bits_of_16_get_the_advice(shift, tmp_path, write_capture):
+    normal, _, _ = sphere(64)
+    stored = np.minimum(np.rint(1.1 * 4095 * render(normal, FOUR)), 4095).astype(np.uint16)
+    write_capture(tmp_path / "captures/a/s", stored << shift, FOUR)
+    (outcome,) = prepare(PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), size=64))
+    assert f"set --white-level {4095 << shift}," in white_level_warning([outcome])
+    if shift:  # the scale is right without it
+        assert np.median(np.load(tmp_path / "out/data/a/s/albedo.npy")) == pytest.approx(1.1, abs=0.02)
+
+
+def test_jpeg_files_taken_as_linear_get_a_warning(tmp_path, write_capture):
+    normal, _, _ = sphere(64)
+    folder = tmp_path / "captures/a/s"
+    write_capture(folder, to_8_bit(0.9 * render(normal, FOUR)), FOUR)
+    for response, warned in (("linear", True), ("srgb", False)):
+        for path in folder.glob("*.png"):
+            with Image.open(path) as image:
+                image.save(path.with_suffix(".jpg"), quality=100)
+            path.unlink()
+        table_of_lights = folder / "lights.csv"
+        table_of_lights.write_text(table_of_lights.read_text().replace(".png", ".jpg"))
+        config = PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), size=64, response=response)
+        for _ in ("written", "kept"):
+            warning = response_warning(prepare(config), response)
+            assert ("--response srgb" in warning) if warned else warning is None
 
 
 def test_labels_are_copied_with_all_their_columns(raw, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fr_ps.photometric import captures
 from fr_ps.photometric.captures import Capture, ReadingSettings, read_capture, read_capture_attributes
 from fr_ps.photometric.sources import list_sources
 from tests.photometric.surfaces import FOUR, directions
@@ -105,6 +107,94 @@ def test_the_detected_saturation_level_is_a_valid_white_level(ending: str, large
     as_advised = read_capture(tmp_path, ReadingSettings(white_level=found.saturation_level))
     np.testing.assert_array_equal(as_advised.saturated, np.array(stored) == level)
     np.testing.assert_allclose(as_advised.images, np.array(stored) / level, atol=0.005 if largest < 256 else 1e-4)
+
+
+@pytest.mark.parametrize("aligned", ["lower bits", "upper bits"])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_sensors_of_few_bits_in_16_bit_files_are_found_saturated(bits: int, aligned: str, tmp_path: Path, write_capture) -> None:
+    """In the upper bits, the scale is right without a white level; in the lower ones, one is advised."""
+    shift = 16 - bits if aligned == "upper bits" else 0
+    most = (1 << bits) - 1
+    x, y = np.mgrid[-1:1:64j, -1:1:64j]
+    light = np.stack([np.exp(-3 * ((x - dx) ** 2 + y**2)) for dx in (-0.2, 0, 0.2, 0.3)])
+    light = 1.3 * light + np.random.default_rng(0).normal(0, 0.01, light.shape)
+    stored = np.clip(np.rint(most * light), 0, most).astype(np.uint16)
+    write_capture(tmp_path, stored << shift, FOUR)
+    capture = read_capture(tmp_path)
+    np.testing.assert_array_equal(capture.saturated, stored == most)
+    assert capture.saturation_level == most << shift
+    if shift:
+        np.testing.assert_allclose(capture.images, np.clip(light, 0, 1), atol=2 / most)
+    advised = read_capture(tmp_path, ReadingSettings(white_level=capture.saturation_level))
+    np.testing.assert_allclose(advised.images, np.clip(light, 0, 1), atol=1 / most)
+    np.testing.assert_array_equal(advised.saturated, stored == most)
+
+
+def write_float_capture(folder: Path, images: np.ndarray, angles: Sequence[tuple[float, float]]) -> None:
+    """A session of EXR files."""
+    OpenEXR = pytest.importorskip("OpenEXR", reason="needs the extra fr-ps[exr]")
+    rows = ["image,azimuth_deg,elevation_deg"]
+    for number, (image, (azimuth, elevation)) in enumerate(zip(images, angles, strict=True)):
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        name = "RGB" if image.ndim == 3 else "Y"
+        OpenEXR.File(header, {name: image.astype(np.float32)}).write(str(folder / f"{number}.exr"))
+        rows.append(f"{number}.exr,{azimuth},{elevation}")
+    (folder / "lights.csv").write_text("\n".join(rows))
+
+
+def test_floats_keep_one_scale_for_all_pictures_and_saturate_only_at_a_white_level(tmp_path: Path) -> None:
+    light = np.stack([factor * np.random.default_rng(0).random((12, 9)) for factor in (0.1, 1, 3, 20)])
+    write_float_capture(tmp_path, light, FOUR)
+    capture = read_capture(tmp_path)
+    np.testing.assert_allclose(capture.images, light, rtol=1e-6)
+    assert not capture.saturated.any()
+    assert capture.saturation_level is None
+    at_2 = read_capture(tmp_path, ReadingSettings(white_level=2.5))
+    np.testing.assert_allclose(at_2.images, np.minimum(light / 2.5, 1), rtol=1e-5)
+    np.testing.assert_array_equal(at_2.saturated, light.astype(np.float32) >= 2.5)
+
+
+def test_pictures_of_different_units_in_one_session_are_rejected(tmp_path: Path, rejected) -> None:
+    write_float_capture(tmp_path, IMAGES / 255, FOUR)
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+    table = (tmp_path / "lights.csv").read_text()
+    (tmp_path / "lights.csv").write_text(table.replace("2.exr", "a.png"))
+    with rejected(tmp_path / "a.png", "whole numbers", "0.exr floats"):
+        read_capture(tmp_path)
+    (tmp_path / "lights.csv").write_text(table)
+    with rejected(tmp_path / "a.png", "whole numbers"):
+        read_capture(tmp_path, ReadingSettings(ambient="a.png"))
+
+
+def test_pictures_whose_files_state_different_white_levels_are_rejected(tmp_path: Path, rejected) -> None:
+    for number, stated in enumerate((4095, 4095, 16383, 4095)):
+        Image.fromarray(IMAGES[number].astype(np.uint16) * 8).save(tmp_path / f"{number}.tif", tiffinfo={341: stated})
+    rows = [f"{number}.tif,{azimuth},{elevation}" for number, (azimuth, elevation) in enumerate(FOUR)]
+    (tmp_path / "lights.csv").write_text("\n".join(["image,azimuth_deg,elevation_deg", *rows]))
+    with rejected(tmp_path / "2.tif", "16383", "0.tif is 4095", "--white-level"):
+        read_capture(tmp_path)
+    stated = read_capture(tmp_path, ReadingSettings(white_level=4095))
+    np.testing.assert_allclose(stated.images, IMAGES.astype(np.float64) * 8 / 4095, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stripe", "reduction_limit"), [(1, 10**9), (20, 10**9), (20, 100), (1, 100), (10**6, 40)])
+def test_stripes_change_nothing(
+    stripe: int, reduction_limit: int, tmp_path: Path, write_capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colors = np.random.default_rng(0).integers(0, 256, (4, 13, 9, 3), dtype=np.uint8)
+    write_capture(tmp_path, colors, FOUR)
+    monkeypatch.setattr(captures, "MAX_VALUES", reduction_limit)
+    whole = read_capture(tmp_path)
+    monkeypatch.setattr(captures, "_STRIPE_PIXELS", stripe)
+    parts = read_capture(tmp_path)
+    np.testing.assert_array_equal(parts.images, whole.images)
+    np.testing.assert_array_equal(parts.saturated, whole.saturated)
+    side = whole.reduction
+    rows, columns = 13 // side, 9 // side
+    light = (colors[:, : rows * side, : columns * side] @ np.array([0.299, 0.587, 0.114]) / 255).reshape(
+        4, rows, side, columns, side
+    )
+    np.testing.assert_allclose(whole.images, light.mean(axis=(2, 4)), atol=1e-6)
 
 
 def test_a_photoface_folder_is_read_as_it_is_distributed(photoface):
