@@ -141,8 +141,9 @@ class _Pictures(NamedTuple):
 def _read_pictures(folder: Path, stated: StatedLights, settings: ReadingSettings) -> _Pictures:
     """The light in the named pictures, which are decoded one at a time."""
     paths = [folder / name for name in stated.images]
-    picture = first = read_image(paths[0], settings.white_level)
+    picture = read_image(paths[0], settings.white_level)
     height, width = size = picture.values.shape[:2]
+    first = picture._replace(values=picture.values[:1].copy(), opaque=None)  # of its scale only
     reduction = max(1, math.ceil(math.sqrt(len(paths) * height * width / MAX_VALUES)))
     images = np.empty((len(paths), height // reduction, width // reduction), dtype=np.float32)
     search, opaque, brightest, whites, encoded = SaturationSearch(), None, [], [], False
@@ -171,6 +172,7 @@ def _read_pictures(folder: Path, stated: StatedLights, settings: ReadingSettings
         encoded |= picture.encoded
         brightest.append(peaks)
         whites.append(picture.white)
+        del picture, stripe, light  # before the next one is decoded
     level = None if settings.white_level else search.level()
     saturated = np.empty(images.shape, dtype=bool)
     for place, white in enumerate(whites):
