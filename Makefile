@@ -53,6 +53,7 @@ bench: setup
 
 bench-long: setup
 	$(BIN)/python benchmarks/photometric.py --turns 20
+	$(BIN)/python benchmarks/color_channels.py
 	$(BIN)/python benchmarks/train_throughput.py --turns 20
 	$(BIN)/python benchmarks/train_processes.py --turns 20
 	$(BIN)/python benchmarks/data_loader.py --turns 20

@@ -71,13 +71,17 @@ def warp(planes: np.ndarray, frame: Frame) -> np.ndarray:
 
     With least squares, averaging the pictures equals averaging the albedo-scaled normals.
     """
-    planes = np.ascontiguousarray(planes, dtype=np.float32)
     box = (frame.x - frame.width / 2, frame.y - frame.height / 2, frame.x + frame.width / 2, frame.y + frame.height / 2)
     whole = min(box[:2]) >= 0 and box[2] <= planes.shape[2] and box[3] <= planes.shape[1]
     if frame.angle == 0 and whole:
         bilinear, size = Image.Resampling.BILINEAR, (frame.size, frame.size)
-        return np.stack([np.asarray(Image.fromarray(plane).resize(size, bilinear, box=box)) for plane in planes])
+        return np.stack([np.asarray(_float_image(plane).resize(size, bilinear, box=box)) for plane in planes])
     return np.stack([_warp_affine(plane, frame) for plane in planes])
+
+
+def _float_image(plane: np.ndarray) -> Image.Image:
+    """Of one plane at a time: all planes of a session in float32 may take a gigabyte."""
+    return Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
 
 
 def warp_inside(planes: np.ndarray, mask: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +91,8 @@ def warp_inside(planes: np.ndarray, mask: np.ndarray, frame: Frame) -> tuple[np.
     """
     coverage = warp(mask[None], frame)[0]
     inside = coverage >= 0.5
-    return warp(planes * mask, frame) * (inside / np.maximum(coverage, 0.5)), inside
+    warped = np.concatenate([warp((plane * mask)[None], frame) for plane in planes])
+    return warped * (inside / np.maximum(coverage, 0.5)), inside
 
 
 def _warp_affine(plane: np.ndarray, frame: Frame) -> np.ndarray:
@@ -96,7 +101,7 @@ def _warp_affine(plane: np.ndarray, frame: Frame) -> np.ndarray:
     oversampling = 2 if max(frame.width, frame.height) / shrink > 1.001 * frame.size else 1
     coefficients = frame._matrix / shrink
     coefficients[:, :2] /= oversampling
-    image = Image.fromarray(plane)
+    image = _float_image(plane)
     image = image.reduce(shrink) if shrink > 1 else image
     side = (oversampling * frame.size, oversampling * frame.size)
     image = image.transform(side, Image.Transform.AFFINE, tuple(coefficients.ravel()), resample=Image.Resampling.BILINEAR)

@@ -31,7 +31,7 @@ class DecodedImage(NamedTuple):
         scale: decoded over stored values: above 1 for a PGM or PPM with a maximum below 255 or 65535, else 1.
         opaque: (H, W) bool, by its alpha channel; None: all.
         black: the stored value that the decoder has subtracted.
-        encoded: whether the format or a tag of the file says that values are sRGB- or gamma-encoded.
+        encoded: whether values are sRGB- or gamma-encoded, by the format or a tag of the file.
     """
 
     values: np.ndarray

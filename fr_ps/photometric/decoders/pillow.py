@@ -24,14 +24,14 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeErro
 """Exceptions of Pillow for damaged files, beside its own error for too many pixels."""
 _WARNING_FILTER_LOCK = threading.Lock()
 _ENCODED_GAMMA = 0.9
-"""A gAMA chunk below it says that values are encoded; 1 says that they are linear."""
+"""A gAMA chunk below it marks encoded values; that of linear values is 1."""
 
 
 UNKNOWN_FORMAT = "unknown format"
 
 
 class UnsupportedPixels(Exception):
-    """A file that Pillow cannot decode to its stored values; the message says how they are stored."""
+    """A file that Pillow cannot decode to its stored values; the message describes the storage."""
 
 
 def count_pixels(file: BinaryIO, path: Path) -> int:
@@ -118,7 +118,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, path: Path) -> Samples:
 def _stated_white(image: ImageFile.ImageFile, file: BinaryIO, largest: int) -> int | None:
     """The largest stored value of a sensor with fewer bits than the file, if the file states it.
 
-    By the specification, PNG's sBIT chunk says that the sensor's bits are the upper ones of each value. TIFF's
+    By the specification, PNG's sBIT chunk counts the upper bits of each value that are the sensor's. TIFF's
     SMaxSampleValue counts only if it is the largest value of a whole number of bits: programs also store the picture's own
     maximum there.
     """

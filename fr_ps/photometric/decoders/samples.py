@@ -21,7 +21,7 @@ class Samples(NamedTuple):
         opaque: (H, W) bool, by the alpha channel; None: all.
         stated_white: the stored value at which the camera saturates, if the file states one.
         black: the stored value without light, which is subtracted from `values`.
-        encoded: whether the format or a tag of the file says that values are sRGB- or gamma-encoded.
+        encoded: whether values are sRGB- or gamma-encoded, by the format or a tag of the file.
     """
 
     values: np.ndarray
