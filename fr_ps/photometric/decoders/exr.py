@@ -33,7 +33,10 @@ def decode(file: BinaryIO, path: Path) -> Samples:
 
     file.seek(0)
     try:
-        channels = OpenEXR.File(file, separate_channels=True).channels()
+        content = OpenEXR.File(file, separate_channels=True)
+        if not content.parts:  # the library prints the reason, and drops the part
+            raise ValueError("truncated or damaged pixels")
+        channels = content.channels()
         planes = {name: channels[name].pixels for name in names}
     except Exception as error:  # the library raises RuntimeError, ValueError and others for damaged files
         raise unreadable(path, error) from None
